@@ -1,0 +1,1 @@
+//! Secure aggregation: many masked integer vectors become one sum.

@@ -1,0 +1,1 @@
+//! The device: trains an adapter on its user's text and contributes it without showing it.

@@ -1,0 +1,1 @@
+//! Differential privacy: the distributed Skellam mechanism and its accountant.

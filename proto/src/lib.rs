@@ -1,0 +1,1 @@
+//! The words that both sides use, and their bytes on the wire.
