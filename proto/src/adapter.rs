@@ -1,0 +1,430 @@
+//! The adapter as one flat vector: which parameters it has, in which order, and what they mean.
+//!
+//! For a frozen linear layer `W` (outputs × inputs) the adapter adds `s · B · R · A`, with
+//! `A` (rank × inputs), `B` (outputs × rank), `s = alpha / rank`, and `R` (rank × rank) the identity
+//! unless the method is [`Method::Core`]. Every matrix is stored row by row; modules follow one another
+//! in the order of [`AdapterSpec::modules`].
+
+use std::ops::Range;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::Digest;
+
+/// Which of an adapter's matrices are trained and averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Only `B`; `A` has orthonormal rows that every device has alike. The average is exact
+    /// (FFA-LoRA, arXiv 2403.12313).
+    FrozenA,
+    /// Only `R`, between frozen `B` and `A`. The average is exact and very small (Fed-SB, arXiv 2502.15436).
+    Core,
+    /// Both `A` and `B`. The average of factors is not the average of products (`FedIT`).
+    Both,
+}
+
+/// Where the frozen factors come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Factors {
+    /// Drawn by each device from this public seed.
+    Seeded(Digest),
+    /// Made by the operator (say from the gradient on public text), fetched by this hash.
+    Given(Digest),
+}
+
+/// One linear layer of the base that the adapter changes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Module {
+    /// The layer's name in the base, such as `model.layers.0.self_attn.q_proj`.
+    pub name: String,
+    /// Columns of the frozen weight.
+    pub inputs: u32,
+    /// Rows of the frozen weight.
+    pub outputs: u32,
+}
+
+/// The adapter's shape, equal on every device.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AdapterSpec {
+    /// What is trained.
+    pub method: Method,
+    /// Columns of `B`, rows of `A`.
+    pub rank: u32,
+    /// The product `B · A` is scaled by `alpha / rank`.
+    pub alpha: f32,
+    /// Where the frozen factors come from; without meaning for [`Method::Both`].
+    pub factors: Factors,
+    /// The adapted layers, in the order of the flat vector.
+    pub modules: Vec<Module>,
+}
+
+/// An adapter that cannot exist, or a vector that is not one of it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AdapterError {
+    /// The rank is zero or above a module's smaller side.
+    #[error("rank {rank} does not fit `{module}` ({outputs} × {inputs}); use 1 to {most}")]
+    Rank {
+        /// The rank asked for.
+        rank: u32,
+        /// The module that it does not fit.
+        module: String,
+        /// Rows of the module.
+        outputs: u32,
+        /// Columns of the module.
+        inputs: u32,
+        /// The largest rank that fits.
+        most: u32,
+    },
+    /// There is nothing to adapt.
+    #[error("the adapter names no module")]
+    NoModules,
+    /// The scale is not a positive number.
+    #[error("alpha must be a positive number, found {0}")]
+    Alpha(String),
+    /// A vector has another length than the spec asks for.
+    #[error("the {what} of this adapter are {expected} numbers, found {found}")]
+    Length {
+        /// Which vector.
+        what: &'static str,
+        /// What the spec asks for.
+        expected: usize,
+        /// What came.
+        found: usize,
+    },
+    /// A vector holds a number that is not finite.
+    #[error("the {what} of this adapter hold a number that is not finite at {index}")]
+    NotFinite {
+        /// Which vector.
+        what: &'static str,
+        /// Where.
+        index: usize,
+    },
+}
+
+/// Where one matrix is stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Slot {
+    /// In the frozen factors.
+    Frozen(Range<usize>),
+    /// In the trained vector.
+    Trained(Range<usize>),
+}
+
+/// Where one module's matrices are stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModuleSlots<'a> {
+    /// The module.
+    pub module: &'a Module,
+    /// `A`: (rank, inputs).
+    pub a: Slot,
+    /// `B`: (outputs, rank).
+    pub b: Slot,
+    /// `R`: (rank, rank), in the trained vector; only with [`Method::Core`].
+    pub core: Option<Range<usize>>,
+}
+
+/// One module's product in the two-factor form that other programs read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LoraPair<'a> {
+    /// The module.
+    pub module: &'a Module,
+    /// `R · A`: (rank, inputs).
+    pub a: Vec<f32>,
+    /// `B`: (outputs, rank).
+    pub b: Vec<f32>,
+}
+
+impl AdapterSpec {
+    /// Whether the spec can exist at all.
+    pub fn check(&self) -> Result<(), AdapterError> {
+        if self.modules.is_empty() {
+            return Err(AdapterError::NoModules);
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return Err(AdapterError::Alpha(self.alpha.to_string()));
+        }
+        for module in &self.modules {
+            let most = module.inputs.min(module.outputs);
+            if self.rank == 0 || self.rank > most {
+                return Err(AdapterError::Rank {
+                    rank: self.rank,
+                    module: module.name.clone(),
+                    outputs: module.outputs,
+                    inputs: module.inputs,
+                    most,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// `s = alpha / rank`.
+    pub fn scale(&self) -> f32 {
+        self.alpha / self.rank as f32
+    }
+
+    /// Where each module's matrices are.
+    pub fn slots(&self) -> Vec<ModuleSlots<'_>> {
+        let rank = self.rank as usize;
+        let (mut frozen, mut trained) = (0, 0);
+        let take = |at: &mut usize, len: usize| {
+            let range = *at..*at + len;
+            *at += len;
+            range
+        };
+        self.modules
+            .iter()
+            .map(|module| {
+                let (a_len, b_len) = (rank * module.inputs as usize, rank * module.outputs as usize);
+                let (a, b, core) = match self.method {
+                    Method::FrozenA => (
+                        Slot::Frozen(take(&mut frozen, a_len)),
+                        Slot::Trained(take(&mut trained, b_len)),
+                        None,
+                    ),
+                    Method::Core => (
+                        Slot::Frozen(take(&mut frozen, a_len)),
+                        Slot::Frozen(take(&mut frozen, b_len)),
+                        Some(take(&mut trained, rank * rank)),
+                    ),
+                    Method::Both => (
+                        Slot::Trained(take(&mut trained, a_len)),
+                        Slot::Trained(take(&mut trained, b_len)),
+                        None,
+                    ),
+                };
+                ModuleSlots { module, a, b, core }
+            })
+            .collect()
+    }
+
+    /// Numbers that are trained, clipped and averaged.
+    pub fn trained_len(&self) -> usize {
+        let rank = self.rank as usize;
+        self.modules
+            .iter()
+            .map(|module| match self.method {
+                Method::FrozenA => rank * module.outputs as usize,
+                Method::Core => rank * rank,
+                Method::Both => rank * (module.inputs as usize + module.outputs as usize),
+            })
+            .sum()
+    }
+
+    /// Numbers that every device has alike.
+    pub fn frozen_len(&self) -> usize {
+        let rank = self.rank as usize;
+        self.modules
+            .iter()
+            .map(|module| match self.method {
+                Method::FrozenA => rank * module.inputs as usize,
+                Method::Core => rank * (module.inputs as usize + module.outputs as usize),
+                Method::Both => 0,
+            })
+            .sum()
+    }
+
+    /// The frozen factors of a [`Factors::Seeded`] adapter: orthonormal rows of `A`, orthonormal columns of `B`.
+    ///
+    /// Only additions, multiplications, divisions and square roots, so that every machine draws the same bits.
+    pub fn seeded_factors(&self, seed: &Digest) -> Vec<f32> {
+        let rank = self.rank as usize;
+        let mut factors = Vec::with_capacity(self.frozen_len());
+        for slots in self.slots() {
+            let mut rng = module_rng(seed, &slots.module.name);
+            if matches!(slots.a, Slot::Frozen(_)) {
+                let rows = orthonormal_rows(&mut rng, rank, slots.module.inputs as usize);
+                factors.extend(rows.iter().flatten().map(|&x| narrow(x)));
+            }
+            if matches!(slots.b, Slot::Frozen(_)) {
+                let columns = orthonormal_rows(&mut rng, rank, slots.module.outputs as usize);
+                for row in 0..slots.module.outputs as usize {
+                    factors.extend(columns.iter().map(|column| narrow(column[row])));
+                }
+            }
+        }
+        factors
+    }
+
+    /// The trained vector of version 0, whose product is zero in every module.
+    pub fn initial(&self, seed: &Digest) -> Vec<f32> {
+        let mut trained = vec![0.0; self.trained_len()];
+        if self.method == Method::Both {
+            for slots in self.slots() {
+                if let Slot::Trained(range) = slots.a {
+                    let mut rng = module_rng(seed, &slots.module.name);
+                    let rows = orthonormal_rows(&mut rng, self.rank as usize, slots.module.inputs as usize);
+                    for (x, y) in trained[range].iter_mut().zip(rows.iter().flatten()) {
+                        *x = narrow(*y);
+                    }
+                }
+            }
+        }
+        trained
+    }
+
+    /// Checks that `trained` is a state of this adapter.
+    pub fn check_trained(&self, trained: &[f32]) -> Result<(), AdapterError> {
+        check_vector("trained parameters", self.trained_len(), trained)
+    }
+
+    /// Checks that `frozen` are factors of this adapter.
+    pub fn check_frozen(&self, frozen: &[f32]) -> Result<(), AdapterError> {
+        check_vector("frozen factors", self.frozen_len(), frozen)
+    }
+
+    /// The two factors of every module, `R` folded into `A`.
+    pub fn pairs(&self, frozen: &[f32], trained: &[f32]) -> Result<Vec<LoraPair<'_>>, AdapterError> {
+        self.check_frozen(frozen)?;
+        self.check_trained(trained)?;
+        let read = |slot: &Slot| match slot {
+            Slot::Frozen(range) => frozen[range.clone()].to_vec(),
+            Slot::Trained(range) => trained[range.clone()].to_vec(),
+        };
+        let rank = self.rank as usize;
+        Ok(self
+            .slots()
+            .into_iter()
+            .map(|slots| {
+                let mut a = read(&slots.a);
+                if let Some(core) = slots.core {
+                    a = product(&trained[core], &a, rank, slots.module.inputs as usize);
+                }
+                LoraPair { module: slots.module, a, b: read(&slots.b) }
+            })
+            .collect())
+    }
+}
+
+fn check_vector(what: &'static str, expected: usize, vector: &[f32]) -> Result<(), AdapterError> {
+    if vector.len() != expected {
+        return Err(AdapterError::Length { what, expected, found: vector.len() });
+    }
+    match vector.iter().position(|x| !x.is_finite()) {
+        Some(index) => Err(AdapterError::NotFinite { what, index }),
+        None => Ok(()),
+    }
+}
+
+/// `left` (rank × rank) times `right` (rank × columns).
+fn product(left: &[f32], right: &[f32], rank: usize, columns: usize) -> Vec<f32> {
+    let mut out = vec![0.0; rank * columns];
+    for i in 0..rank {
+        for k in 0..rank {
+            let factor = left[i * rank + k];
+            for j in 0..columns {
+                out[i * columns + j] += factor * right[k * columns + j];
+            }
+        }
+    }
+    out
+}
+
+fn module_rng(seed: &Digest, name: &str) -> ChaCha20Rng {
+    let mut material = b"nightshift factors v1".to_vec();
+    material.extend_from_slice(&seed.0);
+    material.extend_from_slice(name.as_bytes());
+    ChaCha20Rng::from_seed(Digest::of(&material).0)
+}
+
+/// Gram–Schmidt, twice for accuracy, on rows of nearly normal numbers.
+fn orthonormal_rows(rng: &mut impl Rng, rows: usize, columns: usize) -> Vec<Vec<f64>> {
+    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(rows);
+    while basis.len() < rows {
+        let mut row: Vec<f64> = (0..columns).map(|_| bell(rng)).collect();
+        for _ in 0..2 {
+            for earlier in &basis {
+                let along: f64 = row.iter().zip(earlier).map(|(x, y)| x * y).sum();
+                row.iter_mut().zip(earlier).for_each(|(x, y)| *x -= along * y);
+            }
+        }
+        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
+        if norm > 1e-6 {
+            row.iter_mut().for_each(|x| *x /= norm);
+            basis.push(row);
+        }
+    }
+    basis
+}
+
+/// The sum of twelve uniform numbers, centred: variance one, no transcendental function.
+fn bell(rng: &mut impl Rng) -> f64 {
+    (0..12).map(|_| f64::from(rng.next_u32()) / 4_294_967_296.0).sum::<f64>() - 6.0
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(method: Method) -> AdapterSpec {
+        AdapterSpec {
+            method,
+            rank: 2,
+            alpha: 6.0,
+            factors: Factors::Seeded(Digest([1; 32])),
+            modules: vec![
+                Module { name: "first".into(), inputs: 5, outputs: 3 },
+                Module { name: "second".into(), inputs: 4, outputs: 7 },
+            ],
+        }
+    }
+
+    #[test]
+    fn lengths_follow_from_the_method() {
+        assert_eq!((spec(Method::FrozenA).trained_len(), spec(Method::FrozenA).frozen_len()), (20, 18));
+        assert_eq!((spec(Method::Core).trained_len(), spec(Method::Core).frozen_len()), (8, 38));
+        assert_eq!((spec(Method::Both).trained_len(), spec(Method::Both).frozen_len()), (38, 0));
+    }
+
+    #[test]
+    fn seeded_factors_are_orthonormal_and_differ_between_modules() {
+        let spec = spec(Method::Core);
+        let frozen = spec.seeded_factors(&Digest([9; 32]));
+        assert_eq!(frozen.len(), spec.frozen_len());
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(a, b)| a * b).sum::<f32>();
+        assert!((dot(&frozen[0..5], &frozen[0..5]) - 1.0).abs() < 1e-6);
+        assert!(dot(&frozen[0..5], &frozen[5..10]).abs() < 1e-6);
+        let b = &frozen[10..16];
+        assert!((b[0] * b[0] + b[2] * b[2] + b[4] * b[4] - 1.0).abs() < 1e-6);
+        assert!((frozen[0] - frozen[16]).abs() > 1e-3);
+    }
+
+    #[test]
+    fn the_first_version_changes_nothing() {
+        for method in [Method::FrozenA, Method::Core, Method::Both] {
+            let spec = spec(method);
+            let (frozen, trained) = (spec.seeded_factors(&Digest([3; 32])), spec.initial(&Digest([3; 32])));
+            for pair in spec.pairs(&frozen, &trained).unwrap() {
+                let silent = pair.a.iter().all(|x| *x == 0.0) || pair.b.iter().all(|x| *x == 0.0);
+                assert!(silent, "{method:?} {}", pair.module.name);
+            }
+        }
+    }
+
+    #[test]
+    fn the_core_is_folded_into_a() {
+        let spec = spec(Method::Core);
+        let frozen = spec.seeded_factors(&Digest([3; 32]));
+        let mut trained = vec![0.0; 8];
+        trained[1] = 2.0; // R = [[0, 2], [0, 0]]: row 0 of R·A is twice row 1 of A.
+        let pairs = spec.pairs(&frozen, &trained).unwrap();
+        assert!((pairs[0].a[0] - 2.0 * frozen[5]).abs() < 1e-6);
+        assert!(pairs[0].a[5..].iter().all(|x| *x == 0.0));
+    }
+
+    #[test]
+    fn a_rank_above_a_side_is_refused_by_module() {
+        let spec = AdapterSpec { rank: 4, ..spec(Method::FrozenA) };
+        let error = spec.check().unwrap_err().to_string();
+        assert_eq!(error, "rank 4 does not fit `first` (3 × 5); use 1 to 3");
+    }
+}
