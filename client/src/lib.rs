@@ -1,1 +1,10 @@
 //! The device: trains an adapter on its user's text and contributes it without showing it.
+//!
+//! [`session`] is a pure machine: it decides. [`policy`] holds the device's own limits, [`contribution`] is the
+//! one place where an update becomes something that may be sent, [`train`] is the only place that touches
+//! tensors. The rest is the shell. Start at [`session::Session`].
+
+pub mod contribution;
+pub mod policy;
+pub mod session;
+pub mod update;

@@ -1,5 +1,15 @@
 //! The words that both sides use, and their bytes on the wire.
+//!
+//! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
+//! [`message`] what a device asks and is answered, [`admin`] the same for the operator. [`convert`] is the
+//! only place where foreign bytes become these types. Nothing here decides, waits, or touches a disk or a
+//! network. Start at [`plan::Plan`].
 
 pub mod adapter;
+pub mod admin;
+pub mod convert;
 pub mod ids;
+pub mod message;
+pub mod plan;
 pub mod training;
+pub mod wire;

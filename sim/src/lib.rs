@@ -1,1 +1,19 @@
 //! A whole federation in one process, driving the production machines.
+//!
+//! [`world`] holds both sides' machines, virtual time, the wire and [`faults`]; [`run`](mod@run) makes it a run
+//! on a base and users' text by a [`scenario`]; [`demo`] is the run without arguments, on text that [`corpus`]
+//! invents. [`summary`], [`table`] and [`report`] say what came of it. Nothing here is linked into a device or a
+//! coordinator, and nothing of the protocol is written here a second time.
+
+pub mod corpus;
+pub mod demo;
+mod epsilon;
+pub mod faults;
+pub mod make_base;
+pub mod output;
+pub mod report;
+pub mod run;
+pub mod scenario;
+pub mod summary;
+pub mod table;
+pub mod world;

@@ -1,0 +1,126 @@
+//! This device's own limits, checked on the device whatever the coordinator says.
+
+use proto::ids::{Digest, TaskId};
+use proto::plan::{Mode, Plan};
+use serde::{Deserialize, Serialize};
+
+/// This device's own limits.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// Fewest devices of a round's roster. Default 3.
+    pub smallest_cohort: u32,
+    /// Fewest survivors for which a sum may be revealed. Default 3.
+    pub smallest_report_goal: u32,
+    /// Least noise standard deviation, divided by the clip norm. Default 0.5.
+    pub least_noise_multiplier: f64,
+    /// Largest ε over one task, at the plan's δ. Default 10.
+    pub largest_epsilon: f64,
+    /// Most charged rounds over one task. Default 1000.
+    pub participations: u32,
+    /// Whether a task without noise of the devices' own is acceptable: then whoever reads the sum of a round
+    /// reads it exactly. Default no.
+    pub allow_without_noise: bool,
+    /// Tasks that this device takes part in; empty means all. Default empty.
+    pub tasks: Vec<TaskId>,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            smallest_cohort: 3,
+            smallest_report_goal: 3,
+            least_noise_multiplier: 0.5,
+            largest_epsilon: 10.0,
+            participations: 1000,
+            allow_without_noise: false,
+            tasks: Vec::new(),
+        }
+    }
+}
+
+/// Why a device does not take part.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Breach {
+    /// The task is not on the device's list.
+    #[error("task {0} is not among the tasks that this device takes part in")]
+    Task(TaskId),
+    /// The device holds another base.
+    #[error("the plan is for the base {wanted}, this device holds {held}")]
+    Base {
+        /// The plan's.
+        wanted: Digest,
+        /// The device's.
+        held: Digest,
+    },
+    /// The plan has no noise, or leaves it to the coordinator.
+    #[error("the plan's privacy mode is {0:?} and this device only contributes with noise of its own")]
+    WithoutNoise(Mode),
+    /// Too little noise.
+    #[error("the plan's noise multiplier is {found}, this device asks for at least {least}")]
+    Noise {
+        /// The plan's.
+        found: f64,
+        /// The policy's.
+        least: f64,
+    },
+    /// The report goal is too small to hide in.
+    #[error("the plan reveals sums of {found} devices, this device asks for at least {least}")]
+    ReportGoal {
+        /// The plan's.
+        found: u32,
+        /// The policy's.
+        least: u32,
+    },
+    /// One more round would pass the device's own ε.
+    #[error("one more round would bring this device to ε = {found:.3}, its limit is {most}")]
+    Epsilon {
+        /// After one more round.
+        found: f64,
+        /// The policy's.
+        most: f64,
+    },
+    /// The device has taken part as often as it may.
+    #[error("this device took part in {0} rounds of the task, as many as it or the plan allows")]
+    Participations(u32),
+}
+
+impl Policy {
+    /// Whether this device takes part in one more round of a task, having taken part in `spent`.
+    pub fn admit(&self, task: TaskId, plan: &Plan, held: Digest, spent: u32) -> Result<(), Breach> {
+        if !self.tasks.is_empty() && !self.tasks.contains(&task) {
+            return Err(Breach::Task(task));
+        }
+        if plan.base != held {
+            return Err(Breach::Base { wanted: plan.base, held });
+        }
+        if plan.round.report_goal < self.smallest_report_goal {
+            let (found, least) = (plan.round.report_goal, self.smallest_report_goal);
+            return Err(Breach::ReportGoal { found, least });
+        }
+        if spent >= self.participations.min(plan.privacy.participations) {
+            return Err(Breach::Participations(spent));
+        }
+        match plan.privacy.mode {
+            Mode::Off | Mode::Central if self.allow_without_noise => Ok(()),
+            mode @ (Mode::Off | Mode::Central) => Err(Breach::WithoutNoise(mode)),
+            Mode::Distributed => self.admit_noise(plan, spent),
+        }
+    }
+
+    fn admit_noise(&self, plan: &Plan, spent: u32) -> Result<(), Breach> {
+        let found = plan.privacy.noise_multiplier;
+        if found < self.least_noise_multiplier {
+            return Err(Breach::Noise { found, least: self.least_noise_multiplier });
+        }
+        let epsilon = match (plan.mechanism(), plan.delta()) {
+            (Ok(mechanism), Ok(delta)) => mechanism.epsilon(spent + 1, delta).epsilon,
+            // A plan that cannot be computed is never admitted.
+            (Err(_), _) | (_, Err(_)) => f64::INFINITY,
+        };
+        if epsilon > self.largest_epsilon {
+            return Err(Breach::Epsilon { found: epsilon, most: self.largest_epsilon });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,339 @@
+//! The device's side of the protocol, as a pure machine.
+//!
+//! [`Session::action`] says what the shell must do now; [`Session::handle`] takes what came of it and returns
+//! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
+//! before a round (check in, load, train), `session/inside.rs` those of the round.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal};
+use privacy::Mechanism;
+use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
+use proto::message::{Outcome, Published, Rejection, Reply, Request};
+use proto::plan::{Plan, PlanError};
+use rand_core::CryptoRng;
+
+use crate::contribution::ContributionError;
+use crate::policy::{Breach, Policy};
+use crate::update::Update;
+
+mod inside;
+mod outside;
+
+/// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
+const FIRST_BACKOFF_MILLIS: u64 = 500;
+const LONGEST_BACKOFF_MILLIS: u64 = 60_000;
+
+/// What a device is.
+#[derive(Debug)]
+pub struct Device {
+    /// Its name.
+    pub device: DeviceId,
+    /// Its long-lived signing key.
+    pub identity: IdentityKey,
+    /// The enrolment authority's statement about it.
+    pub credential: Credential,
+    /// The enrolment authority's key.
+    pub authority: IdentityPublic,
+    /// The hash of the base that it holds.
+    pub base: Digest,
+    /// Its own limits.
+    pub policy: Policy,
+}
+
+/// What is trained: a version of a task, with everything that the trainer needs but the text.
+#[derive(Debug)]
+pub struct Work {
+    /// Which version.
+    pub published: Published,
+    /// The plan, parsed.
+    pub plan: Plan,
+    /// The mechanism of the plan.
+    pub mechanism: Mechanism,
+    /// The frozen factors.
+    pub frozen: Vec<f32>,
+    /// The trained parameters to start from.
+    pub adapter: Vec<f32>,
+}
+
+/// What a charge in the device's ledger says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Charge {
+    /// The task.
+    pub task: TaskId,
+    /// The version trained from.
+    pub version: u32,
+    /// The round.
+    pub round: u64,
+    /// The plan's hash.
+    pub plan: Digest,
+    /// Bytes of the masked input.
+    pub bytes: u64,
+}
+
+/// What the ledger keeps of a signature before it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// The task.
+    pub task: TaskId,
+    /// The round.
+    pub round: u64,
+    /// The hash of the signed transcript.
+    pub transcript: Digest,
+}
+
+/// What the shell must do now.
+#[derive(Clone, Debug)]
+pub enum Action {
+    /// Nothing until then; then [`Event::Woke`].
+    Sleep(Timestamp),
+    /// Send this; then [`Event::Replied`], [`Event::Rejected`] or [`Event::Unreachable`].
+    Send(Request),
+    /// Fetch the plan, the adapter and, where the plan names them by hash, the frozen factors; then
+    /// [`Event::Loaded`].
+    Load(Published),
+    /// Keep this version for the user; then [`Event::Recorded`].
+    Install(Arc<Work>),
+    /// Train; then [`Event::Trained`] or [`Event::NotTrained`].
+    Train(Arc<Work>),
+    /// Write this to the ledger and sync it; then [`Event::Recorded`].
+    Charge(Charge),
+    /// Write this to the ledger and sync it; then [`Event::Recorded`].
+    RecordSignature(Signed),
+}
+
+/// What came of an action.
+#[derive(Debug)]
+pub enum Event {
+    /// The time has come.
+    Woke,
+    /// The coordinator answered.
+    Replied(Reply),
+    /// The coordinator turned the request away.
+    Rejected(Rejection),
+    /// The coordinator could not be reached.
+    Unreachable,
+    /// The artefacts' bytes.
+    Loaded {
+        /// The plan's.
+        plan: Vec<u8>,
+        /// The adapter's.
+        adapter: Vec<u8>,
+        /// The frozen factors', where the plan names some by hash.
+        frozen: Option<Vec<u8>>,
+    },
+    /// The update of local training.
+    Trained(Update),
+    /// Training did not come to an end.
+    NotTrained(String),
+    /// What had to be durable is.
+    Recorded,
+}
+
+/// Why the last attempt to take part ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The device's own limits forbid it.
+    #[error("this device does not take part: {0}")]
+    Breach(#[from] Breach),
+    /// The coordinator's messages do not follow the protocol.
+    #[error("this device left the round: {0}")]
+    Refused(#[from] Refusal),
+    /// The roster is smaller than the device's policy.
+    #[error("this device left the round: {0}")]
+    Contribution(#[from] ContributionError),
+    /// The coordinator turned a request away.
+    #[error("the coordinator turned this device away: {0}")]
+    Rejected(Rejection),
+    /// The round ended.
+    #[error("the round ended: {0}")]
+    Round(Outcome),
+    /// The plan cannot be followed.
+    #[error("the plan cannot be followed: {0}")]
+    Plan(#[from] PlanError),
+    /// What was fetched is not what was published.
+    #[error("the {0} that came is not the one that was published")]
+    WrongArtefact(&'static str),
+    /// The answer does not belong to the request.
+    #[error("the coordinator answered `{reply}` to `{request}`")]
+    WrongReply {
+        /// What was asked.
+        request: &'static str,
+        /// What came.
+        reply: &'static str,
+    },
+    /// Local training did not come to an end.
+    #[error("training ended early: {0}")]
+    NotTrained(String),
+}
+
+/// What was trained and waits for a round.
+#[derive(Clone, Debug)]
+struct Trained {
+    work: Arc<Work>,
+    update: Arc<Update>,
+}
+
+#[derive(Debug)]
+enum State {
+    Waiting,
+    CheckingIn,
+    Loading { published: Published, purpose: Purpose },
+    Installing { work: Arc<Work>, purpose: Purpose },
+    Training { work: Arc<Work> },
+    Joining { trained: Trained },
+    Round { trained: Trained, step: Box<inside::Step> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// To train from it.
+    Train,
+    /// Only to have it.
+    Keep,
+}
+
+/// One device's side of the protocol.
+#[derive(Debug)]
+pub struct Session {
+    device: Arc<Device>,
+    state: State,
+    /// Nothing is done before then.
+    pause: Option<Timestamp>,
+    backoff_millis: u64,
+    installed: Option<Published>,
+    spent: BTreeMap<TaskId, u32>,
+    complete: bool,
+    ended: Option<Ended>,
+}
+
+impl Session {
+    /// A device that has not checked in yet. `spent` is what its ledger says it has taken part in, `installed`
+    /// the version that it holds.
+    pub fn new(
+        device: Arc<Device>,
+        spent: BTreeMap<TaskId, u32>,
+        installed: Option<Published>,
+        now: Timestamp,
+    ) -> Self {
+        Self {
+            device,
+            state: State::Waiting,
+            pause: Some(now),
+            backoff_millis: FIRST_BACKOFF_MILLIS,
+            installed,
+            spent,
+            complete: false,
+            ended: None,
+        }
+    }
+
+    /// What the shell must do now.
+    pub fn action(&self) -> Action {
+        if let Some(until) = self.pause {
+            return Action::Sleep(until);
+        }
+        match &self.state {
+            State::Waiting | State::CheckingIn => Action::Send(Request::CheckIn),
+            State::Loading { published, .. } => Action::Load(*published),
+            State::Installing { work, .. } => Action::Install(Arc::clone(work)),
+            State::Training { work } => Action::Train(Arc::clone(work)),
+            State::Joining { trained } => {
+                let published = trained.work.published;
+                Action::Send(Request::Join { task: published.task, version: published.version })
+            }
+            State::Round { trained, step } => step.action(trained),
+        }
+    }
+
+    /// The next state. An event that does not belong to the state changes nothing.
+    #[must_use]
+    pub fn handle(mut self, event: Event, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
+        match event {
+            Event::Woke => {
+                if self.pause.is_some_and(|until| until <= now) {
+                    self.pause = None;
+                    if matches!(self.state, State::Waiting) {
+                        self.state = State::CheckingIn;
+                    }
+                }
+                self
+            }
+            Event::Unreachable => {
+                self.pause = Some(now.plus_millis(self.backoff_millis));
+                self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
+                self
+            }
+            event @ (Event::Replied(_)
+            | Event::Rejected(_)
+            | Event::Loaded { .. }
+            | Event::Trained(_)
+            | Event::NotTrained(_)
+            | Event::Recorded) => {
+                self.backoff_millis = FIRST_BACKOFF_MILLIS;
+                let state = std::mem::replace(&mut self.state, State::Waiting);
+                match state {
+                    State::Round { trained, step } => self.inside(trained, *step, event, now, rng),
+                    State::Joining { trained } => self.joining(trained, event, now, rng),
+                    outside @ (State::Waiting
+                    | State::CheckingIn
+                    | State::Loading { .. }
+                    | State::Installing { .. }
+                    | State::Training { .. }) => self.outside(outside, event, now),
+                }
+            }
+        }
+    }
+
+    /// The name of the state, for people.
+    pub fn state(&self) -> &'static str {
+        match &self.state {
+            State::Waiting => "waiting",
+            State::CheckingIn => "checking in",
+            State::Loading { .. } => "loading",
+            State::Installing { .. } => "installing",
+            State::Training { .. } => "training",
+            State::Joining { .. } => "joining",
+            State::Round { step, .. } => step.name(),
+        }
+    }
+
+    /// The version that this device holds.
+    pub fn installed(&self) -> Option<Published> {
+        self.installed
+    }
+
+    /// Whether the coordinator said that there will be no more work, and its last version is installed.
+    pub fn is_complete(&self) -> bool {
+        self.complete && matches!(self.state, State::Waiting)
+    }
+
+    /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
+    pub fn take_ended(&mut self) -> Option<Ended> {
+        self.ended.take()
+    }
+
+    fn wait(mut self, until: Timestamp) -> Self {
+        self.state = State::Waiting;
+        self.pause = Some(until);
+        self
+    }
+
+    fn to(mut self, state: State) -> Self {
+        self.state = state;
+        self
+    }
+
+    /// The same state again, after `millis`.
+    fn again(mut self, state: State, now: Timestamp, millis: u64) -> Self {
+        self.state = state;
+        self.pause = Some(now.plus_millis(millis));
+        self
+    }
+
+    fn end(mut self, why: impl Into<Ended>, until: Timestamp) -> Self {
+        self.ended = Some(why.into());
+        self.wait(until)
+    }
+}

@@ -1,0 +1,282 @@
+//! In a round: join, advertise keys, share seeds, charge, submit, agree, unmask.
+
+use std::sync::Arc;
+
+use aggregation::{
+    Advertised, Advertisement, Agreed, Context, Masking, Roster, SealedShare, Shared, Signature, Submitted,
+    UnmaskShares,
+};
+use proto::ids::{Digest, SessionId, Timestamp};
+use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
+use proto::plan::{model_digest, rotation_seed};
+use rand_core::CryptoRng;
+
+use super::{Action, Charge, Ended, Event, Session, Signed, State, Trained};
+use crate::contribution::{MaskedInput, contribute};
+
+/// Where a device is in a round. Each step holds exactly what the next one needs.
+#[derive(Debug)]
+pub(super) enum Step {
+    Advertising { round: RoundName, advertised: Advertised, advertisement: Box<Advertisement> },
+    Sharing { round: RoundName, shared: Shared, shares: Vec<SealedShare> },
+    Charging { round: RoundName, masking: Masking },
+    Submitting { round: RoundName, submitted: Submitted, masked: MaskedInput, sent: usize },
+    Recording { round: RoundName, agreed: Agreed, signature: Signature },
+    Agreeing { round: RoundName, agreed: Agreed, signature: Signature },
+    Unmasking { round: RoundName, shares: UnmaskShares },
+}
+
+/// Which round.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoundName {
+    session: SessionId,
+    number: u64,
+}
+
+impl Step {
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Advertising { .. } => "advertising keys",
+            Self::Sharing { .. } => "sharing seeds",
+            Self::Charging { .. } => "charging",
+            Self::Submitting { .. } => "submitting",
+            Self::Recording { .. } => "recording its signature",
+            Self::Agreeing { .. } => "agreeing",
+            Self::Unmasking { .. } => "unmasking",
+        }
+    }
+
+    pub(super) fn action(&self, trained: &Trained) -> Action {
+        let task = trained.work.published.task;
+        match self {
+            Self::Advertising { round, advertisement, .. } => Action::Send(Request::Advertise {
+                session: round.session,
+                advertisement: advertisement.clone(),
+            }),
+            Self::Sharing { round, shares, .. } => {
+                Action::Send(Request::ShareKeys { session: round.session, shares: shares.clone() })
+            }
+            Self::Charging { round, .. } => {
+                let mechanism = &trained.work.mechanism;
+                let bits = mechanism.padded_len() as u64 * u64::from(mechanism.ring_bits());
+                Action::Charge(Charge {
+                    task,
+                    version: trained.work.published.version,
+                    round: round.number,
+                    plan: trained.work.published.plan,
+                    bytes: bits.div_ceil(8),
+                })
+            }
+            Self::Submitting { round, masked, sent, .. } => {
+                let session = round.session;
+                Action::Send(match masked.chunks.get(*sent) {
+                    Some(packed) => {
+                        let offset = (*sent * CHUNK_COORDINATES) as u64;
+                        Request::MaskedChunk { session, offset, packed: packed.clone() }
+                    }
+                    None => Request::MaskedDone { session, digest: masked.digest },
+                })
+            }
+            Self::Recording { round, agreed, .. } => Action::RecordSignature(Signed {
+                task,
+                round: round.number,
+                transcript: Digest(agreed.transcript_digest()),
+            }),
+            Self::Agreeing { round, signature, .. } => {
+                Action::Send(Request::Agree { session: round.session, signature: *signature })
+            }
+            Self::Unmasking { round, shares } => {
+                Action::Send(Request::Unmask { session: round.session, shares: shares.clone() })
+            }
+        }
+    }
+
+    /// The name of the request that the step sends.
+    fn request(&self) -> &'static str {
+        match self {
+            Self::Advertising { .. } => "advertise",
+            Self::Sharing { .. } => "share keys",
+            Self::Charging { .. } | Self::Submitting { .. } => "masked input",
+            Self::Recording { .. } | Self::Agreeing { .. } => "agree",
+            Self::Unmasking { .. } => "unmask",
+        }
+    }
+}
+
+/// What a step's answer leads to.
+enum Turn {
+    Step(Step),
+    /// Ask the same again after so many milliseconds.
+    Again(Step, u64),
+    Leave(Ended),
+    Over(Outcome),
+}
+
+impl Session {
+    pub(super) fn joining(
+        self,
+        trained: Trained,
+        event: Event,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        match event {
+            Event::Replied(Reply::Offer { session, round }) => {
+                let round = RoundName { session, number: round };
+                let context = context(&trained, round);
+                let credential = self.device.credential.clone();
+                let (advertised, advertisement) =
+                    Advertised::new(context, &self.device.identity, credential, rng);
+                let advertisement = Box::new(advertisement);
+                let step = Step::Advertising { round, advertised, advertisement };
+                self.to(State::Round { trained, step: Box::new(step) })
+            }
+            Event::Replied(Reply::Wait { retry_millis, .. }) => {
+                self.again(State::Joining { trained }, now, retry_millis)
+            }
+            Event::Replied(other) => {
+                let why = Ended::WrongReply { request: "join", reply: other.name() };
+                self.end(why, now.plus_millis(60_000))
+            }
+            Event::Rejected(rejection) => self.rejected(rejection, now),
+            Event::Woke
+            | Event::Unreachable
+            | Event::Loaded { .. }
+            | Event::Trained(_)
+            | Event::NotTrained(_)
+            | Event::Recorded => self.to(State::Joining { trained }),
+        }
+    }
+
+    pub(super) fn inside(
+        mut self,
+        trained: Trained,
+        step: Step,
+        event: Event,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        let turn = match event {
+            Event::Replied(Reply::Over(outcome)) => Turn::Over(outcome),
+            Event::Replied(Reply::Wait { retry_millis, .. }) => Turn::Again(step, retry_millis),
+            Event::Replied(reply) => self.replied(&trained, step, reply, now, rng),
+            Event::Recorded => self.recorded(&trained, step, rng),
+            // The round is gone, the update is still good: the version decides.
+            Event::Rejected(Rejection::UnknownSession) => Turn::Over(Outcome::Stopped),
+            Event::Rejected(rejection) => return self.rejected(rejection, now),
+            Event::Woke
+            | Event::Unreachable
+            | Event::Loaded { .. }
+            | Event::Trained(_)
+            | Event::NotTrained(_) => Turn::Step(step),
+        };
+        match turn {
+            Turn::Step(step) => self.to(State::Round { trained, step: Box::new(step) }),
+            Turn::Again(step, millis) => {
+                self.again(State::Round { trained, step: Box::new(step) }, now, millis)
+            }
+            Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
+            Turn::Over(Outcome::Published) => self.wait(now),
+            Turn::Over(outcome) => {
+                self.ended = Some(Ended::Round(outcome));
+                let published = trained.work.published;
+                let spent = self.spent.get(&published.task).copied().unwrap_or(0);
+                let (plan, base) = (&trained.work.plan, self.device.base);
+                match self.device.policy.admit(published.task, plan, base, spent) {
+                    Ok(()) => self.to(State::Joining { trained }),
+                    Err(breach) => self.end(breach, now),
+                }
+            }
+        }
+    }
+
+    fn replied(
+        &self,
+        trained: &Trained,
+        step: Step,
+        reply: Reply,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Turn {
+        match (step, reply) {
+            (Step::Advertising { round, advertised, .. }, Reply::Roster(advertisements)) => {
+                let smallest = self.device.policy.smallest_cohort.max(trained.work.plan.round.report_goal);
+                let shared = Roster::new(advertisements).map_err(aggregation::Refusal::from).and_then(
+                    |roster| {
+                        let (authority, secs) = (&self.device.authority, now.as_secs());
+                        advertised.share(roster, authority, secs, smallest as usize, rng)
+                    },
+                );
+                match shared {
+                    Ok((shared, shares)) => Turn::Step(Step::Sharing { round, shared, shares }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
+            }
+            (Step::Sharing { round, shared, .. }, Reply::Inbox { sharers, shares }) => {
+                match shared.receive(sharers, shares) {
+                    Ok(masking) => Turn::Step(Step::Charging { round, masking }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
+            }
+            (Step::Submitting { round, submitted, masked, sent }, Reply::Received)
+                if sent < masked.chunks.len() =>
+            {
+                Turn::Step(Step::Submitting { round, submitted, masked, sent: sent + 1 })
+            }
+            (Step::Submitting { round, submitted, .. }, Reply::Survivors(survivors)) => {
+                match submitted.agree(survivors, &self.device.identity) {
+                    Ok((agreed, signature)) => Turn::Step(Step::Recording { round, agreed, signature }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
+            }
+            (Step::Agreeing { round, agreed, .. }, Reply::Quorum(signatures)) => {
+                match agreed.unmask(&signatures) {
+                    Ok(shares) => Turn::Step(Step::Unmasking { round, shares }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
+            }
+            (step, reply) => {
+                Turn::Leave(Ended::WrongReply { request: step.request(), reply: reply.name() })
+            }
+        }
+    }
+
+    fn recorded(&mut self, trained: &Trained, step: Step, rng: &mut impl CryptoRng) -> Turn {
+        match step {
+            Step::Charging { round, masking } => {
+                *self.spent.entry(trained.work.published.task).or_default() += 1;
+                let (mechanism, update) = (&trained.work.mechanism, &trained.update);
+                match contribute(mechanism, update, &rotation_seed(&round.session), masking, rng) {
+                    Ok((submitted, masked)) => {
+                        Turn::Step(Step::Submitting { round, submitted, masked, sent: 0 })
+                    }
+                    Err(error) => Turn::Leave(error.into()),
+                }
+            }
+            Step::Recording { round, agreed, signature } => {
+                Turn::Step(Step::Agreeing { round, agreed, signature })
+            }
+            step @ (Step::Advertising { .. }
+            | Step::Sharing { .. }
+            | Step::Submitting { .. }
+            | Step::Agreeing { .. }
+            | Step::Unmasking { .. }) => Turn::Step(step),
+        }
+    }
+}
+
+/// What the device itself says the round is about; the coordinator's word is not asked.
+fn context(trained: &Trained, round: RoundName) -> Context {
+    let work = Arc::as_ref(&trained.work);
+    Context {
+        session: round.session.0,
+        task: work.published.task.0,
+        round: round.number,
+        model_hash: model_digest(&work.plan, &work.published.adapter).0,
+        plan_hash: work.published.plan.0,
+        len: work.mechanism.padded_len(),
+        ring_bits: work.mechanism.ring_bits(),
+        report_goal: work.plan.round.report_goal as usize,
+        corrupt_fraction_permille: work.plan.privacy.corrupt_permille,
+    }
+}

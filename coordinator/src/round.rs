@@ -1,0 +1,319 @@
+//! One secure sum over one cohort, as a pure machine.
+//!
+//! Requests go in by [`Round::handle`], what must be done comes out by [`Round::poll_effect`], in order; the
+//! shell makes each effect durable before it sends the next reply. Devices poll by repeating their request:
+//! a repeat gets the same reply, another content under the same name is [`Rejection::Equivocation`].
+//! The phases are those of section 5 of the architecture; a file for each is below `round/`.
+
+use std::collections::VecDeque;
+
+use aggregation::{Context, IdentityPublic};
+use proto::ids::{DeviceId, SessionId, Timestamp};
+use proto::message::{Outcome, Rejection, Reply, Request};
+
+mod advertise;
+mod agree;
+mod masked;
+mod share;
+mod unmask;
+
+use advertise::AdvertisePhase;
+use agree::AgreePhase;
+use masked::MaskedPhase;
+use share::SharePhase;
+use unmask::UnmaskPhase;
+
+/// What a round is opened with.
+#[derive(Clone, Debug)]
+pub struct RoundParams {
+    /// What every signature and every mask of the round is bound to.
+    pub context: Context,
+    /// Most devices.
+    pub cohort: usize,
+    /// Fewest survivors for which the sum may be opened.
+    pub report_goal: usize,
+    /// Whose credentials count.
+    pub authority: IdentityPublic,
+    /// How long the first step waits, in milliseconds.
+    pub join_millis: u64,
+    /// How long each later step waits, in milliseconds.
+    pub step_millis: u64,
+    /// How long stragglers are waited for once the report goal is reached, in milliseconds.
+    pub grace_millis: u64,
+    /// What a device that must wait is told, in milliseconds.
+    pub poll_millis: u64,
+}
+
+/// What the shell must do, in this order, before it answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Record which devices' inputs are in the sum; no other set may ever be opened for this round.
+    FixSurvivors {
+        /// Devices in the sum.
+        survivors: Vec<DeviceId>,
+    },
+    /// Record that these devices spent one participation; they sent some of their masked input.
+    Charge {
+        /// Devices to charge.
+        devices: Vec<DeviceId>,
+    },
+    /// Apply the opened sum.
+    Publish {
+        /// Integer sum in the ring.
+        sum: Vec<u32>,
+        /// Devices in the sum.
+        survivors: usize,
+        /// Devices in the roster.
+        cohort: usize,
+    },
+    /// The round is over.
+    End(Outcome),
+}
+
+#[derive(Debug)]
+enum Phase {
+    Advertise(AdvertisePhase),
+    Share(Box<SharePhase>),
+    Masked(Box<MaskedPhase>),
+    Agree(Box<AgreePhase>),
+    Unmask(Box<UnmaskPhase>),
+    Over { outcome: Outcome, members: Vec<DeviceId> },
+}
+
+impl Phase {
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Advertise(_) => "advertise keys",
+            Self::Share(_) => "share keys",
+            Self::Masked(_) => "masked input",
+            Self::Agree(_) => "consistency",
+            Self::Unmask(_) => "unmask",
+            Self::Over { .. } => "over",
+        }
+    }
+}
+
+/// What a phase's deadline or completion turns it into.
+#[derive(Debug)]
+enum Next {
+    Stay(Phase),
+    To(Phase, Vec<Effect>),
+}
+
+/// One secure sum over one cohort.
+#[derive(Debug)]
+pub struct Round {
+    params: RoundParams,
+    phase: Phase,
+    effects: VecDeque<Effect>,
+}
+
+impl Round {
+    /// Opens a round that waits for devices to advertise keys.
+    pub fn new(params: RoundParams, now: Timestamp) -> Self {
+        let phase = Phase::Advertise(AdvertisePhase::new(now.plus_millis(params.join_millis)));
+        Self { params, phase, effects: VecDeque::new() }
+    }
+
+    /// The round's session.
+    pub fn session(&self) -> SessionId {
+        SessionId(self.params.context.session)
+    }
+
+    /// The round's number in its task.
+    pub fn number(&self) -> u64 {
+        self.params.context.round
+    }
+
+    /// The name of the step that the round is in.
+    pub fn phase(&self) -> &'static str {
+        self.phase.name()
+    }
+
+    /// Whether devices may still join.
+    pub fn is_joinable(&self) -> bool {
+        matches!(self.phase, Phase::Advertise(_))
+    }
+
+    /// How the round ended, once it has.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.phase {
+            Phase::Over { outcome, .. } => Some(outcome),
+            Phase::Advertise(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Unmask(_) => None,
+        }
+    }
+
+    /// Answers one request. A rejection never changes the round.
+    pub fn handle(
+        &mut self,
+        from: DeviceId,
+        request: Request,
+        now: Timestamp,
+    ) -> Result<Reply, Rejection> {
+        self.handle_timeout(now);
+        let reply = self.answer(from, request, now)?;
+        self.advance(now);
+        // The step may have closed with this very request: then the device need not ask again.
+        Ok(reply)
+    }
+
+    /// Closes whatever is due. Early or repeated calls do nothing.
+    pub fn handle_timeout(&mut self, now: Timestamp) {
+        while self.poll_timeout().is_some_and(|due| due <= now) {
+            let before = self.phase.name();
+            self.advance(now);
+            if self.phase.name() == before {
+                break;
+            }
+        }
+    }
+
+    /// When the open step is due to close, if it is.
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Advertise(phase) => Some(phase.deadline()),
+            Phase::Share(phase) => Some(phase.deadline()),
+            Phase::Masked(phase) => Some(phase.deadline(&self.params)),
+            Phase::Agree(phase) => Some(phase.deadline()),
+            Phase::Unmask(phase) => Some(phase.deadline()),
+            Phase::Over { .. } => None,
+        }
+    }
+
+    /// The next thing that the shell must do.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// Ends the round at once. Devices that sent some of their input are charged all the same.
+    pub fn abort(&mut self, outcome: Outcome) {
+        let (members, effects) = match &self.phase {
+            Phase::Advertise(phase) => (phase.members(), Vec::new()),
+            Phase::Share(phase) => (phase.joined.devices.clone(), Vec::new()),
+            Phase::Masked(phase) => (phase.shared.joined.devices.clone(), vec![phase.charge()]),
+            Phase::Agree(phase) => (phase.masked.shared.joined.devices.clone(), Vec::new()),
+            Phase::Unmask(phase) => (phase.agreed.masked.shared.joined.devices.clone(), Vec::new()),
+            Phase::Over { .. } => return,
+        };
+        self.effects.extend(effects);
+        self.effects.push_back(Effect::End(outcome));
+        self.phase = Phase::Over { outcome, members };
+    }
+
+    fn answer(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
+        let poll = Reply::wait(self.params.poll_millis);
+        let name = request.name();
+        if let Phase::Over { outcome, members } = &self.phase {
+            let known = members.contains(&from);
+            return if known { Ok(Reply::Over(*outcome)) } else { Err(Rejection::UnknownSession) };
+        }
+        match (request, &mut self.phase) {
+            (Request::Advertise { advertisement, .. }, phase) => match phase {
+                Phase::Advertise(phase) => {
+                    phase.accept(from, *advertisement, &self.params, now)?;
+                    Ok(poll)
+                }
+                Phase::Share(phase) => phase.joined.repeat(from, &advertisement),
+                Phase::Masked(phase) => phase.shared.joined.repeat(from, &advertisement),
+                Phase::Agree(phase) => phase.masked.shared.joined.repeat(from, &advertisement),
+                Phase::Unmask(phase) => phase.agreed.masked.shared.joined.repeat(from, &advertisement),
+                Phase::Over { .. } => Err(Rejection::UnknownSession),
+            },
+            (Request::ShareKeys { shares, .. }, phase) => match phase {
+                Phase::Share(phase) => {
+                    phase.accept(from, shares)?;
+                    Ok(poll)
+                }
+                Phase::Masked(phase) => phase.shared.repeat(from, &shares),
+                Phase::Agree(phase) => phase.masked.shared.repeat(from, &shares),
+                Phase::Unmask(phase) => phase.agreed.masked.shared.repeat(from, &shares),
+                Phase::Advertise(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+            },
+            (Request::MaskedChunk { offset, packed, .. }, phase) => match phase {
+                Phase::Masked(phase) => {
+                    phase.accept_chunk(from, offset, &packed, &self.params)?;
+                    Ok(Reply::Received)
+                }
+                Phase::Agree(phase) => Err(phase.masked.too_late(from)),
+                Phase::Unmask(phase) => Err(phase.agreed.masked.too_late(from)),
+                Phase::Advertise(_) | Phase::Share(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+            },
+            (Request::MaskedDone { digest, .. }, phase) => match phase {
+                Phase::Masked(phase) => {
+                    phase.accept_done(from, digest, &self.params, now)?;
+                    Ok(poll)
+                }
+                Phase::Agree(phase) => phase.masked.repeat(from, digest),
+                Phase::Unmask(phase) => phase.agreed.masked.repeat(from, digest),
+                Phase::Advertise(_) | Phase::Share(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+            },
+            (Request::Agree { signature, .. }, phase) => match phase {
+                Phase::Agree(phase) => {
+                    phase.accept(from, signature)?;
+                    Ok(poll)
+                }
+                Phase::Unmask(phase) => phase.agreed.repeat(from, signature),
+                Phase::Advertise(_) | Phase::Share(_) | Phase::Masked(_) | Phase::Over { .. } => {
+                    Err(wrong(name, phase))
+                }
+            },
+            (Request::Unmask { shares, .. }, phase) => match phase {
+                Phase::Unmask(phase) => {
+                    phase.accept(from, shares)?;
+                    Ok(poll)
+                }
+                Phase::Advertise(_)
+                | Phase::Share(_)
+                | Phase::Masked(_)
+                | Phase::Agree(_)
+                | Phase::Over { .. } => Err(wrong(name, phase)),
+            },
+            (Request::CheckIn | Request::Fetch { .. } | Request::Join { .. }, phase) => {
+                Err(wrong(name, phase))
+            }
+        }
+    }
+
+    /// Moves on as far as what has come, and the time, allow.
+    fn advance(&mut self, now: Timestamp) {
+        loop {
+            let over = Phase::Over { outcome: Outcome::Stopped, members: Vec::new() };
+            let next = match std::mem::replace(&mut self.phase, over) {
+                Phase::Advertise(phase) => phase.next(&self.params, now),
+                Phase::Share(phase) => phase.next(&self.params, now),
+                Phase::Masked(phase) => phase.next(&self.params, now),
+                Phase::Agree(phase) => phase.next(&self.params, now),
+                Phase::Unmask(phase) => phase.next(now),
+                over @ Phase::Over { .. } => Next::Stay(over),
+            };
+            match next {
+                Next::Stay(phase) => {
+                    self.phase = phase;
+                    return;
+                }
+                Next::To(phase, effects) => {
+                    self.phase = phase;
+                    self.effects.extend(effects);
+                }
+            }
+        }
+    }
+}
+
+fn wrong(request: &'static str, phase: &Phase) -> Rejection {
+    Rejection::WrongPhase { request: request.into(), phase: phase.name().into() }
+}
+
+/// Ends a round, after what still has to be done.
+fn end(outcome: Outcome, members: Vec<DeviceId>, mut effects: Vec<Effect>) -> Next {
+    effects.push(Effect::End(outcome));
+    Next::To(Phase::Over { outcome, members }, effects)
+}
+
+fn unacceptable(request: &'static str, why: &impl ToString) -> Rejection {
+    Rejection::Unacceptable { request: request.into(), why: why.to_string() }
+}

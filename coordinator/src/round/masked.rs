@@ -1,0 +1,184 @@
+//! Step 3: masked inputs come in chunks and are added to one running sum, each the moment it is complete.
+
+use std::collections::BTreeMap;
+
+use aggregation::{IndexSet, RunningSum, packing};
+use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply};
+use ring::digest::{Context as Hash, SHA256};
+
+use super::agree::AgreePhase;
+use super::share::Shared;
+use super::{Effect, Next, Phase, RoundParams, end, unacceptable};
+
+#[derive(Debug)]
+pub(super) struct MaskedPhase {
+    pub(super) shared: Shared,
+    deadline: Timestamp,
+    /// When the report goal was reached.
+    reached: Option<Timestamp>,
+    uploads: BTreeMap<u16, Upload>,
+    done: BTreeMap<u16, Digest>,
+    sum: RunningSum,
+}
+
+/// One device's input, as far as it has come.
+struct Upload {
+    input: Vec<u32>,
+    chunks: Vec<Digest>,
+    hash: Hash,
+}
+
+impl std::fmt::Debug for Upload {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upload").field("coordinates", &self.input.len()).finish_non_exhaustive()
+    }
+}
+
+impl MaskedPhase {
+    pub(super) fn new(shared: Shared, params: &RoundParams, deadline: Timestamp) -> Self {
+        Self {
+            shared,
+            deadline,
+            reached: None,
+            uploads: BTreeMap::new(),
+            done: BTreeMap::new(),
+            sum: RunningSum::new(params.context.len, params.context.ring_bits),
+        }
+    }
+
+    pub(super) fn deadline(&self, params: &RoundParams) -> Timestamp {
+        let grace_over = self.reached.map(|reached| reached.plus_millis(params.grace_millis));
+        grace_over.map_or(self.deadline, |over| over.min(self.deadline))
+    }
+
+    /// Everybody of whose input anything has come.
+    pub(super) fn charge(&self) -> Effect {
+        let mut indices: Vec<u16> = self.uploads.keys().chain(self.done.keys()).copied().collect();
+        indices.sort_unstable();
+        let devices = indices.into_iter().map(|index| self.shared.joined.device(index)).collect();
+        Effect::Charge { devices }
+    }
+
+    pub(super) fn accept_chunk(
+        &mut self,
+        from: DeviceId,
+        offset: u64,
+        packed: &[u8],
+        params: &RoundParams,
+    ) -> Result<(), Rejection> {
+        let index = self.shared.sharer(from, "masked chunk")?;
+        if self.done.contains_key(&index) {
+            return Err(Rejection::Equivocation("masked chunk".into()));
+        }
+        let bad = |why: String| unacceptable("masked chunk", &why);
+        let len = params.context.len;
+        let offset = usize::try_from(offset)
+            .ok()
+            .filter(|offset| *offset < len && offset % CHUNK_COORDINATES == 0)
+            .ok_or_else(|| bad(format!("no chunk of {len} coordinates begins at {offset}")))?;
+        let digest = Digest::of(packed);
+        let number = offset / CHUNK_COORDINATES;
+        let received = self.uploads.get(&index).map_or(0, |upload| upload.chunks.len());
+        if number < received {
+            let same = self.uploads.get(&index).is_some_and(|upload| upload.chunks[number] == digest);
+            return if same { Ok(()) } else { Err(Rejection::Equivocation("masked chunk".into())) };
+        }
+        if number > received {
+            return Err(bad(format!("the next chunk begins at {}", received * CHUNK_COORDINATES)));
+        }
+        let chunk_len = CHUNK_COORDINATES.min(len - offset);
+        let coordinates = packing::unpack(packed, params.context.ring_bits, chunk_len)
+            .map_err(|error| unacceptable("masked chunk", &error))?;
+        let upload = self.uploads.entry(index).or_insert_with(|| Upload {
+            input: Vec::with_capacity(len),
+            chunks: Vec::new(),
+            hash: Hash::new(&SHA256),
+        });
+        upload.input.extend_from_slice(&coordinates);
+        upload.chunks.push(digest);
+        upload.hash.update(packed);
+        Ok(())
+    }
+
+    pub(super) fn accept_done(
+        &mut self,
+        from: DeviceId,
+        digest: Digest,
+        params: &RoundParams,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let index = self.shared.sharer(from, "masked done")?;
+        if let Some(earlier) = self.done.get(&index) {
+            return if *earlier == digest { Ok(()) } else { Err(Rejection::Equivocation("masked done".into())) };
+        }
+        let found = self.uploads.get(&index).map_or(0, |upload| upload.input.len());
+        let wanted = params.context.len;
+        let Some(upload) = self.uploads.get(&index).filter(|_| found == wanted) else {
+            let why = format!("{found} of {wanted} coordinates have come");
+            return Err(unacceptable("masked done", &why));
+        };
+        if upload.hash.clone().finish().as_ref() != digest.0 {
+            return Err(unacceptable("masked done", &"the hash is not that of the chunks"));
+        }
+        self.sum.add(&upload.input).map_err(|error| unacceptable("masked done", &error))?;
+        self.uploads.remove(&index);
+        self.done.insert(index, digest);
+        if self.done.len() >= params.report_goal && self.reached.is_none() {
+            self.reached = Some(now);
+        }
+        Ok(())
+    }
+
+    pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
+        let everybody = self.done.len() == self.shared.sharers.len();
+        if !everybody && now < self.deadline(params) {
+            return Next::Stay(Phase::Masked(self));
+        }
+        let charge = self.charge();
+        if self.done.len() < params.report_goal {
+            let devices = self.shared.joined.devices;
+            return end(Outcome::TooFewSurvivors, devices, vec![charge]);
+        }
+        let mut survivors = IndexSet::new(self.shared.joined.roster.len());
+        self.done.keys().for_each(|index| survivors.insert(*index));
+        let devices = self.done.keys().map(|index| self.shared.joined.device(*index)).collect();
+        let fix = Effect::FixSurvivors { survivors: devices };
+        let masked = Masked { shared: self.shared, digests: self.done, survivors };
+        let agree = AgreePhase::new(masked, self.sum, params, now.plus_millis(params.step_millis));
+        Next::To(Phase::Agree(Box::new(agree)), vec![fix, charge])
+    }
+}
+
+/// What step 3 leaves behind, the sum aside.
+#[derive(Debug)]
+pub(super) struct Masked {
+    pub(super) shared: Shared,
+    digests: BTreeMap<u16, Digest>,
+    pub(super) survivors: IndexSet,
+}
+
+impl Masked {
+    /// The place of a device whose input is in the sum.
+    pub(super) fn survivor(&self, from: DeviceId) -> Result<u16, Rejection> {
+        let index = self.shared.joined.index(from)?;
+        if self.survivors.contains(index) { Ok(index) } else { Err(Rejection::LeftOut) }
+    }
+
+    pub(super) fn repeat(&self, from: DeviceId, digest: Digest) -> Result<Reply, Rejection> {
+        let index = self.survivor(from)?;
+        if self.digests.get(&index) == Some(&digest) {
+            Ok(Reply::Survivors(self.survivors.clone()))
+        } else {
+            Err(Rejection::Equivocation("masked done".into()))
+        }
+    }
+
+    /// Why a chunk is not taken any more.
+    pub(super) fn too_late(&self, from: DeviceId) -> Rejection {
+        match self.survivor(from) {
+            Ok(_) => Rejection::Equivocation("masked chunk".into()),
+            Err(rejection) => rejection,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! What the operator asks and what the coordinator answers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{DeviceId, Digest, TaskId};
+use crate::message::Chunk;
+
+/// What the operator asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AdminRequest {
+    /// Starts a task.
+    CreateTask {
+        /// The plan's bytes.
+        plan: Vec<u8>,
+        /// Frozen factors, where the plan names some by their hash; else empty.
+        frozen: Vec<u8>,
+    },
+    /// All tasks.
+    ListTasks,
+    /// One task.
+    ShowTask(TaskId),
+    /// Ends a task.
+    StopTask(TaskId),
+    /// Makes a bootstrap token for one device.
+    IssueToken {
+        /// For people.
+        label: String,
+        /// Seconds until it is worthless.
+        lifetime_secs: u64,
+    },
+    /// All enrolled devices.
+    ListDevices,
+    /// Shuts a device out.
+    RevokeDevice(DeviceId),
+    /// A part of an artefact.
+    Fetch {
+        /// Its hash.
+        digest: Digest,
+        /// First byte.
+        offset: u64,
+    },
+}
+
+/// What the coordinator answers the operator.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AdminReply {
+    /// To create, show and stop.
+    Task(TaskStatus),
+    /// To list.
+    Tasks(Vec<TaskStatus>),
+    /// The token's text.
+    Token(String),
+    /// To list devices.
+    Devices(Vec<DeviceStatus>),
+    /// To a fetch.
+    Chunk(Chunk),
+    /// To revoke.
+    Done,
+}
+
+/// Where a task stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskState {
+    /// Devices are given work.
+    Active,
+    /// All versions are there.
+    Complete,
+    /// One more round would pass the task's ε.
+    BudgetSpent,
+    /// The operator ended it.
+    Stopped,
+}
+
+/// One published version.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VersionStatus {
+    /// The version.
+    pub version: u32,
+    /// Devices in the round's roster.
+    pub cohort: u32,
+    /// Devices in the sum.
+    pub survivors: u32,
+    /// The round's number.
+    pub round: u64,
+    /// ε of the device that took part most often, at the plan's δ; infinite without noise.
+    #[serde(with = "crate::admin::finite")]
+    pub epsilon: f64,
+    /// The hash of the trained parameters.
+    pub adapter: Digest,
+    /// When it was committed.
+    pub committed_unix_millis: u64,
+}
+
+/// A task and its history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskStatus {
+    /// The task.
+    pub task: TaskId,
+    /// The plan's label.
+    pub name: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The newest version.
+    pub version: u32,
+    /// Versions after which the task is complete.
+    pub versions_wanted: u32,
+    /// The plan's hash.
+    pub plan: Digest,
+    /// The hash of the newest trained parameters.
+    pub adapter: Digest,
+    /// ε so far; infinite without noise.
+    #[serde(with = "crate::admin::finite")]
+    pub epsilon: f64,
+    /// The δ of ε.
+    pub delta: f64,
+    /// Rounds charged, aborted ones too.
+    pub rounds_charged: u64,
+    /// The published versions, oldest first.
+    pub versions: Vec<VersionStatus>,
+    /// The open round's step, empty when none is open.
+    pub open_round: String,
+    /// Why the last aborted round ended, empty when none did.
+    pub last_abort: String,
+}
+
+/// An enrolled device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStatus {
+    /// The device.
+    pub device: DeviceId,
+    /// The label of its token.
+    pub label: String,
+    /// When it enrolled.
+    pub enrolled_unix_millis: u64,
+    /// Whether it is shut out.
+    pub revoked: bool,
+}
+
+/// JSON has no infinity: `null` stands for it.
+pub mod finite {
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    /// Writes `null` for a number that is not finite.
+    pub fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+        value.is_finite().then_some(*value).serialize(serializer)
+    }
+
+    /// Reads `null` as infinity.
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+        Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::INFINITY))
+    }
+}

@@ -1,0 +1,177 @@
+//! The operator's requests and replies.
+
+use super::{WireError, chunk_from_wire, chunk_to_wire, digest, error, fixed, present};
+use crate::admin::{AdminReply, AdminRequest, DeviceStatus, TaskState, TaskStatus, VersionStatus};
+use crate::ids::{DeviceId, TaskId};
+use crate::wire::{self, admin_reply, admin_request};
+
+/// Encodes an operator's request.
+pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
+    use admin_request::Kind;
+    let kind = match request {
+        AdminRequest::CreateTask { plan, frozen } => {
+            Kind::CreateTask(wire::CreateTask { plan, frozen })
+        }
+        AdminRequest::ListTasks => Kind::ListTasks(wire::ListTasks {}),
+        AdminRequest::ShowTask(task) => Kind::ShowTask(wire::ShowTask { task: task.0.to_vec() }),
+        AdminRequest::StopTask(task) => Kind::StopTask(wire::StopTask { task: task.0.to_vec() }),
+        AdminRequest::IssueToken { label, lifetime_secs } => {
+            Kind::IssueToken(wire::IssueToken { label, lifetime_secs })
+        }
+        AdminRequest::ListDevices => Kind::ListDevices(wire::ListDevices {}),
+        AdminRequest::RevokeDevice(device) => {
+            Kind::RevokeDevice(wire::RevokeDevice { device: device.0.to_vec() })
+        }
+        AdminRequest::Fetch { digest, offset } => {
+            Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset })
+        }
+    };
+    wire::AdminRequest { kind: Some(kind) }
+}
+
+/// Decodes an operator's request.
+pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminRequest, WireError> {
+    use admin_request::Kind;
+    Ok(match present("request", message.kind)? {
+        Kind::CreateTask(wire::CreateTask { plan, frozen }) => AdminRequest::CreateTask { plan, frozen },
+        Kind::ListTasks(wire::ListTasks {}) => AdminRequest::ListTasks,
+        Kind::ShowTask(show) => AdminRequest::ShowTask(TaskId(fixed("task", &show.task)?)),
+        Kind::StopTask(stop) => AdminRequest::StopTask(TaskId(fixed("task", &stop.task)?)),
+        Kind::IssueToken(wire::IssueToken { label, lifetime_secs }) => {
+            AdminRequest::IssueToken { label, lifetime_secs }
+        }
+        Kind::ListDevices(wire::ListDevices {}) => AdminRequest::ListDevices,
+        Kind::RevokeDevice(revoke) => {
+            AdminRequest::RevokeDevice(DeviceId(fixed("device", &revoke.device)?))
+        }
+        Kind::Fetch(fetch) => {
+            AdminRequest::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
+        }
+    })
+}
+
+/// Encodes a reply to the operator.
+pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
+    use admin_reply::Kind;
+    let kind = match reply {
+        AdminReply::Task(status) => Kind::Task(task_to_wire(status)),
+        AdminReply::Tasks(tasks) => {
+            Kind::Tasks(wire::TaskList { tasks: tasks.into_iter().map(task_to_wire).collect() })
+        }
+        AdminReply::Token(text) => Kind::Token(wire::Token { text }),
+        AdminReply::Devices(devices) => Kind::Devices(wire::DeviceList {
+            devices: devices
+                .into_iter()
+                .map(|device| wire::DeviceStatus {
+                    device: device.device.0.to_vec(),
+                    label: device.label,
+                    enrolled_unix_millis: device.enrolled_unix_millis,
+                    revoked: device.revoked,
+                })
+                .collect(),
+        }),
+        AdminReply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
+        AdminReply::Done => Kind::Done(wire::Received {}),
+    };
+    wire::AdminReply { kind: Some(kind) }
+}
+
+/// Decodes a reply to the operator.
+pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, WireError> {
+    use admin_reply::Kind;
+    Ok(match present("reply", message.kind)? {
+        Kind::Task(status) => AdminReply::Task(task_from_wire(status)?),
+        Kind::Tasks(list) => {
+            AdminReply::Tasks(list.tasks.into_iter().map(task_from_wire).collect::<Result<_, _>>()?)
+        }
+        Kind::Token(token) => AdminReply::Token(token.text),
+        Kind::Devices(list) => {
+            let read = |device: wire::DeviceStatus| {
+                Ok(DeviceStatus {
+                    device: DeviceId(fixed("device", &device.device)?),
+                    label: device.label,
+                    enrolled_unix_millis: device.enrolled_unix_millis,
+                    revoked: device.revoked,
+                })
+            };
+            AdminReply::Devices(list.devices.into_iter().map(read).collect::<Result<_, WireError>>()?)
+        }
+        Kind::Chunk(chunk) => AdminReply::Chunk(chunk_from_wire(chunk)?),
+        Kind::Done(wire::Received {}) => AdminReply::Done,
+    })
+}
+
+fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
+    let state = match status.state {
+        TaskState::Active => wire::TaskState::Active,
+        TaskState::Complete => wire::TaskState::Complete,
+        TaskState::BudgetSpent => wire::TaskState::BudgetSpent,
+        TaskState::Stopped => wire::TaskState::Stopped,
+    };
+    wire::TaskStatus {
+        task: status.task.0.to_vec(),
+        name: status.name,
+        state: state.into(),
+        version: status.version,
+        versions_wanted: status.versions_wanted,
+        plan: status.plan.0.to_vec(),
+        adapter: status.adapter.0.to_vec(),
+        epsilon: status.epsilon,
+        delta: status.delta,
+        rounds_charged: status.rounds_charged,
+        versions: status.versions.into_iter().map(version_to_wire).collect(),
+        open_round: status.open_round,
+        last_abort: status.last_abort,
+    }
+}
+
+fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
+    let state = match wire::TaskState::try_from(message.state) {
+        Ok(wire::TaskState::Active) => TaskState::Active,
+        Ok(wire::TaskState::Complete) => TaskState::Complete,
+        Ok(wire::TaskState::BudgetSpent) => TaskState::BudgetSpent,
+        Ok(wire::TaskState::Stopped) => TaskState::Stopped,
+        Ok(wire::TaskState::Unspecified) | Err(_) => {
+            return Err(error("task", format!("{} is not a state", message.state)));
+        }
+    };
+    Ok(TaskStatus {
+        task: TaskId(fixed("task", &message.task)?),
+        name: message.name,
+        state,
+        version: message.version,
+        versions_wanted: message.versions_wanted,
+        plan: digest("task", &message.plan)?,
+        adapter: digest("task", &message.adapter)?,
+        epsilon: message.epsilon,
+        delta: message.delta,
+        rounds_charged: message.rounds_charged,
+        versions: message.versions.into_iter().map(version_from_wire).collect::<Result<_, _>>()?,
+        open_round: message.open_round,
+        last_abort: message.last_abort,
+    })
+}
+
+fn version_to_wire(version: VersionStatus) -> wire::VersionStatus {
+    wire::VersionStatus {
+        version: version.version,
+        cohort: version.cohort,
+        survivors: version.survivors,
+        round: version.round,
+        epsilon: version.epsilon,
+        adapter: version.adapter.0.to_vec(),
+        committed_unix_millis: version.committed_unix_millis,
+    }
+}
+
+fn version_from_wire(message: wire::VersionStatus) -> Result<VersionStatus, WireError> {
+    Ok(VersionStatus {
+        version: message.version,
+        cohort: message.cohort,
+        survivors: message.survivors,
+        round: message.round,
+        epsilon: message.epsilon,
+        adapter: digest("version", &message.adapter)?,
+        committed_unix_millis: message.committed_unix_millis,
+    })
+}

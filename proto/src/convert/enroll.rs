@@ -1,0 +1,69 @@
+//! Enrolment.
+
+use aggregation::{Credential, IdentityPublic};
+
+use super::{WireError, credential_from_wire, credential_to_wire, fixed, present};
+use crate::ids::DeviceId;
+use crate::wire;
+
+/// What a device shows to be enrolled.
+#[derive(Clone, Debug)]
+pub struct Enrolment {
+    /// The secret of a bootstrap token.
+    pub token_secret: [u8; 32],
+    /// A certificate signing request, in PEM.
+    pub certificate_request_pem: String,
+    /// The long-lived signing key.
+    pub identity: IdentityPublic,
+}
+
+/// What an enrolled device is given.
+#[derive(Clone, Debug)]
+pub struct Enrolled {
+    /// Its name.
+    pub device: DeviceId,
+    /// Its certificate, in PEM.
+    pub certificate_pem: String,
+    /// The enrolment authority's statement about its signing key.
+    pub credential: Credential,
+    /// The enrolment authority's key.
+    pub authority: IdentityPublic,
+}
+
+/// Encodes an enrolment.
+pub fn enroll_request_to_wire(enrolment: &Enrolment) -> wire::EnrollRequest {
+    wire::EnrollRequest {
+        token_secret: enrolment.token_secret.to_vec(),
+        certificate_request_pem: enrolment.certificate_request_pem.clone(),
+        identity_key: enrolment.identity.0.to_vec(),
+    }
+}
+
+/// Decodes an enrolment.
+pub fn enroll_request_from_wire(message: wire::EnrollRequest) -> Result<Enrolment, WireError> {
+    Ok(Enrolment {
+        token_secret: fixed("token", &message.token_secret)?,
+        identity: IdentityPublic(fixed("identity key", &message.identity_key)?),
+        certificate_request_pem: message.certificate_request_pem,
+    })
+}
+
+/// Encodes the answer to an enrolment.
+pub fn enroll_reply_to_wire(enrolled: &Enrolled) -> wire::EnrollReply {
+    wire::EnrollReply {
+        device: enrolled.device.0.to_vec(),
+        certificate_pem: enrolled.certificate_pem.clone(),
+        credential: Some(credential_to_wire(&enrolled.credential)),
+        authority: enrolled.authority.0.to_vec(),
+    }
+}
+
+/// Decodes the answer to an enrolment.
+pub fn enroll_reply_from_wire(message: wire::EnrollReply) -> Result<Enrolled, WireError> {
+    Ok(Enrolled {
+        device: DeviceId(fixed("device", &message.device)?),
+        credential: credential_from_wire(present("credential", message.credential.as_ref())?)?,
+        authority: IdentityPublic(fixed("authority", &message.authority)?),
+        certificate_pem: message.certificate_pem,
+    })
+}

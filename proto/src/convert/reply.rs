@@ -1,0 +1,110 @@
+//! Replies to a device.
+
+use super::{
+    WireError, advertisement_from_wire, advertisement_to_wire, chunk_from_wire, chunk_to_wire, error, fixed,
+    place, places_from_wire, places_to_wire, present, published_from_wire, published_to_wire,
+    sealed_from_wire, sealed_to_wire, signature,
+};
+use crate::ids::SessionId;
+use crate::message::{Outcome, Reply};
+use crate::wire::{self, OutcomeKind, reply::Kind};
+
+/// Encodes a reply.
+pub fn reply_to_wire(reply: Reply) -> wire::Reply {
+    let kind = match reply {
+        Reply::Wait { retry_millis, latest, complete } => Kind::Wait(wire::Wait {
+            retry_millis,
+            latest: latest.as_ref().map(published_to_wire),
+            complete,
+        }),
+        Reply::Assignment(published) => {
+            Kind::Assignment(wire::Assignment { published: Some(published_to_wire(&published)) })
+        }
+        Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
+        Reply::Offer { session, round } => {
+            Kind::Offer(wire::Offer { session: session.0.to_vec(), round })
+        }
+        Reply::Roster(advertisements) => Kind::Roster(wire::RosterReply {
+            advertisements: advertisements.iter().map(advertisement_to_wire).collect(),
+        }),
+        Reply::Inbox { sharers, shares } => Kind::Inbox(wire::Inbox {
+            sharers: Some(places_to_wire(&sharers)),
+            shares: shares.iter().map(sealed_to_wire).collect(),
+        }),
+        Reply::Received => Kind::Received(wire::Received {}),
+        Reply::Survivors(survivors) => {
+            Kind::Survivors(wire::Survivors { survivors: Some(places_to_wire(&survivors)) })
+        }
+        Reply::Quorum(signatures) => Kind::Quorum(wire::Quorum {
+            signatures: signatures
+                .iter()
+                .map(|(index, signature)| wire::RosterSignature {
+                    index: (*index).into(),
+                    signature: signature.0.to_vec(),
+                })
+                .collect(),
+        }),
+        Reply::Over(outcome) => Kind::Over(wire::Over { outcome: outcome_to_wire(outcome).into() }),
+    };
+    wire::Reply { kind: Some(kind) }
+}
+
+/// Decodes a reply.
+pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
+    Ok(match present("reply", message.kind)? {
+        Kind::Wait(wait) => Reply::Wait {
+            retry_millis: wait.retry_millis,
+            latest: wait.latest.as_ref().map(published_from_wire).transpose()?,
+            complete: wait.complete,
+        },
+        Kind::Assignment(assignment) => {
+            let published = present("assignment", assignment.published.as_ref())?;
+            Reply::Assignment(published_from_wire(published)?)
+        }
+        Kind::Chunk(chunk) => Reply::Chunk(chunk_from_wire(chunk)?),
+        Kind::Offer(offer) => {
+            Reply::Offer { session: SessionId(fixed("offer", &offer.session)?), round: offer.round }
+        }
+        Kind::Roster(roster) => Reply::Roster(
+            roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
+        ),
+        Kind::Inbox(inbox) => Reply::Inbox {
+            sharers: places_from_wire("sharers", inbox.sharers)?,
+            shares: inbox.shares.into_iter().map(sealed_from_wire).collect::<Result<_, _>>()?,
+        },
+        Kind::Received(wire::Received {}) => Reply::Received,
+        Kind::Survivors(message) => Reply::Survivors(places_from_wire("survivors", message.survivors)?),
+        Kind::Quorum(quorum) => {
+            let read = |message: &wire::RosterSignature| {
+                Ok((place("quorum", message.index)?, signature("quorum", &message.signature)?))
+            };
+            Reply::Quorum(quorum.signatures.iter().map(read).collect::<Result<_, WireError>>()?)
+        }
+        Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
+    })
+}
+
+fn outcome_to_wire(outcome: Outcome) -> OutcomeKind {
+    match outcome {
+        Outcome::Published => OutcomeKind::Published,
+        Outcome::TooFewJoined => OutcomeKind::TooFewJoined,
+        Outcome::TooFewShared => OutcomeKind::TooFewShared,
+        Outcome::TooFewSurvivors => OutcomeKind::TooFewSurvivors,
+        Outcome::NoQuorum => OutcomeKind::NoQuorum,
+        Outcome::NotRecovered => OutcomeKind::NotRecovered,
+        Outcome::Stopped => OutcomeKind::Stopped,
+    }
+}
+
+fn outcome_from_wire(kind: i32) -> Result<Outcome, WireError> {
+    match OutcomeKind::try_from(kind) {
+        Ok(OutcomeKind::Published) => Ok(Outcome::Published),
+        Ok(OutcomeKind::TooFewJoined) => Ok(Outcome::TooFewJoined),
+        Ok(OutcomeKind::TooFewShared) => Ok(Outcome::TooFewShared),
+        Ok(OutcomeKind::TooFewSurvivors) => Ok(Outcome::TooFewSurvivors),
+        Ok(OutcomeKind::NoQuorum) => Ok(Outcome::NoQuorum),
+        Ok(OutcomeKind::NotRecovered) => Ok(Outcome::NotRecovered),
+        Ok(OutcomeKind::Stopped) => Ok(Outcome::Stopped),
+        Ok(OutcomeKind::Unspecified) | Err(_) => Err(error("outcome", format!("{kind} is not one"))),
+    }
+}

@@ -1,0 +1,92 @@
+//! Requests of a device.
+
+use super::{
+    WireError, advertisement_from_wire, advertisement_to_wire, digest, fixed, present, sealed_from_wire,
+    sealed_to_wire, shares_to_wire, signature, unmask_from_wire,
+};
+use crate::ids::{SessionId, TaskId};
+use crate::message::Request;
+use crate::wire::{self, request::Kind};
+
+/// Encodes a request.
+pub fn request_to_wire(request: &Request) -> wire::Request {
+    let kind = match request {
+        Request::CheckIn => Kind::CheckIn(wire::CheckIn {}),
+        Request::Fetch { digest, offset } => {
+            Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset: *offset })
+        }
+        Request::Join { task, version } => {
+            Kind::Join(wire::Join { task: task.0.to_vec(), version: *version })
+        }
+        Request::Advertise { session, advertisement } => Kind::Advertise(wire::Advertise {
+            session: session.0.to_vec(),
+            advertisement: Some(advertisement_to_wire(advertisement)),
+        }),
+        Request::ShareKeys { session, shares } => Kind::ShareKeys(wire::ShareKeys {
+            session: session.0.to_vec(),
+            shares: shares.iter().map(sealed_to_wire).collect(),
+        }),
+        Request::MaskedChunk { session, offset, packed } => Kind::MaskedChunk(wire::MaskedChunk {
+            session: session.0.to_vec(),
+            offset: *offset,
+            packed: packed.clone(),
+        }),
+        Request::MaskedDone { session, digest } => {
+            Kind::MaskedDone(wire::MaskedDone { session: session.0.to_vec(), digest: digest.0.to_vec() })
+        }
+        Request::Agree { session, signature } => {
+            Kind::Agree(wire::Agree { session: session.0.to_vec(), signature: signature.0.to_vec() })
+        }
+        Request::Unmask { session, shares } => Kind::Unmask(wire::Unmask {
+            session: session.0.to_vec(),
+            from: shares.from.into(),
+            self_mask: shares_to_wire(&shares.self_mask),
+            key: shares_to_wire(&shares.key),
+        }),
+    };
+    wire::Request { kind: Some(kind) }
+}
+
+/// Decodes a request.
+pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
+    Ok(match present("request", message.kind)? {
+        Kind::CheckIn(wire::CheckIn {}) => Request::CheckIn,
+        Kind::Fetch(fetch) => {
+            Request::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
+        }
+        Kind::Join(join) => {
+            Request::Join { task: TaskId(fixed("join", &join.task)?), version: join.version }
+        }
+        Kind::Advertise(advertise) => {
+            let advertisement = present("advertisement", advertise.advertisement.as_ref())?;
+            Request::Advertise {
+                session: session(&advertise.session)?,
+                advertisement: Box::new(advertisement_from_wire(advertisement)?),
+            }
+        }
+        Kind::ShareKeys(share) => Request::ShareKeys {
+            session: session(&share.session)?,
+            shares: share.shares.into_iter().map(sealed_from_wire).collect::<Result<_, _>>()?,
+        },
+        Kind::MaskedChunk(chunk) => Request::MaskedChunk {
+            session: session(&chunk.session)?,
+            offset: chunk.offset,
+            packed: chunk.packed,
+        },
+        Kind::MaskedDone(done) => Request::MaskedDone {
+            session: session(&done.session)?,
+            digest: digest("masked done", &done.digest)?,
+        },
+        Kind::Agree(agree) => Request::Agree {
+            session: session(&agree.session)?,
+            signature: signature("agree", &agree.signature)?,
+        },
+        Kind::Unmask(unmask) => {
+            Request::Unmask { session: session(&unmask.session)?, shares: unmask_from_wire(&unmask)? }
+        }
+    })
+}
+
+fn session(bytes: &[u8]) -> Result<SessionId, WireError> {
+    fixed("session", bytes).map(SessionId)
+}

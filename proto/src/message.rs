@@ -1,0 +1,302 @@
+//! What a device asks and what the coordinator answers, after the bytes were checked.
+//!
+//! Every request is idempotent: asking again is polling. A [`Rejection`] changes nothing.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use aggregation::{Advertisement, IndexSet, SealedShare, Signature, UnmaskShares};
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Digest, SessionId, TaskId};
+
+/// Bytes of an artefact in one [`Chunk`].
+pub const CHUNK_BYTES: usize = 1 << 19;
+
+/// Coordinates of a masked input in one [`Request::MaskedChunk`].
+pub const CHUNK_COORDINATES: usize = 1 << 15;
+
+/// The largest message that either side reads.
+pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
+
+/// What a device asks.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// Is there work, or a newer version?
+    CheckIn,
+    /// A part of an artefact.
+    Fetch {
+        /// Its hash.
+        digest: Digest,
+        /// First byte.
+        offset: u64,
+    },
+    /// This device has finished training for the next version and would take part in a round.
+    Join {
+        /// The task.
+        task: TaskId,
+        /// The version that it trained from.
+        version: u32,
+    },
+    /// Step 1: one-time keys.
+    Advertise {
+        /// The round's session.
+        session: SessionId,
+        /// Signed keys and commitments.
+        advertisement: Box<Advertisement>,
+    },
+    /// Step 2: sealed shares for the neighbours.
+    ShareKeys {
+        /// The round's session.
+        session: SessionId,
+        /// One for each other device of the roster.
+        shares: Vec<SealedShare>,
+    },
+    /// Step 3: a part of the masked input.
+    MaskedChunk {
+        /// The round's session.
+        session: SessionId,
+        /// First coordinate, a multiple of [`CHUNK_COORDINATES`].
+        offset: u64,
+        /// Packed coordinates.
+        packed: Vec<u8>,
+    },
+    /// Step 3, its end: all chunks were sent. Repeated until the survivors are fixed.
+    MaskedDone {
+        /// The round's session.
+        session: SessionId,
+        /// SHA-256 over all packed chunks in order.
+        digest: Digest,
+    },
+    /// Step 4: the device's one signature over the round's transcript.
+    Agree {
+        /// The round's session.
+        session: SessionId,
+        /// The signature.
+        signature: Signature,
+    },
+    /// Step 5: shares that open the sum.
+    Unmask {
+        /// The round's session.
+        session: SessionId,
+        /// Own-mask shares of survivors, key shares of the missing.
+        shares: UnmaskShares,
+    },
+}
+
+impl Request {
+    /// The request's name in logs and rejections.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CheckIn => "check-in",
+            Self::Fetch { .. } => "fetch",
+            Self::Join { .. } => "join",
+            Self::Advertise { .. } => "advertise",
+            Self::ShareKeys { .. } => "share keys",
+            Self::MaskedChunk { .. } => "masked chunk",
+            Self::MaskedDone { .. } => "masked done",
+            Self::Agree { .. } => "agree",
+            Self::Unmask { .. } => "unmask",
+        }
+    }
+
+    /// The session that the request belongs to, if to one.
+    pub fn session(&self) -> Option<SessionId> {
+        match self {
+            Self::CheckIn | Self::Fetch { .. } | Self::Join { .. } => None,
+            Self::Advertise { session, .. }
+            | Self::ShareKeys { session, .. }
+            | Self::MaskedChunk { session, .. }
+            | Self::MaskedDone { session, .. }
+            | Self::Agree { session, .. }
+            | Self::Unmask { session, .. } => Some(*session),
+        }
+    }
+}
+
+/// A version of a task's adapter, as published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Published {
+    /// The task.
+    pub task: TaskId,
+    /// The version.
+    pub version: u32,
+    /// The plan's hash.
+    pub plan: Digest,
+    /// The hash of the trained parameters.
+    pub adapter: Digest,
+}
+
+/// A part of an artefact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chunk {
+    /// Length of the whole artefact.
+    pub total_bytes: u64,
+    /// First byte of this part.
+    pub offset: u64,
+    /// The part.
+    pub bytes: Vec<u8>,
+}
+
+/// What the coordinator answers.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Nothing yet: ask the same again after the given time.
+    Wait {
+        /// When to ask again, in milliseconds from now.
+        retry_millis: u64,
+        /// The newest version, in the answer to a check-in.
+        latest: Option<Published>,
+        /// The task is over: there will be no more work for this device.
+        complete: bool,
+    },
+    /// To a check-in: train from this version.
+    Assignment(Published),
+    /// To a fetch.
+    Chunk(Chunk),
+    /// To a join: the round to advertise keys for.
+    Offer {
+        /// The round's session.
+        session: SessionId,
+        /// Its number in the task.
+        round: u64,
+    },
+    /// To step 1: everybody's advertisement, in roster order.
+    Roster(Vec<Advertisement>),
+    /// To step 2: who shared, and what was sealed for this device.
+    Inbox {
+        /// The devices that shared.
+        sharers: IndexSet,
+        /// Shares for this device.
+        shares: Vec<SealedShare>,
+    },
+    /// To a chunk.
+    Received,
+    /// To step 3: the devices whose masked inputs are counted.
+    Survivors(IndexSet),
+    /// To step 4: enough signatures over one transcript.
+    Quorum(Vec<(u16, Signature)>),
+    /// To step 5, and to whatever comes after a round has ended.
+    Over(Outcome),
+}
+
+impl Reply {
+    /// An answer that says no more than when to ask again.
+    pub fn wait(retry_millis: u64) -> Self {
+        Self::Wait { retry_millis, latest: None, complete: false }
+    }
+
+    /// The reply's name in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Wait { .. } => "wait",
+            Self::Assignment(_) => "assignment",
+            Self::Chunk(_) => "chunk",
+            Self::Offer { .. } => "offer",
+            Self::Roster(_) => "roster",
+            Self::Inbox { .. } => "inbox",
+            Self::Received => "received",
+            Self::Survivors(_) => "survivors",
+            Self::Quorum(_) => "quorum",
+            Self::Over(_) => "over",
+        }
+    }
+}
+
+/// How a round ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The sum was opened and the next version published.
+    Published,
+    /// Too few devices advertised keys in time.
+    TooFewJoined,
+    /// Too few devices shared their seeds in time.
+    TooFewShared,
+    /// Too few masked inputs came in time.
+    TooFewSurvivors,
+    /// Too few devices signed one transcript in time.
+    NoQuorum,
+    /// Too few good shares came to open the sum.
+    NotRecovered,
+    /// The coordinator or its operator ended the round.
+    Stopped,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Published => "published",
+            Self::TooFewJoined => "too few devices joined",
+            Self::TooFewShared => "too few devices shared their seeds",
+            Self::TooFewSurvivors => "too few devices submitted",
+            Self::NoQuorum => "too few devices signed the transcript",
+            Self::NotRecovered => "too few good shares to open the sum",
+            Self::Stopped => "stopped by the coordinator",
+        })
+    }
+}
+
+/// A request turned away. The peer's fault, or the peer's clock; it changes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The message cannot be read.
+    #[error("malformed {what}: {why}")]
+    Malformed {
+        /// Which part.
+        what: Cow<'static, str>,
+        /// Why.
+        why: String,
+    },
+    /// The certificate does not say which device this is, or the device is revoked.
+    #[error("this device is not enrolled here, or was revoked; enrol it again with a new token")]
+    NotEnrolled,
+    /// No such task, or it is over.
+    #[error("no such task, or it is over")]
+    UnknownTask,
+    /// No such round, or it has ended.
+    #[error("no such round, or it has ended")]
+    UnknownSession,
+    /// No such artefact, or an offset beyond it.
+    #[error("no such artefact, or it is shorter")]
+    UnknownArtefact,
+    /// The device trained from another version than the current one.
+    #[error("trained from version {found}, the current one is {current}")]
+    Stale {
+        /// What the device trained from.
+        found: u32,
+        /// The current version.
+        current: u32,
+    },
+    /// The device has taken part as often as the plan allows.
+    #[error("this device took part in {0} rounds, as many as the plan allows")]
+    ParticipationsSpent(u32),
+    /// The device is not of this round.
+    #[error("this device is not in the round's roster")]
+    NotInRoster,
+    /// The request belongs to another step than the one that the round is in.
+    #[error("`{request}` does not belong to the step `{phase}`")]
+    WrongPhase {
+        /// The request.
+        request: Cow<'static, str>,
+        /// The round's step.
+        phase: Cow<'static, str>,
+    },
+    /// The device sent something else under the same name before.
+    #[error("a different `{0}` came from this device before")]
+    Equivocation(Cow<'static, str>),
+    /// The device's masked input was not complete in time, so it is not in the sum.
+    #[error("the masked input came too late to be counted")]
+    LeftOut,
+    /// The content breaks the protocol.
+    #[error("`{request}` is not acceptable: {why}")]
+    Unacceptable {
+        /// The request.
+        request: Cow<'static, str>,
+        /// Why.
+        why: String,
+    },
+    /// The coordinator is busy, stopping, or cannot reach its store.
+    #[error("the coordinator cannot answer now: {0}")]
+    Unavailable(String),
+}

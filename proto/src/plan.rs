@@ -1,0 +1,248 @@
+//! The plan of a task: everything that both sides must agree on, known by the SHA-256 of its bytes.
+//!
+//! The bytes are JSON, so that a user can read what a device signs. A device never re-serialises them:
+//! the hash is of the bytes as they came.
+
+use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, NoiseMultiplier, PrivacyMode};
+use serde::{Deserialize, Serialize};
+
+use crate::adapter::{AdapterError, AdapterSpec};
+use crate::ids::{Digest, SessionId};
+use crate::training::{PlanValueError, ServerOptimizer, TrainingPlan};
+
+/// The largest plan that is read.
+pub const MAX_PLAN_BYTES: usize = 1 << 20;
+
+/// The largest adapter that is trained.
+pub const MAX_COORDINATES: usize = 1 << 24;
+
+/// A task's plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// A label for people.
+    pub name: String,
+    /// The base model, by the hash that [`crate::ids::Digest`] documents.
+    pub base: Digest,
+    /// The seed of version 0 of the trained parameters.
+    pub initial_seed: Digest,
+    /// What is trained.
+    pub adapter: AdapterSpec,
+    /// How a device trains.
+    pub training: TrainingPlan,
+    /// How much is revealed.
+    pub privacy: PrivacyPlan,
+    /// How devices are gathered.
+    pub round: RoundPlan,
+    /// How the mean update is applied.
+    pub server: ServerOptimizer,
+}
+
+/// How much is revealed, and to what limit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PrivacyPlan {
+    /// `off`, `central` or `distributed`.
+    pub mode: Mode,
+    /// L2 bound of a contribution.
+    pub clip_norm: f64,
+    /// Noise standard deviation of the sum, divided by the bound.
+    pub noise_multiplier: f64,
+    /// Integer steps of one unit of a coordinate.
+    pub scale: f64,
+    /// The δ at which ε is stated.
+    pub delta: f64,
+    /// Fraction of devices that may collude with the coordinator, in thousandths.
+    pub corrupt_permille: u16,
+    /// Charged rounds that one device may take part in.
+    pub participations: u32,
+    /// The task ends before its ε passes this, where one is given.
+    pub epsilon_budget: Option<f64>,
+}
+
+/// A task's way of adding noise; the wire's name of [`PrivacyMode`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// No noise: the coordinator learns the exact sum of a round.
+    Off,
+    /// The coordinator adds the noise after the sum.
+    Central,
+    /// Every device adds a share of the noise before masking.
+    Distributed,
+}
+
+impl From<Mode> for PrivacyMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Off => Self::Off,
+            Mode::Central => Self::Central,
+            Mode::Distributed => Self::Distributed,
+        }
+    }
+}
+
+/// How devices are gathered into rounds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RoundPlan {
+    /// Versions after which the task is complete.
+    pub versions: u32,
+    /// Most devices of a round.
+    pub cohort: u32,
+    /// Fewest survivors for which a sum may be revealed.
+    pub report_goal: u32,
+    /// How long a round waits for devices that have finished training, in milliseconds.
+    pub join_millis: u64,
+    /// How long each later step waits, in milliseconds.
+    pub step_millis: u64,
+    /// How long a round waits for stragglers once the report goal is reached, in milliseconds.
+    pub grace_millis: u64,
+}
+
+/// A plan that cannot be followed.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// The bytes are too many to be a plan.
+    #[error("a plan has at most {MAX_PLAN_BYTES} bytes, found {0}")]
+    TooLarge(usize),
+    /// The bytes are not a plan.
+    #[error("the plan cannot be read: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// The adapter cannot exist.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter has too many trained parameters.
+    #[error("the adapter trains {0} parameters; at most {MAX_COORDINATES} fit a round")]
+    TooManyCoordinates(usize),
+    /// A number cannot be used.
+    #[error(transparent)]
+    Value(#[from] PlanValueError),
+    /// The privacy mechanism cannot be built.
+    #[error(transparent)]
+    Privacy(#[from] privacy::ParamsError),
+    /// The cohort is larger than one complete graph.
+    #[error("a cohort of {found} does not fit one round; use at most {most}")]
+    Cohort {
+        /// What the plan asks for.
+        found: u32,
+        /// The most that fit.
+        most: usize,
+    },
+    /// The report goal is below the threshold that rebuilds masks.
+    #[error("a report goal of {goal} in a cohort of {cohort} cannot reach a quorum of {quorum}; raise it or lower the cohort")]
+    GoalBelowQuorum {
+        /// The plan's report goal.
+        goal: u32,
+        /// The plan's cohort.
+        cohort: u32,
+        /// Signatures that a device waits for.
+        quorum: usize,
+    },
+}
+
+impl Plan {
+    /// Reads and checks a plan.
+    pub fn parse(bytes: &[u8]) -> Result<Self, PlanError> {
+        if bytes.len() > MAX_PLAN_BYTES {
+            return Err(PlanError::TooLarge(bytes.len()));
+        }
+        let plan: Self = serde_json::from_slice(bytes)?;
+        plan.check()?;
+        Ok(plan)
+    }
+
+    /// The bytes that are published and hashed.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, PlanError> {
+        Ok(serde_json::to_vec_pretty(self)?)
+    }
+
+    /// Whether the plan can be followed, every part of it.
+    pub fn check(&self) -> Result<(), PlanError> {
+        self.adapter.check()?;
+        if self.adapter.trained_len() > MAX_COORDINATES {
+            return Err(PlanError::TooManyCoordinates(self.adapter.trained_len()));
+        }
+        self.training.check()?;
+        self.server.check()?;
+        let round = &self.round;
+        for (name, value) in [
+            ("versions", u64::from(round.versions)),
+            ("report_goal", u64::from(round.report_goal)),
+            ("participations", u64::from(self.privacy.participations)),
+            ("join_millis", round.join_millis),
+            ("step_millis", round.step_millis),
+        ] {
+            if value == 0 {
+                return Err(PlanValueError { name, wanted: "at least 1", found: 0.0 }.into());
+            }
+        }
+        if let Some(budget) = self.privacy.epsilon_budget
+            && !(budget.is_finite() && budget > 0.0)
+        {
+            let wanted = "a number above 0";
+            return Err(PlanValueError { name: "epsilon_budget", wanted, found: budget }.into());
+        }
+        if round.cohort as usize > aggregation::MAX_COHORT {
+            return Err(PlanError::Cohort { found: round.cohort, most: aggregation::MAX_COHORT });
+        }
+        Delta::new(self.privacy.delta)?;
+        self.mechanism()?;
+        let quorum = aggregation::quorum(round.cohort as usize, self.privacy.corrupt_permille);
+        if (round.report_goal as usize) < quorum {
+            return Err(PlanError::GoalBelowQuorum { goal: round.report_goal, cohort: round.cohort, quorum });
+        }
+        Ok(())
+    }
+
+    /// The mechanism that every device of the task runs.
+    pub fn mechanism(&self) -> Result<Mechanism, PlanError> {
+        Ok(Mechanism::new(MechanismParams {
+            mode: self.privacy.mode.into(),
+            clip_norm: ClipNorm::new(self.privacy.clip_norm)?,
+            noise_multiplier: NoiseMultiplier::new(self.privacy.noise_multiplier)?,
+            scale: self.privacy.scale,
+            coordinates: self.adapter.trained_len(),
+            cohort: self.round.cohort as usize,
+            report_goal: self.round.report_goal as usize,
+            corrupt_fraction: f64::from(self.privacy.corrupt_permille) / 1000.0,
+        })?)
+    }
+
+    /// The δ of the plan.
+    pub fn delta(&self) -> Result<Delta, PlanError> {
+        Ok(Delta::new(self.privacy.delta)?)
+    }
+}
+
+/// What a version is known by in a round: base, frozen factors' source and trained parameters together.
+pub fn model_digest(plan: &Plan, adapter: &Digest) -> Digest {
+    let factors = match plan.adapter.factors {
+        crate::adapter::Factors::Seeded(seed) => (0, seed),
+        crate::adapter::Factors::Given(digest) => (1, digest),
+    };
+    let mut bytes = b"nightshift model v1".to_vec();
+    bytes.extend_from_slice(&plan.base.0);
+    bytes.push(factors.0);
+    bytes.extend_from_slice(&factors.1.0);
+    bytes.extend_from_slice(&adapter.0);
+    Digest::of(&bytes)
+}
+
+/// The public seed of a round's rotation.
+pub fn rotation_seed(session: &SessionId) -> [u8; 32] {
+    let mut bytes = b"nightshift rotation v1".to_vec();
+    bytes.extend_from_slice(&session.0);
+    Digest::of(&bytes).0
+}
+
+/// The trained parameters as the bytes of an artefact: little-endian f32.
+pub fn vector_to_bytes(vector: &[f32]) -> Vec<u8> {
+    vector.iter().flat_map(|x| x.to_le_bytes()).collect()
+}
+
+/// The vector of an artefact's bytes; `None` where they are not whole numbers of four.
+pub fn vector_from_bytes(bytes: &[u8]) -> Option<Vec<f32>> {
+    let (whole, rest) = bytes.as_chunks::<4>();
+    rest.is_empty().then(|| whole.iter().map(|x| f32::from_le_bytes(*x)).collect())
+}

@@ -1,0 +1,75 @@
+//! What a run must say of its privacy, in words.
+
+use privacy::{Delta, PrivacyMode};
+use proto::plan::{Mode, Plan};
+
+use crate::scenario::EPSILON_GOAL;
+use crate::summary::VersionSummary;
+
+/// Signal-to-noise below which averaging learns little.
+const POOR_SNR: f64 = 0.5;
+
+/// The ratio of a clipped update to the noise of the mean; `None` without noise.
+pub(crate) fn snr(plan: &Plan) -> Option<f64> {
+    let mechanism = plan.mechanism().ok()?;
+    let snr = mechanism.snr(plan.round.cohort as usize);
+    (mechanism.params().mode != PrivacyMode::Off && snr.is_finite()).then_some(snr)
+}
+
+/// What a reader should know before trusting the numbers.
+pub(crate) fn remarks(plan: &Plan, versions: &[VersionSummary]) -> Vec<String> {
+    let mut remarks = Vec::new();
+    match plan.privacy.mode {
+        Mode::Off => remarks.push(
+            "privacy is off: a single update cannot be read, but the sum of each round is exact, and there is \
+             no bound on what the adapter says of one device"
+                .to_owned(),
+        ),
+        Mode::Central | Mode::Distributed => remarks.extend(larger_cohort(plan, versions)),
+    }
+    if let Some(snr) = snr(plan)
+        && snr < POOR_SNR
+    {
+        remarks.push(format!(
+            "the noise is {:.1} times the signal: lower the rank, adapt fewer layers, or gather more devices",
+            1.0 / snr
+        ));
+    }
+    remarks
+}
+
+/// The cohort at which the same noise on the mean would cost no more than the goal.
+fn larger_cohort(plan: &Plan, versions: &[VersionSummary]) -> Option<String> {
+    let epsilon = versions.last()?.epsilon?;
+    if epsilon <= EPSILON_GOAL {
+        return None;
+    }
+    let participations = u32::try_from(versions.len()).ok()?;
+    let needed = noise_for(plan, participations, EPSILON_GOAL)?;
+    let ratio = needed / plan.privacy.noise_multiplier;
+    let cohort = (f64::from(plan.round.cohort) * ratio).ceil();
+    Some(format!(
+        "ε = {epsilon:.1} is weak: {} devices are too few to hide well in. With the same noise on the average, \
+         a cohort of {cohort:.0} brings it under {EPSILON_GOAL}",
+        plan.round.cohort
+    ))
+}
+
+/// The least noise multiplier with which so many participations cost at most `goal`.
+fn noise_for(plan: &Plan, participations: u32, goal: f64) -> Option<f64> {
+    let delta = Delta::new(plan.privacy.delta).ok()?;
+    let costs = |z: f64| {
+        let mut plan = plan.clone();
+        plan.privacy.noise_multiplier = z;
+        Some(plan.mechanism().ok()?.epsilon(participations, delta).epsilon)
+    };
+    let (mut low, mut high) = (plan.privacy.noise_multiplier, plan.privacy.noise_multiplier);
+    while costs(high)? > goal {
+        high *= 2.0;
+    }
+    for _ in 0..40 {
+        let middle = f64::midpoint(low, high);
+        if costs(middle)? > goal { low = middle } else { high = middle }
+    }
+    Some(high)
+}

@@ -1,0 +1,57 @@
+//! What goes wrong in a world, and how often.
+
+use rand_core::Rng;
+
+/// A device that goes away before it does what its state wants, and comes back at the next version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Vanish {
+    /// The version that the round starts from.
+    pub version: u32,
+    /// Which device.
+    pub device: usize,
+    /// The state, by its name in [`client::session::Session::state`].
+    pub state: &'static str,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// Devices that go away.
+    pub vanish: Vec<Vanish>,
+    /// Requests lost, and replies lost, in a thousand.
+    pub lost_permille: u32,
+    /// Requests carried twice, in a thousand.
+    pub repeated_permille: u32,
+    /// Requests after which the coordinator crashes, in a hundred thousand.
+    pub crash_per_100k: u32,
+}
+
+impl Faults {
+    pub(crate) fn vanishes(&mut self, version: u32, device: usize, state: &str) -> bool {
+        let hit = |v: &Vanish| v.version == version && v.device == device && v.state == state;
+        match self.vanish.iter().position(hit) {
+            Some(found) => {
+                self.vanish.remove(found);
+                true
+            }
+            None => false,
+        }
+    }
+
+    pub(crate) fn loses(&self, rng: &mut impl Rng) -> bool {
+        chance(rng, self.lost_permille, 1000)
+    }
+
+    pub(crate) fn repeats(&self, rng: &mut impl Rng) -> bool {
+        chance(rng, self.repeated_permille, 1000)
+    }
+
+    pub(crate) fn crashes_coordinator(&self, rng: &mut impl Rng) -> bool {
+        chance(rng, self.crash_per_100k, 100_000)
+    }
+}
+
+/// Draws nothing where nothing can happen, so that a world without faults does not depend on their order.
+fn chance(rng: &mut impl Rng, times: u32, of: u32) -> bool {
+    times > 0 && rng.next_u32() % of < times
+}

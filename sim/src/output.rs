@@ -1,0 +1,78 @@
+//! The files of a run.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use coordinator::export::{ExportError, write_peft};
+
+use crate::report;
+use crate::run::Finished;
+use crate::summary::VersionSummary;
+
+/// A file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// The disk refuses.
+    #[error("cannot write {}: {source}; choose another folder with --out", path.display())]
+    Write {
+        /// Which file or folder.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A number has no place in JSON.
+    #[error("the summary cannot be written: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The adapter cannot be written.
+    #[error(transparent)]
+    Adapter(#[from] ExportError),
+}
+
+/// The folder of a run. It is made, and one file in it opened, before anything is trained.
+#[derive(Debug)]
+pub struct Output {
+    folder: PathBuf,
+    metrics: File,
+}
+
+impl Output {
+    /// Makes the folder and begins `metrics.jsonl`.
+    pub fn create(folder: &Path) -> Result<Self, OutputError> {
+        fs::create_dir_all(folder).map_err(|source| refuse(folder, source))?;
+        let path = folder.join("metrics.jsonl");
+        let metrics = File::create(&path).map_err(|source| refuse(&path, source))?;
+        Ok(Self { folder: folder.to_path_buf(), metrics })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Adds a line to `metrics.jsonl`.
+    pub fn version(&mut self, version: &VersionSummary) -> Result<(), OutputError> {
+        let line = serde_json::to_string(version)?;
+        writeln!(self.metrics, "{line}")
+            .map_err(|source| refuse(&self.folder.join("metrics.jsonl"), source))
+    }
+
+    /// Writes `adapter/`, `summary.json` and `report.html`.
+    pub fn finish(&self, finished: &Finished, base: &str, title: &str) -> Result<(), OutputError> {
+        let Finished { adapter, frozen, trained, summary, .. } = finished;
+        write_peft(&self.folder.join("adapter"), adapter, frozen, trained, base)?;
+        let mut json = serde_json::to_vec_pretty(summary)?;
+        json.push(b'\n');
+        self.write("summary.json", &json)?;
+        self.write("report.html", report::html(summary, title).as_bytes())
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), OutputError> {
+        let path = self.folder.join(name);
+        fs::write(&path, bytes).map_err(|source| refuse(&path, source))
+    }
+}
+
+fn refuse(path: &Path, source: std::io::Error) -> OutputError {
+    OutputError::Write { path: path.to_path_buf(), source }
+}

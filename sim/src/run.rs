@@ -1,0 +1,253 @@
+//! One run: a base, users' text, a scenario; out come an adapter, a summary and a report.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use client::policy::Policy;
+use client::session::Work;
+use client::train::base::Base;
+use client::train::engine::{Engine, TrainError};
+use client::train::text::{Blocks, Corpus};
+use client::update::Update;
+use indicatif::{ProgressBar, ProgressStyle};
+use proto::adapter::AdapterSpec;
+use proto::ids::Digest;
+use proto::plan::{Mode, Plan};
+use rayon::prelude::*;
+
+use crate::epsilon;
+use crate::faults::{Faults, Vanish};
+use crate::scenario::{Scenario, ScenarioError, with_factors};
+use crate::summary::{Privacy, RunSummary, VersionSummary};
+use crate::world::{Seen, Trainer, World, WorldError};
+
+/// One user's text, split, as tokens.
+#[derive(Debug)]
+pub struct User {
+    /// For messages.
+    pub name: String,
+    /// The text.
+    pub corpus: Corpus,
+}
+
+/// A run that came to no end.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The scenario cannot be run.
+    #[error(transparent)]
+    Scenario(#[from] ScenarioError),
+    /// The federation came to no end.
+    #[error(transparent)]
+    World(#[from] WorldError),
+    /// The training engine failed.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+}
+
+/// What a run gives.
+#[derive(Debug)]
+pub struct Finished {
+    /// The numbers.
+    pub summary: RunSummary,
+    /// The adapter's shape.
+    pub adapter: AdapterSpec,
+    /// Its frozen factors.
+    pub frozen: Vec<f32>,
+    /// Its trained parameters.
+    pub trained: Vec<f32>,
+    /// Devices that hold the last version.
+    pub up_to_date: usize,
+}
+
+/// Runs `scenario` on one device for each user. `public` is text that belongs to nobody: where there is some,
+/// the adapter's frozen factors come from the base's gradient on it.
+pub fn run(
+    scenario: &Scenario,
+    base: &Arc<Base>,
+    users: &[User],
+    public: Option<&Blocks>,
+    mut on_version: impl FnMut(&VersionSummary),
+) -> Result<Finished, RunError> {
+    let engine = Engine::new(Arc::clone(base));
+    let seeded = scenario.adapter(base);
+    let (adapter, frozen) = match public {
+        Some(public) => {
+            let frozen = engine.gradient_factors(&seeded, public, scenario.digest("public").0)?;
+            (with_factors(seeded, &frozen), frozen)
+        }
+        None => {
+            let frozen = seeded.seeded_factors(&scenario.digest("factors"));
+            (seeded, frozen)
+        }
+    };
+    let plan = scenario.plan(base, adapter)?;
+    let policy = Policy {
+        // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
+        allow_without_noise: scenario.mode != Mode::Distributed,
+        least_noise_multiplier: 0.0,
+        largest_epsilon: f64::INFINITY,
+        ..Policy::default()
+    };
+    let given = public.map(|_| frozen.as_slice());
+    let seed = scenario.digest("world").0;
+    let mut world = World::new(&plan, given, &policy, users.len(), faults(scenario), seed)?;
+    let sequence_len = plan.training.sequence_len;
+    let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(sequence_len)).collect();
+    let measure = |trained: &[f32]| mean_loss(&engine, &plan.adapter, &frozen, trained, &held_out);
+
+    let bar = progress(users.len(), scenario.versions);
+    let mut trainer = Engines {
+        engine: engine.clone(),
+        text: users.iter().map(|user| user.corpus.train(sequence_len)).collect(),
+        seed: scenario.digest("training"),
+        bar: bar.clone(),
+    };
+    bar.set_message("measuring the base");
+    let base_loss = measure(world.adapter())?;
+    let mut versions: Vec<VersionSummary> = Vec::new();
+    loop {
+        bar.set_message(format!("version {}", versions.len() + 1));
+        #[expect(clippy::disallowed_methods, reason = "seconds shown to a person; nothing depends on them")]
+        let started = Instant::now();
+        if !world.run_to_next_version(&mut trainer)? {
+            break;
+        }
+        if let Some(seen) = world.seen().last() {
+            let before = versions.last().map_or(base_loss, |version| version.loss);
+            let secs = started.elapsed().as_secs_f64();
+            let version = summarise(seen, before, measure(world.adapter())?, secs, scenario.mode);
+            on_version(&version);
+            versions.push(version);
+        }
+    }
+    bar.finish_and_clear();
+    let summary = RunSummary {
+        base_loss,
+        final_loss: versions.last().map_or(base_loss, |version| version.loss),
+        epsilon: versions.last().and_then(|version| version.epsilon),
+        delta: scenario.delta,
+        seed: scenario.seed,
+        devices: u32::try_from(users.len()).unwrap_or(u32::MAX),
+        method: method_name(&plan),
+        rank: scenario.rank,
+        coordinates: plan.adapter.trained_len() as u64,
+        noise_multiplier: plan.privacy.noise_multiplier,
+        clip_norm: scenario.clip_norm,
+        privacy: match scenario.mode {
+            Mode::Off => Privacy::Off,
+            Mode::Central | Mode::Distributed => Privacy::Distributed,
+        },
+        snr: epsilon::snr(&plan),
+        warnings: epsilon::remarks(&plan, &versions),
+        versions,
+    };
+    Ok(Finished {
+        summary,
+        adapter: plan.adapter.clone(),
+        frozen,
+        trained: world.adapter().to_vec(),
+        up_to_date: world.up_to_date(),
+    })
+}
+
+/// Reads one user's file.
+pub fn read_user(base: &Base, path: &Path) -> Result<(User, usize), client::train::text::TextError> {
+    let text = client::train::text::read_jsonl(path)?;
+    let skipped = text.skipped.len();
+    let corpus = Corpus::new(base, &text)?;
+    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
+    Ok((User { name, corpus }, skipped))
+}
+
+fn faults(scenario: &Scenario) -> Faults {
+    // One leaves before it has sent anything of its input, the next in the middle of it.
+    let states = ["charging", "submitting"];
+    let vanish = (0..scenario.vanishing)
+        .map(|i| Vanish { version: 1, device: 1 + 2 * i, state: states[i % 2] })
+        .collect();
+    Faults { vanish, ..Faults::default() }
+}
+
+fn summarise(seen: &Seen, loss_before: f64, loss: f64, secs: f64, mode: Mode) -> VersionSummary {
+    let status = &seen.status;
+    VersionSummary {
+        version: u64::from(status.version),
+        cohort: status.cohort,
+        survivors: status.survivors,
+        missing: status.cohort - status.survivors,
+        loss_before,
+        loss,
+        epsilon: (mode != Mode::Off && status.epsilon.is_finite()).then_some(status.epsilon),
+        bytes_up_per_device: seen.traffic.up,
+        bytes_down_per_device: seen.traffic.down,
+        secs,
+    }
+}
+
+fn method_name(plan: &Plan) -> String {
+    serde_json::to_value(plan.adapter.method)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
+        .unwrap_or_default()
+}
+
+/// The mean over users of the loss on what each held out, in nats a token.
+fn mean_loss(
+    engine: &Engine,
+    adapter: &AdapterSpec,
+    frozen: &[f32],
+    trained: &[f32],
+    held_out: &[Blocks],
+) -> Result<f64, TrainError> {
+    let losses: Vec<f64> = held_out
+        .par_iter()
+        .map(|blocks| Ok(engine.loss(adapter, frozen, trained, blocks)?.nats_per_token))
+        .collect::<Result<_, TrainError>>()?;
+    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
+}
+
+fn progress(devices: usize, versions: u32) -> ProgressBar {
+    let bar = ProgressBar::new(devices as u64 * u64::from(versions));
+    if let Ok(style) = ProgressStyle::with_template("{msg:18} [{bar:36}] {pos}/{len} trainings, {eta} left") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    bar
+}
+
+/// The real trainer: one engine, one thread for each device.
+struct Engines {
+    engine: Engine,
+    text: Vec<Blocks>,
+    seed: Digest,
+    bar: ProgressBar,
+}
+
+impl Trainer for Engines {
+    fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>> {
+        batch.par_iter().map(|(index, work)| self.train_one(*index, work)).collect()
+    }
+}
+
+impl Engines {
+    fn train_one(&self, index: usize, work: &Work) -> Result<Update, String> {
+        let mut seed = self.seed.0.to_vec();
+        seed.extend_from_slice(&(index as u64).to_be_bytes());
+        seed.extend_from_slice(&work.published.version.to_be_bytes());
+        let trained = self
+            .engine
+            .train(
+                &work.plan.adapter,
+                &work.frozen,
+                &work.adapter,
+                &self.text[index],
+                &work.plan.training,
+                Digest::of(&seed).0,
+                &mut |_| ControlFlow::Continue(()),
+            )
+            .map_err(|error| error.to_string())?;
+        self.bar.inc(1);
+        Update::between(&work.adapter, &trained.parameters).ok_or_else(|| "the engine lost parameters".into())
+    }
+}

@@ -1,0 +1,512 @@
+//! A virtual world: the production machines of both sides, virtual time, the production wire code, and faults.
+//!
+//! Every message is encoded to protobuf bytes and decoded on the other side. The order in which devices act,
+//! lost requests, lost replies, repeats, devices that vanish and a coordinator that crashes all follow from one
+//! seed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use aggregation::{Credential, IdentityKey, IdentityPublic};
+use client::policy::Policy;
+use client::session::{Action, Charge, Device, Ended, Event, Session, Signed, Work};
+use client::update::Update;
+use coordinator::optimizer::OptimizerState;
+use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
+use proto::adapter::Factors;
+use proto::admin::{TaskState, TaskStatus, VersionStatus};
+use proto::convert::{
+    WireError, rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
+    request_to_wire,
+};
+use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
+use proto::message::{Rejection, Reply, Request};
+use proto::plan::{Plan, vector_to_bytes};
+use proto::wire;
+use prost::Message;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use crate::faults::Faults;
+
+/// Virtual time at which the world begins; credentials are valid then.
+const DAWN: Timestamp = Timestamp(1_700_000_000_000);
+
+/// Virtual hours after which a world that does not come to an end is stuck.
+const LONGEST_MILLIS: u64 = 1000 * 3_600_000;
+
+/// Trains the given devices, each from its work; one result for each, in order.
+pub trait Trainer {
+    /// Trains.
+    fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>>;
+}
+
+/// A world that did not come to an end.
+#[derive(Debug, thiserror::Error)]
+pub enum WorldError {
+    /// The task cannot be started.
+    #[error(transparent)]
+    Task(#[from] TaskError),
+    /// Nothing happens any more.
+    #[error("the federation is stuck at version {version}: {why}")]
+    Stuck {
+        /// The newest version.
+        version: u32,
+        /// Why, as far as it is known.
+        why: String,
+    },
+    /// Our own bytes could not be read back.
+    #[error("the wire does not carry its own messages: {0}")]
+    Wire(#[from] WireError),
+    /// Our own bytes could not be read back.
+    #[error("the wire does not carry its own messages: {0}")]
+    Decode(#[from] prost::DecodeError),
+}
+
+/// Bytes of one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sent by the device.
+    pub up: u64,
+    /// Sent to the device.
+    pub down: u64,
+}
+
+/// What the world has seen of one version.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// The coordinator's record.
+    pub status: VersionStatus,
+    /// Mean bytes of a device since the version before.
+    pub traffic: Traffic,
+}
+
+/// One device: its machine, its randomness, and what is durable of it.
+#[derive(Debug)]
+pub struct Node {
+    device: Arc<Device>,
+    session: Option<Session>,
+    rng: ChaCha20Rng,
+    /// What its ledger holds.
+    pub charges: Vec<Charge>,
+    /// What its ledger holds of signatures.
+    pub signatures: Vec<Signed>,
+    /// What it installed last.
+    pub installed: Option<Arc<Work>>,
+    /// Bytes so far.
+    pub traffic: Traffic,
+    /// Gone until a version above this one is published.
+    away_at: Option<u32>,
+    /// Why attempts ended, newest last.
+    pub ended: Vec<Ended>,
+}
+
+/// A coordinator, its devices, and what is durable of them.
+#[derive(Debug)]
+pub struct World {
+    task: Task,
+    plan_bytes: Vec<u8>,
+    authority: IdentityPublic,
+    artefacts: BTreeMap<Digest, Vec<u8>>,
+    record: TaskRecord,
+    /// The devices.
+    pub nodes: Vec<Node>,
+    faults: Faults,
+    clock: Timestamp,
+    rng: ChaCha20Rng,
+    traffic_before: Traffic,
+    seen: Vec<Seen>,
+    coordinator_crashes: u32,
+}
+
+impl World {
+    /// A world in which nothing has happened. `frozen` are the factors that the plan names by hash, if it does.
+    pub fn new(
+        plan: &Plan,
+        frozen: Option<&[f32]>,
+        policy: &Policy,
+        devices: usize,
+        faults: Faults,
+        seed: [u8; 32],
+    ) -> Result<Self, WorldError> {
+        let mut rng = ChaCha20Rng::from_seed(seed);
+        let plan_bytes = plan.to_bytes().map_err(TaskError::from)?;
+        let authority_key = IdentityKey::from_seed(&draw(&mut rng));
+        let authority = authority_key.public();
+        let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, authority)?;
+        let record = TaskRecord {
+            state: TaskState::Active,
+            versions: Vec::new(),
+            participations: BTreeMap::new(),
+            last_round: 0,
+            rounds_charged: 0,
+            adapter: task.adapter().to_vec(),
+            optimizer: OptimizerState::default(),
+        };
+        let mut artefacts = BTreeMap::new();
+        for bytes in [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), frozen.map(vector_to_bytes)]
+            .into_iter()
+            .flatten()
+        {
+            artefacts.insert(Digest::of(&bytes), bytes);
+        }
+        let nodes = (0..devices)
+            .map(|_| {
+                let id = DeviceId(draw(&mut rng));
+                let identity = IdentityKey::from_seed(&draw(&mut rng));
+                let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;
+                let credential = Credential::issue(&authority_key, id.0, identity.public(), expires);
+                let (base, policy) = (plan.base, policy.clone());
+                let device = Arc::new(Device { device: id, identity, credential, authority, base, policy });
+                Node::new(device, ChaCha20Rng::from_seed(draw(&mut rng)))
+            })
+            .collect();
+        Ok(Self {
+            task,
+            plan_bytes,
+            authority,
+            artefacts,
+            record,
+            nodes,
+            faults,
+            clock: DAWN,
+            rng,
+            traffic_before: Traffic::default(),
+            seen: Vec::new(),
+            coordinator_crashes: 0,
+        })
+    }
+
+    /// What an operator would see.
+    pub fn status(&self) -> TaskStatus {
+        self.task.status()
+    }
+
+    /// The trained parameters of the newest version.
+    pub fn adapter(&self) -> &[f32] {
+        self.task.adapter()
+    }
+
+    /// The versions so far.
+    pub fn seen(&self) -> &[Seen] {
+        &self.seen
+    }
+
+    /// How often the coordinator crashed.
+    pub fn coordinator_crashes(&self) -> u32 {
+        self.coordinator_crashes
+    }
+
+    /// Lets the world run until the next version is published, or until the task is over and every device that
+    /// is there holds its last version. Returns whether there is more to come.
+    pub fn run_to_next_version(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
+        let before = self.task.version();
+        loop {
+            if self.task.version() > before {
+                return Ok(true);
+            }
+            if !self.task.is_active() && self.everybody_is_done() {
+                return Ok(false);
+            }
+            if !self.act(trainer)? {
+                self.pass_time()?;
+            }
+        }
+    }
+
+    /// Whether every device that is there has heard that the task is over and holds its last version.
+    fn everybody_is_done(&self) -> bool {
+        self.nodes.iter().all(|node| node.session.as_ref().is_some_and(Session::is_complete))
+    }
+
+    /// Lets every device do what it can do now, in a random order. Returns whether any could.
+    fn act(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
+        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
+        for last in (1..order.len()).rev() {
+            order.swap(last, below(&mut self.rng, last + 1));
+        }
+        let mut acted = false;
+        let mut batch = Vec::new();
+        for index in order {
+            self.wake(index);
+            let Some(session) = &self.nodes[index].session else { continue };
+            if session.is_complete() {
+                continue;
+            }
+            let action = session.action();
+            if self.vanishes(index) {
+                acted = true;
+                continue;
+            }
+            match action {
+                Action::Sleep(until) if until > self.clock => {}
+                Action::Sleep(_) => self.tell(index, Event::Woke),
+                Action::Train(work) => {
+                    batch.push((index, work));
+                    continue;
+                }
+                Action::Send(request) => self.send(index, &request)?,
+                Action::Load(published) => self.load(index, published.plan, published.adapter),
+                Action::Install(work) => {
+                    self.nodes[index].installed = Some(work);
+                    self.tell(index, Event::Recorded);
+                }
+                Action::Charge(charge) => {
+                    self.nodes[index].charges.push(charge);
+                    self.tell(index, Event::Recorded);
+                }
+                Action::RecordSignature(signed) => {
+                    self.nodes[index].signatures.push(signed);
+                    self.tell(index, Event::Recorded);
+                }
+            }
+            let sleeps = self.nodes[index]
+                .session
+                .as_ref()
+                .is_some_and(|session| matches!(session.action(), Action::Sleep(until) if until > self.clock));
+            acted |= !sleeps;
+        }
+        batch.sort_by_key(|(index, _)| *index);
+        if !acted && !batch.is_empty() {
+            let results = trainer.train(&batch);
+            for ((index, _), result) in batch.into_iter().zip(results) {
+                let event = result.map_or_else(Event::NotTrained, Event::Trained);
+                self.tell(index, event);
+            }
+            acted = true;
+        }
+        Ok(acted)
+    }
+
+    /// Moves the clock to the next thing that is due.
+    fn pass_time(&mut self) -> Result<(), WorldError> {
+        let sleeping = self.nodes.iter().filter_map(|node| match node.session.as_ref()?.action() {
+            Action::Sleep(until) if !node.session.as_ref()?.is_complete() => Some(until),
+            Action::Sleep(_)
+            | Action::Send(_)
+            | Action::Load(_)
+            | Action::Install(_)
+            | Action::Train(_)
+            | Action::Charge(_)
+            | Action::RecordSignature(_) => None,
+        });
+        let due = sleeping.chain(self.task.poll_timeout()).min();
+        match due {
+            Some(due) if due.millis_since(DAWN) <= LONGEST_MILLIS => {
+                self.clock = self.clock.max(due);
+                self.task.handle_timeout(self.clock, &mut self.rng);
+                self.perform_effects();
+                Ok(())
+            }
+            Some(_) | None => {
+                let last = self.nodes.iter().rev().find_map(|node| node.ended.last());
+                let why = last.map_or_else(|| "no device acts".to_owned(), ToString::to_string);
+                Err(WorldError::Stuck { version: self.task.version(), why })
+            }
+        }
+    }
+
+    /// Brings a device back that was away until now.
+    fn wake(&mut self, index: usize) {
+        let (version, clock, active) = (self.task.version(), self.clock, self.task.is_active());
+        let node = &mut self.nodes[index];
+        if node.away_at.is_some_and(|away| version > away || !active) {
+            node.away_at = None;
+            node.restart(clock);
+        }
+    }
+
+    /// Whether a planned fault takes the device away before its next action; it then loses all that is not
+    /// durable.
+    fn vanishes(&mut self, index: usize) -> bool {
+        let Some(session) = &self.nodes[index].session else { return true };
+        if self.task.is_active() && self.faults.vanishes(self.task.version(), index, session.state()) {
+            self.nodes[index].session = None;
+            self.nodes[index].away_at = Some(self.task.version());
+            return true;
+        }
+        false
+    }
+
+    fn tell(&mut self, index: usize, event: Event) {
+        let node = &mut self.nodes[index];
+        if let Some(session) = node.session.take() {
+            let mut session = session.handle(event, self.clock, &mut node.rng);
+            node.ended.extend(session.take_ended());
+            node.session = Some(session);
+        }
+    }
+
+    /// One request over a wire that may lose either way, or carry it twice.
+    fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
+        if self.faults.loses(&mut self.rng) {
+            self.tell(index, Event::Unreachable);
+            return Ok(());
+        }
+        let bytes = request_to_wire(request).encode_to_vec();
+        self.nodes[index].traffic.up += bytes.len() as u64;
+        if self.faults.repeats(&mut self.rng) {
+            drop(self.serve(index, &bytes)?);
+        }
+        let answer = self.serve(index, &bytes)?;
+        if self.faults.crashes_coordinator(&mut self.rng) {
+            self.crash_coordinator()?;
+        }
+        if self.faults.loses(&mut self.rng) {
+            self.tell(index, Event::Unreachable);
+            return Ok(());
+        }
+        let event = match answer {
+            Ok(bytes) => {
+                self.nodes[index].traffic.down += bytes.len() as u64;
+                Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?)
+            }
+            Err(bytes) => {
+                self.nodes[index].traffic.down += bytes.len() as u64;
+                Event::Rejected(rejection_from_bytes(&bytes)?)
+            }
+        };
+        self.tell(index, event);
+        Ok(())
+    }
+
+    /// The coordinator's side of one request: bytes in, bytes of a reply or of a rejection out.
+    fn serve(&mut self, index: usize, bytes: &[u8]) -> Result<Result<Vec<u8>, Vec<u8>>, WorldError> {
+        let from = self.nodes[index].device.device;
+        let request = request_from_wire(wire::Request::decode(bytes)?)?;
+        let answer = self.task.handle(from, request, self.clock, &mut self.rng);
+        self.perform_effects();
+        Ok(match answer {
+            Ok(reply) => Ok(reply_to_wire(reply).encode_to_vec()),
+            Err(rejection) => Err(rejection_to_bytes(&rejection)),
+        })
+    }
+
+    fn load(&mut self, index: usize, plan: Digest, adapter: Digest) {
+        let factors = self.task.plan().adapter.factors;
+        let had_plan = self.nodes[index].installed.is_some();
+        let get = |digest: &Digest| self.artefacts.get(digest).cloned();
+        let frozen = match factors {
+            Factors::Seeded(_) => None,
+            Factors::Given(digest) => get(&digest),
+        };
+        let event = match (get(&plan), get(&adapter)) {
+            (Some(plan), Some(adapter)) => {
+                // The plan and the frozen factors are fetched once and kept.
+                let once = plan.len() + frozen.as_ref().map_or(0, Vec::len);
+                let down = adapter.len() + if had_plan { 0 } else { once };
+                self.nodes[index].traffic.down += down as u64;
+                Event::Loaded { plan, adapter, frozen }
+            }
+            (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
+        };
+        self.tell(index, event);
+    }
+
+    /// The shell's part: everything here is durable before the reply leaves.
+    fn perform_effects(&mut self) {
+        while let Some(effect) = self.task.poll_effect() {
+            match effect {
+                TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {
+                    self.record.last_round = self.record.last_round.max(round);
+                }
+                TaskEffect::Charge { round, devices } => {
+                    self.record.last_round = self.record.last_round.max(round);
+                    self.record.rounds_charged += 1;
+                    self.record.participations.extend(devices);
+                }
+                TaskEffect::Commit { version, adapter, .. } => {
+                    self.artefacts.insert(version.adapter, adapter);
+                    self.record.adapter = self.task.adapter().to_vec();
+                    self.record.optimizer = self.task.optimizer().clone();
+                    self.record.versions.push(version.clone());
+                    let traffic = self.mean_traffic();
+                    self.seen.push(Seen { status: version, traffic });
+                }
+                TaskEffect::End(state) => self.record.state = state,
+            }
+        }
+    }
+
+    /// Mean bytes of a device since the last version.
+    fn mean_traffic(&mut self) -> Traffic {
+        let sum = |of: fn(&Traffic) -> u64| self.nodes.iter().map(|node| of(&node.traffic)).sum::<u64>();
+        let now = Traffic { up: sum(|t| t.up), down: sum(|t| t.down) };
+        let devices = self.nodes.len().max(1) as u64;
+        let mean = Traffic {
+            up: (now.up - self.traffic_before.up) / devices,
+            down: (now.down - self.traffic_before.down) / devices,
+        };
+        self.traffic_before = now;
+        mean
+    }
+
+    /// Forgets everything of the coordinator that is not durable, and starts it again.
+    fn crash_coordinator(&mut self) -> Result<(), WorldError> {
+        let (id, record) = (self.task.id(), self.record.clone());
+        self.task = Task::restore(id, &self.plan_bytes, self.authority, record)?;
+        self.coordinator_crashes += 1;
+        Ok(())
+    }
+
+    /// Devices that hold the newest version.
+    pub fn up_to_date(&self) -> usize {
+        let newest = self.task.published();
+        let holds = |node: &&Node| {
+            node.installed.as_ref().is_some_and(|work| {
+                work.published == newest && work.adapter == self.task.adapter()
+            })
+        };
+        self.nodes.iter().filter(holds).count()
+    }
+
+    /// Rounds that a device signed more than once; there must be none.
+    pub fn signed_twice(&self) -> usize {
+        self.nodes
+            .iter()
+            .map(|node| {
+                let rounds: BTreeSet<u64> = node.signatures.iter().map(|signed| signed.round).collect();
+                node.signatures.len() - rounds.len()
+            })
+            .sum()
+    }
+}
+
+impl Node {
+    fn new(device: Arc<Device>, rng: ChaCha20Rng) -> Self {
+        let mut node = Self {
+            device,
+            session: None,
+            rng,
+            charges: Vec::new(),
+            signatures: Vec::new(),
+            installed: None,
+            traffic: Traffic::default(),
+            away_at: None,
+            ended: Vec::new(),
+        };
+        node.restart(DAWN);
+        node
+    }
+
+    /// Starts the device's machine from what is durable.
+    fn restart(&mut self, now: Timestamp) {
+        let mut spent = BTreeMap::new();
+        for charge in &self.charges {
+            *spent.entry(charge.task).or_default() += 1;
+        }
+        let installed = self.installed.as_ref().map(|work| work.published);
+        self.session = Some(Session::new(Arc::clone(&self.device), spent, installed, now));
+    }
+}
+
+/// A number below `bound`, close enough to uniform for an order of events.
+fn below(rng: &mut impl Rng, bound: usize) -> usize {
+    usize::try_from(rng.next_u64() % bound as u64).unwrap_or(0)
+}
+
+fn draw<const N: usize>(rng: &mut impl Rng) -> [u8; N] {
+    let mut bytes = [0; N];
+    rng.fill_bytes(&mut bytes);
+    bytes
+}
