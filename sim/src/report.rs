@@ -1,0 +1,298 @@
+//! A run as one self-contained HTML page: no script, no font and no picture
+//! from elsewhere, so that it can be mailed and opened in ten years.
+
+mod axis;
+mod markup;
+mod plot;
+mod words;
+
+use markup::{counted, escape, grouped};
+use plot::{Curve, Mark, Point};
+
+use crate::summary::{Privacy, RunSummary, VersionSummary};
+use crate::table;
+
+const STYLE: &str = include_str!("report/page.css");
+
+/// The ε that is drawn as a line, where it is in view: the largest that is
+/// commonly called private.
+const EPSILON_MARK: f64 = 8.0;
+
+/// The page. It follows the reader's light or dark scheme and is as readable
+/// on a phone as on paper.
+pub fn html(summary: &RunSummary, title: &str) -> String {
+    let title = escape(title);
+    let body = [
+        format!("<header>\n<h1>{title}</h1>\n{}</header>\n", under(summary)),
+        figures(summary),
+        warnings(summary),
+        loss_plot(summary),
+        epsilon_plot(summary),
+        cohort_plot(summary),
+        version_table(summary),
+        words::epsilon(summary),
+        settings(summary),
+    ];
+    format!(
+        "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
+        body.concat()
+    )
+}
+
+fn under(summary: &RunSummary) -> String {
+    format!(
+        "<p class=\"under\">A simulated federation of {}: {} after the base model, adapter <i>{}</i> of \
+         rank {}, seed {}.</p>\n",
+        counted(summary.devices.into(), "device"),
+        counted(count(&summary.versions), "version"),
+        escape(&summary.method),
+        summary.rank,
+        summary.seed,
+    )
+}
+
+fn figures(summary: &RunSummary) -> String {
+    let fall = summary.fall_percent();
+    let fall = match fall {
+        fall if !fall.is_finite() => "diverged".to_owned(),
+        fall if fall < 0.0 => format!("+{:.1} %", -fall),
+        fall => format!("−{fall:.1} %"),
+    };
+    let in_sums: u64 = summary
+        .versions
+        .iter()
+        .map(|version| u64::from(version.survivors))
+        .sum();
+    let sent: u64 = summary
+        .versions
+        .iter()
+        .map(|version| version.bytes_up_per_device)
+        .fold(0, u64::saturating_add);
+    let epsilon = summary.bounded_epsilon().map_or_else(
+        || {
+            (
+                "∞".to_owned(),
+                "ε: no bound on what one device reveals".to_owned(),
+            )
+        },
+        |epsilon| {
+            (
+                format!("ε = {epsilon:.2}"),
+                format!(
+                    "spent by one device, at δ = {}",
+                    table::delta(summary.delta)
+                ),
+            )
+        },
+    );
+    let entries = [
+        (
+            fall,
+            format!(
+                "held-out loss, {} → {} nats a token",
+                table::loss(summary.base_loss),
+                table::loss(summary.final_loss)
+            ),
+        ),
+        epsilon,
+        (
+            grouped(in_sums),
+            format!(
+                "updates summed, in {}",
+                counted(count(&summary.versions), "version")
+            ),
+        ),
+        (
+            table::bytes(sent.checked_div(count(&summary.versions)).unwrap_or(0)),
+            "sent by a device for one version".to_owned(),
+        ),
+    ];
+    let entries =
+        entries.map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"));
+    format!("<dl class=\"figures\">\n{}</dl>\n", entries.concat())
+}
+
+fn warnings(summary: &RunSummary) -> String {
+    if summary.warnings.is_empty() {
+        return String::new();
+    }
+    let items: Vec<_> = summary
+        .warnings
+        .iter()
+        .map(|warning| format!("<li>{}</li>\n", escape(warning)))
+        .collect();
+    format!(
+        "<section class=\"warnings\">\n<h2>Read this first</h2>\n<ul>\n{}</ul>\n</section>\n",
+        items.concat()
+    )
+}
+
+fn loss_plot(summary: &RunSummary) -> String {
+    let base = Point {
+        version: 0,
+        value: summary.base_loss,
+        title: format!(
+            "base model: {} nats a token",
+            table::loss(summary.base_loss)
+        ),
+    };
+    let points = summary.versions.iter().map(|version| Point {
+        version: version.version,
+        value: version.loss,
+        title: format!(
+            "version {}: {} nats a token",
+            version.version,
+            table::loss(version.loss)
+        ),
+    });
+    let curve = Curve {
+        measures: "held-out loss, nats a token",
+        points: std::iter::once(base).chain(points).collect(),
+        shown: None,
+        mark: None,
+    };
+    figure(
+        "Held-out loss",
+        &curve.svg(),
+        "Loss on text that no device trained on. The ring at version 0 is the base model. The \
+         upright axis does not begin at 0.",
+    )
+}
+
+fn epsilon_plot(summary: &RunSummary) -> String {
+    if summary.bounded_epsilon().is_none() {
+        return String::new();
+    }
+    let start = Point {
+        version: 0,
+        value: 0.0,
+        title: "nothing spent yet".to_owned(),
+    };
+    let points = summary.versions.iter().map(|version| Point {
+        version: version.version,
+        value: version.epsilon.unwrap_or(f64::NAN),
+        title: format!(
+            "version {}: ε = {}",
+            version.version,
+            table::epsilon(version.epsilon)
+        ),
+    });
+    let curve = Curve {
+        measures: "ε spent by one device",
+        points: std::iter::once(start).chain(points).collect(),
+        shown: Some(0.0),
+        mark: Some(Mark {
+            value: EPSILON_MARK,
+            name: "ε = 8",
+        }),
+    };
+    let caption = format!(
+        "Privacy spent by one device up to each version, at δ = {}. It only ever rises.",
+        table::delta(summary.delta)
+    );
+    figure("Privacy spent", &curve.svg(), &caption)
+}
+
+fn cohort_plot(summary: &RunSummary) -> String {
+    if summary.versions.is_empty() {
+        return String::new();
+    }
+    figure(
+        "Devices in each round",
+        &plot::cohorts(&summary.versions),
+        "Dashed: the cohort. Filled: the survivors, whose updates are in the sum.",
+    )
+}
+
+fn figure(heading: &str, svg: &str, caption: &str) -> String {
+    format!("<h2>{heading}</h2>\n<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
+}
+
+fn version_table(summary: &RunSummary) -> String {
+    if summary.versions.is_empty() {
+        return "<h2>Every version</h2>\n<p>No version was made.</p>\n".to_owned();
+    }
+    let headings = [
+        "version",
+        "cohort",
+        "in sum",
+        "missing",
+        "loss before",
+        "loss",
+        "ε",
+        "up",
+        "down",
+        "seconds",
+    ];
+    let rows: Vec<_> = summary
+        .versions
+        .iter()
+        .map(|version| row("td", &cells(version)))
+        .collect();
+    format!(
+        "<h2>Every version</h2>\n<div class=\"wide\">\n<table>\n<thead>\n{}</thead>\n<tbody>\n{}</tbody>\n\
+         </table>\n</div>\n<p class=\"note\">Loss in nats a token; up and down are bytes of one device.</p>\n",
+        row("th", &headings.map(str::to_owned)),
+        rows.concat()
+    )
+}
+
+fn cells(version: &VersionSummary) -> [String; 10] {
+    [
+        version.version.to_string(),
+        grouped(version.cohort.into()),
+        grouped(version.survivors.into()),
+        grouped(version.missing.into()),
+        table::loss(version.loss_before),
+        table::loss(version.loss),
+        table::epsilon(version.epsilon),
+        table::bytes(version.bytes_up_per_device),
+        table::bytes(version.bytes_down_per_device),
+        format!("{:.1}", version.secs),
+    ]
+}
+
+fn row(tag: &str, cells: &[String]) -> String {
+    let cells: Vec<_> = cells
+        .iter()
+        .map(|cell| format!("<{tag}>{cell}</{tag}>"))
+        .collect();
+    format!("<tr>{}</tr>\n", cells.concat())
+}
+
+fn settings(summary: &RunSummary) -> String {
+    let privacy = match summary.privacy {
+        Privacy::Off => "off",
+        Privacy::Distributed => "distributed: every device adds its part of the noise",
+    };
+    let snr = summary
+        .snr
+        .map_or_else(|| "–".to_owned(), |snr| format!("{snr:.2}"));
+    let entries = [
+        ("method", escape(&summary.method)),
+        ("rank", summary.rank.to_string()),
+        ("numbers in an update", grouped(summary.coordinates)),
+        ("clip norm (L2)", summary.clip_norm.to_string()),
+        ("privacy", privacy.to_owned()),
+        ("noise multiplier", summary.noise_multiplier.to_string()),
+        ("signal to noise", snr),
+        ("δ", table::delta(summary.delta)),
+        ("devices", grouped(summary.devices.into())),
+        ("seed", summary.seed.to_string()),
+    ];
+    let entries = entries.map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>\n"));
+    format!(
+        "<h2>Settings</h2>\n<dl class=\"settings\">\n{}</dl>\n\
+         <p class=\"note\">The same settings and the same seed give the same run.</p>\n",
+        entries.concat()
+    )
+}
+
+fn count(versions: &[VersionSummary]) -> u64 {
+    u64::try_from(versions.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+//! What one run of the simulation came to: the numbers that the report, the
+//! table and the JSON output all tell.
+
+use serde::{Deserialize, Serialize};
+
+/// One run, from the base model to the last version.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Held-out loss of the base model, in nats a token.
+    pub base_loss: f64,
+    /// Held-out loss of the last version, in nats a token.
+    pub final_loss: f64,
+    /// Privacy spent on one device over the whole run; `None` where there is
+    /// no bound, which JSON writes as null.
+    pub epsilon: Option<f64>,
+    /// The δ that goes with `epsilon`.
+    pub delta: f64,
+    /// One entry for each version, in order.
+    pub versions: Vec<VersionSummary>,
+    /// The seed that the run is reproduced from.
+    pub seed: u64,
+    /// Devices in the federation.
+    pub devices: u32,
+    /// How the adapter was trained and averaged, as the task names it.
+    pub method: String,
+    /// Rank of the adapter.
+    pub rank: u32,
+    /// Numbers in one device's update.
+    pub coordinates: u64,
+    /// Standard deviation of the summed noise divided by the clip norm; 0
+    /// without noise.
+    pub noise_multiplier: f64,
+    /// L2 bound of one device's update.
+    pub clip_norm: f64,
+    /// Whether the sum carries noise, and who adds it.
+    pub privacy: Privacy,
+    /// Length of the mean update divided by the length of its noise; `None`
+    /// without noise.
+    pub snr: Option<f64>,
+    /// What a reader should know before trusting the numbers.
+    pub warnings: Vec<String>,
+}
+
+/// One version of the adapter and the round that made it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VersionSummary {
+    /// The version that the round made; the base is version 0.
+    pub version: u64,
+    /// Devices admitted to the round.
+    pub cohort: u32,
+    /// Devices whose masked input is in the sum.
+    pub survivors: u32,
+    /// Devices of the cohort that are not in the sum.
+    pub missing: u32,
+    /// Held-out loss of the version before, in nats a token.
+    pub loss_before: f64,
+    /// Held-out loss of this version, in nats a token.
+    pub loss: f64,
+    /// Privacy spent on one device up to and including this version; `None`
+    /// where there is no bound.
+    pub epsilon: Option<f64>,
+    /// Bytes that one device sent, on average.
+    pub bytes_up_per_device: u64,
+    /// Bytes that one device received, on average.
+    pub bytes_down_per_device: u64,
+    /// Wall-clock seconds from the assignment to the published version.
+    pub secs: f64,
+}
+
+/// Whether the sum carries noise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Privacy {
+    /// No noise: a sum reveals what it reveals.
+    Off,
+    /// Every device adds its part of the noise before masking.
+    Distributed,
+}
+
+impl RunSummary {
+    /// The fall of the held-out loss in percent of the base loss; negative
+    /// where it rose, and 0 where the base loss is not above 0.
+    pub fn fall_percent(&self) -> f64 {
+        if self.base_loss > 0.0 {
+            100.0 * (self.base_loss - self.final_loss) / self.base_loss
+        } else {
+            0.0
+        }
+    }
+
+    /// `epsilon` where it bounds anything: privacy is on and the figure is
+    /// finite.
+    pub fn bounded_epsilon(&self) -> Option<f64> {
+        match self.privacy {
+            Privacy::Off => None,
+            Privacy::Distributed => self.epsilon.filter(|epsilon| epsilon.is_finite()),
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A run of `versions` versions whose numbers are all different.
+    pub(crate) fn sample(versions: u64) -> RunSummary {
+        let mut before = 5.25;
+        let versions: Vec<_> = (1..=versions)
+            .map(|version| {
+                let loss = 3.6 + 1.65 * (-0.35 * version as f64).exp();
+                let missing = u32::try_from(version * 7 % 5).unwrap();
+                let entry = VersionSummary {
+                    version,
+                    cohort: 60,
+                    survivors: 60 - missing,
+                    missing,
+                    loss_before: before,
+                    loss,
+                    epsilon: Some(2.45 * (version as f64).sqrt()),
+                    bytes_up_per_device: 25_610 + version,
+                    bytes_down_per_device: 1_310_720,
+                    secs: 12.5 + version as f64,
+                };
+                before = loss;
+                entry
+            })
+            .collect();
+        RunSummary {
+            base_loss: 5.25,
+            final_loss: before,
+            epsilon: versions.last().and_then(|last| last.epsilon),
+            delta: 1e-5,
+            versions,
+            seed: 17,
+            devices: 60,
+            method: "frozen_a".to_owned(),
+            rank: 2,
+            coordinates: 6_144,
+            noise_multiplier: 2.04,
+            clip_norm: 1.0,
+            privacy: Privacy::Distributed,
+            snr: Some(1.3),
+            warnings: vec![],
+        }
+    }
+
+    #[test]
+    fn a_summary_survives_json() {
+        let summary = sample(3);
+        let json = serde_json::to_string(&summary).unwrap();
+        assert_eq!(
+            serde_json::from_str::<RunSummary>(&json).unwrap(),
+            summary,
+            "{json}"
+        );
+    }
+
+    #[test]
+    fn an_unbounded_epsilon_is_null_in_json() {
+        let mut summary = sample(1);
+        summary.privacy = Privacy::Off;
+        for epsilon in [None, Some(f64::INFINITY)] {
+            summary.epsilon = epsilon;
+            let json = serde_json::to_value(&summary).unwrap();
+            assert!(json["epsilon"].is_null());
+            assert_eq!(json["privacy"], "off");
+            assert_eq!(summary.bounded_epsilon(), None);
+        }
+    }
+
+    #[test]
+    fn the_json_fields_keep_their_names() {
+        let json = serde_json::to_value(sample(1)).unwrap();
+        let names = |value: &serde_json::Value| -> Vec<String> {
+            let mut names: Vec<_> = value.as_object().unwrap().keys().cloned().collect();
+            names.sort();
+            names
+        };
+        assert_eq!(
+            names(&json),
+            [
+                "base_loss",
+                "clip_norm",
+                "coordinates",
+                "delta",
+                "devices",
+                "epsilon",
+                "final_loss",
+                "method",
+                "noise_multiplier",
+                "privacy",
+                "rank",
+                "seed",
+                "snr",
+                "versions",
+                "warnings"
+            ]
+        );
+        assert_eq!(
+            names(&json["versions"][0]),
+            [
+                "bytes_down_per_device",
+                "bytes_up_per_device",
+                "cohort",
+                "epsilon",
+                "loss",
+                "loss_before",
+                "missing",
+                "secs",
+                "survivors",
+                "version"
+            ]
+        );
+    }
+
+    #[test]
+    fn a_loss_that_rose_is_a_negative_fall() {
+        let mut summary = sample(1);
+        summary.base_loss = 4.0;
+        summary.final_loss = 5.0;
+        assert!((summary.fall_percent() + 25.0).abs() < 1e-9);
+    }
+}

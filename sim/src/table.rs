@@ -1,0 +1,206 @@
+//! The versions of a run as an aligned plain-text table.
+
+use crate::summary::{RunSummary, VersionSummary};
+
+const HEADINGS: [&str; 9] = [
+    "version",
+    "cohort",
+    "survivors",
+    "loss before",
+    "loss after",
+    "ε",
+    "up/device",
+    "down/device",
+    "seconds",
+];
+
+/// One line for each version, right-aligned under its headings; then a line
+/// with the total fall of the loss and a line with what ε is.
+pub fn by_version(summary: &RunSummary) -> String {
+    let rows: Vec<_> = summary.versions.iter().map(cells).collect();
+    let widths: Vec<_> = HEADINGS
+        .iter()
+        .enumerate()
+        .map(|(column, heading)| {
+            rows.iter()
+                .map(|row| row[column].chars().count())
+                .fold(heading.chars().count(), usize::max)
+        })
+        .collect();
+    let mut text = line(&HEADINGS.map(str::to_owned), &widths);
+    for row in &rows {
+        text.push_str(&line(row, &widths));
+    }
+    text.push_str(&fall(summary));
+    text.push('\n');
+    text.push_str(&statement(summary));
+    text.push('\n');
+    text
+}
+
+fn cells(version: &VersionSummary) -> [String; 9] {
+    [
+        version.version.to_string(),
+        version.cohort.to_string(),
+        version.survivors.to_string(),
+        loss(version.loss_before),
+        loss(version.loss),
+        epsilon(version.epsilon),
+        bytes(version.bytes_up_per_device),
+        bytes(version.bytes_down_per_device),
+        format!("{:.1}", version.secs),
+    ]
+}
+
+fn line(cells: &[String; 9], widths: &[usize]) -> String {
+    let cells: Vec<_> = cells
+        .iter()
+        .zip(widths)
+        .map(|(cell, &width)| format!("{cell:>width$}"))
+        .collect();
+    format!("{}\n", cells.join("  "))
+}
+
+fn fall(summary: &RunSummary) -> String {
+    let percent = summary.fall_percent();
+    if !percent.is_finite() {
+        return "held-out loss is no longer a number: the run diverged".to_owned();
+    }
+    let moved = if percent < 0.0 { "rose" } else { "fell" };
+    format!(
+        "held-out loss {moved} by {:.1} %, from {} to {} nats a token",
+        percent.abs(),
+        loss(summary.base_loss),
+        loss(summary.final_loss),
+    )
+}
+
+fn statement(summary: &RunSummary) -> String {
+    summary.bounded_epsilon().map_or_else(
+        || "ε is unbounded: the sums carry no noise that protects a device".to_owned(),
+        |epsilon| {
+            format!(
+                "ε = {epsilon:.2} at δ = {} for one device over the whole run",
+                delta(summary.delta)
+            )
+        },
+    )
+}
+
+/// A loss in nats a token, with four decimals.
+pub(crate) fn loss(loss: f64) -> String {
+    if loss.is_finite() {
+        format!("{loss:.4}")
+    } else {
+        "–".to_owned()
+    }
+}
+
+/// An ε with two decimals, or ∞ where there is no bound.
+pub(crate) fn epsilon(epsilon: Option<f64>) -> String {
+    epsilon
+        .filter(|epsilon| epsilon.is_finite())
+        .map_or_else(|| "∞".to_owned(), |epsilon| format!("{epsilon:.2}"))
+}
+
+/// A δ in scientific notation, such as `1e-5`.
+pub(crate) fn delta(delta: f64) -> String {
+    format!("{delta:e}")
+}
+
+/// A number of bytes, in the largest unit that leaves at least one.
+pub(crate) fn bytes(bytes: u64) -> String {
+    const KIB: f64 = 1024.0;
+    let (mut size, mut unit) = (bytes as f64, "B");
+    for larger in ["KiB", "MiB", "GiB"] {
+        if size < KIB {
+            break;
+        }
+        size /= KIB;
+        unit = larger;
+    }
+    if unit == "B" {
+        format!("{bytes} B")
+    } else {
+        format!("{size:.1} {unit}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::summary::{Privacy, tests::sample};
+
+    #[test]
+    fn every_line_of_the_table_ends_in_the_same_column() {
+        let mut summary = sample(12);
+        summary.versions[3].epsilon = None;
+        summary.versions[4].bytes_up_per_device = u64::MAX;
+        summary.versions[5].loss = f64::NAN;
+        let text = by_version(&summary);
+        let lines: Vec<_> = text.lines().collect();
+        assert_eq!(lines.len(), 1 + 12 + 2);
+        let width = lines[0].chars().count();
+        for line in &lines[..13] {
+            assert_eq!(line.chars().count(), width, "{line}");
+        }
+    }
+
+    #[test]
+    fn cells_stand_under_the_end_of_their_heading() {
+        let text = by_version(&sample(2));
+        let lines: Vec<Vec<char>> = text.lines().map(|line| line.chars().collect()).collect();
+        for (heading, cell) in [("version", '1'), ("survivors", '8'), ("ε", '5')] {
+            let start = text.lines().next().unwrap().find(heading).unwrap();
+            let before = text[..start].chars().count();
+            let end = before + heading.chars().count() - 1;
+            assert_eq!(lines[1][end], cell, "{heading}");
+        }
+    }
+
+    #[test]
+    fn the_last_two_lines_say_the_fall_and_the_epsilon() {
+        let mut summary = sample(4);
+        summary.final_loss = 4.2;
+        summary.epsilon = Some(7.9);
+        let text = by_version(&summary);
+        let last: Vec<_> = text.lines().rev().take(2).collect();
+        assert_eq!(
+            last[1],
+            "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token"
+        );
+        assert_eq!(
+            last[0],
+            "ε = 7.90 at δ = 1e-5 for one device over the whole run"
+        );
+    }
+
+    #[test]
+    fn without_noise_epsilon_is_said_to_be_unbounded() {
+        let mut summary = sample(1);
+        summary.privacy = Privacy::Off;
+        assert!(by_version(&summary).contains("ε is unbounded"));
+    }
+
+    #[test]
+    fn a_run_that_diverged_is_called_so() {
+        let mut summary = sample(1);
+        summary.final_loss = f64::NAN;
+        assert!(by_version(&summary).contains("diverged"));
+    }
+
+    #[test]
+    fn a_run_without_versions_still_has_headings() {
+        let text = by_version(&sample(0));
+        assert!(text.starts_with("version  cohort"));
+        assert_eq!(text.lines().count(), 3);
+    }
+
+    #[test]
+    fn bytes_take_the_unit_that_fits() {
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1023), "1023 B");
+        assert_eq!(bytes(25_600), "25.0 KiB");
+        assert_eq!(bytes(3 << 20), "3.0 MiB");
+    }
+}
