@@ -1,1 +1,35 @@
 //! Differential privacy: the distributed Skellam mechanism and its accountant.
+//!
+//! A device clips its update, rotates it, rounds it to integers and adds its
+//! share of integer noise ([`Mechanism::encode`]); the secure sum of such
+//! contributions is turned back into the mean update by
+//! [`Mechanism::decode`]. What a participation costs is an [`RdpCurve`], and
+//! [`Accountant`] adds curves up and converts them to (ε, δ).
+//!
+//! This crate knows flat vectors of floats, vectors of integers mod 2^b, and
+//! probabilities. It deliberately knows nothing of clocks, disks, networks,
+//! tensors, models, masks or the identity of a device; randomness is always an
+//! argument.
+//!
+//! Start reading at [`Mechanism`]; then `skellam` for the noise and
+//! [`accountant`] for the numbers. The neighbouring relation everywhere is: one
+//! device's contribution present, or replaced by zero.
+
+pub use accountant::{
+    Accountant, Epsilon, NoiseTarget, RdpCurve, SamplerError, analytic_gaussian_epsilon,
+};
+pub use mechanism::{Contribution, DecodeError, EncodeError, Mechanism};
+pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode};
+pub use sensitivity::Sensitivity;
+pub use skellam::{sampler_distance, sampler_relative_error};
+
+pub mod accountant;
+mod double;
+mod entropy;
+mod mechanism;
+mod params;
+mod ring_integers;
+mod rotation;
+mod rounding;
+mod sensitivity;
+mod skellam;
