@@ -118,7 +118,7 @@ mod tests {
             0x0bdf_7df1_5917_1633_5e9a_8b15_c860_c502_u128.to_be_bytes(),
             0x5a6e_699d_5361_1906_5433_863c_8f65_7b94_u128.to_be_bytes(),
             0x1bc1_2c9c_0161_0d5d_0d8b_d6a3_378e_ca62_u128.to_be_bytes(),
-            0x2956_e1c8_693536b1bee99c73a31576b6_u128.to_be_bytes(),
+            0x2956_e1c8_6935_36b1_bee9_9c73_a315_76b6_u128.to_be_bytes(),
         ];
         let mut stream = [0; 64];
         KeyStream::new(&Seed::from_bytes(key), counter, 0).write(&mut stream);

@@ -1,4 +1,8 @@
 //! One test for each attack on a session over the complete graph.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; only their bodies are exempt by configuration"
+)]
 
 #[path = "support/world.rs"]
 mod world;
@@ -6,9 +10,12 @@ mod world;
 use aggregation::{
     AdvertisementError, BadShares, Context, Credential, CredentialError, DeviceIndex, IndexSet,
     QuorumError, Recovery, RecoveryError, Refusal, Roster, RosterError, RunningSum, SHARE_BYTES,
-    Share, SumError, UnmaskError,
+    Share, Signature, SumError, UnmaskError,
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
+
+/// Signatures as they are shown to a device.
+type Signed = Vec<(u16, Signature)>;
 
 fn place(index: u16) -> DeviceIndex {
     DeviceIndex::from(index)
@@ -73,7 +80,7 @@ fn a_quorum_needs_its_last_signature() {
 fn repeated_forged_and_foreign_signatures_do_not_count() {
     let world = World::new(6, &context());
     let (mut agreed, signatures) = world.agreed(&set(6, &[0, 1, 2, 3, 4]));
-    let mut refused = |change: &dyn Fn(&mut Vec<(u16, aggregation::Signature)>)| {
+    let mut refused = |change: &dyn Fn(&mut Signed)| {
         let mut shown = signatures.clone();
         change(&mut shown);
         agreed.remove(0).unmask(&shown).unwrap_err()
