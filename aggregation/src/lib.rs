@@ -1,1 +1,67 @@
 //! Secure aggregation: many masked integer vectors become one sum.
+//!
+//! A cohort of devices each hold a vector of integers modulo 2^b. At the end
+//! of a session the server holds the sum of the survivors' vectors and, as long
+//! as fewer devices than the threshold work against them, nothing else about
+//! any one vector, even when the server lies. The protocol is the double
+//! masking of [BIK+17] with the signed consistency step, over the complete
+//! graph of at most [`MAX_COHORT`] devices.
+//!
+//! This package deliberately does not know clocks, disks, networks, tensors or
+//! wire formats. Time and randomness are arguments; what is sent is a value
+//! with plain fields. It never repeats a step by itself, and it keeps nothing.
+//!
+//! A session, and where to read on:
+//!
+//! | step | device | server |
+//! | --- | --- | --- |
+//! | keys | [`Advertised::new`] | [`Roster::new`] |
+//! | shares | [`Advertised::share`] | routes each [`SealedShare`] |
+//! | masked input | [`Shared::receive`], [`Masking::mask`] | [`RunningSum::add`] |
+//! | consistency | [`Submitted::agree`] | [`Transcript::verify`] |
+//! | unmask | [`Agreed::unmask`] | [`Recovery::accept`], [`Recovery::finish`] |
+//!
+//! What a device believes about a round is its [`Context`]; whether to take
+//! part in a round with such a context is for the caller's policy to say.
+//! Above all the corrupt fraction and the report goal must be checked there:
+//! this package keeps to them, but has no opinion about their values.
+//!
+//! [BIK+17]: https://eprint.iacr.org/2017/281
+
+mod advertisement;
+mod agreement;
+mod context;
+mod device;
+mod graph;
+mod hash;
+mod identity;
+mod index;
+mod merkle;
+mod modular;
+pub mod packing;
+pub mod prg;
+
+mod roster;
+mod sealing;
+mod seed;
+mod server;
+pub mod shamir;
+mod transcript;
+
+pub use crate::{
+    advertisement::{Advertisement, AdvertisementError},
+    context::{Context, ContextError},
+    device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
+    graph::{Graph, MAX_COHORT},
+    hash::digest,
+    identity::{
+        Credential, CredentialError, IdentityError, IdentityKey, IdentityPublic, Signature,
+    },
+    index::{DeviceIndex, IndexSet, IndexSetError},
+    roster::{Roster, RosterError},
+    sealing::{SEALED_SHARE_BYTES, SealedShare},
+    seed::Seed,
+    server::{BadShares, Recovery, RecoveryError, RunningSum, SumError, UnmaskError, Unmasking},
+    shamir::{SHARE_BYTES, Share, ShareError},
+    transcript::{QuorumError, Transcript},
+};

@@ -1,0 +1,101 @@
+//! The one-time keys of a device, signed for one session.
+
+use thiserror::Error;
+
+use crate::{
+    context::Context,
+    hash,
+    identity::{Credential, CredentialError, IdentityKey, IdentityPublic, Signature},
+};
+
+/// A device's one-time keys and commitments for one session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Advertisement {
+    /// Who the device is.
+    pub credential: Credential,
+    /// The X25519 key from which the pairwise masks come.
+    pub masking_key: [u8; 32],
+    /// The X25519 key to which shares are sealed.
+    pub sealing_key: [u8; 32],
+    /// The commitment to the seed of the masking key.
+    pub key_commitment: [u8; 32],
+    /// The commitment to the seed of the device's own mask.
+    pub self_commitment: [u8; 32],
+    /// The device's signature over the context, the keys and the commitments.
+    pub signature: Signature,
+}
+
+/// Why an advertisement does not hold in a context.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum AdvertisementError {
+    /// The device is not, or no longer, enrolled.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// The device did not sign these keys for this context.
+    #[error("advertisement is not signed by its device for this context")]
+    Signature,
+}
+
+impl Advertisement {
+    const DOMAIN: &'static str = "advertisement";
+
+    /// Fails unless the device is enrolled and signed exactly this in `ctx`.
+    pub fn verify(
+        &self,
+        ctx: &Context,
+        authority: &IdentityPublic,
+        now_unix_secs: u64,
+    ) -> Result<(), AdvertisementError> {
+        self.verify_in(&ctx.digest(), authority, now_unix_secs)
+    }
+
+    pub(crate) fn verify_in(
+        &self,
+        context_digest: &[u8; 32],
+        authority: &IdentityPublic,
+        now_unix_secs: u64,
+    ) -> Result<(), AdvertisementError> {
+        self.credential.verify(authority, now_unix_secs)?;
+        let identity = &self.credential.identity;
+        if identity.verify(Self::DOMAIN, &self.parts(context_digest), &self.signature) {
+            Ok(())
+        } else {
+            Err(AdvertisementError::Signature)
+        }
+    }
+
+    /// The same advertisement with the device's signature.
+    pub(crate) fn signed(mut self, context_digest: &[u8; 32], identity: &IdentityKey) -> Self {
+        self.signature = identity.sign(Self::DOMAIN, &self.parts(context_digest));
+        self
+    }
+
+    /// All of it as bytes, for the roster's tree.
+    pub(crate) fn to_leaf(&self) -> Vec<u8> {
+        hash::encode(
+            "roster entry",
+            &[
+                &self.credential.device,
+                &self.credential.identity.0,
+                &self.credential.expires_unix_secs.to_be_bytes(),
+                &self.credential.signature.0,
+                &self.masking_key,
+                &self.sealing_key,
+                &self.key_commitment,
+                &self.self_commitment,
+                &self.signature.0,
+            ],
+        )
+    }
+
+    fn parts<'a>(&'a self, context_digest: &'a [u8; 32]) -> [&'a [u8]; 6] {
+        [
+            context_digest,
+            &self.credential.device,
+            &self.masking_key,
+            &self.sealing_key,
+            &self.key_commitment,
+            &self.self_commitment,
+        ]
+    }
+}

@@ -1,0 +1,185 @@
+//! The two X25519 agreements between neighbours: for masks, and for sealing.
+
+use x25519_dalek::{PublicKey, StaticSecret};
+
+use crate::{context::Context, hash, index::DeviceIndex, modular::Sign, prg::Mask, seed::Seed};
+
+/// A one-time X25519 key.
+pub(crate) struct AgreementKey {
+    secret: StaticSecret,
+    public: [u8; 32],
+}
+
+impl AgreementKey {
+    /// The masking key of a device, which whoever rebuilds its seed can repeat.
+    pub(crate) fn masking(seed: &Seed, ctx: &Context, device: &[u8; 16]) -> Self {
+        Self::derived(seed, ctx, "masking key", device)
+    }
+
+    /// The sealing key of a device.
+    pub(crate) fn sealing(seed: &Seed, ctx: &Context, device: &[u8; 16]) -> Self {
+        Self::derived(seed, ctx, "sealing key", device)
+    }
+
+    /// The public half.
+    pub(crate) const fn public(&self) -> [u8; 32] {
+        self.public
+    }
+
+    /// The secret shared with the holder of `peer`, or nothing if `peer` has
+    /// low order and so leaves no secret
+    /// ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 6.1).
+    pub(crate) fn agree(&self, peer: &[u8; 32]) -> Option<Seed> {
+        let shared = self.secret.diffie_hellman(&PublicKey::from(*peer));
+        shared
+            .was_contributory()
+            .then(|| Seed::from_bytes(shared.to_bytes()))
+    }
+
+    /// The mask shared by the holder of this masking key, in place `own`, and
+    /// the holder of `peer`, with the sign with which the holder of this key
+    /// adds it. Gives nothing if `peer` has low order.
+    ///
+    /// Both get the same mask only if both were given the same model and plan.
+    pub(crate) fn pair_mask(
+        &self,
+        ctx: &Context,
+        own: DeviceIndex,
+        peer: (DeviceIndex, &[u8; 32]),
+    ) -> Option<(Sign, Mask)> {
+        let (place, key) = peer;
+        let low = own.min(place).get().to_be_bytes();
+        let high = own.max(place).get().to_be_bytes();
+        let parts: [&[u8]; 4] = [&low, &high, &ctx.model_hash, &ctx.plan_hash];
+        let seed = self.agree(key)?.derive(&ctx.session, "pair", &parts);
+        let sign = if own < place { Sign::Plus } else { Sign::Minus };
+        Some((sign, Mask::new(&seed, &ctx.session, "pair mask")))
+    }
+
+    fn derived(seed: &Seed, ctx: &Context, label: &str, device: &[u8; 16]) -> Self {
+        let derived = seed.derive(&ctx.session, label, &[device]);
+        let secret = StaticSecret::from(*derived.as_bytes());
+        let public = PublicKey::from(&secret).to_bytes();
+        Self { secret, public }
+    }
+}
+
+/// A device's own mask.
+pub(crate) fn self_mask(seed: &Seed, ctx: &Context) -> Mask {
+    Mask::new(seed, &ctx.session, "self mask")
+}
+
+/// Which of a device's two seeds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum SeedKind {
+    /// The seed of the masking key.
+    Key,
+    /// The seed of the own mask.
+    SelfMask,
+}
+
+/// The commitment of `device` to one of its seeds. A seed is uniform, so the
+/// digest hides it.
+pub(crate) fn commitment(
+    kind: SeedKind,
+    context_digest: &[u8; 32],
+    device: &[u8; 16],
+    seed: &Seed,
+) -> [u8; 32] {
+    let domain = match kind {
+        SeedKind::Key => "key commitment",
+        SeedKind::SelfMask => "self commitment",
+    };
+    hash::digest(domain, &[context_digest, device, seed.as_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(model: u8) -> Context {
+        Context {
+            session: [1; 32],
+            task: [2; 16],
+            round: 3,
+            model_hash: [model; 32],
+            plan_hash: [5; 32],
+            len: 8,
+            ring_bits: 32,
+            report_goal: 1,
+            corrupt_fraction_permille: 50,
+        }
+    }
+
+    fn key(id: u8) -> AgreementKey {
+        AgreementKey::masking(&Seed::from_bytes([id; 32]), &context(4), &[id; 16])
+    }
+
+    fn sum_of_pair(left: &Context, right: &Context) -> [u32; 8] {
+        let (a, b) = (key(1), key(2));
+        let (sign, mask) = a
+            .pair_mask(left, 0.into(), (1.into(), &b.public()))
+            .unwrap();
+        let (other_sign, other) = b
+            .pair_mask(right, 1.into(), (0.into(), &a.public()))
+            .unwrap();
+        let mut sum = [0; 8];
+        mask.apply(sign, 0, &mut sum);
+        other.apply(other_sign, 0, &mut sum);
+        sum
+    }
+
+    #[test]
+    fn the_masks_of_a_pair_cancel() {
+        assert_eq!(sum_of_pair(&context(4), &context(4)), [0; 8]);
+    }
+
+    #[test]
+    fn the_masks_of_a_pair_with_two_models_do_not_cancel() {
+        assert_ne!(sum_of_pair(&context(4), &context(6)), [0; 8]);
+    }
+
+    #[test]
+    fn points_of_low_order_are_refused() {
+        // 0, 1, −1 (order 4), and a point of order 8, from RFC 7748's curve.
+        let mut one = [0; 32];
+        one[0] = 1;
+        let mut minus_one = [0xff; 32];
+        minus_one[0] = 0xec;
+        minus_one[31] = 0x7f;
+        let order_eight = [
+            0xe0, 0xeb, 0x7a, 0x7c, 0x3b, 0x41, 0xb8, 0xae, 0x16, 0x56, 0xe3, 0xfa, 0xf1, 0x9f,
+            0xc4, 0x6a, 0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16,
+            0x5f, 0x49, 0xb8, 0x00,
+        ];
+        for point in [[0; 32], one, minus_one, order_eight] {
+            assert!(key(1).agree(&point).is_none());
+        }
+        assert!(key(1).agree(&key(2).public()).is_some());
+    }
+
+    #[test]
+    fn the_agreement_agrees_with_rfc_7748_section_6_1() {
+        let alice = StaticSecret::from([
+            0x77, 0x07, 0x6d, 0x0a, 0x73, 0x18, 0xa5, 0x7d, 0x3c, 0x16, 0xc1, 0x72, 0x51, 0xb2,
+            0x66, 0x45, 0xdf, 0x4c, 0x2f, 0x87, 0xeb, 0xc0, 0x99, 0x2a, 0xb1, 0x77, 0xfb, 0xa5,
+            0x1d, 0xb9, 0x2c, 0x2a,
+        ]);
+        let bob = [
+            0xde, 0x9e, 0xdb, 0x7d, 0x7b, 0x7d, 0xc1, 0xb4, 0xd3, 0x5b, 0x61, 0xc2, 0xec, 0xe4,
+            0x35, 0x37, 0x3f, 0x83, 0x43, 0xc8, 0x5b, 0x78, 0x67, 0x4d, 0xad, 0xfc, 0x7e, 0x14,
+            0x6f, 0x88, 0x2b, 0x4f,
+        ];
+        let shared = [
+            0x4a, 0x5d, 0x9d, 0x5b, 0xa4, 0xce, 0x2d, 0xe1, 0x72, 0x8e, 0x3b, 0xf4, 0x80, 0x35,
+            0x0f, 0x25, 0xe0, 0x7e, 0x21, 0xc9, 0x47, 0xd1, 0x9e, 0x33, 0x76, 0xf0, 0x9b, 0x3c,
+            0x1e, 0x16, 0x17, 0x42,
+        ];
+        let public = PublicKey::from(&alice).to_bytes();
+        let key = AgreementKey {
+            secret: alice,
+            public,
+        };
+        assert_eq!(key.agree(&bob).map(|seed| *seed.as_bytes()), Some(shared));
+    }
+}

@@ -1,0 +1,146 @@
+//! What a device believes about a session; every key and signature is bound to it.
+
+use thiserror::Error;
+
+use crate::{hash, modular::Ring};
+
+/// What one session is for, as one party was told it.
+///
+/// Its digest goes into every signature and commitment, so two parties with
+/// different contexts cannot take part in the same session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Context {
+    /// The session, never used before.
+    pub session: [u8; 32],
+    /// The task.
+    pub task: [u8; 16],
+    /// The round of the task.
+    pub round: u64,
+    /// The digest of the model version that was trained from.
+    pub model_hash: [u8; 32],
+    /// The digest of the training and privacy plan.
+    pub plan_hash: [u8; 32],
+    /// Coordinates of every vector.
+    pub len: usize,
+    /// Bits of a coordinate, 1 to 32.
+    pub ring_bits: u32,
+    /// Fewest survivors for which a sum may be revealed, at least 1.
+    pub report_goal: usize,
+    /// Thousandths of the cohort that may be corrupt (γ), below 500.
+    ///
+    /// The quorum is sized by it, so a device must not accept less than its
+    /// own policy assumes.
+    pub corrupt_fraction_permille: u16,
+}
+
+/// Why a context cannot be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum ContextError {
+    /// The width is not one of a ring that is used here.
+    #[error("{bits} bits a coordinate, expected 1 to 32")]
+    RingBits {
+        /// The width.
+        bits: u32,
+    },
+    /// A sum of nobody's vectors may be revealed.
+    #[error("report goal is 0, expected at least 1")]
+    ReportGoal,
+    /// So many may be corrupt that they could rebuild every seed.
+    #[error("{permille} thousandths may be corrupt, expected fewer than 500")]
+    CorruptFraction {
+        /// The thousandths.
+        permille: u16,
+    },
+}
+
+impl Context {
+    /// Fails if a value is outside its range.
+    pub fn check(&self) -> Result<(), ContextError> {
+        self.ring().map(drop)
+    }
+
+    /// The digest that everything in the session is bound to.
+    pub fn digest(&self) -> [u8; 32] {
+        hash::digest(
+            "context",
+            &[
+                &self.session,
+                &self.task,
+                &self.round.to_be_bytes(),
+                &self.model_hash,
+                &self.plan_hash,
+                &hash::length(self.len),
+                &self.ring_bits.to_be_bytes(),
+                &hash::length(self.report_goal),
+                &self.corrupt_fraction_permille.to_be_bytes(),
+            ],
+        )
+    }
+
+    /// The ring of the coordinates. Fails as [`Context::check`] does.
+    pub(crate) fn ring(&self) -> Result<Ring, ContextError> {
+        if self.report_goal == 0 {
+            return Err(ContextError::ReportGoal);
+        }
+        if self.corrupt_fraction_permille >= 500 {
+            return Err(ContextError::CorruptFraction {
+                permille: self.corrupt_fraction_permille,
+            });
+        }
+        Ring::new(self.ring_bits).ok_or(ContextError::RingBits {
+            bits: self.ring_bits,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        Context {
+            session: [1; 32],
+            task: [2; 16],
+            round: 3,
+            model_hash: [4; 32],
+            plan_hash: [5; 32],
+            len: 6,
+            ring_bits: 20,
+            report_goal: 7,
+            corrupt_fraction_permille: 50,
+        }
+    }
+
+    #[test]
+    fn every_field_is_in_the_digest() {
+        let mut changed = vec![context(); 10];
+        changed[1].session[0] = 9;
+        changed[2].task[0] = 9;
+        changed[3].round = 9;
+        changed[4].model_hash[0] = 9;
+        changed[5].plan_hash[0] = 9;
+        changed[6].len = 9;
+        changed[7].ring_bits = 9;
+        changed[8].report_goal = 9;
+        changed[9].corrupt_fraction_permille = 9;
+        let digests: std::collections::BTreeSet<_> = changed.iter().map(Context::digest).collect();
+        assert_eq!(digests.len(), changed.len());
+    }
+
+    #[test]
+    fn values_outside_their_range_are_named() {
+        let mut bits = context();
+        bits.ring_bits = 33;
+        assert_eq!(bits.check(), Err(ContextError::RingBits { bits: 33 }));
+        let mut goal = context();
+        goal.report_goal = 0;
+        assert_eq!(goal.check(), Err(ContextError::ReportGoal));
+        let mut corrupt = context();
+        corrupt.corrupt_fraction_permille = 500;
+        assert_eq!(
+            corrupt.check(),
+            Err(ContextError::CorruptFraction { permille: 500 })
+        );
+        assert_eq!(context().check(), Ok(()));
+    }
+}

@@ -1,0 +1,83 @@
+//! The device's side: five states, each of which consumes the last.
+//!
+//! [`Advertised`] → [`Shared`] → [`Masking`] → [`Submitted`] → [`Agreed`]. A
+//! refusal ends the session on the device: its secrets are wiped with the
+//! state that refused. To try again takes a new session with fresh keys.
+//!
+//! A device that signed one survivor set cannot sign a second:
+//!
+//! ```compile_fail,E0382
+//! use aggregation::{IdentityKey, IndexSet, Submitted};
+//!
+//! fn both_views(submitted: Submitted, one: IndexSet, other: IndexSet, key: &IdentityKey) {
+//!     let _ = submitted.agree(one, key);
+//!     let _ = submitted.agree(other, key); // `submitted` was consumed
+//! }
+//! ```
+//!
+//! And it cannot reveal its shares a second time, so never both of one device:
+//!
+//! ```compile_fail,E0382
+//! use aggregation::{Agreed, Signature};
+//!
+//! fn both_masks(agreed: Agreed, one: &[(u16, Signature)], other: &[(u16, Signature)]) {
+//!     let _ = agreed.unmask(one);
+//!     let _ = agreed.unmask(other); // `agreed` was consumed
+//! }
+//! ```
+
+mod advertised;
+mod agreed;
+mod masking;
+mod refusal;
+mod shared;
+mod submitted;
+
+pub use self::{
+    advertised::Advertised,
+    agreed::{Agreed, UnmaskShares},
+    masking::Masking,
+    refusal::Refusal,
+    shared::Shared,
+    submitted::Submitted,
+};
+
+use crate::{
+    context::Context,
+    index::{DeviceIndex, IndexSet},
+    roster::Roster,
+    sealing::SharePair,
+};
+
+/// A device's place in a session.
+#[derive(Debug)]
+struct Seat {
+    ctx: Context,
+    roster: Roster,
+    index: DeviceIndex,
+}
+
+impl Seat {
+    /// Fewest devices that may be left at any step: enough for the report
+    /// goal, and enough to rebuild a seed.
+    fn fewest(&self) -> usize {
+        self.ctx.report_goal.max(self.roster.threshold())
+    }
+
+    /// Fails unless `set` is over this roster.
+    fn check_places(&self, set: &IndexSet) -> Result<(), Refusal> {
+        let (got, expected) = (set.places(), self.roster.len());
+        if got == expected {
+            Ok(())
+        } else {
+            Err(Refusal::Places { got, expected })
+        }
+    }
+}
+
+/// The shares that a device holds of one device's seeds.
+#[derive(Debug)]
+struct Held {
+    owner: DeviceIndex,
+    pair: SharePair,
+}

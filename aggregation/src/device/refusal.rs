@@ -1,0 +1,137 @@
+//! Why a device leaves a session.
+
+use thiserror::Error;
+
+use crate::{
+    advertisement::AdvertisementError, context::ContextError, index::DeviceIndex,
+    transcript::QuorumError,
+};
+
+/// Why a device leaves a session: what it was given is not what an honest
+/// server gives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum Refusal {
+    /// The context has a value outside its range.
+    #[error(transparent)]
+    Context(#[from] ContextError),
+    /// The roster is smaller than the device's policy or the report goal.
+    #[error("a cohort of {got} devices, expected at least {need}")]
+    SmallCohort {
+        /// The devices in the roster.
+        got: usize,
+        /// The fewest that the device takes part with.
+        need: usize,
+    },
+    /// The device is not in the roster.
+    #[error("the roster leaves this device out")]
+    NotInRoster,
+    /// The device's entry in the roster is not what it advertised.
+    #[error("the roster has other keys for this device than it advertised")]
+    OwnEntryChanged,
+    /// An entry of the roster does not hold.
+    #[error("roster entry {index}: {source}")]
+    Advertisement {
+        /// The place of the entry.
+        index: DeviceIndex,
+        /// What is wrong with it.
+        source: AdvertisementError,
+    },
+    /// A key in the roster is a point of low order, which leaves no secret.
+    #[error("roster entry {index} has a key of low order")]
+    LowOrderKey {
+        /// The place of the entry.
+        index: DeviceIndex,
+    },
+    /// A set of places is over another roster.
+    #[error("a set over {got} places, the roster has {expected}")]
+    Places {
+        /// The places of the set.
+        got: usize,
+        /// The places of the roster.
+        expected: usize,
+    },
+    /// The device shared its seeds, yet is not among the sharers.
+    #[error("the sharers leave this device out")]
+    NotASharer,
+    /// Too few devices shared their seeds.
+    #[error("{got} devices shared their seeds, expected at least {need}")]
+    FewSharers {
+        /// The sharers.
+        got: usize,
+        /// The larger of threshold and report goal.
+        need: usize,
+    },
+    /// A sealed share is for another device.
+    #[error("a sealed share for device {to}, this is device {own}")]
+    Misdelivered {
+        /// Whom it is for.
+        to: DeviceIndex,
+        /// This device.
+        own: DeviceIndex,
+    },
+    /// A sealed share is from this device itself or not from a sharer.
+    #[error("a sealed share from device {from}, which sends none")]
+    UnexpectedShare {
+        /// Whom it is from.
+        from: DeviceIndex,
+    },
+    /// Two sealed shares are from one device.
+    #[error("two sealed shares from device {from}")]
+    RepeatedShare {
+        /// Whom they are from.
+        from: DeviceIndex,
+    },
+    /// A sharer's sealed share did not come.
+    #[error("no sealed share from device {from}")]
+    MissingShare {
+        /// Whom it should be from.
+        from: DeviceIndex,
+    },
+    /// A sealed share does not open.
+    #[error("the sealed share from device {from} does not open")]
+    Unopened {
+        /// Whom it is from.
+        from: DeviceIndex,
+    },
+    /// The input has another length than the session.
+    #[error("an input of {got} coordinates, expected {expected}")]
+    Length {
+        /// The coordinates of the input.
+        got: usize,
+        /// The coordinates of the session.
+        expected: usize,
+    },
+    /// A chunk ends behind the last coordinate.
+    #[error("a chunk of {chunk} coordinates at {offset}, of {len}")]
+    ChunkOutOfRange {
+        /// Where the chunk starts.
+        offset: usize,
+        /// Its coordinates.
+        chunk: usize,
+        /// The coordinates of the session.
+        len: usize,
+    },
+    /// The device submitted its input, yet is listed missing.
+    #[error("the survivors leave this device out")]
+    ListedMissing,
+    /// A survivor never shared its seeds.
+    #[error("survivor {index} is not among the sharers")]
+    UnknownSurvivor {
+        /// The place of the survivor.
+        index: DeviceIndex,
+    },
+    /// Too few devices survived.
+    #[error("{got} survivors, expected at least {need}")]
+    FewSurvivors {
+        /// The survivors.
+        got: usize,
+        /// The larger of threshold and report goal.
+        need: usize,
+    },
+    /// The identity key is not that of this device's credential.
+    #[error("the identity key is not the one of the device's credential")]
+    OtherIdentity,
+    /// The signatures are not a quorum on the survivors that the device signed.
+    #[error(transparent)]
+    Quorum(#[from] QuorumError),
+}

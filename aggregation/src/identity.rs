@@ -1,0 +1,268 @@
+//! Who a device is: its Ed25519 key, and what the enrolment authority says of it.
+
+use std::fmt;
+
+use rand_core::CryptoRng;
+use ring::{
+    error::KeyRejected,
+    signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey},
+};
+use thiserror::Error;
+use zeroize::Zeroizing;
+
+use crate::{hash, seed::Seed};
+
+/// The start of a PKCS#8 version 2 document with an Ed25519 seed
+/// ([RFC 8410](https://www.rfc-editor.org/rfc/rfc8410), section 7).
+const PKCS8_BEFORE_SEED: [u8; 16] = [
+    0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+];
+
+/// What stands between the seed and the public key in that document.
+const PKCS8_BEFORE_PUBLIC: [u8; 3] = [0x81, 0x21, 0x00];
+
+/// An Ed25519 signing key: of a device, or of an enrolment authority.
+pub struct IdentityKey {
+    pair: Ed25519KeyPair,
+    public: IdentityPublic,
+}
+
+/// An Ed25519 public key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct IdentityPublic(pub [u8; 32]);
+
+/// An Ed25519 signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signature(pub [u8; 64]);
+
+/// Why bytes are not an identity key.
+#[derive(Clone, Debug, Error)]
+#[error("not an Ed25519 key in PKCS#8: {0}")]
+pub struct IdentityError(KeyRejected);
+
+impl IdentityKey {
+    /// The key with this seed.
+    #[expect(
+        clippy::expect_used,
+        reason = "any 32 bytes are an Ed25519 seed (RFC 8032, section 5.1.5)"
+    )]
+    pub fn from_seed(seed: &[u8; 32]) -> Self {
+        let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("the seed has 32 bytes");
+        Self::from_pair(pair)
+    }
+
+    /// The key in a PKCS#8 document, with or without its public half. Fails if
+    /// it is none, or the public half is of another key.
+    pub fn from_pkcs8(document: &[u8]) -> Result<Self, IdentityError> {
+        match Ed25519KeyPair::from_pkcs8_maybe_unchecked(document) {
+            Ok(pair) => Ok(Self::from_pair(pair)),
+            Err(rejected) => Err(IdentityError(rejected)),
+        }
+    }
+
+    /// A fresh key as a PKCS#8 version 2 document, for [`IdentityKey::from_pkcs8`].
+    pub fn generate_pkcs8(rng: &mut impl CryptoRng) -> Zeroizing<Vec<u8>> {
+        let seed = Seed::random(rng);
+        let public = Self::from_seed(seed.as_bytes()).public();
+        let mut document = Zeroizing::new(Vec::with_capacity(83));
+        document.extend_from_slice(&PKCS8_BEFORE_SEED);
+        document.extend_from_slice(seed.as_bytes());
+        document.extend_from_slice(&PKCS8_BEFORE_PUBLIC);
+        document.extend_from_slice(&public.0);
+        document
+    }
+
+    /// The public half.
+    pub const fn public(&self) -> IdentityPublic {
+        self.public
+    }
+
+    /// Signs `parts` under `domain`; see [`IdentityPublic::verify`].
+    pub fn sign(&self, domain: &str, parts: &[&[u8]]) -> Signature {
+        let mut signature = Signature([0; 64]);
+        let made = self.pair.sign(&hash::encode(domain, parts));
+        signature.0.copy_from_slice(made.as_ref());
+        signature
+    }
+
+    fn from_pair(pair: Ed25519KeyPair) -> Self {
+        let mut public = IdentityPublic([0; 32]);
+        public.0.copy_from_slice(pair.public_key().as_ref());
+        Self { pair, public }
+    }
+}
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("IdentityKey(..)")
+    }
+}
+
+impl IdentityPublic {
+    /// Whether `signature` is this key's over the same `parts` under the same
+    /// `domain`.
+    #[must_use]
+    pub fn verify(&self, domain: &str, parts: &[&[u8]], signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0)
+            .verify(&hash::encode(domain, parts), &signature.0)
+            .is_ok()
+    }
+}
+
+/// The enrolment authority's statement that a device has an identity key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// The device.
+    pub device: [u8; 16],
+    /// Its identity key.
+    pub identity: IdentityPublic,
+    /// The first second since 1970 at which the statement no longer holds.
+    pub expires_unix_secs: u64,
+    /// The authority's signature over the three.
+    pub signature: Signature,
+}
+
+/// Why a credential does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum CredentialError {
+    /// It is no longer valid.
+    #[error("credential expired at {expires_unix_secs}, now is {now_unix_secs}")]
+    Expired {
+        /// When it ended.
+        expires_unix_secs: u64,
+        /// The time it was checked at.
+        now_unix_secs: u64,
+    },
+    /// The authority did not sign it.
+    #[error("credential is not signed by the enrolment authority")]
+    Signature,
+}
+
+impl Credential {
+    const DOMAIN: &'static str = "credential";
+
+    /// States, with the authority's key, that `device` has the key `identity`.
+    pub fn issue(
+        authority: &IdentityKey,
+        device: [u8; 16],
+        identity: IdentityPublic,
+        expires_unix_secs: u64,
+    ) -> Self {
+        let expiry = expires_unix_secs.to_be_bytes();
+        Self {
+            device,
+            identity,
+            expires_unix_secs,
+            signature: authority.sign(Self::DOMAIN, &[&device, &identity.0, &expiry]),
+        }
+    }
+
+    /// Fails unless the authority signed the statement and it still holds.
+    pub fn verify(
+        &self,
+        authority: &IdentityPublic,
+        now_unix_secs: u64,
+    ) -> Result<(), CredentialError> {
+        let expiry = self.expires_unix_secs.to_be_bytes();
+        let parts: [&[u8]; 3] = [&self.device, &self.identity.0, &expiry];
+        if !authority.verify(Self::DOMAIN, &parts, &self.signature) {
+            return Err(CredentialError::Signature);
+        }
+        if now_unix_secs >= self.expires_unix_secs {
+            return Err(CredentialError::Expired {
+                expires_unix_secs: self.expires_unix_secs,
+                now_unix_secs,
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha20Rng;
+    use rand_core::SeedableRng;
+
+    use super::*;
+
+    #[test]
+    fn a_generated_document_gives_back_its_key() {
+        let document = IdentityKey::generate_pkcs8(&mut ChaCha20Rng::from_seed([2; 32]));
+        let key = IdentityKey::from_pkcs8(&document).unwrap();
+        assert_eq!(key.public().0, document[51..]);
+        let seed = document[16..48].try_into().unwrap();
+        assert_eq!(IdentityKey::from_seed(seed).public(), key.public());
+    }
+
+    #[test]
+    fn a_document_with_another_public_half_is_refused() {
+        let mut document = IdentityKey::generate_pkcs8(&mut ChaCha20Rng::from_seed([2; 32]));
+        document[60] ^= 1;
+        assert!(IdentityKey::from_pkcs8(&document).is_err());
+        assert!(IdentityKey::from_pkcs8(b"").is_err());
+    }
+
+    #[test]
+    fn the_public_key_agrees_with_rfc_8032_test_1() {
+        let seed = [
+            0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec,
+            0x2c, 0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03,
+            0x1c, 0xae, 0x7f, 0x60,
+        ];
+        let public = [
+            0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64,
+            0x07, 0x3a, 0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68,
+            0xf7, 0x07, 0x51, 0x1a,
+        ];
+        assert_eq!(
+            IdentityKey::from_seed(&seed).public(),
+            IdentityPublic(public)
+        );
+    }
+
+    #[test]
+    fn a_signature_does_not_move_to_another_domain() {
+        let key = IdentityKey::from_seed(&[1; 32]);
+        let signature = key.sign("a", &[b"x"]);
+        assert!(key.public().verify("a", &[b"x"], &signature));
+        assert!(!key.public().verify("b", &[b"x"], &signature));
+        assert!(!key.public().verify("a", &[b"x", b""], &signature));
+    }
+
+    #[test]
+    fn a_credential_holds_until_the_second_of_its_expiry() {
+        let authority = IdentityKey::from_seed(&[1; 32]);
+        let credential = Credential::issue(&authority, [4; 16], IdentityPublic([5; 32]), 100);
+        let verify = |now| credential.verify(&authority.public(), now);
+        assert_eq!(verify(99), Ok(()));
+        let expired = CredentialError::Expired {
+            expires_unix_secs: 100,
+            now_unix_secs: 100,
+        };
+        assert_eq!(verify(100), Err(expired));
+    }
+
+    #[test]
+    fn a_credential_that_was_changed_is_refused() {
+        let authority = IdentityKey::from_seed(&[1; 32]);
+        let issued = Credential::issue(&authority, [4; 16], IdentityPublic([5; 32]), 100);
+        let changed = [
+            Credential {
+                device: [9; 16],
+                ..issued.clone()
+            },
+            Credential {
+                identity: IdentityPublic([9; 32]),
+                ..issued.clone()
+            },
+            Credential {
+                expires_unix_secs: 101,
+                ..issued
+            },
+        ];
+        for credential in changed {
+            let refused = credential.verify(&authority.public(), 0);
+            assert_eq!(refused, Err(CredentialError::Signature));
+        }
+    }
+}

@@ -1,0 +1,657 @@
+//! One test for each attack on a session over the complete graph.
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests; only their bodies are exempt by configuration"
+)]
+
+#[path = "support/world.rs"]
+mod world;
+
+use aggregation::{
+    AdvertisementError, BadShares, Context, Credential, CredentialError, DeviceIndex, IndexSet,
+    QuorumError, Recovery, RecoveryError, Refusal, Roster, RosterError, RunningSum, SHARE_BYTES,
+    Share, Signature, SumError, UnmaskError,
+};
+use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
+
+/// Signatures as they are shown to a device.
+type Signed = Vec<(u16, Signature)>;
+
+fn place(index: u16) -> DeviceIndex {
+    DeviceIndex::from(index)
+}
+
+fn zeros(share: &mut Share) {
+    *share = Share::from_bytes(&[0; SHARE_BYTES]).unwrap();
+}
+
+/// The sum of the survivors' masked zeros, which unmasks to zeros.
+fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
+    let mut sum = RunningSum::new(world.ctx.len, world.ctx.ring_bits).unwrap();
+    for state in world.masking(&world.all()) {
+        if survivors.contains(state.index()) {
+            sum.add(&state.mask(vec![0; world.ctx.len]).unwrap().1)
+                .unwrap();
+        }
+    }
+    sum
+}
+
+#[test]
+fn split_survivor_views_get_no_quorum_on_either() {
+    let world = World::new(6, &context());
+    let views = [set(6, &[0, 1, 2, 3, 4]), set(6, &[0, 1, 2, 3, 5])];
+    let mut signatures = [Vec::new(), Vec::new()];
+    let mut agreed = Vec::new();
+    for state in world.submitted(&world.all()) {
+        let index = state.index();
+        let view = usize::from(index.get() % 2 == 1);
+        let identity = &world.identities[usize::from(index)];
+        if views[view].contains(index) {
+            let (state, signature) = state.agree(views[view].clone(), identity).unwrap();
+            signatures[view].push((index.get(), signature));
+            agreed.push((view, state));
+        }
+    }
+    assert_eq!(agreed.len(), 6);
+    // Neither the signatures of one view nor of both together convince anyone.
+    let both = [&signatures[0][..], &signatures[1]].concat();
+    for (view, state) in agreed {
+        let shown = if state.index() == 0 {
+            &both
+        } else {
+            &signatures[view]
+        };
+        let refusal = state.unmask(shown).unwrap_err();
+        assert!(matches!(refusal, Refusal::Quorum(_)), "{refusal}");
+    }
+}
+
+#[test]
+fn a_quorum_needs_its_last_signature() {
+    let world = World::new(6, &context());
+    let (mut agreed, signatures) = world.agreed(&world.all());
+    let too_few = Refusal::Quorum(QuorumError::TooFew { got: 3, need: 4 });
+    assert_eq!(agreed.remove(0).unmask(&signatures[..3]), Err(too_few));
+    assert!(agreed.remove(0).unmask(&signatures[..4]).is_ok());
+}
+
+#[test]
+fn repeated_forged_and_foreign_signatures_do_not_count() {
+    let world = World::new(6, &context());
+    let (mut agreed, signatures) = world.agreed(&set(6, &[0, 1, 2, 3, 4]));
+    let mut refused = |change: &dyn Fn(&mut Signed)| {
+        let mut shown = signatures.clone();
+        change(&mut shown);
+        agreed.remove(0).unmask(&shown).unwrap_err()
+    };
+    let repeated = refused(&|shown| shown[1] = shown[0]);
+    assert_eq!(repeated, QuorumError::Repeated { index: place(0) }.into());
+    let forged = refused(&|shown| shown[1].1.0[7] ^= 1);
+    assert_eq!(forged, QuorumError::Signature { index: place(1) }.into());
+    let missing = refused(&|shown| shown[1].0 = 5);
+    assert_eq!(
+        missing,
+        QuorumError::NotASurvivor { index: place(5) }.into()
+    );
+    let unknown = refused(&|shown| shown[1].0 = 700);
+    assert_eq!(
+        unknown,
+        QuorumError::NotASurvivor { index: place(700) }.into()
+    );
+}
+
+#[test]
+fn a_device_that_submitted_refuses_to_be_listed_missing() {
+    let world = World::new(5, &context());
+    let state = world.submitted(&world.all()).remove(1);
+    let refusal = state
+        .agree(set(5, &[0, 2, 3, 4]), &world.identities[1])
+        .unwrap_err();
+    assert_eq!(refusal, Refusal::ListedMissing);
+}
+
+#[test]
+fn a_survivor_that_never_shared_is_refused() {
+    let world = World::new(5, &context());
+    let state = world.submitted(&set(5, &[0, 1, 2, 3])).remove(0);
+    let refusal = state
+        .agree(set(5, &[0, 1, 2, 4]), &world.identities[0])
+        .unwrap_err();
+    assert_eq!(refusal, Refusal::UnknownSurvivor { index: place(4) });
+}
+
+#[test]
+fn survivors_below_the_report_goal_are_refused() {
+    let world = World::new(
+        6,
+        &Context {
+            report_goal: 5,
+            ..context()
+        },
+    );
+    let survivors = set(6, &[0, 1, 2, 3]);
+    let state = world.submitted(&world.all()).remove(0);
+    let refusal = state
+        .agree(survivors.clone(), &world.identities[0])
+        .unwrap_err();
+    assert_eq!(refusal, Refusal::FewSurvivors { got: 4, need: 5 });
+    let (ctx, roster) = (world.ctx.clone(), world.roster.clone());
+    let error = Recovery::new(ctx, roster, world.all(), survivors).unwrap_err();
+    assert_eq!(error, RecoveryError::FewSurvivors { got: 4, need: 5 });
+}
+
+#[test]
+fn survivors_below_the_threshold_are_refused() {
+    let world = World::new(6, &context());
+    let state = world.submitted(&world.all()).remove(0);
+    let refusal = state
+        .agree(set(6, &[0, 1, 2]), &world.identities[0])
+        .unwrap_err();
+    assert_eq!(refusal, Refusal::FewSurvivors { got: 3, need: 4 });
+}
+
+#[test]
+fn survivors_over_another_roster_are_refused() {
+    let world = World::new(3, &context());
+    let state = world.submitted(&world.all()).remove(0);
+    let refusal = state
+        .agree(IndexSet::full(4), &world.identities[0])
+        .unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::Places {
+            got: 4,
+            expected: 3
+        }
+    );
+}
+
+#[test]
+fn another_devices_identity_cannot_sign() {
+    let world = World::new(3, &context());
+    let state = world.submitted(&world.all()).remove(0);
+    let refusal = state.agree(world.all(), &world.identities[1]).unwrap_err();
+    assert_eq!(refusal, Refusal::OtherIdentity);
+}
+
+#[test]
+fn a_tiny_cohort_is_refused() {
+    let world = World::new(3, &context());
+    let (state, _, mut rng) = advertise(&world.ctx, 0);
+    let authority = world.authority.public();
+    let refused = state.share(world.roster.clone(), &authority, NOW, 4, &mut rng);
+    assert_eq!(
+        refused.unwrap_err(),
+        Refusal::SmallCohort { got: 3, need: 4 }
+    );
+}
+
+#[test]
+fn a_cohort_below_the_report_goal_is_refused() {
+    let world = World::new(
+        3,
+        &Context {
+            report_goal: 4,
+            ..context()
+        },
+    );
+    let refused = world.share(0, world.roster.clone());
+    assert_eq!(
+        refused.unwrap_err(),
+        Refusal::SmallCohort { got: 3, need: 4 }
+    );
+}
+
+#[test]
+fn a_substituted_key_of_another_device_is_refused() {
+    let world = World::new(3, &context());
+    for change in [
+        (|entry| entry.masking_key[0] ^= 1) as fn(&mut aggregation::Advertisement),
+        |entry| entry.sealing_key[0] ^= 1,
+        |entry| entry.key_commitment[0] ^= 1,
+        |entry| entry.self_commitment[0] ^= 1,
+    ] {
+        let mut entries = world.roster.entries().to_vec();
+        change(&mut entries[2]);
+        let refused = world.share(0, Roster::new(entries).unwrap());
+        let expected = Refusal::Advertisement {
+            index: place(2),
+            source: AdvertisementError::Signature,
+        };
+        assert_eq!(refused.unwrap_err(), expected);
+    }
+}
+
+#[test]
+fn a_substituted_own_entry_is_refused() {
+    let world = World::new(3, &context());
+    let mut entries = world.roster.entries().to_vec();
+    let second = World::new(
+        3,
+        &Context {
+            session: [7; 32],
+            ..context()
+        },
+    );
+    entries[0] = second.roster.entries()[0].clone();
+    let refused = world.share(0, Roster::new(entries.clone()).unwrap());
+    assert_eq!(refused.unwrap_err(), Refusal::OwnEntryChanged);
+    entries.remove(0);
+    let refused = world.share(0, Roster::new(entries).unwrap());
+    assert_eq!(refused.unwrap_err(), Refusal::NotInRoster);
+}
+
+#[test]
+fn an_invented_device_is_refused() {
+    let world = World::new(3, &context());
+    let server = identity(99);
+    let credential = Credential::issue(&server, device_id(9), server.public(), NOW + 1);
+    let drawn = &mut rng(9);
+    let (_, invented) = aggregation::Advertised::new(world.ctx.clone(), &server, credential, drawn);
+    let mut entries = world.roster.entries().to_vec();
+    entries.push(invented);
+    let refused = world.share(0, Roster::new(entries).unwrap());
+    let expected = Refusal::Advertisement {
+        index: place(3),
+        source: CredentialError::Signature.into(),
+    };
+    assert_eq!(refused.unwrap_err(), expected);
+}
+
+#[test]
+fn an_expired_credential_is_refused() {
+    let world = World::new(3, &context());
+    let (state, _, mut rng) = advertise(&world.ctx, 0);
+    let authority = world.authority.public();
+    let refused = state.share(world.roster.clone(), &authority, NOW + 1, 1, &mut rng);
+    assert!(matches!(refused, Err(Refusal::Advertisement { .. })));
+}
+
+#[test]
+fn a_replayed_advertisement_from_another_session_is_refused() {
+    let world = World::new(3, &context());
+    let earlier = World::new(
+        3,
+        &Context {
+            session: [9; 32],
+            ..context()
+        },
+    );
+    let mut entries = world.roster.entries().to_vec();
+    entries[1] = earlier.roster.entries()[1].clone();
+    let refused = world.share(0, Roster::new(entries).unwrap());
+    let expected = Refusal::Advertisement {
+        index: place(1),
+        source: AdvertisementError::Signature,
+    };
+    assert_eq!(refused.unwrap_err(), expected);
+}
+
+#[test]
+fn two_devices_with_two_models_or_plans_refuse_each_other() {
+    for other in [
+        Context {
+            model_hash: [8; 32],
+            ..context()
+        },
+        Context {
+            plan_hash: [8; 32],
+            ..context()
+        },
+        Context {
+            report_goal: 2,
+            ..context()
+        },
+        Context {
+            corrupt_fraction_permille: 0,
+            ..context()
+        },
+    ] {
+        let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1];
+        let roster = Roster::new(entries).unwrap();
+        for device in [0, 1] {
+            let ctx = if device == 0 {
+                context()
+            } else {
+                other.clone()
+            };
+            let refused = World::new(2, &ctx).share(device, roster.clone());
+            assert!(matches!(refused, Err(Refusal::Advertisement { .. })));
+        }
+    }
+}
+
+#[test]
+fn a_point_of_low_order_is_refused_although_it_is_signed() {
+    let world = World::new(3, &context());
+    for low_order_key in 0..2 {
+        let mut entry = world.roster.entries()[2].clone();
+        match low_order_key {
+            0 => entry.masking_key = [0; 32],
+            _ => entry.sealing_key = [0; 32],
+        }
+        let digest = world.ctx.digest();
+        let parts: [&[u8]; 6] = [
+            &digest,
+            &entry.credential.device,
+            &entry.masking_key,
+            &entry.sealing_key,
+            &entry.key_commitment,
+            &entry.self_commitment,
+        ];
+        entry.signature = world.identities[2].sign("advertisement", &parts);
+        let mut entries = world.roster.entries().to_vec();
+        entries[2] = entry;
+        let refused = world.share(0, Roster::new(entries).unwrap());
+        assert_eq!(
+            refused.unwrap_err(),
+            Refusal::LowOrderKey { index: place(2) }
+        );
+    }
+}
+
+#[test]
+fn a_device_cannot_be_in_the_roster_twice() {
+    let world = World::new(2, &context());
+    let mut entries = world.roster.entries().to_vec();
+    entries.push(entries[0].clone());
+    assert_eq!(Roster::new(entries), Err(RosterError::RepeatedDevice));
+}
+
+#[test]
+fn sharers_without_this_device_or_too_few_are_refused() {
+    let world = World::new(5, &context());
+    let refused = |sharers: IndexSet| {
+        let (mut states, sealed) = world.shared(&world.all());
+        states
+            .remove(0)
+            .receive(sharers, inbox(&sealed, 0))
+            .unwrap_err()
+    };
+    assert_eq!(refused(set(5, &[1, 2, 3])), Refusal::NotASharer);
+    assert_eq!(
+        refused(set(5, &[0, 1])),
+        Refusal::FewSharers { got: 2, need: 3 }
+    );
+    assert_eq!(
+        refused(IndexSet::full(6)),
+        Refusal::Places {
+            got: 6,
+            expected: 5
+        }
+    );
+}
+
+#[test]
+fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
+    let world = World::new(4, &context());
+    let sharers = set(4, &[0, 1, 2]);
+    let refused = |change: &dyn Fn(&mut Vec<aggregation::SealedShare>)| {
+        let (mut states, sealed) = world.shared(&world.all());
+        let mut received = inbox(&sealed, 0);
+        received.retain(|share| share.from != 3);
+        change(&mut received);
+        states
+            .remove(0)
+            .receive(sharers.clone(), received)
+            .unwrap_err()
+    };
+    let missing = refused(&|inbox| drop(inbox.pop()));
+    assert_eq!(missing, Refusal::MissingShare { from: place(2) });
+    let repeated = refused(&|inbox| inbox.push(inbox[0].clone()));
+    assert_eq!(repeated, Refusal::RepeatedShare { from: place(1) });
+    let unknown = refused(&|inbox| inbox[0].from = 3);
+    assert_eq!(unknown, Refusal::UnexpectedShare { from: place(3) });
+    let own = refused(&|inbox| inbox[0].from = 0);
+    assert_eq!(own, Refusal::UnexpectedShare { from: place(0) });
+    let other = refused(&|inbox| inbox[0].to = 2);
+    assert_eq!(
+        other,
+        Refusal::Misdelivered {
+            to: place(2),
+            own: place(0)
+        }
+    );
+    let changed = refused(&|inbox| inbox[0].bytes[5] ^= 1);
+    assert_eq!(changed, Refusal::Unopened { from: place(1) });
+    let swapped = refused(&|inbox| {
+        let bytes = inbox[0].bytes.clone();
+        inbox[1].bytes = bytes;
+    });
+    assert_eq!(swapped, Refusal::Unopened { from: place(2) });
+    let cut = refused(&|inbox| inbox[0].bytes.truncate(3));
+    assert_eq!(cut, Refusal::Unopened { from: place(1) });
+}
+
+#[test]
+fn a_share_that_was_sealed_for_another_roster_does_not_open() {
+    let world = World::new(4, &context());
+    let (mut states, _) = world.shared(&world.all());
+    let fewer = Roster::new(world.roster.entries()[..3].to_vec()).unwrap();
+    let mut received = Vec::new();
+    for device in 1..3 {
+        received.extend(inbox(&world.share(device, fewer.clone()).unwrap().1, 0));
+    }
+    let refusal = states
+        .remove(0)
+        .receive(set(4, &[0, 1, 2]), received)
+        .unwrap_err();
+    assert_eq!(refusal, Refusal::Unopened { from: place(1) });
+}
+
+#[test]
+fn an_input_of_another_length_is_refused() {
+    let world = World::new(2, &context());
+    let state = world.masking(&world.all()).remove(0);
+    let refusal = state.mask(vec![0; 3]).unwrap_err();
+    assert_eq!(
+        refusal,
+        Refusal::Length {
+            got: 3,
+            expected: 4
+        }
+    );
+}
+
+#[test]
+fn a_chunk_that_ends_behind_the_last_coordinate_is_refused() {
+    let world = World::new(2, &context());
+    let state = world.masking(&world.all()).remove(0);
+    for offset in [3, usize::MAX] {
+        let refusal = state.mask_chunk(offset, &mut [0; 2]).unwrap_err();
+        assert_eq!(
+            refusal,
+            Refusal::ChunkOutOfRange {
+                offset,
+                chunk: 2,
+                len: 4
+            }
+        );
+    }
+    assert_eq!(state.mask_chunk(2, &mut [0; 2]), Ok(()));
+}
+
+#[test]
+fn a_partial_upload_is_not_counted() {
+    let mut sum = RunningSum::new(4, 20).unwrap();
+    let expected = SumError::Length {
+        got: 3,
+        expected: 4,
+    };
+    assert_eq!(sum.add(&[1, 2, 3]), Err(expected));
+    assert_eq!(sum.inputs(), 0);
+}
+
+#[test]
+fn a_sum_without_one_survivor_or_with_a_late_input_is_not_unmasked() {
+    let world = World::new(4, &context());
+    let survivors = set(4, &[0, 1, 2]);
+    for inputs in [vec![0, 1], vec![0, 1, 2, 3]] {
+        let mut recovery = world.recovery(&survivors);
+        for shares in world.revealed(&survivors) {
+            recovery.accept(shares).unwrap();
+        }
+        let sum = masked_sum(&world, &set(4, &inputs));
+        let expected = UnmaskError::Inputs {
+            got: inputs.len(),
+            expected: 3,
+        };
+        assert_eq!(recovery.finish(sum), Err(expected));
+    }
+}
+
+#[test]
+fn an_answer_with_both_kinds_for_one_device_is_turned_away() {
+    let world = World::new(4, &context());
+    let survivors = set(4, &[0, 1, 2]);
+    let answer = || world.revealed(&survivors).remove(0);
+    let mut recovery = world.recovery(&survivors);
+
+    let mut survivor_key = answer();
+    survivor_key.key.push(survivor_key.self_mask[1].clone());
+    let unwanted = BadShares::Unwanted { owner: place(1) };
+    assert_eq!(recovery.accept(survivor_key), Err(unwanted));
+
+    let mut missing_mask = answer();
+    missing_mask.self_mask.push(missing_mask.key[0].clone());
+    let unwanted = BadShares::Unwanted { owner: place(3) };
+    assert_eq!(recovery.accept(missing_mask), Err(unwanted));
+
+    assert_eq!(recovery.accept(answer()), Ok(()));
+}
+
+#[test]
+fn an_answer_that_is_repeated_incomplete_or_not_a_survivors_is_turned_away() {
+    let world = World::new(4, &context());
+    let survivors = set(4, &[0, 1, 2]);
+    let answer = || world.revealed(&survivors).remove(0);
+    let mut recovery = world.recovery(&survivors);
+
+    let mut twice = answer();
+    twice.self_mask.push(twice.self_mask[0].clone());
+    let repeated = BadShares::RepeatedOwner { owner: place(0) };
+    assert_eq!(recovery.accept(twice), Err(repeated));
+
+    let mut incomplete = answer();
+    incomplete.key.clear();
+    let lacking = BadShares::Lacking { owner: place(3) };
+    assert_eq!(recovery.accept(incomplete), Err(lacking));
+
+    for from in [3, 400] {
+        let mut stranger = answer();
+        stranger.from = from;
+        let expected = BadShares::NotASurvivor { from: place(from) };
+        assert_eq!(recovery.accept(stranger), Err(expected));
+    }
+    assert!(!recovery.has_answered(0));
+
+    assert_eq!(recovery.accept(answer()), Ok(()));
+    let again = BadShares::Repeated { from: place(0) };
+    assert_eq!(recovery.accept(answer()), Err(again));
+    assert_eq!(recovery.missing(), 2);
+}
+
+#[test]
+fn a_wrong_share_is_found_by_the_commitment_and_another_subset_used() {
+    let world = World::new(6, &context());
+    let survivors = set(6, &[0, 1, 2, 3, 4]);
+    for liar in 0..5 {
+        let mut recovery = world.recovery(&survivors);
+        for mut shares in world.revealed(&survivors) {
+            if shares.from == liar {
+                shares
+                    .self_mask
+                    .iter_mut()
+                    .for_each(|(_, share)| zeros(share));
+                shares.key.iter_mut().for_each(|(_, share)| zeros(share));
+            }
+            recovery.accept(shares).unwrap();
+        }
+        let sum = masked_sum(&world, &survivors);
+        assert_eq!(recovery.finish(sum), Ok(vec![0; 4]));
+    }
+}
+
+#[test]
+fn too_many_wrong_shares_are_an_error_that_names_their_owner() {
+    let world = World::new(6, &context());
+    let survivors = set(6, &[0, 1, 2, 3, 4]);
+    let mut recovery = world.recovery(&survivors);
+    for mut shares in world.revealed(&survivors) {
+        if shares.from < 2 {
+            zeros(&mut shares.key[0].1);
+        }
+        recovery.accept(shares).unwrap();
+    }
+    let sum = masked_sum(&world, &survivors);
+    let expected = UnmaskError::TooManyBadShares {
+        owner: place(5),
+        got: 5,
+        need: 4,
+    };
+    assert_eq!(recovery.finish(sum), Err(expected));
+}
+
+#[test]
+fn a_sum_of_another_shape_is_not_unmasked() {
+    let world = World::new(2, &context());
+    for (len, bits) in [(3, 20), (4, 21)] {
+        let mut recovery = world.recovery(&world.all());
+        for shares in world.revealed(&world.all()) {
+            recovery.accept(shares).unwrap();
+        }
+        let sum = RunningSum::new(len, bits).unwrap();
+        let refused = recovery.finish(sum).unwrap_err();
+        assert!(matches!(refused, UnmaskError::OtherSum { .. }));
+    }
+}
+
+#[test]
+fn the_transcript_changes_with_everything_that_it_states() {
+    let world = World::new(3, &context());
+    let all = world.all();
+    let fewer = set(3, &[0, 1]);
+    let digest = |ctx: &Context, sharers: &IndexSet, survivors: &IndexSet| {
+        aggregation::Transcript::new(ctx, &world.roster, sharers, survivors).digest()
+    };
+    let base = digest(&world.ctx, &all, &all);
+    assert_eq!(base, world.transcript(&all).digest());
+    assert_ne!(base, digest(&world.ctx, &all, &fewer));
+    assert_ne!(base, digest(&world.ctx, &fewer, &all));
+    for ctx in [
+        Context {
+            session: [9; 32],
+            ..context()
+        },
+        Context {
+            round: 9,
+            ..context()
+        },
+        Context {
+            model_hash: [9; 32],
+            ..context()
+        },
+        Context {
+            plan_hash: [9; 32],
+            ..context()
+        },
+    ] {
+        assert_ne!(base, digest(&ctx, &all, &all));
+    }
+    let other = World::new(4, &context());
+    let roster = Roster::new(other.roster.entries()[1..].to_vec()).unwrap();
+    let moved = aggregation::Transcript::new(&world.ctx, &roster, &all, &all);
+    assert_ne!(base, moved.digest());
+}
+
+#[test]
+fn no_state_prints_a_secret() {
+    let world = World::new(2, &context());
+    let (state, _, _) = advertise(&world.ctx, 0);
+    let printed = format!("{state:?}");
+    assert!(printed.contains("key_seed: Seed(..)"), "{printed}");
+    let printed = format!("{:?}", world.revealed(&world.all()));
+    assert!(printed.contains("Share(..)"), "{printed}");
+    assert_eq!(format!("{:?}", world.authority), "IdentityKey(..)");
+}

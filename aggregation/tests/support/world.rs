@@ -1,0 +1,272 @@
+//! A cohort and an honest server in memory, step by step.
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    missing_debug_implementations,
+    reason = "shared by two test programs, each of which uses a part"
+)]
+
+use aggregation::{
+    Advertised, Advertisement, Agreed, Context, Credential, IdentityKey, IndexSet, Masking,
+    Recovery, Refusal, Roster, RunningSum, SealedShare, Shared, Signature, Submitted, Transcript,
+    UnmaskError, UnmaskShares,
+};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+pub const NOW: u64 = 1000;
+
+/// When a device vanishes; in order of time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    BeforeSharing,
+    BeforeSubmitting,
+    BeforeSigning,
+    BeforeUnmasking,
+    Stays,
+}
+
+/// A cohort whose roster is fixed.
+pub struct World {
+    pub ctx: Context,
+    pub authority: IdentityKey,
+    pub identities: Vec<IdentityKey>,
+    pub roster: Roster,
+}
+
+/// What became of a session.
+#[derive(Debug, Default)]
+pub struct Run {
+    pub masked: Vec<Vec<u32>>,
+    pub sum: Option<Vec<u32>>,
+    pub error: Option<UnmaskError>,
+}
+
+pub fn context() -> Context {
+    Context {
+        session: [1; 32],
+        task: [2; 16],
+        round: 3,
+        model_hash: [4; 32],
+        plan_hash: [5; 32],
+        len: 4,
+        ring_bits: 20,
+        report_goal: 1,
+        corrupt_fraction_permille: 50,
+    }
+}
+
+pub fn low(place: usize) -> u32 {
+    u32::try_from(place).unwrap()
+}
+
+pub fn set(places: usize, members: &[u16]) -> IndexSet {
+    let mut set = IndexSet::new(places);
+    for member in members {
+        assert_eq!(set.insert(*member), Ok(true));
+    }
+    set
+}
+
+pub fn authority() -> IdentityKey {
+    IdentityKey::from_seed(&[0xaa; 32])
+}
+
+pub fn identity(device: usize) -> IdentityKey {
+    let mut seed = [0xbb; 32];
+    seed[..2].copy_from_slice(&u16::try_from(device).unwrap().to_be_bytes());
+    IdentityKey::from_seed(&seed)
+}
+
+pub fn device_id(device: usize) -> [u8; 16] {
+    let mut id = [0; 16];
+    id[..2].copy_from_slice(&u16::try_from(device).unwrap().to_be_bytes());
+    id
+}
+
+pub fn rng(device: usize) -> ChaCha20Rng {
+    ChaCha20Rng::seed_from_u64(u64::try_from(device).unwrap())
+}
+
+/// Advertises for a device; the same each time it is asked.
+pub fn advertise(ctx: &Context, device: usize) -> (Advertised, Advertisement, ChaCha20Rng) {
+    let identity = identity(device);
+    let credential = Credential::issue(&authority(), device_id(device), identity.public(), NOW + 1);
+    let mut rng = rng(device);
+    let (state, advertisement) = Advertised::new(ctx.clone(), &identity, credential, &mut rng);
+    (state, advertisement, rng)
+}
+
+impl World {
+    pub fn new(devices: usize, ctx: &Context) -> Self {
+        let entries = (0..devices)
+            .map(|device| advertise(ctx, device).1)
+            .collect();
+        Self {
+            ctx: ctx.clone(),
+            authority: authority(),
+            identities: (0..devices).map(identity).collect(),
+            roster: Roster::new(entries).unwrap(),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.roster.len()
+    }
+
+    pub fn all(&self) -> IndexSet {
+        IndexSet::full(self.len())
+    }
+
+    /// One device's answer to a roster.
+    pub fn share(
+        &self,
+        device: usize,
+        roster: Roster,
+    ) -> Result<(Shared, Vec<SealedShare>), Refusal> {
+        let (state, _, mut rng) = advertise(&self.ctx, device);
+        state.share(roster, &self.authority.public(), NOW, 1, &mut rng)
+    }
+
+    /// The shared states of these devices, and all that they sealed.
+    pub fn shared(&self, sharers: &IndexSet) -> (Vec<Shared>, Vec<SealedShare>) {
+        let mut states = Vec::new();
+        let mut sealed = Vec::new();
+        for device in sharers.iter() {
+            let (state, outbox) = self.share(device.into(), self.roster.clone()).unwrap();
+            states.push(state);
+            sealed.extend(outbox);
+        }
+        (states, sealed)
+    }
+
+    /// These devices after each received the shares of the others.
+    pub fn masking(&self, sharers: &IndexSet) -> Vec<Masking> {
+        let (states, sealed) = self.shared(sharers);
+        states
+            .into_iter()
+            .map(|state| {
+                let inbox = inbox(&sealed, state.index().get());
+                state.receive(sharers.clone(), inbox).unwrap()
+            })
+            .collect()
+    }
+
+    /// These devices after each submitted zeros.
+    pub fn submitted(&self, sharers: &IndexSet) -> Vec<Submitted> {
+        let zeros = vec![0; self.ctx.len];
+        let states = self.masking(sharers).into_iter();
+        states
+            .map(|state| state.mask(zeros.clone()).unwrap().0)
+            .collect()
+    }
+
+    /// The survivors among all devices after each signed.
+    pub fn agreed(&self, survivors: &IndexSet) -> (Vec<Agreed>, Vec<(u16, Signature)>) {
+        let mut states = Vec::new();
+        let mut signatures = Vec::new();
+        for state in self.submitted(&self.all()) {
+            let index = state.index();
+            if survivors.contains(index) {
+                let identity = &self.identities[usize::from(index)];
+                let (state, signature) = state.agree(survivors.clone(), identity).unwrap();
+                states.push(state);
+                signatures.push((index.get(), signature));
+            }
+        }
+        (states, signatures)
+    }
+
+    /// What the survivors among all devices reveal.
+    pub fn revealed(&self, survivors: &IndexSet) -> Vec<UnmaskShares> {
+        let (states, signatures) = self.agreed(survivors);
+        states
+            .into_iter()
+            .map(|state| state.unmask(&signatures).unwrap())
+            .collect()
+    }
+
+    pub fn recovery(&self, survivors: &IndexSet) -> Recovery {
+        let (ctx, roster) = (self.ctx.clone(), self.roster.clone());
+        Recovery::new(ctx, roster, self.all(), survivors.clone()).unwrap()
+    }
+
+    pub fn transcript(&self, survivors: &IndexSet) -> Transcript {
+        Transcript::new(&self.ctx, &self.roster, &self.all(), survivors)
+    }
+
+    /// An honest session in which each device meets its fate.
+    pub fn run(&self, fates: &[Fate], inputs: &[Vec<u32>]) -> Run {
+        let mut run = Run::default();
+        let staying = |step: Fate| {
+            let mut set = IndexSet::new(self.len());
+            for (device, _) in fates.iter().enumerate().filter(|(_, fate)| **fate > step) {
+                set.insert(u16::try_from(device).unwrap()).unwrap();
+            }
+            set
+        };
+        let enough = self.roster.threshold().max(self.ctx.report_goal);
+        let sharers = staying(Fate::BeforeSharing);
+        if sharers.len() < enough {
+            return run;
+        }
+        let survivors = staying(Fate::BeforeSubmitting);
+        let mut sum = RunningSum::new(self.ctx.len, self.ctx.ring_bits).unwrap();
+        let mut submitted = Vec::new();
+        for state in self.masking(&sharers) {
+            let index = state.index();
+            let (state, masked) = state.mask(inputs[usize::from(index)].clone()).unwrap();
+            if survivors.contains(index) {
+                sum.add(&masked).unwrap();
+                run.masked.push(masked);
+                submitted.push(state);
+            }
+        }
+        if survivors.len() < enough {
+            return run;
+        }
+        let transcript = Transcript::new(&self.ctx, &self.roster, &sharers, &survivors);
+        let signers = staying(Fate::BeforeSigning);
+        let mut agreed = Vec::new();
+        let mut signatures = Vec::new();
+        for state in submitted {
+            let index = state.index();
+            let identity = &self.identities[usize::from(index)];
+            let (state, signature) = state.agree(survivors.clone(), identity).unwrap();
+            if signers.contains(index) {
+                transcript.verify(&self.roster, index, &signature).unwrap();
+                signatures.push((index.get(), signature));
+                agreed.push(state);
+            }
+        }
+        if signatures.len() < transcript.quorum() {
+            return run;
+        }
+        let revealing = staying(Fate::BeforeUnmasking);
+        let (ctx, roster) = (self.ctx.clone(), self.roster.clone());
+        let mut recovery = Recovery::new(ctx, roster, sharers, survivors).unwrap();
+        for state in agreed {
+            if revealing.contains(state.index()) {
+                recovery.accept(state.unmask(&signatures).unwrap()).unwrap();
+            }
+        }
+        match recovery.finish(sum) {
+            Ok(coordinates) => run.sum = Some(coordinates),
+            Err(error) => run.error = Some(error),
+        }
+        run
+    }
+}
+
+/// What of all sealed shares is for one device.
+pub fn inbox(sealed: &[SealedShare], to: u16) -> Vec<SealedShare> {
+    sealed
+        .iter()
+        .filter(|share| share.to == to)
+        .cloned()
+        .collect()
+}
