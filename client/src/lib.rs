@@ -7,4 +7,5 @@
 pub mod contribution;
 pub mod policy;
 pub mod session;
+pub mod train;
 pub mod update;
