@@ -4,8 +4,14 @@
 //! one place where an update becomes something that may be sent, [`train`] is the only place that touches
 //! tensors. The rest is the shell. Start at [`session::Session`].
 
+pub mod config;
 pub mod contribution;
+pub mod files;
+pub mod keys;
 pub mod policy;
 pub mod session;
+pub mod store;
+pub mod tls;
+pub mod token;
 pub mod train;
 pub mod update;

@@ -4,7 +4,16 @@
 //! version, [`export`] writes what other programs load. The rest is the shell. The coordinator never links a
 //! tensor library and never holds a contribution that is not masked. Start at [`round::Round`].
 
+pub mod admin_channel;
+pub mod artefacts;
+pub mod config;
 pub mod export;
+pub mod files;
 pub mod optimizer;
+pub mod peer;
+pub mod pki;
 pub mod round;
+pub mod store;
 pub mod task;
+pub mod tls;
+pub mod tokens;

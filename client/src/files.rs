@@ -1,0 +1,195 @@
+//! Files that must be whole or absent: written aside, synced, renamed into
+//! place, and the folder synced. Secret ones are readable by their owner only.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    path::{Path, PathBuf},
+};
+
+/// Why a file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The operating system refused.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried, as a verb.
+        action: &'static str,
+        /// The file or folder.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// A secret file can be read by others than its owner.
+    #[error("{} holds a secret but has mode {mode:04o}; run `chmod 600 {}`", path.display(), path.display())]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+}
+
+impl FileError {
+    /// Whether the file is simply not there.
+    pub fn is_absent(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io {
+            action,
+            path,
+            source,
+        }
+    }
+}
+
+/// Who may read a file that is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Audience {
+    /// Its owner only: mode 0600.
+    Owner,
+    /// Whoever the folder lets in: mode 0644.
+    Anyone,
+}
+
+/// Replaces the file at `path` by `bytes`; after a crash the old or the new
+/// one is there, never a part. Fails when the disk does.
+pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileError> {
+    let mut aside = path.as_os_str().to_owned();
+    aside.push(".aside");
+    let aside = PathBuf::from(aside);
+    // A leftover of a crash may have other permissions: never reuse it.
+    match fs::remove_file(&aside) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(FileError::io("remove", &aside)(error)),
+    }
+    let mut file = create(&aside, audience).map_err(FileError::io("create", &aside))?;
+    file.write_all(bytes)
+        .and_then(|()| file.sync_all())
+        .map_err(FileError::io("write", &aside))?;
+    fs::rename(&aside, path).map_err(FileError::io("rename into place", path))?;
+    sync_folder_of(path)
+}
+
+/// Reads a secret file; fails when others than its owner may read it.
+pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
+    let mut file = File::open(path).map_err(FileError::io("open", path))?;
+    refuse_exposed(path, &file)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)
+        .map_err(FileError::io("read", path))?;
+    Ok(bytes)
+}
+
+/// Reads a file that is no secret.
+pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
+    fs::read(path).map_err(FileError::io("read", path))
+}
+
+/// Makes the folder and those above it, readable by their owner only where
+/// they are new.
+pub fn create_folder(path: &Path) -> Result<(), FileError> {
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::DirBuilderExt;
+        builder.mode(0o700);
+    }
+    builder
+        .create(path)
+        .map_err(FileError::io("create the folder", path))
+}
+
+/// Makes the names in a folder durable.
+pub fn sync_folder(path: &Path) -> Result<(), FileError> {
+    File::open(path)
+        .and_then(|folder| folder.sync_all())
+        .map_err(FileError::io("sync the folder", path))
+}
+
+/// Makes the name of a file durable, by syncing the folder that holds it.
+pub fn sync_folder_of(path: &Path) -> Result<(), FileError> {
+    match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => sync_folder(folder),
+        Some(_) | None => sync_folder(Path::new(".")),
+    }
+}
+
+fn create(path: &Path, audience: Audience) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        options.mode(match audience {
+            Audience::Owner => 0o600,
+            Audience::Anyone => 0o644,
+        });
+    }
+    options.open(path)
+}
+
+#[cfg(unix)]
+fn refuse_exposed(path: &Path, file: &File) -> Result<(), FileError> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let metadata = file.metadata().map_err(FileError::io("inspect", path))?;
+    let mode = metadata.permissions().mode() & 0o7777;
+    let for_others = mode & 0o077;
+    if for_others == 0 {
+        Ok(())
+    } else {
+        Err(FileError::Exposed {
+            path: path.to_owned(),
+            mode,
+        })
+    }
+}
+
+#[cfg(not(unix))]
+fn refuse_exposed(_path: &Path, _file: &File) -> Result<(), FileError> {
+    Ok(())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_secret_is_written_for_its_owner_only_and_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seed");
+        write(&path, b"first", Audience::Owner).unwrap();
+        write(&path, b"second", Audience::Owner).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600);
+        assert_eq!(read_secret(&path).unwrap(), b"second");
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seed");
+        write(&path, b"open", Audience::Anyone).unwrap();
+        let error = read_secret(&path).unwrap_err();
+        assert!(matches!(error, FileError::Exposed { mode: 0o644, .. }));
+        assert!(error.to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_leftover_aside_file_is_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("seed");
+        fs::write(folder.path().join("seed.aside"), b"half").unwrap();
+        write(&path, b"whole", Audience::Owner).unwrap();
+        assert_eq!(read_secret(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

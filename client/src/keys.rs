@@ -1,0 +1,215 @@
+//! The device's keys, made on the device and never leaving it: an ECDSA P-256
+//! key for TLS and an Ed25519 seed for its identity.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use ring::{
+    rand::SecureRandom,
+    signature::{Ed25519KeyPair, KeyPair as _},
+};
+use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use zeroize::Zeroizing;
+
+use crate::files::{self, Audience, FileError};
+
+const TLS_KEY_FILE: &str = "tls.key";
+const IDENTITY_SEED_FILE: &str = "identity.seed";
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// A file could not be read or written, or is readable by others.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file does not hold what it should.
+    #[error("{} does not hold {expected}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// Making a key or a signing request failed.
+    #[error("a key could not be made: {0}")]
+    Make(#[from] rcgen::Error),
+    /// The system has no randomness.
+    #[error("the system gave no randomness")]
+    Randomness,
+}
+
+/// The device's keys.
+pub struct DeviceKeys {
+    tls_pkcs8: Zeroizing<Vec<u8>>,
+    identity_seed: Zeroizing<[u8; 32]>,
+}
+
+impl DeviceKeys {
+    /// Loads the keys from a folder (`tls.key`, `identity.seed`), or makes
+    /// there what is absent. Fails when a file is malformed or readable by
+    /// others than its owner.
+    pub fn open_or_create(folder: &Path, rng: &dyn SecureRandom) -> Result<Self, KeyError> {
+        files::create_folder(folder)?;
+        Ok(Self {
+            tls_pkcs8: open_or_create_tls(&folder.join(TLS_KEY_FILE))?,
+            identity_seed: open_or_create_seed(&folder.join(IDENTITY_SEED_FILE), rng)?,
+        })
+    }
+
+    /// A certificate signing request (DER) for the TLS key. It names nothing:
+    /// the coordinator decides what the certificate says.
+    pub fn signing_request(&self) -> Result<Vec<u8>, KeyError> {
+        let key = KeyPair::try_from(self.tls_pkcs8.as_slice())?;
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        Ok(params.serialize_request(&key)?.der().to_vec())
+    }
+
+    /// A copy of the TLS key, for TLS.
+    pub fn tls_key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.tls_pkcs8.to_vec()).into()
+    }
+
+    /// The seed of the identity key, for who signs with it.
+    pub fn identity_seed(&self) -> &Zeroizing<[u8; 32]> {
+        &self.identity_seed
+    }
+
+    /// The public half of the identity key.
+    pub fn identity_public_key(&self) -> Result<[u8; 32], KeyError> {
+        let key = Ed25519KeyPair::from_seed_unchecked(self.identity_seed.as_ref())
+            .map_err(|_| KeyError::Randomness)?;
+        let mut public = [0; 32];
+        for (to, from) in public.iter_mut().zip(key.public_key().as_ref()) {
+            *to = *from;
+        }
+        Ok(public)
+    }
+}
+
+impl fmt::Debug for DeviceKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeviceKeys").finish_non_exhaustive()
+    }
+}
+
+fn open_or_create_tls(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let malformed = || KeyError::Malformed {
+        path: path.to_owned(),
+        expected: "a PEM private key (PKCS #8, ECDSA P-256)",
+    };
+    match files::read_secret(path) {
+        Ok(pem) => {
+            let pem = Zeroizing::new(pem);
+            let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
+            let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
+            if !key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
+                return Err(malformed());
+            }
+            Ok(Zeroizing::new(key.serialize_der()))
+        }
+        Err(error) if error.is_absent() => {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let pem = Zeroizing::new(key.serialize_pem());
+            files::write(path, pem.as_bytes(), Audience::Owner)?;
+            Ok(Zeroizing::new(key.serialize_der()))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn open_or_create_seed(
+    path: &Path,
+    rng: &dyn SecureRandom,
+) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+    let mut seed = Zeroizing::new([0; 32]);
+    match files::read_secret(path) {
+        Ok(bytes) => {
+            let bytes = Zeroizing::new(bytes);
+            let bytes: &[u8; 32] =
+                bytes
+                    .as_slice()
+                    .try_into()
+                    .map_err(|_| KeyError::Malformed {
+                        path: path.to_owned(),
+                        expected: "a seed of 32 bytes",
+                    })?;
+            *seed = *bytes;
+        }
+        Err(error) if error.is_absent() => {
+            rng.fill(seed.as_mut()).map_err(|_| KeyError::Randomness)?;
+            files::write(path, seed.as_ref(), Audience::Owner)?;
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn keys_are_the_same_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
+        let second = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
+        assert_eq!(first.tls_key(), second.tls_key());
+        assert_eq!(
+            first.identity_public_key().unwrap(),
+            second.identity_public_key().unwrap()
+        );
+    }
+
+    #[test]
+    fn two_devices_have_different_keys() {
+        let folders = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let [first, second] = folders
+            .each_ref()
+            .map(|folder| DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap());
+        assert_ne!(first.tls_key(), second.tls_key());
+        assert_ne!(*first.identity_seed, *second.identity_seed);
+    }
+
+    #[test]
+    fn a_damaged_key_file_is_named() {
+        for (name, expected) in [(TLS_KEY_FILE, "PEM"), (IDENTITY_SEED_FILE, "32 bytes")] {
+            let folder = tempfile::tempdir().unwrap();
+            DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
+            let path = folder.path().join(name);
+            files::write(&path, b"damaged", Audience::Owner).unwrap();
+            let error = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new())
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains(name) && error.contains(expected), "{error}");
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_key_that_others_may_read_is_refused() {
+        use std::{fs, os::unix::fs::PermissionsExt};
+
+        let folder = tempfile::tempdir().unwrap();
+        DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
+        let path = folder.path().join(IDENTITY_SEED_FILE);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap_err();
+        assert!(matches!(
+            error,
+            KeyError::File(FileError::Exposed { mode: 0o640, .. })
+        ));
+    }
+
+    #[test]
+    fn debug_shows_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let keys = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
+        assert_eq!(format!("{keys:?}"), "DeviceKeys { .. }");
+    }
+}

@@ -1,0 +1,197 @@
+//! The connecting side of TLS: version 1.3 only.
+//!
+//! An enrolled device knows its authority's certificate and takes no server
+//! that another vouches for. A device that enrols knows only a pin from its
+//! bootstrap token, the SHA-256 of that certificate: the server sends the
+//! certificate in its chain, and everything else is verified under it.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use hyper_util::rt::TokioIo;
+use ring::digest::{SHA256, digest};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    client::{
+        Resumption, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+    },
+    crypto::{CryptoProvider, ring::default_provider, verify_tls13_signature},
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
+    version::TLS13,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tonic::transport::Uri;
+use tower::Service;
+
+/// Whom a device takes for its coordinator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Whoever this authority's certificate (DER) vouches for.
+    Authority(CertificateDer<'static>),
+    /// The same, knowing only the SHA-256 of that certificate. For enrolment.
+    Pin([u8; 32]),
+}
+
+/// What a device shows of itself: its certificate and the key to it.
+#[derive(Debug)]
+pub struct ClientIdentity {
+    /// The certificate, DER.
+    pub certificate: CertificateDer<'static>,
+    /// Its key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Makes the configuration of a device's connections; without an identity for
+/// enrolment only. Fails when a certificate or key cannot be used.
+pub fn client_config(
+    trust: Trust,
+    identity: Option<ClientIdentity>,
+) -> Result<Arc<ClientConfig>, rustls::Error> {
+    let provider = Arc::new(default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(&[&TLS13])?;
+    let builder = match trust {
+        Trust::Authority(certificate) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(certificate)?;
+            builder.with_root_certificates(roots)
+        }
+        Trust::Pin(pin) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(PinnedAuthority { pin, provider })),
+    };
+    let mut config = match identity {
+        Some(ClientIdentity { certificate, key }) => {
+            builder.with_client_auth_cert(vec![certificate], key)?
+        }
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    config.resumption = Resumption::disabled();
+    Ok(Arc::new(config))
+}
+
+/// Whether a certificate (DER) is the one that a pin stands for.
+pub fn matches_pin(certificate: &[u8], pin: &[u8; 32]) -> bool {
+    digest(&SHA256, certificate).as_ref() == pin
+}
+
+/// Opens connections for tonic's `Endpoint::connect_with_connector`; the
+/// endpoint's URI must have a host and a port.
+#[derive(Clone, Debug)]
+pub struct Connector {
+    config: Arc<ClientConfig>,
+    connect_timeout: Duration,
+}
+
+impl Connector {
+    /// A connector that gives up when connecting and shaking hands together
+    /// take longer than `connect_timeout`.
+    pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
+        Self {
+            config,
+            connect_timeout,
+        }
+    }
+}
+
+impl Service<Uri> for Connector {
+    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let connector = TlsConnector::from(Arc::clone(&self.config));
+        let limit = self.connect_timeout;
+        Box::pin(async move {
+            timeout(limit, dial(connector, uri)).await.map_err(|_| {
+                let message = format!("no connection within {} ms", limit.as_millis());
+                io::Error::new(io::ErrorKind::TimedOut, message)
+            })?
+        })
+    }
+}
+
+async fn dial(connector: TlsConnector, uri: Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let unfit = || {
+        let message = format!("{uri} is not an address with a host and a port");
+        io::Error::new(io::ErrorKind::InvalidInput, message)
+    };
+    let host = uri.host().ok_or_else(unfit)?;
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let port = uri.port_u16().ok_or_else(unfit)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(|_| unfit())?;
+    let stream = TcpStream::connect((host, port)).await?;
+    stream.set_nodelay(true)?;
+    Ok(TokioIo::new(connector.connect(name, stream).await?))
+}
+
+/// Takes a server whose chain holds the certificate that the pin stands for,
+/// and which that certificate vouches for.
+#[derive(Debug)]
+struct PinnedAuthority {
+    pin: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for PinnedAuthority {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let authority = intermediates
+            .iter()
+            .find(|certificate| matches_pin(certificate, &self.pin))
+            .ok_or(CertificateError::UnknownIssuer)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _message: &[u8],
+        _certificate: &CertificateDer<'_>,
+        _signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Err(rustls::Error::General("TLS 1.2 is not offered".to_owned()))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.provider.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}

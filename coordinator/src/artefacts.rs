@@ -1,0 +1,164 @@
+//! What is too large for a record: files named by the SHA-256 of their bytes.
+//!
+//! A file is complete or absent, never changes, and is verified whenever it is
+//! read. Who refers to which artefact is written in the [store](crate::store),
+//! after the artefact is on disk.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Mutex,
+};
+
+use ring::digest::{SHA256, digest};
+
+use crate::files::{self, Audience, FileError};
+
+/// Why an artefact could not be kept or given back.
+#[derive(Debug, thiserror::Error)]
+pub enum ArtefactError {
+    /// The disk failed.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// There is no artefact with this hash.
+    #[error("artefact {hash} is not there")]
+    Absent {
+        /// The hash, in hex.
+        hash: String,
+    },
+    /// The bytes on disk are not the ones that were kept.
+    #[error("artefact {hash} is damaged: its bytes hash to {actual}")]
+    Damaged {
+        /// The hash that was asked for, in hex.
+        hash: String,
+        /// The hash of what is there, in hex.
+        actual: String,
+    },
+}
+
+/// A folder of artefacts.
+#[derive(Debug)]
+pub struct Artefacts {
+    folder: PathBuf,
+    // One writer at a time: two of the same bytes would share an aside file.
+    writing: Mutex<()>,
+}
+
+impl Artefacts {
+    /// Opens a folder of artefacts, making it where there is none, and removes
+    /// what an interrupted write left behind.
+    pub fn open(folder: &Path) -> Result<Self, FileError> {
+        files::create_folder(folder)?;
+        for entry in fs::read_dir(folder).map_err(FileError::io("list", folder))? {
+            let path = entry.map_err(FileError::io("list", folder))?.path();
+            if path.extension().is_some_and(|end| end == "aside") {
+                fs::remove_file(&path).map_err(FileError::io("remove", &path))?;
+            }
+        }
+        files::sync_folder_of(folder)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            writing: Mutex::new(()),
+        })
+    }
+
+    /// Keeps bytes durably and returns their hash; what is there already (and
+    /// whole) is not written again.
+    pub fn put(&self, bytes: &[u8]) -> Result<[u8; 32], FileError> {
+        let hash = sha256(bytes);
+        let path = self.path(&hash);
+        // The lock guards no data, so a poisoned one is as good as another.
+        let _writing = self
+            .writing
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match files::read(&path) {
+            Ok(there) if there == bytes => return Ok(hash),
+            Ok(_) => {}
+            Err(error) if error.is_absent() => {}
+            Err(error) => return Err(error),
+        }
+        files::write(&path, bytes, Audience::Anyone)?;
+        Ok(hash)
+    }
+
+    /// The bytes with this hash. Fails when they are absent or damaged.
+    pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, ArtefactError> {
+        let bytes = files::read(&self.path(hash)).map_err(|error| {
+            if error.is_absent() {
+                ArtefactError::Absent {
+                    hash: hex::encode(hash),
+                }
+            } else {
+                ArtefactError::File(error)
+            }
+        })?;
+        let actual = sha256(&bytes);
+        if actual == *hash {
+            Ok(bytes)
+        } else {
+            Err(ArtefactError::Damaged {
+                hash: hex::encode(hash),
+                actual: hex::encode(actual),
+            })
+        }
+    }
+
+    fn path(&self, hash: &[u8; 32]) -> PathBuf {
+        self.folder.join(hex::encode(hash))
+    }
+}
+
+fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut hash = [0; 32];
+    for (to, from) in hash.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
+        *to = *from;
+    }
+    hash
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_put_comes_back_under_its_hash() {
+        let folder = tempfile::tempdir().unwrap();
+        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let hash = artefacts.put(b"abc").unwrap();
+        // FIPS 180-4's example.
+        let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hex::encode(hash), known);
+        assert_eq!(artefacts.put(b"abc").unwrap(), hash);
+        assert_eq!(artefacts.get(&hash).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn damaged_bytes_are_refused_and_putting_them_again_mends_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let hash = artefacts.put(b"abc").unwrap();
+        fs::write(folder.path().join(hex::encode(hash)), b"abd").unwrap();
+        let error = artefacts.get(&hash).unwrap_err();
+        assert!(matches!(error, ArtefactError::Damaged { .. }));
+        artefacts.put(b"abc").unwrap();
+        assert_eq!(artefacts.get(&hash).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn an_unknown_hash_is_absent() {
+        let folder = tempfile::tempdir().unwrap();
+        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let error = artefacts.get(&[7; 32]).unwrap_err();
+        assert!(matches!(error, ArtefactError::Absent { .. }));
+    }
+
+    #[test]
+    fn an_interrupted_write_is_cleared_away() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(format!("{}.aside", "00".repeat(32)));
+        fs::write(&path, b"half").unwrap();
+        Artefacts::open(folder.path()).unwrap();
+        assert!(!path.exists());
+    }
+}

@@ -1,0 +1,242 @@
+//! The coordinator's configuration file: TOML, unknown keys refused. The
+//! sample with every key is `deploy/coordinator.toml`.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use serde::Deserialize;
+
+use crate::{
+    files::{self, FileError},
+    tls::AcceptLimits,
+};
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The file is not TOML, or has a wrong or unknown key.
+    #[error("{}: {source}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, and where.
+        source: toml::de::Error,
+    },
+    /// A value is out of its range.
+    #[error("{}: {key} must be {expected}, got {actual}", path.display())]
+    Value {
+        /// The file.
+        path: PathBuf,
+        /// The key, with its table.
+        key: &'static str,
+        /// What it must be.
+        expected: &'static str,
+        /// What it is.
+        actual: String,
+    },
+}
+
+/// What the operator decides about a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where devices connect (gRPC), `address:port`. Default `0.0.0.0:7443`.
+    pub listen: SocketAddr,
+    /// Where administrators connect (gRPC), `address:port`. Default
+    /// `127.0.0.1:7444`, this machine only.
+    pub admin_listen: SocketAddr,
+    /// The folder of the store, the artefacts, and the authority's key.
+    /// Default `/var/lib/nightshift-coordinator`.
+    pub state_dir: PathBuf,
+    /// Host names and IP addresses by which devices reach this coordinator;
+    /// they stand in its certificate, beside `localhost`, `127.0.0.1` and
+    /// `::1`. The first goes into bootstrap tokens, with the port of `listen`.
+    /// Default none: tokens say `localhost`.
+    pub public_names: Vec<String>,
+    /// How long certificates last.
+    pub certificates: Certificates,
+    /// What is taken on at the same time.
+    pub limits: Limits,
+}
+
+/// How long certificates last; all at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Certificates {
+    /// Days that the authority's own certificate lasts. Default 3650.
+    pub authority_days: u32,
+    /// Days that the server's certificate lasts; it is made anew at each start.
+    /// Default 90.
+    pub server_days: u32,
+    /// Hours that a device's certificate lasts; the device renews it before
+    /// two thirds have gone. Default 720.
+    pub device_hours: u32,
+    /// Days that an administrator's certificate lasts. Default 90.
+    pub admin_days: u32,
+}
+
+/// What each listener takes on at the same time; all at least one.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// TLS handshakes under way; further peers wait. Default 256.
+    pub handshakes: u32,
+    /// Connections; further peers are turned away. Default 16384.
+    pub connections: u32,
+    /// Seconds that a handshake may take. Default 10.
+    pub handshake_timeout_secs: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 7443),
+            admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444),
+            state_dir: PathBuf::from("/var/lib/nightshift-coordinator"),
+            public_names: Vec::new(),
+            certificates: Certificates::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+impl Default for Certificates {
+    fn default() -> Self {
+        Self {
+            authority_days: 3650,
+            server_days: 90,
+            device_hours: 720,
+            admin_days: 90,
+        }
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 256,
+            connections: 16_384,
+            handshake_timeout_secs: 10,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the file. Fails when it is not there, has a wrong or unknown key,
+    /// or a value out of its range.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let bytes = files::read(path)?;
+        Self::parse(&String::from_utf8_lossy(&bytes), path)
+    }
+
+    /// Reads the text of a file; `path` is for messages only.
+    pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Syntax {
+            path: path.to_owned(),
+            source,
+        })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let Certificates {
+            authority_days,
+            server_days,
+            device_hours,
+            admin_days,
+        } = self.certificates;
+        let Limits {
+            handshakes,
+            connections,
+            handshake_timeout_secs,
+        } = self.limits;
+        let at_least_one = [
+            ("certificates.authority_days", authority_days),
+            ("certificates.server_days", server_days),
+            ("certificates.device_hours", device_hours),
+            ("certificates.admin_days", admin_days),
+            ("limits.handshakes", handshakes),
+            ("limits.connections", connections),
+            ("limits.handshake_timeout_secs", handshake_timeout_secs),
+        ];
+        for (key, value) in at_least_one {
+            if value == 0 {
+                return Err(ConfigError::Value {
+                    path: path.to_owned(),
+                    key,
+                    expected: "at least 1",
+                    actual: value.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Limits {
+    /// The same for the accept loop.
+    pub fn accept(&self) -> AcceptLimits {
+        AcceptLimits {
+            handshakes: count(self.handshakes),
+            connections: count(self.connections),
+            handshake_timeout: Duration::from_secs(self.handshake_timeout_secs.into()),
+        }
+    }
+}
+
+/// A count that a semaphore can hold, on 16-bit platforms too.
+fn count(number: u32) -> usize {
+    usize::try_from(number)
+        .unwrap_or(usize::MAX)
+        .min(tokio::sync::Semaphore::MAX_PERMITS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = include_str!("../../deploy/coordinator.toml");
+
+    #[test]
+    fn the_sample_has_every_key_at_its_default() {
+        let sample = parse(SAMPLE).unwrap();
+        assert_eq!(sample, Config::default());
+        let keys: toml::Table = SAMPLE.parse().unwrap();
+        assert_eq!(keys.len(), 6);
+        assert_eq!(keys["certificates"].as_table().unwrap().len(), 4);
+        assert_eq!(keys["limits"].as_table().unwrap().len(), 3);
+    }
+
+    #[test]
+    fn an_empty_file_is_the_default() {
+        assert_eq!(parse("").unwrap(), Config::default());
+        assert_eq!(Limits::default().accept(), AcceptLimits::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_named() {
+        for text in ["listem = '0.0.0.0:1'", "[limits]\nhandshake = 1"] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains("unknown field"), "{message}");
+            assert!(message.contains("coordinator.toml"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_zero_limit_is_refused() {
+        let message = parse("[limits]\nhandshakes = 0").unwrap_err().to_string();
+        let expected = "coordinator.toml: limits.handshakes must be at least 1, got 0";
+        assert_eq!(message, expected);
+    }
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, Path::new("coordinator.toml"))
+    }
+}

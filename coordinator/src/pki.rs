@@ -1,0 +1,457 @@
+//! A certificate authority for development and small installations, and the
+//! enrolment authority's key.
+//!
+//! All keys are ECDSA P-256 but the enrolment authority's, which is Ed25519.
+//! Certificates say by their key usage what they are good for: a server's
+//! cannot pose as a device, nor a device's as a server. What a device asks for
+//! in its signing request is ignored but for the key.
+//!
+//! Whoever holds the enrolment key can invent devices; it should not lie on
+//! the coordinator in an installation where the coordinator is not trusted.
+
+use std::{
+    fmt,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+};
+use ring::{
+    rand::SecureRandom,
+    signature::{Ed25519KeyPair, KeyPair as _},
+};
+use rustls::pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+    pem::PemObject as _,
+};
+use time::OffsetDateTime;
+use x509_parser::prelude::{FromDer, X509Certificate};
+use zeroize::Zeroizing;
+
+use crate::{
+    files::{self, Audience, FileError},
+    peer::{self, AdminName},
+};
+
+const CA_CERTIFICATE_FILE: &str = "ca.pem";
+const CA_KEY_FILE: &str = "ca.key";
+
+/// Why a certificate or a key could not be made or loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum PkiError {
+    /// A file could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A file does not hold what it should.
+    #[error("{} does not hold {expected}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        expected: &'static str,
+    },
+    /// The authority's certificate belongs to another key.
+    #[error("{} is not the certificate of the key beside it", path.display())]
+    KeyMismatch {
+        /// The certificate's file.
+        path: PathBuf,
+    },
+    /// A device's signing request is malformed, or its signature is wrong.
+    #[error("the certificate signing request is refused: {0}")]
+    Request(rcgen::Error),
+    /// A device's key is of another kind than ECDSA P-256.
+    #[error("the certificate signing request has a key that is not ECDSA P-256")]
+    RequestKey,
+    /// The times are out of order, or beyond what a certificate can say.
+    #[error("a certificate cannot be valid from {not_before_unix_secs} to {not_after_unix_secs}")]
+    Validity {
+        /// The first second.
+        not_before_unix_secs: u64,
+        /// The last second.
+        not_after_unix_secs: u64,
+    },
+    /// A name cannot stand in a certificate.
+    #[error("the server name {0:?} cannot stand in a certificate")]
+    ServerName(String),
+    /// Making a certificate failed.
+    #[error("a certificate could not be made: {0}")]
+    Issue(#[from] rcgen::Error),
+    /// The system has no randomness.
+    #[error("the system gave no randomness")]
+    Randomness,
+}
+
+/// From when to when a certificate is valid, both included.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    /// The first second.
+    pub not_before_unix_secs: u64,
+    /// The last second.
+    pub not_after_unix_secs: u64,
+}
+
+/// A certificate authority: it vouches for servers, devices and administrators.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: CertificateDer<'static>,
+}
+
+/// A certificate chain, the authority's own at its end, and the key of its
+/// first certificate.
+pub struct Identity {
+    chain: Vec<CertificateDer<'static>>,
+    key: Zeroizing<Vec<u8>>,
+}
+
+impl Authority {
+    /// Loads the authority from a folder (`ca.pem`, `ca.key`), or makes it
+    /// there with the given validity. Fails when the key is readable by
+    /// others, when a file is malformed, or when the two do not belong
+    /// together.
+    pub fn open_or_create(folder: &Path, validity: Validity) -> Result<Self, PkiError> {
+        files::create_folder(folder)?;
+        let key = load_or_create_key(&folder.join(CA_KEY_FILE))?;
+        let path = folder.join(CA_CERTIFICATE_FILE);
+        let certificate = match files::read(&path) {
+            Ok(pem) => CertificateDer::from_pem_slice(&pem).map_err(|_| PkiError::Malformed {
+                path: path.clone(),
+                expected: "a PEM certificate",
+            })?,
+            Err(error) if error.is_absent() => {
+                let certificate = authority_params(validity)?.self_signed(&key)?;
+                files::write(&path, certificate.pem().as_bytes(), Audience::Anyone)?;
+                certificate.into()
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| PkiError::Malformed {
+                path: path.clone(),
+                expected: "a certificate",
+            })?;
+        if *parsed.public_key().subject_public_key.data != *key.der_bytes() {
+            return Err(PkiError::KeyMismatch { path });
+        }
+        Ok(Self {
+            issuer: Issuer::from_ca_cert_der(&certificate, key)?,
+            certificate,
+        })
+    }
+
+    /// The authority's own certificate.
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Makes a key and a certificate for a server with these names or
+    /// addresses, and always `localhost`, `127.0.0.1` and `::1`.
+    pub fn issue_server(
+        &self,
+        names: &[String],
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<Identity, PkiError> {
+        let mut params = leaf_params("nightshift coordinator", validity, rng)?;
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        let always = ["localhost", "127.0.0.1", "::1"];
+        for name in always.into_iter().chain(names.iter().map(String::as_str)) {
+            let name = server_name(name)?;
+            if !params.subject_alt_names.contains(&name) {
+                params.subject_alt_names.push(name);
+            }
+        }
+        self.issue(&params)
+    }
+
+    /// Makes a key and a certificate for an administrator.
+    pub fn issue_admin(
+        &self,
+        name: &AdminName,
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<Identity, PkiError> {
+        let params = client_params(name.as_str(), &peer::admin_uri(name), validity, rng)?;
+        self.issue(&params)
+    }
+
+    /// Signs a device's request: the certificate names the device and is good
+    /// for connecting to us only. Fails when the request does not prove that
+    /// the device has the key, or the key is not ECDSA P-256.
+    pub fn sign_device(
+        &self,
+        request_der: &[u8],
+        device: &[u8; 16],
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<CertificateDer<'static>, PkiError> {
+        let request = CertificateSigningRequestDer::from(request_der);
+        let mut request =
+            CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
+        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+            return Err(PkiError::RequestKey);
+        }
+        request.params = client_params(
+            &hex::encode(device),
+            &peer::device_uri(device),
+            validity,
+            rng,
+        )?;
+        Ok(request.signed_by(&self.issuer)?.into())
+    }
+
+    fn issue(&self, params: &CertificateParams) -> Result<Identity, PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        Ok(Identity {
+            chain: vec![certificate.into(), self.certificate.clone()],
+            key: Zeroizing::new(key.serialize_der()),
+        })
+    }
+}
+
+impl fmt::Debug for Authority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Loads what [`Identity::save`] wrote: `<name>.pem` and `<name>.key` in a
+    /// folder. Fails when the key is readable by others than its owner.
+    pub fn load(folder: &Path, name: &str) -> Result<Self, PkiError> {
+        let (chain_path, key_path) = Self::paths(folder, name);
+        let pem = files::read(&chain_path)?;
+        let chain = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .filter(|chain| chain.len() >= 2)
+            .ok_or(PkiError::Malformed {
+                path: chain_path,
+                expected: "a PEM certificate and its authority's",
+            })?;
+        let key = load_key(&key_path)?;
+        Ok(Self {
+            chain,
+            key: Zeroizing::new(key.serialize_der()),
+        })
+    }
+
+    /// Writes `<name>.pem` and `<name>.key` (mode 0600) into a folder.
+    pub fn save(&self, folder: &Path, name: &str) -> Result<(), PkiError> {
+        let (chain_path, key_path) = Self::paths(folder, name);
+        files::create_folder(folder)?;
+        let key = KeyPair::try_from(self.key.as_slice())?;
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        files::write(&key_path, key_pem.as_bytes(), Audience::Owner)?;
+        let chain: String = self.chain.iter().map(|der| pem(der)).collect();
+        files::write(&chain_path, chain.as_bytes(), Audience::Anyone)?;
+        Ok(())
+    }
+
+    /// The certificate, then its authority's.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The authority's certificate, with which the chain ends.
+    pub fn authority(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.last()
+    }
+
+    /// A copy of the key, for TLS.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.to_vec()).into()
+    }
+
+    fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let file = |end| folder.join(format!("{name}.{end}"));
+        (file("pem"), file("key"))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
+
+/// The enrolment authority's key, which signs device credentials.
+pub struct EnrolmentKey {
+    key: Ed25519KeyPair,
+}
+
+impl EnrolmentKey {
+    /// Loads the key from a file of 32 random bytes (mode 0600), or makes it
+    /// there. Fails when the file is readable by others or of another length.
+    pub fn open_or_create(path: &Path, rng: &dyn SecureRandom) -> Result<Self, PkiError> {
+        let seed = match files::read_secret(path) {
+            Ok(seed) => Zeroizing::new(seed),
+            Err(error) if error.is_absent() => {
+                let mut seed = Zeroizing::new(vec![0; 32]);
+                rng.fill(&mut seed).map_err(|_| PkiError::Randomness)?;
+                files::write(path, &seed, Audience::Owner)?;
+                seed
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| PkiError::Malformed {
+            path: path.to_owned(),
+            expected: "a seed of 32 bytes",
+        })?;
+        Ok(Self { key })
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn public_key(&self) -> [u8; 32] {
+        copied(self.key.public_key().as_ref())
+    }
+
+    /// Signs a message; the caller puts its context in front.
+    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
+        copied(self.key.sign(message).as_ref())
+    }
+}
+
+impl fmt::Debug for EnrolmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrolmentKey").finish_non_exhaustive()
+    }
+}
+
+/// A certificate as PEM.
+pub fn pem(certificate: &CertificateDer<'_>) -> String {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
+    let text = BASE64_STANDARD.encode(certificate);
+    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
+    let mut rest = text.as_str();
+    while !rest.is_empty() {
+        // Base64 is ASCII, so every index is a boundary.
+        let (line, behind) = rest.split_at(rest.len().min(64));
+        pem.push_str(line);
+        pem.push('\n');
+        rest = behind;
+    }
+    pem.push_str("-----END CERTIFICATE-----\n");
+    pem
+}
+
+fn authority_params(validity: Validity) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    set_validity(&mut params, validity)?;
+    params.distinguished_name = common_name("nightshift authority");
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+fn client_params(
+    name: &str,
+    uri: &str,
+    validity: Validity,
+    rng: &dyn SecureRandom,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = leaf_params(name, validity, rng)?;
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+    params.subject_alt_names = vec![SanType::URI(uri.try_into()?)];
+    Ok(params)
+}
+
+fn leaf_params(
+    name: &str,
+    validity: Validity,
+    rng: &dyn SecureRandom,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = CertificateParams::default();
+    set_validity(&mut params, validity)?;
+    let mut serial = [0; 16];
+    rng.fill(&mut serial).map_err(|_| PkiError::Randomness)?;
+    // RFC 5280, 4.1.2.2: a serial number is positive.
+    if let Some(first) = serial.first_mut() {
+        *first = (*first & 0x7f) | 0x40;
+    }
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.distinguished_name = common_name(name);
+    params.is_ca = IsCa::ExplicitNoCa;
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+    params.use_authority_key_identifier_extension = true;
+    Ok(params)
+}
+
+fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished_name = DistinguishedName::new();
+    distinguished_name.push(DnType::CommonName, name);
+    distinguished_name
+}
+
+fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), PkiError> {
+    let Validity {
+        not_before_unix_secs,
+        not_after_unix_secs,
+    } = validity;
+    let refused = || PkiError::Validity {
+        not_before_unix_secs,
+        not_after_unix_secs,
+    };
+    let time = |unix_secs: u64| {
+        let unix_secs = i64::try_from(unix_secs).map_err(|_| refused())?;
+        OffsetDateTime::from_unix_timestamp(unix_secs).map_err(|_| refused())
+    };
+    if not_before_unix_secs > not_after_unix_secs {
+        return Err(refused());
+    }
+    params.not_before = time(not_before_unix_secs)?;
+    params.not_after = time(not_after_unix_secs)?;
+    Ok(())
+}
+
+fn server_name(name: &str) -> Result<SanType, PkiError> {
+    let refused = || PkiError::ServerName(name.to_owned());
+    if let Ok(address) = name.parse::<IpAddr>() {
+        return Ok(SanType::IpAddress(address));
+    }
+    rustls::pki_types::DnsName::try_from(name).map_err(|_| refused())?;
+    Ok(SanType::DnsName(name.try_into().map_err(|_| refused())?))
+}
+
+fn load_or_create_key(path: &Path) -> Result<KeyPair, PkiError> {
+    match load_key(path) {
+        Err(PkiError::File(error)) if error.is_absent() => {
+            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+            let pem = Zeroizing::new(key.serialize_pem());
+            files::write(path, pem.as_bytes(), Audience::Owner)?;
+            Ok(key)
+        }
+        other => other,
+    }
+}
+
+fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
+    let malformed = || PkiError::Malformed {
+        path: path.to_owned(),
+        expected: "a PEM private key (PKCS #8, ECDSA P-256)",
+    };
+    let pem = Zeroizing::new(files::read_secret(path)?);
+    let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
+    let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
+    if key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
+        Ok(key)
+    } else {
+        Err(malformed())
+    }
+}
+
+fn copied<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    let mut array = [0; N];
+    for (to, from) in array.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+    array
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,469 @@
+//! The durable store: named trees of small typed records.
+//!
+//! It lies on sled 0.34.7, which needs care: its own flush is not durable
+//! against power loss on Linux, values above some 8 kB become files that are
+//! never removed, and it does not open on a full disk. So here each commit is
+//! one transaction over all the trees that it touches, flushed and then synced
+//! on a handle of our own; records are at most 4 KiB, framed with a version and
+//! a checksum; one process at a time holds the lock file; and a ballast file
+//! keeps some room for opening. What is larger than a record is an
+//! [artefact](crate::artefacts).
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    fs::{File, OpenOptions, TryLockError},
+    io,
+    ops::Bound,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use serde::de::DeserializeOwned;
+use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
+
+use crate::files::{self, FileError};
+
+mod batch;
+mod frame;
+
+pub use batch::{Batch, Key};
+
+use batch::{Expected, Write};
+
+/// Below this, the store takes no more commits.
+const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
+
+/// Given up when the store has to be opened on a full disk.
+const BALLAST_BYTES: u64 = 8 << 20;
+
+/// What sled may keep in memory; its own default is a gibibyte.
+const CACHE_BYTES: u64 = 64 << 20;
+
+/// Why the store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process has the store open.
+    #[error(
+        "the store {} is in use: another process holds its lock file; stop that process first",
+        path.display()
+    )]
+    InUse {
+        /// The store's folder.
+        path: PathBuf,
+    },
+    /// A file of the store could not be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The store's engine failed.
+    #[error("the store {} failed: {source}", path.display())]
+    Engine {
+        /// The store's folder.
+        path: PathBuf,
+        /// What the engine said.
+        source: sled::Error,
+    },
+    /// A record's checksum or format is wrong.
+    #[error("damaged record in tree {tree}, key {key}: its checksum does not hold")]
+    Damaged {
+        /// The tree.
+        tree: String,
+        /// The key, in hex.
+        key: String,
+    },
+    /// A record is whole but not of the type that was asked for.
+    #[error("record in tree {tree}, key {key} is not of the expected form: {source}")]
+    Unreadable {
+        /// The tree.
+        tree: String,
+        /// The key, in hex.
+        key: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A value that cannot be written as JSON.
+    #[error("value for tree {tree}, key {key} cannot be written: {source}")]
+    Unwritable {
+        /// The tree.
+        tree: String,
+        /// The key, in hex.
+        key: String,
+        /// What is wrong with it.
+        source: serde_json::Error,
+    },
+    /// A value that does not fit into one record.
+    #[error(
+        "value for tree {tree}, key {key} takes {bytes} bytes, a record has at most {limit_bytes}"
+    )]
+    TooLarge {
+        /// The tree.
+        tree: String,
+        /// The key, in hex.
+        key: String,
+        /// What the record would take.
+        bytes: usize,
+        /// What it may take.
+        limit_bytes: usize,
+    },
+    /// What a batch expected was not what was there; nothing was changed.
+    #[error("tree {tree}, key {key} is not as expected; nothing was changed")]
+    Conflict {
+        /// The tree.
+        tree: String,
+        /// The key, in hex.
+        key: String,
+    },
+    /// Too little room on the disk to take another commit.
+    #[error(
+        "{} has {free_bytes} bytes free, a commit needs {floor_bytes}; make room on that disk",
+        path.display()
+    )]
+    DiskFull {
+        /// The store's folder.
+        path: PathBuf,
+        /// What is free.
+        free_bytes: u64,
+        /// What must be free.
+        floor_bytes: u64,
+    },
+    /// An earlier commit failed half-way, so nobody knows what is on disk.
+    #[error("the store {} stopped after a failed write; restart to recover", path.display())]
+    Stopped {
+        /// The store's folder.
+        path: PathBuf,
+    },
+}
+
+/// The store, open. Clones are handles of the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    // Dropped in this order: the engine closes before the lock is released.
+    engine: sled::Db,
+    log: File,
+    path: PathBuf,
+    stopped: AtomicBool,
+    _lock: File,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, making it where there is none. Fails when
+    /// another process (or another handle of this one) has it open, and when
+    /// the disk does.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        files::create_folder(path)?;
+        let lock = lock(path)?;
+        let ballast = path.join("ballast");
+        if free_bytes(path)? < FREE_SPACE_FLOOR_BYTES {
+            give_up_ballast(&ballast)?;
+        } else {
+            lay_ballast(&ballast)?;
+        }
+        let engine = sled::Config::new()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .open()
+            .map_err(|source| StoreError::Engine {
+                path: path.to_owned(),
+                source,
+            })?;
+        let log_path = path.join("db");
+        let log = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(&log_path)
+            .map_err(FileError::io("open", &log_path))?;
+        log.sync_all().map_err(FileError::io("sync", &log_path))?;
+        files::sync_folder(path)?;
+        files::sync_folder_of(path)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                engine,
+                log,
+                path: path.to_owned(),
+                stopped: AtomicBool::new(false),
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Makes a batch durable: when this returns, it outlives a power loss.
+    ///
+    /// Fails with [`StoreError::Conflict`] and changes nothing when something
+    /// is not as the batch expects. After a failed write the store takes no
+    /// further commit.
+    pub async fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.commit_blocking(&batch))
+            .await
+            .map_err(|_| self.stopped())?
+    }
+
+    /// The same as [`Store::commit`], for threads that may block.
+    pub fn commit_blocking(&self, batch: &Batch) -> Result<(), StoreError> {
+        if self.inner.stopped.load(Ordering::Acquire) {
+            return Err(self.stopped());
+        }
+        let free_bytes = free_bytes(&self.inner.path)?;
+        if free_bytes < FREE_SPACE_FLOOR_BYTES {
+            return Err(StoreError::DiskFull {
+                path: self.inner.path.clone(),
+                free_bytes,
+                floor_bytes: FREE_SPACE_FLOOR_BYTES,
+            });
+        }
+        let result = self.apply(batch).and_then(|()| self.sync());
+        if let Err(StoreError::Engine { .. } | StoreError::File(_)) = result {
+            self.inner.stopped.store(true, Ordering::Release);
+        }
+        result
+    }
+
+    /// The value under a key. Fails when its record is damaged or not a `T`.
+    pub fn get<T: DeserializeOwned>(
+        &self,
+        tree: &'static str,
+        key: impl Into<Key>,
+    ) -> Result<Option<T>, StoreError> {
+        let key = key.into();
+        let record = self
+            .tree(tree)?
+            .get(key.as_bytes())
+            .map_err(|source| self.engine_error(source))?;
+        record
+            .map(|record| decode(tree, key.as_bytes(), &record))
+            .transpose()
+    }
+
+    /// The values of a range of keys, in the order of the keys. An item fails
+    /// when its record is damaged or not a `T`.
+    pub fn scan<T: DeserializeOwned>(
+        &self,
+        tree: &'static str,
+        range: (Bound<Key>, Bound<Key>),
+    ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
+        let bounds = (range.0.map(Key::into_bytes), range.1.map(Key::into_bytes));
+        let store = self.clone();
+        Ok(self
+            .tree(tree)?
+            .range::<Vec<u8>, _>(bounds)
+            .map(move |item| store.item(tree, item)))
+    }
+
+    /// The values of all keys that begin with `prefix`, in the order of the
+    /// keys. An item fails when its record is damaged or not a `T`.
+    pub fn scan_prefix<T: DeserializeOwned>(
+        &self,
+        tree: &'static str,
+        prefix: &Key,
+    ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
+        let store = self.clone();
+        Ok(self
+            .tree(tree)?
+            .scan_prefix(prefix.as_bytes())
+            .map(move |item| store.item(tree, item)))
+    }
+
+    /// Reads every record of every tree and says which are damaged. Fails when
+    /// the engine cannot read on.
+    pub fn check(&self) -> Result<Check, StoreError> {
+        let mut check = Check::default();
+        for name in self.inner.engine.tree_names() {
+            if name == self.inner.engine.name() {
+                continue;
+            }
+            let tree_name = String::from_utf8_lossy(&name).into_owned();
+            let tree = self
+                .inner
+                .engine
+                .open_tree(&name)
+                .map_err(|source| self.engine_error(source))?;
+            for item in &tree {
+                let (key, record) = item.map_err(|source| self.engine_error(source))?;
+                check.records += 1;
+                if frame::decode(&tree_name, &key, &record).is_none() {
+                    check.damaged.push((tree_name.clone(), hex::encode(&key)));
+                }
+            }
+        }
+        Ok(check)
+    }
+
+    fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
+        let names: Vec<&'static str> = batch
+            .changes
+            .keys()
+            .map(|(tree, _)| *tree)
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        let trees = names
+            .iter()
+            .map(|name| self.tree(name))
+            .collect::<Result<Vec<_>, _>>()?;
+        trees
+            .as_slice()
+            .transaction(|views| {
+                for ((tree, key), change) in &batch.changes {
+                    let Some((_, view)) = names.iter().zip(views).find(|(name, _)| *name == tree)
+                    else {
+                        continue;
+                    };
+                    let holds = match &change.expected {
+                        None => true,
+                        Some(Expected::Absent) => view.get(key.as_bytes())?.is_none(),
+                        Some(Expected::Record(record)) => {
+                            view.get(key.as_bytes())?.as_deref() == Some(record.as_slice())
+                        }
+                    };
+                    if !holds {
+                        return Err(ConflictableTransactionError::Abort((*tree, key.clone())));
+                    }
+                    match &change.write {
+                        None => {}
+                        Some(Write::Put(record)) => {
+                            view.insert(key.as_bytes(), record.as_slice())?;
+                        }
+                        Some(Write::Remove) => {
+                            view.remove(key.as_bytes())?;
+                        }
+                    }
+                }
+                Ok(())
+            })
+            .map_err(|error| match error {
+                TransactionError::Abort((tree, key)) => StoreError::Conflict {
+                    tree: tree.to_owned(),
+                    key: hex::encode(key.as_bytes()),
+                },
+                TransactionError::Storage(source) => self.engine_error(source),
+            })
+    }
+
+    fn sync(&self) -> Result<(), StoreError> {
+        self.inner
+            .engine
+            .flush()
+            .map_err(|source| self.engine_error(source))?;
+        self.inner
+            .log
+            .sync_data()
+            .map_err(FileError::io("sync", &self.inner.path.join("db")))?;
+        Ok(())
+    }
+
+    fn tree(&self, name: &'static str) -> Result<sled::Tree, StoreError> {
+        self.inner
+            .engine
+            .open_tree(name)
+            .map_err(|source| self.engine_error(source))
+    }
+
+    fn item<T: DeserializeOwned>(
+        &self,
+        tree: &'static str,
+        item: sled::Result<(sled::IVec, sled::IVec)>,
+    ) -> Result<(Key, T), StoreError> {
+        let (key, record) = item.map_err(|source| self.engine_error(source))?;
+        Ok((Key::from(key.as_ref()), decode(tree, &key, &record)?))
+    }
+
+    fn engine_error(&self, source: sled::Error) -> StoreError {
+        StoreError::Engine {
+            path: self.inner.path.clone(),
+            source,
+        }
+    }
+
+    fn stopped(&self) -> StoreError {
+        StoreError::Stopped {
+            path: self.inner.path.clone(),
+        }
+    }
+}
+
+/// What [`Store::check`] found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Check {
+    /// Records read.
+    pub records: u64,
+    /// Tree and key (in hex) of each damaged record.
+    pub damaged: Vec<(String, String)>,
+}
+
+fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<T, StoreError> {
+    let payload = frame::decode(tree, key, record).ok_or_else(|| StoreError::Damaged {
+        tree: tree.to_owned(),
+        key: hex::encode(key),
+    })?;
+    serde_json::from_slice(payload).map_err(|source| StoreError::Unreadable {
+        tree: tree.to_owned(),
+        key: hex::encode(key),
+        source,
+    })
+}
+
+fn lock(path: &Path) -> Result<File, StoreError> {
+    let lock_path = path.join("lock");
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&lock_path)
+        .map_err(FileError::io("open", &lock_path))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
+            path: path.to_owned(),
+        }),
+        Err(TryLockError::Error(source)) => Err(FileError::io("lock", &lock_path)(source).into()),
+    }
+}
+
+fn free_bytes(path: &Path) -> Result<u64, FileError> {
+    fs4::available_space(path).map_err(FileError::io("ask for the free space of", path))
+}
+
+fn lay_ballast(path: &Path) -> Result<(), FileError> {
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+        .map_err(FileError::io("open", path))?;
+    fs4::FileExt::allocate(&file, BALLAST_BYTES).map_err(FileError::io("reserve", path))
+}
+
+fn give_up_ballast(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Ok(()) => {
+            tracing::warn!(
+                freed_bytes = BALLAST_BYTES,
+                "disk nearly full, ballast given up"
+            );
+            Ok(())
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(FileError::io("remove", path)(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,206 @@
+use serde::{Deserialize, Serialize};
+
+use super::*;
+
+const TASKS: &str = "tasks";
+const DEVICES: &str = "devices";
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct Task {
+    name: String,
+    version: u64,
+}
+
+fn task(version: u64) -> Task {
+    Task {
+        name: "night".to_owned(),
+        version,
+    }
+}
+
+#[tokio::test]
+async fn what_was_committed_is_there_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(TASKS, 7, &task(1)).unwrap();
+    batch.put(DEVICES, [9; 16], &"phone").unwrap();
+    store.commit(batch).await.unwrap();
+    drop(store);
+
+    let store = Store::open(folder.path()).unwrap();
+    assert_eq!(store.get::<Task>(TASKS, 7).unwrap(), Some(task(1)));
+    let device: Option<String> = store.get(DEVICES, [9; 16]).unwrap();
+    assert_eq!(device.as_deref(), Some("phone"));
+    assert_eq!(store.get::<Task>(TASKS, 8).unwrap(), None);
+}
+
+#[test]
+fn a_second_opening_names_the_path_and_the_reason() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let error = Store::open(folder.path()).unwrap_err();
+    assert!(matches!(&error, StoreError::InUse { path } if path == folder.path()));
+    let message = error.to_string();
+    assert!(message.contains(&folder.path().display().to_string()));
+    assert!(message.contains("another process holds"));
+    drop(store);
+    Store::open(folder.path()).unwrap();
+}
+
+#[test]
+fn a_batch_that_expects_something_else_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut first = Batch::new();
+    first.insert(TASKS, 7, &task(1)).unwrap();
+    store.commit_blocking(&first).unwrap();
+
+    let again = store.commit_blocking(&first).unwrap_err();
+    assert!(matches!(again, StoreError::Conflict { tree, .. } if tree == TASKS));
+
+    let mut stale = Batch::new();
+    stale.put(DEVICES, 1, &"phone").unwrap();
+    stale.replace(TASKS, 7, &task(0), &task(2)).unwrap();
+    let error = store.commit_blocking(&stale).unwrap_err();
+    assert!(matches!(error, StoreError::Conflict { .. }));
+    assert_eq!(store.get::<Task>(TASKS, 7).unwrap(), Some(task(1)));
+    assert_eq!(store.get::<String>(DEVICES, 1).unwrap(), None);
+
+    let mut fresh = Batch::new();
+    fresh.replace(TASKS, 7, &task(1), &task(2)).unwrap();
+    store.commit_blocking(&fresh).unwrap();
+    assert_eq!(store.get::<Task>(TASKS, 7).unwrap(), Some(task(2)));
+}
+
+#[test]
+fn of_many_that_race_for_one_key_exactly_one_wins() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let wins: usize = std::thread::scope(|scope| {
+        let racers: Vec<_> = (0..8_u64)
+            .map(|racer| {
+                let store = store.clone();
+                scope.spawn(move || {
+                    let mut batch = Batch::new();
+                    batch.insert(TASKS, 0, &racer).unwrap();
+                    usize::from(store.commit_blocking(&batch).is_ok())
+                })
+            })
+            .collect();
+        racers.into_iter().map(|racer| racer.join().unwrap()).sum()
+    });
+    assert_eq!(wins, 1);
+}
+
+#[test]
+fn a_scan_is_in_the_order_of_numbers() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    for number in [256, 1, 65_536, 2, 255] {
+        batch.put(TASKS, number, &number).unwrap();
+    }
+    store.commit_blocking(&batch).unwrap();
+
+    let keys = |range: (Bound<Key>, Bound<Key>)| -> Vec<u64> {
+        let items = store.scan::<u64>(TASKS, range).unwrap();
+        items.map(|item| item.unwrap().1).collect()
+    };
+    let all = keys((Bound::Unbounded, Bound::Unbounded));
+    assert_eq!(all, [1, 2, 255, 256, 65_536]);
+    let some = keys((Bound::Included(2.into()), Bound::Excluded(256.into())));
+    assert_eq!(some, [2, 255]);
+}
+
+#[test]
+fn a_prefix_scan_sees_only_its_prefix() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    for (task, version) in [(1, 0), (1, 1), (2, 0)] {
+        let key = Key::from(task).and_u64(version);
+        batch.put(TASKS, key, &(task, version)).unwrap();
+    }
+    store.commit_blocking(&batch).unwrap();
+    let items = store.scan_prefix::<(u64, u64)>(TASKS, &1.into()).unwrap();
+    let items: Vec<_> = items.map(|item| item.unwrap()).collect();
+    let expected_keys = [0, 1].map(|version| Key::from(1).and_u64(version));
+    let [first, second] = expected_keys;
+    assert_eq!(items, [(first, (1, 0)), (second, (1, 1))]);
+}
+
+#[test]
+fn a_removed_value_is_gone_and_a_later_change_replaces_an_earlier_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(TASKS, 1, &1).unwrap().put(TASKS, 1, &2).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    assert_eq!(store.get::<u64>(TASKS, 1).unwrap(), Some(2));
+    let mut removal = Batch::new();
+    removal.remove(TASKS, 1);
+    store.commit_blocking(&removal).unwrap();
+    assert_eq!(store.get::<u64>(TASKS, 1).unwrap(), None);
+}
+
+#[test]
+fn a_value_over_four_kibibytes_is_refused() {
+    let mut batch = Batch::new();
+    let error = batch.put(TASKS, 1, &"x".repeat(5000)).unwrap_err();
+    assert!(matches!(
+        error,
+        StoreError::TooLarge {
+            limit_bytes: 4096,
+            ..
+        }
+    ));
+    assert!(batch.is_empty());
+}
+
+#[test]
+fn a_damaged_record_is_named_by_tree_and_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(TASKS, 1, &task(1)).unwrap();
+    batch.put(TASKS, 2, &task(1)).unwrap();
+    store.commit_blocking(&batch).unwrap();
+
+    let tree = store.inner.engine.open_tree(TASKS).unwrap();
+    let key = Key::from(2);
+    let mut record = tree.get(key.as_bytes()).unwrap().unwrap().to_vec();
+    *record.last_mut().unwrap() ^= 1;
+    tree.insert(key.as_bytes(), record).unwrap();
+
+    let error = store.get::<Task>(TASKS, 2).unwrap_err();
+    let named = ("tasks".to_owned(), "0000000000000002".to_owned());
+    assert!(
+        matches!(&error, StoreError::Damaged { tree, key } if (tree, key) == (&named.0, &named.1))
+    );
+    let check = store.check().unwrap();
+    assert_eq!(check.records, 2);
+    assert_eq!(check.damaged, [named]);
+}
+
+#[test]
+fn a_record_of_another_type_is_not_called_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(TASKS, 1, &"text").unwrap();
+    store.commit_blocking(&batch).unwrap();
+    let error = store.get::<Task>(TASKS, 1).unwrap_err();
+    assert!(matches!(error, StoreError::Unreadable { .. }));
+}
+
+#[test]
+fn a_stopped_store_takes_no_commit() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    store.inner.stopped.store(true, Ordering::Release);
+    let mut batch = Batch::new();
+    batch.put(TASKS, 1, &1).unwrap();
+    let error = store.commit_blocking(&batch).unwrap_err();
+    assert!(matches!(error, StoreError::Stopped { .. }));
+}

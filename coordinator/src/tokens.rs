@@ -1,0 +1,288 @@
+//! Bootstrap tokens: with one, a device that has no certificate yet may enrol,
+//! once.
+//!
+//! The text is `nst1.` and base64url (no padding) of: SHA-256 of the
+//! authority's certificate (32 bytes) ‖ secret (32) ‖ the first 4 bytes of
+//! SHA-256 over everything else ‖ the coordinator's address. The store keeps a
+//! hash of the secret only.
+
+use std::fmt;
+
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use ring::{
+    digest::{Context, SHA256, digest},
+    rand::SecureRandom,
+};
+use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
+
+use crate::store::{Batch, Key, Store, StoreError};
+
+/// The tree in which tokens are kept, by the hash of their secret.
+const TREE: &str = "tokens";
+
+const PREFIX: &str = "nst1.";
+const LABEL_LIMIT_BYTES: usize = 128;
+
+/// What is kept of a token.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Token {
+    /// Whom the operator gave it to.
+    pub label: String,
+    /// When it was made.
+    pub issued_unix_secs: u64,
+    /// From when on it is worth nothing.
+    pub expires_unix_secs: u64,
+    /// When it was used; `None` while it may be.
+    pub redeemed_unix_secs: Option<u64>,
+}
+
+/// A token's secret, in the clear: for the device, never for the store.
+pub struct TokenText(Zeroizing<String>);
+
+/// What a new token is made of.
+#[derive(Clone, Debug)]
+pub struct NewToken<'a> {
+    /// Whom it is for; at most 128 bytes.
+    pub label: &'a str,
+    /// Where the coordinator listens, `host:port`.
+    pub address: &'a str,
+    /// The authority's certificate, DER.
+    pub authority: &'a [u8],
+    /// From when on it is worth nothing.
+    pub expires_unix_secs: u64,
+}
+
+/// Why a token could not be made or redeemed.
+#[derive(Debug, thiserror::Error)]
+pub enum TokenError {
+    /// There is no such token.
+    #[error("unknown bootstrap token")]
+    Unknown,
+    /// The token's time is over.
+    #[error("the bootstrap token expired at {expires_unix_secs}")]
+    Expired {
+        /// Its last second.
+        expires_unix_secs: u64,
+    },
+    /// The token was used before.
+    #[error("the bootstrap token was used before")]
+    Redeemed,
+    /// A label that is too long.
+    #[error("a label has at most {limit_bytes} bytes, got {bytes}")]
+    Label {
+        /// What came.
+        bytes: usize,
+        /// What is taken.
+        limit_bytes: usize,
+    },
+    /// The system has no randomness.
+    #[error("the system gave no randomness")]
+    Randomness,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Makes a token and keeps it; durable when this returns.
+pub async fn issue(
+    store: &Store,
+    new: NewToken<'_>,
+    now_unix_secs: u64,
+    rng: &dyn SecureRandom,
+) -> Result<TokenText, TokenError> {
+    if new.label.len() > LABEL_LIMIT_BYTES {
+        return Err(TokenError::Label {
+            bytes: new.label.len(),
+            limit_bytes: LABEL_LIMIT_BYTES,
+        });
+    }
+    let mut secret = Zeroizing::new([0; 32]);
+    rng.fill(secret.as_mut())
+        .map_err(|_| TokenError::Randomness)?;
+    let token = Token {
+        label: new.label.to_owned(),
+        issued_unix_secs: now_unix_secs,
+        expires_unix_secs: new.expires_unix_secs,
+        redeemed_unix_secs: None,
+    };
+    let mut batch = Batch::new();
+    batch.insert(TREE, key(secret.as_slice()), &token)?;
+    store.commit(batch).await?;
+    Ok(write(&secret, new.authority, new.address))
+}
+
+/// Uses a token up, together with what its use brings about (`also`), in one
+/// transaction; durable when this returns. Of any number of attempts with one
+/// token exactly one succeeds.
+///
+/// A conflict over something in `also` comes back as the store's.
+pub async fn redeem(
+    store: &Store,
+    secret: &[u8],
+    now_unix_secs: u64,
+    also: Batch,
+) -> Result<Token, TokenError> {
+    let key = key(secret);
+    let token: Token = store.get(TREE, key.clone())?.ok_or(TokenError::Unknown)?;
+    if token.redeemed_unix_secs.is_some() {
+        return Err(TokenError::Redeemed);
+    }
+    if now_unix_secs >= token.expires_unix_secs {
+        return Err(TokenError::Expired {
+            expires_unix_secs: token.expires_unix_secs,
+        });
+    }
+    let redeemed = Token {
+        redeemed_unix_secs: Some(now_unix_secs),
+        ..token.clone()
+    };
+    let mut batch = also;
+    batch.replace(TREE, key, &token, &redeemed)?;
+    match store.commit(batch).await {
+        Ok(()) => Ok(redeemed),
+        Err(StoreError::Conflict { tree, .. }) if tree == TREE => Err(TokenError::Redeemed),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// All tokens that were ever made, in no telling order.
+pub fn list(store: &Store) -> Result<Vec<Token>, StoreError> {
+    store
+        .scan_prefix::<Token>(TREE, &Key::default())?
+        .map(|item| item.map(|(_, token)| token))
+        .collect()
+}
+
+impl TokenText {
+    /// The text, to be handed to one device by a private way.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenText").finish_non_exhaustive()
+    }
+}
+
+fn key(secret: &[u8]) -> Key {
+    let mut context = Context::new(&SHA256);
+    context.update(b"nightshift bootstrap token v1");
+    context.update(secret);
+    Key::from(context.finish().as_ref())
+}
+
+fn write(secret: &[u8; 32], authority: &[u8], address: &str) -> TokenText {
+    let pin = digest(&SHA256, authority);
+    let mut context = Context::new(&SHA256);
+    for part in [pin.as_ref(), secret, address.as_bytes()] {
+        context.update(part);
+    }
+    let checksum = context.finish();
+    let checksum = checksum.as_ref().get(..4).unwrap_or_default();
+    let bytes = Zeroizing::new([pin.as_ref(), secret, checksum, address.as_bytes()].concat());
+    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&bytes));
+    TokenText(Zeroizing::new(format!("{PREFIX}{}", text.as_str())))
+}
+
+#[cfg(test)]
+mod tests {
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[tokio::test]
+    async fn a_token_is_redeemed_once_and_stays_so_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let mut also = Batch::new();
+        also.insert("devices", 1, &"phone").unwrap();
+        let token = redeem(&store, &secret, NOW + 1, also).await.unwrap();
+        assert_eq!(token.redeemed_unix_secs, Some(NOW + 1));
+        drop(store);
+
+        let store = Store::open(folder.path()).unwrap();
+        assert_eq!(
+            store.get::<String>("devices", 1).unwrap().as_deref(),
+            Some("phone")
+        );
+        let error = redeem(&store, &secret, NOW + 2, Batch::new()).await;
+        assert!(matches!(error, Err(TokenError::Redeemed)));
+    }
+
+    #[tokio::test]
+    async fn of_two_that_redeem_at_once_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let attempt = || redeem(&store, &secret, NOW, Batch::new());
+        let (first, second, third) = tokio::join!(attempt(), attempt(), attempt());
+        let outcomes = [first.is_ok(), second.is_ok(), third.is_ok()];
+        assert_eq!(outcomes.iter().filter(|won| **won).count(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_is_worth_nothing_from_its_last_second_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let error = redeem(&store, &secret, NOW + 60, Batch::new()).await;
+        assert!(matches!(error, Err(TokenError::Expired { .. })));
+        redeem(&store, &secret, NOW + 59, Batch::new())
+            .await
+            .unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_failed_enrolment_does_not_use_the_token_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let mut taken = Batch::new();
+        taken.put("devices", 1, &"phone").unwrap();
+        store.commit(taken).await.unwrap();
+        let mut also = Batch::new();
+        also.insert("devices", 1, &"tablet").unwrap();
+        let error = redeem(&store, &secret, NOW, also).await;
+        assert!(matches!(
+            error,
+            Err(TokenError::Store(StoreError::Conflict { .. }))
+        ));
+        assert_eq!(list(&store).unwrap()[0].redeemed_unix_secs, None);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_secret_is_refused_and_no_secret_is_stored() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let error = redeem(&store, &[0; 32], NOW, Batch::new()).await;
+        assert!(matches!(error, Err(TokenError::Unknown)));
+        assert!(
+            store
+                .get::<Token>(TREE, secret.as_slice())
+                .unwrap()
+                .is_none()
+        );
+        assert_eq!(list(&store).unwrap()[0].label, "kitchen tablet");
+    }
+
+    async fn issued(store: &Store) -> Vec<u8> {
+        let new = NewToken {
+            label: "kitchen tablet",
+            address: "localhost:7443",
+            authority: b"certificate",
+            expires_unix_secs: NOW + 60,
+        };
+        let text = issue(store, new, NOW, &SystemRandom::new()).await.unwrap();
+        let encoded = text.reveal().strip_prefix("nst1.").unwrap();
+        let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).unwrap();
+        assert_eq!(&bytes[68..], b"localhost:7443");
+        bytes[32..64].to_vec()
+    }
+}
