@@ -48,9 +48,8 @@ fn one_mask() {
 }
 
 fn masks_of_a_device(count: u8) {
-    let masks: Vec<Mask> = (0..=count)
-        .map(|mask| Mask::new(&Seed::from_bytes([mask; 32]), &[2; 32], "bench"))
-        .collect();
+    let masks: Vec<Mask> =
+        (0..=count).map(|mask| Mask::new(&Seed::from_bytes([mask; 32]), &[2; 32], "bench")).collect();
     let mut vector = vec![0; LEN];
     let time = fastest(|| {
         for (place, chunk) in vector.chunks_mut(CHUNK_COORDINATES).enumerate() {
@@ -59,31 +58,21 @@ fn masks_of_a_device(count: u8) {
             }
         }
     });
-    println!(
-        "{} masks of 2^20 coordinates, added in chunks: {time:?}",
-        masks.len()
-    );
+    println!("{} masks of 2^20 coordinates, added in chunks: {time:?}", masks.len());
 }
 
 fn share_and_rebuild(count: u16, threshold: u16) {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let seed = Seed::from_bytes([3; 32]);
     let share = fastest(|| {
-        drop(black_box(shamir::split(
-            &seed,
-            threshold.into(),
-            count,
-            &mut rng,
-        )));
+        drop(black_box(shamir::split(&seed, threshold.into(), count, &mut rng)));
     });
     let shares = shamir::split(&seed, threshold.into(), count, &mut rng);
     let places: Vec<DeviceIndex> = (0..threshold).map(DeviceIndex::from).collect();
     let rebuild = fastest(|| {
         let rebuilder = Rebuilder::new(black_box(&places));
         let used = shares.iter().take(threshold.into());
-        drop(black_box(
-            rebuilder.and_then(|rebuilder| rebuilder.rebuild(used)),
-        ));
+        drop(black_box(rebuilder.and_then(|rebuilder| rebuilder.rebuild(used))));
     });
     println!("Shamir, n = {count}, t = {threshold}: share {share:?}, rebuild {rebuild:?}");
 }

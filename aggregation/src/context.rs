@@ -83,13 +83,9 @@ impl Context {
             return Err(ContextError::ReportGoal);
         }
         if self.corrupt_fraction_permille >= 500 {
-            return Err(ContextError::CorruptFraction {
-                permille: self.corrupt_fraction_permille,
-            });
+            return Err(ContextError::CorruptFraction { permille: self.corrupt_fraction_permille });
         }
-        Ring::new(self.ring_bits).ok_or(ContextError::RingBits {
-            bits: self.ring_bits,
-        })
+        Ring::new(self.ring_bits).ok_or(ContextError::RingBits { bits: self.ring_bits })
     }
 }
 
@@ -137,10 +133,7 @@ mod tests {
         assert_eq!(goal.check(), Err(ContextError::ReportGoal));
         let mut corrupt = context();
         corrupt.corrupt_fraction_permille = 500;
-        assert_eq!(
-            corrupt.check(),
-            Err(ContextError::CorruptFraction { permille: 500 })
-        );
+        assert_eq!(corrupt.check(), Err(ContextError::CorruptFraction { permille: 500 }));
         assert_eq!(context().check(), Ok(()));
     }
 }

@@ -67,11 +67,7 @@ impl Seat {
     /// Fails unless `set` is over this roster.
     fn check_places(&self, set: &IndexSet) -> Result<(), Refusal> {
         let (got, expected) = (set.places(), self.roster.len());
-        if got == expected {
-            Ok(())
-        } else {
-            Err(Refusal::Places { got, expected })
-        }
+        if got == expected { Ok(()) } else { Err(Refusal::Places { got, expected }) }
     }
 }
 

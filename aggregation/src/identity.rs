@@ -14,9 +14,8 @@ use crate::{hash, seed::Seed};
 
 /// The start of a PKCS#8 version 2 document with an Ed25519 seed
 /// ([RFC 8410](https://www.rfc-editor.org/rfc/rfc8410), section 7).
-const PKCS8_BEFORE_SEED: [u8; 16] = [
-    0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
-];
+const PKCS8_BEFORE_SEED: [u8; 16] =
+    [0x30, 0x51, 0x02, 0x01, 0x01, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
 /// What stands between the seed and the public key in that document.
 const PKCS8_BEFORE_PUBLIC: [u8; 3] = [0x81, 0x21, 0x00];
@@ -42,10 +41,7 @@ pub struct IdentityError(KeyRejected);
 
 impl IdentityKey {
     /// The key with this seed.
-    #[expect(
-        clippy::expect_used,
-        reason = "any 32 bytes are an Ed25519 seed (RFC 8032, section 5.1.5)"
-    )]
+    #[expect(clippy::expect_used, reason = "any 32 bytes are an Ed25519 seed (RFC 8032, section 5.1.5)")]
     pub fn from_seed(seed: &[u8; 32]) -> Self {
         let pair = Ed25519KeyPair::from_seed_unchecked(seed).expect("the seed has 32 bytes");
         Self::from_pair(pair)
@@ -103,9 +99,7 @@ impl IdentityPublic {
     /// `domain`.
     #[must_use]
     pub fn verify(&self, domain: &str, parts: &[&[u8]], signature: &Signature) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0)
-            .verify(&hash::encode(domain, parts), &signature.0)
-            .is_ok()
+        UnparsedPublicKey::new(&ED25519, self.0).verify(&hash::encode(domain, parts), &signature.0).is_ok()
     }
 }
 
@@ -158,11 +152,7 @@ impl Credential {
     }
 
     /// Fails unless the authority signed the statement and it still holds.
-    pub fn verify(
-        &self,
-        authority: &IdentityPublic,
-        now_unix_secs: u64,
-    ) -> Result<(), CredentialError> {
+    pub fn verify(&self, authority: &IdentityPublic, now_unix_secs: u64) -> Result<(), CredentialError> {
         let expiry = self.expires_unix_secs.to_be_bytes();
         let parts: [&[u8]; 3] = [&self.device, &self.identity.0, &expiry];
         if !authority.verify(Self::DOMAIN, &parts, &self.signature) {
@@ -205,19 +195,14 @@ mod tests {
     #[test]
     fn the_public_key_agrees_with_rfc_8032_test_1() {
         let seed = [
-            0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec,
-            0x2c, 0xc4, 0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03,
-            0x1c, 0xae, 0x7f, 0x60,
+            0x9d, 0x61, 0xb1, 0x9d, 0xef, 0xfd, 0x5a, 0x60, 0xba, 0x84, 0x4a, 0xf4, 0x92, 0xec, 0x2c, 0xc4,
+            0x44, 0x49, 0xc5, 0x69, 0x7b, 0x32, 0x69, 0x19, 0x70, 0x3b, 0xac, 0x03, 0x1c, 0xae, 0x7f, 0x60,
         ];
         let public = [
-            0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64,
-            0x07, 0x3a, 0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68,
-            0xf7, 0x07, 0x51, 0x1a,
+            0xd7, 0x5a, 0x98, 0x01, 0x82, 0xb1, 0x0a, 0xb7, 0xd5, 0x4b, 0xfe, 0xd3, 0xc9, 0x64, 0x07, 0x3a,
+            0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
         ];
-        assert_eq!(
-            IdentityKey::from_seed(&seed).public(),
-            IdentityPublic(public)
-        );
+        assert_eq!(IdentityKey::from_seed(&seed).public(), IdentityPublic(public));
     }
 
     #[test]
@@ -235,10 +220,7 @@ mod tests {
         let credential = Credential::issue(&authority, [4; 16], IdentityPublic([5; 32]), 100);
         let verify = |now| credential.verify(&authority.public(), now);
         assert_eq!(verify(99), Ok(()));
-        let expired = CredentialError::Expired {
-            expires_unix_secs: 100,
-            now_unix_secs: 100,
-        };
+        let expired = CredentialError::Expired { expires_unix_secs: 100, now_unix_secs: 100 };
         assert_eq!(verify(100), Err(expired));
     }
 
@@ -247,18 +229,9 @@ mod tests {
         let authority = IdentityKey::from_seed(&[1; 32]);
         let issued = Credential::issue(&authority, [4; 16], IdentityPublic([5; 32]), 100);
         let changed = [
-            Credential {
-                device: [9; 16],
-                ..issued.clone()
-            },
-            Credential {
-                identity: IdentityPublic([9; 32]),
-                ..issued.clone()
-            },
-            Credential {
-                expires_unix_secs: 101,
-                ..issued
-            },
+            Credential { device: [9; 16], ..issued.clone() },
+            Credential { identity: IdentityPublic([9; 32]), ..issued.clone() },
+            Credential { expires_unix_secs: 101, ..issued },
         ];
         for credential in changed {
             let refused = credential.verify(&authority.public(), 0);

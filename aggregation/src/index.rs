@@ -80,10 +80,7 @@ pub enum IndexSetError {
 impl IndexSet {
     /// The empty set over a roster of `places` devices.
     pub fn new(places: usize) -> Self {
-        Self {
-            places,
-            bitmap: vec![0; places.div_ceil(8)],
-        }
+        Self { places, bitmap: vec![0; places.div_ceil(8)] }
     }
 
     /// The set of every place of a roster of `places` devices.
@@ -126,9 +123,7 @@ impl IndexSet {
     /// Whether a place is in the set; false for a place that does not exist.
     pub fn contains(&self, index: impl Into<DeviceIndex>) -> bool {
         let place = usize::from(index.into());
-        self.bitmap
-            .get(place / 8)
-            .is_some_and(|byte| byte & (1 << (place % 8)) != 0)
+        self.bitmap.get(place / 8).is_some_and(|byte| byte & (1 << (place % 8)) != 0)
     }
 
     /// How many places are in the set.
@@ -148,12 +143,7 @@ impl IndexSet {
 
     /// Whether every place in this set is in `other`, over the same roster.
     pub fn is_subset_of(&self, other: &Self) -> bool {
-        self.places == other.places
-            && self
-                .bitmap
-                .iter()
-                .zip(&other.bitmap)
-                .all(|(a, b)| a & !b == 0)
+        self.places == other.places && self.bitmap.iter().zip(&other.bitmap).all(|(a, b)| a & !b == 0)
     }
 
     /// The places in this set that are not in `other`.
@@ -168,9 +158,7 @@ impl IndexSet {
     /// The places in the set, in ascending order.
     pub fn iter(&self) -> impl Iterator<Item = DeviceIndex> {
         let end = u16::try_from(self.places).unwrap_or(u16::MAX);
-        (0..end)
-            .map(DeviceIndex)
-            .filter(|index| self.contains(*index))
+        (0..end).map(DeviceIndex).filter(|index| self.contains(*index))
     }
 
     /// The bitmap: place `i` is bit `i mod 8` of byte `⌊i / 8⌋`.
@@ -183,19 +171,11 @@ impl IndexSet {
     pub fn from_bytes(bytes: &[u8], places: usize) -> Result<Self, IndexSetError> {
         let expected = places.div_ceil(8);
         if bytes.len() != expected {
-            return Err(IndexSetError::Length {
-                expected,
-                got: bytes.len(),
-            });
+            return Err(IndexSetError::Length { expected, got: bytes.len() });
         }
         match bytes.last() {
-            Some(last) if last & !used_bits(places) != 0 => {
-                Err(IndexSetError::Padding { last: *last })
-            }
-            _ => Ok(Self {
-                places,
-                bitmap: bytes.to_vec(),
-            }),
+            Some(last) if last & !used_bits(places) != 0 => Err(IndexSetError::Padding { last: *last }),
+            _ => Ok(Self { places, bitmap: bytes.to_vec() }),
         }
     }
 }
@@ -238,26 +218,17 @@ mod tests {
     fn a_place_outside_the_roster_is_refused() {
         let mut set = IndexSet::new(3);
         let index = DeviceIndex(3);
-        assert_eq!(
-            set.insert(3),
-            Err(IndexSetError::OutOfRange { index, places: 3 })
-        );
+        assert_eq!(set.insert(3), Err(IndexSetError::OutOfRange { index, places: 3 }));
         assert!(!set.contains(3));
         assert!(!set.contains(999));
     }
 
     #[test]
     fn a_bitmap_of_another_length_or_with_padding_is_refused() {
-        let length = IndexSetError::Length {
-            expected: 1,
-            got: 2,
-        };
+        let length = IndexSetError::Length { expected: 1, got: 2 };
         assert_eq!(IndexSet::from_bytes(&[0, 0], 8), Err(length));
         let padding = IndexSetError::Padding { last: 0b1000 };
         assert_eq!(IndexSet::from_bytes(&[0b1000], 3), Err(padding));
-        assert_eq!(
-            IndexSet::from_bytes(&[0b100], 3).map(|set| set.len()),
-            Ok(1)
-        );
+        assert_eq!(IndexSet::from_bytes(&[0b100], 3).map(|set| set.len()), Ok(1));
     }
 }

@@ -54,9 +54,7 @@ pub use crate::{
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
     graph::{Graph, MAX_COHORT},
     hash::digest,
-    identity::{
-        Credential, CredentialError, IdentityError, IdentityKey, IdentityPublic, Signature,
-    },
+    identity::{Credential, CredentialError, IdentityError, IdentityKey, IdentityPublic, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},
     roster::{Roster, RosterError},
     sealing::{SEALED_SHARE_BYTES, SealedShare},

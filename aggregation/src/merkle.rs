@@ -50,9 +50,8 @@ mod tests {
         // hash is that of one zero byte.
         for (count, hex) in expected.iter().enumerate() {
             let got = root(&leaves[..count]);
-            let expected: Vec<u8> = (0..32)
-                .map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap())
-                .collect();
+            let expected: Vec<u8> =
+                (0..32).map(|i| u8::from_str_radix(&hex[2 * i..2 * i + 2], 16).unwrap()).collect();
             assert_eq!(got, *expected, "root of {count} leaves");
         }
     }

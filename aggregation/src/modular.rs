@@ -18,10 +18,7 @@ impl Ring {
     /// The ring with `bits` bits, or nothing unless 1 ≤ `bits` ≤ 32.
     pub(crate) const fn new(bits: u32) -> Option<Self> {
         match bits {
-            1..=32 => Some(Self {
-                bits,
-                low: u32::MAX >> (32 - bits),
-            }),
+            1..=32 => Some(Self { bits, low: u32::MAX >> (32 - bits) }),
             _ => None,
         }
     }

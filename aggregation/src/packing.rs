@@ -78,10 +78,7 @@ pub fn unpack(bytes: &[u8], bits: u32, len: usize) -> Result<Vec<u32>, PackingEr
         return Err(PackingError::TooLong { len });
     }
     if bytes.len() != expected {
-        return Err(PackingError::Length {
-            expected,
-            got: bytes.len(),
-        });
+        return Err(PackingError::Length { expected, got: bytes.len() });
     }
     let mut values = Vec::with_capacity(len);
     let mut pending = 0_u64;
@@ -121,20 +118,14 @@ mod tests {
     #[test]
     fn a_wrong_length_is_named() {
         for got in [0, 2, 4] {
-            assert_eq!(
-                unpack(&vec![0; got], 20, 1),
-                Err(PackingError::Length { expected: 3, got })
-            );
+            assert_eq!(unpack(&vec![0; got], 20, 1), Err(PackingError::Length { expected: 3, got }));
         }
     }
 
     #[test]
     fn a_set_padding_bit_is_refused() {
         assert_eq!(unpack(&[0xff, 0x0f], 12, 1), Ok(vec![0xfff]));
-        assert_eq!(
-            unpack(&[0xff, 0x1f], 12, 1),
-            Err(PackingError::Padding { last: 0x1f })
-        );
+        assert_eq!(unpack(&[0xff, 0x1f], 12, 1), Err(PackingError::Padding { last: 0x1f }));
     }
 
     #[test]

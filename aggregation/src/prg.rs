@@ -35,9 +35,7 @@ pub struct Mask {
 impl Mask {
     /// The mask of `seed` in `session`, for the use that `label` names.
     pub fn new(seed: &Seed, session: &[u8; 32], label: &str) -> Self {
-        Self {
-            key: seed.derive(session, label, &[]),
-        }
+        Self { key: seed.derive(session, label, &[]) }
     }
 
     /// Adds coordinates `offset..offset + chunk.len()` of the mask to `chunk`,
@@ -69,27 +67,17 @@ struct KeyStream(Ctr128BE<Aes256Enc>);
 
 impl KeyStream {
     /// The stream from word `offset` on.
-    #[expect(
-        clippy::expect_used,
-        reason = "the counter has 128 bits and the byte position at most 66"
-    )]
+    #[expect(clippy::expect_used, reason = "the counter has 128 bits and the byte position at most 66")]
     fn new(key: &Seed, counter: [u8; 16], offset: usize) -> Self {
         let mut cipher = Ctr128BE::new(key.as_bytes().into(), &counter.into());
         let position = 4 * u128::from_be_bytes(widen(offset));
-        cipher
-            .try_seek(position)
-            .expect("the position is within the stream");
+        cipher.try_seek(position).expect("the position is within the stream");
         Self(cipher)
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "2^128 blocks are more than any usize counts"
-    )]
+    #[expect(clippy::expect_used, reason = "2^128 blocks are more than any usize counts")]
     fn write(&mut self, out: &mut [u8]) {
-        self.0
-            .try_write_keystream(out)
-            .expect("the stream does not end");
+        self.0.try_write_keystream(out).expect("the stream does not end");
     }
 }
 
@@ -108,9 +96,8 @@ mod tests {
     #[test]
     fn the_key_stream_agrees_with_sp_800_38a_f_5_5() {
         let key = [
-            0x60, 0x3d, 0xeb, 0x10, 0x15, 0xca, 0x71, 0xbe, 0x2b, 0x73, 0xae, 0xf0, 0x85, 0x7d,
-            0x77, 0x81, 0x1f, 0x35, 0x2c, 0x07, 0x3b, 0x61, 0x08, 0xd7, 0x2d, 0x98, 0x10, 0xa3,
-            0x09, 0x14, 0xdf, 0xf4,
+            0x60, 0x3d, 0xeb, 0x10, 0x15, 0xca, 0x71, 0xbe, 0x2b, 0x73, 0xae, 0xf0, 0x85, 0x7d, 0x77, 0x81,
+            0x1f, 0x35, 0x2c, 0x07, 0x3b, 0x61, 0x08, 0xd7, 0x2d, 0x98, 0x10, 0xa3, 0x09, 0x14, 0xdf, 0xf4,
         ];
         let counter = std::array::from_fn(|i| 0xf0 + u8::try_from(i).unwrap());
         // The output blocks of CTR-AES256.Encrypt.

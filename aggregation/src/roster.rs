@@ -64,11 +64,7 @@ impl Roster {
             }
         }
         let leaves: Vec<Vec<u8>> = entries.iter().map(Advertisement::to_leaf).collect();
-        Ok(Self {
-            root: merkle::root(&leaves),
-            entries,
-            graph,
-        })
+        Ok(Self { root: merkle::root(&leaves), entries, graph })
     }
 
     /// The Merkle root over the entries.
@@ -78,9 +74,7 @@ impl Roster {
 
     /// The place of a device.
     pub fn index_of(&self, device: &[u8; 16]) -> Option<DeviceIndex> {
-        let place = self
-            .entries
-            .binary_search_by_key(device, |entry| entry.credential.device);
+        let place = self.entries.binary_search_by_key(device, |entry| entry.credential.device);
         u16::try_from(place.ok()?).ok().map(DeviceIndex::from)
     }
 

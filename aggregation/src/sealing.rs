@@ -72,31 +72,18 @@ impl Envelope {
         bytes.extend_from_slice(&pair.key.to_bytes());
         bytes.extend_from_slice(&pair.self_mask.to_bytes());
         self.seal_bytes(&mut bytes);
-        SealedShare {
-            from: self.route.from.get(),
-            to: self.route.to.get(),
-            bytes,
-        }
+        SealedShare { from: self.route.from.get(), to: self.route.to.get(), bytes }
     }
 
     /// Opens a pair, or gives nothing if it was not sealed in this envelope.
     pub(crate) fn open(self, sealed: SealedShare) -> Option<SharePair> {
         let mut bytes = Zeroizing::new(sealed.bytes);
-        let plain = self
-            .cipher()
-            .open_in_place(nonce(), Aad::from(self.associated), &mut bytes)
-            .ok()?;
+        let plain = self.cipher().open_in_place(nonce(), Aad::from(self.associated), &mut bytes).ok()?;
         let (key, self_mask) = plain.split_at_checked(SHARE_BYTES)?;
-        Some(SharePair {
-            key: Share::from_bytes(key).ok()?,
-            self_mask: Share::from_bytes(self_mask).ok()?,
-        })
+        Some(SharePair { key: Share::from_bytes(key).ok()?, self_mask: Share::from_bytes(self_mask).ok()? })
     }
 
-    #[expect(
-        clippy::expect_used,
-        reason = "sealing fails only above 2^38 bytes; a pair has 80"
-    )]
+    #[expect(clippy::expect_used, reason = "sealing fails only above 2^38 bytes; a pair has 80")]
     fn seal_bytes(&self, bytes: &mut Vec<u8>) {
         self.cipher()
             .seal_in_place_append_tag(nonce(), Aad::from(self.associated), bytes)
@@ -131,10 +118,7 @@ mod tests {
             report_goal: 1,
             corrupt_fraction_permille: 50,
         };
-        let route = Route {
-            from: from.into(),
-            to: to.into(),
-        };
+        let route = Route { from: from.into(), to: to.into() };
         Envelope::new(&Seed::from_bytes([7; 32]), &ctx, &[root; 32], route)
     }
 
@@ -158,12 +142,8 @@ mod tests {
     #[test]
     fn a_sealed_pair_opens_only_in_its_session_roster_and_direction() {
         let sealed = envelope(1, 1, 0, 1).seal(&pair());
-        for other in [
-            envelope(2, 1, 0, 1),
-            envelope(1, 2, 0, 1),
-            envelope(1, 1, 1, 0),
-            envelope(1, 1, 0, 2),
-        ] {
+        for other in [envelope(2, 1, 0, 1), envelope(1, 2, 0, 1), envelope(1, 1, 1, 0), envelope(1, 1, 0, 2)]
+        {
             assert!(other.open(sealed.clone()).is_none());
         }
     }

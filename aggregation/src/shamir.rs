@@ -62,9 +62,8 @@ impl Share {
     /// The share with these bytes. Fails on a wrong length, and on a word that
     /// is not below the prime.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ShareError> {
-        let fixed: &[u8; SHARE_BYTES] = bytes
-            .try_into()
-            .map_err(|_| ShareError::Length { got: bytes.len() })?;
+        let fixed: &[u8; SHARE_BYTES] =
+            bytes.try_into().map_err(|_| ShareError::Length { got: bytes.len() })?;
         let mut share = Self([Fp::ZERO; LIMBS]);
         let (words, _) = fixed.as_chunks::<8>();
         for (word, (limb, bytes)) in share.0.iter_mut().zip(words).enumerate() {
@@ -108,11 +107,7 @@ pub fn split(seed: &Seed, threshold: usize, count: u16, rng: &mut impl CryptoRng
     let shares = (0..count)
         .map(|place| {
             let x = Fp::from(u32::from(place) + 1);
-            Share(
-                polynomials
-                    .each_ref()
-                    .map(|polynomial| field::evaluate(polynomial, x)),
-            )
+            Share(polynomials.each_ref().map(|polynomial| field::evaluate(polynomial, x)))
         })
         .collect();
     polynomials.zeroize();
@@ -174,16 +169,12 @@ impl Rebuilder {
 /// Rebuilds a seed from shares of which at most ⌊(n − t) / 2⌋ are wrong, where
 /// n is their number; says also whose are wrong. Gives nothing if more are, or
 /// a place is repeated.
-pub fn decode(
-    shares: &[(DeviceIndex, &Share)],
-    threshold: usize,
-) -> Option<(Seed, Vec<DeviceIndex>)> {
+pub fn decode(shares: &[(DeviceIndex, &Share)], threshold: usize) -> Option<(Seed, Vec<DeviceIndex>)> {
     let xs: Vec<Fp> = shares.iter().map(|(place, _)| abscissa(*place)).collect();
     let mut limbs = Zeroizing::new([Fp::ZERO; LIMBS]);
     let mut wrong = BTreeSet::new();
     for (word, limb) in limbs.iter_mut().enumerate() {
-        let ys: Zeroizing<Vec<Fp>> =
-            Zeroizing::new(shares.iter().map(|(_, share)| share.0[word]).collect());
+        let ys: Zeroizing<Vec<Fp>> = Zeroizing::new(shares.iter().map(|(_, share)| share.0[word]).collect());
         let decoded = decode::decode(&xs, &ys, threshold)?;
         *limb = decoded.constant;
         wrong.extend(decoded.wrong.into_iter().map(|place| shares[place].0));
@@ -238,10 +229,7 @@ mod tests {
     }
 
     fn borrowed(shares: &[(DeviceIndex, Share)]) -> Vec<(DeviceIndex, &Share)> {
-        shares
-            .iter()
-            .map(|(place, share)| (*place, share))
-            .collect()
+        shares.iter().map(|(place, share)| (*place, share)).collect()
     }
 
     proptest! {
@@ -306,25 +294,15 @@ mod tests {
         let shares = shares_of([5; 32], 2, 3);
         let rebuilder = Rebuilder::new(&[0, 1].map(DeviceIndex::from)).unwrap();
         assert!(rebuilder.rebuild([&shares[0].1]).is_none());
-        assert!(
-            rebuilder
-                .rebuild(shares.iter().map(|(_, share)| share))
-                .is_none()
-        );
+        assert!(rebuilder.rebuild(shares.iter().map(|(_, share)| share)).is_none());
     }
 
     #[test]
     fn share_bytes_of_another_length_or_above_the_prime_are_refused() {
-        assert_eq!(
-            Share::from_bytes(&[0; 39]),
-            Err(ShareError::Length { got: 39 })
-        );
+        assert_eq!(Share::from_bytes(&[0; 39]), Err(ShareError::Length { got: 39 }));
         let mut bytes = [0; SHARE_BYTES];
         bytes[8..16].copy_from_slice(&((1_u64 << 61) - 1).to_le_bytes());
-        assert_eq!(
-            Share::from_bytes(&bytes),
-            Err(ShareError::OutOfField { word: 1 })
-        );
+        assert_eq!(Share::from_bytes(&bytes), Err(ShareError::OutOfField { word: 1 }));
     }
 
     #[test]

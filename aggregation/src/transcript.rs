@@ -59,12 +59,7 @@ impl Transcript {
     }
 
     /// As [`Transcript::new`], and keeps the survivors.
-    pub(crate) fn over(
-        ctx: &Context,
-        roster: &Roster,
-        sharers: &IndexSet,
-        survivors: IndexSet,
-    ) -> Self {
+    pub(crate) fn over(ctx: &Context, roster: &Roster, sharers: &IndexSet, survivors: IndexSet) -> Self {
         let digest = hash::digest(
             "transcript",
             &[
@@ -78,11 +73,7 @@ impl Transcript {
                 &ctx.plan_hash,
             ],
         );
-        Self {
-            digest,
-            quorum: roster.graph().quorum(ctx.corrupt_fraction_permille),
-            survivors,
-        }
+        Self { digest, quorum: roster.graph().quorum(ctx.corrupt_fraction_permille), survivors }
     }
 
     /// The digest that is signed.
@@ -104,13 +95,8 @@ impl Transcript {
         signature: &Signature,
     ) -> Result<(), QuorumError> {
         let index = index.into();
-        let entry = roster
-            .entry(index)
-            .filter(|_| self.survivors.contains(index));
-        let identity = entry
-            .ok_or(QuorumError::NotASurvivor { index })?
-            .credential
-            .identity;
+        let entry = roster.entry(index).filter(|_| self.survivors.contains(index));
+        let identity = entry.ok_or(QuorumError::NotASurvivor { index })?.credential.identity;
         if identity.verify(Self::DOMAIN, &[&self.digest], signature) {
             Ok(())
         } else {
@@ -120,11 +106,7 @@ impl Transcript {
 
     /// Fails unless the signatures are of a quorum of different survivors, and
     /// every one of them holds.
-    pub fn verify_quorum(
-        &self,
-        roster: &Roster,
-        signatures: &[(u16, Signature)],
-    ) -> Result<(), QuorumError> {
+    pub fn verify_quorum(&self, roster: &Roster, signatures: &[(u16, Signature)]) -> Result<(), QuorumError> {
         let (got, need) = (signatures.len(), self.quorum);
         if got < need {
             return Err(QuorumError::TooFew { got, need });

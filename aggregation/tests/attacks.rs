@@ -1,16 +1,13 @@
 //! One test for each attack on a session over the complete graph.
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests; only their bodies are exempt by configuration"
-)]
+#![expect(clippy::unwrap_used, reason = "helpers of tests; only their bodies are exempt by configuration")]
 
 #[path = "support/world.rs"]
 mod world;
 
 use aggregation::{
-    AdvertisementError, BadShares, Context, Credential, CredentialError, DeviceIndex, IndexSet,
-    QuorumError, Recovery, RecoveryError, Refusal, Roster, RosterError, RunningSum, SHARE_BYTES,
-    Share, Signature, SumError, UnmaskError,
+    AdvertisementError, BadShares, Context, Credential, CredentialError, DeviceIndex, IndexSet, QuorumError,
+    Recovery, RecoveryError, Refusal, Roster, RosterError, RunningSum, SHARE_BYTES, Share, Signature,
+    SumError, UnmaskError,
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
 
@@ -30,8 +27,7 @@ fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
     let mut sum = RunningSum::new(world.ctx.len, world.ctx.ring_bits).unwrap();
     for state in world.masking(&world.all()) {
         if survivors.contains(state.index()) {
-            sum.add(&state.mask(vec![0; world.ctx.len]).unwrap().1)
-                .unwrap();
+            sum.add(&state.mask(vec![0; world.ctx.len]).unwrap().1).unwrap();
         }
     }
     sum
@@ -57,11 +53,7 @@ fn split_survivor_views_get_no_quorum_on_either() {
     // Neither the signatures of one view nor of both together convince anyone.
     let both = [&signatures[0][..], &signatures[1]].concat();
     for (view, state) in agreed {
-        let shown = if state.index() == 0 {
-            &both
-        } else {
-            &signatures[view]
-        };
+        let shown = if state.index() == 0 { &both } else { &signatures[view] };
         let refusal = state.unmask(shown).unwrap_err();
         assert!(matches!(refusal, Refusal::Quorum(_)), "{refusal}");
     }
@@ -90,24 +82,16 @@ fn repeated_forged_and_foreign_signatures_do_not_count() {
     let forged = refused(&|shown| shown[1].1.0[7] ^= 1);
     assert_eq!(forged, QuorumError::Signature { index: place(1) }.into());
     let missing = refused(&|shown| shown[1].0 = 5);
-    assert_eq!(
-        missing,
-        QuorumError::NotASurvivor { index: place(5) }.into()
-    );
+    assert_eq!(missing, QuorumError::NotASurvivor { index: place(5) }.into());
     let unknown = refused(&|shown| shown[1].0 = 700);
-    assert_eq!(
-        unknown,
-        QuorumError::NotASurvivor { index: place(700) }.into()
-    );
+    assert_eq!(unknown, QuorumError::NotASurvivor { index: place(700) }.into());
 }
 
 #[test]
 fn a_device_that_submitted_refuses_to_be_listed_missing() {
     let world = World::new(5, &context());
     let state = world.submitted(&world.all()).remove(1);
-    let refusal = state
-        .agree(set(5, &[0, 2, 3, 4]), &world.identities[1])
-        .unwrap_err();
+    let refusal = state.agree(set(5, &[0, 2, 3, 4]), &world.identities[1]).unwrap_err();
     assert_eq!(refusal, Refusal::ListedMissing);
 }
 
@@ -115,26 +99,16 @@ fn a_device_that_submitted_refuses_to_be_listed_missing() {
 fn a_survivor_that_never_shared_is_refused() {
     let world = World::new(5, &context());
     let state = world.submitted(&set(5, &[0, 1, 2, 3])).remove(0);
-    let refusal = state
-        .agree(set(5, &[0, 1, 2, 4]), &world.identities[0])
-        .unwrap_err();
+    let refusal = state.agree(set(5, &[0, 1, 2, 4]), &world.identities[0]).unwrap_err();
     assert_eq!(refusal, Refusal::UnknownSurvivor { index: place(4) });
 }
 
 #[test]
 fn survivors_below_the_report_goal_are_refused() {
-    let world = World::new(
-        6,
-        &Context {
-            report_goal: 5,
-            ..context()
-        },
-    );
+    let world = World::new(6, &Context { report_goal: 5, ..context() });
     let survivors = set(6, &[0, 1, 2, 3]);
     let state = world.submitted(&world.all()).remove(0);
-    let refusal = state
-        .agree(survivors.clone(), &world.identities[0])
-        .unwrap_err();
+    let refusal = state.agree(survivors.clone(), &world.identities[0]).unwrap_err();
     assert_eq!(refusal, Refusal::FewSurvivors { got: 4, need: 5 });
     let (ctx, roster) = (world.ctx.clone(), world.roster.clone());
     let error = Recovery::new(ctx, roster, world.all(), survivors).unwrap_err();
@@ -145,9 +119,7 @@ fn survivors_below_the_report_goal_are_refused() {
 fn survivors_below_the_threshold_are_refused() {
     let world = World::new(6, &context());
     let state = world.submitted(&world.all()).remove(0);
-    let refusal = state
-        .agree(set(6, &[0, 1, 2]), &world.identities[0])
-        .unwrap_err();
+    let refusal = state.agree(set(6, &[0, 1, 2]), &world.identities[0]).unwrap_err();
     assert_eq!(refusal, Refusal::FewSurvivors { got: 3, need: 4 });
 }
 
@@ -155,16 +127,8 @@ fn survivors_below_the_threshold_are_refused() {
 fn survivors_over_another_roster_are_refused() {
     let world = World::new(3, &context());
     let state = world.submitted(&world.all()).remove(0);
-    let refusal = state
-        .agree(IndexSet::full(4), &world.identities[0])
-        .unwrap_err();
-    assert_eq!(
-        refusal,
-        Refusal::Places {
-            got: 4,
-            expected: 3
-        }
-    );
+    let refusal = state.agree(IndexSet::full(4), &world.identities[0]).unwrap_err();
+    assert_eq!(refusal, Refusal::Places { got: 4, expected: 3 });
 }
 
 #[test]
@@ -181,26 +145,14 @@ fn a_tiny_cohort_is_refused() {
     let (state, _, mut rng) = advertise(&world.ctx, 0);
     let authority = world.authority.public();
     let refused = state.share(world.roster.clone(), &authority, NOW, 4, &mut rng);
-    assert_eq!(
-        refused.unwrap_err(),
-        Refusal::SmallCohort { got: 3, need: 4 }
-    );
+    assert_eq!(refused.unwrap_err(), Refusal::SmallCohort { got: 3, need: 4 });
 }
 
 #[test]
 fn a_cohort_below_the_report_goal_is_refused() {
-    let world = World::new(
-        3,
-        &Context {
-            report_goal: 4,
-            ..context()
-        },
-    );
+    let world = World::new(3, &Context { report_goal: 4, ..context() });
     let refused = world.share(0, world.roster.clone());
-    assert_eq!(
-        refused.unwrap_err(),
-        Refusal::SmallCohort { got: 3, need: 4 }
-    );
+    assert_eq!(refused.unwrap_err(), Refusal::SmallCohort { got: 3, need: 4 });
 }
 
 #[test]
@@ -215,10 +167,7 @@ fn a_substituted_key_of_another_device_is_refused() {
         let mut entries = world.roster.entries().to_vec();
         change(&mut entries[2]);
         let refused = world.share(0, Roster::new(entries).unwrap());
-        let expected = Refusal::Advertisement {
-            index: place(2),
-            source: AdvertisementError::Signature,
-        };
+        let expected = Refusal::Advertisement { index: place(2), source: AdvertisementError::Signature };
         assert_eq!(refused.unwrap_err(), expected);
     }
 }
@@ -227,13 +176,7 @@ fn a_substituted_key_of_another_device_is_refused() {
 fn a_substituted_own_entry_is_refused() {
     let world = World::new(3, &context());
     let mut entries = world.roster.entries().to_vec();
-    let second = World::new(
-        3,
-        &Context {
-            session: [7; 32],
-            ..context()
-        },
-    );
+    let second = World::new(3, &Context { session: [7; 32], ..context() });
     entries[0] = second.roster.entries()[0].clone();
     let refused = world.share(0, Roster::new(entries.clone()).unwrap());
     assert_eq!(refused.unwrap_err(), Refusal::OwnEntryChanged);
@@ -252,10 +195,7 @@ fn an_invented_device_is_refused() {
     let mut entries = world.roster.entries().to_vec();
     entries.push(invented);
     let refused = world.share(0, Roster::new(entries).unwrap());
-    let expected = Refusal::Advertisement {
-        index: place(3),
-        source: CredentialError::Signature.into(),
-    };
+    let expected = Refusal::Advertisement { index: place(3), source: CredentialError::Signature.into() };
     assert_eq!(refused.unwrap_err(), expected);
 }
 
@@ -271,51 +211,26 @@ fn an_expired_credential_is_refused() {
 #[test]
 fn a_replayed_advertisement_from_another_session_is_refused() {
     let world = World::new(3, &context());
-    let earlier = World::new(
-        3,
-        &Context {
-            session: [9; 32],
-            ..context()
-        },
-    );
+    let earlier = World::new(3, &Context { session: [9; 32], ..context() });
     let mut entries = world.roster.entries().to_vec();
     entries[1] = earlier.roster.entries()[1].clone();
     let refused = world.share(0, Roster::new(entries).unwrap());
-    let expected = Refusal::Advertisement {
-        index: place(1),
-        source: AdvertisementError::Signature,
-    };
+    let expected = Refusal::Advertisement { index: place(1), source: AdvertisementError::Signature };
     assert_eq!(refused.unwrap_err(), expected);
 }
 
 #[test]
 fn two_devices_with_two_models_or_plans_refuse_each_other() {
     for other in [
-        Context {
-            model_hash: [8; 32],
-            ..context()
-        },
-        Context {
-            plan_hash: [8; 32],
-            ..context()
-        },
-        Context {
-            report_goal: 2,
-            ..context()
-        },
-        Context {
-            corrupt_fraction_permille: 0,
-            ..context()
-        },
+        Context { model_hash: [8; 32], ..context() },
+        Context { plan_hash: [8; 32], ..context() },
+        Context { report_goal: 2, ..context() },
+        Context { corrupt_fraction_permille: 0, ..context() },
     ] {
         let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1];
         let roster = Roster::new(entries).unwrap();
         for device in [0, 1] {
-            let ctx = if device == 0 {
-                context()
-            } else {
-                other.clone()
-            };
+            let ctx = if device == 0 { context() } else { other.clone() };
             let refused = World::new(2, &ctx).share(device, roster.clone());
             assert!(matches!(refused, Err(Refusal::Advertisement { .. })));
         }
@@ -344,10 +259,7 @@ fn a_point_of_low_order_is_refused_although_it_is_signed() {
         let mut entries = world.roster.entries().to_vec();
         entries[2] = entry;
         let refused = world.share(0, Roster::new(entries).unwrap());
-        assert_eq!(
-            refused.unwrap_err(),
-            Refusal::LowOrderKey { index: place(2) }
-        );
+        assert_eq!(refused.unwrap_err(), Refusal::LowOrderKey { index: place(2) });
     }
 }
 
@@ -364,23 +276,11 @@ fn sharers_without_this_device_or_too_few_are_refused() {
     let world = World::new(5, &context());
     let refused = |sharers: IndexSet| {
         let (mut states, sealed) = world.shared(&world.all());
-        states
-            .remove(0)
-            .receive(sharers, inbox(&sealed, 0))
-            .unwrap_err()
+        states.remove(0).receive(sharers, inbox(&sealed, 0)).unwrap_err()
     };
     assert_eq!(refused(set(5, &[1, 2, 3])), Refusal::NotASharer);
-    assert_eq!(
-        refused(set(5, &[0, 1])),
-        Refusal::FewSharers { got: 2, need: 3 }
-    );
-    assert_eq!(
-        refused(IndexSet::full(6)),
-        Refusal::Places {
-            got: 6,
-            expected: 5
-        }
-    );
+    assert_eq!(refused(set(5, &[0, 1])), Refusal::FewSharers { got: 2, need: 3 });
+    assert_eq!(refused(IndexSet::full(6)), Refusal::Places { got: 6, expected: 5 });
 }
 
 #[test]
@@ -392,10 +292,7 @@ fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
         let mut received = inbox(&sealed, 0);
         received.retain(|share| share.from != 3);
         change(&mut received);
-        states
-            .remove(0)
-            .receive(sharers.clone(), received)
-            .unwrap_err()
+        states.remove(0).receive(sharers.clone(), received).unwrap_err()
     };
     let missing = refused(&|inbox| drop(inbox.pop()));
     assert_eq!(missing, Refusal::MissingShare { from: place(2) });
@@ -406,13 +303,7 @@ fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
     let own = refused(&|inbox| inbox[0].from = 0);
     assert_eq!(own, Refusal::UnexpectedShare { from: place(0) });
     let other = refused(&|inbox| inbox[0].to = 2);
-    assert_eq!(
-        other,
-        Refusal::Misdelivered {
-            to: place(2),
-            own: place(0)
-        }
-    );
+    assert_eq!(other, Refusal::Misdelivered { to: place(2), own: place(0) });
     let changed = refused(&|inbox| inbox[0].bytes[5] ^= 1);
     assert_eq!(changed, Refusal::Unopened { from: place(1) });
     let swapped = refused(&|inbox| {
@@ -433,10 +324,7 @@ fn a_share_that_was_sealed_for_another_roster_does_not_open() {
     for device in 1..3 {
         received.extend(inbox(&world.share(device, fewer.clone()).unwrap().1, 0));
     }
-    let refusal = states
-        .remove(0)
-        .receive(set(4, &[0, 1, 2]), received)
-        .unwrap_err();
+    let refusal = states.remove(0).receive(set(4, &[0, 1, 2]), received).unwrap_err();
     assert_eq!(refusal, Refusal::Unopened { from: place(1) });
 }
 
@@ -445,13 +333,7 @@ fn an_input_of_another_length_is_refused() {
     let world = World::new(2, &context());
     let state = world.masking(&world.all()).remove(0);
     let refusal = state.mask(vec![0; 3]).unwrap_err();
-    assert_eq!(
-        refusal,
-        Refusal::Length {
-            got: 3,
-            expected: 4
-        }
-    );
+    assert_eq!(refusal, Refusal::Length { got: 3, expected: 4 });
 }
 
 #[test]
@@ -460,14 +342,7 @@ fn a_chunk_that_ends_behind_the_last_coordinate_is_refused() {
     let state = world.masking(&world.all()).remove(0);
     for offset in [3, usize::MAX] {
         let refusal = state.mask_chunk(offset, &mut [0; 2]).unwrap_err();
-        assert_eq!(
-            refusal,
-            Refusal::ChunkOutOfRange {
-                offset,
-                chunk: 2,
-                len: 4
-            }
-        );
+        assert_eq!(refusal, Refusal::ChunkOutOfRange { offset, chunk: 2, len: 4 });
     }
     assert_eq!(state.mask_chunk(2, &mut [0; 2]), Ok(()));
 }
@@ -475,10 +350,7 @@ fn a_chunk_that_ends_behind_the_last_coordinate_is_refused() {
 #[test]
 fn a_partial_upload_is_not_counted() {
     let mut sum = RunningSum::new(4, 20).unwrap();
-    let expected = SumError::Length {
-        got: 3,
-        expected: 4,
-    };
+    let expected = SumError::Length { got: 3, expected: 4 };
     assert_eq!(sum.add(&[1, 2, 3]), Err(expected));
     assert_eq!(sum.inputs(), 0);
 }
@@ -493,10 +365,7 @@ fn a_sum_without_one_survivor_or_with_a_late_input_is_not_unmasked() {
             recovery.accept(shares).unwrap();
         }
         let sum = masked_sum(&world, &set(4, &inputs));
-        let expected = UnmaskError::Inputs {
-            got: inputs.len(),
-            expected: 3,
-        };
+        let expected = UnmaskError::Inputs { got: inputs.len(), expected: 3 };
         assert_eq!(recovery.finish(sum), Err(expected));
     }
 }
@@ -560,10 +429,7 @@ fn a_wrong_share_is_found_by_the_commitment_and_another_subset_used() {
         let mut recovery = world.recovery(&survivors);
         for mut shares in world.revealed(&survivors) {
             if shares.from == liar {
-                shares
-                    .self_mask
-                    .iter_mut()
-                    .for_each(|(_, share)| zeros(share));
+                shares.self_mask.iter_mut().for_each(|(_, share)| zeros(share));
                 shares.key.iter_mut().for_each(|(_, share)| zeros(share));
             }
             recovery.accept(shares).unwrap();
@@ -585,11 +451,7 @@ fn too_many_wrong_shares_are_an_error_that_names_their_owner() {
         recovery.accept(shares).unwrap();
     }
     let sum = masked_sum(&world, &survivors);
-    let expected = UnmaskError::TooManyBadShares {
-        owner: place(5),
-        got: 5,
-        need: 4,
-    };
+    let expected = UnmaskError::TooManyBadShares { owner: place(5), got: 5, need: 4 };
     assert_eq!(recovery.finish(sum), Err(expected));
 }
 
@@ -620,22 +482,10 @@ fn the_transcript_changes_with_everything_that_it_states() {
     assert_ne!(base, digest(&world.ctx, &all, &fewer));
     assert_ne!(base, digest(&world.ctx, &fewer, &all));
     for ctx in [
-        Context {
-            session: [9; 32],
-            ..context()
-        },
-        Context {
-            round: 9,
-            ..context()
-        },
-        Context {
-            model_hash: [9; 32],
-            ..context()
-        },
-        Context {
-            plan_hash: [9; 32],
-            ..context()
-        },
+        Context { session: [9; 32], ..context() },
+        Context { round: 9, ..context() },
+        Context { model_hash: [9; 32], ..context() },
+        Context { plan_hash: [9; 32], ..context() },
     ] {
         assert_ne!(base, digest(&ctx, &all, &all));
     }

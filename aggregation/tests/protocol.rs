@@ -24,24 +24,14 @@ fn one_hot(devices: usize, len: usize) -> Vec<Vec<u32>> {
 
 #[test]
 fn a_cohort_of_one_gets_back_its_own_input() {
-    let world = World::new(
-        1,
-        &Context {
-            len: 3,
-            ..context()
-        },
-    );
+    let world = World::new(1, &Context { len: 3, ..context() });
     let run = world.run(&[Fate::Stays], &[vec![1, 2, 3]]);
     assert_eq!(run.sum, Some(vec![1, 2, 3]));
 }
 
 #[test]
 fn one_hot_inputs_show_every_survivor_exactly_once() {
-    let ctx = Context {
-        len: 8,
-        ring_bits: 7,
-        ..context()
-    };
+    let ctx = Context { len: 8, ring_bits: 7, ..context() };
     let mut fates = [Fate::Stays; 8];
     fates[1] = Fate::BeforeSharing;
     fates[4] = Fate::BeforeSubmitting;
@@ -52,19 +42,9 @@ fn one_hot_inputs_show_every_survivor_exactly_once() {
 
 #[test]
 fn a_large_cohort_loses_a_third_and_still_sums() {
-    let fates: Vec<Fate> = (0..48)
-        .map(|device| {
-            if device % 3 == 1 {
-                Fate::BeforeSubmitting
-            } else {
-                Fate::Stays
-            }
-        })
-        .collect();
-    let ctx = Context {
-        len: 48,
-        ..context()
-    };
+    let fates: Vec<Fate> =
+        (0..48).map(|device| if device % 3 == 1 { Fate::BeforeSubmitting } else { Fate::Stays }).collect();
+    let ctx = Context { len: 48, ..context() };
     let run = World::new(48, &ctx).run(&fates, &one_hot(48, 48));
     let expected = (0..48).map(|device| u32::from(device % 3 != 1)).collect();
     assert_eq!(run.sum, Some(expected));
@@ -73,28 +53,16 @@ fn a_large_cohort_loses_a_third_and_still_sums() {
 #[test]
 fn a_vector_longer_than_a_chunk_sums_exactly() {
     let len = aggregation::prg::CHUNK_COORDINATES + 5;
-    let inputs: Vec<Vec<u32>> = (1..=3_u32)
-        .map(|factor| (0..len).map(|place| low(place) * factor).collect())
-        .collect();
-    let ctx = Context {
-        len,
-        ring_bits: 32,
-        ..context()
-    };
+    let inputs: Vec<Vec<u32>> =
+        (1..=3_u32).map(|factor| (0..len).map(|place| low(place) * factor).collect()).collect();
+    let ctx = Context { len, ring_bits: 32, ..context() };
     let run = World::new(3, &ctx).run(&[Fate::Stays; 3], &inputs);
-    assert_eq!(
-        run.sum,
-        Some((0..len).map(|place| low(place) * 6).collect())
-    );
+    assert_eq!(run.sum, Some((0..len).map(|place| low(place) * 6).collect()));
 }
 
 #[test]
 fn masked_inputs_do_not_show_the_input() {
-    let ctx = Context {
-        len: 64,
-        ring_bits: 16,
-        ..context()
-    };
+    let ctx = Context { len: 64, ring_bits: 16, ..context() };
     let run = World::new(3, &ctx).run(&[Fate::Stays; 3], &vec![vec![0; 64]; 3]);
     for masked in &run.masked {
         let zeros = masked.iter().filter(|coordinate| **coordinate == 0).count();
@@ -106,10 +74,7 @@ fn masked_inputs_do_not_show_the_input() {
 
 #[test]
 fn threshold_answers_unmask_and_one_fewer_do_not() {
-    let ctx = Context {
-        len: 7,
-        ..context()
-    };
+    let ctx = Context { len: 7, ..context() };
     let mut fates = [Fate::Stays; 7];
     for late in &mut fates[..3] {
         *late = Fate::BeforeUnmasking;

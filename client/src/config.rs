@@ -207,20 +207,11 @@ impl Config {
 
     /// Reads the text of a file; `path` is for messages only.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source,
-        })?;
-        config
-            .policy
-            .check()
-            .and_then(|()| config.conditions.check())
-            .map_err(|(key, expected, actual)| ConfigError::Value {
-                path: path.to_owned(),
-                key,
-                expected,
-                actual,
-            })?;
+        let config: Self =
+            toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
+        config.policy.check().and_then(|()| config.conditions.check()).map_err(
+            |(key, expected, actual)| ConfigError::Value { path: path.to_owned(), key, expected, actual },
+        )?;
         Ok(config)
     }
 }
@@ -251,12 +242,7 @@ impl PolicyLimits {
             "a number above 0",
             &self.largest_epsilon,
         )?;
-        require(
-            self.delta > 0.0 && self.delta < 1.0,
-            "policy.delta",
-            "above 0 and below 1",
-            &self.delta,
-        )?;
+        require(self.delta > 0.0 && self.delta < 1.0, "policy.delta", "above 0 and below 1", &self.delta)?;
         for model in &self.models {
             let digits = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
             require(
@@ -273,15 +259,9 @@ impl PolicyLimits {
 impl Conditions {
     fn check(&self) -> Result<(), Unfit> {
         let percents = [
-            (
-                "conditions.start_battery_percent",
-                self.start_battery_percent,
-            ),
+            ("conditions.start_battery_percent", self.start_battery_percent),
             ("conditions.start_busy_percent", self.start_busy_percent),
-            (
-                "conditions.continue_busy_percent",
-                self.continue_busy_percent,
-            ),
+            ("conditions.continue_busy_percent", self.continue_busy_percent),
         ];
         for (key, percent) in percents {
             require(percent <= 100, key, "from 0 to 100", &percent)?;
@@ -299,8 +279,7 @@ impl Conditions {
             &self.start_cool_celsius,
         )?;
         require(
-            self.continue_cool_celsius.is_finite()
-                && self.continue_cool_celsius <= self.start_cool_celsius,
+            self.continue_cool_celsius.is_finite() && self.continue_cool_celsius <= self.start_cool_celsius,
             "conditions.continue_cool_celsius",
             "at most conditions.start_cool_celsius",
             &self.continue_cool_celsius,
@@ -314,11 +293,7 @@ fn require(
     expected: &'static str,
     actual: &impl ToString,
 ) -> Result<(), Unfit> {
-    if holds {
-        Ok(())
-    } else {
-        Err((key, expected, actual.to_string()))
-    }
+    if holds { Ok(()) } else { Err((key, expected, actual.to_string())) }
 }
 
 #[cfg(test)]
@@ -331,10 +306,7 @@ mod tests {
     fn the_sample_has_every_key_at_its_default() {
         let sample = parse(SAMPLE).unwrap();
         let coordinator = Some("localhost:7443".to_owned());
-        let expected = Config {
-            coordinator,
-            ..Config::default()
-        };
+        let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 6);
@@ -349,11 +321,8 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_named() {
-        for text in [
-            "coordinater = 'x'",
-            "[policy]\nsmallest_cohorts = 1",
-            "[conditions]\nassume = ['warm']",
-        ] {
+        for text in ["coordinater = 'x'", "[policy]\nsmallest_cohorts = 1", "[conditions]\nassume = ['warm']"]
+        {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains("unknown"), "{message}");
             assert!(message.contains("agent.toml"), "{message}");
@@ -371,29 +340,14 @@ mod tests {
     fn values_out_of_range_are_refused_by_key() {
         for (text, key) in [
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),
-            (
-                "[policy]\nsmallest_report_goal = 11",
-                "policy.smallest_report_goal",
-            ),
-            (
-                "[policy]\nleast_noise_multiplier = nan",
-                "policy.least_noise_multiplier",
-            ),
+            ("[policy]\nsmallest_report_goal = 11", "policy.smallest_report_goal"),
+            ("[policy]\nleast_noise_multiplier = nan", "policy.least_noise_multiplier"),
             ("[policy]\nlargest_epsilon = 0.0", "policy.largest_epsilon"),
             ("[policy]\ndelta = 1.0", "policy.delta"),
             ("[policy]\nmodels = ['abc']", "policy.models"),
-            (
-                "[conditions]\nstart_battery_percent = 101",
-                "conditions.start_battery_percent",
-            ),
-            (
-                "[conditions]\ncontinue_busy_percent = 1",
-                "conditions.continue_busy_percent",
-            ),
-            (
-                "[conditions]\ncontinue_cool_celsius = 16.0",
-                "conditions.continue_cool_celsius",
-            ),
+            ("[conditions]\nstart_battery_percent = 101", "conditions.start_battery_percent"),
+            ("[conditions]\ncontinue_busy_percent = 1", "conditions.continue_busy_percent"),
+            ("[conditions]\ncontinue_cool_celsius = 16.0", "conditions.continue_cool_celsius"),
         ] {
             let message = parse(text).unwrap_err().to_string();
             let expected = format!("agent.toml: {key} must be ");

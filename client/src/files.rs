@@ -38,11 +38,7 @@ impl FileError {
 
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
-        move |source| Self::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| Self::Io { action, path, source }
     }
 }
 
@@ -68,9 +64,7 @@ pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileEr
         Err(error) => return Err(FileError::io("remove", &aside)(error)),
     }
     let mut file = create(&aside, audience).map_err(FileError::io("create", &aside))?;
-    file.write_all(bytes)
-        .and_then(|()| file.sync_all())
-        .map_err(FileError::io("write", &aside))?;
+    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FileError::io("write", &aside))?;
     fs::rename(&aside, path).map_err(FileError::io("rename into place", path))?;
     sync_folder_of(path)
 }
@@ -80,8 +74,7 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
     let mut file = File::open(path).map_err(FileError::io("open", path))?;
     refuse_exposed(path, &file)?;
     let mut bytes = Vec::new();
-    file.read_to_end(&mut bytes)
-        .map_err(FileError::io("read", path))?;
+    file.read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
     Ok(bytes)
 }
 
@@ -100,16 +93,12 @@ pub fn create_folder(path: &Path) -> Result<(), FileError> {
         use std::os::unix::fs::DirBuilderExt;
         builder.mode(0o700);
     }
-    builder
-        .create(path)
-        .map_err(FileError::io("create the folder", path))
+    builder.create(path).map_err(FileError::io("create the folder", path))
 }
 
 /// Makes the names in a folder durable.
 pub fn sync_folder(path: &Path) -> Result<(), FileError> {
-    File::open(path)
-        .and_then(|folder| folder.sync_all())
-        .map_err(FileError::io("sync the folder", path))
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(FileError::io("sync the folder", path))
 }
 
 /// Makes the name of a file durable, by syncing the folder that holds it.
@@ -141,14 +130,7 @@ fn refuse_exposed(path: &Path, file: &File) -> Result<(), FileError> {
     let metadata = file.metadata().map_err(FileError::io("inspect", path))?;
     let mode = metadata.permissions().mode() & 0o7777;
     let for_others = mode & 0o077;
-    if for_others == 0 {
-        Ok(())
-    } else {
-        Err(FileError::Exposed {
-            path: path.to_owned(),
-            mode,
-        })
-    }
+    if for_others == 0 { Ok(()) } else { Err(FileError::Exposed { path: path.to_owned(), mode }) }
 }
 
 #[cfg(not(unix))]

@@ -121,22 +121,15 @@ fn open_or_create_tls(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
     }
 }
 
-fn open_or_create_seed(
-    path: &Path,
-    rng: &dyn SecureRandom,
-) -> Result<Zeroizing<[u8; 32]>, KeyError> {
+fn open_or_create_seed(path: &Path, rng: &dyn SecureRandom) -> Result<Zeroizing<[u8; 32]>, KeyError> {
     let mut seed = Zeroizing::new([0; 32]);
     match files::read_secret(path) {
         Ok(bytes) => {
             let bytes = Zeroizing::new(bytes);
-            let bytes: &[u8; 32] =
-                bytes
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| KeyError::Malformed {
-                        path: path.to_owned(),
-                        expected: "a seed of 32 bytes",
-                    })?;
+            let bytes: &[u8; 32] = bytes
+                .as_slice()
+                .try_into()
+                .map_err(|_| KeyError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" })?;
             *seed = *bytes;
         }
         Err(error) if error.is_absent() => {
@@ -160,10 +153,7 @@ mod tests {
         let first = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
         let second = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
         assert_eq!(first.tls_key(), second.tls_key());
-        assert_eq!(
-            first.identity_public_key().unwrap(),
-            second.identity_public_key().unwrap()
-        );
+        assert_eq!(first.identity_public_key().unwrap(), second.identity_public_key().unwrap());
     }
 
     #[test]
@@ -183,9 +173,8 @@ mod tests {
             DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap();
             let path = folder.path().join(name);
             files::write(&path, b"damaged", Audience::Owner).unwrap();
-            let error = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new())
-                .unwrap_err()
-                .to_string();
+            let error =
+                DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap_err().to_string();
             assert!(error.contains(name) && error.contains(expected), "{error}");
         }
     }
@@ -200,10 +189,7 @@ mod tests {
         let path = folder.path().join(IDENTITY_SEED_FILE);
         fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
         let error = DeviceKeys::open_or_create(folder.path(), &SystemRandom::new()).unwrap_err();
-        assert!(matches!(
-            error,
-            KeyError::File(FileError::Exposed { mode: 0o640, .. })
-        ));
+        assert!(matches!(error, KeyError::File(FileError::Exposed { mode: 0o640, .. })));
     }
 
     #[test]

@@ -55,22 +55,20 @@ pub fn client_config(
     identity: Option<ClientIdentity>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let provider = Arc::new(default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(&[&TLS13])?;
+    let builder =
+        ClientConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(&[&TLS13])?;
     let builder = match trust {
         Trust::Authority(certificate) => {
             let mut roots = RootCertStore::empty();
             roots.add(certificate)?;
             builder.with_root_certificates(roots)
         }
-        Trust::Pin(pin) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(PinnedAuthority { pin, provider })),
+        Trust::Pin(pin) => {
+            builder.dangerous().with_custom_certificate_verifier(Arc::new(PinnedAuthority { pin, provider }))
+        }
     };
     let mut config = match identity {
-        Some(ClientIdentity { certificate, key }) => {
-            builder.with_client_auth_cert(vec![certificate], key)?
-        }
+        Some(ClientIdentity { certificate, key }) => builder.with_client_auth_cert(vec![certificate], key)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -95,10 +93,7 @@ impl Connector {
     /// A connector that gives up when connecting and shaking hands together
     /// take longer than `connect_timeout`.
     pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
-        Self {
-            config,
-            connect_timeout,
-        }
+        Self { config, connect_timeout }
     }
 }
 
@@ -190,8 +185,6 @@ impl ServerCertVerifier for PinnedAuthority {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
-            .signature_verification_algorithms
-            .supported_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }

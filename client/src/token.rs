@@ -54,11 +54,7 @@ impl FromStr for BootstrapToken {
         if text.len() > TEXT_LIMIT_BYTES {
             return Err(TokenError::Damaged);
         }
-        let bytes = Zeroizing::new(
-            BASE64_URL_SAFE_NO_PAD
-                .decode(encoded)
-                .map_err(|_| TokenError::Damaged)?,
-        );
+        let bytes = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.decode(encoded).map_err(|_| TokenError::Damaged)?);
         read(&bytes).ok_or(TokenError::Damaged)
     }
 }
@@ -112,10 +108,7 @@ mod tests {
     #[test]
     fn a_mistyped_token_is_refused() {
         let mistyped = text().replacen("AQ", "Ag", 1);
-        assert_eq!(
-            mistyped.parse::<BootstrapToken>().unwrap_err(),
-            TokenError::Damaged
-        );
+        assert_eq!(mistyped.parse::<BootstrapToken>().unwrap_err(), TokenError::Damaged);
     }
 
     fn text() -> String {

@@ -11,8 +11,8 @@ use std::{
 
 use hyper_util::rt::TokioIo;
 use rustls::{
-    ClientConfig, RootCertStore, client::Resumption, crypto::ring::default_provider,
-    pki_types::ServerName, version::TLS13,
+    ClientConfig, RootCertStore, client::Resumption, crypto::ring::default_provider, pki_types::ServerName,
+    version::TLS13,
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -45,17 +45,12 @@ pub enum ChannelError {
 
 /// Connects to a coordinator's admin listener at `address` (`host:port`).
 pub async fn connect(address: &str, identity: &Identity) -> Result<Channel, ChannelError> {
-    let connector = Connector {
-        config: client_config(identity).map_err(ChannelError::Identity)?,
-    };
+    let connector = Connector { config: client_config(identity).map_err(ChannelError::Identity)? };
     Endpoint::from_shared(format!("https://{address}"))
         .map_err(|_| ChannelError::Address(address.to_owned()))?
         .connect_with_connector(connector)
         .await
-        .map_err(|source| ChannelError::Connect {
-            address: address.to_owned(),
-            source,
-        })
+        .map_err(|source| ChannelError::Connect { address: address.to_owned(), source })
 }
 
 fn client_config(identity: &Identity) -> Result<Arc<ClientConfig>, rustls::Error> {

@@ -56,10 +56,7 @@ impl Artefacts {
             }
         }
         files::sync_folder_of(folder)?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            writing: Mutex::new(()),
-        })
+        Ok(Self { folder: folder.to_owned(), writing: Mutex::new(()) })
     }
 
     /// Keeps bytes durably and returns their hash; what is there already (and
@@ -68,10 +65,7 @@ impl Artefacts {
         let hash = sha256(bytes);
         let path = self.path(&hash);
         // The lock guards no data, so a poisoned one is as good as another.
-        let _writing = self
-            .writing
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match files::read(&path) {
             Ok(there) if there == bytes => return Ok(hash),
             Ok(_) => {}
@@ -86,9 +80,7 @@ impl Artefacts {
     pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, ArtefactError> {
         let bytes = files::read(&self.path(hash)).map_err(|error| {
             if error.is_absent() {
-                ArtefactError::Absent {
-                    hash: hex::encode(hash),
-                }
+                ArtefactError::Absent { hash: hex::encode(hash) }
             } else {
                 ArtefactError::File(error)
             }
@@ -97,10 +89,7 @@ impl Artefacts {
         if actual == *hash {
             Ok(bytes)
         } else {
-            Err(ArtefactError::Damaged {
-                hash: hex::encode(hash),
-                actual: hex::encode(actual),
-            })
+            Err(ArtefactError::Damaged { hash: hex::encode(hash), actual: hex::encode(actual) })
         }
     }
 

@@ -108,22 +108,13 @@ impl Default for Config {
 
 impl Default for Certificates {
     fn default() -> Self {
-        Self {
-            authority_days: 3650,
-            server_days: 90,
-            device_hours: 720,
-            admin_days: 90,
-        }
+        Self { authority_days: 3650, server_days: 90, device_hours: 720, admin_days: 90 }
     }
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            handshakes: 256,
-            connections: 16_384,
-            handshake_timeout_secs: 10,
-        }
+        Self { handshakes: 256, connections: 16_384, handshake_timeout_secs: 10 }
     }
 }
 
@@ -137,26 +128,15 @@ impl Config {
 
     /// Reads the text of a file; `path` is for messages only.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|source| ConfigError::Syntax {
-            path: path.to_owned(),
-            source,
-        })?;
+        let config: Self =
+            toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
         config.check(path)?;
         Ok(config)
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let Certificates {
-            authority_days,
-            server_days,
-            device_hours,
-            admin_days,
-        } = self.certificates;
-        let Limits {
-            handshakes,
-            connections,
-            handshake_timeout_secs,
-        } = self.limits;
+        let Certificates { authority_days, server_days, device_hours, admin_days } = self.certificates;
+        let Limits { handshakes, connections, handshake_timeout_secs } = self.limits;
         let at_least_one = [
             ("certificates.authority_days", authority_days),
             ("certificates.server_days", server_days),
@@ -193,9 +173,7 @@ impl Limits {
 
 /// A count that a semaphore can hold, on 16-bit platforms too.
 fn count(number: u32) -> usize {
-    usize::try_from(number)
-        .unwrap_or(usize::MAX)
-        .min(tokio::sync::Semaphore::MAX_PERMITS)
+    usize::try_from(number).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
 }
 
 #[cfg(test)]

@@ -20,9 +20,7 @@ impl OptimizerState {
         match vector.len() {
             0 => Some(Self::default()),
             n if n == len => Some(Self { first: vector.to_vec(), second: Vec::new() }),
-            n if n == 2 * len => {
-                Some(Self { first: vector[..len].to_vec(), second: vector[len..].to_vec() })
-            }
+            n if n == 2 * len => Some(Self { first: vector[..len].to_vec(), second: vector[len..].to_vec() }),
             _ => None,
         }
     }

@@ -41,9 +41,7 @@ pub enum PeerError {
     #[error("the peer's certificate has {0} URI names, expected one")]
     NameCount(usize),
     /// The name is not one of ours.
-    #[error(
-        "the peer's certificate has the name {0:?}, expected nightshift:device: or nightshift:admin:"
-    )]
+    #[error("the peer's certificate has the name {0:?}, expected nightshift:device: or nightshift:admin:")]
     UnknownName(String),
 }
 
@@ -97,9 +95,7 @@ pub(crate) fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
     if !rest.is_empty() {
         return Err(PeerError::Malformed);
     }
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|_| PeerError::Malformed)?;
+    let names = certificate.subject_alternative_name().map_err(|_| PeerError::Malformed)?;
     let uris: Vec<&str> = names
         .iter()
         .flat_map(|extension| &extension.value.general_names)

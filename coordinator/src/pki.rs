@@ -16,17 +16,16 @@ use std::{
 };
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    SanType, SerialNumber,
 };
 use ring::{
     rand::SecureRandom,
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 use rustls::pki_types::{
-    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
-    pem::PemObject as _,
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _,
 };
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
@@ -117,10 +116,8 @@ impl Authority {
         let key = load_or_create_key(&folder.join(CA_KEY_FILE))?;
         let path = folder.join(CA_CERTIFICATE_FILE);
         let certificate = match files::read(&path) {
-            Ok(pem) => CertificateDer::from_pem_slice(&pem).map_err(|_| PkiError::Malformed {
-                path: path.clone(),
-                expected: "a PEM certificate",
-            })?,
+            Ok(pem) => CertificateDer::from_pem_slice(&pem)
+                .map_err(|_| PkiError::Malformed { path: path.clone(), expected: "a PEM certificate" })?,
             Err(error) if error.is_absent() => {
                 let certificate = authority_params(validity)?.self_signed(&key)?;
                 files::write(&path, certificate.pem().as_bytes(), Audience::Anyone)?;
@@ -128,18 +125,12 @@ impl Authority {
             }
             Err(error) => return Err(error.into()),
         };
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|_| PkiError::Malformed {
-                path: path.clone(),
-                expected: "a certificate",
-            })?;
+        let (_, parsed) = X509Certificate::from_der(&certificate)
+            .map_err(|_| PkiError::Malformed { path: path.clone(), expected: "a certificate" })?;
         if *parsed.public_key().subject_public_key.data != *key.der_bytes() {
             return Err(PkiError::KeyMismatch { path });
         }
-        Ok(Self {
-            issuer: Issuer::from_ca_cert_der(&certificate, key)?,
-            certificate,
-        })
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
     }
 
     /// The authority's own certificate.
@@ -189,17 +180,11 @@ impl Authority {
         rng: &dyn SecureRandom,
     ) -> Result<CertificateDer<'static>, PkiError> {
         let request = CertificateSigningRequestDer::from(request_der);
-        let mut request =
-            CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
+        let mut request = CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
         if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
             return Err(PkiError::RequestKey);
         }
-        request.params = client_params(
-            &hex::encode(device),
-            &peer::device_uri(device),
-            validity,
-            rng,
-        )?;
+        request.params = client_params(&hex::encode(device), &peer::device_uri(device), validity, rng)?;
         Ok(request.signed_by(&self.issuer)?.into())
     }
 
@@ -234,10 +219,7 @@ impl Identity {
                 expected: "a PEM certificate and its authority's",
             })?;
         let key = load_key(&key_path)?;
-        Ok(Self {
-            chain,
-            key: Zeroizing::new(key.serialize_der()),
-        })
+        Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
     }
 
     /// Writes `<name>.pem` and `<name>.key` (mode 0600) into a folder.
@@ -298,10 +280,8 @@ impl EnrolmentKey {
             }
             Err(error) => return Err(error.into()),
         };
-        let key = Ed25519KeyPair::from_seed_unchecked(&seed).map_err(|_| PkiError::Malformed {
-            path: path.to_owned(),
-            expected: "a seed of 32 bytes",
-        })?;
+        let key = Ed25519KeyPair::from_seed_unchecked(&seed)
+            .map_err(|_| PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" })?;
         Ok(Self { key })
     }
 
@@ -389,14 +369,8 @@ fn common_name(name: &str) -> DistinguishedName {
 }
 
 fn set_validity(params: &mut CertificateParams, validity: Validity) -> Result<(), PkiError> {
-    let Validity {
-        not_before_unix_secs,
-        not_after_unix_secs,
-    } = validity;
-    let refused = || PkiError::Validity {
-        not_before_unix_secs,
-        not_after_unix_secs,
-    };
+    let Validity { not_before_unix_secs, not_after_unix_secs } = validity;
+    let refused = || PkiError::Validity { not_before_unix_secs, not_after_unix_secs };
     let time = |unix_secs: u64| {
         let unix_secs = i64::try_from(unix_secs).map_err(|_| refused())?;
         OffsetDateTime::from_unix_timestamp(unix_secs).map_err(|_| refused())
@@ -438,11 +412,7 @@ fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
     let pem = Zeroizing::new(files::read_secret(path)?);
     let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
     let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
-    if key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-        Ok(key)
-    } else {
-        Err(malformed())
-    }
+    if key.is_compatible(&PKCS_ECDSA_P256_SHA256) { Ok(key) } else { Err(malformed()) }
 }
 
 fn copied<const N: usize>(bytes: &[u8]) -> [u8; N] {

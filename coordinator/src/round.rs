@@ -139,21 +139,14 @@ impl Round {
     pub fn outcome(&self) -> Option<Outcome> {
         match self.phase {
             Phase::Over { outcome, .. } => Some(outcome),
-            Phase::Advertise(_)
-            | Phase::Share(_)
-            | Phase::Masked(_)
-            | Phase::Agree(_)
-            | Phase::Unmask(_) => None,
+            Phase::Advertise(_) | Phase::Share(_) | Phase::Masked(_) | Phase::Agree(_) | Phase::Unmask(_) => {
+                None
+            }
         }
     }
 
     /// Answers one request. A rejection never changes the round.
-    pub fn handle(
-        &mut self,
-        from: DeviceId,
-        request: Request,
-        now: Timestamp,
-    ) -> Result<Reply, Rejection> {
+    pub fn handle(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
         self.handle_timeout(now);
         let reply = self.answer(from, request, now)?;
         self.advance(now);

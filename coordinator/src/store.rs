@@ -95,9 +95,7 @@ pub enum StoreError {
         source: serde_json::Error,
     },
     /// A value that does not fit into one record.
-    #[error(
-        "value for tree {tree}, key {key} takes {bytes} bytes, a record has at most {limit_bytes}"
-    )]
+    #[error("value for tree {tree}, key {key} takes {bytes} bytes, a record has at most {limit_bytes}")]
     TooLarge {
         /// The tree.
         tree: String,
@@ -154,9 +152,7 @@ struct Inner {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store")
-            .field("path", &self.inner.path)
-            .finish_non_exhaustive()
+        f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()
     }
 }
 
@@ -177,10 +173,7 @@ impl Store {
             .path(path)
             .cache_capacity(CACHE_BYTES)
             .open()
-            .map_err(|source| StoreError::Engine {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
         let log_path = path.join("db");
         let log = OpenOptions::new()
             .read(true)
@@ -240,13 +233,8 @@ impl Store {
         key: impl Into<Key>,
     ) -> Result<Option<T>, StoreError> {
         let key = key.into();
-        let record = self
-            .tree(tree)?
-            .get(key.as_bytes())
-            .map_err(|source| self.engine_error(source))?;
-        record
-            .map(|record| decode(tree, key.as_bytes(), &record))
-            .transpose()
+        let record = self.tree(tree)?.get(key.as_bytes()).map_err(|source| self.engine_error(source))?;
+        record.map(|record| decode(tree, key.as_bytes(), &record)).transpose()
     }
 
     /// The values of a range of keys, in the order of the keys. An item fails
@@ -258,10 +246,7 @@ impl Store {
     ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
         let bounds = (range.0.map(Key::into_bytes), range.1.map(Key::into_bytes));
         let store = self.clone();
-        Ok(self
-            .tree(tree)?
-            .range::<Vec<u8>, _>(bounds)
-            .map(move |item| store.item(tree, item)))
+        Ok(self.tree(tree)?.range::<Vec<u8>, _>(bounds).map(move |item| store.item(tree, item)))
     }
 
     /// The values of all keys that begin with `prefix`, in the order of the
@@ -272,10 +257,7 @@ impl Store {
         prefix: &Key,
     ) -> Result<impl Iterator<Item = Result<(Key, T), StoreError>> + use<T>, StoreError> {
         let store = self.clone();
-        Ok(self
-            .tree(tree)?
-            .scan_prefix(prefix.as_bytes())
-            .map(move |item| store.item(tree, item)))
+        Ok(self.tree(tree)?.scan_prefix(prefix.as_bytes()).map(move |item| store.item(tree, item)))
     }
 
     /// Reads every record of every tree and says which are damaged. Fails when
@@ -287,11 +269,7 @@ impl Store {
                 continue;
             }
             let tree_name = String::from_utf8_lossy(&name).into_owned();
-            let tree = self
-                .inner
-                .engine
-                .open_tree(&name)
-                .map_err(|source| self.engine_error(source))?;
+            let tree = self.inner.engine.open_tree(&name).map_err(|source| self.engine_error(source))?;
             for item in &tree {
                 let (key, record) = item.map_err(|source| self.engine_error(source))?;
                 check.records += 1;
@@ -304,26 +282,17 @@ impl Store {
     }
 
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
-        let names: Vec<&'static str> = batch
-            .changes
-            .keys()
-            .map(|(tree, _)| *tree)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect();
+        let names: Vec<&'static str> =
+            batch.changes.keys().map(|(tree, _)| *tree).collect::<BTreeSet<_>>().into_iter().collect();
         if names.is_empty() {
             return Ok(());
         }
-        let trees = names
-            .iter()
-            .map(|name| self.tree(name))
-            .collect::<Result<Vec<_>, _>>()?;
+        let trees = names.iter().map(|name| self.tree(name)).collect::<Result<Vec<_>, _>>()?;
         trees
             .as_slice()
             .transaction(|views| {
                 for ((tree, key), change) in &batch.changes {
-                    let Some((_, view)) = names.iter().zip(views).find(|(name, _)| *name == tree)
-                    else {
+                    let Some((_, view)) = names.iter().zip(views).find(|(name, _)| *name == tree) else {
                         continue;
                     };
                     let holds = match &change.expected {
@@ -349,31 +318,21 @@ impl Store {
                 Ok(())
             })
             .map_err(|error| match error {
-                TransactionError::Abort((tree, key)) => StoreError::Conflict {
-                    tree: tree.to_owned(),
-                    key: hex::encode(key.as_bytes()),
-                },
+                TransactionError::Abort((tree, key)) => {
+                    StoreError::Conflict { tree: tree.to_owned(), key: hex::encode(key.as_bytes()) }
+                }
                 TransactionError::Storage(source) => self.engine_error(source),
             })
     }
 
     fn sync(&self) -> Result<(), StoreError> {
-        self.inner
-            .engine
-            .flush()
-            .map_err(|source| self.engine_error(source))?;
-        self.inner
-            .log
-            .sync_data()
-            .map_err(FileError::io("sync", &self.inner.path.join("db")))?;
+        self.inner.engine.flush().map_err(|source| self.engine_error(source))?;
+        self.inner.log.sync_data().map_err(FileError::io("sync", &self.inner.path.join("db")))?;
         Ok(())
     }
 
     fn tree(&self, name: &'static str) -> Result<sled::Tree, StoreError> {
-        self.inner
-            .engine
-            .open_tree(name)
-            .map_err(|source| self.engine_error(source))
+        self.inner.engine.open_tree(name).map_err(|source| self.engine_error(source))
     }
 
     fn item<T: DeserializeOwned>(
@@ -386,16 +345,11 @@ impl Store {
     }
 
     fn engine_error(&self, source: sled::Error) -> StoreError {
-        StoreError::Engine {
-            path: self.inner.path.clone(),
-            source,
-        }
+        StoreError::Engine { path: self.inner.path.clone(), source }
     }
 
     fn stopped(&self) -> StoreError {
-        StoreError::Stopped {
-            path: self.inner.path.clone(),
-        }
+        StoreError::Stopped { path: self.inner.path.clone() }
     }
 }
 
@@ -409,10 +363,8 @@ pub struct Check {
 }
 
 fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<T, StoreError> {
-    let payload = frame::decode(tree, key, record).ok_or_else(|| StoreError::Damaged {
-        tree: tree.to_owned(),
-        key: hex::encode(key),
-    })?;
+    let payload = frame::decode(tree, key, record)
+        .ok_or_else(|| StoreError::Damaged { tree: tree.to_owned(), key: hex::encode(key) })?;
     serde_json::from_slice(payload).map_err(|source| StoreError::Unreadable {
         tree: tree.to_owned(),
         key: hex::encode(key),
@@ -430,9 +382,7 @@ fn lock(path: &Path) -> Result<File, StoreError> {
         .map_err(FileError::io("open", &lock_path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse {
-            path: path.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(FileError::io("lock", &lock_path)(source).into()),
     }
 }
@@ -454,10 +404,7 @@ fn lay_ballast(path: &Path) -> Result<(), FileError> {
 fn give_up_ballast(path: &Path) -> Result<(), FileError> {
     match std::fs::remove_file(path) {
         Ok(()) => {
-            tracing::warn!(
-                freed_bytes = BALLAST_BYTES,
-                "disk nearly full, ballast given up"
-            );
+            tracing::warn!(freed_bytes = BALLAST_BYTES, "disk nearly full, ballast given up");
             Ok(())
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

@@ -86,7 +86,9 @@ pub enum TaskError {
     #[error(transparent)]
     Plan(#[from] PlanError),
     /// Not even one participation fits the budget.
-    #[error("one participation costs ε = {one:.3} and the budget is {budget}; raise the noise multiplier or the budget")]
+    #[error(
+        "one participation costs ε = {one:.3} and the budget is {budget}; raise the noise multiplier or the budget"
+    )]
     BudgetBelowOneRound {
         /// ε of one participation.
         one: f64,
@@ -337,12 +339,7 @@ impl Task {
         Ok(offer)
     }
 
-    fn in_round(
-        &mut self,
-        from: DeviceId,
-        request: Request,
-        now: Timestamp,
-    ) -> Result<Reply, Rejection> {
+    fn in_round(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
         match &mut self.round {
             Some(round) if request.session() == Some(round.session()) => round.handle(from, request, now),
             Some(_) | None => Err(Rejection::UnknownSession),

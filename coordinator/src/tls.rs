@@ -6,10 +6,7 @@
 //! what it then may do is for the service to decide. A peer with a certificate
 //! that is not ours, has expired, or names nobody does not get in. Sessions
 //! are never resumed, so each connection verifies its certificate anew.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: this module accepts connections"
-)]
+#![expect(clippy::disallowed_methods, reason = "IO shell: this module accepts connections")]
 
 use std::{
     fmt, io,
@@ -71,11 +68,7 @@ pub struct AcceptLimits {
 
 impl Default for AcceptLimits {
     fn default() -> Self {
-        Self {
-            handshakes: 256,
-            connections: 16_384,
-            handshake_timeout: Duration::from_secs(10),
-        }
+        Self { handshakes: 256, connections: 16_384, handshake_timeout: Duration::from_secs(10) }
     }
 }
 
@@ -100,10 +93,9 @@ pub fn server_config(
     let provider = Arc::new(default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).map_err(TlsError::Identity)?;
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-            .allow_unauthenticated()
-            .build()?;
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .allow_unauthenticated()
+        .build()?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&TLS13])
         .map_err(TlsError::Identity)?
@@ -142,9 +134,7 @@ impl Stream for Incoming {
     type Item = io::Result<Connection>;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.connections
-            .poll_recv(context)
-            .map(|connection| connection.map(Ok))
+        self.connections.poll_recv(context).map(|connection| connection.map(Ok))
     }
 }
 
@@ -163,9 +153,7 @@ pub struct Connection {
 
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Connection")
-            .field("info", &self.info)
-            .finish_non_exhaustive()
+        f.debug_struct("Connection").field("info", &self.info).finish_non_exhaustive()
     }
 }
 
@@ -257,11 +245,7 @@ async fn accept_all(
         tokio::spawn(async move {
             match shake_hands(&acceptor, stream, remote, limits.handshake_timeout).await {
                 Ok((stream, info)) => {
-                    let connection = Connection {
-                        stream,
-                        info,
-                        _place: place,
-                    };
+                    let connection = Connection { stream, info, _place: place };
                     if ready.send(connection).await.is_err() {
                         tracing::debug!("a connection came after the end");
                     }
@@ -280,9 +264,8 @@ async fn shake_hands(
     limit: Duration,
 ) -> Result<(TlsStream<TcpStream>, ConnectInfo), HandshakeError> {
     stream.set_nodelay(true)?;
-    let stream = timeout(limit, acceptor.accept(stream))
-        .await
-        .map_err(|_| HandshakeError::TimedOut(limit))??;
+    let stream =
+        timeout(limit, acceptor.accept(stream)).await.map_err(|_| HandshakeError::TimedOut(limit))??;
     let (_, session) = stream.get_ref();
     let certified = session
         .peer_certificates()
@@ -290,19 +273,10 @@ async fn shake_hands(
         .map(|certificate| peer::read_certificate(certificate))
         .transpose()?;
     let info = match certified {
-        None => ConnectInfo {
-            peer: Peer::Anonymous,
-            remote,
-            not_after_unix_secs: None,
-        },
-        Some(Certified {
-            peer,
-            not_after_unix_secs,
-        }) => ConnectInfo {
-            peer,
-            remote,
-            not_after_unix_secs: Some(not_after_unix_secs),
-        },
+        None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None },
+        Some(Certified { peer, not_after_unix_secs }) => {
+            ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs) }
+        }
     };
     Ok((stream, info))
 }

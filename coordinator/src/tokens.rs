@@ -92,14 +92,10 @@ pub async fn issue(
     rng: &dyn SecureRandom,
 ) -> Result<TokenText, TokenError> {
     if new.label.len() > LABEL_LIMIT_BYTES {
-        return Err(TokenError::Label {
-            bytes: new.label.len(),
-            limit_bytes: LABEL_LIMIT_BYTES,
-        });
+        return Err(TokenError::Label { bytes: new.label.len(), limit_bytes: LABEL_LIMIT_BYTES });
     }
     let mut secret = Zeroizing::new([0; 32]);
-    rng.fill(secret.as_mut())
-        .map_err(|_| TokenError::Randomness)?;
+    rng.fill(secret.as_mut()).map_err(|_| TokenError::Randomness)?;
     let token = Token {
         label: new.label.to_owned(),
         issued_unix_secs: now_unix_secs,
@@ -129,14 +125,9 @@ pub async fn redeem(
         return Err(TokenError::Redeemed);
     }
     if now_unix_secs >= token.expires_unix_secs {
-        return Err(TokenError::Expired {
-            expires_unix_secs: token.expires_unix_secs,
-        });
+        return Err(TokenError::Expired { expires_unix_secs: token.expires_unix_secs });
     }
-    let redeemed = Token {
-        redeemed_unix_secs: Some(now_unix_secs),
-        ..token.clone()
-    };
+    let redeemed = Token { redeemed_unix_secs: Some(now_unix_secs), ..token.clone() };
     let mut batch = also;
     batch.replace(TREE, key, &token, &redeemed)?;
     match store.commit(batch).await {
@@ -148,10 +139,7 @@ pub async fn redeem(
 
 /// All tokens that were ever made, in no telling order.
 pub fn list(store: &Store) -> Result<Vec<Token>, StoreError> {
-    store
-        .scan_prefix::<Token>(TREE, &Key::default())?
-        .map(|item| item.map(|(_, token)| token))
-        .collect()
+    store.scan_prefix::<Token>(TREE, &Key::default())?.map(|item| item.map(|(_, token)| token)).collect()
 }
 
 impl TokenText {
@@ -207,10 +195,7 @@ mod tests {
         drop(store);
 
         let store = Store::open(folder.path()).unwrap();
-        assert_eq!(
-            store.get::<String>("devices", 1).unwrap().as_deref(),
-            Some("phone")
-        );
+        assert_eq!(store.get::<String>("devices", 1).unwrap().as_deref(), Some("phone"));
         let error = redeem(&store, &secret, NOW + 2, Batch::new()).await;
         assert!(matches!(error, Err(TokenError::Redeemed)));
     }
@@ -233,9 +218,7 @@ mod tests {
         let secret = issued(&store).await;
         let error = redeem(&store, &secret, NOW + 60, Batch::new()).await;
         assert!(matches!(error, Err(TokenError::Expired { .. })));
-        redeem(&store, &secret, NOW + 59, Batch::new())
-            .await
-            .unwrap();
+        redeem(&store, &secret, NOW + 59, Batch::new()).await.unwrap();
     }
 
     #[tokio::test]
@@ -249,10 +232,7 @@ mod tests {
         let mut also = Batch::new();
         also.insert("devices", 1, &"tablet").unwrap();
         let error = redeem(&store, &secret, NOW, also).await;
-        assert!(matches!(
-            error,
-            Err(TokenError::Store(StoreError::Conflict { .. }))
-        ));
+        assert!(matches!(error, Err(TokenError::Store(StoreError::Conflict { .. }))));
         assert_eq!(list(&store).unwrap()[0].redeemed_unix_secs, None);
     }
 
@@ -263,12 +243,7 @@ mod tests {
         let secret = issued(&store).await;
         let error = redeem(&store, &[0; 32], NOW, Batch::new()).await;
         assert!(matches!(error, Err(TokenError::Unknown)));
-        assert!(
-            store
-                .get::<Token>(TREE, secret.as_slice())
-                .unwrap()
-                .is_none()
-        );
+        assert!(store.get::<Token>(TREE, secret.as_slice()).unwrap().is_none());
         assert_eq!(list(&store).unwrap()[0].label, "kitchen tablet");
     }
 

@@ -24,29 +24,15 @@ fn main() {
 
     for (name, mode, cohort, noise_multiplier) in [
         ("encode without noise", PrivacyMode::Off, 100, 0.0),
-        (
-            "encode, one integer a block",
-            PrivacyMode::Distributed,
-            1000,
-            2.0,
-        ),
-        (
-            "encode, many integers a block",
-            PrivacyMode::Distributed,
-            100,
-            4.0,
-        ),
+        ("encode, one integer a block", PrivacyMode::Distributed, 1000, 2.0),
+        ("encode, many integers a block", PrivacyMode::Distributed, 100, 4.0),
     ] {
         let mechanism = mechanism(mode, cohort, noise_multiplier);
         let first = time(1, || {
-            mechanism
-                .encode(&update, &seed, &mut rng)
-                .expect("the update is finite");
+            mechanism.encode(&update, &seed, &mut rng).expect("the update is finite");
         });
         let took = time(RUNS, || {
-            mechanism
-                .encode(&update, &seed, &mut rng)
-                .expect("the update is finite");
+            mechanism.encode(&update, &seed, &mut rng).expect("the update is finite");
         });
         let variance = mechanism.device_variance();
         println!("{name}: {took:?}, the first {first:?} (device variance {variance:.3e})");
@@ -64,9 +50,7 @@ fn main() {
         let variance = mechanism.guaranteed_variance();
         println!("{name}: {took:?} (variance {variance:.3e})");
         let took = time(RUNS, || {
-            mechanism
-                .decode(&sum, 100, &seed)
-                .expect("the sum is in the ring");
+            mechanism.decode(&sum, 100, &seed).expect("the sum is in the ring");
         });
         println!("decode: {took:?}");
     }
@@ -87,14 +71,9 @@ fn mechanism(mode: PrivacyMode, cohort: usize, noise_multiplier: f64) -> Mechani
 }
 
 fn central(noise_multiplier: f64, scale_up: f64) -> Mechanism {
-    let params = mechanism(PrivacyMode::Central, 100, noise_multiplier)
-        .params()
-        .clone();
-    Mechanism::new(MechanismParams {
-        scale: params.scale * scale_up,
-        ..params
-    })
-    .expect("the ring has room for a larger scale")
+    let params = mechanism(PrivacyMode::Central, 100, noise_multiplier).params().clone();
+    Mechanism::new(MechanismParams { scale: params.scale * scale_up, ..params })
+        .expect("the ring has room for a larger scale")
 }
 
 /// The least duration of `runs` calls.

@@ -47,10 +47,7 @@ impl Accountant {
 
     /// The Rényi divergence of order `order` > 1 of everything added.
     pub fn rdp(&self, order: f64) -> f64 {
-        self.charges
-            .iter()
-            .map(|(curve, count)| f64::from(*count) * curve.rdp(order))
-            .sum()
+        self.charges.iter().map(|(curve, count)| f64::from(*count) * curve.rdp(order)).sum()
     }
 
     /// The ε at `delta`; infinite when something without noise was added, or
@@ -62,11 +59,8 @@ impl Accountant {
     /// an (ε, δ′) one is (ε, δ′ + (1 + e^ε)·η), so the result is the least ε
     /// that is at least the conversion at δ′ = δ − (1 + e^ε)·η.
     pub fn epsilon(&self, delta: Delta) -> Epsilon {
-        let distance: f64 = self
-            .charges
-            .iter()
-            .map(|(curve, count)| f64::from(*count) * curve.distance())
-            .sum();
+        let distance: f64 =
+            self.charges.iter().map(|(curve, count)| f64::from(*count) * curve.distance()).sum();
         let mut found = convert(|order| self.rdp(order), delta.get());
         if distance <= 0.0 {
             return found;
@@ -81,10 +75,7 @@ impl Accountant {
             }
             found = convert(|order| self.rdp(order), left);
             if found.epsilon <= claimed {
-                return Epsilon {
-                    epsilon: claimed,
-                    order: found.order,
-                };
+                return Epsilon { epsilon: claimed, order: found.order };
             }
         }
         Epsilon::UNBOUNDED
@@ -122,10 +113,7 @@ mod tests {
             (1.0, 1e-5, 7.077_196_695_8),
         ] {
             let found = zcdp_epsilon(rho, Delta::new(delta).unwrap());
-            assert!(
-                (found.epsilon / expected - 1.0).abs() < 1e-9,
-                "ρ {rho}: {found:?}"
-            );
+            assert!((found.epsilon / expected - 1.0).abs() < 1e-9, "ρ {rho}: {found:?}");
         }
     }
 
@@ -149,10 +137,7 @@ mod tests {
             let mut accountant = Accountant::new();
             accountant.add(RdpCurve::Gaussian { noise_multiplier }, participations);
             let found = accountant.epsilon(Delta::new(1e-6).unwrap()).epsilon;
-            assert!(
-                (found - expected).abs() < 0.005 + 1e-9,
-                "K {participations}: {found}"
-            );
+            assert!((found - expected).abs() < 0.005 + 1e-9, "K {participations}: {found}");
         }
     }
 
@@ -160,24 +145,9 @@ mod tests {
     fn different_rounds_add_up_order_by_order() {
         let delta = Delta::new(1e-6).unwrap();
         let mut accountant = Accountant::new();
-        accountant.add(
-            RdpCurve::Gaussian {
-                noise_multiplier: multiplier(2.0),
-            },
-            3,
-        );
-        accountant.add(
-            RdpCurve::Gaussian {
-                noise_multiplier: multiplier(4.0),
-            },
-            4,
-        );
-        accountant.add(
-            RdpCurve::Gaussian {
-                noise_multiplier: multiplier(2.0),
-            },
-            1,
-        );
+        accountant.add(RdpCurve::Gaussian { noise_multiplier: multiplier(2.0) }, 3);
+        accountant.add(RdpCurve::Gaussian { noise_multiplier: multiplier(4.0) }, 4);
+        accountant.add(RdpCurve::Gaussian { noise_multiplier: multiplier(2.0) }, 1);
         let rho = 4.0 / 8.0 + 4.0 / 32.0;
         assert!((accountant.rdp(3.0) - 3.0 * rho).abs() < 1e-12);
         let expected = zcdp_epsilon(rho, delta).epsilon;
@@ -200,10 +170,7 @@ mod tests {
             delta1: 100.0,
             delta2: 10.0,
             variance: 1600.0,
-            sampler: SamplerError {
-                log_ratio: 0.0,
-                distance,
-            },
+            sampler: SamplerError { log_ratio: 0.0, distance },
         };
         let epsilon = |distance, delta| {
             let mut accountant = Accountant::new();
@@ -219,11 +186,7 @@ mod tests {
 
     #[test]
     fn calibrated_noise_meets_the_target_and_hardly_more() {
-        let target = NoiseTarget {
-            epsilon: 4.0,
-            delta: Delta::new(1e-6).unwrap(),
-            participations: 10,
-        };
+        let target = NoiseTarget { epsilon: 4.0, delta: Delta::new(1e-6).unwrap(), participations: 10 };
         let z = target.gaussian().unwrap();
         let found = zcdp_epsilon(10.0 * zcdp_rho(z), target.delta).epsilon;
         assert!(found <= 4.0 && found > 4.0 - 1e-6, "{found}");
@@ -240,11 +203,7 @@ mod tests {
         };
         let noise_multiplier = target.skellam(&params).unwrap();
         assert!(noise_multiplier.get() > z.get());
-        let mechanism = crate::Mechanism::new(MechanismParams {
-            noise_multiplier,
-            ..params
-        })
-        .unwrap();
+        let mechanism = crate::Mechanism::new(MechanismParams { noise_multiplier, ..params }).unwrap();
         let found = mechanism.epsilon(10, target.delta).epsilon;
         assert!(found <= 4.0 && found > 4.0 - 1e-6, "{found}");
     }
@@ -253,11 +212,7 @@ mod tests {
     fn a_target_out_of_reach_is_an_error() {
         let delta = Delta::new(1e-6).unwrap();
         for epsilon in [0.0, -1.0, f64::NAN, 1e-9] {
-            let target = NoiseTarget {
-                epsilon,
-                delta,
-                participations: 1000,
-            };
+            let target = NoiseTarget { epsilon, delta, participations: 1000 };
             let error = target.gaussian().unwrap_err().to_string();
             assert!(error.contains("no noise multiplier up to 1e6"), "{error}");
         }

@@ -22,10 +22,7 @@ impl Double {
     pub(crate) const ONE: Self = Self { hi: 1.0, lo: 0.0 };
 
     /// ln 2 to 106 bits.
-    const LN_2: Self = Self {
-        hi: std::f64::consts::LN_2,
-        lo: 2.319_046_813_846_299_6e-17,
-    };
+    const LN_2: Self = Self { hi: std::f64::consts::LN_2, lo: 2.319_046_813_846_299_6e-17 };
 
     /// The nearest `f64`.
     pub(crate) fn to_f64(self) -> f64 {
@@ -43,10 +40,7 @@ impl Double {
     /// Multiplies by 2^`exponent`, exactly unless it underflows.
     pub(crate) fn times_power_of_two(self, exponent: i32) -> Self {
         let factor = 2f64.powi(exponent);
-        Self {
-            hi: self.hi * factor,
-            lo: self.lo * factor,
-        }
+        Self { hi: self.hi * factor, lo: self.lo * factor }
     }
 
     /// The square root of a positive number, by one Newton step.
@@ -81,11 +75,7 @@ impl Double {
             reason = "the caller keeps the number in [0, 2^127]; the low part is taken by its size"
         )]
         let (high, low) = (self.hi as u128, self.lo.abs() as u128);
-        if self.lo < 0.0 {
-            high.saturating_sub(low)
-        } else {
-            high.saturating_add(low)
-        }
+        if self.lo < 0.0 { high.saturating_sub(low) } else { high.saturating_add(low) }
     }
 }
 
@@ -112,10 +102,7 @@ impl Neg for Double {
     type Output = Self;
 
     fn neg(self) -> Self {
-        Self {
-            hi: -self.hi,
-            lo: -self.lo,
-        }
+        Self { hi: -self.hi, lo: -self.lo }
     }
 }
 
@@ -215,10 +202,7 @@ mod tests {
         }
         for x in [0.3, 7.0, 40.5, 79.25] {
             let product = Double::from(x).exp() * Double::from(-x).exp();
-            assert!(
-                (product - Double::ONE).to_f64().abs() < 2f64.powi(-95),
-                "{x}"
-            );
+            assert!((product - Double::ONE).to_f64().abs() < 2f64.powi(-95), "{x}");
         }
     }
 

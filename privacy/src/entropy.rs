@@ -18,11 +18,7 @@ pub(crate) struct Entropy<'a, R: CryptoRng> {
 impl<'a, R: CryptoRng> Entropy<'a, R> {
     pub(crate) fn new(rng: &'a mut R) -> Self {
         let bytes = [0; BATCH_WORDS * 8];
-        Self {
-            rng,
-            position: bytes.len(),
-            bytes,
-        }
+        Self { rng, position: bytes.len(), bytes }
     }
 
     /// 64 uniform bits.

@@ -54,12 +54,7 @@ impl Mechanism {
     /// when the scale is so small that rounding would enlarge the sensitivity
     /// by more than one per cent, and when the sum does not fit 31 bits.
     pub fn new(params: MechanismParams) -> Result<Self, ParamsError> {
-        let MechanismParams {
-            clip_norm,
-            scale,
-            coordinates,
-            ..
-        } = params;
+        let MechanismParams { clip_norm, scale, coordinates, .. } = params;
         let honest_devices = params.honest_devices()?;
         if !(scale.is_finite() && scale > 0.0) {
             return Err(ParamsError::Scale { value: scale });
@@ -68,33 +63,15 @@ impl Mechanism {
         let sensitivity = Sensitivity::rounded(scale * clip_norm.get(), padded_len);
         if !sensitivity.is_tight() {
             let least_scale = Sensitivity::least_scaled_clip(padded_len) / clip_norm.get();
-            return Err(ParamsError::ScaleTooSmall {
-                scale,
-                padded_len,
-                least_scale,
-            });
+            return Err(ParamsError::ScaleTooSmall { scale, padded_len, least_scale });
         }
-        let ring =
-            ring(&params, block, honest_devices, &sensitivity).ok_or(ParamsError::RingTooWide {
-                scale,
-                most: MOST_BITS,
-            })?;
+        let ring = ring(&params, block, honest_devices, &sensitivity)
+            .ok_or(ParamsError::RingTooWide { scale, most: MOST_BITS })?;
         let sampler = OnceLock::new();
-        let mechanism = Self {
-            params,
-            block,
-            padded_len,
-            ring,
-            sensitivity,
-            honest_devices,
-            sampler,
-        };
+        let mechanism = Self { params, block, padded_len, ring, sensitivity, honest_devices, sampler };
         let variance = mechanism.sampled_variance();
         if mechanism.has_noise() && variance < LEAST_VARIANCE {
-            return Err(ParamsError::NoiseTooSmall {
-                variance,
-                least: LEAST_VARIANCE,
-            });
+            return Err(ParamsError::NoiseTooSmall { variance, least: LEAST_VARIANCE });
         }
         Ok(mechanism)
     }
@@ -118,8 +95,7 @@ impl Mechanism {
         corrupt_fraction: f64,
     ) -> Result<f64, ParamsError> {
         let (block, padded_len) = padded(coordinates)?;
-        let least =
-            Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
+        let least = Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
         let mut params = MechanismParams {
             mode,
             clip_norm,
@@ -132,21 +108,14 @@ impl Mechanism {
         };
         let honest_devices = params.honest_devices()?;
         let bits = |params: &MechanismParams| {
-            let sensitivity =
-                Sensitivity::rounded(params.scale * params.clip_norm.get(), padded_len);
+            let sensitivity = Sensitivity::rounded(params.scale * params.clip_norm.get(), padded_len);
             ring(params, block, honest_devices, &sensitivity).map(Ring::bits)
         };
         if bits(&params).is_none() || !params.scale.is_finite() {
-            return Err(ParamsError::RingTooWide {
-                scale: params.scale,
-                most: MOST_BITS,
-            });
+            return Err(ParamsError::RingTooWide { scale: params.scale, most: MOST_BITS });
         }
         loop {
-            let doubled = MechanismParams {
-                scale: 2.0 * params.scale,
-                ..params.clone()
-            };
+            let doubled = MechanismParams { scale: 2.0 * params.scale, ..params.clone() };
             match bits(&doubled) {
                 Some(bits) if bits <= RECOMMENDED_BITS => params = doubled,
                 _ => return Ok(params.scale),
@@ -216,16 +185,10 @@ impl Mechanism {
     ) -> Result<Contribution, EncodeError> {
         let expected = self.params.coordinates;
         if update.len() != expected {
-            return Err(EncodeError::Length {
-                expected,
-                got: update.len(),
-            });
+            return Err(EncodeError::Length { expected, got: update.len() });
         }
         if let Some(index) = update.iter().position(|value| !value.is_finite()) {
-            return Err(EncodeError::NotFinite {
-                index,
-                value: update[index],
-            });
+            return Err(EncodeError::NotFinite { index, value: update[index] });
         }
         let limit = self.params.clip_norm.get();
         let norm = norm(update.iter().map(|&value| f64::from(value)));
@@ -242,8 +205,7 @@ impl Mechanism {
         let mut elements = rounding::round(&x, self.delta2(), self.ring, &mut entropy);
         wipe(&mut x);
         if self.params.mode == PrivacyMode::Distributed && self.has_noise() {
-            self.sampler()
-                .add_to(&mut elements, self.ring, &mut entropy);
+            self.sampler().add_to(&mut elements, self.ring, &mut entropy);
         }
         Ok(Contribution::new(elements, clipped))
     }
@@ -252,8 +214,7 @@ impl Mechanism {
     /// [`decode`](Self::decode); does nothing in the other modes.
     pub fn add_central_noise(&self, sum: &mut [u32], rng: &mut impl CryptoRng) {
         if self.params.mode == PrivacyMode::Central && self.has_noise() {
-            self.sampler()
-                .add_to(sum, self.ring, &mut Entropy::new(rng));
+            self.sampler().add_to(sum, self.ring, &mut Entropy::new(rng));
         }
     }
 
@@ -267,10 +228,7 @@ impl Mechanism {
         rotation_seed: &[u8; 32],
     ) -> Result<Vec<f32>, DecodeError> {
         if sum.len() != self.padded_len {
-            return Err(DecodeError::Length {
-                expected: self.padded_len,
-                got: sum.len(),
-            });
+            return Err(DecodeError::Length { expected: self.padded_len, got: sum.len() });
         }
         let cohort = self.params.cohort;
         if survivors == 0 || survivors > cohort {
@@ -281,10 +239,8 @@ impl Mechanism {
             return Err(DecodeError::OutsideRing { index, value, most });
         }
         let factor = 1.0 / (self.params.scale * survivors as f64);
-        let mut x: Vec<f64> = sum
-            .iter()
-            .map(|&element| f64::from(self.ring.centre(element)) * factor)
-            .collect();
+        let mut x: Vec<f64> =
+            sum.iter().map(|&element| f64::from(self.ring.centre(element)) * factor).collect();
         rotate_back(&mut x, self.block, rotation_seed);
         x.truncate(self.params.coordinates);
         Ok(x.into_iter().map(to_f32).collect())
@@ -349,8 +305,7 @@ impl Mechanism {
     }
 
     fn sampler(&self) -> &Skellam {
-        self.sampler
-            .get_or_init(|| Skellam::new(self.sampled_variance()))
+        self.sampler.get_or_init(|| Skellam::new(self.sampled_variance()))
     }
 }
 
@@ -409,10 +364,7 @@ pub enum DecodeError {
 /// The block of the rotation, and the length padded to a multiple of it.
 fn padded(coordinates: usize) -> Result<(usize, usize), ParamsError> {
     if coordinates == 0 || coordinates > MOST_COORDINATES {
-        return Err(ParamsError::Coordinates {
-            value: coordinates,
-            most: MOST_COORDINATES,
-        });
+        return Err(ParamsError::Coordinates { value: coordinates, most: MOST_COORDINATES });
     }
     let block = block_len(coordinates);
     Ok((block, coordinates.next_multiple_of(block)))
@@ -459,10 +411,7 @@ fn norm(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn to_f32(value: f64) -> f32 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "an update is f32; the nearest one is what is meant"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "an update is f32; the nearest one is what is meant")]
     let nearest = value as f32;
     nearest
 }
@@ -519,11 +468,7 @@ mod tests {
 
     #[test]
     fn the_noise_of_a_device_is_sized_for_the_report_goal_less_the_corrupt() {
-        let params = MechanismParams {
-            corrupt_fraction: 0.105,
-            report_goal: 80,
-            ..wide(100, 4.0)
-        };
+        let params = MechanismParams { corrupt_fraction: 0.105, report_goal: 80, ..wide(100, 4.0) };
         let mechanism = mechanism(params);
         // A = ⌊10.5⌋ = 10.
         let expected = (4.0f64 * 4096.0).powi(2) / 70.0;
@@ -535,11 +480,7 @@ mod tests {
     #[test]
     fn without_noise_there_is_no_privacy() {
         let delta = Delta::new(1e-6).unwrap();
-        for mode in [
-            PrivacyMode::Off,
-            PrivacyMode::Central,
-            PrivacyMode::Distributed,
-        ] {
+        for mode in [PrivacyMode::Off, PrivacyMode::Central, PrivacyMode::Distributed] {
             let z = if mode == PrivacyMode::Off { 3.0 } else { 0.0 };
             let mechanism = mechanism(small(mode, 100, 5, z));
             assert!(mechanism.epsilon(1, delta).epsilon.is_infinite());
@@ -553,11 +494,7 @@ mod tests {
     fn the_signal_to_noise_ratio_is_that_of_the_design() {
         let snr = |coordinates, z, n| {
             let scale = 8192.0;
-            let params = MechanismParams {
-                scale,
-                coordinates,
-                ..wide(n, z)
-            };
+            let params = MechanismParams { scale, coordinates, ..wide(n, z) };
             mechanism(params).snr(n)
         };
         assert!((snr(1 << 17, 2.0, 1000) - 1.38).abs() < 0.01);
@@ -570,11 +507,7 @@ mod tests {
         let updates: Vec<_> = (0..3).map(|device| one_hot(40, 11 * device, 0.5)).collect();
         let decoded = mean_through(&mechanism, &updates, 7);
         for (index, value) in decoded.iter().enumerate() {
-            let expected = if [0, 11, 22].contains(&index) {
-                0.5 / 3.0
-            } else {
-                0.0
-            };
+            let expected = if [0, 11, 22].contains(&index) { 0.5 / 3.0 } else { 0.0 };
             assert!((value - expected).abs() < 1e-3, "{index}: {value}");
         }
     }
@@ -592,11 +525,7 @@ mod tests {
     fn a_long_update_is_clipped_and_says_so() {
         let mechanism = mechanism(small(PrivacyMode::Off, 64, 1, 0.0));
         let mut rng = ChaCha20Rng::seed_from_u64(1);
-        let mut encode = |value| {
-            mechanism
-                .encode(&one_hot(64, 3, value), &SEED, &mut rng)
-                .unwrap()
-        };
+        let mut encode = |value| mechanism.encode(&one_hot(64, 3, value), &SEED, &mut rng).unwrap();
         assert!(!encode(1.0).was_clipped());
         let contribution = encode(3.0);
         assert!(contribution.was_clipped());
@@ -617,10 +546,7 @@ mod tests {
     fn the_noise_of_a_sum_has_the_planned_variance() {
         let cohort = 20;
         for mode in [PrivacyMode::Central, PrivacyMode::Distributed] {
-            let params = MechanismParams {
-                report_goal: 16,
-                ..small(mode, 4096, cohort, 4.0)
-            };
+            let params = MechanismParams { report_goal: 16, ..small(mode, 4096, cohort, 4.0) };
             let mechanism = mechanism(params);
             let mut rng = ChaCha20Rng::seed_from_u64(2);
             let updates = vec![vec![0.0; 4096]; cohort];
@@ -633,10 +559,7 @@ mod tests {
             } / 20.0;
             let squares: f64 = decoded.iter().map(|v| f64::from(*v).powi(2)).sum();
             let ratio = squares / (4096.0 * sigma * sigma);
-            assert!(
-                (ratio - 1.0).abs() < 4.5 * (2.0f64 / 4096.0).sqrt(),
-                "{mode:?}: {ratio}"
-            );
+            assert!((ratio - 1.0).abs() < 4.5 * (2.0f64 / 4096.0).sqrt(), "{mode:?}: {ratio}");
             let mean = decoded.iter().map(|v| f64::from(*v)).sum::<f64>() / 4096.0;
             assert!(mean.abs() < 4.5 * sigma / 64.0, "{mode:?}: {mean}");
         }
@@ -665,23 +588,10 @@ mod tests {
     fn bad_updates_are_errors_with_the_values() {
         let mechanism = mechanism(small(PrivacyMode::Off, 3, 2, 0.0));
         let mut rng = ChaCha20Rng::seed_from_u64(5);
-        let mut error = |update: &[f32]| {
-            mechanism
-                .encode(update, &SEED, &mut rng)
-                .unwrap_err()
-                .to_string()
-        };
-        assert_eq!(
-            error(&[0.0; 2]),
-            "expected an update of 3 coordinates, got 2"
-        );
-        for (value, text) in [
-            (f32::NAN, "NaN"),
-            (f32::INFINITY, "inf"),
-            (f32::NEG_INFINITY, "-inf"),
-        ] {
-            let expected =
-                format!("coordinate 1 of the update is {text}, expected a finite number");
+        let mut error = |update: &[f32]| mechanism.encode(update, &SEED, &mut rng).unwrap_err().to_string();
+        assert_eq!(error(&[0.0; 2]), "expected an update of 3 coordinates, got 2");
+        for (value, text) in [(f32::NAN, "NaN"), (f32::INFINITY, "inf"), (f32::NEG_INFINITY, "-inf")] {
+            let expected = format!("coordinate 1 of the update is {text}, expected a finite number");
             assert_eq!(error(&[0.0, value, 0.0]), expected);
         }
     }
@@ -692,21 +602,12 @@ mod tests {
         let bits = mechanism.ring_bits();
         let error = |sum: &[u32], n| mechanism.decode(sum, n, &SEED).unwrap_err().to_string();
         assert_eq!(error(&[0; 3], 1), "expected a sum of 4 elements, got 3");
-        assert_eq!(
-            error(&[0; 4], 0),
-            "expected between 1 and 2 survivors, got 0"
-        );
-        assert_eq!(
-            error(&[0; 4], 3),
-            "expected between 1 and 2 survivors, got 3"
-        );
+        assert_eq!(error(&[0; 4], 0), "expected between 1 and 2 survivors, got 0");
+        assert_eq!(error(&[0; 4], 3), "expected between 1 and 2 survivors, got 3");
         let outside = 1 << bits;
         assert_eq!(
             error(&[0, 0, outside, 0], 1),
-            format!(
-                "element 2 of the sum is {outside}, expected at most {}",
-                outside - 1
-            )
+            format!("element 2 of the sum is {outside}, expected at most {}", outside - 1)
         );
     }
 
@@ -715,75 +616,35 @@ mod tests {
         let good = || wide(100, 4.0);
         let error = |params| Mechanism::new(params).unwrap_err().to_string();
         let cases = [
+            (MechanismParams { scale: 0.0, ..good() }, "scale must be finite and above 0, got 0"),
+            (MechanismParams { scale: f64::NAN, ..good() }, "scale must be finite and above 0, got NaN"),
             (
-                MechanismParams {
-                    scale: 0.0,
-                    ..good()
-                },
-                "scale must be finite and above 0, got 0",
-            ),
-            (
-                MechanismParams {
-                    scale: f64::NAN,
-                    ..good()
-                },
-                "scale must be finite and above 0, got NaN",
-            ),
-            (
-                MechanismParams {
-                    coordinates: 0,
-                    ..good()
-                },
+                MechanismParams { coordinates: 0, ..good() },
                 "coordinates must be between 1 and 1073741824, got 0",
             ),
+            (MechanismParams { cohort: 0, ..good() }, "cohort must have at least 1 device, got 0"),
             (
-                MechanismParams {
-                    cohort: 0,
-                    ..good()
-                },
-                "cohort must have at least 1 device, got 0",
-            ),
-            (
-                MechanismParams {
-                    report_goal: 101,
-                    ..good()
-                },
+                MechanismParams { report_goal: 101, ..good() },
                 "report goal must be between 1 and the cohort of 100, got 101",
             ),
             (
-                MechanismParams {
-                    report_goal: 0,
-                    ..good()
-                },
+                MechanismParams { report_goal: 0, ..good() },
                 "report goal must be between 1 and the cohort of 100, got 0",
             ),
             (
-                MechanismParams {
-                    corrupt_fraction: 1.0,
-                    ..good()
-                },
+                MechanismParams { corrupt_fraction: 1.0, ..good() },
                 "corrupt fraction must be at least 0 and below 1, got 1",
             ),
             (
-                MechanismParams {
-                    corrupt_fraction: -0.1,
-                    ..good()
-                },
+                MechanismParams { corrupt_fraction: -0.1, ..good() },
                 "corrupt fraction must be at least 0 and below 1, got -0.1",
             ),
             (
-                MechanismParams {
-                    corrupt_fraction: 0.5,
-                    report_goal: 50,
-                    ..good()
-                },
+                MechanismParams { corrupt_fraction: 0.5, report_goal: 50, ..good() },
                 "report goal of 50 leaves no honest device when 50 may be corrupt",
             ),
             (
-                MechanismParams {
-                    scale: 2f64.powi(28),
-                    ..good()
-                },
+                MechanismParams { scale: 2f64.powi(28), ..good() },
                 "the sum needs a ring of more than 31 bits with scale 268435456",
             ),
         ];
@@ -794,72 +655,38 @@ mod tests {
 
     #[test]
     fn a_scale_that_is_too_small_names_the_least() {
-        let error = Mechanism::new(MechanismParams {
-            scale: 2048.0,
-            ..wide(100, 4.0)
-        });
-        let ParamsError::ScaleTooSmall {
-            least_scale,
-            padded_len,
-            ..
-        } = error.unwrap_err()
-        else {
+        let error = Mechanism::new(MechanismParams { scale: 2048.0, ..wide(100, 4.0) });
+        let ParamsError::ScaleTooSmall { least_scale, padded_len, .. } = error.unwrap_err() else {
             panic!("expected the scale to be too small");
         };
         assert_eq!(padded_len, 1 << 20);
-        assert!(
-            (least_scale / 3.6 / 1024.0 - 1.0).abs() < 0.02,
-            "{least_scale}"
-        );
-        assert!(
-            Mechanism::new(MechanismParams {
-                scale: least_scale,
-                ..wide(100, 4.0)
-            })
-            .is_ok()
-        );
+        assert!((least_scale / 3.6 / 1024.0 - 1.0).abs() < 0.02, "{least_scale}");
+        assert!(Mechanism::new(MechanismParams { scale: least_scale, ..wide(100, 4.0) }).is_ok());
     }
 
     #[test]
     fn noise_that_is_surely_a_mistake_is_refused() {
         let params = small(PrivacyMode::Distributed, 64, 2, 1e-12);
-        assert!(matches!(
-            Mechanism::new(params),
-            Err(ParamsError::NoiseTooSmall { .. })
-        ));
+        assert!(matches!(Mechanism::new(params), Err(ParamsError::NoiseTooSmall { .. })));
     }
 
     #[test]
     fn bad_numbers_are_refused() {
         for value in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-            assert!(
-                ClipNorm::new(value)
-                    .unwrap_err()
-                    .to_string()
-                    .contains(&value.to_string())
-            );
+            assert!(ClipNorm::new(value).unwrap_err().to_string().contains(&value.to_string()));
         }
         for value in [-1.0, f64::NAN, f64::INFINITY] {
             let error = NoiseMultiplier::new(value).unwrap_err().to_string();
             assert!(error.contains(&value.to_string()));
         }
         for value in [0.0, 1.0, -1.0, 2.0, f64::NAN] {
-            assert!(
-                Delta::new(value)
-                    .unwrap_err()
-                    .to_string()
-                    .contains(&value.to_string())
-            );
+            assert!(Delta::new(value).unwrap_err().to_string().contains(&value.to_string()));
         }
     }
 
     #[test]
     fn recommended_scales_are_usable_powers_of_two() {
-        for mode in [
-            PrivacyMode::Off,
-            PrivacyMode::Central,
-            PrivacyMode::Distributed,
-        ] {
+        for mode in [PrivacyMode::Off, PrivacyMode::Central, PrivacyMode::Distributed] {
             for coordinates in [1, 100, 5000, 131_072, 1 << 20] {
                 for (cohort, z, clip) in [(1, 0.5, 0.1), (50, 1.0, 1.0), (1000, 8.0, 30.0)] {
                     let clip_norm = ClipNorm::new(clip).unwrap();
@@ -979,11 +806,6 @@ mod tests {
     }
 
     fn small(mode: PrivacyMode, coordinates: usize, cohort: usize, z: f64) -> MechanismParams {
-        MechanismParams {
-            mode,
-            scale: 65_536.0,
-            coordinates,
-            ..wide(cohort, z)
-        }
+        MechanismParams { mode, scale: 65_536.0, coordinates, ..wide(cohort, z) }
     }
 }

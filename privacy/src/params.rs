@@ -7,11 +7,7 @@ pub struct ClipNorm(f64);
 impl ClipNorm {
     /// Wraps `value`, or fails unless it is finite and above zero.
     pub fn new(value: f64) -> Result<Self, ParamsError> {
-        if value.is_finite() && value > 0.0 {
-            Ok(Self(value))
-        } else {
-            Err(ParamsError::ClipNorm { value })
-        }
+        if value.is_finite() && value > 0.0 { Ok(Self(value)) } else { Err(ParamsError::ClipNorm { value }) }
     }
 
     /// The norm.
@@ -47,11 +43,7 @@ pub struct Delta(f64);
 impl Delta {
     /// Wraps `value`, or fails unless it lies strictly between 0 and 1.
     pub fn new(value: f64) -> Result<Self, ParamsError> {
-        if value > 0.0 && value < 1.0 {
-            Ok(Self(value))
-        } else {
-            Err(ParamsError::Delta { value })
-        }
+        if value > 0.0 && value < 1.0 { Ok(Self(value)) } else { Err(ParamsError::Delta { value }) }
     }
 
     /// The probability.
@@ -97,25 +89,15 @@ impl MechanismParams {
     /// n\* − A, the devices whose noise is relied on, or fails when none is
     /// left or when a count or the fraction makes no sense.
     pub(crate) fn honest_devices(&self) -> Result<usize, ParamsError> {
-        let Self {
-            cohort,
-            report_goal,
-            corrupt_fraction,
-            ..
-        } = *self;
+        let Self { cohort, report_goal, corrupt_fraction, .. } = *self;
         if cohort == 0 {
             return Err(ParamsError::Cohort { value: cohort });
         }
         if report_goal == 0 || report_goal > cohort {
-            return Err(ParamsError::ReportGoal {
-                report_goal,
-                cohort,
-            });
+            return Err(ParamsError::ReportGoal { report_goal, cohort });
         }
         if !(0.0..1.0).contains(&corrupt_fraction) {
-            return Err(ParamsError::CorruptFraction {
-                value: corrupt_fraction,
-            });
+            return Err(ParamsError::CorruptFraction { value: corrupt_fraction });
         }
         #[expect(
             clippy::cast_possible_truncation,
@@ -125,10 +107,7 @@ impl MechanismParams {
         let corrupt = (corrupt_fraction * cohort as f64).floor() as usize;
         match report_goal.checked_sub(corrupt) {
             Some(honest) if honest > 0 => Ok(honest),
-            _ => Err(ParamsError::NoHonestDevice {
-                report_goal,
-                corrupt,
-            }),
+            _ => Err(ParamsError::NoHonestDevice { report_goal, corrupt }),
         }
     }
 }

@@ -14,9 +14,7 @@ impl Ring {
     /// would be wider than [`MOST_BITS`]. Compares powers of two instead of
     /// taking a logarithm, so that every machine finds the same ring.
     pub(crate) fn holding(values: f64) -> Option<Self> {
-        (1..=MOST_BITS)
-            .find(|&bits| f64::from(1u32 << bits) >= values)
-            .map(|bits| Self { bits })
+        (1..=MOST_BITS).find(|&bits| f64::from(1u32 << bits) >= values).map(|bits| Self { bits })
     }
 
     pub(crate) fn bits(self) -> u32 {

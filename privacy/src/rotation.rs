@@ -103,10 +103,7 @@ mod tests {
             x[block / 2] = 1.0;
             rotate(&mut x, block, &[7; 32]);
             let expected = 1.0 / (block as f64).sqrt();
-            assert!(
-                x.iter().all(|v| (v.abs() - expected).abs() < 1e-12),
-                "block {block}"
-            );
+            assert!(x.iter().all(|v| (v.abs() - expected).abs() < 1e-12), "block {block}");
         }
     }
 
@@ -124,10 +121,7 @@ mod tests {
             assert_ne!(signs(&seed), base);
         }
         let negative = base.iter().filter(|v| **v < 0.0).count();
-        assert!(
-            (180..332).contains(&negative),
-            "{negative} of 512 signs are negative"
-        );
+        assert!((180..332).contains(&negative), "{negative} of 512 signs are negative");
     }
 
     proptest! {

@@ -28,9 +28,8 @@ pub(crate) fn round<R: CryptoRng>(
     let most = bound * bound * (1.0 - 2f64.powi(-50));
     let mut rounded = vec![0; x.len()];
     for _ in 0..TRIES {
-        let norm_squared = fill(&mut rounded, x, ring, |value| {
-            floor(value + f64::from(entropy.u32()) * 2f64.powi(-32))
-        });
+        let norm_squared =
+            fill(&mut rounded, x, ring, |value| floor(value + f64::from(entropy.u32()) * 2f64.powi(-32)));
         if norm_squared <= most {
             return rounded;
         }
@@ -86,11 +85,7 @@ mod tests {
         let ring = Ring::holding(1000.0).unwrap();
         let x = vec![-2.3; 40_000];
         let rounded = round(&x, 1e9, ring, &mut entropy);
-        let mean = rounded
-            .iter()
-            .map(|&q| f64::from(ring.centre(q)))
-            .sum::<f64>()
-            / 40_000.0;
+        let mean = rounded.iter().map(|&q| f64::from(ring.centre(q))).sum::<f64>() / 40_000.0;
         assert!((mean + 2.3).abs() < 0.01, "mean {mean}");
         assert!(rounded.iter().all(|&q| [-3, -2].contains(&ring.centre(q))));
     }

@@ -19,10 +19,7 @@ impl Sensitivity {
         let d = padded_len as f64;
         let always = scaled_clip + d.sqrt();
         let likely = (scaled_clip * scaled_clip + d / 4.0 + (scaled_clip + d.sqrt() / 2.0)).sqrt();
-        Self {
-            scaled_clip,
-            delta2: always.min(likely),
-        }
+        Self { scaled_clip, delta2: always.min(likely) }
     }
 
     /// s·c, the norm before rounding.
@@ -52,8 +49,7 @@ impl Sensitivity {
         let d = padded_len as f64;
         let growth = LARGEST_GROWTH * LARGEST_GROWTH - 1.0;
         // growth·x² − x − (d/4 + √d/2) = 0, or x + √d = 1.01·x.
-        let likely =
-            (1.0 + (1.0 + 4.0 * growth * (d / 4.0 + d.sqrt() / 2.0)).sqrt()) / (2.0 * growth);
+        let likely = (1.0 + (1.0 + 4.0 * growth * (d / 4.0 + d.sqrt() / 2.0)).sqrt()) / (2.0 * growth);
         let always = d.sqrt() / (LARGEST_GROWTH - 1.0);
         likely.min(always) * (1.0 + 1e-12)
     }

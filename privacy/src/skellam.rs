@@ -86,21 +86,15 @@ impl Skellam {
         if variance < BLOCKS_FROM {
             let densities = density::table(variance, TAIL_BITS);
             let squeezes = vec![1 << 16; densities.len()];
-            return Self {
-                variance,
-                table: AliasTable::new(&densities),
-                block_bits: 0,
-                squeezes,
-            };
+            return Self { variance, table: AliasTable::new(&densities), block_bits: 0, squeezes };
         }
         let mut block_bits = 0;
         while f64::from(1u32 << (block_bits + 1)) <= variance.sqrt() / 64.0 {
             block_bits += 1;
         }
         let last = density::size_with_tail(variance, TAIL_BITS);
-        let densities: Vec<_> = (0..=last >> block_bits)
-            .map(|block| density::expansion(variance, block << block_bits))
-            .collect();
+        let densities: Vec<_> =
+            (0..=last >> block_bits).map(|block| density::expansion(variance, block << block_bits)).collect();
         let squeezes = (0..=last >> block_bits)
             .map(|block| {
                 let head = block << block_bits;
@@ -115,12 +109,7 @@ impl Skellam {
                 squeeze.saturating_sub(1)
             })
             .collect();
-        Self {
-            variance,
-            table: AliasTable::new(&densities),
-            block_bits,
-            squeezes,
-        }
+        Self { variance, table: AliasTable::new(&densities), block_bits, squeezes }
     }
 
     /// Adds one sample to each element.
@@ -145,11 +134,7 @@ impl Skellam {
             // there is no acceptance and no offset.
             let word = entropy.u64();
             let block = self.table.pick(word >> 1, word >> 40, entropy);
-            let offset = if self.block_bits <= OFFSET_BITS {
-                word >> 28
-            } else {
-                entropy.u64()
-            };
+            let offset = if self.block_bits <= OFFSET_BITS { word >> 28 } else { entropy.u64() };
             let offset = offset & ((1 << self.block_bits) - 1);
             let size = (u64::from(block) << self.block_bits) | offset;
             let start = word >> 12 & 0xffff;
@@ -170,13 +155,7 @@ impl Skellam {
     /// is below the density of `size` over that of `head`. Decided in floats,
     /// whose error is below 2^−40, unless the two are within 2^−36.
     #[cold]
-    fn accepts<R: CryptoRng>(
-        &self,
-        head: u64,
-        size: u64,
-        start: u64,
-        entropy: &mut Entropy<'_, R>,
-    ) -> bool {
+    fn accepts<R: CryptoRng>(&self, head: u64, size: u64, start: u64, entropy: &mut Entropy<'_, R>) -> bool {
         let more = entropy.u64();
         let uniform = (start as f64 + more as f64 * 2f64.powi(-64)) * 2f64.powi(-16);
         let ratio = density::ratio(self.variance, size, head);
@@ -188,11 +167,7 @@ impl Skellam {
 }
 
 /// The same decision with 144 random bits and 106-bit densities.
-fn accepts_exactly(
-    variance: f64,
-    (head, size): (u64, u64),
-    (start, more, last): (u64, u64, u64),
-) -> bool {
+fn accepts_exactly(variance: f64, (head, size): (u64, u64), (start, more, last): (u64, u64, u64)) -> bool {
     let uniform = Double::from_u64(start).times_power_of_two(-16)
         + Double::from_u64(more).times_power_of_two(-80)
         + Double::from_u64(last).times_power_of_two(-144);
@@ -248,17 +223,8 @@ mod tests {
 
     #[test]
     fn samples_follow_the_density() {
-        for (seed, variance) in [
-            20.0,
-            300.0,
-            40_000.0,
-            262_143.0,
-            262_144.0,
-            3_000_000.0,
-            1e9,
-        ]
-        .into_iter()
-        .enumerate()
+        for (seed, variance) in
+            [20.0, 300.0, 40_000.0, 262_143.0, 262_144.0, 3_000_000.0, 1e9].into_iter().enumerate()
         {
             let deviation = chi_square(variance, seed as u64, 400_000);
             assert!(deviation.abs() < 4.5, "variance {variance}: {deviation}");
@@ -271,13 +237,8 @@ mod tests {
         let sampler = Skellam::new(0.5);
         let mut rng = ChaCha20Rng::seed_from_u64(8);
         let mut entropy = Entropy::new(&mut rng);
-        let zeros = (0..400_000)
-            .filter(|_| sampler.sample(&mut entropy) == 0)
-            .count();
-        assert!(
-            (zeros as f64 / 4e5 - 0.645_035_270_449_151).abs() < 0.004,
-            "{zeros}"
-        );
+        let zeros = (0..400_000).filter(|_| sampler.sample(&mut entropy) == 0).count();
+        assert!((zeros as f64 / 4e5 - 0.645_035_270_449_151).abs() < 0.004, "{zeros}");
     }
 
     #[test]
@@ -299,10 +260,7 @@ mod tests {
             // The fourth moment of a standardised Skellam variable is 3 + 1/μ.
             let spread = (2.0 + 1.0 / variance).sqrt() * root;
             let deviation = (squares - f64::from(count)) / spread;
-            assert!(
-                deviation.abs() < 4.5,
-                "variance at 2^{exponent}: {deviation}"
-            );
+            assert!(deviation.abs() < 4.5, "variance at 2^{exponent}: {deviation}");
         }
     }
 
@@ -316,10 +274,7 @@ mod tests {
             counts[(sampler.sample(&mut entropy) & 255) as usize] += 1.0;
         }
         let statistic: f64 = counts.iter().map(|c| (c - 1000.0).powi(2) / 1000.0).sum();
-        assert!(
-            (statistic - 255.0).abs() < 4.5 * 510f64.sqrt(),
-            "{statistic}"
-        );
+        assert!((statistic - 255.0).abs() < 4.5 * 510f64.sqrt(), "{statistic}");
     }
 
     #[test]

@@ -17,9 +17,7 @@ mod rejection;
 mod reply;
 mod request;
 
-pub use admin::{
-    admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
-};
+pub use admin::{admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire};
 pub use enroll::{
     Enrolled, Enrolment, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
     enroll_request_to_wire,
@@ -119,11 +117,7 @@ fn sealed_from_wire(message: wire::SealedShare) -> Result<SealedShare, WireError
     if message.sealed.len() != expected {
         return Err(error(WHAT, format!("expected {expected} bytes, found {}", message.sealed.len())));
     }
-    Ok(SealedShare {
-        from: place(WHAT, message.from)?,
-        to: place(WHAT, message.to)?,
-        bytes: message.sealed,
-    })
+    Ok(SealedShare { from: place(WHAT, message.from)?, to: place(WHAT, message.to)?, bytes: message.sealed })
 }
 
 fn places_to_wire(set: &IndexSet) -> wire::Places {

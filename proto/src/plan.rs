@@ -130,7 +130,9 @@ pub enum PlanError {
         most: usize,
     },
     /// The report goal is below the threshold that rebuilds masks.
-    #[error("a report goal of {goal} in a cohort of {cohort} cannot reach a quorum of {quorum}; raise it or lower the cohort")]
+    #[error(
+        "a report goal of {goal} in a cohort of {cohort} cannot reach a quorum of {quorum}; raise it or lower the cohort"
+    )]
     GoalBelowQuorum {
         /// The plan's report goal.
         goal: u32,
@@ -188,7 +190,7 @@ impl Plan {
         }
         Delta::new(self.privacy.delta)?;
         self.mechanism()?;
-        let quorum = aggregation::quorum(round.cohort as usize, self.privacy.corrupt_permille);
+        let quorum = quorum(round.cohort as usize, self.privacy.corrupt_permille);
         if (round.report_goal as usize) < quorum {
             return Err(PlanError::GoalBelowQuorum { goal: round.report_goal, cohort: round.cohort, quorum });
         }
@@ -213,6 +215,11 @@ impl Plan {
     pub fn delta(&self) -> Result<Delta, PlanError> {
         Ok(Delta::new(self.privacy.delta)?)
     }
+}
+
+/// Signatures that a device of a cohort waits for before it helps to open a sum.
+pub fn quorum(cohort: usize, corrupt_permille: u16) -> usize {
+    aggregation::Graph::complete(cohort).map_or(usize::MAX, |graph| graph.quorum(corrupt_permille))
 }
 
 /// What a version is known by in a round: base, frozen factors' source and trained parameters together.

@@ -100,7 +100,11 @@ struct RunArgs {
     #[arg(long, value_enum, default_value_t = MethodArg::FrozenA)]
     method: MethodArg,
     /// Adapted layers, separated by commas
-    #[arg(long, default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj", value_delimiter = ',')]
+    #[arg(
+        long,
+        default_value = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj",
+        value_delimiter = ','
+    )]
     targets: Vec<Projection>,
     /// Step size of a device
     #[arg(long)]
@@ -306,7 +310,8 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
     }
     if users.len() < wanted {
         let (found, folder) = (users.len(), args.data.display());
-        let error = anyhow::anyhow!("{wanted} devices were asked for, {folder} has {found} users with usable text");
+        let error =
+            anyhow::anyhow!("{wanted} devices were asked for, {folder} has {found} users with usable text");
         return Err(Failure::Input(error));
     }
     if users.len() < FEWEST_DEVICES {

@@ -4,7 +4,7 @@ use client::train::base::{Base, Projection};
 use privacy::{ClipNorm, Delta, Mechanism, NoiseMultiplier};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::Digest;
-use proto::plan::{Mode, Plan, PlanError, PrivacyPlan, RoundPlan, vector_to_bytes};
+use proto::plan::{Mode, Plan, PlanError, PrivacyPlan, RoundPlan, quorum, vector_to_bytes};
 use proto::training::{ServerOptimizer, TrainingPlan};
 
 /// Fewest devices of a federation: with fewer, a sum hides nobody.
@@ -79,7 +79,7 @@ impl Scenario {
     /// Fewest survivors for which a sum may be opened: nine tenths of the devices, and at least the quorum.
     pub fn report_goal(&self) -> usize {
         let tenth = self.devices.div_ceil(10).max(self.vanishing).min(self.devices / 2);
-        (self.devices - tenth).max(aggregation::quorum(self.devices, self.corrupt_permille))
+        (self.devices - tenth).max(quorum(self.devices, self.corrupt_permille))
     }
 
     /// The shape of the adapter, with factors drawn from the seed.

@@ -47,13 +47,7 @@ impl Advertised {
             signature: Signature([0; 64]),
         }
         .signed(&digest, identity);
-        let state = Self {
-            ctx,
-            advertisement: advertisement.clone(),
-            key_seed,
-            self_seed,
-            sealing_seed,
-        };
+        let state = Self { ctx, advertisement: advertisement.clone(), key_seed, self_seed, sealing_seed };
         (state, advertisement)
     }
 
@@ -107,11 +101,7 @@ impl Advertised {
         // The roster has this device, so its own pair was among them.
         let own = own.ok_or(Refusal::NotInRoster)?;
         let self_mask = self_mask(&self.self_seed, &self.ctx);
-        let seat = Seat {
-            ctx: self.ctx,
-            roster,
-            index,
-        };
+        let seat = Seat { ctx: self.ctx, roster, index };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
     }
 
@@ -121,9 +111,7 @@ impl Advertised {
         let keys = shamir::split(&self.key_seed, threshold, count, rng);
         let self_masks = shamir::split(&self.self_seed, threshold, count, rng);
         let pairs = keys.into_iter().zip(self_masks);
-        pairs
-            .map(|(key, self_mask)| SharePair { key, self_mask })
-            .collect()
+        pairs.map(|(key, self_mask)| SharePair { key, self_mask }).collect()
     }
 
     /// What is shared with one neighbour, and the envelope to it.
@@ -136,18 +124,10 @@ impl Advertised {
         sealing: &AgreementKey,
     ) -> Result<(Peer, Envelope), Refusal> {
         let low_order = Refusal::LowOrderKey { index: place };
-        let (sign, mask) = masking
-            .pair_mask(&self.ctx, own, (place, &entry.masking_key))
-            .ok_or(low_order)?;
+        let (sign, mask) = masking.pair_mask(&self.ctx, own, (place, &entry.masking_key)).ok_or(low_order)?;
         let agreed = sealing.agree(&entry.sealing_key).ok_or(low_order)?;
-        let envelope =
-            |from, to| Envelope::new(&agreed, &self.ctx, &roster.root(), Route { from, to });
-        let peer = Peer {
-            index: place,
-            sign,
-            mask,
-            inward: envelope(place, own),
-        };
+        let envelope = |from, to| Envelope::new(&agreed, &self.ctx, &roster.root(), Route { from, to });
+        let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
         Ok((peer, envelope(own, place)))
     }
 }

@@ -1,9 +1,7 @@
 //! Unmask: one share of each device, once a quorum agrees.
 
 use super::Refusal;
-use crate::{
-    identity::Signature, index::DeviceIndex, roster::Roster, shamir::Share, transcript::Transcript,
-};
+use crate::{identity::Signature, index::DeviceIndex, roster::Roster, shamir::Share, transcript::Transcript};
 
 /// A device that signed who survived, and waits for the others' signatures.
 #[derive(Debug)]
@@ -42,12 +40,7 @@ impl Agreed {
         transcript: Transcript,
         revealed: Vec<Revealed>,
     ) -> Self {
-        Self {
-            index,
-            roster,
-            transcript,
-            revealed,
-        }
+        Self { index, roster, transcript, revealed }
     }
 
     /// The device's place in the roster.
@@ -64,11 +57,7 @@ impl Agreed {
     /// same transcript as this device and every signature holds.
     pub fn unmask(self, signatures: &[(u16, Signature)]) -> Result<UnmaskShares, Refusal> {
         self.transcript.verify_quorum(&self.roster, signatures)?;
-        let mut shares = UnmaskShares {
-            from: self.index.get(),
-            self_mask: Vec::new(),
-            key: Vec::new(),
-        };
+        let mut shares = UnmaskShares { from: self.index.get(), self_mask: Vec::new(), key: Vec::new() };
         for revealed in self.revealed {
             match revealed {
                 Revealed::SelfMask(owner, share) => shares.self_mask.push((owner.get(), share)),

@@ -25,13 +25,7 @@ impl Masking {
         masks: Vec<(Sign, Mask)>,
         held: Vec<Held>,
     ) -> Self {
-        Self {
-            seat,
-            ring,
-            sharers,
-            masks,
-            held,
-        }
+        Self { seat, ring, sharers, masks, held }
     }
 
     /// The device's place in the roster.
@@ -50,11 +44,7 @@ impl Masking {
     pub fn mask_chunk(&self, offset: usize, chunk: &mut [u32]) -> Result<(), Refusal> {
         let len = self.seat.ctx.len;
         if offset.checked_add(chunk.len()).is_none_or(|end| end > len) {
-            return Err(Refusal::ChunkOutOfRange {
-                offset,
-                chunk: chunk.len(),
-                len,
-            });
+            return Err(Refusal::ChunkOutOfRange { offset, chunk: chunk.len(), len });
         }
         for (sign, mask) in &self.masks {
             mask.apply(*sign, offset, chunk);

@@ -3,8 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    advertisement::AdvertisementError, context::ContextError, index::DeviceIndex,
-    transcript::QuorumError,
+    advertisement::AdvertisementError, context::ContextError, index::DeviceIndex, transcript::QuorumError,
 };
 
 /// Why a device leaves a session: what it was given is not what an honest

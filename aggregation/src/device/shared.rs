@@ -31,12 +31,7 @@ pub(super) struct Peer {
 
 impl Shared {
     pub(super) const fn new(seat: Seat, self_mask: Mask, own: SharePair, peers: Vec<Peer>) -> Self {
-        Self {
-            seat,
-            self_mask,
-            own,
-            peers,
-        }
+        Self { seat, self_mask, own, peers }
     }
 
     /// The device's place in the roster.
@@ -50,12 +45,7 @@ impl Shared {
     /// the threshold or the report goal; and an inbox that has not exactly one
     /// share, which opens, from every sharer but this device.
     pub fn receive(self, sharers: IndexSet, inbox: Vec<SealedShare>) -> Result<Masking, Refusal> {
-        let Self {
-            seat,
-            self_mask,
-            own,
-            peers,
-        } = self;
+        let Self { seat, self_mask, own, peers } = self;
         seat.check_places(&sharers)?;
         if !sharers.contains(seat.index) {
             return Err(Refusal::NotASharer);
@@ -67,14 +57,8 @@ impl Shared {
 
         let mut sealed = sort(inbox, seat.index, &sharers)?;
         let mut masks = vec![(Sign::Plus, self_mask)];
-        let mut held = vec![Held {
-            owner: seat.index,
-            pair: own,
-        }];
-        for peer in peers
-            .into_iter()
-            .filter(|peer| sharers.contains(peer.index))
-        {
+        let mut held = vec![Held { owner: seat.index, pair: own }];
+        for peer in peers.into_iter().filter(|peer| sharers.contains(peer.index)) {
             let from = peer.index;
             let share = sealed.remove(&from).ok_or(Refusal::MissingShare { from })?;
             let pair = peer.inward.open(share).ok_or(Refusal::Unopened { from })?;

@@ -17,11 +17,7 @@ pub struct Submitted {
 
 impl Submitted {
     pub(super) const fn new(seat: Seat, sharers: IndexSet, held: Vec<Held>) -> Self {
-        Self {
-            seat,
-            sharers,
-            held,
-        }
+        Self { seat, sharers, held }
     }
 
     /// The device's place in the roster.
@@ -37,16 +33,8 @@ impl Submitted {
     /// an identity key that is not this device's.
     ///
     /// The caller writes down that it signed before the signature leaves.
-    pub fn agree(
-        self,
-        survivors: IndexSet,
-        identity: &IdentityKey,
-    ) -> Result<(Agreed, Signature), Refusal> {
-        let Self {
-            seat,
-            sharers,
-            held,
-        } = self;
+    pub fn agree(self, survivors: IndexSet, identity: &IdentityKey) -> Result<(Agreed, Signature), Refusal> {
+        let Self { seat, sharers, held } = self;
         seat.check_places(&survivors)?;
         if !survivors.contains(seat.index) {
             return Err(Refusal::ListedMissing);
@@ -58,10 +46,7 @@ impl Submitted {
         if got < need {
             return Err(Refusal::FewSurvivors { got, need });
         }
-        let own = seat
-            .roster
-            .entry(seat.index)
-            .map(|entry| entry.credential.identity);
+        let own = seat.roster.entry(seat.index).map(|entry| entry.credential.identity);
         if own != Some(identity.public()) {
             return Err(Refusal::OtherIdentity);
         }

@@ -26,11 +26,7 @@ pub(super) struct SeedRebuilder<'a> {
 
 impl<'a> SeedRebuilder<'a> {
     pub(super) fn new(responders: Vec<(DeviceIndex, &'a Revealed)>, threshold: usize) -> Self {
-        let mut rebuilder = Self {
-            responders,
-            threshold,
-            first: None,
-        };
+        let mut rebuilder = Self { responders, threshold, first: None };
         rebuilder.prepare();
         rebuilder
     }
@@ -39,11 +35,7 @@ impl<'a> SeedRebuilder<'a> {
     /// are wrong: first from the responders that never gave a wrong share, then
     /// by decoding, which corrects up to ⌊(n − t) / 2⌋ wrong shares, then from
     /// other subsets.
-    pub(super) fn rebuild(
-        &mut self,
-        owner: DeviceIndex,
-        accept: impl Fn(&Seed) -> bool,
-    ) -> Option<Seed> {
+    pub(super) fn rebuild(&mut self, owner: DeviceIndex, accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
         let shares: Vec<(DeviceIndex, &Share)> = self
             .responders
             .iter()
@@ -55,16 +47,14 @@ impl<'a> SeedRebuilder<'a> {
             return Some(seed);
         }
         let decoded = shamir::decode(&shares, self.threshold);
-        let (seed, wrong) = decoded
-            .filter(|(seed, _)| accept(seed))
-            .or_else(|| search(&shares, self.threshold, &accept))?;
+        let (seed, wrong) =
+            decoded.filter(|(seed, _)| accept(seed)).or_else(|| search(&shares, self.threshold, &accept))?;
         self.distrust(&wrong);
         Some(seed)
     }
 
     fn distrust(&mut self, wrong: &[DeviceIndex]) {
-        self.responders
-            .sort_by_key(|(place, _)| wrong.contains(place));
+        self.responders.sort_by_key(|(place, _)| wrong.contains(place));
         self.prepare();
     }
 
@@ -85,10 +75,7 @@ fn search(
     let spare = shares.len().checked_sub(threshold)?;
     let ways = (1..=spare).flat_map(|omitted| Combinations::new(shares.len(), omitted));
     for omitted in ways.take(MOST_SUBSETS) {
-        let rest = shares
-            .iter()
-            .enumerate()
-            .filter(|(place, _)| !omitted.contains(place));
+        let rest = shares.iter().enumerate().filter(|(place, _)| !omitted.contains(place));
         let subset: Vec<_> = rest.map(|(_, share)| share).take(threshold).collect();
         let places: Vec<DeviceIndex> = subset.iter().map(|(place, _)| *place).collect();
         let seed = Rebuilder::new(&places)
@@ -108,10 +95,7 @@ struct Combinations {
 
 impl Combinations {
     fn new(from: usize, choose: usize) -> Self {
-        Self {
-            from,
-            next: (choose <= from).then(|| (0..choose).collect()),
-        }
+        Self { from, next: (choose <= from).then(|| (0..choose).collect()) }
     }
 }
 
@@ -122,9 +106,7 @@ impl Iterator for Combinations {
         let current = self.next.take()?;
         let choose = current.len();
         // The last place that can still move up.
-        let movable = (0..choose)
-            .rev()
-            .find(|i| current[*i] < self.from - choose + i);
+        let movable = (0..choose).rev().find(|i| current[*i] < self.from - choose + i);
         self.next = movable.map(|i| {
             let fixed = current[..i].iter().copied();
             fixed.chain((current[i] + 1..).take(choose - i)).collect()
@@ -149,11 +131,7 @@ mod tests {
         (0..count)
             .zip(shares)
             .map(|(place, share)| {
-                let share = if wrong.contains(&place) {
-                    bad.clone()
-                } else {
-                    share
-                };
+                let share = if wrong.contains(&place) { bad.clone() } else { share };
                 (place.into(), Revealed::from([(0.into(), share)]))
             })
             .collect()
@@ -161,10 +139,7 @@ mod tests {
 
     fn rebuilds(threshold: usize, count: u16, wrong: &[u16]) -> bool {
         let revealed = revealed(threshold, count, wrong);
-        let responders = revealed
-            .iter()
-            .map(|(place, shares)| (*place, shares))
-            .collect();
+        let responders = revealed.iter().map(|(place, shares)| (*place, shares)).collect();
         let mut rebuilder = SeedRebuilder::new(responders, threshold);
         let found = rebuilder.rebuild(0.into(), |seed| *seed.as_bytes() == SEED);
         if found.is_some() {

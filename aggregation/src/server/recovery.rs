@@ -142,10 +142,7 @@ impl Recovery {
             return Err(BadShares::Repeated { from });
         };
         let mut revealed = Revealed::new();
-        for (kind, wanted) in [
-            (shares.self_mask, &self.survivors),
-            (shares.key, &self.missing),
-        ] {
+        for (kind, wanted) in [(shares.self_mask, &self.survivors), (shares.key, &self.missing)] {
             let mut left = wanted.clone();
             for (owner, share) in kind {
                 let owner = DeviceIndex::from(owner);

@@ -42,11 +42,7 @@ pub enum SumError {
 impl RunningSum {
     /// The empty sum. Fails unless 1 ≤ `bits` ≤ 32.
     pub fn new(len: usize, bits: u32) -> Result<Self, SumError> {
-        Ok(Self {
-            ring: Ring::new(bits).ok_or(SumError::Bits { bits })?,
-            sum: vec![0; len],
-            inputs: 0,
-        })
+        Ok(Self { ring: Ring::new(bits).ok_or(SumError::Bits { bits })?, sum: vec![0; len], inputs: 0 })
     }
 
     /// Adds one complete masked input. Fails, and changes nothing, on another
@@ -108,10 +104,7 @@ mod tests {
     fn a_refused_input_changes_nothing() {
         let mut sum = RunningSum::new(2, 4).unwrap();
         sum.add(&[1, 2]).unwrap();
-        let length = SumError::Length {
-            got: 1,
-            expected: 2,
-        };
+        let length = SumError::Length { got: 1, expected: 2 };
         assert_eq!(sum.add(&[1]), Err(length));
         let range = SumError::OutOfRing { place: 1, bits: 4 };
         assert_eq!(sum.add(&[1, 16]), Err(range));
@@ -121,13 +114,7 @@ mod tests {
 
     #[test]
     fn a_width_outside_the_ring_is_refused() {
-        assert_eq!(
-            RunningSum::new(1, 0).err(),
-            Some(SumError::Bits { bits: 0 })
-        );
-        assert_eq!(
-            RunningSum::new(1, 33).err(),
-            Some(SumError::Bits { bits: 33 })
-        );
+        assert_eq!(RunningSum::new(1, 0).err(), Some(SumError::Bits { bits: 0 }));
+        assert_eq!(RunningSum::new(1, 33).err(), Some(SumError::Bits { bits: 33 }));
     }
 }

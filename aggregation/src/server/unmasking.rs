@@ -93,22 +93,12 @@ pub enum UnmaskError {
 
 impl Unmasking {
     pub(super) fn new(recovery: Recovery) -> Result<Self, UnmaskError> {
-        let Recovery {
-            ctx,
-            ring,
-            roster,
-            survivors,
-            missing,
-            responses,
-        } = recovery;
+        let Recovery { ctx, ring, roster, survivors, missing, responses } = recovery;
         let (got, need) = (responses.len(), roster.threshold());
         if got < need {
             return Err(UnmaskError::TooFewShares { got, need });
         }
-        let responders = responses
-            .iter()
-            .map(|(place, shares)| (*place, shares))
-            .collect();
+        let responders = responses.iter().map(|(place, shares)| (*place, shares)).collect();
         let mut seeds = SeedRebuilder::new(responders, need);
         let digest = ctx.digest();
         let mut rebuild = |kind, owner, entry: &Advertisement| {
@@ -136,12 +126,7 @@ impl Unmasking {
                 masks.push(pair.ok_or(UnmaskError::LowOrderKey { owner: peer })?);
             }
         }
-        Ok(Self {
-            len: ctx.len,
-            ring,
-            inputs: survivors.len(),
-            masks,
-        })
+        Ok(Self { len: ctx.len, ring, inputs: survivors.len(), masks })
     }
 
     /// Removes the masks from the coordinates from `offset` on, in place.
@@ -151,15 +136,8 @@ impl Unmasking {
     ///
     /// [`prg::CHUNK_COORDINATES`]: crate::prg::CHUNK_COORDINATES
     pub fn unmask_chunk(&self, offset: usize, chunk: &mut [u32]) -> Result<(), UnmaskError> {
-        if offset
-            .checked_add(chunk.len())
-            .is_none_or(|end| end > self.len)
-        {
-            return Err(UnmaskError::ChunkOutOfRange {
-                offset,
-                chunk: chunk.len(),
-                len: self.len,
-            });
+        if offset.checked_add(chunk.len()).is_none_or(|end| end > self.len) {
+            return Err(UnmaskError::ChunkOutOfRange { offset, chunk: chunk.len(), len: self.len });
         }
         for (sign, mask) in &self.masks {
             mask.apply(*sign, offset, chunk);
@@ -180,10 +158,7 @@ impl Unmasking {
             });
         }
         if sum.inputs() != self.inputs {
-            return Err(UnmaskError::Inputs {
-                got: sum.inputs(),
-                expected: self.inputs,
-            });
+            return Err(UnmaskError::Inputs { got: sum.inputs(), expected: self.inputs });
         }
         let mut coordinates = sum.into_vec();
         let mut offset = 0;
@@ -211,9 +186,5 @@ fn masking_key(
     entry: &Advertisement,
 ) -> Result<AgreementKey, UnmaskError> {
     let key = AgreementKey::masking(seed, ctx, &entry.credential.device);
-    if key.public() == entry.masking_key {
-        Ok(key)
-    } else {
-        Err(UnmaskError::OtherKey { owner })
-    }
+    if key.public() == entry.masking_key { Ok(key) } else { Err(UnmaskError::OtherKey { owner }) }
 }

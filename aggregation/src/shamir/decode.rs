@@ -30,9 +30,7 @@ pub(super) fn decode(xs: &[Fp], ys: &[Fp], threshold: usize) -> Option<Decoded> 
     if xs.len() != ys.len() || threshold == 0 || xs.len() < threshold {
         return None;
     }
-    let vanishing = xs.iter().fold(Polynomial::constant(Fp::ONE), |product, x| {
-        product.times_linear(*x)
-    });
+    let vanishing = xs.iter().fold(Polynomial::constant(Fp::ONE), |product, x| product.times_linear(*x));
     // Euclid: remainder = (..) · vanishing + cofactor · interpolant.
     let mut previous = (vanishing, Polynomial::zero());
     let mut current = (interpolate(xs, ys)?, Polynomial::constant(Fp::ONE));
@@ -57,12 +55,7 @@ pub(super) fn decode(xs: &[Fp], ys: &[Fp], threshold: usize) -> Option<Decoded> 
 fn interpolate(xs: &[Fp], ys: &[Fp]) -> Option<Polynomial> {
     let mut differences = Polynomial(ys.to_vec());
     for order in 1..xs.len() {
-        let mut spans: Vec<Fp> = xs
-            .iter()
-            .skip(order)
-            .zip(xs)
-            .map(|(b, a)| *b - *a)
-            .collect();
+        let mut spans: Vec<Fp> = xs.iter().skip(order).zip(xs).map(|(b, a)| *b - *a).collect();
         if spans.contains(&Fp::ZERO) {
             return None;
         }
@@ -77,9 +70,7 @@ fn interpolate(xs: &[Fp], ys: &[Fp]) -> Option<Polynomial> {
         .iter()
         .zip(&differences.0)
         .rev()
-        .fold(start, |sum, (x, difference)| {
-            sum.times_linear(*x).plus_constant(*difference)
-        });
+        .fold(start, |sum, (x, difference)| sum.times_linear(*x).plus_constant(*difference));
     Some(sum)
 }
 
@@ -126,10 +117,7 @@ impl Polynomial {
     fn divide(&self, divisor: &Self) -> Option<(Self, Self)> {
         let lead = divisor.0.last()?.inverse();
         let mut rest = Self(self.0.clone());
-        let mut quotient = Self(vec![
-            Fp::ZERO;
-            (self.len() + 1).saturating_sub(divisor.len())
-        ]);
+        let mut quotient = Self(vec![Fp::ZERO; (self.len() + 1).saturating_sub(divisor.len())]);
         for shift in (0..quotient.len()).rev() {
             let factor = rest.0[shift + divisor.len() - 1] * lead;
             quotient.0[shift] = factor;
@@ -168,17 +156,12 @@ mod tests {
     /// 3 + 5x + 2x² at 1..=count.
     fn points(count: u32) -> (Vec<Fp>, Vec<Fp>) {
         let xs: Vec<Fp> = (1..=count).map(Fp::from).collect();
-        let ys = (1..=count)
-            .map(|x| Fp::from(3 + 5 * x + 2 * x * x))
-            .collect();
+        let ys = (1..=count).map(|x| Fp::from(3 + 5 * x + 2 * x * x)).collect();
         (xs, ys)
     }
 
     fn found(constant: u32, wrong: &[usize]) -> Decoded {
-        Decoded {
-            constant: Fp::from(constant),
-            wrong: wrong.to_vec(),
-        }
+        Decoded { constant: Fp::from(constant), wrong: wrong.to_vec() }
     }
 
     #[test]

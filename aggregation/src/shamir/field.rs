@@ -120,10 +120,7 @@ impl Mul for Fp {
 /// The value of a polynomial, given by its coefficients from the constant term
 /// on, by Horner's rule.
 pub(super) fn evaluate(coefficients: &[Fp], x: Fp) -> Fp {
-    coefficients
-        .iter()
-        .rev()
-        .fold(Fp::ZERO, |value, coefficient| value * x + *coefficient)
+    coefficients.iter().rev().fold(Fp::ZERO, |value, coefficient| value * x + *coefficient)
 }
 
 /// Inverts every element, none of which is zero, with a single inversion:

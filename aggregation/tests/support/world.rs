@@ -11,9 +11,9 @@
 )]
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Credential, IdentityKey, IndexSet, Masking,
-    Recovery, Refusal, Roster, RunningSum, SealedShare, Shared, Signature, Submitted, Transcript,
-    UnmaskError, UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Recovery,
+    Refusal, Roster, RunningSum, SealedShare, Shared, Signature, Submitted, Transcript, UnmaskError,
+    UnmaskShares,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -103,9 +103,7 @@ pub fn advertise(ctx: &Context, device: usize) -> (Advertised, Advertisement, Ch
 
 impl World {
     pub fn new(devices: usize, ctx: &Context) -> Self {
-        let entries = (0..devices)
-            .map(|device| advertise(ctx, device).1)
-            .collect();
+        let entries = (0..devices).map(|device| advertise(ctx, device).1).collect();
         Self {
             ctx: ctx.clone(),
             authority: authority(),
@@ -123,11 +121,7 @@ impl World {
     }
 
     /// One device's answer to a roster.
-    pub fn share(
-        &self,
-        device: usize,
-        roster: Roster,
-    ) -> Result<(Shared, Vec<SealedShare>), Refusal> {
+    pub fn share(&self, device: usize, roster: Roster) -> Result<(Shared, Vec<SealedShare>), Refusal> {
         let (state, _, mut rng) = advertise(&self.ctx, device);
         state.share(roster, &self.authority.public(), NOW, 1, &mut rng)
     }
@@ -160,9 +154,7 @@ impl World {
     pub fn submitted(&self, sharers: &IndexSet) -> Vec<Submitted> {
         let zeros = vec![0; self.ctx.len];
         let states = self.masking(sharers).into_iter();
-        states
-            .map(|state| state.mask(zeros.clone()).unwrap().0)
-            .collect()
+        states.map(|state| state.mask(zeros.clone()).unwrap().0).collect()
     }
 
     /// The survivors among all devices after each signed.
@@ -184,10 +176,7 @@ impl World {
     /// What the survivors among all devices reveal.
     pub fn revealed(&self, survivors: &IndexSet) -> Vec<UnmaskShares> {
         let (states, signatures) = self.agreed(survivors);
-        states
-            .into_iter()
-            .map(|state| state.unmask(&signatures).unwrap())
-            .collect()
+        states.into_iter().map(|state| state.unmask(&signatures).unwrap()).collect()
     }
 
     pub fn recovery(&self, survivors: &IndexSet) -> Recovery {
@@ -264,9 +253,5 @@ impl World {
 
 /// What of all sealed shares is for one device.
 pub fn inbox(sealed: &[SealedShare], to: u16) -> Vec<SealedShare> {
-    sealed
-        .iter()
-        .filter(|share| share.to == to)
-        .cloned()
-        .collect()
+    sealed.iter().filter(|share| share.to == to).cloned().collect()
 }

@@ -80,7 +80,7 @@ impl Step {
             Self::Recording { round, agreed, .. } => Action::RecordSignature(Signed {
                 task,
                 round: round.number,
-                transcript: Digest(agreed.transcript_digest()),
+                transcript: Digest(agreed.transcript().digest()),
             }),
             Self::Agreeing { round, signature, .. } => {
                 Action::Send(Request::Agree { session: round.session, signature: *signature })
@@ -201,12 +201,11 @@ impl Session {
         match (step, reply) {
             (Step::Advertising { round, advertised, .. }, Reply::Roster(advertisements)) => {
                 let smallest = self.device.policy.smallest_cohort.max(trained.work.plan.round.report_goal);
-                let shared = Roster::new(advertisements).map_err(aggregation::Refusal::from).and_then(
-                    |roster| {
+                let shared =
+                    Roster::new(advertisements).map_err(aggregation::Refusal::from).and_then(|roster| {
                         let (authority, secs) = (&self.device.authority, now.as_secs());
                         advertised.share(roster, authority, secs, smallest as usize, rng)
-                    },
-                );
+                    });
                 match shared {
                     Ok((shared, shares)) => Turn::Step(Step::Sharing { round, shared, shares }),
                     Err(refusal) => Turn::Leave(refusal.into()),
@@ -235,9 +234,7 @@ impl Session {
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
-            (step, reply) => {
-                Turn::Leave(Ended::WrongReply { request: step.request(), reply: reply.name() })
-            }
+            (step, reply) => Turn::Leave(Ended::WrongReply { request: step.request(), reply: reply.name() }),
         }
     }
 

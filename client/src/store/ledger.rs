@@ -106,29 +106,21 @@ impl Ledger {
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {
-                return Err(LedgerError::InUse {
-                    path: path.to_owned(),
-                });
+                return Err(LedgerError::InUse { path: path.to_owned() });
             }
             Err(TryLockError::Error(source)) => {
                 return Err(FileError::io("lock", path)(source).into());
             }
         }
         let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes)
-            .map_err(FileError::io("read", path))?;
+        file.read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
         let chain = walk(&bytes, path)?;
         let torn_bytes = byte_count(bytes.len()) - chain.length_bytes;
         if torn_bytes > 0 {
-            file.set_len(chain.length_bytes)
-                .map_err(FileError::io("cut", path))?;
-            tracing::warn!(
-                torn_bytes,
-                "the ledger's last record was torn and is cut off"
-            );
+            file.set_len(chain.length_bytes).map_err(FileError::io("cut", path))?;
+            tracing::warn!(torn_bytes, "the ledger's last record was torn and is cut off");
         }
-        file.seek(SeekFrom::Start(chain.length_bytes))
-            .map_err(FileError::io("seek in", path))?;
+        file.seek(SeekFrom::Start(chain.length_bytes)).map_err(FileError::io("seek in", path))?;
         file.sync_all().map_err(FileError::io("sync", path))?;
         files::sync_folder_of(path)?;
         let ledger = Self {
@@ -146,14 +138,10 @@ impl Ledger {
     /// failed write the ledger takes no further entry.
     pub fn append<T: Serialize>(&mut self, entry: &T) -> Result<(), LedgerError> {
         if self.stopped {
-            return Err(LedgerError::Stopped {
-                path: self.path.clone(),
-            });
+            return Err(LedgerError::Stopped { path: self.path.clone() });
         }
         let payload = serde_json::to_vec(entry).map_err(LedgerError::Unwritable)?;
-        let too_large = || LedgerError::TooLarge {
-            bytes: payload.len(),
-        };
+        let too_large = || LedgerError::TooLarge { bytes: payload.len() };
         if payload.len() > PAYLOAD_LIMIT_BYTES {
             return Err(too_large());
         }
@@ -178,8 +166,7 @@ impl Ledger {
             .iter()
             .zip(0..)
             .map(|(payload, record)| {
-                serde_json::from_slice(payload)
-                    .map_err(|source| LedgerError::Unreadable { record, source })
+                serde_json::from_slice(payload).map_err(|source| LedgerError::Unreadable { record, source })
             })
             .collect()
     }
@@ -213,30 +200,18 @@ struct Chain {
 }
 
 enum Next<'a> {
-    Record {
-        payload: &'a [u8],
-        head: [u8; HASH_BYTES],
-        rest: &'a [u8],
-    },
+    Record { payload: &'a [u8], head: [u8; HASH_BYTES], rest: &'a [u8] },
     Torn,
     Damaged,
 }
 
 /// Walks the chain from its beginning up to its end or a torn record.
 fn walk(bytes: &[u8], path: &Path) -> Result<Chain, LedgerError> {
-    let mut chain = Chain {
-        payloads: Vec::new(),
-        head: [0; HASH_BYTES],
-        length_bytes: 0,
-    };
+    let mut chain = Chain { payloads: Vec::new(), head: [0; HASH_BYTES], length_bytes: 0 };
     let mut rest = bytes;
     while !rest.is_empty() {
         match next(rest, &chain.head) {
-            Next::Record {
-                payload,
-                head,
-                rest: behind,
-            } => {
+            Next::Record { payload, head, rest: behind } => {
                 chain.payloads.push(payload.to_vec());
                 chain.head = head;
                 chain.length_bytes += byte_count(rest.len() - behind.len());
@@ -263,9 +238,7 @@ fn next<'a>(bytes: &'a [u8], before: &[u8; HASH_BYTES]) -> Next<'a> {
     let length = u32::from_be_bytes([a, b, c, d]);
     if header(length) != *head_bytes {
         // A part of the header, then nothing but zeros to the end of the file.
-        return if bytes.iter().skip(HEADER_BYTES).all(|byte| *byte == 0)
-            && head_bytes.ends_with(&[0])
-        {
+        return if bytes.iter().skip(HEADER_BYTES).all(|byte| *byte == 0) && head_bytes.ends_with(&[0]) {
             Next::Torn
         } else {
             Next::Damaged
@@ -285,11 +258,7 @@ fn next<'a>(bytes: &'a [u8], before: &[u8; HASH_BYTES]) -> Next<'a> {
     };
     let head = chained(before, length, payload);
     if head == *hash {
-        Next::Record {
-            payload,
-            head,
-            rest,
-        }
+        Next::Record { payload, head, rest }
     } else if ends_in_zeros(behind, &head) {
         Next::Torn
     } else {

@@ -95,10 +95,7 @@ impl State {
             .path(path)
             .cache_capacity(CACHE_BYTES)
             .open()
-            .map_err(|source| StateError::Engine {
-                path: path.to_owned(),
-                source,
-            })?;
+            .map_err(|source| StateError::Engine { path: path.to_owned(), source })?;
         let log_path = path.join("db");
         let log = OpenOptions::new()
             .read(true)
@@ -108,48 +105,28 @@ impl State {
         log.sync_all().map_err(FileError::io("sync", &log_path))?;
         files::sync_folder(path)?;
         files::sync_folder_of(path)?;
-        Ok(Self {
-            engine,
-            log,
-            path: path.to_owned(),
-            stopped: AtomicBool::new(false),
-            _lock: lock,
-        })
+        Ok(Self { engine, log, path: path.to_owned(), stopped: AtomicBool::new(false), _lock: lock })
     }
 
     /// The value of this name. Fails when its record is damaged or not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, StateError> {
-        let Some(record) = self
-            .engine
-            .get(key)
-            .map_err(|error| self.engine_error(error))?
-        else {
+        let Some(record) = self.engine.get(key).map_err(|error| self.engine_error(error))? else {
             return Ok(None);
         };
-        let payload = decode(key, &record).ok_or_else(|| StateError::Damaged {
-            key: key.to_owned(),
-        })?;
+        let payload = decode(key, &record).ok_or_else(|| StateError::Damaged { key: key.to_owned() })?;
         serde_json::from_slice(payload)
             .map(Some)
-            .map_err(|source| StateError::Form {
-                key: key.to_owned(),
-                source,
-            })
+            .map_err(|source| StateError::Form { key: key.to_owned(), source })
     }
 
     /// Sets the value of this name; when this returns, it outlives a power
     /// loss. Fails when the value is over the limit.
     pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), StateError> {
-        let payload = serde_json::to_vec(value).map_err(|source| StateError::Form {
-            key: key.to_owned(),
-            source,
-        })?;
+        let payload =
+            serde_json::to_vec(value).map_err(|source| StateError::Form { key: key.to_owned(), source })?;
         let record = encode(key, &payload);
         if record.len() > RECORD_LIMIT_BYTES {
-            return Err(StateError::TooLarge {
-                key: key.to_owned(),
-                bytes: record.len(),
-            });
+            return Err(StateError::TooLarge { key: key.to_owned(), bytes: record.len() });
         }
         self.write(|engine| engine.insert(key, record).map(|_| ()))
     }
@@ -161,9 +138,7 @@ impl State {
 
     fn write(&self, change: impl FnOnce(&sled::Db) -> sled::Result<()>) -> Result<(), StateError> {
         if self.stopped.load(Ordering::Acquire) {
-            return Err(StateError::Stopped {
-                path: self.path.clone(),
-            });
+            return Err(StateError::Stopped { path: self.path.clone() });
         }
         let result = change(&self.engine)
             .and_then(|()| self.engine.flush())
@@ -179,18 +154,13 @@ impl State {
     }
 
     fn engine_error(&self, source: sled::Error) -> StateError {
-        StateError::Engine {
-            path: self.path.clone(),
-            source,
-        }
+        StateError::Engine { path: self.path.clone(), source }
     }
 }
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("State").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -204,9 +174,7 @@ fn lock(path: &Path) -> Result<File, StateError> {
         .map_err(FileError::io("open", &lock_path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StateError::InUse {
-            path: path.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(StateError::InUse { path: path.to_owned() }),
         Err(TryLockError::Error(source)) => Err(FileError::io("lock", &lock_path)(source).into()),
     }
 }

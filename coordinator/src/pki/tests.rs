@@ -6,10 +6,7 @@ use ring::{
 use super::*;
 use crate::peer::{Peer, read_certificate};
 
-const YEAR: Validity = Validity {
-    not_before_unix_secs: 1_700_000_000,
-    not_after_unix_secs: 1_731_536_000,
-};
+const YEAR: Validity = Validity { not_before_unix_secs: 1_700_000_000, not_after_unix_secs: 1_731_536_000 };
 
 #[test]
 fn an_authority_is_the_same_after_a_restart_and_its_key_is_private() {
@@ -44,26 +41,14 @@ fn a_device_certificate_names_the_device_whatever_its_request_says() {
     asked.subject_alt_names = vec![SanType::URI("nightshift:admin:owl".try_into().unwrap())];
     let request = asked.serialize_request(&key).unwrap();
 
-    let certificate = authority
-        .sign_device(request.der(), &[7; 16], YEAR, &SystemRandom::new())
-        .unwrap();
+    let certificate = authority.sign_device(request.der(), &[7; 16], YEAR, &SystemRandom::new()).unwrap();
     let certified = read_certificate(&certificate).unwrap();
     assert_eq!(certified.peer, Peer::Device([7; 16]));
     assert_eq!(certified.not_after_unix_secs, YEAR.not_after_unix_secs);
     let (_, parsed) = X509Certificate::from_der(&certificate).unwrap();
     assert!(!parsed.is_ca());
-    assert!(
-        !parsed
-            .extended_key_usage()
-            .unwrap()
-            .unwrap()
-            .value
-            .server_auth
-    );
-    assert_eq!(
-        *parsed.public_key().subject_public_key.data,
-        *key.der_bytes()
-    );
+    assert!(!parsed.extended_key_usage().unwrap().unwrap().value.server_auth);
+    assert_eq!(*parsed.public_key().subject_public_key.data, *key.der_bytes());
 }
 
 #[test]
@@ -72,23 +57,15 @@ fn a_request_with_a_wrong_signature_or_another_kind_of_key_is_refused() {
     let authority = Authority::open_or_create(folder.path(), YEAR).unwrap();
     let rng = SystemRandom::new();
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .unwrap();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
     let mut forged = request.der().to_vec();
     *forged.last_mut().unwrap() ^= 1;
-    let error = authority
-        .sign_device(&forged, &[7; 16], YEAR, &rng)
-        .unwrap_err();
+    let error = authority.sign_device(&forged, &[7; 16], YEAR, &rng).unwrap_err();
     assert!(matches!(error, PkiError::Request(_)));
 
     let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
-    let request = CertificateParams::default()
-        .serialize_request(&key)
-        .unwrap();
-    let error = authority
-        .sign_device(request.der(), &[7; 16], YEAR, &rng)
-        .unwrap_err();
+    let request = CertificateParams::default().serialize_request(&key).unwrap();
+    let error = authority.sign_device(request.der(), &[7; 16], YEAR, &rng).unwrap_err();
     assert!(matches!(error, PkiError::RequestKey), "{error}");
 }
 
@@ -97,9 +74,7 @@ fn an_admin_identity_is_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::open_or_create(folder.path(), YEAR).unwrap();
     let name: AdminName = "owl".parse().unwrap();
-    let identity = authority
-        .issue_admin(&name, YEAR, &SystemRandom::new())
-        .unwrap();
+    let identity = authority.issue_admin(&name, YEAR, &SystemRandom::new()).unwrap();
     identity.save(folder.path(), "admin").unwrap();
     let loaded = Identity::load(folder.path(), "admin").unwrap();
     assert_eq!(loaded.chain(), identity.chain());
@@ -114,24 +89,17 @@ fn a_server_certificate_names_nobody_as_a_peer() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::open_or_create(folder.path(), YEAR).unwrap();
     let names = ["fleet.example".to_owned(), "10.0.0.7".to_owned()];
-    let identity = authority
-        .issue_server(&names, YEAR, &SystemRandom::new())
-        .unwrap();
+    let identity = authority.issue_server(&names, YEAR, &SystemRandom::new()).unwrap();
     assert!(read_certificate(&identity.chain()[0]).is_err());
     let bad = ["not a name".to_owned()];
-    let error = authority
-        .issue_server(&bad, YEAR, &SystemRandom::new())
-        .unwrap_err();
+    let error = authority.issue_server(&bad, YEAR, &SystemRandom::new()).unwrap_err();
     assert!(matches!(error, PkiError::ServerName(_)));
 }
 
 #[test]
 fn times_out_of_order_are_refused() {
     let folder = tempfile::tempdir().unwrap();
-    let backwards = Validity {
-        not_before_unix_secs: 2,
-        not_after_unix_secs: 1,
-    };
+    let backwards = Validity { not_before_unix_secs: 2, not_after_unix_secs: 1 };
     let error = Authority::open_or_create(folder.path(), backwards).unwrap_err();
     assert!(matches!(error, PkiError::Validity { .. }));
 }

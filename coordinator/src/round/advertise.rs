@@ -80,18 +80,14 @@ pub(super) struct Joined {
 
 impl Joined {
     pub(super) fn index(&self, device: DeviceId) -> Result<u16, Rejection> {
-        self.roster.index_of(&device.0).ok_or(Rejection::NotInRoster)
+        self.roster.index_of(&device.0).map(u16::from).ok_or(Rejection::NotInRoster)
     }
 
     pub(super) fn device(&self, index: u16) -> DeviceId {
         self.devices[usize::from(index)]
     }
 
-    pub(super) fn repeat(
-        &self,
-        from: DeviceId,
-        advertisement: &Advertisement,
-    ) -> Result<Reply, Rejection> {
+    pub(super) fn repeat(&self, from: DeviceId, advertisement: &Advertisement) -> Result<Reply, Rejection> {
         let index = self.index(from)?;
         let entries = self.roster.entries();
         if entries[usize::from(index)] == *advertisement {

@@ -110,7 +110,11 @@ impl MaskedPhase {
     ) -> Result<(), Rejection> {
         let index = self.shared.sharer(from, "masked done")?;
         if let Some(earlier) = self.done.get(&index) {
-            return if *earlier == digest { Ok(()) } else { Err(Rejection::Equivocation("masked done".into())) };
+            return if *earlier == digest {
+                Ok(())
+            } else {
+                Err(Rejection::Equivocation("masked done".into()))
+            };
         }
         let found = self.uploads.get(&index).map_or(0, |upload| upload.input.len());
         let wanted = params.context.len;

@@ -73,7 +73,11 @@ impl Shared {
     pub(super) fn sharer(&self, from: DeviceId, request: &'static str) -> Result<u16, Rejection> {
         let index = self.joined.index(from)?;
         let shared = self.sharers.contains(index);
-        if shared { Ok(index) } else { Err(Rejection::WrongPhase { request: request.into(), phase: "masked input".into() }) }
+        if shared {
+            Ok(index)
+        } else {
+            Err(Rejection::WrongPhase { request: request.into(), phase: "masked input".into() })
+        }
     }
 
     pub(super) fn repeat(&self, from: DeviceId, shares: &[SealedShare]) -> Result<Reply, Rejection> {

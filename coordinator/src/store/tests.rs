@@ -12,10 +12,7 @@ struct Task {
 }
 
 fn task(version: u64) -> Task {
-    Task {
-        name: "night".to_owned(),
-        version,
-    }
+    Task { name: "night".to_owned(), version }
 }
 
 #[tokio::test]
@@ -148,13 +145,7 @@ fn a_removed_value_is_gone_and_a_later_change_replaces_an_earlier_one() {
 fn a_value_over_four_kibibytes_is_refused() {
     let mut batch = Batch::new();
     let error = batch.put(TASKS, 1, &"x".repeat(5000)).unwrap_err();
-    assert!(matches!(
-        error,
-        StoreError::TooLarge {
-            limit_bytes: 4096,
-            ..
-        }
-    ));
+    assert!(matches!(error, StoreError::TooLarge { limit_bytes: 4096, .. }));
     assert!(batch.is_empty());
 }
 
@@ -175,9 +166,7 @@ fn a_damaged_record_is_named_by_tree_and_key() {
 
     let error = store.get::<Task>(TASKS, 2).unwrap_err();
     let named = ("tasks".to_owned(), "0000000000000002".to_owned());
-    assert!(
-        matches!(&error, StoreError::Damaged { tree, key } if (tree, key) == (&named.0, &named.1))
-    );
+    assert!(matches!(&error, StoreError::Damaged { tree, key } if (tree, key) == (&named.0, &named.1)));
     let check = store.check().unwrap();
     assert_eq!(check.records, 2);
     assert_eq!(check.damaged, [named]);

@@ -57,10 +57,8 @@ mod tests {
     #[test]
     fn the_gaussian_epsilon_matches_the_reference() {
         // dp_accounting 0.6.
-        let epsilon = analytic_gaussian_epsilon(
-            NoiseMultiplier::new(1.0).unwrap(),
-            Delta::new(1e-5).unwrap(),
-        );
+        let epsilon =
+            analytic_gaussian_epsilon(NoiseMultiplier::new(1.0).unwrap(), Delta::new(1e-5).unwrap());
         assert!((epsilon - 4.377_178_095_681).abs() < 1e-9, "{epsilon}");
     }
 

@@ -32,10 +32,7 @@ impl NoiseTarget {
     /// met, or when the noise that meets it does not fit a ring.
     pub fn skellam(&self, params: &MechanismParams) -> Result<NoiseMultiplier, CalibrateError> {
         self.least(|noise_multiplier| {
-            let params = MechanismParams {
-                noise_multiplier,
-                ..params.clone()
-            };
+            let params = MechanismParams { noise_multiplier, ..params.clone() };
             Ok(Mechanism::new(params)?.curve())
         })
     }
@@ -44,9 +41,7 @@ impl NoiseTarget {
         &self,
         curve: impl Fn(NoiseMultiplier) -> Result<RdpCurve, ParamsError>,
     ) -> Result<NoiseMultiplier, CalibrateError> {
-        let Self {
-            epsilon: target, ..
-        } = *self;
+        let Self { epsilon: target, .. } = *self;
         let met = |z: f64| -> Result<bool, CalibrateError> {
             let mut accountant = Accountant::new();
             accountant.add(curve(NoiseMultiplier::new(z)?)?, self.participations);

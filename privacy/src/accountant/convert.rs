@@ -11,10 +11,7 @@ pub struct Epsilon {
 
 impl Epsilon {
     /// No privacy at all.
-    pub(crate) const UNBOUNDED: Self = Self {
-        epsilon: f64::INFINITY,
-        order: f64::INFINITY,
-    };
+    pub(crate) const UNBOUNDED: Self = Self { epsilon: f64::INFINITY, order: f64::INFINITY };
 }
 
 /// Points of the first search, even in ln(α − 1).
@@ -42,11 +39,7 @@ pub fn convert(rdp: impl Fn(f64) -> f64, delta: f64) -> Epsilon {
         let divergence = rdp(order);
         // ln(α − 1) is known better than α − 1 itself.
         let epsilon = divergence + log_excess - order.ln() - (delta.ln() + order.ln()) / excess;
-        if epsilon.is_nan() {
-            Epsilon::UNBOUNDED
-        } else {
-            Epsilon { epsilon, order }
-        }
+        if epsilon.is_nan() { Epsilon::UNBOUNDED } else { Epsilon { epsilon, order } }
     };
     let (low, high) = LOG_RANGE;
     let step = (high - low) / f64::from(GRID);
@@ -75,8 +68,5 @@ pub fn convert(rdp: impl Fn(f64) -> f64, delta: f64) -> Epsilon {
             }
         }
     }
-    Epsilon {
-        epsilon: best.epsilon.max(0.0),
-        ..best
-    }
+    Epsilon { epsilon: best.epsilon.max(0.0), ..best }
 }

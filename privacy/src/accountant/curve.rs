@@ -46,12 +46,7 @@ impl RdpCurve {
         match *self {
             Self::Unbounded => f64::INFINITY,
             Self::Gaussian { noise_multiplier } => gaussian_rdp(order, noise_multiplier),
-            Self::Skellam {
-                delta1,
-                delta2,
-                variance,
-                sampler,
-            } => {
+            Self::Skellam { delta1, delta2, variance, sampler } => {
                 skellam_rdp(order, delta1, delta2, variance)
                     + sampler.log_ratio * (2.0 * order - 1.0) / (order - 1.0)
             }

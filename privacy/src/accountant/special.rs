@@ -7,20 +7,12 @@ const SERIES_UP_TO: f64 = 2.0;
 
 /// erfc(x).
 pub(super) fn erfc(x: f64) -> f64 {
-    if x < 0.0 {
-        2.0 - erfc(-x)
-    } else {
-        scaled_erfc(x) * (-x * x).exp()
-    }
+    if x < 0.0 { 2.0 - erfc(-x) } else { scaled_erfc(x) * (-x * x).exp() }
 }
 
 /// e^(x²)·erfc(x) for x ≥ 0, to about 13 digits.
 pub(super) fn scaled_erfc(x: f64) -> f64 {
-    if x <= SERIES_UP_TO {
-        scaled_by_series(x)
-    } else {
-        scaled_by_fraction(x)
-    }
+    if x <= SERIES_UP_TO { scaled_by_series(x) } else { scaled_by_fraction(x) }
 }
 
 /// <https://dlmf.nist.gov/7.6#E2>: e^(x²)·erf(x) = (2/√π)·Σ 2ⁿ·x^(2n+1)/(2n+1)!!.

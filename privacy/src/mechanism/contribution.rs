@@ -37,9 +37,7 @@ impl Contribution {
 
 impl fmt::Debug for Contribution {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Contribution")
-            .field("len", &self.elements.len())
-            .finish_non_exhaustive()
+        f.debug_struct("Contribution").field("len", &self.elements.len()).finish_non_exhaustive()
     }
 }
 

@@ -64,16 +64,10 @@ impl AliasTable {
         let cells = thresholds
             .iter()
             .zip(aliases)
-            .map(|(threshold, alias)| Cell {
-                threshold_high: upper_half(*threshold),
-                alias,
-            })
+            .map(|(threshold, alias)| Cell { threshold_high: upper_half(*threshold), alias })
             .collect();
         let thresholds_low = thresholds.iter().map(|t| upper_half(t << 64)).collect();
-        Self {
-            cells,
-            thresholds_low,
-        }
+        Self { cells, thresholds_low }
     }
 
     /// Draws an index. `index_bits` holds a uniform cell in its low bits,
@@ -97,17 +91,9 @@ impl AliasTable {
         let cell = self.cells[index];
         let threshold = cell.threshold_high >> (64 - FIRST_BITS);
         if first_bits == threshold {
-            return if self.tied_is_below(index, entropy) {
-                own
-            } else {
-                cell.alias
-            };
+            return if self.tied_is_below(index, entropy) { own } else { cell.alias };
         }
-        if first_bits < threshold {
-            own
-        } else {
-            cell.alias
-        }
+        if first_bits < threshold { own } else { cell.alias }
     }
 
     /// Whether a number that begins like the threshold of a cell is below it.
@@ -122,21 +108,12 @@ impl AliasTable {
 /// The weights as integers whose sum is exactly 2^127. Each is off by less
 /// than 3 units, and the first by as many as the others together.
 fn rounded(weights: &[Double]) -> Vec<u128> {
-    let total = weights
-        .iter()
-        .rev()
-        .fold(Double::ZERO, |sum, &weight| sum + weight);
+    let total = weights.iter().rev().fold(Double::ZERO, |sum, &weight| sum + weight);
     let mut masses: Vec<u128> = weights
         .iter()
-        .map(|&weight| {
-            (weight / total)
-                .times_power_of_two(WEIGHT_BITS.cast_signed())
-                .to_u128()
-        })
+        .map(|&weight| (weight / total).times_power_of_two(WEIGHT_BITS.cast_signed()).to_u128())
         .collect();
-    let sum = masses
-        .iter()
-        .fold(0u128, |sum, mass| sum.wrapping_add(*mass));
+    let sum = masses.iter().fold(0u128, |sum, mass| sum.wrapping_add(*mass));
     if let Some(first) = masses.first_mut() {
         *first = first.wrapping_add((1u128 << WEIGHT_BITS).wrapping_sub(sum));
     }
@@ -157,13 +134,8 @@ mod tests {
         let bits = 1 + table.cells.len().trailing_zeros();
         let capacity = 1u128 << (128 - bits);
         for (index, cell) in table.cells.iter().enumerate() {
-            let threshold =
-                u128::from(cell.threshold_high) << 64 | u128::from(table.thresholds_low[index]);
-            let own = if cell.alias as usize == index {
-                capacity
-            } else {
-                threshold >> bits
-            };
+            let threshold = u128::from(cell.threshold_high) << 64 | u128::from(table.thresholds_low[index]);
+            let own = if cell.alias as usize == index { capacity } else { threshold >> bits };
             masses[index] += own;
             masses[cell.alias as usize] += capacity - own;
         }
@@ -173,9 +145,7 @@ mod tests {
     #[test]
     fn the_cells_give_back_the_weights() {
         for count in [1u32, 2, 3, 5, 64, 1000] {
-            let weights: Vec<_> = (0..count)
-                .map(|k| Double::from(1.0 / f64::from(1 + k * k)))
-                .collect();
+            let weights: Vec<_> = (0..count).map(|k| Double::from(1.0 / f64::from(1 + k * k))).collect();
             let expected = rounded(&weights);
             assert_eq!(expected.iter().sum::<u128>(), 1 << 127);
             let found = masses(&AliasTable::new(&weights));

@@ -15,16 +15,7 @@ const DEBYE: [(&[f64], f64); 4] = [
     (&[3.0, -5.0], 24.0),
     (&[81.0, -462.0, 385.0], 1152.0),
     (&[30_375.0, -369_603.0, 765_765.0, -425_425.0], 414_720.0),
-    (
-        &[
-            4_465_125.0,
-            -94_121_676.0,
-            349_922_430.0,
-            -446_185_740.0,
-            185_910_725.0,
-        ],
-        39_813_120.0,
-    ),
+    (&[4_465_125.0, -94_121_676.0, 349_922_430.0, -446_185_740.0, 185_910_725.0], 39_813_120.0),
 ];
 
 /// The negative logarithm of Chernoff's bound on P(X ≥ k), which is within a
@@ -106,10 +97,7 @@ pub(super) fn expansion(variance: f64, size: u64) -> Double {
     let (mut coefficient, mut power) = (Double::ONE, Double::ONE);
     // y² < 2^−10, so 12 terms leave less than 2^−120.
     for n in 0..12u32 {
-        let (odd, even) = (
-            Double::from(f64::from(2 * n + 1)),
-            Double::from(f64::from(2 * n + 2)),
-        );
+        let (odd, even) = (Double::from(f64::from(2 * n + 1)), Double::from(f64::from(2 * n + 2)));
         integral = integral + coefficient * power / (odd * even);
         coefficient = -(coefficient * odd / even);
         power = power * y_squared;
@@ -124,10 +112,8 @@ pub(super) fn expansion(variance: f64, size: u64) -> Double {
     let mut power = Double::ONE;
     for (coefficients, denominator) in DEBYE {
         power = power * inverse_r;
-        let polynomial = coefficients
-            .iter()
-            .rev()
-            .fold(Double::ZERO, |sum, &c| sum * t_squared + Double::from(c));
+        let polynomial =
+            coefficients.iter().rev().fold(Double::ZERO, |sum, &c| sum * t_squared + Double::from(c));
         series = series + polynomial / Double::from(denominator) * power;
     }
     exponent.exp() / root.sqrt() * series
@@ -163,11 +149,7 @@ mod tests {
         let scale = expansion(variance, 0) / table[0];
         for (k, density) in (0u64..).zip(&table) {
             let error = expansion(variance, k) / (*density * scale) - Double::ONE;
-            assert!(
-                error.to_f64().abs() < 2f64.powi(-86),
-                "size {k}: {}",
-                error.to_f64()
-            );
+            assert!(error.to_f64().abs() < 2f64.powi(-86), "size {k}: {}", error.to_f64());
         }
     }
 
@@ -179,10 +161,7 @@ mod tests {
                 let size = head + (variance.sqrt() / 80.0) as u64;
                 let exact = (expansion(variance, size) / expansion(variance, head)).to_f64();
                 let error = ratio(variance, size, head) - exact;
-                assert!(
-                    error.abs() < 2f64.powi(-40),
-                    "variance {variance}, {tenths}: {error}"
-                );
+                assert!(error.abs() < 2f64.powi(-40), "variance {variance}, {tenths}: {error}");
             }
         }
     }
@@ -204,10 +183,7 @@ mod tests {
             let zero_and_up = table.iter().rev().fold(Double::ZERO, |sum, &p| sum + p);
             let total = zero_and_up + zero_and_up - table[0];
             let found = (table[k] / total).to_f64();
-            assert!(
-                (found / expected - 1.0).abs() < 1e-15,
-                "{variance} {k}: {found}"
-            );
+            assert!((found / expected - 1.0).abs() < 1e-15, "{variance} {k}: {found}");
         }
     }
 
@@ -218,12 +194,7 @@ mod tests {
             let last = size_with_tail(variance, 20.0);
             let zero_and_up: f64 = table.iter().rev().map(|p| p.to_f64()).sum();
             let total = 2.0 * zero_and_up - table[0].to_f64();
-            let tail: f64 = table
-                .iter()
-                .skip(usize::try_from(last).unwrap())
-                .rev()
-                .map(|p| p.to_f64())
-                .sum();
+            let tail: f64 = table.iter().skip(usize::try_from(last).unwrap()).rev().map(|p| p.to_f64()).sum();
             assert!(tail / total <= 2f64.powi(-20), "variance {variance}");
         }
     }

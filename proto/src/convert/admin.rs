@@ -9,9 +9,7 @@ use crate::wire::{self, admin_reply, admin_request};
 pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
     use admin_request::Kind;
     let kind = match request {
-        AdminRequest::CreateTask { plan, frozen } => {
-            Kind::CreateTask(wire::CreateTask { plan, frozen })
-        }
+        AdminRequest::CreateTask { plan, frozen } => Kind::CreateTask(wire::CreateTask { plan, frozen }),
         AdminRequest::ListTasks => Kind::ListTasks(wire::ListTasks {}),
         AdminRequest::ShowTask(task) => Kind::ShowTask(wire::ShowTask { task: task.0.to_vec() }),
         AdminRequest::StopTask(task) => Kind::StopTask(wire::StopTask { task: task.0.to_vec() }),
@@ -41,9 +39,7 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
             AdminRequest::IssueToken { label, lifetime_secs }
         }
         Kind::ListDevices(wire::ListDevices {}) => AdminRequest::ListDevices,
-        Kind::RevokeDevice(revoke) => {
-            AdminRequest::RevokeDevice(DeviceId(fixed("device", &revoke.device)?))
-        }
+        Kind::RevokeDevice(revoke) => AdminRequest::RevokeDevice(DeviceId(fixed("device", &revoke.device)?)),
         Kind::Fetch(fetch) => {
             AdminRequest::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
         }

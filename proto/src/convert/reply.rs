@@ -12,18 +12,14 @@ use crate::wire::{self, OutcomeKind, reply::Kind};
 /// Encodes a reply.
 pub fn reply_to_wire(reply: Reply) -> wire::Reply {
     let kind = match reply {
-        Reply::Wait { retry_millis, latest, complete } => Kind::Wait(wire::Wait {
-            retry_millis,
-            latest: latest.as_ref().map(published_to_wire),
-            complete,
-        }),
+        Reply::Wait { retry_millis, latest, complete } => {
+            Kind::Wait(wire::Wait { retry_millis, latest: latest.as_ref().map(published_to_wire), complete })
+        }
         Reply::Assignment(published) => {
             Kind::Assignment(wire::Assignment { published: Some(published_to_wire(&published)) })
         }
         Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
-        Reply::Offer { session, round } => {
-            Kind::Offer(wire::Offer { session: session.0.to_vec(), round })
-        }
+        Reply::Offer { session, round } => Kind::Offer(wire::Offer { session: session.0.to_vec(), round }),
         Reply::Roster(advertisements) => Kind::Roster(wire::RosterReply {
             advertisements: advertisements.iter().map(advertisement_to_wire).collect(),
         }),

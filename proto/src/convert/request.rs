@@ -54,9 +54,7 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
         Kind::Fetch(fetch) => {
             Request::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
         }
-        Kind::Join(join) => {
-            Request::Join { task: TaskId(fixed("join", &join.task)?), version: join.version }
-        }
+        Kind::Join(join) => Request::Join { task: TaskId(fixed("join", &join.task)?), version: join.version },
         Kind::Advertise(advertise) => {
             let advertisement = present("advertisement", advertise.advertisement.as_ref())?;
             Request::Advertise {
