@@ -148,7 +148,7 @@ impl Skellam {
             let offset = if self.block_bits <= OFFSET_BITS {
                 word >> 28
             } else {
-                entropy.u64()
+                u64::from(entropy.u32())
             };
             let offset = offset & ((1 << self.block_bits) - 1);
             let size = (u64::from(block) << self.block_bits) | offset;
