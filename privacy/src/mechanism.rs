@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use rand_core::CryptoRng;
 
 use crate::{
-    accountant::{Accountant, Epsilon, RdpCurve, SamplerError},
+    accountant::{Accountant, RdpCurve, SamplerError, convert::Epsilon},
     entropy::{Entropy, wipe},
     params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode},
     ring_integers::{MOST_BITS, Ring},
