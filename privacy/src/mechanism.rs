@@ -120,11 +120,18 @@ impl Mechanism {
         let (block, padded_len) = padded(coordinates)?;
         let least =
             Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
+        let least = least / clip_norm.get();
+        if !least.is_finite() {
+            return Err(ParamsError::RingTooWide {
+                scale: least,
+                most: MOST_BITS,
+            });
+        }
         let mut params = MechanismParams {
             mode,
             clip_norm,
             noise_multiplier,
-            scale: power_of_two_above(least / clip_norm.get()),
+            scale: power_of_two_above(least),
             coordinates,
             cohort,
             report_goal,
@@ -437,7 +444,7 @@ fn ring(
     Ring::holding(2.0 * KAPPA * s * deviation)
 }
 
-/// The least power of two that is not below a positive `value`.
+/// The least power of two that is not below a positive, finite `value`.
 fn power_of_two_above(value: f64) -> f64 {
     let mut power = 1.0;
     while power < value {
@@ -818,6 +825,25 @@ mod tests {
             })
             .is_ok()
         );
+    }
+
+    #[test]
+    fn no_scale_is_recommended_for_an_absurd_clip_norm() {
+        for clip in [f64::MIN_POSITIVE, 5e-324, 1e300] {
+            let scale = Mechanism::recommended_scale(
+                PrivacyMode::Off,
+                ClipNorm::new(clip).unwrap(),
+                NoiseMultiplier::new(1.0).unwrap(),
+                1 << 20,
+                1 << 20,
+                1,
+                0.0,
+            );
+            assert!(
+                matches!(scale, Err(ParamsError::RingTooWide { .. })),
+                "{scale:?}"
+            );
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@
 //!
 //! The accountant charges both, for every coordinate and honest device.
 
+use std::fmt;
+
 use rand_core::CryptoRng;
 
 use crate::{double::Double, entropy::Entropy, ring_integers::Ring};
@@ -69,7 +71,7 @@ pub const fn sampler_distance() -> f64 {
 }
 
 /// A sampler for one variance.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Skellam {
     variance: f64,
     table: AliasTable,
@@ -184,6 +186,14 @@ impl Skellam {
             return uniform < ratio;
         }
         accepts_exactly(self.variance, (head, size), (start, more, entropy.u64()))
+    }
+}
+
+impl fmt::Debug for Skellam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Skellam")
+            .field("variance", &self.variance)
+            .finish_non_exhaustive()
     }
 }
 

@@ -17,7 +17,7 @@ const FIRST_BITS: u32 = 24;
 /// <https://doi.org/10.1109/32.92917>). Unlike the paper it is built in
 /// integers, so that after the weights are rounded nothing else is lost, and
 /// it has a power of two of cells.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct AliasTable {
     cells: Vec<Cell>,
     /// The whole thresholds, hardly ever looked at.
@@ -26,7 +26,7 @@ pub(super) struct AliasTable {
 
 /// A cell gives its own index when a uniform number of 128 bits is below its
 /// threshold, its alias otherwise.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Cell {
     /// The first [`FIRST_BITS`] bits of the threshold.
     threshold: u32,
@@ -113,8 +113,9 @@ impl AliasTable {
     }
 }
 
-/// The weights as integers whose sum is exactly 2^127. Each is off by less
-/// than 3 units, and the first by as many as the others together.
+/// The weights as integers whose sum is exactly 2^127. Each is off by less than
+/// 3 units, beyond the relative error of a [`Double`]; the first takes up the
+/// errors of all the others.
 fn rounded(weights: &[Double]) -> Vec<u128> {
     let total = weights
         .iter()
