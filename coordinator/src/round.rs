@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 
-use aggregation::{Context, IdentityPublic};
+use aggregation::{Context, IdentityPublic, IndexSet};
 use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 
@@ -309,4 +309,14 @@ fn end(outcome: Outcome, members: Vec<DeviceId>, mut effects: Vec<Effect>) -> Ne
 
 fn unacceptable(request: &'static str, why: &impl ToString) -> Rejection {
     Rejection::Unacceptable { request: request.into(), why: why.to_string() }
+}
+
+/// The set of these places of a roster of `len`.
+fn places<'a>(len: usize, indices: impl Iterator<Item = &'a u16>) -> IndexSet {
+    let mut set = IndexSet::new(len);
+    for index in indices {
+        #[expect(clippy::expect_used, reason = "a place comes from this very roster")]
+        set.insert(*index).expect("a place of the roster");
+    }
+    set
 }

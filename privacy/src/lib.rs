@@ -3,8 +3,9 @@
 //! A device clips its update, rotates it, rounds it to integers and adds its
 //! share of integer noise ([`Mechanism::encode`]); the secure sum of such
 //! contributions is turned back into the mean update by
-//! [`Mechanism::decode`]. What a participation costs is an [`RdpCurve`], and
-//! [`Accountant`] adds curves up and converts them to (ε, δ).
+//! [`Mechanism::decode`]. What a participation costs is an
+//! [`RdpCurve`](accountant::RdpCurve), and an
+//! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ).
 //!
 //! This crate knows flat vectors of floats, vectors of integers mod 2^b, and
 //! probabilities. It deliberately knows nothing of clocks, disks, networks,
@@ -15,7 +16,11 @@
 //! [`accountant`] for the numbers. The neighbouring relation everywhere is: one
 //! device's contribution present, or replaced by zero.
 
+<<<<<<< HEAD
 pub use accountant::{Accountant, Epsilon, NoiseTarget, RdpCurve, SamplerError, analytic_gaussian_epsilon};
+=======
+pub use accountant::{analytic::analytic_gaussian_epsilon, convert::Epsilon};
+>>>>>>> privacy
 pub use mechanism::{Contribution, DecodeError, EncodeError, Mechanism};
 pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode};
 pub use sensitivity::Sensitivity;

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use rand_core::CryptoRng;
 
 use crate::{
-    accountant::{Accountant, Epsilon, RdpCurve, SamplerError},
+    accountant::{Accountant, RdpCurve, SamplerError, convert::Epsilon},
     entropy::{Entropy, wipe},
     params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode},
     ring_integers::{MOST_BITS, Ring},
@@ -95,12 +95,24 @@ impl Mechanism {
         corrupt_fraction: f64,
     ) -> Result<f64, ParamsError> {
         let (block, padded_len) = padded(coordinates)?;
+<<<<<<< HEAD
         let least = Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
+=======
+        let least =
+            Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
+        let least = least / clip_norm.get();
+        if !least.is_finite() {
+            return Err(ParamsError::RingTooWide {
+                scale: least,
+                most: MOST_BITS,
+            });
+        }
+>>>>>>> privacy
         let mut params = MechanismParams {
             mode,
             clip_norm,
             noise_multiplier,
-            scale: power_of_two_above(least / clip_norm.get()),
+            scale: power_of_two_above(least),
             coordinates,
             cohort,
             report_goal,
@@ -389,7 +401,7 @@ fn ring(
     Ring::holding(2.0 * KAPPA * s * deviation)
 }
 
-/// The least power of two that is not below a positive `value`.
+/// The least power of two that is not below a positive, finite `value`.
 fn power_of_two_above(value: f64) -> f64 {
     let mut power = 1.0;
     while power < value {
@@ -662,6 +674,25 @@ mod tests {
         assert_eq!(padded_len, 1 << 20);
         assert!((least_scale / 3.6 / 1024.0 - 1.0).abs() < 0.02, "{least_scale}");
         assert!(Mechanism::new(MechanismParams { scale: least_scale, ..wide(100, 4.0) }).is_ok());
+    }
+
+    #[test]
+    fn no_scale_is_recommended_for_an_absurd_clip_norm() {
+        for clip in [f64::MIN_POSITIVE, 5e-324, 1e300] {
+            let scale = Mechanism::recommended_scale(
+                PrivacyMode::Off,
+                ClipNorm::new(clip).unwrap(),
+                NoiseMultiplier::new(1.0).unwrap(),
+                1 << 20,
+                1 << 20,
+                1,
+                0.0,
+            );
+            assert!(
+                matches!(scale, Err(ParamsError::RingTooWide { .. })),
+                "{scale:?}"
+            );
+        }
     }
 
     #[test]

@@ -34,6 +34,8 @@
 //!
 //! The accountant charges both, for every coordinate and honest device.
 
+use std::fmt;
+
 use rand_core::CryptoRng;
 
 use crate::{double::Double, entropy::Entropy, ring_integers::Ring};
@@ -69,7 +71,7 @@ pub const fn sampler_distance() -> f64 {
 }
 
 /// A sampler for one variance.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Skellam {
     variance: f64,
     table: AliasTable,
@@ -134,7 +136,15 @@ impl Skellam {
             // there is no acceptance and no offset.
             let word = entropy.u64();
             let block = self.table.pick(word >> 1, word >> 40, entropy);
+<<<<<<< HEAD
             let offset = if self.block_bits <= OFFSET_BITS { word >> 28 } else { entropy.u64() };
+=======
+            let offset = if self.block_bits <= OFFSET_BITS {
+                word >> 28
+            } else {
+                u64::from(entropy.u32())
+            };
+>>>>>>> privacy
             let offset = offset & ((1 << self.block_bits) - 1);
             let size = (u64::from(block) << self.block_bits) | offset;
             let start = word >> 12 & 0xffff;
@@ -163,6 +173,14 @@ impl Skellam {
             return uniform < ratio;
         }
         accepts_exactly(self.variance, (head, size), (start, more, entropy.u64()))
+    }
+}
+
+impl fmt::Debug for Skellam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Skellam")
+            .field("variance", &self.variance)
+            .finish_non_exhaustive()
     }
 }
 

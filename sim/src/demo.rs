@@ -3,9 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use client::train::base::Base;
 use client::train::base::Projection;
 use client::train::text::{Corpus, TextError, UserText};
-use client::train::base::Base;
 use proto::adapter::Method;
 use proto::plan::Mode;
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};

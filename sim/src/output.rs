@@ -53,8 +53,7 @@ impl Output {
     /// Adds a line to `metrics.jsonl`.
     pub fn version(&mut self, version: &VersionSummary) -> Result<(), OutputError> {
         let line = serde_json::to_string(version)?;
-        writeln!(self.metrics, "{line}")
-            .map_err(|source| refuse(&self.folder.join("metrics.jsonl"), source))
+        writeln!(self.metrics, "{line}").map_err(|source| refuse(&self.folder.join("metrics.jsonl"), source))
     }
 
     /// Writes `adapter/`, `summary.json` and `report.html`.

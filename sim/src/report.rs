@@ -60,30 +60,15 @@ fn figures(summary: &RunSummary) -> String {
         fall if fall < 0.0 => format!("+{:.1} %", -fall),
         fall => format!("−{fall:.1} %"),
     };
-    let in_sums: u64 = summary
-        .versions
-        .iter()
-        .map(|version| u64::from(version.survivors))
-        .sum();
-    let sent: u64 = summary
-        .versions
-        .iter()
-        .map(|version| version.bytes_up_per_device)
-        .fold(0, u64::saturating_add);
+    let in_sums: u64 = summary.versions.iter().map(|version| u64::from(version.survivors)).sum();
+    let sent: u64 =
+        summary.versions.iter().map(|version| version.bytes_up_per_device).fold(0, u64::saturating_add);
     let epsilon = summary.bounded_epsilon().map_or_else(
-        || {
-            (
-                "∞".to_owned(),
-                "ε: no bound on what one device reveals".to_owned(),
-            )
-        },
+        || ("∞".to_owned(), "ε: no bound on what one device reveals".to_owned()),
         |epsilon| {
             (
                 format!("ε = {epsilon:.2}"),
-                format!(
-                    "spent by one device, at δ = {}",
-                    table::delta(summary.delta)
-                ),
+                format!("spent by one device, at δ = {}", table::delta(summary.delta)),
             )
         },
     );
@@ -97,20 +82,13 @@ fn figures(summary: &RunSummary) -> String {
             ),
         ),
         epsilon,
-        (
-            grouped(in_sums),
-            format!(
-                "updates summed, in {}",
-                counted(count(&summary.versions), "version")
-            ),
-        ),
+        (grouped(in_sums), format!("updates summed, in {}", counted(count(&summary.versions), "version"))),
         (
             table::bytes(sent.checked_div(count(&summary.versions)).unwrap_or(0)),
             "sent by a device for one version".to_owned(),
         ),
     ];
-    let entries =
-        entries.map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"));
+    let entries = entries.map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"));
     format!("<dl class=\"figures\">\n{}</dl>\n", entries.concat())
 }
 
@@ -118,11 +96,8 @@ fn warnings(summary: &RunSummary) -> String {
     if summary.warnings.is_empty() {
         return String::new();
     }
-    let items: Vec<_> = summary
-        .warnings
-        .iter()
-        .map(|warning| format!("<li>{}</li>\n", escape(warning)))
-        .collect();
+    let items: Vec<_> =
+        summary.warnings.iter().map(|warning| format!("<li>{}</li>\n", escape(warning))).collect();
     format!(
         "<section class=\"warnings\">\n<h2>Read this first</h2>\n<ul>\n{}</ul>\n</section>\n",
         items.concat()
@@ -133,19 +108,12 @@ fn loss_plot(summary: &RunSummary) -> String {
     let base = Point {
         version: 0,
         value: summary.base_loss,
-        title: format!(
-            "base model: {} nats a token",
-            table::loss(summary.base_loss)
-        ),
+        title: format!("base model: {} nats a token", table::loss(summary.base_loss)),
     };
     let points = summary.versions.iter().map(|version| Point {
         version: version.version,
         value: version.loss,
-        title: format!(
-            "version {}: {} nats a token",
-            version.version,
-            table::loss(version.loss)
-        ),
+        title: format!("version {}: {} nats a token", version.version, table::loss(version.loss)),
     });
     let curve = Curve {
         measures: "held-out loss, nats a token",
@@ -165,28 +133,17 @@ fn epsilon_plot(summary: &RunSummary) -> String {
     if summary.bounded_epsilon().is_none() {
         return String::new();
     }
-    let start = Point {
-        version: 0,
-        value: 0.0,
-        title: "nothing spent yet".to_owned(),
-    };
+    let start = Point { version: 0, value: 0.0, title: "nothing spent yet".to_owned() };
     let points = summary.versions.iter().map(|version| Point {
         version: version.version,
         value: version.epsilon.unwrap_or(f64::NAN),
-        title: format!(
-            "version {}: ε = {}",
-            version.version,
-            table::epsilon(version.epsilon)
-        ),
+        title: format!("version {}: ε = {}", version.version, table::epsilon(version.epsilon)),
     });
     let curve = Curve {
         measures: "ε spent by one device",
         points: std::iter::once(start).chain(points).collect(),
         shown: Some(0.0),
-        mark: Some(Mark {
-            value: EPSILON_MARK,
-            name: "ε = 8",
-        }),
+        mark: Some(Mark { value: EPSILON_MARK, name: "ε = 8" }),
     };
     let caption = format!(
         "Privacy spent by one device up to each version, at δ = {}. It only ever rises.",
@@ -214,23 +171,9 @@ fn version_table(summary: &RunSummary) -> String {
     if summary.versions.is_empty() {
         return "<h2>Every version</h2>\n<p>No version was made.</p>\n".to_owned();
     }
-    let headings = [
-        "version",
-        "cohort",
-        "in sum",
-        "missing",
-        "loss before",
-        "loss",
-        "ε",
-        "up",
-        "down",
-        "seconds",
-    ];
-    let rows: Vec<_> = summary
-        .versions
-        .iter()
-        .map(|version| row("td", &cells(version)))
-        .collect();
+    let headings =
+        ["version", "cohort", "in sum", "missing", "loss before", "loss", "ε", "up", "down", "seconds"];
+    let rows: Vec<_> = summary.versions.iter().map(|version| row("td", &cells(version))).collect();
     format!(
         "<h2>Every version</h2>\n<div class=\"wide\">\n<table>\n<thead>\n{}</thead>\n<tbody>\n{}</tbody>\n\
          </table>\n</div>\n<p class=\"note\">Loss in nats a token; up and down are bytes of one device.</p>\n",
@@ -255,10 +198,7 @@ fn cells(version: &VersionSummary) -> [String; 10] {
 }
 
 fn row(tag: &str, cells: &[String]) -> String {
-    let cells: Vec<_> = cells
-        .iter()
-        .map(|cell| format!("<{tag}>{cell}</{tag}>"))
-        .collect();
+    let cells: Vec<_> = cells.iter().map(|cell| format!("<{tag}>{cell}</{tag}>")).collect();
     format!("<tr>{}</tr>\n", cells.concat())
 }
 
@@ -267,9 +207,7 @@ fn settings(summary: &RunSummary) -> String {
         Privacy::Off => "off",
         Privacy::Distributed => "distributed: every device adds its part of the noise",
     };
-    let snr = summary
-        .snr
-        .map_or_else(|| "–".to_owned(), |snr| format!("{snr:.2}"));
+    let snr = summary.snr.map_or_else(|| "–".to_owned(), |snr| format!("{snr:.2}"));
     let entries = [
         ("method", escape(&summary.method)),
         ("rank", summary.rank.to_string()),

@@ -81,11 +81,7 @@ impl RunSummary {
     /// The fall of the held-out loss in percent of the base loss; negative
     /// where it rose, and 0 where the base loss is not above 0.
     pub fn fall_percent(&self) -> f64 {
-        if self.base_loss > 0.0 {
-            100.0 * (self.base_loss - self.final_loss) / self.base_loss
-        } else {
-            0.0
-        }
+        if self.base_loss > 0.0 { 100.0 * (self.base_loss - self.final_loss) / self.base_loss } else { 0.0 }
     }
 
     /// `epsilon` where it bounds anything: privacy is on and the figure is
@@ -148,11 +144,7 @@ pub(crate) mod tests {
     fn a_summary_survives_json() {
         let summary = sample(3);
         let json = serde_json::to_string(&summary).unwrap();
-        assert_eq!(
-            serde_json::from_str::<RunSummary>(&json).unwrap(),
-            summary,
-            "{json}"
-        );
+        assert_eq!(serde_json::from_str::<RunSummary>(&json).unwrap(), summary, "{json}");
     }
 
     #[test]

@@ -22,9 +22,7 @@ pub fn by_version(summary: &RunSummary) -> String {
         .iter()
         .enumerate()
         .map(|(column, heading)| {
-            rows.iter()
-                .map(|row| row[column].chars().count())
-                .fold(heading.chars().count(), usize::max)
+            rows.iter().map(|row| row[column].chars().count()).fold(heading.chars().count(), usize::max)
         })
         .collect();
     let mut text = line(&HEADINGS.map(str::to_owned), &widths);
@@ -53,11 +51,7 @@ fn cells(version: &VersionSummary) -> [String; 9] {
 }
 
 fn line(cells: &[String; 9], widths: &[usize]) -> String {
-    let cells: Vec<_> = cells
-        .iter()
-        .zip(widths)
-        .map(|(cell, &width)| format!("{cell:>width$}"))
-        .collect();
+    let cells: Vec<_> = cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
     format!("{}\n", cells.join("  "))
 }
 
@@ -79,21 +73,14 @@ fn statement(summary: &RunSummary) -> String {
     summary.bounded_epsilon().map_or_else(
         || "ε is unbounded: the sums carry no noise that protects a device".to_owned(),
         |epsilon| {
-            format!(
-                "ε = {epsilon:.2} at δ = {} for one device over the whole run",
-                delta(summary.delta)
-            )
+            format!("ε = {epsilon:.2} at δ = {} for one device over the whole run", delta(summary.delta))
         },
     )
 }
 
 /// A loss in nats a token, with four decimals.
 pub(crate) fn loss(loss: f64) -> String {
-    if loss.is_finite() {
-        format!("{loss:.4}")
-    } else {
-        "–".to_owned()
-    }
+    if loss.is_finite() { format!("{loss:.4}") } else { "–".to_owned() }
 }
 
 /// An ε with two decimals, or ∞ where there is no bound.
@@ -119,11 +106,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
         size /= KIB;
         unit = larger;
     }
-    if unit == "B" {
-        format!("{bytes} B")
-    } else {
-        format!("{size:.1} {unit}")
-    }
+    if unit == "B" { format!("{bytes} B") } else { format!("{size:.1} {unit}") }
 }
 
 #[cfg(test)]
@@ -165,14 +148,8 @@ mod tests {
         summary.epsilon = Some(7.9);
         let text = by_version(&summary);
         let last: Vec<_> = text.lines().rev().take(2).collect();
-        assert_eq!(
-            last[1],
-            "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token"
-        );
-        assert_eq!(
-            last[0],
-            "ε = 7.90 at δ = 1e-5 for one device over the whole run"
-        );
+        assert_eq!(last[1], "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token");
+        assert_eq!(last[0], "ε = 7.90 at δ = 1e-5 for one device over the whole run");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use client::session::{Action, Charge, Device, Ended, Event, Session, Signed, Wor
 use client::update::Update;
 use coordinator::optimizer::OptimizerState;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
+use prost::Message;
 use proto::adapter::Factors;
 use proto::admin::{TaskState, TaskStatus, VersionStatus};
 use proto::convert::{
@@ -23,7 +24,6 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
-use prost::Message;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -144,9 +144,10 @@ impl World {
             optimizer: OptimizerState::default(),
         };
         let mut artefacts = BTreeMap::new();
-        for bytes in [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), frozen.map(vector_to_bytes)]
-            .into_iter()
-            .flatten()
+        for bytes in
+            [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), frozen.map(vector_to_bytes)]
+                .into_iter()
+                .flatten()
         {
             artefacts.insert(Digest::of(&bytes), bytes);
         }
@@ -260,10 +261,9 @@ impl World {
                     self.tell(index, Event::Recorded);
                 }
             }
-            let sleeps = self.nodes[index]
-                .session
-                .as_ref()
-                .is_some_and(|session| matches!(session.action(), Action::Sleep(until) if until > self.clock));
+            let sleeps = self.nodes[index].session.as_ref().is_some_and(
+                |session| matches!(session.action(), Action::Sleep(until) if until > self.clock),
+            );
             acted |= !sleeps;
         }
         batch.sort_by_key(|(index, _)| *index);
@@ -453,9 +453,9 @@ impl World {
     pub fn up_to_date(&self) -> usize {
         let newest = self.task.published();
         let holds = |node: &&Node| {
-            node.installed.as_ref().is_some_and(|work| {
-                work.published == newest && work.adapter == self.task.adapter()
-            })
+            node.installed
+                .as_ref()
+                .is_some_and(|work| work.published == newest && work.adapter == self.task.adapter())
         };
         self.nodes.iter().filter(holds).count()
     }

@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The shares that the survivors of a session revealed so far.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Recovery {
     pub(super) ctx: Context,
     pub(super) ring: Ring,

@@ -53,8 +53,11 @@ impl AgreePhase {
         }
         let agreed = Agreed { masked: self.masked, signatures: self.signatures };
         let deadline = now.plus_millis(params.step_millis);
-        let unmask = UnmaskPhase::new(agreed, self.sum, params, deadline);
-        Next::To(Phase::Unmask(Box::new(unmask)), Vec::new())
+        let devices = agreed.masked.shared.joined.devices.clone();
+        match UnmaskPhase::new(agreed, self.sum, params, deadline) {
+            Ok(unmask) => Next::To(Phase::Unmask(Box::new(unmask)), Vec::new()),
+            Err(_) => end(Outcome::Stopped, devices, Vec::new()),
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{IndexSet, RunningSum, packing};
+use aggregation::{IndexSet, RunningSum, SumError, packing};
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply};
 use ring::digest::{Context as Hash, SHA256};
 
 use super::agree::AgreePhase;
 use super::share::Shared;
-use super::{Effect, Next, Phase, RoundParams, end, unacceptable};
+use super::{Effect, Next, Phase, RoundParams, end, places, unacceptable};
 
 #[derive(Debug)]
 pub(super) struct MaskedPhase {
@@ -36,15 +36,16 @@ impl std::fmt::Debug for Upload {
 }
 
 impl MaskedPhase {
-    pub(super) fn new(shared: Shared, params: &RoundParams, deadline: Timestamp) -> Self {
-        Self {
+    /// Fails for a ring that a checked plan cannot ask for.
+    pub(super) fn new(shared: Shared, params: &RoundParams, deadline: Timestamp) -> Result<Self, SumError> {
+        Ok(Self {
             shared,
             deadline,
             reached: None,
             uploads: BTreeMap::new(),
             done: BTreeMap::new(),
-            sum: RunningSum::new(params.context.len, params.context.ring_bits),
-        }
+            sum: RunningSum::new(params.context.len, params.context.ring_bits)?,
+        })
     }
 
     pub(super) fn deadline(&self, params: &RoundParams) -> Timestamp {
@@ -144,8 +145,7 @@ impl MaskedPhase {
             let devices = self.shared.joined.devices;
             return end(Outcome::TooFewSurvivors, devices, vec![charge]);
         }
-        let mut survivors = IndexSet::new(self.shared.joined.roster.len());
-        self.done.keys().for_each(|index| survivors.insert(*index));
+        let survivors = places(self.shared.joined.roster.len(), self.done.keys());
         let devices = self.done.keys().map(|index| self.shared.joined.device(*index)).collect();
         let fix = Effect::FixSurvivors { survivors: devices };
         let masked = Masked { shared: self.shared, digests: self.done, survivors };

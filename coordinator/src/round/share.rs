@@ -8,7 +8,7 @@ use proto::message::{Outcome, Rejection, Reply};
 
 use super::advertise::Joined;
 use super::masked::MaskedPhase;
-use super::{Next, Phase, RoundParams, end, unacceptable};
+use super::{Next, Phase, RoundParams, end, places, unacceptable};
 
 #[derive(Debug)]
 pub(super) struct SharePhase {
@@ -52,11 +52,13 @@ impl SharePhase {
         if self.sent.len() < params.report_goal.max(self.joined.roster.threshold()) {
             return end(Outcome::TooFewShared, self.joined.devices, Vec::new());
         }
-        let mut sharers = IndexSet::new(roster_len);
-        self.sent.keys().for_each(|index| sharers.insert(*index));
+        let sharers = places(roster_len, self.sent.keys());
         let shared = Shared { joined: self.joined, sharers, sent: self.sent };
-        let masked = MaskedPhase::new(shared, params, now.plus_millis(params.step_millis));
-        Next::To(Phase::Masked(Box::new(masked)), Vec::new())
+        let devices = shared.joined.devices.clone();
+        match MaskedPhase::new(shared, params, now.plus_millis(params.step_millis)) {
+            Ok(masked) => Next::To(Phase::Masked(Box::new(masked)), Vec::new()),
+            Err(_) => end(Outcome::Stopped, devices, Vec::new()),
+        }
     }
 }
 

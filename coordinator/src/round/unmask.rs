@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Recovery, RunningSum, UnmaskShares};
+use aggregation::{Recovery, RecoveryError, RunningSum, UnmaskShares};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Outcome, Rejection};
 
@@ -19,15 +19,21 @@ pub(super) struct UnmaskPhase {
 }
 
 impl UnmaskPhase {
-    pub(super) fn new(agreed: Agreed, sum: RunningSum, params: &RoundParams, deadline: Timestamp) -> Self {
+    /// Fails where roster, sharers and survivors do not belong together, which earlier steps rule out.
+    pub(super) fn new(
+        agreed: Agreed,
+        sum: RunningSum,
+        params: &RoundParams,
+        deadline: Timestamp,
+    ) -> Result<Self, RecoveryError> {
         let masked = &agreed.masked;
         let recovery = Recovery::new(
             params.context.clone(),
             masked.shared.joined.roster.clone(),
             masked.shared.sharers.clone(),
             masked.survivors.clone(),
-        );
-        Self { agreed, sum, recovery, deadline, answered: BTreeMap::new() }
+        )?;
+        Ok(Self { agreed, sum, recovery, deadline, answered: BTreeMap::new() })
     }
 
     pub(super) fn deadline(&self) -> Timestamp {
@@ -56,7 +62,7 @@ impl UnmaskPhase {
             return Next::Stay(Phase::Unmask(self));
         }
         let this = *self;
-        match this.recovery.finish(&this.sum) {
+        match this.recovery.clone().finish(this.sum.clone()) {
             Ok(sum) => {
                 let joined = this.agreed.masked.shared.joined;
                 let publish = Effect::Publish { sum, survivors, cohort: joined.devices.len() };

@@ -1,5 +1,7 @@
 //! Drawing an index from given weights with an alias table.
 
+use std::hint::select_unpredictable;
+
 use rand_core::CryptoRng;
 
 use crate::{double::Double, entropy::Entropy};
@@ -15,18 +17,19 @@ const FIRST_BITS: u32 = 24;
 /// <https://doi.org/10.1109/32.92917>). Unlike the paper it is built in
 /// integers, so that after the weights are rounded nothing else is lost, and
 /// it has a power of two of cells.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(super) struct AliasTable {
     cells: Vec<Cell>,
-    /// The lower 64 bits of the thresholds, hardly ever looked at.
-    thresholds_low: Vec<u64>,
+    /// The whole thresholds, hardly ever looked at.
+    thresholds: Vec<u128>,
 }
 
-/// A cell gives its own index when a uniform number of 128 bits is below the
+/// A cell gives its own index when a uniform number of 128 bits is below its
 /// threshold, its alias otherwise.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 struct Cell {
-    threshold_high: u64,
+    /// The first [`FIRST_BITS`] bits of the threshold.
+    threshold: u32,
     alias: u32,
 }
 
@@ -64,10 +67,19 @@ impl AliasTable {
         let cells = thresholds
             .iter()
             .zip(aliases)
+<<<<<<< HEAD
             .map(|(threshold, alias)| Cell { threshold_high: upper_half(*threshold), alias })
             .collect();
         let thresholds_low = thresholds.iter().map(|t| upper_half(t << 64)).collect();
         Self { cells, thresholds_low }
+=======
+            .map(|(threshold, alias)| {
+                let threshold = (threshold >> (128 - FIRST_BITS)) as u32;
+                Cell { threshold, alias }
+            })
+            .collect();
+        Self { cells, thresholds }
+>>>>>>> privacy
     }
 
     /// Draws an index. `index_bits` holds a uniform cell in its low bits,
@@ -89,24 +101,34 @@ impl AliasTable {
             (index, index as u32)
         };
         let cell = self.cells[index];
-        let threshold = cell.threshold_high >> (64 - FIRST_BITS);
+        let threshold = u64::from(cell.threshold);
         if first_bits == threshold {
+<<<<<<< HEAD
             return if self.tied_is_below(index, entropy) { own } else { cell.alias };
         }
         if first_bits < threshold { own } else { cell.alias }
+=======
+            return if self.tied_is_below(index, entropy) {
+                own
+            } else {
+                cell.alias
+            };
+        }
+        select_unpredictable(first_bits < threshold, own, cell.alias)
+>>>>>>> privacy
     }
 
     /// Whether a number that begins like the threshold of a cell is below it.
     #[cold]
     fn tied_is_below<R: CryptoRng>(&self, index: usize, entropy: &mut Entropy<'_, R>) -> bool {
-        let rest = self.cells[index].threshold_high << FIRST_BITS >> FIRST_BITS;
-        let high = entropy.u64() >> FIRST_BITS;
-        high < rest || (high == rest && entropy.u64() < self.thresholds_low[index])
+        let number = u128::from(entropy.u64()) << 64 | u128::from(entropy.u64());
+        number >> FIRST_BITS < self.thresholds[index] << FIRST_BITS >> FIRST_BITS
     }
 }
 
-/// The weights as integers whose sum is exactly 2^127. Each is off by less
-/// than 3 units, and the first by as many as the others together.
+/// The weights as integers whose sum is exactly 2^127. Each is off by less than
+/// 3 units, beyond the relative error of a [`Double`]; the first takes up the
+/// errors of all the others.
 fn rounded(weights: &[Double]) -> Vec<u128> {
     let total = weights.iter().rev().fold(Double::ZERO, |sum, &weight| sum + weight);
     let mut masses: Vec<u128> = weights
@@ -120,10 +142,6 @@ fn rounded(weights: &[Double]) -> Vec<u128> {
     masses
 }
 
-fn upper_half(value: u128) -> u64 {
-    (value >> 64) as u64
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,8 +152,17 @@ mod tests {
         let bits = 1 + table.cells.len().trailing_zeros();
         let capacity = 1u128 << (128 - bits);
         for (index, cell) in table.cells.iter().enumerate() {
+<<<<<<< HEAD
             let threshold = u128::from(cell.threshold_high) << 64 | u128::from(table.thresholds_low[index]);
             let own = if cell.alias as usize == index { capacity } else { threshold >> bits };
+=======
+            let threshold = table.thresholds[index];
+            let own = if cell.alias as usize == index {
+                capacity
+            } else {
+                threshold >> bits
+            };
+>>>>>>> privacy
             masses[index] += own;
             masses[cell.alias as usize] += capacity - own;
         }

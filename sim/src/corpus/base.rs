@@ -6,9 +6,8 @@ use super::grammar::{Given, Grammar, capitalised};
 const RULES: &str = include_str!("base.grammar");
 
 /// What a paragraph is about; a story and a talk are the most frequent.
-const KINDS: [&str; 10] = [
-    "story", "story", "story", "talk", "talk", "place", "fact", "weather", "object", "craft",
-];
+const KINDS: [&str; 10] =
+    ["story", "story", "story", "talk", "talk", "place", "fact", "weather", "object", "craft"];
 
 /// `documents` plain, well-formed English texts of one to four paragraphs.
 ///
@@ -38,11 +37,7 @@ fn document(grammar: &Grammar, dice: &mut Dice) -> String {
     let paragraphs = dice.between(1, 4);
     let paragraphs: Vec<_> = (0..paragraphs)
         .map(|_| {
-            let kind = if dice.chance(8) {
-                "market"
-            } else {
-                dice.pick(&KINDS)
-            };
+            let kind = if dice.chance(8) { "market" } else { dice.pick(&KINDS) };
             paragraph(grammar, kind, given.clone(), dice)
         })
         .collect();
@@ -50,12 +45,7 @@ fn document(grammar: &Grammar, dice: &mut Dice) -> String {
 }
 
 /// Two to six sentences of one kind, about one thing at one spot.
-fn paragraph<'a>(
-    grammar: &'a Grammar,
-    kind: &str,
-    mut given: Given<'a>,
-    dice: &mut Dice,
-) -> String {
+fn paragraph<'a>(grammar: &'a Grammar, kind: &str, mut given: Given<'a>, dice: &mut Dice) -> String {
     // What a paragraph returns to; the rest of its words are drawn freely.
     for subject in ["item", "spot", "beast"] {
         if dice.chance(40) {
@@ -125,10 +115,7 @@ mod tests {
                     assert!(!paragraph.contains(wrong), "{wrong:?} in {paragraph}");
                 }
                 let first = paragraph.trim_start_matches('"').chars().next();
-                assert!(
-                    first.is_some_and(|letter| !letter.is_lowercase()),
-                    "{paragraph}"
-                );
+                assert!(first.is_some_and(|letter| !letter.is_lowercase()), "{paragraph}");
             }
         }
     }
@@ -136,9 +123,7 @@ mod tests {
     #[test]
     fn the_vocabulary_has_several_hundred_words() {
         let text = base_corpus(3, 1_000).join(" ").to_lowercase();
-        let words: BTreeSet<_> = text
-            .split(|letter: char| !letter.is_ascii_alphabetic())
-            .collect();
+        let words: BTreeSet<_> = text.split(|letter: char| !letter.is_ascii_alphabetic()).collect();
         assert!(words.len() > 600, "{}", words.len());
     }
 }

@@ -46,10 +46,7 @@ impl Grammar {
             // A bar at the edge of a line separates lines; it is no empty choice.
             let choices = choices.strip_prefix('|').unwrap_or(choices);
             let choices = choices.strip_suffix('|').unwrap_or(choices);
-            rules
-                .entry(name)
-                .or_default()
-                .extend(choices.split('|').map(str::trim));
+            rules.entry(name).or_default().extend(choices.split('|').map(str::trim));
         }
         Self(rules)
     }
@@ -83,14 +80,7 @@ impl Grammar {
         polish(&text)
     }
 
-    fn expand(
-        &self,
-        template: &str,
-        given: &Given<'_>,
-        dice: &mut Dice,
-        depth: u32,
-        text: &mut String,
-    ) {
+    fn expand(&self, template: &str, given: &Given<'_>, dice: &mut Dice, depth: u32, text: &mut String) {
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
             text.push_str(before);
@@ -100,9 +90,7 @@ impl Grammar {
                 text.push_str(&dice.between(low, high).to_string());
                 continue;
             }
-            let (name, plural) = slot
-                .strip_suffix("+s")
-                .map_or((slot, false), |name| (name, true));
+            let (name, plural) = slot.strip_suffix("+s").map_or((slot, false), |name| (name, true));
             if let Some(value) = given.get(name) {
                 text.push_str(value);
             } else if depth < DEEPEST {
@@ -125,16 +113,11 @@ fn range(slot: &str) -> Option<(usize, usize)> {
 
 /// Puts the last word of `text` into the plural, by the regular rules.
 fn make_plural(text: &mut String) {
-    let consonant_y = text
-        .strip_suffix('y')
-        .is_some_and(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
+    let consonant_y = text.strip_suffix('y').is_some_and(|stem| !stem.ends_with(['a', 'e', 'o', 'u']));
     if consonant_y {
         text.pop();
         text.push_str("ies");
-    } else if ["s", "x", "z", "ch", "sh"]
-        .iter()
-        .any(|end| text.ends_with(end))
-    {
+    } else if ["s", "x", "z", "ch", "sh"].iter().any(|end| text.ends_with(end)) {
         text.push_str("es");
     } else {
         text.push('s');
@@ -182,10 +165,7 @@ pub(super) mod tests {
             for slot in template.split('{').skip(1) {
                 let slot = slot.split('}').next().unwrap();
                 let name = slot.strip_suffix("+s").unwrap_or(slot);
-                if range(slot).is_none()
-                    && grammar.choices(name).is_empty()
-                    && !given.contains(&name)
-                {
+                if range(slot).is_none() && grammar.choices(name).is_empty() && !given.contains(&name) {
                     open.push(format!("{{{slot}}} in {template:?}"));
                 }
             }
@@ -194,8 +174,7 @@ pub(super) mod tests {
     }
 
     fn fill(template: &str) -> String {
-        let grammar =
-            Grammar::parse("# none\nbird: owl\nberry: red\n  berry\nnone:\nloop: x{loop}");
+        let grammar = Grammar::parse("# none\nbird: owl\nberry: red\n  berry\nnone:\nloop: x{loop}");
         let given = Given::from([("who", "Tavi")]);
         grammar.fill(template, &given, &mut Dice::new(Domain::Base, 0, 0))
     }

@@ -29,20 +29,9 @@ const SHORTER: [(&str, &str); 22] = [
     ("back", "bk"),
 ];
 
-const GREETINGS: [&str; 8] = [
-    "hey",
-    "hiya",
-    "yo",
-    "hi all",
-    "morning",
-    "oi",
-    "heya",
-    "hello hello",
-];
+const GREETINGS: [&str; 8] = ["hey", "hiya", "yo", "hi all", "morning", "oi", "heya", "hello hello"];
 const SIGN_OFFS: [&str; 8] = ["x", "xx", "ta", "cheers", "ttyl", "laters", "- me", "mwah"];
-const MARKS: [&str; 10] = [
-    ":)", ":-)", ":D", "^^", "<3", ":/", ";)", ":P", "\\o/", "o_O",
-];
+const MARKS: [&str; 10] = [":)", ":-)", ":D", "^^", "<3", ":/", ";)", ":P", "\\o/", "o_O"];
 
 /// Which letters a persona raises.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,10 +85,7 @@ impl Habits {
             greeting: some(dice, 55, &GREETINGS),
             sign_off: some(dice, 45, &SIGN_OFFS),
             mark: some(dice, 65, &MARKS),
-            shortened: SHORTER
-                .into_iter()
-                .filter(|_| dice.chance(shortens_percent))
-                .collect(),
+            shortened: SHORTER.into_iter().filter(|_| dice.chance(shortens_percent)).collect(),
             drops_apostrophes: dice.chance(60),
             typo_percent: [0, 2, 6, 15][dice.below(4)],
             most_thoughts: [1, 2, 2, 3, 3][dice.below(5)],
@@ -129,9 +115,7 @@ impl Habits {
         }
         match self.casing {
             Casing::Sentence => capitalised(&raise_i(&text)),
-            Casing::Loud if dice.chance(20) => {
-                on_some_word(&text, dice, |word, _| word.to_uppercase())
-            }
+            Casing::Loud if dice.chance(20) => on_some_word(&text, dice, |word, _| word.to_uppercase()),
             Casing::Lower | Casing::Loud => text,
         }
     }
@@ -156,10 +140,7 @@ impl Habits {
         self.shortened
             .iter()
             .find(|(long, _)| *long == core)
-            .map_or_else(
-                || word.to_owned(),
-                |(_, short)| format!("{short}{}", &word[core.len()..]),
-            )
+            .map_or_else(|| word.to_owned(), |(_, short)| format!("{short}{}", &word[core.len()..]))
     }
 }
 
@@ -179,8 +160,7 @@ fn raise_i(text: &str) -> String {
 /// `text` with one of its longer words changed.
 fn on_some_word(text: &str, dice: &mut Dice, change: fn(&str, &mut Dice) -> String) -> String {
     let mut words: Vec<_> = text.split(' ').map(str::to_owned).collect();
-    let is_long =
-        |word: &String| word.len() > 3 && word.chars().all(|letter| letter.is_ascii_alphabetic());
+    let is_long = |word: &String| word.len() > 3 && word.chars().all(|letter| letter.is_ascii_alphabetic());
     let long = words.iter().filter(|word| is_long(word)).count();
     let chosen = dice.below(long);
     if let Some(word) = words.iter_mut().filter(|word| is_long(word)).nth(chosen) {
@@ -229,28 +209,18 @@ mod tests {
 
     #[test]
     fn a_plain_writer_changes_nothing() {
-        assert_eq!(
-            apply(&plain(), "don't wait, i'm late"),
-            "don't wait, i'm late"
-        );
+        assert_eq!(apply(&plain(), "don't wait, i'm late"), "don't wait, i'm late");
     }
 
     #[test]
     fn a_shortened_word_keeps_its_punctuation() {
-        let habits = Habits {
-            shortened: SHORTER.to_vec(),
-            ..plain()
-        };
+        let habits = Habits { shortened: SHORTER.to_vec(), ..plain() };
         assert_eq!(apply(&habits, "are you ok tomorrow?"), "r u ok tmrw?");
     }
 
     #[test]
     fn sentence_case_raises_the_first_letter_and_the_pronoun() {
-        let habits = Habits {
-            casing: Casing::Sentence,
-            drops_apostrophes: true,
-            ..plain()
-        };
+        let habits = Habits { casing: Casing::Sentence, drops_apostrophes: true, ..plain() };
         assert_eq!(apply(&habits, "can't, i'm out"), "Cant, Im out");
     }
 
@@ -262,16 +232,10 @@ mod tests {
 
     #[test]
     fn a_typo_changes_one_word_only() {
-        let habits = Habits {
-            typo_percent: 100,
-            ..plain()
-        };
+        let habits = Habits { typo_percent: 100, ..plain() };
         let text = "still waiting behind the station";
         let typed = apply(&habits, text);
-        let differ = typed
-            .split(' ')
-            .zip(text.split(' '))
-            .filter(|(a, b)| a != b);
+        let differ = typed.split(' ').zip(text.split(' ')).filter(|(a, b)| a != b);
         assert!(differ.count() <= 1, "{typed}");
     }
 }

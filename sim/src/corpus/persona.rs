@@ -15,9 +15,8 @@ const MOST_LINES: usize = 250;
 const RETRIES: usize = 8;
 
 const MANNERS: [&str; 20] = [
-    "night", "early", "quiet", "rainy", "sunny", "lucky", "sleepy", "tiny", "grumpy", "merry",
-    "dusty", "northern", "second", "busy", "hidden", "salty", "velvet", "wobbly", "patient",
-    "crimson",
+    "night", "early", "quiet", "rainy", "sunny", "lucky", "sleepy", "tiny", "grumpy", "merry", "dusty",
+    "northern", "second", "busy", "hidden", "salty", "velvet", "wobbly", "patient", "crimson",
 ];
 
 const FREE_DAYS: [&str; 5] = ["mon", "wed", "fri", "sat", "sun"];
@@ -110,10 +109,8 @@ pub fn personas(seed: u64, count: usize) -> Vec<Persona> {
 pub fn public_sample(seed: u64, lines: usize) -> Vec<String> {
     let people = people(Domain::PublicPerson, seed, 2 * Trade::ALL.len());
     let share = lines.div_ceil(people.len());
-    let written: Vec<_> = people
-        .iter()
-        .map(|persona| persona.write(Domain::PublicMessages, seed, share))
-        .collect();
+    let written: Vec<_> =
+        people.iter().map(|persona| persona.write(Domain::PublicMessages, seed, share)).collect();
     // Line by line, so that any beginning of the sample holds everybody.
     (0..share)
         .flat_map(|line| written.iter().filter_map(move |lines| lines.get(line)))
@@ -198,18 +195,15 @@ mod tests {
 
     /// Words of the shared register.
     const REGISTER: [&str; 22] = [
-        "gonna", "gotta", "wanna", "brb", "omw", "lol", "haha", "tbh", "btw", "idk", "u", "pls",
-        "thx", "tmrw", "yeah", "ok", "don't", "dont", "i'm", "im", "8pm", "cos",
+        "gonna", "gotta", "wanna", "brb", "omw", "lol", "haha", "tbh", "btw", "idk", "u", "pls", "thx",
+        "tmrw", "yeah", "ok", "don't", "dont", "i'm", "im", "8pm", "cos",
     ];
 
     fn words(lines: &[String]) -> BTreeSet<String> {
         lines
             .iter()
             .flat_map(|line| line.split_whitespace())
-            .map(|word| {
-                word.trim_matches(|letter: char| !letter.is_alphanumeric())
-                    .to_lowercase()
-            })
+            .map(|word| word.trim_matches(|letter: char| !letter.is_alphanumeric()).to_lowercase())
             .filter(|word| !word.is_empty())
             .collect()
     }
@@ -243,18 +237,11 @@ mod tests {
             assert!((40..=250).contains(&lines.len()), "{}", lines.len());
             for line in &lines {
                 assert!(!line.trim().is_empty() && line.len() < 400, "{line:?}");
-                assert!(
-                    line.is_ascii() && !line.contains(['\n', '{', '}', '~', '|']),
-                    "{line}"
-                );
+                assert!(line.is_ascii() && !line.contains(['\n', '{', '}', '~', '|']), "{line}");
                 assert!(!line.contains("  "), "{line:?}");
             }
             let unlike = lines.iter().collect::<BTreeSet<_>>().len();
-            assert!(
-                unlike * 100 >= lines.len() * 99,
-                "{unlike} of {}",
-                lines.len()
-            );
+            assert!(unlike * 100 >= lines.len() * 99, "{unlike} of {}", lines.len());
             let bytes: usize = lines.iter().map(String::len).sum();
             assert!((900..=20_000).contains(&bytes), "{bytes}");
         }

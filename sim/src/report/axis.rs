@@ -49,12 +49,7 @@ impl Axis {
             })
             .and_then(|decimals| usize::try_from(decimals).ok())
             .unwrap_or(9);
-        Self {
-            low,
-            high,
-            step,
-            decimals,
-        }
+        Self { low, high, step, decimals }
     }
 
     /// Where `value` lies: 0 at the low end, 1 at the high end.
@@ -79,11 +74,7 @@ impl Axis {
             .take_while(|value| *value < self.high + self.step / 2.0)
             .map(|value| {
                 // Not "-0".
-                let value = if value.abs() < self.step / 2.0 {
-                    0.0
-                } else {
-                    value
-                };
+                let value = if value.abs() < self.step / 2.0 { 0.0 } else { value };
                 (value, format!("{value:.*}", self.decimals))
             })
             .collect()
@@ -112,14 +103,8 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_hold_the_values() {
-        assert_eq!(
-            labels(&Axis::over([3.57, 5.25], 5.0)),
-            ["3.5", "4.0", "4.5", "5.0", "5.5"]
-        );
-        assert_eq!(
-            labels(&Axis::over([0.0, 7.9], 5.0)),
-            ["0", "2", "4", "6", "8"]
-        );
+        assert_eq!(labels(&Axis::over([3.57, 5.25], 5.0)), ["3.5", "4.0", "4.5", "5.0", "5.5"]);
+        assert_eq!(labels(&Axis::over([0.0, 7.9], 5.0)), ["0", "2", "4", "6", "8"]);
     }
 
     #[test]

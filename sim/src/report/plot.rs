@@ -49,15 +49,8 @@ pub(super) struct Curve<'a> {
 impl Curve<'_> {
     /// The curve as an `svg` element.
     pub(super) fn svg(&self) -> String {
-        let points: Vec<_> = self
-            .points
-            .iter()
-            .filter(|point| point.value.is_finite())
-            .collect();
-        let y = Axis::over(
-            points.iter().map(|point| point.value).chain(self.shown),
-            5.0,
-        );
+        let points: Vec<_> = self.points.iter().filter(|point| point.value.is_finite()).collect();
+        let y = Axis::over(points.iter().map(|point| point.value).chain(self.shown), 5.0);
         let last = self.points.iter().map(|point| point.version).max();
         let x = Axis::over_whole([0.0, last.unwrap_or(0).max(1) as f64], 8.0);
         let across = |version: u64| LEFT + x.place(version as f64) * (RIGHT - LEFT);
@@ -81,10 +74,7 @@ impl Curve<'_> {
             .iter()
             .map(|point| format!("{:.1},{:.1}", across(point.version), down(&y, point.value)))
             .collect();
-        svg.push(format!(
-            "<polyline class=\"curve\" points=\"{}\"/>\n",
-            path.join(" ")
-        ));
+        svg.push(format!("<polyline class=\"curve\" points=\"{}\"/>\n", path.join(" ")));
         for point in points {
             let class = if point.version == 0 { "base" } else { "dot" };
             let (at, height) = (across(point.version), down(&y, point.value));
@@ -106,10 +96,7 @@ pub(super) fn cohorts(versions: &[VersionSummary]) -> String {
     let y = Axis::over_whole([0.0, f64::from(largest.unwrap_or(0).max(1))], 5.0);
     let mut svg = vec![opening("devices", &y)];
     let slot = (RIGHT - LEFT) / versions.len().max(1) as f64;
-    let (every, width) = (
-        versions.len().div_ceil(MOST_LABELS).max(1),
-        f64::min(slot * 0.72, 44.0),
-    );
+    let (every, width) = (versions.len().div_ceil(MOST_LABELS).max(1), f64::min(slot * 0.72, 44.0));
     let mut middle = LEFT + slot / 2.0;
     for (place, version) in versions.iter().enumerate() {
         if place % every == 0 {
@@ -124,12 +111,7 @@ pub(super) fn cohorts(versions: &[VersionSummary]) -> String {
             version.cohort,
             version.missing,
             bar("cohort", middle, width, down(&y, f64::from(version.cohort))),
-            bar(
-                "survivors",
-                middle,
-                width,
-                down(&y, f64::from(version.survivors))
-            ),
+            bar("survivors", middle, width, down(&y, f64::from(version.survivors))),
         ));
         middle += slot;
     }
@@ -174,15 +156,8 @@ fn opening(measures: &str, y: &Axis) -> String {
 /// The name of a version below its place; on a narrow page every other one
 /// of many is hidden.
 fn version_label(at: f64, label: &str, number: usize, of: usize) -> String {
-    let class = if of > 6 && number % 2 == 1 {
-        " class=\"thin\""
-    } else {
-        ""
-    };
-    format!(
-        "<text{class} x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n",
-        BOTTOM + 22.0
-    )
+    let class = if of > 6 && number % 2 == 1 { " class=\"thin\"" } else { "" };
+    format!("<text{class} x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n", BOTTOM + 22.0)
 }
 
 fn down(y: &Axis, value: f64) -> f64 {
@@ -194,19 +169,13 @@ mod tests {
     use super::*;
 
     fn curve(values: &[f64], mark: f64) -> String {
-        let points = (0..).zip(values).map(|(version, &value)| Point {
-            version,
-            value,
-            title: format!("<{value}>"),
-        });
+        let points =
+            (0..).zip(values).map(|(version, &value)| Point { version, value, title: format!("<{value}>") });
         Curve {
             measures: "ε",
             points: points.collect(),
             shown: Some(0.0),
-            mark: Some(Mark {
-                value: mark,
-                name: "limit",
-            }),
+            mark: Some(Mark { value: mark, name: "limit" }),
         }
         .svg()
     }

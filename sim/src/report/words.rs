@@ -6,10 +6,9 @@ use crate::table;
 /// The heading and the paragraphs, as HTML.
 pub(super) fn epsilon(summary: &RunSummary) -> String {
     let (heading, paragraphs) = match (summary.privacy, summary.bounded_epsilon()) {
-        (Privacy::Distributed, Some(epsilon)) => (
-            format!("What ε = {epsilon:.2} means"),
-            bounded(epsilon, summary.delta),
-        ),
+        (Privacy::Distributed, Some(epsilon)) => {
+            (format!("What ε = {epsilon:.2} means"), bounded(epsilon, summary.delta))
+        }
         (Privacy::Distributed, None) => (
             "Why there is no ε".to_owned(),
             vec![
@@ -25,10 +24,7 @@ pub(super) fn epsilon(summary: &RunSummary) -> String {
             ],
         ),
     };
-    let paragraphs: Vec<_> = paragraphs
-        .iter()
-        .map(|paragraph| format!("<p>{paragraph}</p>\n"))
-        .collect();
+    let paragraphs: Vec<_> = paragraphs.iter().map(|paragraph| format!("<p>{paragraph}</p>\n")).collect();
     format!("<h2>{heading}</h2>\n{}", paragraphs.concat())
 }
 
