@@ -36,6 +36,9 @@ pub enum KeyError {
     /// Making a key or a signing request failed.
     #[error("a key could not be made: {0}")]
     Make(#[from] rcgen::Error),
+    /// The identity seed makes no key.
+    #[error("the identity seed makes no Ed25519 key")]
+    Identity,
     /// The system has no randomness.
     #[error("the system gave no randomness")]
     Randomness,
@@ -81,7 +84,7 @@ impl DeviceKeys {
     /// The public half of the identity key.
     pub fn identity_public_key(&self) -> Result<[u8; 32], KeyError> {
         let key = Ed25519KeyPair::from_seed_unchecked(self.identity_seed.as_ref())
-            .map_err(|_| KeyError::Randomness)?;
+            .map_err(|_| KeyError::Identity)?;
         let mut public = [0; 32];
         for (to, from) in public.iter_mut().zip(key.public_key().as_ref()) {
             *to = *from;

@@ -398,7 +398,13 @@ fn lay_ballast(path: &Path) -> Result<(), FileError> {
         .write(true)
         .open(path)
         .map_err(FileError::io("open", path))?;
-    fs4::FileExt::allocate(&file, BALLAST_BYTES).map_err(FileError::io("reserve", path))
+    match fs4::FileExt::allocate(&file, BALLAST_BYTES) {
+        Err(error) if error.kind() == io::ErrorKind::Unsupported => {
+            tracing::warn!("this file system reserves no space, so there is no ballast");
+            Ok(())
+        }
+        other => other.map_err(FileError::io("reserve", path)),
+    }
 }
 
 fn give_up_ballast(path: &Path) -> Result<(), FileError> {

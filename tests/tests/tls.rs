@@ -1,0 +1,509 @@
+//! Both ends of TLS against each other: who gets in, as whom, and who does not.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "IO shell: the tests run a server beside themselves"
+)]
+#![expect(
+    clippy::unwrap_used,
+    reason = "helpers of tests: clippy knows the tests only, not their helpers"
+)]
+
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    net::SocketAddr,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use ::client::{
+    keys::DeviceKeys,
+    tls::{ClientIdentity, Connector, Trust, client_config},
+    token::BootstrapToken,
+};
+use coordinator::{
+    admin_channel,
+    peer::Peer,
+    pki::{Authority, Identity, Validity},
+    store::Store,
+    tls::{AcceptLimits, ConnectInfo, accept, server_config},
+    tokens,
+};
+use ring::rand::SystemRandom;
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+};
+use tonic::{
+    body::Body,
+    codegen::http::{Request, Response},
+    server::NamedService,
+    transport::{Channel, Endpoint, Server},
+};
+use tower::{Service, ServiceExt};
+
+const DEVICE: [u8; 16] = [0xd7; 16];
+
+const LONG: Validity = Validity {
+    not_before_unix_secs: 1_700_000_000,
+    not_after_unix_secs: 4_000_000_000,
+};
+
+const PAST: Validity = Validity {
+    not_before_unix_secs: 1_600_000_000,
+    not_after_unix_secs: 1_700_000_000,
+};
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_is_anonymous() {
+    let world = World::start().await;
+    let seen = world.connect(world.trust(), None).await.unwrap();
+    assert_eq!(seen, format!("{:?} until None", Peer::Anonymous));
+}
+
+#[tokio::test]
+async fn a_device_is_known_by_the_id_in_its_certificate() {
+    let world = World::start().await;
+    let device = world.home.device(LONG);
+    let seen = world.connect(world.trust(), Some(device)).await.unwrap();
+    let until = LONG.not_after_unix_secs;
+    let expected = format!("{:?} until Some({until})", Peer::Device(DEVICE));
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn an_administrator_is_known_by_name() {
+    let world = World::start().await;
+    let name = "owl".parse().unwrap();
+    let identity = world
+        .home
+        .authority
+        .issue_admin(&name, LONG, &SystemRandom::new())
+        .unwrap();
+    let address = format!("localhost:{}", world.address.port());
+    let channel = admin_channel::connect(&address, &identity).await.unwrap();
+    let seen = who_am_i(channel).await.unwrap();
+    assert!(seen.starts_with(&format!("{:?} ", Peer::Admin(name))));
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_is_refused() {
+    let world = World::start().await;
+    let stranger = Home::new().device(LONG);
+    assert!(world.connect(world.trust(), Some(stranger)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_expired_certificate_is_refused() {
+    let world = World::start().await;
+    let late = world.home.device(PAST);
+    assert!(world.connect(world.trust(), Some(late)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_servers_certificate_does_not_make_a_peer() {
+    let world = World::start().await;
+    let server = world.home.server();
+    let posing = ClientIdentity {
+        certificate: server.chain()[0].clone(),
+        key: server.key(),
+    };
+    assert!(world.connect(world.trust(), Some(posing)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_device_takes_no_server_of_another_authority() {
+    let world = World::start().await;
+    let other = Trust::Authority(Home::new().authority.certificate().clone());
+    let refusal = world.connect(other, None).await.unwrap_err();
+    // Both authorities have the same name, so it is the signature that fails.
+    assert!(refusal.contains("BadSignature"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_devices_certificate_does_not_make_a_server() {
+    let home = Home::new();
+    let device = home.device(LONG);
+    let chain = vec![device.certificate, home.authority.certificate().clone()];
+    let world = World::with(home, |_| plain_config(chain, device.key)).await;
+    for trust in [world.trust(), world.pin()] {
+        let refusal = world.connect(trust, None).await.unwrap_err();
+        assert!(refusal.contains("InvalidPurpose"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn the_right_pin_finds_the_coordinator() {
+    let world = World::start().await;
+    let seen = world.connect(world.pin(), None).await.unwrap();
+    assert_eq!(seen, format!("{:?} until None", Peer::Anonymous));
+}
+
+#[tokio::test]
+async fn a_wrong_pin_is_refused() {
+    let world = World::start().await;
+    let leaf = pin_of(&world.identity.chain()[0]);
+    for pin in [[1; 32], leaf] {
+        let refusal = world.connect(Trust::Pin(pin), None).await.unwrap_err();
+        assert!(refusal.contains("UnknownIssuer"), "{refusal}");
+    }
+}
+
+#[tokio::test]
+async fn a_pin_does_not_vouch_for_a_stranger_who_shows_our_authority_too() {
+    let stranger = Home::new().server();
+    let home = Home::new();
+    let chain = vec![
+        stranger.chain()[0].clone(),
+        home.authority.certificate().clone(),
+    ];
+    let world = World::with(home, |_| plain_config(chain, stranger.key())).await;
+    let refusal = world.connect(world.pin(), None).await.unwrap_err();
+    assert!(refusal.contains("BadSignature"), "{refusal}");
+}
+
+#[tokio::test]
+async fn a_pin_does_not_vouch_for_another_name() {
+    // An address of the loopback that is not in the certificate.
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let world = World::on(listener, Home::new(), own_config, AcceptLimits::default());
+    let refusal = world.connect(world.pin(), None).await.unwrap_err();
+    assert!(refusal.contains("NotValidForName"), "{refusal}");
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused_by_the_coordinator() {
+    let world = World::start().await;
+    let mut stream = TcpStream::connect(world.address).await.unwrap();
+    stream.write_all(&hello_of_tls_1_2()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    // A fatal (2) alert: protocol_version (70).
+    assert_eq!(answer, [0x15, 3, 3, 0, 2, 2, 70]);
+}
+
+#[tokio::test]
+async fn a_device_offers_tls_1_3_only() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("https://{}", listener.local_addr().unwrap());
+    let config = client_config(Trust::Pin([1; 32]), None).unwrap();
+    let server = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut hello = vec![0; 4096];
+        let length = stream.read(&mut hello).await.unwrap();
+        hello.truncate(length);
+        hello
+    };
+    let (refused, hello) = tokio::join!(connect(config, &uri), server);
+    assert!(refused.is_err());
+    // The extension supported_versions (43) with one version, 3.4.
+    let offered = [0, 43, 0, 3, 2, 3, 4];
+    assert!(hello.windows(offered.len()).any(|part| part == offered));
+}
+
+#[tokio::test]
+async fn a_handshake_that_takes_too_long_is_cut_off() {
+    let limits = AcceptLimits {
+        handshake_timeout: Duration::from_millis(50),
+        ..AcceptLimits::default()
+    };
+    let world = World::with_limits(Home::new(), own_config, limits).await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    let mut answer = Vec::new();
+    silent.read_to_end(&mut answer).await.unwrap();
+    assert!(answer.is_empty());
+}
+
+#[tokio::test]
+async fn silent_peers_do_not_keep_others_out_for_longer_than_the_timeout() {
+    let limits = AcceptLimits {
+        handshakes: 2,
+        handshake_timeout: Duration::from_millis(50),
+        ..AcceptLimits::default()
+    };
+    let world = World::with_limits(Home::new(), own_config, limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..4 {
+        silent.push(TcpStream::connect(world.address).await.unwrap());
+    }
+    world.connect(world.trust(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_over_the_limit_are_turned_away() {
+    let limits = AcceptLimits {
+        connections: 1,
+        ..AcceptLimits::default()
+    };
+    let world = World::with_limits(Home::new(), own_config, limits).await;
+    let config = client_config(world.trust(), None).unwrap();
+    let first = connect(Arc::clone(&config), &world.uri()).await.unwrap();
+    assert!(connect(config, &world.uri()).await.is_err());
+    who_am_i(first).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_exchanged_configuration_counts_from_the_next_connection_on() {
+    let world = World::start().await;
+    let next = Home::new();
+    let trust_next = Trust::Authority(next.authority.certificate().clone());
+    let config = client_config(world.trust(), None).unwrap();
+    let open = connect(config, &world.uri()).await.unwrap();
+    assert!(world.connect(trust_next.clone(), None).await.is_err());
+
+    world
+        .config
+        .send_replace(server_config(&next.server(), next.authority.certificate()).unwrap());
+    world.connect(trust_next, None).await.unwrap();
+    assert!(world.connect(world.trust(), None).await.is_err());
+    who_am_i(open).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_token_brings_a_device_to_its_coordinator() {
+    let world = World::start().await;
+    let store = Store::open(&world.home.folder.path().join("store")).unwrap();
+    let address = format!("localhost:{}", world.address.port());
+    let new = tokens::NewToken {
+        label: "phone",
+        address: &address,
+        authority: world.home.authority.certificate(),
+        expires_unix_secs: 100,
+    };
+    let text = tokens::issue(&store, new, 0, &SystemRandom::new())
+        .await
+        .unwrap();
+
+    let token: BootstrapToken = text.reveal().parse().unwrap();
+    assert_eq!(token.address(), address);
+    let config = client_config(Trust::Pin(token.pin()), None).unwrap();
+    let uri = format!("https://{}", token.address());
+    let channel = connect(config, &uri).await.unwrap();
+    who_am_i(channel).await.unwrap();
+    let secret = token.secret().as_slice();
+    let redeemed = tokens::redeem(&store, secret, 1, coordinator::store::Batch::new());
+    assert_eq!(redeemed.await.unwrap().label, "phone");
+}
+
+/// An authority in a folder of its own.
+struct Home {
+    folder: tempfile::TempDir,
+    authority: Authority,
+}
+
+impl Home {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::open_or_create(folder.path(), LONG).unwrap();
+        Self { folder, authority }
+    }
+
+    fn server(&self) -> Identity {
+        self.authority
+            .issue_server(&[], LONG, &SystemRandom::new())
+            .unwrap()
+    }
+
+    fn device(&self, validity: Validity) -> ClientIdentity {
+        let rng = SystemRandom::new();
+        let keys = DeviceKeys::open_or_create(&self.folder.path().join("device"), &rng).unwrap();
+        let request = keys.signing_request().unwrap();
+        ClientIdentity {
+            certificate: self
+                .authority
+                .sign_device(&request, &DEVICE, validity, &rng)
+                .unwrap(),
+            key: keys.tls_key(),
+        }
+    }
+}
+
+/// A server that tells each peer how it sees them.
+struct World {
+    home: Home,
+    identity: Identity,
+    address: SocketAddr,
+    config: watch::Sender<Arc<ServerConfig>>,
+}
+
+impl World {
+    async fn start() -> Self {
+        Self::with(Home::new(), own_config).await
+    }
+
+    async fn with(
+        home: Home,
+        config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
+    ) -> Self {
+        Self::with_limits(home, config, AcceptLimits::default()).await
+    }
+
+    async fn with_limits(
+        home: Home,
+        config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
+        limits: AcceptLimits,
+    ) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::on(listener, home, config, limits)
+    }
+
+    fn on(
+        listener: TcpListener,
+        home: Home,
+        config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
+        limits: AcceptLimits,
+    ) -> Self {
+        let identity = home.server();
+        let (sender, receiver) = watch::channel(config((&home, &identity)));
+        let address = listener.local_addr().unwrap();
+        let incoming = accept(listener, receiver, limits);
+        tokio::spawn(
+            Server::builder()
+                .add_service(WhoAmI)
+                .serve_with_incoming_shutdown(incoming, std::future::pending()),
+        );
+        Self {
+            home,
+            identity,
+            address,
+            config: sender,
+        }
+    }
+
+    fn trust(&self) -> Trust {
+        Trust::Authority(self.home.authority.certificate().clone())
+    }
+
+    fn pin(&self) -> Trust {
+        Trust::Pin(pin_of(self.home.authority.certificate()))
+    }
+
+    fn uri(&self) -> String {
+        format!("https://{}", self.address)
+    }
+
+    async fn connect(
+        &self,
+        trust: Trust,
+        identity: Option<ClientIdentity>,
+    ) -> Result<String, String> {
+        let config = client_config(trust, identity).unwrap();
+        who_am_i(connect(config, &self.uri()).await?).await
+    }
+}
+
+fn own_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
+    server_config(identity, home.authority.certificate()).unwrap()
+}
+
+/// A server that shows whatever it likes.
+fn plain_config(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+) -> Arc<ServerConfig> {
+    let provider = rustls::crypto::ring::default_provider();
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(chain, key)
+        .unwrap();
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Arc::new(config)
+}
+
+async fn connect(config: Arc<rustls::ClientConfig>, uri: &str) -> Result<Channel, String> {
+    Endpoint::from_shared(uri.to_owned())
+        .unwrap()
+        .connect_with_connector(Connector::new(config, Duration::from_secs(10)))
+        .await
+        .map_err(|error| format!("{error:?}"))
+}
+
+async fn who_am_i(mut channel: Channel) -> Result<String, String> {
+    let request = Request::post("/test.WhoAmI/Ask")
+        .body(Body::empty())
+        .unwrap();
+    let channel = channel
+        .ready()
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    let response = channel
+        .call(request)
+        .await
+        .map_err(|error| format!("{error:?}"))?;
+    Ok(response.headers()["seen"].to_str().unwrap().to_owned())
+}
+
+#[derive(Clone)]
+struct WhoAmI;
+
+impl NamedService for WhoAmI {
+    const NAME: &'static str = "test.WhoAmI";
+}
+
+impl Service<Request<Body>> for WhoAmI {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let info: &ConnectInfo = request.extensions().get().unwrap();
+        assert!(info.remote.ip().is_loopback());
+        let seen = format!("{:?} until {:?}", info.peer, info.not_after_unix_secs);
+        let response = Response::builder()
+            .header("content-type", "application/grpc")
+            .header("grpc-status", "0")
+            .header("seen", seen)
+            .body(Body::empty())
+            .unwrap();
+        ready(Ok(response))
+    }
+}
+
+fn pin_of(certificate: &[u8]) -> [u8; 32] {
+    let digest = ring::digest::digest(&ring::digest::SHA256, certificate);
+    digest.as_ref().try_into().unwrap()
+}
+
+/// A correct `ClientHello` that does not know of TLS 1.3 (RFC 5246, 7.4.1.2).
+fn hello_of_tls_1_2() -> Vec<u8> {
+    let extensions = [
+        // supported_groups: x25519, secp256r1
+        [0, 10, 0, 6, 0, 4, 0, 0x1d, 0, 0x17].as_slice(),
+        // ec_point_formats: uncompressed
+        &[0, 11, 0, 2, 1, 0],
+        // signature_algorithms: ecdsa_secp256r1_sha256, rsa_pss_rsae_sha256
+        &[0, 13, 0, 6, 0, 4, 4, 3, 8, 4],
+        // application_layer_protocol_negotiation: h2
+        &[0, 16, 0, 5, 0, 3, 2, b'h', b'2'],
+    ]
+    .concat();
+    let body = [
+        // version 1.2, random, no session
+        [3, 3].as_slice(),
+        &[7; 32],
+        &[0],
+        // TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256 and its RSA sister
+        &[0, 4, 0xc0, 0x2b, 0xc0, 0x2f],
+        // no compression
+        &[1, 0],
+        &u16::try_from(extensions.len()).unwrap().to_be_bytes(),
+        &extensions,
+    ]
+    .concat();
+    let length = u16::try_from(body.len()).unwrap();
+    let handshake = [[1, 0].as_slice(), &length.to_be_bytes(), &body].concat();
+    let length = u16::try_from(handshake.len()).unwrap();
+    [[0x16, 3, 1].as_slice(), &length.to_be_bytes(), &handshake].concat()
+}
