@@ -11,9 +11,7 @@ use crate::params::Delta;
 
 use convert::Epsilon;
 
-pub use calibrate::{
-    CalibrateError, calibrate_gaussian_noise_multiplier, calibrate_noise_multiplier,
-};
+pub use calibrate::{CalibrateError, calibrate_gaussian_noise_multiplier, calibrate_noise_multiplier};
 pub use convert::convert;
 pub use curve::{RdpCurve, SamplerError, gaussian_rdp, skellam_rdp, zcdp_rho};
 
@@ -189,15 +187,9 @@ mod tests {
 
     #[test]
     fn calibrated_noise_meets_the_target_and_hardly_more() {
-<<<<<<< HEAD
-        let target = NoiseTarget { epsilon: 4.0, delta: Delta::new(1e-6).unwrap(), participations: 10 };
-        let z = target.gaussian().unwrap();
-        let found = zcdp_epsilon(10.0 * zcdp_rho(z), target.delta).epsilon;
-=======
         let delta = Delta::new(1e-6).unwrap();
         let z = calibrate_gaussian_noise_multiplier(4.0, delta, 10).unwrap();
         let found = zcdp_epsilon(10.0 * zcdp_rho(z), delta).epsilon;
->>>>>>> privacy
         assert!(found <= 4.0 && found > 4.0 - 1e-6, "{found}");
 
         let params = MechanismParams {
@@ -212,17 +204,8 @@ mod tests {
         };
         let noise_multiplier = calibrate_noise_multiplier(4.0, delta, 10, &params).unwrap();
         assert!(noise_multiplier.get() > z.get());
-<<<<<<< HEAD
         let mechanism = crate::Mechanism::new(MechanismParams { noise_multiplier, ..params }).unwrap();
-        let found = mechanism.epsilon(10, target.delta).epsilon;
-=======
-        let mechanism = crate::Mechanism::new(MechanismParams {
-            noise_multiplier,
-            ..params
-        })
-        .unwrap();
         let found = mechanism.epsilon(10, delta).epsilon;
->>>>>>> privacy
         assert!(found <= 4.0 && found > 4.0 - 1e-6, "{found}");
     }
 
@@ -230,13 +213,8 @@ mod tests {
     fn a_target_out_of_reach_is_an_error() {
         let delta = Delta::new(1e-6).unwrap();
         for epsilon in [0.0, -1.0, f64::NAN, 1e-9] {
-<<<<<<< HEAD
-            let target = NoiseTarget { epsilon, delta, participations: 1000 };
-            let error = target.gaussian().unwrap_err().to_string();
-=======
             let error = calibrate_gaussian_noise_multiplier(epsilon, delta, 1000);
             let error = error.unwrap_err().to_string();
->>>>>>> privacy
             assert!(error.contains("no noise multiplier up to 1e6"), "{error}");
         }
     }

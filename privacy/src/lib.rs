@@ -16,11 +16,7 @@
 //! [`accountant`] for the numbers. The neighbouring relation everywhere is: one
 //! device's contribution present, or replaced by zero.
 
-<<<<<<< HEAD
-pub use accountant::{Accountant, Epsilon, NoiseTarget, RdpCurve, SamplerError, analytic_gaussian_epsilon};
-=======
 pub use accountant::{analytic::analytic_gaussian_epsilon, convert::Epsilon};
->>>>>>> privacy
 pub use mechanism::{Contribution, DecodeError, EncodeError, Mechanism};
 pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode};
 pub use sensitivity::Sensitivity;

@@ -95,19 +95,11 @@ impl Mechanism {
         corrupt_fraction: f64,
     ) -> Result<f64, ParamsError> {
         let (block, padded_len) = padded(coordinates)?;
-<<<<<<< HEAD
         let least = Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
-=======
-        let least =
-            Sensitivity::least_scaled_clip(padded_len).max(3.6 * (padded_len as f64).sqrt());
         let least = least / clip_norm.get();
         if !least.is_finite() {
-            return Err(ParamsError::RingTooWide {
-                scale: least,
-                most: MOST_BITS,
-            });
+            return Err(ParamsError::RingTooWide { scale: least, most: MOST_BITS });
         }
->>>>>>> privacy
         let mut params = MechanismParams {
             mode,
             clip_norm,
@@ -688,10 +680,7 @@ mod tests {
                 1,
                 0.0,
             );
-            assert!(
-                matches!(scale, Err(ParamsError::RingTooWide { .. })),
-                "{scale:?}"
-            );
+            assert!(matches!(scale, Err(ParamsError::RingTooWide { .. })), "{scale:?}");
         }
     }
 

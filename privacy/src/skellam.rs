@@ -136,15 +136,7 @@ impl Skellam {
             // there is no acceptance and no offset.
             let word = entropy.u64();
             let block = self.table.pick(word >> 1, word >> 40, entropy);
-<<<<<<< HEAD
-            let offset = if self.block_bits <= OFFSET_BITS { word >> 28 } else { entropy.u64() };
-=======
-            let offset = if self.block_bits <= OFFSET_BITS {
-                word >> 28
-            } else {
-                u64::from(entropy.u32())
-            };
->>>>>>> privacy
+            let offset = if self.block_bits <= OFFSET_BITS { word >> 28 } else { u64::from(entropy.u32()) };
             let offset = offset & ((1 << self.block_bits) - 1);
             let size = (u64::from(block) << self.block_bits) | offset;
             let start = word >> 12 & 0xffff;
@@ -178,9 +170,7 @@ impl Skellam {
 
 impl fmt::Debug for Skellam {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Skellam")
-            .field("variance", &self.variance)
-            .finish_non_exhaustive()
+        f.debug_struct("Skellam").field("variance", &self.variance).finish_non_exhaustive()
     }
 }
 

@@ -1,12 +1,6 @@
 //! Both ends of TLS against each other: who gets in, as whom, and who does not.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: the tests run a server beside themselves"
-)]
-#![expect(
-    clippy::unwrap_used,
-    reason = "helpers of tests: clippy knows the tests only, not their helpers"
-)]
+#![expect(clippy::disallowed_methods, reason = "IO shell: the tests run a server beside themselves")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests: clippy knows the tests only, not their helpers")]
 
 use std::{
     convert::Infallible,
@@ -50,15 +44,9 @@ use tower::{Service, ServiceExt};
 
 const DEVICE: [u8; 16] = [0xd7; 16];
 
-const LONG: Validity = Validity {
-    not_before_unix_secs: 1_700_000_000,
-    not_after_unix_secs: 4_000_000_000,
-};
+const LONG: Validity = Validity { not_before_unix_secs: 1_700_000_000, not_after_unix_secs: 4_000_000_000 };
 
-const PAST: Validity = Validity {
-    not_before_unix_secs: 1_600_000_000,
-    not_after_unix_secs: 1_700_000_000,
-};
+const PAST: Validity = Validity { not_before_unix_secs: 1_600_000_000, not_after_unix_secs: 1_700_000_000 };
 
 #[tokio::test]
 async fn a_peer_without_a_certificate_is_anonymous() {
@@ -81,11 +69,7 @@ async fn a_device_is_known_by_the_id_in_its_certificate() {
 async fn an_administrator_is_known_by_name() {
     let world = World::start().await;
     let name = "owl".parse().unwrap();
-    let identity = world
-        .home
-        .authority
-        .issue_admin(&name, LONG, &SystemRandom::new())
-        .unwrap();
+    let identity = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
     let address = format!("localhost:{}", world.address.port());
     let channel = admin_channel::connect(&address, &identity).await.unwrap();
     let seen = who_am_i(channel).await.unwrap();
@@ -110,10 +94,7 @@ async fn an_expired_certificate_is_refused() {
 async fn a_servers_certificate_does_not_make_a_peer() {
     let world = World::start().await;
     let server = world.home.server();
-    let posing = ClientIdentity {
-        certificate: server.chain()[0].clone(),
-        key: server.key(),
-    };
+    let posing = ClientIdentity { certificate: server.chain()[0].clone(), key: server.key() };
     assert!(world.connect(world.trust(), Some(posing)).await.is_err());
 }
 
@@ -159,10 +140,7 @@ async fn a_wrong_pin_is_refused() {
 async fn a_pin_does_not_vouch_for_a_stranger_who_shows_our_authority_too() {
     let stranger = Home::new().server();
     let home = Home::new();
-    let chain = vec![
-        stranger.chain()[0].clone(),
-        home.authority.certificate().clone(),
-    ];
+    let chain = vec![stranger.chain()[0].clone(), home.authority.certificate().clone()];
     let world = World::with(home, |_| plain_config(chain, stranger.key())).await;
     let refusal = world.connect(world.pin(), None).await.unwrap_err();
     assert!(refusal.contains("BadSignature"), "{refusal}");
@@ -209,10 +187,7 @@ async fn a_device_offers_tls_1_3_only() {
 
 #[tokio::test]
 async fn a_handshake_that_takes_too_long_is_cut_off() {
-    let limits = AcceptLimits {
-        handshake_timeout: Duration::from_millis(50),
-        ..AcceptLimits::default()
-    };
+    let limits = AcceptLimits { handshake_timeout: Duration::from_millis(50), ..AcceptLimits::default() };
     let world = World::with_limits(Home::new(), own_config, limits).await;
     let mut silent = TcpStream::connect(world.address).await.unwrap();
     let mut answer = Vec::new();
@@ -237,10 +212,7 @@ async fn silent_peers_do_not_keep_others_out_for_longer_than_the_timeout() {
 
 #[tokio::test]
 async fn connections_over_the_limit_are_turned_away() {
-    let limits = AcceptLimits {
-        connections: 1,
-        ..AcceptLimits::default()
-    };
+    let limits = AcceptLimits { connections: 1, ..AcceptLimits::default() };
     let world = World::with_limits(Home::new(), own_config, limits).await;
     let config = client_config(world.trust(), None).unwrap();
     let first = connect(Arc::clone(&config), &world.uri()).await.unwrap();
@@ -257,9 +229,7 @@ async fn an_exchanged_configuration_counts_from_the_next_connection_on() {
     let open = connect(config, &world.uri()).await.unwrap();
     assert!(world.connect(trust_next.clone(), None).await.is_err());
 
-    world
-        .config
-        .send_replace(server_config(&next.server(), next.authority.certificate()).unwrap());
+    world.config.send_replace(server_config(&next.server(), next.authority.certificate()).unwrap());
     world.connect(trust_next, None).await.unwrap();
     assert!(world.connect(world.trust(), None).await.is_err());
     who_am_i(open).await.unwrap();
@@ -276,9 +246,7 @@ async fn a_token_brings_a_device_to_its_coordinator() {
         authority: world.home.authority.certificate(),
         expires_unix_secs: 100,
     };
-    let text = tokens::issue(&store, new, 0, &SystemRandom::new())
-        .await
-        .unwrap();
+    let text = tokens::issue(&store, new, 0, &SystemRandom::new()).await.unwrap();
 
     let token: BootstrapToken = text.reveal().parse().unwrap();
     assert_eq!(token.address(), address);
@@ -305,9 +273,7 @@ impl Home {
     }
 
     fn server(&self) -> Identity {
-        self.authority
-            .issue_server(&[], LONG, &SystemRandom::new())
-            .unwrap()
+        self.authority.issue_server(&[], LONG, &SystemRandom::new()).unwrap()
     }
 
     fn device(&self, validity: Validity) -> ClientIdentity {
@@ -315,10 +281,7 @@ impl Home {
         let keys = DeviceKeys::open_or_create(&self.folder.path().join("device"), &rng).unwrap();
         let request = keys.signing_request().unwrap();
         ClientIdentity {
-            certificate: self
-                .authority
-                .sign_device(&request, &DEVICE, validity, &rng)
-                .unwrap(),
+            certificate: self.authority.sign_device(&request, &DEVICE, validity, &rng).unwrap(),
             key: keys.tls_key(),
         }
     }
@@ -337,10 +300,7 @@ impl World {
         Self::with(Home::new(), own_config).await
     }
 
-    async fn with(
-        home: Home,
-        config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
-    ) -> Self {
+    async fn with(home: Home, config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>) -> Self {
         Self::with_limits(home, config, AcceptLimits::default()).await
     }
 
@@ -368,12 +328,7 @@ impl World {
                 .add_service(WhoAmI)
                 .serve_with_incoming_shutdown(incoming, std::future::pending()),
         );
-        Self {
-            home,
-            identity,
-            address,
-            config: sender,
-        }
+        Self { home, identity, address, config: sender }
     }
 
     fn trust(&self) -> Trust {
@@ -388,11 +343,7 @@ impl World {
         format!("https://{}", self.address)
     }
 
-    async fn connect(
-        &self,
-        trust: Trust,
-        identity: Option<ClientIdentity>,
-    ) -> Result<String, String> {
+    async fn connect(&self, trust: Trust, identity: Option<ClientIdentity>) -> Result<String, String> {
         let config = client_config(trust, identity).unwrap();
         who_am_i(connect(config, &self.uri()).await?).await
     }
@@ -403,10 +354,7 @@ fn own_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
 }
 
 /// A server that shows whatever it likes.
-fn plain_config(
-    chain: Vec<CertificateDer<'static>>,
-    key: PrivateKeyDer<'static>,
-) -> Arc<ServerConfig> {
+fn plain_config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>) -> Arc<ServerConfig> {
     let provider = rustls::crypto::ring::default_provider();
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -427,17 +375,9 @@ async fn connect(config: Arc<rustls::ClientConfig>, uri: &str) -> Result<Channel
 }
 
 async fn who_am_i(mut channel: Channel) -> Result<String, String> {
-    let request = Request::post("/test.WhoAmI/Ask")
-        .body(Body::empty())
-        .unwrap();
-    let channel = channel
-        .ready()
-        .await
-        .map_err(|error| format!("{error:?}"))?;
-    let response = channel
-        .call(request)
-        .await
-        .map_err(|error| format!("{error:?}"))?;
+    let request = Request::post("/test.WhoAmI/Ask").body(Body::empty()).unwrap();
+    let channel = channel.ready().await.map_err(|error| format!("{error:?}"))?;
+    let response = channel.call(request).await.map_err(|error| format!("{error:?}"))?;
     Ok(response.headers()["seen"].to_str().unwrap().to_owned())
 }
 

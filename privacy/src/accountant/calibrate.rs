@@ -10,35 +10,6 @@ use super::{curve::zcdp_rho, zcdp_epsilon};
 /// The noise that is searched for: wider is useless, narrower is no privacy.
 const RANGE: (f64, f64) = (1e-3, 1e6);
 
-<<<<<<< HEAD
-impl NoiseTarget {
-    /// The least noise multiplier of the Gaussian mechanism that meets the
-    /// target, within 10^−9 relative and never too small. Fails when the target
-    /// cannot be met.
-    pub fn gaussian(&self) -> Result<NoiseMultiplier, CalibrateError> {
-        self.least(|noise_multiplier| Ok(RdpCurve::Gaussian { noise_multiplier }))
-    }
-
-    /// The same for the distributed or central Skellam mechanism that has
-    /// `params` but for its noise multiplier. Fails when the target cannot be
-    /// met, or when the noise that meets it does not fit a ring.
-    pub fn skellam(&self, params: &MechanismParams) -> Result<NoiseMultiplier, CalibrateError> {
-        self.least(|noise_multiplier| {
-            let params = MechanismParams { noise_multiplier, ..params.clone() };
-            Ok(Mechanism::new(params)?.curve())
-        })
-    }
-
-    fn least(
-        &self,
-        curve: impl Fn(NoiseMultiplier) -> Result<RdpCurve, ParamsError>,
-    ) -> Result<NoiseMultiplier, CalibrateError> {
-        let Self { epsilon: target, .. } = *self;
-        let met = |z: f64| -> Result<bool, CalibrateError> {
-            let mut accountant = Accountant::new();
-            accountant.add(curve(NoiseMultiplier::new(z)?)?, self.participations);
-            Ok(accountant.epsilon(self.delta).epsilon <= target)
-=======
 /// The least noise multiplier with which `participations` of the distributed or
 /// central Skellam mechanism stay within `target_epsilon` at `delta`, within
 /// 10^−9 relative and never too small. The mechanism has `params` but for its
@@ -51,14 +22,8 @@ pub fn calibrate_noise_multiplier(
     params: &MechanismParams,
 ) -> Result<NoiseMultiplier, CalibrateError> {
     least(target_epsilon, |noise_multiplier| {
-        let params = MechanismParams {
-            noise_multiplier,
-            ..params.clone()
->>>>>>> privacy
-        };
-        Ok(Mechanism::new(params)?
-            .epsilon(participations, delta)
-            .epsilon)
+        let params = MechanismParams { noise_multiplier, ..params.clone() };
+        Ok(Mechanism::new(params)?.epsilon(participations, delta).epsilon)
     })
 }
 
@@ -80,8 +45,7 @@ fn least(
     target: f64,
     epsilon: impl Fn(NoiseMultiplier) -> Result<f64, ParamsError>,
 ) -> Result<NoiseMultiplier, CalibrateError> {
-    let met =
-        |z: f64| -> Result<bool, ParamsError> { Ok(epsilon(NoiseMultiplier::new(z)?)? <= target) };
+    let met = |z: f64| -> Result<bool, ParamsError> { Ok(epsilon(NoiseMultiplier::new(z)?)? <= target) };
     if target.is_nan() || target <= 0.0 {
         return Err(CalibrateError::Unreachable { target });
     }

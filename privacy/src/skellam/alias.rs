@@ -67,19 +67,12 @@ impl AliasTable {
         let cells = thresholds
             .iter()
             .zip(aliases)
-<<<<<<< HEAD
-            .map(|(threshold, alias)| Cell { threshold_high: upper_half(*threshold), alias })
-            .collect();
-        let thresholds_low = thresholds.iter().map(|t| upper_half(t << 64)).collect();
-        Self { cells, thresholds_low }
-=======
             .map(|(threshold, alias)| {
                 let threshold = (threshold >> (128 - FIRST_BITS)) as u32;
                 Cell { threshold, alias }
             })
             .collect();
         Self { cells, thresholds }
->>>>>>> privacy
     }
 
     /// Draws an index. `index_bits` holds a uniform cell in its low bits,
@@ -103,19 +96,9 @@ impl AliasTable {
         let cell = self.cells[index];
         let threshold = u64::from(cell.threshold);
         if first_bits == threshold {
-<<<<<<< HEAD
             return if self.tied_is_below(index, entropy) { own } else { cell.alias };
         }
-        if first_bits < threshold { own } else { cell.alias }
-=======
-            return if self.tied_is_below(index, entropy) {
-                own
-            } else {
-                cell.alias
-            };
-        }
         select_unpredictable(first_bits < threshold, own, cell.alias)
->>>>>>> privacy
     }
 
     /// Whether a number that begins like the threshold of a cell is below it.
@@ -152,17 +135,8 @@ mod tests {
         let bits = 1 + table.cells.len().trailing_zeros();
         let capacity = 1u128 << (128 - bits);
         for (index, cell) in table.cells.iter().enumerate() {
-<<<<<<< HEAD
-            let threshold = u128::from(cell.threshold_high) << 64 | u128::from(table.thresholds_low[index]);
-            let own = if cell.alias as usize == index { capacity } else { threshold >> bits };
-=======
             let threshold = table.thresholds[index];
-            let own = if cell.alias as usize == index {
-                capacity
-            } else {
-                threshold >> bits
-            };
->>>>>>> privacy
+            let own = if cell.alias as usize == index { capacity } else { threshold >> bits };
             masses[index] += own;
             masses[cell.alias as usize] += capacity - own;
         }
