@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
 use privacy::Mechanism;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Outcome, Published, Rejection, Reply, Request};
@@ -140,7 +140,10 @@ pub enum Ended {
     /// The coordinator's messages do not follow the protocol.
     #[error("this device left the round: {0}")]
     Refused(#[from] Refusal),
-    /// The roster is smaller than the device's policy.
+    /// The roster cannot be one.
+    #[error("this device left the round: {0}")]
+    Roster(#[from] RosterError),
+    /// The update cannot be contributed.
     #[error("this device left the round: {0}")]
     Contribution(#[from] ContributionError),
     /// The coordinator turned a request away.

@@ -201,12 +201,12 @@ impl Session {
         match (step, reply) {
             (Step::Advertising { round, advertised, .. }, Reply::Roster(advertisements)) => {
                 let smallest = self.device.policy.smallest_cohort.max(trained.work.plan.round.report_goal);
-                let shared =
-                    Roster::new(advertisements).map_err(aggregation::Refusal::from).and_then(|roster| {
-                        let (authority, secs) = (&self.device.authority, now.as_secs());
-                        advertised.share(roster, authority, secs, smallest as usize, rng)
-                    });
-                match shared {
+                let roster = match Roster::new(advertisements) {
+                    Ok(roster) => roster,
+                    Err(error) => return Turn::Leave(error.into()),
+                };
+                let (authority, secs) = (&self.device.authority, now.as_secs());
+                match advertised.share(roster, authority, secs, smallest as usize, rng) {
                     Ok((shared, shares)) => Turn::Step(Step::Sharing { round, shared, shares }),
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
