@@ -11,7 +11,12 @@ pub mod base;
 pub mod config;
 mod decoder;
 pub mod engine;
+mod ops;
+mod optimizer;
+mod places;
+mod singular;
 pub mod text;
+mod thread;
 mod tokens;
 
 pub use base::{Base, BaseError, Projection, UnknownProjection};

@@ -1,11 +1,13 @@
 //! The decoder: its weights and its forward pass.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
 
-use candle_core::Tensor;
+use candle_core::{Device, Result, Tensor};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
+use super::ops::{self, Attention, CrossEntropy, LoraLinear, RmsNorm, Rope, SwiGlu};
 
 /// A linear layer `y = x · Wᵀ + bias`.
 #[derive(Clone, Debug)]
@@ -23,8 +25,13 @@ pub(crate) struct BlockWeights {
     pub(crate) input_norm: Tensor,
     /// (hidden).
     pub(crate) post_norm: Tensor,
-    /// In the order of [`Projection::ALL`].
-    pub(crate) linears: Vec<Linear>,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
 }
 
 /// All tensors of a decoder, in f32.
@@ -90,9 +97,140 @@ impl Weights {
             blocks.push(BlockWeights {
                 input_norm: norm("input_layernorm")?,
                 post_norm: norm("post_attention_layernorm")?,
-                linears: Projection::ALL.into_iter().map(linear).collect::<Option<Vec<_>>>()?,
+                q: linear(Projection::Q)?,
+                k: linear(Projection::K)?,
+                v: linear(Projection::V)?,
+                o: linear(Projection::O)?,
+                gate: linear(Projection::Gate)?,
+                up: linear(Projection::Up)?,
+                down: linear(Projection::Down)?,
             });
         }
         Some(Self { embed, blocks, norm: get("model.norm.weight")?, head })
+    }
+}
+
+/// The factors that change one linear layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Factors {
+    /// (rank, inputs).
+    pub(crate) a: Tensor,
+    /// (outputs, rank).
+    pub(crate) b: Tensor,
+}
+
+/// What an adapter changes: factors by block and projection, and their common scale.
+#[derive(Debug, Default)]
+pub(crate) struct Changes {
+    /// `s`.
+    pub(crate) scale: f32,
+    pub(crate) factors: BTreeMap<(usize, Projection), Factors>,
+}
+
+/// One forward pass over sequences of one length.
+pub(crate) struct Pass<'a> {
+    config: &'a DecoderConfig,
+    weights: &'a Weights,
+    changes: &'a Changes,
+    sequences: &'a [&'a [u32]],
+    rope: Arc<Rope>,
+}
+
+impl<'a> Pass<'a> {
+    /// A pass over `sequences`, which all have one length.
+    pub(crate) fn new(
+        config: &'a DecoderConfig,
+        weights: &'a Weights,
+        changes: &'a Changes,
+        sequences: &'a [&'a [u32]],
+    ) -> Self {
+        let length = sequences.first().map_or(0, |sequence| sequence.len());
+        let rope = Arc::new(Rope::new(length, config.head_dim, config.rope_theta));
+        Self { config, weights, changes, sequences, rope }
+    }
+
+    /// Mean loss over the predicted tokens: ().
+    pub(crate) fn loss(&self) -> Result<Tensor> {
+        let hidden = self.hidden()?;
+        let loss = CrossEntropy::new(self.sequences, &hidden, &self.weights.head);
+        hidden.apply_op2(&self.weights.head, loss)
+    }
+
+    /// The input of the output layer: (batch · length, hidden).
+    pub(crate) fn hidden(&self) -> Result<Tensor> {
+        let ids = self.sequences.concat();
+        let ids = Tensor::from_vec(ids, self.sequences.iter().map(|sequence| sequence.len()).sum::<usize>(), &Device::Cpu)?;
+        let mut x = self.weights.embed.index_select(&ids, 0)?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            x = self.block(layer, block, &x)?;
+        }
+        self.norm(&x, &self.weights.norm)
+    }
+
+    /// `x`: (batch · length, hidden), result: the same.
+    fn block(&self, layer: usize, block: &BlockWeights, x: &Tensor) -> Result<Tensor> {
+        let linear = |projection, x: &Tensor| self.linear(layer, block, projection, x);
+        let normed = self.norm(x, &block.input_norm)?;
+        let attention = Attention {
+            batch: self.sequences.len(),
+            length: self.sequences.first().map_or(0, |sequence| sequence.len()),
+            heads: self.config.num_heads,
+            kv_heads: self.config.num_kv_heads,
+            width: self.config.head_dim,
+            rope: Arc::clone(&self.rope),
+            saved: OnceLock::new(),
+        };
+        let (q, k) = (linear(Projection::Q, &normed)?, linear(Projection::K, &normed)?);
+        let mixed = q.apply_op3(&k, &linear(Projection::V, &normed)?, attention)?;
+        let x = (x + linear(Projection::O, &mixed)?)?;
+        let normed = self.norm(&x, &block.post_norm)?;
+        let (gate, up) = (linear(Projection::Gate, &normed)?, linear(Projection::Up, &normed)?);
+        let inner = gate.apply_op2(&up, SwiGlu)?;
+        &x + linear(Projection::Down, &inner)?
+    }
+
+    fn linear(&self, layer: usize, block: &BlockWeights, projection: Projection, x: &Tensor) -> Result<Tensor> {
+        let Linear { weight, bias } = block.linear(projection);
+        match self.changes.factors.get(&(layer, projection)) {
+            Some(Factors { a, b }) => {
+                let lora = LoraLinear { weight: weight.clone(), bias: bias.clone(), scale: self.changes.scale };
+                x.apply_op3(a, b, lora)
+            }
+            None => x.apply_op2(weight, ops::Linear { bias: bias.clone() }),
+        }
+    }
+
+    fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
+        let eps = self.config.rms_norm_eps as f32;
+        x.apply_op2(weight, RmsNorm { eps })
+    }
+}
+
+impl BlockWeights {
+    /// The linear layer of this projection.
+    pub(crate) fn linear(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::Q => &self.q,
+            Projection::K => &self.k,
+            Projection::V => &self.v,
+            Projection::O => &self.o,
+            Projection::Gate => &self.gate,
+            Projection::Up => &self.up,
+            Projection::Down => &self.down,
+        }
+    }
+
+    /// The linear layer of this projection, to be replaced.
+    pub(crate) fn linear_mut(&mut self, projection: Projection) -> &mut Linear {
+        match projection {
+            Projection::Q => &mut self.q,
+            Projection::K => &mut self.k,
+            Projection::V => &mut self.v,
+            Projection::O => &mut self.o,
+            Projection::Gate => &mut self.gate,
+            Projection::Up => &mut self.up,
+            Projection::Down => &mut self.down,
+        }
     }
 }

@@ -3,11 +3,18 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use proto::adapter::{AdapterError, AdapterSpec};
+use proto::adapter::{AdapterError, AdapterSpec, Slot};
 use proto::training::{PlanValueError, TrainingPlan};
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
 
 use super::base::Base;
+use super::decoder::{Changes, Pass};
+use super::optimizer::Optimizer;
+use super::places::Places;
+use super::singular::top_factors;
 use super::text::Blocks;
+use super::thread::on_one_thread;
 
 /// Trains and measures adapters of one base; cheap to share between threads.
 ///
@@ -71,9 +78,9 @@ pub enum TrainError {
         /// The layer.
         name: String,
         /// Outputs and inputs in the base.
-        expected: (u32, u32),
+        expected: (usize, usize),
         /// Outputs and inputs in the adapter.
-        found: (u32, u32),
+        found: (usize, usize),
     },
     /// There is no token to predict.
     #[error("there is no text of two tokens or more")]
@@ -142,8 +149,33 @@ impl Engine {
         seed: [u8; 32],
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        let _ = (spec, frozen, start, blocks, plan, seed, progress);
-        Err(TrainError::Stopped { steps: 0 })
+        plan.check()?;
+        self.check_blocks(blocks)?;
+        let mut places = Places::new(&self.base, spec)?;
+        spec.check_frozen(frozen)?;
+        spec.check_trained(start)?;
+        on_one_thread(progress, |report| {
+            let mut rng = ChaCha20Rng::from_seed(seed);
+            let mut optimizer = Optimizer::new(plan, start.len());
+            let mut parameters = start.to_vec();
+            let (mut losses, mut tokens) = (Vec::new(), 0);
+            for step in 1..=plan.local_steps {
+                let batch = draw(&mut rng, blocks, plan.batch_size);
+                let (loss, mut gradient) = self.gradient(&mut places, frozen, &parameters, &batch)?;
+                if !loss.is_finite() {
+                    return Err(TrainError::Diverged { step, what: "loss" });
+                }
+                optimizer
+                    .step(&mut parameters, &mut gradient)
+                    .map_err(|what| TrainError::Diverged { step, what })?;
+                losses.push(loss);
+                tokens += targets(&batch);
+                if report(Step { step, of: plan.local_steps, loss, tokens }).is_break() {
+                    return Err(TrainError::Stopped { steps: step });
+                }
+            }
+            Ok(Trained { parameters, losses, tokens })
+        })
     }
 
     /// The adapter's mean loss over the predicted tokens of `blocks`.
@@ -154,19 +186,125 @@ impl Engine {
         trained: &[f32],
         blocks: &Blocks,
     ) -> Result<Loss, TrainError> {
-        let _ = (spec, frozen, trained, blocks);
-        Err(TrainError::NoBlocks)
+        self.check_blocks(blocks)?;
+        let places = Places::new(&self.base, spec)?;
+        spec.check_frozen(frozen)?;
+        spec.check_trained(trained)?;
+        on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
+            let changes = places.constants(frozen, trained)?;
+            let (mut total, mut tokens) = (0.0, 0);
+            for batch in uniform(blocks.as_slice()) {
+                let loss = Pass::new(self.base.config(), self.base.weights(), &changes, &batch).loss()?;
+                let targets = targets(&batch);
+                total += f64::from(loss.to_scalar::<f32>()?) * targets as f64;
+                tokens += targets;
+            }
+            Ok(Loss { nats_per_token: total / tokens as f64, tokens })
+        })
     }
 
-    /// Frozen factors from public text: the leading right (`A`) and left (`B`) singular vectors of the
-    /// gradient of the base's weights, in the layout of [`AdapterSpec::slots`].
+    /// Frozen factors from public text: the leading right (rows of `A`) and left (columns of `B`) singular
+    /// vectors of the gradient of each module's weight, in the layout of [`AdapterSpec::slots`].
+    ///
+    /// The gradient is a sum over up to eight batches of sixteen blocks drawn by `seed`.
     pub fn gradient_factors(
         &self,
         spec: &AdapterSpec,
         public: &Blocks,
         seed: [u8; 32],
     ) -> Result<Vec<f32>, TrainError> {
-        let _ = (spec, public, seed);
-        Err(TrainError::NoBlocks)
+        self.check_blocks(public)?;
+        let places = Places::new(&self.base, spec)?;
+        on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
+            let mut rng = ChaCha20Rng::from_seed(seed);
+            let (weights, vars) = places.track_weights(self.base.weights())?;
+            let mut sums: Vec<Vec<f64>> = vars.iter().map(|var| vec![0.0; var.elem_count()]).collect();
+            for _ in 0..8 {
+                let drawn = draw(&mut rng, public, 16);
+                for batch in uniform(&drawn) {
+                    let loss =
+                        Pass::new(self.base.config(), &weights, &Changes::default(), &batch).loss()?;
+                    let gradients = loss.backward()?;
+                    for (sum, var) in sums.iter_mut().zip(&vars) {
+                        let Some(gradient) = gradients.get(var) else { continue };
+                        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
+                        sum.iter_mut().zip(&gradient).for_each(|(sum, x)| *sum += f64::from(*x));
+                    }
+                }
+            }
+            let mut factors = Vec::with_capacity(spec.frozen_len());
+            for (slots, gradient) in spec.slots().into_iter().zip(&sums) {
+                let (outputs, inputs) = (slots.module.outputs as usize, slots.module.inputs as usize);
+                let top = top_factors(gradient, outputs, inputs, spec.rank as usize, &mut rng);
+                if matches!(slots.a, Slot::Frozen(_)) {
+                    factors.extend(top.right);
+                }
+                if matches!(slots.b, Slot::Frozen(_)) {
+                    factors.extend(top.left);
+                }
+            }
+            Ok(factors)
+        })
     }
+
+    /// The batch's mean loss and its gradient with respect to the trained vector.
+    fn gradient(
+        &self,
+        places: &mut Places<'_>,
+        frozen: &[f32],
+        trained: &[f32],
+        batch: &[&[u32]],
+    ) -> Result<(f32, Vec<f32>), TrainError> {
+        let changes = places.variables(frozen, trained)?;
+        let loss = Pass::new(self.base.config(), self.base.weights(), &changes, batch).loss()?;
+        // The store keeps the whole graph alive, so it ends here.
+        let gradient = places.gather(&loss.backward()?, trained.len())?;
+        Ok((loss.to_scalar()?, gradient))
+    }
+
+    fn check_blocks(&self, blocks: &Blocks) -> Result<(), TrainError> {
+        if blocks.is_empty() {
+            return Err(TrainError::NoBlocks);
+        }
+        let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
+        for block in blocks.as_slice() {
+            if block.len() > most {
+                return Err(TrainError::TooLong { found: block.len(), most });
+            }
+            if let Some(&found) = block.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
+                return Err(TrainError::Token { found, vocab });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Blocks drawn with replacement, all as long as the first.
+fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<&'a [u32]> {
+    let blocks = blocks.as_slice();
+    let pick = |rng: &mut ChaCha20Rng| blocks[below(rng, blocks.len())].as_slice();
+    let mut batch = vec![pick(rng)];
+    for _ in 1..count {
+        let next = pick(rng);
+        if next.len() == batch[0].len() {
+            batch.push(next);
+        }
+    }
+    batch
+}
+
+/// A number below `bound`; the bias is below `bound / 2⁶⁴`.
+fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
+    let scaled = (u128::from(rng.next_u64()) * bound as u128) >> 64;
+    usize::try_from(scaled).unwrap_or(0) // Below `bound`, which is a `usize`.
+}
+
+fn targets(batch: &[&[u32]]) -> u64 {
+    batch.iter().map(|block| block.len() as u64 - 1).sum()
+}
+
+/// Neighbouring blocks of one length, up to sixteen at a time.
+fn uniform<B: AsRef<[u32]>>(blocks: &[B]) -> impl Iterator<Item = Vec<&[u32]>> {
+    let runs = blocks.chunk_by(|left, right| left.as_ref().len() == right.as_ref().len());
+    runs.flat_map(|run| run.chunks(16)).map(|batch| batch.iter().map(AsRef::as_ref).collect())
 }
