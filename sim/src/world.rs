@@ -21,7 +21,7 @@ use proto::convert::{
     request_to_wire,
 };
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Rejection, Reply, Request};
+use proto::message::{Rejection, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
@@ -34,6 +34,9 @@ const DAWN: Timestamp = Timestamp(1_700_000_000_000);
 
 /// Virtual hours after which a world that does not come to an end is stuck.
 const LONGEST_MILLIS: u64 = 1000 * 3_600_000;
+
+/// How long a device that vanished stays away when no version comes.
+const AWAY_MILLIS: u64 = 600_000;
 
 /// Trains the given devices, each from its work; one result for each, in order.
 pub trait Trainer {
@@ -95,10 +98,17 @@ pub struct Node {
     pub installed: Option<Arc<Work>>,
     /// Bytes so far.
     pub traffic: Traffic,
-    /// Gone until a version above this one is published.
-    away_at: Option<u32>,
+    /// Where it went, if it is gone.
+    away: Option<Away>,
     /// Why attempts ended, newest last.
     pub ended: Vec<Ended>,
+}
+
+/// A device that is gone comes back with a later version, or after a while.
+#[derive(Clone, Copy, Debug)]
+struct Away {
+    version: u32,
+    until: Timestamp,
 }
 
 /// A coordinator, its devices, and what is durable of them.
@@ -116,6 +126,7 @@ pub struct World {
     rng: ChaCha20Rng,
     traffic_before: Traffic,
     seen: Vec<Seen>,
+    fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
 }
 
@@ -174,6 +185,7 @@ impl World {
             rng,
             traffic_before: Traffic::default(),
             seen: Vec::new(),
+            fixed: BTreeMap::new(),
             coordinator_crashes: 0,
         })
     }
@@ -191,6 +203,18 @@ impl World {
     /// The versions so far.
     pub fn seen(&self) -> &[Seen] {
         &self.seen
+    }
+
+    /// Places in [`World::nodes`] of the devices whose inputs are in a round's sum.
+    pub fn survivors(&self, round: u64) -> Vec<usize> {
+        let survivors = self.fixed.get(&round).map_or(&[][..], Vec::as_slice);
+        let place = |id: &DeviceId| self.nodes.iter().position(|node| node.device.device == *id);
+        survivors.iter().filter_map(place).collect()
+    }
+
+    /// How often the coordinator says that the device at this place took part.
+    pub fn participations(&self, index: usize) -> u32 {
+        self.record.participations.get(&self.nodes[index].device.device).copied().unwrap_or(0)
     }
 
     /// How often the coordinator crashed.
@@ -290,7 +314,8 @@ impl World {
             | Action::Charge(_)
             | Action::RecordSignature(_) => None,
         });
-        let due = sleeping.chain(self.task.poll_timeout()).min();
+        let away = self.nodes.iter().filter_map(|node| node.away.map(|away| away.until));
+        let due = sleeping.chain(away).chain(self.task.poll_timeout()).min();
         match due {
             Some(due) if due.millis_since(DAWN) <= LONGEST_MILLIS => {
                 self.clock = self.clock.max(due);
@@ -310,8 +335,8 @@ impl World {
     fn wake(&mut self, index: usize) {
         let (version, clock, active) = (self.task.version(), self.clock, self.task.is_active());
         let node = &mut self.nodes[index];
-        if node.away_at.is_some_and(|away| version > away || !active) {
-            node.away_at = None;
+        if node.away.is_some_and(|away| version > away.version || clock >= away.until || !active) {
+            node.away = None;
             node.restart(clock);
         }
     }
@@ -322,7 +347,8 @@ impl World {
         let Some(session) = &self.nodes[index].session else { return true };
         if self.task.is_active() && self.faults.vanishes(self.task.version(), index, session.state()) {
             self.nodes[index].session = None;
-            self.nodes[index].away_at = Some(self.task.version());
+            let until = self.clock.plus_millis(AWAY_MILLIS);
+            self.nodes[index].away = Some(Away { version: self.task.version(), until });
             return true;
         }
         false
@@ -407,7 +433,11 @@ impl World {
     fn perform_effects(&mut self) {
         while let Some(effect) = self.task.poll_effect() {
             match effect {
-                TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {
+                TaskEffect::FixSurvivors { round, survivors } => {
+                    self.record.last_round = self.record.last_round.max(round);
+                    self.fixed.insert(round, survivors);
+                }
+                TaskEffect::Aborted { round, .. } => {
                     self.record.last_round = self.record.last_round.max(round);
                 }
                 TaskEffect::Charge { round, devices } => {
@@ -482,7 +512,7 @@ impl Node {
             signatures: Vec::new(),
             installed: None,
             traffic: Traffic::default(),
-            away_at: None,
+            away: None,
             ended: Vec::new(),
         };
         node.restart(DAWN);
