@@ -14,6 +14,7 @@ pub mod engine;
 mod ops;
 mod optimizer;
 mod places;
+pub mod pretrain;
 mod singular;
 pub mod text;
 mod thread;
@@ -22,5 +23,9 @@ mod tokens;
 pub use base::{Base, BaseError, Projection, UnknownProjection};
 pub use config::{ConfigError, DecoderConfig};
 pub use engine::{Engine, Loss, Step, TrainError, Trained};
+pub use pretrain::{PretrainError, PretrainOptions, pretrain};
 pub use text::{Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
 pub use tokens::EncodeError;
+
+#[cfg(test)]
+mod tests;

@@ -159,7 +159,11 @@ impl<'a> Pass<'a> {
     /// The input of the output layer: (batch · length, hidden).
     pub(crate) fn hidden(&self) -> Result<Tensor> {
         let ids = self.sequences.concat();
-        let ids = Tensor::from_vec(ids, self.sequences.iter().map(|sequence| sequence.len()).sum::<usize>(), &Device::Cpu)?;
+        let ids = Tensor::from_vec(
+            ids,
+            self.sequences.iter().map(|sequence| sequence.len()).sum::<usize>(),
+            &Device::Cpu,
+        )?;
         let mut x = self.weights.embed.index_select(&ids, 0)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             x = self.block(layer, block, &x)?;
@@ -189,11 +193,18 @@ impl<'a> Pass<'a> {
         &x + linear(Projection::Down, &inner)?
     }
 
-    fn linear(&self, layer: usize, block: &BlockWeights, projection: Projection, x: &Tensor) -> Result<Tensor> {
+    fn linear(
+        &self,
+        layer: usize,
+        block: &BlockWeights,
+        projection: Projection,
+        x: &Tensor,
+    ) -> Result<Tensor> {
         let Linear { weight, bias } = block.linear(projection);
         match self.changes.factors.get(&(layer, projection)) {
             Some(Factors { a, b }) => {
-                let lora = LoraLinear { weight: weight.clone(), bias: bias.clone(), scale: self.changes.scale };
+                let lora =
+                    LoraLinear { weight: weight.clone(), bias: bias.clone(), scale: self.changes.scale };
                 x.apply_op3(a, b, lora)
             }
             None => x.apply_op2(weight, ops::Linear { bias: bias.clone() }),

@@ -222,8 +222,7 @@ impl Engine {
             for _ in 0..8 {
                 let drawn = draw(&mut rng, public, 16);
                 for batch in uniform(&drawn) {
-                    let loss =
-                        Pass::new(self.base.config(), &weights, &Changes::default(), &batch).loss()?;
+                    let loss = Pass::new(self.base.config(), &weights, &Changes::default(), &batch).loss()?;
                     let gradients = loss.backward()?;
                     for (sum, var) in sums.iter_mut().zip(&vars) {
                         let Some(gradient) = gradients.get(var) else { continue };
@@ -248,7 +247,7 @@ impl Engine {
     }
 
     /// The batch's mean loss and its gradient with respect to the trained vector.
-    fn gradient(
+    pub(crate) fn gradient(
         &self,
         places: &mut Places<'_>,
         frozen: &[f32],
@@ -271,7 +270,8 @@ impl Engine {
             if block.len() > most {
                 return Err(TrainError::TooLong { found: block.len(), most });
             }
-            if let Some(&found) = block.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
+            if let Some(&found) = block.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab))
+            {
                 return Err(TrainError::Token { found, vocab });
             }
         }
@@ -294,7 +294,7 @@ fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<&'a [u
 }
 
 /// A number below `bound`; the bias is below `bound / 2⁶⁴`.
-fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
+pub(crate) fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
     let scaled = (u128::from(rng.next_u64()) * bound as u128) >> 64;
     usize::try_from(scaled).unwrap_or(0) // Below `bound`, which is a `usize`.
 }

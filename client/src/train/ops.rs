@@ -115,3 +115,5 @@ fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
+#[cfg(test)]
+mod tests;

@@ -40,11 +40,7 @@ impl Optimizer {
     }
 
     /// Clips `gradient` and moves `parameters`; fails with the quantity that is not finite.
-    pub(crate) fn step(
-        &mut self,
-        parameters: &mut [f32],
-        gradient: &mut [f32],
-    ) -> Result<(), &'static str> {
+    pub(crate) fn step(&mut self, parameters: &mut [f32], gradient: &mut [f32]) -> Result<(), &'static str> {
         let norm = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
         if !norm.is_finite() {
             return Err("gradient");

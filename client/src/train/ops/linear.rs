@@ -104,7 +104,8 @@ impl CustomOp3 for LoraLinear {
         let (dy, x, a, b) = (dy.detach().contiguous()?, x.detach(), a.detach(), b.detach());
         let scale = f64::from(self.scale);
         let dx = if x_tracked {
-            let changed = with_storage(&a, |sa, la| with_storage(&b, |sb, lb| self.changed((sa, la), (sb, lb))))?;
+            let changed =
+                with_storage(&a, |sa, la| with_storage(&b, |sb, lb| self.changed((sa, la), (sb, lb))))?;
             let changed = Tensor::from_vec(changed, self.weight.shape(), x.device())?;
             Some(dy.matmul(&changed)?)
         } else {

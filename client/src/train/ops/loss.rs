@@ -68,7 +68,11 @@ impl CustomOp2 for CrossEntropy {
         let numbers = slice(h, h_layout)?;
         let mut gradient = Gradient {
             hidden: if self.wanted == Wanted::Loss { Vec::new() } else { vec![0.0; numbers.len()] },
-            weight: if self.wanted == Wanted::HiddenAndWeight { vec![0.0; vocab * hidden] } else { Vec::new() },
+            weight: if self.wanted == Wanted::HiddenAndWeight {
+                vec![0.0; vocab * hidden]
+            } else {
+                Vec::new()
+            },
         };
         let chunk = (CHUNK / vocab).max(1);
         let mut total = 0.0f64;
@@ -112,7 +116,11 @@ impl CustomOp2 for CrossEntropy {
         let Some(gradient) = self.gradient.get() else { bail!("a loss has a gradient after it is computed") };
         let factor = dloss.to_scalar::<f32>()?;
         let tensor = |values: &[f32], like: &Tensor| {
-            Tensor::from_vec(values.iter().map(|x| x * factor).collect::<Vec<_>>(), like.shape(), like.device())
+            Tensor::from_vec(
+                values.iter().map(|x| x * factor).collect::<Vec<_>>(),
+                like.shape(),
+                like.device(),
+            )
         };
         let dh = if h.track_op() { Some(tensor(&gradient.hidden, h)?) } else { None };
         let dw = if w.track_op() { Some(tensor(&gradient.weight, w)?) } else { None };
