@@ -1,17 +1,66 @@
-//! Makes the base that comes with the program, from a seed.
+//! Makes the base that comes with the program: a small decoder, from a seed, on text that [`crate::corpus`]
+//! invents.
 
+use std::ops::ControlFlow;
 use std::path::Path;
+
+use client::train::config::DecoderConfig;
+use client::train::pretrain::{PretrainError, PretrainOptions, pretrain};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::corpus;
 
 /// How the base is made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Optimiser steps
     #[arg(long, default_value_t = 1500)]
-    steps: u32,
+    pub steps: u32,
+    /// Documents of invented text
+    #[arg(long, default_value_t = 8000)]
+    pub documents: usize,
 }
 
-/// Makes the base.
-pub fn run(options: &Options, out: &Path, seed: u64) -> Result<(), std::io::Error> {
-    let _ = (options.steps, out, seed);
+/// 0.8 M parameters: large enough to learn the invented language, small enough for the repository.
+fn shape() -> DecoderConfig {
+    DecoderConfig {
+        vocab_size: 768,
+        hidden_size: 128,
+        intermediate_size: 320,
+        num_layers: 4,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 32,
+        max_positions: 512,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        tied: true,
+        qkv_bias: false,
+        output_bias: false,
+        bos: None,
+    }
+}
+
+/// Makes the base in `out`.
+pub fn run(options: &Options, out: &Path, seed: u64) -> Result<(), PretrainError> {
+    let documents = corpus::base_corpus(seed, options.documents);
+    let training = PretrainOptions {
+        steps: options.steps,
+        batch_size: 16,
+        sequence_len: 128,
+        learning_rate: 3e-3,
+        warmup_steps: options.steps / 20,
+        weight_decay: 0.1,
+    };
+    let bar = ProgressBar::new(u64::from(options.steps));
+    if let Ok(style) = ProgressStyle::with_template("[{bar:36}] {pos}/{len} steps, {msg}, {eta} left") {
+        bar.set_style(style.progress_chars("=> "));
+    }
+    pretrain(&shape(), &documents, out, seed, &training, &mut |step| {
+        bar.set_message(format!("loss {:.3}", step.loss));
+        bar.inc(1);
+        ControlFlow::Continue(())
+    })?;
+    bar.finish();
     Ok(())
 }
