@@ -289,14 +289,9 @@ fn read_shard(
                 found: view.shape().to_vec(),
             });
         }
-        let dtype = match view.dtype() {
-            safetensors::Dtype::F32 => DType::F32,
-            safetensors::Dtype::F16 => DType::F16,
-            safetensors::Dtype::BF16 => DType::BF16,
-            other => {
-                let (tensor, found) = (name.to_owned(), other.to_string());
-                return Err(BaseError::Dtype { path: path.to_owned(), tensor, found });
-            }
+        let Some((_, dtype)) = DTYPES.into_iter().find(|(stored, _)| *stored == view.dtype()) else {
+            let (tensor, found) = (name.to_owned(), view.dtype().to_string());
+            return Err(BaseError::Dtype { path: path.to_owned(), tensor, found });
         };
         let tensor = Tensor::from_raw_buffer(view.data(), dtype, expected, &Device::Cpu)
             .and_then(|tensor| tensor.to_dtype(DType::F32))
@@ -305,6 +300,13 @@ fn read_shard(
     }
     Ok(())
 }
+
+/// What the numbers of a base may be stored as.
+const DTYPES: [(safetensors::Dtype, DType); 3] = [
+    (safetensors::Dtype::F32, DType::F32),
+    (safetensors::Dtype::F16, DType::F16),
+    (safetensors::Dtype::BF16, DType::BF16),
+];
 
 /// Reads files and hashes them as it goes.
 struct Hasher(ring::digest::Context);

@@ -60,6 +60,7 @@ pub enum ConfigError {
 
 /// The file as it is written; unknown keys are other programs' business.
 #[derive(Deserialize)]
+#[expect(clippy::struct_excessive_bools, reason = "the file has them")]
 struct Raw {
     #[serde(default)]
     architectures: Vec<String>,

@@ -51,10 +51,11 @@ fn product(left: (&CpuStorage, &Layout), right: (&CpuStorage, &Layout)) -> Resul
     if (batch, inner) != (right_batch, right_inner) {
         bail!("cannot multiply {:?} by {:?}", left.1.shape(), right.1.shape());
     }
-    match left.0.matmul(right.0, (batch, rows, columns, inner), left.1, right.1)? {
-        CpuStorage::F32(out) => Ok(out),
-        _ => bail!("a product of f32 matrices is f32"),
-    }
+    let shape = (batch, rows, columns, inner);
+    let CpuStorage::F32(out) = left.0.matmul(right.0, shape, left.1, right.1)? else {
+        bail!("a product of f32 matrices is f32");
+    };
+    Ok(out)
 }
 
 fn matrix(layout: &Layout) -> Result<(usize, usize, usize)> {

@@ -47,7 +47,9 @@ impl Optimizer {
         }
         if norm > self.max_grad_norm {
             let factor = narrow(self.max_grad_norm / norm);
-            gradient.iter_mut().for_each(|g| *g *= factor);
+            for g in &mut *gradient {
+                *g *= factor;
+            }
         }
         self.step += 1;
         let warm = f64::from(self.step.min(self.warmup_steps)) / f64::from(self.warmup_steps.max(1));

@@ -443,7 +443,7 @@ mod tests {
 
     #[test]
     fn rounding_to_half_width_is_to_nearest() {
-        for x in [1.0f32, -0.3, 3.141_592_7, 1e-20, 65_504.0] {
+        for x in [1.0f32, -0.3, 3.3, 1e-20, 65_504.0] {
             let back = f32::from_bits(u32::from(bf16(x)) << 16);
             assert!(((back - x) / x).abs() <= 1.0 / 256.0, "{x} {back}");
         }

@@ -90,10 +90,14 @@ fn orthonormalise(vectors: &mut [Vec<f64>], rng: &mut ChaCha20Rng) {
             }
             let norm = dot(vector, vector).sqrt();
             if norm > before * 1e-10 && norm > f64::MIN_POSITIVE {
-                vector.iter_mut().for_each(|x| *x /= norm);
+                for x in &mut *vector {
+                    *x /= norm;
+                }
                 break;
             }
-            vector.iter_mut().for_each(|x| *x = f64::from(rng.next_u32()) / 4_294_967_296.0 - 0.5);
+            for x in &mut *vector {
+                *x = f64::from(rng.next_u32()) / 4_294_967_296.0 - 0.5;
+            }
         }
     }
 }

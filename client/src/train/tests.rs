@@ -36,7 +36,7 @@ fn vectors(spec: &AdapterSpec) -> (Vec<f32>, Vec<f32>) {
 }
 
 fn blocks(count: u32, length: u32) -> Blocks {
-    let document = (0..count * length + 1).map(|i| (i * i * 7 + i / 3) % 61 + 3).collect();
+    let document = (0..=count * length).map(|i| (i * i * 7 + i / 3) % 61 + 3).collect();
     Blocks::new(&[document], 1, length)
 }
 

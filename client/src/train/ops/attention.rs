@@ -137,9 +137,13 @@ impl Attention {
         for (i, row) in scores.chunks_exact_mut(self.length).enumerate() {
             let (seen, unseen) = row.split_at_mut(i % self.length + 1);
             let most = seen.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
-            seen.iter_mut().for_each(|x| *x = exp(*x - most));
+            for x in &mut *seen {
+                *x = exp(*x - most);
+            }
             let inverse = 1.0 / sum(|j| seen[j], seen.len());
-            seen.iter_mut().for_each(|x| *x *= inverse);
+            for x in &mut *seen {
+                *x *= inverse;
+            }
             unseen.fill(0.0);
         }
     }

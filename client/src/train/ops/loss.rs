@@ -132,10 +132,14 @@ impl CustomOp2 for CrossEntropy {
 fn row_loss(row: &mut [f32], next: usize, share: f32) -> f32 {
     let most = row.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
     let chosen = row[next] - most;
-    row.iter_mut().for_each(|x| *x = exp(*x - most));
+    for x in &mut *row {
+        *x = exp(*x - most);
+    }
     let total = sum(|i| row[i], row.len());
     let factor = share / total;
-    row.iter_mut().for_each(|x| *x *= factor);
+    for x in &mut *row {
+        *x *= factor;
+    }
     row[next] -= share;
     total.ln() - chosen
 }
