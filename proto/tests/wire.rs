@@ -1,0 +1,184 @@
+//! The wire: what is sent is read back, and what is not ours is refused with a reason.
+
+use aggregation::{
+    Advertisement, Credential, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES, SealedShare, Share,
+    Signature, UnmaskShares,
+};
+use proptest::prelude::*;
+use prost::Message;
+use proto::convert::{
+    rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
+    request_to_wire,
+};
+use proto::ids::{Digest, SessionId, TaskId};
+use proto::message::{Chunk, Outcome, Published, Rejection, Reply, Request};
+use proto::wire;
+
+fn advertisement() -> Advertisement {
+    let key = IdentityKey::from_seed(&[3; 32]);
+    Advertisement {
+        credential: Credential::issue(&key, [4; 16], IdentityPublic([5; 32]), 99),
+        masking_key: [6; 32],
+        sealing_key: [7; 32],
+        key_commitment: [8; 32],
+        self_commitment: [9; 32],
+        signature: Signature([10; 64]),
+    }
+}
+
+fn sealed(to: u16) -> SealedShare {
+    SealedShare { from: 1, to, bytes: vec![11; SEALED_SHARE_BYTES] }
+}
+
+fn share() -> Share {
+    Share::from_bytes(&[0; aggregation::SHARE_BYTES]).unwrap()
+}
+
+fn requests() -> Vec<Request> {
+    let session = SessionId([1; 32]);
+    vec![
+        Request::CheckIn,
+        Request::Fetch { digest: Digest([2; 32]), offset: 3 },
+        Request::Join { task: TaskId([3; 16]), version: 4 },
+        Request::Advertise { session, advertisement: Box::new(advertisement()) },
+        Request::ShareKeys { session, shares: vec![sealed(0), sealed(2)] },
+        Request::MaskedChunk { session, offset: 32_768, packed: vec![1, 2, 3] },
+        Request::MaskedDone { session, digest: Digest([5; 32]) },
+        Request::Agree { session, signature: Signature([6; 64]) },
+        Request::Unmask {
+            session,
+            shares: UnmaskShares { from: 2, self_mask: vec![(0, share())], key: vec![(1, share())] },
+        },
+    ]
+}
+
+fn replies() -> Vec<Reply> {
+    let published =
+        Published { task: TaskId([1; 16]), version: 2, plan: Digest([3; 32]), adapter: Digest([4; 32]) };
+    let mut places = IndexSet::new(11);
+    places.insert(0).unwrap();
+    places.insert(10).unwrap();
+    vec![
+        Reply::Wait { retry_millis: 5, latest: Some(published), complete: true },
+        Reply::wait(7),
+        Reply::Assignment(published),
+        Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
+        Reply::Offer { session: SessionId([5; 32]), round: 6 },
+        Reply::Roster(vec![advertisement()]),
+        Reply::Inbox { sharers: places.clone(), shares: vec![sealed(3)] },
+        Reply::Received,
+        Reply::Survivors(places),
+        Reply::Quorum(vec![(0, Signature([1; 64])), (9, Signature([2; 64]))]),
+        Reply::Over(Outcome::Published),
+        Reply::Over(Outcome::TooFewSurvivors),
+    ]
+}
+
+fn rejections() -> Vec<Rejection> {
+    vec![
+        Rejection::Malformed { what: "share".into(), why: "short".into() },
+        Rejection::NotEnrolled,
+        Rejection::UnknownTask,
+        Rejection::UnknownSession,
+        Rejection::UnknownArtefact,
+        Rejection::Stale { found: 1, current: 2 },
+        Rejection::ParticipationsSpent(3),
+        Rejection::NotInRoster,
+        Rejection::WrongPhase { request: "agree".into(), phase: "unmask".into() },
+        Rejection::Equivocation("advertise".into()),
+        Rejection::LeftOut,
+        Rejection::Unacceptable { request: "agree".into(), why: "bad signature".into() },
+        Rejection::Unavailable("stopping".into()),
+    ]
+}
+
+#[test]
+fn every_request_is_read_back() {
+    for request in requests() {
+        let bytes = request_to_wire(&request).encode_to_vec();
+        let read = request_from_wire(wire::Request::decode(bytes.as_slice()).unwrap()).unwrap();
+        assert_eq!(request_to_wire(&read).encode_to_vec(), bytes, "{}", request.name());
+        assert_eq!((read.name(), read.session()), (request.name(), request.session()));
+    }
+}
+
+#[test]
+fn every_reply_is_read_back() {
+    for reply in replies() {
+        let name = reply.name();
+        let bytes = reply_to_wire(reply).encode_to_vec();
+        let read = reply_from_wire(wire::Reply::decode(bytes.as_slice()).unwrap()).unwrap();
+        assert_eq!(read.name(), name);
+        assert_eq!(reply_to_wire(read).encode_to_vec(), bytes, "{name}");
+    }
+}
+
+#[test]
+fn every_rejection_is_read_back() {
+    for rejection in rejections() {
+        assert_eq!(rejection_from_bytes(&rejection_to_bytes(&rejection)), Ok(rejection));
+    }
+}
+
+#[test]
+fn a_message_without_content_names_what_is_missing() {
+    let error = request_from_wire(wire::Request { kind: None }).unwrap_err().to_string();
+    assert_eq!(error, "malformed request: it is missing");
+}
+
+#[test]
+fn a_session_of_the_wrong_length_is_refused_with_both_lengths() {
+    let done = wire::MaskedDone { session: vec![1; 31], digest: vec![0; 32] };
+    let message = wire::Request { kind: Some(wire::request::Kind::MaskedDone(done)) };
+    let error = request_from_wire(message).unwrap_err().to_string();
+    assert_eq!(error, "malformed session: expected 32 bytes, found 31");
+}
+
+#[test]
+fn a_set_of_more_places_than_a_roster_has_is_refused() {
+    let places = wire::Places { roster: 1_000_000, bits: vec![0xff; 125_000] };
+    let survivors = wire::Survivors { survivors: Some(places) };
+    let message = wire::Reply { kind: Some(wire::reply::Kind::Survivors(survivors)) };
+    let error = reply_from_wire(message).unwrap_err().to_string();
+    assert!(error.contains("at most 256 places"), "{error}");
+}
+
+#[test]
+fn a_chunk_that_reaches_beyond_its_artefact_is_refused() {
+    for (total_bytes, offset) in [(4, 2), (3, u64::MAX)] {
+        let chunk = wire::Chunk { total_bytes, offset, bytes: vec![0; 3] };
+        let message = wire::Reply { kind: Some(wire::reply::Kind::Chunk(chunk)) };
+        assert!(reply_from_wire(message).is_err(), "{total_bytes} {offset}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn truncated_or_damaged_bytes_are_an_error_and_never_a_panic(
+        which in 0..9_usize, cut in any::<prop::sample::Index>(), flip in any::<prop::sample::Index>(), mask in any::<u8>(),
+    ) {
+        let request = &requests()[which];
+        let mut bytes = request_to_wire(request).encode_to_vec();
+        if !bytes.is_empty() {
+            let at = flip.index(bytes.len());
+            bytes[at] ^= mask;
+            bytes.truncate(cut.index(bytes.len() + 1));
+        }
+        if let Ok(message) = wire::Request::decode(bytes.as_slice()) {
+            drop(request_from_wire(message));
+        }
+    }
+
+    #[test]
+    fn foreign_bytes_are_an_error_and_never_a_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        if let Ok(message) = wire::Request::decode(bytes.as_slice()) {
+            drop(request_from_wire(message));
+        }
+        if let Ok(message) = wire::Reply::decode(bytes.as_slice()) {
+            drop(reply_from_wire(message));
+        }
+        drop(rejection_from_bytes(&bytes));
+    }
+}
