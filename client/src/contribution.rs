@@ -44,7 +44,9 @@ pub fn contribute(
     let mut hash = Context::new(&SHA256);
     let chunks: Vec<Vec<u8>> =
         masked.chunks(CHUNK_COORDINATES).map(|chunk| packing::pack(chunk, mechanism.ring_bits())).collect();
-    chunks.iter().for_each(|chunk| hash.update(chunk));
+    for chunk in &chunks {
+        hash.update(chunk);
+    }
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.finish().as_ref());
     Ok((submitted, MaskedInput { chunks, digest: Digest(digest) }))

@@ -344,7 +344,9 @@ fn orthonormal_rows(rng: &mut impl Rng, rows: usize, columns: usize) -> Vec<Vec<
         }
         let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
         if norm > 1e-6 {
-            row.iter_mut().for_each(|x| *x /= norm);
+            for x in &mut row {
+                *x /= norm;
+            }
             basis.push(row);
         }
     }

@@ -42,7 +42,7 @@ impl From<WireError> for crate::message::Rejection {
     }
 }
 
-fn error(what: &'static str, why: impl ToString) -> WireError {
+fn error(what: &'static str, why: impl std::fmt::Display) -> WireError {
     WireError { what, why: why.to_string() }
 }
 

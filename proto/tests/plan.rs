@@ -1,4 +1,5 @@
 //! Plans: what cannot be followed is refused with the value's name.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::ids::Digest;

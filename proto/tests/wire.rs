@@ -1,4 +1,5 @@
 //! The wire: what is sent is read back, and what is not ours is refused with a reason.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aggregation::{
     Advertisement, Credential, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES, SealedShare, Share,

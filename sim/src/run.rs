@@ -72,15 +72,12 @@ pub fn run(
 ) -> Result<Finished, RunError> {
     let engine = Engine::new(Arc::clone(base));
     let seeded = scenario.adapter(base);
-    let (adapter, frozen) = match public {
-        Some(public) => {
-            let frozen = engine.gradient_factors(&seeded, public, scenario.digest("public").0)?;
-            (with_factors(seeded, &frozen), frozen)
-        }
-        None => {
-            let frozen = seeded.seeded_factors(&scenario.digest("factors"));
-            (seeded, frozen)
-        }
+    let (adapter, frozen) = if let Some(public) = public {
+        let frozen = engine.gradient_factors(&seeded, public, scenario.digest("public").0)?;
+        (with_factors(seeded, &frozen), frozen)
+    } else {
+        let frozen = seeded.seeded_factors(&scenario.digest("factors"));
+        (seeded, frozen)
     };
     let plan = scenario.plan(base, adapter)?;
     let policy = Policy {

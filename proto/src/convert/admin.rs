@@ -115,7 +115,7 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         epsilon: status.epsilon,
         delta: status.delta,
         rounds_charged: status.rounds_charged,
-        versions: status.versions.into_iter().map(version_to_wire).collect(),
+        versions: status.versions.iter().map(version_to_wire).collect(),
         open_round: status.open_round,
         last_abort: status.last_abort,
     }
@@ -142,13 +142,13 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         epsilon: message.epsilon,
         delta: message.delta,
         rounds_charged: message.rounds_charged,
-        versions: message.versions.into_iter().map(version_from_wire).collect::<Result<_, _>>()?,
+        versions: message.versions.iter().map(version_from_wire).collect::<Result<_, _>>()?,
         open_round: message.open_round,
         last_abort: message.last_abort,
     })
 }
 
-fn version_to_wire(version: VersionStatus) -> wire::VersionStatus {
+fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
     wire::VersionStatus {
         version: version.version,
         cohort: version.cohort,
@@ -160,7 +160,7 @@ fn version_to_wire(version: VersionStatus) -> wire::VersionStatus {
     }
 }
 
-fn version_from_wire(message: wire::VersionStatus) -> Result<VersionStatus, WireError> {
+fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, WireError> {
     Ok(VersionStatus {
         version: message.version,
         cohort: message.cohort,
