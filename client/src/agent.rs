@@ -1,0 +1,398 @@
+//! The device's shell: performs what its machine decides. It reads the clock, draws randomness, talks, trains and
+//! keeps; it decides nothing but when a condition is looked at again.
+#![expect(clippy::disallowed_methods, reason = "IO shell: the device's clock")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use proto::adapter::Factors;
+use proto::ids::{Digest, Timestamp};
+use proto::message::Published;
+use proto::plan::{Plan, vector_to_bytes};
+use rand::rngs::SysRng;
+use rand_core::{Rng, UnwrapErr};
+use tokio::sync::watch;
+
+use crate::agent::memory::{Memory, MemoryError};
+use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources};
+use crate::enrolment::EnrolledDevice;
+use crate::policy::Breach;
+use crate::session::{Action, Ended, Event, Session, Work};
+use crate::train::engine::{Engine, TrainError};
+use crate::train::text::{Corpus, TextError, UserText, read_jsonl};
+use crate::transport::{Transport, TransportError};
+use crate::update::Update;
+
+pub mod memory;
+
+/// What an agent runs with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Text files and folders.
+    pub data: Vec<PathBuf>,
+    /// When it may train.
+    pub conditions: Conditions,
+    /// Whether the person at the keyboard said to train whatever the conditions are.
+    pub override_conditions: bool,
+    /// Whether to end after one round.
+    pub once: bool,
+}
+
+/// How an agent that runs once ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finished {
+    /// The sum of a round with this device in it was published, and the version is installed.
+    Contributed(Published),
+    /// The task is over; its last version is installed.
+    NoMoreWork,
+    /// It was told to stop.
+    Stopped,
+}
+
+/// Why an agent ended.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// What is durable.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The user's text.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// A folder cannot be listed.
+    #[error("cannot read the folder {}: {source}", path.display())]
+    Folder {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is nothing to train on.
+    #[error("no text: name files or folders by `data` in the configuration or by --data")]
+    NoData,
+    /// The device's own limits forbid it.
+    #[error("this device does not take part: {0}")]
+    Breach(Breach),
+    /// The coordinator does not know this device.
+    #[error("{0}")]
+    NotEnrolled(proto::message::Rejection),
+    /// A condition does not hold.
+    #[error("this device may not train now: {0}; wait, or say --override-conditions")]
+    Conditions(String),
+}
+
+/// The device's shell.
+#[derive(Debug)]
+pub struct Agent {
+    session: Session,
+    transport: Transport,
+    memory: Memory,
+    engine: Engine,
+    settings: Settings,
+    stop: watch::Receiver<bool>,
+    /// The version from which the contribution that was charged last was trained.
+    contributed: Option<u32>,
+}
+
+impl Agent {
+    /// An agent that has not done anything yet; it stops when `stop` says so.
+    pub fn new(
+        enrolled: EnrolledDevice,
+        memory: Memory,
+        engine: Engine,
+        settings: Settings,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, AgentError> {
+        if settings.data.is_empty() {
+            return Err(AgentError::NoData);
+        }
+        let device = Arc::new(enrolled.device);
+        let session = Session::new(device, memory.spent(), memory.installed()?, now());
+        let transport = enrolled.transport;
+        Ok(Self { session, transport, memory, engine, settings, stop, contributed: None })
+    }
+
+    /// Runs until it is told to stop, or, if it runs once, until one round is over.
+    pub async fn run(mut self) -> Result<Finished, AgentError> {
+        loop {
+            if *self.stop.borrow() {
+                return Ok(Finished::Stopped);
+            }
+            if self.settings.once
+                && let Some(finished) = self.finished()
+            {
+                return Ok(finished);
+            }
+            let event = match self.session.action() {
+                Action::Sleep(until) => {
+                    self.sleep(until.millis_since(now())).await;
+                    Event::Woke
+                }
+                Action::Send(request) => match self.transport.send(&request).await {
+                    Ok(reply) => {
+                        tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                        Event::Replied(reply)
+                    }
+                    Err(error) => failure(error),
+                },
+                Action::Load(published) => match self.load(published).await {
+                    Ok(event) => event,
+                    Err(LoadError::Transport(error)) => failure(error),
+                    Err(LoadError::Memory(error)) => return Err(error.into()),
+                },
+                Action::Install(work) => {
+                    self.memory.install(&work, &vector_to_bytes(&work.adapter))?;
+                    tracing::info!(version = work.published.version, "installed");
+                    Event::Recorded
+                }
+                Action::Train(work) => self.train(work).await?,
+                Action::Charge(charge) => {
+                    self.contributed = Some(charge.version);
+                    self.memory.charge(charge, now().0)?;
+                    Event::Recorded
+                }
+                Action::RecordSignature(signed) => {
+                    self.memory.sign(signed)?;
+                    Event::Recorded
+                }
+            };
+            let mut rng = UnwrapErr(SysRng);
+            let state = self.session.state();
+            self.session = self.session.handle(event, now(), &mut rng);
+            if self.session.state() != state {
+                tracing::info!(state = self.session.state(), "session");
+            }
+            if let Some(ended) = self.session.take_ended() {
+                self.report(ended)?;
+            }
+        }
+    }
+
+    /// Whether an agent that runs once has done what it was started for.
+    fn finished(&self) -> Option<Finished> {
+        let installed = self.session.installed();
+        let newer = |published: &Published| self.contributed.is_some_and(|from| published.version > from);
+        if let Some(published) = installed.filter(newer) {
+            return Some(Finished::Contributed(published));
+        }
+        self.session.is_complete().then_some(Finished::NoMoreWork)
+    }
+
+    fn report(&self, ended: Ended) -> Result<(), AgentError> {
+        tracing::warn!("{ended}");
+        if !self.settings.once {
+            return Ok(());
+        }
+        match ended {
+            Ended::Breach(breach) => Err(AgentError::Breach(breach)),
+            Ended::Rejected(rejection @ proto::message::Rejection::NotEnrolled) => {
+                Err(AgentError::NotEnrolled(rejection))
+            }
+            Ended::Rejected(_)
+            | Ended::Refused(_)
+            | Ended::Roster(_)
+            | Ended::Contribution(_)
+            | Ended::Round(_)
+            | Ended::Plan(_)
+            | Ended::WrongArtefact(_)
+            | Ended::WrongReply { .. }
+            | Ended::NotTrained(_) => Ok(()),
+        }
+    }
+
+    /// Sleeps, but not on when it is told to stop.
+    async fn sleep(&mut self, millis: u64) {
+        let told = async {
+            // An error means that nobody can say stop any more.
+            if self.stop.wait_for(|stop| *stop).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(millis)) => {}
+            () = told => {}
+        }
+    }
+
+    async fn load(&mut self, published: Published) -> Result<Event, LoadError> {
+        let plan = self.artefact(published.plan, Keep::Yes).await?;
+        let frozen = match Plan::parse(&plan).map(|plan| plan.adapter.factors) {
+            Ok(Factors::Given(digest)) => Some(self.artefact(digest, Keep::Yes).await?),
+            // A plan that cannot be read is the machine's to refuse.
+            Ok(Factors::Seeded(_)) | Err(_) => None,
+        };
+        let adapter = self.artefact(published.adapter, Keep::No).await?;
+        Ok(Event::Loaded { plan, adapter, frozen })
+    }
+
+    async fn artefact(&mut self, digest: Digest, keep: Keep) -> Result<Vec<u8>, LoadError> {
+        if let Some(bytes) = self.memory.cached(digest) {
+            return Ok(bytes);
+        }
+        let bytes = self.transport.fetch(digest).await.map_err(LoadError::Transport)?;
+        if keep == Keep::Yes {
+            self.memory.cache_artefact(digest, &bytes).map_err(LoadError::Memory)?;
+        }
+        Ok(bytes)
+    }
+
+    /// Waits for the conditions, then trains as long as they hold.
+    async fn train(&mut self, work: Arc<Work>) -> Result<Event, AgentError> {
+        if !self.settings.override_conditions {
+            loop {
+                let blocking = self.blocking(Purpose::Start).await;
+                if blocking.is_empty() {
+                    break;
+                }
+                if self.settings.once {
+                    return Err(AgentError::Conditions(blocking));
+                }
+                tracing::info!(blocking, "waiting to train");
+                self.sleep(1000 * u64::from(self.settings.conditions.check_secs)).await;
+                if *self.stop.borrow() {
+                    return Ok(Event::NotTrained("the agent stops".to_owned()));
+                }
+            }
+        }
+        let text = read_text(&self.settings.data)?;
+        if !text.skipped.is_empty() {
+            tracing::warn!(lines = text.skipped.len(), "lines could not be read and were skipped");
+        }
+        let corpus = Corpus::new(self.engine.base(), &text)?;
+        let leave = Arc::new(AtomicBool::new(false));
+        let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
+        let mut seed = [0; 32];
+        UnwrapErr(SysRng).fill_bytes(&mut seed);
+        let mut training = tokio::task::spawn_blocking(move || train(&engine, &work, &corpus, seed, &flag));
+        loop {
+            let pause = Duration::from_secs(u64::from(self.settings.conditions.check_secs).max(1));
+            let told = self.stop.clone();
+            let result = tokio::select! {
+                result = &mut training => Some(result),
+                () = stopped(told) => None,
+                () = tokio::time::sleep(pause) => None,
+            };
+            match result {
+                Some(Ok(event)) => return Ok(event),
+                Some(Err(error)) => return Ok(Event::NotTrained(error.to_string())),
+                None if *self.stop.borrow() => leave.store(true, Ordering::Relaxed),
+                None if self.settings.override_conditions => {}
+                None => {
+                    let blocking = self.blocking(Purpose::Continue).await;
+                    if !blocking.is_empty() {
+                        tracing::info!(blocking, "training is interrupted");
+                        leave.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+            if leave.load(Ordering::Relaxed) {
+                let result = training.await;
+                return Ok(result.unwrap_or_else(|error| Event::NotTrained(error.to_string())));
+            }
+        }
+    }
+
+    /// The conditions that keep the device from training, in words; empty where none does.
+    async fn blocking(&self, purpose: Purpose) -> String {
+        let judged = judge(&look().await, &self.settings.conditions, purpose);
+        let words = |row: &Judgement| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
+        let blocking: Vec<String> = judged.iter().filter(|row| row.blocking).map(words).collect();
+        blocking.join(", ")
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Yes,
+    No,
+}
+
+enum LoadError {
+    Transport(TransportError),
+    Memory(MemoryError),
+}
+
+fn failure(error: TransportError) -> Event {
+    match error {
+        TransportError::Rejected(rejection) => Event::Rejected(rejection),
+        other @ (TransportError::Unreachable { .. }
+        | TransportError::Answer(_)
+        | TransportError::Setup { .. }
+        | TransportError::Artefact { .. }) => {
+            tracing::warn!("{other}");
+            Event::Unreachable
+        }
+    }
+}
+
+async fn stopped(mut stop: watch::Receiver<bool>) {
+    if stop.wait_for(|stop| *stop).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Trains on this thread; what is the user's stays in here.
+fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &AtomicBool) -> Event {
+    let plan = &work.plan;
+    let blocks = corpus.train(plan.training.sequence_len);
+    let mut step = |_| {
+        let leave = leave.load(Ordering::Relaxed);
+        if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    };
+    let trained =
+        engine.train(&plan.adapter, &work.frozen, &work.adapter, &blocks, &plan.training, seed, &mut step);
+    match trained {
+        Ok(trained) => match Update::between(&work.adapter, &trained.parameters) {
+            Some(update) => Event::Trained(update),
+            None => Event::NotTrained("the engine lost parameters".to_owned()),
+        },
+        Err(TrainError::Stopped { .. }) => Event::NotTrained("it was interrupted".to_owned()),
+        Err(error) => Event::NotTrained(error.to_string()),
+    }
+}
+
+/// Reads the machine, taking half a second to see how busy it is.
+pub async fn look() -> Snapshot {
+    let root = Path::new("/");
+    let before = sources::ticks(root);
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let busy_percent = match (before, sources::ticks(root)) {
+        (Some(before), Some(after)) => sources::busy_percent(before, after),
+        (None, _) | (_, None) => None,
+    };
+    Snapshot { busy_percent, ..sources::read(root) }
+}
+
+/// All lines of all files, folders by their `.jsonl` files in order of name.
+fn read_text(data: &[PathBuf]) -> Result<UserText, AgentError> {
+    let mut text = UserText { lines: Vec::new(), skipped: Vec::new() };
+    for path in data {
+        let files = if path.is_dir() { jsonl_files(path)? } else { vec![path.clone()] };
+        for file in files {
+            let one = read_jsonl(&file)?;
+            text.lines.extend(one.lines);
+            text.skipped.extend(one.skipped);
+        }
+    }
+    Ok(text)
+}
+
+fn jsonl_files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
+    let refuse = |source| AgentError::Folder { path: folder.to_owned(), source };
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(refuse)? {
+        let path = entry.map_err(refuse)?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}

@@ -1,0 +1,247 @@
+//! What is durable of a device: its enrolment, its ledger, and the version that it holds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use proto::ids::{Digest, TaskId};
+use proto::message::Published;
+use serde::{Deserialize, Serialize};
+
+use crate::files::{self, Audience, FileError};
+use crate::session::{Charge, Signed, Work};
+use crate::store::{Ledger, LedgerError, State, StateError};
+
+const HEAD: &str = "ledger-head";
+const INSTALLED: &str = "installed";
+
+/// What cannot be kept, or was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum MemoryError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Whole records are gone from the ledger's end.
+    #[error("the ledger has {found} records and had {expected}: records were cut off; restore it from a backup")]
+    Truncated {
+        /// Records that there were.
+        expected: usize,
+        /// Records that there are.
+        found: usize,
+    },
+    /// The ledger is not the one that belongs to the state.
+    #[error("the ledger is not the one that this device wrote; restore it from a backup")]
+    Foreign,
+    /// The device was asked to sign two transcripts of one round.
+    #[error("a different transcript of round {round} of task {task} was signed before")]
+    SignedBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
+    /// The manifest has no place in JSON.
+    #[error("the manifest cannot be written: {0}")]
+    Manifest(#[from] serde_json::Error),
+}
+
+/// A record of the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Entry {
+    /// Privacy was spent: written before the masked input leaves.
+    Charge {
+        /// When, in milliseconds since 1970.
+        unix_millis: u64,
+        /// What.
+        #[serde(flatten)]
+        charge: Charge,
+    },
+    /// A transcript was signed: written before the signature leaves.
+    Signature(Signed),
+}
+
+/// What is durable of a device.
+#[derive(Debug)]
+pub struct Memory {
+    folder: PathBuf,
+    state: State,
+    ledger: Ledger,
+    entries: Vec<Entry>,
+}
+
+impl Memory {
+    /// Opens, or makes, everything below `folder`. Fails when another process has it open, when the ledger is
+    /// damaged, or when records were cut off its end.
+    pub fn open(folder: &Path) -> Result<Self, MemoryError> {
+        files::create_folder(folder)?;
+        let state = State::open(&folder.join("state"))?;
+        let ledger = Ledger::open(&folder.join("ledger"))?.ledger;
+        let entries = ledger.entries()?;
+        let memory = Self { folder: folder.to_owned(), state, ledger, entries };
+        memory.check_head()?;
+        Ok(memory)
+    }
+
+    /// The ledger's records, oldest first.
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Walks the ledger's chain on disk.
+    pub fn verify(&self) -> Result<(), MemoryError> {
+        Ok(self.ledger.verify()?)
+    }
+
+    /// Charged rounds by task.
+    pub fn spent(&self) -> BTreeMap<TaskId, u32> {
+        let mut spent = BTreeMap::new();
+        for entry in &self.entries {
+            if let Entry::Charge { charge, .. } = entry {
+                *spent.entry(charge.task).or_default() += 1;
+            }
+        }
+        spent
+    }
+
+    /// Writes a charge; it is on disk when this returns.
+    pub fn charge(&mut self, charge: Charge, unix_millis: u64) -> Result<(), MemoryError> {
+        self.append(Entry::Charge { unix_millis, charge })
+    }
+
+    /// Writes a signature; it is on disk when this returns. The same one again is nothing new, another one for
+    /// the same round is refused.
+    pub fn sign(&mut self, signed: Signed) -> Result<(), MemoryError> {
+        let same_round = |entry: &&Entry| {
+            matches!(entry, Entry::Signature(s) if s.task == signed.task && s.round == signed.round)
+        };
+        match self.entries.iter().find(same_round) {
+            Some(Entry::Signature(earlier)) if *earlier == signed => Ok(()),
+            Some(_) => Err(MemoryError::SignedBefore { task: signed.task, round: signed.round }),
+            None => self.append(Entry::Signature(signed)),
+        }
+    }
+
+    /// The version that the device holds.
+    pub fn installed(&self) -> Result<Option<Published>, MemoryError> {
+        Ok(self.state.get(INSTALLED)?)
+    }
+
+    /// Keeps a version for the user: `installed/adapter.f32` and `installed/manifest.json`.
+    pub fn install(&self, work: &Work, adapter: &[u8]) -> Result<(), MemoryError> {
+        let folder = self.folder.join("installed");
+        files::create_folder(&folder)?;
+        files::write(&folder.join("adapter.f32"), adapter, Audience::Owner)?;
+        let manifest = serde_json::json!({
+            "published": work.published,
+            "base": work.plan.base,
+            "adapter": work.plan.adapter,
+        });
+        files::write(&folder.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
+        Ok(self.state.put(INSTALLED, &work.published)?)
+    }
+
+    /// An artefact that was fetched before.
+    pub fn cached(&self, digest: Digest) -> Option<Vec<u8>> {
+        let bytes = files::read(&self.cache(digest)).ok()?;
+        (Digest::of(&bytes) == digest).then_some(bytes)
+    }
+
+    /// Keeps an artefact, so that it is fetched once.
+    pub fn cache_artefact(&self, digest: Digest, bytes: &[u8]) -> Result<(), MemoryError> {
+        let path = self.cache(digest);
+        files::create_folder(&self.folder.join("artefacts"))?;
+        Ok(files::write(&path, bytes, Audience::Owner)?)
+    }
+
+    /// A value of the device's state.
+    pub fn get<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, MemoryError> {
+        Ok(self.state.get(key)?)
+    }
+
+    /// Sets a value of the device's state, durably.
+    pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), MemoryError> {
+        Ok(self.state.put(key, value)?)
+    }
+
+    fn cache(&self, digest: Digest) -> PathBuf {
+        self.folder.join("artefacts").join(digest.to_string())
+    }
+
+    fn append(&mut self, entry: Entry) -> Result<(), MemoryError> {
+        self.ledger.append(&entry)?;
+        self.entries.push(entry);
+        let (records, hash) = self.ledger.head();
+        Ok(self.state.put(HEAD, &(records, Digest(hash)))?)
+    }
+
+    /// One record more than the state knows is a crash between the two writes.
+    fn check_head(&self) -> Result<(), MemoryError> {
+        let (found, hash) = self.ledger.head();
+        match self.state.get::<(usize, Digest)>(HEAD)? {
+            Some((expected, _)) if found < expected => Err(MemoryError::Truncated { expected, found }),
+            Some((expected, known)) if found == expected && known != Digest(hash) => {
+                Err(MemoryError::Foreign)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn charge(round: u64) -> Charge {
+        Charge { task: TaskId([1; 16]), version: 0, round, plan: Digest([2; 32]), bytes: 10 }
+    }
+
+    fn signed(round: u64, transcript: u8) -> Signed {
+        Signed { task: TaskId([1; 16]), round, transcript: Digest([transcript; 32]) }
+    }
+
+    #[test]
+    fn charges_are_there_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        memory.charge(charge(1), 5).unwrap();
+        memory.charge(charge(2), 6).unwrap();
+        drop(memory);
+        let memory = Memory::open(folder.path()).unwrap();
+        assert_eq!(memory.spent()[&TaskId([1; 16])], 2);
+        memory.verify().unwrap();
+    }
+
+    #[test]
+    fn a_second_transcript_of_one_round_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        memory.sign(signed(1, 1)).unwrap();
+        memory.sign(signed(1, 1)).unwrap();
+        memory.sign(signed(2, 2)).unwrap();
+        drop(memory);
+        let mut memory = Memory::open(folder.path()).unwrap();
+        assert_eq!(memory.entries().len(), 2);
+        let error = memory.sign(signed(1, 3)).unwrap_err().to_string();
+        assert!(error.contains("round 1"), "{error}");
+    }
+
+    #[test]
+    fn records_cut_off_the_end_are_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        memory.charge(charge(1), 5).unwrap();
+        let path = folder.path().join("ledger");
+        let one = std::fs::read(&path).unwrap();
+        memory.charge(charge(2), 6).unwrap();
+        drop(memory);
+        std::fs::write(&path, one).unwrap();
+        let error = Memory::open(folder.path()).unwrap_err().to_string();
+        assert!(error.contains("has 1 records and had 2"), "{error}");
+    }
+}

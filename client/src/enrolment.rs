@@ -1,0 +1,166 @@
+//! Becoming one of the coordinator's devices: a token once, a certificate and a credential after that.
+
+use std::path::Path;
+
+use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use proto::convert::Enrolment;
+use proto::ids::{DeviceId, Digest};
+use ring::rand::SystemRandom;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use serde::{Deserialize, Serialize};
+
+use crate::agent::memory::{Memory, MemoryError};
+use crate::keys::{DeviceKeys, KeyError};
+use crate::policy::Policy;
+use crate::session::Device;
+use crate::tls::{ClientIdentity, Trust};
+use crate::token::BootstrapToken;
+use crate::transport::{Transport, TransportError, pinned_authority};
+
+const ENROLLED: &str = "enrolled";
+const CERTIFICATE: &str = "certificate";
+const AUTHORITY: &str = "authority-certificate";
+
+/// A device that did not become one, or is none.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrolmentError {
+    /// The device's keys.
+    #[error(transparent)]
+    Keys(#[from] KeyError),
+    /// What is durable.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// The coordinator.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The coordinator gave something that does not fit the device's keys.
+    #[error("the coordinator's answer is not for this device: {0}")]
+    Answer(&'static str),
+    /// There is nothing to run with.
+    #[error("this device is not enrolled; run `nightshift-agent enroll --token TOKEN` first")]
+    NotEnrolled,
+    /// The state holds something else.
+    #[error("the stored {0} cannot be read; enrol again")]
+    Damaged(&'static str),
+}
+
+/// What the state holds of an enrolment, beside the two certificates.
+#[derive(Serialize, Deserialize)]
+struct Enrolled {
+    device: DeviceId,
+    coordinator: String,
+    authority: Digest,
+    expires_unix_secs: u64,
+    signature: String,
+}
+
+/// A device that may connect.
+#[derive(Debug)]
+pub struct EnrolledDevice {
+    /// What it is.
+    pub device: Device,
+    /// Where its coordinator is.
+    pub coordinator: String,
+    /// How it connects.
+    pub transport: Transport,
+}
+
+/// Uses a token up. The keys are made here and never leave.
+pub async fn enroll(
+    folder: &Path,
+    memory: &Memory,
+    token: &BootstrapToken,
+    address: Option<&str>,
+) -> Result<DeviceId, EnrolmentError> {
+    let address = address.unwrap_or(token.address());
+    let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
+    let authority = pinned_authority(address, token.pin()).await?;
+    let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None)?;
+    let identity = IdentityPublic(keys.identity_public_key()?);
+    let enrolment = Enrolment {
+        token_secret: **token.secret(),
+        certificate_request_pem: pem("CERTIFICATE REQUEST", &keys.signing_request()?),
+        identity,
+    };
+    let answer = transport.enroll(&enrolment).await?;
+    let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
+        .map_err(|_| EnrolmentError::Answer("its certificate cannot be read"))?;
+    if answer.credential.device != answer.device.0 || answer.credential.identity != identity {
+        return Err(EnrolmentError::Answer("the credential is for another device or key"));
+    }
+    answer
+        .credential
+        .verify(&answer.authority, 0)
+        .map_err(|_| EnrolmentError::Answer("the credential is not signed by its authority"))?;
+    memory.put(CERTIFICATE, &BASE64_STANDARD.encode(&certificate))?;
+    memory.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
+    let enrolled = Enrolled {
+        device: answer.device,
+        coordinator: address.to_owned(),
+        authority: Digest(answer.authority.0),
+        expires_unix_secs: answer.credential.expires_unix_secs,
+        signature: BASE64_STANDARD.encode(answer.credential.signature.0),
+    };
+    memory.put(ENROLLED, &enrolled)?;
+    Ok(answer.device)
+}
+
+/// The device that an earlier enrolment made.
+pub fn load(
+    folder: &Path,
+    memory: &Memory,
+    address: Option<&str>,
+    base: Digest,
+    policy: Policy,
+) -> Result<EnrolledDevice, EnrolmentError> {
+    let enrolled: Enrolled = memory.get(ENROLLED)?.ok_or(EnrolmentError::NotEnrolled)?;
+    let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
+    let certificate = |name: &'static str| {
+        let text: String = memory.get(name)?.ok_or(EnrolmentError::NotEnrolled)?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(|_| EnrolmentError::Damaged(name))?;
+        Ok::<_, EnrolmentError>(CertificateDer::from(bytes))
+    };
+    let signature = BASE64_STANDARD
+        .decode(&enrolled.signature)
+        .ok()
+        .and_then(|bytes| bytes.try_into().ok())
+        .ok_or(EnrolmentError::Damaged("credential"))?;
+    let credential = Credential {
+        device: enrolled.device.0,
+        identity: IdentityPublic(keys.identity_public_key()?),
+        expires_unix_secs: enrolled.expires_unix_secs,
+        signature: Signature(signature),
+    };
+    let device = Device {
+        device: enrolled.device,
+        identity: IdentityKey::from_seed(keys.identity_seed()),
+        credential,
+        authority: IdentityPublic(enrolled.authority.0),
+        base,
+        policy,
+    };
+    let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
+    let identity = ClientIdentity { certificate: certificate(CERTIFICATE)?, key: keys.tls_key() };
+    let transport =
+        Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
+    Ok(EnrolledDevice { device, coordinator, transport })
+}
+
+/// The name of the enrolled device, if it is one.
+pub fn device_id(memory: &Memory) -> Result<Option<DeviceId>, EnrolmentError> {
+    Ok(memory.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = BASE64_STANDARD.encode(der);
+    let (mut lines, mut rest) = (String::new(), text.as_str());
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at(rest.len().min(64));
+        lines.push_str(line);
+        lines.push('\n');
+        rest = after;
+    }
+    format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
+}

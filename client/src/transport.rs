@@ -1,0 +1,184 @@
+//! The device's end of the wire: gRPC on TLS 1.3. Generated types stay in this file.
+
+use std::time::Duration;
+
+use proto::convert::{
+    Enrolled, Enrolment, WireError, enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes,
+    reply_from_wire, request_to_wire,
+};
+use proto::ids::Digest;
+use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
+use proto::wire::device_client::DeviceClient;
+use rustls::pki_types::{CertificateDer, ServerName};
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+
+use crate::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// The largest artefact that a device fetches.
+pub const MAX_ARTEFACT_BYTES: u64 = 1 << 28;
+
+/// A call that gave no answer of the protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// The coordinator turned the request away.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The coordinator could not be reached, or did not answer in time.
+    #[error("the coordinator at {address} cannot be reached: {why}")]
+    Unreachable {
+        /// Where it should be.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// What came is not of the protocol.
+    #[error("the coordinator's answer cannot be read: {0}")]
+    Answer(#[from] WireError),
+    /// The address, a certificate or a key cannot be used.
+    #[error("cannot connect to {address}: {why}")]
+    Setup {
+        /// The address.
+        address: String,
+        /// Why.
+        why: String,
+    },
+    /// What was fetched is not what was asked for.
+    #[error("the artefact {digest} is not what came: {why}")]
+    Artefact {
+        /// Its hash.
+        digest: Digest,
+        /// What is wrong.
+        why: String,
+    },
+}
+
+/// A connection to the coordinator, made when it is first needed and again when it breaks.
+#[derive(Clone, Debug)]
+pub struct Transport {
+    client: DeviceClient<Channel>,
+    address: String,
+}
+
+impl Transport {
+    /// Prepares a connection to `address`, `host:port`. Nothing is sent yet.
+    pub fn new(
+        address: &str,
+        trust: Trust,
+        identity: Option<ClientIdentity>,
+    ) -> Result<Self, TransportError> {
+        let unfit = |why: String| TransportError::Setup { address: address.to_owned(), why };
+        let config = client_config(trust, identity).map_err(|error| unfit(error.to_string()))?;
+        let endpoint = Endpoint::from_shared(format!("https://{address}"))
+            .map_err(|error| unfit(error.to_string()))?
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(CALL_TIMEOUT)
+            .http2_keep_alive_interval(Duration::from_secs(30));
+        let channel = endpoint.connect_with_connector_lazy(Connector::new(config, CONNECT_TIMEOUT));
+        let client = DeviceClient::new(channel)
+            .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(2 * MAX_MESSAGE_BYTES);
+        Ok(Self { client, address: address.to_owned() })
+    }
+
+    /// Exchanges a token for an identity.
+    pub async fn enroll(&mut self, enrolment: &Enrolment) -> Result<Enrolled, TransportError> {
+        let reply = self.client.enroll(enroll_request_to_wire(enrolment)).await;
+        let reply = reply.map_err(|status| self.failure(&status))?;
+        Ok(enroll_reply_from_wire(reply.into_inner())?)
+    }
+
+    /// Sends one request of the protocol.
+    pub async fn send(&mut self, request: &Request) -> Result<Reply, TransportError> {
+        let reply = self.client.send(request_to_wire(request)).await;
+        let reply = reply.map_err(|status| self.failure(&status))?;
+        Ok(reply_from_wire(reply.into_inner())?)
+    }
+
+    /// Fetches an artefact chunk by chunk and checks its hash.
+    pub async fn fetch(&mut self, digest: Digest) -> Result<Vec<u8>, TransportError> {
+        let bad = |why: String| TransportError::Artefact { digest, why };
+        let mut bytes: Vec<u8> = Vec::new();
+        loop {
+            let offset = bytes.len() as u64;
+            let chunk = match self.send(&Request::Fetch { digest, offset }).await? {
+                Reply::Chunk(chunk) => chunk,
+                other => return Err(bad(format!("the answer is `{}`", other.name()))),
+            };
+            if chunk.total_bytes > MAX_ARTEFACT_BYTES {
+                return Err(bad(format!("{} bytes are too many", chunk.total_bytes)));
+            }
+            let empty = chunk.bytes.is_empty() && offset < chunk.total_bytes;
+            if chunk.offset != offset || empty {
+                return Err(bad(format!("a chunk at {} came for {offset}", chunk.offset)));
+            }
+            bytes.extend_from_slice(&chunk.bytes);
+            if bytes.len() as u64 == chunk.total_bytes {
+                break;
+            }
+        }
+        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(bad("its hash is another".to_owned())) }
+    }
+
+    fn failure(&self, status: &Status) -> TransportError {
+        if !status.details().is_empty() {
+            return match rejection_from_bytes(status.details()) {
+                Ok(rejection) => TransportError::Rejected(rejection),
+                Err(error) => TransportError::Answer(error),
+            };
+        }
+        match status.code() {
+            Code::PermissionDenied | Code::Unauthenticated => {
+                TransportError::Rejected(Rejection::NotEnrolled)
+            }
+            _ => TransportError::Unreachable {
+                address: self.address.clone(),
+                why: describe(status),
+            },
+        }
+    }
+}
+
+/// A status with the causes that tonic keeps below it.
+fn describe(status: &Status) -> String {
+    let mut text = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let next = error.to_string();
+        if !text.contains(&next) {
+            text = format!("{text}: {next}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// The coordinator's authority, known only by the SHA-256 of its certificate.
+pub async fn pinned_authority(
+    address: &str,
+    pin: [u8; 32],
+) -> Result<CertificateDer<'static>, TransportError> {
+    let unreachable =
+        |why: String| TransportError::Unreachable { address: address.to_owned(), why };
+    let setup = |why: String| TransportError::Setup { address: address.to_owned(), why };
+    let config = client_config(Trust::Pin(pin), None).map_err(|error| setup(error.to_string()))?;
+    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    let name = ServerName::try_from(host).map_err(|error| setup(error.to_string()))?;
+    let dial = async {
+        let stream = tokio::net::TcpStream::connect(address).await?;
+        tokio_rustls::TlsConnector::from(config).connect(name, stream).await
+    };
+    let stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
+        .await
+        .map_err(|_| unreachable("no connection in time".to_owned()))?
+        .map_err(|error| unreachable(error.to_string()))?;
+    let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+    let found = chain.iter().find(|certificate| matches_pin(certificate, &pin));
+    found.map(|certificate| certificate.clone().into_owned()).ok_or_else(|| {
+        setup("its certificates are not of the authority that the token names".to_owned())
+    })
+}
