@@ -1,7 +1,6 @@
 //! What people type: [`serve()`] is `nightshift-coordinator`, [`operator()`] is `nightshift`.
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes are those of [`CliError::code`].
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module is a main")]
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -215,7 +215,7 @@ impl Driver {
     pub async fn failed(&self) {
         let mut failed = self.failed.subscribe();
         if failed.wait_for(|failed| *failed).await.is_err() {
-            pending().await
+            pending::<()>().await;
         }
     }
 

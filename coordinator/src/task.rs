@@ -432,14 +432,11 @@ impl Task {
         if self.mechanism.params().mode == PrivacyMode::Central {
             self.mechanism.add_central_noise(&mut sum, rng);
         }
-        let mean = match self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) {
-            Ok(mean) => mean,
-            Err(_) => {
-                self.last_abort = Some(Outcome::NotRecovered);
-                let outcome = Outcome::NotRecovered;
-                self.effects.push_back(TaskEffect::Aborted { round, outcome });
-                return;
-            }
+        let Ok(mean) = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) else {
+            let outcome = Outcome::NotRecovered;
+            self.last_abort = Some(outcome);
+            self.effects.push_back(TaskEffect::Aborted { round, outcome });
+            return;
         };
         self.record.optimizer.apply(self.plan.server, &mut self.record.adapter, &mean);
         let adapter = vector_to_bytes(&self.record.adapter);

@@ -39,6 +39,7 @@ impl CliError {
         }
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(super) fn input(error: impl ToString) -> Self {
         Self::Input(error.to_string())
     }

@@ -52,7 +52,7 @@ pub(super) struct PlanArguments {
     /// Which matrices are trained.
     #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
     method: MethodName,
-    /// The adapted layers of every block: names such as q_proj, with commas between, or all.
+    /// The adapted layers of every block: names such as `q_proj`, with commas between, or all.
     #[arg(long, conflicts_with = "plan", value_delimiter = ',', default_value = "all")]
     targets: Vec<String>,
     /// Optimiser steps of one assignment.
