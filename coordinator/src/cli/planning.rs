@@ -29,10 +29,10 @@ const LEAST_SNR: f64 = 0.5;
 
 /// What a task is made of.
 #[derive(Debug, Args)]
-#[group(id = "source", required = true, multiple = false, args = ["base", "plan"])]
+#[group(skip)]
 pub(super) struct PlanArguments {
     /// The base: a Hugging Face folder. Only the headers of its weights are read, and its digest taken.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", required_unless_present = "plan", conflicts_with = "plan")]
     base: Option<PathBuf>,
     /// A plan as JSON; it says everything, so only --frozen goes with it.
     #[arg(long, value_name = "FILE")]
