@@ -99,8 +99,8 @@ fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
     for (more, message) in [
         (&["--rank", "9"][..], "rank 9 does not fit `model.layers.0.self_attn.q_proj` (8 × 8); use 1 to 8"),
         (&["--cohort", "10", "--report-goal", "3"], "a report goal of 3 in a cohort of 10"),
-        (&["--cohort", "1"], "cohort"),
-        (&["--cohort", "300"], "256"),
+        (&["--cohort", "1"], "a report goal of 1 would reveal the update of a single device"),
+        (&["--cohort", "300"], "a cohort of 300 does not fit one round; use at most 256"),
         (&["--targets", "embed"], "unknown target `embed`"),
         (&["--privacy", "off", "--noise-multiplier", "1"], "adds no noise"),
         (&["--epsilon-budget", "0.001"], "one participation costs"),
@@ -109,6 +109,7 @@ fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
         let output = create(more);
         assert_eq!(output.status.code(), Some(3), "{more:?}: {}", stderr(&output));
         assert!(stderr(&output).contains(message), "{more:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("operator.pem"), "{more:?}: {}", stderr(&output));
     }
     let both = create(&["--plan", "plan.json"]);
     assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));

@@ -49,8 +49,9 @@ impl From<CallError> for CliError {
     fn from(error: CallError) -> Self {
         match error {
             CallError::Channel(_) | CallError::Transport(_) => Self::Network(format!(
-                "{error}; is the coordinator running? `nightshift up` starts one, `--dir` says where its \
-                 certificate and address are"
+                "{}; is the coordinator running? `nightshift up` starts one, `--dir` says where its \
+                 certificate and address are",
+                with_causes(&error)
             )),
             CallError::Rejected(Rejection::NotEnrolled) => Self::Refused(
                 "the coordinator does not take this operator's certificate: it is another coordinator's or \
@@ -61,4 +62,18 @@ impl From<CallError> for CliError {
             CallError::Unexpected | CallError::Damaged(_) => Self::Internal(error.to_string()),
         }
     }
+}
+
+/// The message of an error and of what caused it, each once.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        next = cause.source();
+    }
+    text
 }

@@ -24,6 +24,9 @@ const CORRUPT_PERMILLE: u16 = 50;
 /// Noise where noise is on: ten participations then cost ε = 8 at δ = 1e-5.
 const NOISE_MULTIPLIER: f64 = 2.04;
 
+/// A sum of fewer devices is one device's own update.
+const LEAST_GOAL: u32 = 2;
+
 /// Below this, noise drowns the mean update.
 const LEAST_SNR: f64 = 0.5;
 
@@ -157,6 +160,13 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
     let nobody = aggregation::IdentityPublic([0; 32]);
     let task = Task::new(TaskId([0; 16]), &bytes, nobody).map_err(CliError::input)?;
     let plan = task.plan();
+    let goal = plan.round.report_goal;
+    if goal < LEAST_GOAL {
+        return Err(CliError::Input(format!(
+            "a report goal of {goal} would reveal the update of a single device; use a cohort and a report goal \
+             of at least {LEAST_GOAL}"
+        )));
+    }
     let frozen = frozen.unwrap_or_default();
     check_frozen(plan, &frozen)
         .map_err(|error| CliError::Input(format!("{error}; give the right factors with --frozen FILE")))?;
