@@ -1,6 +1,6 @@
 //! `nightshift-coordinator`: the server in the foreground.
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -52,7 +52,9 @@ pub(super) async fn run(coordinator: Coordinator) -> Result<(), CliError> {
 
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_writer(io::stderr).with_env_filter(filter);
+    let colours = io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_env_filter(filter);
     // A program that wraps this one may log already.
     drop(subscriber.try_init());
 }
