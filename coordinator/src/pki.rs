@@ -15,15 +15,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use aggregation::{Credential, IdentityKey, IdentityPublic};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType, SerialNumber,
 };
-use ring::{
-    rand::SecureRandom,
-    signature::{Ed25519KeyPair, KeyPair as _},
-};
+use ring::rand::SecureRandom;
 use rustls::pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _,
 };
@@ -169,6 +167,19 @@ impl Authority {
         self.issue(&params)
     }
 
+    /// The same as [`Authority::sign_device`], for a request in PEM, and the certificate in PEM.
+    pub fn sign_device_pem(
+        &self,
+        request_pem: &str,
+        device: &[u8; 16],
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<String, PkiError> {
+        let request = CertificateSigningRequestDer::from_pem_slice(request_pem.as_bytes())
+            .map_err(|_| PkiError::Request(rcgen::Error::CouldNotParseCertificationRequest))?;
+        Ok(pem(&self.sign_device(&request, device, validity, rng)?))
+    }
+
     /// Signs a device's request: the certificate names the device and is good
     /// for connecting to us only. Fails when the request does not prove that
     /// the device has the key, or the key is not ECDSA P-256.
@@ -263,7 +274,7 @@ impl fmt::Debug for Identity {
 
 /// The enrolment authority's key, which signs device credentials.
 pub struct EnrolmentKey {
-    key: Ed25519KeyPair,
+    key: IdentityKey,
 }
 
 impl EnrolmentKey {
@@ -280,19 +291,19 @@ impl EnrolmentKey {
             }
             Err(error) => return Err(error.into()),
         };
-        let key = Ed25519KeyPair::from_seed_unchecked(&seed)
-            .map_err(|_| PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" })?;
-        Ok(Self { key })
+        let malformed = || PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" };
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| malformed())?);
+        Ok(Self { key: IdentityKey::from_seed(&seed) })
     }
 
     /// The key that verifies what this one signs.
-    pub fn public_key(&self) -> [u8; 32] {
-        copied(self.key.public_key().as_ref())
+    pub fn public(&self) -> IdentityPublic {
+        self.key.public()
     }
 
-    /// Signs a message; the caller puts its context in front.
-    pub fn sign(&self, message: &[u8]) -> [u8; 64] {
-        copied(self.key.sign(message).as_ref())
+    /// States that a device has an identity key, until the given second.
+    pub fn issue(&self, device: [u8; 16], identity: IdentityPublic, expires_unix_secs: u64) -> Credential {
+        Credential::issue(&self.key, device, identity, expires_unix_secs)
     }
 }
 
@@ -413,14 +424,6 @@ fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
     let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
     let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
     if key.is_compatible(&PKCS_ECDSA_P256_SHA256) { Ok(key) } else { Err(malformed()) }
-}
-
-fn copied<const N: usize>(bytes: &[u8]) -> [u8; N] {
-    let mut array = [0; N];
-    for (to, from) in array.iter_mut().zip(bytes) {
-        *to = *from;
-    }
-    array
 }
 
 #[cfg(test)]

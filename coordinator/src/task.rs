@@ -69,7 +69,7 @@ pub struct TaskRecord {
     pub versions: Vec<VersionStatus>,
     /// How often each device took part.
     pub participations: BTreeMap<DeviceId, u32>,
-    /// The highest round number that was ever fixed, charged or aborted.
+    /// The highest round number that was ever opened.
     pub last_round: u64,
     /// Rounds charged, aborted ones too.
     pub rounds_charged: u64,
@@ -174,6 +174,11 @@ impl Task {
         &self.plan
     }
 
+    /// What must be durable of the task.
+    pub fn record(&self) -> &TaskRecord {
+        &self.record
+    }
+
     /// The trained parameters of the newest version.
     pub fn adapter(&self) -> &[f32] {
         &self.record.adapter
@@ -207,6 +212,11 @@ impl Task {
     /// Whether the open round, if there is one, is this session's.
     pub fn has_session(&self, session: SessionId) -> bool {
         self.round.as_ref().is_some_and(|round| round.session() == session)
+    }
+
+    /// Whether a round is open.
+    pub fn has_open_round(&self) -> bool {
+        self.round.as_ref().is_some_and(|round| round.outcome().is_none())
     }
 
     /// Everything an operator may know.
@@ -423,8 +433,8 @@ impl Task {
             self.mechanism.add_central_noise(&mut sum, rng);
         }
         let Ok(mean) = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) else {
-            self.last_abort = Some(Outcome::NotRecovered);
             let outcome = Outcome::NotRecovered;
+            self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
         };

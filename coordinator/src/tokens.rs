@@ -89,7 +89,7 @@ pub async fn issue(
     store: &Store,
     new: NewToken<'_>,
     now_unix_secs: u64,
-    rng: &dyn SecureRandom,
+    rng: &(dyn SecureRandom + Sync),
 ) -> Result<TokenText, TokenError> {
     if new.label.len() > LABEL_LIMIT_BYTES {
         return Err(TokenError::Label { bytes: new.label.len(), limit_bytes: LABEL_LIMIT_BYTES });
@@ -108,6 +108,18 @@ pub async fn issue(
     Ok(write(&secret, new.authority, new.address))
 }
 
+/// What is kept of the token with this secret. Fails when it is worth nothing now.
+pub fn find(store: &Store, secret: &[u8], now_unix_secs: u64) -> Result<Token, TokenError> {
+    let token: Token = store.get(TREE, key(secret))?.ok_or(TokenError::Unknown)?;
+    if token.redeemed_unix_secs.is_some() {
+        return Err(TokenError::Redeemed);
+    }
+    if now_unix_secs >= token.expires_unix_secs {
+        return Err(TokenError::Expired { expires_unix_secs: token.expires_unix_secs });
+    }
+    Ok(token)
+}
+
 /// Uses a token up, together with what its use brings about (`also`), in one
 /// transaction; durable when this returns. Of any number of attempts with one
 /// token exactly one succeeds.
@@ -119,14 +131,8 @@ pub async fn redeem(
     now_unix_secs: u64,
     also: Batch,
 ) -> Result<Token, TokenError> {
+    let token = find(store, secret, now_unix_secs)?;
     let key = key(secret);
-    let token: Token = store.get(TREE, key.clone())?.ok_or(TokenError::Unknown)?;
-    if token.redeemed_unix_secs.is_some() {
-        return Err(TokenError::Redeemed);
-    }
-    if now_unix_secs >= token.expires_unix_secs {
-        return Err(TokenError::Expired { expires_unix_secs: token.expires_unix_secs });
-    }
     let redeemed = Token { redeemed_unix_secs: Some(now_unix_secs), ..token.clone() };
     let mut batch = also;
     batch.replace(TREE, key, &token, &redeemed)?;

@@ -1,0 +1,7 @@
+//! The operator's server; see `nightshift-coordinator --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coordinator::cli::serve(std::env::args_os())
+}

@@ -1,0 +1,42 @@
+//! `nightshift`: what the operator types.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+use super::{CliError, EXIT_CODES, device, model, task, up};
+
+/// Runs and watches a federated fine-tuning coordinator.
+#[derive(Debug, Parser)]
+#[command(name = "nightshift", version, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// The folder with the operator's certificate and the coordinator's address.
+    #[arg(long, global = true, default_value = ".nightshift", value_name = "DIR")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a development coordinator here, with an authority of its own.
+    Up(up::Arguments),
+    /// Fine-tuning tasks.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Devices that may take part.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// Adapters that came out.
+    #[command(subcommand)]
+    Model(model::Command),
+}
+
+pub(super) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
+    match command {
+        Command::Up(arguments) => up::up(&dir, arguments).await,
+        Command::Task(command) => task::run(&dir, command).await,
+        Command::Device(command) => device::run(&dir, command).await,
+        Command::Model(command) => model::run(&dir, command).await,
+    }
+}

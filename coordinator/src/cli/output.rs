@@ -1,0 +1,76 @@
+//! Data to stdout, notes to stderr.
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::CliError;
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// The option that every command has that prints.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Output {
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(super) format: Format,
+}
+
+/// Prints a document, or what `text` makes of it.
+pub(super) fn print<T: Serialize>(
+    format: Format,
+    document: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
+    let text = match format {
+        Format::Text => text(document),
+        Format::Json => serde_json::to_string_pretty(document)
+            .map_err(|error| CliError::Internal(format!("cannot print as JSON: {error}")))?,
+    };
+    line(&text)
+}
+
+/// Prints a line of data.
+pub(super) fn line(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|error| CliError::Internal(format!("cannot print: {error}")))
+}
+
+/// Tells a person something that is not data.
+pub(super) fn note(text: &str) {
+    // Where stderr is closed there is nobody to tell.
+    drop(writeln!(std::io::stderr().lock(), "{text}"));
+}
+
+/// Rows under a head, each column as wide as its widest cell.
+pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let cells: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let head = line(head.to_vec());
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// ε for people.
+pub(super) fn epsilon(epsilon: f64) -> String {
+    if epsilon.is_finite() { format!("{epsilon:.3}") } else { "none (no noise)".to_owned() }
+}

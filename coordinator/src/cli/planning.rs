@@ -1,0 +1,321 @@
+//! From the operator's options to a plan, and what the plan will reveal and be worth.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use privacy::{ClipNorm, Mechanism, NoiseMultiplier};
+use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::ids::{Digest, TaskId};
+use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, quorum};
+use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use rand::rngs::SysRng;
+use rand_core::{Rng, UnwrapErr};
+use serde::Serialize;
+
+use super::CliError;
+use crate::base::Base;
+use crate::driver::check_frozen;
+use crate::files;
+use crate::task::Task;
+
+/// Fraction of devices that may collude with the coordinator, in thousandths.
+const CORRUPT_PERMILLE: u16 = 50;
+
+/// Noise where noise is on: ten participations then cost ε = 8 at δ = 1e-5.
+const NOISE_MULTIPLIER: f64 = 2.04;
+
+/// A sum of fewer devices is one device's own update.
+const LEAST_GOAL: u32 = 2;
+
+/// Below this, noise drowns the mean update.
+const LEAST_SNR: f64 = 0.5;
+
+/// What a task is made of.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct PlanArguments {
+    /// The base: a Hugging Face folder. Only the headers of its weights are read, and its digest taken.
+    #[arg(long, value_name = "DIR", required_unless_present = "plan", conflicts_with = "plan")]
+    base: Option<PathBuf>,
+    /// A plan as JSON; it says everything, so only --frozen goes with it.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// The task's label.
+    #[arg(long, conflicts_with = "plan", default_value = "task")]
+    name: String,
+    /// Versions after which the task is complete.
+    #[arg(long, conflicts_with = "plan", default_value_t = 10)]
+    versions: u32,
+    /// The adapter's rank.
+    #[arg(long, conflicts_with = "plan", default_value_t = 2)]
+    rank: u32,
+    /// The adapter is scaled by alpha / rank; twice the rank by default.
+    #[arg(long, conflicts_with = "plan")]
+    alpha: Option<f32>,
+    /// Which matrices are trained.
+    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
+    method: MethodName,
+    /// The adapted layers of every block: names such as `q_proj`, with commas between, or all.
+    #[arg(long, conflicts_with = "plan", value_delimiter = ',', default_value = "all")]
+    targets: Vec<String>,
+    /// Optimiser steps of one assignment.
+    #[arg(long, conflicts_with = "plan", default_value_t = 3)]
+    local_steps: u32,
+    /// Sequences of one step.
+    #[arg(long, conflicts_with = "plan", default_value_t = 4)]
+    batch_size: u32,
+    /// Tokens of one sequence.
+    #[arg(long, conflicts_with = "plan", default_value_t = 128)]
+    sequence_len: u32,
+    /// Step size on the device.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.01)]
+    learning_rate: f64,
+    /// Who adds noise.
+    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
+    privacy: Privacy,
+    /// Standard deviation of the sum's noise, divided by the clip norm; 2.04 by default.
+    #[arg(long, conflicts_with = "plan")]
+    noise_multiplier: Option<f64>,
+    /// L2 bound of a contribution.
+    #[arg(long, conflicts_with = "plan", default_value_t = 1.0)]
+    clip: f64,
+    /// The δ at which ε is stated.
+    #[arg(long, conflicts_with = "plan", default_value_t = 1e-5)]
+    delta: f64,
+    /// The task ends before its ε passes this.
+    #[arg(long, conflicts_with = "plan")]
+    epsilon_budget: Option<f64>,
+    /// Rounds that one device may take part in; as many as versions by default.
+    #[arg(long, conflicts_with = "plan")]
+    participations: Option<u32>,
+    /// Most devices of a round.
+    #[arg(long, conflicts_with = "plan", default_value_t = 10)]
+    cohort: u32,
+    /// Fewest survivors for which a sum may be revealed; two thirds of the cohort by default, and at least
+    /// the quorum.
+    #[arg(long, conflicts_with = "plan")]
+    report_goal: Option<u32>,
+    /// Seconds that a round waits for devices that have finished training.
+    #[arg(long, conflicts_with = "plan", default_value_t = 60)]
+    join_secs: u64,
+    /// Seconds that each later step of a round waits.
+    #[arg(long, conflicts_with = "plan", default_value_t = 30)]
+    step_secs: u64,
+    /// Seconds that a round waits for stragglers once the report goal is reached.
+    #[arg(long, conflicts_with = "plan", default_value_t = 5)]
+    grace_secs: u64,
+    /// Frozen factors, raw little-endian f32; drawn from a random seed by default.
+    #[arg(long, value_name = "FILE")]
+    frozen: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MethodName {
+    #[value(name = "frozen_a")]
+    FrozenA,
+    Core,
+    Both,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Privacy {
+    Off,
+    Central,
+    Distributed,
+}
+
+/// What a plan will be worth, and what it will reveal.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Prediction {
+    coordinates: usize,
+    report_goal: u32,
+    /// Norm of the mean update over that of its noise, at the report goal; without noise there is none.
+    #[serde(with = "proto::admin::finite")]
+    snr: f64,
+    /// ε of a device that takes part in every version it may; infinite without noise.
+    #[serde(with = "proto::admin::finite")]
+    epsilon_at_end: f64,
+    delta: f64,
+}
+
+/// A plan's bytes, the factors that go with it, and what to expect of it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) plan: Vec<u8>,
+    pub(super) frozen: Vec<u8>,
+    pub(super) prediction: Prediction,
+}
+
+/// Makes a plan and checks all of it, as the coordinator will.
+pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
+    let read = |path: &Path| files::read(path).map_err(CliError::input);
+    let frozen = arguments.frozen.as_deref().map(read).transpose()?;
+    let bytes = match (&arguments.base, &arguments.plan) {
+        (_, Some(path)) => read(path)?,
+        (Some(dir), None) => {
+            compose(arguments, dir, frozen.as_deref())?.to_bytes().map_err(CliError::input)?
+        }
+        (None, None) => return Err(CliError::Input("a task needs --base DIR or --plan FILE".to_owned())),
+    };
+    let nobody = aggregation::IdentityPublic([0; 32]);
+    let task = Task::new(TaskId([0; 16]), &bytes, nobody).map_err(CliError::input)?;
+    let plan = task.plan();
+    let goal = plan.round.report_goal;
+    if goal < LEAST_GOAL {
+        return Err(CliError::Input(format!(
+            "a report goal of {goal} would reveal the update of a single device; use a cohort and a report goal \
+             of at least {LEAST_GOAL}"
+        )));
+    }
+    let frozen = frozen.unwrap_or_default();
+    check_frozen(plan, &frozen)
+        .map_err(|error| CliError::Input(format!("{error}; give the right factors with --frozen FILE")))?;
+    let prediction = predict(plan)?;
+    Ok(Prepared { plan: bytes, frozen, prediction })
+}
+
+impl Prediction {
+    /// What a person should know before devices spend their nights.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let Self { coordinates, report_goal, snr, epsilon_at_end, delta } = self;
+        if !snr.is_finite() {
+            return vec![
+                format!("{coordinates} trained parameters, a sum of at least {report_goal} devices"),
+                "no noise: the coordinator learns the exact sum of every round".to_owned(),
+            ];
+        }
+        let mut lines = vec![
+            format!(
+                "{coordinates} trained parameters, signal to noise {snr:.2} with {report_goal} devices in the sum"
+            ),
+            format!(
+                "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
+            ),
+        ];
+        if *snr < LEAST_SNR {
+            lines.push(format!(
+                "warning: a signal to noise ratio under {LEAST_SNR} learns little; use a larger cohort, a lower \
+                 rank, --method core, or less noise"
+            ));
+        }
+        lines
+    }
+}
+
+fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
+    let base = Base::open(dir).map_err(CliError::input)?;
+    let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
+    let rank = arguments.rank;
+    let adapter = AdapterSpec {
+        method: match arguments.method {
+            MethodName::FrozenA => Method::FrozenA,
+            MethodName::Core => Method::Core,
+            MethodName::Both => Method::Both,
+        },
+        rank,
+        alpha: arguments.alpha.unwrap_or(2.0 * rank as f32),
+        factors,
+        modules: base.modules(&arguments.targets).map_err(CliError::input)?,
+    };
+    adapter.check().map_err(CliError::input)?;
+    let (mode, noise_multiplier) = noise(arguments)?;
+    let cohort = arguments.cohort;
+    let report_goal = arguments.report_goal.unwrap_or_else(|| default_goal(cohort));
+    let scale = Mechanism::recommended_scale(
+        mode.into(),
+        ClipNorm::new(arguments.clip).map_err(CliError::input)?,
+        NoiseMultiplier::new(noise_multiplier).map_err(CliError::input)?,
+        adapter.trained_len(),
+        cohort as usize,
+        report_goal as usize,
+        f64::from(CORRUPT_PERMILLE) / 1000.0,
+    )
+    .map_err(CliError::input)?;
+    Ok(Plan {
+        name: arguments.name.clone(),
+        base: base.digest(),
+        initial_seed: random(),
+        adapter,
+        training: TrainingPlan {
+            local_steps: arguments.local_steps,
+            batch_size: arguments.batch_size,
+            sequence_len: arguments.sequence_len,
+            learning_rate: arguments.learning_rate,
+            warmup_steps: 0,
+            max_grad_norm: 1.0,
+            optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
+        },
+        privacy: PrivacyPlan {
+            mode,
+            clip_norm: arguments.clip,
+            noise_multiplier,
+            scale,
+            delta: arguments.delta,
+            corrupt_permille: CORRUPT_PERMILLE,
+            participations: arguments.participations.unwrap_or(arguments.versions),
+            epsilon_budget: arguments.epsilon_budget,
+        },
+        round: RoundPlan {
+            versions: arguments.versions,
+            cohort,
+            report_goal,
+            join_millis: arguments.join_secs.saturating_mul(1000),
+            step_millis: arguments.step_secs.saturating_mul(1000),
+            grace_millis: arguments.grace_secs.saturating_mul(1000),
+        },
+        server: ServerOptimizer::FedAvg { rate: 1.0 },
+    })
+}
+
+/// The mode and its noise; noise that would have no effect is refused.
+fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
+    let asked = arguments.noise_multiplier;
+    match arguments.privacy {
+        Privacy::Off if asked.is_some() => Err(CliError::Input(
+            "--privacy off adds no noise; leave --noise-multiplier out, or choose central or distributed"
+                .to_owned(),
+        )),
+        Privacy::Off => Ok((Mode::Off, 0.0)),
+        Privacy::Central => Ok((Mode::Central, asked.unwrap_or(NOISE_MULTIPLIER))),
+        Privacy::Distributed => Ok((Mode::Distributed, asked.unwrap_or(NOISE_MULTIPLIER))),
+    }
+}
+
+/// Two thirds of the cohort, and at least its quorum.
+fn default_goal(cohort: u32) -> u32 {
+    let quorum = u32::try_from(quorum(cohort as usize, CORRUPT_PERMILLE)).unwrap_or(cohort);
+    quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
+}
+
+fn predict(plan: &Plan) -> Result<Prediction, CliError> {
+    let mechanism = plan.mechanism().map_err(CliError::input)?;
+    let delta = plan.delta().map_err(CliError::input)?;
+    let participations = plan.round.versions.min(plan.privacy.participations);
+    Ok(Prediction {
+        coordinates: plan.adapter.trained_len(),
+        report_goal: plan.round.report_goal,
+        snr: mechanism.snr(plan.round.report_goal as usize),
+        epsilon_at_end: mechanism.epsilon(participations, delta).epsilon,
+        delta: plan.privacy.delta,
+    })
+}
+
+fn random() -> Digest {
+    let mut bytes = [0; 32];
+    UnwrapErr(SysRng).fill_bytes(&mut bytes);
+    Digest(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_goal_is_two_thirds_and_never_below_the_quorum() {
+        for cohort in 3..=256 {
+            let goal = default_goal(cohort);
+            assert!(goal as usize >= quorum(cohort as usize, CORRUPT_PERMILLE), "{cohort}");
+            assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! `nightshift-coordinator`: the server in the foreground.
+
+use std::io::{self, IsTerminal};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::ctrl_c;
+use tracing_subscriber::EnvFilter;
+
+use super::{CliError, EXIT_CODES, output};
+use crate::config::Config;
+use crate::pki::PkiError;
+use crate::server::{Coordinator, Listeners, ServerError};
+
+/// Adds up what devices contribute without reading any one of them.
+#[derive(Debug, Parser)]
+#[command(name = "nightshift-coordinator", version, after_help = EXIT_CODES)]
+pub(super) struct Arguments {
+    /// The configuration; deploy/coordinator.toml is a sample with every key.
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+pub(super) async fn serve(arguments: &Arguments) -> Result<(), CliError> {
+    let config = Config::load(&arguments.config).map_err(|error| {
+        CliError::Input(format!("{error}; deploy/coordinator.toml shows every key with its default"))
+    })?;
+    let coordinator = start(config, &arguments.config).await?;
+    run(coordinator).await
+}
+
+/// Binds both ports and opens the store; says where it listens.
+pub(super) async fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
+    log();
+    let device = bind(config.listen, "listen", path).await?;
+    let admin = bind(config.admin_listen, "admin_listen", path).await?;
+    let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
+    let (device_address, admin_address) = (address(&device)?, address(&admin)?);
+    let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
+    output::note(&format!("listening on {device_address} for devices"));
+    output::note(&format!("listening on {admin_address} for operators"));
+    Ok(coordinator)
+}
+
+/// Serves until the process is told to stop.
+pub(super) async fn run(coordinator: Coordinator) -> Result<(), CliError> {
+    let stop = stop_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+    coordinator.serve(stop).await.map_err(failure)
+}
+
+fn log() {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let colours = io::stderr().is_terminal();
+    let subscriber =
+        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_env_filter(filter);
+    // A program that wraps this one may log already.
+    drop(subscriber.try_init());
+}
+
+async fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let path = path.display();
+        CliError::Network(if error.kind() == io::ErrorKind::AddrInUse {
+            format!(
+                "{address} is in use by another program; stop that one, or give `{key}` in {path} another port"
+            )
+        } else {
+            format!("cannot listen on {address}: {error}; change `{key}` in {path}")
+        })
+    })
+}
+
+fn network(error: &io::Error) -> CliError {
+    CliError::Network(format!("a listener has no address: {error}"))
+}
+
+fn failure(error: ServerError) -> CliError {
+    match error {
+        ServerError::Store(_)
+        | ServerError::Driver(_)
+        | ServerError::File(_)
+        | ServerError::Stopped(_)
+        | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
+        ServerError::Pki(_) | ServerError::Tls(_) | ServerError::Operator(_) => CliError::input(error),
+        ServerError::Listener(_) | ServerError::Service(_) => CliError::Network(error.to_string()),
+    }
+}
+
+#[cfg(unix)]
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
+    use tokio::signal::unix::{SignalKind, signal};
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    Ok(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = ctrl_c() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
+    Ok(async move { drop(ctrl_c().await) })
+}

@@ -1,0 +1,278 @@
+//! The shell around the tasks: it owns them, the store and the artefacts, reads the clock, and makes every
+//! effect durable before the reply leaves.
+//!
+//! A step runs to its end on a thread of its own, even when its caller has gone: what a machine has decided
+//! is never lost half-way. When the store or the disk fails, the machines in memory may be ahead of what is
+//! durable, so every later call is refused; a restart recovers.
+#![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use aggregation::IdentityPublic;
+use proto::adapter::{AdapterError, Factors};
+use proto::admin::TaskStatus;
+use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
+use proto::message::{Chunk, Rejection, Reply, Request};
+use proto::plan::{Plan, vector_from_bytes};
+use rand::rngs::SysRng;
+use rand_core::UnwrapErr;
+use tokio::sync::{Mutex, watch};
+use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
+
+use crate::artefacts::{ArtefactError, Artefacts};
+use crate::files::FileError;
+use crate::records::RecordError;
+use crate::store::{Store, StoreError};
+
+mod fetch;
+mod state;
+
+use fetch::ArtefactReader;
+use state::State;
+
+/// The shortest sleep of the timer, so that a clock that stands still costs no processor.
+const LEAST_SLEEP_MILLIS: u64 = 5;
+
+/// Why the coordinator cannot serve.
+#[derive(Debug, thiserror::Error)]
+pub enum DriverError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What the store holds is not what it should.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// An artefact could not be kept.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A step broke off.
+    #[error("a step broke off: {0}")]
+    Broken(String),
+}
+
+/// Frozen factors that are not the plan's.
+#[derive(Debug, thiserror::Error)]
+pub enum FrozenError {
+    /// The plan draws its factors from a seed.
+    #[error("the plan draws its frozen factors from a seed, but {0} bytes of factors came with it")]
+    NotWanted(usize),
+    /// Other factors than the plan names.
+    #[error("the plan names frozen factors {expected}, those that came hash to {found}")]
+    Digest {
+        /// What the plan names.
+        expected: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// The bytes are not whole numbers.
+    #[error("frozen factors are little-endian f32, 4 bytes each; found {0} bytes")]
+    Bytes(usize),
+    /// The numbers are not factors of the plan's adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+}
+
+/// The tasks, their store and their artefacts. Clones are handles of the same.
+#[derive(Clone, Debug)]
+pub struct Driver {
+    state: Arc<Mutex<State>>,
+    reader: Arc<ArtefactReader>,
+    due: Arc<watch::Sender<Option<Timestamp>>>,
+    failed: Arc<watch::Sender<bool>>,
+}
+
+/// The system's clock.
+pub fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// Checks frozen factors against a plan, and gives their hash where the plan names some.
+pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<Digest>, FrozenError> {
+    let Factors::Given(expected) = plan.adapter.factors else {
+        let none = frozen.is_empty();
+        return if none { Ok(None) } else { Err(FrozenError::NotWanted(frozen.len())) };
+    };
+    let found = Digest::of(frozen);
+    if found != expected {
+        return Err(FrozenError::Digest { expected, found });
+    }
+    let factors = vector_from_bytes(frozen).ok_or(FrozenError::Bytes(frozen.len()))?;
+    plan.adapter.check_frozen(&factors)?;
+    Ok(Some(found))
+}
+
+impl Driver {
+    /// Restores every task from the store. Rounds that were open are gone.
+    pub fn open(store: Store, artefacts: Artefacts, authority: IdentityPublic) -> Result<Self, DriverError> {
+        let artefacts = Arc::new(artefacts);
+        let state = State::open(store, Arc::clone(&artefacts), authority)?;
+        Ok(Self {
+            state: Arc::new(Mutex::new(state)),
+            reader: Arc::new(ArtefactReader::new(artefacts)),
+            due: Arc::new(watch::Sender::new(None)),
+            failed: Arc::new(watch::Sender::new(false)),
+        })
+    }
+
+    /// Answers one request of a device; what it brings about is durable when this returns.
+    pub async fn handle(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
+        let name = request.name();
+        let answer = if let Request::Fetch { digest, offset } = request {
+            self.fetch(digest, offset).await.map(Reply::Chunk)
+        } else {
+            self.step(move |state| state.handle(device, request, now(), &mut UnwrapErr(SysRng))).await
+        };
+        match &answer {
+            Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
+            Err(rejection) => tracing::debug!(%device, request = name, %rejection, "refused"),
+        }
+        answer
+    }
+
+    /// A part of an artefact that belongs to a task. What the server optimiser carries on does not.
+    pub async fn fetch(&self, digest: Digest, offset: u64) -> Result<Chunk, Rejection> {
+        if !self.state.lock().await.is_public(&digest) {
+            return Err(Rejection::UnknownArtefact);
+        }
+        let reader = Arc::clone(&self.reader);
+        match spawn_blocking(move || reader.chunk(digest, offset)).await {
+            Ok(Ok(chunk)) => chunk.ok_or(Rejection::UnknownArtefact),
+            Ok(Err(error)) => {
+                tracing::error!(%error, "an artefact of a task cannot be read");
+                Err(Rejection::Unavailable("an artefact cannot be read".to_owned()))
+            }
+            Err(error) => Err(self.broken(&error.to_string())),
+        }
+    }
+
+    /// Starts a task; durable when this returns.
+    pub async fn create_task(&self, plan: Vec<u8>, frozen: Vec<u8>) -> Result<TaskStatus, Rejection> {
+        self.step(move |state| state.create(&plan, &frozen, &mut UnwrapErr(SysRng))).await
+    }
+
+    /// Ends a task; durable when this returns.
+    pub async fn stop_task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
+        self.step(move |state| state.stop(task, now(), &mut UnwrapErr(SysRng))).await
+    }
+
+    /// One task.
+    pub async fn show(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
+        self.state.lock().await.status(task).ok_or(Rejection::UnknownTask)
+    }
+
+    /// All tasks, in the order of their creation.
+    pub async fn list(&self) -> Vec<TaskStatus> {
+        self.state.lock().await.statuses()
+    }
+
+    /// Closes what is due when it is due, for ever.
+    pub async fn run_timers(&self) {
+        let mut due = self.due.subscribe();
+        loop {
+            let next = *due.borrow_and_update();
+            let until_next = async {
+                match next {
+                    None => pending().await,
+                    Some(at) => {
+                        let millis = at.millis_since(now()).max(LEAST_SLEEP_MILLIS);
+                        sleep(Duration::from_millis(millis)).await;
+                    }
+                }
+            };
+            tokio::select! {
+                () = until_next => self.close_due().await,
+                changed = due.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Opens no more rounds, gives the open ones until `limit` to end, then ends them.
+    pub async fn drain(&self, limit: Duration) {
+        let mut due = self.due.subscribe();
+        self.state.lock().await.drain();
+        let all_over = async {
+            // An open round has a deadline, and without a deadline no round is open.
+            while self.state.lock().await.has_open_round() {
+                if due.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        if timeout(limit, all_over).await.is_err() {
+            tracing::warn!("open rounds did not end in time and are aborted");
+        }
+        let aborted = self.step(|state| state.abort_rounds(now(), &mut UnwrapErr(SysRng))).await;
+        if let Err(rejection) = aborted {
+            tracing::error!(%rejection, "open rounds could not be aborted in order");
+        }
+    }
+
+    /// Ends when the driver has stopped serving because the store or the disk failed.
+    pub async fn failed(&self) {
+        let mut failed = self.failed.subscribe();
+        if failed.wait_for(|failed| *failed).await.is_err() {
+            pending::<()>().await;
+        }
+    }
+
+    /// Stops serving, because what is durable is not known any more.
+    pub fn fail(&self, error: &DriverError) -> Rejection {
+        if !self.failed.send_replace(true) {
+            tracing::error!(%error, "stopped serving; mend the disk and restart to recover");
+        }
+        stopped()
+    }
+
+    async fn close_due(&self) {
+        let closed = self.step(|state| state.handle_timeout(now(), &mut UnwrapErr(SysRng))).await;
+        if closed.is_err() {
+            pending::<()>().await;
+        }
+    }
+
+    /// Runs one step over the state to its end, whoever still waits for it.
+    async fn step<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut State) -> Result<Result<T, Rejection>, DriverError> + Send + 'static,
+    ) -> Result<T, Rejection> {
+        let mut state = Arc::clone(&self.state).lock_owned().await;
+        let driver = self.clone();
+        let step = spawn_blocking(move || {
+            if *driver.failed.borrow() {
+                return Err(stopped());
+            }
+            let outcome = run(&mut state);
+            // While the state is still locked: nobody may come between a failure and its mark.
+            match outcome {
+                Ok(answer) => {
+                    let due = state.poll_timeout();
+                    driver.due.send_if_modified(|known| std::mem::replace(known, due) != due);
+                    answer
+                }
+                Err(error) => Err(driver.fail(&error)),
+            }
+        });
+        step.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
+    }
+
+    fn broken(&self, why: &str) -> Rejection {
+        self.fail(&DriverError::Broken(why.to_owned()))
+    }
+}
+
+impl From<ArtefactError> for DriverError {
+    fn from(error: ArtefactError) -> Self {
+        Self::Record(error.into())
+    }
+}
+
+fn stopped() -> Rejection {
+    Rejection::Unavailable("the coordinator has stopped after a failed write".to_owned())
+}
+
+#[cfg(test)]
+mod tests;

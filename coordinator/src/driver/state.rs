@@ -1,0 +1,284 @@
+//! What the driver owns, one step at a time: the tasks in the order of their creation, and where they are kept.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use aggregation::IdentityPublic;
+use proto::admin::{TaskState, TaskStatus};
+use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
+use proto::message::{Rejection, Reply, Request};
+use proto::plan::vector_to_bytes;
+use rand_core::CryptoRng;
+
+use super::{DriverError, check_frozen};
+use crate::artefacts::Artefacts;
+use crate::records::{self, TaskHeader};
+use crate::store::{Batch, Store};
+use crate::task::{Task, TaskEffect};
+
+/// What a device is told while there is no task at all, in milliseconds.
+const NO_TASK_MILLIS: u64 = 30_000;
+
+/// An answer, or the failure that ends all serving.
+type Answer<T> = Result<Result<T, Rejection>, DriverError>;
+
+#[derive(Debug)]
+pub(super) struct State {
+    store: Store,
+    artefacts: Arc<Artefacts>,
+    authority: IdentityPublic,
+    tasks: Vec<Entry>,
+    /// What devices may fetch.
+    public: BTreeSet<Digest>,
+    draining: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    task: Task,
+    /// As it was last made durable.
+    header: TaskHeader,
+}
+
+impl State {
+    pub(super) fn open(
+        store: Store,
+        artefacts: Arc<Artefacts>,
+        authority: IdentityPublic,
+    ) -> Result<Self, DriverError> {
+        let mut state =
+            Self { store, artefacts, authority, tasks: Vec::new(), public: BTreeSet::new(), draining: false };
+        for (id, header) in records::headers(&state.store)? {
+            let task = records::load_task(&state.store, &state.artefacts, authority, (id, &header))?;
+            state.admit(Entry { task, header });
+        }
+        Ok(state)
+    }
+
+    pub(super) fn handle(
+        &mut self,
+        device: DeviceId,
+        request: Request,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Answer<Reply> {
+        let index = match &request {
+            Request::CheckIn => return self.check_in(device, now, rng),
+            Request::Fetch { .. } => return Ok(Err(Rejection::UnknownArtefact)),
+            Request::Join { task, .. } => match self.index(*task) {
+                None => return Ok(Err(Rejection::UnknownTask)),
+                Some(index) if self.draining && !self.tasks[index].task.has_open_round() => {
+                    return Ok(Err(Rejection::Unavailable("the coordinator is stopping".to_owned())));
+                }
+                Some(index) => index,
+            },
+            Request::Advertise { session, .. }
+            | Request::ShareKeys { session, .. }
+            | Request::MaskedChunk { session, .. }
+            | Request::MaskedDone { session, .. }
+            | Request::Agree { session, .. }
+            | Request::Unmask { session, .. } => {
+                match self.tasks.iter().position(|entry| entry.task.has_session(*session)) {
+                    None => return Ok(Err(Rejection::UnknownSession)),
+                    Some(index) => index,
+                }
+            }
+        };
+        let answer = self.tasks[index].task.handle(device, request, now, rng);
+        self.persist(index)?;
+        Ok(answer)
+    }
+
+    /// The first active task that has work for the device; else the newest task's wait.
+    fn check_in(&mut self, device: DeviceId, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<Reply> {
+        for index in 0..self.tasks.len() {
+            if !self.tasks[index].task.is_active() {
+                continue;
+            }
+            let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
+            self.persist(index)?;
+            if let Ok(Reply::Assignment(_)) = answer {
+                return Ok(answer);
+            }
+        }
+        // Nothing to do: the answer of the newest task says that it is over, and what came of it.
+        match self.tasks.len().checked_sub(1) {
+            None => Ok(Ok(Reply::wait(NO_TASK_MILLIS))),
+            Some(newest) => {
+                let answer = self.tasks[newest].task.handle(device, Request::CheckIn, now, rng);
+                self.persist(newest)?;
+                Ok(answer)
+            }
+        }
+    }
+
+    pub(super) fn create(
+        &mut self,
+        plan: &[u8],
+        frozen: &[u8],
+        rng: &mut impl CryptoRng,
+    ) -> Answer<TaskStatus> {
+        let mut id = [0; 16];
+        rng.fill_bytes(&mut id);
+        let task = match Task::new(TaskId(id), plan, self.authority) {
+            Ok(task) => task,
+            Err(error) => return Ok(Err(unacceptable(&error))),
+        };
+        let frozen_digest = match check_frozen(task.plan(), frozen) {
+            Ok(digest) => digest,
+            Err(error) => return Ok(Err(unacceptable(&error))),
+        };
+        if frozen_digest.is_some() {
+            self.artefacts.put(frozen)?;
+        }
+        let adapter = Digest(self.artefacts.put(&vector_to_bytes(task.adapter()))?);
+        let optimizer = vector_to_bytes(&task.optimizer().to_vector());
+        let header = TaskHeader {
+            order: self.tasks.last().map_or(0, |entry| entry.header.order + 1),
+            state: TaskState::Active,
+            plan: Digest(self.artefacts.put(plan)?),
+            frozen: frozen_digest,
+            initial: adapter,
+            adapter,
+            optimizer: Digest(self.artefacts.put(&optimizer)?),
+            rounds_charged: 0,
+            last_round: 0,
+        };
+        let mut batch = Batch::new();
+        records::put_header(&mut batch, task.id(), &header)?;
+        self.store.commit_blocking(&batch)?;
+        tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
+        let status = task.status();
+        self.admit(Entry { task, header });
+        Ok(Ok(status))
+    }
+
+    pub(super) fn stop(
+        &mut self,
+        task: TaskId,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Answer<TaskStatus> {
+        let Some(index) = self.index(task) else { return Ok(Err(Rejection::UnknownTask)) };
+        self.tasks[index].task.stop(now, rng);
+        self.persist(index)?;
+        Ok(Ok(self.tasks[index].task.status()))
+    }
+
+    pub(super) fn handle_timeout(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<()> {
+        for index in 0..self.tasks.len() {
+            self.tasks[index].task.handle_timeout(now, rng);
+            self.persist(index)?;
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) fn abort_rounds(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<()> {
+        for index in 0..self.tasks.len() {
+            self.tasks[index].task.abort_round(now, rng);
+            self.persist(index)?;
+        }
+        Ok(Ok(()))
+    }
+
+    pub(super) fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    pub(super) fn has_open_round(&self) -> bool {
+        self.tasks.iter().any(|entry| entry.task.has_open_round())
+    }
+
+    pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.tasks.iter().filter_map(|entry| entry.task.poll_timeout()).min()
+    }
+
+    pub(super) fn is_public(&self, digest: &Digest) -> bool {
+        self.public.contains(digest)
+    }
+
+    pub(super) fn status(&self, task: TaskId) -> Option<TaskStatus> {
+        self.index(task).map(|index| self.tasks[index].task.status())
+    }
+
+    pub(super) fn statuses(&self) -> Vec<TaskStatus> {
+        self.tasks.iter().map(|entry| entry.task.status()).collect()
+    }
+
+    fn index(&self, task: TaskId) -> Option<usize> {
+        self.tasks.iter().position(|entry| entry.task.id() == task)
+    }
+
+    fn admit(&mut self, entry: Entry) {
+        let header = &entry.header;
+        self.public.extend([header.plan, header.initial, header.adapter]);
+        self.public.extend(header.frozen);
+        self.public.extend(entry.task.record().versions.iter().map(|version| version.adapter));
+        self.tasks.push(entry);
+    }
+
+    /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction.
+    fn persist(&mut self, index: usize) -> Result<(), DriverError> {
+        let entry = &mut self.tasks[index];
+        let id = entry.task.id();
+        let (mut batch, mut header, mut done) = (Batch::new(), entry.header.clone(), Vec::new());
+        let mut published = None;
+        while let Some(effect) = entry.task.poll_effect() {
+            match &effect {
+                TaskEffect::FixSurvivors { round, survivors } => {
+                    records::insert_survivors(&mut batch, id, *round, survivors)?;
+                }
+                TaskEffect::Charge { devices, .. } => {
+                    for (device, count) in devices {
+                        records::put_participations(&mut batch, id, *device, *count)?;
+                    }
+                }
+                TaskEffect::Commit { version, adapter, optimizer } => {
+                    header.adapter = Digest(self.artefacts.put(adapter)?);
+                    header.optimizer = Digest(self.artefacts.put(optimizer)?);
+                    records::insert_version(&mut batch, id, version)?;
+                    published = Some(header.adapter);
+                }
+                TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
+            }
+            done.push(effect);
+        }
+        let record = entry.task.record();
+        header.state = record.state;
+        header.rounds_charged = record.rounds_charged;
+        header.last_round = record.last_round;
+        if header != entry.header {
+            records::put_header(&mut batch, id, &header)?;
+        }
+        if !batch.is_empty() {
+            self.store.commit_blocking(&batch)?;
+        }
+        entry.header = header;
+        self.public.extend(published);
+        for effect in &done {
+            log(id, effect);
+        }
+        Ok(())
+    }
+}
+
+fn log(task: TaskId, effect: &TaskEffect) {
+    match effect {
+        TaskEffect::FixSurvivors { round, survivors } => {
+            tracing::info!(%task, round, survivors = survivors.len(), "survivors fixed");
+        }
+        TaskEffect::Charge { round, devices } => {
+            tracing::info!(%task, round, devices = devices.len(), "participations charged");
+        }
+        TaskEffect::Commit { version, .. } => {
+            let (round, epsilon) = (version.round, version.epsilon);
+            tracing::info!(%task, version = version.version, round, epsilon, "version committed");
+        }
+        TaskEffect::Aborted { round, outcome } => tracing::warn!(%task, round, %outcome, "round aborted"),
+        TaskEffect::End(state) => tracing::info!(%task, ?state, "task ended"),
+    }
+}
+
+fn unacceptable(error: &impl std::fmt::Display) -> Rejection {
+    Rejection::Unacceptable { request: "create task".into(), why: error.to_string() }
+}

@@ -1,0 +1,313 @@
+use aggregation::{
+    Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, packing,
+};
+use proto::adapter::{AdapterSpec, Method, Module};
+use proto::admin::TaskState;
+use proto::ids::SessionId;
+use proto::plan::{Mode, PrivacyPlan, RoundPlan, model_digest, rotation_seed};
+use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+
+use super::*;
+use crate::records;
+
+const COHORT: u8 = 3;
+
+#[tokio::test]
+async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    round.submit(&driver).await;
+    let before = driver.show(task).await.unwrap();
+    assert_eq!((before.version, before.rounds_charged), (0, 1));
+    round.finish(&driver).await;
+
+    let status = driver.show(task).await.unwrap();
+    assert_eq!((status.state, status.version), (TaskState::Complete, 1));
+    let adapter = fetch(&driver, status.adapter).await;
+    for (index, x) in adapter.iter().enumerate() {
+        let expected = if index < usize::from(COHORT) { 1.0 / f32::from(COHORT) } else { 0.0 };
+        assert!((x - expected).abs() < 0.01, "{adapter:?}");
+    }
+    drop(driver);
+
+    let driver = world.open();
+    assert_eq!(driver.show(task).await.unwrap(), status);
+    let wait = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+    assert!(matches!(wait, Reply::Wait { latest: Some(latest), complete: true, .. } if latest.version == 1));
+}
+
+#[tokio::test]
+async fn a_crash_after_the_survivors_are_fixed_charges_and_never_opens_that_round_again() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    round.submit(&driver).await;
+    let (session, first) = (round.context.session, round.context.round);
+    drop(driver);
+
+    let driver = world.open();
+    let status = driver.show(task).await.unwrap();
+    assert_eq!((status.state, status.version), (TaskState::Active, 0));
+    assert_eq!((status.rounds_charged, status.open_round.as_str()), (1, ""));
+    let agree = Request::Agree { session: SessionId(session), signature: aggregation::Signature([0; 64]) };
+    assert_eq!(driver.handle(DeviceId([0; 16]), agree).await.unwrap_err(), Rejection::UnknownSession);
+    let again = Join::all(&driver, task).await;
+    assert_eq!(again.context.round, first + 1);
+    drop(driver);
+    let store = Store::open(&world.folder.path().join("store")).unwrap();
+    assert_eq!(records::survivors(&store, task, first).unwrap().len(), usize::from(COHORT));
+}
+
+#[tokio::test]
+async fn a_round_that_was_only_opened_keeps_its_number_for_itself() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let first = Join::all(&driver, task).await.context.round;
+    drop(driver);
+    assert_eq!(Join::all(&world.open(), task).await.context.round, first + 1);
+}
+
+#[tokio::test]
+async fn only_what_belongs_to_a_task_is_given_out() {
+    let world = World::new();
+    let driver = world.open();
+    let status = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap();
+    assert!(driver.fetch(status.plan, 0).await.is_ok());
+    assert_eq!(driver.fetch(status.plan, 1 << 40).await, Err(Rejection::UnknownArtefact));
+    // The optimiser's state is an artefact too: here an empty one.
+    assert_eq!(driver.fetch(Digest::of(&[]), 0).await, Err(Rejection::UnknownArtefact));
+}
+
+#[tokio::test]
+async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
+    let world = World::new();
+    let driver = world.open();
+    let device = DeviceId([0; 16]);
+    let wait = driver.handle(device, Request::CheckIn).await.unwrap();
+    assert!(matches!(wait, Reply::Wait { latest: None, complete: false, .. }));
+    let first = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let second = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let given = driver.handle(device, Request::CheckIn).await.unwrap();
+    assert!(matches!(given, Reply::Assignment(work) if work.task == first));
+    driver.stop_task(first).await.unwrap();
+    let given = driver.handle(device, Request::CheckIn).await.unwrap();
+    assert!(matches!(given, Reply::Assignment(work) if work.task == second));
+}
+
+#[tokio::test]
+async fn after_a_failure_every_call_is_refused() {
+    let world = World::new();
+    let driver = world.open();
+    driver.fail(&DriverError::Broken("a test".to_owned()));
+    driver.failed().await;
+    let refused = driver.handle(DeviceId([0; 16]), Request::CheckIn).await;
+    assert!(matches!(refused, Err(Rejection::Unavailable(_))));
+}
+
+/// A folder, and an authority that enrols whom it likes.
+struct World {
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        Self { folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn open(&self) -> Driver {
+        let store = Store::open(&self.folder.path().join("store")).unwrap();
+        let artefacts = Artefacts::open(&self.folder.path().join("artefacts")).unwrap();
+        Driver::open(store, artefacts, authority().public()).unwrap()
+    }
+}
+
+/// A round of [`COHORT`] devices, as far as they have come: `T` is what each of them holds.
+struct Join<T> {
+    context: Context,
+    plan: Plan,
+    devices: Vec<T>,
+}
+
+impl Join<()> {
+    async fn all(driver: &Driver, task: TaskId) -> Self {
+        let status = driver.show(task).await.unwrap();
+        let plan = plan(status.versions_wanted);
+        let mut offers = Vec::new();
+        for i in 0..COHORT {
+            offers.push(driver.handle(device(i), Request::Join { task, version: 0 }).await.unwrap());
+        }
+        let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
+        let bytes = driver.fetch(status.plan, 0).await.unwrap().bytes;
+        let mechanism = plan.mechanism().unwrap();
+        let context = Context {
+            session: session.0,
+            task: task.0,
+            round,
+            model_hash: model_digest(&plan, &status.adapter).0,
+            plan_hash: Digest::of(&bytes).0,
+            len: mechanism.padded_len(),
+            ring_bits: mechanism.ring_bits(),
+            report_goal: usize::from(COHORT),
+            corrupt_fraction_permille: plan.privacy.corrupt_permille,
+        };
+        Self { context, plan, devices: vec![(); usize::from(COHORT)] }
+    }
+
+    async fn advertise(self, driver: &Driver) -> Join<(Advertised, Request)> {
+        let mut devices = Vec::new();
+        for i in 0..COHORT {
+            let credential = Credential::issue(&authority(), [i; 16], identity(i).public(), u64::MAX);
+            let (state, advertisement) =
+                Advertised::new(self.context.clone(), &identity(i), credential, &mut UnwrapErr(SysRng));
+            let session = SessionId(self.context.session);
+            let request = Request::Advertise { session, advertisement: Box::new(advertisement) };
+            driver.handle(device(i), request.clone()).await.unwrap();
+            devices.push((state, request));
+        }
+        Join { context: self.context, plan: self.plan, devices }
+    }
+}
+
+impl Join<(Advertised, Request)> {
+    async fn share(self, driver: &Driver) -> Join<Option<Masking>> {
+        let mut sharing: Vec<(Shared, Request)> = Vec::new();
+        for (i, (state, request)) in (0..).zip(self.devices) {
+            let Reply::Roster(roster) = driver.handle(device(i), request).await.unwrap() else { panic!() };
+            let roster = Roster::new(roster).unwrap();
+            let (now, public) = (now().as_secs(), authority().public());
+            let (state, shares) = state.share(roster, &public, now, 3, &mut UnwrapErr(SysRng)).unwrap();
+            let request = Request::ShareKeys { session: SessionId(self.context.session), shares };
+            driver.handle(device(i), request.clone()).await.unwrap();
+            sharing.push((state, request));
+        }
+        let mut devices = Vec::new();
+        for (i, (state, request)) in (0..).zip(sharing) {
+            let reply = driver.handle(device(i), request).await.unwrap();
+            let Reply::Inbox { sharers, shares } = reply else { panic!() };
+            devices.push(Some(state.receive(sharers, shares).unwrap()));
+        }
+        Join { context: self.context, plan: self.plan, devices }
+    }
+}
+
+impl Join<Option<Masking>> {
+    /// Device i contributes 1 in coordinate i. Afterwards the survivors are fixed.
+    async fn submit(&mut self, driver: &Driver) {
+        for i in 0..COHORT {
+            driver.handle(device(i), self.chunk(i)).await.unwrap();
+        }
+        for i in 0..COHORT {
+            driver.handle(device(i), self.done(i)).await.unwrap();
+        }
+    }
+
+    fn chunk(&self, i: u8) -> Request {
+        let session = SessionId(self.context.session);
+        Request::MaskedChunk { session, offset: 0, packed: self.packed(i) }
+    }
+
+    fn done(&self, i: u8) -> Request {
+        let session = SessionId(self.context.session);
+        Request::MaskedDone { session, digest: Digest::of(&self.packed(i)) }
+    }
+
+    fn packed(&self, i: u8) -> Vec<u8> {
+        let mut update = vec![0.0; self.plan.adapter.trained_len()];
+        update[usize::from(i)] = 1.0;
+        let mechanism = self.plan.mechanism().unwrap();
+        let seed = rotation_seed(&SessionId(self.context.session));
+        // The same randomness each time, so that a repeat is a repeat.
+        let mut rng = <rand_chacha::ChaCha20Rng as rand_core::SeedableRng>::from_seed([i; 32]);
+        let mut input = mechanism.encode(&update, &seed, &mut rng).unwrap().into_ring();
+        self.devices[usize::from(i)].as_ref().unwrap().mask_chunk(0, &mut input).unwrap();
+        packing::pack(&input, self.context.ring_bits)
+    }
+
+    async fn finish(mut self, driver: &Driver) {
+        let session = SessionId(self.context.session);
+        let mut agreed: Vec<(Agreed, Request)> = Vec::new();
+        for i in 0..COHORT {
+            let reply = driver.handle(device(i), self.done(i)).await.unwrap();
+            let Reply::Survivors(survivors) = reply else { panic!("{reply:?}") };
+            assert_eq!(survivors, IndexSet::full(usize::from(COHORT)));
+            let masking = self.devices[usize::from(i)].take().unwrap();
+            let (state, signature) = masking.submit().agree(survivors, &identity(i)).unwrap();
+            let request = Request::Agree { session, signature };
+            driver.handle(device(i), request.clone()).await.unwrap();
+            agreed.push((state, request));
+        }
+        for (i, (state, request)) in (0..).zip(agreed) {
+            let reply = driver.handle(device(i), request).await.unwrap();
+            let Reply::Quorum(signatures) = reply else {
+                // The sum opens as soon as the threshold is reached.
+                assert!(matches!(reply, Reply::Over(proto::message::Outcome::Published)), "{reply:?}");
+                continue;
+            };
+            let shares = state.unmask(&signatures).unwrap();
+            driver.handle(device(i), Request::Unmask { session, shares }).await.unwrap();
+        }
+    }
+}
+
+async fn fetch(driver: &Driver, digest: Digest) -> Vec<f32> {
+    vector_from_bytes(&driver.fetch(digest, 0).await.unwrap().bytes).unwrap()
+}
+
+fn device(i: u8) -> DeviceId {
+    DeviceId([i; 16])
+}
+
+fn identity(i: u8) -> IdentityKey {
+    IdentityKey::from_seed(&[i; 32])
+}
+
+fn authority() -> IdentityKey {
+    IdentityKey::from_seed(&[200; 32])
+}
+
+fn plan(versions: u32) -> Plan {
+    Plan {
+        name: "owl".into(),
+        base: Digest([1; 32]),
+        initial_seed: Digest([2; 32]),
+        adapter: AdapterSpec {
+            method: Method::FrozenA,
+            rank: 1,
+            alpha: 2.0,
+            factors: Factors::Seeded(Digest([3; 32])),
+            modules: vec![Module { name: "m".into(), inputs: 4, outputs: 5 }],
+        },
+        training: TrainingPlan {
+            local_steps: 1,
+            batch_size: 1,
+            sequence_len: 8,
+            learning_rate: 0.1,
+            warmup_steps: 0,
+            max_grad_norm: 1.0,
+            optimizer: LocalOptimizer::Sgd,
+        },
+        privacy: PrivacyPlan {
+            mode: Mode::Off,
+            clip_norm: 1.0,
+            noise_multiplier: 0.0,
+            scale: 4096.0,
+            delta: 1e-5,
+            corrupt_permille: 50,
+            participations: 5,
+            epsilon_budget: None,
+        },
+        round: RoundPlan {
+            versions,
+            cohort: COHORT.into(),
+            report_goal: COHORT.into(),
+            join_millis: 60_000,
+            step_millis: 60_000,
+            grace_millis: 0,
+        },
+        server: ServerOptimizer::FedAvg { rate: 1.0 },
+    }
+}

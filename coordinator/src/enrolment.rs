@@ -1,0 +1,155 @@
+//! Who may connect: tokens, enrolment and revocation.
+
+use aggregation::IdentityPublic;
+use proto::admin::DeviceStatus;
+use proto::convert::{Enrolled, Enrolment};
+use proto::ids::{DeviceId, Timestamp};
+use proto::message::Rejection;
+use ring::rand::{SecureRandom, SystemRandom};
+
+use crate::driver::{Driver, DriverError};
+use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
+use crate::records::{self, DeviceRecord};
+use crate::store::{Batch, Store, StoreError};
+use crate::tokens::{self, NewToken, TokenError};
+
+/// Clocks of devices may be this much behind ours, in seconds.
+pub(crate) const CLOCK_SLACK_SECS: u64 = 300;
+
+/// The longest life of a token, in seconds: a year.
+const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
+
+/// The authority's keys and the records of devices.
+#[derive(Debug)]
+pub struct Registry {
+    /// Where devices and tokens are kept.
+    pub store: Store,
+    /// Who vouches for devices' connections.
+    pub authority: Authority,
+    /// Who vouches for devices' signing keys.
+    pub enrolment_key: EnrolmentKey,
+    /// Where devices find the coordinator, `host:port`; written into tokens.
+    pub address: String,
+    /// How long a certificate and a credential last, in seconds.
+    pub device_secs: u64,
+    /// Stops serving when the store fails.
+    pub driver: Driver,
+}
+
+impl Registry {
+    /// Enrols a device: uses its token up and records the device, in one transaction.
+    pub async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<Enrolled, Rejection> {
+        let rng = SystemRandom::new();
+        let mut device = [0; 16];
+        rng.fill(&mut device).map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
+        let secret = enrolment.token_secret;
+        let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
+        let expires_unix_secs = now.as_secs() + self.device_secs;
+        let validity = Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: expires_unix_secs,
+        };
+        let certificate_pem = self
+            .authority
+            .sign_device_pem(&enrolment.certificate_request_pem, &device, validity, &rng)
+            .map_err(certificate)?;
+        let record = DeviceRecord::new(token.label, enrolment.identity, now.0, expires_unix_secs);
+        let mut also = Batch::new();
+        records::insert_device(&mut also, DeviceId(device), &record).map_err(|e| self.store(e))?;
+        tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|e| self.token(e))?;
+        tracing::info!("device enrolled");
+        tracing::debug!(device = %DeviceId(device), "device enrolled");
+        Ok(Enrolled {
+            device: DeviceId(device),
+            certificate_pem,
+            credential: self.enrolment_key.issue(device, enrolment.identity, expires_unix_secs),
+            authority: self.public(),
+        })
+    }
+
+    /// Fails unless the device is enrolled and not shut out.
+    pub fn check(&self, device: DeviceId) -> Result<(), Rejection> {
+        match records::device(&self.store, device).map_err(|e| self.store(e))? {
+            Some(record) if !record.revoked => Ok(()),
+            Some(_) | None => Err(Rejection::NotEnrolled),
+        }
+    }
+
+    /// Makes a bootstrap token and gives its text.
+    pub async fn issue_token(
+        &self,
+        label: &str,
+        lifetime_secs: u64,
+        now: Timestamp,
+    ) -> Result<String, Rejection> {
+        if !(1..=MOST_TOKEN_SECS).contains(&lifetime_secs) {
+            let why = format!("a token lasts 1 to {MOST_TOKEN_SECS} seconds, got {lifetime_secs}");
+            return Err(Rejection::Unacceptable { request: "issue token".into(), why });
+        }
+        let new = NewToken {
+            label,
+            address: &self.address,
+            authority: self.authority.certificate(),
+            expires_unix_secs: now.as_secs() + lifetime_secs,
+        };
+        let issued = tokens::issue(&self.store, new, now.as_secs(), &SystemRandom::new()).await;
+        issued.map(|text| text.reveal().to_owned()).map_err(|e| self.token(e))
+    }
+
+    /// All enrolled devices.
+    pub fn devices(&self) -> Result<Vec<DeviceStatus>, Rejection> {
+        records::devices(&self.store).map_err(|error| self.driver.fail(&error.into()))
+    }
+
+    /// Shuts a device out, for ever.
+    pub async fn revoke(&self, device: DeviceId) -> Result<(), Rejection> {
+        let known = records::revoke(&self.store, device).await.map_err(|e| self.store(e))?;
+        if known {
+            tracing::info!("device revoked");
+            Ok(())
+        } else {
+            let why = "no device has this name; `nightshift device ls` lists them".to_owned();
+            Err(Rejection::Unacceptable { request: "revoke device".into(), why })
+        }
+    }
+
+    /// The key that verifies devices' credentials.
+    pub fn public(&self) -> IdentityPublic {
+        self.enrolment_key.public()
+    }
+
+    fn store(&self, error: StoreError) -> Rejection {
+        self.driver.fail(&DriverError::Store(error))
+    }
+
+    fn token(&self, error: TokenError) -> Rejection {
+        match error {
+            TokenError::Store(error) => self.store(error),
+            TokenError::Randomness => Rejection::Unavailable("no randomness".to_owned()),
+            error @ (TokenError::Unknown
+            | TokenError::Expired { .. }
+            | TokenError::Redeemed
+            | TokenError::Label { .. }) => {
+                Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
+            }
+        }
+    }
+}
+
+fn certificate(error: PkiError) -> Rejection {
+    match error {
+        error @ (PkiError::Request(_) | PkiError::RequestKey) => {
+            Rejection::Malformed { what: "certificate request".into(), why: error.to_string() }
+        }
+        error @ (PkiError::File(_)
+        | PkiError::Malformed { .. }
+        | PkiError::KeyMismatch { .. }
+        | PkiError::Validity { .. }
+        | PkiError::ServerName(_)
+        | PkiError::Issue(_)
+        | PkiError::Randomness) => {
+            tracing::error!(%error, "a device's certificate could not be made");
+            Rejection::Unavailable("a certificate could not be made".to_owned())
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! What the store holds, as small typed records, and how a task is put together from them again.
+//!
+//! | tree | key | record |
+//! | --- | --- | --- |
+//! | `tasks` | task | [`TaskHeader`] |
+//! | `versions` | task ‖ version | [`VersionStatus`] |
+//! | `participations` | task ‖ device | how often, as a number |
+//! | `survivors` | task ‖ round ‖ part | up to 100 devices |
+//! | `devices` | device | [`DeviceRecord`] |
+//!
+//! Parameters and plans are [artefacts](crate::artefacts); a header names them by their hash.
+
+use std::collections::BTreeMap;
+
+use aggregation::IdentityPublic;
+use proto::admin::{DeviceStatus, TaskState, VersionStatus};
+use proto::ids::{DeviceId, Digest, TaskId};
+use proto::plan::vector_from_bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::artefacts::{ArtefactError, Artefacts};
+use crate::optimizer::OptimizerState;
+use crate::store::{Batch, Key, Store, StoreError};
+use crate::task::{Task, TaskError, TaskRecord};
+
+const TASKS: &str = "tasks";
+const VERSIONS: &str = "versions";
+const PARTICIPATIONS: &str = "participations";
+const SURVIVORS: &str = "survivors";
+const DEVICES: &str = "devices";
+
+/// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
+const SURVIVORS_A_RECORD: usize = 100;
+
+/// A store that does not hold what it should.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An artefact that a record names is missing or damaged.
+    #[error(transparent)]
+    Artefact(#[from] ArtefactError),
+    /// The records of a task do not make a task.
+    #[error("task {task} cannot be restored: {source}")]
+    Task {
+        /// The task.
+        task: TaskId,
+        /// Why.
+        source: TaskError,
+    },
+    /// A key or an artefact has a wrong form.
+    #[error("{what} of {of} has a wrong form")]
+    Malformed {
+        /// Which part.
+        what: &'static str,
+        /// Of what.
+        of: String,
+    },
+}
+
+/// The changing part of a task, and what it is made of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TaskHeader {
+    /// Place in the order of creation.
+    pub order: u64,
+    /// Where it stands.
+    pub state: TaskState,
+    /// The plan.
+    pub plan: Digest,
+    /// Frozen factors, where the plan names some by their hash.
+    pub frozen: Option<Digest>,
+    /// The trained parameters of version 0.
+    pub initial: Digest,
+    /// The newest trained parameters.
+    pub adapter: Digest,
+    /// What the server optimiser carries on; never given out.
+    pub optimizer: Digest,
+    /// Rounds charged, aborted ones too.
+    pub rounds_charged: u64,
+    /// The highest round number that was ever opened.
+    pub last_round: u64,
+}
+
+/// An enrolled device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceRecord {
+    /// The label of its token.
+    pub label: String,
+    /// Its identity key, as text.
+    pub identity: Digest,
+    /// When its credential and its certificate end.
+    pub expires_unix_secs: u64,
+    /// When it enrolled.
+    pub enrolled_unix_millis: u64,
+    /// Whether it is shut out.
+    pub revoked: bool,
+}
+
+impl DeviceRecord {
+    /// The record of a device that enrols now.
+    pub fn new(label: String, identity: IdentityPublic, now_millis: u64, expires_unix_secs: u64) -> Self {
+        Self {
+            label,
+            identity: Digest(identity.0),
+            expires_unix_secs,
+            enrolled_unix_millis: now_millis,
+            revoked: false,
+        }
+    }
+}
+
+/// Writes a task's header.
+pub fn put_header(batch: &mut Batch, task: TaskId, header: &TaskHeader) -> Result<(), StoreError> {
+    batch.put(TASKS, task.0, header)?;
+    Ok(())
+}
+
+/// Writes a version, which must not be there yet.
+pub fn insert_version(batch: &mut Batch, task: TaskId, version: &VersionStatus) -> Result<(), StoreError> {
+    batch.insert(VERSIONS, Key::from(task.0).and_u64(version.version.into()), version)?;
+    Ok(())
+}
+
+/// Writes how often a device took part.
+pub fn put_participations(
+    batch: &mut Batch,
+    task: TaskId,
+    device: DeviceId,
+    count: u32,
+) -> Result<(), StoreError> {
+    batch.put(PARTICIPATIONS, Key::from(task.0).and_bytes(&device.0), &count)?;
+    Ok(())
+}
+
+/// Fixes the survivors of a round; the batch is refused when the round has some already.
+pub fn insert_survivors(
+    batch: &mut Batch,
+    task: TaskId,
+    round: u64,
+    survivors: &[DeviceId],
+) -> Result<(), StoreError> {
+    for (part, devices) in (0_u64..).zip(survivors.chunks(SURVIVORS_A_RECORD)) {
+        batch.insert(SURVIVORS, Key::from(task.0).and_u64(round).and_u64(part), &devices.to_vec())?;
+    }
+    Ok(())
+}
+
+/// The survivors that were fixed for a round; empty when none were.
+pub fn survivors(store: &Store, task: TaskId, round: u64) -> Result<Vec<DeviceId>, StoreError> {
+    let mut devices = Vec::new();
+    for item in store.scan_prefix::<Vec<DeviceId>>(SURVIVORS, &Key::from(task.0).and_u64(round))? {
+        devices.extend(item?.1);
+    }
+    Ok(devices)
+}
+
+/// All tasks with their headers, in the order of their creation.
+pub fn headers(store: &Store) -> Result<Vec<(TaskId, TaskHeader)>, RecordError> {
+    let mut headers = Vec::new();
+    for item in store.scan_prefix::<TaskHeader>(TASKS, &Key::default())? {
+        let (key, header) = item?;
+        headers.push((TaskId(key_part(&key, 0, "task")?), header));
+    }
+    headers.sort_by_key(|(_, header)| header.order);
+    Ok(headers)
+}
+
+/// Puts a task together again. A round that was open is gone.
+pub fn load_task(
+    store: &Store,
+    artefacts: &Artefacts,
+    authority: IdentityPublic,
+    (id, header): (TaskId, &TaskHeader),
+) -> Result<Task, RecordError> {
+    let vector = |what, digest: Digest| {
+        let malformed = RecordError::Malformed { what, of: id.to_string() };
+        vector_from_bytes(&artefacts.get(&digest.0)?).ok_or(malformed)
+    };
+    let adapter = vector("adapter", header.adapter)?;
+    let optimizer = OptimizerState::from_vector(&vector("optimizer", header.optimizer)?, adapter.len())
+        .ok_or(RecordError::Malformed { what: "optimizer", of: id.to_string() })?;
+    let prefix = Key::from(id.0);
+    let mut versions = Vec::new();
+    for item in store.scan_prefix::<VersionStatus>(VERSIONS, &prefix)? {
+        versions.push(item?.1);
+    }
+    let mut participations = BTreeMap::new();
+    for item in store.scan_prefix::<u32>(PARTICIPATIONS, &prefix)? {
+        let (key, count) = item?;
+        participations.insert(DeviceId(key_part(&key, id.0.len(), "participation")?), count);
+    }
+    let record = TaskRecord {
+        state: header.state,
+        versions,
+        participations,
+        last_round: header.last_round,
+        rounds_charged: header.rounds_charged,
+        adapter,
+        optimizer,
+    };
+    let plan = artefacts.get(&header.plan.0)?;
+    Task::restore(id, &plan, authority, record).map_err(|source| RecordError::Task { task: id, source })
+}
+
+/// Writes a device, which must not be there yet.
+pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord) -> Result<(), StoreError> {
+    batch.insert(DEVICES, device.0, record)?;
+    Ok(())
+}
+
+/// One device.
+pub fn device(store: &Store, device: DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
+    store.get(DEVICES, device.0)
+}
+
+/// All devices, in the order of their names.
+pub fn devices(store: &Store) -> Result<Vec<DeviceStatus>, RecordError> {
+    let mut devices = Vec::new();
+    for item in store.scan_prefix::<DeviceRecord>(DEVICES, &Key::default())? {
+        let (key, record) = item?;
+        devices.push(DeviceStatus {
+            device: DeviceId(key_part(&key, 0, "device")?),
+            label: record.label,
+            enrolled_unix_millis: record.enrolled_unix_millis,
+            revoked: record.revoked,
+        });
+    }
+    Ok(devices)
+}
+
+/// Shuts a device out, for ever; durable when this returns. `false` when there is no such device.
+pub async fn revoke(store: &Store, id: DeviceId) -> Result<bool, StoreError> {
+    let Some(record) = device(store, id)? else { return Ok(false) };
+    let mut batch = Batch::new();
+    batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record })?;
+    store.commit(batch).await?;
+    Ok(true)
+}
+
+/// The 16 bytes of a key from `at` on.
+fn key_part(key: &Key, at: usize, what: &'static str) -> Result<[u8; 16], RecordError> {
+    let malformed = || RecordError::Malformed { what, of: format!("key {}", hex::encode(key.as_bytes())) };
+    let part = key.as_bytes().get(at..).ok_or_else(malformed)?;
+    part.try_into().map_err(|_| malformed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_largest_set_of_survivors_comes_back_and_cannot_be_fixed_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let task = TaskId([3; 16]);
+        let all: Vec<DeviceId> = (0..=255).map(|i| DeviceId([i; 16])).collect();
+        let mut batch = Batch::new();
+        insert_survivors(&mut batch, task, 7, &all).unwrap();
+        store.commit(batch).await.unwrap();
+        assert_eq!(survivors(&store, task, 7).unwrap(), all);
+        assert_eq!(survivors(&store, task, 8).unwrap(), []);
+
+        let mut again = Batch::new();
+        insert_survivors(&mut again, task, 7, &all[1..]).unwrap();
+        assert!(matches!(store.commit(again).await, Err(StoreError::Conflict { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_revoked_device_stays_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let id = DeviceId([1; 16]);
+        assert!(!revoke(&store, id).await.unwrap());
+        let record = DeviceRecord::new("phone".into(), IdentityPublic([2; 32]), 5, 9);
+        let mut batch = Batch::new();
+        insert_device(&mut batch, id, &record).unwrap();
+        store.commit(batch).await.unwrap();
+        assert!(revoke(&store, id).await.unwrap());
+        assert_eq!(device(&store, id).unwrap(), Some(DeviceRecord { revoked: true, ..record }));
+        assert!(devices(&store).unwrap()[0].revoked);
+    }
+}

@@ -1,0 +1,220 @@
+//! The whole coordinator: store, keys and services over two listeners, until it is told to stop.
+#![expect(clippy::disallowed_methods, reason = "IO shell: this module runs the services")]
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ring::rand::SystemRandom;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tonic::transport::Server;
+use tonic::transport::server::Router;
+
+use crate::artefacts::Artefacts;
+use crate::config::{Certificates, Config};
+use crate::driver::{self, Driver, DriverError};
+use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
+use crate::files::{self, Audience, FileError};
+use crate::peer::{AdminName, AdminNameError};
+use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
+use crate::service;
+use crate::store::{Store, StoreError};
+use crate::tls::{self, TlsError};
+
+/// Name of the operator's certificate and key in the state folder: `operator.pem`, `operator.key`.
+pub const OPERATOR: &str = "operator";
+
+/// The file that says where the admin listener is, `host:port`.
+pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
+
+/// How long connections are given to close after the rounds are over.
+const CLOSE_LIMIT: Duration = Duration::from_secs(2);
+
+const DAY_SECS: u64 = 24 * 3600;
+const HOUR_SECS: u64 = 3600;
+
+/// Why the coordinator cannot start, or had to stop.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored cannot be served.
+    #[error(transparent)]
+    Driver(#[from] DriverError),
+    /// A file cannot be read or written.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A key or a certificate cannot be used.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// TLS cannot be set up.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The operator's name is none.
+    #[error(transparent)]
+    Operator(#[from] AdminNameError),
+    /// A listener has no address.
+    #[error("a listener has no address: {0}")]
+    Listener(std::io::Error),
+    /// A service ended by itself.
+    #[error("a service failed: {0}")]
+    Service(String),
+    /// The store or the disk failed while serving.
+    #[error("the store in {} failed while serving; mend the disk and start again to recover", .0.display())]
+    Stopped(PathBuf),
+}
+
+/// Where the coordinator is reached; bound by the caller.
+#[derive(Debug)]
+pub struct Listeners {
+    /// For devices.
+    pub device: TcpListener,
+    /// For operators.
+    pub admin: TcpListener,
+}
+
+/// A coordinator that has its store, its keys and its tasks, but does not serve yet.
+#[derive(Debug)]
+pub struct Coordinator {
+    config: Config,
+    driver: Driver,
+    registry: Arc<Registry>,
+    tls: Arc<ServerConfig>,
+    listeners: Listeners,
+    addresses: (SocketAddr, SocketAddr),
+}
+
+/// Opens the store and serves until `shutdown` ends; then no round is opened any more, open ones are given
+/// `drain_secs`, and what is left is aborted.
+///
+/// Fails when the store is in use or damaged, when a key cannot be used, and when the disk fails later on.
+pub async fn run(
+    config: Config,
+    listeners: Listeners,
+    shutdown: impl Future<Output = ()> + Send,
+) -> Result<(), ServerError> {
+    Coordinator::open(config, listeners)?.serve(shutdown).await
+}
+
+impl Coordinator {
+    /// Opens the store, the keys and the tasks, and writes what an operator on this machine needs into the
+    /// state folder. Fails when the store is in use or damaged, or a key cannot be used.
+    pub fn open(config: Config, listeners: Listeners) -> Result<Self, ServerError> {
+        let folder = &config.state_dir;
+        let store = Store::open(&folder.join("store"))?;
+        let artefacts = Artefacts::open(&folder.join("artefacts"))?;
+        let Certificates { authority_days, server_days, device_hours, admin_days } = config.certificates;
+        let rng = SystemRandom::new();
+        let authority = Authority::open_or_create(folder, days(authority_days))?;
+        let enrolment_key = EnrolmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
+        let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
+        let tls = tls::server_config(&identity, authority.certificate())?;
+        let operator: AdminName = OPERATOR.parse()?;
+        authority.issue_admin(&operator, days(admin_days), &rng)?.save(folder, OPERATOR)?;
+        let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
+        let address = format!("{}\n", reachable(admin));
+        files::write(&folder.join(ADMIN_ADDRESS_FILE), address.as_bytes(), Audience::Anyone)?;
+
+        let device = listeners.device.local_addr().map_err(ServerError::Listener)?;
+        let host = config.public_names.first().map_or("localhost", String::as_str);
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        let driver = Driver::open(store.clone(), artefacts, enrolment_key.public())?;
+        let registry = Arc::new(Registry {
+            store,
+            authority,
+            enrolment_key,
+            address: format!("{host}:{}", device.port()),
+            device_secs: u64::from(device_hours) * HOUR_SECS,
+            driver: driver.clone(),
+        });
+        Ok(Self { config, driver, registry, tls, listeners, addresses: (device, admin) })
+    }
+
+    /// Where devices and operators connect.
+    pub fn addresses(&self) -> (SocketAddr, SocketAddr) {
+        self.addresses
+    }
+
+    /// Serves until `shutdown` ends, or the store fails.
+    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
+        let Self { config, driver, registry, tls, listeners, addresses: _ } = self;
+        let (tls_sender, tls) = watch::channel(tls);
+        let (stop, stopped) = watch::channel(false);
+        let limits = config.limits.accept();
+        let serve = |listener, router: Router| {
+            let (incoming, mut stopped) = (tls::accept(listener, tls.clone(), limits), stopped.clone());
+            tokio::spawn(async move {
+                let stopped = async move {
+                    // An error says that the sender is gone: time to stop as well.
+                    drop(stopped.wait_for(|stop| *stop).await);
+                };
+                router.serve_with_incoming_shutdown(incoming, stopped).await
+            })
+        };
+        let device = service::device_service(Arc::clone(&registry), driver.clone());
+        let admin = service::admin_service(registry, driver.clone());
+        let mut devices = serve(listeners.device, Server::builder().add_service(device));
+        let mut admins = serve(listeners.admin, Server::builder().add_service(admin));
+        let timers = tokio::spawn({
+            let driver = driver.clone();
+            async move { driver.run_timers().await }
+        });
+        tracing::info!("serving");
+
+        let outcome = tokio::select! {
+            () = shutdown => Ok(()),
+            () = driver.failed() => Err(ServerError::Stopped(config.state_dir.clone())),
+            ended = &mut devices => Err(service_error(ended)),
+            ended = &mut admins => Err(service_error(ended)),
+        };
+        if outcome.is_ok() {
+            tracing::info!(drain_secs = config.drain_secs, "stopping");
+            driver.drain(Duration::from_secs(config.drain_secs.into())).await;
+        }
+        timers.abort();
+        stop.send_replace(true);
+        for service in [devices, admins] {
+            close(service).await;
+        }
+        drop(tls_sender);
+        tracing::info!("stopped");
+        outcome
+    }
+}
+
+/// Waits for a service to close its connections, but not for long.
+async fn close<T>(mut service: JoinHandle<T>) {
+    if service.is_finished() {
+        return;
+    }
+    if timeout(CLOSE_LIMIT, &mut service).await.is_err() {
+        service.abort();
+    }
+}
+
+fn service_error(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> ServerError {
+    ServerError::Service(match ended {
+        Ok(Ok(())) => "it ended by itself".to_owned(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    })
+}
+
+fn days(days: u32) -> Validity {
+    let now = driver::now().as_secs();
+    Validity {
+        not_before_unix_secs: now.saturating_sub(CLOCK_SLACK_SECS),
+        not_after_unix_secs: now + u64::from(days) * DAY_SECS,
+    }
+}
+
+/// Where a listener is reached from this machine.
+fn reachable(address: SocketAddr) -> String {
+    if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}

@@ -1,0 +1,168 @@
+//! The wire: gRPC services over the driver and the registry, and the operator's side of the same.
+//!
+//! Who calls is what the peer's certificate says. Generated types are named here and below only.
+
+use std::sync::Arc;
+
+use proto::admin::{AdminReply, AdminRequest};
+use proto::convert;
+use proto::ids::DeviceId;
+use proto::message::{MAX_MESSAGE_BYTES, Rejection};
+use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
+use tonic::{Code, Request, Response, Status};
+
+use crate::driver::{self, Driver};
+use crate::enrolment::Registry;
+use crate::peer::Peer;
+use crate::tls::ConnectInfo;
+
+mod client;
+
+pub use client::{AdminClient, CallError};
+
+/// What framing may add to a message.
+const HEADROOM_BYTES: usize = 64 << 10;
+
+/// The largest message between an operator and the coordinator: frozen factors of 2²⁴ numbers and a plan.
+pub(crate) const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_MESSAGE_BYTES + HEADROOM_BYTES;
+
+/// What devices call.
+#[derive(Clone, Debug)]
+pub struct DeviceService {
+    registry: Arc<Registry>,
+    driver: Driver,
+}
+
+/// What operators call.
+#[derive(Clone, Debug)]
+pub struct AdminService {
+    registry: Arc<Registry>,
+    driver: Driver,
+}
+
+/// The service for devices, with its limits.
+pub fn device_service(registry: Arc<Registry>, driver: Driver) -> DeviceServer<DeviceService> {
+    DeviceServer::new(DeviceService { registry, driver })
+        .max_decoding_message_size(MAX_MESSAGE_BYTES + HEADROOM_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES + HEADROOM_BYTES)
+}
+
+/// The service for operators, with its limits.
+pub fn admin_service(registry: Arc<Registry>, driver: Driver) -> AdminServer<AdminService> {
+    AdminServer::new(AdminService { registry, driver })
+        .max_decoding_message_size(MAX_ADMIN_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_BYTES)
+}
+
+#[tonic::async_trait]
+impl wire::device_server::Device for DeviceService {
+    async fn enroll(
+        &self,
+        request: Request<wire::EnrollRequest>,
+    ) -> Result<Response<wire::EnrollReply>, Status> {
+        let answer = match convert::enroll_request_from_wire(request.into_inner()) {
+            Ok(enrolment) => self.registry.enrol(enrolment, driver::now()).await,
+            Err(error) => Err(error.into()),
+        };
+        respond(answer.map(|enrolled| convert::enroll_reply_to_wire(&enrolled)))
+    }
+
+    async fn send(&self, request: Request<wire::Request>) -> Result<Response<wire::Reply>, Status> {
+        respond(self.answer(request).await)
+    }
+}
+
+impl DeviceService {
+    async fn answer(&self, request: Request<wire::Request>) -> Result<wire::Reply, Rejection> {
+        let device = match peer(&request)? {
+            Peer::Device(id) => DeviceId(id),
+            Peer::Anonymous | Peer::Admin(_) => return Err(Rejection::NotEnrolled),
+        };
+        self.registry.check(device)?;
+        let request = convert::request_from_wire(request.into_inner())?;
+        let reply = self.driver.handle(device, request).await?;
+        Ok(convert::reply_to_wire(reply))
+    }
+}
+
+#[tonic::async_trait]
+impl wire::admin_server::Admin for AdminService {
+    async fn send(&self, request: Request<wire::AdminRequest>) -> Result<Response<wire::AdminReply>, Status> {
+        let answer = self.answer(request).await;
+        respond(answer.map(convert::admin_reply_to_wire))
+    }
+}
+
+impl AdminService {
+    async fn answer(&self, request: Request<wire::AdminRequest>) -> Result<AdminReply, Rejection> {
+        match peer(&request)? {
+            Peer::Admin(_) => {}
+            Peer::Anonymous | Peer::Device(_) => return Err(Rejection::NotEnrolled),
+        }
+        Ok(match convert::admin_request_from_wire(request.into_inner())? {
+            AdminRequest::CreateTask { plan, frozen } => {
+                AdminReply::Task(self.driver.create_task(plan, frozen).await?)
+            }
+            AdminRequest::ListTasks => AdminReply::Tasks(self.driver.list().await),
+            AdminRequest::ShowTask(task) => AdminReply::Task(self.driver.show(task).await?),
+            AdminRequest::StopTask(task) => AdminReply::Task(self.driver.stop_task(task).await?),
+            AdminRequest::IssueToken { label, lifetime_secs } => {
+                AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
+            }
+            AdminRequest::ListDevices => AdminReply::Devices(self.registry.devices()?),
+            AdminRequest::RevokeDevice(device) => {
+                self.registry.revoke(device).await?;
+                AdminReply::Done
+            }
+            AdminRequest::Fetch { digest, offset } => {
+                AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
+            }
+        })
+    }
+}
+
+/// Who calls. A connection may outlive its certificate, so the time is asked at each call.
+fn peer<T>(request: &Request<T>) -> Result<Peer, Rejection> {
+    let info = request.extensions().get::<ConnectInfo>().ok_or(Rejection::NotEnrolled)?;
+    let over = info.not_after_unix_secs.is_some_and(|end| driver::now().as_secs() > end);
+    if over { Err(Rejection::NotEnrolled) } else { Ok(info.peer.clone()) }
+}
+
+fn respond<T>(answer: Result<T, Rejection>) -> Result<Response<T>, Status> {
+    answer.map(Response::new).map_err(|rejection| status(&rejection))
+}
+
+/// The one place that maps rejections to gRPC; the rejection itself travels in the details.
+fn status(rejection: &Rejection) -> Status {
+    let code = match rejection {
+        Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
+        Rejection::NotEnrolled => Code::Unauthenticated,
+        Rejection::UnknownTask | Rejection::UnknownSession | Rejection::UnknownArtefact => Code::NotFound,
+        Rejection::NotInRoster => Code::PermissionDenied,
+        Rejection::Equivocation(_) => Code::AlreadyExists,
+        Rejection::Stale { .. }
+        | Rejection::ParticipationsSpent(_)
+        | Rejection::WrongPhase { .. }
+        | Rejection::LeftOut => Code::FailedPrecondition,
+        Rejection::Unavailable(_) => Code::Unavailable,
+    };
+    Status::with_details(code, rejection.to_string(), convert::rejection_to_bytes(rejection).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rejection_comes_back_from_its_status() {
+        let rejection = Rejection::Stale { found: 1, current: 2 };
+        let status = status(&rejection);
+        assert_eq!(status.code(), Code::FailedPrecondition);
+        assert_eq!(convert::rejection_from_bytes(status.details()), Ok(rejection));
+    }
+
+    #[test]
+    fn a_call_without_a_connection_is_not_enrolled() {
+        assert_eq!(peer(&Request::new(())), Err(Rejection::NotEnrolled));
+    }
+}

@@ -1,0 +1,278 @@
+//! The programs as an operator runs them: exit codes, messages, and what survives a kill.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+#[test]
+fn a_second_coordinator_on_the_same_store_is_refused_with_the_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let _first = Up::start(folder.path());
+    // The same folder under another configuration: the ports do not collide, the store does.
+    let config = folder.path().join("second.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\n",
+        folder.path().to_str().unwrap()
+    );
+    fs::write(&config, text).unwrap();
+    let second = run(coordinator(&config));
+    assert_eq!(second.status.code(), Some(4), "{}", stderr(&second));
+    assert!(stderr(&second).contains(folder.path().join("store").to_str().unwrap()));
+    assert!(stderr(&second).contains("in use"));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_key() {
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let config = folder.path().join("coordinator.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nadmin_listen = \"{address}\"\nstate_dir = {:?}\n",
+        folder.path().join("state").to_str().unwrap()
+    );
+    fs::write(&config, text).unwrap();
+    let output = run(coordinator(&config));
+    assert_eq!(output.status.code(), Some(5));
+    assert!(stderr(&output).contains(&format!("{address} is in use")), "{}", stderr(&output));
+    assert!(stderr(&output).contains("`admin_listen`"));
+    assert!(!folder.path().join("state").exists());
+}
+
+#[test]
+fn a_wrong_configuration_is_an_input_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("coordinator.toml");
+    fs::write(&config, "listem = 1").unwrap();
+    let output = run(coordinator(&config));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("listem"));
+    assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_nightshift-coordinator"))).status.code(), Some(2));
+}
+
+#[test]
+fn up_starts_again_on_what_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Up::start(folder.path());
+    let authority = fs::read(folder.path().join("ca.pem")).unwrap();
+    let config = fs::read(folder.path().join("coordinator.toml")).unwrap();
+    drop(first);
+    let _second = Up::start(folder.path());
+    assert_eq!(fs::read(folder.path().join("ca.pem")).unwrap(), authority);
+    assert_eq!(fs::read(folder.path().join("coordinator.toml")).unwrap(), config);
+    let token = run(nightshift(folder.path(), &["device", "token", "--label", "phone"]));
+    assert!(token.status.success(), "{}", stderr(&token));
+    let token = String::from_utf8(token.stdout).unwrap();
+    assert!(token.starts_with("nst1.") && token.lines().count() == 1, "{token}");
+}
+
+#[test]
+fn up_refuses_an_address_that_the_configuration_does_not_have() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Up::start(folder.path()));
+    let output = run(nightshift(folder.path(), &["up", "--listen", "127.0.0.1:9"]));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("--listen 127.0.0.1:9"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_without_a_coordinator_says_what_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(nightshift(folder.path(), &["task", "ls"]));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("nightshift up --dir"), "{}", stderr(&output));
+}
+
+#[test]
+fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let create = |more: &[&str]| {
+        let arguments = [&["task", "create", "--base", base.to_str().unwrap()], more].concat();
+        run(nightshift(folder.path(), &arguments))
+    };
+    for (more, message) in [
+        (&["--rank", "9"][..], "rank 9 does not fit `model.layers.0.self_attn.q_proj` (8 × 8); use 1 to 8"),
+        (&["--cohort", "10", "--report-goal", "3"], "a report goal of 3 in a cohort of 10"),
+        (&["--cohort", "1"], "a report goal of 1 would reveal the update of a single device"),
+        (&["--cohort", "300"], "a cohort of 300 does not fit one round; use at most 256"),
+        (&["--targets", "embed"], "unknown target `embed`"),
+        (&["--privacy", "off", "--noise-multiplier", "1"], "adds no noise"),
+        (&["--epsilon-budget", "0.001"], "one participation costs"),
+        (&["--learning-rate", "0"], "learning_rate must be a number above 0"),
+    ] {
+        let output = create(more);
+        assert_eq!(output.status.code(), Some(3), "{more:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{more:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("operator.pem"), "{more:?}: {}", stderr(&output));
+    }
+    let both = create(&["--plan", "plan.json"]);
+    assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));
+}
+
+#[test]
+fn a_killed_coordinator_comes_back_with_its_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let mut first = Up::start(folder.path());
+    let created = json(nightshift(
+        folder.path(),
+        &["task", "create", "--base", base.to_str().unwrap(), "--name", "owl", "--format", "json"],
+    ));
+    assert!(created["predicted"]["epsilon_at_end"].as_f64().unwrap() < 8.1);
+    first.kill();
+
+    let _second = Up::start(folder.path());
+    let tasks = json(nightshift(folder.path(), &["task", "ls", "--format", "json"]));
+    assert_eq!(tasks[0], created["task"]);
+
+    let out = folder.path().join("peft");
+    let pull = ["model", "pull", "--task", "owl", "--output", "json", "--out", out.to_str().unwrap()];
+    assert_eq!(json(nightshift(folder.path(), &pull))["version"], 0);
+    assert!(out.join("adapter_model.safetensors").exists());
+    let again = run(nightshift(folder.path(), &[&pull[..], &["--version", "1"]].concat()));
+    assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));
+
+    let stopped = json(nightshift(folder.path(), &["task", "stop", "owl", "--format", "json"]));
+    assert_eq!(stopped["state"], "stopped");
+    let watched = run(nightshift(folder.path(), &["task", "watch", "owl"]));
+    assert_eq!(watched.status.code(), Some(7), "{}", stderr(&watched));
+}
+
+#[test]
+fn frozen_factors_come_back_and_others_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let _up = Up::start(folder.path());
+    let frozen = folder.path().join("factors");
+    let create = |bytes: &[u8]| {
+        fs::write(&frozen, bytes).unwrap();
+        let (base, frozen) = (base.to_str().unwrap(), frozen.to_str().unwrap());
+        let arguments = ["task", "create", "--base", base, "--rank", "1", "--frozen", frozen];
+        run(nightshift(folder.path(), &arguments))
+    };
+    // A of rank 1 over inputs 8, 8, 8, 8, 8, 8 and 6.
+    let short = create(&[0; 4 * 53]);
+    assert_eq!(short.status.code(), Some(3));
+    assert!(stderr(&short).contains("54 numbers, found 53"), "{}", stderr(&short));
+    let whole = create(&0.5_f32.to_le_bytes().repeat(54));
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let out = folder.path().join("peft");
+    let pull = ["model", "pull", "--task", "task", "--out", out.to_str().unwrap()];
+    assert!(run(nightshift(folder.path(), &pull)).status.success());
+}
+
+#[test]
+fn an_unknown_device_cannot_be_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let _up = Up::start(folder.path());
+    let device = "ab".repeat(16);
+    let output = run(nightshift(folder.path(), &["device", "revoke", &device]));
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nightshift device ls"));
+    assert_eq!(json(nightshift(folder.path(), &["device", "ls", "--format", "json"])), Value::Array(vec![]));
+}
+
+/// `nightshift up`, killed when dropped.
+struct Up {
+    child: Child,
+}
+
+impl Up {
+    /// Starts it and waits until it listens.
+    fn start(folder: &Path) -> Self {
+        let fresh = !folder.join("coordinator.toml").exists();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0)).to_string();
+        let mut command = nightshift(folder, &["up", "--format", "json"]);
+        if fresh {
+            command.args(["--listen", &anywhere, "--admin-listen", &anywhere]);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // The document's last line.
+        while !text.ends_with("}\n") {
+            if out.read_line(&mut text).unwrap() == 0 {
+                let mut errors = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+                panic!("nightshift up did not start: {errors}");
+            }
+        }
+        let running: Value = serde_json::from_str(&text).unwrap();
+        assert!(running["device_address"].as_str().unwrap().starts_with("127.0.0.1:"));
+        Self { child }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn nightshift(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+    command.arg("--dir").arg(folder).args(arguments);
+    command
+}
+
+fn coordinator(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift-coordinator"));
+    command.arg("--config").arg(config);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn json(command: Command) -> Value {
+    let output = run(command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A decoder of one block, 8 wide, 6 in the middle.
+fn write_base(folder: &Path) -> PathBuf {
+    let dir = folder.join("base");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("config.json"), r#"{"num_hidden_layers": 1}"#).unwrap();
+    fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+    let shapes = [
+        ("self_attn.q_proj", [8, 8]),
+        ("self_attn.k_proj", [8, 8]),
+        ("self_attn.v_proj", [8, 8]),
+        ("self_attn.o_proj", [8, 8]),
+        ("mlp.gate_proj", [6, 8]),
+        ("mlp.up_proj", [6, 8]),
+        ("mlp.down_proj", [8, 6]),
+    ];
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for (name, shape) in shapes {
+        let len = 4 * shape[0] * shape[1];
+        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, at + len] });
+        header.insert(format!("model.layers.0.{name}.weight"), entry);
+        at += len;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&header);
+    bytes.resize(bytes.len() + at, 0);
+    fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    dir
+}
