@@ -2,10 +2,15 @@
 //!
 //! [`session`] is a pure machine: it decides. [`policy`] holds the device's own limits, [`contribution`] is the
 //! one place where an update becomes something that may be sent, [`train`] is the only place that touches
-//! tensors. The rest is the shell. Start at [`session::Session`].
+//! tensors. The rest is the shell: [`agent`] performs what the machine decides, [`transport`] talks,
+//! [`conditions`] says when it may train. Start at [`session::Session`].
 
+pub mod agent;
+pub mod cli;
+pub mod conditions;
 pub mod config;
 pub mod contribution;
+pub mod enrolment;
 pub mod files;
 pub mod keys;
 pub mod policy;
@@ -14,4 +19,5 @@ pub mod store;
 pub mod tls;
 pub mod token;
 pub mod train;
+pub mod transport;
 pub mod update;

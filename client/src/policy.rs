@@ -8,15 +8,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Policy {
-    /// Fewest devices of a round's roster. Default 3.
+    /// Fewest devices of a round's roster. Default 10.
     pub smallest_cohort: u32,
-    /// Fewest survivors for which a sum may be revealed. Default 3.
+    /// Fewest survivors for which a sum may be revealed, at most `smallest_cohort`. Default 7.
     pub smallest_report_goal: u32,
     /// Least noise standard deviation, divided by the clip norm. Default 0.5.
     pub least_noise_multiplier: f64,
-    /// Largest ε over one task, at the plan's δ. Default 10.
+    /// Largest ε over one task, by its own ledger, at the plan's δ. Default 8.
     pub largest_epsilon: f64,
-    /// Most charged rounds over one task. Default 1000.
+    /// Most charged rounds over one task. Default 100.
     pub participations: u32,
     /// Whether a task without noise of the devices' own is acceptable: then whoever reads the sum of a round
     /// reads it exactly. Default no.
@@ -28,11 +28,11 @@ pub struct Policy {
 impl Default for Policy {
     fn default() -> Self {
         Self {
-            smallest_cohort: 3,
-            smallest_report_goal: 3,
+            smallest_cohort: 10,
+            smallest_report_goal: 7,
             least_noise_multiplier: 0.5,
-            largest_epsilon: 10.0,
-            participations: 1000,
+            largest_epsilon: 8.0,
+            participations: 100,
             allow_without_noise: false,
             tasks: Vec::new(),
         }

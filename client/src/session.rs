@@ -13,6 +13,7 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError};
 use rand_core::CryptoRng;
+use serde::{Deserialize, Serialize};
 
 use crate::contribution::ContributionError;
 use crate::policy::{Breach, Policy};
@@ -58,7 +59,7 @@ pub struct Work {
 }
 
 /// What a charge in the device's ledger says.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Charge {
     /// The task.
     pub task: TaskId,
@@ -73,7 +74,7 @@ pub struct Charge {
 }
 
 /// What the ledger keeps of a signature before it leaves.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed {
     /// The task.
     pub task: TaskId,

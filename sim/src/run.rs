@@ -83,6 +83,9 @@ pub fn run(
     let policy = Policy {
         // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
         allow_without_noise: scenario.mode != Mode::Distributed,
+        smallest_cohort: 2,
+        smallest_report_goal: 2,
+        participations: u32::MAX,
         least_noise_multiplier: 0.0,
         largest_epsilon: f64::INFINITY,
         ..Policy::default()

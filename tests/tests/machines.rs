@@ -236,7 +236,7 @@ fn a_task_ends_before_its_budget_is_passed() {
 #[test]
 fn a_device_whose_policy_forbids_it_never_trains() {
     let plan = plan(Mode::Off, 5, 4, 1, 16);
-    let strict = Policy::default();
+    let strict = Policy { smallest_cohort: 2, smallest_report_goal: 2, ..Policy::default() };
     let mut world = World::new(&plan, None, &strict, 5, Faults::default(), [5; 32]).unwrap();
     let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();
     assert!(error.contains("only contributes with noise of its own"), "{error}");

@@ -1,0 +1,352 @@
+//! The command line of `nightshift-agent`.
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line's own output")]
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::agent::memory::{Entry, Memory, MemoryError};
+use crate::agent::{Agent, AgentError, Finished, Settings, look};
+use crate::conditions::{Purpose, judge};
+use crate::config::Config;
+use crate::enrolment::{EnrolmentError, device_id, enroll, load};
+use crate::token::BootstrapToken;
+use crate::train::base::Base;
+use crate::train::engine::Engine;
+use crate::transport::TransportError;
+
+/// A device that fine-tunes an adapter on its user's text and contributes it without showing it.
+///
+/// Exit codes: 0 done, 2 wrong usage, 3 unusable configuration, base or text, 4 the device's own state or disk,
+/// 5 the coordinator cannot be reached or does not know this device, 6 the device's own limits forbid it, 7 a
+/// condition does not hold.
+#[derive(Parser)]
+#[command(name = "nightshift-agent", version)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Args)]
+struct Common {
+    /// The configuration; without a file, every key is at its default
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Instead of the configuration's `state_dir`
+    #[arg(long, global = true, value_name = "DIR")]
+    state_dir: Option<PathBuf>,
+    /// Instead of the configuration's `base`
+    #[arg(long, global = true, value_name = "DIR")]
+    base: Option<PathBuf>,
+    /// Instead of the configuration's `data`; may be repeated
+    #[arg(long, global = true, value_name = "PATH")]
+    data: Vec<PathBuf>,
+    /// What is printed on stdout
+    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    format: Format,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Json,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Become one of a coordinator's devices
+    Enroll {
+        /// What `nightshift device token` printed
+        #[arg(long)]
+        token: String,
+        /// Where the coordinator is, if not where the token says
+        #[arg(long, value_name = "HOST:PORT")]
+        coordinator: Option<String>,
+    },
+    /// Take part
+    Run {
+        /// End when one round with this device in it was published, or the task is over
+        #[arg(long)]
+        once: bool,
+        /// Train whatever the conditions are, because a person at this machine wants it
+        #[arg(long)]
+        override_conditions: bool,
+    },
+    /// Say which conditions keep the device from training
+    Conditions,
+    /// Say what this device ever contributed
+    Ledger {
+        /// Walk the chain of hashes on disk
+        #[arg(long)]
+        verify: bool,
+    },
+    /// Say what this device is and holds
+    Status,
+}
+
+struct Failure {
+    code: u8,
+    error: anyhow::Error,
+}
+
+fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
+    move |error| Failure { code, error }
+}
+
+/// Runs the program with these arguments, the program's name first.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = match Cli::try_parse_from(args) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Nothing is left to be said where even this cannot be printed.
+            drop(error.print());
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    start_logs();
+    match perform(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failure { code, error }) => {
+            eprintln!("nightshift-agent: {error:#}");
+            ExitCode::from(code)
+        }
+    }
+}
+
+fn start_logs() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("NIGHTSHIFT_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    // A second start in one process keeps the first one's logs.
+    drop(logs.try_init());
+}
+
+fn perform(cli: &Cli) -> Result<(), Failure> {
+    let config = configuration(&cli.common).map_err(failed(3))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| failed(4)(error.into()))?;
+    let result = runtime.block_on(async {
+        match &cli.command {
+            Command::Enroll { token, coordinator } => {
+                enroll_device(&config, token, coordinator.as_deref(), cli.common.format).await
+            }
+            Command::Run { once, override_conditions } => {
+                run(config, *once, *override_conditions, cli.common.format).await
+            }
+            Command::Conditions => conditions(&config, cli.common.format).await,
+            Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
+            Command::Status => status(&config, cli.common.format),
+        }
+    });
+    runtime.shutdown_background();
+    result
+}
+
+fn configuration(common: &Common) -> anyhow::Result<Config> {
+    let mut config = match &common.config {
+        Some(path) => Config::load(path)?,
+        None => Config::default(),
+    };
+    if let Some(folder) = &common.state_dir {
+        config.state_dir.clone_from(folder);
+    }
+    if let Some(folder) = &common.base {
+        config.base.clone_from(folder);
+    }
+    if !common.data.is_empty() {
+        config.data.clone_from(&common.data);
+    }
+    Ok(config)
+}
+
+fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
+    match format {
+        Format::Text => println!("{}", text()),
+        Format::Json => {
+            println!("{}", serde_json::to_string_pretty(value).map_err(|error| failed(4)(error.into()))?);
+        }
+    }
+    Ok(())
+}
+
+fn memory(config: &Config) -> Result<Memory, Failure> {
+    Memory::open(&config.state_dir).map_err(|error| failed(4)(error.into()))
+}
+
+fn enrolment_failure(error: EnrolmentError) -> Failure {
+    let code = match &error {
+        EnrolmentError::Keys(_) | EnrolmentError::Memory(_) | EnrolmentError::Damaged(_) => 4,
+        EnrolmentError::Transport(_) | EnrolmentError::Answer(_) | EnrolmentError::NotEnrolled => 5,
+    };
+    let turned_away = matches!(error, EnrolmentError::Transport(TransportError::Rejected(_)));
+    let error = anyhow::Error::from(error);
+    let error = if turned_away { error.context("the token was not accepted") } else { error };
+    Failure { code, error }
+}
+
+async fn enroll_device(
+    config: &Config,
+    token: &str,
+    address: Option<&str>,
+    format: Format,
+) -> Result<(), Failure> {
+    let token: BootstrapToken = token.parse().map_err(|error| failed(2)(anyhow::Error::from(error)))?;
+    let memory = memory(config)?;
+    let address = address.or(config.coordinator.as_deref());
+    let device =
+        enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;
+    print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
+}
+
+async fn run(
+    config: Config,
+    once: bool,
+    override_conditions: bool,
+    format: Format,
+) -> Result<(), Failure> {
+    if override_conditions {
+        eprintln!(
+            "conditions are overridden: this device trains even on battery, in use, or hot, because you said so"
+        );
+    }
+    let memory = memory(&config)?;
+    let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
+    let address = config.coordinator.as_deref();
+    let enrolled = load(&config.state_dir, &memory, address, base.digest(), config.policy)
+        .map_err(enrolment_failure)?;
+    let settings =
+        Settings { data: config.data, conditions: config.conditions, override_conditions, once };
+    let (tell, stop) = watch::channel(false);
+    let agent = Agent::new(enrolled, memory, Engine::new(Arc::new(base)), settings, stop)
+        .map_err(agent_failure)?;
+    let running = agent.run();
+    tokio::pin!(running);
+    let finished = tokio::select! {
+        finished = &mut running => finished,
+        () = told_to_stop() => {
+            tell.send_replace(true);
+            running.await
+        }
+    }
+    .map_err(agent_failure)?;
+    match finished {
+        Finished::Contributed(published) => {
+            let version = published.version;
+            print(format, &serde_json::json!({ "finished": "contributed", "published": published }), || {
+                format!("contributed to version {version}, which is installed")
+            })
+        }
+        Finished::NoMoreWork => print(format, &serde_json::json!({ "finished": "no_more_work" }), || {
+            "there is no more work; the last version is installed".to_owned()
+        }),
+        Finished::Stopped => print(format, &serde_json::json!({ "finished": "stopped" }), || "stopped".to_owned()),
+    }
+}
+
+fn agent_failure(error: AgentError) -> Failure {
+    let code = match &error {
+        AgentError::Memory(_) => 4,
+        AgentError::Text(_) | AgentError::Folder { .. } | AgentError::NoData => 3,
+        AgentError::Breach(_) => 6,
+        AgentError::NotEnrolled(_) => 5,
+        AgentError::Conditions(_) => 7,
+    };
+    Failure { code, error: error.into() }
+}
+
+async fn told_to_stop() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            return;
+        }
+    }
+    if tokio::signal::ctrl_c().await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
+    let judged = judge(&look().await, &config.conditions, Purpose::Start);
+    print(format, &judged, || {
+        let row = |row: &crate::conditions::Judgement| {
+            let state = if row.blocking { "blocks" } else { "holds" };
+            let name = format!("{:?}", row.condition).to_lowercase();
+            format!("{name:10} {state:7} {:28} wanted: {:34} from {}", row.value, row.threshold, row.source)
+        };
+        judged.iter().map(row).collect::<Vec<_>>().join("\n")
+    })
+}
+
+fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> {
+    let memory = memory(config)?;
+    if verify {
+        memory.verify().map_err(|error: MemoryError| failed(4)(error.into()))?;
+    }
+    let entries = memory.entries();
+    print(format, &entries, || {
+        let mut lines = vec![format!("{:32}  {:>7}  {:>6}  {:>10}  epsilon so far", "task", "version", "round", "bytes")];
+        let mut counts = std::collections::BTreeMap::new();
+        for entry in entries {
+            if let Entry::Charge { charge, .. } = entry {
+                let count = counts.entry(charge.task).or_insert(0_u32);
+                *count += 1;
+                let epsilon = epsilon(&memory, charge.plan, *count);
+                lines.push(format!(
+                    "{}  {:>7}  {:>6}  {:>10}  {epsilon}",
+                    charge.task, charge.version, charge.round, charge.bytes
+                ));
+            }
+        }
+        if lines.len() == 1 {
+            lines = vec!["this device has not contributed anything".to_owned()];
+        }
+        if verify {
+            lines.push(format!("the chain of {} records is whole", entries.len()));
+        }
+        lines.join("\n")
+    })
+}
+
+/// By this device's own accountant, where it has the plan.
+fn epsilon(memory: &Memory, plan: proto::ids::Digest, participations: u32) -> String {
+    let computed = memory.cached(plan).and_then(|bytes| {
+        let plan = proto::plan::Plan::parse(&bytes).ok()?;
+        let epsilon = plan.mechanism().ok()?.epsilon(participations, plan.delta().ok()?).epsilon;
+        Some(if epsilon.is_finite() {
+            format!("{epsilon:.3} at δ = {:e}", plan.privacy.delta)
+        } else {
+            "unbounded: the plan has no noise".to_owned()
+        })
+    });
+    computed.unwrap_or_else(|| "unknown: the plan is gone".to_owned())
+}
+
+fn status(config: &Config, format: Format) -> Result<(), Failure> {
+    let memory = memory(config)?;
+    let device = device_id(&memory).map_err(enrolment_failure)?;
+    let installed = memory.installed().map_err(|error| failed(4)(error.into()))?;
+    let value = serde_json::json!({ "device": device, "installed": installed });
+    print(format, &value, || {
+        let device = device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
+        let installed = installed.map_or("holds no version yet".to_owned(), |published| {
+            format!("holds version {} of task {}", published.version, published.task)
+        });
+        format!("{device}\n{installed}")
+    })
+}
