@@ -297,7 +297,8 @@ impl Agent {
     /// The conditions that keep the device from training, in words; empty where none does.
     async fn blocking(&self, purpose: Purpose) -> String {
         let judged = judge(&look().await, &self.settings.conditions, purpose);
-        let words = |row: &Judgement| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
+        let words =
+            |row: &Judgement| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
         let blocking: Vec<String> = judged.iter().filter(|row| row.blocking).map(words).collect();
         blocking.join(", ")
     }

@@ -123,7 +123,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn start_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("NIGHTSHIFT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
     // A second start in one process keeps the first one's logs.
     drop(logs.try_init());
 }
@@ -203,17 +205,11 @@ async fn enroll_device(
     let token: BootstrapToken = token.parse().map_err(|error| failed(2)(anyhow::Error::from(error)))?;
     let memory = memory(config)?;
     let address = address.or(config.coordinator.as_deref());
-    let device =
-        enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;
+    let device = enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;
     print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
 }
 
-async fn run(
-    config: Config,
-    once: bool,
-    override_conditions: bool,
-    format: Format,
-) -> Result<(), Failure> {
+async fn run(config: Config, once: bool, override_conditions: bool, format: Format) -> Result<(), Failure> {
     if override_conditions {
         eprintln!(
             "conditions are overridden: this device trains even on battery, in use, or hot, because you said so"
@@ -222,13 +218,12 @@ async fn run(
     let memory = memory(&config)?;
     let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
     let address = config.coordinator.as_deref();
-    let enrolled = load(&config.state_dir, &memory, address, base.digest(), config.policy)
-        .map_err(enrolment_failure)?;
-    let settings =
-        Settings { data: config.data, conditions: config.conditions, override_conditions, once };
+    let enrolled =
+        load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;
+    let settings = Settings { data: config.data, conditions: config.conditions, override_conditions, once };
     let (tell, stop) = watch::channel(false);
-    let agent = Agent::new(enrolled, memory, Engine::new(Arc::new(base)), settings, stop)
-        .map_err(agent_failure)?;
+    let agent =
+        Agent::new(enrolled, memory, Engine::new(Arc::new(base)), settings, stop).map_err(agent_failure)?;
     let running = agent.run();
     tokio::pin!(running);
     let finished = tokio::select! {
@@ -249,7 +244,9 @@ async fn run(
         Finished::NoMoreWork => print(format, &serde_json::json!({ "finished": "no_more_work" }), || {
             "there is no more work; the last version is installed".to_owned()
         }),
-        Finished::Stopped => print(format, &serde_json::json!({ "finished": "stopped" }), || "stopped".to_owned()),
+        Finished::Stopped => {
+            print(format, &serde_json::json!({ "finished": "stopped" }), || "stopped".to_owned())
+        }
     }
 }
 
@@ -300,7 +297,8 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
     }
     let entries = memory.entries();
     print(format, &entries, || {
-        let mut lines = vec![format!("{:32}  {:>7}  {:>6}  {:>10}  epsilon so far", "task", "version", "round", "bytes")];
+        let mut lines =
+            vec![format!("{:32}  {:>7}  {:>6}  {:>10}  epsilon so far", "task", "version", "round", "bytes")];
         let mut counts = std::collections::BTreeMap::new();
         for entry in entries {
             if let Entry::Charge { charge, .. } = entry {

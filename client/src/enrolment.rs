@@ -143,8 +143,7 @@ pub fn load(
     };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
     let identity = ClientIdentity { certificate: certificate(CERTIFICATE)?, key: keys.tls_key() };
-    let transport =
-        Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
+    let transport = Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
     Ok(EnrolledDevice { device, coordinator, transport })
 }
 

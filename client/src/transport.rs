@@ -134,10 +134,7 @@ impl Transport {
             Code::PermissionDenied | Code::Unauthenticated => {
                 TransportError::Rejected(Rejection::NotEnrolled)
             }
-            _ => TransportError::Unreachable {
-                address: self.address.clone(),
-                why: describe(status),
-            },
+            _ => TransportError::Unreachable { address: self.address.clone(), why: describe(status) },
         }
     }
 }
@@ -161,8 +158,7 @@ pub async fn pinned_authority(
     address: &str,
     pin: [u8; 32],
 ) -> Result<CertificateDer<'static>, TransportError> {
-    let unreachable =
-        |why: String| TransportError::Unreachable { address: address.to_owned(), why };
+    let unreachable = |why: String| TransportError::Unreachable { address: address.to_owned(), why };
     let setup = |why: String| TransportError::Setup { address: address.to_owned(), why };
     let config = client_config(Trust::Pin(pin), None).map_err(|error| setup(error.to_string()))?;
     let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
@@ -178,7 +174,7 @@ pub async fn pinned_authority(
         .map_err(|error| unreachable(error.to_string()))?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let found = chain.iter().find(|certificate| matches_pin(certificate, &pin));
-    found.map(|certificate| certificate.clone().into_owned()).ok_or_else(|| {
-        setup("its certificates are not of the authority that the token names".to_owned())
-    })
+    found
+        .map(|certificate| certificate.clone().into_owned())
+        .ok_or_else(|| setup("its certificates are not of the authority that the token names".to_owned()))
 }

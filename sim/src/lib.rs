@@ -10,6 +10,7 @@ pub mod demo;
 mod epsilon;
 pub mod faults;
 pub mod make_base;
+pub mod make_data;
 pub mod output;
 pub mod report;
 pub mod run;

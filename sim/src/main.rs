@@ -14,7 +14,7 @@ use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use sim::output::Output;
 use sim::run::{Finished, User, read_user, run};
 use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
-use sim::{demo, make_base, table};
+use sim::{demo, make_base, make_data, table};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -71,6 +71,8 @@ enum Command {
     Run(Box<RunArgs>),
     /// Make the base that comes with the program, from the seed, into --out
     MakeBase(make_base::Options),
+    /// Write the base and the made-up people's text as files, into --out
+    MakeData(make_data::Options),
 }
 
 #[derive(Args)]
@@ -144,6 +146,10 @@ fn main() -> ExitCode {
     let result = match cli.command {
         None => demonstrate(&cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),
+        Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed)
+            .map_err(|e| {
+                Failure::Output(anyhow::anyhow!("cannot write into {}: {e}", cli.output.out.display()))
+            }),
         Some(Command::MakeBase(options)) => {
             make_base::run(&options, &cli.output.out, cli.output.seed).map_err(|e| Failure::Output(e.into()))
         }

@@ -27,7 +27,9 @@ pub enum MemoryError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Whole records are gone from the ledger's end.
-    #[error("the ledger has {found} records and had {expected}: records were cut off; restore it from a backup")]
+    #[error(
+        "the ledger has {found} records and had {expected}: records were cut off; restore it from a backup"
+    )]
     Truncated {
         /// Records that there were.
         expected: usize,
@@ -117,9 +119,7 @@ impl Memory {
     /// Writes a signature; it is on disk when this returns. The same one again is nothing new, another one for
     /// the same round is refused.
     pub fn sign(&mut self, signed: Signed) -> Result<(), MemoryError> {
-        let same_round = |entry: &&Entry| {
-            matches!(entry, Entry::Signature(s) if s.task == signed.task && s.round == signed.round)
-        };
+        let same_round = |entry: &&Entry| matches!(entry, Entry::Signature(s) if s.task == signed.task && s.round == signed.round);
         match self.entries.iter().find(same_round) {
             Some(Entry::Signature(earlier)) if *earlier == signed => Ok(()),
             Some(_) => Err(MemoryError::SignedBefore { task: signed.task, round: signed.round }),

@@ -76,9 +76,9 @@ pub(super) struct PlanArguments {
     /// Standard deviation of the sum's noise, divided by the clip norm; 2.04 by default.
     #[arg(long, conflicts_with = "plan")]
     noise_multiplier: Option<f64>,
-    /// L2 bound of a contribution.
-    #[arg(long, conflicts_with = "plan", default_value_t = 1.0)]
-    clip: f64,
+    /// L2 bound of a contribution; 1 with noise and 100 without by default.
+    #[arg(long, conflicts_with = "plan")]
+    clip: Option<f64>,
     /// The δ at which ε is stated.
     #[arg(long, conflicts_with = "plan", default_value_t = 1e-5)]
     delta: f64,
@@ -219,11 +219,12 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
     };
     adapter.check().map_err(CliError::input)?;
     let (mode, noise_multiplier) = noise(arguments)?;
+    let clip = arguments.clip.unwrap_or(if mode == Mode::Off { 100.0 } else { 1.0 });
     let cohort = arguments.cohort;
     let report_goal = arguments.report_goal.unwrap_or_else(|| default_goal(cohort));
     let scale = Mechanism::recommended_scale(
         mode.into(),
-        ClipNorm::new(arguments.clip).map_err(CliError::input)?,
+        ClipNorm::new(clip).map_err(CliError::input)?,
         NoiseMultiplier::new(noise_multiplier).map_err(CliError::input)?,
         adapter.trained_len(),
         cohort as usize,
@@ -247,7 +248,7 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
         },
         privacy: PrivacyPlan {
             mode,
-            clip_norm: arguments.clip,
+            clip_norm: clip,
             noise_multiplier,
             scale,
             delta: arguments.delta,

@@ -1,0 +1,7 @@
+//! The device's program, built here so that the tests of this package find it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    client::cli::main(std::env::args_os())
+}

@@ -1,0 +1,7 @@
+//! The operator's program, built here so that the tests of this package find it.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    coordinator::cli::operator(std::env::args_os())
+}

@@ -1,0 +1,351 @@
+//! A coordinator and agents as processes, over TLS on loopback.
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Lines};
+use std::net::TcpListener;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::Arc;
+
+use client::train::base::Base;
+use client::train::engine::Engine;
+use client::train::text::{Corpus, read_jsonl};
+use proto::plan::{Plan, vector_from_bytes};
+use safetensors::SafeTensors;
+
+const NIGHTSHIFT: &str = env!("CARGO_BIN_EXE_nightshift-under-test");
+const AGENT: &str = env!("CARGO_BIN_EXE_agent-under-test");
+
+/// A process that does not outlive the test, and what it prints, kept open so that it can go on printing.
+struct Running(Child, Option<Lines<BufReader<ChildStdout>>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// A folder with a base, a coordinator's folder, and as many devices as are enrolled.
+struct Stage {
+    folder: tempfile::TempDir,
+    ports: (u16, u16),
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+fn text(output: &Output) -> String {
+    assert!(
+        output.status.success(),
+        "{:?}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout.clone()).unwrap().trim().to_owned()
+}
+
+impl Stage {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        sim::demo::write_base(&folder.path().join("base")).unwrap();
+        fs::write(
+            folder.path().join("agent.toml"),
+            "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\nallow_without_noise = true\n",
+        )
+        .unwrap();
+        Self { folder, ports: (free_port(), free_port()) }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts the coordinator and returns when it listens.
+    fn coordinator(&self) -> Running {
+        let mut child = Command::new(NIGHTSHIFT)
+            .arg("--dir")
+            .arg(self.path("home"))
+            .args(["up", "--listen", &format!("127.0.0.1:{}", self.ports.0)])
+            .args(["--admin-listen", &format!("127.0.0.1:{}", self.ports.1)])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        while let Some(line) = lines.next() {
+            if line.unwrap().contains("the coordinator runs") {
+                return Running(child, Some(lines));
+            }
+        }
+        let status = child.wait().unwrap();
+        panic!("the coordinator ended before it listened: {status}");
+    }
+
+    fn operator(&self, args: &[&str]) -> String {
+        text(&Command::new(NIGHTSHIFT).arg("--dir").arg(self.path("home")).args(args).output().unwrap())
+    }
+
+    fn agent(&self, device: &str) -> Command {
+        let mut command = Command::new(AGENT);
+        command.arg("--config").arg(self.path("agent.toml"));
+        command.arg("--state-dir").arg(self.path(device)).arg("--base").arg(self.path("base"));
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    /// Enrols a device whose user wrote these lines.
+    fn enroll(&self, device: &str, lines: &[String]) {
+        let token = self.operator(&["device", "token", "--label", device]);
+        let output = self.agent(device).args(["enroll", "--token", &token]).output().unwrap();
+        assert!(text(&output).starts_with("enrolled as "));
+        let mut file = String::new();
+        for line in lines {
+            writeln!(file, "{}", serde_json::json!({ "text": line })).unwrap();
+        }
+        fs::write(self.path(&format!("{device}.jsonl")), file).unwrap();
+    }
+
+    fn run(&self, device: &str, more: &[&str]) -> Running {
+        let mut command = self.agent(device);
+        command.arg("--data").arg(self.path(&format!("{device}.jsonl")));
+        Running(command.args(["run", "--override-conditions"]).args(more).spawn().unwrap(), None)
+    }
+
+    fn create_task(&self, more: &[&str]) -> String {
+        let base = self.path("base");
+        let mut args = vec!["task", "create", "--name", "owl", "--base", base.to_str().unwrap()];
+        args.extend(["--cohort", "4", "--report-goal", "3", "--local-steps", "3", "--rank", "2"]);
+        args.extend(more);
+        self.operator(&args)
+    }
+
+    fn task(&self) -> serde_json::Value {
+        serde_json::from_str(&self.operator(&["task", "show", "owl", "--format", "json"])).unwrap()
+    }
+}
+
+/// Four lines, of which three are trained on, short enough for one block: the batches of a training are then
+/// the same whatever its seed is, and its update can be computed here.
+fn short_lines(device: usize) -> Vec<String> {
+    let words = ["bread", "boats", "roses", "violins", "planets"];
+    (0..4).map(|line| format!("gonna bring {} {} later", words[device % 5], words[line])).collect()
+}
+
+fn artefact(stage: &Stage, digest: &serde_json::Value) -> Vec<u8> {
+    let name = digest.as_str().unwrap();
+    let mut found = Vec::new();
+    find(&stage.path("home"), name, &mut found);
+    fs::read(found.first().expect("the artefact is in the coordinator's folder")).unwrap()
+}
+
+fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            find(&path, name, found);
+        } else if path.file_name().is_some_and(|file| file.to_string_lossy().contains(name)) {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "1", "--privacy", "off", "--clip", "4"]);
+    let devices = ["anna", "bela", "cem", "dora"];
+    for (i, device) in devices.iter().enumerate() {
+        stage.enroll(device, &short_lines(i));
+    }
+    let mut agents: Vec<Running> = devices.iter().map(|device| stage.run(device, &["--once"])).collect();
+    stage.operator(&["task", "watch", "owl"]);
+    for agent in &mut agents {
+        assert!(agent.0.wait().unwrap().success());
+    }
+
+    let task = stage.task();
+    assert_eq!((task["state"].as_str(), task["version"].as_u64()), (Some("complete"), Some(1)));
+    assert_eq!(task["versions"][0]["survivors"].as_u64(), Some(4));
+    let plan = Plan::parse(&artefact(&stage, &task["plan"])).unwrap();
+    let published = vector_from_bytes(&artefact(&stage, &task["adapter"])).unwrap();
+
+    // The same trainings, here.
+    let base = Arc::new(Base::open(&stage.path("base")).unwrap());
+    let engine = Engine::new(Arc::clone(&base));
+    let proto::adapter::Factors::Seeded(seed) = plan.adapter.factors else {
+        panic!("the factors are not seeded")
+    };
+    let frozen = plan.adapter.seeded_factors(&seed);
+    let start = plan.adapter.initial(&plan.initial_seed);
+    let mut mean = vec![0.0_f64; start.len()];
+    for device in devices {
+        let text = read_jsonl(&stage.path(&format!("{device}.jsonl"))).unwrap();
+        let blocks = Corpus::new(&base, &text).unwrap().train(plan.training.sequence_len);
+        assert_eq!(blocks.len(), 1, "the text must be one block, so that its update has no randomness");
+        let mut go_on = |_| ControlFlow::Continue(());
+        let trained = engine
+            .train(&plan.adapter, &frozen, &start, &blocks, &plan.training, [9; 32], &mut go_on)
+            .unwrap();
+        for ((sum, after), before) in mean.iter_mut().zip(&trained.parameters).zip(&start) {
+            *sum += f64::from(after - before) / 4.0;
+        }
+    }
+    let largest = mean.iter().fold(0.0_f64, |largest, x| largest.max(x.abs()));
+    // Each input is rounded to whole steps of 1 / scale, then turned and averaged over four.
+    let rounding = 2.0 / plan.privacy.scale;
+    assert!(largest > 100.0 * rounding, "too little was learnt to see a mistake: {largest}");
+    for (i, (found, expected)) in published.iter().zip(&mean).enumerate() {
+        let distance = (f64::from(*found) - expected).abs();
+        assert!(distance < rounding, "parameter {i}: {found} is not {expected}");
+    }
+
+    // Every device holds it, and what is pulled for other programs is the same.
+    for device in devices {
+        let installed = fs::read(stage.path(device).join("installed").join("adapter.f32")).unwrap();
+        assert_eq!(vector_from_bytes(&installed).unwrap(), published);
+    }
+    let out = stage.path("peft");
+    stage.operator(&["model", "pull", "--task", "owl", "--format", "peft", "--out", out.to_str().unwrap()]);
+    let bytes = fs::read(out.join("adapter_model.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let module = &plan.adapter.modules[0];
+    let b = file.tensor(&format!("base_model.model.{}.lora_B.weight", module.name)).unwrap();
+    let b = vector_from_bytes(b.data()).unwrap();
+    assert_eq!(b, published[..b.len()]);
+}
+
+#[test]
+fn committed_versions_survive_a_kill_of_the_coordinator() {
+    let stage = Stage::new();
+    let mut coordinator = stage.coordinator();
+    // A round that is cut off after its charge costs a participation: there must be some to spare.
+    stage.create_task(&["--versions", "4", "--privacy", "off", "--participations", "20"]);
+    let devices = ["anna", "bela", "cem", "dora"];
+    for (i, device) in devices.iter().enumerate() {
+        stage.enroll(device, &short_lines(i));
+    }
+    let agents: Vec<Running> = devices.iter().map(|device| stage.run(device, &[])).collect();
+
+    // Until the first version is there; then the coordinator dies without a word.
+    let mut watch = Running(
+        Command::new(NIGHTSHIFT)
+            .arg("--dir")
+            .arg(stage.path("home"))
+            .args(["task", "watch", "owl"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+        None,
+    );
+    let first = BufReader::new(watch.0.stdout.take().unwrap())
+        .lines()
+        .map(Result::unwrap)
+        .find(|line| line.to_lowercase().contains("version 1"));
+    assert!(first.is_some(), "the watch ended before the first version");
+    let before = stage.task();
+    coordinator.0.kill().unwrap();
+    coordinator.0.wait().unwrap();
+
+    let _coordinator = stage.coordinator();
+    let after = stage.task();
+    let (known, found) = (before["versions"].as_array().unwrap(), after["versions"].as_array().unwrap());
+    assert!(!known.is_empty() && found.len() >= known.len(), "{before} {after}");
+    assert_eq!(known[..], found[..known.len()]);
+    for version in found {
+        assert!(!artefact(&stage, &version["adapter"]).is_empty());
+    }
+
+    // The agents find it again by themselves, and the task goes on to its end, each version once.
+    stage.operator(&["task", "watch", "owl"]);
+    let done = stage.task();
+    let numbers: Vec<u64> =
+        done["versions"].as_array().unwrap().iter().map(|v| v["version"].as_u64().unwrap()).collect();
+    assert_eq!(numbers, [1, 2, 3, 4]);
+    drop(agents);
+    for device in devices {
+        let output = text(&stage.agent(device).args(["ledger", "--verify"]).output().unwrap());
+        assert!(output.contains("is whole"), "{output}");
+    }
+}
+
+#[test]
+fn what_cannot_take_part_is_told_why() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "1", "--privacy", "off"]);
+    stage.enroll("anna", &short_lines(0));
+    let code_and_words = |command: &mut Command| {
+        let output = command.output().unwrap();
+        (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
+    };
+
+    // A token works once.
+    let token = stage.operator(&["device", "token", "--label", "bela"]);
+    text(&stage.agent("bela").args(["enroll", "--token", &token]).output().unwrap());
+    let (code, words) = code_and_words(stage.agent("cem").args(["enroll", "--token", &token]));
+    assert_eq!(code, 5, "{words}");
+    assert!(words.contains("token"), "{words}");
+
+    // Who is not enrolled is told what to do.
+    let data = stage.path("anna.jsonl");
+    let data = data.to_str().unwrap();
+    let (code, words) =
+        code_and_words(stage.agent("dora").args(["--data", data, "run", "--once", "--override-conditions"]));
+    assert_eq!(code, 5, "{words}");
+    assert!(words.contains("enroll --token"), "{words}");
+
+    // Conditions hold a device back unless a person says otherwise.
+    let (code, words) = code_and_words(stage.agent("anna").args(["--data", data, "run", "--once"]));
+    assert_eq!(code, 7, "{words}");
+    assert!(words.contains("--override-conditions"), "{words}");
+
+    // The device's own limits: a plan without noise.
+    fs::write(stage.path("agent.toml"), "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\n").unwrap();
+    let (code, words) =
+        code_and_words(stage.agent("anna").args(["--data", data, "run", "--once", "--override-conditions"]));
+    assert_eq!(code, 6, "{words}");
+    assert!(words.contains("noise of its own"), "{words}");
+
+    // A user without usable text, and a base that is not there.
+    let empty = stage.path("empty.jsonl");
+    fs::write(&empty, "not json\n{\"text\": 3}\n").unwrap();
+    fs::write(
+        stage.path("agent.toml"),
+        "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\nallow_without_noise = true\n",
+    )
+    .unwrap();
+    let empty = empty.to_str().unwrap();
+    let (code, words) =
+        code_and_words(stage.agent("anna").args(["--data", empty, "run", "--once", "--override-conditions"]));
+    assert_eq!(code, 3, "{words}");
+    assert!(words.contains('2'), "{words}");
+
+    // A revoked device.
+    let devices = stage.operator(&["device", "ls", "--format", "json"]);
+    let devices: serde_json::Value = serde_json::from_str(&devices).unwrap();
+    let list = devices.as_array().or_else(|| devices["devices"].as_array()).unwrap();
+    let anna = list.iter().find(|device| device["label"] == "anna").unwrap()["device"].as_str().unwrap();
+    stage.operator(&["device", "revoke", anna]);
+    let (code, words) =
+        code_and_words(stage.agent("anna").args(["--data", data, "run", "--once", "--override-conditions"]));
+    assert_eq!(code, 5, "{words}");
+    assert!(words.contains("revoked"), "{words}");
+}
+
+#[test]
+fn both_sides_know_a_base_by_the_same_digest() {
+    let folder = tempfile::tempdir().unwrap();
+    sim::demo::write_base(folder.path()).unwrap();
+    let device = Base::open(folder.path()).unwrap();
+    let operator = coordinator::base::Base::open(folder.path()).unwrap();
+    assert_eq!(device.digest(), operator.digest());
+}
