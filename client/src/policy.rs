@@ -64,6 +64,14 @@ pub enum Breach {
         /// The policy's.
         least: f64,
     },
+    /// No round of the plan is large enough.
+    #[error("the plan gathers at most {found} devices, this device asks for at least {least}")]
+    Cohort {
+        /// The plan's.
+        found: u32,
+        /// The policy's.
+        least: u32,
+    },
     /// The report goal is too small to hide in.
     #[error("the plan reveals sums of {found} devices, this device asks for at least {least}")]
     ReportGoal {
@@ -94,6 +102,10 @@ impl Policy {
         if plan.base != held {
             return Err(Breach::Base { wanted: plan.base, held });
         }
+        if plan.round.cohort < self.smallest_cohort {
+            let (found, least) = (plan.round.cohort, self.smallest_cohort);
+            return Err(Breach::Cohort { found, least });
+        }
         if plan.round.report_goal < self.smallest_report_goal {
             let (found, least) = (plan.round.report_goal, self.smallest_report_goal);
             return Err(Breach::ReportGoal { found, least });
@@ -122,5 +134,96 @@ impl Policy {
             return Err(Breach::Epsilon { found: epsilon, most: self.largest_epsilon });
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::adapter::{AdapterSpec, Factors, Method, Module};
+    use proto::plan::{PrivacyPlan, RoundPlan};
+    use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+
+    use super::*;
+
+    const TASK: TaskId = TaskId([9; 16]);
+    const BASE: Digest = Digest([1; 32]);
+
+    fn plan() -> Plan {
+        Plan {
+            name: "a plan".into(),
+            base: BASE,
+            initial_seed: Digest([2; 32]),
+            adapter: AdapterSpec {
+                method: Method::FrozenA,
+                rank: 1,
+                alpha: 1.0,
+                factors: Factors::Seeded(Digest([3; 32])),
+                modules: vec![Module { name: "m".into(), inputs: 8, outputs: 64 }],
+            },
+            training: TrainingPlan {
+                local_steps: 1,
+                batch_size: 1,
+                sequence_len: 8,
+                learning_rate: 0.1,
+                warmup_steps: 0,
+                max_grad_norm: 1.0,
+                optimizer: LocalOptimizer::Sgd,
+            },
+            privacy: PrivacyPlan {
+                mode: Mode::Distributed,
+                clip_norm: 1.0,
+                noise_multiplier: 2.0,
+                scale: 4096.0,
+                delta: 1e-5,
+                corrupt_permille: 50,
+                participations: 10,
+                epsilon_budget: None,
+            },
+            round: RoundPlan {
+                versions: 3,
+                cohort: 12,
+                report_goal: 10,
+                join_millis: 1000,
+                step_millis: 1000,
+                grace_millis: 0,
+            },
+            server: ServerOptimizer::FedAvg { rate: 1.0 },
+        }
+    }
+
+    fn refused(change: impl FnOnce(&mut Plan, &mut Policy), spent: u32) -> String {
+        let (mut plan, mut policy) = (plan(), Policy::default());
+        change(&mut plan, &mut policy);
+        policy.admit(TASK, &plan, BASE, spent).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_ordinary_plan_is_admitted() {
+        assert_eq!(Policy::default().admit(TASK, &plan(), BASE, 0), Ok(()));
+    }
+
+    #[test]
+    fn every_limit_refuses_with_both_numbers() {
+        let words = refused(|plan, _| plan.round.cohort = 9, 0);
+        assert_eq!(words, "the plan gathers at most 9 devices, this device asks for at least 10");
+        let words = refused(|plan, _| plan.round.report_goal = 6, 0);
+        assert!(words.contains("sums of 6 devices") && words.contains('7'), "{words}");
+        let words = refused(|plan, _| plan.privacy.noise_multiplier = 0.4, 0);
+        assert!(words.contains("0.4") && words.contains("0.5"), "{words}");
+        let words = refused(|_, policy| policy.tasks = vec![TaskId([8; 16])], 0);
+        assert!(words.contains(&TASK.to_string()), "{words}");
+        let words = refused(|plan, _| plan.base = Digest([7; 32]), 0);
+        assert!(words.contains("holds"), "{words}");
+        assert!(refused(|plan, _| plan.privacy.mode = Mode::Off, 0).contains("noise of its own"));
+        assert!(refused(|plan, _| plan.privacy.mode = Mode::Central, 0).contains("noise of its own"));
+    }
+
+    #[test]
+    fn what_was_spent_counts() {
+        assert!(refused(|_, _| {}, 10).contains("10 rounds"));
+        let policy = Policy { largest_epsilon: 3.0, ..Policy::default() };
+        assert_eq!(policy.admit(TASK, &plan(), BASE, 0), Ok(()));
+        let error = policy.admit(TASK, &plan(), BASE, 3).unwrap_err();
+        assert!(matches!(error, Breach::Epsilon { most, .. } if most < 3.1), "{error}");
     }
 }

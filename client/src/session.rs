@@ -194,8 +194,8 @@ enum State {
 enum Purpose {
     /// To train from it.
     Train,
-    /// Only to have it.
-    Keep,
+    /// Only to have it; the next check-in is after so many milliseconds.
+    Keep { retry_millis: u64 },
 }
 
 /// One device's side of the protocol.

@@ -106,7 +106,15 @@ impl Transport {
             let offset = bytes.len() as u64;
             let chunk = match self.send(&Request::Fetch { digest, offset }).await? {
                 Reply::Chunk(chunk) => chunk,
-                other => return Err(bad(format!("the answer is `{}`", other.name()))),
+                other @ (Reply::Wait { .. }
+                | Reply::Assignment(_)
+                | Reply::Offer { .. }
+                | Reply::Roster(_)
+                | Reply::Inbox { .. }
+                | Reply::Received
+                | Reply::Survivors(_)
+                | Reply::Quorum(_)
+                | Reply::Over(_)) => return Err(bad(format!("the answer is `{}`", other.name()))),
             };
             if chunk.total_bytes > MAX_ARTEFACT_BYTES {
                 return Err(bad(format!("{} bytes are too many", chunk.total_bytes)));
@@ -130,12 +138,10 @@ impl Transport {
                 Err(error) => TransportError::Answer(error),
             };
         }
-        match status.code() {
-            Code::PermissionDenied | Code::Unauthenticated => {
-                TransportError::Rejected(Rejection::NotEnrolled)
-            }
-            _ => TransportError::Unreachable { address: self.address.clone(), why: describe(status) },
+        if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
+            return TransportError::Rejected(Rejection::NotEnrolled);
         }
+        TransportError::Unreachable { address: self.address.clone(), why: describe(status) }
     }
 }
 

@@ -10,6 +10,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::corpus;
 
+/// One document in so many is a handful of messages.
+const CHAT_EVERY: usize = 400;
+
 /// How the base is made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -41,13 +44,13 @@ fn shape() -> DecoderConfig {
     }
 }
 
-/// Mostly plain sentences; one document in forty is a handful of messages, as any large text holds some, so
-/// that the base has seen the letters and words of chat without having learnt to write it.
+/// Plain sentences, but for one document in [`CHAT_EVERY`]: a handful of messages, as any large text holds some,
+/// so that the base has seen the letters of chat without having learnt to write it.
 fn documents(seed: u64, count: usize) -> Vec<String> {
     let mut documents = corpus::base_corpus(seed, count);
-    let chats = count / 40;
+    let chats = count / CHAT_EVERY;
     let lines = corpus::public_sample(seed.wrapping_add(1_000_003), 6 * chats);
-    for (chat, at) in lines.chunks(6).zip((0..documents.len()).step_by(40)) {
+    for (chat, at) in lines.chunks(6).zip((0..documents.len()).step_by(CHAT_EVERY)) {
         documents[at] = chat.join("\n");
     }
     documents

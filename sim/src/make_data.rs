@@ -29,5 +29,10 @@ pub fn run(options: &Options, out: &Path, seed: u64) -> io::Result<()> {
 }
 
 fn jsonl(lines: &[String]) -> String {
-    lines.iter().map(|line| format!("{}\n", serde_json::json!({ "text": line }))).collect()
+    let mut text = String::new();
+    for line in lines {
+        text.push_str(&serde_json::json!({ "text": line }).to_string());
+        text.push('\n');
+    }
+    text
 }

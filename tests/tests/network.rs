@@ -1,5 +1,5 @@
 //! A coordinator and agents as processes, over TLS on loopback.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
 use std::fs;
@@ -20,7 +20,7 @@ const NIGHTSHIFT: &str = env!("CARGO_BIN_EXE_nightshift-under-test");
 const AGENT: &str = env!("CARGO_BIN_EXE_agent-under-test");
 
 /// A process that does not outlive the test, and what it prints, kept open so that it can go on printing.
-struct Running(Child, Option<Lines<BufReader<ChildStdout>>>);
+struct Running(Child, #[expect(dead_code, reason = "held open")] Option<Lines<BufReader<ChildStdout>>>);
 
 impl Drop for Running {
     fn drop(&mut self) {

@@ -83,8 +83,8 @@ fn power(folder: &Path) -> (Option<bool>, Option<f64>) {
                 };
                 online = match (online, on) {
                     (Some(true), _) | (_, Some(true)) => Some(true),
-                    (found, None) => found,
-                    (_, found) => found,
+                    (Some(false), None) | (_, Some(false)) => Some(false),
+                    (None, None) => None,
                 };
             }
             Some(_) | None => {}

@@ -19,9 +19,7 @@ impl Session {
     pub(super) fn outside(self, state: State, event: Event, now: Timestamp) -> Self {
         match (state, event) {
             (State::Waiting | State::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
-            (State::Waiting | State::CheckingIn, Event::Rejected(rejection)) => {
-                self.end(Ended::Rejected(rejection), now.plus_millis(REFUSED_MILLIS))
-            }
+            (State::Waiting | State::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
             (State::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen }) => {
                 match load(published, &plan, &adapter, frozen.as_deref()) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
@@ -48,7 +46,7 @@ impl Session {
                 self.complete = complete;
                 match latest {
                     Some(published) if self.installed != Some(published) => {
-                        self.to(State::Loading { published, purpose: Purpose::Keep })
+                        self.to(State::Loading { published, purpose: Purpose::Keep { retry_millis } })
                     }
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
                 }
@@ -81,9 +79,8 @@ impl Session {
 
     fn kept(mut self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
         self.installed = Some(work.published);
-        if purpose == Purpose::Keep {
-            let until = if self.complete { now } else { now.plus_millis(FAILED_MILLIS) };
-            return self.wait(until);
+        if let Purpose::Keep { retry_millis } = purpose {
+            return self.wait(now.plus_millis(retry_millis));
         }
         let task = work.published.task;
         let spent = self.spent.get(&task).copied().unwrap_or(0);
