@@ -230,10 +230,11 @@ impl World {
             if self.task.version() > before {
                 return Ok(true);
             }
+            let acted = self.act(trainer)?;
             if !self.task.is_active() && self.everybody_is_done() {
-                return Ok(false);
+                return Ok(self.task.version() > before);
             }
-            if !self.act(trainer)? {
+            if !acted {
                 self.pass_time()?;
             }
         }
