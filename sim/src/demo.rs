@@ -45,7 +45,7 @@ pub fn scenario(seed: u64) -> Scenario {
         versions: 6,
         method: Method::Core,
         rank: 4,
-        alpha: 4.0,
+        alpha: 16.0,
         projections: Projection::ALL.to_vec(),
         training: TrainingPlan {
             local_steps: 3,
@@ -58,7 +58,7 @@ pub fn scenario(seed: u64) -> Scenario {
         },
         server: ServerOptimizer::FedAvg { rate: 1.0 },
         mode: Mode::Distributed,
-        noise_multiplier: 2.0,
+        noise_multiplier: 4.0,
         clip_norm: 0.5,
         delta: 1e-5,
         corrupt_permille: 50,
