@@ -203,8 +203,12 @@ impl<'a> Pass<'a> {
         let Linear { weight, bias } = block.linear(projection);
         match self.changes.factors.get(&(layer, projection)) {
             Some(Factors { a, b }) => {
-                let lora =
-                    LoraLinear { weight: weight.clone(), bias: bias.clone(), scale: self.changes.scale };
+                let lora = LoraLinear {
+                    weight: weight.clone(),
+                    bias: bias.clone(),
+                    scale: self.changes.scale,
+                    changed: OnceLock::new(),
+                };
                 x.apply_op3(a, b, lora)
             }
             None => x.apply_op2(weight, ops::Linear { bias: bias.clone() }),

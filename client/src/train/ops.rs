@@ -1,16 +1,16 @@
 //! The decoder's operations, each with its gradient written out and checked against finite differences.
 //!
-//! All work on contiguous f32 on the CPU. Matrix products go through candle's kernels; everything
+//! All work on contiguous f32, on the calling thread of the CPU. Matrix products go through `gemm`; everything
 //! between two products is one pass over memory.
 
 mod attention;
+mod gemm;
 mod linear;
 mod loss;
 mod norm;
 mod swiglu;
 
-use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, Layout, Result, Shape, Storage, Tensor, bail};
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 pub(crate) use attention::{Attention, Rope};
 pub(crate) use linear::{Linear, LoraLinear};
@@ -33,47 +33,6 @@ fn read<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
         Storage::Cpu(storage) => f(slice(storage, layout)?),
         Storage::Cuda(_) | Storage::Metal(_) => bail!("the decoder's operations run on the CPU"),
     }
-}
-
-/// Runs `f` on the storage of a tensor, which matrix products take.
-fn with_storage<R>(tensor: &Tensor, f: impl FnOnce(&CpuStorage, &Layout) -> Result<R>) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => f(storage, layout),
-        Storage::Cuda(_) | Storage::Metal(_) => bail!("the decoder's operations run on the CPU"),
-    }
-}
-
-/// `left · right`: (rows, inner) times (inner, columns), or a batch of them.
-fn product(left: (&CpuStorage, &Layout), right: (&CpuStorage, &Layout)) -> Result<Vec<f32>> {
-    let (batch, rows, inner) = matrix(left.1)?;
-    let (right_batch, right_inner, columns) = matrix(right.1)?;
-    if (batch, inner) != (right_batch, right_inner) {
-        bail!("cannot multiply {:?} by {:?}", left.1.shape(), right.1.shape());
-    }
-    let shape = (batch, rows, columns, inner);
-    let CpuStorage::F32(out) = left.0.matmul(right.0, shape, left.1, right.1)? else {
-        bail!("a product of f32 matrices is f32");
-    };
-    Ok(out)
-}
-
-fn matrix(layout: &Layout) -> Result<(usize, usize, usize)> {
-    match *layout.dims() {
-        [rows, columns] => Ok((1, rows, columns)),
-        [batch, rows, columns] => Ok((batch, rows, columns)),
-        _ => bail!("expected a matrix or a batch of them, found {:?}", layout.shape()),
-    }
-}
-
-/// A whole storage seen as `shape`.
-fn whole(shape: impl Into<Shape>) -> Layout {
-    Layout::contiguous(shape)
-}
-
-/// A whole storage of (batch, columns, rows), each matrix transposed.
-fn transposed(batch: usize, columns: usize, rows: usize) -> Layout {
-    Layout::new((batch, rows, columns).into(), vec![columns * rows, 1, rows], 0)
 }
 
 /// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
@@ -114,6 +73,19 @@ fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
     }
     let rest: f32 = (full..len).map(&values).sum();
     lanes.iter().sum::<f32>() + rest
+}
+
+/// The largest number, in eight lanes for the same reason.
+#[inline]
+fn most(values: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 8];
+    let (full, rest) = values.as_chunks::<8>();
+    for eight in full {
+        for (lane, x) in lanes.iter_mut().zip(eight) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, x| most.max(*x))
 }
 
 #[cfg(test)]

@@ -5,7 +5,11 @@ use std::sync::{Arc, OnceLock};
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 
-use super::{exp, product, read, slice, sum, transposed, whole};
+use super::gemm::{Matrix, MatrixMut, gemm};
+use super::{exp, most, read, slice, sum};
+
+/// Queries of one product; keys after the last of them are not looked at.
+const QUERIES: usize = 32;
 
 /// Cosines and sines of the rotary angles: (length, width / 2) each.
 #[derive(Debug)]
@@ -38,8 +42,7 @@ fn narrow(x: f64) -> f32 {
 
 /// `q`: (batch · length, heads · width), `k` and `v`: (batch · length, kv heads · width), result: like `q`.
 ///
-/// Inside, the heads that share a key are one matrix: `Q`: (batch · kv heads, group · length, width),
-/// `K` and `V`: (batch · kv heads, length, width), `P = softmax(Q · Kᵀ)`: (batch · kv heads, group · length, length).
+/// For each head, `P = softmax(Q · Kᵀ)`: (length, length), in tiles of [`QUERIES`] rows up to the diagonal.
 pub(crate) struct Attention {
     pub(crate) batch: usize,
     pub(crate) length: usize,
@@ -51,24 +54,27 @@ pub(crate) struct Attention {
     pub(crate) saved: OnceLock<Saved>,
 }
 
-/// Rotated and regrouped inputs, and the attention weights.
+/// Rotated inputs and the attention weights.
 #[derive(Debug)]
 pub(crate) struct Saved {
-    q: CpuStorage,
-    k: CpuStorage,
-    v: CpuStorage,
-    p: CpuStorage,
+    /// Scaled as well.
+    q: Vec<f32>,
+    k: Vec<f32>,
+    /// The tiles one after the other.
+    p: Vec<f32>,
 }
 
-/// How a head's rows turn on their way between the two orders.
-#[derive(Clone, Copy)]
-enum Turn {
-    /// By the position's angle, then scaled.
-    Forward(f32),
-    /// Scaled, by the negative angle: the transpose of [`Turn::Forward`].
-    Back(f32),
-    /// Not at all.
-    None,
+/// Some queries of one head.
+struct Tile {
+    /// Where the first query is in `q`.
+    q: usize,
+    /// Where the first key of the sequence is in `k`.
+    k: usize,
+    /// Position of the first query.
+    first: usize,
+    queries: usize,
+    /// Positions up to the last query's.
+    keys: usize,
 }
 
 impl Attention {
@@ -76,76 +82,55 @@ impl Attention {
         1.0 / (self.width as f32).sqrt()
     }
 
-    fn groups(&self) -> usize {
-        self.batch * self.kv_heads
-    }
-
-    /// Rows of one matrix of queries.
-    fn query_rows(&self) -> usize {
-        self.heads / self.kv_heads * self.length
-    }
-
-    /// Each row's offset in (batch, length, heads, width), its offset in (batch, heads, length, width), its position.
-    fn rows(&self, heads: usize) -> impl Iterator<Item = (usize, usize, usize)> + use<> {
-        let (batch, length, width) = (self.batch, self.length, self.width);
-        (0..batch).flat_map(move |b| {
-            (0..heads).flat_map(move |h| {
-                (0..length).map(move |t| {
-                    (((b * length + t) * heads + h) * width, ((b * heads + h) * length + t) * width, t)
+    fn tiles(&self) -> impl Iterator<Item = Tile> {
+        let (length, width, group) = (self.length, self.width, self.heads / self.kv_heads);
+        let (q_step, k_step) = (self.heads * width, self.kv_heads * width);
+        (0..self.batch).flat_map(move |b| {
+            (0..self.heads).flat_map(move |h| {
+                (0..length).step_by(QUERIES).map(move |first| {
+                    let queries = QUERIES.min(length - first);
+                    let q = (b * length + first) * q_step + h * width;
+                    let k = b * length * k_step + h / group * width;
+                    Tile { q, k, first, queries, keys: first + queries }
                 })
             })
         })
     }
 
-    fn turn(&self, turn: Turn, t: usize, from: &[f32], to: &mut [f32]) {
+    /// Turns each head's rows by their position's angle times `direction`, and scales them.
+    fn turn(&self, x: &mut [f32], heads: usize, scale: f32, direction: f32) {
         let half = self.width / 2;
-        let (scale, direction) = match turn {
-            Turn::None => return to.copy_from_slice(from),
-            Turn::Forward(scale) => (scale, 1.0),
-            Turn::Back(scale) => (scale, -1.0),
-        };
-        let angles = t * half..(t + 1) * half;
-        let (cos, sin) = (&self.rope.cos[angles.clone()], &self.rope.sin[angles]);
-        let ((x, y), (out_x, out_y)) = (from.split_at(half), to.split_at_mut(half));
-        for i in 0..half {
-            let (cos, sin) = (cos[i] * scale, sin[i] * scale * direction);
-            out_x[i] = x[i] * cos - y[i] * sin;
-            out_y[i] = y[i] * cos + x[i] * sin;
-        }
-    }
-
-    /// From the projections' order to one matrix a head.
-    fn split(&self, x: &[f32], heads: usize, turn: Turn) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
-        for (joined, split, t) in self.rows(heads) {
-            self.turn(turn, t, &x[joined..joined + self.width], &mut out[split..split + self.width]);
-        }
-        out
-    }
-
-    /// From one matrix a head to the projections' order.
-    fn join(&self, x: &[f32], heads: usize, turn: Turn) -> Vec<f32> {
-        let mut out = vec![0.0; x.len()];
-        for (joined, split, t) in self.rows(heads) {
-            self.turn(turn, t, &x[split..split + self.width], &mut out[joined..joined + self.width]);
-        }
-        out
-    }
-
-    /// Scores become weights: row `i` sees the keys up to its own position.
-    fn softmax(&self, scores: &mut [f32]) {
-        for (i, row) in scores.chunks_exact_mut(self.length).enumerate() {
-            let (seen, unseen) = row.split_at_mut(i % self.length + 1);
-            let most = seen.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
-            for x in &mut *seen {
-                *x = exp(*x - most);
+        let angles = self.rope.cos.chunks_exact(half).zip(self.rope.sin.chunks_exact(half)).take(self.length);
+        for (row, (cos, sin)) in x.chunks_exact_mut(heads * self.width).zip(angles.cycle()) {
+            for head in row.chunks_exact_mut(self.width) {
+                let (x, y) = head.split_at_mut(half);
+                for ((x, y), (cos, sin)) in x.iter_mut().zip(y).zip(cos.iter().zip(sin)) {
+                    let (cos, sin) = (cos * scale, sin * scale * direction);
+                    (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+                }
             }
-            let inverse = 1.0 / sum(|j| seen[j], seen.len());
-            for x in &mut *seen {
-                *x *= inverse;
-            }
-            unseen.fill(0.0);
         }
+    }
+
+    /// Numbers in all tiles.
+    fn weights(&self) -> usize {
+        self.tiles().map(|tile| tile.queries * tile.keys).sum()
+    }
+}
+
+/// Scores of a tile become weights: each row sees the keys up to its own position.
+fn softmax(scores: &mut [f32], tile: &Tile) {
+    for (i, row) in scores.chunks_exact_mut(tile.keys).enumerate() {
+        let (seen, unseen) = row.split_at_mut(tile.first + i + 1);
+        let most = most(seen);
+        for x in &mut *seen {
+            *x = exp(*x - most);
+        }
+        let inverse = 1.0 / sum(|j| seen[j], seen.len());
+        for x in &mut *seen {
+            *x *= inverse;
+        }
+        unseen.fill(0.0);
     }
 }
 
@@ -163,16 +148,29 @@ impl CustomOp3 for Attention {
         v: &CpuStorage,
         v_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (groups, rows, length, width) = (self.groups(), self.query_rows(), self.length, self.width);
-        let q = CpuStorage::F32(self.split(slice(q, q_layout)?, self.heads, Turn::Forward(self.scale())));
-        let k = CpuStorage::F32(self.split(slice(k, k_layout)?, self.kv_heads, Turn::Forward(1.0)));
-        let v = CpuStorage::F32(self.split(slice(v, v_layout)?, self.kv_heads, Turn::None));
-        let mut p = product((&q, &whole((groups, rows, width))), (&k, &transposed(groups, length, width)))?;
-        self.softmax(&mut p);
-        let p = CpuStorage::F32(p);
-        let out = product((&p, &whole((groups, rows, length))), (&v, &whole((groups, length, width))))?;
-        let out = self.join(&out, self.heads, Turn::None);
-        if self.saved.set(Saved { q, k, v, p }).is_err() {
+        let (q_step, k_step, width) = (self.heads * self.width, self.kv_heads * self.width, self.width);
+        let (mut q, mut k) = (slice(q, q_layout)?.to_vec(), slice(k, k_layout)?.to_vec());
+        let v = slice(v, v_layout)?;
+        self.turn(&mut q, self.heads, self.scale(), 1.0);
+        self.turn(&mut k, self.kv_heads, 1.0, 1.0);
+        let mut out = vec![0.0; q.len()];
+        let mut p = vec![0.0; self.weights()];
+        let mut rest = p.as_mut_slice();
+        for tile in self.tiles() {
+            let Tile { queries, keys, .. } = tile;
+            let (p, later) = rest.split_at_mut(queries * keys);
+            rest = later;
+            let (query, key) = (
+                Matrix::part(&q[tile.q..], queries, width, q_step),
+                Matrix::part(&k[tile.k..], keys, width, k_step),
+            );
+            gemm(1.0, query, key.t(), 0.0, MatrixMut::whole(p, keys))?;
+            softmax(p, &tile);
+            let value = Matrix::part(&v[tile.k..], keys, width, k_step);
+            let out = MatrixMut::part(&mut out[tile.q..], queries, width, q_step);
+            gemm(1.0, Matrix::whole(p, keys), value, 0.0, out)?;
+        }
+        if self.saved.set(Saved { q, k, p }).is_err() {
             bail!("attention is computed once");
         }
         Ok((CpuStorage::F32(out), q_layout.shape().clone()))
@@ -188,28 +186,43 @@ impl CustomOp3 for Attention {
         dout: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let Some(saved) = self.saved.get() else { bail!("attention has a gradient after it is computed") };
-        let (groups, rows, length, width) = (self.groups(), self.query_rows(), self.length, self.width);
-        let (queries, keys) = (whole((groups, rows, width)), whole((groups, length, width)));
-        let (weights, weights_t) = (whole((groups, rows, length)), transposed(groups, rows, length));
-        let dout = read(&dout.contiguous()?, |dout| Ok(self.split(dout, self.heads, Turn::None)))?;
-        let dout = CpuStorage::F32(dout);
-        let dv = product((&saved.p, &weights_t), (&dout, &queries))?;
-        let mut ds = product((&dout, &queries), (&saved.v, &transposed(groups, length, width)))?;
-        let p = slice(&saved.p, &whole(groups * rows * length))?;
-        for (i, (ds, p)) in ds.chunks_exact_mut(length).zip(p.chunks_exact(length)).enumerate() {
-            let seen = i % length + 1;
-            let mean = sum(|j| p[j] * ds[j], seen);
-            ds[..seen].iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
-            ds[seen..].fill(0.0);
-        }
-        let ds = CpuStorage::F32(ds);
-        let dq = product((&ds, &weights), (&saved.k, &keys))?;
-        let dk = product((&ds, &weights_t), (&saved.q, &queries))?;
+        let (q_step, k_step, width) = (self.heads * self.width, self.kv_heads * self.width, self.width);
+        let mut dq = vec![0.0; saved.q.len()];
+        let (mut dk, mut dv) = (vec![0.0; saved.k.len()], vec![0.0; saved.k.len()]);
+        let mut scratch = vec![0.0; QUERIES * self.length];
+        read(&dout.contiguous()?, |dout| {
+            read(v, |v| {
+                let mut rest = saved.p.as_slice();
+                for tile in self.tiles() {
+                    let Tile { queries, keys, .. } = tile;
+                    let (p, later) = rest.split_at(queries * keys);
+                    rest = later;
+                    let ds = &mut scratch[..queries * keys];
+                    let dout = Matrix::part(&dout[tile.q..], queries, width, q_step);
+                    let dvalue = MatrixMut::part(&mut dv[tile.k..], keys, width, k_step);
+                    gemm(1.0, Matrix::whole(p, keys).t(), dout, 1.0, dvalue)?;
+                    let value = Matrix::part(&v[tile.k..], keys, width, k_step);
+                    gemm(1.0, dout, value.t(), 0.0, MatrixMut::whole(ds, keys))?;
+                    for (i, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
+                        let (ds, unseen) = ds.split_at_mut(tile.first + i + 1);
+                        let p = &p[..ds.len()];
+                        let mean = sum(|j| p[j] * ds[j], ds.len());
+                        ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
+                        unseen.fill(0.0);
+                    }
+                    let key = Matrix::part(&saved.k[tile.k..], keys, width, k_step);
+                    let dquery = MatrixMut::part(&mut dq[tile.q..], queries, width, q_step);
+                    gemm(1.0, Matrix::whole(ds, keys), key, 0.0, dquery)?;
+                    let query = Matrix::part(&saved.q[tile.q..], queries, width, q_step);
+                    let dkey = MatrixMut::part(&mut dk[tile.k..], keys, width, k_step);
+                    gemm(1.0, Matrix::whole(ds, keys).t(), query, 1.0, dkey)?;
+                }
+                Ok(())
+            })
+        })?;
+        self.turn(&mut dq, self.heads, self.scale(), -1.0);
+        self.turn(&mut dk, self.kv_heads, 1.0, -1.0);
         let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((
-            tensor(self.join(&dq, self.heads, Turn::Back(self.scale())), q)?,
-            tensor(self.join(&dk, self.kv_heads, Turn::Back(1.0)), k)?,
-            tensor(self.join(&dv, self.kv_heads, Turn::None), v)?,
-        ))
+        Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
     }
 }

@@ -1,8 +1,11 @@
 //! `y = x · Wᵀ + bias`, and the same with `W + s · B · A` in the place of `W`.
 
-use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
+use std::sync::OnceLock;
 
-use super::{product, read, slice, whole, with_storage};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+
+use super::gemm::{Matrix, MatrixMut, gemm};
+use super::{read, slice};
 
 /// `x`: (rows, inputs), `w`: (outputs, inputs), result: (rows, outputs).
 ///
@@ -24,8 +27,10 @@ impl CustomOp2 for Linear {
         w: &CpuStorage,
         w_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, outputs) = (x_layout.dims()[0], w_layout.dims()[0]);
-        let mut y = product((x, x_layout), (w, &w_layout.transpose(0, 1)?))?;
+        let (outputs, inputs) = w_layout.shape().dims2()?;
+        let rows = x_layout.dims()[0];
+        let (x, w) = (Matrix::whole(slice(x, x_layout)?, inputs), Matrix::whole(slice(w, w_layout)?, inputs));
+        let mut y = product(1.0, x, w.t(), (rows, outputs))?;
         add_bias(&mut y, self.bias.as_ref())?;
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
     }
@@ -37,10 +42,24 @@ impl CustomOp2 for Linear {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (dy, x, w) = (dy.detach().contiguous()?, (x.track_op(), x.detach()), (w.track_op(), w.detach()));
-        let dx = if x.0 { Some(dy.matmul(&w.1)?) } else { None };
-        let dw = if w.0 { Some(dy.t()?.matmul(&x.1)?) } else { None };
-        Ok((dx, dw))
+        let (outputs, inputs) = w.dims2()?;
+        let rows = x.dims()[0];
+        read(&dy.contiguous()?, |dy| {
+            let dy = Matrix::whole(dy, outputs);
+            let dx = if x.track_op() {
+                let dx = read(w, |w| product(1.0, dy, Matrix::whole(w, inputs), (rows, inputs)))?;
+                Some(Tensor::from_vec(dx, x.shape(), x.device())?)
+            } else {
+                None
+            };
+            let dw = if w.track_op() {
+                let dw = read(x, |x| product(1.0, dy.t(), Matrix::whole(x, inputs), (outputs, inputs)))?;
+                Some(Tensor::from_vec(dw, w.shape(), w.device())?)
+            } else {
+                None
+            };
+            Ok((dx, dw))
+        })
     }
 }
 
@@ -55,20 +74,8 @@ pub(crate) struct LoraLinear {
     pub(crate) bias: Option<Tensor>,
     /// `s`.
     pub(crate) scale: f32,
-}
-
-impl LoraLinear {
-    /// `W + s · B · A`: (outputs, inputs).
-    fn changed(&self, a: (&CpuStorage, &Layout), b: (&CpuStorage, &Layout)) -> Result<Vec<f32>> {
-        let mut changed = product(b, a)?;
-        read(&self.weight, |weight| {
-            for (x, w) in changed.iter_mut().zip(weight) {
-                *x = w + self.scale * *x;
-            }
-            Ok(())
-        })?;
-        Ok(changed)
-    }
+    /// `W + s · B · A`; filled by the forward pass.
+    pub(crate) changed: OnceLock<Vec<f32>>,
 }
 
 impl CustomOp3 for LoraLinear {
@@ -85,13 +92,21 @@ impl CustomOp3 for LoraLinear {
         b: &CpuStorage,
         b_layout: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (rows, inputs, outputs) = (x_layout.dims()[0], a_layout.dims()[1], b_layout.dims()[0]);
-        let changed = CpuStorage::F32(self.changed((a, a_layout), (b, b_layout))?);
-        let mut y = product((x, x_layout), (&changed, &whole((outputs, inputs)).transpose(0, 1)?))?;
+        let (outputs, inputs) = self.weight.dims2()?;
+        let (rows, rank) = (x_layout.dims()[0], a_layout.dims()[0]);
+        let (a, b) = (Matrix::whole(slice(a, a_layout)?, inputs), Matrix::whole(slice(b, b_layout)?, rank));
+        let mut changed = read(&self.weight, |weight| Ok(weight.to_vec()))?;
+        gemm(self.scale, b, a, 1.0, MatrixMut::whole(&mut changed, inputs))?;
+        let x = Matrix::whole(slice(x, x_layout)?, inputs);
+        let mut y = product(1.0, x, Matrix::whole(&changed, inputs).t(), (rows, outputs))?;
         add_bias(&mut y, self.bias.as_ref())?;
+        if self.changed.set(changed).is_err() {
+            bail!("a changed layer is computed once");
+        }
         Ok((CpuStorage::F32(y), (rows, outputs).into()))
     }
 
+    /// `dx = dy · (W + s · B · A)`, `dA = s · (dy · B)ᵀ · x`, `dB = s · dyᵀ · (x · Aᵀ)`.
     fn bwd(
         &self,
         x: &Tensor,
@@ -100,28 +115,55 @@ impl CustomOp3 for LoraLinear {
         _y: &Tensor,
         dy: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let (x_tracked, a_tracked, b_tracked) = (x.track_op(), a.track_op(), b.track_op());
-        let (dy, x, a, b) = (dy.detach().contiguous()?, x.detach(), a.detach(), b.detach());
-        let scale = f64::from(self.scale);
-        let dx = if x_tracked {
-            let changed =
-                with_storage(&a, |sa, la| with_storage(&b, |sb, lb| self.changed((sa, la), (sb, lb))))?;
-            let changed = Tensor::from_vec(changed, self.weight.shape(), x.device())?;
-            Some(dy.matmul(&changed)?)
-        } else {
-            None
-        };
-        // dA = s · (dy · B)ᵀ · x, dB = s · dyᵀ · (x · Aᵀ)
-        let da = if a_tracked { Some((dy.matmul(&b)?.t()?.matmul(&x)? * scale)?) } else { None };
-        let db = if b_tracked { Some((dy.t()?.matmul(&x.matmul(&a.t()?)?)? * scale)?) } else { None };
-        Ok((dx, da, db))
+        let Some(changed) = self.changed.get() else { bail!("a layer has a gradient after it is computed") };
+        let (outputs, inputs) = self.weight.dims2()?;
+        let (rows, rank) = (x.dims()[0], a.dims()[0]);
+        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
+        read(&dy.contiguous()?, |dy| {
+            let dy = Matrix::whole(dy, outputs);
+            let dx = if x.track_op() {
+                tensor(product(1.0, dy, Matrix::whole(changed, inputs), (rows, inputs))?, x)?
+            } else {
+                None
+            };
+            let da = if a.track_op() {
+                let low = read(b, |b| product(1.0, dy, Matrix::whole(b, rank), (rows, rank)))?;
+                let low = Matrix::whole(&low, rank).t();
+                let da = read(x, |x| product(self.scale, low, Matrix::whole(x, inputs), (rank, inputs)))?;
+                tensor(da, a)?
+            } else {
+                None
+            };
+            let db = if b.track_op() {
+                let low = read(x, |x| {
+                    read(a, |a| {
+                        product(1.0, Matrix::whole(x, inputs), Matrix::whole(a, inputs).t(), (rows, rank))
+                    })
+                })?;
+                tensor(product(self.scale, dy.t(), Matrix::whole(&low, rank), (outputs, rank))?, b)?
+            } else {
+                None
+            };
+            Ok((dx, da, db))
+        })
     }
+}
+
+/// `scale · left · right`: (rows, columns).
+fn product(
+    scale: f32,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    (rows, columns): (usize, usize),
+) -> Result<Vec<f32>> {
+    let mut out = vec![0.0; rows * columns];
+    gemm(scale, left, right, 0.0, MatrixMut::part(&mut out, rows, columns, columns))?;
+    Ok(out)
 }
 
 fn add_bias(y: &mut [f32], bias: Option<&Tensor>) -> Result<()> {
     let Some(bias) = bias else { return Ok(()) };
-    with_storage(bias, |storage, layout| {
-        let bias = slice(storage, layout)?;
+    read(bias, |bias| {
         for row in y.chunks_exact_mut(bias.len()) {
             row.iter_mut().zip(bias).for_each(|(y, b)| *y += b);
         }

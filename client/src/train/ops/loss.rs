@@ -4,7 +4,8 @@ use std::sync::OnceLock;
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor, bail};
 
-use super::{exp, product, slice, sum, whole};
+use super::gemm::{Matrix, MatrixMut, gemm};
+use super::{exp, most, slice, sum};
 
 /// Most logits that exist at a time.
 const CHUNK: usize = 1 << 22;
@@ -65,7 +66,7 @@ impl CustomOp2 for CrossEntropy {
         }
         let targets = self.sequences.len() * (length - 1);
         let share = 1.0 / targets as f32;
-        let numbers = slice(h, h_layout)?;
+        let (numbers, w) = (slice(h, h_layout)?, slice(w, w_layout)?);
         let mut gradient = Gradient {
             hidden: if self.wanted == Wanted::Loss { Vec::new() } else { vec![0.0; numbers.len()] },
             weight: if self.wanted == Wanted::HiddenAndWeight {
@@ -75,13 +76,15 @@ impl CustomOp2 for CrossEntropy {
             },
         };
         let chunk = (CHUNK / vocab).max(1);
+        let mut logits = vec![0.0; chunk.min(length - 1) * vocab];
         let mut total = 0.0f64;
         for (at, sequence) in self.sequences.iter().enumerate() {
             for first in (0..length - 1).step_by(chunk) {
                 let rows = chunk.min(length - 1 - first);
                 let from = at * length + first;
-                let part = h_layout.narrow(0, from, rows)?;
-                let mut logits = product((h, &part), (w, &w_layout.transpose(0, 1)?))?;
+                let part = Matrix::whole(&numbers[from * hidden..(from + rows) * hidden], hidden);
+                let logits = &mut logits[..rows * vocab];
+                gemm(1.0, part, Matrix::whole(w, hidden).t(), 0.0, MatrixMut::whole(logits, vocab))?;
                 for (row, &next) in logits.chunks_exact_mut(vocab).zip(&sequence[first + 1..]) {
                     let Some(next) = usize::try_from(next).ok().filter(|next| *next < vocab) else {
                         bail!("token {next} is not below {vocab}");
@@ -91,12 +94,11 @@ impl CustomOp2 for CrossEntropy {
                 if self.wanted == Wanted::Loss {
                     continue;
                 }
-                let logits = CpuStorage::F32(logits);
-                let pull = product((&logits, &whole((rows, vocab))), (w, w_layout))?;
-                gradient.hidden[from * hidden..(from + rows) * hidden].copy_from_slice(&pull);
+                let logits = Matrix::whole(logits, vocab);
+                let pull = &mut gradient.hidden[from * hidden..(from + rows) * hidden];
+                gemm(1.0, logits, Matrix::whole(w, hidden), 0.0, MatrixMut::whole(pull, hidden))?;
                 if self.wanted == Wanted::HiddenAndWeight {
-                    let pull = product((&logits, &whole((rows, vocab)).transpose(0, 1)?), (h, &part))?;
-                    gradient.weight.iter_mut().zip(&pull).for_each(|(sum, x)| *sum += x);
+                    gemm(1.0, logits.t(), part, 1.0, MatrixMut::whole(&mut gradient.weight, hidden))?;
                 }
             }
         }
@@ -130,7 +132,7 @@ impl CustomOp2 for CrossEntropy {
 
 /// The loss of one row of logits, which become `share · (softmax − one-hot)`.
 fn row_loss(row: &mut [f32], next: usize, share: f32) -> f32 {
-    let most = row.iter().fold(f32::NEG_INFINITY, |most, x| most.max(*x));
+    let most = most(row);
     let chosen = row[next] - most;
     for x in &mut *row {
         *x = exp(*x - most);
