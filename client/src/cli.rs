@@ -114,7 +114,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match perform(&cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, error }) => {
-            eprintln!("nightshift-agent: {error:#}");
+            eprintln!("nightshift-agent: {error}");
             ExitCode::from(code)
         }
     }
@@ -191,8 +191,8 @@ fn enrolment_failure(error: EnrolmentError) -> Failure {
         EnrolmentError::Transport(_) | EnrolmentError::Answer(_) | EnrolmentError::NotEnrolled => 5,
     };
     let turned_away = matches!(error, EnrolmentError::Transport(TransportError::Rejected(_)));
-    let error = anyhow::Error::from(error);
-    let error = if turned_away { error.context("the token was not accepted") } else { error };
+    let error =
+        if turned_away { anyhow::anyhow!("the token was not accepted: {error}") } else { error.into() };
     Failure { code, error }
 }
 

@@ -160,7 +160,7 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) => (4, error),
         Err(Failure::Federation(error)) => (5, error),
     };
-    eprintln!("nightshift-sim: {error:#}");
+    eprintln!("nightshift-sim: {error}");
     ExitCode::from(code)
 }
 
@@ -308,13 +308,13 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
                 users.push(user);
                 skipped += lines;
             }
-            Err(error) => eprintln!("left out: {error}"),
+            Err(error) => eprintln!("left out: the user of {}: {error}", path.display()),
         }
     }
     if skipped > 0 {
         eprintln!("{skipped} lines could not be read and were skipped");
     }
-    if users.len() < wanted {
+    if args.devices.is_some() && users.len() < wanted {
         let (found, folder) = (users.len(), args.data.display());
         let error =
             anyhow::anyhow!("{wanted} devices were asked for, {folder} has {found} users with usable text");

@@ -66,6 +66,11 @@ fn fits(len: usize, (rows, row_step): (usize, usize), (columns, column_step): (u
 /// `c = alpha · a · b + beta · c`, where `c` is not read if `beta` is zero.
 ///
 /// Fails when the shapes do not fit one another or their slices.
+#[expect(
+    clippy::many_single_char_names,
+    clippy::needless_pass_by_value,
+    reason = "the letters of the formula; who hands `c` over cannot touch it meanwhile"
+)]
 pub(crate) fn gemm(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, c: MatrixMut<'_>) -> Result<()> {
     let (m, n, k) = (c.rows, c.columns, a.columns);
     if (a.rows, b.rows, b.columns) != (m, k, n) {
