@@ -17,6 +17,10 @@ use rand_core::CryptoRng;
 use crate::optimizer::OptimizerState;
 use crate::round::{Effect, Round, RoundParams};
 
+mod record;
+
+pub use record::TaskRecord;
+
 /// What a device that must wait is told, in milliseconds.
 const POLL_MILLIS: u64 = 250;
 
@@ -58,25 +62,6 @@ pub enum TaskEffect {
     },
     /// The task has ended.
     End(TaskState),
-}
-
-/// What is durable of a task, for a start after a stop or a crash.
-#[derive(Clone, Debug)]
-pub struct TaskRecord {
-    /// Where it stands.
-    pub state: TaskState,
-    /// The published versions, oldest first; version 0 is not among them.
-    pub versions: Vec<VersionStatus>,
-    /// How often each device took part.
-    pub participations: BTreeMap<DeviceId, u32>,
-    /// The highest round number that was ever opened.
-    pub last_round: u64,
-    /// Rounds charged, aborted ones too.
-    pub rounds_charged: u64,
-    /// The newest trained parameters.
-    pub adapter: Vec<f32>,
-    /// What the server optimiser carries on.
-    pub optimizer: OptimizerState,
 }
 
 /// A task that cannot be started.

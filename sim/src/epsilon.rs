@@ -1,5 +1,6 @@
 //! What a run must say of its privacy, in words.
 
+use privacy::accountant::calibrate_noise_multiplier;
 use privacy::{Delta, PrivacyMode};
 use proto::plan::{Mode, Plan};
 
@@ -45,7 +46,10 @@ fn larger_cohort(plan: &Plan, versions: &[VersionSummary]) -> Option<String> {
         return None;
     }
     let participations = u32::try_from(versions.len()).ok()?;
-    let needed = noise_for(plan, participations, EPSILON_GOAL)?;
+    let delta = Delta::new(plan.privacy.delta).ok()?;
+    let mechanism = plan.mechanism().ok()?;
+    let needed =
+        calibrate_noise_multiplier(EPSILON_GOAL, delta, participations, mechanism.params()).ok()?.get();
     let ratio = needed / plan.privacy.noise_multiplier;
     let cohort = (f64::from(plan.round.cohort) * ratio).ceil();
     Some(format!(
@@ -53,23 +57,4 @@ fn larger_cohort(plan: &Plan, versions: &[VersionSummary]) -> Option<String> {
          a cohort of {cohort:.0} brings it under {EPSILON_GOAL}",
         plan.round.cohort
     ))
-}
-
-/// The least noise multiplier with which so many participations cost at most `goal`.
-fn noise_for(plan: &Plan, participations: u32, goal: f64) -> Option<f64> {
-    let delta = Delta::new(plan.privacy.delta).ok()?;
-    let costs = |z: f64| {
-        let mut plan = plan.clone();
-        plan.privacy.noise_multiplier = z;
-        Some(plan.mechanism().ok()?.epsilon(participations, delta).epsilon)
-    };
-    let (mut low, mut high) = (plan.privacy.noise_multiplier, plan.privacy.noise_multiplier);
-    while costs(high)? > goal {
-        high *= 2.0;
-    }
-    for _ in 0..40 {
-        let middle = f64::midpoint(low, high);
-        if costs(middle)? > goal { low = middle } else { high = middle }
-    }
-    Some(high)
 }

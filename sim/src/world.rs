@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use client::policy::Policy;
-use client::session::{Action, Charge, Device, Ended, Event, Session, Signed, Work};
+use client::session::{Action, Device, Event, Session, Work};
 use client::update::Update;
 use coordinator::optimizer::OptimizerState;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
@@ -28,6 +28,11 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::faults::Faults;
+
+mod node;
+
+use node::Away;
+pub use node::{Node, Traffic};
 
 /// Virtual time at which the world begins; credentials are valid then.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -66,15 +71,6 @@ pub enum WorldError {
     Decode(#[from] prost::DecodeError),
 }
 
-/// Bytes of one device.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Traffic {
-    /// Sent by the device.
-    pub up: u64,
-    /// Sent to the device.
-    pub down: u64,
-}
-
 /// What the world has seen of one version.
 #[derive(Clone, Debug)]
 pub struct Seen {
@@ -82,33 +78,6 @@ pub struct Seen {
     pub status: VersionStatus,
     /// Mean bytes of a device since the version before.
     pub traffic: Traffic,
-}
-
-/// One device: its machine, its randomness, and what is durable of it.
-#[derive(Debug)]
-pub struct Node {
-    device: Arc<Device>,
-    session: Option<Session>,
-    rng: ChaCha20Rng,
-    /// What its ledger holds.
-    pub charges: Vec<Charge>,
-    /// What its ledger holds of signatures.
-    pub signatures: Vec<Signed>,
-    /// What it installed last.
-    pub installed: Option<Arc<Work>>,
-    /// Bytes so far.
-    pub traffic: Traffic,
-    /// Where it went, if it is gone.
-    away: Option<Away>,
-    /// Why attempts ended, newest last.
-    pub ended: Vec<Ended>,
-}
-
-/// A device that is gone comes back with a later version, or after a while.
-#[derive(Clone, Copy, Debug)]
-struct Away {
-    version: u32,
-    until: Timestamp,
 }
 
 /// A coordinator, its devices, and what is durable of them.
@@ -170,7 +139,7 @@ impl World {
                 let credential = Credential::issue(&authority_key, id.0, identity.public(), expires);
                 let (base, policy) = (plan.base, policy.clone());
                 let device = Arc::new(Device { device: id, identity, credential, authority, base, policy });
-                Node::new(device, ChaCha20Rng::from_seed(draw(&mut rng)))
+                Node::new(device, ChaCha20Rng::from_seed(draw(&mut rng)), DAWN)
             })
             .collect();
         Ok(Self {
@@ -500,34 +469,6 @@ impl World {
                 node.signatures.len() - rounds.len()
             })
             .sum()
-    }
-}
-
-impl Node {
-    fn new(device: Arc<Device>, rng: ChaCha20Rng) -> Self {
-        let mut node = Self {
-            device,
-            session: None,
-            rng,
-            charges: Vec::new(),
-            signatures: Vec::new(),
-            installed: None,
-            traffic: Traffic::default(),
-            away: None,
-            ended: Vec::new(),
-        };
-        node.restart(DAWN);
-        node
-    }
-
-    /// Starts the device's machine from what is durable.
-    fn restart(&mut self, now: Timestamp) {
-        let mut spent = BTreeMap::new();
-        for charge in &self.charges {
-            *spent.entry(charge.task).or_default() += 1;
-        }
-        let installed = self.installed.as_ref().map(|work| work.published);
-        self.session = Some(Session::new(Arc::clone(&self.device), spent, installed, now));
     }
 }
 

@@ -1,0 +1,72 @@
+//! One device of a virtual world.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use client::session::{Charge, Device, Ended, Session, Signed, Work};
+use proto::ids::Timestamp;
+use rand_chacha::ChaCha20Rng;
+
+/// Bytes of one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Sent by the device.
+    pub up: u64,
+    /// Sent to the device.
+    pub down: u64,
+}
+
+/// One device: its machine, its randomness, and what is durable of it.
+#[derive(Debug)]
+pub struct Node {
+    pub(super) device: Arc<Device>,
+    pub(super) session: Option<Session>,
+    pub(super) rng: ChaCha20Rng,
+    /// What its ledger holds.
+    pub charges: Vec<Charge>,
+    /// What its ledger holds of signatures.
+    pub signatures: Vec<Signed>,
+    /// What it installed last.
+    pub installed: Option<Arc<Work>>,
+    /// Bytes so far.
+    pub traffic: Traffic,
+    /// Where it went, if it is gone.
+    pub(super) away: Option<Away>,
+    /// Why attempts ended, newest last.
+    pub ended: Vec<Ended>,
+}
+
+/// A device that is gone comes back with a later version, or after a while.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Away {
+    pub(super) version: u32,
+    pub(super) until: Timestamp,
+}
+
+impl Node {
+    pub(super) fn new(device: Arc<Device>, rng: ChaCha20Rng, now: Timestamp) -> Self {
+        let mut node = Self {
+            device,
+            session: None,
+            rng,
+            charges: Vec::new(),
+            signatures: Vec::new(),
+            installed: None,
+            traffic: Traffic::default(),
+            away: None,
+            ended: Vec::new(),
+        };
+        node.restart(now);
+        node
+    }
+
+    /// Starts the device's machine from what is durable.
+    pub(super) fn restart(&mut self, now: Timestamp) {
+        let mut spent = BTreeMap::new();
+        for charge in &self.charges {
+            *spent.entry(charge.task).or_default() += 1;
+        }
+        let installed = self.installed.as_ref().map(|work| work.published);
+        self.session = Some(Session::new(Arc::clone(&self.device), spent, installed, now));
+    }
+}

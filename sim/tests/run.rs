@@ -1,0 +1,113 @@
+//! Whole runs on the base that comes with the program, small enough for a test.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+
+use client::train::base::Base;
+use client::train::text::Corpus;
+use proto::adapter::Method;
+use proto::plan::Mode;
+use sim::demo;
+use sim::output::Output;
+use sim::run::{Finished, run};
+use sim::scenario::Scenario;
+use sim::summary::RunSummary;
+
+fn base() -> (tempfile::TempDir, Arc<Base>) {
+    let folder = tempfile::tempdir().unwrap();
+    demo::write_base(folder.path()).unwrap();
+    let base = Arc::new(Base::open(folder.path()).unwrap());
+    (folder, base)
+}
+
+fn small(mode: Mode) -> Scenario {
+    let mut scenario = demo::scenario(3);
+    scenario.devices = 6;
+    scenario.versions = 2;
+    scenario.training.local_steps = 2;
+    scenario.mode = mode;
+    scenario.vanishing = 1;
+    scenario
+}
+
+fn finish(scenario: &Scenario) -> Finished {
+    let (_folder, base) = base();
+    let users = demo::users(&base, scenario).unwrap();
+    let public = Corpus::new(&base, &demo::public(scenario.seed)).unwrap();
+    run(scenario, &base, &users, Some(&public.train(scenario.training.sequence_len)), |_| {}).unwrap()
+}
+
+/// A summary as its bytes on disk, the seconds left out.
+fn bytes(mut summary: RunSummary) -> Vec<u8> {
+    for version in &mut summary.versions {
+        version.secs = 0.0;
+    }
+    serde_json::to_vec_pretty(&summary).unwrap()
+}
+
+#[test]
+fn the_same_seed_gives_the_same_summary_and_another_seed_does_not() {
+    let scenario = small(Mode::Distributed);
+    let (first, second) = (finish(&scenario), finish(&scenario));
+    assert_eq!(first.trained, second.trained);
+    assert_eq!(bytes(first.summary), bytes(second.summary));
+    let other = finish(&Scenario { seed: 4, ..scenario });
+    assert_ne!(first.trained, other.trained);
+}
+
+#[test]
+fn without_noise_a_small_federation_learns_and_everybody_holds_it() {
+    let mut scenario = Scenario { method: Method::FrozenA, rank: 2, alpha: 4.0, ..small(Mode::Off) };
+    scenario.training.learning_rate = 1e-2;
+    scenario.training.local_steps = 4;
+    scenario.clip_norm = 100.0;
+    let finished = finish(&scenario);
+    let summary = &finished.summary;
+    assert!(summary.final_loss < 0.97 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
+    assert_eq!(finished.up_to_date, 6);
+    assert_eq!(summary.versions.iter().map(|v| v.missing).collect::<Vec<_>>(), [0, 1]);
+    assert_eq!(summary.epsilon, None);
+    assert!(summary.warnings[0].contains("privacy is off"));
+}
+
+#[test]
+fn a_weak_epsilon_names_the_cohort_that_mends_it() {
+    let scenario = Scenario { noise_multiplier: 0.7, ..small(Mode::Distributed) };
+    let summary = finish(&scenario).summary;
+    let epsilon = summary.epsilon.unwrap();
+    assert!(epsilon > 8.0, "{epsilon}");
+    let line = summary.warnings.iter().find(|line| line.contains("a cohort of")).unwrap();
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let at = words.windows(2).position(|pair| pair == ["cohort", "of"]).unwrap();
+    let cohort: f64 = words[at + 2].parse().unwrap();
+    // With the noise on the mean kept, the noise multiplier grows with the cohort.
+    let mended = Scenario { noise_multiplier: 0.7 * cohort / 6.0, ..scenario };
+    let epsilon = finish(&mended).summary.epsilon.unwrap();
+    assert!((6.0..=8.0).contains(&epsilon), "{line}: ε = {epsilon}");
+}
+
+#[test]
+fn a_run_writes_what_it_says() {
+    let folder = tempfile::tempdir().unwrap();
+    let finished = finish(&small(Mode::Distributed));
+    let mut output = Output::create(folder.path()).unwrap();
+    for version in &finished.summary.versions {
+        output.version(version).unwrap();
+    }
+    output.finish(&finished, "base", "a run").unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
+    assert_eq!(read("metrics.jsonl").lines().count(), 2);
+    let summary: RunSummary = serde_json::from_str(&read("summary.json")).unwrap();
+    assert_eq!(bytes(summary), bytes(finished.summary));
+    assert!(read("report.html").contains("</html>"));
+    assert!(folder.path().join("adapter").join("adapter_model.safetensors").exists());
+}
+
+#[test]
+fn a_folder_that_cannot_be_made_is_named_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    let error = Output::create(&file.join("below")).unwrap_err().to_string();
+    assert!(error.contains("below") && error.contains("--out"), "{error}");
+}
