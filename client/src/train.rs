@@ -3,7 +3,8 @@
 //! [`Base`] is a Hugging Face folder in memory, [`Corpus`] one user's text as tokens, and [`Engine`]
 //! trains and measures an adapter of [`proto::adapter::AdapterSpec`]. Nothing here knows of clocks,
 //! networks, rounds or privacy. Tensors are candle's; the operations with a gradient are our own
-//! (`ops`), because candle's fused ones have none and its matmul computes a gradient for frozen weights.
+//! (`ops`), because candle's fused ones have none and its matmul computes a gradient for frozen weights; the way
+//! back through them (`tape`) is ours too.
 //!
 //! Start reading at `engine`.
 
@@ -16,6 +17,7 @@ mod optimizer;
 mod places;
 pub mod pretrain;
 mod singular;
+mod tape;
 pub mod text;
 mod thread;
 mod tokens;

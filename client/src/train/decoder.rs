@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
-use candle_core::{Device, Result, Tensor};
+use candle_core::{Result, Tensor};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
-use super::ops::{self, Attention, CrossEntropy, LoraLinear, RmsNorm, Rope, SwiGlu};
+use super::ops::{self, Add, Attention, CrossEntropy, Embedding, LoraLinear, RmsNorm, Rope, SwiGlu};
+use super::tape::{Gradients, Tape};
 
 /// A linear layer `y = x · Wᵀ + bias`.
 #[derive(Clone, Debug)]
@@ -117,6 +118,8 @@ pub(crate) struct Factors {
     pub(crate) a: Tensor,
     /// (outputs, rank).
     pub(crate) b: Tensor,
+    /// (rank, rank); the change is then `B · core · A`, and `a` is frozen.
+    pub(crate) core: Option<Tensor>,
 }
 
 /// What an adapter changes: factors by block and projection, and their common scale.
@@ -134,6 +137,7 @@ pub(crate) struct Pass<'a> {
     changes: &'a Changes,
     sequences: &'a [&'a [u32]],
     rope: Arc<Rope>,
+    tape: Tape,
 }
 
 impl<'a> Pass<'a> {
@@ -146,25 +150,26 @@ impl<'a> Pass<'a> {
     ) -> Self {
         let length = sequences.first().map_or(0, |sequence| sequence.len());
         let rope = Arc::new(Rope::new(length, config.head_dim, config.rope_theta));
-        Self { config, weights, changes, sequences, rope }
+        Self { config, weights, changes, sequences, rope, tape: Tape::default() }
     }
 
     /// Mean loss over the predicted tokens: ().
     pub(crate) fn loss(&self) -> Result<Tensor> {
         let hidden = self.hidden()?;
         let loss = CrossEntropy::new(self.sequences, &hidden, &self.weights.head);
-        hidden.apply_op2(&self.weights.head, loss)
+        self.tape.two([&hidden, &self.weights.head], loss)
+    }
+
+    /// The mean loss, and its gradients with respect to the variables among weights and factors.
+    pub(crate) fn gradients(&self) -> Result<(f32, Gradients)> {
+        let loss = self.loss()?;
+        Ok((loss.to_scalar()?, self.tape.gradients(&loss)?))
     }
 
     /// The input of the output layer: (batch · length, hidden).
     pub(crate) fn hidden(&self) -> Result<Tensor> {
-        let ids = self.sequences.concat();
-        let ids = Tensor::from_vec(
-            ids,
-            self.sequences.iter().map(|sequence| sequence.len()).sum::<usize>(),
-            &Device::Cpu,
-        )?;
-        let mut x = self.weights.embed.index_select(&ids, 0)?;
+        let tokens = self.sequences.concat();
+        let mut x = self.tape.one(&self.weights.embed, Embedding { tokens })?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             x = self.block(layer, block, &x)?;
         }
@@ -185,12 +190,13 @@ impl<'a> Pass<'a> {
             saved: OnceLock::new(),
         };
         let (q, k) = (linear(Projection::Q, &normed)?, linear(Projection::K, &normed)?);
-        let mixed = q.apply_op3(&k, &linear(Projection::V, &normed)?, attention)?;
-        let x = (x + linear(Projection::O, &mixed)?)?;
+        let v = linear(Projection::V, &normed)?;
+        let mixed = self.tape.three([&q, &k, &v], attention)?;
+        let x = self.tape.two([x, &linear(Projection::O, &mixed)?], Add)?;
         let normed = self.norm(&x, &block.post_norm)?;
         let (gate, up) = (linear(Projection::Gate, &normed)?, linear(Projection::Up, &normed)?);
-        let inner = gate.apply_op2(&up, SwiGlu)?;
-        &x + linear(Projection::Down, &inner)?
+        let inner = self.tape.two([&gate, &up], SwiGlu)?;
+        self.tape.two([&x, &linear(Projection::Down, &inner)?], Add)
     }
 
     fn linear(
@@ -202,23 +208,31 @@ impl<'a> Pass<'a> {
     ) -> Result<Tensor> {
         let Linear { weight, bias } = block.linear(projection);
         match self.changes.factors.get(&(layer, projection)) {
-            Some(Factors { a, b }) => {
+            Some(Factors { a, b, core }) => {
                 let lora = LoraLinear {
                     weight: weight.clone(),
                     bias: bias.clone(),
                     scale: self.changes.scale,
                     changed: OnceLock::new(),
                 };
-                x.apply_op3(a, b, lora)
+                match core {
+                    Some(core) => {
+                        // core · A = core · (Aᵀ)ᵀ: (rank, inputs)
+                        let frozen = a.t()?.contiguous()?;
+                        let a = self.tape.two([core, &frozen], ops::Linear { bias: None })?;
+                        self.tape.three([x, &a, b], lora)
+                    }
+                    None => self.tape.three([x, a, b], lora),
+                }
             }
-            None => x.apply_op2(weight, ops::Linear { bias: bias.clone() }),
+            None => self.tape.two([x, weight], ops::Linear { bias: bias.clone() }),
         }
     }
 
     fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
         #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
         let eps = self.config.rms_norm_eps as f32;
-        x.apply_op2(weight, RmsNorm { eps })
+        self.tape.two([x, weight], RmsNorm { eps })
     }
 }
 

@@ -222,8 +222,9 @@ impl Engine {
             for _ in 0..8 {
                 let drawn = draw(&mut rng, public, 16);
                 for batch in uniform(&drawn) {
-                    let loss = Pass::new(self.base.config(), &weights, &Changes::default(), &batch).loss()?;
-                    let gradients = loss.backward()?;
+                    let changes = Changes::default();
+                    let (_, gradients) =
+                        Pass::new(self.base.config(), &weights, &changes, &batch).gradients()?;
                     for (sum, var) in sums.iter_mut().zip(&vars) {
                         let Some(gradient) = gradients.get(var) else { continue };
                         let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
@@ -255,10 +256,9 @@ impl Engine {
         batch: &[&[u32]],
     ) -> Result<(f32, Vec<f32>), TrainError> {
         let changes = places.variables(frozen, trained)?;
-        let loss = Pass::new(self.base.config(), self.base.weights(), &changes, batch).loss()?;
-        // The store keeps the whole graph alive, so it ends here.
-        let gradient = places.gather(&loss.backward()?, trained.len())?;
-        Ok((loss.to_scalar()?, gradient))
+        let pass = Pass::new(self.base.config(), self.base.weights(), &changes, batch);
+        let (loss, gradients) = pass.gradients()?;
+        Ok((loss, places.gather(&gradients, trained.len())?))
     }
 
     fn check_blocks(&self, blocks: &Blocks) -> Result<(), TrainError> {

@@ -8,6 +8,7 @@ mod gemm;
 mod linear;
 mod loss;
 mod norm;
+mod stream;
 mod swiglu;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
@@ -16,6 +17,7 @@ pub(crate) use attention::{Attention, Rope};
 pub(crate) use linear::{Linear, LoraLinear};
 pub(crate) use loss::CrossEntropy;
 pub(crate) use norm::RmsNorm;
+pub(crate) use stream::{Add, Embedding, total};
 pub(crate) use swiglu::SwiGlu;
 
 /// The numbers of a contiguous argument of a forward pass.

@@ -2,13 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var};
 use proto::adapter::{AdapterSpec, ModuleSlots, Slot};
 
 use super::base::{Base, Projection};
 use super::decoder::{Changes, Factors, Weights};
 use super::engine::TrainError;
+use super::tape::Gradients;
 
 /// The layers of an adapter in the base, and the variables of the step that is under way.
 pub(crate) struct Places<'a> {
@@ -93,19 +93,19 @@ impl<'a> Places<'a> {
         let mut changes = Changes { scale: self.scale, factors: BTreeMap::new() };
         for (layer, projection, slots) in &self.modules {
             let (outputs, inputs) = (slots.module.outputs as usize, slots.module.inputs as usize);
-            let mut a = tensor(&slots.a, (self.rank, inputs))?;
+            let a = tensor(&slots.a, (self.rank, inputs))?;
             let b = tensor(&slots.b, (outputs, self.rank))?;
-            if let Some(core) = &slots.core {
-                // R · A: (rank, inputs)
-                a = tensor(&Slot::Trained(core.clone()), (self.rank, self.rank))?.matmul(&a)?;
-            }
-            changes.factors.insert((*layer, *projection), Factors { a, b });
+            let core = match &slots.core {
+                Some(core) => Some(tensor(&Slot::Trained(core.clone()), (self.rank, self.rank))?),
+                None => None,
+            };
+            changes.factors.insert((*layer, *projection), Factors { a, b, core });
         }
         Ok(changes)
     }
 
     /// The gradients of [`Self::variables`] as one vector of `len` in the adapter's order.
-    pub(crate) fn gather(&mut self, gradients: &GradStore, len: usize) -> Result<Vec<f32>> {
+    pub(crate) fn gather(&mut self, gradients: &Gradients, len: usize) -> Result<Vec<f32>> {
         let mut all = vec![0.0; len];
         for (range, var) in self.variables.drain(..) {
             if let Some(gradient) = gradients.get(&var) {

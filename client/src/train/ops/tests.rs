@@ -95,6 +95,11 @@ fn a_changed_linear_layer_is_the_sum_of_both_paths() {
 }
 
 #[test]
+fn the_gradient_of_the_embedding_agrees_with_differences() {
+    check(&[&[5, 3]], |x| x[0].apply_op1(Embedding { tokens: vec![4, 0, 4, 2] }));
+}
+
+#[test]
 fn frozen_inputs_get_no_gradient() {
     let x = Tensor::from_vec(random(1, 15), (3, 5), &Device::Cpu).unwrap();
     let a = Tensor::from_vec(random(2, 10), (2, 5), &Device::Cpu).unwrap();
