@@ -72,16 +72,17 @@ fn fits(len: usize, (rows, row_step): (usize, usize), (columns, column_step): (u
     reason = "the letters of the formula; who hands `c` over cannot touch it meanwhile"
 )]
 pub(crate) fn gemm(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, c: MatrixMut<'_>) -> Result<()> {
-    let (m, n, k) = (c.rows, c.columns, a.columns);
+    let MatrixMut { numbers: c, rows: m, columns: n, row_step: c_step } = c;
+    let k = a.columns;
     if (a.rows, b.rows, b.columns) != (m, k, n) {
         bail!("cannot make {m} × {n} of {} × {k} and {} × {}", a.rows, b.rows, b.columns);
     }
     let inside = fits(a.numbers.len(), (m, a.row_step), (k, a.column_step))
         && fits(b.numbers.len(), (k, b.row_step), (n, b.column_step))
-        && fits(c.numbers.len(), (m, c.row_step), (n, 1))
-        && (m <= 1 || n <= c.row_step);
+        && fits(c.len(), (m, c_step), (n, 1))
+        && (m <= 1 || n <= c_step);
     let step = |step: usize| isize::try_from(step).ok();
-    let steps = [a.column_step, a.row_step, b.column_step, b.row_step, c.row_step].map(step);
+    let steps = [a.column_step, a.row_step, b.column_step, b.row_step, c_step].map(step);
     let [Some(a_cs), Some(a_rs), Some(b_cs), Some(b_rs), Some(c_rs)] = steps else {
         bail!("a step of {m} × {n} × {k} is too long");
     };
@@ -91,7 +92,7 @@ pub(crate) fn gemm(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, c: Matri
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let (c, a, b) = (c.numbers.as_mut_ptr(), a.numbers.as_ptr(), b.numbers.as_ptr());
+    let (c, a, b) = (c.as_mut_ptr(), a.numbers.as_ptr(), b.numbers.as_ptr());
     // The crate calls the factor of the old values alpha and that of the product beta.
     let (old, new, read_old) = (beta, alpha, beta.abs() > 0.0);
     let serial = gemm::Parallelism::None;
