@@ -63,26 +63,27 @@ fn fits(len: usize, (rows, row_step): (usize, usize), (columns, column_step): (u
     last.is_some_and(|last| last < len)
 }
 
-/// `c = alpha · a · b + beta · c`, where `c` is not read if `beta` is zero.
+/// `out = alpha · left · right + beta · out`, where `out` is not read if `beta` is zero.
 ///
 /// Fails when the shapes do not fit one another or their slices.
-#[expect(
-    clippy::many_single_char_names,
-    clippy::needless_pass_by_value,
-    reason = "the letters of the formula; who hands `c` over cannot touch it meanwhile"
-)]
-pub(crate) fn gemm(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, c: MatrixMut<'_>) -> Result<()> {
-    let MatrixMut { numbers: c, rows: m, columns: n, row_step: c_step } = c;
-    let k = a.columns;
-    if (a.rows, b.rows, b.columns) != (m, k, n) {
-        bail!("cannot make {m} × {n} of {} × {k} and {} × {}", a.rows, b.rows, b.columns);
+pub(crate) fn gemm(
+    alpha: f32,
+    left: Matrix<'_>,
+    right: Matrix<'_>,
+    beta: f32,
+    out: MatrixMut<'_>,
+) -> Result<()> {
+    let MatrixMut { numbers: out, rows: m, columns: n, row_step: c_step } = out;
+    let k = left.columns;
+    if (left.rows, right.rows, right.columns) != (m, k, n) {
+        bail!("cannot make {m} × {n} of {} × {k} and {} × {}", left.rows, right.rows, right.columns);
     }
-    let inside = fits(a.numbers.len(), (m, a.row_step), (k, a.column_step))
-        && fits(b.numbers.len(), (k, b.row_step), (n, b.column_step))
-        && fits(c.len(), (m, c_step), (n, 1))
+    let inside = fits(left.numbers.len(), (m, left.row_step), (k, left.column_step))
+        && fits(right.numbers.len(), (k, right.row_step), (n, right.column_step))
+        && fits(out.len(), (m, c_step), (n, 1))
         && (m <= 1 || n <= c_step);
     let step = |step: usize| isize::try_from(step).ok();
-    let steps = [a.column_step, a.row_step, b.column_step, b.row_step, c_step].map(step);
+    let steps = [left.column_step, left.row_step, right.column_step, right.row_step, c_step].map(step);
     let [Some(a_cs), Some(a_rs), Some(b_cs), Some(b_rs), Some(c_rs)] = steps else {
         bail!("a step of {m} × {n} × {k} is too long");
     };
@@ -92,20 +93,20 @@ pub(crate) fn gemm(alpha: f32, a: Matrix<'_>, b: Matrix<'_>, beta: f32, c: Matri
     if m == 0 || n == 0 {
         return Ok(());
     }
-    let (c, a, b) = (c.as_mut_ptr(), a.numbers.as_ptr(), b.numbers.as_ptr());
+    let (out, left, right) = (out.as_mut_ptr(), left.numbers.as_ptr(), right.numbers.as_ptr());
     // The crate calls the factor of the old values alpha and that of the product beta.
     let (old, new, read_old) = (beta, alpha, beta.abs() > 0.0);
     let serial = gemm::Parallelism::None;
     #[expect(
         unsafe_code,
         reason = "bounds proven: every offset `i · row_step + j · column_step` of the three is inside its slice, \
-                  and those of `c`, which nothing else borrows, differ as its rows do not overlap"
+                  and those of `out`, which nothing else borrows, differ as its rows do not overlap"
     )]
     // SAFETY: as the reason says; f32 is a type that the crate has a kernel for.
     unsafe {
         gemm::gemm(
-            m, n, k, c, 1, c_rs, read_old, a, a_cs, a_rs, b, b_cs, b_rs, old, new, false, false, false,
-            serial,
+            m, n, k, out, 1, c_rs, read_old, left, a_cs, a_rs, right, b_cs, b_rs, old, new, false, false,
+            false, serial,
         );
     }
     Ok(())

@@ -130,6 +130,11 @@ fn the_gradient_of_attention_with_shared_keys_agrees_with_differences() {
 }
 
 #[test]
+fn the_gradient_of_attention_longer_than_one_tile_agrees_with_differences() {
+    check(&[&[35, 2 * 2], &[35, 2], &[35, 2]], |x| x[0].apply_op3(&x[1], &x[2], attention(1, 35, 2, 1, 2)));
+}
+
+#[test]
 fn attention_agrees_with_a_plain_loop() {
     // Longer than one tile of queries.
     let (batch, length, heads, kv_heads, width) = (2, 37, 6, 3, 4);
