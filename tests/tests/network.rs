@@ -9,12 +9,19 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
+use client::tls::{Connector, Trust, client_config};
+use client::token::BootstrapToken;
 use client::train::base::Base;
 use client::train::engine::Engine;
 use client::train::text::{Corpus, read_jsonl};
+use client::transport::pinned_authority;
 use proto::plan::{Plan, vector_from_bytes};
+use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 const NIGHTSHIFT: &str = env!("CARGO_BIN_EXE_nightshift-under-test");
 const AGENT: &str = env!("CARGO_BIN_EXE_agent-under-test");
@@ -339,6 +346,29 @@ fn what_cannot_take_part_is_told_why() {
         code_and_words(stage.agent("anna").args(["--data", data, "run", "--once", "--override-conditions"]));
     assert_eq!(code, 5, "{words}");
     assert!(words.contains("revoked"), "{words}");
+}
+
+#[test]
+fn an_oversized_message_is_refused_and_the_coordinator_goes_on() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "1", "--privacy", "off"]);
+    let token: BootstrapToken = stage.operator(&["device", "token", "--label", "anna"]).parse().unwrap();
+    let before = stage.task();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let status = runtime.block_on(async {
+        let authority = pinned_authority(token.address(), token.pin()).await.unwrap();
+        let config = client_config(Trust::Authority(authority), None).unwrap();
+        let endpoint = Endpoint::from_shared(format!("https://{}", token.address())).unwrap();
+        let connector = Connector::new(config, Duration::from_secs(10));
+        let mut client = DeviceClient::new(endpoint.connect_with_connector_lazy(connector))
+            .max_encoding_message_size(usize::MAX);
+        let chunk = wire::MaskedChunk { session: vec![0; 32], offset: 0, packed: vec![0; 8 << 20] };
+        let request = wire::Request { kind: Some(wire::request::Kind::MaskedChunk(chunk)) };
+        client.send(request).await.unwrap_err()
+    });
+    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    assert_eq!(stage.task(), before);
 }
 
 #[test]
