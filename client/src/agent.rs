@@ -24,7 +24,6 @@ use crate::session::{Action, Ended, Event, Session, Work};
 use crate::train::engine::{Engine, TrainError};
 use crate::train::text::{Corpus, TextError, UserText, read_jsonl};
 use crate::transport::{Transport, TransportError};
-use crate::update::Update;
 
 pub mod memory;
 
@@ -42,7 +41,7 @@ pub struct Settings {
 }
 
 /// How an agent that runs once ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum Finished {
     /// The sum of a round with this device in it was published, and the version is installed.
     Contributed(Published),
@@ -109,7 +108,7 @@ impl Agent {
             return Err(AgentError::NoData);
         }
         let device = Arc::new(enrolled.device);
-        let session = Session::new(device, memory.spent(), memory.installed()?, now());
+        let session = Session::new(device, memory.spending(), memory.installed()?, now());
         let transport = enrolled.transport;
         Ok(Self { session, transport, memory, engine, settings, stop, contributed: None })
     }
@@ -345,7 +344,7 @@ fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &
     let trained =
         engine.train(&plan.adapter, &work.frozen, &work.adapter, &blocks, &plan.training, seed, &mut step);
     match trained {
-        Ok(trained) => match Update::between(&work.adapter, &trained.parameters) {
+        Ok(trained) => match trained.update_from(&work.adapter) {
             Some(update) => Event::Trained(update),
             None => Event::NotTrained("the engine lost parameters".to_owned()),
         },

@@ -10,11 +10,14 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use tokio::sync::watch;
 
+use proto::ids::Timestamp;
+
 use crate::agent::memory::{Entry, Memory, MemoryError};
 use crate::agent::{Agent, AgentError, Finished, Settings, look};
 use crate::conditions::{Purpose, judge};
 use crate::config::Config;
 use crate::enrolment::{EnrolmentError, device_id, enroll, load};
+use crate::spending::{Charge, Spending};
 use crate::token::BootstrapToken;
 use crate::train::base::Base;
 use crate::train::engine::Engine;
@@ -297,17 +300,18 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
     }
     let entries = memory.entries();
     print(format, &entries, || {
-        let mut lines =
-            vec![format!("{:32}  {:>7}  {:>6}  {:>10}  epsilon so far", "task", "version", "round", "bytes")];
-        let mut counts = std::collections::BTreeMap::new();
+        let mut lines = vec![format!(
+            "{:32}  {:>7}  {:>6}  {:>10}  {:>8}  epsilon so far",
+            "task", "version", "round", "bytes", "examples"
+        )];
+        let mut spending = Spending::new();
         for entry in entries {
-            if let Entry::Charge { charge, .. } = entry {
-                let count = counts.entry(charge.task).or_insert(0_u32);
-                *count += 1;
-                let epsilon = epsilon(&memory, charge.plan, *count);
+            if let Entry::Charge { unix_millis, charge } = entry {
+                spending.add(charge, Timestamp(*unix_millis));
+                let epsilon = epsilon(&spending, charge);
                 lines.push(format!(
-                    "{}  {:>7}  {:>6}  {:>10}  {epsilon}",
-                    charge.task, charge.version, charge.round, charge.bytes
+                    "{}  {:>7}  {:>6}  {:>10}  {:>8}  {epsilon}",
+                    charge.task, charge.version, charge.round, charge.bytes, charge.examples
                 ));
             }
         }
@@ -321,18 +325,13 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
     })
 }
 
-/// By this device's own accountant, where it has the plan.
-fn epsilon(memory: &Memory, plan: proto::ids::Digest, participations: u32) -> String {
-    let computed = memory.cached(plan).and_then(|bytes| {
-        let plan = proto::plan::Plan::parse(&bytes).ok()?;
-        let epsilon = plan.mechanism().ok()?.epsilon(participations, plan.delta().ok()?).epsilon;
-        Some(if epsilon.is_finite() {
-            format!("{epsilon:.3} at δ = {:e}", plan.privacy.delta)
-        } else {
-            "unbounded: the plan has no noise".to_owned()
-        })
-    });
-    computed.unwrap_or_else(|| "unknown: the plan is gone".to_owned())
+/// By this device's own accountant, from its own records.
+fn epsilon(spending: &Spending, charge: &Charge) -> String {
+    match privacy::Delta::new(charge.delta).map(|delta| spending.epsilon(charge.task, delta)) {
+        Ok(epsilon) if epsilon.is_finite() => format!("{epsilon:.3} at δ = {:e}", charge.delta),
+        Ok(_) => "unbounded: a round had no noise of the devices' own".to_owned(),
+        Err(error) => error.to_string(),
+    }
 }
 
 fn status(config: &Config, format: Format) -> Result<(), Failure> {

@@ -1,4 +1,4 @@
-//! The one place where the order is written: clip → rotate → round → noise → mask → pack.
+//! The one place where the order is written: measure → clip → rotate → round → noise → mask → pack.
 //!
 //! What comes out is the only form of an update that leaves a device.
 
@@ -6,6 +6,7 @@ use aggregation::{Masking, Refusal, Submitted, packing};
 use privacy::{EncodeError, Mechanism};
 use proto::ids::Digest;
 use proto::message::CHUNK_COORDINATES;
+use proto::metrics::Metric;
 use rand_core::CryptoRng;
 use ring::digest::{Context, SHA256};
 
@@ -31,15 +32,18 @@ pub enum ContributionError {
     Mask(#[from] Refusal),
 }
 
-/// Clips, rotates, rounds and noises `update`, then masks it.
+/// Clips, rotates, rounds and noises `update` with the metrics that the plan asks for, then masks it.
 pub fn contribute(
     mechanism: &Mechanism,
+    metrics: &[Metric],
     update: &Update,
     rotation_seed: &[u8; 32],
     masking: Masking,
     rng: &mut impl CryptoRng,
 ) -> Result<(Submitted, MaskedInput), ContributionError> {
-    let contribution = mechanism.encode(update.as_slice(), rotation_seed, rng)?;
+    let local = update.metrics(mechanism.params().clip_norm);
+    let metrics: Vec<f64> = metrics.iter().map(|metric| metric.share(&local)).collect();
+    let contribution = mechanism.encode(update.as_slice(), &metrics, rotation_seed, rng)?;
     let (submitted, masked) = masking.mask(contribution.into_ring())?;
     let mut hash = Context::new(&SHA256);
     let chunks: Vec<Vec<u8>> =

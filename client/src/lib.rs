@@ -1,6 +1,7 @@
 //! The device: trains an adapter on its user's text and contributes it without showing it.
 //!
-//! [`session`] is a pure machine: it decides. [`policy`] holds the device's own limits, [`contribution`] is the
+//! [`session`] is a pure machine: it decides. [`policy`] holds the device's own limits, [`spending`] what
+//! its ledger says was spent, [`contribution`] is the
 //! one place where an update becomes something that may be sent, [`train`] is the only place that touches
 //! tensors. The rest is the shell: [`agent`] performs what the machine decides, [`transport`] talks,
 //! [`conditions`] says when it may train. Start at [`session::Session`].
@@ -15,6 +16,7 @@ pub mod files;
 pub mod keys;
 pub mod policy;
 pub mod session;
+pub mod spending;
 pub mod store;
 pub mod tls;
 pub mod token;

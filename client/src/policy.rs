@@ -1,8 +1,11 @@
 //! This device's own limits, checked on the device whatever the coordinator says.
 
-use proto::ids::{Digest, TaskId};
+use proto::ids::{Digest, TaskId, Timestamp};
+use proto::message::DeclineReason;
 use proto::plan::{Mode, Plan};
 use serde::{Deserialize, Serialize};
+
+use crate::spending::Spending;
 
 /// This device's own limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,11 +21,17 @@ pub struct Policy {
     pub largest_epsilon: f64,
     /// Most charged rounds over one task. Default 100.
     pub participations: u32,
+    /// Most charged rounds within 24 hours, over all tasks. Default 24.
+    pub participations_a_day: u32,
+    /// Most charged rounds ever, over all tasks; without it as many as the tasks allow. Default none.
+    pub participations_in_total: Option<u32>,
     /// Whether a task without noise of the devices' own is acceptable: then whoever reads the sum of a round
     /// reads it exactly. Default no.
     pub allow_without_noise: bool,
     /// Tasks that this device takes part in; empty means all. Default empty.
     pub tasks: Vec<TaskId>,
+    /// Bases that this device trains; empty means whichever it holds. Default empty.
+    pub bases: Vec<Digest>,
 }
 
 impl Default for Policy {
@@ -33,8 +42,11 @@ impl Default for Policy {
             least_noise_multiplier: 0.5,
             largest_epsilon: 8.0,
             participations: 100,
+            participations_a_day: 24,
+            participations_in_total: None,
             allow_without_noise: false,
             tasks: Vec::new(),
+            bases: Vec::new(),
         }
     }
 }
@@ -45,6 +57,9 @@ pub enum Breach {
     /// The task is not on the device's list.
     #[error("task {0} is not among the tasks that this device takes part in")]
     Task(TaskId),
+    /// The base is not on the device's list.
+    #[error("the base {0} is not among the bases that this device trains")]
+    BaseNotAllowed(Digest),
     /// The device holds another base.
     #[error("the plan is for the base {wanted}, this device holds {held}")]
     Base {
@@ -91,13 +106,51 @@ pub enum Breach {
     /// The device has taken part as often as it may.
     #[error("this device took part in {0} rounds of the task, as many as it or the plan allows")]
     Participations(u32),
+    /// The device has taken part as often as it may ever.
+    #[error("this device took part in {0} rounds of all tasks, as many as it allows in total")]
+    InTotal(u32),
+    /// The device has taken part as often as it may in a day.
+    #[error("this device takes part in at most {most} rounds a day and rests until then")]
+    Resting {
+        /// When one more is allowed.
+        until: Timestamp,
+        /// The policy's.
+        most: u32,
+    },
+}
+
+impl Breach {
+    /// What the coordinator may know of it.
+    pub fn reason(&self) -> DeclineReason {
+        match self {
+            Self::Task(_) | Self::BaseNotAllowed(_) => DeclineReason::NotAllowed,
+            Self::Base { .. } => DeclineReason::Base,
+            Self::WithoutNoise(_) | Self::Noise { .. } => DeclineReason::Noise,
+            Self::Cohort { .. } | Self::ReportGoal { .. } => DeclineReason::Cohort,
+            Self::Epsilon { .. } => DeclineReason::Epsilon,
+            Self::Participations(_) | Self::InTotal(_) | Self::Resting { .. } => {
+                DeclineReason::Participations
+            }
+        }
+    }
 }
 
 impl Policy {
-    /// Whether this device takes part in one more round of a task, having taken part in `spent`.
-    pub fn admit(&self, task: TaskId, plan: &Plan, held: Digest, spent: u32) -> Result<(), Breach> {
+    /// Whether this device takes part in one more round of a task, having spent `spending`. Asked before the
+    /// training, and again before every further round for the same update.
+    pub fn admit(
+        &self,
+        task: TaskId,
+        plan: &Plan,
+        held: Digest,
+        spending: &Spending,
+        now: Timestamp,
+    ) -> Result<(), Breach> {
         if !self.tasks.is_empty() && !self.tasks.contains(&task) {
             return Err(Breach::Task(task));
+        }
+        if !self.bases.is_empty() && !self.bases.contains(&plan.base) {
+            return Err(Breach::BaseNotAllowed(plan.base));
         }
         if plan.base != held {
             return Err(Breach::Base { wanted: plan.base, held });
@@ -110,23 +163,31 @@ impl Policy {
             let (found, least) = (plan.round.report_goal, self.smallest_report_goal);
             return Err(Breach::ReportGoal { found, least });
         }
+        match plan.privacy.mode {
+            Mode::Off | Mode::Central if self.allow_without_noise => {}
+            mode @ (Mode::Off | Mode::Central) => return Err(Breach::WithoutNoise(mode)),
+            Mode::Distributed => self.admit_noise(task, plan, spending)?,
+        }
+        let spent = spending.participations(task);
         if spent >= self.participations.min(plan.privacy.participations) {
             return Err(Breach::Participations(spent));
         }
-        match plan.privacy.mode {
-            Mode::Off | Mode::Central if self.allow_without_noise => Ok(()),
-            mode @ (Mode::Off | Mode::Central) => Err(Breach::WithoutNoise(mode)),
-            Mode::Distributed => self.admit_noise(plan, spent),
+        if self.participations_in_total.is_some_and(|most| spending.in_total() >= most) {
+            return Err(Breach::InTotal(spending.in_total()));
+        }
+        match spending.rests_until(now, self.participations_a_day) {
+            Some(until) => Err(Breach::Resting { until, most: self.participations_a_day }),
+            None => Ok(()),
         }
     }
 
-    fn admit_noise(&self, plan: &Plan, spent: u32) -> Result<(), Breach> {
+    fn admit_noise(&self, task: TaskId, plan: &Plan, spending: &Spending) -> Result<(), Breach> {
         let found = plan.privacy.noise_multiplier;
         if found < self.least_noise_multiplier {
             return Err(Breach::Noise { found, least: self.least_noise_multiplier });
         }
         let epsilon = match (plan.mechanism(), plan.delta()) {
-            (Ok(mechanism), Ok(delta)) => mechanism.epsilon(spent + 1, delta).epsilon,
+            (Ok(mechanism), Ok(delta)) => spending.epsilon_after(task, mechanism.curve(), delta),
             // A plan that cannot be computed is never admitted.
             (Err(_), _) | (_, Err(_)) => f64::INFINITY,
         };
@@ -139,91 +200,116 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use proto::adapter::{AdapterSpec, Factors, Method, Module};
-    use proto::plan::{PrivacyPlan, RoundPlan};
-    use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+    use proto::plan::PrivacyPlan;
 
     use super::*;
+    use crate::spending::Charge;
 
     const TASK: TaskId = TaskId([9; 16]);
-    const BASE: Digest = Digest([1; 32]);
+    const NOW: Timestamp = Timestamp(1_000_000_000_000);
 
     fn plan() -> Plan {
-        Plan {
-            name: "a plan".into(),
-            base: BASE,
-            initial_seed: Digest([2; 32]),
-            adapter: AdapterSpec {
-                method: Method::FrozenA,
-                rank: 1,
-                alpha: 1.0,
-                factors: Factors::Seeded(Digest([3; 32])),
-                modules: vec![Module { name: "m".into(), inputs: 8, outputs: 64 }],
-            },
-            training: TrainingPlan {
-                local_steps: 1,
-                batch_size: 1,
-                sequence_len: 8,
-                learning_rate: 0.1,
-                warmup_steps: 0,
-                max_grad_norm: 1.0,
-                optimizer: LocalOptimizer::Sgd,
-            },
-            privacy: PrivacyPlan {
-                mode: Mode::Distributed,
-                clip_norm: 1.0,
-                noise_multiplier: 2.0,
-                scale: 4096.0,
-                delta: 1e-5,
-                corrupt_permille: 50,
-                participations: 10,
-                epsilon_budget: None,
-            },
-            round: RoundPlan {
-                versions: 3,
-                cohort: 12,
-                report_goal: 10,
-                join_millis: 1000,
-                step_millis: 1000,
-                grace_millis: 0,
-            },
-            server: ServerOptimizer::FedAvg { rate: 1.0 },
-        }
+        Plan::example()
     }
 
-    fn refused(change: impl FnOnce(&mut Plan, &mut Policy), spent: u32) -> String {
+    /// What a device has spent that took part `rounds` times in rounds like the plan's, an hour apart.
+    fn spent(privacy: &PrivacyPlan, rounds: u64) -> Spending {
+        let cost = Plan { privacy: privacy.clone(), ..plan() }.mechanism().unwrap().curve();
+        let mut spending = Spending::new();
+        for round in 0..rounds {
+            let charge = Charge {
+                task: TASK,
+                version: 0,
+                round,
+                plan: Digest([2; 32]),
+                cost: cost.clone(),
+                delta: 1e-5,
+                bytes: 1,
+                examples: 1,
+            };
+            spending.add(&charge, Timestamp(NOW.0 - 3_600_000 * (rounds - round)));
+        }
+        spending
+    }
+
+    fn admit(plan: &Plan, policy: &Policy, spending: &Spending) -> Result<(), Breach> {
+        policy.admit(TASK, plan, plan_base(), spending, NOW)
+    }
+
+    fn plan_base() -> Digest {
+        plan().base
+    }
+
+    fn refused(change: impl FnOnce(&mut Plan, &mut Policy), rounds: u64) -> (String, DeclineReason) {
         let (mut plan, mut policy) = (plan(), Policy::default());
+        let spending = spent(&plan.privacy, rounds);
         change(&mut plan, &mut policy);
-        policy.admit(TASK, &plan, BASE, spent).unwrap_err().to_string()
+        let breach = admit(&plan, &policy, &spending).unwrap_err();
+        (breach.to_string(), breach.reason())
     }
 
     #[test]
     fn an_ordinary_plan_is_admitted() {
-        assert_eq!(Policy::default().admit(TASK, &plan(), BASE, 0), Ok(()));
+        assert_eq!(admit(&plan(), &Policy::default(), &Spending::new()), Ok(()));
     }
 
     #[test]
-    fn every_limit_refuses_with_both_numbers() {
-        let words = refused(|plan, _| plan.round.cohort = 9, 0);
+    fn every_limit_refuses_with_both_numbers_and_tells_only_the_category() {
+        let (words, reason) = refused(|plan, _| plan.round.cohort = 9, 0);
         assert_eq!(words, "the plan gathers at most 9 devices, this device asks for at least 10");
-        let words = refused(|plan, _| plan.round.report_goal = 6, 0);
+        assert_eq!(reason, DeclineReason::Cohort);
+        let (words, reason) = refused(|plan, _| plan.round.report_goal = 6, 0);
         assert!(words.contains("sums of 6 devices") && words.contains('7'), "{words}");
-        let words = refused(|plan, _| plan.privacy.noise_multiplier = 0.4, 0);
+        assert_eq!(reason, DeclineReason::Cohort);
+        let (words, reason) = refused(|plan, _| plan.privacy.noise_multiplier = 0.4, 0);
         assert!(words.contains("0.4") && words.contains("0.5"), "{words}");
-        let words = refused(|_, policy| policy.tasks = vec![TaskId([8; 16])], 0);
+        assert_eq!(reason, DeclineReason::Noise);
+        let (words, reason) = refused(|_, policy| policy.tasks = vec![TaskId([8; 16])], 0);
         assert!(words.contains(&TASK.to_string()), "{words}");
-        let words = refused(|plan, _| plan.base = Digest([7; 32]), 0);
+        assert_eq!(reason, DeclineReason::NotAllowed);
+        let (words, reason) = refused(|_, policy| policy.bases = vec![Digest([8; 32])], 0);
+        assert!(words.contains(&plan_base().to_string()), "{words}");
+        assert_eq!(reason, DeclineReason::NotAllowed);
+        let (words, reason) = refused(|plan, _| plan.base = Digest([7; 32]), 0);
         assert!(words.contains("holds"), "{words}");
-        assert!(refused(|plan, _| plan.privacy.mode = Mode::Off, 0).contains("noise of its own"));
-        assert!(refused(|plan, _| plan.privacy.mode = Mode::Central, 0).contains("noise of its own"));
+        assert_eq!(reason, DeclineReason::Base);
+        for mode in [Mode::Off, Mode::Central] {
+            let (words, reason) = refused(|plan, _| plan.privacy.mode = mode, 0);
+            assert!(words.contains("noise of its own"), "{words}");
+            assert_eq!(reason, DeclineReason::Noise);
+        }
     }
 
     #[test]
     fn what_was_spent_counts() {
-        assert!(refused(|_, _| {}, 10).contains("10 rounds"));
-        let policy = Policy { largest_epsilon: 3.0, ..Policy::default() };
-        assert_eq!(policy.admit(TASK, &plan(), BASE, 0), Ok(()));
-        let error = policy.admit(TASK, &plan(), BASE, 3).unwrap_err();
-        assert!(matches!(error, Breach::Epsilon { most, .. } if most < 3.1), "{error}");
+        let (words, reason) = refused(|_, policy| policy.largest_epsilon = 1e9, 10);
+        assert!(words.contains("10 rounds of the task"), "{words}");
+        assert_eq!(reason, DeclineReason::Participations);
+        let (words, _) = refused(|_, policy| policy.participations_in_total = Some(3), 3);
+        assert!(words.contains("3 rounds of all tasks"), "{words}");
+        let (words, reason) = refused(|_, policy| policy.largest_epsilon = 3.0, 3);
+        assert!(words.contains("its limit is 3"), "{words}");
+        assert_eq!(reason, DeclineReason::Epsilon);
+    }
+
+    #[test]
+    fn a_plan_that_came_with_less_noise_before_is_remembered_at_its_price() {
+        // Two participations at a quarter of the noise cost as much as 32 at the plan's.
+        let cheap = plan();
+        let dear = PrivacyPlan { noise_multiplier: 0.5, ..cheap.privacy.clone() };
+        let spending = spent(&dear, 2);
+        let policy = Policy { largest_epsilon: 6.0, ..Policy::default() };
+        assert!(matches!(admit(&cheap, &policy, &spending), Err(Breach::Epsilon { .. })));
+        assert_eq!(admit(&cheap, &policy, &spent(&cheap.privacy, 2)), Ok(()));
+    }
+
+    #[test]
+    fn a_day_has_its_own_limit_and_ends() {
+        let policy = Policy { participations_a_day: 2, ..Policy::default() };
+        let spending = spent(&plan().privacy, 2);
+        let breach = admit(&plan(), &policy, &spending).unwrap_err();
+        let Breach::Resting { until, most: 2 } = breach else { panic!("{breach}") };
+        assert_eq!(until, Timestamp(NOW.0 + 22 * 3_600_000));
+        assert_eq!(policy.admit(TASK, &plan(), plan_base(), &spending, until), Ok(()));
     }
 }

@@ -4,19 +4,19 @@
 //! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
 //! before a round (check in, load, train), `session/inside.rs` those of the round.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
 use privacy::Mechanism;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Outcome, Published, Rejection, Reply, Request};
+use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
 use crate::contribution::ContributionError;
 use crate::policy::{Breach, Policy};
+use crate::spending::{Charge, Spending};
 use crate::update::Update;
 
 mod inside;
@@ -50,27 +50,12 @@ pub struct Work {
     pub published: Published,
     /// The plan, parsed.
     pub plan: Plan,
-    /// The mechanism of the plan.
+    /// The plan's mechanism, at the version's clip norm.
     pub mechanism: Mechanism,
     /// The frozen factors.
     pub frozen: Vec<f32>,
     /// The trained parameters to start from.
     pub adapter: Vec<f32>,
-}
-
-/// What a charge in the device's ledger says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Charge {
-    /// The task.
-    pub task: TaskId,
-    /// The version trained from.
-    pub version: u32,
-    /// The round.
-    pub round: u64,
-    /// The plan's hash.
-    pub plan: Digest,
-    /// Bytes of the masked input.
-    pub bytes: u64,
 }
 
 /// What the ledger keeps of a signature before it leaves.
@@ -186,6 +171,7 @@ enum State {
     Loading { published: Published, purpose: Purpose },
     Installing { work: Arc<Work>, purpose: Purpose },
     Training { work: Arc<Work> },
+    Declining { task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp },
     Joining { trained: Trained },
     Round { trained: Trained, step: Box<inside::Step> },
 }
@@ -207,17 +193,17 @@ pub struct Session {
     pause: Option<Timestamp>,
     backoff_millis: u64,
     installed: Option<Published>,
-    spent: BTreeMap<TaskId, u32>,
+    spending: Spending,
     complete: bool,
     ended: Option<Ended>,
 }
 
 impl Session {
-    /// A device that has not checked in yet. `spent` is what its ledger says it has taken part in, `installed`
-    /// the version that it holds.
+    /// A device that has not checked in yet. `spending` is what its ledger says, `installed` the version
+    /// that it holds.
     pub fn new(
         device: Arc<Device>,
-        spent: BTreeMap<TaskId, u32>,
+        spending: Spending,
         installed: Option<Published>,
         now: Timestamp,
     ) -> Self {
@@ -227,7 +213,7 @@ impl Session {
             pause: Some(now),
             backoff_millis: FIRST_BACKOFF_MILLIS,
             installed,
-            spent,
+            spending,
             complete: false,
             ended: None,
         }
@@ -243,6 +229,9 @@ impl Session {
             State::Loading { published, .. } => Action::Load(*published),
             State::Installing { work, .. } => Action::Install(Arc::clone(work)),
             State::Training { work } => Action::Train(Arc::clone(work)),
+            State::Declining { task, reason, .. } => {
+                Action::Send(Request::Decline { task: *task, reason: *reason })
+            }
             State::Joining { trained } => {
                 let published = trained.work.published;
                 Action::Send(Request::Join { task: published.task, version: published.version })
@@ -264,6 +253,8 @@ impl Session {
                 }
                 self
             }
+            // Saying no is a courtesy: a device does not insist.
+            Event::Unreachable if matches!(self.state, State::Declining { .. }) => self.declined(now),
             Event::Unreachable => {
                 self.pause = Some(now.plus_millis(self.backoff_millis));
                 self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
@@ -284,7 +275,8 @@ impl Session {
                     | State::CheckingIn
                     | State::Loading { .. }
                     | State::Installing { .. }
-                    | State::Training { .. }) => self.outside(outside, event, now),
+                    | State::Training { .. }
+                    | State::Declining { .. }) => self.outside(outside, event, now),
                 }
             }
         }
@@ -298,6 +290,7 @@ impl Session {
             State::Loading { .. } => "loading",
             State::Installing { .. } => "installing",
             State::Training { .. } => "training",
+            State::Declining { .. } => "declining",
             State::Joining { .. } => "joining",
             State::Round { step, .. } => step.name(),
         }

@@ -1,37 +1,59 @@
-//! What a device learned: the adapter after local training minus the adapter before.
+//! What a device learned: the adapter after local training minus the adapter before, and how the training went.
 //!
 //! There is no conversion from an [`Update`] to anything that is sent: only [`crate::contribution`] reads it.
 
 use std::fmt;
 
-/// The adapter after local training minus the adapter before.
+use privacy::{ClipNorm, l2_norm};
+use proto::metrics::LocalMetrics;
+
+/// The adapter after local training minus the adapter before, and how the training went.
 #[derive(Clone, PartialEq)]
-pub struct Update(Vec<f32>);
+pub struct Update {
+    parameters: Vec<f32>,
+    loss: f64,
+    examples: u32,
+}
 
 impl Update {
-    /// `after − before`; `None` where the lengths differ.
-    pub fn between(before: &[f32], after: &[f32]) -> Option<Self> {
+    /// `after − before`, of a training on `examples` sequences with a mean `loss` in nats a token; `None` where
+    /// the lengths differ.
+    pub fn between(before: &[f32], after: &[f32], loss: f64, examples: u32) -> Option<Self> {
         let same = before.len() == after.len();
-        same.then(|| Self(after.iter().zip(before).map(|(after, before)| after - before).collect()))
+        same.then(|| {
+            let parameters = after.iter().zip(before).map(|(after, before)| after - before).collect();
+            Self { parameters, loss, examples }
+        })
     }
 
     /// Parameters.
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.parameters.len()
     }
 
     /// Whether there are no parameters.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.parameters.is_empty()
+    }
+
+    /// Sequences that it was trained on; the device's own ledger says so too.
+    pub(crate) fn examples(&self) -> u32 {
+        self.examples
     }
 
     pub(crate) fn as_slice(&self) -> &[f32] {
-        &self.0
+        &self.parameters
+    }
+
+    /// What goes into the secure sum beside the update, which is clipped at `clip_norm`.
+    pub(crate) fn metrics(&self, clip_norm: ClipNorm) -> LocalMetrics {
+        let norm = l2_norm(&self.parameters) / clip_norm.get();
+        LocalMetrics { loss: self.loss, examples: self.examples, norm }
     }
 }
 
 impl fmt::Debug for Update {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Update({} parameters)", self.0.len())
+        write!(f, "Update({} parameters)", self.parameters.len())
     }
 }

@@ -14,6 +14,7 @@ mod model;
 mod operator;
 mod output;
 mod planning;
+mod privacy;
 mod serve;
 mod task;
 mod up;

@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aggregation::IdentityPublic;
 use proto::adapter::{AdapterError, Factors};
-use proto::admin::TaskStatus;
+use proto::admin::{PrivacySpent, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Chunk, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_from_bytes};
@@ -162,6 +162,11 @@ impl Driver {
     /// One task.
     pub async fn show(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
         self.state.lock().await.status(task).ok_or(Rejection::UnknownTask)
+    }
+
+    /// What the devices of one task have spent.
+    pub async fn spent(&self, task: TaskId) -> Result<PrivacySpent, Rejection> {
+        self.state.lock().await.spent(task).ok_or(Rejection::UnknownTask)
     }
 
     /// All tasks, in the order of their creation.

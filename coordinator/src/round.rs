@@ -265,9 +265,10 @@ impl Round {
                 | Phase::Agree(_)
                 | Phase::Over { .. } => Err(wrong(name, phase)),
             },
-            (Request::CheckIn | Request::Fetch { .. } | Request::Join { .. }, phase) => {
-                Err(wrong(name, phase))
-            }
+            (
+                Request::CheckIn | Request::Fetch { .. } | Request::Join { .. } | Request::Decline { .. },
+                phase,
+            ) => Err(wrong(name, phase)),
         }
     }
 

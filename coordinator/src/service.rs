@@ -105,6 +105,7 @@ impl AdminService {
             }
             AdminRequest::ListTasks => AdminReply::Tasks(self.driver.list().await),
             AdminRequest::ShowTask(task) => AdminReply::Task(self.driver.show(task).await?),
+            AdminRequest::ShowPrivacy(task) => AdminReply::Privacy(self.driver.spent(task).await?),
             AdminRequest::StopTask(task) => AdminReply::Task(self.driver.stop_task(task).await?),
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)

@@ -7,16 +7,18 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
-use privacy::{Delta, Mechanism, PrivacyMode};
-use proto::admin::{TaskState, TaskStatus, VersionStatus};
+use privacy::{ClipNorm, Delta, Mechanism, PrivacyMode};
+use proto::admin::{MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
-use proto::message::{Outcome, Published, Rejection, Reply, Request};
+use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::metrics::MetricName;
 use proto::plan::{Plan, PlanError, model_digest, rotation_seed, vector_to_bytes};
 use rand_core::CryptoRng;
 
 use crate::optimizer::OptimizerState;
 use crate::round::{Effect, Round, RoundParams};
 
+mod accounting;
 mod record;
 
 pub use record::TaskRecord;
@@ -91,6 +93,7 @@ pub struct Task {
     id: TaskId,
     plan: Arc<Plan>,
     plan_digest: Digest,
+    /// At the newest version's clip norm.
     mechanism: Mechanism,
     delta: Delta,
     authority: IdentityPublic,
@@ -99,6 +102,7 @@ pub struct Task {
     record: TaskRecord,
     adapter_digest: Digest,
     seen: BTreeSet<DeviceId>,
+    declined: BTreeMap<DeviceId, DeclineReason>,
     round: Option<Round>,
     last_abort: Option<Outcome>,
     effects: VecDeque<TaskEffect>,
@@ -129,8 +133,9 @@ impl Task {
     ) -> Result<Self, TaskError> {
         let plan = Plan::parse(plan_bytes)?;
         plan.adapter.check_trained(&record.adapter)?;
-        let (mechanism, delta) = (plan.mechanism()?, plan.delta()?);
-        let most_participations = affordable(&plan, &mechanism, delta)?;
+        let clip_norm = record.versions.last().map_or(plan.privacy.clip_norm, |version| version.clip_norm);
+        let (mechanism, delta) = (plan.mechanism_at(clip_norm)?, plan.delta()?);
+        let most_participations = accounting::affordable(&plan, &mechanism, delta)?;
         let adapter_digest = Digest::of(&vector_to_bytes(&record.adapter));
         Ok(Self {
             id,
@@ -142,6 +147,7 @@ impl Task {
             most_participations,
             adapter_digest,
             seen: record.participations.keys().copied().collect(),
+            declined: BTreeMap::new(),
             record,
             round: None,
             last_abort: None,
@@ -186,6 +192,7 @@ impl Task {
             version: self.version(),
             plan: self.plan_digest,
             adapter: self.adapter_digest,
+            clip_norm: self.mechanism.params().clip_norm.get(),
         }
     }
 
@@ -207,6 +214,10 @@ impl Task {
     /// Everything an operator may know.
     pub fn status(&self) -> TaskStatus {
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
+        let mut declined = BTreeMap::<DeclineReason, u32>::new();
+        for reason in self.declined.values() {
+            *declined.entry(*reason).or_default() += 1;
+        }
         TaskStatus {
             task: self.id,
             name: self.plan.name.clone(),
@@ -221,14 +232,7 @@ impl Task {
             versions: self.record.versions.clone(),
             open_round: open.map_or_else(String::new, |round| round.phase().to_owned()),
             last_abort: self.last_abort.map_or_else(String::new, |outcome| outcome.to_string()),
-        }
-    }
-
-    /// ε so far: of the device that took part most often.
-    pub fn epsilon(&self) -> f64 {
-        match self.record.participations.values().max() {
-            None => 0.0,
-            Some(most) => self.mechanism.epsilon(*most, self.delta).epsilon,
+            declined: declined.into_iter().collect(),
         }
     }
 
@@ -244,6 +248,10 @@ impl Task {
         let reply = match request {
             Request::CheckIn => Ok(self.check_in(from)),
             Request::Join { version, .. } => self.join(from, version, now, rng),
+            Request::Decline { reason, .. } => {
+                self.declined.insert(from, reason);
+                Ok(Reply::Received)
+            }
             Request::Fetch { .. } => Err(Rejection::UnknownArtefact),
             request @ (Request::Advertise { .. }
             | Request::ShareKeys { .. }
@@ -317,6 +325,7 @@ impl Task {
         if self.participations(from) >= self.most_participations {
             return Err(Rejection::ParticipationsSpent(self.participations(from)));
         }
+        self.declined.remove(&from);
         let open = self.round.take().filter(|round| round.outcome().is_none());
         let round = match open {
             Some(round) if !round.is_joinable() => {
@@ -350,9 +359,9 @@ impl Task {
                 session,
                 task: self.id.0,
                 round: self.record.last_round,
-                model_hash: model_digest(&self.plan, &self.adapter_digest).0,
+                model_hash: model_digest(&self.plan, &self.published()).0,
                 plan_hash: self.plan_digest.0,
-                len: self.mechanism.padded_len(),
+                len: self.mechanism.contribution_len(),
                 ring_bits: self.mechanism.ring_bits(),
                 report_goal: plan.report_goal as usize,
                 corrupt_fraction_permille: self.plan.privacy.corrupt_permille,
@@ -389,22 +398,6 @@ impl Task {
         }
     }
 
-    fn charge(&mut self, round: u64, devices: Vec<DeviceId>) {
-        if devices.is_empty() {
-            return;
-        }
-        self.record.rounds_charged += 1;
-        let devices = devices
-            .into_iter()
-            .map(|device| {
-                let count = self.record.participations.entry(device).or_default();
-                *count += 1;
-                (device, *count)
-            })
-            .collect();
-        self.effects.push_back(TaskEffect::Charge { round, devices });
-    }
-
     fn publish(
         &mut self,
         round: u64,
@@ -417,15 +410,17 @@ impl Task {
         if self.mechanism.params().mode == PrivacyMode::Central {
             self.mechanism.add_central_noise(&mut sum, rng);
         }
-        let Ok(mean) = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) else {
+        let Ok(decoded) = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) else {
             let outcome = Outcome::NotRecovered;
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
         };
-        self.record.optimizer.apply(self.plan.server, &mut self.record.adapter, &mean);
+        self.record.optimizer.apply(self.plan.server, &mut self.record.adapter, &decoded.mean);
         let adapter = vector_to_bytes(&self.record.adapter);
         self.adapter_digest = Digest::of(&adapter);
+        let metrics = self.mean_metrics(&decoded.metrics, survivors);
+        self.adapt_clip_norm(&metrics);
         let version = VersionStatus {
             version: self.version() + 1,
             cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
@@ -434,6 +429,8 @@ impl Task {
             epsilon: self.epsilon(),
             adapter: self.adapter_digest,
             committed_unix_millis: now.0,
+            clip_norm: self.mechanism.params().clip_norm.get(),
+            metrics,
         };
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
@@ -443,16 +440,26 @@ impl Task {
         }
     }
 
-    fn participations(&self, device: DeviceId) -> u32 {
-        self.record.participations.get(&device).copied().unwrap_or(0)
+    /// What the sum says of the plan's metrics, in their own units.
+    fn mean_metrics(&self, shares: &[f64], survivors: usize) -> Vec<MeanMetric> {
+        let deviation = self.mechanism.metric_deviation(survivors);
+        let mean = |(metric, share): (&proto::metrics::Metric, &f64)| MeanMetric {
+            name: metric.name,
+            mean: share * metric.most,
+            standard_deviation: deviation * metric.most,
+        };
+        self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
     }
 
-    /// Ends the task when the devices that may still take part are too few for a round.
-    fn end_if_spent(&mut self) {
-        let able = self.seen.iter().filter(|d| self.participations(**d) < self.most_participations);
-        let goal = self.plan.round.report_goal as usize;
-        if self.seen.len() >= goal && able.count() < goal {
-            self.end(TaskState::BudgetSpent);
+    /// Moves the clip norm for the next version, where the plan lets it adapt.
+    fn adapt_clip_norm(&mut self, metrics: &[MeanMetric]) {
+        let clipped = metrics.iter().find(|metric| metric.name == MetricName::Clipped);
+        let (Some(adaptive), Some(clipped)) = (&self.plan.privacy.adaptive_clip, clipped) else { return };
+        let now = self.mechanism.params().clip_norm;
+        // A plan that was checked has a rule, and a mechanism everywhere in its range.
+        let next: ClipNorm = adaptive.rule().map_or(now, |rule| rule.next(now, clipped.mean));
+        if let Ok(mechanism) = self.mechanism.with_clip_norm(next) {
+            self.mechanism = mechanism;
         }
     }
 
@@ -462,26 +469,4 @@ impl Task {
             self.effects.push_back(TaskEffect::End(state));
         }
     }
-}
-
-/// How often one device may take part: the plan's number, or fewer where the budget is smaller.
-fn affordable(plan: &Plan, mechanism: &Mechanism, delta: Delta) -> Result<u32, TaskError> {
-    let Some(budget) = plan.privacy.epsilon_budget else {
-        return Ok(plan.privacy.participations);
-    };
-    let fits = |participations: u32| mechanism.epsilon(participations, delta).epsilon <= budget;
-    let (mut low, mut high) = (0, plan.privacy.participations);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    if low == 0 {
-        let one = mechanism.epsilon(1, delta).epsilon;
-        return Err(TaskError::BudgetBelowOneRound { one, budget });
-    }
-    Ok(low)
 }

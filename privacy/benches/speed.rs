@@ -10,7 +10,7 @@
 
 use std::time::{Duration, Instant};
 
-use privacy::{ClipNorm, Mechanism, MechanismParams, NoiseMultiplier, PrivacyMode};
+use privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 const COORDINATES: usize = 1 << 20;
@@ -29,10 +29,10 @@ fn main() {
     ] {
         let mechanism = mechanism(mode, cohort, noise_multiplier);
         let first = time(1, || {
-            mechanism.encode(&update, &seed, &mut rng).expect("the update is finite");
+            mechanism.encode(&update, &[], &seed, &mut rng).expect("the update is finite");
         });
         let took = time(RUNS, || {
-            mechanism.encode(&update, &seed, &mut rng).expect("the update is finite");
+            mechanism.encode(&update, &[], &seed, &mut rng).expect("the update is finite");
         });
         let variance = mechanism.device_variance();
         println!("{name}: {took:?}, the first {first:?} (device variance {variance:.3e})");
@@ -66,6 +66,7 @@ fn mechanism(mode: PrivacyMode, cohort: usize, noise_multiplier: f64) -> Mechani
         cohort,
         report_goal: cohort,
         corrupt_fraction: 0.0,
+        metrics: MetricParams::NONE,
     })
     .expect("the parameters are those of the design")
 }

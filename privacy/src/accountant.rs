@@ -201,6 +201,7 @@ mod tests {
             cohort: 100,
             report_goal: 80,
             corrupt_fraction: 0.1,
+            metrics: crate::MetricParams::NONE,
         };
         let noise_multiplier = calibrate_noise_multiplier(4.0, delta, 10, &params).unwrap();
         assert!(noise_multiplier.get() > z.get());

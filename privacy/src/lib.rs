@@ -3,7 +3,8 @@
 //! A device clips its update, rotates it, rounds it to integers and adds its
 //! share of integer noise ([`Mechanism::encode`]); the secure sum of such
 //! contributions is turned back into the mean update by
-//! [`Mechanism::decode`]. What a participation costs is an
+//! [`Mechanism::decode`]. A few numbers about the training, its
+//! [metrics](MetricParams), travel in the same sum under the same noise. What a participation costs is an
 //! [`RdpCurve`](accountant::RdpCurve), and an
 //! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ).
 //!
@@ -17,15 +18,19 @@
 //! device's contribution present, or replaced by zero.
 
 pub use accountant::{analytic::analytic_gaussian_epsilon, convert::Epsilon};
-pub use mechanism::{Contribution, DecodeError, EncodeError, Mechanism};
+pub use adaptive_clip::AdaptiveClip;
+pub use mechanism::{Contribution, DecodeError, Decoded, EncodeError, Mechanism, l2_norm};
+pub use metrics::MetricParams;
 pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode};
 pub use sensitivity::Sensitivity;
 pub use skellam::{sampler_distance, sampler_relative_error};
 
 pub mod accountant;
+mod adaptive_clip;
 mod double;
 mod entropy;
 mod mechanism;
+mod metrics;
 mod params;
 mod ring_integers;
 mod rotation;

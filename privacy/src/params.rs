@@ -1,5 +1,9 @@
 //! The parameters of a mechanism, as checked types.
 
+use serde::{Deserialize, Serialize};
+
+use crate::metrics::MetricParams;
+
 /// The largest L2 norm that an update may have; larger ones are scaled down.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct ClipNorm(f64);
@@ -17,7 +21,8 @@ impl ClipNorm {
 }
 
 /// The standard deviation of the noise of the sum, divided by the clip norm.
-#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "f64", into = "f64")]
 pub struct NoiseMultiplier(f64);
 
 impl NoiseMultiplier {
@@ -33,6 +38,20 @@ impl NoiseMultiplier {
     /// The multiplier.
     pub fn get(self) -> f64 {
         self.0
+    }
+}
+
+impl TryFrom<f64> for NoiseMultiplier {
+    type Error = ParamsError;
+
+    fn try_from(value: f64) -> Result<Self, ParamsError> {
+        Self::new(value)
+    }
+}
+
+impl From<NoiseMultiplier> for f64 {
+    fn from(noise_multiplier: NoiseMultiplier) -> Self {
+        noise_multiplier.get()
     }
 }
 
@@ -83,9 +102,16 @@ pub struct MechanismParams {
     pub report_goal: usize,
     /// γ, the fraction of the cohort that may collude and add no noise.
     pub corrupt_fraction: f64,
+    /// The metrics that travel with an update.
+    pub metrics: MetricParams,
 }
 
 impl MechanismParams {
+    /// c·√(1 + w²), the L2 bound of an update and its metrics together.
+    pub(crate) fn bound(&self) -> f64 {
+        self.clip_norm.get() * self.metrics.growth()
+    }
+
     /// n\* − A, the devices whose noise is relied on, or fails when none is
     /// left or when a count or the fraction makes no sense.
     pub(crate) fn honest_devices(&self) -> Result<usize, ParamsError> {
@@ -187,6 +213,40 @@ pub enum ParamsError {
         padded_len: usize,
         /// The least scale for this many coordinates and this clip norm.
         least_scale: f64,
+    },
+    /// The quantile of an adaptive clip norm is not in (0, 1).
+    #[error("the quantile of the clip norm must be above 0 and below 1, got {value}")]
+    ClipQuantile {
+        /// What was given.
+        value: f64,
+    },
+    /// The rate of an adaptive clip norm is not in (0, 1].
+    #[error("the rate of the clip norm must be above 0 and at most 1, got {value}")]
+    ClipRate {
+        /// What was given.
+        value: f64,
+    },
+    /// The range of an adaptive clip norm is empty.
+    #[error("a clip norm cannot range from {least} to {most}")]
+    ClipRange {
+        /// The lower end.
+        least: f64,
+        /// The upper end.
+        most: f64,
+    },
+    /// There are too many metrics.
+    #[error("a contribution carries at most {most} metrics, got {value}")]
+    Metrics {
+        /// What was given.
+        value: usize,
+        /// The most.
+        most: usize,
+    },
+    /// The weight of the metrics is not in (0, 1].
+    #[error("the weight of the metrics must be above 0 and at most 1, got {value}")]
+    MetricWeight {
+        /// What was given.
+        value: f64,
     },
     /// The sum would not fit the widest ring.
     #[error("the sum needs a ring of more than {most} bits with scale {scale}")]

@@ -26,21 +26,23 @@ pub(crate) fn block_len(coordinates: usize) -> usize {
     coordinates.min(LARGEST_BLOCK).next_power_of_two()
 }
 
-/// Rotates `x` in place; its length is a multiple of `block`, a power of two.
-pub(crate) fn rotate(x: &mut [f64], block: usize, seed: &[u8; 32]) {
-    flip_signs(x, seed);
-    transform(x, block);
+/// Rotates block number `index` of a vector in place; the length of `x` is the
+/// block's, a power of two. Only a vector's single block is shorter than a hash.
+pub(crate) fn rotate(x: &mut [f64], index: usize, seed: &[u8; 32]) {
+    flip_signs(x, index, seed);
+    transform(x);
 }
 
 /// Undoes [`rotate`].
-pub(crate) fn rotate_back(x: &mut [f64], block: usize, seed: &[u8; 32]) {
-    transform(x, block);
-    flip_signs(x, seed);
+pub(crate) fn rotate_back(x: &mut [f64], index: usize, seed: &[u8; 32]) {
+    transform(x);
+    flip_signs(x, index, seed);
 }
 
 /// Multiplies by D.
-fn flip_signs(x: &mut [f64], seed: &[u8; 32]) {
-    for (counter, values) in (0u64..).zip(x.chunks_mut(SIGNS_PER_DIGEST)) {
+fn flip_signs(x: &mut [f64], index: usize, seed: &[u8; 32]) {
+    let first = index as u64 * (x.len() / SIGNS_PER_DIGEST) as u64;
+    for (counter, values) in (first..).zip(x.chunks_mut(SIGNS_PER_DIGEST)) {
         let mut context = Context::new(&SHA256);
         context.update(CONTEXT);
         context.update(seed);
@@ -55,24 +57,23 @@ fn flip_signs(x: &mut [f64], seed: &[u8; 32]) {
     }
 }
 
-/// Multiplies every block by H/√m.
-fn transform(x: &mut [f64], block: usize) {
+/// Multiplies a block by H/√m.
+fn transform(x: &mut [f64]) {
+    let block = x.len();
+    let mut half = 1;
+    if block.trailing_zeros() % 2 == 1 {
+        for pair in x.chunks_exact_mut(2) {
+            (pair[0], pair[1]) = (pair[0] + pair[1], pair[0] - pair[1]);
+        }
+        half = 2;
+    }
+    while half < block {
+        double_stage(x, half);
+        half *= 4;
+    }
     let norm = 1.0 / (block as f64).sqrt();
-    for values in x.chunks_exact_mut(block) {
-        let mut half = 1;
-        if block.trailing_zeros() % 2 == 1 {
-            for pair in values.chunks_exact_mut(2) {
-                (pair[0], pair[1]) = (pair[0] + pair[1], pair[0] - pair[1]);
-            }
-            half = 2;
-        }
-        while half < block {
-            double_stage(values, half);
-            half *= 4;
-        }
-        for value in values {
-            *value *= norm;
-        }
+    for value in x {
+        *value *= norm;
     }
 }
 
@@ -101,17 +102,28 @@ mod tests {
         for block in [1, 2, 4, 8, 16, 1 << 15] {
             let mut x = vec![0.0; block];
             x[block / 2] = 1.0;
-            rotate(&mut x, block, &[7; 32]);
+            rotate(&mut x, 0, &[7; 32]);
             let expected = 1.0 / (block as f64).sqrt();
             assert!(x.iter().all(|v| (v.abs() - expected).abs() < 1e-12), "block {block}");
         }
     }
 
     #[test]
+    fn every_block_has_signs_of_its_own() {
+        let signs = |index| {
+            let mut x = vec![1.0; 512];
+            flip_signs(&mut x, index, &[7; 32]);
+            x
+        };
+        assert_ne!(signs(0), signs(1));
+        assert_ne!(signs(0)[256..], signs(1)[..256]);
+    }
+
+    #[test]
     fn the_signs_depend_on_every_bit_of_the_seed() {
         let signs = |seed: &[u8; 32]| {
             let mut x = vec![1.0; 512];
-            flip_signs(&mut x, seed);
+            flip_signs(&mut x, 0, seed);
             x
         };
         let base = signs(&[0; 32]);
@@ -127,17 +139,18 @@ mod tests {
     proptest! {
         #[test]
         fn the_rotation_is_an_isometry_and_is_undone(
-            (exponent, x) in (0u32..8).prop_flat_map(|exponent| {
-                (Just(exponent), prop::collection::vec(-1e3f64..1e3, 3 << exponent))
+            (exponent, x) in (0u32..11).prop_flat_map(|exponent| {
+                (Just(exponent), prop::collection::vec(-1e3f64..1e3, 1 << exponent))
             }),
+            index in 0usize..5,
             seed: [u8; 32],
         ) {
-            let block = 1 << exponent;
+            let index = if exponent < 8 { 0 } else { index };
             let mut rotated = x.clone();
-            rotate(&mut rotated, block, &seed);
+            rotate(&mut rotated, index, &seed);
             let norm = |x: &[f64]| x.iter().map(|v| v * v).sum::<f64>().sqrt();
             prop_assert!((norm(&rotated) - norm(&x)).abs() <= 1e-12 * norm(&x));
-            rotate_back(&mut rotated, block, &seed);
+            rotate_back(&mut rotated, index, &seed);
             for (back, original) in rotated.iter().zip(&x) {
                 prop_assert!((back - original).abs() < 1e-9);
             }

@@ -3,7 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Digest, TaskId};
-use crate::message::Chunk;
+use crate::message::{Chunk, DeclineReason};
+use crate::metrics::MetricName;
+use crate::plan::Mode;
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +21,8 @@ pub enum AdminRequest {
     ListTasks,
     /// One task.
     ShowTask(TaskId),
+    /// What a task's devices have spent.
+    ShowPrivacy(TaskId),
     /// Ends a task.
     StopTask(TaskId),
     /// Makes a bootstrap token for one device.
@@ -46,6 +50,8 @@ pub enum AdminRequest {
 pub enum AdminReply {
     /// To create, show and stop.
     Task(TaskStatus),
+    /// To what was spent.
+    Privacy(PrivacySpent),
     /// To list.
     Tasks(Vec<TaskStatus>),
     /// The token's text.
@@ -90,6 +96,21 @@ pub struct VersionStatus {
     pub adapter: Digest,
     /// When it was committed.
     pub committed_unix_millis: u64,
+    /// The L2 bound of updates that are trained from it.
+    pub clip_norm: f64,
+    /// What the devices of its round said in the sum, in the plan's order.
+    pub metrics: Vec<MeanMetric>,
+}
+
+/// A mean over the devices of a round, with the noise that the sum has.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MeanMetric {
+    /// Which.
+    pub name: MetricName,
+    /// The mean; noise may carry it out of its range.
+    pub mean: f64,
+    /// Standard deviation of the noise in it; 0 without noise.
+    pub standard_deviation: f64,
 }
 
 /// A task and its history.
@@ -122,6 +143,46 @@ pub struct TaskStatus {
     pub open_round: String,
     /// Why the last aborted round ended, empty when none did.
     pub last_abort: String,
+    /// How many devices do not take part, by their reasons, since the coordinator started.
+    pub declined: Vec<(DeclineReason, u32)>,
+}
+
+/// What the devices of a task have spent, by the coordinator's charges.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PrivacySpent {
+    /// The task.
+    pub task: TaskId,
+    /// The plan's label.
+    pub name: String,
+    /// Where it stands.
+    pub state: TaskState,
+    /// Who adds noise.
+    pub mode: Mode,
+    /// ε of the device that took part most often; infinite without noise.
+    #[serde(with = "crate::admin::finite")]
+    pub epsilon: f64,
+    /// The δ of ε.
+    pub delta: f64,
+    /// The task ends before its ε passes this.
+    pub epsilon_budget: Option<f64>,
+    /// Rounds charged, aborted ones too.
+    pub rounds_charged: u64,
+    /// Participations of one device that neither the plan's number nor its budget forbids.
+    pub participations_allowed: u32,
+    /// How many devices took part how often, the fewest participations first.
+    pub participations: Vec<ParticipationCount>,
+}
+
+/// So many devices took part so often.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ParticipationCount {
+    /// How often.
+    pub participations: u32,
+    /// How many devices.
+    pub devices: u32,
+    /// ε of each of them.
+    #[serde(with = "crate::admin::finite")]
+    pub epsilon: f64,
 }
 
 /// An enrolled device.

@@ -164,6 +164,7 @@ fn published_to_wire(published: &Published) -> wire::Published {
         version: published.version,
         plan: published.plan.0.to_vec(),
         adapter: published.adapter.0.to_vec(),
+        clip_norm: published.clip_norm,
     }
 }
 
@@ -174,6 +175,7 @@ fn published_from_wire(message: &wire::Published) -> Result<Published, WireError
         version: message.version,
         plan: digest(WHAT, &message.plan)?,
         adapter: digest(WHAT, &message.adapter)?,
+        clip_norm: message.clip_norm,
     })
 }
 

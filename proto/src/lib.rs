@@ -10,6 +10,7 @@ pub mod admin;
 pub mod convert;
 pub mod ids;
 pub mod message;
+pub mod metrics;
 pub mod plan;
 pub mod training;
 pub mod wire;

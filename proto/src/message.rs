@@ -38,6 +38,13 @@ pub enum Request {
         /// The version that it trained from.
         version: u32,
     },
+    /// This device will not train for the task.
+    Decline {
+        /// The task.
+        task: TaskId,
+        /// Why, as a category.
+        reason: DeclineReason,
+    },
     /// Step 1: one-time keys.
     Advertise {
         /// The round's session.
@@ -91,6 +98,7 @@ impl Request {
             Self::CheckIn => "check-in",
             Self::Fetch { .. } => "fetch",
             Self::Join { .. } => "join",
+            Self::Decline { .. } => "decline",
             Self::Advertise { .. } => "advertise",
             Self::ShareKeys { .. } => "share keys",
             Self::MaskedChunk { .. } => "masked chunk",
@@ -103,7 +111,7 @@ impl Request {
     /// The session that the request belongs to, if to one.
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            Self::CheckIn | Self::Fetch { .. } | Self::Join { .. } => None,
+            Self::CheckIn | Self::Fetch { .. } | Self::Join { .. } | Self::Decline { .. } => None,
             Self::Advertise { session, .. }
             | Self::ShareKeys { session, .. }
             | Self::MaskedChunk { session, .. }
@@ -115,7 +123,7 @@ impl Request {
 }
 
 /// A version of a task's adapter, as published.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Published {
     /// The task.
     pub task: TaskId,
@@ -125,6 +133,42 @@ pub struct Published {
     pub plan: Digest,
     /// The hash of the trained parameters.
     pub adapter: Digest,
+    /// The L2 bound of updates that are trained from it.
+    pub clip_norm: f64,
+}
+
+/// Why a device does not take part in a task. Only the category: the numbers stay on the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DeclineReason {
+    /// The plan cannot be followed.
+    Plan,
+    /// The task, or its base, is not one that its user allows.
+    NotAllowed,
+    /// It holds another base.
+    Base,
+    /// Too few devices to hide among.
+    Cohort,
+    /// Too little noise, or none of the devices' own.
+    Noise,
+    /// One more round would pass its ε.
+    Epsilon,
+    /// It took part as often as it may.
+    Participations,
+}
+
+impl fmt::Display for DeclineReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Plan => "plan",
+            Self::NotAllowed => "not allowed",
+            Self::Base => "base",
+            Self::Cohort => "cohort",
+            Self::Noise => "noise",
+            Self::Epsilon => "epsilon",
+            Self::Participations => "participations",
+        })
+    }
 }
 
 /// A part of an artefact.
@@ -170,7 +214,7 @@ pub enum Reply {
         /// Shares for this device.
         shares: Vec<SealedShare>,
     },
-    /// To a chunk.
+    /// To a chunk, and to a device that declines.
     Received,
     /// To step 3: the devices whose masked inputs are counted.
     Survivors(IndexSet),

@@ -3,12 +3,18 @@
 //! The bytes are JSON, so that a user can read what a device signs. A device never re-serialises them:
 //! the hash is of the bytes as they came.
 
-use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, NoiseMultiplier, PrivacyMode};
+use privacy::{
+    AdaptiveClip, ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::{AdapterError, AdapterSpec};
 use crate::ids::{Digest, SessionId};
+use crate::message::Published;
+use crate::metrics::{Metric, MetricName};
 use crate::training::{PlanValueError, ServerOptimizer, TrainingPlan};
+
+mod example;
 
 /// The largest plan that is read.
 pub const MAX_PLAN_BYTES: usize = 1 << 20;
@@ -44,12 +50,21 @@ pub struct Plan {
 pub struct PrivacyPlan {
     /// `off`, `central` or `distributed`.
     pub mode: Mode,
-    /// L2 bound of a contribution.
+    /// L2 bound of an update; where it adapts, that of version 0.
     pub clip_norm: f64,
+    /// How the bound follows the updates, where it does.
+    #[serde(default)]
+    pub adaptive_clip: Option<AdaptiveClipPlan>,
     /// Noise standard deviation of the sum, divided by the bound.
     pub noise_multiplier: f64,
-    /// Integer steps of one unit of a coordinate.
+    /// Integer steps of one unit of a coordinate, at the bound above.
     pub scale: f64,
+    /// What is summed beside the updates, under the same noise.
+    #[serde(default)]
+    pub metrics: Vec<Metric>,
+    /// The norm of all metrics of a device, divided by the bound.
+    #[serde(default = "default_metrics_weight")]
+    pub metrics_weight: f64,
     /// The δ at which ε is stated.
     pub delta: f64,
     /// Fraction of devices that may collude with the coordinator, in thousandths.
@@ -58,6 +73,36 @@ pub struct PrivacyPlan {
     pub participations: u32,
     /// The task ends before its ε passes this, where one is given.
     pub epsilon_budget: Option<f64>,
+}
+
+fn default_metrics_weight() -> f64 {
+    0.25
+}
+
+/// How the clip norm follows the updates.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdaptiveClipPlan {
+    /// Which part of the updates should not be clipped.
+    pub quantile: f64,
+    /// How fast: the exponent of one version's largest change.
+    pub rate: f64,
+    /// The least that it may become.
+    pub least: f64,
+    /// The most that it may become.
+    pub most: f64,
+}
+
+impl AdaptiveClipPlan {
+    /// The rule of the paper, from `clip_norm` on, up to a hundred times of it and down to a hundredth.
+    pub fn around(clip_norm: f64, quantile: f64) -> Self {
+        Self { quantile, rate: 0.2, least: clip_norm / 100.0, most: clip_norm * 100.0 }
+    }
+
+    /// The rule that it describes.
+    pub fn rule(&self) -> Result<AdaptiveClip, privacy::ParamsError> {
+        AdaptiveClip::new(self.quantile, self.rate, ClipNorm::new(self.least)?, ClipNorm::new(self.most)?)
+    }
 }
 
 /// A task's way of adding noise; the wire's name of [`PrivacyMode`].
@@ -121,6 +166,18 @@ pub enum PlanError {
     /// The privacy mechanism cannot be built.
     #[error(transparent)]
     Privacy(#[from] privacy::ParamsError),
+    /// A metric is asked for twice.
+    #[error("the plan asks for the metric `{0}` twice")]
+    RepeatedMetric(MetricName),
+    /// The clip norm is to adapt, and nothing says how many were clipped.
+    #[error("an adaptive clip norm needs the metric `clipped` among the plan's metrics")]
+    AdaptsBlindly,
+    /// A version's clip norm is not one that the plan allows.
+    #[error("a clip norm of {found} is not one that the plan allows")]
+    ClipNotAllowed {
+        /// The version's.
+        found: f64,
+    },
     /// The cohort is larger than one complete graph.
     #[error("a cohort of {found} does not fit one round; use at most {most}")]
     Cohort {
@@ -189,6 +246,7 @@ impl Plan {
             return Err(PlanError::Cohort { found: round.cohort, most: aggregation::MAX_COHORT });
         }
         Delta::new(self.privacy.delta)?;
+        self.check_metrics()?;
         self.mechanism()?;
         let quorum = quorum(round.cohort as usize, self.privacy.corrupt_permille);
         if (round.report_goal as usize) < quorum {
@@ -197,9 +255,57 @@ impl Plan {
         Ok(())
     }
 
-    /// The mechanism that every device of the task runs.
+    fn check_metrics(&self) -> Result<(), PlanError> {
+        let metrics = &self.privacy.metrics;
+        for (i, metric) in metrics.iter().enumerate() {
+            metric.check()?;
+            if metrics[..i].iter().any(|earlier| earlier.name == metric.name) {
+                return Err(PlanError::RepeatedMetric(metric.name));
+            }
+        }
+        if let Some(adaptive) = &self.privacy.adaptive_clip {
+            let allowed = adaptive.rule()?.allows(ClipNorm::new(self.privacy.clip_norm)?);
+            if !allowed {
+                return Err(PlanError::ClipNotAllowed { found: self.privacy.clip_norm });
+            }
+            if !metrics.iter().any(|metric| metric.name == MetricName::Clipped) {
+                return Err(PlanError::AdaptsBlindly);
+            }
+            for clip_norm in [adaptive.least, adaptive.most] {
+                self.mechanism()?.with_clip_norm(ClipNorm::new(clip_norm)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The mechanism at a version's clip norm, which must be one that the plan allows: the plan's own, or,
+    /// where it adapts, one in its range. What a participation costs is the same at all of them.
+    pub fn mechanism_at(&self, clip_norm: f64) -> Result<Mechanism, PlanError> {
+        let checked = ClipNorm::new(clip_norm)?;
+        let allowed = match &self.privacy.adaptive_clip {
+            None => checked == ClipNorm::new(self.privacy.clip_norm)?,
+            Some(adaptive) => adaptive.rule()?.allows(checked),
+        };
+        if !allowed {
+            return Err(PlanError::ClipNotAllowed { found: clip_norm });
+        }
+        Ok(self.mechanism()?.with_clip_norm(checked)?)
+    }
+
+    /// The plan with the scale that suits it; its own is ignored.
+    pub fn with_recommended_scale(mut self) -> Result<Self, PlanError> {
+        self.privacy.scale = Mechanism::recommended_scale(&self.mechanism_params()?)?;
+        Ok(self)
+    }
+
+    /// The mechanism at the plan's clip norm.
     pub fn mechanism(&self) -> Result<Mechanism, PlanError> {
-        Ok(Mechanism::new(MechanismParams {
+        Ok(Mechanism::new(self.mechanism_params()?)?)
+    }
+
+    /// What the mechanism is made from.
+    pub fn mechanism_params(&self) -> Result<MechanismParams, PlanError> {
+        Ok(MechanismParams {
             mode: self.privacy.mode.into(),
             clip_norm: ClipNorm::new(self.privacy.clip_norm)?,
             noise_multiplier: NoiseMultiplier::new(self.privacy.noise_multiplier)?,
@@ -208,7 +314,8 @@ impl Plan {
             cohort: self.round.cohort as usize,
             report_goal: self.round.report_goal as usize,
             corrupt_fraction: f64::from(self.privacy.corrupt_permille) / 1000.0,
-        })?)
+            metrics: MetricParams::new(self.privacy.metrics.len(), self.privacy.metrics_weight)?,
+        })
     }
 
     /// The δ of the plan.
@@ -222,17 +329,18 @@ pub fn quorum(cohort: usize, corrupt_permille: u16) -> usize {
     aggregation::Graph::complete(cohort).map_or(usize::MAX, |graph| graph.quorum(corrupt_permille))
 }
 
-/// What a version is known by in a round: base, frozen factors' source and trained parameters together.
-pub fn model_digest(plan: &Plan, adapter: &Digest) -> Digest {
+/// What a version is known by in a round: base, frozen factors' source, trained parameters and clip norm together.
+pub fn model_digest(plan: &Plan, published: &Published) -> Digest {
     let factors = match plan.adapter.factors {
         crate::adapter::Factors::Seeded(seed) => (0, seed),
         crate::adapter::Factors::Given(digest) => (1, digest),
     };
-    let mut bytes = b"nightshift model v1".to_vec();
+    let mut bytes = b"nightshift model v2".to_vec();
     bytes.extend_from_slice(&plan.base.0);
     bytes.push(factors.0);
     bytes.extend_from_slice(&factors.1.0);
-    bytes.extend_from_slice(&adapter.0);
+    bytes.extend_from_slice(&published.adapter.0);
+    bytes.extend_from_slice(&published.clip_norm.to_be_bytes());
     Digest::of(&bytes)
 }
 

@@ -1,52 +1,11 @@
 //! Plans: what cannot be followed is refused with the value's name.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use proto::adapter::{AdapterSpec, Factors, Method, Module};
-use proto::ids::Digest;
-use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan};
-use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{AdaptiveClipPlan, Plan};
 
 fn plan() -> Plan {
-    Plan {
-        name: "a plan".into(),
-        base: Digest([1; 32]),
-        initial_seed: Digest([2; 32]),
-        adapter: AdapterSpec {
-            method: Method::FrozenA,
-            rank: 2,
-            alpha: 4.0,
-            factors: Factors::Seeded(Digest([3; 32])),
-            modules: vec![Module { name: "m".into(), inputs: 8, outputs: 64 }],
-        },
-        training: TrainingPlan {
-            local_steps: 1,
-            batch_size: 1,
-            sequence_len: 8,
-            learning_rate: 0.1,
-            warmup_steps: 0,
-            max_grad_norm: 1.0,
-            optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
-        },
-        privacy: PrivacyPlan {
-            mode: Mode::Distributed,
-            clip_norm: 1.0,
-            noise_multiplier: 1.0,
-            scale: 4096.0,
-            delta: 1e-5,
-            corrupt_permille: 50,
-            participations: 10,
-            epsilon_budget: None,
-        },
-        round: RoundPlan {
-            versions: 3,
-            cohort: 10,
-            report_goal: 8,
-            join_millis: 1000,
-            step_millis: 1000,
-            grace_millis: 0,
-        },
-        server: ServerOptimizer::FedAvg { rate: 1.0 },
-    }
+    Plan::example()
 }
 
 fn refused(change: impl FnOnce(&mut Plan)) -> String {
@@ -85,14 +44,63 @@ fn values_that_cannot_be_used_are_named() {
 
 #[test]
 fn a_report_goal_below_the_quorum_is_refused_with_both() {
-    let error = refused(|plan| plan.round.report_goal = 5);
+    let error = refused(|plan| plan.round.report_goal = 6);
     assert_eq!(
         error,
-        "a report goal of 5 in a cohort of 10 cannot reach a quorum of 6; raise it or lower the cohort"
+        "a report goal of 6 in a cohort of 12 cannot reach a quorum of 7; raise it or lower the cohort"
     );
 }
 
 #[test]
 fn a_report_goal_above_the_cohort_is_refused() {
-    assert!(refused(|plan| plan.round.report_goal = 11).contains("11"));
+    assert!(refused(|plan| plan.round.report_goal = 13).contains("13"));
+}
+
+#[test]
+fn metrics_that_cannot_be_summed_are_refused() {
+    let loss = |most| Metric { name: MetricName::Loss, most };
+    assert!(refused(|plan| plan.privacy.metrics = vec![loss(0.0)]).contains("most must be"));
+    let words = refused(|plan| plan.privacy.metrics = vec![loss(1.0), loss(2.0)]);
+    assert_eq!(words, "the plan asks for the metric `loss` twice");
+    let words = refused(|plan| {
+        plan.privacy.metrics = vec![loss(1.0)];
+        plan.privacy.metrics_weight = 2.0;
+    });
+    assert!(words.contains("got 2"), "{words}");
+}
+
+fn adapting() -> Plan {
+    let mut plan = plan();
+    plan.privacy.metrics = vec![Metric { name: MetricName::Clipped, most: 1.0 }];
+    plan.privacy.adaptive_clip = Some(AdaptiveClipPlan { quantile: 0.5, rate: 0.2, least: 0.1, most: 10.0 });
+    plan
+}
+
+#[test]
+fn a_clip_norm_that_adapts_says_how_far_and_asks_who_was_clipped() {
+    adapting().check().unwrap();
+    let refused = |change: fn(&mut Plan)| {
+        let mut plan = adapting();
+        change(&mut plan);
+        plan.check().unwrap_err().to_string()
+    };
+    assert!(refused(|plan| plan.privacy.metrics.clear()).contains("`clipped`"));
+    assert!(refused(|plan| plan.privacy.clip_norm = 11.0).contains("11"));
+    let words = refused(|plan| {
+        plan.privacy.adaptive_clip =
+            Some(AdaptiveClipPlan { quantile: 1.5, rate: 0.2, least: 0.1, most: 10.0 });
+    });
+    assert!(words.contains("1.5"), "{words}");
+}
+
+#[test]
+fn a_version_s_clip_norm_is_one_that_the_plan_allows() {
+    assert!(plan().mechanism_at(1.0).is_ok());
+    for clip_norm in [1.1, 0.0, f64::NAN] {
+        assert!(plan().mechanism_at(clip_norm).is_err());
+    }
+    let cost = adapting().mechanism().unwrap().curve();
+    assert_eq!(adapting().mechanism_at(7.0).unwrap().curve(), cost);
+    let words = adapting().mechanism_at(10.1).unwrap_err().to_string();
+    assert_eq!(words, "a clip norm of 10.1 is not one that the plan allows");
 }

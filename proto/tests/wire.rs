@@ -12,7 +12,7 @@ use proto::convert::{
     request_to_wire,
 };
 use proto::ids::{Digest, SessionId, TaskId};
-use proto::message::{Chunk, Outcome, Published, Rejection, Reply, Request};
+use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::wire;
 
 fn advertisement() -> Advertisement {
@@ -41,6 +41,7 @@ fn requests() -> Vec<Request> {
         Request::CheckIn,
         Request::Fetch { digest: Digest([2; 32]), offset: 3 },
         Request::Join { task: TaskId([3; 16]), version: 4 },
+        Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Epsilon },
         Request::Advertise { session, advertisement: Box::new(advertisement()) },
         Request::ShareKeys { session, shares: vec![sealed(0), sealed(2)] },
         Request::MaskedChunk { session, offset: 32_768, packed: vec![1, 2, 3] },
@@ -54,8 +55,13 @@ fn requests() -> Vec<Request> {
 }
 
 fn replies() -> Vec<Reply> {
-    let published =
-        Published { task: TaskId([1; 16]), version: 2, plan: Digest([3; 32]), adapter: Digest([4; 32]) };
+    let published = Published {
+        task: TaskId([1; 16]),
+        version: 2,
+        plan: Digest([3; 32]),
+        adapter: Digest([4; 32]),
+        clip_norm: 0.25,
+    };
     let mut places = IndexSet::new(11);
     places.insert(0).unwrap();
     places.insert(10).unwrap();

@@ -60,6 +60,7 @@ pub fn scenario(seed: u64) -> Scenario {
         mode: Mode::Distributed,
         noise_multiplier: 4.0,
         clip_norm: 0.5,
+        adaptive_clip: false,
         delta: 1e-5,
         corrupt_permille: 50,
         vanishing: 2,

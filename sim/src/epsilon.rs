@@ -26,7 +26,15 @@ pub(crate) fn remarks(plan: &Plan, versions: &[VersionSummary]) -> Vec<String> {
              no bound on what the adapter says of one device"
                 .to_owned(),
         ),
-        Mode::Central | Mode::Distributed => remarks.extend(larger_cohort(plan, versions)),
+        Mode::Central => {
+            remarks.push(
+                "the coordinator adds the noise: ε holds against whoever sees the versions, not against the \
+                 coordinator, which learns the exact sum of each round"
+                    .to_owned(),
+            );
+            remarks.extend(larger_cohort(plan, versions));
+        }
+        Mode::Distributed => remarks.extend(larger_cohort(plan, versions)),
     }
     if let Some(snr) = snr(plan)
         && snr < POOR_SNR

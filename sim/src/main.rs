@@ -54,6 +54,7 @@ enum Format {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum PrivacyArg {
     Off,
+    Central,
     Distributed,
 }
 
@@ -117,7 +118,7 @@ struct RunArgs {
     /// Tokens of one sequence
     #[arg(long, default_value_t = 128)]
     sequence_len: u32,
-    /// Whether every device adds noise before masking
+    /// Who adds noise: nobody, the coordinator after the sum, or every device before masking
     #[arg(long, value_enum, default_value_t = PrivacyArg::Distributed)]
     privacy: PrivacyArg,
     /// Noise of the sum, divided by the clip norm
@@ -126,6 +127,9 @@ struct RunArgs {
     /// L2 bound of an update; 1 with noise and 100 without where left out
     #[arg(long)]
     clip: Option<f64>,
+    /// Let the L2 bound follow the updates' median norm, by the noised fraction that was clipped
+    #[arg(long)]
+    adaptive_clip: bool,
     /// The δ of ε
     #[arg(long, default_value_t = 1e-5)]
     delta: f64,
@@ -191,6 +195,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     };
     let (mode, clip) = match args.privacy {
         PrivacyArg::Off => (Mode::Off, 100.0),
+        PrivacyArg::Central => (Mode::Central, 1.0),
         PrivacyArg::Distributed => (Mode::Distributed, 1.0),
     };
     let (method, rate) = match args.method {
@@ -219,6 +224,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         mode,
         noise_multiplier: args.noise_multiplier,
         clip_norm: args.clip.unwrap_or(clip),
+        adaptive_clip: args.adaptive_clip,
         delta: args.delta,
         corrupt_permille: 50,
         vanishing: 0,

@@ -9,7 +9,9 @@ mod words;
 use markup::{counted, escape, grouped};
 use plot::{Curve, Mark, Point};
 
-use crate::summary::{Privacy, RunSummary, VersionSummary};
+use proto::plan::Mode;
+
+use crate::summary::{RunSummary, VersionSummary};
 use crate::table;
 
 const STYLE: &str = include_str!("report/page.css");
@@ -204,8 +206,9 @@ fn row(tag: &str, cells: &[String]) -> String {
 
 fn settings(summary: &RunSummary) -> String {
     let privacy = match summary.privacy {
-        Privacy::Off => "off",
-        Privacy::Distributed => "distributed: every device adds its part of the noise",
+        Mode::Off => "off",
+        Mode::Central => "central: the coordinator adds the noise to the sum",
+        Mode::Distributed => "distributed: every device adds its part of the noise",
     };
     let snr = summary.snr.map_or_else(|| "–".to_owned(), |snr| format!("{snr:.2}"));
     let entries = [

@@ -20,7 +20,7 @@ use rayon::prelude::*;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
 use crate::scenario::{Scenario, ScenarioError, with_factors};
-use crate::summary::{Privacy, RunSummary, VersionSummary};
+use crate::summary::{RunSummary, VersionSummary};
 use crate::world::{Seen, Trainer, World, WorldError};
 
 /// One user's text, split, as tokens.
@@ -86,6 +86,7 @@ pub fn run(
         smallest_cohort: 2,
         smallest_report_goal: 2,
         participations: u32::MAX,
+        participations_a_day: u32::MAX,
         least_noise_multiplier: 0.0,
         largest_epsilon: f64::INFINITY,
         ..Policy::default()
@@ -117,7 +118,10 @@ pub fn run(
         if let Some(seen) = world.seen().last() {
             let before = versions.last().map_or(base_loss, |version| version.loss);
             let secs = started.elapsed().as_secs_f64();
-            let version = summarise(seen, before, measure(world.adapter())?, secs, scenario.mode);
+            let clip_norm =
+                world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
+            let loss = (before, measure(world.adapter())?);
+            let version = summarise(seen, loss, clip_norm, secs, scenario.mode);
             on_version(&version);
             versions.push(version);
         }
@@ -135,10 +139,7 @@ pub fn run(
         coordinates: plan.adapter.trained_len() as u64,
         noise_multiplier: plan.privacy.noise_multiplier,
         clip_norm: scenario.clip_norm,
-        privacy: match scenario.mode {
-            Mode::Off => Privacy::Off,
-            Mode::Central | Mode::Distributed => Privacy::Distributed,
-        },
+        privacy: scenario.mode,
         snr: epsilon::snr(&plan),
         warnings: epsilon::remarks(&plan, &versions),
         versions,
@@ -170,7 +171,13 @@ fn faults(scenario: &Scenario) -> Faults {
     Faults { vanish, ..Faults::default() }
 }
 
-fn summarise(seen: &Seen, loss_before: f64, loss: f64, secs: f64, mode: Mode) -> VersionSummary {
+fn summarise(
+    seen: &Seen,
+    (loss_before, loss): (f64, f64),
+    clip_norm: f64,
+    secs: f64,
+    mode: Mode,
+) -> VersionSummary {
     let status = &seen.status;
     VersionSummary {
         version: u64::from(status.version),
@@ -180,6 +187,8 @@ fn summarise(seen: &Seen, loss_before: f64, loss: f64, secs: f64, mode: Mode) ->
         loss_before,
         loss,
         epsilon: (mode != Mode::Off && status.epsilon.is_finite()).then_some(status.epsilon),
+        clip_norm,
+        metrics: status.metrics.clone(),
         bytes_up_per_device: seen.traffic.up,
         bytes_down_per_device: seen.traffic.down,
         secs,
@@ -248,6 +257,6 @@ impl Engines {
             )
             .map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        Update::between(&work.adapter, &trained.parameters).ok_or_else(|| "the engine lost parameters".into())
+        trained.update_from(&work.adapter).ok_or_else(|| "the engine lost parameters".into())
     }
 }

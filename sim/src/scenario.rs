@@ -1,10 +1,10 @@
 //! What a run is made of, and the plan that follows from it.
 
 use client::train::base::{Base, Projection};
-use privacy::{ClipNorm, Delta, Mechanism, NoiseMultiplier};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::Digest;
-use proto::plan::{Mode, Plan, PlanError, PrivacyPlan, RoundPlan, quorum, vector_to_bytes};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RoundPlan, quorum, vector_to_bytes};
 use proto::training::{ServerOptimizer, TrainingPlan};
 
 /// Fewest devices of a federation: with fewer, a sum hides nobody.
@@ -12,6 +12,12 @@ pub const FEWEST_DEVICES: usize = 3;
 
 /// ε that a summary calls small enough.
 pub const EPSILON_GOAL: f64 = 8.0;
+
+/// What every run sums beside the updates.
+const METRICS: [MetricName; 3] = [MetricName::Loss, MetricName::Examples, MetricName::Clipped];
+
+/// How much of the noise they pay for: that of the updates is 3 % larger.
+const METRICS_WEIGHT: f64 = 0.25;
 
 /// What a run is made of, the base and the text aside.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +46,8 @@ pub struct Scenario {
     pub noise_multiplier: f64,
     /// L2 bound of an update.
     pub clip_norm: f64,
+    /// Whether the bound follows the updates.
+    pub adaptive_clip: bool,
     /// The δ of ε.
     pub delta: f64,
     /// Fraction of devices that may collude, in thousandths.
@@ -70,9 +78,6 @@ pub enum ScenarioError {
     /// The plan that follows cannot be followed.
     #[error(transparent)]
     Plan(#[from] PlanError),
-    /// The privacy mechanism cannot be built.
-    #[error(transparent)]
-    Privacy(#[from] privacy::ParamsError),
 }
 
 impl Scenario {
@@ -107,16 +112,6 @@ impl Scenario {
             Mode::Off => 0.0,
             Mode::Central | Mode::Distributed => self.noise_multiplier,
         };
-        let scale = Mechanism::recommended_scale(
-            self.mode.into(),
-            ClipNorm::new(self.clip_norm)?,
-            NoiseMultiplier::new(noise_multiplier)?,
-            adapter.trained_len(),
-            self.devices,
-            self.report_goal(),
-            f64::from(self.corrupt_permille) / 1000.0,
-        )?;
-        Delta::new(self.delta)?;
         let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
         let plan = Plan {
             name: self.name.clone(),
@@ -127,8 +122,11 @@ impl Scenario {
             privacy: PrivacyPlan {
                 mode: self.mode,
                 clip_norm: self.clip_norm,
+                adaptive_clip: self.adaptive_clip.then(|| AdaptiveClipPlan::around(self.clip_norm, 0.5)),
                 noise_multiplier,
-                scale,
+                scale: 1.0,
+                metrics: METRICS.iter().map(|name| Metric::of(*name, &self.training)).collect(),
+                metrics_weight: METRICS_WEIGHT,
                 delta: self.delta,
                 corrupt_permille: self.corrupt_permille,
                 participations: 2 * self.versions,
@@ -143,7 +141,8 @@ impl Scenario {
                 grace_millis: 5_000,
             },
             server: self.server,
-        };
+        }
+        .with_recommended_scale()?;
         plan.check()?;
         Ok(plan)
     }

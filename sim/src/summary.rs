@@ -1,6 +1,8 @@
 //! What one run of the simulation came to: the numbers that the report, the
 //! table and the JSON output all tell.
 
+use proto::admin::MeanMetric;
+use proto::plan::Mode;
 use serde::{Deserialize, Serialize};
 
 /// One run, from the base model to the last version.
@@ -30,10 +32,10 @@ pub struct RunSummary {
     /// Standard deviation of the summed noise divided by the clip norm; 0
     /// without noise.
     pub noise_multiplier: f64,
-    /// L2 bound of one device's update.
+    /// L2 bound of one device's update in the first round.
     pub clip_norm: f64,
     /// Whether the sum carries noise, and who adds it.
-    pub privacy: Privacy,
+    pub privacy: Mode,
     /// Length of the mean update divided by the length of its noise; `None`
     /// without noise.
     pub snr: Option<f64>,
@@ -59,22 +61,16 @@ pub struct VersionSummary {
     /// Privacy spent on one device up to and including this version; `None`
     /// where there is no bound.
     pub epsilon: Option<f64>,
+    /// L2 bound of the updates of this version's round.
+    pub clip_norm: f64,
+    /// What the round's devices said of their training in the sum: means over them, with the sum's noise.
+    pub metrics: Vec<MeanMetric>,
     /// Bytes that one device sent, on average.
     pub bytes_up_per_device: u64,
     /// Bytes that one device received, on average.
     pub bytes_down_per_device: u64,
     /// Wall-clock seconds from the assignment to the published version.
     pub secs: f64,
-}
-
-/// Whether the sum carries noise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Privacy {
-    /// No noise: a sum reveals what it reveals.
-    Off,
-    /// Every device adds its part of the noise before masking.
-    Distributed,
 }
 
 impl RunSummary {
@@ -88,14 +84,16 @@ impl RunSummary {
     /// finite.
     pub fn bounded_epsilon(&self) -> Option<f64> {
         match self.privacy {
-            Privacy::Off => None,
-            Privacy::Distributed => self.epsilon.filter(|epsilon| epsilon.is_finite()),
+            Mode::Off => None,
+            Mode::Central | Mode::Distributed => self.epsilon.filter(|epsilon| epsilon.is_finite()),
         }
     }
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
+    use proto::metrics::MetricName;
+
     use super::*;
 
     /// A run of `versions` versions whose numbers are all different.
@@ -113,6 +111,8 @@ pub(crate) mod tests {
                     loss_before: before,
                     loss,
                     epsilon: Some(2.45 * (version as f64).sqrt()),
+                    clip_norm: 0.5,
+                    metrics: vec![MeanMetric { name: MetricName::Loss, mean: loss, standard_deviation: 0.1 }],
                     bytes_up_per_device: 25_610 + version,
                     bytes_down_per_device: 1_310_720,
                     secs: 12.5 + version as f64,
@@ -134,7 +134,7 @@ pub(crate) mod tests {
             coordinates: 6_144,
             noise_multiplier: 2.04,
             clip_norm: 1.0,
-            privacy: Privacy::Distributed,
+            privacy: Mode::Distributed,
             snr: Some(1.3),
             warnings: vec![],
         }
@@ -150,7 +150,7 @@ pub(crate) mod tests {
     #[test]
     fn an_unbounded_epsilon_is_null_in_json() {
         let mut summary = sample(1);
-        summary.privacy = Privacy::Off;
+        summary.privacy = Mode::Off;
         for epsilon in [None, Some(f64::INFINITY)] {
             summary.epsilon = epsilon;
             let json = serde_json::to_value(&summary).unwrap();
@@ -193,10 +193,12 @@ pub(crate) mod tests {
             [
                 "bytes_down_per_device",
                 "bytes_up_per_device",
+                "clip_norm",
                 "cohort",
                 "epsilon",
                 "loss",
                 "loss_before",
+                "metrics",
                 "missing",
                 "secs",
                 "survivors",

@@ -111,8 +111,10 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::plan::Mode;
+
     use super::*;
-    use crate::summary::{Privacy, tests::sample};
+    use crate::summary::tests::sample;
 
     #[test]
     fn every_line_of_the_table_ends_in_the_same_column() {
@@ -155,7 +157,7 @@ mod tests {
     #[test]
     fn without_noise_epsilon_is_said_to_be_unbounded() {
         let mut summary = sample(1);
-        summary.privacy = Privacy::Off;
+        summary.privacy = Mode::Off;
         assert!(by_version(&summary).contains("ε is unbounded"));
     }
 

@@ -247,7 +247,7 @@ impl World {
                     self.tell(index, Event::Recorded);
                 }
                 Action::Charge(charge) => {
-                    self.nodes[index].charges.push(charge);
+                    self.nodes[index].charges.push((self.clock, charge));
                     self.tell(index, Event::Recorded);
                 }
                 Action::RecordSignature(signed) => {

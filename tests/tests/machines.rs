@@ -7,11 +7,10 @@ use client::policy::Policy;
 use client::session::Work;
 use client::update::Update;
 use proptest::prelude::*;
-use proto::adapter::{AdapterSpec, Factors, Method, Module};
-use proto::admin::TaskState;
-use proto::ids::Digest;
-use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, quorum};
-use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use proto::adapter::Module;
+use proto::admin::{TaskState, VersionStatus};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{Mode, Plan, RoundPlan, quorum};
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 
@@ -32,57 +31,24 @@ const STATES: [&str; 10] = [
 ];
 
 fn plan(mode: Mode, devices: usize, report_goal: usize, versions: u32, outputs: u32) -> Plan {
-    let adapter = AdapterSpec {
-        method: Method::FrozenA,
-        rank: 1,
-        alpha: 1.0,
-        factors: Factors::Seeded(Digest([7; 32])),
-        modules: vec![Module { name: "m".into(), inputs: 3, outputs }],
+    let mut plan = Plan::example();
+    plan.adapter.modules = vec![Module { name: "m".into(), inputs: 3, outputs }];
+    plan.privacy.mode = mode;
+    plan.privacy.clip_norm = CLIP;
+    plan.privacy.noise_multiplier = if mode == Mode::Off { 0.0 } else { 0.5 };
+    plan.privacy.participations = 100;
+    plan.privacy.metrics = [MetricName::Loss, MetricName::Examples, MetricName::Norm, MetricName::Clipped]
+        .map(|name| Metric::of(name, &plan.training))
+        .to_vec();
+    plan.round = RoundPlan {
+        versions,
+        cohort: u32::try_from(devices).unwrap(),
+        report_goal: u32::try_from(report_goal).unwrap(),
+        join_millis: 20_000,
+        step_millis: 20_000,
+        grace_millis: 2_000,
     };
-    let scale = privacy::Mechanism::recommended_scale(
-        mode.into(),
-        privacy::ClipNorm::new(CLIP).unwrap(),
-        privacy::NoiseMultiplier::new(if mode == Mode::Off { 0.0 } else { 0.5 }).unwrap(),
-        adapter.trained_len(),
-        devices,
-        report_goal,
-        0.05,
-    )
-    .unwrap();
-    let plan = Plan {
-        name: "test".into(),
-        base: Digest([1; 32]),
-        initial_seed: Digest([2; 32]),
-        adapter,
-        training: TrainingPlan {
-            local_steps: 1,
-            batch_size: 1,
-            sequence_len: 8,
-            learning_rate: 0.1,
-            warmup_steps: 0,
-            max_grad_norm: 1.0,
-            optimizer: LocalOptimizer::Sgd,
-        },
-        privacy: PrivacyPlan {
-            mode,
-            clip_norm: CLIP,
-            noise_multiplier: if mode == Mode::Off { 0.0 } else { 0.5 },
-            scale,
-            delta: 1e-5,
-            corrupt_permille: 50,
-            participations: 100,
-            epsilon_budget: None,
-        },
-        round: RoundPlan {
-            versions,
-            cohort: u32::try_from(devices).unwrap(),
-            report_goal: u32::try_from(report_goal).unwrap(),
-            join_millis: 20_000,
-            step_millis: 20_000,
-            grace_millis: 2_000,
-        },
-        server: ServerOptimizer::FedAvg { rate: 1.0 },
-    };
+    let plan = plan.with_recommended_scale().unwrap();
     plan.check().unwrap();
     plan
 }
@@ -95,6 +61,11 @@ fn known_update(device: usize, version: u32, len: usize) -> Vec<f32> {
     update
 }
 
+/// The loss that one device says it trained with.
+fn known_loss(device: usize) -> f64 {
+    1.0 + 0.5 * device as f64
+}
+
 struct Known;
 
 impl Trainer for Known {
@@ -104,7 +75,7 @@ impl Trainer for Known {
             .map(|(device, work)| {
                 let update = known_update(*device, work.published.version, work.adapter.len());
                 let after: Vec<f32> = work.adapter.iter().zip(&update).map(|(x, y)| x + y).collect();
-                Ok(Update::between(&work.adapter, &after).unwrap())
+                Ok(Update::between(&work.adapter, &after, known_loss(*device), 1).unwrap())
             })
             .collect()
     }
@@ -115,6 +86,7 @@ fn policy() -> Policy {
         allow_without_noise: true,
         least_noise_multiplier: 0.0,
         largest_epsilon: f64::INFINITY,
+        participations_a_day: 1000,
         smallest_cohort: 2,
         smallest_report_goal: 2,
         ..Policy::default()
@@ -138,10 +110,12 @@ fn run_and_check(plan: &Plan, devices: usize, faults: Faults, seed: u64) -> Worl
             for (x, y) in mean.iter_mut().zip(known_update(*device, seen.status.version - 1, len)) {
                 *x += f64::from(y) / survivors.len() as f64;
             }
-            let charged = world.nodes[*device].charges.iter().any(|charge| charge.round == seen.status.round);
+            let charged =
+                world.nodes[*device].charges.iter().any(|(_, charge)| charge.round == seen.status.round);
             assert!(charged, "device {device} is in round {} and was not charged", seen.status.round);
         }
         if plan.privacy.mode == Mode::Off {
+            check_metrics(&seen.status, &survivors, len);
             for (i, (after, before)) in world.adapter().iter().zip(&before).enumerate() {
                 let (found, expected) = (f64::from(after - before), mean[i]);
                 assert!((found - expected).abs() < 1e-3, "coordinate {i}: {found} is not {expected}");
@@ -160,6 +134,28 @@ fn run_and_check(plan: &Plan, devices: usize, faults: Faults, seed: u64) -> Worl
         assert!(own >= theirs, "device {index} was charged {own} times, the coordinator says {theirs}");
     }
     world
+}
+
+/// The means that the sum gives are those of the devices in it.
+fn check_metrics(status: &VersionStatus, survivors: &[usize], len: usize) {
+    let mean = |of: &dyn Fn(usize) -> f64| {
+        survivors.iter().map(|device| of(*device)).sum::<f64>() / survivors.len() as f64
+    };
+    let norm = |device| {
+        let update = known_update(device, status.version - 1, len);
+        update.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt() / CLIP
+    };
+    for metric in &status.metrics {
+        let (expected, tolerance) = match metric.name {
+            MetricName::Loss => (mean(&known_loss), 0.01),
+            MetricName::Examples => (1.0, 0.01),
+            MetricName::Norm => (mean(&norm), 0.01),
+            MetricName::Clipped => (mean(&|device| f64::from(u8::from(norm(device) > 1.0))), 0.01),
+        };
+        assert!((metric.mean - expected).abs() < tolerance, "{metric:?} is not {expected}");
+        assert!(metric.standard_deviation.abs() < f64::EPSILON);
+    }
+    assert_eq!(status.metrics.len(), 4);
 }
 
 #[test]

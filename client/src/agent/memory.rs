@@ -1,14 +1,14 @@
 //! What is durable of a device: its enrolment, its ledger, and the version that it holds.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use proto::ids::{Digest, TaskId};
+use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Audience, FileError};
-use crate::session::{Charge, Signed, Work};
+use crate::session::{Signed, Work};
+use crate::spending::{Charge, Spending};
 use crate::store::{Ledger, LedgerError, State, StateError};
 
 const HEAD: &str = "ledger-head";
@@ -100,15 +100,15 @@ impl Memory {
         Ok(self.ledger.verify()?)
     }
 
-    /// Charged rounds by task.
-    pub fn spent(&self) -> BTreeMap<TaskId, u32> {
-        let mut spent = BTreeMap::new();
+    /// The sum of all charges.
+    pub fn spending(&self) -> Spending {
+        let mut spending = Spending::new();
         for entry in &self.entries {
-            if let Entry::Charge { charge, .. } = entry {
-                *spent.entry(charge.task).or_default() += 1;
+            if let Entry::Charge { unix_millis, charge } = entry {
+                spending.add(charge, Timestamp(*unix_millis));
             }
         }
-        spent
+        spending
     }
 
     /// Writes a charge; it is on disk when this returns.
@@ -195,10 +195,21 @@ impl Memory {
 
 #[cfg(test)]
 mod tests {
+    use privacy::accountant::RdpCurve;
+
     use super::*;
 
     fn charge(round: u64) -> Charge {
-        Charge { task: TaskId([1; 16]), version: 0, round, plan: Digest([2; 32]), bytes: 10 }
+        Charge {
+            task: TaskId([1; 16]),
+            version: 0,
+            round,
+            plan: Digest([2; 32]),
+            cost: RdpCurve::Unbounded,
+            delta: 1e-5,
+            bytes: 10,
+            examples: 3,
+        }
     }
 
     fn signed(round: u64, transcript: u8) -> Signed {
@@ -213,7 +224,7 @@ mod tests {
         memory.charge(charge(2), 6).unwrap();
         drop(memory);
         let memory = Memory::open(folder.path()).unwrap();
-        assert_eq!(memory.spent()[&TaskId([1; 16])], 2);
+        assert_eq!(memory.spending().participations(TaskId([1; 16])), 2);
         memory.verify().unwrap();
     }
 

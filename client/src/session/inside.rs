@@ -6,13 +6,15 @@ use aggregation::{
     Advertised, Advertisement, Agreed, Context, Masking, Roster, SealedShare, Shared, Signature, Submitted,
     UnmaskShares,
 };
+use privacy::accountant::RdpCurve;
 use proto::ids::{Digest, SessionId, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
-use proto::plan::{model_digest, rotation_seed};
+use proto::plan::{Mode, model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
-use super::{Action, Charge, Ended, Event, Session, Signed, State, Trained};
+use super::{Action, Ended, Event, Session, Signed, State, Trained, Work};
 use crate::contribution::{MaskedInput, contribute};
+use crate::spending::Charge;
 
 /// Where a device is in a round. Each step holds exactly what the next one needs.
 #[derive(Debug)]
@@ -58,13 +60,16 @@ impl Step {
             }
             Self::Charging { round, .. } => {
                 let mechanism = &trained.work.mechanism;
-                let bits = mechanism.padded_len() as u64 * u64::from(mechanism.ring_bits());
+                let bits = mechanism.contribution_len() as u64 * u64::from(mechanism.ring_bits());
                 Action::Charge(Charge {
                     task,
                     version: trained.work.published.version,
                     round: round.number,
                     plan: trained.work.published.plan,
+                    cost: cost(&trained.work),
+                    delta: trained.work.plan.privacy.delta,
                     bytes: bits.div_ceil(8),
+                    examples: trained.update.examples(),
                 })
             }
             Self::Submitting { round, masked, sent, .. } => {
@@ -160,7 +165,7 @@ impl Session {
             Event::Replied(Reply::Over(outcome)) => Turn::Over(outcome),
             Event::Replied(Reply::Wait { retry_millis, .. }) => Turn::Again(step, retry_millis),
             Event::Replied(reply) => self.replied(&trained, step, reply, now, rng),
-            Event::Recorded => self.recorded(&trained, step, rng),
+            Event::Recorded => self.recorded(&trained, step, now, rng),
             // The round is gone, the update is still good: the version decides.
             Event::Rejected(Rejection::UnknownSession) => Turn::Over(Outcome::Stopped),
             Event::Rejected(rejection) => return self.rejected(rejection, now),
@@ -180,9 +185,8 @@ impl Session {
             Turn::Over(outcome) => {
                 self.ended = Some(Ended::Round(outcome));
                 let published = trained.work.published;
-                let spent = self.spent.get(&published.task).copied().unwrap_or(0);
                 let (plan, base) = (&trained.work.plan, self.device.base);
-                match self.device.policy.admit(published.task, plan, base, spent) {
+                match self.device.policy.admit(published.task, plan, base, &self.spending, now) {
                     Ok(()) => self.to(State::Joining { trained }),
                     Err(breach) => self.end(breach, now),
                 }
@@ -238,12 +242,21 @@ impl Session {
         }
     }
 
-    fn recorded(&mut self, trained: &Trained, step: Step, rng: &mut impl CryptoRng) -> Turn {
+    fn recorded(&mut self, trained: &Trained, step: Step, now: Timestamp, rng: &mut impl CryptoRng) -> Turn {
+        if let Action::Charge(charge) = step.action(trained) {
+            self.spending.add(&charge, now);
+        }
         match step {
             Step::Charging { round, masking } => {
-                *self.spent.entry(trained.work.published.task).or_default() += 1;
-                let (mechanism, update) = (&trained.work.mechanism, &trained.update);
-                match contribute(mechanism, update, &rotation_seed(&round.session), masking, rng) {
+                let (mechanism, metrics) = (&trained.work.mechanism, &trained.work.plan.privacy.metrics);
+                match contribute(
+                    mechanism,
+                    metrics,
+                    &trained.update,
+                    &rotation_seed(&round.session),
+                    masking,
+                    rng,
+                ) {
                     Ok((submitted, masked)) => {
                         Turn::Step(Step::Submitting { round, submitted, masked, sent: 0 })
                     }
@@ -262,6 +275,15 @@ impl Session {
     }
 }
 
+/// What a participation costs against whoever reads the round's sum, the coordinator too.
+fn cost(work: &Work) -> RdpCurve {
+    match work.plan.privacy.mode {
+        Mode::Distributed => work.mechanism.curve(),
+        // Noise that somebody else adds later is none of the device's own.
+        Mode::Off | Mode::Central => RdpCurve::Unbounded,
+    }
+}
+
 /// What the device itself says the round is about; the coordinator's word is not asked.
 fn context(trained: &Trained, round: RoundName) -> Context {
     let work = Arc::as_ref(&trained.work);
@@ -269,9 +291,9 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         session: round.session.0,
         task: work.published.task.0,
         round: round.number,
-        model_hash: model_digest(&work.plan, &work.published.adapter).0,
+        model_hash: model_digest(&work.plan, &work.published).0,
         plan_hash: work.published.plan.0,
-        len: work.mechanism.padded_len(),
+        len: work.mechanism.contribution_len(),
         ring_bits: work.mechanism.ring_bits(),
         report_goal: work.plan.round.report_goal as usize,
         corrupt_fraction_permille: work.plan.privacy.corrupt_permille,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use proto::adapter::Factors;
-use proto::ids::{Digest, Timestamp};
-use proto::message::{Published, Rejection, Reply};
+use proto::ids::{Digest, TaskId, Timestamp};
+use proto::message::{DeclineReason, Published, Rejection, Reply};
 use proto::plan::{Plan, vector_from_bytes};
+
+use crate::policy::Breach;
 
 use super::{Ended, Event, Purpose, Session, State, Trained, Work};
 
@@ -23,6 +25,10 @@ impl Session {
             (State::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen }) => {
                 match load(published, &plan, &adapter, frozen.as_deref()) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
+                    Err(why @ Ended::Plan(_)) => {
+                        let until = now.plus_millis(REFUSED_MILLIS);
+                        self.decline(published.task, DeclineReason::Plan, why, until)
+                    }
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
@@ -36,8 +42,24 @@ impl Session {
             (State::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
+            (state @ State::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
+                self.to(state).declined(now)
+            }
             (state, _) => self.to(state),
         }
+    }
+
+    /// Tells the coordinator the category of why this device does not take part, and the user all of it.
+    fn decline(self, task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp) -> Self {
+        self.to(State::Declining { task, reason, why, until })
+    }
+
+    /// What is left to do when the coordinator has heard it, or cannot.
+    pub(super) fn declined(mut self, now: Timestamp) -> Self {
+        let State::Declining { why, until, .. } = std::mem::replace(&mut self.state, State::Waiting) else {
+            return self.wait(now);
+        };
+        self.end(why, until.max(now))
     }
 
     fn checked_in(mut self, reply: Reply, now: Timestamp) -> Self {
@@ -83,10 +105,14 @@ impl Session {
             return self.wait(now.plus_millis(retry_millis));
         }
         let task = work.published.task;
-        let spent = self.spent.get(&task).copied().unwrap_or(0);
-        match self.device.policy.admit(task, &work.plan, self.device.base, spent) {
+        let admitted = self.device.policy.admit(task, &work.plan, self.device.base, &self.spending, now);
+        match admitted {
             Ok(()) => self.to(State::Training { work }),
-            Err(breach) => self.end(breach, now.plus_millis(REFUSED_MILLIS)),
+            Err(Breach::Resting { until, most }) => self.end(Breach::Resting { until, most }, until),
+            Err(breach) => {
+                let until = now.plus_millis(REFUSED_MILLIS);
+                self.decline(task, breach.reason(), breach.into(), until)
+            }
         }
     }
 
@@ -132,6 +158,6 @@ fn load(
         (Factors::Given(_), _) => return Err(Ended::WrongArtefact("frozen factors")),
     };
     plan.adapter.check_frozen(&frozen).map_err(|_| Ended::WrongArtefact("frozen factors"))?;
-    let mechanism = plan.mechanism()?;
+    let mechanism = plan.mechanism_at(published.clip_norm)?;
     Ok(Work { published, plan, mechanism, frozen, adapter })
 }

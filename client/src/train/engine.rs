@@ -15,6 +15,7 @@ use super::places::Places;
 use super::singular::top_factors;
 use super::text::Blocks;
 use super::thread::on_one_thread;
+use crate::update::Update;
 
 /// Trains and measures adapters of one base; cheap to share between threads.
 ///
@@ -46,6 +47,17 @@ pub struct Trained {
     pub losses: Vec<f32>,
     /// Tokens predicted in all steps.
     pub tokens: u64,
+    /// Sequences of all steps.
+    pub examples: u32,
+}
+
+impl Trained {
+    /// What was learned from `before` on; `None` where its length differs.
+    pub fn update_from(&self, before: &[f32]) -> Option<Update> {
+        let steps = self.losses.len().max(1) as f64;
+        let loss = self.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / steps;
+        Update::between(before, &self.parameters, loss, self.examples)
+    }
 }
 
 /// A mean loss and what it is a mean of.
@@ -158,7 +170,7 @@ impl Engine {
             let mut rng = ChaCha20Rng::from_seed(seed);
             let mut optimizer = Optimizer::new(plan, start.len());
             let mut parameters = start.to_vec();
-            let (mut losses, mut tokens) = (Vec::new(), 0);
+            let (mut losses, mut tokens, mut examples) = (Vec::new(), 0, 0_u32);
             for step in 1..=plan.local_steps {
                 let batch = draw(&mut rng, blocks, plan.batch_size);
                 let (loss, mut gradient) = self.gradient(&mut places, frozen, &parameters, &batch)?;
@@ -170,11 +182,12 @@ impl Engine {
                     .map_err(|what| TrainError::Diverged { step, what })?;
                 losses.push(loss);
                 tokens += targets(&batch);
+                examples = examples.saturating_add(u32::try_from(batch.len()).unwrap_or(u32::MAX));
                 if report(Step { step, of: plan.local_steps, loss, tokens }).is_break() {
                     return Err(TrainError::Stopped { steps: step });
                 }
             }
-            Ok(Trained { parameters, losses, tokens })
+            Ok(Trained { parameters, losses, tokens, examples })
         })
     }
 

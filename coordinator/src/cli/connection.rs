@@ -30,6 +30,7 @@ pub(super) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, C
     match client.call(AdminRequest::ListTasks).await? {
         AdminReply::Tasks(tasks) => Ok(tasks),
         AdminReply::Task(_)
+        | AdminReply::Privacy(_)
         | AdminReply::Token(_)
         | AdminReply::Devices(_)
         | AdminReply::Chunk(_)
@@ -59,6 +60,7 @@ pub(super) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
     match reply {
         AdminReply::Task(task) => Ok(task),
         AdminReply::Tasks(_)
+        | AdminReply::Privacy(_)
         | AdminReply::Token(_)
         | AdminReply::Devices(_)
         | AdminReply::Chunk(_)

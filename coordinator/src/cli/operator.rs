@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{CliError, EXIT_CODES, device, model, task, up};
+use super::{CliError, EXIT_CODES, device, model, privacy, task, up};
 
 /// Runs and watches a federated fine-tuning coordinator.
 #[derive(Debug, Parser)]
@@ -27,6 +27,9 @@ enum Command {
     /// Devices that may take part.
     #[command(subcommand)]
     Device(device::Command),
+    /// What noise buys, and what was spent.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
     /// Adapters that came out.
     #[command(subcommand)]
     Model(model::Command),
@@ -37,6 +40,7 @@ pub(super) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Up(arguments) => up::up(&dir, arguments).await,
         Command::Task(command) => task::run(&dir, command).await,
         Command::Device(command) => device::run(&dir, command).await,
+        Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
     }
 }

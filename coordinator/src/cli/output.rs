@@ -3,6 +3,7 @@
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
+use proto::admin::TaskState;
 use serde::Serialize;
 
 use super::CliError;
@@ -73,4 +74,14 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 /// ε for people.
 pub(super) fn epsilon(epsilon: f64) -> String {
     if epsilon.is_finite() { format!("{epsilon:.3}") } else { "none (no noise)".to_owned() }
+}
+
+/// Where a task stands, for people.
+pub(super) fn state(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Active => "active",
+        TaskState::Complete => "complete",
+        TaskState::BudgetSpent => "budget spent",
+        TaskState::Stopped => "stopped",
+    }
 }

@@ -3,16 +3,17 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
-use privacy::{ClipNorm, Mechanism, NoiseMultiplier};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::{Digest, TaskId};
-use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, quorum};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, PrivacyPlan, RoundPlan, quorum};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
 
 use super::CliError;
+use super::privacy::snr_warning;
 use crate::base::Base;
 use crate::driver::check_frozen;
 use crate::files;
@@ -26,9 +27,6 @@ const NOISE_MULTIPLIER: f64 = 2.04;
 
 /// A sum of fewer devices is one device's own update.
 const LEAST_GOAL: u32 = 2;
-
-/// Below this, noise drowns the mean update.
-const LEAST_SNR: f64 = 0.5;
 
 /// What a task is made of.
 #[derive(Debug, Args)]
@@ -85,6 +83,24 @@ pub(super) struct PlanArguments {
     /// The task ends before its ε passes this.
     #[arg(long, conflicts_with = "plan")]
     epsilon_budget: Option<f64>,
+    /// What is summed beside the updates, under the same noise: names with commas between, or none.
+    #[arg(
+        long,
+        conflicts_with = "plan",
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = [MetricChoice::Loss, MetricChoice::Examples, MetricChoice::Clipped]
+    )]
+    metrics: Vec<MetricChoice>,
+    /// The norm of a device's metrics, divided by the clip norm: more noise in the update for less in the metrics.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.25)]
+    metrics_weight: f64,
+    /// Let the clip norm follow the updates' norms, up to a hundred times --clip and down to a hundredth.
+    #[arg(long, conflicts_with = "plan")]
+    adaptive_clip: bool,
+    /// Which part of the updates the adaptive clip norm leaves as they are.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.5, requires = "adaptive_clip")]
+    clip_quantile: f64,
     /// Rounds that one device may take part in; as many as versions by default.
     #[arg(long, conflicts_with = "plan")]
     participations: Option<u32>,
@@ -124,6 +140,27 @@ enum Privacy {
     Distributed,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MetricChoice {
+    Loss,
+    Examples,
+    Norm,
+    Clipped,
+    None,
+}
+
+impl MetricChoice {
+    fn metric(self) -> Option<MetricName> {
+        match self {
+            Self::Loss => Some(MetricName::Loss),
+            Self::Examples => Some(MetricName::Examples),
+            Self::Norm => Some(MetricName::Norm),
+            Self::Clipped => Some(MetricName::Clipped),
+            Self::None => None,
+        }
+    }
+}
+
 /// What a plan will be worth, and what it will reveal.
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Prediction {
@@ -136,6 +173,15 @@ pub(super) struct Prediction {
     #[serde(with = "proto::admin::finite")]
     epsilon_at_end: f64,
     delta: f64,
+    /// Standard deviation of the noise in each mean metric, in the metric's own unit.
+    metrics: Vec<MetricNoise>,
+    warning: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct MetricNoise {
+    name: MetricName,
+    standard_deviation: f64,
 }
 
 /// A plan's bytes, the factors that go with it, and what to expect of it.
@@ -177,7 +223,7 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
 impl Prediction {
     /// What a person should know before devices spend their nights.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { coordinates, report_goal, snr, epsilon_at_end, delta } = self;
+        let Self { coordinates, report_goal, snr, epsilon_at_end, delta, metrics, warning } = self;
         if !snr.is_finite() {
             return vec![
                 format!("{coordinates} trained parameters, a sum of at least {report_goal} devices"),
@@ -192,12 +238,12 @@ impl Prediction {
                 "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
             ),
         ];
-        if *snr < LEAST_SNR {
-            lines.push(format!(
-                "warning: a signal to noise ratio under {LEAST_SNR} learns little; use a larger cohort, a lower \
-                 rank, --method core, or less noise"
-            ));
+        if !metrics.is_empty() {
+            let noise = |m: &MetricNoise| format!("{} ± {:.2}", m.name, m.standard_deviation);
+            let noises: Vec<String> = metrics.iter().map(noise).collect();
+            lines.push(format!("the mean of a round's devices will be known to {}", noises.join(", ")));
         }
+        lines.extend(warning.iter().map(|warning| format!("warning: {warning}")));
         lines
     }
 }
@@ -222,35 +268,32 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
     let clip = arguments.clip.unwrap_or(if mode == Mode::Off { 100.0 } else { 1.0 });
     let cohort = arguments.cohort;
     let report_goal = arguments.report_goal.unwrap_or_else(|| default_goal(cohort));
-    let scale = Mechanism::recommended_scale(
-        mode.into(),
-        ClipNorm::new(clip).map_err(CliError::input)?,
-        NoiseMultiplier::new(noise_multiplier).map_err(CliError::input)?,
-        adapter.trained_len(),
-        cohort as usize,
-        report_goal as usize,
-        f64::from(CORRUPT_PERMILLE) / 1000.0,
-    )
-    .map_err(CliError::input)?;
-    Ok(Plan {
+    let training = TrainingPlan {
+        local_steps: arguments.local_steps,
+        batch_size: arguments.batch_size,
+        sequence_len: arguments.sequence_len,
+        learning_rate: arguments.learning_rate,
+        warmup_steps: 0,
+        max_grad_norm: 1.0,
+        optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
+    };
+    let metrics = metrics(arguments, &training);
+    let plan = Plan {
         name: arguments.name.clone(),
         base: base.digest(),
         initial_seed: random(),
         adapter,
-        training: TrainingPlan {
-            local_steps: arguments.local_steps,
-            batch_size: arguments.batch_size,
-            sequence_len: arguments.sequence_len,
-            learning_rate: arguments.learning_rate,
-            warmup_steps: 0,
-            max_grad_norm: 1.0,
-            optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
-        },
+        training,
         privacy: PrivacyPlan {
             mode,
             clip_norm: clip,
+            adaptive_clip: arguments
+                .adaptive_clip
+                .then(|| AdaptiveClipPlan::around(clip, arguments.clip_quantile)),
             noise_multiplier,
-            scale,
+            scale: 1.0,
+            metrics,
+            metrics_weight: arguments.metrics_weight,
             delta: arguments.delta,
             corrupt_permille: CORRUPT_PERMILLE,
             participations: arguments.participations.unwrap_or(arguments.versions),
@@ -265,7 +308,17 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
             grace_millis: arguments.grace_secs.saturating_mul(1000),
         },
         server: ServerOptimizer::FedAvg { rate: 1.0 },
-    })
+    };
+    plan.with_recommended_scale().map_err(CliError::input)
+}
+
+/// The metrics that are asked for; who adapts must know who was clipped.
+fn metrics(arguments: &PlanArguments, training: &TrainingPlan) -> Vec<Metric> {
+    let mut names: Vec<MetricName> = arguments.metrics.iter().filter_map(|name| name.metric()).collect();
+    if arguments.adaptive_clip && !names.contains(&MetricName::Clipped) {
+        names.push(MetricName::Clipped);
+    }
+    names.into_iter().map(|name| Metric::of(name, training)).collect()
 }
 
 /// The mode and its noise; noise that would have no effect is refused.
@@ -292,12 +345,23 @@ fn predict(plan: &Plan) -> Result<Prediction, CliError> {
     let mechanism = plan.mechanism().map_err(CliError::input)?;
     let delta = plan.delta().map_err(CliError::input)?;
     let participations = plan.round.versions.min(plan.privacy.participations);
+    let goal = plan.round.report_goal as usize;
     Ok(Prediction {
         coordinates: plan.adapter.trained_len(),
         report_goal: plan.round.report_goal,
-        snr: mechanism.snr(plan.round.report_goal as usize),
+        snr: mechanism.snr(goal),
         epsilon_at_end: mechanism.epsilon(participations, delta).epsilon,
         delta: plan.privacy.delta,
+        metrics: plan
+            .privacy
+            .metrics
+            .iter()
+            .map(|metric| MetricNoise {
+                name: metric.name,
+                standard_deviation: metric.most * mechanism.metric_deviation(goal),
+            })
+            .collect(),
+        warning: snr_warning(&mechanism, goal),
     })
 }
 

@@ -4,14 +4,14 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
-use proto::admin::{AdminRequest, TaskState, TaskStatus, VersionStatus};
+use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::TaskId;
 use serde_json::json;
 use tokio::time::sleep;
 
 use super::CliError;
 use super::connection::{connect, find_task, task_in, tasks};
-use super::output::{Format, Output, epsilon, line, note, print, table};
+use super::output::{Format, Output, epsilon, line, note, print, state, table};
 use super::planning::{PlanArguments, prepare};
 
 const POLL: Duration = Duration::from_secs(1);
@@ -170,21 +170,22 @@ fn describe(task: &TaskStatus) -> String {
             lines.push(format!("{name} {text}"));
         }
     }
+    if !task.declined.is_empty() {
+        let reasons: Vec<String> =
+            task.declined.iter().map(|(reason, devices)| format!("{devices} ({reason})")).collect();
+        lines.push(format!("declined   {}", reasons.join(", ")));
+    }
     lines.extend(task.versions.iter().map(version_line));
     lines.join("\n")
 }
 
 fn version_line(version: &VersionStatus) -> String {
-    let VersionStatus { version, cohort, survivors, round, epsilon: spent, .. } = version;
+    let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, .. } = version;
     let spent = epsilon(*spent);
-    format!("version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}")
-}
-
-fn state(state: TaskState) -> &'static str {
-    match state {
-        TaskState::Active => "active",
-        TaskState::Complete => "complete",
-        TaskState::BudgetSpent => "budget spent",
-        TaskState::Stopped => "stopped",
-    }
+    let metric = |MeanMetric { name, mean, standard_deviation }: &MeanMetric| match standard_deviation {
+        0.0 => format!(", {name} {mean:.3}"),
+        deviation => format!(", {name} {mean:.3} ± {deviation:.3}"),
+    };
+    let metrics: String = metrics.iter().map(metric).collect();
+    format!("version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}{metrics}")
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use aggregation::IdentityPublic;
-use proto::admin::{TaskState, TaskStatus};
+use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Rejection, Reply, Request};
 use proto::plan::vector_to_bytes;
@@ -65,6 +65,10 @@ impl State {
         let index = match &request {
             Request::CheckIn => return self.check_in(device, now, rng),
             Request::Fetch { .. } => return Ok(Err(Rejection::UnknownArtefact)),
+            Request::Decline { task, .. } => match self.index(*task) {
+                None => return Ok(Err(Rejection::UnknownTask)),
+                Some(index) => index,
+            },
             Request::Join { task, .. } => match self.index(*task) {
                 None => return Ok(Err(Rejection::UnknownTask)),
                 Some(index) if self.draining && !self.tasks[index].task.has_open_round() => {
@@ -199,6 +203,10 @@ impl State {
 
     pub(super) fn status(&self, task: TaskId) -> Option<TaskStatus> {
         self.index(task).map(|index| self.tasks[index].task.status())
+    }
+
+    pub(super) fn spent(&self, task: TaskId) -> Option<PrivacySpent> {
+        self.index(task).map(|index| self.tasks[index].task.spent())
     }
 
     pub(super) fn statuses(&self) -> Vec<TaskStatus> {

@@ -1,11 +1,10 @@
 use aggregation::{
     Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, packing,
 };
-use proto::adapter::{AdapterSpec, Method, Module};
 use proto::admin::TaskState;
 use proto::ids::SessionId;
+use proto::message::Published;
 use proto::plan::{Mode, PrivacyPlan, RoundPlan, model_digest, rotation_seed};
-use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 
 use super::*;
 use crate::records;
@@ -143,13 +142,20 @@ impl Join<()> {
         let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
         let bytes = driver.fetch(status.plan, 0).await.unwrap().bytes;
         let mechanism = plan.mechanism().unwrap();
+        let published = Published {
+            task,
+            version: 0,
+            plan: status.plan,
+            adapter: status.adapter,
+            clip_norm: plan.privacy.clip_norm,
+        };
         let context = Context {
             session: session.0,
             task: task.0,
             round,
-            model_hash: model_digest(&plan, &status.adapter).0,
+            model_hash: model_digest(&plan, &published).0,
             plan_hash: Digest::of(&bytes).0,
-            len: mechanism.padded_len(),
+            len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),
             report_goal: usize::from(COHORT),
             corrupt_fraction_permille: plan.privacy.corrupt_permille,
@@ -222,7 +228,7 @@ impl Join<Option<Masking>> {
         let seed = rotation_seed(&SessionId(self.context.session));
         // The same randomness each time, so that a repeat is a repeat.
         let mut rng = <rand_chacha::ChaCha20Rng as rand_core::SeedableRng>::from_seed([i; 32]);
-        let mut input = mechanism.encode(&update, &seed, &mut rng).unwrap().into_ring();
+        let mut input = mechanism.encode(&update, &[], &seed, &mut rng).unwrap().into_ring();
         self.devices[usize::from(i)].as_ref().unwrap().mask_chunk(0, &mut input).unwrap();
         packing::pack(&input, self.context.ring_bits)
     }
@@ -270,44 +276,18 @@ fn authority() -> IdentityKey {
 }
 
 fn plan(versions: u32) -> Plan {
-    Plan {
-        name: "owl".into(),
-        base: Digest([1; 32]),
-        initial_seed: Digest([2; 32]),
-        adapter: AdapterSpec {
-            method: Method::FrozenA,
-            rank: 1,
-            alpha: 2.0,
-            factors: Factors::Seeded(Digest([3; 32])),
-            modules: vec![Module { name: "m".into(), inputs: 4, outputs: 5 }],
-        },
-        training: TrainingPlan {
-            local_steps: 1,
-            batch_size: 1,
-            sequence_len: 8,
-            learning_rate: 0.1,
-            warmup_steps: 0,
-            max_grad_norm: 1.0,
-            optimizer: LocalOptimizer::Sgd,
-        },
-        privacy: PrivacyPlan {
-            mode: Mode::Off,
-            clip_norm: 1.0,
-            noise_multiplier: 0.0,
-            scale: 4096.0,
-            delta: 1e-5,
-            corrupt_permille: 50,
-            participations: 5,
-            epsilon_budget: None,
-        },
-        round: RoundPlan {
-            versions,
-            cohort: COHORT.into(),
-            report_goal: COHORT.into(),
-            join_millis: 60_000,
-            step_millis: 60_000,
-            grace_millis: 0,
-        },
-        server: ServerOptimizer::FedAvg { rate: 1.0 },
-    }
+    let mut plan = Plan::example();
+    plan.name = "owl".into();
+    plan.privacy = PrivacyPlan { mode: Mode::Off, noise_multiplier: 0.0, ..plan.privacy };
+    let goal = COHORT.into();
+    let wait = 60_000;
+    plan.round = RoundPlan {
+        versions,
+        cohort: goal,
+        report_goal: goal,
+        join_millis: wait,
+        step_millis: wait,
+        grace_millis: 0,
+    };
+    plan
 }

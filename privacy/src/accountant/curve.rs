@@ -1,9 +1,12 @@
 //! The cost of one participation at every order.
 
+use serde::{Deserialize, Serialize};
+
 use crate::params::NoiseMultiplier;
 
 /// What the sampler of the noise adds to one participation.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct SamplerError {
     /// The most by which the logarithm of the probability of a whole noise
     /// vector is off.
@@ -13,7 +16,8 @@ pub struct SamplerError {
 }
 
 /// The Rényi divergence of one participation as a function of the order.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum RdpCurve {
     /// There is no noise.
     Unbounded,

@@ -4,18 +4,17 @@ use std::fmt;
 
 use crate::entropy::wipe;
 
-/// A clipped, rotated, rounded and (in mode `Distributed`) noised update, in
-/// ring elements. It is not yet masked, so it must not leave the device: it
+/// A clipped, rotated, rounded and (in mode `Distributed`) noised update with its
+/// metrics, in ring elements. It is not yet masked, so it must not leave the device: it
 /// cannot be cloned or serialised, does not show its content, and is wiped when
 /// dropped, as far as safe code can.
 pub struct Contribution {
     elements: Vec<u32>,
-    clipped: bool,
 }
 
 impl Contribution {
-    pub(super) fn new(elements: Vec<u32>, clipped: bool) -> Self {
-        Self { elements, clipped }
+    pub(super) fn new(elements: Vec<u32>) -> Self {
+        Self { elements }
     }
 
     /// The ring elements, each in the low b bits.
@@ -26,12 +25,6 @@ impl Contribution {
     /// Gives up the ring elements; wiping them is now the caller's task.
     pub fn into_ring(mut self) -> Vec<u32> {
         std::mem::take(&mut self.elements)
-    }
-
-    /// Whether the update was longer than the clip norm. As secret as the
-    /// update itself: nothing noises it.
-    pub fn was_clipped(&self) -> bool {
-        self.clipped
     }
 }
 

@@ -1,8 +1,15 @@
 //! The operator's requests and replies.
 
+use super::request::{decline_from_wire, decline_to_wire};
 use super::{WireError, chunk_from_wire, chunk_to_wire, digest, error, fixed, present};
-use crate::admin::{AdminReply, AdminRequest, DeviceStatus, TaskState, TaskStatus, VersionStatus};
+use crate::admin::{
+    AdminReply, AdminRequest, DeviceStatus, MeanMetric, ParticipationCount, PrivacySpent, TaskState,
+    TaskStatus, VersionStatus,
+};
 use crate::ids::{DeviceId, TaskId};
+use crate::message::DeclineReason;
+use crate::metrics::MetricName;
+use crate::plan::Mode;
 use crate::wire::{self, admin_reply, admin_request};
 
 /// Encodes an operator's request.
@@ -12,6 +19,7 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
         AdminRequest::CreateTask { plan, frozen } => Kind::CreateTask(wire::CreateTask { plan, frozen }),
         AdminRequest::ListTasks => Kind::ListTasks(wire::ListTasks {}),
         AdminRequest::ShowTask(task) => Kind::ShowTask(wire::ShowTask { task: task.0.to_vec() }),
+        AdminRequest::ShowPrivacy(task) => Kind::ShowPrivacy(wire::ShowPrivacy { task: task.0.to_vec() }),
         AdminRequest::StopTask(task) => Kind::StopTask(wire::StopTask { task: task.0.to_vec() }),
         AdminRequest::IssueToken { label, lifetime_secs } => {
             Kind::IssueToken(wire::IssueToken { label, lifetime_secs })
@@ -34,6 +42,7 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
         Kind::CreateTask(wire::CreateTask { plan, frozen }) => AdminRequest::CreateTask { plan, frozen },
         Kind::ListTasks(wire::ListTasks {}) => AdminRequest::ListTasks,
         Kind::ShowTask(show) => AdminRequest::ShowTask(TaskId(fixed("task", &show.task)?)),
+        Kind::ShowPrivacy(show) => AdminRequest::ShowPrivacy(TaskId(fixed("task", &show.task)?)),
         Kind::StopTask(stop) => AdminRequest::StopTask(TaskId(fixed("task", &stop.task)?)),
         Kind::IssueToken(wire::IssueToken { label, lifetime_secs }) => {
             AdminRequest::IssueToken { label, lifetime_secs }
@@ -51,6 +60,7 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
     use admin_reply::Kind;
     let kind = match reply {
         AdminReply::Task(status) => Kind::Task(task_to_wire(status)),
+        AdminReply::Privacy(spent) => Kind::Privacy(spent_to_wire(spent)),
         AdminReply::Tasks(tasks) => {
             Kind::Tasks(wire::TaskList { tasks: tasks.into_iter().map(task_to_wire).collect() })
         }
@@ -77,6 +87,7 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
     use admin_reply::Kind;
     Ok(match present("reply", message.kind)? {
         Kind::Task(status) => AdminReply::Task(task_from_wire(status)?),
+        Kind::Privacy(spent) => AdminReply::Privacy(spent_from_wire(spent)?),
         Kind::Tasks(list) => {
             AdminReply::Tasks(list.tasks.into_iter().map(task_from_wire).collect::<Result<_, _>>()?)
         }
@@ -97,17 +108,89 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
     })
 }
 
-fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
-    let state = match status.state {
+fn state_to_wire(state: TaskState) -> wire::TaskState {
+    match state {
         TaskState::Active => wire::TaskState::Active,
         TaskState::Complete => wire::TaskState::Complete,
         TaskState::BudgetSpent => wire::TaskState::BudgetSpent,
         TaskState::Stopped => wire::TaskState::Stopped,
+    }
+}
+
+fn state_from_wire(state: i32) -> Result<TaskState, WireError> {
+    Ok(match wire::TaskState::try_from(state) {
+        Ok(wire::TaskState::Active) => TaskState::Active,
+        Ok(wire::TaskState::Complete) => TaskState::Complete,
+        Ok(wire::TaskState::BudgetSpent) => TaskState::BudgetSpent,
+        Ok(wire::TaskState::Stopped) => TaskState::Stopped,
+        Ok(wire::TaskState::Unspecified) | Err(_) => {
+            return Err(error("task", format!("{state} is not a state")));
+        }
+    })
+}
+
+fn spent_to_wire(spent: PrivacySpent) -> wire::PrivacySpent {
+    let mode = match spent.mode {
+        Mode::Off => wire::PrivacyMode::Off,
+        Mode::Central => wire::PrivacyMode::Central,
+        Mode::Distributed => wire::PrivacyMode::Distributed,
+    };
+    let count = |count: &ParticipationCount| wire::ParticipationCount {
+        participations: count.participations,
+        devices: count.devices,
+        epsilon: count.epsilon,
+    };
+    wire::PrivacySpent {
+        task: spent.task.0.to_vec(),
+        name: spent.name,
+        state: state_to_wire(spent.state).into(),
+        mode: mode.into(),
+        epsilon: spent.epsilon,
+        delta: spent.delta,
+        epsilon_budget: spent.epsilon_budget,
+        rounds_charged: spent.rounds_charged,
+        participations_allowed: spent.participations_allowed,
+        participations: spent.participations.iter().map(count).collect(),
+    }
+}
+
+fn spent_from_wire(message: wire::PrivacySpent) -> Result<PrivacySpent, WireError> {
+    let mode = match wire::PrivacyMode::try_from(message.mode) {
+        Ok(wire::PrivacyMode::Off) => Mode::Off,
+        Ok(wire::PrivacyMode::Central) => Mode::Central,
+        Ok(wire::PrivacyMode::Distributed) => Mode::Distributed,
+        Ok(wire::PrivacyMode::Unspecified) | Err(_) => {
+            return Err(error("privacy", format!("{} is not a mode", message.mode)));
+        }
+    };
+    let count = |count: &wire::ParticipationCount| ParticipationCount {
+        participations: count.participations,
+        devices: count.devices,
+        epsilon: count.epsilon,
+    };
+    Ok(PrivacySpent {
+        task: TaskId(fixed("privacy", &message.task)?),
+        name: message.name,
+        state: state_from_wire(message.state)?,
+        mode,
+        epsilon: message.epsilon,
+        delta: message.delta,
+        epsilon_budget: message.epsilon_budget,
+        rounds_charged: message.rounds_charged,
+        participations_allowed: message.participations_allowed,
+        participations: message.participations.iter().map(count).collect(),
+    })
+}
+
+fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
+    let decline = |(reason, devices): &(DeclineReason, u32)| wire::DeclineCount {
+        reason: decline_to_wire(*reason).into(),
+        devices: *devices,
     };
     wire::TaskStatus {
         task: status.task.0.to_vec(),
         name: status.name,
-        state: state.into(),
+        state: state_to_wire(status.state).into(),
         version: status.version,
         versions_wanted: status.versions_wanted,
         plan: status.plan.0.to_vec(),
@@ -118,23 +201,16 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         versions: status.versions.iter().map(version_to_wire).collect(),
         open_round: status.open_round,
         last_abort: status.last_abort,
+        declined: status.declined.iter().map(decline).collect(),
     }
 }
 
 fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
-    let state = match wire::TaskState::try_from(message.state) {
-        Ok(wire::TaskState::Active) => TaskState::Active,
-        Ok(wire::TaskState::Complete) => TaskState::Complete,
-        Ok(wire::TaskState::BudgetSpent) => TaskState::BudgetSpent,
-        Ok(wire::TaskState::Stopped) => TaskState::Stopped,
-        Ok(wire::TaskState::Unspecified) | Err(_) => {
-            return Err(error("task", format!("{} is not a state", message.state)));
-        }
-    };
+    let decline = |count: &wire::DeclineCount| Ok((decline_from_wire(count.reason)?, count.devices));
     Ok(TaskStatus {
         task: TaskId(fixed("task", &message.task)?),
         name: message.name,
-        state,
+        state: state_from_wire(message.state)?,
         version: message.version,
         versions_wanted: message.versions_wanted,
         plan: digest("task", &message.plan)?,
@@ -145,6 +221,7 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         versions: message.versions.iter().map(version_from_wire).collect::<Result<_, _>>()?,
         open_round: message.open_round,
         last_abort: message.last_abort,
+        declined: message.declined.iter().map(decline).collect::<Result<_, WireError>>()?,
     })
 }
 
@@ -157,7 +234,33 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         epsilon: version.epsilon,
         adapter: version.adapter.0.to_vec(),
         committed_unix_millis: version.committed_unix_millis,
+        clip_norm: version.clip_norm,
+        metrics: version.metrics.iter().map(metric_to_wire).collect(),
     }
+}
+
+fn metric_to_wire(metric: &MeanMetric) -> wire::MeanMetric {
+    let name = match metric.name {
+        MetricName::Loss => wire::MetricName::Loss,
+        MetricName::Examples => wire::MetricName::Examples,
+        MetricName::Norm => wire::MetricName::Norm,
+        MetricName::Clipped => wire::MetricName::Clipped,
+    };
+    let (mean, standard_deviation) = (metric.mean, metric.standard_deviation);
+    wire::MeanMetric { name: name.into(), mean, standard_deviation }
+}
+
+fn metric_from_wire(message: &wire::MeanMetric) -> Result<MeanMetric, WireError> {
+    let name = match wire::MetricName::try_from(message.name) {
+        Ok(wire::MetricName::Loss) => MetricName::Loss,
+        Ok(wire::MetricName::Examples) => MetricName::Examples,
+        Ok(wire::MetricName::Norm) => MetricName::Norm,
+        Ok(wire::MetricName::Clipped) => MetricName::Clipped,
+        Ok(wire::MetricName::Unspecified) | Err(_) => {
+            return Err(error("metric", format!("{} is not a metric", message.name)));
+        }
+    };
+    Ok(MeanMetric { name, mean: message.mean, standard_deviation: message.standard_deviation })
 }
 
 fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, WireError> {
@@ -169,5 +272,7 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         epsilon: message.epsilon,
         adapter: digest("version", &message.adapter)?,
         committed_unix_millis: message.committed_unix_millis,
+        clip_norm: message.clip_norm,
+        metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,
     })
 }

@@ -1,11 +1,11 @@
 //! Requests of a device.
 
 use super::{
-    WireError, advertisement_from_wire, advertisement_to_wire, digest, fixed, present, sealed_from_wire,
-    sealed_to_wire, shares_to_wire, signature, unmask_from_wire,
+    WireError, advertisement_from_wire, advertisement_to_wire, digest, error, fixed, present,
+    sealed_from_wire, sealed_to_wire, shares_to_wire, signature, unmask_from_wire,
 };
 use crate::ids::{SessionId, TaskId};
-use crate::message::Request;
+use crate::message::{DeclineReason, Request};
 use crate::wire::{self, request::Kind};
 
 /// Encodes a request.
@@ -17,6 +17,9 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
         }
         Request::Join { task, version } => {
             Kind::Join(wire::Join { task: task.0.to_vec(), version: *version })
+        }
+        Request::Decline { task, reason } => {
+            Kind::Decline(wire::Decline { task: task.0.to_vec(), reason: decline_to_wire(*reason).into() })
         }
         Request::Advertise { session, advertisement } => Kind::Advertise(wire::Advertise {
             session: session.0.to_vec(),
@@ -55,6 +58,10 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
             Request::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
         }
         Kind::Join(join) => Request::Join { task: TaskId(fixed("join", &join.task)?), version: join.version },
+        Kind::Decline(decline) => Request::Decline {
+            task: TaskId(fixed("decline", &decline.task)?),
+            reason: decline_from_wire(decline.reason)?,
+        },
         Kind::Advertise(advertise) => {
             let advertisement = present("advertisement", advertise.advertisement.as_ref())?;
             Request::Advertise {
@@ -81,6 +88,33 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
         },
         Kind::Unmask(unmask) => {
             Request::Unmask { session: session(&unmask.session)?, shares: unmask_from_wire(&unmask)? }
+        }
+    })
+}
+
+pub(super) fn decline_to_wire(reason: DeclineReason) -> wire::DeclineReason {
+    match reason {
+        DeclineReason::Plan => wire::DeclineReason::Plan,
+        DeclineReason::NotAllowed => wire::DeclineReason::NotAllowed,
+        DeclineReason::Base => wire::DeclineReason::Base,
+        DeclineReason::Cohort => wire::DeclineReason::Cohort,
+        DeclineReason::Noise => wire::DeclineReason::Noise,
+        DeclineReason::Epsilon => wire::DeclineReason::Epsilon,
+        DeclineReason::Participations => wire::DeclineReason::Participations,
+    }
+}
+
+pub(super) fn decline_from_wire(reason: i32) -> Result<DeclineReason, WireError> {
+    Ok(match wire::DeclineReason::try_from(reason) {
+        Ok(wire::DeclineReason::Plan) => DeclineReason::Plan,
+        Ok(wire::DeclineReason::NotAllowed) => DeclineReason::NotAllowed,
+        Ok(wire::DeclineReason::Base) => DeclineReason::Base,
+        Ok(wire::DeclineReason::Cohort) => DeclineReason::Cohort,
+        Ok(wire::DeclineReason::Noise) => DeclineReason::Noise,
+        Ok(wire::DeclineReason::Epsilon) => DeclineReason::Epsilon,
+        Ok(wire::DeclineReason::Participations) => DeclineReason::Participations,
+        Ok(wire::DeclineReason::Unspecified) | Err(_) => {
+            return Err(error("decline", format!("{reason} is not a reason")));
         }
     })
 }

@@ -1,3 +1,5 @@
+use proto::plan::Mode;
+
 use super::*;
 use crate::summary::tests::sample;
 
@@ -29,7 +31,7 @@ fn odd_runs() -> Vec<RunSummary> {
     let mut unbounded = sample(5);
     unbounded.epsilon = Some(f64::INFINITY);
     let mut off = sample(5);
-    off.privacy = Privacy::Off;
+    off.privacy = Mode::Off;
     off.epsilon = None;
     let mut diverged = sample(4);
     diverged.final_loss = f64::NAN;
@@ -99,7 +101,7 @@ fn the_numbers_of_the_run_are_on_the_page() {
 #[test]
 fn without_a_bound_the_page_says_so_and_draws_no_epsilon() {
     let mut summary = sample(3);
-    summary.privacy = Privacy::Off;
+    summary.privacy = Mode::Off;
     let page = html(&summary, "Open run");
     assert!(page.contains("Privacy was off in this run"));
     assert!(!page.contains("Privacy spent"));

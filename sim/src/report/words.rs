@@ -1,22 +1,24 @@
 //! What ε means in this run, for a reader who has not met it.
 
-use crate::summary::{Privacy, RunSummary};
+use proto::plan::Mode;
+
+use crate::summary::RunSummary;
 use crate::table;
 
 /// The heading and the paragraphs, as HTML.
 pub(super) fn epsilon(summary: &RunSummary) -> String {
     let (heading, paragraphs) = match (summary.privacy, summary.bounded_epsilon()) {
-        (Privacy::Distributed, Some(epsilon)) => {
+        (Mode::Central | Mode::Distributed, Some(epsilon)) => {
             (format!("What ε = {epsilon:.2} means"), bounded(epsilon, summary.delta))
         }
-        (Privacy::Distributed, None) => (
+        (Mode::Central | Mode::Distributed, None) => (
             "Why there is no ε".to_owned(),
             vec![
                 "Noise was added, but too little for any bound: ε is infinite.".to_owned(),
                 UNPROTECTED.to_owned(),
             ],
         ),
-        (Privacy::Off, _) => (
+        (Mode::Off, _) => (
             "Why there is no ε".to_owned(),
             vec![
                 "Privacy was off in this run: no noise was added, so ε is infinite.".to_owned(),

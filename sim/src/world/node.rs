@@ -1,9 +1,9 @@
 //! One device of a virtual world.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::session::{Charge, Device, Ended, Session, Signed, Work};
+use client::session::{Device, Ended, Session, Signed, Work};
+use client::spending::{Charge, Spending};
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
 
@@ -22,8 +22,8 @@ pub struct Node {
     pub(super) device: Arc<Device>,
     pub(super) session: Option<Session>,
     pub(super) rng: ChaCha20Rng,
-    /// What its ledger holds.
-    pub charges: Vec<Charge>,
+    /// What its ledger holds, and since when.
+    pub charges: Vec<(Timestamp, Charge)>,
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
     /// What it installed last.
@@ -62,11 +62,11 @@ impl Node {
 
     /// Starts the device's machine from what is durable.
     pub(super) fn restart(&mut self, now: Timestamp) {
-        let mut spent = BTreeMap::new();
-        for charge in &self.charges {
-            *spent.entry(charge.task).or_default() += 1;
+        let mut spending = Spending::new();
+        for (at, charge) in &self.charges {
+            spending.add(charge, *at);
         }
         let installed = self.installed.as_ref().map(|work| work.published);
-        self.session = Some(Session::new(Arc::clone(&self.device), spent, installed, now));
+        self.session = Some(Session::new(Arc::clone(&self.device), spending, installed, now));
     }
 }

@@ -1,0 +1,96 @@
+//! Who has spent what: charges, what they add up to, and when a task has to end by itself.
+
+use std::collections::BTreeMap;
+
+use privacy::{Delta, Mechanism};
+use proto::admin::{ParticipationCount, PrivacySpent, TaskState};
+use proto::ids::DeviceId;
+use proto::plan::Plan;
+
+use super::{Task, TaskEffect, TaskError};
+
+impl Task {
+    /// ε so far: of the device that took part most often.
+    pub fn epsilon(&self) -> f64 {
+        match self.record.participations.values().max() {
+            None => 0.0,
+            Some(most) => self.mechanism.epsilon(*most, self.delta).epsilon,
+        }
+    }
+
+    /// What the devices have spent, by how often they took part.
+    pub fn spent(&self) -> PrivacySpent {
+        let mut counts = BTreeMap::<u32, u32>::new();
+        for participations in self.record.participations.values() {
+            *counts.entry(*participations).or_default() += 1;
+        }
+        let count = |(participations, devices): (u32, u32)| ParticipationCount {
+            participations,
+            devices,
+            epsilon: self.mechanism.epsilon(participations, self.delta).epsilon,
+        };
+        PrivacySpent {
+            task: self.id,
+            name: self.plan.name.clone(),
+            state: self.record.state,
+            mode: self.plan.privacy.mode,
+            epsilon: self.epsilon(),
+            delta: self.plan.privacy.delta,
+            epsilon_budget: self.plan.privacy.epsilon_budget,
+            rounds_charged: self.record.rounds_charged,
+            participations_allowed: self.most_participations,
+            participations: counts.into_iter().map(count).collect(),
+        }
+    }
+
+    pub(super) fn charge(&mut self, round: u64, devices: Vec<DeviceId>) {
+        if devices.is_empty() {
+            return;
+        }
+        self.record.rounds_charged += 1;
+        let devices = devices
+            .into_iter()
+            .map(|device| {
+                let count = self.record.participations.entry(device).or_default();
+                *count += 1;
+                (device, *count)
+            })
+            .collect();
+        self.effects.push_back(TaskEffect::Charge { round, devices });
+    }
+
+    pub(super) fn participations(&self, device: DeviceId) -> u32 {
+        self.record.participations.get(&device).copied().unwrap_or(0)
+    }
+
+    /// Ends the task when the devices that may still take part are too few for a round.
+    pub(super) fn end_if_spent(&mut self) {
+        let able = self.seen.iter().filter(|d| self.participations(**d) < self.most_participations);
+        let goal = self.plan.round.report_goal as usize;
+        if self.seen.len() >= goal && able.count() < goal {
+            self.end(TaskState::BudgetSpent);
+        }
+    }
+}
+
+/// How often one device may take part: the plan's number, or fewer where the budget is smaller.
+pub(super) fn affordable(plan: &Plan, mechanism: &Mechanism, delta: Delta) -> Result<u32, TaskError> {
+    let Some(budget) = plan.privacy.epsilon_budget else {
+        return Ok(plan.privacy.participations);
+    };
+    let fits = |participations: u32| mechanism.epsilon(participations, delta).epsilon <= budget;
+    let (mut low, mut high) = (0, plan.privacy.participations);
+    while low < high {
+        let middle = low + (high - low).div_ceil(2);
+        if fits(middle) {
+            low = middle;
+        } else {
+            high = middle - 1;
+        }
+    }
+    if low == 0 {
+        let one = mechanism.epsilon(1, delta).epsilon;
+        return Err(TaskError::BudgetBelowOneRound { one, budget });
+    }
+    Ok(low)
+}
