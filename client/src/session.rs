@@ -334,3 +334,6 @@ impl Session {
         self.wait(until)
     }
 }
+
+#[cfg(test)]
+mod tests;

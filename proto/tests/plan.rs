@@ -1,8 +1,10 @@
 //! Plans: what cannot be followed is refused with the value's name.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use proto::ids::{Digest, TaskId};
+use proto::message::Published;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Plan};
+use proto::plan::{AdaptiveClipPlan, Plan, model_digest};
 
 fn plan() -> Plan {
     Plan::example()
@@ -103,4 +105,17 @@ fn a_version_s_clip_norm_is_one_that_the_plan_allows() {
     assert_eq!(adapting().mechanism_at(7.0).unwrap().curve(), cost);
     let words = adapting().mechanism_at(10.1).unwrap_err().to_string();
     assert_eq!(words, "a clip norm of 10.1 is not one that the plan allows");
+}
+
+#[test]
+fn a_version_is_known_by_its_clip_norm_too() {
+    let published = Published {
+        task: TaskId([1; 16]),
+        version: 1,
+        plan: Digest([2; 32]),
+        adapter: Digest([3; 32]),
+        clip_norm: 1.0,
+    };
+    let other = Published { clip_norm: 2.0, ..published };
+    assert_ne!(model_digest(&plan(), &published), model_digest(&plan(), &other));
 }

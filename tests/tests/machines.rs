@@ -9,6 +9,7 @@ use client::update::Update;
 use proptest::prelude::*;
 use proto::adapter::Module;
 use proto::admin::{TaskState, VersionStatus};
+use proto::message::DeclineReason;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{Mode, Plan, RoundPlan, quorum};
 use sim::faults::{Faults, Vanish};
@@ -237,6 +238,7 @@ fn a_device_whose_policy_forbids_it_never_trains() {
     let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();
     assert!(error.contains("only contributes with noise of its own"), "{error}");
     assert!(world.nodes.iter().all(|node| node.charges.is_empty()));
+    assert_eq!(world.status().declined, [(DeclineReason::Noise, 5)]);
 }
 
 fn faults(devices: usize) -> impl Strategy<Value = Faults> {
