@@ -178,7 +178,7 @@ mod tests {
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 6);
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 7);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 9);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
 

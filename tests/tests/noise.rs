@@ -15,7 +15,8 @@ use sim::world::{Trainer, World};
 
 const DEVICES: u32 = 8;
 const GOAL: u32 = 6;
-const COORDINATES: u32 = 64;
+const COORDINATES: u32 = 256;
+const VERSIONS: u32 = 40;
 
 /// Every device's update is `0[device]` in one coordinate of its own.
 struct Known(Vec<f32>);
@@ -68,7 +69,7 @@ fn policy() -> Policy {
 /// The mean squares of the adapter's change and of the loss's distance from the truth, each over its planned
 /// variance, over many versions of which each has `survivors` devices.
 fn noise_over_planned(mode: Mode, missing: u32) -> (f64, f64) {
-    let versions = 120;
+    let versions = VERSIONS;
     let plan = plan(mode, versions);
     let vanish = (0..versions)
         .flat_map(|version| {
@@ -111,15 +112,18 @@ fn the_noise_of_whole_rounds_is_what_was_planned_with_and_without_missing_device
         let (coordinates, loss) = noise_over_planned(mode, missing);
         println!("{mode:?}, {missing} missing: {coordinates:.3} of the planned variance, the loss {loss:.3}");
         // 4.5 standard deviations of a mean of squares of normal variables.
-        assert!((coordinates - 1.0).abs() < 4.5 * (2.0f64 / (120.0 * 64.0)).sqrt(), "{coordinates}");
-        assert!((loss - 1.0).abs() < 4.5 * (2.0f64 / 120.0).sqrt(), "{loss}");
+        assert!(
+            (coordinates - 1.0).abs() < 4.5 * (2.0 / f64::from(VERSIONS * COORDINATES)).sqrt(),
+            "{coordinates}"
+        );
+        assert!((loss - 1.0).abs() < 4.5 * (2.0 / f64::from(VERSIONS)).sqrt(), "{loss}");
     }
 }
 
 #[test]
 fn a_clip_norm_that_adapts_finds_the_median_of_the_updates() {
     for mode in [Mode::Off, Mode::Distributed] {
-        let mut plan = plan(mode, 60);
+        let mut plan = plan(mode, 50);
         // A hundred times too large at first; the noise goes down with it.
         plan.privacy.clip_norm = 100.0;
         plan.privacy.noise_multiplier = if mode == Mode::Off { 0.0 } else { 0.5 };
