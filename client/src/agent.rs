@@ -16,7 +16,7 @@ use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use tokio::sync::watch;
 
-use crate::agent::memory::{Memory, MemoryError};
+use crate::agent::memory::{Declined, Memory, MemoryError};
 use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources};
 use crate::enrolment::EnrolledDevice;
 use crate::policy::Breach;
@@ -150,6 +150,7 @@ impl Agent {
                 Action::Charge(charge) => {
                     self.contributed = Some(charge.version);
                     self.memory.charge(charge, now().0)?;
+                    self.memory.set_declined(None)?;
                     Event::Recorded
                 }
                 Action::RecordSignature(signed) => {
@@ -181,6 +182,10 @@ impl Agent {
 
     fn report(&self, ended: Ended) -> Result<(), AgentError> {
         tracing::warn!("{ended}");
+        if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
+            let declined = Declined { unix_millis: now().0, why: ended.to_string() };
+            self.memory.set_declined(Some(declined))?;
+        }
         if !self.settings.once {
             return Ok(());
         }

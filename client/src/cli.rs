@@ -338,12 +338,14 @@ fn status(config: &Config, format: Format) -> Result<(), Failure> {
     let memory = memory(config)?;
     let device = device_id(&memory).map_err(enrolment_failure)?;
     let installed = memory.installed().map_err(|error| failed(4)(error.into()))?;
-    let value = serde_json::json!({ "device": device, "installed": installed });
+    let declined = memory.declined().map_err(|error| failed(4)(error.into()))?;
+    let value = serde_json::json!({ "device": device, "installed": installed, "declined": declined });
     print(format, &value, || {
         let device = device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
         let installed = installed.map_or("holds no version yet".to_owned(), |published| {
             format!("holds version {} of task {}", published.version, published.task)
         });
-        format!("{device}\n{installed}")
+        let declined = declined.map_or(String::new(), |declined| format!("\n{}", declined.why));
+        format!("{device}\n{installed}{declined}")
     })
 }

@@ -321,6 +321,13 @@ fn what_cannot_take_part_is_told_why() {
         code_and_words(stage.agent("anna").args(["--data", data, "run", "--once", "--override-conditions"]));
     assert_eq!(code, 6, "{words}");
     assert!(words.contains("noise of its own"), "{words}");
+    // The user can read it later; the coordinator knows the category.
+    let status = text(&stage.agent("anna").arg("status").output().unwrap());
+    assert!(status.contains("noise of its own"), "{status}");
+    assert_eq!(stage.task()["declined"], serde_json::json!([["noise", 1]]));
+    let spent = stage.operator(&["privacy", "spent", "owl", "--format", "json"]);
+    let spent: serde_json::Value = serde_json::from_str(&spent).unwrap();
+    assert_eq!((spent["mode"].as_str(), spent["rounds_charged"].as_u64()), (Some("off"), Some(0)));
 
     // A user without usable text, and a base that is not there.
     let empty = stage.path("empty.jsonl");

@@ -13,6 +13,7 @@ use crate::store::{Ledger, LedgerError, State, StateError};
 
 const HEAD: &str = "ledger-head";
 const INSTALLED: &str = "installed";
+const DECLINED: &str = "declined";
 
 /// What cannot be kept, or was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +67,15 @@ pub enum Entry {
     },
     /// A transcript was signed: written before the signature leaves.
     Signature(Signed),
+}
+
+/// Why this device did not take part when it was last asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Declined {
+    /// When, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// What is durable of a device.
@@ -144,6 +154,19 @@ impl Memory {
         });
         files::write(&folder.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
         Ok(self.state.put(INSTALLED, &work.published)?)
+    }
+
+    /// Why it did not take part when it was last asked; `None` where it did.
+    pub fn declined(&self) -> Result<Option<Declined>, MemoryError> {
+        Ok(self.state.get::<Option<Declined>>(DECLINED)?.flatten())
+    }
+
+    /// Keeps for the user why it does not take part, or that it does.
+    pub fn set_declined(&self, declined: Option<Declined>) -> Result<(), MemoryError> {
+        if self.declined()? == declined {
+            return Ok(());
+        }
+        Ok(self.state.put(DECLINED, &declined)?)
     }
 
     /// An artefact that was fetched before.
