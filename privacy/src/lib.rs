@@ -5,7 +5,10 @@
 //! contributions is turned back into the mean update by
 //! [`Mechanism::decode`]. What a participation costs is an
 //! [`RdpCurve`](accountant::RdpCurve), and an
-//! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ).
+//! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ);
+//! [`PldAccountant`](accountant::PldAccountant) does so more tightly for Gaussian
+//! noise. [`most_participations`](accountant::most_participations) and the
+//! `calibrate_…` functions beside it go the other way, from a target ε.
 //!
 //! This crate knows flat vectors of floats, vectors of integers mod 2^b, and
 //! probabilities. It deliberately knows nothing of clocks, disks, networks,

@@ -2,6 +2,8 @@
 
 use crate::params::NoiseMultiplier;
 
+use super::{sampling::SamplingRate, subsampled::sampled_gaussian_rdp};
+
 /// What the sampler of the noise adds to one participation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct SamplerError {
@@ -21,6 +23,15 @@ pub enum RdpCurve {
     Gaussian {
         /// z, never 0 in a curve with a bound.
         noise_multiplier: NoiseMultiplier,
+    },
+    /// Gaussian noise on a Poisson sample, against somebody who does not see who
+    /// was drawn. The coordinator sees it, and devices that check in when they
+    /// are free are not such a sample.
+    SampledGaussian {
+        /// z, never 0 in a curve with a bound.
+        noise_multiplier: NoiseMultiplier,
+        /// q.
+        sampling_rate: SamplingRate,
     },
     /// Skellam noise on an integer vector.
     Skellam {
@@ -46,6 +57,9 @@ impl RdpCurve {
         match *self {
             Self::Unbounded => f64::INFINITY,
             Self::Gaussian { noise_multiplier } => gaussian_rdp(order, noise_multiplier),
+            Self::SampledGaussian { noise_multiplier, sampling_rate } => {
+                sampled_gaussian_rdp(order, noise_multiplier, sampling_rate)
+            }
             Self::Skellam { delta1, delta2, variance, sampler } => {
                 skellam_rdp(order, delta1, delta2, variance)
                     + sampler.log_ratio * (2.0 * order - 1.0) / (order - 1.0)
@@ -57,7 +71,7 @@ impl RdpCurve {
     /// [`rdp`](Self::rdp) describes.
     pub fn distance(&self) -> f64 {
         match self {
-            Self::Unbounded | Self::Gaussian { .. } => 0.0,
+            Self::Unbounded | Self::Gaussian { .. } | Self::SampledGaussian { .. } => 0.0,
             Self::Skellam { sampler, .. } => sampler.distance,
         }
     }
