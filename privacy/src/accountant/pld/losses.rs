@@ -4,10 +4,11 @@
 //! H(l) = E\[max(0, P − e^l·Q)\], which is δ as a function of l = ε. As a function of
 //! e^l it is convex and falls. The line through its values at the grid's points
 //! is therefore nowhere below it, and is the H of a loss that only takes the
-//! grid's values, and +∞ with probability H at the last point. A pair with a
-//! larger H everywhere gives a larger H for every composition: "connect the
+//! grid's values, and +∞ with probability H at the last point: "connect the
 //! dots", Doroshenko, Ghazi, Kamath, Kumar, Manurangsi 2022
-//! (<https://arxiv.org/abs/2207.04380>). With points h apart such a loss is at
+//! (<https://arxiv.org/abs/2207.04380>). A pair with a larger H everywhere
+//! dominates, and dominating pairs compose, adaptively too: Zhu, Dong, Wang 2022
+//! (<https://arxiv.org/abs/2106.08567>). With points h apart such a loss is at
 //! least l + h with probability
 //!
 //! G(l + h) = (H(l) − e^(−h)·H(l + h))/(1 − e^(−h)).
