@@ -70,9 +70,17 @@ impl PldAccountant {
         sampling_rate: SamplingRate,
         participations: u32,
     ) {
-        if participations > 0 {
-            let (z, q) = (noise_multiplier.get(), sampling_rate.get());
-            self.charges.push(Charge { z, q, participations });
+        if participations == 0 {
+            return;
+        }
+        let (z, q) = (noise_multiplier.get(), sampling_rate.get());
+        let same =
+            |charge: &&mut Charge| charge.z.to_bits() == z.to_bits() && charge.q.to_bits() == q.to_bits();
+        match self.charges.iter_mut().find(same) {
+            Some(charge) if charge.participations.checked_add(participations).is_some() => {
+                charge.participations += participations;
+            }
+            _ => self.charges.push(Charge { z, q, participations }),
         }
     }
 
@@ -226,10 +234,14 @@ mod tests {
         let exact = analytic_gaussian_epsilon(NoiseMultiplier::new(inverse.powf(-0.5)).unwrap(), delta);
         assert!(found >= exact && found <= exact * 1.001, "{found} and {exact}");
 
-        // And of a sample: in two halves, and after more.
+        // And of a sample: in two halves, in halves that hardly differ,
+        // and after more.
         let once = spent(1.0, 0.01, 100).epsilon(delta);
         let mut halves = spent(1.0, 0.01, 50);
         halves.add(NoiseMultiplier::new(1.0).unwrap(), SamplingRate::new(0.01).unwrap(), 50);
+        assert_eq!(halves, spent(1.0, 0.01, 100));
+        let mut halves = spent(1.0, 0.01, 50);
+        halves.add(NoiseMultiplier::new(1.0 + 1e-12).unwrap(), SamplingRate::new(0.01).unwrap(), 50);
         assert!((halves.epsilon(delta) / once - 1.0).abs() < 1e-6);
         halves.add(NoiseMultiplier::new(30.0).unwrap(), SamplingRate::new(0.5).unwrap(), 10);
         assert!(halves.epsilon(delta) > once);

@@ -27,7 +27,7 @@ use super::{
 const LARGEST_SERIES_ORDER: f64 = 256.0;
 
 /// Above this order the sample is not made use of.
-const LARGEST_ORDER: f64 = 10_000.0;
+const LARGEST_ORDER: f64 = 4096.0;
 
 /// How far a series goes on beyond its order.
 const MOST_TAIL_TERMS: u32 = 512;
@@ -42,7 +42,7 @@ const NEGLIGIBLE: f64 = -44.0;
 /// series; where they lose too much, and between larger orders, ln A is bounded
 /// by its chord between the neighbouring integers, for ln A is convex in α. The
 /// plain Gaussian bounds everything, because the divergence is quasi-convex in
-/// its first argument, and is all that is used above order 10,000. Infinite when
+/// its first argument, and is all that is used above order 4096. Infinite when
 /// z = 0.
 ///
 /// This holds only against somebody who does not see who was drawn. The
