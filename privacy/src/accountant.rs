@@ -4,22 +4,38 @@
 //! every order. Curves of rounds with different parameters add up, order by
 //! order, in an [`Accountant`], which converts the sum to (ε, δ).
 //!
-//! There is no amplification by sampling here: devices that check in when they
-//! are free are not a secret random sample.
+//! Devices that check in when they are free are not a secret random sample, and
+//! the coordinator knows who takes part, so what a federation promises its
+//! devices has no amplification by sampling. [`RdpCurve::SampledGaussian`] and a
+//! [`SamplingRate`] below 1 are for the other promise: an enrolled population
+//! that is really sampled, against somebody who sees the results only.
+//!
+//! A [`PldAccountant`] does the same sums for Gaussian noise from the whole
+//! distribution of the privacy loss: slower, for Gaussian noise only, and the
+//! tightest ε there is but for its grid.
 
 use crate::params::Delta;
 
 use convert::Epsilon;
 
-pub use calibrate::{CalibrateError, calibrate_gaussian_noise_multiplier, calibrate_noise_multiplier};
+pub use calibrate::{
+    CalibrateError, calibrate_gaussian_noise_multiplier, calibrate_noise_multiplier,
+    calibrate_sampled_gaussian_noise_multiplier, most_participations,
+};
 pub use convert::convert;
 pub use curve::{RdpCurve, SamplerError, gaussian_rdp, skellam_rdp, zcdp_rho};
+pub use pld::PldAccountant;
+pub use sampling::{SamplingRate, SamplingRateError};
+pub use subsampled::sampled_gaussian_rdp;
 
 pub(crate) mod analytic;
 mod calibrate;
 pub(crate) mod convert;
 mod curve;
+mod pld;
+mod sampling;
 mod special;
+mod subsampled;
 
 /// The sum of the costs of many participations.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -6,7 +6,10 @@
 //! [`Mechanism::decode`]. A few numbers about the training, its
 //! [metrics](MetricParams), travel in the same sum under the same noise. What a participation costs is an
 //! [`RdpCurve`](accountant::RdpCurve), and an
-//! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ).
+//! [`Accountant`](accountant::Accountant) adds curves up and converts them to (ε, δ);
+//! [`PldAccountant`](accountant::PldAccountant) does so more tightly for Gaussian
+//! noise. [`most_participations`](accountant::most_participations) and the
+//! `calibrate_…` functions beside it go the other way, from a target ε.
 //!
 //! This crate knows flat vectors of floats, vectors of integers mod 2^b, and
 //! probabilities. It deliberately knows nothing of clocks, disks, networks,

@@ -40,14 +40,17 @@ pub fn analytic_gaussian_epsilon(noise_multiplier: NoiseMultiplier, delta: Delta
 /// b = εz + 1/(2z), b² − a² = 2ε, so the second term is ½·e^(−a²/2) times a
 /// scaled error function and nothing overflows.
 fn gaussian_delta(epsilon: f64, z: f64) -> f64 {
+    let (first, second) = gaussian_terms(epsilon, z);
+    first - second
+}
+
+/// The two terms of δ(ε), for ε·z ≥ −1/(2z).
+pub(super) fn gaussian_terms(epsilon: f64, z: f64) -> (f64, f64) {
     let a = epsilon * z - 0.5 / z;
     let b = epsilon * z + 0.5 / z;
     let weight = 0.5 * (-a * a / 2.0).exp();
-    if a > 0.0 {
-        weight * (scaled_erfc(a / SQRT_2) - scaled_erfc(b / SQRT_2))
-    } else {
-        0.5 * erfc(a / SQRT_2) - weight * scaled_erfc(b / SQRT_2)
-    }
+    let first = if a > 0.0 { weight * scaled_erfc(a / SQRT_2) } else { 0.5 * erfc(a / SQRT_2) };
+    (first, weight * scaled_erfc(b / SQRT_2))
 }
 
 #[cfg(test)]
