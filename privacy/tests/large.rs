@@ -1,5 +1,4 @@
 //! The largest update that a plan may have goes through in one piece.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use privacy::accountant::most_participations;
 use privacy::{Delta, Mechanism};
 use proto::admin::{ParticipationCount, PrivacySpent, TaskState};
 use proto::ids::DeviceId;
@@ -78,19 +79,10 @@ pub(super) fn affordable(plan: &Plan, mechanism: &Mechanism, delta: Delta) -> Re
     let Some(budget) = plan.privacy.epsilon_budget else {
         return Ok(plan.privacy.participations);
     };
-    let fits = |participations: u32| mechanism.epsilon(participations, delta).epsilon <= budget;
-    let (mut low, mut high) = (0, plan.privacy.participations);
-    while low < high {
-        let middle = low + (high - low).div_ceil(2);
-        if fits(middle) {
-            low = middle;
-        } else {
-            high = middle - 1;
-        }
-    }
-    if low == 0 {
+    let affordable = most_participations(&mechanism.curve(), budget, delta);
+    if affordable == 0 {
         let one = mechanism.epsilon(1, delta).epsilon;
         return Err(TaskError::BudgetBelowOneRound { one, budget });
     }
-    Ok(low)
+    Ok(affordable.min(plan.privacy.participations))
 }
