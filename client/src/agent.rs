@@ -184,7 +184,7 @@ impl Agent {
         tracing::warn!("{ended}");
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
             let declined = Declined { unix_millis: now().0, why: ended.to_string() };
-            self.memory.set_declined(Some(declined))?;
+            self.memory.set_declined(Some(&declined))?;
         }
         if !self.settings.once {
             return Ok(());

@@ -162,8 +162,8 @@ impl Memory {
     }
 
     /// Keeps for the user why it does not take part, or that it does.
-    pub fn set_declined(&self, declined: Option<Declined>) -> Result<(), MemoryError> {
-        if self.declined()? == declined {
+    pub fn set_declined(&self, declined: Option<&Declined>) -> Result<(), MemoryError> {
+        if self.declined()?.as_ref() == declined {
             return Ok(());
         }
         Ok(self.state.put(DECLINED, &declined)?)

@@ -44,10 +44,8 @@ fn tell(session: Session, event: Event) -> Session {
 }
 
 fn declines(session: &Session) -> Option<DeclineReason> {
-    match session.action() {
-        Action::Send(Request::Decline { task: TASK, reason }) => Some(reason),
-        _ => None,
-    }
+    let Action::Send(Request::Decline { task: TASK, reason }) = session.action() else { return None };
+    Some(reason)
 }
 
 #[test]
