@@ -10,8 +10,9 @@
 
 use std::time::{Duration, Instant};
 
+use chacha20::ChaCha20Rng;
 use privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
-use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
+use rand_core::SeedableRng;
 
 const COORDINATES: usize = 1 << 20;
 const RUNS: u32 = 7;
