@@ -1,6 +1,6 @@
 //! One computation on one thread of its own.
 //!
-//! candle splits its matrix products over the rayon pool of the thread that asks. A device that trains
+//! candle spreads large operations over the rayon pool of the thread that asks. A device that trains
 //! among others on such a pool would wait for its splits by training another device, one inside the
 //! other. So a computation runs in a pool of one, and its caller blocks.
 
