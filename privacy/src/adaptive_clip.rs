@@ -1,6 +1,6 @@
 //! A clip norm that follows the updates.
 
-use crate::params::{ClipNorm, ParamsError};
+use crate::{error::ParamsError, params::ClipNorm};
 
 /// Moves the clip norm towards a quantile of the updates' norms, by nothing but
 /// the noised fraction of devices that were clipped.

@@ -22,9 +22,10 @@
 
 pub use accountant::{analytic::analytic_gaussian_epsilon, convert::Epsilon};
 pub use adaptive_clip::AdaptiveClip;
-pub use mechanism::{Contribution, DecodeError, Decoded, EncodeError, Mechanism, l2_norm};
+pub use error::{DecodeError, EncodeError, ParamsError};
+pub use mechanism::{Contribution, Decoded, Mechanism, l2_norm};
 pub use metrics::MetricParams;
-pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, ParamsError, PrivacyMode};
+pub use params::{ClipNorm, Delta, MechanismParams, NoiseMultiplier, PrivacyMode};
 pub use sensitivity::Sensitivity;
 pub use skellam::{sampler_distance, sampler_relative_error};
 
@@ -32,6 +33,7 @@ pub mod accountant;
 mod adaptive_clip;
 mod double;
 mod entropy;
+mod error;
 mod mechanism;
 mod metrics;
 mod params;

@@ -7,7 +7,8 @@ use rand_core::CryptoRng;
 use crate::{
     accountant::{Accountant, RdpCurve, SamplerError, convert::Epsilon},
     entropy::Entropy,
-    params::{ClipNorm, Delta, MechanismParams, ParamsError, PrivacyMode},
+    error::{DecodeError, EncodeError, ParamsError},
+    params::{ClipNorm, Delta, MechanismParams, PrivacyMode},
     ring_integers::{MOST_BITS, Ring},
     rotation::{block_len, rotate, rotate_back},
     rounding,
@@ -362,74 +363,6 @@ pub struct Decoded {
     pub mean: Vec<f32>,
     /// The mean of each metric; noise may carry it out of \[0, 1\].
     pub metrics: Vec<f64>,
-}
-
-/// An update that cannot be encoded.
-#[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum EncodeError {
-    /// It does not have the task's number of coordinates.
-    #[error("expected an update of {expected} coordinates, got {got}")]
-    Length {
-        /// The task's coordinates.
-        expected: usize,
-        /// What was given.
-        got: usize,
-    },
-    /// A coordinate is infinite or not a number.
-    #[error("coordinate {index} of the update is {value}, expected a finite number")]
-    NotFinite {
-        /// The first such coordinate.
-        index: usize,
-        /// Its value.
-        value: f32,
-    },
-    /// There are more or fewer metrics than agreed.
-    #[error("expected {expected} metrics, got {got}")]
-    Metrics {
-        /// How many were agreed.
-        expected: usize,
-        /// What was given.
-        got: usize,
-    },
-    /// A metric is not in \[0, 1\].
-    #[error("metric {index} is {value}, expected a number from 0 to 1")]
-    MetricRange {
-        /// The first such metric.
-        index: usize,
-        /// Its value.
-        value: f64,
-    },
-}
-
-/// A sum that cannot be decoded.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// It does not have the padded length.
-    #[error("expected a sum of {expected} elements, got {got}")]
-    Length {
-        /// The padded length.
-        expected: usize,
-        /// What was given.
-        got: usize,
-    },
-    /// There are no survivors, or more than the ring was made for.
-    #[error("expected between 1 and {cohort} survivors, got {survivors}")]
-    Survivors {
-        /// What was given.
-        survivors: usize,
-        /// The largest cohort.
-        cohort: usize,
-    },
-    /// An element is not reduced.
-    #[error("element {index} of the sum is {value}, expected at most {most}")]
-    OutsideRing {
-        /// The first such element.
-        index: usize,
-        /// Its value.
-        value: u32,
-        /// The largest element of the ring.
-        most: u32,
-    },
 }
 
 /// The block of the rotation, and the length padded to a multiple of it.

@@ -1,6 +1,6 @@
 //! Numbers about a contribution that travel in the same sum, under the same noise.
 
-use crate::params::ParamsError;
+use crate::error::ParamsError;
 
 /// The most metrics that a contribution may carry.
 const MOST_METRICS: usize = 64;

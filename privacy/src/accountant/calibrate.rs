@@ -1,8 +1,9 @@
 //! How much noise a target ε takes.
 
 use crate::{
+    error::ParamsError,
     mechanism::Mechanism,
-    params::{Delta, MechanismParams, NoiseMultiplier, ParamsError},
+    params::{Delta, MechanismParams, NoiseMultiplier},
 };
 
 use super::{Accountant, RdpCurve, SamplingRate, curve::zcdp_rho, zcdp_epsilon};
