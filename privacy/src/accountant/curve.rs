@@ -98,8 +98,9 @@ pub fn zcdp_rho(noise_multiplier: NoiseMultiplier) -> f64 {
 /// many dimensions, with `variance` = μ the variance of the noise.
 ///
 /// The bound is proved for integer orders. Between two of them the divergence is
-/// bounded by the chord of (α − 1)·D, which is convex in α (Corollary 2 of van
-/// Erven, Harremoës 2014, <https://arxiv.org/abs/1206.2459>) and 0 at α = 1.
+/// bounded by the chord of (α − 1)·D, which is 0 at α = 1 and convex in α by
+/// Hölder's inequality (van Erven, Harremoës 2014,
+/// <https://arxiv.org/abs/1206.2459>).
 pub fn skellam_rdp(order: f64, delta1: f64, delta2: f64, variance: f64) -> f64 {
     let squared = delta2 * delta2;
     let at_integer = |order: f64| {
