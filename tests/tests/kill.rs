@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -133,6 +133,34 @@ impl Moment {
     }
 }
 
+/// Something that the coordinator writes and can be seen from without.
+enum Write<'a> {
+    /// The first byte in this file.
+    Begins(&'a Path),
+    /// One more file in this folder, with its own name.
+    Ends(&'a Path),
+}
+
+impl Write<'_> {
+    fn modified(&self) -> Option<SystemTime> {
+        match self {
+            Self::Begins(file) => Some(fs::metadata(file).unwrap().modified().unwrap()),
+            Self::Ends(_) => None,
+        }
+    }
+
+    fn files(&self) -> usize {
+        match self {
+            Self::Begins(_) => 0,
+            Self::Ends(folder) => fs::read_dir(folder)
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_none())
+                .count(),
+        }
+    }
+}
+
 /// Waits for it in a round that was opened after the coordinator started.
 fn hold(world: &World, moment: &Moment) -> Held {
     world.relay.hold(moment.catches(world.books().last_round)).come(moment.name)
@@ -168,23 +196,22 @@ fn a_coordinator_that_is_killed_has_charged_whom_it_sums_and_keeps_what_it_publi
         drop(held);
         world.start_coordinator();
     }
-    // The survivors are fixed and charged at once, or not at all: killed while that is written.
-    let mut rng = ChaCha20Rng::seed_from_u64(1);
-    for _ in 0..2 {
-        let last = Moment::asks("the last input is on its way", "masked done", AGENTS.len(), false);
-        drop(hold(&world, &last));
-        pause(&mut rng, 20);
-        world.kill_coordinator();
-        world.start_coordinator();
-    }
-    // A version is there whole or not at all: killed as soon as its adapter is written.
-    for _ in 0..2 {
-        let opening = Moment::asks("shares are on their way", "unmask", 1, true);
-        let held = hold(&world, &opening);
-        let artefacts = world.stage.path("home").join("artefacts");
-        let before = fs::read_dir(&artefacts).unwrap().count();
+    // Survivors and charges are written at once; a version is there whole, or not at all.
+    let last = Moment::asks("the last input is on its way", "masked done", AGENTS.len(), false);
+    let opening = Moment::asks("shares are on their way", "unmask", 1, true);
+    let home = world.stage.path("home");
+    let (store, artefacts) = (home.join("store").join("db"), home.join("artefacts"));
+    for (moment, write) in [
+        (&last, Write::Begins(&store)),
+        (&opening, Write::Ends(&artefacts)),
+        (&last, Write::Begins(&store)),
+        (&opening, Write::Begins(&store)),
+    ] {
+        let before = write.files();
+        let held = hold(&world, moment);
+        let then = write.modified();
         drop(held);
-        until("an adapter is written", || fs::read_dir(&artefacts).unwrap().count() > before);
+        until("the coordinator writes", || write.files() > before || write.modified() > then);
         world.kill_coordinator();
         world.start_coordinator();
     }

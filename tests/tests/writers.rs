@@ -27,6 +27,9 @@ const FOLDER: &str = "NIGHTSHIFT_WRITES_IN";
 
 const KILLS: u64 = 30;
 
+/// A value of a device's state.
+const LAST: &str = "last";
+
 /// The tests take turns: a process that one of them starts has, for a moment, the other's locks open too.
 static TURN: Mutex<()> = Mutex::new(());
 
@@ -38,7 +41,10 @@ const DEVICES: [DeviceId; 3] = [DeviceId([1; 16]), DeviceId([2; 16]), DeviceId([
 fn a_ledger_whose_writer_is_killed_holds_every_charge_that_was_acknowledged() {
     if let Some(folder) = env::var_os(FOLDER) {
         let mut memory = Memory::open(Path::new(&folder)).unwrap();
-        write_forever(memory.entries().len() as u64, |round| memory.charge(charge(round), round).unwrap());
+        write_forever(memory.entries().len() as u64, |round| {
+            memory.charge(charge(round), round).unwrap();
+            memory.put(LAST, &round).unwrap();
+        });
     }
     let folder = tempfile::tempdir().unwrap();
     kill_again_and_again(
@@ -50,7 +56,11 @@ fn a_ledger_whose_writer_is_killed_holds_every_charge_that_was_acknowledged() {
             for (entry, round) in memory.entries().iter().zip(1..) {
                 assert_eq!(*entry, Entry::Charge { unix_millis: round, charge: charge(round) });
             }
-            memory.entries().len() as u64
+            let charged = memory.entries().len() as u64;
+            // The state, too, is there when it is acknowledged.
+            let last: u64 = memory.get(LAST).unwrap().unwrap_or(0);
+            assert!(last == charged || last + 1 == charged, "{charged} charges, and {last} in the state");
+            charged
         },
     );
 }

@@ -41,6 +41,8 @@ impl Books {
         let [(id, header)] = headers.as_slice() else { panic!("{} tasks", headers.len()) };
         let task = records::load_task(&store, &artefacts, key.public(), (*id, header)).unwrap();
         let record = task.record().clone();
+        let newest = record.versions.last().map_or(header.initial, |version| version.adapter);
+        assert_eq!(header.adapter, newest, "what the next round begins with is not the newest version");
         for version in &record.versions {
             // Bit for bit: an artefact is known by the hash of its bytes.
             artefacts.get(&version.adapter.0).unwrap();
