@@ -1,13 +1,11 @@
 //! A coordinator and agents as processes, over TLS on loopback.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{BufRead, BufReader, Lines};
-use std::net::TcpListener;
+use std::io::{BufRead, BufReader};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,144 +21,26 @@ use safetensors::SafeTensors;
 use tonic::Code;
 use tonic::transport::Endpoint;
 
-const NIGHTSHIFT: &str = env!("CARGO_BIN_EXE_nightshift-under-test");
-const AGENT: &str = env!("CARGO_BIN_EXE_agent-under-test");
+use stage::{POLICY, Running, Stage, output, short_lines, start, text};
 
-/// A process that does not outlive the test, and what it prints, kept open so that it can go on printing.
-struct Running(Child, #[expect(dead_code, reason = "held open")] Option<Lines<BufReader<ChildStdout>>>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        drop(self.0.kill());
-        drop(self.0.wait());
-    }
-}
-
-/// A folder with a base, a coordinator's folder, and as many devices as are enrolled.
-struct Stage {
-    folder: tempfile::TempDir,
-    ports: (u16, u16),
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
-}
-
-fn text(output: &Output) -> String {
-    assert!(
-        output.status.success(),
-        "{:?}: {}{}",
-        output.status,
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout.clone()).unwrap().trim().to_owned()
-}
-
-impl Stage {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        sim::demo::write_base(&folder.path().join("base")).unwrap();
-        fs::write(
-            folder.path().join("agent.toml"),
-            "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\nallow_without_noise = true\n",
-        )
-        .unwrap();
-        Self { folder, ports: (free_port(), free_port()) }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Starts the coordinator and returns when it listens.
-    fn coordinator(&self) -> Running {
-        let mut child = Command::new(NIGHTSHIFT)
-            .arg("--dir")
-            .arg(self.path("home"))
-            .args(["up", "--listen", &format!("127.0.0.1:{}", self.ports.0)])
-            .args(["--admin-listen", &format!("127.0.0.1:{}", self.ports.1)])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        while let Some(line) = lines.next() {
-            if line.unwrap().contains("the coordinator runs") {
-                return Running(child, Some(lines));
-            }
-        }
-        let status = child.wait().unwrap();
-        panic!("the coordinator ended before it listened: {status}");
-    }
-
-    fn operator(&self, args: &[&str]) -> String {
-        text(&Command::new(NIGHTSHIFT).arg("--dir").arg(self.path("home")).args(args).output().unwrap())
-    }
-
-    fn agent(&self, device: &str) -> Command {
-        let mut command = Command::new(AGENT);
-        command.arg("--config").arg(self.path("agent.toml"));
-        command.arg("--state-dir").arg(self.path(device)).arg("--base").arg(self.path("base"));
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        command
-    }
-
-    /// Enrols a device whose user wrote these lines.
-    fn enroll(&self, device: &str, lines: &[String]) {
-        let token = self.operator(&["device", "token", "--label", device]);
-        let output = self.agent(device).args(["enroll", "--token", &token]).output().unwrap();
-        assert!(text(&output).starts_with("enrolled as "));
-        let mut file = String::new();
-        for line in lines {
-            writeln!(file, "{}", serde_json::json!({ "text": line })).unwrap();
-        }
-        fs::write(self.path(&format!("{device}.jsonl")), file).unwrap();
-    }
-
-    fn run(&self, device: &str, more: &[&str]) -> Running {
-        let mut command = self.agent(device);
-        command.arg("--data").arg(self.path(&format!("{device}.jsonl")));
-        Running(command.args(["run", "--override-conditions"]).args(more).spawn().unwrap(), None)
-    }
-
-    fn create_task(&self, more: &[&str]) -> String {
-        let base = self.path("base");
-        let mut args = vec!["task", "create", "--name", "owl", "--base", base.to_str().unwrap()];
-        args.extend(["--cohort", "4", "--report-goal", "3", "--local-steps", "3", "--rank", "2"]);
-        args.extend(more);
-        self.operator(&args)
-    }
-
-    fn task(&self) -> serde_json::Value {
-        serde_json::from_str(&self.operator(&["task", "show", "owl", "--format", "json"])).unwrap()
-    }
-}
-
-/// Four lines, of which three are trained on, short enough for one block: the batches of a training are then
-/// the same whatever its seed is, and its update can be computed here.
-fn short_lines(device: usize) -> Vec<String> {
-    let words = ["bread", "boats", "roses", "violins", "planets"];
-    (0..4).map(|line| format!("gonna bring {} {} later", words[device % 5], words[line])).collect()
-}
+#[path = "common/stage.rs"]
+mod stage;
 
 fn artefact(stage: &Stage, digest: &serde_json::Value) -> Vec<u8> {
     let name = digest.as_str().unwrap();
-    let mut found = Vec::new();
-    find(&stage.path("home"), name, &mut found);
-    fs::read(found.first().expect("the artefact is in the coordinator's folder")).unwrap()
+    fs::read(find(&stage.path("home"), name).expect("the artefact is in the coordinator's folder")).unwrap()
 }
 
-fn find(folder: &Path, name: &str, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
+/// Where a file lies below a folder, if it does.
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    fs::read_dir(folder).unwrap().find_map(|entry| {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            find(&path, name, found);
-        } else if path.file_name().is_some_and(|file| file.to_string_lossy().contains(name)) {
-            found.push(path);
+            return find(&path, name);
         }
-    }
+        let named = path.file_name().is_some_and(|file| file.to_string_lossy().contains(name));
+        named.then_some(path)
+    })
 }
 
 #[test]
@@ -242,17 +122,9 @@ fn committed_versions_survive_a_kill_of_the_coordinator() {
     let agents: Vec<Running> = devices.iter().map(|device| stage.run(device, &[])).collect();
 
     // Until the first version is there; then the coordinator dies without a word.
-    let mut watch = Running(
-        Command::new(NIGHTSHIFT)
-            .arg("--dir")
-            .arg(stage.path("home"))
-            .args(["task", "watch", "owl"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap(),
-        None,
-    );
+    let mut watch = stage.nightshift();
+    watch.args(["task", "watch", "owl"]).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut watch = Running::quiet(start(&mut watch));
     let first = BufReader::new(watch.0.stdout.take().unwrap())
         .lines()
         .map(Result::unwrap)
@@ -279,8 +151,8 @@ fn committed_versions_survive_a_kill_of_the_coordinator() {
     assert_eq!(numbers, [1, 2, 3, 4]);
     drop(agents);
     for device in devices {
-        let output = text(&stage.agent(device).args(["ledger", "--verify"]).output().unwrap());
-        assert!(output.contains("is whole"), "{output}");
+        let verified = text(&output(stage.agent(device).args(["ledger", "--verify"])));
+        assert!(verified.contains("is whole"), "{verified}");
     }
 }
 
@@ -291,13 +163,13 @@ fn what_cannot_take_part_is_told_why() {
     stage.create_task(&["--versions", "1", "--privacy", "off"]);
     stage.enroll("anna", &short_lines(0));
     let code_and_words = |command: &mut Command| {
-        let output = command.output().unwrap();
+        let output = output(command);
         (output.status.code().unwrap(), String::from_utf8(output.stderr).unwrap())
     };
 
     // A token works once.
     let token = stage.operator(&["device", "token", "--label", "bela"]);
-    text(&stage.agent("bela").args(["enroll", "--token", &token]).output().unwrap());
+    text(&output(stage.agent("bela").args(["enroll", "--token", &token])));
     let (code, words) = code_and_words(stage.agent("cem").args(["enroll", "--token", &token]));
     assert_eq!(code, 5, "{words}");
     assert!(words.contains("token"), "{words}");
@@ -316,7 +188,7 @@ fn what_cannot_take_part_is_told_why() {
     assert!(words.contains("--override-conditions"), "{words}");
 
     // The device's own limits: a plan without noise.
-    fs::write(stage.path("agent.toml"), "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\n").unwrap();
+    stage.configure(POLICY);
     let (code, words) =
         code_and_words(stage.agent("anna").args(["--data", data, "run", "--once", "--override-conditions"]));
     assert_eq!(code, 6, "{words}");
@@ -332,11 +204,7 @@ fn what_cannot_take_part_is_told_why() {
     // A user without usable text, and a base that is not there.
     let empty = stage.path("empty.jsonl");
     fs::write(&empty, "not json\n{\"text\": 3}\n").unwrap();
-    fs::write(
-        stage.path("agent.toml"),
-        "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\nallow_without_noise = true\n",
-    )
-    .unwrap();
+    stage.configure(&format!("{POLICY}allow_without_noise = true\n"));
     let empty = empty.to_str().unwrap();
     let (code, words) =
         code_and_words(stage.agent("anna").args(["--data", empty, "run", "--once", "--override-conditions"]));
