@@ -110,7 +110,9 @@ pub enum Breach {
     #[error("this device took part in {0} rounds of all tasks, as many as it allows in total")]
     InTotal(u32),
     /// The device has taken part as often as it may in a day.
-    #[error("this device takes part in at most {most} rounds a day, and did; it rests until the oldest is a day ago")]
+    #[error(
+        "this device takes part in at most {most} rounds a day, and did; it rests until the oldest is a day ago"
+    )]
     Resting {
         /// When one more is allowed.
         until: Timestamp,

@@ -69,6 +69,7 @@ enum MethodArg {
 #[derive(Subcommand)]
 enum Command {
     /// Run on a base and text of your own
+    #[command(allow_negative_numbers = true)]
     Run(Box<RunArgs>),
     /// Make the base that comes with the program, from the seed, into --out
     MakeBase(make_base::Options),

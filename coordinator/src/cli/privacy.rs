@@ -23,6 +23,7 @@ const LARGEST_EPSILON: f64 = 8.0;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Compute what noise costs and buys, or how much noise a target takes. Needs no coordinator.
+    #[command(allow_negative_numbers = true)]
     Plan {
         #[command(flatten)]
         plan: PlanArguments,
@@ -45,8 +46,8 @@ pub(super) struct PlanArguments {
     /// Standard deviation of the sum's noise, divided by the clip norm.
     #[arg(long, value_name = "Z", required_unless_present = "target_epsilon")]
     noise_multiplier: Option<f64>,
-    /// Find the least noise multiplier that keeps ε at or below this instead.
-    #[arg(long, value_name = "E", conflicts_with = "noise_multiplier")]
+    /// Find the least noise multiplier that keeps ε at or below this, whatever --noise-multiplier says.
+    #[arg(long, value_name = "E")]
     target_epsilon: Option<f64>,
     /// L2 bound of an update.
     #[arg(long, value_name = "C", default_value_t = 1.0)]
@@ -152,19 +153,36 @@ impl PlanArguments {
             corrupt_fraction: f64::from(self.corrupt_permille) / 1000.0,
             metrics: MetricParams::new(self.metrics, self.metrics_weight).map_err(CliError::input)?,
         };
-        if self.scale.is_none() {
-            params.scale = Mechanism::recommended_scale(&params).map_err(CliError::input)?;
-        }
+        let rescale = |params: &mut MechanismParams| -> Result<(), CliError> {
+            if self.scale.is_none() {
+                params.scale = Mechanism::recommended_scale(params).map_err(CliError::input)?;
+            }
+            Ok(())
+        };
+        rescale(&mut params)?;
+        let mut warnings = Vec::new();
         if let Some(target) = self.target_epsilon {
-            params.noise_multiplier = calibrate_noise_multiplier(target, delta, self.participations, &params)
-                .map_err(CliError::input)?;
+            if let Some(given) = self.noise_multiplier {
+                let mechanism = Mechanism::new(params.clone()).map_err(CliError::input)?;
+                let spent = mechanism.epsilon(self.participations, delta).epsilon;
+                warnings.push(format!(
+                    "a noise multiplier of {given} gives ε = {spent:.3}; the numbers here are those of the target"
+                ));
+            }
+            let calibrate = |params: &MechanismParams| {
+                calibrate_noise_multiplier(target, delta, self.participations, params)
+                    .map_err(CliError::input)
+            };
+            params.noise_multiplier = calibrate(&params)?;
+            // The scale that suits this noise; the noise that suits this scale.
+            rescale(&mut params)?;
+            params.noise_multiplier = calibrate(&params)?;
         }
         let mechanism = Mechanism::new(params).map_err(CliError::input)?;
         let spent = mechanism.epsilon(self.participations, delta);
         let variance = mechanism.guaranteed_variance();
         let rho = f64::from(self.participations) * mechanism.delta2().powi(2) / (2.0 * variance);
         let snr = mechanism.snr(self.report_goal);
-        let mut warnings = Vec::new();
         if variance <= 0.0 {
             warnings.push(
                 "without noise there is no differential privacy; give --noise-multiplier or --target-epsilon"
@@ -310,6 +328,9 @@ mod tests {
         let planned = PlanArguments { noise_multiplier: None, target_epsilon: Some(3.0), ..arguments() };
         let planned = planned.compute().unwrap();
         assert!(planned.epsilon <= 3.0 && planned.epsilon > 2.9999, "{planned:?}");
+        let both = PlanArguments { target_epsilon: Some(3.0), ..arguments() }.compute().unwrap();
+        assert!((both.noise_multiplier - planned.noise_multiplier).abs() < 1e-12);
+        assert!(both.warnings[0].contains("a noise multiplier of 4 gives ε = 15.477"), "{both:?}");
         let again = PlanArguments { noise_multiplier: Some(planned.noise_multiplier), ..arguments() }
             .compute()
             .unwrap();

@@ -22,6 +22,7 @@ const PATIENCE: u32 = 30;
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Start a task. Says first what it will reveal and be worth.
+    #[command(allow_negative_numbers = true)]
     Create {
         #[command(flatten)]
         plan: Box<PlanArguments>,
