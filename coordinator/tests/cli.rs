@@ -56,6 +56,42 @@ fn a_wrong_configuration_is_an_input_error() {
 }
 
 #[test]
+fn privacy_plan_needs_no_coordinator_and_names_bad_numbers() {
+    let plan = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.args([
+            "privacy",
+            "plan",
+            "--coordinates",
+            "1048576",
+            "--report-goal",
+            "100",
+            "--delta",
+            "1e-6",
+        ]);
+        command.args(["--participations", "100", "--scale", "4096", "--format", "json"]).args(more);
+        run(command)
+    };
+    let output = plan(&["--noise-multiplier", "4", "--clip", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let planned: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |name: &str| planned[name].as_f64().unwrap();
+    assert!((number("epsilon") / 15.477_043_36 - 1.0).abs() < 1e-8, "{planned}");
+    assert!((number("order") - 3.0).abs() < 1e-5, "{planned}");
+    assert_eq!(planned["ring_bits"], 18);
+    assert!(planned["warnings"][1].as_str().unwrap().contains("report goal by"), "{planned}");
+    for (more, code, words) in [
+        (["--noise-multiplier", "-1"], 3, "got -1"),
+        (["--target-epsilon", "-3"], 3, "-3"),
+        (["--clip", "1"], 2, "--noise-multiplier"),
+    ] {
+        let output = plan(&more);
+        assert_eq!(output.status.code(), Some(code), "{more:?}");
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn up_starts_again_on_what_it_made() {
     let folder = tempfile::tempdir().unwrap();
     let first = Up::start(folder.path());
