@@ -361,7 +361,7 @@ fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &
     match trained {
         Ok(trained) => match trained.update_from(&work.adapter) {
             Some(update) => Event::Trained(update),
-            None => Event::NotTrained("the engine lost parameters".to_owned()),
+            None => Event::NotTrained("the training gave no finite update".to_owned()),
         },
         Err(TrainError::Stopped { .. }) => Event::NotTrained("it was interrupted".to_owned()),
         Err(error) => Event::NotTrained(error.to_string()),

@@ -295,6 +295,7 @@ async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
 
 fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> {
     let memory = memory(config)?;
+    let largest_delta = config.policy.largest_delta;
     if verify {
         memory.verify().map_err(|error: MemoryError| failed(4)(error.into()))?;
     }
@@ -315,7 +316,12 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
                 ));
             }
         }
-        if lines.len() == 1 {
+        if let Ok(delta) = privacy::Delta::new(largest_delta) {
+            let total = spending.epsilon_in_total(delta);
+            let total = if total.is_finite() { format!("{total:.3}") } else { "unbounded".to_owned() };
+            lines.push(format!("all tasks together: epsilon {total} at δ = {largest_delta:e}"));
+        }
+        if spending.in_total() == 0 {
             lines = vec!["this device has not contributed anything".to_owned()];
         }
         if verify {

@@ -118,6 +118,18 @@ fn check_policy(policy: &Policy) -> Result<(), Unfit> {
         "policy.largest_epsilon",
         "a number above 0",
         &policy.largest_epsilon,
+    )?;
+    require(
+        policy.largest_epsilon_in_total.is_none_or(|most| most.is_finite() && most > 0.0),
+        "policy.largest_epsilon_in_total",
+        "a number above 0",
+        &policy.largest_epsilon_in_total.unwrap_or_default(),
+    )?;
+    require(
+        policy.largest_delta > 0.0 && policy.largest_delta < 1.0,
+        "policy.largest_delta",
+        "above 0 and below 1",
+        &policy.largest_delta,
     )
 }
 
@@ -178,7 +190,7 @@ mod tests {
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 6);
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 9);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 10);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
 
@@ -211,6 +223,8 @@ mod tests {
             ("[policy]\nsmallest_report_goal = 11", "policy.smallest_report_goal"),
             ("[policy]\nleast_noise_multiplier = nan", "policy.least_noise_multiplier"),
             ("[policy]\nlargest_epsilon = 0.0", "policy.largest_epsilon"),
+            ("[policy]\nlargest_epsilon_in_total = nan", "policy.largest_epsilon_in_total"),
+            ("[policy]\nlargest_delta = 1.0", "policy.largest_delta"),
             ("[conditions]\nstart_battery_percent = 101", "conditions.start_battery_percent"),
             ("[conditions]\ncontinue_busy_percent = 1", "conditions.continue_busy_percent"),
             ("[conditions]\ncheck_secs = 0", "conditions.check_secs"),

@@ -1,5 +1,6 @@
 //! This device's own limits, checked on the device whatever the coordinator says.
 
+use privacy::Delta;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::DeclineReason;
 use proto::plan::{Mode, Plan};
@@ -19,6 +20,10 @@ pub struct Policy {
     pub least_noise_multiplier: f64,
     /// Largest ε over one task, by its own ledger, at the plan's δ. Default 8.
     pub largest_epsilon: f64,
+    /// Largest ε over all tasks together, at `largest_delta`; without it only each task is limited. Default none.
+    pub largest_epsilon_in_total: Option<f64>,
+    /// Largest δ at which a plan may state its ε: a bound that fails more often is none. Default 1e-5.
+    pub largest_delta: f64,
     /// Most charged rounds over one task. Default 100.
     pub participations: u32,
     /// Most charged rounds within 24 hours, over all tasks. Default 24.
@@ -41,6 +46,8 @@ impl Default for Policy {
             smallest_report_goal: 7,
             least_noise_multiplier: 0.5,
             largest_epsilon: 8.0,
+            largest_epsilon_in_total: None,
+            largest_delta: 1e-5,
             participations: 100,
             participations_a_day: 24,
             participations_in_total: None,
@@ -103,6 +110,22 @@ pub enum Breach {
         /// The policy's.
         most: f64,
     },
+    /// One more round would pass the device's own ε over all tasks.
+    #[error("one more round would bring this device to ε = {found:.3} over all tasks, its limit is {most}")]
+    EpsilonInTotal {
+        /// After one more round.
+        found: f64,
+        /// The policy's.
+        most: f64,
+    },
+    /// The plan's ε holds too rarely.
+    #[error("the plan states its ε at δ = {found:e}, this device asks for at most {most:e}")]
+    Delta {
+        /// The plan's.
+        found: f64,
+        /// The policy's.
+        most: f64,
+    },
     /// The device has taken part as often as it may.
     #[error("this device took part in {0} rounds of the task, as many as it or the plan allows")]
     Participations(u32),
@@ -129,7 +152,7 @@ impl Breach {
             Self::Base { .. } => DeclineReason::Base,
             Self::WithoutNoise(_) | Self::Noise { .. } => DeclineReason::Noise,
             Self::Cohort { .. } | Self::ReportGoal { .. } => DeclineReason::Cohort,
-            Self::Epsilon { .. } => DeclineReason::Epsilon,
+            Self::Epsilon { .. } | Self::EpsilonInTotal { .. } | Self::Delta { .. } => DeclineReason::Epsilon,
             Self::Participations(_) | Self::InTotal(_) | Self::Resting { .. } => {
                 DeclineReason::Participations
             }
@@ -170,6 +193,15 @@ impl Policy {
             mode @ (Mode::Off | Mode::Central) => return Err(Breach::WithoutNoise(mode)),
             Mode::Distributed => self.admit_noise(task, plan, spending)?,
         }
+        if let Some(most) = self.largest_epsilon_in_total {
+            // A limit that cannot be computed is kept by taking no part.
+            let delta = Delta::new(self.largest_delta);
+            let after = |delta| spending.epsilon_in_total_after(plan.participation_cost(), delta);
+            let found = delta.map_or(f64::INFINITY, after);
+            if found > most {
+                return Err(Breach::EpsilonInTotal { found, most });
+            }
+        }
         let spent = spending.participations(task);
         if spent >= self.participations.min(plan.privacy.participations) {
             return Err(Breach::Participations(spent));
@@ -188,11 +220,13 @@ impl Policy {
         if found < self.least_noise_multiplier {
             return Err(Breach::Noise { found, least: self.least_noise_multiplier });
         }
-        let epsilon = match (plan.mechanism(), plan.delta()) {
-            (Ok(mechanism), Ok(delta)) => spending.epsilon_after(task, mechanism.curve(), delta),
-            // A plan that cannot be computed is never admitted.
-            (Err(_), _) | (_, Err(_)) => f64::INFINITY,
-        };
+        let found = plan.privacy.delta;
+        if found > self.largest_delta {
+            return Err(Breach::Delta { found, most: self.largest_delta });
+        }
+        // A plan that cannot be computed is never admitted.
+        let after = |delta| spending.epsilon_after(task, plan.participation_cost(), delta);
+        let epsilon = plan.delta().map_or(f64::INFINITY, after);
         if epsilon > self.largest_epsilon {
             return Err(Breach::Epsilon { found: epsilon, most: self.largest_epsilon });
         }
@@ -266,6 +300,9 @@ mod tests {
         let (words, reason) = refused(|plan, _| plan.privacy.noise_multiplier = 0.4, 0);
         assert!(words.contains("0.4") && words.contains("0.5"), "{words}");
         assert_eq!(reason, DeclineReason::Noise);
+        let (words, reason) = refused(|plan, _| plan.privacy.delta = 1e-3, 0);
+        assert_eq!(words, "the plan states its ε at δ = 1e-3, this device asks for at most 1e-5");
+        assert_eq!(reason, DeclineReason::Epsilon);
         let (words, reason) = refused(|_, policy| policy.tasks = vec![TaskId([8; 16])], 0);
         assert!(words.contains(&TASK.to_string()), "{words}");
         assert_eq!(reason, DeclineReason::NotAllowed);
@@ -292,6 +329,19 @@ mod tests {
         let (words, reason) = refused(|_, policy| policy.largest_epsilon = 3.0, 3);
         assert!(words.contains("its limit is 3"), "{words}");
         assert_eq!(reason, DeclineReason::Epsilon);
+    }
+
+    #[test]
+    fn a_task_begun_anew_does_not_begin_at_nothing_where_the_total_is_limited() {
+        let policy = Policy { largest_epsilon_in_total: Some(6.0), ..Policy::default() };
+        let spending = spent(&plan().privacy, 5);
+        let other = TaskId([7; 16]);
+        let admit = |policy: &Policy| policy.admit(other, &plan(), plan_base(), &spending, NOW);
+        assert_eq!(admit(&Policy::default()), Ok(()));
+        let breach = admit(&policy).unwrap_err();
+        assert!(matches!(breach, Breach::EpsilonInTotal { most: 6.0, .. }), "{breach}");
+        assert_eq!(breach.reason(), DeclineReason::Epsilon);
+        assert_eq!(policy.admit(other, &plan(), plan_base(), &spent(&plan().privacy, 1), NOW), Ok(()));
     }
 
     #[test]

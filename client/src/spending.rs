@@ -78,6 +78,26 @@ impl Spending {
         self.tasks.get(&task).map_or(0.0, |(_, cost)| cost.epsilon(delta).epsilon)
     }
 
+    /// ε of all tasks together after one more participation at `cost`.
+    pub fn epsilon_in_total_after(&self, cost: RdpCurve, delta: Delta) -> f64 {
+        let mut after = self.total();
+        after.add(cost, 1);
+        after.epsilon(delta).epsilon
+    }
+
+    /// ε of all tasks together so far.
+    pub fn epsilon_in_total(&self, delta: Delta) -> f64 {
+        self.total().epsilon(delta).epsilon
+    }
+
+    fn total(&self) -> Accountant {
+        let mut total = Accountant::new();
+        for (_, cost) in self.tasks.values() {
+            total.add_all(cost);
+        }
+        total
+    }
+
     /// ε of a task after one more participation at `cost`.
     pub fn epsilon_after(&self, task: TaskId, cost: RdpCurve, delta: Delta) -> f64 {
         let mut after = self.tasks.get(&task).map_or_else(Accountant::new, |(_, cost)| cost.clone());

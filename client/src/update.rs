@@ -17,13 +17,11 @@ pub struct Update {
 
 impl Update {
     /// `after − before`, of a training on `examples` sequences with a mean `loss` in nats a token; `None` where
-    /// the lengths differ.
+    /// the lengths differ, or a difference is not a finite number.
     pub fn between(before: &[f32], after: &[f32], loss: f64, examples: u32) -> Option<Self> {
-        let same = before.len() == after.len();
-        same.then(|| {
-            let parameters = after.iter().zip(before).map(|(after, before)| after - before).collect();
-            Self { parameters, loss, examples }
-        })
+        let parameters: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
+        let usable = before.len() == after.len() && parameters.iter().all(|x| x.is_finite());
+        usable.then_some(Self { parameters, loss, examples })
     }
 
     /// Parameters.

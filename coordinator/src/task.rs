@@ -3,7 +3,7 @@
 //! The same interface as [`Round`], one level up. The shell performs the effects in order and makes each
 //! durable before it sends the next reply.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
@@ -101,7 +101,6 @@ pub struct Task {
     most_participations: u32,
     record: TaskRecord,
     adapter_digest: Digest,
-    seen: BTreeSet<DeviceId>,
     declined: BTreeMap<DeviceId, DeclineReason>,
     round: Option<Round>,
     last_abort: Option<Outcome>,
@@ -146,7 +145,6 @@ impl Task {
             authority,
             most_participations,
             adapter_digest,
-            seen: record.participations.keys().copied().collect(),
             declined: BTreeMap::new(),
             record,
             round: None,
@@ -226,6 +224,7 @@ impl Task {
             versions_wanted: self.plan.round.versions,
             plan: self.plan_digest,
             adapter: self.adapter_digest,
+            mode: self.plan.privacy.mode,
             epsilon: self.epsilon(),
             delta: self.plan.privacy.delta,
             rounds_charged: self.record.rounds_charged,
@@ -297,13 +296,11 @@ impl Task {
     }
 
     fn check_in(&mut self, from: DeviceId) -> Reply {
-        self.seen.insert(from);
         let latest = Some(self.published());
         if !self.is_active() {
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
         }
         if self.participations(from) >= self.most_participations {
-            self.end_if_spent();
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
         }
         Reply::Assignment(self.published())

@@ -62,6 +62,13 @@ impl Accountant {
         }
     }
 
+    /// Adds everything that `other` holds.
+    pub fn add_all(&mut self, other: &Self) {
+        for (curve, participations) in &other.charges {
+            self.add(curve.clone(), *participations);
+        }
+    }
+
     /// The Rényi divergence of order `order` > 1 of everything added.
     pub fn rdp(&self, order: f64) -> f64 {
         self.charges.iter().map(|(curve, count)| f64::from(*count) * curve.rdp(order)).sum()

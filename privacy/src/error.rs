@@ -104,8 +104,8 @@ pub enum ParamsError {
         /// The most.
         most: usize,
     },
-    /// The weight of the metrics is not in (0, 1].
-    #[error("the weight of the metrics must be above 0 and at most 1, got {value}")]
+    /// The weight of the metrics is not from 10^−3 to 1.
+    #[error("the weight of the metrics must be from 0.001 to 1, got {value}")]
     MetricWeight {
         /// What was given.
         value: f64,

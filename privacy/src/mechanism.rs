@@ -281,21 +281,25 @@ impl Mechanism {
     /// The standard deviation of the noise in a mean metric of `survivors`
     /// devices, in units of its range \[0, 1\].
     pub fn metric_deviation(&self, survivors: usize) -> f64 {
-        let variance = match self.params.mode {
-            PrivacyMode::Off | PrivacyMode::Central => self.guaranteed_variance(),
-            PrivacyMode::Distributed => self.device_variance() * survivors as f64,
-        };
-        variance.sqrt() / (self.metric_span() * survivors as f64)
+        self.revealed_variance(survivors).sqrt() / (self.metric_span() * survivors as f64)
     }
 
-    /// n/(z·√(d·(1 + w²))), the norm of a mean of `survivors` equal clipped
-    /// updates over that of its noise; infinite without noise.
+    /// The norm of a mean of `survivors` equal clipped updates over that of its
+    /// noise: n/(z·√d) where all noise is relied on and there are no metrics.
+    /// Infinite without noise.
     pub fn snr(&self, survivors: usize) -> f64 {
-        if !self.has_noise() {
-            return f64::INFINITY;
+        let clip_norm = self.params.scale * self.params.clip_norm.get();
+        let noise = (self.revealed_variance(survivors) * self.padded_len as f64).sqrt();
+        survivors as f64 * clip_norm / noise
+    }
+
+    /// The variance of the noise in a sum of `survivors` contributions, in
+    /// integer units.
+    fn revealed_variance(&self, survivors: usize) -> f64 {
+        match self.params.mode {
+            PrivacyMode::Off | PrivacyMode::Central => self.guaranteed_variance(),
+            PrivacyMode::Distributed => self.device_variance() * survivors as f64,
         }
-        let z = self.params.noise_multiplier.get() * self.params.metrics.growth();
-        survivors as f64 / (z * (self.padded_len as f64).sqrt())
     }
 
     /// What one participation costs, at every order.

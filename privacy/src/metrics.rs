@@ -5,6 +5,9 @@ use crate::error::ParamsError;
 /// The most metrics that a contribution may carry.
 const MOST_METRICS: usize = 64;
 
+/// Metrics that weigh less drown in their own noise.
+const LEAST_WEIGHT: f64 = 1e-3;
+
 /// How many metrics a contribution carries and how much of the noise they pay for.
 ///
 /// Each metric is a number in \[0, 1\]. What is summed is its distance from the
@@ -25,7 +28,7 @@ impl MetricParams {
     pub const NONE: Self = Self { count: 0, weight: 0.0 };
 
     /// `count` metrics of weight w, or fails unless there are at most 64 and
-    /// the weight is above 0 and at most 1. Without metrics the weight is ignored.
+    /// the weight is from 10^−3 to 1. Without metrics the weight is ignored.
     pub fn new(count: usize, weight: f64) -> Result<Self, ParamsError> {
         if count == 0 {
             return Ok(Self::NONE);
@@ -33,7 +36,7 @@ impl MetricParams {
         if count > MOST_METRICS {
             return Err(ParamsError::Metrics { value: count, most: MOST_METRICS });
         }
-        if weight > 0.0 && weight <= 1.0 {
+        if (LEAST_WEIGHT..=1.0).contains(&weight) {
             Ok(Self { count, weight })
         } else {
             Err(ParamsError::MetricWeight { value: weight })

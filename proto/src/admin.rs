@@ -130,6 +130,8 @@ pub struct TaskStatus {
     pub plan: Digest,
     /// The hash of the newest trained parameters.
     pub adapter: Digest,
+    /// Who adds noise: against whom ε holds.
+    pub mode: Mode,
     /// ε so far; infinite without noise.
     #[serde(with = "crate::admin::finite")]
     pub epsilon: f64,

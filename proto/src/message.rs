@@ -160,13 +160,13 @@ pub enum DeclineReason {
 impl fmt::Display for DeclineReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Self::Plan => "plan",
-            Self::NotAllowed => "not allowed",
-            Self::Base => "base",
-            Self::Cohort => "cohort",
-            Self::Noise => "noise",
-            Self::Epsilon => "epsilon",
-            Self::Participations => "participations",
+            Self::Plan => "the plan cannot be followed",
+            Self::NotAllowed => "the task or its base is not one that they allow",
+            Self::Base => "they hold another base",
+            Self::Cohort => "too few devices to hide among",
+            Self::Noise => "too little noise of the devices' own",
+            Self::Epsilon => "their ε is spent, or stated at too large a δ",
+            Self::Participations => "they took part as often as they may",
         })
     }
 }

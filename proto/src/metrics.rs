@@ -9,6 +9,9 @@ use crate::training::{PlanValueError, TrainingPlan};
 /// The largest mean loss that is told apart by default, in nats a token: a uniform guess among 22,000 tokens.
 const LARGEST_LOSS: f64 = 10.0;
 
+/// The largest range that a plan may ask for.
+const LARGEST_RANGE: f64 = 1e9;
+
 /// The largest norm that is told apart by default, in units of the clip norm.
 const LARGEST_NORM: f64 = 4.0;
 
@@ -79,8 +82,8 @@ impl Metric {
     /// Whether the metric can be summed.
     pub fn check(&self) -> Result<(), PlanValueError> {
         let (name, found) = ("most", self.most);
-        if !(found.is_finite() && found > 0.0) {
-            return Err(PlanValueError { name, wanted: "a number above 0", found });
+        if !(found > 0.0 && found <= LARGEST_RANGE) {
+            return Err(PlanValueError { name, wanted: "above 0 and at most 1e9", found });
         }
         if self.name == MetricName::Clipped && (found - 1.0).abs() > 0.0 {
             return Err(PlanValueError { name, wanted: "1 for the metric `clipped`", found });

@@ -3,6 +3,7 @@
 //! The bytes are JSON, so that a user can read what a device signs. A device never re-serialises them:
 //! the hash is of the bytes as they came.
 
+use privacy::accountant::RdpCurve;
 use privacy::{
     AdaptiveClip, ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode,
 };
@@ -247,6 +248,10 @@ impl Plan {
         }
         Delta::new(self.privacy.delta)?;
         self.check_metrics()?;
+        if self.privacy.mode != Mode::Off && self.privacy.noise_multiplier == 0.0 {
+            let wanted = "a number above 0 where the mode is not `off`";
+            return Err(PlanValueError { name: "noise_multiplier", wanted, found: 0.0 }.into());
+        }
         self.mechanism()?;
         let quorum = quorum(round.cohort as usize, self.privacy.corrupt_permille);
         if (round.report_goal as usize) < quorum {
@@ -301,6 +306,15 @@ impl Plan {
     /// The mechanism at the plan's clip norm.
     pub fn mechanism(&self) -> Result<Mechanism, PlanError> {
         Ok(Mechanism::new(self.mechanism_params()?)?)
+    }
+
+    /// What a participation costs against whoever reads the round's sum, the coordinator too: noise that
+    /// somebody else adds later is none of the device's own. A plan that cannot be followed costs everything.
+    pub fn participation_cost(&self) -> RdpCurve {
+        match (self.privacy.mode, self.mechanism()) {
+            (Mode::Distributed, Ok(mechanism)) => mechanism.curve(),
+            (Mode::Off | Mode::Central, _) | (_, Err(_)) => RdpCurve::Unbounded,
+        }
     }
 
     /// What the mechanism is made from.

@@ -257,6 +257,6 @@ impl Engines {
             )
             .map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        trained.update_from(&work.adapter).ok_or_else(|| "the engine lost parameters".into())
+        trained.update_from(&work.adapter).ok_or_else(|| "the training gave no finite update".into())
     }
 }

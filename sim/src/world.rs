@@ -21,7 +21,7 @@ use proto::convert::{
     request_to_wire,
 };
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Rejection, Request};
+use proto::message::{Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
@@ -371,6 +371,10 @@ impl World {
         let from = self.nodes[index].device.device;
         let request = request_from_wire(wire::Request::decode(bytes)?)?;
         let answer = self.task.handle(from, request, self.clock, &mut self.rng);
+        if matches!(answer, Ok(Reply::Wait { complete: true, .. })) {
+            let enrolled: Vec<DeviceId> = self.nodes.iter().map(|node| node.device.device).collect();
+            self.task.end_if_spent(&enrolled);
+        }
         self.perform_effects();
         Ok(match answer {
             Ok(reply) => Ok(reply_to_wire(reply).encode_to_vec()),

@@ -231,6 +231,33 @@ fn a_task_ends_before_its_budget_is_passed() {
 }
 
 #[test]
+fn devices_that_have_not_taken_part_yet_keep_a_task_from_ending() {
+    // Ten devices, of which a round takes five, and none may take part twice.
+    let mut plan = plan(Mode::Distributed, 5, 4, 50, 16);
+    let one = plan.mechanism().unwrap().epsilon(1, plan.delta().unwrap()).epsilon;
+    plan.privacy.epsilon_budget = Some(one * 1.001);
+    let mut world = World::new(&plan, None, &policy(), 10, Faults::default(), [6; 32]).unwrap();
+    while world.run_to_next_version(&mut Known).unwrap() {}
+    assert_eq!(world.status().state, TaskState::BudgetSpent);
+    // The five that are spent after the first version do not end it while the other five are there.
+    assert_eq!(world.status().version, 2);
+}
+
+#[test]
+fn an_aborted_round_is_not_tried_again_beyond_the_device_s_limit() {
+    let plan = plan(Mode::Distributed, 3, 3, 2, 16);
+    let strict = Policy { participations: 1, ..policy() };
+    // One device goes in the middle of its input: the others are charged for a round that gives nothing.
+    let vanish = vec![Vanish { version: 0, device: 1, state: "submitting" }];
+    let faults = Faults { vanish, ..Faults::default() };
+    let mut world = World::new(&plan, None, &strict, 3, faults, [8; 32]).unwrap();
+    let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();
+    assert!(error.contains("took part in 1 rounds"), "{error}");
+    assert!(world.nodes.iter().all(|node| node.charges.len() == 1));
+    assert_eq!(world.status().declined, [(DeclineReason::Participations, 3)]);
+}
+
+#[test]
 fn a_device_whose_policy_forbids_it_never_trains() {
     let plan = plan(Mode::Off, 5, 4, 1, 16);
     let strict = Policy { smallest_cohort: 2, smallest_report_goal: 2, ..Policy::default() };

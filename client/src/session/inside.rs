@@ -6,13 +6,12 @@ use aggregation::{
     Advertised, Advertisement, Agreed, Context, Masking, Roster, SealedShare, Shared, Signature, Submitted,
     UnmaskShares,
 };
-use privacy::accountant::RdpCurve;
 use proto::ids::{Digest, SessionId, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
-use proto::plan::{Mode, model_digest, rotation_seed};
+use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
-use super::{Action, Ended, Event, Session, Signed, State, Trained, Work};
+use super::{Action, Ended, Event, Session, Signed, State, Trained};
 use crate::contribution::{MaskedInput, contribute};
 use crate::spending::Charge;
 
@@ -66,7 +65,7 @@ impl Step {
                     version: trained.work.published.version,
                     round: round.number,
                     plan: trained.work.published.plan,
-                    cost: cost(&trained.work),
+                    cost: trained.work.plan.participation_cost(),
                     delta: trained.work.plan.privacy.delta,
                     bytes: bits.div_ceil(8),
                     examples: trained.update.examples(),
@@ -272,15 +271,6 @@ impl Session {
             | Step::Agreeing { .. }
             | Step::Unmasking { .. }) => Turn::Step(step),
         }
-    }
-}
-
-/// What a participation costs against whoever reads the round's sum, the coordinator too.
-fn cost(work: &Work) -> RdpCurve {
-    match work.plan.privacy.mode {
-        Mode::Distributed => work.mechanism.curve(),
-        // Noise that somebody else adds later is none of the device's own.
-        Mode::Off | Mode::Central => RdpCurve::Unbounded,
     }
 }
 

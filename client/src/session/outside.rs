@@ -108,7 +108,10 @@ impl Session {
         let admitted = self.device.policy.admit(task, &work.plan, self.device.base, &self.spending, now);
         match admitted {
             Ok(()) => self.to(State::Training { work }),
-            Err(Breach::Resting { until, most }) => self.end(Breach::Resting { until, most }, until),
+            Err(breach @ Breach::Resting { until, .. }) => {
+                // It still looks for new versions meanwhile.
+                self.end(breach, until.min(now.plus_millis(REFUSED_MILLIS)))
+            }
             Err(breach) => {
                 let until = now.plus_millis(REFUSED_MILLIS);
                 self.decline(task, breach.reason(), breach.into(), until)

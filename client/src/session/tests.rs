@@ -109,6 +109,8 @@ fn a_device_that_was_busy_today_rests_and_says_nothing() {
     let policy = Policy { participations_a_day: 2, largest_epsilon: f64::INFINITY, ..Policy::default() };
     let session = loaded(session(policy, spending), &Plan::example(), 1.0);
     let mut session = tell(session, Event::Recorded);
-    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(19 * HOUR)));
-    assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Resting { most: 2, .. }))));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(4 * HOUR)));
+    assert!(
+        matches!(session.take_ended(), Some(Ended::Breach(Breach::Resting { most: 2, until })) if until == NOW.plus_millis(19 * HOUR))
+    );
 }

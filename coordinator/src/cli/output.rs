@@ -4,6 +4,7 @@ use std::io::Write;
 
 use clap::{Args, ValueEnum};
 use proto::admin::TaskState;
+use proto::plan::Mode;
 use serde::Serialize;
 
 use super::CliError;
@@ -71,9 +72,23 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
 }
 
+/// Against whom ε holds, by who adds the noise.
+pub(super) fn adversary(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "privacy off: the coordinator learns the exact sum of every round",
+        Mode::Central => {
+            "privacy central: the coordinator learns the exact sum of every round, and adds noise to it; ε holds \
+             against whoever sees the versions"
+        }
+        Mode::Distributed => {
+            "privacy distributed: nobody learns a sum without noise; ε holds against the coordinator too"
+        }
+    }
+}
+
 /// ε for people.
 pub(super) fn epsilon(epsilon: f64) -> String {
-    if epsilon.is_finite() { format!("{epsilon:.3}") } else { "none (no noise)".to_owned() }
+    if epsilon.is_finite() { format!("{epsilon:.3}") } else { "unbounded".to_owned() }
 }
 
 /// Where a task stands, for people.

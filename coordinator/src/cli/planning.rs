@@ -13,6 +13,7 @@ use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
 
 use super::CliError;
+use super::output::adversary;
 use super::privacy::snr_warning;
 use crate::base::Base;
 use crate::driver::check_frozen;
@@ -166,6 +167,7 @@ impl MetricChoice {
 pub(super) struct Prediction {
     coordinates: usize,
     report_goal: u32,
+    mode: Mode,
     /// Norm of the mean update over that of its noise, at the report goal; without noise there is none.
     #[serde(with = "proto::admin::finite")]
     snr: f64,
@@ -223,11 +225,11 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
 impl Prediction {
     /// What a person should know before devices spend their nights.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { coordinates, report_goal, snr, epsilon_at_end, delta, metrics, warning } = self;
+        let Self { coordinates, report_goal, mode, snr, epsilon_at_end, delta, metrics, warning } = self;
         if !snr.is_finite() {
             return vec![
                 format!("{coordinates} trained parameters, a sum of at least {report_goal} devices"),
-                "no noise: the coordinator learns the exact sum of every round".to_owned(),
+                adversary(*mode).to_owned(),
             ];
         }
         let mut lines = vec![
@@ -238,6 +240,7 @@ impl Prediction {
                 "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
             ),
         ];
+        lines.push(adversary(*mode).to_owned());
         if !metrics.is_empty() {
             let noise = |m: &MetricNoise| format!("{} ± {:.2}", m.name, m.standard_deviation);
             let noises: Vec<String> = metrics.iter().map(noise).collect();
@@ -349,6 +352,7 @@ fn predict(plan: &Plan) -> Result<Prediction, CliError> {
     Ok(Prediction {
         coordinates: plan.adapter.trained_len(),
         report_goal: plan.round.report_goal,
+        mode: plan.privacy.mode,
         snr: mechanism.snr(goal),
         epsilon_at_end: mechanism.epsilon(participations, delta).epsilon,
         delta: plan.privacy.delta,

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::CliError;
 use super::connection::{connect, find_task};
-use super::output::{Output, epsilon, print, state, table};
+use super::output::{Output, adversary, epsilon, print, state, table};
 use crate::service::CallError;
 
 /// Below this, noise drowns the mean update.
@@ -232,13 +232,14 @@ impl Planned {
         let mut lines = vec![
             format!("epsilon           {} at δ = {:e}", epsilon(self.epsilon), self.delta),
             format!("noise multiplier  {:.6}", self.noise_multiplier),
-            format!("rho (Gaussian)    {:.6}", self.rho),
-            format!("Renyi order       {:.3}", self.order),
+            format!("zCDP rho          {:.6} in the Gaussian limit", self.rho),
+            format!("Rényi order       {:.3}", self.order),
             format!("signal to noise   {:.3}", self.snr),
             format!("scale             {}", self.scale),
             format!("ring              {} bits a coordinate", self.ring_bits),
-            format!("sensitivity       L2 {:.3}, L1 {:.0} in integer units", self.delta2, self.delta1),
+            format!("sensitivity       L2 {:.3}, L1 {:.0} in steps of 1 / scale", self.delta2, self.delta1),
         ];
+        lines.push(adversary(self.mode).to_owned());
         if let Some(deviation) = self.metric_deviation {
             lines.push(format!("a mean metric     ± {:.1} % of its range", 100.0 * deviation));
         }
@@ -248,14 +249,9 @@ impl Planned {
 }
 
 fn describe(spent: &PrivacySpent) -> String {
-    let adds = match spent.mode {
-        Mode::Off => "off: the coordinator learns the exact sum of every round",
-        Mode::Central => "central: the coordinator learns the exact sum of every round, and adds noise to it",
-        Mode::Distributed => "distributed: nobody learns a sum without noise",
-    };
     let mut lines = vec![
         format!("task      {} ({}), {}", spent.task, spent.name, state(spent.state)),
-        format!("privacy   {adds}"),
+        adversary(spent.mode).to_owned(),
         format!(
             "epsilon   {} at δ = {:e}, of the device that took part most",
             epsilon(spent.epsilon),

@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use super::CliError;
 use super::connection::{connect, find_task, task_in, tasks};
-use super::output::{Format, Output, epsilon, line, note, print, state, table};
+use super::output::{Format, Output, adversary, epsilon, line, note, print, state, table};
 use super::planning::{PlanArguments, prepare};
 
 const POLL: Duration = Duration::from_secs(1);
@@ -162,6 +162,7 @@ fn describe(task: &TaskStatus) -> String {
         format!("state      {}", state(task.state)),
         format!("version    {} of {}", task.version, task.versions_wanted),
         format!("epsilon    {} at δ = {:e}", epsilon(task.epsilon), task.delta),
+        format!("           {}", adversary(task.mode)),
         format!("rounds     {} charged", task.rounds_charged),
         format!("plan       {}", task.plan),
         format!("adapter    {}", task.adapter),
@@ -172,9 +173,7 @@ fn describe(task: &TaskStatus) -> String {
         }
     }
     if !task.declined.is_empty() {
-        let reasons: Vec<String> =
-            task.declined.iter().map(|(reason, devices)| format!("{devices} ({reason})")).collect();
-        lines.push(format!("declined   {}", reasons.join(", ")));
+        lines.extend(task.declined.iter().map(|(reason, devices)| format!("declined   {devices}: {reason}")));
     }
     lines.extend(task.versions.iter().map(version_line));
     lines.join("\n")

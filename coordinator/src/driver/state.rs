@@ -104,6 +104,12 @@ impl State {
             if let Ok(Reply::Assignment(_)) = answer {
                 return Ok(answer);
             }
+            // This one may not take part any more: are there enough that may?
+            let devices = records::devices(&self.store)?;
+            let enrolled: Vec<DeviceId> =
+                devices.iter().filter(|device| !device.revoked).map(|device| device.device).collect();
+            self.tasks[index].task.end_if_spent(&enrolled);
+            self.persist(index)?;
         }
         // Nothing to do: the answer of the newest task says that it is over, and what came of it.
         match self.tasks.len().checked_sub(1) {

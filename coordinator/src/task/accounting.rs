@@ -64,11 +64,12 @@ impl Task {
         self.record.participations.get(&device).copied().unwrap_or(0)
     }
 
-    /// Ends the task when the devices that may still take part are too few for a round.
-    pub(super) fn end_if_spent(&mut self) {
-        let able = self.seen.iter().filter(|d| self.participations(**d) < self.most_participations);
+    /// Ends the task when those of the `enrolled` devices that may still take part are too few for a round. Where
+    /// too few are enrolled for any round, the task waits for more.
+    pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
+        let able = enrolled.iter().filter(|device| self.participations(**device) < self.most_participations);
         let goal = self.plan.round.report_goal as usize;
-        if self.seen.len() >= goal && able.count() < goal {
+        if enrolled.len() >= goal && able.count() < goal {
             self.end(TaskState::BudgetSpent);
         }
     }

@@ -266,8 +266,8 @@ fn bad_metrics_are_errors_with_the_values() {
     assert_eq!(error(&[0.0, 0.0, f64::NAN]), "metric 2 is NaN, expected a number from 0 to 1");
     for (count, weight, expected) in [
         (65, 0.5, "a contribution carries at most 64 metrics, got 65"),
-        (1, 0.0, "the weight of the metrics must be above 0 and at most 1, got 0"),
-        (1, f64::NAN, "the weight of the metrics must be above 0 and at most 1, got NaN"),
+        (1, 0.0, "the weight of the metrics must be from 0.001 to 1, got 0"),
+        (1, f64::NAN, "the weight of the metrics must be from 0.001 to 1, got NaN"),
     ] {
         assert_eq!(MetricParams::new(count, weight).unwrap_err().to_string(), expected);
     }

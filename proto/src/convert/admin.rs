@@ -129,12 +129,26 @@ fn state_from_wire(state: i32) -> Result<TaskState, WireError> {
     })
 }
 
-fn spent_to_wire(spent: PrivacySpent) -> wire::PrivacySpent {
-    let mode = match spent.mode {
+fn mode_to_wire(mode: Mode) -> wire::PrivacyMode {
+    match mode {
         Mode::Off => wire::PrivacyMode::Off,
         Mode::Central => wire::PrivacyMode::Central,
         Mode::Distributed => wire::PrivacyMode::Distributed,
-    };
+    }
+}
+
+fn mode_from_wire(mode: i32) -> Result<Mode, WireError> {
+    Ok(match wire::PrivacyMode::try_from(mode) {
+        Ok(wire::PrivacyMode::Off) => Mode::Off,
+        Ok(wire::PrivacyMode::Central) => Mode::Central,
+        Ok(wire::PrivacyMode::Distributed) => Mode::Distributed,
+        Ok(wire::PrivacyMode::Unspecified) | Err(_) => {
+            return Err(error("privacy", format!("{mode} is not a mode")));
+        }
+    })
+}
+
+fn spent_to_wire(spent: PrivacySpent) -> wire::PrivacySpent {
     let count = |count: &ParticipationCount| wire::ParticipationCount {
         participations: count.participations,
         devices: count.devices,
@@ -144,7 +158,7 @@ fn spent_to_wire(spent: PrivacySpent) -> wire::PrivacySpent {
         task: spent.task.0.to_vec(),
         name: spent.name,
         state: state_to_wire(spent.state).into(),
-        mode: mode.into(),
+        mode: mode_to_wire(spent.mode).into(),
         epsilon: spent.epsilon,
         delta: spent.delta,
         epsilon_budget: spent.epsilon_budget,
@@ -155,14 +169,6 @@ fn spent_to_wire(spent: PrivacySpent) -> wire::PrivacySpent {
 }
 
 fn spent_from_wire(message: wire::PrivacySpent) -> Result<PrivacySpent, WireError> {
-    let mode = match wire::PrivacyMode::try_from(message.mode) {
-        Ok(wire::PrivacyMode::Off) => Mode::Off,
-        Ok(wire::PrivacyMode::Central) => Mode::Central,
-        Ok(wire::PrivacyMode::Distributed) => Mode::Distributed,
-        Ok(wire::PrivacyMode::Unspecified) | Err(_) => {
-            return Err(error("privacy", format!("{} is not a mode", message.mode)));
-        }
-    };
     let count = |count: &wire::ParticipationCount| ParticipationCount {
         participations: count.participations,
         devices: count.devices,
@@ -172,7 +178,7 @@ fn spent_from_wire(message: wire::PrivacySpent) -> Result<PrivacySpent, WireErro
         task: TaskId(fixed("privacy", &message.task)?),
         name: message.name,
         state: state_from_wire(message.state)?,
-        mode,
+        mode: mode_from_wire(message.mode)?,
         epsilon: message.epsilon,
         delta: message.delta,
         epsilon_budget: message.epsilon_budget,
@@ -202,6 +208,7 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         open_round: status.open_round,
         last_abort: status.last_abort,
         declined: status.declined.iter().map(decline).collect(),
+        mode: mode_to_wire(status.mode).into(),
     }
 }
 
@@ -215,6 +222,7 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         versions_wanted: message.versions_wanted,
         plan: digest("task", &message.plan)?,
         adapter: digest("task", &message.adapter)?,
+        mode: mode_from_wire(message.mode)?,
         epsilon: message.epsilon,
         delta: message.delta,
         rounds_charged: message.rounds_charged,

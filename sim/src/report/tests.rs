@@ -107,3 +107,12 @@ fn without_a_bound_the_page_says_so_and_draws_no_epsilon() {
     assert!(!page.contains("Privacy spent"));
     assert!(!page.contains("ε = 8</text>"));
 }
+
+#[test]
+fn noise_of_the_coordinator_promises_nothing_against_the_coordinator() {
+    let mut summary = sample(2);
+    assert!(html(&summary, "run").contains("and the coordinator, who sees every sum"));
+    summary.privacy = Mode::Central;
+    let page = html(&summary, "run");
+    assert!(page.contains("but not the coordinator") && !page.contains("each device that is counted"));
+}

@@ -9,7 +9,7 @@ use crate::table;
 pub(super) fn epsilon(summary: &RunSummary) -> String {
     let (heading, paragraphs) = match (summary.privacy, summary.bounded_epsilon()) {
         (Mode::Central | Mode::Distributed, Some(epsilon)) => {
-            (format!("What ε = {epsilon:.2} means"), bounded(epsilon, summary.delta))
+            (format!("What ε = {epsilon:.2} means"), bounded(epsilon, summary.delta, summary.privacy))
         }
         (Mode::Central | Mode::Distributed, None) => (
             "Why there is no ε".to_owned(),
@@ -35,7 +35,18 @@ const UNPROTECTED: &str = "The coordinator still saw sums only, never the update
     figures show what could be learned without protection; an adapter made this way from private text \
     should not be published.";
 
-fn bounded(epsilon: f64, delta: f64) -> Vec<String> {
+fn bounded(epsilon: f64, delta: f64, privacy: Mode) -> Vec<String> {
+    let (adversary, basis) = match privacy {
+        Mode::Central => (
+            "anyone who sees the published adapters, but not the coordinator: it sees every sum without noise",
+            "the coordinator added the noise as planned, and kept the sums to itself",
+        ),
+        Mode::Off | Mode::Distributed => (
+            "anyone who sees the published adapters, and the coordinator, who sees every sum",
+            "each device that is counted added its part of the noise. Devices that collude with the coordinator \
+             can take their own part away again, and the bound weakens as if they had not been there",
+        ),
+    };
     let factor = epsilon.exp();
     let factor = if factor < 10.0 {
         format!("{factor:.1}")
@@ -45,9 +56,10 @@ fn bounded(epsilon: f64, delta: f64) -> Vec<String> {
         format!("{factor:.0e}")
     };
     vec![
-        "The unit is one device: all of its text, in every version that it took part in. The \
-         adversary is anyone who sees the published adapters, and the coordinator, who sees every sum."
-            .to_owned(),
+        format!(
+            "The unit is one device: all of its text, in every version that it took part in. The adversary is \
+             {adversary}."
+        ),
         format!(
             "Suppose such an observer asks whether one certain device took part at all. Whatever odds \
              it gave beforehand, this run can multiply them by at most e<sup>ε</sup> ≈ {factor}, but \
@@ -56,10 +68,9 @@ fn bounded(epsilon: f64, delta: f64) -> Vec<String> {
              An ε of 1 or below is a strong promise, 8 a weak one.",
             table::delta(delta)
         ),
-        "It rests on this: each device that is counted added its part of the noise. Devices that \
-         collude with the coordinator can take their own part away again, and the bound weakens as \
-         if they had not been there. It does not cover text that many devices have alike, nor \
-         anything that the base model knew before."
-            .to_owned(),
+        format!(
+            "It rests on this: {basis}. It does not cover text that many devices have alike, nor anything that \
+             the base model knew before."
+        ),
     ]
 }

@@ -1,7 +1,7 @@
 //! A man in the middle: agents take it for the coordinator, and it hands everything on in their names.
 //!
 //! It sees each message as both sides read it, keeps what matters, and can hold one message back. While it does,
-//! its sender waits, so a test can end a process at exactly this step.
+//! nothing else passes either, so a test can end a process at exactly this step.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,7 +23,7 @@ use proto::wire::device_server::{Device, DeviceServer};
 use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
 use tonic::transport::Server;
 use tonic::{Code, Response, Status};
 
@@ -69,11 +69,11 @@ struct Trap {
     tell: mpsc::Sender<Held>,
 }
 
-/// A message that is held back until this is dropped.
+/// A message that is held back, and every later one with it, until this is dropped.
 pub(crate) struct Held {
     /// The number of its round, if it is of one.
     pub(crate) round: Option<u64>,
-    _release: oneshot::Sender<()>,
+    _closed: OwnedRwLockWriteGuard<()>,
 }
 
 /// A message that will be held back.
@@ -105,6 +105,8 @@ struct Inner {
     transports: Mutex<BTreeMap<DeviceId, Transport>>,
     seen: Mutex<Seen>,
     trap: Mutex<Option<Trap>>,
+    /// Whoever reads passes; written while a message is held back.
+    gate: Arc<RwLock<()>>,
 }
 
 impl Relay {
@@ -121,6 +123,7 @@ impl Relay {
             transports: Mutex::default(),
             seen: Mutex::default(),
             trap: Mutex::default(),
+            gate: Arc::default(),
         });
         let runtime = Runtime::new().unwrap();
         let service = DeviceServer::new(Service(Arc::clone(&inner)))
@@ -198,15 +201,15 @@ impl Inner {
     }
 
     async fn stop_at(&self, message: &Message<'_>) {
+        drop(self.gate.read().await);
         let caught = {
             let mut trap = lock(&self.trap);
             if trap.as_mut().is_some_and(|trap| (trap.catches)(message)) { trap.take() } else { None }
         };
         if let Some(trap) = caught {
-            let (release, released) = oneshot::channel();
-            if trap.tell.send(Held { round: message.round, _release: release }).is_ok() {
-                // Dropping the sender is the release.
-                drop(released.await);
+            let closed = Arc::clone(&self.gate).write_owned().await;
+            if trap.tell.send(Held { round: message.round, _closed: closed }).is_ok() {
+                drop(self.gate.read().await);
             }
         }
     }
