@@ -1,13 +1,11 @@
-//! One test for each attack on a session over the complete graph.
-#![expect(clippy::unwrap_used, reason = "helpers of tests; only their bodies are exempt by configuration")]
+//! One test for each attack on a session over the complete graph, up to the agreement; on the sum: `unmasking.rs`.
 
 #[path = "support/world.rs"]
 mod world;
 
 use aggregation::{
-    AdvertisementError, BadShares, Context, Credential, CredentialError, DeviceIndex, IndexSet, QuorumError,
-    Recovery, RecoveryError, Refusal, Roster, RosterError, RunningSum, SHARE_BYTES, Share, Signature,
-    SumError, UnmaskError,
+    AdvertisementError, Context, Credential, CredentialError, DeviceIndex, IndexSet, QuorumError, Recovery,
+    RecoveryError, Refusal, Roster, RosterError, Signature,
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
 
@@ -16,21 +14,6 @@ type Signed = Vec<(u16, Signature)>;
 
 fn place(index: u16) -> DeviceIndex {
     DeviceIndex::from(index)
-}
-
-fn zeros(share: &mut Share) {
-    *share = Share::from_bytes(&[0; SHARE_BYTES]).unwrap();
-}
-
-/// The sum of the survivors' masked zeros, which unmasks to zeros.
-fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
-    let mut sum = RunningSum::new(world.ctx.len, world.ctx.ring_bits).unwrap();
-    for state in world.masking(&world.all()) {
-        if survivors.contains(state.index()) {
-            sum.add(&state.mask(vec![0; world.ctx.len]).unwrap().1).unwrap();
-        }
-    }
-    sum
 }
 
 #[test]
@@ -326,147 +309,6 @@ fn a_share_that_was_sealed_for_another_roster_does_not_open() {
     }
     let refusal = states.remove(0).receive(set(4, &[0, 1, 2]), received).unwrap_err();
     assert_eq!(refusal, Refusal::Unopened { from: place(1) });
-}
-
-#[test]
-fn an_input_of_another_length_is_refused() {
-    let world = World::new(2, &context());
-    let state = world.masking(&world.all()).remove(0);
-    let refusal = state.mask(vec![0; 3]).unwrap_err();
-    assert_eq!(refusal, Refusal::Length { got: 3, expected: 4 });
-}
-
-#[test]
-fn a_chunk_that_ends_behind_the_last_coordinate_is_refused() {
-    let world = World::new(2, &context());
-    let state = world.masking(&world.all()).remove(0);
-    for offset in [3, usize::MAX] {
-        let refusal = state.mask_chunk(offset, &mut [0; 2]).unwrap_err();
-        assert_eq!(refusal, Refusal::ChunkOutOfRange { offset, chunk: 2, len: 4 });
-    }
-    assert_eq!(state.mask_chunk(2, &mut [0; 2]), Ok(()));
-}
-
-#[test]
-fn a_partial_upload_is_not_counted() {
-    let mut sum = RunningSum::new(4, 20).unwrap();
-    let expected = SumError::Length { got: 3, expected: 4 };
-    assert_eq!(sum.add(&[1, 2, 3]), Err(expected));
-    assert_eq!(sum.inputs(), 0);
-}
-
-#[test]
-fn a_sum_without_one_survivor_or_with_a_late_input_is_not_unmasked() {
-    let world = World::new(4, &context());
-    let survivors = set(4, &[0, 1, 2]);
-    for inputs in [vec![0, 1], vec![0, 1, 2, 3]] {
-        let mut recovery = world.recovery(&survivors);
-        for shares in world.revealed(&survivors) {
-            recovery.accept(shares).unwrap();
-        }
-        let sum = masked_sum(&world, &set(4, &inputs));
-        let expected = UnmaskError::Inputs { got: inputs.len(), expected: 3 };
-        assert_eq!(recovery.finish(sum), Err(expected));
-    }
-}
-
-#[test]
-fn an_answer_with_both_kinds_for_one_device_is_turned_away() {
-    let world = World::new(4, &context());
-    let survivors = set(4, &[0, 1, 2]);
-    let answer = || world.revealed(&survivors).remove(0);
-    let mut recovery = world.recovery(&survivors);
-
-    let mut survivor_key = answer();
-    survivor_key.key.push(survivor_key.self_mask[1].clone());
-    let unwanted = BadShares::Unwanted { owner: place(1) };
-    assert_eq!(recovery.accept(survivor_key), Err(unwanted));
-
-    let mut missing_mask = answer();
-    missing_mask.self_mask.push(missing_mask.key[0].clone());
-    let unwanted = BadShares::Unwanted { owner: place(3) };
-    assert_eq!(recovery.accept(missing_mask), Err(unwanted));
-
-    assert_eq!(recovery.accept(answer()), Ok(()));
-}
-
-#[test]
-fn an_answer_that_is_repeated_incomplete_or_not_a_survivors_is_turned_away() {
-    let world = World::new(4, &context());
-    let survivors = set(4, &[0, 1, 2]);
-    let answer = || world.revealed(&survivors).remove(0);
-    let mut recovery = world.recovery(&survivors);
-
-    let mut twice = answer();
-    twice.self_mask.push(twice.self_mask[0].clone());
-    let repeated = BadShares::RepeatedOwner { owner: place(0) };
-    assert_eq!(recovery.accept(twice), Err(repeated));
-
-    let mut incomplete = answer();
-    incomplete.key.clear();
-    let lacking = BadShares::Lacking { owner: place(3) };
-    assert_eq!(recovery.accept(incomplete), Err(lacking));
-
-    for from in [3, 400] {
-        let mut stranger = answer();
-        stranger.from = from;
-        let expected = BadShares::NotASurvivor { from: place(from) };
-        assert_eq!(recovery.accept(stranger), Err(expected));
-    }
-    assert!(!recovery.has_answered(0));
-
-    assert_eq!(recovery.accept(answer()), Ok(()));
-    let again = BadShares::Repeated { from: place(0) };
-    assert_eq!(recovery.accept(answer()), Err(again));
-    assert_eq!(recovery.missing(), 2);
-}
-
-#[test]
-fn a_wrong_share_is_found_by_the_commitment_and_another_subset_used() {
-    let world = World::new(6, &context());
-    let survivors = set(6, &[0, 1, 2, 3, 4]);
-    for liar in 0..5 {
-        let mut recovery = world.recovery(&survivors);
-        for mut shares in world.revealed(&survivors) {
-            if shares.from == liar {
-                shares.self_mask.iter_mut().for_each(|(_, share)| zeros(share));
-                shares.key.iter_mut().for_each(|(_, share)| zeros(share));
-            }
-            recovery.accept(shares).unwrap();
-        }
-        let sum = masked_sum(&world, &survivors);
-        assert_eq!(recovery.finish(sum), Ok(vec![0; 4]));
-    }
-}
-
-#[test]
-fn too_many_wrong_shares_are_an_error_that_names_their_owner() {
-    let world = World::new(6, &context());
-    let survivors = set(6, &[0, 1, 2, 3, 4]);
-    let mut recovery = world.recovery(&survivors);
-    for mut shares in world.revealed(&survivors) {
-        if shares.from < 2 {
-            zeros(&mut shares.key[0].1);
-        }
-        recovery.accept(shares).unwrap();
-    }
-    let sum = masked_sum(&world, &survivors);
-    let expected = UnmaskError::TooManyBadShares { owner: place(5), got: 5, need: 4 };
-    assert_eq!(recovery.finish(sum), Err(expected));
-}
-
-#[test]
-fn a_sum_of_another_shape_is_not_unmasked() {
-    let world = World::new(2, &context());
-    for (len, bits) in [(3, 20), (4, 21)] {
-        let mut recovery = world.recovery(&world.all());
-        for shares in world.revealed(&world.all()) {
-            recovery.accept(shares).unwrap();
-        }
-        let sum = RunningSum::new(len, bits).unwrap();
-        let refused = recovery.finish(sum).unwrap_err();
-        assert!(matches!(refused, UnmaskError::OtherSum { .. }));
-    }
 }
 
 #[test]

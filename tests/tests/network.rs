@@ -73,6 +73,7 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     let frozen = plan.adapter.seeded_factors(&seed);
     let start = plan.adapter.initial(&plan.initial_seed);
     let mut mean = vec![0.0_f64; start.len()];
+    let mut mean_loss = 0.0;
     for device in devices {
         let text = read_jsonl(&stage.path(&format!("{device}.jsonl"))).unwrap();
         let blocks = Corpus::new(&base, &text).unwrap().train(plan.training.sequence_len);
@@ -81,6 +82,8 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
         let trained = engine
             .train(&plan.adapter, &frozen, &start, &blocks, &plan.training, [9; 32], &mut go_on)
             .unwrap();
+        let losses = &trained.losses;
+        mean_loss += losses.iter().map(|x| f64::from(*x)).sum::<f64>() / losses.len() as f64 / 4.0;
         for ((sum, after), before) in mean.iter_mut().zip(&trained.parameters).zip(&start) {
             *sum += f64::from(after - before) / 4.0;
         }
@@ -93,6 +96,12 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
         let distance = (f64::from(*found) - expected).abs();
         assert!(distance < rounding, "parameter {i}: {found} is not {expected}");
     }
+
+    // What the devices said of their trainings is known as a mean, and exactly so without noise.
+    let loss = &task["versions"][0]["metrics"][0];
+    assert_eq!((loss["name"].as_str(), loss["standard_deviation"].as_f64()), (Some("loss"), Some(0.0)));
+    let told = loss["mean"].as_f64().unwrap();
+    assert!((told - mean_loss).abs() < 1e-2, "{told} is not {mean_loss}");
 
     // Every device holds it, and what is pulled for other programs is the same.
     for device in devices {
