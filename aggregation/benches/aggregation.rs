@@ -65,9 +65,9 @@ fn share_and_rebuild(count: u16, threshold: u16) {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let seed = Seed::from_bytes([3; 32]);
     let share = fastest(|| {
-        drop(black_box(shamir::split(&seed, threshold.into(), count, &mut rng)));
+        drop(black_box(shamir::split(&seed, threshold.into(), &places, &mut rng)));
     });
-    let shares = shamir::split(&seed, threshold.into(), count, &mut rng);
+    let shares = shamir::split(&seed, threshold.into(), &places, &mut rng);
     let places: Vec<DeviceIndex> = (0..threshold).map(DeviceIndex::from).collect();
     let rebuild = fastest(|| {
         let rebuilder = Rebuilder::new(black_box(&places));
@@ -80,8 +80,8 @@ fn share_and_rebuild(count: u16, threshold: u16) {
 fn decode(count: u16, threshold: u16, wrong: u16) {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let seed = Seed::from_bytes([3; 32]);
-    let right = shamir::split(&seed, threshold.into(), count, &mut rng);
-    let other = shamir::split(&seed, threshold.into(), count, &mut rng);
+    let right = shamir::split(&seed, threshold.into(), &places, &mut rng);
+    let other = shamir::split(&seed, threshold.into(), &places, &mut rng);
     let shares: Vec<_> = (0..count)
         .zip(right.iter().zip(&other))
         .map(|(place, (right, other))| {
