@@ -97,12 +97,7 @@ impl fmt::Debug for Share {
 /// rebuild it and fewer learn nothing; the shares are in the same order.
 ///
 /// A threshold of zero is taken as one.
-pub fn split(
-    seed: &Seed,
-    threshold: usize,
-    places: &[DeviceIndex],
-    rng: &mut impl CryptoRng,
-) -> Vec<Share> {
+pub fn split(seed: &Seed, threshold: usize, places: &[DeviceIndex], rng: &mut impl CryptoRng) -> Vec<Share> {
     let mut polynomials = limbs(seed).map(|limb| {
         let mut coefficients = Zeroizing::new(Vec::with_capacity(threshold.max(1)));
         coefficients.push(limb);

@@ -197,9 +197,11 @@ fn a_device_with_too_few_neighbours_left_refuses() {
 
 #[test]
 fn a_share_from_a_device_that_is_no_neighbour_is_refused() {
-    let stranger = WORLD.roster.graph().places().find(|place| {
-        *place != 0_u16 && !WORLD.roster.graph().are_neighbours(0.into(), *place)
-    });
+    let stranger = WORLD
+        .roster
+        .graph()
+        .places()
+        .find(|place| *place != 0_u16 && !WORLD.roster.graph().are_neighbours(0.into(), *place));
     let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
     let from = stranger.unwrap();
     let inbox = vec![aggregation::SealedShare { from: from.get(), to: 0, bytes: vec![0; 96] }];

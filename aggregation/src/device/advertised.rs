@@ -143,8 +143,7 @@ impl Advertised {
             outbox.push(outward.seal(&pair));
         }
         let self_mask = self_mask(&self.self_seed, &self.ctx);
-        let seat =
-            Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs, checked };
+        let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs, checked };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
     }
 

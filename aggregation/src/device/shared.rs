@@ -31,12 +31,7 @@ pub(super) struct Peer {
 }
 
 impl Shared {
-    pub(super) const fn new(
-        seat: Seat,
-        self_mask: Mask,
-        own: Option<SharePair>,
-        peers: Vec<Peer>,
-    ) -> Self {
+    pub(super) const fn new(seat: Seat, self_mask: Mask, own: Option<SharePair>, peers: Vec<Peer>) -> Self {
         Self { seat, self_mask, own, peers }
     }
 

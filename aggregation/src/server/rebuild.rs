@@ -108,7 +108,9 @@ mod tests {
         let bad = Share::from_bytes(&[0; shamir::SHARE_BYTES]).unwrap();
         let turned = |place: &DeviceIndex| wrong.contains(&place.get());
         let pairs = places.into_iter().zip(shares);
-        pairs.map(|(place, share)| if turned(&place) { (place, bad.clone()) } else { (place, share) }).collect()
+        pairs
+            .map(|(place, share)| if turned(&place) { (place, bad.clone()) } else { (place, share) })
+            .collect()
     }
 
     /// With how many of the shares, taken in order, the seed is there; nothing

@@ -186,7 +186,8 @@ impl Recovery {
     /// Fails if a seed cannot be rebuilt all the same, or is not the right one.
     pub fn rebuild(mut self) -> Result<Unmasking, UnmaskError> {
         for (owner, shares) in std::mem::take(&mut self.shares) {
-            let accept = |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
+            let accept =
+                |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
             let seed = self.rebuilder.search(&shares, accept);
             let seed = seed.ok_or_else(|| self.lost(owner, shares.len()))?;
             self.seeds.insert(owner, seed);
@@ -202,7 +203,8 @@ impl Recovery {
     fn take(&mut self, holder: DeviceIndex, owner: DeviceIndex, share: Share) {
         let Some(shares) = self.shares.get_mut(&owner) else { return };
         shares.push((holder, share));
-        let accept = |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
+        let accept =
+            |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
         if let Some(seed) = self.rebuilder.rebuild(shares, accept) {
             self.shares.remove(&owner);
             self.seeds.insert(owner, seed);

@@ -52,7 +52,12 @@ pub enum SumError {
 impl RunningSum {
     /// The empty sum. Fails unless 1 ≤ `bits` ≤ 32.
     pub fn new(len: usize, bits: u32) -> Result<Self, SumError> {
-        Ok(Self { ring: Ring::new(bits).ok_or(SumError::Bits { bits })?, sum: vec![0; len], inputs: 0, begun: 0 })
+        Ok(Self {
+            ring: Ring::new(bits).ok_or(SumError::Bits { bits })?,
+            sum: vec![0; len],
+            inputs: 0,
+            begun: 0,
+        })
     }
 
     /// Adds the next chunk of a masked input, which begins at `offset`. Fails,

@@ -165,10 +165,9 @@ impl Unmasking {
             return Err(UnmaskError::Inputs { got, expected: self.inputs });
         }
         let mut coordinates = sum.into_vec();
-        coordinates
-            .par_chunks_mut(PARALLEL_COORDINATES)
-            .enumerate()
-            .try_for_each(|(chunk, coordinates)| self.unmask_chunk(chunk * PARALLEL_COORDINATES, coordinates))?;
+        coordinates.par_chunks_mut(PARALLEL_COORDINATES).enumerate().try_for_each(
+            |(chunk, coordinates)| self.unmask_chunk(chunk * PARALLEL_COORDINATES, coordinates),
+        )?;
         Ok(coordinates)
     }
 }

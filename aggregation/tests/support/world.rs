@@ -11,9 +11,9 @@
 )]
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Credential, Draw, IdentityKey, IndexSet, MAX_COMPLETE,
-    Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Shared, Signature, Submitted, Transcript, UnmaskError,
-    UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, IdentityKey, IndexSet,
+    MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared, Signature,
+    Submitted, Transcript, UnmaskError, UnmaskShares, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -135,6 +135,18 @@ impl World {
 
     pub fn all(&self) -> IndexSet {
         IndexSet::full(self.len())
+    }
+
+    /// Shares of the seed that is rebuilt if a device survives, or if it does
+    /// not, dealt to its holders once more.
+    pub fn deal(&self, device: DeviceIndex, survives: bool) -> Vec<(DeviceIndex, Share)> {
+        // In the order in which a device draws them.
+        let mut rng = rng(device.into());
+        let (key, self_mask) = (Seed::random(&mut rng), Seed::random(&mut rng));
+        let holders = self.roster.graph().holders(device);
+        let seed = if survives { self_mask } else { key };
+        let shares = shamir::split(&seed, self.roster.threshold(), &holders, &mut rng);
+        holders.into_iter().zip(shares).collect()
     }
 
     /// One device's answer to a roster.
