@@ -151,7 +151,7 @@ fn a_set_of_more_places_than_a_roster_has_is_refused() {
     let survivors = wire::Survivors { survivors: Some(places) };
     let message = wire::Reply { kind: Some(wire::reply::Kind::Survivors(survivors)) };
     let error = reply_from_wire(message).unwrap_err().to_string();
-    assert!(error.contains("at most 256 places"), "{error}");
+    assert!(error.contains("at most 1024 places"), "{error}");
 }
 
 #[test]
