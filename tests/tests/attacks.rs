@@ -63,6 +63,9 @@ fn without_a_change_but_lost_and_repeated_messages_everybody_says_the_same_again
     let mut world = World::new(&plan(6, 6), 6);
     let mut sent = 0;
     world.run(|post| {
+        if post.request.session().is_none() {
+            return post.pass();
+        }
         sent += 1;
         let answer = match sent % 5 {
             0 => return None,

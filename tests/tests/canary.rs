@@ -16,8 +16,8 @@ mod device;
 #[path = "canary/world.rs"]
 mod world;
 
-/// Rounds without the variable: some ten seconds of two cores.
-const ROUNDS: u64 = 3_000;
+/// Rounds without the variable: some six seconds of two cores.
+const ROUNDS: u64 = 2_000;
 
 /// Rounds of one federation.
 const ROUNDS_A_WORLD: u64 = 6;
@@ -74,7 +74,7 @@ fn every_survivor_is_in_the_sum_exactly_once_and_nobody_else() {
         assert!(3 * tally.published > tally.opened, "{tally:?}");
         assert!(tally.published_with_missing * 8 > tally.published, "{tally:?}");
         let faults = [tally.lost, tally.repeated, tally.stale, tally.vanished, tally.restarted, tally.crashes];
-        assert!(faults.iter().all(|count| *count > rounds / 20), "{tally:?}");
+        assert!(faults.iter().all(|count| *count > rounds / 50), "{tally:?}");
         assert!(tally.several_chunks > 0, "{tally:?}");
     }
 }

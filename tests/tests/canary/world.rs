@@ -108,8 +108,9 @@ impl World {
     pub(crate) fn new(seed: u64) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let authority = IdentityKey::from_seed(&[200; 32]);
-        // The work of a round grows with the square of the devices, so small ones are more frequent.
-        let devices = 2 + below(&mut rng, 11).min(below(&mut rng, 11));
+        // The work of a round grows with the square of its devices, so most worlds are small.
+        let most = if below(&mut rng, 10) == 0 { 12 } else { 5 };
+        let devices = 2 + below(&mut rng, most - 1);
         let node = |place| Node {
             device: Device::new(place, seed, &authority),
             call: None,
