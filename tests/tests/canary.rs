@@ -46,7 +46,10 @@ fn number(name: &str, default: u64) -> u64 {
 /// Plays every world of this thread.
 fn play(first: u64, worlds: u64, thread: u64) -> Tally {
     let mut tally = Tally::default();
-    for seed in (first..first + worlds).skip(usize::try_from(thread).unwrap()).step_by(usize::try_from(THREADS).unwrap()) {
+    for seed in (first..first + worlds)
+        .skip(usize::try_from(thread).unwrap())
+        .step_by(usize::try_from(THREADS).unwrap())
+    {
         let on_panic = OnPanic { seed };
         tally.add(&World::new(seed).play(ROUNDS_A_WORLD));
         drop(on_panic);
@@ -73,7 +76,8 @@ fn every_survivor_is_in_the_sum_exactly_once_and_nobody_else() {
     if rounds >= 600 {
         assert!(3 * tally.published > tally.opened, "{tally:?}");
         assert!(tally.published_with_missing * 8 > tally.published, "{tally:?}");
-        let faults = [tally.lost, tally.repeated, tally.stale, tally.vanished, tally.restarted, tally.crashes];
+        let faults =
+            [tally.lost, tally.repeated, tally.stale, tally.vanished, tally.restarted, tally.crashes];
         assert!(faults.iter().all(|count| *count > rounds / 50), "{tally:?}");
         assert!(tally.several_chunks > 0, "{tally:?}");
     }

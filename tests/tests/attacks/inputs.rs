@@ -1,6 +1,7 @@
 //! Dishonest devices: inputs and shares that are not what they should be. The coordinator names what is wrong, and the
 //! sum of the others is right or is not opened.
 
+use aggregation::packing::packed_len;
 use aggregation::{SHARE_BYTES, Seed, Share, UnmaskShares, shamir};
 use proto::ids::Digest;
 use proto::message::{Outcome, Rejection, Request};
@@ -33,7 +34,11 @@ fn chunks_out_of_range_of_a_wrong_length_or_not_canonical_are_turned_away() {
         let mut long = packed.clone();
         long.push(0);
         let short = packed[1..].to_vec();
+        let mechanism = plan(6, 4).mechanism().unwrap();
+        let rest = packed_len(mechanism.contribution_len() - 1, mechanism.ring_bits());
         [
+            // All but the first coordinate, and more than there are.
+            (1, vec![0; rest]),
             (1, packed.clone()),
             (1 << 15, packed.clone()),
             (u64::MAX, packed.clone()),
@@ -44,8 +49,11 @@ fn chunks_out_of_range_of_a_wrong_length_or_not_canonical_are_turned_away() {
         .map(|(offset, packed)| Request::MaskedChunk { session: *session, offset, packed })
         .to_vec()
     });
-    assert_eq!(turned_away.len(), 6);
-    assert!(turned_away.iter().all(|rejection| is_unacceptable(rejection, "masked chunk")), "{turned_away:?}");
+    assert_eq!(turned_away.len(), 7);
+    assert!(
+        turned_away.iter().all(|rejection| is_unacceptable(rejection, "masked chunk")),
+        "{turned_away:?}"
+    );
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }
 
@@ -98,7 +106,9 @@ fn shares_of_the_wrong_kind_number_or_place_are_turned_away() {
             Request::Unmask { session: *session, shares }
         };
         vec![
+            // In the name of one that answered, of one that did not yet, and of nobody.
             changed(|shares| shares.from = 2),
+            changed(|shares| shares.from = 4),
             changed(|shares| shares.from = 17),
             changed(|shares| drop(shares.self_mask.pop())),
             changed(|shares| shares.self_mask.push(shares.self_mask[0].clone())),
@@ -107,7 +117,7 @@ fn shares_of_the_wrong_kind_number_or_place_are_turned_away() {
             changed(|shares| shares.self_mask[0].0 = 6),
         ]
     });
-    assert_eq!(turned_away.len(), 6);
+    assert_eq!(turned_away.len(), 7);
     assert!(turned_away.iter().all(|rejection| is_unacceptable(rejection, "unmask")), "{turned_away:?}");
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }

@@ -57,7 +57,11 @@ fn a_late_device_that_is_told_that_it_survived_does_not_answer() {
         }
         if post.from == 5 && post.is("agree") {
             // What the others signed is the only quorum that there is.
-            return if gathered.signatures.len() == 6 { Some(Ok(gathered.quorum(&[0, 1, 2, 3]))) } else { wait() };
+            return if gathered.signatures.len() == 6 {
+                Some(Ok(gathered.quorum(&[0, 1, 2, 3])))
+            } else {
+                wait()
+            };
         }
         let answer = post.pass();
         fixed |= matches!(answer, Some(Ok(Reply::Survivors(_))));
@@ -91,7 +95,10 @@ fn an_input_that_came_in_part_is_not_in_the_sum_and_is_charged() {
         early = Some(post.coordinator.serve(5, &done).unwrap_err());
         answer
     });
-    assert!(matches!(&early, Some(Rejection::Unacceptable { request, .. }) if request == "masked done"), "{early:?}");
+    assert!(
+        matches!(&early, Some(Rejection::Unacceptable { request, .. }) if request == "masked done"),
+        "{early:?}"
+    );
     assert_eq!(world.coordinator.fixed(1), [vec![0, 1, 2, 3, 4]]);
     assert_eq!(charged(&world), (0..6).map(id).collect::<Vec<_>>());
     world.assert_silent([5]);

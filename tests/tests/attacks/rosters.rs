@@ -184,20 +184,23 @@ fn an_honest_coordinator_turns_a_replayed_or_a_borrowed_advertisement_away() {
         post.pass()
     });
     let mut turned_away = Vec::new();
+    let mut current = Gathered::default();
     world.run(|post| {
         if let Request::Advertise { session, .. } = post.request
             && turned_away.len() == 2 * post.from
         {
-            for entry in [&earlier.entries[&post.from], &earlier.entries[&((post.from + 1) % 6)]] {
+            // Its own of the round before, and another device's of this round; the first device has none to borrow.
+            let borrowed = current.entries.values().last().unwrap_or(&earlier.entries[&1]);
+            for entry in [&earlier.entries[&post.from], borrowed] {
                 let advertisement = Box::new(entry.clone());
                 let forged = Request::Advertise { session, advertisement };
                 turned_away.push(post.coordinator.serve(post.from, &forged).unwrap_err());
             }
         }
+        current.keep(post);
         post.pass()
     });
-    let unacceptable =
-        |rejection: &Rejection| matches!(rejection, Rejection::Unacceptable { request, .. } if request == "advertise");
+    let unacceptable = |rejection: &Rejection| matches!(rejection, Rejection::Unacceptable { request, .. } if request == "advertise");
     assert!(turned_away.len() == 12 && turned_away.iter().all(unacceptable), "{turned_away:?}");
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }
@@ -336,7 +339,9 @@ fn shares_that_are_not_one_for_each_other_device_are_turned_away() {
                 change(&mut shares);
                 let request = Request::ShareKeys { session: *session, shares };
                 let rejection = post.coordinator.serve(3, &request).unwrap_err();
-                assert!(matches!(&rejection, Rejection::Unacceptable { request, .. } if request == "share keys"));
+                assert!(
+                    matches!(&rejection, Rejection::Unacceptable { request, .. } if request == "share keys")
+                );
                 turned_away += 1;
             }
         }

@@ -84,7 +84,9 @@ fn of_two_views_at_most_one_is_opened() {
 #[test]
 fn a_signature_on_another_view_is_turned_away_by_an_honest_coordinator() {
     let mut world = World::new(&plan(6, 4), 6);
-    world.run(|post| survivors(post, |place| set(6, if place == 2 { &[1, 2, 3, 4, 5] } else { &[0, 1, 2, 3, 4, 5] })));
+    world.run(|post| {
+        survivors(post, |place| set(6, if place == 2 { &[1, 2, 3, 4, 5] } else { &[0, 1, 2, 3, 4, 5] }))
+    });
     let Ended::Rejected(Rejection::Unacceptable { request, .. }) = world.ended(2) else {
         panic!("{:?}", world.ended(2));
     };
@@ -97,7 +99,9 @@ fn a_signature_on_another_view_is_turned_away_by_an_honest_coordinator() {
 #[test]
 fn a_device_that_is_listed_missing_refuses() {
     let mut world = World::new(&plan(6, 4), 6);
-    world.run(|post| survivors(post, |place| set(6, if place == 2 { &[0, 1, 3, 4, 5] } else { &[0, 1, 2, 3, 4, 5] })));
+    world.run(|post| {
+        survivors(post, |place| set(6, if place == 2 { &[0, 1, 3, 4, 5] } else { &[0, 1, 2, 3, 4, 5] }))
+    });
     assert_eq!(world.refusal(2), Refusal::ListedMissing);
     assert_eq!(world.log.left(2, "agree"), 0);
     world.assert_silent([2]);
@@ -232,7 +236,12 @@ fn a_quorum_of_repeated_or_unknown_signers_or_none_is_refused() {
 fn a_second_request_to_unmask_gets_the_first_answer_or_none() {
     // The same device is shown another quorum, other survivors, or its seeds' shares again, once it has answered.
     let seconds = |quorum: &Reply| {
-        [quorum.clone(), Reply::Survivors(set(6, &[0, 1, 2, 4, 5])), Reply::Roster(Vec::new()), Reply::Received]
+        [
+            quorum.clone(),
+            Reply::Survivors(set(6, &[0, 1, 2, 4, 5])),
+            Reply::Roster(Vec::new()),
+            Reply::Received,
+        ]
     };
     for which in 0..4 {
         let mut world = World::new(&plan(6, 4), 6);

@@ -36,6 +36,9 @@ const TASK: TaskId = TaskId([7; 16]);
 /// How long a run goes on in virtual time, whoever still waits then.
 const PATIENCE_MILLIS: u64 = 600_000;
 
+/// No run takes so many steps, unless two sides answer each other for ever.
+const MOST_SWEEPS: usize = 20_000;
+
 /// The coordinates of an update; with fewer devices, each has one of its own.
 const COORDINATES: u32 = 16;
 
@@ -448,7 +451,7 @@ impl World {
             node.rests = node.stopped.is_some();
         }
         let end = self.coordinator.clock.plus_millis(PATIENCE_MILLIS);
-        loop {
+        for _ in 0..MOST_SWEEPS {
             let mut acted = false;
             for place in 0..self.nodes.len() {
                 acted |= self.act(place, &mut hand);
@@ -461,6 +464,7 @@ impl World {
                 Some(_) | None => return,
             }
         }
+        panic!("the run does not come to an end");
     }
 
     /// Starts a device's machine again; what was not durable is lost.

@@ -128,7 +128,9 @@ impl Device {
             (Step::Sharing(shared, _), Reply::Inbox { sharers, shares }) => {
                 (self.submit(shared.receive(sharers, shares).unwrap()), Turn::Goes)
             }
-            (Step::Submitting { submitted, chunks, digest, sent }, Reply::Received) if sent < chunks.len() => {
+            (Step::Submitting { submitted, chunks, digest, sent }, Reply::Received)
+                if sent < chunks.len() =>
+            {
                 (Step::Submitting { submitted, chunks, digest, sent: sent + 1 }, Turn::Goes)
             }
             (Step::Submitting { submitted, .. }, Reply::Survivors(survivors)) => {

@@ -188,9 +188,8 @@ impl World {
     fn nothing_is_on(&self) -> bool {
         let joinable = self.open.as_ref().filter(|open| open.round.is_joinable());
         let joins = |node: &Node| joinable.is_some_and(|open| node.joined < open.context.round);
-        let waits = |node: &Node| {
-            node.gone || node.pause > self.clock || (node.device.is_out() && !joins(node))
-        };
+        let waits =
+            |node: &Node| node.gone || node.pause > self.clock || (node.device.is_out() && !joins(node));
         self.flights.is_empty() && self.nodes.iter().all(waits)
     }
 
@@ -348,8 +347,13 @@ fn check(open: &Open, sum: &[u32], survivors: usize, nodes: &[Node]) {
         expected[coordinate(place, &open.context)] = u32::from(fixed.contains(&node.device.id));
     }
     if sum != expected {
-        let wrong: Vec<_> =
-            sum.iter().zip(&expected).enumerate().filter(|(_, (found, wanted))| found != wanted).take(20).collect();
+        let wrong: Vec<_> = sum
+            .iter()
+            .zip(&expected)
+            .enumerate()
+            .filter(|(_, (found, wanted))| found != wanted)
+            .take(20)
+            .collect();
         panic!("coordinate, (found, expected): {wrong:?}");
     }
 }
