@@ -6,6 +6,7 @@
 //! crashes, all by one seed. `NIGHTSHIFT_CANARY_ROUNDS` says how many rounds are opened, `NIGHTSHIFT_CANARY_SEED` where
 //! the seeds begin; a failure prints its own.
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::print_stdout, reason = "a failure prints its seed")]
 
 use std::thread;
 
