@@ -1,11 +1,11 @@
 //! Attacks on a sum, each on the machines that run in production: a coordinator that lies, or devices that do, with
 //! one thing changed. The honest side refuses by name, before anything is revealed; and what leaves the devices is
-//! watched in every test, see [`world::Log`].
+//! watched in every test, see [`log::Log`].
 //!
 //! | attack | in |
 //! | --- | --- |
 //! | split survivor views, own id listed missing, id both alive and missing, second unmask request | `views` |
-//! | repeated or unknown ids | `rosters`, `views`, `inputs` |
+//! | repeated or unknown ids | `rosters`, `inboxes`, `views`, `inputs` |
 //! | tiny cohort, survivors below the report goal | `rosters`, `views` |
 //! | key substitution, replayed advertisement, low-order point | `rosters` |
 //! | model given differently to two devices | `models` |
@@ -18,18 +18,28 @@
 
 use proto::message::{Outcome, Reply};
 
-use world::{World, honest, plan, wait};
+use hand::{honest, wait};
+use setting::plan;
+use world::World;
 
 #[path = "attacks/again.rs"]
 mod again;
+#[path = "attacks/hand.rs"]
+mod hand;
+#[path = "attacks/inboxes.rs"]
+mod inboxes;
 #[path = "attacks/inputs.rs"]
 mod inputs;
 #[path = "attacks/late.rs"]
 mod late;
+#[path = "attacks/log.rs"]
+mod log;
 #[path = "attacks/models.rs"]
 mod models;
 #[path = "attacks/rosters.rs"]
 mod rosters;
+#[path = "attacks/setting.rs"]
+mod setting;
 #[path = "attacks/views.rs"]
 mod views;
 #[path = "attacks/world.rs"]

@@ -74,12 +74,12 @@ fn every_survivor_is_in_the_sum_exactly_once_and_nobody_else() {
     println!("{tally:#?}");
     assert_eq!(tally.opened, worlds * ROUNDS_A_WORLD);
     // What is never reached is not tested: rounds that end well, and every fault.
-    if rounds >= 600 {
+    if rounds >= ROUNDS {
         assert!(3 * tally.published > tally.opened, "{tally:?}");
         assert!(tally.published_with_missing * 8 > tally.published, "{tally:?}");
         let faults =
             [tally.lost, tally.repeated, tally.stale, tally.vanished, tally.restarted, tally.crashes];
-        assert!(faults.iter().all(|count| *count > rounds / 50), "{tally:?}");
+        assert!(faults.iter().all(|count| *count > rounds / 200), "{tally:?}");
         assert!(tally.several_chunks > 0, "{tally:?}");
     }
 }

@@ -5,7 +5,9 @@ use client::agent::memory::MemoryError;
 use client::session::Ended;
 use proto::message::{Outcome, Reply};
 
-use super::world::{Gathered, World, honest, plan, set, wait};
+use super::hand::{Gathered, honest, wait};
+use super::setting::{plan, set};
+use super::world::World;
 
 /// Panics unless these devices refused, by what their disks hold, to sign the first round a second time.
 fn assert_signed_once(world: &World, places: impl IntoIterator<Item = usize>) {
@@ -39,9 +41,8 @@ fn a_round_that_was_opened_is_not_run_again_with_one_device_fewer() {
     }
     world.run(|post| if post.from == 5 { None } else { post.pass() });
     assert_signed_once(&world, 0..5);
-    for place in 0..6 {
-        assert_eq!(world.log.left(place, "unmask"), revealed[place], "device {place} answered once more");
-    }
+    let now: Vec<usize> = (0..6).map(|place| world.log.left(place, "unmask")).collect();
+    assert_eq!(now, revealed, "a device answered once more");
     world.assert_nothing_published();
 }
 

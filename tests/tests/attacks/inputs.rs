@@ -6,7 +6,8 @@ use aggregation::{SHARE_BYTES, Seed, Share, UnmaskShares, shamir};
 use proto::ids::Digest;
 use proto::message::{Outcome, Rejection, Request};
 
-use super::world::{World, plan, rng};
+use super::setting::{plan, rng};
+use super::world::World;
 
 /// Sends `forged` in the name of device 3, in front of each of its requests of this name, and then what it meant.
 fn forge(name: &'static str, mut forged: impl FnMut(&Request) -> Vec<Request>) -> (World, Vec<Rejection>) {

@@ -7,7 +7,9 @@ use proto::adapter::Module;
 use proto::ids::DeviceId;
 use proto::message::{CHUNK_COORDINATES, Rejection, Reply, Request};
 
-use super::world::{Gathered, World, id, plan, set, wait};
+use super::hand::{Gathered, wait};
+use super::setting::{id, plan, set};
+use super::world::World;
 
 /// Whom the coordinator charged for the first round.
 fn charged(world: &World) -> Vec<DeviceId> {

@@ -6,7 +6,9 @@ use proto::ids::Digest;
 use proto::message::{Published, Rejection, Reply};
 use proto::plan::{Plan, vector_to_bytes};
 
-use super::world::{Answer, Gathered, Post, World, honest, plan, wait};
+use super::hand::{Answer, Gathered, Post, honest, wait};
+use super::setting::plan;
+use super::world::World;
 
 /// The round as an honest coordinator plays it, in which device 3 is told of another version.
 fn tell_of(post: &mut Post<'_>, other: Published) -> Answer {

@@ -7,7 +7,9 @@ use proto::convert::{reply_from_wire, reply_to_wire};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::wire;
 
-use super::world::{Answer, Gathered, Post, World, identity, plan, set, wait};
+use super::hand::{Answer, Gathered, Post, wait};
+use super::setting::{identity, plan, set};
+use super::world::World;
 
 /// Tells each device a set of its own, and gives nobody a quorum before all have signed.
 fn split(
