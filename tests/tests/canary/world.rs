@@ -109,7 +109,7 @@ impl World {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let authority = IdentityKey::from_seed(&[200; 32]);
         // The work of a round grows with the square of its devices, so most worlds are small.
-        let most = if below(&mut rng, 10) == 0 { 12 } else { 5 };
+        let most = if below(&mut rng, 10) == 0 { 12 } else { 4 };
         let devices = 2 + below(&mut rng, most - 1);
         let node = |place| Node {
             device: Device::new(place, seed, &authority),
