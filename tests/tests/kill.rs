@@ -166,12 +166,14 @@ fn hold(world: &World, moment: &Moment) -> Held {
     world.relay.hold(moment.catches(world.books().last_round)).come(moment.name)
 }
 
-const MOMENTS: [Moment; 6] = [
+const MOMENTS: [Moment; 8] = [
     Moment::answers("a chunk has come", "masked chunk", "received", false),
     Moment::asks("a third input is on its way", "masked done", 3, false),
     Moment::answers("the survivors are fixed", "masked done", "survivors", true),
+    Moment::asks("the last signature is on its way", "agree", AGENTS.len(), true),
     Moment::answers("a quorum has signed", "agree", "quorum", true),
     Moment::asks("the first shares are on their way", "unmask", 1, true),
+    Moment::answers("the first shares have come", "unmask", "wait", true),
     Moment { published: true, ..Moment::answers("the sum is published", "unmask", "over", true) },
 ];
 

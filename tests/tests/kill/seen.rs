@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use aggregation::UnmaskShares;
 use proto::ids::{DeviceId, Digest, SessionId};
 use proto::message::{Outcome, Published, Reply, Request};
 
@@ -14,6 +15,10 @@ pub(crate) struct Seen {
     pub(crate) chunks: BTreeSet<(DeviceId, u64)>,
     /// The signature of a device in a round.
     pub(crate) signatures: BTreeMap<(DeviceId, u64), [u8; 64]>,
+    /// What a device revealed in a round.
+    revealed: BTreeMap<(DeviceId, u64), UnmaskShares>,
+    /// Whether it was the share of the own mask that left any device, or that of the key.
+    kinds: BTreeMap<(DeviceId, u64), &'static str>,
     /// Whom devices were told to be in the sum of a round.
     pub(crate) survivors: BTreeMap<u64, BTreeSet<DeviceId>>,
     /// Rounds that devices were told to have been published.
@@ -41,6 +46,18 @@ impl Seen {
                 let first = *self.signatures.entry((device, round)).or_insert(signature.0);
                 self.agree("signatures of a device", round, &first, &signature.0);
             }
+            Request::Unmask { session, shares } => {
+                let round = self.known(*session);
+                let first = self.revealed.entry((device, round)).or_insert_with(|| shares.clone()).clone();
+                self.agree("answers of a device", round, &first, shares);
+                let alive = shares.self_mask.iter().map(|(place, _)| (place, "own mask"));
+                let missing = shares.key.iter().map(|(place, _)| (place, "key"));
+                for (place, kind) in alive.chain(missing) {
+                    let owner = self.rosters[session][usize::from(*place)];
+                    let first = *self.kinds.entry((owner, round)).or_insert(kind);
+                    self.agree("kinds of share of a device", round, &first, &kind);
+                }
+            }
             Request::CheckIn
             | Request::Fetch { .. }
             | Request::Join { .. }
@@ -48,8 +65,7 @@ impl Seen {
             | Request::Advertise { .. }
             | Request::Draw { .. }
             | Request::ShareKeys { .. }
-            | Request::MaskedDone { .. }
-            | Request::Unmask { .. } => {}
+            | Request::MaskedDone { .. } => {}
         }
     }
 

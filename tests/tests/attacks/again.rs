@@ -1,0 +1,135 @@
+//! A round that is run again: with one device fewer, the difference of two sums would be that device's input.
+
+use aggregation::{QuorumError, Refusal};
+use client::agent::memory::MemoryError;
+use client::session::Ended;
+use proto::message::{Outcome, Reply};
+
+use super::hand::{Gathered, honest, wait};
+use super::setting::{plan, set};
+use super::world::World;
+
+/// Panics unless these devices refused, by what their disks hold, to sign the first round a second time.
+fn assert_signed_once(world: &World, places: impl IntoIterator<Item = usize>) {
+    for place in places {
+        // To extend: a session that is told what was signed refuses the number itself, at the offer. Then it ends with
+        // that refusal, its shell goes on, and no second advertisement leaves it.
+        let stopped = world.nodes[place].stopped.as_ref();
+        assert!(matches!(stopped, Some(MemoryError::SignedBefore { round: 1, .. })), "{stopped:?}");
+        assert_eq!(world.log.left(place, "agree"), 1);
+    }
+}
+
+#[test]
+fn a_round_that_was_opened_is_not_run_again_with_one_device_fewer() {
+    let mut world = World::new(&plan(6, 4), 6).on_disk();
+    let before = world.coordinator.record.clone();
+    // The sum is opened, and the devices are told that it was not: they keep their updates for the next round.
+    world.run(|post| match post.pass() {
+        Some(Ok(Reply::Over(Outcome::Published))) => Some(Ok(Reply::Over(Outcome::Stopped))),
+        other => other,
+    });
+    world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
+    assert!((0..6).all(|place| matches!(world.ended(place), Ended::Round(Outcome::Stopped))));
+    let revealed: Vec<usize> = (0..6).map(|place| world.log.left(place, "unmask")).collect();
+
+    // The coordinator forgets the round, and opens one of the same number without device 5. Some devices were
+    // restarted meanwhile, so that only their disks know.
+    world.coordinator.restore(before);
+    for place in [1, 3] {
+        world.restart(place);
+    }
+    world.run(|post| if post.from == 5 { None } else { post.pass() });
+    assert_signed_once(&world, 0..5);
+    let now: Vec<usize> = (0..6).map(|place| world.log.left(place, "unmask")).collect();
+    assert_eq!(now, revealed, "a device answered once more");
+    world.assert_nothing_published();
+}
+
+#[test]
+fn a_round_that_was_signed_and_not_opened_is_not_run_again_either() {
+    let mut world = World::new(&plan(6, 4), 6).on_disk();
+    let before = world.coordinator.record.clone();
+    world.run(|post| if post.is("agree") { Some(Ok(Reply::Over(Outcome::NoQuorum))) } else { post.pass() });
+    world.coordinator.restore(before);
+    for place in 0..3 {
+        world.restart(place);
+    }
+    world.run(|post| if post.from == 5 { None } else { post.pass() });
+    assert_signed_once(&world, 0..5);
+    world.assert_silent(0..6);
+    world.assert_nothing_published();
+}
+
+#[test]
+fn a_round_that_nobody_signed_may_be_run_again() {
+    // The control of the two above: it is the signature that binds.
+    let mut world = World::new(&plan(6, 4), 6).on_disk();
+    let before = world.coordinator.record.clone();
+    world.run(|post| match post.pass() {
+        Some(Ok(Reply::Survivors(_))) => Some(Ok(Reply::Over(Outcome::TooFewSurvivors))),
+        other => other,
+    });
+    world.coordinator.restore(before);
+    for place in 0..3 {
+        world.restart(place);
+    }
+    world.run(|post| if post.from == 5 { None } else { post.pass() });
+    world.assert_sum_of(&[0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_coordinator_that_restarts_between_fixing_the_survivors_and_unmasking_abandons_the_round() {
+    for name in ["agree", "unmask"] {
+        let mut world = World::new(&plan(6, 4), 6).on_disk();
+        let mut came = 0;
+        world.run(|post| {
+            // It dies with the second such request, once the first one was answered.
+            came += usize::from(post.is(name));
+            if post.is(name) && came == 2 {
+                post.coordinator.crash();
+            }
+            post.pass()
+        });
+        let of_the_round = world.coordinator.fixed(1);
+        assert_eq!(of_the_round, [vec![0, 1, 2, 3, 4, 5]]);
+        assert!((0..6).all(|place| matches!(world.ended(place), Ended::Round(Outcome::Stopped))));
+        world.assert_nothing_published();
+
+        // What it does next has another number, and fresh keys.
+        world.run(honest);
+        world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
+        assert_eq!(world.coordinator.fixed(1), of_the_round, "fixed once, and never changed");
+        assert_eq!(world.coordinator.record.versions[0].round, 2);
+        assert!((0..6).all(|place| world.log.left(place, "agree") == 2));
+    }
+}
+
+#[test]
+fn a_coordinator_that_restarts_and_lies_about_the_survivors_opens_nothing() {
+    // Three have signed when it dies; to the other three it says, in the same session, that device 0 is missing.
+    let mut world = World::new(&plan(6, 4), 6).on_disk();
+    let mut gathered = Gathered::default();
+    world.run(|post| {
+        gathered.keep(post);
+        let first = post.from < 3;
+        if post.is("agree") {
+            let side = if first { [0, 1, 2] } else { [3, 4, 5] };
+            return if gathered.signatures.len() < 6 { wait() } else { Some(Ok(gathered.quorum(&side))) };
+        }
+        let answer = post.pass();
+        if first || !post.is("masked done") {
+            return answer;
+        }
+        if gathered.signatures.len() < 3 {
+            return wait();
+        }
+        post.coordinator.crash();
+        Some(Ok(Reply::Survivors(set(6, &[1, 2, 3, 4, 5]))))
+    });
+    for place in 0..6 {
+        assert_eq!(world.refusal(place), Refusal::Quorum(QuorumError::TooFew { got: 3, need: 4 }));
+    }
+    world.assert_silent(0..6);
+    world.assert_nothing_published();
+}

@@ -1,0 +1,206 @@
+//! The coordinator's machine with its shell, and the hand in front of it.
+
+use std::collections::BTreeMap;
+
+use aggregation::{Advertisement, Signature};
+use coordinator::optimizer::OptimizerState;
+use coordinator::task::{Task, TaskEffect, TaskRecord};
+use prost::Message;
+use proto::admin::TaskState;
+use proto::convert::{request_from_wire, request_to_wire};
+use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::message::{Outcome, Rejection, Reply, Request};
+use proto::plan::{Plan, vector_to_bytes};
+use proto::wire;
+use rand_chacha::ChaCha20Rng;
+
+use super::setting::{TASK, authority, id, rng};
+
+/// When everything begins.
+pub(crate) const DAWN: Timestamp = Timestamp(1_700_000_000_000);
+
+/// What comes back to a device: nothing where the request or its answer is lost.
+pub(crate) type Answer = Option<Result<Reply, Rejection>>;
+
+/// What the coordinator has durable, and its machine.
+pub(crate) struct Coordinator {
+    pub(crate) task: Task,
+    pub(crate) record: TaskRecord,
+    /// What was made durable, oldest first.
+    pub(crate) effects: Vec<TaskEffect>,
+    /// What can be fetched; the hand may put other bytes under a hash.
+    pub(crate) artefacts: BTreeMap<Digest, Vec<u8>>,
+    pub(crate) clock: Timestamp,
+    plan_bytes: Vec<u8>,
+    rng: ChaCha20Rng,
+}
+
+impl Coordinator {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        let plan_bytes = plan.to_bytes().unwrap();
+        let task = Task::new(TASK, &plan_bytes, authority().public()).unwrap();
+        let adapter = vector_to_bytes(task.adapter());
+        let record = TaskRecord {
+            state: TaskState::Active,
+            versions: Vec::new(),
+            participations: BTreeMap::new(),
+            last_round: 0,
+            rounds_charged: 0,
+            adapter: task.adapter().to_vec(),
+            optimizer: OptimizerState::default(),
+        };
+        let artefacts =
+            [plan_bytes.clone(), adapter].into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
+        Self { task, record, effects: Vec::new(), artefacts, clock: DAWN, plan_bytes, rng: rng(1) }
+    }
+
+    /// The machine's answer to what comes in the name of this device.
+    pub(crate) fn serve(&mut self, from: usize, request: &Request) -> Result<Reply, Rejection> {
+        let bytes = request_to_wire(request).encode_to_vec();
+        let request = request_from_wire(wire::Request::decode(bytes.as_slice()).unwrap())?;
+        let answer = self.task.handle(id(from), request, self.clock, &mut self.rng);
+        self.perform();
+        answer
+    }
+
+    /// Loses everything that is not durable.
+    pub(crate) fn crash(&mut self) {
+        self.restore(self.record.clone());
+    }
+
+    /// Goes on from this record: from an old one, it is a coordinator that forgets.
+    pub(crate) fn restore(&mut self, record: TaskRecord) {
+        self.task = Task::restore(TASK, &self.plan_bytes, authority().public(), record.clone()).unwrap();
+        self.record = record;
+    }
+
+    /// Every set of survivors that was ever fixed for a round, as places.
+    pub(crate) fn fixed(&self, of: u64) -> Vec<Vec<usize>> {
+        let place = |device: &DeviceId| usize::from(device.0[0]) - 1;
+        let of_round = |effect: &TaskEffect| match effect {
+            TaskEffect::FixSurvivors { round, survivors } if *round == of => {
+                Some(survivors.iter().map(place).collect())
+            }
+            TaskEffect::FixSurvivors { .. }
+            | TaskEffect::Charge { .. }
+            | TaskEffect::Commit { .. }
+            | TaskEffect::Aborted { .. }
+            | TaskEffect::End(_) => None,
+        };
+        self.effects.iter().filter_map(of_round).collect()
+    }
+
+    /// How the rounds ended that gave no version.
+    pub(crate) fn aborted(&self) -> Vec<Outcome> {
+        let outcome = |effect: &TaskEffect| match effect {
+            TaskEffect::Aborted { outcome, .. } => Some(*outcome),
+            TaskEffect::FixSurvivors { .. }
+            | TaskEffect::Charge { .. }
+            | TaskEffect::Commit { .. }
+            | TaskEffect::End(_) => None,
+        };
+        self.effects.iter().filter_map(outcome).collect()
+    }
+
+    /// Closes what is due then.
+    pub(crate) fn pass_time(&mut self, to: Timestamp) {
+        self.clock = self.clock.max(to);
+        self.task.handle_timeout(self.clock, &mut self.rng);
+        self.perform();
+    }
+
+    /// The shell's part.
+    fn perform(&mut self) {
+        while let Some(effect) = self.task.poll_effect() {
+            match &effect {
+                TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {
+                    self.record.last_round = self.record.last_round.max(*round);
+                }
+                TaskEffect::Charge { round, devices } => {
+                    self.record.last_round = self.record.last_round.max(*round);
+                    self.record.rounds_charged += 1;
+                    self.record.participations.extend(devices.iter().copied());
+                }
+                TaskEffect::Commit { version, adapter, .. } => {
+                    self.artefacts.insert(version.adapter, adapter.clone());
+                    self.record.adapter = self.task.adapter().to_vec();
+                    self.record.optimizer = self.task.optimizer().clone();
+                    self.record.versions.push(version.clone());
+                }
+                TaskEffect::End(state) => self.record.state = *state,
+            }
+            self.effects.push(effect);
+        }
+    }
+}
+
+/// A request on its way, in the hand between a device and the coordinator.
+pub(crate) struct Post<'a> {
+    pub(crate) from: usize,
+    pub(crate) request: Request,
+    pub(crate) coordinator: &'a mut Coordinator,
+}
+
+impl Post<'_> {
+    /// Hands the request on as it now is.
+    #[expect(clippy::unnecessary_wraps, reason = "it is what a hand answers")]
+    pub(crate) fn pass(&mut self) -> Answer {
+        Some(self.coordinator.serve(self.from, &self.request))
+    }
+
+    /// Whether it is the request of this name.
+    pub(crate) fn is(&self, name: &str) -> bool {
+        self.request.name() == name
+    }
+}
+
+/// The answer of a hand that changes nothing.
+pub(crate) fn honest(post: &mut Post<'_>) -> Answer {
+    post.pass()
+}
+
+/// Nothing new: the device asks again.
+#[expect(clippy::unnecessary_wraps, reason = "it is what a hand answers")]
+pub(crate) fn wait() -> Answer {
+    Some(Ok(Reply::wait(250)))
+}
+
+/// What a coordinator keeps that answers the devices by itself.
+#[derive(Default)]
+pub(crate) struct Gathered {
+    pub(crate) entries: BTreeMap<usize, Advertisement>,
+    pub(crate) signatures: BTreeMap<usize, Signature>,
+}
+
+impl Gathered {
+    /// Keeps what a request tells.
+    pub(crate) fn keep(&mut self, post: &Post<'_>) {
+        match &post.request {
+            Request::Advertise { advertisement, .. } => {
+                self.entries.insert(post.from, (**advertisement).clone());
+            }
+            Request::Agree { signature, .. } => {
+                self.signatures.insert(post.from, *signature);
+            }
+            Request::CheckIn
+            | Request::Fetch { .. }
+            | Request::Join { .. }
+            | Request::Decline { .. }
+            | Request::ShareKeys { .. }
+            | Request::MaskedChunk { .. }
+            | Request::MaskedDone { .. }
+            | Request::Unmask { .. } => {}
+        }
+    }
+
+    /// The advertisements in roster order.
+    pub(crate) fn roster(&self) -> Vec<Advertisement> {
+        self.entries.values().cloned().collect()
+    }
+
+    /// The signatures of these devices.
+    pub(crate) fn quorum(&self, of: &[usize]) -> Reply {
+        let signature = |place: &usize| (u16::try_from(*place).unwrap(), self.signatures[place]);
+        Reply::Quorum(of.iter().map(signature).collect())
+    }
+}
