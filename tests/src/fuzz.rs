@@ -10,6 +10,7 @@ mod books;
 mod coordinator_files;
 mod device_files;
 mod folder;
+mod node;
 mod numbers;
 mod plan;
 mod seeds;

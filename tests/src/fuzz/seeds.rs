@@ -336,10 +336,10 @@ fn key_files() -> Vec<Vec<u8>> {
 fn tasks() -> Vec<Vec<u8>> {
     let mut inputs: Vec<Vec<u8>> = (0..6).map(|shape| vec![shape, 1, 31]).collect();
     for steps in 0..28 {
-        inputs.push(vec![steps % 6, 1, steps, 7, 1, 0, 12, 0, 1, 8, 11, 1, 4, 1, 20]);
+        inputs.push(vec![128 + steps % 6, 1, steps, 7, 1, 0, 12, 0, 1, 8, 11, 1, 4, 1, 20]);
     }
-    inputs.push(vec![0, 1, 11, 15, 1, 0, 0, 0, 0, 1, 3, 3, 1, 9]);
-    inputs.push(vec![1, 1, 9, 10, 1, 0, 1, 8, 3, 3, 3, 1, 9, 9]);
+    inputs.push(vec![128, 1, 11, 15, 1, 0, 0, 0, 0, 1, 3, 3, 1, 9]);
+    inputs.push(vec![129, 1, 9, 10, 1, 0, 1, 8, 3, 3, 3, 1, 9, 9]);
     inputs
 }
 

@@ -4,12 +4,9 @@
 //! the books, which hold both sides to their invariants.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic};
-use client::policy::Policy;
-use client::session::{Action, Device, Event, Session, Signed, Work};
-use client::spending::{Charge, Spending};
+use aggregation::{IdentityKey, IdentityPublic};
+use client::session::{Action, Event, Signed};
 use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
@@ -22,7 +19,8 @@ use proto::wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use super::books::{DeviceBook, TaskBook};
+use super::books::TaskBook;
+use super::node::{Node, update};
 
 /// When a world begins.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -45,73 +43,6 @@ pub(super) enum Carriage<'a> {
     Crash,
     /// The answer is another one.
     Changed(&'a dyn Fn(&mut Vec<u8>)),
-}
-
-/// One device, and what is durable of it.
-#[derive(Debug)]
-pub(super) struct Node {
-    device: Arc<Device>,
-    session: Session,
-    rng: ChaCha20Rng,
-    charges: Vec<(Timestamp, Charge)>,
-    signatures: Vec<Signed>,
-    installed: Option<Arc<Work>>,
-    book: DeviceBook,
-    /// Whether its update is the known one.
-    trained: bool,
-    /// Whether, beside that, all that it heard since it joined, and all that was heard of it, was true.
-    honest: bool,
-}
-
-impl Node {
-    fn new(index: u8, plan: &Plan, authority: &IdentityKey) -> Self {
-        let identity = IdentityKey::from_seed(&[index + 1; 32]);
-        let id = [index; 16];
-        let credential = Credential::issue(authority, id, identity.public(), DUSK.as_secs() + 1);
-        let policy = Policy {
-            allow_without_noise: true,
-            least_noise_multiplier: 0.0,
-            largest_epsilon: f64::INFINITY,
-            participations_a_day: 1000,
-            smallest_cohort: 2,
-            smallest_report_goal: 2,
-            ..Policy::default()
-        };
-        let device = Arc::new(Device {
-            device: DeviceId(id),
-            identity,
-            credential,
-            authority: authority.public(),
-            base: plan.base,
-            policy,
-        });
-        Self {
-            session: start(Arc::clone(&device), &[], &[], None, DAWN),
-            device,
-            rng: ChaCha20Rng::from_seed([index; 32]),
-            charges: Vec::new(),
-            signatures: Vec::new(),
-            installed: None,
-            book: DeviceBook::default(),
-            trained: false,
-            honest: false,
-        }
-    }
-}
-
-/// A device's machine, from what is durable of the device.
-fn start(
-    device: Arc<Device>,
-    charges: &[(Timestamp, Charge)],
-    _signatures: &[Signed],
-    installed: Option<&Work>,
-    now: Timestamp,
-) -> Session {
-    let mut spending = Spending::new();
-    for (at, charge) in charges {
-        spending.add(charge, *at);
-    }
-    Session::new(device, spending, installed.map(|work| work.published), now)
 }
 
 /// A task and a few devices.
@@ -145,7 +76,7 @@ impl World {
         Self {
             durable: task.record().clone(),
             artefacts: artefacts.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect(),
-            nodes: (0..devices).map(|index| Node::new(index, &plan, &key)).collect(),
+            nodes: (0..devices).map(|index| Node::new(index, &plan, &key, (DAWN, DUSK))).collect(),
             authority: key.public(),
             task,
             plan,
@@ -422,27 +353,24 @@ impl World {
 
     /// A device forgets everything that is not durable, and starts again.
     pub(super) fn restart_device(&mut self, index: usize) {
-        let node = &mut self.nodes[index];
-        let (device, installed) = (Arc::clone(&node.device), node.installed.as_deref());
-        node.session = start(device, &node.charges, &node.signatures, installed, self.now);
-        node.book.restarted();
+        self.nodes[index].restart(self.now);
     }
 
-    /// Tells a device something that is not so.
+    /// Tells a device something that is not so. Its own disk does not lie: what it waits for is recorded first.
     pub(super) fn lie(&mut self, index: usize, event: Event) {
+        let writes =
+            matches!(self.nodes[index].session.action(), Action::Charge(_) | Action::RecordSignature(_));
+        if writes && matches!(event, Event::Recorded) {
+            self.step(index, &Carriage::Whole);
+            return;
+        }
         let node = &mut self.nodes[index];
         (node.trained, node.honest) = (false, false);
         self.tell(index, event);
     }
 
     fn tell(&mut self, index: usize, event: Event) {
-        let now = self.now;
-        let node = &mut self.nodes[index];
-        let fresh = start(Arc::clone(&node.device), &[], &[], None, now);
-        let session = std::mem::replace(&mut node.session, fresh);
-        node.session = session.handle(event, now, &mut node.rng);
-        node.session.take_ended();
-        node.book.acts(&node.session.action());
+        self.nodes[index].hears(event, self.now);
     }
 
     /// Whatever came before: devices that are left alone publish a version, as long as the task lasts.
@@ -466,14 +394,6 @@ impl World {
         let plan = &self.plan.round;
         assert!(!active || version > before, "no version after {version} of {}", plan.versions);
     }
-}
-
-/// The update of one device at one version: known, and not clipped.
-fn update(device: usize, version: u32, len: usize) -> Vec<f32> {
-    let mut update = vec![0.0; len];
-    update[device % len] = 1.0;
-    update[(device + 7 * version as usize + 1) % len] += 0.25 * (1 + version) as f32;
-    update
 }
 
 /// A plan without noise, so that a sum is exact.
