@@ -56,11 +56,7 @@ fn fastest(runs: u32, mut run: impl FnMut()) -> Duration {
 }
 
 /// The same work on one core and on all.
-fn on_both<'a>(
-    pools: &'a [ThreadPool; 2],
-    runs: u32,
-    mut run: impl FnMut() + Send + 'a,
-) -> [Duration; 2] {
+fn on_both<'a>(pools: &'a [ThreadPool; 2], runs: u32, mut run: impl FnMut() + Send + 'a) -> [Duration; 2] {
     pools.each_ref().map(|pool| pool.install(|| fastest(runs, &mut run)))
 }
 
@@ -173,7 +169,8 @@ fn answers(world: &World, survivors: &IndexSet) -> Vec<UnmaskShares> {
     for ((owner, shares), found) in dealt.into_iter().zip(found) {
         for ((_, share), at) in shares.into_iter().zip(found) {
             let Some(at) = at else { continue };
-            let list = if survivors.contains(owner) { &mut answers[at].self_mask } else { &mut answers[at].key };
+            let list =
+                if survivors.contains(owner) { &mut answers[at].self_mask } else { &mut answers[at].key };
             list.push((owner.get(), share));
         }
     }

@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::{
+    agreement::is_of_low_order,
     context::Context,
     hash,
     identity::{Credential, CredentialError, IdentityKey, IdentityPublic, Signature},
@@ -36,19 +37,43 @@ pub enum AdvertisementError {
     /// The device did not sign these keys for this context.
     #[error("advertisement is not signed by its device for this context")]
     Signature,
+    /// A key is a point of low order, which leaves no secret.
+    #[error("advertisement has a key of low order")]
+    LowOrderKey,
+    /// One key is for both purposes.
+    #[error("advertisement has one key for masking and for sealing")]
+    OneKey,
 }
 
 impl Advertisement {
     const DOMAIN: &'static str = "advertisement";
 
-    /// Fails unless the device is enrolled and signed exactly this in `ctx`.
+    /// Fails unless the device is enrolled and signed exactly this in `ctx`,
+    /// and its keys are ones that its neighbours can use. A server that lets
+    /// others in lets one device end everybody's session.
     pub fn verify(
         &self,
         ctx: &Context,
         authority: &IdentityPublic,
         now_unix_secs: u64,
     ) -> Result<(), AdvertisementError> {
-        self.verify_in(&ctx.digest(), authority, now_unix_secs)
+        self.verify_in(&ctx.digest(), authority, now_unix_secs)?;
+        if self.masking_key == self.sealing_key {
+            return Err(AdvertisementError::OneKey);
+        }
+        if [&self.masking_key, &self.sealing_key].into_iter().any(is_of_low_order) {
+            return Err(AdvertisementError::LowOrderKey);
+        }
+        Ok(())
+    }
+
+    /// Whether this and another device's advertisement cannot be in one roster,
+    /// because they have an identity or a key in common.
+    pub fn clashes_with(&self, other: &Self) -> bool {
+        let keys = [other.masking_key, other.sealing_key];
+        self.credential.identity == other.credential.identity
+            || keys.contains(&self.masking_key)
+            || keys.contains(&self.sealing_key)
     }
 
     pub(crate) fn verify_in(

@@ -62,6 +62,13 @@ impl AgreementKey {
     }
 }
 
+/// Whether a key leaves no secret, whoever agrees with it: a clamped scalar is
+/// a multiple of 8, the largest of the low orders.
+pub(crate) fn is_of_low_order(key: &[u8; 32]) -> bool {
+    let any = StaticSecret::from([1; 32]);
+    !any.diffie_hellman(&PublicKey::from(*key)).was_contributory()
+}
+
 /// A device's own mask.
 pub(crate) fn self_mask(seed: &Seed, ctx: &Context) -> Mask {
     Mask::new(seed, &ctx.session, "self mask")
@@ -148,7 +155,9 @@ mod tests {
         ];
         for point in [[0; 32], one, minus_one, order_eight] {
             assert!(key(1).agree(&point).is_none());
+            assert!(is_of_low_order(&point));
         }
+        assert!(!is_of_low_order(&key(2).public()));
         assert!(key(1).agree(&key(2).public()).is_some());
     }
 

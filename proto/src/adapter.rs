@@ -202,30 +202,29 @@ impl AdapterSpec {
             .collect()
     }
 
-    /// Numbers that are trained, clipped and averaged.
+    /// Numbers that are trained, clipped and averaged; `usize::MAX` if they cannot be counted.
     pub fn trained_len(&self) -> usize {
-        let rank = self.rank as usize;
-        self.modules
-            .iter()
-            .map(|module| match self.method {
-                Method::FrozenA => rank * module.outputs as usize,
-                Method::Core => rank * rank,
-                Method::Both => rank * (module.inputs as usize + module.outputs as usize),
-            })
-            .sum()
+        self.sum_of(|module| match self.method {
+            Method::FrozenA => module.outputs as usize,
+            Method::Core => self.rank as usize,
+            Method::Both => (module.inputs as usize).saturating_add(module.outputs as usize),
+        })
     }
 
-    /// Numbers that every device has alike.
+    /// Numbers that every device has alike; `usize::MAX` if they cannot be counted.
     pub fn frozen_len(&self) -> usize {
+        self.sum_of(|module| match self.method {
+            Method::FrozenA => module.inputs as usize,
+            Method::Core => (module.inputs as usize).saturating_add(module.outputs as usize),
+            Method::Both => 0,
+        })
+    }
+
+    /// The sum over all modules of so many vectors of the rank's length.
+    fn sum_of(&self, vectors: impl Fn(&Module) -> usize) -> usize {
         let rank = self.rank as usize;
-        self.modules
-            .iter()
-            .map(|module| match self.method {
-                Method::FrozenA => rank * module.inputs as usize,
-                Method::Core => rank * (module.inputs as usize + module.outputs as usize),
-                Method::Both => 0,
-            })
-            .sum()
+        let lens = self.modules.iter().map(|module| rank.saturating_mul(vectors(module)));
+        lens.fold(0, usize::saturating_add)
     }
 
     /// The frozen factors of a [`Factors::Seeded`] adapter: orthonormal rows of `A`, orthonormal columns of `B`.

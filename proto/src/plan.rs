@@ -24,6 +24,9 @@ pub const MAX_PLAN_BYTES: usize = 1 << 20;
 /// The largest adapter that is trained.
 pub const MAX_COORDINATES: usize = 1 << 24;
 
+/// The most frozen parameters that an adapter has: 1 GiB, as a device holds them.
+pub const MAX_FROZEN: usize = 1 << 28;
+
 /// A task's plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -170,6 +173,9 @@ pub enum PlanError {
     /// The adapter has too many trained parameters.
     #[error("the adapter trains {0} parameters; at most {MAX_COORDINATES} fit a round")]
     TooManyCoordinates(usize),
+    /// The adapter has too many frozen parameters.
+    #[error("the adapter freezes {0} parameters; a device holds at most {MAX_FROZEN}")]
+    TooManyFrozen(usize),
     /// A number cannot be used.
     #[error(transparent)]
     Value(#[from] PlanValueError),
@@ -244,6 +250,9 @@ impl Plan {
         self.adapter.check()?;
         if self.adapter.trained_len() > MAX_COORDINATES {
             return Err(PlanError::TooManyCoordinates(self.adapter.trained_len()));
+        }
+        if self.adapter.frozen_len() > MAX_FROZEN {
+            return Err(PlanError::TooManyFrozen(self.adapter.frozen_len()));
         }
         self.training.check()?;
         self.server.check()?;

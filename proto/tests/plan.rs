@@ -38,6 +38,13 @@ fn values_that_cannot_be_used_are_named() {
     assert_eq!(error, "epsilon_budget must be a number above 0, found 0");
     let error = refused(|plan| plan.adapter.rank = 9);
     assert_eq!(error, "rank 9 does not fit `m` (64 × 8); use 1 to 8");
+    let error = refused(|plan| {
+        let huge = Module { name: "m".into(), inputs: u32::MAX, outputs: u32::MAX };
+        (plan.adapter.rank, plan.adapter.modules) = (u32::MAX, vec![huge; 3]);
+    });
+    assert!(error.contains("parameters; at most 16777216 fit a round"), "{error}");
+    let error = refused(|plan| plan.adapter.modules[0].inputs = u32::MAX);
+    assert!(error.contains("freezes 8589934590 parameters"), "{error}");
     assert!(refused(|plan| plan.privacy.delta = 1.0).contains('1'));
     assert!(refused(|plan| plan.privacy.clip_norm = 0.0).contains('0'));
     assert!(refused(|plan| plan.privacy.noise_multiplier = -2.0).contains("-2"));

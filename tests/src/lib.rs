@@ -1,1 +1,3 @@
 //! Suites that need more than one package; this library holds their shared helpers.
+
+pub mod fuzz;

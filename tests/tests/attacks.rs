@@ -11,9 +11,8 @@
 //! | model given differently to two devices | `models` |
 //! | same round run again with one device fewer, coordinator restarted before unmasking | `again` |
 //! | late input after "missing", partial upload | `late` |
-//! | out-of-range chunk, wrong length, wrong hash, bad share, wrong commitment | `inputs` |
-//!
-//! Drop-outs that cut the graph, and a graph that one side chooses, need a graph with edges to cut.
+//! | out-of-range chunk, wrong length, wrong hash, bad share, wrong commitment | `inputs`, `inboxes` |
+//! | drop-outs that cut the graph, graph seed chosen by one side | `ring` |
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proto::message::{Outcome, Reply};
@@ -36,6 +35,8 @@ mod late;
 mod log;
 #[path = "attacks/models.rs"]
 mod models;
+#[path = "attacks/ring.rs"]
+mod ring;
 #[path = "attacks/rosters.rs"]
 mod rosters;
 #[path = "attacks/setting.rs"]
@@ -53,7 +54,7 @@ fn without_a_change_the_sum_of_all_is_published_again_and_again() {
         world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
         assert_eq!(world.coordinator.task.version(), version);
     }
-    assert!(world.nodes.iter().all(|node| node.ended.is_empty() && node.stopped.is_none()));
+    assert!(world.nodes.iter().all(|node| node.ended.is_empty()));
 }
 
 #[test]

@@ -12,8 +12,8 @@
 
 use aggregation::{
     Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, IdentityKey, IndexSet,
-    MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared, Signature,
-    Submitted, Transcript, UnmaskError, UnmaskShares, shamir,
+    MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
+    Signature, Submitted, Transcript, UnmaskError, UnmaskShares, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;

@@ -3,6 +3,9 @@
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+/// More decoder blocks than any model has that a device could hold.
+const MOST_LAYERS: usize = 1024;
+
 /// The shape of a Llama-like decoder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
@@ -122,6 +125,12 @@ impl DecoderConfig {
         }
         if let Some((name, size)) = sizes.iter().find(|(_, size)| u32::try_from(*size).is_err()) {
             return Err(ConfigError::Shape(format!("{name} must be below 2^32, found {size}")));
+        }
+        if self.num_layers > MOST_LAYERS {
+            let found = self.num_layers;
+            return Err(ConfigError::Shape(format!(
+                "num_hidden_layers is at most {MOST_LAYERS}, found {found}"
+            )));
         }
         if !self.num_heads.is_multiple_of(self.num_kv_heads) {
             let (heads, kv) = (self.num_heads, self.num_kv_heads);

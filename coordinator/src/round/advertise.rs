@@ -44,6 +44,13 @@ impl AdvertisePhase {
         advertisement
             .verify(&params.context, &params.authority, now.as_secs())
             .map_err(|error| unacceptable("advertise", &error))?;
+        let others = self.advertisements.iter().filter(|(device, _)| **device != from);
+        if others.into_iter().any(|(_, other)| advertisement.clashes_with(other)) {
+            return Err(unacceptable(
+                "advertise",
+                &"another device has the same identity or one of its keys",
+            ));
+        }
         // A device that was restarted comes with fresh keys: while the roster is open they take the old ones' place.
         self.advertisements.insert(from, advertisement);
         Ok(())

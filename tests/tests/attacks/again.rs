@@ -1,7 +1,6 @@
 //! A round that is run again: with one device fewer, the difference of two sums would be that device's input.
 
 use aggregation::{QuorumError, Refusal};
-use client::agent::memory::MemoryError;
 use client::session::Ended;
 use proto::message::{Outcome, Reply};
 
@@ -9,13 +8,12 @@ use super::hand::{Gathered, honest, wait};
 use super::setting::{plan, set};
 use super::world::World;
 
-/// Panics unless these devices refused, by what their disks hold, to sign the first round a second time.
+/// Panics unless these devices refused, by what they or their disks remember, to join the first round again.
 fn assert_signed_once(world: &World, places: impl IntoIterator<Item = usize>) {
     for place in places {
-        // To extend: a session that is told what was signed refuses the number itself, at the offer. Then it ends with
-        // that refusal, its shell goes on, and no second advertisement leaves it.
-        let stopped = world.nodes[place].stopped.as_ref();
-        assert!(matches!(stopped, Some(MemoryError::SignedBefore { round: 1, .. })), "{stopped:?}");
+        let ended = world.ended(place);
+        assert!(matches!(ended, Ended::SignedBefore { round: 1, .. }), "{ended:?}");
+        assert_eq!(world.log.left(place, "advertise"), 1);
         assert_eq!(world.log.left(place, "agree"), 1);
     }
 }

@@ -8,13 +8,13 @@ use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::admin::TaskState;
 use proto::convert::{request_from_wire, request_to_wire};
-use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::ids::{Digest, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
 
-use super::setting::{TASK, authority, id, rng};
+use super::setting::{TASK, authority, id, place_of, rng};
 
 /// When everything begins.
 pub(crate) const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -76,13 +76,13 @@ impl Coordinator {
 
     /// Every set of survivors that was ever fixed for a round, as places.
     pub(crate) fn fixed(&self, of: u64) -> Vec<Vec<usize>> {
-        let place = |device: &DeviceId| usize::from(device.0[0]) - 1;
         let of_round = |effect: &TaskEffect| match effect {
             TaskEffect::FixSurvivors { round, survivors } if *round == of => {
-                Some(survivors.iter().map(place).collect())
+                Some(survivors.iter().copied().map(place_of).collect())
             }
             TaskEffect::FixSurvivors { .. }
             | TaskEffect::Charge { .. }
+            | TaskEffect::Excluded { .. }
             | TaskEffect::Commit { .. }
             | TaskEffect::Aborted { .. }
             | TaskEffect::End(_) => None,
@@ -96,6 +96,7 @@ impl Coordinator {
             TaskEffect::Aborted { outcome, .. } => Some(*outcome),
             TaskEffect::FixSurvivors { .. }
             | TaskEffect::Charge { .. }
+            | TaskEffect::Excluded { .. }
             | TaskEffect::Commit { .. }
             | TaskEffect::End(_) => None,
         };
@@ -116,6 +117,7 @@ impl Coordinator {
                 TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {
                     self.record.last_round = self.record.last_round.max(*round);
                 }
+                TaskEffect::Excluded { .. } => {}
                 TaskEffect::Charge { round, devices } => {
                     self.record.last_round = self.record.last_round.max(*round);
                     self.record.rounds_charged += 1;
@@ -186,6 +188,7 @@ impl Gathered {
             | Request::Fetch { .. }
             | Request::Join { .. }
             | Request::Decline { .. }
+            | Request::Draw { .. }
             | Request::ShareKeys { .. }
             | Request::MaskedChunk { .. }
             | Request::MaskedDone { .. }

@@ -1,8 +1,10 @@
 //! Shares that are not one from each sharer for each: what is sealed, and who is said to have sealed.
 
 use aggregation::{Refusal, SealedShare};
-use proto::message::{Rejection, Reply, Request};
+use client::session::Ended;
+use proto::message::{Outcome, Rejection, Reply, Request};
 
+use super::hand::Post;
 use super::setting::{plan, set};
 use super::world::World;
 
@@ -27,15 +29,13 @@ fn with_inbox(change: impl Fn(&mut Vec<SealedShare>)) -> World {
 #[test]
 fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
     type Change = fn(&mut Vec<SealedShare>);
-    let cases: [(Change, Refusal); 8] = [
+    let cases: [(Change, Refusal); 6] = [
         (|inbox| inbox.push(inbox[0].clone()), Refusal::RepeatedShare { from: 0.into() }),
         (|inbox| drop(inbox.pop()), Refusal::MissingShare { from: 4.into() }),
         (|inbox| inbox[0].from = 5, Refusal::UnexpectedShare { from: 5.into() }),
         (|inbox| inbox[0].from = 1, Refusal::UnexpectedShare { from: 1.into() }),
         (|inbox| inbox[0].from = 77, Refusal::UnexpectedShare { from: 77.into() }),
         (|inbox| inbox[0].to = 2, Refusal::Misdelivered { to: 2.into(), own: 1.into() }),
-        (|inbox| inbox[0].bytes[5] ^= 1, Refusal::Unopened { from: 0.into() }),
-        (|inbox| inbox[0].bytes = inbox[1].bytes.clone(), Refusal::Unopened { from: 0.into() }),
     ];
     for (change, refusal) in cases {
         let world = with_inbox(change);
@@ -45,6 +45,35 @@ fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
         world.assert_sum_of(&[0, 2, 3, 4]);
     }
     with_inbox(|_| {}).assert_sum_of(&[0, 1, 2, 3, 4]);
+}
+
+#[test]
+fn a_share_that_does_not_open_ends_nothing() {
+    let changes: [fn(&mut Vec<SealedShare>); 2] =
+        [|inbox| inbox[0].bytes[5] ^= 1, |inbox| inbox[0].bytes = inbox[1].bytes.clone()];
+    for change in changes {
+        with_inbox(change).assert_sum_of(&[0, 1, 2, 3, 4]);
+    }
+}
+
+#[test]
+fn a_device_that_deals_nonsense_to_everybody_ends_one_round_and_joins_no_more() {
+    let mut world = World::new(&plan(6, 4), 6);
+    let spoil = |post: &mut Post<'_>| {
+        if let Request::ShareKeys { shares, .. } = &mut post.request
+            && post.from == 3
+        {
+            shares.iter_mut().for_each(|share| share.bytes[5] ^= 1);
+        }
+        post.pass()
+    };
+    world.run(spoil);
+    world.assert_nothing_published();
+    assert_eq!(world.coordinator.aborted(), [Outcome::NotRecovered]);
+    world.run(spoil);
+    let ended = world.ended(3);
+    assert!(matches!(ended, Ended::Rejected(Rejection::Unacceptable { request, .. }) if request == "join"));
+    world.assert_sum_of(&[0, 1, 2, 4, 5]);
 }
 
 #[test]

@@ -17,6 +17,7 @@ fn charged(world: &World) -> Vec<DeviceId> {
         TaskEffect::Charge { round: 1, devices } => devices.iter().map(|(device, _)| *device).collect(),
         TaskEffect::Charge { .. }
         | TaskEffect::FixSurvivors { .. }
+        | TaskEffect::Excluded { .. }
         | TaskEffect::Commit { .. }
         | TaskEffect::Aborted { .. }
         | TaskEffect::End(_) => Vec::new(),

@@ -84,7 +84,7 @@ fn a_roster_with_a_repeated_device_identity_or_key_is_refused() {
         }
     }
     let empty = with_roster(Vec::clear);
-    assert!(matches!(empty.ended(0), Ended::Roster(RosterError::Size { got: 0 })), "{:?}", empty.ended(0));
+    assert!(matches!(empty.ended(0), Ended::Roster(RosterError::Size { got: 0, .. })), "{:?}", empty.ended(0));
 }
 
 #[test]
@@ -205,28 +205,63 @@ fn an_honest_coordinator_turns_a_replayed_or_a_borrowed_advertisement_away() {
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }
 
+/// The advertisement in a request, changed and signed once more by device `of`.
+fn resigned(post: &Post<'_>, of: usize, change: impl FnOnce(&mut Advertisement)) -> Request {
+    let Request::Advertise { session, advertisement } = &post.request else { panic!("{:?}", post.request) };
+    let context = context(&plan(6, 4), &post.coordinator.task.published(), *session, 1);
+    let mut other = (**advertisement).clone();
+    change(&mut other);
+    let advertisement = Box::new(signed(other, &context, &identity(of)));
+    Request::Advertise { session: *session, advertisement }
+}
+
 #[test]
-fn a_device_that_advertises_twice_is_turned_away() {
+fn a_second_advertisement_is_turned_away_once_the_roster_is_fixed() {
     let mut world = World::new(&plan(6, 4), 6);
-    let mut second = None;
-    let plan = plan(6, 4);
+    let (mut second, mut rejected) = (None, None);
     world.run(|post| {
-        let answer = post.pass();
-        if let Request::Advertise { session, advertisement } = &post.request
-            && post.from == 0
-            && second.is_none()
-        {
-            let context = context(&plan, &post.coordinator.task.published(), *session, 1);
-            let mut other = (**advertisement).clone();
-            other.masking_key[5] ^= 1;
-            let advertisement = Box::new(signed(other, &context, &identity(0)));
-            let request = Request::Advertise { session: *session, advertisement };
-            second = Some(post.coordinator.serve(0, &request).unwrap_err());
+        if post.from == 0 && post.is("advertise") && second.is_none() {
+            second = Some(resigned(post, 0, |entry| entry.masking_key[5] ^= 1));
         }
-        answer
+        if post.from == 0 && post.is("share keys") && rejected.is_none() {
+            rejected = Some(post.coordinator.serve(0, second.as_ref().unwrap()).unwrap_err());
+        }
+        post.pass()
     });
-    assert_eq!(second, Some(Rejection::Equivocation("advertise".into())));
+    assert_eq!(rejected, Some(Rejection::Equivocation("advertise".into())));
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_device_whose_keys_nobody_could_use_is_not_let_in() {
+    type Change = fn(&mut Advertisement, &Advertisement);
+    let changes: [Change; 6] = [
+        |entry, _| entry.masking_key = [0; 32],
+        |entry, _| entry.sealing_key = [0; 32],
+        |entry, _| entry.sealing_key = entry.masking_key,
+        |entry, other| entry.masking_key = other.masking_key,
+        |entry, other| entry.masking_key = other.sealing_key,
+        |entry, other| entry.sealing_key = other.masking_key,
+    ];
+    for change in changes {
+        let mut world = World::new(&plan(6, 4), 6);
+        let mut first = None;
+        world.run(|post| {
+            if let Request::Advertise { advertisement, .. } = &post.request {
+                let first = first.get_or_insert_with(|| (**advertisement).clone()).clone();
+                if post.from == 3 {
+                    post.request = resigned(post, 3, |entry| change(entry, &first));
+                }
+            }
+            post.pass()
+        });
+        let ended = world.ended(3);
+        assert!(
+            matches!(ended, Ended::Rejected(Rejection::Unacceptable { request, .. }) if request == "advertise"),
+            "{ended:?}"
+        );
+        world.assert_sum_of(&[0, 1, 2, 4, 5]);
+    }
 }
 
 #[test]

@@ -13,7 +13,7 @@ use rand_core::SeedableRng;
 pub(crate) const TASK: TaskId = TaskId([7; 16]);
 
 /// The coordinates of an update; with fewer devices, each has one of its own.
-const COORDINATES: u32 = 16;
+pub(crate) const COORDINATES: u32 = 16;
 
 /// A plan without noise, so that a sum can be seen to be exact.
 pub(crate) fn plan(cohort: usize, report_goal: usize) -> Plan {
@@ -30,6 +30,7 @@ pub(crate) fn plan(cohort: usize, report_goal: usize) -> Plan {
         join_millis: 20_000,
         step_millis: 20_000,
         grace_millis: 2_000,
+        missing_permille: 300,
     };
     plan.with_recommended_scale().unwrap()
 }
@@ -47,14 +48,26 @@ pub(crate) fn policy() -> Policy {
     }
 }
 
+/// Bytes that begin with a place and are those of one kind of name.
+fn named<const LEN: usize>(kind: u8, place: usize) -> [u8; LEN] {
+    let mut bytes = [kind; LEN];
+    bytes[..2].copy_from_slice(&u16::try_from(place).unwrap().to_be_bytes());
+    bytes
+}
+
+/// The place in a device's name.
+pub(crate) fn place_of(device: DeviceId) -> usize {
+    u16::from_be_bytes([device.0[0], device.0[1]]).into()
+}
+
 /// The name of the device in this place of the roster, where all join.
 pub(crate) fn id(place: usize) -> DeviceId {
-    DeviceId([u8::try_from(place).unwrap() + 1; 16])
+    DeviceId(named(1, place))
 }
 
 /// Its identity key: a dishonest device gives it to the hand.
 pub(crate) fn identity(place: usize) -> IdentityKey {
-    IdentityKey::from_seed(&[u8::try_from(place).unwrap() + 101; 32])
+    IdentityKey::from_seed(&named(2, place))
 }
 
 /// The enrolment authority's key.
@@ -79,13 +92,14 @@ pub(crate) fn rng(seed: u64) -> ChaCha20Rng {
 /// The same advertisement as another one would be, signed by this identity for this context.
 pub(crate) fn signed(mut entry: Advertisement, context: &Context, identity: &IdentityKey) -> Advertisement {
     let digest = context.digest();
-    let parts: [&[u8]; 6] = [
+    let parts: [&[u8]; 7] = [
         &digest,
         &entry.credential.device,
         &entry.masking_key,
         &entry.sealing_key,
         &entry.key_commitment,
         &entry.self_commitment,
+        &entry.draw_commitment,
     ];
     entry.signature = identity.sign("advertisement", &parts);
     entry
@@ -104,5 +118,6 @@ pub(crate) fn context(plan: &Plan, published: &Published, session: SessionId, ro
         ring_bits: mechanism.ring_bits(),
         report_goal: plan.round.report_goal as usize,
         corrupt_fraction_permille: plan.privacy.corrupt_permille,
+        missing_fraction_permille: plan.round.missing_permille,
     }
 }

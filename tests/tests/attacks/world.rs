@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use aggregation::{Advertisement, Credential, Refusal};
-use client::agent::memory::{Memory, MemoryError};
+use client::agent::memory::Memory;
 use client::policy::Policy;
 use client::session::{Action, Device, Ended, Event, Session, Work};
 use client::spending::{Charge, Spending};
@@ -40,8 +40,6 @@ pub(crate) struct Node {
     memory: Option<(tempfile::TempDir, Memory)>,
     /// Why its attempts ended, newest last.
     pub(crate) ended: Vec<Ended>,
-    /// Its shell gave up.
-    pub(crate) stopped: Option<MemoryError>,
     /// The last roster that it was given.
     pub(crate) roster: Vec<Advertisement>,
     round: Option<u64>,
@@ -77,7 +75,9 @@ impl Node {
         for (at, charge) in &self.charges {
             spending.add(charge, *at);
         }
-        self.session = Some(Session::new(Arc::clone(&self.device), spending, self.installed, now));
+        let session = Session::new(Arc::clone(&self.device), spending, self.installed, now);
+        let signed = self.memory.iter().flat_map(|(_, memory)| memory.signed());
+        self.session = Some(session.having_signed(signed));
     }
 
     fn action(&self) -> Option<Action> {
@@ -122,7 +122,6 @@ impl World {
                 installed: None,
                 memory: None,
                 ended: Vec::new(),
-                stopped: None,
                 roster: Vec::new(),
                 round: None,
                 rests: false,
@@ -147,7 +146,7 @@ impl World {
     pub(crate) fn run(&mut self, mut hand: impl FnMut(&mut Post<'_>) -> Answer) {
         self.before = self.coordinator.task.adapter().to_vec();
         for node in &mut self.nodes {
-            node.rests = node.stopped.is_some();
+            node.rests = false;
         }
         let end = self.coordinator.clock.plus_millis(PATIENCE_MILLIS);
         for _ in 0..MOST_SWEEPS {
@@ -243,12 +242,14 @@ impl World {
                 (Event::Recorded, None)
             }
             Action::RecordSignature(signed) => {
-                if let Some((_, memory)) = &mut node.memory
-                    && let Err(error) = memory.sign(signed)
-                {
-                    node.stopped = Some(error);
-                    node.rests = true;
-                    return true;
+                if let Some((_, memory)) = &mut node.memory {
+                    memory.sign(signed).unwrap();
+                }
+                (Event::Recorded, None)
+            }
+            Action::RecordAnswer(answered) => {
+                if let Some((_, memory)) = &mut node.memory {
+                    memory.answer(answered).unwrap();
                 }
                 (Event::Recorded, None)
             }

@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 
 use aggregation::{Context, IdentityKey};
 use coordinator::round::{Effect, Round, RoundParams};
-use proto::ids::{DeviceId, Timestamp};
+use coordinator::spool::{InMemory, Spooler};
+use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
-use proto::plan::quorum;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
@@ -153,7 +153,8 @@ impl World {
         self.rng.fill_bytes(&mut self.params.context.session);
         let context = self.params.context.clone();
         self.tally.several_chunks += u64::from(context.len > CHUNK_COORDINATES);
-        let round = Round::new(self.params.clone(), self.clock);
+        let spool = InMemory.open(SessionId(context.session)).unwrap();
+        let round = Round::new(self.params.clone(), spool, self.clock);
         let (fixed, charged) = (None, BTreeSet::new());
         self.open = Some(Open { round, context, fixed, charged, published: false });
         for place in 0..self.nodes.len() {
@@ -313,6 +314,7 @@ impl World {
         let Some(open) = &mut self.open else { return };
         while let Some(effect) = open.round.poll_effect() {
             match effect {
+                Effect::Exclude { device, why } => panic!("{device} is excluded: {why}"),
                 Effect::FixSurvivors { survivors } => {
                     let set: BTreeSet<DeviceId> = survivors.iter().copied().collect();
                     assert_eq!(set.len(), survivors.len(), "{survivors:?}");
@@ -368,7 +370,7 @@ fn coordinate(place: usize, context: &Context) -> usize {
 fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundParams {
     let cohort = if below(rng, 4) == 0 { devices.max(3) - 1 } else { devices };
     let corrupt = pick(rng, [0, 50, 100]);
-    let least = quorum(cohort, corrupt).max(2);
+    let least = aggregation::quorum(cohort, corrupt).max(2);
     let more = cohort.saturating_sub(least) + 1;
     let report_goal = least + below(rng, more).min(below(rng, more));
     let several = below(rng, 60) == 0;
@@ -384,6 +386,7 @@ fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundP
             ring_bits: 7 + rng.next_u32() % 26,
             report_goal,
             corrupt_fraction_permille: corrupt,
+            missing_fraction_permille: 300,
         },
         cohort,
         report_goal,

@@ -1,0 +1,61 @@
+//! What is fuzzed: every decoder, and both machines.
+//!
+//! A target takes any bytes. It must not panic, and what it asserts must hold. `fuzz/` runs the targets under
+//! libFuzzer; `tests/corpora.rs` replays the inputs that are worth keeping. [`TARGETS`] lists them all. Start at
+//! [`task`] for the machines; the rest are a few lines each.
+#![expect(clippy::unwrap_used, clippy::missing_panics_doc, reason = "a target fails by panicking")]
+
+mod bases;
+mod books;
+mod coordinator_files;
+mod device_files;
+mod folder;
+mod node;
+mod numbers;
+mod plan;
+mod seeds;
+mod session;
+mod tape;
+mod task;
+mod wire;
+mod world;
+
+pub use bases::base;
+pub use coordinator_files::{configuration, coordinator_record, key_files, signing_request};
+pub use device_files::{device_record, ledger, model_config, names, text};
+pub use numbers::{numbers, shares};
+pub use plan::{adapter, plan};
+pub use seeds::seeds;
+pub use session::session;
+pub use task::task;
+pub use wire::{admin_reply, admin_request, enroll_reply, enroll_request, rejection, reply, request};
+
+/// A target: any bytes, and a panic where something does not hold.
+pub type Target = fn(&[u8]);
+
+/// All targets, by the names of their files in `fuzz/fuzz_targets`.
+pub const TARGETS: [(&str, Target); 23] = [
+    ("adapter", adapter),
+    ("admin_reply", admin_reply),
+    ("admin_request", admin_request),
+    ("base", base),
+    ("configuration", configuration),
+    ("coordinator_record", coordinator_record),
+    ("device_record", device_record),
+    ("enroll_reply", enroll_reply),
+    ("enroll_request", enroll_request),
+    ("key_files", key_files),
+    ("ledger", ledger),
+    ("model_config", model_config),
+    ("names", names),
+    ("numbers", numbers),
+    ("plan", plan),
+    ("rejection", rejection),
+    ("reply", reply),
+    ("request", request),
+    ("session", session),
+    ("shares", shares),
+    ("signing_request", signing_request),
+    ("task", task),
+    ("text", text),
+];

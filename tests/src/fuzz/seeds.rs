@@ -1,0 +1,357 @@
+//! What a corpus begins with: one real input of each kind, the same at every call.
+
+use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
+use client::agent::memory::{Declined, Entry};
+use client::session::Signed;
+use client::spending::Charge;
+use coordinator::pki;
+use coordinator::records::{DeviceRecord, TaskHeader};
+use coordinator::tokens::Token;
+use privacy::accountant::RdpCurve;
+use prost::Message;
+use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
+use proto::convert::{
+    Enrolled, Enrolment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
+    enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
+};
+use proto::ids::{DeviceId, Digest, TaskId};
+use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, vector_to_bytes};
+use proto::training::{LocalOptimizer, ServerOptimizer};
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use rustls::pki_types::CertificateDer;
+use serde::Serialize;
+
+use super::bases::CONFIG;
+use super::world::World;
+
+const TASK: TaskId = TaskId([9; 16]);
+const DEVICE: DeviceId = DeviceId([7; 16]);
+
+/// A signing request for a P-256 key that nobody has.
+const SIGNING_REQUEST: &str = include_str!("signing_request.pem");
+
+/// The first inputs of a target; nothing for a name that is none.
+pub fn seeds(target: &str) -> Vec<Vec<u8>> {
+    match target {
+        "adapter" => plans().iter().map(|plan| json(&plan.adapter)).collect(),
+        "admin_reply" => {
+            admin_replies().into_iter().map(|r| admin_reply_to_wire(r).encode_to_vec()).collect()
+        }
+        "admin_request" => {
+            admin_requests().into_iter().map(|r| admin_request_to_wire(r).encode_to_vec()).collect()
+        }
+        "base" => bases(),
+        "configuration" => vec![
+            include_bytes!("../../../deploy/agent.toml").to_vec(),
+            include_bytes!("../../../deploy/coordinator.toml").to_vec(),
+        ],
+        "coordinator_record" => coordinator_records(),
+        "device_record" => device_records(),
+        "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
+        "enroll_request" => vec![enroll_request_to_wire(&enrolment()).encode_to_vec()],
+        "key_files" => key_files(),
+        "ledger" => ledgers(),
+        "model_config" => {
+            vec![CONFIG.into(), include_bytes!("../../../client/tests/reference/base/config.json").to_vec()]
+        }
+        "names" => vec![
+            b"nst1.AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE".to_vec(),
+            Digest([0xab; 32]).to_string().into_bytes(),
+            b"night.owl-1".to_vec(),
+            b"q_proj".to_vec(),
+        ],
+        "numbers" => numbers(),
+        "plan" => plans().iter().map(|plan| plan.to_bytes().unwrap()).collect(),
+        "rejection" => rejections().iter().map(rejection_to_bytes).collect(),
+        "reply" => replies(),
+        "request" => requests(),
+        "session" => sessions(),
+        "shares" => vec![
+            vec![6, 3, 1, 2],
+            vec![6, 2, 1, 2, 1, 2, 0, 9, 0, 1, 1, 3, 0, 17, 0, 128],
+            vec![4, 2, 1, 2, 0, 0, 0, 2, 1, 0, 9, 3, 1, 0],
+        ],
+        "signing_request" => vec![[b"\0", SIGNING_REQUEST.as_bytes()].concat()],
+        "task" => tasks(),
+        "text" => vec![
+            b"\x08{\"text\": \"one\"}\n{\"prompt\": \"two\", \"completion\": \"three\"}\n".to_vec(),
+            b"\x02{\"messages\": [{\"content\": \"a\"}, {\"content\": \"b\"}]}\nno\n\n{\"text\": \" \"}"
+                .to_vec(),
+        ],
+        _ => Vec::new(),
+    }
+}
+
+/// A whole run of a small world, for its messages.
+fn run() -> World {
+    let mut world = World::new(0);
+    world.run(40);
+    world
+}
+
+fn requests() -> Vec<Vec<u8>> {
+    let mut requests: Vec<Vec<u8>> = run().requests().iter().map(|(_, bytes)| bytes.clone()).collect();
+    let decline = Request::Decline { task: TASK, reason: DeclineReason::Epsilon };
+    for request in [decline, Request::Fetch { digest: Digest([2; 32]), offset: 3 }] {
+        requests.push(request_to_wire(&request).encode_to_vec());
+    }
+    one_of_each(requests)
+}
+
+fn replies() -> Vec<Vec<u8>> {
+    let mut replies = run().replies().to_vec();
+    for reply in [Reply::Chunk(chunk()), Reply::Received, Reply::Over(Outcome::NoQuorum)] {
+        replies.push(reply_to_wire(reply).encode_to_vec());
+    }
+    one_of_each(replies)
+}
+
+/// The first message of each kind, which its first byte says, and of each length.
+fn one_of_each(messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    let mut kinds = std::collections::BTreeSet::new();
+    messages.into_iter().filter(|bytes| kinds.insert((bytes.first().copied(), bytes.len()))).collect()
+}
+
+fn chunk() -> Chunk {
+    Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }
+}
+
+fn rejections() -> Vec<Rejection> {
+    vec![
+        Rejection::Malformed { what: "share".into(), why: "short".into() },
+        Rejection::Stale { found: 1, current: 2 },
+        Rejection::ParticipationsSpent(3),
+        Rejection::WrongPhase { request: "agree".into(), phase: "unmask".into() },
+        Rejection::Equivocation("advertise".into()),
+        Rejection::Unavailable("stopping".into()),
+    ]
+}
+
+fn admin_requests() -> Vec<AdminRequest> {
+    vec![
+        AdminRequest::CreateTask { plan: b"{}".to_vec(), frozen: vec![1, 2, 3, 4] },
+        AdminRequest::ListTasks,
+        AdminRequest::ShowTask(TASK),
+        AdminRequest::ShowPrivacy(TASK),
+        AdminRequest::StopTask(TASK),
+        AdminRequest::IssueToken { label: "tablet".into(), lifetime_secs: 60 },
+        AdminRequest::ListDevices,
+        AdminRequest::RevokeDevice(DEVICE),
+        AdminRequest::Fetch { digest: Digest([2; 32]), offset: 3 },
+    ]
+}
+
+fn admin_replies() -> Vec<AdminReply> {
+    let world = run();
+    let device =
+        DeviceStatus { device: DEVICE, label: "tablet".into(), enrolled_unix_millis: 5, revoked: true };
+    vec![
+        AdminReply::Task(world.status()),
+        AdminReply::Privacy(world.spent()),
+        AdminReply::Tasks(vec![world.status()]),
+        AdminReply::Token("nst1.".into()),
+        AdminReply::Devices(vec![device]),
+        AdminReply::Chunk(chunk()),
+        AdminReply::Done,
+    ]
+}
+
+fn enrolment() -> Enrolment {
+    let identity = IdentityKey::from_seed(&[1; 32]).public();
+    Enrolment { token_secret: [2; 32], certificate_request_pem: "request".into(), identity }
+}
+
+fn enrolled() -> Enrolled {
+    let key = IdentityKey::from_seed(&[1; 32]);
+    Enrolled {
+        device: DEVICE,
+        certificate_pem: "certificate".into(),
+        credential: Credential::issue(&key, DEVICE.0, IdentityPublic([3; 32]), 99),
+        authority: key.public(),
+    }
+}
+
+/// Plans of every mode, method and optimiser.
+fn plans() -> Vec<Plan> {
+    let plain = Plan::example();
+    let mut central = Plan::example();
+    central.privacy.mode = Mode::Central;
+    central.adapter = AdapterSpec { method: Method::Both, ..central.adapter };
+    central.server = ServerOptimizer::FedAvgM { rate: 1.0, momentum: 0.9 };
+    central.privacy.epsilon_budget = Some(8.0);
+    let mut adaptive = Plan::example();
+    adaptive.adapter = AdapterSpec {
+        method: Method::Core,
+        rank: 2,
+        factors: Factors::Given(Digest([4; 32])),
+        ..adaptive.adapter
+    };
+    adaptive.training.optimizer = LocalOptimizer::AdamW { weight_decay: 0.01 };
+    adaptive.server = ServerOptimizer::FedAdam { rate: 0.1, beta1: 0.9, beta2: 0.99, tau: 1e-3 };
+    adaptive.privacy.metrics =
+        [MetricName::Loss, MetricName::Clipped].map(|name| Metric::of(name, &adaptive.training)).to_vec();
+    adaptive.privacy.adaptive_clip = Some(AdaptiveClipPlan::around(1.0, 0.5));
+    vec![plain, central, adaptive]
+}
+
+fn numbers() -> Vec<Vec<u8>> {
+    let packed = packing::pack(&[1, 2, 3, 500], 9);
+    let vector = vector_to_bytes(&[0.5, -1.0, 2.0, f32::NAN]);
+    vec![
+        [[0, 9, 4, 0].as_slice(), &packed].concat(),
+        vec![1, 11, 0, 0b101, 0b100],
+        [[2].as_slice(), &[1; SHARE_BYTES]].concat(),
+        [[3, 2, 0].as_slice(), &vector].concat(),
+    ]
+}
+
+fn charge() -> Charge {
+    Charge {
+        task: TASK,
+        version: 1,
+        round: 2,
+        plan: Digest([3; 32]),
+        cost: Plan::example().participation_cost(),
+        delta: 1e-5,
+        bytes: 400,
+        examples: 4,
+    }
+}
+
+fn device_records() -> Vec<Vec<u8>> {
+    let unbounded = Charge { cost: RdpCurve::Unbounded, ..charge() };
+    let signed = Signed { task: TASK, round: 2, transcript: Digest([4; 32]) };
+    let entries = [
+        Entry::Charge { unix_millis: 5, charge: charge() },
+        Entry::Charge { unix_millis: 6, charge: unbounded },
+        Entry::Signature(signed),
+    ];
+    let mut records: Vec<Vec<u8>> = entries.iter().map(json).collect();
+    records.push(json(&Declined { unix_millis: 5, why: "too few".into() }));
+    records
+}
+
+fn ledgers() -> Vec<Vec<u8>> {
+    let file = super::folder::with_folder(|folder| {
+        let path = folder.join("ledger");
+        let mut ledger = client::store::Ledger::open(&path).unwrap().ledger;
+        ledger.append(&Entry::Charge { unix_millis: 5, charge: charge() }).unwrap();
+        ledger.append(&"two").unwrap();
+        std::fs::read(&path).unwrap()
+    });
+    vec![
+        [[0].as_slice(), &file].concat(),
+        [[0].as_slice(), &file[..file.len() - 7]].concat(),
+        // Two entries, cut in the middle of the second; and the same with a byte changed.
+        vec![1, 2, 3, 0, b'o', b'n', b'e', 3, 0, b't', b'w', b'o', 0, 70, 0, 2, 0],
+        vec![1, 2, 3, 0, b'o', b'n', b'e', 3, 0, b't', b'w', b'o', 1, 60, 0, 8],
+    ]
+}
+
+fn coordinator_records() -> Vec<Vec<u8>> {
+    let world = run();
+    let status = world.status();
+    let header = TaskHeader {
+        order: 1,
+        state: status.state,
+        plan: status.plan,
+        frozen: None,
+        initial: status.adapter,
+        adapter: status.adapter,
+        optimizer: Digest([6; 32]),
+        rounds_charged: 1,
+        last_round: 2,
+    };
+    let device = DeviceRecord::new("tablet".into(), IdentityPublic([3; 32]), 5, 9);
+    let token = Token {
+        label: "tablet".into(),
+        issued_unix_secs: 1,
+        expires_unix_secs: 9,
+        redeemed_unix_secs: Some(2),
+    };
+    let published =
+        Published { task: TASK, version: 2, plan: status.plan, adapter: status.adapter, clip_norm: 0.25 };
+    let payloads = [
+        json(&header),
+        json(&device),
+        json(&status.versions[0]),
+        json(&token),
+        json(&vec![DEVICE]),
+        json(&status),
+        json(&published),
+    ];
+    (0..).zip(payloads).map(|(kind, payload)| [[kind].as_slice(), &payload].concat()).collect()
+}
+
+/// A folder of a config, an index, weights and settings, each behind its length but the last.
+fn bases() -> Vec<Vec<u8>> {
+    let matrix = |name: &str, rows: usize, at: usize| {
+        let (end, name) = (at + 8 * rows, format!("model.layers.0.{name}.weight"));
+        format!(r#""{name}":{{"dtype":"F32","shape":[{rows},2],"data_offsets":[{at},{end}]}}"#)
+    };
+    let mut tensors = vec![
+        r#""model.embed_tokens.weight":{"dtype":"F16","shape":[4,2],"data_offsets":[0,16]}"#.to_owned(),
+        r#""model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}"#.to_owned(),
+    ];
+    for (i, name) in ["input_layernorm", "post_attention_layernorm"].into_iter().enumerate() {
+        let at = 24 + 8 * i;
+        let end = at + 8;
+        let name = format!("model.layers.0.{name}.weight");
+        tensors.push(format!(r#""{name}":{{"dtype":"F32","shape":[2],"data_offsets":[{at},{end}]}}"#));
+    }
+    for (i, projection) in client::train::Projection::ALL.into_iter().enumerate() {
+        tensors.push(matrix(projection.path(), 2, 40 + 16 * i));
+    }
+    let header = format!("{{{}}}", tensors.join(","));
+    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+    weights.extend_from_slice(header.as_bytes());
+    weights.extend_from_slice(&[0; 40 + 16 * 7]);
+    let part = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
+    let index = br#"{"weight_map": {"model.norm.weight": "part.safetensors"}}"#;
+    let settings = br#"{"bos_token": {"content": "b"}}"#;
+    vec![
+        [part(b""), part(b""), part(&weights)].concat(),
+        [part(CONFIG.as_bytes()), part(index), part(&weights), settings.to_vec()].concat(),
+    ]
+}
+
+fn key_files() -> Vec<Vec<u8>> {
+    let der = IdentityKey::generate_pkcs8(&mut ChaCha20Rng::from_seed([1; 32])).to_vec();
+    let certificate = pki::pem(&CertificateDer::from(der));
+    let key = certificate.replace("CERTIFICATE", "PRIVATE KEY");
+    let part = |text: &str| [&u16::try_from(text.len()).unwrap().to_le_bytes(), text.as_bytes()].concat();
+    vec![
+        [vec![0], part(&certificate), key.clone().into_bytes()].concat(),
+        [vec![1], part(&certificate.repeat(2)), key.clone().into_bytes()].concat(),
+        [vec![2], part(&key), vec![5; 32]].concat(),
+        [3; 33].to_vec(),
+    ]
+}
+
+/// Whole versions, crashes and losses in every step, a device that goes, and every kind of lie.
+fn tasks() -> Vec<Vec<u8>> {
+    let mut inputs: Vec<Vec<u8>> = (0..6).map(|shape| vec![shape, 1, 31]).collect();
+    for steps in 0..28 {
+        inputs.push(vec![128 + steps % 6, 1, steps, 7, 1, 0, 12, 0, 1, 8, 11, 1, 4, 1, 20]);
+    }
+    inputs.push(vec![128, 1, 11, 15, 1, 0, 0, 0, 0, 1, 3, 3, 1, 9]);
+    inputs.push(vec![129, 1, 9, 10, 1, 0, 1, 8, 3, 3, 3, 1, 9, 9]);
+    inputs
+}
+
+/// The same for the answers.
+fn sessions() -> Vec<Vec<u8>> {
+    let mut inputs: Vec<Vec<u8>> = (0..6).map(|shape| vec![shape, 1, 31]).collect();
+    for steps in 0..28 {
+        inputs.push(vec![steps % 6, 1, steps, 8, 1, 0, 0, 3, 0, 1, 9, 2, 0, 4, 15, 0, 0, 2, 1, 12]);
+    }
+    inputs
+}
+
+fn json<T: Serialize>(value: &T) -> Vec<u8> {
+    serde_json::to_vec(value).unwrap()
+}

@@ -1,0 +1,60 @@
+//! Messages: what decodes is encoded and decoded to the same again.
+
+use std::fmt::Debug;
+
+use prost::Message;
+use proto::convert::{
+    WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
+    enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire, enroll_request_to_wire,
+    rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
+    request_to_wire,
+};
+
+/// A device's request.
+pub fn request(bytes: &[u8]) {
+    round_trip(bytes, request_from_wire, |request| request_to_wire(&request));
+}
+
+/// What a device is answered.
+pub fn reply(bytes: &[u8]) {
+    round_trip(bytes, reply_from_wire, reply_to_wire);
+}
+
+/// An operator's request.
+pub fn admin_request(bytes: &[u8]) {
+    round_trip(bytes, admin_request_from_wire, admin_request_to_wire);
+}
+
+/// What an operator is answered.
+pub fn admin_reply(bytes: &[u8]) {
+    round_trip(bytes, admin_reply_from_wire, admin_reply_to_wire);
+}
+
+/// An enrolment.
+pub fn enroll_request(bytes: &[u8]) {
+    round_trip(bytes, enroll_request_from_wire, |enrolment| enroll_request_to_wire(&enrolment));
+}
+
+/// The answer to an enrolment.
+pub fn enroll_reply(bytes: &[u8]) {
+    round_trip(bytes, enroll_reply_from_wire, |enrolled| enroll_reply_to_wire(&enrolled));
+}
+
+/// The details of a gRPC status.
+pub fn rejection(bytes: &[u8]) {
+    if let Ok(rejection) = rejection_from_bytes(bytes) {
+        assert_eq!(rejection_from_bytes(&rejection_to_bytes(&rejection)), Ok(rejection));
+    }
+}
+
+fn round_trip<M: Message + Default, T: Clone + Debug>(
+    bytes: &[u8],
+    from_wire: impl Fn(M) -> Result<T, WireError>,
+    to_wire: impl Fn(T) -> M,
+) {
+    let Some(value) = M::decode(bytes).ok().and_then(|message| from_wire(message).ok()) else { return };
+    let encoded = to_wire(value.clone()).encode_to_vec();
+    let again = from_wire(M::decode(encoded.as_slice()).unwrap()).unwrap();
+    assert_eq!(format!("{value:?}"), format!("{again:?}"));
+    assert_eq!(to_wire(again).encode_to_vec(), encoded);
+}
