@@ -157,8 +157,10 @@ impl Stage {
         let mut costs: Vec<Costs> = vanished.into_iter().map(|seat| seat.costs).collect();
         let submitted = self.step(Step::Mask, shared, device::mask)?;
         let agreed = self.step(Step::Agree, submitted, device::agree)?;
-        let unmasked = self.step(Step::Unmask, agreed, device::unmask)?;
-        let left = self.step(Step::Unmask, unmasked, device::leave)?;
+        // The sum is open before the last device has sent its shares, so all of them hear the quorum first.
+        let heard = self.part(Step::Unmask, agreed, device::reveal)?;
+        let unmasked = self.step(Step::Unmask, heard, device::unmask)?;
+        let left = self.part(Step::Unmask, unmasked, device::leave)?;
 
         let sum = match self.desk.finish()? {
             End { outcome: Some(Outcome::Published), sum: Some(sum) } => sum,
@@ -186,26 +188,37 @@ impl Stage {
         seats: Vec<Seat<A>>,
         act: impl Fn(&mut Device, &Common, &mut Line, A) -> Result<B, BenchError> + Sync,
     ) -> Result<Vec<Seat<B>>, BenchError> {
-        let Self { common, desk, pool, .. } = self;
+        let seats = self.part(step, seats, act)?;
+        let before = self.desk.busy();
+        let (closed, wall) = timed(|| self.desk.close_step());
+        self.count(step, before, wall);
+        closed.map(|()| seats)
+    }
+
+    /// Lets every device do a part of a step.
+    fn part<A: Send, B: Send>(
+        &mut self,
+        step: Step,
+        seats: Vec<Seat<A>>,
+        act: impl Fn(&mut Device, &Common, &mut Line, A) -> Result<B, BenchError> + Sync,
+    ) -> Result<Vec<Seat<B>>, BenchError> {
+        let Self { common, desk, pool, .. } = &*self;
         let before = desk.busy();
-        let (seats, wall) = timed(|| {
-            let seats = pool.install(|| {
-                let act = |seat: Seat<A>| {
-                    let Seat { mut device, mut costs, state } = seat;
-                    let id = device.id;
-                    let state = Line::during(desk, id, step, &mut costs, |line| {
-                        act(&mut device, common, line, state)
-                    })?;
-                    Ok(Seat { device, costs, state })
-                };
-                seats.into_par_iter().map(act).collect::<Result<Vec<_>, BenchError>>()
-            })?;
-            desk.close_step()?;
-            Ok::<_, BenchError>(seats)
-        });
-        self.coordinator[step as usize] += self.desk.busy().saturating_sub(before);
-        self.walls[step as usize] += wall;
+        let act = |seat: Seat<A>| {
+            let Seat { mut device, mut costs, state } = seat;
+            let id = device.id;
+            let work = |line: &mut Line| act(&mut device, common, line, state);
+            let state = Line::during(desk, id, step, &mut costs, work)?;
+            Ok(Seat { device, costs, state })
+        };
+        let (seats, wall) = timed(|| pool.install(|| seats.into_par_iter().map(act).collect()));
+        self.count(step, before, wall);
         seats
+    }
+
+    fn count(&mut self, step: Step, busy_before: Duration, wall: Duration) {
+        self.coordinator[step as usize] += self.desk.busy().saturating_sub(busy_before);
+        self.walls[step as usize] += wall;
     }
 }
 

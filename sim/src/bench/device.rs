@@ -4,7 +4,8 @@
 //! again, and ends with a request of its own.
 
 use aggregation::{
-    Advertised, Agreed, Context, Credential, IdentityKey, IdentityPublic, Roster, Shared, Submitted, packing,
+    Advertised, Agreed, Context, Credential, IdentityKey, IdentityPublic, Roster, Shared, Submitted,
+    UnmaskShares, packing,
 };
 use proto::ids::{DeviceId, Digest, SessionId, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Reply, Request};
@@ -99,15 +100,24 @@ pub(super) fn agree(
     line.submit(state, Request::Agree { session: session(common), signature })
 }
 
-/// The quorum comes; the shares that open the sum go.
+/// The quorum comes; the device takes out the shares that it lets go.
+pub(super) fn reveal(
+    _device: &mut Device,
+    _common: &Common,
+    line: &mut Line,
+    asked: Asked<Agreed>,
+) -> Result<UnmaskShares, BenchError> {
+    let (Reply::Quorum(signatures), state) = line.again(asked)? else { return Err(line.unexpected()) };
+    Ok(state.unmask(&signatures)?)
+}
+
+/// The shares that open the sum go.
 pub(super) fn unmask(
     _device: &mut Device,
     common: &Common,
     line: &mut Line,
-    asked: Asked<Agreed>,
+    shares: UnmaskShares,
 ) -> Result<Asked<()>, BenchError> {
-    let (Reply::Quorum(signatures), state) = line.again(asked)? else { return Err(line.unexpected()) };
-    let shares = state.unmask(&signatures)?;
     line.submit((), Request::Unmask { session: session(common), shares })
 }
 
