@@ -24,8 +24,8 @@ mod desk;
 mod device;
 mod input;
 mod line;
-mod memory;
 mod options;
+mod process;
 mod report;
 
 use clock::timed;
@@ -151,6 +151,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
 
 impl Stage {
     fn play(mut self, devices: Vec<Seat<()>>, options: &Options) -> Result<Report, BenchError> {
+        let processor_before = process::processor_time();
         let advertised = self.step(Step::Advertise, devices, device::advertise)?;
         let mut shared = self.step(Step::Share, advertised, device::share)?;
         let vanished = shared.split_off(options.devices - options.vanishing());
@@ -161,6 +162,7 @@ impl Stage {
         let heard = self.part(Step::Unmask, agreed, device::reveal)?;
         let unmasked = self.step(Step::Unmask, heard, device::unmask)?;
         let left = self.part(Step::Unmask, unmasked, device::leave)?;
+        let processor = process::processor_time().zip(processor_before);
 
         let sum = match self.desk.finish()? {
             End { outcome: Some(Outcome::Published), sum: Some(sum) } => sum,
@@ -175,6 +177,7 @@ impl Stage {
             survivors: survivors.len(),
             walls: &self.walls,
             coordinator: &self.coordinator,
+            processor: processor.map(|(after, before)| after.saturating_sub(before)),
             inputs,
             threads: self.pool.current_num_threads(),
             exact,

@@ -51,7 +51,7 @@ pub enum OptionsError {
         devices: usize,
         /// Who does not vanish.
         left: usize,
-        /// Report goal, threshold and quorum, whichever is largest.
+        /// The quorum, which is the report goal here.
         need: usize,
     },
     /// The ring would not be one that is used here.
@@ -79,7 +79,8 @@ impl Options {
         if self.threads == Some(0) {
             return Err(OptionsError::Threads);
         }
-        let need = graph.threshold().max(graph.quorum(CORRUPT_PERMILLE));
+        // A quorum is never below the threshold.
+        let need = graph.quorum(CORRUPT_PERMILLE);
         let left = devices - self.vanishing();
         if left < need {
             return Err(OptionsError::FewLeft { missing: self.missing, devices, left, need });

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::input::Inputs;
 use super::line::{Cost, Costs, Step};
-use super::memory::peak_bytes;
+use super::process::peak_bytes;
 use crate::table::bytes;
 
 /// One measured round.
@@ -28,9 +28,11 @@ pub struct Report {
     pub steps: Vec<StepReport>,
     /// Wall time of all steps. The keys of identities and the check of the sum are not in it.
     pub wall_secs: f64,
-    /// Work of all devices.
+    /// Processor time of all steps and both sides, drawing inputs included, where the system says it.
+    pub processor_secs: Option<f64>,
+    /// Work of all devices, by the clock.
     pub device_total_secs: f64,
-    /// Work of the coordinator.
+    /// Work of the coordinator, by the clock.
     pub coordinator_secs: f64,
     /// Bytes that devices sent; the mean is of devices that submitted.
     pub up: Bytes,
@@ -89,6 +91,7 @@ pub(super) struct Measured<'a> {
     pub(super) survivors: usize,
     pub(super) walls: &'a [Duration; Step::ALL.len()],
     pub(super) coordinator: &'a [Duration; Step::ALL.len()],
+    pub(super) processor: Option<Duration>,
     pub(super) inputs: Inputs,
     pub(super) threads: usize,
     pub(super) exact: bool,
@@ -96,7 +99,7 @@ pub(super) struct Measured<'a> {
 
 impl Report {
     pub(super) fn new(measured: &Measured) -> Self {
-        let Measured { costs, survivors, walls, coordinator, inputs, threads, exact } = *measured;
+        let Measured { costs, survivors, walls, coordinator, processor, inputs, threads, exact } = *measured;
         let up = overall(costs, survivors, |cost| cost.up);
         Self {
             devices: costs.len(),
@@ -107,6 +110,7 @@ impl Report {
             exact,
             steps: Step::ALL.map(|step| StepReport::new(step, measured)).into(),
             wall_secs: walls.iter().sum::<Duration>().as_secs_f64(),
+            processor_secs: processor.as_ref().map(Duration::as_secs_f64),
             device_total_secs: costs.iter().flatten().map(|cost| cost.worked).sum::<Duration>().as_secs_f64(),
             coordinator_secs: coordinator.iter().sum::<Duration>().as_secs_f64(),
             up,
@@ -149,10 +153,13 @@ impl Report {
 
     fn statement(&self) -> String {
         let found = if self.exact { "exact" } else { "WRONG" };
-        let peak = self.peak_memory_bytes.map_or_else(|| "unknown".to_owned(), bytes);
+        let unknown = || "unknown".to_owned();
+        let processor = self.processor_secs.map_or_else(unknown, |secs| format!("{secs:.2} s"));
+        let peak = self.peak_memory_bytes.map_or_else(unknown, bytes);
         format!(
             "{} of {} devices in the sum, {} coordinates of {} bits, {} threads: the sum is {found}\n\
-             a device that submits sends {:.3} times the bytes of 16-bit numbers; peak memory {peak}\n",
+             a device that submits sends {:.3} times the bytes of 16-bit numbers\n\
+             processor time {processor}, peak memory {peak}\n",
             self.survivors, self.devices, self.coordinates, self.bits, self.threads, self.expansion,
         )
     }
