@@ -4,20 +4,22 @@
 
 What compares. Both sides run a whole round in memory, over the complete graph, with the same devices, the same
 coordinates and the same share of devices that vanish after they shared their keys. Flower's threshold is ours,
-a majority. Both encode every message as protobuf. Flower runs as it offers to run on one machine: its server
-workflow and its client mod in its simulation. Only the workflow is timed, from the first stage to the last;
-processes are up and have answered once before.
+a majority. Flower runs as it offers to run on one machine: its server workflow and its client mod in its
+simulation, a process for each core. Ours runs a thread for each core. Only Flower's workflow is timed, from its
+first stage to its last; its processes are up and have answered once before. Both sums are checked.
 
 What does not compare.
-- Flower is Python and NumPy, and its simulation carries every message through Ray between processes; nobody
-  would deploy it so. What that costs shows with few devices. The second table leaves it all out: it takes the
-  processor time of Flower's own functions for keys, shares and masks, called directly, and multiplies by how often
-  a round calls them. Beside it stands the processor time of our whole round: every device and the coordinator, the
-  wire and the hashes included. It is also the table that a busy machine disturbs least.
+- Flower is Python and NumPy. Its simulation hands messages through Ray from process to process and looks for
+  replies ten times a second; nobody would deploy it so. With few devices that is most of its time. Ours encodes
+  every message as protobuf, decodes it on the other side, and nobody waits.
+- The second table leaves all that out. It takes the processor time of Flower's own functions for keys, shares and
+  masks, called directly, and multiplies by how often a round calls them; adding the masks up, encryption and
+  messages are not in it. Beside it stands the processor time of our whole round: every device and the coordinator,
+  the wire and the hashes included. It is also the table that a busy machine disturbs least.
 - Ours does more: signed keys, commitments, a signed agreement on the survivors before anything is unmasked, and
   masks from AES-256 on seeds of 256 bits. Flower folds a seed to 32 bits for a Mersenne twister.
-- Flower quantises to 22 bits and sends 8 bytes a coordinate, modulo 2^32; ours sends --bits, 20 here, and is
-  given integers. What comes before the masks (clipping, noise) is in neither; Flower's quantising is in it.
+- Flower quantises to 22 bits and sends 8 bytes a coordinate, modulo 2^32; ours sends 20 bits and is given
+  integers. What comes before the masks (clipping, noise) is in neither; Flower's quantising is in it.
 - Neither side crosses a network, or makes anything durable.
 
 Needs Python 3.11, a Rust toolchain, and PyPI once; see README.md.
