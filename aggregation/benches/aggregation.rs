@@ -1,9 +1,13 @@
-//! How long the parts of a session take, on one core.
+//! How long the parts of a session take, on one core and on all of them.
 #![expect(
     clippy::disallowed_methods,
     clippy::print_stdout,
+    clippy::unwrap_used,
     reason = "a program that measures: it reads the clock and prints"
 )]
+
+#[path = "../tests/support/world.rs"]
+mod world;
 
 use std::{
     hint::black_box,
@@ -11,66 +15,87 @@ use std::{
 };
 
 use aggregation::{
-    DeviceIndex, Seed,
+    Context, DeviceIndex, IndexSet, Recovery, Seed, Share, UnmaskShares, Unmasking,
     prg::{CHUNK_COORDINATES, Mask},
     shamir::{self, Rebuilder},
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
+use world::{World, context};
 
 /// Coordinates of a vector.
 const LEN: usize = 1 << 20;
 
+/// Coordinates of a smaller one.
+const SHORT: usize = 100_000;
+
 /// The fastest of this many runs is printed: others disturb the rest.
-const RUNS: u32 = 15;
+const RUNS: u32 = 9;
 
 fn main() {
+    let pools = [1, 0].map(|threads| ThreadPoolBuilder::new().num_threads(threads).build().unwrap());
+    println!("the fastest of {RUNS} runs, on 1 core and on {}", pools[1].current_num_threads());
     one_mask();
-    masks_of_a_device(99);
+    for (what, masks) in [("100 devices", 100), ("1000 devices, 130 neighbours", 131)] {
+        masks_of_a_device(&pools, what, masks);
+    }
     share_and_rebuild(100, 67);
+    share_and_rebuild(130, 31);
     share_and_rebuild(256, 129);
     decode(172, 129, 20);
+    unmask(&pools, 1000, 300);
 }
 
-fn fastest(mut run: impl FnMut()) -> Duration {
-    (0..RUNS).fold(Duration::MAX, |best, _| {
+fn fastest(runs: u32, mut run: impl FnMut()) -> Duration {
+    (0..runs).fold(Duration::MAX, |best, _| {
         let start = Instant::now();
         run();
         best.min(start.elapsed())
     })
 }
 
+/// The same work on one core and on all.
+fn on_both<'a>(
+    pools: &'a [ThreadPool; 2],
+    runs: u32,
+    mut run: impl FnMut() + Send + 'a,
+) -> [Duration; 2] {
+    pools.each_ref().map(|pool| pool.install(|| fastest(runs, &mut run)))
+}
+
 fn one_mask() {
     let mask = Mask::new(&Seed::from_bytes([1; 32]), &[2; 32], "bench");
     let mut vector = vec![0; LEN];
-    let time = fastest(|| mask.add(0, black_box(&mut vector)));
+    let time = fastest(RUNS, || mask.add(0, black_box(&mut vector)));
     println!("one mask of 2^20 coordinates, added: {time:?}");
 }
 
-fn masks_of_a_device(count: u8) {
+fn masks_of_a_device(pools: &[ThreadPool; 2], what: &str, count: u8) {
     let masks: Vec<Mask> =
-        (0..=count).map(|mask| Mask::new(&Seed::from_bytes([mask; 32]), &[2; 32], "bench")).collect();
+        (0..count).map(|mask| Mask::new(&Seed::from_bytes([mask; 32]), &[2; 32], "bench")).collect();
     let mut vector = vec![0; LEN];
-    let time = fastest(|| {
-        for (place, chunk) in vector.chunks_mut(CHUNK_COORDINATES).enumerate() {
+    let times = on_both(pools, RUNS, || {
+        vector.par_chunks_mut(CHUNK_COORDINATES).enumerate().for_each(|(place, chunk)| {
             for mask in &masks {
                 mask.add(place * CHUNK_COORDINATES, black_box(chunk));
             }
-        }
+        });
     });
-    println!("{} masks of 2^20 coordinates, added in chunks: {time:?}", masks.len());
+    println!("masking of a device, {what}, 2^20 coordinates ({count} masks): {times:?}");
 }
 
 fn share_and_rebuild(count: u16, threshold: u16) {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let seed = Seed::from_bytes([3; 32]);
-    let share = fastest(|| {
-        drop(black_box(shamir::split(&seed, threshold.into(), count, &mut rng)));
+    let holders: Vec<DeviceIndex> = (0..count).map(DeviceIndex::from).collect();
+    let share = fastest(RUNS, || {
+        drop(black_box(shamir::split(&seed, threshold.into(), &holders, &mut rng)));
     });
-    let shares = shamir::split(&seed, threshold.into(), count, &mut rng);
-    let places: Vec<DeviceIndex> = (0..threshold).map(DeviceIndex::from).collect();
-    let rebuild = fastest(|| {
-        let rebuilder = Rebuilder::new(black_box(&places));
+    let shares = shamir::split(&seed, threshold.into(), &holders, &mut rng);
+    let places = &holders[..usize::from(threshold)];
+    let rebuild = fastest(RUNS, || {
+        let rebuilder = Rebuilder::new(black_box(places));
         let used = shares.iter().take(threshold.into());
         drop(black_box(rebuilder.and_then(|rebuilder| rebuilder.rebuild(used))));
     });
@@ -80,8 +105,9 @@ fn share_and_rebuild(count: u16, threshold: u16) {
 fn decode(count: u16, threshold: u16, wrong: u16) {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let seed = Seed::from_bytes([3; 32]);
-    let right = shamir::split(&seed, threshold.into(), count, &mut rng);
-    let other = shamir::split(&seed, threshold.into(), count, &mut rng);
+    let holders: Vec<DeviceIndex> = (0..count).map(DeviceIndex::from).collect();
+    let right = shamir::split(&seed, threshold.into(), &holders, &mut rng);
+    let other = shamir::split(&seed, threshold.into(), &holders, &mut rng);
     let shares: Vec<_> = (0..count)
         .zip(right.iter().zip(&other))
         .map(|(place, (right, other))| {
@@ -89,6 +115,67 @@ fn decode(count: u16, threshold: u16, wrong: u16) {
             (DeviceIndex::from(place), share)
         })
         .collect();
-    let time = fastest(|| drop(black_box(shamir::decode(&shares, threshold.into()))));
+    let time = fastest(RUNS, || drop(black_box(shamir::decode(&shares, threshold.into()))));
     println!("decoding {count} shares, t = {threshold}, {wrong} of them wrong: {time:?}");
+}
+
+/// What the server does when all answers are there, for so many devices of which some are missing.
+fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize) {
+    let ctx = Context { len: LEN, report_goal: devices / 2, ..context() };
+    let world = World::new(devices, &ctx);
+    let mut survivors = IndexSet::full(devices);
+    for place in (0..missing).map(|step| step * devices / missing) {
+        survivors.remove(u16::try_from(place).unwrap());
+    }
+    let answers = answers(&world, &survivors);
+    let mut recovery = world.recovery(&survivors);
+    let start = Instant::now();
+    for answer in answers {
+        recovery.accept(answer).unwrap();
+    }
+    let seeds = start.elapsed();
+    assert!(recovery.is_ready());
+    println!("unmasking, {devices} devices, {missing} missing: seeds, on 1 core: {seeds:?}");
+    let keys = on_both(pools, 3, || drop(black_box(recovery.clone().rebuild().unwrap())));
+    println!("unmasking: pairwise keys: {keys:?}");
+    let unmasking = recovery.rebuild().unwrap();
+    for len in [SHORT, LEN] {
+        let masks = on_both(pools, 1, || remove(&unmasking, len));
+        let all: Vec<_> = masks.iter().zip(&keys).map(|(masks, keys)| *masks + *keys + seeds).collect();
+        println!("unmasking: {len} coordinates: {masks:?}, all of it: {all:?}");
+    }
+}
+
+fn remove(unmasking: &Unmasking, len: usize) {
+    let chunk = 1 << 13;
+    vec![0; len].par_chunks_mut(chunk).enumerate().for_each(|(place, coordinates)| {
+        unmasking.unmask_chunk(place * chunk, coordinates).unwrap();
+    });
+}
+
+/// What the survivors reveal, without the steps before: their shares are dealt again.
+fn answers(world: &World, survivors: &IndexSet) -> Vec<UnmaskShares> {
+    let dealt: Vec<(DeviceIndex, Vec<(DeviceIndex, Share)>)> = world
+        .roster
+        .graph()
+        .places()
+        .collect::<Vec<_>>()
+        .into_par_iter()
+        .map(|owner| (owner, world.deal(owner, survivors.contains(owner))))
+        .collect();
+    let mut answers: Vec<UnmaskShares> = survivors
+        .iter()
+        .map(|place| UnmaskShares { from: place.get(), self_mask: Vec::new(), key: Vec::new() })
+        .collect();
+    let position = |place: DeviceIndex| answers.binary_search_by_key(&place.get(), |answer| answer.from);
+    let found: Vec<Vec<Option<usize>>> =
+        dealt.iter().map(|(_, shares)| shares.iter().map(|(to, _)| position(*to).ok()).collect()).collect();
+    for ((owner, shares), found) in dealt.into_iter().zip(found) {
+        for ((_, share), at) in shares.into_iter().zip(found) {
+            let Some(at) = at else { continue };
+            let list = if survivors.contains(owner) { &mut answers[at].self_mask } else { &mut answers[at].key };
+            list.push((owner.get(), share));
+        }
+    }
+    answers
 }

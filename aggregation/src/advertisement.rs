@@ -21,6 +21,8 @@ pub struct Advertisement {
     pub key_commitment: [u8; 32],
     /// The commitment to the seed of the device's own mask.
     pub self_commitment: [u8; 32],
+    /// The commitment to the device's nonces for drawing a graph.
+    pub draw_commitment: [u8; 32],
     /// The device's signature over the context, the keys and the commitments.
     pub signature: Signature,
 }
@@ -83,12 +85,13 @@ impl Advertisement {
                 &self.sealing_key,
                 &self.key_commitment,
                 &self.self_commitment,
+                &self.draw_commitment,
                 &self.signature.0,
             ],
         )
     }
 
-    fn parts<'a>(&'a self, context_digest: &'a [u8; 32]) -> [&'a [u8]; 6] {
+    fn parts<'a>(&'a self, context_digest: &'a [u8; 32]) -> [&'a [u8]; 7] {
         [
             context_digest,
             &self.credential.device,
@@ -96,6 +99,7 @@ impl Advertisement {
             &self.sealing_key,
             &self.key_commitment,
             &self.self_commitment,
+            &self.draw_commitment,
         ]
     }
 }

@@ -106,6 +106,7 @@ mod tests {
             ring_bits: 32,
             report_goal: 1,
             corrupt_fraction_permille: 50,
+            missing_fraction_permille: 300,
         }
     }
 

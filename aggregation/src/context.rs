@@ -31,6 +31,9 @@ pub struct Context {
     /// The quorum is sized by it, so a device must not accept less than its
     /// own policy assumes.
     pub corrupt_fraction_permille: u16,
+    /// Thousandths of the cohort that may vanish (δ), below 1000. The graph of
+    /// a cohort above [`MAX_COMPLETE`](crate::MAX_COMPLETE) is sized by it.
+    pub missing_fraction_permille: u16,
 }
 
 /// Why a context cannot be used.
@@ -48,6 +51,12 @@ pub enum ContextError {
     /// So many may be corrupt that they could rebuild every seed.
     #[error("{permille} thousandths may be corrupt, expected fewer than 500")]
     CorruptFraction {
+        /// The thousandths.
+        permille: u16,
+    },
+    /// Nobody need be left.
+    #[error("{permille} thousandths may vanish, expected fewer than 1000")]
+    MissingFraction {
         /// The thousandths.
         permille: u16,
     },
@@ -73,6 +82,7 @@ impl Context {
                 &self.ring_bits.to_be_bytes(),
                 &hash::length(self.report_goal),
                 &self.corrupt_fraction_permille.to_be_bytes(),
+                &self.missing_fraction_permille.to_be_bytes(),
             ],
         )
     }
@@ -84,6 +94,9 @@ impl Context {
         }
         if self.corrupt_fraction_permille >= 500 {
             return Err(ContextError::CorruptFraction { permille: self.corrupt_fraction_permille });
+        }
+        if self.missing_fraction_permille >= 1000 {
+            return Err(ContextError::MissingFraction { permille: self.missing_fraction_permille });
         }
         Ring::new(self.ring_bits).ok_or(ContextError::RingBits { bits: self.ring_bits })
     }
@@ -104,12 +117,13 @@ mod tests {
             ring_bits: 20,
             report_goal: 7,
             corrupt_fraction_permille: 50,
+            missing_fraction_permille: 300,
         }
     }
 
     #[test]
     fn every_field_is_in_the_digest() {
-        let mut changed = vec![context(); 10];
+        let mut changed = vec![context(); 11];
         changed[1].session[0] = 9;
         changed[2].task[0] = 9;
         changed[3].round = 9;
@@ -119,6 +133,7 @@ mod tests {
         changed[7].ring_bits = 9;
         changed[8].report_goal = 9;
         changed[9].corrupt_fraction_permille = 9;
+        changed[10].missing_fraction_permille = 9;
         let digests: std::collections::BTreeSet<_> = changed.iter().map(Context::digest).collect();
         assert_eq!(digests.len(), changed.len());
     }
@@ -134,6 +149,9 @@ mod tests {
         let mut corrupt = context();
         corrupt.corrupt_fraction_permille = 500;
         assert_eq!(corrupt.check(), Err(ContextError::CorruptFraction { permille: 500 }));
+        let mut missing = context();
+        missing.missing_fraction_permille = 1000;
+        assert_eq!(missing.check(), Err(ContextError::MissingFraction { permille: 1000 }));
         assert_eq!(context().check(), Ok(()));
     }
 }

@@ -44,6 +44,7 @@ pub use self::{
 
 use crate::{
     context::Context,
+    identity::IdentityPublic,
     index::{DeviceIndex, IndexSet},
     roster::Roster,
     sealing::SharePair,
@@ -55,13 +56,39 @@ struct Seat {
     ctx: Context,
     roster: Roster,
     index: DeviceIndex,
+    /// Whose credentials count, and when they were looked at.
+    authority: IdentityPublic,
+    now_unix_secs: u64,
+    /// Whose entries were found to hold.
+    checked: IndexSet,
 }
 
 impl Seat {
-    /// Fewest devices that may be left at any step: enough for the report
-    /// goal, and enough to rebuild a seed.
+    /// Fewest devices that may be left at any step: enough for the report goal
+    /// and, where all hold shares of each other, enough to rebuild a seed.
     fn fewest(&self) -> usize {
-        self.ctx.report_goal.max(self.roster.threshold())
+        let all_hold = !self.roster.is_drawn();
+        let rebuild = if all_hold { self.roster.threshold() } else { 1 };
+        self.ctx.report_goal.max(rebuild)
+    }
+
+    /// Fails if fewer of the device's neighbours are in `set` than rebuild a
+    /// seed. In the complete graph [`Seat::fewest`] sees to that.
+    fn check_neighbours(&self, set: &IndexSet) -> Result<(), Refusal> {
+        let neighbours = self.roster.graph().neighbours(self.index).into_iter();
+        let (got, need) = (neighbours.filter(|place| set.contains(*place)).count(), self.roster.threshold());
+        if self.roster.is_drawn() && got < need { Err(Refusal::FewNeighbours { got, need }) } else { Ok(()) }
+    }
+
+    /// Fails unless the device in a place is enrolled. That of a neighbour was
+    /// seen when it advertised.
+    fn check_enrolled(&self, index: DeviceIndex) -> Result<(), Refusal> {
+        if index == self.index || self.checked.contains(index) {
+            return Ok(());
+        }
+        let entry = self.roster.entry(index).ok_or(Refusal::NotInRoster)?;
+        let enrolled = entry.credential.verify(&self.authority, self.now_unix_secs);
+        enrolled.map_err(|source| Refusal::Advertisement { index, source: source.into() })
     }
 
     /// Fails unless `set` is over this roster.

@@ -110,6 +110,12 @@ impl IndexSet {
         }
     }
 
+    /// Puts in a place that the roster is known to have.
+    pub(crate) fn put(&mut self, index: DeviceIndex) {
+        let put = self.insert(index);
+        debug_assert!(put.is_ok(), "{put:?}");
+    }
+
     /// Takes a place out of the set; false if it was not there.
     pub fn remove(&mut self, index: impl Into<DeviceIndex>) -> bool {
         let index = index.into();

@@ -5,7 +5,8 @@
 //! as fewer devices than the threshold work against them, nothing else about
 //! any one vector, even when the server lies. The protocol is the double
 //! masking of [BIK+17] with the signed consistency step, over the complete
-//! graph of at most [`MAX_COHORT`] devices.
+//! graph up to [`MAX_COMPLETE`] devices and above that, up to [`MAX_COHORT`],
+//! over the sparse one of [BBG+20].
 //!
 //! This package deliberately does not know clocks, disks, networks, tensors or
 //! wire formats. Time and randomness are arguments; what is sent is a value
@@ -15,9 +16,10 @@
 //!
 //! | step | device | server |
 //! | --- | --- | --- |
-//! | keys | [`Advertised::new`] | [`Roster::new`] |
+//! | keys | [`Advertised::new`] | [`Roster::new`], [`Draw::new`] |
+//! | graph, above [`MAX_COMPLETE`] | [`Advertised::reveal`] | [`Draw::opens`], [`Draw::finish`] |
 //! | shares | [`Advertised::share`] | routes each [`SealedShare`] |
-//! | masked input | [`Shared::receive`], [`Masking::mask`] | [`RunningSum::add`] |
+//! | masked input | [`Shared::receive`], [`Masking::mask_chunk`] | [`RunningSum::add_chunk`] |
 //! | consistency | [`Submitted::agree`] | [`Transcript::verify`] |
 //! | unmask | [`Agreed::unmask`] | [`Recovery::accept`], [`Recovery::finish`] |
 //!
@@ -26,7 +28,12 @@
 //! Above all the corrupt fraction and the report goal must be checked there:
 //! this package keeps to them, but has no opinion about their values.
 //!
+//! Removing the masks from a sum is shared among the threads of the rayon pool
+//! that it is called in; everything that a device does is done by the thread
+//! that calls it.
+//!
 //! [BIK+17]: https://eprint.iacr.org/2017/281
+//! [BBG+20]: https://eprint.iacr.org/2020/704
 
 mod advertisement;
 mod agreement;
@@ -52,7 +59,7 @@ pub use crate::{
     advertisement::{Advertisement, AdvertisementError},
     context::{Context, ContextError},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
-    graph::{Graph, MAX_COHORT},
+    graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, quorum},
     hash::digest,
     identity::{Credential, CredentialError, IdentityError, IdentityKey, IdentityPublic, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},

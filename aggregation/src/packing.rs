@@ -69,10 +69,10 @@ pub fn pack(values: &[u32], bits: u32) -> Vec<u8> {
     bytes
 }
 
-/// Unpacks `len` coordinates of `bits` bits. Fails unless `bytes` is exactly
-/// what [`pack`] makes of them.
-pub fn unpack(bytes: &[u8], bits: u32, len: usize) -> Result<Vec<u32>, PackingError> {
-    let ring = Ring::new(bits).ok_or(PackingError::Bits { bits })?;
+/// Fails unless `bytes` is exactly what [`pack`] makes of some `len`
+/// coordinates of `bits` bits.
+pub fn check(bytes: &[u8], bits: u32, len: usize) -> Result<(), PackingError> {
+    Ring::new(bits).ok_or(PackingError::Bits { bits })?;
     let expected = packed_len(len, bits);
     if expected == usize::MAX {
         return Err(PackingError::TooLong { len });
@@ -80,22 +80,32 @@ pub fn unpack(bytes: &[u8], bits: u32, len: usize) -> Result<Vec<u32>, PackingEr
     if bytes.len() != expected {
         return Err(PackingError::Length { expected, got: bytes.len() });
     }
+    // Up to 7 bits of the last byte belong to no coordinate.
+    let used = (len % 8 * bits as usize) % 8;
+    match bytes.last() {
+        Some(last) if used > 0 && last >> used != 0 => Err(PackingError::Padding { last: *last }),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Unpacks `len` coordinates of `bits` bits. Fails unless `bytes` is exactly
+/// what [`pack`] makes of them.
+pub fn unpack(bytes: &[u8], bits: u32, len: usize) -> Result<Vec<u32>, PackingError> {
+    check(bytes, bits, len)?;
+    let low = u32::MAX >> (32 - bits);
     let mut values = Vec::with_capacity(len);
     let mut pending = 0_u64;
     let mut held = 0;
     for byte in bytes {
         pending |= u64::from(*byte) << held;
         held += 8;
-        while held >= ring.bits() && values.len() < len {
-            values.push(low_word(pending) & (u32::MAX >> (32 - bits)));
+        while held >= bits && values.len() < len {
+            values.push(low_word(pending) & low);
             pending >>= bits;
             held -= bits;
         }
     }
-    match bytes.last() {
-        Some(last) if pending != 0 => Err(PackingError::Padding { last: *last }),
-        _ => Ok(values),
-    }
+    Ok(values)
 }
 
 fn low_word(value: u64) -> u32 {

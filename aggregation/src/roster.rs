@@ -1,23 +1,23 @@
 //! The cohort of one session, in an order that everybody agrees on.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use thiserror::Error;
 
 use crate::{
     advertisement::Advertisement,
-    graph::{Graph, MAX_COHORT},
+    graph::{Graph, MAX_COMPLETE, MAX_DRAWS},
     index::DeviceIndex,
     merkle,
 };
 
-/// The advertisements of a cohort, sorted by device.
+/// The advertisements of a cohort, sorted by device, and who shares with whom.
 ///
 /// That each of them holds is checked by every device for itself; see
-/// [`Advertisement::verify`].
+/// [`Advertisement::verify`]. A copy is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roster {
-    entries: Vec<Advertisement>,
+    entries: Entries,
     graph: Graph,
     root: [u8; 32],
 }
@@ -25,11 +25,15 @@ pub struct Roster {
 /// Why advertisements are not a roster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum RosterError {
-    /// There are none, or too many.
-    #[error("a roster of {got} devices, expected 1 to {MAX_COHORT}")]
+    /// There are too few, or too many.
+    #[error("a roster of {got} devices, expected {least} to {most}")]
     Size {
         /// The devices there are.
         got: usize,
+        /// The fewest.
+        least: usize,
+        /// The most.
+        most: usize,
     },
     /// Two entries are of one device.
     #[error("a device is in the roster twice")]
@@ -40,14 +44,104 @@ pub enum RosterError {
     /// A one-time key is used twice, by two devices or for two purposes.
     #[error("a one-time key is in the roster twice")]
     RepeatedKey,
+    /// So many may be corrupt or missing that no number of neighbours does.
+    #[error("{got} devices of which so many may be corrupt or missing have no graph")]
+    NoGraph {
+        /// The devices there are.
+        got: usize,
+    },
+    /// The session has had as many draws as it may.
+    #[error("the session has had all its {MAX_DRAWS} draws of a graph")]
+    DrawsSpent,
+    /// There are more or fewer nonces than devices.
+    #[error("{got} nonces for the draw, expected {expected}")]
+    Nonces {
+        /// The nonces there are.
+        got: usize,
+        /// The devices.
+        expected: usize,
+    },
+    /// A nonce is not what its device committed to.
+    #[error("the nonce of device {index} is not what it committed to for this draw")]
+    Nonce {
+        /// The place of the device.
+        index: DeviceIndex,
+    },
 }
 
 impl Roster {
-    /// The roster of these advertisements, in any order. Fails if there are
-    /// none or more than [`MAX_COHORT`], or if a device or a key is repeated.
-    pub fn new(mut entries: Vec<Advertisement>) -> Result<Self, RosterError> {
+    /// The roster of these advertisements, in any order, over the complete
+    /// graph. Fails if there are none or more than [`MAX_COMPLETE`], or if a
+    /// device or a key is repeated. The roster of more devices comes from a
+    /// [`Draw`].
+    ///
+    /// [`Draw`]: crate::Draw
+    pub fn new(entries: Vec<Advertisement>) -> Result<Self, RosterError> {
         let got = entries.len();
-        let graph = Graph::complete(got).ok_or(RosterError::Size { got })?;
+        let size = RosterError::Size { got, least: 1, most: MAX_COMPLETE };
+        let graph = Graph::complete(got).ok_or(size)?;
+        let entries = Entries::new(entries)?;
+        Ok(Self { root: entries.root(), entries, graph })
+    }
+
+    pub(crate) const fn drawn(entries: Entries, graph: Graph, root: [u8; 32]) -> Self {
+        Self { entries, graph, root }
+    }
+
+    /// What stands for all of the roster: the Merkle root over its entries,
+    /// for a drawn one hashed with the number of the draw. The graph follows
+    /// from it, since the entries hold the commitments to its nonces.
+    pub const fn root(&self) -> [u8; 32] {
+        self.root
+    }
+
+    /// The place of a device.
+    pub fn index_of(&self, device: &[u8; 16]) -> Option<DeviceIndex> {
+        self.entries.index_of(device)
+    }
+
+    /// The entry in a place.
+    pub fn entry(&self, index: impl Into<DeviceIndex>) -> Option<&Advertisement> {
+        self.entries().get(usize::from(index.into()))
+    }
+
+    /// All entries; an entry's position is its place.
+    pub fn entries(&self) -> &[Advertisement] {
+        self.entries.as_slice()
+    }
+
+    /// The devices in the roster, at least one.
+    #[expect(clippy::len_without_is_empty, reason = "a roster is never empty")]
+    pub fn len(&self) -> usize {
+        self.entries().len()
+    }
+
+    /// Whether its graph was drawn: whether it is not the complete one.
+    pub fn is_drawn(&self) -> bool {
+        self.root != self.entries.root()
+    }
+
+    /// Who shares with whom.
+    pub const fn graph(&self) -> &Graph {
+        &self.graph
+    }
+
+    /// Fewest shares that rebuild a seed.
+    pub fn threshold(&self) -> usize {
+        self.graph.threshold()
+    }
+}
+
+/// Advertisements of different devices with different keys, sorted by device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Entries {
+    sorted: Arc<[Advertisement]>,
+    root: [u8; 32],
+}
+
+impl Entries {
+    /// Fails if a device or a key is repeated.
+    pub(crate) fn new(mut entries: Vec<Advertisement>) -> Result<Self, RosterError> {
         entries.sort_by_key(|entry| entry.credential.device);
         let mut devices = BTreeSet::new();
         let mut identities = BTreeSet::new();
@@ -64,44 +158,20 @@ impl Roster {
             }
         }
         let leaves: Vec<Vec<u8>> = entries.iter().map(Advertisement::to_leaf).collect();
-        Ok(Self { root: merkle::root(&leaves), entries, graph })
+        Ok(Self { root: merkle::root(&leaves), sorted: entries.into() })
     }
 
-    /// The Merkle root over the entries.
-    pub const fn root(&self) -> [u8; 32] {
+    pub(crate) const fn root(&self) -> [u8; 32] {
         self.root
     }
 
-    /// The place of a device.
-    pub fn index_of(&self, device: &[u8; 16]) -> Option<DeviceIndex> {
-        let place = self.entries.binary_search_by_key(device, |entry| entry.credential.device);
+    pub(crate) fn as_slice(&self) -> &[Advertisement] {
+        &self.sorted
+    }
+
+    pub(crate) fn index_of(&self, device: &[u8; 16]) -> Option<DeviceIndex> {
+        let place = self.sorted.binary_search_by_key(device, |entry| entry.credential.device);
         u16::try_from(place.ok()?).ok().map(DeviceIndex::from)
-    }
-
-    /// The entry in a place.
-    pub fn entry(&self, index: impl Into<DeviceIndex>) -> Option<&Advertisement> {
-        self.entries.get(usize::from(index.into()))
-    }
-
-    /// All entries; an entry's position is its place.
-    pub fn entries(&self) -> &[Advertisement] {
-        &self.entries
-    }
-
-    /// The devices in the roster, at least one.
-    #[expect(clippy::len_without_is_empty, reason = "a roster is never empty")]
-    pub fn len(&self) -> usize {
-        self.entries.len()
-    }
-
-    /// Who shares with whom.
-    pub const fn graph(&self) -> Graph {
-        self.graph
-    }
-
-    /// Fewest shares that rebuild a seed.
-    pub fn threshold(&self) -> usize {
-        self.graph.threshold()
     }
 }
 
@@ -122,6 +192,7 @@ mod tests {
             sealing_key: [id ^ 0x80; 32],
             key_commitment: [0; 32],
             self_commitment: [0; 32],
+            draw_commitment: [0; 32],
             signature: Signature([0; 64]),
         }
     }
@@ -155,9 +226,9 @@ mod tests {
 
     #[test]
     fn an_empty_or_too_large_cohort_is_refused() {
-        assert_eq!(Roster::new(vec![]), Err(RosterError::Size { got: 0 }));
-        let many = vec![entry(1); MAX_COHORT + 1];
-        assert_eq!(Roster::new(many), Err(RosterError::Size { got: 257 }));
+        let size = |got| Err(RosterError::Size { got, least: 1, most: 256 });
+        assert_eq!(Roster::new(vec![]), size(0));
+        assert_eq!(Roster::new(vec![entry(1); MAX_COMPLETE + 1]), size(257));
     }
 
     #[test]
@@ -177,8 +248,9 @@ mod tests {
             root(|entry| entry.sealing_key = [9; 32]),
             root(|entry| entry.key_commitment = [9; 32]),
             root(|entry| entry.self_commitment = [9; 32]),
+            root(|entry| entry.draw_commitment = [9; 32]),
             root(|entry| entry.signature = Signature([9; 64])),
         ]);
-        assert_eq!(roots.len(), 10);
+        assert_eq!(roots.len(), 11);
     }
 }

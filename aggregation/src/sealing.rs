@@ -117,6 +117,7 @@ mod tests {
             ring_bits: 32,
             report_goal: 1,
             corrupt_fraction_permille: 50,
+            missing_fraction_permille: 300,
         };
         let route = Route { from: from.into(), to: to.into() };
         Envelope::new(&Seed::from_bytes([7; 32]), &ctx, &[root; 32], route)

@@ -93,23 +93,22 @@ impl fmt::Debug for Share {
     }
 }
 
-/// Shares `seed` among `count` devices so that any `threshold` of them rebuild
-/// it and fewer learn nothing. The share of place `i` is element `i`.
+/// Shares `seed` among the devices in `places` so that any `threshold` of them
+/// rebuild it and fewer learn nothing; the shares are in the same order.
 ///
 /// A threshold of zero is taken as one.
-pub fn split(seed: &Seed, threshold: usize, count: u16, rng: &mut impl CryptoRng) -> Vec<Share> {
+pub fn split(seed: &Seed, threshold: usize, places: &[DeviceIndex], rng: &mut impl CryptoRng) -> Vec<Share> {
     let mut polynomials = limbs(seed).map(|limb| {
         let mut coefficients = Zeroizing::new(Vec::with_capacity(threshold.max(1)));
         coefficients.push(limb);
         coefficients.extend((1..threshold).map(|_| Fp::random(rng)));
         coefficients
     });
-    let shares = (0..count)
-        .map(|place| {
-            let x = Fp::from(u32::from(place) + 1);
-            Share(polynomials.each_ref().map(|polynomial| field::evaluate(polynomial, x)))
-        })
-        .collect();
+    let share = |place: &DeviceIndex| {
+        let x = abscissa(*place);
+        Share(polynomials.each_ref().map(|polynomial| field::evaluate(polynomial, x)))
+    };
+    let shares = places.iter().map(share).collect();
     polynomials.zeroize();
     shares
 }
@@ -218,8 +217,9 @@ mod tests {
 
     fn shares_of(seed: [u8; 32], threshold: usize, count: u16) -> Vec<(DeviceIndex, Share)> {
         let mut rng = ChaCha20Rng::from_seed([1; 32]);
-        let shares = split(&Seed::from_bytes(seed), threshold, count, &mut rng);
-        (0..count).map(DeviceIndex::from).zip(shares).collect()
+        let places: Vec<DeviceIndex> = (0..count).map(DeviceIndex::from).collect();
+        let shares = split(&Seed::from_bytes(seed), threshold, &places, &mut rng);
+        places.into_iter().zip(shares).collect()
     }
 
     fn rebuild(shares: &[(DeviceIndex, Share)]) -> Option<[u8; 32]> {

@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::{
     context::Context,
+    graph::quorum,
     hash,
     identity::{IdentityKey, Signature},
     index::{DeviceIndex, IndexSet},
@@ -73,7 +74,7 @@ impl Transcript {
                 &ctx.plan_hash,
             ],
         );
-        Self { digest, quorum: roster.graph().quorum(ctx.corrupt_fraction_permille), survivors }
+        Self { digest, quorum: quorum(roster.len(), ctx.corrupt_fraction_permille), survivors }
     }
 
     /// The digest that is signed.

@@ -84,7 +84,7 @@ fn threshold_answers_unmask_and_one_fewer_do_not() {
     fates[3] = Fate::BeforeUnmasking;
     let run = world.run(&fates, &one_hot(7, 7));
     assert_eq!(run.sum, None);
-    let too_few = UnmaskError::TooFewShares { got: 3, need: 4 };
+    let too_few = UnmaskError::TooFewAnswers { owner: 0.into(), got: 3, need: 4 };
     assert_eq!(run.error, Some(too_few));
 }
 
@@ -118,7 +118,7 @@ proptest! {
 
         let after = |step: Fate| fates.iter().filter(|fate| **fate > step).count();
         let enough = world.roster.threshold().max(ctx.report_goal);
-        let quorum = world.roster.graph().quorum(corrupt_fraction_permille);
+        let quorum = aggregation::quorum(world.len(), corrupt_fraction_permille);
         let succeeds = after(Fate::BeforeSubmitting) >= enough
             && after(Fate::BeforeSigning) >= quorum
             && after(Fate::BeforeUnmasking) >= world.roster.threshold();

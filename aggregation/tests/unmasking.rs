@@ -5,9 +5,10 @@
 mod world;
 
 use aggregation::{
-    BadShares, DeviceIndex, IndexSet, Refusal, RunningSum, SHARE_BYTES, Share, SumError, UnmaskError,
+    BadShares, DeviceIndex, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared, SumError,
+    UnmaskError, UnmaskShares,
 };
-use world::{World, context, set};
+use world::{World, context, inbox, set};
 
 fn place(index: u16) -> DeviceIndex {
     DeviceIndex::from(index)
@@ -19,10 +20,10 @@ fn zeros(share: &mut Share) {
 
 /// The sum of the survivors' masked zeros, which unmasks to zeros.
 fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
-    let mut sum = RunningSum::new(world.ctx.len, world.ctx.ring_bits).unwrap();
+    let mut sum = world.empty_sum();
     for state in world.masking(&world.all()) {
         if survivors.contains(state.index()) {
-            sum.add(&state.mask(vec![0; world.ctx.len]).unwrap().1).unwrap();
+            sum.add_chunk(0, &state.mask(vec![0; world.ctx.len]).unwrap().1).unwrap();
         }
     }
     sum
@@ -48,11 +49,67 @@ fn a_chunk_that_ends_behind_the_last_coordinate_is_refused() {
 }
 
 #[test]
-fn a_partial_upload_is_not_counted() {
-    let mut sum = RunningSum::new(4, 20).unwrap();
-    let expected = SumError::Length { got: 3, expected: 4 };
-    assert_eq!(sum.add(&[1, 2, 3]), Err(expected));
-    assert_eq!(sum.inputs(), 0);
+fn a_sum_with_part_of_an_input_is_not_unmasked() {
+    let world = World::new(2, &context());
+    let mut recovery = world.recovery(&world.all());
+    for shares in world.revealed(&world.all()) {
+        recovery.accept(shares).unwrap();
+    }
+    let mut sum = masked_sum(&world, &world.all());
+    sum.add_chunk(0, &[1, 2, 3]).unwrap();
+    assert_eq!(sum.inputs(), 2);
+    assert_eq!(sum.add_chunk(0, &[4]), Err(SumError::Offset { got: 0, expected: 3 }));
+    let expected = UnmaskError::Inputs { got: 3, expected: 2 };
+    assert_eq!(recovery.finish(sum), Err(expected));
+}
+
+/// What the devices in a cohort of 5 reveal after the sealed shares of device
+/// 1 for `spoilt` were changed on their way by `change`.
+fn revealed_after(spoilt: &[u16], change: fn(&mut SealedShare)) -> Vec<UnmaskShares> {
+    let world = World::new(5, &context());
+    let (states, mut sealed) = world.shared(&world.all());
+    for share in sealed.iter_mut().filter(|share| share.from == 1 && spoilt.contains(&share.to)) {
+        change(share);
+    }
+    let agree = |state: Shared| {
+        let index = state.index();
+        let masking = state.receive(world.all(), inbox(&sealed, index.get())).unwrap();
+        let identity = &world.identities[usize::from(index)];
+        masking.mask(vec![0; 4]).unwrap().0.agree(world.all(), identity).unwrap()
+    };
+    let (agreed, signatures): (Vec<_>, Vec<_>) = states.into_iter().map(agree).unzip();
+    let signatures: Vec<_> = (0..).zip(signatures).collect();
+    agreed.into_iter().map(|state| state.unmask(&signatures).unwrap()).collect()
+}
+
+#[test]
+fn a_share_that_does_not_open_is_not_held_and_ends_nothing() {
+    let changes: [fn(&mut SealedShare); 2] = [|share| share.bytes[5] ^= 1, |share| share.bytes.truncate(3)];
+    for change in changes {
+        let world = World::new(5, &context());
+        let mut recovery = world.recovery(&world.all());
+        for shares in revealed_after(&[0, 2], change) {
+            let owners: Vec<u16> = shares.self_mask.iter().map(|(owner, _)| *owner).collect();
+            let lacks = [0, 2].contains(&shares.from);
+            assert_eq!(owners, if lacks { vec![0, 2, 3, 4] } else { vec![0, 1, 2, 3, 4] });
+            recovery.accept(shares).unwrap();
+        }
+        assert!(recovery.is_ready());
+        assert_eq!(recovery.finish(masked_sum(&world, &world.all())), Ok(vec![0; 4]));
+    }
+}
+
+#[test]
+fn a_device_that_seals_nonsense_for_everybody_is_named() {
+    let world = World::new(5, &context());
+    let mut recovery = world.recovery(&world.all());
+    for shares in revealed_after(&[0, 2, 3, 4], |share| share.bytes[5] ^= 1) {
+        recovery.accept(shares).unwrap();
+    }
+    assert!(!recovery.is_ready());
+    let error = recovery.finish(masked_sum(&world, &world.all())).unwrap_err();
+    assert_eq!(error, UnmaskError::TooManyBadShares { owner: place(1), got: 1, need: 3 });
+    assert_eq!(error.culprit(), Some(place(1)));
 }
 
 #[test]
@@ -91,7 +148,7 @@ fn an_answer_with_both_kinds_for_one_device_is_turned_away() {
 }
 
 #[test]
-fn an_answer_that_is_repeated_incomplete_or_not_a_survivors_is_turned_away() {
+fn an_answer_that_is_repeated_or_not_a_survivors_is_turned_away() {
     let world = World::new(4, &context());
     let survivors = set(4, &[0, 1, 2]);
     let answer = || world.revealed(&survivors).remove(0);
@@ -101,11 +158,6 @@ fn an_answer_that_is_repeated_incomplete_or_not_a_survivors_is_turned_away() {
     twice.self_mask.push(twice.self_mask[0].clone());
     let repeated = BadShares::RepeatedOwner { owner: place(0) };
     assert_eq!(recovery.accept(twice), Err(repeated));
-
-    let mut incomplete = answer();
-    incomplete.key.clear();
-    let lacking = BadShares::Lacking { owner: place(3) };
-    assert_eq!(recovery.accept(incomplete), Err(lacking));
 
     for from in [3, 400] {
         let mut stranger = answer();
@@ -118,7 +170,7 @@ fn an_answer_that_is_repeated_incomplete_or_not_a_survivors_is_turned_away() {
     assert_eq!(recovery.accept(answer()), Ok(()));
     let again = BadShares::Repeated { from: place(0) };
     assert_eq!(recovery.accept(answer()), Err(again));
-    assert_eq!(recovery.missing(), 2);
+    assert!(recovery.has_answered(0) && !recovery.is_ready());
 }
 
 #[test]
@@ -163,7 +215,7 @@ fn a_sum_of_another_shape_is_not_unmasked() {
         for shares in world.revealed(&world.all()) {
             recovery.accept(shares).unwrap();
         }
-        let sum = RunningSum::new(len, bits).unwrap();
+        let sum = aggregation::RunningSum::new(len, bits).unwrap();
         let refused = recovery.finish(sum).unwrap_err();
         assert!(matches!(refused, UnmaskError::OtherSum { .. }));
     }

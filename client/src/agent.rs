@@ -111,6 +111,7 @@ impl Agent {
         }
         let device = Arc::new(enrolled.device);
         let session = Session::new(device, memory.spending(), memory.installed()?, now());
+        let session = session.having_signed(memory.signed());
         let transport = enrolled.transport;
         Ok(Self { session, transport, memory, engine, settings, stop, contributed: None })
     }
@@ -159,6 +160,10 @@ impl Agent {
                     self.memory.sign(signed)?;
                     Event::Recorded
                 }
+                Action::RecordAnswer(answered) => {
+                    self.memory.answer(answered)?;
+                    Event::Recorded
+                }
             };
             let mut rng = generator();
             let state = self.session.state();
@@ -201,6 +206,7 @@ impl Agent {
             | Ended::Roster(_)
             | Ended::Contribution(_)
             | Ended::Round(_)
+            | Ended::SignedBefore { .. }
             | Ended::Plan(_)
             | Ended::WrongArtefact(_)
             | Ended::WrongReply { .. }

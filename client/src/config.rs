@@ -108,6 +108,12 @@ fn check_policy(policy: &Policy) -> Result<(), Unfit> {
         &policy.smallest_report_goal,
     )?;
     require(
+        policy.smallest_corrupt_permille < 500,
+        "policy.smallest_corrupt_permille",
+        "below 500: half of a cohort can rebuild every seed",
+        &policy.smallest_corrupt_permille,
+    )?;
+    require(
         policy.least_noise_multiplier.is_finite() && policy.least_noise_multiplier >= 0.0,
         "policy.least_noise_multiplier",
         "a number from 0",
@@ -190,7 +196,7 @@ mod tests {
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 6);
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 10);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
 
@@ -221,6 +227,7 @@ mod tests {
         for (text, key) in [
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),
             ("[policy]\nsmallest_report_goal = 11", "policy.smallest_report_goal"),
+            ("[policy]\nsmallest_corrupt_permille = 500", "policy.smallest_corrupt_permille"),
             ("[policy]\nleast_noise_multiplier = nan", "policy.least_noise_multiplier"),
             ("[policy]\nlargest_epsilon = 0.0", "policy.largest_epsilon"),
             ("[policy]\nlargest_epsilon_in_total = nan", "policy.largest_epsilon_in_total"),

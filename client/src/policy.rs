@@ -16,6 +16,9 @@ pub struct Policy {
     pub smallest_cohort: u32,
     /// Fewest survivors for which a sum may be revealed, at most `smallest_cohort`. Default 7.
     pub smallest_report_goal: u32,
+    /// Smallest fraction of corrupt devices, in thousandths, that a plan must withstand: the quorum, the graph
+    /// of a large cohort and the noise are sized by it. Default 50.
+    pub smallest_corrupt_permille: u16,
     /// Least noise standard deviation, divided by the clip norm. Default 0.5.
     pub least_noise_multiplier: f64,
     /// Largest ε over one task, by its own ledger, at the plan's δ. Default 8.
@@ -44,6 +47,7 @@ impl Default for Policy {
         Self {
             smallest_cohort: 10,
             smallest_report_goal: 7,
+            smallest_corrupt_permille: 50,
             least_noise_multiplier: 0.5,
             largest_epsilon: 8.0,
             largest_epsilon_in_total: None,
@@ -102,6 +106,16 @@ pub enum Breach {
         /// The policy's.
         least: u32,
     },
+    /// The plan takes more devices to be honest than this device does.
+    #[error(
+        "the plan withstands {found} thousandths of corrupt devices, this device asks for at least {least}"
+    )]
+    Corrupt {
+        /// The plan's.
+        found: u16,
+        /// The policy's.
+        least: u16,
+    },
     /// One more round would pass the device's own ε.
     #[error("one more round would bring this device to ε = {found:.3}, its limit is {most}")]
     Epsilon {
@@ -151,7 +165,7 @@ impl Breach {
             Self::Task(_) | Self::BaseNotAllowed(_) => DeclineReason::NotAllowed,
             Self::Base { .. } => DeclineReason::Base,
             Self::WithoutNoise(_) | Self::Noise { .. } => DeclineReason::Noise,
-            Self::Cohort { .. } | Self::ReportGoal { .. } => DeclineReason::Cohort,
+            Self::Cohort { .. } | Self::ReportGoal { .. } | Self::Corrupt { .. } => DeclineReason::Cohort,
             Self::Epsilon { .. } | Self::EpsilonInTotal { .. } | Self::Delta { .. } => DeclineReason::Epsilon,
             Self::Participations(_) | Self::InTotal(_) | Self::Resting { .. } => {
                 DeclineReason::Participations
@@ -187,6 +201,10 @@ impl Policy {
         if plan.round.report_goal < self.smallest_report_goal {
             let (found, least) = (plan.round.report_goal, self.smallest_report_goal);
             return Err(Breach::ReportGoal { found, least });
+        }
+        if plan.privacy.corrupt_permille < self.smallest_corrupt_permille {
+            let (found, least) = (plan.privacy.corrupt_permille, self.smallest_corrupt_permille);
+            return Err(Breach::Corrupt { found, least });
         }
         match plan.privacy.mode {
             Mode::Off | Mode::Central if self.allow_without_noise => {}
@@ -296,6 +314,9 @@ mod tests {
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|plan, _| plan.round.report_goal = 6, 0);
         assert!(words.contains("sums of 6 devices") && words.contains('7'), "{words}");
+        assert_eq!(reason, DeclineReason::Cohort);
+        let (words, reason) = refused(|plan, _| plan.privacy.corrupt_permille = 49, 0);
+        assert!(words.contains("withstands 49 ") && words.contains("50"), "{words}");
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|plan, _| plan.privacy.noise_multiplier = 0.4, 0);
         assert!(words.contains("0.4") && words.contains("0.5"), "{words}");

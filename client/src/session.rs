@@ -4,6 +4,7 @@
 //! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
 //! before a round (check in, load, train), `session/inside.rs` those of the round.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
@@ -69,6 +70,17 @@ pub struct Signed {
     pub transcript: Digest,
 }
 
+/// What the ledger keeps of an answer to a quorum, before the shares in it leave.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answered {
+    /// The task.
+    pub task: TaskId,
+    /// The round.
+    pub round: u64,
+    /// The hash of the transcript that the quorum signed.
+    pub transcript: Digest,
+}
+
 /// What the shell must do now.
 #[derive(Clone, Debug)]
 pub enum Action {
@@ -87,6 +99,8 @@ pub enum Action {
     Charge(Charge),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     RecordSignature(Signed),
+    /// Write this to the ledger and sync it; then [`Event::Recorded`].
+    RecordAnswer(Answered),
 }
 
 /// What came of an action.
@@ -138,6 +152,16 @@ pub enum Ended {
     /// The round ended.
     #[error("the round ended: {0}")]
     Round(Outcome),
+    /// The coordinator opens a round of that number a second time.
+    #[error(
+        "this device signed round {round} of task {task} before and takes no part in another round {round}"
+    )]
+    SignedBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
     /// The plan cannot be followed.
     #[error("the plan cannot be followed: {0}")]
     Plan(#[from] PlanError),
@@ -194,6 +218,8 @@ pub struct Session {
     backoff_millis: u64,
     installed: Option<Published>,
     spending: Spending,
+    /// The last round of each task whose transcript this device signed.
+    signed: BTreeMap<TaskId, u64>,
     complete: bool,
     ended: Option<Ended>,
 }
@@ -214,9 +240,20 @@ impl Session {
             backoff_millis: FIRST_BACKOFF_MILLIS,
             installed,
             spending,
+            signed: BTreeMap::new(),
             complete: false,
             ended: None,
         }
+    }
+
+    /// The same device, whose ledger says that it signed these transcripts.
+    #[must_use]
+    pub fn having_signed(mut self, signed: impl IntoIterator<Item = Signed>) -> Self {
+        for Signed { task, round, .. } in signed {
+            let last = self.signed.entry(task).or_default();
+            *last = round.max(*last);
+        }
+        self
     }
 
     /// What the shell must do now.

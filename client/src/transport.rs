@@ -110,6 +110,7 @@ impl Transport {
                 | Reply::Assignment(_)
                 | Reply::Offer { .. }
                 | Reply::Roster(_)
+                | Reply::Drawn(_)
                 | Reply::Inbox { .. }
                 | Reply::Received
                 | Reply::Survivors(_)

@@ -25,6 +25,7 @@ use tokio::time::{sleep, timeout};
 use crate::artefacts::{ArtefactError, Artefacts};
 use crate::files::FileError;
 use crate::records::RecordError;
+use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
 
 mod fetch;
@@ -106,10 +107,15 @@ pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<Digest>, Frozen
 }
 
 impl Driver {
-    /// Restores every task from the store. Rounds that were open are gone.
-    pub fn open(store: Store, artefacts: Artefacts, authority: IdentityPublic) -> Result<Self, DriverError> {
+    /// Restores every task from the store. Rounds that were open are gone. Unfinished inputs go to `spooler`.
+    pub fn open(
+        store: Store,
+        artefacts: Artefacts,
+        authority: IdentityPublic,
+        spooler: Arc<dyn Spooler>,
+    ) -> Result<Self, DriverError> {
         let artefacts = Arc::new(artefacts);
-        let state = State::open(store, Arc::clone(&artefacts), authority)?;
+        let state = State::open(store, Arc::clone(&artefacts), authority, spooler)?;
         Ok(Self {
             state: Arc::new(Mutex::new(state)),
             reader: Arc::new(ArtefactReader::new(artefacts)),

@@ -1,7 +1,7 @@
 //! The coordinator: adds up what devices contribute without reading any one of them.
 //!
 //! [`task`] and [`round`] are pure machines: they decide. [`optimizer`] turns a mean update into the next
-//! version, [`export`] writes what other programs load. The rest is the shell: [`driver`] owns the tasks,
+//! version, [`export`] writes what other programs load, [`spool`] holds unfinished inputs. The rest is the shell: [`driver`] owns the tasks,
 //! [`service`] is the wire, [`server`] runs both, [`cli`] is what people type. The coordinator never links a
 //! tensor library and never holds a contribution that is not masked. Start at [`round::Round`].
 
@@ -21,6 +21,7 @@ pub mod records;
 pub mod round;
 pub mod server;
 pub mod service;
+pub mod spool;
 pub mod store;
 pub mod task;
 pub mod tls;

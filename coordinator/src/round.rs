@@ -11,14 +11,18 @@ use aggregation::{Context, IdentityPublic, IndexSet};
 use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 
+use crate::spool::Spool;
+
 mod advertise;
 mod agree;
+mod draw;
 mod masked;
 mod share;
 mod unmask;
 
 use advertise::AdvertisePhase;
 use agree::AgreePhase;
+use draw::DrawPhase;
 use masked::MaskedPhase;
 use share::SharePhase;
 use unmask::UnmaskPhase;
@@ -57,6 +61,13 @@ pub enum Effect {
         /// Devices to charge.
         devices: Vec<DeviceId>,
     },
+    /// Let this device join no more: what it shared did not open the sum.
+    Exclude {
+        /// Which.
+        device: DeviceId,
+        /// How that is known.
+        why: String,
+    },
     /// Apply the opened sum.
     Publish {
         /// Integer sum in the ring.
@@ -73,6 +84,7 @@ pub enum Effect {
 #[derive(Debug)]
 enum Phase {
     Advertise(AdvertisePhase),
+    Draw(Box<DrawPhase>),
     Share(Box<SharePhase>),
     Masked(Box<MaskedPhase>),
     Agree(Box<AgreePhase>),
@@ -84,6 +96,7 @@ impl Phase {
     fn name(&self) -> &'static str {
         match self {
             Self::Advertise(_) => "advertise keys",
+            Self::Draw(_) => "draw",
             Self::Share(_) => "share keys",
             Self::Masked(_) => "masked input",
             Self::Agree(_) => "consistency",
@@ -105,14 +118,16 @@ enum Next {
 pub struct Round {
     params: RoundParams,
     phase: Phase,
+    /// Until inputs come.
+    spool: Option<Box<dyn Spool>>,
     effects: VecDeque<Effect>,
 }
 
 impl Round {
-    /// Opens a round that waits for devices to advertise keys.
-    pub fn new(params: RoundParams, now: Timestamp) -> Self {
+    /// Opens a round that waits for devices to advertise keys. Their inputs wait in `spool`.
+    pub fn new(params: RoundParams, spool: Box<dyn Spool>, now: Timestamp) -> Self {
         let phase = Phase::Advertise(AdvertisePhase::new(now.plus_millis(params.join_millis)));
-        Self { params, phase, effects: VecDeque::new() }
+        Self { params, phase, spool: Some(spool), effects: VecDeque::new() }
     }
 
     /// The round's session.
@@ -139,9 +154,12 @@ impl Round {
     pub fn outcome(&self) -> Option<Outcome> {
         match self.phase {
             Phase::Over { outcome, .. } => Some(outcome),
-            Phase::Advertise(_) | Phase::Share(_) | Phase::Masked(_) | Phase::Agree(_) | Phase::Unmask(_) => {
-                None
-            }
+            Phase::Advertise(_)
+            | Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Unmask(_) => None,
         }
     }
 
@@ -169,6 +187,7 @@ impl Round {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Advertise(phase) => Some(phase.deadline()),
+            Phase::Draw(phase) => Some(phase.deadline()),
             Phase::Share(phase) => Some(phase.deadline()),
             Phase::Masked(phase) => Some(phase.deadline(&self.params)),
             Phase::Agree(phase) => Some(phase.deadline()),
@@ -186,6 +205,7 @@ impl Round {
     pub fn abort(&mut self, outcome: Outcome) {
         let (members, effects) = match &self.phase {
             Phase::Advertise(phase) => (phase.members(), Vec::new()),
+            Phase::Draw(phase) => (phase.members(), Vec::new()),
             Phase::Share(phase) => (phase.joined.devices.clone(), Vec::new()),
             Phase::Masked(phase) => (phase.shared.joined.devices.clone(), vec![phase.charge()]),
             Phase::Agree(phase) => (phase.masked.shared.joined.devices.clone(), Vec::new()),
@@ -210,11 +230,20 @@ impl Round {
                     phase.accept(from, *advertisement, &self.params, now)?;
                     Ok(poll)
                 }
+                Phase::Draw(phase) => phase.repeat(from, &advertisement),
                 Phase::Share(phase) => phase.joined.repeat(from, &advertisement),
                 Phase::Masked(phase) => phase.shared.joined.repeat(from, &advertisement),
                 Phase::Agree(phase) => phase.masked.shared.joined.repeat(from, &advertisement),
                 Phase::Unmask(phase) => phase.agreed.masked.shared.joined.repeat(from, &advertisement),
                 Phase::Over { .. } => Err(Rejection::UnknownSession),
+            },
+            (Request::Draw { nonce, .. }, phase) => match phase {
+                Phase::Draw(phase) => Ok(phase.accept(from, nonce)?.unwrap_or(poll)),
+                Phase::Share(phase) => phase.joined.repeat_draw(from, nonce),
+                Phase::Masked(phase) => phase.shared.joined.repeat_draw(from, nonce),
+                Phase::Agree(phase) => phase.masked.shared.joined.repeat_draw(from, nonce),
+                Phase::Unmask(phase) => phase.agreed.masked.shared.joined.repeat_draw(from, nonce),
+                Phase::Advertise(_) | Phase::Over { .. } => Err(wrong(name, phase)),
             },
             (Request::ShareKeys { shares, .. }, phase) => match phase {
                 Phase::Share(phase) => {
@@ -224,7 +253,7 @@ impl Round {
                 Phase::Masked(phase) => phase.shared.repeat(from, &shares),
                 Phase::Agree(phase) => phase.masked.shared.repeat(from, &shares),
                 Phase::Unmask(phase) => phase.agreed.masked.shared.repeat(from, &shares),
-                Phase::Advertise(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+                Phase::Advertise(_) | Phase::Draw(_) | Phase::Over { .. } => Err(wrong(name, phase)),
             },
             (Request::MaskedChunk { offset, packed, .. }, phase) => match phase {
                 Phase::Masked(phase) => {
@@ -233,7 +262,9 @@ impl Round {
                 }
                 Phase::Agree(phase) => Err(phase.masked.too_late(from)),
                 Phase::Unmask(phase) => Err(phase.agreed.masked.too_late(from)),
-                Phase::Advertise(_) | Phase::Share(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+                Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Over { .. } => {
+                    Err(wrong(name, phase))
+                }
             },
             (Request::MaskedDone { digest, .. }, phase) => match phase {
                 Phase::Masked(phase) => {
@@ -242,7 +273,9 @@ impl Round {
                 }
                 Phase::Agree(phase) => phase.masked.repeat(from, digest),
                 Phase::Unmask(phase) => phase.agreed.masked.repeat(from, digest),
-                Phase::Advertise(_) | Phase::Share(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+                Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Over { .. } => {
+                    Err(wrong(name, phase))
+                }
             },
             (Request::Agree { signature, .. }, phase) => match phase {
                 Phase::Agree(phase) => {
@@ -250,9 +283,11 @@ impl Round {
                     Ok(poll)
                 }
                 Phase::Unmask(phase) => phase.agreed.repeat(from, signature),
-                Phase::Advertise(_) | Phase::Share(_) | Phase::Masked(_) | Phase::Over { .. } => {
-                    Err(wrong(name, phase))
-                }
+                Phase::Advertise(_)
+                | Phase::Draw(_)
+                | Phase::Share(_)
+                | Phase::Masked(_)
+                | Phase::Over { .. } => Err(wrong(name, phase)),
             },
             (Request::Unmask { shares, .. }, phase) => match phase {
                 Phase::Unmask(phase) => {
@@ -260,6 +295,7 @@ impl Round {
                     Ok(poll)
                 }
                 Phase::Advertise(_)
+                | Phase::Draw(_)
                 | Phase::Share(_)
                 | Phase::Masked(_)
                 | Phase::Agree(_)
@@ -278,7 +314,8 @@ impl Round {
             let over = Phase::Over { outcome: Outcome::Stopped, members: Vec::new() };
             let next = match std::mem::replace(&mut self.phase, over) {
                 Phase::Advertise(phase) => phase.next(&self.params, now),
-                Phase::Share(phase) => phase.next(&self.params, now),
+                Phase::Draw(phase) => phase.next(&self.params, now),
+                Phase::Share(phase) => phase.next(&self.params, &mut self.spool, now),
                 Phase::Masked(phase) => phase.next(&self.params, now),
                 Phase::Agree(phase) => phase.next(&self.params, now),
                 Phase::Unmask(phase) => phase.next(now),

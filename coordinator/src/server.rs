@@ -23,6 +23,7 @@ use crate::files::{self, Audience, FileError};
 use crate::peer::{AdminName, AdminNameError};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::service;
+use crate::spool::folder::FolderSpooler;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, TlsError};
 
@@ -124,7 +125,8 @@ impl Coordinator {
         let device = listeners.device.local_addr().map_err(ServerError::Listener)?;
         let host = config.public_names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        let driver = Driver::open(store.clone(), artefacts, enrolment_key.public())?;
+        let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
+        let driver = Driver::open(store.clone(), artefacts, enrolment_key.public(), spooler)?;
         let registry = Arc::new(Registry {
             store,
             authority,

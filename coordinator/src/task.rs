@@ -3,7 +3,7 @@
 //! The same interface as [`Round`], one level up. The shell performs the effects in order and makes each
 //! durable before it sends the next reply.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
@@ -17,6 +17,7 @@ use rand_core::CryptoRng;
 
 use crate::optimizer::OptimizerState;
 use crate::round::{Effect, Round, RoundParams};
+use crate::spool::{InMemory, Spooler};
 
 mod accounting;
 mod record;
@@ -54,6 +55,15 @@ pub enum TaskEffect {
         adapter: Vec<u8>,
         /// The optimiser's moments.
         optimizer: Vec<u8>,
+    },
+    /// A device joins no more rounds, until the coordinator starts again.
+    Excluded {
+        /// The round's number.
+        round: u64,
+        /// Which.
+        device: DeviceId,
+        /// How it is known that what it shared did not open the sum.
+        why: String,
     },
     /// A round ended without a version.
     Aborted {
@@ -102,6 +112,8 @@ pub struct Task {
     record: TaskRecord,
     adapter_digest: Digest,
     declined: BTreeMap<DeviceId, DeclineReason>,
+    excluded: BTreeSet<DeviceId>,
+    spooler: Arc<dyn Spooler>,
     round: Option<Round>,
     last_abort: Option<Outcome>,
     effects: VecDeque<TaskEffect>,
@@ -146,11 +158,20 @@ impl Task {
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
+            excluded: BTreeSet::new(),
+            spooler: Arc::new(InMemory),
             record,
             round: None,
             last_abort: None,
             effects: VecDeque::new(),
         })
+    }
+
+    /// The same task, whose rounds spool unfinished inputs elsewhere than in memory.
+    #[must_use]
+    pub fn with_spooler(mut self, spooler: Arc<dyn Spooler>) -> Self {
+        self.spooler = spooler;
+        self
     }
 
     /// The task's name.
@@ -253,6 +274,7 @@ impl Task {
             }
             Request::Fetch { .. } => Err(Rejection::UnknownArtefact),
             request @ (Request::Advertise { .. }
+            | Request::Draw { .. }
             | Request::ShareKeys { .. }
             | Request::MaskedChunk { .. }
             | Request::MaskedDone { .. }
@@ -322,6 +344,10 @@ impl Task {
         if self.participations(from) >= self.most_participations {
             return Err(Rejection::ParticipationsSpent(self.participations(from)));
         }
+        if self.excluded.contains(&from) {
+            let why = "what this device shared in an earlier round did not open its sum";
+            return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
+        }
         self.declined.remove(&from);
         let open = self.round.take().filter(|round| round.outcome().is_none());
         let round = match open {
@@ -331,8 +357,13 @@ impl Task {
             }
             Some(round) => round,
             None => {
+                let mut session = [0; 32];
+                rng.fill_bytes(&mut session);
+                let spool = self.spooler.open(SessionId(session)).map_err(|error| {
+                    Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
+                })?;
                 self.record.last_round += 1;
-                Round::new(self.round_params(rng), now)
+                Round::new(self.round_params(session), spool, now)
             }
         };
         let offer = Reply::Offer { session: round.session(), round: round.number() };
@@ -347,9 +378,7 @@ impl Task {
         }
     }
 
-    fn round_params(&self, rng: &mut impl CryptoRng) -> RoundParams {
-        let mut session = [0; 32];
-        rng.fill_bytes(&mut session);
+    fn round_params(&self, session: [u8; 32]) -> RoundParams {
         let plan = &self.plan.round;
         RoundParams {
             context: Context {
@@ -362,6 +391,7 @@ impl Task {
                 ring_bits: self.mechanism.ring_bits(),
                 report_goal: plan.report_goal as usize,
                 corrupt_fraction_permille: self.plan.privacy.corrupt_permille,
+                missing_fraction_permille: plan.missing_permille,
             },
             cohort: plan.cohort as usize,
             report_goal: plan.report_goal as usize,
@@ -383,6 +413,10 @@ impl Task {
                     self.effects.push_back(TaskEffect::FixSurvivors { round: number, survivors });
                 }
                 Effect::Charge { devices } => self.charge(number, devices),
+                Effect::Exclude { device, why } => {
+                    self.excluded.insert(device);
+                    self.effects.push_back(TaskEffect::Excluded { round: number, device, why });
+                }
                 Effect::Publish { sum, survivors, cohort } => {
                     self.publish(number, session, sum, (survivors, cohort), now, rng);
                 }

@@ -136,7 +136,7 @@ fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
         (&["--rank", "9"][..], "rank 9 does not fit `model.layers.0.self_attn.q_proj` (8 × 8); use 1 to 8"),
         (&["--cohort", "10", "--report-goal", "3"], "a report goal of 3 in a cohort of 10"),
         (&["--cohort", "1"], "a report goal of 1 would reveal the update of a single device"),
-        (&["--cohort", "300"], "a cohort of 300 does not fit one round; use at most 256"),
+        (&["--cohort", "1025"], "a cohort of 1025 does not fit one round; use at most 1024"),
         (&["--targets", "embed"], "unknown target `embed`"),
         (&["--privacy", "off", "--noise-multiplier", "1"], "adds no noise"),
         (&["--epsilon-budget", "0.001"], "one participation costs"),

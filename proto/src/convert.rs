@@ -91,6 +91,7 @@ fn advertisement_to_wire(advertisement: &Advertisement) -> wire::Advertisement {
         sealing_key: advertisement.sealing_key.to_vec(),
         key_commitment: advertisement.key_commitment.to_vec(),
         self_commitment: advertisement.self_commitment.to_vec(),
+        draw_commitment: advertisement.draw_commitment.to_vec(),
         signature: advertisement.signature.0.to_vec(),
     }
 }
@@ -103,6 +104,7 @@ fn advertisement_from_wire(message: &wire::Advertisement) -> Result<Advertisemen
         sealing_key: fixed(WHAT, &message.sealing_key)?,
         key_commitment: fixed(WHAT, &message.key_commitment)?,
         self_commitment: fixed(WHAT, &message.self_commitment)?,
+        draw_commitment: fixed(WHAT, &message.draw_commitment)?,
         signature: signature(WHAT, &message.signature)?,
     })
 }

@@ -52,11 +52,19 @@ pub enum Request {
         /// Signed keys and commitments.
         advertisement: Box<Advertisement>,
     },
+    /// Between steps 1 and 2, in a cohort above [`aggregation::MAX_COMPLETE`]: this device's nonce for the
+    /// draw of the graph.
+    Draw {
+        /// The round's session.
+        session: SessionId,
+        /// What it committed to.
+        nonce: [u8; 32],
+    },
     /// Step 2: sealed shares for the neighbours.
     ShareKeys {
         /// The round's session.
         session: SessionId,
-        /// One for each other device of the roster.
+        /// One for each neighbour.
         shares: Vec<SealedShare>,
     },
     /// Step 3: a part of the masked input.
@@ -100,6 +108,7 @@ impl Request {
             Self::Join { .. } => "join",
             Self::Decline { .. } => "decline",
             Self::Advertise { .. } => "advertise",
+            Self::Draw { .. } => "draw",
             Self::ShareKeys { .. } => "share keys",
             Self::MaskedChunk { .. } => "masked chunk",
             Self::MaskedDone { .. } => "masked done",
@@ -113,6 +122,7 @@ impl Request {
         match self {
             Self::CheckIn | Self::Fetch { .. } | Self::Join { .. } | Self::Decline { .. } => None,
             Self::Advertise { session, .. }
+            | Self::Draw { session, .. }
             | Self::ShareKeys { session, .. }
             | Self::MaskedChunk { session, .. }
             | Self::MaskedDone { session, .. }
@@ -205,8 +215,11 @@ pub enum Reply {
         /// Its number in the task.
         round: u64,
     },
-    /// To step 1: everybody's advertisement, in roster order.
+    /// To step 1: everybody's advertisement, in roster order. To a draw: the roster of the next one, if some
+    /// did not take part in the last.
     Roster(Vec<Advertisement>),
+    /// To a draw: everybody's nonce, in roster order.
+    Drawn(Vec<[u8; 32]>),
     /// To step 2: who shared, and what was sealed for this device.
     Inbox {
         /// The devices that shared.
@@ -238,6 +251,7 @@ impl Reply {
             Self::Chunk(_) => "chunk",
             Self::Offer { .. } => "offer",
             Self::Roster(_) => "roster",
+            Self::Drawn(_) => "drawn",
             Self::Inbox { .. } => "inbox",
             Self::Received => "received",
             Self::Survivors(_) => "survivors",
@@ -255,6 +269,8 @@ pub enum Outcome {
     Published,
     /// Too few devices advertised keys in time.
     TooFewJoined,
+    /// The graph of a large cohort could not be drawn: in each of a session's draws somebody vanished.
+    NotDrawn,
     /// Too few devices shared their seeds in time.
     TooFewShared,
     /// Too few masked inputs came in time.
@@ -272,6 +288,7 @@ impl fmt::Display for Outcome {
         f.write_str(match self {
             Self::Published => "published",
             Self::TooFewJoined => "too few devices joined",
+            Self::NotDrawn => "devices vanished in every draw of the graph",
             Self::TooFewShared => "too few devices shared their seeds",
             Self::TooFewSurvivors => "too few devices submitted",
             Self::NoQuorum => "too few devices signed the transcript",

@@ -3,6 +3,7 @@
 //! The bytes are JSON, so that a user can read what a device signs. A device never re-serialises them:
 //! the hash is of the bytes as they came.
 
+use aggregation::Parameters;
 use privacy::accountant::RdpCurve;
 use privacy::{
     AdaptiveClip, ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode,
@@ -144,6 +145,14 @@ pub struct RoundPlan {
     pub step_millis: u64,
     /// How long a round waits for stragglers once the report goal is reached, in milliseconds.
     pub grace_millis: u64,
+    /// Fraction of devices that may vanish, in thousandths. The graph of a cohort above
+    /// [`aggregation::MAX_COMPLETE`] is sized by it.
+    #[serde(default = "default_missing_permille")]
+    pub missing_permille: u16,
+}
+
+fn default_missing_permille() -> u16 {
+    300
 }
 
 /// A plan that cannot be followed.
@@ -179,7 +188,20 @@ pub enum PlanError {
         /// The version's.
         found: f64,
     },
-    /// The cohort is larger than one complete graph.
+    /// So many devices may be corrupt or vanish that a large cohort has no safe graph.
+    #[error(
+        "a cohort of {cohort} of which {corrupt} thousandths may be corrupt and {missing} may vanish has no safe graph; \
+         lower one of the three"
+    )]
+    NoGraph {
+        /// What the plan asks for.
+        cohort: u32,
+        /// Thousandths.
+        corrupt: u16,
+        /// Thousandths.
+        missing: u16,
+    },
+    /// The cohort is larger than any graph.
     #[error("a cohort of {found} does not fit one round; use at most {most}")]
     Cohort {
         /// What the plan asks for.
@@ -246,6 +268,16 @@ impl Plan {
         if round.cohort as usize > aggregation::MAX_COHORT {
             return Err(PlanError::Cohort { found: round.cohort, most: aggregation::MAX_COHORT });
         }
+        let (corrupt, missing) = (self.privacy.corrupt_permille, round.missing_permille);
+        if missing >= 1000 {
+            let (name, wanted) = ("missing_permille", "below 1000");
+            return Err(PlanValueError { name, wanted, found: f64::from(missing) }.into());
+        }
+        if round.cohort as usize > aggregation::MAX_COMPLETE
+            && Parameters::search(round.cohort as usize, corrupt, missing).is_none()
+        {
+            return Err(PlanError::NoGraph { cohort: round.cohort, corrupt, missing });
+        }
         Delta::new(self.privacy.delta)?;
         self.check_metrics()?;
         if self.privacy.mode != Mode::Off && self.privacy.noise_multiplier == 0.0 {
@@ -253,7 +285,7 @@ impl Plan {
             return Err(PlanValueError { name: "noise_multiplier", wanted, found: 0.0 }.into());
         }
         self.mechanism()?;
-        let quorum = quorum(round.cohort as usize, self.privacy.corrupt_permille);
+        let quorum = aggregation::quorum(round.cohort as usize, corrupt);
         if (round.report_goal as usize) < quorum {
             return Err(PlanError::GoalBelowQuorum { goal: round.report_goal, cohort: round.cohort, quorum });
         }
@@ -336,11 +368,6 @@ impl Plan {
     pub fn delta(&self) -> Result<Delta, PlanError> {
         Ok(Delta::new(self.privacy.delta)?)
     }
-}
-
-/// Signatures that a device of a cohort waits for before it helps to open a sum.
-pub fn quorum(cohort: usize, corrupt_permille: u16) -> usize {
-    aggregation::Graph::complete(cohort).map_or(usize::MAX, |graph| graph.quorum(corrupt_permille))
 }
 
 /// What a version is known by in a round: base, frozen factors' source, trained parameters and clip norm together.

@@ -41,7 +41,13 @@ fn values_that_cannot_be_used_are_named() {
     assert!(refused(|plan| plan.privacy.delta = 1.0).contains('1'));
     assert!(refused(|plan| plan.privacy.clip_norm = 0.0).contains('0'));
     assert!(refused(|plan| plan.privacy.noise_multiplier = -2.0).contains("-2"));
-    assert!(refused(|plan| plan.round.cohort = 300).contains("300"));
+    assert!(refused(|plan| plan.round.cohort = 1025).contains("1025"));
+    assert!(refused(|plan| plan.round.missing_permille = 1000).contains("missing_permille"));
+    let error = refused(|plan| {
+        (plan.round.cohort, plan.round.report_goal) = (300, 299);
+        (plan.round.missing_permille, plan.privacy.corrupt_permille) = (600, 300);
+    });
+    assert!(error.contains("300 thousandths") && error.contains("600 may vanish"), "{error}");
 }
 
 #[test]

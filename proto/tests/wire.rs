@@ -23,6 +23,7 @@ fn advertisement() -> Advertisement {
         sealing_key: [7; 32],
         key_commitment: [8; 32],
         self_commitment: [9; 32],
+        draw_commitment: [12; 32],
         signature: Signature([10; 64]),
     }
 }
@@ -43,6 +44,7 @@ fn requests() -> Vec<Request> {
         Request::Join { task: TaskId([3; 16]), version: 4 },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Epsilon },
         Request::Advertise { session, advertisement: Box::new(advertisement()) },
+        Request::Draw { session, nonce: [13; 32] },
         Request::ShareKeys { session, shares: vec![sealed(0), sealed(2)] },
         Request::MaskedChunk { session, offset: 32_768, packed: vec![1, 2, 3] },
         Request::MaskedDone { session, digest: Digest([5; 32]) },
@@ -72,12 +74,14 @@ fn replies() -> Vec<Reply> {
         Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
         Reply::Offer { session: SessionId([5; 32]), round: 6 },
         Reply::Roster(vec![advertisement()]),
+        Reply::Drawn(vec![[14; 32], [15; 32]]),
         Reply::Inbox { sharers: places.clone(), shares: vec![sealed(3)] },
         Reply::Received,
         Reply::Survivors(places),
         Reply::Quorum(vec![(0, Signature([1; 64])), (9, Signature([2; 64]))]),
         Reply::Over(Outcome::Published),
         Reply::Over(Outcome::TooFewSurvivors),
+        Reply::Over(Outcome::NotDrawn),
     ]
 }
 
@@ -147,7 +151,7 @@ fn a_set_of_more_places_than_a_roster_has_is_refused() {
     let survivors = wire::Survivors { survivors: Some(places) };
     let message = wire::Reply { kind: Some(wire::reply::Kind::Survivors(survivors)) };
     let error = reply_from_wire(message).unwrap_err().to_string();
-    assert!(error.contains("at most 256 places"), "{error}");
+    assert!(error.contains("at most 1024 places"), "{error}");
 }
 
 #[test]

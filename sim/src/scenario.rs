@@ -4,7 +4,7 @@ use client::train::base::{Base, Projection};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::Digest;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RoundPlan, quorum, vector_to_bytes};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RoundPlan, vector_to_bytes};
 use proto::training::{ServerOptimizer, TrainingPlan};
 
 /// Fewest devices of a federation: with fewer, a sum hides nobody.
@@ -84,7 +84,7 @@ impl Scenario {
     /// Fewest survivors for which a sum may be opened: nine tenths of the devices, and at least the quorum.
     pub fn report_goal(&self) -> usize {
         let tenth = self.devices.div_ceil(10).max(self.vanishing).min(self.devices / 2);
-        (self.devices - tenth).max(quorum(self.devices, self.corrupt_permille))
+        (self.devices - tenth).max(aggregation::quorum(self.devices, self.corrupt_permille))
     }
 
     /// The shape of the adapter, with factors drawn from the seed.
@@ -139,6 +139,7 @@ impl Scenario {
                 join_millis: 60_000,
                 step_millis: 60_000,
                 grace_millis: 5_000,
+                missing_permille: 300,
             },
             server: self.server,
         }

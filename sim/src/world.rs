@@ -254,6 +254,10 @@ impl World {
                     self.nodes[index].signatures.push(signed);
                     self.tell(index, Event::Recorded);
                 }
+                Action::RecordAnswer(answered) => {
+                    self.nodes[index].answers.push(answered);
+                    self.tell(index, Event::Recorded);
+                }
             }
             let sleeps = self.nodes[index].session.as_ref().is_some_and(
                 |session| matches!(session.action(), Action::Sleep(until) if until > self.clock),
@@ -282,7 +286,8 @@ impl World {
             | Action::Install(_)
             | Action::Train(_)
             | Action::Charge(_)
-            | Action::RecordSignature(_) => None,
+            | Action::RecordSignature(_)
+            | Action::RecordAnswer(_) => None,
         });
         let away = self.nodes.iter().filter_map(|node| node.away.map(|away| away.until));
         let due = sleeping.chain(away).chain(self.task.poll_timeout()).min();
@@ -411,6 +416,7 @@ impl World {
                     self.record.last_round = self.record.last_round.max(round);
                     self.fixed.insert(round, survivors);
                 }
+                TaskEffect::Excluded { .. } => {}
                 TaskEffect::Aborted { round, .. } => {
                     self.record.last_round = self.record.last_round.max(round);
                 }
@@ -464,15 +470,14 @@ impl World {
         self.nodes.iter().filter(holds).count()
     }
 
-    /// Rounds that a device signed more than once; there must be none.
+    /// Rounds that a device signed, or answered in, more than once; there must be none.
     pub fn signed_twice(&self) -> usize {
-        self.nodes
-            .iter()
-            .map(|node| {
-                let rounds: BTreeSet<u64> = node.signatures.iter().map(|signed| signed.round).collect();
-                node.signatures.len() - rounds.len()
-            })
-            .sum()
+        let repeated = |node: &Node| {
+            let signed: BTreeSet<u64> = node.signatures.iter().map(|signed| signed.round).collect();
+            let answered: BTreeSet<u64> = node.answers.iter().map(|answered| answered.round).collect();
+            node.signatures.len() + node.answers.len() - signed.len() - answered.len()
+        };
+        self.nodes.iter().map(repeated).sum()
     }
 }
 

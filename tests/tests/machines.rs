@@ -11,7 +11,7 @@ use proto::adapter::Module;
 use proto::admin::{TaskState, VersionStatus};
 use proto::message::DeclineReason;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{Mode, Plan, RoundPlan, quorum};
+use proto::plan::{Mode, Plan, RoundPlan};
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 
@@ -48,6 +48,7 @@ fn plan(mode: Mode, devices: usize, report_goal: usize, versions: u32, outputs: 
         join_millis: 20_000,
         step_millis: 20_000,
         grace_millis: 2_000,
+        missing_permille: 300,
     };
     let plan = plan.with_recommended_scale().unwrap();
     plan.check().unwrap();
@@ -292,7 +293,7 @@ proptest! {
         (devices, spare, versions, seed, faults) in (3..9_usize)
             .prop_flat_map(|n| (Just(n), 0..=n / 3, 1..4_u32, any::<u64>(), faults(n))),
     ) {
-        let report_goal = (devices - spare).max(quorum(devices, 50)).max(2);
+        let report_goal = (devices - spare).max(aggregation::quorum(devices, 50)).max(2);
         let plan = plan(Mode::Off, devices, report_goal, versions, 16);
         run_and_check(&plan, devices, faults, seed);
     }

@@ -7,8 +7,9 @@ use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, SeedKind, commitment, self_mask},
     context::Context,
+    graph::{Draw, NonceChain},
     identity::{Credential, IdentityKey, IdentityPublic, Signature},
-    index::DeviceIndex,
+    index::{DeviceIndex, IndexSet},
     roster::Roster,
     sealing::{Envelope, Route, SealedShare, SharePair},
     seed::Seed,
@@ -23,6 +24,15 @@ pub struct Advertised {
     key_seed: Seed,
     self_seed: Seed,
     sealing_seed: Seed,
+    nonces: NonceChain,
+    /// The last draw for which it opened its commitment.
+    opened: Option<Opened>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Opened {
+    attempt: u8,
+    root: [u8; 32],
 }
 
 impl Advertised {
@@ -38,25 +48,52 @@ impl Advertised {
         let sealing_seed = Seed::random(rng);
         let device = credential.device;
         let digest = ctx.digest();
+        let nonces = NonceChain::new(Seed::random(rng), digest, device);
         let advertisement = Advertisement {
             credential,
             masking_key: AgreementKey::masking(&key_seed, &ctx, &device).public(),
             sealing_key: AgreementKey::sealing(&sealing_seed, &ctx, &device).public(),
             key_commitment: commitment(SeedKind::Key, &digest, &device, &key_seed),
             self_commitment: commitment(SeedKind::SelfMask, &digest, &device, &self_seed),
+            draw_commitment: nonces.commitment(),
             signature: Signature([0; 64]),
         }
         .signed(&digest, identity);
-        let state = Self { ctx, advertisement: advertisement.clone(), key_seed, self_seed, sealing_seed };
-        (state, advertisement)
+        let announced = advertisement.clone();
+        let opened = None;
+        let state = Self { ctx, advertisement, key_seed, self_seed, sealing_seed, nonces, opened };
+        (state, announced)
     }
 
-    /// Shares both seeds among the devices of the roster.
+    /// The device's nonce for a draw of the graph. Asked again for the same
+    /// draw it says the same.
+    ///
+    /// Refuses a cohort without this device or with other keys for it, and a
+    /// draw that does not come after the last: whoever has seen a nonce must
+    /// not choose what it is for.
+    pub fn reveal(&mut self, draw: &Draw) -> Result<[u8; 32], Refusal> {
+        self.ctx.check()?;
+        let index = draw.index_of(&self.advertisement.credential.device).ok_or(Refusal::NotInRoster)?;
+        if draw.entries().get(usize::from(index)) != Some(&self.advertisement) {
+            return Err(Refusal::OwnEntryChanged);
+        }
+        let (attempt, root) = (draw.attempt(), draw.root());
+        match self.opened {
+            Some(last) if last.attempt > attempt || (last.attempt == attempt && last.root != root) => {
+                return Err(Refusal::EarlierDraw { last: last.attempt, attempt });
+            }
+            Some(_) | None => self.opened = Some(Opened { attempt, root }),
+        }
+        Ok(self.nonces.nonce(attempt))
+    }
+
+    /// Shares both seeds among the device's neighbours in the roster.
     ///
     /// Refuses a context with a value outside its range, a roster smaller than
     /// `smallest_cohort` or the report goal, a roster without this device or
-    /// with other keys for it, and a roster with an entry that does not hold
-    /// in this context or whose keys are of low order.
+    /// with other keys for it, a drawn one that is not of the last draw that
+    /// this device took part in, and a roster with a neighbour whose entry does
+    /// not hold in this context or whose keys are of low order.
     pub fn share(
         self,
         roster: Roster,
@@ -75,41 +112,45 @@ impl Advertised {
         if roster.entry(index) != Some(&self.advertisement) {
             return Err(Refusal::OwnEntryChanged);
         }
+        if roster.is_drawn() && self.opened.is_none_or(|opened| opened.root != roster.root()) {
+            return Err(Refusal::OtherDraw);
+        }
         let digest = self.ctx.digest();
-        for (index, entry) in roster.graph().places().zip(roster.entries()) {
+        let mut checked = IndexSet::new(roster.len());
+        for (place, entry) in neighbours(&roster, index) {
             entry
                 .verify_in(&digest, authority, now_unix_secs)
-                .map_err(|source| Refusal::Advertisement { index, source })?;
+                .map_err(|source| Refusal::Advertisement { index: place, source })?;
+            checked.put(place);
         }
 
-        let pairs = self.split(&roster, rng);
         let masking = AgreementKey::masking(&self.key_seed, &self.ctx, &device);
         let sealing = AgreementKey::sealing(&self.sealing_seed, &self.ctx, &device);
+        let holders = roster.graph().holders(index);
         let mut own = None;
-        let mut peers = Vec::with_capacity(pairs.len());
-        let mut outbox = Vec::with_capacity(pairs.len());
-        let entries = roster.graph().places().zip(roster.entries());
-        for ((place, entry), pair) in entries.zip(pairs) {
-            if place == index {
+        let mut peers = Vec::with_capacity(holders.len());
+        let mut outbox = Vec::with_capacity(holders.len());
+        let pairs = self.split(roster.threshold(), &holders, rng);
+        for (place, pair) in holders.into_iter().zip(pairs) {
+            // Every holder is in the roster.
+            let entry = roster.entry(place).filter(|_| place != index);
+            let Some(entry) = entry else {
                 own = Some(pair);
                 continue;
-            }
+            };
             let (peer, outward) = self.meet(&roster, index, (place, entry), &masking, &sealing)?;
             peers.push(peer);
             outbox.push(outward.seal(&pair));
         }
-        // The roster has this device, so its own pair was among them.
-        let own = own.ok_or(Refusal::NotInRoster)?;
         let self_mask = self_mask(&self.self_seed, &self.ctx);
-        let seat = Seat { ctx: self.ctx, roster, index };
+        let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs, checked };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
     }
 
-    /// Shares of both seeds for every place of the roster.
-    fn split(&self, roster: &Roster, rng: &mut impl CryptoRng) -> Vec<SharePair> {
-        let (threshold, count) = (roster.threshold(), roster.graph().size());
-        let keys = shamir::split(&self.key_seed, threshold, count, rng);
-        let self_masks = shamir::split(&self.self_seed, threshold, count, rng);
+    /// Shares of both seeds for each of these places.
+    fn split(&self, threshold: usize, holders: &[DeviceIndex], rng: &mut impl CryptoRng) -> Vec<SharePair> {
+        let keys = shamir::split(&self.key_seed, threshold, holders, rng);
+        let self_masks = shamir::split(&self.self_seed, threshold, holders, rng);
         let pairs = keys.into_iter().zip(self_masks);
         pairs.map(|(key, self_mask)| SharePair { key, self_mask }).collect()
     }
@@ -130,4 +171,9 @@ impl Advertised {
         let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
         Ok((peer, envelope(own, place)))
     }
+}
+
+fn neighbours(roster: &Roster, of: DeviceIndex) -> impl Iterator<Item = (DeviceIndex, &Advertisement)> {
+    let places = roster.graph().neighbours(of).into_iter();
+    places.filter_map(|place| Some((place, roster.entry(place)?)))
 }

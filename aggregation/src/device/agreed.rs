@@ -1,13 +1,12 @@
 //! Unmask: one share of each device, once a quorum agrees.
 
-use super::Refusal;
-use crate::{identity::Signature, index::DeviceIndex, roster::Roster, shamir::Share, transcript::Transcript};
+use super::{Refusal, Seat};
+use crate::{identity::Signature, index::DeviceIndex, shamir::Share, transcript::Transcript};
 
 /// A device that signed who survived, and waits for the others' signatures.
 #[derive(Debug)]
 pub struct Agreed {
-    index: DeviceIndex,
-    roster: Roster,
+    seat: Seat,
     transcript: Transcript,
     revealed: Vec<Revealed>,
 }
@@ -34,18 +33,13 @@ pub struct UnmaskShares {
 }
 
 impl Agreed {
-    pub(super) const fn new(
-        index: DeviceIndex,
-        roster: Roster,
-        transcript: Transcript,
-        revealed: Vec<Revealed>,
-    ) -> Self {
-        Self { index, roster, transcript, revealed }
+    pub(super) const fn new(seat: Seat, transcript: Transcript, revealed: Vec<Revealed>) -> Self {
+        Self { seat, transcript, revealed }
     }
 
     /// The device's place in the roster.
     pub const fn index(&self) -> DeviceIndex {
-        self.index
+        self.seat.index
     }
 
     /// What the device signed.
@@ -54,10 +48,14 @@ impl Agreed {
     }
 
     /// Reveals the shares. Refuses unless a quorum of survivors signed the
-    /// same transcript as this device and every signature holds.
+    /// same transcript as this device, every signature holds, and every signer
+    /// is enrolled.
     pub fn unmask(self, signatures: &[(u16, Signature)]) -> Result<UnmaskShares, Refusal> {
-        self.transcript.verify_quorum(&self.roster, signatures)?;
-        let mut shares = UnmaskShares { from: self.index.get(), self_mask: Vec::new(), key: Vec::new() };
+        self.transcript.verify_quorum(&self.seat.roster, signatures)?;
+        for (signer, _) in signatures {
+            self.seat.check_enrolled((*signer).into())?;
+        }
+        let mut shares = UnmaskShares { from: self.seat.index.get(), self_mask: Vec::new(), key: Vec::new() };
         for revealed in self.revealed {
             match revealed {
                 Revealed::SelfMask(owner, share) => shares.self_mask.push((owner.get(), share)),

@@ -35,6 +35,17 @@ pub enum Refusal {
         /// What is wrong with it.
         source: AdvertisementError,
     },
+    /// A draw of the graph does not come after the last one.
+    #[error("draw {attempt} of the graph over another roster, after draw {last}")]
+    EarlierDraw {
+        /// The last draw for which the device opened its commitment.
+        last: u8,
+        /// The draw that it was asked for.
+        attempt: u8,
+    },
+    /// The roster is not the one for which the device opened its commitment.
+    #[error("the roster's graph was drawn without this device")]
+    OtherDraw,
     /// A key in the roster is a point of low order, which leaves no secret.
     #[error("roster entry {index} has a key of low order")]
     LowOrderKey {
@@ -60,6 +71,14 @@ pub enum Refusal {
         /// The larger of threshold and report goal.
         need: usize,
     },
+    /// Too few of the device's neighbours shared their seeds.
+    #[error("{got} neighbours shared their seeds, expected at least {need}")]
+    FewNeighbours {
+        /// The neighbours that did.
+        got: usize,
+        /// The threshold.
+        need: usize,
+    },
     /// A sealed share is for another device.
     #[error("a sealed share for device {to}, this is device {own}")]
     Misdelivered {
@@ -68,8 +87,8 @@ pub enum Refusal {
         /// This device.
         own: DeviceIndex,
     },
-    /// A sealed share is from this device itself or not from a sharer.
-    #[error("a sealed share from device {from}, which sends none")]
+    /// A sealed share is not from a neighbour that shared.
+    #[error("a sealed share from device {from}, which sends this device none")]
     UnexpectedShare {
         /// Whom it is from.
         from: DeviceIndex,
@@ -84,12 +103,6 @@ pub enum Refusal {
     #[error("no sealed share from device {from}")]
     MissingShare {
         /// Whom it should be from.
-        from: DeviceIndex,
-    },
-    /// A sealed share does not open.
-    #[error("the sealed share from device {from} does not open")]
-    Unopened {
-        /// Whom it is from.
         from: DeviceIndex,
     },
     /// The input has another length than the session.
@@ -125,6 +138,17 @@ pub enum Refusal {
         /// The survivors.
         got: usize,
         /// The larger of threshold and report goal.
+        need: usize,
+    },
+    /// So many in a row on the ring are missing that the others could be cut in
+    /// two.
+    #[error("{got} survivors from device {first} on along the ring, expected at least {need}")]
+    ThinWindow {
+        /// The first place of the stretch.
+        first: DeviceIndex,
+        /// The survivors in it.
+        got: usize,
+        /// One more than may be corrupt.
         need: usize,
     },
     /// The identity key is not that of this device's credential.

@@ -15,7 +15,8 @@ use crate::{
 pub struct Shared {
     seat: Seat,
     self_mask: Mask,
-    own: SharePair,
+    /// In the complete graph a device holds a share of its own seeds.
+    own: Option<SharePair>,
     peers: Vec<Peer>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Peer {
 }
 
 impl Shared {
-    pub(super) const fn new(seat: Seat, self_mask: Mask, own: SharePair, peers: Vec<Peer>) -> Self {
+    pub(super) const fn new(seat: Seat, self_mask: Mask, own: Option<SharePair>, peers: Vec<Peer>) -> Self {
         Self { seat, self_mask, own, peers }
     }
 
@@ -39,11 +40,15 @@ impl Shared {
         self.seat.index
     }
 
-    /// Opens the shares of every other sharer.
+    /// Opens the shares of every neighbour that shared.
     ///
-    /// Refuses sharers over another roster, without this device, or fewer than
-    /// the threshold or the report goal; and an inbox that has not exactly one
-    /// share, which opens, from every sharer but this device.
+    /// Refuses sharers over another roster, without this device, with fewer of
+    /// its neighbours than the threshold, or fewer than the report goal; and an
+    /// inbox that has not exactly one share from each neighbour that shared.
+    ///
+    /// A share that does not open is one share fewer to hold and no reason to
+    /// leave: else a single neighbour that seals nonsense could end everybody's
+    /// session.
     pub fn receive(self, sharers: IndexSet, inbox: Vec<SealedShare>) -> Result<Masking, Refusal> {
         let Self { seat, self_mask, own, peers } = self;
         seat.check_places(&sharers)?;
@@ -55,15 +60,17 @@ impl Shared {
             return Err(Refusal::FewSharers { got, need });
         }
 
-        let mut sealed = sort(inbox, seat.index, &sharers)?;
+        seat.check_neighbours(&sharers)?;
+
+        let mut sealed = sort(inbox, &seat, &sharers)?;
         let mut masks = vec![(Sign::Plus, self_mask)];
-        let mut held = vec![Held { owner: seat.index, pair: own }];
+        let own = own.map(|pair| Held { owner: seat.index, pair });
+        let mut held: Vec<Held> = own.into_iter().collect();
         for peer in peers.into_iter().filter(|peer| sharers.contains(peer.index)) {
             let from = peer.index;
             let share = sealed.remove(&from).ok_or(Refusal::MissingShare { from })?;
-            let pair = peer.inward.open(share).ok_or(Refusal::Unopened { from })?;
             masks.push((peer.sign, peer.mask));
-            held.push(Held { owner: from, pair });
+            held.extend(peer.inward.open(share).map(|pair| Held { owner: from, pair }));
         }
         let ring = seat.ctx.ring()?;
         Ok(Masking::new(seat, ring, sharers, masks, held))
@@ -74,16 +81,17 @@ impl Shared {
 /// sends none, or repeated.
 fn sort(
     inbox: Vec<SealedShare>,
-    own: DeviceIndex,
+    seat: &Seat,
     sharers: &IndexSet,
 ) -> Result<BTreeMap<DeviceIndex, SealedShare>, Refusal> {
+    let own = seat.index;
     let mut sorted = BTreeMap::new();
     for sealed in inbox {
         let (from, to) = (DeviceIndex::from(sealed.from), DeviceIndex::from(sealed.to));
         if to != own {
             return Err(Refusal::Misdelivered { to, own });
         }
-        if from == own || !sharers.contains(from) {
+        if !seat.roster.graph().are_neighbours(from, own) || !sharers.contains(from) {
             return Err(Refusal::UnexpectedShare { from });
         }
         match sorted.entry(from) {

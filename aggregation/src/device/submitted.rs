@@ -29,8 +29,9 @@ impl Submitted {
     /// each sharer: of its own mask if it survived, else of its key.
     ///
     /// Refuses survivors over another roster, without this device, with one
-    /// that never shared, or fewer than the threshold or the report goal; and
-    /// an identity key that is not this device's.
+    /// that never shared, fewer than the threshold or the report goal, or so
+    /// few in one stretch of the ring that the corrupt could cut the others in
+    /// two; and an identity key that is not this device's.
     ///
     /// The caller writes down that it signed before the signature leaves.
     pub fn agree(self, survivors: IndexSet, identity: &IdentityKey) -> Result<(Agreed, Signature), Refusal> {
@@ -45,6 +46,9 @@ impl Submitted {
         let (got, need) = (survivors.len(), seat.fewest());
         if got < need {
             return Err(Refusal::FewSurvivors { got, need });
+        }
+        if let Some((first, got, need)) = seat.roster.graph().thin_window(&survivors) {
+            return Err(Refusal::ThinWindow { first, got, need });
         }
         let own = seat.roster.entry(seat.index).map(|entry| entry.credential.identity);
         if own != Some(identity.public()) {
@@ -63,7 +67,7 @@ impl Submitted {
             .collect();
         let transcript = Transcript::over(&seat.ctx, &seat.roster, &sharers, survivors);
         let signature = transcript.sign(identity);
-        let agreed = Agreed::new(seat.index, seat.roster, transcript, revealed);
+        let agreed = Agreed::new(seat, transcript, revealed);
         Ok((agreed, signature))
     }
 }

@@ -1,6 +1,4 @@
-//! Rebuilds seeds although some shares are wrong.
-
-use std::collections::BTreeMap;
+//! Rebuilds a seed although some shares of it are wrong.
 
 use crate::{
     index::DeviceIndex,
@@ -8,83 +6,61 @@ use crate::{
     shamir::{self, Rebuilder, Share},
 };
 
-/// How many further subsets are tried for one seed when neither the first
-/// subset nor decoding gives it.
+/// How many subsets are tried for one seed as a last resort.
 const MOST_SUBSETS: usize = 2048;
 
-/// The shares that one device revealed, by the device whose seed they are of.
-pub(super) type Revealed = BTreeMap<DeviceIndex, Share>;
+/// A share and the place of its holder.
+pub(super) type Held = (DeviceIndex, Share);
 
-/// Rebuilds seeds from one set of responders, those that gave a wrong share
-/// last.
-pub(super) struct SeedRebuilder<'a> {
-    responders: Vec<(DeviceIndex, &'a Revealed)>,
+/// Rebuilds seeds from at least `threshold` shares each.
+#[derive(Clone, Debug)]
+pub(super) struct SeedRebuilder {
     threshold: usize,
-    /// For the first `threshold` responders.
-    first: Option<Rebuilder>,
+    /// The coefficients of the last set of holders: often it is the next one's
+    /// too.
+    last: Option<(Vec<DeviceIndex>, Rebuilder)>,
 }
 
-impl<'a> SeedRebuilder<'a> {
-    pub(super) fn new(responders: Vec<(DeviceIndex, &'a Revealed)>, threshold: usize) -> Self {
-        let mut rebuilder = Self { responders, threshold, first: None };
-        rebuilder.prepare();
-        rebuilder
+impl SeedRebuilder {
+    pub(super) const fn new(threshold: usize) -> Self {
+        Self { threshold, last: None }
     }
 
-    /// The seed of `owner` that `accept` takes, or nothing if too many shares
-    /// are wrong: first from the responders that never gave a wrong share, then
-    /// by decoding, which corrects up to ⌊(n − t) / 2⌋ wrong shares, then from
-    /// other subsets.
-    pub(super) fn rebuild(&mut self, owner: DeviceIndex, accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
-        let shares: Vec<(DeviceIndex, &Share)> = self
-            .responders
-            .iter()
-            .filter_map(|(place, revealed)| Some((*place, revealed.get(&owner)?)))
-            .collect();
-        let used = shares.iter().take(self.threshold).map(|(_, share)| *share);
-        let first = self.first.as_ref().and_then(|first| first.rebuild(used));
-        if let Some(seed) = first.filter(&accept) {
-            return Some(seed);
+    /// The seed that `accept` takes, once there are enough shares. To be asked
+    /// again with every further share: first the latest shares are tried, then
+    /// decoding, which corrects up to ⌊(n − t) / 2⌋ wrong ones.
+    pub(super) fn rebuild(&mut self, shares: &[Held], accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
+        let spare = shares.len().checked_sub(self.threshold)?;
+        let latest = self.combine(&shares[spare..]).filter(&accept);
+        if latest.is_some() || spare < 2 {
+            return latest;
         }
-        let decoded = shamir::decode(&shares, self.threshold);
-        let (seed, wrong) =
-            decoded.filter(|(seed, _)| accept(seed)).or_else(|| search(&shares, self.threshold, &accept))?;
-        self.distrust(&wrong);
-        Some(seed)
+        let borrowed: Vec<_> = shares.iter().map(|(holder, share)| (*holder, share)).collect();
+        shamir::decode(&borrowed, self.threshold).map(|(seed, _)| seed).filter(accept)
     }
 
-    fn distrust(&mut self, wrong: &[DeviceIndex]) {
-        self.responders.sort_by_key(|(place, _)| wrong.contains(place));
-        self.prepare();
+    /// The seed that `accept` takes, when no further share will come: leaves
+    /// out ever more of them until the rest give it.
+    pub(super) fn search(&mut self, shares: &[Held], accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
+        let spare = shares.len().checked_sub(self.threshold)?;
+        let ways = (1..=spare).flat_map(|omitted| Combinations::new(shares.len(), omitted));
+        ways.take(MOST_SUBSETS).find_map(|omitted| {
+            let rest = shares.iter().enumerate().filter(|(place, _)| !omitted.contains(place));
+            let subset: Vec<Held> = rest.map(|(_, held)| held.clone()).take(self.threshold).collect();
+            self.combine(&subset).filter(&accept)
+        })
     }
 
-    fn prepare(&mut self) {
-        let trusted = self.responders.iter().take(self.threshold);
-        let places: Vec<DeviceIndex> = trusted.map(|(place, _)| *place).collect();
-        self.first = Rebuilder::new(&places);
-    }
-}
-
-/// Leaves out ever more shares until the rest give a seed that `accept` takes;
-/// says also which were left out.
-fn search(
-    shares: &[(DeviceIndex, &Share)],
-    threshold: usize,
-    accept: impl Fn(&Seed) -> bool,
-) -> Option<(Seed, Vec<DeviceIndex>)> {
-    let spare = shares.len().checked_sub(threshold)?;
-    let ways = (1..=spare).flat_map(|omitted| Combinations::new(shares.len(), omitted));
-    for omitted in ways.take(MOST_SUBSETS) {
-        let rest = shares.iter().enumerate().filter(|(place, _)| !omitted.contains(place));
-        let subset: Vec<_> = rest.map(|(_, share)| share).take(threshold).collect();
-        let places: Vec<DeviceIndex> = subset.iter().map(|(place, _)| *place).collect();
-        let seed = Rebuilder::new(&places)
-            .and_then(|rebuilder| rebuilder.rebuild(subset.iter().map(|(_, share)| *share)));
-        if let Some(seed) = seed.filter(&accept) {
-            return Some((seed, omitted.iter().map(|place| shares[*place].0).collect()));
+    /// What exactly these shares rebuild.
+    fn combine(&mut self, shares: &[Held]) -> Option<Seed> {
+        let places: Vec<DeviceIndex> = shares.iter().map(|(holder, _)| *holder).collect();
+        if self.last.as_ref().is_none_or(|(known, _)| *known != places) {
+            let rebuilder = Rebuilder::new(&places)?;
+            self.last = Some((places, rebuilder));
         }
+        let (_, rebuilder) = self.last.as_ref()?;
+        rebuilder.rebuild(shares.iter().map(|(_, share)| share))
     }
-    None
 }
 
 /// The ways to choose some of `from` places, in lexicographic order.
@@ -124,30 +100,31 @@ mod tests {
 
     const SEED: [u8; 32] = [6; 32];
 
-    fn revealed(threshold: usize, count: u16, wrong: &[u16]) -> Vec<(DeviceIndex, Revealed)> {
+    /// Shares of every place, of which those of `wrong` are.
+    fn shares(threshold: usize, count: u16, wrong: &[u16]) -> Vec<Held> {
         let mut rng = ChaCha20Rng::from_seed([1; 32]);
-        let shares = shamir::split(&Seed::from_bytes(SEED), threshold, count, &mut rng);
+        let places: Vec<DeviceIndex> = (0..count).map(DeviceIndex::from).collect();
+        let shares = shamir::split(&Seed::from_bytes(SEED), threshold, &places, &mut rng);
         let bad = Share::from_bytes(&[0; shamir::SHARE_BYTES]).unwrap();
-        (0..count)
-            .zip(shares)
-            .map(|(place, share)| {
-                let share = if wrong.contains(&place) { bad.clone() } else { share };
-                (place.into(), Revealed::from([(0.into(), share)]))
-            })
+        let turned = |place: &DeviceIndex| wrong.contains(&place.get());
+        let pairs = places.into_iter().zip(shares);
+        pairs
+            .map(|(place, share)| if turned(&place) { (place, bad.clone()) } else { (place, share) })
             .collect()
     }
 
-    fn rebuilds(threshold: usize, count: u16, wrong: &[u16]) -> bool {
-        let revealed = revealed(threshold, count, wrong);
-        let responders = revealed.iter().map(|(place, shares)| (*place, shares)).collect();
-        let mut rebuilder = SeedRebuilder::new(responders, threshold);
-        let found = rebuilder.rebuild(0.into(), |seed| *seed.as_bytes() == SEED);
-        if found.is_some() {
-            // The liars are at the end now, so the first subset is right.
-            let used = rebuilder.responders.iter().take(threshold);
-            assert!(used.clone().all(|(place, _)| !wrong.contains(&place.get())));
-        }
-        found.is_some()
+    /// With how many of the shares, taken in order, the seed is there; nothing
+    /// if only a search finds it, or if none does.
+    fn enough(threshold: usize, count: u16, wrong: &[u16]) -> Option<usize> {
+        let shares = shares(threshold, count, wrong);
+        let mut rebuilder = SeedRebuilder::new(threshold);
+        let right = |seed: &Seed| *seed.as_bytes() == SEED;
+        (0..=shares.len()).find(|got| rebuilder.rebuild(&shares[..*got], right).is_some())
+    }
+
+    fn search_finds(threshold: usize, count: u16, wrong: &[u16]) -> bool {
+        let right = |seed: &Seed| *seed.as_bytes() == SEED;
+        SeedRebuilder::new(threshold).search(&shares(threshold, count, wrong), right).is_some()
     }
 
     #[test]
@@ -159,26 +136,39 @@ mod tests {
     }
 
     #[test]
-    fn one_wrong_share_with_one_to_spare_is_left_out() {
+    fn right_shares_are_enough_at_the_threshold() {
+        assert_eq!(enough(4, 9, &[]), Some(4));
+    }
+
+    #[test]
+    fn a_wrong_share_costs_at_most_two_further_ones() {
+        assert_eq!(enough(4, 9, &[0]), Some(5));
+        assert_eq!(enough(4, 9, &[3]), Some(6));
+    }
+
+    #[test]
+    fn one_wrong_share_with_one_to_spare_is_searched_for() {
         for wrong in 0..5 {
-            assert!(rebuilds(4, 5, &[wrong]));
+            assert!(search_finds(4, 5, &[wrong]));
         }
     }
 
     #[test]
     fn as_many_wrong_shares_as_are_to_spare_are_left_out_of_a_small_cohort() {
-        assert!(rebuilds(6, 10, &[0, 3, 4, 9]));
+        assert!(search_finds(6, 10, &[0, 3, 4, 9]));
     }
 
     #[test]
     fn wrong_shares_within_the_radius_are_decoded_away_in_a_large_cohort() {
         let wrong: Vec<u16> = (0..20).map(|i| 3 * i).collect();
-        assert!(rebuilds(129, 172, &wrong));
+        assert!(enough(129, 172, &wrong).is_some());
     }
 
     #[test]
     fn one_wrong_share_more_than_to_spare_gives_nothing() {
-        assert!(!rebuilds(4, 5, &[0, 1]));
-        assert!(!rebuilds(4, 4, &[2]));
+        for (count, wrong) in [(5, &[0, 1][..]), (4, &[2])] {
+            assert_eq!(enough(4, count, wrong), None);
+            assert!(!search_finds(4, count, wrong));
+        }
     }
 }

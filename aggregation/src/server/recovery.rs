@@ -1,31 +1,41 @@
-//! Collects what the survivors reveal.
+//! Collects what the survivors reveal, and rebuilds each seed as soon as it
+//! can be.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use thiserror::Error;
 
 use super::{
     RunningSum,
-    rebuild::Revealed,
+    rebuild::{Held, SeedRebuilder},
     unmasking::{UnmaskError, Unmasking},
 };
 use crate::{
+    agreement::{SeedKind, commitment},
     context::{Context, ContextError},
     device::UnmaskShares,
     index::{DeviceIndex, IndexSet},
     modular::Ring,
     roster::Roster,
+    seed::Seed,
+    shamir::Share,
 };
 
 /// The shares that the survivors of a session revealed so far.
 #[derive(Clone, Debug)]
 pub struct Recovery {
     pub(super) ctx: Context,
+    context_digest: [u8; 32],
     pub(super) ring: Ring,
     pub(super) roster: Roster,
     pub(super) survivors: IndexSet,
     pub(super) missing: IndexSet,
-    pub(super) responses: BTreeMap<DeviceIndex, Revealed>,
+    answered: IndexSet,
+    rebuilder: SeedRebuilder,
+    /// By the device whose seed they are of, while it is not rebuilt.
+    shares: BTreeMap<DeviceIndex, Vec<Held>>,
+    /// Of the survivors the own mask's seed, of the missing the key's.
+    pub(super) seeds: BTreeMap<DeviceIndex, Seed>,
 }
 
 /// Why a session cannot be unmasked.
@@ -85,12 +95,6 @@ pub enum BadShares {
         /// The place of the device whose seed is shared.
         owner: DeviceIndex,
     },
-    /// A share that is wanted did not come.
-    #[error("no share of device {owner}")]
-    Lacking {
-        /// The place of the device whose seed is shared.
-        owner: DeviceIndex,
-    },
 }
 
 impl Recovery {
@@ -118,75 +122,123 @@ impl Recovery {
         if got < need {
             return Err(RecoveryError::FewSurvivors { got, need });
         }
+        let wanted = survivors.iter().chain(sharers.iter()).map(|owner| (owner, Vec::new())).collect();
         Ok(Self {
+            context_digest: ctx.digest(),
             ctx,
             ring,
+            rebuilder: SeedRebuilder::new(roster.threshold()),
+            answered: IndexSet::new(expected),
             roster,
             missing: sharers.without(&survivors),
             survivors,
-            responses: BTreeMap::new(),
+            shares: wanted,
+            seeds: BTreeMap::new(),
         })
     }
 
-    /// Takes what one survivor reveals: exactly one share of every survivor's
-    /// own mask and of every missing sharer's key. Fails, and changes nothing,
-    /// on anything else.
+    /// Takes what one survivor reveals: at most one share of each device whose
+    /// shares it holds, of a survivor's own mask and of a missing one's key.
+    /// Fails, and changes nothing, on anything else.
     ///
-    /// Whether the shares are right shows only when the seeds are rebuilt.
+    /// A share that it does not have because it never opened may lack. Whether
+    /// the shares are right shows when the seeds are rebuilt.
     pub fn accept(&mut self, shares: UnmaskShares) -> Result<(), BadShares> {
         let from = DeviceIndex::from(shares.from);
         if !self.survivors.contains(from) {
             return Err(BadShares::NotASurvivor { from });
         }
-        let Entry::Vacant(place) = self.responses.entry(from) else {
+        if self.answered.contains(from) {
             return Err(BadShares::Repeated { from });
-        };
-        let mut revealed = Revealed::new();
+        }
+        let mut revealed = BTreeMap::new();
         for (kind, wanted) in [(shares.self_mask, &self.survivors), (shares.key, &self.missing)] {
-            let mut left = wanted.clone();
             for (owner, share) in kind {
                 let owner = DeviceIndex::from(owner);
-                if !wanted.contains(owner) {
+                if !wanted.contains(owner) || !self.roster.graph().holds(from, owner) {
                     return Err(BadShares::Unwanted { owner });
                 }
-                if !left.remove(owner) {
+                if revealed.insert(owner, share).is_some() {
                     return Err(BadShares::RepeatedOwner { owner });
                 }
-                revealed.insert(owner, share);
-            }
-            if let Some(owner) = left.iter().next() {
-                return Err(BadShares::Lacking { owner });
             }
         }
-        place.insert(revealed);
+        self.answered.put(from);
+        for (owner, share) in revealed {
+            self.take(from, owner, share);
+        }
         Ok(())
     }
 
-    /// How many more survivors must reveal their shares.
-    pub fn missing(&self) -> usize {
-        self.roster.threshold().saturating_sub(self.responses.len())
-    }
-
-    /// Whether enough survivors revealed their shares. More help against wrong
-    /// ones.
+    /// Whether every seed is rebuilt.
     pub fn is_ready(&self) -> bool {
-        self.missing() == 0
+        self.shares.is_empty()
     }
 
     /// Whether this survivor revealed its shares.
     pub fn has_answered(&self, index: impl Into<DeviceIndex>) -> bool {
-        self.responses.contains_key(&index.into())
+        self.answered.contains(index)
     }
 
-    /// Rebuilds every seed, so that the masks can be removed by any number of
-    /// threads. Fails if too few survivors answered or too many shares of a
-    /// seed are wrong.
-    pub fn rebuild(self) -> Result<Unmasking, UnmaskError> {
-        Unmasking::new(self)
+    /// What is left of the masks in the sum, ready to be removed by any number
+    /// of threads. To be asked when every seed is rebuilt or no further share
+    /// will come: then as many subsets of the shares are tried as is feasible.
+    /// Fails if a seed cannot be rebuilt all the same, or is not the right one.
+    pub fn rebuild(mut self) -> Result<Unmasking, UnmaskError> {
+        for (owner, shares) in std::mem::take(&mut self.shares) {
+            let accept =
+                |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
+            let seed = self.rebuilder.search(&shares, accept);
+            let seed = seed.ok_or_else(|| self.lost(owner, shares.len()))?;
+            self.seeds.insert(owner, seed);
+        }
+        Unmasking::new(&self)
     }
 
     /// Removes the masks from the sum of the survivors' masked inputs.
     pub fn finish(self, sum: RunningSum) -> Result<Vec<u32>, UnmaskError> {
         self.rebuild()?.unmask(sum)
     }
+
+    fn take(&mut self, holder: DeviceIndex, owner: DeviceIndex, share: Share) {
+        let Some(shares) = self.shares.get_mut(&owner) else { return };
+        shares.push((holder, share));
+        let accept =
+            |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
+        if let Some(seed) = self.rebuilder.rebuild(shares, accept) {
+            self.shares.remove(&owner);
+            self.seeds.insert(owner, seed);
+        }
+    }
+
+    /// Why the seed of `owner` is not there.
+    fn lost(&self, owner: DeviceIndex, got: usize) -> UnmaskError {
+        let need = self.roster.threshold();
+        let asked = self.roster.graph().holders(owner);
+        let answered = asked.iter().filter(|holder| self.answered.contains(**holder)).count();
+        if answered < need {
+            UnmaskError::TooFewAnswers { owner, got: answered, need }
+        } else {
+            UnmaskError::TooManyBadShares { owner, got, need }
+        }
+    }
+}
+
+/// Whether a seed is the one that its owner committed to: for its own mask if
+/// it survived, else for its key.
+fn is_committed(
+    roster: &Roster,
+    survivors: &IndexSet,
+    context_digest: &[u8; 32],
+    owner: DeviceIndex,
+    seed: &Seed,
+) -> bool {
+    roster.entry(owner).is_some_and(|entry| {
+        let (kind, committed) = if survivors.contains(owner) {
+            (SeedKind::SelfMask, entry.self_commitment)
+        } else {
+            (SeedKind::Key, entry.key_commitment)
+        };
+        commitment(kind, context_digest, &entry.credential.device, seed) == committed
+    })
 }

@@ -1,18 +1,23 @@
 //! Removes what is left of the masks in the sum.
 
+use rayon::prelude::*;
 use thiserror::Error;
 
-use super::{Recovery, RunningSum, rebuild::SeedRebuilder};
+use super::{Recovery, RunningSum};
 use crate::{
     advertisement::Advertisement,
-    agreement::{AgreementKey, SeedKind, commitment, self_mask},
+    agreement::{AgreementKey, self_mask},
     context::Context,
-    index::DeviceIndex,
+    index::{DeviceIndex, IndexSet},
     modular::{Ring, Sign},
-    prg::{CHUNK_COORDINATES, Mask},
+    prg::Mask,
     roster::Roster,
     seed::Seed,
 };
+
+/// Coordinates that one thread unmasks at a time: few, so that many threads
+/// have something to do; enough that setting up a mask does not show.
+const PARALLEL_COORDINATES: usize = 1 << 13;
 
 /// The masks that are left in the sum: the survivors' own, and those that
 /// survivors share with missing devices.
@@ -28,10 +33,12 @@ pub struct Unmasking {
 /// Why a sum cannot be unmasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UnmaskError {
-    /// Too few survivors revealed their shares.
-    #[error("{got} survivors revealed their shares, expected at least {need}")]
-    TooFewShares {
-        /// The survivors that did.
+    /// Too few of those that hold shares of a seed revealed them.
+    #[error("{got} holders of shares of device {owner} revealed them, expected at least {need}")]
+    TooFewAnswers {
+        /// The place of the device whose seed it is.
+        owner: DeviceIndex,
+        /// The holders that did.
         got: usize,
         /// The threshold.
         need: usize,
@@ -91,42 +98,38 @@ pub enum UnmaskError {
     },
 }
 
-impl Unmasking {
-    pub(super) fn new(recovery: Recovery) -> Result<Self, UnmaskError> {
-        let Recovery { ctx, ring, roster, survivors, missing, responses } = recovery;
-        let (got, need) = (responses.len(), roster.threshold());
-        if got < need {
-            return Err(UnmaskError::TooFewShares { got, need });
-        }
-        let responders = responses.iter().map(|(place, shares)| (*place, shares)).collect();
-        let mut seeds = SeedRebuilder::new(responders, need);
-        let digest = ctx.digest();
-        let mut rebuild = |kind, owner, entry: &Advertisement| {
-            let committed = match kind {
-                SeedKind::Key => entry.key_commitment,
-                SeedKind::SelfMask => entry.self_commitment,
-            };
-            let device = &entry.credential.device;
-            let accept = |seed: &Seed| commitment(kind, &digest, device, seed) == committed;
-            let bad = UnmaskError::TooManyBadShares { owner, got, need };
-            seeds.rebuild(owner, accept).ok_or(bad)
-        };
-
-        let mut masks = Vec::with_capacity(survivors.len() * (1 + missing.len()));
-        for (owner, entry) in members(&roster, |place| survivors.contains(place)) {
-            let seed = rebuild(SeedKind::SelfMask, owner, entry)?;
-            masks.push((Sign::Minus, self_mask(&seed, &ctx)));
-        }
-        for (owner, entry) in members(&roster, |place| missing.contains(place)) {
-            let seed = rebuild(SeedKind::Key, owner, entry)?;
-            let key = masking_key(&seed, &ctx, owner, entry)?;
-            for (peer, entry) in members(&roster, |place| survivors.contains(place)) {
-                // The missing device would have added what its peer left.
-                let pair = key.pair_mask(&ctx, owner, (peer, &entry.masking_key));
-                masks.push(pair.ok_or(UnmaskError::LowOrderKey { owner: peer })?);
+impl UnmaskError {
+    /// The device that made it so, where the fault can only be its own, or that
+    /// of as many others as the protocol takes to be impossible.
+    pub const fn culprit(&self) -> Option<DeviceIndex> {
+        match self {
+            Self::TooManyBadShares { owner, .. } | Self::OtherKey { owner } | Self::LowOrderKey { owner } => {
+                Some(*owner)
             }
+            Self::TooFewAnswers { .. }
+            | Self::OtherSum { .. }
+            | Self::Inputs { .. }
+            | Self::ChunkOutOfRange { .. } => None,
         }
-        Ok(Self { len: ctx.len, ring, inputs: survivors.len(), masks })
+    }
+}
+
+impl Unmasking {
+    /// For a session of which every seed is rebuilt.
+    pub(super) fn new(recovery: &Recovery) -> Result<Self, UnmaskError> {
+        let Recovery { ctx, ring, roster, survivors, missing, seeds, .. } = recovery;
+        let own = |(owner, seed): (&DeviceIndex, &Seed)| {
+            survivors.contains(*owner).then(|| (Sign::Minus, self_mask(seed, ctx)))
+        };
+        let mut masks: Vec<(Sign, Mask)> = seeds.iter().filter_map(own).collect();
+        let lost: Vec<(&DeviceIndex, &Seed)> =
+            seeds.iter().filter(|(owner, _)| missing.contains(**owner)).collect();
+        let pairs: Vec<Vec<(Sign, Mask)>> = lost
+            .into_par_iter()
+            .map(|(owner, seed)| left_by(*owner, seed, ctx, roster, survivors))
+            .collect::<Result<_, _>>()?;
+        masks.extend(pairs.into_iter().flatten());
+        Ok(Self { len: ctx.len, ring: *ring, inputs: survivors.len(), masks })
     }
 
     /// Removes the masks from the coordinates from `offset` on, in place.
@@ -157,34 +160,38 @@ impl Unmasking {
                 bits: self.ring.bits(),
             });
         }
-        if sum.inputs() != self.inputs {
-            return Err(UnmaskError::Inputs { got: sum.inputs(), expected: self.inputs });
+        let got = sum.inputs() + usize::from(sum.is_torn());
+        if got != self.inputs {
+            return Err(UnmaskError::Inputs { got, expected: self.inputs });
         }
         let mut coordinates = sum.into_vec();
-        let mut offset = 0;
-        for chunk in coordinates.chunks_mut(CHUNK_COORDINATES) {
-            self.unmask_chunk(offset, chunk)?;
-            offset += chunk.len();
-        }
+        coordinates.par_chunks_mut(PARALLEL_COORDINATES).enumerate().try_for_each(
+            |(chunk, coordinates)| self.unmask_chunk(chunk * PARALLEL_COORDINATES, coordinates),
+        )?;
         Ok(coordinates)
     }
 }
 
-fn members(
-    roster: &Roster,
-    wanted: impl Fn(DeviceIndex) -> bool,
-) -> impl Iterator<Item = (DeviceIndex, &Advertisement)> {
-    let all = roster.graph().places().zip(roster.entries());
-    all.filter(move |(place, _)| wanted(*place))
-}
-
-/// The masking key of a missing device, if its seed gives the advertised one.
-fn masking_key(
+/// The pairwise masks that the survivors among a missing device's neighbours
+/// left in the sum.
+fn left_by(
+    owner: DeviceIndex,
     seed: &Seed,
     ctx: &Context,
-    owner: DeviceIndex,
-    entry: &Advertisement,
-) -> Result<AgreementKey, UnmaskError> {
+    roster: &Roster,
+    survivors: &IndexSet,
+) -> Result<Vec<(Sign, Mask)>, UnmaskError> {
+    let other = UnmaskError::OtherKey { owner };
+    let entry = roster.entry(owner).ok_or(other)?;
     let key = AgreementKey::masking(seed, ctx, &entry.credential.device);
-    if key.public() == entry.masking_key { Ok(key) } else { Err(UnmaskError::OtherKey { owner }) }
+    if key.public() != entry.masking_key {
+        return Err(other);
+    }
+    let neighbours = roster.graph().neighbours(owner).into_iter();
+    let peers = neighbours.filter(|peer| survivors.contains(*peer));
+    // The missing device would have added what its peer left.
+    let pair = |(peer, entry): (DeviceIndex, &Advertisement)| {
+        key.pair_mask(ctx, owner, (peer, &entry.masking_key)).ok_or(UnmaskError::LowOrderKey { owner: peer })
+    };
+    peers.filter_map(|peer| Some((peer, roster.entry(peer)?))).map(pair).collect()
 }

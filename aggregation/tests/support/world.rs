@@ -7,13 +7,13 @@
     clippy::cast_possible_truncation,
     missing_docs,
     missing_debug_implementations,
-    reason = "shared by two test programs, each of which uses a part"
+    reason = "shared by test programs, each of which uses a part"
 )]
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Recovery,
-    Refusal, Roster, RunningSum, SealedShare, Shared, Signature, Submitted, Transcript, UnmaskError,
-    UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, IdentityKey, IndexSet,
+    MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared, Signature,
+    Submitted, Transcript, UnmaskError, UnmaskShares, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -36,6 +36,8 @@ pub struct World {
     pub authority: IdentityKey,
     pub identities: Vec<IdentityKey>,
     pub roster: Roster,
+    /// From which the roster came, above the complete graph.
+    pub draw: Option<Draw>,
 }
 
 /// What became of a session.
@@ -57,6 +59,7 @@ pub fn context() -> Context {
         ring_bits: 20,
         report_goal: 1,
         corrupt_fraction_permille: 50,
+        missing_fraction_permille: 300,
     }
 }
 
@@ -103,13 +106,27 @@ pub fn advertise(ctx: &Context, device: usize) -> (Advertised, Advertisement, Ch
 
 impl World {
     pub fn new(devices: usize, ctx: &Context) -> Self {
-        let entries = (0..devices).map(|device| advertise(ctx, device).1).collect();
-        Self {
-            ctx: ctx.clone(),
-            authority: authority(),
-            identities: (0..devices).map(identity).collect(),
-            roster: Roster::new(entries).unwrap(),
-        }
+        let (mut states, entries): (Vec<_>, Vec<_>) = (0..devices)
+            .map(|device| {
+                let (state, entry, _) = advertise(ctx, device);
+                (state, entry)
+            })
+            .unzip();
+        let draw = (devices > MAX_COMPLETE).then(|| Draw::new(ctx, entries.clone(), 0).unwrap());
+        let roster = match &draw {
+            None => Roster::new(entries).unwrap(),
+            Some(draw) => {
+                // Devices are numbered in the order of their names.
+                let nonces: Vec<_> = states.iter_mut().map(|state| state.reveal(draw).unwrap()).collect();
+                draw.clone().finish(&nonces).unwrap()
+            }
+        };
+        let identities = (0..devices).map(identity).collect();
+        Self { ctx: ctx.clone(), authority: authority(), identities, roster, draw }
+    }
+
+    pub fn empty_sum(&self) -> RunningSum {
+        RunningSum::new(self.ctx.len, self.ctx.ring_bits).unwrap()
     }
 
     pub fn len(&self) -> usize {
@@ -120,9 +137,24 @@ impl World {
         IndexSet::full(self.len())
     }
 
+    /// Shares of the seed that is rebuilt if a device survives, or if it does
+    /// not, dealt to its holders once more.
+    pub fn deal(&self, device: DeviceIndex, survives: bool) -> Vec<(DeviceIndex, Share)> {
+        // In the order in which a device draws them.
+        let mut rng = rng(device.into());
+        let (key, self_mask) = (Seed::random(&mut rng), Seed::random(&mut rng));
+        let holders = self.roster.graph().holders(device);
+        let seed = if survives { self_mask } else { key };
+        let shares = shamir::split(&seed, self.roster.threshold(), &holders, &mut rng);
+        holders.into_iter().zip(shares).collect()
+    }
+
     /// One device's answer to a roster.
     pub fn share(&self, device: usize, roster: Roster) -> Result<(Shared, Vec<SealedShare>), Refusal> {
-        let (state, _, mut rng) = advertise(&self.ctx, device);
+        let (mut state, _, mut rng) = advertise(&self.ctx, device);
+        if let Some(draw) = &self.draw {
+            state.reveal(draw)?;
+        }
         state.share(roster, &self.authority.public(), NOW, 1, &mut rng)
     }
 
@@ -141,10 +173,14 @@ impl World {
     /// These devices after each received the shares of the others.
     pub fn masking(&self, sharers: &IndexSet) -> Vec<Masking> {
         let (states, sealed) = self.shared(sharers);
+        let mut inboxes = vec![Vec::new(); self.len()];
+        for share in sealed.into_iter().filter(|share| sharers.contains(share.to)) {
+            inboxes[usize::from(share.to)].push(share);
+        }
         states
             .into_iter()
             .map(|state| {
-                let inbox = inbox(&sealed, state.index().get());
+                let inbox = std::mem::take(&mut inboxes[usize::from(state.index())]);
                 state.receive(sharers.clone(), inbox).unwrap()
             })
             .collect()
@@ -198,19 +234,20 @@ impl World {
             }
             set
         };
-        let enough = self.roster.threshold().max(self.ctx.report_goal);
+        let rebuild = if self.draw.is_none() { self.roster.threshold() } else { 1 };
+        let enough = self.ctx.report_goal.max(rebuild);
         let sharers = staying(Fate::BeforeSharing);
         if sharers.len() < enough {
             return run;
         }
         let survivors = staying(Fate::BeforeSubmitting);
-        let mut sum = RunningSum::new(self.ctx.len, self.ctx.ring_bits).unwrap();
+        let mut sum = self.empty_sum();
         let mut submitted = Vec::new();
         for state in self.masking(&sharers) {
             let index = state.index();
             let (state, masked) = state.mask(inputs[usize::from(index)].clone()).unwrap();
             if survivors.contains(index) {
-                sum.add(&masked).unwrap();
+                sum.add_chunk(0, &masked).unwrap();
                 run.masked.push(masked);
                 submitted.push(state);
             }

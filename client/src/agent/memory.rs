@@ -7,7 +7,7 @@ use proto::message::Published;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Audience, FileError};
-use crate::session::{Signed, Work};
+use crate::session::{Answered, Signed, Work};
 use crate::spending::{Charge, Spending};
 use crate::store::{Ledger, LedgerError, State, StateError};
 
@@ -48,6 +48,14 @@ pub enum MemoryError {
         /// The round.
         round: u64,
     },
+    /// The device was asked to answer in one round twice.
+    #[error("the quorum of another transcript of round {round} of task {task} was answered before")]
+    AnsweredBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
     /// The manifest has no place in JSON.
     #[error("the manifest cannot be written: {0}")]
     Manifest(#[from] serde_json::Error),
@@ -67,6 +75,8 @@ pub enum Entry {
     },
     /// A transcript was signed: written before the signature leaves.
     Signature(Signed),
+    /// Shares were given away: written before they leave.
+    Answer(Answered),
 }
 
 /// Why this device did not take part when it was last asked.
@@ -135,6 +145,25 @@ impl Memory {
             Some(_) => Err(MemoryError::SignedBefore { task: signed.task, round: signed.round }),
             None => self.append(Entry::Signature(signed)),
         }
+    }
+
+    /// Writes that shares are about to leave; it is on disk when this returns. The same answer again is nothing
+    /// new, another one for the same round is refused.
+    pub fn answer(&mut self, answered: Answered) -> Result<(), MemoryError> {
+        let same_round = |entry: &&Entry| matches!(entry, Entry::Answer(a) if a.task == answered.task && a.round == answered.round);
+        match self.entries.iter().find(same_round) {
+            Some(Entry::Answer(earlier)) if *earlier == answered => Ok(()),
+            Some(_) => Err(MemoryError::AnsweredBefore { task: answered.task, round: answered.round }),
+            None => self.append(Entry::Answer(answered)),
+        }
+    }
+
+    /// Every transcript that the device signed.
+    pub fn signed(&self) -> impl Iterator<Item = Signed> {
+        self.entries.iter().filter_map(|entry| match entry {
+            Entry::Signature(signed) => Some(signed.clone()),
+            Entry::Charge { .. } | Entry::Answer(_) => None,
+        })
     }
 
     /// The version that the device holds.
@@ -263,6 +292,26 @@ mod tests {
         assert_eq!(memory.entries().len(), 2);
         let error = memory.sign(signed(1, 3)).unwrap_err().to_string();
         assert!(error.contains("round 1"), "{error}");
+    }
+
+    #[test]
+    fn a_second_answer_in_one_round_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        let answered = |round, transcript: u8| Answered {
+            task: TaskId([1; 16]),
+            round,
+            transcript: Digest([transcript; 32]),
+        };
+        memory.answer(answered(1, 1)).unwrap();
+        memory.answer(answered(1, 1)).unwrap();
+        drop(memory);
+        let mut memory = Memory::open(folder.path()).unwrap();
+        memory.answer(answered(2, 2)).unwrap();
+        assert_eq!(memory.entries().len(), 2);
+        let error = memory.answer(answered(1, 3)).unwrap_err().to_string();
+        assert!(error.contains("round 1"), "{error}");
+        assert_eq!(memory.signed().count(), 0);
     }
 
     #[test]

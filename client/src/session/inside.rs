@@ -1,17 +1,17 @@
-//! In a round: join, advertise keys, share seeds, charge, submit, agree, unmask.
+//! In a round: join, advertise keys, draw the graph, share seeds, charge, submit, agree, unmask.
 
 use std::sync::Arc;
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Masking, Roster, SealedShare, Shared, Signature, Submitted,
-    UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, SealedShare, Shared,
+    Signature, UnmaskShares,
 };
 use proto::ids::{Digest, SessionId, Timestamp};
-use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
+use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
-use super::{Action, Ended, Event, Session, Signed, State, Trained};
+use super::{Action, Answered, Ended, Event, Session, Signed, State, Trained};
 use crate::contribution::{MaskedInput, contribute};
 use crate::spending::Charge;
 
@@ -19,11 +19,13 @@ use crate::spending::Charge;
 #[derive(Debug)]
 pub(super) enum Step {
     Advertising { round: RoundName, advertised: Advertised, advertisement: Box<Advertisement> },
+    Drawing { round: RoundName, advertised: Advertised, draw: Box<Draw>, nonce: [u8; 32] },
     Sharing { round: RoundName, shared: Shared, shares: Vec<SealedShare> },
     Charging { round: RoundName, masking: Masking },
-    Submitting { round: RoundName, submitted: Submitted, masked: MaskedInput, sent: usize },
-    Recording { round: RoundName, agreed: Agreed, signature: Signature },
+    Submitting { round: RoundName, masked: Box<MaskedInput> },
+    RecordingSignature { round: RoundName, agreed: Agreed, signature: Signature },
     Agreeing { round: RoundName, agreed: Agreed, signature: Signature },
+    RecordingAnswer { round: RoundName, transcript: Digest, shares: UnmaskShares },
     Unmasking { round: RoundName, shares: UnmaskShares },
 }
 
@@ -38,11 +40,13 @@ impl Step {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Advertising { .. } => "advertising keys",
+            Self::Drawing { .. } => "drawing the graph",
             Self::Sharing { .. } => "sharing seeds",
             Self::Charging { .. } => "charging",
             Self::Submitting { .. } => "submitting",
-            Self::Recording { .. } => "recording its signature",
+            Self::RecordingSignature { .. } => "recording its signature",
             Self::Agreeing { .. } => "agreeing",
+            Self::RecordingAnswer { .. } => "recording its answer",
             Self::Unmasking { .. } => "unmasking",
         }
     }
@@ -54,6 +58,9 @@ impl Step {
                 session: round.session,
                 advertisement: advertisement.clone(),
             }),
+            Self::Drawing { round, nonce, .. } => {
+                Action::Send(Request::Draw { session: round.session, nonce: *nonce })
+            }
             Self::Sharing { round, shares, .. } => {
                 Action::Send(Request::ShareKeys { session: round.session, shares: shares.clone() })
             }
@@ -71,21 +78,23 @@ impl Step {
                     examples: trained.update.examples(),
                 })
             }
-            Self::Submitting { round, masked, sent, .. } => {
+            Self::Submitting { round, masked } => {
                 let session = round.session;
-                Action::Send(match masked.chunks.get(*sent) {
-                    Some(packed) => {
-                        let offset = (*sent * CHUNK_COORDINATES) as u64;
-                        Request::MaskedChunk { session, offset, packed: packed.clone() }
+                Action::Send(match masked.chunk() {
+                    Some((offset, packed)) => {
+                        Request::MaskedChunk { session, offset, packed: packed.to_vec() }
                     }
-                    None => Request::MaskedDone { session, digest: masked.digest },
+                    None => Request::MaskedDone { session, digest: masked.digest() },
                 })
             }
-            Self::Recording { round, agreed, .. } => Action::RecordSignature(Signed {
+            Self::RecordingSignature { round, agreed, .. } => Action::RecordSignature(Signed {
                 task,
                 round: round.number,
                 transcript: Digest(agreed.transcript().digest()),
             }),
+            Self::RecordingAnswer { round, transcript, .. } => {
+                Action::RecordAnswer(Answered { task, round: round.number, transcript: *transcript })
+            }
             Self::Agreeing { round, signature, .. } => {
                 Action::Send(Request::Agree { session: round.session, signature: *signature })
             }
@@ -99,10 +108,11 @@ impl Step {
     fn request(&self) -> &'static str {
         match self {
             Self::Advertising { .. } => "advertise",
+            Self::Drawing { .. } => "draw",
             Self::Sharing { .. } => "share keys",
             Self::Charging { .. } | Self::Submitting { .. } => "masked input",
-            Self::Recording { .. } | Self::Agreeing { .. } => "agree",
-            Self::Unmasking { .. } => "unmask",
+            Self::RecordingSignature { .. } | Self::Agreeing { .. } => "agree",
+            Self::RecordingAnswer { .. } | Self::Unmasking { .. } => "unmask",
         }
     }
 }
@@ -126,6 +136,12 @@ impl Session {
     ) -> Self {
         match event {
             Event::Replied(Reply::Offer { session, round }) => {
+                let task = trained.work.published.task;
+                if self.signed.get(&task).is_some_and(|last| round <= *last) {
+                    // It may have helped to open this round's sum: a second sum of almost the same devices would
+                    // show the difference.
+                    return self.end(Ended::SignedBefore { task, round }, now.plus_millis(60_000));
+                }
                 let round = RoundName { session, number: round };
                 let context = context(&trained, round);
                 let credential = self.device.credential.clone();
@@ -202,16 +218,16 @@ impl Session {
         rng: &mut impl CryptoRng,
     ) -> Turn {
         match (step, reply) {
-            (Step::Advertising { round, advertised, .. }, Reply::Roster(advertisements)) => {
-                let smallest = self.device.policy.smallest_cohort.max(trained.work.plan.round.report_goal);
-                let roster = match Roster::new(advertisements) {
-                    Ok(roster) => roster,
-                    Err(error) => return Turn::Leave(error.into()),
-                };
-                let (authority, secs) = (&self.device.authority, now.as_secs());
-                match advertised.share(roster, authority, secs, smallest as usize, rng) {
-                    Ok((shared, shares)) => Turn::Step(Step::Sharing { round, shared, shares }),
-                    Err(refusal) => Turn::Leave(refusal.into()),
+            (Step::Advertising { round, advertised, .. }, Reply::Roster(cohort)) => {
+                self.met(trained, round, advertised, (cohort, 0), now, rng)
+            }
+            (Step::Drawing { round, advertised, draw, .. }, Reply::Roster(cohort)) => {
+                self.met(trained, round, advertised, (cohort, draw.attempt() + 1), now, rng)
+            }
+            (Step::Drawing { round, advertised, draw, .. }, Reply::Drawn(nonces)) => {
+                match draw.finish(&nonces) {
+                    Ok(roster) => self.share(trained, round, advertised, roster, now, rng),
+                    Err(error) => Turn::Leave(error.into()),
                 }
             }
             (Step::Sharing { round, shared, .. }, Reply::Inbox { sharers, shares }) => {
@@ -220,24 +236,71 @@ impl Session {
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
-            (Step::Submitting { round, submitted, masked, sent }, Reply::Received)
-                if sent < masked.chunks.len() =>
-            {
-                Turn::Step(Step::Submitting { round, submitted, masked, sent: sent + 1 })
+            (Step::Submitting { round, mut masked }, Reply::Received) if masked.chunk().is_some() => {
+                match masked.advance() {
+                    Ok(()) => Turn::Step(Step::Submitting { round, masked }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
             }
-            (Step::Submitting { round, submitted, .. }, Reply::Survivors(survivors)) => {
-                match submitted.agree(survivors, &self.device.identity) {
-                    Ok((agreed, signature)) => Turn::Step(Step::Recording { round, agreed, signature }),
+            (Step::Submitting { round, masked }, Reply::Survivors(survivors)) if masked.chunk().is_none() => {
+                match masked.submit().agree(survivors, &self.device.identity) {
+                    Ok((agreed, signature)) => {
+                        Turn::Step(Step::RecordingSignature { round, agreed, signature })
+                    }
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
             (Step::Agreeing { round, agreed, .. }, Reply::Quorum(signatures)) => {
+                let transcript = Digest(agreed.transcript().digest());
                 match agreed.unmask(&signatures) {
-                    Ok(shares) => Turn::Step(Step::Unmasking { round, shares }),
+                    Ok(shares) => Turn::Step(Step::RecordingAnswer { round, transcript, shares }),
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
             (step, reply) => Turn::Leave(Ended::WrongReply { request: step.request(), reply: reply.name() }),
+        }
+    }
+
+    /// The devices of the round are known: shares with them, or first draws who is whose neighbour.
+    fn met(
+        &self,
+        trained: &Trained,
+        round: RoundName,
+        mut advertised: Advertised,
+        (cohort, attempt): (Vec<Advertisement>, u8),
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Turn {
+        if cohort.len() <= MAX_COMPLETE {
+            return match Roster::new(cohort) {
+                Ok(roster) => self.share(trained, round, advertised, roster, now, rng),
+                Err(error) => Turn::Leave(error.into()),
+            };
+        }
+        let draw = match Draw::new(&context(trained, round), cohort, attempt) {
+            Ok(draw) => Box::new(draw),
+            Err(error) => return Turn::Leave(error.into()),
+        };
+        match advertised.reveal(&draw) {
+            Ok(nonce) => Turn::Step(Step::Drawing { round, advertised, draw, nonce }),
+            Err(refusal) => Turn::Leave(refusal.into()),
+        }
+    }
+
+    fn share(
+        &self,
+        trained: &Trained,
+        round: RoundName,
+        advertised: Advertised,
+        roster: Roster,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Turn {
+        let smallest = self.device.policy.smallest_cohort.max(trained.work.plan.round.report_goal);
+        let (authority, secs) = (&self.device.authority, now.as_secs());
+        match advertised.share(roster, authority, secs, smallest as usize, rng) {
+            Ok((shared, shares)) => Turn::Step(Step::Sharing { round, shared, shares }),
+            Err(refusal) => Turn::Leave(refusal.into()),
         }
     }
 
@@ -256,16 +319,17 @@ impl Session {
                     masking,
                     rng,
                 ) {
-                    Ok((submitted, masked)) => {
-                        Turn::Step(Step::Submitting { round, submitted, masked, sent: 0 })
-                    }
+                    Ok(masked) => Turn::Step(Step::Submitting { round, masked: Box::new(masked) }),
                     Err(error) => Turn::Leave(error.into()),
                 }
             }
-            Step::Recording { round, agreed, signature } => {
+            Step::RecordingSignature { round, agreed, signature } => {
+                self.signed.insert(trained.work.published.task, round.number);
                 Turn::Step(Step::Agreeing { round, agreed, signature })
             }
+            Step::RecordingAnswer { round, shares, .. } => Turn::Step(Step::Unmasking { round, shares }),
             step @ (Step::Advertising { .. }
+            | Step::Drawing { .. }
             | Step::Sharing { .. }
             | Step::Submitting { .. }
             | Step::Agreeing { .. }
@@ -287,5 +351,6 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         ring_bits: work.mechanism.ring_bits(),
         report_goal: work.plan.round.report_goal as usize,
         corrupt_fraction_permille: work.plan.privacy.corrupt_permille,
+        missing_fraction_permille: work.plan.round.missing_permille,
     }
 }

@@ -80,6 +80,7 @@ impl Session {
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
             | Reply::Roster(_)
+            | Reply::Drawn(_)
             | Reply::Inbox { .. }
             | Reply::Received
             | Reply::Survivors(_)

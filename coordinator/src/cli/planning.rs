@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::{Digest, TaskId};
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, PrivacyPlan, RoundPlan, quorum};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, PrivacyPlan, RoundPlan};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
@@ -22,6 +22,9 @@ use crate::task::Task;
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.
 const CORRUPT_PERMILLE: u16 = 50;
+
+/// How many of a round's devices may vanish, in thousandths.
+const MISSING_PERMILLE: u16 = 300;
 
 /// Noise where noise is on: ten participations then cost ε = 8 at δ = 1e-5.
 const NOISE_MULTIPLIER: f64 = 2.04;
@@ -309,6 +312,7 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
             join_millis: arguments.join_secs.saturating_mul(1000),
             step_millis: arguments.step_secs.saturating_mul(1000),
             grace_millis: arguments.grace_secs.saturating_mul(1000),
+            missing_permille: MISSING_PERMILLE,
         },
         server: ServerOptimizer::FedAvg { rate: 1.0 },
     };
@@ -340,7 +344,7 @@ fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
 
 /// Two thirds of the cohort, and at least its quorum.
 fn default_goal(cohort: u32) -> u32 {
-    let quorum = u32::try_from(quorum(cohort as usize, CORRUPT_PERMILLE)).unwrap_or(cohort);
+    let quorum = u32::try_from(aggregation::quorum(cohort as usize, CORRUPT_PERMILLE)).unwrap_or(cohort);
     quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
 }
 
@@ -383,7 +387,7 @@ mod tests {
     fn the_default_goal_is_two_thirds_and_never_below_the_quorum() {
         for cohort in 3..=256 {
             let goal = default_goal(cohort);
-            assert!(goal as usize >= quorum(cohort as usize, CORRUPT_PERMILLE), "{cohort}");
+            assert!(goal as usize >= aggregation::quorum(cohort as usize, CORRUPT_PERMILLE), "{cohort}");
             assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
         }
     }

@@ -13,6 +13,7 @@ use rand_core::CryptoRng;
 use super::{DriverError, check_frozen};
 use crate::artefacts::Artefacts;
 use crate::records::{self, TaskHeader};
+use crate::spool::Spooler;
 use crate::store::{Batch, Store};
 use crate::task::{Task, TaskEffect};
 
@@ -27,6 +28,7 @@ pub(super) struct State {
     store: Store,
     artefacts: Arc<Artefacts>,
     authority: IdentityPublic,
+    spooler: Arc<dyn Spooler>,
     tasks: Vec<Entry>,
     /// What devices may fetch.
     public: BTreeSet<Digest>,
@@ -45,9 +47,10 @@ impl State {
         store: Store,
         artefacts: Arc<Artefacts>,
         authority: IdentityPublic,
+        spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
-        let mut state =
-            Self { store, artefacts, authority, tasks: Vec::new(), public: BTreeSet::new(), draining: false };
+        let (tasks, public) = (Vec::new(), BTreeSet::new());
+        let mut state = Self { store, artefacts, authority, spooler, tasks, public, draining: false };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artefacts, authority, (id, &header))?;
             state.admit(Entry { task, header });
@@ -77,6 +80,7 @@ impl State {
                 Some(index) => index,
             },
             Request::Advertise { session, .. }
+            | Request::Draw { session, .. }
             | Request::ShareKeys { session, .. }
             | Request::MaskedChunk { session, .. }
             | Request::MaskedDone { session, .. }
@@ -228,7 +232,8 @@ impl State {
         self.public.extend([header.plan, header.initial, header.adapter]);
         self.public.extend(header.frozen);
         self.public.extend(entry.task.record().versions.iter().map(|version| version.adapter));
-        self.tasks.push(entry);
+        let task = entry.task.with_spooler(Arc::clone(&self.spooler));
+        self.tasks.push(Entry { task, header: entry.header });
     }
 
     /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction.
@@ -253,7 +258,7 @@ impl State {
                     records::insert_version(&mut batch, id, version)?;
                     published = Some(header.adapter);
                 }
-                TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
+                TaskEffect::Excluded { .. } | TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
             }
             done.push(effect);
         }
@@ -287,6 +292,9 @@ fn log(task: TaskId, effect: &TaskEffect) {
         TaskEffect::Commit { version, .. } => {
             let (round, epsilon) = (version.round, version.epsilon);
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");
+        }
+        TaskEffect::Excluded { round, device, why } => {
+            tracing::warn!(%task, round, %device, why, "device excluded")
         }
         TaskEffect::Aborted { round, outcome } => tracing::warn!(%task, round, %outcome, "round aborted"),
         TaskEffect::End(state) => tracing::info!(%task, ?state, "task ended"),

@@ -8,6 +8,7 @@ use proto::plan::{Mode, PrivacyPlan, RoundPlan, model_digest, rotation_seed};
 
 use super::*;
 use crate::records;
+use crate::spool::InMemory;
 
 const COHORT: u8 = 3;
 
@@ -120,7 +121,7 @@ impl World {
     fn open(&self) -> Driver {
         let store = Store::open(&self.folder.path().join("store")).unwrap();
         let artefacts = Artefacts::open(&self.folder.path().join("artefacts")).unwrap();
-        Driver::open(store, artefacts, authority().public()).unwrap()
+        Driver::open(store, artefacts, authority().public(), Arc::new(InMemory)).unwrap()
     }
 }
 
@@ -159,6 +160,7 @@ impl Join<()> {
             ring_bits: mechanism.ring_bits(),
             report_goal: usize::from(COHORT),
             corrupt_fraction_permille: plan.privacy.corrupt_permille,
+            missing_fraction_permille: plan.round.missing_permille,
         };
         Self { context, plan, devices: vec![(); usize::from(COHORT)] }
     }
@@ -288,6 +290,7 @@ fn plan(versions: u32) -> Plan {
         join_millis: wait,
         step_millis: wait,
         grace_millis: 0,
+        missing_permille: 300,
     };
     plan
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use aggregation::{Advertisement, Roster};
 use proto::ids::{DeviceId, Timestamp};
-use proto::message::{Outcome, Rejection, Reply};
+use proto::message::{Rejection, Reply};
 
-use super::share::SharePhase;
-use super::{Next, Phase, RoundParams, end, unacceptable};
+use super::draw::cohort;
+use super::{Next, Phase, RoundParams, unacceptable};
 
 #[derive(Debug)]
 pub(super) struct AdvertisePhase {
@@ -35,9 +35,8 @@ impl AdvertisePhase {
         params: &RoundParams,
         now: Timestamp,
     ) -> Result<(), Rejection> {
-        if let Some(earlier) = self.advertisements.get(&from) {
-            let same = *earlier == advertisement;
-            return if same { Ok(()) } else { Err(Rejection::Equivocation("advertise".into())) };
+        if self.advertisements.get(&from) == Some(&advertisement) {
+            return Ok(());
         }
         if advertisement.credential.device != from.0 {
             return Err(unacceptable("advertise", &"the credential is another device's"));
@@ -45,6 +44,7 @@ impl AdvertisePhase {
         advertisement
             .verify(&params.context, &params.authority, now.as_secs())
             .map_err(|error| unacceptable("advertise", &error))?;
+        // A device that was restarted comes with fresh keys: while the roster is open they take the old ones' place.
         self.advertisements.insert(from, advertisement);
         Ok(())
     }
@@ -55,18 +55,7 @@ impl AdvertisePhase {
             return Next::Stay(Phase::Advertise(self));
         }
         let devices = self.members();
-        if devices.len() < params.report_goal {
-            return end(Outcome::TooFewJoined, devices, Vec::new());
-        }
-        match Roster::new(self.advertisements.into_values().collect()) {
-            Ok(roster) => {
-                let deadline = now.plus_millis(params.step_millis);
-                let share = SharePhase::new(Joined { roster, devices }, deadline);
-                Next::To(Phase::Share(Box::new(share)), Vec::new())
-            }
-            // Two devices with one key: nobody can tell which of them lies.
-            Err(_) => end(Outcome::TooFewJoined, devices, Vec::new()),
-        }
+        cohort(self.advertisements.into_values().collect(), 0, devices, params, now)
     }
 }
 
@@ -76,6 +65,8 @@ pub(super) struct Joined {
     pub(super) roster: Roster,
     /// In roster order.
     pub(super) devices: Vec<DeviceId>,
+    /// Of the draw of the graph, in roster order; none where everybody shares with everybody.
+    pub(super) nonces: Vec<[u8; 32]>,
 }
 
 impl Joined {
@@ -88,12 +79,30 @@ impl Joined {
     }
 
     pub(super) fn repeat(&self, from: DeviceId, advertisement: &Advertisement) -> Result<Reply, Rejection> {
+        same_entry(self.roster.entries(), self.index(from)?, advertisement)
+    }
+
+    /// To a nonce that came before: all of them, or, where the cohort has become too small to draw a graph for,
+    /// the roster.
+    pub(super) fn repeat_draw(&self, from: DeviceId, nonce: [u8; 32]) -> Result<Reply, Rejection> {
         let index = self.index(from)?;
-        let entries = self.roster.entries();
-        if entries[usize::from(index)] == *advertisement {
-            Ok(Reply::Roster(entries.to_vec()))
-        } else {
-            Err(Rejection::Equivocation("advertise".into()))
+        match self.nonces.get(usize::from(index)) {
+            Some(drawn) if *drawn == nonce => Ok(Reply::Drawn(self.nonces.clone())),
+            Some(_) => Err(Rejection::Equivocation("draw".into())),
+            None => Ok(Reply::Roster(self.roster.entries().to_vec())),
         }
+    }
+}
+
+/// The roster, to a device that asks again with its advertisement in it.
+pub(super) fn same_entry(
+    entries: &[Advertisement],
+    index: u16,
+    advertisement: &Advertisement,
+) -> Result<Reply, Rejection> {
+    if entries[usize::from(index)] == *advertisement {
+        Ok(Reply::Roster(entries.to_vec()))
+    } else {
+        Err(Rejection::Equivocation("advertise".into()))
     }
 }

@@ -51,7 +51,8 @@ impl AgreePhase {
         if self.signatures.len() < self.transcript.quorum() {
             return end(Outcome::NoQuorum, self.masked.shared.joined.devices, Vec::new());
         }
-        let agreed = Agreed { masked: self.masked, signatures: self.signatures };
+        let quorum = self.transcript.quorum();
+        let agreed = Agreed { masked: self.masked, signatures: self.signatures, quorum };
         let deadline = now.plus_millis(params.step_millis);
         let devices = agreed.masked.shared.joined.devices.clone();
         match UnmaskPhase::new(agreed, self.sum, params, deadline) {
@@ -66,6 +67,7 @@ impl AgreePhase {
 pub(super) struct Agreed {
     pub(super) masked: Masked,
     signatures: BTreeMap<u16, Signature>,
+    quorum: usize,
 }
 
 impl Agreed {
@@ -75,7 +77,9 @@ impl Agreed {
             Some(earlier) if *earlier != signature => Err(Rejection::Equivocation("agree".into())),
             // Who signed too late for the quorum may still help to open the sum.
             Some(_) | None => {
-                Ok(Reply::Quorum(self.signatures.iter().map(|(index, s)| (*index, *s)).collect()))
+                // More than a quorum would only be more for the device to verify.
+                let quorum = self.signatures.iter().take(self.quorum);
+                Ok(Reply::Quorum(quorum.map(|(index, signature)| (*index, *signature)).collect()))
             }
         }
     }

@@ -1,4 +1,5 @@
-//! Step 3: masked inputs come in chunks and are added to one running sum, each the moment it is complete.
+//! Step 3: masked inputs come in chunks, wait in the spool, and are added to one running sum, each the moment it
+//! is complete.
 
 use std::collections::BTreeMap;
 
@@ -10,6 +11,7 @@ use ring::digest::{Context as Hash, SHA256};
 use super::agree::AgreePhase;
 use super::share::Shared;
 use super::{Effect, Next, Phase, RoundParams, end, places, unacceptable};
+use crate::spool::Spool;
 
 #[derive(Debug)]
 pub(super) struct MaskedPhase {
@@ -19,27 +21,34 @@ pub(super) struct MaskedPhase {
     reached: Option<Timestamp>,
     uploads: BTreeMap<u16, Upload>,
     done: BTreeMap<u16, Digest>,
+    spool: Box<dyn Spool>,
     sum: RunningSum,
 }
 
-/// One device's input, as far as it has come.
+/// One device's input, as far as it has come. The bytes are in the spool.
 struct Upload {
-    input: Vec<u32>,
+    coordinates: usize,
     chunks: Vec<Digest>,
     hash: Hash,
 }
 
 impl std::fmt::Debug for Upload {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Upload").field("coordinates", &self.input.len()).finish_non_exhaustive()
+        f.debug_struct("Upload").field("coordinates", &self.coordinates).finish_non_exhaustive()
     }
 }
 
 impl MaskedPhase {
     /// Fails for a ring that a checked plan cannot ask for.
-    pub(super) fn new(shared: Shared, params: &RoundParams, deadline: Timestamp) -> Result<Self, SumError> {
+    pub(super) fn new(
+        shared: Shared,
+        params: &RoundParams,
+        spool: Box<dyn Spool>,
+        deadline: Timestamp,
+    ) -> Result<Self, SumError> {
         Ok(Self {
             shared,
+            spool,
             deadline,
             reached: None,
             uploads: BTreeMap::new(),
@@ -89,14 +98,15 @@ impl MaskedPhase {
             return Err(bad(format!("the next chunk begins at {}", received * CHUNK_COORDINATES)));
         }
         let chunk_len = CHUNK_COORDINATES.min(len - offset);
-        let coordinates = packing::unpack(packed, params.context.ring_bits, chunk_len)
+        packing::check(packed, params.context.ring_bits, chunk_len)
             .map_err(|error| unacceptable("masked chunk", &error))?;
+        self.spool.write(index, byte(number, params), packed).map_err(|error| unavailable(&error))?;
         let upload = self.uploads.entry(index).or_insert_with(|| Upload {
-            input: Vec::with_capacity(len),
+            coordinates: 0,
             chunks: Vec::new(),
             hash: Hash::new(&SHA256),
         });
-        upload.input.extend_from_slice(&coordinates);
+        upload.coordinates += chunk_len;
         upload.chunks.push(digest);
         upload.hash.update(packed);
         Ok(())
@@ -117,7 +127,7 @@ impl MaskedPhase {
                 Err(Rejection::Equivocation("masked done".into()))
             };
         }
-        let found = self.uploads.get(&index).map_or(0, |upload| upload.input.len());
+        let found = self.uploads.get(&index).map_or(0, |upload| upload.coordinates);
         let wanted = params.context.len;
         let Some(upload) = self.uploads.get(&index).filter(|_| found == wanted) else {
             let why = format!("{found} of {wanted} coordinates have come");
@@ -126,7 +136,8 @@ impl MaskedPhase {
         if upload.hash.clone().finish().as_ref() != digest.0 {
             return Err(unacceptable("masked done", &"the hash is not that of the chunks"));
         }
-        self.sum.add(&upload.input).map_err(|error| unacceptable("masked done", &error))?;
+        let chunks = upload.chunks.clone();
+        self.add(index, &chunks, params)?;
         self.uploads.remove(&index);
         self.done.insert(index, digest);
         if self.done.len() >= params.report_goal && self.reached.is_none() {
@@ -135,7 +146,30 @@ impl MaskedPhase {
         Ok(())
     }
 
+    /// Adds a complete input to the sum, from the spool. If that fails half-way the sum is torn, which ends the
+    /// round.
+    fn add(&mut self, index: u16, chunks: &[Digest], params: &RoundParams) -> Result<(), Rejection> {
+        let (len, bits) = (params.context.len, params.context.ring_bits);
+        for (number, digest) in chunks.iter().enumerate() {
+            let offset = number * CHUNK_COORDINATES;
+            let chunk_len = CHUNK_COORDINATES.min(len - offset);
+            let mut packed = vec![0; packing::packed_len(chunk_len, bits)];
+            self.spool.read(index, byte(number, params), &mut packed).map_err(|error| unavailable(&error))?;
+            if Digest::of(&packed) != *digest {
+                return Err(unavailable(&"a spooled chunk is not what came"));
+            }
+            let chunk = packing::unpack(&packed, bits, chunk_len).map_err(|error| unavailable(&error))?;
+            self.sum.add_chunk(offset, &chunk).map_err(|error| unavailable(&error))?;
+        }
+        self.spool.remove(index);
+        Ok(())
+    }
+
     pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
+        if self.sum.is_torn() {
+            let charge = self.charge();
+            return end(Outcome::Stopped, self.shared.joined.devices, vec![charge]);
+        }
         let everybody = self.done.len() == self.shared.sharers.len();
         if !everybody && now < self.deadline(params) {
             return Next::Stay(Phase::Masked(self));
@@ -152,6 +186,15 @@ impl MaskedPhase {
         let agree = AgreePhase::new(masked, self.sum, params, now.plus_millis(params.step_millis));
         Next::To(Phase::Agree(Box::new(agree)), vec![fix, charge])
     }
+}
+
+/// Where in its input a chunk begins, in bytes: 2^15 coordinates of any width are whole bytes.
+fn byte(number: usize, params: &RoundParams) -> u64 {
+    (number * packing::packed_len(CHUNK_COORDINATES, params.context.ring_bits)) as u64
+}
+
+fn unavailable(why: &impl ToString) -> Rejection {
+    Rejection::Unavailable(format!("the masked input cannot be kept: {}", why.to_string()))
 }
 
 /// What step 3 leaves behind, the sum aside.

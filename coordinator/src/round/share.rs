@@ -1,25 +1,30 @@
-//! Step 2: every device seals shares of its two seeds for every other device.
+//! Step 2: every device seals shares of its two seeds for each of its neighbours.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use aggregation::{IndexSet, SealedShare};
-use proto::ids::{DeviceId, Timestamp};
+use aggregation::{DeviceIndex, IndexSet, SealedShare, digest};
+use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{Outcome, Rejection, Reply};
 
 use super::advertise::Joined;
 use super::masked::MaskedPhase;
 use super::{Next, Phase, RoundParams, end, places, unacceptable};
+use crate::spool::Spool;
 
 #[derive(Debug)]
 pub(super) struct SharePhase {
     pub(super) joined: Joined,
     deadline: Timestamp,
-    sent: BTreeMap<u16, Vec<SealedShare>>,
+    /// The hash of what each device sent.
+    sent: BTreeMap<u16, Digest>,
+    /// By the place of the device that can open them.
+    inboxes: Vec<Vec<SealedShare>>,
 }
 
 impl SharePhase {
     pub(super) fn new(joined: Joined, deadline: Timestamp) -> Self {
-        Self { joined, deadline, sent: BTreeMap::new() }
+        let inboxes = vec![Vec::new(); joined.roster.len()];
+        Self { joined, deadline, sent: BTreeMap::new(), inboxes }
     }
 
     pub(super) fn deadline(&self) -> Timestamp {
@@ -28,36 +33,44 @@ impl SharePhase {
 
     pub(super) fn accept(&mut self, from: DeviceId, shares: Vec<SealedShare>) -> Result<(), Rejection> {
         let index = self.joined.index(from)?;
+        let hash = hash(&shares);
         if let Some(earlier) = self.sent.get(&index) {
-            let same = *earlier == shares;
-            return if same { Ok(()) } else { Err(Rejection::Equivocation("share keys".into())) };
+            return if *earlier == hash { Ok(()) } else { Err(Rejection::Equivocation("share keys".into())) };
         }
-        let wanted = self.joined.roster.len() - 1;
-        let to: BTreeSet<u16> = shares.iter().map(|share| share.to).collect();
-        let in_roster = |i: &u16| usize::from(*i) < self.joined.roster.len() && *i != index;
-        let complete = shares.len() == wanted && to.len() == wanted && to.iter().all(in_roster);
-        if !complete || shares.iter().any(|share| share.from != index) {
-            let why = format!("expected one share for each of {wanted} other devices");
+        let wanted = self.joined.roster.graph().neighbours(index.into());
+        let to: Vec<DeviceIndex> = shares.iter().map(|share| share.to.into()).collect();
+        if to != wanted || shares.iter().any(|share| share.from != index) {
+            let why = format!("expected one share for each of {} neighbours, in order", wanted.len());
             return Err(unacceptable("share keys", &why));
         }
-        self.sent.insert(index, shares);
+        for share in shares {
+            self.inboxes[usize::from(share.to)].push(share);
+        }
+        self.sent.insert(index, hash);
         Ok(())
     }
 
-    pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
+    pub(super) fn next(
+        self: Box<Self>,
+        params: &RoundParams,
+        spool: &mut Option<Box<dyn Spool>>,
+        now: Timestamp,
+    ) -> Next {
         let roster_len = self.joined.roster.len();
         if self.sent.len() < roster_len && now < self.deadline {
             return Next::Stay(Phase::Share(self));
         }
-        if self.sent.len() < params.report_goal.max(self.joined.roster.threshold()) {
+        if self.sent.len() < params.report_goal {
             return end(Outcome::TooFewShared, self.joined.devices, Vec::new());
         }
         let sharers = places(roster_len, self.sent.keys());
-        let shared = Shared { joined: self.joined, sharers, sent: self.sent };
+        let shared = Shared { joined: self.joined, sharers, sent: self.sent, inboxes: self.inboxes };
         let devices = shared.joined.devices.clone();
-        match MaskedPhase::new(shared, params, now.plus_millis(params.step_millis)) {
-            Ok(masked) => Next::To(Phase::Masked(Box::new(masked)), Vec::new()),
-            Err(_) => end(Outcome::Stopped, devices, Vec::new()),
+        let deadline = now.plus_millis(params.step_millis);
+        let masked = spool.take().map(|spool| MaskedPhase::new(shared, params, spool, deadline));
+        match masked {
+            Some(Ok(masked)) => Next::To(Phase::Masked(Box::new(masked)), Vec::new()),
+            Some(Err(_)) | None => end(Outcome::Stopped, devices, Vec::new()),
         }
     }
 }
@@ -67,7 +80,8 @@ impl SharePhase {
 pub(super) struct Shared {
     pub(super) joined: Joined,
     pub(super) sharers: IndexSet,
-    sent: BTreeMap<u16, Vec<SealedShare>>,
+    sent: BTreeMap<u16, Digest>,
+    inboxes: Vec<Vec<SealedShare>>,
 }
 
 impl Shared {
@@ -84,10 +98,22 @@ impl Shared {
 
     pub(super) fn repeat(&self, from: DeviceId, shares: &[SealedShare]) -> Result<Reply, Rejection> {
         let index = self.sharer(from, "share keys")?;
-        if self.sent.get(&index).is_none_or(|earlier| earlier != shares) {
+        if self.sent.get(&index) != Some(&hash(shares)) {
             return Err(Rejection::Equivocation("share keys".into()));
         }
-        let shares = self.sent.values().flatten().filter(|share| share.to == index).cloned().collect();
+        let shares = self.inboxes[usize::from(index)].clone();
         Ok(Reply::Inbox { sharers: self.sharers.clone(), shares })
     }
+}
+
+fn hash(shares: &[SealedShare]) -> Digest {
+    let ends: Vec<[u8; 4]> = shares.iter().map(|share| ends(share)).collect();
+    let parts = shares.iter().zip(&ends).flat_map(|(share, ends)| [&ends[..], &share.bytes]);
+    Digest(digest("shares", &parts.collect::<Vec<_>>()))
+}
+
+/// From whom and for whom.
+fn ends(share: &SealedShare) -> [u8; 4] {
+    let ([a, b], [c, d]) = (share.from.to_be_bytes(), share.to.to_be_bytes());
+    [a, b, c, d]
 }

@@ -54,7 +54,7 @@ impl UnmaskPhase {
         Ok(())
     }
 
-    /// Tries as soon as there are enough shares; bad ones only mean waiting for more.
+    /// Opens the sum as soon as every seed is there. Wrong shares only mean waiting for more.
     pub(super) fn next(self: Box<Self>, now: Timestamp) -> Next {
         let survivors = self.agreed.masked.survivors.len();
         let last = now >= self.deadline || self.answered.len() == survivors;
@@ -62,17 +62,20 @@ impl UnmaskPhase {
             return Next::Stay(Phase::Unmask(self));
         }
         let this = *self;
-        match this.recovery.clone().finish(this.sum.clone()) {
+        let joined = this.agreed.masked.shared.joined;
+        match this.recovery.finish(this.sum) {
             Ok(sum) => {
-                let joined = this.agreed.masked.shared.joined;
                 let publish = Effect::Publish { sum, survivors, cohort: joined.devices.len() };
                 end(Outcome::Published, joined.devices, vec![publish])
             }
-            Err(_) if last => {
-                let devices = this.agreed.masked.shared.joined.devices;
-                end(Outcome::NotRecovered, devices, Vec::new())
+            Err(error) => {
+                let exclude = |place| Effect::Exclude {
+                    device: joined.device(u16::from(place)),
+                    why: error.to_string(),
+                };
+                let effects = error.culprit().map(exclude).into_iter().collect();
+                end(Outcome::NotRecovered, joined.devices, effects)
             }
-            Err(_) => Next::Stay(Phase::Unmask(Box::new(this))),
         }
     }
 }

@@ -23,6 +23,7 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
         Reply::Roster(advertisements) => Kind::Roster(wire::RosterReply {
             advertisements: advertisements.iter().map(advertisement_to_wire).collect(),
         }),
+        Reply::Drawn(nonces) => Kind::Drawn(wire::Drawn { nonces: nonces.as_flattened().to_vec() }),
         Reply::Inbox { sharers, shares } => Kind::Inbox(wire::Inbox {
             sharers: Some(places_to_wire(&sharers)),
             shares: shares.iter().map(sealed_to_wire).collect(),
@@ -64,6 +65,7 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         Kind::Roster(roster) => Reply::Roster(
             roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
         ),
+        Kind::Drawn(drawn) => Reply::Drawn(nonces_from_wire(&drawn.nonces)?),
         Kind::Inbox(inbox) => Reply::Inbox {
             sharers: places_from_wire("sharers", inbox.sharers)?,
             shares: inbox.shares.into_iter().map(sealed_from_wire).collect::<Result<_, _>>()?,
@@ -80,10 +82,20 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
     })
 }
 
+fn nonces_from_wire(bytes: &[u8]) -> Result<Vec<[u8; 32]>, WireError> {
+    let (nonces, rest) = bytes.as_chunks::<32>();
+    if !rest.is_empty() || nonces.len() > aggregation::MAX_COHORT {
+        let most = aggregation::MAX_COHORT;
+        return Err(error("drawn", format!("{} bytes are not up to {most} nonces of 32", bytes.len())));
+    }
+    Ok(nonces.to_vec())
+}
+
 fn outcome_to_wire(outcome: Outcome) -> OutcomeKind {
     match outcome {
         Outcome::Published => OutcomeKind::Published,
         Outcome::TooFewJoined => OutcomeKind::TooFewJoined,
+        Outcome::NotDrawn => OutcomeKind::NotDrawn,
         Outcome::TooFewShared => OutcomeKind::TooFewShared,
         Outcome::TooFewSurvivors => OutcomeKind::TooFewSurvivors,
         Outcome::NoQuorum => OutcomeKind::NoQuorum,
@@ -96,6 +108,7 @@ fn outcome_from_wire(kind: i32) -> Result<Outcome, WireError> {
     match OutcomeKind::try_from(kind) {
         Ok(OutcomeKind::Published) => Ok(Outcome::Published),
         Ok(OutcomeKind::TooFewJoined) => Ok(Outcome::TooFewJoined),
+        Ok(OutcomeKind::NotDrawn) => Ok(Outcome::NotDrawn),
         Ok(OutcomeKind::TooFewShared) => Ok(Outcome::TooFewShared),
         Ok(OutcomeKind::TooFewSurvivors) => Ok(Outcome::TooFewSurvivors),
         Ok(OutcomeKind::NoQuorum) => Ok(Outcome::NoQuorum),

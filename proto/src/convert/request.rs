@@ -25,6 +25,9 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
             session: session.0.to_vec(),
             advertisement: Some(advertisement_to_wire(advertisement)),
         }),
+        Request::Draw { session, nonce } => {
+            Kind::Draw(wire::Draw { session: session.0.to_vec(), nonce: nonce.to_vec() })
+        }
         Request::ShareKeys { session, shares } => Kind::ShareKeys(wire::ShareKeys {
             session: session.0.to_vec(),
             shares: shares.iter().map(sealed_to_wire).collect(),
@@ -68,6 +71,9 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
                 session: session(&advertise.session)?,
                 advertisement: Box::new(advertisement_from_wire(advertisement)?),
             }
+        }
+        Kind::Draw(draw) => {
+            Request::Draw { session: session(&draw.session)?, nonce: fixed("draw", &draw.nonce)? }
         }
         Kind::ShareKeys(share) => Request::ShareKeys {
             session: session(&share.session)?,

@@ -49,6 +49,7 @@ impl Plan {
                 join_millis: 1000,
                 step_millis: 1000,
                 grace_millis: 0,
+                missing_permille: 300,
             },
             server: ServerOptimizer::FedAvg { rate: 1.0 },
         }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::session::{Device, Ended, Session, Signed, Work};
+use client::session::{Answered, Device, Ended, Session, Signed, Work};
 use client::spending::{Charge, Spending};
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
@@ -26,6 +26,8 @@ pub struct Node {
     pub charges: Vec<(Timestamp, Charge)>,
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
+    /// What its ledger holds of answers.
+    pub answers: Vec<Answered>,
     /// What it installed last.
     pub installed: Option<Arc<Work>>,
     /// Bytes so far.
@@ -51,6 +53,7 @@ impl Node {
             rng,
             charges: Vec::new(),
             signatures: Vec::new(),
+            answers: Vec::new(),
             installed: None,
             traffic: Traffic::default(),
             away: None,
@@ -67,6 +70,7 @@ impl Node {
             spending.add(charge, *at);
         }
         let installed = self.installed.as_ref().map(|work| work.published);
-        self.session = Some(Session::new(Arc::clone(&self.device), spending, installed, now));
+        let session = Session::new(Arc::clone(&self.device), spending, installed, now);
+        self.session = Some(session.having_signed(self.signatures.iter().cloned()));
     }
 }

@@ -123,7 +123,7 @@ impl Ledger {
     pub(crate) fn charges(&self) -> Vec<u64> {
         let round = |entry: &Entry| match entry {
             Entry::Charge { charge, .. } => Some(charge.round),
-            Entry::Signature(_) => None,
+            Entry::Signature(_) | Entry::Answer(_) => None,
         };
         self.0.iter().filter_map(round).collect()
     }
@@ -131,7 +131,7 @@ impl Ledger {
     /// The signed transcripts.
     pub(crate) fn signatures(&self) -> Vec<&Signed> {
         let signed = |entry| match entry {
-            &Entry::Charge { .. } => None,
+            &(Entry::Charge { .. } | Entry::Answer(_)) => None,
             Entry::Signature(signed) => Some(signed),
         };
         self.0.iter().filter_map(signed).collect()

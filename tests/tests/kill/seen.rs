@@ -46,6 +46,7 @@ impl Seen {
             | Request::Join { .. }
             | Request::Decline { .. }
             | Request::Advertise { .. }
+            | Request::Draw { .. }
             | Request::ShareKeys { .. }
             | Request::MaskedDone { .. }
             | Request::Unmask { .. } => {}
