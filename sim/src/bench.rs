@@ -9,7 +9,7 @@
 
 use std::time::Duration;
 
-use aggregation::{Context, Credential, IdentityKey, Refusal, RosterError};
+use aggregation::{Context, Credential, IdentityKey, MAX_COMPLETE, Refusal, RosterError};
 use coordinator::round::RoundParams;
 use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, Timestamp};
@@ -80,6 +80,9 @@ pub enum BenchError {
     /// Our own bytes could not be read back.
     #[error("the wire does not carry its own messages: {0}")]
     Decode(#[from] prost::DecodeError),
+    /// The coordinator has no place for inputs.
+    #[error("no place for inputs: {0}")]
+    Spool(#[from] std::io::Error),
     /// The coordinator's thread broke off.
     #[error("the coordinator's thread broke off")]
     Gone,
@@ -126,6 +129,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
         ring_bits: options.bits,
         report_goal,
         corrupt_fraction_permille: CORRUPT_PERMILLE,
+        missing_fraction_permille: options.planned_missing_permille(),
     };
     let params = RoundParams {
         context: context.clone(),
@@ -141,7 +145,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
     let devices = (0..options.devices).map(|number| enrol(number, &authority, &mut rng)).collect();
     let stage = Stage {
         common: Common { context, authority: authority.public(), now: NOW, inputs },
-        desk: Desk::open(params, NOW, &pool()?),
+        desk: Desk::open(params, NOW, &pool()?)?,
         pool: pool()?,
         walls: Default::default(),
         coordinator: Default::default(),
@@ -153,7 +157,12 @@ impl Stage {
     fn play(mut self, devices: Vec<Seat<()>>, options: &Options) -> Result<Report, BenchError> {
         let processor_before = process::processor_time();
         let advertised = self.step(Step::Advertise, devices, device::advertise)?;
-        let mut shared = self.step(Step::Share, advertised, device::share)?;
+        let mut shared = if options.devices > MAX_COMPLETE {
+            let drawn = self.step(Step::Draw, advertised, device::draw)?;
+            self.step(Step::Share, drawn, device::share_drawn)?
+        } else {
+            self.step(Step::Share, advertised, device::share)?
+        };
         let vanished = shared.split_off(options.devices - options.vanishing());
         let mut costs: Vec<Costs> = vanished.into_iter().map(|seat| seat.costs).collect();
         let submitted = self.step(Step::Mask, shared, device::mask)?;

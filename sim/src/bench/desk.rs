@@ -2,7 +2,7 @@
 //!
 //! A desk takes a request as bytes and gives the reply as bytes, from any thread. Bytes become words and words
 //! bytes on the asking thread, as in the coordinator's service; the machine sees one request after the other.
-//! Nothing is written to a disk: effects are taken as performed.
+//! Nothing is written to a disk: inputs wait in memory, and effects are taken as performed.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,9 +10,10 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use coordinator::round::{Effect, Round, RoundParams};
+use coordinator::spool::{InMemory, Spooler};
 use prost::Message;
 use proto::convert::{reply_to_wire, request_from_wire};
-use proto::ids::{DeviceId, Timestamp};
+use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::wire;
 use rayon::ThreadPool;
@@ -47,13 +48,14 @@ pub(super) struct End {
 
 impl Desk {
     /// Opens a round whose machine works on the threads of `pool`, and keeps one of them.
-    pub(super) fn open(params: RoundParams, now: Timestamp, pool: &ThreadPool) -> Self {
+    pub(super) fn open(params: RoundParams, now: Timestamp, pool: &ThreadPool) -> Result<Self, BenchError> {
         let (calls, called) = channel();
         let busy = Arc::new(Busy::default());
-        let clerk =
-            Clerk { now, busy: Arc::clone(&busy), end: End::default(), round: Round::new(params, now) };
+        let spool = InMemory.open(SessionId(params.context.session))?;
+        let round = Round::new(params, spool, now);
+        let clerk = Clerk { round, now, busy: Arc::clone(&busy), end: End::default() };
         pool.spawn(move || clerk.work(&called));
-        Self { calls, busy }
+        Ok(Self { calls, busy })
     }
 
     /// Answers one request.
@@ -134,7 +136,7 @@ impl Clerk {
             let result = act(round, *now);
             while let Some(effect) = round.poll_effect() {
                 match effect {
-                    Effect::FixSurvivors { .. } | Effect::Charge { .. } => {}
+                    Effect::FixSurvivors { .. } | Effect::Charge { .. } | Effect::Exclude { .. } => {}
                     Effect::Publish { sum, .. } => end.sum = Some(sum),
                     Effect::End(outcome) => end.outcome = Some(outcome),
                 }

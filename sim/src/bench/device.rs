@@ -4,7 +4,7 @@
 //! again, and ends with a request of its own.
 
 use aggregation::{
-    Advertised, Agreed, Context, Credential, IdentityKey, IdentityPublic, Roster, Shared, Submitted,
+    Advertised, Agreed, Context, Credential, Draw, IdentityKey, IdentityPublic, Roster, Shared, Submitted,
     UnmaskShares, packing,
 };
 use proto::ids::{DeviceId, Digest, SessionId, Timestamp};
@@ -49,7 +49,31 @@ pub(super) fn advertise(
     line.submit(state, Request::Advertise { session: session(common), advertisement })
 }
 
-/// The roster comes; shares for the others go.
+/// In a large cohort: the roster comes; the device's nonce for the draw of the graph goes.
+pub(super) fn draw(
+    _device: &mut Device,
+    common: &Common,
+    line: &mut Line,
+    asked: Asked<Advertised>,
+) -> Result<Asked<(Advertised, Draw)>, BenchError> {
+    let (Reply::Roster(entries), mut state) = line.again(asked)? else { return Err(line.unexpected()) };
+    let draw = Draw::new(&common.context, entries, 0)?;
+    let nonce = state.reveal(&draw)?;
+    line.submit((state, draw), Request::Draw { session: session(common), nonce })
+}
+
+/// In a large cohort: everybody's nonces come; shares for the neighbours go.
+pub(super) fn share_drawn(
+    device: &mut Device,
+    common: &Common,
+    line: &mut Line,
+    asked: Asked<(Advertised, Draw)>,
+) -> Result<Asked<Shared>, BenchError> {
+    let (Reply::Drawn(nonces), (state, draw)) = line.again(asked)? else { return Err(line.unexpected()) };
+    share_in(device, common, line, state, draw.finish(&nonces)?)
+}
+
+/// In a small cohort: the roster comes; shares for everybody else go.
 pub(super) fn share(
     device: &mut Device,
     common: &Common,
@@ -57,9 +81,18 @@ pub(super) fn share(
     asked: Asked<Advertised>,
 ) -> Result<Asked<Shared>, BenchError> {
     let (Reply::Roster(entries), state) = line.again(asked)? else { return Err(line.unexpected()) };
+    share_in(device, common, line, state, Roster::new(entries)?)
+}
+
+fn share_in(
+    device: &mut Device,
+    common: &Common,
+    line: &mut Line,
+    state: Advertised,
+    roster: Roster,
+) -> Result<Asked<Shared>, BenchError> {
     let (smallest, now) = (common.context.report_goal, common.now.as_secs());
-    let (state, shares) =
-        state.share(Roster::new(entries)?, &common.authority, now, smallest, &mut device.rng)?;
+    let (state, shares) = state.share(roster, &common.authority, now, smallest, &mut device.rng)?;
     line.submit(state, Request::ShareKeys { session: session(common), shares })
 }
 

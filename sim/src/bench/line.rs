@@ -16,6 +16,7 @@ use super::desk::Desk;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     Advertise,
+    Draw,
     Share,
     Mask,
     Agree,
@@ -23,11 +24,13 @@ pub(super) enum Step {
 }
 
 impl Step {
-    pub(super) const ALL: [Self; 5] = [Self::Advertise, Self::Share, Self::Mask, Self::Agree, Self::Unmask];
+    pub(super) const ALL: [Self; 6] =
+        [Self::Advertise, Self::Draw, Self::Share, Self::Mask, Self::Agree, Self::Unmask];
 
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Advertise => "advertise",
+            Self::Draw => "draw",
             Self::Share => "share",
             Self::Mask => "mask",
             Self::Agree => "agree",

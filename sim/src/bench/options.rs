@@ -1,12 +1,15 @@
 //! What is measured, and which rounds there can be.
 
-use aggregation::{Graph, MAX_COHORT};
+use aggregation::{MAX_COHORT, quorum};
 
 /// Most coordinates of an input.
 const MOST_COORDINATES: usize = 1 << 24;
 
 /// Thousandths of the cohort that may be corrupt, as in the plans that come with the program.
 pub(super) const CORRUPT_PERMILLE: u16 = 50;
+
+/// Thousandths of the cohort that may vanish, as in those plans. A large cohort's graph is sized by it.
+const MISSING_PERMILLE: u16 = 300;
 
 /// A round to measure.
 #[derive(Clone, Debug, clap::Args)]
@@ -66,7 +69,9 @@ impl Options {
     /// The report goal of the round. Fails if there is no such round.
     pub(super) fn report_goal(&self) -> Result<usize, OptionsError> {
         let devices = self.devices;
-        let graph = Graph::complete(devices).ok_or(OptionsError::Devices(devices))?;
+        if !(1..=MAX_COHORT).contains(&devices) {
+            return Err(OptionsError::Devices(devices));
+        }
         if !(1..=MOST_COORDINATES).contains(&self.coordinates) {
             return Err(OptionsError::Coordinates(self.coordinates));
         }
@@ -80,12 +85,19 @@ impl Options {
             return Err(OptionsError::Threads);
         }
         // A quorum is never below the threshold.
-        let need = graph.quorum(CORRUPT_PERMILLE);
+        let need = quorum(devices, CORRUPT_PERMILLE);
         let left = devices - self.vanishing();
         if left < need {
             return Err(OptionsError::FewLeft { missing: self.missing, devices, left, need });
         }
         Ok(need)
+    }
+
+    /// For how many thousandths of the cohort that vanish the round is planned: as a plan says, or more where more
+    /// vanish.
+    pub(super) fn planned_missing_permille(&self) -> u16 {
+        let vanishing = (1000 * self.vanishing()).div_ceil(self.devices.max(1));
+        u16::try_from(vanishing).map_or(MISSING_PERMILLE, |vanishing| vanishing.max(MISSING_PERMILLE))
     }
 
     /// How many devices vanish: the share of the cohort, to the nearest device.

@@ -24,7 +24,7 @@ pub struct Report {
     pub threads: usize,
     /// Whether the published sum is the plain sum of the survivors' inputs.
     pub exact: bool,
-    /// The steps, in order.
+    /// The steps that were taken, in order: only a large cohort draws a graph.
     pub steps: Vec<StepReport>,
     /// Wall time of all steps. The keys of identities and the check of the sum are not in it.
     pub wall_secs: f64,
@@ -108,7 +108,11 @@ impl Report {
             bits: inputs.bits,
             threads,
             exact,
-            steps: Step::ALL.map(|step| StepReport::new(step, measured)).into(),
+            steps: Step::ALL
+                .map(|step| StepReport::new(step, measured))
+                .into_iter()
+                .filter(|step| step.devices > 0)
+                .collect(),
             wall_secs: walls.iter().sum::<Duration>().as_secs_f64(),
             processor_secs: processor.as_ref().map(Duration::as_secs_f64),
             device_total_secs: costs.iter().flatten().map(|cost| cost.worked).sum::<Duration>().as_secs_f64(),

@@ -24,6 +24,25 @@ fn every_width_of_the_ring_is_exact() {
 }
 
 #[test]
+fn a_large_cohort_draws_its_graph() {
+    let report = secagg(&Options { coordinates: 100, ..options(MAX_COMPLETE + 1, 0.1) }, 6).unwrap();
+    assert!(report.exact);
+    let steps: Vec<(&str, usize)> = report.steps.iter().map(|step| (step.step, step.devices)).collect();
+    let (all, left) = (MAX_COMPLETE + 1, MAX_COMPLETE + 1 - 26);
+    assert_eq!(
+        steps,
+        [
+            ("advertise", all),
+            ("draw", all),
+            ("share", all),
+            ("mask", left),
+            ("agree", left),
+            ("unmask", left)
+        ]
+    );
+}
+
+#[test]
 fn bytes_and_seconds_are_those_of_the_devices_that_took_the_step() {
     let report = secagg(&options(10, 0.3), 3).unwrap();
     let devices: Vec<usize> = report.steps.iter().map(|step| step.devices).collect();
