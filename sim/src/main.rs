@@ -11,6 +11,7 @@ use client::train::text::{Corpus, read_jsonl};
 use proto::adapter::Method;
 use proto::plan::Mode;
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use sim::bench::{self, BenchError};
 use sim::output::Output;
 use sim::run::{Finished, User, read_user, run};
 use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
@@ -22,7 +23,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// A whole federation on one machine.
 ///
 /// Without a command: 64 made-up people, a small base that comes with the program, distributed noise. Exit
-/// codes: 0 done, 2 wrong usage, 3 unusable base, text or plan, 4 cannot write, 5 the federation came to no end.
+/// codes: 0 done, 2 wrong usage, 3 unusable base, text or plan, 4 cannot write, 5 the federation came to no end,
+/// or to a wrong sum.
 #[derive(Parser)]
 #[command(version)]
 struct Cli {
@@ -75,6 +77,16 @@ enum Command {
     MakeBase(make_base::Options),
     /// Write the base and the made-up people's text as files, into --out
     MakeData(make_data::Options),
+    /// Measure a part of the system
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Subcommand)]
+enum BenchCommand {
+    /// One secure sum without training: seconds, bytes and memory, and whether the sum is exact
+    #[command(allow_negative_numbers = true)]
+    Secagg(bench::Options),
 }
 
 #[derive(Args)]
@@ -141,6 +153,7 @@ struct RunArgs {
 
 /// What went wrong, by exit code.
 enum Failure {
+    Usage(anyhow::Error),
     Input(anyhow::Error),
     Output(anyhow::Error),
     Federation(anyhow::Error),
@@ -158,9 +171,11 @@ fn main() -> ExitCode {
         Some(Command::MakeBase(options)) => {
             make_base::run(&options, &cli.output.out, cli.output.seed).map_err(|e| Failure::Output(e.into()))
         }
+        Some(Command::Bench(BenchCommand::Secagg(options))) => measure(&options, &cli.output),
     };
     let (code, error) = match result {
         Ok(()) => return ExitCode::SUCCESS,
+        Err(Failure::Usage(error)) => (2, error),
         Err(Failure::Input(error)) => (3, error),
         Err(Failure::Output(error)) => (4, error),
         Err(Failure::Federation(error)) => (5, error),
@@ -182,6 +197,26 @@ fn demonstrate(args: &OutputArgs) -> Result<(), Failure> {
         users.len()
     );
     perform(&scenario, &base, &users, Some(&public), output, args.format, &folder)
+}
+
+fn measure(options: &bench::Options, out: &OutputArgs) -> Result<(), Failure> {
+    let report = bench::secagg(options, out.seed).map_err(|error| {
+        let failure =
+            if matches!(error, BenchError::Options(_)) { Failure::Usage } else { Failure::Federation };
+        failure(error.into())
+    })?;
+    match out.format {
+        Format::Text => print!("{}", report.to_text()),
+        Format::Json => {
+            let json = serde_json::to_string_pretty(&report).map_err(|e| Failure::Output(e.into()))?;
+            println!("{json}");
+        }
+    }
+    if report.exact {
+        return Ok(());
+    }
+    let survivors = report.survivors;
+    Err(Failure::Federation(anyhow::anyhow!("the sum is not that of the {survivors} survivors' inputs")))
 }
 
 fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
