@@ -15,7 +15,7 @@ use std::{
 };
 
 use aggregation::{
-    Context, DeviceIndex, IndexSet, Recovery, Seed, Share, UnmaskShares, Unmasking,
+    Context, DeviceIndex, IndexSet, Seed, Share, UnmaskShares, Unmasking,
     prg::{CHUNK_COORDINATES, Mask},
     shamir::{self, Rebuilder},
 };

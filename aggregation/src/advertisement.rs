@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::{
     agreement::is_of_low_order,
+    batch::Check,
     context::Context,
     hash,
     identity::{Credential, CredentialError, IdentityKey, IdentityPublic, Signature},
@@ -57,7 +58,9 @@ impl Advertisement {
         authority: &IdentityPublic,
         now_unix_secs: u64,
     ) -> Result<(), AdvertisementError> {
-        self.verify_in(&ctx.digest(), authority, now_unix_secs)?;
+        self.verify_by(&ctx.digest(), authority, now_unix_secs, &mut |key, domain, parts, signature| {
+            key.verify(domain, parts, signature)
+        })?;
         if self.masking_key == self.sealing_key {
             return Err(AdvertisementError::OneKey);
         }
@@ -76,15 +79,18 @@ impl Advertisement {
             || keys.contains(&self.sealing_key)
     }
 
-    pub(crate) fn verify_in(
+    /// The part of [`Advertisement::verify`] that is about signatures, which are
+    /// left to `check`.
+    pub(crate) fn verify_by(
         &self,
         context_digest: &[u8; 32],
         authority: &IdentityPublic,
         now_unix_secs: u64,
+        check: &mut Check<'_>,
     ) -> Result<(), AdvertisementError> {
-        self.credential.verify(authority, now_unix_secs)?;
+        self.credential.verify_by(authority, now_unix_secs, check)?;
         let identity = &self.credential.identity;
-        if identity.verify(Self::DOMAIN, &self.parts(context_digest), &self.signature) {
+        if check(identity, Self::DOMAIN, &self.parts(context_digest), &self.signature) {
             Ok(())
         } else {
             Err(AdvertisementError::Signature)

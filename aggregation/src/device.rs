@@ -43,6 +43,7 @@ pub use self::{
 };
 
 use crate::{
+    batch::Check,
     context::Context,
     identity::IdentityPublic,
     index::{DeviceIndex, IndexSet},
@@ -59,8 +60,6 @@ struct Seat {
     /// Whose credentials count, and when they were looked at.
     authority: IdentityPublic,
     now_unix_secs: u64,
-    /// Whose entries were found to hold.
-    checked: IndexSet,
 }
 
 impl Seat {
@@ -82,12 +81,12 @@ impl Seat {
 
     /// Fails unless the device in a place is enrolled. That of a neighbour was
     /// seen when it advertised.
-    fn check_enrolled(&self, index: DeviceIndex) -> Result<(), Refusal> {
-        if index == self.index || self.checked.contains(index) {
+    fn check_enrolled(&self, index: DeviceIndex, check: &mut Check<'_>) -> Result<(), Refusal> {
+        if index == self.index || self.roster.graph().are_neighbours(index, self.index) {
             return Ok(());
         }
         let entry = self.roster.entry(index).ok_or(Refusal::NotInRoster)?;
-        let enrolled = entry.credential.verify(&self.authority, self.now_unix_secs);
+        let enrolled = entry.credential.verify_by(&self.authority, self.now_unix_secs, check);
         enrolled.map_err(|source| Refusal::Advertisement { index, source: source.into() })
     }
 

@@ -10,7 +10,7 @@ use ring::{
 use thiserror::Error;
 use zeroize::Zeroizing;
 
-use crate::{hash, seed::Seed};
+use crate::{batch::Check, hash, seed::Seed};
 
 /// The start of a PKCS#8 version 2 document with an Ed25519 seed
 /// ([RFC 8410](https://www.rfc-editor.org/rfc/rfc8410), section 7).
@@ -153,9 +153,21 @@ impl Credential {
 
     /// Fails unless the authority signed the statement and it still holds.
     pub fn verify(&self, authority: &IdentityPublic, now_unix_secs: u64) -> Result<(), CredentialError> {
+        self.verify_by(authority, now_unix_secs, &mut |key, domain, parts, signature| {
+            key.verify(domain, parts, signature)
+        })
+    }
+
+    /// As [`Credential::verify`], with the signature left to `check`.
+    pub(crate) fn verify_by(
+        &self,
+        authority: &IdentityPublic,
+        now_unix_secs: u64,
+        check: &mut Check<'_>,
+    ) -> Result<(), CredentialError> {
         let expiry = self.expires_unix_secs.to_be_bytes();
         let parts: [&[u8]; 3] = [&self.device, &self.identity.0, &expiry];
-        if !authority.verify(Self::DOMAIN, &parts, &self.signature) {
+        if !check(authority, Self::DOMAIN, &parts, &self.signature) {
             return Err(CredentialError::Signature);
         }
         if now_unix_secs >= self.expires_unix_secs {

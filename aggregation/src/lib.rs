@@ -37,6 +37,7 @@
 
 mod advertisement;
 mod agreement;
+mod batch;
 mod context;
 mod device;
 mod graph;

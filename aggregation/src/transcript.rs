@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 use crate::{
+    batch::Check,
     context::Context,
     graph::quorum,
     hash,
@@ -95,30 +96,41 @@ impl Transcript {
         index: impl Into<DeviceIndex>,
         signature: &Signature,
     ) -> Result<(), QuorumError> {
-        let index = index.into();
+        self.verify_by(roster, index.into(), signature, &mut |key, domain, parts, signature| {
+            key.verify(domain, parts, signature)
+        })
+    }
+
+    /// As [`Transcript::verify`], with the signature left to `check`.
+    pub(crate) fn verify_by(
+        &self,
+        roster: &Roster,
+        index: DeviceIndex,
+        signature: &Signature,
+        check: &mut Check<'_>,
+    ) -> Result<(), QuorumError> {
         let entry = roster.entry(index).filter(|_| self.survivors.contains(index));
         let identity = entry.ok_or(QuorumError::NotASurvivor { index })?.credential.identity;
-        if identity.verify(Self::DOMAIN, &[&self.digest], signature) {
+        if check(&identity, Self::DOMAIN, &[&self.digest], signature) {
             Ok(())
         } else {
             Err(QuorumError::Signature { index })
         }
     }
 
-    /// Fails unless the signatures are of a quorum of different survivors, and
-    /// every one of them holds.
-    pub fn verify_quorum(&self, roster: &Roster, signatures: &[(u16, Signature)]) -> Result<(), QuorumError> {
+    /// Fails unless the signatures are said to be of a quorum of different
+    /// devices.
+    pub(crate) fn check_signers(&self, signatures: &[(u16, Signature)]) -> Result<(), QuorumError> {
         let (got, need) = (signatures.len(), self.quorum);
         if got < need {
             return Err(QuorumError::TooFew { got, need });
         }
         let mut unseen = self.survivors.clone();
-        for (signer, signature) in signatures {
+        for (signer, _) in signatures {
             let index = DeviceIndex::from(*signer);
             if self.survivors.contains(index) && !unseen.remove(index) {
                 return Err(QuorumError::Repeated { index });
             }
-            self.verify(roster, index, signature)?;
         }
         Ok(())
     }

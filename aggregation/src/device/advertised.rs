@@ -6,10 +6,11 @@ use super::{Refusal, Seat, Shared, shared::Peer};
 use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, SeedKind, commitment, self_mask},
+    batch::verify_all,
     context::Context,
     graph::{Draw, NonceChain},
     identity::{Credential, IdentityKey, IdentityPublic, Signature},
-    index::{DeviceIndex, IndexSet},
+    index::DeviceIndex,
     roster::Roster,
     sealing::{Envelope, Route, SealedShare, SharePair},
     seed::Seed,
@@ -116,13 +117,10 @@ impl Advertised {
             return Err(Refusal::OtherDraw);
         }
         let digest = self.ctx.digest();
-        let mut checked = IndexSet::new(roster.len());
-        for (place, entry) in neighbours(&roster, index) {
-            entry
-                .verify_in(&digest, authority, now_unix_secs)
-                .map_err(|source| Refusal::Advertisement { index: place, source })?;
-            checked.put(place);
-        }
+        verify_all(neighbours(&roster, index), |(place, entry), check| {
+            let holds = entry.verify_by(&digest, authority, now_unix_secs, check);
+            holds.map_err(|source| Refusal::Advertisement { index: place, source })
+        })?;
 
         let masking = AgreementKey::masking(&self.key_seed, &self.ctx, &device);
         let sealing = AgreementKey::sealing(&self.sealing_seed, &self.ctx, &device);
@@ -143,7 +141,7 @@ impl Advertised {
             outbox.push(outward.seal(&pair));
         }
         let self_mask = self_mask(&self.self_seed, &self.ctx);
-        let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs, checked };
+        let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
     }
 
@@ -173,7 +171,10 @@ impl Advertised {
     }
 }
 
-fn neighbours(roster: &Roster, of: DeviceIndex) -> impl Iterator<Item = (DeviceIndex, &Advertisement)> {
+fn neighbours(
+    roster: &Roster,
+    of: DeviceIndex,
+) -> impl Iterator<Item = (DeviceIndex, &Advertisement)> + Clone {
     let places = roster.graph().neighbours(of).into_iter();
     places.filter_map(|place| Some((place, roster.entry(place)?)))
 }

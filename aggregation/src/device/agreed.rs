@@ -1,7 +1,9 @@
 //! Unmask: one share of each device, once a quorum agrees.
 
 use super::{Refusal, Seat};
-use crate::{identity::Signature, index::DeviceIndex, shamir::Share, transcript::Transcript};
+use crate::{
+    batch::verify_all, identity::Signature, index::DeviceIndex, shamir::Share, transcript::Transcript,
+};
 
 /// A device that signed who survived, and waits for the others' signatures.
 #[derive(Debug)]
@@ -51,10 +53,12 @@ impl Agreed {
     /// same transcript as this device, every signature holds, and every signer
     /// is enrolled.
     pub fn unmask(self, signatures: &[(u16, Signature)]) -> Result<UnmaskShares, Refusal> {
-        self.transcript.verify_quorum(&self.seat.roster, signatures)?;
-        for (signer, _) in signatures {
-            self.seat.check_enrolled((*signer).into())?;
-        }
+        self.transcript.check_signers(signatures)?;
+        verify_all(signatures.iter(), |(signer, signature), check| {
+            let signer = DeviceIndex::from(*signer);
+            self.transcript.verify_by(&self.seat.roster, signer, signature, check)?;
+            self.seat.check_enrolled(signer, check)
+        })?;
         let mut shares = UnmaskShares { from: self.seat.index.get(), self_mask: Vec::new(), key: Vec::new() };
         for revealed in self.revealed {
             match revealed {

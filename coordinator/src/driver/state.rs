@@ -294,7 +294,7 @@ fn log(task: TaskId, effect: &TaskEffect) {
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");
         }
         TaskEffect::Excluded { round, device, why } => {
-            tracing::warn!(%task, round, %device, why, "device excluded")
+            tracing::warn!(%task, round, %device, why, "device excluded");
         }
         TaskEffect::Aborted { round, outcome } => tracing::warn!(%task, round, %outcome, "round aborted"),
         TaskEffect::End(state) => tracing::info!(%task, ?state, "task ended"),

@@ -107,7 +107,7 @@ impl Shared {
 }
 
 fn hash(shares: &[SealedShare]) -> Digest {
-    let ends: Vec<[u8; 4]> = shares.iter().map(|share| ends(share)).collect();
+    let ends: Vec<[u8; 4]> = shares.iter().map(ends).collect();
     let parts = shares.iter().zip(&ends).flat_map(|(share, ends)| [&ends[..], &share.bytes]);
     Digest(digest("shares", &parts.collect::<Vec<_>>()))
 }

@@ -84,7 +84,11 @@ fn a_roster_with_a_repeated_device_identity_or_key_is_refused() {
         }
     }
     let empty = with_roster(Vec::clear);
-    assert!(matches!(empty.ended(0), Ended::Roster(RosterError::Size { got: 0, .. })), "{:?}", empty.ended(0));
+    assert!(
+        matches!(empty.ended(0), Ended::Roster(RosterError::Size { got: 0, .. })),
+        "{:?}",
+        empty.ended(0)
+    );
 }
 
 #[test]
