@@ -215,7 +215,7 @@ fn a_sum_of_another_shape_is_not_unmasked() {
         for shares in world.revealed(&world.all()) {
             recovery.accept(shares).unwrap();
         }
-        let sum = aggregation::RunningSum::new(len, bits).unwrap();
+        let sum = RunningSum::new(len, bits).unwrap();
         let refused = recovery.finish(sum).unwrap_err();
         assert!(matches!(refused, UnmaskError::OtherSum { .. }));
     }

@@ -10,7 +10,10 @@
 use std::time::Duration;
 
 use aggregation::{Context, Credential, IdentityKey, MAX_COMPLETE, Refusal, RosterError};
+use coordinator::files::FileError;
 use coordinator::round::RoundParams;
+use coordinator::spool::folder::FolderSpooler;
+use coordinator::spool::{InMemory, Spooler};
 use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{Outcome, Rejection};
@@ -83,6 +86,9 @@ pub enum BenchError {
     /// The coordinator has no place for inputs.
     #[error("no place for inputs: {0}")]
     Spool(#[from] std::io::Error),
+    /// The folder for inputs cannot be used.
+    #[error(transparent)]
+    Folder(#[from] FileError),
     /// The coordinator's thread broke off.
     #[error("the coordinator's thread broke off")]
     Gone,
@@ -141,11 +147,16 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
         grace_millis: STEP_MILLIS,
         poll_millis: 1,
     };
+    let spooler: Box<dyn Spooler> = match &options.spool {
+        // In a folder of its own there: a spool empties its folder.
+        Some(folder) => Box::new(FolderSpooler::new(&folder.join("nightshift-spool"))?),
+        None => Box::new(InMemory),
+    };
     let inputs = Inputs { seed, coordinates: options.coordinates, bits: options.bits };
     let devices = (0..options.devices).map(|number| enrol(number, &authority, &mut rng)).collect();
     let stage = Stage {
         common: Common { context, authority: authority.public(), now: NOW, inputs },
-        desk: Desk::open(params, NOW, &pool()?)?,
+        desk: Desk::open(params, &*spooler, NOW, &pool()?)?,
         pool: pool()?,
         walls: Default::default(),
         coordinator: Default::default(),

@@ -71,3 +71,25 @@ fn a_round_that_cannot_be_is_wrong_usage_and_its_value_is_named() {
         assert!(output.stdout.is_empty());
     }
 }
+
+/// The coordinator keeps of inputs that are not complete no more than a chunk in memory: with eight times as many
+/// devices the same round takes hardly more of it.
+#[test]
+fn inputs_that_wait_are_on_the_disk_and_not_in_memory() {
+    let folder = tempfile::tempdir().unwrap();
+    let peak = |devices: u32| {
+        let spool = folder.path().display();
+        let output = secagg(&format!(
+            "--devices {devices} --coordinates 1048576 --threads 4 --spool {spool} --format json"
+        ));
+        assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+        let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(report["exact"], true);
+        report["peak_memory_bytes"].as_u64()
+    };
+    if let (Some(few), Some(many)) = (peak(2), peak(16)) {
+        // One packed input has 2.5 MiB.
+        assert!(many < few + (8 << 20), "{few} bytes for 2 devices, {many} for 16");
+    }
+    assert_eq!(std::fs::read_dir(folder.path().join("nightshift-spool")).unwrap().count(), 0);
+}

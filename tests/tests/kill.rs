@@ -41,18 +41,67 @@ struct Step {
     at: fn(&Message<'_>) -> bool,
     charged: bool,
     signed: bool,
+    answered: bool,
 }
 
 const DEVICE_STEPS: [Step; 9] = [
-    Step { name: "nobody told it yet to submit", at: |m| m.answers("inbox"), charged: false, signed: false },
-    Step { name: "its first chunk has left", at: |m| m.asks("masked chunk"), charged: true, signed: false },
-    Step { name: "its first chunk has come", at: chunk_has_come, charged: true, signed: false },
-    Step { name: "its whole input has left", at: |m| m.asks("masked done"), charged: true, signed: false },
-    Step { name: "the survivors are fixed", at: |m| m.answers("survivors"), charged: true, signed: false },
-    Step { name: "its signature has left", at: |m| m.asks("agree"), charged: true, signed: true },
-    Step { name: "a quorum has signed", at: |m| m.answers("quorum"), charged: true, signed: true },
-    Step { name: "its shares have left", at: |m| m.asks("unmask"), charged: true, signed: true },
-    Step { name: "the sum is published", at: publishes, charged: true, signed: true },
+    Step {
+        name: "nobody told it yet to submit",
+        at: |m| m.answers("inbox"),
+        charged: false,
+        signed: false,
+        answered: false,
+    },
+    Step {
+        name: "its first chunk has left",
+        at: |m| m.asks("masked chunk"),
+        charged: true,
+        signed: false,
+        answered: false,
+    },
+    Step {
+        name: "its first chunk has come",
+        at: chunk_has_come,
+        charged: true,
+        signed: false,
+        answered: false,
+    },
+    Step {
+        name: "its whole input has left",
+        at: |m| m.asks("masked done"),
+        charged: true,
+        signed: false,
+        answered: false,
+    },
+    Step {
+        name: "the survivors are fixed",
+        at: |m| m.answers("survivors"),
+        charged: true,
+        signed: false,
+        answered: false,
+    },
+    Step {
+        name: "its signature has left",
+        at: |m| m.asks("agree"),
+        charged: true,
+        signed: true,
+        answered: false,
+    },
+    Step {
+        name: "a quorum has signed",
+        at: |m| m.answers("quorum"),
+        charged: true,
+        signed: true,
+        answered: false,
+    },
+    Step {
+        name: "its shares have left",
+        at: |m| m.asks("unmask"),
+        charged: true,
+        signed: true,
+        answered: true,
+    },
+    Step { name: "the sum is published", at: publishes, charged: true, signed: true, answered: true },
 ];
 
 fn chunk_has_come(message: &Message<'_>) -> bool {
@@ -66,7 +115,7 @@ fn a_device_that_is_killed_has_charged_whatever_left_it() {
         world.start(other);
     }
     let anna = world.id(ANNA);
-    for Step { name, at, charged, signed } in DEVICE_STEPS {
+    for Step { name, at, charged, signed, answered } in DEVICE_STEPS {
         let step = world.relay.hold(move |m| m.device == anna && at(m));
         world.start(ANNA);
         let held = step.come(name);
@@ -74,6 +123,7 @@ fn a_device_that_is_killed_has_charged_whatever_left_it() {
         let ledger = world.kill(ANNA);
         assert_eq!(ledger.has_charged(round), charged, "{name}: {ledger:#?}");
         assert_eq!(ledger.has_signed(round), signed, "{name}: {ledger:#?}");
+        assert_eq!(ledger.has_answered(round), answered, "{name}: {ledger:#?}");
         // What had left it goes on to the coordinator.
         drop(held);
     }

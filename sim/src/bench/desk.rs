@@ -2,7 +2,7 @@
 //!
 //! A desk takes a request as bytes and gives the reply as bytes, from any thread. Bytes become words and words
 //! bytes on the asking thread, as in the coordinator's service; the machine sees one request after the other.
-//! Nothing is written to a disk: inputs wait in memory, and effects are taken as performed.
+//! Effects are taken as performed: nothing is written to a disk but, if asked for, inputs that wait.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use coordinator::round::{Effect, Round, RoundParams};
-use coordinator::spool::{InMemory, Spooler};
+use coordinator::spool::Spooler;
 use prost::Message;
 use proto::convert::{reply_to_wire, request_from_wire};
 use proto::ids::{DeviceId, SessionId, Timestamp};
@@ -48,10 +48,15 @@ pub(super) struct End {
 
 impl Desk {
     /// Opens a round whose machine works on the threads of `pool`, and keeps one of them.
-    pub(super) fn open(params: RoundParams, now: Timestamp, pool: &ThreadPool) -> Result<Self, BenchError> {
+    pub(super) fn open(
+        params: RoundParams,
+        spooler: &dyn Spooler,
+        now: Timestamp,
+        pool: &ThreadPool,
+    ) -> Result<Self, BenchError> {
         let (calls, called) = channel();
         let busy = Arc::new(Busy::default());
-        let spool = InMemory.open(SessionId(params.context.session))?;
+        let spool = spooler.open(SessionId(params.context.session))?;
         let round = Round::new(params, spool, now);
         let clerk = Clerk { round, now, busy: Arc::clone(&busy), end: End::default() };
         pool.spawn(move || clerk.work(&called));

@@ -1,5 +1,7 @@
 //! What is measured, and which rounds there can be.
 
+use std::path::PathBuf;
+
 use aggregation::{MAX_COHORT, quorum};
 
 /// Most coordinates of an input.
@@ -29,6 +31,9 @@ pub struct Options {
     /// Threads of the devices, and as many of the coordinator; all cores where left out
     #[arg(long)]
     pub threads: Option<usize>,
+    /// Folder in which unfinished inputs wait, as in a coordinator; in memory where left out
+    #[arg(long, value_name = "DIR")]
+    pub spool: Option<PathBuf>,
 }
 
 /// Options that no round has.
@@ -112,7 +117,7 @@ mod tests {
     use super::*;
 
     fn options() -> Options {
-        Options { devices: 10, coordinates: 5, missing: 0.3, bits: 20, threads: None }
+        Options { devices: 10, coordinates: 5, missing: 0.3, bits: 20, threads: None, spool: None }
     }
 
     fn refused(change: fn(&mut Options)) -> String {

@@ -3,7 +3,7 @@
 use super::*;
 
 fn options(devices: usize, missing: f64) -> Options {
-    Options { devices, coordinates: 70_000, missing, bits: 20, threads: Some(2) }
+    Options { devices, coordinates: 70_000, missing, bits: 20, threads: Some(2), spool: None }
 }
 
 #[test]

@@ -141,6 +141,10 @@ impl Ledger {
         self.charges().contains(&round)
     }
 
+    pub(crate) fn has_answered(&self, round: u64) -> bool {
+        self.0.iter().any(|entry| matches!(entry, Entry::Answer(answered) if answered.round == round))
+    }
+
     pub(crate) fn has_signed(&self, round: u64) -> bool {
         self.signatures().iter().any(|signed| signed.round == round)
     }
