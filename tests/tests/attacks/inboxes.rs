@@ -63,7 +63,9 @@ fn a_device_that_deals_nonsense_to_everybody_ends_one_round_and_joins_no_more() 
         if let Request::ShareKeys { shares, .. } = &mut post.request
             && post.from == 3
         {
-            shares.iter_mut().for_each(|share| share.bytes[5] ^= 1);
+            for share in shares {
+                share.bytes[5] ^= 1;
+            }
         }
         post.pass()
     };
