@@ -77,6 +77,11 @@ impl Graph {
         self.size
     }
 
+    /// Whether it is a ring, and not complete.
+    pub const fn is_ring(&self) -> bool {
+        self.ring.is_some()
+    }
+
     /// Every place, in order.
     pub fn places(&self) -> impl Iterator<Item = DeviceIndex> + use<> {
         (0..self.size).map(DeviceIndex::from)

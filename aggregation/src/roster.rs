@@ -13,8 +13,8 @@ use crate::{
 
 /// The advertisements of a cohort, sorted by device, and who shares with whom.
 ///
-/// That each of them holds is checked by every device for itself; see
-/// [`Advertisement::verify`]. A copy is cheap.
+/// A device checks for itself the advertisements of its neighbours, and the
+/// credentials of those whose signatures it counts. A copy is cheap.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Roster {
     entries: Entries,
@@ -118,7 +118,7 @@ impl Roster {
 
     /// Whether its graph was drawn: whether it is not the complete one.
     pub fn is_drawn(&self) -> bool {
-        self.root != self.entries.root()
+        self.graph.is_ring()
     }
 
     /// Who shares with whom.

@@ -84,7 +84,7 @@ fn threshold_answers_unmask_and_one_fewer_do_not() {
     fates[3] = Fate::BeforeUnmasking;
     let run = world.run(&fates, &one_hot(7, 7));
     assert_eq!(run.sum, None);
-    let too_few = UnmaskError::TooFewAnswers { owner: 0.into(), got: 3, need: 4 };
+    let too_few = UnmaskError::TooFewAnswers { owner: 0.into(), got: 3, need: 6 };
     assert_eq!(run.error, Some(too_few));
 }
 

@@ -207,6 +207,7 @@ impl Agent {
             | Ended::Contribution(_)
             | Ended::Round(_)
             | Ended::SignedBefore { .. }
+            | Ended::Draws(_)
             | Ended::Plan(_)
             | Ended::WrongArtefact(_)
             | Ended::WrongReply { .. }

@@ -162,6 +162,9 @@ pub enum Ended {
         /// The round.
         round: u64,
     },
+    /// The coordinator has had the graphs of too many sessions drawn.
+    #[error("this device helped to draw the graphs of {0} sessions in a day, and helps no more")]
+    Draws(usize),
     /// The plan cannot be followed.
     #[error("the plan cannot be followed: {0}")]
     Plan(#[from] PlanError),
@@ -220,6 +223,8 @@ pub struct Session {
     spending: Spending,
     /// The last round of each task whose transcript this device signed.
     signed: BTreeMap<TaskId, u64>,
+    /// When it took part in drawing a graph, within the last day.
+    drawn: Vec<Timestamp>,
     complete: bool,
     ended: Option<Ended>,
 }
@@ -241,6 +246,7 @@ impl Session {
             installed,
             spending,
             signed: BTreeMap::new(),
+            drawn: Vec::new(),
             complete: false,
             ended: None,
         }
@@ -292,7 +298,7 @@ impl Session {
             }
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, State::Declining { .. }) => self.declined(now),
-            Event::Unreachable => {
+            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => {
                 self.pause = Some(now.plus_millis(self.backoff_millis));
                 self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
                 self

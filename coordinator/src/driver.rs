@@ -134,6 +134,9 @@ impl Driver {
         };
         match &answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
+            Err(rejection @ Rejection::Unavailable(_)) => {
+                tracing::error!(%device, request = name, %rejection, "could not answer");
+            }
             Err(rejection) => tracing::debug!(%device, request = name, %rejection, "refused"),
         }
         answer

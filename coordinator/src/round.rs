@@ -166,10 +166,9 @@ impl Round {
     /// Answers one request. A rejection never changes the round.
     pub fn handle(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {
         self.handle_timeout(now);
-        let reply = self.answer(from, request, now)?;
+        let reply = self.answer(from, request, now);
         self.advance(now);
-        // The step may have closed with this very request: then the device need not ask again.
-        Ok(reply)
+        reply
     }
 
     /// Closes whatever is due. Early or repeated calls do nothing.
@@ -187,7 +186,7 @@ impl Round {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Advertise(phase) => Some(phase.deadline()),
-            Phase::Draw(phase) => Some(phase.deadline()),
+            Phase::Draw(phase) => Some(phase.deadline(&self.params)),
             Phase::Share(phase) => Some(phase.deadline()),
             Phase::Masked(phase) => Some(phase.deadline(&self.params)),
             Phase::Agree(phase) => Some(phase.deadline()),
@@ -238,7 +237,7 @@ impl Round {
                 Phase::Over { .. } => Err(Rejection::UnknownSession),
             },
             (Request::Draw { nonce, .. }, phase) => match phase {
-                Phase::Draw(phase) => Ok(phase.accept(from, nonce)?.unwrap_or(poll)),
+                Phase::Draw(phase) => Ok(phase.accept(from, nonce, &self.params, now)?.unwrap_or(poll)),
                 Phase::Share(phase) => phase.joined.repeat_draw(from, nonce),
                 Phase::Masked(phase) => phase.shared.joined.repeat_draw(from, nonce),
                 Phase::Agree(phase) => phase.masked.shared.joined.repeat_draw(from, nonce),

@@ -325,6 +325,9 @@ impl Task {
         if self.participations(from) >= self.most_participations {
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
         }
+        if self.excluded.contains(&from) {
+            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: false };
+        }
         Reply::Assignment(self.published())
     }
 
@@ -349,26 +352,21 @@ impl Task {
             return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
         }
         self.declined.remove(&from);
-        let open = self.round.take().filter(|round| round.outcome().is_none());
-        let round = match open {
-            Some(round) if !round.is_joinable() => {
-                self.round = Some(round);
-                return Ok(Reply::wait(POLL_MILLIS));
-            }
-            Some(round) => round,
-            None => {
-                let mut session = [0; 32];
-                rng.fill_bytes(&mut session);
-                let spool = self.spooler.open(SessionId(session)).map_err(|error| {
-                    Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
-                })?;
-                self.record.last_round += 1;
-                Round::new(self.round_params(session), spool, now)
-            }
-        };
-        let offer = Reply::Offer { session: round.session(), round: round.number() };
-        self.round = Some(round);
-        Ok(offer)
+        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
+        if open.is_some_and(|round| !round.is_joinable()) {
+            return Ok(Reply::wait(POLL_MILLIS));
+        }
+        if open.is_none() {
+            let mut session = [0; 32];
+            rng.fill_bytes(&mut session);
+            let spool = self.spooler.open(SessionId(session)).map_err(|error| {
+                Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
+            })?;
+            self.record.last_round += 1;
+            self.round = Some(Round::new(self.round_params(session), spool, now));
+        }
+        let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
+        Ok(Reply::Offer { session: round.session(), round: round.number() })
     }
 
     fn in_round(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {

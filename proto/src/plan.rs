@@ -282,9 +282,10 @@ impl Plan {
             let (name, wanted) = ("missing_permille", "below 1000");
             return Err(PlanValueError { name, wanted, found: f64::from(missing) }.into());
         }
-        if round.cohort as usize > aggregation::MAX_COMPLETE
-            && Parameters::search(round.cohort as usize, corrupt, missing).is_none()
-        {
+        // The smallest cohort that a round goes on with, and the largest.
+        let sizes = [round.report_goal, round.cohort].map(|size| size as usize);
+        let large = |size: &&usize| (aggregation::MAX_COMPLETE + 1..=aggregation::MAX_COHORT).contains(*size);
+        if sizes.iter().filter(large).any(|size| Parameters::search(*size, corrupt, missing).is_none()) {
             return Err(PlanError::NoGraph { cohort: round.cohort, corrupt, missing });
         }
         Delta::new(self.privacy.delta)?;

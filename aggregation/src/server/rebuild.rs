@@ -27,21 +27,21 @@ impl SeedRebuilder {
     }
 
     /// The seed that `accept` takes, once there are enough shares. To be asked
-    /// again with every further share: first the latest shares are tried, then
-    /// decoding, which corrects up to ⌊(n − t) / 2⌋ wrong ones.
+    /// again with every further share: the latest shares are tried, and, each
+    /// time that those to spare have doubled, decoding, which is dearer.
     pub(super) fn rebuild(&mut self, shares: &[Held], accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
         let spare = shares.len().checked_sub(self.threshold)?;
         let latest = self.combine(&shares[spare..]).filter(&accept);
-        if latest.is_some() || spare < 2 {
-            return latest;
-        }
-        let borrowed: Vec<_> = shares.iter().map(|(holder, share)| (*holder, share)).collect();
-        shamir::decode(&borrowed, self.threshold).map(|(seed, _)| seed).filter(accept)
+        let doubled = spare >= 2 && spare.is_power_of_two();
+        latest.or_else(|| if doubled { self.decode(shares, accept) } else { None })
     }
 
-    /// The seed that `accept` takes, when no further share will come: leaves
-    /// out ever more of them until the rest give it.
+    /// The seed that `accept` takes, when no further share will come: by
+    /// decoding, or by leaving out ever more of them until the rest give it.
     pub(super) fn search(&mut self, shares: &[Held], accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
+        if let Some(seed) = self.decode(shares, &accept) {
+            return Some(seed);
+        }
         let spare = shares.len().checked_sub(self.threshold)?;
         let ways = (1..=spare).flat_map(|omitted| Combinations::new(shares.len(), omitted));
         ways.take(MOST_SUBSETS).find_map(|omitted| {
@@ -49,6 +49,12 @@ impl SeedRebuilder {
             let subset: Vec<Held> = rest.map(|(_, held)| held.clone()).take(self.threshold).collect();
             self.combine(&subset).filter(&accept)
         })
+    }
+
+    /// What the shares rebuild if up to ⌊(n − t) / 2⌋ of them are wrong.
+    fn decode(&self, shares: &[Held], accept: impl Fn(&Seed) -> bool) -> Option<Seed> {
+        let borrowed: Vec<_> = shares.iter().map(|(holder, share)| (*holder, share)).collect();
+        shamir::decode(&borrowed, self.threshold).map(|(seed, _)| seed).filter(accept)
     }
 
     /// What exactly these shares rebuild.
@@ -160,8 +166,10 @@ mod tests {
 
     #[test]
     fn wrong_shares_within_the_radius_are_decoded_away_in_a_large_cohort() {
-        let wrong: Vec<u16> = (0..20).map(|i| 3 * i).collect();
-        assert!(enough(129, 172, &wrong).is_some());
+        let wrong = |count: u16| (0..count).map(|i| 3 * i).collect::<Vec<_>>();
+        // At 161 there are 32 to spare.
+        assert_eq!(enough(129, 172, &wrong(16)), Some(161));
+        assert!(search_finds(129, 172, &wrong(21)));
     }
 
     #[test]

@@ -211,13 +211,19 @@ impl Recovery {
         }
     }
 
-    /// Why the seed of `owner` is not there.
+    /// Why the seed of `owner` is not there. Only if so many answered that the
+    /// corrupt among them cannot have made it so is its owner to blame.
     fn lost(&self, owner: DeviceIndex, got: usize) -> UnmaskError {
         let need = self.roster.threshold();
         let asked = self.roster.graph().holders(owner);
         let answered = asked.iter().filter(|holder| self.answered.contains(**holder)).count();
-        if answered < need {
-            UnmaskError::TooFewAnswers { owner, got: answered, need }
+        let corrupt = if self.roster.is_drawn() {
+            need - 1
+        } else {
+            (self.roster.len() * usize::from(self.ctx.corrupt_fraction_permille) / 1000).max(1)
+        };
+        if answered < need + 2 * corrupt {
+            UnmaskError::TooFewAnswers { owner, got: answered, need: need + 2 * corrupt }
         } else {
             UnmaskError::TooManyBadShares { owner, got, need }
         }

@@ -33,14 +33,15 @@ pub struct Unmasking {
 /// Why a sum cannot be unmasked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum UnmaskError {
-    /// Too few of those that hold shares of a seed revealed them.
-    #[error("{got} holders of shares of device {owner} revealed them, expected at least {need}")]
+    /// Too few of those that hold shares of a seed revealed theirs to rebuild
+    /// it in spite of those that are wrong or lack.
+    #[error("{got} holders of shares of device {owner} answered, {need} would have been sure to do")]
     TooFewAnswers {
         /// The place of the device whose seed it is.
         owner: DeviceIndex,
         /// The holders that did.
         got: usize,
-        /// The threshold.
+        /// The threshold, and twice as many as may be corrupt.
         need: usize,
     },
     /// So many shares of a seed are wrong, or its owner shared another seed
@@ -100,7 +101,7 @@ pub enum UnmaskError {
 
 impl UnmaskError {
     /// The device that made it so, where the fault can only be its own, or that
-    /// of as many others as the protocol takes to be impossible.
+    /// of more others than may be corrupt.
     pub const fn culprit(&self) -> Option<DeviceIndex> {
         match self {
             Self::TooManyBadShares { owner, .. } | Self::OtherKey { owner } | Self::LowOrderKey { owner } => {

@@ -3,17 +3,23 @@
 use std::sync::Arc;
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, SealedShare, Shared,
-    Signature, UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, RosterError,
+    SealedShare, Shared, Signature, UnmaskShares,
 };
 use proto::ids::{Digest, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
+use super::outside::REFUSED_MILLIS;
 use super::{Action, Answered, Ended, Event, Session, Signed, State, Trained};
 use crate::contribution::{MaskedInput, contribute};
 use crate::spending::Charge;
+
+/// Sessions in 24 hours, at most, in which a device takes part in drawing a graph.
+const MOST_DRAWN_A_DAY: usize = 50;
+
+const DAY_MILLIS: u64 = 24 * 3_600_000;
 
 /// Where a device is in a round. Each step holds exactly what the next one needs.
 #[derive(Debug)]
@@ -181,8 +187,13 @@ impl Session {
             Event::Replied(Reply::Wait { retry_millis, .. }) => Turn::Again(step, retry_millis),
             Event::Replied(reply) => self.replied(&trained, step, reply, now, rng),
             Event::Recorded => self.recorded(&trained, step, now, rng),
-            // The round is gone, the update is still good: the version decides.
+            // The round is gone, or goes on without this device; the update is still good: the version decides.
             Event::Rejected(Rejection::UnknownSession) => Turn::Over(Outcome::Stopped),
+            Event::Rejected(Rejection::NotInRoster)
+                if matches!(step, Step::Advertising { .. } | Step::Drawing { .. }) =>
+            {
+                Turn::Over(Outcome::NotDrawn)
+            }
             Event::Rejected(rejection) => return self.rejected(rejection, now),
             Event::Woke
             | Event::Unreachable
@@ -195,6 +206,7 @@ impl Session {
             Turn::Again(step, millis) => {
                 self.again(State::Round { trained, step: Box::new(step) }, now, millis)
             }
+            Turn::Leave(why @ Ended::Draws(_)) => self.end(why, now.plus_millis(REFUSED_MILLIS)),
             Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
             Turn::Over(Outcome::Published) => self.wait(now),
             Turn::Over(outcome) => {
@@ -210,7 +222,7 @@ impl Session {
     }
 
     fn replied(
-        &self,
+        &mut self,
         trained: &Trained,
         step: Step,
         reply: Reply,
@@ -263,7 +275,7 @@ impl Session {
 
     /// The devices of the round are known: shares with them, or first draws who is whose neighbour.
     fn met(
-        &self,
+        &mut self,
         trained: &Trained,
         round: RoundName,
         mut advertised: Advertised,
@@ -271,6 +283,12 @@ impl Session {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Turn {
+        let (least, most) = (self.device.policy.smallest_cohort, trained.work.plan.round.cohort);
+        if cohort.len() > most as usize {
+            // The noise of each is sized for the plan's cohort.
+            let (got, least, most) = (cohort.len(), least as usize, most as usize);
+            return Turn::Leave(RosterError::Size { got, least, most }.into());
+        }
         if cohort.len() <= MAX_COMPLETE {
             return match Roster::new(cohort) {
                 Ok(roster) => self.share(trained, round, advertised, roster, now, rng),
@@ -281,10 +299,24 @@ impl Session {
             Ok(draw) => Box::new(draw),
             Err(error) => return Turn::Leave(error.into()),
         };
+        if attempt == 0 && !self.may_draw(now) {
+            return Turn::Leave(Ended::Draws(MOST_DRAWN_A_DAY));
+        }
         match advertised.reveal(&draw) {
             Ok(nonce) => Turn::Step(Step::Drawing { round, advertised, draw, nonce }),
             Err(refusal) => Turn::Leave(refusal.into()),
         }
+    }
+
+    /// Counts one more session in which this device opens its commitment, if it may. Whoever could see ever more
+    /// orders of the graph would at last see one that suits it.
+    fn may_draw(&mut self, now: Timestamp) -> bool {
+        self.drawn.retain(|at| now.millis_since(*at) < DAY_MILLIS);
+        let may = self.drawn.len() < MOST_DRAWN_A_DAY;
+        if may {
+            self.drawn.push(now);
+        }
+        may
     }
 
     fn share(

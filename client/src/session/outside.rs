@@ -12,7 +12,7 @@ use crate::policy::Breach;
 use super::{Ended, Event, Purpose, Session, State, Trained, Work};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
-const REFUSED_MILLIS: u64 = 4 * 3_600_000;
+pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 
 /// How long a device waits after a step that failed.
 const FAILED_MILLIS: u64 = 60_000;

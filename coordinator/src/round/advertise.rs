@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, Roster};
+use aggregation::{Advertisement, MAX_DRAWS, Roster};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Rejection, Reply};
 
@@ -41,8 +41,12 @@ impl AdvertisePhase {
         if advertisement.credential.device != from.0 {
             return Err(unacceptable("advertise", &"the credential is another device's"));
         }
+        // The neighbours look at it later: a credential must last until they have.
+        let steps = 1 + u64::from(MAX_DRAWS);
+        let then =
+            now.plus_millis(params.join_millis.saturating_add(steps.saturating_mul(params.step_millis)));
         advertisement
-            .verify(&params.context, &params.authority, now.as_secs())
+            .verify(&params.context, &params.authority, then.as_secs())
             .map_err(|error| unacceptable("advertise", &error))?;
         let others = self.advertisements.iter().filter(|(device, _)| **device != from);
         if others.into_iter().any(|(_, other)| advertisement.clashes_with(other)) {

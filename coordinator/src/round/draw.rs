@@ -17,12 +17,15 @@ use super::{Next, Phase, RoundParams, end, unacceptable};
 pub(super) struct DrawPhase {
     draw: Draw,
     deadline: Timestamp,
+    /// When as many as the report goal had opened their commitments.
+    reached: Option<Timestamp>,
     nonces: BTreeMap<u16, [u8; 32]>,
 }
 
 impl DrawPhase {
-    pub(super) fn deadline(&self) -> Timestamp {
-        self.deadline
+    pub(super) fn deadline(&self, params: &RoundParams) -> Timestamp {
+        let grace_over = self.reached.map(|reached| reached.plus_millis(params.grace_millis));
+        grace_over.map_or(self.deadline, |over| over.min(self.deadline))
     }
 
     pub(super) fn members(&self) -> Vec<DeviceId> {
@@ -30,10 +33,19 @@ impl DrawPhase {
     }
 
     /// Gives an answer where there is one already.
-    pub(super) fn accept(&mut self, from: DeviceId, nonce: [u8; 32]) -> Result<Option<Reply>, Rejection> {
+    pub(super) fn accept(
+        &mut self,
+        from: DeviceId,
+        nonce: [u8; 32],
+        params: &RoundParams,
+        now: Timestamp,
+    ) -> Result<Option<Reply>, Rejection> {
         let index = self.index(from)?;
         if self.draw.opens(index, &nonce) {
             self.nonces.insert(index, nonce);
+            if self.nonces.len() >= params.report_goal && self.reached.is_none() {
+                self.reached = Some(now);
+            }
             return Ok(None);
         }
         if self.draw.attempt() > 0 {
@@ -49,7 +61,7 @@ impl DrawPhase {
 
     pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
         let everybody = self.nonces.len() == self.draw.entries().len();
-        if !everybody && now < self.deadline {
+        if !everybody && now < self.deadline(params) {
             return Next::Stay(Phase::Draw(self));
         }
         let members = self.members();
@@ -94,7 +106,7 @@ pub(super) fn cohort(
     match Draw::new(&params.context, entries, attempt) {
         Ok(draw) => {
             let deadline = now.plus_millis(params.step_millis);
-            let phase = DrawPhase { draw, deadline, nonces: BTreeMap::new() };
+            let phase = DrawPhase { draw, deadline, reached: None, nonces: BTreeMap::new() };
             Next::To(Phase::Draw(Box::new(phase)), Vec::new())
         }
         Err(_) => end(Outcome::NotDrawn, members, Vec::new()),

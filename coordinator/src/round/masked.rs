@@ -165,7 +165,7 @@ impl MaskedPhase {
         Ok(())
     }
 
-    pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
+    pub(super) fn next(mut self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
         if self.sum.is_torn() {
             let charge = self.charge();
             return end(Outcome::Stopped, self.shared.joined.devices, vec![charge]);
@@ -174,12 +174,18 @@ impl MaskedPhase {
         if !everybody && now < self.deadline(params) {
             return Next::Stay(Phase::Masked(self));
         }
+        let survivors = places(self.shared.joined.roster.len(), self.done.keys());
+        let thin = self.shared.joined.roster.graph().thin_window(&survivors).is_some();
+        if thin && !everybody && now < self.deadline {
+            // Nobody would sign these; with the next input the stragglers' time begins again.
+            self.reached = None;
+            return Next::Stay(Phase::Masked(self));
+        }
         let charge = self.charge();
-        if self.done.len() < params.report_goal {
+        if thin || self.done.len() < params.report_goal {
             let devices = self.shared.joined.devices;
             return end(Outcome::TooFewSurvivors, devices, vec![charge]);
         }
-        let survivors = places(self.shared.joined.roster.len(), self.done.keys());
         let devices = self.done.keys().map(|index| self.shared.joined.device(*index)).collect();
         let fix = Effect::FixSurvivors { survivors: devices };
         let masked = Masked { shared: self.shared, digests: self.done, survivors };

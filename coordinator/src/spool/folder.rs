@@ -116,7 +116,7 @@ mod tests {
 
         let mut spool = spooler.open(SessionId([2; 32])).unwrap();
         spool.write(0, 0, b"abc").unwrap();
-        std::mem::drop(FolderSpooler::new(&root).unwrap());
+        drop(FolderSpooler::new(&root).unwrap());
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     }
 }

@@ -67,7 +67,10 @@ impl Task {
     /// Ends the task when those of the `enrolled` devices that may still take part are too few for a round. Where
     /// too few are enrolled for any round, the task waits for more.
     pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
-        let able = enrolled.iter().filter(|device| self.participations(**device) < self.most_participations);
+        let may = |device: &&DeviceId| {
+            self.participations(**device) < self.most_participations && !self.excluded.contains(device)
+        };
+        let able = enrolled.iter().filter(may);
         let goal = self.plan.round.report_goal as usize;
         if enrolled.len() >= goal && able.count() < goal {
             self.end(TaskState::BudgetSpent);
