@@ -1,4 +1,5 @@
 //! Sessions above the complete graph: over a ring whose order is drawn.
+#![expect(clippy::unwrap_used, reason = "helpers of tests; only their bodies are exempt by configuration")]
 
 #[path = "support/world.rs"]
 mod world;
@@ -32,8 +33,6 @@ fn nonces(draw: &Draw, first: usize) -> Vec<[u8; 32]> {
     (0..first).map(|number| device(number).reveal(draw).unwrap()).collect()
 }
 
-/// The places around the ring from a device on, as far as the graph shows
-/// them: the one that shares most neighbours with a place is next to it.
 fn neighbourhood(of: DeviceIndex) -> Vec<DeviceIndex> {
     WORLD.roster.graph().neighbours(of)
 }
@@ -148,8 +147,7 @@ fn only_large_cohorts_are_drawn_and_only_small_ones_are_complete() {
 
 #[test]
 fn drop_outs_that_cut_the_graph_are_refused() {
-    // Every other stretch of the ring is lost: the neighbours of one device,
-    // chosen by a server that knows the order.
+    // The neighbours of one device are lost, by a server that knows the order.
     let lost = neighbourhood(0.into());
     let mut survivors = IndexSet::full(DEVICES);
     for place in lost.iter().filter(|place| **place != 1_u16) {

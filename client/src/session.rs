@@ -59,7 +59,7 @@ pub struct Work {
     pub adapter: Vec<f32>,
 }
 
-/// What the ledger keeps of a signature before it leaves.
+/// What the ledger keeps of a signature, and of an answer to a quorum that signed the same, before either leaves.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed {
     /// The task.
@@ -67,17 +67,6 @@ pub struct Signed {
     /// The round.
     pub round: u64,
     /// The hash of the signed transcript.
-    pub transcript: Digest,
-}
-
-/// What the ledger keeps of an answer to a quorum, before the shares in it leave.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answered {
-    /// The task.
-    pub task: TaskId,
-    /// The round.
-    pub round: u64,
-    /// The hash of the transcript that the quorum signed.
     pub transcript: Digest,
 }
 
@@ -100,7 +89,7 @@ pub enum Action {
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     RecordSignature(Signed),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
-    RecordAnswer(Answered),
+    RecordAnswer(Signed),
 }
 
 /// What came of an action.

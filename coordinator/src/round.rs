@@ -3,7 +3,7 @@
 //! Requests go in by [`Round::handle`], what must be done comes out by [`Round::poll_effect`], in order; the
 //! shell makes each effect durable before it sends the next reply. Devices poll by repeating their request:
 //! a repeat gets the same reply, another content under the same name is [`Rejection::Equivocation`].
-//! The phases are those of section 5 of the architecture; a file for each is below `round/`.
+//! A file for each phase is below `round/`.
 
 use std::collections::VecDeque;
 

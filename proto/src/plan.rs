@@ -215,7 +215,7 @@ pub enum PlanError {
         /// The most that fit.
         most: usize,
     },
-    /// The report goal is below the threshold that rebuilds masks.
+    /// The report goal is below the quorum that opens a sum.
     #[error(
         "a report goal of {goal} in a cohort of {cohort} cannot reach a quorum of {quorum}; raise it or lower the cohort"
     )]

@@ -7,7 +7,7 @@ use proto::message::Published;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Audience, FileError};
-use crate::session::{Answered, Signed, Work};
+use crate::session::{Signed, Work};
 use crate::spending::{Charge, Spending};
 use crate::store::{Ledger, LedgerError, State, StateError};
 
@@ -76,7 +76,7 @@ pub enum Entry {
     /// A transcript was signed: written before the signature leaves.
     Signature(Signed),
     /// Shares were given away: written before they leave.
-    Answer(Answered),
+    Answer(Signed),
 }
 
 /// Why this device did not take part when it was last asked.
@@ -139,9 +139,10 @@ impl Memory {
     /// Writes a signature; it is on disk when this returns. The same one again is nothing new, another one for
     /// the same round is refused.
     pub fn sign(&mut self, signed: Signed) -> Result<(), MemoryError> {
-        let same_round = |entry: &&Entry| matches!(entry, Entry::Signature(s) if s.task == signed.task && s.round == signed.round);
-        match self.entries.iter().find(same_round) {
-            Some(Entry::Signature(earlier)) if *earlier == signed => Ok(()),
+        let known =
+            self.signed().find(|earlier| (earlier.task, earlier.round) == (signed.task, signed.round));
+        match known {
+            Some(earlier) if earlier == signed => Ok(()),
             Some(_) => Err(MemoryError::SignedBefore { task: signed.task, round: signed.round }),
             None => self.append(Entry::Signature(signed)),
         }
@@ -149,10 +150,14 @@ impl Memory {
 
     /// Writes that shares are about to leave; it is on disk when this returns. The same answer again is nothing
     /// new, another one for the same round is refused.
-    pub fn answer(&mut self, answered: Answered) -> Result<(), MemoryError> {
-        let same_round = |entry: &&Entry| matches!(entry, Entry::Answer(a) if a.task == answered.task && a.round == answered.round);
-        match self.entries.iter().find(same_round) {
-            Some(Entry::Answer(earlier)) if *earlier == answered => Ok(()),
+    pub fn answer(&mut self, answered: Signed) -> Result<(), MemoryError> {
+        let answers = self.entries.iter().filter_map(|entry| match entry {
+            Entry::Answer(answered) => Some(answered),
+            Entry::Charge { .. } | Entry::Signature(_) => None,
+        });
+        let mut of_round = answers.filter(|a| (a.task, a.round) == (answered.task, answered.round));
+        match of_round.next() {
+            Some(earlier) if *earlier == answered => Ok(()),
             Some(_) => Err(MemoryError::AnsweredBefore { task: answered.task, round: answered.round }),
             None => self.append(Entry::Answer(answered)),
         }
@@ -298,7 +303,7 @@ mod tests {
     fn a_second_answer_in_one_round_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut memory = Memory::open(folder.path()).unwrap();
-        let answered = |round, transcript: u8| Answered {
+        let answered = |round, transcript: u8| Signed {
             task: TaskId([1; 16]),
             round,
             transcript: Digest([transcript; 32]),

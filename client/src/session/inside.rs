@@ -12,7 +12,7 @@ use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
-use super::{Action, Answered, Ended, Event, Session, Signed, State, Trained};
+use super::{Action, Ended, Event, Session, Signed, State, Trained};
 use crate::contribution::{MaskedInput, contribute};
 use crate::spending::Charge;
 
@@ -99,7 +99,7 @@ impl Step {
                 transcript: Digest(agreed.transcript().digest()),
             }),
             Self::RecordingAnswer { round, transcript, .. } => {
-                Action::RecordAnswer(Answered { task, round: round.number, transcript: *transcript })
+                Action::RecordAnswer(Signed { task, round: round.number, transcript: *transcript })
             }
             Self::Agreeing { round, signature, .. } => {
                 Action::Send(Request::Agree { session: round.session, signature: *signature })
@@ -192,7 +192,7 @@ impl Session {
             Event::Rejected(Rejection::NotInRoster)
                 if matches!(step, Step::Advertising { .. } | Step::Drawing { .. }) =>
             {
-                Turn::Over(Outcome::NotDrawn)
+                Turn::Over(Outcome::Stopped)
             }
             Event::Rejected(rejection) => return self.rejected(rejection, now),
             Event::Woke

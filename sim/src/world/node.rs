@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use client::session::{Answered, Device, Ended, Session, Signed, Work};
+use client::session::{Device, Ended, Session, Signed, Work};
 use client::spending::{Charge, Spending};
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
@@ -27,7 +27,7 @@ pub struct Node {
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
     /// What its ledger holds of answers.
-    pub answers: Vec<Answered>,
+    pub answers: Vec<Signed>,
     /// What it installed last.
     pub installed: Option<Arc<Work>>,
     /// Bytes so far.

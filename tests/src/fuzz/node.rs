@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey};
 use client::policy::Policy;
-use client::session::{Answered, Device, Event, Session, Signed, Work};
+use client::session::{Device, Event, Session, Signed, Work};
 use client::spending::{Charge, Spending};
 use proto::ids::{DeviceId, Timestamp};
 use proto::plan::Plan;
@@ -22,7 +22,7 @@ pub(super) struct Node {
     pub(super) charges: Vec<(Timestamp, Charge)>,
     pub(super) signatures: Vec<Signed>,
     /// What its ledger holds of answers.
-    pub(super) answers: Vec<Answered>,
+    pub(super) answers: Vec<Signed>,
     pub(super) installed: Option<Arc<Work>>,
     pub(super) book: DeviceBook,
     /// Whether its update is the known one.

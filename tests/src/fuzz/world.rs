@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use aggregation::{IdentityKey, IdentityPublic};
-use client::session::{Action, Answered, Event, Signed};
+use client::session::{Action, Event, Signed};
 use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
@@ -208,7 +208,7 @@ impl World {
             Action::RecordAnswer(answered) => {
                 let node = &mut self.nodes[index];
                 let same_round =
-                    |earlier: &Answered| earlier.task == answered.task && earlier.round == answered.round;
+                    |earlier: &Signed| earlier.task == answered.task && earlier.round == answered.round;
                 assert!(
                     !node.answers.iter().any(same_round),
                     "a device answers twice in round {}",
