@@ -6,8 +6,9 @@ use crate::{
     agreement::is_of_low_order,
     batch::Check,
     context::Context,
+    credential::{Credential, CredentialError},
     hash,
-    identity::{Credential, CredentialError, IdentityKey, IdentityPublic, Signature},
+    identity::{IdentityKey, IdentityPublic, Signature},
 };
 
 /// A device's one-time keys and commitments for one session.

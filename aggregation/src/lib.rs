@@ -39,6 +39,7 @@ mod advertisement;
 mod agreement;
 mod batch;
 mod context;
+mod credential;
 mod device;
 mod graph;
 mod hash;
@@ -59,10 +60,11 @@ mod transcript;
 pub use crate::{
     advertisement::{Advertisement, AdvertisementError},
     context::{Context, ContextError},
+    credential::{Credential, CredentialError},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
     graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, quorum},
     hash::digest,
-    identity::{Credential, CredentialError, IdentityError, IdentityKey, IdentityPublic, Signature},
+    identity::{IdentityError, IdentityKey, IdentityPublic, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},
     roster::{Roster, RosterError},
     sealing::{SEALED_SHARE_BYTES, SealedShare},

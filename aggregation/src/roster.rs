@@ -178,7 +178,10 @@ impl Entries {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::identity::{Credential, IdentityPublic, Signature};
+    use crate::{
+        credential::Credential,
+        identity::{IdentityPublic, Signature},
+    };
 
     fn entry(id: u8) -> Advertisement {
         Advertisement {

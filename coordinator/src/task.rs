@@ -20,8 +20,10 @@ use crate::round::{Effect, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
+mod effect;
 mod record;
 
+pub use effect::TaskEffect;
 pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.
@@ -29,52 +31,6 @@ const POLL_MILLIS: u64 = 250;
 
 /// What a device without work is told, in milliseconds.
 const IDLE_MILLIS: u64 = 30_000;
-
-/// What the shell must make durable, in this order, before it answers.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TaskEffect {
-    /// Only these devices' inputs may ever be opened for this round.
-    FixSurvivors {
-        /// The round's number.
-        round: u64,
-        /// Devices in the sum.
-        survivors: Vec<DeviceId>,
-    },
-    /// These devices spent one more participation.
-    Charge {
-        /// The round's number.
-        round: u64,
-        /// Devices and how often each has now taken part.
-        devices: Vec<(DeviceId, u32)>,
-    },
-    /// A new version, and what the server optimiser carries on.
-    Commit {
-        /// The version's record.
-        version: VersionStatus,
-        /// The trained parameters.
-        adapter: Vec<u8>,
-        /// The optimiser's moments.
-        optimizer: Vec<u8>,
-    },
-    /// A device joins no more rounds, until the coordinator starts again.
-    Excluded {
-        /// The round's number.
-        round: u64,
-        /// Which.
-        device: DeviceId,
-        /// How it is known that what it shared did not open the sum.
-        why: String,
-    },
-    /// A round ended without a version.
-    Aborted {
-        /// The round's number.
-        round: u64,
-        /// How it ended.
-        outcome: Outcome,
-    },
-    /// The task has ended.
-    End(TaskState),
-}
 
 /// A task that cannot be started.
 #[derive(Debug, thiserror::Error)]

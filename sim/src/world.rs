@@ -11,11 +11,10 @@ use aggregation::{Credential, IdentityKey, IdentityPublic};
 use client::policy::Policy;
 use client::session::{Action, Device, Event, Session, Work};
 use client::update::Update;
-use coordinator::optimizer::OptimizerState;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
 use prost::Message;
 use proto::adapter::Factors;
-use proto::admin::{TaskState, TaskStatus, VersionStatus};
+use proto::admin::{TaskStatus, VersionStatus};
 use proto::convert::{
     WireError, rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
     request_to_wire,
@@ -114,15 +113,7 @@ impl World {
         let authority_key = IdentityKey::from_seed(&draw(&mut rng));
         let authority = authority_key.public();
         let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, authority)?;
-        let record = TaskRecord {
-            state: TaskState::Active,
-            versions: Vec::new(),
-            participations: BTreeMap::new(),
-            last_round: 0,
-            rounds_charged: 0,
-            adapter: task.adapter().to_vec(),
-            optimizer: OptimizerState::default(),
-        };
+        let record = task.record().clone();
         let mut artefacts = BTreeMap::new();
         for bytes in
             [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), frozen.map(vector_to_bytes)]

@@ -3,10 +3,8 @@
 use std::collections::BTreeMap;
 
 use aggregation::{Advertisement, Signature};
-use coordinator::optimizer::OptimizerState;
 use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
-use proto::admin::TaskState;
 use proto::convert::{request_from_wire, request_to_wire};
 use proto::ids::{Digest, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
@@ -40,15 +38,7 @@ impl Coordinator {
         let plan_bytes = plan.to_bytes().unwrap();
         let task = Task::new(TASK, &plan_bytes, authority().public()).unwrap();
         let adapter = vector_to_bytes(task.adapter());
-        let record = TaskRecord {
-            state: TaskState::Active,
-            versions: Vec::new(),
-            participations: BTreeMap::new(),
-            last_round: 0,
-            rounds_charged: 0,
-            adapter: task.adapter().to_vec(),
-            optimizer: OptimizerState::default(),
-        };
+        let record = task.record().clone();
         let artefacts =
             [plan_bytes.clone(), adapter].into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
         Self { task, record, effects: Vec::new(), artefacts, clock: DAWN, plan_bytes, rng: rng(1) }

@@ -1,0 +1,51 @@
+//! What a task wants made durable.
+
+use proto::admin::{TaskState, VersionStatus};
+use proto::ids::DeviceId;
+use proto::message::Outcome;
+
+/// What the shell must make durable, in this order, before it answers.
+#[derive(Clone, Debug, PartialEq)]
+pub enum TaskEffect {
+    /// Only these devices' inputs may ever be opened for this round.
+    FixSurvivors {
+        /// The round's number.
+        round: u64,
+        /// Devices in the sum.
+        survivors: Vec<DeviceId>,
+    },
+    /// These devices spent one more participation.
+    Charge {
+        /// The round's number.
+        round: u64,
+        /// Devices and how often each has now taken part.
+        devices: Vec<(DeviceId, u32)>,
+    },
+    /// A new version, and what the server optimiser carries on.
+    Commit {
+        /// The version's record.
+        version: VersionStatus,
+        /// The trained parameters.
+        adapter: Vec<u8>,
+        /// The optimiser's moments.
+        optimizer: Vec<u8>,
+    },
+    /// A device joins no more rounds, until the coordinator starts again.
+    Excluded {
+        /// The round's number.
+        round: u64,
+        /// Which.
+        device: DeviceId,
+        /// How it is known that what it shared did not open the sum.
+        why: String,
+    },
+    /// A round ended without a version.
+    Aborted {
+        /// The round's number.
+        round: u64,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// The task has ended.
+    End(TaskState),
+}
