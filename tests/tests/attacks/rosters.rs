@@ -1,14 +1,15 @@
 //! Who is in the round: keys that are not theirs, and rosters that are not everybody.
 
 use aggregation::{
-    Advertisement, AdvertisementError, Credential, CredentialError, IdentityKey, Refusal, RosterError,
+    Advertised, Advertisement, AdvertisementError, Credential, CredentialError, IdentityKey, Refusal,
+    RosterError,
 };
 use client::policy::{Breach, Policy};
 use client::session::Ended;
 use proto::message::{DeclineReason, Outcome, Rejection, Reply, Request};
 
 use super::hand::{Answer, Gathered, Post, honest, wait};
-use super::setting::{context, id, identity, plan, policy, signed};
+use super::setting::{authority, context, id, identity, plan, policy, rng, signed};
 use super::world::World;
 
 /// Passes a request on, and changes the roster in the answer.
@@ -312,4 +313,27 @@ fn who_is_not_in_the_roster_is_not_let_in_later() {
     // For it the round is over, and what it trained is for the next one.
     assert!(matches!(world.ended(6), Ended::Round(Outcome::Stopped)), "{:?}", world.ended(6));
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn a_roster_larger_than_the_plan_is_refused() {
+    // Each device's noise is sized for the plan's cohort.
+    let plan = plan(6, 4);
+    let mut world = World::new(&plan, 6);
+    let published = world.coordinator.task.published();
+    world.run(|post| {
+        let session = post.request.session();
+        roster(post, |entries| {
+            let identity = identity(6);
+            let credential = Credential::issue(&authority(), id(6).0, identity.public(), u64::MAX);
+            let context = context(&plan, &published, session.unwrap(), 1);
+            entries.push(Advertised::new(context, &identity, credential, &mut rng(6)).1);
+        })
+    });
+    for place in 0..6 {
+        let ended = world.ended(place);
+        assert!(matches!(ended, Ended::Roster(RosterError::Size { got: 7, most: 6, .. })), "{ended:?}");
+        assert_eq!(world.log.left(place, "share keys"), 0);
+    }
+    world.assert_nothing_published();
 }
