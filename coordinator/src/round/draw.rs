@@ -24,7 +24,9 @@ pub(super) struct DrawPhase {
 
 impl DrawPhase {
     pub(super) fn deadline(&self, params: &RoundParams) -> Timestamp {
-        let grace_over = self.reached.map(|reached| reached.plus_millis(params.grace_millis));
+        // Whoever is only between two questions has not vanished.
+        let grace = params.grace_millis.max(params.poll_millis.saturating_mul(8));
+        let grace_over = self.reached.map(|reached| reached.plus_millis(grace));
         grace_over.map_or(self.deadline, |over| over.min(self.deadline))
     }
 
