@@ -21,6 +21,7 @@ mod tape;
 pub mod text;
 mod thread;
 mod tokens;
+mod weights;
 
 pub use base::{Base, BaseError, Projection, UnknownProjection};
 pub use config::{ConfigError, DecoderConfig};

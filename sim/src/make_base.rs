@@ -40,6 +40,7 @@ fn shape() -> DecoderConfig {
         tied: true,
         qkv_bias: false,
         output_bias: false,
+        qk_norm: false,
         bos: None,
     }
 }

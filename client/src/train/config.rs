@@ -35,6 +35,8 @@ pub struct DecoderConfig {
     pub qkv_bias: bool,
     /// Whether the attention's output layer has a bias.
     pub output_bias: bool,
+    /// Whether each head's queries and keys are normed before they are turned.
+    pub qk_norm: bool,
     /// The first token of a document, if the folder names one.
     pub bos: Option<u32>,
 }
@@ -206,6 +208,7 @@ impl Raw {
             tied: self.tie_word_embeddings,
             qkv_bias: family == Family::Qwen2 || (family == Family::Llama && self.attention_bias),
             output_bias: family == Family::Llama && self.attention_bias,
+            qk_norm: false,
             bos: bos.and_then(|id| u32::try_from(id).ok()),
         };
         config.check()?;

@@ -365,6 +365,7 @@ mod tests {
             tied: true,
             qkv_bias: false,
             output_bias: false,
+            qk_norm: false,
             bos: None,
         }
     }
