@@ -18,6 +18,7 @@ mod places;
 pub mod pretrain;
 mod singular;
 mod tape;
+pub mod template;
 pub mod text;
 mod thread;
 mod tokens;
@@ -27,7 +28,8 @@ pub use base::{Base, BaseError, Projection, UnknownProjection};
 pub use config::{ConfigError, DecoderConfig};
 pub use engine::{Engine, Loss, Step, TrainError, Trained};
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};
-pub use text::{Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
+pub use template::{ChatTemplate, TemplateError};
+pub use text::{Blocks, Corpus, Document, ReadOptions, Reading, TextError, UserText};
 pub use tokens::EncodeError;
 
 #[cfg(test)]

@@ -229,6 +229,10 @@ impl Base {
     pub(crate) fn weights(&self) -> &Weights {
         &self.weights
     }
+
+    pub(crate) fn tokenizer(&self) -> &tokenizers::Tokenizer {
+        self.tokens.tokenizer()
+    }
 }
 
 fn read_weights(dir: &Path, config: &DecoderConfig, hasher: &mut Hasher) -> Result<Weights, BaseError> {

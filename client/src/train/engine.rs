@@ -13,7 +13,7 @@ use super::decoder::{Changes, Pass};
 use super::optimizer::Optimizer;
 use super::places::Places;
 use super::singular::top_factors;
-use super::text::Blocks;
+use super::text::{Block, Blocks};
 use super::thread::on_one_thread;
 use crate::update::Update;
 
@@ -206,7 +206,8 @@ impl Engine {
         on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
             let changes = places.constants(frozen, trained)?;
             let (mut total, mut tokens) = (0.0, 0);
-            for batch in uniform(blocks.as_slice()) {
+            let blocks: Vec<&[u32]> = blocks.as_slice().iter().map(Block::tokens).collect();
+            for batch in uniform(&blocks) {
                 let loss = Pass::new(self.base.config(), self.base.weights(), &changes, &batch).loss()?;
                 let targets = targets(&batch);
                 total += f64::from(loss.to_scalar::<f32>()?) * targets as f64;
@@ -279,7 +280,7 @@ impl Engine {
             return Err(TrainError::NoBlocks);
         }
         let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
-        for block in blocks.as_slice() {
+        for block in blocks.as_slice().iter().map(Block::tokens) {
             if block.len() > most {
                 return Err(TrainError::TooLong { found: block.len(), most });
             }
@@ -295,7 +296,7 @@ impl Engine {
 /// Blocks drawn with replacement, all as long as the first.
 fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<&'a [u32]> {
     let blocks = blocks.as_slice();
-    let pick = |rng: &mut ChaCha20Rng| blocks[below(rng, blocks.len())].as_slice();
+    let pick = |rng: &mut ChaCha20Rng| blocks[below(rng, blocks.len())].tokens();
     let mut batch = vec![pick(rng)];
     for _ in 1..count {
         let next = pick(rng);

@@ -102,7 +102,7 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
 fn the_gradient_of_the_trained_vector_agrees_with_differences_for_every_method() {
     let engine = engine();
     let blocks = blocks(3, 12);
-    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(Vec::as_slice).collect();
+    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(text::Block::tokens).collect();
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(engine.base(), method, 2, 6.0);
         let (frozen, trained) = vectors(&spec);
@@ -131,7 +131,7 @@ fn a_merged_adapter_is_the_same_function() {
     let engine = engine();
     let base = engine.base();
     let blocks = blocks(2, 10);
-    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(Vec::as_slice).collect();
+    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(text::Block::tokens).collect();
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(base, method, 3, 5.0);
         let (frozen, trained) = vectors(&spec);
@@ -383,50 +383,4 @@ fn a_projection_reads_back_from_its_names() {
     assert!(
         "w_proj".parse::<Projection>().unwrap_err().to_string().starts_with("unknown projection `w_proj`")
     );
-}
-
-#[test]
-fn a_bad_line_is_counted_and_the_rest_is_read() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("user.jsonl");
-    let mut bytes =
-        b"{\"text\": \"w5 w6\"}\nnot json\n\n{\"other\": 1}\n\"\xff\"\n{\"text\": \" \"}\n".to_vec();
-    bytes.extend(b"{\"messages\": [{\"role\": \"user\", \"content\": \"w7\"}, {\"role\": \"x\", \"content\": \"w8\"}]}\r\n");
-    bytes.extend(b"{\"prompt\": \"w9 \", \"completion\": \"w10\"}");
-    std::fs::write(&path, bytes).unwrap();
-    let text = read_jsonl(&path).unwrap();
-    assert_eq!(text.lines, ["w5 w6", "w7\nw8", "w9 w10"]);
-    let skipped: Vec<(u64, SkipReason)> = text.skipped.iter().map(|skip| (skip.line, skip.reason)).collect();
-    let expected = [
-        (2, SkipReason::NotJson { column: 2 }),
-        (4, SkipReason::NoText),
-        (5, SkipReason::NotUtf8),
-        (6, SkipReason::Empty),
-    ];
-    assert_eq!(skipped, expected);
-    let corpus = Corpus::new(engine().base(), &text).unwrap();
-    assert_eq!(corpus.train(16).as_slice(), [vec![1, 5, 6, 1, 7, 8]]);
-    assert_eq!(corpus.held_out(16).as_slice(), [vec![1, 9, 10]]);
-}
-
-#[test]
-fn text_that_cannot_be_used_says_which_file_or_how_many_lines() {
-    let missing = read_jsonl(Path::new("nowhere/user.jsonl")).unwrap_err().to_string();
-    assert!(missing.starts_with("cannot read nowhere/user.jsonl: "), "{missing}");
-    let skipped = vec![Skipped { line: 1, reason: SkipReason::NotUtf8 }; 3];
-    let none = Corpus::new(engine().base(), &UserText { lines: Vec::new(), skipped }).unwrap_err();
-    assert_eq!(none.to_string(), "no usable text (3 lines were skipped)");
-}
-
-#[test]
-fn the_last_tenth_is_held_out_and_blocks_are_cut_like_the_peers() {
-    let base = Arc::new(Base::open(&reference().join("base")).unwrap());
-    let lines: Vec<String> = (0..25).map(|i| format!("w{}", i + 3)).collect();
-    let corpus = Corpus::new(&base, &UserText { lines, skipped: Vec::new() }).unwrap();
-    // 23 documents of two tokens: 46 tokens, blocks at 0 … 35.
-    assert_eq!(corpus.train(10).len(), 4);
-    assert_eq!(corpus.held_out(10).as_slice(), [vec![1, 26, 1, 27]]);
-    assert_eq!(corpus.train(46).len(), 1);
-    assert_eq!(corpus.train(23).as_slice().len(), 1);
-    assert_eq!(Blocks::new(&[], 1, 8).targets(), 0);
 }

@@ -8,6 +8,12 @@ use tokenizers::Tokenizer;
 #[error("the tokenizer cannot split a text: {0}")]
 pub struct EncodeError(String);
 
+impl From<tokenizers::Error> for EncodeError {
+    fn from(error: tokenizers::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// A tokenizer without truncation, padding or special tokens.
 #[derive(Debug)]
 pub(crate) struct Tokens {
@@ -41,6 +47,10 @@ impl Tokens {
 
     pub(crate) fn bos(&self) -> u32 {
         self.bos
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
