@@ -1,6 +1,6 @@
 //! On-device training: a frozen base, a trained adapter, and the user's text between them.
 //!
-//! [`Base`] is a Hugging Face folder in memory, [`Corpus`] one user's text as tokens, and [`Engine`]
+//! [`Base`] is a Hugging Face folder or a GGUF file in memory, [`Corpus`] one user's text as tokens, and [`Engine`]
 //! trains and measures an adapter of [`proto::adapter::AdapterSpec`]. Nothing here knows of clocks,
 //! networks, rounds or privacy. Tensors are candle's; the operations with a gradient are our own
 //! (`ops`), because candle's fused ones have none and its matmul computes a gradient for frozen weights; the way
@@ -23,12 +23,12 @@ mod thread;
 mod tokens;
 mod weights;
 
-pub use base::{Base, BaseError, Projection, UnknownProjection};
-pub use config::{ConfigError, DecoderConfig};
+pub use base::{Base, BaseError, BaseOptions, Hold, Projection, UnknownProjection};
+pub use config::{ConfigError, DecoderConfig, RopeScaling};
 pub use engine::{Engine, Loss, Step, TrainError, Trained};
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};
 pub use text::{Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
-pub use tokens::EncodeError;
+pub use tokens::{DecodeError, EncodeError};
 
 #[cfg(test)]
 mod tests;

@@ -47,30 +47,6 @@ pub(crate) struct Weights {
     pub(crate) head: Tensor,
 }
 
-/// The tensors that a base of this shape must have, by their names in the folder.
-pub(crate) fn tensor_shapes(config: &DecoderConfig) -> BTreeMap<String, Vec<usize>> {
-    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
-    let mut shapes = BTreeMap::new();
-    shapes.insert("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]);
-    shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
-    if !config.tied {
-        shapes.insert("lm_head.weight".to_owned(), vec![vocab, hidden]);
-    }
-    for layer in 0..config.num_layers {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
-            shapes.insert(format!("model.layers.{layer}.{norm}.weight"), vec![hidden]);
-        }
-        for projection in Projection::ALL {
-            let ((outputs, inputs), name) = (projection.shape(config), projection.name(layer));
-            shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
-            if has_bias(config, projection) {
-                shapes.insert(format!("{name}.bias"), vec![outputs]);
-            }
-        }
-    }
-    shapes
-}
-
 fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
     match projection {
         Projection::Q | Projection::K | Projection::V => config.qkv_bias,
@@ -80,7 +56,7 @@ fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
 }
 
 impl Weights {
-    /// Puts tensors in their places; none if one of [`tensor_shapes`] is not there.
+    /// Puts tensors in their places; none if one of the base's tensors is not there.
     pub(crate) fn new(config: &DecoderConfig, tensors: &BTreeMap<String, Tensor>) -> Option<Self> {
         let get = |name: &str| tensors.get(name).cloned();
         let embed = get("model.embed_tokens.weight")?;

@@ -207,7 +207,7 @@ impl Engine {
             let changes = places.constants(frozen, trained)?;
             let (mut total, mut tokens) = (0.0, 0);
             for batch in uniform(blocks.as_slice()) {
-                let loss = Pass::new(self.base.config(), self.base.weights(), &changes, &batch).loss()?;
+                let loss = Pass::new(self.base.config(), self.base.tensors(), &changes, &batch).loss()?;
                 let targets = targets(&batch);
                 total += f64::from(loss.to_scalar::<f32>()?) * targets as f64;
                 tokens += targets;
@@ -230,7 +230,7 @@ impl Engine {
         let places = Places::new(&self.base, spec)?;
         on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
             let mut rng = ChaCha20Rng::from_seed(seed);
-            let (weights, vars) = places.track_weights(self.base.weights())?;
+            let (weights, vars) = places.track_weights(self.base.tensors())?;
             let mut sums: Vec<Vec<f64>> = vars.iter().map(|var| vec![0.0; var.elem_count()]).collect();
             for _ in 0..8 {
                 let drawn = draw(&mut rng, public, 16);
@@ -269,7 +269,7 @@ impl Engine {
         batch: &[&[u32]],
     ) -> Result<(f32, Vec<f32>), TrainError> {
         let changes = places.variables(frozen, trained)?;
-        let pass = Pass::new(self.base.config(), self.base.weights(), &changes, batch);
+        let pass = Pass::new(self.base.config(), self.base.tensors(), &changes, batch);
         let (loss, gradients) = pass.gradients()?;
         Ok((loss, places.gather(&gradients, trained.len())?))
     }

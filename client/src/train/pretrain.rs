@@ -18,11 +18,12 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use super::config::{ConfigError, DecoderConfig};
-use super::decoder::{Changes, Pass, Weights, tensor_shapes};
+use super::config::{ConfigError, DecoderConfig, RopeScaling};
+use super::decoder::{Changes, Pass, Weights};
 use super::engine::{Step, TrainError, below};
 use super::optimizer::Optimizer;
 use super::thread::on_one_thread;
+use super::weights::tensor_shapes;
 
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
@@ -103,6 +104,13 @@ pub fn pretrain(
     shape.check()?;
     if shape.qkv_bias || shape.output_bias {
         return Err(ConfigError::Unsupported { name: "attention_bias", found: "true".to_owned() }.into());
+    }
+    if shape.qk_norm {
+        return Err(ConfigError::Unsupported { name: "qk_norm", found: "true".to_owned() }.into());
+    }
+    if shape.rope_scaling != RopeScaling::None {
+        let found = format!("{:?}", shape.rope_scaling);
+        return Err(ConfigError::Unsupported { name: "rope_scaling", found }.into());
     }
     let tokenizer = train_tokenizer(docs, shape.vocab_size).map_err(PretrainError::Tokenizer)?;
     let mut config = shape.clone();
@@ -362,11 +370,13 @@ mod tests {
             max_positions: 32,
             rms_norm_eps: 1e-5,
             rope_theta: 10_000.0,
+            rope_scaling: RopeScaling::None,
             tied: true,
             qkv_bias: false,
             output_bias: false,
             qk_norm: false,
             bos: None,
+            eos: Vec::new(),
         }
     }
 

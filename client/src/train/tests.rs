@@ -135,7 +135,7 @@ fn a_merged_adapter_is_the_same_function() {
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(base, method, 3, 5.0);
         let (frozen, trained) = vectors(&spec);
-        let mut merged = base.weights().clone();
+        let mut merged = base.tensors().clone();
         for (i, pair) in spec.pairs(&frozen, &trained).unwrap().iter().enumerate() {
             let (inputs, outputs) = (pair.module.inputs as usize, pair.module.outputs as usize);
             let linear = merged.blocks[i / 7].linear_mut(Projection::ALL[i % 7]);
@@ -152,9 +152,9 @@ fn a_merged_adapter_is_the_same_function() {
         let hidden = |weights: &Weights, changes: &Changes| {
             numbers(&Pass::new(base.config(), weights, changes, &batch).hidden().unwrap())
         };
-        let apart = hidden(base.weights(), &changes);
+        let apart = hidden(base.tensors(), &changes);
         let together = hidden(&merged, &Changes::default());
-        let plain = hidden(base.weights(), &Changes::default());
+        let plain = hidden(base.tensors(), &Changes::default());
         let far = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
         assert!(far(&apart, &together) < 1e-4, "{method:?}: {}", far(&apart, &together));
         assert!(far(&apart, &plain) > 1e-2, "{method:?}: the adapter changes nothing");
