@@ -9,15 +9,17 @@ use proto::ids::Digest;
 
 use super::config::{ConfigError, DecoderConfig};
 use super::tokens::{DecodeError, EncodeError, Tokens};
-use super::{decoder, weights};
+use super::weights;
 use plan::Plan;
 
 mod files;
 mod folder;
 mod held;
 mod plan;
+mod random;
 
 pub use held::Hold;
+pub use random::Filled;
 
 /// One kind of linear layer in a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -176,7 +178,6 @@ pub enum BaseError {
 pub struct Base {
     config: DecoderConfig,
     weights: weights::Weights,
-    tensors: decoder::Weights,
     tokens: Tokens,
     digest: Digest,
 }
@@ -216,6 +217,11 @@ impl Base {
     /// The decoder's shape.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// Numbers in all matrices.
+    pub fn parameters(&self) -> usize {
+        self.weights.parameters()
     }
 
     /// The layers that an adapter of these projections changes, block by block, in the order given.
@@ -267,13 +273,7 @@ impl Base {
         self.tokens.chat_template()
     }
 
-    #[expect(dead_code, reason = "what computes with it follows")]
     pub(crate) fn weights(&self) -> &weights::Weights {
         &self.weights
-    }
-
-    /// The same weights as f32 tensors.
-    pub(crate) fn tensors(&self) -> &decoder::Weights {
-        &self.tensors
     }
 }

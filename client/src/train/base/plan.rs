@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
-
 use super::super::config::DecoderConfig;
-use super::super::decoder;
 use super::super::tokens::Tokens;
-use super::super::weights::{Read, Weights};
-use super::files::{Hasher, Opened, Small, Stream, damaged};
+use super::super::weights::Weights;
+use super::files::{Hasher, Opened, Small, Stream};
 use super::held::{Entry, Hold};
 use super::{Base, BaseError, folder};
 
@@ -59,31 +56,8 @@ impl Plan {
         }
         self.after.iter().for_each(|file| hasher.add(file));
         let (config, path) = (self.config, path.unwrap_or_default());
-        let tensors = tensors(&config, &found)
-            .map_err(|error| damaged(&path, error.to_string()))?
-            .ok_or_else(|| damaged(&path, "incomplete".to_owned()))?;
         let weights = Weights::new(&config, found)
             .map_err(|tensor| BaseError::MissingTensor { path: path.clone(), tensor })?;
-        Ok(Base { config, weights, tensors, tokens: self.tokens, digest: hasher.finish() })
+        Ok(Base { config, weights, tokens: self.tokens, digest: hasher.finish() })
     }
-}
-
-/// The same weights as f32 tensors.
-fn tensors(
-    config: &DecoderConfig,
-    found: &BTreeMap<String, Read>,
-) -> candle_core::Result<Option<decoder::Weights>> {
-    let mut tensors = BTreeMap::new();
-    for (name, read) in found {
-        let tensor = match read {
-            Read::Matrix(matrix) => {
-                let mut numbers = vec![0.0; matrix.rows() * matrix.columns()];
-                matrix.widen(0..matrix.rows(), &mut numbers)?;
-                Tensor::from_vec(numbers, (matrix.rows(), matrix.columns()), &Device::Cpu)?
-            }
-            Read::Vector(numbers) => Tensor::from_slice(numbers, numbers.len(), &Device::Cpu)?,
-        };
-        tensors.insert(name.clone(), tensor);
-    }
-    Ok(decoder::Weights::new(config, &tensors))
 }
