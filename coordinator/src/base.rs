@@ -84,7 +84,8 @@ pub struct Base {
 
 impl Base {
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors` (or the shards of
-    /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`.
+    /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json`.
     ///
     /// Fails with the name of the file that is missing or wrong.
     pub fn open(dir: &Path) -> Result<Self, BaseError> {
@@ -98,9 +99,11 @@ impl Base {
             .map_err(|error| BaseError::Damaged { path, reason: error.to_string() })?;
         let shapes = read_weights(dir, &mut hasher)?;
         hasher.skim(&dir.join("tokenizer.json"))?;
-        let settings = dir.join("tokenizer_config.json");
-        if settings.exists() {
-            hasher.skim(&settings)?;
+        for name in ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"] {
+            let path = dir.join(name);
+            if path.exists() {
+                hasher.skim(&path)?;
+            }
         }
         Ok(Self { dir: dir.to_owned(), layers: config.num_hidden_layers, shapes, digest: hasher.finish() })
     }
@@ -109,7 +112,8 @@ impl Base {
     /// its name's length, its name, its length (both lengths as 8 bytes, little-endian) and its bytes.
     ///
     /// The files are `config.json`, the index if there is one, the weights in the order of their names,
-    /// `tokenizer.json` and, if there, `tokenizer_config.json`.
+    /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
+    /// `generation_config.json`.
     pub fn digest(&self) -> Digest {
         self.digest
     }

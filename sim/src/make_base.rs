@@ -4,7 +4,7 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use client::train::config::DecoderConfig;
+use client::train::config::{DecoderConfig, RopeScaling};
 use client::train::pretrain::{PretrainError, PretrainOptions, pretrain};
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -37,11 +37,13 @@ fn shape() -> DecoderConfig {
         max_positions: 512,
         rms_norm_eps: 1e-5,
         rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
         tied: true,
         qkv_bias: false,
         output_bias: false,
         qk_norm: false,
         bos: None,
+        eos: Vec::new(),
     }
 }
 

@@ -1,21 +1,25 @@
-//! The frozen base: a Hugging Face folder, read into memory and known by its digest.
+//! The frozen base: a Hugging Face folder or a GGUF file, read into memory and known by its digest.
 
-use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::File;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use candle_core::{DType, Device, Tensor};
 use proto::adapter::Module;
 use proto::ids::Digest;
-use safetensors::SafeTensors;
-use serde::Deserialize;
 
 use super::config::{ConfigError, DecoderConfig};
-use super::decoder::{Weights, tensor_shapes};
-use super::tokens::{EncodeError, Tokens};
+use super::tokens::{DecodeError, EncodeError, Tokens};
+use super::weights;
+use plan::Plan;
+
+mod files;
+mod folder;
+mod held;
+mod plan;
+mod random;
+
+pub use held::Hold;
+pub use random::Filled;
 
 /// One kind of linear layer in a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,7 +97,14 @@ impl FromStr for Projection {
     }
 }
 
-/// A folder that is no base.
+/// How a base is held in memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BaseOptions {
+    /// What its matrices' numbers are held as.
+    pub hold: Hold,
+}
+
+/// What cannot be opened as a base.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     /// A file cannot be read.
@@ -140,13 +151,15 @@ pub enum BaseError {
         /// What is there.
         found: Vec<usize>,
     },
-    /// A tensor's numbers are neither f32, f16 nor bf16.
-    #[error("{}: tensor `{tensor}` must be F32, F16 or BF16, found {found}", path.display())]
+    /// A tensor's numbers are of a type that cannot be held.
+    #[error("{}: tensor `{tensor}` must be {known}, found {found}", path.display())]
     Dtype {
         /// The file of weights.
         path: PathBuf,
         /// The tensor.
         tensor: String,
+        /// What can be held.
+        known: &'static str,
         /// What is there.
         found: String,
     },
@@ -164,36 +177,39 @@ pub enum BaseError {
 #[derive(Debug)]
 pub struct Base {
     config: DecoderConfig,
-    weights: Weights,
+    weights: weights::Weights,
     tokens: Tokens,
     digest: Digest,
 }
 
 impl Base {
+    /// [`Self::open_with`] the default options: weights are held as they are stored.
+    pub fn open(path: &Path) -> Result<Self, BaseError> {
+        Self::open_with(path, BaseOptions::default())
+    }
+
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors` (or the shards of
-    /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`.
+    /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json`.
     ///
-    /// Fails with the name of the file, and of the tensor, that is missing or wrong.
-    pub fn open(dir: &Path) -> Result<Self, BaseError> {
-        let mut hasher = Hasher::new();
-        let path = dir.join("config.json");
-        let config = DecoderConfig::parse(&hasher.read(&path)?)
-            .map_err(|source| BaseError::Config { path, source })?;
-        let weights = read_weights(dir, &config, &mut hasher)?;
-        let path = dir.join("tokenizer.json");
-        let json = hasher.read(&path)?;
-        let settings_path = dir.join("tokenizer_config.json");
-        let settings = if settings_path.exists() { Some(hasher.read(&settings_path)?) } else { None };
-        let tokens = Tokens::parse(&json, settings.as_deref(), config.bos)
-            .map_err(|reason| BaseError::Tokenizer { path, reason })?;
-        Ok(Self { config, weights, tokens, digest: hasher.finish() })
+    /// The weights are read a tensor at a time, so that never both the files and what is held are in memory.
+    /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
+    pub fn open_with(path: &Path, options: BaseOptions) -> Result<Self, BaseError> {
+        Plan::of(path)?.read(options.hold)
+    }
+
+    /// Bytes that the weights of this base will take in memory, from the headers of its files; fails like
+    /// [`Self::open_with`].
+    pub fn needed_bytes(path: &Path, options: BaseOptions) -> Result<u64, BaseError> {
+        Ok(Plan::of(path)?.held_bytes(options.hold))
     }
 
     /// What names this base everywhere: SHA-256 over `nightshift base v1` and then, for each file read,
     /// its name's length, its name, its length (both lengths as 8 bytes, little-endian) and its bytes.
     ///
     /// The files are `config.json`, the index if there is one, the weights in the order of their names,
-    /// `tokenizer.json` and, if there, `tokenizer_config.json`.
+    /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
+    /// `generation_config.json`. How the weights are held changes nothing of it.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -201,6 +217,11 @@ impl Base {
     /// The decoder's shape.
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+
+    /// Numbers in all matrices.
+    pub fn parameters(&self) -> usize {
+        self.weights.parameters()
     }
 
     /// The layers that an adapter of these projections changes, block by block, in the order given.
@@ -221,122 +242,42 @@ impl Base {
         self.tokens.encode(text)
     }
 
-    /// The token that opens a document.
+    /// The text of tokens, without the special ones.
+    pub fn decode(&self, ids: &[u32]) -> Result<String, DecodeError> {
+        self.tokens.decode(ids)
+    }
+
+    /// The token that opens a document: the one that the base names as its first (bos), else
+    /// `<|endoftext|>`, else one that ends a text.
     pub fn bos(&self) -> u32 {
         self.tokens.bos()
     }
 
-    pub(crate) fn weights(&self) -> &Weights {
+    /// The tokens that end a text, in order; none where the base names none.
+    pub fn eos(&self) -> &[u32] {
+        self.tokens.eos()
+    }
+
+    /// How the base's tokenizer writes its first token; none where the base has no such token.
+    pub fn bos_token(&self) -> Option<&str> {
+        self.tokens.bos_token()
+    }
+
+    /// How the base's tokenizer writes the token that ends a text; none where the base names none.
+    pub fn eos_token(&self) -> Option<&str> {
+        self.tokens.eos_token()
+    }
+
+    /// The Jinja template that makes one text of a conversation, if the base comes with one.
+    pub fn chat_template(&self) -> Option<&str> {
+        self.tokens.chat_template()
+    }
+
+    pub(crate) fn weights(&self) -> &weights::Weights {
         &self.weights
     }
 
     pub(crate) fn tokenizer(&self) -> &tokenizers::Tokenizer {
         self.tokens.tokenizer()
-    }
-}
-
-fn read_weights(dir: &Path, config: &DecoderConfig, hasher: &mut Hasher) -> Result<Weights, BaseError> {
-    let single = dir.join("model.safetensors");
-    let index = dir.join("model.safetensors.index.json");
-    let (list, files) = if single.exists() || !index.exists() {
-        (single.clone(), vec![single])
-    } else {
-        let files = shards(&index, &hasher.read(&index)?)?;
-        (index, files.into_iter().map(|name| dir.join(name)).collect())
-    };
-    let wanted = tensor_shapes(config);
-    let mut found = BTreeMap::new();
-    for path in files {
-        let bytes = hasher.read(&path)?;
-        read_shard(&path, &bytes, &wanted, &mut found)?;
-    }
-    if let Some(tensor) = wanted.keys().find(|name| !found.contains_key(*name)) {
-        return Err(BaseError::MissingTensor { path: list, tensor: tensor.clone() });
-    }
-    Weights::new(config, &found)
-        .ok_or_else(|| BaseError::Damaged { path: list, reason: "incomplete".to_owned() })
-}
-
-/// The names of the files in an index, in order and once each.
-fn shards(path: &Path, bytes: &[u8]) -> Result<Vec<String>, BaseError> {
-    #[derive(Deserialize)]
-    struct Index {
-        weight_map: BTreeMap<String, String>,
-    }
-    let damaged = |reason| BaseError::Damaged { path: path.to_owned(), reason };
-    let index: Index = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    let mut files: Vec<String> = index.weight_map.into_values().collect();
-    files.sort();
-    files.dedup();
-    // An index may only name files beside it.
-    match files.iter().find(|name| Path::new(name).file_name() != Some(name.as_ref())) {
-        Some(name) => Err(damaged(format!("`{name}` is not the name of a file in this folder"))),
-        None => Ok(files),
-    }
-}
-
-fn read_shard(
-    path: &Path,
-    bytes: &[u8],
-    wanted: &BTreeMap<String, Vec<usize>>,
-    found: &mut BTreeMap<String, Tensor>,
-) -> Result<(), BaseError> {
-    let damaged = |reason| BaseError::Damaged { path: path.to_owned(), reason };
-    let file = SafeTensors::deserialize(bytes).map_err(|error| damaged(error.to_string()))?;
-    for (name, view) in file.iter() {
-        let Some(expected) = wanted.get(name) else { continue };
-        if view.shape() != expected.as_slice() {
-            return Err(BaseError::Shape {
-                path: path.to_owned(),
-                tensor: name.to_owned(),
-                expected: expected.clone(),
-                found: view.shape().to_vec(),
-            });
-        }
-        let Some((_, dtype)) = DTYPES.into_iter().find(|(stored, _)| *stored == view.dtype()) else {
-            let (tensor, found) = (name.to_owned(), view.dtype().to_string());
-            return Err(BaseError::Dtype { path: path.to_owned(), tensor, found });
-        };
-        let tensor = Tensor::from_raw_buffer(view.data(), dtype, expected, &Device::Cpu)
-            .and_then(|tensor| tensor.to_dtype(DType::F32))
-            .map_err(|error| damaged(error.to_string()))?;
-        found.insert(name.to_owned(), tensor);
-    }
-    Ok(())
-}
-
-/// What the numbers of a base may be stored as.
-const DTYPES: [(safetensors::Dtype, DType); 3] = [
-    (safetensors::Dtype::F32, DType::F32),
-    (safetensors::Dtype::F16, DType::F16),
-    (safetensors::Dtype::BF16, DType::BF16),
-];
-
-/// Reads files and hashes them as it goes.
-struct Hasher(ring::digest::Context);
-
-impl Hasher {
-    fn new() -> Self {
-        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-        context.update(b"nightshift base v1");
-        Self(context)
-    }
-
-    fn read(&mut self, path: &Path) -> Result<Vec<u8>, BaseError> {
-        let fail = |source| BaseError::Read { path: path.to_owned(), source };
-        let mut bytes = Vec::new();
-        File::open(path).and_then(|mut file| file.read_to_end(&mut bytes)).map_err(fail)?;
-        let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        self.0.update(&(name.len() as u64).to_le_bytes());
-        self.0.update(name.as_bytes());
-        self.0.update(&(bytes.len() as u64).to_le_bytes());
-        self.0.update(&bytes);
-        Ok(bytes)
-    }
-
-    fn finish(self) -> Digest {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.0.finish().as_ref());
-        Digest(digest)
     }
 }

@@ -1,10 +1,41 @@
 //! The shape of a decoder, read from a Hugging Face `config.json`.
 
+use std::f64::consts::PI;
+
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 /// More decoder blocks than any model has that a device could hold.
-const MOST_LAYERS: usize = 1024;
+pub(crate) const MOST_LAYERS: usize = 1024;
+
+/// The width of a head of Qwen3 where the file does not say.
+const QWEN3_HEAD_DIM: usize = 128;
+
+/// What else than a position and the base of the angles decides how far a head is turned.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum RopeScaling {
+    /// Nothing.
+    #[default]
+    None,
+    /// Positions are divided by the factor.
+    Linear {
+        /// At least 1 where a sequence is to be longer than those trained on.
+        factor: f64,
+    },
+    /// Llama 3: slow frequencies are divided by the factor, fast ones are not, and those between change over.
+    Llama3 {
+        /// What slow frequencies are divided by.
+        factor: f64,
+        /// `original_positions` divided by the wavelength from which on a frequency counts as slow.
+        low_freq_factor: f64,
+        /// `original_positions` divided by the wavelength up to which a frequency counts as fast.
+        high_freq_factor: f64,
+        /// Longest sequence before the scaling.
+        original_positions: usize,
+    },
+    /// What each frequency is divided by, fastest first, as GGUF files hold Llama 3's scaling.
+    Divisors(Vec<f32>),
+}
 
 /// The shape of a Llama-like decoder.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +60,8 @@ pub struct DecoderConfig {
     pub rms_norm_eps: f64,
     /// Base of the rotary angles.
     pub rope_theta: f64,
+    /// How the rotary angles are scaled.
+    pub rope_scaling: RopeScaling,
     /// Whether the embedding is also the output layer.
     pub tied: bool,
     /// Whether the query, key and value layers have a bias.
@@ -39,6 +72,8 @@ pub struct DecoderConfig {
     pub qk_norm: bool,
     /// The first token of a document, if the folder names one.
     pub bos: Option<u32>,
+    /// The tokens that end a text, as far as the model's config names them.
+    pub eos: Vec<u32>,
 }
 
 /// A `config.json` that describes no decoder we can run.
@@ -48,8 +83,13 @@ pub enum ConfigError {
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// A decoder of another kind.
-    #[error("unknown architecture `{0}`; known are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM")]
-    Architecture(String),
+    #[error("unknown architecture `{found}`; known are {known}")]
+    Architecture {
+        /// The architecture.
+        found: String,
+        /// Those that can be run, by the names that this kind of file has for them.
+        known: &'static str,
+    },
     /// A setting that would change the function and is not implemented.
     #[error("{name} = {found} is not supported")]
     Unsupported {
@@ -94,6 +134,7 @@ struct Raw {
     #[serde(default)]
     use_sliding_window: bool,
     bos_token_id: Option<Value>,
+    eos_token_id: Option<Value>,
 }
 
 impl DecoderConfig {
@@ -141,8 +182,80 @@ impl DecoderConfig {
         if !self.head_dim.is_multiple_of(2) {
             return Err(ConfigError::Shape(format!("head_dim must be even, found {}", self.head_dim)));
         }
-        Ok(())
+        let numbers = [("rms_norm_eps", self.rms_norm_eps), ("rope_theta", self.rope_theta)];
+        if let Some((name, number)) = numbers.iter().find(|(_, number)| !positive(*number)) {
+            return Err(ConfigError::Shape(format!("{name} must be above 0, found {number}")));
+        }
+        if let Some(&id) = self.bos.iter().chain(&self.eos).find(|&&id| id as usize >= self.vocab_size) {
+            let vocab = self.vocab_size;
+            return Err(ConfigError::Shape(format!("token {id} is not below vocab_size, which is {vocab}")));
+        }
+        self.check_scaling()
     }
+
+    fn check_scaling(&self) -> Result<(), ConfigError> {
+        match &self.rope_scaling {
+            RopeScaling::None => Ok(()),
+            RopeScaling::Linear { factor } if positive(*factor) => Ok(()),
+            RopeScaling::Linear { factor } => Err(ConfigError::Shape(format!(
+                "the factor of the rope scaling must be above 0, found {factor}"
+            ))),
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_positions,
+            } => {
+                let sane = positive(*factor) && positive(*low) && positive(*high) && low < high;
+                if sane && *original_positions > 0 {
+                    return Ok(());
+                }
+                Err(ConfigError::Shape(format!(
+                    "a rope scaling of llama3 needs numbers above 0 and low_freq_factor below high_freq_factor, \
+                     found factor {factor}, {low}, {high} and {original_positions} positions"
+                )))
+            }
+            RopeScaling::Divisors(divisors) => {
+                if divisors.len() == self.head_dim / 2 && divisors.iter().all(|x| positive(f64::from(*x))) {
+                    return Ok(());
+                }
+                Err(ConfigError::Shape(format!(
+                    "rope_freqs must be {} numbers above 0, found {}",
+                    self.head_dim / 2,
+                    divisors.len()
+                )))
+            }
+        }
+    }
+
+    /// How far each pair of a head's numbers is turned from one position to the next, in radians, the fastest
+    /// first: `head_dim / 2` numbers, `theta^(−2i / head_dim)` where nothing is scaled.
+    pub fn rope_frequencies(&self) -> Vec<f64> {
+        let plain = |i: usize| self.rope_theta.powf(-((2 * i) as f64) / self.head_dim as f64);
+        let scaled = |(i, frequency): (usize, f64)| match &self.rope_scaling {
+            RopeScaling::None => frequency,
+            RopeScaling::Linear { factor } => frequency / factor,
+            RopeScaling::Llama3 {
+                factor,
+                low_freq_factor: low,
+                high_freq_factor: high,
+                original_positions,
+            } => {
+                // How often it turns in a sequence as long as those before the scaling.
+                let turns = *original_positions as f64 * frequency / (2.0 * PI);
+                let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
+                frequency * (kept + (1.0 - kept) / factor)
+            }
+            RopeScaling::Divisors(divisors) => {
+                divisors.get(i).map_or(frequency, |divisor| frequency / f64::from(*divisor))
+            }
+        };
+        (0..self.head_dim / 2).map(plain).enumerate().map(scaled).collect()
+    }
+}
+
+fn positive(number: f64) -> bool {
+    number.is_finite() && number > 0.0
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -150,6 +263,7 @@ enum Family {
     Llama,
     Mistral,
     Qwen2,
+    Qwen3,
 }
 
 impl Family {
@@ -158,8 +272,11 @@ impl Family {
             Some("LlamaForCausalLM") => Ok(Self::Llama),
             Some("MistralForCausalLM") => Ok(Self::Mistral),
             Some("Qwen2ForCausalLM") => Ok(Self::Qwen2),
-            Some(other) => Err(ConfigError::Architecture(other.to_owned())),
-            None => Err(ConfigError::Architecture(String::new())),
+            Some("Qwen3ForCausalLM") => Ok(Self::Qwen3),
+            other => Err(ConfigError::Architecture {
+                found: other.unwrap_or_default().to_owned(),
+                known: "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM",
+            }),
         }
     }
 }
@@ -167,31 +284,23 @@ impl Family {
 impl Raw {
     fn into_config(self) -> Result<DecoderConfig, ConfigError> {
         let family = Family::of(&self.architectures)?;
-        if let Some(act) = self.hidden_act.filter(|act| act != "silu") {
-            return Err(ConfigError::Unsupported { name: "hidden_act", found: act });
+        if let Some(act) = self.hidden_act.as_ref().filter(|act| *act != "silu") {
+            return Err(ConfigError::Unsupported { name: "hidden_act", found: act.clone() });
         }
         if self.mlp_bias {
             return Err(ConfigError::Unsupported { name: "mlp_bias", found: "true".to_owned() });
         }
-        for map in [&self.rope_scaling, &self.rope_parameters].into_iter().flatten() {
-            let kind = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
-            if let Some(kind) = kind.filter(|kind| *kind != "default") {
-                return Err(ConfigError::Unsupported { name: "rope_type", found: kind.to_owned() });
-            }
-        }
+        let rope_scaling = self.rope_scaling()?;
         let nested_theta =
             self.rope_parameters.as_ref().and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
         // A window as long as the sequence hides nothing, so it is a limit on the sequence.
         let window = match family {
             Family::Mistral => self.sliding_window,
-            Family::Qwen2 if self.use_sliding_window => self.sliding_window,
-            Family::Qwen2 | Family::Llama => None,
+            Family::Qwen2 | Family::Qwen3 if self.use_sliding_window => self.sliding_window,
+            Family::Qwen2 | Family::Qwen3 | Family::Llama => None,
         };
-        let bos = match self.bos_token_id {
-            Some(Value::Array(ids)) => ids.first().and_then(Value::as_u64),
-            Some(id) => id.as_u64(),
-            None => None,
-        };
+        let own_width = if family == Family::Qwen3 { Some(QWEN3_HEAD_DIM) } else { None };
+        let biased = matches!(family, Family::Llama | Family::Qwen3) && self.attention_bias;
         let config = DecoderConfig {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -201,18 +310,63 @@ impl Raw {
             num_kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
             head_dim: self
                 .head_dim
+                .or(own_width)
                 .unwrap_or_else(|| self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)),
             max_positions: self.max_position_embeddings.min(window.unwrap_or(usize::MAX)),
             rms_norm_eps: self.rms_norm_eps,
             rope_theta: self.rope_theta.or(nested_theta).unwrap_or(10_000.0),
+            rope_scaling,
             tied: self.tie_word_embeddings,
-            qkv_bias: family == Family::Qwen2 || (family == Family::Llama && self.attention_bias),
-            output_bias: family == Family::Llama && self.attention_bias,
-            qk_norm: false,
-            bos: bos.and_then(|id| u32::try_from(id).ok()),
+            qkv_bias: family == Family::Qwen2 || biased,
+            output_bias: biased,
+            qk_norm: family == Family::Qwen3,
+            bos: token_ids(self.bos_token_id.as_ref()).first().copied(),
+            eos: token_ids(self.eos_token_id.as_ref()),
         };
         config.check()?;
         Ok(config)
+    }
+
+    fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
+        let kind = |map: &Map<String, Value>| {
+            let kind = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
+            kind.filter(|kind| *kind != "default").map(str::to_owned)
+        };
+        let maps = [&self.rope_scaling, &self.rope_parameters];
+        let Some((map, kind)) = maps.into_iter().flatten().find_map(|map| Some((map, kind(map)?))) else {
+            return Ok(RopeScaling::None);
+        };
+        let number = |name: &str| {
+            let number = map.get(name).and_then(Value::as_f64);
+            number.ok_or_else(|| {
+                ConfigError::Shape(format!("a rope scaling of {kind} needs the number `{name}`"))
+            })
+        };
+        match kind.as_str() {
+            "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
+            "llama3" => {
+                let positions = map.get("original_max_position_embeddings").and_then(Value::as_u64);
+                Ok(RopeScaling::Llama3 {
+                    factor: number("factor")?,
+                    low_freq_factor: number("low_freq_factor")?,
+                    high_freq_factor: number("high_freq_factor")?,
+                    original_positions: positions
+                        .and_then(|positions| usize::try_from(positions).ok())
+                        .unwrap_or(self.max_position_embeddings),
+                })
+            }
+            _ => Err(ConfigError::Unsupported { name: "rope_type", found: kind }),
+        }
+    }
+}
+
+/// One token or several, as `bos_token_id` and `eos_token_id` are written.
+pub(crate) fn token_ids(value: Option<&Value>) -> Vec<u32> {
+    let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
+    match value {
+        Some(Value::Array(ids)) => ids.iter().filter_map(id).collect(),
+        Some(other) => id(other).into_iter().collect(),
+        None => Vec::new(),
     }
 }
 
@@ -240,7 +394,15 @@ mod tests {
     #[test]
     fn settings_that_change_the_function_are_refused_by_name() {
         for (extra, expected) in [
-            (r#", "rope_scaling": {"rope_type": "llama3"}"#, "rope_type = llama3 is not supported"),
+            (r#", "rope_scaling": {"rope_type": "yarn"}"#, "rope_type = yarn is not supported"),
+            (r#", "rope_scaling": {"type": "dynamic"}"#, "rope_type = dynamic is not supported"),
+            (r#", "rope_parameters": {"rope_type": "longrope"}"#, "rope_type = longrope is not supported"),
+            (
+                r#", "rope_scaling": {"rope_type": "llama3"}"#,
+                "a rope scaling of llama3 needs the number `factor`",
+            ),
+            (r#", "rope_theta": 0"#, "rope_theta must be above 0, found 0"),
+            (r#", "eos_token_id": [2, 9]"#, "token 9 is not below vocab_size, which is 9"),
             (r#", "hidden_act": "gelu""#, "hidden_act = gelu is not supported"),
             (r#", "mlp_bias": true"#, "mlp_bias = true is not supported"),
             (r#", "head_dim": 3"#, "head_dim must be even, found 3"),

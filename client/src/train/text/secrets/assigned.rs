@@ -23,6 +23,11 @@ pub(super) fn at(line: &str, at: usize) -> bool {
     if let Some(address) = after.strip_prefix("//") {
         return in_address(address);
     }
+    // How the names end; most signs stand behind something else.
+    let last = before.trim_end_matches(|c: char| c.is_whitespace() || "\"'`*:".contains(c)).as_bytes().last();
+    if !last.is_some_and(|byte| b"aAdDeElLnNtTyY".contains(byte)) {
+        return false;
+    }
     let name = name(before);
     let value = value(after);
     let bits = bits_per_byte(value.text.as_bytes());

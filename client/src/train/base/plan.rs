@@ -1,0 +1,63 @@
+//! What is known of a base before its weights are read.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::super::config::DecoderConfig;
+use super::super::tokens::Tokens;
+use super::super::weights::Weights;
+use super::files::{Hasher, Opened, Small, Stream};
+use super::held::{Entry, Hold};
+use super::{Base, BaseError, folder};
+
+/// A base whose files are open and whose headers fit its config.
+pub(super) struct Plan {
+    pub(super) config: DecoderConfig,
+    pub(super) tokens: Tokens,
+    /// Hashed before the weights.
+    pub(super) before: Vec<Small>,
+    pub(super) weights: Vec<WeightFile>,
+    /// Hashed after the weights.
+    pub(super) after: Vec<Small>,
+}
+
+/// A file of weights of which the header was read.
+pub(super) struct WeightFile {
+    pub(super) opened: Opened,
+    /// What is wanted of it, in the order in which it is there.
+    pub(super) entries: Vec<Entry>,
+}
+
+impl Plan {
+    /// Reads everything of a base but its weights.
+    pub(super) fn of(path: &Path) -> Result<Self, BaseError> {
+        folder::plan(path)
+    }
+
+    /// Bytes that the weights take in memory.
+    pub(super) fn held_bytes(&self, hold: Hold) -> u64 {
+        let entries = self.weights.iter().flat_map(|file| &file.entries);
+        entries.fold(0, |sum, entry| sum.saturating_add(entry.held_bytes(hold)))
+    }
+
+    /// Reads the weights.
+    pub(super) fn read(self, hold: Hold) -> Result<Base, BaseError> {
+        let mut hasher = Hasher::new();
+        self.before.iter().for_each(|file| hasher.add(file));
+        let (mut found, mut path) = (BTreeMap::new(), None);
+        for WeightFile { opened, entries } in self.weights {
+            path = Some(opened.path().to_owned());
+            let mut stream = Stream::new(opened, &mut hasher);
+            for entry in entries {
+                let read = entry.read(&mut stream, hold)?;
+                found.insert(entry.name, read);
+            }
+            stream.finish()?;
+        }
+        self.after.iter().for_each(|file| hasher.add(file));
+        let (config, path) = (self.config, path.unwrap_or_default());
+        let weights = Weights::new(&config, found)
+            .map_err(|tensor| BaseError::MissingTensor { path: path.clone(), tensor })?;
+        Ok(Base { config, weights, tokens: self.tokens, digest: hasher.finish() })
+    }
+}
