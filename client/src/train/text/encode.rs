@@ -186,7 +186,9 @@ impl Control {
         tokens.sort_by(|left, right| (right.0.len(), &left.0).cmp(&(left.0.len(), &right.0)));
         tokens.dedup();
         let mut begins = [false; 256];
-        tokens.iter().for_each(|(text, _)| begins[usize::from(text.as_bytes()[0])] = true);
+        for (text, _) in &tokens {
+            begins[usize::from(text.as_bytes()[0])] = true;
+        }
         Self { tokens, begins }
     }
 

@@ -39,7 +39,7 @@ fn number(line: &[u8], at: usize, before: Option<u8>, word: &[u8]) -> Option<Sec
     }
     let card = (0..groups.len()).any(|first| {
         let part = &groups[first..];
-        is_card(&part[0].to_vec()) || SHAPES.iter().any(|shape| has_shape(part, shape))
+        is_card(part[0]) || SHAPES.iter().any(|shape| has_shape(part, shape))
     });
     card.then_some(SecretKind::PaymentCard)
 }
@@ -79,8 +79,8 @@ fn groups(text: &[u8], separator: u8) -> Option<(Vec<&[u8]>, usize)> {
 fn is_card(digits: &[u8]) -> bool {
     (13..=19).contains(&digits.len())
         && is_issued(digits)
-        && luhn(digits) % 10 == 0
-        && !(digits.len() == 13 && article(digits) % 10 == 0)
+        && luhn(digits).is_multiple_of(10)
+        && !(digits.len() == 13 && article(digits).is_multiple_of(10))
 }
 
 fn is_issued(digits: &[u8]) -> bool {
