@@ -14,6 +14,7 @@ use plan::Plan;
 
 mod files;
 mod folder;
+mod gguf;
 mod held;
 mod plan;
 
@@ -161,6 +162,24 @@ pub enum BaseError {
         /// What is there.
         found: String,
     },
+    /// A tensor that no decoder of this kind has.
+    #[error("{}: tensor `{tensor}` is not supported, and to leave it out would change the model", path.display())]
+    UnknownTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// What a GGUF file says of itself is missing, wrong or not supported.
+    #[error("{}: `{key}` {reason}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
     /// The tokenizer cannot be used.
     #[error("{}: {reason}", path.display())]
     Tokenizer {
@@ -189,7 +208,8 @@ impl Base {
 
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors` (or the shards of
     /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json`.
+    /// `chat_template.jinja` and `generation_config.json`. Or a GGUF file, which is itself `path`, or the only one
+    /// in a folder without a `config.json`.
     ///
     /// The weights are read a tensor at a time, so that never both the files and what is held are in memory.
     /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
@@ -208,7 +228,7 @@ impl Base {
     ///
     /// The files are `config.json`, the index if there is one, the weights in the order of their names,
     /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
-    /// `generation_config.json`. How the weights are held changes nothing of it.
+    /// `generation_config.json`; or the one GGUF file. How the weights are held changes nothing of it.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -267,7 +287,7 @@ impl Base {
         self.tokens.chat_template()
     }
 
-    #[expect(dead_code, reason = "what computes with it follows")]
+    #[cfg_attr(not(test), expect(dead_code, reason = "what computes with it follows"))]
     pub(crate) fn weights(&self) -> &weights::Weights {
         &self.weights
     }
@@ -277,3 +297,6 @@ impl Base {
         &self.tensors
     }
 }
+
+#[cfg(test)]
+mod tests;
