@@ -23,7 +23,10 @@ mod thread;
 mod tokens;
 mod weights;
 
-pub use base::{Base, BaseError, BaseOptions, Hold, Projection, UnknownProjection};
+pub use base::{
+    Base, BaseError, BaseOptions, FetchError, Fetching, Hold, Hub, Projection, Repository, Source,
+    SourceError, UnknownProjection,
+};
 pub use config::{ConfigError, DecoderConfig, RopeScaling};
 pub use engine::{Engine, Loss, Step, TrainError, Trained};
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};

@@ -16,9 +16,13 @@ mod files;
 mod folder;
 mod gguf;
 mod held;
+mod hub;
 mod plan;
+mod source;
 
 pub use held::Hold;
+pub use hub::{FetchError, Fetching, Hub};
+pub use source::{Repository, Source, SourceError};
 
 /// One kind of linear layer in a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,6 +219,19 @@ impl Base {
     /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
     pub fn open_with(path: &Path, options: BaseOptions) -> Result<Self, BaseError> {
         Plan::of(path)?.read(options.hold)
+    }
+
+    /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
+    /// fetched where it is not in the cache, which `progress` hears of.
+    pub fn fetch(
+        source: &Source,
+        hub: &Hub,
+        progress: &mut (dyn FnMut(Fetching) + Send),
+    ) -> Result<PathBuf, FetchError> {
+        match source {
+            Source::Path(path) => Ok(path.clone()),
+            Source::Hub(repository) => hub.fetch(repository, progress),
+        }
     }
 
     /// Bytes that the weights of this base will take in memory, from the headers of its files; fails like

@@ -155,12 +155,13 @@ fn object(name: &'static str, bytes: Option<&[u8]>) -> Result<Value, Fault> {
 
 /// A template, or the one called `default` of several.
 fn template(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::Array(list) => {
-            let default =
-                list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
-            default?.get("template")?.as_str().map(str::to_owned)
+    let value = value?;
+    let text = match value.as_array() {
+        Some(list) => {
+            let name = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+            list.iter().find(name)?.get("template")?
         }
-        other => other.as_str().map(str::to_owned),
-    }
+        None => value,
+    };
+    text.as_str().map(str::to_owned)
 }
