@@ -1,6 +1,9 @@
 //! The command line of `nightshift-agent`.
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line's own output")]
 
+mod adapter;
+mod bench;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,6 +95,8 @@ enum Command {
     },
     /// Say what this device is and holds
     Status,
+    /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
+    Bench(bench::BenchArgs),
 }
 
 struct Failure {
@@ -134,6 +139,13 @@ fn start_logs() {
 }
 
 fn perform(cli: &Cli) -> Result<(), Failure> {
+    if let Command::Bench(args) = &cli.command {
+        let Some(path) = &cli.common.config else {
+            return Err(failed(2)(anyhow::anyhow!("bench needs --config with the config.json of a model")));
+        };
+        let measured = bench::bench(path, args).map_err(failed(3))?;
+        return print(cli.common.format, &measured, || measured.text());
+    }
     let config = configuration(&cli.common).map_err(failed(3))?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -151,6 +163,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             Command::Conditions => conditions(&config, cli.common.format).await,
             Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
             Command::Status => status(&config, cli.common.format),
+            Command::Bench(_) => Ok(()), // Done above, without the device's state.
         }
     });
     runtime.shutdown_background();

@@ -15,6 +15,7 @@ pub mod enrolment;
 pub mod files;
 pub mod keys;
 pub mod policy;
+pub mod process;
 pub mod session;
 pub mod spending;
 pub mod store;

@@ -2,36 +2,50 @@
 //!
 //! [`Base`] is a Hugging Face folder or a GGUF file in memory, [`Corpus`] one user's text as tokens, and [`Engine`]
 //! trains and measures an adapter of [`proto::adapter::AdapterSpec`]. Nothing here knows of clocks,
-//! networks, rounds or privacy. Tensors are candle's; the operations with a gradient are our own
-//! (`ops`), because candle's fused ones have none and its matmul computes a gradient for frozen weights; the way
-//! back through them (`tape`) is ours too.
+//! networks, rounds or privacy. The quantised types and the container of GGUF are candle's. What computes is our
+//! own: products with frozen weights (`product`), the operations between them (`ops`), the way there and back
+//! (`decoder`), because on a CPU candle cuts the gradient at its fused operations, computes one for frozen weights,
+//! and keeps more than is needed.
 //!
-//! Start reading at `engine`.
+//! Start reading at `engine`, then `training` and `decoder`.
 
 pub mod base;
+mod change;
+pub mod checkpoint;
 pub mod config;
 mod decoder;
 pub mod engine;
+mod gemm;
 mod ops;
-mod optimizer;
-mod places;
+pub mod optimizer;
+pub mod passes;
 pub mod pretrain;
+mod product;
 mod singular;
-mod tape;
+mod team;
 pub mod text;
 mod thread;
 mod tokens;
+pub mod training;
+mod view;
 mod weights;
+mod workspace;
 
 pub use base::{
     Base, BaseError, BaseOptions, FetchError, Fetching, Hold, Hub, Projection, Repository, Source,
     SourceError, UnknownProjection,
 };
+pub use checkpoint::CheckpointError;
 pub use config::{ConfigError, DecoderConfig, RopeScaling};
-pub use engine::{Engine, Loss, Step, TrainError, Trained};
+pub use decoder::Recompute;
+pub use engine::{Engine, Loss, TrainError};
+pub use optimizer::Schedule;
+pub use passes::Compute;
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};
-pub use text::{Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
+pub use product::Arithmetic;
+pub use text::{Block, Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
 pub use tokens::{DecodeError, EncodeError};
+pub use training::{Job, Step, Trained, Training};
 
 #[cfg(test)]
 mod tests;

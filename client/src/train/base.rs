@@ -9,7 +9,7 @@ use proto::ids::Digest;
 
 use super::config::{ConfigError, DecoderConfig};
 use super::tokens::{DecodeError, EncodeError, Tokens};
-use super::{decoder, weights};
+use super::weights;
 use plan::Plan;
 
 mod files;
@@ -18,10 +18,12 @@ mod gguf;
 mod held;
 mod hub;
 mod plan;
+mod random;
 mod source;
 
 pub use held::Hold;
 pub use hub::{FetchError, Fetching, Hub};
+pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
 
 /// One kind of linear layer in a decoder block.
@@ -199,7 +201,6 @@ pub enum BaseError {
 pub struct Base {
     config: DecoderConfig,
     weights: weights::Weights,
-    tensors: decoder::Weights,
     tokens: Tokens,
     digest: Digest,
 }
@@ -255,6 +256,11 @@ impl Base {
         &self.config
     }
 
+    /// Numbers in all matrices.
+    pub fn parameters(&self) -> usize {
+        self.weights.parameters()
+    }
+
     /// The layers that an adapter of these projections changes, block by block, in the order given.
     pub fn modules(&self, projections: &[Projection]) -> Vec<Module> {
         let size = |x: usize| u32::try_from(x).unwrap_or(u32::MAX); // `DecoderConfig::check` keeps both below 2³².
@@ -304,14 +310,8 @@ impl Base {
         self.tokens.chat_template()
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "what computes with it follows"))]
     pub(crate) fn weights(&self) -> &weights::Weights {
         &self.weights
-    }
-
-    /// The same weights as f32 tensors.
-    pub(crate) fn tensors(&self) -> &decoder::Weights {
-        &self.tensors
     }
 }
 

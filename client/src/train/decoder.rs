@@ -1,241 +1,552 @@
-//! The decoder: its weights and its forward pass.
+//! The decoder: forwards from tokens to a loss, and backwards from the loss to what is trained.
+//!
+//! Written out and not taped, so that what is kept between the two ways is known: for each block the residual
+//! stream at its two norms, the queries, keys and values, what attention mixed of them, and the two halves of the
+//! feed-forward part. The rest is a pass over memory away and is made again.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
-
-use candle_core::{Result, Tensor};
+use candle_core::{Result, bail};
 
 use super::base::Projection;
+use super::change::Changes;
 use super::config::DecoderConfig;
-use super::ops::{self, Add, Attention, CrossEntropy, Embedding, LoraLinear, RmsNorm, Rope, SwiGlu};
-use super::tape::{Gradients, Tape};
+use super::gemm::gemm;
+use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu, swiglu_back};
+use super::product::{Add, Arithmetic, Scratch, backward, forward};
+use super::team::Team;
+use super::text::Block;
+use super::view::{View, ViewMut};
+use super::weights::{BlockWeights, Weights};
+use super::workspace::{Kept, Workspace, sized};
 
-/// A linear layer `y = x · Wᵀ + bias`.
-#[derive(Clone, Debug)]
-pub(crate) struct Linear {
-    /// `W`: (outputs, inputs).
-    pub(crate) weight: Tensor,
-    /// (outputs).
-    pub(crate) bias: Option<Tensor>,
+/// A base, what is added to it, and how it is computed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Decoder<'a> {
+    pub(crate) config: &'a DecoderConfig,
+    pub(crate) weights: &'a Weights,
+    pub(crate) changes: &'a Changes<'a>,
+    pub(crate) rope: &'a Rope,
+    pub(crate) arithmetic: Arithmetic,
+    pub(crate) team: Team,
+    pub(crate) recompute: Recompute,
 }
 
-/// One decoder block.
-#[derive(Clone, Debug)]
-pub(crate) struct BlockWeights {
-    /// (hidden).
-    pub(crate) input_norm: Tensor,
-    /// (hidden).
-    pub(crate) post_norm: Tensor,
-    q: Linear,
-    k: Linear,
-    v: Linear,
-    o: Linear,
-    gate: Linear,
-    up: Linear,
-    down: Linear,
+/// What is done to need less memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recompute {
+    /// Nothing.
+    Never,
+    /// Only each block's input is kept, and the block is computed again on the way back: a third more time.
+    Blocks,
 }
 
-/// All tensors of a decoder, in f32.
-#[derive(Clone, Debug)]
-pub(crate) struct Weights {
-    /// (vocab, hidden).
-    pub(crate) embed: Tensor,
-    pub(crate) blocks: Vec<BlockWeights>,
-    /// (hidden).
-    pub(crate) norm: Tensor,
-    /// (vocab, hidden); the embedding again when they are tied.
-    pub(crate) head: Tensor,
+/// Tokens, and which of them are learned: those that are predicted and count in the loss.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sequence<'a> {
+    pub(crate) tokens: &'a [u32],
+    pub(crate) learned: &'a [bool],
 }
 
-fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
-    match projection {
-        Projection::Q | Projection::K | Projection::V => config.qkv_bias,
-        Projection::O => config.output_bias,
-        Projection::Gate | Projection::Up | Projection::Down => false,
-    }
+/// Where gradients are added.
+#[derive(Debug)]
+pub(crate) enum Wanted<'a> {
+    /// The adapter's trained vector.
+    Adapter(&'a mut [f32]),
+    /// Weights of the base itself.
+    Weights(&'a mut WeightGradients),
 }
 
-impl Weights {
-    /// Puts tensors in their places; none if one of the base's tensors is not there.
-    pub(crate) fn new(config: &DecoderConfig, tensors: &BTreeMap<String, Tensor>) -> Option<Self> {
-        let get = |name: &str| tensors.get(name).cloned();
-        let embed = get("model.embed_tokens.weight")?;
-        let head = if config.tied { embed.clone() } else { get("lm_head.weight")? };
-        let mut blocks = Vec::with_capacity(config.num_layers);
-        for layer in 0..config.num_layers {
-            let norm = |name: &str| get(&format!("model.layers.{layer}.{name}.weight"));
-            let linear = |projection: Projection| {
-                let name = projection.name(layer);
-                let weight = get(&format!("{name}.weight"))?;
-                let bias =
-                    if has_bias(config, projection) { Some(get(&format!("{name}.bias"))?) } else { None };
-                Some(Linear { weight, bias })
-            };
-            blocks.push(BlockWeights {
-                input_norm: norm("input_layernorm")?,
-                post_norm: norm("post_attention_layernorm")?,
-                q: linear(Projection::Q)?,
-                k: linear(Projection::K)?,
-                v: linear(Projection::V)?,
-                o: linear(Projection::O)?,
-                gate: linear(Projection::Gate)?,
-                up: linear(Projection::Up)?,
-                down: linear(Projection::Down)?,
-            });
-        }
-        Some(Self { embed, blocks, norm: get("model.norm.weight")?, head })
-    }
-}
-
-/// The factors that change one linear layer.
-#[derive(Clone, Debug)]
-pub(crate) struct Factors {
-    /// (rank, inputs).
-    pub(crate) a: Tensor,
-    /// (outputs, rank).
-    pub(crate) b: Tensor,
-    /// (rank, rank); the change is then `B · core · A`, and `a` is frozen.
-    pub(crate) core: Option<Tensor>,
-}
-
-/// What an adapter changes: factors by block and projection, and their common scale.
+/// Gradients of weights of the base.
 #[derive(Debug, Default)]
-pub(crate) struct Changes {
-    /// `s`.
-    pub(crate) scale: f32,
-    pub(crate) factors: BTreeMap<(usize, Projection), Factors>,
+pub(crate) struct WeightGradients {
+    /// Linear layers, each like its weight.
+    pub(crate) linears: std::collections::BTreeMap<(usize, Projection), Vec<f32>>,
+    /// Everything else, where it is wanted.
+    pub(crate) rest: Option<Rest>,
 }
 
-/// One forward pass over sequences of one length.
-pub(crate) struct Pass<'a> {
-    config: &'a DecoderConfig,
-    weights: &'a Weights,
-    changes: &'a Changes,
-    sequences: &'a [&'a [u32]],
-    rope: Arc<Rope>,
-    tape: Tape,
+/// Gradients of all weights that are in no linear layer of a block.
+#[derive(Debug)]
+pub(crate) struct Rest {
+    pub(crate) embed: Vec<f32>,
+    /// None where the output layer is the embedding.
+    pub(crate) head: Option<Vec<f32>>,
+    pub(crate) norm: Vec<f32>,
+    /// The two norms of each block.
+    pub(crate) norms: Vec<[Vec<f32>; 2]>,
 }
 
-impl<'a> Pass<'a> {
-    /// A pass over `sequences`, which all have one length.
-    pub(crate) fn new(
-        config: &'a DecoderConfig,
-        weights: &'a Weights,
-        changes: &'a Changes,
-        sequences: &'a [&'a [u32]],
-    ) -> Self {
-        let length = sequences.first().map_or(0, |sequence| sequence.len());
-        let rope = Arc::new(Rope::new(length, config.head_dim, config.rope_theta));
-        Self { config, weights, changes, sequences, rope, tape: Tape::default() }
+/// Keys and values of what was read, block by block.
+#[derive(Debug, Default)]
+pub(crate) struct Cache {
+    blocks: Vec<(Vec<f32>, Vec<f32>)>,
+    length: usize,
+}
+
+impl<'a> Sequence<'a> {
+    /// A block of a user's text.
+    pub(crate) fn of(block: &'a Block) -> Self {
+        Self { tokens: block.tokens(), learned: block.learned() }
     }
 
-    /// Mean loss over the predicted tokens: ().
-    pub(crate) fn loss(&self) -> Result<Tensor> {
-        let hidden = self.hidden()?;
-        let loss = CrossEntropy::new(self.sequences, &hidden, &self.weights.head);
-        self.tape.two([&hidden, &self.weights.head], loss)
+    /// Tokens that count in the loss.
+    pub(crate) fn targets(&self) -> usize {
+        self.learned.iter().skip(1).filter(|learned| **learned).count()
     }
+}
 
-    /// The mean loss, and its gradients with respect to the variables among weights and factors.
-    pub(crate) fn gradients(&self) -> Result<(f32, Gradients)> {
-        let loss = self.loss()?;
-        Ok((loss.to_scalar()?, self.tape.gradients(&loss)?))
-    }
-
-    /// The input of the output layer: (batch · length, hidden).
-    pub(crate) fn hidden(&self) -> Result<Tensor> {
-        let tokens = self.sequences.concat();
-        let mut x = self.tape.one(&self.weights.embed, Embedding { tokens })?;
-        for (layer, block) in self.weights.blocks.iter().enumerate() {
-            x = self.block(layer, block, &x)?;
-        }
-        self.norm(&x, &self.weights.norm)
-    }
-
-    /// `x`: (batch · length, hidden), result: the same.
-    fn block(&self, layer: usize, block: &BlockWeights, x: &Tensor) -> Result<Tensor> {
-        let linear = |projection, x: &Tensor| self.linear(layer, block, projection, x);
-        let normed = self.norm(x, &block.input_norm)?;
-        let attention = Attention {
-            batch: self.sequences.len(),
-            length: self.sequences.first().map_or(0, |sequence| sequence.len()),
-            heads: self.config.num_heads,
-            kv_heads: self.config.num_kv_heads,
-            width: self.config.head_dim,
-            rope: Arc::clone(&self.rope),
-            saved: OnceLock::new(),
-        };
-        let (q, k) = (linear(Projection::Q, &normed)?, linear(Projection::K, &normed)?);
-        let v = linear(Projection::V, &normed)?;
-        let mixed = self.tape.three([&q, &k, &v], attention)?;
-        let x = self.tape.two([x, &linear(Projection::O, &mixed)?], Add)?;
-        let normed = self.norm(&x, &block.post_norm)?;
-        let (gate, up) = (linear(Projection::Gate, &normed)?, linear(Projection::Up, &normed)?);
-        let inner = self.tape.two([&gate, &up], SwiGlu)?;
-        self.tape.two([&x, &linear(Projection::Down, &inner)?], Add)
-    }
-
-    fn linear(
-        &self,
-        layer: usize,
-        block: &BlockWeights,
-        projection: Projection,
-        x: &Tensor,
-    ) -> Result<Tensor> {
-        let Linear { weight, bias } = block.linear(projection);
-        match self.changes.factors.get(&(layer, projection)) {
-            Some(Factors { a, b, core }) => {
-                let lora = LoraLinear {
-                    weight: weight.clone(),
-                    bias: bias.clone(),
-                    scale: self.changes.scale,
-                    changed: OnceLock::new(),
-                };
-                match core {
-                    Some(core) => {
-                        // core · A = core · (Aᵀ)ᵀ: (rank, inputs)
-                        let frozen = a.t()?.contiguous()?;
-                        let a = self.tape.two([core, &frozen], ops::Linear { bias: None })?;
-                        self.tape.three([x, &a, b], lora)
-                    }
-                    None => self.tape.three([x, a, b], lora),
-                }
+impl Wanted<'_> {
+    /// The lowest block below whose input nothing has a gradient.
+    fn lowest(&self, changes: &Changes<'_>) -> usize {
+        match self {
+            Self::Adapter(_) => changes.lowest().unwrap_or(usize::MAX),
+            Self::Weights(WeightGradients { rest: Some(_), .. }) => 0,
+            Self::Weights(weights) => {
+                weights.linears.keys().map(|(layer, _)| *layer).min().unwrap_or(usize::MAX)
             }
-            None => self.tape.two([x, weight], ops::Linear { bias: bias.clone() }),
         }
     }
 
-    fn norm(&self, x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    /// Whether the gradient goes on below the lowest block.
+    fn embedding(&mut self) -> Option<&mut Rest> {
+        match self {
+            Self::Adapter(_) => None,
+            Self::Weights(weights) => weights.rest.as_mut(),
+        }
+    }
+}
+
+impl Decoder<'_> {
+    /// The sum of the losses of all learned tokens; adds their gradient, times `share`, to what is wanted.
+    ///
+    /// All sequences have one length.
+    pub(crate) fn gradient(
+        &self,
+        space: &mut Workspace,
+        batch: &[Sequence<'_>],
+        share: f32,
+        mut wanted: Wanted<'_>,
+    ) -> Result<f64> {
+        let length = length(batch)?;
+        let lowest = wanted.lowest(self.changes);
+        let (rows, hidden) = (batch.len() * length, self.config.hidden_size);
+        self.embed(space, batch)?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            let keep = match self.recompute {
+                Recompute::Never => layer,
+                Recompute::Blocks => {
+                    space.keep_input(layer);
+                    0
+                }
+            };
+            self.block(space, keep, layer, block, (batch.len(), length), None)?;
+        }
+        let loss = self.loss_of(space, batch, Some((share, &mut wanted)))?;
+        for (layer, block) in self.weights.blocks.iter().enumerate().rev() {
+            let below = layer > lowest || wanted.embedding().is_some();
+            if layer < lowest {
+                break;
+            }
+            let keep = match self.recompute {
+                Recompute::Never => layer,
+                Recompute::Blocks => {
+                    let Workspace { x, inputs, .. } = space;
+                    x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
+                    self.block_until_inner(space, 0, layer, block, (batch.len(), length), None)?;
+                    0
+                }
+            };
+            self.block_back(space, keep, layer, block, (batch.len(), length), &mut wanted, below)?;
+        }
+        if let Some(rest) = wanted.embedding() {
+            for (i, sequence) in batch.iter().enumerate() {
+                let dx = &space.g[i * length * hidden..(i + 1) * length * hidden];
+                embed_back(sequence.tokens, dx, hidden, &mut rest.embed);
+            }
+        }
+        Ok(loss)
+    }
+
+    /// The sum of the losses of all learned tokens.
+    pub(crate) fn loss(&self, space: &mut Workspace, batch: &[Sequence<'_>]) -> Result<f64> {
+        let length = length(batch)?;
+        self.embed(space, batch)?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            self.block(space, 0, layer, block, (batch.len(), length), None)?;
+        }
+        self.loss_of(space, batch, None)
+    }
+
+    /// The logits after each of `tokens`, which follow what `cache` has read: (tokens, vocab), or those after the
+    /// last one.
+    pub(crate) fn logits(
+        &self,
+        space: &mut Workspace,
+        cache: &mut Cache,
+        tokens: &[u32],
+        which: Which,
+    ) -> Result<Vec<f32>> {
+        let hidden = self.config.hidden_size;
+        cache.blocks.resize_with(self.weights.blocks.len(), Default::default);
+        self.embed(space, &[Sequence { tokens, learned: &[] }])?;
+        for (layer, block) in self.weights.blocks.iter().enumerate() {
+            self.block(
+                space,
+                0,
+                layer,
+                block,
+                (1, tokens.len()),
+                Some((&mut cache.blocks[layer], cache.length)),
+            )?;
+        }
+        cache.length += tokens.len();
+        let rows = match which {
+            Which::All => 0..tokens.len(),
+            Which::Last => tokens.len().saturating_sub(1)..tokens.len(),
+        };
+        let head = self.weights.head();
+        let mut logits = vec![0.0; rows.len() * head.rows()];
+        let Workspace { x, normed, scratch, .. } = space;
+        let x = &x[rows.start * hidden..rows.end * hidden];
+        let normed = sized(normed, x.len());
+        self.norm(&self.weights.norm).forward(self.team, x, normed);
+        let (weight, out) = (self.plain(head), ViewMut::whole(&mut logits, head.rows()));
+        let x = View::whole(normed, hidden);
+        forward(self.team, self.arithmetic, scratch, x, vec![(weight, out)], Add::ToNothing)?;
+        Ok(logits)
+    }
+
+    fn plain<'w>(&self, matrix: &'w super::weights::Matrix) -> super::product::Weight<'w> {
+        super::product::Weight { matrix, pair: None }
+    }
+
+    fn norm<'w>(&self, weight: &'w [f32]) -> RmsNorm<'w> {
         #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
         let eps = self.config.rms_norm_eps as f32;
-        self.tape.two([x, weight], RmsNorm { eps })
+        RmsNorm { weight, eps }
+    }
+
+    fn embed(&self, space: &mut Workspace, batch: &[Sequence<'_>]) -> Result<()> {
+        let hidden = self.config.hidden_size;
+        let rows: usize = batch.iter().map(|sequence| sequence.tokens.len()).sum();
+        let mut rest = sized(&mut space.x, rows * hidden);
+        for sequence in batch {
+            let (x, later) = rest.split_at_mut(sequence.tokens.len() * hidden);
+            embed(&self.weights.embed, sequence.tokens, x)?;
+            rest = later;
+        }
+        Ok(())
+    }
+
+    /// One block, from `space.x` to `space.x`; what the way back needs stays in `space.kept[keep]`.
+    fn block(
+        &self,
+        space: &mut Workspace,
+        keep: usize,
+        layer: usize,
+        block: &BlockWeights,
+        shape: (usize, usize),
+        cache: Option<(&mut (Vec<f32>, Vec<f32>), usize)>,
+    ) -> Result<()> {
+        self.block_until_inner(space, keep, layer, block, shape, cache)?;
+        let rows = shape.0 * shape.1;
+        let Workspace { x, inner, kept, scratch, .. } = space;
+        let inner = sized(inner, rows * self.config.intermediate_size);
+        swiglu(self.team, &kept[keep].gate, &kept[keep].up, inner);
+        self.forward(scratch, layer, block, inner, vec![(Projection::Down, x)], Add::ToWhatIsThere)
+    }
+
+    /// One block up to the two halves of the feed-forward part.
+    fn block_until_inner(
+        &self,
+        space: &mut Workspace,
+        keep: usize,
+        layer: usize,
+        block: &BlockWeights,
+        (batch, length): (usize, usize),
+        cache: Option<(&mut (Vec<f32>, Vec<f32>), usize)>,
+    ) -> Result<()> {
+        let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
+        let (q_width, kv_width) =
+            (self.config.num_heads * self.config.head_dim, self.config.num_kv_heads * self.config.head_dim);
+        let Workspace { x, normed, kept, scratch, .. } = space;
+        if kept.len() <= keep {
+            kept.resize_with(keep + 1, Kept::default);
+        }
+        let Kept { x: kept_x, q, k, v, raw: [raw_q, raw_k], logs, mixed, middle, gate, up } = &mut kept[keep];
+        sized(kept_x, rows * hidden).copy_from_slice(x);
+        self.norm(&block.input_norm).forward(team, x, sized(normed, rows * hidden));
+        sized(q, rows * q_width);
+        sized(k, rows * kv_width);
+        sized(v, rows * kv_width);
+        let outputs = vec![(Projection::Q, &mut *q), (Projection::K, &mut *k), (Projection::V, &mut *v)];
+        self.forward(scratch, layer, block, normed, outputs, Add::ToNothing)?;
+        if let Some([q_norm, k_norm]) = &block.head_norms {
+            for (x, raw, norm) in [(&mut *q, &mut *raw_q, q_norm), (&mut *k, &mut *raw_k, k_norm)] {
+                sized(raw, x.len()).copy_from_slice(x);
+                self.norm(norm).forward(team, raw, x);
+            }
+        }
+        let past = cache.as_ref().map_or(0, |(_, past)| *past);
+        let attention = self.attention(length, past);
+        attention.turn(team, q, k);
+        let (mixed, logs) = (sized(mixed, rows * q_width), sized(logs, rows * self.config.num_heads));
+        match cache {
+            None => attention.forward(team, (q, k, v), mixed, logs)?,
+            Some(((keys, values), _)) => {
+                keys.extend_from_slice(k);
+                values.extend_from_slice(v);
+                attention.forward(team, (q, keys, values), mixed, logs)?;
+            }
+        }
+        self.forward(scratch, layer, block, mixed, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;
+        sized(middle, rows * hidden).copy_from_slice(x);
+        self.norm(&block.post_norm).forward(team, x, normed);
+        sized(gate, rows * self.config.intermediate_size);
+        sized(up, rows * self.config.intermediate_size);
+        let outputs = vec![(Projection::Gate, gate), (Projection::Up, up)];
+        self.forward(scratch, layer, block, normed, outputs, Add::ToNothing)
+    }
+
+    fn attention(&self, length: usize, past: usize) -> Attention<'_> {
+        let DecoderConfig { num_heads: heads, num_kv_heads: kv_heads, head_dim: width, .. } = *self.config;
+        Attention { length, past, heads, kv_heads, width, rope: self.rope }
+    }
+
+    /// Some linear layers of one block with one input.
+    fn forward(
+        &self,
+        scratch: &mut Scratch,
+        layer: usize,
+        block: &BlockWeights,
+        x: &[f32],
+        outputs: Vec<(Projection, &mut Vec<f32>)>,
+        add: Add,
+    ) -> Result<()> {
+        let mut biases = Vec::new();
+        let mut products = Vec::new();
+        let mut inputs = 1;
+        for (projection, out) in outputs {
+            let linear = block.linear(projection);
+            let columns = linear.weight.rows();
+            inputs = linear.weight.columns();
+            if let Some(bias) = &linear.bias {
+                biases.push((projection, bias));
+            }
+            let weight = self.changes.weight((layer, projection), &linear.weight);
+            products.push((projection, weight, ViewMut::whole(out, columns)));
+        }
+        let mut biased = Vec::new();
+        let mut plain = Vec::new();
+        for (projection, weight, mut out) in products {
+            if let Some((_, bias)) = biases.iter().find(|(with, _)| *with == projection) {
+                // The bias first, and the product is added to it.
+                for row in 0..out.rows() {
+                    let row = out.row(row);
+                    match add {
+                        Add::ToNothing => row.copy_from_slice(bias),
+                        Add::ToWhatIsThere => row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b),
+                    }
+                }
+                biased.push((weight, out));
+            } else {
+                plain.push((weight, out));
+            }
+        }
+        let x = View::whole(x, inputs);
+        for (products, add) in [(plain, add), (biased, Add::ToWhatIsThere)] {
+            if !products.is_empty() {
+                forward(self.team, self.arithmetic, scratch, x, products, add)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The loss of what is in `space.x`; with a share, its gradient in `space.g`.
+    fn loss_of(
+        &self,
+        space: &mut Workspace,
+        batch: &[Sequence<'_>],
+        back: Option<(f32, &mut Wanted<'_>)>,
+    ) -> Result<f64> {
+        let (hidden, team) = (self.config.hidden_size, self.team);
+        let (mut rows, mut next) = (Vec::new(), Vec::new());
+        let mut first = 0;
+        for sequence in batch {
+            for (i, (token, learned)) in sequence.tokens.iter().zip(sequence.learned).enumerate().skip(1) {
+                if *learned {
+                    rows.push(first + i - 1);
+                    next.push(*token);
+                }
+            }
+            first += sequence.tokens.len();
+        }
+        let Workspace { x, g, normed, dnormed, middle, scratch, logits, .. } = space;
+        let x = &x[..first * hidden];
+        let picked = sized(middle, rows.len() * hidden);
+        for (to, &row) in picked.chunks_exact_mut(hidden).zip(&rows) {
+            to.copy_from_slice(&x[row * hidden..(row + 1) * hidden]);
+        }
+        let norm = self.norm(&self.weights.norm);
+        let h = sized(normed, picked.len());
+        norm.forward(team, picked, h);
+        let (weight, memory) = (self.plain(self.weights.head()), (scratch, logits));
+        let Some((share, wanted)) = back else {
+            return cross_entropy(team, self.arithmetic, memory, weight, (h, &next), Loss::Alone);
+        };
+        let dh = sized(dnormed, h.len());
+        let mut rest = wanted.embedding();
+        let dw = rest.as_deref_mut().map(|rest| rest.head.as_mut().unwrap_or(&mut rest.embed).as_mut_slice());
+        let loss = Loss::Rows { share, dh: &mut *dh, dw };
+        let total = cross_entropy(team, self.arithmetic, memory, weight, (h, &next), loss)?;
+        if let Some(rest) = rest {
+            norm.weight_back(picked, dh, &mut rest.norm);
+        }
+        // The gradient of the picked rows, put back among the others.
+        let picked_back = &mut h[..];
+        picked_back.fill(0.0);
+        norm.backward(team, picked, dh, picked_back);
+        let g = sized(g, first * hidden);
+        g.fill(0.0);
+        for (from, &row) in picked_back.chunks_exact(hidden).zip(&rows) {
+            g[row * hidden..(row + 1) * hidden].copy_from_slice(from);
+        }
+        Ok(total)
+    }
+
+    /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something
+    /// `below` has a gradient.
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing")]
+    fn block_back(
+        &self,
+        space: &mut Workspace,
+        keep: usize,
+        layer: usize,
+        block: &BlockWeights,
+        (batch, length): (usize, usize),
+        wanted: &mut Wanted<'_>,
+        below: bool,
+    ) -> Result<()> {
+        let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
+        let inner_width = self.config.intermediate_size;
+        let Workspace { g, normed, dnormed, inner, dinner, dmixed, dq, dk, dv, kept, scratch, .. } = space;
+        let Kept { x, q, k, v, raw, logs, mixed, middle, gate, up } = &mut kept[keep];
+        let g = &mut g[..rows * hidden];
+
+        let inner = sized(inner, rows * inner_width);
+        swiglu(team, gate, up, inner);
+        self.linear_gradient(layer, Projection::Down, block, inner, g, wanted)?;
+        let dinner = sized(dinner, rows * inner_width);
+        self.backward(scratch, layer, block, &[(Projection::Down, &*g)], dinner)?;
+        swiglu_back(team, gate, up, dinner);
+        let norm = self.norm(&block.post_norm);
+        let normed = sized(normed, rows * hidden);
+        norm.forward(team, middle, normed);
+        for (projection, dy) in [(Projection::Gate, &*gate), (Projection::Up, &*up)] {
+            self.linear_gradient(layer, projection, block, normed, dy, wanted)?;
+        }
+        let dnormed = sized(dnormed, rows * hidden);
+        let terms: [(_, &[f32]); 2] = [(Projection::Gate, gate), (Projection::Up, up)];
+        self.backward(scratch, layer, block, &terms, dnormed)?;
+        norm.backward(team, middle, dnormed, g);
+        if let Some(rest) = wanted.embedding() {
+            norm.weight_back(middle, dnormed, &mut rest.norms[layer][1]);
+        }
+
+        self.linear_gradient(layer, Projection::O, block, mixed, g, wanted)?;
+        let dmixed = sized(dmixed, mixed.len());
+        self.backward(scratch, layer, block, &[(Projection::O, &*g)], dmixed)?;
+        let attention = self.attention(length, 0);
+        let (dq, dk, dv) = (sized(dq, q.len()), sized(dk, k.len()), sized(dv, v.len()));
+        attention.backward(team, (q, k, v), (mixed, logs, dmixed), (dq, dk, dv))?;
+        attention.turn_back(team, dq, dk);
+        if let Some([q_norm, k_norm]) = &block.head_norms {
+            for (raw, d, turned, weight) in
+                [(&raw[0], &mut *dq, &mut *q, q_norm), (&raw[1], &mut *dk, &mut *k, k_norm)]
+            {
+                turned.copy_from_slice(d);
+                d.fill(0.0);
+                self.norm(weight).backward(team, raw, turned, d);
+            }
+        }
+        let norm = self.norm(&block.input_norm);
+        norm.forward(team, x, normed);
+        let terms: [(_, &[f32]); 3] = [(Projection::Q, dq), (Projection::K, dk), (Projection::V, dv)];
+        for (projection, dy) in terms {
+            self.linear_gradient(layer, projection, block, normed, dy, wanted)?;
+        }
+        if below {
+            self.backward(scratch, layer, block, &terms, dnormed)?;
+            norm.backward(team, x, dnormed, g);
+            if let Some(rest) = wanted.embedding() {
+                norm.weight_back(x, dnormed, &mut rest.norms[layer][0]);
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradient of a block's layers' common input.
+    fn backward(
+        &self,
+        scratch: &mut Scratch,
+        layer: usize,
+        block: &BlockWeights,
+        terms: &[(Projection, &[f32])],
+        dx: &mut [f32],
+    ) -> Result<()> {
+        let mut inputs = 1;
+        let mut products = Vec::with_capacity(terms.len());
+        for (projection, dy) in terms {
+            let matrix = &block.linear(*projection).weight;
+            inputs = matrix.columns();
+            products
+                .push((View::whole(dy, matrix.rows()), self.changes.weight((layer, *projection), matrix)));
+        }
+        let dx = ViewMut::whole(dx, inputs);
+        backward(self.team, self.arithmetic, scratch, &products, dx, Add::ToNothing)
+    }
+
+    /// What is wanted of one linear layer.
+    fn linear_gradient(
+        &self,
+        layer: usize,
+        projection: Projection,
+        block: &BlockWeights,
+        x: &[f32],
+        dy: &[f32],
+        wanted: &mut Wanted<'_>,
+    ) -> Result<()> {
+        let matrix = &block.linear(projection).weight;
+        let (x, dy) = (View::whole(x, matrix.columns()), View::whole(dy, matrix.rows()));
+        match wanted {
+            Wanted::Adapter(into) => match self.changes.layer((layer, projection)) {
+                Some(change) => change.gradient(self.team, x, dy, into),
+                None => Ok(()),
+            },
+            Wanted::Weights(weights) => match weights.linears.get_mut(&(layer, projection)) {
+                Some(dw) => {
+                    let parts = ViewMut::whole(dw, x.columns).row_parts(96).into_iter().enumerate().collect();
+                    self.team.try_each(parts, |(i, dw): (usize, ViewMut<'_>)| {
+                        gemm(1.0, dy.columns(i * 96..i * 96 + dw.rows()).t(), x, 1.0, dw)
+                    })
+                }
+                None => Ok(()),
+            },
+        }
     }
 }
 
-impl BlockWeights {
-    /// The linear layer of this projection.
-    pub(crate) fn linear(&self, projection: Projection) -> &Linear {
-        match projection {
-            Projection::Q => &self.q,
-            Projection::K => &self.k,
-            Projection::V => &self.v,
-            Projection::O => &self.o,
-            Projection::Gate => &self.gate,
-            Projection::Up => &self.up,
-            Projection::Down => &self.down,
-        }
-    }
+/// Which rows' logits are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Which {
+    All,
+    Last,
+}
 
-    /// The linear layer of this projection, to be replaced.
-    pub(crate) fn linear_mut(&mut self, projection: Projection) -> &mut Linear {
-        match projection {
-            Projection::Q => &mut self.q,
-            Projection::K => &mut self.k,
-            Projection::V => &mut self.v,
-            Projection::O => &mut self.o,
-            Projection::Gate => &mut self.gate,
-            Projection::Up => &mut self.up,
-            Projection::Down => &mut self.down,
-        }
+/// The one length of all sequences.
+fn length(batch: &[Sequence<'_>]) -> Result<usize> {
+    let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
+    if batch.iter().any(|sequence| sequence.tokens.len() != length || sequence.learned.len() != length) {
+        bail!("sequences of one pass have one length");
     }
+    Ok(length)
 }

@@ -1,4 +1,4 @@
-//! Training and measuring an adapter on blocks of tokens.
+//! Training and measuring adapters of one base.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -6,58 +6,27 @@ use std::sync::Arc;
 use proto::adapter::{AdapterError, AdapterSpec, Slot};
 use proto::training::{PlanValueError, TrainingPlan};
 use rand_chacha::ChaCha20Rng;
-use rand_core::{Rng, SeedableRng};
+use rand_core::SeedableRng;
 
 use super::base::Base;
-use super::decoder::{Changes, Pass};
-use super::optimizer::Optimizer;
-use super::places::Places;
+use super::change::{Changes, Places};
+use super::decoder::{Cache, Sequence, Wanted, WeightGradients, Which};
+use super::optimizer::Schedule;
+use super::passes::{Compute, Passes};
 use super::singular::top_factors;
+use super::team::Team;
 use super::text::Blocks;
-use super::thread::on_one_thread;
-use crate::update::Update;
+use super::thread::on_threads;
+use super::training::{Job, Step, Trained, Training, draw};
+use super::workspace::Workspace;
 
 /// Trains and measures adapters of one base; cheap to share between threads.
 ///
-/// One call computes on one thread, and its bits do not depend on how many run beside it.
+/// What a call computes does not depend on how many threads it has, nor on what runs beside it, to the bit.
 #[derive(Clone, Debug)]
 pub struct Engine {
     base: Arc<Base>,
-}
-
-/// One optimiser step that is done.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Step {
-    /// Its number; the first is 1.
-    pub step: u32,
-    /// Steps of the plan.
-    pub of: u32,
-    /// Loss of its batch before the step, in nats a token.
-    pub loss: f32,
-    /// Tokens predicted so far.
-    pub tokens: u64,
-}
-
-/// What a training gives.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Trained {
-    /// The trained vector after the last step.
-    pub parameters: Vec<f32>,
-    /// The loss of each step's batch before the step, in nats a token.
-    pub losses: Vec<f32>,
-    /// Tokens predicted in all steps.
-    pub tokens: u64,
-    /// Sequences of all steps.
-    pub examples: u32,
-}
-
-impl Trained {
-    /// What was learned from `before` on; `None` where its length differs.
-    pub fn update_from(&self, before: &[f32]) -> Option<Update> {
-        let steps = self.losses.len().max(1) as f64;
-        let loss = self.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / steps;
-        Update::between(before, &self.parameters, loss, self.examples)
-    }
+    compute: Compute,
 }
 
 /// A mean loss and what it is a mean of.
@@ -121,10 +90,10 @@ pub enum TrainError {
         /// Which quantity.
         what: &'static str,
     },
-    /// The caller asked to stop; nothing is kept.
+    /// The caller asked to stop.
     #[error("stopped after {steps} steps")]
     Stopped {
-        /// Steps that were done.
+        /// Whole steps that were done.
         steps: u32,
     },
     /// The thread to compute on could not be started.
@@ -136,9 +105,20 @@ pub enum TrainError {
 }
 
 impl Engine {
-    /// An engine for adapters of `base`.
+    /// An engine for adapters of `base`, on one thread.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base }
+        Self { base, compute: Compute::default() }
+    }
+
+    /// The same engine, computing in another way.
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, ..self }
+    }
+
+    /// How it computes.
+    pub fn compute(&self) -> Compute {
+        self.compute
     }
 
     /// The base that it trains on.
@@ -148,7 +128,7 @@ impl Engine {
 
     /// Follows `plan` from `start` on batches drawn from `blocks` by `seed`; same arguments, same bits.
     ///
-    /// `progress` hears of every step and may end the training, which then fails with
+    /// `progress` hears of every micro-batch and may end the training, which then fails with
     /// [`TrainError::Stopped`].
     #[expect(clippy::too_many_arguments, reason = "each is a different thing, and none has a default")]
     pub fn train(
@@ -161,37 +141,13 @@ impl Engine {
         seed: [u8; 32],
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
-        plan.check()?;
-        self.check_blocks(blocks)?;
-        let mut places = Places::new(&self.base, spec)?;
-        spec.check_frozen(frozen)?;
-        spec.check_trained(start)?;
-        on_one_thread(progress, |report| {
-            let mut rng = ChaCha20Rng::from_seed(seed);
-            let mut optimizer = Optimizer::new(plan, start.len());
-            let mut parameters = start.to_vec();
-            let (mut losses, mut tokens, mut examples) = (Vec::new(), 0, 0_u32);
-            for step in 1..=plan.local_steps {
-                let batch = draw(&mut rng, blocks, plan.batch_size);
-                let (loss, mut gradient) = self.gradient(&mut places, frozen, &parameters, &batch)?;
-                if !loss.is_finite() {
-                    return Err(TrainError::Diverged { step, what: "loss" });
-                }
-                optimizer
-                    .step(&mut parameters, &mut gradient)
-                    .map_err(|what| TrainError::Diverged { step, what })?;
-                losses.push(loss);
-                tokens += targets(&batch);
-                examples = examples.saturating_add(u32::try_from(batch.len()).unwrap_or(u32::MAX));
-                if report(Step { step, of: plan.local_steps, loss, tokens }).is_break() {
-                    return Err(TrainError::Stopped { steps: step });
-                }
-            }
-            Ok(Trained { parameters, losses, tokens, examples })
-        })
+        let job = Job { spec, frozen, start, blocks, plan, schedule: Schedule::Constant, seed };
+        let mut training = Training::new(self, job)?;
+        training.run(u32::MAX, progress)?;
+        Ok(training.finish())
     }
 
-    /// The adapter's mean loss over the predicted tokens of `blocks`.
+    /// The adapter's mean loss over the learned tokens of `blocks`.
     pub fn loss(
         &self,
         spec: &AdapterSpec,
@@ -199,20 +155,74 @@ impl Engine {
         trained: &[f32],
         blocks: &Blocks,
     ) -> Result<Loss, TrainError> {
-        self.check_blocks(blocks)?;
+        let longest = self.check_blocks(blocks)?;
         let places = Places::new(&self.base, spec)?;
         spec.check_frozen(frozen)?;
         spec.check_trained(trained)?;
-        on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
-            let changes = places.constants(frozen, trained)?;
-            let (mut total, mut tokens) = (0.0, 0);
-            for batch in uniform(blocks.as_slice()) {
-                let loss = Pass::new(self.base.config(), self.base.tensors(), &changes, &batch).loss()?;
-                let targets = targets(&batch);
-                total += f64::from(loss.to_scalar::<f32>()?) * targets as f64;
-                tokens += targets;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut passes = Passes::new(&self.base, self.compute, longest);
+            let changes = passes.changes(&places, frozen, trained)?;
+            mean(&mut passes, &changes, blocks)
+        })
+    }
+
+    /// The base's own mean loss over the learned tokens of `blocks`.
+    pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
+        let longest = self.check_blocks(blocks)?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            mean(&mut Passes::new(&self.base, self.compute, longest), &Changes::default(), blocks)
+        })
+    }
+
+    /// The base's logits after each of `tokens`: (tokens, vocab).
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
+        self.check_tokens(tokens)?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let (passes, changes) = (Passes::new(&self.base, self.compute, tokens.len()), Changes::default());
+            let decoder = passes.decoder(&changes, Team::current());
+            Ok(decoder.logits(&mut Workspace::default(), &mut Cache::default(), tokens, Which::All)?)
+        })
+    }
+
+    /// Tokens that the base with an adapter writes after `prompt`: `choose` picks each from the logits after the
+    /// last one, or ends it.
+    pub fn generate(
+        &self,
+        adapter: Option<(&AdapterSpec, &[f32], &[f32])>,
+        prompt: &[u32],
+        most: usize,
+        mut choose: impl FnMut(&[f32]) -> Option<u32> + Send,
+    ) -> Result<Vec<u32>, TrainError> {
+        self.check_tokens(prompt)?;
+        let limit = self.base.config().max_positions;
+        if prompt.is_empty() {
+            return Err(TrainError::NoBlocks);
+        }
+        let most = most.min(limit - prompt.len());
+        let places = match adapter {
+            Some((spec, frozen, trained)) => {
+                spec.check_frozen(frozen)?;
+                spec.check_trained(trained)?;
+                Some((Places::new(&self.base, spec)?, frozen, trained))
             }
-            Ok(Loss { nats_per_token: total / tokens as f64, tokens })
+            None => None,
+        };
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let passes = Passes::new(&self.base, self.compute, prompt.len() + most);
+            let changes = match &places {
+                Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
+                None => Changes::default(),
+            };
+            let decoder = passes.decoder(&changes, Team::current());
+            let (mut space, mut cache) = (Workspace::default(), Cache::default());
+            let (mut read, mut written) = (prompt.to_vec(), Vec::new());
+            while written.len() < most {
+                let logits = decoder.logits(&mut space, &mut cache, &read, Which::Last)?;
+                let Some(next) = choose(&logits) else { break };
+                written.push(next);
+                read = vec![next];
+            }
+            Ok(written)
         })
     }
 
@@ -226,29 +236,33 @@ impl Engine {
         public: &Blocks,
         seed: [u8; 32],
     ) -> Result<Vec<f32>, TrainError> {
-        self.check_blocks(public)?;
+        let longest = self.check_blocks(public)?;
         let places = Places::new(&self.base, spec)?;
-        on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
+        on_threads(self.compute.threads, &mut go_on, |_| {
             let mut rng = ChaCha20Rng::from_seed(seed);
-            let (weights, vars) = places.track_weights(self.base.tensors())?;
-            let mut sums: Vec<Vec<f64>> = vars.iter().map(|var| vec![0.0; var.elem_count()]).collect();
+            let mut gradients = WeightGradients::default();
+            for (at, slots) in places.layers().zip(spec.slots()) {
+                let len = slots.module.outputs as usize * slots.module.inputs as usize;
+                gradients.linears.insert(at, vec![0.0; len]);
+            }
+            let (passes, changes) = (Passes::new(&self.base, self.compute, longest), Changes::default());
+            let (decoder, mut space) = (passes.decoder(&changes, Team::current()), Workspace::default());
             for _ in 0..8 {
-                let drawn = draw(&mut rng, public, 16);
-                for batch in uniform(&drawn) {
-                    let changes = Changes::default();
-                    let (_, gradients) =
-                        Pass::new(self.base.config(), &weights, &changes, &batch).gradients()?;
-                    for (sum, var) in sums.iter_mut().zip(&vars) {
-                        let Some(gradient) = gradients.get(var) else { continue };
-                        let gradient = gradient.flatten_all()?.to_vec1::<f32>()?;
-                        sum.iter_mut().zip(&gradient).for_each(|(sum, x)| *sum += f64::from(*x));
-                    }
+                let batch = draw(&mut rng, public, 16);
+                let targets: usize = batch.iter().map(Sequence::targets).sum();
+                let share = 1.0 / targets.max(1) as f32;
+                for part in batch.chunks(4) {
+                    decoder.gradient(&mut space, part, share, Wanted::Weights(&mut gradients))?;
                 }
             }
             let mut factors = Vec::with_capacity(spec.frozen_len());
-            for (slots, gradient) in spec.slots().into_iter().zip(&sums) {
+            for (at, slots) in places.layers().zip(spec.slots()) {
                 let (outputs, inputs) = (slots.module.outputs as usize, slots.module.inputs as usize);
-                let top = top_factors(gradient, outputs, inputs, spec.rank as usize, &mut rng);
+                let gradient: Vec<f64> = match gradients.linears.remove(&at) {
+                    Some(gradient) => gradient.into_iter().map(f64::from).collect(),
+                    None => vec![0.0; outputs * inputs],
+                };
+                let top = top_factors(&gradient, outputs, inputs, spec.rank as usize, &mut rng);
                 if matches!(slots.a, Slot::Frozen(_)) {
                     factors.extend(top.right);
                 }
@@ -260,64 +274,41 @@ impl Engine {
         })
     }
 
-    /// The batch's mean loss and its gradient with respect to the trained vector.
-    pub(crate) fn gradient(
-        &self,
-        places: &mut Places<'_>,
-        frozen: &[f32],
-        trained: &[f32],
-        batch: &[&[u32]],
-    ) -> Result<(f32, Vec<f32>), TrainError> {
-        let changes = places.variables(frozen, trained)?;
-        let pass = Pass::new(self.base.config(), self.base.tensors(), &changes, batch);
-        let (loss, gradients) = pass.gradients()?;
-        Ok((loss, places.gather(&gradients, trained.len())?))
-    }
-
-    fn check_blocks(&self, blocks: &Blocks) -> Result<(), TrainError> {
+    /// Fails when there is nothing to predict or the base cannot read a block; else the longest block's tokens.
+    pub(crate) fn check_blocks(&self, blocks: &Blocks) -> Result<usize, TrainError> {
         if blocks.is_empty() {
             return Err(TrainError::NoBlocks);
         }
-        let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
+        let mut longest = 0;
         for block in blocks.as_slice() {
-            if block.len() > most {
-                return Err(TrainError::TooLong { found: block.len(), most });
-            }
-            if let Some(&found) = block.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab))
-            {
-                return Err(TrainError::Token { found, vocab });
-            }
+            self.check_tokens(Sequence::of(block).tokens)?;
+            longest = longest.max(Sequence::of(block).tokens.len());
         }
-        Ok(())
+        Ok(longest)
     }
-}
 
-/// Blocks drawn with replacement, all as long as the first.
-fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<&'a [u32]> {
-    let blocks = blocks.as_slice();
-    let pick = |rng: &mut ChaCha20Rng| blocks[below(rng, blocks.len())].as_slice();
-    let mut batch = vec![pick(rng)];
-    for _ in 1..count {
-        let next = pick(rng);
-        if next.len() == batch[0].len() {
-            batch.push(next);
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), TrainError> {
+        let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
+        if tokens.len() > most {
+            return Err(TrainError::TooLong { found: tokens.len(), most });
+        }
+        match tokens.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
+            Some(&found) => Err(TrainError::Token { found, vocab }),
+            None => Ok(()),
         }
     }
-    batch
 }
 
-/// A number below `bound`; the bias is below `bound / 2⁶⁴`.
-pub(crate) fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
-    let scaled = (u128::from(rng.next_u64()) * bound as u128) >> 64;
-    usize::try_from(scaled).unwrap_or(0) // Below `bound`, which is a `usize`.
+fn go_on(_: Step) -> ControlFlow<()> {
+    ControlFlow::Continue(())
 }
 
-fn targets(batch: &[&[u32]]) -> u64 {
-    batch.iter().map(|block| block.len() as u64 - 1).sum()
-}
-
-/// Neighbouring blocks of one length, up to sixteen at a time.
-fn uniform<B: AsRef<[u32]>>(blocks: &[B]) -> impl Iterator<Item = Vec<&[u32]>> {
-    let runs = blocks.chunk_by(|left, right| left.as_ref().len() == right.as_ref().len());
-    runs.flat_map(|run| run.chunks(16)).map(|batch| batch.iter().map(AsRef::as_ref).collect())
+fn mean(passes: &mut Passes<'_>, changes: &Changes<'_>, blocks: &Blocks) -> Result<Loss, TrainError> {
+    let (mut total, mut tokens) = (0.0, 0);
+    for some in blocks.as_slice().chunks(16) {
+        let batch: Vec<Sequence<'_>> = some.iter().map(|block| Sequence::of(block)).collect();
+        total += passes.loss(changes, &batch)?;
+        tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
+    }
+    Ok(Loss { nats_per_token: total / tokens as f64, tokens })
 }

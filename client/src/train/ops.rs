@@ -1,46 +1,32 @@
-//! The decoder's operations, each with its gradient written out and checked against finite differences.
+//! What a decoder does between two products, each with its gradient, on slices of f32.
 //!
-//! All work on contiguous f32, on the calling thread of the CPU. Matrix products go through `gemm`; everything
-//! between two products is one pass over memory.
+//! Every function is one pass over memory, shared by a [`Team`](super::team::Team), with the vector instructions
+//! that the CPU has. Sums have one order everywhere, so that bits depend neither on the CPU nor on the threads.
 
 mod attention;
-mod gemm;
-mod linear;
 mod loss;
 mod norm;
-mod stream;
+mod residual;
 mod swiglu;
-
-use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+#[cfg(test)]
+mod tests;
 
 pub(crate) use attention::{Attention, Rope};
-pub(crate) use linear::{Linear, LoraLinear};
-pub(crate) use loss::CrossEntropy;
+pub(crate) use loss::{Loss, cross_entropy};
 pub(crate) use norm::RmsNorm;
-pub(crate) use stream::{Add, Embedding, total};
-pub(crate) use swiglu::SwiGlu;
+pub(crate) use residual::{embed, embed_back};
+pub(crate) use swiglu::{swiglu, swiglu_back};
 
-/// The numbers of a contiguous argument of a forward pass.
-fn slice<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
-    match layout.contiguous_offsets() {
-        Some((from, to)) => Ok(&storage.as_slice::<f32>()?[from..to]),
-        None => bail!("an operation of the decoder needs contiguous numbers, found {layout:?}"),
-    }
-}
-
-/// Runs `f` on the numbers of a contiguous tensor.
-fn read<R>(tensor: &Tensor, f: impl FnOnce(&[f32]) -> Result<R>) -> Result<R> {
-    let (storage, layout) = tensor.storage_and_layout();
-    match &*storage {
-        Storage::Cpu(storage) => f(slice(storage, layout)?),
-        Storage::Cuda(_) | Storage::Metal(_) => bail!("the decoder's operations run on the CPU"),
-    }
+/// Runs `work` with the widest vector instructions of this CPU.
+#[inline]
+fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+    pulp::Arch::new().dispatch(work)
 }
 
 /// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
 ///
 /// `e^x = 2^n · e^r` with `n = round(x / ln 2)`; `e^r` is a Taylor polynomial on |r| ≤ ln 2 / 2.
-#[inline]
+#[inline(always)]
 fn exp(x: f32) -> f32 {
     // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
@@ -58,17 +44,17 @@ fn exp(x: f32) -> f32 {
     f32::from_bits(p.to_bits().wrapping_add(shifted.to_bits() << 23))
 }
 
-#[inline]
+#[inline(always)]
 fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The sum in eight lanes, so that it becomes vector code and has one order everywhere.
-#[inline]
+/// The sum in sixteen lanes, so that it becomes vector code and has one order everywhere.
+#[inline(always)]
 fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
-    let mut lanes = [0.0f32; 8];
-    let full = len / 8 * 8;
-    for at in (0..full).step_by(8) {
+    let mut lanes = [0.0f32; 16];
+    let full = len / 16 * 16;
+    for at in (0..full).step_by(16) {
         for (lane, total) in lanes.iter_mut().enumerate() {
             *total += values(at + lane);
         }
@@ -77,18 +63,15 @@ fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
     lanes.iter().sum::<f32>() + rest
 }
 
-/// The largest number, in eight lanes for the same reason.
-#[inline]
+/// The largest number, in sixteen lanes for the same reason.
+#[inline(always)]
 fn most(values: &[f32]) -> f32 {
-    let mut lanes = [f32::NEG_INFINITY; 8];
-    let (full, rest) = values.as_chunks::<8>();
-    for eight in full {
-        for (lane, x) in lanes.iter_mut().zip(eight) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (full, rest) = values.as_chunks::<16>();
+    for some in full {
+        for (lane, x) in lanes.iter_mut().zip(some) {
             *lane = if *x > *lane { *x } else { *lane };
         }
     }
     lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, x| most.max(*x))
 }
-
-#[cfg(test)]
-mod tests;

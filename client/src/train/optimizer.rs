@@ -1,10 +1,39 @@
 //! The device's optimiser: clip, warm up, step.
 
+use std::f64::consts::PI;
+
 use proto::training::{LocalOptimizer, TrainingPlan};
 
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
+
+/// How the step size goes on after its warm-up.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub enum Schedule {
+    /// It stays.
+    #[default]
+    Constant,
+    /// It falls along half a cosine to this share of itself at the last step (Loshchilov and Hutter 2017, arXiv
+    /// 1608.03983, without restarts).
+    Cosine {
+        /// The share at the end.
+        floor: f64,
+    },
+}
+
+impl Schedule {
+    /// The share of the step size after `done` of `of` steps behind the warm-up.
+    fn share(self, done: u32, of: u32) -> f64 {
+        match self {
+            Self::Constant => 1.0,
+            Self::Cosine { floor } => {
+                let turned = PI * f64::from(done.min(of)) / f64::from(of.max(1));
+                floor + (1.0 - floor) * 0.5 * (1.0 + turned.cos())
+            }
+        }
+    }
+}
 
 /// An optimiser and its state, fresh in every assignment.
 #[derive(Debug)]
@@ -13,6 +42,8 @@ pub(crate) struct Optimizer {
     learning_rate: f64,
     warmup_steps: u32,
     max_grad_norm: f64,
+    steps: u32,
+    schedule: Schedule,
     step: u32,
     moments: Vec<(f32, f32)>,
 }
@@ -29,14 +60,31 @@ impl Optimizer {
             learning_rate: plan.learning_rate,
             warmup_steps: plan.warmup_steps,
             max_grad_norm: plan.max_grad_norm,
+            steps: plan.local_steps,
+            schedule: Schedule::Constant,
             step: 0,
             moments,
         }
     }
 
-    /// Sets the step size that the next steps warm up to.
-    pub(crate) fn set_learning_rate(&mut self, learning_rate: f64) {
-        self.learning_rate = learning_rate;
+    /// The same optimiser with a step size that changes after the warm-up.
+    pub(crate) fn with_schedule(self, schedule: Schedule) -> Self {
+        Self { schedule, ..self }
+    }
+
+    /// Steps that were made, and both moments of every parameter.
+    pub(crate) fn state(&self) -> (u32, [Vec<f32>; 2]) {
+        (self.step, self.moments.iter().copied().unzip().into())
+    }
+
+    /// Goes on where another left off; fails when it was of other parameters.
+    pub(crate) fn restore(&mut self, step: u32, [first, second]: [Vec<f32>; 2]) -> Result<(), String> {
+        if first.len() != self.moments.len() || second.len() != self.moments.len() {
+            return Err(format!("{} moments for {} parameters", first.len(), self.moments.len()));
+        }
+        self.step = step;
+        self.moments = first.into_iter().zip(second).collect();
+        Ok(())
     }
 
     /// Clips `gradient` and moves `parameters`; fails with the quantity that is not finite.
@@ -52,8 +100,13 @@ impl Optimizer {
             }
         }
         self.step += 1;
-        let warm = f64::from(self.step.min(self.warmup_steps)) / f64::from(self.warmup_steps.max(1));
-        let rate = if self.step < self.warmup_steps { self.learning_rate * warm } else { self.learning_rate };
+        let share = if self.step < self.warmup_steps {
+            f64::from(self.step) / f64::from(self.warmup_steps)
+        } else {
+            let after = self.steps.saturating_sub(self.warmup_steps);
+            self.schedule.share(self.step - self.warmup_steps, after)
+        };
+        let rate = self.learning_rate * share;
         match self.kind {
             LocalOptimizer::AdamW { weight_decay } => self.adam_w(parameters, gradient, rate, weight_decay),
             LocalOptimizer::Sgd => {

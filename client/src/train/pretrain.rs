@@ -3,11 +3,9 @@
 //! Used once to make a base that a simulation can adapt; devices never do this.
 
 use std::collections::{BTreeMap, HashMap};
-use std::f64::consts::PI;
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor, Var};
 use proto::training::{LocalOptimizer, TrainingPlan};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -18,12 +16,20 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
+use super::base::Projection;
+use super::change::Changes;
 use super::config::{ConfigError, DecoderConfig, RopeScaling};
-use super::decoder::{Changes, Pass, Weights};
-use super::engine::{Step, TrainError, below};
-use super::optimizer::Optimizer;
-use super::thread::on_one_thread;
-use super::weights::tensor_shapes;
+use super::decoder::{Decoder, Recompute, Rest, Sequence, Wanted, WeightGradients};
+use super::engine::TrainError;
+use super::ops::Rope;
+use super::optimizer::{Optimizer, Schedule};
+use super::passes::rope;
+use super::product::Arithmetic;
+use super::team::Team;
+use super::thread::on_threads;
+use super::training::{Step, below};
+use super::weights::{Matrix, Numbers, Read, Weights, tensor_shapes};
+use super::workspace::Workspace;
 
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
@@ -134,7 +140,7 @@ pub fn pretrain(
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let layout = Layout::new(&config);
     let mut parameters = layout.initial(&config, &mut rng);
-    let losses = on_one_thread(progress, |report| {
+    let losses = on_threads(1, progress, |report| {
         train(&config, &layout, &mut parameters, &ids, options, &mut rng, report)
     })?;
     write_folder(out, &config, &tokenizer, &layout, &parameters)?;
@@ -148,7 +154,7 @@ fn train(
     ids: &[u32],
     options: &PretrainOptions,
     rng: &mut ChaCha20Rng,
-    report: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    report: &mut (dyn FnMut(Step) -> ControlFlow<()> + Send),
 ) -> Result<Vec<f32>, TrainError> {
     let plan = TrainingPlan {
         local_steps: options.steps,
@@ -161,25 +167,27 @@ fn train(
     };
     plan.check()?;
     let length = options.sequence_len as usize;
-    let mut optimizer = Optimizer::new(&plan, parameters.len());
+    let schedule = Schedule::Cosine { floor: 0.1 };
+    let mut optimizer = Optimizer::new(&plan, parameters.len()).with_schedule(schedule);
     let (mut losses, mut tokens) = (Vec::new(), 0);
+    let (rope, mut space) = (rope(config, length), Workspace::default());
+    let learned = vec![true; length];
     for step in 1..=options.steps {
-        let batch: Vec<&[u32]> = (0..options.batch_size)
+        let batch: Vec<Sequence<'_>> = (0..options.batch_size)
             .map(|_| {
                 let from = below(rng, ids.len() - length + 1);
-                &ids[from..from + length]
+                Sequence { tokens: &ids[from..from + length], learned: &learned }
             })
             .collect();
-        let (loss, mut gradient) = layout.gradient(config, parameters, &batch)?;
+        let (loss, mut gradient) = layout.gradient(config, &rope, &mut space, parameters, &batch)?;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, what: "loss" });
         }
-        let done = f64::from(step) / f64::from(options.steps);
-        optimizer.set_learning_rate(options.learning_rate * (0.1 + 0.45 * (1.0 + (PI * done).cos())));
         optimizer.step(parameters, &mut gradient).map_err(|what| TrainError::Diverged { step, what })?;
         losses.push(loss);
         tokens += u64::from(options.batch_size) * u64::from(options.sequence_len - 1);
-        if report(Step { step, of: options.steps, loss, tokens }).is_break() {
+        let said = Step { step, of: options.steps, micro_batch: 1, micro_batches: 1, loss, tokens };
+        if report(said).is_break() {
             return Err(TrainError::Stopped { steps: step });
         }
     }
@@ -228,32 +236,82 @@ impl Layout {
     fn gradient(
         &self,
         config: &DecoderConfig,
+        rope: &Rope,
+        space: &mut Workspace,
         parameters: &[f32],
-        batch: &[&[u32]],
+        batch: &[Sequence<'_>],
     ) -> candle_core::Result<(f32, Vec<f32>)> {
-        let mut variables = Vec::with_capacity(self.tensors.len());
         let mut tensors = BTreeMap::new();
         for (name, shape, range) in &self.tensors {
-            let variable = Var::from_slice(&parameters[range.clone()], shape.as_slice(), &Device::Cpu)?;
-            tensors.insert(name.clone(), variable.as_tensor().clone());
-            variables.push(variable);
+            let numbers = parameters[range.clone()].to_vec();
+            let read = match *shape.as_slice() {
+                [rows, columns] => Read::Matrix(Matrix::new(rows, columns, Numbers::F32(numbers))?),
+                _ => Read::Vector(numbers),
+            };
+            tensors.insert(name.clone(), read);
         }
-        let Some(weights) = Weights::new(config, &tensors) else {
-            candle_core::bail!("the layout lacks a tensor of the decoder");
+        let weights = Weights::new(config, tensors).map_err(candle_core::Error::msg)?;
+        let changes = Changes::default();
+        let decoder = Decoder {
+            config,
+            weights: &weights,
+            changes: &changes,
+            rope,
+            arithmetic: Arithmetic::Single,
+            team: Team::ALONE,
+            recompute: Recompute::Never,
         };
-        let (loss, gradients) = Pass::new(config, &weights, &Changes::default(), batch).gradients()?;
-        let mut all = vec![0.0; self.len];
-        for ((_, _, range), variable) in self.tensors.iter().zip(&variables) {
-            if let Some(gradient) = gradients.get(variable) {
-                all[range.clone()].copy_from_slice(&read(gradient)?);
+        let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+        let norms = || [vec![0.0; hidden], vec![0.0; hidden]];
+        let mut gradients = WeightGradients {
+            linears: BTreeMap::new(),
+            rest: Some(Rest {
+                embed: vec![0.0; vocab * hidden],
+                head: (!config.tied).then(|| vec![0.0; vocab * hidden]),
+                norm: vec![0.0; hidden],
+                norms: (0..config.num_layers).map(|_| norms()).collect(),
+            }),
+        };
+        for layer in 0..config.num_layers {
+            for projection in Projection::ALL {
+                let (outputs, inputs) = projection.shape(config);
+                gradients.linears.insert((layer, projection), vec![0.0; outputs * inputs]);
             }
         }
-        Ok((loss, all))
+        let targets: usize = batch.iter().map(Sequence::targets).sum();
+        let share = 1.0 / targets.max(1) as f32;
+        let total = decoder.gradient(space, batch, share, Wanted::Weights(&mut gradients))?;
+        Ok((narrow(total / targets.max(1) as f64), self.gather(gradients)))
+    }
+
+    /// The gradients of all tensors, each in its place.
+    fn gather(&self, gradients: WeightGradients) -> Vec<f32> {
+        let mut by_name = BTreeMap::new();
+        for ((layer, projection), gradient) in gradients.linears {
+            by_name.insert(format!("{}.weight", projection.name(layer)), gradient);
+        }
+        if let Some(Rest { embed, head, norm, norms }) = gradients.rest {
+            by_name.insert("model.embed_tokens.weight".to_owned(), embed);
+            by_name.extend(head.map(|head| ("lm_head.weight".to_owned(), head)));
+            by_name.insert("model.norm.weight".to_owned(), norm);
+            for (layer, [input, post]) in norms.into_iter().enumerate() {
+                by_name.insert(format!("model.layers.{layer}.input_layernorm.weight"), input);
+                by_name.insert(format!("model.layers.{layer}.post_attention_layernorm.weight"), post);
+            }
+        }
+        let mut all = vec![0.0; self.len];
+        for (name, _, range) in &self.tensors {
+            if let Some(gradient) = by_name.get(name) {
+                all[range.clone()].copy_from_slice(gradient);
+            }
+        }
+        all
     }
 }
 
-fn read(tensor: &Tensor) -> candle_core::Result<Vec<f32>> {
-    tensor.flatten_all()?.to_vec1()
+#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
+fn narrow(x: f64) -> f32 {
+    x as f32
 }
 
 fn train_tokenizer(docs: &[String], vocab_size: usize) -> Result<Tokenizer, String> {
@@ -428,15 +486,18 @@ mod tests {
         let config = DecoderConfig { vocab_size: 12, num_layers: 1, tied: false, ..shape() };
         let layout = Layout::new(&config);
         let parameters = layout.initial(&config, &mut ChaCha20Rng::seed_from_u64(3));
-        let batch: [&[u32]; 2] = [&[1, 5, 3, 9, 2], &[4, 4, 11, 0, 7]];
-        let (_, gradient) = layout.gradient(&config, &parameters, &batch).unwrap();
+        let learned = [true; 5];
+        let tokens = [[1, 5, 3, 9, 2], [4, 4, 11, 0, 7]];
+        let batch = [0, 1].map(|i: usize| Sequence { tokens: &tokens[i], learned: &learned });
+        let (rope, mut space) = (rope(&config, 5), Workspace::default());
+        let (_, gradient) = layout.gradient(&config, &rope, &mut space, &parameters, &batch).unwrap();
         for (name, _, range) in &layout.tensors {
-            let along = |by: f32| {
+            let mut along = |by: f32| {
                 let mut moved = parameters.clone();
                 for i in range.clone() {
                     moved[i] += by * (i as f32 * 1.3).sin();
                 }
-                f64::from(layout.gradient(&config, &moved, &batch).unwrap().0)
+                f64::from(layout.gradient(&config, &rope, &mut space, &moved, &batch).unwrap().0)
             };
             let expected = (along(2e-3) - along(-2e-3)) / 4e-3;
             let found: f64 = range.clone().map(|i| f64::from(gradient[i] * (i as f32 * 1.3).sin())).sum();

@@ -10,8 +10,10 @@ use proto::adapter::{AdapterSpec, Factors, Method, Slot};
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 
-use super::decoder::{Changes, Pass, Weights};
-use super::places::Places;
+use super::change::Places;
+use super::decoder::{Sequence, Which};
+use super::passes::Passes;
+use super::team::Team;
 use super::*;
 
 /// The folder that `client/tests/reference/make_reference.py` writes.
@@ -52,6 +54,25 @@ fn plan() -> TrainingPlan {
     }
 }
 
+/// The loss of a batch and the trained vector's gradient.
+fn gradient(
+    engine: &Engine,
+    spec: &AdapterSpec,
+    (frozen, trained): (&[f32], &[f32]),
+    batch: &[Vec<u32>],
+) -> (f32, Vec<f32>) {
+    let learned = vec![true; batch[0].len()];
+    let batch: Vec<_> = batch.iter().map(|tokens| Sequence { tokens, learned: &learned }).collect();
+    let places = Places::new(engine.base(), spec).unwrap();
+    let mut passes = Passes::new(engine.base(), engine.compute(), learned.len());
+    let changes = passes.changes(&places, frozen, trained).unwrap();
+    passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+}
+
+fn tokens(blocks: &Blocks) -> Vec<Vec<u32>> {
+    blocks.as_slice().iter().map(|block| block.tokens().to_vec()).collect()
+}
+
 fn go_on(_: Step) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
@@ -84,9 +105,7 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
             row.iter().map(|x| (0..64).find(|&id| f64::from(id) + 0.5 > f64::from(*x)).unwrap()).collect()
         })
         .collect();
-    let batch: Vec<&[u32]> = batch.iter().map(Vec::as_slice).collect();
-    let (loss, gradient) =
-        engine.gradient(&mut Places::new(engine.base(), &spec).unwrap(), &[], &trained, &batch).unwrap();
+    let (loss, gradient) = gradient(&engine, &spec, (&[], &trained), &batch);
     let peft = tensors["loss"].to_scalar::<f32>().unwrap();
     assert!((loss - peft).abs() < 1e-5, "{loss}, PEFT {peft}");
     assert_eq!(expected.len(), 28);
@@ -102,12 +121,11 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
 fn the_gradient_of_the_trained_vector_agrees_with_differences_for_every_method() {
     let engine = engine();
     let blocks = blocks(3, 12);
-    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(Vec::as_slice).collect();
+    let batch = tokens(&blocks);
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(engine.base(), method, 2, 6.0);
         let (frozen, trained) = vectors(&spec);
-        let mut places = Places::new(engine.base(), &spec).unwrap();
-        let (_, gradient) = engine.gradient(&mut places, &frozen, &trained, &batch).unwrap();
+        let (_, gradient) = gradient(&engine, &spec, (&frozen, &trained), &batch);
         for direction in 0..12u32 {
             let way: Vec<f32> = (0..trained.len())
                 .map(|i| ((i as f32 + 1.0) * (direction as f32 + 1.3) * 0.7).sin())
@@ -129,36 +147,216 @@ fn the_gradient_of_the_trained_vector_agrees_with_differences_for_every_method()
 #[test]
 fn a_merged_adapter_is_the_same_function() {
     let engine = engine();
-    let base = engine.base();
-    let blocks = blocks(2, 10);
-    let batch: Vec<&[u32]> = blocks.as_slice().iter().map(Vec::as_slice).collect();
+    let sequence: Vec<u32> = (0..10).map(|i| (i * i * 7 + 3) % 64).collect();
     for method in [Method::FrozenA, Method::Core, Method::Both] {
-        let spec = spec(base, method, 3, 5.0);
+        let spec = spec(engine.base(), method, 3, 5.0);
         let (frozen, trained) = vectors(&spec);
-        let mut merged = base.tensors().clone();
-        for (i, pair) in spec.pairs(&frozen, &trained).unwrap().iter().enumerate() {
-            let (inputs, outputs) = (pair.module.inputs as usize, pair.module.outputs as usize);
-            let linear = merged.blocks[i / 7].linear_mut(Projection::ALL[i % 7]);
-            let mut weight = numbers(&linear.weight);
-            for row in 0..outputs {
-                for column in 0..inputs {
-                    let change: f32 = (0..3).map(|k| pair.b[row * 3 + k] * pair.a[k * inputs + column]).sum();
-                    weight[row * inputs + column] += 5.0 / 3.0 * change;
+        let (_dir, merged) = copy(|tensors, _| {
+            for pair in spec.pairs(&frozen, &trained).unwrap() {
+                let (inputs, outputs) = (pair.module.inputs as usize, pair.module.outputs as usize);
+                let name = format!("{}.weight", pair.module.name);
+                let mut weight = numbers(&tensors[&name]);
+                for row in 0..outputs {
+                    for column in 0..inputs {
+                        let change: f32 =
+                            (0..3).map(|k| pair.b[row * 3 + k] * pair.a[k * inputs + column]).sum();
+                        weight[row * inputs + column] += 5.0 / 3.0 * change;
+                    }
                 }
+                let weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu).unwrap();
+                tensors.insert(name, weight);
             }
-            linear.weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu).unwrap();
+        });
+        let together = Engine::new(Arc::new(merged.unwrap())).logits(&sequence).unwrap();
+        let plain = engine.logits(&sequence).unwrap();
+        // Twice: changed weights made once, and whenever they are needed.
+        for fold in [false, true] {
+            let places = Places::new(engine.base(), &spec).unwrap();
+            let passes = Passes::new(engine.base(), engine.compute(), 10);
+            let mut changes = places.changes(&frozen, &trained).unwrap();
+            if fold {
+                changes.fold(engine.base().weights()).unwrap();
+            }
+            let decoder = passes.decoder(&changes, Team::ALONE);
+            let (mut space, mut cache) = Default::default();
+            let apart = decoder.logits(&mut space, &mut cache, &sequence, Which::All).unwrap();
+            let far = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+            assert!(far(&apart, &together) < 1e-4, "{method:?}: {}", far(&apart, &together));
+            assert!(far(&apart, &plain) > 1e-2, "{method:?}: the adapter changes nothing");
         }
-        let changes = Places::new(base, &spec).unwrap().constants(&frozen, &trained).unwrap();
-        let hidden = |weights: &Weights, changes: &Changes| {
-            numbers(&Pass::new(base.config(), weights, changes, &batch).hidden().unwrap())
-        };
-        let apart = hidden(base.tensors(), &changes);
-        let together = hidden(&merged, &Changes::default());
-        let plain = hidden(base.tensors(), &Changes::default());
-        let far = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
-        assert!(far(&apart, &together) < 1e-4, "{method:?}: {}", far(&apart, &together));
-        assert!(far(&apart, &plain) > 1e-2, "{method:?}: the adapter changes nothing");
     }
+}
+
+#[test]
+fn every_way_to_compute_gives_the_same_gradient() {
+    let base = Arc::clone(&Arc::new(Base::random(wide(), base::Filled::Bf16, 5).unwrap()));
+    let spec = spec(&base, Method::Both, 2, 6.0);
+    let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.1 * (i as f32 * 1.7).sin()).collect();
+    let batch: Vec<Vec<u32>> = (0..3).map(|b| (0..40).map(|i| (i * 13 + b * 7) % 96).collect()).collect();
+    let with = |arithmetic, recompute, threads| {
+        let compute = Compute { threads, arithmetic: Some(arithmetic), recompute };
+        let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+        pool.install(|| gradient(&engine, &spec, (&[], &trained), &batch))
+    };
+    let (loss, expected) = with(Arithmetic::Single, Recompute::Never, 1);
+    let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    for arithmetic in [Arithmetic::Single, Arithmetic::fastest()] {
+        let (_, first) = with(arithmetic, Recompute::Never, 1);
+        for recompute in [Recompute::Never, Recompute::Blocks] {
+            for threads in [1, 2] {
+                let (found_loss, found) = with(arithmetic, recompute, threads);
+                assert!((found_loss - loss).abs() < 1e-3, "{arithmetic:?}: {found_loss} {loss}");
+                let off: Vec<f32> = found.iter().zip(&expected).map(|(x, y)| x - y).collect();
+                let relative = long(&off) / long(&expected);
+                let allowed = if arithmetic == Arithmetic::Single { 1e-5 } else { 5e-3 };
+                assert!(relative < allowed, "{arithmetic:?} {recompute:?} {threads}: {relative}");
+                assert!(found == first, "{arithmetic:?} {recompute:?} {threads}: other bits");
+            }
+        }
+    }
+}
+
+/// A shape above what is small.
+fn wide() -> DecoderConfig {
+    DecoderConfig {
+        vocab_size: 96,
+        hidden_size: 256,
+        intermediate_size: 1088,
+        num_layers: 2,
+        num_heads: 4,
+        num_kv_heads: 2,
+        head_dim: 64,
+        max_positions: 64,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        tied: true,
+        qkv_bias: false,
+        output_bias: false,
+        qk_norm: true,
+        bos: None,
+        eos: Vec::new(),
+    }
+}
+
+#[test]
+fn only_learned_tokens_count() {
+    let engine = engine();
+    let spec = spec(engine.base(), Method::Both, 2, 6.0);
+    let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
+    let tokens: Vec<u32> = (0..12).map(|i| (i * 5 + 3) % 64).collect();
+    let places = Places::new(engine.base(), &spec).unwrap();
+    let mut passes = Passes::new(engine.base(), engine.compute(), 12);
+    let changes = passes.changes(&places, &[], &trained).unwrap();
+    let mut run = |learned: &[bool]| {
+        let batch = [Sequence { tokens: &tokens, learned }];
+        passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+    };
+    // The mean over all is the mean of the means over each.
+    let (all_loss, all) = run(&[true; 12]);
+    let mut losses = 0.0;
+    let mut sum = vec![0.0; all.len()];
+    for at in 1..12 {
+        let learned: Vec<bool> = (0..12).map(|i| i == at).collect();
+        let (loss, gradient) = run(&learned);
+        losses += loss / 11.0;
+        sum.iter_mut().zip(&gradient).for_each(|(sum, g)| *sum += g / 11.0);
+    }
+    assert!((losses - all_loss).abs() < 1e-5, "{losses} {all_loss}");
+    let far = sum.iter().zip(&all).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    assert!(far < 1e-5, "{far}");
+}
+
+#[test]
+fn a_text_that_is_read_on_gets_the_logits_of_the_whole() {
+    let engine = engine();
+    let tokens: Vec<u32> = (0..9).map(|i| (i * 11 + 5) % 64).collect();
+    let whole = engine.logits(&tokens).unwrap();
+    let mut seen = Vec::new();
+    let mut at = 4;
+    let written = engine.generate(None, &tokens[..4], 5, |logits| {
+        seen.extend_from_slice(logits);
+        let next = tokens.get(at).copied();
+        at += 1;
+        next
+    });
+    assert_eq!(written.unwrap(), tokens[4..]);
+    let far = seen.iter().zip(&whole[3 * 64..]).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
+    assert!(seen.len() == 5 * 64 && far < 1e-4, "{far}");
+}
+
+#[test]
+fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
+    let engine = engine();
+    let blocks = blocks(6, 12);
+    let spec = spec(engine.base(), Method::Both, 2, 6.0);
+    let start = spec.initial(&Digest([4; 32]));
+    let plan = plan();
+    let schedule = Schedule::Cosine { floor: 0.1 };
+    let job = Job {
+        spec: &spec,
+        frozen: &[],
+        start: &start,
+        blocks: &blocks,
+        plan: &plan,
+        schedule,
+        seed: [1; 32],
+    };
+    let mut whole = Training::new(&engine, job).unwrap();
+    whole.run(u32::MAX, &mut go_on).unwrap();
+    let whole = whole.finish();
+    for stop in 0..=plan.local_steps {
+        let mut first = Training::new(&engine, job).unwrap();
+        first.run(stop, &mut go_on).unwrap();
+        let file = first.checkpoint().unwrap();
+        let mut second = Training::new(&engine, job).unwrap();
+        second.resume(&file).unwrap();
+        assert_eq!(second.steps(), stop);
+        second.run(u32::MAX, &mut go_on).unwrap();
+        assert_eq!(second.finish(), whole, "stopped after {stop}");
+    }
+}
+
+#[test]
+fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
+    let engine = engine();
+    let (blocks, other_blocks) = (blocks(6, 12), blocks(5, 12));
+    let spec = spec(engine.base(), Method::Both, 2, 6.0);
+    let (start, plan) = (spec.initial(&Digest([4; 32])), plan());
+    let job = Job {
+        spec: &spec,
+        frozen: &[],
+        start: &start,
+        blocks: &blocks,
+        plan: &plan,
+        schedule: Schedule::Constant,
+        seed: [1; 32],
+    };
+    let mut training = Training::new(&engine, job).unwrap();
+    training.run(2, &mut go_on).unwrap();
+    let file = training.checkpoint().unwrap();
+    let said = |job: Job<'_>, file: &[u8]| {
+        let mut training = Training::new(&engine, job).unwrap();
+        let error = training.resume(file).unwrap_err();
+        assert_eq!(training.steps(), 0, "training starts over");
+        error.to_string()
+    };
+    for at in 0..file.len() {
+        let mut bad = file.clone();
+        bad[at] ^= 1;
+        assert!(said(job, &bad).starts_with("the checkpoint is "), "{at}");
+    }
+    assert!(said(job, &file[..file.len() - 1]).starts_with("the checkpoint is damaged: "));
+    let mut moved = start.clone();
+    moved[3] += 1.0;
+    let longer = TrainingPlan { local_steps: 9, ..plan.clone() };
+    let wider = AdapterSpec { alpha: 7.0, ..spec.clone() };
+    assert_eq!(said(Job { start: &moved, ..job }, &file), "the checkpoint is of another version");
+    assert_eq!(said(Job { plan: &longer, ..job }, &file), "the checkpoint is of another plan");
+    assert_eq!(said(Job { spec: &wider, ..job }, &file), "the checkpoint is of another adapter");
+    assert_eq!(said(Job { seed: [2; 32], ..job }, &file), "the checkpoint is of another seed");
+    assert_eq!(said(Job { blocks: &other_blocks, ..job }, &file), "the checkpoint is of another text");
 }
 
 #[test]
@@ -405,8 +603,8 @@ fn a_bad_line_is_counted_and_the_rest_is_read() {
     ];
     assert_eq!(skipped, expected);
     let corpus = Corpus::new(engine().base(), &text).unwrap();
-    assert_eq!(corpus.train(16).as_slice(), [vec![1, 5, 6, 1, 7, 8]]);
-    assert_eq!(corpus.held_out(16).as_slice(), [vec![1, 9, 10]]);
+    assert_eq!(tokens(&corpus.train(16)), [[1, 5, 6, 1, 7, 8]]);
+    assert_eq!(tokens(&corpus.held_out(16)), [[1, 9, 10]]);
 }
 
 #[test]
@@ -425,7 +623,7 @@ fn the_last_tenth_is_held_out_and_blocks_are_cut_like_the_peers() {
     let corpus = Corpus::new(&base, &UserText { lines, skipped: Vec::new() }).unwrap();
     // 23 documents of two tokens: 46 tokens, blocks at 0 … 35.
     assert_eq!(corpus.train(10).len(), 4);
-    assert_eq!(corpus.held_out(10).as_slice(), [vec![1, 26, 1, 27]]);
+    assert_eq!(tokens(&corpus.held_out(10)), [[1, 26, 1, 27]]);
     assert_eq!(corpus.train(46).len(), 1);
     assert_eq!(corpus.train(23).as_slice().len(), 1);
     assert_eq!(Blocks::new(&[], 1, 8).targets(), 0);

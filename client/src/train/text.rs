@@ -145,10 +145,34 @@ impl Corpus {
     }
 }
 
+/// A sequence of tokens to train on, and which of them are learned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Block {
+    tokens: Vec<u32>,
+    learned: Vec<bool>,
+}
+
+impl Block {
+    fn all(tokens: Vec<u32>) -> Self {
+        let learned = (0..tokens.len()).map(|at| at > 0).collect();
+        Self { tokens, learned }
+    }
+
+    /// The tokens.
+    pub fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// For each token, whether it is predicted and counts in the loss; the first never is.
+    pub fn learned(&self) -> &[bool] {
+        &self.learned
+    }
+}
+
 /// Token sequences of one length, cut from joined documents.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
-    blocks: Vec<Vec<u32>>,
+    blocks: Vec<Block>,
 }
 
 impl Blocks {
@@ -165,9 +189,9 @@ impl Blocks {
         }
         if ids.len() > length {
             let starts = (0..(ids.len() - length).max(1)).step_by(length);
-            Self { blocks: starts.map(|at| ids[at..at + length].to_vec()).collect() }
+            Self { blocks: starts.map(|at| Block::all(ids[at..at + length].to_vec())).collect() }
         } else {
-            Self { blocks: if ids.len() < 2 { Vec::new() } else { vec![ids] } }
+            Self { blocks: if ids.len() < 2 { Vec::new() } else { vec![Block::all(ids)] } }
         }
     }
 
@@ -183,7 +207,7 @@ impl Blocks {
 
     /// Tokens that are predicted: all but the first of each block.
     pub fn targets(&self) -> u64 {
-        self.blocks.iter().map(|block| block.len() as u64 - 1).sum()
+        self.blocks.iter().map(|block| block.learned.iter().filter(|learned| **learned).count() as u64).sum()
     }
 
     /// The blocks of both, in order.
@@ -194,7 +218,7 @@ impl Blocks {
     }
 
     /// The blocks themselves.
-    pub fn as_slice(&self) -> &[Vec<u32>] {
+    pub fn as_slice(&self) -> &[Block] {
         &self.blocks
     }
 }

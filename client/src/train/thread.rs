@@ -1,29 +1,35 @@
-//! One computation on one thread of its own.
-//!
-//! candle spreads large operations over the rayon pool of the thread that asks. A device that trains
-//! among others on such a pool would wait for its splits by training another device, one inside the
-//! other. So a computation runs in a pool of one, and its caller blocks.
+//! A computation on threads of its own, while its caller waits and hears of its steps.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;
 
-use super::engine::{Step, TrainError};
+use super::engine::TrainError;
+use super::training::Step;
 
-/// Runs `work` on a thread of its own; its reports are answered by `progress` on this thread.
-pub(crate) fn on_one_thread<T: Send>(
+/// Runs `work` in a pool of so many threads; its reports are answered by `progress` on this thread.
+///
+/// A pool of its own, because a device that trains among others on a common pool would wait for its parts by
+/// training another device, one inside the other.
+pub(crate) fn on_threads<T: Send>(
+    threads: usize,
     progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
-    work: impl FnOnce(&mut dyn FnMut(Step) -> ControlFlow<()>) -> Result<T, TrainError> + Send,
+    work: impl FnOnce(&mut (dyn FnMut(Step) -> ControlFlow<()> + Send)) -> Result<T, TrainError> + Send,
 ) -> Result<T, TrainError> {
     let failed = |error: &dyn std::fmt::Display| TrainError::Thread(error.to_string());
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().map_err(|error| failed(&error))?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .thread_name(|i| format!("training-{i}"))
+        .build()
+        .map_err(|error| failed(&error))?;
     let (steps, asked) = mpsc::channel::<Step>();
     let (answers, answered) = mpsc::channel::<ControlFlow<()>>();
     std::thread::scope(|scope| {
+        // Only waits for the pool.
         let worker = std::thread::Builder::new()
             .name("training".to_owned())
             .spawn_scoped(scope, move || {
                 pool.install(move || {
-                    work(&mut |step| match steps.send(step) {
+                    work(&mut move |step| match steps.send(step) {
                         Ok(()) => answered.recv().unwrap_or(ControlFlow::Break(())),
                         Err(_) => ControlFlow::Break(()),
                     })

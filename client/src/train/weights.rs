@@ -1,7 +1,5 @@
 //! A decoder's frozen weights, held in the type in which they came.
 
-#![expect(dead_code, reason = "what reads it follows")]
-
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
@@ -157,6 +155,21 @@ impl Weights {
         Ok(Self { embed, blocks, norm, head })
     }
 
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let linears = self.blocks.iter().flat_map(|block| &block.linears).map(|linear| &linear.weight);
+        linears.chain([&self.embed]).chain(&self.head)
+    }
+
+    /// Whether any matrix is held as f32.
+    pub(crate) fn is_single(&self) -> bool {
+        self.matrices().any(|matrix| matches!(matrix.numbers, Numbers::F32(_)))
+    }
+
+    /// Numbers in all matrices.
+    pub(crate) fn parameters(&self) -> usize {
+        self.matrices().map(|matrix| matrix.rows * matrix.columns).sum()
+    }
+
     /// The output layer: (vocab, hidden).
     pub(crate) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embed)
@@ -220,16 +233,6 @@ impl Matrix {
 
     pub(crate) fn numbers(&self) -> &Numbers {
         &self.numbers
-    }
-
-    /// Bytes in memory.
-    pub(crate) fn bytes(&self) -> usize {
-        match &self.numbers {
-            Numbers::F32(numbers) => numbers.len() * 4,
-            Numbers::F16(numbers) => numbers.len() * 2,
-            Numbers::Bf16(numbers) => numbers.len() * 2,
-            Numbers::Quantized(blocks) => blocks.storage_size_in_bytes(),
-        }
     }
 
     /// Writes whole rows as f32 to `out`, which is as long as they are.

@@ -6,8 +6,8 @@ use serde::Serialize;
 
 use super::input::Inputs;
 use super::line::{Cost, Costs, Step};
-use super::process::peak_bytes;
 use crate::table::bytes;
+use client::process::peak_bytes;
 
 /// One measured round.
 #[derive(Clone, Debug, Serialize)]

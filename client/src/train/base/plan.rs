@@ -3,13 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use candle_core::{Device, Tensor};
-
 use super::super::config::{DecoderConfig, RopeScaling};
-use super::super::decoder;
 use super::super::tokens::Tokens;
 use super::super::weights::{Read, Weights};
-use super::files::{Hasher, Opened, Small, Stream, damaged};
+use super::files::{Hasher, Opened, Small, Stream};
 use super::held::{Entry, Hold};
 use super::{Base, BaseError, folder, gguf};
 
@@ -68,12 +65,9 @@ impl Plan {
             config.rope_scaling = RopeScaling::Divisors(divisors);
             config.check().map_err(|source| BaseError::Config { path: path.clone(), source })?;
         }
-        let tensors = tensors(&config, &found)
-            .map_err(|error| damaged(&path, error.to_string()))?
-            .ok_or_else(|| damaged(&path, "incomplete".to_owned()))?;
         let weights = Weights::new(&config, found)
             .map_err(|tensor| BaseError::MissingTensor { path: path.clone(), tensor })?;
-        Ok(Base { config, weights, tensors, tokens: self.tokens, digest: hasher.finish() })
+        Ok(Base { config, weights, tokens: self.tokens, digest: hasher.finish() })
     }
 }
 
@@ -90,24 +84,4 @@ fn gguf_file(path: &Path) -> Option<PathBuf> {
     let files = std::fs::read_dir(path).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let mut files = files.filter(|file| is_gguf(file) && file.is_file());
     files.next().filter(|_| files.next().is_none())
-}
-
-/// The same weights as f32 tensors.
-fn tensors(
-    config: &DecoderConfig,
-    found: &BTreeMap<String, Read>,
-) -> candle_core::Result<Option<decoder::Weights>> {
-    let mut tensors = BTreeMap::new();
-    for (name, read) in found {
-        let tensor = match read {
-            Read::Matrix(matrix) => {
-                let mut numbers = vec![0.0; matrix.rows() * matrix.columns()];
-                matrix.widen(0..matrix.rows(), &mut numbers)?;
-                Tensor::from_vec(numbers, (matrix.rows(), matrix.columns()), &Device::Cpu)?
-            }
-            Read::Vector(numbers) => Tensor::from_slice(numbers, numbers.len(), &Device::Cpu)?,
-        };
-        tensors.insert(name.clone(), tensor);
-    }
-    Ok(decoder::Weights::new(config, &tensors))
 }

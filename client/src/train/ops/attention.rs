@@ -1,12 +1,15 @@
 //! Causal attention of grouped heads with rotary positions (Su et al. 2021, arXiv 2104.09864, in the
 //! half-split form), from the projections' outputs to the output layer's input.
+//!
+//! The weights of the heads are not kept for the way back: a row's logarithm of its sum makes them again (Dao et
+//! al. 2022, arXiv 2205.14135), so memory grows with the length and not with its square.
 
-use std::sync::{Arc, OnceLock};
+use candle_core::Result;
 
-use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-
-use super::gemm::{Matrix, MatrixMut, gemm};
-use super::{exp, most, read, slice, sum};
+use super::{exp, most, sum, vectorised};
+use crate::train::gemm::gemm;
+use crate::train::team::Team;
+use crate::train::view::{View, ViewMut};
 
 /// Queries of one product; keys after the last of them are not looked at.
 const QUERIES: usize = 32;
@@ -16,23 +19,56 @@ const QUERIES: usize = 32;
 pub(crate) struct Rope {
     cos: Vec<f32>,
     sin: Vec<f32>,
+    half: usize,
 }
 
 impl Rope {
-    /// The angles `position · theta^(−2i / width)`, in f32 like the programs that trained the bases.
-    pub(crate) fn new(length: usize, width: usize, theta: f64) -> Self {
-        let half = width / 2;
+    /// The angles `position · frequency`, in f32 like the programs that trained the bases.
+    pub(crate) fn new(length: usize, frequencies: &[f32]) -> Self {
+        let half = frequencies.len();
         let (mut cos, mut sin) = (Vec::with_capacity(length * half), Vec::with_capacity(length * half));
         for position in 0..length {
-            for i in 0..half {
-                let frequency = narrow(theta.powf(-((2 * i) as f64) / width as f64));
+            for frequency in frequencies {
                 let angle = f64::from(position as f32 * frequency);
                 cos.push(narrow(angle.cos()));
                 sin.push(narrow(angle.sin()));
             }
         }
-        Self { cos, sin }
+        Self { cos, sin, half }
     }
+
+    /// Turns every head of rows `x`: (batch · length, heads · width) by its position's angle, or back.
+    fn turn(&self, team: Team, x: &mut [f32], step: usize, (first, length): (usize, usize), way: Way) {
+        let rows = x.len() / step.max(1);
+        let share = team.rows(rows, step);
+        let parts = x.chunks_mut(share * step).enumerate().collect();
+        let direction = match way {
+            Way::Forward => 1.0,
+            Way::Back => -1.0,
+        };
+        team.each(parts, |(part, x): (usize, &mut [f32])| {
+            vectorised(|| {
+                for (row, x) in x.chunks_exact_mut(step).enumerate() {
+                    let position = first + (part * share + row) % length;
+                    let angles = position * self.half..(position + 1) * self.half;
+                    let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
+                    for head in x.chunks_exact_mut(2 * self.half) {
+                        let (x, y) = head.split_at_mut(self.half);
+                        for ((x, y), (cos, sin)) in x.iter_mut().zip(y).zip(cos.iter().zip(sin)) {
+                            let sin = sin * direction;
+                            (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Forward,
+    Back,
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
@@ -40,189 +76,213 @@ fn narrow(x: f64) -> f32 {
     x as f32
 }
 
-/// `q`: (batch · length, heads · width), `k` and `v`: (batch · length, kv heads · width), result: like `q`.
-///
-/// For each head, `P = softmax(Q · Kᵀ)`: (length, length), in tiles of [`QUERIES`] rows up to the diagonal.
-pub(crate) struct Attention {
-    pub(crate) batch: usize,
+/// The shape of an attention; with a past, of one sequence that goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attention<'a> {
+    /// Rows of each sequence that are computed.
     pub(crate) length: usize,
+    /// Earlier rows of each sequence, whose keys and values are there.
+    pub(crate) past: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
     pub(crate) width: usize,
-    pub(crate) rope: Arc<Rope>,
-    /// What the gradient needs again; filled by the forward pass.
-    pub(crate) saved: OnceLock<Saved>,
+    pub(crate) rope: &'a Rope,
 }
 
-/// Rotated inputs and the attention weights.
-#[derive(Debug)]
-pub(crate) struct Saved {
-    /// Scaled as well.
-    q: Vec<f32>,
-    k: Vec<f32>,
-    /// The tiles one after the other.
-    p: Vec<f32>,
-}
-
-/// Some queries of one head.
+/// Some queries of one head of one sequence.
+#[derive(Clone, Copy)]
 struct Tile {
-    /// Where the first query is in `q`.
-    q: usize,
-    /// Where the first key of the sequence is in `k`.
-    k: usize,
-    /// Position of the first query.
+    /// The first, and how many.
     first: usize,
     queries: usize,
-    /// Positions up to the last query's.
+    /// Keys up to the last of them.
     keys: usize,
+    /// Keys that the first one sees.
+    seen: usize,
 }
 
-impl Attention {
+impl Attention<'_> {
     fn scale(&self) -> f32 {
         1.0 / (self.width as f32).sqrt()
     }
 
-    fn tiles(&self) -> impl Iterator<Item = Tile> {
-        let (length, width, group) = (self.length, self.width, self.heads / self.kv_heads);
-        let (q_step, k_step) = (self.heads * width, self.kv_heads * width);
-        (0..self.batch).flat_map(move |b| {
-            (0..self.heads).flat_map(move |h| {
-                (0..length).step_by(QUERIES).map(move |first| {
-                    let queries = QUERIES.min(length - first);
-                    let q = (b * length + first) * q_step + h * width;
-                    let k = b * length * k_step + h / group * width;
-                    Tile { q, k, first, queries, keys: first + queries }
-                })
-            })
+    fn tiles(&self) -> impl Iterator<Item = Tile> + use<> {
+        let Self { length, past, .. } = *self;
+        (0..length).step_by(QUERIES).map(move |first| {
+            let queries = QUERIES.min(length - first);
+            Tile { first, queries, keys: past + first + queries, seen: past + first + 1 }
         })
     }
 
-    /// Turns each head's rows by their position's angle times `direction`, and scales them.
-    fn turn(&self, x: &mut [f32], heads: usize, scale: f32, direction: f32) {
-        let half = self.width / 2;
-        let angles = self.rope.cos.chunks_exact(half).zip(self.rope.sin.chunks_exact(half)).take(self.length);
-        for (row, (cos, sin)) in x.chunks_exact_mut(heads * self.width).zip(angles.cycle()) {
-            for head in row.chunks_exact_mut(self.width) {
-                let (x, y) = head.split_at_mut(half);
-                for ((x, y), (cos, sin)) in x.iter_mut().zip(y).zip(cos.iter().zip(sin)) {
-                    let (cos, sin) = (cos * scale, sin * scale * direction);
-                    (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
-                }
-            }
-        }
+    /// Turns `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width) by their positions.
+    pub(crate) fn turn(&self, team: Team, q: &mut [f32], k: &mut [f32]) {
+        let places = (self.past, self.length);
+        self.rope.turn(team, q, self.heads * self.width, places, Way::Forward);
+        self.rope.turn(team, k, self.kv_heads * self.width, places, Way::Forward);
     }
 
-    /// Numbers in all tiles.
-    fn weights(&self) -> usize {
-        self.tiles().map(|tile| tile.queries * tile.keys).sum()
+    /// The gradients of turned queries and keys become those of the ones before.
+    pub(crate) fn turn_back(&self, team: Team, dq: &mut [f32], dk: &mut [f32]) {
+        let places = (self.past, self.length);
+        self.rope.turn(team, dq, self.heads * self.width, places, Way::Back);
+        self.rope.turn(team, dk, self.kv_heads * self.width, places, Way::Back);
+    }
+
+    /// `out = softmax(q · kᵀ / √width) · v`, each row over the keys up to its own.
+    ///
+    /// `q` and `out`: (batch · length, heads · width); `k` and `v`: (batch · (past + length), kv heads · width), `q`
+    /// and `k` turned. `logs`: (batch · kv heads, heads / kv heads · length) takes the logarithms of the rows' sums.
+    pub(crate) fn forward(
+        &self,
+        team: Team,
+        (q, k, v): (&[f32], &[f32], &[f32]),
+        out: &mut [f32],
+        logs: &mut [f32],
+    ) -> Result<()> {
+        let group = self.heads / self.kv_heads;
+        let parts = self.parts(out, self.length, group * self.width);
+        let parts = parts.into_iter().zip(logs.chunks_mut(group * self.length)).collect();
+        team.try_each(parts, |((b, kv, mut out), logs): ((usize, usize, ViewMut<'_>), &mut [f32])| {
+            let keys = self.kv(k, b, kv);
+            let values = self.kv(v, b, kv);
+            let mut scores = vec![0.0; QUERIES * (self.past + self.length)];
+            for h in 0..group {
+                let q = self.q(q, b, kv * group + h);
+                for tile in self.tiles() {
+                    let Tile { first, queries, keys: count, .. } = tile;
+                    let p = &mut scores[..queries * count];
+                    let query = q.rows(first..first + queries);
+                    gemm(self.scale(), query, keys.rows(0..count).t(), 0.0, ViewMut::whole(p, count))?;
+                    let logs = &mut logs[h * self.length + first..][..queries];
+                    vectorised(|| softmax(p, tile, logs));
+                    let (_, here) = out.borrow().split_at_column(h * self.width);
+                    let (here, _) = here.split_at_column(self.width);
+                    let (_, here) = here.split_at_row(first);
+                    let (here, _) = here.split_at_row(queries);
+                    gemm(1.0, View::whole(p, count), values.rows(0..count), 0.0, here)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ dO · O)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
+    /// where the scores were; shapes as in [`Self::forward`], without a past.
+    pub(crate) fn backward(
+        &self,
+        team: Team,
+        (q, k, v): (&[f32], &[f32], &[f32]),
+        (out, logs, dout): (&[f32], &[f32], &[f32]),
+        (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
+    ) -> Result<()> {
+        let group = self.heads / self.kv_heads;
+        let dqs = self.parts(dq, self.length, group * self.width);
+        let dks = self.parts(dk, self.length, self.width);
+        let dvs = self.parts(dv, self.length, self.width);
+        let outputs = dqs.into_iter().zip(dks.into_iter().zip(dvs));
+        let parts = outputs.zip(logs.chunks(group * self.length)).collect();
+        type Part<'a> = (usize, usize, ViewMut<'a>);
+        team.try_each(parts, |((dq, (dk, dv)), logs): ((Part<'_>, (Part<'_>, Part<'_>)), &[f32])| {
+            let ((b, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
+            for row in 0..self.length {
+                dk.row(row).fill(0.0);
+                dv.row(row).fill(0.0);
+            }
+            let (keys, values) = (self.kv(k, b, kv), self.kv(v, b, kv));
+            let (mut ps, mut dss) = (vec![0.0; QUERIES * self.length], vec![0.0; QUERIES * self.length]);
+            for h in 0..group {
+                let head = kv * group + h;
+                let (q, out, dout) = (self.q(q, b, head), self.q(out, b, head), self.q(dout, b, head));
+                for tile in self.tiles() {
+                    let Tile { first, queries, keys: count, .. } = tile;
+                    let rows = first..first + queries;
+                    let (p, ds) = (&mut ps[..queries * count], &mut dss[..queries * count]);
+                    let (query, dout) = (q.rows(rows.clone()), dout.rows(rows.clone()));
+                    let (seen, out) = (keys.rows(0..count), out.rows(rows));
+                    gemm(self.scale(), query, seen.t(), 0.0, ViewMut::whole(p, count))?;
+                    gemm(1.0, dout, values.rows(0..count).t(), 0.0, ViewMut::whole(ds, count))?;
+                    let logs = &logs[h * self.length + first..][..queries];
+                    vectorised(|| softmax_back(p, ds, tile, logs, out, dout, self.scale()));
+                    let (p, ds) = (View::whole(p, count), View::whole(ds, count));
+                    let (dv, _) = dv.borrow().split_at_row(count);
+                    gemm(1.0, p.t(), dout, 1.0, dv)?;
+                    let (dk, _) = dk.borrow().split_at_row(count);
+                    gemm(1.0, ds.t(), query, 1.0, dk)?;
+                    let (_, here) = dq.borrow().split_at_column(h * self.width);
+                    let (here, _) = here.split_at_column(self.width);
+                    let (_, here) = here.split_at_row(first);
+                    let (here, _) = here.split_at_row(queries);
+                    gemm(1.0, ds, seen, 0.0, here)?;
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// The parts of `x`: (batch · length, kv heads · width) by sequence and key head.
+    fn parts<'x>(&self, x: &'x mut [f32], length: usize, width: usize) -> Vec<(usize, usize, ViewMut<'x>)> {
+        let rows = ViewMut::whole(x, self.kv_heads * width).row_parts(length);
+        let parts = rows.into_iter().enumerate().flat_map(|(b, rows)| {
+            rows.column_parts(width).into_iter().enumerate().map(move |(kv, part)| (b, kv, part))
+        });
+        parts.collect()
+    }
+
+    /// One head of one sequence of `x`: (batch · length, heads · width).
+    fn q<'x>(&self, x: &'x [f32], b: usize, head: usize) -> View<'x> {
+        let step = self.heads * self.width;
+        View::part(&x[b * self.length * step + head * self.width..], self.length, self.width, step)
+    }
+
+    /// One head of one sequence of keys or values.
+    fn kv<'x>(&self, x: &'x [f32], b: usize, kv: usize) -> View<'x> {
+        let (step, rows) = (self.kv_heads * self.width, self.past + self.length);
+        View::part(&x[b * rows * step + kv * self.width..], rows, self.width, step)
     }
 }
 
 /// Scores of a tile become weights: each row sees the keys up to its own position.
-fn softmax(scores: &mut [f32], tile: &Tile) {
-    for (i, row) in scores.chunks_exact_mut(tile.keys).enumerate() {
-        let (seen, unseen) = row.split_at_mut(tile.first + i + 1);
+#[inline(always)]
+fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
+    for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
+        let (seen, unseen) = row.split_at_mut(tile.seen + i);
         let most = most(seen);
         for x in &mut *seen {
             *x = exp(*x - most);
         }
-        let inverse = 1.0 / sum(|j| seen[j], seen.len());
+        let total = sum(|j| seen[j], seen.len());
+        let inverse = 1.0 / total;
         for x in &mut *seen {
             *x *= inverse;
         }
         unseen.fill(0.0);
+        *log = most + total.ln();
     }
 }
 
-impl CustomOp3 for Attention {
-    fn name(&self) -> &'static str {
-        "attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        q_layout: &Layout,
-        k: &CpuStorage,
-        k_layout: &Layout,
-        v: &CpuStorage,
-        v_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (q_step, k_step, width) = (self.heads * self.width, self.kv_heads * self.width, self.width);
-        let (mut q, mut k) = (slice(q, q_layout)?.to_vec(), slice(k, k_layout)?.to_vec());
-        let v = slice(v, v_layout)?;
-        self.turn(&mut q, self.heads, self.scale(), 1.0);
-        self.turn(&mut k, self.kv_heads, 1.0, 1.0);
-        let mut out = vec![0.0; q.len()];
-        let mut p = vec![0.0; self.weights()];
-        let mut rest = p.as_mut_slice();
-        for tile in self.tiles() {
-            let Tile { queries, keys, .. } = tile;
-            let (p, later) = rest.split_at_mut(queries * keys);
-            rest = later;
-            let (query, key) = (
-                Matrix::part(&q[tile.q..], queries, width, q_step),
-                Matrix::part(&k[tile.k..], keys, width, k_step),
-            );
-            gemm(1.0, query, key.t(), 0.0, MatrixMut::whole(p, keys))?;
-            softmax(p, &tile);
-            let value = Matrix::part(&v[tile.k..], keys, width, k_step);
-            let out = MatrixMut::part(&mut out[tile.q..], queries, width, q_step);
-            gemm(1.0, Matrix::whole(p, keys), value, 0.0, out)?;
+/// Scores become weights again, and gradients of weights those of scores.
+#[inline(always)]
+fn softmax_back(
+    scores: &mut [f32],
+    gradients: &mut [f32],
+    tile: Tile,
+    logs: &[f32],
+    out: View<'_>,
+    dout: View<'_>,
+    scale: f32,
+) {
+    let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
+    for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
+        let seen = tile.seen + i;
+        let (out, dout) = (out.row(i), dout.row(i));
+        let mean = sum(|j| out[j] * dout[j], out.len().min(dout.len()));
+        let (p, hidden) = p.split_at_mut(seen);
+        hidden.fill(0.0);
+        let (ds, hidden) = ds.split_at_mut(seen);
+        hidden.fill(0.0);
+        for (p, ds) in p.iter_mut().zip(ds) {
+            *p = exp(*p - log);
+            *ds = *p * (*ds - mean) * scale;
         }
-        if self.saved.set(Saved { q, k, p }).is_err() {
-            bail!("attention is computed once");
-        }
-        Ok((CpuStorage::F32(out), q_layout.shape().clone()))
-    }
-
-    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ P · dP)`, `dQ = dS · K`, `dK = dSᵀ · Q`.
-    fn bwd(
-        &self,
-        q: &Tensor,
-        k: &Tensor,
-        v: &Tensor,
-        _out: &Tensor,
-        dout: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Some(saved) = self.saved.get() else { bail!("attention has a gradient after it is computed") };
-        let (q_step, k_step, width) = (self.heads * self.width, self.kv_heads * self.width, self.width);
-        let mut dq = vec![0.0; saved.q.len()];
-        let (mut dk, mut dv) = (vec![0.0; saved.k.len()], vec![0.0; saved.k.len()]);
-        let mut scratch = vec![0.0; QUERIES * self.length];
-        read(&dout.contiguous()?, |dout| {
-            read(v, |v| {
-                let mut rest = saved.p.as_slice();
-                for tile in self.tiles() {
-                    let Tile { queries, keys, .. } = tile;
-                    let (p, later) = rest.split_at(queries * keys);
-                    rest = later;
-                    let ds = &mut scratch[..queries * keys];
-                    let dout = Matrix::part(&dout[tile.q..], queries, width, q_step);
-                    let dvalue = MatrixMut::part(&mut dv[tile.k..], keys, width, k_step);
-                    gemm(1.0, Matrix::whole(p, keys).t(), dout, 1.0, dvalue)?;
-                    let value = Matrix::part(&v[tile.k..], keys, width, k_step);
-                    gemm(1.0, dout, value.t(), 0.0, MatrixMut::whole(ds, keys))?;
-                    for (i, (ds, p)) in ds.chunks_exact_mut(keys).zip(p.chunks_exact(keys)).enumerate() {
-                        let (ds, unseen) = ds.split_at_mut(tile.first + i + 1);
-                        let p = &p[..ds.len()];
-                        let mean = sum(|j| p[j] * ds[j], ds.len());
-                        ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - mean));
-                        unseen.fill(0.0);
-                    }
-                    let key = Matrix::part(&saved.k[tile.k..], keys, width, k_step);
-                    let dquery = MatrixMut::part(&mut dq[tile.q..], queries, width, q_step);
-                    gemm(1.0, Matrix::whole(ds, keys), key, 0.0, dquery)?;
-                    let query = Matrix::part(&saved.q[tile.q..], queries, width, q_step);
-                    let dkey = MatrixMut::part(&mut dk[tile.k..], keys, width, k_step);
-                    gemm(1.0, Matrix::whole(ds, keys).t(), query, 1.0, dkey)?;
-                }
-                Ok(())
-            })
-        })?;
-        self.turn(&mut dq, self.heads, self.scale(), -1.0);
-        self.turn(&mut dk, self.kv_heads, 1.0, -1.0);
-        let tensor = |values, like: &Tensor| Tensor::from_vec(values, like.shape(), like.device()).map(Some);
-        Ok((tensor(dq, q)?, tensor(dk, k)?, tensor(dv, v)?))
     }
 }

@@ -1,77 +1,76 @@
 //! `y = w · x / sqrt(mean(x²) + ε)`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use super::{sum, vectorised};
+use crate::train::team::Team;
 
-use super::{read, slice, sum};
-
-/// `x`: (rows, hidden), `w`: (hidden).
-pub(crate) struct RmsNorm {
+/// `w`: (hidden), for rows `x`: (rows, hidden); or of one head's width, for every head of every row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RmsNorm<'a> {
+    pub(crate) weight: &'a [f32],
     /// ε.
     pub(crate) eps: f32,
 }
 
-impl RmsNorm {
+impl RmsNorm<'_> {
+    #[inline(always)]
     fn inverse(&self, row: &[f32]) -> f32 {
         1.0 / (sum(|i| row[i] * row[i], row.len()) / row.len() as f32 + self.eps).sqrt()
     }
-}
 
-impl CustomOp2 for RmsNorm {
-    fn name(&self) -> &'static str {
-        "rms-norm"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_layout: &Layout,
-        w: &CpuStorage,
-        w_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (x, w) = (slice(x, x_layout)?, slice(w, w_layout)?);
-        let mut y = Vec::with_capacity(x.len());
-        for row in x.chunks_exact(w.len()) {
-            let inverse = self.inverse(row);
-            y.extend(row.iter().zip(w).map(|(x, w)| x * inverse * w));
+    #[inline(always)]
+    fn row(&self, x: &[f32], y: &mut [f32]) {
+        let inverse = self.inverse(x);
+        for (y, (x, w)) in y.iter_mut().zip(x.iter().zip(self.weight)) {
+            *y = x * inverse * w;
         }
-        Ok((CpuStorage::F32(y), x_layout.shape().clone()))
     }
 
-    /// With `i = 1 / rms` and `g = dy · w`: `dx = i · (g − x · i² · mean(g · x))`, `dw = Σ dy · x · i`.
-    fn bwd(
-        &self,
-        x: &Tensor,
-        w: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (shape, device) = (x.shape(), x.device());
-        let hidden = w.elem_count();
-        let (mut dx, mut dw) = (Vec::with_capacity(x.elem_count()), vec![0.0f32; hidden]);
-        let (x_tracked, w_tracked) = (x.track_op(), w.track_op());
-        read(&dy.contiguous()?, |dy| {
-            read(x, |x| {
-                read(w, |w| {
-                    for (x, dy) in x.chunks_exact(hidden).zip(dy.chunks_exact(hidden)) {
-                        let inverse = self.inverse(x);
-                        if x_tracked {
-                            let mean = sum(|i| dy[i] * w[i] * x[i], hidden) / hidden as f32;
-                            let pull = inverse * inverse * mean;
-                            let terms = dy.iter().zip(w).zip(x);
-                            dx.extend(terms.map(|((dy, w), x)| inverse * (dy * w - x * pull)));
-                        }
-                        if w_tracked {
-                            for ((dw, dy), x) in dw.iter_mut().zip(dy).zip(x) {
-                                *dw += dy * x * inverse;
-                            }
-                        }
-                    }
-                    Ok(())
-                })
-            })
-        })?;
-        let dx = if x_tracked { Some(Tensor::from_vec(dx, shape, device)?) } else { None };
-        let dw = if w_tracked { Some(Tensor::from_vec(dw, w.shape(), device)?) } else { None };
-        Ok((dx, dw))
+    /// With `i = 1 / rms` and `g = dy · w`: `dx += i · (g − x · i² · mean(g · x))`.
+    #[inline(always)]
+    fn row_back(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let (w, inverse) = (self.weight, self.inverse(x));
+        let len = x.len().min(dy.len()).min(w.len());
+        let (x, dy, w) = (&x[..len], &dy[..len], &w[..len]);
+        let mean = sum(|i| dy[i] * w[i] * x[i], len) / len as f32;
+        let pull = inverse * inverse * mean;
+        for (dx, (x, (dy, w))) in dx.iter_mut().zip(x.iter().zip(dy.iter().zip(w))) {
+            *dx += inverse * (dy * w - x * pull);
+        }
+    }
+
+    /// `y`: like `x`.
+    pub(crate) fn forward(&self, team: Team, x: &[f32], y: &mut [f32]) {
+        let hidden = self.weight.len();
+        let share = team.rows(x.len() / hidden, hidden) * hidden;
+        let parts = y.chunks_mut(share).zip(x.chunks(share)).collect();
+        team.each(parts, |(y, x): (&mut [f32], &[f32])| {
+            vectorised(|| {
+                y.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)).for_each(|(y, x)| self.row(x, y));
+            });
+        });
+    }
+
+    /// Adds the gradient of `x` to `dx`.
+    pub(crate) fn backward(&self, team: Team, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let hidden = self.weight.len();
+        let share = team.rows(x.len() / hidden, hidden) * hidden;
+        let parts = dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))).collect();
+        team.each(parts, |(dx, (x, dy)): (&mut [f32], (&[f32], &[f32]))| {
+            vectorised(|| {
+                let rows = x.chunks_exact(hidden).zip(dy.chunks_exact(hidden));
+                dx.chunks_exact_mut(hidden).zip(rows).for_each(|(dx, (x, dy))| self.row_back(x, dy, dx));
+            });
+        });
+    }
+
+    /// Adds the gradient of `w`, `Σ dy · x / rms`, to `dw`.
+    pub(crate) fn weight_back(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+        let hidden = self.weight.len();
+        for (x, dy) in x.chunks_exact(hidden).zip(dy.chunks_exact(hidden)) {
+            let inverse = self.inverse(x);
+            for (dw, (x, dy)) in dw.iter_mut().zip(x.iter().zip(dy)) {
+                *dw += dy * x * inverse;
+            }
+        }
     }
 }

@@ -1,52 +1,35 @@
 //! `y = gate · σ(gate) · up` (Shazeer 2020, arXiv 2002.05202).
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use super::{sigmoid, vectorised};
+use crate::train::team::Team;
 
-use super::{read, sigmoid, slice};
+/// All of one length.
+pub(crate) fn swiglu(team: Team, gate: &[f32], up: &[f32], y: &mut [f32]) {
+    let share = team.rows(y.len(), 4);
+    let parts = y.chunks_mut(share).zip(gate.chunks(share).zip(up.chunks(share))).collect();
+    team.each(parts, |(y, (gate, up)): (&mut [f32], (&[f32], &[f32]))| {
+        vectorised(|| {
+            for (y, (g, u)) in y.iter_mut().zip(gate.iter().zip(up)) {
+                *y = g * sigmoid(*g) * u;
+            }
+        });
+    });
+}
 
-/// `gate` and `up`: (rows, intermediate).
-pub(crate) struct SwiGlu;
-
-impl CustomOp2 for SwiGlu {
-    fn name(&self) -> &'static str {
-        "swiglu"
-    }
-
-    fn cpu_fwd(
-        &self,
-        gate: &CpuStorage,
-        gate_layout: &Layout,
-        up: &CpuStorage,
-        up_layout: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (slice(gate, gate_layout)?, slice(up, up_layout)?);
-        let y = gate.iter().zip(up).map(|(g, u)| g * sigmoid(*g) * u).collect();
-        Ok((CpuStorage::F32(y), gate_layout.shape().clone()))
-    }
-
-    /// With `s = σ(gate)`: `dup = dy · gate · s`, `dgate = dy · up · s · (1 + gate · (1 − s))`.
-    fn bwd(
-        &self,
-        gate: &Tensor,
-        up: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let (mut dgate, mut dup) = (vec![0.0f32; gate.elem_count()], vec![0.0f32; gate.elem_count()]);
-        read(&dy.contiguous()?, |dy| {
-            read(gate, |gate| {
-                read(up, |up| {
-                    let inputs = gate.iter().zip(up).zip(dy);
-                    for ((dg, du), ((g, u), dy)) in dgate.iter_mut().zip(&mut dup).zip(inputs) {
-                        let s = sigmoid(*g);
-                        *du = dy * g * s;
-                        *dg = dy * u * s * (1.0 + g * (1.0 - s));
-                    }
-                    Ok(())
-                })
-            })
-        })?;
-        let tensor = |values| Tensor::from_vec(values, gate.shape(), gate.device());
-        Ok((Some(tensor(dgate)?), Some(tensor(dup)?)))
-    }
+/// The gradients of `gate` and `up` in their places.
+///
+/// With `s = σ(gate)`: `dup = dy · gate · s`, `dgate = dy · up · s · (1 + gate · (1 − s))`.
+pub(crate) fn swiglu_back(team: Team, gate: &mut [f32], up: &mut [f32], dy: &[f32]) {
+    let share = team.rows(dy.len(), 8);
+    let parts = gate.chunks_mut(share).zip(up.chunks_mut(share)).zip(dy.chunks(share)).collect();
+    team.each(parts, |((gate, up), dy): ((&mut [f32], &mut [f32]), &[f32])| {
+        vectorised(|| {
+            for ((g, u), dy) in gate.iter_mut().zip(up).zip(dy) {
+                let s = sigmoid(*g);
+                let dup = dy * *g * s;
+                *g = dy * *u * s * (1.0 + *g * (1.0 - s));
+                *u = dup;
+            }
+        });
+    });
 }

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 /// The largest resident size so far, in bytes, where the system says it.
-pub(super) fn peak_bytes() -> Option<u64> {
+pub fn peak_bytes() -> Option<u64> {
     peak_of(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
 /// The processor time of all threads so far, in hundredths of a second, where the system says it. Unlike
 /// seconds on a clock it does not grow with what else runs on the machine.
-pub(super) fn processor_time() -> Option<Duration> {
+pub fn processor_time() -> Option<Duration> {
     time_of(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
 

@@ -1,0 +1,147 @@
+//! `nightshift-agent bench`: how fast a shape trains on this machine.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use clap::{Args, ValueEnum};
+use proto::adapter::{Factors, Method};
+use proto::ids::Digest;
+use proto::training::{LocalOptimizer, TrainingPlan};
+use serde::Serialize;
+
+use super::adapter::{AdapterArgs, ComputeArgs};
+use crate::process::peak_bytes;
+use crate::train::base::Filled;
+use crate::train::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step, Training};
+
+/// What to measure.
+#[derive(Args, Debug)]
+pub(super) struct BenchArgs {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// What the random weights are held as
+    #[arg(long, value_enum, default_value_t = Weights::Bf16)]
+    weights: Weights,
+    /// Sequences of one step
+    #[arg(long, default_value_t = 4)]
+    batch: u32,
+    /// Tokens of one sequence
+    #[arg(long, default_value_t = 128)]
+    seq_len: u32,
+    /// Steps to measure, after one that is not
+    #[arg(long, default_value_t = 5)]
+    steps: u32,
+    /// Of the weights, the text and the batches
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Weights {
+    F32,
+    Bf16,
+    Q4,
+    Q8,
+}
+
+/// What was measured.
+#[derive(Debug, Serialize)]
+pub(super) struct Measured {
+    pub(super) tokens_per_second: f64,
+    seconds_per_step: Vec<f64>,
+    pub(super) peak_rss_bytes: Option<u64>,
+    parameters: usize,
+    trained_parameters: usize,
+    threads: usize,
+    arithmetic: String,
+    losses: Vec<f32>,
+}
+
+/// Trains a base of random weights with the shape of this `config.json`.
+#[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
+    let json =
+        std::fs::read(path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
+    let config =
+        DecoderConfig::parse(&json).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    let filled = match args.weights {
+        Weights::F32 => Filled::F32,
+        Weights::Bf16 => Filled::Bf16,
+        Weights::Q4 => Filled::Q4,
+        Weights::Q8 => Filled::Q8,
+    };
+    let base = Arc::new(Base::random(config, filled, args.seed)?);
+    let (parameters, vocab) = (base.parameters(), base.config().vocab_size as u64);
+    let compute = args.compute.compute();
+    let arithmetic = format!("{:?}", compute.arithmetic_for(&base));
+    let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
+    let seed = Digest::of(&args.seed.to_le_bytes());
+    let spec = args.adapter.spec(&base, Factors::Seeded(seed))?;
+    let (frozen, start) = match spec.method {
+        Method::Both => (Vec::new(), spec.initial(&seed)),
+        Method::FrozenA | Method::Core => (spec.seeded_factors(&seed), spec.initial(&seed)),
+    };
+    let length = u64::from(args.seq_len);
+    let tokens = (0..u64::from(args.batch) * length * 4 + 1).map(|i| {
+        let mixed = (i + args.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+        u32::try_from(mixed % vocab).unwrap_or(0) // Below a vocabulary of less than 2³².
+    });
+    let blocks = Blocks::new(&[tokens.collect()], 0, args.seq_len);
+    let plan = TrainingPlan {
+        local_steps: args.steps + 1,
+        batch_size: args.batch,
+        sequence_len: args.seq_len,
+        learning_rate: 1e-4,
+        warmup_steps: 0,
+        max_grad_norm: 1.0,
+        optimizer: LocalOptimizer::AdamW { weight_decay: 0.01 },
+    };
+    let job = Job {
+        spec: &spec,
+        frozen: &frozen,
+        start: &start,
+        blocks: &blocks,
+        plan: &plan,
+        schedule: Schedule::Constant,
+        seed: seed.0,
+    };
+    let mut training = Training::new(&engine, job)?;
+    let mut seconds = Vec::new();
+    let mut last = None;
+    training.run(u32::MAX, &mut |step: Step| {
+        if step.is_whole() {
+            let now = Instant::now();
+            seconds.extend(last.map(|last| now.duration_since(last).as_secs_f64()));
+            last = Some(now);
+        }
+        ControlFlow::Continue(())
+    })?;
+    let mut sorted = seconds.clone();
+    sorted.sort_by(f64::total_cmp);
+    let median = sorted.get(sorted.len() / 2).copied().unwrap_or(f64::NAN);
+    Ok(Measured {
+        tokens_per_second: f64::from(args.batch) * f64::from(args.seq_len) / median,
+        seconds_per_step: seconds,
+        peak_rss_bytes: peak_bytes(),
+        parameters,
+        trained_parameters: spec.trained_len(),
+        threads: compute.threads,
+        arithmetic,
+        losses: training.finish().losses,
+    })
+}
+
+impl Measured {
+    /// What a person reads.
+    pub(super) fn text(&self) -> String {
+        let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        format!(
+            "{:.0} tokens/s on {} threads ({}), peak memory {memory}; {} parameters, {} trained",
+            self.tokens_per_second, self.threads, self.arithmetic, self.parameters, self.trained_parameters
+        )
+    }
+}

@@ -1,0 +1,222 @@
+//! Where an adapter's flat vectors meet the decoder's layers.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use candle_core::Result;
+use proto::adapter::{AdapterSpec, ModuleSlots, Slot};
+
+use super::base::{Base, Projection};
+use super::engine::TrainError;
+use super::gemm::gemm;
+use super::product::{Pair, Weight};
+use super::team::Team;
+use super::view::{View, ViewMut};
+use super::weights::{Matrix, Numbers, Weights};
+
+/// The layers of an adapter in the base.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    scale: f32,
+    rank: usize,
+    modules: Vec<(usize, Projection, ModuleSlots<'a>)>,
+    trained_len: usize,
+}
+
+/// What an adapter adds to the layers of a base.
+#[derive(Debug, Default)]
+pub(crate) struct Changes<'a> {
+    layers: BTreeMap<(usize, Projection), Change<'a>>,
+    /// Changed weights, where they are made once for all rows.
+    folded: BTreeMap<(usize, Projection), Matrix>,
+}
+
+/// What an adapter adds to one layer: `scale · B · A`.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    /// (rank, inputs); times the core, where there is one.
+    a: Cow<'a, [f32]>,
+    /// (outputs, rank).
+    b: &'a [f32],
+    rank: usize,
+    scale: f32,
+    trained: Trained<'a>,
+}
+
+/// What of a change has a gradient, and where it belongs in the trained vector.
+#[derive(Debug)]
+enum Trained<'a> {
+    Factors {
+        a: Option<Range<usize>>,
+        b: Option<Range<usize>>,
+    },
+    /// `R` of `B · R · A`: (rank, rank).
+    Core {
+        /// `A`: (rank, inputs).
+        a: &'a [f32],
+        range: Range<usize>,
+    },
+}
+
+impl<'a> Places<'a> {
+    /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
+    pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, TrainError> {
+        spec.check()?;
+        let mut known = BTreeMap::new();
+        for layer in 0..base.config().num_layers {
+            for projection in Projection::ALL {
+                known.insert(projection.name(layer), (layer, projection));
+            }
+        }
+        let (mut seen, mut modules) = (BTreeSet::new(), Vec::new());
+        for slots in spec.slots() {
+            let module = slots.module;
+            let Some(&(layer, projection)) = known.get(&module.name) else {
+                return Err(TrainError::NoSuchModule(module.name.clone()));
+            };
+            if !seen.insert((layer, projection)) {
+                return Err(TrainError::RepeatedModule(module.name.clone()));
+            }
+            let (outputs, inputs) = projection.shape(base.config());
+            if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
+                return Err(TrainError::ModuleShape {
+                    name: module.name.clone(),
+                    expected: (outputs, inputs),
+                    found: (module.outputs as usize, module.inputs as usize),
+                });
+            }
+            modules.push((layer, projection, slots));
+        }
+        let (scale, rank) = (spec.scale(), spec.rank as usize);
+        Ok(Self { scale, rank, modules, trained_len: spec.trained_len() })
+    }
+
+    /// Numbers of the trained vector.
+    pub(crate) fn trained_len(&self) -> usize {
+        self.trained_len
+    }
+
+    /// The layers that are changed, in the adapter's order.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = (usize, Projection)> {
+        self.modules.iter().map(|(layer, projection, _)| (*layer, *projection))
+    }
+
+    /// What these vectors add; both have the spec's lengths.
+    pub(crate) fn changes<'v>(&self, frozen: &'v [f32], trained: &'v [f32]) -> Result<Changes<'v>> {
+        let read = |slot: &Slot| match slot {
+            Slot::Frozen(range) => (&frozen[range.clone()], None),
+            Slot::Trained(range) => (&trained[range.clone()], Some(range.clone())),
+        };
+        let mut layers = BTreeMap::new();
+        for (layer, projection, slots) in &self.modules {
+            let ((a, a_range), (b, b_range)) = (read(&slots.a), read(&slots.b));
+            let (a, trained) = match &slots.core {
+                None => (Cow::Borrowed(a), Trained::Factors { a: a_range, b: b_range }),
+                Some(range) => {
+                    let core = View::whole(&trained[range.clone()], self.rank);
+                    let inputs = slots.module.inputs as usize;
+                    let mut product = vec![0.0; a.len()];
+                    gemm(1.0, core, View::whole(a, inputs), 0.0, ViewMut::whole(&mut product, inputs))?;
+                    (Cow::Owned(product), Trained::Core { a, range: range.clone() })
+                }
+            };
+            let change = Change { a, b, rank: self.rank, scale: self.scale, trained };
+            layers.insert((*layer, *projection), change);
+        }
+        Ok(Changes { layers, folded: BTreeMap::new() })
+    }
+}
+
+impl Changes<'_> {
+    /// Makes the changed weights once, as f32, instead of whenever they are needed.
+    pub(crate) fn fold(&mut self, weights: &Weights) -> Result<()> {
+        for (&(layer, projection), change) in &self.layers {
+            let Some(block) = weights.blocks.get(layer) else { continue };
+            let matrix = &block.linear(projection).weight;
+            let mut numbers = vec![0.0; matrix.rows() * matrix.columns()];
+            Weight { matrix, pair: Some(change.pair()) }.widen(0, &mut numbers)?;
+            let matrix = Matrix::new(matrix.rows(), matrix.columns(), Numbers::F32(numbers))?;
+            self.folded.insert((layer, projection), matrix);
+        }
+        Ok(())
+    }
+
+    /// A layer's weight with what is added to it.
+    pub(crate) fn weight<'w>(&'w self, at: (usize, Projection), weights: &'w Matrix) -> Weight<'w> {
+        match self.folded.get(&at) {
+            Some(matrix) => Weight { matrix, pair: None },
+            None => Weight { matrix: weights, pair: self.layers.get(&at).map(Change::pair) },
+        }
+    }
+
+    /// What is added to a layer.
+    pub(crate) fn layer(&self, at: (usize, Projection)) -> Option<&Change<'_>> {
+        self.layers.get(&at)
+    }
+
+    /// The lowest block that is changed.
+    pub(crate) fn lowest(&self) -> Option<usize> {
+        self.layers.keys().map(|(layer, _)| *layer).min()
+    }
+}
+
+impl Change<'_> {
+    fn pair(&self) -> Pair<'_> {
+        Pair { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
+    }
+
+    /// Adds the gradients of a layer `y = x · (W + s · B · R · A)ᵀ` to the trained vector's:
+    /// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
+    pub(crate) fn gradient(&self, team: Team, x: View<'_>, dy: View<'_>, into: &mut [f32]) -> Result<()> {
+        let (rank, inputs) = (self.rank, x.columns);
+        let b = View::whole(self.b, rank);
+        match &self.trained {
+            Trained::Factors { a, b: None } if a.is_none() => Ok(()),
+            Trained::Factors { a: a_range, b: b_range } => {
+                if let Some(range) = b_range {
+                    let low = low(team, x, View::whole(&self.a, inputs).t(), rank)?;
+                    let low = View::whole(&low, rank);
+                    let parts = ViewMut::whole(&mut into[range.clone()], rank).row_parts(PART);
+                    let parts = parts.into_iter().enumerate().collect();
+                    team.try_each(parts, |(i, db): (usize, ViewMut<'_>)| {
+                        let columns = i * PART..i * PART + db.rows();
+                        gemm(self.scale, dy.columns(columns).t(), low, 1.0, db)
+                    })?;
+                }
+                if let Some(range) = a_range {
+                    let low = low(team, dy, b, rank)?;
+                    let low = View::whole(&low, rank);
+                    let parts = ViewMut::whole(&mut into[range.clone()], inputs).column_parts(PART);
+                    let parts = parts.into_iter().enumerate().collect();
+                    team.try_each(parts, |(i, da): (usize, ViewMut<'_>)| {
+                        let columns = i * PART..i * PART + da.columns();
+                        gemm(self.scale, low.t(), x.columns(columns), 1.0, da)
+                    })?;
+                }
+                Ok(())
+            }
+            Trained::Core { a, range } => {
+                let right = low(team, x, View::whole(a, inputs).t(), rank)?;
+                let left = low(team, dy, b, rank)?;
+                let (left, right) = (View::whole(&left, rank).t(), View::whole(&right, rank));
+                gemm(self.scale, left, right, 1.0, ViewMut::whole(&mut into[range.clone()], rank))
+            }
+        }
+    }
+}
+
+/// Outputs or inputs of one part of a gradient.
+const PART: usize = 192;
+/// Rows of one part of a product with a factor.
+const ROWS: usize = 64;
+
+/// `x · factor`: (rows, rank).
+fn low(team: Team, x: View<'_>, factor: View<'_>, rank: usize) -> Result<Vec<f32>> {
+    let mut out = vec![0.0; x.rows * rank];
+    let parts = ViewMut::whole(&mut out, rank).row_parts(ROWS).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
+        gemm(1.0, x.rows(i * ROWS..i * ROWS + out.rows()), factor, 0.0, out)
+    })?;
+    Ok(out)
+}

@@ -1,0 +1,204 @@
+//! How the passes of one engine are computed, and batches cut into micro-batches.
+
+use candle_core::Result;
+
+use super::base::Base;
+use super::change::{Changes, Places};
+use super::config::DecoderConfig;
+use super::decoder::{Decoder, Recompute, Sequence, Wanted};
+use super::ops::Rope;
+use super::product::Arithmetic;
+use super::team::Team;
+use super::workspace::Workspace;
+
+/// Weights of one feed-forward matrix below which threads take whole sequences instead of parts of products.
+const SMALL: usize = 1 << 18;
+/// Rows of a micro-batch where threads take sequences: half a step's usual rows or fewer, for their balance.
+const ROWS_APART: usize = 128;
+/// Rows of a micro-batch where threads share products.
+const ROWS_TOGETHER: usize = 512;
+
+/// How an engine computes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Compute {
+    /// Threads that it may use.
+    pub threads: usize,
+    /// In what numbers products with the base are computed; none for what suits the base and the CPU.
+    pub arithmetic: Option<Arithmetic>,
+    /// What is done to need less memory.
+    pub recompute: Recompute,
+}
+
+impl Default for Compute {
+    /// One thread, what suits the base, and nothing computed twice.
+    fn default() -> Self {
+        Self { threads: 1, arithmetic: None, recompute: Recompute::Never }
+    }
+}
+
+impl Compute {
+    /// In what numbers products with `base` are computed.
+    pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
+        let single = is_small(base.config()) || base.weights().is_single();
+        let suits = if single { Arithmetic::Single } else { Arithmetic::fastest() };
+        self.arithmetic.unwrap_or(suits)
+    }
+}
+
+/// A decided way to compute, and memory that is used again.
+#[derive(Debug)]
+pub(crate) struct Passes<'a> {
+    base: &'a Base,
+    rope: Rope,
+    arithmetic: Arithmetic,
+    recompute: Recompute,
+    apart: bool,
+    spaces: Vec<(Workspace, Vec<f32>)>,
+}
+
+/// Whether threads take whole sequences.
+fn is_small(config: &DecoderConfig) -> bool {
+    config.hidden_size * config.intermediate_size <= SMALL
+}
+
+impl<'a> Passes<'a> {
+    /// Passes over sequences of at most `length` tokens.
+    pub(crate) fn new(base: &'a Base, compute: Compute, length: usize) -> Self {
+        let config = base.config();
+        let apart = is_small(config);
+        Self {
+            base,
+            rope: rope(config, length),
+            arithmetic: compute.arithmetic_for(base),
+            recompute: compute.recompute,
+            apart,
+            spaces: Vec::new(),
+        }
+    }
+
+    pub(crate) fn decoder<'d>(&'d self, changes: &'d Changes<'d>, team: Team) -> Decoder<'d> {
+        Decoder {
+            config: self.base.config(),
+            weights: self.base.weights(),
+            changes,
+            rope: &self.rope,
+            arithmetic: self.arithmetic,
+            team,
+            recompute: self.recompute,
+        }
+    }
+
+    /// An adapter, ready for passes.
+    pub(crate) fn changes<'v>(
+        &self,
+        places: &Places<'_>,
+        frozen: &'v [f32],
+        trained: &'v [f32],
+    ) -> Result<Changes<'v>> {
+        let mut changes = places.changes(frozen, trained)?;
+        if self.apart {
+            changes.fold(self.base.weights())?;
+        }
+        Ok(changes)
+    }
+
+    /// A batch's micro-batches: neighbours of one length, a limited number of rows each.
+    fn micro_batches<'b, 's>(&self, batch: &'b [Sequence<'s>]) -> Vec<&'b [Sequence<'s>]> {
+        let rows = if self.apart { ROWS_APART } else { ROWS_TOGETHER };
+        let runs = batch.chunk_by(|left, right| left.tokens.len() == right.tokens.len());
+        runs.flat_map(|run| run.chunks((rows / run[0].tokens.len().max(1)).max(1))).collect()
+    }
+
+    /// The batch's mean loss and its gradient with respect to the trained vector; none if `go_on` says no between
+    /// two micro-batches.
+    pub(crate) fn gradient(
+        &mut self,
+        changes: &Changes<'_>,
+        trained_len: usize,
+        batch: &[Sequence<'_>],
+        mut go_on: impl FnMut(u32, u32) -> bool,
+    ) -> Result<Option<(f32, Vec<f32>)>> {
+        let targets: usize = batch.iter().map(Sequence::targets).sum();
+        let share = 1.0 / targets.max(1) as f32;
+        let micro = self.micro_batches(batch);
+        let mut spaces = std::mem::take(&mut self.spaces);
+        let all = if self.apart { micro.len() } else { 1 };
+        spaces.resize_with(all.max(spaces.len()), Default::default);
+        for (_, gradient) in &mut spaces[..all] {
+            gradient.clear();
+            gradient.resize(trained_len, 0.0);
+        }
+        let mut total = 0.0;
+        let team = Team::current();
+        if self.apart {
+            let mut losses = vec![0.0; micro.len()];
+            let decoder = self.decoder(changes, Team::ALONE);
+            let parts = micro.iter().zip(&mut spaces).zip(&mut losses).collect();
+            type Part<'p, 's> = ((&'p &'p [Sequence<'s>], &'p mut (Workspace, Vec<f32>)), &'p mut f64);
+            team.try_each(parts, |((batch, (space, gradient)), loss): Part<'_, '_>| {
+                *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+                Ok::<_, candle_core::Error>(())
+            })?;
+            total += losses.iter().sum::<f64>();
+        } else {
+            let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
+            let decoder = self.decoder(changes, team);
+            for (done, batch) in (0..).zip(&micro) {
+                if done > 0 && !go_on(done, of) {
+                    self.spaces = spaces;
+                    return Ok(None);
+                }
+                let (space, gradient) = &mut spaces[0];
+                total += decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+            }
+        }
+        let (_, mut gradient) =
+            spaces.first_mut().map(|(space, gradient)| (space, std::mem::take(gradient))).unzip();
+        let gradient = gradient.get_or_insert_default();
+        for (_, other) in &spaces[1..all] {
+            gradient.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+        }
+        let gradient = std::mem::take(gradient);
+        self.spaces = spaces;
+        Ok(Some((narrow(total / targets.max(1) as f64), gradient)))
+    }
+
+    /// The sum of the losses of all learned tokens.
+    pub(crate) fn loss(&mut self, changes: &Changes<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
+        let micro = self.micro_batches(batch);
+        let mut spaces = std::mem::take(&mut self.spaces);
+        let all = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };
+        spaces.resize_with(all.max(spaces.len()).max(1), Default::default);
+        let mut losses = vec![0.0; micro.len()];
+        if self.apart {
+            let decoder = self.decoder(changes, Team::ALONE);
+            let share = micro.len().div_ceil(all.max(1)).max(1);
+            let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(&mut spaces).collect();
+            type Part<'p, 's> = ((&'p [&'p [Sequence<'s>]], &'p mut [f64]), &'p mut (Workspace, Vec<f32>));
+            Team::current().try_each(parts, |((batches, losses), (space, _)): Part<'_, '_>| {
+                for (batch, loss) in batches.iter().zip(losses) {
+                    *loss = decoder.loss(space, batch)?;
+                }
+                Ok::<_, candle_core::Error>(())
+            })?;
+        } else {
+            let decoder = self.decoder(changes, Team::current());
+            for (batch, loss) in micro.iter().zip(&mut losses) {
+                *loss = decoder.loss(&mut spaces[0].0, batch)?;
+            }
+        }
+        self.spaces = spaces;
+        Ok(losses.iter().sum())
+    }
+}
+
+/// The rotary angles of so many positions.
+pub(crate) fn rope(config: &DecoderConfig, length: usize) -> Rope {
+    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
+    Rope::new(length, &frequencies)
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}

@@ -1,0 +1,306 @@
+//! Products with frozen weights: `y = x · Wᵀ` on the way there, `dx = dy · W` on the way back.
+//!
+//! Weights are widened, changed by the adapter and packed a panel at a time, by the thread that needs them, so a
+//! base stays in memory as it came. For batches of a few hundred rows that costs a few hundredths of the product.
+
+#[cfg(target_arch = "x86_64")]
+mod short;
+#[cfg(test)]
+mod tests;
+
+use std::ops::Range;
+
+use candle_core::Result;
+
+use super::gemm::gemm;
+use super::team::Team;
+use super::view::{View, ViewMut};
+use super::weights::{Matrix, Numbers};
+
+/// Numbers of widened weights that one thread holds at a time.
+const PANEL: usize = 1 << 16;
+/// Numbers of widened weights that all threads share at a time.
+const SHARED: usize = 1 << 20;
+
+/// In what numbers products are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arithmetic {
+    /// f32.
+    Single,
+    /// 16-bit integers with a scale for each row of a block, summed up exactly: finer than bf16.
+    Short,
+}
+
+/// A frozen matrix and what an adapter adds to it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Weight<'a> {
+    /// (outputs, inputs).
+    pub(crate) matrix: &'a Matrix,
+    pub(crate) pair: Option<Pair<'a>>,
+}
+
+/// `scale · B · A`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair<'a> {
+    pub(crate) scale: f32,
+    pub(crate) rank: usize,
+    /// (rank, inputs).
+    pub(crate) a: &'a [f32],
+    /// (outputs, rank).
+    pub(crate) b: &'a [f32],
+}
+
+/// What a product is added to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Add {
+    ToNothing,
+    ToWhatIsThere,
+}
+
+/// Memory of products that is used again.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    weights: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    left: short::Left,
+}
+
+impl Add {
+    /// The factor of what is there.
+    fn beta(self) -> f32 {
+        match self {
+            Self::ToWhatIsThere => 1.0,
+            Self::ToNothing => 0.0,
+        }
+    }
+}
+
+impl Arithmetic {
+    /// The fastest that this CPU has for a base of less than single precision.
+    pub fn fastest() -> Self {
+        #[cfg(target_arch = "x86_64")]
+        if short::available() {
+            return Self::Short;
+        }
+        Self::Single
+    }
+}
+
+impl Weight<'_> {
+    /// The rows' numbers where they are held as f32 and nothing is added.
+    fn plain(&self) -> Option<View<'_>> {
+        match self.matrix.numbers() {
+            Numbers::F32(numbers) if self.pair.is_none() => Some(View::whole(numbers, self.matrix.columns())),
+            Numbers::F32(_) | Numbers::F16(_) | Numbers::Bf16(_) | Numbers::Quantized(_) => None,
+        }
+    }
+
+    /// Writes rows from `first` on as f32 to `out`, with what is added.
+    pub(crate) fn widen(&self, first: usize, out: &mut [f32]) -> Result<()> {
+        let columns = self.matrix.columns();
+        let rows = first..first + out.len() / columns;
+        self.matrix.widen(rows.clone(), out)?;
+        if let Some(pair) = self.pair {
+            let b = View::whole(pair.b, pair.rank).rows(rows.clone());
+            gemm(pair.scale, b, View::whole(pair.a, columns), 1.0, ViewMut::whole(out, columns))?;
+        }
+        Ok(())
+    }
+}
+
+/// `y = x · Wᵀ`, or `y += …`, for every weight and its `y`: (rows, outputs), with `x`: (rows, inputs).
+pub(crate) fn forward(
+    team: Team,
+    arithmetic: Arithmetic,
+    scratch: &mut Scratch,
+    x: View<'_>,
+    products: Vec<(Weight<'_>, ViewMut<'_>)>,
+    add: Add,
+) -> Result<()> {
+    match arithmetic {
+        #[cfg(target_arch = "x86_64")]
+        Arithmetic::Short => forward_short(team, &mut scratch.left, x, products, add),
+        #[cfg(not(target_arch = "x86_64"))]
+        Arithmetic::Short => forward_single(team, x, products, add),
+        Arithmetic::Single => forward_single(team, x, products, add),
+    }
+}
+
+/// `dx = Σ dy · W` over all terms, or `dx += …` with `add`; `dy`: (rows, outputs), `dx`: (rows, inputs).
+pub(crate) fn backward(
+    team: Team,
+    arithmetic: Arithmetic,
+    scratch: &mut Scratch,
+    terms: &[(View<'_>, Weight<'_>)],
+    mut dx: ViewMut<'_>,
+    add: Add,
+) -> Result<()> {
+    let mut add = add;
+    for &(dy, weight) in terms {
+        match arithmetic {
+            #[cfg(target_arch = "x86_64")]
+            Arithmetic::Short => backward_short(team, scratch, dy, weight, dx.borrow(), add)?,
+            #[cfg(not(target_arch = "x86_64"))]
+            Arithmetic::Short => backward_single(team, scratch, dy, weight, dx.borrow(), add)?,
+            Arithmetic::Single => backward_single(team, scratch, dy, weight, dx.borrow(), add)?,
+        }
+        add = Add::ToWhatIsThere;
+    }
+    Ok(())
+}
+
+/// Columns of a part: whole tiles of the kernels, and no more weights than a thread's cache holds.
+///
+/// Not a matter of the number of threads, because the order in which `gemm` adds up may be one of the width.
+fn width(depth: usize) -> usize {
+    ((PANEL / depth.max(1)) / 48 * 48).clamp(48, 192)
+}
+
+fn forward_single(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_>)>, add: Add) -> Result<()> {
+    let mut parts = Vec::new();
+    for (weight, y) in products {
+        let width = width(x.columns);
+        for (i, y) in y.column_parts(width).into_iter().enumerate() {
+            parts.push((weight, i * width, y));
+        }
+    }
+    team.try_each(parts, |(weight, first, y)| {
+        let rows = first..first + y.columns();
+        if let Some(plain) = weight.plain() {
+            return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);
+        }
+        let mut panel = vec![0.0; rows.len() * x.columns];
+        weight.widen(first, &mut panel)?;
+        gemm(1.0, x, View::whole(&panel, x.columns).t(), add.beta(), y)
+    })
+}
+
+fn backward_single(
+    team: Team,
+    scratch: &mut Scratch,
+    dy: View<'_>,
+    weight: Weight<'_>,
+    mut dx: ViewMut<'_>,
+    mut add: Add,
+) -> Result<()> {
+    if let Some(plain) = weight.plain() {
+        return columns_single(team, dy, plain, dx, add);
+    }
+    let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
+    let height = (SHARED / columns).max(1);
+    for from in (0..rows).step_by(height) {
+        let here = from..(from + height).min(rows);
+        let w = widen_together(team, &mut scratch.weights, weight, here.clone())?;
+        columns_single(team, dy.columns(here), w, dx.borrow(), add)?;
+        add = Add::ToWhatIsThere;
+    }
+    Ok(())
+}
+
+/// `dx (+)= dy · w`, column part by column part.
+fn columns_single(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Add) -> Result<()> {
+    let width = width(256);
+    let parts = dx.column_parts(width).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, dx): (usize, ViewMut<'_>)| {
+        gemm(1.0, dy, w.columns(i * width..i * width + dx.columns()), add.beta(), dx)
+    })
+}
+
+/// Some rows of a weight as f32, with what is added.
+fn widen_together<'a>(
+    team: Team,
+    memory: &'a mut Vec<f32>,
+    weight: Weight<'_>,
+    rows: Range<usize>,
+) -> Result<View<'a>> {
+    let columns = weight.matrix.columns();
+    if memory.len() < rows.len() * columns {
+        memory.resize(rows.len() * columns, 0.0);
+    }
+    let panel = &mut memory[..rows.len() * columns];
+    let share = rows.len().div_ceil(4 * team.threads());
+    let parts = panel.chunks_mut(share * columns).enumerate().collect();
+    team.try_each(parts, |(i, part): (usize, &mut [f32])| weight.widen(rows.start + i * share, part))?;
+    Ok(View::whole(panel, columns))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn forward_short(
+    team: Team,
+    left: &mut short::Left,
+    x: View<'_>,
+    products: Vec<(Weight<'_>, ViewMut<'_>)>,
+    add: Add,
+) -> Result<()> {
+    round_left(team, left, x);
+    let left = &*left;
+    let mut parts = Vec::new();
+    for (weight, y) in products {
+        for (i, y) in y.column_parts(short::WIDE).into_iter().enumerate() {
+            parts.push((weight, i * short::WIDE, y));
+        }
+    }
+    team.try_each(parts, |(weight, first, mut y)| {
+        let mut panel = vec![0.0; y.columns() * x.columns];
+        weight.widen(first, &mut panel)?;
+        let (panel, mut right) = (View::whole(&panel, x.columns), short::Right::default());
+        let mut add = add;
+        for (at, block) in left.blocks().iter().enumerate() {
+            right.fill_rows(panel, block);
+            short::multiply(left, at, &right, add, &mut y);
+            add = Add::ToWhatIsThere;
+        }
+        Ok(())
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+fn backward_short(
+    team: Team,
+    scratch: &mut Scratch,
+    dy: View<'_>,
+    weight: Weight<'_>,
+    mut dx: ViewMut<'_>,
+    mut add: Add,
+) -> Result<()> {
+    let Scratch { weights, left } = scratch;
+    round_left(team, left, dy);
+    let left = &*left;
+    let blocks = left.blocks();
+    let size = blocks.first().map_or(1, ExactSizeIterator::len);
+    let together = (SHARED / (size * weight.matrix.columns())).max(1);
+    for (i, some) in blocks.chunks(together).enumerate() {
+        let (Some(from), Some(to)) = (some.first(), some.last()) else { continue };
+        let w = widen_together(team, weights, weight, from.start..to.end)?;
+        let parts = dx.borrow().column_parts(short::WIDE).into_iter().enumerate().collect();
+        team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
+            let mut right = short::Right::default();
+            let (mut add, columns) = (add, at * short::WIDE..at * short::WIDE + dx.columns());
+            for (j, block) in some.iter().enumerate() {
+                let rows = block.start - from.start..block.end - from.start;
+                right.fill_columns(w.rows(rows).columns(columns.clone()));
+                short::multiply(left, i * together + j, &right, add, &mut dx);
+                add = Add::ToWhatIsThere;
+            }
+        });
+        add = Add::ToWhatIsThere;
+    }
+    Ok(())
+}
+
+#[cfg(target_arch = "x86_64")]
+fn round_left(team: Team, left: &mut short::Left, x: View<'_>) {
+    left.shape(x.rows, x.columns);
+    let (groups, blocks) = left.groups();
+    let share = team.rows(groups.len(), short::TALL * x.columns);
+    let mut groups = groups.into_iter();
+    let mut parts = Vec::new();
+    loop {
+        let part: Vec<_> = groups.by_ref().take(share).collect();
+        if part.is_empty() {
+            break;
+        }
+        parts.push(part);
+    }
+    team.each(parts, |part| part.into_iter().for_each(|group| group.fill(x, &blocks)));
+}

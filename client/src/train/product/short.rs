@@ -1,0 +1,460 @@
+//! Products of 16-bit integers with the AVX-512 VNNI instructions.
+//!
+//! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers; each row of a block
+//! has one scale and holds integers: at most 12 bits and a sign on the side of the weights, up to 15 on the
+//! other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the rate of f32;
+//! it is as fast as `vdpbf16ps` where a CPU has that, works on CPUs that have not, and rounds four times finer
+//! than bf16. Scales are chosen so that no sum can overflow.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers: each function asserts the lengths of its slices before, \
+              and is called only where the CPU has the instructions"
+)]
+
+use std::arch::x86_64::{
+    __m256i, __m512i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256,
+    _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
+    _mm512_abs_ps, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi256_si512,
+    _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_cvtsepi32_epi16, _mm512_dpwssd_epi32,
+    _mm512_fmadd_ps, _mm512_inserti64x4, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_ps,
+    _mm512_reduce_max_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+use std::ops::Range;
+
+use super::Add;
+use crate::train::view::{View, ViewMut};
+
+/// Most numbers of one block along the inner dimension.
+const BLOCK: usize = 320;
+/// Blocks are whole multiples of this, filled up with zeros.
+const STEP: usize = 32;
+/// Rows of a tile.
+pub(crate) const TALL: usize = 8;
+/// Columns of a tile: three vectors.
+pub(crate) const WIDE: usize = 48;
+/// Largest integer on the weights' side.
+const MOST_RIGHT: f32 = 4095.0;
+/// Largest sum of absolute integers in a block's row on the other side: times [`MOST_RIGHT`] it is below 2³¹.
+const MOST_LEFT_SUM: f32 = 524_000.0;
+/// Largest integer there.
+const MOST_LEFT: f32 = 32_767.0;
+
+/// Whether this CPU has the instructions.
+pub(crate) fn available() -> bool {
+    is_x86_feature_detected!("avx512f")
+        && is_x86_feature_detected!("avx512bw")
+        && is_x86_feature_detected!("avx512vnni")
+}
+
+/// The blocks of an inner dimension, in order.
+pub(crate) fn blocks(inner: usize) -> Vec<Range<usize>> {
+    let count = inner.div_ceil(BLOCK).max(1);
+    let size = inner.div_ceil(count).next_multiple_of(STEP);
+    (0..inner).step_by(size).map(|from| from..(from + size).min(inner)).collect()
+}
+
+/// Pairs of a block, zeros included.
+fn pairs(block: &Range<usize>) -> usize {
+    block.len().next_multiple_of(STEP) / 2
+}
+
+/// The left factor, as integers: (rows, inner).
+///
+/// For each [`TALL`] rows and each block, pair by pair the rows' two integers side by side.
+#[derive(Debug, Default)]
+pub(crate) struct Left {
+    rows: usize,
+    blocks: Vec<Range<usize>>,
+    /// Pairs of all blocks.
+    depth: usize,
+    numbers: Vec<i32>,
+    /// What an integer is worth, for each group of rows, each block, each row.
+    worth: Vec<f32>,
+}
+
+/// One block of [`WIDE`] columns or fewer of the right factor: pair by pair, the columns' two integers.
+#[derive(Debug, Default)]
+pub(crate) struct Right {
+    numbers: Vec<i32>,
+    /// What an integer is worth, for each column.
+    worth: Vec<f32>,
+    vectors: usize,
+}
+
+/// The part of [`Left`] that belongs to one group of rows.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    numbers: &'a mut [i32],
+    worth: &'a mut [f32],
+    rows: Range<usize>,
+}
+
+impl Left {
+    /// Makes room for a factor of this shape.
+    pub(crate) fn shape(&mut self, rows: usize, inner: usize) {
+        self.rows = rows;
+        self.blocks = blocks(inner);
+        self.depth = self.blocks.iter().map(pairs).sum();
+        let groups = rows.div_ceil(TALL);
+        self.numbers.resize(groups * self.depth * TALL, 0);
+        self.worth.resize(groups * self.blocks.len() * TALL, 0.0);
+    }
+
+    pub(crate) fn blocks(&self) -> &[Range<usize>] {
+        &self.blocks
+    }
+
+    /// The groups of rows, to be filled apart.
+    pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Range<usize>>) {
+        let rows = (0..self.rows).step_by(TALL).map(|from| from..(from + TALL).min(self.rows));
+        let numbers = self.numbers.chunks_mut((self.depth * TALL).max(1));
+        let worth = self.worth.chunks_mut((self.blocks.len() * TALL).max(1));
+        let groups = rows.zip(numbers.zip(worth));
+        let groups = groups.map(|(rows, (numbers, worth))| Group { numbers, worth, rows }).collect();
+        (groups, self.blocks.clone())
+    }
+}
+
+impl Group<'_> {
+    /// Rounds these rows of `x`, whose rows' numbers are neighbours.
+    pub(crate) fn fill(self, x: View<'_>, blocks: &[Range<usize>]) {
+        assert!(available());
+        let Group { mut numbers, worth, rows } = self;
+        let mut integers = [[0i16; BLOCK + STEP]; TALL];
+        for (block, worth) in blocks.iter().zip(worth.chunks_exact_mut(TALL)) {
+            for (i, worth) in worth.iter_mut().enumerate() {
+                if i < rows.len() {
+                    // SAFETY: the CPU has the instructions.
+                    *worth = unsafe { round_left(&x.row(rows.start + i)[block.clone()], &mut integers[i]) };
+                } else {
+                    integers[i].fill(0);
+                    *worth = 0.0;
+                }
+            }
+            let (here, rest) = numbers.split_at_mut(pairs(block) * TALL);
+            numbers = rest;
+            // SAFETY: the CPU has the instructions.
+            unsafe { interleave(&integers, here) };
+        }
+    }
+}
+
+/// Rounds a block's row; what is behind it in its last [`STEP`] is zero. Returns what an integer is worth.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn round_left(x: &[f32], integers: &mut [i16; BLOCK + STEP]) -> f32 {
+    assert!(x.len() <= BLOCK);
+    let (mut most, mut total) = (_mm512_setzero_ps(), _mm512_setzero_ps());
+    for at in (0..x.len()).step_by(16) {
+        let values = _mm512_abs_ps(load(&x[at..]));
+        most = _mm512_max_ps(most, values);
+        total = _mm512_add_ps(total, values);
+    }
+    let (most, total) = (_mm512_reduce_max_ps(most), _mm512_reduce_add_ps(total));
+    if !total.is_finite() {
+        integers.fill(0);
+        return f32::NAN;
+    }
+    if total == 0.0 {
+        integers[..x.len().next_multiple_of(STEP)].fill(0);
+        return 0.0;
+    }
+    // Rounding adds at most a half to each.
+    let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
+    let scale = (MOST_LEFT / most).min(room / total);
+    if !scale.is_finite() {
+        // Numbers so small that even their inverse is none.
+        integers[..x.len().next_multiple_of(STEP)].fill(0);
+        return 0.0;
+    }
+    let factor = _mm512_set1_ps(scale);
+    for at in (0..x.len().next_multiple_of(STEP)).step_by(16) {
+        let values = if at < x.len() { load(&x[at..]) } else { _mm512_setzero_ps() };
+        let rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(values, factor)));
+        let place = &mut integers[at..at + 16];
+        // SAFETY: sixteen integers of 16 bits.
+        unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), rounded) };
+    }
+    1.0 / scale
+}
+
+/// Up to sixteen numbers, zeros behind them.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load(x: &[f32]) -> std::arch::x86_64::__m512 {
+    if x.len() >= 16 {
+        // SAFETY: sixteen numbers are there.
+        unsafe { _mm512_loadu_ps(x.as_ptr()) }
+    } else {
+        // SAFETY: only the numbers that are there are read.
+        unsafe { _mm512_maskz_loadu_ps((1u16 << x.len()) - 1, x.as_ptr()) }
+    }
+}
+
+/// Eight rows of pairs become eight columns.
+#[target_feature(enable = "avx512f,avx512bw")]
+fn interleave(integers: &[[i16; BLOCK + STEP]; TALL], out: &mut [i32]) {
+    assert!(out.len().is_multiple_of(TALL * TALL) && out.len() / TALL * 2 <= BLOCK + STEP);
+    for (step, out) in out.chunks_exact_mut(TALL * TALL).enumerate() {
+        // SAFETY: eight pairs from pair `8 · step` on are inside the row, by the assertion.
+        let r: [__m256i; TALL] = std::array::from_fn(|i| unsafe {
+            _mm256_loadu_si256(integers[i].as_ptr().add(16 * step).cast())
+        });
+        let low = |a, b| _mm256_unpacklo_epi32(a, b);
+        let high = |a, b| _mm256_unpackhi_epi32(a, b);
+        let t = [
+            low(r[0], r[1]),
+            high(r[0], r[1]),
+            low(r[2], r[3]),
+            high(r[2], r[3]),
+            low(r[4], r[5]),
+            high(r[4], r[5]),
+            low(r[6], r[7]),
+            high(r[6], r[7]),
+        ];
+        let low = |a, b| _mm256_unpacklo_epi64(a, b);
+        let high = |a, b| _mm256_unpackhi_epi64(a, b);
+        let u = [
+            low(t[0], t[2]),
+            high(t[0], t[2]),
+            low(t[1], t[3]),
+            high(t[1], t[3]),
+            low(t[4], t[6]),
+            high(t[4], t[6]),
+            low(t[5], t[7]),
+            high(t[5], t[7]),
+        ];
+        for i in 0..4 {
+            let first = _mm256_permute2x128_si256::<0x20>(u[i], u[i + 4]);
+            let second = _mm256_permute2x128_si256::<0x31>(u[i], u[i + 4]);
+            // SAFETY: pairs `i` and `i + 4` of the eight, eight integers each.
+            unsafe {
+                _mm256_storeu_si256(out.as_mut_ptr().add(TALL * i).cast(), first);
+                _mm256_storeu_si256(out.as_mut_ptr().add(TALL * (i + 4)).cast(), second);
+            }
+        }
+    }
+}
+
+impl Right {
+    /// Rounds the columns of `wᵀ`, which are the rows of `w`, [`WIDE`] at most, in one block.
+    pub(crate) fn fill_rows(&mut self, w: View<'_>, block: &Range<usize>) {
+        assert!(available() && w.rows <= WIDE && block.end <= w.columns);
+        self.shape(w.rows, block);
+        // SAFETY: the CPU has the instructions.
+        unsafe { self.round_rows(w, block) };
+    }
+
+    /// Rounds the columns of `w`, [`WIDE`] at most, whose rows are one block.
+    pub(crate) fn fill_columns(&mut self, w: View<'_>) {
+        assert!(available() && w.columns <= WIDE && w.rows <= BLOCK && w.is_inside() && w.column_step == 1);
+        self.shape(w.columns, &(0..w.rows));
+        // SAFETY: the CPU has the instructions.
+        unsafe { self.round_columns(w) };
+    }
+
+    fn shape(&mut self, columns: usize, block: &Range<usize>) {
+        self.vectors = columns.div_ceil(16);
+        self.numbers.resize(pairs(block) * self.vectors * 16, 0);
+        self.worth.resize(self.vectors * 16, 0.0);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn round_rows(&mut self, w: View<'_>, block: &Range<usize>) {
+        let step = self.vectors * 16;
+        self.worth.fill(0.0);
+        let mut scales = [0.0f32; WIDE];
+        for column in 0..w.rows {
+            let row = &w.row(column)[block.clone()];
+            let mut most = _mm512_setzero_ps();
+            for at in (0..row.len()).step_by(16) {
+                most = _mm512_max_ps(most, _mm512_abs_ps(load(&row[at..])));
+            }
+            let (scale, worth) = scale_right(_mm512_reduce_max_ps(most));
+            (scales[column], self.worth[column]) = (scale, worth);
+        }
+        for vector in 0..self.vectors {
+            for at in (0..block.len()).step_by(STEP) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for (i, r) in r.iter_mut().enumerate() {
+                    let column = vector * 16 + i;
+                    if column < w.rows {
+                        let row = &w.row(column)[block.clone()];
+                        let scale = _mm512_set1_ps(scales[column]);
+                        let integers = |from: usize| {
+                            let x = load(&row[from.min(row.len())..]);
+                            _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, scale)))
+                        };
+                        let low = _mm512_castsi256_si512(integers(at));
+                        *r = _mm512_inserti64x4::<1>(low, integers(at + 16));
+                    }
+                }
+                let turned = transpose(r);
+                for (i, turned) in turned.into_iter().enumerate() {
+                    let place = &mut self.numbers[(at / 2 + i) * step + vector * 16..][..16];
+                    // SAFETY: sixteen integers.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), turned) };
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn round_columns(&mut self, w: View<'_>) {
+        let step = self.vectors * 16;
+        for vector in 0..self.vectors {
+            let from = vector * 16;
+            let to = (from + 16).min(w.columns);
+            let mut most = _mm512_setzero_ps();
+            for row in 0..w.rows {
+                most = _mm512_max_ps(most, _mm512_abs_ps(load(&w.row(row)[from..to])));
+            }
+            let mut found = [0.0f32; 16];
+            // SAFETY: sixteen numbers.
+            unsafe { _mm512_storeu_ps(found.as_mut_ptr(), most) };
+            let mut scales = [0.0f32; 16];
+            for (i, most) in found.into_iter().enumerate() {
+                (scales[i], self.worth[from + i]) = scale_right(most);
+            }
+            let scale = load(&scales);
+            let low = _mm512_set1_epi32(0xffff);
+            let integers = |row: usize| {
+                if row < w.rows {
+                    _mm512_cvtps_epi32(_mm512_mul_ps(load(&w.row(row)[from..to]), scale))
+                } else {
+                    _mm512_setzero_si512()
+                }
+            };
+            for pair in 0..self.numbers.len() / step {
+                let both = _mm512_or_si512(
+                    _mm512_and_si512(integers(2 * pair), low),
+                    _mm512_slli_epi32::<16>(integers(2 * pair + 1)),
+                );
+                let place = &mut self.numbers[pair * step + from..][..16];
+                // SAFETY: sixteen integers.
+                unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), both) };
+            }
+        }
+    }
+}
+
+/// What to multiply a column's numbers by, and what an integer is then worth.
+fn scale_right(most: f32) -> (f32, f32) {
+    let scale = MOST_RIGHT / most;
+    if scale.is_finite() { (scale, 1.0 / scale) } else { (0.0, 0.0) }
+}
+
+/// Sixteen rows of sixteen become columns.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
+    let mut t = r;
+    for i in 0..8 {
+        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
+        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+    }
+    let mut u = t;
+    for i in 0..4 {
+        u[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
+        u[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
+        u[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+    }
+    // Now lane `l` of `u[4 · q + c]` holds column `4 · l + c` of rows `4 · q` to `4 · q + 3`.
+    let f = |x: __m512i| _mm512_castsi512_ps(x);
+    let i = |x| _mm512_castps_si512(x);
+    let mut out = r;
+    for c in 0..4 {
+        let (a, b) = (f(u[c]), f(u[4 + c]));
+        let (d, e) = (f(u[8 + c]), f(u[12 + c]));
+        let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
+        let (de_even, de_odd) = (_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xdd>(d, e));
+        out[c] = i(_mm512_shuffle_f32x4::<0x88>(ab_even, de_even));
+        out[8 + c] = i(_mm512_shuffle_f32x4::<0xdd>(ab_even, de_even));
+        out[4 + c] = i(_mm512_shuffle_f32x4::<0x88>(ab_odd, de_odd));
+        out[12 + c] = i(_mm512_shuffle_f32x4::<0xdd>(ab_odd, de_odd));
+    }
+    out
+}
+
+/// `out = left · right` of one block, or `out += left · right`, where `out` has all rows of `left` and the
+/// columns of `right`.
+pub(crate) fn multiply(left: &Left, block: usize, right: &Right, add: Add, out: &mut ViewMut<'_>) {
+    assert!(available());
+    assert_eq!(out.rows(), left.rows);
+    assert_eq!(out.columns().div_ceil(16), right.vectors);
+    // SAFETY: the CPU has the instructions.
+    unsafe {
+        match right.vectors {
+            1 => multiply_by::<1>(left, block, right, add, out),
+            2 => multiply_by::<2>(left, block, right, add, out),
+            _ => multiply_by::<3>(left, block, right, add, out),
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn multiply_by<const VECTORS: usize>(
+    left: &Left,
+    block: usize,
+    right: &Right,
+    add: Add,
+    out: &mut ViewMut<'_>,
+) {
+    let before: usize = left.blocks[..block].iter().map(pairs).sum();
+    let depth = pairs(&left.blocks[block]);
+    assert_eq!(right.vectors, VECTORS);
+    assert_eq!(right.numbers.len(), depth * VECTORS * 16);
+    let rest = out.columns() - (VECTORS - 1) * 16;
+    let last = if rest == 16 { u16::MAX } else { (1u16 << rest) - 1 };
+    let masks: [u16; VECTORS] = std::array::from_fn(|v| if v + 1 == VECTORS { last } else { u16::MAX });
+    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth[16 * v..]));
+    for group in 0..left.rows.div_ceil(TALL) {
+        let numbers = &left.numbers[(group * left.depth + before) * TALL..][..depth * TALL];
+        let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
+        let (mut a, mut b) = (numbers.as_ptr(), right.numbers.as_ptr());
+        for _ in 0..depth {
+            // SAFETY: `a` and `b` advance by one pair of each side, of which there are `depth` by the assertion
+            // and the slice above.
+            unsafe {
+                let columns: [__m512i; VECTORS] =
+                    std::array::from_fn(|v| _mm512_loadu_si512(b.add(16 * v).cast()));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row = _mm512_set1_epi32(*a.add(i));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm512_dpwssd_epi32(*sum, row, column);
+                    }
+                }
+                a = a.add(TALL);
+                b = b.add(16 * VECTORS);
+            }
+        }
+        let first = group * TALL;
+        for i in 0..TALL.min(left.rows - first) {
+            let row = out.row(first + i);
+            let row_worth = _mm512_set1_ps(left_worth[i]);
+            for v in 0..VECTORS {
+                let product = _mm512_cvtepi32_ps(sums[i][v]);
+                let worth = _mm512_mul_ps(worth[v], row_worth);
+                let old = match add {
+                    Add::ToWhatIsThere => load_masked(&row[16 * v..], masks[v]),
+                    Add::ToNothing => _mm512_setzero_ps(),
+                };
+                let new = _mm512_fmadd_ps(product, worth, old);
+                // SAFETY: the mask leaves out what is behind the row.
+                unsafe { _mm512_mask_storeu_ps(row[16 * v..].as_mut_ptr(), masks[v], new) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn load_masked(x: &[f32], mask: u16) -> std::arch::x86_64::__m512 {
+    // SAFETY: the mask leaves out what is behind the slice.
+    unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
+}

@@ -1,0 +1,174 @@
+//! Every way to multiply, held to a plain loop in f64.
+
+use half::{bf16, f16};
+
+use super::*;
+
+fn numbers(len: usize, seed: f32) -> Vec<f32> {
+    (0..len).map(|i| (i as f32 * seed + (i / 7) as f32).sin() * (1.0 + (i % 5) as f32)).collect()
+}
+
+fn matrices(rows: usize, columns: usize) -> Vec<Matrix> {
+    let plain = numbers(rows * columns, 0.37);
+    let mut all = vec![
+        Numbers::F32(plain.clone()),
+        Numbers::F16(plain.iter().map(|x| f16::from_f32(*x)).collect()),
+        Numbers::Bf16(plain.iter().map(|x| bf16::from_f32(*x)).collect()),
+    ];
+    if columns.is_multiple_of(32) {
+        let mut blocks = candle_core::quantized::GgmlDType::Q8_0.cpu_zeros(plain.len());
+        blocks.from_float(&plain);
+        all.push(Numbers::Quantized(blocks));
+    }
+    all.into_iter().map(|numbers| Matrix::new(rows, columns, numbers).unwrap()).collect()
+}
+
+/// The largest error and the root of the mean square, of `found` against `left · right` in f64.
+fn errors(found: &[f32], left: View<'_>, right: View<'_>, old: f64) -> (f64, f64) {
+    let at = |view: &View<'_>, i: usize, j: usize| {
+        f64::from(view.numbers[i * view.row_step + j * view.column_step])
+    };
+    let (mut most, mut square) = (0.0f64, 0.0f64);
+    for i in 0..left.rows {
+        for j in 0..right.columns {
+            let dot: f64 = (0..left.columns).map(|k| at(&left, i, k) * at(&right, k, j)).sum();
+            most = most.max((f64::from(found[i * right.columns + j]) - dot - old).abs());
+            square += dot * dot;
+        }
+    }
+    (most, (square / (left.rows * right.columns) as f64).sqrt())
+}
+
+fn in_pool(threads: usize, work: impl FnOnce(Team) + Send) {
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+    pool.install(|| work(Team::current()));
+}
+
+/// The arithmetics of this machine, with the error allowed.
+fn arithmetics() -> Vec<(Arithmetic, f64)> {
+    let mut all = vec![(Arithmetic::Single, 1e-5)];
+    if Arithmetic::fastest() == Arithmetic::Short {
+        all.push((Arithmetic::Short, 4e-3));
+    } else {
+        println!("this CPU has no VNNI instructions: products of short integers were not tried");
+    }
+    all
+}
+
+#[test]
+fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
+    for (rows, outputs, inputs) in [(1, 1, 1), (5, 47, 33), (8, 48, 64), (19, 130, 352), (21, 700, 96)] {
+        let x = numbers(rows * inputs, 0.91);
+        let dy = numbers(rows * outputs, 0.53);
+        let (a, b) = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));
+        let pair = Pair { scale: 0.25, rank: 3, a: &a, b: &b };
+        for matrix in matrices(outputs, inputs) {
+            for pair in [None, Some(pair)] {
+                let weight = Weight { matrix: &matrix, pair };
+                let mut wide = vec![0.0; outputs * inputs];
+                weight.widen(0, &mut wide).unwrap();
+                let w = View::whole(&wide, inputs);
+                for (arithmetic, allowed) in arithmetics() {
+                    for threads in [1, 3] {
+                        in_pool(threads, |team| {
+                            let mut scratch = Scratch::default();
+                            let (mut y, mut dx) = (vec![f32::NAN; rows * outputs], vec![2.0; rows * inputs]);
+                            let products = vec![(weight, ViewMut::whole(&mut y, outputs))];
+                            let x = View::whole(&x, inputs);
+                            forward(team, arithmetic, &mut scratch, x, products, Add::ToNothing).unwrap();
+                            let (most, size) = errors(&y, x, w.t(), 0.0);
+                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
+                            let dy = View::whole(&dy, outputs);
+                            let into = ViewMut::whole(&mut dx, inputs);
+                            let terms = [(dy, weight)];
+                            backward(team, arithmetic, &mut scratch, &terms, into, Add::ToWhatIsThere)
+                                .unwrap();
+                            let (most, size) = errors(&dx, dy, w, 2.0);
+                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
+                        });
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_bits_do_not_depend_on_the_number_of_threads() {
+    let (rows, outputs, inputs) = (37, 300, 160);
+    let (x, dy) = (numbers(rows * inputs, 0.3), numbers(rows * outputs, 0.8));
+    for matrix in matrices(outputs, inputs) {
+        for (arithmetic, _) in arithmetics() {
+            let mut results = Vec::new();
+            for threads in [1, 2, 5] {
+                in_pool(threads, |team| {
+                    let weight = Weight { matrix: &matrix, pair: None };
+                    let (mut y, mut dx) = (vec![0.0; rows * outputs], vec![0.0; rows * inputs]);
+                    let mut scratch = Scratch::default();
+                    let products = vec![(weight, ViewMut::whole(&mut y, outputs))];
+                    forward(
+                        team,
+                        arithmetic,
+                        &mut scratch,
+                        View::whole(&x, inputs),
+                        products,
+                        Add::ToNothing,
+                    )
+                    .unwrap();
+                    let into = ViewMut::whole(&mut dx, inputs);
+                    let terms = [(View::whole(&dy, outputs), weight)];
+                    backward(team, arithmetic, &mut scratch, &terms, into, Add::ToNothing).unwrap();
+                    y.extend(dx);
+                    results.push(y.into_iter().map(f32::to_bits).collect::<Vec<_>>());
+                });
+            }
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{matrix:?} {arithmetic:?}");
+        }
+    }
+}
+
+#[test]
+fn numbers_at_the_edges_neither_overflow_nor_hide() {
+    let (rows, inner) = (9, 640);
+    for (arithmetic, allowed) in arithmetics() {
+        // All of one sign and size: the largest sums that there are; then one outlier in small numbers.
+        for make in [|_: usize| 3.0e4f32, |i: usize| if i % 640 == 5 { 1e6 } else { 1.0 }] {
+            let x: Vec<f32> = (0..rows * inner).map(make).collect();
+            let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
+            let mut y = vec![0.0; rows * 50];
+            let weight = Weight { matrix: &matrix, pair: None };
+            let products = vec![(weight, ViewMut::whole(&mut y, 50))];
+            forward(
+                Team::ALONE,
+                arithmetic,
+                &mut Scratch::default(),
+                View::whole(&x, inner),
+                products,
+                Add::ToNothing,
+            )
+            .unwrap();
+            let expected: f64 = (0..inner).map(|i| f64::from(make(i)).powi(2)).sum();
+            for y in y {
+                assert!((f64::from(y) / expected - 1.0).abs() < allowed, "{arithmetic:?}: {y} {expected}");
+            }
+        }
+        for bad in [f32::NAN, f32::INFINITY] {
+            let mut x = vec![1.0; rows * inner];
+            x[3 * inner + 400] = bad;
+            let matrix = Matrix::new(2, inner, Numbers::F32(vec![1.0; 2 * inner])).unwrap();
+            let mut y = vec![0.0; rows * 2];
+            let weight = Weight { matrix: &matrix, pair: None };
+            let products = vec![(weight, ViewMut::whole(&mut y, 2))];
+            forward(
+                Team::ALONE,
+                arithmetic,
+                &mut Scratch::default(),
+                View::whole(&x, inner),
+                products,
+                Add::ToNothing,
+            )
+            .unwrap();
+            assert!(!y[6].is_finite() && y[4].is_finite(), "{arithmetic:?} {y:?}");
+        }
+    }
+}

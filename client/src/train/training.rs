@@ -1,0 +1,229 @@
+//! One training of an adapter: step by step, to be stopped and resumed at any of them.
+
+use std::ops::ControlFlow;
+
+use proto::adapter::AdapterSpec;
+use proto::training::TrainingPlan;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+
+use super::change::Places;
+use super::checkpoint::{CheckpointError, Progress, Subject};
+use super::decoder::Sequence;
+use super::engine::{Engine, TrainError};
+use super::optimizer::{Optimizer, Schedule};
+use super::passes::Passes;
+use super::text::Blocks;
+use super::thread::on_threads;
+use crate::update::Update;
+
+/// What is trained, on what, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Job<'a> {
+    /// The adapter.
+    pub spec: &'a AdapterSpec,
+    /// Its frozen factors.
+    pub frozen: &'a [f32],
+    /// Where its trained vector starts.
+    pub start: &'a [f32],
+    /// The user's text.
+    pub blocks: &'a Blocks,
+    /// Steps, batches and optimiser.
+    pub plan: &'a TrainingPlan,
+    /// How the step size goes on after its warm-up.
+    pub schedule: Schedule,
+    /// Which batches are drawn.
+    pub seed: [u8; 32],
+}
+
+/// A report of a training: a step or a part of it is done.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Step {
+    /// Its number; the first is 1.
+    pub step: u32,
+    /// Steps of the plan.
+    pub of: u32,
+    /// Micro-batches of the step that are done.
+    pub micro_batch: u32,
+    /// Micro-batches of the step.
+    pub micro_batches: u32,
+    /// Loss of the last whole batch before its step, in nats a token; not a number before the first.
+    pub loss: f32,
+    /// Tokens predicted in whole steps so far.
+    pub tokens: u64,
+}
+
+impl Step {
+    /// Whether the step itself is done.
+    pub fn is_whole(&self) -> bool {
+        self.micro_batch == self.micro_batches
+    }
+}
+
+/// What a training gives.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Trained {
+    /// The trained vector after the last step.
+    pub parameters: Vec<f32>,
+    /// The loss of each step's batch before the step, in nats a token.
+    pub losses: Vec<f32>,
+    /// Tokens predicted in all steps.
+    pub tokens: u64,
+    /// Sequences of all steps.
+    pub examples: u32,
+}
+
+impl Trained {
+    /// What was learned from `before` on; `None` where its length differs.
+    pub fn update_from(&self, before: &[f32]) -> Option<Update> {
+        let steps = self.losses.len().max(1) as f64;
+        let loss = self.losses.iter().map(|loss| f64::from(*loss)).sum::<f64>() / steps;
+        Update::between(before, &self.parameters, loss, self.examples)
+    }
+}
+
+/// A training that is under way; between two calls it is always after a whole step.
+#[derive(Debug)]
+pub struct Training<'a> {
+    engine: &'a Engine,
+    job: Job<'a>,
+    places: Places<'a>,
+    passes: Passes<'a>,
+    rng: ChaCha20Rng,
+    optimizer: Optimizer,
+    done: Trained,
+}
+
+impl<'a> Training<'a> {
+    /// A training before its first step; fails when the job cannot be done.
+    pub fn new(engine: &'a Engine, job: Job<'a>) -> Result<Self, TrainError> {
+        job.plan.check()?;
+        engine.check_blocks(job.blocks)?;
+        let places = Places::new(engine.base(), job.spec)?;
+        job.spec.check_frozen(job.frozen)?;
+        job.spec.check_trained(job.start)?;
+        let longest = job.blocks.as_slice().iter().map(|block| block.tokens().len()).max().unwrap_or(0);
+        Ok(Self {
+            engine,
+            job,
+            places,
+            passes: Passes::new(engine.base(), engine.compute(), longest),
+            rng: ChaCha20Rng::from_seed(job.seed),
+            optimizer: Optimizer::new(job.plan, job.start.len()).with_schedule(job.schedule),
+            done: Trained { parameters: job.start.to_vec(), losses: Vec::new(), tokens: 0, examples: 0 },
+        })
+    }
+
+    /// The same job where a checkpoint left it; the bits are then those of a training that never stopped.
+    ///
+    /// Fails when the checkpoint is damaged, or of another job: the error names what differs.
+    pub fn resume(&mut self, checkpoint: &[u8]) -> Result<(), CheckpointError> {
+        let progress = Progress::read(checkpoint, &self.subject())?;
+        let Progress { done, optimizer_step, moments, rng_position } = progress;
+        let steps = u32::try_from(done.losses.len()).unwrap_or(u32::MAX);
+        if steps > self.job.plan.local_steps || done.parameters.len() != self.job.start.len() {
+            return Err(CheckpointError::Damaged("its numbers do not fit the plan".to_owned()));
+        }
+        self.optimizer.restore(optimizer_step, moments).map_err(CheckpointError::Damaged)?;
+        self.rng.set_word_pos(rng_position);
+        self.done = done;
+        Ok(())
+    }
+
+    /// All that is needed to go on from here, in this process or another.
+    pub fn checkpoint(&self) -> Result<Vec<u8>, CheckpointError> {
+        let (optimizer_step, moments) = self.optimizer.state();
+        let rng_position = self.rng.get_word_pos();
+        let progress = Progress { done: self.done.clone(), optimizer_step, moments, rng_position };
+        progress.write(&self.subject())
+    }
+
+    /// What makes this job and no other.
+    fn subject(&self) -> Subject {
+        Subject::new(self.engine.base().digest(), &self.job)
+    }
+
+    /// Steps that are done.
+    pub fn steps(&self) -> u32 {
+        u32::try_from(self.done.losses.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Steps until `steps` are done, or the plan is.
+    ///
+    /// `progress` hears of every micro-batch and may end the training, which then fails with
+    /// [`TrainError::Stopped`] and can go on from its last whole step.
+    pub fn run(
+        &mut self,
+        steps: u32,
+        progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        let last = steps.min(self.job.plan.local_steps);
+        on_threads(self.engine.compute().threads, progress, |report| {
+            while self.steps() < last {
+                self.step(report)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn step(&mut self, report: &mut (dyn FnMut(Step) -> ControlFlow<()> + Send)) -> Result<(), TrainError> {
+        let (job, before) = (self.job, self.steps());
+        let (step, tokens) = (before + 1, self.done.tokens);
+        let said = |micro_batch, micro_batches, loss, tokens| {
+            let of = job.plan.local_steps;
+            Step { step, of, micro_batch, micro_batches, loss, tokens }
+        };
+        let position = self.rng.get_word_pos();
+        let batch = draw(&mut self.rng, job.blocks, job.plan.batch_size);
+        let changes = self.passes.changes(&self.places, job.frozen, &self.done.parameters)?;
+        let last_loss = self.done.losses.last().copied().unwrap_or(f32::NAN);
+        let mut parts = 1;
+        let computed = self.passes.gradient(&changes, self.places.trained_len(), &batch, |done, of| {
+            parts = of;
+            report(said(done, of, last_loss, tokens)).is_continue()
+        })?;
+        let Some((loss, mut gradient)) = computed else {
+            self.rng.set_word_pos(position);
+            return Err(TrainError::Stopped { steps: before });
+        };
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged { step, what: "loss" });
+        }
+        drop(changes);
+        let diverged = |what| TrainError::Diverged { step, what };
+        self.optimizer.step(&mut self.done.parameters, &mut gradient).map_err(diverged)?;
+        self.done.losses.push(loss);
+        self.done.tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
+        let examples = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        self.done.examples = self.done.examples.saturating_add(examples);
+        if report(said(parts, parts, loss, self.done.tokens)).is_break() && step < job.plan.local_steps {
+            return Err(TrainError::Stopped { steps: step });
+        }
+        Ok(())
+    }
+
+    /// What was learned so far.
+    pub fn finish(self) -> Trained {
+        self.done
+    }
+}
+
+/// Blocks drawn with replacement, all as long as the first.
+pub(crate) fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<Sequence<'a>> {
+    let blocks = blocks.as_slice();
+    let pick = |rng: &mut ChaCha20Rng| Sequence::of(&blocks[below(rng, blocks.len())]);
+    let mut batch = vec![pick(rng)];
+    for _ in 1..count {
+        let next = pick(rng);
+        if next.tokens.len() == batch[0].tokens.len() {
+            batch.push(next);
+        }
+    }
+    batch
+}
+
+/// A number below `bound`; the bias is below `bound / 2⁶⁴`.
+pub(crate) fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
+    let scaled = (u128::from(rng.next_u64()) * bound as u128) >> 64;
+    usize::try_from(scaled).unwrap_or(0) // Below `bound`, which is a `usize`.
+}
