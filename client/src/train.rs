@@ -32,7 +32,10 @@ mod view;
 mod weights;
 mod workspace;
 
-pub use base::{Base, BaseError, BaseOptions, Hold, Projection, UnknownProjection};
+pub use base::{
+    Base, BaseError, BaseOptions, FetchError, Fetching, Hold, Hub, Projection, Repository, Source,
+    SourceError, UnknownProjection,
+};
 pub use checkpoint::CheckpointError;
 pub use config::{ConfigError, DecoderConfig, RopeScaling};
 pub use decoder::Recompute;

@@ -14,12 +14,17 @@ use plan::Plan;
 
 mod files;
 mod folder;
+mod gguf;
 mod held;
+mod hub;
 mod plan;
 mod random;
+mod source;
 
 pub use held::Hold;
+pub use hub::{FetchError, Fetching, Hub};
 pub use random::Filled;
+pub use source::{Repository, Source, SourceError};
 
 /// One kind of linear layer in a decoder block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -163,6 +168,24 @@ pub enum BaseError {
         /// What is there.
         found: String,
     },
+    /// A tensor that no decoder of this kind has.
+    #[error("{}: tensor `{tensor}` is not supported, and to leave it out would change the model", path.display())]
+    UnknownTensor {
+        /// The file of weights.
+        path: PathBuf,
+        /// The tensor.
+        tensor: String,
+    },
+    /// What a GGUF file says of itself is missing, wrong or not supported.
+    #[error("{}: `{key}` {reason}", path.display())]
+    Metadata {
+        /// The file.
+        path: PathBuf,
+        /// The key.
+        key: String,
+        /// What is wrong with its value.
+        reason: String,
+    },
     /// The tokenizer cannot be used.
     #[error("{}: {reason}", path.display())]
     Tokenizer {
@@ -190,12 +213,26 @@ impl Base {
 
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors` (or the shards of
     /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json`.
+    /// `chat_template.jinja` and `generation_config.json`. Or a GGUF file, which is itself `path`, or the only one
+    /// in a folder without a `config.json`.
     ///
     /// The weights are read a tensor at a time, so that never both the files and what is held are in memory.
     /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
     pub fn open_with(path: &Path, options: BaseOptions) -> Result<Self, BaseError> {
         Plan::of(path)?.read(options.hold)
+    }
+
+    /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
+    /// fetched where it is not in the cache, which `progress` hears of.
+    pub fn fetch(
+        source: &Source,
+        hub: &Hub,
+        progress: &mut (dyn FnMut(Fetching) + Send),
+    ) -> Result<PathBuf, FetchError> {
+        match source {
+            Source::Path(path) => Ok(path.clone()),
+            Source::Hub(repository) => hub.fetch(repository, progress),
+        }
     }
 
     /// Bytes that the weights of this base will take in memory, from the headers of its files; fails like
@@ -209,7 +246,7 @@ impl Base {
     ///
     /// The files are `config.json`, the index if there is one, the weights in the order of their names,
     /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
-    /// `generation_config.json`. How the weights are held changes nothing of it.
+    /// `generation_config.json`; or the one GGUF file. How the weights are held changes nothing of it.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -281,3 +318,6 @@ impl Base {
         self.tokens.tokenizer()
     }
 }
+
+#[cfg(test)]
+mod tests;

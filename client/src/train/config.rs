@@ -39,6 +39,7 @@ pub enum RopeScaling {
 
 /// The shape of a Llama-like decoder.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a difference between families")]
 pub struct DecoderConfig {
     /// Rows of the embedding.
     pub vocab_size: usize,

@@ -13,12 +13,6 @@ const BETWEEN_TEXTS: &str = "<|endoftext|>";
 #[error("the tokenizer cannot split a text: {0}")]
 pub struct EncodeError(String);
 
-impl From<tokenizers::Error> for EncodeError {
-    fn from(error: tokenizers::Error) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// Tokens that the base's tokenizer cannot put together.
 #[derive(Debug, thiserror::Error)]
 #[error("the tokenizer cannot make a text of tokens: {0}")]
@@ -49,6 +43,12 @@ pub(crate) struct Special {
     /// How the tokenizer writes the one of them that it names.
     pub(crate) eos_token: Option<String>,
     pub(crate) chat_template: Option<String>,
+}
+
+impl From<tokenizers::Error> for EncodeError {
+    fn from(error: tokenizers::Error) -> Self {
+        Self(error.to_string())
+    }
 }
 
 /// A tokenizer without truncation, padding or special tokens.
@@ -146,7 +146,8 @@ impl Tokens {
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
-        let encoding = self.tokenizer.encode_fast(text, false)?;
+        let encoding =
+            self.tokenizer.encode_fast(text, false).map_err(|error| EncodeError(error.to_string()))?;
         Ok(encoding.get_ids().to_vec())
     }
 
@@ -164,12 +165,13 @@ fn object(name: &'static str, bytes: Option<&[u8]>) -> Result<Value, Fault> {
 
 /// A template, or the one called `default` of several.
 fn template(value: Option<&Value>) -> Option<String> {
-    match value? {
-        Value::Array(list) => {
-            let default =
-                list.iter().find(|entry| entry.get("name").and_then(Value::as_str) == Some("default"));
-            default?.get("template")?.as_str().map(str::to_owned)
+    let value = value?;
+    let text = match value.as_array() {
+        Some(list) => {
+            let name = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+            list.iter().find(name)?.get("template")?
         }
-        other => other.as_str().map(str::to_owned),
-    }
+        None => value,
+    };
+    text.as_str().map(str::to_owned)
 }

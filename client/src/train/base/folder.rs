@@ -79,7 +79,7 @@ fn weight_files(
 }
 
 /// The names of the files in an index, in order and once each.
-fn shards(path: &Path, bytes: &[u8]) -> Result<Vec<String>, BaseError> {
+pub(super) fn shards(path: &Path, bytes: &[u8]) -> Result<Vec<String>, BaseError> {
     #[derive(Deserialize)]
     struct Index {
         weight_map: BTreeMap<String, String>,

@@ -60,6 +60,12 @@ impl Entry {
         self.shape.iter().product()
     }
 
+    /// Where it ends in the file.
+    pub(super) fn end(&self) -> u64 {
+        let bytes = self.stored.bytes(self.count() as u64).unwrap_or(u64::MAX);
+        self.start.saturating_add(bytes)
+    }
+
     /// Bytes that it takes in memory.
     pub(super) fn held_bytes(&self, hold: Hold) -> u64 {
         let count = self.count() as u64;
@@ -158,14 +164,11 @@ impl Entry {
             let bytes = &mut block[..size];
             stream.fill(bytes)?;
             left -= size as u64;
+            let (words, halves) = (bytes.as_chunks().0.iter(), bytes.as_chunks().0.iter());
             match self.stored {
-                Stored::F32 => numbers.extend(bytes.as_chunks().0.iter().map(|x| from_f32(*x))),
-                Stored::F16 => {
-                    numbers.extend(bytes.as_chunks().0.iter().map(|x| from_f16(f16::from_le_bytes(*x))))
-                }
-                Stored::Bf16 => {
-                    numbers.extend(bytes.as_chunks().0.iter().map(|x| from_bf16(bf16::from_le_bytes(*x))))
-                }
+                Stored::F32 => numbers.extend(words.map(|x| from_f32(*x))),
+                Stored::F16 => numbers.extend(halves.map(|x| from_f16(f16::from_le_bytes(*x)))),
+                Stored::Bf16 => numbers.extend(halves.map(|x| from_bf16(bf16::from_le_bytes(*x)))),
                 Stored::Blocks(_) => {}
             }
         }

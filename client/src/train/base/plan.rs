@@ -1,14 +1,14 @@
 //! What is known of a base before its weights are read.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::super::config::DecoderConfig;
+use super::super::config::{DecoderConfig, RopeScaling};
 use super::super::tokens::Tokens;
-use super::super::weights::Weights;
+use super::super::weights::{Read, Weights};
 use super::files::{Hasher, Opened, Small, Stream};
 use super::held::{Entry, Hold};
-use super::{Base, BaseError, folder};
+use super::{Base, BaseError, folder, gguf};
 
 /// A base whose files are open and whose headers fit its config.
 pub(super) struct Plan {
@@ -31,12 +31,17 @@ pub(super) struct WeightFile {
 impl Plan {
     /// Reads everything of a base but its weights.
     pub(super) fn of(path: &Path) -> Result<Self, BaseError> {
-        folder::plan(path)
+        match gguf_file(path) {
+            Some(file) => gguf::plan(&file),
+            None => folder::plan(path),
+        }
     }
 
     /// Bytes that the weights take in memory.
     pub(super) fn held_bytes(&self, hold: Hold) -> u64 {
-        let entries = self.weights.iter().flat_map(|file| &file.entries);
+        // The divisors of the rotary frequencies become part of the config.
+        let entries =
+            self.weights.iter().flat_map(|file| &file.entries).filter(|entry| entry.name != gguf::DIVISORS);
         entries.fold(0, |sum, entry| sum.saturating_add(entry.held_bytes(hold)))
     }
 
@@ -55,9 +60,28 @@ impl Plan {
             stream.finish()?;
         }
         self.after.iter().for_each(|file| hasher.add(file));
-        let (config, path) = (self.config, path.unwrap_or_default());
+        let (mut config, path) = (self.config, path.unwrap_or_default());
+        if let Some(Read::Vector(divisors)) = found.remove(gguf::DIVISORS) {
+            config.rope_scaling = RopeScaling::Divisors(divisors);
+            config.check().map_err(|source| BaseError::Config { path: path.clone(), source })?;
+        }
         let weights = Weights::new(&config, found)
             .map_err(|tensor| BaseError::MissingTensor { path: path.clone(), tensor })?;
         Ok(Base { config, weights, tokens: self.tokens, digest: hasher.finish() })
     }
+}
+
+/// The GGUF file that is meant: `path`, or the only one in a folder without a `config.json`.
+fn gguf_file(path: &Path) -> Option<PathBuf> {
+    let is_gguf =
+        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if !path.is_dir() {
+        return is_gguf(path).then(|| path.to_owned());
+    }
+    if path.join("config.json").exists() {
+        return None;
+    }
+    let files = std::fs::read_dir(path).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut files = files.filter(|file| is_gguf(file) && file.is_file());
+    files.next().filter(|_| files.next().is_none())
 }

@@ -19,11 +19,14 @@ fn read(folder: &tempfile::TempDir) -> UserText {
 }
 
 fn plain(text: &UserText) -> Vec<&str> {
-    let one = |document| match document {
-        Document::Plain(text) => text.as_str(),
-        Document::Completion { .. } | Document::Conversation(_) => panic!("a document with roles"),
-    };
-    text.documents().map(one).collect()
+    let mut found = Vec::new();
+    for document in text.documents() {
+        match document {
+            Document::Plain(text) => found.push(text.as_str()),
+            Document::Completion { .. } | Document::Conversation(_) => panic!("a document with roles"),
+        }
+    }
+    found
 }
 
 /// File name, reason, count and first line.

@@ -1,0 +1,488 @@
+//! Fetching a base from the Hugging Face hub into the cache that its other programs use too.
+//!
+//! All files come from the commit that the revision names when the fetch begins. A file is taken as whole only when
+//! it has the length that the hub announced and, where the hub announced a SHA-256, that too.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::Progress;
+use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+use serde::Deserialize;
+
+use super::files::BLOCK_BYTES;
+use super::folder::shards;
+use super::source::Repository;
+
+/// Where the hub is unless `HF_ENDPOINT` says otherwise.
+const ENDPOINT: &str = "https://huggingface.co";
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What is read of a folder where it is there.
+const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
+/// A hub and the cache on this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hub {
+    endpoint: String,
+    cache: PathBuf,
+}
+
+/// How far the fetching of a file has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetching {
+    /// The file.
+    pub file: String,
+    /// Bytes that are here.
+    pub bytes: u64,
+    /// Its length.
+    pub of_bytes: u64,
+}
+
+/// A base that could not be fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// There is no place for the cache.
+    #[error("there is no home folder to keep bases in; name one in HF_HOME")]
+    NoHome,
+    /// There is no network, or nothing answers.
+    #[error(
+        "cannot fetch `{base}`: {endpoint} cannot be reached ({reason}), and the base is not in the cache {}; \
+         go online, or name a folder or a GGUF file", cache.display()
+    )]
+    Unreachable {
+        /// The base.
+        base: String,
+        /// The hub.
+        endpoint: String,
+        /// What went wrong.
+        reason: String,
+        /// Where it was looked for.
+        cache: PathBuf,
+    },
+    /// The network went away during a fetch.
+    #[error(
+        "the fetch of `{file}` of `{base}` from {endpoint} was interrupted ({reason}); fetch it again, and it goes on from there"
+    )]
+    Interrupted {
+        /// The base.
+        base: String,
+        /// The hub.
+        endpoint: String,
+        /// The file.
+        file: String,
+        /// What went wrong.
+        reason: String,
+    },
+    /// The hub knows no such base.
+    #[error("there is no `{base}` at {endpoint}, or it is not open to you (HTTP status {status})")]
+    NotThere {
+        /// The base.
+        base: String,
+        /// The hub.
+        endpoint: String,
+        /// The hub's answer.
+        status: u16,
+    },
+    /// The hub's answer cannot be used.
+    #[error("cannot fetch `{base}` from {endpoint}: {reason}")]
+    Answer {
+        /// The base.
+        base: String,
+        /// The hub.
+        endpoint: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The repository holds no base.
+    #[error("`{base}` is no base: {reason}")]
+    NoBase {
+        /// The base.
+        base: String,
+        /// What is missing.
+        reason: String,
+    },
+    /// A fetched file is not what was announced; it is not kept.
+    #[error("`{file}` of `{base}` came damaged and was removed ({reason}); fetch it again")]
+    Damaged {
+        /// The base.
+        base: String,
+        /// The file.
+        file: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The cache cannot be used.
+    #[error("cannot use the cache {}: {source}", path.display())]
+    Cache {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// What the hub says of a revision.
+#[derive(Deserialize)]
+struct Listing {
+    sha: String,
+    siblings: Vec<Listed>,
+}
+
+/// What it says of a file.
+#[derive(Deserialize)]
+struct Listed {
+    rfilename: String,
+    size: Option<u64>,
+    #[serde(rename = "blobId")]
+    blob_id: Option<String>,
+    lfs: Option<Lfs>,
+}
+
+#[derive(Deserialize)]
+struct Lfs {
+    sha256: Option<String>,
+}
+
+impl Hub {
+    /// The hub at `HF_ENDPOINT` (huggingface.co without it), and the cache in `HF_HOME`
+    /// (`~/.cache/huggingface` without it).
+    ///
+    /// Fails where neither says where the cache is.
+    pub fn from_env() -> Result<Self, FetchError> {
+        let given = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
+        let home = match given("HF_HOME") {
+            Some(folder) => PathBuf::from(folder),
+            None => std::env::home_dir().ok_or(FetchError::NoHome)?.join(".cache/huggingface"),
+        };
+        let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
+        Ok(Self::new(&endpoint, home.join("hub")))
+    }
+
+    /// The hub at an address, and a folder for what comes from it.
+    pub fn new(endpoint: &str, cache: PathBuf) -> Self {
+        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), cache }
+    }
+
+    /// The folder, or the GGUF file, that holds a base of the hub; what is not in the cache is fetched.
+    ///
+    /// Fetches `config.json`, the weights, the tokenizer and what there is of chat template and settings, or the one
+    /// GGUF file, and nothing else. Where the hub cannot be reached, what an earlier fetch of the same revision left
+    /// is taken. Fails where there is neither, and where a file is not what the hub announced.
+    pub fn fetch(
+        &self,
+        repository: &Repository,
+        progress: &mut (dyn FnMut(Fetching) + Send),
+    ) -> Result<PathBuf, FetchError> {
+        // hf-hub asserts some of what it expects of a hub; a panic there is a strange answer here.
+        let fetched =
+            std::thread::scope(|scope| scope.spawn(|| Fetch { hub: self, repository }.run(progress)).join());
+        fetched.unwrap_or_else(|_| {
+            Err(Fetch { hub: self, repository }
+                .answer("its answer is not one of the hub's protocol".to_owned()))
+        })
+    }
+}
+
+/// One fetch under way.
+struct Fetch<'a> {
+    hub: &'a Hub,
+    repository: &'a Repository,
+}
+
+impl Fetch<'_> {
+    fn run(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        let listing = match self.listing() {
+            Err(FetchError::Unreachable { base, endpoint, reason, cache }) => {
+                let unreachable = FetchError::Unreachable { base, endpoint, reason, cache };
+                return self.cached().ok_or(unreachable);
+            }
+            other => other?,
+        };
+        let hexadecimal = listing.sha.bytes().all(|byte| byte.is_ascii_hexdigit());
+        if listing.sha.is_empty() || !hexadecimal {
+            return Err(self.answer(format!("its commit is `{}`", listing.sha)));
+        }
+        let files: BTreeMap<&str, &Listed> =
+            listing.siblings.iter().map(|listed| (listed.rfilename.as_str(), listed)).collect();
+        let commit = Commit { fetch: self, sha: &listing.sha, api: self.api(&listing.sha)?, files };
+        let base = commit.all(progress)?;
+        let named = self.cache().repo(self.repo(self.repository.revision()));
+        named.create_ref(&listing.sha).map_err(|source| unusable(&self.hub.cache, source))?;
+        Ok(base)
+    }
+
+    fn cache(&self) -> Cache {
+        Cache::new(self.hub.cache.clone())
+    }
+
+    fn repo(&self, revision: &str) -> Repo {
+        Repo::with_revision(self.repository.name().to_owned(), RepoType::Model, revision.to_owned())
+    }
+
+    fn api(&self, revision: &str) -> Result<ApiRepo, FetchError> {
+        let builder = ApiBuilder::from_cache(self.cache()).with_endpoint(self.hub.endpoint.clone());
+        let api = builder.with_progress(false).build().map_err(|error| self.answer(error.to_string()))?;
+        Ok(api.repo(self.repo(revision)))
+    }
+
+    fn listing(&self) -> Result<Listing, FetchError> {
+        let request = self.api(self.repository.revision())?.info_request().query("blobs", "true");
+        let mut response = request.call().map_err(|error| {
+            let error = ApiError::from(Box::new(error));
+            self.refused(&error).unwrap_or_else(|| self.unreachable(error.to_string()))
+        })?;
+        let listing = response.body_mut().with_config().limit(64 << 20).read_json();
+        listing.map_err(|error| self.answer(format!("its list of files cannot be read: {error}")))
+    }
+
+    /// What an earlier fetch left: a revision is written down when all of its files are here.
+    fn cached(&self) -> Option<PathBuf> {
+        let folder = self.cache().repo(self.repo(self.repository.revision()));
+        match self.repository.file() {
+            Some(file) => folder.get(file),
+            None if folder.get(CONFIG).is_some() => {
+                let folder = folder.get(CONFIG)?.parent()?.to_owned();
+                let index = folder.join(INDEX);
+                let mut wanted = vec![TOKENIZER.to_owned()];
+                if folder.join(SINGLE).exists() || !index.exists() {
+                    wanted.push(SINGLE.to_owned());
+                } else {
+                    wanted.extend(shards(&index, &std::fs::read(&index).ok()?).ok()?);
+                }
+                wanted.iter().all(|file| folder.join(file).exists()).then_some(folder)
+            }
+            None => {
+                let refs = self.hub.cache.join(self.repo("main").folder_name()).join("refs");
+                let sha = std::fs::read_to_string(refs.join(self.repository.revision())).ok()?;
+                let files = std::fs::read_dir(folder.pointer_path(sha.trim())).ok()?;
+                let mut files = files.filter_map(|file| Some(file.ok()?.path())).filter(|file| is_gguf(file));
+                files.next().filter(|_| files.next().is_none())
+            }
+        }
+    }
+
+    /// A status that says that there is nothing; none for an error without a status.
+    fn refused(&self, error: &ApiError) -> Option<FetchError> {
+        let ApiError::RequestError(error) = error else { return None };
+        let ureq::Error::StatusCode(status) = **error else { return None };
+        let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
+        Some(match status {
+            401 | 403 | 404 => FetchError::NotThere { base, endpoint, status },
+            _ => self.answer(format!("it answers with HTTP status {status}")),
+        })
+    }
+
+    /// Why a file did not come.
+    fn failed(&self, file: &str, error: &ApiError) -> FetchError {
+        if let Some(refused) = self.refused(error) {
+            return refused;
+        }
+        if let ApiError::IoError(error) = error
+            && DISK.contains(&error.kind())
+        {
+            return unusable(&self.hub.cache, error.kind().into());
+        }
+        if matches!(error, ApiError::RequestError(_) | ApiError::IoError(_)) {
+            let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
+            return FetchError::Interrupted {
+                base,
+                endpoint,
+                file: file.to_owned(),
+                reason: error.to_string(),
+            };
+        }
+        self.answer(format!("{file}: {error}"))
+    }
+
+    fn unreachable(&self, reason: String) -> FetchError {
+        let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
+        FetchError::Unreachable { base, endpoint, reason, cache: self.hub.cache.clone() }
+    }
+
+    fn answer(&self, reason: String) -> FetchError {
+        let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
+        FetchError::Answer { base, endpoint, reason }
+    }
+
+    fn no_base(&self, reason: String) -> FetchError {
+        FetchError::NoBase { base: self.repository.to_string(), reason }
+    }
+}
+
+/// What says that the trouble is on this machine.
+const DISK: [ErrorKind; 5] = [
+    ErrorKind::PermissionDenied,
+    ErrorKind::NotADirectory,
+    ErrorKind::ReadOnlyFilesystem,
+    ErrorKind::StorageFull,
+    ErrorKind::QuotaExceeded,
+];
+
+fn unusable(path: &Path, source: std::io::Error) -> FetchError {
+    FetchError::Cache { path: path.to_owned(), source }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The files of one commit.
+struct Commit<'a> {
+    fetch: &'a Fetch<'a>,
+    sha: &'a str,
+    api: ApiRepo,
+    files: BTreeMap<&'a str, &'a Listed>,
+}
+
+impl Commit<'_> {
+    /// Fetches all that a base needs: the folder, or the file.
+    fn all(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        if let Some(file) = self.fetch.repository.file() {
+            return self.one(file, progress);
+        }
+        if !self.files.contains_key(CONFIG) {
+            return self.one(self.only_gguf()?, progress);
+        }
+        let config = self.one(CONFIG, progress)?;
+        for file in OPTIONAL.into_iter().filter(|file| self.files.contains_key(file)) {
+            self.one(file, progress)?;
+        }
+        self.one(TOKENIZER, progress)?;
+        if self.files.contains_key(SINGLE) || !self.files.contains_key(INDEX) {
+            self.one(SINGLE, progress)?;
+        } else {
+            let index = self.one(INDEX, progress)?;
+            let bytes = std::fs::read(&index).map_err(|source| unusable(&index, source))?;
+            let shards = shards(&index, &bytes).map_err(|error| self.fetch.no_base(error.to_string()))?;
+            for shard in &shards {
+                self.one(shard, progress)?;
+            }
+        }
+        Ok(config.parent().map(Path::to_owned).unwrap_or_default())
+    }
+
+    fn only_gguf(&self) -> Result<&str, FetchError> {
+        let files: Vec<&str> = self
+            .files
+            .keys()
+            .copied()
+            .filter(|file| is_gguf(Path::new(file)) && !file.contains('/'))
+            .collect();
+        match files.as_slice() {
+            [file] => Ok(file),
+            [] => Err(self.fetch.no_base(format!("it has neither {CONFIG} nor a GGUF file"))),
+            [first, ..] => {
+                let (count, name) = (files.len(), self.fetch.repository.name());
+                let reason =
+                    format!("it has {count} GGUF files; name the one you want, such as hf:{name}/{first}");
+                Err(self.fetch.no_base(reason))
+            }
+        }
+    }
+
+    /// A file of the cache, fetched where it is not there or not whole.
+    fn one(&self, file: &str, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        let Some(listed) = self.files.get(file) else {
+            return Err(self.fetch.no_base(format!("it has no {file}")));
+        };
+        let cached = self.fetch.cache().repo(self.fetch.repo(self.sha)).get(file);
+        let whole = |path: &PathBuf| {
+            let len = path.metadata().map(|metadata| metadata.len());
+            listed.size.is_none_or(|size| len.is_ok_and(|len| len == size))
+        };
+        if let Some(path) = cached.filter(whole) {
+            return Ok(path);
+        }
+        self.drop_unusable(listed)?;
+        let report = Report { file, bytes: 0, of_bytes: 0, progress };
+        let path =
+            self.api.download_with_progress(file, report).map_err(|error| self.fetch.failed(file, &error))?;
+        match wrong(&path, listed).map_err(|source| unusable(&path, source))? {
+            None => Ok(path),
+            Some(reason) => {
+                // The cache's name for it is a link to the bytes.
+                for path in path.canonicalize().into_iter().chain([path.clone()]) {
+                    std::fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
+                }
+                let base = self.fetch.repository.to_string();
+                Err(FetchError::Damaged { base, file: file.to_owned(), reason })
+            }
+        }
+    }
+
+    /// Removes what an interrupted fetch left where it cannot be gone on from: as many bytes as there should be, or
+    /// more; and bytes that are not as many as they should be.
+    fn drop_unusable(&self, listed: &Listed) -> Result<(), FetchError> {
+        let lfs = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref());
+        let (Some(etag), Some(size)) = (lfs.or(listed.blob_id.as_deref()), listed.size) else {
+            return Ok(());
+        };
+        if !etag.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
+            return Err(self.fetch.answer(format!("its name for the content of a file is `{etag}`")));
+        }
+        let blob = self.fetch.cache().repo(self.fetch.repo(self.sha)).blob_path(etag);
+        let part = blob.with_extension("part");
+        let len = |path: &Path| path.metadata().ok().map(|metadata| metadata.len());
+        let remove = [len(&part).is_some_and(|len| len >= size), len(&blob).is_some_and(|len| len != size)];
+        for (path, remove) in [part, blob].into_iter().zip(remove) {
+            if remove {
+                std::fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with a fetched file, if something is.
+fn wrong(path: &Path, listed: &Listed) -> std::io::Result<Option<String>> {
+    let len = path.metadata()?.len();
+    if let Some(size) = listed.size.filter(|size| *size != len) {
+        return Ok(Some(format!("it has {len} bytes instead of {size}")));
+    }
+    let Some(expected) = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref()) else { return Ok(None) };
+    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    let (mut file, mut block) = (File::open(path)?, vec![0; BLOCK_BYTES]);
+    loop {
+        match file.read(&mut block)? {
+            0 => break,
+            read => context.update(&block[..read]),
+        }
+    }
+    let found = hex::encode(context.finish());
+    let same = found.eq_ignore_ascii_case(expected);
+    Ok((!same).then(|| format!("its SHA-256 is {found} instead of {expected}")))
+}
+
+/// Tells a caller how far a file has come.
+struct Report<'a> {
+    file: &'a str,
+    bytes: u64,
+    of_bytes: u64,
+    progress: &'a mut (dyn FnMut(Fetching) + Send),
+}
+
+impl Progress for Report<'_> {
+    fn init(&mut self, size: usize, _: &str) {
+        (self.bytes, self.of_bytes) = (0, size as u64);
+        self.update(0);
+    }
+
+    fn update(&mut self, size: usize) {
+        self.bytes += size as u64;
+        let (bytes, of_bytes) = (self.bytes, self.of_bytes);
+        (self.progress)(Fetching { file: self.file.to_owned(), bytes, of_bytes });
+    }
+
+    fn finish(&mut self) {}
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! Files that are no base: one error that names what is wrong, and never a panic.
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Opens a changed copy of a GGUF file; the error without the folder's path.
+fn complaint(name: &str, change: impl Fn(&mut Vec<u8>)) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("x.gguf");
+    let mut bytes = std::fs::read(file(name)).unwrap();
+    change(&mut bytes);
+    std::fs::write(&path, bytes).unwrap();
+    Base::open(&path).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
+}
+
+/// Replaces a text of the file by one of the same length.
+fn replace(bytes: &mut [u8], from: &str, to: &str) {
+    assert_eq!(from.len(), to.len());
+    let at = bytes.windows(from.len()).position(|window| window == from.as_bytes()).unwrap();
+    bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
+}
+
+/// Writes a number where a text ends.
+fn write_after(bytes: &mut [u8], text: &str, skip: usize, number: &[u8]) {
+    let at = bytes.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+    let at = at + text.len() + skip;
+    bytes[at..at + number.len()].copy_from_slice(number);
+}
+
+#[test]
+fn a_gguf_file_that_is_no_base_is_refused_by_key_and_tensor() {
+    let magic = complaint("f16", |bytes| bytes[0] = b'X');
+    assert_eq!(magic, "x.gguf is damaged: it does not begin with `GGUF`");
+    let version = complaint("f16", |bytes| bytes[4] = 1);
+    assert_eq!(version, "x.gguf is damaged: its version is 1; 2 and 3 can be read, little-endian");
+    let tensors = complaint("f16", |bytes| bytes[15] = 1);
+    assert!(tensors.contains("tensors, at most 65536 are read"), "{tensors}");
+    let pairs = complaint("f16", |bytes| bytes[23] = 1);
+    assert!(pairs.starts_with("x.gguf is damaged: "), "{pairs}");
+    let length = complaint("f16", |bytes| bytes[31] = 1);
+    assert!(length.contains("its header has more than 134217728 bytes"), "{length}");
+    let short = complaint("f16", |bytes| bytes.truncate(3000));
+    assert!(short.contains("end within the header") || short.contains("would have"), "{short}");
+    let cut = complaint("f16", |bytes| bytes.truncate(bytes.len() - 1));
+    assert!(cut.contains("does not fit the file's"), "{cut}");
+    let other = complaint("qwen2", |bytes| replace(bytes, "qwen2", "qwen9"));
+    assert_eq!(other, "x.gguf: unknown architecture `qwen9`; known are llama, qwen2, qwen3");
+    let key = complaint("qwen2", |bytes| replace(bytes, "qwen2.block_count", "qwen2.block_kount"));
+    assert_eq!(key, "x.gguf: `qwen2.block_count` is missing");
+    let pre = complaint("q4_0", |bytes| replace(bytes, "smollm", "smullm"));
+    assert_eq!(
+        pre,
+        "x.gguf: `tokenizer.ggml.pre` = smullm is not supported; known are llama-bpe, qwen2, smollm, gpt-2 and default"
+    );
+    let model = complaint("q4_0", |bytes| replace(bytes, "gpt2", "bert"));
+    assert_eq!(model, "x.gguf: `tokenizer.ggml.model` = bert is not supported; known are gpt2 and llama");
+    let missing = complaint("f16", |bytes| replace(bytes, "blk.0.ffn_up.weight", "blk.0.ffn_xx.weight"));
+    assert_eq!(missing, "x.gguf has no tensor `blk.0.ffn_up.weight`");
+    let scaling = complaint("q4_0", |bytes| replace(bytes, "linear", "yarn__"));
+    assert_eq!(scaling, "x.gguf: `llama.rope.scaling.type` = yarn__ is not supported");
+    // After a tensor's name: how many dimensions, the columns, the rows, the type.
+    let kind = complaint("qwen2", |bytes| write_after(bytes, "ffn_up.weight", 20, &[20, 0, 0, 0]));
+    assert_eq!(
+        kind,
+        "x.gguf: tensor `blk.0.ffn_up.weight` must be F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, \
+         Q4_K, Q5_K or Q6_K, found IQ4_NL"
+    );
+    let shape = complaint("qwen2", |bytes| write_after(bytes, "ffn_up.weight", 12, &[95]));
+    assert_eq!(shape, "x.gguf: tensor `blk.0.ffn_up.weight` must be [96, 64], found [95, 64]");
+    let overlap = complaint("qwen2", |bytes| write_after(bytes, "ffn_up.weight", 24, &[0; 8]));
+    assert!(overlap.contains("overlap"), "{overlap}");
+    let vocabulary = complaint("qwen2", |bytes| write_after(bytes, "token_embd.weight", 12, &[0x7f, 1]));
+    assert_eq!(vocabulary, "x.gguf: the tokenizer's tokens go up to 383, the model's vocab_size is 383");
+}
+
+#[test]
+fn a_tensor_that_no_decoder_has_is_refused_instead_of_left_out() {
+    // The same file says that nothing is tied, and has a bias that the first block's queries alone have.
+    let unknown = complaint("f16", |bytes| replace(bytes, "blk.0.attn_q.bias", "blk.0.attn_q.bia_"));
+    assert_eq!(
+        unknown,
+        "x.gguf: tensor `blk.0.attn_k.bias` is not supported, and to leave it out would change the model"
+    );
+}
+
+fn folder_complaint(files: &[(&str, &str)]) -> String {
+    let dir = with_files("smollm2", files);
+    Base::open(dir.path()).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
+}
+
+#[test]
+fn a_folder_whose_parts_disagree_is_refused_with_both_numbers() {
+    let config = std::fs::read_to_string(family("smollm2").join("config.json")).unwrap();
+    let tokenizer = std::fs::read_to_string(family("smollm2").join("tokenizer.json")).unwrap();
+    let more = tokenizer.replace("\"w63\": 63", "\"w63\": 63, \"w70\": 70");
+    assert_eq!(
+        folder_complaint(&[("tokenizer.json", &more)]),
+        "tokenizer.json: the tokenizer's tokens go up to 70, the model's vocab_size is 64"
+    );
+    let eos = config.replace("\"eos_token_id\": 2", "\"eos_token_id\": 64");
+    assert_eq!(
+        folder_complaint(&[("config.json", &eos)]),
+        "config.json: token 64 is not below vocab_size, which is 64"
+    );
+    assert_eq!(
+        folder_complaint(&[("generation_config.json", r#"{"eos_token_id": 99}"#)]),
+        "tokenizer.json: the special token 99 is not below the model's vocab_size, 64"
+    );
+    let none = config.replace("\"eos_token_id\": 2", "\"eos_token_id\": null");
+    let none = none.replace("\"bos_token_id\": 1", "\"bos_token_id\": null");
+    assert_eq!(
+        folder_complaint(&[("config.json", &none), ("generation_config.json", "{}")]),
+        "tokenizer.json: no token can open a document: neither a first one (bos), nor <|endoftext|>, nor a last one \
+         (eos)"
+    );
+    let broken = folder_complaint(&[("tokenizer_config.json", "{")]);
+    assert!(broken.starts_with("tokenizer_config.json: EOF"), "{broken}");
+    let untied = config.replace("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false");
+    assert_eq!(
+        folder_complaint(&[("config.json", &untied)]),
+        "model.safetensors has no tensor `lm_head.weight`"
+    );
+}
+
+#[test]
+fn a_cut_or_absurd_file_of_weights_is_refused() {
+    let change = |change: &dyn Fn(&mut Vec<u8>)| {
+        let dir = with_files("smollm2", &[]);
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        change(&mut bytes);
+        std::fs::write(path, bytes).unwrap();
+        Base::open(dir.path()).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
+    };
+    let whole = std::fs::metadata(family("smollm2").join("model.safetensors")).unwrap().len();
+    let cut = change(&|bytes| bytes.truncate(bytes.len() - 2));
+    assert!(cut.starts_with("model.safetensors is damaged: its tensors have "), "{cut}");
+    let longer = change(&|bytes| bytes.push(0));
+    assert!(longer.starts_with("model.safetensors is damaged: its tensors have "), "{longer}");
+    let absurd = change(&|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
+    assert!(
+        absurd.contains("its header would have 18446744073709551615 bytes, 100000000 at most"),
+        "{absurd}"
+    );
+    let header = change(&|bytes| bytes[..8].copy_from_slice(&90_000_000_u64.to_le_bytes()));
+    assert_eq!(header, format!("model.safetensors is damaged: its {whole} bytes end within the header"));
+    assert!(change(&|bytes| bytes.truncate(5)).contains("its 5 bytes end within the header"));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn changed_gguf_files_open_or_are_refused(
+        which in 0..FILES.len(),
+        changes in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
+        header in any::<bool>(),
+        cut in prop::option::of(0.0..1.0_f64),
+    ) {
+        let mut bytes = std::fs::read(file(FILES[which])).unwrap();
+        // The header is the first few kilobytes; what is behind the metadata is in it too.
+        let reach = if header { 12_000.min(bytes.len()) } else { bytes.len() };
+        for (at, byte) in changes {
+            bytes[place(at, reach)] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(place(cut, bytes.len()));
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        if let Ok(base) = Base::open(&path) {
+            base.config().check().unwrap();
+            drop(base.encode(" the owl 12 <|im_end|> \u{301}"));
+        }
+    }
+
+    #[test]
+    fn changed_safetensors_files_open_or_are_refused(
+        changes in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
+        cut in prop::option::of(0.0..1.0_f64),
+    ) {
+        let dir = with_files("smollm2", &[]);
+        let path = dir.path().join("model.safetensors");
+        let mut bytes = std::fs::read(&path).unwrap();
+        for (at, byte) in changes {
+            bytes[place(at, 3000)] = byte;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(place(cut, bytes.len()));
+        }
+        std::fs::write(path, bytes).unwrap();
+        drop(Base::open(dir.path()));
+    }
+}
+
+/// The place at this part of a length.
+fn place(part: f64, length: usize) -> usize {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the part is between 0 and 1"
+    )]
+    let place = (part * length as f64) as usize;
+    place.min(length - 1)
+}
