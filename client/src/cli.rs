@@ -162,12 +162,12 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
     match &cli.command {
         Command::Train(args) => {
             let report =
-                train::train(&config.base, &config.data, &config.reading(), args).map_err(failed(3))?;
+                train::train(&config.base, &config.data, config.reading(), args).map_err(failed(3))?;
             print(format, &report, || report.text())
         }
         Command::Eval(args) => {
             let measured =
-                try_out::eval(&config.base, &config.data, &config.reading(), args).map_err(failed(3))?;
+                try_out::eval(&config.base, &config.data, config.reading(), args).map_err(failed(3))?;
             print(format, &measured, || measured.text())
         }
         Command::Generate(args) => {

@@ -86,7 +86,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         Method::FrozenA | Method::Core => (spec.seeded_factors(&seed), spec.initial(&seed)),
     };
     let length = u64::from(args.seq_len);
-    let tokens = (0..u64::from(args.batch) * length * 4 + 1).map(|i| {
+    let tokens = (0..=u64::from(args.batch) * length * 4).map(|i| {
         let mixed = (i + args.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
         u32::try_from(mixed % vocab).unwrap_or(0) // Below a vocabulary of less than 2³².
     });

@@ -75,11 +75,11 @@ fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
 
 /// Reads the user's text and says on stderr what was left out of it.
 #[expect(clippy::print_stderr, reason = "the command line's own output")]
-pub(super) fn corpus(base: &Base, data: &[PathBuf], options: &ReadOptions) -> anyhow::Result<Corpus> {
+pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> anyhow::Result<Corpus> {
     if data.is_empty() {
         anyhow::bail!("no text was named; use --data with a file or a folder");
     }
-    let text = UserText::read(data, options)?;
+    let text = UserText::read(data, &options)?;
     eprintln!("{}", text.reading());
     let corpus = Corpus::new(base, &text)?;
     if corpus.refused() > 0 {

@@ -52,7 +52,7 @@ pub(super) struct TrainArgs {
     /// The optimiser
     #[arg(long, value_enum, default_value_t = OptimizerArg::Adamw)]
     optimizer: OptimizerArg,
-    /// Decay of the adapter, as a fraction of the step size; only with AdamW
+    /// Decay of the adapter, as a fraction of the step size; only with `adamw`
     #[arg(long, default_value_t = 0.0)]
     weight_decay: f64,
     /// A step's gradient is scaled down to this L2 norm
@@ -104,7 +104,7 @@ pub(super) struct Report {
 pub(super) fn train(
     base: &Path,
     data: &[PathBuf],
-    reading: &ReadOptions,
+    reading: ReadOptions,
     args: &TrainArgs,
 ) -> anyhow::Result<Report> {
     let plan = plan(args);

@@ -39,7 +39,7 @@ pub(super) struct Measured {
 pub(super) fn eval(
     base: &Path,
     data: &[PathBuf],
-    reading: &ReadOptions,
+    reading: ReadOptions,
     args: &EvalArgs,
 ) -> anyhow::Result<Measured> {
     let loaded: Option<Loaded> = args.adapter.as_deref().map(adapter).transpose()?;

@@ -166,57 +166,113 @@ impl Change<'_> {
         Pair { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
     }
 
-    /// Adds the gradients of a layer `y = x · (W + s · B · R · A)ᵀ` to the trained vector's:
-    /// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
-    pub(crate) fn gradient(&self, team: Team, x: View<'_>, dy: View<'_>, into: &mut [f32]) -> Result<()> {
-        let (rank, inputs) = (self.rank, x.columns);
-        let b = View::whole(self.b, rank);
+    /// Whether `x · Aᵀ` is needed.
+    fn needs_inputs(&self) -> bool {
         match &self.trained {
-            Trained::Factors { a, b: None } if a.is_none() => Ok(()),
-            Trained::Factors { a: a_range, b: b_range } => {
-                if let Some(range) = b_range {
-                    let low = low(team, x, View::whole(&self.a, inputs).t(), rank)?;
-                    let low = View::whole(&low, rank);
-                    let parts = ViewMut::whole(&mut into[range.clone()], rank).row_parts(PART);
-                    let parts = parts.into_iter().enumerate().collect();
-                    team.try_each(parts, |(i, db): (usize, ViewMut<'_>)| {
-                        let columns = i * PART..i * PART + db.rows();
-                        gemm(self.scale, dy.columns(columns).t(), low, 1.0, db)
-                    })?;
-                }
-                if let Some(range) = a_range {
-                    let low = low(team, dy, b, rank)?;
-                    let low = View::whole(&low, rank);
-                    let parts = ViewMut::whole(&mut into[range.clone()], inputs).column_parts(PART);
-                    let parts = parts.into_iter().enumerate().collect();
-                    team.try_each(parts, |(i, da): (usize, ViewMut<'_>)| {
-                        let columns = i * PART..i * PART + da.columns();
-                        gemm(self.scale, low.t(), x.columns(columns), 1.0, da)
-                    })?;
-                }
-                Ok(())
+            Trained::Factors { b, .. } => b.is_some(),
+            Trained::Core { .. } => true,
+        }
+    }
+
+    /// Whether `dy · B` is needed.
+    fn needs_outputs(&self) -> bool {
+        match &self.trained {
+            Trained::Factors { a, .. } => a.is_some(),
+            Trained::Core { .. } => true,
+        }
+    }
+
+    /// The `A` of which `x · Aᵀ` is needed.
+    fn inputs_factor(&self) -> &[f32] {
+        match &self.trained {
+            Trained::Factors { .. } => &self.a,
+            Trained::Core { a, .. } => a,
+        }
+    }
+}
+
+/// Adds the gradients of layers `y = x · (W + s · B · R · A)ᵀ` of one input to the trained vector's:
+/// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
+///
+/// Together, because products with a few columns each cost as much as one with all.
+pub(crate) fn gradients(
+    team: Team,
+    x: View<'_>,
+    layers: &[(&Change<'_>, View<'_>)],
+    into: &mut [f32],
+) -> Result<()> {
+    let (rows, inputs) = (x.rows, x.columns);
+    // x · Aᵀ of all layers, side by side, and where each begins.
+    let with_inputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_inputs()).collect();
+    let factors: Vec<f32> =
+        with_inputs.iter().flat_map(|(change, _)| change.inputs_factor()).copied().collect();
+    let width = factors.len() / inputs.max(1);
+    let mut right = vec![0.0; rows * width];
+    let factors = View::whole(&factors, inputs);
+    let parts = ViewMut::whole(&mut right, width).row_parts(ROWS).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
+        gemm(1.0, x.rows(i * ROWS..i * ROWS + out.rows()), factors.t(), 0.0, out)
+    })?;
+    let right = View::whole(&right, width);
+    // dy · B of all layers, side by side.
+    let with_outputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_outputs()).collect();
+    let total: usize = with_outputs.iter().map(|(change, _)| change.rank).sum();
+    let mut left = vec![0.0; rows * total];
+    let parts = ViewMut::whole(&mut left, total).row_parts(ROWS).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, mut out): (usize, ViewMut<'_>)| {
+        let here = i * ROWS..i * ROWS + out.rows();
+        for (change, dy) in &with_outputs {
+            let (part, rest) = out.split_at_column(change.rank);
+            gemm(1.0, dy.rows(here.clone()), View::whole(change.b, change.rank), 0.0, part)?;
+            out = rest;
+        }
+        Ok::<_, candle_core::Error>(())
+    })?;
+    let left = View::whole(&left, total);
+    let mut at = 0;
+    for (change, dy) in &with_inputs {
+        let right = right.columns(at..at + change.rank);
+        at += change.rank;
+        if let Trained::Factors { b: Some(range), .. } = &change.trained {
+            let parts = ViewMut::whole(&mut into[range.clone()], change.rank).row_parts(PART);
+            let parts = parts.into_iter().enumerate().collect();
+            team.try_each(parts, |(i, db): (usize, ViewMut<'_>)| {
+                let columns = i * PART..i * PART + db.rows();
+                gemm(change.scale, dy.columns(columns).t(), right, 1.0, db)
+            })?;
+        }
+    }
+    let mut das = vec![0.0; total * inputs];
+    if with_outputs.iter().any(|(change, _)| matches!(change.trained, Trained::Factors { .. })) {
+        let parts = ViewMut::whole(&mut das, inputs).column_parts(PART).into_iter().enumerate().collect();
+        team.try_each(parts, |(i, da): (usize, ViewMut<'_>)| {
+            let columns = i * PART..i * PART + da.columns();
+            gemm(1.0, left.t(), x.columns(columns), 0.0, da)
+        })?;
+    }
+    let mut at = 0;
+    for (change, _) in &with_outputs {
+        let here = at..at + change.rank;
+        at += change.rank;
+        match &change.trained {
+            Trained::Factors { a: Some(range), .. } => {
+                let da = &das[here.start * inputs..here.end * inputs];
+                into[range.clone()].iter_mut().zip(da).for_each(|(sum, da)| *sum += change.scale * da);
             }
-            Trained::Core { a, range } => {
-                let right = low(team, x, View::whole(a, inputs).t(), rank)?;
-                let left = low(team, dy, b, rank)?;
-                let (left, right) = (View::whole(&left, rank).t(), View::whole(&right, rank));
-                gemm(self.scale, left, right, 1.0, ViewMut::whole(&mut into[range.clone()], rank))
+            Trained::Factors { a: None, .. } => {}
+            Trained::Core { range, .. } => {
+                let before = with_inputs.iter().take_while(|(other, _)| !std::ptr::eq(*other, *change));
+                let from: usize = before.map(|(other, _)| other.rank).sum();
+                let right = right.columns(from..from + change.rank);
+                let into = ViewMut::whole(&mut into[range.clone()], change.rank);
+                gemm(change.scale, left.columns(here).t(), right, 1.0, into)?;
             }
         }
     }
+    Ok(())
 }
 
 /// Outputs or inputs of one part of a gradient.
 const PART: usize = 192;
 /// Rows of one part of a product with a factor.
 const ROWS: usize = 64;
-
-/// `x · factor`: (rows, rank).
-fn low(team: Team, x: View<'_>, factor: View<'_>, rank: usize) -> Result<Vec<f32>> {
-    let mut out = vec![0.0; x.rows * rank];
-    let parts = ViewMut::whole(&mut out, rank).row_parts(ROWS).into_iter().enumerate().collect();
-    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
-        gemm(1.0, x.rows(i * ROWS..i * ROWS + out.rows()), factor, 0.0, out)
-    })?;
-    Ok(out)
-}

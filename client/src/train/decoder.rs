@@ -7,15 +7,15 @@
 use candle_core::{Result, bail};
 
 use super::base::Projection;
-use super::change::Changes;
+use super::change::{Changes, gradients};
 use super::config::DecoderConfig;
 use super::gemm::gemm;
 use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu, swiglu_back};
-use super::product::{Add, Arithmetic, Scratch, backward, forward};
+use super::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
 use super::team::Team;
 use super::text::Block;
 use super::view::{View, ViewMut};
-use super::weights::{BlockWeights, Weights};
+use super::weights::{BlockWeights, Matrix, Weights};
 use super::workspace::{Kept, Workspace, sized};
 
 /// A base, what is added to it, and how it is computed.
@@ -78,8 +78,14 @@ pub(crate) struct Rest {
 /// Keys and values of what was read, block by block.
 #[derive(Debug, Default)]
 pub(crate) struct Cache {
-    blocks: Vec<(Vec<f32>, Vec<f32>)>,
-    length: usize,
+    blocks: Vec<Past>,
+}
+
+/// Keys, turned, and values of one block.
+#[derive(Debug, Default)]
+struct Past {
+    keys: Vec<f32>,
+    values: Vec<f32>,
 }
 
 impl<'a> Sequence<'a> {
@@ -189,16 +195,8 @@ impl Decoder<'_> {
         cache.blocks.resize_with(self.weights.blocks.len(), Default::default);
         self.embed(space, &[Sequence { tokens, learned: &[] }])?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.block(
-                space,
-                0,
-                layer,
-                block,
-                (1, tokens.len()),
-                Some((&mut cache.blocks[layer], cache.length)),
-            )?;
+            self.block(space, 0, layer, block, (1, tokens.len()), Some(&mut cache.blocks[layer]))?;
         }
-        cache.length += tokens.len();
         let rows = match which {
             Which::All => 0..tokens.len(),
             Which::Last => tokens.len().saturating_sub(1)..tokens.len(),
@@ -209,14 +207,10 @@ impl Decoder<'_> {
         let x = &x[rows.start * hidden..rows.end * hidden];
         let normed = sized(normed, x.len());
         self.norm(&self.weights.norm).forward(self.team, x, normed);
-        let (weight, out) = (self.plain(head), ViewMut::whole(&mut logits, head.rows()));
+        let (weight, out) = (plain(head), ViewMut::whole(&mut logits, head.rows()));
         let x = View::whole(normed, hidden);
         forward(self.team, self.arithmetic, scratch, x, vec![(weight, out)], Add::ToNothing)?;
         Ok(logits)
-    }
-
-    fn plain<'w>(&self, matrix: &'w super::weights::Matrix) -> super::product::Weight<'w> {
-        super::product::Weight { matrix, pair: None }
     }
 
     fn norm<'w>(&self, weight: &'w [f32]) -> RmsNorm<'w> {
@@ -245,7 +239,7 @@ impl Decoder<'_> {
         layer: usize,
         block: &BlockWeights,
         shape: (usize, usize),
-        cache: Option<(&mut (Vec<f32>, Vec<f32>), usize)>,
+        cache: Option<&mut Past>,
     ) -> Result<()> {
         self.block_until_inner(space, keep, layer, block, shape, cache)?;
         let rows = shape.0 * shape.1;
@@ -263,7 +257,7 @@ impl Decoder<'_> {
         layer: usize,
         block: &BlockWeights,
         (batch, length): (usize, usize),
-        cache: Option<(&mut (Vec<f32>, Vec<f32>), usize)>,
+        cache: Option<&mut Past>,
     ) -> Result<()> {
         let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
         let (q_width, kv_width) =
@@ -286,13 +280,13 @@ impl Decoder<'_> {
                 self.norm(norm).forward(team, raw, x);
             }
         }
-        let past = cache.as_ref().map_or(0, |(_, past)| *past);
+        let past = cache.as_ref().map_or(0, |past| past.keys.len() / kv_width);
         let attention = self.attention(length, past);
         attention.turn(team, q, k);
         let (mixed, logs) = (sized(mixed, rows * q_width), sized(logs, rows * self.config.num_heads));
         match cache {
             None => attention.forward(team, (q, k, v), mixed, logs)?,
-            Some(((keys, values), _)) => {
+            Some(Past { keys, values }) => {
                 keys.extend_from_slice(k);
                 values.extend_from_slice(v);
                 attention.forward(team, (q, keys, values), mixed, logs)?;
@@ -389,7 +383,7 @@ impl Decoder<'_> {
         let norm = self.norm(&self.weights.norm);
         let h = sized(normed, picked.len());
         norm.forward(team, picked, h);
-        let (weight, memory) = (self.plain(self.weights.head()), (scratch, logits));
+        let (weight, memory) = (plain(self.weights.head()), (scratch, logits));
         let Some((share, wanted)) = back else {
             return cross_entropy(team, self.arithmetic, memory, weight, (h, &next), Loss::Alone);
         };
@@ -434,25 +428,23 @@ impl Decoder<'_> {
 
         let inner = sized(inner, rows * inner_width);
         swiglu(team, gate, up, inner);
-        self.linear_gradient(layer, Projection::Down, block, inner, g, wanted)?;
+        self.linear_gradients(layer, block, inner, &[(Projection::Down, &*g)], wanted)?;
         let dinner = sized(dinner, rows * inner_width);
         self.backward(scratch, layer, block, &[(Projection::Down, &*g)], dinner)?;
         swiglu_back(team, gate, up, dinner);
         let norm = self.norm(&block.post_norm);
         let normed = sized(normed, rows * hidden);
         norm.forward(team, middle, normed);
-        for (projection, dy) in [(Projection::Gate, &*gate), (Projection::Up, &*up)] {
-            self.linear_gradient(layer, projection, block, normed, dy, wanted)?;
-        }
         let dnormed = sized(dnormed, rows * hidden);
         let terms: [(_, &[f32]); 2] = [(Projection::Gate, gate), (Projection::Up, up)];
+        self.linear_gradients(layer, block, normed, &terms, wanted)?;
         self.backward(scratch, layer, block, &terms, dnormed)?;
         norm.backward(team, middle, dnormed, g);
         if let Some(rest) = wanted.embedding() {
             norm.weight_back(middle, dnormed, &mut rest.norms[layer][1]);
         }
 
-        self.linear_gradient(layer, Projection::O, block, mixed, g, wanted)?;
+        self.linear_gradients(layer, block, mixed, &[(Projection::O, &*g)], wanted)?;
         let dmixed = sized(dmixed, mixed.len());
         self.backward(scratch, layer, block, &[(Projection::O, &*g)], dmixed)?;
         let attention = self.attention(length, 0);
@@ -471,9 +463,7 @@ impl Decoder<'_> {
         let norm = self.norm(&block.input_norm);
         norm.forward(team, x, normed);
         let terms: [(_, &[f32]); 3] = [(Projection::Q, dq), (Projection::K, dk), (Projection::V, dv)];
-        for (projection, dy) in terms {
-            self.linear_gradient(layer, projection, block, normed, dy, wanted)?;
-        }
+        self.linear_gradients(layer, block, normed, &terms, wanted)?;
         if below {
             self.backward(scratch, layer, block, &terms, dnormed)?;
             norm.backward(team, x, dnormed, g);
@@ -505,32 +495,39 @@ impl Decoder<'_> {
         backward(self.team, self.arithmetic, scratch, &products, dx, Add::ToNothing)
     }
 
-    /// What is wanted of one linear layer.
-    fn linear_gradient(
+    /// What is wanted of some linear layers of one block with one input.
+    fn linear_gradients(
         &self,
         layer: usize,
-        projection: Projection,
         block: &BlockWeights,
         x: &[f32],
-        dy: &[f32],
+        terms: &[(Projection, &[f32])],
         wanted: &mut Wanted<'_>,
     ) -> Result<()> {
-        let matrix = &block.linear(projection).weight;
-        let (x, dy) = (View::whole(x, matrix.columns()), View::whole(dy, matrix.rows()));
-        match wanted {
-            Wanted::Adapter(into) => match self.changes.layer((layer, projection)) {
-                Some(change) => change.gradient(self.team, x, dy, into),
-                None => Ok(()),
-            },
-            Wanted::Weights(weights) => match weights.linears.get_mut(&(layer, projection)) {
-                Some(dw) => {
-                    let parts = ViewMut::whole(dw, x.columns).row_parts(96).into_iter().enumerate().collect();
+        let mut changed = Vec::with_capacity(terms.len());
+        let mut inputs = 1;
+        for (projection, dy) in terms {
+            let matrix = &block.linear(*projection).weight;
+            inputs = matrix.columns();
+            let (x, dy) = (View::whole(x, inputs), View::whole(dy, matrix.rows()));
+            match wanted {
+                Wanted::Adapter(_) => {
+                    changed.extend(self.changes.layer((layer, *projection)).map(|change| (change, dy)));
+                }
+                Wanted::Weights(weights) => {
+                    let Some(dw) = weights.linears.get_mut(&(layer, *projection)) else { continue };
+                    let parts = ViewMut::whole(dw, inputs).row_parts(96).into_iter().enumerate().collect();
                     self.team.try_each(parts, |(i, dw): (usize, ViewMut<'_>)| {
                         gemm(1.0, dy.columns(i * 96..i * 96 + dw.rows()).t(), x, 1.0, dw)
-                    })
+                    })?;
                 }
-                None => Ok(()),
-            },
+            }
+        }
+        match wanted {
+            Wanted::Adapter(into) if !changed.is_empty() => {
+                gradients(self.team, View::whole(x, inputs), &changed, into)
+            }
+            Wanted::Adapter(_) | Wanted::Weights(_) => Ok(()),
         }
     }
 }
@@ -540,6 +537,11 @@ impl Decoder<'_> {
 pub(crate) enum Which {
     All,
     Last,
+}
+
+/// A matrix that no adapter changes.
+fn plain(matrix: &Matrix) -> Weight<'_> {
+    Weight { matrix, pair: None }
 }
 
 /// The one length of all sequences.

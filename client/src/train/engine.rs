@@ -306,7 +306,7 @@ fn go_on(_: Step) -> ControlFlow<()> {
 fn mean(passes: &mut Passes<'_>, changes: &Changes<'_>, blocks: &Blocks) -> Result<Loss, TrainError> {
     let (mut total, mut tokens) = (0.0, 0);
     for some in blocks.as_slice().chunks(16) {
-        let batch: Vec<Sequence<'_>> = some.iter().map(|block| Sequence::of(block)).collect();
+        let batch: Vec<Sequence<'_>> = some.iter().map(Sequence::of).collect();
         total += passes.loss(changes, &batch)?;
         tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
     }

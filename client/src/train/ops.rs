@@ -3,6 +3,11 @@
 //! Every function is one pass over memory, shared by a [`Team`](super::team::Team), with the vector instructions
 //! that the CPU has. Sums have one order everywhere, so that bits depend neither on the CPU nor on the threads.
 
+#![expect(
+    clippy::inline_always,
+    reason = "what is not inlined into `vectorised` is not compiled for the CPU's vector instructions"
+)]
+
 mod attention;
 mod loss;
 mod norm;

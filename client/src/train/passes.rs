@@ -16,7 +16,7 @@ const SMALL: usize = 1 << 18;
 /// Rows of a micro-batch where threads take sequences: half a step's usual rows or fewer, for their balance.
 const ROWS_APART: usize = 128;
 /// Rows of a micro-batch where threads share products.
-const ROWS_TOGETHER: usize = 512;
+const ROWS_TOGETHER: usize = 256;
 
 /// How an engine computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,8 +69,11 @@ pub(crate) struct Passes<'a> {
     arithmetic: Arithmetic,
     recompute: Recompute,
     apart: bool,
-    spaces: Vec<(Workspace, Vec<f32>)>,
+    spaces: Vec<Space>,
 }
+
+/// The memory of one pass, and the gradient that it adds to.
+type Space = (Workspace, Vec<f32>);
 
 /// Whether threads take whole sequences.
 fn is_small(config: &DecoderConfig) -> bool {
@@ -150,11 +153,13 @@ impl<'a> Passes<'a> {
             let mut losses = vec![0.0; micro.len()];
             let decoder = self.decoder(changes, Team::ALONE);
             let parts = micro.iter().zip(&mut spaces).zip(&mut losses).collect();
-            type Part<'p, 's> = ((&'p &'p [Sequence<'s>], &'p mut (Workspace, Vec<f32>)), &'p mut f64);
-            team.try_each(parts, |((batch, (space, gradient)), loss): Part<'_, '_>| {
-                *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
-                Ok::<_, candle_core::Error>(())
-            })?;
+            team.try_each(
+                parts,
+                |((batch, (space, gradient)), loss): ((&&[Sequence<'_>], &mut Space), &mut f64)| {
+                    *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+                    Ok::<_, candle_core::Error>(())
+                },
+            )?;
             total += losses.iter().sum::<f64>();
         } else {
             let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
@@ -190,13 +195,15 @@ impl<'a> Passes<'a> {
             let decoder = self.decoder(changes, Team::ALONE);
             let share = micro.len().div_ceil(all.max(1)).max(1);
             let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(&mut spaces).collect();
-            type Part<'p, 's> = ((&'p [&'p [Sequence<'s>]], &'p mut [f64]), &'p mut (Workspace, Vec<f32>));
-            Team::current().try_each(parts, |((batches, losses), (space, _)): Part<'_, '_>| {
-                for (batch, loss) in batches.iter().zip(losses) {
-                    *loss = decoder.loss(space, batch)?;
-                }
-                Ok::<_, candle_core::Error>(())
-            })?;
+            Team::current().try_each(
+                parts,
+                |((batches, losses), (space, _)): ((&[&[Sequence<'_>]], &mut [f64]), &mut Space)| {
+                    for (batch, loss) in batches.iter().zip(losses) {
+                        *loss = decoder.loss(space, batch)?;
+                    }
+                    Ok::<_, candle_core::Error>(())
+                },
+            )?;
         } else {
             let decoder = self.decoder(changes, Team::current());
             for (batch, loss) in micro.iter().zip(&mut losses) {

@@ -8,6 +8,7 @@ mod short;
 #[cfg(test)]
 mod tests;
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use candle_core::Result;
@@ -16,11 +17,12 @@ use super::gemm::gemm;
 use super::team::Team;
 use super::view::{View, ViewMut};
 use super::weights::{Matrix, Numbers};
+use super::workspace::sized;
 
 /// Numbers of widened weights that one thread holds at a time.
 const PANEL: usize = 1 << 16;
 /// Numbers of widened weights that all threads share at a time.
-const SHARED: usize = 1 << 20;
+const SHARED: usize = 1 << 18;
 
 /// In what numbers products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +65,18 @@ pub(crate) struct Scratch {
     weights: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     left: short::Left,
+}
+
+/// What each thread packs weights into, used again by its next product.
+#[derive(Debug, Default)]
+struct Own {
+    panel: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    right: short::Right,
+}
+
+thread_local! {
+    static OWN: RefCell<Own> = RefCell::default();
 }
 
 impl Add {
@@ -169,9 +183,11 @@ fn forward_single(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_
         if let Some(plain) = weight.plain() {
             return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);
         }
-        let mut panel = vec![0.0; rows.len() * x.columns];
-        weight.widen(first, &mut panel)?;
-        gemm(1.0, x, View::whole(&panel, x.columns).t(), add.beta(), y)
+        OWN.with_borrow_mut(|Own { panel, .. }| {
+            let panel = sized(panel, rows.len() * x.columns);
+            weight.widen(first, panel)?;
+            gemm(1.0, x, View::whole(panel, x.columns).t(), add.beta(), y)
+        })
     })
 }
 
@@ -241,16 +257,17 @@ fn forward_short(
         }
     }
     team.try_each(parts, |(weight, first, mut y)| {
-        let mut panel = vec![0.0; y.columns() * x.columns];
-        weight.widen(first, &mut panel)?;
-        let (panel, mut right) = (View::whole(&panel, x.columns), short::Right::default());
-        let mut add = add;
-        for (at, block) in left.blocks().iter().enumerate() {
-            right.fill_rows(panel, block);
-            short::multiply(left, at, &right, add, &mut y);
-            add = Add::ToWhatIsThere;
-        }
-        Ok(())
+        OWN.with_borrow_mut(|Own { panel, right }| {
+            let panel = sized(panel, y.columns() * x.columns);
+            weight.widen(first, panel)?;
+            let (panel, mut add) = (View::whole(panel, x.columns), add);
+            for (at, block) in left.blocks().iter().enumerate() {
+                right.fill_rows(panel, block);
+                short::multiply(left, at, right, add, &mut y);
+                add = Add::ToWhatIsThere;
+            }
+            Ok(())
+        })
     })
 }
 
@@ -274,14 +291,15 @@ fn backward_short(
         let w = widen_together(team, weights, weight, from.start..to.end)?;
         let parts = dx.borrow().column_parts(short::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
-            let mut right = short::Right::default();
-            let (mut add, columns) = (add, at * short::WIDE..at * short::WIDE + dx.columns());
-            for (j, block) in some.iter().enumerate() {
-                let rows = block.start - from.start..block.end - from.start;
-                right.fill_columns(w.rows(rows).columns(columns.clone()));
-                short::multiply(left, i * together + j, &right, add, &mut dx);
-                add = Add::ToWhatIsThere;
-            }
+            OWN.with_borrow_mut(|Own { right, .. }| {
+                let (mut add, columns) = (add, at * short::WIDE..at * short::WIDE + dx.columns());
+                for (j, block) in some.iter().enumerate() {
+                    let rows = block.start - from.start..block.end - from.start;
+                    right.fill_columns(w.rows(rows).columns(columns.clone()));
+                    short::multiply(left, i * together + j, right, add, &mut dx);
+                    add = Add::ToWhatIsThere;
+                }
+            });
         });
         add = Add::ToWhatIsThere;
     }

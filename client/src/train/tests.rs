@@ -12,6 +12,7 @@ use proto::training::{LocalOptimizer, TrainingPlan};
 
 use super::change::Places;
 use super::decoder::{Sequence, Which};
+use super::optimizer::Optimizer;
 use super::passes::Passes;
 use super::team::Team;
 use super::*;
@@ -114,6 +115,52 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
         let off: Vec<f32> = gradient[range].iter().zip(&expected).map(|(x, y)| x - y).collect();
         let relative = length(&off) / length(&expected);
         assert!(relative < 1e-4, "{name}: off by {relative:.1e}");
+    }
+}
+
+/// PyTorch's 200 steps on the base with its weights in bf16 (`make_curve.py`).
+#[test]
+fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
+    let options = BaseOptions { hold: Hold::Bf16 };
+    let base = Arc::new(Base::open_with(&reference().join("base"), options).unwrap());
+    let load = |name: &str| candle_core::safetensors::load(reference().join(name), &Device::Cpu).unwrap();
+    let (curve, given) = (load("curve.safetensors"), load("reference.safetensors"));
+    let spec = spec(&base, Method::Both, 3, 5.0);
+    let mut start = vec![0.0; spec.trained_len()];
+    let mut first = start.clone();
+    for slots in spec.slots() {
+        for (factor, slot) in [("a", slots.a), ("b", slots.b)] {
+            let Slot::Trained(range) = slot else { panic!("both factors are trained") };
+            let name = format!("{factor}.{}", slots.module.name);
+            start[range.clone()].copy_from_slice(&numbers(&given[&name]));
+            first[range].copy_from_slice(&numbers(&curve[&format!("d{name}")]));
+        }
+    }
+    let whole = |x: f32| (0..64).find(|&id| f64::from(id) + 0.5 > f64::from(x)).unwrap();
+    let batches: Vec<Vec<Vec<f32>>> = curve["tokens"].to_vec3().unwrap();
+    let batches: Vec<Vec<Vec<u32>>> = batches
+        .into_iter()
+        .map(|batch| batch.into_iter().map(|row| row.into_iter().map(whole).collect()).collect())
+        .collect();
+    let expected: Vec<f32> = curve["losses"].to_vec1().unwrap();
+    let plan = TrainingPlan { local_steps: 200, learning_rate: 2e-3, warmup_steps: 0, ..plan() };
+    let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    for arithmetic in [Arithmetic::Single, Arithmetic::fastest()] {
+        let compute = Compute { arithmetic: Some(arithmetic), ..Compute::default() };
+        let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
+        let mut optimizer = Optimizer::new(&plan, start.len());
+        let mut trained = start.clone();
+        for (step, expected) in expected.iter().enumerate() {
+            let (loss, mut gradient) = gradient(&engine, &spec, (&[], &trained), &batches[step % 4]);
+            if step == 0 {
+                let off: Vec<f32> = gradient.iter().zip(&first).map(|(x, y)| x - y).collect();
+                let relative = long(&off) / long(&first);
+                let allowed = if arithmetic == Arithmetic::Single { 1e-4 } else { 5e-3 };
+                assert!(relative < allowed, "{arithmetic:?}: the gradient is off by {relative:.1e}");
+            }
+            assert!((loss / expected - 1.0).abs() < 0.01, "{arithmetic:?} step {step}: {loss} {expected}");
+            optimizer.step(&mut trained, &mut gradient).unwrap();
+        }
     }
 }
 

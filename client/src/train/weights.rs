@@ -264,10 +264,10 @@ impl Matrix {
                 let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
                     bail!("a row above 2^32");
                 };
-                match blocks.embedding(&ids, self.rows, self.columns)? {
-                    CpuStorage::F32(numbers) => out.copy_from_slice(&numbers),
-                    other => bail!("dequantised numbers are {other:?}, not f32"),
-                }
+                let CpuStorage::F32(numbers) = blocks.embedding(&ids, self.rows, self.columns)? else {
+                    bail!("dequantised numbers are not f32");
+                };
+                out.copy_from_slice(&numbers);
             }
         }
         Ok(())

@@ -89,6 +89,9 @@ pub(crate) struct Attention<'a> {
     pub(crate) rope: &'a Rope,
 }
 
+/// A part of a matrix that belongs to one key head of one sequence, and which they are.
+type Part<'a> = (usize, usize, ViewMut<'a>);
+
 /// Some queries of one head of one sequence.
 #[derive(Clone, Copy)]
 struct Tile {
@@ -142,12 +145,12 @@ impl Attention<'_> {
         let group = self.heads / self.kv_heads;
         let parts = self.parts(out, self.length, group * self.width);
         let parts = parts.into_iter().zip(logs.chunks_mut(group * self.length)).collect();
-        team.try_each(parts, |((b, kv, mut out), logs): ((usize, usize, ViewMut<'_>), &mut [f32])| {
-            let keys = self.kv(k, b, kv);
-            let values = self.kv(v, b, kv);
+        team.try_each(parts, |((sequence, kv, mut out), logs): (Part<'_>, &mut [f32])| {
+            let keys = self.kv(k, sequence, kv);
+            let values = self.kv(v, sequence, kv);
             let mut scores = vec![0.0; QUERIES * (self.past + self.length)];
             for h in 0..group {
-                let q = self.q(q, b, kv * group + h);
+                let q = self.q(q, sequence, kv * group + h);
                 for tile in self.tiles() {
                     let Tile { first, queries, keys: count, .. } = tile;
                     let p = &mut scores[..queries * count];
@@ -181,18 +184,17 @@ impl Attention<'_> {
         let dvs = self.parts(dv, self.length, self.width);
         let outputs = dqs.into_iter().zip(dks.into_iter().zip(dvs));
         let parts = outputs.zip(logs.chunks(group * self.length)).collect();
-        type Part<'a> = (usize, usize, ViewMut<'a>);
         team.try_each(parts, |((dq, (dk, dv)), logs): ((Part<'_>, (Part<'_>, Part<'_>)), &[f32])| {
-            let ((b, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
+            let ((sequence, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
             for row in 0..self.length {
                 dk.row(row).fill(0.0);
                 dv.row(row).fill(0.0);
             }
-            let (keys, values) = (self.kv(k, b, kv), self.kv(v, b, kv));
+            let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
             let (mut ps, mut dss) = (vec![0.0; QUERIES * self.length], vec![0.0; QUERIES * self.length]);
             for h in 0..group {
                 let head = kv * group + h;
-                let (q, out, dout) = (self.q(q, b, head), self.q(out, b, head), self.q(dout, b, head));
+                let [q, out, dout] = [q, out, dout].map(|x| self.q(x, sequence, head));
                 for tile in self.tiles() {
                     let Tile { first, queries, keys: count, .. } = tile;
                     let rows = first..first + queries;
@@ -220,7 +222,7 @@ impl Attention<'_> {
     }
 
     /// The parts of `x`: (batch · length, kv heads · width) by sequence and key head.
-    fn parts<'x>(&self, x: &'x mut [f32], length: usize, width: usize) -> Vec<(usize, usize, ViewMut<'x>)> {
+    fn parts<'x>(&self, x: &'x mut [f32], length: usize, width: usize) -> Vec<Part<'x>> {
         let rows = ViewMut::whole(x, self.kv_heads * width).row_parts(length);
         let parts = rows.into_iter().enumerate().flat_map(|(b, rows)| {
             rows.column_parts(width).into_iter().enumerate().map(move |(kv, part)| (b, kv, part))

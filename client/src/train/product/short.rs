@@ -267,14 +267,14 @@ impl Right {
         let step = self.vectors * 16;
         self.worth.fill(0.0);
         let mut scales = [0.0f32; WIDE];
-        for column in 0..w.rows {
+        for (column, scale_of) in scales.iter_mut().enumerate().take(w.rows) {
             let row = &w.row(column)[block.clone()];
             let mut most = _mm512_setzero_ps();
             for at in (0..row.len()).step_by(16) {
                 most = _mm512_max_ps(most, _mm512_abs_ps(load(&row[at..])));
             }
             let (scale, worth) = scale_right(_mm512_reduce_max_ps(most));
-            (scales[column], self.worth[column]) = (scale, worth);
+            (*scale_of, self.worth[column]) = (scale, worth);
         }
         for vector in 0..self.vectors {
             for at in (0..block.len()).step_by(STEP) {
@@ -292,7 +292,7 @@ impl Right {
                         *r = _mm512_inserti64x4::<1>(low, integers(at + 16));
                     }
                 }
-                let turned = transpose(r);
+                let turned = transpose(&r);
                 for (i, turned) in turned.into_iter().enumerate() {
                     let place = &mut self.numbers[(at / 2 + i) * step + vector * 16..][..16];
                     // SAFETY: sixteen integers.
@@ -350,32 +350,34 @@ fn scale_right(most: f32) -> (f32, f32) {
 /// Sixteen rows of sixteen become columns.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn transpose(r: [__m512i; 16]) -> [__m512i; 16] {
-    let mut t = r;
+fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut twos = *rows;
     for i in 0..8 {
-        t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-        t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
+        twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
     }
-    let mut u = t;
+    let mut fours = twos;
     for i in 0..4 {
-        u[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-        u[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-        u[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
+        fours[4 * i] = _mm512_unpacklo_epi64(twos[4 * i], twos[4 * i + 2]);
+        fours[4 * i + 1] = _mm512_unpackhi_epi64(twos[4 * i], twos[4 * i + 2]);
+        fours[4 * i + 2] = _mm512_unpacklo_epi64(twos[4 * i + 1], twos[4 * i + 3]);
+        fours[4 * i + 3] = _mm512_unpackhi_epi64(twos[4 * i + 1], twos[4 * i + 3]);
     }
-    // Now lane `l` of `u[4 · q + c]` holds column `4 · l + c` of rows `4 · q` to `4 · q + 3`.
-    let f = |x: __m512i| _mm512_castsi512_ps(x);
-    let i = |x| _mm512_castps_si512(x);
-    let mut out = r;
-    for c in 0..4 {
-        let (a, b) = (f(u[c]), f(u[4 + c]));
-        let (d, e) = (f(u[8 + c]), f(u[12 + c]));
-        let (ab_even, ab_odd) = (_mm512_shuffle_f32x4::<0x88>(a, b), _mm512_shuffle_f32x4::<0xdd>(a, b));
-        let (de_even, de_odd) = (_mm512_shuffle_f32x4::<0x88>(d, e), _mm512_shuffle_f32x4::<0xdd>(d, e));
-        out[c] = i(_mm512_shuffle_f32x4::<0x88>(ab_even, de_even));
-        out[8 + c] = i(_mm512_shuffle_f32x4::<0xdd>(ab_even, de_even));
-        out[4 + c] = i(_mm512_shuffle_f32x4::<0x88>(ab_odd, de_odd));
-        out[12 + c] = i(_mm512_shuffle_f32x4::<0xdd>(ab_odd, de_odd));
+    // Now lane `l` of `fours[4 · q + c]` holds column `4 · l + c` of rows `4 · q` to `4 · q + 3`.
+    let float = |x: __m512i| _mm512_castsi512_ps(x);
+    let back = |x| _mm512_castps_si512(x);
+    let mut out = *rows;
+    for column in 0..4 {
+        let (first, second) = (float(fours[column]), float(fours[4 + column]));
+        let (third, fourth) = (float(fours[8 + column]), float(fours[12 + column]));
+        let even = _mm512_shuffle_f32x4::<0x88>(first, second);
+        let odd = _mm512_shuffle_f32x4::<0xdd>(first, second);
+        let later_even = _mm512_shuffle_f32x4::<0x88>(third, fourth);
+        let later_odd = _mm512_shuffle_f32x4::<0xdd>(third, fourth);
+        out[column] = back(_mm512_shuffle_f32x4::<0x88>(even, later_even));
+        out[8 + column] = back(_mm512_shuffle_f32x4::<0xdd>(even, later_even));
+        out[4 + column] = back(_mm512_shuffle_f32x4::<0x88>(odd, later_odd));
+        out[12 + column] = back(_mm512_shuffle_f32x4::<0xdd>(odd, later_odd));
     }
     out
 }

@@ -60,8 +60,8 @@ fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
     for (rows, outputs, inputs) in [(1, 1, 1), (5, 47, 33), (8, 48, 64), (19, 130, 352), (21, 700, 96)] {
         let x = numbers(rows * inputs, 0.91);
         let dy = numbers(rows * outputs, 0.53);
-        let (a, b) = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));
-        let pair = Pair { scale: 0.25, rank: 3, a: &a, b: &b };
+        let factors = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));
+        let pair = Pair { scale: 0.25, rank: 3, a: &factors.0, b: &factors.1 };
         for matrix in matrices(outputs, inputs) {
             for pair in [None, Some(pair)] {
                 let weight = Weight { matrix: &matrix, pair };
