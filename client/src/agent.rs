@@ -24,7 +24,7 @@ use crate::enrolment::EnrolledDevice;
 use crate::policy::Breach;
 use crate::session::{Action, Ended, Event, Session, Work};
 use crate::train::engine::{Engine, TrainError};
-use crate::train::text::{Corpus, TextError, UserText, read_jsonl};
+use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use crate::transport::{Transport, TransportError};
 
 pub mod memory;
@@ -34,6 +34,8 @@ pub mod memory;
 pub struct Settings {
     /// Text files and folders.
     pub data: Vec<PathBuf>,
+    /// How they are read.
+    pub reading: ReadOptions,
     /// When it may train.
     pub conditions: Conditions,
     /// Whether the person at the keyboard said to train whatever the conditions are.
@@ -62,14 +64,6 @@ pub enum AgentError {
     /// The user's text.
     #[error(transparent)]
     Text(#[from] TextError),
-    /// A folder cannot be listed.
-    #[error("cannot read the folder {}: {source}", path.display())]
-    Folder {
-        /// Which.
-        path: PathBuf,
-        /// Why.
-        source: std::io::Error,
-    },
     /// There is nothing to train on.
     #[error("no text: name files or folders by `data` in the configuration or by --data")]
     NoData,
@@ -269,11 +263,12 @@ impl Agent {
                 }
             }
         }
-        let text = read_text(&self.settings.data)?;
-        if !text.skipped.is_empty() {
-            tracing::warn!(lines = text.skipped.len(), "lines could not be read and were skipped");
+        let text = UserText::read(&self.settings.data, &self.settings.reading)?;
+        report_reading(text.reading());
+        let corpus = Corpus::new(self.engine.base(), &text, None)?;
+        if corpus.refused() > 0 {
+            tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
         }
-        let corpus = Corpus::new(self.engine.base(), &text)?;
         let leave = Arc::new(AtomicBool::new(false));
         let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
         let mut seed = [0; 32];
@@ -387,31 +382,30 @@ pub async fn look() -> Snapshot {
     Snapshot { busy_percent, ..sources::read(root) }
 }
 
-/// All lines of all files, folders by their `.jsonl` files in order of name.
-fn read_text(data: &[PathBuf]) -> Result<UserText, AgentError> {
-    let mut text = UserText { lines: Vec::new(), skipped: Vec::new() };
-    for path in data {
-        let files = if path.is_dir() { jsonl_files(path)? } else { vec![path.clone()] };
-        for file in files {
-            let one = read_jsonl(&file)?;
-            text.lines.extend(one.lines);
-            text.skipped.extend(one.skipped);
+/// Says how much was read, by numbers only; which files were left out is for developers.
+fn report_reading(reading: &Reading) {
+    tracing::info!(
+        files = reading.files,
+        documents = reading.documents,
+        with_roles = reading.with_roles,
+        duplicates = reading.duplicates,
+        surplus = reading.surplus,
+        secret_looking = reading.secret_looking(),
+        skipped_lines = reading.skipped_lines(),
+        unread_files = reading.unread_files(),
+        "read the user's text"
+    );
+    for (kind, count) in &reading.secrets {
+        tracing::info!(?kind, count, "left out what looks like a secret");
+    }
+    for skipped in &reading.skipped {
+        tracing::debug!(file = %skipped.file.display(), reason = %skipped.reason, lines = skipped.count, "skipped");
+    }
+    for (reason, unread) in &reading.unread {
+        for file in &unread.named {
+            tracing::debug!(file = %file.display(), %reason, "not read");
         }
     }
-    Ok(text)
-}
-
-fn jsonl_files(folder: &Path) -> Result<Vec<PathBuf>, AgentError> {
-    let refuse = |source| AgentError::Folder { path: folder.to_owned(), source };
-    let mut files = Vec::new();
-    for entry in std::fs::read_dir(folder).map_err(refuse)? {
-        let path = entry.map_err(refuse)?.path();
-        if path.extension().is_some_and(|extension| extension == "jsonl") {
-            files.push(path);
-        }
-    }
-    files.sort();
-    Ok(files)
 }
 
 fn now() -> Timestamp {

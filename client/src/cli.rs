@@ -232,11 +232,13 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         );
     }
     let memory = memory(&config)?;
+    let reading = config.reading();
     let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
     let address = config.coordinator.as_deref();
     let enrolled =
         load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;
-    let settings = Settings { data: config.data, conditions: config.conditions, override_conditions, once };
+    let settings =
+        Settings { data: config.data, reading, conditions: config.conditions, override_conditions, once };
     let (tell, stop) = watch::channel(false);
     let agent =
         Agent::new(enrolled, memory, Engine::new(Arc::new(base)), settings, stop).map_err(agent_failure)?;
@@ -269,7 +271,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
 fn agent_failure(error: AgentError) -> Failure {
     let code = match &error {
         AgentError::Memory(_) => 4,
-        AgentError::Text(_) | AgentError::Folder { .. } | AgentError::NoData => 3,
+        AgentError::Text(_) | AgentError::NoData => 3,
         AgentError::Breach(_) => 6,
         AgentError::NotEnrolled(_) => 5,
         AgentError::Conditions(_) => 7,

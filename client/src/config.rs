@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
+use crate::train::text::{ReadOptions, SecretLines};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +54,10 @@ pub struct Config {
     /// Text files and folders to train on; nothing else is read. Default none:
     /// the agent runs but never trains.
     pub data: Vec<PathBuf>,
+    /// Whether lines that look like secrets (private keys, access tokens,
+    /// passwords, numbers of cards and accounts) are trained on. Default no:
+    /// they are left out and counted, in conversations the whole conversation.
+    pub keep_secret_looking_lines: bool,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -66,6 +71,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/nightshift-agent"),
             base: PathBuf::from("/var/lib/nightshift-agent/base"),
             data: Vec::new(),
+            keep_secret_looking_lines: false,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -91,6 +97,12 @@ impl Config {
             |(key, expected, actual)| ConfigError::Value { path: path.to_owned(), key, expected, actual },
         )?;
         Ok(config)
+    }
+
+    /// How the user's text is read.
+    pub fn reading(&self) -> ReadOptions {
+        let secrets = if self.keep_secret_looking_lines { SecretLines::Keep } else { SecretLines::LeaveOut };
+        ReadOptions { secrets }
     }
 }
 
@@ -195,7 +207,7 @@ mod tests {
         let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 6);
+        assert_eq!(keys.len(), 7);
         assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
@@ -213,6 +225,13 @@ mod tests {
             assert!(message.contains("unknown"), "{message}");
             assert!(message.contains("agent.toml"), "{message}");
         }
+    }
+
+    #[test]
+    fn secret_looking_lines_are_kept_only_if_the_user_says_so() {
+        let secrets = |text| parse(text).unwrap().reading().secrets;
+        assert_eq!(secrets(""), SecretLines::LeaveOut);
+        assert_eq!(secrets("keep_secret_looking_lines = true"), SecretLines::Keep);
     }
 
     #[test]

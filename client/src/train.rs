@@ -23,6 +23,7 @@ pub mod pretrain;
 mod product;
 mod singular;
 mod team;
+pub mod template;
 pub mod text;
 mod thread;
 mod tokens;
@@ -43,7 +44,8 @@ pub use optimizer::Schedule;
 pub use passes::Compute;
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};
 pub use product::Arithmetic;
-pub use text::{Block, Blocks, Corpus, SkipReason, Skipped, TextError, UserText, read_jsonl};
+pub use template::{ChatTemplate, TemplateError};
+pub use text::{Block, Blocks, Corpus, Document, ReadOptions, Reading, TextError, UserText};
 pub use tokens::{DecodeError, EncodeError};
 pub use training::{Job, Step, Trained, Training};
 

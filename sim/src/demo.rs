@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use client::train::base::Base;
 use client::train::base::Projection;
-use client::train::text::{Corpus, TextError, UserText};
+use client::train::text::{Corpus, Document, ReadOptions, TextError, UserText};
 use proto::adapter::Method;
 use proto::plan::Mode;
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
@@ -73,13 +73,22 @@ pub fn users(base: &Base, scenario: &Scenario) -> Result<Vec<User>, TextError> {
     corpus::personas(scenario.seed, scenario.devices)
         .into_iter()
         .map(|persona| {
-            let text = UserText { lines: persona.lines(scenario.seed), skipped: Vec::new() };
-            Ok(User { corpus: Corpus::new(base, &text)?, name: persona.name })
+            let text = text_of(persona.lines(scenario.seed));
+            Ok(User { corpus: Corpus::new(base, &text, None)?, name: persona.name })
         })
         .collect()
 }
 
 /// Text of the same kind that belongs to nobody.
 pub fn public(seed: u64) -> UserText {
-    UserText { lines: corpus::public_sample(seed, PUBLIC_LINES), skipped: Vec::new() }
+    text_of(public_lines(seed))
+}
+
+/// The lines of [`public`].
+pub fn public_lines(seed: u64) -> Vec<String> {
+    corpus::public_sample(seed, PUBLIC_LINES)
+}
+
+fn text_of(lines: Vec<String>) -> UserText {
+    UserText::of(lines.into_iter().map(Document::Plain), &ReadOptions::default())
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::train::base::{Base, Projection};
-use client::train::text::{Corpus, read_jsonl};
+use client::train::text::{Corpus, ReadOptions, UserText};
 use proto::adapter::Method;
 use proto::plan::Mode;
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
@@ -190,7 +190,7 @@ fn demonstrate(args: &OutputArgs) -> Result<(), Failure> {
     let base = open(&folder)?;
     let scenario = demo::scenario(args.seed);
     let users = demo::users(&base, &scenario).map_err(|e| Failure::Input(e.into()))?;
-    let public = Corpus::new(&base, &demo::public(args.seed)).map_err(|e| Failure::Input(e.into()))?;
+    let public = Corpus::new(&base, &demo::public(args.seed), None).map_err(|e| Failure::Input(e.into()))?;
     eprintln!(
         "{} made-up people fine-tune one adapter; their text stays on their devices, which add noise and masks \
          before anything is sent",
@@ -225,8 +225,9 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     let public = match &args.public {
         None => None,
         Some(path) => {
-            let text = read_jsonl(path).map_err(|e| Failure::Input(e.into()))?;
-            Some(Corpus::new(&base, &text).map_err(|e| Failure::Input(e.into()))?)
+            let text = UserText::read(std::slice::from_ref(path), &ReadOptions::default())
+                .map_err(|e| Failure::Input(e.into()))?;
+            Some(Corpus::new(&base, &text, None).map_err(|e| Failure::Input(e.into()))?)
         }
     };
     let (mode, clip) = match args.privacy {
@@ -354,7 +355,7 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
         }
     }
     if skipped > 0 {
-        eprintln!("{skipped} lines could not be read and were skipped");
+        eprintln!("{skipped} lines could not be read, or look like secrets, and were skipped");
     }
     if args.devices.is_some() && users.len() < wanted {
         let (found, folder) = (users.len(), args.data.display());

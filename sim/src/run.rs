@@ -9,7 +9,7 @@ use client::policy::Policy;
 use client::session::Work;
 use client::train::base::Base;
 use client::train::engine::{Engine, TrainError};
-use client::train::text::{Blocks, Corpus};
+use client::train::text::{Blocks, Corpus, ReadOptions, TextError, UserText};
 use client::update::Update;
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::AdapterSpec;
@@ -153,11 +153,11 @@ pub fn run(
     })
 }
 
-/// Reads one user's file.
-pub fn read_user(base: &Base, path: &Path) -> Result<(User, usize), client::train::text::TextError> {
-    let text = client::train::text::read_jsonl(path)?;
-    let skipped = text.skipped.len();
-    let corpus = Corpus::new(base, &text)?;
+/// Reads one user's file, and says how many lines of it were left out.
+pub fn read_user(base: &Base, path: &Path) -> Result<(User, u64), TextError> {
+    let text = UserText::read(&[path.to_owned()], &ReadOptions::default())?;
+    let skipped = text.reading().skipped_lines() + text.reading().secret_looking();
+    let corpus = Corpus::new(base, &text, None)?;
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     Ok((User { name, corpus }, skipped))
 }

@@ -13,7 +13,7 @@ use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
 use client::train::base::Base;
 use client::train::engine::Engine;
-use client::train::text::{Corpus, read_jsonl};
+use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
 use proto::plan::{Plan, vector_from_bytes};
 use proto::wire::{self, device_client::DeviceClient};
@@ -75,8 +75,9 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     let mut mean = vec![0.0_f64; start.len()];
     let mut mean_loss = 0.0;
     for device in devices {
-        let text = read_jsonl(&stage.path(&format!("{device}.jsonl"))).unwrap();
-        let blocks = Corpus::new(&base, &text).unwrap().train(plan.training.sequence_len);
+        let path = stage.path(&format!("{device}.jsonl"));
+        let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
+        let blocks = Corpus::new(&base, &text, None).unwrap().train(plan.training.sequence_len);
         assert_eq!(blocks.len(), 1, "the text must be one block, so that its update has no randomness");
         let mut go_on = |_| ControlFlow::Continue(());
         let trained = engine

@@ -313,6 +313,10 @@ impl Base {
     pub(crate) fn weights(&self) -> &weights::Weights {
         &self.weights
     }
+
+    pub(crate) fn tokenizer(&self) -> &tokenizers::Tokenizer {
+        self.tokens.tokenizer()
+    }
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ pub(crate) struct Special {
     pub(crate) chat_template: Option<String>,
 }
 
+impl From<tokenizers::Error> for EncodeError {
+    fn from(error: tokenizers::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// A tokenizer without truncation, padding or special tokens.
 #[derive(Debug)]
 pub(crate) struct Tokens {
@@ -133,6 +139,10 @@ impl Tokens {
 
     pub(crate) fn chat_template(&self) -> Option<&str> {
         self.special.chat_template.as_deref()
+    }
+
+    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+        &self.tokenizer
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {

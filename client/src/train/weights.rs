@@ -235,6 +235,17 @@ impl Matrix {
         &self.numbers
     }
 
+    /// Bytes in memory.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        match &self.numbers {
+            Numbers::F32(numbers) => numbers.len() * 4,
+            Numbers::F16(numbers) => numbers.len() * 2,
+            Numbers::Bf16(numbers) => numbers.len() * 2,
+            Numbers::Quantized(blocks) => blocks.storage_size_in_bytes(),
+        }
+    }
+
     /// Writes whole rows as f32 to `out`, which is as long as they are.
     pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let range = rows.start * self.columns..rows.end * self.columns;

@@ -6,7 +6,7 @@ use client::agent::memory::{Declined, Entry};
 use client::spending::Spending;
 use client::store::{Ledger, LedgerError};
 use client::token::BootstrapToken;
-use client::train::{Blocks, DecoderConfig, Projection, read_jsonl};
+use client::train::{Blocks, DecoderConfig, Document, Projection, ReadOptions, UserText};
 use coordinator::peer::AdminName;
 use privacy::Delta;
 use proto::ids::{Digest, Timestamp};
@@ -129,23 +129,35 @@ pub fn names(bytes: &[u8]) {
     }
 }
 
-/// A user's text, and the blocks that are cut from it.
+/// A user's text, whatever its name says that it is, and the blocks that are cut from it.
 pub fn text(bytes: &[u8]) {
     let mut tape = Tape::new(bytes);
     let sequence_len = u32::from(tape.byte());
     with_folder(|folder| {
-        let path = folder.join("text.jsonl");
-        std::fs::write(&path, tape.rest()).unwrap();
-        let text = read_jsonl(&path).unwrap();
+        let texts = ["text.jsonl", "text.json", "text.md", "text"].map(|name| {
+            let path = folder.join(name);
+            std::fs::write(&path, tape.rest()).unwrap();
+            let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
+            assert_eq!(text.reading().files + text.reading().unread_files(), 1);
+            assert_eq!(text.reading().documents, text.documents().len() as u64);
+            text
+        });
         let lines = tape.rest().split(|byte| *byte == b'\n').count();
-        assert!(text.lines.len() + text.skipped.len() <= lines);
-        assert!(text.lines.iter().all(|line| !line.trim().is_empty()));
-        assert!(text.skipped.iter().all(|skipped| (1..=lines as u64).contains(&skipped.line)));
-        let documents: Vec<Vec<u32>> =
-            text.lines.iter().map(|line| line.bytes().map(u32::from).collect()).collect();
+        let [objects, _, _, _] = &texts;
+        if !tape.rest().contains(&b'[') {
+            assert!(objects.documents().len() as u64 + objects.reading().skipped_lines() <= lines as u64);
+        }
+        let documents: Vec<Vec<u32>> = objects
+            .documents()
+            .filter_map(|document| match document {
+                Document::Plain(text) => Some(text.bytes().map(u32::from).collect()),
+                Document::Completion { .. } | Document::Conversation(_) => None,
+            })
+            .collect();
+        assert!(documents.iter().all(|document| document.iter().any(|byte| *byte > 32)));
         let blocks = Blocks::new(&documents, BOS, sequence_len);
         let longest = sequence_len.max(2) as usize;
-        assert!(blocks.as_slice().iter().all(|block| (2..=longest).contains(&block.len())));
+        assert!(blocks.as_slice().iter().all(|block| (2..=longest).contains(&block.tokens().len())));
         let tokens: usize = documents.iter().map(|document| document.len() + 1).sum();
         assert!(blocks.targets() <= tokens as u64);
     });

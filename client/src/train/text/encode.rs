@@ -1,0 +1,213 @@
+//! Documents as tokens, and which of them are learned.
+
+use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::fmt;
+use std::ops::Range;
+
+use tokenizers::Tokenizer;
+
+use super::render::{Rendered, render};
+use super::{Document, TextError};
+use crate::train::base::Base;
+use crate::train::template::ChatTemplate;
+use crate::train::tokens::EncodeError;
+
+/// A document's tokens. Its `Debug` shows none.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub(super) struct Encoded {
+    tokens: Vec<u32>,
+    learned: Vec<bool>,
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({} tokens)", self.tokens.len())
+    }
+}
+
+impl Encoded {
+    pub(super) fn tokens(&self) -> &[u32] {
+        &self.tokens
+    }
+
+    /// For each token whether it is learned.
+    pub(super) fn learned(&self) -> &[bool] {
+        &self.learned
+    }
+
+    pub(super) fn push(&mut self, token: u32, learned: bool) {
+        self.tokens.push(token);
+        self.learned.push(learned);
+    }
+
+    pub(super) fn extend(&mut self, other: &Self) {
+        self.tokens.extend_from_slice(&other.tokens);
+        self.learned.extend_from_slice(&other.learned);
+    }
+
+    /// Whether all of it is learned.
+    pub(super) fn is_plain(&self) -> bool {
+        self.learned.iter().all(|learned| *learned)
+    }
+}
+
+/// Splits documents into tokens of one base.
+///
+/// What a user wrote never becomes a control token (an added token that the tokenizer calls special), even if it
+/// spells one: it is split into the tokens of its letters. Only where a chat template takes contents apart, so that it
+/// cannot be told what is the template's, such a conversation is refused instead.
+pub(super) struct Encoder<'a> {
+    tokenizer: &'a Tokenizer,
+    /// The same, but blind to control tokens; made when a text first spells one.
+    blind: OnceCell<Tokenizer>,
+    control: Control,
+    template: Cow<'a, ChatTemplate>,
+    /// What ends a completion.
+    eos: Option<u32>,
+}
+
+impl<'a> Encoder<'a> {
+    /// Fails only where the template that stands in for a missing one does.
+    pub(super) fn new(base: &'a Base, template: Option<&'a ChatTemplate>) -> Result<Self, TextError> {
+        let template = match template {
+            Some(template) => Cow::Borrowed(template),
+            None => Cow::Owned(ChatTemplate::plain(None, None)?),
+        };
+        Ok(Self::with(base.tokenizer(), template))
+    }
+
+    fn with(tokenizer: &'a Tokenizer, template: Cow<'a, ChatTemplate>) -> Self {
+        let eos = template.eos().and_then(|token| tokenizer.token_to_id(token));
+        let control = Control::new(tokenizer, template.eos().zip(eos));
+        Self { tokenizer, blind: OnceCell::new(), control, template, eos }
+    }
+
+    /// The tokens of a document, or `None` for a conversation that cannot be rendered.
+    pub(super) fn encode(&self, document: &Document) -> Result<Option<Encoded>, EncodeError> {
+        match document {
+            Document::Plain(text) => {
+                let tokenizer = if self.control.is_in(text) { self.blind() } else { self.tokenizer };
+                let encoding = tokenizer.encode_fast(text.as_str(), false)?;
+                let tokens = encoding.get_ids().to_vec();
+                let learned = vec![true; tokens.len()];
+                Ok(Some(Encoded { tokens, learned }))
+            }
+            Document::Completion { prompt, completion } => {
+                let text = format!("{prompt}{completion}");
+                let (all, learned) = (0..text.len(), prompt.len()..text.len());
+                let rendered = Rendered { text, contents: vec![all], learned: vec![learned] };
+                let mut encoded = self.rendered(&rendered)?;
+                self.eos.into_iter().for_each(|eos| encoded.push(eos, true));
+                Ok(Some(encoded))
+            }
+            Document::Conversation(messages) => {
+                let rendered = render(&self.template, messages, &self.control);
+                rendered.map(|rendered| self.rendered(&rendered)).transpose()
+            }
+        }
+    }
+
+    fn rendered(&self, rendered: &Rendered) -> Result<Encoded, EncodeError> {
+        let Rendered { text, contents, learned } = rendered;
+        let mut encoded = Encoded::default();
+        if !contents.iter().any(|content| self.control.is_in(&text[content.clone()])) {
+            split(self.tokenizer, text, 0, learned, &mut encoded)?;
+            return Ok(encoded);
+        }
+        // The template's own control tokens, and between them text in which there are none.
+        let (mut at, mut from) = (0, 0);
+        let mut contents = contents.iter().peekable();
+        while at < text.len() {
+            if let Some(content) = contents.next_if(|content| content.start <= at) {
+                at = at.max(content.end);
+            } else if let Some((len, id)) = self.control.at(text, at) {
+                split(self.blind(), &text[from..at], from, learned, &mut encoded)?;
+                encoded.push(id, overlaps(learned, &(at..at + len)));
+                at += len;
+                from = at;
+            } else {
+                at += 1;
+            }
+        }
+        split(self.blind(), &text[from..], from, learned, &mut encoded)?;
+        Ok(encoded)
+    }
+
+    fn blind(&self) -> &Tokenizer {
+        self.blind.get_or_init(|| {
+            let mut tokenizer = self.tokenizer.clone();
+            tokenizer.set_encode_special_tokens(true);
+            tokenizer
+        })
+    }
+}
+
+/// Appends the tokens of `text`, which begins at `offset` of the whole. A token is learned that has a letter of what is.
+fn split(
+    tokenizer: &Tokenizer,
+    text: &str,
+    offset: usize,
+    learned: &[Range<usize>],
+    into: &mut Encoded,
+) -> Result<(), EncodeError> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let encoding = tokenizer.encode(text, false)?;
+    for (token, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
+        into.push(*token, overlaps(learned, &(start + offset..end + offset)));
+    }
+    Ok(())
+}
+
+fn overlaps(ranges: &[Range<usize>], part: &Range<usize>) -> bool {
+    let after = ranges.partition_point(|range| range.end <= part.start);
+    ranges.get(after).is_some_and(|range| range.start < part.end)
+}
+
+/// The control tokens of a tokenizer.
+#[derive(Debug)]
+pub(super) struct Control {
+    /// Text and id, the longest first.
+    tokens: Vec<(String, u32)>,
+    /// Whether one begins with this byte.
+    begins: [bool; 256],
+}
+
+impl Control {
+    /// The special ones among the added tokens, and the one that ends a text.
+    pub(super) fn new(tokenizer: &Tokenizer, eos: Option<(&str, u32)>) -> Self {
+        let added = tokenizer.get_added_tokens_decoder();
+        let mut ids: Vec<u32> = added.keys().copied().collect();
+        ids.sort_unstable();
+        let special =
+            |id: u32| added.get(&id).filter(|token| token.special).map(|token| (token.content.clone(), id));
+        let mut tokens: Vec<(String, u32)> = ids.into_iter().filter_map(special).collect();
+        tokens.extend(eos.map(|(text, id)| (text.to_owned(), id)));
+        tokens.retain(|(text, _)| !text.is_empty());
+        tokens.sort_by(|left, right| (right.0.len(), &left.0).cmp(&(left.0.len(), &right.0)));
+        tokens.dedup();
+        let mut begins = [false; 256];
+        tokens.iter().for_each(|(text, _)| begins[usize::from(text.as_bytes()[0])] = true);
+        Self { tokens, begins }
+    }
+
+    /// The token that stands at a place in a text: how long it is there, and its id.
+    pub(super) fn at(&self, text: &str, place: usize) -> Option<(usize, u32)> {
+        let rest = text.as_bytes().get(place..)?;
+        if !self.begins[usize::from(*rest.first()?)] {
+            return None;
+        }
+        let (token, id) = self.tokens.iter().find(|(token, _)| rest.starts_with(token.as_bytes()))?;
+        Some((token.len(), *id))
+    }
+
+    /// Whether a text spells one.
+    pub(super) fn is_in(&self, text: &str) -> bool {
+        (0..text.len()).any(|place| self.at(text, place).is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests;
