@@ -397,6 +397,16 @@ fn a_folder_of_one_gguf_file_is_that_file() {
     let base = Base::open(dir.path()).unwrap();
     assert_eq!(base.digest(), Base::open(&file("q4_0")).unwrap().digest());
     std::fs::copy(file("q8_0"), dir.path().join("q8_0.gguf")).unwrap();
-    let error = Base::open(dir.path()).unwrap_err().to_string();
-    assert!(error.contains("config.json"), "{error}");
+    let complaint = |path: &Path| {
+        let error = Base::open(path).unwrap_err().to_string();
+        error.replace(&dir.path().display().to_string(), "DIR")
+    };
+    assert_eq!(complaint(dir.path()), "DIR has no config.json and 2 GGUF files; name the one you want");
+    std::fs::write(dir.path().join("x.bin"), "x").unwrap();
+    let other = complaint(&dir.path().join("x.bin"));
+    assert_eq!(other, "DIR/x.bin is neither a folder nor a file that ends in .gguf");
+    for missing in ["x.gguf", "x"] {
+        let error = complaint(&dir.path().join(missing));
+        assert!(error.starts_with(&format!("cannot read DIR/{missing}")), "{error}");
+    }
 }
