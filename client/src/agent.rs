@@ -265,7 +265,7 @@ impl Agent {
         }
         let text = UserText::read(&self.settings.data, &self.settings.reading)?;
         report_reading(text.reading());
-        let corpus = Corpus::new(self.engine.base(), &text, None)?;
+        let corpus = Corpus::new(self.engine.base(), &text)?;
         if corpus.refused() > 0 {
             tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
         }

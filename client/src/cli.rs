@@ -3,6 +3,9 @@
 
 mod adapter;
 mod bench;
+mod local;
+mod train;
+mod try_out;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,6 +100,14 @@ enum Command {
     Status,
     /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
     Bench(bench::BenchArgs),
+    /// Train an adapter on this machine's text alone, without any federation
+    #[command(allow_negative_numbers = true)]
+    Train(train::TrainArgs),
+    /// Measure a base, or an adapter of it, on text
+    Eval(try_out::EvalArgs),
+    /// Let a base, or an adapter of it, write
+    #[command(allow_negative_numbers = true)]
+    Generate(try_out::GenerateArgs),
 }
 
 struct Failure {
@@ -139,14 +150,41 @@ fn start_logs() {
 }
 
 fn perform(cli: &Cli) -> Result<(), Failure> {
+    let format = cli.common.format;
     if let Command::Bench(args) = &cli.command {
         let Some(path) = &cli.common.config else {
             return Err(failed(2)(anyhow::anyhow!("bench needs --config with the config.json of a model")));
         };
         let measured = bench::bench(path, args).map_err(failed(3))?;
-        return print(cli.common.format, &measured, || measured.text());
+        return print(format, &measured, || measured.text());
     }
     let config = configuration(&cli.common).map_err(failed(3))?;
+    match &cli.command {
+        Command::Train(args) => {
+            let report =
+                train::train(&config.base, &config.data, &config.reading(), args).map_err(failed(3))?;
+            print(format, &report, || report.text())
+        }
+        Command::Eval(args) => {
+            let measured =
+                try_out::eval(&config.base, &config.data, &config.reading(), args).map_err(failed(3))?;
+            print(format, &measured, || measured.text())
+        }
+        Command::Generate(args) => {
+            let written = try_out::generate(&config.base, args).map_err(failed(3))?;
+            print(format, &written, || written.text())
+        }
+        Command::Bench(_)
+        | Command::Enroll { .. }
+        | Command::Run { .. }
+        | Command::Conditions
+        | Command::Ledger { .. }
+        | Command::Status => federate(cli, config),
+    }
+}
+
+/// The commands of a device of a federation.
+fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .enable_all()
@@ -163,7 +201,8 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             Command::Conditions => conditions(&config, cli.common.format).await,
             Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
             Command::Status => status(&config, cli.common.format),
-            Command::Bench(_) => Ok(()), // Done above, without the device's state.
+            // Done without the device's state.
+            Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
         }
     });
     runtime.shutdown_background();

@@ -7,6 +7,14 @@ pub fn peak_bytes() -> Option<u64> {
     peak_of(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
+/// Memory that a program could still take without others being swapped out, in bytes, where the system says it.
+pub fn available_bytes() -> Option<u64> {
+    let info = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let value = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kib: u64 = value.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kib.checked_mul(1024)
+}
+
 /// The processor time of all threads so far, in hundredths of a second, where the system says it. Unlike
 /// seconds on a clock it does not grow with what else runs on the machine.
 pub fn processor_time() -> Option<Duration> {

@@ -1,13 +1,14 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
-//! [`message`] what a device asks and is answered, [`admin`] the same for the operator. [`convert`] is the
-//! only place where foreign bytes become these types. Nothing here decides, waits, or touches a disk or a
-//! network. Start at [`plan::Plan`].
+//! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`export`] what other programs
+//! load. [`convert`] is the only place where foreign bytes become these types, but for those of other programs'
+//! adapters, which [`export`] reads. Nothing here decides, waits, or touches a disk or a network. Start at [`plan::Plan`].
 
 pub mod adapter;
 pub mod admin;
 pub mod convert;
+pub mod export;
 pub mod ids;
 pub mod message;
 pub mod metrics;

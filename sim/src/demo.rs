@@ -74,7 +74,7 @@ pub fn users(base: &Base, scenario: &Scenario) -> Result<Vec<User>, TextError> {
         .into_iter()
         .map(|persona| {
             let text = text_of(persona.lines(scenario.seed));
-            Ok(User { corpus: Corpus::new(base, &text, None)?, name: persona.name })
+            Ok(User { corpus: Corpus::new(base, &text)?, name: persona.name })
         })
         .collect()
 }

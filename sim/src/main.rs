@@ -190,7 +190,7 @@ fn demonstrate(args: &OutputArgs) -> Result<(), Failure> {
     let base = open(&folder)?;
     let scenario = demo::scenario(args.seed);
     let users = demo::users(&base, &scenario).map_err(|e| Failure::Input(e.into()))?;
-    let public = Corpus::new(&base, &demo::public(args.seed), None).map_err(|e| Failure::Input(e.into()))?;
+    let public = Corpus::new(&base, &demo::public(args.seed)).map_err(|e| Failure::Input(e.into()))?;
     eprintln!(
         "{} made-up people fine-tune one adapter; their text stays on their devices, which add noise and masks \
          before anything is sent",
@@ -227,7 +227,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         Some(path) => {
             let text = UserText::read(std::slice::from_ref(path), &ReadOptions::default())
                 .map_err(|e| Failure::Input(e.into()))?;
-            Some(Corpus::new(&base, &text, None).map_err(|e| Failure::Input(e.into()))?)
+            Some(Corpus::new(&base, &text).map_err(|e| Failure::Input(e.into()))?)
         }
     };
     let (mode, clip) = match args.privacy {

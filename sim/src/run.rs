@@ -157,7 +157,7 @@ pub fn run(
 pub fn read_user(base: &Base, path: &Path) -> Result<(User, u64), TextError> {
     let text = UserText::read(&[path.to_owned()], &ReadOptions::default())?;
     let skipped = text.reading().skipped_lines() + text.reading().secret_looking();
-    let corpus = Corpus::new(base, &text, None)?;
+    let corpus = Corpus::new(base, &text)?;
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     Ok((User { name, corpus }, skipped))
 }

@@ -33,7 +33,7 @@ fn small(mode: Mode) -> Scenario {
 fn finish(scenario: &Scenario) -> Finished {
     let (_folder, base) = base();
     let users = demo::users(&base, scenario).unwrap();
-    let public = Corpus::new(&base, &demo::public(scenario.seed), None).unwrap();
+    let public = Corpus::new(&base, &demo::public(scenario.seed)).unwrap();
     run(scenario, &base, &users, Some(&public.train(scenario.training.sequence_len)), |_| {}).unwrap()
 }
 

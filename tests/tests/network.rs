@@ -77,7 +77,7 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     for device in devices {
         let path = stage.path(&format!("{device}.jsonl"));
         let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
-        let blocks = Corpus::new(&base, &text, None).unwrap().train(plan.training.sequence_len);
+        let blocks = Corpus::new(&base, &text).unwrap().train(plan.training.sequence_len);
         assert_eq!(blocks.len(), 1, "the text must be one block, so that its update has no randomness");
         let mut go_on = |_| ControlFlow::Continue(());
         let trained = engine

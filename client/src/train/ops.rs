@@ -12,7 +12,7 @@ mod swiglu;
 mod tests;
 
 pub(crate) use attention::{Attention, Rope};
-pub(crate) use loss::{Loss, cross_entropy};
+pub(crate) use loss::{LOGITS, Loss, cross_entropy};
 pub(crate) use norm::RmsNorm;
 pub(crate) use residual::{embed, embed_back};
 pub(crate) use swiglu::{swiglu, swiglu_back};

@@ -6,7 +6,7 @@ use super::base::Base;
 use super::change::{Changes, Places};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence, Wanted};
-use super::ops::Rope;
+use super::ops::{LOGITS, Rope};
 use super::product::Arithmetic;
 use super::team::Team;
 use super::workspace::Workspace;
@@ -37,6 +37,22 @@ impl Default for Compute {
 }
 
 impl Compute {
+    /// Bytes that passes over batches of so many rows take beside the weights: what is kept between the two ways,
+    /// the gradients of one block, and the logits.
+    pub fn needed_bytes(&self, config: &DecoderConfig, rows: usize) -> u64 {
+        let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        let kept = 2 * hidden + 2 * q + 2 * kv + config.num_heads + 2 * inner;
+        let blocks = match self.recompute {
+            Recompute::Never => config.num_layers * kept,
+            Recompute::Blocks => config.num_layers * hidden + kept,
+        };
+        let once = 5 * hidden + 2 * inner + 2 * q + 2 * kv;
+        let at_once = if is_small(config) { rows } else { rows.min(ROWS_TOGETHER) };
+        let logits = (at_once * config.vocab_size).min(LOGITS);
+        4 * (at_once as u64 * (blocks + once) as u64 + logits as u64)
+    }
+
     /// In what numbers products with `base` are computed.
     pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
         let single = is_small(base.config()) || base.weights().is_single();

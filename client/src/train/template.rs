@@ -16,8 +16,10 @@ use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 
-use super::text::{Message, Role};
 pub use day::DAY;
+
+use super::base::Base;
+use super::text::{Message, Role};
 
 /// Instructions that one rendering may take; a conversation of a thousand turns takes some 100,000.
 const FUEL: u64 = 20_000_000;
@@ -95,6 +97,15 @@ impl ChatTemplate {
         Ok(template)
     }
 
+    /// The template of a base, else [`ChatTemplate::plain`] with its tokens; fails as [`ChatTemplate::new`] does.
+    pub fn of(base: &Base) -> Result<Self, TemplateError> {
+        let (bos, eos) = (base.bos_token(), base.eos_token());
+        match base.chat_template() {
+            Some(source) => Self::new(source, bos, eos),
+            None => Self::plain(bos, eos),
+        }
+    }
+
     /// What stands in where a base has no template: `role: what is said`, a line for each turn.
     pub fn plain(bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
         Self::new(PLAIN, bos, eos)
@@ -104,11 +115,6 @@ impl ChatTemplate {
     /// assistant.
     pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String, Refusal> {
         self.try_render(messages, prompt).map_err(|error| Refusal { line: line(&error) })
-    }
-
-    /// The text behind `eos_token`.
-    pub fn eos(&self) -> Option<&str> {
-        self.eos.as_deref()
     }
 
     fn try_render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String, Error> {

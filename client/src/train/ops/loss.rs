@@ -9,7 +9,7 @@ use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 
 /// Most logits that exist at a time: 48 MiB.
-const LOGITS: usize = 12 << 20;
+pub(crate) const LOGITS: usize = 12 << 20;
 
 /// What is computed along with the loss.
 #[derive(Debug)]

@@ -58,7 +58,9 @@ impl Blocks {
         let mut joined = Encoded::default();
         for document in documents {
             joined.push(bos, true);
-            document.iter().for_each(|token| joined.push(*token, true));
+            for token in document {
+                joined.push(*token, true);
+            }
         }
         Self::cut(&joined, sequence_len)
     }

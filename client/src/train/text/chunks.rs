@@ -97,8 +97,10 @@ mod tests {
 
     #[test]
     fn a_line_at_the_top_changes_few_documents() {
-        let text: String =
-            (0..400).map(|i| format!("Entry {i}: {}\n\n", "so it goes, ".repeat(i % 17))).collect();
+        let text: String = (0..400)
+            .map(|i| format!("Entry {i}: {}\n\n", "so it goes, ".repeat(i % 17)))
+            .collect::<Vec<_>>()
+            .concat();
         let before = chunks(&text);
         let after = chunks(&format!("A line that was not there.\n\n{text}"));
         let same = before.iter().filter(|document| after.contains(document)).count();

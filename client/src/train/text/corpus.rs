@@ -5,7 +5,7 @@ use std::fmt;
 use proto::ids::Digest;
 
 use super::encode::{Encoded, Encoder};
-use super::{Blocks, TextError, UserText};
+use super::{Blocks, Document, TextError, UserText};
 use crate::train::base::Base;
 use crate::train::template::ChatTemplate;
 
@@ -29,8 +29,8 @@ impl fmt::Debug for Corpus {
 }
 
 impl Corpus {
-    /// Splits `text` into tokens of `base`, conversations as `template` renders them; fails when nothing is left to
-    /// train on.
+    /// Splits `text` into tokens of `base`, conversations as the base's chat template renders them; fails when nothing
+    /// is left to train on, or there are conversations and the template does not work.
     ///
     /// Without a template a turn is a line `role: what is said`. A conversation that the template refuses, or of which
     /// it cannot be told what the assistant says, is counted in [`Corpus::refused`].
@@ -38,8 +38,10 @@ impl Corpus {
     /// A document is held out by its own digest, whatever else there is: if the digest's first eight bytes, as a
     /// number, are in the lowest tenth. Two documents or more are always on both sides: where none is in the tenth,
     /// the lowest is held out, and where all are, the highest is trained on. A single one is trained on.
-    pub fn new(base: &Base, text: &UserText, template: Option<&ChatTemplate>) -> Result<Self, TextError> {
-        let encoder = Encoder::new(base, template)?;
+    pub fn new(base: &Base, text: &UserText) -> Result<Self, TextError> {
+        let is_conversation = |document: &Document| matches!(document, Document::Conversation(_));
+        let template = text.documents().any(is_conversation).then(|| ChatTemplate::of(base)).transpose()?;
+        let encoder = Encoder::new(base, template);
         let (mut documents, mut refused) = (Vec::new(), 0);
         for (digest, document) in text.identified() {
             match encoder.encode(document)? {

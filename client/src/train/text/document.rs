@@ -3,7 +3,6 @@
 use std::fmt;
 
 use proto::ids::Digest;
-use ring::digest::{Context, SHA256};
 
 /// Who speaks in a conversation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -98,18 +97,16 @@ impl Document {
     /// Space between words does not count, so that a copy with other line ends or indentation is the same
     /// document: it is no second one, and it is held out where the first is.
     pub(super) fn digest(&self) -> Digest {
-        let mut context = Context::new(&SHA256);
-        context.update(b"nightshift document v1");
+        let mut bytes = Vec::with_capacity(self.len() + 64);
+        bytes.extend_from_slice(b"nightshift document v1");
         for (tag, text) in self.parts() {
-            context.update(&[0xfe, tag]);
+            bytes.extend_from_slice(&[0xfe, tag]);
             for word in text.split_whitespace() {
-                context.update(word.as_bytes());
-                context.update(&[0xff]);
+                bytes.extend_from_slice(word.as_bytes());
+                bytes.push(0xff);
             }
         }
-        let mut digest = Digest([0; 32]);
-        digest.0.copy_from_slice(context.finish().as_ref());
-        digest
+        Digest::of(&bytes)
     }
 }
 

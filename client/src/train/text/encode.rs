@@ -1,14 +1,13 @@
 //! Documents as tokens, and which of them are learned.
 
-use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
 
 use tokenizers::Tokenizer;
 
+use super::Document;
 use super::render::{Rendered, render};
-use super::{Document, TextError};
 use crate::train::base::Base;
 use crate::train::template::ChatTemplate;
 use crate::train::tokens::EncodeError;
@@ -62,25 +61,22 @@ pub(super) struct Encoder<'a> {
     /// The same, but blind to control tokens; made when a text first spells one.
     blind: OnceCell<Tokenizer>,
     control: Control,
-    template: Cow<'a, ChatTemplate>,
+    /// None where there is no conversation.
+    template: Option<ChatTemplate>,
     /// What ends a completion.
     eos: Option<u32>,
 }
 
 impl<'a> Encoder<'a> {
-    /// Fails only where the template that stands in for a missing one does.
-    pub(super) fn new(base: &'a Base, template: Option<&'a ChatTemplate>) -> Result<Self, TextError> {
-        let template = match template {
-            Some(template) => Cow::Borrowed(template),
-            None => Cow::Owned(ChatTemplate::plain(None, None)?),
-        };
-        Ok(Self::with(base.tokenizer(), template))
+    /// For documents among which there are conversations only if there is a template.
+    pub(super) fn new(base: &'a Base, template: Option<ChatTemplate>) -> Self {
+        Self::with(base.tokenizer(), template, base.eos())
     }
 
-    fn with(tokenizer: &'a Tokenizer, template: Cow<'a, ChatTemplate>) -> Self {
-        let eos = template.eos().and_then(|token| tokenizer.token_to_id(token));
-        let control = Control::new(tokenizer, template.eos().zip(eos));
-        Self { tokenizer, blind: OnceCell::new(), control, template, eos }
+    /// The same for a tokenizer and the tokens that end a text.
+    fn with(tokenizer: &'a Tokenizer, template: Option<ChatTemplate>, eos: &[u32]) -> Self {
+        let control = Control::new(tokenizer, eos);
+        Self { tokenizer, blind: OnceCell::new(), control, template, eos: eos.first().copied() }
     }
 
     /// The tokens of a document, or `None` for a conversation that cannot be rendered.
@@ -102,7 +98,8 @@ impl<'a> Encoder<'a> {
                 Ok(Some(encoded))
             }
             Document::Conversation(messages) => {
-                let rendered = render(&self.template, messages, &self.control);
+                let template = self.template.as_ref();
+                let rendered = template.and_then(|template| render(template, messages, &self.control));
                 rendered.map(|rendered| self.rendered(&rendered)).transpose()
             }
         }
@@ -176,20 +173,22 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// The special ones among the added tokens, and the one that ends a text.
-    pub(super) fn new(tokenizer: &Tokenizer, eos: Option<(&str, u32)>) -> Self {
+    /// The special ones among the added tokens, and those that end a text.
+    pub(super) fn new(tokenizer: &Tokenizer, eos: &[u32]) -> Self {
         let added = tokenizer.get_added_tokens_decoder();
         let mut ids: Vec<u32> = added.keys().copied().collect();
         ids.sort_unstable();
         let special =
             |id: u32| added.get(&id).filter(|token| token.special).map(|token| (token.content.clone(), id));
         let mut tokens: Vec<(String, u32)> = ids.into_iter().filter_map(special).collect();
-        tokens.extend(eos.map(|(text, id)| (text.to_owned(), id)));
+        tokens.extend(eos.iter().filter_map(|id| Some((tokenizer.id_to_token(*id)?, *id))));
         tokens.retain(|(text, _)| !text.is_empty());
         tokens.sort_by(|left, right| (right.0.len(), &left.0).cmp(&(left.0.len(), &right.0)));
         tokens.dedup();
         let mut begins = [false; 256];
-        tokens.iter().for_each(|(text, _)| begins[usize::from(text.as_bytes()[0])] = true);
+        for (text, _) in &tokens {
+            begins[usize::from(text.as_bytes()[0])] = true;
+        }
         Self { tokens, begins }
     }
 

@@ -49,7 +49,7 @@ impl UserText {
     ///
     /// Fails when a path that was named itself cannot be read.
     pub fn read(paths: &[PathBuf], options: &ReadOptions) -> Result<Self, TextError> {
-        let mut gatherer = Gatherer::new(options, MOST_TEXT);
+        let mut gatherer = Gatherer::new(*options, MOST_TEXT);
         for source in files(paths, &mut gatherer.reading)? {
             let Err(error) = gatherer.file(&source) else { continue };
             match error {
@@ -67,7 +67,7 @@ impl UserText {
 
     /// The text of documents that are there already.
     pub fn of(documents: impl IntoIterator<Item = Document>, options: &ReadOptions) -> Self {
-        let mut gatherer = Gatherer::new(options, MOST_TEXT);
+        let mut gatherer = Gatherer::new(*options, MOST_TEXT);
         for document in documents {
             gatherer.add(document);
         }
@@ -125,7 +125,7 @@ struct Gatherer {
 }
 
 impl Gatherer {
-    fn new(options: &ReadOptions, most: usize) -> Self {
+    fn new(options: ReadOptions, most: usize) -> Self {
         let (kept, reading) = (BTreeMap::new(), Reading::default());
         Self { secrets: options.secrets, most, bytes: 0, kept, added: 0, reading }
     }

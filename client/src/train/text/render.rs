@@ -20,6 +20,9 @@ pub(super) struct Rendered {
 /// and that no text holds. The first pair is for the assistant's.
 const MARKS: [(char, char); 2] = [('\u{fdd0}', '\u{fdd1}'), ('\u{fdd2}', '\u{fdd3}')];
 
+/// A content's place, and whether it is the assistant's or somebody else's.
+type Span = (Range<usize>, Role);
+
 /// Renders a conversation and finds what the assistant says in it, with the control token that ends each turn.
 ///
 /// The conversation is rendered with marks around its contents; that counts if, without them, it is what the template
@@ -59,7 +62,7 @@ fn spans(
     messages: &[Message],
     text: &str,
     mark: fn(&str, (char, char)) -> String,
-) -> Option<Vec<(Range<usize>, Role)>> {
+) -> Option<Vec<Span>> {
     let marked = |message: &Message| {
         let marks = MARKS[usize::from(message.role != Role::Assistant)];
         Message { role: message.role, content: mark(&message.content, marks) }
@@ -84,7 +87,7 @@ fn mark_stripped(content: &str, (open, close): (char, char)) -> String {
 }
 
 /// The text without marks and what was between them; `None` where they are not in pairs.
-fn unmark(text: &str) -> Option<(String, Vec<(Range<usize>, Role)>)> {
+fn unmark(text: &str) -> Option<(String, Vec<Span>)> {
     let mut without = String::with_capacity(text.len());
     let mut spans = Vec::new();
     let mut open: Option<(char, usize, Role)> = None;

@@ -4,11 +4,26 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::train::template::tests::reference;
 use crate::train::text::{Block, Document, Message, ReadOptions, Role};
 
 fn base() -> Base {
     Base::open(&Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base")).unwrap()
+}
+
+const MISTRAL: &str = include_str!("../../../../tests/reference/chat/mistral.jinja");
+
+/// The same base with a chat template.
+fn base_with(template: &str) -> (tempfile::TempDir, Base) {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in
+        std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base")).unwrap()
+    {
+        let entry = entry.unwrap();
+        std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+    }
+    std::fs::write(folder.path().join("chat_template.jinja"), template).unwrap();
+    let base = Base::open(folder.path()).unwrap();
+    (folder, base)
 }
 
 fn text(lines: impl IntoIterator<Item = String>) -> UserText {
@@ -59,7 +74,7 @@ fn one_document_is_trained_on_and_two_are_one_on_each_side() {
 fn a_corpus_has_both_sides_and_says_what_the_template_refuses() {
     let base = base();
     let lines = (3..28).map(|i| format!("w{i}"));
-    let corpus = Corpus::new(&base, &text(lines), None).unwrap();
+    let corpus = Corpus::new(&base, &text(lines)).unwrap();
     let (train, held_out) = (tokens(&corpus.train(64)), tokens(&corpus.held_out(64)));
     let all: BTreeSet<u32> = train.iter().chain(&held_out).copied().collect();
     assert_eq!(all, (3..28).chain([1]).collect());
@@ -69,12 +84,12 @@ fn a_corpus_has_both_sides_and_says_what_the_template_refuses() {
     let say = |role, content: &str| Message { role, content: content.to_owned() };
     let alone = Document::Conversation(vec![say(Role::Assistant, "w5")]);
     let pair = Document::Conversation(vec![say(Role::User, "w6"), say(Role::Assistant, "w7")]);
-    let template = reference("mistral", "<s>", "</s>");
+    let (_folder, base) = base_with(MISTRAL);
     let read = |documents: Vec<Document>| UserText::of(documents, &ReadOptions::default());
-    let corpus = Corpus::new(&base, &read(vec![alone.clone(), pair]), Some(&template)).unwrap();
+    let corpus = Corpus::new(&base, &read(vec![alone.clone(), pair.clone()])).unwrap();
     assert_eq!((corpus.refused(), corpus.train(64).len()), (1, 1));
     assert_eq!(format!("{corpus:?}"), "Corpus(1 documents, 0 held out, 1 refused)");
-    let error = Corpus::new(&base, &read(vec![alone]), Some(&template)).unwrap_err().to_string();
+    let error = Corpus::new(&base, &read(vec![alone])).unwrap_err().to_string();
     assert!(
         error.contains("1 document (1 with roles)") && error.contains("1 conversation refused"),
         "{error}"
@@ -83,7 +98,7 @@ fn a_corpus_has_both_sides_and_says_what_the_template_refuses() {
 
 #[test]
 fn text_that_cannot_be_used_says_what_was_left_out() {
-    let error = Corpus::new(&base(), &text(Vec::new()), None).unwrap_err().to_string();
+    let error = Corpus::new(&base(), &text(Vec::new())).unwrap_err().to_string();
     assert_eq!(error, "no usable text: 0 files read, 0 documents (0 with roles)");
 }
 

@@ -19,11 +19,14 @@ fn read(folder: &tempfile::TempDir) -> UserText {
 }
 
 fn plain(text: &UserText) -> Vec<&str> {
-    let one = |document| match document {
-        &Document::Plain(ref text) => text.as_str(),
-        Document::Completion { .. } | Document::Conversation(_) => panic!("a document with roles"),
-    };
-    text.documents().map(one).collect()
+    let mut found = Vec::new();
+    for document in text.documents() {
+        match document {
+            Document::Plain(text) => found.push(text.as_str()),
+            Document::Completion { .. } | Document::Conversation(_) => panic!("a document with roles"),
+        }
+    }
+    found
 }
 
 /// File name, reason, count and first line.
@@ -88,8 +91,10 @@ fn of_a_file_that_breaks_off_nothing_is_used_and_it_is_named() {
 
 #[test]
 fn text_files_are_cut_at_paragraphs_and_small_ones_are_one_document() {
-    let long: String =
-        (0..200).map(|i| format!("Paragraph {i}. {}\r\n\r\n", "And so on. ".repeat(8))).collect();
+    let long: String = (0..200)
+        .map(|i| format!("Paragraph {i}. {}\r\n\r\n", "And so on. ".repeat(8)))
+        .collect::<Vec<_>>()
+        .concat();
     let text = read(&folder(&[
         ("a.md", b"# Title\r\n\r\nBody\r\n"),
         ("b.txt", long.as_bytes()),
@@ -155,15 +160,17 @@ fn a_secret_takes_its_line_from_plain_text_and_the_whole_of_a_conversation() {
     let options = ReadOptions { secrets: SecretLines::Keep };
     let all = UserText::read(&[folder.path().to_owned()], &options).unwrap();
     assert_eq!((all.documents().len(), all.reading().secret_looking()), (5, 0));
-    assert!(format!("{:?}{:?}", text, all).find("1111").is_none());
+    assert!(!format!("{text:?}{all:?}").contains("1111"));
 }
 
 #[test]
 fn of_too_much_text_a_part_is_used_that_no_order_changes() {
     let documents: Vec<Document> = (0..50).map(|i| Document::Plain(format!("number {i:03}"))).collect();
     let gathered = |documents: Vec<Document>| {
-        let mut gatherer = Gatherer::new(&ReadOptions::default(), 200);
-        documents.into_iter().for_each(|document| gatherer.add(document));
+        let mut gatherer = Gatherer::new(ReadOptions::default(), 200);
+        for document in documents {
+            gatherer.add(document);
+        }
         gatherer.finish()
     };
     let text = gathered(documents.clone());
@@ -176,7 +183,7 @@ fn of_too_much_text_a_part_is_used_that_no_order_changes() {
 
 #[test]
 fn a_long_plain_document_becomes_several() {
-    let text: String = (0..20_000).map(|i| format!("word{i} ")).collect();
+    let text: String = (0..20_000).map(|i| format!("word{i} ")).collect::<Vec<_>>().concat();
     let documents = [Document::Plain(text.clone()), Document::Plain("short".to_owned())];
     let read = UserText::of(documents, &ReadOptions::default());
     assert!(read.documents().len() > 40);

@@ -23,6 +23,11 @@ pub(super) fn at(line: &str, at: usize) -> bool {
     if let Some(address) = after.strip_prefix("//") {
         return in_address(address);
     }
+    // How the names end; most signs stand behind something else.
+    let last = before.trim_end_matches(|c: char| c.is_whitespace() || "\"'`*:".contains(c)).as_bytes().last();
+    if !last.is_some_and(|byte| b"aAdDeElLnNtTyY".contains(byte)) {
+        return false;
+    }
     let name = name(before);
     let value = value(after);
     let bits = bits_per_byte(value.text.as_bytes());
@@ -74,7 +79,9 @@ fn is_mixed(text: &str) -> bool {
 /// Shannon's entropy of the bytes' own frequencies.
 fn bits_per_byte(text: &[u8]) -> f64 {
     let mut counts = [0_u32; 256];
-    text.iter().for_each(|byte| counts[usize::from(*byte)] += 1);
+    for byte in text {
+        counts[usize::from(*byte)] += 1;
+    }
     let share = |count: &u32| f64::from(*count) / text.len() as f64;
     counts.iter().filter(|count| **count > 0).map(share).map(|share| -share * share.log2()).sum()
 }

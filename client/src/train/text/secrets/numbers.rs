@@ -2,6 +2,9 @@
 
 use super::SecretKind;
 
+/// The digits of the shortest number.
+const FEWEST: usize = 9;
+
 /// Whether the word of `len` bytes at `at` begins a number that is a secret.
 pub(super) fn at(line: &[u8], at: usize, len: usize) -> Option<SecretKind> {
     let word = &line[at..at + len];
@@ -15,6 +18,10 @@ pub(super) fn at(line: &[u8], at: usize, len: usize) -> Option<SecretKind> {
 fn number(line: &[u8], at: usize, before: Option<u8>, word: &[u8]) -> Option<SecretKind> {
     // A decimal, a path, a telephone number; and a group within a number, which was looked at from its start.
     if before.is_some_and(|byte| b".+/#%".contains(&byte)) || is_later_group(line, at) {
+        return None;
+    }
+    let may_follow = |byte: &&u8| byte.is_ascii_digit() || **byte == b' ' || **byte == b'-';
+    if line[at..].iter().take(FEWEST).take_while(may_follow).count() < FEWEST {
         return None;
     }
     let spaced = word.iter().all(u8::is_ascii_digit);
@@ -32,7 +39,7 @@ fn number(line: &[u8], at: usize, before: Option<u8>, word: &[u8]) -> Option<Sec
     }
     let card = (0..groups.len()).any(|first| {
         let part = &groups[first..];
-        is_card(&part[0].to_vec()) || SHAPES.iter().any(|shape| has_shape(part, shape))
+        is_card(part[0]) || SHAPES.iter().any(|shape| has_shape(part, shape))
     });
     card.then_some(SecretKind::PaymentCard)
 }
@@ -61,7 +68,7 @@ fn groups(text: &[u8], separator: u8) -> Option<(Vec<&[u8]>, usize)> {
         at += len;
         let more = text.get(at) == Some(&separator) && text.get(at + 1).is_some_and(u8::is_ascii_digit);
         if !more {
-            return (digits >= 9).then_some((groups, at));
+            return (digits >= FEWEST).then_some((groups, at));
         }
         at += 1;
     }
@@ -72,8 +79,8 @@ fn groups(text: &[u8], separator: u8) -> Option<(Vec<&[u8]>, usize)> {
 fn is_card(digits: &[u8]) -> bool {
     (13..=19).contains(&digits.len())
         && is_issued(digits)
-        && luhn(digits) % 10 == 0
-        && !(digits.len() == 13 && article(digits) % 10 == 0)
+        && luhn(digits).is_multiple_of(10)
+        && !(digits.len() == 13 && article(digits).is_multiple_of(10))
 }
 
 fn is_issued(digits: &[u8]) -> bool {

@@ -92,7 +92,7 @@ impl Shape {
     }
 }
 
-/// Tokens with full stops or a colon in them: JSON web tokens, SendGrid's, Vault's, Google's, Telegram's.
+/// Tokens with full stops or a colon in them: JSON web tokens, those of `SendGrid`, Vault's, Google's, Telegram's.
 fn in_parts(word: &str, rest: &str) -> bool {
     let next = |rest: &str| rest.bytes().take_while(|byte| super::is_word(*byte)).count();
     let after = rest.strip_prefix('.').map_or(0, next);
@@ -117,7 +117,9 @@ fn in_parts(word: &str, rest: &str) -> bool {
 
 fn distinct(body: &[u8]) -> usize {
     let mut seen = [false; 256];
-    body.iter().for_each(|byte| seen[usize::from(*byte)] = true);
+    for byte in body {
+        seen[usize::from(*byte)] = true;
+    }
     seen.iter().filter(|seen| **seen).count()
 }
 

@@ -1,0 +1,104 @@
+//! What the commands share that work on this machine alone: a base, a text, and whether they fit in memory.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use proto::adapter::AdapterSpec;
+use proto::export::read_peft;
+
+use super::adapter::{ComputeArgs, DtypeArg};
+use crate::process::available_bytes;
+use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hold, Hub, Source};
+use crate::train::{ReadOptions, UserText};
+
+/// An adapter that was read from a folder, with its trained vector.
+pub(super) type Loaded = (AdapterSpec, Vec<f32>);
+
+/// Opens a base, fetching it first where it is a hub's; fails before its weights are read when they and `beside`
+/// more bytes do not fit in memory.
+pub(super) fn open(
+    name: &Path,
+    compute: ComputeArgs,
+    beside: impl FnOnce(&Base) -> u64,
+) -> anyhow::Result<Engine> {
+    let source: Source = name.to_string_lossy().parse()?;
+    let path = fetch(&source)?;
+    let hold = match compute.dtype {
+        DtypeArg::Auto => Hold::AsStored,
+        DtypeArg::F32 => Hold::F32,
+        DtypeArg::Bf16 => Hold::Bf16,
+    };
+    let options = BaseOptions { hold };
+    let weights = Base::needed_bytes(&path, options)?;
+    fits(weights, 0)?;
+    let base = Base::open_with(&path, options)?;
+    fits(0, beside(&base))?;
+    Ok(Engine::new(Arc::new(base)).with_compute(compute.compute()))
+}
+
+/// Fails when so much memory is not there, and says how much is needed.
+fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
+    let Some(available) = available_bytes() else { return Ok(()) };
+    let needed = weights.saturating_add(beside);
+    if needed <= available {
+        return Ok(());
+    }
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if beside == 0 {
+        anyhow::bail!(
+            "the base needs {} MiB of memory and {} MiB are free; use a smaller or a quantised base",
+            mib(weights),
+            mib(available)
+        );
+    }
+    anyhow::bail!(
+        "beside the base this needs {} MiB of memory and {} MiB are free; use --recompute, or a smaller --batch or --seq-len",
+        mib(beside),
+        mib(available)
+    )
+}
+
+fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
+    let bar = ProgressBar::no_length();
+    if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes}, {eta} left") {
+        bar.set_style(style);
+    }
+    let path = Base::fetch(source, &Hub::from_env()?, &mut |fetching: Fetching| {
+        bar.set_length(fetching.of_bytes);
+        bar.set_position(fetching.bytes);
+        bar.set_message(fetching.file);
+    });
+    bar.finish_and_clear();
+    Ok(path?)
+}
+
+/// Reads the user's text and says on stderr what was left out of it.
+#[expect(clippy::print_stderr, reason = "the command line's own output")]
+pub(super) fn corpus(base: &Base, data: &[PathBuf], options: &ReadOptions) -> anyhow::Result<Corpus> {
+    if data.is_empty() {
+        anyhow::bail!("no text was named; use --data with a file or a folder");
+    }
+    let text = UserText::read(data, options)?;
+    eprintln!("{}", text.reading());
+    let corpus = Corpus::new(base, &text)?;
+    if corpus.refused() > 0 {
+        eprintln!("{} conversations were left out because the chat template refuses them", corpus.refused());
+    }
+    Ok(corpus)
+}
+
+/// Reads an adapter from the folder that `train` or PEFT wrote.
+pub(super) fn adapter(folder: &Path) -> anyhow::Result<Loaded> {
+    let read = |name: &str| {
+        let path = folder.join(name);
+        std::fs::read(&path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
+    };
+    let (config, tensors) = (read("adapter_config.json")?, read("adapter_model.safetensors")?);
+    read_peft(&config, &tensors).map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
+}
+
+/// Bytes beside the weights of a training with batches of this size.
+pub(super) fn training_bytes(base: &Base, compute: Compute, spec_len: usize, rows: usize) -> u64 {
+    compute.needed_bytes(base.config(), rows).saturating_add(20 * spec_len as u64)
+}

@@ -1,0 +1,299 @@
+//! `nightshift-agent train`: a personal adapter, without any federation.
+#![expect(clippy::print_stderr, reason = "the command line's own output")]
+#![expect(clippy::disallowed_methods, reason = "IO shell: reads the clock for tokens a second")]
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use clap::{Args, ValueEnum};
+use indicatif::{ProgressBar, ProgressStyle};
+use proto::adapter::{Factors, Method};
+use proto::export::peft_files;
+use proto::ids::Digest;
+use proto::training::{LocalOptimizer, TrainingPlan};
+use serde::Serialize;
+
+use super::adapter::{AdapterArgs, ComputeArgs};
+use super::local::{corpus, open, training_bytes};
+use crate::files::{self, Audience};
+use crate::process::peak_bytes;
+use crate::train::{Job, Loss, ReadOptions, Schedule, Step, TrainError, Training};
+
+const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// What to train and how.
+#[derive(Args, Debug)]
+pub(super) struct TrainArgs {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    #[command(flatten)]
+    compute: ComputeArgs,
+    /// Optimiser steps
+    #[arg(long, default_value_t = 100)]
+    steps: u32,
+    /// Sequences of one step
+    #[arg(long, default_value_t = 4)]
+    batch: u32,
+    /// Tokens of one sequence
+    #[arg(long, default_value_t = 256)]
+    seq_len: u32,
+    /// Highest step size
+    #[arg(long, default_value_t = 5e-4)]
+    lr: f64,
+    /// Steps over which the step size rises from zero
+    #[arg(long, default_value_t = 5)]
+    warmup: u32,
+    /// How the step size goes on: it falls to a tenth along a cosine, or it stays
+    #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
+    schedule: ScheduleArg,
+    /// The optimiser
+    #[arg(long, value_enum, default_value_t = OptimizerArg::Adamw)]
+    optimizer: OptimizerArg,
+    /// Decay of the adapter, as a fraction of the step size; only with AdamW
+    #[arg(long, default_value_t = 0.0)]
+    weight_decay: f64,
+    /// A step's gradient is scaled down to this L2 norm
+    #[arg(long, default_value_t = 1.0)]
+    max_grad_norm: f64,
+    /// Of the adapter's first numbers and the batches
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where the adapter is written, as PEFT loads it
+    #[arg(long, default_value = "nightshift-adapter", value_name = "DIR")]
+    out: PathBuf,
+    /// Go on where a stopped training into the same folder left off
+    #[arg(long)]
+    resume: bool,
+    /// Steps between two checkpoints
+    #[arg(long, default_value_t = 50, value_name = "STEPS")]
+    checkpoint_every: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum ScheduleArg {
+    Cosine,
+    Constant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum OptimizerArg {
+    Adamw,
+    Sgd,
+}
+
+/// What came of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    finished: bool,
+    steps: u32,
+    tokens: u64,
+    tokens_per_second: f64,
+    peak_rss_bytes: Option<u64>,
+    losses: Vec<f32>,
+    held_out_tokens: u64,
+    held_out_before: Option<f64>,
+    held_out_after: Option<f64>,
+    trained_parameters: usize,
+    out: PathBuf,
+}
+
+/// Trains an adapter of `base` on `data`.
+pub(super) fn train(
+    base: &Path,
+    data: &[PathBuf],
+    reading: &ReadOptions,
+    args: &TrainArgs,
+) -> anyhow::Result<Report> {
+    let plan = plan(args);
+    plan.check()?;
+    let seed = Digest::of(&args.seed.to_le_bytes());
+    let rows = args.batch as usize * args.seq_len as usize;
+    let mut asked = None;
+    let engine = open(base, args.compute, |base| {
+        let spec = args.adapter.spec(base, Factors::Seeded(seed));
+        let len = spec.as_ref().map_or(0, proto::adapter::AdapterSpec::trained_len);
+        asked = Some(spec);
+        training_bytes(base, args.compute.compute(), len, rows)
+    })?;
+    let Some(spec) = asked else { anyhow::bail!("the base was not opened") };
+    let spec = spec?;
+    let most = engine.base().config().max_positions;
+    if args.seq_len as usize > most {
+        return Err(TrainError::TooLong { found: args.seq_len as usize, most }.into());
+    }
+    let frozen = match spec.method {
+        Method::Both => Vec::new(),
+        Method::FrozenA | Method::Core => spec.seeded_factors(&seed),
+    };
+    let start = spec.initial(&seed);
+    let corpus = corpus(engine.base(), data, reading)?;
+    let (blocks, held_out) = (corpus.train(args.seq_len), corpus.held_out(args.seq_len));
+    let measure = |trained: &[f32]| -> Result<Option<Loss>, TrainError> {
+        if held_out.is_empty() {
+            return Ok(None);
+        }
+        engine.loss(&spec, &frozen, trained, &held_out).map(Some)
+    };
+    let schedule = match args.schedule {
+        ScheduleArg::Cosine => Schedule::Cosine { floor: 0.1 },
+        ScheduleArg::Constant => Schedule::Constant,
+    };
+    let job = Job {
+        spec: &spec,
+        frozen: &frozen,
+        start: &start,
+        blocks: &blocks,
+        plan: &plan,
+        schedule,
+        seed: seed.0,
+    };
+    let mut training = Training::new(&engine, job)?;
+    let checkpoint = args.out.join(CHECKPOINT);
+    std::fs::create_dir_all(&args.out)
+        .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", args.out.display()))?;
+    if args.resume {
+        resume(&mut training, &checkpoint)?;
+    }
+    let before = measure(&start)?;
+    let (finished, tokens_per_second) = steps(&mut training, args, &plan, &checkpoint)?;
+    let (steps, trained) = (training.steps(), training.finish());
+    let after = if finished { measure(&trained.parameters)? } else { None };
+    if finished {
+        let name = base.to_string_lossy();
+        let name = name.strip_prefix("hf:").unwrap_or(&name);
+        for (file, bytes) in peft_files(&spec, &frozen, &trained.parameters, name)? {
+            files::write(&args.out.join(file), &bytes, Audience::Owner)?;
+        }
+        if checkpoint.exists() {
+            std::fs::remove_file(&checkpoint)?;
+        }
+    }
+    Ok(Report {
+        finished,
+        steps,
+        tokens: trained.tokens,
+        tokens_per_second,
+        peak_rss_bytes: peak_bytes(),
+        losses: trained.losses,
+        held_out_tokens: before.map_or(0, |loss| loss.tokens),
+        held_out_before: before.map(|loss| loss.nats_per_token),
+        held_out_after: after.map(|loss| loss.nats_per_token),
+        trained_parameters: spec.trained_len(),
+        out: args.out.clone(),
+    })
+}
+
+fn plan(args: &TrainArgs) -> TrainingPlan {
+    TrainingPlan {
+        local_steps: args.steps,
+        batch_size: args.batch,
+        sequence_len: args.seq_len,
+        learning_rate: args.lr,
+        warmup_steps: args.warmup,
+        max_grad_norm: args.max_grad_norm,
+        optimizer: match args.optimizer {
+            OptimizerArg::Adamw => LocalOptimizer::AdamW { weight_decay: args.weight_decay },
+            OptimizerArg::Sgd => LocalOptimizer::Sgd,
+        },
+    }
+}
+
+/// Goes on from a checkpoint; one that cannot be used is named, and training starts over.
+fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> {
+    let bytes = match std::fs::read(checkpoint) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            eprintln!("there is no checkpoint in {}: training starts at step 1", checkpoint.display());
+            return Ok(());
+        }
+        Err(error) => anyhow::bail!("cannot read {}: {error}", checkpoint.display()),
+    };
+    match training.resume(&bytes) {
+        Ok(()) => eprintln!("going on after step {}", training.steps()),
+        Err(error) => eprintln!("{}: {error}; training starts over", checkpoint.display()),
+    }
+    Ok(())
+}
+
+/// Trains to the end or until the user stops it; gives whether it ended, and tokens a second.
+fn steps(
+    training: &mut Training<'_>,
+    args: &TrainArgs,
+    plan: &TrainingPlan,
+    checkpoint: &Path,
+) -> anyhow::Result<(bool, f64)> {
+    let stop = stopping()?;
+    let bar = ProgressBar::new(u64::from(plan.local_steps));
+    if let Ok(style) = ProgressStyle::with_template("[{bar:30}] {pos}/{len} steps, {msg}, {eta} left") {
+        bar.set_style(style);
+    }
+    bar.set_position(u64::from(training.steps()));
+    let (began, mut first_tokens, mut last_tokens) = (Instant::now(), None, 0);
+    loop {
+        let until = training.steps().saturating_add(args.checkpoint_every.max(1));
+        let result = training.run(until, &mut |step: Step| {
+            let before = *first_tokens.get_or_insert(if step.step == 1 { 0 } else { step.tokens });
+            if step.is_whole() {
+                last_tokens = step.tokens.saturating_sub(before);
+                let rate = last_tokens as f64 / began.elapsed().as_secs_f64();
+                bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", step.loss));
+                bar.set_position(u64::from(step.step));
+            }
+            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let rate = last_tokens as f64 / began.elapsed().as_secs_f64().max(1e-9);
+        match result {
+            Ok(()) if training.steps() >= plan.local_steps => {
+                bar.finish_and_clear();
+                return Ok((true, rate));
+            }
+            Ok(()) => files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?,
+            Err(TrainError::Stopped { steps }) => {
+                bar.finish_and_clear();
+                files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?;
+                eprintln!("stopped after step {steps}; run the same command with --resume to go on");
+                return Ok((false, rate));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// Becomes true when the user or the system asks the program to end.
+fn stopping() -> anyhow::Result<Arc<AtomicBool>> {
+    let told = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&told);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        runtime.block_on(super::told_to_stop());
+        flag.store(true, Ordering::Relaxed);
+        runtime.shutdown_timeout(Duration::ZERO);
+    })?;
+    Ok(told)
+}
+
+impl Report {
+    /// What a person reads.
+    pub(super) fn text(&self) -> String {
+        let number = |x: Option<f64>| x.map_or("not measured".to_owned(), |x| format!("{x:.3}"));
+        let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let held_out = format!(
+            "held-out loss {} before, {} after, over {} tokens",
+            number(self.held_out_before),
+            number(self.held_out_after),
+            self.held_out_tokens
+        );
+        let what = if self.finished {
+            format!("the adapter is in {}", self.out.display())
+        } else {
+            format!("stopped; the checkpoint is in {}", self.out.display())
+        };
+        format!(
+            "{what}\n{} steps, {} tokens, {:.0} tokens/s, peak memory {memory}\n{held_out}",
+            self.steps, self.tokens, self.tokens_per_second
+        )
+    }
+}

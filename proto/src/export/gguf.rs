@@ -1,0 +1,211 @@
+//! A LoRA adapter as the GGUF file that llama.cpp loads.
+//!
+//! The file: `GGUF`, the version, the counts of tensors and of metadata, the metadata, then for each tensor its name,
+//! its sizes with the fastest one first, its type and its place, and then their numbers, each tensor at a multiple of 32.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+
+use super::ExportError;
+use crate::adapter::AdapterSpec;
+
+/// The version of the format.
+const VERSION: u32 = 3;
+
+/// To what tensors' places are rounded up where the file does not say otherwise.
+const ALIGNMENT: usize = 32;
+
+/// Types of metadata, and of numbers.
+const FLOAT32: u32 = 6;
+const STRING: u32 = 8;
+const F32_NUMBERS: u32 = 0;
+
+/// A block's layers in a Hugging Face folder, and in a GGUF file.
+const LAYERS: [(&str, &str); 7] = [
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+/// The base's architecture, by llama.cpp's names. An adapter is loaded beside a base of the same one only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Architecture {
+    /// `llama`: Llama, SmolLM2, Mistral. The rows of each query and key head are in interleaved order there: numbers
+    /// that turn together are neighbours, while in a Hugging Face folder they are half a head apart.
+    Llama {
+        /// Heads of the queries.
+        heads: u32,
+        /// Heads of the keys.
+        kv_heads: u32,
+    },
+    /// `qwen2`: rows as in a Hugging Face folder.
+    Qwen2,
+    /// `qwen3`: rows as in a Hugging Face folder.
+    Qwen3,
+}
+
+/// A `config.json` that says of no architecture that llama.cpp and we both know.
+#[derive(Debug, thiserror::Error)]
+pub enum ArchitectureError {
+    /// Not JSON, or a value of another type.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+    /// Another architecture.
+    #[error(
+        "unknown architecture `{0}`; known are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
+    )]
+    Unknown(String),
+}
+
+impl Architecture {
+    /// Reads a Hugging Face `config.json`.
+    pub fn of_config(json: &[u8]) -> Result<Self, ArchitectureError> {
+        #[derive(Deserialize)]
+        struct Config {
+            #[serde(default)]
+            architectures: Vec<String>,
+            num_attention_heads: u32,
+            num_key_value_heads: Option<u32>,
+        }
+        let config: Config = serde_json::from_slice(json)?;
+        let heads = config.num_attention_heads;
+        match config.architectures.first().map(String::as_str) {
+            Some("LlamaForCausalLM" | "MistralForCausalLM") => {
+                Ok(Self::Llama { heads, kv_heads: config.num_key_value_heads.unwrap_or(heads) })
+            }
+            Some("Qwen2ForCausalLM") => Ok(Self::Qwen2),
+            Some("Qwen3ForCausalLM") => Ok(Self::Qwen3),
+            other => Err(ArchitectureError::Unknown(other.unwrap_or_default().to_owned())),
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Llama { .. } => "llama",
+            Self::Qwen2 => "qwen2",
+            Self::Qwen3 => "qwen3",
+        }
+    }
+
+    /// The heads whose rows this layer's are in interleaved order.
+    fn interleaved(self, layer: &str) -> Option<u32> {
+        match (self, layer) {
+            (Self::Llama { heads, .. }, "attn_q") => Some(heads),
+            (Self::Llama { kv_heads, .. }, "attn_k") => Some(kv_heads),
+            (Self::Llama { .. } | Self::Qwen2 | Self::Qwen3, _) => None,
+        }
+    }
+}
+
+struct Tensor {
+    name: String,
+    /// The fastest first.
+    sizes: [usize; 2],
+    numbers: Vec<f32>,
+}
+
+/// The bytes of a GGUF file with this adapter. Fails where the vectors are not of the adapter, and where llama.cpp has
+/// no name for one of its layers.
+///
+/// `blk.N.….weight.lora_a` is `A` and `….lora_b` is `B`, both in f32. llama.cpp adds `alpha / rank · B · A` with the
+/// rank that it sees in `B`, so `adapter.lora.alpha` is the adapter's own alpha, which is the true scale times that rank.
+pub fn gguf_adapter(
+    spec: &AdapterSpec,
+    frozen: &[f32],
+    trained: &[f32],
+    architecture: Architecture,
+) -> Result<Vec<u8>, ExportError> {
+    let rank = spec.rank as usize;
+    let (mut tensors, mut seen) = (Vec::new(), BTreeSet::new());
+    for pair in spec.pairs(frozen, trained)? {
+        let module = pair.module;
+        let (block, layer) =
+            place(&module.name).ok_or_else(|| ExportError::UnknownModule(module.name.clone()))?;
+        if !seen.insert((block, layer)) {
+            return Err(ExportError::RepeatedModule(module.name.clone()));
+        }
+        let b = match architecture.interleaved(layer) {
+            None => pair.b,
+            Some(heads) => interleave(&pair.b, rank, module.outputs, heads).ok_or_else(|| {
+                let (module, outputs) = (module.name.clone(), module.outputs);
+                ExportError::Heads { module, outputs, heads }
+            })?,
+        };
+        let name = format!("blk.{block}.{layer}.weight");
+        let (inputs, outputs) = (module.inputs as usize, module.outputs as usize);
+        tensors.push(Tensor { name: format!("{name}.lora_a"), sizes: [inputs, rank], numbers: pair.a });
+        tensors.push(Tensor { name: format!("{name}.lora_b"), sizes: [rank, outputs], numbers: b });
+    }
+    Ok(file(architecture, spec.alpha, &tensors))
+}
+
+/// The block and the layer that a module of a Hugging Face folder is.
+fn place(module: &str) -> Option<(u32, &'static str)> {
+    let (block, layer) = module.strip_prefix("model.layers.")?.split_once('.')?;
+    let canonical = block == "0" || !block.starts_with(['0', '+']);
+    let (_, short) = LAYERS.iter().find(|(long, _)| *long == layer)?;
+    block.parse().ok().filter(|_| canonical).map(|block| (block, *short))
+}
+
+/// Rows of `heads` heads, each first all first halves of pairs and then all second ones, as pairs: row `2i + j` of a head is
+/// its row `i + j · width / 2`. None where they are not whole heads of an even width.
+fn interleave(rows: &[f32], columns: usize, count: u32, heads: u32) -> Option<Vec<f32>> {
+    let width = count.checked_div(heads).filter(|width| *width > 0 && width.is_multiple_of(2))?;
+    if width * heads != count {
+        return None;
+    }
+    let (width, mut out) = (width as usize, Vec::with_capacity(rows.len()));
+    for head in rows.chunks_exact(width * columns) {
+        for pair in 0..width / 2 {
+            for row in [pair, pair + width / 2] {
+                out.extend_from_slice(head.get(row * columns..(row + 1) * columns)?);
+            }
+        }
+    }
+    Some(out)
+}
+
+fn file(architecture: Architecture, alpha: f32, tensors: &[Tensor]) -> Vec<u8> {
+    let texts = [
+        ("general.architecture", architecture.name()),
+        ("general.type", "adapter"),
+        ("adapter.type", "lora"),
+    ];
+    let mut out = b"GGUF".to_vec();
+    out.extend(VERSION.to_le_bytes());
+    out.extend((tensors.len() as u64).to_le_bytes());
+    out.extend((texts.len() as u64 + 1).to_le_bytes());
+    for (key, value) in texts {
+        text(&mut out, key);
+        out.extend(STRING.to_le_bytes());
+        text(&mut out, value);
+    }
+    text(&mut out, "adapter.lora.alpha");
+    out.extend(FLOAT32.to_le_bytes());
+    out.extend(alpha.to_le_bytes());
+    let mut start = 0;
+    for tensor in tensors {
+        text(&mut out, &tensor.name);
+        out.extend(2u32.to_le_bytes());
+        tensor.sizes.iter().for_each(|size| out.extend((*size as u64).to_le_bytes()));
+        out.extend(F32_NUMBERS.to_le_bytes());
+        out.extend((start as u64).to_le_bytes());
+        start += (tensor.numbers.len() * 4).next_multiple_of(ALIGNMENT);
+    }
+    for tensor in tensors {
+        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        out.extend(tensor.numbers.iter().flat_map(|x| x.to_le_bytes()));
+    }
+    out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+    out
+}
+
+fn text(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend(text.as_bytes());
+}
