@@ -248,7 +248,8 @@ fn texts_become_the_tokens_that_the_tokenizer_s_own_program_makes() {
             let found = base.encode(text).unwrap();
             assert_eq!(found, expected, "{name}: {text:?}");
             // What is composed does not come apart again.
-            if !text.contains("<|") && !(base.config().bos.is_none() && text.contains('\u{301}')) {
+            let composed = base.config().bos.is_none() && text.contains('\u{301}');
+            if !composed && !text.contains("<|") {
                 assert_eq!(base.decode(&found).unwrap(), text, "{name}");
             }
         }
