@@ -6,13 +6,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use proto::adapter::Module;
 use proto::ids::Digest;
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
+
+mod gguf;
 
 /// The linear layers of a decoder block, in the order of its tensors.
 const PROJECTIONS: [&str; 7] = [
@@ -31,7 +33,7 @@ const HEADER_LIMIT_BYTES: u64 = 100 << 20;
 /// Bytes that are hashed at a time.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// A folder that is no base, or a target that it does not have.
+/// What is no base, or a target that it does not have.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
     /// A file cannot be read.
@@ -85,10 +87,24 @@ pub struct Base {
 impl Base {
     /// Reads a Hugging Face folder: `config.json`, `model.safetensors` (or the shards of
     /// `model.safetensors.index.json`), `tokenizer.json` and, if there, `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json`.
+    /// `chat_template.jinja` and `generation_config.json`. Or a GGUF file, which is itself `path`, or the only one
+    /// in a folder without a `config.json`.
     ///
     /// Fails with the name of the file that is missing or wrong.
-    pub fn open(dir: &Path) -> Result<Self, BaseError> {
+    pub fn open(path: &Path) -> Result<Self, BaseError> {
+        match gguf_file(path) {
+            Some(file) => Self::open_gguf(&file),
+            None => Self::open_folder(path),
+        }
+    }
+
+    fn open_gguf(path: &Path) -> Result<Self, BaseError> {
+        let mut hasher = Hasher::new();
+        let gguf::Header { layers, shapes } = hasher.skim_gguf(path)?;
+        Ok(Self { dir: path.to_owned(), layers, shapes, digest: hasher.finish() })
+    }
+
+    fn open_folder(dir: &Path) -> Result<Self, BaseError> {
         #[derive(Deserialize)]
         struct Config {
             num_hidden_layers: usize,
@@ -113,7 +129,7 @@ impl Base {
     ///
     /// The files are `config.json`, the index if there is one, the weights in the order of their names,
     /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
-    /// `generation_config.json`.
+    /// `generation_config.json`; or the one GGUF file.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -158,6 +174,21 @@ fn projection(target: &str) -> Option<&'static str> {
     let bare = target.strip_suffix("_proj").unwrap_or(target);
     let name = |path: &str| path.split_once('.').map(|(_, name)| name.to_owned());
     PROJECTIONS.into_iter().find(|path| name(path) == Some(format!("{bare}_proj")))
+}
+
+/// The GGUF file that is meant: `path`, or the only one in a folder without a `config.json`.
+fn gguf_file(path: &Path) -> Option<PathBuf> {
+    let is_gguf =
+        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+    if !path.is_dir() {
+        return is_gguf(path).then(|| path.to_owned());
+    }
+    if path.join("config.json").exists() {
+        return None;
+    }
+    let files = std::fs::read_dir(path).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut files = files.filter(|file| is_gguf(file) && file.is_file());
+    files.next().filter(|_| files.next().is_none())
 }
 
 fn read_weights(dir: &Path, hasher: &mut Hasher) -> Result<BTreeMap<String, Vec<u64>>, BaseError> {
@@ -255,6 +286,20 @@ impl Hasher {
         parse_header(&header).map_err(damaged)
     }
 
+    /// A GGUF file: what a plan needs of its header is kept.
+    fn skim_gguf(&mut self, path: &Path) -> Result<gguf::Header, BaseError> {
+        let (file, len) = open(path)?;
+        self.begin(path, len);
+        let mut source = Hashed { source: BufReader::new(file), hasher: self, read: 0 };
+        let header = gguf::read(&mut source).map_err(|fault| match fault {
+            gguf::Fault::Read(source) => BaseError::Read { path: path.to_owned(), source },
+            gguf::Fault::Damaged(reason) => BaseError::Damaged { path: path.to_owned(), reason },
+        })?;
+        let Hashed { source: mut file, read, .. } = source;
+        self.rest(path, &mut file, len.saturating_sub(read))?;
+        Ok(header)
+    }
+
     fn begin(&mut self, path: &Path, len: u64) {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         self.0.update(&(name.len() as u64).to_le_bytes());
@@ -262,7 +307,7 @@ impl Hasher {
         self.0.update(&len.to_le_bytes());
     }
 
-    fn rest(&mut self, path: &Path, file: &mut File, expected: u64) -> Result<(), BaseError> {
+    fn rest(&mut self, path: &Path, file: &mut impl Read, expected: u64) -> Result<(), BaseError> {
         let mut block = vec![0; BLOCK_BYTES];
         let mut found = 0;
         loop {
@@ -284,6 +329,22 @@ impl Hasher {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.0.finish().as_ref());
         Digest(digest)
+    }
+}
+
+/// Hashes what is read of a file.
+struct Hashed<'a, R> {
+    source: R,
+    hasher: &'a mut Hasher,
+    read: u64,
+}
+
+impl<R: Read> Read for Hashed<'_, R> {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let read = self.source.read(bytes)?;
+        self.hasher.0.update(bytes.get(..read).unwrap_or_default());
+        self.read += read as u64;
+        Ok(read)
     }
 }
 
@@ -331,6 +392,37 @@ mod tests {
         let before = Base::open(dir.path()).unwrap().digest();
         std::fs::write(dir.path().join("tokenizer.json"), "{ }").unwrap();
         assert_ne!(Base::open(dir.path()).unwrap().digest(), before);
+    }
+
+    #[test]
+    fn a_gguf_file_has_the_modules_of_a_folder() {
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/reference/gguf");
+        let base = Base::open(&files.join("qwen3.gguf")).unwrap();
+        let modules = base.modules(&["all".to_owned()]).unwrap();
+        let sizes: Vec<(u32, u32)> = modules.iter().map(|module| (module.outputs, module.inputs)).collect();
+        assert_eq!(sizes, [(128, 64), (64, 64), (64, 64), (64, 128), (96, 64), (96, 64), (64, 96)]);
+        assert_eq!(modules[0].name, "model.layers.0.self_attn.q_proj");
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("qwen3.gguf");
+        let whole = std::fs::read(files.join("qwen3.gguf")).unwrap();
+        std::fs::write(&path, &whole).unwrap();
+        assert_eq!(Base::open(dir.path()).unwrap().digest(), base.digest());
+        for (change, expected) in [
+            (
+                Box::new(|bytes: &mut Vec<u8>| bytes.truncate(1000)) as Box<dyn Fn(&mut Vec<u8>)>,
+                "it ends within",
+            ),
+            (Box::new(|bytes| bytes[0] = b'X'), "it does not begin with `GGUF`"),
+            (Box::new(|bytes| bytes[4] = 9), "its version is 9"),
+            (Box::new(|bytes| bytes[14] = 9), "at most 65536 are read"),
+            (Box::new(|bytes| bytes[30] = 9), "its header has more than 134217728 bytes"),
+        ] {
+            let mut bytes = whole.clone();
+            change(&mut bytes);
+            std::fs::write(&path, bytes).unwrap();
+            let error = Base::open(&path).unwrap_err().to_string();
+            assert!(error.contains("qwen3.gguf is damaged: ") && error.contains(expected), "{error}");
+        }
     }
 
     fn write_base(dir: &Path) {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
-use client::train::base::Base;
+use client::train::base::{Base, Projection};
 use client::train::engine::Engine;
 use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
@@ -263,4 +263,18 @@ fn both_sides_know_a_base_by_the_same_digest() {
     let device = Base::open(folder.path()).unwrap();
     let operator = coordinator::base::Base::open(folder.path()).unwrap();
     assert_eq!(device.digest(), operator.digest());
+    // Folders of every family, and GGUF files.
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/reference");
+    let bases = ["families", "gguf"].map(|kind| fs::read_dir(reference.join(kind)).unwrap());
+    let paths = bases.into_iter().flatten().map(|entry| entry.unwrap().path());
+    let is_base = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|x| x == "gguf");
+    let mut count = 0;
+    for path in paths.filter(is_base) {
+        let (device, operator) = (Base::open(&path).unwrap(), coordinator::base::Base::open(&path).unwrap());
+        assert_eq!(device.digest(), operator.digest(), "{}", path.display());
+        let modules = operator.modules(&["all".to_owned()]).unwrap();
+        assert_eq!(modules, device.modules(&Projection::ALL), "{}", path.display());
+        count += 1;
+    }
+    assert_eq!(count, 14);
 }

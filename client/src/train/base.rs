@@ -112,6 +112,17 @@ pub struct BaseOptions {
 /// What cannot be opened as a base.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
+    /// Neither a folder nor a GGUF file.
+    #[error("{} is neither a folder nor a file that ends in .gguf", .0.display())]
+    Kind(PathBuf),
+    /// A folder without a config holds several GGUF files.
+    #[error("{} has no config.json and {count} GGUF files; name the one you want", path.display())]
+    Several {
+        /// The folder.
+        path: PathBuf,
+        /// How many there are.
+        count: usize,
+    },
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {

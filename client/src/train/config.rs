@@ -136,6 +136,7 @@ struct Raw {
     use_sliding_window: bool,
     bos_token_id: Option<Value>,
     eos_token_id: Option<Value>,
+    quantization_config: Option<Map<String, Value>>,
 }
 
 impl DecoderConfig {
@@ -291,6 +292,10 @@ impl Raw {
         if self.mlp_bias {
             return Err(ConfigError::Unsupported { name: "mlp_bias", found: "true".to_owned() });
         }
+        if let Some(method) = self.quantization_config.as_ref().map(|map| map.get("quant_method")) {
+            let found = method.and_then(Value::as_str).unwrap_or("a method without a name").to_owned();
+            return Err(ConfigError::Unsupported { name: "quantization_config", found });
+        }
         let rope_scaling = self.rope_scaling()?;
         let nested_theta =
             self.rope_parameters.as_ref().and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
@@ -401,6 +406,10 @@ mod tests {
             (
                 r#", "rope_scaling": {"rope_type": "llama3"}"#,
                 "a rope scaling of llama3 needs the number `factor`",
+            ),
+            (
+                r#", "quantization_config": {"quant_method": "gptq"}"#,
+                "quantization_config = gptq is not supported",
             ),
             (r#", "rope_theta": 0"#, "rope_theta must be above 0, found 0"),
             (r#", "eos_token_id": [2, 9]"#, "token 9 is not below vocab_size, which is 9"),

@@ -2,7 +2,7 @@
 family as a Hugging Face folder, small GGUF files of every type of number and tokenizer, and what transformers, gguf,
 tokenizers and sentencepiece say of them.
 
-usage: python make_families.py
+usage: python make_families.py [folder of stories260k]
 needs: torch transformers safetensors gguf tokenizers sentencepiece numpy; writes beside itself
 
 families/<name>/                the model as a Hugging Face folder
@@ -12,9 +12,11 @@ gguf/<name>.gguf                a decoder of one block
 gguf/<name>.safetensors         tokens, logits from the dequantised weights, and of each tensor its first row and the
                                 sum of its numbers as a Hugging Face folder would have them
 gguf/words.json                 texts and their tokens, by file
+stories260k.safetensors         tokens of STORY, logits; only where its folder is given
 """
 import json
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 
@@ -324,6 +326,19 @@ def files():
         print(name, "as transformers reads it: off by", off)
 
 
+STORY = "Once upon a time, there was a little owl."
+
+
+def stories(folder):
+    """A trained model, which is not committed."""
+    tokens = [1] + Tokenizer.from_file(str(folder / "tokenizer.json")).encode(STORY, add_special_tokens=False).ids
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = model(input_ids=torch.tensor([tokens])).logits
+    save_file({"tokens": torch.tensor([tokens]).float(), "logits": logits.contiguous()}, HERE / "stories260k.safetensors")
+    print("stories260k logits up to", round(logits.abs().max().item(), 2))
+
+
 if __name__ == "__main__":
     torch.manual_seed(11)
     torch.use_deterministic_algorithms(True)
@@ -332,3 +347,5 @@ if __name__ == "__main__":
         folder.mkdir()
     families()
     files()
+    if len(sys.argv) > 1:
+        stories(Path(sys.argv[1]))

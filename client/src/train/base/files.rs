@@ -11,6 +11,9 @@ use super::BaseError;
 /// Bytes that are read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
+/// The largest file that is read whole.
+const MOST_SMALL_BYTES: u64 = 256 << 20;
+
 /// Bytes that are read at least, where a header is.
 const AHEAD_BYTES: usize = 1 << 16;
 
@@ -144,10 +147,15 @@ pub(super) struct Small {
 }
 
 impl Small {
-    /// Reads a file whole.
+    /// Reads a file whole; fails on one that is too large to be what it should be.
     pub(super) fn read(path: PathBuf) -> Result<Self, BaseError> {
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Self { path, bytes }),
+        let mut bytes = Vec::new();
+        let read = File::open(&path).and_then(|file| file.take(MOST_SMALL_BYTES + 1).read_to_end(&mut bytes));
+        match read {
+            Ok(read) if read as u64 > MOST_SMALL_BYTES => {
+                Err(damaged(&path, format!("it has more than {MOST_SMALL_BYTES} bytes")))
+            }
+            Ok(_) => Ok(Self { path, bytes }),
             Err(source) => Err(BaseError::Read { path, source }),
         }
     }

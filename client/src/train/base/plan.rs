@@ -31,7 +31,7 @@ pub(super) struct WeightFile {
 impl Plan {
     /// Reads everything of a base but its weights.
     pub(super) fn of(path: &Path) -> Result<Self, BaseError> {
-        match gguf_file(path) {
+        match gguf_file(path)? {
             Some(file) => gguf::plan(&file),
             None => folder::plan(path),
         }
@@ -72,16 +72,24 @@ impl Plan {
 }
 
 /// The GGUF file that is meant: `path`, or the only one in a folder without a `config.json`.
-fn gguf_file(path: &Path) -> Option<PathBuf> {
+fn gguf_file(path: &Path) -> Result<Option<PathBuf>, BaseError> {
     let is_gguf =
         |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
-    if !path.is_dir() {
-        return is_gguf(path).then(|| path.to_owned());
+    if is_gguf(path) && !path.is_dir() {
+        return Ok(Some(path.to_owned()));
+    }
+    if path.is_file() {
+        return Err(BaseError::Kind(path.to_owned()));
     }
     if path.join("config.json").exists() {
-        return None;
+        return Ok(None);
     }
-    let files = std::fs::read_dir(path).ok()?.filter_map(|entry| entry.ok().map(|entry| entry.path()));
-    let mut files = files.filter(|file| is_gguf(file) && file.is_file());
-    files.next().filter(|_| files.next().is_none())
+    // A folder that cannot be read has no config either, which is then said.
+    let entries = std::fs::read_dir(path).into_iter().flatten();
+    let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let mut files: Vec<PathBuf> = files.filter(|file| is_gguf(file) && file.is_file()).collect();
+    match files.len() {
+        0 | 1 => Ok(files.pop()),
+        count => Err(BaseError::Several { path: path.to_owned(), count }),
+    }
 }

@@ -48,6 +48,22 @@ fn a_gguf_file_that_is_no_base_is_refused_by_key_and_tensor() {
     assert_eq!(other, "x.gguf: unknown architecture `qwen9`; known are llama, qwen2, qwen3");
     let key = complaint("qwen2", |bytes| replace(bytes, "qwen2.block_count", "qwen2.block_kount"));
     assert_eq!(key, "x.gguf: `qwen2.block_count` is missing");
+    let split = complaint("q4_0", |bytes| {
+        // Two more pairs, together of 64 bytes, so that the tensors stay aligned.
+        let mut pairs = Vec::new();
+        for (key, kind, value) in
+            [("split.count", 2_u32, [3, 0].as_slice()), ("general.x_of_26_characters", 0, &[1])]
+        {
+            pairs.extend((key.len() as u64).to_le_bytes());
+            pairs.extend(key.as_bytes());
+            pairs.extend(kind.to_le_bytes());
+            pairs.extend(value);
+        }
+        assert_eq!(pairs.len(), 64);
+        bytes.splice(24..24, pairs);
+        bytes[16] += 2;
+    });
+    assert_eq!(split, "x.gguf: `split.count` = 3 is not supported; make one file of the 3 first");
     let pre = complaint("q4_0", |bytes| replace(bytes, "smollm", "smullm"));
     assert_eq!(
         pre,
