@@ -3,6 +3,7 @@
 
 mod adapter;
 mod bench;
+mod export;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -97,6 +98,8 @@ enum Command {
     Status,
     /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
     Bench(bench::BenchArgs),
+    /// Write an adapter, or the base with an adapter in it, for other programs
+    Export(export::ExportArgs),
 }
 
 struct Failure {
@@ -163,6 +166,11 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             Command::Conditions => conditions(&config, cli.common.format).await,
             Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
             Command::Status => status(&config, cli.common.format),
+            Command::Export(args) => {
+                let exported = export::export(args, &config.base, &config.state_dir)
+                    .map_err(|error| failed(error.code())(error.into()))?;
+                print(cli.common.format, &exported, || exported.text())
+            }
             Command::Bench(_) => Ok(()), // Done above, without the device's state.
         }
     });

@@ -1,0 +1,154 @@
+//! `nightshift-agent export`: an adapter, or a base with an adapter in it, for other programs.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use proto::export::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
+use serde::Serialize;
+
+use crate::adapter_files::{
+    Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
+};
+use crate::files::FileError;
+use crate::train::base::{Base, BaseError};
+
+/// What to write, and from what.
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    /// The form of the files
+    #[arg(long = "as", value_enum, default_value_t = Form::Peft)]
+    form: Form,
+    /// A PEFT folder; what this device has installed where it is left out
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The folder to write; a merged base needs one that is new or empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The base's name in a PEFT configuration; by default `sha256:` and its digest
+    #[arg(long, value_name = "NAME")]
+    base_name: Option<String>,
+    /// The manifest that `nightshift model pull` wrote of the installed version: its signature is passed on
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
+    release: Option<PathBuf>,
+}
+
+/// A form of files that other programs load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Form {
+    /// `adapter_config.json` and `adapter_model.safetensors`, for transformers with PEFT, vLLM and others
+    Peft,
+    /// `adapter.gguf`, for llama.cpp
+    Gguf,
+    /// The base with the adapter in its weights, as a Hugging Face folder
+    Merged,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+pub(super) struct Exported {
+    form: Form,
+    out: PathBuf,
+    manifest: PathBuf,
+    modules: usize,
+}
+
+/// An export that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportFailure {
+    /// The base.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The adapter, or a folder.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
+    /// The release's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The release's manifest.
+    #[error("{}: {source}", path.display())]
+    Release {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The release is of something else.
+    #[error("{} is not of the version that is installed here", .0.display())]
+    OtherRelease(PathBuf),
+}
+
+/// Writes the adapter of `args`, which is for the base at `base`, or the one installed below `state_dir`.
+pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result<Exported, ExportFailure> {
+    let source = base;
+    let base = Base::open(source)?;
+    let mut adapter = match &args.adapter {
+        Some(folder) => read_peft(folder, &base)?,
+        None => read_installed(state_dir, &base)?,
+    };
+    if let Some(path) = &args.release {
+        adapter.origin = Origin::Release(release(path, &base, &adapter)?);
+    }
+    match args.form {
+        Form::Peft => {
+            let name = args.base_name.clone().unwrap_or_else(|| format!("sha256:{}", base.digest()));
+            write_peft(&args.out, &adapter, base.digest(), &name)?;
+        }
+        Form::Gguf => write_gguf(&args.out, &adapter, &base)?,
+        Form::Merged => write_whole(&args.out, &adapter, &base, source)?,
+    }
+    Ok(Exported {
+        form: args.form,
+        out: args.out.clone(),
+        manifest: args.out.join(MANIFEST_FILE),
+        modules: adapter.spec.modules.len(),
+    })
+}
+
+/// What a coordinator signed of exactly this version on this base.
+fn release(path: &Path, base: &Base, adapter: &Adapter) -> Result<SignedRelease, ExportFailure> {
+    let manifest = Manifest::parse(&crate::files::read(path)?)
+        .map_err(|source| ExportFailure::Release { path: path.to_owned(), source })?;
+    if let (Origin::Release(signed), Origin::Version(version)) = (manifest.origin, &adapter.origin)
+        && manifest.base == base.digest()
+        && signed.release.version == *version
+    {
+        return Ok(signed);
+    }
+    Err(ExportFailure::OtherRelease(path.to_owned()))
+}
+
+impl ExportFailure {
+    /// The exit code: 3 where base or adapter cannot be used, 4 where the disk or this device's state cannot.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Adapter(AdapterFileError::Installed { .. }) => 4,
+            Self::Base(_)
+            | Self::Adapter(
+                AdapterFileError::File(_)
+                | AdapterFileError::Export(_)
+                | AdapterFileError::Merge(_)
+                | AdapterFileError::Peft { .. }
+                | AdapterFileError::Manifest { .. }
+                | AdapterFileError::OtherBase { .. }
+                | AdapterFileError::Modules { .. }
+                | AdapterFileError::NothingInstalled(_),
+            )
+            | Self::File(_)
+            | Self::Release { .. }
+            | Self::OtherRelease(_) => 3,
+        }
+    }
+}
+
+impl Exported {
+    /// What a person reads.
+    pub(super) fn text(&self) -> String {
+        let what = match self.form {
+            Form::Peft => "an adapter for PEFT",
+            Form::Gguf => "an adapter for llama.cpp",
+            Form::Merged => "the base with the adapter",
+        };
+        format!("{what}, {} layers changed, written to {}", self.modules, self.out.display())
+    }
+}
