@@ -152,3 +152,81 @@ impl Exported {
         format!("{what}, {} layers changed, written to {}", self.modules, self.out.display())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use aggregation::IdentityKey;
+    use clap::Parser;
+    use proto::adapter::{AdapterSpec, Factors, Method};
+    use proto::export::{Personal, Release, Version};
+    use proto::ids::{Digest, TaskId};
+
+    use super::*;
+    use crate::train::Projection;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExportArgs,
+    }
+
+    fn args(words: &[&str]) -> ExportArgs {
+        Line::try_parse_from([&["export"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args
+    }
+
+    fn source() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base")
+    }
+
+    fn adapter(base: &Base, origin: Origin) -> Adapter {
+        let modules = base.modules(&[Projection::Q]);
+        let factors = Factors::Seeded(Digest([0; 32]));
+        let spec = AdapterSpec { method: Method::Both, rank: 2, alpha: 3.0, factors, modules };
+        let trained = vec![0.25; spec.trained_len()];
+        Adapter { spec, frozen: Vec::new(), trained, origin }
+    }
+
+    #[test]
+    fn a_folder_is_exported_in_every_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base::open(&source()).unwrap();
+        let personal = Origin::Personal(Personal { seed: 1, steps: 2, documents: 3, tokens: 4 });
+        let from = folder.path().join("from");
+        write_peft(&from, &adapter(&base, personal.clone()), base.digest(), "a-base").unwrap();
+        for (form, file) in
+            [("peft", "adapter_config.json"), ("gguf", "adapter.gguf"), ("merged", "model.safetensors")]
+        {
+            let out = folder.path().join(form);
+            let words = ["--as", form, "--adapter", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
+            let exported = export(&args(&words), &source(), folder.path()).unwrap();
+            assert_eq!(exported.modules, 2);
+            let manifest = Manifest::parse(&std::fs::read(&exported.manifest).unwrap()).unwrap();
+            assert_eq!(manifest.origin, personal, "{form}");
+            assert!(manifest.files.contains_key(file), "{form}: {:?}", manifest.files);
+        }
+        let out = folder.path().join("none");
+        let words = ["--out", out.to_str().unwrap()];
+        let failure = export(&args(&words), &source(), folder.path()).unwrap_err();
+        assert_eq!(failure.code(), 3);
+        assert!(failure.to_string().starts_with("nothing is installed in "), "{failure}");
+        assert!(!out.exists());
+    }
+
+    #[test]
+    fn a_release_is_passed_on_for_the_version_that_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base::open(&source()).unwrap();
+        let version =
+            Version { task: TaskId([1; 16]), version: 4, plan: Digest([2; 32]), adapter: Digest([3; 32]) };
+        let said = Release { version, parent: 3, round: 9, survivors: 40, epsilon: 2.5, delta: 1e-5 };
+        let signed = said.sign(&base.digest(), &IdentityKey::from_seed(&[5; 32]));
+        let path = folder.path().join(MANIFEST_FILE);
+        let manifest = Manifest::new(base.digest(), Origin::Release(signed), []);
+        std::fs::write(&path, manifest.to_bytes().unwrap()).unwrap();
+        let mine = adapter(&base, Origin::Version(version));
+        assert_eq!(release(&path, &base, &mine).unwrap(), signed);
+        let other = adapter(&base, Origin::Version(Version { version: 5, ..version }));
+        let error = release(&path, &base, &other).unwrap_err().to_string();
+        assert!(error.ends_with("is not of the version that is installed here"), "{error}");
+    }
+}
