@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use aggregation::IdentityPublic;
 use clap::{Args, ValueEnum};
 use proto::export::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
 use serde::Serialize;
@@ -9,6 +10,8 @@ use serde::Serialize;
 use crate::adapter_files::{
     Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
 };
+use crate::agent::memory::{Memory, MemoryError};
+use crate::enrolment::{EnrolmentError, authority};
 use crate::files::FileError;
 use crate::train::base::{Base, BaseError};
 
@@ -62,6 +65,12 @@ pub(super) enum ExportFailure {
     /// The adapter, or a folder.
     #[error(transparent)]
     Adapter(#[from] AdapterFileError),
+    /// What is durable of this device.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Its enrolment.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
     /// The release's file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -87,7 +96,9 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
         None => read_installed(state_dir, &base)?,
     };
     if let Some(path) = &args.release {
-        adapter.origin = Origin::Release(release(path, &base, &adapter)?);
+        let memory = Memory::open(state_dir)?;
+        let authority = authority(&memory)?.ok_or(EnrolmentError::NotEnrolled)?;
+        adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
     }
     match args.form {
         Form::Peft => {
@@ -105,24 +116,39 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
     })
 }
 
-/// What a coordinator signed of exactly this version on this base.
-fn release(path: &Path, base: &Base, adapter: &Adapter) -> Result<SignedRelease, ExportFailure> {
-    let manifest = Manifest::parse(&crate::files::read(path)?)
-        .map_err(|source| ExportFailure::Release { path: path.to_owned(), source })?;
+/// What this device's coordinator signed of exactly this version on this base.
+fn release(
+    path: &Path,
+    base: &Base,
+    adapter: &Adapter,
+    authority: &IdentityPublic,
+) -> Result<SignedRelease, ExportFailure> {
+    let refuse = |source| ExportFailure::Release { path: path.to_owned(), source };
+    let manifest = Manifest::parse(&crate::files::read(path)?).map_err(refuse)?;
     if let (Origin::Release(signed), Origin::Version(version)) = (manifest.origin, &adapter.origin)
         && manifest.base == base.digest()
         && signed.release.version == *version
     {
+        signed.verify(&manifest.base, authority).map_err(refuse)?;
         return Ok(signed);
     }
     Err(ExportFailure::OtherRelease(path.to_owned()))
 }
 
 impl ExportFailure {
-    /// The exit code: 3 where base or adapter cannot be used, 4 where the disk or this device's state cannot.
+    /// The exit code: 3 where base or adapter cannot be used, 4 where this device's state cannot, 5 where it is not
+    /// enrolled.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Adapter(AdapterFileError::Installed { .. }) => 4,
+            Self::Adapter(AdapterFileError::Installed { .. }) | Self::Memory(_) => 4,
+            Self::Enrolment(EnrolmentError::NotEnrolled) => 5,
+            Self::Enrolment(
+                EnrolmentError::Keys(_)
+                | EnrolmentError::Memory(_)
+                | EnrolmentError::Transport(_)
+                | EnrolmentError::Answer(_)
+                | EnrolmentError::Damaged(_),
+            ) => 4,
             Self::Base(_)
             | Self::Adapter(
                 AdapterFileError::File(_)
@@ -219,14 +245,18 @@ mod tests {
         let version =
             Version { task: TaskId([1; 16]), version: 4, plan: Digest([2; 32]), adapter: Digest([3; 32]) };
         let said = Release { version, parent: 3, round: 9, survivors: 40, epsilon: 2.5, delta: 1e-5 };
-        let signed = said.sign(&base.digest(), &IdentityKey::from_seed(&[5; 32]));
+        let key = IdentityKey::from_seed(&[5; 32]);
+        let signed = said.sign(&base.digest(), &key);
         let path = folder.path().join(MANIFEST_FILE);
         let manifest = Manifest::new(base.digest(), Origin::Release(signed), []);
         std::fs::write(&path, manifest.to_bytes().unwrap()).unwrap();
         let mine = adapter(&base, Origin::Version(version));
-        assert_eq!(release(&path, &base, &mine).unwrap(), signed);
+        assert_eq!(release(&path, &base, &mine, &key.public()).unwrap(), signed);
+        let somebody = IdentityKey::from_seed(&[6; 32]).public();
+        let error = release(&path, &base, &mine, &somebody).unwrap_err().to_string();
+        assert!(error.contains("is signed by the key "), "{error}");
         let other = adapter(&base, Origin::Version(Version { version: 5, ..version }));
-        let error = release(&path, &base, &other).unwrap_err().to_string();
+        let error = release(&path, &base, &other, &key.public()).unwrap_err().to_string();
         assert!(error.ends_with("is not of the version that is installed here"), "{error}");
     }
 }
