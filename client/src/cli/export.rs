@@ -140,15 +140,16 @@ impl ExportFailure {
     /// enrolled.
     pub(super) fn code(&self) -> u8 {
         match self {
-            Self::Adapter(AdapterFileError::Installed { .. }) | Self::Memory(_) => 4,
-            Self::Enrolment(EnrolmentError::NotEnrolled) => 5,
-            Self::Enrolment(
+            Self::Adapter(AdapterFileError::Installed { .. })
+            | Self::Memory(_)
+            | Self::Enrolment(
                 EnrolmentError::Keys(_)
                 | EnrolmentError::Memory(_)
                 | EnrolmentError::Transport(_)
                 | EnrolmentError::Answer(_)
                 | EnrolmentError::Damaged(_),
             ) => 4,
+            Self::Enrolment(EnrolmentError::NotEnrolled) => 5,
             Self::Base(_)
             | Self::Adapter(
                 AdapterFileError::File(_)
