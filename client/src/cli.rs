@@ -3,6 +3,7 @@
 
 mod adapter;
 mod bench;
+mod export;
 mod local;
 mod train;
 mod try_out;
@@ -108,6 +109,8 @@ enum Command {
     /// Let a base, or an adapter of it, write
     #[command(allow_negative_numbers = true)]
     Generate(try_out::GenerateArgs),
+    /// Write an adapter, or the base with an adapter in it, for other programs
+    Export(export::ExportArgs),
 }
 
 struct Failure {
@@ -175,6 +178,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             print(format, &written, || written.text())
         }
         Command::Bench(_)
+        | Command::Export(_)
         | Command::Enroll { .. }
         | Command::Run { .. }
         | Command::Conditions
@@ -201,6 +205,11 @@ fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
             Command::Conditions => conditions(&config, cli.common.format).await,
             Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
             Command::Status => status(&config, cli.common.format),
+            Command::Export(args) => {
+                let exported = export::export(args, &config.base, &config.state_dir)
+                    .map_err(|error| failed(error.code())(error.into()))?;
+                print(cli.common.format, &exported, || exported.text())
+            }
             // Done without the device's state.
             Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
         }

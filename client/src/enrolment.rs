@@ -152,6 +152,11 @@ pub fn device_id(memory: &Memory) -> Result<Option<DeviceId>, EnrolmentError> {
     Ok(memory.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
 }
 
+/// The key by which its coordinator vouches for devices and versions, if it is enrolled.
+pub fn authority(memory: &Memory) -> Result<Option<IdentityPublic>, EnrolmentError> {
+    Ok(memory.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
+}
+
 fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);
     let (mut lines, mut rest) = (String::new(), text.as_str());

@@ -54,6 +54,16 @@ pub enum Audience {
 /// Replaces the file at `path` by `bytes`; after a crash the old or the new
 /// one is there, never a part. Fails when the disk does.
 pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileError> {
+    write_with(path, audience, |file| file.write_all(bytes).map_err(FileError::io("write", path)))
+}
+
+/// [`write`] for what is not in memory as a whole: `fill` writes it, and where
+/// that fails, the file is as it was.
+pub fn write_with<E: From<FileError>>(
+    path: &Path,
+    audience: Audience,
+    fill: impl FnOnce(&mut File) -> Result<(), E>,
+) -> Result<(), E> {
     let mut aside = path.as_os_str().to_owned();
     aside.push(".aside");
     let aside = PathBuf::from(aside);
@@ -61,12 +71,17 @@ pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileEr
     match fs::remove_file(&aside) {
         Ok(()) => {}
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(FileError::io("remove", &aside)(error)),
+        Err(error) => return Err(FileError::io("remove", &aside)(error).into()),
     }
     let mut file = create(&aside, audience).map_err(FileError::io("create", &aside))?;
-    file.write_all(bytes).and_then(|()| file.sync_all()).map_err(FileError::io("write", &aside))?;
+    if let Err(error) = fill(&mut file) {
+        // What was begun is of no use; the next write would remove it too.
+        drop(fs::remove_file(&aside));
+        return Err(error);
+    }
+    file.sync_all().map_err(FileError::io("write", &aside))?;
     fs::rename(&aside, path).map_err(FileError::io("rename into place", path))?;
-    sync_folder_of(path)
+    Ok(sync_folder_of(path)?)
 }
 
 /// Reads a secret file; fails when others than its owner may read it.

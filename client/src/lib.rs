@@ -4,8 +4,10 @@
 //! its ledger says was spent, [`contribution`] is the
 //! one place where an update becomes something that may be sent, [`train`] is the only place that touches
 //! tensors. The rest is the shell: [`agent`] performs what the machine decides, [`transport`] talks,
-//! [`conditions`] says when it may train. Start at [`session::Session`].
+//! [`conditions`] says when it may train, [`adapter_files`] gives adapters to other programs and takes theirs. Start at
+//! [`session::Session`].
 
+pub mod adapter_files;
 pub mod agent;
 pub mod cli;
 pub mod conditions;

@@ -173,6 +173,11 @@ impl Driver {
         self.state.lock().await.status(task).ok_or(Rejection::UnknownTask)
     }
 
+    /// The base of one task.
+    pub async fn base(&self, task: TaskId) -> Result<Digest, Rejection> {
+        self.state.lock().await.base(task).ok_or(Rejection::UnknownTask)
+    }
+
     /// What the devices of one task have spent.
     pub async fn spent(&self, task: TaskId) -> Result<PrivacySpent, Rejection> {
         self.state.lock().await.spent(task).ok_or(Rejection::UnknownTask)

@@ -1,9 +1,9 @@
 //! The coordinator: adds up what devices contribute without reading any one of them.
 //!
 //! [`task`] and [`round`] are pure machines: they decide. [`optimizer`] turns a mean update into the next
-//! version, [`export`] writes what other programs load, [`spool`] holds unfinished inputs. The rest is the shell: [`driver`] owns the tasks,
-//! [`service`] is the wire, [`server`] runs both, [`cli`] is what people type. The coordinator never links a
-//! tensor library and never holds a contribution that is not masked. Start at [`round::Round`].
+//! version, [`spool`] holds unfinished inputs. The rest is the shell: [`driver`] owns the tasks, [`service`] is
+//! the wire, [`server`] runs both, [`cli`] is what people type. The coordinator never links a tensor library and never
+//! holds a contribution that is not masked. Start at [`round::Round`].
 
 pub mod admin_channel;
 pub mod artefacts;
@@ -12,7 +12,6 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod enrolment;
-pub mod export;
 pub mod files;
 pub mod optimizer;
 pub mod peer;

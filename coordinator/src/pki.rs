@@ -16,6 +16,8 @@ use std::{
 };
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
+use proto::export::{Release, SignedRelease};
+use proto::ids::Digest;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -272,7 +274,7 @@ impl fmt::Debug for Identity {
     }
 }
 
-/// The enrolment authority's key, which signs device credentials.
+/// The enrolment authority's key, which signs device credentials and vouches for versions.
 pub struct EnrolmentKey {
     key: IdentityKey,
 }
@@ -304,6 +306,11 @@ impl EnrolmentKey {
     /// States that a device has an identity key, until the given second.
     pub fn issue(&self, device: [u8; 16], identity: IdentityPublic, expires_unix_secs: u64) -> Credential {
         Credential::issue(&self.key, device, identity, expires_unix_secs)
+    }
+
+    /// States that a version came out of a round as described.
+    pub fn sign(&self, release: Release, base: &Digest) -> SignedRelease {
+        release.sign(base, &self.key)
     }
 }
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use proto::admin::{AdminReply, AdminRequest};
 use proto::convert;
-use proto::ids::DeviceId;
+use proto::export::Release;
+use proto::ids::{DeviceId, TaskId};
 use proto::message::{MAX_MESSAGE_BYTES, Rejection};
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
 use tonic::{Code, Request, Response, Status};
@@ -106,6 +107,7 @@ impl AdminService {
             AdminRequest::ListTasks => AdminReply::Tasks(self.driver.list().await),
             AdminRequest::ShowTask(task) => AdminReply::Task(self.driver.show(task).await?),
             AdminRequest::ShowPrivacy(task) => AdminReply::Privacy(self.driver.spent(task).await?),
+            AdminRequest::SignVersion { task, version } => self.sign_version(task, version).await?,
             AdminRequest::StopTask(task) => AdminReply::Task(self.driver.stop_task(task).await?),
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
@@ -119,6 +121,21 @@ impl AdminService {
                 AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
             }
         })
+    }
+}
+
+impl AdminService {
+    /// Vouches for what the coordinator itself knows of a version; the operator's word is not asked.
+    async fn sign_version(&self, task: TaskId, version: u32) -> Result<AdminReply, Rejection> {
+        let status = self.driver.show(task).await?;
+        let known = status.versions.iter().find(|known| known.version == version);
+        let version = known.ok_or_else(|| Rejection::Unacceptable {
+            request: "sign version".into(),
+            why: format!("no round of the task ended in version {version}"),
+        })?;
+        let base = self.driver.base(task).await?;
+        let signed = self.registry.enrolment_key.sign(Release::of(&status, version), &base);
+        Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }
 }
 

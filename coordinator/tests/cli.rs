@@ -7,6 +7,8 @@ use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use proto::export::{MANIFEST_FILE, Manifest, Origin, Version};
+use proto::ids::Digest;
 use serde_json::Value;
 
 #[test]
@@ -171,6 +173,19 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     let pull = ["model", "pull", "--task", "owl", "--output", "json", "--out", out.to_str().unwrap()];
     assert_eq!(json(nightshift(folder.path(), &pull))["version"], 0);
     assert!(out.join("adapter_model.safetensors").exists());
+    let manifest = Manifest::parse(&fs::read(out.join(MANIFEST_FILE)).unwrap()).unwrap();
+    assert!(matches!(manifest.origin, Origin::Version(Version { version: 0, .. })), "{manifest:?}");
+    for (name, hash) in &manifest.files {
+        assert_eq!(Digest::of(&fs::read(out.join(name)).unwrap()), *hash);
+    }
+    let config = folder.path().join("config.json");
+    let says = r#"{"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2}"#;
+    fs::write(&config, says).unwrap();
+    let as_gguf = [&pull[..], &["--format", "gguf", "--base-config", config.to_str().unwrap()]].concat();
+    json(nightshift(folder.path(), &as_gguf));
+    assert!(fs::read(out.join("adapter.gguf")).unwrap().starts_with(b"GGUF"));
+    let without = run(nightshift(folder.path(), &[&pull[..], &["--format", "gguf"]].concat()));
+    assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
     let again = run(nightshift(folder.path(), &[&pull[..], &["--version", "1"]].concat()));
     assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));
 

@@ -1,5 +1,6 @@
 //! What the operator asks and what the coordinator answers.
 
+use aggregation::{IdentityPublic, Signature};
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{DeviceId, Digest, TaskId};
@@ -23,6 +24,13 @@ pub enum AdminRequest {
     ShowTask(TaskId),
     /// What a task's devices have spent.
     ShowPrivacy(TaskId),
+    /// Vouches for a version: the coordinator's signature over its [`crate::export::Release`].
+    SignVersion {
+        /// The task.
+        task: TaskId,
+        /// The version; one that came out of a round.
+        version: u32,
+    },
     /// Ends a task.
     StopTask(TaskId),
     /// Makes a bootstrap token for one device.
@@ -52,6 +60,13 @@ pub enum AdminReply {
     Task(TaskStatus),
     /// To what was spent.
     Privacy(PrivacySpent),
+    /// To sign a version.
+    Signed {
+        /// Who signed.
+        key: IdentityPublic,
+        /// Over what.
+        signature: Signature,
+    },
     /// To list.
     Tasks(Vec<TaskStatus>),
     /// The token's text.

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use coordinator::export::{ExportError, write_peft};
+use proto::export::{ExportError, peft_files};
 
 use crate::report;
 use crate::run::Finished;
@@ -59,7 +59,11 @@ impl Output {
     /// Writes `adapter/`, `summary.json` and `report.html`.
     pub fn finish(&self, finished: &Finished, base: &str, title: &str) -> Result<(), OutputError> {
         let Finished { adapter, frozen, trained, summary, .. } = finished;
-        write_peft(&self.folder.join("adapter"), adapter, frozen, trained, base)?;
+        let folder = self.folder.join("adapter");
+        fs::create_dir_all(&folder).map_err(|source| refuse(&folder, source))?;
+        for (name, bytes) in peft_files(adapter, frozen, trained, base)? {
+            self.write(&format!("adapter/{name}"), &bytes)?;
+        }
         let mut json = serde_json::to_vec_pretty(summary)?;
         json.push(b'\n');
         self.write("summary.json", &json)?;

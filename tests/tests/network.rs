@@ -15,7 +15,9 @@ use client::train::base::{Base, Projection};
 use client::train::engine::Engine;
 use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
-use proto::plan::{Plan, vector_from_bytes};
+use proto::export::{MANIFEST_FILE, Manifest, Origin};
+use proto::ids::Digest;
+use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
 use tonic::Code;
@@ -117,6 +119,23 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     let b = file.tensor(&format!("base_model.model.{}.lora_B.weight", module.name)).unwrap();
     let b = vector_from_bytes(b.data()).unwrap();
     assert_eq!(b, published[..b.len()]);
+
+    // The coordinator vouches for it, and a device passes that on with what it holds.
+    let manifest = |folder: &Path| Manifest::parse(&fs::read(folder.join(MANIFEST_FILE)).unwrap()).unwrap();
+    let Manifest { origin: Origin::Release(signed), .. } = manifest(&out) else {
+        panic!("nobody signed {:?}", manifest(&out))
+    };
+    let release = signed.release;
+    assert_eq!((release.version.version, release.parent, release.survivors), (1, 0, 4));
+    assert_eq!(
+        (release.version.adapter, release.epsilon.is_finite()),
+        (Digest::of(&vector_to_bytes(&published)), false)
+    );
+    let (mine, said) = (stage.path("anna-peft"), out.join(MANIFEST_FILE));
+    let export = ["export", "--out", mine.to_str().unwrap(), "--release", said.to_str().unwrap()];
+    text(&output(stage.agent("anna").args(export)));
+    assert_eq!(manifest(&mine).origin, Origin::Release(signed));
+    assert!(fs::read(mine.join("adapter_model.safetensors")).unwrap() == bytes);
 }
 
 #[test]

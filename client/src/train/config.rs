@@ -2,6 +2,7 @@
 
 use std::f64::consts::PI;
 
+use proto::export::Architecture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -227,6 +228,19 @@ impl DecoderConfig {
                     divisors.len()
                 )))
             }
+        }
+    }
+
+    /// What llama.cpp calls a base of this shape. A Llama whose queries, keys and values alone have a bias is a Qwen2
+    /// in everything but its name, and gets that one.
+    pub fn architecture(&self) -> Architecture {
+        let heads = |count: usize| u32::try_from(count).unwrap_or(u32::MAX); // `check` keeps both below 2³².
+        if self.qk_norm {
+            Architecture::Qwen3
+        } else if self.qkv_bias && !self.output_bias {
+            Architecture::Qwen2
+        } else {
+            Architecture::Llama { heads: heads(self.num_heads), kv_heads: heads(self.num_kv_heads) }
         }
     }
 

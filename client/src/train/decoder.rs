@@ -286,10 +286,10 @@ impl Decoder<'_> {
         let (mixed, logs) = (sized(mixed, rows * q_width), sized(logs, rows * self.config.num_heads));
         match cache {
             None => attention.forward(team, (q, k, v), mixed, logs)?,
-            Some(Past { keys, values }) => {
-                keys.extend_from_slice(k);
-                values.extend_from_slice(v);
-                attention.forward(team, (q, keys, values), mixed, logs)?;
+            Some(past) => {
+                past.keys.extend_from_slice(k);
+                past.values.extend_from_slice(v);
+                attention.forward(team, (q, &past.keys, &past.values), mixed, logs)?;
             }
         }
         self.forward(scratch, layer, block, mixed, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;

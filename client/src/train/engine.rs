@@ -299,6 +299,11 @@ impl Engine {
     }
 }
 
+/// Fails where the adapter cannot exist, or changes a layer that the base does not have or has in another shape.
+pub fn check_modules(base: &Base, spec: &AdapterSpec) -> Result<(), TrainError> {
+    Places::new(base, spec).map(drop)
+}
+
 fn go_on(_: Step) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }

@@ -24,7 +24,7 @@ pub(crate) use swiglu::{swiglu, swiglu_back};
 
 /// Runs `work` with the widest vector instructions of this CPU.
 #[inline]
-fn vectorised<R>(work: impl FnOnce() -> R) -> R {
+pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 

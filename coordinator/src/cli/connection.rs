@@ -31,6 +31,7 @@ pub(super) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, C
         AdminReply::Tasks(tasks) => Ok(tasks),
         AdminReply::Task(_)
         | AdminReply::Privacy(_)
+        | AdminReply::Signed { .. }
         | AdminReply::Token(_)
         | AdminReply::Devices(_)
         | AdminReply::Chunk(_)
@@ -61,6 +62,7 @@ pub(super) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
         AdminReply::Task(task) => Ok(task),
         AdminReply::Tasks(_)
         | AdminReply::Privacy(_)
+        | AdminReply::Signed { .. }
         | AdminReply::Token(_)
         | AdminReply::Devices(_)
         | AdminReply::Chunk(_)

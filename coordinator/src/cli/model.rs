@@ -4,17 +4,20 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use proto::adapter::Factors;
-use proto::admin::TaskStatus;
+use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
+use proto::export::{
+    Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, peft_files,
+};
 use proto::ids::Digest;
-use proto::plan::{Plan, vector_from_bytes};
+use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use serde::Serialize;
 use serde_json::json;
 
 use super::CliError;
 use super::connection::{connect, find_task, tasks};
 use super::output::{Format, Output, epsilon, print, table};
-use crate::export;
-use crate::service::AdminClient;
+use crate::files::{self, Audience};
+use crate::service::{AdminClient, CallError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -35,6 +38,9 @@ pub(super) enum Command {
         /// The base's name in the written configuration; by default `sha256:` and its digest.
         #[arg(long, value_name = "NAME")]
         base_name: Option<String>,
+        /// The base's `config.json`, or the folder that it is in: a GGUF file says what the base is.
+        #[arg(long, value_name = "PATH", required_if_eq("format", "gguf"))]
+        base_config: Option<PathBuf>,
         /// How to print.
         #[arg(long, value_enum, default_value_t = Format::Text)]
         output: Format,
@@ -51,7 +57,12 @@ pub(super) enum Command {
 pub(super) enum Layout {
     /// `adapter_config.json` and `adapter_model.safetensors`, for PEFT.
     Peft,
+    /// `adapter.gguf`, for llama.cpp.
+    Gguf,
 }
+
+/// The file of an adapter for llama.cpp.
+const GGUF_FILE: &str = "adapter.gguf";
 
 #[derive(Debug, Serialize)]
 struct Row {
@@ -67,16 +78,23 @@ struct Row {
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
-        Command::Pull { task, version, format, out, base_name, output } => {
+        Command::Pull { task, version, format, out, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
             let version = version.unwrap_or(task.version);
             let (plan, trained) = fetch(&mut client, &task, version).await?;
             let frozen = frozen(&mut client, &plan).await?;
             let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
-            match format {
-                Layout::Peft => export::write_peft(&out, &plan.adapter, &frozen, &trained, &base)
-                    .map_err(|error| CliError::Store(error.to_string()))?,
-            }
+            let files = match format {
+                Layout::Peft => peft_files(&plan.adapter, &frozen, &trained, &base),
+                Layout::Gguf => {
+                    let architecture = architecture(base_config.as_deref())?;
+                    gguf_adapter(&plan.adapter, &frozen, &trained, architecture)
+                        .map(|bytes| vec![(GGUF_FILE, bytes)])
+                }
+            };
+            let files = files.map_err(CliError::input)?;
+            let origin = origin(&mut client, &task, version, &plan.base, &trained).await?;
+            write(&out, &files, plan.base, origin)?;
             let written = json!({ "task": task.task, "version": version, "out": out });
             print(output, &written, |_| format!("version {version} written to {}", out.display()))
         }
@@ -94,8 +112,66 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     }
 }
 
+/// What kind of base an adapter is for, as its configuration says.
+fn architecture(config: Option<&Path>) -> Result<Architecture, CliError> {
+    let Some(path) = config else {
+        let why = "a GGUF file needs `--base-config` with the base's config.json";
+        return Err(CliError::Input(why.to_owned()));
+    };
+    let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
+    let json = files::read(&path).map_err(CliError::input)?;
+    Architecture::of_config(&json).map_err(|error| CliError::Input(format!("{}: {error}", path.display())))
+}
+
+/// Where a version came from; for one that came out of a round, with the coordinator's signature.
+async fn origin(
+    client: &mut AdminClient,
+    task: &TaskStatus,
+    version: u32,
+    base: &Digest,
+    trained: &[f32],
+) -> Result<Origin, CliError> {
+    let Some(known) = task.versions.iter().find(|known| known.version == version) else {
+        let adapter = Digest::of(&vector_to_bytes(trained));
+        return Ok(Origin::Version(Version { task: task.task, version, plan: task.plan, adapter }));
+    };
+    Ok(Origin::Release(signed(client, task, known, base).await?))
+}
+
+async fn signed(
+    client: &mut AdminClient,
+    task: &TaskStatus,
+    version: &VersionStatus,
+    base: &Digest,
+) -> Result<SignedRelease, CliError> {
+    let request = AdminRequest::SignVersion { task: task.task, version: version.version };
+    let AdminReply::Signed { key, signature } = client.call(request).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    let signed = SignedRelease { release: Release::of(task, version), key, signature };
+    signed.verify(base, &key).map_err(|error| CliError::Internal(error.to_string()))?;
+    Ok(signed)
+}
+
+/// Writes the files of an export, and what they are last.
+fn write(
+    folder: &Path,
+    files: &[(&'static str, Vec<u8>)],
+    base: Digest,
+    origin: Origin,
+) -> Result<(), CliError> {
+    let store = |error: files::FileError| CliError::Store(error.to_string());
+    files::create_folder(folder).map_err(store)?;
+    for (name, bytes) in files {
+        files::write(&folder.join(name), bytes, Audience::Anyone).map_err(store)?;
+    }
+    let hashes = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
+    let manifest = Manifest::new(base, origin, hashes).to_bytes().map_err(CliError::input)?;
+    files::write(&folder.join(MANIFEST_FILE), &manifest, Audience::Anyone).map_err(store)
+}
+
 fn rows(task: &TaskStatus) -> Vec<Row> {
-    let row = |version: &proto::admin::VersionStatus| Row {
+    let row = |version: &VersionStatus| Row {
         task: task.task.to_string(),
         name: task.name.clone(),
         version: version.version,

@@ -215,6 +215,10 @@ impl State {
         self.index(task).map(|index| self.tasks[index].task.status())
     }
 
+    pub(super) fn base(&self, task: TaskId) -> Option<Digest> {
+        self.index(task).map(|index| self.tasks[index].task.plan().base)
+    }
+
     pub(super) fn spent(&self, task: TaskId) -> Option<PrivacySpent> {
         self.index(task).map(|index| self.tasks[index].task.spent())
     }

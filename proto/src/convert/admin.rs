@@ -1,7 +1,9 @@
 //! The operator's requests and replies.
 
+use aggregation::IdentityPublic;
+
 use super::request::{decline_from_wire, decline_to_wire};
-use super::{WireError, chunk_from_wire, chunk_to_wire, digest, error, fixed, present};
+use super::{WireError, chunk_from_wire, chunk_to_wire, digest, error, fixed, present, signature};
 use crate::admin::{
     AdminReply, AdminRequest, DeviceStatus, MeanMetric, ParticipationCount, PrivacySpent, TaskState,
     TaskStatus, VersionStatus,
@@ -20,6 +22,9 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
         AdminRequest::ListTasks => Kind::ListTasks(wire::ListTasks {}),
         AdminRequest::ShowTask(task) => Kind::ShowTask(wire::ShowTask { task: task.0.to_vec() }),
         AdminRequest::ShowPrivacy(task) => Kind::ShowPrivacy(wire::ShowPrivacy { task: task.0.to_vec() }),
+        AdminRequest::SignVersion { task, version } => {
+            Kind::SignVersion(wire::SignVersion { task: task.0.to_vec(), version })
+        }
         AdminRequest::StopTask(task) => Kind::StopTask(wire::StopTask { task: task.0.to_vec() }),
         AdminRequest::IssueToken { label, lifetime_secs } => {
             Kind::IssueToken(wire::IssueToken { label, lifetime_secs })
@@ -43,6 +48,9 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
         Kind::ListTasks(wire::ListTasks {}) => AdminRequest::ListTasks,
         Kind::ShowTask(show) => AdminRequest::ShowTask(TaskId(fixed("task", &show.task)?)),
         Kind::ShowPrivacy(show) => AdminRequest::ShowPrivacy(TaskId(fixed("task", &show.task)?)),
+        Kind::SignVersion(sign) => {
+            AdminRequest::SignVersion { task: TaskId(fixed("task", &sign.task)?), version: sign.version }
+        }
         Kind::StopTask(stop) => AdminRequest::StopTask(TaskId(fixed("task", &stop.task)?)),
         Kind::IssueToken(wire::IssueToken { label, lifetime_secs }) => {
             AdminRequest::IssueToken { label, lifetime_secs }
@@ -61,6 +69,9 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
     let kind = match reply {
         AdminReply::Task(status) => Kind::Task(task_to_wire(status)),
         AdminReply::Privacy(spent) => Kind::Privacy(spent_to_wire(spent)),
+        AdminReply::Signed { key, signature } => {
+            Kind::Signed(wire::Signed { key: key.0.to_vec(), signature: signature.0.to_vec() })
+        }
         AdminReply::Tasks(tasks) => {
             Kind::Tasks(wire::TaskList { tasks: tasks.into_iter().map(task_to_wire).collect() })
         }
@@ -88,6 +99,10 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
     Ok(match present("reply", message.kind)? {
         Kind::Task(status) => AdminReply::Task(task_from_wire(status)?),
         Kind::Privacy(spent) => AdminReply::Privacy(spent_from_wire(spent)?),
+        Kind::Signed(signed) => AdminReply::Signed {
+            key: IdentityPublic(fixed("signature", &signed.key)?),
+            signature: signature("signature", &signed.signature)?,
+        },
         Kind::Tasks(list) => {
             AdminReply::Tasks(list.tasks.into_iter().map(task_from_wire).collect::<Result<_, _>>()?)
         }

@@ -1,6 +1,6 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
+use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, Signature, packing};
 use client::agent::memory::{Declined, Entry};
 use client::session::Signed;
 use client::spending::Charge;
@@ -137,6 +137,7 @@ fn admin_requests() -> Vec<AdminRequest> {
         AdminRequest::ListTasks,
         AdminRequest::ShowTask(TASK),
         AdminRequest::ShowPrivacy(TASK),
+        AdminRequest::SignVersion { task: TASK, version: 3 },
         AdminRequest::StopTask(TASK),
         AdminRequest::IssueToken { label: "tablet".into(), lifetime_secs: 60 },
         AdminRequest::ListDevices,
@@ -152,6 +153,7 @@ fn admin_replies() -> Vec<AdminReply> {
     vec![
         AdminReply::Task(world.status()),
         AdminReply::Privacy(world.spent()),
+        AdminReply::Signed { key: IdentityPublic([3; 32]), signature: Signature([4; 64]) },
         AdminReply::Tasks(vec![world.status()]),
         AdminReply::Token("nst1.".into()),
         AdminReply::Devices(vec![device]),

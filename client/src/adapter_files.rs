@@ -1,0 +1,228 @@
+//! Adapters in folders: those that other programs read and write, and the one that this device has installed.
+//!
+//! What is in the files stands in [`proto::export`]; this is the disk. Every file is whole or absent, and the manifest is
+//! written last.
+
+use std::path::{Path, PathBuf};
+
+use proto::adapter::{AdapterSpec, Factors};
+use proto::export::{
+    ExportError, MANIFEST_FILE, Manifest, ManifestError, Origin, PEFT_CONFIG, PEFT_TENSORS, PeftError,
+    Version, gguf_adapter, peft_files,
+};
+use proto::ids::Digest;
+use proto::message::Published;
+use proto::plan::vector_from_bytes;
+use serde::Deserialize;
+
+use crate::files::{self, Audience, FileError};
+use crate::train::base::Base;
+use crate::train::engine::{TrainError, check_modules};
+use crate::train::merged::{MOST_SHARD_BYTES, MergeError, write_merged};
+
+/// The file of an adapter for llama.cpp.
+pub const GGUF_FILE: &str = "adapter.gguf";
+
+/// An adapter that cannot be written to a folder or read from one.
+#[derive(Debug, thiserror::Error)]
+pub enum AdapterFileError {
+    /// The disk.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The adapter has no place in the form.
+    #[error(transparent)]
+    Export(#[from] ExportError),
+    /// The merged base cannot be written.
+    #[error(transparent)]
+    Merge(#[from] MergeError),
+    /// The folder holds no adapter that can be used.
+    #[error("{}: {source}", folder.display())]
+    Peft {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        source: PeftError,
+    },
+    /// The manifest, or what it says.
+    #[error("{}: {source}", folder.display())]
+    Manifest {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The adapter is for another base.
+    #[error("{} is for the base {expected}; this one is {found}", folder.display())]
+    OtherBase {
+        /// The folder.
+        folder: PathBuf,
+        /// The base in the manifest.
+        expected: Digest,
+        /// The base that was given.
+        found: Digest,
+    },
+    /// The adapter changes layers that the base does not have, or has in another shape.
+    #[error("{} does not fit the base: {source}", folder.display())]
+    Modules {
+        /// The folder.
+        folder: PathBuf,
+        /// Which layer.
+        source: Box<TrainError>,
+    },
+    /// This device has not installed anything.
+    #[error(
+        "nothing is installed in {}; name a folder with `--adapter`, or let `nightshift-agent run` fetch a version",
+        .0.display()
+    )]
+    NothingInstalled(PathBuf),
+    /// What is installed is not whole.
+    #[error("{} is damaged: {reason}; let `nightshift-agent run` install a version again", path.display())]
+    Installed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// An adapter with its numbers, and where they came from.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adapter {
+    /// Its shape.
+    pub spec: AdapterSpec,
+    /// What every device has alike.
+    pub frozen: Vec<f32>,
+    /// What was trained.
+    pub trained: Vec<f32>,
+    /// Where the numbers came from.
+    pub origin: Origin,
+}
+
+/// Writes a PEFT folder and its manifest. `base_name` is where a reader finds the base.
+pub fn write_peft(
+    folder: &Path,
+    adapter: &Adapter,
+    base: Digest,
+    base_name: &str,
+) -> Result<(), AdapterFileError> {
+    let files = peft_files(&adapter.spec, &adapter.frozen, &adapter.trained, base_name)?;
+    write(folder, &files, base, adapter.origin.clone())
+}
+
+/// Writes [`GGUF_FILE`], an adapter for llama.cpp beside a GGUF file of the same base, and its manifest.
+pub fn write_gguf(folder: &Path, adapter: &Adapter, base: &Base) -> Result<(), AdapterFileError> {
+    let architecture = base.config().architecture();
+    let bytes = gguf_adapter(&adapter.spec, &adapter.frozen, &adapter.trained, architecture)?;
+    write(folder, &[(GGUF_FILE, bytes)], base.digest(), adapter.origin.clone())
+}
+
+/// Writes the base with the adapter in it, and a manifest. `source` is where the base was read from.
+pub fn write_whole(
+    folder: &Path,
+    adapter: &Adapter,
+    base: &Base,
+    source: &Path,
+) -> Result<(), AdapterFileError> {
+    let vectors = (&adapter.spec, adapter.frozen.as_slice(), adapter.trained.as_slice());
+    let files = write_merged(folder, base, source, vectors, MOST_SHARD_BYTES)?;
+    write_manifest(folder, &Manifest::new(base.digest(), adapter.origin.clone(), files))
+}
+
+/// Reads a PEFT folder of anybody's as an adapter of `base`. Where it has a manifest of ours, its base must be this one,
+/// its files must be the ones that were hashed, and its signature, if there is one, must fit; by whose key it is, the origin
+/// says. Fails with the file, the setting, the tensor or the module that is wrong.
+pub fn read_peft(folder: &Path, base: &Base) -> Result<Adapter, AdapterFileError> {
+    let config = files::read(&folder.join(PEFT_CONFIG))?;
+    let tensors = files::read(&folder.join(PEFT_TENSORS))?;
+    let origin = match files::read(&folder.join(MANIFEST_FILE)) {
+        Ok(bytes) => {
+            let refuse = |source| AdapterFileError::Manifest { folder: folder.to_owned(), source };
+            let manifest = Manifest::parse(&bytes).map_err(refuse)?;
+            if manifest.base != base.digest() {
+                let (expected, found) = (manifest.base, base.digest());
+                return Err(AdapterFileError::OtherBase { folder: folder.to_owned(), expected, found });
+            }
+            manifest.check_file(PEFT_CONFIG, &config).map_err(refuse)?;
+            manifest.check_file(PEFT_TENSORS, &tensors).map_err(refuse)?;
+            manifest.origin
+        }
+        Err(error) if error.is_absent() => Origin::Unknown,
+        Err(error) => return Err(error.into()),
+    };
+    let (spec, trained) = proto::export::read_peft(&config, &tensors)
+        .map_err(|source| AdapterFileError::Peft { folder: folder.to_owned(), source })?;
+    check_modules(base, &spec).map_err(|source| AdapterFileError::Modules {
+        folder: folder.to_owned(),
+        source: Box::new(source),
+    })?;
+    Ok(Adapter { spec, frozen: Vec::new(), trained, origin })
+}
+
+/// Reads the version that `nightshift-agent run` installed below `state_dir` as an adapter of `base`.
+pub fn read_installed(state_dir: &Path, base: &Base) -> Result<Adapter, AdapterFileError> {
+    #[derive(Deserialize)]
+    struct Installed {
+        published: Published,
+        base: Digest,
+        adapter: AdapterSpec,
+    }
+    let folder = state_dir.join("installed");
+    let path = folder.join("manifest.json");
+    let bytes = match files::read(&path) {
+        Err(error) if error.is_absent() => return Err(AdapterFileError::NothingInstalled(folder)),
+        other => other?,
+    };
+    let damaged = |path: &Path, reason: String| AdapterFileError::Installed { path: path.to_owned(), reason };
+    let installed: Installed =
+        serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;
+    if installed.base != base.digest() {
+        let (expected, found) = (installed.base, base.digest());
+        return Err(AdapterFileError::OtherBase { folder, expected, found });
+    }
+    let numbers = |path: &Path, digest: Digest| {
+        let bytes = files::read(path)?;
+        if Digest::of(&bytes) != digest {
+            return Err(damaged(path, format!("its bytes do not hash to {digest}")));
+        }
+        vector_from_bytes(&bytes).ok_or_else(|| damaged(path, "it is no list of numbers".to_owned()))
+    };
+    let published = installed.published;
+    let trained = numbers(&folder.join("adapter.f32"), published.adapter)?;
+    let spec = installed.adapter;
+    let frozen = match spec.factors {
+        Factors::Given(digest) if spec.frozen_len() > 0 => {
+            numbers(&state_dir.join("artefacts").join(digest.to_string()), digest)?
+        }
+        Factors::Given(_) => Vec::new(),
+        Factors::Seeded(seed) => spec.seeded_factors(&seed),
+    };
+    check_modules(base, &spec)
+        .map_err(|source| AdapterFileError::Modules { folder, source: Box::new(source) })?;
+    let Published { task, version, plan, adapter, clip_norm: _ } = published;
+    let origin = Origin::Version(Version { task, version, plan, adapter });
+    Ok(Adapter { spec, frozen, trained, origin })
+}
+
+fn write(
+    folder: &Path,
+    files: &[(&'static str, Vec<u8>)],
+    base: Digest,
+    origin: Origin,
+) -> Result<(), AdapterFileError> {
+    files::create_folder(folder)?;
+    for (name, bytes) in files {
+        files::write(&folder.join(name), bytes, Audience::Owner)?;
+    }
+    let hashes = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
+    write_manifest(folder, &Manifest::new(base, origin, hashes))
+}
+
+fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), AdapterFileError> {
+    let bytes = manifest
+        .to_bytes()
+        .map_err(|source| AdapterFileError::Manifest { folder: folder.to_owned(), source })?;
+    Ok(files::write(&folder.join(MANIFEST_FILE), &bytes, Audience::Owner)?)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! `nightshift-agent export`: an adapter, or a base with an adapter in it, for other programs.
+
+use std::path::{Path, PathBuf};
+
+use aggregation::IdentityPublic;
+use clap::{Args, ValueEnum};
+use proto::export::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
+use serde::Serialize;
+
+use crate::adapter_files::{
+    Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
+};
+use crate::agent::memory::{Memory, MemoryError};
+use crate::enrolment::{EnrolmentError, authority};
+use crate::files::FileError;
+use crate::train::base::{Base, BaseError};
+
+/// What to write, and from what.
+#[derive(Args, Debug)]
+pub(super) struct ExportArgs {
+    /// The form of the files
+    #[arg(long = "as", value_enum, default_value_t = Form::Peft)]
+    form: Form,
+    /// A PEFT folder; what this device has installed where it is left out
+    #[arg(long, value_name = "DIR")]
+    adapter: Option<PathBuf>,
+    /// The folder to write; a merged base needs one that is new or empty
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// The base's name in a PEFT configuration; by default `sha256:` and its digest
+    #[arg(long, value_name = "NAME")]
+    base_name: Option<String>,
+    /// The manifest that `nightshift model pull` wrote of the installed version: its signature is passed on
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
+    release: Option<PathBuf>,
+}
+
+/// A form of files that other programs load.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+enum Form {
+    /// `adapter_config.json` and `adapter_model.safetensors`, for transformers with PEFT, vLLM and others
+    Peft,
+    /// `adapter.gguf`, for llama.cpp
+    Gguf,
+    /// The base with the adapter in its weights, as a Hugging Face folder
+    Merged,
+}
+
+/// What was written.
+#[derive(Debug, Serialize)]
+pub(super) struct Exported {
+    form: Form,
+    out: PathBuf,
+    manifest: PathBuf,
+    modules: usize,
+}
+
+/// An export that failed.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ExportFailure {
+    /// The base.
+    #[error(transparent)]
+    Base(#[from] BaseError),
+    /// The adapter, or a folder.
+    #[error(transparent)]
+    Adapter(#[from] AdapterFileError),
+    /// What is durable of this device.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// Its enrolment.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// The release's file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The release's manifest.
+    #[error("{}: {source}", path.display())]
+    Release {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: ManifestError,
+    },
+    /// The release is of something else.
+    #[error("{} is not of the version that is installed here", .0.display())]
+    OtherRelease(PathBuf),
+}
+
+/// Writes the adapter of `args`, which is for the base at `base`, or the one installed below `state_dir`.
+pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result<Exported, ExportFailure> {
+    let source = base;
+    let base = Base::open(source)?;
+    let mut adapter = match &args.adapter {
+        Some(folder) => read_peft(folder, &base)?,
+        None => read_installed(state_dir, &base)?,
+    };
+    if let Some(path) = &args.release {
+        let memory = Memory::open(state_dir)?;
+        let authority = authority(&memory)?.ok_or(EnrolmentError::NotEnrolled)?;
+        adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
+    }
+    match args.form {
+        Form::Peft => {
+            let name = args.base_name.clone().unwrap_or_else(|| format!("sha256:{}", base.digest()));
+            write_peft(&args.out, &adapter, base.digest(), &name)?;
+        }
+        Form::Gguf => write_gguf(&args.out, &adapter, &base)?,
+        Form::Merged => write_whole(&args.out, &adapter, &base, source)?,
+    }
+    Ok(Exported {
+        form: args.form,
+        out: args.out.clone(),
+        manifest: args.out.join(MANIFEST_FILE),
+        modules: adapter.spec.modules.len(),
+    })
+}
+
+/// What this device's coordinator signed of exactly this version on this base.
+fn release(
+    path: &Path,
+    base: &Base,
+    adapter: &Adapter,
+    authority: &IdentityPublic,
+) -> Result<SignedRelease, ExportFailure> {
+    let refuse = |source| ExportFailure::Release { path: path.to_owned(), source };
+    let manifest = Manifest::parse(&crate::files::read(path)?).map_err(refuse)?;
+    if let (Origin::Release(signed), Origin::Version(version)) = (manifest.origin, &adapter.origin)
+        && manifest.base == base.digest()
+        && signed.release.version == *version
+    {
+        signed.verify(&manifest.base, authority).map_err(refuse)?;
+        return Ok(signed);
+    }
+    Err(ExportFailure::OtherRelease(path.to_owned()))
+}
+
+impl ExportFailure {
+    /// The exit code: 3 where base or adapter cannot be used, 4 where this device's state cannot, 5 where it is not
+    /// enrolled.
+    pub(super) fn code(&self) -> u8 {
+        match self {
+            Self::Adapter(AdapterFileError::Installed { .. })
+            | Self::Memory(_)
+            | Self::Enrolment(
+                EnrolmentError::Keys(_)
+                | EnrolmentError::Memory(_)
+                | EnrolmentError::Transport(_)
+                | EnrolmentError::Answer(_)
+                | EnrolmentError::Damaged(_),
+            ) => 4,
+            Self::Enrolment(EnrolmentError::NotEnrolled) => 5,
+            Self::Base(_)
+            | Self::Adapter(
+                AdapterFileError::File(_)
+                | AdapterFileError::Export(_)
+                | AdapterFileError::Merge(_)
+                | AdapterFileError::Peft { .. }
+                | AdapterFileError::Manifest { .. }
+                | AdapterFileError::OtherBase { .. }
+                | AdapterFileError::Modules { .. }
+                | AdapterFileError::NothingInstalled(_),
+            )
+            | Self::File(_)
+            | Self::Release { .. }
+            | Self::OtherRelease(_) => 3,
+        }
+    }
+}
+
+impl Exported {
+    /// What a person reads.
+    pub(super) fn text(&self) -> String {
+        let what = match self.form {
+            Form::Peft => "an adapter for PEFT",
+            Form::Gguf => "an adapter for llama.cpp",
+            Form::Merged => "the base with the adapter",
+        };
+        format!("{what}, {} layers changed, written to {}", self.modules, self.out.display())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aggregation::IdentityKey;
+    use clap::Parser;
+    use proto::adapter::{AdapterSpec, Factors, Method};
+    use proto::export::{Personal, Release, Version};
+    use proto::ids::{Digest, TaskId};
+
+    use super::*;
+    use crate::train::Projection;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: ExportArgs,
+    }
+
+    fn args(words: &[&str]) -> ExportArgs {
+        Line::try_parse_from([&["export"], words].concat()).unwrap_or_else(|error| panic!("{error}")).args
+    }
+
+    fn source() -> PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base")
+    }
+
+    fn adapter(base: &Base, origin: Origin) -> Adapter {
+        let modules = base.modules(&[Projection::Q]);
+        let factors = Factors::Seeded(Digest([0; 32]));
+        let spec = AdapterSpec { method: Method::Both, rank: 2, alpha: 3.0, factors, modules };
+        let trained = vec![0.25; spec.trained_len()];
+        Adapter { spec, frozen: Vec::new(), trained, origin }
+    }
+
+    #[test]
+    fn a_folder_is_exported_in_every_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base::open(&source()).unwrap();
+        let personal = Origin::Personal(Personal { seed: 1, steps: 2, documents: 3, tokens: 4 });
+        let from = folder.path().join("from");
+        write_peft(&from, &adapter(&base, personal.clone()), base.digest(), "a-base").unwrap();
+        for (form, file) in
+            [("peft", "adapter_config.json"), ("gguf", "adapter.gguf"), ("merged", "model.safetensors")]
+        {
+            let out = folder.path().join(form);
+            let words = ["--as", form, "--adapter", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
+            let exported = export(&args(&words), &source(), folder.path()).unwrap();
+            assert_eq!(exported.modules, 2);
+            let manifest = Manifest::parse(&std::fs::read(&exported.manifest).unwrap()).unwrap();
+            assert_eq!(manifest.origin, personal, "{form}");
+            assert!(manifest.files.contains_key(file), "{form}: {:?}", manifest.files);
+        }
+        let out = folder.path().join("none");
+        let words = ["--out", out.to_str().unwrap()];
+        let failure = export(&args(&words), &source(), folder.path()).unwrap_err();
+        assert_eq!(failure.code(), 3);
+        assert!(failure.to_string().starts_with("nothing is installed in "), "{failure}");
+        assert!(!out.exists());
+    }
+
+    #[test]
+    fn a_release_is_passed_on_for_the_version_that_it_is_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base::open(&source()).unwrap();
+        let version =
+            Version { task: TaskId([1; 16]), version: 4, plan: Digest([2; 32]), adapter: Digest([3; 32]) };
+        let said = Release { version, parent: 3, round: 9, survivors: 40, epsilon: 2.5, delta: 1e-5 };
+        let key = IdentityKey::from_seed(&[5; 32]);
+        let signed = said.sign(&base.digest(), &key);
+        let path = folder.path().join(MANIFEST_FILE);
+        let manifest = Manifest::new(base.digest(), Origin::Release(signed), []);
+        std::fs::write(&path, manifest.to_bytes().unwrap()).unwrap();
+        let mine = adapter(&base, Origin::Version(version));
+        assert_eq!(release(&path, &base, &mine, &key.public()).unwrap(), signed);
+        let somebody = IdentityKey::from_seed(&[6; 32]).public();
+        let error = release(&path, &base, &mine, &somebody).unwrap_err().to_string();
+        assert!(error.contains("is signed by the key "), "{error}");
+        let other = adapter(&base, Origin::Version(Version { version: 5, ..version }));
+        let error = release(&path, &base, &other, &key.public()).unwrap_err().to_string();
+        assert!(error.ends_with("is not of the version that is installed here"), "{error}");
+    }
+}
