@@ -29,7 +29,8 @@ pub enum ExportError {
     },
 }
 
-/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`.
+/// Writes `adapter_config.json` and `adapter_model.safetensors` into `folder`: `trained` and `frozen` of an adapter
+/// that is all of the change, as [`proto::adapter::State::shipped`] gives it.
 ///
 /// One rank for all modules, the true scale in `lora_alpha`, tensors named as PEFT 0.21 writes them.
 pub fn write_peft(

@@ -143,6 +143,9 @@ pub struct Published {
     pub plan: Digest,
     /// The hash of the trained parameters.
     pub adapter: Digest,
+    /// The hash of what earlier epochs left, where factors were drawn anew before.
+    #[serde(default)]
+    pub folded: Option<Digest>,
     /// The L2 bound of updates that are trained from it.
     pub clip_norm: f64,
 }

@@ -62,6 +62,7 @@ fn replies() -> Vec<Reply> {
         version: 2,
         plan: Digest([3; 32]),
         adapter: Digest([4; 32]),
+        folded: Some(Digest([5; 32])),
         clip_norm: 0.25,
     };
     let mut places = IndexSet::new(11);

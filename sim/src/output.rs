@@ -58,8 +58,8 @@ impl Output {
 
     /// Writes `adapter/`, `summary.json` and `report.html`.
     pub fn finish(&self, finished: &Finished, base: &str, title: &str) -> Result<(), OutputError> {
-        let Finished { adapter, frozen, trained, summary, .. } = finished;
-        write_peft(&self.folder.join("adapter"), adapter, frozen, trained, base)?;
+        let Finished { shipped: (adapter, parameters), summary, .. } = finished;
+        write_peft(&self.folder.join("adapter"), adapter, &[], parameters, base)?;
         let mut json = serde_json::to_vec_pretty(summary)?;
         json.push(b'\n');
         self.write("summary.json", &json)?;

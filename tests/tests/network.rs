@@ -71,7 +71,7 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
         panic!("the factors are not seeded")
     };
     let frozen = plan.adapter.seeded_factors(&seed);
-    let start = plan.adapter.initial(&plan.initial_seed);
+    let start = plan.adapter.initial(&plan.initial_seed, None);
     let mut mean = vec![0.0_f64; start.len()];
     let mut mean_loss = 0.0;
     for device in devices {

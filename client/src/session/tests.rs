@@ -26,17 +26,18 @@ fn session(policy: Policy, spending: Spending) -> Session {
 /// Wakes the session and takes it through check-in, fetching and installing a version of `plan`.
 fn loaded(session: Session, plan: &Plan, clip_norm: f64) -> Session {
     let plan_bytes = plan.to_bytes().unwrap();
-    let adapter = vector_to_bytes(&plan.adapter.initial(&plan.initial_seed));
+    let adapter = vector_to_bytes(&plan.adapter.initial(&plan.initial_seed, None));
     let published = Published {
         task: TASK,
         version: 0,
         plan: Digest::of(&plan_bytes),
+        folded: None,
         adapter: Digest::of(&adapter),
         clip_norm,
     };
     let session = tell(session, Event::Woke);
     let session = tell(session, Event::Replied(Reply::Assignment(published)));
-    tell(session, Event::Loaded { plan: plan_bytes, adapter, frozen: None })
+    tell(session, Event::Loaded { plan: plan_bytes, adapter, frozen: None, folded: None })
 }
 
 fn tell(session: Session, event: Event) -> Session {

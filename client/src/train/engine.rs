@@ -3,15 +3,15 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use proto::adapter::{AdapterError, AdapterSpec, Slot};
+use proto::adapter::{AdapterError, AdapterSpec, Folded, Slot};
 use proto::training::{PlanValueError, TrainingPlan};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use super::base::Base;
-use super::decoder::{Changes, Pass};
+use super::decoder::{Changes, Pass, Weights};
 use super::optimizer::Optimizer;
-use super::places::Places;
+use super::places::{self, Places};
 use super::singular::top_factors;
 use super::text::Blocks;
 use super::thread::on_one_thread;
@@ -23,6 +23,8 @@ use crate::update::Update;
 #[derive(Clone, Debug)]
 pub struct Engine {
     base: Arc<Base>,
+    /// The base's, or changed by what earlier epochs left.
+    weights: Weights,
 }
 
 /// One optimiser step that is done.
@@ -138,7 +140,13 @@ pub enum TrainError {
 impl Engine {
     /// An engine for adapters of `base`.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base }
+        Self { weights: base.weights().clone(), base }
+    }
+
+    /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
+    /// has no such layer, or one of another shape.
+    pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
+        Ok(Self { base: Arc::clone(&self.base), weights: places::folded(&self.base, folded)? })
     }
 
     /// The base that it trains on.
@@ -207,7 +215,7 @@ impl Engine {
             let changes = places.constants(frozen, trained)?;
             let (mut total, mut tokens) = (0.0, 0);
             for batch in uniform(blocks.as_slice()) {
-                let loss = Pass::new(self.base.config(), self.base.weights(), &changes, &batch).loss()?;
+                let loss = Pass::new(self.base.config(), &self.weights, &changes, &batch).loss()?;
                 let targets = targets(&batch);
                 total += f64::from(loss.to_scalar::<f32>()?) * targets as f64;
                 tokens += targets;
@@ -230,7 +238,7 @@ impl Engine {
         let places = Places::new(&self.base, spec)?;
         on_one_thread(&mut |_| ControlFlow::Continue(()), |_| {
             let mut rng = ChaCha20Rng::from_seed(seed);
-            let (weights, vars) = places.track_weights(self.base.weights())?;
+            let (weights, vars) = places.track_weights(&self.weights)?;
             let mut sums: Vec<Vec<f64>> = vars.iter().map(|var| vec![0.0; var.elem_count()]).collect();
             for _ in 0..8 {
                 let drawn = draw(&mut rng, public, 16);
@@ -269,7 +277,7 @@ impl Engine {
         batch: &[&[u32]],
     ) -> Result<(f32, Vec<f32>), TrainError> {
         let changes = places.variables(frozen, trained)?;
-        let pass = Pass::new(self.base.config(), self.base.weights(), &changes, batch);
+        let pass = Pass::new(self.base.config(), &self.weights, &changes, batch);
         let (loss, gradients) = pass.gradients()?;
         Ok((loss, places.gather(&gradients, trained.len())?))
     }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use candle_core::{Device, Result, Tensor, Var};
-use proto::adapter::{AdapterSpec, ModuleSlots, Slot};
+use proto::adapter::{AdapterSpec, Folded, FoldedPair, Module, ModuleSlots, Slot};
 
 use super::base::{Base, Projection};
 use super::decoder::{Changes, Factors, Weights};
@@ -30,28 +30,13 @@ impl<'a> Places<'a> {
     /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
     pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, TrainError> {
         spec.check()?;
-        let mut known = BTreeMap::new();
-        for layer in 0..base.config().num_layers {
-            for projection in Projection::ALL {
-                known.insert(projection.name(layer), (layer, projection));
-            }
-        }
+        let known = layers(base);
         let (mut seen, mut modules) = (BTreeSet::new(), Vec::new());
         for slots in spec.slots() {
             let module = slots.module;
-            let Some(&(layer, projection)) = known.get(&module.name) else {
-                return Err(TrainError::NoSuchModule(module.name.clone()));
-            };
+            let (layer, projection) = find(base, &known, module)?;
             if !seen.insert((layer, projection)) {
                 return Err(TrainError::RepeatedModule(module.name.clone()));
-            }
-            let (outputs, inputs) = projection.shape(base.config());
-            if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
-                return Err(TrainError::ModuleShape {
-                    name: module.name.clone(),
-                    expected: (outputs, inputs),
-                    found: (module.outputs as usize, module.inputs as usize),
-                });
             }
             modules.push((layer, projection, slots));
         }
@@ -128,4 +113,47 @@ impl<'a> Places<'a> {
         }
         Ok((weights, vars))
     }
+}
+
+/// The base's weights, each layer in `folded` changed to `W + B · A`. Fails as [`Places::new`] does.
+pub(crate) fn folded(base: &Base, folded: &Folded) -> std::result::Result<Weights, TrainError> {
+    let (mut weights, known, rank) = (base.weights().clone(), layers(base), folded.rank() as usize);
+    for FoldedPair { module, a, b } in folded.pairs() {
+        let (layer, projection) = find(base, &known, module)?;
+        let (outputs, inputs) = (module.outputs as usize, module.inputs as usize);
+        let a = Tensor::from_slice(a, (rank, inputs), &Device::Cpu)?;
+        let b = Tensor::from_slice(b, (outputs, rank), &Device::Cpu)?;
+        if let Some(block) = weights.blocks.get_mut(layer) {
+            let linear = block.linear_mut(projection);
+            linear.weight = (&linear.weight + b.matmul(&a)?)?;
+        }
+    }
+    Ok(weights)
+}
+
+/// Every linear layer of the base, by its name.
+fn layers(base: &Base) -> BTreeMap<String, (usize, Projection)> {
+    let blocks = 0..base.config().num_layers;
+    blocks
+        .flat_map(|layer| Projection::ALL.map(|projection| (projection.name(layer), (layer, projection))))
+        .collect()
+}
+
+fn find(
+    base: &Base,
+    known: &BTreeMap<String, (usize, Projection)>,
+    module: &Module,
+) -> std::result::Result<(usize, Projection), TrainError> {
+    let Some(&(layer, projection)) = known.get(&module.name) else {
+        return Err(TrainError::NoSuchModule(module.name.clone()));
+    };
+    let (outputs, inputs) = projection.shape(base.config());
+    if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
+        return Err(TrainError::ModuleShape {
+            name: module.name.clone(),
+            expected: (outputs, inputs),
+            found: (module.outputs as usize, module.inputs as usize),
+        });
+    }
+    Ok((layer, projection))
 }

@@ -168,7 +168,7 @@ fn training_lowers_the_loss_and_leaves_the_base_as_it_was() {
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(engine.base(), method, 2, 6.0);
         let frozen = spec.seeded_factors(&Digest([4; 32]));
-        let start = spec.initial(&Digest([4; 32]));
+        let start = spec.initial(&Digest([4; 32]), None);
         let before = engine.loss(&spec, &frozen, &start, &blocks).unwrap();
         let trained = engine.train(&spec, &frozen, &start, &blocks, &plan(), [1; 32], &mut go_on).unwrap();
         let after = engine.loss(&spec, &frozen, &trained.parameters, &blocks).unwrap();
@@ -183,7 +183,7 @@ fn the_same_seed_gives_the_same_bits_however_many_train_at_once() {
     let engine = engine();
     let blocks = blocks(6, 12);
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let train = |seed: u8| {
         let trained = engine.train(&spec, &[], &start, &blocks, &plan(), [seed; 32], &mut go_on).unwrap();
         trained.parameters.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
@@ -201,7 +201,7 @@ fn the_same_seed_gives_the_same_bits_however_many_train_at_once() {
 fn a_training_stops_where_it_is_told_to() {
     let engine = engine();
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let mut heard = Vec::new();
     let mut progress = |step: Step| {
         heard.push(step.step);
@@ -236,7 +236,7 @@ fn gradient_factors_are_orthonormal_and_repeatable() {
 fn an_adapter_or_text_that_does_not_fit_the_base_is_refused_by_name() {
     let engine = engine();
     let good = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = good.initial(&Digest([4; 32]));
+    let start = good.initial(&Digest([4; 32]), None);
     let fail = |change: &dyn Fn(&mut AdapterSpec), blocks: &Blocks| {
         let mut spec = good.clone();
         change(&mut spec);
@@ -365,7 +365,7 @@ fn shards_and_half_precision_are_read_like_one_file() {
         }
     });
     let spec = spec(one.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let (sharded, half) = (Engine::new(Arc::new(sharded.unwrap())), Engine::new(Arc::new(half.unwrap())));
     let loss = |engine: &Engine| engine.loss(&spec, &[], &start, &blocks(3, 12)).unwrap().nats_per_token;
     assert_eq!(loss(&one).to_bits(), loss(&sharded).to_bits());

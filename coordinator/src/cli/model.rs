@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use proto::adapter::Factors;
+use proto::adapter::{Factors, State};
 use proto::admin::TaskStatus;
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes};
@@ -18,7 +18,8 @@ use crate::service::AdminClient;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Write a version of a task's adapter into a folder that other programs load.
+    /// Write a version of a task's adapter into a folder that other programs load. Where factors are drawn anew, it
+    /// is the nearest of the plan's shipped rank.
     Pull {
         /// The task: its id, the beginning of it, or its label.
         #[arg(long)]
@@ -70,11 +71,11 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
         Command::Pull { task, version, format, out, base_name, output } => {
             let task = find_task(&mut client, &task).await?;
             let version = version.unwrap_or(task.version);
-            let (plan, trained) = fetch(&mut client, &task, version).await?;
-            let frozen = frozen(&mut client, &plan).await?;
+            let (plan, state) = fetch(&mut client, &task, version).await?;
+            let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
             let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
             match format {
-                Layout::Peft => export::write_peft(&out, &plan.adapter, &frozen, &trained, &base)
+                Layout::Peft => export::write_peft(&out, &adapter, &[], &trained, &base)
                     .map_err(|error| CliError::Store(error.to_string()))?,
             }
             let written = json!({ "task": task.task, "version": version, "out": out });
@@ -106,29 +107,29 @@ fn rows(task: &TaskStatus) -> Vec<Row> {
     task.versions.iter().map(row).collect()
 }
 
-async fn fetch(
-    client: &mut AdminClient,
-    task: &TaskStatus,
-    version: u32,
-) -> Result<(Plan, Vec<f32>), CliError> {
+/// A version of the adapter, with all that it is made of.
+async fn fetch(client: &mut AdminClient, task: &TaskStatus, version: u32) -> Result<(Plan, State), CliError> {
     let plan = Plan::parse(&client.fetch(task.plan).await?).map_err(CliError::input)?;
-    if version == 0 {
-        let initial = plan.adapter.initial(&plan.initial_seed);
-        return Ok((plan, initial));
-    }
-    let Some(wanted) = task.versions.iter().find(|known| known.version == version) else {
-        let newest = task.version;
-        return Err(CliError::Input(format!("the task has versions 0 to {newest}, not {version}")));
+    let given = match plan.adapter.factors {
+        Factors::Seeded(_) => None,
+        Factors::Given(digest) => Some(vector(&client.fetch(digest).await?)?),
     };
-    let bytes = client.fetch(wanted.adapter).await?;
-    Ok((plan, vector(&bytes)?))
-}
-
-async fn frozen(client: &mut AdminClient, plan: &Plan) -> Result<Vec<f32>, CliError> {
-    match plan.adapter.factors {
-        Factors::Seeded(seed) => Ok(plan.adapter.seeded_factors(&seed)),
-        Factors::Given(digest) => vector(&client.fetch(digest).await?),
-    }
+    let (trained, folded) = if version == 0 {
+        (plan.adapter.initial(&plan.initial_seed, given.as_deref()), None)
+    } else {
+        let Some(wanted) = task.versions.iter().find(|known| known.version == version) else {
+            let newest = task.version;
+            return Err(CliError::Input(format!("the task has versions 0 to {newest}, not {version}")));
+        };
+        let folded = match wanted.folded {
+            None => None,
+            Some(digest) => Some(vector(&client.fetch(digest).await?)?),
+        };
+        (vector(&client.fetch(wanted.adapter).await?)?, folded)
+    };
+    let state =
+        plan.state_at(version, given.as_deref(), folded.as_deref(), &trained).map_err(CliError::internal)?;
+    Ok((plan, state))
 }
 
 fn vector(bytes: &[u8]) -> Result<Vec<f32>, CliError> {
