@@ -368,7 +368,11 @@ fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &
         let leave = leave.load(Ordering::Relaxed);
         if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let State { spec, frozen, folded, trained: start } = &work.state;
+    let state = match work.training() {
+        Ok(state) => state,
+        Err(error) => return Event::NotTrained(error.to_string()),
+    };
+    let State { spec, frozen, folded, trained: start } = state.as_ref();
     let trained = engine
         .with_folded(folded)
         .and_then(|engine| engine.train(spec, frozen, start, &blocks, &plan.training, seed, &mut step));

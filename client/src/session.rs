@@ -4,12 +4,13 @@
 //! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
 //! before a round (check in, load, train), `session/inside.rs` those of the round.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
 use privacy::Mechanism;
-use proto::adapter::State;
+use proto::adapter::{AdapterError, Class, State};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError};
@@ -59,6 +60,27 @@ pub struct Work {
     /// The version's trained parameters as they were published; of these `state` trains all, or the half whose turn
     /// it is.
     pub adapter: Vec<f32>,
+    /// How much of it this device trains, where that is not all.
+    pub class: Option<Class>,
+}
+
+impl Work {
+    /// The adapter as this device trains it. Fails where there is no such class, which the plan's check and the
+    /// device's own limits rule out.
+    pub fn training(&self) -> Result<Cow<'_, State>, AdapterError> {
+        match self.class {
+            None => Ok(Cow::Borrowed(&self.state)),
+            Some(class) => Ok(Cow::Owned(self.state.of_class(class)?)),
+        }
+    }
+
+    /// The update of all of the adapter that an update of this device's part is.
+    fn whole(&self, update: Update) -> Update {
+        match self.class {
+            None => update,
+            Some(class) => update.placed(&class.places(&self.state.spec), self.state.trained.len()),
+        }
+    }
 }
 
 /// What the ledger keeps of a signature, and of an answer to a quorum that signed the same, before either leaves.
@@ -270,7 +292,8 @@ impl Session {
             }
             Stage::Joining { trained } => {
                 let published = trained.work.published;
-                Action::Send(Request::Join { task: published.task, version: published.version })
+                let (task, version, class) = (published.task, published.version, trained.work.class);
+                Action::Send(Request::Join { task, version, class })
             }
             Stage::Round { trained, step } => step.action(trained),
         }

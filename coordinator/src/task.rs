@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
 use privacy::{ClipNorm, Delta, Mechanism, PrivacyMode};
-use proto::adapter::{AdapterError, Folded};
+use proto::adapter::{AdapterError, Class, Folded};
 use proto::admin::{MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
@@ -21,6 +21,7 @@ use crate::round::{Effect, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
+mod classes;
 mod effect;
 mod record;
 
@@ -74,6 +75,10 @@ pub struct Task {
     adapter_digest: Digest,
     folded_digest: Option<Digest>,
     declined: BTreeMap<DeviceId, DeclineReason>,
+    /// How much of the adapter a device trained from the newest version, where it said that this is not all.
+    classes: BTreeMap<DeviceId, Class>,
+    /// The devices in the open round's sum.
+    survivors: Vec<DeviceId>,
     excluded: BTreeSet<DeviceId>,
     spooler: Arc<dyn Spooler>,
     round: Option<Round>,
@@ -143,6 +148,8 @@ impl Task {
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            survivors: Vec::new(),
             excluded: BTreeSet::new(),
             spooler: Arc::new(InMemory),
             record,
@@ -253,7 +260,7 @@ impl Task {
         self.handle_timeout(now, rng);
         let reply = match request {
             Request::CheckIn => Ok(self.check_in(from)),
-            Request::Join { version, .. } => self.join(from, version, now, rng),
+            Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
                 Ok(Reply::Received)
@@ -320,7 +327,7 @@ impl Task {
     fn join(
         &mut self,
         from: DeviceId,
-        version: u32,
+        (version, class): (u32, Option<Class>),
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Reply, Rejection> {
@@ -337,7 +344,18 @@ impl Task {
             let why = "what this device shared in an earlier round did not open its sum";
             return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
         }
+        if let Some(class) = class {
+            let refuse = |why| Rejection::Unacceptable { request: "join".into(), why };
+            if self.plan.classes.is_none() {
+                return Err(refuse("the plan asks each device to train all of the adapter".to_owned()));
+            }
+            class.check(&self.plan.adapter).map_err(|error| refuse(error.to_string()))?;
+        }
         self.declined.remove(&from);
+        match class {
+            Some(class) => self.classes.insert(from, class),
+            None => self.classes.remove(&from),
+        };
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
         if open.is_some_and(|round| !round.is_joinable()) {
             return Ok(Reply::wait(POLL_MILLIS));
@@ -394,6 +412,7 @@ impl Task {
             let Some(effect) = round.poll_effect() else { return };
             match effect {
                 Effect::FixSurvivors { survivors } => {
+                    self.survivors.clone_from(&survivors);
                     self.effects.push_back(TaskEffect::FixSurvivors { round: number, survivors });
                 }
                 Effect::Charge { devices } => self.charge(number, devices),
@@ -426,7 +445,15 @@ impl Task {
             self.mechanism.add_central_noise(&mut sum, rng);
         }
         let decoded = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)).ok();
-        let next = decoded.and_then(|decoded| Some((self.next_state(&decoded.mean).ok()?, decoded.metrics)));
+        let next = decoded.and_then(|mut decoded| {
+            if let Some(plan) = self.plan.classes {
+                let (spec, whole) = (&self.plan.adapter, Class::whole(&self.plan.adapter));
+                let class = |device| self.classes.get(device).copied().unwrap_or(whole);
+                let classes: Vec<Class> = self.survivors.iter().map(class).collect();
+                classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
+            }
+            Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
+        });
         let Some(((adapter, folded, optimizer), metrics)) = next else {
             let outcome = Outcome::NotRecovered;
             self.last_abort = Some(outcome);
@@ -434,6 +461,7 @@ impl Task {
             return;
         };
         (self.record.adapter, self.record.optimizer) = (adapter, optimizer);
+        self.classes.clear();
         let adapter = vector_to_bytes(&self.record.adapter);
         self.adapter_digest = Digest::of(&adapter);
         let folded = folded.map(|folded| {

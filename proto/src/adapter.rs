@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 
+mod class;
 mod folded;
 mod low_rank;
 mod state;
 
+pub use class::Class;
 pub use folded::{Folded, FoldedPair};
 pub use state::State;
 
@@ -141,6 +143,17 @@ pub enum AdapterError {
         most: u32,
         /// What came.
         found: usize,
+    },
+    /// A device trains what is none of the adapter, or of an adapter whose averages would not be exact.
+    #[error(
+        "a device of rank {} in the top {} layers trains no part of an adapter with a frozen A of rank {} in {} layers",
+        class.rank, class.layers, whole.rank, whole.layers
+    )]
+    Class {
+        /// What it trains.
+        class: Class,
+        /// All of the adapter.
+        whole: Class,
     },
     /// A vector has another length than the spec asks for.
     #[error("the {what} of this adapter are {expected} numbers, found {found}")]

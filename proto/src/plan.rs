@@ -10,7 +10,7 @@ use privacy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{AdapterError, AdapterSpec};
+use crate::adapter::{AdapterError, AdapterSpec, Method};
 use crate::ids::{Digest, SessionId};
 use crate::message::Published;
 use crate::metrics::{Metric, MetricName};
@@ -45,6 +45,9 @@ pub struct Plan {
     /// When frozen factors are drawn anew; never where it is left out.
     #[serde(default)]
     pub refresh: Option<RefreshPlan>,
+    /// Whether devices may train less than all of the adapter; they may not where it is left out.
+    #[serde(default)]
+    pub classes: Option<ClassPlan>,
     /// How a device trains.
     pub training: TrainingPlan,
     /// How much is revealed.
@@ -53,6 +56,15 @@ pub struct Plan {
     pub round: RoundPlan,
     /// How the mean update is applied.
     pub server: ServerOptimizer,
+}
+
+/// How devices that train less than all of the adapter are averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassPlan {
+    /// A number moves only in versions in which at least so many survivors trained it: the noise of its mean is that
+    /// of a mean over them alone.
+    pub least_trainers: u32,
 }
 
 /// How much is revealed, and to what limit.
@@ -187,6 +199,12 @@ pub enum PlanError {
         "the plan draws frozen factors anew, but its method freezes none; leave `refresh` out, or train with frozen_a, frozen_b or core"
     )]
     NothingToRefresh,
+    /// Devices may train less than all, and what few of them train would be read too clearly, or averaged wrongly.
+    #[error(
+        "devices can train less than all of the adapter only with the method frozen_a, and only where each adds noise of \
+         its own (mode `distributed`); change these, or leave `classes` out"
+    )]
+    Classes,
     /// A number cannot be used.
     #[error(transparent)]
     Value(#[from] PlanValueError),
@@ -266,6 +284,7 @@ impl Plan {
             return Err(PlanError::TooManyFrozen(self.adapter.frozen_len()));
         }
         self.check_refresh()?;
+        self.check_classes()?;
         self.training.check()?;
         self.server.check()?;
         let round = &self.round;
@@ -313,6 +332,18 @@ impl Plan {
         let quorum = aggregation::quorum(round.cohort as usize, corrupt);
         if (round.report_goal as usize) < quorum {
             return Err(PlanError::GoalBelowQuorum { goal: round.report_goal, cohort: round.cohort, quorum });
+        }
+        Ok(())
+    }
+
+    fn check_classes(&self) -> Result<(), PlanError> {
+        let Some(ClassPlan { least_trainers }) = self.classes else { return Ok(()) };
+        if self.adapter.method != Method::FrozenA || self.privacy.mode != Mode::Distributed {
+            return Err(PlanError::Classes);
+        }
+        if !(2..=self.round.report_goal).contains(&least_trainers) {
+            let (name, wanted) = ("classes.least_trainers", "2 up to the report goal");
+            return Err(PlanValueError { name, wanted, found: f64::from(least_trainers) }.into());
         }
         Ok(())
     }

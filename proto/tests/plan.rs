@@ -5,7 +5,7 @@ use proto::adapter::{Method, Module};
 use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Plan, RefreshPlan, model_digest};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, RefreshPlan, model_digest};
 
 fn plan() -> Plan {
     Plan::example()
@@ -119,6 +119,23 @@ fn a_version_s_clip_norm_is_one_that_the_plan_allows() {
     assert_eq!(adapting().mechanism_at(0, 7.0).unwrap().curve(), cost);
     let words = adapting().mechanism_at(0, 10.1).unwrap_err().to_string();
     assert_eq!(words, "a clip norm of 10.1 is not one that the plan allows");
+}
+
+#[test]
+fn classes_need_noise_of_the_devices_own_and_a_frozen_a() {
+    let classes = |least_trainers| Some(ClassPlan { least_trainers });
+    let mut good = plan();
+    good.classes = classes(10);
+    good.check().unwrap();
+    for least in [0, 1, 11] {
+        let words = refused(|plan| plan.classes = classes(least));
+        let expected = format!("classes.least_trainers must be 2 up to the report goal, found {least}");
+        assert_eq!(words, expected);
+    }
+    assert!(refused(|plan| (plan.classes, plan.privacy.mode) = (classes(2), Mode::Off)).contains("frozen_a"));
+    assert!(
+        refused(|plan| (plan.classes, plan.adapter.method) = (classes(2), Method::Core)).contains("classes")
+    );
 }
 
 #[test]

@@ -283,7 +283,8 @@ impl Engines {
         let mut seed = self.seed.0.to_vec();
         seed.extend_from_slice(&(index as u64).to_be_bytes());
         seed.extend_from_slice(&work.published.version.to_be_bytes());
-        let State { spec, frozen, folded, trained: start } = &work.state;
+        let state = work.training().map_err(|error| error.to_string())?;
+        let State { spec, frozen, folded, trained: start } = state.as_ref();
         let (text, plan, seed) = (&self.text[index], &work.plan.training, Digest::of(&seed).0);
         let trained = self
             .engine

@@ -125,6 +125,7 @@ impl Scenario {
             initial_seed: self.digest("initial"),
             adapter,
             refresh: self.refresh,
+            classes: None,
             training: self.training.clone(),
             privacy: PrivacyPlan {
                 mode: self.mode,

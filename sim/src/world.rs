@@ -109,6 +109,17 @@ impl World {
         faults: Faults,
         seed: [u8; 32],
     ) -> Result<Self, WorldError> {
+        Self::with_policies(plan, given, &vec![policy.clone(); devices], faults, seed)
+    }
+
+    /// The same, of as many devices as there are policies, each with its own limits.
+    pub fn with_policies(
+        plan: &Plan,
+        given: Option<&[f32]>,
+        policies: &[Policy],
+        faults: Faults,
+        seed: [u8; 32],
+    ) -> Result<Self, WorldError> {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let plan_bytes = plan.to_bytes().map_err(TaskError::from)?;
         let authority_key = IdentityKey::from_seed(&draw(&mut rng));
@@ -123,8 +134,9 @@ impl World {
         {
             artefacts.insert(Digest::of(&bytes), bytes);
         }
-        let nodes = (0..devices)
-            .map(|_| {
+        let nodes = policies
+            .iter()
+            .map(|policy| {
                 let id = DeviceId(draw(&mut rng));
                 let identity = IdentityKey::from_seed(&draw(&mut rng));
                 let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;

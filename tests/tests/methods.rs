@@ -8,9 +8,10 @@ use client::policy::Policy;
 use client::session::Work;
 use client::update::Update;
 use proptest::prelude::*;
-use proto::adapter::{AdapterSpec, Factors, Folded, Method, Module, State};
+use proto::adapter::{AdapterSpec, Class, Factors, Folded, Method, Module, State};
 use proto::ids::Digest;
-use proto::plan::{Mode, Plan, RefreshPlan, RoundPlan, vector_to_bytes};
+use proto::message::DeclineReason;
+use proto::plan::{ClassPlan, Mode, Plan, RefreshPlan, RoundPlan, vector_to_bytes};
 use proto::training::ServerOptimizer;
 use sim::faults::Faults;
 use sim::world::{Trainer, World};
@@ -92,10 +93,11 @@ impl Trainer for Dense {
     fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>> {
         (self.changes, self.trained) = (Vec::new(), Vec::new());
         let train = |(device, work): &(usize, Arc<Work>)| {
-            let before = &work.state.trained;
+            let state = work.training().unwrap();
+            let before = &state.trained;
             let moved = |(at, x): (usize, &f32)| x + number(self.seed, *device, work.published.version, at);
             let after: Vec<f32> = before.iter().enumerate().map(moved).collect();
-            self.changes.push(dense(&State { trained: after.clone(), ..work.state.clone() }));
+            self.changes.push(dense(&State { trained: after.clone(), ..state.as_ref().clone() }));
             let update = Update::between(before, &after, 1.0, 1).unwrap();
             self.trained.push(after);
             Ok(update)
@@ -104,17 +106,26 @@ impl Trainer for Dense {
     }
 }
 
-fn world(plan: &Plan, given: Option<&[f32]>, faults: Faults, seed: u64) -> World {
-    let policy = Policy {
+fn policy() -> Policy {
+    Policy {
         allow_without_noise: true,
         smallest_cohort: 2,
         smallest_report_goal: 2,
         participations_a_day: 1000,
+        least_noise_multiplier: 0.0,
+        largest_epsilon: f64::INFINITY,
         ..Policy::default()
-    };
+    }
+}
+
+fn world(plan: &Plan, given: Option<&[f32]>, faults: Faults, seed: u64) -> World {
+    World::new(plan, given, &policy(), DEVICES, faults, bytes(seed)).unwrap()
+}
+
+fn bytes(seed: u64) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    World::new(plan, given, &policy, DEVICES, faults, bytes).unwrap()
+    bytes
 }
 
 /// The distance of what is published from the mean of the devices' changes, version by version.
@@ -275,4 +286,59 @@ fn what_comes_out_is_exact_where_its_rank_holds_it_and_else_the_nearest() {
     // Rank 2 of the epoch that ended, and 2 of this one.
     assert!(lost(4) < 1e-5, "{}", lost(4));
     assert!(lost(3) > 1e-3 && lost(2) > lost(3) && lost(1) > lost(2));
+}
+
+/// A task of two layers whose devices add next to no noise, and train as their limits say.
+fn plan_of_classes(versions: u32) -> Plan {
+    let mut plan = plan(Method::FrozenA, versions, None);
+    for (layer, module) in plan.adapter.modules.iter_mut().enumerate() {
+        module.name = format!("layers.{layer}.q");
+    }
+    plan.classes = Some(ClassPlan { least_trainers: 2 });
+    (plan.privacy.mode, plan.privacy.noise_multiplier) = (Mode::Distributed, 1e-3);
+    let plan = plan.with_recommended_scale().unwrap();
+    plan.check().unwrap();
+    plan
+}
+
+#[test]
+fn each_number_is_the_mean_of_the_devices_that_train_it_and_few_move_nothing() {
+    let plan = plan_of_classes(2);
+    let limits = [(None, None), (Some(1), None), (None, Some(1)), (Some(1), Some(1))];
+    let policies = limits.map(|(largest_rank, top_layers)| Policy { largest_rank, top_layers, ..policy() });
+    let mut world = World::with_policies(&plan, None, &policies, Faults::default(), bytes(4)).unwrap();
+    let mut trainer = Dense { seed: 4, changes: Vec::new(), trained: Vec::new() };
+    let mut before = world.adapter().to_vec();
+    for version in 0..2 {
+        assert!(world.run_to_next_version(&mut trainer).unwrap());
+        let mut sums = vec![(0.0_f32, 0.0_f32); before.len()];
+        for (device, policy) in policies.iter().enumerate() {
+            let class = policy.class(&plan.adapter).unwrap_or(Class::whole(&plan.adapter));
+            for (at, place) in class.places(&plan.adapter).into_iter().flatten().enumerate() {
+                sums[place].0 += number(4, device, version, at);
+                sums[place].1 += 1.0;
+            }
+        }
+        for (i, ((x, y), (sum, trainers))) in world.adapter().iter().zip(&before).zip(&sums).enumerate() {
+            let expected = if *trainers < 2.0 { 0.0 } else { sum / trainers };
+            assert!((x - y - expected).abs() < 0.05, "number {i}: {} is not {expected}", x - y);
+            assert!(*trainers >= 2.0 || (x - y).abs() < f32::MIN_POSITIVE, "number {i} moved");
+        }
+        assert!(sums.iter().any(|(_, trainers)| *trainers < 2.0));
+        before = world.adapter().to_vec();
+    }
+    assert_eq!(world.up_to_date(), DEVICES);
+}
+
+#[test]
+fn a_device_that_trains_less_takes_no_part_where_the_plan_takes_no_part_of_an_adapter() {
+    let mut plan = plan_of_classes(1);
+    plan.classes = None;
+    plan.round.report_goal = 3;
+    let policies = [None, None, None, Some(1)].map(|largest_rank| Policy { largest_rank, ..policy() });
+    let mut world = World::with_policies(&plan, None, &policies, Faults::default(), bytes(4)).unwrap();
+    let mut trainer = Dense { seed: 4, changes: Vec::new(), trained: Vec::new() };
+    assert!(world.run_to_next_version(&mut trainer).unwrap());
+    assert_eq!(world.status().versions[0].survivors, 3);
+    assert_eq!(world.status().declined, [(DeclineReason::Size, 1)]);
 }

@@ -7,7 +7,7 @@ use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::{DeclineReason, Published, Rejection, Reply};
 use proto::plan::{Plan, vector_from_bytes};
 
-use crate::policy::Breach;
+use crate::policy::{Breach, Policy};
 
 use super::{Ended, Event, Purpose, Session, Stage, Trained, Work};
 
@@ -23,7 +23,8 @@ impl Session {
             (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
             (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
             (Stage::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen, folded }) => {
-                match load(published, &plan, &adapter, frozen.as_deref(), folded.as_deref()) {
+                let policy = &self.device.policy;
+                match load(published, (&plan, &adapter), frozen.as_deref(), folded.as_deref(), policy) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
                     Err(why @ Ended::Plan(_)) => {
                         let until = now.plus_millis(REFUSED_MILLIS);
@@ -37,7 +38,7 @@ impl Session {
             }
             (Stage::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
             (Stage::Training { work }, Event::Trained(update)) => {
-                self.to(Stage::Joining { trained: Trained { work, update: Arc::new(update) } })
+                self.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
             }
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
@@ -141,10 +142,10 @@ impl Session {
 /// Parses what was fetched, after checking that it is what was published.
 fn load(
     published: Published,
-    plan_bytes: &[u8],
-    adapter_bytes: &[u8],
+    (plan_bytes, adapter_bytes): (&[u8], &[u8]),
     frozen_bytes: Option<&[u8]>,
     folded_bytes: Option<&[u8]>,
+    policy: &Policy,
 ) -> Result<Work, Ended> {
     if Digest::of(plan_bytes) != published.plan {
         return Err(Ended::WrongArtefact("plan"));
@@ -165,7 +166,8 @@ fn load(
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
     let state = state.map_err(|_| Ended::WrongArtefact("adapter"))?;
     let mechanism = plan.mechanism_at(version, published.clip_norm)?;
-    Ok(Work { published, plan, mechanism, state, adapter })
+    let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
+    Ok(Work { published, plan, mechanism, state, adapter, class })
 }
 
 /// The numbers of an artefact that is known by its hash, where it is; other bytes than those are refused.

@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::{Digest, TaskId};
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
@@ -63,6 +63,10 @@ pub(super) struct PlanArguments {
     /// The largest rank that is kept of all draws before; four times the rank by default.
     #[arg(long, conflicts_with = "plan", value_name = "R")]
     accumulated_rank: Option<u32>,
+    /// Let weak devices train fewer columns or layers than the adapter has, and move in each version only what at
+    /// least so many devices trained.
+    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    least_trainers: Option<u32>,
     /// The rank of the adapter that comes out; four times the rank by default.
     #[arg(long, conflicts_with = "plan", value_name = "R")]
     shipped_rank: Option<u32>,
@@ -316,6 +320,7 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
         base: base.digest(),
         initial_seed: random(),
         refresh: refresh(arguments, &adapter)?,
+        classes: arguments.least_trainers.map(|least_trainers| ClassPlan { least_trainers }),
         adapter,
         training,
         privacy: PrivacyPlan {

@@ -167,7 +167,9 @@ impl Join<()> {
         let plan = plan(status.versions_wanted);
         let mut offers = Vec::new();
         for i in 0..COHORT {
-            offers.push(driver.handle(device(i), Request::Join { task, version: 0 }).await.unwrap());
+            offers.push(
+                driver.handle(device(i), Request::Join { task, version: 0, class: None }).await.unwrap(),
+            );
         }
         let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
         let bytes = driver.fetch(status.plan, 0).await.unwrap().bytes;

@@ -21,6 +21,7 @@ impl Plan {
                 modules: vec![Module { name: "m".into(), inputs: 8, outputs: 64 }],
             },
             refresh: None,
+            classes: None,
             training: TrainingPlan {
                 local_steps: 1,
                 batch_size: 1,
