@@ -352,10 +352,6 @@ impl Task {
             class.check(&self.plan.adapter).map_err(|error| refuse(error.to_string()))?;
         }
         self.declined.remove(&from);
-        match class {
-            Some(class) => self.classes.insert(from, class),
-            None => self.classes.remove(&from),
-        };
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
         if open.is_some_and(|round| !round.is_joinable()) {
             return Ok(Reply::wait(POLL_MILLIS));
@@ -370,6 +366,10 @@ impl Task {
             self.round = Some(Round::new(self.round_params(session), spool, now));
         }
         let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
+        match class {
+            Some(class) => self.classes.insert(from, class),
+            None => self.classes.remove(&from),
+        };
         Ok(Reply::Offer { session: round.session(), round: round.number() })
     }
 

@@ -2,6 +2,7 @@
 //! compared with the change that the coordinator publishes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use client::policy::Policy;
@@ -82,24 +83,33 @@ fn number(seed: u64, device: usize, version: u32, at: usize) -> f32 {
     f32::from(i16::from_be_bytes([digest.0[0], digest.0[1]])) / 32768.0
 }
 
-/// Trains by moving every trained number, and keeps each device's change as a matrix.
+/// Trains by moving every trained number, and keeps what each device trained last, and its change as a matrix.
 struct Dense {
     seed: u64,
-    changes: Vec<Vec<f64>>,
-    trained: Vec<Vec<f32>>,
+    last: BTreeMap<usize, (Vec<f32>, Vec<f64>)>,
+}
+
+impl Dense {
+    fn new(seed: u64) -> Self {
+        Self { seed, last: BTreeMap::new() }
+    }
+
+    fn mean(&self) -> Vec<f64> {
+        assert_eq!(self.last.len(), DEVICES);
+        mean(&self.last.values().map(|(_, change)| change.clone()).collect::<Vec<_>>())
+    }
 }
 
 impl Trainer for Dense {
     fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>> {
-        (self.changes, self.trained) = (Vec::new(), Vec::new());
         let train = |(device, work): &(usize, Arc<Work>)| {
             let state = work.training().unwrap();
             let before = &state.trained;
             let moved = |(at, x): (usize, &f32)| x + number(self.seed, *device, work.published.version, at);
             let after: Vec<f32> = before.iter().enumerate().map(moved).collect();
-            self.changes.push(dense(&State { trained: after.clone(), ..state.as_ref().clone() }));
+            let change = dense(&State { trained: after.clone(), ..state.as_ref().clone() });
             let update = Update::between(before, &after, 1.0, 1).unwrap();
-            self.trained.push(after);
+            self.last.insert(*device, (after, change));
             Ok(update)
         };
         batch.iter().map(train).collect()
@@ -131,10 +141,9 @@ fn bytes(seed: u64) -> [u8; 32] {
 /// The distance of what is published from the mean of the devices' changes, version by version.
 fn distances(plan: &Plan, given: Option<&[f32]>, seed: u64) -> Vec<f64> {
     let (mut world, mut found) = (world(plan, given, Faults::default(), seed), Vec::new());
-    let mut trainer = Dense { seed, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(seed);
     while world.run_to_next_version(&mut trainer).unwrap() {
-        assert_eq!(trainer.changes.len(), DEVICES);
-        found.push(distance(&dense(&world.state().unwrap()), &mean(&trainer.changes)));
+        found.push(distance(&dense(&world.state().unwrap()), &trainer.mean()));
     }
     assert_eq!(world.up_to_date(), DEVICES);
     found
@@ -168,9 +177,9 @@ proptest! {
 fn the_average_of_both_factors_is_off_by_their_covariance() {
     let plan = plan(Method::Both, 1, None);
     let mut world = world(&plan, None, Faults::default(), 5);
-    let mut trainer = Dense { seed: 5, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(5);
     assert!(world.run_to_next_version(&mut trainer).unwrap());
-    let average = mean(&trainer.changes);
+    let average = trainer.mean();
     let off: Vec<f64> =
         dense(&world.state().unwrap()).iter().zip(&average).map(|(found, mean)| found - mean).collect();
     // B̄·Ā − mean(B·A) = −mean((B − B̄)·(A − Ā)).
@@ -179,7 +188,7 @@ fn the_average_of_both_factors_is_off_by_their_covariance() {
         let trained = trained.iter().zip(&state.trained).map(|(x, mean)| x - mean).collect();
         dense(&State { trained, ..state.clone() })
     };
-    let covariance = mean(&trainer.trained.iter().map(centred).collect::<Vec<_>>());
+    let covariance = mean(&trainer.last.values().map(|(trained, _)| centred(trained)).collect::<Vec<_>>());
     let opposite: Vec<f64> = covariance.iter().map(|x| -x).collect();
     assert!(distance(&off, &opposite) < 1e-4);
     let share = distance(&off, &vec![0.0; off.len()]) / distance(&average, &vec![0.0; off.len()]);
@@ -190,7 +199,7 @@ fn the_average_of_both_factors_is_off_by_their_covariance() {
 fn each_version_of_an_alternating_task_moves_one_half_and_sums_no_more() {
     let plan = plan(Method::Alternate, 4, None);
     let mut world = world(&plan, None, Faults::default(), 3);
-    let mut trainer = Dense { seed: 3, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(3);
     let mut before = world.adapter().to_vec();
     for version in 0..4 {
         assert!(world.run_to_next_version(&mut trainer).unwrap());
@@ -199,7 +208,7 @@ fn each_version_of_an_alternating_task_moves_one_half_and_sums_no_more() {
             let trained = moved.iter().any(|range| range.contains(&i));
             assert_eq!((x - y).abs() > 0.0, trained, "number {i} of the state, version {}", version + 1);
         }
-        assert_eq!(trainer.trained[0].len(), plan.adapter.update_len(version));
+        assert_eq!(trainer.last[&0].0.len(), plan.adapter.update_len(version));
         before = world.adapter().to_vec();
     }
     assert_ne!(plan.adapter.update_len(0), plan.adapter.update_len(1));
@@ -213,16 +222,17 @@ fn crashes_at_any_moment_fold_no_epoch_twice() {
     for seed in 0..4 {
         let faults = Faults { crash_per_100k: 3000, lost_permille: 20, ..Faults::default() };
         let mut world = world(&plan, None, faults, seed);
-        let mut trainer = Dense { seed, changes: Vec::new(), trained: Vec::new() };
+        let mut trainer = Dense::new(seed);
         let mut expected = vec![0.0; 4 * 5 + 3 * 6];
         let mut before = dense(&world.state().unwrap());
         while world.run_to_next_version(&mut trainer).unwrap() {
-            // The last training of each device is the one that was summed: its update outlives an aborted round.
             let after = dense(&world.state().unwrap());
             let version = world.status().version;
             let change = known_change(&plan, version - 1, seed);
             expected.iter_mut().zip(&change).for_each(|(x, y)| *x += y);
-            assert!(distance(&after, &expected) < 1e-4, "version {version} of seed {seed}");
+            let off = distance(&after, &expected);
+            // Five roundings of four devices; an epoch that is folded twice is off by a hundred times as much.
+            assert!(off < 1e-3, "version {version} of seed {seed}: {off}");
             assert!(distance(&after, &before) > 1e-2);
             before = after;
         }
@@ -275,7 +285,7 @@ fn moments_are_forgotten_at_the_end_of_an_epoch() {
 fn what_comes_out_is_exact_where_its_rank_holds_it_and_else_the_nearest() {
     let plan = plan(Method::FrozenA, 2, Some(RefreshPlan { every: 1, accumulated_rank: 4, shipped_rank: 3 }));
     let mut world = world(&plan, None, Faults::default(), 2);
-    let mut trainer = Dense { seed: 2, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(2);
     while world.run_to_next_version(&mut trainer).unwrap() {}
     let (state, whole) = (world.state().unwrap(), dense(&world.state().unwrap()));
     let lost = |rank| {
@@ -307,7 +317,7 @@ fn each_number_is_the_mean_of_the_devices_that_train_it_and_few_move_nothing() {
     let limits = [(None, None), (Some(1), None), (None, Some(1)), (Some(1), Some(1))];
     let policies = limits.map(|(largest_rank, top_layers)| Policy { largest_rank, top_layers, ..policy() });
     let mut world = World::with_policies(&plan, None, &policies, Faults::default(), bytes(4)).unwrap();
-    let mut trainer = Dense { seed: 4, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(4);
     let mut before = world.adapter().to_vec();
     for version in 0..2 {
         assert!(world.run_to_next_version(&mut trainer).unwrap());
@@ -327,6 +337,7 @@ fn each_number_is_the_mean_of_the_devices_that_train_it_and_few_move_nothing() {
         assert!(sums.iter().any(|(_, trainers)| *trainers < 2.0));
         before = world.adapter().to_vec();
     }
+    assert!(!world.run_to_next_version(&mut trainer).unwrap());
     assert_eq!(world.up_to_date(), DEVICES);
 }
 
@@ -337,7 +348,7 @@ fn a_device_that_trains_less_takes_no_part_where_the_plan_takes_no_part_of_an_ad
     plan.round.report_goal = 3;
     let policies = [None, None, None, Some(1)].map(|largest_rank| Policy { largest_rank, ..policy() });
     let mut world = World::with_policies(&plan, None, &policies, Faults::default(), bytes(4)).unwrap();
-    let mut trainer = Dense { seed: 4, changes: Vec::new(), trained: Vec::new() };
+    let mut trainer = Dense::new(4);
     assert!(world.run_to_next_version(&mut trainer).unwrap());
     assert_eq!(world.status().versions[0].survivors, 3);
     assert_eq!(world.status().declined, [(DeclineReason::Size, 1)]);

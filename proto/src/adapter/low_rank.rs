@@ -160,7 +160,7 @@ mod tests {
         Product {
             a: (0..rank).map(|k| vector(inputs, k + 1)).collect(),
             b: (0..rank)
-                .map(|k| vector(outputs, k + 31).iter().map(|x| x * 3.0_f64.powi(-(k as i32))).collect())
+                .map(|k| vector(outputs, k + 31).iter().map(|x| x / 3_u32.pow(k) as f64).collect())
                 .collect(),
         }
     }
