@@ -86,6 +86,14 @@ pub struct Task {
     effects: VecDeque<TaskEffect>,
 }
 
+/// What a sum makes of the state.
+struct NextState {
+    adapter: Vec<f32>,
+    /// Where an epoch ends.
+    folded: Option<Vec<f32>>,
+    optimizer: OptimizerState,
+}
+
 impl Task {
     /// A new task, at version 0. `given` are the factors that the plan names by their hash, if it does.
     pub fn new(
@@ -454,7 +462,7 @@ impl Task {
             }
             Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
         });
-        let Some(((adapter, folded, optimizer), metrics)) = next else {
+        let Some((NextState { adapter, folded, optimizer }, metrics)) = next else {
             let outcome = Outcome::NotRecovered;
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
@@ -496,20 +504,20 @@ impl Task {
     /// What the mean update makes of the state: trained parameters, what the epochs left where one ends, and the
     /// optimiser's moments. Where an epoch ends, what is trained begins at zero again, and so do the moments: they
     /// are of directions that are trained no more.
-    fn next_state(&self, mean: &[f32]) -> Result<(Vec<f32>, Option<Vec<f32>>, OptimizerState), AdapterError> {
+    fn next_state(&self, mean: &[f32]) -> Result<NextState, AdapterError> {
         let (plan, from) = (&self.plan, self.version());
         let (mut adapter, mut optimizer) = (self.record.adapter.clone(), self.record.optimizer.clone());
         optimizer.apply_at(plan.server, &mut adapter, &plan.adapter.update_places(from), mean);
         let Some(refresh) = plan.refresh.filter(|_| plan.folds_at(from + 1)) else {
-            return Ok((adapter, None, optimizer));
+            return Ok(NextState { adapter, folded: None, optimizer });
         };
         let before: Folded = plan.folded_at(from, self.record.folded.as_deref())?;
         let factors = plan.factors_at(from, self.given.as_deref())?;
         let spec = &plan.adapter;
         let pairs = spec.pairs(&factors, &adapter)?;
         let folded = before.plus(&pairs, spec.rank, spec.scale(), refresh.accumulated_rank);
-        let begin = spec.initial(&plan.initial_seed, None);
-        Ok((begin, Some(folded.to_vector()), OptimizerState::default()))
+        let adapter = spec.initial(&plan.initial_seed, None);
+        Ok(NextState { adapter, folded: Some(folded.to_vector()), optimizer: OptimizerState::default() })
     }
 
     /// What the sum says of the plan's metrics, in their own units.

@@ -117,7 +117,7 @@ struct RunArgs {
     /// What is trained: only B, only A, both in turns, only a matrix between frozen factors, or both factors
     #[arg(long, value_enum, default_value_t = MethodArg::FrozenA)]
     method: MethodArg,
-    /// Versions after which frozen factors are drawn anew, 0 for never; 3 with frozen_a and else 0 where left out
+    /// Versions after which frozen factors are drawn anew, 0 for never; 3 with `frozen_a` and else 0 where left out
     #[arg(long)]
     refresh_every: Option<u32>,
     /// Largest rank that is kept of all draws before; four times the rank where left out

@@ -57,7 +57,7 @@ pub(super) struct PlanArguments {
     /// Which matrices are trained.
     #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
     method: MethodName,
-    /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with frozen_a, else never.
+    /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with `frozen_a`, else never.
     #[arg(long, conflicts_with = "plan", value_name = "N")]
     refresh_every: Option<u32>,
     /// The largest rank that is kept of all draws before; four times the rank by default.

@@ -100,7 +100,9 @@ fn orthonormal(vectors: &[Vec<f64>]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
         }
         let norm = dot(&rest, &rest).sqrt();
         if norm > before * 1e-14 && norm > f64::MIN_POSITIVE {
-            rest.iter_mut().for_each(|x| *x /= norm);
+            for x in &mut rest {
+                *x /= norm;
+            }
             r[k][k] = norm;
         } else {
             rest.fill(0.0);
@@ -160,7 +162,7 @@ mod tests {
         Product {
             a: (0..rank).map(|k| vector(inputs, k + 1)).collect(),
             b: (0..rank)
-                .map(|k| vector(outputs, k + 31).iter().map(|x| x / 3_u32.pow(k) as f64).collect())
+                .map(|k| vector(outputs, k + 31).iter().map(|x| x / (1 + 5 * k) as f64).collect())
                 .collect(),
         }
     }
