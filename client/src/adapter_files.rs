@@ -5,7 +5,7 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::adapter::{AdapterSpec, Factors};
+use proto::adapter::AdapterSpec;
 use proto::export::{
     ExportError, MANIFEST_FILE, Manifest, ManifestError, Origin, PEFT_CONFIG, PEFT_TENSORS, PeftError,
     Version, gguf_adapter, peft_files,
@@ -164,7 +164,8 @@ pub fn read_installed(state_dir: &Path, base: &Base) -> Result<Adapter, AdapterF
     struct Installed {
         published: Published,
         base: Digest,
-        adapter: AdapterSpec,
+        shipped: AdapterSpec,
+        shipped_digest: Digest,
     }
     let folder = state_dir.join("installed");
     let path = folder.join("manifest.json");
@@ -187,20 +188,14 @@ pub fn read_installed(state_dir: &Path, base: &Base) -> Result<Adapter, AdapterF
         vector_from_bytes(&bytes).ok_or_else(|| damaged(path, "it is no list of numbers".to_owned()))
     };
     let published = installed.published;
-    let trained = numbers(&folder.join("adapter.f32"), published.adapter)?;
-    let spec = installed.adapter;
-    let frozen = match spec.factors {
-        Factors::Given(digest) if spec.frozen_len() > 0 => {
-            numbers(&state_dir.join("artefacts").join(digest.to_string()), digest)?
-        }
-        Factors::Given(_) => Vec::new(),
-        Factors::Seeded(seed) => spec.seeded_factors(&seed),
-    };
+    numbers(&folder.join("adapter.f32"), published.adapter)?;
+    let trained = numbers(&folder.join("shipped.f32"), installed.shipped_digest)?;
+    let spec = installed.shipped;
     check_modules(base, &spec)
         .map_err(|source| AdapterFileError::Modules { folder, source: Box::new(source) })?;
-    let Published { task, version, plan, adapter, clip_norm: _ } = published;
+    let Published { task, version, plan, adapter, folded: _, clip_norm: _ } = published;
     let origin = Origin::Version(Version { task, version, plan, adapter });
-    Ok(Adapter { spec, frozen, trained, origin })
+    Ok(Adapter { spec, frozen: Vec::new(), trained, origin })
 }
 
 fn write(

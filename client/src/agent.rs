@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chacha20::ChaCha20Rng;
-use proto::adapter::Factors;
+use proto::adapter::State;
 use proto::ids::{Digest, Timestamp};
 use proto::message::Published;
-use proto::plan::{Plan, vector_to_bytes};
+use proto::plan::Plan;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
 use tokio::sync::watch;
@@ -139,7 +139,7 @@ impl Agent {
                     Err(LoadError::Memory(error)) => return Err(error.into()),
                 },
                 Action::Install(work) => {
-                    self.memory.install(&work, &vector_to_bytes(&work.adapter))?;
+                    self.memory.install(&work)?;
                     tracing::info!(version = work.published.version, "installed");
                     Event::Recorded
                 }
@@ -225,13 +225,18 @@ impl Agent {
 
     async fn load(&mut self, published: Published) -> Result<Event, LoadError> {
         let plan = self.artefact(published.plan, Keep::Yes).await?;
-        let frozen = match Plan::parse(&plan).map(|plan| plan.adapter.factors) {
-            Ok(Factors::Given(digest)) => Some(self.artefact(digest, Keep::Yes).await?),
-            // A plan that cannot be read is the machine's to refuse.
-            Ok(Factors::Seeded(_)) | Err(_) => None,
+        // A plan that cannot be read is the machine's to refuse.
+        let given = Plan::parse(&plan).ok().and_then(|plan| plan.given_factors());
+        let frozen = match given {
+            Some(digest) => Some(self.artefact(digest, Keep::Yes).await?),
+            None => None,
+        };
+        let folded = match published.folded {
+            Some(digest) => Some(self.artefact(digest, Keep::Yes).await?),
+            None => None,
         };
         let adapter = self.artefact(published.adapter, Keep::No).await?;
-        Ok(Event::Loaded { plan, adapter, frozen })
+        Ok(Event::Loaded { plan, adapter, frozen, folded })
     }
 
     async fn artefact(&mut self, digest: Digest, keep: Keep) -> Result<Vec<u8>, LoadError> {
@@ -358,10 +363,16 @@ fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &
         let leave = leave.load(Ordering::Relaxed);
         if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     };
-    let trained =
-        engine.train(&plan.adapter, &work.frozen, &work.adapter, &blocks, &plan.training, seed, &mut step);
+    let state = match work.training() {
+        Ok(state) => state,
+        Err(error) => return Event::NotTrained(error.to_string()),
+    };
+    let State { spec, frozen, folded, trained: start } = state.as_ref();
+    let trained = engine
+        .with_folded(folded)
+        .and_then(|engine| engine.train(spec, frozen, start, &blocks, &plan.training, seed, &mut step));
     match trained {
-        Ok(trained) => match trained.update_from(&work.adapter) {
+        Ok(trained) => match trained.update_from(start) {
             Some(update) => Event::Trained(update),
             None => Event::NotTrained("the training gave no finite update".to_owned()),
         },

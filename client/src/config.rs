@@ -143,6 +143,11 @@ fn check_policy(policy: &Policy) -> Result<(), Unfit> {
         "a number above 0",
         &policy.largest_epsilon_in_total.unwrap_or_default(),
     )?;
+    for (key, most) in
+        [("policy.largest_rank", policy.largest_rank), ("policy.top_layers", policy.top_layers)]
+    {
+        require(most != Some(0), key, "at least 1: leave it out to train all of an adapter", &0)?;
+    }
     require(
         policy.largest_delta > 0.0 && policy.largest_delta < 1.0,
         "policy.largest_delta",
@@ -251,6 +256,8 @@ mod tests {
             ("[policy]\nlargest_epsilon = 0.0", "policy.largest_epsilon"),
             ("[policy]\nlargest_epsilon_in_total = nan", "policy.largest_epsilon_in_total"),
             ("[policy]\nlargest_delta = 1.0", "policy.largest_delta"),
+            ("[policy]\nlargest_rank = 0", "policy.largest_rank"),
+            ("[policy]\ntop_layers = 0", "policy.top_layers"),
             ("[conditions]\nstart_battery_percent = 101", "conditions.start_battery_percent"),
             ("[conditions]\ncontinue_busy_percent = 1", "conditions.continue_busy_percent"),
             ("[conditions]\ncheck_secs = 0", "conditions.check_secs"),

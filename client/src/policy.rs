@@ -1,6 +1,7 @@
 //! This device's own limits, checked on the device whatever the coordinator says.
 
 use privacy::Delta;
+use proto::adapter::{AdapterSpec, Class};
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::DeclineReason;
 use proto::plan::{Mode, Plan};
@@ -33,6 +34,12 @@ pub struct Policy {
     pub participations_a_day: u32,
     /// Most charged rounds ever, over all tasks; without it as many as the tasks allow. Default none.
     pub participations_in_total: Option<u32>,
+    /// Most columns of an adapter that this device trains; the rest stays as it is where the plan takes that, else
+    /// the device takes no part. Without it all. Default none.
+    pub largest_rank: Option<u32>,
+    /// Most layers that this device trains, those nearest to the output, which is what saves it time and memory; as
+    /// `largest_rank`. Default none.
+    pub top_layers: Option<u32>,
     /// Whether a task without noise of the devices' own is acceptable: then whoever reads the sum of a round
     /// reads it exactly. Default no.
     pub allow_without_noise: bool,
@@ -55,6 +62,8 @@ impl Default for Policy {
             participations: 100,
             participations_a_day: 24,
             participations_in_total: None,
+            largest_rank: None,
+            top_layers: None,
             allow_without_noise: false,
             tasks: Vec::new(),
             bases: Vec::new(),
@@ -146,6 +155,17 @@ pub enum Breach {
     /// The device has taken part as often as it may ever.
     #[error("this device took part in {0} rounds of all tasks, as many as it allows in total")]
     InTotal(u32),
+    /// The adapter is larger than this device trains.
+    #[error(
+        "the plan asks for all of an adapter of rank {} in {} layers, this device trains rank {} in {} at most",
+        whole.rank, whole.layers, most.rank, most.layers
+    )]
+    Size {
+        /// The plan's.
+        whole: Class,
+        /// The policy's.
+        most: Class,
+    },
     /// The device has taken part as often as it may in a day.
     #[error(
         "this device takes part in at most {most} rounds a day, and did; it rests until the oldest is a day ago"
@@ -170,11 +190,18 @@ impl Breach {
             Self::Participations(_) | Self::InTotal(_) | Self::Resting { .. } => {
                 DeclineReason::Participations
             }
+            Self::Size { .. } => DeclineReason::Size,
         }
     }
 }
 
 impl Policy {
+    /// How much of an adapter this device trains, where that is not all of it.
+    pub fn class(&self, adapter: &AdapterSpec) -> Option<Class> {
+        let class = Class::within(adapter, self.largest_rank, self.top_layers);
+        (class != Class::whole(adapter)).then_some(class)
+    }
+
     /// Whether this device takes part in one more round of a task, having spent `spending`. Asked before the
     /// training, and again before every further round for the same update.
     pub fn admit(
@@ -205,6 +232,9 @@ impl Policy {
         if plan.privacy.corrupt_permille < self.smallest_corrupt_permille {
             let (found, least) = (plan.privacy.corrupt_permille, self.smallest_corrupt_permille);
             return Err(Breach::Corrupt { found, least });
+        }
+        if let (None, Some(most)) = (plan.classes, self.class(&plan.adapter)) {
+            return Err(Breach::Size { whole: Class::whole(&plan.adapter), most });
         }
         match plan.privacy.mode {
             Mode::Off | Mode::Central if self.allow_without_noise => {}

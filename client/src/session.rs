@@ -4,11 +4,13 @@
 //! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
 //! before a round (check in, load, train), `session/inside.rs` those of the round.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
 use privacy::Mechanism;
+use proto::adapter::{AdapterError, Class, State};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError};
@@ -51,12 +53,34 @@ pub struct Work {
     pub published: Published,
     /// The plan, parsed.
     pub plan: Plan,
-    /// The plan's mechanism, at the version's clip norm.
+    /// The mechanism for updates from the version, at its clip norm.
     pub mechanism: Mechanism,
-    /// The frozen factors.
-    pub frozen: Vec<f32>,
-    /// The trained parameters to start from.
+    /// The adapter at the version, as it is trained from there on.
+    pub state: State,
+    /// The version's trained parameters as they were published; of these `state` trains all, or the half whose turn
+    /// it is.
     pub adapter: Vec<f32>,
+    /// How much of it this device trains, where that is not all.
+    pub class: Option<Class>,
+}
+
+impl Work {
+    /// The adapter as this device trains it. Fails where there is no such class, which the plan's check and the
+    /// device's own limits rule out.
+    pub fn training(&self) -> Result<Cow<'_, State>, AdapterError> {
+        match self.class {
+            None => Ok(Cow::Borrowed(&self.state)),
+            Some(class) => Ok(Cow::Owned(self.state.of_class(class)?)),
+        }
+    }
+
+    /// The update of all of the adapter that an update of this device's part is.
+    fn whole(&self, update: Update) -> Update {
+        match self.class {
+            None => update,
+            Some(class) => update.placed(&class.places(&self.state.spec), self.state.trained.len()),
+        }
+    }
 }
 
 /// What the ledger keeps of a signature, and of an answer to a quorum that signed the same, before either leaves.
@@ -77,8 +101,8 @@ pub enum Action {
     Sleep(Timestamp),
     /// Send this; then [`Event::Replied`], [`Event::Rejected`] or [`Event::Unreachable`].
     Send(Request),
-    /// Fetch the plan, the adapter and, where the plan names them by hash, the frozen factors; then
-    /// [`Event::Loaded`].
+    /// Fetch the plan, the adapter, the frozen factors where [`Plan::given_factors`] names some, and what earlier
+    /// epochs left where the version names it; then [`Event::Loaded`].
     Load(Published),
     /// Keep this version for the user; then [`Event::Recorded`].
     Install(Arc<Work>),
@@ -111,6 +135,8 @@ pub enum Event {
         adapter: Vec<u8>,
         /// The frozen factors', where the plan names some by hash.
         frozen: Option<Vec<u8>>,
+        /// Those of what earlier epochs left, where the version names it.
+        folded: Option<Vec<u8>>,
     },
     /// The update of local training.
     Trained(Update),
@@ -181,7 +207,7 @@ struct Trained {
 }
 
 #[derive(Debug)]
-enum State {
+enum Stage {
     Waiting,
     CheckingIn,
     Loading { published: Published, purpose: Purpose },
@@ -204,7 +230,7 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Session {
     device: Arc<Device>,
-    state: State,
+    state: Stage,
     /// Nothing is done before then.
     pause: Option<Timestamp>,
     backoff_millis: u64,
@@ -229,7 +255,7 @@ impl Session {
     ) -> Self {
         Self {
             device,
-            state: State::Waiting,
+            state: Stage::Waiting,
             pause: Some(now),
             backoff_millis: FIRST_BACKOFF_MILLIS,
             installed,
@@ -257,18 +283,19 @@ impl Session {
             return Action::Sleep(until);
         }
         match &self.state {
-            State::Waiting | State::CheckingIn => Action::Send(Request::CheckIn),
-            State::Loading { published, .. } => Action::Load(*published),
-            State::Installing { work, .. } => Action::Install(Arc::clone(work)),
-            State::Training { work } => Action::Train(Arc::clone(work)),
-            State::Declining { task, reason, .. } => {
+            Stage::Waiting | Stage::CheckingIn => Action::Send(Request::CheckIn),
+            Stage::Loading { published, .. } => Action::Load(*published),
+            Stage::Installing { work, .. } => Action::Install(Arc::clone(work)),
+            Stage::Training { work } => Action::Train(Arc::clone(work)),
+            Stage::Declining { task, reason, .. } => {
                 Action::Send(Request::Decline { task: *task, reason: *reason })
             }
-            State::Joining { trained } => {
+            Stage::Joining { trained } => {
                 let published = trained.work.published;
-                Action::Send(Request::Join { task: published.task, version: published.version })
+                let (task, version, class) = (published.task, published.version, trained.work.class);
+                Action::Send(Request::Join { task, version, class })
             }
-            State::Round { trained, step } => step.action(trained),
+            Stage::Round { trained, step } => step.action(trained),
         }
     }
 
@@ -279,14 +306,14 @@ impl Session {
             Event::Woke => {
                 if self.pause.is_some_and(|until| until <= now) {
                     self.pause = None;
-                    if matches!(self.state, State::Waiting) {
-                        self.state = State::CheckingIn;
+                    if matches!(self.state, Stage::Waiting) {
+                        self.state = Stage::CheckingIn;
                     }
                 }
                 self
             }
             // Saying no is a courtesy: a device does not insist.
-            Event::Unreachable if matches!(self.state, State::Declining { .. }) => self.declined(now),
+            Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),
             Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => {
                 self.pause = Some(now.plus_millis(self.backoff_millis));
                 self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
@@ -299,16 +326,16 @@ impl Session {
             | Event::NotTrained(_)
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
-                let state = std::mem::replace(&mut self.state, State::Waiting);
+                let state = std::mem::replace(&mut self.state, Stage::Waiting);
                 match state {
-                    State::Round { trained, step } => self.inside(trained, *step, event, now, rng),
-                    State::Joining { trained } => self.joining(trained, event, now, rng),
-                    outside @ (State::Waiting
-                    | State::CheckingIn
-                    | State::Loading { .. }
-                    | State::Installing { .. }
-                    | State::Training { .. }
-                    | State::Declining { .. }) => self.outside(outside, event, now),
+                    Stage::Round { trained, step } => self.inside(trained, *step, event, now, rng),
+                    Stage::Joining { trained } => self.joining(trained, event, now, rng),
+                    outside @ (Stage::Waiting
+                    | Stage::CheckingIn
+                    | Stage::Loading { .. }
+                    | Stage::Installing { .. }
+                    | Stage::Training { .. }
+                    | Stage::Declining { .. }) => self.outside(outside, event, now),
                 }
             }
         }
@@ -317,14 +344,14 @@ impl Session {
     /// The name of the state, for people.
     pub fn state(&self) -> &'static str {
         match &self.state {
-            State::Waiting => "waiting",
-            State::CheckingIn => "checking in",
-            State::Loading { .. } => "loading",
-            State::Installing { .. } => "installing",
-            State::Training { .. } => "training",
-            State::Declining { .. } => "declining",
-            State::Joining { .. } => "joining",
-            State::Round { step, .. } => step.name(),
+            Stage::Waiting => "waiting",
+            Stage::CheckingIn => "checking in",
+            Stage::Loading { .. } => "loading",
+            Stage::Installing { .. } => "installing",
+            Stage::Training { .. } => "training",
+            Stage::Declining { .. } => "declining",
+            Stage::Joining { .. } => "joining",
+            Stage::Round { step, .. } => step.name(),
         }
     }
 
@@ -335,7 +362,7 @@ impl Session {
 
     /// Whether the coordinator said that there will be no more work, and its last version is installed.
     pub fn is_complete(&self) -> bool {
-        self.complete && matches!(self.state, State::Waiting)
+        self.complete && matches!(self.state, Stage::Waiting)
     }
 
     /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
@@ -344,18 +371,18 @@ impl Session {
     }
 
     fn wait(mut self, until: Timestamp) -> Self {
-        self.state = State::Waiting;
+        self.state = Stage::Waiting;
         self.pause = Some(until);
         self
     }
 
-    fn to(mut self, state: State) -> Self {
+    fn to(mut self, state: Stage) -> Self {
         self.state = state;
         self
     }
 
     /// The same state again, after `millis`.
-    fn again(mut self, state: State, now: Timestamp, millis: u64) -> Self {
+    fn again(mut self, state: Stage, now: Timestamp, millis: u64) -> Self {
         self.state = state;
         self.pause = Some(now.plus_millis(millis));
         self

@@ -3,6 +3,7 @@
 //! There is no conversion from an [`Update`] to anything that is sent: only [`crate::contribution`] reads it.
 
 use std::fmt;
+use std::ops::Range;
 
 use privacy::{ClipNorm, l2_norm};
 use proto::metrics::LocalMetrics;
@@ -22,6 +23,17 @@ impl Update {
         let parameters: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let usable = before.len() == after.len() && parameters.iter().all(|x| x.is_finite());
         usable.then_some(Self { parameters, loss, examples })
+    }
+
+    /// The same update among `len` parameters, of which it trained those at `places`; the others are zero.
+    pub(crate) fn placed(self, places: &[Range<usize>], len: usize) -> Self {
+        let mut parameters = vec![0.0; len];
+        for (place, x) in places.iter().cloned().flatten().zip(&self.parameters) {
+            if let Some(parameter) = parameters.get_mut(place) {
+                *parameter = *x;
+            }
+        }
+        Self { parameters, ..self }
     }
 
     /// Parameters.

@@ -91,8 +91,8 @@ pub fn now() -> Timestamp {
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Checks frozen factors against a plan, and gives their hash where the plan names some.
-pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<Digest>, FrozenError> {
+/// Checks an operator's factors against a plan, and gives their hash and their numbers where the plan names some.
+pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<(Digest, Vec<f32>)>, FrozenError> {
     let Factors::Given(expected) = plan.adapter.factors else {
         let none = frozen.is_empty();
         return if none { Ok(None) } else { Err(FrozenError::NotWanted(frozen.len())) };
@@ -102,8 +102,8 @@ pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<Digest>, Frozen
         return Err(FrozenError::Digest { expected, found });
     }
     let factors = vector_from_bytes(frozen).ok_or(FrozenError::Bytes(frozen.len()))?;
-    plan.adapter.check_frozen(&factors)?;
-    Ok(Some(found))
+    plan.adapter.check_given(&factors)?;
+    Ok(Some((found, factors)))
 }
 
 impl Driver {

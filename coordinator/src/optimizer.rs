@@ -1,5 +1,7 @@
 //! The server optimiser: how a mean update becomes the next version (Reddi et al. 2021, arXiv 2003.00295).
 
+use std::ops::Range;
+
 use proto::training::ServerOptimizer;
 
 /// What the optimiser carries from version to version.
@@ -22,6 +24,42 @@ impl OptimizerState {
             n if n == len => Some(Self { first: vector.to_vec(), second: Vec::new() }),
             n if n == 2 * len => Some(Self { first: vector[..len].to_vec(), second: vector[len..].to_vec() }),
             _ => None,
+        }
+    }
+
+    /// Moves the numbers at `places` in `parameters` by the mean update `mean`, which is as long as they are; the
+    /// others stay, and so do their moments. Numbers that are not there yet in the moments are zero.
+    pub fn apply_at(
+        &mut self,
+        optimizer: ServerOptimizer,
+        parameters: &mut [f32],
+        places: &[Range<usize>],
+        mean: &[f32],
+    ) {
+        if let [whole] = places
+            && *whole == (0..parameters.len())
+        {
+            return self.apply(optimizer, parameters, mean);
+        }
+        let gather = |from: &[f32]| -> Vec<f32> {
+            let part = |range: &Range<usize>| from.get(range.clone()).unwrap_or_default().to_vec();
+            places.iter().flat_map(part).collect()
+        };
+        let scatter = |part: &[f32], to: &mut Vec<f32>| {
+            if !part.is_empty() {
+                to.resize(parameters.len(), 0.0);
+                for (x, y) in places.iter().cloned().flatten().zip(part) {
+                    to[x] = *y;
+                }
+            }
+        };
+        let mut part = Self { first: gather(&self.first), second: gather(&self.second) };
+        let mut moved = gather(parameters);
+        part.apply(optimizer, &mut moved, mean);
+        scatter(&part.first, &mut self.first);
+        scatter(&part.second, &mut self.second);
+        for (x, y) in places.iter().cloned().flatten().zip(moved) {
+            parameters[x] = y;
         }
     }
 
@@ -85,6 +123,20 @@ mod tests {
         state.apply(optimizer, &mut x, &[1.0]);
         close(&x, &[2.5]);
         assert_eq!(OptimizerState::from_vector(&state.to_vector(), 1), Some(state));
+    }
+
+    #[test]
+    fn a_half_moves_with_its_own_moments_and_the_other_stays() {
+        let (mut halves, mut state) = (OptimizerState::default(), [1.0, 2.0, 3.0, 4.0]);
+        let optimizer = ServerOptimizer::FedAvgM { rate: 1.0, momentum: 0.5 };
+        let (even, odd) = ([1..2, 3..4], [0..1, 2..3]);
+        halves.apply_at(optimizer, &mut state, &even, &[1.0, 10.0]);
+        close(&state, &[1.0, 3.0, 3.0, 14.0]);
+        halves.apply_at(optimizer, &mut state, &odd, &[1.0, 1.0]);
+        close(&state, &[2.0, 3.0, 4.0, 14.0]);
+        halves.apply_at(optimizer, &mut state, &even, &[0.0, 0.0]);
+        close(&state, &[2.0, 3.5, 4.0, 19.0]);
+        assert_eq!(OptimizerState::from_vector(&halves.to_vector(), 4), Some(halves));
     }
 
     #[test]

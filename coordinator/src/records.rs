@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use aggregation::IdentityPublic;
 use proto::admin::{DeviceStatus, TaskState, VersionStatus};
 use proto::ids::{DeviceId, Digest, TaskId};
-use proto::plan::vector_from_bytes;
+use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::artefacts::{ArtefactError, Artefacts};
@@ -74,6 +74,9 @@ pub struct TaskHeader {
     pub initial: Digest,
     /// The newest trained parameters.
     pub adapter: Digest,
+    /// What earlier epochs left, where factors were drawn anew before.
+    #[serde(default)]
+    pub folded: Option<Digest>,
     /// What the server optimiser carries on; never given out.
     pub optimizer: Digest,
     /// Rounds charged, aborted ones too.
@@ -177,7 +180,14 @@ pub fn load_task(
         let malformed = RecordError::Malformed { what, of: id.to_string() };
         vector_from_bytes(&artefacts.get(&digest.0)?).ok_or(malformed)
     };
+    let refuse = |source| RecordError::Task { task: id, source };
+    let bytes = artefacts.get(&header.plan.0)?;
+    let plan = Plan::parse(&bytes).map_err(|error| refuse(error.into()))?;
     let adapter = vector("adapter", header.adapter)?;
+    let folded = header.folded.map(|digest| vector("folded change", digest)).transpose()?;
+    // They may be large, and only the end of an epoch needs them.
+    let given = header.frozen.filter(|_| plan.refresh.is_some());
+    let given = given.map(|digest| vector("factors", digest)).transpose()?;
     let optimizer = OptimizerState::from_vector(&vector("optimizer", header.optimizer)?, adapter.len())
         .ok_or(RecordError::Malformed { what: "optimizer", of: id.to_string() })?;
     let prefix = Key::from(id.0);
@@ -197,10 +207,10 @@ pub fn load_task(
         last_round: header.last_round,
         rounds_charged: header.rounds_charged,
         adapter,
+        folded,
         optimizer,
     };
-    let plan = artefacts.get(&header.plan.0)?;
-    Task::restore(id, &plan, authority, record).map_err(|source| RecordError::Task { task: id, source })
+    Task::restore(id, &bytes, given, authority, record).map_err(refuse)
 }
 
 /// Writes a device, which must not be there yet.

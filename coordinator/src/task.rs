@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
 use privacy::{ClipNorm, Delta, Mechanism, PrivacyMode};
+use proto::adapter::{AdapterError, Class, Folded};
 use proto::admin::{MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
@@ -20,6 +21,7 @@ use crate::round::{Effect, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
+mod classes;
 mod effect;
 mod record;
 
@@ -50,7 +52,7 @@ pub enum TaskError {
     },
     /// The stored parameters are not of this plan.
     #[error("the stored adapter does not fit the plan: {0}")]
-    Adapter(#[from] proto::adapter::AdapterError),
+    Adapter(#[from] AdapterError),
 }
 
 /// One fine-tuning job.
@@ -59,15 +61,24 @@ pub struct Task {
     id: TaskId,
     plan: Arc<Plan>,
     plan_digest: Digest,
-    /// At the newest version's clip norm.
+    /// The factors that an operator made, where they are needed to end an epoch.
+    given: Option<Vec<f32>>,
+    /// For updates from the newest version, at its clip norm.
     mechanism: Mechanism,
+    /// What a participation costs at most, whichever version it is for.
+    costs: Mechanism,
     delta: Delta,
     authority: IdentityPublic,
     /// Participations of one device that neither the plan's number nor its budget forbids.
     most_participations: u32,
     record: TaskRecord,
     adapter_digest: Digest,
+    folded_digest: Option<Digest>,
     declined: BTreeMap<DeviceId, DeclineReason>,
+    /// How much of the adapter a device trained from the newest version, where it said that this is not all.
+    classes: BTreeMap<DeviceId, Class>,
+    /// The devices in the open round's sum.
+    survivors: Vec<DeviceId>,
     excluded: BTreeSet<DeviceId>,
     spooler: Arc<dyn Spooler>,
     round: Option<Round>,
@@ -75,36 +86,67 @@ pub struct Task {
     effects: VecDeque<TaskEffect>,
 }
 
+/// What a sum makes of the state.
+struct NextState {
+    adapter: Vec<f32>,
+    /// Where an epoch ends.
+    folded: Option<Vec<f32>>,
+    optimizer: OptimizerState,
+}
+
 impl Task {
-    /// A new task, at version 0.
-    pub fn new(id: TaskId, plan_bytes: &[u8], authority: IdentityPublic) -> Result<Self, TaskError> {
+    /// A new task, at version 0. `given` are the factors that the plan names by their hash, if it does.
+    pub fn new(
+        id: TaskId,
+        plan_bytes: &[u8],
+        given: Option<Vec<f32>>,
+        authority: IdentityPublic,
+    ) -> Result<Self, TaskError> {
         let plan = Plan::parse(plan_bytes)?;
+        if let Some(given) = &given {
+            plan.adapter.check_given(given)?;
+        }
         let record = TaskRecord {
             state: TaskState::Active,
             versions: Vec::new(),
             participations: BTreeMap::new(),
             last_round: 0,
             rounds_charged: 0,
-            adapter: plan.adapter.initial(&plan.initial_seed),
+            adapter: plan.adapter.initial(&plan.initial_seed, given.as_deref()),
+            folded: None,
             optimizer: OptimizerState::default(),
         };
-        Self::restore(id, plan_bytes, authority, record)
+        Self::restore(id, plan_bytes, given, authority, record)
     }
 
-    /// A task as it was when it was last durable. A round that was open then is gone.
+    /// A task as it was when it was last durable. A round that was open then is gone. `given` is as for
+    /// [`Task::new`], and needed only where the plan draws factors anew.
     pub fn restore(
         id: TaskId,
         plan_bytes: &[u8],
+        given: Option<Vec<f32>>,
         authority: IdentityPublic,
         record: TaskRecord,
     ) -> Result<Self, TaskError> {
         let plan = Plan::parse(plan_bytes)?;
         plan.adapter.check_trained(&record.adapter)?;
-        let clip_norm = record.versions.last().map_or(plan.privacy.clip_norm, |version| version.clip_norm);
-        let (mechanism, delta) = (plan.mechanism_at(clip_norm)?, plan.delta()?);
-        let most_participations = accounting::affordable(&plan, &mechanism, delta)?;
+        let last = record.versions.last();
+        let version = last.map_or(0, |version| version.version);
+        plan.folded_at(version, record.folded.as_deref())?;
+        let given = given.filter(|_| plan.refresh.is_some());
+        if plan.refresh.is_some() && plan.given_factors().is_some() && given.is_none() {
+            return Err(AdapterError::NoFactors.into());
+        }
+        let clip_norm = last.map_or(plan.privacy.clip_norm, |version| version.clip_norm);
+        let (mechanism, delta) = (plan.mechanism_at(version, clip_norm)?, plan.delta()?);
+        let costs = plan.mechanism()?;
+        let most_participations = accounting::affordable(&plan, &costs, delta)?;
         let adapter_digest = Digest::of(&vector_to_bytes(&record.adapter));
+        let folded_digest = record.folded.as_deref().map(|folded| Digest::of(&vector_to_bytes(folded)));
         Ok(Self {
+            given,
+            costs,
+            folded_digest,
             id,
             plan: Arc::new(plan),
             plan_digest: Digest::of(plan_bytes),
@@ -114,6 +156,8 @@ impl Task {
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            survivors: Vec::new(),
             excluded: BTreeSet::new(),
             spooler: Arc::new(InMemory),
             record,
@@ -167,6 +211,7 @@ impl Task {
             version: self.version(),
             plan: self.plan_digest,
             adapter: self.adapter_digest,
+            folded: self.folded_digest,
             clip_norm: self.mechanism.params().clip_norm.get(),
         }
     }
@@ -223,7 +268,7 @@ impl Task {
         self.handle_timeout(now, rng);
         let reply = match request {
             Request::CheckIn => Ok(self.check_in(from)),
-            Request::Join { version, .. } => self.join(from, version, now, rng),
+            Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
                 Ok(Reply::Received)
@@ -290,7 +335,7 @@ impl Task {
     fn join(
         &mut self,
         from: DeviceId,
-        version: u32,
+        (version, class): (u32, Option<Class>),
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Reply, Rejection> {
@@ -307,6 +352,13 @@ impl Task {
             let why = "what this device shared in an earlier round did not open its sum";
             return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
         }
+        if let Some(class) = class {
+            let refuse = |why| Rejection::Unacceptable { request: "join".into(), why };
+            if self.plan.classes.is_none() {
+                return Err(refuse("the plan asks each device to train all of the adapter".to_owned()));
+            }
+            class.check(&self.plan.adapter).map_err(|error| refuse(error.to_string()))?;
+        }
         self.declined.remove(&from);
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
         if open.is_some_and(|round| !round.is_joinable()) {
@@ -322,6 +374,10 @@ impl Task {
             self.round = Some(Round::new(self.round_params(session), spool, now));
         }
         let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
+        match class {
+            Some(class) => self.classes.insert(from, class),
+            None => self.classes.remove(&from),
+        };
         Ok(Reply::Offer { session: round.session(), round: round.number() })
     }
 
@@ -364,6 +420,7 @@ impl Task {
             let Some(effect) = round.poll_effect() else { return };
             match effect {
                 Effect::FixSurvivors { survivors } => {
+                    self.survivors.clone_from(&survivors);
                     self.effects.push_back(TaskEffect::FixSurvivors { round: number, survivors });
                 }
                 Effect::Charge { devices } => self.charge(number, devices),
@@ -395,34 +452,72 @@ impl Task {
         if self.mechanism.params().mode == PrivacyMode::Central {
             self.mechanism.add_central_noise(&mut sum, rng);
         }
-        let Ok(decoded) = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)) else {
+        let decoded = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)).ok();
+        let next = decoded.and_then(|mut decoded| {
+            if let Some(plan) = self.plan.classes {
+                let (spec, whole) = (&self.plan.adapter, Class::whole(&self.plan.adapter));
+                let class = |device| self.classes.get(device).copied().unwrap_or(whole);
+                let classes: Vec<Class> = self.survivors.iter().map(class).collect();
+                classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
+            }
+            Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
+        });
+        let Some((NextState { adapter, folded, optimizer }, metrics)) = next else {
             let outcome = Outcome::NotRecovered;
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
         };
-        self.record.optimizer.apply(self.plan.server, &mut self.record.adapter, &decoded.mean);
+        (self.record.adapter, self.record.optimizer) = (adapter, optimizer);
+        self.classes.clear();
         let adapter = vector_to_bytes(&self.record.adapter);
         self.adapter_digest = Digest::of(&adapter);
-        let metrics = self.mean_metrics(&decoded.metrics, survivors);
-        self.adapt_clip_norm(&metrics);
+        let folded = folded.map(|folded| {
+            let bytes = vector_to_bytes(&folded);
+            self.folded_digest = Some(Digest::of(&bytes));
+            self.record.folded = Some(folded);
+            bytes
+        });
+        let metrics = self.mean_metrics(&metrics, survivors);
+        let made = self.version() + 1;
+        self.prepare_mechanism(made, &metrics);
         let version = VersionStatus {
-            version: self.version() + 1,
+            version: made,
             cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
             survivors: u32::try_from(survivors).unwrap_or(u32::MAX),
             round,
             epsilon: self.epsilon(),
             adapter: self.adapter_digest,
+            folded: self.folded_digest,
             committed_unix_millis: now.0,
             clip_norm: self.mechanism.params().clip_norm.get(),
             metrics,
         };
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
-        self.effects.push_back(TaskEffect::Commit { version, adapter, optimizer });
+        self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
         if self.version() >= self.plan.round.versions {
             self.end(TaskState::Complete);
         }
+    }
+
+    /// What the mean update makes of the state: trained parameters, what the epochs left where one ends, and the
+    /// optimiser's moments. Where an epoch ends, what is trained begins at zero again, and so do the moments: they
+    /// are of directions that are trained no more.
+    fn next_state(&self, mean: &[f32]) -> Result<NextState, AdapterError> {
+        let (plan, from) = (&self.plan, self.version());
+        let (mut adapter, mut optimizer) = (self.record.adapter.clone(), self.record.optimizer.clone());
+        optimizer.apply_at(plan.server, &mut adapter, &plan.adapter.update_places(from), mean);
+        let Some(refresh) = plan.refresh.filter(|_| plan.folds_at(from + 1)) else {
+            return Ok(NextState { adapter, folded: None, optimizer });
+        };
+        let before: Folded = plan.folded_at(from, self.record.folded.as_deref())?;
+        let factors = plan.factors_at(from, self.given.as_deref())?;
+        let spec = &plan.adapter;
+        let pairs = spec.pairs(&factors, &adapter)?;
+        let folded = before.plus(&pairs, spec.rank, spec.scale(), refresh.accumulated_rank);
+        let adapter = spec.initial(&plan.initial_seed, None);
+        Ok(NextState { adapter, folded: Some(folded.to_vector()), optimizer: OptimizerState::default() })
     }
 
     /// What the sum says of the plan's metrics, in their own units.
@@ -436,14 +531,18 @@ impl Task {
         self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
     }
 
-    /// Moves the clip norm for the next version, where the plan lets it adapt.
-    fn adapt_clip_norm(&mut self, metrics: &[MeanMetric]) {
+    /// The mechanism for updates from `version`, at a clip norm that moves where the plan lets it adapt.
+    fn prepare_mechanism(&mut self, version: u32, metrics: &[MeanMetric]) {
         let clipped = metrics.iter().find(|metric| metric.name == MetricName::Clipped);
-        let (Some(adaptive), Some(clipped)) = (&self.plan.privacy.adaptive_clip, clipped) else { return };
         let now = self.mechanism.params().clip_norm;
-        // A plan that was checked has a rule, and a mechanism everywhere in its range.
-        let next: ClipNorm = adaptive.rule().map_or(now, |rule| rule.next(now, clipped.mean));
-        if let Ok(mechanism) = self.mechanism.with_clip_norm(next) {
+        let next: ClipNorm = match (&self.plan.privacy.adaptive_clip, clipped) {
+            (Some(adaptive), Some(clipped)) => {
+                adaptive.rule().map_or(now, |rule| rule.next(now, clipped.mean))
+            }
+            (Some(_), None) | (None, _) => now,
+        };
+        // A plan that was checked has a rule, and a mechanism for every version and everywhere in its range.
+        if let Ok(mechanism) = self.plan.mechanism_at(version, next.get()) {
             self.mechanism = mechanism;
         }
     }

@@ -143,6 +143,12 @@ fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
         (&["--privacy", "off", "--noise-multiplier", "1"], "adds no noise"),
         (&["--epsilon-budget", "0.001"], "one participation costs"),
         (&["--learning-rate", "0"], "learning_rate must be a number above 0"),
+        (&["--refresh-every", "0", "--shipped-rank", "2"], "--shipped-rank 2 has no effect"),
+        (&["--shipped-rank", "7"], "refresh.shipped_rank must be 1 up to the smallest side"),
+        (&["--accumulated-rank", "1"], "refresh.accumulated_rank must be at least the adapter's rank"),
+        (&["--method", "both", "--refresh-every", "2"], "its method freezes none"),
+        (&["--least-trainers", "1"], "classes.least_trainers must be 2 up to the report goal"),
+        (&["--method", "core", "--least-trainers", "2"], "only with the method frozen_a"),
     ] {
         let output = create(more);
         assert_eq!(output.status.code(), Some(3), "{more:?}: {}", stderr(&output));
@@ -210,8 +216,9 @@ fn frozen_factors_come_back_and_others_are_refused() {
     // A of rank 1 over inputs 8, 8, 8, 8, 8, 8 and 6.
     let short = create(&[0; 4 * 53]);
     assert_eq!(short.status.code(), Some(3));
-    assert!(stderr(&short).contains("54 numbers, found 53"), "{}", stderr(&short));
-    let whole = create(&0.5_f32.to_le_bytes().repeat(54));
+    assert!(stderr(&short).contains("54 numbers for each epoch, found 53"), "{}", stderr(&short));
+    // Those of two epochs.
+    let whole = create(&0.5_f32.to_le_bytes().repeat(2 * 54));
     assert!(whole.status.success(), "{}", stderr(&whole));
     let out = folder.path().join("peft");
     let pull = ["model", "pull", "--task", "task", "--out", out.to_str().unwrap()];

@@ -13,6 +13,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::Digest;
 
+mod class;
+mod folded;
+mod low_rank;
+mod state;
+
+pub use class::Class;
+pub use folded::{Folded, FoldedPair};
+pub use state::State;
+
 /// Which of an adapter's matrices are trained and averaged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,10 +29,37 @@ pub enum Method {
     /// Only `B`; `A` has orthonormal rows that every device has alike. The average is exact
     /// (FFA-LoRA, arXiv 2403.12313).
     FrozenA,
+    /// Only `A`; `B` has orthonormal columns that every device has alike. As exact.
+    FrozenB,
+    /// `B` and `A` in turns: from an even version on devices train `B`, from an odd one `A`, so that `B` changes in
+    /// odd versions and `A` in even ones. Both are state, and an update is of one half only, so each average is
+    /// exact (`RoLoRA`, arXiv 2502.01755).
+    Alternate,
     /// Only `R`, between frozen `B` and `A`. The average is exact and very small (Fed-SB, arXiv 2502.15436).
     Core,
     /// Both `A` and `B`. The average of factors is not the average of products (`FedIT`).
     Both,
+}
+
+impl Method {
+    /// What is trained from `version` on: of [`Method::Alternate`] the half whose turn it is, with the other half
+    /// frozen; else the method itself.
+    #[must_use]
+    pub fn at(self, version: u32) -> Self {
+        match self {
+            Self::Alternate if version.is_multiple_of(2) => Self::FrozenA,
+            Self::Alternate => Self::FrozenB,
+            method @ (Self::FrozenA | Self::FrozenB | Self::Core | Self::Both) => method,
+        }
+    }
+
+    /// Whether something is frozen for as long as an epoch lasts, and can be drawn anew.
+    pub fn has_frozen_factors(self) -> bool {
+        match self {
+            Self::FrozenA | Self::FrozenB | Self::Core => true,
+            Self::Alternate | Self::Both => false,
+        }
+    }
 }
 
 /// Where the frozen factors come from.
@@ -32,7 +68,8 @@ pub enum Method {
 pub enum Factors {
     /// Drawn by each device from this public seed.
     Seeded(Digest),
-    /// Made by the operator (say from the gradient on public text), fetched by this hash.
+    /// Made by the operator (say from the gradient on public text), fetched by this hash: those of one epoch after
+    /// another, as many epochs as there are.
     Given(Digest),
 }
 
@@ -56,7 +93,8 @@ pub struct AdapterSpec {
     pub rank: u32,
     /// The product `B · A` is scaled by `alpha / rank`.
     pub alpha: f32,
-    /// Where the frozen factors come from; without meaning for [`Method::Both`].
+    /// Where the frozen factors come from. Where nothing is frozen, only given ones have a meaning: `A` begins with
+    /// them.
     pub factors: Factors,
     /// The adapted layers, in the order of the flat vector.
     pub modules: Vec<Module>,
@@ -85,6 +123,38 @@ pub enum AdapterError {
     /// The scale is not a positive number.
     #[error("alpha must be a positive number, found {0}")]
     Alpha(String),
+    /// The operator's factors are not those of a whole number of epochs.
+    #[error("the factors of this adapter are {one} numbers for each epoch, found {found}")]
+    Given {
+        /// Numbers of one epoch.
+        one: usize,
+        /// What came.
+        found: usize,
+    },
+    /// The operator's factors are needed and not there.
+    #[error("the factors that the operator made are not there")]
+    NoFactors,
+    /// What earlier epochs left is not of this adapter.
+    #[error("what earlier epochs left is {one} numbers for each rank, up to rank {most}, found {found}")]
+    Folded {
+        /// Numbers of rank one.
+        one: usize,
+        /// The largest rank.
+        most: u32,
+        /// What came.
+        found: usize,
+    },
+    /// A device trains what is none of the adapter, or of an adapter whose averages would not be exact.
+    #[error(
+        "a device of rank {} in the top {} layers trains no part of an adapter with a frozen A of rank {} in {} layers",
+        class.rank, class.layers, whole.rank, whole.layers
+    )]
+    Class {
+        /// What it trains.
+        class: Class,
+        /// All of the adapter.
+        whole: Class,
+    },
     /// A vector has another length than the spec asks for.
     #[error("the {what} of this adapter are {expected} numbers, found {found}")]
     Length {
@@ -181,6 +251,11 @@ impl AdapterSpec {
             .map(|module| {
                 let (a_len, b_len) = (rank * module.inputs as usize, rank * module.outputs as usize);
                 let (a, b, core) = match self.method {
+                    Method::FrozenB => (
+                        Slot::Trained(take(&mut trained, a_len)),
+                        Slot::Frozen(take(&mut frozen, b_len)),
+                        None,
+                    ),
                     Method::FrozenA => (
                         Slot::Frozen(take(&mut frozen, a_len)),
                         Slot::Trained(take(&mut trained, b_len)),
@@ -191,7 +266,7 @@ impl AdapterSpec {
                         Slot::Frozen(take(&mut frozen, b_len)),
                         Some(take(&mut trained, rank * rank)),
                     ),
-                    Method::Both => (
+                    Method::Alternate | Method::Both => (
                         Slot::Trained(take(&mut trained, a_len)),
                         Slot::Trained(take(&mut trained, b_len)),
                         None,
@@ -202,22 +277,59 @@ impl AdapterSpec {
             .collect()
     }
 
-    /// Numbers that are trained, clipped and averaged; `usize::MAX` if they cannot be counted.
+    /// Numbers of the state that changes from version to version; `usize::MAX` if they cannot be counted.
     pub fn trained_len(&self) -> usize {
         self.sum_of(|module| match self.method {
             Method::FrozenA => module.outputs as usize,
+            Method::FrozenB => module.inputs as usize,
             Method::Core => self.rank as usize,
-            Method::Both => (module.inputs as usize).saturating_add(module.outputs as usize),
+            Method::Alternate | Method::Both => {
+                (module.inputs as usize).saturating_add(module.outputs as usize)
+            }
         })
+    }
+
+    /// Numbers that are trained from `version` on, clipped and averaged: all of the state, or the half whose turn
+    /// it is.
+    pub fn update_len(&self, version: u32) -> usize {
+        self.at(version).trained_len()
+    }
+
+    /// The adapter as it is trained from `version` on: with [`Method::at`].
+    #[must_use]
+    pub fn at(&self, version: u32) -> Self {
+        Self { method: self.method.at(version), ..self.clone() }
+    }
+
+    /// Where in the state the numbers of an update from `version` on belong, in order.
+    pub fn update_places(&self, version: u32) -> Vec<Range<usize>> {
+        if self.method != Method::Alternate {
+            return std::iter::once(0..self.trained_len()).collect();
+        }
+        let half = self.method.at(version);
+        let place = |slots: ModuleSlots<'_>| match if half == Method::FrozenA { slots.b } else { slots.a } {
+            Slot::Frozen(range) | Slot::Trained(range) => range,
+        };
+        self.slots().into_iter().map(place).collect()
     }
 
     /// Numbers that every device has alike; `usize::MAX` if they cannot be counted.
     pub fn frozen_len(&self) -> usize {
         self.sum_of(|module| match self.method {
             Method::FrozenA => module.inputs as usize,
+            Method::FrozenB => module.outputs as usize,
             Method::Core => (module.inputs as usize).saturating_add(module.outputs as usize),
-            Method::Both => 0,
+            Method::Alternate | Method::Both => 0,
         })
+    }
+
+    /// Numbers that an operator gives for one epoch: the frozen factors, or the `A` to begin with.
+    pub fn given_len(&self) -> usize {
+        if self.method.has_frozen_factors() {
+            self.frozen_len()
+        } else {
+            self.sum_of(|module| module.inputs as usize)
+        }
     }
 
     /// The sum over all modules of so many vectors of the rank's length.
@@ -249,21 +361,34 @@ impl AdapterSpec {
         factors
     }
 
-    /// The trained vector of version 0, whose product is zero in every module.
-    pub fn initial(&self, seed: &Digest) -> Vec<f32> {
+    /// The trained vector of version 0, whose product is zero in every module. Where `A` is trained beside `B` it
+    /// begins with the operator's, if there is one, else with one drawn from `seed`.
+    pub fn initial(&self, seed: &Digest, given: Option<&[f32]>) -> Vec<f32> {
         let mut trained = vec![0.0; self.trained_len()];
-        if self.method == Method::Both {
-            for slots in self.slots() {
-                if let Slot::Trained(range) = slots.a {
-                    let mut rng = module_rng(seed, &slots.module.name);
-                    let rows = orthonormal_rows(&mut rng, self.rank as usize, slots.module.inputs as usize);
-                    for (x, y) in trained[range].iter_mut().zip(rows.iter().flatten()) {
-                        *x = narrow(*y);
-                    }
-                }
+        if self.method.has_frozen_factors() {
+            return trained;
+        }
+        let mut given = given.map(|given| given.iter());
+        for slots in self.slots() {
+            let Slot::Trained(range) = slots.a else { continue };
+            if let Some(given) = &mut given {
+                trained[range].iter_mut().zip(given).for_each(|(x, y)| *x = *y);
+            } else {
+                let mut rng = module_rng(seed, &slots.module.name);
+                let rows = orthonormal_rows(&mut rng, self.rank as usize, slots.module.inputs as usize);
+                trained[range].iter_mut().zip(rows.iter().flatten()).for_each(|(x, y)| *x = narrow(*y));
             }
         }
         trained
+    }
+
+    /// Checks that `given` are an operator's factors of this adapter, for one epoch or for several.
+    pub fn check_given(&self, given: &[f32]) -> Result<(), AdapterError> {
+        let one = self.given_len();
+        if given.is_empty() || one == 0 || !given.len().is_multiple_of(one) {
+            return Err(AdapterError::Given { one, found: given.len() });
+        }
+        check_vector("factors", given.len(), given)
     }
 
     /// Checks that `trained` is a state of this adapter.
@@ -366,6 +491,9 @@ fn narrow(x: f64) -> f32 {
 mod tests {
     use super::*;
 
+    const METHODS: [Method; 5] =
+        [Method::FrozenA, Method::FrozenB, Method::Alternate, Method::Core, Method::Both];
+
     fn spec(method: Method) -> AdapterSpec {
         AdapterSpec {
             method,
@@ -382,8 +510,38 @@ mod tests {
     #[test]
     fn lengths_follow_from_the_method() {
         assert_eq!((spec(Method::FrozenA).trained_len(), spec(Method::FrozenA).frozen_len()), (20, 18));
+        assert_eq!((spec(Method::FrozenB).trained_len(), spec(Method::FrozenB).frozen_len()), (18, 20));
         assert_eq!((spec(Method::Core).trained_len(), spec(Method::Core).frozen_len()), (8, 38));
-        assert_eq!((spec(Method::Both).trained_len(), spec(Method::Both).frozen_len()), (38, 0));
+        for method in [Method::Both, Method::Alternate] {
+            assert_eq!((spec(method).trained_len(), spec(method).frozen_len()), (38, 0));
+        }
+    }
+
+    #[test]
+    fn the_halves_of_an_alternating_adapter_are_trained_in_turns_and_together_are_all_of_it() {
+        let spec = spec(Method::Alternate);
+        assert_eq!((spec.at(0).method, spec.at(1).method), (Method::FrozenA, Method::FrozenB));
+        assert_eq!((spec.update_len(0), spec.update_len(1)), (20, 18));
+        // A of `first`, B of `first`, A of `second`, B of `second`.
+        assert_eq!(spec.update_places(0), [10..16, 24..38]);
+        assert_eq!(spec.update_places(1), [0..10, 16..24]);
+        assert_eq!(spec.update_places(2), spec.update_places(0));
+    }
+
+    #[test]
+    fn an_adapter_begins_with_the_operator_s_factors() {
+        let given: Vec<f32> = (0..18).map(|i| i as f32).collect();
+        for method in [Method::Both, Method::Alternate] {
+            let spec = spec(method);
+            spec.check_given(&given).unwrap();
+            let trained = spec.initial(&Digest([3; 32]), Some(&given));
+            assert_eq!((&trained[..10], &trained[16..24]), (&given[..10], &given[10..]));
+            assert_eq!(
+                spec.check_given(&given[1..]).unwrap_err(),
+                AdapterError::Given { one: 18, found: 17 }
+            );
+        }
+        assert!(spec(Method::FrozenA).check_given(&[given.clone(), given].concat()).is_ok());
     }
 
     #[test]
@@ -401,9 +559,10 @@ mod tests {
 
     #[test]
     fn the_first_version_changes_nothing() {
-        for method in [Method::FrozenA, Method::Core, Method::Both] {
+        for method in METHODS {
             let spec = spec(method);
-            let (frozen, trained) = (spec.seeded_factors(&Digest([3; 32])), spec.initial(&Digest([3; 32])));
+            let frozen = spec.seeded_factors(&Digest([3; 32]));
+            let trained = spec.initial(&Digest([3; 32]), None);
             for pair in spec.pairs(&frozen, &trained).unwrap() {
                 let silent = pair.a.iter().all(|x| *x == 0.0) || pair.b.iter().all(|x| *x == 0.0);
                 assert!(silent, "{method:?} {}", pair.module.name);

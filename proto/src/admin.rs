@@ -109,6 +109,9 @@ pub struct VersionStatus {
     pub epsilon: f64,
     /// The hash of the trained parameters.
     pub adapter: Digest,
+    /// The hash of what earlier epochs left, where factors were drawn anew before.
+    #[serde(default)]
+    pub folded: Option<Digest>,
     /// When it was committed.
     pub committed_unix_millis: u64,
     /// The L2 bound of updates that are trained from it.

@@ -62,6 +62,10 @@ fn digest(what: &'static str, bytes: &[u8]) -> Result<Digest, WireError> {
     fixed(what, bytes).map(Digest)
 }
 
+fn digest_if_any(what: &'static str, bytes: &[u8]) -> Result<Option<Digest>, WireError> {
+    if bytes.is_empty() { Ok(None) } else { digest(what, bytes).map(Some) }
+}
+
 fn signature(what: &'static str, bytes: &[u8]) -> Result<Signature, WireError> {
     fixed(what, bytes).map(Signature)
 }
@@ -166,6 +170,7 @@ fn published_to_wire(published: &Published) -> wire::Published {
         version: published.version,
         plan: published.plan.0.to_vec(),
         adapter: published.adapter.0.to_vec(),
+        folded: published.folded.map_or_else(Vec::new, |digest| digest.0.to_vec()),
         clip_norm: published.clip_norm,
     }
 }
@@ -177,6 +182,7 @@ fn published_from_wire(message: &wire::Published) -> Result<Published, WireError
         version: message.version,
         plan: digest(WHAT, &message.plan)?,
         adapter: digest(WHAT, &message.adapter)?,
+        folded: digest_if_any(WHAT, &message.folded)?,
         clip_norm: message.clip_norm,
     })
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use aggregation::{Advertisement, IndexSet, SealedShare, Signature, UnmaskShares};
 use serde::{Deserialize, Serialize};
 
+use crate::adapter::Class;
 use crate::ids::{Digest, SessionId, TaskId};
 
 /// Bytes of an artefact in one [`Chunk`].
@@ -37,6 +38,8 @@ pub enum Request {
         task: TaskId,
         /// The version that it trained from.
         version: u32,
+        /// How much of the adapter it trained, where that is not all of it.
+        class: Option<Class>,
     },
     /// This device will not train for the task.
     Decline {
@@ -143,6 +146,9 @@ pub struct Published {
     pub plan: Digest,
     /// The hash of the trained parameters.
     pub adapter: Digest,
+    /// The hash of what earlier epochs left, where factors were drawn anew before.
+    #[serde(default)]
+    pub folded: Option<Digest>,
     /// The L2 bound of updates that are trained from it.
     pub clip_norm: f64,
 }
@@ -165,6 +171,8 @@ pub enum DeclineReason {
     Epsilon,
     /// It took part as often as it may.
     Participations,
+    /// The adapter is larger than it trains, and the plan takes no smaller part.
+    Size,
 }
 
 impl fmt::Display for DeclineReason {
@@ -177,6 +185,7 @@ impl fmt::Display for DeclineReason {
             Self::Noise => "too little noise of the devices' own",
             Self::Epsilon => "their ε is spent, or stated at too large a δ",
             Self::Participations => "they took part as often as they may",
+            Self::Size => "the adapter is larger than they train",
         })
     }
 }

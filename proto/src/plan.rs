@@ -10,13 +10,16 @@ use privacy::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::adapter::{AdapterError, AdapterSpec};
+use crate::adapter::{AdapterError, AdapterSpec, Method};
 use crate::ids::{Digest, SessionId};
 use crate::message::Published;
 use crate::metrics::{Metric, MetricName};
 use crate::training::{PlanValueError, ServerOptimizer, TrainingPlan};
 
 mod example;
+mod refresh;
+
+pub use refresh::RefreshPlan;
 
 /// The largest plan that is read.
 pub const MAX_PLAN_BYTES: usize = 1 << 20;
@@ -39,6 +42,12 @@ pub struct Plan {
     pub initial_seed: Digest,
     /// What is trained.
     pub adapter: AdapterSpec,
+    /// When frozen factors are drawn anew; never where it is left out.
+    #[serde(default)]
+    pub refresh: Option<RefreshPlan>,
+    /// Whether devices may train less than all of the adapter; they may not where it is left out.
+    #[serde(default)]
+    pub classes: Option<ClassPlan>,
     /// How a device trains.
     pub training: TrainingPlan,
     /// How much is revealed.
@@ -47,6 +56,15 @@ pub struct Plan {
     pub round: RoundPlan,
     /// How the mean update is applied.
     pub server: ServerOptimizer,
+}
+
+/// How devices that train less than all of the adapter are averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassPlan {
+    /// A number moves only in versions in which at least so many survivors trained it: the noise of its mean is that
+    /// of a mean over them alone.
+    pub least_trainers: u32,
 }
 
 /// How much is revealed, and to what limit.
@@ -176,6 +194,17 @@ pub enum PlanError {
     /// The adapter has too many frozen parameters.
     #[error("the adapter freezes {0} parameters; a device holds at most {MAX_FROZEN}")]
     TooManyFrozen(usize),
+    /// Factors are to be drawn anew, and none are frozen.
+    #[error(
+        "the plan draws frozen factors anew, but its method freezes none; leave `refresh` out, or train with frozen_a, frozen_b or core"
+    )]
+    NothingToRefresh,
+    /// Devices may train less than all, and what few of them train would be read too clearly, or averaged wrongly.
+    #[error(
+        "devices can train less than all of the adapter only with the method frozen_a, and only where each adds noise of \
+         its own (mode `distributed`); change these, or leave `classes` out"
+    )]
+    Classes,
     /// A number cannot be used.
     #[error(transparent)]
     Value(#[from] PlanValueError),
@@ -254,6 +283,8 @@ impl Plan {
         if self.adapter.frozen_len() > MAX_FROZEN {
             return Err(PlanError::TooManyFrozen(self.adapter.frozen_len()));
         }
+        self.check_refresh()?;
+        self.check_classes()?;
         self.training.check()?;
         self.server.check()?;
         let round = &self.round;
@@ -295,9 +326,24 @@ impl Plan {
             return Err(PlanValueError { name: "noise_multiplier", wanted, found: 0.0 }.into());
         }
         self.mechanism()?;
+        for version in [0, 1] {
+            self.mechanism_at(version, self.privacy.clip_norm)?;
+        }
         let quorum = aggregation::quorum(round.cohort as usize, corrupt);
         if (round.report_goal as usize) < quorum {
             return Err(PlanError::GoalBelowQuorum { goal: round.report_goal, cohort: round.cohort, quorum });
+        }
+        Ok(())
+    }
+
+    fn check_classes(&self) -> Result<(), PlanError> {
+        let Some(ClassPlan { least_trainers }) = self.classes else { return Ok(()) };
+        if self.adapter.method != Method::FrozenA || self.privacy.mode != Mode::Distributed {
+            return Err(PlanError::Classes);
+        }
+        if !(2..=self.round.report_goal).contains(&least_trainers) {
+            let (name, wanted) = ("classes.least_trainers", "2 up to the report goal");
+            return Err(PlanValueError { name, wanted, found: f64::from(least_trainers) }.into());
         }
         Ok(())
     }
@@ -325,9 +371,10 @@ impl Plan {
         Ok(())
     }
 
-    /// The mechanism at a version's clip norm, which must be one that the plan allows: the plan's own, or,
-    /// where it adapts, one in its range. What a participation costs is the same at all of them.
-    pub fn mechanism_at(&self, clip_norm: f64) -> Result<Mechanism, PlanError> {
+    /// The mechanism for updates that are trained from `version` on, at the version's clip norm. That must be one
+    /// that the plan allows: the plan's own, or, where it adapts, one in its range. What a participation costs is
+    /// the same at all of them.
+    pub fn mechanism_at(&self, version: u32, clip_norm: f64) -> Result<Mechanism, PlanError> {
         let checked = ClipNorm::new(clip_norm)?;
         let allowed = match &self.privacy.adaptive_clip {
             None => checked == ClipNorm::new(self.privacy.clip_norm)?,
@@ -336,7 +383,9 @@ impl Plan {
         if !allowed {
             return Err(PlanError::ClipNotAllowed { found: clip_norm });
         }
-        Ok(self.mechanism()?.with_clip_norm(checked)?)
+        let params =
+            MechanismParams { coordinates: self.adapter.update_len(version), ..self.mechanism_params()? };
+        Ok(Mechanism::new(params)?.with_clip_norm(checked)?)
     }
 
     /// The plan with the scale that suits it; its own is ignored.
@@ -345,7 +394,8 @@ impl Plan {
         Ok(self)
     }
 
-    /// The mechanism at the plan's clip norm.
+    /// The mechanism at the plan's clip norm, for the longest update that a version asks for. A shorter one costs
+    /// no more: its sensitivity is rounded up by less.
     pub fn mechanism(&self) -> Result<Mechanism, PlanError> {
         Ok(Mechanism::new(self.mechanism_params()?)?)
     }
@@ -366,7 +416,7 @@ impl Plan {
             clip_norm: ClipNorm::new(self.privacy.clip_norm)?,
             noise_multiplier: NoiseMultiplier::new(self.privacy.noise_multiplier)?,
             scale: self.privacy.scale,
-            coordinates: self.adapter.trained_len(),
+            coordinates: self.adapter.update_len(0).max(self.adapter.update_len(1)),
             cohort: self.round.cohort as usize,
             report_goal: self.round.report_goal as usize,
             corrupt_fraction: f64::from(self.privacy.corrupt_permille) / 1000.0,
@@ -380,16 +430,20 @@ impl Plan {
     }
 }
 
-/// What a version is known by in a round: base, frozen factors' source, trained parameters and clip norm together.
+/// What a version is known by in a round: base, frozen factors' source, the version's number (which says the epoch,
+/// and which half is trained), what earlier epochs left, trained parameters and clip norm together.
 pub fn model_digest(plan: &Plan, published: &Published) -> Digest {
     let factors = match plan.adapter.factors {
         crate::adapter::Factors::Seeded(seed) => (0, seed),
         crate::adapter::Factors::Given(digest) => (1, digest),
     };
-    let mut bytes = b"nightshift model v2".to_vec();
+    let mut bytes = b"nightshift model v3".to_vec();
     bytes.extend_from_slice(&plan.base.0);
     bytes.push(factors.0);
     bytes.extend_from_slice(&factors.1.0);
+    bytes.extend_from_slice(&published.version.to_be_bytes());
+    bytes.push(u8::from(published.folded.is_some()));
+    bytes.extend(published.folded.iter().flat_map(|digest| digest.0));
     bytes.extend_from_slice(&published.adapter.0);
     bytes.extend_from_slice(&published.clip_norm.to_be_bytes());
     Digest::of(&bytes)

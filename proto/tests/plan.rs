@@ -1,11 +1,11 @@
 //! Plans: what cannot be followed is refused with the value's name.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use proto::adapter::Module;
+use proto::adapter::{Method, Module};
 use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Plan, model_digest};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, RefreshPlan, model_digest};
 
 fn plan() -> Plan {
     Plan::example()
@@ -111,14 +111,115 @@ fn a_clip_norm_that_adapts_says_how_far_and_asks_who_was_clipped() {
 
 #[test]
 fn a_version_s_clip_norm_is_one_that_the_plan_allows() {
-    assert!(plan().mechanism_at(1.0).is_ok());
+    assert!(plan().mechanism_at(0, 1.0).is_ok());
     for clip_norm in [1.1, 0.0, f64::NAN] {
-        assert!(plan().mechanism_at(clip_norm).is_err());
+        assert!(plan().mechanism_at(0, clip_norm).is_err());
     }
     let cost = adapting().mechanism().unwrap().curve();
-    assert_eq!(adapting().mechanism_at(7.0).unwrap().curve(), cost);
-    let words = adapting().mechanism_at(10.1).unwrap_err().to_string();
+    assert_eq!(adapting().mechanism_at(0, 7.0).unwrap().curve(), cost);
+    let words = adapting().mechanism_at(0, 10.1).unwrap_err().to_string();
     assert_eq!(words, "a clip norm of 10.1 is not one that the plan allows");
+}
+
+#[test]
+fn classes_need_noise_of_the_devices_own_and_a_frozen_a() {
+    let classes = |least_trainers| Some(ClassPlan { least_trainers });
+    let mut good = plan();
+    good.classes = classes(10);
+    good.check().unwrap();
+    for least in [0, 1, 11] {
+        let words = refused(|plan| plan.classes = classes(least));
+        let expected = format!("classes.least_trainers must be 2 up to the report goal, found {least}");
+        assert_eq!(words, expected);
+    }
+    assert!(refused(|plan| (plan.classes, plan.privacy.mode) = (classes(2), Mode::Off)).contains("frozen_a"));
+    assert!(
+        refused(|plan| (plan.classes, plan.adapter.method) = (classes(2), Method::Core)).contains("classes")
+    );
+}
+
+#[test]
+fn epochs_that_cannot_be_are_refused_by_name() {
+    let refresh = |every, accumulated_rank, shipped_rank| {
+        refused(|plan| plan.refresh = Some(RefreshPlan { every, accumulated_rank, shipped_rank }))
+    };
+    assert!(refresh(0, 4, 4).starts_with("refresh.every must be at least 1"));
+    assert_eq!(refresh(3, 0, 4), "refresh.accumulated_rank must be at least the adapter's rank, found 0");
+    let words = refresh(3, 4, 9);
+    assert_eq!(
+        words,
+        "refresh.shipped_rank must be 1 up to the smallest side of the adapted layers, found 9"
+    );
+    assert!(refresh(3, 1 << 24, 4).contains("freezes"));
+    for method in [Method::Both, Method::Alternate] {
+        let words = refused(|plan| {
+            plan.refresh = Some(RefreshPlan { every: 3, accumulated_rank: 4, shipped_rank: 4 });
+            plan.adapter.method = method;
+        });
+        assert!(words.contains("method freezes none"), "{words}");
+    }
+}
+
+#[test]
+fn epochs_end_with_their_last_version_but_none_with_the_task_s() {
+    let mut plan = plan();
+    plan.round.versions = 6;
+    let epochs = |plan: &Plan| (0..=6).map(|version| plan.epoch(version)).collect::<Vec<_>>();
+    assert_eq!(epochs(&plan), [0; 7]);
+    plan.refresh = Some(RefreshPlan { every: 2, accumulated_rank: 4, shipped_rank: 4 });
+    assert_eq!(epochs(&plan), [0, 0, 1, 1, 2, 2, 2]);
+    assert_eq!((0..=6).filter(|version| plan.folds_at(*version)).collect::<Vec<_>>(), [2, 4]);
+    let factors = |version| plan.factors_at(version, None).unwrap();
+    assert_eq!(factors(0), factors(1));
+    assert_ne!(factors(1), factors(2));
+    assert!(plan.folded_at(1, Some(&[0.0; 72])).is_err());
+    assert!(plan.folded_at(2, None).is_err());
+    assert!(plan.folded_at(2, Some(&[0.0; 72])).is_ok());
+}
+
+#[test]
+fn a_plan_from_before_there_were_epochs_has_none() {
+    let text = String::from_utf8(plan().to_bytes().unwrap()).unwrap();
+    let without = text.replace("  \"refresh\": null,\n", "");
+    assert_ne!(text, without);
+    assert_eq!(Plan::parse(without.as_bytes()).unwrap(), plan());
+}
+
+#[test]
+fn a_half_costs_no_more_than_the_plan_says() {
+    let mut plan = plan();
+    plan.adapter.method = Method::Alternate;
+    plan.adapter.modules = vec![Module { name: "m".into(), inputs: 40, outputs: 4000 }];
+    let plan = plan.with_recommended_scale().unwrap();
+    plan.check().unwrap();
+    let cost = plan.mechanism().unwrap();
+    for version in [0, 1] {
+        let half = plan.mechanism_at(version, 1.0).unwrap();
+        assert_eq!(half.params().coordinates, plan.adapter.update_len(version));
+        for order in [1.5, 2.0, 8.0, 64.0] {
+            assert!(half.rdp(order) <= cost.rdp(order), "version {version}, order {order}");
+        }
+    }
+}
+
+#[test]
+fn a_version_is_known_by_its_number_and_by_what_earlier_epochs_left() {
+    let published = Published {
+        task: TaskId([1; 16]),
+        version: 1,
+        plan: Digest([2; 32]),
+        adapter: Digest([3; 32]),
+        folded: None,
+        clip_norm: 1.0,
+    };
+    let known = |published| model_digest(&plan(), &published);
+    let others = [
+        Published { version: 2, ..published },
+        Published { folded: Some(Digest([4; 32])), ..published },
+        Published { folded: Some(Digest([5; 32])), ..published },
+    ];
+    let names = [known(published), known(others[0]), known(others[1]), known(others[2])];
+    assert!((0..4).all(|i| (0..i).all(|j| names[i] != names[j])));
 }
 
 #[test]
@@ -128,6 +229,7 @@ fn a_version_is_known_by_its_clip_norm_too() {
         version: 1,
         plan: Digest([2; 32]),
         adapter: Digest([3; 32]),
+        folded: None,
         clip_norm: 1.0,
     };
     let other = Published { clip_norm: 2.0, ..published };

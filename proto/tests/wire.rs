@@ -7,6 +7,7 @@ use aggregation::{
 };
 use proptest::prelude::*;
 use prost::Message;
+use proto::adapter::Class;
 use proto::convert::{
     rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
     request_to_wire,
@@ -41,7 +42,9 @@ fn requests() -> Vec<Request> {
     vec![
         Request::CheckIn,
         Request::Fetch { digest: Digest([2; 32]), offset: 3 },
-        Request::Join { task: TaskId([3; 16]), version: 4 },
+        Request::Join { task: TaskId([3; 16]), version: 4, class: None },
+        Request::Join { task: TaskId([3; 16]), version: 4, class: Some(Class { rank: 2, layers: 3 }) },
+        Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Size },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Epsilon },
         Request::Advertise { session, advertisement: Box::new(advertisement()) },
         Request::Draw { session, nonce: [13; 32] },
@@ -62,6 +65,7 @@ fn replies() -> Vec<Reply> {
         version: 2,
         plan: Digest([3; 32]),
         adapter: Digest([4; 32]),
+        folded: Some(Digest([5; 32])),
         clip_norm: 0.25,
     };
     let mut places = IndexSet::new(11);

@@ -46,6 +46,8 @@ pub fn scenario(seed: u64) -> Scenario {
         method: Method::Core,
         rank: 4,
         alpha: 16.0,
+        refresh: None,
+        public_epochs: 1,
         projections: Projection::ALL.to_vec(),
         training: TrainingPlan {
             local_steps: 3,

@@ -7,6 +7,7 @@
 //! written here a second time.
 
 pub mod bench;
+mod central;
 pub mod corpus;
 pub mod demo;
 mod epsilon;
@@ -14,6 +15,7 @@ pub mod faults;
 pub mod make_base;
 pub mod make_data;
 pub mod output;
+pub mod public;
 pub mod report;
 pub mod run;
 pub mod scenario;

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::train::base::{Base, Projection};
 use client::train::text::{Corpus, ReadOptions, UserText};
-use proto::adapter::Method;
-use proto::plan::Mode;
+use proto::adapter::{AdapterSpec, Method};
+use proto::plan::{Mode, RefreshPlan};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use sim::bench::{self, BenchError};
 use sim::output::Output;
-use sim::run::{Finished, User, read_user, run};
+use sim::run::{Finished, Place, User, read_user, run_at};
 use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
 use sim::{demo, make_base, make_data, table};
 
@@ -64,6 +64,8 @@ enum PrivacyArg {
 #[value(rename_all = "snake_case")]
 enum MethodArg {
     FrozenA,
+    FrozenB,
+    Alternate,
     Core,
     Both,
 }
@@ -112,9 +114,21 @@ struct RunArgs {
     /// Scale of the adapter times its rank; twice the rank where left out
     #[arg(long)]
     alpha: Option<f32>,
-    /// What is trained: only B, only a matrix between frozen factors, or both factors
+    /// What is trained: only B, only A, both in turns, only a matrix between frozen factors, or both factors
     #[arg(long, value_enum, default_value_t = MethodArg::FrozenA)]
     method: MethodArg,
+    /// Versions after which frozen factors are drawn anew, 0 for never; 3 with `frozen_a` and else 0 where left out
+    #[arg(long)]
+    refresh_every: Option<u32>,
+    /// Largest rank that is kept of all draws before; four times the rank where left out
+    #[arg(long)]
+    accumulated_rank: Option<u32>,
+    /// Rank of the adapter that comes out; four times the rank where left out
+    #[arg(long)]
+    shipped_rank: Option<u32>,
+    /// Train in one place on all users' text, with as many examples: what a federation is compared with
+    #[arg(long, conflicts_with_all = ["noise_multiplier", "clip", "adaptive_clip", "refresh_every"])]
+    central: bool,
     /// Adapted layers, separated by commas
     #[arg(
         long,
@@ -146,9 +160,13 @@ struct RunArgs {
     /// The δ of ε
     #[arg(long, default_value_t = 1e-5)]
     delta: f64,
-    /// JSONL text that belongs to nobody: the frozen factors are made from the base's gradient on it
-    #[arg(long)]
+    /// JSONL text that belongs to nobody, a file or a folder of files: the frozen factors are made from the base's
+    /// gradient on it
+    #[arg(long, alias = "public-text")]
     public: Option<PathBuf>,
+    /// Draws whose factors come from the public text; later ones are random
+    #[arg(long, default_value_t = u32::MAX, hide_default_value = true, requires = "public")]
+    public_epochs: u32,
 }
 
 /// What went wrong, by exit code.
@@ -196,7 +214,7 @@ fn demonstrate(args: &OutputArgs) -> Result<(), Failure> {
          before anything is sent",
         users.len()
     );
-    perform(&scenario, &base, &users, Some(&public), output, args.format, &folder)
+    perform(Place::Federation, &scenario, &base, &users, Some(&public), output, args.format, &folder)
 }
 
 fn measure(options: &bench::Options, out: &OutputArgs) -> Result<(), Failure> {
@@ -237,16 +255,20 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     };
     let (method, rate) = match args.method {
         MethodArg::FrozenA => (Method::FrozenA, 1e-2),
+        MethodArg::FrozenB => (Method::FrozenB, 1e-2),
+        MethodArg::Alternate => (Method::Alternate, 1e-2),
         MethodArg::Core => (Method::Core, 2e-2),
         MethodArg::Both => (Method::Both, 3e-3),
     };
-    let scenario = Scenario {
+    let mut scenario = Scenario {
         name: "simulation".to_owned(),
         devices: users.len(),
         versions: args.versions,
         method,
         rank: args.rank,
         alpha: args.alpha.unwrap_or(2.0 * args.rank as f32),
+        refresh: None,
+        public_epochs: args.public_epochs,
         projections: args.targets.clone(),
         training: TrainingPlan {
             local_steps: args.local_steps,
@@ -267,13 +289,43 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         vanishing: 0,
         seed: out.seed,
     };
+    scenario.refresh = refresh(args, &scenario.adapter(&base)).map_err(Failure::Usage)?;
     // What cannot work is said before the folder is touched.
     scenario.plan(&base, scenario.adapter(&base)).map_err(|e| Failure::Input(e.into()))?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
-    perform(&scenario, &base, &users, public.as_ref(), output, out.format, &args.base)
+    let place = if args.central { Place::Central } else { Place::Federation };
+    perform(place, &scenario, &base, &users, public.as_ref(), output, out.format, &args.base)
 }
 
+/// When frozen factors are drawn anew; ranks for what is never drawn anew are refused.
+fn refresh(args: &RunArgs, adapter: &AdapterSpec) -> anyhow::Result<Option<RefreshPlan>> {
+    let usual = if adapter.method == Method::FrozenA && !args.central { 3 } else { 0 };
+    let every = args.refresh_every.unwrap_or(usual);
+    if every == 0 {
+        for (name, rank) in
+            [("--accumulated-rank", args.accumulated_rank), ("--shipped-rank", args.shipped_rank)]
+        {
+            if let Some(rank) = rank {
+                anyhow::bail!(
+                    "{name} {rank} has no effect on factors that are never drawn anew; leave it out, or give \
+                     --refresh-every"
+                );
+            }
+        }
+        return Ok(None);
+    }
+    let usual = RefreshPlan::every(every, adapter);
+    Ok(Some(RefreshPlan {
+        every,
+        accumulated_rank: args.accumulated_rank.unwrap_or(usual.accumulated_rank),
+        shipped_rank: args.shipped_rank.unwrap_or(usual.shipped_rank),
+    }))
+}
+
+/// The lines of a file, or of all JSONL files of a folder.
+#[expect(clippy::too_many_arguments, reason = "each is a different thing, and none has a default")]
 fn perform(
+    place: Place,
     scenario: &Scenario,
     base: &Arc<Base>,
     users: &[User],
@@ -287,7 +339,7 @@ fn perform(
         corpus.train(len).and(corpus.held_out(len))
     });
     let mut written = Ok(());
-    let finished = run(scenario, base, users, public.as_ref(), |version| {
+    let finished = run_at(place, scenario, base, users, public.as_ref(), |version| {
         if written.is_ok() {
             written = output.version(version);
         }
@@ -326,20 +378,7 @@ fn open(folder: &Path) -> Result<Arc<Base>, Failure> {
 /// The first users by file name. Lines that cannot be read are counted and reported; a user with no usable text
 /// is left out and named.
 fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
-    let list = || -> anyhow::Result<Vec<PathBuf>> {
-        let mut paths = Vec::new();
-        let entries = std::fs::read_dir(&args.data)
-            .map_err(|e| anyhow::anyhow!("cannot read the folder {}: {e}", args.data.display()))?;
-        for entry in entries {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "jsonl") {
-                paths.push(path);
-            }
-        }
-        paths.sort();
-        Ok(paths)
-    };
-    let paths = list().map_err(Failure::Input)?;
+    let paths = jsonl_files(&args.data).map_err(Failure::Input)?;
     let wanted = args.devices.unwrap_or_else(|| paths.len().min(aggregation::MAX_COHORT));
     let (mut users, mut skipped) = (Vec::new(), 0);
     for path in &paths {
@@ -367,4 +406,19 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
         return Err(Failure::Input(ScenarioError::TooFewDevices { found: users.len() }.into()));
     }
     Ok(users)
+}
+
+/// The JSONL files of a folder, by name.
+fn jsonl_files(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
+    let mut paths = Vec::new();
+    let entries = std::fs::read_dir(folder)
+        .map_err(|e| anyhow::anyhow!("cannot read the folder {}: {e}", folder.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "jsonl") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    Ok(paths)
 }

@@ -58,10 +58,10 @@ impl Output {
 
     /// Writes `adapter/`, `summary.json` and `report.html`.
     pub fn finish(&self, finished: &Finished, base: &str, title: &str) -> Result<(), OutputError> {
-        let Finished { adapter, frozen, trained, summary, .. } = finished;
+        let Finished { shipped: (adapter, parameters), summary, .. } = finished;
         let folder = self.folder.join("adapter");
         fs::create_dir_all(&folder).map_err(|source| refuse(&folder, source))?;
-        for (name, bytes) in peft_files(adapter, frozen, trained, base)? {
+        for (name, bytes) in peft_files(adapter, &[], parameters, base)? {
             self.write(&format!("adapter/{name}"), &bytes)?;
         }
         let mut json = serde_json::to_vec_pretty(summary)?;

@@ -12,13 +12,15 @@ use client::train::engine::{Engine, TrainError};
 use client::train::text::{Blocks, Corpus, ReadOptions, TextError, UserText};
 use client::update::Update;
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::adapter::AdapterSpec;
+use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
 
+use crate::central;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
+use crate::public::factors;
 use crate::scenario::{Scenario, ScenarioError, with_factors};
 use crate::summary::{RunSummary, VersionSummary};
 use crate::world::{Seen, Trainer, World, WorldError};
@@ -44,6 +46,9 @@ pub enum RunError {
     /// The training engine failed.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// A version is none of its plan's adapter.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
 }
 
 /// What a run gives.
@@ -51,14 +56,36 @@ pub enum RunError {
 pub struct Finished {
     /// The numbers.
     pub summary: RunSummary,
-    /// The adapter's shape.
-    pub adapter: AdapterSpec,
-    /// Its frozen factors.
-    pub frozen: Vec<f32>,
-    /// Its trained parameters.
+    /// The last version's trained parameters.
     pub trained: Vec<f32>,
+    /// What came out: an adapter of two factors, and its parameters.
+    pub shipped: (AdapterSpec, Vec<f32>),
     /// Devices that hold the last version.
     pub up_to_date: usize,
+}
+
+/// Where the training is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// On one device for each user.
+    Federation,
+    /// In one place, on everybody's text: what a federation is compared with.
+    Central,
+}
+
+/// Runs `scenario` where `place` says, on users' text. `public` is as for [`run`].
+pub fn run_at(
+    place: Place,
+    scenario: &Scenario,
+    base: &Arc<Base>,
+    users: &[User],
+    public: Option<&Blocks>,
+    on_version: impl FnMut(&VersionSummary),
+) -> Result<Finished, RunError> {
+    match place {
+        Place::Federation => run(scenario, base, users, public, on_version),
+        Place::Central => central::train(scenario, base, users, public, on_version),
+    }
 }
 
 /// Runs `scenario` on one device for each user. `public` is text that belongs to nobody: where there is some,
@@ -71,15 +98,7 @@ pub fn run(
     mut on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
     let engine = Engine::new(Arc::clone(base));
-    let seeded = scenario.adapter(base);
-    let (adapter, frozen) = if let Some(public) = public {
-        let frozen = engine.gradient_factors(&seeded, public, scenario.digest("public").0)?;
-        (with_factors(seeded, &frozen), frozen)
-    } else {
-        let frozen = seeded.seeded_factors(&scenario.digest("factors"));
-        (seeded, frozen)
-    };
-    let plan = scenario.plan(base, adapter)?;
+    let (plan, given) = prepare(scenario, base, &engine, public)?;
     let policy = Policy {
         // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
         allow_without_noise: scenario.mode != Mode::Distributed,
@@ -91,12 +110,11 @@ pub fn run(
         largest_epsilon: f64::INFINITY,
         ..Policy::default()
     };
-    let given = public.map(|_| frozen.as_slice());
     let seed = scenario.digest("world").0;
-    let mut world = World::new(&plan, given, &policy, users.len(), faults(scenario), seed)?;
+    let mut world = World::new(&plan, given.as_deref(), &policy, users.len(), faults(scenario), seed)?;
     let sequence_len = plan.training.sequence_len;
     let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(sequence_len)).collect();
-    let measure = |trained: &[f32]| mean_loss(&engine, &plan.adapter, &frozen, trained, &held_out);
+    let measure = |state: &State| mean_loss(&engine, state, &held_out);
 
     let bar = progress(users.len(), scenario.versions);
     let mut trainer = Engines {
@@ -106,7 +124,7 @@ pub fn run(
         bar: bar.clone(),
     };
     bar.set_message("measuring the base");
-    let base_loss = measure(world.adapter())?;
+    let base_loss = measure(&world.state()?)?;
     let mut versions: Vec<VersionSummary> = Vec::new();
     loop {
         bar.set_message(format!("version {}", versions.len() + 1));
@@ -120,23 +138,28 @@ pub fn run(
             let secs = started.elapsed().as_secs_f64();
             let clip_norm =
                 world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
-            let loss = (before, measure(world.adapter())?);
+            let loss = (before, measure(&world.state()?)?);
             let version = summarise(seen, loss, clip_norm, secs, scenario.mode);
             on_version(&version);
             versions.push(version);
         }
     }
     bar.finish_and_clear();
+    let shipped = world.state()?.shipped(plan.shipped_rank())?;
+    let final_loss = versions.last().map_or(base_loss, |version| version.loss);
     let summary = RunSummary {
         base_loss,
-        final_loss: versions.last().map_or(base_loss, |version| version.loss),
+        final_loss,
+        refresh_every: plan.refresh.map(|refresh| refresh.every),
+        shipped_rank: shipped.0.rank,
+        shipped_loss: measure(&alone(&shipped))?,
         epsilon: versions.last().and_then(|version| version.epsilon),
         delta: scenario.delta,
         seed: scenario.seed,
         devices: u32::try_from(users.len()).unwrap_or(u32::MAX),
         method: method_name(&plan),
         rank: scenario.rank,
-        coordinates: plan.adapter.trained_len() as u64,
+        coordinates: coordinates(&plan),
         noise_multiplier: plan.privacy.noise_multiplier,
         clip_norm: scenario.clip_norm,
         privacy: scenario.mode,
@@ -144,13 +167,7 @@ pub fn run(
         warnings: epsilon::remarks(&plan, &versions),
         versions,
     };
-    Ok(Finished {
-        summary,
-        adapter: plan.adapter.clone(),
-        frozen,
-        trained: world.adapter().to_vec(),
-        up_to_date: world.up_to_date(),
-    })
+    Ok(Finished { summary, trained: world.adapter().to_vec(), shipped, up_to_date: world.up_to_date() })
 }
 
 /// Reads one user's file, and says how many lines of it were left out.
@@ -160,6 +177,33 @@ pub fn read_user(base: &Base, path: &Path) -> Result<(User, u64), TextError> {
     let corpus = Corpus::new(base, &text)?;
     let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
     Ok((User { name, corpus }, skipped))
+}
+
+/// The plan, and the factors that it names by their hash, where it does.
+pub(crate) fn prepare(
+    scenario: &Scenario,
+    base: &Base,
+    engine: &Engine,
+    public: Option<&Blocks>,
+) -> Result<(Plan, Option<Vec<f32>>), RunError> {
+    let seeded = scenario.adapter(base);
+    let Some(public) = public else { return Ok((scenario.plan(base, seeded)?, None)) };
+    // What cannot be a plan is said before anything is computed.
+    let plan = scenario.plan(base, seeded.clone())?;
+    let epochs = scenario.public_epochs.min(plan.epoch(plan.round.versions) + 1);
+    let given = factors(engine, &seeded, epochs, public, scenario.digest("public").0)?;
+    Ok((scenario.plan(base, with_factors(seeded, &given))?, Some(given)))
+}
+
+/// What came out, on the base as it is.
+pub(crate) fn alone((adapter, parameters): &(AdapterSpec, Vec<f32>)) -> State {
+    let (spec, trained) = (adapter.clone(), parameters.clone());
+    State { spec, frozen: Vec::new(), folded: Folded::default(), trained }
+}
+
+/// Numbers in one device's longest update.
+pub(crate) fn coordinates(plan: &Plan) -> u64 {
+    plan.adapter.update_len(0).max(plan.adapter.update_len(1)) as u64
 }
 
 fn faults(scenario: &Scenario) -> Faults {
@@ -195,7 +239,7 @@ fn summarise(
     }
 }
 
-fn method_name(plan: &Plan) -> String {
+pub(crate) fn method_name(plan: &Plan) -> String {
     serde_json::to_value(plan.adapter.method)
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
@@ -203,16 +247,11 @@ fn method_name(plan: &Plan) -> String {
 }
 
 /// The mean over users of the loss on what each held out, in nats a token.
-fn mean_loss(
-    engine: &Engine,
-    adapter: &AdapterSpec,
-    frozen: &[f32],
-    trained: &[f32],
-    held_out: &[Blocks],
-) -> Result<f64, TrainError> {
+pub(crate) fn mean_loss(engine: &Engine, state: &State, held_out: &[Blocks]) -> Result<f64, TrainError> {
+    let engine = engine.with_folded(&state.folded)?;
     let losses: Vec<f64> = held_out
         .par_iter()
-        .map(|blocks| Ok(engine.loss(adapter, frozen, trained, blocks)?.nats_per_token))
+        .map(|blocks| Ok(engine.loss(&state.spec, &state.frozen, &state.trained, blocks)?.nats_per_token))
         .collect::<Result<_, TrainError>>()?;
     Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
@@ -244,19 +283,17 @@ impl Engines {
         let mut seed = self.seed.0.to_vec();
         seed.extend_from_slice(&(index as u64).to_be_bytes());
         seed.extend_from_slice(&work.published.version.to_be_bytes());
+        let state = work.training().map_err(|error| error.to_string())?;
+        let State { spec, frozen, folded, trained: start } = state.as_ref();
+        let (text, plan, seed) = (&self.text[index], &work.plan.training, Digest::of(&seed).0);
         let trained = self
             .engine
-            .train(
-                &work.plan.adapter,
-                &work.frozen,
-                &work.adapter,
-                &self.text[index],
-                &work.plan.training,
-                Digest::of(&seed).0,
-                &mut |_| ControlFlow::Continue(()),
-            )
+            .with_folded(folded)
+            .and_then(|engine| {
+                engine.train(spec, frozen, start, text, plan, seed, &mut |_| ControlFlow::Continue(()))
+            })
             .map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        trained.update_from(&work.adapter).ok_or_else(|| "the training gave no finite update".into())
+        trained.update_from(start).ok_or_else(|| "the training gave no finite update".into())
     }
 }

@@ -4,7 +4,9 @@ use client::train::base::{Base, Projection};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::Digest;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RoundPlan, vector_to_bytes};
+use proto::plan::{
+    AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
+};
 use proto::training::{ServerOptimizer, TrainingPlan};
 
 /// Fewest devices of a federation: with fewer, a sum hides nobody.
@@ -34,6 +36,10 @@ pub struct Scenario {
     pub rank: u32,
     /// The product is scaled by `alpha / rank`.
     pub alpha: f32,
+    /// When frozen factors are drawn anew.
+    pub refresh: Option<RefreshPlan>,
+    /// Epochs whose frozen factors come from public text, where there is some.
+    pub public_epochs: u32,
     /// The adapted layers.
     pub projections: Vec<Projection>,
     /// How a device trains.
@@ -118,6 +124,8 @@ impl Scenario {
             base: base.digest(),
             initial_seed: self.digest("initial"),
             adapter,
+            refresh: self.refresh,
+            classes: None,
             training: self.training.clone(),
             privacy: PrivacyPlan {
                 mode: self.mode,

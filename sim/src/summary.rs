@@ -39,6 +39,12 @@ pub struct RunSummary {
     /// Length of the mean update divided by the length of its noise; `None`
     /// without noise.
     pub snr: Option<f64>,
+    /// Versions after which frozen factors were drawn anew; `None` where never.
+    pub refresh_every: Option<u32>,
+    /// Rank of the adapter that came out.
+    pub shipped_rank: u32,
+    /// Held-out loss of the adapter that came out: the last version's, but for what its rank cannot hold.
+    pub shipped_loss: f64,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<String>,
 }
@@ -136,6 +142,9 @@ pub(crate) mod tests {
             clip_norm: 1.0,
             privacy: Mode::Distributed,
             snr: Some(1.3),
+            refresh_every: Some(3),
+            shipped_rank: 8,
+            shipped_loss: before,
             warnings: vec![],
         }
     }
@@ -182,7 +191,10 @@ pub(crate) mod tests {
                 "noise_multiplier",
                 "privacy",
                 "rank",
+                "refresh_every",
                 "seed",
+                "shipped_loss",
+                "shipped_rank",
                 "snr",
                 "versions",
                 "warnings"

@@ -13,14 +13,14 @@ use client::session::{Action, Device, Event, Session, Work};
 use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
 use prost::Message;
-use proto::adapter::Factors;
+use proto::adapter::{AdapterError, State};
 use proto::admin::{TaskStatus, VersionStatus};
 use proto::convert::{
     WireError, rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
     request_to_wire,
 };
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Rejection, Reply, Request};
+use proto::message::{Published, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
@@ -86,6 +86,7 @@ pub struct World {
     plan_bytes: Vec<u8>,
     authority: IdentityPublic,
     artefacts: BTreeMap<Digest, Vec<u8>>,
+    given: Option<Vec<f32>>,
     record: TaskRecord,
     /// The devices.
     pub nodes: Vec<Node>,
@@ -99,12 +100,23 @@ pub struct World {
 }
 
 impl World {
-    /// A world in which nothing has happened. `frozen` are the factors that the plan names by hash, if it does.
+    /// A world in which nothing has happened. `given` are the factors that the plan names by hash, if it does.
     pub fn new(
         plan: &Plan,
-        frozen: Option<&[f32]>,
+        given: Option<&[f32]>,
         policy: &Policy,
         devices: usize,
+        faults: Faults,
+        seed: [u8; 32],
+    ) -> Result<Self, WorldError> {
+        Self::with_policies(plan, given, &vec![policy.clone(); devices], faults, seed)
+    }
+
+    /// The same, of as many devices as there are policies, each with its own limits.
+    pub fn with_policies(
+        plan: &Plan,
+        given: Option<&[f32]>,
+        policies: &[Policy],
         faults: Faults,
         seed: [u8; 32],
     ) -> Result<Self, WorldError> {
@@ -112,18 +124,19 @@ impl World {
         let plan_bytes = plan.to_bytes().map_err(TaskError::from)?;
         let authority_key = IdentityKey::from_seed(&draw(&mut rng));
         let authority = authority_key.public();
-        let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, authority)?;
+        let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, given.map(<[f32]>::to_vec), authority)?;
         let record = task.record().clone();
         let mut artefacts = BTreeMap::new();
         for bytes in
-            [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), frozen.map(vector_to_bytes)]
+            [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), given.map(vector_to_bytes)]
                 .into_iter()
                 .flatten()
         {
             artefacts.insert(Digest::of(&bytes), bytes);
         }
-        let nodes = (0..devices)
-            .map(|_| {
+        let nodes = policies
+            .iter()
+            .map(|policy| {
                 let id = DeviceId(draw(&mut rng));
                 let identity = IdentityKey::from_seed(&draw(&mut rng));
                 let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;
@@ -138,6 +151,7 @@ impl World {
             plan_bytes,
             authority,
             artefacts,
+            given: given.map(<[f32]>::to_vec),
             record,
             nodes,
             faults,
@@ -158,6 +172,12 @@ impl World {
     /// The trained parameters of the newest version.
     pub fn adapter(&self) -> &[f32] {
         self.task.adapter()
+    }
+
+    /// The adapter at the newest version.
+    pub fn state(&self) -> Result<State, AdapterError> {
+        let (plan, version, folded) = (self.task.plan(), self.task.version(), self.record.folded.as_deref());
+        plan.state_at(version, self.given.as_deref(), folded, self.task.adapter())
     }
 
     /// The versions so far.
@@ -232,7 +252,7 @@ impl World {
                     continue;
                 }
                 Action::Send(request) => self.send(index, &request)?,
-                Action::Load(published) => self.load(index, published.plan, published.adapter),
+                Action::Load(published) => self.load(index, &published),
                 Action::Install(work) => {
                     self.nodes[index].installed = Some(work);
                     self.tell(index, Event::Recorded);
@@ -378,21 +398,20 @@ impl World {
         })
     }
 
-    fn load(&mut self, index: usize, plan: Digest, adapter: Digest) {
-        let factors = self.task.plan().adapter.factors;
-        let had_plan = self.nodes[index].installed.is_some();
+    fn load(&mut self, index: usize, published: &Published) {
+        let held = self.nodes[index].installed.as_ref().map(|work| work.published);
         let get = |digest: &Digest| self.artefacts.get(digest).cloned();
-        let frozen = match factors {
-            Factors::Seeded(_) => None,
-            Factors::Given(digest) => get(&digest),
-        };
-        let event = match (get(&plan), get(&adapter)) {
+        let frozen = self.task.plan().given_factors().as_ref().and_then(get);
+        let folded = published.folded.as_ref().and_then(get);
+        let event = match (get(&published.plan), get(&published.adapter)) {
             (Some(plan), Some(adapter)) => {
-                // The plan and the frozen factors are fetched once and kept.
-                let once = plan.len() + frozen.as_ref().map_or(0, Vec::len);
-                let down = adapter.len() + if had_plan { 0 } else { once };
-                self.nodes[index].traffic.down += down as u64;
-                Event::Loaded { plan, adapter, frozen }
+                // The plan and the frozen factors are fetched once and kept, as is what an epoch left.
+                let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+                let once = if held.is_some() { 0 } else { plan.len() + len(&frozen) };
+                let has_folded = held.is_some_and(|held| held.folded == published.folded);
+                let each_epoch = if has_folded { 0 } else { len(&folded) };
+                self.nodes[index].traffic.down += (adapter.len() + once + each_epoch) as u64;
+                Event::Loaded { plan, adapter, frozen, folded }
             }
             (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
         };
@@ -416,8 +435,10 @@ impl World {
                     self.record.rounds_charged += 1;
                     self.record.participations.extend(devices);
                 }
-                TaskEffect::Commit { version, adapter, .. } => {
+                TaskEffect::Commit { version, adapter, folded, .. } => {
                     self.artefacts.insert(version.adapter, adapter);
+                    self.artefacts.extend(version.folded.zip(folded));
+                    self.record.folded.clone_from(&self.task.record().folded);
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.versions.push(version.clone());
@@ -445,7 +466,7 @@ impl World {
     /// Forgets everything of the coordinator that is not durable, and starts it again.
     fn crash_coordinator(&mut self) -> Result<(), WorldError> {
         let (id, record) = (self.task.id(), self.record.clone());
-        self.task = Task::restore(id, &self.plan_bytes, self.authority, record)?;
+        self.task = Task::restore(id, &self.plan_bytes, self.given.clone(), self.authority, record)?;
         self.coordinator_crashes += 1;
         Ok(())
     }

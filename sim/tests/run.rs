@@ -6,10 +6,10 @@ use std::sync::Arc;
 use client::train::base::Base;
 use client::train::text::Corpus;
 use proto::adapter::Method;
-use proto::plan::Mode;
+use proto::plan::{Mode, RefreshPlan};
 use sim::demo;
 use sim::output::Output;
-use sim::run::{Finished, run};
+use sim::run::{Finished, Place, run, run_at};
 use sim::scenario::Scenario;
 use sim::summary::RunSummary;
 
@@ -68,6 +68,44 @@ fn without_noise_a_small_federation_learns_and_everybody_holds_it() {
     assert_eq!(summary.versions.iter().map(|v| v.missing).collect::<Vec<_>>(), [0, 1]);
     assert_eq!(summary.epsilon, None);
     assert!(summary.warnings[0].contains("privacy is off"));
+}
+
+#[test]
+fn every_method_learns_without_noise_and_what_comes_out_is_what_was_measured() {
+    for method in [Method::FrozenA, Method::FrozenB, Method::Alternate, Method::Both, Method::Core] {
+        let mut scenario = Scenario { method, rank: 2, alpha: 4.0, ..small(Mode::Off) };
+        scenario.training.learning_rate = 1e-2;
+        scenario.training.local_steps = 3;
+        scenario.clip_norm = 100.0;
+        if method.has_frozen_factors() {
+            // An epoch a version: the second version's adapter is of rank 4, the folded part included.
+            scenario.refresh = Some(RefreshPlan { every: 1, accumulated_rank: 4, shipped_rank: 4 });
+            scenario.public_epochs = 2;
+        }
+        let finished = finish(&scenario);
+        let summary = &finished.summary;
+        let learned = summary.base_loss - summary.final_loss;
+        assert!(learned > 0.005 * summary.base_loss, "{method:?}: {learned} of {}", summary.base_loss);
+        assert!((summary.shipped_loss - summary.final_loss).abs() < 1e-4, "{method:?}: {summary:?}");
+        let expected = if method.has_frozen_factors() { 4 } else { 2 };
+        assert_eq!((summary.shipped_rank, finished.shipped.0.rank), (expected, expected));
+        assert_eq!(finished.up_to_date, 6);
+    }
+}
+
+#[test]
+fn training_in_one_place_says_that_nothing_was_private() {
+    let scenario = Scenario { method: Method::Alternate, ..small(Mode::Distributed) };
+    let (_folder, base) = base();
+    let users = demo::users(&base, &scenario).unwrap();
+    let finished = run_at(Place::Central, &scenario, &base, &users, None, |_| {}).unwrap();
+    let summary = finished.summary;
+    assert!(summary.final_loss < 0.97 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
+    assert_eq!(
+        (summary.privacy, summary.epsilon, summary.method.as_str()),
+        (Mode::Off, None, "central alternate")
+    );
+    assert!(summary.warnings[0].contains("pooled"));
 }
 
 #[test]

@@ -15,6 +15,7 @@ use client::train::base::{Base, Projection};
 use client::train::engine::Engine;
 use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
+use proto::adapter::AdapterSpec;
 use proto::export::{MANIFEST_FILE, Manifest, Origin};
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
@@ -73,7 +74,7 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
         panic!("the factors are not seeded")
     };
     let frozen = plan.adapter.seeded_factors(&seed);
-    let start = plan.adapter.initial(&plan.initial_seed);
+    let start = plan.adapter.initial(&plan.initial_seed, None);
     let mut mean = vec![0.0_f64; start.len()];
     let mut mean_loss = 0.0;
     for device in devices {
@@ -110,6 +111,16 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     for device in devices {
         let installed = fs::read(stage.path(device).join("installed").join("adapter.f32")).unwrap();
         assert_eq!(vector_from_bytes(&installed).unwrap(), published);
+        // And as two factors, for other programs: A, then B, layer by layer.
+        let folder = stage.path(device).join("installed");
+        let manifest = fs::read(folder.join("manifest.json")).unwrap();
+        let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
+        let shipped: AdapterSpec = serde_json::from_value(manifest["shipped"].clone()).unwrap();
+        let parameters = vector_from_bytes(&fs::read(folder.join("shipped.f32")).unwrap()).unwrap();
+        shipped.check_trained(&parameters).unwrap();
+        let a_len = shipped.rank as usize * shipped.modules[0].inputs as usize;
+        let b_len = shipped.rank as usize * shipped.modules[0].outputs as usize;
+        assert_eq!(parameters[a_len..a_len + b_len], published[..b_len]);
     }
     let out = stage.path("peft");
     stage.operator(&["model", "pull", "--task", "owl", "--format", "peft", "--out", out.to_str().unwrap()]);

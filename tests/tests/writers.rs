@@ -177,6 +177,7 @@ fn header(round: u64) -> TaskHeader {
         frozen: None,
         initial: Digest([3; 32]),
         adapter: Digest([4; 32]),
+        folded: None,
         optimizer: Digest([5; 32]),
         rounds_charged: round,
         last_round: round,

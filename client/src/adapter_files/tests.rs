@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::sync::Arc;
 
-use proto::adapter::Method;
+use proto::adapter::{Factors, Folded, Method, State};
 use proto::export::Personal;
 use proto::ids::TaskId;
 
@@ -184,30 +184,32 @@ fn a_folder_that_does_not_fit_is_refused_by_name() {
     assert!(error.starts_with("FOLDER: adapter_model.safetensors is damaged: "), "{error}");
 }
 
-/// A state directory with an installed version, and the version.
+/// A state directory with an installed version, and the version as it is shipped.
 fn installed(base: &Base, method: Method) -> (tempfile::TempDir, Adapter) {
     let folder = tempfile::tempdir().unwrap();
     let spec = spec(base, method);
     let plan =
         proto::plan::Plan { base: base.digest(), adapter: spec.clone(), ..proto::plan::Plan::example() };
-    let mut adapter = Adapter { spec, frozen: Vec::new(), ..adapter(base) };
-    adapter.trained.truncate(adapter.spec.trained_len());
-    adapter.frozen = adapter.spec.seeded_factors(&Digest([4; 32]));
-    let bytes = proto::plan::vector_to_bytes(&adapter.trained);
+    let mut trained = adapter(base).trained;
+    trained.truncate(spec.trained_len());
+    let bytes = proto::plan::vector_to_bytes(&trained);
     let published = Published {
         task: TaskId([1; 16]),
         version: 3,
         plan: Digest([2; 32]),
         adapter: Digest::of(&bytes),
+        folded: None,
         clip_norm: 1.0,
     };
     let Published { task, version, plan: plan_digest, adapter: digest, .. } = published;
-    adapter.origin = Origin::Version(Version { task, version, plan: plan_digest, adapter: digest });
+    let origin = Origin::Version(Version { task, version, plan: plan_digest, adapter: digest });
     let mechanism = proto::plan::Plan::example().mechanism().unwrap();
-    let (frozen, trained) = (adapter.frozen.clone(), adapter.trained.clone());
-    let work = Work { published, plan, mechanism, frozen, adapter: trained };
-    Memory::open(folder.path()).unwrap().install(&work, &bytes).unwrap();
-    (folder, adapter)
+    let frozen = spec.seeded_factors(&Digest([4; 32]));
+    let state = State::at(&spec, version, frozen, Folded::default(), &trained).unwrap();
+    let (shipped, parameters) = state.shipped(plan.shipped_rank()).unwrap();
+    let work = Work { published, plan, mechanism, state, adapter: trained, class: None };
+    Memory::open(folder.path()).unwrap().install(&work).unwrap();
+    (folder, Adapter { spec: shipped, frozen: Vec::new(), trained: parameters, origin })
 }
 
 #[test]
@@ -237,7 +239,9 @@ fn a_device_without_a_whole_version_says_so() {
         read_installed(state.path(), &self::base("llama")),
         Err(AdapterFileError::OtherBase { .. })
     ));
-    std::fs::write(state.path().join("installed/adapter.f32"), [0; 8]).unwrap();
-    let error = read_installed(state.path(), &base).unwrap_err().to_string();
-    assert!(error.contains("adapter.f32 is damaged: its bytes do not hash to "), "{error}");
+    for name in ["shipped", "adapter"] {
+        std::fs::write(state.path().join(format!("installed/{name}.f32")), [0; 8]).unwrap();
+        let error = read_installed(state.path(), &base).unwrap_err().to_string();
+        assert!(error.contains(&format!("{name}.f32 is damaged: its bytes do not hash to ")), "{error}");
+    }
 }

@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use proto::adapter::AdapterError;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
+use proto::plan::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Audience, FileError};
@@ -56,6 +58,9 @@ pub enum MemoryError {
         /// The round.
         round: u64,
     },
+    /// The version's vectors are not of its adapter.
+    #[error("the version cannot be installed: {0}")]
+    Adapter(#[from] AdapterError),
     /// The manifest has no place in JSON.
     #[error("the manifest cannot be written: {0}")]
     Manifest(#[from] serde_json::Error),
@@ -176,15 +181,22 @@ impl Memory {
         Ok(self.state.get(INSTALLED)?)
     }
 
-    /// Keeps a version for the user: `installed/adapter.f32` and `installed/manifest.json`.
-    pub fn install(&self, work: &Work, adapter: &[u8]) -> Result<(), MemoryError> {
+    /// Keeps a version for the user: `installed/adapter.f32`, the trained parameters as they were published;
+    /// `installed/shipped.f32`, all of the change as an adapter of two factors; and `installed/manifest.json`, which
+    /// says what both are.
+    pub fn install(&self, work: &Work) -> Result<(), MemoryError> {
+        let (shipped, parameters) = work.state.shipped(work.plan.shipped_rank())?;
         let folder = self.folder.join("installed");
         files::create_folder(&folder)?;
-        files::write(&folder.join("adapter.f32"), adapter, Audience::Owner)?;
+        files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
+        let parameters = vector_to_bytes(&parameters);
+        files::write(&folder.join("shipped.f32"), &parameters, Audience::Owner)?;
         let manifest = serde_json::json!({
             "published": work.published,
             "base": work.plan.base,
             "adapter": work.plan.adapter,
+            "shipped": shipped,
+            "shipped_digest": Digest::of(&parameters),
         });
         files::write(&folder.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
         Ok(self.state.put(INSTALLED, &work.published)?)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use clap::{Args, ValueEnum};
-use proto::adapter::{Factors, Method};
+use proto::adapter::Factors;
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
@@ -81,10 +81,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
     let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
     let seed = Digest::of(&args.seed.to_le_bytes());
     let spec = args.adapter.spec(&base, Factors::Seeded(seed))?;
-    let (frozen, start) = match spec.method {
-        Method::Both => (Vec::new(), spec.initial(&seed)),
-        Method::FrozenA | Method::Core => (spec.seeded_factors(&seed), spec.initial(&seed)),
-    };
+    let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
     let length = u64::from(args.seq_len);
     let tokens = (0..=u64::from(args.batch) * length * 4).map(|i| {
         let mixed = (i + args.seed).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;

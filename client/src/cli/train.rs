@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::adapter::{Factors, Method};
+use proto::adapter::Factors;
 use proto::export::peft_files;
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
@@ -124,11 +124,7 @@ pub(super) fn train(
     if args.seq_len as usize > most {
         return Err(TrainError::TooLong { found: args.seq_len as usize, most }.into());
     }
-    let frozen = match spec.method {
-        Method::Both => Vec::new(),
-        Method::FrozenA | Method::Core => spec.seeded_factors(&seed),
-    };
-    let start = spec.initial(&seed);
+    let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
     let corpus = corpus(engine.base(), data, reading)?;
     let (blocks, held_out) = (corpus.train(args.seq_len), corpus.held_out(args.seq_len));
     let measure = |trained: &[f32]| -> Result<Option<Loss>, TrainError> {

@@ -12,7 +12,7 @@ use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
-use super::{Action, Ended, Event, Session, Signed, State, Trained};
+use super::{Action, Ended, Event, Session, Signed, Stage, Trained};
 use crate::contribution::{MaskedInput, contribute};
 use crate::spending::Charge;
 
@@ -155,10 +155,10 @@ impl Session {
                     Advertised::new(context, &self.device.identity, credential, rng);
                 let advertisement = Box::new(advertisement);
                 let step = Step::Advertising { round, advertised, advertisement };
-                self.to(State::Round { trained, step: Box::new(step) })
+                self.to(Stage::Round { trained, step: Box::new(step) })
             }
             Event::Replied(Reply::Wait { retry_millis, .. }) => {
-                self.again(State::Joining { trained }, now, retry_millis)
+                self.again(Stage::Joining { trained }, now, retry_millis)
             }
             Event::Replied(other) => {
                 let why = Ended::WrongReply { request: "join", reply: other.name() };
@@ -170,7 +170,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
-            | Event::Recorded => self.to(State::Joining { trained }),
+            | Event::Recorded => self.to(Stage::Joining { trained }),
         }
     }
 
@@ -202,9 +202,9 @@ impl Session {
             | Event::NotTrained(_) => Turn::Step(step),
         };
         match turn {
-            Turn::Step(step) => self.to(State::Round { trained, step: Box::new(step) }),
+            Turn::Step(step) => self.to(Stage::Round { trained, step: Box::new(step) }),
             Turn::Again(step, millis) => {
-                self.again(State::Round { trained, step: Box::new(step) }, now, millis)
+                self.again(Stage::Round { trained, step: Box::new(step) }, now, millis)
             }
             Turn::Leave(why @ Ended::Draws(_)) => self.end(why, now.plus_millis(REFUSED_MILLIS)),
             Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
@@ -214,7 +214,7 @@ impl Session {
                 let published = trained.work.published;
                 let (plan, base) = (&trained.work.plan, self.device.base);
                 match self.device.policy.admit(published.task, plan, base, &self.spending, now) {
-                    Ok(()) => self.to(State::Joining { trained }),
+                    Ok(()) => self.to(Stage::Joining { trained }),
                     Err(breach) => self.end(breach, now),
                 }
             }

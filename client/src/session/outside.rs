@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use proto::adapter::Factors;
+use proto::adapter::State;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::{DeclineReason, Published, Rejection, Reply};
 use proto::plan::{Plan, vector_from_bytes};
 
-use crate::policy::Breach;
+use crate::policy::{Breach, Policy};
 
-use super::{Ended, Event, Purpose, Session, State, Trained, Work};
+use super::{Ended, Event, Purpose, Session, Stage, Trained, Work};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
 pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
@@ -18,12 +18,13 @@ pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 const FAILED_MILLIS: u64 = 60_000;
 
 impl Session {
-    pub(super) fn outside(self, state: State, event: Event, now: Timestamp) -> Self {
+    pub(super) fn outside(self, state: Stage, event: Event, now: Timestamp) -> Self {
         match (state, event) {
-            (State::Waiting | State::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
-            (State::Waiting | State::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
-            (State::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen }) => {
-                match load(published, &plan, &adapter, frozen.as_deref()) {
+            (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
+            (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
+            (Stage::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen, folded }) => {
+                let policy = &self.device.policy;
+                match load(published, (&plan, &adapter), frozen.as_deref(), folded.as_deref(), policy) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
                     Err(why @ Ended::Plan(_)) => {
                         let until = now.plus_millis(REFUSED_MILLIS);
@@ -32,17 +33,17 @@ impl Session {
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
-            (State::Loading { .. }, Event::Rejected(rejection)) => {
+            (Stage::Loading { .. }, Event::Rejected(rejection)) => {
                 self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
             }
-            (State::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
-            (State::Training { work }, Event::Trained(update)) => {
-                self.to(State::Joining { trained: Trained { work, update: Arc::new(update) } })
+            (Stage::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
+            (Stage::Training { work }, Event::Trained(update)) => {
+                self.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
             }
-            (State::Training { .. }, Event::NotTrained(why)) => {
+            (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
-            (state @ State::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
+            (state @ Stage::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
                 self.to(state).declined(now)
             }
             (state, _) => self.to(state),
@@ -51,12 +52,12 @@ impl Session {
 
     /// Tells the coordinator the category of why this device does not take part, and the user all of it.
     fn decline(self, task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp) -> Self {
-        self.to(State::Declining { task, reason, why, until })
+        self.to(Stage::Declining { task, reason, why, until })
     }
 
     /// What is left to do when the coordinator has heard it, or cannot.
     pub(super) fn declined(mut self, now: Timestamp) -> Self {
-        let State::Declining { why, until, .. } = std::mem::replace(&mut self.state, State::Waiting) else {
+        let Stage::Declining { why, until, .. } = std::mem::replace(&mut self.state, Stage::Waiting) else {
             return self.wait(now);
         };
         self.end(why, until.max(now))
@@ -68,14 +69,14 @@ impl Session {
                 self.complete = complete;
                 match latest {
                     Some(published) if self.installed != Some(published) => {
-                        self.to(State::Loading { published, purpose: Purpose::Keep { retry_millis } })
+                        self.to(Stage::Loading { published, purpose: Purpose::Keep { retry_millis } })
                     }
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
                 }
             }
             Reply::Assignment(published) => {
                 self.complete = false;
-                self.to(State::Loading { published, purpose: Purpose::Train })
+                self.to(Stage::Loading { published, purpose: Purpose::Train })
             }
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
@@ -96,7 +97,7 @@ impl Session {
         if self.installed == Some(work.published) {
             self.kept(work, purpose, now)
         } else {
-            self.to(State::Installing { work, purpose })
+            self.to(Stage::Installing { work, purpose })
         }
     }
 
@@ -108,7 +109,7 @@ impl Session {
         let task = work.published.task;
         let admitted = self.device.policy.admit(task, &work.plan, self.device.base, &self.spending, now);
         match admitted {
-            Ok(()) => self.to(State::Training { work }),
+            Ok(()) => self.to(Stage::Training { work }),
             Err(breach @ Breach::Resting { until, .. }) => {
                 // It still looks for new versions meanwhile.
                 self.end(breach, until.min(now.plus_millis(REFUSED_MILLIS)))
@@ -141,9 +142,10 @@ impl Session {
 /// Parses what was fetched, after checking that it is what was published.
 fn load(
     published: Published,
-    plan_bytes: &[u8],
-    adapter_bytes: &[u8],
+    (plan_bytes, adapter_bytes): (&[u8], &[u8]),
     frozen_bytes: Option<&[u8]>,
+    folded_bytes: Option<&[u8]>,
+    policy: &Policy,
 ) -> Result<Work, Ended> {
     if Digest::of(plan_bytes) != published.plan {
         return Err(Ended::WrongArtefact("plan"));
@@ -154,14 +156,27 @@ fn load(
     let plan = Plan::parse(plan_bytes)?;
     let adapter = vector_from_bytes(adapter_bytes).ok_or(Ended::WrongArtefact("adapter"))?;
     plan.adapter.check_trained(&adapter).map_err(|_| Ended::WrongArtefact("adapter"))?;
-    let frozen = match (&plan.adapter.factors, frozen_bytes) {
-        (Factors::Seeded(seed), _) => plan.adapter.seeded_factors(seed),
-        (Factors::Given(digest), Some(bytes)) if Digest::of(bytes) == *digest => {
-            vector_from_bytes(bytes).ok_or(Ended::WrongArtefact("frozen factors"))?
-        }
-        (Factors::Given(_), _) => return Err(Ended::WrongArtefact("frozen factors")),
-    };
-    plan.adapter.check_frozen(&frozen).map_err(|_| Ended::WrongArtefact("frozen factors"))?;
-    let mechanism = plan.mechanism_at(published.clip_norm)?;
-    Ok(Work { published, plan, mechanism, frozen, adapter })
+    let given = named("frozen factors", plan.given_factors(), frozen_bytes)?;
+    let folded = named("change of earlier epochs", published.folded, folded_bytes)?;
+    let version = published.version;
+    let factors = plan.factors_at(version, given.as_deref());
+    let factors = factors.map_err(|_| Ended::WrongArtefact("frozen factors"))?;
+    let folded = plan.folded_at(version, folded.as_deref());
+    let folded = folded.map_err(|_| Ended::WrongArtefact("change of earlier epochs"))?;
+    let state = State::at(&plan.adapter, version, factors, folded, &adapter);
+    let state = state.map_err(|_| Ended::WrongArtefact("adapter"))?;
+    let mechanism = plan.mechanism_at(version, published.clip_norm)?;
+    let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
+    Ok(Work { published, plan, mechanism, state, adapter, class })
+}
+
+/// The numbers of an artefact that is known by its hash, where it is; other bytes than those are refused.
+fn named(
+    what: &'static str,
+    digest: Option<Digest>,
+    bytes: Option<&[u8]>,
+) -> Result<Option<Vec<f32>>, Ended> {
+    let Some(digest) = digest else { return Ok(None) };
+    let bytes = bytes.filter(|bytes| Digest::of(bytes) == digest).ok_or(Ended::WrongArtefact(what))?;
+    vector_from_bytes(bytes).map(Some).ok_or(Ended::WrongArtefact(what))
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
 use candle_core::Result;
-use proto::adapter::{AdapterSpec, ModuleSlots, Slot};
+use proto::adapter::{AdapterSpec, Folded, Module, ModuleSlots, Slot};
 
 use super::base::{Base, Projection};
 use super::engine::TrainError;
@@ -24,10 +24,24 @@ pub(crate) struct Places<'a> {
     trained_len: usize,
 }
 
+/// What earlier epochs of a task left: for some layers `B · A`, which is frozen.
+pub(crate) type Extras = BTreeMap<(usize, Projection), Extra>;
+
+/// What earlier epochs left of one layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Extra {
+    rank: usize,
+    /// (rank, inputs).
+    a: Vec<f32>,
+    /// (outputs, rank).
+    b: Vec<f32>,
+}
+
 /// What an adapter adds to the layers of a base.
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
     layers: BTreeMap<(usize, Projection), Change<'a>>,
+    extras: Option<&'a Extras>,
     /// Changed weights, where they are made once for all rows.
     folded: BTreeMap<(usize, Projection), Matrix>,
 }
@@ -63,28 +77,13 @@ impl<'a> Places<'a> {
     /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
     pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, TrainError> {
         spec.check()?;
-        let mut known = BTreeMap::new();
-        for layer in 0..base.config().num_layers {
-            for projection in Projection::ALL {
-                known.insert(projection.name(layer), (layer, projection));
-            }
-        }
+        let known = known(base);
         let (mut seen, mut modules) = (BTreeSet::new(), Vec::new());
         for slots in spec.slots() {
             let module = slots.module;
-            let Some(&(layer, projection)) = known.get(&module.name) else {
-                return Err(TrainError::NoSuchModule(module.name.clone()));
-            };
+            let (layer, projection) = find(base, &known, module)?;
             if !seen.insert((layer, projection)) {
                 return Err(TrainError::RepeatedModule(module.name.clone()));
-            }
-            let (outputs, inputs) = projection.shape(base.config());
-            if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
-                return Err(TrainError::ModuleShape {
-                    name: module.name.clone(),
-                    expected: (outputs, inputs),
-                    found: (module.outputs as usize, module.inputs as usize),
-                });
             }
             modules.push((layer, projection, slots));
         }
@@ -124,20 +123,85 @@ impl<'a> Places<'a> {
             let change = Change { a, b, rank: self.rank, scale: self.scale, trained };
             layers.insert((*layer, *projection), change);
         }
-        Ok(Changes { layers, folded: BTreeMap::new() })
+        Ok(Changes { layers, extras: None, folded: BTreeMap::new() })
     }
 }
 
-impl Changes<'_> {
+/// Every linear layer of the base, by its name.
+fn known(base: &Base) -> BTreeMap<String, (usize, Projection)> {
+    let blocks = 0..base.config().num_layers;
+    blocks
+        .flat_map(|layer| Projection::ALL.map(|projection| (projection.name(layer), (layer, projection))))
+        .collect()
+}
+
+fn find(
+    base: &Base,
+    known: &BTreeMap<String, (usize, Projection)>,
+    module: &Module,
+) -> std::result::Result<(usize, Projection), TrainError> {
+    let Some(&(layer, projection)) = known.get(&module.name) else {
+        return Err(TrainError::NoSuchModule(module.name.clone()));
+    };
+    let (outputs, inputs) = projection.shape(base.config());
+    if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
+        return Err(TrainError::ModuleShape {
+            name: module.name.clone(),
+            expected: (outputs, inputs),
+            found: (module.outputs as usize, module.inputs as usize),
+        });
+    }
+    Ok((layer, projection))
+}
+
+/// What earlier epochs left, by layer; fails where the base has no such layer, or one of another shape.
+pub(crate) fn extras(base: &Base, folded: &Folded) -> std::result::Result<Extras, TrainError> {
+    let (known, rank) = (known(base), folded.rank() as usize);
+    let extra = |pair: &proto::adapter::FoldedPair| {
+        let at = find(base, &known, &pair.module)?;
+        Ok((at, Extra { rank, a: pair.a.clone(), b: pair.b.clone() }))
+    };
+    folded.pairs().iter().map(extra).collect()
+}
+
+impl Extra {
+    /// (rank, inputs).
+    pub(crate) fn a(&self) -> &[f32] {
+        &self.a
+    }
+
+    /// (outputs, rank).
+    pub(crate) fn b(&self) -> &[f32] {
+        &self.b
+    }
+
+    fn pair(&self) -> Pair<'_> {
+        Pair { scale: 1.0, rank: self.rank, a: &self.a, b: &self.b }
+    }
+}
+
+impl<'a> Changes<'a> {
+    /// The same changes on top of what earlier epochs left.
+    pub(crate) fn on(self, extras: &'a Extras) -> Self {
+        Self { extras: Some(extras), ..self }
+    }
+
+    fn pairs(&self, at: (usize, Projection)) -> [Option<Pair<'_>>; 2] {
+        let extra = self.extras.and_then(|extras| extras.get(&at)).map(Extra::pair);
+        [extra, self.layers.get(&at).map(Change::pair)]
+    }
+
     /// Makes the changed weights once, as f32, instead of whenever they are needed.
     pub(crate) fn fold(&mut self, weights: &Weights) -> Result<()> {
-        for (&(layer, projection), change) in &self.layers {
-            let Some(block) = weights.blocks.get(layer) else { continue };
-            let matrix = &block.linear(projection).weight;
+        let extras = self.extras.into_iter().flat_map(BTreeMap::keys);
+        let all: BTreeSet<(usize, Projection)> = self.layers.keys().chain(extras).copied().collect();
+        for at in all {
+            let Some(block) = weights.blocks.get(at.0) else { continue };
+            let matrix = &block.linear(at.1).weight;
             let mut numbers = vec![0.0; matrix.rows() * matrix.columns()];
-            Weight { matrix, pair: Some(change.pair()) }.widen(0, &mut numbers)?;
+            Weight { matrix, pairs: self.pairs(at) }.widen(0, &mut numbers)?;
             let matrix = Matrix::new(matrix.rows(), matrix.columns(), Numbers::F32(numbers))?;
-            self.folded.insert((layer, projection), matrix);
+            self.folded.insert(at, matrix);
         }
         Ok(())
     }
@@ -145,8 +209,8 @@ impl Changes<'_> {
     /// A layer's weight with what is added to it.
     pub(crate) fn weight<'w>(&'w self, at: (usize, Projection), weights: &'w Matrix) -> Weight<'w> {
         match self.folded.get(&at) {
-            Some(matrix) => Weight { matrix, pair: None },
-            None => Weight { matrix: weights, pair: self.layers.get(&at).map(Change::pair) },
+            Some(matrix) => Weight { matrix, pairs: [None; 2] },
+            None => Weight { matrix: weights, pairs: self.pairs(at) },
         }
     }
 

@@ -9,6 +9,7 @@ use proto::ids::Digest;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
+use super::change::Extras;
 use super::decoder::Sequence;
 use super::training::{Job, Trained};
 
@@ -41,10 +42,15 @@ pub(crate) struct Progress {
 }
 
 impl Subject {
-    pub(crate) fn new(base: Digest, job: &Job<'_>) -> Self {
+    pub(crate) fn new(base: Digest, extras: &Extras, job: &Job<'_>) -> Self {
         let numbers = |numbers: &[f32]| Digest::of(&bytes(numbers));
         let mut adapter = format!("{:?}", job.spec).into_bytes();
         adapter.extend(numbers(job.frozen).0);
+        let mut version = numbers(job.start).0.to_vec();
+        version.extend(format!("{:?}", extras.keys()).into_bytes());
+        version.extend(
+            extras.values().flat_map(|extra| numbers(extra.a()).0.into_iter().chain(numbers(extra.b()).0)),
+        );
         let plan = format!("{:?} {:?}", job.plan, job.schedule);
         let mut text = Vec::new();
         for block in job.blocks.as_slice() {
@@ -56,7 +62,7 @@ impl Subject {
         Self([
             ("base", base),
             ("adapter", Digest::of(&adapter)),
-            ("version", numbers(job.start)),
+            ("version", Digest::of(&version)),
             ("plan", Digest::of(plan.as_bytes())),
             ("text", Digest::of(&text)),
             ("seed", Digest::of(&job.seed)),

@@ -541,7 +541,7 @@ pub(crate) enum Which {
 
 /// A matrix that no adapter changes.
 fn plain(matrix: &Matrix) -> Weight<'_> {
-    Weight { matrix, pair: None }
+    Weight { matrix, pairs: [None; 2] }
 }
 
 /// The one length of all sequences.

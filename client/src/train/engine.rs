@@ -3,13 +3,13 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use proto::adapter::{AdapterError, AdapterSpec, Slot};
+use proto::adapter::{AdapterError, AdapterSpec, Folded, Slot};
 use proto::training::{PlanValueError, TrainingPlan};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::base::Base;
-use super::change::{Changes, Places};
+use super::change::{Changes, Extras, Places, extras};
 use super::decoder::{Cache, Sequence, Wanted, WeightGradients, Which};
 use super::optimizer::Schedule;
 use super::passes::{Compute, Passes};
@@ -26,6 +26,8 @@ use super::workspace::Workspace;
 #[derive(Clone, Debug)]
 pub struct Engine {
     base: Arc<Base>,
+    /// What earlier epochs of a task left.
+    extras: Arc<Extras>,
     compute: Compute,
 }
 
@@ -107,13 +109,24 @@ pub enum TrainError {
 impl Engine {
     /// An engine for adapters of `base`, on one thread.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, compute: Compute::default() }
+        Self { base, extras: Arc::default(), compute: Compute::default() }
     }
 
     /// The same engine, computing in another way.
     #[must_use]
     pub fn with_compute(self, compute: Compute) -> Self {
         Self { compute, ..self }
+    }
+
+    /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
+    /// has no such layer, or one of another shape.
+    pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
+        let extras = Arc::new(extras(&self.base, folded)?);
+        Ok(Self { base: Arc::clone(&self.base), extras, compute: self.compute })
+    }
+
+    pub(crate) fn extras(&self) -> &Extras {
+        &self.extras
     }
 
     /// How it computes.
@@ -160,7 +173,7 @@ impl Engine {
         spec.check_frozen(frozen)?;
         spec.check_trained(trained)?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(&self.base, self.compute, longest);
+            let mut passes = Passes::new(self, longest);
             let changes = passes.changes(&places, frozen, trained)?;
             mean(&mut passes, &changes, blocks)
         })
@@ -170,7 +183,9 @@ impl Engine {
     pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
         let longest = self.check_blocks(blocks)?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            mean(&mut Passes::new(&self.base, self.compute, longest), &Changes::default(), blocks)
+            let mut passes = Passes::new(self, longest);
+            let changes = passes.unchanged()?;
+            mean(&mut passes, &changes, blocks)
         })
     }
 
@@ -178,7 +193,8 @@ impl Engine {
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
         self.check_tokens(tokens)?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let (passes, changes) = (Passes::new(&self.base, self.compute, tokens.len()), Changes::default());
+            let passes = Passes::new(self, tokens.len());
+            let changes = passes.unchanged()?;
             let decoder = passes.decoder(&changes, Team::current());
             Ok(decoder.logits(&mut Workspace::default(), &mut Cache::default(), tokens, Which::All)?)
         })
@@ -208,10 +224,10 @@ impl Engine {
             None => None,
         };
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let passes = Passes::new(&self.base, self.compute, prompt.len() + most);
+            let passes = Passes::new(self, prompt.len() + most);
             let changes = match &places {
                 Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
-                None => Changes::default(),
+                None => passes.unchanged()?,
             };
             let decoder = passes.decoder(&changes, Team::current());
             let (mut space, mut cache) = (Workspace::default(), Cache::default());
@@ -245,7 +261,8 @@ impl Engine {
                 let len = slots.module.outputs as usize * slots.module.inputs as usize;
                 gradients.linears.insert(at, vec![0.0; len]);
             }
-            let (passes, changes) = (Passes::new(&self.base, self.compute, longest), Changes::default());
+            let passes = Passes::new(self, longest);
+            let changes = passes.unchanged()?;
             let (decoder, mut space) = (passes.decoder(&changes, Team::current()), Workspace::default());
             for _ in 0..8 {
                 let batch = draw(&mut rng, public, 16);

@@ -3,9 +3,10 @@
 use candle_core::Result;
 
 use super::base::Base;
-use super::change::{Changes, Places};
+use super::change::{Changes, Extras, Places};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence, Wanted};
+use super::engine::Engine;
 use super::ops::{LOGITS, Rope};
 use super::product::Arithmetic;
 use super::team::Team;
@@ -65,6 +66,7 @@ impl Compute {
 #[derive(Debug)]
 pub(crate) struct Passes<'a> {
     base: &'a Base,
+    extras: &'a Extras,
     rope: Rope,
     arithmetic: Arithmetic,
     recompute: Recompute,
@@ -81,12 +83,14 @@ fn is_small(config: &DecoderConfig) -> bool {
 }
 
 impl<'a> Passes<'a> {
-    /// Passes over sequences of at most `length` tokens.
-    pub(crate) fn new(base: &'a Base, compute: Compute, length: usize) -> Self {
+    /// Passes of an engine over sequences of at most `length` tokens.
+    pub(crate) fn new(engine: &'a Engine, length: usize) -> Self {
+        let (base, compute) = (engine.base(), engine.compute());
         let config = base.config();
         let apart = is_small(config);
         Self {
             base,
+            extras: engine.extras(),
             rope: rope(config, length),
             arithmetic: compute.arithmetic_for(base),
             recompute: compute.recompute,
@@ -113,8 +117,23 @@ impl<'a> Passes<'a> {
         places: &Places<'_>,
         frozen: &'v [f32],
         trained: &'v [f32],
-    ) -> Result<Changes<'v>> {
-        let mut changes = places.changes(frozen, trained)?;
+    ) -> Result<Changes<'v>>
+    where
+        'a: 'v,
+    {
+        self.ready(places.changes(frozen, trained)?)
+    }
+
+    /// No adapter, ready for passes.
+    pub(crate) fn unchanged(&self) -> Result<Changes<'a>> {
+        self.ready(Changes::default())
+    }
+
+    fn ready<'v>(&self, changes: Changes<'v>) -> Result<Changes<'v>>
+    where
+        'a: 'v,
+    {
+        let mut changes = changes.on(self.extras);
         if self.apart {
             changes.fold(self.base.weights())?;
         }

@@ -38,7 +38,8 @@ pub enum Arithmetic {
 pub(crate) struct Weight<'a> {
     /// (outputs, inputs).
     pub(crate) matrix: &'a Matrix,
-    pub(crate) pair: Option<Pair<'a>>,
+    /// What earlier epochs left, and what is trained.
+    pub(crate) pairs: [Option<Pair<'a>>; 2],
 }
 
 /// `scale · B · A`.
@@ -104,7 +105,9 @@ impl Weight<'_> {
     /// The rows' numbers where they are held as f32 and nothing is added.
     fn plain(&self) -> Option<View<'_>> {
         match self.matrix.numbers() {
-            Numbers::F32(numbers) if self.pair.is_none() => Some(View::whole(numbers, self.matrix.columns())),
+            Numbers::F32(numbers) if self.pairs.iter().all(Option::is_none) => {
+                Some(View::whole(numbers, self.matrix.columns()))
+            }
             Numbers::F32(_) | Numbers::F16(_) | Numbers::Bf16(_) | Numbers::Quantized(_) => None,
         }
     }
@@ -114,7 +117,7 @@ impl Weight<'_> {
         let columns = self.matrix.columns();
         let rows = first..first + out.len() / columns;
         self.matrix.widen(rows.clone(), out)?;
-        if let Some(pair) = self.pair {
+        for pair in self.pairs.iter().flatten() {
             let b = View::whole(pair.b, pair.rank).rows(rows.clone());
             gemm(pair.scale, b, View::whole(pair.a, columns), 1.0, ViewMut::whole(out, columns))?;
         }

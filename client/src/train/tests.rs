@@ -65,7 +65,7 @@ fn gradient(
     let learned = vec![true; batch[0].len()];
     let batch: Vec<_> = batch.iter().map(|tokens| Sequence { tokens, learned: &learned }).collect();
     let places = Places::new(engine.base(), spec).unwrap();
-    let mut passes = Passes::new(engine.base(), engine.compute(), learned.len());
+    let mut passes = Passes::new(engine, learned.len());
     let changes = passes.changes(&places, frozen, trained).unwrap();
     passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
 }
@@ -219,7 +219,7 @@ fn a_merged_adapter_is_the_same_function() {
         // Twice: changed weights made once, and whenever they are needed.
         for fold in [false, true] {
             let places = Places::new(engine.base(), &spec).unwrap();
-            let passes = Passes::new(engine.base(), engine.compute(), 10);
+            let passes = Passes::new(&engine, 10);
             let mut changes = places.changes(&frozen, &trained).unwrap();
             if fold {
                 changes.fold(engine.base().weights()).unwrap();
@@ -294,7 +294,7 @@ fn only_learned_tokens_count() {
     let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
     let tokens: Vec<u32> = (0..12).map(|i| (i * 5 + 3) % 64).collect();
     let places = Places::new(engine.base(), &spec).unwrap();
-    let mut passes = Passes::new(engine.base(), engine.compute(), 12);
+    let mut passes = Passes::new(&engine, 12);
     let changes = passes.changes(&places, &[], &trained).unwrap();
     let mut run = |learned: &[bool]| {
         let batch = [Sequence { tokens: &tokens, learned }];
@@ -338,7 +338,7 @@ fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
     let engine = engine();
     let blocks = blocks(6, 12);
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let plan = plan();
     let schedule = Schedule::Cosine { floor: 0.1 };
     let job = Job {
@@ -370,7 +370,7 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
     let engine = engine();
     let (blocks, other_blocks) = (blocks(6, 12), blocks(5, 12));
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let (start, plan) = (spec.initial(&Digest([4; 32])), plan());
+    let (start, plan) = (spec.initial(&Digest([4; 32]), None), plan());
     let job = Job {
         spec: &spec,
         frozen: &[],
@@ -413,7 +413,7 @@ fn training_lowers_the_loss_and_leaves_the_base_as_it_was() {
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let spec = spec(engine.base(), method, 2, 6.0);
         let frozen = spec.seeded_factors(&Digest([4; 32]));
-        let start = spec.initial(&Digest([4; 32]));
+        let start = spec.initial(&Digest([4; 32]), None);
         let before = engine.loss(&spec, &frozen, &start, &blocks).unwrap();
         let trained = engine.train(&spec, &frozen, &start, &blocks, &plan(), [1; 32], &mut go_on).unwrap();
         let after = engine.loss(&spec, &frozen, &trained.parameters, &blocks).unwrap();
@@ -428,7 +428,7 @@ fn the_same_seed_gives_the_same_bits_however_many_train_at_once() {
     let engine = engine();
     let blocks = blocks(6, 12);
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let train = |seed: u8| {
         let trained = engine.train(&spec, &[], &start, &blocks, &plan(), [seed; 32], &mut go_on).unwrap();
         trained.parameters.iter().map(|x| x.to_bits()).collect::<Vec<_>>()
@@ -446,7 +446,7 @@ fn the_same_seed_gives_the_same_bits_however_many_train_at_once() {
 fn a_training_stops_where_it_is_told_to() {
     let engine = engine();
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let mut heard = Vec::new();
     let mut progress = |step: Step| {
         heard.push(step.step);
@@ -481,7 +481,7 @@ fn gradient_factors_are_orthonormal_and_repeatable() {
 fn an_adapter_or_text_that_does_not_fit_the_base_is_refused_by_name() {
     let engine = engine();
     let good = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = good.initial(&Digest([4; 32]));
+    let start = good.initial(&Digest([4; 32]), None);
     let fail = |change: &dyn Fn(&mut AdapterSpec), blocks: &Blocks| {
         let mut spec = good.clone();
         change(&mut spec);
@@ -610,7 +610,7 @@ fn shards_and_half_precision_are_read_like_one_file() {
         }
     });
     let spec = spec(one.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]));
+    let start = spec.initial(&Digest([4; 32]), None);
     let (sharded, half) = (Engine::new(Arc::new(sharded.unwrap())), Engine::new(Arc::new(half.unwrap())));
     let loss = |engine: &Engine| engine.loss(&spec, &[], &start, &blocks(3, 12)).unwrap().nats_per_token;
     assert_eq!(loss(&one).to_bits(), loss(&sharded).to_bits());

@@ -107,7 +107,7 @@ impl<'a> Training<'a> {
             engine,
             job,
             places,
-            passes: Passes::new(engine.base(), engine.compute(), longest),
+            passes: Passes::new(engine, longest),
             rng: ChaCha20Rng::from_seed(job.seed),
             optimizer: Optimizer::new(job.plan, job.start.len()).with_schedule(job.schedule),
             done: Trained { parameters: job.start.to_vec(), losses: Vec::new(), tokens: 0, examples: 0 },
@@ -140,7 +140,7 @@ impl<'a> Training<'a> {
 
     /// What makes this job and no other.
     fn subject(&self) -> Subject {
-        Subject::new(self.engine.base().digest(), &self.job)
+        Subject::new(self.engine.base().digest(), self.engine.extras(), &self.job)
     }
 
     /// Steps that are done.

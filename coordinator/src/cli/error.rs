@@ -40,6 +40,11 @@ impl CliError {
     }
 
     #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
+    pub(super) fn internal(error: impl ToString) -> Self {
+        Self::Internal(error.to_string())
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
     pub(super) fn input(error: impl ToString) -> Self {
         Self::Input(error.to_string())
     }

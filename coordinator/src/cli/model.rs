@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
-use proto::adapter::Factors;
+use proto::adapter::{Factors, State};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
 use proto::export::{
     Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, peft_files,
@@ -21,7 +21,8 @@ use crate::service::{AdminClient, CallError};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Write a version of a task's adapter into a folder that other programs load.
+    /// Write a version of a task's adapter into a folder that other programs load. Where factors are drawn anew, it
+    /// is the nearest of the plan's shipped rank.
     Pull {
         /// The task: its id, the beginning of it, or its label.
         #[arg(long)]
@@ -81,19 +82,18 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
         Command::Pull { task, version, format, out, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
             let version = version.unwrap_or(task.version);
-            let (plan, trained) = fetch(&mut client, &task, version).await?;
-            let frozen = frozen(&mut client, &plan).await?;
+            let (plan, state, stored) = fetch(&mut client, &task, version).await?;
+            let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
             let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
             let files = match format {
-                Layout::Peft => peft_files(&plan.adapter, &frozen, &trained, &base),
+                Layout::Peft => peft_files(&adapter, &[], &trained, &base),
                 Layout::Gguf => {
                     let architecture = architecture(base_config.as_deref())?;
-                    gguf_adapter(&plan.adapter, &frozen, &trained, architecture)
-                        .map(|bytes| vec![(GGUF_FILE, bytes)])
+                    gguf_adapter(&adapter, &[], &trained, architecture).map(|bytes| vec![(GGUF_FILE, bytes)])
                 }
             };
             let files = files.map_err(CliError::input)?;
-            let origin = origin(&mut client, &task, version, &plan.base, &trained).await?;
+            let origin = origin(&mut client, &task, version, &plan.base, &stored).await?;
             write(&out, &files, plan.base, origin)?;
             let written = json!({ "task": task.task, "version": version, "out": out });
             print(output, &written, |_| format!("version {version} written to {}", out.display()))
@@ -129,10 +129,10 @@ async fn origin(
     task: &TaskStatus,
     version: u32,
     base: &Digest,
-    trained: &[f32],
+    stored: &[f32],
 ) -> Result<Origin, CliError> {
     let Some(known) = task.versions.iter().find(|known| known.version == version) else {
-        let adapter = Digest::of(&vector_to_bytes(trained));
+        let adapter = Digest::of(&vector_to_bytes(stored));
         return Ok(Origin::Version(Version { task: task.task, version, plan: task.plan, adapter }));
     };
     Ok(Origin::Release(signed(client, task, known, base).await?))
@@ -182,29 +182,34 @@ fn rows(task: &TaskStatus) -> Vec<Row> {
     task.versions.iter().map(row).collect()
 }
 
+/// A version of the adapter, with all that it is made of.
+/// The plan, the version's state, and its trained vector as it is stored.
 async fn fetch(
     client: &mut AdminClient,
     task: &TaskStatus,
     version: u32,
-) -> Result<(Plan, Vec<f32>), CliError> {
+) -> Result<(Plan, State, Vec<f32>), CliError> {
     let plan = Plan::parse(&client.fetch(task.plan).await?).map_err(CliError::input)?;
-    if version == 0 {
-        let initial = plan.adapter.initial(&plan.initial_seed);
-        return Ok((plan, initial));
-    }
-    let Some(wanted) = task.versions.iter().find(|known| known.version == version) else {
-        let newest = task.version;
-        return Err(CliError::Input(format!("the task has versions 0 to {newest}, not {version}")));
+    let given = match plan.adapter.factors {
+        Factors::Seeded(_) => None,
+        Factors::Given(digest) => Some(vector(&client.fetch(digest).await?)?),
     };
-    let bytes = client.fetch(wanted.adapter).await?;
-    Ok((plan, vector(&bytes)?))
-}
-
-async fn frozen(client: &mut AdminClient, plan: &Plan) -> Result<Vec<f32>, CliError> {
-    match plan.adapter.factors {
-        Factors::Seeded(seed) => Ok(plan.adapter.seeded_factors(&seed)),
-        Factors::Given(digest) => vector(&client.fetch(digest).await?),
-    }
+    let (trained, folded) = if version == 0 {
+        (plan.adapter.initial(&plan.initial_seed, given.as_deref()), None)
+    } else {
+        let Some(wanted) = task.versions.iter().find(|known| known.version == version) else {
+            let newest = task.version;
+            return Err(CliError::Input(format!("the task has versions 0 to {newest}, not {version}")));
+        };
+        let folded = match wanted.folded {
+            None => None,
+            Some(digest) => Some(vector(&client.fetch(digest).await?)?),
+        };
+        (vector(&client.fetch(wanted.adapter).await?)?, folded)
+    };
+    let state =
+        plan.state_at(version, given.as_deref(), folded.as_deref(), &trained).map_err(CliError::internal)?;
+    Ok((plan, state, trained))
 }
 
 fn vector(bytes: &[u8]) -> Result<Vec<f32>, CliError> {

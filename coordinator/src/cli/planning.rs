@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::{Digest, TaskId};
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, PrivacyPlan, RoundPlan};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
@@ -57,6 +57,19 @@ pub(super) struct PlanArguments {
     /// Which matrices are trained.
     #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
     method: MethodName,
+    /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with `frozen_a`, else never.
+    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    refresh_every: Option<u32>,
+    /// The largest rank that is kept of all draws before; four times the rank by default.
+    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    accumulated_rank: Option<u32>,
+    /// Let weak devices train fewer columns or layers than the adapter has, and move in each version only what at
+    /// least so many devices trained.
+    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    least_trainers: Option<u32>,
+    /// The rank of the adapter that comes out; four times the rank by default.
+    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    shipped_rank: Option<u32>,
     /// The adapted layers of every block: names such as `q_proj`, with commas between, or all.
     #[arg(long, conflicts_with = "plan", value_delimiter = ',', default_value = "all")]
     targets: Vec<String>,
@@ -124,17 +137,37 @@ pub(super) struct PlanArguments {
     /// Seconds that a round waits for stragglers once the report goal is reached.
     #[arg(long, conflicts_with = "plan", default_value_t = 5)]
     grace_secs: u64,
-    /// Frozen factors, raw little-endian f32; drawn from a random seed by default.
+    /// Frozen factors, raw little-endian f32, those of one draw after another; drawn from a random seed by default.
     #[arg(long, value_name = "FILE")]
     frozen: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MethodName {
+    /// Only B: exact averages.
     #[value(name = "frozen_a")]
     FrozenA,
+    /// Only A: exact averages.
+    #[value(name = "frozen_b")]
+    FrozenB,
+    /// B and A in turns: exact averages.
+    Alternate,
+    /// Only a small matrix between frozen factors: exact averages, the smallest updates.
     Core,
+    /// Both A and B: the average of factors is not that of their products.
     Both,
+}
+
+impl MethodName {
+    fn method(self) -> Method {
+        match self {
+            Self::FrozenA => Method::FrozenA,
+            Self::FrozenB => Method::FrozenB,
+            Self::Alternate => Method::Alternate,
+            Self::Core => Method::Core,
+            Self::Both => Method::Both,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -209,7 +242,12 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
         (None, None) => return Err(CliError::Input("a task needs --base DIR or --plan FILE".to_owned())),
     };
     let nobody = aggregation::IdentityPublic([0; 32]);
-    let task = Task::new(TaskId([0; 16]), &bytes, nobody).map_err(CliError::input)?;
+    let plan = Plan::parse(&bytes).map_err(CliError::input)?;
+    let frozen = frozen.unwrap_or_default();
+    let given = check_frozen(&plan, &frozen)
+        .map_err(|error| CliError::Input(format!("{error}; give the right factors with --frozen FILE")))?;
+    let given = given.map(|(_, factors)| factors);
+    let task = Task::new(TaskId([0; 16]), &bytes, given, nobody).map_err(CliError::input)?;
     let plan = task.plan();
     let goal = plan.round.report_goal;
     if goal < LEAST_GOAL {
@@ -218,9 +256,6 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
              of at least {LEAST_GOAL}"
         )));
     }
-    let frozen = frozen.unwrap_or_default();
-    check_frozen(plan, &frozen)
-        .map_err(|error| CliError::Input(format!("{error}; give the right factors with --frozen FILE")))?;
     let prediction = predict(plan)?;
     Ok(Prepared { plan: bytes, frozen, prediction })
 }
@@ -259,11 +294,7 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
     let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
     let rank = arguments.rank;
     let adapter = AdapterSpec {
-        method: match arguments.method {
-            MethodName::FrozenA => Method::FrozenA,
-            MethodName::Core => Method::Core,
-            MethodName::Both => Method::Both,
-        },
+        method: arguments.method.method(),
         rank,
         alpha: arguments.alpha.unwrap_or(2.0 * rank as f32),
         factors,
@@ -288,6 +319,8 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
         name: arguments.name.clone(),
         base: base.digest(),
         initial_seed: random(),
+        refresh: refresh(arguments, &adapter)?,
+        classes: arguments.least_trainers.map(|least_trainers| ClassPlan { least_trainers }),
         adapter,
         training,
         privacy: PrivacyPlan {
@@ -317,6 +350,31 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
         server: ServerOptimizer::FedAvg { rate: 1.0 },
     };
     plan.with_recommended_scale().map_err(CliError::input)
+}
+
+/// When the frozen factors are drawn anew; ranks for what is never folded are refused.
+fn refresh(arguments: &PlanArguments, adapter: &AdapterSpec) -> Result<Option<RefreshPlan>, CliError> {
+    let usual = if adapter.method == Method::FrozenA { 3 } else { 0 };
+    let every = arguments.refresh_every.unwrap_or(usual);
+    if every == 0 {
+        for (name, rank) in
+            [("--accumulated-rank", arguments.accumulated_rank), ("--shipped-rank", arguments.shipped_rank)]
+        {
+            if let Some(rank) = rank {
+                return Err(CliError::Input(format!(
+                    "{name} {rank} has no effect on factors that are never drawn anew; leave it out, or give \
+                     --refresh-every"
+                )));
+            }
+        }
+        return Ok(None);
+    }
+    let refresh = RefreshPlan::every(every, adapter);
+    Ok(Some(RefreshPlan {
+        accumulated_rank: arguments.accumulated_rank.unwrap_or(refresh.accumulated_rank),
+        shipped_rank: arguments.shipped_rank.unwrap_or(refresh.shipped_rank),
+        ..refresh
+    }))
 }
 
 /// The metrics that are asked for; who adapts must know who was clipped.
@@ -354,7 +412,7 @@ fn predict(plan: &Plan) -> Result<Prediction, CliError> {
     let participations = plan.round.versions.min(plan.privacy.participations);
     let goal = plan.round.report_goal as usize;
     Ok(Prediction {
-        coordinates: plan.adapter.trained_len(),
+        coordinates: mechanism.params().coordinates,
         report_goal: plan.round.report_goal,
         mode: plan.privacy.mode,
         snr: mechanism.snr(goal),

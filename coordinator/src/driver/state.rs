@@ -7,7 +7,7 @@ use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Rejection, Reply, Request};
-use proto::plan::vector_to_bytes;
+use proto::plan::{Plan, vector_to_bytes};
 use rand_core::CryptoRng;
 
 use super::{DriverError, check_frozen};
@@ -134,12 +134,16 @@ impl State {
     ) -> Answer<TaskStatus> {
         let mut id = [0; 16];
         rng.fill_bytes(&mut id);
-        let task = match Task::new(TaskId(id), plan, self.authority) {
-            Ok(task) => task,
+        let parsed = match Plan::parse(plan) {
+            Ok(parsed) => parsed,
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
-        let frozen_digest = match check_frozen(task.plan(), frozen) {
-            Ok(digest) => digest,
+        let (frozen_digest, given) = match check_frozen(&parsed, frozen) {
+            Ok(checked) => checked.unzip(),
+            Err(error) => return Ok(Err(unacceptable(&error))),
+        };
+        let task = match Task::new(TaskId(id), plan, given, self.authority) {
+            Ok(task) => task,
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
         if frozen_digest.is_some() {
@@ -154,6 +158,7 @@ impl State {
             frozen: frozen_digest,
             initial: adapter,
             adapter,
+            folded: None,
             optimizer: Digest(self.artefacts.put(&optimizer)?),
             rounds_charged: 0,
             last_round: 0,
@@ -235,7 +240,9 @@ impl State {
         let header = &entry.header;
         self.public.extend([header.plan, header.initial, header.adapter]);
         self.public.extend(header.frozen);
-        self.public.extend(entry.task.record().versions.iter().map(|version| version.adapter));
+        let versions = &entry.task.record().versions;
+        self.public
+            .extend(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
         let task = entry.task.with_spooler(Arc::clone(&self.spooler));
         self.tasks.push(Entry { task, header: entry.header });
     }
@@ -245,7 +252,7 @@ impl State {
         let entry = &mut self.tasks[index];
         let id = entry.task.id();
         let (mut batch, mut header, mut done) = (Batch::new(), entry.header.clone(), Vec::new());
-        let mut published = None;
+        let mut published = Vec::new();
         while let Some(effect) = entry.task.poll_effect() {
             match &effect {
                 TaskEffect::FixSurvivors { round, survivors } => {
@@ -256,11 +263,14 @@ impl State {
                         records::put_participations(&mut batch, id, *device, *count)?;
                     }
                 }
-                TaskEffect::Commit { version, adapter, optimizer } => {
+                TaskEffect::Commit { version, adapter, folded, optimizer } => {
                     header.adapter = Digest(self.artefacts.put(adapter)?);
+                    if let Some(folded) = folded {
+                        header.folded = Some(Digest(self.artefacts.put(folded)?));
+                    }
                     header.optimizer = Digest(self.artefacts.put(optimizer)?);
                     records::insert_version(&mut batch, id, version)?;
-                    published = Some(header.adapter);
+                    published.extend([Some(header.adapter), header.folded].into_iter().flatten());
                 }
                 TaskEffect::Excluded { .. } | TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
             }

@@ -4,7 +4,7 @@ use aggregation::{
 use proto::admin::TaskState;
 use proto::ids::SessionId;
 use proto::message::Published;
-use proto::plan::{Mode, PrivacyPlan, RoundPlan, model_digest, rotation_seed};
+use proto::plan::{Mode, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed};
 
 use super::*;
 use crate::records;
@@ -36,6 +36,35 @@ async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
     assert_eq!(driver.show(task).await.unwrap(), status);
     let wait = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
     assert!(matches!(wait, Reply::Wait { latest: Some(latest), complete: true, .. } if latest.version == 1));
+}
+
+#[tokio::test]
+async fn what_an_epoch_left_is_given_out_and_a_restart_keeps_it() {
+    let world = World::new();
+    let driver = world.open();
+    let refresh = Some(RefreshPlan { every: 1, accumulated_rank: 1, shipped_rank: 1 });
+    let plan = Plan { refresh, ..plan(2) };
+    let task = driver.create_task(plan.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    round.submit(&driver).await;
+    round.finish(&driver).await;
+
+    let status = driver.show(task).await.unwrap();
+    let digest = status.versions[0].folded.unwrap();
+    assert!(fetch(&driver, status.adapter).await.iter().all(|x| x.abs() < f32::MIN_POSITIVE));
+    let folded = plan.folded_at(1, Some(&fetch(&driver, digest).await)).unwrap();
+    for (index, x) in folded.pairs()[0].b.iter().enumerate() {
+        let expected = if index < usize::from(COHORT) { 1.0 / f32::from(COHORT) } else { 0.0 };
+        assert!((x - expected).abs() < 0.01, "{index}: {x}");
+    }
+    drop(driver);
+
+    let driver = world.open();
+    assert_eq!(driver.show(task).await.unwrap(), status);
+    let given = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+    let Reply::Assignment(published) = given else { panic!("{given:?}") };
+    assert_eq!((published.version, published.folded), (1, Some(digest)));
+    assert!(driver.fetch(digest, 0).await.is_ok());
 }
 
 #[tokio::test]
@@ -138,12 +167,15 @@ impl Join<()> {
         let plan = plan(status.versions_wanted);
         let mut offers = Vec::new();
         for i in 0..COHORT {
-            offers.push(driver.handle(device(i), Request::Join { task, version: 0 }).await.unwrap());
+            offers.push(
+                driver.handle(device(i), Request::Join { task, version: 0, class: None }).await.unwrap(),
+            );
         }
         let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
         let bytes = driver.fetch(status.plan, 0).await.unwrap().bytes;
         let mechanism = plan.mechanism().unwrap();
         let published = Published {
+            folded: None,
             task,
             version: 0,
             plan: status.plan,

@@ -15,7 +15,7 @@ impl Task {
     pub fn epsilon(&self) -> f64 {
         match self.record.participations.values().max() {
             None => 0.0,
-            Some(most) => self.mechanism.epsilon(*most, self.delta).epsilon,
+            Some(most) => self.costs.epsilon(*most, self.delta).epsilon,
         }
     }
 
@@ -28,7 +28,7 @@ impl Task {
         let count = |(participations, devices): (u32, u32)| ParticipationCount {
             participations,
             devices,
-            epsilon: self.mechanism.epsilon(participations, self.delta).epsilon,
+            epsilon: self.costs.epsilon(participations, self.delta).epsilon,
         };
         PrivacySpent {
             task: self.id,

@@ -27,6 +27,8 @@ pub enum TaskEffect {
         version: VersionStatus,
         /// The trained parameters.
         adapter: Vec<u8>,
+        /// What the epochs before left, where one ends with this version.
+        folded: Option<Vec<u8>>,
         /// The optimiser's moments.
         optimizer: Vec<u8>,
     },

@@ -22,6 +22,8 @@ pub struct TaskRecord {
     pub rounds_charged: u64,
     /// The newest trained parameters.
     pub adapter: Vec<f32>,
+    /// What earlier epochs left, where factors were drawn anew before.
+    pub folded: Option<Vec<f32>>,
     /// What the server optimiser carries on.
     pub optimizer: OptimizerState,
 }

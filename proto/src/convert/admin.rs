@@ -3,7 +3,9 @@
 use aggregation::IdentityPublic;
 
 use super::request::{decline_from_wire, decline_to_wire};
-use super::{WireError, chunk_from_wire, chunk_to_wire, digest, error, fixed, present, signature};
+use super::{
+    WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
+};
 use crate::admin::{
     AdminReply, AdminRequest, DeviceStatus, MeanMetric, ParticipationCount, PrivacySpent, TaskState,
     TaskStatus, VersionStatus,
@@ -256,6 +258,7 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         round: version.round,
         epsilon: version.epsilon,
         adapter: version.adapter.0.to_vec(),
+        folded: version.folded.map_or_else(Vec::new, |digest| digest.0.to_vec()),
         committed_unix_millis: version.committed_unix_millis,
         clip_norm: version.clip_norm,
         metrics: version.metrics.iter().map(metric_to_wire).collect(),
@@ -294,6 +297,7 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         round: message.round,
         epsilon: message.epsilon,
         adapter: digest("version", &message.adapter)?,
+        folded: digest_if_any("version", &message.folded)?,
         committed_unix_millis: message.committed_unix_millis,
         clip_norm: message.clip_norm,
         metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,

@@ -4,6 +4,7 @@ use super::{
     WireError, advertisement_from_wire, advertisement_to_wire, digest, error, fixed, present,
     sealed_from_wire, sealed_to_wire, shares_to_wire, signature, unmask_from_wire,
 };
+use crate::adapter::Class;
 use crate::ids::{SessionId, TaskId};
 use crate::message::{DeclineReason, Request};
 use crate::wire::{self, request::Kind};
@@ -15,9 +16,11 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
         Request::Fetch { digest, offset } => {
             Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset: *offset })
         }
-        Request::Join { task, version } => {
-            Kind::Join(wire::Join { task: task.0.to_vec(), version: *version })
-        }
+        Request::Join { task, version, class } => Kind::Join(wire::Join {
+            task: task.0.to_vec(),
+            version: *version,
+            class: class.map(|class| wire::Class { rank: class.rank, layers: class.layers }),
+        }),
         Request::Decline { task, reason } => {
             Kind::Decline(wire::Decline { task: task.0.to_vec(), reason: decline_to_wire(*reason).into() })
         }
@@ -60,7 +63,11 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
         Kind::Fetch(fetch) => {
             Request::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
         }
-        Kind::Join(join) => Request::Join { task: TaskId(fixed("join", &join.task)?), version: join.version },
+        Kind::Join(join) => Request::Join {
+            task: TaskId(fixed("join", &join.task)?),
+            version: join.version,
+            class: join.class.map(|class| Class { rank: class.rank, layers: class.layers }),
+        },
         Kind::Decline(decline) => Request::Decline {
             task: TaskId(fixed("decline", &decline.task)?),
             reason: decline_from_wire(decline.reason)?,
@@ -107,6 +114,7 @@ pub(super) fn decline_to_wire(reason: DeclineReason) -> wire::DeclineReason {
         DeclineReason::Noise => wire::DeclineReason::Noise,
         DeclineReason::Epsilon => wire::DeclineReason::Epsilon,
         DeclineReason::Participations => wire::DeclineReason::Participations,
+        DeclineReason::Size => wire::DeclineReason::Size,
     }
 }
 
@@ -119,6 +127,7 @@ pub(super) fn decline_from_wire(reason: i32) -> Result<DeclineReason, WireError>
         Ok(wire::DeclineReason::Noise) => DeclineReason::Noise,
         Ok(wire::DeclineReason::Epsilon) => DeclineReason::Epsilon,
         Ok(wire::DeclineReason::Participations) => DeclineReason::Participations,
+        Ok(wire::DeclineReason::Size) => DeclineReason::Size,
         Ok(wire::DeclineReason::Unspecified) | Err(_) => {
             return Err(error("decline", format!("{reason} is not a reason")));
         }

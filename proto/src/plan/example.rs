@@ -20,6 +20,8 @@ impl Plan {
                 factors: Factors::Seeded(Digest([3; 32])),
                 modules: vec![Module { name: "m".into(), inputs: 8, outputs: 64 }],
             },
+            refresh: None,
+            classes: None,
             training: TrainingPlan {
                 local_steps: 1,
                 batch_size: 1,

@@ -18,7 +18,7 @@ use proto::convert::{
 use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, Mode, Plan, vector_to_bytes};
+use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
 use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -197,7 +197,11 @@ fn plans() -> Vec<Plan> {
     adaptive.privacy.metrics =
         [MetricName::Loss, MetricName::Clipped].map(|name| Metric::of(name, &adaptive.training)).to_vec();
     adaptive.privacy.adaptive_clip = Some(AdaptiveClipPlan::around(1.0, 0.5));
-    vec![plain, central, adaptive]
+    let mut refreshed = Plan::example();
+    refreshed.refresh = Some(RefreshPlan { every: 2, accumulated_rank: 3, shipped_rank: 2 });
+    let turns =
+        |method| Plan { adapter: AdapterSpec { method, ..Plan::example().adapter }, ..Plan::example() };
+    vec![plain, central, adaptive, refreshed, turns(Method::Alternate), turns(Method::FrozenB)]
 }
 
 fn numbers() -> Vec<Vec<u8>> {
@@ -264,6 +268,7 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         frozen: None,
         initial: status.adapter,
         adapter: status.adapter,
+        folded: None,
         optimizer: Digest([6; 32]),
         rounds_charged: 1,
         last_round: 2,
@@ -275,8 +280,14 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         expires_unix_secs: 9,
         redeemed_unix_secs: Some(2),
     };
-    let published =
-        Published { task: TASK, version: 2, plan: status.plan, adapter: status.adapter, clip_norm: 0.25 };
+    let published = Published {
+        task: TASK,
+        version: 2,
+        plan: status.plan,
+        adapter: status.adapter,
+        folded: Some(Digest([7; 32])),
+        clip_norm: 0.25,
+    };
     let payloads = [
         json(&header),
         json(&device),

@@ -76,7 +76,7 @@ fn event(world: &World, operation: u8, tape: &mut Tape<'_>) -> Option<Event> {
             let (mut plan, mut adapter) = (world.plan_bytes().to_vec(), tape.part().to_vec());
             change(&mut plan, tape);
             change(&mut adapter, tape);
-            Event::Loaded { plan, adapter, frozen: Some(tape.part().to_vec()) }
+            Event::Loaded { plan, adapter, frozen: Some(tape.part().to_vec()), folded: None }
         }
         14 => {
             let before = world.adapter();

@@ -71,7 +71,7 @@ impl World {
         let plan = plan(devices, shape / 3 % 2, 1 + shape / 6 % 2);
         let plan_bytes = plan.to_bytes().unwrap();
         let key = IdentityKey::from_seed(&[0xfe; 32]);
-        let task = Task::new(TaskId([0xaa; 16]), &plan_bytes, key.public()).unwrap();
+        let task = Task::new(TaskId([0xaa; 16]), &plan_bytes, None, key.public()).unwrap();
         let artefacts = [plan_bytes.clone(), vector_to_bytes(task.adapter())];
         Self {
             durable: task.record().clone(),
@@ -182,7 +182,9 @@ impl World {
             Action::Load(published) => {
                 let get = |digest| self.artefacts.get(&digest).cloned();
                 let event = match (get(published.plan), get(published.adapter)) {
-                    (Some(plan), Some(adapter)) => Event::Loaded { plan, adapter, frozen: None },
+                    (Some(plan), Some(adapter)) => {
+                        Event::Loaded { plan, adapter, frozen: None, folded: None }
+                    }
                     (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
                 };
                 self.tell(index, event);
@@ -350,7 +352,7 @@ impl World {
     /// The coordinator forgets everything that is not durable, and starts again.
     pub(super) fn crash(&mut self) {
         let (id, record) = (self.task.id(), self.durable.clone());
-        self.task = Task::restore(id, &self.plan_bytes, self.authority, record).unwrap();
+        self.task = Task::restore(id, &self.plan_bytes, None, self.authority, record).unwrap();
     }
 
     /// The operator ends the open round.

@@ -36,7 +36,7 @@ pub(crate) struct Coordinator {
 impl Coordinator {
     pub(crate) fn new(plan: &Plan) -> Self {
         let plan_bytes = plan.to_bytes().unwrap();
-        let task = Task::new(TASK, &plan_bytes, authority().public()).unwrap();
+        let task = Task::new(TASK, &plan_bytes, None, authority().public()).unwrap();
         let adapter = vector_to_bytes(task.adapter());
         let record = task.record().clone();
         let artefacts =
@@ -60,7 +60,8 @@ impl Coordinator {
 
     /// Goes on from this record: from an old one, it is a coordinator that forgets.
     pub(crate) fn restore(&mut self, record: TaskRecord) {
-        self.task = Task::restore(TASK, &self.plan_bytes, authority().public(), record.clone()).unwrap();
+        self.task =
+            Task::restore(TASK, &self.plan_bytes, None, authority().public(), record.clone()).unwrap();
         self.record = record;
     }
 

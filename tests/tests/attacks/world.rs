@@ -230,7 +230,7 @@ impl World {
             Action::Load(published) => {
                 let get = |digest: &Digest| self.coordinator.artefacts.get(digest).cloned();
                 let (plan, adapter) = (get(&published.plan).unwrap(), get(&published.adapter).unwrap());
-                (Event::Loaded { plan, adapter, frozen: None }, None)
+                (Event::Loaded { plan, adapter, frozen: None, folded: None }, None)
             }
             Action::Install(work) => (Event::Recorded, Some(work.published)),
             Action::Train(work) => (Event::Trained(known_update(place, &work)), None),

@@ -46,7 +46,10 @@ impl Books {
         for version in &record.versions {
             // Bit for bit: an artefact is known by the hash of its bytes.
             artefacts.get(&version.adapter.0).unwrap();
+            version.folded.map(|digest| artefacts.get(&digest.0).unwrap());
         }
+        let folded = record.versions.last().and_then(|version| version.folded);
+        assert_eq!(header.folded, folded, "what the epochs left is not that of the newest version");
         let survivors = (1..=record.last_round)
             .map(|round| (round, records::survivors(&store, *id, round).unwrap().into_iter().collect()))
             .filter(|(_, devices): &(u64, BTreeSet<DeviceId>)| !devices.is_empty())

@@ -33,7 +33,7 @@ fn apart(
 ) -> Vec<f32> {
     let engine = Engine::new(Arc::clone(base));
     let places = Places::new(base, spec).unwrap();
-    let passes = Passes::new(base, engine.compute(), tokens.len());
+    let passes = Passes::new(&engine, tokens.len());
     let changes = places.changes(frozen, trained).unwrap();
     let (mut space, mut cache) = Default::default();
     passes.decoder(&changes, Team::ALONE).logits(&mut space, &mut cache, tokens, Which::All).unwrap()

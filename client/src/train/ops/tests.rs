@@ -163,7 +163,7 @@ fn the_gradient_of_the_loss_agrees_with_differences() {
         let (mut dh, mut dw) = (vec![0.0; rows * hidden], vec![0.0; vocab * hidden]);
         let loss = if back { Loss::Rows { share, dh: &mut dh, dw: Some(&mut dw) } } else { Loss::Alone };
         let memory = (&mut Scratch::default(), &mut Vec::new());
-        let weight = Weight { matrix: &head, pair: None };
+        let weight = Weight { matrix: &head, pairs: [None; 2] };
         let inputs = (x[0].as_slice(), &next[..]);
         let total = cross_entropy(Team::ALONE, Arithmetic::Single, memory, weight, inputs, loss).unwrap();
         (total, dh, dw)

@@ -63,8 +63,8 @@ fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
         let factors = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));
         let pair = Pair { scale: 0.25, rank: 3, a: &factors.0, b: &factors.1 };
         for matrix in matrices(outputs, inputs) {
-            for pair in [None, Some(pair)] {
-                let weight = Weight { matrix: &matrix, pair };
+            for pairs in [[None, None], [None, Some(pair)], [Some(pair), Some(pair)]] {
+                let weight = Weight { matrix: &matrix, pairs };
                 let mut wide = vec![0.0; outputs * inputs];
                 weight.widen(0, &mut wide).unwrap();
                 let w = View::whole(&wide, inputs);
@@ -102,7 +102,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
             let mut results = Vec::new();
             for threads in [1, 2, 5] {
                 in_pool(threads, |team| {
-                    let weight = Weight { matrix: &matrix, pair: None };
+                    let weight = Weight { matrix: &matrix, pairs: [None; 2] };
                     let (mut y, mut dx) = (vec![0.0; rows * outputs], vec![0.0; rows * inputs]);
                     let mut scratch = Scratch::default();
                     let products = vec![(weight, ViewMut::whole(&mut y, outputs))];
@@ -136,7 +136,7 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let x: Vec<f32> = (0..rows * inner).map(make).collect();
             let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
             let mut y = vec![0.0; rows * 50];
-            let weight = Weight { matrix: &matrix, pair: None };
+            let weight = Weight { matrix: &matrix, pairs: [None; 2] };
             let products = vec![(weight, ViewMut::whole(&mut y, 50))];
             forward(
                 Team::ALONE,
@@ -157,7 +157,7 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             x[3 * inner + 400] = bad;
             let matrix = Matrix::new(2, inner, Numbers::F32(vec![1.0; 2 * inner])).unwrap();
             let mut y = vec![0.0; rows * 2];
-            let weight = Weight { matrix: &matrix, pair: None };
+            let weight = Weight { matrix: &matrix, pairs: [None; 2] };
             let products = vec![(weight, ViewMut::whole(&mut y, 2))];
             forward(
                 Team::ALONE,
