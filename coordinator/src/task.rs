@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
 use privacy::{ClipNorm, Delta, Mechanism, PrivacyMode};
-use proto::adapter::{AdapterError, Class, Folded};
+use proto::adapter::{AdapterError, Class};
 use proto::admin::{MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
@@ -23,9 +23,11 @@ use crate::spool::{InMemory, Spooler};
 mod accounting;
 mod classes;
 mod effect;
+mod next;
 mod record;
 
 pub use effect::TaskEffect;
+use next::NextState;
 pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.
@@ -84,14 +86,6 @@ pub struct Task {
     round: Option<Round>,
     last_abort: Option<Outcome>,
     effects: VecDeque<TaskEffect>,
-}
-
-/// What a sum makes of the state.
-struct NextState {
-    adapter: Vec<f32>,
-    /// Where an epoch ends.
-    folded: Option<Vec<f32>>,
-    optimizer: OptimizerState,
 }
 
 impl Task {
@@ -499,25 +493,6 @@ impl Task {
         if self.version() >= self.plan.round.versions {
             self.end(TaskState::Complete);
         }
-    }
-
-    /// What the mean update makes of the state: trained parameters, what the epochs left where one ends, and the
-    /// optimiser's moments. Where an epoch ends, what is trained begins at zero again, and so do the moments: they
-    /// are of directions that are trained no more.
-    fn next_state(&self, mean: &[f32]) -> Result<NextState, AdapterError> {
-        let (plan, from) = (&self.plan, self.version());
-        let (mut adapter, mut optimizer) = (self.record.adapter.clone(), self.record.optimizer.clone());
-        optimizer.apply_at(plan.server, &mut adapter, &plan.adapter.update_places(from), mean);
-        let Some(refresh) = plan.refresh.filter(|_| plan.folds_at(from + 1)) else {
-            return Ok(NextState { adapter, folded: None, optimizer });
-        };
-        let before: Folded = plan.folded_at(from, self.record.folded.as_deref())?;
-        let factors = plan.factors_at(from, self.given.as_deref())?;
-        let spec = &plan.adapter;
-        let pairs = spec.pairs(&factors, &adapter)?;
-        let folded = before.plus(&pairs, spec.rank, spec.scale(), refresh.accumulated_rank);
-        let adapter = spec.initial(&plan.initial_seed, None);
-        Ok(NextState { adapter, folded: Some(folded.to_vector()), optimizer: OptimizerState::default() })
     }
 
     /// What the sum says of the plan's metrics, in their own units.
