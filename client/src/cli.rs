@@ -280,16 +280,16 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         );
     }
     let memory = memory(&config)?;
-    let reading = config.reading();
+    let (reading, compute) = (config.reading(), config.compute());
     let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
     let address = config.coordinator.as_deref();
     let enrolled =
         load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;
+    let engine = Engine::new(Arc::new(base)).with_compute(compute);
     let settings =
         Settings { data: config.data, reading, conditions: config.conditions, override_conditions, once };
     let (tell, stop) = watch::channel(false);
-    let agent =
-        Agent::new(enrolled, memory, Engine::new(Arc::new(base)), settings, stop).map_err(agent_failure)?;
+    let agent = Agent::new(enrolled, memory, engine, settings, stop).map_err(agent_failure)?;
     let running = agent.run();
     tokio::pin!(running);
     let finished = tokio::select! {

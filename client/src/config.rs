@@ -8,6 +8,7 @@ use serde::Deserialize;
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
+use crate::train::Compute;
 use crate::train::text::{ReadOptions, SecretLines};
 
 /// Why there is no configuration.
@@ -58,6 +59,9 @@ pub struct Config {
     /// passwords, numbers of cards and accounts) are trained on. Default no:
     /// they are left out and counted, in conversations the whole conversation.
     pub keep_secret_looking_lines: bool,
+    /// The most threads that training uses. Default 0: as many as there are
+    /// cores. What is learned does not depend on it.
+    pub threads: usize,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -72,6 +76,7 @@ impl Default for Config {
             base: PathBuf::from("/var/lib/nightshift-agent/base"),
             data: Vec::new(),
             keep_secret_looking_lines: false,
+            threads: 0,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -99,11 +104,22 @@ impl Config {
         Ok(config)
     }
 
+    /// How training computes.
+    pub fn compute(&self) -> Compute {
+        let threads = if self.threads == 0 { cores() } else { self.threads };
+        Compute { threads, ..Compute::default() }
+    }
+
     /// How the user's text is read.
     pub fn reading(&self) -> ReadOptions {
         let secrets = if self.keep_secret_looking_lines { SecretLines::Keep } else { SecretLines::LeaveOut };
         ReadOptions { secrets }
     }
+}
+
+/// Cores that this process may use.
+pub(crate) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
 fn check_policy(policy: &Policy) -> Result<(), Unfit> {

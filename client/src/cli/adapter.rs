@@ -3,6 +3,7 @@
 use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterError, AdapterSpec, Factors, Method};
 
+use crate::config::cores;
 use crate::train::{Arithmetic, Base, Compute, Projection, Recompute};
 
 /// The adapter's shape.
@@ -141,9 +142,8 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 impl ComputeArgs {
     pub(super) fn compute(self) -> Compute {
-        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
         Compute {
-            threads: self.threads.unwrap_or(cores).max(1),
+            threads: self.threads.unwrap_or_else(cores).max(1),
             arithmetic: match self.dtype {
                 DtypeArg::Auto => None,
                 DtypeArg::F32 => Some(Arithmetic::Single),
