@@ -181,6 +181,20 @@ mod tests {
     }
 
     #[test]
+    fn a_write_that_fails_half_way_leaves_the_file_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        write(&path, b"whole", Audience::Anyone).unwrap();
+        let failed: Result<(), FileError> = write_with(&path, Audience::Anyone, |file| {
+            file.write_all(b"half").unwrap();
+            Err(FileError::io("write", &path)(io::Error::other("the disk is full")))
+        });
+        assert!(failed.unwrap_err().to_string().ends_with("weights: the disk is full"));
+        assert_eq!(read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
     fn a_leftover_aside_file_is_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("seed");
