@@ -57,7 +57,7 @@ pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileEr
     write_with(path, audience, |file| file.write_all(bytes).map_err(FileError::io("write", path)))
 }
 
-/// [`write`] for what is not in memory as a whole: `fill` writes it, and where
+/// [`write()`] for what is not in memory as a whole: `fill` writes it, and where
 /// that fails, the file is as it was.
 pub fn write_with<E: From<FileError>>(
     path: &Path,
