@@ -57,7 +57,7 @@ pub fn write(path: &Path, bytes: &[u8], audience: Audience) -> Result<(), FileEr
     write_with(path, audience, |file| file.write_all(bytes).map_err(FileError::io("write", path)))
 }
 
-/// [`write`] for what is not in memory as a whole: `fill` writes it, and where
+/// [`write()`] for what is not in memory as a whole: `fill` writes it, and where
 /// that fails, the file is as it was.
 pub fn write_with<E: From<FileError>>(
     path: &Path,
@@ -178,6 +178,20 @@ mod tests {
         let error = read_secret(&path).unwrap_err();
         assert!(matches!(error, FileError::Exposed { mode: 0o644, .. }));
         assert!(error.to_string().contains("chmod 600"));
+    }
+
+    #[test]
+    fn a_write_that_fails_half_way_leaves_the_file_as_it_was() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("weights");
+        write(&path, b"whole", Audience::Anyone).unwrap();
+        let failed: Result<(), FileError> = write_with(&path, Audience::Anyone, |file| {
+            file.write_all(b"half").unwrap();
+            Err(FileError::io("write", &path)(io::Error::other("the disk is full")))
+        });
+        assert!(failed.unwrap_err().to_string().ends_with("weights: the disk is full"));
+        assert_eq!(read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -80,8 +80,8 @@ pub enum MergeError {
 /// `most_shard_bytes` and their index, and what else is in the folder `source` that the base was read from but its
 /// weights. Of a GGUF file, `config.json`, `tokenizer.json` and `tokenizer_config.json` are made from what it says.
 ///
-/// Gives the name and the SHA-256 of each file. Fails when the adapter is not one of the base, and when the disk does;
-/// what is written then is whole files.
+/// The files are their owner's alone, because what was learnt from a person is in them. Gives the name and the SHA-256 of
+/// each. Fails when the adapter is not one of the base, and when the disk does; what is written then is whole files.
 pub fn write_merged(
     folder: &Path,
     base: &Base,
@@ -121,7 +121,7 @@ pub fn write_merged(
     // Without a `config.json` it is no base yet, so that comes last.
     small.sort_by_key(|(name, _)| name == "config.json");
     for (name, bytes) in small {
-        files::write(&folder.join(&name), &bytes, Audience::Anyone)?;
+        files::write(&folder.join(&name), &bytes, Audience::Owner)?;
         written.push((name, Digest::of(&bytes)));
     }
     Ok(written)
@@ -236,7 +236,7 @@ impl Hashed<'_> {
 
 fn write_shard(path: &Path, tensors: &[Tensor<'_>], scale: f32, rank: usize) -> Result<Digest, MergeError> {
     let mut digest = Digest([0; 32]);
-    files::write_with(path, Audience::Anyone, |file| {
+    files::write_with(path, Audience::Owner, |file| {
         let mut out = Hashed { file: BufWriter::new(file), context: Context::new(&SHA256) };
         let fail = || FileError::io("write", path);
         out.put(&header(tensors)?).map_err(fail())?;
