@@ -2,14 +2,12 @@
 //! keeps; it decides nothing but when a condition is looked at again.
 #![expect(clippy::disallowed_methods, reason = "IO shell: the device's clock")]
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use chacha20::ChaCha20Rng;
-use proto::adapter::State;
 use proto::ids::{Digest, Timestamp};
 use proto::message::Published;
 use proto::plan::Plan;
@@ -23,11 +21,15 @@ use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources
 use crate::enrolment::EnrolledDevice;
 use crate::policy::Breach;
 use crate::session::{Action, Ended, Event, Session, Work};
-use crate::train::engine::{Engine, TrainError};
+use crate::train::engine::Engine;
 use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use crate::transport::{Transport, TransportError};
 
 pub mod memory;
+mod training;
+
+/// Where the state keeps what seeds of trainings are made of.
+const TRAINING_SECRET: &str = "training-secret";
 
 /// What an agent runs with.
 #[derive(Debug)]
@@ -276,9 +278,10 @@ impl Agent {
         }
         let leave = Arc::new(AtomicBool::new(false));
         let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
-        let mut seed = [0; 32];
-        UnwrapErr(SysRng).fill_bytes(&mut seed);
-        let mut training = tokio::task::spawn_blocking(move || train(&engine, &work, &corpus, seed, &flag));
+        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint_path());
+        let mut training = tokio::task::spawn_blocking(move || {
+            training::train(&engine, &work, &corpus, seed, &flag, &checkpoint)
+        });
         loop {
             let pause = Duration::from_secs(u64::from(self.settings.conditions.check_secs).max(1));
             let told = self.stop.clone();
@@ -305,6 +308,24 @@ impl Agent {
                 return Ok(result.unwrap_or_else(|error| Event::NotTrained(error.to_string())));
             }
         }
+    }
+
+    /// What the batches of a version are drawn by: alike when its training begins again, and nobody else's to know.
+    fn training_seed(&self, published: &Published) -> Result<[u8; 32], MemoryError> {
+        let secret = match self.memory.get::<Digest>(TRAINING_SECRET)? {
+            Some(secret) => secret,
+            None => {
+                let mut secret = Digest([0; 32]);
+                UnwrapErr(SysRng).fill_bytes(&mut secret.0);
+                self.memory.put(TRAINING_SECRET, &secret)?;
+                secret
+            }
+        };
+        let mut material = b"nightshift training seed v1".to_vec();
+        material.extend(secret.0);
+        material.extend(published.task.0);
+        material.extend(published.version.to_le_bytes());
+        Ok(Digest::of(&material).0)
     }
 
     /// The conditions that keep the device from training, in words; empty where none does.
@@ -352,32 +373,6 @@ fn generator() -> ChaCha20Rng {
 async fn stopped(mut stop: watch::Receiver<bool>) {
     if stop.wait_for(|stop| *stop).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Trains on this thread; what is the user's stays in here.
-fn train(engine: &Engine, work: &Work, corpus: &Corpus, seed: [u8; 32], leave: &AtomicBool) -> Event {
-    let plan = &work.plan;
-    let blocks = corpus.train(plan.training.sequence_len);
-    let mut step = |_| {
-        let leave = leave.load(Ordering::Relaxed);
-        if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
-    let state = match work.training() {
-        Ok(state) => state,
-        Err(error) => return Event::NotTrained(error.to_string()),
-    };
-    let State { spec, frozen, folded, trained: start } = state.as_ref();
-    let trained = engine
-        .with_folded(folded)
-        .and_then(|engine| engine.train(spec, frozen, start, &blocks, &plan.training, seed, &mut step));
-    match trained {
-        Ok(trained) => match trained.update_from(start) {
-            Some(update) => Event::Trained(update),
-            None => Event::NotTrained("the training gave no finite update".to_owned()),
-        },
-        Err(TrainError::Stopped { .. }) => Event::NotTrained("it was interrupted".to_owned()),
-        Err(error) => Event::NotTrained(error.to_string()),
     }
 }
 

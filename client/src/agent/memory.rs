@@ -228,6 +228,11 @@ impl Memory {
         Ok(files::write(&path, bytes, Audience::Owner)?)
     }
 
+    /// Where a training that was interrupted is kept.
+    pub fn checkpoint_path(&self) -> PathBuf {
+        self.folder.join("training.checkpoint")
+    }
+
     /// A value of the device's state.
     pub fn get<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, MemoryError> {
         Ok(self.state.get(key)?)

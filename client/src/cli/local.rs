@@ -4,16 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::adapter::AdapterSpec;
-use proto::export::read_peft;
 
 use super::adapter::{ComputeArgs, DtypeArg};
 use crate::process::available_bytes;
 use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hold, Hub, Source};
 use crate::train::{ReadOptions, UserText};
-
-/// An adapter that was read from a folder, with its trained vector.
-pub(super) type Loaded = (AdapterSpec, Vec<f32>);
 
 /// Opens a base, fetching it first where it is a hub's; fails before its weights are read when they and `beside`
 /// more bytes do not fit in memory.
@@ -86,16 +81,6 @@ pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> any
         eprintln!("{} conversations were left out because the chat template refuses them", corpus.refused());
     }
     Ok(corpus)
-}
-
-/// Reads an adapter from the folder that `train` or PEFT wrote.
-pub(super) fn adapter(folder: &Path) -> anyhow::Result<Loaded> {
-    let read = |name: &str| {
-        let path = folder.join(name);
-        std::fs::read(&path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))
-    };
-    let (config, tensors) = (read("adapter_config.json")?, read("adapter_model.safetensors")?);
-    read_peft(&config, &tensors).map_err(|error| anyhow::anyhow!("{}: {error}", folder.display()))
 }
 
 /// Bytes beside the weights of a training with batches of this size.

@@ -11,13 +11,14 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::Factors;
-use proto::export::peft_files;
+use proto::export::{Origin, Personal};
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open, training_bytes};
+use crate::adapter_files::{Adapter, write_peft};
 use crate::files::{self, Audience};
 use crate::process::peak_bytes;
 use crate::train::{Job, Loss, ReadOptions, Schedule, Step, TrainError, Training};
@@ -160,9 +161,15 @@ pub(super) fn train(
     if finished {
         let name = base.to_string_lossy();
         let name = name.strip_prefix("hf:").unwrap_or(&name);
-        for (file, bytes) in peft_files(&spec, &frozen, &trained.parameters, name)? {
-            files::write(&args.out.join(file), &bytes, Audience::Owner)?;
-        }
+        let personal =
+            Personal { seed: args.seed, steps, documents: corpus.documents(), tokens: blocks.targets() };
+        let adapter = Adapter {
+            spec: spec.clone(),
+            frozen: frozen.clone(),
+            trained: trained.parameters.clone(),
+            origin: Origin::Personal(personal),
+        };
+        write_peft(&args.out, &adapter, engine.base().digest(), name)?;
         if checkpoint.exists() {
             std::fs::remove_file(&checkpoint)?;
         }

@@ -8,7 +8,8 @@ use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
 use super::adapter::ComputeArgs;
-use super::local::{Loaded, adapter, corpus, open};
+use super::local::{corpus, open};
+use crate::adapter_files::{Adapter, read_peft};
 use crate::train::{Loss, ReadOptions};
 
 /// What to measure.
@@ -42,8 +43,8 @@ pub(super) fn eval(
     reading: ReadOptions,
     args: &EvalArgs,
 ) -> anyhow::Result<Measured> {
-    let loaded: Option<Loaded> = args.adapter.as_deref().map(adapter).transpose()?;
     let engine = open(base, args.compute, |_| 0)?;
+    let adapter = args.adapter.as_deref().map(|folder| read_peft(folder, engine.base())).transpose()?;
     let corpus = corpus(engine.base(), data, reading)?;
     let mut blocks = corpus.held_out(args.seq_len);
     if args.all {
@@ -52,8 +53,8 @@ pub(super) fn eval(
     if blocks.is_empty() {
         anyhow::bail!("the text is so short that none of it is held out; use --all");
     }
-    let Loss { nats_per_token, tokens } = match &loaded {
-        Some((spec, trained)) => engine.loss(spec, &[], trained, &blocks)?,
+    let Loss { nats_per_token, tokens } = match &adapter {
+        Some(Adapter { spec, frozen, trained, .. }) => engine.loss(spec, frozen, trained, &blocks)?,
         None => engine.base_loss(&blocks)?,
     };
     Ok(Measured { nats_per_token, perplexity: nats_per_token.exp(), tokens })
@@ -108,14 +109,14 @@ pub(super) fn generate(base: &Path, args: &GenerateArgs) -> anyhow::Result<Writt
     if !(args.top_p > 0.0 && args.top_p <= 1.0) {
         anyhow::bail!("--top-p must be above 0 and at most 1, found {}", args.top_p);
     }
-    let loaded: Option<Loaded> = args.adapter.as_deref().map(adapter).transpose()?;
     let engine = open(base, args.compute, |_| 0)?;
     let base = engine.base();
+    let adapter = args.adapter.as_deref().map(|folder| read_peft(folder, base)).transpose()?;
     let mut prompt = vec![base.bos()];
     prompt.extend(base.encode(&args.prompt)?);
     let mut rng = ChaCha20Rng::seed_from_u64(args.seed);
-    let loaded = loaded.as_ref().map(|(spec, trained)| (spec, &[][..], trained.as_slice()));
-    let written = engine.generate(loaded, &prompt, args.max_tokens, |logits| {
+    let adapter = adapter.as_ref().map(|a| (&a.spec, a.frozen.as_slice(), a.trained.as_slice()));
+    let written = engine.generate(adapter, &prompt, args.max_tokens, |logits| {
         let next = choose(logits, args.temperature, args.top_p, &mut rng);
         if base.eos().contains(&next) { None } else { Some(next) }
     })?;

@@ -17,7 +17,7 @@ const SMALL: usize = 1 << 18;
 /// Rows of a micro-batch where threads take sequences: half a step's usual rows or fewer, for their balance.
 const ROWS_APART: usize = 128;
 /// Rows of a micro-batch where threads share products.
-const ROWS_TOGETHER: usize = 256;
+const ROWS_TOGETHER: usize = 512;
 
 /// How an engine computes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

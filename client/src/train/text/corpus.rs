@@ -70,6 +70,11 @@ impl Corpus {
         Blocks::of_documents(&self.held_out, self.bos, sequence_len)
     }
 
+    /// Documents to train on.
+    pub fn documents(&self) -> u64 {
+        self.train.len() as u64
+    }
+
     /// Conversations that the chat template refuses, or of which it cannot be told what the assistant says.
     pub fn refused(&self) -> u64 {
         self.refused
