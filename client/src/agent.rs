@@ -312,14 +312,13 @@ impl Agent {
 
     /// What the batches of a version are drawn by: alike when its training begins again, and nobody else's to know.
     fn training_seed(&self, published: &Published) -> Result<[u8; 32], MemoryError> {
-        let secret = match self.memory.get::<Digest>(TRAINING_SECRET)? {
-            Some(secret) => secret,
-            None => {
-                let mut secret = Digest([0; 32]);
-                UnwrapErr(SysRng).fill_bytes(&mut secret.0);
-                self.memory.put(TRAINING_SECRET, &secret)?;
-                secret
-            }
+        let secret = if let Some(secret) = self.memory.get::<Digest>(TRAINING_SECRET)? {
+            secret
+        } else {
+            let mut secret = Digest([0; 32]);
+            UnwrapErr(SysRng).fill_bytes(&mut secret.0);
+            self.memory.put(TRAINING_SECRET, &secret)?;
+            secret
         };
         let mut material = b"nightshift training seed v1".to_vec();
         material.extend(secret.0);

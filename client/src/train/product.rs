@@ -4,7 +4,7 @@
 //! base stays in memory as it came. For batches of a few hundred rows that costs a few hundredths of the product.
 
 #[cfg(target_arch = "x86_64")]
-mod short;
+mod packed;
 #[cfg(test)]
 mod tests;
 
@@ -65,7 +65,7 @@ pub(crate) enum Add {
 pub(crate) struct Scratch {
     weights: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
-    left: short::Left,
+    left: packed::Left,
 }
 
 /// What each thread packs weights into, used again by its next product.
@@ -73,7 +73,7 @@ pub(crate) struct Scratch {
 struct Own {
     panel: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
-    right: short::Right,
+    right: packed::Right,
 }
 
 thread_local! {
@@ -94,7 +94,7 @@ impl Arithmetic {
     /// The fastest that this CPU has for a base of less than single precision.
     pub fn fastest() -> Self {
         #[cfg(target_arch = "x86_64")]
-        if short::available() {
+        if packed::available(Self::Short) {
             return Self::Short;
         }
         Self::Single
@@ -134,12 +134,19 @@ pub(crate) fn forward(
     products: Vec<(Weight<'_>, ViewMut<'_>)>,
     add: Add,
 ) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    if is_packed(arithmetic, x) {
+        return forward_packed(team, arithmetic, &mut scratch.left, x, products, add);
+    }
+    forward_plain(team, x, products, add)
+}
+
+/// Whether a product is large enough to be packed, and the CPU can.
+#[cfg(target_arch = "x86_64")]
+fn is_packed(arithmetic: Arithmetic, left: View<'_>) -> bool {
     match arithmetic {
-        #[cfg(target_arch = "x86_64")]
-        Arithmetic::Short => forward_short(team, &mut scratch.left, x, products, add),
-        #[cfg(not(target_arch = "x86_64"))]
-        Arithmetic::Short => forward_single(team, x, products, add),
-        Arithmetic::Single => forward_single(team, x, products, add),
+        Arithmetic::Single => left.rows >= 32 && left.columns >= 128 && packed::available(arithmetic),
+        Arithmetic::Short => packed::available(arithmetic),
     }
 }
 
@@ -154,13 +161,13 @@ pub(crate) fn backward(
 ) -> Result<()> {
     let mut add = add;
     for &(dy, weight) in terms {
-        match arithmetic {
-            #[cfg(target_arch = "x86_64")]
-            Arithmetic::Short => backward_short(team, scratch, dy, weight, dx.borrow(), add)?,
-            #[cfg(not(target_arch = "x86_64"))]
-            Arithmetic::Short => backward_single(team, scratch, dy, weight, dx.borrow(), add)?,
-            Arithmetic::Single => backward_single(team, scratch, dy, weight, dx.borrow(), add)?,
+        #[cfg(target_arch = "x86_64")]
+        if is_packed(arithmetic, dy) {
+            backward_packed(team, arithmetic, scratch, dy, weight, dx.borrow(), add)?;
+            add = Add::ToWhatIsThere;
+            continue;
         }
+        backward_plain(team, scratch, dy, weight, dx.borrow(), add)?;
         add = Add::ToWhatIsThere;
     }
     Ok(())
@@ -173,7 +180,7 @@ fn width(depth: usize) -> usize {
     ((PANEL / depth.max(1)) / 48 * 48).clamp(48, 192)
 }
 
-fn forward_single(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_>)>, add: Add) -> Result<()> {
+fn forward_plain(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_>)>, add: Add) -> Result<()> {
     let mut parts = Vec::new();
     for (weight, y) in products {
         let width = width(x.columns);
@@ -194,7 +201,7 @@ fn forward_single(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_
     })
 }
 
-fn backward_single(
+fn backward_plain(
     team: Team,
     scratch: &mut Scratch,
     dy: View<'_>,
@@ -203,21 +210,21 @@ fn backward_single(
     mut add: Add,
 ) -> Result<()> {
     if let Some(plain) = weight.plain() {
-        return columns_single(team, dy, plain, dx, add);
+        return columns_plain(team, dy, plain, dx, add);
     }
     let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
     let height = (SHARED / columns).max(1);
     for from in (0..rows).step_by(height) {
         let here = from..(from + height).min(rows);
         let w = widen_together(team, &mut scratch.weights, weight, here.clone())?;
-        columns_single(team, dy.columns(here), w, dx.borrow(), add)?;
+        columns_plain(team, dy.columns(here), w, dx.borrow(), add)?;
         add = Add::ToWhatIsThere;
     }
     Ok(())
 }
 
 /// `dx (+)= dy · w`, column part by column part.
-fn columns_single(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Add) -> Result<()> {
+fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Add) -> Result<()> {
     let width = width(256);
     let parts = dx.column_parts(width).into_iter().enumerate().collect();
     team.try_each(parts, |(i, dx): (usize, ViewMut<'_>)| {
@@ -244,29 +251,36 @@ fn widen_together<'a>(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn forward_short(
+fn forward_packed(
     team: Team,
-    left: &mut short::Left,
+    arithmetic: Arithmetic,
+    left: &mut packed::Left,
     x: View<'_>,
     products: Vec<(Weight<'_>, ViewMut<'_>)>,
     add: Add,
 ) -> Result<()> {
-    round_left(team, left, x);
+    pack_left(team, arithmetic, left, x);
     let left = &*left;
     let mut parts = Vec::new();
     for (weight, y) in products {
-        for (i, y) in y.column_parts(short::WIDE).into_iter().enumerate() {
-            parts.push((weight, i * short::WIDE, y));
+        for (i, y) in y.column_parts(packed::WIDE).into_iter().enumerate() {
+            parts.push((weight, i * packed::WIDE, y));
         }
     }
     team.try_each(parts, |(weight, first, mut y)| {
         OWN.with_borrow_mut(|Own { panel, right }| {
-            let panel = sized(panel, y.columns() * x.columns);
-            weight.widen(first, panel)?;
-            let (panel, mut add) = (View::whole(panel, x.columns), add);
+            let rows = first..first + y.columns();
+            let panel = if let Some(plain) = weight.plain() {
+                plain.rows(rows)
+            } else {
+                let panel = sized(panel, rows.len() * x.columns);
+                weight.widen(first, panel)?;
+                View::whole(panel, x.columns)
+            };
+            let mut add = add;
             for (at, block) in left.blocks().iter().enumerate() {
-                right.fill_rows(panel, block);
-                short::multiply(left, at, right, add, &mut y);
+                right.fill_rows(arithmetic, panel, block);
+                packed::multiply(left, at, right, add, &mut y);
                 add = Add::ToWhatIsThere;
             }
             Ok(())
@@ -275,8 +289,9 @@ fn forward_short(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn backward_short(
+fn backward_packed(
     team: Team,
+    arithmetic: Arithmetic,
     scratch: &mut Scratch,
     dy: View<'_>,
     weight: Weight<'_>,
@@ -284,22 +299,25 @@ fn backward_short(
     mut add: Add,
 ) -> Result<()> {
     let Scratch { weights, left } = scratch;
-    round_left(team, left, dy);
+    pack_left(team, arithmetic, left, dy);
     let left = &*left;
     let blocks = left.blocks();
     let size = blocks.first().map_or(1, ExactSizeIterator::len);
     let together = (SHARED / (size * weight.matrix.columns())).max(1);
     for (i, some) in blocks.chunks(together).enumerate() {
         let (Some(from), Some(to)) = (some.first(), some.last()) else { continue };
-        let w = widen_together(team, weights, weight, from.start..to.end)?;
-        let parts = dx.borrow().column_parts(short::WIDE).into_iter().enumerate().collect();
+        let w = match weight.plain() {
+            Some(plain) => plain.rows(from.start..to.end),
+            None => widen_together(team, weights, weight, from.start..to.end)?,
+        };
+        let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
             OWN.with_borrow_mut(|Own { right, .. }| {
-                let (mut add, columns) = (add, at * short::WIDE..at * short::WIDE + dx.columns());
+                let (mut add, columns) = (add, at * packed::WIDE..at * packed::WIDE + dx.columns());
                 for (j, block) in some.iter().enumerate() {
                     let rows = block.start - from.start..block.end - from.start;
-                    right.fill_columns(w.rows(rows).columns(columns.clone()));
-                    short::multiply(left, i * together + j, right, add, &mut dx);
+                    right.fill_columns(arithmetic, w.rows(rows).columns(columns.clone()));
+                    packed::multiply(left, i * together + j, right, add, &mut dx);
                     add = Add::ToWhatIsThere;
                 }
             });
@@ -310,10 +328,10 @@ fn backward_short(
 }
 
 #[cfg(target_arch = "x86_64")]
-fn round_left(team: Team, left: &mut short::Left, x: View<'_>) {
-    left.shape(x.rows, x.columns);
+fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: View<'_>) {
+    left.shape(arithmetic, x.rows, x.columns);
     let (groups, blocks) = left.groups();
-    let share = team.rows(groups.len(), short::TALL * x.columns);
+    let share = team.rows(groups.len(), packed::TALL * x.columns);
     let mut groups = groups.into_iter();
     let mut parts = Vec::new();
     loop {

@@ -48,7 +48,8 @@ fn in_pool(threads: usize, work: impl FnOnce(Team) + Send) {
 fn arithmetics() -> Vec<(Arithmetic, f64)> {
     let mut all = vec![(Arithmetic::Single, 1e-5)];
     if Arithmetic::fastest() == Arithmetic::Short {
-        all.push((Arithmetic::Short, 4e-3));
+        // Of the root mean square; the largest error of thousands.
+        all.push((Arithmetic::Short, 6e-3));
     } else {
         println!("this CPU has no VNNI instructions: products of short integers were not tried");
     }

@@ -1,9 +1,11 @@
-//! Products of 16-bit integers with the AVX-512 VNNI instructions.
+//! Products of packed factors with AVX-512: of f32, and of 16-bit integers with the VNNI instructions.
 //!
-//! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers; each row of a block
-//! has one scale and holds integers: at most 12 bits and a sign on the side of the weights, up to 15 on the
-//! other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the rate of f32;
-//! it is as fast as `vdpbf16ps` where a CPU has that, works on CPUs that have not, and rounds four times finer
+//! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers, and laid out so that a
+//! tile of [`TALL`] × [`WIDE`] results reads both from front to back and stays in registers.
+//!
+//! As integers each row of a block has one scale: at most 12 bits and a sign on the side of the weights, up to 15 on
+//! the other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the rate of f32;
+//! it is as fast as `vpdpbf16ps` where a CPU has that, works on CPUs that have not, and rounds four times finer
 //! than bf16. Scales are chosen so that no sum can overflow.
 
 #![expect(
@@ -13,7 +15,7 @@
 )]
 
 use std::arch::x86_64::{
-    __m256i, __m512i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256,
+    __m256i, __m512, __m512i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256,
     _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64,
     _mm512_abs_ps, _mm512_add_ps, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi256_si512,
     _mm512_castsi512_ps, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_cvtsepi32_epi16, _mm512_dpwssd_epi32,
@@ -25,7 +27,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::Add;
+use super::{Add, Arithmetic};
 use crate::train::view::{View, ViewMut};
 
 /// Most numbers of one block along the inner dimension.
@@ -44,10 +46,12 @@ const MOST_LEFT_SUM: f32 = 524_000.0;
 const MOST_LEFT: f32 = 32_767.0;
 
 /// Whether this CPU has the instructions.
-pub(crate) fn available() -> bool {
-    is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vnni")
+pub(crate) fn available(arithmetic: Arithmetic) -> bool {
+    let wide = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
+    match arithmetic {
+        Arithmetic::Single => wide,
+        Arithmetic::Short => wide && is_x86_feature_detected!("avx512vnni"),
+    }
 }
 
 /// The blocks of an inner dimension, in order.
@@ -57,26 +61,38 @@ pub(crate) fn blocks(inner: usize) -> Vec<Range<usize>> {
     (0..inner).step_by(size).map(|from| from..(from + size).min(inner)).collect()
 }
 
-/// Pairs of a block, zeros included.
-fn pairs(block: &Range<usize>) -> usize {
-    block.len().next_multiple_of(STEP) / 2
+/// Words of 32 bits of a block's row, zeros included: numbers, or pairs of integers.
+fn words(arithmetic: Arithmetic, block: &Range<usize>) -> usize {
+    let numbers = block.len().next_multiple_of(STEP);
+    match arithmetic {
+        Arithmetic::Single => numbers,
+        Arithmetic::Short => numbers / 2,
+    }
 }
 
-/// The left factor, as integers: (rows, inner).
+/// The left factor: (rows, inner).
 ///
-/// For each [`TALL`] rows and each block, pair by pair the rows' two integers side by side.
-#[derive(Debug, Default)]
+/// For each [`TALL`] rows and each block, word by word the rows' words side by side.
+#[derive(Debug)]
 pub(crate) struct Left {
+    arithmetic: Arithmetic,
     rows: usize,
     blocks: Vec<Range<usize>>,
-    /// Pairs of all blocks.
+    /// Words of all blocks.
     depth: usize,
     numbers: Vec<i32>,
     /// What an integer is worth, for each group of rows, each block, each row.
     worth: Vec<f32>,
 }
 
-/// One block of [`WIDE`] columns or fewer of the right factor: pair by pair, the columns' two integers.
+impl Default for Left {
+    fn default() -> Self {
+        let (blocks, numbers, worth) = Default::default();
+        Self { arithmetic: Arithmetic::Single, rows: 0, blocks, depth: 0, numbers, worth }
+    }
+}
+
+/// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
 #[derive(Debug, Default)]
 pub(crate) struct Right {
     numbers: Vec<i32>,
@@ -88,6 +104,7 @@ pub(crate) struct Right {
 /// The part of [`Left`] that belongs to one group of rows.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
+    arithmetic: Arithmetic,
     numbers: &'a mut [i32],
     worth: &'a mut [f32],
     rows: Range<usize>,
@@ -95,10 +112,11 @@ pub(crate) struct Group<'a> {
 
 impl Left {
     /// Makes room for a factor of this shape.
-    pub(crate) fn shape(&mut self, rows: usize, inner: usize) {
+    pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, inner: usize) {
+        self.arithmetic = arithmetic;
         self.rows = rows;
         self.blocks = blocks(inner);
-        self.depth = self.blocks.iter().map(pairs).sum();
+        self.depth = self.blocks.iter().map(|block| words(arithmetic, block)).sum();
         let groups = rows.div_ceil(TALL);
         self.numbers.resize(groups * self.depth * TALL, 0);
         self.worth.resize(groups * self.blocks.len() * TALL, 0.0);
@@ -114,38 +132,48 @@ impl Left {
         let numbers = self.numbers.chunks_mut((self.depth * TALL).max(1));
         let worth = self.worth.chunks_mut((self.blocks.len() * TALL).max(1));
         let groups = rows.zip(numbers.zip(worth));
-        let groups = groups.map(|(rows, (numbers, worth))| Group { numbers, worth, rows }).collect();
+        let groups = groups
+            .map(|(rows, (numbers, worth))| Group { arithmetic: self.arithmetic, numbers, worth, rows })
+            .collect();
         (groups, self.blocks.clone())
     }
 }
 
 impl Group<'_> {
-    /// Rounds these rows of `x`, whose rows' numbers are neighbours.
+    /// Packs these rows of `x`, whose rows' numbers are neighbours.
     pub(crate) fn fill(self, x: View<'_>, blocks: &[Range<usize>]) {
-        assert!(available());
-        let Group { mut numbers, worth, rows } = self;
-        let mut integers = [[0i16; BLOCK + STEP]; TALL];
+        let Group { arithmetic, mut numbers, worth, rows } = self;
+        assert!(available(arithmetic));
+        let mut lines = [[0i32; BLOCK]; TALL];
         for (block, worth) in blocks.iter().zip(worth.chunks_exact_mut(TALL)) {
-            for (i, worth) in worth.iter_mut().enumerate() {
-                if i < rows.len() {
-                    // SAFETY: the CPU has the instructions.
-                    *worth = unsafe { round_left(&x.row(rows.start + i)[block.clone()], &mut integers[i]) };
-                } else {
-                    integers[i].fill(0);
+            for (i, (line, worth)) in lines.iter_mut().zip(worth).enumerate() {
+                if i >= rows.len() {
+                    line.fill(0);
                     *worth = 0.0;
+                    continue;
                 }
+                let row = &x.row(rows.start + i)[block.clone()];
+                *worth = match arithmetic {
+                    Arithmetic::Single => {
+                        line[row.len()..].fill(0);
+                        line.iter_mut().zip(row).for_each(|(word, x)| *word = x.to_bits().cast_signed());
+                        1.0
+                    }
+                    // SAFETY: the CPU has the instructions.
+                    Arithmetic::Short => unsafe { round_left(row, line) },
+                };
             }
-            let (here, rest) = numbers.split_at_mut(pairs(block) * TALL);
+            let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
             numbers = rest;
             // SAFETY: the CPU has the instructions.
-            unsafe { interleave(&integers, here) };
+            unsafe { interleave(&lines, here) };
         }
     }
 }
 
 /// Rounds a block's row; what is behind it in its last [`STEP`] is zero. Returns what an integer is worth.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn round_left(x: &[f32], integers: &mut [i16; BLOCK + STEP]) -> f32 {
+fn round_left(x: &[f32], pairs: &mut [i32; BLOCK]) -> f32 {
     assert!(x.len() <= BLOCK);
     let (mut most, mut total) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for at in (0..x.len()).step_by(16) {
@@ -155,11 +183,11 @@ fn round_left(x: &[f32], integers: &mut [i16; BLOCK + STEP]) -> f32 {
     }
     let (most, total) = (_mm512_reduce_max_ps(most), _mm512_reduce_add_ps(total));
     if !total.is_finite() {
-        integers.fill(0);
+        pairs.fill(0);
         return f32::NAN;
     }
     if total == 0.0 {
-        integers[..x.len().next_multiple_of(STEP)].fill(0);
+        pairs[..x.len().next_multiple_of(STEP) / 2].fill(0);
         return 0.0;
     }
     // Rounding adds at most a half to each.
@@ -167,15 +195,15 @@ fn round_left(x: &[f32], integers: &mut [i16; BLOCK + STEP]) -> f32 {
     let scale = (MOST_LEFT / most).min(room / total);
     if !scale.is_finite() {
         // Numbers so small that even their inverse is none.
-        integers[..x.len().next_multiple_of(STEP)].fill(0);
+        pairs[..x.len().next_multiple_of(STEP) / 2].fill(0);
         return 0.0;
     }
     let factor = _mm512_set1_ps(scale);
     for at in (0..x.len().next_multiple_of(STEP)).step_by(16) {
         let values = if at < x.len() { load(&x[at..]) } else { _mm512_setzero_ps() };
         let rounded = _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(values, factor)));
-        let place = &mut integers[at..at + 16];
-        // SAFETY: sixteen integers of 16 bits.
+        let place = &mut pairs[at / 2..at / 2 + 8];
+        // SAFETY: sixteen integers of 16 bits are eight of 32.
         unsafe { _mm256_storeu_si256(place.as_mut_ptr().cast(), rounded) };
     }
     1.0 / scale
@@ -184,7 +212,7 @@ fn round_left(x: &[f32], integers: &mut [i16; BLOCK + STEP]) -> f32 {
 /// Up to sixteen numbers, zeros behind them.
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load(x: &[f32]) -> std::arch::x86_64::__m512 {
+fn load(x: &[f32]) -> __m512 {
     if x.len() >= 16 {
         // SAFETY: sixteen numbers are there.
         unsafe { _mm512_loadu_ps(x.as_ptr()) }
@@ -194,15 +222,14 @@ fn load(x: &[f32]) -> std::arch::x86_64::__m512 {
     }
 }
 
-/// Eight rows of pairs become eight columns.
+/// Eight rows of words become eight columns.
 #[target_feature(enable = "avx512f,avx512bw")]
-fn interleave(integers: &[[i16; BLOCK + STEP]; TALL], out: &mut [i32]) {
-    assert!(out.len().is_multiple_of(TALL * TALL) && out.len() / TALL * 2 <= BLOCK + STEP);
+fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32]) {
+    assert!(out.len().is_multiple_of(TALL * TALL) && out.len() / TALL <= BLOCK);
     for (step, out) in out.chunks_exact_mut(TALL * TALL).enumerate() {
-        // SAFETY: eight pairs from pair `8 · step` on are inside the row, by the assertion.
-        let r: [__m256i; TALL] = std::array::from_fn(|i| unsafe {
-            _mm256_loadu_si256(integers[i].as_ptr().add(16 * step).cast())
-        });
+        // SAFETY: eight words from word `8 · step` on are inside the row, by the assertion.
+        let r: [__m256i; TALL] =
+            std::array::from_fn(|i| unsafe { _mm256_loadu_si256(lines[i].as_ptr().add(8 * step).cast()) });
         let low = |a, b| _mm256_unpacklo_epi32(a, b);
         let high = |a, b| _mm256_unpackhi_epi32(a, b);
         let t = [
@@ -241,25 +268,68 @@ fn interleave(integers: &[[i16; BLOCK + STEP]; TALL], out: &mut [i32]) {
 
 impl Right {
     /// Rounds the columns of `wᵀ`, which are the rows of `w`, [`WIDE`] at most, in one block.
-    pub(crate) fn fill_rows(&mut self, w: View<'_>, block: &Range<usize>) {
-        assert!(available() && w.rows <= WIDE && block.end <= w.columns);
-        self.shape(w.rows, block);
+    pub(crate) fn fill_rows(&mut self, arithmetic: Arithmetic, w: View<'_>, block: &Range<usize>) {
+        assert!(available(arithmetic) && w.rows <= WIDE && block.end <= w.columns);
+        self.shape(arithmetic, w.rows, block);
         // SAFETY: the CPU has the instructions.
-        unsafe { self.round_rows(w, block) };
+        unsafe {
+            match arithmetic {
+                Arithmetic::Single => self.copy_rows(w, block),
+                Arithmetic::Short => self.round_rows(w, block),
+            }
+        }
     }
 
     /// Rounds the columns of `w`, [`WIDE`] at most, whose rows are one block.
-    pub(crate) fn fill_columns(&mut self, w: View<'_>) {
-        assert!(available() && w.columns <= WIDE && w.rows <= BLOCK && w.is_inside() && w.column_step == 1);
-        self.shape(w.columns, &(0..w.rows));
+    pub(crate) fn fill_columns(&mut self, arithmetic: Arithmetic, w: View<'_>) {
+        assert!(available(arithmetic) && w.columns <= WIDE && w.rows <= BLOCK && w.is_inside());
+        assert_eq!(w.column_step, 1);
+        self.shape(arithmetic, w.columns, &(0..w.rows));
         // SAFETY: the CPU has the instructions.
-        unsafe { self.round_columns(w) };
+        unsafe {
+            match arithmetic {
+                Arithmetic::Single => self.copy_columns(w),
+                Arithmetic::Short => self.round_columns(w),
+            }
+        }
     }
 
-    fn shape(&mut self, columns: usize, block: &Range<usize>) {
+    fn shape(&mut self, arithmetic: Arithmetic, columns: usize, block: &Range<usize>) {
         self.vectors = columns.div_ceil(16);
-        self.numbers.resize(pairs(block) * self.vectors * 16, 0);
+        self.numbers.resize(words(arithmetic, block) * self.vectors * 16, 0);
         self.worth.resize(self.vectors * 16, 0.0);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn copy_rows(&mut self, w: View<'_>, block: &Range<usize>) {
+        let step = self.vectors * 16;
+        for vector in 0..self.vectors {
+            for at in (0..block.len().next_multiple_of(STEP)).step_by(16) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for (r, column) in r.iter_mut().zip(vector * 16..w.rows) {
+                    let row = &w.row(column)[block.clone()];
+                    *r = _mm512_castps_si512(load(&row[at.min(row.len())..]));
+                }
+                for (i, turned) in transpose(&r).into_iter().enumerate() {
+                    let place = &mut self.numbers[(at + i) * step + vector * 16..][..16];
+                    // SAFETY: sixteen words.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), turned) };
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn copy_columns(&mut self, w: View<'_>) {
+        let step = self.vectors * 16;
+        for (row, line) in self.numbers.chunks_exact_mut(step).enumerate() {
+            for (vector, place) in line.chunks_exact_mut(16).enumerate() {
+                let columns = vector * 16..(vector * 16 + 16).min(w.columns);
+                let values = if row < w.rows { load(&w.row(row)[columns]) } else { _mm512_setzero_ps() };
+                // SAFETY: sixteen words.
+                unsafe { _mm512_storeu_ps(place.as_mut_ptr().cast(), values) };
+            }
+        }
     }
 
     #[target_feature(enable = "avx512f,avx512bw")]
@@ -385,43 +455,103 @@ fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
 /// `out = left · right` of one block, or `out += left · right`, where `out` has all rows of `left` and the
 /// columns of `right`.
 pub(crate) fn multiply(left: &Left, block: usize, right: &Right, add: Add, out: &mut ViewMut<'_>) {
-    assert!(available());
+    assert!(available(left.arithmetic));
     assert_eq!(out.rows(), left.rows);
     assert_eq!(out.columns().div_ceil(16), right.vectors);
     // SAFETY: the CPU has the instructions.
     unsafe {
-        match right.vectors {
-            1 => multiply_by::<1>(left, block, right, add, out),
-            2 => multiply_by::<2>(left, block, right, add, out),
-            _ => multiply_by::<3>(left, block, right, add, out),
+        match (left.arithmetic, right.vectors) {
+            (Arithmetic::Single, 1) => multiply_single::<1>(left, block, right, add, out),
+            (Arithmetic::Single, 2) => multiply_single::<2>(left, block, right, add, out),
+            (Arithmetic::Single, _) => multiply_single::<3>(left, block, right, add, out),
+            (Arithmetic::Short, 1) => multiply_short::<1>(left, block, right, add, out),
+            (Arithmetic::Short, 2) => multiply_short::<2>(left, block, right, add, out),
+            (Arithmetic::Short, _) => multiply_short::<3>(left, block, right, add, out),
         }
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn multiply_by<const VECTORS: usize>(
+/// The words of one group of rows in one block, and of all columns, with how many there are of a row.
+fn operands<'a>(
+    left: &'a Left,
+    block: usize,
+    right: &'a Right,
+    group: usize,
+) -> (&'a [i32], &'a [i32], usize) {
+    let of = |block| words(left.arithmetic, block);
+    let (before, depth) = (left.blocks[..block].iter().map(of).sum::<usize>(), of(&left.blocks[block]));
+    assert_eq!(right.numbers.len(), depth * right.vectors * 16);
+    (&left.numbers[(group * left.depth + before) * TALL..][..depth * TALL], &right.numbers, depth)
+}
+
+/// Which of the last vector's columns there are.
+fn masks<const VECTORS: usize>(columns: usize) -> [u16; VECTORS] {
+    let rest = columns - (VECTORS - 1) * 16;
+    let last = if rest == 16 { u16::MAX } else { (1u16 << rest) - 1 };
+    std::array::from_fn(|v| if v + 1 == VECTORS { last } else { u16::MAX })
+}
+
+#[target_feature(enable = "avx512f,avx512bw")]
+fn multiply_single<const VECTORS: usize>(
     left: &Left,
     block: usize,
     right: &Right,
     add: Add,
     out: &mut ViewMut<'_>,
 ) {
-    let before: usize = left.blocks[..block].iter().map(pairs).sum();
-    let depth = pairs(&left.blocks[block]);
     assert_eq!(right.vectors, VECTORS);
-    assert_eq!(right.numbers.len(), depth * VECTORS * 16);
-    let rest = out.columns() - (VECTORS - 1) * 16;
-    let last = if rest == 16 { u16::MAX } else { (1u16 << rest) - 1 };
-    let masks: [u16; VECTORS] = std::array::from_fn(|v| if v + 1 == VECTORS { last } else { u16::MAX });
+    let masks = masks::<VECTORS>(out.columns());
+    for group in 0..left.rows.div_ceil(TALL) {
+        let (rows, columns, depth) = operands(left, block, right, group);
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
+        let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
+        for _ in 0..depth {
+            // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
+            unsafe {
+                let columns: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(16 * v)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row = _mm512_set1_ps(*a.add(i));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm512_fmadd_ps(row, column, *sum);
+                    }
+                }
+                a = a.add(TALL);
+                b = b.add(16 * VECTORS);
+            }
+        }
+        let first = group * TALL;
+        for (i, sums) in sums.iter().enumerate().take(left.rows - first) {
+            let row = out.row(first + i);
+            for v in 0..VECTORS {
+                let new = match add {
+                    Add::ToWhatIsThere => _mm512_add_ps(load_masked(&row[16 * v..], masks[v]), sums[v]),
+                    Add::ToNothing => sums[v],
+                };
+                // SAFETY: the mask leaves out what is behind the row.
+                unsafe { _mm512_mask_storeu_ps(row[16 * v..].as_mut_ptr(), masks[v], new) };
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+fn multiply_short<const VECTORS: usize>(
+    left: &Left,
+    block: usize,
+    right: &Right,
+    add: Add,
+    out: &mut ViewMut<'_>,
+) {
+    assert_eq!(right.vectors, VECTORS);
+    let masks = masks::<VECTORS>(out.columns());
     let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth[16 * v..]));
     for group in 0..left.rows.div_ceil(TALL) {
-        let numbers = &left.numbers[(group * left.depth + before) * TALL..][..depth * TALL];
+        let (rows, columns, depth) = operands(left, block, right, group);
         let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
         let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
-        let (mut a, mut b) = (numbers.as_ptr(), right.numbers.as_ptr());
+        let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
         for _ in 0..depth {
-            // SAFETY: `a` and `b` advance by one pair of each side, of which there are `depth` by the assertion
-            // and the slice above.
+            // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
                 let columns: [__m512i; VECTORS] =
                     std::array::from_fn(|v| _mm512_loadu_si512(b.add(16 * v).cast()));
@@ -436,11 +566,11 @@ fn multiply_by<const VECTORS: usize>(
             }
         }
         let first = group * TALL;
-        for i in 0..TALL.min(left.rows - first) {
+        for (i, sums) in sums.iter().enumerate().take(left.rows - first) {
             let row = out.row(first + i);
             let row_worth = _mm512_set1_ps(left_worth[i]);
             for v in 0..VECTORS {
-                let product = _mm512_cvtepi32_ps(sums[i][v]);
+                let product = _mm512_cvtepi32_ps(sums[v]);
                 let worth = _mm512_mul_ps(worth[v], row_worth);
                 let old = match add {
                     Add::ToWhatIsThere => load_masked(&row[16 * v..], masks[v]),
@@ -456,7 +586,7 @@ fn multiply_by<const VECTORS: usize>(
 
 #[target_feature(enable = "avx512f")]
 #[inline]
-fn load_masked(x: &[f32], mask: u16) -> std::arch::x86_64::__m512 {
+fn load_masked(x: &[f32], mask: u16) -> __m512 {
     // SAFETY: the mask leaves out what is behind the slice.
     unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
 }
