@@ -228,7 +228,7 @@ mod tests {
         let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 7);
+        assert_eq!(keys.len(), 8);
         assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }

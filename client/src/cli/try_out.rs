@@ -120,7 +120,12 @@ pub(super) fn generate(base: &Path, args: &GenerateArgs) -> anyhow::Result<Writt
         let next = choose(logits, args.temperature, args.top_p, &mut rng);
         if base.eos().contains(&next) { None } else { Some(next) }
     })?;
-    let text = base.decode(&written)?;
+    // Together, because a tokenizer may leave out the space before a text's first word.
+    let (before, whole) = (base.decode(&prompt)?, base.decode(&[prompt.as_slice(), &written].concat())?);
+    let text = match whole.strip_prefix(&before) {
+        Some(text) => text.to_owned(),
+        None => base.decode(&written)?,
+    };
     Ok(Written { prompt: args.prompt.clone(), text, tokens: written.len() })
 }
 
