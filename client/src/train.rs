@@ -10,6 +10,7 @@
 //! Start reading at `engine`, then `training` and `decoder`.
 
 pub mod base;
+mod cache;
 mod change;
 pub mod checkpoint;
 pub mod config;
@@ -30,6 +31,7 @@ mod thread;
 mod tokens;
 pub mod training;
 mod view;
+mod wanted;
 mod weights;
 mod workspace;
 

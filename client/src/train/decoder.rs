@@ -7,6 +7,7 @@
 use candle_core::{Result, bail};
 
 use super::base::Projection;
+use super::cache::{Cache, Past, Which};
 use super::change::{Changes, gradients};
 use super::config::DecoderConfig;
 use super::gemm::gemm;
@@ -15,6 +16,7 @@ use super::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
 use super::team::Team;
 use super::text::Block;
 use super::view::{View, ViewMut};
+use super::wanted::Wanted;
 use super::weights::{BlockWeights, Matrix, Weights};
 use super::workspace::{Kept, Workspace, sized};
 
@@ -46,48 +48,6 @@ pub(crate) struct Sequence<'a> {
     pub(crate) learned: &'a [bool],
 }
 
-/// Where gradients are added.
-#[derive(Debug)]
-pub(crate) enum Wanted<'a> {
-    /// The adapter's trained vector.
-    Adapter(&'a mut [f32]),
-    /// Weights of the base itself.
-    Weights(&'a mut WeightGradients),
-}
-
-/// Gradients of weights of the base.
-#[derive(Debug, Default)]
-pub(crate) struct WeightGradients {
-    /// Linear layers, each like its weight.
-    pub(crate) linears: std::collections::BTreeMap<(usize, Projection), Vec<f32>>,
-    /// Everything else, where it is wanted.
-    pub(crate) rest: Option<Rest>,
-}
-
-/// Gradients of all weights that are in no linear layer of a block.
-#[derive(Debug)]
-pub(crate) struct Rest {
-    pub(crate) embed: Vec<f32>,
-    /// None where the output layer is the embedding.
-    pub(crate) head: Option<Vec<f32>>,
-    pub(crate) norm: Vec<f32>,
-    /// The two norms of each block.
-    pub(crate) norms: Vec<[Vec<f32>; 2]>,
-}
-
-/// Keys and values of what was read, block by block.
-#[derive(Debug, Default)]
-pub(crate) struct Cache {
-    blocks: Vec<Past>,
-}
-
-/// Keys, turned, and values of one block.
-#[derive(Debug, Default)]
-struct Past {
-    keys: Vec<f32>,
-    values: Vec<f32>,
-}
-
 impl<'a> Sequence<'a> {
     /// A block of a user's text.
     pub(crate) fn of(block: &'a Block) -> Self {
@@ -97,27 +57,6 @@ impl<'a> Sequence<'a> {
     /// Tokens that count in the loss.
     pub(crate) fn targets(&self) -> usize {
         self.learned.iter().skip(1).filter(|learned| **learned).count()
-    }
-}
-
-impl Wanted<'_> {
-    /// The lowest block below whose input nothing has a gradient.
-    fn lowest(&self, changes: &Changes<'_>) -> usize {
-        match self {
-            Self::Adapter(_) => changes.lowest().unwrap_or(usize::MAX),
-            Self::Weights(WeightGradients { rest: Some(_), .. }) => 0,
-            Self::Weights(weights) => {
-                weights.linears.keys().map(|(layer, _)| *layer).min().unwrap_or(usize::MAX)
-            }
-        }
-    }
-
-    /// Whether the gradient goes on below the lowest block.
-    fn embedding(&mut self) -> Option<&mut Rest> {
-        match self {
-            Self::Adapter(_) => None,
-            Self::Weights(weights) => weights.rest.as_mut(),
-        }
     }
 }
 
@@ -530,13 +469,6 @@ impl Decoder<'_> {
             Wanted::Adapter(_) | Wanted::Weights(_) => Ok(()),
         }
     }
-}
-
-/// Which rows' logits are wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
-    All,
-    Last,
 }
 
 /// A matrix that no adapter changes.

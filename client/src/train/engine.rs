@@ -9,8 +9,9 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::base::Base;
+use super::cache::{Cache, Which};
 use super::change::{Changes, Extras, Places, extras};
-use super::decoder::{Cache, Sequence, Wanted, WeightGradients, Which};
+use super::decoder::Sequence;
 use super::optimizer::Schedule;
 use super::passes::{Compute, Passes};
 use super::singular::top_factors;
@@ -18,6 +19,7 @@ use super::team::Team;
 use super::text::Blocks;
 use super::thread::on_threads;
 use super::training::{Job, Step, Trained, Training, draw};
+use super::wanted::{Wanted, WeightGradients};
 use super::workspace::Workspace;
 
 /// Trains and measures adapters of one base; cheap to share between threads.

@@ -5,11 +5,12 @@ use candle_core::Result;
 use super::base::Base;
 use super::change::{Changes, Extras, Places};
 use super::config::DecoderConfig;
-use super::decoder::{Decoder, Recompute, Sequence, Wanted};
+use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::Engine;
 use super::ops::{LOGITS, Rope};
 use super::product::Arithmetic;
 use super::team::Team;
+use super::wanted::Wanted;
 use super::workspace::Workspace;
 
 /// Weights of one feed-forward matrix below which threads take whole sequences instead of parts of products.

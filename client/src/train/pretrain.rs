@@ -19,7 +19,7 @@ use tokenizers::{AddedToken, Tokenizer};
 use super::base::Projection;
 use super::change::Changes;
 use super::config::{ConfigError, DecoderConfig, RopeScaling};
-use super::decoder::{Decoder, Recompute, Rest, Sequence, Wanted, WeightGradients};
+use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::TrainError;
 use super::ops::Rope;
 use super::optimizer::{Optimizer, Schedule};
@@ -28,6 +28,7 @@ use super::product::Arithmetic;
 use super::team::Team;
 use super::thread::on_threads;
 use super::training::{Step, below};
+use super::wanted::{Rest, Wanted, WeightGradients};
 use super::weights::{Matrix, Numbers, Read, Weights, tensor_shapes};
 use super::workspace::Workspace;
 

@@ -10,8 +10,9 @@ use proto::adapter::{AdapterSpec, Factors, Method, Slot};
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 
+use super::cache::Which;
 use super::change::Places;
-use super::decoder::{Sequence, Which};
+use super::decoder::Sequence;
 use super::optimizer::Optimizer;
 use super::passes::Passes;
 use super::team::Team;

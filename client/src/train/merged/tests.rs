@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use proto::adapter::{Factors, Method};
 
-use super::super::decoder::Which;
+use super::super::cache::Which;
 use super::super::engine::Engine;
 use super::super::passes::Passes;
 use super::super::team::Team;
