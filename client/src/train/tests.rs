@@ -18,6 +18,9 @@ use super::passes::Passes;
 use super::team::Team;
 use super::*;
 
+mod pytorch;
+mod resume;
+
 /// The folder that `client/tests/reference/make_reference.py` writes.
 fn reference() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference")
@@ -81,94 +84,6 @@ fn go_on(_: Step) -> ControlFlow<()> {
 
 fn numbers(tensor: &Tensor) -> Vec<f32> {
     tensor.flatten_all().unwrap().to_vec1().unwrap()
-}
-
-#[test]
-fn loss_and_gradients_agree_with_pytorch_and_peft() {
-    let engine = engine();
-    let tensors =
-        candle_core::safetensors::load(reference().join("reference.safetensors"), &Device::Cpu).unwrap();
-    let spec = spec(engine.base(), Method::Both, 3, 5.0);
-    let mut trained = vec![0.0; spec.trained_len()];
-    let mut expected: Vec<(String, std::ops::Range<usize>, Vec<f32>)> = Vec::new();
-    for slots in spec.slots() {
-        for (factor, slot) in [("a", slots.a), ("b", slots.b)] {
-            let Slot::Trained(range) = slot else { panic!("both factors are trained") };
-            let name = format!("{factor}.{}", slots.module.name);
-            trained[range.clone()].copy_from_slice(&numbers(&tensors[&name]));
-            let gradient = numbers(&tensors[&format!("d{name}")]);
-            expected.push((name, range, gradient));
-        }
-    }
-    let tokens: Vec<Vec<f32>> = tensors["tokens"].to_vec2().unwrap();
-    let batch: Vec<Vec<u32>> = tokens
-        .iter()
-        .map(|row| {
-            row.iter().map(|x| (0..64).find(|&id| f64::from(id) + 0.5 > f64::from(*x)).unwrap()).collect()
-        })
-        .collect();
-    let (loss, gradient) = gradient(&engine, &spec, (&[], &trained), &batch);
-    let peft = tensors["loss"].to_scalar::<f32>().unwrap();
-    assert!((loss - peft).abs() < 1e-5, "{loss}, PEFT {peft}");
-    assert_eq!(expected.len(), 28);
-    for (name, range, expected) in expected {
-        let length = |x: &[f32]| x.iter().map(|x| f64::from(x * x)).sum::<f64>().sqrt();
-        let off: Vec<f32> = gradient[range].iter().zip(&expected).map(|(x, y)| x - y).collect();
-        let relative = length(&off) / length(&expected);
-        assert!(relative < 1e-4, "{name}: off by {relative:.1e}");
-    }
-}
-
-/// PyTorch's 200 steps on the base with its weights in bf16 (`make_curve.py`).
-#[test]
-fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
-    let options = BaseOptions { hold: Hold::Bf16 };
-    let base = Arc::new(Base::open_with(&reference().join("base"), options).unwrap());
-    let load = |name: &str| candle_core::safetensors::load(reference().join(name), &Device::Cpu).unwrap();
-    let (curve, given) = (load("curve.safetensors"), load("reference.safetensors"));
-    let spec = spec(&base, Method::Both, 3, 5.0);
-    let mut start = vec![0.0; spec.trained_len()];
-    let mut first = start.clone();
-    for slots in spec.slots() {
-        for (factor, slot) in [("a", slots.a), ("b", slots.b)] {
-            let Slot::Trained(range) = slot else { panic!("both factors are trained") };
-            let name = format!("{factor}.{}", slots.module.name);
-            start[range.clone()].copy_from_slice(&numbers(&given[&name]));
-            first[range].copy_from_slice(&numbers(&curve[&format!("d{name}")]));
-        }
-    }
-    let whole = |x: f32| (0..64).find(|&id| f64::from(id) + 0.5 > f64::from(x)).unwrap();
-    let batches: Vec<Vec<Vec<f32>>> = curve["tokens"].to_vec3().unwrap();
-    let batches: Vec<Vec<Vec<u32>>> = batches
-        .into_iter()
-        .map(|batch| batch.into_iter().map(|row| row.into_iter().map(whole).collect()).collect())
-        .collect();
-    let expected: Vec<f32> = curve["losses"].to_vec1().unwrap();
-    let plan = TrainingPlan { local_steps: 200, learning_rate: 2e-3, warmup_steps: 0, ..plan() };
-    let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    for arithmetic in [Arithmetic::Single, Arithmetic::fastest()] {
-        let compute = Compute { arithmetic: Some(arithmetic), ..Compute::default() };
-        let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
-        let mut optimizer = Optimizer::new(&plan, start.len());
-        let mut trained = start.clone();
-        let mut off_by = Vec::new();
-        for (step, expected) in expected.iter().enumerate() {
-            let (loss, mut gradient) = gradient(&engine, &spec, (&[], &trained), &batches[step % 4]);
-            if step == 0 {
-                let off: Vec<f32> = gradient.iter().zip(&first).map(|(x, y)| x - y).collect();
-                let relative = long(&off) / long(&first);
-                let allowed = if arithmetic == Arithmetic::Single { 1e-4 } else { 5e-3 };
-                assert!(relative < allowed, "{arithmetic:?}: the gradient is off by {relative:.1e}");
-            }
-            off_by.push((loss / expected - 1.0).abs());
-            optimizer.step(&mut trained, &mut gradient).unwrap();
-        }
-        // Rounding grows from step to step: Adam divides the smallest gradients by themselves.
-        let early = off_by[..50].iter().copied().fold(0.0, f32::max);
-        let mean = off_by.iter().sum::<f32>() / off_by.len() as f32;
-        println!("{arithmetic:?}: at most {early:.1e} off in the first 50 steps, {mean:.1e} on average");
-        assert!(early < 0.01 && mean < 0.01, "{arithmetic:?}: {early} {mean}");
-    }
 }
 
 #[test]
@@ -338,79 +253,6 @@ fn a_text_that_is_read_on_gets_the_logits_of_the_whole() {
     assert_eq!(written.unwrap(), tokens[4..]);
     let far = seen.iter().zip(&whole[3 * 64..]).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
     assert!(seen.len() == 5 * 64 && far < 1e-4, "{far}");
-}
-
-#[test]
-fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
-    let engine = engine();
-    let blocks = blocks(6, 12);
-    let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let start = spec.initial(&Digest([4; 32]), None);
-    let plan = plan();
-    let schedule = Schedule::Cosine { floor: 0.1 };
-    let job = Job {
-        spec: &spec,
-        frozen: &[],
-        start: &start,
-        blocks: &blocks,
-        plan: &plan,
-        schedule,
-        seed: [1; 32],
-    };
-    let mut whole = Training::new(&engine, job).unwrap();
-    whole.run(u32::MAX, &mut go_on).unwrap();
-    let whole = whole.finish();
-    for stop in 0..=plan.local_steps {
-        let mut first = Training::new(&engine, job).unwrap();
-        first.run(stop, &mut go_on).unwrap();
-        let file = first.checkpoint().unwrap();
-        let mut second = Training::new(&engine, job).unwrap();
-        second.resume(&file).unwrap();
-        assert_eq!(second.steps(), stop);
-        second.run(u32::MAX, &mut go_on).unwrap();
-        assert_eq!(second.finish(), whole, "stopped after {stop}");
-    }
-}
-
-#[test]
-fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
-    let engine = engine();
-    let (blocks, other_blocks) = (blocks(6, 12), blocks(5, 12));
-    let spec = spec(engine.base(), Method::Both, 2, 6.0);
-    let (start, plan) = (spec.initial(&Digest([4; 32]), None), plan());
-    let job = Job {
-        spec: &spec,
-        frozen: &[],
-        start: &start,
-        blocks: &blocks,
-        plan: &plan,
-        schedule: Schedule::Constant,
-        seed: [1; 32],
-    };
-    let mut training = Training::new(&engine, job).unwrap();
-    training.run(2, &mut go_on).unwrap();
-    let file = training.checkpoint().unwrap();
-    let said = |job: Job<'_>, file: &[u8]| {
-        let mut training = Training::new(&engine, job).unwrap();
-        let error = training.resume(file).unwrap_err();
-        assert_eq!(training.steps(), 0, "training starts over");
-        error.to_string()
-    };
-    for at in 0..file.len() {
-        let mut bad = file.clone();
-        bad[at] ^= 1;
-        assert!(said(job, &bad).starts_with("the checkpoint is "), "{at}");
-    }
-    assert!(said(job, &file[..file.len() - 1]).starts_with("the checkpoint is damaged: "));
-    let mut moved = start.clone();
-    moved[3] += 1.0;
-    let longer = TrainingPlan { local_steps: 9, ..plan.clone() };
-    let wider = AdapterSpec { alpha: 7.0, ..spec.clone() };
-    assert_eq!(said(Job { start: &moved, ..job }, &file), "the checkpoint is of another version");
-    assert_eq!(said(Job { plan: &longer, ..job }, &file), "the checkpoint is of another plan");
-    assert_eq!(said(Job { spec: &wider, ..job }, &file), "the checkpoint is of another adapter");
-    assert_eq!(said(Job { seed: [2; 32], ..job }, &file), "the checkpoint is of another seed");
-    assert_eq!(said(Job { blocks: &other_blocks, ..job }, &file), "the checkpoint is of another text");
 }
 
 #[test]
