@@ -53,5 +53,11 @@ pub use text::{Block, Blocks, Corpus, Document, ReadOptions, Reading, TextError,
 pub use tokens::{DecodeError, EncodeError};
 pub use training::{Job, Step, Trained, Training};
 
+/// Rounds to the nearest f32.
+#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
+fn narrow(x: f64) -> f32 {
+    x as f32
+}
+
 #[cfg(test)]
 mod tests;

@@ -4,6 +4,8 @@ use std::f64::consts::PI;
 
 use proto::training::{LocalOptimizer, TrainingPlan};
 
+use super::narrow;
+
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
@@ -130,11 +132,6 @@ impl Optimizer {
             *x = *x * keep - size * *m / (v.sqrt() / root + eps);
         }
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use super::change::{Changes, Extras, Places};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::Engine;
+use super::narrow;
 use super::ops::{LOGITS, Rope};
 use super::product::Arithmetic;
 use super::team::Team;
@@ -239,9 +240,4 @@ impl<'a> Passes<'a> {
 pub(crate) fn rope(config: &DecoderConfig, length: usize) -> Rope {
     let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
     Rope::new(length, &frequencies)
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }

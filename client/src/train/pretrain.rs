@@ -21,6 +21,7 @@ use super::change::Changes;
 use super::config::{ConfigError, DecoderConfig, RopeScaling};
 use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::TrainError;
+use super::narrow;
 use super::ops::Rope;
 use super::optimizer::{Optimizer, Schedule};
 use super::passes::rope;
@@ -308,11 +309,6 @@ impl Layout {
         }
         all
     }
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 fn train_tokenizer(docs: &[String], vocab_size: usize) -> Result<Tokenizer, String> {

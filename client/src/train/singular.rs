@@ -4,6 +4,8 @@
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
+use super::narrow;
+
 /// Vectors kept beyond the wanted ones while iterating.
 const OVERSAMPLE: usize = 8;
 const ITERATIONS: usize = 30;
@@ -133,11 +135,6 @@ fn eigenvectors(mut matrix: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
     let mut order: Vec<usize> = (0..size).collect();
     order.sort_by(|&i, &j| matrix[j][j].total_cmp(&matrix[i][i]));
     order.into_iter().map(|i| vectors[i].clone()).collect()
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@ use candle_core::Result;
 
 use super::{exp, most, sum, vectorised};
 use crate::train::gemm::gemm;
+use crate::train::narrow;
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 
@@ -69,11 +70,6 @@ impl Rope {
 enum Way {
     Forward,
     Back,
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]
-fn narrow(x: f64) -> f32 {
-    x as f32
 }
 
 /// The shape of an attention; with a past, of one sequence that goes on.

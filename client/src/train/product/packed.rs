@@ -4,8 +4,8 @@
 //! tile of [`TALL`] × [`WIDE`] results reads both from front to back and stays in registers.
 //!
 //! As integers each row of a block has one scale: at most 12 bits and a sign on the side of the weights, up to 15 on
-//! the other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the rate of f32;
-//! it is as fast as `vpdpbf16ps` where a CPU has that, works on CPUs that have not, and rounds four times finer
+//! the other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the numbers of
+//! an f32 instruction, on CPUs with bf16 products and without; its factors have more bits
 //! than bf16. Scales are chosen so that no sum can overflow.
 
 #![expect(
