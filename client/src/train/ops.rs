@@ -70,7 +70,7 @@ fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
 
 /// The largest number, in sixteen lanes for the same reason.
 #[inline(always)]
-fn most(values: &[f32]) -> f32 {
+pub(crate) fn most(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (full, rest) = values.as_chunks::<16>();
     for some in full {

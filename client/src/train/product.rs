@@ -1,7 +1,8 @@
 //! Products with frozen weights: `y = x · Wᵀ` on the way there, `dx = dy · W` on the way back.
 //!
-//! Weights are widened, changed by the adapter and packed a panel at a time, by the thread that needs them, so a
-//! base stays in memory as it came. For batches of a few hundred rows that costs a few hundredths of the product.
+//! Weights are packed a panel at a time, by the thread that needs them, so a base stays in memory as it came. For
+//! batches of a few hundred rows that costs a few hundredths of the product. What an adapter adds goes a way of its
+//! own beside them, `y += s · (x · Aᵀ) · Bᵀ`, so that frozen numbers are rounded alike in every step.
 
 #[cfg(target_arch = "x86_64")]
 mod packed;
@@ -10,6 +11,7 @@ mod tests;
 
 use std::cell::RefCell;
 use std::ops::Range;
+use std::sync::Arc;
 
 use candle_core::Result;
 
@@ -64,8 +66,10 @@ pub(crate) enum Add {
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
     weights: Vec<f32>,
+    /// Rows times the first factors of pairs, side by side.
+    inner: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
-    left: packed::Left,
+    lefts: Vec<packed::Left>,
 }
 
 /// What each thread packs weights into, used again by its next product.
@@ -101,7 +105,21 @@ impl Arithmetic {
     }
 }
 
+impl<'a> Pair<'a> {
+    /// `Aᵀ`: (inputs, rank).
+    #[cfg(target_arch = "x86_64")]
+    fn a_turned(&self, inputs: usize) -> View<'a> {
+        View::whole(self.a, inputs).t()
+    }
+}
+
 impl Weight<'_> {
+    /// The matrix, and nothing added.
+    #[cfg(target_arch = "x86_64")]
+    fn alone(&self) -> Self {
+        Self { pairs: [None; 2], ..*self }
+    }
+
     /// The rows' numbers where they are held as f32 and nothing is added.
     fn plain(&self) -> Option<View<'_>> {
         match self.matrix.numbers() {
@@ -136,9 +154,30 @@ pub(crate) fn forward(
 ) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
     if is_packed(arithmetic, x) {
-        return forward_packed(team, arithmetic, &mut scratch.left, x, products, add);
+        return forward_packed(team, arithmetic, scratch, x, products, add);
     }
     forward_plain(team, x, products, add)
+}
+
+#[cfg(target_arch = "x86_64")]
+impl Matrix {
+    /// What panels can be made of, if the numbers are held one by one.
+    fn held(&self) -> Option<packed::Held<'_>> {
+        match self.numbers() {
+            Numbers::F32(numbers) => Some(packed::Held::F32(numbers)),
+            Numbers::F16(numbers) => Some(packed::Held::F16(numbers)),
+            Numbers::Bf16(numbers) => Some(packed::Held::Bf16(numbers)),
+            Numbers::Quantized(_) => None,
+        }
+    }
+
+    /// The largest absolute number of each row, where the arithmetic needs it.
+    fn most(&self, arithmetic: Arithmetic) -> Result<&[f32]> {
+        match arithmetic {
+            Arithmetic::Single => Ok(&[]),
+            Arithmetic::Short => self.largest(),
+        }
+    }
 }
 
 /// Whether a product is large enough to be packed, and the CPU can.
@@ -254,34 +293,52 @@ fn widen_together<'a>(
 fn forward_packed(
     team: Team,
     arithmetic: Arithmetic,
-    left: &mut packed::Left,
+    scratch: &mut Scratch,
     x: View<'_>,
     products: Vec<(Weight<'_>, ViewMut<'_>)>,
     add: Add,
 ) -> Result<()> {
-    pack_left(team, arithmetic, left, x);
-    let left = &*left;
+    let Scratch { inner, lefts, .. } = scratch;
+    let pairs: Vec<Pair<'_>> = products.iter().flat_map(|(weight, _)| weight.pairs).flatten().collect();
+    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, pair.rank, x, pair.a_turned(x.columns))).collect();
+    let lefts = pack_lefts(team, lefts, (arithmetic, x, None), inner, &factors)?;
     let mut parts = Vec::new();
+    let mut at = 1;
     for (weight, y) in products {
+        let with: Vec<_> = weight.pairs.into_iter().flatten().zip(&lefts[at..]).collect();
+        at += with.len();
+        let with: Arc<[_]> = with.into();
         for (i, y) in y.column_parts(packed::WIDE).into_iter().enumerate() {
-            parts.push((weight, i * packed::WIDE, y));
+            parts.push((weight.matrix, Arc::clone(&with), i * packed::WIDE, y));
         }
     }
-    team.try_each(parts, |(weight, first, mut y)| {
+    let left = &lefts[0];
+    team.try_each(parts, |(matrix, pairs, first, mut y)| {
+        let rows = first..first + y.columns();
         OWN.with_borrow_mut(|Own { panel, right }| {
-            let rows = first..first + y.columns();
-            let panel = if let Some(plain) = weight.plain() {
-                plain.rows(rows)
-            } else {
-                let panel = sized(panel, rows.len() * x.columns);
-                weight.widen(first, panel)?;
-                View::whole(panel, x.columns)
+            let most = matrix.most(arithmetic)?;
+            let (numbers, rows_there) = match matrix.held() {
+                Some(held) => (held, rows.clone()),
+                None => {
+                    let panel = sized(panel, rows.len() * x.columns);
+                    matrix.widen(rows.clone(), panel)?;
+                    (packed::Held::F32(panel), 0..rows.len())
+                }
             };
+            let most = if rows_there == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
+            let source = packed::Source { numbers, columns: x.columns, most };
             let mut add = add;
             for (at, block) in left.blocks().iter().enumerate() {
-                right.fill_rows(arithmetic, panel, block);
+                right.fill_rows(arithmetic, source, rows_there.clone(), block);
                 packed::multiply(left, at, right, add, &mut y);
                 add = Add::ToWhatIsThere;
+            }
+            for (pair, left) in &*pairs {
+                let source = packed::Source { numbers: packed::Held::F32(pair.b), columns: pair.rank, most: &[] };
+                for (at, block) in left.blocks().iter().enumerate() {
+                    right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
+                    packed::multiply(left, at, right, Add::ToWhatIsThere, &mut y);
+                }
             }
             Ok(())
         })
@@ -298,27 +355,49 @@ fn backward_packed(
     mut dx: ViewMut<'_>,
     mut add: Add,
 ) -> Result<()> {
-    let Scratch { weights, left } = scratch;
-    pack_left(team, arithmetic, left, dy);
-    let left = &*left;
+    let Scratch { weights, inner, lefts } = scratch;
+    let (matrix, most) = (weight.matrix, weight.matrix.most(arithmetic)?);
+    let columns = matrix.columns();
+    let pairs: Vec<Pair<'_>> = weight.pairs.into_iter().flatten().collect();
+    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, pair.rank, dy, View::whole(pair.b, pair.rank))).collect();
+    let worth = (arithmetic == Arithmetic::Short)
+        .then(|| most.iter().map(|most| packed::worth(*most).0).collect::<Vec<f32>>());
+    let lefts = pack_lefts(team, lefts, (arithmetic, dy, worth.as_deref()), inner, &factors)?;
+    let (left, beside) = (&lefts[0], &lefts[1..]);
     let blocks = left.blocks();
-    let size = blocks.first().map_or(1, ExactSizeIterator::len);
-    let together = (SHARED / (size * weight.matrix.columns())).max(1);
-    for (i, some) in blocks.chunks(together).enumerate() {
+    let together = match matrix.held() {
+        Some(_) => blocks.len(),
+        None => (SHARED / (blocks.first().map_or(1, ExactSizeIterator::len) * columns)).max(1),
+    };
+    for (i, some) in blocks.chunks(together.max(1)).enumerate() {
         let (Some(from), Some(to)) = (some.first(), some.last()) else { continue };
-        let w = match weight.plain() {
-            Some(plain) => plain.rows(from.start..to.end),
-            None => widen_together(team, weights, weight, from.start..to.end)?,
+        let (numbers, first) = match matrix.held() {
+            Some(held) => (held, 0),
+            None => {
+                let wide = widen_together(team, weights, weight.alone(), from.start..to.end)?;
+                (packed::Held::F32(wide.numbers), from.start)
+            }
         };
+        let source = packed::Source { numbers, columns, most: most.get(first..).unwrap_or_default() };
+        let last = i * together + some.len() == blocks.len();
         let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
             OWN.with_borrow_mut(|Own { right, .. }| {
                 let (mut add, columns) = (add, at * packed::WIDE..at * packed::WIDE + dx.columns());
                 for (j, block) in some.iter().enumerate() {
-                    let rows = block.start - from.start..block.end - from.start;
-                    right.fill_columns(arithmetic, w.rows(rows).columns(columns.clone()));
+                    let rows = block.start - first..block.end - first;
+                    right.fill_columns(arithmetic, source, &rows, columns.clone());
                     packed::multiply(left, i * together + j, right, add, &mut dx);
                     add = Add::ToWhatIsThere;
+                }
+                for (pair, left) in pairs.iter().zip(beside).filter(|_| last) {
+                    let columns_of_all = matrix.columns();
+                    let source =
+                        packed::Source { numbers: packed::Held::F32(pair.a), columns: columns_of_all, most: &[] };
+                    for (at, block) in left.blocks().iter().enumerate() {
+                        right.fill_columns(Arithmetic::Single, source, block, columns.clone());
+                        packed::multiply(left, at, right, Add::ToWhatIsThere, &mut dx);
+                    }
                 }
             });
         });
@@ -327,8 +406,38 @@ fn backward_packed(
     Ok(())
 }
 
+/// Packs the rows of a product, and for each pair the rows times its first factor, which go beside.
 #[cfg(target_arch = "x86_64")]
-fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: View<'_>) {
+fn pack_lefts<'s>(
+    team: Team,
+    lefts: &'s mut Vec<packed::Left>,
+    (arithmetic, x, factors): (Arithmetic, View<'_>, Option<&[f32]>),
+    inner: &mut Vec<f32>,
+    pairs: &[(f32, usize, View<'_>, View<'_>)],
+) -> Result<&'s [packed::Left]> {
+    let ones;
+    let factors = match factors {
+        Some(factors) => factors,
+        None => {
+            ones = vec![1.0; x.columns];
+            &ones
+        }
+    };
+    lefts.resize_with(lefts.len().max(1 + pairs.len()), Default::default);
+    pack_left(team, arithmetic, &mut lefts[0], x, factors);
+    for ((scale, rank, x, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
+        let inner = sized(inner, x.rows * rank);
+        let parts = ViewMut::whole(inner, *rank).row_parts(64).into_iter().enumerate().collect();
+        team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
+            gemm(*scale, x.rows(i * 64..i * 64 + out.rows()), *factor, 0.0, out)
+        })?;
+        pack_left(team, Arithmetic::Single, left, View::whole(inner, *rank), &[]);
+    }
+    Ok(lefts)
+}
+
+#[cfg(target_arch = "x86_64")]
+fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: View<'_>, factors: &[f32]) {
     left.shape(arithmetic, x.rows, x.columns);
     let (groups, blocks) = left.groups();
     let share = team.rows(groups.len(), packed::TALL * x.columns);
@@ -341,5 +450,5 @@ fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: Vie
         }
         parts.push(part);
     }
-    team.each(parts, |part| part.into_iter().for_each(|group| group.fill(x, &blocks)));
+    team.each(parts, |part| part.into_iter().for_each(|group| group.fill(x, &blocks, factors)));
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::sync::OnceLock;
 
 use candle_core::quantized::{GgmlDType, QuantizedType};
 use candle_core::{CpuStorage, Result, bail};
@@ -11,7 +12,7 @@ use half::{bf16, f16};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
-use super::ops::vectorised;
+use super::ops::{most, vectorised};
 
 /// All weights of a decoder.
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
     numbers: Numbers,
+    /// The largest absolute number of each row, once it was asked for.
+    largest: OnceLock<Vec<f32>>,
 }
 
 /// What a matrix's numbers are held as.
@@ -211,7 +214,7 @@ impl Matrix {
         if rows.checked_mul(columns) != Some(found) {
             bail!("{rows} × {columns} are not {found} numbers");
         }
-        Ok(Self { rows, columns, numbers })
+        Ok(Self { rows, columns, numbers, largest: OnceLock::new() })
     }
 
     /// A quantised matrix from the bytes of its blocks.
@@ -263,6 +266,21 @@ impl Matrix {
             }
         }
         Ok(())
+    }
+
+    /// The largest absolute number of each row.
+    pub(crate) fn largest(&self) -> Result<&[f32]> {
+        if let Some(largest) = self.largest.get() {
+            return Ok(largest);
+        }
+        let mut row = vec![0.0; self.columns];
+        let mut all = Vec::with_capacity(self.rows);
+        for at in 0..self.rows {
+            self.widen(at..at + 1, &mut row)?;
+            row.iter_mut().for_each(|x| *x = x.abs());
+            all.push(vectorised(|| most(&row)));
+        }
+        Ok(self.largest.get_or_init(|| all))
     }
 
     /// The same matrix, held as f32.

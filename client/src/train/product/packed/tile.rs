@@ -55,7 +55,7 @@ fn masks<const VECTORS: usize>(columns: usize) -> [u16; VECTORS] {
     std::array::from_fn(|v| if v + 1 == VECTORS { last } else { u16::MAX })
 }
 
-#[target_feature(enable = "avx512f,avx512bw")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn multiply_single<const VECTORS: usize>(
     left: &Left,
     block: usize,
@@ -98,7 +98,7 @@ fn multiply_single<const VECTORS: usize>(
     }
 }
 
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn multiply_short<const VECTORS: usize>(
     left: &Left,
     block: usize,
@@ -108,7 +108,7 @@ fn multiply_short<const VECTORS: usize>(
 ) {
     assert_eq!(right.vectors, VECTORS);
     let masks = masks::<VECTORS>(out.columns());
-    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth[16 * v..]));
+    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth, 16 * v));
     for group in 0..left.rows.div_ceil(TALL) {
         let (rows, columns, depth) = operands(left, block, right, group);
         let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];

@@ -1,0 +1,292 @@
+//! Panels of weights as a tile reads them, made from the numbers as they are held, in one pass.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers: each function asserts the lengths of its slices before, \
+              and is called only where the CPU has the instructions"
+)]
+
+use std::arch::x86_64::{
+    __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
+    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+};
+use std::ops::Range;
+
+use half::{bf16, f16};
+
+use super::{BLOCK, MOST_RIGHT, STEP, WIDE, available, words};
+use crate::train::product::Arithmetic;
+
+/// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
+#[derive(Debug, Default)]
+pub(crate) struct Right {
+    pub(super) numbers: Vec<i32>,
+    /// What an integer is worth, for each column.
+    pub(super) worth: Vec<f32>,
+    pub(super) vectors: usize,
+}
+
+/// A matrix that panels are made of, row by row.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Source<'a> {
+    pub(crate) numbers: Held<'a>,
+    pub(crate) columns: usize,
+    /// The largest absolute number of each row; only integers need it.
+    pub(crate) most: &'a [f32],
+}
+
+/// What a source's numbers are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Held<'a> {
+    F32(&'a [f32]),
+    F16(&'a [f16]),
+    Bf16(&'a [bf16]),
+}
+
+/// What an integer of a row with this largest number is worth, and its inverse; zeros where the row is zero.
+pub(crate) fn worth(most: f32) -> (f32, f32) {
+    let inverse = MOST_RIGHT / most;
+    if inverse.is_finite() && inverse > 0.0 { (1.0 / inverse, inverse) } else { (0.0, 0.0) }
+}
+
+/// A type that sixteen numbers of are read at a time.
+pub(super) trait Number: Copy {
+    /// Sixteen numbers as f32, zeros where the mask has none.
+    ///
+    /// # Safety
+    /// The CPU has AVX-512 F, BW and VL, and every number of the mask can be read.
+    unsafe fn load(from: *const Self, mask: u16) -> __m512;
+}
+
+impl Number for f32 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const Self, mask: u16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_maskz_loadu_ps(mask, from) }
+    }
+}
+
+impl Number for f16 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const Self, mask: u16) -> __m512 {
+        // SAFETY: the caller's.
+        _mm512_cvtph_ps(unsafe { _mm256_maskz_loadu_epi16(mask, from.cast()) })
+    }
+}
+
+impl Number for bf16 {
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    #[inline]
+    unsafe fn load(from: *const Self, mask: u16) -> __m512 {
+        // SAFETY: the caller's.
+        let halves = unsafe { _mm256_maskz_loadu_epi16(mask, from.cast()) };
+        _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves)))
+    }
+}
+
+impl Right {
+    /// Packs rows of `source`, [`WIDE`] at most, which are the columns of the right factor, in one block.
+    pub(crate) fn fill_rows(
+        &mut self,
+        arithmetic: Arithmetic,
+        source: Source<'_>,
+        rows: Range<usize>,
+        block: &Range<usize>,
+    ) {
+        assert!(available(arithmetic) && rows.len() <= WIDE && block.len() <= BLOCK);
+        assert!(rows.end * source.columns <= source.numbers.len() && block.end <= source.columns);
+        self.shape(arithmetic, rows.len(), block);
+        // SAFETY: the CPU has the instructions.
+        unsafe {
+            match source.numbers {
+                Held::F32(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
+                Held::F16(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
+                Held::Bf16(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
+            }
+        }
+    }
+
+    /// Packs columns of `source`, [`WIDE`] at most, whose rows are one block.
+    pub(crate) fn fill_columns(
+        &mut self,
+        arithmetic: Arithmetic,
+        source: Source<'_>,
+        block: &Range<usize>,
+        columns: Range<usize>,
+    ) {
+        assert!(available(arithmetic) && columns.len() <= WIDE && block.len() <= BLOCK);
+        assert!(block.end * source.columns <= source.numbers.len() && columns.end <= source.columns);
+        self.shape(arithmetic, columns.len(), block);
+        // SAFETY: the CPU has the instructions.
+        unsafe {
+            match source.numbers {
+                Held::F32(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
+                Held::F16(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
+                Held::Bf16(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
+            }
+        }
+    }
+
+    fn shape(&mut self, arithmetic: Arithmetic, columns: usize, block: &Range<usize>) {
+        self.vectors = columns.div_ceil(16);
+        self.numbers.resize(words(arithmetic, block) * self.vectors * 16, 0);
+        self.worth.resize(self.vectors * 16, 0.0);
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn take_rows<N: Number>(
+        &mut self,
+        arithmetic: Arithmetic,
+        (numbers, source): (&[N], Source<'_>),
+        rows: Range<usize>,
+        block: &Range<usize>,
+    ) {
+        let step = self.vectors * 16;
+        let mut inverses = [0.0f32; WIDE];
+        if arithmetic == Arithmetic::Short {
+            self.worth.fill(0.0);
+            let scales = self.worth.iter_mut().zip(&mut inverses);
+            for ((worth_of, inverse), most) in scales.zip(&source.most[rows.clone()]) {
+                (*worth_of, *inverse) = worth(*most);
+            }
+        }
+        let read = match arithmetic {
+            Arithmetic::Single => 16,
+            Arithmetic::Short => 32,
+        };
+        for vector in 0..self.vectors {
+            let count = (rows.len() - 16 * vector).min(16);
+            for at in (0..block.len()).step_by(read) {
+                let mut r = [_mm512_setzero_si512(); 16];
+                for (i, r) in r.iter_mut().enumerate().take(count) {
+                    let row = &numbers[(rows.start + 16 * vector + i) * source.columns..][block.clone()];
+                    *r = match arithmetic {
+                        Arithmetic::Single => _mm512_castps_si512(load(row, at)),
+                        Arithmetic::Short => {
+                            let scale = _mm512_set1_ps(inverses[16 * vector + i]);
+                            pair(_mm512_mul_ps(load(row, at), scale), _mm512_mul_ps(load(row, at + 16), scale))
+                        }
+                    };
+                }
+                let words = &mut self.numbers[at * 16 / read * step + 16 * vector..];
+                for (i, turned) in transpose(&r).into_iter().enumerate() {
+                    let place = &mut words[i * step..i * step + 16];
+                    // SAFETY: sixteen words.
+                    unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), turned) };
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn take_columns<N: Number>(
+        &mut self,
+        arithmetic: Arithmetic,
+        (numbers, source): (&[N], Source<'_>),
+        block: &Range<usize>,
+        columns: Range<usize>,
+    ) {
+        let step = self.vectors * 16;
+        // What a row's integers are worth is in the left factor.
+        self.worth.fill(1.0);
+        let row = |at: usize| match block.clone().nth(at) {
+            Some(row) => &numbers[row * source.columns..][columns.clone()],
+            None => &[],
+        };
+        let inverse = |at: usize| _mm512_set1_ps(block.clone().nth(at).map_or(0.0, |row| worth(source.most[row]).1));
+        for (at, line) in self.numbers.chunks_exact_mut(step).enumerate() {
+            match arithmetic {
+                Arithmetic::Single => {
+                    let row = row(at);
+                    for (vector, place) in line.chunks_exact_mut(16).enumerate() {
+                        let values = _mm512_castps_si512(load(row, 16 * vector));
+                        // SAFETY: sixteen words.
+                        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), values) };
+                    }
+                }
+                Arithmetic::Short => {
+                    let first = at / 16 * STEP + at % 16;
+                    let (low, high) = (row(first), row(first + 16));
+                    let (low_scale, high_scale) = (inverse(first), inverse(first + 16));
+                    for (vector, place) in line.chunks_exact_mut(16).enumerate() {
+                        let low = _mm512_mul_ps(load(low, 16 * vector), low_scale);
+                        let high = _mm512_mul_ps(load(high, 16 * vector), high_scale);
+                        // SAFETY: sixteen words.
+                        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), pair(low, high)) };
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Held<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Self::F32(numbers) => numbers.len(),
+            Self::F16(numbers) => numbers.len(),
+            Self::Bf16(numbers) => numbers.len(),
+        }
+    }
+}
+
+/// Up to sixteen numbers of a row from `at` on, zeros behind its end.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+#[inline]
+pub(super) fn load<N: Number>(row: &[N], at: usize) -> __m512 {
+    let rest = row.len().saturating_sub(at);
+    if rest == 0 {
+        return _mm512_setzero_ps();
+    }
+    let mask = if rest >= 16 { u16::MAX } else { (1 << rest) - 1 };
+    // SAFETY: the mask leaves out what is behind the row.
+    unsafe { N::load(row.as_ptr().add(at), mask) }
+}
+
+/// Numbers of at most 16 bits, rounded, side by side in words.
+#[target_feature(enable = "avx512f")]
+#[inline]
+pub(super) fn pair(low: __m512, high: __m512) -> __m512i {
+    let low = _mm512_and_si512(_mm512_cvtps_epi32(low), _mm512_set1_epi32(0xffff));
+    _mm512_or_si512(low, _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(high)))
+}
+
+/// Sixteen rows of sixteen become columns.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
+    let mut twos = *rows;
+    for i in 0..8 {
+        twos[2 * i] = _mm512_unpacklo_epi32(rows[2 * i], rows[2 * i + 1]);
+        twos[2 * i + 1] = _mm512_unpackhi_epi32(rows[2 * i], rows[2 * i + 1]);
+    }
+    let mut fours = twos;
+    for i in 0..4 {
+        fours[4 * i] = _mm512_unpacklo_epi64(twos[4 * i], twos[4 * i + 2]);
+        fours[4 * i + 1] = _mm512_unpackhi_epi64(twos[4 * i], twos[4 * i + 2]);
+        fours[4 * i + 2] = _mm512_unpacklo_epi64(twos[4 * i + 1], twos[4 * i + 3]);
+        fours[4 * i + 3] = _mm512_unpackhi_epi64(twos[4 * i + 1], twos[4 * i + 3]);
+    }
+    // Now lane `l` of `fours[4 · q + c]` holds column `4 · l + c` of rows `4 · q` to `4 · q + 3`.
+    let float = |x: __m512i| _mm512_castsi512_ps(x);
+    let back = |x| _mm512_castps_si512(x);
+    let mut out = *rows;
+    for column in 0..4 {
+        let (first, second) = (float(fours[column]), float(fours[4 + column]));
+        let (third, fourth) = (float(fours[8 + column]), float(fours[12 + column]));
+        let even = _mm512_shuffle_f32x4::<0x88>(first, second);
+        let odd = _mm512_shuffle_f32x4::<0xdd>(first, second);
+        let later_even = _mm512_shuffle_f32x4::<0x88>(third, fourth);
+        let later_odd = _mm512_shuffle_f32x4::<0xdd>(third, fourth);
+        out[column] = back(_mm512_shuffle_f32x4::<0x88>(even, later_even));
+        out[8 + column] = back(_mm512_shuffle_f32x4::<0xdd>(even, later_even));
+        out[4 + column] = back(_mm512_shuffle_f32x4::<0x88>(odd, later_odd));
+        out[12 + column] = back(_mm512_shuffle_f32x4::<0xdd>(odd, later_odd));
+    }
+    out
+}
