@@ -24,6 +24,7 @@ pub mod passes;
 pub mod pretrain;
 mod product;
 mod singular;
+mod stored;
 mod team;
 pub mod template;
 pub mod text;

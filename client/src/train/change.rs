@@ -10,7 +10,7 @@ use proto::adapter::{AdapterSpec, Folded, Module, ModuleSlots, Slot};
 use super::base::{Base, Projection};
 use super::engine::TrainError;
 use super::gemm::gemm;
-use super::product::{Pair, Weight};
+use super::product::{Pair, Weight, thin};
 use super::team::Team;
 use super::view::{View, ViewMut};
 use super::weights::{Matrix, Numbers, Weights};
@@ -266,44 +266,40 @@ pub(crate) fn gradients(
     into: &mut [f32],
 ) -> Result<()> {
     let (rows, inputs) = (x.rows, x.columns);
-    // x · Aᵀ of all layers, side by side, and where each begins.
+    // (x · Aᵀ)ᵀ of all layers, one upon the other.
     let with_inputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_inputs()).collect();
     let factors: Vec<f32> =
         with_inputs.iter().flat_map(|(change, _)| change.inputs_factor()).copied().collect();
     let width = factors.len() / inputs.max(1);
     let mut right = vec![0.0; rows * width];
-    let factors = View::whole(&factors, inputs);
-    let parts = ViewMut::whole(&mut right, width).row_parts(ROWS).into_iter().enumerate().collect();
-    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
-        gemm(1.0, x.rows(i * ROWS..i * ROWS + out.rows()), factors.t(), 0.0, out)
-    })?;
-    let right = View::whole(&right, width);
-    // dy · B of all layers, side by side.
+    thin(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
+    let right = View::whole(&right, rows);
+    // (dy · B)ᵀ of all layers, one upon the other.
     let with_outputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_outputs()).collect();
     let total: usize = with_outputs.iter().map(|(change, _)| change.rank).sum();
     let mut left = vec![0.0; rows * total];
-    let parts = ViewMut::whole(&mut left, total).row_parts(ROWS).into_iter().enumerate().collect();
-    team.try_each(parts, |(i, mut out): (usize, ViewMut<'_>)| {
-        let here = i * ROWS..i * ROWS + out.rows();
-        for (change, dy) in &with_outputs {
-            let (part, rest) = out.split_at_column(change.rank);
-            gemm(1.0, dy.rows(here.clone()), View::whole(change.b, change.rank), 0.0, part)?;
-            out = rest;
-        }
-        Ok::<_, candle_core::Error>(())
-    })?;
-    let left = View::whole(&left, total);
+    let mut rest = ViewMut::whole(&mut left, rows);
+    for (change, dy) in &with_outputs {
+        let (part, later) = rest.split_at_row(change.rank);
+        thin(team, 1.0, View::whole(change.b, change.rank).t(), *dy, part)?;
+        rest = later;
+    }
+    let left = View::whole(&left, rows);
     let mut at = 0;
     for (change, dy) in &with_inputs {
-        let right = right.columns(at..at + change.rank);
+        let right = right.rows(at..at + change.rank);
         at += change.rank;
         if let Trained::Factors { b: Some(range), .. } = &change.trained {
-            let parts = ViewMut::whole(&mut into[range.clone()], change.rank).row_parts(PART);
-            let parts = parts.into_iter().enumerate().collect();
-            team.try_each(parts, |(i, db): (usize, ViewMut<'_>)| {
-                let columns = i * PART..i * PART + db.rows();
-                gemm(change.scale, dy.columns(columns).t(), right, 1.0, db)
+            let mut turned = vec![0.0; range.len()];
+            let parts =
+                ViewMut::whole(&mut turned, dy.columns).column_parts(PART).into_iter().enumerate().collect();
+            team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
+                gemm(change.scale, right, dy.columns(i * PART..i * PART + out.columns()), 0.0, out)
             })?;
+            for (j, turned) in turned.chunks_exact(dy.columns.max(1)).enumerate() {
+                let db = into[range.clone()].iter_mut().skip(j).step_by(change.rank);
+                db.zip(turned).for_each(|(db, x)| *db += x);
+            }
         }
     }
     let mut das = vec![0.0; total * inputs];
@@ -311,7 +307,7 @@ pub(crate) fn gradients(
         let parts = ViewMut::whole(&mut das, inputs).column_parts(PART).into_iter().enumerate().collect();
         team.try_each(parts, |(i, da): (usize, ViewMut<'_>)| {
             let columns = i * PART..i * PART + da.columns();
-            gemm(1.0, left.t(), x.columns(columns), 0.0, da)
+            gemm(1.0, left, x.columns(columns), 0.0, da)
         })?;
     }
     let mut at = 0;
@@ -327,9 +323,9 @@ pub(crate) fn gradients(
             Trained::Core { range, .. } => {
                 let before = with_inputs.iter().take_while(|(other, _)| !std::ptr::eq(*other, *change));
                 let from: usize = before.map(|(other, _)| other.rank).sum();
-                let right = right.columns(from..from + change.rank);
+                let right = right.rows(from..from + change.rank);
                 let into = ViewMut::whole(&mut into[range.clone()], change.rank);
-                gemm(change.scale, left.columns(here).t(), right, 1.0, into)?;
+                gemm(change.scale, left.rows(here), right.t(), 1.0, into)?;
             }
         }
     }
@@ -338,5 +334,3 @@ pub(crate) fn gradients(
 
 /// Outputs or inputs of one part of a gradient.
 const PART: usize = 192;
-/// Rows of one part of a product with a factor.
-const ROWS: usize = 64;

@@ -13,6 +13,7 @@ use super::config::DecoderConfig;
 use super::gemm::gemm;
 use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu, swiglu_back};
 use super::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
+use super::stored::Keep;
 use super::team::Team;
 use super::text::Block;
 use super::view::{View, ViewMut};
@@ -77,10 +78,10 @@ impl Decoder<'_> {
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let keep = match self.recompute {
-                Recompute::Never => layer,
+                Recompute::Never => Some(layer),
                 Recompute::Blocks => {
                     space.keep_input(layer);
-                    0
+                    None
                 }
             };
             self.block(space, keep, layer, block, (batch.len(), length), None)?;
@@ -96,7 +97,8 @@ impl Decoder<'_> {
                 Recompute::Blocks => {
                     let Workspace { x, inputs, .. } = space;
                     x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
-                    self.block_until_inner(space, 0, layer, block, (batch.len(), length), None)?;
+                    self.block_until_inner(space, Some(0), layer, block, (batch.len(), length), None)?;
+                    space.keep_halves(0, self.team, self.keep());
                     0
                 }
             };
@@ -116,7 +118,7 @@ impl Decoder<'_> {
         let length = length(batch)?;
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.block(space, 0, layer, block, (batch.len(), length), None)?;
+            self.block(space, None, layer, block, (batch.len(), length), None)?;
         }
         self.loss_of(space, batch, None)
     }
@@ -134,7 +136,7 @@ impl Decoder<'_> {
         cache.blocks.resize_with(self.weights.blocks.len(), Default::default);
         self.embed(space, &[Sequence { tokens, learned: &[] }])?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.block(space, 0, layer, block, (1, tokens.len()), Some(&mut cache.blocks[layer]))?;
+            self.block(space, None, layer, block, (1, tokens.len()), Some(&mut cache.blocks[layer]))?;
         }
         let rows = match which {
             Which::All => 0..tokens.len(),
@@ -170,11 +172,11 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// One block, from `space.x` to `space.x`; what the way back needs stays in `space.kept[keep]`.
+    /// One block, from `space.x` to `space.x`; what the way back needs stays in `space.kept[keep]`, if it is wanted.
     fn block(
         &self,
         space: &mut Workspace,
-        keep: usize,
+        keep: Option<usize>,
         layer: usize,
         block: &BlockWeights,
         shape: (usize, usize),
@@ -182,17 +184,21 @@ impl Decoder<'_> {
     ) -> Result<()> {
         self.block_until_inner(space, keep, layer, block, shape, cache)?;
         let rows = shape.0 * shape.1;
-        let Workspace { x, inner, kept, scratch, .. } = space;
+        let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
         let inner = sized(inner, rows * self.config.intermediate_size);
-        swiglu(self.team, &kept[keep].gate, &kept[keep].up, inner);
+        swiglu(self.team, gate, up, inner);
+        if let Some(kept) = keep.and_then(|keep| kept.get_mut(keep)) {
+            kept.gate.take(self.team, gate, self.keep());
+            kept.up.take(self.team, up, self.keep());
+        }
         self.forward(scratch, layer, block, inner, vec![(Projection::Down, x)], Add::ToWhatIsThere)
     }
 
-    /// One block up to the two halves of the feed-forward part.
+    /// One block up to the two halves of the feed-forward part, which stay in `space`.
     fn block_until_inner(
         &self,
         space: &mut Workspace,
-        keep: usize,
+        keep: Option<usize>,
         layer: usize,
         block: &BlockWeights,
         (batch, length): (usize, usize),
@@ -201,12 +207,18 @@ impl Decoder<'_> {
         let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
         let (q_width, kv_width) =
             (self.config.num_heads * self.config.head_dim, self.config.num_kv_heads * self.config.head_dim);
-        let Workspace { x, normed, kept, scratch, .. } = space;
-        if kept.len() <= keep {
-            kept.resize_with(keep + 1, Kept::default);
+        if let Some(keep) = keep
+            && space.kept.len() <= keep
+        {
+            space.kept.resize_with(keep + 1, Kept::default);
         }
-        let Kept { x: kept_x, q, k, v, raw: [raw_q, raw_k], logs, mixed, middle, gate, up } = &mut kept[keep];
-        sized(kept_x, rows * hidden).copy_from_slice(x);
+        let Workspace {
+            x, normed, q, k, v, raw: [raw_q, raw_k], logs, mixed, gate, up, kept, scratch, ..
+        } = space;
+        let mut kept = keep.and_then(|keep| kept.get_mut(keep));
+        if let Some(kept) = &mut kept {
+            kept.x.copy(team, x, self.keep());
+        }
         self.norm(&block.input_norm).forward(team, x, sized(normed, rows * hidden));
         sized(q, rows * q_width);
         sized(k, rows * kv_width);
@@ -222,7 +234,8 @@ impl Decoder<'_> {
         let past = cache.as_ref().map_or(0, |past| past.keys.len() / kv_width);
         let attention = self.attention(length, past);
         attention.turn(team, q, k);
-        let (mixed, logs) = (sized(mixed, rows * q_width), sized(logs, rows * self.config.num_heads));
+        sized(mixed, rows * q_width);
+        sized(logs, rows * self.config.num_heads);
         match cache {
             None => attention.forward(team, (q, k, v), mixed, logs)?,
             Some(past) => {
@@ -232,12 +245,31 @@ impl Decoder<'_> {
             }
         }
         self.forward(scratch, layer, block, mixed, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;
-        sized(middle, rows * hidden).copy_from_slice(x);
+        if let Some(kept) = kept {
+            kept.q.take(team, q, Keep::Whole);
+            kept.k.take(team, k, Keep::Whole);
+            kept.v.take(team, v, self.keep());
+            if block.head_norms.is_some() {
+                kept.raw[0].take(team, raw_q, self.keep());
+                kept.raw[1].take(team, raw_k, self.keep());
+            }
+            kept.mixed.take(team, mixed, self.keep());
+            kept.middle.copy(team, x, self.keep());
+            std::mem::swap(&mut kept.logs, logs);
+        }
         self.norm(&block.post_norm).forward(team, x, normed);
         sized(gate, rows * self.config.intermediate_size);
         sized(up, rows * self.config.intermediate_size);
         let outputs = vec![(Projection::Gate, gate), (Projection::Up, up)];
         self.forward(scratch, layer, block, normed, outputs, Add::ToNothing)
+    }
+
+    /// How numbers are kept: as fine as they are computed.
+    fn keep(&self) -> Keep {
+        match self.arithmetic {
+            Arithmetic::Single => Keep::Whole,
+            Arithmetic::Short => Keep::Half,
+        }
     }
 
     fn attention(&self, length: usize, past: usize) -> Attention<'_> {
@@ -360,39 +392,74 @@ impl Decoder<'_> {
         below: bool,
     ) -> Result<()> {
         let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
-        let inner_width = self.config.intermediate_size;
-        let Workspace { g, normed, dnormed, inner, dinner, dmixed, dq, dk, dv, kept, scratch, .. } = space;
-        let Kept { x, q, k, v, raw, logs, mixed, middle, gate, up } = &mut kept[keep];
+        let Workspace {
+            g,
+            normed,
+            dnormed,
+            inner,
+            dinner,
+            dmixed,
+            dq,
+            dk,
+            dv,
+            q,
+            k,
+            v,
+            raw,
+            mixed,
+            gate,
+            up,
+            earlier,
+            kept,
+            scratch,
+            ..
+        } = space;
+        let kept = &mut kept[keep];
         let g = &mut g[..rows * hidden];
+        let learns = |wanted: &Wanted<'_>, projections: &[Projection]| {
+            projections.iter().any(|projection| wanted.wants(self.changes, (layer, *projection)))
+        };
 
-        let inner = sized(inner, rows * inner_width);
-        swiglu(team, gate, up, inner);
-        self.linear_gradients(layer, block, inner, &[(Projection::Down, &*g)], wanted)?;
-        let dinner = sized(dinner, rows * inner_width);
+        kept.gate.give(team, gate);
+        kept.up.give(team, up);
+        if learns(wanted, &[Projection::Down]) {
+            swiglu(team, gate, up, sized(inner, gate.len()));
+            self.linear_gradients(layer, block, inner, &[(Projection::Down, &*g)], wanted)?;
+        }
+        let dinner = sized(dinner, gate.len());
         self.backward(scratch, layer, block, &[(Projection::Down, &*g)], dinner)?;
         swiglu_back(team, gate, up, dinner);
         let norm = self.norm(&block.post_norm);
-        let normed = sized(normed, rows * hidden);
-        norm.forward(team, middle, normed);
-        let dnormed = sized(dnormed, rows * hidden);
+        let middle = kept.middle.read(team, earlier);
         let terms: [(_, &[f32]); 2] = [(Projection::Gate, gate), (Projection::Up, up)];
-        self.linear_gradients(layer, block, normed, &terms, wanted)?;
+        if learns(wanted, &[Projection::Gate, Projection::Up]) {
+            norm.forward(team, middle, sized(normed, rows * hidden));
+            self.linear_gradients(layer, block, normed, &terms, wanted)?;
+        }
+        let dnormed = sized(dnormed, rows * hidden);
         self.backward(scratch, layer, block, &terms, dnormed)?;
         norm.backward(team, middle, dnormed, g);
         if let Some(rest) = wanted.embedding() {
             norm.weight_back(middle, dnormed, &mut rest.norms[layer][1]);
         }
 
+        kept.mixed.give(team, mixed);
+        kept.q.give(team, q);
+        kept.k.give(team, k);
+        kept.v.give(team, v);
         self.linear_gradients(layer, block, mixed, &[(Projection::O, &*g)], wanted)?;
         let dmixed = sized(dmixed, mixed.len());
         self.backward(scratch, layer, block, &[(Projection::O, &*g)], dmixed)?;
         let attention = self.attention(length, 0);
         let (dq, dk, dv) = (sized(dq, q.len()), sized(dk, k.len()), sized(dv, v.len()));
-        attention.backward(team, (q, k, v), (mixed, logs, dmixed), (dq, dk, dv))?;
+        attention.backward(team, (q, k, v), (mixed, &kept.logs, dmixed), (dq, dk, dv))?;
         attention.turn_back(team, dq, dk);
         if let Some([q_norm, k_norm]) = &block.head_norms {
+            let [raw_q, raw_k] = raw;
+            kept.raw[0].give(team, raw_q);
+            kept.raw[1].give(team, raw_k);
             for (raw, d, turned, weight) in
-                [(&raw[0], &mut *dq, &mut *q, q_norm), (&raw[1], &mut *dk, &mut *k, k_norm)]
+                [(raw_q, &mut *dq, &mut *q, q_norm), (raw_k, &mut *dk, &mut *k, k_norm)]
             {
                 turned.copy_from_slice(d);
                 d.fill(0.0);
@@ -400,9 +467,12 @@ impl Decoder<'_> {
             }
         }
         let norm = self.norm(&block.input_norm);
-        norm.forward(team, x, normed);
+        let x = kept.x.read(team, earlier);
         let terms: [(_, &[f32]); 3] = [(Projection::Q, dq), (Projection::K, dk), (Projection::V, dv)];
-        self.linear_gradients(layer, block, normed, &terms, wanted)?;
+        if learns(wanted, &[Projection::Q, Projection::K, Projection::V]) {
+            norm.forward(team, x, sized(normed, rows * hidden));
+            self.linear_gradients(layer, block, normed, &terms, wanted)?;
+        }
         if below {
             self.backward(scratch, layer, block, &terms, dnormed)?;
             norm.backward(team, x, dnormed, g);

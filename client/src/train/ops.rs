@@ -54,18 +54,52 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The sum in sixteen lanes, so that it becomes vector code and has one order everywhere.
+/// The sum over slices of one length, in sixteen lanes, so that it becomes vector code and has one order everywhere.
 #[inline(always)]
-fn sum(values: impl Fn(usize) -> f32, len: usize) -> f32 {
+fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> f32 {
+    let chunks = slices.map(|slice| slice.as_chunks::<16>());
+    let full = chunks.iter().map(|(full, _)| full.len()).min().unwrap_or(0);
+    let full_ones: [&[[f32; 16]]; N] = std::array::from_fn(|s| &chunks[s].0[..full]);
     let mut lanes = [0.0f32; 16];
-    let full = len / 16 * 16;
-    for at in (0..full).step_by(16) {
+    for chunk in 0..full {
+        let here: [&[f32; 16]; N] = std::array::from_fn(|s| &full_ones[s][chunk]);
         for (lane, total) in lanes.iter_mut().enumerate() {
-            *total += values(at + lane);
+            *total += value(std::array::from_fn(|s| here[s][lane]));
         }
     }
-    let rest: f32 = (full..len).map(&values).sum();
-    lanes.iter().sum::<f32>() + rest
+    let rest = chunks.iter().map(|(_, rest)| rest.len()).min().unwrap_or(0);
+    let rest: f32 = (0..rest).map(|i| value(std::array::from_fn(|s| chunks[s].1[i]))).sum();
+    in_pairs(lanes, |x, y| x + y) + rest
+}
+
+/// Every `x` becomes `e^(x − most)`; returns their sum, in the lanes of [`sum`].
+#[inline(always)]
+fn exp_all(x: &mut [f32], most: f32) -> f32 {
+    let (full, rest) = x.as_chunks_mut::<16>();
+    let mut lanes = [0.0f32; 16];
+    for some in full {
+        for (x, total) in some.iter_mut().zip(&mut lanes) {
+            *x = exp(*x - most);
+            *total += *x;
+        }
+    }
+    let mut total = 0.0;
+    for x in rest {
+        *x = exp(*x - most);
+        total += *x;
+    }
+    in_pairs(lanes, |x, y| x + y) + total
+}
+
+/// Sixteen lanes become one number, halves upon each other.
+#[inline(always)]
+fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
+    for half in [8, 4, 2, 1] {
+        for i in 0..half {
+            lanes[i] = both(lanes[i], lanes[i + half]);
+        }
+    }
+    lanes[0]
 }
 
 /// The largest number, in sixteen lanes for the same reason.
@@ -78,5 +112,6 @@ pub(crate) fn most(values: &[f32]) -> f32 {
             *lane = if *x > *lane { *x } else { *lane };
         }
     }
-    lanes.iter().chain(rest).fold(f32::NEG_INFINITY, |most, x| most.max(*x))
+    let most = in_pairs(lanes, f32::max);
+    rest.iter().fold(most, |most, x| most.max(*x))
 }

@@ -78,6 +78,11 @@ struct Own {
     panel: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     right: packed::Right,
+    /// Of the part of a result that is being made.
+    #[cfg(target_arch = "x86_64")]
+    sums: Vec<f32>,
+    #[cfg(target_arch = "x86_64")]
+    lines: packed::Lines,
 }
 
 thread_local! {
@@ -102,14 +107,6 @@ impl Arithmetic {
             return Self::Short;
         }
         Self::Single
-    }
-}
-
-impl<'a> Pair<'a> {
-    /// `Aᵀ`: (inputs, rank).
-    #[cfg(target_arch = "x86_64")]
-    fn a_turned(&self, inputs: usize) -> View<'a> {
-        View::whole(self.a, inputs).t()
     }
 }
 
@@ -178,6 +175,17 @@ impl Matrix {
             Arithmetic::Short => self.largest(),
         }
     }
+}
+
+/// `out = scale · factor · xᵀ`: (rank, rows), for `factor`: (rank, columns).
+///
+/// This way around, because products whose results are a few numbers wide use a part of a vector only.
+pub(crate) fn thin(team: Team, scale: f32, factor: View<'_>, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
+    const ROWS: usize = 128;
+    let parts = out.column_parts(ROWS).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
+        gemm(scale, factor, x.rows(i * ROWS..i * ROWS + out.columns()).t(), 0.0, out)
+    })
 }
 
 /// Whether a product is large enough to be packed, and the CPU can.
@@ -300,7 +308,7 @@ fn forward_packed(
 ) -> Result<()> {
     let Scratch { inner, lefts, .. } = scratch;
     let pairs: Vec<Pair<'_>> = products.iter().flat_map(|(weight, _)| weight.pairs).flatten().collect();
-    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, pair.rank, x, pair.a_turned(x.columns))).collect();
+    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, View::whole(pair.a, x.columns))).collect();
     let lefts = pack_lefts(team, lefts, (arithmetic, x, None), inner, &factors)?;
     let mut parts = Vec::new();
     let mut at = 1;
@@ -315,7 +323,7 @@ fn forward_packed(
     let left = &lefts[0];
     team.try_each(parts, |(matrix, pairs, first, mut y)| {
         let rows = first..first + y.columns();
-        OWN.with_borrow_mut(|Own { panel, right }| {
+        OWN.with_borrow_mut(|Own { panel, right, sums, .. }| {
             let most = matrix.most(arithmetic)?;
             let (numbers, rows_there) = match matrix.held() {
                 Some(held) => (held, rows.clone()),
@@ -327,17 +335,19 @@ fn forward_packed(
             };
             let most = if rows_there == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
             let source = packed::Source { numbers, columns: x.columns, most };
-            let mut add = add;
-            for (at, block) in left.blocks().iter().enumerate() {
+            let count =
+                left.blocks().len() + pairs.iter().map(|(_, left)| left.blocks().len()).sum::<usize>();
+            let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
+            for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
                 right.fill_rows(arithmetic, source, rows_there.clone(), block);
-                packed::multiply(left, at, right, add, &mut y);
-                add = Add::ToWhatIsThere;
+                packed::multiply(left, at, right, turn, sums, (&mut y, add));
             }
             for (pair, left) in &*pairs {
-                let source = packed::Source { numbers: packed::Held::F32(pair.b), columns: pair.rank, most: &[] };
-                for (at, block) in left.blocks().iter().enumerate() {
+                let source =
+                    packed::Source { numbers: packed::Held::F32(pair.b), columns: pair.rank, most: &[] };
+                for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
                     right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
-                    packed::multiply(left, at, right, Add::ToWhatIsThere, &mut y);
+                    packed::multiply(left, at, right, turn, sums, (&mut y, add));
                 }
             }
             Ok(())
@@ -359,11 +369,11 @@ fn backward_packed(
     let (matrix, most) = (weight.matrix, weight.matrix.most(arithmetic)?);
     let columns = matrix.columns();
     let pairs: Vec<Pair<'_>> = weight.pairs.into_iter().flatten().collect();
-    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, pair.rank, dy, View::whole(pair.b, pair.rank))).collect();
+    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, View::whole(pair.b, pair.rank).t())).collect();
     let worth = (arithmetic == Arithmetic::Short)
         .then(|| most.iter().map(|most| packed::worth(*most).0).collect::<Vec<f32>>());
     let lefts = pack_lefts(team, lefts, (arithmetic, dy, worth.as_deref()), inner, &factors)?;
-    let (left, beside) = (&lefts[0], &lefts[1..]);
+    let (left, beside) = (&lefts[0], &lefts[1..1 + pairs.len()]);
     let blocks = left.blocks();
     let together = match matrix.held() {
         Some(_) => blocks.len(),
@@ -382,21 +392,22 @@ fn backward_packed(
         let last = i * together + some.len() == blocks.len();
         let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
-            OWN.with_borrow_mut(|Own { right, .. }| {
-                let (mut add, columns) = (add, at * packed::WIDE..at * packed::WIDE + dx.columns());
-                for (j, block) in some.iter().enumerate() {
+            OWN.with_borrow_mut(|Own { right, sums, .. }| {
+                let columns = at * packed::WIDE..at * packed::WIDE + dx.columns();
+                let beside = if last { beside } else { &[] };
+                let count = some.len() + beside.iter().map(|left| left.blocks().len()).sum::<usize>();
+                let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
+                for ((j, block), turn) in some.iter().enumerate().zip(&mut turns) {
                     let rows = block.start - first..block.end - first;
                     right.fill_columns(arithmetic, source, &rows, columns.clone());
-                    packed::multiply(left, i * together + j, right, add, &mut dx);
-                    add = Add::ToWhatIsThere;
+                    packed::multiply(left, i * together + j, right, turn, sums, (&mut dx, add));
                 }
-                for (pair, left) in pairs.iter().zip(beside).filter(|_| last) {
-                    let columns_of_all = matrix.columns();
-                    let source =
-                        packed::Source { numbers: packed::Held::F32(pair.a), columns: columns_of_all, most: &[] };
-                    for (at, block) in left.blocks().iter().enumerate() {
+                for (pair, left) in pairs.iter().zip(beside) {
+                    let numbers = packed::Held::F32(pair.a);
+                    let source = packed::Source { numbers, columns: matrix.columns(), most: &[] };
+                    for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
                         right.fill_columns(Arithmetic::Single, source, block, columns.clone());
-                        packed::multiply(left, at, right, Add::ToWhatIsThere, &mut dx);
+                        packed::multiply(left, at, right, turn, sums, (&mut dx, add));
                     }
                 }
             });
@@ -413,31 +424,26 @@ fn pack_lefts<'s>(
     lefts: &'s mut Vec<packed::Left>,
     (arithmetic, x, factors): (Arithmetic, View<'_>, Option<&[f32]>),
     inner: &mut Vec<f32>,
-    pairs: &[(f32, usize, View<'_>, View<'_>)],
+    pairs: &[(f32, View<'_>)],
 ) -> Result<&'s [packed::Left]> {
-    let ones;
-    let factors = match factors {
-        Some(factors) => factors,
-        None => {
-            ones = vec![1.0; x.columns];
-            &ones
-        }
-    };
     lefts.resize_with(lefts.len().max(1 + pairs.len()), Default::default);
     pack_left(team, arithmetic, &mut lefts[0], x, factors);
-    for ((scale, rank, x, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
-        let inner = sized(inner, x.rows * rank);
-        let parts = ViewMut::whole(inner, *rank).row_parts(64).into_iter().enumerate().collect();
-        team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
-            gemm(*scale, x.rows(i * 64..i * 64 + out.rows()), *factor, 0.0, out)
-        })?;
-        pack_left(team, Arithmetic::Single, left, View::whole(inner, *rank), &[]);
+    for ((scale, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
+        let inner = sized(inner, x.rows * factor.rows);
+        thin(team, *scale, *factor, x, ViewMut::whole(inner, x.rows))?;
+        pack_left(team, Arithmetic::Single, left, View::whole(inner, x.rows).t(), None);
     }
     Ok(lefts)
 }
 
 #[cfg(target_arch = "x86_64")]
-fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: View<'_>, factors: &[f32]) {
+fn pack_left(
+    team: Team,
+    arithmetic: Arithmetic,
+    left: &mut packed::Left,
+    x: View<'_>,
+    factors: Option<&[f32]>,
+) {
     left.shape(arithmetic, x.rows, x.columns);
     let (groups, blocks) = left.groups();
     let share = team.rows(groups.len(), packed::TALL * x.columns);
@@ -450,5 +456,9 @@ fn pack_left(team: Team, arithmetic: Arithmetic, left: &mut packed::Left, x: Vie
         }
         parts.push(part);
     }
-    team.each(parts, |part| part.into_iter().for_each(|group| group.fill(x, &blocks, factors)));
+    team.each(parts, |part| {
+        OWN.with_borrow_mut(|Own { lines, .. }| {
+            part.into_iter().for_each(|group| group.fill(x, &blocks, factors, lines));
+        });
+    });
 }

@@ -46,6 +46,14 @@ impl Wanted<'_> {
         }
     }
 
+    /// Whether anything of this layer is learned.
+    pub(crate) fn wants(&self, changes: &Changes<'_>, layer: (usize, Projection)) -> bool {
+        match self {
+            Self::Adapter(_) => changes.layer(layer).is_some(),
+            Self::Weights(weights) => weights.linears.contains_key(&layer),
+        }
+    }
+
     /// Whether the gradient goes on below the lowest block.
     pub(crate) fn embedding(&mut self) -> Option<&mut Rest> {
         match self {

@@ -4,6 +4,8 @@
 //! more than the computation.
 
 use super::product::Scratch;
+use super::stored::{Keep, Stored};
+use super::team::Team;
 
 /// Everything that a pass writes to.
 #[derive(Debug, Default)]
@@ -14,6 +16,16 @@ pub(crate) struct Workspace {
     pub(crate) g: Vec<f32>,
     pub(crate) normed: Vec<f32>,
     pub(crate) dnormed: Vec<f32>,
+    pub(crate) q: Vec<f32>,
+    pub(crate) k: Vec<f32>,
+    pub(crate) v: Vec<f32>,
+    pub(crate) raw: [Vec<f32>; 2],
+    pub(crate) logs: Vec<f32>,
+    pub(crate) mixed: Vec<f32>,
+    pub(crate) gate: Vec<f32>,
+    pub(crate) up: Vec<f32>,
+    /// The residual stream as it was, widened.
+    pub(crate) earlier: Vec<f32>,
     /// Rows that have a loss.
     pub(crate) middle: Vec<f32>,
     pub(crate) inner: Vec<f32>,
@@ -34,23 +46,32 @@ pub(crate) struct Workspace {
 #[derive(Debug, Default)]
 pub(crate) struct Kept {
     /// The block's input: (rows, hidden).
-    pub(crate) x: Vec<f32>,
+    pub(crate) x: Stored,
+    /// Turned. With its partner `k` always whole: the weights of attention are exponentials of their products.
+    pub(crate) q: Stored,
     /// Turned.
-    pub(crate) q: Vec<f32>,
-    /// Turned.
-    pub(crate) k: Vec<f32>,
-    pub(crate) v: Vec<f32>,
+    pub(crate) k: Stored,
+    pub(crate) v: Stored,
     /// Queries and keys before their norms, where the family has these.
-    pub(crate) raw: [Vec<f32>; 2],
+    pub(crate) raw: [Stored; 2],
     pub(crate) logs: Vec<f32>,
-    pub(crate) mixed: Vec<f32>,
+    pub(crate) mixed: Stored,
     /// The residual stream at the second norm.
-    pub(crate) middle: Vec<f32>,
-    pub(crate) gate: Vec<f32>,
-    pub(crate) up: Vec<f32>,
+    pub(crate) middle: Stored,
+    pub(crate) gate: Stored,
+    pub(crate) up: Stored,
 }
 
 impl Workspace {
+    /// Keeps the two halves of the feed-forward part.
+    pub(crate) fn keep_halves(&mut self, at: usize, team: Team, keep: Keep) {
+        let Self { gate, up, kept, .. } = self;
+        if let Some(kept) = kept.get_mut(at) {
+            kept.gate.take(team, gate, keep);
+            kept.up.take(team, up, keep);
+        }
+    }
+
     /// Keeps the residual stream as a block's input.
     pub(crate) fn keep_input(&mut self, layer: usize) {
         if self.inputs.len() <= layer {

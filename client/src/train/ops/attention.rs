@@ -6,14 +6,14 @@
 
 use candle_core::Result;
 
-use super::{exp, most, sum, vectorised};
+use super::{exp, exp_all, most, sum, vectorised};
 use crate::train::gemm::gemm;
 use crate::train::narrow;
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 
-/// Queries of one product; keys after the last of them are not looked at.
-const QUERIES: usize = 32;
+/// Rows of one product: queries of all heads that share a key head. Keys after the last query are not looked at.
+const ROWS: usize = 96;
 
 /// Cosines and sines of the rotary angles: (length, width / 2) each.
 #[derive(Debug)]
@@ -105,12 +105,41 @@ impl Attention<'_> {
         1.0 / (self.width as f32).sqrt()
     }
 
+    /// Heads that share a key head.
+    fn group(&self) -> usize {
+        self.heads / self.kv_heads
+    }
+
+    /// Queries of one tile.
+    fn queries(&self) -> usize {
+        (ROWS / self.group()).clamp(8, 64).min(self.length)
+    }
+
     fn tiles(&self) -> impl Iterator<Item = Tile> + use<> {
-        let Self { length, past, .. } = *self;
-        (0..length).step_by(QUERIES).map(move |first| {
-            let queries = QUERIES.min(length - first);
+        let (Self { length, past, .. }, most) = (*self, self.queries());
+        (0..length).step_by(most.max(1)).map(move |first| {
+            let queries = most.min(length - first);
             Tile { first, queries, keys: past + first + queries, seen: past + first + 1 }
         })
+    }
+
+    /// The tile's rows of all heads from `first` on in `x`, head upon head.
+    fn stack(&self, x: &[f32], (sequence, first): (usize, usize), tile: Tile, out: &mut [f32]) {
+        for (h, out) in out.chunks_exact_mut(tile.queries * self.width).enumerate() {
+            let x = self.q(x, sequence, first + h);
+            for (i, out) in out.chunks_exact_mut(self.width).enumerate() {
+                out.copy_from_slice(x.row(tile.first + i));
+            }
+        }
+    }
+
+    /// Rows head upon head, put back side by side.
+    fn unstack(&self, x: &[f32], tile: Tile, out: &mut ViewMut<'_>) {
+        for (h, x) in x.chunks_exact(tile.queries * self.width).enumerate() {
+            for (i, x) in x.chunks_exact(self.width).enumerate() {
+                out.row(tile.first + i)[h * self.width..(h + 1) * self.width].copy_from_slice(x);
+            }
+        }
     }
 
     /// Turns `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width) by their positions.
@@ -138,28 +167,33 @@ impl Attention<'_> {
         out: &mut [f32],
         logs: &mut [f32],
     ) -> Result<()> {
-        let group = self.heads / self.kv_heads;
+        let group = self.group();
         let parts = self.parts(out, self.length, group * self.width);
         let parts = parts.into_iter().zip(logs.chunks_mut(group * self.length)).collect();
         team.try_each(parts, |((sequence, kv, mut out), logs): (Part<'_>, &mut [f32])| {
             let keys = self.kv(k, sequence, kv);
             let values = self.kv(v, sequence, kv);
-            let mut scores = vec![0.0; QUERIES * (self.past + self.length)];
-            for h in 0..group {
-                let q = self.q(q, sequence, kv * group + h);
-                for tile in self.tiles() {
-                    let Tile { first, queries, keys: count, .. } = tile;
-                    let p = &mut scores[..queries * count];
-                    let query = q.rows(first..first + queries);
-                    gemm(self.scale(), query, keys.rows(0..count).t(), 0.0, ViewMut::whole(p, count))?;
-                    let logs = &mut logs[h * self.length + first..][..queries];
-                    vectorised(|| softmax(p, tile, logs));
-                    let (_, here) = out.borrow().split_at_column(h * self.width);
-                    let (here, _) = here.split_at_column(self.width);
-                    let (_, here) = here.split_at_row(first);
-                    let (here, _) = here.split_at_row(queries);
-                    gemm(1.0, View::whole(p, count), values.rows(0..count), 0.0, here)?;
+            let rows = group * self.queries();
+            let mut scores = vec![0.0; rows * (self.past + self.length)];
+            let mut stacked = vec![0.0; rows * self.width];
+            for tile in self.tiles() {
+                let Tile { first, queries, keys: count, .. } = tile;
+                let p = &mut scores[..group * queries * count];
+                let stacked = &mut stacked[..group * queries * self.width];
+                self.stack(q, (sequence, kv * group), tile, stacked);
+                let query = View::whole(stacked, self.width);
+                gemm(self.scale(), query, keys.rows(0..count).t(), 0.0, ViewMut::whole(p, count))?;
+                for (p, logs) in p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length)) {
+                    vectorised(|| softmax(p, tile, &mut logs[first..first + queries]));
                 }
+                gemm(
+                    1.0,
+                    View::whole(p, count),
+                    values.rows(0..count),
+                    0.0,
+                    ViewMut::whole(stacked, self.width),
+                )?;
+                self.unstack(stacked, tile, &mut out);
             }
             Ok(())
         })
@@ -174,7 +208,7 @@ impl Attention<'_> {
         (out, logs, dout): (&[f32], &[f32], &[f32]),
         (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
     ) -> Result<()> {
-        let group = self.heads / self.kv_heads;
+        let group = self.group();
         let dqs = self.parts(dq, self.length, group * self.width);
         let dks = self.parts(dk, self.length, self.width);
         let dvs = self.parts(dv, self.length, self.width);
@@ -187,31 +221,34 @@ impl Attention<'_> {
                 dv.row(row).fill(0.0);
             }
             let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
-            let (mut ps, mut dss) = (vec![0.0; QUERIES * self.length], vec![0.0; QUERIES * self.length]);
-            for h in 0..group {
-                let head = kv * group + h;
-                let [q, out, dout] = [q, out, dout].map(|x| self.q(x, sequence, head));
-                for tile in self.tiles() {
-                    let Tile { first, queries, keys: count, .. } = tile;
-                    let rows = first..first + queries;
-                    let (p, ds) = (&mut ps[..queries * count], &mut dss[..queries * count]);
-                    let (query, dout) = (q.rows(rows.clone()), dout.rows(rows.clone()));
-                    let (seen, out) = (keys.rows(0..count), out.rows(rows));
-                    gemm(self.scale(), query, seen.t(), 0.0, ViewMut::whole(p, count))?;
-                    gemm(1.0, dout, values.rows(0..count).t(), 0.0, ViewMut::whole(ds, count))?;
+            let rows = group * self.queries();
+            let (mut ps, mut dss) = (vec![0.0; rows * self.length], vec![0.0; rows * self.length]);
+            let (mut qs, mut douts) = (vec![0.0; rows * self.width], vec![0.0; rows * self.width]);
+            for tile in self.tiles() {
+                let Tile { first, queries, keys: count, .. } = tile;
+                let (p, ds) = (&mut ps[..group * queries * count], &mut dss[..group * queries * count]);
+                let (qs, douts) =
+                    (&mut qs[..group * queries * self.width], &mut douts[..group * queries * self.width]);
+                self.stack(q, (sequence, kv * group), tile, qs);
+                self.stack(dout, (sequence, kv * group), tile, douts);
+                let (query, there) = (View::whole(qs, self.width), View::whole(douts, self.width));
+                let seen = keys.rows(0..count);
+                gemm(self.scale(), query, seen.t(), 0.0, ViewMut::whole(p, count))?;
+                gemm(1.0, there, values.rows(0..count).t(), 0.0, ViewMut::whole(ds, count))?;
+                let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
+                for (h, (p, ds)) in heads.enumerate() {
                     let logs = &logs[h * self.length + first..][..queries];
+                    let out = self.q(out, sequence, kv * group + h).rows(first..first + queries);
+                    let dout = there.rows(h * queries..(h + 1) * queries);
                     vectorised(|| softmax_back(p, ds, tile, logs, out, dout, self.scale()));
-                    let (p, ds) = (View::whole(p, count), View::whole(ds, count));
-                    let (dv, _) = dv.borrow().split_at_row(count);
-                    gemm(1.0, p.t(), dout, 1.0, dv)?;
-                    let (dk, _) = dk.borrow().split_at_row(count);
-                    gemm(1.0, ds.t(), query, 1.0, dk)?;
-                    let (_, here) = dq.borrow().split_at_column(h * self.width);
-                    let (here, _) = here.split_at_column(self.width);
-                    let (_, here) = here.split_at_row(first);
-                    let (here, _) = here.split_at_row(queries);
-                    gemm(1.0, ds, seen, 0.0, here)?;
                 }
+                let (p, ds) = (View::whole(p, count), View::whole(ds, count));
+                let (dv, _) = dv.borrow().split_at_row(count);
+                gemm(1.0, p.t(), there, 1.0, dv)?;
+                let (dk, _) = dk.borrow().split_at_row(count);
+                gemm(1.0, ds.t(), query, 1.0, dk)?;
+                gemm(1.0, ds, seen, 0.0, ViewMut::whole(qs, self.width))?;
+                self.unstack(qs, tile, &mut dq);
             }
             Ok(())
         })
@@ -245,10 +282,7 @@ fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
     for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
         let (seen, unseen) = row.split_at_mut(tile.seen + i);
         let most = most(seen);
-        for x in &mut *seen {
-            *x = exp(*x - most);
-        }
-        let total = sum(|j| seen[j], seen.len());
+        let total = exp_all(seen, most);
         let inverse = 1.0 / total;
         for x in &mut *seen {
             *x *= inverse;
@@ -273,7 +307,7 @@ fn softmax_back(
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
         let seen = tile.seen + i;
         let (out, dout) = (out.row(i), dout.row(i));
-        let mean = sum(|j| out[j] * dout[j], out.len().min(dout.len()));
+        let mean = sum([out, dout], |[x, y]| x * y);
         let (p, hidden) = p.split_at_mut(seen);
         hidden.fill(0.0);
         let (ds, hidden) = ds.split_at_mut(seen);

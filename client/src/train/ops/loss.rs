@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use super::{exp, most, sum, vectorised};
+use super::{exp_all, most, vectorised};
 use crate::train::gemm::gemm;
 use crate::train::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
 use crate::train::team::Team;
@@ -58,44 +58,47 @@ pub(crate) fn cross_entropy(
             vec![(weight, ViewMut::whole(logits, vocab))],
             Add::ToNothing,
         )?;
-        let share = match &loss {
-            Loss::Alone => None,
-            Loss::Rows { share, .. } => Some(*share),
-        };
-        let mut losses = vec![0.0f32; rows.len()];
+        let mut losses = vec![(0.0f32, 0.0f32); rows.len()];
         let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).collect();
-        team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut f32, &u32))| {
-            *loss = vectorised(|| row_loss(row, *next, share));
+        team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut (f32, f32), &u32))| {
+            *loss = vectorised(|| row_loss(row, *next));
         });
-        total += losses.iter().map(|loss| f64::from(*loss)).sum::<f64>();
-        if let Loss::Rows { dh, dw, .. } = &mut loss {
+        total += losses.iter().map(|(loss, _)| f64::from(*loss)).sum::<f64>();
+        if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
-            let (dh, logits) = (ViewMut::whole(dh, hidden), View::whole(logits, vocab));
-            backward(team, arithmetic, scratch, &[(logits, weight)], dh, Add::ToNothing)?;
+            let gradients = View::whole(logits, vocab);
+            backward(
+                team,
+                arithmetic,
+                scratch,
+                &[(gradients, weight)],
+                ViewMut::whole(dh, hidden),
+                Add::ToNothing,
+            )?;
+            // What all of a row is divided by is left to the last, where rows are shorter.
+            let factors = losses.iter().map(|(_, total)| *share / total);
+            for (row, factor) in dh.chunks_exact_mut(hidden).zip(factors.clone()) {
+                row.iter_mut().for_each(|x| *x *= factor);
+            }
             if let Some(dw) = dw {
-                gemm(1.0, logits.t(), part, 1.0, ViewMut::whole(dw, hidden))?;
+                let mut part = h[rows.start * hidden..rows.end * hidden].to_vec();
+                for (row, factor) in part.chunks_exact_mut(hidden).zip(factors) {
+                    row.iter_mut().for_each(|x| *x *= factor);
+                }
+                gemm(1.0, gradients.t(), View::whole(&part, hidden), 1.0, ViewMut::whole(dw, hidden))?;
             }
         }
     }
     Ok(total)
 }
 
-/// The loss of one row of logits, which become `share · (softmax − one-hot)` where there is a share.
+/// The loss of one row of logits, which become `total · (softmax − one-hot)`, and `total`.
 #[inline(always)]
-fn row_loss(row: &mut [f32], next: u32, share: Option<f32>) -> f32 {
+fn row_loss(row: &mut [f32], next: u32) -> (f32, f32) {
     let next = next as usize; // Below the row's length, which was checked.
     let most = most(row);
     let chosen = row[next] - most;
-    for x in &mut *row {
-        *x = exp(*x - most);
-    }
-    let total = sum(|i| row[i], row.len());
-    if let Some(share) = share {
-        let factor = share / total;
-        for x in &mut *row {
-            *x *= factor;
-        }
-        row[next] -= share;
-    }
-    total.ln() - chosen
+    let total = exp_all(row, most);
+    row[next] -= total;
+    (total.ln() - chosen, total)
 }

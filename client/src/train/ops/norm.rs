@@ -14,7 +14,7 @@ pub(crate) struct RmsNorm<'a> {
 impl RmsNorm<'_> {
     #[inline(always)]
     fn inverse(&self, row: &[f32]) -> f32 {
-        1.0 / (sum(|i| row[i] * row[i], row.len()) / row.len() as f32 + self.eps).sqrt()
+        1.0 / (sum([row], |[x]| x * x) / row.len() as f32 + self.eps).sqrt()
     }
 
     #[inline(always)]
@@ -31,7 +31,7 @@ impl RmsNorm<'_> {
         let (w, inverse) = (self.weight, self.inverse(x));
         let len = x.len().min(dy.len()).min(w.len());
         let (x, dy, w) = (&x[..len], &dy[..len], &w[..len]);
-        let mean = sum(|i| dy[i] * w[i] * x[i], len) / len as f32;
+        let mean = sum([dy, w, x], |[dy, w, x]| dy * w * x) / len as f32;
         let pull = inverse * inverse * mean;
         for (dx, (x, (dy, w))) in dx.iter_mut().zip(x.iter().zip(dy.iter().zip(w))) {
             *dx += inverse * (dy * w - x * pull);

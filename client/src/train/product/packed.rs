@@ -28,9 +28,9 @@ use std::ops::Range;
 use super::Arithmetic;
 use crate::train::view::View;
 
-use right::{load, pair};
 pub(crate) use right::{Held, Right, Source, worth};
-pub(crate) use tile::multiply;
+use right::{load, pair};
+pub(crate) use tile::{Turn, multiply};
 
 /// Most numbers of one block along the inner dimension.
 const BLOCK: usize = 320;
@@ -104,6 +104,16 @@ pub(crate) struct Group<'a> {
     rows: Range<usize>,
 }
 
+/// Rows of a block before they are laid side by side.
+#[derive(Debug)]
+pub(crate) struct Lines([[i32; BLOCK]; TALL]);
+
+impl Default for Lines {
+    fn default() -> Self {
+        Self([[0; BLOCK]; TALL])
+    }
+}
+
 impl Left {
     /// Makes room for a factor of this shape.
     pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, inner: usize) {
@@ -112,8 +122,9 @@ impl Left {
         self.blocks = blocks(inner);
         self.depth = self.blocks.iter().map(|block| words(arithmetic, block)).sum();
         let groups = rows.div_ceil(TALL);
-        self.numbers.resize(groups * self.depth * TALL, 0);
-        self.worth.resize(groups * self.blocks.len() * TALL, 0.0);
+        // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
+        self.numbers.resize(self.numbers.len().max(groups * self.depth * TALL), 0);
+        self.worth.resize(self.worth.len().max(groups * self.blocks.len() * TALL), 0.0);
     }
 
     pub(crate) fn blocks(&self) -> &[Range<usize>] {
@@ -134,11 +145,17 @@ impl Left {
 }
 
 impl Group<'_> {
-    /// Packs these rows of `x`, whose rows' numbers are neighbours, as integers times each column's factor.
-    pub(crate) fn fill(self, x: View<'_>, blocks: &[Range<usize>], factors: &[f32]) {
+    /// Packs these rows of `x`, as integers times each column's factor; those rows' numbers are neighbours.
+    pub(crate) fn fill(
+        self,
+        x: View<'_>,
+        blocks: &[Range<usize>],
+        factors: Option<&[f32]>,
+        lines: &mut Lines,
+    ) {
         let Group { arithmetic, mut numbers, worth, rows } = self;
         assert!(available(arithmetic));
-        let mut lines = [[0i32; BLOCK]; TALL];
+        let lines = &mut lines.0;
         for (block, worth) in blocks.iter().zip(worth.chunks_exact_mut(TALL)) {
             for (i, (line, worth)) in lines.iter_mut().zip(worth).enumerate() {
                 if i >= rows.len() {
@@ -146,31 +163,47 @@ impl Group<'_> {
                     *worth = 0.0;
                     continue;
                 }
-                let row = &x.row(rows.start + i)[block.clone()];
+                let row = rows.start + i;
                 *worth = match arithmetic {
                     Arithmetic::Single => {
-                        line[row.len()..].fill(0);
-                        line.iter_mut().zip(row).for_each(|(word, x)| *word = x.to_bits().cast_signed());
+                        line[block.len()..].fill(0);
+                        let numbers = x.numbers[row * x.row_step + block.start * x.column_step..].iter();
+                        let numbers = numbers.step_by(x.column_step);
+                        line[..block.len()]
+                            .iter_mut()
+                            .zip(numbers)
+                            .for_each(|(w, x)| *w = x.to_bits().cast_signed());
                         1.0
                     }
-                    // SAFETY: the CPU has the instructions.
-                    Arithmetic::Short => unsafe { round_left(row, &factors[block.clone()], line) },
+                    Arithmetic::Short => {
+                        let row = &x.row(row)[block.clone()];
+                        // SAFETY: the CPU has the instructions.
+                        unsafe {
+                            match factors {
+                                Some(factors) => round_left::<true>(row, &factors[block.clone()], line),
+                                None => round_left::<false>(row, &[], line),
+                            }
+                        }
+                    }
                 };
             }
             let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
             numbers = rest;
             // SAFETY: the CPU has the instructions.
-            unsafe { interleave(&lines, here) };
+            unsafe { interleave(lines, here) };
         }
     }
 }
 
-/// Rounds a block's row times the columns' factors; what is behind it in its last [`STEP`] is zero. Returns what an
+/// Rounds a block's row, times the columns' factors where there are some; what is behind it in its last [`STEP`] is zero. Returns what an
 /// integer is worth.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn round_left(x: &[f32], factors: &[f32], pairs: &mut [i32; BLOCK]) -> f32 {
-    assert!(x.len() <= BLOCK && x.len() == factors.len());
-    let values = |at| _mm512_mul_ps(load(x, at), load(factors, at));
+fn round_left<const FACTORS: bool>(x: &[f32], factors: &[f32], pairs: &mut [i32; BLOCK]) -> f32 {
+    assert!(x.len() <= BLOCK);
+    let values = |at| {
+        let x = load(x, at);
+        if FACTORS { _mm512_mul_ps(x, load(factors, at)) } else { x }
+    };
     let (mut most, mut total) = (_mm512_setzero_ps(), _mm512_setzero_ps());
     for at in (0..x.len()).step_by(16) {
         let values = _mm512_abs_ps(values(at));
@@ -244,4 +277,3 @@ fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32]) {
         }
     }
 }
-

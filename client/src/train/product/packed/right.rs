@@ -23,7 +23,9 @@ use crate::train::product::Arithmetic;
 /// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
 #[derive(Debug, Default)]
 pub(crate) struct Right {
-    pub(super) numbers: Vec<i32>,
+    numbers: Vec<i32>,
+    /// Of [`Self::numbers`], those of this block.
+    len: usize,
     /// What an integer is worth, for each column.
     pub(super) worth: Vec<f32>,
     pub(super) vectors: usize,
@@ -90,6 +92,11 @@ impl Number for bf16 {
 }
 
 impl Right {
+    /// All words of the block.
+    pub(super) fn words(&self) -> &[i32] {
+        &self.numbers[..self.len]
+    }
+
     /// Packs rows of `source`, [`WIDE`] at most, which are the columns of the right factor, in one block.
     pub(crate) fn fill_rows(
         &mut self,
@@ -134,8 +141,10 @@ impl Right {
 
     fn shape(&mut self, arithmetic: Arithmetic, columns: usize, block: &Range<usize>) {
         self.vectors = columns.div_ceil(16);
-        self.numbers.resize(words(arithmetic, block) * self.vectors * 16, 0);
-        self.worth.resize(self.vectors * 16, 0.0);
+        self.len = words(arithmetic, block) * self.vectors * 16;
+        // Never shorter, so that nothing is cleared again.
+        self.numbers.resize(self.numbers.len().max(self.len), 0);
+        self.worth.resize(WIDE, 0.0);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -169,7 +178,10 @@ impl Right {
                         Arithmetic::Single => _mm512_castps_si512(load(row, at)),
                         Arithmetic::Short => {
                             let scale = _mm512_set1_ps(inverses[16 * vector + i]);
-                            pair(_mm512_mul_ps(load(row, at), scale), _mm512_mul_ps(load(row, at + 16), scale))
+                            pair(
+                                _mm512_mul_ps(load(row, at), scale),
+                                _mm512_mul_ps(load(row, at + 16), scale),
+                            )
                         }
                     };
                 }
@@ -198,8 +210,9 @@ impl Right {
             Some(row) => &numbers[row * source.columns..][columns.clone()],
             None => &[],
         };
-        let inverse = |at: usize| _mm512_set1_ps(block.clone().nth(at).map_or(0.0, |row| worth(source.most[row]).1));
-        for (at, line) in self.numbers.chunks_exact_mut(step).enumerate() {
+        let inverse =
+            |at: usize| _mm512_set1_ps(block.clone().nth(at).map_or(0.0, |row| worth(source.most[row]).1));
+        for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
             match arithmetic {
                 Arithmetic::Single => {
                     let row = row(at);

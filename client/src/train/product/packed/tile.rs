@@ -7,45 +7,94 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    __m512, __m512i, _MM_HINT_ET0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use super::{Left, Right, TALL, available, load, words};
 use crate::train::product::{Add, Arithmetic};
 use crate::train::view::ViewMut;
 
-/// `out = left · right` of one block, or `out += left · right`, where `out` has all rows of `left` and the
-/// columns of `right`.
-pub(crate) fn multiply(left: &Left, block: usize, right: &Right, add: Add, out: &mut ViewMut<'_>) {
+/// Which of the blocks that are summed up one is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+}
+
+/// Adds `left · right` of one block to `sums`, which the first block sets, and the last one to what becomes of
+/// `out`: all rows of `left`, and the columns of `right`.
+///
+/// Sums of all rows are neighbours: the rows of `out` can be so far apart that they fall on the same few lines of a
+/// cache, and are touched once only.
+pub(crate) fn multiply(
+    left: &Left,
+    block: usize,
+    right: &Right,
+    turn: Turn,
+    sums: &mut Vec<f32>,
+    (out, add): (&mut ViewMut<'_>, Add),
+) {
     assert!(available(left.arithmetic));
     assert_eq!(out.rows(), left.rows);
     assert_eq!(out.columns().div_ceil(16), right.vectors);
+    let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
+    sums.resize(sums.len().max(len), 0.0);
     // SAFETY: the CPU has the instructions.
     unsafe {
-        match (left.arithmetic, right.vectors) {
-            (Arithmetic::Single, 1) => multiply_single::<1>(left, block, right, add, out),
-            (Arithmetic::Single, 2) => multiply_single::<2>(left, block, right, add, out),
-            (Arithmetic::Single, _) => multiply_single::<3>(left, block, right, add, out),
-            (Arithmetic::Short, 1) => multiply_short::<1>(left, block, right, add, out),
-            (Arithmetic::Short, 2) => multiply_short::<2>(left, block, right, add, out),
-            (Arithmetic::Short, _) => multiply_short::<3>(left, block, right, add, out),
+        match right.vectors {
+            1 => multiply_by::<1>(left, block, right, turn, sums, (out, add)),
+            2 => multiply_by::<2>(left, block, right, turn, sums, (out, add)),
+            _ => multiply_by::<3>(left, block, right, turn, sums, (out, add)),
         }
     }
 }
 
-/// The words of one group of rows in one block, and of all columns, with how many there are of a row.
-fn operands<'a>(
-    left: &'a Left,
-    block: usize,
-    right: &'a Right,
-    group: usize,
-) -> (&'a [i32], &'a [i32], usize) {
+/// Lines of memory that will be written to soon, to be asked for one by one.
+#[derive(Debug)]
+struct Ahead {
+    row: *const f32,
+    rows: usize,
+    /// Numbers of a row, those that were asked for, and those from one row to the next.
+    len: usize,
+    done: usize,
+    step: usize,
+}
+
+impl Ahead {
+    /// Asks for the next line, if any is left.
+    #[target_feature(enable = "avx512f")]
+    #[inline]
+    fn fetch(&mut self) {
+        if self.rows == 0 {
+            return;
+        }
+        // A hint, which no address makes fail.
+        _mm_prefetch::<_MM_HINT_ET0>(self.row.wrapping_add(self.done).cast());
+        self.done += 16;
+        if self.done >= self.len {
+            self.done = 0;
+            self.row = self.row.wrapping_add(self.step);
+            self.rows -= 1;
+        }
+    }
+}
+
+/// Words of a sum between which [`LINES`] lines are asked for: many at once would wait for one another.
+const TOGETHER: usize = 16;
+const LINES: usize = 3;
+
+/// The sums of a tile, once they leave the registers: of f32 or of integers.
+type Sums<const VECTORS: usize> = [[__m512i; VECTORS]; TALL];
+
+/// Where the words of a block begin in a group of rows, and how many there are of a row.
+fn place(left: &Left, block: usize, right: &Right) -> (usize, usize) {
     let of = |block| words(left.arithmetic, block);
-    let (before, depth) = (left.blocks[..block].iter().map(of).sum::<usize>(), of(&left.blocks[block]));
-    assert_eq!(right.numbers.len(), depth * right.vectors * 16);
-    (&left.numbers[(group * left.depth + before) * TALL..][..depth * TALL], &right.numbers, depth)
+    let (before, depth) = (left.blocks[..block].iter().map(of).sum(), of(&left.blocks[block]));
+    assert_eq!(right.words().len(), depth * right.vectors * 16);
+    (before, depth)
 }
 
 /// Which of the last vector's columns there are.
@@ -56,20 +105,75 @@ fn masks<const VECTORS: usize>(columns: usize) -> [u16; VECTORS] {
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn multiply_single<const VECTORS: usize>(
+fn multiply_by<const VECTORS: usize>(
     left: &Left,
     block: usize,
     right: &Right,
-    add: Add,
-    out: &mut ViewMut<'_>,
+    turn: Turn,
+    sums: &mut [f32],
+    (out, add): (&mut ViewMut<'_>, Add),
 ) {
     assert_eq!(right.vectors, VECTORS);
     let masks = masks::<VECTORS>(out.columns());
-    for group in 0..left.rows.div_ceil(TALL) {
-        let (rows, columns, depth) = operands(left, block, right, group);
-        let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
-        let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
-        for _ in 0..depth {
+    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth, 16 * v));
+    let (before, depth) = place(left, block, right);
+    let mut tile: Sums<VECTORS> = [[_mm512_setzero_si512(); VECTORS]; TALL];
+    for (group, sums) in sums.chunks_exact_mut(TALL * VECTORS * 16).enumerate().take(left.rows.div_ceil(TALL))
+    {
+        let first = group * TALL;
+        let count = (left.rows - first).min(TALL);
+        let (len, step) = (out.columns(), out.row_step());
+        let (row, rows) = if turn.last { (out.row(first).as_ptr(), count) } else { (std::ptr::null(), 0) };
+        let mut ahead = Ahead { row, rows, len, done: 0, step };
+        let rows = &left.numbers[(group * left.depth + before) * TALL..][..depth * TALL];
+        match left.arithmetic {
+            // SAFETY: `multiply` has asked whether the CPU has the instructions.
+            Arithmetic::Short => unsafe { sum_short(rows, right.words(), depth, &mut tile, &mut ahead) },
+            Arithmetic::Single => sum_single(rows, right.words(), depth, &mut tile, &mut ahead),
+        }
+        let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
+        let rows = tile.iter().zip(sums.chunks_exact_mut(VECTORS * 16)).zip(left_worth);
+        for (i, ((tile, sums), row_worth)) in rows.enumerate().take(count) {
+            let row_worth = _mm512_set1_ps(*row_worth);
+            for (v, sums) in sums.chunks_exact_mut(16).enumerate() {
+                let product = match left.arithmetic {
+                    Arithmetic::Short => {
+                        _mm512_mul_ps(_mm512_cvtepi32_ps(tile[v]), _mm512_mul_ps(worth[v], row_worth))
+                    }
+                    Arithmetic::Single => _mm512_castsi512_ps(tile[v]),
+                };
+                let sum = if turn.first { product } else { _mm512_add_ps(product, load(sums, 0)) };
+                if turn.last {
+                    let out = &mut out.row(first + i)[16 * v..];
+                    let new = match add {
+                        Add::ToWhatIsThere => _mm512_add_ps(load_masked(out, masks[v]), sum),
+                        Add::ToNothing => sum,
+                    };
+                    // SAFETY: the mask leaves out what is behind the row.
+                    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), masks[v], new) };
+                } else {
+                    // SAFETY: sixteen numbers.
+                    unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), sum) };
+                }
+            }
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+fn sum_single<const VECTORS: usize>(
+    rows: &[i32],
+    columns: &[i32],
+    depth: usize,
+    out: &mut Sums<VECTORS>,
+    ahead: &mut Ahead,
+) {
+    assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
+    let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
+    let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
+    for from in (0..depth).step_by(TOGETHER) {
+        (0..LINES).for_each(|_| ahead.fetch());
+        for _ in from..depth.min(from + TOGETHER) {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
                 let columns: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(16 * v)));
@@ -83,38 +187,24 @@ fn multiply_single<const VECTORS: usize>(
                 b = b.add(16 * VECTORS);
             }
         }
-        let first = group * TALL;
-        for (i, sums) in sums.iter().enumerate().take(left.rows - first) {
-            let row = out.row(first + i);
-            for v in 0..VECTORS {
-                let new = match add {
-                    Add::ToWhatIsThere => _mm512_add_ps(load_masked(&row[16 * v..], masks[v]), sums[v]),
-                    Add::ToNothing => sums[v],
-                };
-                // SAFETY: the mask leaves out what is behind the row.
-                unsafe { _mm512_mask_storeu_ps(row[16 * v..].as_mut_ptr(), masks[v], new) };
-            }
-        }
     }
+    *out = sums.map(|sums| sums.map(|sum| _mm512_castps_si512(sum)));
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn multiply_short<const VECTORS: usize>(
-    left: &Left,
-    block: usize,
-    right: &Right,
-    add: Add,
-    out: &mut ViewMut<'_>,
+fn sum_short<const VECTORS: usize>(
+    rows: &[i32],
+    columns: &[i32],
+    depth: usize,
+    out: &mut Sums<VECTORS>,
+    ahead: &mut Ahead,
 ) {
-    assert_eq!(right.vectors, VECTORS);
-    let masks = masks::<VECTORS>(out.columns());
-    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth, 16 * v));
-    for group in 0..left.rows.div_ceil(TALL) {
-        let (rows, columns, depth) = operands(left, block, right, group);
-        let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
-        let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
-        let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
-        for _ in 0..depth {
+    assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
+    let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
+    let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
+    for from in (0..depth).step_by(TOGETHER) {
+        (0..LINES).for_each(|_| ahead.fetch());
+        for _ in from..depth.min(from + TOGETHER) {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
                 let columns: [__m512i; VECTORS] =
@@ -129,23 +219,8 @@ fn multiply_short<const VECTORS: usize>(
                 b = b.add(16 * VECTORS);
             }
         }
-        let first = group * TALL;
-        for (i, sums) in sums.iter().enumerate().take(left.rows - first) {
-            let row = out.row(first + i);
-            let row_worth = _mm512_set1_ps(left_worth[i]);
-            for v in 0..VECTORS {
-                let product = _mm512_cvtepi32_ps(sums[v]);
-                let worth = _mm512_mul_ps(worth[v], row_worth);
-                let old = match add {
-                    Add::ToWhatIsThere => load_masked(&row[16 * v..], masks[v]),
-                    Add::ToNothing => _mm512_setzero_ps(),
-                };
-                let new = _mm512_fmadd_ps(product, worth, old);
-                // SAFETY: the mask leaves out what is behind the row.
-                unsafe { _mm512_mask_storeu_ps(row[16 * v..].as_mut_ptr(), masks[v], new) };
-            }
-        }
     }
+    *out = sums;
 }
 
 #[target_feature(enable = "avx512f")]
