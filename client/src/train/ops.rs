@@ -22,10 +22,69 @@ pub(crate) use norm::RmsNorm;
 pub(crate) use residual::{embed, embed_back};
 pub(crate) use swiglu::{swiglu, swiglu_back};
 
-/// Runs `work` with the widest vector instructions of this CPU.
-#[inline]
-pub(crate) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+/// Makes a function that is compiled for several sets of vector instructions, of which each CPU runs the widest that
+/// it has. All give the same bits: no set lets a compiler join a product and a sum.
+macro_rules! vectorised {
+    ($(#[$note:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
+        $(#[$note])*
+        $visible fn $name($($argument: $type),*) $(-> $result)? {
+            // A function and no closure: a closure of more than a few lines is compiled once for all sets, which is
+            // for the least of them.
+            #[inline(always)]
+            fn work($($argument: $type),*) $(-> $result)? $body
+            #[cfg(target_arch = "x86_64")]
+            {
+                #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,fma")]
+                fn widest($($argument: $type),*) $(-> $result)? {
+                    work($($argument),*)
+                }
+                #[target_feature(enable = "avx2,fma")]
+                fn wide($($argument: $type),*) $(-> $result)? {
+                    work($($argument),*)
+                }
+                #[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
+                // SAFETY: as the reason says.
+                match $crate::train::ops::vectors() {
+                    $crate::train::ops::Vectors::Widest => return unsafe { widest($($argument),*) },
+                    $crate::train::ops::Vectors::Wide => return unsafe { wide($($argument),*) },
+                    $crate::train::ops::Vectors::Base => {}
+                }
+            }
+            work($($argument),*)
+        }
+    };
+}
+pub(crate) use vectorised;
+
+/// Sets of vector instructions beyond those that every CPU has.
+#[cfg(target_arch = "x86_64")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Vectors {
+    /// AVX-512.
+    Widest,
+    /// AVX2.
+    Wide,
+    Base,
+}
+
+/// The widest set that this CPU has.
+#[cfg(target_arch = "x86_64")]
+pub(crate) fn vectors() -> Vectors {
+    let has = |widest: bool| {
+        if widest {
+            is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+        } else {
+            is_x86_feature_detected!("avx2")
+        }
+    };
+    match is_x86_feature_detected!("fma") {
+        true if has(true) => Vectors::Widest,
+        true if has(false) => Vectors::Wide,
+        true | false => Vectors::Base,
+    }
 }
 
 /// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
@@ -62,7 +121,7 @@ fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> 
     let full_ones: [&[[f32; 16]]; N] = std::array::from_fn(|s| &chunks[s].0[..full]);
     let mut lanes = [0.0f32; 16];
     for chunk in 0..full {
-        let here: [&[f32; 16]; N] = std::array::from_fn(|s| &full_ones[s][chunk]);
+        let here = full_ones.map(|slice| &slice[chunk]);
         for (lane, total) in lanes.iter_mut().enumerate() {
             *total += value(std::array::from_fn(|s| here[s][lane]));
         }
@@ -102,9 +161,16 @@ fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
+vectorised! {
+    /// The largest number.
+    pub(crate) fn most_of(values: &[f32]) -> f32 {
+        most(values)
+    }
+}
+
 /// The largest number, in sixteen lanes for the same reason.
 #[inline(always)]
-pub(crate) fn most(values: &[f32]) -> f32 {
+fn most(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
     let (full, rest) = values.as_chunks::<16>();
     for some in full {

@@ -8,10 +8,11 @@
 mod packed;
 #[cfg(test)]
 mod tests;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::Arc;
 
 use candle_core::Result;
 
@@ -150,31 +151,10 @@ pub(crate) fn forward(
     add: Add,
 ) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
-    if is_packed(arithmetic, x) {
-        return forward_packed(team, arithmetic, scratch, x, products, add);
+    if tiled::fits(arithmetic, x) {
+        return tiled::forward(team, arithmetic, scratch, x, products, add);
     }
     forward_plain(team, x, products, add)
-}
-
-#[cfg(target_arch = "x86_64")]
-impl Matrix {
-    /// What panels can be made of, if the numbers are held one by one.
-    fn held(&self) -> Option<packed::Held<'_>> {
-        match self.numbers() {
-            Numbers::F32(numbers) => Some(packed::Held::F32(numbers)),
-            Numbers::F16(numbers) => Some(packed::Held::F16(numbers)),
-            Numbers::Bf16(numbers) => Some(packed::Held::Bf16(numbers)),
-            Numbers::Quantized(_) => None,
-        }
-    }
-
-    /// The largest absolute number of each row, where the arithmetic needs it.
-    fn most(&self, arithmetic: Arithmetic) -> Result<&[f32]> {
-        match arithmetic {
-            Arithmetic::Single => Ok(&[]),
-            Arithmetic::Short => self.largest(),
-        }
-    }
 }
 
 /// `out = scale · factor · xᵀ`: (rank, rows), for `factor`: (rank, columns).
@@ -186,15 +166,6 @@ pub(crate) fn thin(team: Team, scale: f32, factor: View<'_>, x: View<'_>, out: V
     team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
         gemm(scale, factor, x.rows(i * ROWS..i * ROWS + out.columns()).t(), 0.0, out)
     })
-}
-
-/// Whether a product is large enough to be packed, and the CPU can.
-#[cfg(target_arch = "x86_64")]
-fn is_packed(arithmetic: Arithmetic, left: View<'_>) -> bool {
-    match arithmetic {
-        Arithmetic::Single => left.rows >= 32 && left.columns >= 128 && packed::available(arithmetic),
-        Arithmetic::Short => packed::available(arithmetic),
-    }
 }
 
 /// `dx = Σ dy · W` over all terms, or `dx += …` with `add`; `dy`: (rows, outputs), `dx`: (rows, inputs).
@@ -209,8 +180,8 @@ pub(crate) fn backward(
     let mut add = add;
     for &(dy, weight) in terms {
         #[cfg(target_arch = "x86_64")]
-        if is_packed(arithmetic, dy) {
-            backward_packed(team, arithmetic, scratch, dy, weight, dx.borrow(), add)?;
+        if tiled::fits(arithmetic, dy) {
+            tiled::backward(team, arithmetic, scratch, dy, weight, dx.borrow(), add)?;
             add = Add::ToWhatIsThere;
             continue;
         }
@@ -295,170 +266,4 @@ fn widen_together<'a>(
     let parts = panel.chunks_mut(share * columns).enumerate().collect();
     team.try_each(parts, |(i, part): (usize, &mut [f32])| weight.widen(rows.start + i * share, part))?;
     Ok(View::whole(panel, columns))
-}
-
-#[cfg(target_arch = "x86_64")]
-fn forward_packed(
-    team: Team,
-    arithmetic: Arithmetic,
-    scratch: &mut Scratch,
-    x: View<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>)>,
-    add: Add,
-) -> Result<()> {
-    let Scratch { inner, lefts, .. } = scratch;
-    let pairs: Vec<Pair<'_>> = products.iter().flat_map(|(weight, _)| weight.pairs).flatten().collect();
-    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, View::whole(pair.a, x.columns))).collect();
-    let lefts = pack_lefts(team, lefts, (arithmetic, x, None), inner, &factors)?;
-    let mut parts = Vec::new();
-    let mut at = 1;
-    for (weight, y) in products {
-        let with: Vec<_> = weight.pairs.into_iter().flatten().zip(&lefts[at..]).collect();
-        at += with.len();
-        let with: Arc<[_]> = with.into();
-        for (i, y) in y.column_parts(packed::WIDE).into_iter().enumerate() {
-            parts.push((weight.matrix, Arc::clone(&with), i * packed::WIDE, y));
-        }
-    }
-    let left = &lefts[0];
-    team.try_each(parts, |(matrix, pairs, first, mut y)| {
-        let rows = first..first + y.columns();
-        OWN.with_borrow_mut(|Own { panel, right, sums, .. }| {
-            let most = matrix.most(arithmetic)?;
-            let (numbers, rows_there) = match matrix.held() {
-                Some(held) => (held, rows.clone()),
-                None => {
-                    let panel = sized(panel, rows.len() * x.columns);
-                    matrix.widen(rows.clone(), panel)?;
-                    (packed::Held::F32(panel), 0..rows.len())
-                }
-            };
-            let most = if rows_there == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
-            let source = packed::Source { numbers, columns: x.columns, most };
-            let count =
-                left.blocks().len() + pairs.iter().map(|(_, left)| left.blocks().len()).sum::<usize>();
-            let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
-            for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
-                right.fill_rows(arithmetic, source, rows_there.clone(), block);
-                packed::multiply(left, at, right, turn, sums, (&mut y, add));
-            }
-            for (pair, left) in &*pairs {
-                let source =
-                    packed::Source { numbers: packed::Held::F32(pair.b), columns: pair.rank, most: &[] };
-                for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
-                    right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
-                    packed::multiply(left, at, right, turn, sums, (&mut y, add));
-                }
-            }
-            Ok(())
-        })
-    })
-}
-
-#[cfg(target_arch = "x86_64")]
-fn backward_packed(
-    team: Team,
-    arithmetic: Arithmetic,
-    scratch: &mut Scratch,
-    dy: View<'_>,
-    weight: Weight<'_>,
-    mut dx: ViewMut<'_>,
-    mut add: Add,
-) -> Result<()> {
-    let Scratch { weights, inner, lefts } = scratch;
-    let (matrix, most) = (weight.matrix, weight.matrix.most(arithmetic)?);
-    let columns = matrix.columns();
-    let pairs: Vec<Pair<'_>> = weight.pairs.into_iter().flatten().collect();
-    let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, View::whole(pair.b, pair.rank).t())).collect();
-    let worth = (arithmetic == Arithmetic::Short)
-        .then(|| most.iter().map(|most| packed::worth(*most).0).collect::<Vec<f32>>());
-    let lefts = pack_lefts(team, lefts, (arithmetic, dy, worth.as_deref()), inner, &factors)?;
-    let (left, beside) = (&lefts[0], &lefts[1..1 + pairs.len()]);
-    let blocks = left.blocks();
-    let together = match matrix.held() {
-        Some(_) => blocks.len(),
-        None => (SHARED / (blocks.first().map_or(1, ExactSizeIterator::len) * columns)).max(1),
-    };
-    for (i, some) in blocks.chunks(together.max(1)).enumerate() {
-        let (Some(from), Some(to)) = (some.first(), some.last()) else { continue };
-        let (numbers, first) = match matrix.held() {
-            Some(held) => (held, 0),
-            None => {
-                let wide = widen_together(team, weights, weight.alone(), from.start..to.end)?;
-                (packed::Held::F32(wide.numbers), from.start)
-            }
-        };
-        let source = packed::Source { numbers, columns, most: most.get(first..).unwrap_or_default() };
-        let last = i * together + some.len() == blocks.len();
-        let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
-        team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
-            OWN.with_borrow_mut(|Own { right, sums, .. }| {
-                let columns = at * packed::WIDE..at * packed::WIDE + dx.columns();
-                let beside = if last { beside } else { &[] };
-                let count = some.len() + beside.iter().map(|left| left.blocks().len()).sum::<usize>();
-                let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
-                for ((j, block), turn) in some.iter().enumerate().zip(&mut turns) {
-                    let rows = block.start - first..block.end - first;
-                    right.fill_columns(arithmetic, source, &rows, columns.clone());
-                    packed::multiply(left, i * together + j, right, turn, sums, (&mut dx, add));
-                }
-                for (pair, left) in pairs.iter().zip(beside) {
-                    let numbers = packed::Held::F32(pair.a);
-                    let source = packed::Source { numbers, columns: matrix.columns(), most: &[] };
-                    for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
-                        right.fill_columns(Arithmetic::Single, source, block, columns.clone());
-                        packed::multiply(left, at, right, turn, sums, (&mut dx, add));
-                    }
-                }
-            });
-        });
-        add = Add::ToWhatIsThere;
-    }
-    Ok(())
-}
-
-/// Packs the rows of a product, and for each pair the rows times its first factor, which go beside.
-#[cfg(target_arch = "x86_64")]
-fn pack_lefts<'s>(
-    team: Team,
-    lefts: &'s mut Vec<packed::Left>,
-    (arithmetic, x, factors): (Arithmetic, View<'_>, Option<&[f32]>),
-    inner: &mut Vec<f32>,
-    pairs: &[(f32, View<'_>)],
-) -> Result<&'s [packed::Left]> {
-    lefts.resize_with(lefts.len().max(1 + pairs.len()), Default::default);
-    pack_left(team, arithmetic, &mut lefts[0], x, factors);
-    for ((scale, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
-        let inner = sized(inner, x.rows * factor.rows);
-        thin(team, *scale, *factor, x, ViewMut::whole(inner, x.rows))?;
-        pack_left(team, Arithmetic::Single, left, View::whole(inner, x.rows).t(), None);
-    }
-    Ok(lefts)
-}
-
-#[cfg(target_arch = "x86_64")]
-fn pack_left(
-    team: Team,
-    arithmetic: Arithmetic,
-    left: &mut packed::Left,
-    x: View<'_>,
-    factors: Option<&[f32]>,
-) {
-    left.shape(arithmetic, x.rows, x.columns);
-    let (groups, blocks) = left.groups();
-    let share = team.rows(groups.len(), packed::TALL * x.columns);
-    let mut groups = groups.into_iter();
-    let mut parts = Vec::new();
-    loop {
-        let part: Vec<_> = groups.by_ref().take(share).collect();
-        if part.is_empty() {
-            break;
-        }
-        parts.push(part);
-    }
-    team.each(parts, |part| {
-        OWN.with_borrow_mut(|Own { lines, .. }| {
-            part.into_iter().for_each(|group| group.fill(x, &blocks, factors, lines));
-        });
-    });
 }

@@ -12,7 +12,8 @@ use half::{bf16, f16};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
-use super::ops::{most, vectorised};
+use super::ops::most_of;
+use super::stored::widen_all;
 
 /// All weights of a decoder.
 #[derive(Debug)]
@@ -249,12 +250,7 @@ impl Matrix {
         match &self.numbers {
             Numbers::F32(numbers) => out.copy_from_slice(&numbers[range]),
             Numbers::F16(numbers) => numbers[range].convert_to_f32_slice(out),
-            // Without the crate's test for signalling NaNs, which costs more than all else.
-            Numbers::Bf16(numbers) => vectorised(|| {
-                for (x, half) in out.iter_mut().zip(&numbers[range]) {
-                    *x = f32::from_bits(u32::from(half.to_bits()) << 16);
-                }
-            }),
+            Numbers::Bf16(numbers) => widen_all(&numbers[range], out),
             Numbers::Quantized(blocks) => {
                 let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
                     bail!("a row above 2^32");
@@ -277,8 +273,10 @@ impl Matrix {
         let mut all = Vec::with_capacity(self.rows);
         for at in 0..self.rows {
             self.widen(at..at + 1, &mut row)?;
-            row.iter_mut().for_each(|x| *x = x.abs());
-            all.push(vectorised(|| most(&row)));
+            for x in &mut row {
+                *x = x.abs();
+            }
+            all.push(most_of(&row));
         }
         Ok(self.largest.get_or_init(|| all))
     }

@@ -48,22 +48,28 @@ impl Rope {
             Way::Back => -1.0,
         };
         team.each(parts, |(part, x): (usize, &mut [f32])| {
-            vectorised(|| {
-                for (row, x) in x.chunks_exact_mut(step).enumerate() {
-                    let position = first + (part * share + row) % length;
-                    let angles = position * self.half..(position + 1) * self.half;
-                    let (cos, sin) = (&self.cos[angles.clone()], &self.sin[angles]);
-                    for head in x.chunks_exact_mut(2 * self.half) {
-                        let (x, y) = head.split_at_mut(self.half);
-                        for ((x, y), (cos, sin)) in x.iter_mut().zip(y).zip(cos.iter().zip(sin)) {
-                            let sin = sin * direction;
-                            (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
-                        }
-                    }
-                }
-            });
+            turn_rows(self, x, step, (first, length), part * share, direction);
         });
     }
+}
+
+vectorised! {
+/// Turns rows of `step` numbers, of which the first is row `row` of all.
+fn turn_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), row: usize, direction: f32) {
+    let (first, length) = places;
+    for (i, x) in x.chunks_exact_mut(step).enumerate() {
+        let position = first + (row + i) % length;
+        let angles = position * rope.half..(position + 1) * rope.half;
+        let (cos, sin) = (&rope.cos[angles.clone()], &rope.sin[angles]);
+        for head in x.chunks_exact_mut(2 * rope.half) {
+            let (x, y) = head.split_at_mut(rope.half);
+            for ((x, y), (cos, sin)) in x.iter_mut().zip(y).zip(cos.iter().zip(sin)) {
+                let sin = sin * direction;
+                (*x, *y) = (*x * cos - *y * sin, *y * cos + *x * sin);
+            }
+        }
+    }
+}
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -98,6 +104,15 @@ struct Tile {
     keys: usize,
     /// Keys that the first one sees.
     seen: usize,
+}
+
+impl Tile {
+    /// Keys that a row sees, and the same filled up to whole vectors as far as there are keys.
+    #[inline(always)]
+    fn seen(&self, row: usize) -> (usize, usize) {
+        let seen = (self.seen + row).min(self.keys);
+        (seen, seen.next_multiple_of(16).min(self.keys))
+    }
 }
 
 impl Attention<'_> {
@@ -184,7 +199,7 @@ impl Attention<'_> {
                 let query = View::whole(stacked, self.width);
                 gemm(self.scale(), query, keys.rows(0..count).t(), 0.0, ViewMut::whole(p, count))?;
                 for (p, logs) in p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length)) {
-                    vectorised(|| softmax(p, tile, &mut logs[first..first + queries]));
+                    softmax(p, tile, &mut logs[first..first + queries]);
                 }
                 gemm(
                     1.0,
@@ -240,7 +255,7 @@ impl Attention<'_> {
                     let logs = &logs[h * self.length + first..][..queries];
                     let out = self.q(out, sequence, kv * group + h).rows(first..first + queries);
                     let dout = there.rows(h * queries..(h + 1) * queries);
-                    vectorised(|| softmax_back(p, ds, tile, logs, out, dout, self.scale()));
+                    softmax_back(p, ds, tile, logs, (out, dout), self.scale());
                 }
                 let (p, ds) = (View::whole(p, count), View::whole(ds, count));
                 let (dv, _) = dv.borrow().split_at_row(count);
@@ -276,45 +291,47 @@ impl Attention<'_> {
     }
 }
 
+vectorised! {
 /// Scores of a tile become weights: each row sees the keys up to its own position.
-#[inline(always)]
 fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
     for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
-        let (seen, unseen) = row.split_at_mut(tile.seen + i);
-        let most = most(seen);
-        let total = exp_all(seen, most);
+        let (seen, whole) = tile.seen(i);
+        // What fills up whole vectors is so small that its exponential does not count.
+        row[seen..whole].fill(f32::MIN);
+        let most = most(&row[..whole]);
+        let total = exp_all(&mut row[..whole], most);
         let inverse = 1.0 / total;
-        for x in &mut *seen {
+        for x in &mut row[..whole] {
             *x *= inverse;
         }
-        unseen.fill(0.0);
+        row[seen..].fill(0.0);
         *log = most + total.ln();
     }
 }
+}
 
+vectorised! {
 /// Scores become weights again, and gradients of weights those of scores.
-#[inline(always)]
 fn softmax_back(
     scores: &mut [f32],
     gradients: &mut [f32],
     tile: Tile,
     logs: &[f32],
-    out: View<'_>,
-    dout: View<'_>,
+    outs: (View<'_>, View<'_>),
     scale: f32,
 ) {
+    let (out, dout) = outs;
     let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
-        let seen = tile.seen + i;
+        let (seen, whole) = tile.seen(i);
         let (out, dout) = (out.row(i), dout.row(i));
         let mean = sum([out, dout], |[x, y]| x * y);
-        let (p, hidden) = p.split_at_mut(seen);
-        hidden.fill(0.0);
-        let (ds, hidden) = ds.split_at_mut(seen);
-        hidden.fill(0.0);
-        for (p, ds) in p.iter_mut().zip(ds) {
+        for (p, ds) in p[..whole].iter_mut().zip(&mut ds[..whole]) {
             *p = exp(*p - log);
             *ds = *p * (*ds - mean) * scale;
         }
+        p[seen..].fill(0.0);
+        ds[seen..].fill(0.0);
     }
+}
 }

@@ -61,7 +61,7 @@ pub(crate) fn cross_entropy(
         let mut losses = vec![(0.0f32, 0.0f32); rows.len()];
         let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).collect();
         team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut (f32, f32), &u32))| {
-            *loss = vectorised(|| row_loss(row, *next));
+            *loss = row_loss(row, *next);
         });
         total += losses.iter().map(|(loss, _)| f64::from(*loss)).sum::<f64>();
         if let Loss::Rows { share, dh, dw } = &mut loss {
@@ -78,12 +78,16 @@ pub(crate) fn cross_entropy(
             // What all of a row is divided by is left to the last, where rows are shorter.
             let factors = losses.iter().map(|(_, total)| *share / total);
             for (row, factor) in dh.chunks_exact_mut(hidden).zip(factors.clone()) {
-                row.iter_mut().for_each(|x| *x *= factor);
+                for x in row {
+                    *x *= factor;
+                }
             }
             if let Some(dw) = dw {
                 let mut part = h[rows.start * hidden..rows.end * hidden].to_vec();
                 for (row, factor) in part.chunks_exact_mut(hidden).zip(factors) {
-                    row.iter_mut().for_each(|x| *x *= factor);
+                    for x in row {
+                        *x *= factor;
+                    }
                 }
                 gemm(1.0, gradients.t(), View::whole(&part, hidden), 1.0, ViewMut::whole(dw, hidden))?;
             }
@@ -92,8 +96,8 @@ pub(crate) fn cross_entropy(
     Ok(total)
 }
 
+vectorised! {
 /// The loss of one row of logits, which become `total · (softmax − one-hot)`, and `total`.
-#[inline(always)]
 fn row_loss(row: &mut [f32], next: u32) -> (f32, f32) {
     let next = next as usize; // Below the row's length, which was checked.
     let most = most(row);
@@ -101,4 +105,5 @@ fn row_loss(row: &mut [f32], next: u32) -> (f32, f32) {
     let total = exp_all(row, most);
     row[next] -= total;
     (total.ln() - chosen, total)
+}
 }

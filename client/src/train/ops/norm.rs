@@ -43,11 +43,7 @@ impl RmsNorm<'_> {
         let hidden = self.weight.len();
         let share = team.rows(x.len() / hidden, hidden) * hidden;
         let parts = y.chunks_mut(share).zip(x.chunks(share)).collect();
-        team.each(parts, |(y, x): (&mut [f32], &[f32])| {
-            vectorised(|| {
-                y.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)).for_each(|(y, x)| self.row(x, y));
-            });
-        });
+        team.each(parts, |(y, x): (&mut [f32], &[f32])| rows(self, x, y));
     }
 
     /// Adds the gradient of `x` to `dx`.
@@ -56,10 +52,7 @@ impl RmsNorm<'_> {
         let share = team.rows(x.len() / hidden, hidden) * hidden;
         let parts = dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))).collect();
         team.each(parts, |(dx, (x, dy)): (&mut [f32], (&[f32], &[f32]))| {
-            vectorised(|| {
-                let rows = x.chunks_exact(hidden).zip(dy.chunks_exact(hidden));
-                dx.chunks_exact_mut(hidden).zip(rows).for_each(|(dx, (x, dy))| self.row_back(x, dy, dx));
-            });
+            rows_back(self, x, dy, dx);
         });
     }
 
@@ -71,6 +64,25 @@ impl RmsNorm<'_> {
             for (dw, (x, dy)) in dw.iter_mut().zip(x.iter().zip(dy)) {
                 *dw += dy * x * inverse;
             }
+        }
+    }
+}
+
+vectorised! {
+    fn rows(norm: &RmsNorm<'_>, x: &[f32], y: &mut [f32]) {
+        let hidden = norm.weight.len();
+        for (y, x) in y.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)) {
+            norm.row(x, y);
+        }
+    }
+}
+
+vectorised! {
+    fn rows_back(norm: &RmsNorm<'_>, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        let hidden = norm.weight.len();
+        let rows = x.chunks_exact(hidden).zip(dy.chunks_exact(hidden));
+        for (dx, (x, dy)) in dx.chunks_exact_mut(hidden).zip(rows) {
+            norm.row_back(x, dy, dx);
         }
     }
 }

@@ -14,6 +14,7 @@
               and is called only where the CPU has the instructions"
 )]
 
+mod ahead;
 mod right;
 mod tile;
 
@@ -28,6 +29,7 @@ use std::ops::Range;
 use super::Arithmetic;
 use crate::train::view::View;
 
+pub(crate) use ahead::ToRead;
 pub(crate) use right::{Held, Right, Source, worth};
 use right::{load, pair};
 pub(crate) use tile::{Turn, multiply};

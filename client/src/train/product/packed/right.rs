@@ -17,6 +17,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
+use super::ahead::ToRead;
 use super::{BLOCK, MOST_RIGHT, STEP, WIDE, available, words};
 use crate::train::product::Arithmetic;
 
@@ -46,6 +47,24 @@ pub(crate) enum Held<'a> {
     F32(&'a [f32]),
     F16(&'a [f16]),
     Bf16(&'a [bf16]),
+}
+
+impl Source<'_> {
+    /// The memory of this part of the rows, as far as there is one.
+    pub(crate) fn ahead(&self, rows: &Range<usize>, columns: &Range<usize>) -> ToRead {
+        let (start, bytes) = match self.numbers {
+            Held::F32(numbers) => (numbers.as_ptr().cast::<u8>(), 4),
+            Held::F16(numbers) => (numbers.as_ptr().cast::<u8>(), 2),
+            Held::Bf16(numbers) => (numbers.as_ptr().cast::<u8>(), 2),
+        };
+        let first = rows.start * self.columns + columns.start;
+        ToRead {
+            start: start.wrapping_add(first * bytes),
+            rows: rows.end.min(self.numbers.len() / self.columns.max(1)).saturating_sub(rows.start),
+            len: columns.end.min(self.columns).saturating_sub(columns.start) * bytes,
+            step: self.columns * bytes,
+        }
+    }
 }
 
 /// What an integer of a row with this largest number is worth, and its inverse; zeros where the row is zero.

@@ -7,12 +7,13 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _MM_HINT_ET0, _mm_prefetch, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512, __m512i, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps,
+    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
+    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
+use super::ahead::{ToRead, ToWrite};
 use super::{Left, Right, TALL, available, load, words};
 use crate::train::product::{Add, Arithmetic};
 use crate::train::view::ViewMut;
@@ -25,7 +26,7 @@ pub(crate) struct Turn {
 }
 
 /// Adds `left · right` of one block to `sums`, which the first block sets, and the last one to what becomes of
-/// `out`: all rows of `left`, and the columns of `right`.
+/// `out`: all rows of `left`, and the columns of `right`. What is `ahead` is asked for meanwhile.
 ///
 /// Sums of all rows are neighbours: the rows of `out` can be so far apart that they fall on the same few lines of a
 /// cache, and are touched once only.
@@ -36,6 +37,7 @@ pub(crate) fn multiply(
     turn: Turn,
     sums: &mut Vec<f32>,
     (out, add): (&mut ViewMut<'_>, Add),
+    ahead: ToRead,
 ) {
     assert!(available(left.arithmetic));
     assert_eq!(out.rows(), left.rows);
@@ -45,39 +47,9 @@ pub(crate) fn multiply(
     // SAFETY: the CPU has the instructions.
     unsafe {
         match right.vectors {
-            1 => multiply_by::<1>(left, block, right, turn, sums, (out, add)),
-            2 => multiply_by::<2>(left, block, right, turn, sums, (out, add)),
-            _ => multiply_by::<3>(left, block, right, turn, sums, (out, add)),
-        }
-    }
-}
-
-/// Lines of memory that will be written to soon, to be asked for one by one.
-#[derive(Debug)]
-struct Ahead {
-    row: *const f32,
-    rows: usize,
-    /// Numbers of a row, those that were asked for, and those from one row to the next.
-    len: usize,
-    done: usize,
-    step: usize,
-}
-
-impl Ahead {
-    /// Asks for the next line, if any is left.
-    #[target_feature(enable = "avx512f")]
-    #[inline]
-    fn fetch(&mut self) {
-        if self.rows == 0 {
-            return;
-        }
-        // A hint, which no address makes fail.
-        _mm_prefetch::<_MM_HINT_ET0>(self.row.wrapping_add(self.done).cast());
-        self.done += 16;
-        if self.done >= self.len {
-            self.done = 0;
-            self.row = self.row.wrapping_add(self.step);
-            self.rows -= 1;
+            1 => multiply_by::<1>(left, block, right, turn, sums, (out, add), ahead),
+            2 => multiply_by::<2>(left, block, right, turn, sums, (out, add), ahead),
+            _ => multiply_by::<3>(left, block, right, turn, sums, (out, add), ahead),
         }
     }
 }
@@ -112,8 +84,11 @@ fn multiply_by<const VECTORS: usize>(
     turn: Turn,
     sums: &mut [f32],
     (out, add): (&mut ViewMut<'_>, Add),
+    ahead: ToRead,
 ) {
     assert_eq!(right.vectors, VECTORS);
+    let groups = left.rows.div_ceil(TALL);
+    let share = ahead.rows.div_ceil(groups);
     let masks = masks::<VECTORS>(out.columns());
     let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth, 16 * v));
     let (before, depth) = place(left, block, right);
@@ -122,14 +97,13 @@ fn multiply_by<const VECTORS: usize>(
     {
         let first = group * TALL;
         let count = (left.rows - first).min(TALL);
-        let (len, step) = (out.columns(), out.row_step());
-        let (row, rows) = if turn.last { (out.row(first).as_ptr(), count) } else { (std::ptr::null(), 0) };
-        let mut ahead = Ahead { row, rows, len, done: 0, step };
+        let mut soon = if turn.last { ToWrite::new(out, first..first + count) } else { ToWrite::NONE };
+        ahead.fetch(group * share..(group + 1) * share);
         let rows = &left.numbers[(group * left.depth + before) * TALL..][..depth * TALL];
         match left.arithmetic {
             // SAFETY: `multiply` has asked whether the CPU has the instructions.
-            Arithmetic::Short => unsafe { sum_short(rows, right.words(), depth, &mut tile, &mut ahead) },
-            Arithmetic::Single => sum_single(rows, right.words(), depth, &mut tile, &mut ahead),
+            Arithmetic::Short => unsafe { sum_short(rows, right.words(), depth, &mut tile, &mut soon) },
+            Arithmetic::Single => sum_single(rows, right.words(), depth, &mut tile, &mut soon),
         }
         let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
         let rows = tile.iter().zip(sums.chunks_exact_mut(VECTORS * 16)).zip(left_worth);
@@ -166,13 +140,13 @@ fn sum_single<const VECTORS: usize>(
     columns: &[i32],
     depth: usize,
     out: &mut Sums<VECTORS>,
-    ahead: &mut Ahead,
+    soon: &mut ToWrite,
 ) {
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
     for from in (0..depth).step_by(TOGETHER) {
-        (0..LINES).for_each(|_| ahead.fetch());
+        (0..LINES).for_each(|_| soon.fetch());
         for _ in from..depth.min(from + TOGETHER) {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
@@ -197,13 +171,13 @@ fn sum_short<const VECTORS: usize>(
     columns: &[i32],
     depth: usize,
     out: &mut Sums<VECTORS>,
-    ahead: &mut Ahead,
+    soon: &mut ToWrite,
 ) {
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
     for from in (0..depth).step_by(TOGETHER) {
-        (0..LINES).for_each(|_| ahead.fetch());
+        (0..LINES).for_each(|_| soon.fetch());
         for _ in from..depth.min(from + TOGETHER) {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
