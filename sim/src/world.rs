@@ -75,8 +75,17 @@ pub enum WorldError {
 pub struct Seen {
     /// The coordinator's record.
     pub status: VersionStatus,
-    /// Mean bytes of a device since the version before.
-    pub traffic: Traffic,
+    /// Bytes of each device since the version before, in the order of [`World::nodes`].
+    pub traffic: Vec<Traffic>,
+}
+
+impl Seen {
+    /// Mean bytes of a device.
+    pub fn mean_traffic(&self) -> Traffic {
+        let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
+        let devices = self.traffic.len().max(1) as u64;
+        Traffic { up: sum(|t| t.up) / devices, down: sum(|t| t.down) / devices }
+    }
 }
 
 /// A coordinator, its devices, and what is durable of them.
@@ -93,7 +102,7 @@ pub struct World {
     faults: Faults,
     clock: Timestamp,
     rng: ChaCha20Rng,
-    traffic_before: Traffic,
+    traffic_before: Vec<Traffic>,
     seen: Vec<Seen>,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
@@ -157,7 +166,7 @@ impl World {
             faults,
             clock: DAWN,
             rng,
-            traffic_before: Traffic::default(),
+            traffic_before: vec![Traffic::default(); policies.len()],
             seen: Vec::new(),
             fixed: BTreeMap::new(),
             coordinator_crashes: 0,
@@ -442,7 +451,7 @@ impl World {
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.versions.push(version.clone());
-                    let traffic = self.mean_traffic();
+                    let traffic = self.new_traffic();
                     self.seen.push(Seen { status: version, traffic });
                 }
                 TaskEffect::End(state) => self.record.state = state,
@@ -450,17 +459,15 @@ impl World {
         }
     }
 
-    /// Mean bytes of a device since the last version.
-    fn mean_traffic(&mut self) -> Traffic {
-        let sum = |of: fn(&Traffic) -> u64| self.nodes.iter().map(|node| of(&node.traffic)).sum::<u64>();
-        let now = Traffic { up: sum(|t| t.up), down: sum(|t| t.down) };
-        let devices = self.nodes.len().max(1) as u64;
-        let mean = Traffic {
-            up: (now.up - self.traffic_before.up) / devices,
-            down: (now.down - self.traffic_before.down) / devices,
+    /// Bytes of each device since the last version.
+    fn new_traffic(&mut self) -> Vec<Traffic> {
+        let now: Vec<Traffic> = self.nodes.iter().map(|node| node.traffic).collect();
+        let before = std::mem::replace(&mut self.traffic_before, now.clone());
+        let since = |(now, before): (Traffic, Traffic)| Traffic {
+            up: now.up - before.up,
+            down: now.down - before.down,
         };
-        self.traffic_before = now;
-        mean
+        now.into_iter().zip(before).map(since).collect()
     }
 
     /// Forgets everything of the coordinator that is not durable, and starts it again.
