@@ -104,7 +104,8 @@ fn steps(
     while training.steps() < all {
         let until = training.steps().saturating_add(KEPT_EVERY);
         let result = training.run(until, &mut step);
-        if matches!(result, Err(TrainError::Stopped { .. })) || training.steps() < all {
+        // What diverged is not worth going on from.
+        if matches!(result, Err(TrainError::Stopped { .. })) || (result.is_ok() && training.steps() < all) {
             keep(&training);
         }
         result?;

@@ -250,9 +250,12 @@ impl Fetch<'_> {
             None => self.unreachable(error.to_string()),
         })?;
         let listing = response.body_mut().with_config().limit(64 << 20).read_json();
-        listing.map_err(|error| match error {
-            ureq::Error::Timeout(_) => silent(&error),
-            error => self.answer(format!("its list of files cannot be read: {error}")),
+        listing.map_err(|error| {
+            if matches!(error, ureq::Error::Timeout(_)) {
+                silent(&error)
+            } else {
+                self.answer(format!("its list of files cannot be read: {error}"))
+            }
         })
     }
 
