@@ -22,7 +22,7 @@ use crate::enrolment::EnrolledDevice;
 use crate::policy::Breach;
 use crate::session::{Action, Ended, Event, Session, Work};
 use crate::train::engine::Engine;
-use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
+use crate::train::text::{ReadOptions, TextError};
 use crate::transport::{Transport, TransportError};
 
 pub mod memory;
@@ -252,7 +252,8 @@ impl Agent {
         Ok(bytes)
     }
 
-    /// Waits for the conditions, then trains as long as they hold.
+    /// Waits for the conditions, then reads the user's text and trains on it as long as they hold, on a thread that no
+    /// request waits for.
     async fn train(&mut self, work: Arc<Work>) -> Result<Event, AgentError> {
         if !self.settings.override_conditions {
             loop {
@@ -270,17 +271,12 @@ impl Agent {
                 }
             }
         }
-        let text = UserText::read(&self.settings.data, &self.settings.reading)?;
-        report_reading(text.reading());
-        let corpus = Corpus::new(self.engine.base(), &text)?;
-        if corpus.refused() > 0 {
-            tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
-        }
+        let text = training::Text { data: self.settings.data.clone(), reading: self.settings.reading };
         let leave = Arc::new(AtomicBool::new(false));
         let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
         let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint_path());
         let mut training = tokio::task::spawn_blocking(move || {
-            training::train(&engine, &work, &corpus, seed, &flag, &checkpoint)
+            training::read_and_train(&engine, &work, &text, seed, &flag, &checkpoint)
         });
         loop {
             let pause = Duration::from_secs(u64::from(self.settings.conditions.check_secs).max(1));
@@ -291,7 +287,7 @@ impl Agent {
                 () = tokio::time::sleep(pause) => None,
             };
             match result {
-                Some(Ok(event)) => return Ok(event),
+                Some(Ok(event)) => return Ok(event?),
                 Some(Err(error)) => return Ok(Event::NotTrained(error.to_string())),
                 None if *self.stop.borrow() => leave.store(true, Ordering::Relaxed),
                 None if self.settings.override_conditions => {}
@@ -304,8 +300,10 @@ impl Agent {
                 }
             }
             if leave.load(Ordering::Relaxed) {
-                let result = training.await;
-                return Ok(result.unwrap_or_else(|error| Event::NotTrained(error.to_string())));
+                return match training.await {
+                    Ok(event) => Ok(event?),
+                    Err(error) => Ok(Event::NotTrained(error.to_string())),
+                };
             }
         }
     }
@@ -385,32 +383,6 @@ pub async fn look() -> Snapshot {
         (None, _) | (_, None) => None,
     };
     Snapshot { busy_percent, ..sources::read(root) }
-}
-
-/// Says how much was read, by numbers only; which files were left out is for developers.
-fn report_reading(reading: &Reading) {
-    tracing::info!(
-        files = reading.files,
-        documents = reading.documents,
-        with_roles = reading.with_roles,
-        duplicates = reading.duplicates,
-        surplus = reading.surplus,
-        secret_looking = reading.secret_looking(),
-        skipped_lines = reading.skipped_lines(),
-        unread_files = reading.unread_files(),
-        "read the user's text"
-    );
-    for (kind, count) in &reading.secrets {
-        tracing::info!(?kind, count, "left out what looks like a secret");
-    }
-    for skipped in &reading.skipped {
-        tracing::debug!(file = %skipped.file.display(), reason = %skipped.reason, lines = skipped.count, "skipped");
-    }
-    for (reason, unread) in &reading.unread {
-        for file in &unread.named {
-            tracing::debug!(file = %file.display(), %reason, "not read");
-        }
-    }
 }
 
 fn now() -> Timestamp {

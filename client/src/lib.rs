@@ -7,6 +7,8 @@
 //! [`conditions`] says when it may train, [`adapter_files`] gives adapters to other programs and takes theirs. Start at
 //! [`session::Session`].
 
+use proto::files;
+
 pub mod adapter_files;
 pub mod agent;
 pub mod cli;
@@ -14,7 +16,6 @@ pub mod conditions;
 pub mod config;
 pub mod contribution;
 pub mod enrolment;
-pub mod files;
 pub mod keys;
 pub mod policy;
 pub mod process;

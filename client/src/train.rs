@@ -37,7 +37,7 @@ mod weights;
 mod workspace;
 
 pub use base::{
-    Base, BaseError, BaseOptions, FetchError, Fetching, Hold, Hub, Projection, Repository, Source,
+    Base, BaseError, BaseOptions, FetchError, Fetching, Hold, Hub, Patience, Projection, Repository, Source,
     SourceError, UnknownProjection,
 };
 pub use checkpoint::CheckpointError;

@@ -10,9 +10,8 @@ use std::{
     sync::Mutex,
 };
 
+use proto::files::{self, Audience, FileError};
 use ring::digest::{SHA256, digest};
-
-use crate::files::{self, Audience, FileError};
 
 /// Why an artefact could not be kept or given back.
 #[derive(Debug, thiserror::Error)]

@@ -7,12 +7,10 @@ use std::{
     time::Duration,
 };
 
+use proto::files::{self, FileError};
 use serde::Deserialize;
 
-use crate::{
-    files::{self, FileError},
-    tls::AcceptLimits,
-};
+use crate::tls::AcceptLimits;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aggregation::IdentityPublic;
 use proto::adapter::{AdapterError, Factors};
 use proto::admin::{PrivacySpent, TaskStatus};
+use proto::files::FileError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Chunk, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_from_bytes};
@@ -23,7 +24,6 @@ use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
 use crate::artefacts::{ArtefactError, Artefacts};
-use crate::files::FileError;
 use crate::records::RecordError;
 use crate::spool::Spooler;
 use crate::store::{Store, StoreError};

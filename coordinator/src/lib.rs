@@ -12,7 +12,6 @@ pub mod cli;
 pub mod config;
 pub mod driver;
 pub mod enrolment;
-pub mod files;
 pub mod optimizer;
 pub mod peer;
 pub mod pki;

@@ -17,6 +17,7 @@ use std::{
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::export::{Release, SignedRelease};
+use proto::files::{self, Audience, FileError};
 use proto::ids::Digest;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
@@ -31,10 +32,7 @@ use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use crate::{
-    files::{self, Audience, FileError},
-    peer::{self, AdminName},
-};
+use crate::peer::{self, AdminName};
 
 const CA_CERTIFICATE_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca.key";

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::files::{self, Audience, FileError};
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -19,7 +20,6 @@ use crate::artefacts::Artefacts;
 use crate::config::{Certificates, Config};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
-use crate::files::{self, Audience, FileError};
 use crate::peer::{AdminName, AdminNameError};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::service;

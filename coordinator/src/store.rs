@@ -22,10 +22,9 @@ use std::{
     },
 };
 
+use proto::files::{self, FileError};
 use serde::de::DeserializeOwned;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
-
-use crate::files::{self, FileError};
 
 mod batch;
 mod frame;

@@ -7,13 +7,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use aggregation::{Context, IdentityPublic};
-use privacy::{ClipNorm, Delta, Mechanism, PrivacyMode};
+use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
-use proto::admin::{MeanMetric, TaskState, TaskStatus, VersionStatus};
+use proto::admin::{TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
-use proto::metrics::MetricName;
-use proto::plan::{Plan, PlanError, model_digest, rotation_seed, vector_to_bytes};
+use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
 use crate::optimizer::OptimizerState;
@@ -24,10 +23,10 @@ mod accounting;
 mod classes;
 mod effect;
 mod next;
+mod publish;
 mod record;
 
 pub use effect::TaskEffect;
-use next::NextState;
 pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.
@@ -431,94 +430,6 @@ impl Task {
                     self.effects.push_back(TaskEffect::Aborted { round: number, outcome });
                 }
             }
-        }
-    }
-
-    fn publish(
-        &mut self,
-        round: u64,
-        session: SessionId,
-        mut sum: Vec<u32>,
-        (survivors, cohort): (usize, usize),
-        now: Timestamp,
-        rng: &mut impl CryptoRng,
-    ) {
-        if self.mechanism.params().mode == PrivacyMode::Central {
-            self.mechanism.add_central_noise(&mut sum, rng);
-        }
-        let decoded = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)).ok();
-        let next = decoded.and_then(|mut decoded| {
-            if let Some(plan) = self.plan.classes {
-                let (spec, whole) = (&self.plan.adapter, Class::whole(&self.plan.adapter));
-                let class = |device| self.classes.get(device).copied().unwrap_or(whole);
-                let classes: Vec<Class> = self.survivors.iter().map(class).collect();
-                classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
-            }
-            Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
-        });
-        let Some((NextState { adapter, folded, optimizer }, metrics)) = next else {
-            let outcome = Outcome::NotRecovered;
-            self.last_abort = Some(outcome);
-            self.effects.push_back(TaskEffect::Aborted { round, outcome });
-            return;
-        };
-        (self.record.adapter, self.record.optimizer) = (adapter, optimizer);
-        self.classes.clear();
-        let adapter = vector_to_bytes(&self.record.adapter);
-        self.adapter_digest = Digest::of(&adapter);
-        let folded = folded.map(|folded| {
-            let bytes = vector_to_bytes(&folded);
-            self.folded_digest = Some(Digest::of(&bytes));
-            self.record.folded = Some(folded);
-            bytes
-        });
-        let metrics = self.mean_metrics(&metrics, survivors);
-        let made = self.version() + 1;
-        self.prepare_mechanism(made, &metrics);
-        let version = VersionStatus {
-            version: made,
-            cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
-            survivors: u32::try_from(survivors).unwrap_or(u32::MAX),
-            round,
-            epsilon: self.epsilon(),
-            adapter: self.adapter_digest,
-            folded: self.folded_digest,
-            committed_unix_millis: now.0,
-            clip_norm: self.mechanism.params().clip_norm.get(),
-            metrics,
-        };
-        self.record.versions.push(version.clone());
-        let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
-        self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
-        if self.version() >= self.plan.round.versions {
-            self.end(TaskState::Complete);
-        }
-    }
-
-    /// What the sum says of the plan's metrics, in their own units.
-    fn mean_metrics(&self, shares: &[f64], survivors: usize) -> Vec<MeanMetric> {
-        let deviation = self.mechanism.metric_deviation(survivors);
-        let mean = |(metric, share): (&proto::metrics::Metric, &f64)| MeanMetric {
-            name: metric.name,
-            mean: share * metric.most,
-            standard_deviation: deviation * metric.most,
-        };
-        self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
-    }
-
-    /// The mechanism for updates from `version`, at a clip norm that moves where the plan lets it adapt.
-    fn prepare_mechanism(&mut self, version: u32, metrics: &[MeanMetric]) {
-        let clipped = metrics.iter().find(|metric| metric.name == MetricName::Clipped);
-        let now = self.mechanism.params().clip_norm;
-        let next: ClipNorm = match (&self.plan.privacy.adaptive_clip, clipped) {
-            (Some(adaptive), Some(clipped)) => {
-                adaptive.rule().map_or(now, |rule| rule.next(now, clipped.mean))
-            }
-            (Some(_), None) | (None, _) => now,
-        };
-        // A plan that was checked has a rule, and a mechanism for every version and everywhere in its range.
-        if let Ok(mechanism) = self.plan.mechanism_at(version, next.get()) {
-            self.mechanism = mechanism;
         }
     }
 

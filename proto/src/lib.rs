@@ -3,12 +3,15 @@
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
 //! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`export`] what other programs
 //! load. [`convert`] is the only place where foreign bytes become these types, but for those of other programs'
-//! adapters, which [`export`] reads. Nothing here decides, waits, or touches a disk or a network. Start at [`plan::Plan`].
+//! adapters, which [`export`] reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
+//! only code here that touches a disk, and the rest does not use it. Nothing here decides, waits, or touches a network.
+//! Start at [`plan::Plan`].
 
 pub mod adapter;
 pub mod admin;
 pub mod convert;
 pub mod export;
+pub mod files;
 pub mod ids;
 pub mod message;
 pub mod metrics;

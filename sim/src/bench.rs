@@ -10,11 +10,11 @@
 use std::time::Duration;
 
 use aggregation::{Context, Credential, IdentityKey, MAX_COMPLETE, Refusal, RosterError};
-use coordinator::files::FileError;
 use coordinator::round::RoundParams;
 use coordinator::spool::folder::FolderSpooler;
 use coordinator::spool::{InMemory, Spooler};
 use proto::convert::WireError;
+use proto::files::FileError;
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{Outcome, Rejection};
 use rand_chacha::ChaCha20Rng;

@@ -65,6 +65,7 @@ pub(crate) fn train(
             metrics: Vec::new(),
             bytes_up_per_device: 0,
             bytes_down_per_device: 0,
+            classes: Vec::new(),
             secs: started.elapsed().as_secs_f64(),
         };
         on_version(&summary);
@@ -88,6 +89,7 @@ pub(crate) fn train(
         refresh_every: None,
         shipped_rank: shipped.0.rank,
         shipped_loss: mean_loss(&engine, &alone(&shipped), &held_out)?,
+        classes: Vec::new(),
         warnings: vec![format!(
             "central training: the text of all {} users was pooled in one place, and nothing was private",
             users.len()

@@ -49,6 +49,8 @@ pub fn scenario(seed: u64) -> Scenario {
         refresh: None,
         public_epochs: 1,
         projections: Projection::ALL.to_vec(),
+        classes: Vec::new(),
+        least_trainers: 2,
         training: TrainingPlan {
             local_steps: 3,
             batch_size: 4,

@@ -2,12 +2,14 @@
 //!
 //! [`world`] holds both sides' machines, virtual time, the wire and [`faults`]; [`run`](mod@run) makes it a run
 //! on a base and users' text by a [`scenario`]; [`demo`] is the run without arguments, on text that [`corpus`]
-//! invents. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
+//! invents. In [`classes`] some devices train less
+//! than others. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
 //! round without training. Nothing here is linked into a device or a coordinator, and nothing of the protocol is
 //! written here a second time.
 
 pub mod bench;
 mod central;
+pub mod classes;
 pub mod corpus;
 pub mod demo;
 mod epsilon;

@@ -12,6 +12,7 @@ use proto::adapter::{AdapterSpec, Method};
 use proto::plan::{Mode, RefreshPlan};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use sim::bench::{self, BenchError};
+use sim::classes::ClassShare;
 use sim::output::Output;
 use sim::run::{Finished, Place, User, read_user, run_at};
 use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
@@ -127,7 +128,7 @@ struct RunArgs {
     #[arg(long)]
     shipped_rank: Option<u32>,
     /// Train in one place on all users' text, with as many examples: what a federation is compared with
-    #[arg(long, conflicts_with_all = ["noise_multiplier", "clip", "adaptive_clip", "refresh_every"])]
+    #[arg(long, conflicts_with_all = ["noise_multiplier", "clip", "adaptive_clip", "refresh_every", "classes"])]
     central: bool,
     /// Adapted layers, separated by commas
     #[arg(
@@ -136,6 +137,14 @@ struct RunArgs {
         value_delimiter = ','
     )]
     targets: Vec<Projection>,
+    /// A share of the devices that trains only the first RANK columns of `B`, in the LAYERS layers nearest to the
+    /// output, or in all of them; may be given several times, and who is left over trains all. The seed says which
+    /// devices they are. Needs --method `frozen_a` and --privacy distributed
+    #[arg(long = "class", value_name = "SHARE:RANK[:LAYERS]")]
+    classes: Vec<ClassShare>,
+    /// With --class, a number moves only in versions in which at least so many devices trained it
+    #[arg(long, default_value_t = 2, value_name = "DEVICES", requires = "classes")]
+    least_trainers: u32,
     /// Step size of a device
     #[arg(long)]
     learning_rate: Option<f64>,
@@ -270,6 +279,8 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         refresh: None,
         public_epochs: args.public_epochs,
         projections: args.targets.clone(),
+        classes: args.classes.clone(),
+        least_trainers: args.least_trainers,
         training: TrainingPlan {
             local_steps: args.local_steps,
             batch_size: args.batch_size,

@@ -220,10 +220,18 @@ fn settings(summary: &RunSummary) -> String {
         ("noise multiplier", summary.noise_multiplier.to_string()),
         ("signal to noise", snr),
         ("δ", table::delta(summary.delta)),
-        ("devices", grouped(summary.devices.into())),
         ("seed", summary.seed.to_string()),
+        ("devices", grouped(summary.devices.into())),
     ];
+    let classes = summary.classes.iter().map(|class| {
+        let (name, sent) = (table::part(class), table::bytes(class.bytes_up_per_device));
+        let devices = counted(class.devices.into(), "device");
+        let value =
+            format!("{devices}, {} took part, {sent} sent for a version", grouped(class.took_part.into()));
+        format!("<dt>of them {name}</dt><dd>{value}</dd>\n")
+    });
     let entries = entries.map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>\n"));
+    let entries: Vec<String> = entries.into_iter().chain(classes).collect();
     format!(
         "<h2>Settings</h2>\n<dl class=\"settings\">\n{}</dl>\n\
          <p class=\"note\">The same settings and the same seed give the same run.</p>\n",

@@ -5,7 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use client::policy::Policy;
 use client::session::Work;
 use client::train::base::Base;
 use client::train::engine::{Engine, TrainError};
@@ -18,6 +17,7 @@ use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
 
 use crate::central;
+use crate::classes;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
 use crate::public::factors;
@@ -99,19 +99,10 @@ pub fn run(
 ) -> Result<Finished, RunError> {
     let engine = Engine::new(Arc::clone(base));
     let (plan, given) = prepare(scenario, base, &engine, public)?;
-    let policy = Policy {
-        // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
-        allow_without_noise: scenario.mode != Mode::Distributed,
-        smallest_cohort: 2,
-        smallest_report_goal: 2,
-        participations: u32::MAX,
-        participations_a_day: u32::MAX,
-        least_noise_multiplier: 0.0,
-        largest_epsilon: f64::INFINITY,
-        ..Policy::default()
-    };
+    let dealt = scenario.dealt(&plan.adapter).map_err(ScenarioError::from)?;
+    let policies = scenario.policies(&dealt);
     let seed = scenario.digest("world").0;
-    let mut world = World::new(&plan, given.as_deref(), &policy, users.len(), faults(scenario), seed)?;
+    let mut world = World::with_policies(&plan, given.as_deref(), &policies, faults(scenario), seed)?;
     let sequence_len = plan.training.sequence_len;
     let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(sequence_len)).collect();
     let measure = |state: &State| mean_loss(&engine, state, &held_out);
@@ -139,7 +130,8 @@ pub fn run(
             let clip_norm =
                 world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
             let loss = (before, measure(&world.state()?)?);
-            let version = summarise(seen, loss, clip_norm, secs, scenario.mode);
+            let classes = classes::of_version(&plan, &dealt, &world, seen);
+            let version = VersionSummary { classes, ..summarise(seen, loss, clip_norm, secs, scenario.mode) };
             on_version(&version);
             versions.push(version);
         }
@@ -164,7 +156,8 @@ pub fn run(
         clip_norm: scenario.clip_norm,
         privacy: scenario.mode,
         snr: epsilon::snr(&plan),
-        warnings: epsilon::remarks(&plan, &versions),
+        classes: classes::of_run(&plan, &dealt, &world),
+        warnings: [epsilon::remarks(&plan, &versions), classes::remarks(&plan, &dealt)].concat(),
         versions,
     };
     Ok(Finished { summary, trained: world.adapter().to_vec(), shipped, up_to_date: world.up_to_date() })
@@ -222,7 +215,7 @@ fn summarise(
     secs: f64,
     mode: Mode,
 ) -> VersionSummary {
-    let status = &seen.status;
+    let (status, traffic) = (&seen.status, seen.mean_traffic());
     VersionSummary {
         version: u64::from(status.version),
         cohort: status.cohort,
@@ -233,8 +226,9 @@ fn summarise(
         epsilon: (mode != Mode::Off && status.epsilon.is_finite()).then_some(status.epsilon),
         clip_norm,
         metrics: status.metrics.clone(),
-        bytes_up_per_device: seen.traffic.up,
-        bytes_down_per_device: seen.traffic.down,
+        bytes_up_per_device: traffic.up,
+        bytes_down_per_device: traffic.down,
+        classes: Vec::new(),
         secs,
     }
 }

@@ -1,13 +1,16 @@
 //! What a run is made of, and the plan that follows from it.
 
+use client::policy::Policy;
 use client::train::base::{Base, Projection};
-use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::adapter::{AdapterSpec, Class, Factors, Method};
 use proto::ids::Digest;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{
-    AdaptiveClipPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
+    AdaptiveClipPlan, ClassPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
 };
 use proto::training::{ServerOptimizer, TrainingPlan};
+
+use crate::classes::{self, ClassError, ClassShare};
 
 /// Fewest devices of a federation: with fewer, a sum hides nobody.
 pub const FEWEST_DEVICES: usize = 3;
@@ -42,6 +45,10 @@ pub struct Scenario {
     pub public_epochs: u32,
     /// The adapted layers.
     pub projections: Vec<Projection>,
+    /// Devices that train less than all of the adapter; the rest train all.
+    pub classes: Vec<ClassShare>,
+    /// With classes, a number moves where so many survivors trained it.
+    pub least_trainers: u32,
     /// How a device trains.
     pub training: TrainingPlan,
     /// How the mean update is applied.
@@ -81,6 +88,9 @@ pub enum ScenarioError {
         /// The most that fit.
         most: usize,
     },
+    /// It has classes that cannot be.
+    #[error(transparent)]
+    Classes(#[from] ClassError),
     /// The plan that follows cannot be followed.
     #[error(transparent)]
     Plan(#[from] PlanError),
@@ -114,6 +124,7 @@ impl Scenario {
             return Err(ScenarioError::TooManyDevices { found: self.devices, most });
         }
         adapter.check().map_err(PlanError::from)?;
+        self.dealt(&adapter)?;
         let noise_multiplier = match self.mode {
             Mode::Off => 0.0,
             Mode::Central | Mode::Distributed => self.noise_multiplier,
@@ -125,7 +136,7 @@ impl Scenario {
             initial_seed: self.digest("initial"),
             adapter,
             refresh: self.refresh,
-            classes: None,
+            classes: (!self.classes.is_empty()).then_some(ClassPlan { least_trainers: self.least_trainers }),
             training: self.training.clone(),
             privacy: PrivacyPlan {
                 mode: self.mode,
@@ -154,6 +165,27 @@ impl Scenario {
         .with_recommended_scale()?;
         plan.check()?;
         Ok(plan)
+    }
+
+    /// How much of the adapter each device trains, in order. Fails where a class cannot be.
+    pub fn dealt(&self, adapter: &AdapterSpec) -> Result<Vec<Class>, ClassError> {
+        classes::deal(&self.classes, (adapter, self.mode), self.devices, &self.digest("classes"))
+    }
+
+    /// The limits of a device of each of these classes.
+    pub fn policies(&self, dealt: &[Class]) -> Vec<Policy> {
+        let policy = Policy {
+            // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
+            allow_without_noise: self.mode != Mode::Distributed,
+            smallest_cohort: 2,
+            smallest_report_goal: 2,
+            participations: u32::MAX,
+            participations_a_day: u32::MAX,
+            least_noise_multiplier: 0.0,
+            largest_epsilon: f64::INFINITY,
+            ..Policy::default()
+        };
+        dealt.iter().map(|class| classes::policy(*class, &policy)).collect()
     }
 
     /// A seed of its own for each use.

@@ -45,6 +45,9 @@ pub struct RunSummary {
     pub shipped_rank: u32,
     /// Held-out loss of the adapter that came out: the last version's, but for what its rank cannot hold.
     pub shipped_loss: f64,
+    /// What the devices of each class did, the one that trains most first; empty without classes.
+    #[serde(default)]
+    pub classes: Vec<ClassSummary>,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<String>,
 }
@@ -75,8 +78,26 @@ pub struct VersionSummary {
     pub bytes_up_per_device: u64,
     /// Bytes that one device received, on average.
     pub bytes_down_per_device: u64,
+    /// What the devices of each class did for this version; empty without classes.
+    #[serde(default)]
+    pub classes: Vec<ClassSummary>,
     /// Wall-clock seconds from the assignment to the published version.
     pub secs: f64,
+}
+
+/// What the devices that train the same part of the adapter did, for one version or in a whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassSummary {
+    /// Columns of `B` that they train.
+    pub rank: u32,
+    /// Layers that they train, those nearest to the output.
+    pub layers: u32,
+    /// Devices of the class.
+    pub devices: u32,
+    /// Those of them whose update is in the version's sum; of a run, in any of its sums.
+    pub took_part: u32,
+    /// Bytes that one of them sent for a version, on average.
+    pub bytes_up_per_device: u64,
 }
 
 impl RunSummary {
@@ -121,6 +142,7 @@ pub(crate) mod tests {
                     metrics: vec![MeanMetric { name: MetricName::Loss, mean: loss, standard_deviation: 0.1 }],
                     bytes_up_per_device: 25_610 + version,
                     bytes_down_per_device: 1_310_720,
+                    classes: vec![],
                     secs: 12.5 + version as f64,
                 };
                 before = loss;
@@ -145,6 +167,7 @@ pub(crate) mod tests {
             refresh_every: Some(3),
             shipped_rank: 8,
             shipped_loss: before,
+            classes: vec![],
             warnings: vec![],
         }
     }
@@ -181,6 +204,7 @@ pub(crate) mod tests {
             names(&json),
             [
                 "base_loss",
+                "classes",
                 "clip_norm",
                 "coordinates",
                 "delta",
@@ -205,6 +229,7 @@ pub(crate) mod tests {
             [
                 "bytes_down_per_device",
                 "bytes_up_per_device",
+                "classes",
                 "clip_norm",
                 "cohort",
                 "epsilon",

@@ -1,6 +1,6 @@
 //! The versions of a run as an aligned plain-text table.
 
-use crate::summary::{RunSummary, VersionSummary};
+use crate::summary::{ClassSummary, RunSummary, VersionSummary};
 
 const HEADINGS: [&str; 9] = [
     "version",
@@ -14,25 +14,35 @@ const HEADINGS: [&str; 9] = [
     "seconds",
 ];
 
-/// One line for each version, right-aligned under its headings; then a line
-/// with the total fall of the loss and a line with what ε is.
+const CLASS_HEADINGS: [&str; 4] = ["trains", "devices", "took part", "up/device"];
+
+/// One line for each version, right-aligned under its headings; where devices
+/// train less than all, the same for each class; then a line with the total
+/// fall of the loss and a line with what ε is.
 pub fn by_version(summary: &RunSummary) -> String {
-    let rows: Vec<_> = summary.versions.iter().map(cells).collect();
-    let widths: Vec<_> = HEADINGS
+    let mut text = aligned(HEADINGS, &summary.versions.iter().map(cells).collect::<Vec<_>>());
+    if !summary.classes.is_empty() {
+        text.push_str(&aligned(CLASS_HEADINGS, &summary.classes.iter().map(class_cells).collect::<Vec<_>>()));
+    }
+    text.push_str(&fall(summary));
+    text.push('\n');
+    text.push_str(&statement(summary));
+    text.push('\n');
+    text
+}
+
+fn aligned<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
+    let widths: Vec<_> = headings
         .iter()
         .enumerate()
         .map(|(column, heading)| {
             rows.iter().map(|row| row[column].chars().count()).fold(heading.chars().count(), usize::max)
         })
         .collect();
-    let mut text = line(&HEADINGS.map(str::to_owned), &widths);
-    for row in &rows {
+    let mut text = line(&headings.map(str::to_owned), &widths);
+    for row in rows {
         text.push_str(&line(row, &widths));
     }
-    text.push_str(&fall(summary));
-    text.push('\n');
-    text.push_str(&statement(summary));
-    text.push('\n');
     text
 }
 
@@ -50,7 +60,11 @@ fn cells(version: &VersionSummary) -> [String; 9] {
     ]
 }
 
-fn line(cells: &[String; 9], widths: &[usize]) -> String {
+fn class_cells(class: &ClassSummary) -> [String; 4] {
+    [part(class), class.devices.to_string(), class.took_part.to_string(), bytes(class.bytes_up_per_device)]
+}
+
+fn line(cells: &[String], widths: &[usize]) -> String {
     let cells: Vec<_> = cells.iter().zip(widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
     format!("{}\n", cells.join("  "))
 }
@@ -76,6 +90,12 @@ fn statement(summary: &RunSummary) -> String {
             format!("ε = {epsilon:.2} at δ = {} for one device over the whole run", delta(summary.delta))
         },
     )
+}
+
+/// What the devices of a class train.
+pub(crate) fn part(class: &ClassSummary) -> String {
+    let layers = if class.layers == 1 { "layer" } else { "layers" };
+    format!("rank {} in {} {layers}", class.rank, class.layers)
 }
 
 /// A loss in nats a token, with four decimals.
@@ -152,6 +172,30 @@ mod tests {
         let last: Vec<_> = text.lines().rev().take(2).collect();
         assert_eq!(last[1], "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token");
         assert_eq!(last[0], "ε = 7.90 at δ = 1e-5 for one device over the whole run");
+    }
+
+    #[test]
+    fn each_class_has_a_line_and_a_run_without_classes_none() {
+        let class = |rank, layers, devices, took_part, bytes_up_per_device| ClassSummary {
+            rank,
+            layers,
+            devices,
+            took_part,
+            bytes_up_per_device,
+        };
+        let mut summary = sample(2);
+        assert!(!by_version(&summary).contains("trains"));
+        summary.classes = vec![class(8, 12, 9, 9, 25_600), class(2, 1, 100, 98, 25_610)];
+        let text = by_version(&summary);
+        let lines: Vec<_> = text.lines().skip(3).take(3).collect();
+        assert_eq!(
+            lines,
+            [
+                "             trains  devices  took part  up/device",
+                "rank 8 in 12 layers        9          9   25.0 KiB",
+                "  rank 2 in 1 layer      100         98   25.0 KiB"
+            ]
+        );
     }
 
     #[test]

@@ -12,23 +12,18 @@ use client::policy::Policy;
 use client::session::{Action, Device, Event, Session, Work};
 use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
-use prost::Message;
 use proto::adapter::{AdapterError, State};
 use proto::admin::{TaskStatus, VersionStatus};
-use proto::convert::{
-    WireError, rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
-    request_to_wire,
-};
+use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Published, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
-use proto::wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 
 use crate::faults::Faults;
 
 mod node;
+mod wire;
 
 use node::Away;
 pub use node::{Node, Traffic};
@@ -75,8 +70,17 @@ pub enum WorldError {
 pub struct Seen {
     /// The coordinator's record.
     pub status: VersionStatus,
-    /// Mean bytes of a device since the version before.
-    pub traffic: Traffic,
+    /// Bytes of each device since the version before, in the order of [`World::nodes`].
+    pub traffic: Vec<Traffic>,
+}
+
+impl Seen {
+    /// Mean bytes of a device.
+    pub fn mean_traffic(&self) -> Traffic {
+        let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
+        let devices = self.traffic.len().max(1) as u64;
+        Traffic { up: sum(|t| t.up) / devices, down: sum(|t| t.down) / devices }
+    }
 }
 
 /// A coordinator, its devices, and what is durable of them.
@@ -93,7 +97,7 @@ pub struct World {
     faults: Faults,
     clock: Timestamp,
     rng: ChaCha20Rng,
-    traffic_before: Traffic,
+    traffic_before: Vec<Traffic>,
     seen: Vec<Seen>,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
@@ -157,7 +161,7 @@ impl World {
             faults,
             clock: DAWN,
             rng,
-            traffic_before: Traffic::default(),
+            traffic_before: vec![Traffic::default(); policies.len()],
             seen: Vec::new(),
             fixed: BTreeMap::new(),
             coordinator_crashes: 0,
@@ -349,75 +353,6 @@ impl World {
         }
     }
 
-    /// One request over a wire that may lose either way, or carry it twice.
-    fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
-        if self.faults.loses(&mut self.rng) {
-            self.tell(index, Event::Unreachable);
-            return Ok(());
-        }
-        let bytes = request_to_wire(request).encode_to_vec();
-        self.nodes[index].traffic.up += bytes.len() as u64;
-        if self.faults.repeats(&mut self.rng) {
-            drop(self.serve(index, &bytes)?);
-        }
-        let answer = self.serve(index, &bytes)?;
-        if self.faults.crashes_coordinator(&mut self.rng) {
-            self.crash_coordinator()?;
-        }
-        if self.faults.loses(&mut self.rng) {
-            self.tell(index, Event::Unreachable);
-            return Ok(());
-        }
-        let event = match answer {
-            Ok(bytes) => {
-                self.nodes[index].traffic.down += bytes.len() as u64;
-                Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?)
-            }
-            Err(bytes) => {
-                self.nodes[index].traffic.down += bytes.len() as u64;
-                Event::Rejected(rejection_from_bytes(&bytes)?)
-            }
-        };
-        self.tell(index, event);
-        Ok(())
-    }
-
-    /// The coordinator's side of one request: bytes in, bytes of a reply or of a rejection out.
-    fn serve(&mut self, index: usize, bytes: &[u8]) -> Result<Result<Vec<u8>, Vec<u8>>, WorldError> {
-        let from = self.nodes[index].device.device;
-        let request = request_from_wire(wire::Request::decode(bytes)?)?;
-        let answer = self.task.handle(from, request, self.clock, &mut self.rng);
-        if matches!(answer, Ok(Reply::Wait { complete: true, .. })) {
-            let enrolled: Vec<DeviceId> = self.nodes.iter().map(|node| node.device.device).collect();
-            self.task.end_if_spent(&enrolled);
-        }
-        self.perform_effects();
-        Ok(match answer {
-            Ok(reply) => Ok(reply_to_wire(reply).encode_to_vec()),
-            Err(rejection) => Err(rejection_to_bytes(&rejection)),
-        })
-    }
-
-    fn load(&mut self, index: usize, published: &Published) {
-        let held = self.nodes[index].installed.as_ref().map(|work| work.published);
-        let get = |digest: &Digest| self.artefacts.get(digest).cloned();
-        let frozen = self.task.plan().given_factors().as_ref().and_then(get);
-        let folded = published.folded.as_ref().and_then(get);
-        let event = match (get(&published.plan), get(&published.adapter)) {
-            (Some(plan), Some(adapter)) => {
-                // The plan and the frozen factors are fetched once and kept, as is what an epoch left.
-                let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-                let once = if held.is_some() { 0 } else { plan.len() + len(&frozen) };
-                let has_folded = held.is_some_and(|held| held.folded == published.folded);
-                let each_epoch = if has_folded { 0 } else { len(&folded) };
-                self.nodes[index].traffic.down += (adapter.len() + once + each_epoch) as u64;
-                Event::Loaded { plan, adapter, frozen, folded }
-            }
-            (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
-        };
-        self.tell(index, event);
-    }
-
     /// The shell's part: everything here is durable before the reply leaves.
     fn perform_effects(&mut self) {
         while let Some(effect) = self.task.poll_effect() {
@@ -442,7 +377,7 @@ impl World {
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.versions.push(version.clone());
-                    let traffic = self.mean_traffic();
+                    let traffic = self.new_traffic();
                     self.seen.push(Seen { status: version, traffic });
                 }
                 TaskEffect::End(state) => self.record.state = state,
@@ -450,17 +385,15 @@ impl World {
         }
     }
 
-    /// Mean bytes of a device since the last version.
-    fn mean_traffic(&mut self) -> Traffic {
-        let sum = |of: fn(&Traffic) -> u64| self.nodes.iter().map(|node| of(&node.traffic)).sum::<u64>();
-        let now = Traffic { up: sum(|t| t.up), down: sum(|t| t.down) };
-        let devices = self.nodes.len().max(1) as u64;
-        let mean = Traffic {
-            up: (now.up - self.traffic_before.up) / devices,
-            down: (now.down - self.traffic_before.down) / devices,
+    /// Bytes of each device since the last version.
+    fn new_traffic(&mut self) -> Vec<Traffic> {
+        let now: Vec<Traffic> = self.nodes.iter().map(|node| node.traffic).collect();
+        let before = std::mem::replace(&mut self.traffic_before, now.clone());
+        let since = |(now, before): (Traffic, Traffic)| Traffic {
+            up: now.up - before.up,
+            down: now.down - before.down,
         };
-        self.traffic_before = now;
-        mean
+        now.into_iter().zip(before).map(since).collect()
     }
 
     /// Forgets everything of the coordinator that is not durable, and starts it again.

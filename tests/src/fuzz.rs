@@ -7,11 +7,13 @@
 
 mod bases;
 mod books;
+mod checkpoints;
 mod coordinator_files;
 mod device_files;
 mod folder;
 mod node;
 mod numbers;
+mod peft;
 mod plan;
 mod seeds;
 mod session;
@@ -20,10 +22,12 @@ mod task;
 mod wire;
 mod world;
 
-pub use bases::base;
+pub use bases::{base, gguf};
+pub use checkpoints::checkpoint;
 pub use coordinator_files::{configuration, coordinator_record, key_files, signing_request};
 pub use device_files::{device_record, ledger, model_config, names, text};
 pub use numbers::{numbers, shares};
+pub use peft::peft_folder;
 pub use plan::{adapter, plan};
 pub use seeds::seeds;
 pub use session::session;
@@ -34,21 +38,24 @@ pub use wire::{admin_reply, admin_request, enroll_reply, enroll_request, rejecti
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 23] = [
+pub const TARGETS: [(&str, Target); 26] = [
     ("adapter", adapter),
     ("admin_reply", admin_reply),
     ("admin_request", admin_request),
     ("base", base),
+    ("checkpoint", checkpoint),
     ("configuration", configuration),
     ("coordinator_record", coordinator_record),
     ("device_record", device_record),
     ("enroll_reply", enroll_reply),
     ("enroll_request", enroll_request),
+    ("gguf", gguf),
     ("key_files", key_files),
     ("ledger", ledger),
     ("model_config", model_config),
     ("names", names),
     ("numbers", numbers),
+    ("peft_folder", peft_folder),
     ("plan", plan),
     ("rejection", rejection),
     ("reply", reply),

@@ -1,21 +1,49 @@
-//! Training of a version: step by step, kept when it is interrupted, gone on with when it may go on.
+//! Training of a version on the user's text: step by step, kept when it is interrupted, gone on with when it may go on.
 
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto::adapter::State;
 
 use crate::files::{self, Audience};
 use crate::session::{Event, Work};
-use crate::train::text::Corpus;
+use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use crate::train::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
 
 /// Steps between two checkpoints, so that a crash costs no more.
 const KEPT_EVERY: u32 = 20;
 
+/// Where the user's text is, and how it is read.
+#[derive(Debug)]
+pub(super) struct Text {
+    pub(super) data: Vec<PathBuf>,
+    pub(super) reading: ReadOptions,
+}
+
+/// Reads the text and trains on it, all on this thread, until the agent must leave. Fails where there is no text that
+/// can be used.
+pub(super) fn read_and_train(
+    engine: &Engine,
+    work: &Work,
+    text: &Text,
+    seed: [u8; 32],
+    leave: &AtomicBool,
+    checkpoint: &Path,
+) -> Result<Event, TextError> {
+    let go_on = || !leave.load(Ordering::Relaxed);
+    let left = || Event::NotTrained("it was interrupted before its first step".to_owned());
+    let Some(read) = UserText::read_while(&text.data, &text.reading, &go_on)? else { return Ok(left()) };
+    report_reading(read.reading());
+    let Some(corpus) = Corpus::new_while(engine.base(), &read, &go_on)? else { return Ok(left()) };
+    if corpus.refused() > 0 {
+        tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
+    }
+    Ok(train(engine, work, &corpus, seed, leave, checkpoint))
+}
+
 /// Trains on this thread; what is the user's stays in here, and in the checkpoint, which is its owner's alone.
-pub(super) fn train(
+fn train(
     engine: &Engine,
     work: &Work,
     corpus: &Corpus,
@@ -76,7 +104,8 @@ fn steps(
     while training.steps() < all {
         let until = training.steps().saturating_add(KEPT_EVERY);
         let result = training.run(until, &mut step);
-        if matches!(result, Err(TrainError::Stopped { .. })) || training.steps() < all {
+        // What diverged is not worth going on from.
+        if matches!(result, Err(TrainError::Stopped { .. })) || (result.is_ok() && training.steps() < all) {
             keep(&training);
         }
         result?;
@@ -90,6 +119,32 @@ fn steps(
     Ok(training.finish())
 }
 
+/// Says how much was read, by numbers only; which files were left out is for developers.
+fn report_reading(reading: &Reading) {
+    tracing::info!(
+        files = reading.files,
+        documents = reading.documents,
+        with_roles = reading.with_roles,
+        duplicates = reading.duplicates,
+        surplus = reading.surplus,
+        secret_looking = reading.secret_looking(),
+        skipped_lines = reading.skipped_lines(),
+        unread_files = reading.unread_files(),
+        "read the user's text"
+    );
+    for (kind, count) in &reading.secrets {
+        tracing::info!(?kind, count, "left out what looks like a secret");
+    }
+    for skipped in &reading.skipped {
+        tracing::debug!(file = %skipped.file.display(), reason = %skipped.reason, lines = skipped.count, "skipped");
+    }
+    for (reason, unread) in &reading.unread {
+        for file in &unread.named {
+            tracing::debug!(file = %file.display(), %reason, "not read");
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -100,7 +155,7 @@ mod tests {
     use proto::plan::Plan;
 
     use super::*;
-    use crate::train::text::{Document, ReadOptions, UserText};
+    use crate::train::text::Document;
     use crate::train::{Base, Projection};
 
     fn work(base: &Base) -> Work {
@@ -125,10 +180,35 @@ mod tests {
         Work { published, plan, mechanism, state, adapter: start, class: None }
     }
 
+    fn engine() -> Engine {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base");
+        Engine::new(Arc::new(Base::open(&folder).unwrap()))
+    }
+
+    #[test]
+    fn an_agent_that_must_leave_while_it_reads_trains_nothing_and_leaves_a_checkpoint_as_it_is() {
+        let (engine, state) = (engine(), tempfile::tempdir().unwrap());
+        let (file, checkpoint) = (state.path().join("text.txt"), state.path().join("training.checkpoint"));
+        let lines: Vec<String> = (3..40).map(|i| format!("w{i} w{} w{}\n\n", i + 7, 60 - i)).collect();
+        std::fs::write(&file, lines.concat()).unwrap();
+        std::fs::write(&checkpoint, "of an earlier night").unwrap();
+        let work = work(engine.base());
+        let run = |data: &Path, leave: bool| {
+            let text = Text { data: vec![data.to_owned()], reading: ReadOptions::default() };
+            read_and_train(&engine, &work, &text, [1; 32], &AtomicBool::new(leave), &checkpoint)
+        };
+        let Event::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
+        assert_eq!(why, "it was interrupted before its first step");
+        assert_eq!(std::fs::read(&checkpoint).unwrap(), b"of an earlier night");
+        let text = UserText::read(std::slice::from_ref(&file), &ReadOptions::default()).unwrap();
+        assert!(Corpus::new_while(engine.base(), &text, &|| false).unwrap().is_none());
+        assert!(matches!(run(&state.path().join("absent.txt"), false), Err(TextError::Read { .. })));
+        assert!(matches!(run(&file, false).unwrap(), Event::Trained(_)));
+    }
+
     #[test]
     fn an_interrupted_training_goes_on_and_gives_the_same_update() {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base");
-        let engine = Engine::new(Arc::new(Base::open(&folder).unwrap()));
+        let engine = engine();
         let work = work(engine.base());
         let lines = (3..40).map(|i| Document::Plain(format!("w{i} w{} w{}", i + 7, 60 - i)));
         let text = UserText::of(lines, &ReadOptions::default());

@@ -22,7 +22,7 @@ mod random;
 mod source;
 
 pub use held::Hold;
-pub use hub::{FetchError, Fetching, Hub};
+pub use hub::{FetchError, Fetching, Hub, Patience};
 pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
 

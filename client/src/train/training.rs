@@ -121,7 +121,8 @@ impl<'a> Training<'a> {
         let progress = Progress::read(checkpoint, &self.subject())?;
         let Progress { done, optimizer_step, moments, rng_position } = progress;
         let steps = u32::try_from(done.losses.len()).unwrap_or(u32::MAX);
-        if steps > self.job.plan.local_steps || done.parameters.len() != self.job.start.len() {
+        let fits = steps <= self.job.plan.local_steps && steps == optimizer_step;
+        if !fits || done.parameters.len() != self.job.start.len() {
             return Err(CheckpointError::Damaged("its numbers do not fit the plan".to_owned()));
         }
         self.optimizer.restore(optimizer_step, moments).map_err(CheckpointError::Damaged)?;
@@ -139,7 +140,7 @@ impl<'a> Training<'a> {
     }
 
     /// What makes this job and no other.
-    fn subject(&self) -> Subject {
+    pub(super) fn subject(&self) -> Subject {
         Subject::new(self.engine.base().digest(), self.engine.extras(), &self.job)
     }
 
@@ -193,7 +194,8 @@ impl<'a> Training<'a> {
         let diverged = |what| TrainError::Diverged { step, what };
         self.optimizer.step(&mut self.done.parameters, &mut gradient).map_err(diverged)?;
         self.done.losses.push(loss);
-        self.done.tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
+        let targets = batch.iter().map(|sequence| sequence.targets() as u64).sum();
+        self.done.tokens = self.done.tokens.saturating_add(targets);
         let examples = u32::try_from(batch.len()).unwrap_or(u32::MAX);
         self.done.examples = self.done.examples.saturating_add(examples);
         if report(said(parts, parts, loss, self.done.tokens)).is_break() && step < job.plan.local_steps {

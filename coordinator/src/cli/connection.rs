@@ -3,9 +3,9 @@
 use std::path::Path;
 
 use proto::admin::{AdminReply, AdminRequest, TaskStatus};
+use proto::files;
 
 use super::CliError;
-use crate::files;
 use crate::pki::Identity;
 use crate::server::{ADMIN_ADDRESS_FILE, OPERATOR};
 use crate::service::{AdminClient, CallError};

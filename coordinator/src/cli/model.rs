@@ -8,6 +8,7 @@ use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
 use proto::export::{
     Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, peft_files,
 };
+use proto::files::{self, Audience};
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use serde::Serialize;
@@ -16,7 +17,6 @@ use serde_json::json;
 use super::CliError;
 use super::connection::{connect, find_task, tasks};
 use super::output::{Format, Output, epsilon, print, table};
-use crate::files::{self, Audience};
 use crate::service::{AdminClient, CallError};
 
 #[derive(Debug, Subcommand)]

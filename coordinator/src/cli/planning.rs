@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::files;
 use proto::ids::{Digest, TaskId};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan};
@@ -17,7 +18,6 @@ use super::output::adversary;
 use super::privacy::snr_warning;
 use crate::base::Base;
 use crate::driver::check_frozen;
-use crate::files;
 use crate::task::Task;
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.

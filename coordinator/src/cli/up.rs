@@ -4,12 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proto::files::{self, Audience, FileError};
 use serde::Serialize;
 
 use super::output::{Output, note, print};
 use super::{CliError, serve};
 use crate::config::Config;
-use crate::files::{self, Audience, FileError};
 
 const CONFIG_FILE: &str = "coordinator.toml";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7001);

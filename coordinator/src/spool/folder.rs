@@ -7,10 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use proto::files::{self, FileError};
 use proto::ids::SessionId;
 
 use super::{Spool, Spooler};
-use crate::files::{self, FileError};
 
 /// Opens spools below a folder.
 #[derive(Clone, Debug)]

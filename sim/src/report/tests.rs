@@ -1,7 +1,7 @@
 use proto::plan::Mode;
 
 use super::*;
-use crate::summary::tests::sample;
+use crate::summary::{ClassSummary, tests::sample};
 
 /// Fails where a tag is not closed in order, or an angle bracket is loose.
 fn assert_balanced(html: &str) {
@@ -77,7 +77,10 @@ fn the_numbers_of_the_run_are_on_the_page() {
     summary.final_loss = 4.0;
     summary.epsilon = Some(7.75);
     summary.warnings = vec!["cohorts were small".to_owned()];
+    summary.classes =
+        vec![ClassSummary { rank: 2, layers: 3, devices: 9, took_part: 8, bytes_up_per_device: 4096 }];
     let page = html(&summary, "Night run");
+    assert_balanced(&page);
     for expected in [
         "<h1>Night run</h1>",
         "−20.0 %",
@@ -90,6 +93,7 @@ fn the_numbers_of_the_run_are_on_the_page() {
         "25.0 KiB",
         "e<sup>ε</sup> ≈ 2322",
         "ε = 8</text>",
+        "of them rank 2 in 3 layers</dt><dd>9 devices, 8 took part, 4.0 KiB sent for a version</dd>",
     ] {
         assert!(page.contains(expected), "{expected}");
     }

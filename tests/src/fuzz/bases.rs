@@ -1,4 +1,6 @@
-//! A base's folder, as both sides read it.
+//! A base's folder, and its GGUF file, as both sides read it.
+
+use std::path::Path;
 
 use client::train::Projection;
 
@@ -35,15 +37,105 @@ pub fn base(bytes: &[u8]) {
         if !settings.is_empty() {
             write("tokenizer_config.json", settings);
         }
-        let theirs = coordinator::base::Base::open(folder);
-        if let Ok(base) = client::train::Base::open(folder) {
-            let theirs = theirs.unwrap();
-            assert_eq!(theirs.digest(), base.digest());
-            let all = theirs.modules(&["all".to_owned()]).unwrap();
-            assert_eq!(format!("{all:?}"), format!("{:?}", base.modules(&Projection::ALL)));
-            drop(base.encode("a b"));
-        } else if let Ok(theirs) = theirs {
-            drop(theirs.modules(&["q".to_owned(), "all".to_owned()]));
-        }
+        read_by_both(folder);
     });
+}
+
+/// A GGUF file; as [`base`].
+pub fn gguf(bytes: &[u8]) {
+    with_folder(|folder| {
+        let path = folder.join("model.gguf");
+        std::fs::write(&path, bytes).unwrap();
+        read_by_both(&path);
+    });
+}
+
+fn read_by_both(path: &Path) {
+    let theirs = coordinator::base::Base::open(path);
+    if let Ok(base) = client::train::Base::open(path) {
+        let theirs = theirs.unwrap();
+        assert_eq!(theirs.digest(), base.digest());
+        let all = theirs.modules(&["all".to_owned()]).unwrap();
+        assert_eq!(format!("{all:?}"), format!("{:?}", base.modules(&Projection::ALL)));
+        if let Ok(tokens) = base.encode("a b") {
+            drop(base.decode(&tokens));
+        }
+    } else if let Ok(theirs) = theirs {
+        drop(theirs.modules(&["q".to_owned(), "all".to_owned()]));
+    }
+}
+
+/// A GGUF file of one block as small as it can be, with a tokenizer of one of the two kinds; with quantised matrices
+/// it is a little larger.
+pub(super) fn gguf_file(sentence_piece: bool, quantised: bool) -> Vec<u8> {
+    let (hidden, vocab) = if quantised { (32_u64, 4_u64) } else { (2, 4) };
+    let mut pairs: Vec<Vec<u8>> = Vec::new();
+    let mut pair = |key: &str, kind: u32, value: &[u8]| {
+        pairs.push([text(key).as_slice(), &kind.to_le_bytes(), value].concat());
+    };
+    pair("general.architecture", 8, &text("llama"));
+    for (key, value) in [
+        ("embedding_length", hidden),
+        ("feed_forward_length", hidden),
+        ("block_count", 1),
+        ("attention.head_count", 1),
+        ("context_length", 8),
+    ] {
+        pair(&format!("llama.{key}"), 4, &u32::try_from(value).unwrap().to_le_bytes());
+    }
+    pair("llama.attention.layer_norm_rms_epsilon", 6, &1e-5_f32.to_le_bytes());
+    pair("tokenizer.ggml.bos_token_id", 4, &0_u32.to_le_bytes());
+    pair("tokenizer.ggml.model", 8, &text(if sentence_piece { "llama" } else { "gpt2" }));
+    let words = ["a", "b", "ab", if sentence_piece { "▁" } else { "Ġ" }];
+    pair("tokenizer.ggml.tokens", 9, &list(8, words.map(text).iter().map(Vec::as_slice)));
+    let kinds = [1_i32; 4].map(i32::to_le_bytes);
+    pair("tokenizer.ggml.token_type", 9, &list(5, kinds.iter().map(<[u8; 4]>::as_slice)));
+    if sentence_piece {
+        let scores = [-3.0_f32, -2.0, -1.0, -4.0].map(f32::to_le_bytes);
+        pair("tokenizer.ggml.scores", 9, &list(6, scores.iter().map(<[u8; 4]>::as_slice)));
+    } else {
+        pair("tokenizer.ggml.pre", 8, &text("gpt-2"));
+        pair("tokenizer.ggml.merges", 9, &list(8, [text("a b")].iter().map(Vec::as_slice)));
+    }
+    let mut tensors = vec![("token_embd".to_owned(), vec![hidden, vocab])];
+    tensors.push(("output_norm".to_owned(), vec![hidden]));
+    for name in ["attn_norm", "ffn_norm"] {
+        tensors.push((format!("blk.0.{name}"), vec![hidden]));
+    }
+    for name in ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"] {
+        tensors.push((format!("blk.0.{name}"), vec![hidden, hidden]));
+    }
+    let (mut infos, mut data) = (Vec::new(), Vec::new());
+    for (i, (name, shape)) in (0_u8..).zip(&tensors) {
+        infos.extend(text(&format!("{name}.weight")));
+        infos.extend(u32::try_from(shape.len()).unwrap().to_le_bytes());
+        infos.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
+        let count = usize::try_from(shape.iter().product::<u64>()).unwrap();
+        let blocks = quantised && shape.len() == 2;
+        // Q4_0: of 32 numbers a scale in half precision, and four bits each.
+        infos.extend(if blocks { 2_u32 } else { 0 }.to_le_bytes());
+        infos.extend((data.len() as u64).to_le_bytes());
+        let number = |at: usize| (at as f32 + f32::from(i)).sin();
+        if blocks {
+            data.extend((0..count / 32).flat_map(|_| [[0, 0x2c].as_slice(), &[i ^ 0x97; 16]].concat()));
+        } else {
+            data.extend((0..count).flat_map(|at| number(at).to_le_bytes()));
+        }
+        data.resize(data.len().next_multiple_of(32), 0);
+    }
+    let counts = [tensors.len() as u64, pairs.len() as u64].map(u64::to_le_bytes).concat();
+    let mut file = [b"GGUF".as_slice(), &3_u32.to_le_bytes(), &counts, &pairs.concat(), &infos].concat();
+    file.resize(file.len().next_multiple_of(32), 0);
+    file.extend(data);
+    file
+}
+
+fn text(text: &str) -> Vec<u8> {
+    [(text.len() as u64).to_le_bytes().as_slice(), text.as_bytes()].concat()
+}
+
+fn list<'a>(kind: u32, values: impl ExactSizeIterator<Item = &'a [u8]>) -> Vec<u8> {
+    let mut list = [kind.to_le_bytes().as_slice(), &(values.len() as u64).to_le_bytes()].concat();
+    values.for_each(|value| list.extend_from_slice(value));
+    list
 }

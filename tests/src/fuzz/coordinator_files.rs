@@ -76,8 +76,7 @@ pub fn key_files(bytes: &[u8]) {
     let kind = tape.byte() % 4;
     with_folder(|folder| {
         let write = |name: &str, bytes: &[u8]| {
-            coordinator::files::write(&folder.join(name), bytes, coordinator::files::Audience::Owner)
-                .unwrap();
+            proto::files::write(&folder.join(name), bytes, proto::files::Audience::Owner).unwrap();
         };
         match kind {
             0 => {

@@ -9,12 +9,13 @@ use coordinator::records::{DeviceRecord, TaskHeader};
 use coordinator::tokens::Token;
 use privacy::accountant::RdpCurve;
 use prost::Message;
-use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
 use proto::convert::{
     Enrolled, Enrolment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
     enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
 };
+use proto::export::{peft_files, read_peft};
 use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
@@ -23,9 +24,11 @@ use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rustls::pki_types::CertificateDer;
+use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 
-use super::bases::CONFIG;
+use super::bases::{CONFIG, gguf_file};
+use super::checkpoints;
 use super::world::World;
 
 const TASK: TaskId = TaskId([9; 16]);
@@ -45,6 +48,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             admin_requests().into_iter().map(|r| admin_request_to_wire(r).encode_to_vec()).collect()
         }
         "base" => bases(),
+        "checkpoint" => stopped_trainings(),
         "configuration" => vec![
             include_bytes!("../../../deploy/agent.toml").to_vec(),
             include_bytes!("../../../deploy/coordinator.toml").to_vec(),
@@ -53,6 +57,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "device_record" => device_records(),
         "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
         "enroll_request" => vec![enroll_request_to_wire(&enrolment()).encode_to_vec()],
+        "gguf" => ggufs(),
         "key_files" => key_files(),
         "ledger" => ledgers(),
         "model_config" => {
@@ -65,6 +70,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             b"q_proj".to_vec(),
         ],
         "numbers" => numbers(),
+        "peft_folder" => peft_folders(),
         "plan" => plans().iter().map(|plan| plan.to_bytes().unwrap()).collect(),
         "rejection" => rejections().iter().map(rejection_to_bytes).collect(),
         "reply" => replies(),
@@ -330,6 +336,71 @@ fn bases() -> Vec<Vec<u8>> {
         [part(b""), part(b""), part(&weights)].concat(),
         [part(CONFIG.as_bytes()), part(index), part(&weights), settings.to_vec()].concat(),
     ]
+}
+
+/// Both kinds of tokenizers, numbers and blocks of numbers. Each is a base.
+fn ggufs() -> Vec<Vec<u8>> {
+    let files =
+        [(false, false), (true, false), (false, true)].map(|(pieces, blocks)| gguf_file(pieces, blocks));
+    for file in &files {
+        super::folder::with_folder(|folder| {
+            let path = folder.join("model.gguf");
+            std::fs::write(&path, file).unwrap();
+            client::train::Base::open(&path).unwrap();
+        });
+    }
+    files.to_vec()
+}
+
+/// A whole one, two of which a part is changed, and some whose numbers are at their limits or do not fit each other.
+fn stopped_trainings() -> Vec<Vec<u8>> {
+    let whole = checkpoints::after(2);
+    let forged = |tokens: &[u8], step: &[u8], losses: u8| {
+        let part = |bytes: &[u8]| [[u8::try_from(bytes.len()).unwrap()].as_slice(), bytes].concat();
+        [&[2], part(tokens).as_slice(), &[1, 1], &part(step), &[1, 40, losses + 1], &[0; 64]].concat()
+    };
+    vec![
+        [[0].as_slice(), &whole].concat(),
+        vec![1, 2, 1, 1, 200, 1],
+        vec![1, 3, 0, 100, 0],
+        forged(&[9], &[1], 1),
+        forged(&[0], &[0], 0),
+        forged(&[0xff; 8], &[1], 1),
+        forged(&[9], &[0xff; 4], 1),
+        forged(&[9], &[200], 200),
+        forged(&[0xff; 16], &[1], 1),
+    ]
+}
+
+/// What we write, and the settings that others write: half the numbers, another scale, a pattern.
+fn peft_folders() -> Vec<Vec<u8>> {
+    let module =
+        |layer: u32| Module { name: format!("model.layers.{layer}.self_attn.q_proj"), inputs: 2, outputs: 3 };
+    let factors = Factors::Seeded(Digest([0; 32]));
+    let modules = vec![module(2), module(10)];
+    let spec = AdapterSpec { method: Method::Both, rank: 1, alpha: 2.0, factors, modules };
+    let trained: Vec<f32> = (0..spec.trained_len()).map(|i| i as f32 / 8.0 - 0.5).collect();
+    let files = peft_files(&spec, &[], &trained, "base").unwrap();
+    let (ours, tensors) = (&files[0].1, &files[1].1);
+    let folder = |config: &[u8], tensors: &[u8]| {
+        [&u16::try_from(config.len()).unwrap().to_le_bytes(), config, tensors].concat()
+    };
+    let scaled = br#"{"peft_type": "LORA", "r": 4, "lora_alpha": 8, "use_rslora": true, "bias": "none",
+"rank_pattern": {"q_proj": 1}, "alpha_pattern": {"q_proj": 16.5}, "init_lora_weights": "gaussian"}"#;
+    let view = |shape: Vec<usize>, bytes| TensorView::new(Dtype::BF16, shape, bytes).unwrap();
+    let name = |factor: &str| format!("base_model.model.model.layers.0.mlp.up_proj.lora_{factor}.weight");
+    let (a, b) = ([0, 0x3f, 0x80, 0xbf], [0x80, 0x3f, 1, 0x40, 0, 0]);
+    let halves = [(name("A"), view(vec![1, 2], &a)), (name("B"), view(vec![3, 1], &b))];
+    let folders = [
+        folder(ours, tensors),
+        folder(scaled, tensors),
+        folder(b"", &safetensors::serialize(halves, None).unwrap()),
+    ];
+    for folder in &folders[..2] {
+        let config = usize::from(u16::from_le_bytes([folder[0], folder[1]])) + 2;
+        read_peft(&folder[2..config], &folder[config..]).unwrap();
+    }
+    folders.to_vec()
 }
 
 fn key_files() -> Vec<Vec<u8>> {

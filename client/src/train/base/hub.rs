@@ -4,18 +4,22 @@
 //! it has the length that the hub announced and, where the hub announced a SHA-256, that too.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{ErrorKind, Read};
-use std::path::{Path, PathBuf};
+use std::fs;
+use std::path::{Component, Path, PathBuf};
 
-use hf_hub::api::Progress;
-use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
-use super::files::BLOCK_BYTES;
 use super::folder::shards;
 use super::source::Repository;
+use cache::Folder;
+use download::wrong;
+use requests::Requests;
+
+mod cache;
+mod download;
+mod requests;
+
+pub use requests::Patience;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
 const ENDPOINT: &str = "https://huggingface.co";
@@ -33,6 +37,7 @@ const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "chat_template.jinja", "ge
 pub struct Hub {
     endpoint: String,
     cache: PathBuf,
+    patience: Patience,
 }
 
 /// How far the fetching of a file has come.
@@ -119,6 +124,16 @@ pub enum FetchError {
         /// What is wrong with it.
         reason: String,
     },
+    /// Another program fetches the same file into the same cache.
+    #[error("another program is fetching `{file}` of `{base}` (it holds {}); wait until it is done", lock.display())]
+    Busy {
+        /// The base.
+        base: String,
+        /// The file.
+        file: String,
+        /// What the other program holds.
+        lock: PathBuf,
+    },
     /// The cache cannot be used.
     #[error("cannot use the cache {}: {source}", path.display())]
     Cache {
@@ -168,26 +183,29 @@ impl Hub {
 
     /// The hub at an address, and a folder for what comes from it.
     pub fn new(endpoint: &str, cache: PathBuf) -> Self {
-        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), cache }
+        Self { endpoint: endpoint.trim_end_matches('/').to_owned(), cache, patience: Patience::default() }
+    }
+
+    /// The same hub, which is waited for as long as this.
+    #[must_use]
+    pub fn with_patience(self, patience: Patience) -> Self {
+        Self { patience, ..self }
     }
 
     /// The folder, or the GGUF file, that holds a base of the hub; what is not in the cache is fetched.
     ///
     /// Fetches `config.json`, the weights, the tokenizer and what there is of chat template and settings, or the one
     /// GGUF file, and nothing else. Where the hub cannot be reached, what an earlier fetch of the same revision left
-    /// is taken. Fails where there is neither, and where a file is not what the hub announced.
+    /// is taken. Fails where there is neither, where a file is not what the hub announced, and where the hub is silent
+    /// for too long.
     pub fn fetch(
         &self,
         repository: &Repository,
         progress: &mut (dyn FnMut(Fetching) + Send),
     ) -> Result<PathBuf, FetchError> {
-        // hf-hub asserts some of what it expects of a hub; a panic there is a strange answer here.
-        let fetched =
-            std::thread::scope(|scope| scope.spawn(|| Fetch { hub: self, repository }.run(progress)).join());
-        fetched.unwrap_or_else(|_| {
-            Err(Fetch { hub: self, repository }
-                .answer("its answer is not one of the hub's protocol".to_owned()))
-        })
+        let requests = Requests::new(&self.cache, self.patience);
+        let folder = Folder::new(&self.cache, repository.name());
+        Fetch { hub: self, repository, requests, folder }.run(progress)
     }
 }
 
@@ -195,6 +213,8 @@ impl Hub {
 struct Fetch<'a> {
     hub: &'a Hub,
     repository: &'a Repository,
+    requests: Requests,
+    folder: Folder,
 }
 
 impl Fetch<'_> {
@@ -212,57 +232,50 @@ impl Fetch<'_> {
         }
         let files: BTreeMap<&str, &Listed> =
             listing.siblings.iter().map(|listed| (listed.rfilename.as_str(), listed)).collect();
-        let commit = Commit { fetch: self, sha: &listing.sha, api: self.api(&listing.sha)?, files };
-        let base = commit.all(progress)?;
-        let named = self.cache().repo(self.repo(self.repository.revision()));
-        named.create_ref(&listing.sha).map_err(|source| unusable(&self.hub.cache, source))?;
+        let base = Commit { fetch: self, sha: &listing.sha, files }.all(progress)?;
+        let written = self.folder.set_commit(self.repository.revision(), &listing.sha);
+        written.map_err(|source| unusable(&self.hub.cache, source))?;
         Ok(base)
     }
 
-    fn cache(&self) -> Cache {
-        Cache::new(self.hub.cache.clone())
-    }
-
-    fn repo(&self, revision: &str) -> Repo {
-        Repo::with_revision(self.repository.name().to_owned(), RepoType::Model, revision.to_owned())
-    }
-
-    fn api(&self, revision: &str) -> Result<ApiRepo, FetchError> {
-        let builder = ApiBuilder::from_cache(self.cache()).with_endpoint(self.hub.endpoint.clone());
-        let api = builder.with_progress(false).build().map_err(|error| self.answer(error.to_string()))?;
-        Ok(api.repo(self.repo(revision)))
-    }
-
     fn listing(&self) -> Result<Listing, FetchError> {
-        let request = self.api(self.repository.revision())?.info_request().query("blobs", "true");
-        let mut response = request.call().map_err(|error| {
-            let error = ApiError::from(Box::new(error));
-            self.refused(&error).unwrap_or_else(|| self.unreachable(error.to_string()))
+        let (name, revision) = (self.repository.name(), self.repository.revision().replace('/', "%2F"));
+        let address = format!("{}/api/models/{name}/revision/{revision}?blobs=true", self.hub.endpoint);
+        let silent = |error: &ureq::Error| {
+            self.unreachable(format!("{} when asked for its list of files", self.requests.reason(error)))
+        };
+        let mut response = self.requests.get(&address, 0).map_err(|error| match self.refused(&error) {
+            Some(refused) => refused,
+            None if matches!(error, ureq::Error::Timeout(_)) => silent(&error),
+            None => self.unreachable(error.to_string()),
         })?;
         let listing = response.body_mut().with_config().limit(64 << 20).read_json();
-        listing.map_err(|error| self.answer(format!("its list of files cannot be read: {error}")))
+        listing.map_err(|error| {
+            if matches!(error, ureq::Error::Timeout(_)) {
+                silent(&error)
+            } else {
+                self.answer(format!("its list of files cannot be read: {error}"))
+            }
+        })
     }
 
     /// What an earlier fetch left: a revision is written down when all of its files are here.
     fn cached(&self) -> Option<PathBuf> {
-        let folder = self.cache().repo(self.repo(self.repository.revision()));
+        let folder = self.folder.snapshot(&self.folder.commit(self.repository.revision())?);
         match self.repository.file() {
-            Some(file) => folder.get(file),
-            None if folder.get(CONFIG).is_some() => {
-                let folder = folder.get(CONFIG)?.parent()?.to_owned();
+            Some(file) => Some(folder.join(file)).filter(|path| path.exists()),
+            None if folder.join(CONFIG).exists() => {
                 let index = folder.join(INDEX);
                 let mut wanted = vec![TOKENIZER.to_owned()];
                 if folder.join(SINGLE).exists() || !index.exists() {
                     wanted.push(SINGLE.to_owned());
                 } else {
-                    wanted.extend(shards(&index, &std::fs::read(&index).ok()?).ok()?);
+                    wanted.extend(shards(&index, &fs::read(&index).ok()?).ok()?);
                 }
                 wanted.iter().all(|file| folder.join(file).exists()).then_some(folder)
             }
             None => {
-                let refs = self.hub.cache.join(self.repo("main").folder_name()).join("refs");
-                let sha = std::fs::read_to_string(refs.join(self.repository.revision())).ok()?;
-                let files = std::fs::read_dir(folder.pointer_path(sha.trim())).ok()?;
+                let files = fs::read_dir(folder).ok()?;
                 let mut files = files.filter_map(|file| Some(file.ok()?.path())).filter(|file| is_gguf(file));
                 files.next().filter(|_| files.next().is_none())
             }
@@ -270,9 +283,8 @@ impl Fetch<'_> {
     }
 
     /// A status that says that there is nothing; none for an error without a status.
-    fn refused(&self, error: &ApiError) -> Option<FetchError> {
-        let ApiError::RequestError(error) = error else { return None };
-        let ureq::Error::StatusCode(status) = **error else { return None };
+    fn refused(&self, error: &ureq::Error) -> Option<FetchError> {
+        let ureq::Error::StatusCode(status) = *error else { return None };
         let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
         Some(match status {
             401 | 403 | 404 => FetchError::NotThere { base, endpoint, status },
@@ -281,25 +293,13 @@ impl Fetch<'_> {
     }
 
     /// Why a file did not come.
-    fn failed(&self, file: &str, error: &ApiError) -> FetchError {
-        if let Some(refused) = self.refused(error) {
-            return refused;
-        }
-        if let ApiError::IoError(error) = error
-            && DISK.contains(&error.kind())
-        {
-            return unusable(&self.hub.cache, error.kind().into());
-        }
-        if matches!(error, ApiError::RequestError(_) | ApiError::IoError(_)) {
-            let (base, endpoint) = (self.repository.to_string(), self.hub.endpoint.clone());
-            return FetchError::Interrupted {
-                base,
-                endpoint,
-                file: file.to_owned(),
-                reason: error.to_string(),
-            };
-        }
-        self.answer(format!("{file}: {error}"))
+    fn failed(&self, file: &str, error: &ureq::Error) -> FetchError {
+        self.refused(error).unwrap_or_else(|| FetchError::Interrupted {
+            base: self.repository.to_string(),
+            endpoint: self.hub.endpoint.clone(),
+            file: file.to_owned(),
+            reason: self.requests.reason(error),
+        })
     }
 
     fn unreachable(&self, reason: String) -> FetchError {
@@ -317,15 +317,6 @@ impl Fetch<'_> {
     }
 }
 
-/// What says that the trouble is on this machine.
-const DISK: [ErrorKind; 5] = [
-    ErrorKind::PermissionDenied,
-    ErrorKind::NotADirectory,
-    ErrorKind::ReadOnlyFilesystem,
-    ErrorKind::StorageFull,
-    ErrorKind::QuotaExceeded,
-];
-
 fn unusable(path: &Path, source: std::io::Error) -> FetchError {
     FetchError::Cache { path: path.to_owned(), source }
 }
@@ -338,7 +329,6 @@ fn is_gguf(path: &Path) -> bool {
 struct Commit<'a> {
     fetch: &'a Fetch<'a>,
     sha: &'a str,
-    api: ApiRepo,
     files: BTreeMap<&'a str, &'a Listed>,
 }
 
@@ -360,7 +350,7 @@ impl Commit<'_> {
             self.one(SINGLE, progress)?;
         } else {
             let index = self.one(INDEX, progress)?;
-            let bytes = std::fs::read(&index).map_err(|source| unusable(&index, source))?;
+            let bytes = fs::read(&index).map_err(|source| unusable(&index, source))?;
             let shards = shards(&index, &bytes).map_err(|error| self.fetch.no_base(error.to_string()))?;
             for shard in &shards {
                 self.one(shard, progress)?;
@@ -393,7 +383,10 @@ impl Commit<'_> {
         let Some(listed) = self.files.get(file) else {
             return Err(self.fetch.no_base(format!("it has no {file}")));
         };
-        let cached = self.fetch.cache().repo(self.fetch.repo(self.sha)).get(file);
+        if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(self.fetch.answer(format!("its list of files has `{file}`")));
+        }
+        let cached = Some(self.fetch.folder.snapshot(self.sha).join(file));
         let whole = |path: &PathBuf| {
             let len = path.metadata().map(|metadata| metadata.len());
             listed.size.is_none_or(|size| len.is_ok_and(|len| len == size))
@@ -401,87 +394,19 @@ impl Commit<'_> {
         if let Some(path) = cached.filter(whole) {
             return Ok(path);
         }
-        self.drop_unusable(listed)?;
-        let report = Report { file, bytes: 0, of_bytes: 0, progress };
-        let path =
-            self.api.download_with_progress(file, report).map_err(|error| self.fetch.failed(file, &error))?;
+        let path = self.download(file, listed, progress)?;
         match wrong(&path, listed).map_err(|source| unusable(&path, source))? {
             None => Ok(path),
             Some(reason) => {
                 // The cache's name for it is a link to the bytes.
                 for path in path.canonicalize().into_iter().chain([path.clone()]) {
-                    std::fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
+                    fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
                 }
                 let base = self.fetch.repository.to_string();
                 Err(FetchError::Damaged { base, file: file.to_owned(), reason })
             }
         }
     }
-
-    /// Removes what an interrupted fetch left where it cannot be gone on from: as many bytes as there should be, or
-    /// more; and bytes that are not as many as they should be.
-    fn drop_unusable(&self, listed: &Listed) -> Result<(), FetchError> {
-        let lfs = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref());
-        let (Some(etag), Some(size)) = (lfs.or(listed.blob_id.as_deref()), listed.size) else {
-            return Ok(());
-        };
-        if !etag.bytes().all(|byte| byte.is_ascii_alphanumeric()) {
-            return Err(self.fetch.answer(format!("its name for the content of a file is `{etag}`")));
-        }
-        let blob = self.fetch.cache().repo(self.fetch.repo(self.sha)).blob_path(etag);
-        let part = blob.with_extension("part");
-        let len = |path: &Path| path.metadata().ok().map(|metadata| metadata.len());
-        let remove = [len(&part).is_some_and(|len| len >= size), len(&blob).is_some_and(|len| len != size)];
-        for (path, remove) in [part, blob].into_iter().zip(remove) {
-            if remove {
-                std::fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// What is wrong with a fetched file, if something is.
-fn wrong(path: &Path, listed: &Listed) -> std::io::Result<Option<String>> {
-    let len = path.metadata()?.len();
-    if let Some(size) = listed.size.filter(|size| *size != len) {
-        return Ok(Some(format!("it has {len} bytes instead of {size}")));
-    }
-    let Some(expected) = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref()) else { return Ok(None) };
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
-    let (mut file, mut block) = (File::open(path)?, vec![0; BLOCK_BYTES]);
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => context.update(&block[..read]),
-        }
-    }
-    let found = hex::encode(context.finish());
-    let same = found.eq_ignore_ascii_case(expected);
-    Ok((!same).then(|| format!("its SHA-256 is {found} instead of {expected}")))
-}
-
-/// Tells a caller how far a file has come.
-struct Report<'a> {
-    file: &'a str,
-    bytes: u64,
-    of_bytes: u64,
-    progress: &'a mut (dyn FnMut(Fetching) + Send),
-}
-
-impl Progress for Report<'_> {
-    fn init(&mut self, size: usize, _: &str) {
-        (self.bytes, self.of_bytes) = (0, size as u64);
-        self.update(0);
-    }
-
-    fn update(&mut self, size: usize) {
-        self.bytes += size as u64;
-        let (bytes, of_bytes) = (self.bytes, self.of_bytes);
-        (self.progress)(Fetching { file: self.file.to_owned(), bytes, of_bytes });
-    }
-
-    fn finish(&mut self) {}
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Trainings that stop and go on.
 
+use super::super::checkpoint::Progress;
 use super::*;
 
 #[test]
@@ -73,4 +74,33 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
     assert_eq!(said(Job { spec: &wider, ..job }, &file), "the checkpoint is of another adapter");
     assert_eq!(said(Job { seed: [2; 32], ..job }, &file), "the checkpoint is of another seed");
     assert_eq!(said(Job { blocks: &other_blocks, ..job }, &file), "the checkpoint is of another text");
+}
+
+#[test]
+fn numbers_that_do_not_fit_each_other_are_refused_and_those_at_their_limit_are_gone_on_from() {
+    let (engine, blocks, plan) = (engine(), blocks(6, 12), plan());
+    let spec = spec(engine.base(), Method::Both, 2, 6.0);
+    let start = spec.initial(&Digest([4; 32]), None);
+    let job = Job {
+        spec: &spec,
+        frozen: &[],
+        start: &start,
+        blocks: &blocks,
+        plan: &plan,
+        schedule: Schedule::Constant,
+        seed: [1; 32],
+    };
+    let resumed = |optimizer_step, tokens| {
+        let mut training = Training::new(&engine, job).unwrap();
+        let (parameters, moments) = (start.clone(), [vec![0.0; start.len()], vec![0.0; start.len()]]);
+        let done = Trained { parameters, losses: vec![1.0, 1.0], tokens, examples: u32::MAX };
+        let progress = Progress { done, optimizer_step, moments, rng_position: u128::MAX };
+        training.resume(&progress.write(&training.subject()).unwrap())?;
+        training.run(u32::MAX, &mut go_on).unwrap();
+        Ok::<_, CheckpointError>(training.finish())
+    };
+    let error = resumed(u32::MAX, 9).unwrap_err().to_string();
+    assert_eq!(error, "the checkpoint is damaged: its numbers do not fit the plan");
+    let trained = resumed(2, u64::MAX).unwrap();
+    assert_eq!((trained.losses.len(), trained.tokens, trained.examples), (5, u64::MAX, u32::MAX));
 }

@@ -39,11 +39,25 @@ impl Corpus {
     /// number, are in the lowest tenth. Two documents or more are always on both sides: where none is in the tenth,
     /// the lowest is held out, and where all are, the highest is trained on. A single one is trained on.
     pub fn new(base: &Base, text: &UserText) -> Result<Self, TextError> {
+        let corpus = Self::new_while(base, text, &|| true)?;
+        // It was told to go on with every document, so there is none only where there are no documents.
+        corpus.ok_or_else(|| TextError::NoText { refused: 0, reading: Box::new(text.reading().clone()) })
+    }
+
+    /// [`Corpus::new`] that asks before each document whether to go on; nothing where it was told not to.
+    pub fn new_while(
+        base: &Base,
+        text: &UserText,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, TextError> {
         let is_conversation = |document: &Document| matches!(document, Document::Conversation(_));
         let template = text.documents().any(is_conversation).then(|| ChatTemplate::of(base)).transpose()?;
         let encoder = Encoder::new(base, template);
         let (mut documents, mut refused) = (Vec::new(), 0);
         for (digest, document) in text.identified() {
+            if !go_on() {
+                return Ok(None);
+            }
             match encoder.encode(document)? {
                 Some(encoded) => documents.push((digest, encoded)),
                 None => refused += 1,
@@ -57,7 +71,7 @@ impl Corpus {
         for (held_out, (_, encoded)) in held_out(&digests).into_iter().zip(documents) {
             if held_out { corpus.held_out.push(encoded) } else { corpus.train.push(encoded) }
         }
-        Ok(corpus)
+        Ok(Some(corpus))
     }
 
     /// The documents to train on, in blocks.

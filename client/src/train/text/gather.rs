@@ -49,8 +49,22 @@ impl UserText {
     ///
     /// Fails when a path that was named itself cannot be read.
     pub fn read(paths: &[PathBuf], options: &ReadOptions) -> Result<Self, TextError> {
+        let read = Self::read_while(paths, options, &|| true)?;
+        // It was told to go on with every file.
+        Ok(read.unwrap_or_else(|| Self::of([], options)))
+    }
+
+    /// [`UserText::read`] that asks before each file whether to go on; nothing where it was told not to.
+    pub fn read_while(
+        paths: &[PathBuf],
+        options: &ReadOptions,
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Self>, TextError> {
         let mut gatherer = Gatherer::new(*options, MOST_TEXT);
         for source in files(paths, &mut gatherer.reading)? {
+            if !go_on() {
+                return Ok(None);
+            }
             let Err(error) = gatherer.file(&source) else { continue };
             match error {
                 Unusable::Read(source_error) if source.named => {
@@ -62,7 +76,7 @@ impl UserText {
                 Unusable::Content(reason) => gatherer.reading.leave(source.path, reason),
             }
         }
-        Ok(gatherer.finish())
+        Ok(Some(gatherer.finish()))
     }
 
     /// The text of documents that are there already.

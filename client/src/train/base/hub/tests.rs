@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::super::{Base, BaseOptions, Source};
 use super::*;
@@ -17,8 +18,12 @@ enum Manner {
     Whole,
     /// Half of what is announced, then nothing.
     Half,
-    /// The file from its beginning, whatever was asked for.
+    /// The file from its beginning, as if that had been asked for.
     FromTheBeginning,
+    /// The whole file, whatever was asked for.
+    NoRanges,
+    /// Half of what is announced, and then nothing for as long as the client waits.
+    Stalls,
     /// Other bytes.
     Changed,
 }
@@ -28,6 +33,10 @@ struct State {
     manner: Manner,
     /// Paths, with the range where one was asked for.
     asked: Vec<String>,
+    /// What it was shown to be let in.
+    authorized: Vec<String>,
+    /// Connections that are held open.
+    held: Vec<TcpStream>,
 }
 
 /// A hub with one repository, `o/n`.
@@ -41,7 +50,13 @@ impl Server {
     fn new(files: BTreeMap<String, Vec<u8>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
-        let state = Arc::new(Mutex::new(State { files, manner: Manner::Whole, asked: Vec::new() }));
+        let state = Arc::new(Mutex::new(State {
+            files,
+            manner: Manner::Whole,
+            asked: Vec::new(),
+            held: Vec::new(),
+            authorized: Vec::new(),
+        }));
         let server = Self { endpoint, state };
         let answering = server.clone();
         std::thread::spawn(move || {
@@ -60,13 +75,20 @@ impl Server {
             let (name, value) = line.split_once(": ")?;
             name.eq_ignore_ascii_case("range").then(|| value.trim_start_matches("bytes=").to_owned())
         });
+        let authorized = headers.iter().filter_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("authorization").then(|| value.to_owned())
+        });
+        self.state.lock().unwrap().authorized.extend(authorized);
         let path = first.split(' ').nth(1).unwrap_or_default().to_owned();
         let mut state = self.state.lock().unwrap();
         state.asked.push(format!("{path} {}", range.clone().unwrap_or_default()).trim_end().to_owned());
         let answer = self.respond(&state, &path, range.as_deref());
-        drop(state);
         // A client that has gone away is its own business.
         drop(stream.write_all(&answer));
+        if state.manner == Manner::Stalls {
+            state.held.push(stream);
+        }
     }
 
     fn respond(&self, state: &State, path: &str, range: Option<&str>) -> Vec<u8> {
@@ -105,13 +127,20 @@ impl Server {
         let (from, to) = range.and_then(|range| range.split_once('-')).unwrap_or(("0", ""));
         let (from, to): (usize, usize) =
             (from.parse().unwrap(), to.parse().map_or(bytes.len(), |to: usize| to + 1));
-        let from = if state.manner == Manner::FromTheBeginning { 0 } else { from };
-        let mut body = bytes[from..to.min(bytes.len())].to_vec();
+        let sent_from = match state.manner {
+            Manner::FromTheBeginning | Manner::NoRanges => 0,
+            Manner::Whole | Manner::Half | Manner::Stalls | Manner::Changed => from,
+        };
+        let mut body = bytes[sent_from..to.min(bytes.len())].to_vec();
         let (len, single) = (body.len(), body.len() <= 1);
         match state.manner {
-            Manner::Half if !single => body.truncate(len / 2),
+            Manner::Half | Manner::Stalls if !single => body.truncate(len / 2),
             Manner::Changed => body.iter_mut().for_each(|byte| *byte ^= 1),
-            Manner::Whole | Manner::Half | Manner::FromTheBeginning => {}
+            Manner::Whole | Manner::Half | Manner::Stalls | Manner::FromTheBeginning | Manner::NoRanges => {}
+        }
+        if state.manner == Manner::NoRanges {
+            let headers = format!("ETag: \"{etag}\"\r\nContent-Length: {len}\r\n");
+            return said("200 OK", &headers, &body);
         }
         let headers = format!(
             "Content-Range: bytes {from}-{}/{}\r\nX-Repo-Commit: {SHA}\r\nETag: \"{etag}\"\r\nContent-Length: {len}\r\n",
@@ -136,9 +165,9 @@ fn reference() -> PathBuf {
 
 /// The files of a family's folder, and some that no base needs.
 fn folder(name: &str) -> BTreeMap<String, Vec<u8>> {
-    let files = std::fs::read_dir(reference().join("families").join(name)).unwrap().map(|entry| {
+    let files = fs::read_dir(reference().join("families").join(name)).unwrap().map(|entry| {
         let path = entry.unwrap().path();
-        (path.file_name().unwrap().to_str().unwrap().to_owned(), std::fs::read(&path).unwrap())
+        (path.file_name().unwrap().to_str().unwrap().to_owned(), fs::read(&path).unwrap())
     });
     let more =
         ["README.md", "pytorch_model.bin", "onnx/model.onnx"].map(|name| (name.to_owned(), b"no".to_vec()));
@@ -252,7 +281,7 @@ fn other_bytes_than_announced_are_not_kept() {
         match manner {
             Manner::Changed => assert!(file == "model.safetensors" && reason.contains("SHA-256"), "{error}"),
             Manner::FromTheBeginning => assert!(reason.contains(" bytes instead of "), "{error}"),
-            Manner::Whole | Manner::Half => {}
+            Manner::Whole | Manner::Half | Manner::Stalls | Manner::NoRanges => {}
         }
         server.sends(Manner::Whole);
         if manner == Manner::FromTheBeginning {
@@ -261,14 +290,14 @@ fn other_bytes_than_announced_are_not_kept() {
         } else {
             // Small files have no SHA-256 to be held against, but the weights come again, and whole.
             let path = fetch(&hub, "hf:o/n").unwrap().join("model.safetensors");
-            assert_eq!(std::fs::read(path).unwrap(), server.state.lock().unwrap().files["model.safetensors"]);
+            assert_eq!(fs::read(path).unwrap(), server.state.lock().unwrap().files["model.safetensors"]);
         }
     }
 }
 
 #[test]
 fn a_gguf_file_of_the_hub_is_found_or_named() {
-    let bytes = std::fs::read(reference().join("gguf/q4_0.gguf")).unwrap();
+    let bytes = fs::read(reference().join("gguf/q4_0.gguf")).unwrap();
     let one = BTreeMap::from([("q4_0.gguf".to_owned(), bytes.clone())]);
     let (server, cache) = (Server::new(one), tempfile::tempdir().unwrap());
     let hub = Hub::new(&server.endpoint, cache.path().into());
@@ -303,4 +332,85 @@ fn a_server_that_is_no_hub_is_one_error() {
     let error = fetch(&Hub::new(&endpoint, cache.path().into()), "hf:o/n").unwrap_err();
     assert!(matches!(error, FetchError::Answer { .. }), "{error}");
     assert!(error.to_string().contains("its list of files cannot be read"), "{error}");
+}
+
+#[test]
+fn a_hub_that_cannot_go_on_from_the_middle_begins_again() {
+    let (server, cache) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let hub = Hub::new(&server.endpoint, cache.path().into());
+    server.sends(Manner::Half);
+    fetch(&hub, "hf:o/n").unwrap_err();
+    server.sends(Manner::NoRanges);
+    let path = fetch(&hub, "hf:o/n").unwrap();
+    for file in ["config.json", "model.safetensors", "tokenizer.json"] {
+        assert_eq!(fs::read(path.join(file)).unwrap(), server.state.lock().unwrap().files[file]);
+    }
+}
+
+#[test]
+fn a_server_that_takes_a_connection_and_says_nothing_is_not_waited_for_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let held: Vec<TcpStream> = listener.incoming().map_while(Result::ok).collect();
+        drop(held);
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let patience = Patience { connection: Duration::from_millis(300), silence: Duration::from_millis(250) };
+    for (endpoint, waited_for) in [
+        (format!("http://{address}"), "(it was silent for 250ms when asked for its list of files)"),
+        // A connection is there when its other end has shown who it is.
+        (format!("https://{address}"), "ms when asked for its list of files)"),
+    ] {
+        let hub = Hub::new(&endpoint, cache.path().into()).with_patience(patience);
+        let error = fetch(&hub, "hf:o/n").unwrap_err();
+        assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+        let said = error.to_string();
+        assert!(
+            said.contains(waited_for) && said.contains(&endpoint) && said.contains("`hf:o/n@main`"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_hub_that_falls_silent_in_the_middle_of_a_file_is_named_and_the_fetch_goes_on_later() {
+    let (server, cache) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let patience = Patience { silence: Duration::from_secs(1), ..Patience::default() };
+    let hub = Hub::new(&server.endpoint, cache.path().into()).with_patience(patience);
+    server.sends(Manner::Stalls);
+    let error = fetch(&hub, "hf:o/n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "the fetch of `config.json` of `hf:o/n@main` from {} was interrupted (it was silent for 1s); fetch it \
+             again, and it goes on from there",
+            server.endpoint
+        )
+    );
+    server.sends(Manner::Whole);
+    server.asked();
+    let path = fetch(&hub, "hf:o/n").unwrap();
+    let resumed = server.state.lock().unwrap().files["config.json"].len() / 2;
+    assert!(server.asked().contains(&format!("/o/n/resolve/{SHA}/config.json {resumed}-")));
+    Base::open(&path).unwrap();
+}
+
+#[test]
+fn two_programs_do_not_write_one_file_and_a_user_s_token_is_sent_and_not_shown() {
+    let (server, home) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let cache = home.path().join("hub");
+    fs::write(home.path().join("token"), "hf_verysecret\n").unwrap();
+    let hub = Hub::new(&server.endpoint, cache.clone());
+    let config = format!("{:040x}", server.state.lock().unwrap().files["config.json"].len());
+    let held = cache::lock(&Folder::new(&cache, "o/n").blob(&config)).unwrap().unwrap();
+    let error = fetch(&hub, "hf:o/n").unwrap_err();
+    assert!(matches!(error, FetchError::Busy { .. }), "{error}");
+    assert!(error.to_string().contains("`config.json` of `hf:o/n@main`"), "{error}");
+    drop(held);
+    fetch(&hub, "hf:o/n").unwrap();
+    assert!(server.state.lock().unwrap().authorized.iter().all(|header| header == "Bearer hf_verysecret"));
+    assert!(!server.state.lock().unwrap().authorized.is_empty());
+    let requests = Requests::new(&cache, Patience::default());
+    assert!(!format!("{requests:?} {hub:?}").contains("verysecret"));
 }

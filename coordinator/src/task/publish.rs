@@ -1,0 +1,104 @@
+//! From an opened sum to a version.
+
+use privacy::{ClipNorm, PrivacyMode};
+use proto::adapter::Class;
+use proto::admin::{MeanMetric, TaskState, VersionStatus};
+use proto::ids::{Digest, SessionId, Timestamp};
+use proto::message::Outcome;
+use proto::metrics::MetricName;
+use proto::plan::{rotation_seed, vector_to_bytes};
+use rand_core::CryptoRng;
+
+use super::next::NextState;
+use super::{Task, TaskEffect, classes};
+
+impl Task {
+    /// Decodes a sum into the next version; where that cannot be done the round is aborted.
+    pub(super) fn publish(
+        &mut self,
+        round: u64,
+        session: SessionId,
+        mut sum: Vec<u32>,
+        (survivors, cohort): (usize, usize),
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) {
+        if self.mechanism.params().mode == PrivacyMode::Central {
+            self.mechanism.add_central_noise(&mut sum, rng);
+        }
+        let decoded = self.mechanism.decode(&sum, survivors, &rotation_seed(&session)).ok();
+        let next = decoded.and_then(|mut decoded| {
+            if let Some(plan) = self.plan.classes {
+                let (spec, whole) = (&self.plan.adapter, Class::whole(&self.plan.adapter));
+                let class = |device| self.classes.get(device).copied().unwrap_or(whole);
+                let classes: Vec<Class> = self.survivors.iter().map(class).collect();
+                classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
+            }
+            Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
+        });
+        let Some((NextState { adapter, folded, optimizer }, metrics)) = next else {
+            let outcome = Outcome::NotRecovered;
+            self.last_abort = Some(outcome);
+            self.effects.push_back(TaskEffect::Aborted { round, outcome });
+            return;
+        };
+        (self.record.adapter, self.record.optimizer) = (adapter, optimizer);
+        self.classes.clear();
+        let adapter = vector_to_bytes(&self.record.adapter);
+        self.adapter_digest = Digest::of(&adapter);
+        let folded = folded.map(|folded| {
+            let bytes = vector_to_bytes(&folded);
+            self.folded_digest = Some(Digest::of(&bytes));
+            self.record.folded = Some(folded);
+            bytes
+        });
+        let metrics = self.mean_metrics(&metrics, survivors);
+        let made = self.version() + 1;
+        self.prepare_mechanism(made, &metrics);
+        let version = VersionStatus {
+            version: made,
+            cohort: u32::try_from(cohort).unwrap_or(u32::MAX),
+            survivors: u32::try_from(survivors).unwrap_or(u32::MAX),
+            round,
+            epsilon: self.epsilon(),
+            adapter: self.adapter_digest,
+            folded: self.folded_digest,
+            committed_unix_millis: now.0,
+            clip_norm: self.mechanism.params().clip_norm.get(),
+            metrics,
+        };
+        self.record.versions.push(version.clone());
+        let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
+        self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
+        if self.version() >= self.plan.round.versions {
+            self.end(TaskState::Complete);
+        }
+    }
+
+    /// What the sum says of the plan's metrics, in their own units.
+    fn mean_metrics(&self, shares: &[f64], survivors: usize) -> Vec<MeanMetric> {
+        let deviation = self.mechanism.metric_deviation(survivors);
+        let mean = |(metric, share): (&proto::metrics::Metric, &f64)| MeanMetric {
+            name: metric.name,
+            mean: share * metric.most,
+            standard_deviation: deviation * metric.most,
+        };
+        self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
+    }
+
+    /// The mechanism for updates from `version`, at a clip norm that moves where the plan lets it adapt.
+    fn prepare_mechanism(&mut self, version: u32, metrics: &[MeanMetric]) {
+        let clipped = metrics.iter().find(|metric| metric.name == MetricName::Clipped);
+        let now = self.mechanism.params().clip_norm;
+        let next: ClipNorm = match (&self.plan.privacy.adaptive_clip, clipped) {
+            (Some(adaptive), Some(clipped)) => {
+                adaptive.rule().map_or(now, |rule| rule.next(now, clipped.mean))
+            }
+            (Some(_), None) | (None, _) => now,
+        };
+        // A plan that was checked has a rule, and a mechanism for every version and everywhere in its range.
+        if let Ok(mechanism) = self.plan.mechanism_at(version, next.get()) {
+            self.mechanism = mechanism;
+        }
+    }
+}
