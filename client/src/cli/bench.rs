@@ -56,6 +56,7 @@ pub(super) struct Measured {
     pub(super) peak_rss_bytes: Option<u64>,
     parameters: usize,
     trained_parameters: usize,
+    device: String,
     threads: usize,
     arithmetic: String,
     losses: Vec<f32>,
@@ -74,10 +75,10 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         Weights::Q4 => Filled::Q4,
         Weights::Q8 => Filled::Q8,
     };
+    let compute = args.compute.compute()?;
     let base = Arc::new(Base::random(config, filled, args.seed)?);
     let (parameters, vocab) = (base.parameters(), base.config().vocab_size as u64);
-    let compute = args.compute.compute();
-    let arithmetic = format!("{:?}", compute.arithmetic_for(&base));
+    let arithmetic = compute.numbers_for(&base);
     let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
     let seed = Digest::of(&args.seed.to_le_bytes());
     let spec = args.adapter.spec(&base, Factors::Seeded(seed))?;
@@ -126,6 +127,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         peak_rss_bytes: peak_bytes(),
         parameters,
         trained_parameters: spec.trained_len(),
+        device: compute.place.to_string(),
         threads: compute.threads,
         arithmetic,
         losses: training.finish().losses,
@@ -137,8 +139,13 @@ impl Measured {
     pub(super) fn text(&self) -> String {
         let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         format!(
-            "{:.0} tokens/s on {} threads ({}), peak memory {memory}; {} parameters, {} trained",
-            self.tokens_per_second, self.threads, self.arithmetic, self.parameters, self.trained_parameters
+            "{:.0} tokens/s on {} with {} threads ({}), peak memory {memory}; {} parameters, {} trained",
+            self.tokens_per_second,
+            self.device,
+            self.threads,
+            self.arithmetic,
+            self.parameters,
+            self.trained_parameters
         )
     }
 }

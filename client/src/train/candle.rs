@@ -1,0 +1,330 @@
+//! The decoder on candle's tensors, for the devices that our own kernels do not know.
+//!
+//! The same way there and back as in `decoder`, written out with plain operations of candle's, and no graph: candle's
+//! own gradient would compute one for each frozen weight and keep what is not needed. Weights are on the device once
+//! for each engine, in bf16 where the device multiplies it and the base is held so, else in f32; everything between
+//! two products is f32. A product with a layer that an adapter changes is two, with the frozen weight and with the
+//! factors.
+//!
+//! Measured and tested on the CPU, with candle's own products. On CUDA and Metal this code has never run; what it asks
+//! of them is a handful of operations (`matmul` of contiguous matrices and their transposes, element-wise ones with
+//! broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`), and its results there have been compared
+//! with nothing.
+//!
+//! Start reading at [`Decoder`]; `block` has what happens between the embedding and the loss.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use super::base::{Base, Projection};
+use super::cache::Which;
+use super::change::{Changes, Extras};
+use super::config::DecoderConfig;
+use super::decoder::{Recompute, Sequence};
+use super::narrow;
+use super::ops::LOGITS;
+use super::place::CandleDevice;
+use super::product::Arithmetic;
+use super::weights::{BlockWeights, Numbers, tensor_shapes};
+use adapter::Pair;
+use attention::{Attention, Past};
+use norm::Norm;
+use weights::{Block, Held};
+
+mod adapter;
+mod attention;
+mod block;
+mod loss;
+mod norm;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub(crate) use adapter::Adapter;
+pub(crate) use weights::Loaded;
+
+/// Rows of a micro-batch on the CPU.
+const ROWS: usize = 512;
+/// Most rows of a micro-batch on a GPU, and the bytes that they may take there.
+const GPU_ROWS: usize = 4096;
+const GPU_BYTES: usize = 4 << 30;
+
+/// A base on a device, and how passes over it are computed.
+#[derive(Debug)]
+pub(crate) struct Decoder<'a> {
+    config: &'a DecoderConfig,
+    loaded: &'a Loaded,
+    recompute: Recompute,
+    attention: Attention,
+    /// What earlier epochs left.
+    extras: BTreeMap<adapter::At, Pair>,
+    rows: usize,
+}
+
+/// What is on the device of a text that is read on.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    blocks: Vec<Option<Past>>,
+}
+
+/// Gradients of parts of the trained vector, each by where it begins.
+#[derive(Debug, Default)]
+struct Gradients {
+    parts: BTreeMap<usize, (Range<usize>, Tensor)>,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder of sequences of at most `length` tokens.
+    pub(crate) fn new(
+        config: &'a DecoderConfig,
+        loaded: &'a Loaded,
+        extras: &Extras,
+        recompute: Recompute,
+        length: usize,
+    ) -> Result<Self> {
+        let device = &loaded.device;
+        Ok(Self {
+            config,
+            loaded,
+            recompute,
+            attention: Attention::new(config, length, device)?,
+            extras: adapter::extras(config, extras, device)?,
+            rows: rows(config, recompute, length, device),
+        })
+    }
+
+    /// Rows of one micro-batch.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// What an adapter adds, on the device.
+    pub(crate) fn adapter(&self, changes: &Changes<'_>) -> Result<Adapter<'_>> {
+        Adapter::new(self.config, changes, &self.extras, &self.loaded.device)
+    }
+
+    /// The sum of the losses of all learned tokens of some micro-batches, each of one length, and its gradient, times
+    /// `share`; none if `go_on` says no between two of them.
+    pub(crate) fn gradient(
+        &self,
+        changes: &Changes<'_>,
+        trained_len: usize,
+        micro: &[&[Sequence<'_>]],
+        share: f32,
+        mut go_on: impl FnMut(u32, u32) -> bool,
+    ) -> Result<Option<(f64, Vec<f32>)>> {
+        let adapter = self.adapter(changes)?;
+        let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
+        let (mut total, mut gradients) = (0.0, Gradients::default());
+        for (done, batch) in (0..).zip(micro) {
+            if done > 0 && !go_on(done, of) {
+                return Ok(None);
+            }
+            total += self.gradient_of(&adapter, batch, share, &mut gradients)?;
+        }
+        Ok(Some((total, gradients.into_vec(trained_len)?)))
+    }
+
+    /// The sum of the losses of all learned tokens of some micro-batches, each of one length.
+    pub(crate) fn loss(&self, changes: &Changes<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
+        let adapter = self.adapter(changes)?;
+        let mut total = 0.0;
+        for batch in micro {
+            let (mut x, shape) = self.embed(batch)?;
+            for at in 0..self.loaded.blocks.len() {
+                x = self.block(&adapter, at, x, shape)?.0;
+            }
+            total += self.loss_of(&x, batch, None)?.0;
+        }
+        Ok(total)
+    }
+
+    /// The logits after each of `tokens`, which follow what `reading` has read: (tokens, vocab), or those after the
+    /// last one.
+    pub(crate) fn logits(
+        &self,
+        adapter: &Adapter<'_>,
+        reading: &mut Reading,
+        tokens: &[u32],
+        which: Which,
+    ) -> Result<Vec<f32>> {
+        reading.blocks.resize(self.loaded.blocks.len(), None);
+        let (mut x, _) = self.embed(&[Sequence { tokens, learned: &[] }])?;
+        for (at, past) in reading.blocks.iter_mut().enumerate() {
+            x = self.block_on(adapter, at, x, past)?;
+        }
+        let x = match which {
+            Which::All => x,
+            Which::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
+        };
+        let h = self.norm(&self.loaded.norm).forward(&x)?;
+        weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
+    }
+
+    fn gradient_of(
+        &self,
+        adapter: &Adapter<'_>,
+        batch: &[Sequence<'_>],
+        share: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64> {
+        let (mut x, shape) = self.embed(batch)?;
+        let lowest = adapter.lowest().unwrap_or(usize::MAX);
+        // Of blocks below the lowest that is changed nothing is needed again.
+        let (mut kept, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        for at in 0..self.loaded.blocks.len() {
+            let input = x.clone();
+            let (after, keep) = self.block(adapter, at, x, shape)?;
+            x = after;
+            if at >= lowest {
+                match self.recompute {
+                    Recompute::Never => drop(kept.insert(at, keep)),
+                    Recompute::Blocks => drop(inputs.insert(at, input)),
+                }
+            }
+        }
+        let (total, g) = self.loss_of(&x, batch, Some(share))?;
+        drop(x);
+        let Some(mut g) = g else { return Ok(total) };
+        for at in (lowest..self.loaded.blocks.len()).rev() {
+            let keep = match (kept.remove(&at), inputs.remove(&at)) {
+                (Some(keep), _) => keep,
+                (None, Some(input)) => self.block_until_inner(adapter, at, input, shape)?,
+                (None, None) => candle_core::bail!("nothing was kept of block {at}"),
+            };
+            let Some(before) = self.block_back(adapter, at, keep, g, shape, at > lowest, gradients)? else {
+                break;
+            };
+            g = before;
+        }
+        Ok(total)
+    }
+
+    /// The residual stream before the first block, (rows, hidden), and how many sequences of which length it is of.
+    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, (usize, usize))> {
+        let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
+        if batch.iter().any(|sequence| sequence.tokens.len() != length) {
+            candle_core::bail!("sequences of one pass have one length");
+        }
+        let tokens: Vec<u32> = batch.iter().flat_map(|sequence| sequence.tokens).copied().collect();
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
+            candle_core::bail!("token {token} is not below {}", self.config.vocab_size);
+        }
+        let rows = tokens.len();
+        let tokens = Tensor::from_vec(tokens, rows, &self.loaded.device)?;
+        let x = self.loaded.embed.index_select(&tokens, 0)?.to_dtype(DType::F32)?;
+        Ok((x, (batch.len(), length)))
+    }
+
+    fn norm<'w>(&self, weight: &'w Tensor) -> Norm<'w> {
+        Norm { weight, eps: self.config.rms_norm_eps }
+    }
+
+    fn weights(&self, at: usize) -> &Block {
+        &self.loaded.blocks[at]
+    }
+}
+
+impl Gradients {
+    /// Adds to the gradient of `range`.
+    fn add(&mut self, range: &Range<usize>, gradient: Tensor) -> Result<()> {
+        let gradient = match self.parts.remove(&range.start) {
+            Some((_, before)) => (before + gradient)?,
+            None => gradient,
+        };
+        self.parts.insert(range.start, (range.clone(), gradient));
+        Ok(())
+    }
+
+    /// The whole vector, in one transfer.
+    fn into_vec(self, len: usize) -> Result<Vec<f32>> {
+        let mut all = vec![0.0; len];
+        let flat: Vec<Tensor> =
+            self.parts.values().map(|(_, gradient)| gradient.flatten_all()).collect::<Result<_>>()?;
+        if flat.is_empty() {
+            return Ok(all);
+        }
+        let numbers: Vec<f32> = Tensor::cat(&flat, 0)?.to_vec1()?;
+        let mut rest = numbers.as_slice();
+        for (range, _) in self.parts.into_values() {
+            let (here, later) = rest.split_at(range.len().min(rest.len()));
+            all[range].copy_from_slice(here);
+            rest = later;
+        }
+        Ok(all)
+    }
+}
+
+/// Rows of one micro-batch of sequences of at most `length` tokens, so many that they fit.
+fn rows(config: &DecoderConfig, recompute: Recompute, length: usize, device: &Device) -> usize {
+    if device.is_cpu() {
+        return ROWS;
+    }
+    (GPU_BYTES / (4 * row_numbers(config, recompute, length)).max(1)).clamp(1, GPU_ROWS)
+}
+
+/// Numbers that one row takes on the device: what is kept between the two ways, and what there is at a time of one
+/// block on its way back.
+fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
+    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let raw = if config.qk_norm { q + kv } else { 0 };
+    let kept = 2 * hidden + 2 * q + 2 * kv + raw + config.num_heads + 2 * inner;
+    let blocks = match recompute {
+        Recompute::Never => config.num_layers * kept,
+        Recompute::Blocks => config.num_layers * hidden + kept,
+    };
+    let scores = 5 * config.num_heads * length.min(attention::QUERIES);
+    blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
+}
+
+/// Bytes of this machine's memory that passes over batches of so many rows take beside the weights.
+pub(crate) fn needed_bytes(
+    config: &DecoderConfig,
+    recompute: Recompute,
+    rows: usize,
+    device: CandleDevice,
+) -> u64 {
+    if device.is_gpu() {
+        return 0;
+    }
+    let at_once = rows.min(ROWS);
+    let logits = 3 * LOGITS.min(at_once * config.vocab_size);
+    4 * (at_once * row_numbers(config, recompute, at_once) + logits) as u64
+}
+
+/// Bytes of this machine's memory that weights take beside the base: on the CPU all of them once more, as f32; for a
+/// GPU the largest matrix on its way there.
+pub(crate) fn copied_bytes(config: &DecoderConfig, device: CandleDevice) -> u64 {
+    let shapes = tensor_shapes(config);
+    let counts = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
+    4 * if device.is_gpu() { counts.max().unwrap_or(0) } else { counts.sum() }
+}
+
+/// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
+pub(crate) fn numbers(base: &Base, device: CandleDevice, arithmetic: Option<Arithmetic>) -> String {
+    let bf16 =
+        |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
+    let held = match Held::on(device, arithmetic) {
+        Held::Bf16 if base.weights().blocks.iter().any(bf16) => "bf16",
+        Held::Bf16 | Held::F32 => "f32",
+    };
+    device.library().map_or_else(|| held.to_owned(), |library| format!("{held} by {library}"))
+}
+
+/// The angles `position · frequency` of so many positions, (length, head width / 2): their cosines and sines.
+fn angles(config: &DecoderConfig, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
+    let (mut cos, mut sin) = (Vec::new(), Vec::new());
+    for position in 0..length {
+        for frequency in &frequencies {
+            let angle = f64::from(position as f32 * frequency);
+            cos.push(narrow(angle.cos()));
+            sin.push(narrow(angle.sin()));
+        }
+    }
+    let shape = (length, frequencies.len());
+    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
+}
