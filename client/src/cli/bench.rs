@@ -149,3 +149,53 @@ impl Measured {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const SHAPE: &str = r#"{"architectures": ["Qwen3ForCausalLM"], "vocab_size": 96, "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 8, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn measured(more: &[&str]) -> anyhow::Result<Measured> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, SHAPE)?;
+        let words = ["bench", "--threads", "1", "--weights", "f32", "--seq-len", "16", "--steps", "2"];
+        let line = Line::try_parse_from(words.iter().chain(more))?;
+        bench(&path, &line.bench)
+    }
+
+    #[test]
+    fn the_device_that_was_asked_for_computes_and_is_named() {
+        let (own, candle) =
+            (measured(&["--device", "cpu"]).unwrap(), measured(&["--device", "candle"]).unwrap());
+        assert_eq!((own.device.as_str(), candle.device.as_str()), ("cpu", "candle"));
+        assert!(own.text().contains(" tokens/s on cpu with 1 threads (Single), "), "{}", own.text());
+        assert!(candle.text().contains(" tokens/s on candle with 1 threads (f32"), "{}", candle.text());
+        assert_eq!(serde_json::to_value(&candle).unwrap()["device"], "candle");
+        assert_eq!(candle.losses.len(), 3);
+        for (found, expected) in candle.losses.iter().zip(&own.losses) {
+            assert!((found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_before_weights_are_made() {
+        let error = measured(&["--device", "cuda:77"]).unwrap_err().to_string();
+        assert!(error.contains("`cuda:77`") && error.contains("use the device cpu"), "{error}");
+        let error = measured(&["--device", "gpu"]).unwrap_err().to_string();
+        assert!(error.contains("unknown device `gpu`; use auto, cpu, candle"), "{error}");
+        let auto = measured(&[]).unwrap().device;
+        assert!(auto == "cpu" || cfg!(any(feature = "cuda", feature = "metal")), "{auto}");
+    }
+}
