@@ -6,10 +6,12 @@
 //! two products is f32. A product with a layer that an adapter changes is two, with the frozen weight and with the
 //! factors.
 //!
-//! Measured and tested on the CPU, with candle's own products. On CUDA and Metal this code has never run; what it asks
-//! of them is a handful of operations (`matmul` of contiguous matrices and their transposes, element-wise ones with
-//! broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`), and its results there have been compared
-//! with nothing.
+//! Tested on the CPU, with candle's own products and with those of MKL. On CUDA and Metal, and with Accelerate, this
+//! code has never run, and no result of theirs has been compared with anything. What it asks of a device is a handful
+//! of operations: `matmul` of contiguous matrices and their transposes (MKL and CUDA take no other), element-wise ones
+//! with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. No sum is put together in an order that
+//! a device may change, so that a training that is resumed on one device can have the bits of one that never stopped
+//! as far as the device's products do.
 //!
 //! Start reading at [`Decoder`]; `block` has what happens between the embedding and the loss.
 
@@ -47,9 +49,9 @@ pub(crate) use weights::Loaded;
 
 /// Rows of a micro-batch on the CPU.
 const ROWS: usize = 512;
-/// Most rows of a micro-batch on a GPU, and the bytes that they may take there.
+/// Most rows of a micro-batch on a GPU, and how many numbers of four bytes they may take there.
 const GPU_ROWS: usize = 4096;
-const GPU_BYTES: usize = 4 << 30;
+const GPU_NUMBERS: usize = 1 << 30;
 
 /// A base on a device, and how passes over it are computed.
 #[derive(Debug)]
@@ -259,10 +261,11 @@ impl Gradients {
 
 /// Rows of one micro-batch of sequences of at most `length` tokens, so many that they fit.
 fn rows(config: &DecoderConfig, recompute: Recompute, length: usize, device: &Device) -> usize {
-    if device.is_cpu() {
-        return ROWS;
-    }
-    (GPU_BYTES / (4 * row_numbers(config, recompute, length)).max(1)).clamp(1, GPU_ROWS)
+    if device.is_cpu() { ROWS } else { gpu_rows(config, recompute, length) }
+}
+
+fn gpu_rows(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
+    (GPU_NUMBERS / row_numbers(config, recompute, length).max(1)).clamp(1, GPU_ROWS)
 }
 
 /// Numbers that one row takes on the device: what is kept between the two ways, and what there is at a time of one

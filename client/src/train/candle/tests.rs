@@ -221,6 +221,39 @@ fn what_a_device_holds_follows_from_the_device_and_what_was_asked_for() {
 }
 
 #[test]
+fn what_passes_take_is_bounded_and_known() {
+    let base = Base::random(shape(), Filled::F32, 5).unwrap();
+    let config = base.config();
+    let place = |device| Compute { place: Place::Candle(device), ..Compute::default() };
+    let (cpu, gpu) = (place(CandleDevice::Cpu), place(CandleDevice::Cuda(0)));
+    // All matrices and a few vectors; the largest matrix.
+    let copied = cpu.copied_bytes(config);
+    let matrices = 4 * base.parameters() as u64;
+    assert!(copied > matrices && copied < matrices + matrices / 10, "{copied} {matrices}");
+    assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
+    assert_eq!(Compute::default().copied_bytes(config), 0);
+    // More rows than a micro-batch's take no more memory.
+    assert_eq!(cpu.needed_bytes(config, 4 * ROWS), cpu.needed_bytes(config, ROWS));
+    assert!(cpu.needed_bytes(config, ROWS) > cpu.needed_bytes(config, ROWS / 2));
+    assert_eq!(gpu.needed_bytes(config, ROWS), 0);
+    assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
+    let large = DecoderConfig {
+        hidden_size: 4096,
+        intermediate_size: 11_008,
+        num_layers: 32,
+        num_heads: 32,
+        num_kv_heads: 32,
+        head_dim: 128,
+        ..shape()
+    };
+    let (never, blocks) =
+        [Recompute::Never, Recompute::Blocks].map(|recompute| gpu_rows(&large, recompute, 2048)).into();
+    assert!(never >= 256 && blocks > 2 * never && blocks <= GPU_ROWS, "{never} {blocks}");
+    let wide = DecoderConfig { hidden_size: 1 << 28, ..large };
+    assert_eq!(gpu_rows(&wide, Recompute::Never, 2048), 1);
+}
+
+#[test]
 fn logits_and_what_is_written_are_those_of_our_own_kernels() {
     for (name, base) in bases() {
         let vocab = u32::try_from(base.config().vocab_size).unwrap();
