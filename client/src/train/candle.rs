@@ -9,49 +9,39 @@
 //! Tested on the CPU, with candle's own products and with those of MKL. On CUDA and Metal, and with Accelerate, this
 //! code has never run, and no result of theirs has been compared with anything. What it asks of a device is a handful
 //! of operations: `matmul` of contiguous matrices and their transposes (MKL and CUDA take no other), element-wise ones
-//! with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. No sum is put together in an order that
-//! a device may change, so that a training that is resumed on one device can have the bits of one that never stopped
-//! as far as the device's products do.
+//! with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. Nothing is scattered, so that no
+//! sum's order is left to a device but inside its own products and sums.
 //!
 //! Start reading at [`Decoder`]; `block` has what happens between the embedding and the loss.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Result, Tensor};
 
-use super::base::{Base, Projection};
 use super::cache::Which;
 use super::change::{Changes, Extras};
 use super::config::DecoderConfig;
 use super::decoder::{Recompute, Sequence};
-use super::narrow;
-use super::ops::LOGITS;
-use super::place::CandleDevice;
-use super::product::Arithmetic;
-use super::weights::{BlockWeights, Numbers, tensor_shapes};
 use adapter::Pair;
 use attention::{Attention, Past};
+use gradients::Gradients;
 use norm::Norm;
-use weights::{Block, Held};
+use weights::Block;
 
 mod adapter;
 mod attention;
 mod block;
+mod gradients;
 mod loss;
+mod memory;
 mod norm;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 pub(crate) use adapter::Adapter;
-pub(crate) use weights::Loaded;
-
-/// Rows of a micro-batch on the CPU.
-const ROWS: usize = 512;
-/// Most rows of a micro-batch on a GPU, and how many numbers of four bytes they may take there.
-const GPU_ROWS: usize = 4096;
-const GPU_NUMBERS: usize = 1 << 30;
+pub(crate) use memory::{copied_bytes, needed_bytes};
+pub(crate) use weights::{Loaded, numbers};
 
 /// A base on a device, and how passes over it are computed.
 #[derive(Debug)]
@@ -71,12 +61,6 @@ pub(crate) struct Reading {
     blocks: Vec<Option<Past>>,
 }
 
-/// Gradients of parts of the trained vector, each by where it begins.
-#[derive(Debug, Default)]
-struct Gradients {
-    parts: BTreeMap<usize, (Range<usize>, Tensor)>,
-}
-
 impl<'a> Decoder<'a> {
     /// A decoder of sequences of at most `length` tokens.
     pub(crate) fn new(
@@ -93,7 +77,7 @@ impl<'a> Decoder<'a> {
             recompute,
             attention: Attention::new(config, length, device)?,
             extras: adapter::extras(config, extras, device)?,
-            rows: rows(config, recompute, length, device),
+            rows: memory::rows(config, recompute, length, device),
         })
     }
 
@@ -227,107 +211,4 @@ impl<'a> Decoder<'a> {
     fn weights(&self, at: usize) -> &Block {
         &self.loaded.blocks[at]
     }
-}
-
-impl Gradients {
-    /// Adds to the gradient of `range`.
-    fn add(&mut self, range: &Range<usize>, gradient: Tensor) -> Result<()> {
-        let gradient = match self.parts.remove(&range.start) {
-            Some((_, before)) => (before + gradient)?,
-            None => gradient,
-        };
-        self.parts.insert(range.start, (range.clone(), gradient));
-        Ok(())
-    }
-
-    /// The whole vector, in one transfer.
-    fn into_vec(self, len: usize) -> Result<Vec<f32>> {
-        let mut all = vec![0.0; len];
-        let flat: Vec<Tensor> =
-            self.parts.values().map(|(_, gradient)| gradient.flatten_all()).collect::<Result<_>>()?;
-        if flat.is_empty() {
-            return Ok(all);
-        }
-        let numbers: Vec<f32> = Tensor::cat(&flat, 0)?.to_vec1()?;
-        let mut rest = numbers.as_slice();
-        for (range, _) in self.parts.into_values() {
-            let (here, later) = rest.split_at(range.len().min(rest.len()));
-            all[range].copy_from_slice(here);
-            rest = later;
-        }
-        Ok(all)
-    }
-}
-
-/// Rows of one micro-batch of sequences of at most `length` tokens, so many that they fit.
-fn rows(config: &DecoderConfig, recompute: Recompute, length: usize, device: &Device) -> usize {
-    if device.is_cpu() { ROWS } else { gpu_rows(config, recompute, length) }
-}
-
-fn gpu_rows(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
-    (GPU_NUMBERS / row_numbers(config, recompute, length).max(1)).clamp(1, GPU_ROWS)
-}
-
-/// Numbers that one row takes on the device: what is kept between the two ways, and what there is at a time of one
-/// block on its way back.
-fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
-    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-    let raw = if config.qk_norm { q + kv } else { 0 };
-    let kept = 2 * hidden + 2 * q + 2 * kv + raw + config.num_heads + 2 * inner;
-    let blocks = match recompute {
-        Recompute::Never => config.num_layers * kept,
-        Recompute::Blocks => config.num_layers * hidden + kept,
-    };
-    let scores = 5 * config.num_heads * length.min(attention::QUERIES);
-    blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
-}
-
-/// Bytes of this machine's memory that passes over batches of so many rows take beside the weights.
-pub(crate) fn needed_bytes(
-    config: &DecoderConfig,
-    recompute: Recompute,
-    rows: usize,
-    device: CandleDevice,
-) -> u64 {
-    if device.is_gpu() {
-        return 0;
-    }
-    let at_once = rows.min(ROWS);
-    let logits = 3 * LOGITS.min(at_once * config.vocab_size);
-    4 * (at_once * row_numbers(config, recompute, at_once) + logits) as u64
-}
-
-/// Bytes of this machine's memory that weights take beside the base: on the CPU all of them once more, as f32; for a
-/// GPU the largest matrix on its way there.
-pub(crate) fn copied_bytes(config: &DecoderConfig, device: CandleDevice) -> u64 {
-    let shapes = tensor_shapes(config);
-    let counts = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
-    4 * if device.is_gpu() { counts.max().unwrap_or(0) } else { counts.sum() }
-}
-
-/// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
-pub(crate) fn numbers(base: &Base, device: CandleDevice, arithmetic: Option<Arithmetic>) -> String {
-    let bf16 =
-        |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
-    let held = match Held::on(device, arithmetic) {
-        Held::Bf16 if base.weights().blocks.iter().any(bf16) => "bf16",
-        Held::Bf16 | Held::F32 => "f32",
-    };
-    device.library().map_or_else(|| held.to_owned(), |library| format!("{held} by {library}"))
-}
-
-/// The angles `position · frequency` of so many positions, (length, head width / 2): their cosines and sines.
-fn angles(config: &DecoderConfig, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
-    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
-    let (mut cos, mut sin) = (Vec::new(), Vec::new());
-    for position in 0..length {
-        for frequency in &frequencies {
-            let angle = f64::from(position as f32 * frequency);
-            cos.push(narrow(angle.cos()));
-            sin.push(narrow(angle.sin()));
-        }
-    }
-    let shape = (length, frequencies.len());
-    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
 }

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use candle_core::{Device, Result, Tensor};
 
-use super::Gradients;
+use super::gradients::Gradients;
 use crate::train::base::Projection;
 use crate::train::change::{Change, Changes, Extras, Trained};
 use crate::train::config::DecoderConfig;

@@ -3,6 +3,7 @@
 use candle_core::{D, Device, Result, Tensor};
 
 use crate::train::config::DecoderConfig;
+use crate::train::narrow;
 
 /// Queries of one product; keys after the last of them are not looked at.
 pub(super) const QUERIES: usize = 512;
@@ -53,7 +54,7 @@ enum Way {
 
 impl Attention {
     pub(super) fn new(config: &DecoderConfig, length: usize, device: &Device) -> Result<Self> {
-        let (cos, sin) = super::angles(config, length, device)?;
+        let (cos, sin) = angles(config, length, device)?;
         let side = length.min(QUERIES);
         let score = |i| if i % side > i / side { UNSEEN } else { 0.0 };
         let triangle = Tensor::from_vec((0..side * side).map(score).collect(), (side, side), device)?;
@@ -192,4 +193,19 @@ impl Tile {
 pub(super) fn merge(x: &Tensor) -> Result<Tensor> {
     let (batch, heads, length, width) = x.dims4()?;
     x.transpose(1, 2)?.contiguous()?.reshape((batch * length, heads * width))
+}
+
+/// The angles `position · frequency` of so many positions, (length, head width / 2): their cosines and sines.
+fn angles(config: &DecoderConfig, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
+    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
+    let (mut cos, mut sin) = (Vec::new(), Vec::new());
+    for position in 0..length {
+        for frequency in &frequencies {
+            let angle = f64::from(position as f32 * frequency);
+            cos.push(narrow(angle.cos()));
+            sin.push(narrow(angle.sin()));
+        }
+    }
+    let shape = (length, frequencies.len());
+    Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
 }

@@ -2,10 +2,11 @@
 
 use candle_core::{Result, Tensor};
 
+use super::Decoder;
 use super::adapter::{Adapter, At};
 use super::attention::{Past, merge};
+use super::gradients::Gradients;
 use super::weights::{product, product_back};
-use super::{Decoder, Gradients};
 use crate::train::base::Projection;
 
 /// What the way back needs of a block.

@@ -13,7 +13,9 @@ use super::super::change::Places;
 use super::super::config::RopeScaling;
 use super::super::engine::Engine;
 use super::super::passes::{Compute, Passes};
-use super::super::place::Place;
+use super::super::place::{CandleDevice, Place};
+use super::super::product::Arithmetic;
+use super::memory::{GPU_ROWS, ROWS, gpu_rows};
 use super::weights::Held;
 use super::*;
 

@@ -112,6 +112,17 @@ impl Block {
     }
 }
 
+/// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
+pub(crate) fn numbers(base: &Base, device: CandleDevice, arithmetic: Option<Arithmetic>) -> String {
+    let bf16 =
+        |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
+    let held = match Held::on(device, arithmetic) {
+        Held::Bf16 if base.weights().blocks.iter().any(bf16) => "bf16",
+        Held::Bf16 | Held::F32 => "f32",
+    };
+    device.library().map_or_else(|| held.to_owned(), |library| format!("{held} by {library}"))
+}
+
 /// `x · Wᵀ`, `x`: (rows, inputs), `w`: (outputs, inputs), in the numbers that `w` is held as.
 pub(super) fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(DType::F32)
