@@ -136,6 +136,9 @@ impl<'a> Decoder<'a> {
         tokens: &[u32],
         which: Which,
     ) -> Result<Vec<f32>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
         reading.blocks.resize(self.loaded.blocks.len(), None);
         let (mut x, _) = self.embed(&[Sequence { tokens, learned: &[] }])?;
         for (at, past) in reading.blocks.iter_mut().enumerate() {

@@ -35,7 +35,7 @@ pub struct Engine {
     extras: Arc<Extras>,
     compute: Compute,
     /// The base at a place of candle's, once it was needed.
-    loaded: Arc<OnceLock<Result<Loaded, PlaceError>>>,
+    loaded: Arc<OnceLock<Loaded>>,
 }
 
 /// A mean loss and what it is a mean of.
@@ -139,8 +139,12 @@ impl Engine {
     /// The base where it is computed, if that is a place of candle's.
     pub(crate) fn loaded(&self) -> Result<Option<&Loaded>, PlaceError> {
         let Place::Candle(device) = self.compute.place else { return Ok(None) };
-        let load = || Loaded::new(&self.base, device, self.compute.arithmetic);
-        self.loaded.get_or_init(load).as_ref().map(Some).map_err(Clone::clone)
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(Some(loaded));
+        }
+        // A failure is not kept: a GPU that is full now may have room in the next window.
+        let loaded = Loaded::new(&self.base, device, self.compute.arithmetic)?;
+        Ok(Some(self.loaded.get_or_init(|| loaded)))
     }
 
     /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base

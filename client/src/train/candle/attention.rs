@@ -55,7 +55,7 @@ enum Way {
 impl Attention {
     pub(super) fn new(config: &DecoderConfig, length: usize, device: &Device) -> Result<Self> {
         let (cos, sin) = angles(config, length, device)?;
-        let side = length.min(QUERIES);
+        let side = length.clamp(1, QUERIES);
         let score = |i| if i % side > i / side { UNSEEN } else { 0.0 };
         let triangle = Tensor::from_vec((0..side * side).map(score).collect(), (side, side), device)?;
         let DecoderConfig { num_heads: heads, num_kv_heads: kv_heads, head_dim: width, .. } = *config;

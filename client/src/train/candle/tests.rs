@@ -264,6 +264,7 @@ fn logits_and_what_is_written_are_those_of_our_own_kernels() {
         let (expected, found) = (own.logits(&tokens).unwrap(), candle.logits(&tokens).unwrap());
         let distance = off(&found, &expected);
         assert!(distance < 1e-4, "{name}: off by {distance:.1e}");
+        assert_eq!(candle.logits(&[]).unwrap(), Vec::<f32>::new());
         // A text that is read on gets the logits of the whole.
         let spec = spec(&base, Method::Both, 2, &Projection::ALL);
         let (frozen, trained) = vectors(&spec);
