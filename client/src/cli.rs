@@ -280,7 +280,9 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         );
     }
     let memory = memory(&config)?;
-    let (reading, compute) = (config.reading(), config.compute());
+    let reading = config.reading();
+    let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
+    tracing::info!(device = %compute.place, "trains on");
     let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
     let address = config.coordinator.as_deref();
     let enrolled =

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
-use crate::train::Compute;
 use crate::train::text::{ReadOptions, SecretLines};
+use crate::train::{Compute, PlaceChoice, PlaceError};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +62,10 @@ pub struct Config {
     /// The most threads that training uses. Default 0: as many as there are
     /// cores. What is learned does not depend on it.
     pub threads: usize,
+    /// Where training computes: `auto`, `cpu`, `candle`, `cuda`, `cuda:N`,
+    /// `metal` or `metal:N`. Default `auto`: a GPU that the agent was built for
+    /// and that opens, else the CPU.
+    pub device: PlaceChoice,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -77,6 +81,7 @@ impl Default for Config {
             data: Vec::new(),
             keep_secret_looking_lines: false,
             threads: 0,
+            device: PlaceChoice::Auto,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -104,10 +109,11 @@ impl Config {
         Ok(config)
     }
 
-    /// How training computes.
-    pub fn compute(&self) -> Compute {
+    /// How training computes. Fails when the device is not there, or the agent
+    /// was not built for it.
+    pub fn compute(&self) -> Result<Compute, PlaceError> {
         let threads = if self.threads == 0 { cores() } else { self.threads };
-        Compute { threads, ..Compute::default() }
+        Ok(Compute { threads, place: self.device.resolve()?, ..Compute::default() })
     }
 
     /// How the user's text is read.
@@ -228,7 +234,7 @@ mod tests {
         let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 8);
+        assert_eq!(keys.len(), 9);
         assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
@@ -253,6 +259,18 @@ mod tests {
         let secrets = |text| parse(text).unwrap().reading().secrets;
         assert_eq!(secrets(""), SecretLines::LeaveOut);
         assert_eq!(secrets("keep_secret_looking_lines = true"), SecretLines::Keep);
+    }
+
+    #[test]
+    fn a_device_that_is_none_or_not_there_is_named() {
+        assert_eq!(parse("device = 'candle'").unwrap().compute().unwrap().place.to_string(), "candle");
+        let message = parse("device = 'gpu'").unwrap_err().to_string();
+        assert!(
+            message.contains("agent.toml") && message.contains("unknown device `gpu`; use auto"),
+            "{message}"
+        );
+        let message = parse("device = 'cuda:77'").unwrap().compute().unwrap_err().to_string();
+        assert!(message.contains("`cuda:77`") && message.contains("use the device cpu"), "{message}");
     }
 
     #[test]

@@ -5,12 +5,14 @@
 //! networks, rounds or privacy. The quantised types and the container of GGUF are candle's. What computes is our
 //! own: products with frozen weights (`product`), the operations between them (`ops`), the way there and back
 //! (`decoder`), because on a CPU candle cuts the gradient at its fused operations, computes one for frozen weights,
-//! and keeps more than is needed.
+//! and keeps more than is needed. For devices that these kernels do not know there is the same decoder on candle's
+//! tensors (`candle`); [`Place`] says which of the two computes.
 //!
 //! Start reading at `engine`, then `training` and `decoder`.
 
 pub mod base;
 mod cache;
+mod candle;
 mod change;
 pub mod checkpoint;
 pub mod config;
@@ -21,8 +23,10 @@ pub mod merged;
 mod ops;
 pub mod optimizer;
 pub mod passes;
+pub mod place;
 pub mod pretrain;
 mod product;
+mod reader;
 mod singular;
 mod stored;
 mod team;
@@ -47,6 +51,7 @@ pub use engine::{Engine, Loss, TrainError};
 pub use merged::{MergeError, write_merged};
 pub use optimizer::Schedule;
 pub use passes::Compute;
+pub use place::{CandleDevice, Place, PlaceChoice, PlaceError};
 pub use pretrain::{PretrainError, PretrainOptions, pretrain};
 pub use product::Arithmetic;
 pub use template::{ChatTemplate, TemplateError};

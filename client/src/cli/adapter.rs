@@ -4,7 +4,7 @@ use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterError, AdapterSpec, Factors, Method};
 
 use crate::config::cores;
-use crate::train::{Arithmetic, Base, Compute, Projection, Recompute};
+use crate::train::{Arithmetic, Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
 
 /// The adapter's shape.
 #[derive(Args, Clone, Debug)]
@@ -50,6 +50,11 @@ pub(super) struct ComputeArgs {
     /// Compute blocks again on the way back: a third more time, much less memory
     #[arg(long)]
     recompute: bool,
+    /// Where to compute: `cpu` with our own kernels, `candle` on the CPU with candle's (a vendor's where this was built
+    /// with mkl or accelerate), a GPU as `cuda[:N]` or `metal[:N]`; `auto` is a GPU that this was built for and that
+    /// opens, else `cpu`
+    #[arg(long, default_value = "auto", value_name = "DEVICE")]
+    device: PlaceChoice,
 }
 
 /// What `--dtype` says.
@@ -141,8 +146,9 @@ fn matches(pattern: &str, name: &str) -> bool {
 }
 
 impl ComputeArgs {
-    pub(super) fn compute(self) -> Compute {
-        Compute {
+    /// Fails where the device that was asked for is not there.
+    pub(super) fn compute(self) -> Result<Compute, PlaceError> {
+        Ok(Compute {
             threads: self.threads.unwrap_or_else(cores).max(1),
             arithmetic: match self.dtype {
                 DtypeArg::Auto => None,
@@ -150,7 +156,8 @@ impl ComputeArgs {
                 DtypeArg::Bf16 => Some(Arithmetic::fastest()),
             },
             recompute: if self.recompute { Recompute::Blocks } else { Recompute::Never },
-        }
+            place: self.device.resolve()?,
+        })
     }
 }
 

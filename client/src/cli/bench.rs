@@ -56,6 +56,7 @@ pub(super) struct Measured {
     pub(super) peak_rss_bytes: Option<u64>,
     parameters: usize,
     trained_parameters: usize,
+    device: String,
     threads: usize,
     arithmetic: String,
     losses: Vec<f32>,
@@ -74,10 +75,10 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         Weights::Q4 => Filled::Q4,
         Weights::Q8 => Filled::Q8,
     };
+    let compute = args.compute.compute()?;
     let base = Arc::new(Base::random(config, filled, args.seed)?);
     let (parameters, vocab) = (base.parameters(), base.config().vocab_size as u64);
-    let compute = args.compute.compute();
-    let arithmetic = format!("{:?}", compute.arithmetic_for(&base));
+    let arithmetic = compute.numbers_for(&base);
     let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
     let seed = Digest::of(&args.seed.to_le_bytes());
     let spec = args.adapter.spec(&base, Factors::Seeded(seed))?;
@@ -126,6 +127,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         peak_rss_bytes: peak_bytes(),
         parameters,
         trained_parameters: spec.trained_len(),
+        device: compute.place.to_string(),
         threads: compute.threads,
         arithmetic,
         losses: training.finish().losses,
@@ -137,8 +139,63 @@ impl Measured {
     pub(super) fn text(&self) -> String {
         let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         format!(
-            "{:.0} tokens/s on {} threads ({}), peak memory {memory}; {} parameters, {} trained",
-            self.tokens_per_second, self.threads, self.arithmetic, self.parameters, self.trained_parameters
+            "{:.0} tokens/s on {} with {} threads ({}), peak memory {memory}; {} parameters, {} trained",
+            self.tokens_per_second,
+            self.device,
+            self.threads,
+            self.arithmetic,
+            self.parameters,
+            self.trained_parameters
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    const SHAPE: &str = r#"{"architectures": ["Qwen3ForCausalLM"], "vocab_size": 96, "hidden_size": 32,
+        "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "head_dim": 8, "max_position_embeddings": 64, "rms_norm_eps": 1e-5}"#;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    fn measured(more: &[&str]) -> anyhow::Result<Measured> {
+        let dir = tempfile::tempdir()?;
+        let path = dir.path().join("config.json");
+        std::fs::write(&path, SHAPE)?;
+        let words = ["bench", "--threads", "1", "--weights", "f32", "--seq-len", "16", "--steps", "2"];
+        let line = Line::try_parse_from(words.iter().chain(more))?;
+        bench(&path, &line.bench)
+    }
+
+    #[test]
+    fn the_device_that_was_asked_for_computes_and_is_named() {
+        let (own, candle) =
+            (measured(&["--device", "cpu"]).unwrap(), measured(&["--device", "candle"]).unwrap());
+        assert_eq!((own.device.as_str(), candle.device.as_str()), ("cpu", "candle"));
+        assert!(own.text().contains(" tokens/s on cpu with 1 threads (Single), "), "{}", own.text());
+        assert!(candle.text().contains(" tokens/s on candle with 1 threads (f32"), "{}", candle.text());
+        assert_eq!(serde_json::to_value(&candle).unwrap()["device"], "candle");
+        assert_eq!(candle.losses.len(), 3);
+        for (found, expected) in candle.losses.iter().zip(&own.losses) {
+            assert!((found - expected).abs() < 1e-4 * expected, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn a_device_that_is_not_there_is_refused_before_weights_are_made() {
+        let error = measured(&["--device", "cuda:77"]).unwrap_err().to_string();
+        assert!(error.contains("`cuda:77`") && error.contains("use the device cpu"), "{error}");
+        let error = measured(&["--device", "gpu"]).unwrap_err().to_string();
+        assert!(error.contains("unknown device `gpu`; use auto, cpu, candle"), "{error}");
+        let auto = measured(&[]).unwrap().device;
+        assert!(auto == "cpu" || cfg!(any(feature = "cuda", feature = "metal")), "{auto}");
     }
 }

@@ -10,16 +10,17 @@ use crate::process::available_bytes;
 use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hold, Hub, Source};
 use crate::train::{ReadOptions, UserText};
 
-/// Opens a base, fetching it first where it is a hub's; fails before its weights are read when they and `beside`
-/// more bytes do not fit in memory.
+/// Opens a base where it is to be computed, fetching it first where it is a hub's; fails before its weights are read
+/// when there is no such device, and when they and `beside` more bytes do not fit in memory.
 pub(super) fn open(
     name: &Path,
-    compute: ComputeArgs,
-    beside: impl FnOnce(&Base) -> u64,
+    args: ComputeArgs,
+    beside: impl FnOnce(&Base, Compute) -> u64,
 ) -> anyhow::Result<Engine> {
+    let compute = args.compute()?;
     let source: Source = name.to_string_lossy().parse()?;
     let path = fetch(&source)?;
-    let hold = match compute.dtype {
+    let hold = match args.dtype {
         DtypeArg::Auto => Hold::AsStored,
         DtypeArg::F32 => Hold::F32,
         DtypeArg::Bf16 => Hold::Bf16,
@@ -28,8 +29,14 @@ pub(super) fn open(
     let weights = Base::needed_bytes(&path, options)?;
     fits(weights, 0)?;
     let base = Base::open_with(&path, options)?;
-    fits(0, beside(&base))?;
-    Ok(Engine::new(Arc::new(base)).with_compute(compute.compute()))
+    let copied = compute.copied_bytes(base.config());
+    fits(0, beside(&base, compute).saturating_add(copied)).map_err(|error| match copied {
+        0 => error,
+        _ => anyhow::anyhow!("{error}, or --device cpu, which needs the weights only once"),
+    })?;
+    let engine = Engine::new(Arc::new(base)).with_compute(compute);
+    engine.prepare()?;
+    Ok(engine)
 }
 
 /// Fails when so much memory is not there, and says how much is needed.

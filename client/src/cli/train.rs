@@ -98,6 +98,7 @@ pub(super) struct Report {
     held_out_before: Option<f64>,
     held_out_after: Option<f64>,
     trained_parameters: usize,
+    device: String,
     out: PathBuf,
 }
 
@@ -113,11 +114,11 @@ pub(super) fn train(
     let seed = Digest::of(&args.seed.to_le_bytes());
     let rows = args.batch as usize * args.seq_len as usize;
     let mut asked = None;
-    let engine = open(base, args.compute, |base| {
+    let engine = open(base, args.compute, |base, compute| {
         let spec = args.adapter.spec(base, Factors::Seeded(seed));
         let len = spec.as_ref().map_or(0, proto::adapter::AdapterSpec::trained_len);
         asked = Some(spec);
-        training_bytes(base, args.compute.compute(), len, rows)
+        training_bytes(base, compute, len, rows)
     })?;
     let Some(spec) = asked else { anyhow::bail!("the base was not opened") };
     let spec = spec?;
@@ -185,6 +186,7 @@ pub(super) fn train(
         held_out_before: before.map(|loss| loss.nats_per_token),
         held_out_after: after.map(|loss| loss.nats_per_token),
         trained_parameters: spec.trained_len(),
+        device: engine.compute().place.to_string(),
         out: args.out.clone(),
     })
 }
@@ -295,8 +297,8 @@ impl Report {
             format!("stopped; the checkpoint is in {}", self.out.display())
         };
         format!(
-            "{what}\n{} steps, {} tokens, {:.0} tokens/s, peak memory {memory}\n{held_out}",
-            self.steps, self.tokens, self.tokens_per_second
+            "{what}\n{} steps, {} tokens, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}",
+            self.steps, self.tokens, self.tokens_per_second, self.device
         )
     }
 }

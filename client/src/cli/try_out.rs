@@ -34,6 +34,7 @@ pub(super) struct Measured {
     nats_per_token: f64,
     perplexity: f64,
     tokens: u64,
+    device: String,
 }
 
 /// Measures a text.
@@ -43,7 +44,7 @@ pub(super) fn eval(
     reading: ReadOptions,
     args: &EvalArgs,
 ) -> anyhow::Result<Measured> {
-    let engine = open(base, args.compute, |_| 0)?;
+    let engine = open(base, args.compute, |_, _| 0)?;
     let adapter = args.adapter.as_deref().map(|folder| read_peft(folder, engine.base())).transpose()?;
     let corpus = corpus(engine.base(), data, reading)?;
     let mut blocks = corpus.held_out(args.seq_len);
@@ -57,14 +58,17 @@ pub(super) fn eval(
         Some(Adapter { spec, frozen, trained, .. }) => engine.loss(spec, frozen, trained, &blocks)?,
         None => engine.base_loss(&blocks)?,
     };
-    Ok(Measured { nats_per_token, perplexity: nats_per_token.exp(), tokens })
+    let device = engine.compute().place.to_string();
+    Ok(Measured { nats_per_token, perplexity: nats_per_token.exp(), tokens, device })
 }
 
 impl Measured {
     /// What a person reads.
     pub(super) fn text(&self) -> String {
-        let Self { nats_per_token, perplexity, tokens } = self;
-        format!("{nats_per_token:.3} nats a token (perplexity {perplexity:.1}) over {tokens} tokens")
+        let Self { nats_per_token, perplexity, tokens, device } = self;
+        format!(
+            "{nats_per_token:.3} nats a token (perplexity {perplexity:.1}) over {tokens} tokens, on {device}"
+        )
     }
 }
 
@@ -109,7 +113,7 @@ pub(super) fn generate(base: &Path, args: &GenerateArgs) -> anyhow::Result<Writt
     if !(args.top_p > 0.0 && args.top_p <= 1.0) {
         anyhow::bail!("--top-p must be above 0 and at most 1, found {}", args.top_p);
     }
-    let engine = open(base, args.compute, |_| 0)?;
+    let engine = open(base, args.compute, |_, _| 0)?;
     let base = engine.base();
     let adapter = args.adapter.as_deref().map(|folder| read_peft(folder, base)).transpose()?;
     let mut prompt = vec![base.bos()];

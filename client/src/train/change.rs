@@ -40,7 +40,7 @@ pub(crate) struct Extra {
 /// What an adapter adds to the layers of a base.
 #[derive(Debug, Default)]
 pub(crate) struct Changes<'a> {
-    layers: BTreeMap<(usize, Projection), Change<'a>>,
+    pub(crate) layers: BTreeMap<(usize, Projection), Change<'a>>,
     extras: Option<&'a Extras>,
     /// Changed weights, where they are made once for all rows.
     folded: BTreeMap<(usize, Projection), Matrix>,
@@ -50,17 +50,17 @@ pub(crate) struct Changes<'a> {
 #[derive(Debug)]
 pub(crate) struct Change<'a> {
     /// (rank, inputs); times the core, where there is one.
-    a: Cow<'a, [f32]>,
+    pub(crate) a: Cow<'a, [f32]>,
     /// (outputs, rank).
-    b: &'a [f32],
-    rank: usize,
-    scale: f32,
-    trained: Trained<'a>,
+    pub(crate) b: &'a [f32],
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+    pub(crate) trained: Trained<'a>,
 }
 
 /// What of a change has a gradient, and where it belongs in the trained vector.
 #[derive(Debug)]
-enum Trained<'a> {
+pub(crate) enum Trained<'a> {
     Factors {
         a: Option<Range<usize>>,
         b: Option<Range<usize>>,

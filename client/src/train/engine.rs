@@ -1,7 +1,7 @@
 //! Training and measuring adapters of one base.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use proto::adapter::{AdapterError, AdapterSpec, Folded, Slot};
 use proto::training::{PlanValueError, TrainingPlan};
@@ -9,11 +9,13 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::base::Base;
-use super::cache::{Cache, Which};
+use super::cache::Which;
+use super::candle::Loaded;
 use super::change::{Changes, Extras, Places, extras};
 use super::decoder::Sequence;
 use super::optimizer::Schedule;
 use super::passes::{Compute, Passes};
+use super::place::{Place, PlaceError};
 use super::singular::top_factors;
 use super::team::Team;
 use super::text::Blocks;
@@ -24,13 +26,16 @@ use super::workspace::Workspace;
 
 /// Trains and measures adapters of one base; cheap to share between threads.
 ///
-/// What a call computes does not depend on how many threads it has, nor on what runs beside it, to the bit.
+/// What a call computes does not depend on how many threads it has, nor on what runs beside it, to the bit, as long as
+/// our own kernels compute it.
 #[derive(Clone, Debug)]
 pub struct Engine {
     base: Arc<Base>,
     /// What earlier epochs of a task left.
     extras: Arc<Extras>,
     compute: Compute,
+    /// The base at a place of candle's, once it was needed.
+    loaded: Arc<OnceLock<Loaded>>,
 }
 
 /// A mean loss and what it is a mean of.
@@ -103,6 +108,9 @@ pub enum TrainError {
     /// The thread to compute on could not be started.
     #[error("cannot start the training thread: {0}")]
     Thread(String),
+    /// It cannot be computed where it was to be.
+    #[error(transparent)]
+    Place(#[from] PlaceError),
     /// The tensor library failed.
     #[error("tensor computation failed: {0}")]
     Tensor(#[from] candle_core::Error),
@@ -111,20 +119,39 @@ pub enum TrainError {
 impl Engine {
     /// An engine for adapters of `base`, on one thread.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, extras: Arc::default(), compute: Compute::default() }
+        Self { base, extras: Arc::default(), compute: Compute::default(), loaded: Arc::default() }
     }
 
-    /// The same engine, computing in another way.
+    /// The same engine, computing in another way or at another place; whether that is there shows with the first call
+    /// that computes, or with [`Self::prepare`].
     #[must_use]
     pub fn with_compute(self, compute: Compute) -> Self {
-        Self { compute, ..self }
+        Self { compute, loaded: Arc::default(), ..self }
+    }
+
+    /// Opens the place where it computes and puts the base there, which is done once for this engine and those made of
+    /// it. Fails where there is no such place, or the base does not fit it.
+    pub fn prepare(&self) -> Result<(), TrainError> {
+        self.loaded()?;
+        Ok(())
+    }
+
+    /// The base where it is computed, if that is a place of candle's.
+    pub(crate) fn loaded(&self) -> Result<Option<&Loaded>, PlaceError> {
+        let Place::Candle(device) = self.compute.place else { return Ok(None) };
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(Some(loaded));
+        }
+        // A failure is not kept: a GPU that is full now may have room in the next window.
+        let loaded = Loaded::new(&self.base, device, self.compute.arithmetic)?;
+        Ok(Some(self.loaded.get_or_init(|| loaded)))
     }
 
     /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
     /// has no such layer, or one of another shape.
     pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
         let extras = Arc::new(extras(&self.base, folded)?);
-        Ok(Self { base: Arc::clone(&self.base), extras, compute: self.compute })
+        Ok(Self { extras, ..self.clone() })
     }
 
     pub(crate) fn extras(&self) -> &Extras {
@@ -174,6 +201,7 @@ impl Engine {
         let places = Places::new(&self.base, spec)?;
         spec.check_frozen(frozen)?;
         spec.check_trained(trained)?;
+        self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
             let mut passes = Passes::new(self, longest);
             let changes = passes.changes(&places, frozen, trained)?;
@@ -184,6 +212,7 @@ impl Engine {
     /// The base's own mean loss over the learned tokens of `blocks`.
     pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
         let longest = self.check_blocks(blocks)?;
+        self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
             let mut passes = Passes::new(self, longest);
             let changes = passes.unchanged()?;
@@ -194,11 +223,11 @@ impl Engine {
     /// The base's logits after each of `tokens`: (tokens, vocab).
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
         self.check_tokens(tokens)?;
+        self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let passes = Passes::new(self, tokens.len());
+            let mut passes = Passes::new(self, tokens.len());
             let changes = passes.unchanged()?;
-            let decoder = passes.decoder(&changes, Team::current());
-            Ok(decoder.logits(&mut Workspace::default(), &mut Cache::default(), tokens, Which::All)?)
+            Ok(passes.reader(&changes)?.logits(tokens, Which::All)?)
         })
     }
 
@@ -225,17 +254,17 @@ impl Engine {
             }
             None => None,
         };
+        self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let passes = Passes::new(self, prompt.len() + most);
+            let mut passes = Passes::new(self, prompt.len() + most);
             let changes = match &places {
                 Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
                 None => passes.unchanged()?,
             };
-            let decoder = passes.decoder(&changes, Team::current());
-            let (mut space, mut cache) = (Workspace::default(), Cache::default());
+            let mut reader = passes.reader(&changes)?;
             let (mut read, mut written) = (prompt.to_vec(), Vec::new());
             while written.len() < most {
-                let logits = decoder.logits(&mut space, &mut cache, &read, Which::Last)?;
+                let logits = reader.logits(&read, Which::Last)?;
                 let Some(next) = choose(&logits) else { break };
                 written.push(next);
                 read = vec![next];
@@ -247,7 +276,8 @@ impl Engine {
     /// Frozen factors from public text: the leading right (rows of `A`) and left (columns of `B`) singular
     /// vectors of the gradient of each module's weight, in the layout of [`AdapterSpec::slots`].
     ///
-    /// The gradient is a sum over up to eight batches of sixteen blocks drawn by `seed`.
+    /// The gradient is a sum over up to eight batches of sixteen blocks drawn by `seed`. Our own kernels compute it,
+    /// wherever the engine does: it is that of whole weights, and made once for a task.
     pub fn gradient_factors(
         &self,
         spec: &AdapterSpec,

@@ -3,13 +3,16 @@
 use candle_core::Result;
 
 use super::base::Base;
+use super::candle;
 use super::change::{Changes, Extras, Places};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::Engine;
 use super::narrow;
 use super::ops::{LOGITS, Rope};
+use super::place::Place;
 use super::product::Arithmetic;
+use super::reader::Reader;
 use super::team::Team;
 use super::wanted::Wanted;
 use super::workspace::Workspace;
@@ -30,19 +33,24 @@ pub struct Compute {
     pub arithmetic: Option<Arithmetic>,
     /// What is done to need less memory.
     pub recompute: Recompute,
+    /// Where; the threads are of our own kernels and of candle's CPU, not of a vendor's library.
+    pub place: Place,
 }
 
 impl Default for Compute {
-    /// One thread, what suits the base, and nothing computed twice.
+    /// On the CPU with our own kernels, one thread, what suits the base, and nothing computed twice.
     fn default() -> Self {
-        Self { threads: 1, arithmetic: None, recompute: Recompute::Never }
+        Self { threads: 1, arithmetic: None, recompute: Recompute::Never, place: Place::Own }
     }
 }
 
 impl Compute {
     /// Bytes that passes over batches of so many rows take beside the weights: what is kept between the two ways,
-    /// the gradients of one block, and the logits.
+    /// the gradients of one block, and the logits; nothing where that is a GPU's own memory.
     pub fn needed_bytes(&self, config: &DecoderConfig, rows: usize) -> u64 {
+        if let Place::Candle(device) = self.place {
+            return candle::needed_bytes(config, self.recompute, rows, device);
+        }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
         let (hidden, inner) = (config.hidden_size, config.intermediate_size);
         let kept = 2 * hidden + 2 * q + 2 * kv + config.num_heads + 2 * inner;
@@ -56,7 +64,24 @@ impl Compute {
         4 * (at_once as u64 * (blocks + once) as u64 + logits as u64)
     }
 
-    /// In what numbers products with `base` are computed.
+    /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on
+    /// candle's CPU; the largest matrix on its way to a GPU.
+    pub fn copied_bytes(&self, config: &DecoderConfig) -> u64 {
+        match self.place {
+            Place::Own => 0,
+            Place::Candle(device) => candle::copied_bytes(config, device),
+        }
+    }
+
+    /// In what numbers products with `base` are computed, in words.
+    pub fn numbers_for(&self, base: &Base) -> String {
+        match self.place {
+            Place::Own => format!("{:?}", self.arithmetic_for(base)),
+            Place::Candle(device) => candle::numbers(base, device, self.arithmetic),
+        }
+    }
+
+    /// In what numbers our own kernels compute products with `base`.
     pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
         let single = is_small(base.config()) || base.weights().is_single();
         let suits = if single { Arithmetic::Single } else { Arithmetic::fastest() };
@@ -67,6 +92,10 @@ impl Compute {
 /// A decided way to compute, and memory that is used again.
 #[derive(Debug)]
 pub(crate) struct Passes<'a> {
+    engine: &'a Engine,
+    length: usize,
+    /// At a place of candle's, once it was needed.
+    elsewhere: Option<candle::Decoder<'a>>,
     base: &'a Base,
     extras: &'a Extras,
     rope: Rope,
@@ -91,6 +120,9 @@ impl<'a> Passes<'a> {
         let config = base.config();
         let apart = is_small(config);
         Self {
+            engine,
+            length,
+            elsewhere: None,
             base,
             extras: engine.extras(),
             rope: rope(config, length),
@@ -98,6 +130,28 @@ impl<'a> Passes<'a> {
             recompute: compute.recompute,
             apart,
             spaces: Vec::new(),
+        }
+    }
+
+    /// The decoder at a place of candle's; none where our own kernels compute. Fails where the place cannot be opened
+    /// or the base does not fit it.
+    fn elsewhere(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
+        if self.elsewhere.is_none()
+            && let Some(loaded) = self.engine.loaded().map_err(candle_core::Error::wrap)?
+        {
+            let config = self.base.config();
+            let decoder = candle::Decoder::new(config, loaded, self.extras, self.recompute, self.length)?;
+            self.elsewhere = Some(decoder);
+        }
+        Ok(self.elsewhere.as_ref())
+    }
+
+    /// Something that reads a text on with these changes.
+    pub(crate) fn reader<'r>(&'r mut self, changes: &'r Changes<'r>) -> Result<Reader<'r>> {
+        self.elsewhere()?;
+        match &self.elsewhere {
+            Some(decoder) => Reader::candle(decoder, changes),
+            None => Ok(Reader::own(self.decoder(changes, Team::current()))),
         }
     }
 
@@ -136,17 +190,15 @@ impl<'a> Passes<'a> {
         'a: 'v,
     {
         let mut changes = changes.on(self.extras);
-        if self.apart {
+        if self.apart && self.engine.compute().place == Place::Own {
             changes.fold(self.base.weights())?;
         }
         Ok(changes)
     }
 
-    /// A batch's micro-batches: neighbours of one length, a limited number of rows each.
-    fn micro_batches<'b, 's>(&self, batch: &'b [Sequence<'s>]) -> Vec<&'b [Sequence<'s>]> {
-        let rows = if self.apart { ROWS_APART } else { ROWS_TOGETHER };
-        let runs = batch.chunk_by(|left, right| left.tokens.len() == right.tokens.len());
-        runs.flat_map(|run| run.chunks((rows / run[0].tokens.len().max(1)).max(1))).collect()
+    /// Rows of one micro-batch of our own kernels.
+    fn rows(&self) -> usize {
+        if self.apart { ROWS_APART } else { ROWS_TOGETHER }
     }
 
     /// The batch's mean loss and its gradient with respect to the trained vector; none if `go_on` says no between
@@ -160,7 +212,12 @@ impl<'a> Passes<'a> {
     ) -> Result<Option<(f32, Vec<f32>)>> {
         let targets: usize = batch.iter().map(Sequence::targets).sum();
         let share = 1.0 / targets.max(1) as f32;
-        let micro = self.micro_batches(batch);
+        if let Some(decoder) = self.elsewhere()? {
+            let micro = micro_batches(batch, decoder.rows());
+            let computed = decoder.gradient(changes, trained_len, &micro, share, go_on)?;
+            return Ok(computed.map(|(total, gradient)| (narrow(total / targets.max(1) as f64), gradient)));
+        }
+        let micro = micro_batches(batch, self.rows());
         let mut spaces = std::mem::take(&mut self.spaces);
         let all = if self.apart { micro.len() } else { 1 };
         spaces.resize_with(all.max(spaces.len()), Default::default);
@@ -207,7 +264,10 @@ impl<'a> Passes<'a> {
 
     /// The sum of the losses of all learned tokens.
     pub(crate) fn loss(&mut self, changes: &Changes<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
-        let micro = self.micro_batches(batch);
+        if let Some(decoder) = self.elsewhere()? {
+            return decoder.loss(changes, &micro_batches(batch, decoder.rows()));
+        }
+        let micro = micro_batches(batch, self.rows());
         let mut spaces = std::mem::take(&mut self.spaces);
         let all = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };
         spaces.resize_with(all.max(spaces.len()).max(1), Default::default);
@@ -234,6 +294,12 @@ impl<'a> Passes<'a> {
         self.spaces = spaces;
         Ok(losses.iter().sum())
     }
+}
+
+/// A batch's micro-batches: neighbours of one length, a limited number of rows each.
+fn micro_batches<'b, 's>(batch: &'b [Sequence<'s>], rows: usize) -> Vec<&'b [Sequence<'s>]> {
+    let runs = batch.chunk_by(|left, right| left.tokens.len() == right.tokens.len());
+    runs.flat_map(|run| run.chunks((rows / run[0].tokens.len().max(1)).max(1))).collect()
 }
 
 /// The rotary angles of so many positions.

@@ -163,7 +163,7 @@ fn every_way_to_compute_gives_the_same_gradient() {
     let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.1 * (i as f32 * 1.7).sin()).collect();
     let batch: Vec<Vec<u32>> = (0..3).map(|b| (0..40).map(|i| (i * 13 + b * 7) % 96).collect()).collect();
     let with = |arithmetic, recompute, threads| {
-        let compute = Compute { threads, arithmetic: Some(arithmetic), recompute };
+        let compute = Compute { threads, arithmetic: Some(arithmetic), recompute, ..Compute::default() };
         let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| gradient(&engine, &spec, (&[], &trained), &batch))

@@ -102,6 +102,7 @@ impl<'a> Training<'a> {
         let places = Places::new(engine.base(), job.spec)?;
         job.spec.check_frozen(job.frozen)?;
         job.spec.check_trained(job.start)?;
+        engine.prepare()?;
         let longest = job.blocks.as_slice().iter().map(|block| block.tokens().len()).max().unwrap_or(0);
         Ok(Self {
             engine,

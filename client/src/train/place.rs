@@ -1,0 +1,252 @@
+//! Where an engine computes, and the opening of devices that are candle's.
+//!
+//! Our own kernels know one place, the CPU. candle knows more: GPUs by its features `cuda` and `metal`, and on the CPU
+//! a vendor's library of products by `accelerate` and `mkl`.
+
+use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::str::FromStr;
+
+use candle_core::Device;
+use serde::Deserialize;
+
+/// Where an engine computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// On the CPU, with our own kernels.
+    #[default]
+    Own,
+    /// On a device of candle's, with its operations.
+    Candle(CandleDevice),
+}
+
+/// A device of candle's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CandleDevice {
+    /// The CPU; with the feature `accelerate` or `mkl`, products are that library's.
+    Cpu,
+    /// An NVIDIA GPU by its number.
+    Cuda(usize),
+    /// An Apple GPU by its number.
+    Metal(usize),
+}
+
+/// Where somebody asks an engine to compute.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum PlaceChoice {
+    /// On a GPU where this program was built for one and it opens, else on the CPU with our own kernels.
+    #[default]
+    Auto,
+    /// Here and nowhere else.
+    At(Place),
+}
+
+/// Why it cannot be computed there.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlaceError {
+    /// A word that names no device.
+    #[error("unknown device `{0}`; use auto, cpu, candle, cuda, cuda:N, metal or metal:N, N counted from 0")]
+    Unknown(String),
+    /// The program lacks what is needed for such a device.
+    #[error(
+        "this program was built without the feature `{feature}`, which the device `{device}` needs; build it with `cargo build --release -p nightshift-client --features {feature}`, or use the device cpu"
+    )]
+    NotBuilt {
+        /// The device.
+        device: CandleDevice,
+        /// The feature.
+        feature: &'static str,
+    },
+    /// The device is not there, or its driver refuses.
+    #[error(
+        "the device `{device}` cannot be opened: {reason}; check that it is there and has this number, and its driver, or use the device cpu"
+    )]
+    NotOpened {
+        /// The device.
+        device: CandleDevice,
+        /// What candle said.
+        reason: String,
+    },
+    /// The base does not fit the device.
+    #[error(
+        "the base cannot be put on the device `{device}`: {reason}; use a smaller base, or the device cpu"
+    )]
+    NotLoaded {
+        /// The device.
+        device: CandleDevice,
+        /// What candle said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Own => f.write_str("cpu"),
+            Self::Candle(device) => device.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for CandleDevice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Cpu => f.write_str("candle"),
+            Self::Cuda(number) => write!(f, "cuda:{number}"),
+            Self::Metal(number) => write!(f, "metal:{number}"),
+        }
+    }
+}
+
+impl FromStr for PlaceChoice {
+    type Err = PlaceError;
+
+    fn from_str(word: &str) -> Result<Self, PlaceError> {
+        let unknown = || PlaceError::Unknown(word.to_owned());
+        let (kind, number) = match word.split_once(':') {
+            None => (word, None),
+            // A number as people write it, without a sign.
+            Some((kind, digits)) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
+                (kind, Some(digits.parse().map_err(|_| unknown())?))
+            }
+            Some(_) => return Err(unknown()),
+        };
+        match (kind, number) {
+            ("auto", None) => Ok(Self::Auto),
+            ("cpu", None) => Ok(Self::At(Place::Own)),
+            ("candle", None) => Ok(Self::At(Place::Candle(CandleDevice::Cpu))),
+            ("cuda", number) => Ok(Self::At(Place::Candle(CandleDevice::Cuda(number.unwrap_or(0))))),
+            ("metal", number) => Ok(Self::At(Place::Candle(CandleDevice::Metal(number.unwrap_or(0))))),
+            _ => Err(unknown()),
+        }
+    }
+}
+
+impl TryFrom<String> for PlaceChoice {
+    type Error = PlaceError;
+
+    fn try_from(word: String) -> Result<Self, PlaceError> {
+        word.parse()
+    }
+}
+
+impl PlaceChoice {
+    /// The place, opened once to see that it is there. Fails where one was named that this program was not built for or
+    /// that cannot be opened; [`Self::Auto`] never fails.
+    pub fn resolve(self) -> Result<Place, PlaceError> {
+        match self {
+            Self::Auto => {
+                let opens = |device: &CandleDevice| device.open().is_ok();
+                let found = [CandleDevice::Cuda(0), CandleDevice::Metal(0)].into_iter().find(opens);
+                Ok(found.map_or(Place::Own, Place::Candle))
+            }
+            Self::At(Place::Own) => Ok(Place::Own),
+            Self::At(place @ Place::Candle(device)) => device.open().map(|_| place),
+        }
+    }
+}
+
+impl CandleDevice {
+    /// Whether it has memory of its own, and products of bf16.
+    pub(crate) fn is_gpu(self) -> bool {
+        match self {
+            Self::Cpu => false,
+            Self::Cuda(_) | Self::Metal(_) => true,
+        }
+    }
+
+    /// The library that computes products on the CPU, where it is not candle itself.
+    pub(crate) fn library(self) -> Option<&'static str> {
+        match self {
+            Self::Cpu if cfg!(feature = "mkl") => Some("mkl"),
+            Self::Cpu if cfg!(feature = "accelerate") => Some("accelerate"),
+            Self::Cpu | Self::Cuda(_) | Self::Metal(_) => None,
+        }
+    }
+
+    pub(crate) fn open(self) -> Result<Device, PlaceError> {
+        let (feature, built) = match self {
+            Self::Cpu => return Ok(Device::Cpu),
+            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
+            Self::Metal(_) => ("metal", cfg!(feature = "metal")),
+        };
+        if !built {
+            return Err(PlaceError::NotBuilt { device: self, feature });
+        }
+        // candle panics where the machine has fewer Apple GPUs than the number asks for.
+        let opened = catch_unwind(AssertUnwindSafe(|| match self {
+            Self::Cpu => Ok(Device::Cpu),
+            Self::Cuda(number) => Device::new_cuda(number),
+            Self::Metal(number) => Device::new_metal(number),
+        }));
+        match opened {
+            Ok(Ok(device)) => Ok(device),
+            Ok(Err(error)) => Err(PlaceError::NotOpened { device: self, reason: error.to_string() }),
+            Err(_) => Err(PlaceError::NotOpened { device: self, reason: "there is none".to_owned() }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(word: &str) -> Result<PlaceChoice, String> {
+        word.parse().map_err(|error: PlaceError| error.to_string())
+    }
+
+    #[test]
+    fn a_device_reads_back_from_its_name() {
+        let candle = |device| PlaceChoice::At(Place::Candle(device));
+        assert_eq!(chosen("auto"), Ok(PlaceChoice::Auto));
+        for (word, place) in [
+            ("cpu", PlaceChoice::At(Place::Own)),
+            ("candle", candle(CandleDevice::Cpu)),
+            ("cuda:0", candle(CandleDevice::Cuda(0))),
+            ("cuda:12", candle(CandleDevice::Cuda(12))),
+            ("metal:1", candle(CandleDevice::Metal(1))),
+        ] {
+            assert_eq!(chosen(word), Ok(place));
+            let PlaceChoice::At(place) = place else { panic!("{word} is one place") };
+            assert_eq!(place.to_string(), word);
+        }
+        assert_eq!(chosen("cuda"), chosen("cuda:0"));
+        assert_eq!(chosen("metal"), chosen("metal:0"));
+    }
+
+    #[test]
+    fn a_word_that_is_no_device_is_named_with_those_that_are() {
+        for word in ["", "gpu", "cuda:", "cuda:+1", "cuda:x", "cpu:0", "candle:1", "metal:1:2", "CUDA"] {
+            let error = chosen(word).unwrap_err();
+            assert!(error.starts_with(&format!("unknown device `{word}`; use auto, cpu, ")), "{error}");
+        }
+        assert!(chosen("cuda:99999999999999999999999").is_err());
+    }
+
+    #[test]
+    fn a_device_that_the_program_was_not_built_for_is_refused_with_the_feature_to_build() {
+        for (word, feature, built) in
+            [("cuda:77", "cuda", cfg!(feature = "cuda")), ("metal:77", "metal", cfg!(feature = "metal"))]
+        {
+            let error = chosen(word).unwrap().resolve().unwrap_err().to_string();
+            let expected = if built {
+                format!("the device `{word}` cannot be opened: ")
+            } else {
+                format!(
+                    "this program was built without the feature `{feature}`, which the device `{word}` needs; \
+                     build it with `cargo build --release -p nightshift-client --features {feature}`, "
+                )
+            };
+            assert!(error.starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn our_own_kernels_are_the_place_where_no_gpu_was_built_for() {
+        let place = PlaceChoice::Auto.resolve().unwrap();
+        assert!(place == Place::Own || cfg!(any(feature = "cuda", feature = "metal")), "{place}");
+        assert_eq!(chosen("cpu").unwrap().resolve(), Ok(Place::Own));
+        assert_eq!(chosen("candle").unwrap().resolve(), Ok(Place::Candle(CandleDevice::Cpu)));
+    }
+}
