@@ -92,5 +92,5 @@ pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> any
 
 /// Bytes beside the weights of a training with batches of this size.
 pub(super) fn training_bytes(base: &Base, compute: Compute, spec_len: usize, rows: usize) -> u64 {
-    compute.needed_bytes(base.config(), rows).saturating_add(20 * spec_len as u64)
+    compute.needed_bytes(base, rows).saturating_add(20 * spec_len as u64)
 }

@@ -47,21 +47,27 @@ impl Default for Compute {
 impl Compute {
     /// Bytes that passes over batches of so many rows take beside the weights: what is kept between the two ways,
     /// the gradients of one block, and the logits; nothing where that is a GPU's own memory.
-    pub fn needed_bytes(&self, config: &DecoderConfig, rows: usize) -> u64 {
+    pub fn needed_bytes(&self, base: &Base, rows: usize) -> u64 {
+        let config = base.config();
         if let Place::Candle(device) = self.place {
             return candle::needed_bytes(config, self.recompute, rows, device);
         }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
-        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
-        let kept = 2 * hidden + 2 * q + 2 * kv + config.num_heads + 2 * inner;
-        let blocks = match self.recompute {
-            Recompute::Never => config.num_layers * kept,
-            Recompute::Blocks => config.num_layers * hidden + kept,
+        let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_heads);
+        // Bytes of a number that is kept, or packed on the left of a product.
+        let (kept, packed) = match self.arithmetic_for(base) {
+            Arithmetic::Single => (4, 4),
+            Arithmetic::Short => (2, 2),
         };
-        let once = 5 * hidden + 2 * inner + 2 * q + 2 * kv;
+        let block = kept * (2 * hidden + q + kv + 2 * inner) + 4 * (q + kv + heads);
+        let blocks = match self.recompute {
+            Recompute::Never => config.num_layers * block,
+            Recompute::Blocks => 4 * config.num_layers * hidden + block,
+        };
+        let once = 4 * (6 * hidden + 4 * inner + 4 * q + 4 * kv + heads) + packed * inner.max(hidden).max(q);
         let at_once = if is_small(config) { rows } else { rows.min(ROWS_TOGETHER) };
         let logits = (at_once * config.vocab_size).min(LOGITS);
-        4 * (at_once as u64 * (blocks + once) as u64 + logits as u64)
+        at_once as u64 * (blocks + once) as u64 + ((4 + packed) * logits) as u64
     }
 
     /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on

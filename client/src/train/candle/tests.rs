@@ -235,9 +235,9 @@ fn what_passes_take_is_bounded_and_known() {
     assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
     assert_eq!(Compute::default().copied_bytes(config), 0);
     // More rows than a micro-batch's take no more memory.
-    assert_eq!(cpu.needed_bytes(config, 4 * ROWS), cpu.needed_bytes(config, ROWS));
-    assert!(cpu.needed_bytes(config, ROWS) > cpu.needed_bytes(config, ROWS / 2));
-    assert_eq!(gpu.needed_bytes(config, ROWS), 0);
+    assert_eq!(cpu.needed_bytes(&base, 4 * ROWS), cpu.needed_bytes(&base, ROWS));
+    assert!(cpu.needed_bytes(&base, ROWS) > cpu.needed_bytes(&base, ROWS / 2));
+    assert_eq!(gpu.needed_bytes(&base, ROWS), 0);
     assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
     let large = DecoderConfig {
         hidden_size: 4096,
