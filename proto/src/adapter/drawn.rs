@@ -7,7 +7,7 @@ use super::{AdapterSpec, Slot, narrow};
 use crate::ids::Digest;
 
 impl AdapterSpec {
-    /// The frozen factors of a [`Factors::Seeded`] adapter: orthonormal rows of `A`, orthonormal columns of `B`.
+    /// The frozen factors of a [`Factors::Seeded`](super::Factors::Seeded) adapter: orthonormal rows of `A`, orthonormal columns of `B`.
     ///
     /// Only additions, multiplications, divisions and square roots, so that every machine draws the same bits.
     pub fn seeded_factors(&self, seed: &Digest) -> Vec<f32> {
