@@ -59,7 +59,7 @@ impl Compute {
             Arithmetic::Single => (4, 4),
             Arithmetic::Short => (2, 2),
         };
-        let block = kept * (2 * hidden + q + kv + 2 * inner) + 4 * (q + kv + heads);
+        let block = kept * (2 * hidden + 2 * q + 2 * kv + 2 * inner) + 4 * heads;
         let blocks = match self.recompute {
             Recompute::Never => config.num_layers * block,
             Recompute::Blocks => 4 * config.num_layers * hidden + block,

@@ -47,7 +47,7 @@ pub(crate) struct Workspace {
 pub(crate) struct Kept {
     /// The block's input: (rows, hidden).
     pub(crate) x: Stored,
-    /// Turned. With its partner `k` always whole: the weights of attention are exponentials of their products.
+    /// Turned.
     pub(crate) q: Stored,
     /// Turned.
     pub(crate) k: Stored,
