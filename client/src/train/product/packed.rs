@@ -3,10 +3,10 @@
 //! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers, and laid out so that a
 //! tile of [`TALL`] × [`WIDE`] results reads both from front to back and stays in registers.
 //!
-//! As integers each row of a block has one scale: at most 12 bits and a sign on the side of the weights, up to 15 on
-//! the other. `vpdpwssd` multiplies 32 pairs an instruction and adds them exactly in 32 bits, twice the numbers of
-//! an f32 instruction, on CPUs with bf16 products and without; its factors have more bits
-//! than bf16. Scales are chosen so that no sum can overflow.
+//! As integers each row of a weight has one scale, for both directions, and at most 12 bits and a sign; each row of
+//! a block of the other factor has one too, and up to 15 bits. `vpdpwssd` multiplies 32 pairs an instruction and
+//! adds them exactly in 32 bits, twice the numbers of an f32 instruction, on CPUs with bf16 products and without; its
+//! factors have more bits than bf16. Scales are chosen so that no sum can overflow.
 
 #![expect(
     unsafe_code,
