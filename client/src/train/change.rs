@@ -257,8 +257,6 @@ impl Change<'_> {
 
 /// Adds the gradients of layers `y = x · (W + s · B · R · A)ᵀ` of one input to the trained vector's:
 /// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
-///
-/// Together, because products with a few columns each cost as much as one with all.
 pub(crate) fn gradients(
     team: Team,
     x: View<'_>,
@@ -272,7 +270,7 @@ pub(crate) fn gradients(
         with_inputs.iter().flat_map(|(change, _)| change.inputs_factor()).copied().collect();
     let width = factors.len() / inputs.max(1);
     let mut right = vec![0.0; rows * width];
-    thin(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
+    thin::inner(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
     let right = View::whole(&right, rows);
     // (dy · B)ᵀ of all layers, one upon the other.
     let with_outputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_outputs()).collect();
@@ -281,7 +279,7 @@ pub(crate) fn gradients(
     let mut rest = ViewMut::whole(&mut left, rows);
     for (change, dy) in &with_outputs {
         let (part, later) = rest.split_at_row(change.rank);
-        thin(team, 1.0, View::whole(change.b, change.rank).t(), *dy, part)?;
+        thin::inner(team, 1.0, View::whole(change.b, change.rank).t(), *dy, part)?;
         rest = later;
     }
     let left = View::whole(&left, rows);
@@ -291,11 +289,7 @@ pub(crate) fn gradients(
         at += change.rank;
         if let Trained::Factors { b: Some(range), .. } = &change.trained {
             let mut turned = vec![0.0; range.len()];
-            let parts =
-                ViewMut::whole(&mut turned, dy.columns).column_parts(PART).into_iter().enumerate().collect();
-            team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
-                gemm(change.scale, right, dy.columns(i * PART..i * PART + out.columns()), 0.0, out)
-            })?;
+            thin::outer(team, change.scale, right, *dy, ViewMut::whole(&mut turned, dy.columns))?;
             for (j, turned) in turned.chunks_exact(dy.columns.max(1)).enumerate() {
                 let db = into[range.clone()].iter_mut().skip(j).step_by(change.rank);
                 db.zip(turned).for_each(|(db, x)| *db += x);
@@ -304,11 +298,7 @@ pub(crate) fn gradients(
     }
     let mut das = vec![0.0; total * inputs];
     if with_outputs.iter().any(|(change, _)| matches!(change.trained, Trained::Factors { .. })) {
-        let parts = ViewMut::whole(&mut das, inputs).column_parts(PART).into_iter().enumerate().collect();
-        team.try_each(parts, |(i, da): (usize, ViewMut<'_>)| {
-            let columns = i * PART..i * PART + da.columns();
-            gemm(1.0, left, x.columns(columns), 0.0, da)
-        })?;
+        thin::outer(team, 1.0, left, x, ViewMut::whole(&mut das, inputs))?;
     }
     let mut at = 0;
     for (change, _) in &with_outputs {
@@ -331,6 +321,3 @@ pub(crate) fn gradients(
     }
     Ok(())
 }
-
-/// Outputs or inputs of one part of a gradient.
-const PART: usize = 192;

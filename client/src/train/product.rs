@@ -8,6 +8,7 @@
 mod packed;
 #[cfg(test)]
 mod tests;
+pub(crate) mod thin;
 #[cfg(target_arch = "x86_64")]
 mod tiled;
 
@@ -79,6 +80,9 @@ struct Own {
     panel: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     right: packed::Right,
+    /// Of what goes beside a product.
+    #[cfg(target_arch = "x86_64")]
+    beside: Vec<packed::Right>,
     /// Of the part of a result that is being made.
     #[cfg(target_arch = "x86_64")]
     sums: Vec<f32>,
@@ -155,17 +159,6 @@ pub(crate) fn forward(
         return tiled::forward(team, arithmetic, scratch, x, products, add);
     }
     forward_plain(team, x, products, add)
-}
-
-/// `out = scale · factor · xᵀ`: (rank, rows), for `factor`: (rank, columns).
-///
-/// This way around, because products whose results are a few numbers wide use a part of a vector only.
-pub(crate) fn thin(team: Team, scale: f32, factor: View<'_>, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
-    const ROWS: usize = 128;
-    let parts = out.column_parts(ROWS).into_iter().enumerate().collect();
-    team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| {
-        gemm(scale, factor, x.rows(i * ROWS..i * ROWS + out.columns()).t(), 0.0, out)
-    })
 }
 
 /// `dx = Σ dy · W` over all terms, or `dx += …` with `add`; `dy`: (rows, outputs), `dx`: (rows, inputs).

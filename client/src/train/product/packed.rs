@@ -29,10 +29,9 @@ use std::ops::Range;
 use super::Arithmetic;
 use crate::train::view::View;
 
-pub(crate) use ahead::ToRead;
 pub(crate) use right::{Held, Right, Source, worth};
 use right::{load, pair};
-pub(crate) use tile::{Turn, multiply};
+pub(crate) use tile::{Block, Turn, multiply};
 
 /// Most numbers of one block along the inner dimension.
 const BLOCK: usize = 320;

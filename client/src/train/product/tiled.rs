@@ -1,5 +1,6 @@
 //! Products in tiles of packed panels: which parts there are, and what each is made of.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::Result;
@@ -63,7 +64,7 @@ pub(super) fn forward(
     let left = &lefts[0];
     team.try_each(parts, |(matrix, pairs, first, mut y)| {
         let rows = first..first + y.columns();
-        OWN.with_borrow_mut(|Own { panel, right, sums, .. }| {
+        OWN.with_borrow_mut(|Own { panel, right, beside, sums, .. }| {
             let most = matrix.most(arithmetic)?;
             let (numbers, rows_there) = if let Some(held) = matrix.held() {
                 (held, rows.clone())
@@ -74,24 +75,27 @@ pub(super) fn forward(
             };
             let most = if rows_there == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
             let source = packed::Source { numbers, columns: x.columns, most };
-            let count =
-                left.blocks().len() + pairs.iter().map(|(_, left)| left.blocks().len()).sum::<usize>();
-            let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
-            for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
+            let beside = fill_beside(beside, pairs.iter().copied(), |right, pair, block| {
+                let numbers = packed::Held::F32(pair.b);
+                let source = packed::Source { numbers, columns: pair.rank, most: &[] };
+                right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
+            });
+            let count = left.blocks().len();
+            for (at, block) in left.blocks().iter().enumerate() {
                 right.fill_rows(arithmetic, source, rows_there.clone(), block);
                 let ahead = match left.blocks().get(at + 1) {
                     Some(next) => source.ahead(&rows_there, next),
                     None => source.ahead(&(rows_there.end..rows_there.end + packed::WIDE), &left.blocks()[0]),
                 };
-                packed::multiply(left, at, right, turn, sums, (&mut y, add), ahead);
-            }
-            for (pair, left) in &*pairs {
-                let source =
-                    packed::Source { numbers: packed::Held::F32(pair.b), columns: pair.rank, most: &[] };
-                for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
-                    right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
-                    packed::multiply(left, at, right, turn, sums, (&mut y, add), packed::ToRead::NONE);
-                }
+                let turn = packed::Turn { first: at == 0, last: at + 1 == count };
+                packed::multiply(
+                    packed::Block { left, at, right },
+                    &beside,
+                    turn,
+                    sums,
+                    (&mut y, add),
+                    ahead,
+                );
             }
             Ok(())
         })
@@ -133,12 +137,15 @@ pub(super) fn backward(
         let last = i * together + some.len() == blocks.len();
         let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
-            OWN.with_borrow_mut(|Own { right, sums, .. }| {
+            OWN.with_borrow_mut(|Own { right, beside: rights, sums, .. }| {
                 let columns = at * packed::WIDE..at * packed::WIDE + dx.columns();
                 let beside = if last { beside } else { &[] };
-                let count = some.len() + beside.iter().map(|left| left.blocks().len()).sum::<usize>();
-                let mut turns = (0..count).map(|i| packed::Turn { first: i == 0, last: i + 1 == count });
-                for ((j, block), turn) in some.iter().enumerate().zip(&mut turns) {
+                let beside = fill_beside(rights, pairs.iter().copied().zip(beside), |right, pair, block| {
+                    let numbers = packed::Held::F32(pair.a);
+                    let source = packed::Source { numbers, columns: matrix.columns(), most: &[] };
+                    right.fill_columns(Arithmetic::Single, source, block, columns.clone());
+                });
+                for (j, block) in some.iter().enumerate() {
                     let rows = block.start - first..block.end - first;
                     right.fill_columns(arithmetic, source, &rows, columns.clone());
                     let (next, there) = match some.get(j + 1) {
@@ -146,21 +153,31 @@ pub(super) fn backward(
                         None => (&some[0], columns.end..columns.end + packed::WIDE),
                     };
                     let ahead = source.ahead(&(next.start - first..next.end - first), &there);
-                    packed::multiply(left, i * together + j, right, turn, sums, (&mut dx, add), ahead);
-                }
-                for (pair, left) in pairs.iter().zip(beside) {
-                    let numbers = packed::Held::F32(pair.a);
-                    let source = packed::Source { numbers, columns: matrix.columns(), most: &[] };
-                    for ((at, block), turn) in left.blocks().iter().enumerate().zip(&mut turns) {
-                        right.fill_columns(Arithmetic::Single, source, block, columns.clone());
-                        packed::multiply(left, at, right, turn, sums, (&mut dx, add), packed::ToRead::NONE);
-                    }
+                    let turn = packed::Turn { first: j == 0, last: j + 1 == some.len() };
+                    let block = packed::Block { left, at: i * together + j, right };
+                    packed::multiply(block, &beside, turn, sums, (&mut dx, add), ahead);
                 }
             });
         });
         add = Add::ToWhatIsThere;
     }
     Ok(())
+}
+
+/// Packs the columns of what goes beside a product, each pair's blocks one after the other.
+fn fill_beside<'a>(
+    rights: &'a mut Vec<packed::Right>,
+    pairs: impl Iterator<Item = (Pair<'a>, &'a packed::Left)>,
+    fill: impl Fn(&mut packed::Right, Pair<'a>, &Range<usize>),
+) -> Vec<packed::Block<'a>> {
+    let blocks: Vec<_> =
+        pairs.flat_map(|(pair, left)| (0..left.blocks().len()).map(move |at| (pair, left, at))).collect();
+    rights.resize_with(rights.len().max(blocks.len()), Default::default);
+    for ((pair, left, at), right) in blocks.iter().zip(&mut *rights) {
+        fill(right, *pair, &left.blocks()[*at]);
+    }
+    let filled = blocks.into_iter().zip(&*rights);
+    filled.map(|((_, left, at), right)| packed::Block { left, at, right }).collect()
 }
 
 /// Packs the rows of a product, and for each pair the rows times its first factor, which go beside.
@@ -175,7 +192,7 @@ fn pack_lefts<'s>(
     pack_left(team, arithmetic, &mut lefts[0], x, factors);
     for ((scale, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
         let inner = sized(inner, x.rows * factor.rows);
-        thin(team, *scale, *factor, x, ViewMut::whole(inner, x.rows))?;
+        thin::inner(team, *scale, *factor, x, ViewMut::whole(inner, x.rows))?;
         pack_left(team, Arithmetic::Single, left, View::whole(inner, x.rows).t(), None);
     }
     Ok(lefts)

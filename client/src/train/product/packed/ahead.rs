@@ -30,9 +30,6 @@ pub(crate) struct ToWrite {
 }
 
 impl ToRead {
-    /// Nothing.
-    pub(crate) const NONE: Self = Self { start: std::ptr::null(), rows: 0, len: 0, step: 0 };
-
     /// Asks for some of the rows.
     #[target_feature(enable = "avx512f")]
     #[inline]

@@ -7,10 +7,9 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi32_ps,
-    _mm512_dpwssd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps,
-    _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
 };
 
 use super::ahead::{ToRead, ToWrite};
@@ -25,31 +24,42 @@ pub(crate) struct Turn {
     pub(crate) last: bool,
 }
 
-/// Adds `left · right` of one block to `sums`, which the first block sets, and the last one to what becomes of
-/// `out`: all rows of `left`, and the columns of `right`. What is `ahead` is asked for meanwhile.
+/// One block of a product: all rows of `left`, and the columns of `right`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block<'a> {
+    pub(crate) left: &'a Left,
+    /// Which of the left factor's blocks.
+    pub(crate) at: usize,
+    pub(crate) right: &'a Right,
+}
+
+/// Adds one block to `sums`, which the first one sets, and the last one, with the blocks of f32 that go `beside` it,
+/// to what becomes of `out`. What is `ahead` is asked for meanwhile.
 ///
 /// Sums of all rows are neighbours: the rows of `out` can be so far apart that they fall on the same few lines of a
 /// cache, and are touched once only.
 pub(crate) fn multiply(
-    left: &Left,
-    block: usize,
-    right: &Right,
+    block: Block<'_>,
+    beside: &[Block<'_>],
     turn: Turn,
     sums: &mut Vec<f32>,
     (out, add): (&mut ViewMut<'_>, Add),
     ahead: ToRead,
 ) {
+    let Block { left, right, .. } = block;
     assert!(available(left.arithmetic));
     assert_eq!(out.rows(), left.rows);
     assert_eq!(out.columns().div_ceil(16), right.vectors);
+    assert!(beside.iter().all(|block| block.left.arithmetic == Arithmetic::Single));
+    assert!(beside.iter().all(|block| block.left.rows == left.rows && block.right.vectors == right.vectors));
     let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
     sums.resize(sums.len().max(len), 0.0);
     // SAFETY: the CPU has the instructions.
     unsafe {
         match right.vectors {
-            1 => multiply_by::<1>(left, block, right, turn, sums, (out, add), ahead),
-            2 => multiply_by::<2>(left, block, right, turn, sums, (out, add), ahead),
-            _ => multiply_by::<3>(left, block, right, turn, sums, (out, add), ahead),
+            1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
+            2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
+            _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
         }
     }
 }
@@ -58,15 +68,30 @@ pub(crate) fn multiply(
 const TOGETHER: usize = 16;
 const LINES: usize = 3;
 
-/// The sums of a tile, once they leave the registers: of f32 or of integers.
-type Sums<const VECTORS: usize> = [[__m512i; VECTORS]; TALL];
+/// The sums of a tile.
+type Sums<const VECTORS: usize> = [[[f32; 16]; VECTORS]; TALL];
 
-/// Where the words of a block begin in a group of rows, and how many there are of a row.
-fn place(left: &Left, block: usize, right: &Right) -> (usize, usize) {
-    let of = |block| words(left.arithmetic, block);
-    let (before, depth) = (left.blocks[..block].iter().map(of).sum(), of(&left.blocks[block]));
-    assert_eq!(right.words().len(), depth * right.vectors * 16);
-    (before, depth)
+#[expect(clippy::inline_always, reason = "for a few instructions that are needed in every tile")]
+impl Block<'_> {
+    /// Words of a row of either side.
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        words(self.left.arithmetic, &self.left.blocks[self.at])
+    }
+
+    /// The words of a group of rows.
+    #[inline(always)]
+    fn rows(&self, group: usize) -> &[i32] {
+        // Only the last block can be shorter.
+        let before = self.at * words(self.left.arithmetic, &self.left.blocks[0]);
+        &self.left.numbers[(group * self.left.depth + before) * TALL..][..self.depth() * TALL]
+    }
+
+    /// What an integer of each row of a group is worth.
+    #[inline(always)]
+    fn worth(&self, group: usize) -> &[f32] {
+        &self.left.worth[(group * self.left.blocks.len() + self.at) * TALL..][..TALL]
+    }
 }
 
 /// Which of the last vector's columns there are.
@@ -78,70 +103,62 @@ fn masks<const VECTORS: usize>(columns: usize) -> [u16; VECTORS] {
 
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn multiply_by<const VECTORS: usize>(
-    left: &Left,
-    block: usize,
-    right: &Right,
+    block: Block<'_>,
+    beside: &[Block<'_>],
     turn: Turn,
     sums: &mut [f32],
     (out, add): (&mut ViewMut<'_>, Add),
     ahead: ToRead,
 ) {
+    let Block { left, right, .. } = block;
     assert_eq!(right.vectors, VECTORS);
     let groups = left.rows.div_ceil(TALL);
     let share = ahead.rows.div_ceil(groups);
     let masks = masks::<VECTORS>(out.columns());
-    let worth: [_; VECTORS] = std::array::from_fn(|v| load(&right.worth, 16 * v));
-    let (before, depth) = place(left, block, right);
-    let mut tile: Sums<VECTORS> = [[_mm512_setzero_si512(); VECTORS]; TALL];
-    for (group, sums) in sums.chunks_exact_mut(TALL * VECTORS * 16).enumerate().take(left.rows.div_ceil(TALL))
-    {
+    let sums: &mut [Sums<VECTORS>] = sums.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
+    for group in 0..groups {
         let first = group * TALL;
         let count = (left.rows - first).min(TALL);
         let mut soon = if turn.last { ToWrite::new(out, first..first + count) } else { ToWrite::NONE };
         ahead.fetch(group * share..(group + 1) * share);
-        let rows = &left.numbers[(group * left.depth + before) * TALL..][..depth * TALL];
+        // Where nothing is to be kept for a next block, all use one place.
+        let sums = &mut sums[if turn.first && turn.last { 0 } else { group }];
         match left.arithmetic {
+            Arithmetic::Single => sum_single(block, group, turn.first, sums, &mut soon),
             // SAFETY: `multiply` has asked whether the CPU has the instructions.
-            Arithmetic::Short => unsafe { sum_short(rows, right.words(), depth, &mut tile, &mut soon) },
-            Arithmetic::Single => sum_single(rows, right.words(), depth, &mut tile, &mut soon),
+            Arithmetic::Short => unsafe { sum_short(block, group, turn.first, sums, &mut soon) },
         }
-        let left_worth = &left.worth[(group * left.blocks.len() + block) * TALL..][..TALL];
-        let rows = tile.iter().zip(sums.chunks_exact_mut(VECTORS * 16)).zip(left_worth);
-        for (i, ((tile, sums), row_worth)) in rows.enumerate().take(count) {
-            let row_worth = _mm512_set1_ps(*row_worth);
-            for (v, sums) in sums.chunks_exact_mut(16).enumerate() {
-                let product = match left.arithmetic {
-                    Arithmetic::Short => {
-                        _mm512_mul_ps(_mm512_cvtepi32_ps(tile[v]), _mm512_mul_ps(worth[v], row_worth))
-                    }
-                    Arithmetic::Single => _mm512_castsi512_ps(tile[v]),
+        if !turn.last {
+            continue;
+        }
+        for block in beside {
+            sum_single(*block, group, false, sums, &mut soon);
+        }
+        for (i, sums) in sums.iter().enumerate().take(count) {
+            let out = out.row(first + i);
+            for ((sum, mask), out) in sums.iter().zip(masks).zip(out.chunks_mut(16)) {
+                let sum = load(sum, 0);
+                let new = match add {
+                    Add::ToWhatIsThere => _mm512_add_ps(load_masked(out, mask), sum),
+                    Add::ToNothing => sum,
                 };
-                let sum = if turn.first { product } else { _mm512_add_ps(product, load(sums, 0)) };
-                if turn.last {
-                    let out = &mut out.row(first + i)[16 * v..];
-                    let new = match add {
-                        Add::ToWhatIsThere => _mm512_add_ps(load_masked(out, masks[v]), sum),
-                        Add::ToNothing => sum,
-                    };
-                    // SAFETY: the mask leaves out what is behind the row.
-                    unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), masks[v], new) };
-                } else {
-                    // SAFETY: sixteen numbers.
-                    unsafe { _mm512_storeu_ps(sums.as_mut_ptr(), sum) };
-                }
+                // SAFETY: the mask leaves out what is behind the row.
+                unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, new) };
             }
         }
     }
 }
 
+/// The products of a group of rows become `out`, or are added to it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn sum_single<const VECTORS: usize>(
-    rows: &[i32],
-    columns: &[i32],
-    depth: usize,
+    block: Block<'_>,
+    group: usize,
+    first: bool,
     out: &mut Sums<VECTORS>,
     soon: &mut ToWrite,
 ) {
+    let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
@@ -162,17 +179,23 @@ fn sum_single<const VECTORS: usize>(
             }
         }
     }
-    *out = sums.map(|sums| sums.map(|sum| _mm512_castps_si512(sum)));
+    for (out, sums) in out.iter_mut().zip(sums) {
+        for (out, sum) in out.iter_mut().zip(sums) {
+            store(if first { sum } else { _mm512_add_ps(load(out, 0), sum) }, out);
+        }
+    }
 }
 
+/// Like [`sum_single`], of integers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn sum_short<const VECTORS: usize>(
-    rows: &[i32],
-    columns: &[i32],
-    depth: usize,
+    block: Block<'_>,
+    group: usize,
+    first: bool,
     out: &mut Sums<VECTORS>,
     soon: &mut ToWrite,
 ) {
+    let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
@@ -194,7 +217,24 @@ fn sum_short<const VECTORS: usize>(
             }
         }
     }
-    *out = sums;
+    let worth: [__m512; VECTORS] = std::array::from_fn(|v| load(&block.right.worth, 16 * v));
+    for ((out, sums), row) in out.iter_mut().zip(sums).zip(block.worth(group)) {
+        let row = _mm512_set1_ps(*row);
+        for ((out, sum), worth) in out.iter_mut().zip(sums).zip(worth) {
+            let (sum, worth) = (_mm512_cvtepi32_ps(sum), _mm512_mul_ps(worth, row));
+            store(
+                if first { _mm512_mul_ps(sum, worth) } else { _mm512_fmadd_ps(sum, worth, load(out, 0)) },
+                out,
+            );
+        }
+    }
+}
+
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn store(numbers: __m512, out: &mut [f32; 16]) {
+    // SAFETY: sixteen numbers.
+    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), numbers) };
 }
 
 #[target_feature(enable = "avx512f")]
