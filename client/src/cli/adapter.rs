@@ -44,7 +44,8 @@ pub(super) struct ComputeArgs {
     /// Threads to use; all cores where left out
     #[arg(long)]
     threads: Option<usize>,
-    /// In what numbers products with the base are computed: f32, bf16 or finer, or what suits base and CPU
+    /// In what numbers products with the base are computed: f32; bf16 or finer; int8 on the way back, with gradients
+    /// about as fine as PyTorch's in bf16; or what suits base and CPU, which is one of the first two
     #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
     pub(super) dtype: DtypeArg,
     /// Compute blocks again on the way back: a third more time, much less memory
@@ -63,6 +64,7 @@ pub(super) enum DtypeArg {
     Auto,
     F32,
     Bf16,
+    Int8,
 }
 
 /// Layers that were asked for and are not there.
@@ -153,7 +155,8 @@ impl ComputeArgs {
             arithmetic: match self.dtype {
                 DtypeArg::Auto => None,
                 DtypeArg::F32 => Some(Arithmetic::Single),
-                DtypeArg::Bf16 => Some(Arithmetic::fastest()),
+                DtypeArg::Bf16 => Some(Arithmetic::fine()),
+                DtypeArg::Int8 => Some(Arithmetic::fastest()),
             },
             recompute: if self.recompute { Recompute::Blocks } else { Recompute::Never },
             place: self.device.resolve()?,

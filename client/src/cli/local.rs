@@ -21,7 +21,7 @@ pub(super) fn open(
     let source: Source = name.to_string_lossy().parse()?;
     let path = fetch(&source)?;
     let hold = match args.dtype {
-        DtypeArg::Auto => Hold::AsStored,
+        DtypeArg::Auto | DtypeArg::Int8 => Hold::AsStored,
         DtypeArg::F32 => Hold::F32,
         DtypeArg::Bf16 => Hold::Bf16,
     };

@@ -151,7 +151,7 @@ impl Decoder<'_> {
         self.norm(&self.weights.norm).forward(self.team, x, normed);
         let (weight, out) = (plain(head), ViewMut::whole(&mut logits, head.rows()));
         let x = View::whole(normed, hidden);
-        forward(self.team, self.arithmetic, scratch, x, vec![(weight, out)], Add::ToNothing)?;
+        forward(self.team, self.arithmetic.there(), scratch, x, vec![(weight, out)], Add::ToNothing)?;
         Ok(logits)
     }
 
@@ -269,7 +269,7 @@ impl Decoder<'_> {
     fn keep(&self) -> Keep {
         match self.arithmetic {
             Arithmetic::Single => Keep::Whole,
-            Arithmetic::Short => Keep::Half,
+            Arithmetic::Short | Arithmetic::Byte => Keep::Half,
         }
     }
 
@@ -321,7 +321,7 @@ impl Decoder<'_> {
         let x = View::whole(x, inputs);
         for (products, add) in [(plain, add), (biased, Add::ToWhatIsThere)] {
             if !products.is_empty() {
-                forward(self.team, self.arithmetic, scratch, x, products, add)?;
+                forward(self.team, self.arithmetic.there(), scratch, x, products, add)?;
             }
         }
         Ok(())

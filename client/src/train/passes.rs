@@ -57,7 +57,7 @@ impl Compute {
         // Bytes of a number that is kept, or packed on the left of a product.
         let (kept, packed) = match self.arithmetic_for(base) {
             Arithmetic::Single => (4, 4),
-            Arithmetic::Short => (2, 2),
+            Arithmetic::Short | Arithmetic::Byte => (2, 2),
         };
         let block = kept * (2 * hidden + 2 * q + 2 * kv + 2 * inner) + 4 * heads;
         let blocks = match self.recompute {
@@ -90,7 +90,7 @@ impl Compute {
     /// In what numbers our own kernels compute products with `base`.
     pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
         let single = is_small(base.config()) || base.weights().is_single();
-        let suits = if single { Arithmetic::Single } else { Arithmetic::fastest() };
+        let suits = if single { Arithmetic::Single } else { Arithmetic::fine() };
         self.arithmetic.unwrap_or(suits)
     }
 }

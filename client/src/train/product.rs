@@ -35,6 +35,8 @@ pub enum Arithmetic {
     Single,
     /// 16-bit integers with a scale for each row of a block, summed up exactly: finer than bf16.
     Short,
+    /// The same of 8 bits, twice as many at a time: about as fine as what PyTorch's backward pass makes of bf16.
+    Byte,
 }
 
 /// A frozen matrix and what an adapter adds to it.
@@ -105,11 +107,30 @@ impl Add {
 }
 
 impl Arithmetic {
-    /// The fastest that this CPU has for a base of less than single precision.
+    /// What products are computed in on the way there, where there is no other: what is rounded there is rounded in
+    /// every number that comes of it.
+    pub(crate) fn there(self) -> Self {
+        match self {
+            Self::Single => Self::Single,
+            Self::Short | Self::Byte => Self::Short,
+        }
+    }
+
+    /// The fastest that this CPU has and that is finer than bf16.
+    pub fn fine() -> Self {
+        Self::Short.or_single()
+    }
+
+    /// The fastest that this CPU has.
     pub fn fastest() -> Self {
+        Self::Byte.or_single()
+    }
+
+    /// This one if the CPU has instructions for it.
+    fn or_single(self) -> Self {
         #[cfg(target_arch = "x86_64")]
-        if packed::available(Self::Short) {
-            return Self::Short;
+        if packed::available(self) {
+            return self;
         }
         Self::Single
     }

@@ -52,43 +52,56 @@ pub(crate) fn cross_entropy(
         let logits = &mut logits[..rows.len() * vocab];
         forward(
             team,
-            arithmetic,
+            arithmetic.there(),
             scratch,
             part,
             vec![(weight, ViewMut::whole(logits, vocab))],
             Add::ToNothing,
         )?;
-        let mut losses = vec![(0.0f32, 0.0f32); rows.len()];
+        let mut losses = vec![RowLoss::default(); rows.len()];
         let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).collect();
-        team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut (f32, f32), &u32))| {
-            *loss = row_loss(row, *next);
+        let apart = matches!(loss, Loss::Rows { .. }) && arithmetic != Arithmetic::Single;
+        team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut RowLoss, &u32))| {
+            let next = *next as usize; // Below the row's length, which was checked.
+            let (chosen, total) = row_loss(row, next);
+            row[next] -= total;
+            let apart = if apart { take_apart(row, next, total) } else { Vec::new() };
+            *loss = RowLoss { loss: chosen, total, apart };
         });
-        total += losses.iter().map(|(loss, _)| f64::from(*loss)).sum::<f64>();
+        total += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
         if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
+            // The rest of a row is so even that bytes are as fine as anything.
+            let arithmetic = if arithmetic == Arithmetic::Single { arithmetic } else { Arithmetic::Byte };
             let gradients = View::whole(logits, vocab);
-            backward(
-                team,
-                arithmetic,
-                scratch,
-                &[(gradients, weight)],
-                ViewMut::whole(dh, hidden),
-                Add::ToNothing,
-            )?;
-            // What all of a row is divided by is left to the last, where rows are shorter.
-            let factors = losses.iter().map(|(_, total)| *share / total);
-            for (row, factor) in dh.chunks_exact_mut(hidden).zip(factors.clone()) {
-                for x in row {
-                    *x *= factor;
-                }
-            }
-            if let Some(dw) = dw {
-                let mut part = h[rows.start * hidden..rows.end * hidden].to_vec();
-                for (row, factor) in part.chunks_exact_mut(hidden).zip(factors) {
-                    for x in row {
-                        *x *= factor;
+            let into = ViewMut::whole(dh, hidden);
+            backward(team, arithmetic, scratch, &[(gradients, weight)], into, Add::ToNothing)?;
+            let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
+            team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
+                let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };
+                for &(token, gradient) in &row.apart {
+                    weight.matrix.widen(token..token + 1, &mut weights)?;
+                    for (dh, w) in dh.iter_mut().zip(&weights) {
+                        *dh += gradient * w;
                     }
                 }
+                // What all of a row is divided by is left to the last, where rows are shorter.
+                for dh in dh {
+                    *dh *= *share / row.total;
+                }
+                Result::Ok(())
+            })?;
+            if let Some(dw) = dw {
+                let mut part = h[rows.start * hidden..rows.end * hidden].to_vec();
+                for (part, row) in part.chunks_exact_mut(hidden).zip(&losses) {
+                    for x in part {
+                        *x *= *share / row.total;
+                    }
+                }
+                for (logits, row) in logits.chunks_exact_mut(vocab).zip(&losses) {
+                    row.apart.iter().for_each(|&(token, gradient)| logits[token] = gradient);
+                }
+                let gradients = View::whole(logits, vocab);
                 gemm(1.0, gradients.t(), View::whole(&part, hidden), 1.0, ViewMut::whole(dw, hidden))?;
             }
         }
@@ -96,14 +109,41 @@ pub(crate) fn cross_entropy(
     Ok(total)
 }
 
-vectorised! {
-/// The loss of one row of logits, which become `total · (softmax − one-hot)`, and `total`.
-fn row_loss(row: &mut [f32], next: u32) -> (f32, f32) {
-    let next = next as usize; // Below the row's length, which was checked.
-    let most = most(row);
-    let chosen = row[next] - most;
-    let total = exp_all(row, most);
-    row[next] -= total;
-    (total.ln() - chosen, total)
+/// What comes of one row of logits, which becomes `total · (softmax − one-hot)`.
+#[derive(Clone, Debug, Default)]
+struct RowLoss {
+    loss: f32,
+    total: f32,
+    /// The tokens with the largest gradients, and these, which are zero in the row.
+    apart: Vec<(usize, f32)>,
 }
+
+/// A gradient above this part of the total is multiplied apart: with it, the others of its block would be rounded to
+/// a few integers.
+const LARGE: f32 = 1.0 / 256.0;
+
+vectorised! {
+    /// The large gradients of a row, which become zero: the next token's, and those of the likely ones.
+    fn take_apart(row: &mut [f32], next: usize, total: f32) -> Vec<(usize, f32)> {
+        const TOGETHER: usize = 256;
+        let mut apart = vec![(next, std::mem::take(&mut row[next]))];
+        for (i, some) in row.chunks_mut(TOGETHER).enumerate() {
+            if most(some) > LARGE * total {
+                for (j, x) in some.iter_mut().enumerate().filter(|(_, x)| **x > LARGE * total) {
+                    apart.push((i * TOGETHER + j, std::mem::take(x)));
+                }
+            }
+        }
+        apart
+    }
+}
+
+vectorised! {
+    /// The loss of one row of logits, which become `total · softmax`, and `total`.
+    fn row_loss(row: &mut [f32], next: usize) -> (f32, f32) {
+        let most = most(row);
+        let chosen = row[next] - most;
+        let total = exp_all(row, most);
+        (total.ln() - chosen, total)
+    }
 }

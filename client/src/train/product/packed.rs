@@ -6,7 +6,9 @@
 //! As integers each row of a weight has one scale, for both directions, and at most 12 bits and a sign; each row of
 //! a block of the other factor has one too, and up to 15 bits. `vpdpwssd` multiplies 32 pairs an instruction and
 //! adds them exactly in 32 bits, twice the numbers of an f32 instruction, on CPUs with bf16 products and without; its
-//! factors have more bits than bf16. Scales are chosen so that no sum can overflow.
+//! factors have more bits than bf16. Scales are chosen so that no sum can overflow. `vpdpbusd` does the same with 64
+//! pairs of bytes, of which one has no sign: 128 is added to the weights, and what that adds to a sum is taken away
+//! where the sum begins.
 
 #![expect(
     unsafe_code,
@@ -21,8 +23,9 @@ mod tile;
 use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32,
     _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_abs_ps, _mm512_add_ps,
-    _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_storeu_si512,
+    _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32,
+    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_storeu_si512,
 };
 use std::ops::Range;
 
@@ -30,19 +33,22 @@ use super::Arithmetic;
 use crate::train::view::View;
 
 pub(crate) use right::{Held, Right, Source, worth};
-use right::{load, pair};
+use right::{joined, load};
 pub(crate) use tile::{Block, Turn, multiply};
 
-/// Most numbers of one block along the inner dimension.
+/// Most words of one block along the inner dimension: the numbers that fit into the nearest cache.
 const BLOCK: usize = 320;
-/// Blocks are whole multiples of this, filled up with zeros.
-const STEP: usize = 32;
+/// Words of 32 bits that are packed together.
+const STEP: usize = 16;
 /// Rows of a tile.
 pub(crate) const TALL: usize = 8;
 /// Columns of a tile: three vectors.
 pub(crate) const WIDE: usize = 48;
-/// Largest integer on the weights' side.
+/// Largest integer on the weights' side, and of bytes on either side.
 const MOST_RIGHT: f32 = 4095.0;
+const MOST_BYTE: f32 = 127.0;
+/// What is added to a weight's byte, so that it has no sign.
+const ADDED: i32 = 128;
 /// Largest sum of absolute integers in a block's row on the other side: times [`MOST_RIGHT`] it is below 2³¹.
 const MOST_LEFT_SUM: f32 = 524_000.0;
 /// Largest integer there.
@@ -55,23 +61,35 @@ pub(crate) fn available(arithmetic: Arithmetic) -> bool {
         && is_x86_feature_detected!("avx512vl");
     match arithmetic {
         Arithmetic::Single => wide,
-        Arithmetic::Short => wide && is_x86_feature_detected!("avx512vnni"),
+        Arithmetic::Short | Arithmetic::Byte => wide && is_x86_feature_detected!("avx512vnni"),
     }
 }
 
-/// The blocks of an inner dimension, in order.
-pub(crate) fn blocks(inner: usize) -> Vec<Range<usize>> {
-    let count = inner.div_ceil(BLOCK).max(1);
-    let size = inner.div_ceil(count).next_multiple_of(STEP);
+impl Arithmetic {
+    /// Numbers of one word.
+    fn in_a_word(self) -> usize {
+        match self {
+            Self::Single => 1,
+            Self::Short => 2,
+            Self::Byte => 4,
+        }
+    }
+}
+
+/// The blocks of an inner dimension, in order, of nearly one size.
+fn blocks(arithmetic: Arithmetic, inner: usize) -> Vec<Range<usize>> {
+    let (most, step) = match arithmetic {
+        Arithmetic::Single | Arithmetic::Short => (BLOCK, 32),
+        Arithmetic::Byte => (2 * BLOCK, 64),
+    };
+    let count = inner.div_ceil(most).max(1);
+    let size = inner.div_ceil(count).next_multiple_of(step);
     (0..inner).step_by(size).map(|from| from..(from + size).min(inner)).collect()
 }
 
-/// Words of 32 bits of a block's row, zeros included: numbers, or pairs of integers.
+/// Words of a block's row, filled up with zeros.
 fn words(arithmetic: Arithmetic, block: &Range<usize>) -> usize {
-    match arithmetic {
-        Arithmetic::Single => block.len().next_multiple_of(STEP / 2),
-        Arithmetic::Short => block.len().next_multiple_of(STEP) / 2,
-    }
+    block.len().div_ceil(arithmetic.in_a_word()).next_multiple_of(STEP)
 }
 
 /// The left factor: (rows, inner).
@@ -85,14 +103,23 @@ pub(crate) struct Left {
     /// Words of all blocks.
     depth: usize,
     numbers: Vec<i32>,
-    /// What an integer is worth, for each group of rows, each block, each row.
-    worth: Vec<f32>,
+    /// What integers are, for each group of rows, each block, each row.
+    scales: Vec<Scale>,
+}
+
+/// What the integers of a block's row are.
+#[derive(Clone, Copy, Debug, Default)]
+struct Scale {
+    /// What one is worth.
+    worth: f32,
+    /// What their sums begin with, so that what is added to each weight is taken away.
+    begin: i32,
 }
 
 impl Default for Left {
     fn default() -> Self {
-        let (blocks, numbers, worth) = Default::default();
-        Self { arithmetic: Arithmetic::Single, rows: 0, blocks, depth: 0, numbers, worth }
+        let (blocks, numbers, scales) = Default::default();
+        Self { arithmetic: Arithmetic::Single, rows: 0, blocks, depth: 0, numbers, scales }
     }
 }
 
@@ -101,7 +128,7 @@ impl Default for Left {
 pub(crate) struct Group<'a> {
     arithmetic: Arithmetic,
     numbers: &'a mut [i32],
-    worth: &'a mut [f32],
+    scales: &'a mut [Scale],
     rows: Range<usize>,
 }
 
@@ -120,12 +147,13 @@ impl Left {
     pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, inner: usize) {
         self.arithmetic = arithmetic;
         self.rows = rows;
-        self.blocks = blocks(inner);
+        self.blocks = blocks(arithmetic, inner);
         self.depth = self.blocks.iter().map(|block| words(arithmetic, block)).sum();
         let groups = rows.div_ceil(TALL);
         // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
         self.numbers.resize(self.numbers.len().max(groups * self.depth * TALL), 0);
-        self.worth.resize(self.worth.len().max(groups * self.blocks.len() * TALL), 0.0);
+        let scales = groups * self.blocks.len() * TALL;
+        self.scales.resize(self.scales.len().max(scales), Scale::default());
     }
 
     pub(crate) fn blocks(&self) -> &[Range<usize>] {
@@ -136,10 +164,10 @@ impl Left {
     pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Range<usize>>) {
         let rows = (0..self.rows).step_by(TALL).map(|from| from..(from + TALL).min(self.rows));
         let numbers = self.numbers.chunks_mut((self.depth * TALL).max(1));
-        let worth = self.worth.chunks_mut((self.blocks.len() * TALL).max(1));
-        let groups = rows.zip(numbers.zip(worth));
+        let scales = self.scales.chunks_mut((self.blocks.len() * TALL).max(1));
+        let groups = rows.zip(numbers.zip(scales));
         let groups = groups
-            .map(|(rows, (numbers, worth))| Group { arithmetic: self.arithmetic, numbers, worth, rows })
+            .map(|(rows, (numbers, scales))| Group { arithmetic: self.arithmetic, numbers, scales, rows })
             .collect();
         (groups, self.blocks.clone())
     }
@@ -154,38 +182,35 @@ impl Group<'_> {
         factors: Option<&[f32]>,
         lines: &mut Lines,
     ) {
-        let Group { arithmetic, mut numbers, worth, rows } = self;
+        let Group { arithmetic, mut numbers, scales, rows } = self;
         assert!(available(arithmetic));
         let lines = &mut lines.0;
-        for (block, worth) in blocks.iter().zip(worth.chunks_exact_mut(TALL)) {
-            for (i, (line, worth)) in lines.iter_mut().zip(worth).enumerate() {
+        for (block, scales) in blocks.iter().zip(scales.chunks_exact_mut(TALL)) {
+            for (i, (line, scale)) in lines.iter_mut().zip(scales).enumerate() {
                 if i >= rows.len() {
                     line.fill(0);
-                    *worth = 0.0;
+                    *scale = Scale::default();
                     continue;
                 }
                 let row = rows.start + i;
-                *worth = match arithmetic {
+                let line_here = &mut line[..words(arithmetic, block)];
+                let factors = factors.map(|factors| &factors[block.clone()]);
+                // SAFETY: the CPU has the instructions.
+                *scale = match arithmetic {
                     Arithmetic::Single => {
-                        line[block.len()..].fill(0);
+                        line_here[block.len()..].fill(0);
                         let numbers = x.numbers[row * x.row_step + block.start * x.column_step..].iter();
                         let numbers = numbers.step_by(x.column_step);
-                        line[..block.len()]
+                        line_here[..block.len()]
                             .iter_mut()
                             .zip(numbers)
                             .for_each(|(w, x)| *w = x.to_bits().cast_signed());
-                        1.0
+                        Scale { worth: 1.0, begin: 0 }
                     }
-                    Arithmetic::Short => {
-                        let row = &x.row(row)[block.clone()];
-                        // SAFETY: the CPU has the instructions.
-                        unsafe {
-                            match factors {
-                                Some(factors) => round_left::<true>(row, &factors[block.clone()], line),
-                                None => round_left::<false>(row, &[], line),
-                            }
-                        }
-                    }
+                    Arithmetic::Short => unsafe {
+                        round::<2>(&x.row(row)[block.clone()], factors, line_here)
+                    },
+                    Arithmetic::Byte => unsafe { round::<4>(&x.row(row)[block.clone()], factors, line_here) },
                 };
             }
             let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
@@ -196,11 +221,26 @@ impl Group<'_> {
     }
 }
 
-/// Rounds a block's row, times the columns' factors where there are some; what is behind it in its last [`STEP`] is zero. Returns what an
-/// integer is worth.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn round_left<const FACTORS: bool>(x: &[f32], factors: &[f32], pairs: &mut [i32; BLOCK]) -> f32 {
-    assert!(x.len() <= BLOCK);
+/// Rounds a block's row, times the columns' factors where there are some, to so many integers a word; words behind
+/// it are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn round<const IN_A_WORD: usize>(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
+    match factors {
+        Some(factors) => {
+            assert_eq!(x.len(), factors.len());
+            round_by::<IN_A_WORD, true>(x, factors, words)
+        }
+        None => round_by::<IN_A_WORD, false>(x, &[], words),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
+    x: &[f32],
+    factors: &[f32],
+    words: &mut [i32],
+) -> Scale {
+    assert!(x.len() <= words.len() * IN_A_WORD);
     let values = |at| {
         let x = load(x, at);
         if FACTORS { _mm512_mul_ps(x, load(factors, at)) } else { x }
@@ -212,27 +252,36 @@ fn round_left<const FACTORS: bool>(x: &[f32], factors: &[f32], pairs: &mut [i32;
         total = _mm512_add_ps(total, values);
     }
     let (most, total) = (_mm512_reduce_max_ps(most), _mm512_reduce_add_ps(total));
-    let pairs = &mut pairs[..x.len().next_multiple_of(STEP) / 2];
     if !total.is_finite() {
-        pairs.fill(0);
-        return f32::NAN;
+        words.fill(0);
+        return Scale { worth: f32::NAN, begin: 0 };
     }
-    // Rounding adds at most a half to each.
-    let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
-    let scale = (MOST_LEFT / most).min(room / total);
+    let scale = if IN_A_WORD == 4 {
+        MOST_BYTE / most
+    } else {
+        // Rounding adds at most a half to each.
+        let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
+        (MOST_LEFT / most).min(room / total)
+    };
     if !scale.is_finite() {
         // All zero, or so small that even their inverse is no number.
-        pairs.fill(0);
-        return 0.0;
+        words.fill(0);
+        return Scale::default();
     }
     let scale_of_all = _mm512_set1_ps(scale);
-    for (step, place) in pairs.chunks_exact_mut(16).enumerate() {
-        let (low, high) = (values(step * STEP), values(step * STEP + 16));
-        let words = pair(_mm512_mul_ps(low, scale_of_all), _mm512_mul_ps(high, scale_of_all));
+    let mut sum = _mm512_setzero_si512();
+    for (step, place) in words.chunks_exact_mut(STEP).enumerate() {
+        let at = step * STEP * IN_A_WORD;
+        let word = joined::<IN_A_WORD>(std::array::from_fn(|i| {
+            _mm512_cvtps_epi32(_mm512_mul_ps(values(at + 16 * i), scale_of_all))
+        }));
+        if IN_A_WORD == 4 {
+            sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), word);
+        }
         // SAFETY: sixteen words.
-        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), words) };
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), word) };
     }
-    1.0 / scale
+    Scale { worth: 1.0 / scale, begin: -ADDED * _mm512_reduce_add_epi32(sum) }
 }
 
 /// Eight rows of words become eight columns.

@@ -15,7 +15,7 @@ use crate::train::workspace::sized;
 pub(super) fn fits(arithmetic: Arithmetic, left: View<'_>) -> bool {
     match arithmetic {
         Arithmetic::Single => left.rows >= 32 && left.columns >= 128 && packed::available(arithmetic),
-        Arithmetic::Short => packed::available(arithmetic),
+        Arithmetic::Short | Arithmetic::Byte => packed::available(arithmetic),
     }
 }
 
@@ -34,7 +34,7 @@ impl Matrix {
     fn most(&self, arithmetic: Arithmetic) -> Result<&[f32]> {
         match arithmetic {
             Arithmetic::Single => Ok(&[]),
-            Arithmetic::Short => self.largest(),
+            Arithmetic::Short | Arithmetic::Byte => self.largest(),
         }
     }
 }
@@ -116,8 +116,8 @@ pub(super) fn backward(
     let columns = matrix.columns();
     let pairs: Vec<Pair<'_>> = weight.pairs.into_iter().flatten().collect();
     let factors: Vec<_> = pairs.iter().map(|pair| (pair.scale, View::whole(pair.b, pair.rank).t())).collect();
-    let worth = (arithmetic == Arithmetic::Short)
-        .then(|| most.iter().map(|most| packed::worth(*most).0).collect::<Vec<f32>>());
+    let worth = (arithmetic != Arithmetic::Single)
+        .then(|| most.iter().map(|most| packed::worth(arithmetic, *most).0).collect::<Vec<f32>>());
     let lefts = pack_lefts(team, lefts, (arithmetic, dy, worth.as_deref()), inner, &factors)?;
     let (left, beside) = (&lefts[0], &lefts[1..=pairs.len()]);
     let blocks = left.blocks();

@@ -9,16 +9,17 @@
 use std::arch::x86_64::{
     __m512, __m512i, _mm256_maskz_loadu_epi16, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
     _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_cvtps_epi32, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_or_si512, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_storeu_si512, _mm512_unpackhi_epi32,
-    _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_slli_epi32, _mm512_sllv_epi32, _mm512_storeu_si512,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
+    _mm512_xor_si512,
 };
 use std::ops::Range;
 
 use half::{bf16, f16};
 
 use super::ahead::ToRead;
-use super::{BLOCK, MOST_RIGHT, STEP, WIDE, available, words};
+use super::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, available, words};
 use crate::train::product::Arithmetic;
 
 /// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
@@ -68,8 +69,12 @@ impl Source<'_> {
 }
 
 /// What an integer of a row with this largest number is worth, and its inverse; zeros where the row is zero.
-pub(crate) fn worth(most: f32) -> (f32, f32) {
-    let inverse = MOST_RIGHT / most;
+pub(crate) fn worth(arithmetic: Arithmetic, most: f32) -> (f32, f32) {
+    let inverse = match arithmetic {
+        Arithmetic::Single => 1.0,
+        Arithmetic::Short => MOST_RIGHT / most,
+        Arithmetic::Byte => MOST_BYTE / most,
+    };
     if inverse.is_finite() && inverse > 0.0 { (1.0 / inverse, inverse) } else { (0.0, 0.0) }
 }
 
@@ -124,7 +129,7 @@ impl Right {
         rows: Range<usize>,
         block: &Range<usize>,
     ) {
-        assert!(available(arithmetic) && rows.len() <= WIDE && block.len() <= BLOCK);
+        assert!(available(arithmetic) && rows.len() <= WIDE && words(arithmetic, block) <= BLOCK);
         assert!(rows.end * source.columns <= source.numbers.len() && block.end <= source.columns);
         self.shape(arithmetic, rows.len(), block);
         // SAFETY: the CPU has the instructions.
@@ -145,7 +150,7 @@ impl Right {
         block: &Range<usize>,
         columns: Range<usize>,
     ) {
-        assert!(available(arithmetic) && columns.len() <= WIDE && block.len() <= BLOCK);
+        assert!(available(arithmetic) && columns.len() <= WIDE && words(arithmetic, block) <= BLOCK);
         assert!(block.end * source.columns <= source.numbers.len() && columns.end <= source.columns);
         self.shape(arithmetic, columns.len(), block);
         // SAFETY: the CPU has the instructions.
@@ -176,32 +181,26 @@ impl Right {
     ) {
         let step = self.vectors * 16;
         let mut inverses = [0.0f32; WIDE];
-        if arithmetic == Arithmetic::Short {
+        if arithmetic != Arithmetic::Single {
             self.worth.fill(0.0);
             let scales = self.worth.iter_mut().zip(&mut inverses);
             for ((worth_of, inverse), most) in scales.zip(&source.most[rows.clone()]) {
-                (*worth_of, *inverse) = worth(*most);
+                (*worth_of, *inverse) = worth(arithmetic, *most);
             }
         }
-        let read = match arithmetic {
-            Arithmetic::Single => 16,
-            Arithmetic::Short => 32,
-        };
+        let read = 16 * arithmetic.in_a_word();
         for vector in 0..self.vectors {
             let count = (rows.len() - 16 * vector).min(16);
             for at in (0..block.len()).step_by(read) {
                 let mut r = [_mm512_setzero_si512(); 16];
                 for (i, r) in r.iter_mut().enumerate().take(count) {
                     let row = &numbers[(rows.start + 16 * vector + i) * source.columns..][block.clone()];
+                    let scale = _mm512_set1_ps(inverses[16 * vector + i]);
+                    let rounded = |i| _mm512_cvtps_epi32(_mm512_mul_ps(load(row, at + 16 * i), scale));
                     *r = match arithmetic {
                         Arithmetic::Single => _mm512_castps_si512(load(row, at)),
-                        Arithmetic::Short => {
-                            let scale = _mm512_set1_ps(inverses[16 * vector + i]);
-                            pair(
-                                _mm512_mul_ps(load(row, at), scale),
-                                _mm512_mul_ps(load(row, at + 16), scale),
-                            )
-                        }
+                        Arithmetic::Short => joined::<2>(std::array::from_fn(rounded)),
+                        Arithmetic::Byte => without_sign(joined::<4>(std::array::from_fn(rounded))),
                     };
                 }
                 let words = &mut self.numbers[at * 16 / read * step + 16 * vector..];
@@ -222,36 +221,54 @@ impl Right {
         block: &Range<usize>,
         columns: Range<usize>,
     ) {
-        let step = self.vectors * 16;
         // What a row's integers are worth is in the left factor.
         self.worth.fill(1.0);
-        let row = |at: usize| match block.clone().nth(at) {
-            Some(row) => &numbers[row * source.columns..][columns.clone()],
-            None => &[],
-        };
-        let inverse =
-            |at: usize| _mm512_set1_ps(block.clone().nth(at).map_or(0.0, |row| worth(source.most[row]).1));
-        for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
-            match arithmetic {
-                Arithmetic::Single => {
-                    let row = row(at);
+        match arithmetic {
+            Arithmetic::Single => {
+                let step = self.vectors * 16;
+                for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
+                    let row = match block.clone().nth(at) {
+                        Some(row) => &numbers[row * source.columns..][columns.clone()],
+                        None => &[],
+                    };
                     for (vector, place) in line.chunks_exact_mut(16).enumerate() {
                         let values = _mm512_castps_si512(load(row, 16 * vector));
                         // SAFETY: sixteen words.
                         unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), values) };
                     }
                 }
-                Arithmetic::Short => {
-                    let first = at / 16 * STEP + at % 16;
-                    let (low, high) = (row(first), row(first + 16));
-                    let (low_scale, high_scale) = (inverse(first), inverse(first + 16));
-                    for (vector, place) in line.chunks_exact_mut(16).enumerate() {
-                        let low = _mm512_mul_ps(load(low, 16 * vector), low_scale);
-                        let high = _mm512_mul_ps(load(high, 16 * vector), high_scale);
-                        // SAFETY: sixteen words.
-                        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), pair(low, high)) };
+            }
+            Arithmetic::Short => self.round_columns::<N, 2>(arithmetic, (numbers, source), block, &columns),
+            Arithmetic::Byte => self.round_columns::<N, 4>(arithmetic, (numbers, source), block, &columns),
+        }
+    }
+
+    #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
+    fn round_columns<N: Number, const IN_A_WORD: usize>(
+        &mut self,
+        arithmetic: Arithmetic,
+        (numbers, source): (&[N], Source<'_>),
+        block: &Range<usize>,
+        columns: &Range<usize>,
+    ) {
+        let step = self.vectors * 16;
+        for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
+            let first = at / STEP * STEP * IN_A_WORD + at % STEP;
+            let rows: [(&[N], __m512); IN_A_WORD] =
+                std::array::from_fn(|i| match block.clone().nth(first + STEP * i) {
+                    Some(row) => {
+                        let inverse = worth(arithmetic, source.most[row]).1;
+                        (&numbers[row * source.columns..][columns.clone()], _mm512_set1_ps(inverse))
                     }
-                }
+                    None => (&[][..], _mm512_setzero_ps()),
+                });
+            for (vector, place) in line.chunks_exact_mut(16).enumerate() {
+                let rounded = rows
+                    .map(|(row, inverse)| _mm512_cvtps_epi32(_mm512_mul_ps(load(row, 16 * vector), inverse)));
+                let words = joined(rounded);
+                let words = if IN_A_WORD == 4 { without_sign(words) } else { words };
+                // SAFETY: sixteen words.
+                unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), words) };
             }
         }
     }
@@ -280,12 +297,24 @@ pub(super) fn load<N: Number>(row: &[N], at: usize) -> __m512 {
     unsafe { N::load(row.as_ptr().add(at), mask) }
 }
 
-/// Numbers of at most 16 bits, rounded, side by side in words.
+/// Integers of 16 bits each or of 8, the first ones lowest, in words.
 #[target_feature(enable = "avx512f")]
 #[inline]
-pub(super) fn pair(low: __m512, high: __m512) -> __m512i {
-    let low = _mm512_and_si512(_mm512_cvtps_epi32(low), _mm512_set1_epi32(0xffff));
-    _mm512_or_si512(low, _mm512_slli_epi32::<16>(_mm512_cvtps_epi32(high)))
+pub(super) fn joined<const IN_A_WORD: usize>(integers: [__m512i; IN_A_WORD]) -> __m512i {
+    let (bits, mask) = if IN_A_WORD == 2 { (16, 0xffff) } else { (8, 0xff) };
+    let mut words = _mm512_setzero_si512();
+    for integers in integers.into_iter().rev() {
+        let lowest = _mm512_and_si512(integers, _mm512_set1_epi32(mask));
+        words = _mm512_or_si512(_mm512_sllv_epi32(words, _mm512_set1_epi32(bits)), lowest);
+    }
+    words
+}
+
+/// [`ADDED`](super::ADDED) is added to each byte.
+#[target_feature(enable = "avx512f")]
+#[inline]
+fn without_sign(bytes: __m512i) -> __m512i {
+    _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN))
 }
 
 /// Sixteen rows of sixteen become columns.

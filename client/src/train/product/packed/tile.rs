@@ -7,13 +7,13 @@
 )]
 
 use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpwssd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_ps,
+    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
+    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
 use super::ahead::{ToRead, ToWrite};
-use super::{Left, Right, TALL, available, load, words};
+use super::{Left, Right, Scale, TALL, available, load, words};
 use crate::train::product::{Add, Arithmetic};
 use crate::train::view::ViewMut;
 
@@ -87,10 +87,10 @@ impl Block<'_> {
         &self.left.numbers[(group * self.left.depth + before) * TALL..][..self.depth() * TALL]
     }
 
-    /// What an integer of each row of a group is worth.
+    /// What the integers of each row of a group are.
     #[inline(always)]
-    fn worth(&self, group: usize) -> &[f32] {
-        &self.left.worth[(group * self.left.blocks.len() + self.at) * TALL..][..TALL]
+    fn scales(&self, group: usize) -> &[Scale] {
+        &self.left.scales[(group * self.left.blocks.len() + self.at) * TALL..][..TALL]
     }
 }
 
@@ -126,7 +126,13 @@ fn multiply_by<const VECTORS: usize>(
         match left.arithmetic {
             Arithmetic::Single => sum_single(block, group, turn.first, sums, &mut soon),
             // SAFETY: `multiply` has asked whether the CPU has the instructions.
-            Arithmetic::Short => unsafe { sum_short(block, group, turn.first, sums, &mut soon) },
+            Arithmetic::Short => unsafe {
+                sum_integers::<VECTORS, false>(block, group, turn.first, sums, &mut soon);
+            },
+            // SAFETY: as before.
+            Arithmetic::Byte => unsafe {
+                sum_integers::<VECTORS, true>(block, group, turn.first, sums, &mut soon);
+            },
         }
         if !turn.last {
             continue;
@@ -188,7 +194,7 @@ fn sum_single<const VECTORS: usize>(
 
 /// Like [`sum_single`], of integers.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn sum_short<const VECTORS: usize>(
+fn sum_integers<const VECTORS: usize, const BYTES: bool>(
     block: Block<'_>,
     group: usize,
     first: bool,
@@ -196,8 +202,10 @@ fn sum_short<const VECTORS: usize>(
     soon: &mut ToWrite,
 ) {
     let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
+    let scales = block.scales(group);
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
-    let mut sums = [[_mm512_setzero_si512(); VECTORS]; TALL];
+    let mut sums: [[__m512i; VECTORS]; TALL] =
+        std::array::from_fn(|i| [_mm512_set1_epi32(scales[i].begin); VECTORS]);
     let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
     for from in (0..depth).step_by(TOGETHER) {
         (0..LINES).for_each(|_| soon.fetch());
@@ -209,7 +217,11 @@ fn sum_short<const VECTORS: usize>(
                 for (i, sums) in sums.iter_mut().enumerate() {
                     let row = _mm512_set1_epi32(*a.add(i));
                     for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = _mm512_dpwssd_epi32(*sum, row, column);
+                        *sum = if BYTES {
+                            _mm512_dpbusd_epi32(*sum, column, row)
+                        } else {
+                            _mm512_dpwssd_epi32(*sum, row, column)
+                        };
                     }
                 }
                 a = a.add(TALL);
@@ -218,8 +230,8 @@ fn sum_short<const VECTORS: usize>(
         }
     }
     let worth: [__m512; VECTORS] = std::array::from_fn(|v| load(&block.right.worth, 16 * v));
-    for ((out, sums), row) in out.iter_mut().zip(sums).zip(block.worth(group)) {
-        let row = _mm512_set1_ps(*row);
+    for ((out, sums), row) in out.iter_mut().zip(sums).zip(scales) {
+        let row = _mm512_set1_ps(row.worth);
         for ((out, sum), worth) in out.iter_mut().zip(sums).zip(worth) {
             let (sum, worth) = (_mm512_cvtepi32_ps(sum), _mm512_mul_ps(worth, row));
             store(
