@@ -13,6 +13,9 @@ What does not compare. Which of PEFT's types is faster is a matter of the CPU: b
 where it has not. Ours multiplies 16-bit integers with a scale for each row where the CPU has them, which rounds
 finer than bf16.
 
+A machine that others use changes its speed: with --rounds all modes run several times, and a ratio is the median of
+those within one round; its least and largest are printed too. With +int8 ours multiplies bytes on the way back.
+
 With --busy another process keeps one core busy meanwhile, and the ratio is to the same run alone.
 
 Needs Python 3.11, a Rust toolchain, and PyPI once; see README.md.
@@ -22,6 +25,7 @@ import argparse
 import json
 import os
 import pathlib
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -31,6 +35,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parent.parent
 ENVIRONMENT = ROOT / "target" / "peers" / "training"
 REQUIREMENTS = HERE / "training-requirements.txt"
+HOW = {"gc": ["--recompute"], "int8": ["--dtype", "int8"]}
 SEVEN = "q_proj,k_proj,v_proj,o_proj,gate_proj,up_proj,down_proj"
 LLAMA = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 10000.0,
          "hidden_act": "silu", "max_position_embeddings": 2048, "tie_word_embeddings": True}
@@ -101,14 +106,14 @@ def main():
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--peft", default="f32,bf16,f32+gc,bf16+gc", help="which of PEFT's modes to run")
-    parser.add_argument("--ours", default="bf16,f32,bf16+gc", help="which of our modes to run; also q4 and q8")
+    parser.add_argument("--ours", default="bf16,f32,bf16+gc", help="which of our modes to run: what weights are held as, also q4 and q8, with +gc and +int8")
+    parser.add_argument("--rounds", type=int, default=1, help="run all modes so often; figures are medians")
     parser.add_argument("--busy", action="store_true", help="beside a process that keeps a core busy")
     parser.add_argument("--python", help="an interpreter that has torch, transformers and peft")
     parser.add_argument("--binary", help="an optimised nightshift-agent")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     args = parser.parse_args()
     agent, python = binary(args.binary), environment(args.python)
-    rows = []
     with tempfile.TemporaryDirectory() as folder:
         config = pathlib.Path(folder) / "config.json"
         config.write_text(json.dumps(SHAPES[args.shape]))
@@ -122,30 +127,43 @@ def main():
                 finally:
                     other.kill()
                     other.wait()
-            rows.append(row)
+            return row
 
-        for mode in filter(None, args.peft.split(",")):
-            dtype, _, checkpointing = mode.partition("+")
-            measure(f"PEFT {mode}", lambda: peft(python, config, args, dtype, bool(checkpointing)))
-        for mode in filter(None, args.ours.split(",")):
-            weights, _, recompute = mode.partition("+")
-            extra = ["--recompute"] if recompute else []
-            measure(f"ours {mode}", lambda: ours(agent, config, args, weights, extra))
-    peers = [row for row in rows if row["name"].startswith("PEFT")]
-    fastest = max((row["tokens_per_second"] for row in peers), default=float("nan"))
-    leanest = min((row["peak_rss_bytes"] for row in peers), default=float("nan"))
-    for row in rows:
-        row["speed_ratio"] = row["tokens_per_second"] / fastest
-        row["memory_ratio"] = row["peak_rss_bytes"] / leanest
+        def one_round():
+            rows = []
+            for mode in filter(None, args.peft.split(",")):
+                dtype, _, checkpointing = mode.partition("+")
+                rows.append(measure(f"PEFT {mode}", lambda: peft(python, config, args, dtype, bool(checkpointing))))
+            for mode in filter(None, args.ours.split(",")):
+                weights, *how = mode.split("+")
+                extra = [part for one in how for part in HOW[one]]
+                rows.append(measure(f"ours {mode}", lambda: ours(agent, config, args, weights, extra)))
+            peers = [row for row in rows if row["name"].startswith("PEFT")]
+            fastest = max((row["tokens_per_second"] for row in peers), default=float("nan"))
+            leanest = min((row["peak_rss_bytes"] for row in peers), default=float("nan"))
+            for row in rows:
+                row["speed_ratio"] = row["tokens_per_second"] / fastest
+                row["memory_ratio"] = row["peak_rss_bytes"] / leanest
+            return rows
+
+        rounds = [one_round() for _ in range(args.rounds)]
+    rows = []
+    for same in zip(*rounds):
+        figures = {key: statistics.median(row[key] for row in same)
+                   for key in ("tokens_per_second", "peak_rss_bytes", "speed_ratio", "memory_ratio", "beside_busy")
+                   if key in same[0]}
+        ratios = [row["speed_ratio"] for row in same]
+        rows.append({"name": same[0]["name"], "lowest_ratio": min(ratios), "highest_ratio": max(ratios)} | figures)
     if args.format == "json":
         print(json.dumps({"shape": args.shape, "targets": args.targets, "rows": rows}, indent=2))
         return
     print(f"{args.shape}, {args.targets}, rank {args.rank}, batch {args.batch} x {args.seq_len}, "
           f"{args.threads} threads, load {os.getloadavg()[0]:.1f}")
-    print(f"{'':16} {'tokens/s':>9} {'of fastest':>11} {'peak MiB':>9} {'of leanest':>11}" +
+    print(f"{'':16} {'tokens/s':>9} {'of fastest':>11} {'':10} {'peak MiB':>9} {'of leanest':>11}" +
           (f" {'beside busy':>12}" if args.busy else ""))
     for row in rows:
         line = (f"{row['name']:16} {row['tokens_per_second']:9.0f} {row['speed_ratio']:11.2f} "
+                f"{row['lowest_ratio']:5.2f}-{row['highest_ratio']:.2f} "
                 f"{row['peak_rss_bytes'] / 2**20:9.0f} {row['memory_ratio']:11.2f}")
         print(line + (f" {row['beside_busy']:12.2f}" if args.busy else ""))
 

@@ -198,13 +198,17 @@ impl Group<'_> {
                 // SAFETY: the CPU has the instructions.
                 *scale = match arithmetic {
                     Arithmetic::Single => {
-                        line_here[block.len()..].fill(0);
-                        let numbers = x.numbers[row * x.row_step + block.start * x.column_step..].iter();
-                        let numbers = numbers.step_by(x.column_step);
-                        line_here[..block.len()]
-                            .iter_mut()
-                            .zip(numbers)
-                            .for_each(|(w, x)| *w = x.to_bits().cast_signed());
+                        let (numbers, rest) = line_here.split_at_mut(block.len());
+                        rest.fill(0);
+                        let bits = |x: &f32| x.to_bits().cast_signed();
+                        if x.column_step == 1 {
+                            let row = &x.row(row)[block.clone()];
+                            numbers.iter_mut().zip(row).for_each(|(w, x)| *w = bits(x));
+                        } else {
+                            let row = x.numbers[row * x.row_step + block.start * x.column_step..].iter();
+                            let row = row.step_by(x.column_step);
+                            numbers.iter_mut().zip(row).for_each(|(w, x)| *w = bits(x));
+                        }
                         Scale { worth: 1.0, begin: 0 }
                     }
                     Arithmetic::Short => unsafe {
