@@ -179,6 +179,38 @@ fn the_gradient_of_the_loss_agrees_with_differences() {
     );
 }
 
+/// The large gradients of a row are multiplied apart, the rest as bytes.
+#[test]
+fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
+    let (rows, vocab, hidden) = (6, 3000, 96);
+    let next = [3, 0, 2999, 17, 640, 1300];
+    let head = Matrix::new(vocab, hidden, Numbers::F32(random(5, vocab * hidden))).unwrap();
+    let weight = Weight { matrix: &head, pairs: [None; 2] };
+    let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let mut likely = 0;
+    for scale in [0.01, 0.3, 1.0, 3.0] {
+        let h: Vec<f32> = random(6, rows * hidden).into_iter().map(|x| scale * x).collect();
+        let run = |arithmetic| {
+            let (mut dh, mut dw) = (vec![0.0; rows * hidden], vec![0.0; vocab * hidden]);
+            let loss = Loss::Rows { share: 0.5, dh: &mut dh, dw: Some(&mut dw) };
+            let mut logits = Vec::new();
+            let memory = (&mut Scratch::default(), &mut logits);
+            let total = cross_entropy(Team::ALONE, arithmetic, memory, weight, (&h, &next), loss).unwrap();
+            likely += logits.iter().filter(|x| **x > 0.5).count();
+            (total, dh, dw)
+        };
+        let (single, short) = [Arithmetic::Single, Arithmetic::fine()].map(run).into();
+        assert!((single.0 / short.0 - 1.0).abs() < 1e-3, "{scale}: {} {}", single.0, short.0);
+        for (single, short) in [(&single.1, &short.1), (&single.2, &short.2)] {
+            let off: Vec<f32> = single.iter().zip(short).map(|(x, y)| x - y).collect();
+            let relative = long(&off) / long(single);
+            println!("{scale}: {relative:.1e}");
+            assert!(relative < 5e-3, "{scale}: the gradient is off by {relative:.1e}");
+        }
+    }
+    assert!(likely > 8 * rows, "no row had more than one likely token: {likely}");
+}
+
 #[test]
 fn the_exponential_is_right_to_two_units_in_the_last_place() {
     for i in -8600..8600i16 {
