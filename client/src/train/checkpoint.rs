@@ -9,8 +9,8 @@ use proto::ids::Digest;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 
-use super::change::Extras;
 use super::decoder::Sequence;
+use super::engine::Engine;
 use super::training::{Job, Trained};
 
 const FORMAT: &str = "nightshift checkpoint v1";
@@ -28,7 +28,7 @@ pub enum CheckpointError {
 
 /// The hashes of what a training depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Subject([(&'static str, Digest); 6]);
+pub(crate) struct Subject([(&'static str, Digest); 7]);
 
 /// What a training did.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,7 +42,8 @@ pub(crate) struct Progress {
 }
 
 impl Subject {
-    pub(crate) fn new(base: Digest, extras: &Extras, job: &Job<'_>) -> Self {
+    pub(crate) fn new(engine: &Engine, job: &Job<'_>) -> Self {
+        let (base, extras) = (engine.base(), engine.extras());
         let numbers = |numbers: &[f32]| Digest::of(&bytes(numbers));
         let mut adapter = format!("{:?}", job.spec).into_bytes();
         adapter.extend(numbers(job.frozen).0);
@@ -60,7 +61,9 @@ impl Subject {
             text.extend(sequence.learned.iter().map(|learned| u8::from(*learned)));
         }
         Self([
-            ("base", base),
+            ("base", base.digest()),
+            // In other numbers, or on another device, the rest would have other bits.
+            ("arithmetic", Digest::of(engine.compute().numbers_for(base).as_bytes())),
             ("adapter", Digest::of(&adapter)),
             ("version", Digest::of(&version)),
             ("plan", Digest::of(plan.as_bytes())),

@@ -142,7 +142,7 @@ impl<'a> Training<'a> {
 
     /// What makes this job and no other.
     pub(super) fn subject(&self) -> Subject {
-        Subject::new(self.engine.base().digest(), self.engine.extras(), &self.job)
+        Subject::new(self.engine, &self.job)
     }
 
     /// Steps that are done.
