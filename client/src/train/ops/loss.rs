@@ -71,7 +71,7 @@ pub(crate) fn cross_entropy(
         total += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
         if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
-            // The rest of a row is so even that bytes are as fine as anything.
+            // Without the large ones a row's gradients are so alike that bytes hold them.
             let arithmetic = if arithmetic == Arithmetic::Single { arithmetic } else { Arithmetic::Byte };
             let gradients = View::whole(logits, vocab);
             let into = ViewMut::whole(dh, hidden);
