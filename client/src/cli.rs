@@ -27,6 +27,7 @@ use crate::enrolment::{EnrolmentError, device_id, enroll, load};
 use crate::spending::{Charge, Spending};
 use crate::token::BootstrapToken;
 use crate::train::base::Base;
+use crate::train::check_vectors;
 use crate::train::engine::Engine;
 use crate::transport::TransportError;
 
@@ -133,7 +134,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_logs();
-    match perform(&cli) {
+    let done = match check_vectors() {
+        Ok(()) => perform(&cli),
+        Err(error) => Err(failed(2)(anyhow::Error::msg(error))),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, error }) => {
             eprintln!("nightshift-agent: {error}");

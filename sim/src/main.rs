@@ -188,7 +188,8 @@ enum Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let result = match cli.command {
+    let vectors = client::train::check_vectors().map_err(|e| Failure::Usage(anyhow::Error::msg(e)));
+    let result = vectors.and_then(|()| match cli.command {
         None => demonstrate(&cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),
         Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed)
@@ -199,7 +200,7 @@ fn main() -> ExitCode {
             make_base::run(&options, &cli.output.out, cli.output.seed).map_err(|e| Failure::Output(e.into()))
         }
         Some(Command::Bench(BenchCommand::Secagg(options))) => measure(&options, &cli.output),
-    };
+    });
     let (code, error) = match result {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failure::Usage(error)) => (2, error),

@@ -44,10 +44,12 @@ macro_rules! vectorised {
                 }
                 #[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
                 // SAFETY: as the reason says.
-                match $crate::train::ops::vectors() {
-                    $crate::train::ops::Vectors::Widest => return unsafe { widest($($argument),*) },
-                    $crate::train::ops::Vectors::Wide => return unsafe { wide($($argument),*) },
-                    $crate::train::ops::Vectors::Base => {}
+                match $crate::train::vectors::vectors() {
+                    $crate::train::vectors::Vectors::Vnni | $crate::train::vectors::Vectors::Avx512 => {
+                        return unsafe { widest($($argument),*) };
+                    }
+                    $crate::train::vectors::Vectors::Avx2 => return unsafe { wide($($argument),*) },
+                    $crate::train::vectors::Vectors::Base => {}
                 }
             }
             work($($argument),*)
@@ -55,37 +57,6 @@ macro_rules! vectorised {
     };
 }
 pub(crate) use vectorised;
-
-/// Sets of vector instructions beyond those that every CPU has.
-#[cfg(target_arch = "x86_64")]
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Vectors {
-    /// AVX-512.
-    Widest,
-    /// AVX2.
-    Wide,
-    Base,
-}
-
-/// The widest set that this CPU has.
-#[cfg(target_arch = "x86_64")]
-pub(crate) fn vectors() -> Vectors {
-    let has = |widest: bool| {
-        if widest {
-            is_x86_feature_detected!("avx512f")
-                && is_x86_feature_detected!("avx512bw")
-                && is_x86_feature_detected!("avx512dq")
-                && is_x86_feature_detected!("avx512vl")
-        } else {
-            is_x86_feature_detected!("avx2")
-        }
-    };
-    match is_x86_feature_detected!("fma") {
-        true if has(true) => Vectors::Widest,
-        true if has(false) => Vectors::Wide,
-        true | false => Vectors::Base,
-    }
-}
 
 /// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
 ///
@@ -115,7 +86,7 @@ fn sigmoid(x: f32) -> f32 {
 
 /// The sum over slices of one length, in sixteen lanes, so that it becomes vector code and has one order everywhere.
 #[inline(always)]
-fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> f32 {
+pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> f32 {
     let chunks = slices.map(|slice| slice.as_chunks::<16>());
     let full = chunks.iter().map(|(full, _)| full.len()).min().unwrap_or(0);
     let full_ones: [&[[f32; 16]]; N] = std::array::from_fn(|s| &chunks[s].0[..full]);
@@ -166,6 +137,19 @@ vectorised! {
     pub(crate) fn most_of(values: &[f32]) -> f32 {
         most(values)
     }
+}
+
+/// The largest absolute number, in sixteen lanes for the same reason; what is no number does not count.
+#[inline(always)]
+pub(crate) fn largest(values: &[f32]) -> f32 {
+    let mut lanes = [0.0f32; 16];
+    let (full, rest) = values.as_chunks::<16>();
+    for some in full {
+        for (lane, x) in lanes.iter_mut().zip(some) {
+            *lane = if x.abs() > *lane { x.abs() } else { *lane };
+        }
+    }
+    rest.iter().fold(in_pairs(lanes, f32::max), |most, x| most.max(x.abs()))
 }
 
 /// The largest number, in sixteen lanes for the same reason.

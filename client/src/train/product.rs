@@ -118,21 +118,24 @@ impl Arithmetic {
 
     /// The fastest that this CPU has and that is finer than bf16.
     pub fn fine() -> Self {
-        Self::Short.or_single()
+        Self::Short.or_finer()
     }
 
     /// The fastest that this CPU has.
     pub fn fastest() -> Self {
-        Self::Byte.or_single()
+        Self::Byte.or_finer()
     }
 
-    /// This one if the CPU has instructions for it.
-    fn or_single(self) -> Self {
+    /// This one, or the next finer one that the CPU has instructions for.
+    pub(crate) fn or_finer(self) -> Self {
         #[cfg(target_arch = "x86_64")]
         if packed::available(self) {
             return self;
         }
-        Self::Single
+        match self {
+            Self::Byte => Self::Short.or_finer(),
+            Self::Short | Self::Single => Self::Single,
+        }
     }
 }
 

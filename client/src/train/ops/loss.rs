@@ -72,7 +72,10 @@ pub(crate) fn cross_entropy(
         if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
             // Without the large ones a row's gradients are so alike that bytes hold them.
-            let arithmetic = if arithmetic == Arithmetic::Single { arithmetic } else { Arithmetic::Byte };
+            let arithmetic = match arithmetic {
+                Arithmetic::Single => arithmetic,
+                Arithmetic::Short | Arithmetic::Byte => Arithmetic::Byte.or_finer(),
+            };
             let gradients = View::whole(logits, vocab);
             let into = ViewMut::whole(dh, hidden);
             backward(team, arithmetic, scratch, &[(gradients, weight)], into, Add::ToNothing)?;

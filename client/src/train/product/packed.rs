@@ -1,4 +1,4 @@
-//! Products of packed factors with AVX-512: of f32, and of 16-bit integers with the VNNI instructions.
+//! Products of packed factors with AVX-512 or AVX2: of f32, and of 16-bit integers.
 //!
 //! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers, and laid out so that a
 //! tile of [`TALL`] × [`WIDE`] results reads both from front to back and stays in registers.
@@ -17,6 +17,7 @@
 )]
 
 mod ahead;
+mod portable;
 mod right;
 mod tile;
 
@@ -30,6 +31,7 @@ use std::arch::x86_64::{
 use std::ops::Range;
 
 use super::Arithmetic;
+use crate::train::vectors::{Vectors, vectors};
 use crate::train::view::View;
 
 pub(crate) use right::{Held, Right, Source, worth};
@@ -54,14 +56,22 @@ const MOST_LEFT_SUM: f32 = 524_000.0;
 /// Largest integer there.
 const MOST_LEFT: f32 = 32_767.0;
 
-/// Whether this CPU has the instructions.
+/// Whether this CPU has instructions for it.
+///
+/// Where there is AVX-512 but no VNNI, f32 takes as many numbers at a time as 16-bit integers.
 pub(crate) fn available(arithmetic: Arithmetic) -> bool {
-    let wide = is_x86_feature_detected!("avx512f")
-        && is_x86_feature_detected!("avx512bw")
-        && is_x86_feature_detected!("avx512vl");
     match arithmetic {
-        Arithmetic::Single => wide,
-        Arithmetic::Short | Arithmetic::Byte => wide && is_x86_feature_detected!("avx512vnni"),
+        Arithmetic::Single => vectors() >= Vectors::Avx2,
+        Arithmetic::Short => matches!(vectors(), Vectors::Avx2 | Vectors::Vnni),
+        Arithmetic::Byte => vectors() == Vectors::Vnni,
+    }
+}
+
+/// Whether it is done with AVX-512.
+fn is_wide(arithmetic: Arithmetic) -> bool {
+    match arithmetic {
+        Arithmetic::Single => vectors() >= Vectors::Avx512,
+        Arithmetic::Short | Arithmetic::Byte => vectors() == Vectors::Vnni,
     }
 }
 
@@ -211,6 +221,9 @@ impl Group<'_> {
                         }
                         Scale { worth: 1.0, begin: 0 }
                     }
+                    Arithmetic::Short if !is_wide(arithmetic) => {
+                        portable::round(&x.row(row)[block.clone()], factors, line_here)
+                    }
                     Arithmetic::Short => unsafe {
                         round::<2>(&x.row(row)[block.clone()], factors, line_here)
                     },
@@ -220,7 +233,7 @@ impl Group<'_> {
             let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
             numbers = rest;
             // SAFETY: the CPU has the instructions.
-            unsafe { interleave(lines, here) };
+            unsafe { interleave(lines, here, TALL) };
         }
     }
 }
@@ -288,14 +301,13 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
     Scale { worth: 1.0 / scale, begin: -ADDED * _mm512_reduce_add_epi32(sum) }
 }
 
-/// Eight rows of words become eight columns.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32]) {
-    assert!(out.len().is_multiple_of(TALL * TALL) && out.len() / TALL <= BLOCK);
-    for (step, out) in out.chunks_exact_mut(TALL * TALL).enumerate() {
-        // SAFETY: eight words from word `8 · step` on are inside the row, by the assertion.
+/// Eight rows of words become eight columns, each row of which starts `step` words after the one before.
+#[target_feature(enable = "avx2")]
+fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32], step: usize) {
+    for (at, out) in out.chunks_mut(step * TALL).enumerate().take(BLOCK / TALL) {
+        // SAFETY: eight words from word `8 · at` on are inside the row.
         let r: [__m256i; TALL] =
-            std::array::from_fn(|i| unsafe { _mm256_loadu_si256(lines[i].as_ptr().add(8 * step).cast()) });
+            std::array::from_fn(|i| unsafe { _mm256_loadu_si256(lines[i].as_ptr().add(TALL * at).cast()) });
         let low = |a, b| _mm256_unpacklo_epi32(a, b);
         let high = |a, b| _mm256_unpackhi_epi32(a, b);
         let t = [
@@ -323,10 +335,10 @@ fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32]) {
         for i in 0..4 {
             let first = _mm256_permute2x128_si256::<0x20>(u[i], u[i + 4]);
             let second = _mm256_permute2x128_si256::<0x31>(u[i], u[i + 4]);
-            // SAFETY: pairs `i` and `i + 4` of the eight, eight integers each.
-            unsafe {
-                _mm256_storeu_si256(out.as_mut_ptr().add(TALL * i).cast(), first);
-                _mm256_storeu_si256(out.as_mut_ptr().add(TALL * (i + 4)).cast(), second);
+            for (row, words) in [(i, first), (i + 4, second)] {
+                let out = &mut out[step * row..][..TALL];
+                // SAFETY: eight words.
+                unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), words) };
             }
         }
     }

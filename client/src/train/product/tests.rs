@@ -47,12 +47,13 @@ fn in_pool(threads: usize, work: impl FnOnce(Team) + Send) {
 /// The arithmetics of this machine, with the error allowed.
 fn arithmetics() -> Vec<(Arithmetic, f64)> {
     let mut all = vec![(Arithmetic::Single, 1e-5)];
-    if Arithmetic::fine() == Arithmetic::Short {
-        // Of the root mean square; the largest error of thousands.
-        all.push((Arithmetic::Short, 6e-3));
-        all.push((Arithmetic::Byte, 0.2));
-    } else {
-        println!("this CPU has no VNNI instructions: products of short integers were not tried");
+    // Of the root mean square; the largest error of thousands.
+    for (integers, allowed) in [(Arithmetic::Short, 6e-3), (Arithmetic::Byte, 0.2)] {
+        if integers.or_finer() == integers {
+            all.push((integers, allowed));
+        } else {
+            println!("there are no instructions for {integers:?}: it was not tried");
+        }
     }
     all
 }

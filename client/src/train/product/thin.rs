@@ -67,6 +67,7 @@ mod vectors {
         _mm512_mul_ps, _mm512_reduce_add_ps, _mm512_set1_ps, _mm512_setzero_ps,
     };
 
+    use crate::train::vectors::{Vectors, vectors};
     use crate::train::view::{View, ViewMut};
 
     /// Rows of the matrix, and rows of the factor, whose sums stay in registers.
@@ -80,7 +81,7 @@ mod vectors {
 
     /// Whether the CPU has the instructions, and the rows' numbers are neighbours.
     pub(super) fn fit(x: View<'_>) -> bool {
-        x.column_step == 1 && is_x86_feature_detected!("avx512f")
+        x.column_step == 1 && vectors() >= Vectors::Avx512
     }
 
     /// The sixteen numbers from `at` on of which there are `len` in all.

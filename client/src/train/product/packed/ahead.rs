@@ -29,16 +29,24 @@ pub(crate) struct ToWrite {
     step: usize,
 }
 
+/// Asks for a line.
+#[inline]
+fn ask<const HINT: i32>(address: *const u8) {
+    #[expect(unsafe_code, reason = "a hint, which no address makes fail; every CPU of this kind has it")]
+    // SAFETY: as the reason says.
+    unsafe {
+        _mm_prefetch::<HINT>(address.cast());
+    }
+}
+
 impl ToRead {
     /// Asks for some of the rows.
-    #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn fetch(&self, rows: Range<usize>) {
         for row in rows.start..rows.end.min(self.rows) {
             let start = self.start.wrapping_add(row * self.step);
             for at in (0..self.len + LINE - 1).step_by(LINE) {
-                // A hint, which no address makes fail.
-                _mm_prefetch::<_MM_HINT_T1>(start.wrapping_add(at).cast());
+                ask::<_MM_HINT_T1>(start.wrapping_add(at));
             }
         }
     }
@@ -55,14 +63,12 @@ impl ToWrite {
     }
 
     /// Asks for the next line, if any is left.
-    #[target_feature(enable = "avx512f")]
     #[inline]
     pub(super) fn fetch(&mut self) {
         if self.rows == 0 {
             return;
         }
-        // A hint, which no address makes fail.
-        _mm_prefetch::<_MM_HINT_ET0>(self.row.wrapping_add(self.done).cast());
+        ask::<_MM_HINT_ET0>(self.row.wrapping_add(self.done).cast());
         self.done += LINE / size_of::<f32>();
         if self.done >= self.len {
             self.done = 0;

@@ -19,15 +19,15 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::ahead::ToRead;
-use super::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, available, words};
+use super::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, available, is_wide, words};
 use crate::train::product::Arithmetic;
 
 /// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
 #[derive(Debug, Default)]
 pub(crate) struct Right {
-    numbers: Vec<i32>,
+    pub(super) numbers: Vec<i32>,
     /// Of [`Self::numbers`], those of this block.
-    len: usize,
+    pub(super) len: usize,
     /// What an integer is worth, for each column.
     pub(super) worth: Vec<f32>,
     pub(super) vectors: usize,
@@ -132,6 +132,9 @@ impl Right {
         assert!(available(arithmetic) && rows.len() <= WIDE && words(arithmetic, block) <= BLOCK);
         assert!(rows.end * source.columns <= source.numbers.len() && block.end <= source.columns);
         self.shape(arithmetic, rows.len(), block);
+        if !is_wide(arithmetic) {
+            return self.fill_rows_portably(arithmetic, source, rows, block);
+        }
         // SAFETY: the CPU has the instructions.
         unsafe {
             match source.numbers {
@@ -153,6 +156,9 @@ impl Right {
         assert!(available(arithmetic) && columns.len() <= WIDE && words(arithmetic, block) <= BLOCK);
         assert!(block.end * source.columns <= source.numbers.len() && columns.end <= source.columns);
         self.shape(arithmetic, columns.len(), block);
+        if !is_wide(arithmetic) {
+            return self.fill_columns_portably(arithmetic, source, block, &columns);
+        }
         // SAFETY: the CPU has the instructions.
         unsafe {
             match source.numbers {

@@ -1,19 +1,13 @@
-//! Tiles of a product: eight rows, three vectors of columns, all of a block, in registers.
+//! Tiles of a product: eight rows, three vectors of columns, all of a block.
 
-#![expect(
-    unsafe_code,
-    reason = "vector loads and stores through pointers: each function asserts the lengths of its slices before, \
-              and is called only where the CPU has the instructions"
-)]
+mod avx2;
+mod avx512;
 
-use std::arch::x86_64::{
-    __m512, __m512i, _mm512_add_ps, _mm512_cvtepi32_ps, _mm512_dpbusd_epi32, _mm512_dpwssd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps,
-    _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_storeu_ps,
-};
+use std::ops::Range;
 
 use super::ahead::{ToRead, ToWrite};
-use super::{Left, Right, Scale, TALL, available, load, words};
+use super::{Left, Right, STEP, Scale, TALL, available, is_wide, words};
+use crate::train::ops::vectorised;
 use crate::train::product::{Add, Arithmetic};
 use crate::train::view::ViewMut;
 
@@ -54,18 +48,16 @@ pub(crate) fn multiply(
     assert!(beside.iter().all(|block| block.left.rows == left.rows && block.right.vectors == right.vectors));
     let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
     sums.resize(sums.len().max(len), 0.0);
-    // SAFETY: the CPU has the instructions.
-    unsafe {
-        match right.vectors {
-            1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
-            2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
-            _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
-        }
+    match right.vectors {
+        1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
+        2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
+        _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
     }
 }
 
-/// Words of a sum between which [`LINES`] lines are asked for: many at once would wait for one another.
-const TOGETHER: usize = 16;
+/// Words of a sum, of which there are always whole [`STEP`]s, between which [`LINES`] lines are asked for: many at once
+/// would wait for one another.
+const TOGETHER: usize = STEP;
 const LINES: usize = 3;
 
 /// The sums of a tile.
@@ -94,14 +86,6 @@ impl Block<'_> {
     }
 }
 
-/// Which of the last vector's columns there are.
-fn masks<const VECTORS: usize>(columns: usize) -> [u16; VECTORS] {
-    let rest = columns - (VECTORS - 1) * 16;
-    let last = if rest == 16 { u16::MAX } else { (1u16 << rest) - 1 };
-    std::array::from_fn(|v| if v + 1 == VECTORS { last } else { u16::MAX })
-}
-
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 fn multiply_by<const VECTORS: usize>(
     block: Block<'_>,
     beside: &[Block<'_>],
@@ -114,144 +98,64 @@ fn multiply_by<const VECTORS: usize>(
     assert_eq!(right.vectors, VECTORS);
     let groups = left.rows.div_ceil(TALL);
     let share = ahead.rows.div_ceil(groups);
-    let masks = masks::<VECTORS>(out.columns());
     let sums: &mut [Sums<VECTORS>] = sums.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
     for group in 0..groups {
         let first = group * TALL;
-        let count = (left.rows - first).min(TALL);
-        let mut soon = if turn.last { ToWrite::new(out, first..first + count) } else { ToWrite::NONE };
+        let rows = first..(first + TALL).min(left.rows);
+        let mut soon = if turn.last { ToWrite::new(out, rows.clone()) } else { ToWrite::NONE };
         ahead.fetch(group * share..(group + 1) * share);
         // Where nothing is to be kept for a next block, all use one place.
         let sums = &mut sums[if turn.first && turn.last { 0 } else { group }];
-        match left.arithmetic {
-            Arithmetic::Single => sum_single(block, group, turn.first, sums, &mut soon),
-            // SAFETY: `multiply` has asked whether the CPU has the instructions.
-            Arithmetic::Short => unsafe {
-                sum_integers::<VECTORS, false>(block, group, turn.first, sums, &mut soon);
-            },
-            // SAFETY: as before.
-            Arithmetic::Byte => unsafe {
-                sum_integers::<VECTORS, true>(block, group, turn.first, sums, &mut soon);
-            },
-        }
-        if !turn.last {
-            continue;
-        }
-        for block in beside {
-            sum_single(*block, group, false, sums, &mut soon);
-        }
-        for (i, sums) in sums.iter().enumerate().take(count) {
-            let out = out.row(first + i);
-            for ((sum, mask), out) in sums.iter().zip(masks).zip(out.chunks_mut(16)) {
-                let sum = load(sum, 0);
-                let new = match add {
-                    Add::ToWhatIsThere => _mm512_add_ps(load_masked(out, mask), sum),
-                    Add::ToNothing => sum,
-                };
-                // SAFETY: the mask leaves out what is behind the row.
-                unsafe { _mm512_mask_storeu_ps(out.as_mut_ptr(), mask, new) };
+        sum(block, group, turn.first, sums, &mut soon);
+        if turn.last {
+            for block in beside {
+                sum(*block, group, false, sums, &mut soon);
             }
+            write(sums.as_flattened().as_flattened(), VECTORS * 16, rows, out, add);
         }
     }
 }
 
-/// The products of a group of rows become `out`, or are added to it.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl")]
-fn sum_single<const VECTORS: usize>(
+/// The products of a group of rows become `sums`, or are added to them, with the instructions that the CPU has.
+#[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
+fn sum<const VECTORS: usize>(
     block: Block<'_>,
     group: usize,
     first: bool,
-    out: &mut Sums<VECTORS>,
+    sums: &mut Sums<VECTORS>,
     soon: &mut ToWrite,
 ) {
-    let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
-    assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
-    let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
-    let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
-    for from in (0..depth).step_by(TOGETHER) {
-        (0..LINES).for_each(|_| soon.fetch());
-        for _ in from..depth.min(from + TOGETHER) {
-            // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
-            unsafe {
-                let columns: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(16 * v)));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = _mm512_set1_ps(*a.add(i));
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = _mm512_fmadd_ps(row, column, *sum);
-                    }
+    let wide = is_wide(block.left.arithmetic);
+    // SAFETY: `multiply` has asked whether the CPU has the instructions for this arithmetic.
+    unsafe {
+        match block.left.arithmetic {
+            Arithmetic::Single if wide => avx512::sum_single(block, group, first, sums, soon),
+            Arithmetic::Single => avx2::sum::<false, VECTORS>(block, group, first, sums, soon),
+            Arithmetic::Short if wide => {
+                avx512::sum_integers::<VECTORS, false>(block, group, first, sums, soon);
+            }
+            Arithmetic::Short => avx2::sum::<true, VECTORS>(block, group, first, sums, soon),
+            Arithmetic::Byte => avx512::sum_integers::<VECTORS, true>(block, group, first, sums, soon),
+        }
+    }
+}
+
+vectorised! {
+    /// Some rows of sums, which are `step` numbers long, become those of `out`, or are added to them.
+    fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Add) {
+        for (row, sums) in rows.zip(sums.chunks_exact(step)) {
+            // Vector by vector: whole rows would be copied by a call.
+            let (out, last) = out.row(row).as_chunks_mut::<16>();
+            let (sums, last_sums) = sums.split_at(16 * out.len());
+            for (out, sums) in out.iter_mut().zip(sums.as_chunks().0) {
+                match add {
+                    Add::ToNothing => *out = *sums,
+                    Add::ToWhatIsThere => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
                 }
-                a = a.add(TALL);
-                b = b.add(16 * VECTORS);
+            }
+            for (out, sum) in last.iter_mut().zip(last_sums) {
+                *out = if add == Add::ToWhatIsThere { *out + sum } else { *sum };
             }
         }
     }
-    for (out, sums) in out.iter_mut().zip(sums) {
-        for (out, sum) in out.iter_mut().zip(sums) {
-            store(if first { sum } else { _mm512_add_ps(load(out, 0), sum) }, out);
-        }
-    }
-}
-
-/// Like [`sum_single`], of integers.
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
-fn sum_integers<const VECTORS: usize, const BYTES: bool>(
-    block: Block<'_>,
-    group: usize,
-    first: bool,
-    out: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
-) {
-    let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
-    let scales = block.scales(group);
-    assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
-    let mut sums: [[__m512i; VECTORS]; TALL] =
-        std::array::from_fn(|i| [_mm512_set1_epi32(scales[i].begin); VECTORS]);
-    let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
-    for from in (0..depth).step_by(TOGETHER) {
-        (0..LINES).for_each(|_| soon.fetch());
-        for _ in from..depth.min(from + TOGETHER) {
-            // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
-            unsafe {
-                let columns: [__m512i; VECTORS] =
-                    std::array::from_fn(|v| _mm512_loadu_si512(b.add(16 * v).cast()));
-                for (i, sums) in sums.iter_mut().enumerate() {
-                    let row = _mm512_set1_epi32(*a.add(i));
-                    for (sum, column) in sums.iter_mut().zip(columns) {
-                        *sum = if BYTES {
-                            _mm512_dpbusd_epi32(*sum, column, row)
-                        } else {
-                            _mm512_dpwssd_epi32(*sum, row, column)
-                        };
-                    }
-                }
-                a = a.add(TALL);
-                b = b.add(16 * VECTORS);
-            }
-        }
-    }
-    let worth: [__m512; VECTORS] = std::array::from_fn(|v| load(&block.right.worth, 16 * v));
-    for ((out, sums), row) in out.iter_mut().zip(sums).zip(scales) {
-        let row = _mm512_set1_ps(row.worth);
-        for ((out, sum), worth) in out.iter_mut().zip(sums).zip(worth) {
-            let (sum, worth) = (_mm512_cvtepi32_ps(sum), _mm512_mul_ps(worth, row));
-            store(
-                if first { _mm512_mul_ps(sum, worth) } else { _mm512_fmadd_ps(sum, worth, load(out, 0)) },
-                out,
-            );
-        }
-    }
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn store(numbers: __m512, out: &mut [f32; 16]) {
-    // SAFETY: sixteen numbers.
-    unsafe { _mm512_storeu_ps(out.as_mut_ptr(), numbers) };
-}
-
-#[target_feature(enable = "avx512f")]
-#[inline]
-fn load_masked(x: &[f32], mask: u16) -> __m512 {
-    // SAFETY: the mask leaves out what is behind the slice.
-    unsafe { _mm512_maskz_loadu_ps(mask, x.as_ptr()) }
 }
