@@ -288,7 +288,10 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     let reading = config.reading();
     let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
     tracing::info!(device = %compute.place, "trains on");
-    let base = Base::open(&config.base).map_err(|error| failed(3)(error.into()))?;
+    let options = config.dtype.options();
+    let needed = Base::needed_bytes(&config.base, options).map_err(|error| failed(3)(error.into()))?;
+    local::fits(needed, 0).map_err(failed(3))?;
+    let base = Base::open_with(&config.base, options).map_err(|error| failed(3)(error.into()))?;
     let address = config.coordinator.as_deref();
     let enrolled =
         load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;

@@ -3,13 +3,14 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ValueEnum;
 use serde::Deserialize;
 
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
 use crate::train::text::{ReadOptions, SecretLines};
-use crate::train::{Compute, PlaceChoice, PlaceError};
+use crate::train::{Arithmetic, BaseOptions, Compute, Hold, PlaceChoice, PlaceError, Recompute};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,43 @@ pub enum ConfigError {
     },
 }
 
+/// In what numbers products with a base are computed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// What suits the base and the CPU: one of the next two.
+    Auto,
+    /// f32.
+    F32,
+    /// bf16, or finer.
+    Bf16,
+    /// int8 on the way back, with gradients about as fine as `PyTorch`'s in
+    /// bf16, where the CPU has instructions for it; elsewhere as with `Bf16`.
+    Int8,
+}
+
+impl Dtype {
+    /// What products are computed in; none for what suits the base and the CPU.
+    pub fn arithmetic(self) -> Option<Arithmetic> {
+        match self {
+            Self::Auto => None,
+            Self::F32 => Some(Arithmetic::Single),
+            Self::Bf16 => Some(Arithmetic::fine()),
+            Self::Int8 => Some(Arithmetic::fastest()),
+        }
+    }
+
+    /// What weights are held as.
+    pub fn options(self) -> BaseOptions {
+        let hold = match self {
+            Self::Auto | Self::Int8 => Hold::AsStored,
+            Self::F32 => Hold::F32,
+            Self::Bf16 => Hold::Bf16,
+        };
+        BaseOptions { hold }
+    }
+}
+
 /// What the device's user decides about the agent.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -66,6 +104,12 @@ pub struct Config {
     /// `metal` or `metal:N`. Default `auto`: a GPU that the agent was built for
     /// and that opens, else the CPU.
     pub device: PlaceChoice,
+    /// In what numbers products with the base are computed. Default `auto`:
+    /// what suits the base and the CPU.
+    pub dtype: Dtype,
+    /// Whether blocks are computed again on the way back: a third more time,
+    /// much less memory. Default no.
+    pub recompute: bool,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -82,6 +126,8 @@ impl Default for Config {
             keep_secret_looking_lines: false,
             threads: 0,
             device: PlaceChoice::Auto,
+            dtype: Dtype::Auto,
+            recompute: false,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -113,7 +159,9 @@ impl Config {
     /// was not built for it.
     pub fn compute(&self) -> Result<Compute, PlaceError> {
         let threads = if self.threads == 0 { cores() } else { self.threads };
-        Ok(Compute { threads, place: self.device.resolve()?, ..Compute::default() })
+        let recompute = if self.recompute { Recompute::Blocks } else { Recompute::Never };
+        let arithmetic = self.dtype.arithmetic();
+        Ok(Compute { threads, arithmetic, recompute, place: self.device.resolve()? })
     }
 
     /// How the user's text is read.

@@ -28,6 +28,7 @@ pub mod pretrain;
 mod product;
 mod reader;
 mod singular;
+mod sized;
 mod stored;
 mod team;
 pub mod template;

@@ -3,8 +3,9 @@
 use clap::{Args, ValueEnum};
 use proto::adapter::{AdapterError, AdapterSpec, Factors, Method};
 
+use crate::config::Dtype;
 use crate::config::cores;
-use crate::train::{Arithmetic, Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
+use crate::train::{Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
 
 /// The adapter's shape.
 #[derive(Args, Clone, Debug)]
@@ -46,8 +47,8 @@ pub(super) struct ComputeArgs {
     threads: Option<usize>,
     /// In what numbers products with the base are computed: f32; bf16 or finer; int8 on the way back, with gradients
     /// about as fine as PyTorch's in bf16; or what suits base and CPU, which is one of the first two
-    #[arg(long, value_enum, default_value_t = DtypeArg::Auto)]
-    pub(super) dtype: DtypeArg,
+    #[arg(long, value_enum, default_value_t = Dtype::Auto)]
+    pub(super) dtype: Dtype,
     /// Compute blocks again on the way back: a third more time, much less memory
     #[arg(long)]
     recompute: bool,
@@ -56,15 +57,6 @@ pub(super) struct ComputeArgs {
     /// opens, else `cpu`
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
     device: PlaceChoice,
-}
-
-/// What `--dtype` says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum DtypeArg {
-    Auto,
-    F32,
-    Bf16,
-    Int8,
 }
 
 /// Layers that were asked for and are not there.
@@ -152,12 +144,7 @@ impl ComputeArgs {
     pub(super) fn compute(self) -> Result<Compute, PlaceError> {
         Ok(Compute {
             threads: self.threads.unwrap_or_else(cores).max(1),
-            arithmetic: match self.dtype {
-                DtypeArg::Auto => None,
-                DtypeArg::F32 => Some(Arithmetic::Single),
-                DtypeArg::Bf16 => Some(Arithmetic::fine()),
-                DtypeArg::Int8 => Some(Arithmetic::fastest()),
-            },
+            arithmetic: self.dtype.arithmetic(),
             recompute: if self.recompute { Recompute::Blocks } else { Recompute::Never },
             place: self.device.resolve()?,
         })

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::adapter::{ComputeArgs, DtypeArg};
+use super::adapter::ComputeArgs;
 use crate::process::available_bytes;
-use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hold, Hub, Source};
+use crate::train::{Base, Compute, Corpus, Engine, Fetching, Hub, Source};
 use crate::train::{ReadOptions, UserText};
 
 /// Opens a base where it is to be computed, fetching it first where it is a hub's; fails before its weights are read
@@ -20,12 +20,7 @@ pub(super) fn open(
     let compute = args.compute()?;
     let source: Source = name.to_string_lossy().parse()?;
     let path = fetch(&source)?;
-    let hold = match args.dtype {
-        DtypeArg::Auto | DtypeArg::Int8 => Hold::AsStored,
-        DtypeArg::F32 => Hold::F32,
-        DtypeArg::Bf16 => Hold::Bf16,
-    };
-    let options = BaseOptions { hold };
+    let options = args.dtype.options();
     let weights = Base::needed_bytes(&path, options)?;
     fits(weights, 0)?;
     let base = Base::open_with(&path, options)?;
@@ -40,7 +35,7 @@ pub(super) fn open(
 }
 
 /// Fails when so much memory is not there, and says how much is needed.
-fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
+pub(super) fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
     let Some(available) = available_bytes() else { return Ok(()) };
     let needed = weights.saturating_add(beside);
     if needed <= available {

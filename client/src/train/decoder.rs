@@ -14,13 +14,14 @@ use super::change::Changes;
 use super::config::DecoderConfig;
 use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu};
 use super::product::{Add, Arithmetic, Scratch, Weight, forward};
+use super::sized::sized;
 use super::stored::Keep;
 use super::team::Team;
 use super::text::Block;
 use super::view::{View, ViewMut};
 use super::wanted::Wanted;
 use super::weights::{BlockWeights, Matrix, Weights};
-use super::workspace::{Kept, Workspace, sized};
+use super::workspace::{Kept, Workspace};
 
 /// A base, what is added to it, and how it is computed.
 #[derive(Clone, Copy, Debug)]

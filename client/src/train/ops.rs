@@ -140,6 +140,7 @@ vectorised! {
 }
 
 /// The largest absolute number, in sixteen lanes for the same reason; what is no number does not count.
+#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only tiles of integers need it"))]
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];

@@ -18,10 +18,10 @@ use std::ops::Range;
 use candle_core::Result;
 
 use super::gemm::gemm;
+use super::sized::sized;
 use super::team::Team;
 use super::view::{View, ViewMut};
 use super::weights::{Matrix, Numbers};
-use super::workspace::sized;
 
 /// Numbers of widened weights that one thread holds at a time.
 const PANEL: usize = 1 << 16;
@@ -71,6 +71,7 @@ pub(crate) enum Add {
 pub(crate) struct Scratch {
     weights: Vec<f32>,
     /// Rows times the first factors of pairs, side by side.
+    #[cfg(target_arch = "x86_64")]
     inner: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     lefts: Vec<packed::Left>,
@@ -170,6 +171,7 @@ impl Weight<'_> {
 }
 
 /// `y = x · Wᵀ`, or `y += …`, for every weight and its `y`: (rows, outputs), with `x`: (rows, inputs).
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn forward(
     team: Team,
     arithmetic: Arithmetic,
@@ -186,6 +188,7 @@ pub(crate) fn forward(
 }
 
 /// `dx = Σ dy · W` over all terms, or `dx += …` with `add`; `dy`: (rows, outputs), `dx`: (rows, inputs).
+#[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn backward(
     team: Team,
     arithmetic: Arithmetic,

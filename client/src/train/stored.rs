@@ -1,8 +1,8 @@
 //! Numbers that are kept between the two ways: whole, or as 16-bit integers for half the memory.
 
 use super::ops::vectorised;
+use super::sized::sized;
 use super::team::Team;
-use super::workspace::sized;
 
 /// Numbers that share one scale.
 const TOGETHER: usize = 64;

@@ -264,6 +264,7 @@ impl Matrix {
     }
 
     /// The largest absolute number of each row.
+    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only tiles of integers need it"))]
     pub(crate) fn largest(&self) -> Result<&[f32]> {
         if let Some(largest) = self.largest.get() {
             return Ok(largest);

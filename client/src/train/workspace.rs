@@ -82,9 +82,3 @@ impl Workspace {
         input.extend_from_slice(&self.x);
     }
 }
-
-/// Memory of exactly `len` numbers; what is in them is not looked at.
-pub(crate) fn sized(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
-    memory.resize(len, 0.0);
-    memory
-}

@@ -8,10 +8,11 @@ use crate::train::change::gradients;
 use crate::train::gemm::gemm;
 use crate::train::ops::{swiglu, swiglu_back};
 use crate::train::product::{Add, Scratch, backward};
+use crate::train::sized::sized;
 use crate::train::view::{View, ViewMut};
 use crate::train::wanted::Wanted;
 use crate::train::weights::BlockWeights;
-use crate::train::workspace::{Workspace, sized};
+use crate::train::workspace::Workspace;
 
 impl Decoder<'_> {
     /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use candle_core::Result;
 
 use super::{Add, Arithmetic, OWN, Own, Pair, SHARED, Scratch, Weight, packed, thin, widen_together};
+use crate::train::sized::sized;
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 use crate::train::weights::{Matrix, Numbers};
-use crate::train::workspace::sized;
 
 /// Whether a product is large enough to be packed, and the CPU can.
 pub(super) fn fits(arithmetic: Arithmetic, left: View<'_>) -> bool {
