@@ -26,7 +26,6 @@ use crate::config::Config;
 use crate::enrolment::{EnrolmentError, device_id, enroll, load};
 use crate::spending::{Charge, Spending};
 use crate::token::BootstrapToken;
-use crate::train::base::Base;
 use crate::train::check_vectors;
 use crate::train::engine::Engine;
 use crate::transport::TransportError;
@@ -136,7 +135,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     start_logs();
     let done = match check_vectors() {
         Ok(()) => perform(&cli),
-        Err(error) => Err(failed(2)(anyhow::Error::msg(error))),
+        Err(error) => Err(failed(2)(error.into())),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -289,9 +288,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
     tracing::info!(device = %compute.place, "trains on");
     let options = config.dtype.options();
-    let needed = Base::needed_bytes(&config.base, options).map_err(|error| failed(3)(error.into()))?;
-    local::fits(needed, 0).map_err(failed(3))?;
-    let base = Base::open_with(&config.base, options).map_err(|error| failed(3)(error.into()))?;
+    let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
     let address = config.coordinator.as_deref();
     let enrolled =
         load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;

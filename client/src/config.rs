@@ -44,14 +44,13 @@ pub enum ConfigError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
-    /// What suits the base and the CPU: one of the next two.
+    /// What suits the base and the CPU: f32 or bf16
     Auto,
-    /// f32.
+    /// Weights are held in f32 and multiplied as such
     F32,
-    /// bf16, or finer.
+    /// Weights are held in bf16, and products are as fine as that or finer
     Bf16,
-    /// int8 on the way back, with gradients about as fine as `PyTorch`'s in
-    /// bf16, where the CPU has instructions for it; elsewhere as with `Bf16`.
+    /// Weights are held as they are stored; 8-bit integers on the way back, where the CPU has instructions for them
     Int8,
 }
 
@@ -61,8 +60,8 @@ impl Dtype {
         match self {
             Self::Auto => None,
             Self::F32 => Some(Arithmetic::Single),
-            Self::Bf16 => Some(Arithmetic::fine()),
-            Self::Int8 => Some(Arithmetic::fastest()),
+            Self::Bf16 => Some(Arithmetic::Short),
+            Self::Int8 => Some(Arithmetic::Byte),
         }
     }
 
@@ -285,6 +284,15 @@ mod tests {
         assert_eq!(keys.len(), 11);
         assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
+    }
+
+    #[test]
+    fn how_it_computes_is_as_the_file_says() {
+        let compute = parse("dtype = 'f32'\nrecompute = true\nthreads = 3").unwrap().compute().unwrap();
+        assert_eq!((compute.arithmetic, compute.threads), (Some(Arithmetic::Single), 3));
+        assert_eq!(compute.recompute, Recompute::Blocks);
+        let message = parse("dtype = 'int4'").unwrap_err().to_string();
+        assert!(message.contains("int4") && message.contains("int8"), "{message}");
     }
 
     #[test]

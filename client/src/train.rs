@@ -60,7 +60,7 @@ pub use template::{ChatTemplate, TemplateError};
 pub use text::{Block, Blocks, Corpus, Document, ReadOptions, Reading, TextError, UserText};
 pub use tokens::{DecodeError, EncodeError};
 pub use training::{Job, Step, Trained, Training};
-pub use vectors::check_vectors;
+pub use vectors::{VectorsError, check_vectors};
 
 /// Rounds to the nearest f32.
 #[expect(clippy::cast_possible_truncation, reason = "rounding to the nearest f32 is what is wanted")]

@@ -188,7 +188,7 @@ enum Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let vectors = client::train::check_vectors().map_err(|e| Failure::Usage(anyhow::Error::msg(e)));
+    let vectors = client::train::check_vectors().map_err(|e| Failure::Usage(e.into()));
     let result = vectors.and_then(|()| match cli.command {
         None => demonstrate(&cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::adapter::ComputeArgs;
 use crate::process::available_bytes;
-use crate::train::{Base, Compute, Corpus, Engine, Fetching, Hub, Source};
+use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hub, Source};
 use crate::train::{ReadOptions, UserText};
 
 /// Opens a base where it is to be computed, fetching it first where it is a hub's; fails before its weights are read
@@ -20,22 +20,32 @@ pub(super) fn open(
     let compute = args.compute()?;
     let source: Source = name.to_string_lossy().parse()?;
     let path = fetch(&source)?;
-    let options = args.dtype.options();
-    let weights = Base::needed_bytes(&path, options)?;
-    fits(weights, 0)?;
-    let base = Base::open_with(&path, options)?;
-    let copied = compute.copied_bytes(base.config());
-    fits(0, beside(&base, compute).saturating_add(copied)).map_err(|error| match copied {
-        0 => error,
-        _ => anyhow::anyhow!("{error}, or --device cpu, which needs the weights only once"),
-    })?;
+    let base = read(&path, args.dtype.options(), compute, beside)?;
     let engine = Engine::new(Arc::new(base)).with_compute(compute);
     engine.prepare()?;
     Ok(engine)
 }
 
+/// Reads a base; fails before its weights are read when they do not fit in memory, and after that when what takes memory
+/// `beside` them, or they once more, does not.
+pub(super) fn read(
+    path: &Path,
+    options: BaseOptions,
+    compute: Compute,
+    beside: impl FnOnce(&Base, Compute) -> u64,
+) -> anyhow::Result<Base> {
+    fits(Base::needed_bytes(path, options)?, 0)?;
+    let base = Base::open_with(path, options)?;
+    let copied = compute.copied_bytes(base.config());
+    fits(0, beside(&base, compute).saturating_add(copied)).map_err(|error| match copied {
+        0 => error,
+        _ => anyhow::anyhow!("{error}, or the device cpu, which needs the weights only once"),
+    })?;
+    Ok(base)
+}
+
 /// Fails when so much memory is not there, and says how much is needed.
-pub(super) fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
+fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
     let Some(available) = available_bytes() else { return Ok(()) };
     let needed = weights.saturating_add(beside);
     if needed <= available {
@@ -44,7 +54,7 @@ pub(super) fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
     let mib = |bytes: u64| bytes.div_ceil(1 << 20);
     if beside == 0 {
         anyhow::bail!(
-            "the base needs {} MiB of memory and {} MiB are free; use a smaller or a quantised base",
+            "the base needs {} MiB of memory and {} MiB are free; use a smaller or a quantised base, or another dtype than f32",
             mib(weights),
             mib(available)
         );

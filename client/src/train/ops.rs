@@ -133,14 +133,13 @@ fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 vectorised! {
-    /// The largest number.
-    pub(crate) fn most_of(values: &[f32]) -> f32 {
-        most(values)
+    /// The largest absolute number; what is no number does not count.
+    pub(crate) fn largest_of(values: &[f32]) -> f32 {
+        largest(values)
     }
 }
 
 /// The largest absolute number, in sixteen lanes for the same reason; what is no number does not count.
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only tiles of integers need it"))]
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];

@@ -29,7 +29,8 @@ const ROWS_TOGETHER: usize = 512;
 pub struct Compute {
     /// Threads that it may use.
     pub threads: usize,
-    /// In what numbers products with the base are computed; none for what suits the base and the CPU.
+    /// In what numbers products with the base are computed, or finer where the CPU has no instructions for them; none
+    /// for what suits the base and the CPU.
     pub arithmetic: Option<Arithmetic>,
     /// What is done to need less memory.
     pub recompute: Recompute,
@@ -91,7 +92,7 @@ impl Compute {
     pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
         let single = is_small(base.config()) || base.weights().is_single();
         let suits = if single { Arithmetic::Single } else { Arithmetic::fine() };
-        self.arithmetic.unwrap_or(suits)
+        self.arithmetic.map_or(suits, Arithmetic::or_finer)
     }
 }
 

@@ -1,6 +1,8 @@
 //! The CPU's vector instructions, as far as kernels are made for them.
 
 use std::env;
+use std::ffi::OsStr;
+#[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
 /// Names a set of which no wider one is used, to try the kernels of other CPUs.
@@ -39,39 +41,39 @@ impl Vectors {
             false => Self::Avx2,
         }
     }
-
-    /// Those of this CPU.
-    #[cfg(not(target_arch = "x86_64"))]
-    fn of_cpu() -> Self {
-        Self::Base
-    }
 }
 
 /// The widest set that this CPU has, and that `NIGHTSHIFT_VECTORS` allows.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn vectors() -> Vectors {
     static FOUND: OnceLock<Vectors> = OnceLock::new();
     *FOUND.get_or_init(|| {
-        let most = limit().ok().flatten().unwrap_or(Vectors::Vnni);
+        let most = limit(env::var_os(LIMIT).as_deref()).ok().flatten().unwrap_or(Vectors::Vnni);
         Vectors::of_cpu().min(most)
     })
 }
 
-/// The limit in the environment; fails where it is no set's name.
-fn limit() -> Result<Option<Vectors>, String> {
-    let Some(name) = env::var_os(LIMIT) else { return Ok(None) };
+/// `NIGHTSHIFT_VECTORS` names no set of vector instructions.
+#[derive(Debug, thiserror::Error)]
+#[error("{LIMIT} is {found}: expected base, avx2, avx512 or avx512vnni")]
+pub struct VectorsError {
+    found: String,
+}
+
+/// The limit that is set, if any.
+fn limit(name: Option<&OsStr>) -> Result<Option<Vectors>, VectorsError> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     let found = Vectors::NAMES.iter().find(|(known, _)| name == *known);
-    found.map(|(_, vectors)| Some(*vectors)).ok_or_else(|| {
-        let known = Vectors::NAMES.map(|(name, _)| name).join(", ");
-        format!("{LIMIT} is {}: expected one of {known}, or nothing", name.display())
-    })
+    let error = || VectorsError { found: name.display().to_string() };
+    found.map(|(_, vectors)| Some(*vectors)).ok_or_else(error)
 }
 
 /// Fails, with what to do, where the environment asks for vector instructions that are none.
 ///
 /// `NIGHTSHIFT_VECTORS` holds our kernels to `base`, `avx2`, `avx512` or `avx512vnni`, so that those of other CPUs can
 /// be tried; a CPU that has fewer uses what it has.
-pub fn check_vectors() -> Result<(), String> {
-    limit().map(drop)
+pub fn check_vectors() -> Result<(), VectorsError> {
+    limit(env::var_os(LIMIT).as_deref()).map(drop)
 }
 
 #[cfg(test)]
@@ -79,8 +81,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_wider_set_has_what_a_narrower_one_has() {
-        assert!(Vectors::NAMES.windows(2).all(|pair| pair[0].1 < pair[1].1));
-        assert!(vectors() <= Vectors::of_cpu());
+    fn a_limit_is_a_known_name_and_nothing_is_none() {
+        for (name, vectors) in Vectors::NAMES {
+            assert_eq!(limit(Some(OsStr::new(name))).unwrap(), Some(vectors));
+        }
+        assert!(limit(None).unwrap().is_none() && limit(Some(OsStr::new(""))).unwrap().is_none());
+        let message = limit(Some(OsStr::new("avx3"))).unwrap_err().to_string();
+        assert!(message.contains("NIGHTSHIFT_VECTORS is avx3: expected base"), "{message}");
+    }
+
+    /// A misspelt name would let every other test try the widest set.
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn these_tests_use_what_they_are_told_to() {
+        let most = limit(env::var_os(LIMIT).as_deref()).unwrap().unwrap_or(Vectors::Vnni);
+        assert_eq!(vectors(), Vectors::of_cpu().min(most));
     }
 }

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
-use super::ops::{most_of, vectorised};
+use super::ops::{largest_of, vectorised};
 
 /// All weights of a decoder.
 #[derive(Debug)]
@@ -273,10 +273,7 @@ impl Matrix {
         let mut all = Vec::with_capacity(self.rows);
         for at in 0..self.rows {
             self.widen(at..at + 1, &mut row)?;
-            for x in &mut row {
-                *x = x.abs();
-            }
-            all.push(most_of(&row));
+            all.push(largest_of(&row));
         }
         Ok(self.largest.get_or_init(|| all))
     }

@@ -17,7 +17,7 @@
 )]
 
 mod ahead;
-mod portable;
+mod avx2;
 mod right;
 mod tile;
 
@@ -58,7 +58,7 @@ const MOST_LEFT: f32 = 32_767.0;
 
 /// Whether this CPU has instructions for it.
 ///
-/// Where there is AVX-512 but no VNNI, f32 takes as many numbers at a time as 16-bit integers.
+/// With AVX-512 and no VNNI the sums of 16-bit integers' products would take the units that make these: f32 is as fast.
 pub(crate) fn available(arithmetic: Arithmetic) -> bool {
     match arithmetic {
         Arithmetic::Single => vectors() >= Vectors::Avx2,
@@ -222,7 +222,7 @@ impl Group<'_> {
                         Scale { worth: 1.0, begin: 0 }
                     }
                     Arithmetic::Short if !is_wide(arithmetic) => {
-                        portable::round(&x.row(row)[block.clone()], factors, line_here)
+                        avx2::round(&x.row(row)[block.clone()], factors, line_here)
                     }
                     Arithmetic::Short => unsafe {
                         round::<2>(&x.row(row)[block.clone()], factors, line_here)

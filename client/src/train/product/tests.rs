@@ -60,7 +60,9 @@ fn arithmetics() -> Vec<(Arithmetic, f64)> {
 
 #[test]
 fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
-    for (rows, outputs, inputs) in [(1, 1, 1), (5, 47, 33), (8, 48, 64), (19, 130, 352), (21, 700, 96)] {
+    for (rows, outputs, inputs) in
+        [(1, 1, 1), (5, 47, 33), (8, 48, 64), (19, 130, 352), (21, 700, 96), (37, 150, 352)]
+    {
         let x = numbers(rows * inputs, 0.91);
         let dy = numbers(rows * outputs, 0.53);
         let factors = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));

@@ -133,7 +133,7 @@ impl Right {
         assert!(rows.end * source.columns <= source.numbers.len() && block.end <= source.columns);
         self.shape(arithmetic, rows.len(), block);
         if !is_wide(arithmetic) {
-            return self.fill_rows_portably(arithmetic, source, rows, block);
+            return self.fill_rows_avx2(arithmetic, source, rows, block);
         }
         // SAFETY: the CPU has the instructions.
         unsafe {
@@ -157,7 +157,7 @@ impl Right {
         assert!(block.end * source.columns <= source.numbers.len() && columns.end <= source.columns);
         self.shape(arithmetic, columns.len(), block);
         if !is_wide(arithmetic) {
-            return self.fill_columns_portably(arithmetic, source, block, &columns);
+            return self.fill_columns_avx2(arithmetic, source, block, &columns);
         }
         // SAFETY: the CPU has the instructions.
         unsafe {

@@ -126,7 +126,8 @@ fn sum<const VECTORS: usize>(
     soon: &mut ToWrite,
 ) {
     let wide = is_wide(block.left.arithmetic);
-    // SAFETY: `multiply` has asked whether the CPU has the instructions for this arithmetic.
+    // SAFETY: `multiply` has asked whether the CPU has the instructions for the left factor's arithmetic, and where it has
+    // any, those for f32 are among them.
     unsafe {
         match block.left.arithmetic {
             Arithmetic::Single if wide => avx512::sum_single(block, group, first, sums, soon),

@@ -30,8 +30,6 @@ pub(super) fn sum<const SHORT: bool, const VECTORS: usize>(
     out: &mut Sums<VECTORS>,
     soon: &mut ToWrite,
 ) {
-    let (rows, columns) = (block.rows(group), block.right.words());
-    assert!(rows.len() == block.depth() * TALL && columns.len() == block.depth() * 16 * VECTORS);
     // Columns outside, so that this part of the panel is read again from the nearest cache.
     for column in (0..16 * VECTORS).step_by(WIDE * LANES) {
         for row in (0..TALL).step_by(ROWS) {
@@ -51,6 +49,7 @@ fn part<const SHORT: bool, const VECTORS: usize>(
     soon: &mut ToWrite,
 ) {
     let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
+    assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     assert!(row + ROWS <= TALL && column + WIDE * LANES <= 16 * VECTORS);
     let mut sums = [[_mm256_setzero_si256(); WIDE]; ROWS];
     let (mut a, mut b) = (rows.as_ptr().wrapping_add(row), columns.as_ptr().wrapping_add(column));

@@ -20,6 +20,7 @@ type Row = [f32; 2 * BLOCK];
 vectorised! {
     /// Rounds a block's row, times the columns' factors where there are some; words behind it are zero.
     pub(super) fn round(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
+        assert!(x.len() <= 2 * words.len() && factors.is_none_or(|factors| factors.len() == x.len()));
         let mut row: Row = [0.0; 2 * BLOCK];
         match factors {
             Some(factors) => {
@@ -119,13 +120,14 @@ impl Source<'_> {
 }
 
 impl Right {
-    pub(super) fn fill_rows_portably(
+    pub(super) fn fill_rows_avx2(
         &mut self,
         arithmetic: Arithmetic,
         source: Source<'_>,
         rows: Range<usize>,
         block: &Range<usize>,
     ) {
+        assert_ne!(arithmetic, Arithmetic::Byte, "bytes need VNNI");
         let step = self.vectors * 16;
         if arithmetic != Arithmetic::Single {
             self.worth.fill(0.0);
@@ -153,13 +155,14 @@ impl Right {
         }
     }
 
-    pub(super) fn fill_columns_portably(
+    pub(super) fn fill_columns_avx2(
         &mut self,
         arithmetic: Arithmetic,
         source: Source<'_>,
         block: &Range<usize>,
         columns: &Range<usize>,
     ) {
+        assert_ne!(arithmetic, Arithmetic::Byte, "bytes need VNNI");
         // What a row's integers are worth is in the left factor.
         self.worth.fill(1.0);
         let step = self.vectors * 16;
