@@ -45,8 +45,9 @@ impl ToRead {
     pub(super) fn fetch(&self, rows: Range<usize>) {
         for row in rows.start..rows.end.min(self.rows) {
             let start = self.start.wrapping_add(row * self.step);
-            for at in (0..self.len + LINE - 1).step_by(LINE) {
-                ask::<_MM_HINT_T1>(start.wrapping_add(at));
+            let before = start.addr() % LINE;
+            for at in (0..before + self.len).step_by(LINE) {
+                ask::<_MM_HINT_T1>(start.wrapping_sub(before).wrapping_add(at));
             }
         }
     }
