@@ -2,7 +2,7 @@
 
 use candle_core::{Result, bail};
 
-use super::{exp_all, most, vectorised};
+use super::{exp, exp_all, most, sum, vectorised};
 use crate::train::gemm::gemm;
 use crate::train::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
 use crate::train::team::Team;
@@ -45,6 +45,12 @@ pub(crate) fn cross_entropy(
     let chunks = next.len().div_ceil((LOGITS / vocab).max(1)).max(1);
     let chunk = next.len().div_ceil(chunks).max(1);
     logits.resize(logits.len().max(chunk * vocab), 0.0);
+    // Bytes hold what is left when the likely tokens are computed apart, there and back.
+    let bytes = match arithmetic {
+        Arithmetic::Single => arithmetic,
+        Arithmetic::Short | Arithmetic::Byte => Arithmetic::Byte.or_finer(),
+    };
+    let there = if matches!(loss, Loss::Rows { .. }) { bytes } else { arithmetic.there() };
     let mut total = 0.0;
     for first in (0..next.len()).step_by(chunk) {
         let rows = first..(first + chunk).min(next.len());
@@ -52,33 +58,44 @@ pub(crate) fn cross_entropy(
         let logits = &mut logits[..rows.len() * vocab];
         forward(
             team,
-            arithmetic.there(),
+            there,
             scratch,
             part,
             vec![(weight, ViewMut::whole(logits, vocab))],
             Add::ToNothing,
         )?;
         let mut losses = vec![RowLoss::default(); rows.len()];
-        let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).collect();
+        let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
+        let parts = parts.map(|(i, (row, (loss, next)))| (part.row(i), row, loss, *next as usize)).collect();
         let apart = matches!(loss, Loss::Rows { .. }) && arithmetic != Arithmetic::Single;
-        team.each(parts, |(row, (loss, next)): (&mut [f32], (&mut RowLoss, &u32))| {
-            let next = *next as usize; // Below the row's length, which was checked.
-            let (chosen, total) = row_loss(row, next);
+        team.try_each(parts, |(h, row, loss, next): (&[f32], &mut [f32], &mut RowLoss, usize)| {
+            // The next token is below the row's length, which was checked.
+            let mut chosen = row[next];
+            let (most, mut total) = exponentials(row);
+            let likely = if apart { likely(row, next, total) } else { Vec::new() };
+            if there == Arithmetic::Byte {
+                let mut weights = vec![0.0; hidden];
+                for &token in &likely {
+                    weight.widen(token, &mut weights)?;
+                    let logit = sum([h, &weights], |[h, w]| h * w);
+                    let better = exp(logit - most);
+                    total += better - std::mem::replace(&mut row[token], better);
+                    if token == next {
+                        chosen = logit;
+                    }
+                }
+            }
             row[next] -= total;
-            let apart = if apart { take_apart(row, next, total) } else { Vec::new() };
-            *loss = RowLoss { loss: chosen, total, apart };
-        });
+            let apart = likely.into_iter().map(|token| (token, std::mem::take(&mut row[token]))).collect();
+            *loss = RowLoss { loss: total.ln() - (chosen - most), total, apart };
+            Result::Ok(())
+        })?;
         total += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
         if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
-            // Without the large ones a row's gradients are so alike that bytes hold them.
-            let arithmetic = match arithmetic {
-                Arithmetic::Single => arithmetic,
-                Arithmetic::Short | Arithmetic::Byte => Arithmetic::Byte.or_finer(),
-            };
             let gradients = View::whole(logits, vocab);
             let into = ViewMut::whole(dh, hidden);
-            backward(team, arithmetic, scratch, &[(gradients, weight)], into, Add::ToNothing)?;
+            backward(team, bytes, scratch, &[(gradients, weight)], into, Add::ToNothing)?;
             let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
             team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
                 let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };
@@ -126,27 +143,25 @@ struct RowLoss {
 const LARGE: f32 = 1.0 / 256.0;
 
 vectorised! {
-    /// The large gradients of a row, which become zero: the next token's, and those of the likely ones.
-    fn take_apart(row: &mut [f32], next: usize, total: f32) -> Vec<(usize, f32)> {
+    /// The tokens of a row of `total · softmax` with large gradients: the next one first, and the likely ones.
+    fn likely(row: &[f32], next: usize, total: f32) -> Vec<usize> {
         const TOGETHER: usize = 256;
-        let mut apart = vec![(next, std::mem::take(&mut row[next]))];
-        for (i, some) in row.chunks_mut(TOGETHER).enumerate() {
+        let mut tokens = vec![next];
+        for (i, some) in row.chunks(TOGETHER).enumerate() {
             if most(some) > LARGE * total {
-                for (j, x) in some.iter_mut().enumerate().filter(|(_, x)| **x > LARGE * total) {
-                    apart.push((i * TOGETHER + j, std::mem::take(x)));
-                }
+                let of_all = some.iter().enumerate().map(|(j, x)| (i * TOGETHER + j, *x));
+                let large = of_all.filter(|(token, x)| *token != next && *x > LARGE * total);
+                tokens.extend(large.map(|(token, _)| token));
             }
         }
-        apart
+        tokens
     }
 }
 
 vectorised! {
-    /// The loss of one row of logits, which become `total · softmax`, and `total`.
-    fn row_loss(row: &mut [f32], next: usize) -> (f32, f32) {
+    /// Logits become `total · softmax`; the largest of them, and `total`.
+    fn exponentials(row: &mut [f32]) -> (f32, f32) {
         let most = most(row);
-        let chosen = row[next] - most;
-        let total = exp_all(row, most);
-        (total.ln() - chosen, total)
+        (most, exp_all(row, most))
     }
 }

@@ -188,8 +188,10 @@ fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
     let weight = Weight { matrix: &head, pairs: [None; 2] };
     let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let mut likely = 0;
-    for scale in [0.01, 0.3, 1.0, 3.0] {
-        let h: Vec<f32> = random(6, rows * hidden).into_iter().map(|x| scale * x).collect();
+    // Alike, and with a few numbers far above the others.
+    for (scale, most) in [(0.01, 1.0), (0.3, 1.0), (1.0, 1.0), (3.0, 1.0), (0.3, 10.0), (0.3, 30.0)] {
+        let mut h: Vec<f32> = random(6, rows * hidden).into_iter().map(|x| scale * x).collect();
+        h.iter_mut().skip(5).step_by(48).for_each(|x| *x *= most);
         let run = |arithmetic| {
             let (mut dh, mut dw) = (vec![0.0; rows * hidden], vec![0.0; vocab * hidden]);
             let loss = Loss::Rows { share: 0.5, dh: &mut dh, dw: Some(&mut dw) };
@@ -199,13 +201,17 @@ fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
             likely += logits.iter().filter(|x| **x > 0.5).count();
             (total, dh, dw)
         };
-        let (single, short) = [Arithmetic::Single, Arithmetic::fine()].map(run).into();
-        assert!((single.0 / short.0 - 1.0).abs() < 1e-3, "{scale}: {} {}", single.0, short.0);
-        for (single, short) in [(&single.1, &short.1), (&single.2, &short.2)] {
-            let off: Vec<f32> = single.iter().zip(short).map(|(x, y)| x - y).collect();
-            let relative = long(&off) / long(single);
-            println!("{scale}: {relative:.1e}");
-            assert!(relative < 5e-3, "{scale}: the gradient is off by {relative:.1e}");
+        let (single, short, byte) =
+            [Arithmetic::Single, Arithmetic::fine(), Arithmetic::fastest()].map(run).into();
+        for found in [short, byte] {
+            println!("{scale}, {most}: {} {}", single.0, found.0);
+            assert!((single.0 / found.0 - 1.0).abs() < 1e-3, "{scale}, {most}: {} {}", single.0, found.0);
+            for (single, found) in [(&single.1, &found.1), (&single.2, &found.2)] {
+                let off: Vec<f32> = single.iter().zip(found).map(|(x, y)| x - y).collect();
+                let relative = long(&off) / long(single);
+                println!("{scale}, {most}: {relative:.1e}");
+                assert!(relative < 5e-3, "{scale}, {most}: the gradient is off by {relative:.1e}");
+            }
         }
     }
     assert!(likely > 8 * rows, "no row had more than one likely token: {likely}");
