@@ -44,6 +44,15 @@ pub enum Recompute {
     Blocks,
 }
 
+/// Where what the way back needs of a block stays.
+#[derive(Clone, Copy, Debug)]
+struct Keeping {
+    /// In the workspace.
+    at: usize,
+    /// Whether the output layer learns, and needs its input.
+    mixed: bool,
+}
+
 /// Tokens, and which of them are learned: those that are predicted and count in the loss.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sequence<'a> {
@@ -80,7 +89,10 @@ impl Decoder<'_> {
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let keep = match self.recompute {
-                Recompute::Never => Some(layer),
+                Recompute::Never => {
+                    let mixed = wanted.wants(self.changes, (layer, Projection::O));
+                    Some(Keeping { at: layer, mixed })
+                }
                 Recompute::Blocks => {
                     space.keep_input(layer);
                     None
@@ -99,7 +111,9 @@ impl Decoder<'_> {
                 Recompute::Blocks => {
                     let Workspace { x, inputs, .. } = space;
                     x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
-                    self.block_until_inner(space, Some(0), layer, block, (batch.len(), length), None)?;
+                    let mixed = wanted.wants(self.changes, (layer, Projection::O));
+                    let keep = Some(Keeping { at: 0, mixed });
+                    self.block_until_inner(space, keep, layer, block, (batch.len(), length), None)?;
                     space.keep_halves(0, self.team, self.keep());
                     0
                 }
@@ -174,11 +188,11 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// One block, from `space.x` to `space.x`; what the way back needs stays in `space.kept[keep]`, if it is wanted.
+    /// One block, from `space.x` to `space.x`; what the way back needs is kept, if it is wanted.
     fn block(
         &self,
         space: &mut Workspace,
-        keep: Option<usize>,
+        keep: Option<Keeping>,
         layer: usize,
         block: &BlockWeights,
         shape: (usize, usize),
@@ -189,7 +203,7 @@ impl Decoder<'_> {
         let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
         let inner = sized(inner, rows * self.config.intermediate_size);
         swiglu(self.team, gate, up, inner);
-        if let Some(kept) = keep.and_then(|keep| kept.get_mut(keep)) {
+        if let Some(kept) = keep.and_then(|keep| kept.get_mut(keep.at)) {
             kept.gate.take(self.team, gate, self.keep());
             kept.up.take(self.team, up, self.keep());
         }
@@ -200,7 +214,7 @@ impl Decoder<'_> {
     fn block_until_inner(
         &self,
         space: &mut Workspace,
-        keep: Option<usize>,
+        keep: Option<Keeping>,
         layer: usize,
         block: &BlockWeights,
         (batch, length): (usize, usize),
@@ -210,14 +224,14 @@ impl Decoder<'_> {
         let (q_width, kv_width) =
             (self.config.num_heads * self.config.head_dim, self.config.num_kv_heads * self.config.head_dim);
         if let Some(keep) = keep
-            && space.kept.len() <= keep
+            && space.kept.len() <= keep.at
         {
-            space.kept.resize_with(keep + 1, Kept::default);
+            space.kept.resize_with(keep.at + 1, Kept::default);
         }
         let Workspace {
             x, normed, q, k, v, raw: [raw_q, raw_k], logs, mixed, gate, up, kept, scratch, ..
         } = space;
-        let mut kept = keep.and_then(|keep| kept.get_mut(keep));
+        let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
         if let Some(kept) = &mut kept {
             kept.x.copy(team, x, self.keep());
         }
@@ -255,7 +269,9 @@ impl Decoder<'_> {
                 kept.raw[0].take(team, raw_q, self.keep());
                 kept.raw[1].take(team, raw_k, self.keep());
             }
-            kept.mixed.take(team, mixed, self.keep());
+            if keep.is_some_and(|keep| keep.mixed) {
+                kept.mixed.take(team, mixed, self.keep());
+            }
             kept.middle.copy(team, x, self.keep());
             std::mem::swap(&mut kept.logs, logs);
         }

@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod packed;
+mod small;
 #[cfg(test)]
 mod tests;
 pub(crate) mod thin;
@@ -22,6 +23,7 @@ use super::sized::sized;
 use super::team::Team;
 use super::view::{View, ViewMut};
 use super::weights::{Matrix, Numbers};
+pub(crate) use small::small;
 
 /// Numbers of widened weights that one thread holds at a time.
 const PANEL: usize = 1 << 16;

@@ -80,16 +80,18 @@ impl Decoder<'_> {
             norm.weight_back(middle, dnormed, &mut rest.norms[layer][1]);
         }
 
-        kept.mixed.give(team, mixed);
         kept.q.give(team, q);
         kept.k.give(team, k);
         kept.v.give(team, v);
-        self.linear_gradients(layer, block, mixed, &[(Projection::O, &*g)], wanted)?;
-        let dmixed = sized(dmixed, mixed.len());
+        if learns(wanted, &[Projection::O]) {
+            kept.mixed.give(team, mixed);
+            self.linear_gradients(layer, block, mixed, &[(Projection::O, &*g)], wanted)?;
+        }
+        let dmixed = sized(dmixed, q.len());
         self.backward(scratch, layer, block, &[(Projection::O, &*g)], dmixed)?;
         let attention = self.attention(length, 0);
         let (dq, dk, dv) = (sized(dq, q.len()), sized(dk, k.len()), sized(dv, v.len()));
-        attention.backward(team, (q, k, v), (mixed, &kept.logs, dmixed), (dq, dk, dv))?;
+        attention.backward(team, (q, k, v), (&kept.logs, dmixed), (dq, dk, dv))?;
         attention.turn_back(team, dq, dk);
         if let Some([q_norm, k_norm]) = &block.head_norms {
             let [raw_q, raw_k] = raw;

@@ -4,16 +4,37 @@
 //! The weights of the heads are not kept for the way back: a row's logarithm of its sum makes them again (Dao et
 //! al. 2022, arXiv 2205.14135), so memory grows with the length and not with its square.
 
+use std::cell::RefCell;
+
 use candle_core::Result;
 
 use super::{exp, exp_all, most, sum, vectorised};
-use crate::train::gemm::gemm;
 use crate::train::narrow;
+use crate::train::product::{Add, small};
+use crate::train::sized::at_least;
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 
 /// Rows of one product: queries of all heads that share a key head. Keys after the last query are not looked at.
-const ROWS: usize = 96;
+const ROWS: usize = 48;
+
+/// Rows and columns of a square that is transposed at once.
+const TOGETHER: usize = 16;
+
+/// What each thread computes a head in, used again by its next one.
+#[derive(Debug, Default)]
+struct Own {
+    /// Weights, and their gradients.
+    weights: [Vec<f32>; 2],
+    /// Rows of several heads, upon each other.
+    stacked: [Vec<f32>; 2],
+    /// Keys and values, transposed.
+    turned: [Vec<f32>; 2],
+}
+
+thread_local! {
+    static OWN: RefCell<Own> = RefCell::default();
+}
 
 /// Cosines and sines of the rotary angles: (length, width / 2) each.
 #[derive(Debug)]
@@ -186,41 +207,39 @@ impl Attention<'_> {
         let parts = self.parts(out, self.length, group * self.width);
         let parts = parts.into_iter().zip(logs.chunks_mut(group * self.length)).collect();
         team.try_each(parts, |((sequence, kv, mut out), logs): (Part<'_>, &mut [f32])| {
-            let keys = self.kv(k, sequence, kv);
-            let values = self.kv(v, sequence, kv);
-            let rows = group * self.queries();
-            let mut scores = vec![0.0; rows * (self.past + self.length)];
-            let mut stacked = vec![0.0; rows * self.width];
-            for tile in self.tiles() {
-                let Tile { first, queries, keys: count, .. } = tile;
-                let p = &mut scores[..group * queries * count];
-                let stacked = &mut stacked[..group * queries * self.width];
-                self.stack(q, (sequence, kv * group), tile, stacked);
-                let query = View::whole(stacked, self.width);
-                gemm(self.scale(), query, keys.rows(0..count).t(), 0.0, ViewMut::whole(p, count))?;
-                for (p, logs) in p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length)) {
-                    softmax(p, tile, &mut logs[first..first + queries]);
-                }
-                gemm(
-                    1.0,
-                    View::whole(p, count),
-                    values.rows(0..count),
-                    0.0,
-                    ViewMut::whole(stacked, self.width),
-                )?;
-                self.unstack(stacked, tile, &mut out);
-            }
-            Ok(())
+            OWN.with_borrow_mut(
+                |Own { weights: [weights, _], stacked: [stacked, _], turned: [turned, _] }| {
+                    let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
+                    let turned = self.turned(keys, turned);
+                    for tile in self.tiles() {
+                        let Tile { first, queries, keys: count, .. } = tile;
+                        let p = at_least(weights, group * queries * count);
+                        let stacked = at_least(stacked, group * queries * self.width);
+                        self.stack(q, (sequence, kv * group), tile, stacked);
+                        let (query, scores) = (View::whole(stacked, self.width), ViewMut::whole(p, count));
+                        small(self.scale(), query, turned.columns(0..count), scores, Add::ToNothing)?;
+                        let heads =
+                            p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length));
+                        for (p, logs) in heads {
+                            softmax(p, tile, &mut logs[first..first + queries]);
+                        }
+                        let mixed = ViewMut::whole(stacked, self.width);
+                        small(1.0, View::whole(p, count), values.rows(0..count), mixed, Add::ToNothing)?;
+                        self.unstack(stacked, tile, &mut out);
+                    }
+                    Ok(())
+                },
+            )
         })
     }
 
-    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ dO · O)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
+    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ P · dP)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
     /// where the scores were; shapes as in [`Self::forward`], without a past.
     pub(crate) fn backward(
         &self,
         team: Team,
         (q, k, v): (&[f32], &[f32], &[f32]),
-        (out, logs, dout): (&[f32], &[f32], &[f32]),
+        (logs, dout): (&[f32], &[f32]),
         (dq, dk, dv): (&mut [f32], &mut [f32], &mut [f32]),
     ) -> Result<()> {
         let group = self.group();
@@ -230,43 +249,54 @@ impl Attention<'_> {
         let outputs = dqs.into_iter().zip(dks.into_iter().zip(dvs));
         let parts = outputs.zip(logs.chunks(group * self.length)).collect();
         team.try_each(parts, |((dq, (dk, dv)), logs): ((Part<'_>, (Part<'_>, Part<'_>)), &[f32])| {
-            let ((sequence, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
-            for row in 0..self.length {
-                dk.row(row).fill(0.0);
-                dv.row(row).fill(0.0);
-            }
-            let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
-            let rows = group * self.queries();
-            let (mut ps, mut dss) = (vec![0.0; rows * self.length], vec![0.0; rows * self.length]);
-            let (mut qs, mut douts) = (vec![0.0; rows * self.width], vec![0.0; rows * self.width]);
-            for tile in self.tiles() {
-                let Tile { first, queries, keys: count, .. } = tile;
-                let (p, ds) = (&mut ps[..group * queries * count], &mut dss[..group * queries * count]);
-                let (qs, douts) =
-                    (&mut qs[..group * queries * self.width], &mut douts[..group * queries * self.width]);
-                self.stack(q, (sequence, kv * group), tile, qs);
-                self.stack(dout, (sequence, kv * group), tile, douts);
-                let (query, there) = (View::whole(qs, self.width), View::whole(douts, self.width));
-                let seen = keys.rows(0..count);
-                gemm(self.scale(), query, seen.t(), 0.0, ViewMut::whole(p, count))?;
-                gemm(1.0, there, values.rows(0..count).t(), 0.0, ViewMut::whole(ds, count))?;
-                let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
-                for (h, (p, ds)) in heads.enumerate() {
-                    let logs = &logs[h * self.length + first..][..queries];
-                    let out = self.q(out, sequence, kv * group + h).rows(first..first + queries);
-                    let dout = there.rows(h * queries..(h + 1) * queries);
-                    softmax_back(p, ds, tile, logs, (out, dout), self.scale());
+            OWN.with_borrow_mut(|own| {
+                let ((sequence, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
+                for row in 0..self.length {
+                    dk.row(row).fill(0.0);
+                    dv.row(row).fill(0.0);
                 }
-                let (p, ds) = (View::whole(p, count), View::whole(ds, count));
-                let (dv, _) = dv.borrow().split_at_row(count);
-                gemm(1.0, p.t(), there, 1.0, dv)?;
-                let (dk, _) = dk.borrow().split_at_row(count);
-                gemm(1.0, ds.t(), query, 1.0, dk)?;
-                gemm(1.0, ds, seen, 0.0, ViewMut::whole(qs, self.width))?;
-                self.unstack(qs, tile, &mut dq);
-            }
-            Ok(())
+                let Own { weights: [weights, gradients], stacked: [queries_of, douts], turned } = own;
+                let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
+                let [turned_keys, turned_values] = turned;
+                let turned = (self.turned(keys, turned_keys), self.turned(values, turned_values));
+                for tile in self.tiles() {
+                    let Tile { first, queries, keys: count, .. } = tile;
+                    let rows = group * queries;
+                    let (p, ds) = (at_least(weights, rows * count), at_least(gradients, rows * count));
+                    let qs = at_least(queries_of, rows * self.width);
+                    let douts = at_least(douts, rows * self.width);
+                    self.stack(q, (sequence, kv * group), tile, qs);
+                    self.stack(dout, (sequence, kv * group), tile, douts);
+                    let (query, there) = (View::whole(qs, self.width), View::whole(douts, self.width));
+                    let seen = 0..count;
+                    let (scores, dp) = (ViewMut::whole(p, count), ViewMut::whole(ds, count));
+                    small(self.scale(), query, turned.0.columns(seen.clone()), scores, Add::ToNothing)?;
+                    small(1.0, there, turned.1.columns(seen.clone()), dp, Add::ToNothing)?;
+                    let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
+                    for ((p, ds), logs) in heads.zip(logs.chunks_exact(self.length)) {
+                        softmax_back(p, ds, tile, &logs[first..first + queries], self.scale());
+                    }
+                    let (p, ds) = (View::whole(p, count), View::whole(ds, count));
+                    let (dv, _) = dv.borrow().split_at_row(count);
+                    small(1.0, p.t(), there, dv, Add::ToWhatIsThere)?;
+                    let (dk, _) = dk.borrow().split_at_row(count);
+                    small(1.0, ds.t(), query, dk, Add::ToWhatIsThere)?;
+                    small(1.0, ds, keys.rows(seen), ViewMut::whole(qs, self.width), Add::ToNothing)?;
+                    self.unstack(qs, tile, &mut dq);
+                }
+                Ok(())
+            })
         })
+    }
+
+    /// Keys or values with the numbers of each column side by side, where so many queries read them that it pays.
+    fn turned<'x>(&self, x: View<'x>, memory: &'x mut Vec<f32>) -> View<'x> {
+        if self.length < TOGETHER {
+            return x.t();
+        }
+        let memory = at_least(memory, x.rows * x.columns);
+        turn_over(x, memory);
+        View::whole(memory, x.rows)
     }
 
     /// The parts of `x`: (batch · length, kv heads · width) by sequence and key head.
@@ -312,26 +342,37 @@ fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
 
 vectorised! {
 /// Scores become weights again, and gradients of weights those of scores.
-fn softmax_back(
-    scores: &mut [f32],
-    gradients: &mut [f32],
-    tile: Tile,
-    logs: &[f32],
-    outs: (View<'_>, View<'_>),
-    scale: f32,
-) {
-    let (out, dout) = outs;
+fn softmax_back(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f32], scale: f32) {
     let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
         let (seen, whole) = tile.seen(i);
-        let (out, dout) = (out.row(i), dout.row(i));
-        let mean = sum([out, dout], |[x, y]| x * y);
-        for (p, ds) in p[..whole].iter_mut().zip(&mut ds[..whole]) {
+        for p in &mut p[..whole] {
             *p = exp(*p - log);
-            *ds = *p * (*ds - mean) * scale;
         }
         p[seen..].fill(0.0);
         ds[seen..].fill(0.0);
+        let (p, ds) = (&p[..whole], &mut ds[..whole]);
+        // Over the sum of the weights, which is one but for rounding, so that the gradients of a row sum up to zero.
+        let mean = sum([p, ds], |[p, dp]| p * dp) / sum([p], |[p]| p);
+        for (p, ds) in p.iter().zip(ds) {
+            *ds = p * (*ds - mean) * scale;
+        }
+    }
+}
+}
+
+vectorised! {
+/// The transpose of `x`, square by square: a column's numbers are far apart.
+fn turn_over(x: View<'_>, out: &mut [f32]) {
+    for first in (0..x.rows).step_by(TOGETHER) {
+        let rows = first..x.rows.min(first + TOGETHER);
+        for from in (0..x.columns).step_by(TOGETHER) {
+            for column in from..x.columns.min(from + TOGETHER) {
+                for row in rows.clone() {
+                    out[column * x.rows + row] = x.numbers[row * x.row_step + column];
+                }
+            }
+        }
     }
 }
 }

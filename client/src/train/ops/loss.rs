@@ -56,16 +56,10 @@ pub(crate) fn cross_entropy(
         let rows = first..(first + chunk).min(next.len());
         let part = View::whole(h, hidden).rows(rows.clone());
         let logits = &mut logits[..rows.len() * vocab];
-        forward(
-            team,
-            there,
-            scratch,
-            part,
-            vec![(weight, ViewMut::whole(logits, vocab))],
-            Add::ToNothing,
-        )?;
+        forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab))], Add::ToNothing)?;
         let mut losses = vec![RowLoss::default(); rows.len()];
-        let parts = logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
+        let parts =
+            logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
         let parts = parts.map(|(i, (row, (loss, next)))| (part.row(i), row, loss, *next as usize)).collect();
         let apart = matches!(loss, Loss::Rows { .. }) && arithmetic != Arithmetic::Single;
         team.try_each(parts, |(h, row, loss, next): (&[f32], &mut [f32], &mut RowLoss, usize)| {
