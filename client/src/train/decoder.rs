@@ -12,10 +12,10 @@ use super::base::Projection;
 use super::cache::{Cache, Past, Which};
 use super::change::Changes;
 use super::config::DecoderConfig;
-use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu};
-use super::product::{Add, Arithmetic, Scratch, Weight, forward};
+use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu_some};
+use super::product::{Add, Arithmetic, Made, Make, Rows, Scratch, TOGETHER, Weight, forward};
 use super::sized::sized;
-use super::stored::Keep;
+use super::stored::{Keep, Stored};
 use super::team::Team;
 use super::text::Block;
 use super::view::{View, ViewMut};
@@ -114,7 +114,7 @@ impl Decoder<'_> {
                     let mixed = wanted.wants(self.changes, (layer, Projection::O));
                     let keep = Some(Keeping { at: 0, mixed });
                     self.block_until_inner(space, keep, layer, block, (batch.len(), length), None)?;
-                    space.keep_halves(0, self.team, self.keep());
+                    space.keep_halves(0, self.team, self.config.intermediate_size, self.keep());
                     0
                 }
             };
@@ -166,7 +166,7 @@ impl Decoder<'_> {
         self.norm(&self.weights.norm).forward(self.team, x, normed);
         let (weight, out) = (plain(head), ViewMut::whole(&mut logits, head.rows()));
         let x = View::whole(normed, hidden);
-        forward(self.team, self.arithmetic.there(), scratch, x, vec![(weight, out)], Add::ToNothing)?;
+        forward(self.team, self.arithmetic.there(), scratch, x, vec![(weight, out, Add::ToNothing)])?;
         Ok(logits)
     }
 
@@ -201,13 +201,71 @@ impl Decoder<'_> {
         self.block_until_inner(space, keep, layer, block, shape, cache)?;
         let rows = shape.0 * shape.1;
         let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
-        let inner = sized(inner, rows * self.config.intermediate_size);
-        swiglu(self.team, gate, up, inner);
-        if let Some(kept) = keep.and_then(|keep| kept.get_mut(keep.at)) {
-            kept.gate.take(self.team, gate, self.keep());
-            kept.up.take(self.team, up, self.keep());
+        let columns = self.config.intermediate_size;
+        let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
+        let halves = kept.as_deref_mut().map(|kept| (&mut kept.gate, &mut kept.up));
+        let mut places = match (halves, self.keep()) {
+            (Some((gate, up)), Keep::Half) => {
+                let [gate, up] = [gate, up].map(|kept| kept.parts_to_store((rows, columns), TOGETHER));
+                gate.into_iter().zip(up).collect()
+            }
+            _ => Vec::new(),
         }
-        self.forward(scratch, layer, block, inner, vec![(Projection::Down, x)], Add::ToWhatIsThere)
+        .into_iter();
+        let chunks = gate.chunks(TOGETHER * columns).zip(up.chunks(TOGETHER * columns));
+        let makes = chunks.map(|(gate, up)| {
+            let place = places.next();
+            let make: Make<'_> = Box::new(move |out| {
+                if let Some((mut gate_place, mut up_place)) = place {
+                    gate_place.store(gate);
+                    up_place.store(up);
+                }
+                swiglu_some(out, gate, up);
+            });
+            make
+        });
+        let makes = makes.collect();
+        let inner = Made { rows, widths: vec![columns], makes, memory: inner, wanted: false };
+        let outputs = vec![(Projection::Down, &mut *x)];
+        self.forward(scratch, layer, block, Rows::Made(inner), outputs, Add::ToWhatIsThere)?;
+        if let (Some(kept), Keep::Whole) = (kept, self.keep()) {
+            kept.gate.take(self.team, gate, columns, Keep::Whole);
+            kept.up.take(self.team, up, columns, Keep::Whole);
+        }
+        Ok(())
+    }
+
+    /// The normed rows of `x`, which are kept too where there is a place.
+    fn normed<'r>(
+        &self,
+        norm: RmsNorm<'r>,
+        x: &'r [f32],
+        place: Option<&'r mut Stored>,
+        memory: &'r mut Vec<f32>,
+    ) -> Rows<'r> {
+        let columns = norm.weight.len();
+        let rows = x.len() / columns;
+        let mut places = match (place, self.keep()) {
+            (Some(place), Keep::Half) => place.parts_to_store((rows, columns), TOGETHER),
+            (Some(place), Keep::Whole) => {
+                place.copy(self.team, x, columns, Keep::Whole);
+                Vec::new()
+            }
+            (None, _) => Vec::new(),
+        }
+        .into_iter();
+        let makes = x.chunks(TOGETHER * columns).map(|x| {
+            let place = places.next();
+            let make: Make<'_> = Box::new(move |out| {
+                if let Some(mut place) = place {
+                    place.store(x);
+                }
+                norm.some(x, out);
+            });
+            make
+        });
+        let makes = makes.collect();
+        Rows::Made(Made { rows, widths: vec![columns], makes, memory, wanted: false })
     }
 
     /// One block up to the two halves of the feed-forward part, which stay in `space`.
@@ -232,15 +290,13 @@ impl Decoder<'_> {
             x, normed, q, k, v, raw: [raw_q, raw_k], logs, mixed, gate, up, kept, scratch, ..
         } = space;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
-        if let Some(kept) = &mut kept {
-            kept.x.copy(team, x, self.keep());
-        }
-        self.norm(&block.input_norm).forward(team, x, sized(normed, rows * hidden));
         sized(q, rows * q_width);
         sized(k, rows * kv_width);
         sized(v, rows * kv_width);
         let outputs = vec![(Projection::Q, &mut *q), (Projection::K, &mut *k), (Projection::V, &mut *v)];
-        self.forward(scratch, layer, block, normed, outputs, Add::ToNothing)?;
+        let place = kept.as_deref_mut().map(|kept| &mut kept.x);
+        let input = self.normed(self.norm(&block.input_norm), &x[..rows * hidden], place, normed);
+        self.forward(scratch, layer, block, input, outputs, Add::ToNothing)?;
         if let Some([q_norm, k_norm]) = &block.head_norms {
             for (x, raw, norm) in [(&mut *q, &mut *raw_q, q_norm), (&mut *k, &mut *raw_k, k_norm)] {
                 sized(raw, x.len()).copy_from_slice(x);
@@ -260,26 +316,27 @@ impl Decoder<'_> {
                 attention.forward(team, (q, &past.keys, &past.values), mixed, logs)?;
             }
         }
-        self.forward(scratch, layer, block, mixed, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;
-        if let Some(kept) = kept {
-            kept.q.take(team, q, self.keep());
-            kept.k.take(team, k, self.keep());
-            kept.v.take(team, v, self.keep());
+        let input = View::whole(mixed, q_width).into();
+        self.forward(scratch, layer, block, input, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;
+        if let Some(kept) = kept.as_deref_mut() {
+            kept.q.take(team, q, q_width, self.keep());
+            kept.k.take(team, k, kv_width, self.keep());
+            kept.v.take(team, v, kv_width, self.keep());
             if block.head_norms.is_some() {
-                kept.raw[0].take(team, raw_q, self.keep());
-                kept.raw[1].take(team, raw_k, self.keep());
+                kept.raw[0].take(team, raw_q, q_width, self.keep());
+                kept.raw[1].take(team, raw_k, kv_width, self.keep());
             }
             if keep.is_some_and(|keep| keep.mixed) {
-                kept.mixed.take(team, mixed, self.keep());
+                kept.mixed.take(team, mixed, q_width, self.keep());
             }
-            kept.middle.copy(team, x, self.keep());
             std::mem::swap(&mut kept.logs, logs);
         }
-        self.norm(&block.post_norm).forward(team, x, normed);
         sized(gate, rows * self.config.intermediate_size);
         sized(up, rows * self.config.intermediate_size);
         let outputs = vec![(Projection::Gate, gate), (Projection::Up, up)];
-        self.forward(scratch, layer, block, normed, outputs, Add::ToNothing)
+        let place = kept.map(|kept| &mut kept.middle);
+        let input = self.normed(self.norm(&block.post_norm), &x[..rows * hidden], place, normed);
+        self.forward(scratch, layer, block, input, outputs, Add::ToNothing)
     }
 
     /// How numbers are kept: as fine as they are computed.
@@ -301,27 +358,16 @@ impl Decoder<'_> {
         scratch: &mut Scratch,
         layer: usize,
         block: &BlockWeights,
-        x: &[f32],
+        x: Rows<'_>,
         outputs: Vec<(Projection, &mut Vec<f32>)>,
         add: Add,
     ) -> Result<()> {
-        let mut biases = Vec::new();
         let mut products = Vec::new();
-        let mut inputs = 1;
         for (projection, out) in outputs {
             let linear = block.linear(projection);
-            let columns = linear.weight.rows();
-            inputs = linear.weight.columns();
+            let mut out = ViewMut::whole(out, linear.weight.rows());
+            let mut add = add;
             if let Some(bias) = &linear.bias {
-                biases.push((projection, bias));
-            }
-            let weight = self.changes.weight((layer, projection), &linear.weight);
-            products.push((projection, weight, ViewMut::whole(out, columns)));
-        }
-        let mut biased = Vec::new();
-        let mut plain = Vec::new();
-        for (projection, weight, mut out) in products {
-            if let Some((_, bias)) = biases.iter().find(|(with, _)| *with == projection) {
                 // The bias first, and the product is added to it.
                 for row in 0..out.rows() {
                     let row = out.row(row);
@@ -330,18 +376,11 @@ impl Decoder<'_> {
                         Add::ToWhatIsThere => row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b),
                     }
                 }
-                biased.push((weight, out));
-            } else {
-                plain.push((weight, out));
+                add = Add::ToWhatIsThere;
             }
+            products.push((self.changes.weight((layer, projection), &linear.weight), out, add));
         }
-        let x = View::whole(x, inputs);
-        for (products, add) in [(plain, add), (biased, Add::ToWhatIsThere)] {
-            if !products.is_empty() {
-                forward(self.team, self.arithmetic.there(), scratch, x, products, add)?;
-            }
-        }
-        Ok(())
+        forward(self.team, self.arithmetic.there(), scratch, x, products)
     }
 
     /// The loss of what is in `space.x`; with a share, its gradient in `space.g`.

@@ -20,7 +20,7 @@ pub(crate) use attention::{Attention, Rope};
 pub(crate) use loss::{LOGITS, Loss, cross_entropy};
 pub(crate) use norm::RmsNorm;
 pub(crate) use residual::{embed, embed_back};
-pub(crate) use swiglu::{swiglu, swiglu_back};
+pub(crate) use swiglu::{swiglu, swiglu_back_some, swiglu_some};
 
 /// Makes a function that is compiled for several sets of vector instructions, of which each CPU runs the widest that
 /// it has. All give the same bits: no set lets a compiler join a product and a sum.

@@ -6,6 +6,7 @@
 
 #[cfg(target_arch = "x86_64")]
 mod packed;
+mod rows;
 mod small;
 #[cfg(test)]
 mod tests;
@@ -16,13 +17,14 @@ mod tiled;
 use std::cell::RefCell;
 use std::ops::Range;
 
-use candle_core::Result;
+use candle_core::{Result, bail};
 
 use super::gemm::gemm;
 use super::sized::sized;
 use super::team::Team;
 use super::view::{View, ViewMut};
 use super::weights::{Matrix, Numbers};
+pub(crate) use rows::{Made, Make, Rows, TOGETHER, in_shares};
 pub(crate) use small::small;
 
 /// Numbers of widened weights that one thread holds at a time.
@@ -83,6 +85,9 @@ pub(crate) struct Scratch {
 #[derive(Debug, Default)]
 struct Own {
     panel: Vec<f32>,
+    /// Rows before they are packed.
+    #[cfg(target_arch = "x86_64")]
+    made: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     right: packed::Right,
     /// Of what goes beside a product.
@@ -174,40 +179,42 @@ impl Weight<'_> {
 
 /// `y = x · Wᵀ`, or `y += …`, for every weight and its `y`: (rows, outputs), with `x`: (rows, inputs).
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
-pub(crate) fn forward(
+pub(crate) fn forward<'a>(
     team: Team,
     arithmetic: Arithmetic,
     scratch: &mut Scratch,
-    x: View<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>)>,
-    add: Add,
+    x: impl Into<Rows<'a>>,
+    products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
 ) -> Result<()> {
+    let x = x.into();
     #[cfg(target_arch = "x86_64")]
-    if tiled::fits(arithmetic, x) {
-        return tiled::forward(team, arithmetic, scratch, x, products, add);
+    if tiled::fits(arithmetic, &x) {
+        return tiled::forward(team, arithmetic, scratch, x, products);
     }
-    forward_plain(team, x, products, add)
+    match x.in_memory(team)[..] {
+        [x] => forward_plain(team, x, products),
+        ref xs => bail!("{} matrices instead of one to be multiplied", xs.len()),
+    }
 }
 
-/// `dx = Σ dy · W` over all terms, or `dx += …` with `add`; `dy`: (rows, outputs), `dx`: (rows, inputs).
+/// `dx = Σ dy · W` over all weights, or `dx += …` with `add`; `dys`: (rows, outputs) of each, `dx`: (rows, inputs).
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
-pub(crate) fn backward(
+pub(crate) fn backward<'a>(
     team: Team,
     arithmetic: Arithmetic,
     scratch: &mut Scratch,
-    terms: &[(View<'_>, Weight<'_>)],
+    dys: impl Into<Rows<'a>>,
+    weights: &[Weight<'_>],
     mut dx: ViewMut<'_>,
-    add: Add,
+    mut add: Add,
 ) -> Result<()> {
-    let mut add = add;
-    for &(dy, weight) in terms {
-        #[cfg(target_arch = "x86_64")]
-        if tiled::fits(arithmetic, dy) {
-            tiled::backward(team, arithmetic, scratch, dy, weight, dx.borrow(), add)?;
-            add = Add::ToWhatIsThere;
-            continue;
-        }
-        backward_plain(team, scratch, dy, weight, dx.borrow(), add)?;
+    let dys = dys.into();
+    #[cfg(target_arch = "x86_64")]
+    if tiled::fits(arithmetic, &dys) {
+        return tiled::backward(team, arithmetic, scratch, dys, weights, dx, add);
+    }
+    for (dy, weight) in dys.in_memory(team).into_iter().zip(weights) {
+        backward_plain(team, scratch, dy, *weight, dx.borrow(), add)?;
         add = Add::ToWhatIsThere;
     }
     Ok(())
@@ -220,15 +227,15 @@ fn width(depth: usize) -> usize {
     ((PANEL / depth.max(1)) / 48 * 48).clamp(48, 192)
 }
 
-fn forward_plain(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_>)>, add: Add) -> Result<()> {
+fn forward_plain(team: Team, x: View<'_>, products: Vec<(Weight<'_>, ViewMut<'_>, Add)>) -> Result<()> {
     let mut parts = Vec::new();
-    for (weight, y) in products {
+    for (weight, y, add) in products {
         let width = width(x.columns);
         for (i, y) in y.column_parts(width).into_iter().enumerate() {
-            parts.push((weight, i * width, y));
+            parts.push((weight, i * width, y, add));
         }
     }
-    team.try_each(parts, |(weight, first, y)| {
+    team.try_each(parts, |(weight, first, y, add)| {
         let rows = first..first + y.columns();
         if let Some(plain) = weight.plain() {
             return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);

@@ -30,6 +30,8 @@ pub(crate) struct Workspace {
     pub(crate) middle: Vec<f32>,
     pub(crate) inner: Vec<f32>,
     pub(crate) dinner: Vec<f32>,
+    /// Gradients of the two halves of the feed-forward part, side by side, where these learn.
+    pub(crate) dhalves: Vec<f32>,
     pub(crate) dmixed: Vec<f32>,
     pub(crate) dq: Vec<f32>,
     pub(crate) dk: Vec<f32>,
@@ -64,11 +66,11 @@ pub(crate) struct Kept {
 
 impl Workspace {
     /// Keeps the two halves of the feed-forward part.
-    pub(crate) fn keep_halves(&mut self, at: usize, team: Team, keep: Keep) {
+    pub(crate) fn keep_halves(&mut self, at: usize, team: Team, columns: usize, keep: Keep) {
         let Self { gate, up, kept, .. } = self;
         if let Some(kept) = kept.get_mut(at) {
-            kept.gate.take(team, gate, keep);
-            kept.up.take(team, up, keep);
+            kept.gate.take(team, gate, columns, keep);
+            kept.up.take(team, up, columns, keep);
         }
     }
 

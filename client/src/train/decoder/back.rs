@@ -1,18 +1,26 @@
 //! The way back through one block.
 
+use std::cell::RefCell;
+
 use candle_core::Result;
 
 use super::Decoder;
 use crate::train::base::Projection;
 use crate::train::change::gradients;
 use crate::train::gemm::gemm;
-use crate::train::ops::{swiglu, swiglu_back};
-use crate::train::product::{Add, Scratch, backward};
+use crate::train::ops::{RmsNorm, swiglu, swiglu_back_some};
+use crate::train::product::{Add, Made, Make, Rows, Scratch, TOGETHER, backward, in_shares};
 use crate::train::sized::sized;
+use crate::train::stored::Stored;
 use crate::train::view::{View, ViewMut};
 use crate::train::wanted::Wanted;
 use crate::train::weights::BlockWeights;
 use crate::train::workspace::Workspace;
+
+thread_local! {
+    /// What each thread widens rows into, used again by its next ones.
+    static OWN: RefCell<[Vec<f32>; 2]> = RefCell::default();
+}
 
 impl Decoder<'_> {
     /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something
@@ -35,6 +43,7 @@ impl Decoder<'_> {
             dnormed,
             inner,
             dinner,
+            dhalves,
             dmixed,
             dq,
             dk,
@@ -57,38 +66,58 @@ impl Decoder<'_> {
             projections.iter().any(|projection| wanted.wants(self.changes, (layer, *projection)))
         };
 
-        kept.gate.give(team, gate);
-        kept.up.give(team, up);
+        let columns = self.config.intermediate_size;
         if learns(wanted, &[Projection::Down]) {
-            swiglu(team, gate, up, sized(inner, gate.len()));
-            self.linear_gradients(layer, block, inner, &[(Projection::Down, &*g)], wanted)?;
+            let (gate, up) = (kept.gate.read(team, gate), kept.up.read(team, up));
+            swiglu(team, gate, up, sized(inner, rows * columns));
+            let terms = [(Projection::Down, View::whole(g, hidden))];
+            self.linear_gradients(layer, block, inner, &terms, wanted)?;
         }
-        let dinner = sized(dinner, gate.len());
-        self.backward(scratch, layer, block, &[(Projection::Down, &*g)], dinner)?;
-        swiglu_back(team, gate, up, dinner);
+        let dinner = sized(dinner, rows * columns);
+        let dy = View::whole(g, hidden).into();
+        self.backward(scratch, layer, block, dy, &[Projection::Down], dinner)?;
+        let halves = [Projection::Gate, Projection::Up];
+        let learned = learns(wanted, &halves);
+        let made = Made {
+            rows,
+            widths: vec![columns; 2],
+            makes: halves_back(&kept.gate, &kept.up, dinner, columns),
+            memory: dhalves,
+            wanted: learned,
+        };
+        let dnormed = sized(dnormed, rows * hidden);
+        self.backward(scratch, layer, block, Rows::Made(made), &halves, dnormed)?;
         let norm = self.norm(&block.post_norm);
-        let middle = kept.middle.read(team, earlier);
-        let terms: [(_, &[f32]); 2] = [(Projection::Gate, gate), (Projection::Up, up)];
-        if learns(wanted, &[Projection::Gate, Projection::Up]) {
-            norm.forward(team, middle, sized(normed, rows * hidden));
+        if learned {
+            norm.forward(team, kept.middle.read(team, earlier), sized(normed, rows * hidden));
+            let all = View::whole(dhalves, 2 * columns);
+            let terms = [
+                (Projection::Gate, all.columns(0..columns)),
+                (Projection::Up, all.columns(columns..2 * columns)),
+            ];
             self.linear_gradients(layer, block, normed, &terms, wanted)?;
         }
-        let dnormed = sized(dnormed, rows * hidden);
-        self.backward(scratch, layer, block, &terms, dnormed)?;
-        norm.backward(team, middle, dnormed, g);
         if let Some(rest) = wanted.embedding() {
-            norm.weight_back(middle, dnormed, &mut rest.norms[layer][1]);
+            norm.weight_back(kept.middle.read(team, earlier), dnormed, &mut rest.norms[layer][1]);
+        }
+        let dmixed = sized(dmixed, rows * self.config.num_heads * self.config.head_dim);
+        let made = Made {
+            rows,
+            widths: vec![hidden],
+            makes: norm_back(norm, &kept.middle, dnormed, g),
+            memory: normed,
+            wanted: false,
+        };
+        self.backward(scratch, layer, block, Rows::Made(made), &[Projection::O], dmixed)?;
+        if learns(wanted, &[Projection::O]) {
+            kept.mixed.give(team, mixed);
+            let terms = [(Projection::O, View::whole(g, hidden))];
+            self.linear_gradients(layer, block, mixed, &terms, wanted)?;
         }
 
         kept.q.give(team, q);
         kept.k.give(team, k);
         kept.v.give(team, v);
-        if learns(wanted, &[Projection::O]) {
-            kept.mixed.give(team, mixed);
-            self.linear_gradients(layer, block, mixed, &[(Projection::O, &*g)], wanted)?;
-        }
-        let dmixed = sized(dmixed, q.len());
-        self.backward(scratch, layer, block, &[(Projection::O, &*g)], dmixed)?;
         let attention = self.attention(length, 0);
         let (dq, dk, dv) = (sized(dq, q.len()), sized(dk, k.len()), sized(dv, v.len()));
         attention.backward(team, (q, k, v), (&kept.logs, dmixed), (dq, dk, dv))?;
@@ -106,17 +135,22 @@ impl Decoder<'_> {
             }
         }
         let norm = self.norm(&block.input_norm);
-        let x = kept.x.read(team, earlier);
-        let terms: [(_, &[f32]); 3] = [(Projection::Q, dq), (Projection::K, dk), (Projection::V, dv)];
-        if learns(wanted, &[Projection::Q, Projection::K, Projection::V]) {
-            norm.forward(team, x, sized(normed, rows * hidden));
+        let views = [&*dq, &*dk, &*dv].map(|d| View::whole(d, d.len() / rows));
+        let inputs = [Projection::Q, Projection::K, Projection::V];
+        if learns(wanted, &inputs) {
+            norm.forward(team, kept.x.read(team, earlier), sized(normed, rows * hidden));
+            let terms: [_; 3] = std::array::from_fn(|i| (inputs[i], views[i]));
             self.linear_gradients(layer, block, normed, &terms, wanted)?;
         }
         if below {
-            self.backward(scratch, layer, block, &terms, dnormed)?;
-            norm.backward(team, x, dnormed, g);
+            self.backward(scratch, layer, block, Rows::There(views.to_vec()), &inputs, dnormed)?;
+            let parts = norm_back(norm, &kept.x, dnormed, g);
+            let share = team.rows(parts.len(), TOGETHER * hidden);
+            team.each(in_shares(parts.into_iter(), share), |part: Vec<Make<'_>>| {
+                part.into_iter().for_each(|part| part(&mut []));
+            });
             if let Some(rest) = wanted.embedding() {
-                norm.weight_back(x, dnormed, &mut rest.norms[layer][0]);
+                norm.weight_back(kept.x.read(team, earlier), dnormed, &mut rest.norms[layer][0]);
             }
         }
         Ok(())
@@ -128,19 +162,17 @@ impl Decoder<'_> {
         scratch: &mut Scratch,
         layer: usize,
         block: &BlockWeights,
-        terms: &[(Projection, &[f32])],
+        dys: Rows<'_>,
+        projections: &[Projection],
         dx: &mut [f32],
     ) -> Result<()> {
-        let mut inputs = 1;
-        let mut products = Vec::with_capacity(terms.len());
-        for (projection, dy) in terms {
-            let matrix = &block.linear(*projection).weight;
-            inputs = matrix.columns();
-            products
-                .push((View::whole(dy, matrix.rows()), self.changes.weight((layer, *projection), matrix)));
-        }
+        let weight = |projection: &Projection| {
+            self.changes.weight((layer, *projection), &block.linear(*projection).weight)
+        };
+        let weights: Vec<_> = projections.iter().map(weight).collect();
+        let inputs = weights.first().map_or(1, |weight| weight.matrix.columns());
         let dx = ViewMut::whole(dx, inputs);
-        backward(self.team, self.arithmetic, scratch, &products, dx, Add::ToNothing)
+        backward(self.team, self.arithmetic, scratch, dys, &weights, dx, Add::ToNothing)
     }
 
     /// What is wanted of some linear layers of one block with one input.
@@ -149,7 +181,7 @@ impl Decoder<'_> {
         layer: usize,
         block: &BlockWeights,
         x: &[f32],
-        terms: &[(Projection, &[f32])],
+        terms: &[(Projection, View<'_>)],
         wanted: &mut Wanted<'_>,
     ) -> Result<()> {
         let mut changed = Vec::with_capacity(terms.len());
@@ -157,7 +189,7 @@ impl Decoder<'_> {
         for (projection, dy) in terms {
             let matrix = &block.linear(*projection).weight;
             inputs = matrix.columns();
-            let (x, dy) = (View::whole(x, inputs), View::whole(dy, matrix.rows()));
+            let (x, dy) = (View::whole(x, inputs), *dy);
             match wanted {
                 Wanted::Adapter(_) => {
                     changed.extend(self.changes.layer((layer, *projection)).map(|change| (change, dy)));
@@ -178,4 +210,36 @@ impl Decoder<'_> {
             Wanted::Adapter(_) | Wanted::Weights(_) => Ok(()),
         }
     }
+}
+
+/// What makes the gradients of the two halves of the feed-forward part, side by side.
+fn halves_back<'a>(gate: &'a Stored, up: &'a Stored, dy: &'a [f32], columns: usize) -> Vec<Make<'a>> {
+    let halves = gate.parts(TOGETHER, columns).into_iter().zip(up.parts(TOGETHER, columns));
+    let parts = halves.zip(dy.chunks(TOGETHER * columns));
+    let makes = parts.map(|((gate, up), dy)| {
+        let make: Make<'_> = Box::new(move |out| {
+            OWN.with_borrow_mut(|[gate_memory, up_memory]| {
+                let (gate, up) = (gate.read(gate_memory), up.read(up_memory));
+                swiglu_back_some(columns, gate, up, dy, out);
+            });
+        });
+        make
+    });
+    makes.collect()
+}
+
+/// What adds the gradient of a norm's input to `g`, and makes `g`, where it has a place.
+fn norm_back<'a>(norm: RmsNorm<'a>, x: &'a Stored, dy: &'a [f32], g: &'a mut [f32]) -> Vec<Make<'a>> {
+    let columns = norm.weight.len();
+    let parts = x.parts(TOGETHER, columns).into_iter().zip(dy.chunks(TOGETHER * columns));
+    let makes = parts.zip(g.chunks_mut(TOGETHER * columns)).map(|((x, dy), g)| {
+        let make: Make<'_> = Box::new(move |out| {
+            OWN.with_borrow_mut(|[memory, _]| norm.some_back(x.read(memory), dy, g));
+            if !out.is_empty() {
+                out.copy_from_slice(g);
+            }
+        });
+        make
+    });
+    makes.collect()
 }

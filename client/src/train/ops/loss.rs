@@ -56,7 +56,7 @@ pub(crate) fn cross_entropy(
         let rows = first..(first + chunk).min(next.len());
         let part = View::whole(h, hidden).rows(rows.clone());
         let logits = &mut logits[..rows.len() * vocab];
-        forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab))], Add::ToNothing)?;
+        forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab), Add::ToNothing)])?;
         let mut losses = vec![RowLoss::default(); rows.len()];
         let parts =
             logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
@@ -89,7 +89,7 @@ pub(crate) fn cross_entropy(
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
             let gradients = View::whole(logits, vocab);
             let into = ViewMut::whole(dh, hidden);
-            backward(team, bytes, scratch, &[(gradients, weight)], into, Add::ToNothing)?;
+            backward(team, bytes, scratch, gradients, &[weight], into, Add::ToNothing)?;
             let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
             team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
                 let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };

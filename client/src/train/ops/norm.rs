@@ -38,6 +38,16 @@ impl RmsNorm<'_> {
         }
     }
 
+    /// `y`: like `x`, on the calling thread.
+    pub(crate) fn some(&self, x: &[f32], y: &mut [f32]) {
+        rows(self, x, y);
+    }
+
+    /// Adds the gradient of `x` to `dx`, on the calling thread.
+    pub(crate) fn some_back(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        rows_back(self, x, dy, dx);
+    }
+
     /// `y`: like `x`.
     pub(crate) fn forward(&self, team: Team, x: &[f32], y: &mut [f32]) {
         let hidden = self.weight.len();

@@ -86,15 +86,28 @@ impl Arithmetic {
     }
 }
 
-/// The blocks of an inner dimension, in order, of nearly one size.
-fn blocks(arithmetic: Arithmetic, inner: usize) -> Vec<Range<usize>> {
+/// One block of an inner dimension: some columns of one of the matrices whose columns it is.
+#[derive(Clone, Debug)]
+pub(crate) struct Span {
+    /// Which of the matrices.
+    pub(crate) side: usize,
+    pub(crate) range: Range<usize>,
+}
+
+/// The blocks of an inner dimension, matrix by matrix in order, those of one of nearly one size.
+fn spans(arithmetic: Arithmetic, widths: &[usize]) -> Vec<Span> {
     let (most, step) = match arithmetic {
         Arithmetic::Single | Arithmetic::Short => (BLOCK, 32),
         Arithmetic::Byte => (2 * BLOCK, 64),
     };
-    let count = inner.div_ceil(most).max(1);
-    let size = inner.div_ceil(count).next_multiple_of(step);
-    (0..inner).step_by(size).map(|from| from..(from + size).min(inner)).collect()
+    let mut spans = Vec::new();
+    for (side, inner) in widths.iter().copied().enumerate() {
+        let count = inner.div_ceil(most).max(1);
+        let size = inner.div_ceil(count).next_multiple_of(step);
+        let ranges = (0..inner).step_by(size).map(|from| from..(from + size).min(inner));
+        spans.extend(ranges.map(|range| Span { side, range }));
+    }
+    spans
 }
 
 /// Words of a block's row, filled up with zeros.
@@ -102,16 +115,16 @@ fn words(arithmetic: Arithmetic, block: &Range<usize>) -> usize {
     block.len().div_ceil(arithmetic.in_a_word()).next_multiple_of(STEP)
 }
 
-/// The left factor: (rows, inner).
+/// The left factor: (rows, inner), matrices side by side.
 ///
 /// For each [`TALL`] rows and each block, word by word the rows' words side by side.
 #[derive(Debug)]
 pub(crate) struct Left {
     arithmetic: Arithmetic,
     rows: usize,
-    blocks: Vec<Range<usize>>,
-    /// Words of all blocks.
-    depth: usize,
+    spans: Vec<Span>,
+    /// Words before each block, and of all.
+    starts: Vec<usize>,
     numbers: Vec<i32>,
     /// What integers are, for each group of rows, each block, each row.
     scales: Vec<Scale>,
@@ -128,8 +141,8 @@ struct Scale {
 
 impl Default for Left {
     fn default() -> Self {
-        let (blocks, numbers, scales) = Default::default();
-        Self { arithmetic: Arithmetic::Single, rows: 0, blocks, depth: 0, numbers, scales }
+        let (spans, starts, numbers, scales) = Default::default();
+        Self { arithmetic: Arithmetic::Single, rows: 0, spans, starts, numbers, scales }
     }
 }
 
@@ -139,7 +152,7 @@ pub(crate) struct Group<'a> {
     arithmetic: Arithmetic,
     numbers: &'a mut [i32],
     scales: &'a mut [Scale],
-    rows: Range<usize>,
+    pub(crate) rows: Range<usize>,
 }
 
 /// Rows of a block before they are laid side by side.
@@ -153,58 +166,69 @@ impl Default for Lines {
 }
 
 impl Left {
-    /// Makes room for a factor of this shape.
-    pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, inner: usize) {
+    /// Makes room for a factor of matrices with so many columns.
+    pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, widths: &[usize]) {
         self.arithmetic = arithmetic;
         self.rows = rows;
-        self.blocks = blocks(arithmetic, inner);
-        self.depth = self.blocks.iter().map(|block| words(arithmetic, block)).sum();
+        self.spans = spans(arithmetic, widths);
+        self.starts = vec![0];
+        for span in &self.spans {
+            self.starts.push(self.depth() + words(arithmetic, &span.range));
+        }
         let groups = rows.div_ceil(TALL);
         // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
-        self.numbers.resize(self.numbers.len().max(groups * self.depth * TALL), 0);
-        let scales = groups * self.blocks.len() * TALL;
+        self.numbers.resize(self.numbers.len().max(groups * self.depth() * TALL), 0);
+        let scales = groups * self.spans.len() * TALL;
         self.scales.resize(self.scales.len().max(scales), Scale::default());
     }
 
-    pub(crate) fn blocks(&self) -> &[Range<usize>] {
-        &self.blocks
+    /// Words of all blocks.
+    fn depth(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.spans
     }
 
     /// The groups of rows, to be filled apart.
-    pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Range<usize>>) {
+    pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Span>) {
+        let depth = self.depth();
         let rows = (0..self.rows).step_by(TALL).map(|from| from..(from + TALL).min(self.rows));
-        let numbers = self.numbers.chunks_mut((self.depth * TALL).max(1));
-        let scales = self.scales.chunks_mut((self.blocks.len() * TALL).max(1));
+        let numbers = self.numbers.chunks_mut((depth * TALL).max(1));
+        let scales = self.scales.chunks_mut((self.spans.len() * TALL).max(1));
         let groups = rows.zip(numbers.zip(scales));
         let groups = groups
             .map(|(rows, (numbers, scales))| Group { arithmetic: self.arithmetic, numbers, scales, rows })
             .collect();
-        (groups, self.blocks.clone())
+        (groups, self.spans.clone())
     }
 }
 
 impl Group<'_> {
-    /// Packs these rows of `x`, as integers times each column's factor; those rows' numbers are neighbours.
+    /// Packs these rows of `xs`, of which row `first` is the first one there, as integers times each column's factor;
+    /// those rows' numbers are neighbours.
     pub(crate) fn fill(
         self,
-        x: View<'_>,
-        blocks: &[Range<usize>],
-        factors: Option<&[f32]>,
+        (xs, first): (&[View<'_>], usize),
+        spans: &[Span],
+        factors: Option<&[Vec<f32>]>,
         lines: &mut Lines,
     ) {
         let Group { arithmetic, mut numbers, scales, rows } = self;
         assert!(available(arithmetic));
         let lines = &mut lines.0;
-        for (block, scales) in blocks.iter().zip(scales.chunks_exact_mut(TALL)) {
+        for (Span { side, range: block }, scales) in spans.iter().zip(scales.chunks_exact_mut(TALL)) {
+            let x = xs[*side];
             for (i, (line, scale)) in lines.iter_mut().zip(scales).enumerate() {
                 if i >= rows.len() {
                     line.fill(0);
                     *scale = Scale::default();
                     continue;
                 }
-                let row = rows.start + i;
+                let row = rows.start + i - first;
                 let line_here = &mut line[..words(arithmetic, block)];
-                let factors = factors.map(|factors| &factors[block.clone()]);
+                let factors = factors.map(|factors| &factors[*side][block.clone()]);
                 // SAFETY: the CPU has the instructions.
                 *scale = match arithmetic {
                     Arithmetic::Single => {

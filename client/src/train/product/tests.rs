@@ -78,15 +78,14 @@ fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
                         in_pool(threads, |team| {
                             let mut scratch = Scratch::default();
                             let (mut y, mut dx) = (vec![f32::NAN; rows * outputs], vec![2.0; rows * inputs]);
-                            let products = vec![(weight, ViewMut::whole(&mut y, outputs))];
+                            let products = vec![(weight, ViewMut::whole(&mut y, outputs), Add::ToNothing)];
                             let x = View::whole(&x, inputs);
-                            forward(team, arithmetic, &mut scratch, x, products, Add::ToNothing).unwrap();
+                            forward(team, arithmetic, &mut scratch, x, products).unwrap();
                             let (most, size) = errors(&y, x, w.t(), 0.0);
                             assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
                             let dy = View::whole(&dy, outputs);
                             let into = ViewMut::whole(&mut dx, inputs);
-                            let terms = [(dy, weight)];
-                            backward(team, arithmetic, &mut scratch, &terms, into, Add::ToWhatIsThere)
+                            backward(team, arithmetic, &mut scratch, dy, &[weight], into, Add::ToWhatIsThere)
                                 .unwrap();
                             let (most, size) = errors(&dx, dy, w, 2.0);
                             assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
@@ -110,19 +109,11 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                     let weight = Weight { matrix: &matrix, pairs: [None; 2] };
                     let (mut y, mut dx) = (vec![0.0; rows * outputs], vec![0.0; rows * inputs]);
                     let mut scratch = Scratch::default();
-                    let products = vec![(weight, ViewMut::whole(&mut y, outputs))];
-                    forward(
-                        team,
-                        arithmetic,
-                        &mut scratch,
-                        View::whole(&x, inputs),
-                        products,
-                        Add::ToNothing,
-                    )
-                    .unwrap();
+                    let products = vec![(weight, ViewMut::whole(&mut y, outputs), Add::ToNothing)];
+                    forward(team, arithmetic, &mut scratch, View::whole(&x, inputs), products).unwrap();
                     let into = ViewMut::whole(&mut dx, inputs);
-                    let terms = [(View::whole(&dy, outputs), weight)];
-                    backward(team, arithmetic, &mut scratch, &terms, into, Add::ToNothing).unwrap();
+                    let dy = View::whole(&dy, outputs);
+                    backward(team, arithmetic, &mut scratch, dy, &[weight], into, Add::ToNothing).unwrap();
                     y.extend(dx);
                     results.push(y.into_iter().map(f32::to_bits).collect::<Vec<_>>());
                 });
@@ -142,16 +133,9 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
             let mut y = vec![0.0; rows * 50];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 50))];
-            forward(
-                Team::ALONE,
-                arithmetic,
-                &mut Scratch::default(),
-                View::whole(&x, inner),
-                products,
-                Add::ToNothing,
-            )
-            .unwrap();
+            let products = vec![(weight, ViewMut::whole(&mut y, 50), Add::ToNothing)];
+            forward(Team::ALONE, arithmetic, &mut Scratch::default(), View::whole(&x, inner), products)
+                .unwrap();
             let expected: f64 = (0..inner).map(|i| f64::from(make(i)).powi(2)).sum();
             for y in y {
                 assert!((f64::from(y) / expected - 1.0).abs() < allowed, "{arithmetic:?}: {y} {expected}");
@@ -163,16 +147,9 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let matrix = Matrix::new(2, inner, Numbers::F32(vec![1.0; 2 * inner])).unwrap();
             let mut y = vec![0.0; rows * 2];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 2))];
-            forward(
-                Team::ALONE,
-                arithmetic,
-                &mut Scratch::default(),
-                View::whole(&x, inner),
-                products,
-                Add::ToNothing,
-            )
-            .unwrap();
+            let products = vec![(weight, ViewMut::whole(&mut y, 2), Add::ToNothing)];
+            forward(Team::ALONE, arithmetic, &mut Scratch::default(), View::whole(&x, inner), products)
+                .unwrap();
             assert!(!y[6].is_finite() && y[4].is_finite(), "{arithmetic:?} {y:?}");
         }
     }

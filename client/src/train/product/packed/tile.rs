@@ -6,7 +6,7 @@ mod avx512;
 use std::ops::Range;
 
 use super::ahead::{ToRead, ToWrite};
-use super::{Left, Right, STEP, Scale, TALL, available, is_wide, words};
+use super::{Left, Right, STEP, Scale, TALL, available, is_wide};
 use crate::train::ops::vectorised;
 use crate::train::product::{Add, Arithmetic};
 use crate::train::view::ViewMut;
@@ -68,21 +68,20 @@ impl Block<'_> {
     /// Words of a row of either side.
     #[inline(always)]
     fn depth(&self) -> usize {
-        words(self.left.arithmetic, &self.left.blocks[self.at])
+        self.left.starts[self.at + 1] - self.left.starts[self.at]
     }
 
     /// The words of a group of rows.
     #[inline(always)]
     fn rows(&self, group: usize) -> &[i32] {
-        // Only the last block can be shorter.
-        let before = self.at * words(self.left.arithmetic, &self.left.blocks[0]);
-        &self.left.numbers[(group * self.left.depth + before) * TALL..][..self.depth() * TALL]
+        let before = group * self.left.depth() + self.left.starts[self.at];
+        &self.left.numbers[before * TALL..][..self.depth() * TALL]
     }
 
     /// What the integers of each row of a group are.
     #[inline(always)]
     fn scales(&self, group: usize) -> &[Scale] {
-        &self.left.scales[(group * self.left.blocks.len() + self.at) * TALL..][..TALL]
+        &self.left.scales[(group * self.left.spans.len() + self.at) * TALL..][..TALL]
     }
 }
 
