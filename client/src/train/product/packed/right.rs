@@ -18,7 +18,7 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::ahead::ToRead;
+use super::ahead::Lines;
 use super::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, available, is_wide, words};
 use crate::train::product::Arithmetic;
 
@@ -52,19 +52,16 @@ pub(crate) enum Held<'a> {
 
 impl Source<'_> {
     /// The memory of this part of the rows, as far as there is one.
-    pub(crate) fn ahead(&self, rows: &Range<usize>, columns: &Range<usize>) -> ToRead {
+    pub(crate) fn ahead(&self, rows: &Range<usize>, columns: &Range<usize>) -> Lines {
         let (start, bytes) = match self.numbers {
             Held::F32(numbers) => (numbers.as_ptr().cast::<u8>(), 4),
             Held::F16(numbers) => (numbers.as_ptr().cast::<u8>(), 2),
             Held::Bf16(numbers) => (numbers.as_ptr().cast::<u8>(), 2),
         };
         let first = rows.start * self.columns + columns.start;
-        ToRead {
-            start: start.wrapping_add(first * bytes),
-            rows: rows.end.min(self.numbers.len() / self.columns.max(1)).saturating_sub(rows.start),
-            len: columns.end.min(self.columns).saturating_sub(columns.start) * bytes,
-            step: self.columns * bytes,
-        }
+        let rows = rows.end.min(self.numbers.len() / self.columns.max(1)).saturating_sub(rows.start);
+        let len = columns.end.min(self.columns).saturating_sub(columns.start) * bytes;
+        Lines::new(start.wrapping_add(first * bytes), rows, len, self.columns * bytes)
     }
 }
 

@@ -5,7 +5,7 @@ mod avx512;
 
 use std::ops::Range;
 
-use super::ahead::{ToRead, ToWrite};
+use super::ahead::{Lines, Soon};
 use super::{Left, Right, STEP, Scale, TALL, available, is_wide};
 use crate::train::ops::vectorised;
 use crate::train::product::{Add, Arithmetic};
@@ -38,7 +38,7 @@ pub(crate) fn multiply(
     turn: Turn,
     sums: &mut Vec<f32>,
     (out, add): (&mut ViewMut<'_>, Add),
-    ahead: ToRead,
+    ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
     assert!(available(left.arithmetic));
@@ -55,10 +55,9 @@ pub(crate) fn multiply(
     }
 }
 
-/// Words of a sum, of which there are always whole [`STEP`]s, between which [`LINES`] lines are asked for: many at once
+/// Words of a sum, of which there are always whole [`STEP`]s, between which some lines are asked for: many at once
 /// would wait for one another.
 const TOGETHER: usize = STEP;
-const LINES: usize = 3;
 
 /// The sums of a tile.
 type Sums<const VECTORS: usize> = [[[f32; 16]; VECTORS]; TALL];
@@ -91,18 +90,20 @@ fn multiply_by<const VECTORS: usize>(
     turn: Turn,
     sums: &mut [f32],
     (out, add): (&mut ViewMut<'_>, Add),
-    ahead: ToRead,
+    ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
     assert_eq!(right.vectors, VECTORS);
     let groups = left.rows.div_ceil(TALL);
-    let share = ahead.rows.div_ceil(groups);
+    let reads = ahead.count().div_ceil((groups * (block.depth() / TOGETHER)).max(1));
+    let mut soon = Soon { write: Lines::NONE, read: ahead, reads };
     let sums: &mut [Sums<VECTORS>] = sums.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
     for group in 0..groups {
         let first = group * TALL;
         let rows = first..(first + TALL).min(left.rows);
-        let mut soon = if turn.last { ToWrite::new(out, rows.clone()) } else { ToWrite::NONE };
-        ahead.fetch(group * share..(group + 1) * share);
+        if turn.last {
+            soon.write = Lines::of(out, rows.clone());
+        }
         // Where nothing is to be kept for a next block, all use one place.
         let sums = &mut sums[if turn.first && turn.last { 0 } else { group }];
         sum(block, group, turn.first, sums, &mut soon);
@@ -122,7 +123,7 @@ fn sum<const VECTORS: usize>(
     group: usize,
     first: bool,
     sums: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
+    soon: &mut Soon,
 ) {
     let wide = is_wide(block.left.arithmetic);
     // SAFETY: `multiply` has asked whether the CPU has the instructions for the left factor's arithmetic, and where it has

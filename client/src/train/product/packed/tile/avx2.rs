@@ -12,8 +12,8 @@ use std::arch::x86_64::{
 };
 
 use super::super::TALL;
-use super::super::ahead::ToWrite;
-use super::{Block, LINES, Sums, TOGETHER};
+use super::super::ahead::Soon;
+use super::{Block, Sums, TOGETHER};
 
 /// Rows of a part, and vectors of columns: their sums, and what makes them, stay in sixteen registers.
 const ROWS: usize = 4;
@@ -28,7 +28,7 @@ pub(super) fn sum<const SHORT: bool, const VECTORS: usize>(
     group: usize,
     first: bool,
     out: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
+    soon: &mut Soon,
 ) {
     // Columns outside, so that this part of the panel is read again from the nearest cache.
     for column in (0..16 * VECTORS).step_by(WIDE * LANES) {
@@ -46,7 +46,7 @@ fn part<const SHORT: bool, const VECTORS: usize>(
     (row, column): (usize, usize),
     first: bool,
     out: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
+    soon: &mut Soon,
 ) {
     let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
@@ -54,7 +54,7 @@ fn part<const SHORT: bool, const VECTORS: usize>(
     let mut sums = [[_mm256_setzero_si256(); WIDE]; ROWS];
     let (mut a, mut b) = (rows.as_ptr().wrapping_add(row), columns.as_ptr().wrapping_add(column));
     for _ in 0..depth / TOGETHER {
-        (0..LINES).for_each(|_| soon.fetch());
+        soon.fetch();
         for _ in 0..TOGETHER {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             let columns: [__m256i; WIDE] =

@@ -11,9 +11,9 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::super::ahead::ToWrite;
+use super::super::ahead::Soon;
 use super::super::{TALL, load};
-use super::{Block, LINES, Sums, TOGETHER};
+use super::{Block, Sums, TOGETHER};
 
 /// The products of a group of rows become `out`, or are added to it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
@@ -22,14 +22,14 @@ pub(super) fn sum_single<const VECTORS: usize>(
     group: usize,
     first: bool,
     out: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
+    soon: &mut Soon,
 ) {
     let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
     for _ in 0..depth / TOGETHER {
-        (0..LINES).for_each(|_| soon.fetch());
+        soon.fetch();
         for _ in 0..TOGETHER {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
@@ -59,7 +59,7 @@ pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
     group: usize,
     first: bool,
     out: &mut Sums<VECTORS>,
-    soon: &mut ToWrite,
+    soon: &mut Soon,
 ) {
     let (rows, columns, depth) = (block.rows(group), block.right.words(), block.depth());
     let scales = block.scales(group);
@@ -68,7 +68,7 @@ pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
         std::array::from_fn(|i| [_mm512_set1_epi32(scales[i].begin); VECTORS]);
     let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
     for _ in 0..depth / TOGETHER {
-        (0..LINES).for_each(|_| soon.fetch());
+        soon.fetch();
         for _ in 0..TOGETHER {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
