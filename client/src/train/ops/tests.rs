@@ -80,7 +80,8 @@ fn the_gradient_of_the_feed_forward_gate_agrees_with_differences() {
             // Three rows of five.
             let mut both = vec![0.0; 30];
             swiglu_back_some(5, &x[0], &x[1], dy, &mut both);
-            let half = |first: usize| both.chunks(10).flat_map(|row| row[first..first + 5].to_vec()).collect();
+            let half =
+                |first: usize| both.chunks(10).flat_map(|row| row[first..first + 5].to_vec()).collect();
             vec![half(0), half(5)]
         },
     );

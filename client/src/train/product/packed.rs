@@ -24,9 +24,9 @@ mod tile;
 use std::arch::x86_64::{
     __m256i, _mm256_loadu_si256, _mm256_permute2x128_si256, _mm256_storeu_si256, _mm256_unpackhi_epi32,
     _mm256_unpackhi_epi64, _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_abs_ps, _mm512_add_ps,
-    _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_max_ps, _mm512_mul_ps, _mm512_reduce_add_epi32,
-    _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_storeu_si512,
+    _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps,
+    _mm512_reduce_add_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi8, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_si512,
 };
 use std::ops::Range;
 
@@ -282,17 +282,28 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
     words: &mut [i32],
 ) -> Scale {
     assert!(x.len() <= words.len() * IN_A_WORD);
-    let values = |at| {
-        let x = load(x, at);
-        if FACTORS { _mm512_mul_ps(x, load(factors, at)) } else { x }
+    // Most vectors are whole, and need no mask.
+    let loaded = |x: &[f32], at| match x.get(at..at + 16) {
+        // SAFETY: sixteen numbers.
+        Some(x) => unsafe { _mm512_loadu_ps(x.as_ptr()) },
+        None => load(x, at),
     };
-    let (mut most, mut total) = (_mm512_setzero_ps(), _mm512_setzero_ps());
-    for at in (0..x.len()).step_by(16) {
-        let values = _mm512_abs_ps(values(at));
-        most = _mm512_max_ps(most, values);
-        total = _mm512_add_ps(total, values);
+    let values = |at| {
+        let x = loaded(x, at);
+        if FACTORS { _mm512_mul_ps(x, loaded(factors, at)) } else { x }
+    };
+    // Two of each, because each waits for the one before it.
+    let mut mosts = [_mm512_setzero_ps(); 2];
+    let mut totals = mosts;
+    for at in (0..x.len()).step_by(32) {
+        for (i, (most, total)) in mosts.iter_mut().zip(&mut totals).enumerate() {
+            let values = _mm512_abs_ps(values(at + 16 * i));
+            *most = _mm512_max_ps(*most, values);
+            *total = _mm512_add_ps(*total, values);
+        }
     }
-    let (most, total) = (_mm512_reduce_max_ps(most), _mm512_reduce_add_ps(total));
+    let most = _mm512_reduce_max_ps(_mm512_max_ps(mosts[0], mosts[1]));
+    let total = _mm512_reduce_add_ps(_mm512_add_ps(totals[0], totals[1]));
     if !total.is_finite() {
         words.fill(0);
         return Scale { worth: f32::NAN, begin: 0 };
