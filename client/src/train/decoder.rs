@@ -1,10 +1,11 @@
 //! The decoder: forwards from tokens to a loss, and backwards from the loss to what is trained.
 //!
 //! Written out and not taped, so that what is kept between the two ways is known: for each block the residual
-//! stream at its two norms, the queries, keys and values, what attention mixed of them, and the two halves of the
-//! feed-forward part. The rest is a pass over memory away and is made again.
+//! stream at its two norms, the queries, keys and values, what attention mixed of them where the output layer learns,
+//! and the two halves of the feed-forward part. The rest is a pass over memory away and is made again.
 
 mod back;
+mod made;
 
 use candle_core::{Result, bail};
 
@@ -12,8 +13,8 @@ use super::base::Projection;
 use super::cache::{Cache, Past, Which};
 use super::change::Changes;
 use super::config::DecoderConfig;
-use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back, swiglu_some};
-use super::product::{Add, Arithmetic, Made, Make, Rows, Scratch, TOGETHER, Weight, forward};
+use super::ops::{Attention, Loss, RmsNorm, Rope, cross_entropy, embed, embed_back};
+use super::product::{Add, Arithmetic, Rows, Scratch, TOGETHER, Weight, forward};
 use super::sized::sized;
 use super::stored::{Keep, Stored};
 use super::team::Team;
@@ -203,31 +204,15 @@ impl Decoder<'_> {
         let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
         let columns = self.config.intermediate_size;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
-        let halves = kept.as_deref_mut().map(|kept| (&mut kept.gate, &mut kept.up));
-        let mut places = match (halves, self.keep()) {
-            (Some((gate, up)), Keep::Half) => {
-                let [gate, up] = [gate, up].map(|kept| kept.parts_to_store((rows, columns), TOGETHER));
-                gate.into_iter().zip(up).collect()
+        let places = match (kept.as_deref_mut(), self.keep()) {
+            (Some(Kept { gate, up, .. }), Keep::Half) => {
+                Some([gate, up].map(|kept| kept.parts_to_store((rows, columns), TOGETHER)))
             }
-            _ => Vec::new(),
-        }
-        .into_iter();
-        let chunks = gate.chunks(TOGETHER * columns).zip(up.chunks(TOGETHER * columns));
-        let makes = chunks.map(|(gate, up)| {
-            let place = places.next();
-            let make: Make<'_> = Box::new(move |out| {
-                if let Some((mut gate_place, mut up_place)) = place {
-                    gate_place.store(gate);
-                    up_place.store(up);
-                }
-                swiglu_some(out, gate, up);
-            });
-            make
-        });
-        let makes = makes.collect();
-        let inner = Made { rows, widths: vec![columns], makes, memory: inner, wanted: false };
+            _ => None,
+        };
+        let input = made::gated((gate, up), columns, places, inner);
         let outputs = vec![(Projection::Down, &mut *x)];
-        self.forward(scratch, layer, block, Rows::Made(inner), outputs, Add::ToWhatIsThere)?;
+        self.forward(scratch, layer, block, input, outputs, Add::ToWhatIsThere)?;
         if let (Some(kept), Keep::Whole) = (kept, self.keep()) {
             kept.gate.take(self.team, gate, columns, Keep::Whole);
             kept.up.take(self.team, up, columns, Keep::Whole);
@@ -235,37 +220,24 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The normed rows of `x`, which are kept too where there is a place.
+    /// The normed rows of the residual stream, which is kept where there is a place.
     fn normed<'r>(
         &self,
-        norm: RmsNorm<'r>,
+        weight: &'r [f32],
         x: &'r [f32],
         place: Option<&'r mut Stored>,
         memory: &'r mut Vec<f32>,
     ) -> Rows<'r> {
-        let columns = norm.weight.len();
-        let rows = x.len() / columns;
-        let mut places = match (place, self.keep()) {
-            (Some(place), Keep::Half) => place.parts_to_store((rows, columns), TOGETHER),
+        let columns = weight.len();
+        let places = match (place, self.keep()) {
+            (Some(place), Keep::Half) => Some(place.parts_to_store((x.len() / columns, columns), TOGETHER)),
             (Some(place), Keep::Whole) => {
                 place.copy(self.team, x, columns, Keep::Whole);
-                Vec::new()
+                None
             }
-            (None, _) => Vec::new(),
-        }
-        .into_iter();
-        let makes = x.chunks(TOGETHER * columns).map(|x| {
-            let place = places.next();
-            let make: Make<'_> = Box::new(move |out| {
-                if let Some(mut place) = place {
-                    place.store(x);
-                }
-                norm.some(x, out);
-            });
-            make
-        });
-        let makes = makes.collect();
-        Rows::Made(Made { rows, widths: vec![columns], makes, memory, wanted: false })
+            (None, _) => None,
+        };
+        made::normed(self.norm(weight), x, places, memory)
     }
 
     /// One block up to the two halves of the feed-forward part, which stay in `space`.
@@ -295,7 +267,7 @@ impl Decoder<'_> {
         sized(v, rows * kv_width);
         let outputs = vec![(Projection::Q, &mut *q), (Projection::K, &mut *k), (Projection::V, &mut *v)];
         let place = kept.as_deref_mut().map(|kept| &mut kept.x);
-        let input = self.normed(self.norm(&block.input_norm), &x[..rows * hidden], place, normed);
+        let input = self.normed(&block.input_norm, &x[..rows * hidden], place, normed);
         self.forward(scratch, layer, block, input, outputs, Add::ToNothing)?;
         if let Some([q_norm, k_norm]) = &block.head_norms {
             for (x, raw, norm) in [(&mut *q, &mut *raw_q, q_norm), (&mut *k, &mut *raw_k, k_norm)] {
@@ -335,7 +307,7 @@ impl Decoder<'_> {
         sized(up, rows * self.config.intermediate_size);
         let outputs = vec![(Projection::Gate, gate), (Projection::Up, up)];
         let place = kept.map(|kept| &mut kept.middle);
-        let input = self.normed(self.norm(&block.post_norm), &x[..rows * hidden], place, normed);
+        let input = self.normed(&block.post_norm, &x[..rows * hidden], place, normed);
         self.forward(scratch, layer, block, input, outputs, Add::ToNothing)
     }
 

@@ -224,7 +224,6 @@ vectorised! {
 }
 
 /// Rounds numbers of one scale, and gives what an integer is worth.
-#[expect(clippy::inline_always, reason = "what is not inlined into `vectorised` is not compiled for the CPU")]
 #[inline(always)]
 fn round_some(integers: &mut [i16], x: &[f32]) -> f32 {
     // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.

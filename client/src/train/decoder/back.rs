@@ -1,26 +1,18 @@
 //! The way back through one block.
 
-use std::cell::RefCell;
-
 use candle_core::Result;
 
-use super::Decoder;
+use super::{Decoder, made};
 use crate::train::base::Projection;
 use crate::train::change::gradients;
 use crate::train::gemm::gemm;
-use crate::train::ops::{RmsNorm, swiglu, swiglu_back_some};
-use crate::train::product::{Add, Made, Make, Rows, Scratch, TOGETHER, backward, in_shares};
+use crate::train::ops::swiglu;
+use crate::train::product::{Add, Rows, Scratch, backward};
 use crate::train::sized::sized;
-use crate::train::stored::Stored;
 use crate::train::view::{View, ViewMut};
 use crate::train::wanted::Wanted;
 use crate::train::weights::BlockWeights;
 use crate::train::workspace::Workspace;
-
-thread_local! {
-    /// What each thread widens rows into, used again by its next ones.
-    static OWN: RefCell<[Vec<f32>; 2]> = RefCell::default();
-}
 
 impl Decoder<'_> {
     /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something
@@ -78,15 +70,9 @@ impl Decoder<'_> {
         self.backward(scratch, layer, block, dy, &[Projection::Down], dinner)?;
         let halves = [Projection::Gate, Projection::Up];
         let learned = learns(wanted, &halves);
-        let made = Made {
-            rows,
-            widths: vec![columns; 2],
-            makes: halves_back(&kept.gate, &kept.up, dinner, columns),
-            memory: dhalves,
-            wanted: learned,
-        };
+        let dys = made::halves_back((&kept.gate, &kept.up), dinner, columns, (dhalves, learned));
         let dnormed = sized(dnormed, rows * hidden);
-        self.backward(scratch, layer, block, Rows::Made(made), &halves, dnormed)?;
+        self.backward(scratch, layer, block, dys, &halves, dnormed)?;
         let norm = self.norm(&block.post_norm);
         if learned {
             norm.forward(team, kept.middle.read(team, earlier), sized(normed, rows * hidden));
@@ -101,14 +87,8 @@ impl Decoder<'_> {
             norm.weight_back(kept.middle.read(team, earlier), dnormed, &mut rest.norms[layer][1]);
         }
         let dmixed = sized(dmixed, rows * self.config.num_heads * self.config.head_dim);
-        let made = Made {
-            rows,
-            widths: vec![hidden],
-            makes: norm_back(norm, &kept.middle, dnormed, g),
-            memory: normed,
-            wanted: false,
-        };
-        self.backward(scratch, layer, block, Rows::Made(made), &[Projection::O], dmixed)?;
+        let dy = made::norm_back(norm, &kept.middle, dnormed, g, normed);
+        self.backward(scratch, layer, block, dy, &[Projection::O], dmixed)?;
         if learns(wanted, &[Projection::O]) {
             kept.mixed.give(team, mixed);
             let terms = [(Projection::O, View::whole(g, hidden))];
@@ -144,11 +124,7 @@ impl Decoder<'_> {
         }
         if below {
             self.backward(scratch, layer, block, Rows::There(views.to_vec()), &inputs, dnormed)?;
-            let parts = norm_back(norm, &kept.x, dnormed, g);
-            let share = team.rows(parts.len(), TOGETHER * hidden);
-            team.each(in_shares(parts.into_iter(), share), |part: Vec<Make<'_>>| {
-                part.into_iter().for_each(|part| part(&mut []));
-            });
+            made::norm_back_now(team, norm, &kept.x, dnormed, g);
             if let Some(rest) = wanted.embedding() {
                 norm.weight_back(kept.x.read(team, earlier), dnormed, &mut rest.norms[layer][0]);
             }
@@ -210,36 +186,4 @@ impl Decoder<'_> {
             Wanted::Adapter(_) | Wanted::Weights(_) => Ok(()),
         }
     }
-}
-
-/// What makes the gradients of the two halves of the feed-forward part, side by side.
-fn halves_back<'a>(gate: &'a Stored, up: &'a Stored, dy: &'a [f32], columns: usize) -> Vec<Make<'a>> {
-    let halves = gate.parts(TOGETHER, columns).into_iter().zip(up.parts(TOGETHER, columns));
-    let parts = halves.zip(dy.chunks(TOGETHER * columns));
-    let makes = parts.map(|((gate, up), dy)| {
-        let make: Make<'_> = Box::new(move |out| {
-            OWN.with_borrow_mut(|[gate_memory, up_memory]| {
-                let (gate, up) = (gate.read(gate_memory), up.read(up_memory));
-                swiglu_back_some(columns, gate, up, dy, out);
-            });
-        });
-        make
-    });
-    makes.collect()
-}
-
-/// What adds the gradient of a norm's input to `g`, and makes `g`, where it has a place.
-fn norm_back<'a>(norm: RmsNorm<'a>, x: &'a Stored, dy: &'a [f32], g: &'a mut [f32]) -> Vec<Make<'a>> {
-    let columns = norm.weight.len();
-    let parts = x.parts(TOGETHER, columns).into_iter().zip(dy.chunks(TOGETHER * columns));
-    let makes = parts.zip(g.chunks_mut(TOGETHER * columns)).map(|((x, dy), g)| {
-        let make: Make<'_> = Box::new(move |out| {
-            OWN.with_borrow_mut(|[memory, _]| norm.some_back(x.read(memory), dy, g));
-            if !out.is_empty() {
-                out.copy_from_slice(g);
-            }
-        });
-        make
-    });
-    makes.collect()
 }

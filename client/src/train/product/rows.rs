@@ -71,7 +71,9 @@ impl<'a> Rows<'a> {
                 let places = memory.chunks_mut((TOGETHER * columns).max(1));
                 let parts = in_shares(makes.into_iter().zip(places), share);
                 team.each(parts, |part: Vec<(Make<'_>, &mut [f32])>| {
-                    part.into_iter().for_each(|(make, rows)| make(rows));
+                    for (make, rows) in part {
+                        make(rows);
+                    }
                 });
                 side_by_side(memory, &widths)
             }

@@ -2,6 +2,7 @@
 
 use half::{bf16, f16};
 
+use super::rows::side_by_side;
 use super::*;
 
 fn numbers(len: usize, seed: f32) -> Vec<f32> {
@@ -151,6 +152,84 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             forward(Team::ALONE, arithmetic, &mut Scratch::default(), View::whole(&x, inner), products)
                 .unwrap();
             assert!(!y[6].is_finite() && y[4].is_finite(), "{arithmetic:?} {y:?}");
+        }
+    }
+}
+
+/// Two matrices side by side, made when they are packed: all that a product does with them is what it does with those
+/// in memory, to the bit.
+#[test]
+fn rows_that_are_made_give_the_bits_of_those_in_memory() {
+    let (rows, outputs, inputs) = (37, [300, 130], 160);
+    let dys: Vec<Vec<f32>> = outputs.iter().map(|outputs| numbers(rows * outputs, 0.8)).collect();
+    let factors: Vec<_> =
+        outputs.iter().map(|outputs| (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7))).collect();
+    for kind in 0..matrices(32, inputs).len() {
+        let weights: Vec<Matrix> =
+            outputs.iter().map(|outputs| matrices(*outputs, inputs).swap_remove(kind)).collect();
+        for with_pair in [false, true] {
+            let pairs = |i: usize| {
+                let (a, b) = (&factors[i].0[..], &factors[i].1[..]);
+                [None, with_pair.then_some(Pair { scale: 0.25, rank: 3, a, b })]
+            };
+            let weights: Vec<_> = (0..2).map(|i| Weight { matrix: &weights[i], pairs: pairs(i) }).collect();
+            for (arithmetic, allowed) in arithmetics() {
+                let views =
+                    || outputs.iter().zip(&dys).map(|(outputs, dy)| View::whole(dy, *outputs)).collect();
+                let run = |dys: Rows<'_>| {
+                    let (mut dx, mut scratch) = (vec![2.0; rows * inputs], Scratch::default());
+                    in_pool(2, |team| {
+                        let into = ViewMut::whole(&mut dx, inputs);
+                        backward(team, arithmetic, &mut scratch, dys, &weights, into, Add::ToWhatIsThere)
+                            .unwrap();
+                    });
+                    dx
+                };
+                let expected = run(Rows::There(views()));
+                for wanted in [false, true] {
+                    let mut memory = vec![f32::NAN; 5];
+                    let makes = (0..rows).step_by(TOGETHER).map(|first| {
+                        let views: Vec<View<'_>> = views();
+                        let make: Make<'_> = Box::new(move |out| {
+                            let row = views.iter().map(|view| view.columns).sum::<usize>();
+                            for (i, out) in out.chunks_exact_mut(row).enumerate() {
+                                let numbers = views.iter().flat_map(|view| view.row(first + i));
+                                out.iter_mut().zip(numbers).for_each(|(out, x)| *out = *x);
+                            }
+                        });
+                        make
+                    });
+                    let makes = makes.collect();
+                    let made = Made { rows, widths: outputs.to_vec(), makes, memory: &mut memory, wanted };
+                    let found = run(Rows::Made(made));
+                    let case = format!("{kind} {arithmetic:?}, pair {with_pair}, wanted {wanted}");
+                    assert!(found.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits()), "{case}");
+                    if wanted {
+                        let there = side_by_side(&memory, &outputs);
+                        for (view, dy) in there.iter().zip(&dys) {
+                            let row = |i: usize| &dy[i * view.columns..(i + 1) * view.columns];
+                            assert!((0..rows).all(|i| view.row(i) == row(i)), "{case}");
+                        }
+                    }
+                }
+                // And it is the sum of both products.
+                let mut sum = vec![0.0f64; rows * inputs];
+                for (weight, dy) in weights.iter().zip(&dys) {
+                    let outputs = weight.matrix.rows();
+                    let mut wide = vec![0.0; outputs * inputs];
+                    weight.widen(0, &mut wide).unwrap();
+                    for (at, sum) in sum.iter_mut().enumerate() {
+                        let (i, j) = (at / inputs, at % inputs);
+                        *sum += (0..outputs)
+                            .map(|k| f64::from(dy[i * outputs + k]) * f64::from(wide[k * inputs + j]))
+                            .sum::<f64>();
+                    }
+                }
+                let size = (sum.iter().map(|x| x * x).sum::<f64>() / sum.len() as f64).sqrt();
+                let most = expected.iter().zip(&sum).map(|(x, y)| (f64::from(*x) - y - 2.0).abs());
+                let most = most.fold(0.0, f64::max);
+                assert!(most <= allowed * size + 1e-5, "{kind} {arithmetic:?}: {most} {size}");
+            }
         }
     }
 }

@@ -87,12 +87,11 @@ pub(super) fn forward(
             let count = left.spans().len();
             for (at, span) in left.spans().iter().enumerate() {
                 right.fill_rows(arithmetic, source, rows_there.clone(), &span.range);
-                let ahead = match left.spans().get(at + 1) {
-                    Some(next) => source.ahead(&rows_there, &next.range),
-                    None => {
-                        let next = rows_there.end..rows_there.end + packed::WIDE;
-                        source.ahead(&next, &left.spans()[0].range)
-                    }
+                let ahead = if let Some(next) = left.spans().get(at + 1) {
+                    source.ahead(&rows_there, &next.range)
+                } else {
+                    let next = rows_there.end..rows_there.end + packed::WIDE;
+                    source.ahead(&next, &left.spans()[0].range)
                 };
                 let turn = packed::Turn { first: at == 0, last: at + 1 == count };
                 packed::multiply(
@@ -171,12 +170,11 @@ pub(super) fn backward(
                 for (j, (span, (source, first))) in some.iter().zip(&sources).enumerate() {
                     let rows = |span: &Span, first| span.range.start - first..span.range.end - first;
                     right.fill_columns(arithmetic, *source, &rows(span, *first), here.clone());
-                    let ahead = match some.get(j + 1) {
-                        Some(next) => sources[j + 1].0.ahead(&rows(next, sources[j + 1].1), &here),
-                        None => {
-                            let next = here.end..here.end + packed::WIDE;
-                            sources[0].0.ahead(&rows(&some[0], sources[0].1), &next)
-                        }
+                    let ahead = if let Some(next) = some.get(j + 1) {
+                        sources[j + 1].0.ahead(&rows(next, sources[j + 1].1), &here)
+                    } else {
+                        let next = here.end..here.end + packed::WIDE;
+                        sources[0].0.ahead(&rows(&some[0], sources[0].1), &next)
                     };
                     let turn = packed::Turn { first: j == 0, last: j + 1 == some.len() };
                     let block = packed::Block { left, at: done + j, right };
@@ -243,7 +241,9 @@ fn pack_left<'a>(
         Rows::There(xs) => {
             team.each(in_shares(groups.into_iter(), share), |part: Vec<packed::Group<'_>>| {
                 OWN.with_borrow_mut(|Own { lines, .. }| {
-                    part.into_iter().for_each(|group| group.fill((&xs, 0), &spans, factors, lines));
+                    for group in part {
+                        group.fill((&xs, 0), &spans, factors, lines);
+                    }
                 });
             });
             xs

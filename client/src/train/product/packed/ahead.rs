@@ -44,6 +44,10 @@ fn ask<const HINT: i32>(address: *const u8) {
     }
 }
 
+#[expect(
+    clippy::inline_always,
+    reason = "a call in the middle of a sum would take its registers to memory and back"
+)]
 impl Lines {
     /// Nothing.
     pub(super) const NONE: Self = Self::new(std::ptr::null(), 0, 0, 0);
@@ -86,6 +90,7 @@ impl Lines {
     }
 }
 
+#[expect(clippy::inline_always, reason = "as above")]
 impl Soon {
     /// Asks for the next lines.
     #[inline(always)]
