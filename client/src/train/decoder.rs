@@ -1,7 +1,8 @@
 //! The decoder: forwards from tokens to a loss, and backwards from the loss to what is trained.
 //!
 //! Written out and not taped, so that what is kept between the two ways is known: for each block the residual
-//! stream at its two norms, the queries, keys and values, what attention mixed of them where the output layer learns,
+//! stream at its two norms, the queries, keys and values, what attention mixed of them where the output projection
+//! learns,
 //! and the two halves of the feed-forward part. The rest is a pass over memory away and is made again.
 
 mod back;
@@ -50,7 +51,7 @@ pub enum Recompute {
 struct Keeping {
     /// In the workspace.
     at: usize,
-    /// Whether the output layer learns, and needs its input.
+    /// Whether the output projection learns, and needs its input.
     mixed: bool,
 }
 

@@ -65,7 +65,8 @@ impl Compute {
             Recompute::Never => config.num_layers * block,
             Recompute::Blocks => 4 * config.num_layers * hidden + block,
         };
-        let once = 4 * (6 * hidden + 4 * inner + 4 * q + 4 * kv + heads) + packed * inner.max(hidden).max(q);
+        let left = (2 * inner).max(hidden).max(q + 2 * kv);
+        let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + heads) + packed * left;
         let at_once = if is_small(config) { rows } else { rows.min(ROWS_TOGETHER) };
         let logits = (at_once * config.vocab_size).min(LOGITS);
         at_once as u64 * (blocks + once) as u64 + ((4 + packed) * logits) as u64

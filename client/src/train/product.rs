@@ -187,6 +187,13 @@ pub(crate) fn forward<'a>(
     products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
 ) -> Result<()> {
     let x = x.into();
+    let fit = |(weight, y, _): &(Weight<'_>, ViewMut<'_>, Add)| {
+        let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
+        x.widths() == [columns] && (y.rows(), y.columns()) == (x.count(), rows)
+    };
+    if let Some((weight, y, _)) = products.iter().find(|product| !fit(product)) {
+        bail!("cannot make {} × {} of {x:?} and {:?}", y.rows(), y.columns(), weight.matrix);
+    }
     #[cfg(target_arch = "x86_64")]
     if tiled::fits(arithmetic, &x) {
         return tiled::forward(team, arithmetic, scratch, x, products);
@@ -209,6 +216,14 @@ pub(crate) fn backward<'a>(
     mut add: Add,
 ) -> Result<()> {
     let dys = dys.into();
+    let matrices = weights.iter().map(|weight| weight.matrix);
+    if !matrices.clone().map(Matrix::rows).eq(dys.widths())
+        || matrices.clone().any(|matrix| matrix.columns() != dx.columns())
+        || dys.count() != dx.rows()
+    {
+        let matrices: Vec<_> = matrices.collect();
+        bail!("cannot make {} × {} of {dys:?} and {matrices:?}", dx.rows(), dx.columns());
+    }
     #[cfg(target_arch = "x86_64")]
     if tiled::fits(arithmetic, &dys) {
         return tiled::backward(team, arithmetic, scratch, dys, weights, dx, add);

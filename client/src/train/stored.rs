@@ -104,7 +104,10 @@ impl Stored {
                 let parts = numbers.chunks((height * columns).max(1));
                 parts.map(StoredRows::Whole).collect()
             }
-            Self::Half(half) => half.parts(height),
+            Self::Half(half) => {
+                debug_assert_eq!(half.columns, columns, "rows of another length were kept");
+                half.parts(height)
+            }
         }
     }
 
@@ -114,12 +117,11 @@ impl Stored {
         (rows, columns): (usize, usize),
         height: usize,
     ) -> Vec<RowsToStore<'_>> {
-        if let Self::Whole(_) = self {
-            *self = Self::Half(Halves::default());
-        }
-        match self {
-            Self::Whole(_) => Vec::new(),
-            Self::Half(half) => half.parts_to_store((rows, columns), height),
+        loop {
+            match self {
+                Self::Whole(_) => *self = Self::Half(Halves::default()),
+                Self::Half(half) => return half.parts_to_store((rows, columns), height),
+            }
         }
     }
 

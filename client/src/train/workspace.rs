@@ -30,7 +30,7 @@ pub(crate) struct Workspace {
     pub(crate) middle: Vec<f32>,
     pub(crate) inner: Vec<f32>,
     pub(crate) dinner: Vec<f32>,
-    /// Gradients of the two halves of the feed-forward part, side by side, where these learn.
+    /// Gradients of the two halves of the feed-forward part, side by side, where they are needed in memory.
     pub(crate) dhalves: Vec<f32>,
     pub(crate) dmixed: Vec<f32>,
     pub(crate) dq: Vec<f32>,

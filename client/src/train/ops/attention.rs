@@ -148,7 +148,7 @@ impl Attention<'_> {
 
     /// Queries of one tile.
     fn queries(&self) -> usize {
-        (ROWS / self.group()).clamp(8, 64).min(self.length)
+        (ROWS / self.group()).max(8).min(self.length)
     }
 
     fn tiles(&self) -> impl Iterator<Item = Tile> + use<> {
@@ -233,7 +233,7 @@ impl Attention<'_> {
         })
     }
 
-    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ P · dP)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
+    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ P · dP / Σ P)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
     /// where the scores were; shapes as in [`Self::forward`], without a past.
     pub(crate) fn backward(
         &self,

@@ -68,15 +68,21 @@ pub(crate) fn cross_entropy(
             let (most, mut total) = exponentials(row);
             let likely = if apart { likely(row, next, total) } else { Vec::new() };
             if there == Arithmetic::Byte {
+                let before = total;
                 let mut weights = vec![0.0; hidden];
                 for &token in &likely {
                     weight.widen(token, &mut weights)?;
                     let logit = sum([h, &weights], |[h, w]| h * w);
-                    let better = exp(logit - most);
+                    // The exponential has no infinity, and must not hide one.
+                    let better = if (logit - most).is_finite() { exp(logit - most) } else { f32::NAN };
                     total += better - std::mem::replace(&mut row[token], better);
                     if token == next {
                         chosen = logit;
                     }
+                }
+                // Where what was taken away was nearly all, little of what is left is right.
+                if total < before / 16.0 {
+                    total = sum([&*row], |[x]| x);
                 }
             }
             row[next] -= total;

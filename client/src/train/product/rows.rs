@@ -33,7 +33,8 @@ pub(crate) struct Made<'a> {
 
 impl fmt::Debug for Made<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} rows of {:?} columns", self.rows, self.widths)
+        let why = if self.wanted { ", wanted in memory" } else { "" };
+        write!(f, "{} rows of {:?} columns{why}", self.rows, self.widths)
     }
 }
 
@@ -65,6 +66,7 @@ impl<'a> Rows<'a> {
         match self {
             Self::There(views) => views,
             Self::Made(Made { rows, widths, makes, memory, .. }) => {
+                assert_eq!(makes.len(), rows.div_ceil(TOGETHER), "rows that nothing makes");
                 let columns: usize = widths.iter().sum();
                 let memory = sized(memory, rows * columns);
                 let share = team.rows(makes.len(), TOGETHER * columns);

@@ -160,13 +160,22 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
 /// in memory, to the bit.
 #[test]
 fn rows_that_are_made_give_the_bits_of_those_in_memory() {
-    let (rows, outputs, inputs) = (37, [300, 130], 160);
+    for rows in [7, 37] {
+        made_rows(rows);
+    }
+}
+
+fn made_rows(rows: usize) {
+    let (outputs, inputs) = ([300, 130], 160);
     let dys: Vec<Vec<f32>> = outputs.iter().map(|outputs| numbers(rows * outputs, 0.8)).collect();
     let factors: Vec<_> =
         outputs.iter().map(|outputs| (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7))).collect();
-    for kind in 0..matrices(32, inputs).len() {
-        let weights: Vec<Matrix> =
-            outputs.iter().map(|outputs| matrices(*outputs, inputs).swap_remove(kind)).collect();
+    let kinds = matrices(32, inputs).len();
+    // All of one kind, and one that is held beside one that is quantised, in both orders.
+    let same = (0..kinds).map(|kind| [kind; 2]);
+    for kind in same.chain([[2, kinds - 1], [kinds - 1, 0]]) {
+        let of_kind = |i: usize| matrices(outputs[i], inputs).swap_remove(kind[i]);
+        let weights: Vec<Matrix> = (0..2).map(of_kind).collect();
         for with_pair in [false, true] {
             let pairs = |i: usize| {
                 let (a, b) = (&factors[i].0[..], &factors[i].1[..]);
@@ -202,7 +211,7 @@ fn rows_that_are_made_give_the_bits_of_those_in_memory() {
                     let makes = makes.collect();
                     let made = Made { rows, widths: outputs.to_vec(), makes, memory: &mut memory, wanted };
                     let found = run(Rows::Made(made));
-                    let case = format!("{kind} {arithmetic:?}, pair {with_pair}, wanted {wanted}");
+                    let case = format!("{kind:?} {arithmetic:?}, pair {with_pair}, wanted {wanted}");
                     assert!(found.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits()), "{case}");
                     if wanted {
                         let there = side_by_side(&memory, &outputs);
@@ -228,7 +237,7 @@ fn rows_that_are_made_give_the_bits_of_those_in_memory() {
                 let size = (sum.iter().map(|x| x * x).sum::<f64>() / sum.len() as f64).sqrt();
                 let most = expected.iter().zip(&sum).map(|(x, y)| (f64::from(*x) - y - 2.0).abs());
                 let most = most.fold(0.0, f64::max);
-                assert!(most <= allowed * size + 1e-5, "{kind} {arithmetic:?}: {most} {size}");
+                assert!(most <= allowed * size + 1e-5, "{kind:?} {arithmetic:?}: {most} {size}");
             }
         }
     }

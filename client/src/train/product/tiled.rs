@@ -6,12 +6,14 @@ use std::sync::Arc;
 use candle_core::Result;
 
 use super::packed::Span;
-use super::rows::{Made, Make, Rows, in_shares, side_by_side};
+use super::rows::{Made, Make, Rows, TOGETHER, in_shares, side_by_side};
 use super::{Add, Arithmetic, OWN, Own, Pair, SHARED, Scratch, Weight, packed, thin, widen_together};
 use crate::train::sized::{at_least, sized};
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 use crate::train::weights::{Matrix, Numbers};
+
+const _: () = assert!(TOGETHER == packed::TALL, "rows are made where they are packed");
 
 /// Whether a product is large enough to be packed, and the CPU can.
 pub(super) fn fits(arithmetic: Arithmetic, left: &Rows<'_>) -> bool {
@@ -237,6 +239,9 @@ fn pack_left<'a>(
     left.shape(arithmetic, rows.count(), &widths);
     let (groups, spans) = left.groups();
     let share = team.rows(groups.len(), packed::TALL * columns);
+    if let Rows::Made(Made { makes, .. }) = &rows {
+        assert_eq!(makes.len(), groups.len(), "rows that nothing makes");
+    }
     match rows {
         Rows::There(xs) => {
             team.each(in_shares(groups.into_iter(), share), |part: Vec<packed::Group<'_>>| {
