@@ -60,13 +60,15 @@ impl Compute {
             Arithmetic::Single => (4, 4),
             Arithmetic::Short | Arithmetic::Byte => (2, 2),
         };
-        let block = kept * (2 * hidden + 2 * q + 2 * kv + 2 * inner) + 4 * heads;
+        // Queries and keys before their norms.
+        let raw = if config.qk_norm { q + kv } else { 0 };
+        let block = kept * (2 * hidden + 2 * q + 2 * kv + raw + 2 * inner) + 4 * heads;
         let blocks = match self.recompute {
             Recompute::Never => config.num_layers * block,
             Recompute::Blocks => 4 * config.num_layers * hidden + block,
         };
         let left = (2 * inner).max(hidden).max(q + 2 * kv);
-        let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + heads) + packed * left;
+        let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + raw + heads) + packed * left;
         let at_once = if is_small(config) { rows } else { rows.min(ROWS_TOGETHER) };
         let logits = (at_once * config.vocab_size).min(LOGITS);
         at_once as u64 * (blocks + once) as u64 + ((4 + packed) * logits) as u64
