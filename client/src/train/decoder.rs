@@ -2,8 +2,7 @@
 //!
 //! Written out and not taped, so that what is kept between the two ways is known: for each block the residual
 //! stream at its two norms, the queries, keys and values, what attention mixed of them where the output projection
-//! learns,
-//! and the two halves of the feed-forward part. The rest is a pass over memory away and is made again.
+//! learns, and the two halves of the feed-forward part. The rest is a pass over memory away and is made again.
 
 mod back;
 mod made;

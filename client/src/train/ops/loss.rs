@@ -5,6 +5,7 @@ use candle_core::{Result, bail};
 use super::{exp, exp_all, most, sum, vectorised};
 use crate::train::gemm::gemm;
 use crate::train::product::{Add, Arithmetic, Scratch, Weight, backward, forward};
+use crate::train::sized::at_least;
 use crate::train::team::Team;
 use crate::train::view::{View, ViewMut};
 
@@ -44,7 +45,6 @@ pub(crate) fn cross_entropy(
     // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
     let chunks = next.len().div_ceil((LOGITS / vocab).max(1)).max(1);
     let chunk = next.len().div_ceil(chunks).max(1);
-    logits.resize(logits.len().max(chunk * vocab), 0.0);
     // Bytes hold what is left when the likely tokens are computed apart, there and back.
     let bytes = match arithmetic {
         Arithmetic::Single => arithmetic,
@@ -55,7 +55,7 @@ pub(crate) fn cross_entropy(
     for first in (0..next.len()).step_by(chunk) {
         let rows = first..(first + chunk).min(next.len());
         let part = View::whole(h, hidden).rows(rows.clone());
-        let logits = &mut logits[..rows.len() * vocab];
+        let logits = at_least(logits, rows.len() * vocab);
         forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab), Add::ToNothing)])?;
         let mut losses = vec![RowLoss::default(); rows.len()];
         let parts =

@@ -9,6 +9,7 @@ use super::ahead::{Lines, Soon};
 use super::{Left, Right, STEP, Scale, TALL, available, is_wide};
 use crate::train::ops::vectorised;
 use crate::train::product::{Add, Arithmetic};
+use crate::train::sized::at_least;
 use crate::train::view::ViewMut;
 
 /// Which of the blocks that are summed up one is.
@@ -47,7 +48,7 @@ pub(crate) fn multiply(
     assert!(beside.iter().all(|block| block.left.arithmetic == Arithmetic::Single));
     assert!(beside.iter().all(|block| block.left.rows == left.rows && block.right.vectors == right.vectors));
     let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
-    sums.resize(sums.len().max(len), 0.0);
+    let sums = at_least(sums, len);
     match right.vectors {
         1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
         2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
