@@ -133,6 +133,13 @@ fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 vectorised! {
+    /// Whether no number is infinite or none.
+    pub(crate) fn all_finite(values: &[f32]) -> bool {
+        sum([values], |[x]| x * 0.0) == 0.0
+    }
+}
+
+vectorised! {
     /// The largest absolute number; what is no number does not count.
     pub(crate) fn largest_of(values: &[f32]) -> f32 {
         largest(values)

@@ -12,7 +12,7 @@ use half::{bf16, f16};
 
 use super::base::Projection;
 use super::config::DecoderConfig;
-use super::ops::{largest_of, vectorised};
+use super::ops::{all_finite, largest_of, vectorised};
 
 /// All weights of a decoder.
 #[derive(Debug)]
@@ -263,8 +263,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The largest absolute number of each row.
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only tiles of integers need it"))]
+    /// The largest absolute number of each row; fails where a number is not finite.
     pub(crate) fn largest(&self) -> Result<&[f32]> {
         if let Some(largest) = self.largest.get() {
             return Ok(largest);
@@ -273,6 +272,9 @@ impl Matrix {
         let mut all = Vec::with_capacity(self.rows);
         for at in 0..self.rows {
             self.widen(at..at + 1, &mut row)?;
+            if !all_finite(&row) {
+                bail!("row {at} has a number that is not finite");
+            }
             all.push(largest_of(&row));
         }
         Ok(self.largest.get_or_init(|| all))

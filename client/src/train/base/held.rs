@@ -3,6 +3,7 @@
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
+use super::super::ops::all_finite;
 use super::super::weights::{Matrix, Numbers, Read};
 use super::BaseError;
 use super::files::{BLOCK_BYTES, Stream, damaged};
@@ -76,18 +77,26 @@ impl Entry {
         }
     }
 
-    /// Reads its numbers: vectors as f32, matrices as `hold` says.
+    /// Reads its numbers: vectors as f32, matrices as `hold` says; fails where one is not finite.
     ///
     /// The file's bytes are in memory a block at a time, those of quantised matrices a tensor at a time.
     pub(super) fn read(&self, stream: &mut Stream<'_>, hold: Hold) -> Result<Read, BaseError> {
         stream.skim_to(self.start)?;
+        let wrong =
+            |stream: &Stream<'_>, what: String| damaged(stream.path(), format!("`{}`: {what}", self.name));
         match self.shape.as_slice() {
             &[rows, columns] => {
-                let read = self.matrix(stream, hold, rows, columns)?;
-                read.map(Read::Matrix)
-                    .map_err(|error| damaged(stream.path(), format!("`{}`: {error}", self.name)))
+                let matrix = self.matrix(stream, hold, rows, columns)?;
+                let checked = matrix.and_then(|matrix| matrix.largest().map(drop).map(|()| matrix));
+                checked.map(Read::Matrix).map_err(|error| wrong(stream, error.to_string()))
             }
-            _ => self.vector(stream).map(Read::Vector),
+            _ => {
+                let vector = self.vector(stream)?;
+                if !all_finite(&vector) {
+                    return Err(wrong(stream, "it has a number that is not finite".to_owned()));
+                }
+                Ok(Read::Vector(vector))
+            }
         }
     }
 

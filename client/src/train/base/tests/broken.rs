@@ -164,6 +164,29 @@ fn a_cut_or_absurd_file_of_weights_is_refused() {
     assert!(change(&|bytes| bytes.truncate(5)).contains("its 5 bytes end within the header"));
 }
 
+#[test]
+fn weights_that_are_no_numbers_are_refused_by_tensor() {
+    for name in FILES {
+        // Ones throughout are no number as f32 and f16, and neither as a block's scale, which is f16.
+        let tail = complaint(name, |bytes| {
+            let from = bytes.len() - bytes.len() / 4;
+            bytes[from..].fill(0xff);
+        });
+        assert!(tail.starts_with("x.gguf is damaged: `"), "{name}: {tail}");
+        assert!(tail.ends_with("has a number that is not finite"), "{name}: {tail}");
+    }
+    let dir = with_files("smollm2", &[]);
+    let path = dir.path().join("model.safetensors");
+    let mut bytes = std::fs::read(&path).unwrap();
+    let last = bytes.len() - 2;
+    bytes[last..].copy_from_slice(&half::bf16::INFINITY.to_le_bytes());
+    std::fs::write(path, bytes).unwrap();
+    for hold in [Hold::AsStored, Hold::F32, Hold::Bf16] {
+        let error = Base::open_with(dir.path(), BaseOptions { hold }).unwrap_err().to_string();
+        assert!(error.ends_with("has a number that is not finite"), "{hold:?}: {error}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
