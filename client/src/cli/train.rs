@@ -112,13 +112,13 @@ pub(super) fn train(
     let plan = plan(args);
     plan.check()?;
     let seed = Digest::of(&args.seed.to_le_bytes());
-    let rows = args.batch as usize * args.seq_len as usize;
+    let batch = (args.batch as usize, args.seq_len as usize);
     let mut asked = None;
     let engine = open(base, args.compute, |base, compute| {
         let spec = args.adapter.spec(base, Factors::Seeded(seed));
         let len = spec.as_ref().map_or(0, proto::adapter::AdapterSpec::trained_len);
         asked = Some(spec);
-        training_bytes(base, compute, len, rows)
+        training_bytes(base, compute, len, batch)
     })?;
     let Some(spec) = asked else { anyhow::bail!("the base was not opened") };
     let spec = spec?;

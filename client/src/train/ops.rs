@@ -16,7 +16,7 @@ mod swiglu;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use attention::{Attention, Rope};
+pub(crate) use attention::{Attention, Rope, attention_numbers};
 pub(crate) use loss::{LOGITS, Loss, cross_entropy};
 pub(crate) use norm::RmsNorm;
 pub(crate) use residual::{embed, embed_back};

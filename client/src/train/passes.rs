@@ -9,7 +9,7 @@ use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::Engine;
 use super::narrow;
-use super::ops::{LOGITS, Rope};
+use super::ops::{LOGITS, Rope, attention_numbers};
 use super::place::Place;
 use super::product::Arithmetic;
 use super::reader::Reader;
@@ -46,12 +46,13 @@ impl Default for Compute {
 }
 
 impl Compute {
-    /// Bytes that passes over batches of so many rows take beside the weights: what is kept between the two ways,
-    /// the gradients of one block, and the logits; nothing where that is a GPU's own memory.
-    pub fn needed_bytes(&self, base: &Base, rows: usize) -> u64 {
+    /// Bytes that passes over `batch` sequences of `length` tokens take beside the weights: what is kept between the
+    /// two ways, the gradients of one block, each thread's part of an attention, and the logits; nothing where that is a
+    /// GPU's own memory.
+    pub fn needed_bytes(&self, base: &Base, batch: usize, length: usize) -> u64 {
         let config = base.config();
         if let Place::Candle(device) = self.place {
-            return candle::needed_bytes(config, self.recompute, rows, device);
+            return candle::needed_bytes(config, self.recompute, (batch, length), device);
         }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_heads);
@@ -69,9 +70,15 @@ impl Compute {
         };
         let left = (2 * inner).max(hidden).max(q + 2 * kv);
         let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + raw + heads) + packed * left;
-        let at_once = if is_small(config) { rows } else { rows.min(ROWS_TOGETHER) };
+        let at_once = if is_small(config) {
+            batch.saturating_mul(length)
+        } else {
+            rows_at_once(batch, length, ROWS_TOGETHER)
+        };
         let logits = (at_once * config.vocab_size).min(LOGITS);
-        at_once as u64 * (blocks + once) as u64 + ((4 + packed) * logits) as u64
+        let attention = 4 * attention_numbers(heads / config.num_kv_heads, config.head_dim, length);
+        let beside = (4 + packed) * logits + self.threads.saturating_mul(attention);
+        (at_once as u64).saturating_mul((blocks + once) as u64).saturating_add(beside as u64)
     }
 
     /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on
@@ -310,6 +317,11 @@ impl<'a> Passes<'a> {
 fn micro_batches<'b, 's>(batch: &'b [Sequence<'s>], rows: usize) -> Vec<&'b [Sequence<'s>]> {
     let runs = batch.chunk_by(|left, right| left.tokens.len() == right.tokens.len());
     runs.flat_map(|run| run.chunks((rows / run[0].tokens.len().max(1)).max(1))).collect()
+}
+
+/// Most rows of such a micro-batch of `batch` sequences of `length` tokens.
+pub(crate) fn rows_at_once(batch: usize, length: usize, rows: usize) -> usize {
+    batch.min((rows / length.max(1)).max(1)).saturating_mul(length)
 }
 
 /// The rotary angles of so many positions.

@@ -6,6 +6,7 @@ use super::attention::QUERIES;
 use crate::train::config::DecoderConfig;
 use crate::train::decoder::Recompute;
 use crate::train::ops::LOGITS;
+use crate::train::passes::rows_at_once;
 use crate::train::place::CandleDevice;
 use crate::train::weights::tensor_shapes;
 
@@ -39,19 +40,19 @@ fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> u
     blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
 }
 
-/// Bytes of this machine's memory that passes over batches of so many rows take beside the weights.
+/// Bytes of this machine's memory that passes over so many sequences of so many tokens take beside the weights.
 pub(crate) fn needed_bytes(
     config: &DecoderConfig,
     recompute: Recompute,
-    rows: usize,
+    (batch, length): (usize, usize),
     device: CandleDevice,
 ) -> u64 {
     if device.is_gpu() {
         return 0;
     }
-    let at_once = rows.min(ROWS);
+    let at_once = rows_at_once(batch, length, ROWS);
     let logits = 3 * LOGITS.min(at_once * config.vocab_size);
-    4 * (at_once * row_numbers(config, recompute, at_once) + logits) as u64
+    4 * (at_once * row_numbers(config, recompute, length) + logits) as u64
 }
 
 /// Bytes of this machine's memory that weights take beside the base: on the CPU all of them once more, as f32; for a

@@ -235,9 +235,11 @@ fn what_passes_take_is_bounded_and_known() {
     assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
     assert_eq!(Compute::default().copied_bytes(config), 0);
     // More rows than a micro-batch's take no more memory.
-    assert_eq!(cpu.needed_bytes(&base, 4 * ROWS), cpu.needed_bytes(&base, ROWS));
-    assert!(cpu.needed_bytes(&base, ROWS) > cpu.needed_bytes(&base, ROWS / 2));
-    assert_eq!(gpu.needed_bytes(&base, ROWS), 0);
+    assert_eq!(cpu.needed_bytes(&base, ROWS, 4), cpu.needed_bytes(&base, ROWS / 4, 4));
+    assert!(cpu.needed_bytes(&base, ROWS / 4, 4) > cpu.needed_bytes(&base, ROWS / 8, 4));
+    // But one sequence is never cut.
+    assert!(cpu.needed_bytes(&base, 1, 4 * ROWS) > 3 * cpu.needed_bytes(&base, 1, ROWS));
+    assert_eq!(gpu.needed_bytes(&base, ROWS, 4), 0);
     assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
     let large = DecoderConfig {
         hidden_size: 4096,

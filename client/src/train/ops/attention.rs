@@ -112,6 +112,17 @@ pub(crate) struct Attention<'a> {
     pub(crate) rope: &'a Rope,
 }
 
+/// Queries of one tile, of which each has a row for every head of a group.
+fn queries(group: usize, length: usize) -> usize {
+    (ROWS / group).max(8).min(length)
+}
+
+/// Numbers that a thread computes a head of this width in, on the way back over sequences of this length.
+pub(crate) fn attention_numbers(group: usize, width: usize, length: usize) -> usize {
+    let rows = group * queries(group, length);
+    2 * (rows * length + rows * width + length * width)
+}
+
 /// A part of a matrix that belongs to one key head of one sequence, and which they are.
 type Part<'a> = (usize, usize, ViewMut<'a>);
 
@@ -146,13 +157,8 @@ impl Attention<'_> {
         self.heads / self.kv_heads
     }
 
-    /// Queries of one tile.
-    fn queries(&self) -> usize {
-        (ROWS / self.group()).max(8).min(self.length)
-    }
-
     fn tiles(&self) -> impl Iterator<Item = Tile> + use<> {
-        let (Self { length, past, .. }, most) = (*self, self.queries());
+        let (Self { length, past, .. }, most) = (*self, queries(self.group(), self.length));
         (0..length).step_by(most.max(1)).map(move |first| {
             let queries = most.min(length - first);
             Tile { first, queries, keys: past + first + queries, seen: past + first + 1 }
