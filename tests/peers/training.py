@@ -16,6 +16,10 @@ finer than bf16.
 A machine that others use changes its speed: with --rounds all modes run several times, and a ratio is the median of
 those within one round; its least and largest are printed too. With +int8 ours multiplies bytes on the way back.
 
+As on a CPU with AVX2 and no AVX-512, both held to it: NIGHTSHIFT_VECTORS=avx2 ONEDNN_MAX_CPU_ISA=AVX2
+ATEN_CPU_CAPABILITY=avx2 before the command, with --peft f32, because bf16 is emulated there and takes minutes. Ours
+multiplies attention's heads and an adapter's factors through a library that knows no such limit, a twentieth of the time.
+
 With --busy another process keeps one core busy meanwhile, and the ratio is to the same run alone.
 
 Needs Python 3.11, a Rust toolchain, and PyPI once; see README.md.
