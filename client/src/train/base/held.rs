@@ -84,19 +84,16 @@ impl Entry {
         stream.skim_to(self.start)?;
         let wrong =
             |stream: &Stream<'_>, what: String| damaged(stream.path(), format!("`{}`: {what}", self.name));
-        match self.shape.as_slice() {
-            &[rows, columns] => {
-                let matrix = self.matrix(stream, hold, rows, columns)?;
-                let checked = matrix.and_then(|matrix| matrix.largest().map(drop).map(|()| matrix));
-                checked.map(Read::Matrix).map_err(|error| wrong(stream, error.to_string()))
-            }
-            _ => {
-                let vector = self.vector(stream)?;
-                if !all_finite(&vector) {
-                    return Err(wrong(stream, "it has a number that is not finite".to_owned()));
-                }
-                Ok(Read::Vector(vector))
-            }
+        if let &[rows, columns] = self.shape.as_slice() {
+            let matrix = self.matrix(stream, hold, rows, columns)?;
+            let checked = matrix.and_then(|matrix| matrix.largest().map(drop).map(|()| matrix));
+            return checked.map(Read::Matrix).map_err(|error| wrong(stream, error.to_string()));
+        }
+        let vector = self.vector(stream)?;
+        if all_finite(&vector) {
+            Ok(Read::Vector(vector))
+        } else {
+            Err(wrong(stream, "it has a number that is not finite".to_owned()))
         }
     }
 
