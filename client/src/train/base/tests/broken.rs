@@ -173,7 +173,7 @@ fn weights_that_are_no_numbers_are_refused_by_tensor() {
             bytes[from..].fill(0xff);
         });
         assert!(tail.starts_with("x.gguf is damaged: `"), "{name}: {tail}");
-        assert!(tail.ends_with("has a number that is not finite"), "{name}: {tail}");
+        assert!(tail.contains("has a number that is not finite"), "{name}: {tail}");
     }
     let dir = with_files("smollm2", &[]);
     let path = dir.path().join("model.safetensors");
@@ -183,7 +183,7 @@ fn weights_that_are_no_numbers_are_refused_by_tensor() {
     std::fs::write(path, bytes).unwrap();
     for hold in [Hold::AsStored, Hold::F32, Hold::Bf16] {
         let error = Base::open_with(dir.path(), BaseOptions { hold }).unwrap_err().to_string();
-        assert!(error.ends_with("has a number that is not finite"), "{hold:?}: {error}");
+        assert!(error.contains("has a number that is not finite"), "{hold:?}: {error}");
     }
 }
 
