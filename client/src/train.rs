@@ -20,6 +20,7 @@ mod decoder;
 pub mod engine;
 mod gemm;
 pub mod merged;
+mod micro;
 mod ops;
 pub mod optimizer;
 pub mod passes;

@@ -1,4 +1,4 @@
-//! How the passes of one engine are computed, and batches cut into micro-batches.
+//! How the passes of one engine are computed.
 
 use candle_core::Result;
 
@@ -8,6 +8,7 @@ use super::change::{Changes, Extras, Places};
 use super::config::DecoderConfig;
 use super::decoder::{Decoder, Recompute, Sequence};
 use super::engine::Engine;
+use super::micro::{micro_batches, rows_at_once};
 use super::narrow;
 use super::ops::{LOGITS, Rope, attention_numbers};
 use super::place::Place;
@@ -311,17 +312,6 @@ impl<'a> Passes<'a> {
         self.spaces = spaces;
         Ok(losses.iter().sum())
     }
-}
-
-/// A batch's micro-batches: neighbours of one length, a limited number of rows each.
-fn micro_batches<'b, 's>(batch: &'b [Sequence<'s>], rows: usize) -> Vec<&'b [Sequence<'s>]> {
-    let runs = batch.chunk_by(|left, right| left.tokens.len() == right.tokens.len());
-    runs.flat_map(|run| run.chunks((rows / run[0].tokens.len().max(1)).max(1))).collect()
-}
-
-/// Most rows of such a micro-batch of `batch` sequences of `length` tokens.
-pub(crate) fn rows_at_once(batch: usize, length: usize, rows: usize) -> usize {
-    batch.min((rows / length.max(1)).max(1)).saturating_mul(length)
 }
 
 /// The rotary angles of so many positions.

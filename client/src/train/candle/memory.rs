@@ -5,8 +5,8 @@ use candle_core::Device;
 use super::attention::QUERIES;
 use crate::train::config::DecoderConfig;
 use crate::train::decoder::Recompute;
+use crate::train::micro::rows_at_once;
 use crate::train::ops::LOGITS;
-use crate::train::passes::rows_at_once;
 use crate::train::place::CandleDevice;
 use crate::train::weights::tensor_shapes;
 
