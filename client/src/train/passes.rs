@@ -76,7 +76,7 @@ impl Compute {
         } else {
             rows_at_once(batch, length, ROWS_TOGETHER)
         };
-        let logits = (at_once * config.vocab_size).min(LOGITS);
+        let logits = at_once.saturating_mul(config.vocab_size).min(LOGITS);
         let attention = 4 * attention_numbers(heads / config.num_kv_heads, config.head_dim, length);
         let beside = (4 + packed) * logits + self.threads.saturating_mul(attention);
         (at_once as u64).saturating_mul((blocks + once) as u64).saturating_add(beside as u64)
