@@ -22,7 +22,7 @@ use aggregation::{
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use rayon::{ThreadPool, ThreadPoolBuilder, prelude::*};
-use world::{World, context};
+use world::{World, context_of};
 
 /// Coordinates of a vector.
 const LEN: usize = 1 << 20;
@@ -117,7 +117,7 @@ fn decode(count: u16, threshold: u16, wrong: u16) {
 
 /// What the server does when all answers are there, for so many devices of which some are missing.
 fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize) {
-    let ctx = Context { len: LEN, report_goal: devices / 2, ..context() };
+    let ctx = Context { len: LEN, report_goal: devices / 2, ..context_of(devices) };
     let world = World::new(devices, &ctx);
     let mut survivors = IndexSet::full(devices);
     for place in (0..missing).map(|step| step * devices / missing) {

@@ -112,7 +112,7 @@ mod tests {
             len: 8,
             ring_bits: 32,
             report_goal: 1,
-            corrupt_fraction_permille: 50,
+            corrupt: 5,
             missing_fraction_permille: 300,
         }
     }

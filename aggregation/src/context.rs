@@ -26,11 +26,13 @@ pub struct Context {
     pub ring_bits: u32,
     /// Fewest survivors for which a sum may be revealed, at least 1.
     pub report_goal: usize,
-    /// Thousandths of the cohort that may be corrupt (γ), below 500.
+    /// Most devices of any roster of the session that may be corrupt, f: of the
+    /// plan's cohort, however small the roster is, since nobody knows which of
+    /// the cohort are in it ([`corrupt_devices`](crate::corrupt_devices)).
     ///
-    /// The quorum is sized by it, so a device must not accept less than its
-    /// own policy assumes.
-    pub corrupt_fraction_permille: u16,
+    /// Quorum, graph and bounds on shares are sized by it, as the noise is, so
+    /// a device must not accept less than its own policy assumes.
+    pub corrupt: usize,
     /// Thousandths of the cohort that may vanish (δ), below 1000. The graph of
     /// a cohort above [`MAX_COMPLETE`](crate::MAX_COMPLETE) is sized by it.
     pub missing_fraction_permille: u16,
@@ -48,12 +50,6 @@ pub enum ContextError {
     /// A sum of nobody's vectors may be revealed.
     #[error("report goal is 0, expected at least 1")]
     ReportGoal,
-    /// So many may be corrupt that they could rebuild every seed.
-    #[error("{permille} thousandths may be corrupt, expected fewer than 500")]
-    CorruptFraction {
-        /// The thousandths.
-        permille: u16,
-    },
     /// Nobody need be left.
     #[error("{permille} thousandths may vanish, expected fewer than 1000")]
     MissingFraction {
@@ -81,7 +77,7 @@ impl Context {
                 &hash::length(self.len),
                 &self.ring_bits.to_be_bytes(),
                 &hash::length(self.report_goal),
-                &self.corrupt_fraction_permille.to_be_bytes(),
+                &hash::length(self.corrupt),
                 &self.missing_fraction_permille.to_be_bytes(),
             ],
         )
@@ -91,9 +87,6 @@ impl Context {
     pub(crate) fn ring(&self) -> Result<Ring, ContextError> {
         if self.report_goal == 0 {
             return Err(ContextError::ReportGoal);
-        }
-        if self.corrupt_fraction_permille >= 500 {
-            return Err(ContextError::CorruptFraction { permille: self.corrupt_fraction_permille });
         }
         if self.missing_fraction_permille >= 1000 {
             return Err(ContextError::MissingFraction { permille: self.missing_fraction_permille });
@@ -116,7 +109,7 @@ mod tests {
             len: 6,
             ring_bits: 20,
             report_goal: 7,
-            corrupt_fraction_permille: 50,
+            corrupt: 5,
             missing_fraction_permille: 300,
         }
     }
@@ -132,7 +125,7 @@ mod tests {
         changed[6].len = 9;
         changed[7].ring_bits = 9;
         changed[8].report_goal = 9;
-        changed[9].corrupt_fraction_permille = 9;
+        changed[9].corrupt = 9;
         changed[10].missing_fraction_permille = 9;
         let digests: std::collections::BTreeSet<_> = changed.iter().map(Context::digest).collect();
         assert_eq!(digests.len(), changed.len());
@@ -146,9 +139,6 @@ mod tests {
         let mut goal = context();
         goal.report_goal = 0;
         assert_eq!(goal.check(), Err(ContextError::ReportGoal));
-        let mut corrupt = context();
-        corrupt.corrupt_fraction_permille = 500;
-        assert_eq!(corrupt.check(), Err(ContextError::CorruptFraction { permille: 500 }));
         let mut missing = context();
         missing.missing_fraction_permille = 1000;
         assert_eq!(missing.check(), Err(ContextError::MissingFraction { permille: 1000 }));

@@ -157,11 +157,18 @@ impl Graph {
     }
 }
 
-/// Fewest signatures on one transcript of a cohort of `size`:
-/// Q = ⌊(N + ⌊γN⌋) / 2⌋ + 1, with γ in thousandths. Two quorums have more than
-/// γN signers in common, so an honest one, who signs only once.
-pub fn quorum(size: usize, corrupt_fraction_permille: u16) -> usize {
-    let corrupt = size * usize::from(corrupt_fraction_permille) / 1000;
+/// Most devices of a plan's cohort that may be corrupt: f = ⌊γ · cohort⌋, with
+/// γ in thousandths. Whatever is sized by the corrupt is sized by this number,
+/// in every roster of the plan, and by no fraction of that roster: a server may
+/// put all of the corrupt into a small one.
+pub const fn corrupt_devices(cohort: usize, permille: u16) -> usize {
+    cohort * permille as usize / 1000
+}
+
+/// Fewest signatures on one transcript of a roster of `size` devices of which f
+/// may be corrupt: Q = ⌊(N + f) / 2⌋ + 1. Two quorums have more than f signers
+/// in common, so an honest one, who signs only once.
+pub const fn quorum(size: usize, corrupt: usize) -> usize {
     usize::midpoint(size, corrupt) + 1
 }
 

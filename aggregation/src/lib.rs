@@ -25,7 +25,7 @@
 //!
 //! What a device believes about a round is its [`Context`]; whether to take
 //! part in a round with such a context is for the caller's policy to say.
-//! Above all the corrupt fraction and the report goal must be checked there:
+//! Above all the number of the corrupt and the report goal must be checked there:
 //! this package keeps to them, but has no opinion about their values.
 //!
 //! Removing the masks from a sum is shared among the threads of the rayon pool
@@ -62,7 +62,7 @@ pub use crate::{
     context::{Context, ContextError},
     credential::{Credential, CredentialError},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
-    graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, quorum},
+    graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, corrupt_devices, quorum},
     hash::digest,
     identity::{IdentityError, IdentityKey, IdentityPublic, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},

@@ -116,7 +116,7 @@ mod tests {
             len: 8,
             ring_bits: 32,
             report_goal: 1,
-            corrupt_fraction_permille: 50,
+            corrupt: 5,
             missing_fraction_permille: 300,
         };
         let route = Route { from: from.into(), to: to.into() };

@@ -75,7 +75,7 @@ impl Transcript {
                 &ctx.plan_hash,
             ],
         );
-        Self { digest, quorum: quorum(roster.len(), ctx.corrupt_fraction_permille), survivors }
+        Self { digest, quorum: quorum(roster.len(), ctx.corrupt), survivors }
     }
 
     /// The digest that is signed.

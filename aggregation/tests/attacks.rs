@@ -209,7 +209,7 @@ fn two_devices_with_two_models_or_plans_refuse_each_other() {
         Context { model_hash: [8; 32], ..context() },
         Context { plan_hash: [8; 32], ..context() },
         Context { report_goal: 2, ..context() },
-        Context { corrupt_fraction_permille: 0, ..context() },
+        Context { corrupt: 1, ..context() },
     ] {
         let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1];
         let roster = Roster::new(entries).unwrap();

@@ -104,13 +104,13 @@ proptest! {
         }),
         ring_bits in 1_u32..=32,
         report_goal in 1_usize..4,
-        corrupt_fraction_permille in 0_u16..200,
+        corrupt_permille in 0_u16..200,
     ) {
         let ctx = Context {
             len: inputs[0].len(),
             ring_bits,
             report_goal: report_goal.min(fates.len()),
-            corrupt_fraction_permille,
+            corrupt: aggregation::corrupt_devices(fates.len(), corrupt_permille),
             ..context()
         };
         let world = World::new(fates.len(), &ctx);
@@ -118,7 +118,7 @@ proptest! {
 
         let after = |step: Fate| fates.iter().filter(|fate| **fate > step).count();
         let enough = world.roster.threshold().max(ctx.report_goal);
-        let quorum = aggregation::quorum(world.len(), corrupt_fraction_permille);
+        let quorum = aggregation::quorum(world.len(), ctx.corrupt);
         let succeeds = after(Fate::BeforeSubmitting) >= enough
             && after(Fate::BeforeSigning) >= quorum
             && after(Fate::BeforeUnmasking) >= world.roster.threshold();

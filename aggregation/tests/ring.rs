@@ -10,9 +10,13 @@ use aggregation::{
     Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, IndexSet, MAX_DRAWS,
     Refusal, Roster, RosterError,
 };
-use world::{Fate, NOW, World, advertise, context, device_id, identity, rng};
+use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng};
 
 const DEVICES: usize = 300;
+
+fn context() -> Context {
+    context_of(DEVICES)
+}
 
 static WORLD: LazyLock<World> = LazyLock::new(|| World::new(DEVICES, &context()));
 
@@ -140,8 +144,7 @@ fn only_large_cohorts_are_drawn_and_only_small_ones_are_complete() {
     assert_eq!(Roster::new(entries()), Err(size));
     let size = RosterError::Size { got: 256, least: 257, most: 1024 };
     assert_eq!(Draw::new(&WORLD.ctx, entries()[..256].to_vec(), 0), Err(size));
-    let unsafe_fractions =
-        Context { corrupt_fraction_permille: 499, missing_fraction_permille: 500, ..context() };
+    let unsafe_fractions = Context { corrupt: DEVICES / 2 - 1, missing_fraction_permille: 500, ..context() };
     assert_eq!(Draw::new(&unsafe_fractions, entries(), 0), Err(RosterError::NoGraph { got: DEVICES }));
 }
 

@@ -393,7 +393,7 @@ impl Task {
                 len: self.mechanism.contribution_len(),
                 ring_bits: self.mechanism.ring_bits(),
                 report_goal: plan.report_goal as usize,
-                corrupt_fraction_permille: self.plan.privacy.corrupt_permille,
+                corrupt: self.plan.corrupt_devices(),
                 missing_fraction_permille: plan.missing_permille,
             },
             cohort: plan.cohort as usize,

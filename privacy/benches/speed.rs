@@ -66,7 +66,7 @@ fn mechanism(mode: PrivacyMode, cohort: usize, noise_multiplier: f64) -> Mechani
         coordinates: COORDINATES,
         cohort,
         report_goal: cohort,
-        corrupt_fraction: 0.0,
+        corrupt: 0,
         metrics: MetricParams::NONE,
     })
     .expect("the parameters are those of the design")

@@ -223,7 +223,7 @@ mod tests {
             coordinates: 1 << 20,
             cohort: 100,
             report_goal: 80,
-            corrupt_fraction: 0.1,
+            corrupt: 10,
             metrics: crate::MetricParams::NONE,
         };
         let noise_multiplier = calibrate_noise_multiplier(4.0, delta, 10, &params).unwrap();

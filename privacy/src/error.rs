@@ -49,18 +49,12 @@ pub enum ParamsError {
         /// The largest cohort.
         cohort: usize,
     },
-    /// The corrupt fraction is not in [0, 1).
-    #[error("corrupt fraction must be at least 0 and below 1, got {value}")]
-    CorruptFraction {
-        /// What was given.
-        value: f64,
-    },
     /// All survivors at the report goal could be corrupt.
     #[error("report goal of {report_goal} leaves no honest device when {corrupt} may be corrupt")]
     NoHonestDevice {
         /// n\*.
         report_goal: usize,
-        /// A = ⌊γN⌋.
+        /// f.
         corrupt: usize,
     },
     /// Rounding would enlarge the sensitivity by more than one per cent.

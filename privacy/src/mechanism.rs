@@ -160,7 +160,7 @@ impl Mechanism {
     }
 
     /// The variance of the noise that one device adds, in integer units:
-    /// z²s²c²(1 + w²)/(n\* − A) with mode `Distributed`, else 0.
+    /// z²s²c²(1 + w²)/(n\* − f) with mode `Distributed`, else 0.
     pub fn device_variance(&self) -> f64 {
         match self.params.mode {
             PrivacyMode::Off | PrivacyMode::Central => 0.0,

@@ -100,8 +100,9 @@ pub struct MechanismParams {
     pub cohort: usize,
     /// n\*, the fewest survivors for which a sum may be revealed.
     pub report_goal: usize,
-    /// γ, the fraction of the cohort that may collude and add no noise.
-    pub corrupt_fraction: f64,
+    /// f, the most devices of the cohort that may collude and add no noise: a
+    /// whole number, the very one that the protocol of the sum reckons with.
+    pub corrupt: usize,
     /// The metrics that travel with an update.
     pub metrics: MetricParams,
 }
@@ -112,25 +113,16 @@ impl MechanismParams {
         self.clip_norm.get() * self.metrics.growth()
     }
 
-    /// n\* − A, the devices whose noise is relied on, or fails when none is
-    /// left or when a count or the fraction makes no sense.
+    /// n\* − f, the devices whose noise is relied on, or fails when none is
+    /// left or when a count makes no sense.
     pub(crate) fn honest_devices(&self) -> Result<usize, ParamsError> {
-        let Self { cohort, report_goal, corrupt_fraction, .. } = *self;
+        let Self { cohort, report_goal, corrupt, .. } = *self;
         if cohort == 0 {
             return Err(ParamsError::Cohort { value: cohort });
         }
         if report_goal == 0 || report_goal > cohort {
             return Err(ParamsError::ReportGoal { report_goal, cohort });
         }
-        if !(0.0..1.0).contains(&corrupt_fraction) {
-            return Err(ParamsError::CorruptFraction { value: corrupt_fraction });
-        }
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "0 ≤ γ < 1, so the product lies between 0 and the cohort"
-        )]
-        let corrupt = (corrupt_fraction * cohort as f64).floor() as usize;
         match report_goal.checked_sub(corrupt) {
             Some(honest) if honest > 0 => Ok(honest),
             _ => Err(ParamsError::NoHonestDevice { report_goal, corrupt }),

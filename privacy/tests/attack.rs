@@ -24,7 +24,7 @@ fn mechanism(noise_multiplier: f64) -> Mechanism {
         coordinates: COORDINATES,
         cohort: DEVICES,
         report_goal: DEVICES,
-        corrupt_fraction: 0.0,
+        corrupt: 0,
         metrics: MetricParams::new(1, 0.25).unwrap(),
     };
     let scale = Mechanism::recommended_scale(&params).unwrap();

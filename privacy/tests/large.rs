@@ -14,7 +14,7 @@ fn sixteen_million_coordinates_come_back() {
         coordinates,
         cohort: 2,
         report_goal: 2,
-        corrupt_fraction: 0.0,
+        corrupt: 0,
         metrics: MetricParams::new(2, 0.25).unwrap(),
     };
     let scale = Mechanism::recommended_scale(&params).unwrap();

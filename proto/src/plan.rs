@@ -244,9 +244,11 @@ pub enum PlanError {
         /// The most that fit.
         most: usize,
     },
-    /// The report goal is below the quorum that opens a sum.
+    /// The report goal is below the quorum that opens a sum. No device opens a sum of fewer inputs than a quorum, so
+    /// such a goal promises sums that never come; and it is a plan that only a coordinator that lies has a use for.
     #[error(
-        "a report goal of {goal} in a cohort of {cohort} cannot reach a quorum of {quorum}; raise it or lower the cohort"
+        "a report goal of {goal} in a cohort of {cohort} is below the quorum of {quorum} without which no device opens \
+         a sum; raise it or lower the cohort"
     )]
     GoalBelowQuorum {
         /// The plan's report goal.
@@ -308,7 +310,11 @@ impl Plan {
         if round.cohort as usize > aggregation::MAX_COHORT {
             return Err(PlanError::Cohort { found: round.cohort, most: aggregation::MAX_COHORT });
         }
-        let (corrupt, missing) = (self.privacy.corrupt_permille, round.missing_permille);
+        let (permille, missing) = (self.privacy.corrupt_permille, round.missing_permille);
+        if permille >= 500 {
+            let (name, wanted) = ("corrupt_permille", "below 500");
+            return Err(PlanValueError { name, wanted, found: f64::from(permille) }.into());
+        }
         if missing >= 1000 {
             let (name, wanted) = ("missing_permille", "below 1000");
             return Err(PlanValueError { name, wanted, found: f64::from(missing) }.into());
@@ -316,8 +322,9 @@ impl Plan {
         // The smallest cohort that a round goes on with, and the largest.
         let sizes = [round.report_goal, round.cohort].map(|size| size as usize);
         let large = |size: &&usize| (aggregation::MAX_COMPLETE + 1..=aggregation::MAX_COHORT).contains(*size);
+        let corrupt = self.corrupt_devices();
         if sizes.iter().filter(large).any(|size| Parameters::search(*size, corrupt, missing).is_none()) {
-            return Err(PlanError::NoGraph { cohort: round.cohort, corrupt, missing });
+            return Err(PlanError::NoGraph { cohort: round.cohort, corrupt: permille, missing });
         }
         Delta::new(self.privacy.delta)?;
         self.check_metrics()?;
@@ -419,9 +426,15 @@ impl Plan {
             coordinates: self.adapter.update_len(0).max(self.adapter.update_len(1)),
             cohort: self.round.cohort as usize,
             report_goal: self.round.report_goal as usize,
-            corrupt_fraction: f64::from(self.privacy.corrupt_permille) / 1000.0,
+            corrupt: self.corrupt_devices(),
             metrics: MetricParams::new(self.privacy.metrics.len(), self.privacy.metrics_weight)?,
         })
+    }
+
+    /// Most devices of the cohort that may collude with the coordinator, f: for the noise, the quorum, the graph and the
+    /// bounds on shares alike.
+    pub fn corrupt_devices(&self) -> usize {
+        aggregation::corrupt_devices(self.round.cohort as usize, self.privacy.corrupt_permille)
     }
 
     /// The δ of the plan.

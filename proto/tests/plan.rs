@@ -51,6 +51,7 @@ fn values_that_cannot_be_used_are_named() {
     assert!(refused(|plan| plan.privacy.noise_multiplier = -2.0).contains("-2"));
     assert!(refused(|plan| plan.round.cohort = 1025).contains("1025"));
     assert!(refused(|plan| plan.round.missing_permille = 1000).contains("missing_permille"));
+    assert!(refused(|plan| plan.privacy.corrupt_permille = 500).contains("corrupt_permille"));
     let error = refused(|plan| {
         (plan.round.cohort, plan.round.report_goal) = (300, 299);
         (plan.round.missing_permille, plan.privacy.corrupt_permille) = (600, 300);
@@ -63,7 +64,8 @@ fn a_report_goal_below_the_quorum_is_refused_with_both() {
     let error = refused(|plan| plan.round.report_goal = 6);
     assert_eq!(
         error,
-        "a report goal of 6 in a cohort of 12 cannot reach a quorum of 7; raise it or lower the cohort"
+        "a report goal of 6 in a cohort of 12 is below the quorum of 7 without which no device opens a sum; raise it or \
+         lower the cohort"
     );
 }
 
@@ -234,4 +236,44 @@ fn a_version_is_known_by_its_clip_norm_too() {
     };
     let other = Published { clip_norm: 2.0, ..published };
     assert_ne!(model_digest(&plan(), &published), model_digest(&plan(), &other));
+}
+
+#[test]
+fn noise_and_protocol_reckon_with_the_same_number_of_corrupt_devices_for_every_pair() {
+    let mut plan = Plan::example();
+    for cohort in 1..=1024_u32 {
+        for permille in 0..500_u16 {
+            (plan.round.cohort, plan.round.report_goal) = (cohort, cohort);
+            plan.privacy.corrupt_permille = permille;
+            let corrupt = plan.corrupt_devices();
+            // ⌊γN⌋, by whole numbers alone.
+            let (product, cohort) = (u64::from(cohort) * u64::from(permille), u64::from(cohort));
+            assert!(1000 * corrupt as u64 <= product && product < 1000 * (corrupt as u64 + 1));
+            let params = plan.mechanism_params().unwrap();
+            assert_eq!((params.corrupt, params.cohort as u64), (corrupt, cohort), "{cohort} {permille}");
+        }
+    }
+}
+
+#[test]
+fn noise_is_sized_for_no_honest_device_too_many() {
+    // Pairs for which a product of f64 falls just short of the whole number that γN is.
+    for (permille, cohort, corrupt) in [(72, 375, 27), (36, 750, 27), (290, 100, 29), (145, 200, 29)] {
+        assert_eq!(aggregation::corrupt_devices(cohort, permille), corrupt);
+        let mut plan = Plan::example();
+        let size = u32::try_from(cohort).unwrap();
+        (plan.round.cohort, plan.round.report_goal) = (size, size);
+        plan.privacy.corrupt_permille = permille;
+        let plan = plan.with_recommended_scale().unwrap();
+        let mechanism = plan.mechanism().unwrap();
+        let all = mechanism.device_variance() * (cohort - corrupt) as f64;
+        let z = plan.privacy.noise_multiplier * plan.privacy.clip_norm * plan.privacy.scale;
+        let growth =
+            1.0 + plan.privacy.metrics_weight.powi(2) * f64::from(u8::from(!plan.privacy.metrics.is_empty()));
+        assert!(
+            all >= z * z * growth * (1.0 - 1e-12),
+            "{cohort} {permille}: {all} is below {}",
+            z * z * growth
+        );
+    }
 }

@@ -133,7 +133,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
         len: options.coordinates,
         ring_bits: options.bits,
         report_goal,
-        corrupt_fraction_permille: CORRUPT_PERMILLE,
+        corrupt: aggregation::corrupt_devices(options.devices, CORRUPT_PERMILLE),
         missing_fraction_permille: options.planned_missing_permille(),
     };
     let params = RoundParams {

@@ -100,7 +100,8 @@ impl Scenario {
     /// Fewest survivors for which a sum may be opened: nine tenths of the devices, and at least the quorum.
     pub fn report_goal(&self) -> usize {
         let tenth = self.devices.div_ceil(10).max(self.vanishing).min(self.devices / 2);
-        (self.devices - tenth).max(aggregation::quorum(self.devices, self.corrupt_permille))
+        let corrupt = aggregation::corrupt_devices(self.devices, self.corrupt_permille);
+        (self.devices - tenth).max(aggregation::quorum(self.devices, corrupt))
     }
 
     /// The shape of the adapter, with factors drawn from the seed.

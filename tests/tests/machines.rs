@@ -293,7 +293,7 @@ proptest! {
         (devices, spare, versions, seed, faults) in (3..9_usize)
             .prop_flat_map(|n| (Just(n), 0..=n / 3, 1..4_u32, any::<u64>(), faults(n))),
     ) {
-        let report_goal = (devices - spare).max(aggregation::quorum(devices, 50)).max(2);
+        let report_goal = (devices - spare).max(aggregation::quorum(devices, aggregation::corrupt_devices(devices, 50))).max(2);
         let plan = plan(Mode::Off, devices, report_goal, versions, 16);
         run_and_check(&plan, devices, faults, seed);
     }

@@ -51,8 +51,8 @@ impl Draw {
         if attempt >= MAX_DRAWS {
             return Err(RosterError::DrawsSpent);
         }
-        let (corrupt, missing) = (ctx.corrupt_fraction_permille, ctx.missing_fraction_permille);
-        let parameters = Parameters::search(got, corrupt, missing).ok_or(RosterError::NoGraph { got })?;
+        let parameters = Parameters::search(got, ctx.corrupt, ctx.missing_fraction_permille);
+        let parameters = parameters.ok_or(RosterError::NoGraph { got })?;
         let entries = Entries::new(entries)?;
         let root = hash::digest("drawn roster", &[&entries.root(), &[attempt]]);
         Ok(Self { entries, attempt, parameters, context_digest: ctx.digest(), root })

@@ -1,7 +1,7 @@
 //! How many neighbours a device of a large cohort needs.
 //!
 //! [BBG+20], section 3, with exact hypergeometric tails in place of their
-//! bounds. Of N devices ⌊γN⌋ are corrupt and ⌈(1 − δ)N⌉ are left at the end;
+//! bounds. Of N devices f are corrupt and ⌈(1 − δ)N⌉ are left at the end;
 //! where they are on the ring is chance. A graph fails
 //!
 //! - if k / 2 consecutive places hold more than x corrupt devices, which could
@@ -39,10 +39,9 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// The fewest neighbours that do for `size` devices of which these
-    /// thousandths may be corrupt (γ) and may vanish (δ). Nothing if none do.
-    pub fn search(size: usize, corrupt_permille: u16, missing_permille: u16) -> Option<Self> {
-        let corrupt = size * usize::from(corrupt_permille) / 1000;
+    /// The fewest neighbours that do for `size` devices of which so many may be
+    /// corrupt (f) and these thousandths may vanish (δ). Nothing if none do.
+    pub fn search(size: usize, corrupt: usize, missing_permille: u16) -> Option<Self> {
         let left = (size * 1000_usize.checked_sub(missing_permille.into())?).div_ceil(1000);
         if corrupt > size {
             return None;
@@ -122,9 +121,10 @@ impl Hypergeometric {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::graph::corrupt_devices;
 
     fn found(size: usize, corrupt: u16, missing: u16) -> (usize, usize, usize) {
-        let found = Parameters::search(size, corrupt, missing).unwrap();
+        let found = Parameters::search(size, corrupt_devices(size, corrupt), missing).unwrap();
         (found.neighbours, found.threshold, found.window_bound)
     }
 
@@ -160,8 +160,8 @@ mod tests {
         let logs = log_factorials(10_000);
         for size in (100..1100).step_by(37).chain([1500, 2500, 4000, 7000, 10_000]) {
             for (gamma, delta) in [(0, 300), (50, 300), (50, 100), (100, 300), (20, 500)] {
-                let Some(parameters) = Parameters::search(size, gamma, delta) else { continue };
-                let bad = size * usize::from(gamma) / 1000;
+                let bad = size * gamma / 1000;
+                let Some(parameters) = Parameters::search(size, bad, delta) else { continue };
                 let alive = (size * (1000 - usize::from(delta))).div_ceil(1000);
                 let choose = |n: usize, k: usize| logs[n] - logs[k] - logs[n - k];
                 let chance = |marked: usize, drawn: usize, i: usize| {
@@ -193,7 +193,20 @@ mod tests {
     #[test]
     fn every_cohort_above_the_complete_graph_has_parameters() {
         for size in crate::MAX_COMPLETE + 1..=crate::MAX_COHORT {
-            assert!(Parameters::search(size, 50, 300).is_some(), "{size}");
+            assert!(Parameters::search(size, corrupt_devices(size, 50), 300).is_some(), "{size}");
+        }
+    }
+
+    #[test]
+    fn every_smaller_roster_of_a_cohort_has_parameters_for_all_that_may_be_corrupt_in_it() {
+        for cohort in (crate::MAX_COMPLETE + 1..=crate::MAX_COHORT).step_by(41) {
+            let corrupt = corrupt_devices(cohort, 50);
+            let least = crate::quorum(cohort, corrupt).max(crate::MAX_COMPLETE + 1);
+            for size in (least..=cohort).step_by(7) {
+                let found = Parameters::search(size, corrupt, 300);
+                let whole = Parameters::search(cohort, corrupt, 300);
+                assert!(found.is_some() && whole.is_some(), "{size} of {cohort}");
+            }
         }
     }
 
@@ -201,6 +214,7 @@ mod tests {
     fn half_of_a_cohort_corrupt_and_half_missing_has_none() {
         assert_eq!(Parameters::search(1000, 499, 500), None);
         assert_eq!(Parameters::search(1000, 50, 1001), None);
+        assert_eq!(Parameters::search(1000, 1001, 0), None);
         assert_eq!(Parameters::search(3, 0, 0), None);
     }
 }

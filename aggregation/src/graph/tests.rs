@@ -30,7 +30,10 @@ fn a_ring_has_an_even_number_of_neighbours_fewer_than_devices() {
 
 #[test]
 fn threshold_and_quorum_follow_their_formulas() {
-    let numbers = |size, permille| (Graph::complete(size).unwrap().threshold(), quorum(size, permille));
+    let numbers = |size, permille| {
+        let corrupt = corrupt_devices(size, permille);
+        (Graph::complete(size).unwrap().threshold(), quorum(size, corrupt))
+    };
     assert_eq!(numbers(1, 50), (1, 1));
     assert_eq!(numbers(2, 50), (2, 2));
     assert_eq!(numbers(20, 50), (11, 11));
@@ -44,9 +47,9 @@ fn threshold_and_quorum_follow_their_formulas() {
 fn two_quorums_share_more_devices_than_may_be_corrupt() {
     for size in 1..=MAX_COHORT {
         for permille in [0, 1, 50, 100, 333, 499] {
-            let corrupt = size * usize::from(permille) / 1000;
-            assert!(quorum(size, permille) <= size);
-            assert!(2 * quorum(size, permille) > size + corrupt);
+            let corrupt = corrupt_devices(size, permille);
+            assert!(quorum(size, corrupt) <= size);
+            assert!(2 * quorum(size, corrupt) > size + corrupt);
         }
     }
 }

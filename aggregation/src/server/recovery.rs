@@ -217,11 +217,7 @@ impl Recovery {
         let need = self.roster.threshold();
         let asked = self.roster.graph().holders(owner);
         let answered = asked.iter().filter(|holder| self.answered.contains(**holder)).count();
-        let corrupt = if self.roster.is_drawn() {
-            need - 1
-        } else {
-            (self.roster.len() * usize::from(self.ctx.corrupt_fraction_permille) / 1000).max(1)
-        };
+        let corrupt = if self.roster.is_drawn() { need - 1 } else { self.ctx.corrupt.max(1) };
         if answered < need + 2 * corrupt {
             UnmaskError::TooFewAnswers { owner, got: answered, need: need + 2 * corrupt }
         } else {

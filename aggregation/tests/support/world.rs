@@ -13,7 +13,7 @@
 use aggregation::{
     Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, IdentityKey, IndexSet,
     MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
-    Signature, Submitted, Transcript, UnmaskError, UnmaskShares, shamir,
+    Signature, Submitted, Transcript, UnmaskError, UnmaskShares, corrupt_devices, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -58,9 +58,14 @@ pub fn context() -> Context {
         len: 4,
         ring_bits: 20,
         report_goal: 1,
-        corrupt_fraction_permille: 50,
+        corrupt: 0,
         missing_fraction_permille: 300,
     }
+}
+
+/// The context of a plan for so many devices, of which 5 % may be corrupt.
+pub fn context_of(devices: usize) -> Context {
+    Context { corrupt: corrupt_devices(devices, 50), ..context() }
 }
 
 pub fn low(place: usize) -> u32 {

@@ -382,7 +382,7 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         len: work.mechanism.contribution_len(),
         ring_bits: work.mechanism.ring_bits(),
         report_goal: work.plan.round.report_goal as usize,
-        corrupt_fraction_permille: work.plan.privacy.corrupt_permille,
+        corrupt: work.plan.corrupt_devices(),
         missing_fraction_permille: work.plan.round.missing_permille,
     }
 }

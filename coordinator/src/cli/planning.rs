@@ -402,7 +402,9 @@ fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
 
 /// Two thirds of the cohort, and at least its quorum.
 fn default_goal(cohort: u32) -> u32 {
-    let quorum = u32::try_from(aggregation::quorum(cohort as usize, CORRUPT_PERMILLE)).unwrap_or(cohort);
+    let devices = cohort as usize;
+    let quorum = aggregation::quorum(devices, aggregation::corrupt_devices(devices, CORRUPT_PERMILLE));
+    let quorum = u32::try_from(quorum).unwrap_or(cohort);
     quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
 }
 
@@ -444,8 +446,9 @@ mod tests {
     #[test]
     fn the_default_goal_is_two_thirds_and_never_below_the_quorum() {
         for cohort in 3..=256 {
-            let goal = default_goal(cohort);
-            assert!(goal as usize >= aggregation::quorum(cohort as usize, CORRUPT_PERMILLE), "{cohort}");
+            let (goal, corrupt) =
+                (default_goal(cohort), aggregation::corrupt_devices(cohort as usize, CORRUPT_PERMILLE));
+            assert!(goal as usize >= aggregation::quorum(cohort as usize, corrupt), "{cohort}");
             assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
         }
     }

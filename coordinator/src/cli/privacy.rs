@@ -150,7 +150,10 @@ impl PlanArguments {
             coordinates: self.coordinates,
             cohort: self.cohort.unwrap_or(self.report_goal),
             report_goal: self.report_goal,
-            corrupt_fraction: f64::from(self.corrupt_permille) / 1000.0,
+            corrupt: aggregation::corrupt_devices(
+                self.cohort.unwrap_or(self.report_goal),
+                self.corrupt_permille,
+            ),
             metrics: MetricParams::new(self.metrics, self.metrics_weight).map_err(CliError::input)?,
         };
         let rescale = |params: &mut MechanismParams| -> Result<(), CliError> {

@@ -191,7 +191,7 @@ impl Join<()> {
             len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),
             report_goal: usize::from(COHORT),
-            corrupt_fraction_permille: plan.privacy.corrupt_permille,
+            corrupt: plan.corrupt_devices(),
             missing_fraction_permille: plan.round.missing_permille,
         };
         Self { context, plan, devices: vec![(); usize::from(COHORT)] }

@@ -44,9 +44,8 @@ fn the_sampler_error_is_charged_and_tiny() {
 
 #[test]
 fn the_noise_of_a_device_is_sized_for_the_report_goal_less_the_corrupt() {
-    let params = MechanismParams { corrupt_fraction: 0.105, report_goal: 80, ..wide(100, 4.0) };
+    let params = MechanismParams { corrupt: 10, report_goal: 80, ..wide(100, 4.0) };
     let mechanism = mechanism(params);
-    // A = ⌊10.5⌋ = 10.
     let expected = (4.0f64 * 4096.0).powi(2) / 70.0;
     assert!((mechanism.device_variance() / expected - 1.0).abs() < 1e-12);
     let total = mechanism.device_variance() * 70.0;
@@ -318,15 +317,7 @@ fn bad_params_are_errors_with_the_values() {
             "report goal must be between 1 and the cohort of 100, got 0",
         ),
         (
-            MechanismParams { corrupt_fraction: 1.0, ..good() },
-            "corrupt fraction must be at least 0 and below 1, got 1",
-        ),
-        (
-            MechanismParams { corrupt_fraction: -0.1, ..good() },
-            "corrupt fraction must be at least 0 and below 1, got -0.1",
-        ),
-        (
-            MechanismParams { corrupt_fraction: 0.5, report_goal: 50, ..good() },
+            MechanismParams { corrupt: 50, report_goal: 50, ..good() },
             "report goal of 50 leaves no honest device when 50 may be corrupt",
         ),
         (
@@ -479,7 +470,7 @@ fn wide(cohort: usize, z: f64) -> MechanismParams {
         coordinates: 1 << 20,
         cohort,
         report_goal: cohort,
-        corrupt_fraction: 0.0,
+        corrupt: 0,
         metrics: MetricParams::NONE,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use aggregation::{MAX_COHORT, quorum};
+use aggregation::{MAX_COHORT, corrupt_devices, quorum};
 
 /// Most coordinates of an input.
 const MOST_COORDINATES: usize = 1 << 24;
@@ -90,7 +90,7 @@ impl Options {
             return Err(OptionsError::Threads);
         }
         // A quorum is never below the threshold.
-        let need = quorum(devices, CORRUPT_PERMILLE);
+        let need = quorum(devices, corrupt_devices(devices, CORRUPT_PERMILLE));
         let left = devices - self.vanishing();
         if left < need {
             return Err(OptionsError::FewLeft { missing: self.missing, devices, left, need });

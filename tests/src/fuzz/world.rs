@@ -415,9 +415,9 @@ fn plan(devices: u8, spare: u8, versions: u8) -> Plan {
     plan.privacy.clip_norm = 4.0;
     plan.privacy.noise_multiplier = 0.0;
     plan.privacy.participations = 100;
-    let goal = usize::from(devices - spare)
-        .max(aggregation::quorum(devices.into(), plan.privacy.corrupt_permille))
-        .max(2);
+    plan.round.cohort = devices.into();
+    let quorum = aggregation::quorum(devices.into(), plan.corrupt_devices());
+    let goal = usize::from(devices - spare).max(quorum).max(2);
     plan.round = RoundPlan {
         versions: versions.into(),
         cohort: devices.into(),

@@ -369,7 +369,7 @@ fn coordinate(place: usize, context: &Context) -> usize {
 /// What every round of a world has in common.
 fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundParams {
     let cohort = if below(rng, 4) == 0 { devices.max(3) - 1 } else { devices };
-    let corrupt = pick(rng, [0, 50, 100]);
+    let corrupt = aggregation::corrupt_devices(cohort, pick(rng, [0, 50, 100]));
     let least = aggregation::quorum(cohort, corrupt).max(2);
     let more = cohort.saturating_sub(least) + 1;
     let report_goal = least + below(rng, more).min(below(rng, more));
@@ -385,7 +385,7 @@ fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundP
             len: if several { CHUNK_COORDINATES + 1 + below(rng, 40) + devices } else { devices },
             ring_bits: 7 + rng.next_u32() % 26,
             report_goal,
-            corrupt_fraction_permille: corrupt,
+            corrupt,
             missing_fraction_permille: 300,
         },
         cohort,
