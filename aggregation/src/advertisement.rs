@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    agreement::is_of_low_order,
+    agreement::{is_canonical, is_of_low_order},
     batch::Check,
     context::Context,
     credential::{Credential, CredentialError},
@@ -42,6 +42,9 @@ pub enum AdvertisementError {
     /// A key is a point of low order, which leaves no secret.
     #[error("advertisement has a key of low order")]
     LowOrderKey,
+    /// A key is written in a way in which no honest device writes it.
+    #[error("advertisement has a key that is not below 2^255 - 19 or has its last bit set")]
+    KeyEncoding,
     /// One key is for both purposes.
     #[error("advertisement has one key for masking and for sealing")]
     OneKey,
@@ -80,8 +83,8 @@ impl Advertisement {
             || keys.contains(&self.sealing_key)
     }
 
-    /// The part of [`Advertisement::verify`] that is about signatures, which are
-    /// left to `check`.
+    /// The part of [`Advertisement::verify`] that devices do: all but what the
+    /// agreement itself says of low order, with signatures left to `check`.
     pub(crate) fn verify_by(
         &self,
         context_digest: &[u8; 32],
@@ -89,6 +92,9 @@ impl Advertisement {
         now_unix_secs: u64,
         check: &mut Check<'_>,
     ) -> Result<(), AdvertisementError> {
+        if ![&self.masking_key, &self.sealing_key].into_iter().all(is_canonical) {
+            return Err(AdvertisementError::KeyEncoding);
+        }
         self.credential.verify_by(authority, now_unix_secs, check)?;
         let identity = &self.credential.identity;
         if check(identity, Self::DOMAIN, &self.parts(context_digest), &self.signature) {

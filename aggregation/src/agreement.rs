@@ -2,7 +2,14 @@
 
 use x25519_dalek::{PublicKey, StaticSecret};
 
-use crate::{context::Context, hash, index::DeviceIndex, modular::Sign, prg::Mask, seed::Seed};
+use crate::{
+    context::{Context, RosterContext},
+    hash,
+    index::DeviceIndex,
+    modular::Sign,
+    prg::Mask,
+    seed::Seed,
+};
 
 /// A one-time X25519 key.
 pub(crate) struct AgreementKey {
@@ -38,20 +45,22 @@ impl AgreementKey {
     /// the holder of `peer`, with the sign with which the holder of this key
     /// adds it. Gives nothing if `peer` has low order.
     ///
-    /// Both get the same mask only if both were given the same model and plan.
+    /// Both get the same mask only if both were given the same context, with its
+    /// model and plan, and the same roster. No step of the argument rests on it:
+    /// who has the seed of one of the keys has the mask all the same.
     pub(crate) fn pair_mask(
         &self,
-        ctx: &Context,
+        bound: &RosterContext,
         own: DeviceIndex,
         peer: (DeviceIndex, &[u8; 32]),
     ) -> Option<(Sign, Mask)> {
         let (place, key) = peer;
         let low = own.min(place).get().to_be_bytes();
         let high = own.max(place).get().to_be_bytes();
-        let parts: [&[u8]; 4] = [&low, &high, &ctx.model_hash, &ctx.plan_hash];
-        let seed = self.agree(key)?.derive(&ctx.session, "pair", &parts);
+        let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &low, &high];
+        let seed = self.agree(key)?.derive(&bound.session, "pair", &parts);
         let sign = if own < place { Sign::Plus } else { Sign::Minus };
-        Some((sign, Mask::new(&seed, &ctx.session, "pair mask")))
+        Some((sign, Mask::new(&seed, &bound.session, "pair mask")))
     }
 
     fn derived(seed: &Seed, ctx: &Context, label: &str, device: &[u8; 16]) -> Self {
@@ -67,6 +76,16 @@ impl AgreementKey {
 pub(crate) fn is_of_low_order(key: &[u8; 32]) -> bool {
     let any = StaticSecret::from([1; 32]);
     !any.diffie_hellman(&PublicKey::from(*key)).was_contributory()
+}
+
+/// Whether a key is written in the one way that an honest device writes it:
+/// below the prime 2^255 − 19, and with the last bit clear, which agreements
+/// ignore ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 5). Else
+/// one key could be in a roster twice.
+pub(crate) fn is_canonical(key: &[u8; 32]) -> bool {
+    let [low, middle @ .., high] = key;
+    let at_least_prime = *high == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *low >= 0xed;
+    *high < 0x80 && !at_least_prime
 }
 
 /// A device's own mask.
@@ -121,10 +140,11 @@ mod tests {
         AgreementKey::masking(&Seed::from_bytes([id; 32]), &context(4), &[id; 16])
     }
 
-    fn sum_of_pair(left: &Context, right: &Context) -> [u32; 8] {
+    fn sum_of_pair(left: (&Context, u8), right: (&Context, u8)) -> [u32; 8] {
         let (a, b) = (key(1), key(2));
-        let (sign, mask) = a.pair_mask(left, 0.into(), (1.into(), &b.public())).unwrap();
-        let (other_sign, other) = b.pair_mask(right, 1.into(), (0.into(), &a.public())).unwrap();
+        let bound = |(ctx, root): (&Context, u8)| RosterContext::new(ctx, [root; 32]);
+        let (sign, mask) = a.pair_mask(&bound(left), 0.into(), (1.into(), &b.public())).unwrap();
+        let (other_sign, other) = b.pair_mask(&bound(right), 1.into(), (0.into(), &a.public())).unwrap();
         let mut sum = [0; 8];
         mask.apply(sign, 0, &mut sum);
         other.apply(other_sign, 0, &mut sum);
@@ -133,12 +153,34 @@ mod tests {
 
     #[test]
     fn the_masks_of_a_pair_cancel() {
-        assert_eq!(sum_of_pair(&context(4), &context(4)), [0; 8]);
+        assert_eq!(sum_of_pair((&context(4), 1), (&context(4), 1)), [0; 8]);
     }
 
     #[test]
-    fn the_masks_of_a_pair_with_two_models_do_not_cancel() {
-        assert_ne!(sum_of_pair(&context(4), &context(6)), [0; 8]);
+    fn the_masks_of_a_pair_with_two_models_or_rosters_do_not_cancel() {
+        assert_ne!(sum_of_pair((&context(4), 1), (&context(6), 1)), [0; 8]);
+        assert_ne!(sum_of_pair((&context(4), 1), (&context(4), 2)), [0; 8]);
+    }
+
+    #[test]
+    fn an_encoding_that_another_one_says_shorter_is_not_canonical() {
+        // 2^255 - 19 + n is n.
+        let with = |low: u8, high: u8| {
+            let mut key = [0xff; 32];
+            (key[0], key[31]) = (low, high);
+            key
+        };
+        assert!(is_canonical(&with(0xec, 0x7f)));
+        for n in 0..=0x12 {
+            assert!(!is_canonical(&with(0xed + n, 0x7f)), "{n}");
+        }
+        assert!(!is_canonical(&with(0, 0xff)));
+        let mut one = [0; 32];
+        one[0] = 1;
+        assert!(is_canonical(&one));
+        one[31] = 0x80;
+        assert!(!is_canonical(&one));
+        assert!(is_canonical(&key(2).public()));
     }
 
     #[test]

@@ -95,6 +95,21 @@ impl Context {
     }
 }
 
+/// A context and the roster that it is over: what masks and envelopes between
+/// two devices are bound to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RosterContext {
+    pub(crate) session: [u8; 32],
+    pub(crate) context_digest: [u8; 32],
+    pub(crate) roster_root: [u8; 32],
+}
+
+impl RosterContext {
+    pub(crate) fn new(ctx: &Context, roster_root: [u8; 32]) -> Self {
+        Self { session: ctx.session, context_digest: ctx.digest(), roster_root }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

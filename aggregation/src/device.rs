@@ -4,7 +4,19 @@
 //! refusal ends the session on the device: its secrets are wiped with the
 //! state that refused. To try again takes a new session with fresh keys.
 //!
-//! A device that signed one survivor set cannot sign a second:
+//! A device that signed with whom it masked cannot sign that it masked with
+//! others:
+//!
+//! ```compile_fail,E0382
+//! use aggregation::{IdentityKey, Masking};
+//!
+//! fn both_sharers(masking: Masking, key: &IdentityKey) {
+//!     let _ = masking.submit(key);
+//!     let _ = masking.submit(key); // `masking` was consumed
+//! }
+//! ```
+//!
+//! One that signed one survivor set cannot sign a second:
 //!
 //! ```compile_fail,E0382
 //! use aggregation::{IdentityKey, IndexSet, Submitted};
@@ -18,9 +30,9 @@
 //! And it cannot reveal its shares a second time, so never both of one device:
 //!
 //! ```compile_fail,E0382
-//! use aggregation::{Agreed, Signature};
+//! use aggregation::{Agreed, Evidence};
 //!
-//! fn both_masks(agreed: Agreed, one: &[(u16, Signature)], other: &[(u16, Signature)]) {
+//! fn both_masks(agreed: Agreed, one: &Evidence, other: &Evidence) {
 //!     let _ = agreed.unmask(one);
 //!     let _ = agreed.unmask(other); // `agreed` was consumed
 //! }
@@ -45,7 +57,8 @@ pub use self::{
 use crate::{
     batch::Check,
     context::Context,
-    identity::IdentityPublic,
+    graph::quorum,
+    identity::{IdentityKey, IdentityPublic},
     index::{DeviceIndex, IndexSet},
     roster::Roster,
     sealing::SharePair,
@@ -64,11 +77,28 @@ struct Seat {
 
 impl Seat {
     /// Fewest devices that may be left at any step: enough for the report goal
-    /// and, where all hold shares of each other, enough to rebuild a seed.
+    /// and, in the complete graph, for a quorum, which is no fewer than rebuild
+    /// a seed. A quorum signs in the end all the same; to ask for it here too
+    /// means that no step alone holds the promise.
     fn fewest(&self) -> usize {
-        let all_hold = !self.roster.is_drawn();
-        let rebuild = if all_hold { self.roster.threshold() } else { 1 };
-        self.ctx.report_goal.max(rebuild)
+        let complete = !self.roster.is_drawn();
+        let quorum = if complete { quorum(self.roster.len(), self.ctx.corrupt) } else { 1 };
+        self.ctx.report_goal.max(quorum)
+    }
+
+    /// Most shares that may fail to open: as many neighbours as may be corrupt.
+    /// One always may, or in a cohort of which none counts as corrupt a single
+    /// dealer of nonsense would end everybody's session.
+    fn most_unopened(&self) -> usize {
+        let ring = self.roster.is_drawn();
+        let corrupt = if ring { self.ctx.corrupt.min(self.roster.threshold() - 1) } else { self.ctx.corrupt };
+        corrupt.max(1)
+    }
+
+    /// Fails unless the key is that of this device's credential.
+    fn check_identity(&self, identity: &IdentityKey) -> Result<(), Refusal> {
+        let own = self.roster.entry(self.index).map(|entry| entry.credential.identity);
+        if own == Some(identity.public()) { Ok(()) } else { Err(Refusal::OtherIdentity) }
     }
 
     /// Fails if fewer of the device's neighbours are in `set` than rebuild a

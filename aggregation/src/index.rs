@@ -162,7 +162,7 @@ impl IndexSet {
     }
 
     /// The places in the set, in ascending order.
-    pub fn iter(&self) -> impl Iterator<Item = DeviceIndex> {
+    pub fn iter(&self) -> impl Iterator<Item = DeviceIndex> + Clone {
         let end = u16::try_from(self.places).unwrap_or(u16::MAX);
         (0..end).map(DeviceIndex).filter(|index| self.contains(*index))
     }

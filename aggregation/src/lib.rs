@@ -4,7 +4,7 @@
 //! of a session the server holds the sum of the survivors' vectors and, as long
 //! as fewer devices than the threshold work against them, nothing else about
 //! any one vector, even when the server lies. The protocol is the double
-//! masking of [BIK+17] with the signed consistency step, over the complete
+//! masking of [BIK+17] with signatures over who shared and who survived, over the complete
 //! graph up to [`MAX_COMPLETE`] devices and above that, up to [`MAX_COHORT`],
 //! over the sparse one of [BBG+20].
 //!
@@ -20,8 +20,11 @@
 //! | graph, above [`MAX_COMPLETE`] | [`Advertised::reveal`] | [`Draw::opens`], [`Draw::finish`] |
 //! | shares | [`Advertised::share`] | routes each [`SealedShare`] |
 //! | masked input | [`Shared::receive`], [`Masking::mask_chunk`] | [`RunningSum::add_chunk`] |
+//! | its end | [`Masking::submit`] | [`Sharing::verify`] |
 //! | consistency | [`Submitted::agree`] | [`Transcript::verify`] |
 //! | unmask | [`Agreed::unmask`] | [`Recovery::accept`], [`Recovery::finish`] |
+//!
+//! Why no server learns more than one sum: [`argument`].
 //!
 //! What a device believes about a round is its [`Context`]; whether to take
 //! part in a round with such a context is for the caller's policy to say.
@@ -41,6 +44,7 @@ mod batch;
 mod context;
 mod credential;
 mod device;
+mod evidence;
 mod graph;
 mod hash;
 mod identity;
@@ -55,13 +59,18 @@ mod sealing;
 mod seed;
 mod server;
 pub mod shamir;
+mod sharing;
 mod transcript;
+
+#[doc = include_str!("../ARGUMENT.md")]
+pub mod argument {}
 
 pub use crate::{
     advertisement::{Advertisement, AdvertisementError},
     context::{Context, ContextError},
     credential::{Credential, CredentialError},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
+    evidence::{Evidence, EvidenceError},
     graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, corrupt_devices, quorum},
     hash::digest,
     identity::{IdentityError, IdentityKey, IdentityPublic, Signature},
@@ -71,5 +80,6 @@ pub use crate::{
     seed::Seed,
     server::{BadShares, Recovery, RecoveryError, RunningSum, SumError, UnmaskError, Unmasking},
     shamir::{SHARE_BYTES, Share, ShareError},
-    transcript::{QuorumError, Transcript},
+    sharing::Sharing,
+    transcript::Transcript,
 };

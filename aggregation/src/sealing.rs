@@ -8,7 +8,7 @@ use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use zeroize::Zeroizing;
 
 use crate::{
-    context::Context,
+    context::RosterContext,
     hash,
     index::DeviceIndex,
     seed::Seed,
@@ -55,12 +55,12 @@ pub(crate) struct Envelope {
 impl Envelope {
     /// For one direction between two devices whose sealing keys agree on
     /// `shared`.
-    pub(crate) fn new(shared: &Seed, ctx: &Context, roster_root: &[u8; 32], route: Route) -> Self {
+    pub(crate) fn new(shared: &Seed, bound: &RosterContext, route: Route) -> Self {
         let from = route.from.get().to_be_bytes();
         let to = route.to.get().to_be_bytes();
-        let parts: [&[u8]; 4] = [&ctx.digest(), roster_root, &from, &to];
+        let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &from, &to];
         Self {
-            key: shared.derive(&ctx.session, "seal", &parts),
+            key: shared.derive(&bound.session, "seal", &parts),
             route,
             associated: hash::digest("sealed share", &parts),
         }
@@ -105,6 +105,7 @@ fn nonce() -> Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::Context;
 
     fn envelope(session: u8, root: u8, from: u16, to: u16) -> Envelope {
         let ctx = Context {
@@ -120,7 +121,7 @@ mod tests {
             missing_fraction_permille: 300,
         };
         let route = Route { from: from.into(), to: to.into() };
-        Envelope::new(&Seed::from_bytes([7; 32]), &ctx, &[root; 32], route)
+        Envelope::new(&Seed::from_bytes([7; 32]), &RosterContext::new(&ctx, [root; 32]), route)
     }
 
     fn pair() -> SharePair {

@@ -1,10 +1,9 @@
 //! What a quorum of survivors must agree on before anything is revealed.
 
-use thiserror::Error;
-
 use crate::{
     batch::Check,
     context::Context,
+    evidence::{Evidence, EvidenceError},
     graph::quorum,
     hash,
     identity::{IdentityKey, Signature},
@@ -19,37 +18,6 @@ pub struct Transcript {
     digest: [u8; 32],
     quorum: usize,
     survivors: IndexSet,
-}
-
-/// Why signatures are not a quorum.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-pub enum QuorumError {
-    /// A signer is not a survivor, so it cannot have signed honestly.
-    #[error("a signature of device {index}, which is not a survivor")]
-    NotASurvivor {
-        /// The place of the signer.
-        index: DeviceIndex,
-    },
-    /// A signer is listed twice.
-    #[error("two signatures of device {index}")]
-    Repeated {
-        /// The place of the signer.
-        index: DeviceIndex,
-    },
-    /// A signature is not the signer's over this transcript.
-    #[error("device {index} did not sign this transcript")]
-    Signature {
-        /// The place of the signer.
-        index: DeviceIndex,
-    },
-    /// There are too few signatures.
-    #[error("{got} signatures, expected at least {need}")]
-    TooFew {
-        /// The signatures there are.
-        got: usize,
-        /// The quorum.
-        need: usize,
-    },
 }
 
 impl Transcript {
@@ -83,6 +51,11 @@ impl Transcript {
         self.digest
     }
 
+    /// The devices whose inputs are in the sum.
+    pub const fn survivors(&self) -> &IndexSet {
+        &self.survivors
+    }
+
     /// Fewest signatures for which anything may be revealed.
     pub const fn quorum(&self) -> usize {
         self.quorum
@@ -95,7 +68,7 @@ impl Transcript {
         roster: &Roster,
         index: impl Into<DeviceIndex>,
         signature: &Signature,
-    ) -> Result<(), QuorumError> {
+    ) -> Result<(), EvidenceError> {
         self.verify_by(roster, index.into(), signature, &mut |key, domain, parts, signature| {
             key.verify(domain, parts, signature)
         })
@@ -108,29 +81,34 @@ impl Transcript {
         index: DeviceIndex,
         signature: &Signature,
         check: &mut Check<'_>,
-    ) -> Result<(), QuorumError> {
+    ) -> Result<(), EvidenceError> {
         let entry = roster.entry(index).filter(|_| self.survivors.contains(index));
-        let identity = entry.ok_or(QuorumError::NotASurvivor { index })?.credential.identity;
+        let identity = entry.ok_or(EvidenceError::NotASurvivor { index })?.credential.identity;
         if check(&identity, Self::DOMAIN, &[&self.digest], signature) {
             Ok(())
         } else {
-            Err(QuorumError::Signature { index })
+            Err(EvidenceError::Transcript { index })
         }
     }
 
-    /// Fails unless the signatures are said to be of a quorum of different
-    /// devices.
-    pub(crate) fn check_signers(&self, signatures: &[(u16, Signature)]) -> Result<(), QuorumError> {
-        let (got, need) = (signatures.len(), self.quorum);
-        if got < need {
-            return Err(QuorumError::TooFew { got, need });
+    /// Fails unless there is said to be a signature of every survivor, and of a
+    /// quorum of them over this transcript.
+    pub(crate) fn check_signers(&self, evidence: &Evidence) -> Result<(), EvidenceError> {
+        let Evidence { agreed, signatures } = evidence;
+        let (got, expected) = (agreed.places(), self.survivors.places());
+        if got != expected {
+            return Err(EvidenceError::Places { got, expected });
         }
-        let mut unseen = self.survivors.clone();
-        for (signer, _) in signatures {
-            let index = DeviceIndex::from(*signer);
-            if self.survivors.contains(index) && !unseen.remove(index) {
-                return Err(QuorumError::Repeated { index });
-            }
+        if let Some(index) = agreed.clone().without(&self.survivors).iter().next() {
+            return Err(EvidenceError::NotASurvivor { index });
+        }
+        let (got, need) = (agreed.len(), self.quorum);
+        if got < need {
+            return Err(EvidenceError::TooFew { got, need });
+        }
+        let (got, survivors) = (signatures.len(), self.survivors.len());
+        if got != survivors {
+            return Err(EvidenceError::NotEverySurvivor { got, survivors });
         }
         Ok(())
     }

@@ -4,13 +4,12 @@
 mod world;
 
 use aggregation::{
-    AdvertisementError, Context, Credential, CredentialError, DeviceIndex, IndexSet, QuorumError, Recovery,
-    RecoveryError, Refusal, Roster, RosterError, Signature,
+    AdvertisementError, Context, Credential, CredentialError, DeviceIndex, Evidence, EvidenceError, IndexSet,
+    Recovery, RecoveryError, Refusal, Roster, RosterError, Signature,
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
 
 /// Signatures as they are shown to a device.
-type Signed = Vec<(u16, Signature)>;
 
 fn place(index: u16) -> DeviceIndex {
     DeviceIndex::from(index)
@@ -20,54 +19,62 @@ fn place(index: u16) -> DeviceIndex {
 fn split_survivor_views_get_no_quorum_on_either() {
     let world = World::new(6, &context());
     let views = [set(6, &[0, 1, 2, 3, 4]), set(6, &[0, 1, 2, 3, 5])];
-    let mut signatures = [Vec::new(), Vec::new()];
-    let mut agreed = Vec::new();
-    for state in world.submitted(&world.all()) {
+    let signed = world.submitted(&world.all()).into_iter().map(|state| {
         let index = state.index();
         let view = usize::from(index.get() % 2 == 1);
         let identity = &world.identities[usize::from(index)];
-        if views[view].contains(index) {
-            let (state, signature) = state.agree(views[view].clone(), identity).unwrap();
-            signatures[view].push((index.get(), signature));
-            agreed.push((view, state));
-        }
-    }
-    assert_eq!(agreed.len(), 6);
+        let (state, signature) = state.agree(views[view].clone(), identity).unwrap();
+        (view, state, signature)
+    });
+    let signed: Vec<_> = signed.collect();
     // Neither the signatures of one view nor of both together convince anyone.
-    let both = [&signatures[0][..], &signatures[1]].concat();
-    for (view, state) in agreed {
-        let shown = if state.index() == 0 { &both } else { &signatures[view] };
-        let refusal = state.unmask(shown).unwrap_err();
-        assert!(matches!(refusal, Refusal::Quorum(_)), "{refusal}");
+    let all: Vec<Signature> = signed.iter().map(|(_, _, signature)| *signature).collect();
+    for (view, state, _) in signed {
+        let survivors = views[view].iter();
+        let signatures: Vec<Signature> = survivors.map(|place| all[usize::from(place)]).collect();
+        let own = views[view].clone().without(&views[1 - view]);
+        let agreed = if state.index() == 0 { own } else { views[view].clone() };
+        let refusal = state.unmask(&Evidence { agreed, signatures }).unwrap_err();
+        assert!(matches!(refusal, Refusal::Evidence(_)), "{refusal}");
     }
 }
 
 #[test]
 fn a_quorum_needs_its_last_signature() {
     let world = World::new(6, &context());
-    let (mut agreed, signatures) = world.agreed(&world.all());
-    let too_few = Refusal::Quorum(QuorumError::TooFew { got: 3, need: 4 });
-    assert_eq!(agreed.remove(0).unmask(&signatures[..3]), Err(too_few));
-    assert!(agreed.remove(0).unmask(&signatures[..4]).is_ok());
+    let (mut agreed, evidence) = world.agreed(&world.all());
+    let sharing: Vec<Signature> =
+        world.masking(&world.all()).into_iter().map(|state| world.submit(state, &mut [0; 4]).1).collect();
+    let first = |count: u16| {
+        let of = |place: usize| if place < usize::from(count) { &evidence.signatures } else { &sharing };
+        let signatures = (0..6).map(|place| of(place)[place]).collect();
+        Evidence { agreed: set(6, &(0..count).collect::<Vec<_>>()), signatures }
+    };
+    let too_few = Refusal::Evidence(EvidenceError::TooFew { got: 3, need: 4 });
+    assert_eq!(agreed.remove(0).unmask(&first(3)), Err(too_few));
+    assert!(agreed.remove(0).unmask(&first(4)).is_ok());
 }
 
 #[test]
-fn repeated_forged_and_foreign_signatures_do_not_count() {
+fn forged_foreign_and_missing_signatures_are_no_evidence() {
     let world = World::new(6, &context());
-    let (mut agreed, signatures) = world.agreed(&set(6, &[0, 1, 2, 3, 4]));
-    let mut refused = |change: &dyn Fn(&mut Signed)| {
-        let mut shown = signatures.clone();
+    let survivors = set(6, &[0, 1, 2, 3, 4]);
+    let (mut agreed, evidence) = world.agreed(&survivors);
+    let mut refused = |change: &dyn Fn(&mut Evidence)| {
+        let mut shown = evidence.clone();
         change(&mut shown);
         agreed.remove(0).unmask(&shown).unwrap_err()
     };
-    let repeated = refused(&|shown| shown[1] = shown[0]);
-    assert_eq!(repeated, QuorumError::Repeated { index: place(0) }.into());
-    let forged = refused(&|shown| shown[1].1.0[7] ^= 1);
-    assert_eq!(forged, QuorumError::Signature { index: place(1) }.into());
-    let missing = refused(&|shown| shown[1].0 = 5);
-    assert_eq!(missing, QuorumError::NotASurvivor { index: place(5) }.into());
-    let unknown = refused(&|shown| shown[1].0 = 700);
-    assert_eq!(unknown, QuorumError::NotASurvivor { index: place(700) }.into());
+    let repeated = refused(&|shown| shown.signatures[1] = shown.signatures[0]);
+    assert_eq!(repeated, EvidenceError::Transcript { index: place(1) }.into());
+    let forged = refused(&|shown| shown.signatures[1].0[7] ^= 1);
+    assert_eq!(forged, EvidenceError::Transcript { index: place(1) }.into());
+    let missing = refused(&|shown| shown.agreed = world.all());
+    assert_eq!(missing, EvidenceError::NotASurvivor { index: place(5) }.into());
+    let of_another_kind = refused(&|shown| shown.agreed = set(6, &[0, 1, 2, 3]));
+    assert_eq!(of_another_kind, EvidenceError::Sharing { index: place(4) }.into());
+    let fewer = refused(&|shown| shown.signatures.truncate(4));
+    assert_eq!(fewer, EvidenceError::NotEverySurvivor { got: 4, survivors: 5 }.into());
 }
 
 #[test]
@@ -210,12 +217,13 @@ fn two_devices_with_two_models_or_plans_refuse_each_other() {
         Context { plan_hash: [8; 32], ..context() },
         Context { report_goal: 2, ..context() },
         Context { corrupt: 1, ..context() },
+        Context { missing_fraction_permille: 0, ..context() },
     ] {
-        let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1];
+        let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1, advertise(&context(), 2).1];
         let roster = Roster::new(entries).unwrap();
         for device in [0, 1] {
             let ctx = if device == 0 { context() } else { other.clone() };
-            let refused = World::new(2, &ctx).share(device, roster.clone());
+            let refused = World::new(3, &ctx).share(device, roster.clone());
             assert!(matches!(refused, Err(Refusal::Advertisement { .. })));
         }
     }

@@ -7,10 +7,10 @@ mod world;
 use std::sync::LazyLock;
 
 use aggregation::{
-    Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, IndexSet, MAX_DRAWS,
-    Refusal, Roster, RosterError,
+    Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, Evidence, IndexSet,
+    MAX_DRAWS, Refusal, Roster, RosterError,
 };
-use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng};
+use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng, sealed_for};
 
 const DEVICES: usize = 300;
 
@@ -171,18 +171,26 @@ fn drop_outs_that_cut_the_graph_are_refused() {
     assert!(submitted_alone(1).agree(spread, &WORLD.identities[1]).is_ok());
 }
 
-/// A device after it submitted, whose neighbours' shares did not open: that
-/// is no reason to leave.
+/// A device after it submitted.
 fn submitted_alone(number: usize) -> aggregation::Submitted {
-    let (shared, outbox) = WORLD.share(number, WORLD.roster.clone()).unwrap();
-    let own = shared.index().get();
-    let turned = |share: &aggregation::SealedShare| aggregation::SealedShare {
-        from: share.to,
-        to: own,
-        bytes: share.bytes.clone(),
-    };
-    let inbox = outbox.iter().map(turned).collect();
-    shared.receive(WORLD.all(), inbox).unwrap().mask(vec![0; 4]).unwrap().0
+    let (shared, _) = WORLD.share(number, WORLD.roster.clone()).unwrap();
+    let inbox = sealed_for(&WORLD, &WORLD.roster, WORLD.draw.as_ref().unwrap(), shared.index());
+    let masking = shared.receive(WORLD.all(), inbox).unwrap();
+    WORLD.submit(masking, &mut [0; 4]).0
+}
+
+#[test]
+fn more_shares_that_do_not_open_than_may_be_corrupt_are_a_reason_to_leave() {
+    let inbox = sealed_for(&WORLD, &WORLD.roster, WORLD.draw.as_ref().unwrap(), 0.into());
+    for (spoilt, refused) in [(15, false), (16, true)] {
+        let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
+        let mut inbox = inbox.clone();
+        for share in inbox.iter_mut().take(spoilt) {
+            share.bytes[7] ^= 1;
+        }
+        let refusal = shared.receive(WORLD.all(), inbox).err();
+        assert_eq!(refusal, refused.then_some(Refusal::UnopenedShares { got: 16, most: 15 }));
+    }
 }
 
 #[test]
@@ -223,30 +231,49 @@ fn a_signer_that_was_never_enrolled_does_not_count() {
     said[9] = invented.reveal(&drawn).unwrap();
     let roster = drawn.clone().finish(&said).unwrap();
     let graph = roster.graph();
-    let witness = graph.places().find(|place| *place != 9_u16 && !graph.are_neighbours(*place, 9.into()));
-    let witness = usize::from(witness.unwrap());
+    // Nor is any of its neighbours one of the invented device's: those leave.
+    let far = |place: &DeviceIndex| {
+        *place != 9_u16
+            && graph.places().all(|other| {
+                let near = |place| other == place || graph.are_neighbours(other, place);
+                !(near(*place) && near(9.into()))
+            })
+    };
+    let witness = usize::from(graph.places().find(far).unwrap());
 
-    let mut state = device(witness);
-    state.reveal(&drawn).unwrap();
-    let authority = WORLD.authority.public();
-    let (shared, outbox) = state.share(roster.clone(), &authority, NOW, 1, &mut rng(witness)).unwrap();
-    let turned = |share: aggregation::SealedShare| aggregation::SealedShare {
-        from: share.to,
-        to: share.from,
-        bytes: share.bytes,
+    let inbox = sealed_for(&WORLD, &roster, &drawn, roster.index_of(&device_id(witness)).unwrap());
+    let agree = || {
+        let mut state = device(witness);
+        state.reveal(&drawn).unwrap();
+        let authority = WORLD.authority.public();
+        let (shared, _) = state.share(roster.clone(), &authority, NOW, 1, &mut rng(witness)).unwrap();
+        let masking = shared.receive(WORLD.all(), inbox.clone()).unwrap();
+        let submitted = WORLD.submit(masking, &mut [0; 4]).0;
+        let sharing = submitted.sharing().digest();
+        let (agreed, own) = submitted.agree(WORLD.all(), &WORLD.identities[witness]).unwrap();
+        (agreed, own, sharing)
     };
-    let inbox = outbox.into_iter().map(turned).collect();
-    let submitted = shared.receive(WORLD.all(), inbox).unwrap().mask(vec![0; 4]).unwrap().0;
-    let (agreed, own) = submitted.agree(WORLD.all(), &WORLD.identities[witness]).unwrap();
-    let digest = agreed.transcript().digest();
-    let signers = (0..DEVICES).filter(|number| *number != witness).take(agreed.transcript().quorum() - 1);
-    let sign = |number: usize| {
-        let key = if number == 9 { &server } else { &WORLD.identities[number] };
-        (u16::try_from(number).unwrap(), key.sign("consistency", &[&digest]))
-    };
-    let mut signatures: Vec<_> = signers.map(sign).collect();
-    signatures.push((u16::try_from(witness).unwrap(), own));
-    let refusal = agreed.unmask(&signatures).unwrap_err();
-    let source = CredentialError::Signature.into();
-    assert_eq!(refusal, Refusal::Advertisement { index: 9.into(), source });
+    // Whether it is one of the quorum or only one that survived.
+    for in_quorum in [true, false] {
+        let (agreed, own, sharing) = agree();
+        let digest = agreed.transcript().digest();
+        let quorum = agreed.transcript().quorum();
+        let mut who = IndexSet::new(DEVICES);
+        let others = (0..DEVICES).filter(|number| *number != witness && (in_quorum || *number != 9));
+        for number in others.take(quorum - 1).chain([witness]) {
+            who.insert(u16::try_from(number).unwrap()).unwrap();
+        }
+        let sign = |number: usize| {
+            let key = if number == 9 { &server } else { &WORLD.identities[number] };
+            match who.contains(u16::try_from(number).unwrap()) {
+                true if number == witness => own,
+                true => key.sign("consistency", &[&digest]),
+                false => key.sign("sharing", &[&sharing]),
+            }
+        };
+        let signatures = (0..DEVICES).map(sign).collect();
+        let refusal = agreed.unmask(&Evidence { agreed: who, signatures }).unwrap_err();
+        let source = CredentialError::Signature.into();
+        assert_eq!(refusal, Refusal::Advertisement { index: 9.into(), source });
+    }
 }

@@ -5,8 +5,8 @@
 mod world;
 
 use aggregation::{
-    BadShares, DeviceIndex, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared, SumError,
-    UnmaskError, UnmaskShares,
+    BadShares, DeviceIndex, Evidence, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared,
+    SumError, UnmaskError, UnmaskShares,
 };
 use world::{World, context, inbox, set};
 
@@ -23,7 +23,9 @@ fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
     let mut sum = world.empty_sum();
     for state in world.masking(&world.all()) {
         if survivors.contains(state.index()) {
-            sum.add_chunk(0, &state.mask(vec![0; world.ctx.len]).unwrap().1).unwrap();
+            let mut input = vec![0; world.ctx.len];
+            state.mask(&mut input).unwrap();
+            sum.add_chunk(0, &input).unwrap();
         }
     }
     sum
@@ -33,7 +35,7 @@ fn masked_sum(world: &World, survivors: &IndexSet) -> RunningSum {
 fn an_input_of_another_length_is_refused() {
     let world = World::new(2, &context());
     let state = world.masking(&world.all()).remove(0);
-    let refusal = state.mask(vec![0; 3]).unwrap_err();
+    let refusal = state.mask(&mut [0; 3]).unwrap_err();
     assert_eq!(refusal, Refusal::Length { got: 3, expected: 4 });
 }
 
@@ -75,11 +77,11 @@ fn revealed_after(spoilt: &[u16], change: fn(&mut SealedShare)) -> Vec<UnmaskSha
         let index = state.index();
         let masking = state.receive(world.all(), inbox(&sealed, index.get())).unwrap();
         let identity = &world.identities[usize::from(index)];
-        masking.mask(vec![0; 4]).unwrap().0.agree(world.all(), identity).unwrap()
+        world.submit(masking, &mut [0; 4]).0.agree(world.all(), identity).unwrap()
     };
     let (agreed, signatures): (Vec<_>, Vec<_>) = states.into_iter().map(agree).unzip();
-    let signatures: Vec<_> = (0..).zip(signatures).collect();
-    agreed.into_iter().map(|state| state.unmask(&signatures).unwrap()).collect()
+    let evidence = Evidence { agreed: world.all(), signatures };
+    agreed.into_iter().map(|state| state.unmask(&evidence).unwrap()).collect()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //!
 //! What comes out is the only form of an update that leaves a device.
 
-use aggregation::{Masking, Refusal, Submitted, packing};
+use aggregation::{IdentityKey, Masking, Refusal, Signature, Submitted, packing};
 use privacy::{EncodeError, Mechanism};
 use proto::ids::Digest;
 use proto::message::CHUNK_COORDINATES;
@@ -24,9 +24,26 @@ pub struct MaskedInput {
     coordinates: Zeroizing<Vec<u32>>,
     arrived: usize,
     /// The next chunk, packed.
-    chunk: Option<Vec<u8>>,
+    chunk: Vec<u8>,
     /// Over all chunks up to and with the next one.
     hash: Context,
+}
+
+/// What is left to do of a masked input after a chunk has arrived.
+#[derive(Debug)]
+pub enum Sent {
+    /// There is a further chunk.
+    Partly(MaskedInput),
+    /// All have arrived.
+    Whole {
+        /// The device after its input.
+        submitted: Submitted,
+        /// SHA-256 over all chunks in order.
+        digest: Digest,
+        /// The device's signature over the sharers with whom it masked. The input counts only with it, and it must be
+        /// in the ledger before it leaves.
+        sharing: Signature,
+    },
 }
 
 impl std::fmt::Debug for MaskedInput {
@@ -38,48 +55,38 @@ impl std::fmt::Debug for MaskedInput {
 impl MaskedInput {
     fn new(masking: Masking, coordinates: Vec<u32>, bits: u32) -> Result<Self, Refusal> {
         let (coordinates, hash) = (Zeroizing::new(coordinates), Context::new(&SHA256));
-        let mut input = Self { masking, bits, coordinates, arrived: 0, chunk: None, hash };
+        let mut input = Self { masking, bits, coordinates, arrived: 0, chunk: Vec::new(), hash };
         input.pack()?;
         Ok(input)
     }
 
-    /// The next chunk to send, with the place of its first coordinate; `None` when all have arrived.
-    pub fn chunk(&self) -> Option<(u64, &[u8])> {
-        self.chunk.as_deref().map(|chunk| (self.arrived as u64, chunk))
+    /// The next chunk to send, with the place of its first coordinate.
+    pub fn chunk(&self) -> (u64, &[u8]) {
+        (self.arrived as u64, &self.chunk)
     }
 
-    /// Goes on to the chunk after the one that has arrived.
-    pub fn advance(&mut self) -> Result<(), Refusal> {
+    /// Goes on to what comes after the chunk that has arrived: the next one, or, after the last, the signature over
+    /// the sharers. Fails where `identity` is not the key that the device advertised with.
+    pub fn advance(mut self, identity: &IdentityKey) -> Result<Sent, Refusal> {
         self.arrived = (self.arrived + CHUNK_COORDINATES).min(self.coordinates.len());
-        self.pack()
-    }
-
-    /// SHA-256 over all chunks in order, once all have arrived.
-    pub fn digest(&self) -> Digest {
-        let mut digest = [0; 32];
-        digest.copy_from_slice(self.hash.clone().finish().as_ref());
-        Digest(digest)
-    }
-
-    /// The device after its input has arrived.
-    pub fn submit(self) -> Submitted {
-        self.masking.submit()
+        if self.arrived < self.coordinates.len() {
+            self.pack()?;
+            return Ok(Sent::Partly(self));
+        }
+        let mut digest = Digest([0; 32]);
+        digest.0.copy_from_slice(self.hash.finish().as_ref());
+        let (submitted, sharing) = self.masking.submit(identity)?;
+        Ok(Sent::Whole { submitted, digest, sharing })
     }
 
     fn pack(&mut self) -> Result<(), Refusal> {
         let offset = self.arrived;
-        let Some(rest) = self.coordinates.get_mut(offset..).filter(|rest| !rest.is_empty()) else {
-            self.chunk = None;
-            self.coordinates = Zeroizing::new(Vec::new());
-            return Ok(());
-        };
-        let len = rest.len().min(CHUNK_COORDINATES);
-        let chunk = &mut rest[..len];
+        let len = (self.coordinates.len() - offset).min(CHUNK_COORDINATES);
+        let chunk = &mut self.coordinates[offset..offset + len];
         // In place: each coordinate is masked once and its integer is gone.
         self.masking.mask_chunk(offset, chunk)?;
-        let packed = packing::pack(chunk, self.bits);
-        self.hash.update(&packed);
-        self.chunk = Some(packed);
+        self.chunk = packing::pack(chunk, self.bits);
+        self.hash.update(&self.chunk);
         Ok(())
     }
 }

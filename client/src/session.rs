@@ -83,15 +83,17 @@ impl Work {
     }
 }
 
-/// What the ledger keeps of a signature, and of an answer to a quorum that signed the same, before either leaves.
+/// What the ledger keeps of a device's word in a round, before it leaves: the signature over the sharers with whom it
+/// masked, and the answer that helps to open the sum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Signed {
     /// The task.
     pub task: TaskId,
     /// The round.
     pub round: u64,
-    /// The hash of the signed transcript.
-    pub transcript: Digest,
+    /// The hash of what was signed: of the sharers, or, of an answer, of the transcript.
+    #[serde(alias = "transcript")]
+    pub statement: Digest,
 }
 
 /// What the shell must do now.
@@ -236,7 +238,7 @@ pub struct Session {
     backoff_millis: u64,
     installed: Option<Published>,
     spending: Spending,
-    /// The last round of each task whose transcript this device signed.
+    /// The last round of each task in which this device signed with whom it masked.
     signed: BTreeMap<TaskId, u64>,
     /// When it took part in drawing a graph, within the last day.
     drawn: Vec<Timestamp>,
@@ -267,7 +269,7 @@ impl Session {
         }
     }
 
-    /// The same device, whose ledger says that it signed these transcripts.
+    /// The same device, whose ledger says that it signed these statements.
     #[must_use]
     pub fn having_signed(mut self, signed: impl IntoIterator<Item = Signed>) -> Self {
         for Signed { task, round, .. } in signed {

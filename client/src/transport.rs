@@ -114,7 +114,7 @@ impl Transport {
                 | Reply::Inbox { .. }
                 | Reply::Received
                 | Reply::Survivors(_)
-                | Reply::Quorum(_)
+                | Reply::Evidence(_)
                 | Reply::Over(_)) => return Err(bad(format!("the answer is `{}`", other.name()))),
             };
             if chunk.total_bytes > MAX_ARTEFACT_BYTES {

@@ -23,7 +23,7 @@ mod unmask;
 use advertise::AdvertisePhase;
 use agree::AgreePhase;
 use draw::DrawPhase;
-use masked::MaskedPhase;
+use masked::{Done, MaskedPhase};
 use share::SharePhase;
 use unmask::UnmaskPhase;
 
@@ -265,13 +265,13 @@ impl Round {
                     Err(wrong(name, phase))
                 }
             },
-            (Request::MaskedDone { digest, .. }, phase) => match phase {
+            (Request::MaskedDone { digest, sharing, .. }, phase) => match phase {
                 Phase::Masked(phase) => {
-                    phase.accept_done(from, digest, &self.params, now)?;
+                    phase.accept_done(from, Done { digest, sharing }, &self.params, now)?;
                     Ok(poll)
                 }
-                Phase::Agree(phase) => phase.masked.repeat(from, digest),
-                Phase::Unmask(phase) => phase.agreed.masked.repeat(from, digest),
+                Phase::Agree(phase) => phase.masked.repeat(from, Done { digest, sharing }),
+                Phase::Unmask(phase) => phase.agreed.masked.repeat(from, Done { digest, sharing }),
                 Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Over { .. } => {
                     Err(wrong(name, phase))
                 }

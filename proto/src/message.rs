@@ -5,7 +5,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use aggregation::{Advertisement, IndexSet, SealedShare, Signature, UnmaskShares};
+use aggregation::{Advertisement, Evidence, IndexSet, SealedShare, Signature, UnmaskShares};
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Class;
@@ -85,6 +85,8 @@ pub enum Request {
         session: SessionId,
         /// SHA-256 over all packed chunks in order.
         digest: Digest,
+        /// With whom the device masked: its signature over the roster and the sharers.
+        sharing: Signature,
     },
     /// Step 4: the device's one signature over the round's transcript.
     Agree {
@@ -240,8 +242,8 @@ pub enum Reply {
     Received,
     /// To step 3: the devices whose masked inputs are counted.
     Survivors(IndexSet),
-    /// To step 4: enough signatures over one transcript.
-    Quorum(Vec<(u16, Signature)>),
+    /// To step 4: a signature of every survivor, of a quorum of them over one transcript.
+    Evidence(Evidence),
     /// To step 5, and to whatever comes after a round has ended.
     Over(Outcome),
 }
@@ -264,7 +266,7 @@ impl Reply {
             Self::Inbox { .. } => "inbox",
             Self::Received => "received",
             Self::Survivors(_) => "survivors",
-            Self::Quorum(_) => "quorum",
+            Self::Evidence(_) => "evidence",
             Self::Over(_) => "over",
         }
     }

@@ -2,8 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aggregation::{
-    Advertisement, Credential, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES, SealedShare, Share,
-    Signature, UnmaskShares,
+    Advertisement, Credential, Evidence, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES,
+    SealedShare, Share, Signature, UnmaskShares,
 };
 use proptest::prelude::*;
 use prost::Message;
@@ -50,7 +50,7 @@ fn requests() -> Vec<Request> {
         Request::Draw { session, nonce: [13; 32] },
         Request::ShareKeys { session, shares: vec![sealed(0), sealed(2)] },
         Request::MaskedChunk { session, offset: 32_768, packed: vec![1, 2, 3] },
-        Request::MaskedDone { session, digest: Digest([5; 32]) },
+        Request::MaskedDone { session, digest: Digest([5; 32]), sharing: Signature([6; 64]) },
         Request::Agree { session, signature: Signature([6; 64]) },
         Request::Unmask {
             session,
@@ -81,8 +81,11 @@ fn replies() -> Vec<Reply> {
         Reply::Drawn(vec![[14; 32], [15; 32]]),
         Reply::Inbox { sharers: places.clone(), shares: vec![sealed(3)] },
         Reply::Received,
-        Reply::Survivors(places),
-        Reply::Quorum(vec![(0, Signature([1; 64])), (9, Signature([2; 64]))]),
+        Reply::Survivors(places.clone()),
+        Reply::Evidence(Evidence {
+            agreed: places.clone(),
+            signatures: vec![Signature([1; 64]), Signature([2; 64])],
+        }),
         Reply::Over(Outcome::Published),
         Reply::Over(Outcome::TooFewSurvivors),
         Reply::Over(Outcome::NotDrawn),
@@ -143,7 +146,7 @@ fn a_message_without_content_names_what_is_missing() {
 
 #[test]
 fn a_session_of_the_wrong_length_is_refused_with_both_lengths() {
-    let done = wire::MaskedDone { session: vec![1; 31], digest: vec![0; 32] };
+    let done = wire::MaskedDone { session: vec![1; 31], digest: vec![0; 32], sharing: vec![0; 64] };
     let message = wire::Request { kind: Some(wire::request::Kind::MaskedDone(done)) };
     let error = request_from_wire(message).unwrap_err().to_string();
     assert_eq!(error, "malformed session: expected 32 bytes, found 31");

@@ -7,7 +7,7 @@ use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, SeedKind, commitment, self_mask},
     batch::verify_all,
-    context::Context,
+    context::{Context, RosterContext},
     credential::Credential,
     graph::{Draw, NonceChain},
     identity::{IdentityKey, IdentityPublic, Signature},
@@ -92,10 +92,11 @@ impl Advertised {
     /// Shares both seeds among the device's neighbours in the roster.
     ///
     /// Refuses a context with a value outside its range, a roster smaller than
-    /// `smallest_cohort` or the report goal, a roster without this device or
-    /// with other keys for it, a drawn one that is not of the last draw that
-    /// this device took part in, and a roster with a neighbour whose entry does
-    /// not hold in this context or whose keys are of low order.
+    /// `smallest_cohort` or the report goal or of which half may be corrupt, a
+    /// roster without this device or with other keys for it, a drawn one that
+    /// this device gave no nonce for, any but the one that it last gave a nonce
+    /// for, and a roster with a neighbour whose entry does not hold in this
+    /// context or whose keys are of low order.
     pub fn share(
         self,
         roster: Roster,
@@ -105,7 +106,8 @@ impl Advertised {
         rng: &mut impl CryptoRng,
     ) -> Result<(Shared, Vec<SealedShare>), Refusal> {
         self.ctx.check()?;
-        let (got, need) = (roster.len(), smallest_cohort.max(self.ctx.report_goal));
+        let majority = 2 * self.ctx.corrupt + 1;
+        let (got, need) = (roster.len(), smallest_cohort.max(self.ctx.report_goal).max(majority));
         if got < need {
             return Err(Refusal::SmallCohort { got, need });
         }
@@ -114,7 +116,11 @@ impl Advertised {
         if roster.entry(index) != Some(&self.advertisement) {
             return Err(Refusal::OwnEntryChanged);
         }
-        if roster.is_drawn() && self.opened.is_none_or(|opened| opened.root != roster.root()) {
+        let known = match self.opened {
+            Some(opened) => opened.root == roster.root(),
+            None => !roster.is_drawn(),
+        };
+        if !known {
             return Err(Refusal::OtherDraw);
         }
         let digest = self.ctx.digest();
@@ -125,6 +131,7 @@ impl Advertised {
 
         let masking = AgreementKey::masking(&self.key_seed, &self.ctx, &device);
         let sealing = AgreementKey::sealing(&self.sealing_seed, &self.ctx, &device);
+        let bound = RosterContext::new(&self.ctx, roster.root());
         let holders = roster.graph().holders(index);
         let mut own = None;
         let mut peers = Vec::with_capacity(holders.len());
@@ -137,7 +144,7 @@ impl Advertised {
                 own = Some(pair);
                 continue;
             };
-            let (peer, outward) = self.meet(&roster, index, (place, entry), &masking, &sealing)?;
+            let (peer, outward) = self.meet(&bound, index, (place, entry), &masking, &sealing)?;
             peers.push(peer);
             outbox.push(outward.seal(&pair));
         }
@@ -157,16 +164,16 @@ impl Advertised {
     /// What is shared with one neighbour, and the envelope to it.
     fn meet(
         &self,
-        roster: &Roster,
+        bound: &RosterContext,
         own: DeviceIndex,
         (place, entry): (DeviceIndex, &Advertisement),
         masking: &AgreementKey,
         sealing: &AgreementKey,
     ) -> Result<(Peer, Envelope), Refusal> {
         let low_order = Refusal::LowOrderKey { index: place };
-        let (sign, mask) = masking.pair_mask(&self.ctx, own, (place, &entry.masking_key)).ok_or(low_order)?;
+        let (sign, mask) = masking.pair_mask(bound, own, (place, &entry.masking_key)).ok_or(low_order)?;
         let agreed = sealing.agree(&entry.sealing_key).ok_or(low_order)?;
-        let envelope = |from, to| Envelope::new(&agreed, &self.ctx, &roster.root(), Route { from, to });
+        let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
         let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
         Ok((peer, envelope(own, place)))
     }

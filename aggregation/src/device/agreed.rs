@@ -2,13 +2,15 @@
 
 use super::{Refusal, Seat};
 use crate::{
-    batch::verify_all, identity::Signature, index::DeviceIndex, shamir::Share, transcript::Transcript,
+    batch::verify_all, evidence::Evidence, index::DeviceIndex, shamir::Share, sharing::Sharing,
+    transcript::Transcript,
 };
 
-/// A device that signed who survived, and waits for the others' signatures.
+/// A device that signed who survived, and waits for evidence of them all.
 #[derive(Debug)]
 pub struct Agreed {
     seat: Seat,
+    sharing: Sharing,
     transcript: Transcript,
     revealed: Vec<Revealed>,
 }
@@ -35,8 +37,13 @@ pub struct UnmaskShares {
 }
 
 impl Agreed {
-    pub(super) const fn new(seat: Seat, transcript: Transcript, revealed: Vec<Revealed>) -> Self {
-        Self { seat, transcript, revealed }
+    pub(super) const fn new(
+        seat: Seat,
+        sharing: Sharing,
+        transcript: Transcript,
+        revealed: Vec<Revealed>,
+    ) -> Self {
+        Self { seat, sharing, transcript, revealed }
     }
 
     /// The device's place in the roster.
@@ -49,14 +56,29 @@ impl Agreed {
         &self.transcript
     }
 
-    /// Reveals the shares. Refuses unless a quorum of survivors signed the
-    /// same transcript as this device, every signature holds, and every signer
-    /// is enrolled.
-    pub fn unmask(self, signatures: &[(u16, Signature)]) -> Result<UnmaskShares, Refusal> {
-        self.transcript.check_signers(signatures)?;
-        verify_all(signatures.iter(), |(signer, signature), check| {
-            let signer = DeviceIndex::from(*signer);
-            self.transcript.verify_by(&self.seat.roster, signer, signature, check)?;
+    /// Reveals the shares, all of them or none, once.
+    ///
+    /// Refuses unless a quorum of survivors signed the same transcript as this
+    /// device, every other survivor signed that it masked with the same sharers
+    /// in the same roster, every signature holds, and every signer is enrolled.
+    /// Evidence of the neighbours alone would not do: see step 2 of the
+    /// [argument](crate::argument).
+    ///
+    /// The survivors are as many as [`Submitted::agree`] asked for, with no
+    /// thin stretch of the ring; so are those of whom there is evidence, since
+    /// there is of all.
+    ///
+    /// [`Submitted::agree`]: crate::Submitted::agree
+    pub fn unmask(self, evidence: &Evidence) -> Result<UnmaskShares, Refusal> {
+        self.transcript.check_signers(evidence)?;
+        let signed = self.transcript.survivors().iter().zip(&evidence.signatures);
+        verify_all(signed, |(signer, signature), check| {
+            let roster = &self.seat.roster;
+            if evidence.agreed.contains(signer) {
+                self.transcript.verify_by(roster, signer, signature, check)?;
+            } else {
+                self.sharing.verify_by(roster, signer, signature, check)?;
+            }
             self.seat.check_enrolled(signer, check)
         })?;
         let mut shares = UnmaskShares { from: self.seat.index.get(), self_mask: Vec::new(), key: Vec::new() };

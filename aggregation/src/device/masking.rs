@@ -2,9 +2,11 @@
 
 use super::{Held, Refusal, Seat, Submitted};
 use crate::{
+    identity::{IdentityKey, Signature},
     index::{DeviceIndex, IndexSet},
     modular::{Ring, Sign},
     prg::{CHUNK_COORDINATES, Mask},
+    sharing::Sharing,
 };
 
 /// A device that holds the shares of the others and may mask its input.
@@ -53,8 +55,9 @@ impl Masking {
         Ok(())
     }
 
-    /// Masks a whole input. Refuses one of another length than the session.
-    pub fn mask(self, mut input: Vec<u32>) -> Result<(Submitted, Vec<u32>), Refusal> {
+    /// Masks a whole input in place. Refuses one of another length than the
+    /// session.
+    pub fn mask(&self, input: &mut [u32]) -> Result<(), Refusal> {
         let (got, expected) = (input.len(), self.seat.ctx.len);
         if got != expected {
             return Err(Refusal::Length { got, expected });
@@ -64,11 +67,21 @@ impl Masking {
             self.mask_chunk(offset, chunk)?;
             offset += chunk.len();
         }
-        Ok((self.submit(), input))
+        Ok(())
     }
 
-    /// Goes on after an input was masked in chunks; the masks are wiped.
-    pub fn submit(self) -> Submitted {
-        Submitted::new(self.seat, self.sharers, self.held)
+    /// Signs with whom the input was masked, and goes on; the masks are wiped.
+    /// Refuses an identity key that is not this device's.
+    ///
+    /// The input counts only with this signature. The caller writes down that
+    /// the device signed, before the signature leaves, and from then on never
+    /// takes part in the same round again, whatever becomes of this state: else
+    /// a device that was restarted would be in two sums of one round.
+    pub fn submit(self, identity: &IdentityKey) -> Result<(Submitted, Signature), Refusal> {
+        let Self { seat, sharers, held, .. } = self;
+        seat.check_identity(identity)?;
+        let sharing = Sharing::new(&seat.ctx, &seat.roster, sharers);
+        let signature = sharing.sign(identity);
+        Ok((Submitted::new(seat, sharing, held), signature))
     }
 }

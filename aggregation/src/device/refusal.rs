@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 use crate::{
-    advertisement::AdvertisementError, context::ContextError, index::DeviceIndex, transcript::QuorumError,
+    advertisement::AdvertisementError, context::ContextError, evidence::EvidenceError, index::DeviceIndex,
 };
 
 /// Why a device leaves a session: what it was given is not what an honest
@@ -13,7 +13,8 @@ pub enum Refusal {
     /// The context has a value outside its range.
     #[error(transparent)]
     Context(#[from] ContextError),
-    /// The roster is smaller than the device's policy or the report goal.
+    /// The roster is smaller than the device's policy or the report goal, or so
+    /// small that half of it may be corrupt.
     #[error("a cohort of {got} devices, expected at least {need}")]
     SmallCohort {
         /// The devices in the roster.
@@ -43,8 +44,9 @@ pub enum Refusal {
         /// The draw that it was asked for.
         attempt: u8,
     },
-    /// The roster is not the one for which the device opened its commitment.
-    #[error("the roster's graph was drawn without this device")]
+    /// The roster is not the one for which the device last opened its commitment
+    /// to a nonce.
+    #[error("the roster is not the one for whose graph this device gave its nonce")]
     OtherDraw,
     /// A key in the roster is a point of low order, which leaves no secret.
     #[error("roster entry {index} has a key of low order")]
@@ -68,7 +70,7 @@ pub enum Refusal {
     FewSharers {
         /// The sharers.
         got: usize,
-        /// The larger of threshold and report goal.
+        /// The larger of quorum and report goal, or on the ring the report goal.
         need: usize,
     },
     /// Too few of the device's neighbours shared their seeds.
@@ -105,6 +107,14 @@ pub enum Refusal {
         /// Whom it should be from.
         from: DeviceIndex,
     },
+    /// More sealed shares do not open than neighbours may be corrupt.
+    #[error("{got} sealed shares do not open, expected at most {most}")]
+    UnopenedShares {
+        /// Those that do not.
+        got: usize,
+        /// As many as may be corrupt.
+        most: usize,
+    },
     /// The input has another length than the session.
     #[error("an input of {got} coordinates, expected {expected}")]
     Length {
@@ -137,7 +147,7 @@ pub enum Refusal {
     FewSurvivors {
         /// The survivors.
         got: usize,
-        /// The larger of threshold and report goal.
+        /// The larger of quorum and report goal, or on the ring the report goal.
         need: usize,
     },
     /// So many in a row on the ring are missing that the others could be cut in
@@ -154,7 +164,7 @@ pub enum Refusal {
     /// The identity key is not that of this device's credential.
     #[error("the identity key is not the one of the device's credential")]
     OtherIdentity,
-    /// The signatures are not a quorum on the survivors that the device signed.
+    /// The signatures are not evidence of the survivors that the device signed.
     #[error(transparent)]
-    Quorum(#[from] QuorumError),
+    Evidence(#[from] EvidenceError),
 }

@@ -43,12 +43,13 @@ impl Shared {
     /// Opens the shares of every neighbour that shared.
     ///
     /// Refuses sharers over another roster, without this device, with fewer of
-    /// its neighbours than the threshold, or fewer than the report goal; and an
-    /// inbox that has not exactly one share from each neighbour that shared.
+    /// its neighbours than the threshold, fewer than the report goal or, in the
+    /// complete graph, the quorum; an inbox that has not exactly one share from
+    /// each neighbour that shared; and more shares that do not open than
+    /// neighbours may be corrupt.
     ///
-    /// A share that does not open is one share fewer to hold and no reason to
-    /// leave: else a single neighbour that seals nonsense could end everybody's
-    /// session.
+    /// So few are shares fewer to hold and no reason to leave: else a single
+    /// neighbour that seals nonsense could end everybody's session.
     pub fn receive(self, sharers: IndexSet, inbox: Vec<SealedShare>) -> Result<Masking, Refusal> {
         let Self { seat, self_mask, own, peers } = self;
         seat.check_places(&sharers)?;
@@ -63,6 +64,7 @@ impl Shared {
         seat.check_neighbours(&sharers)?;
 
         let mut sealed = sort(inbox, &seat, &sharers)?;
+        let mut unopened = 0;
         let mut masks = vec![(Sign::Plus, self_mask)];
         let own = own.map(|pair| Held { owner: seat.index, pair });
         let mut held: Vec<Held> = own.into_iter().collect();
@@ -70,7 +72,14 @@ impl Shared {
             let from = peer.index;
             let share = sealed.remove(&from).ok_or(Refusal::MissingShare { from })?;
             masks.push((peer.sign, peer.mask));
-            held.extend(peer.inward.open(share).map(|pair| Held { owner: from, pair }));
+            match peer.inward.open(share) {
+                Some(pair) => held.push(Held { owner: from, pair }),
+                None => unopened += 1,
+            }
+        }
+        let (got, most) = (unopened, seat.most_unopened());
+        if got > most {
+            return Err(Refusal::UnopenedShares { got, most });
         }
         let ring = seat.ctx.ring()?;
         Ok(Masking::new(seat, ring, sharers, masks, held))

@@ -4,6 +4,7 @@ use super::{Agreed, Held, Refusal, Seat, agreed::Revealed};
 use crate::{
     identity::{IdentityKey, Signature},
     index::{DeviceIndex, IndexSet},
+    sharing::Sharing,
     transcript::Transcript,
 };
 
@@ -11,13 +12,18 @@ use crate::{
 #[derive(Debug)]
 pub struct Submitted {
     seat: Seat,
-    sharers: IndexSet,
+    sharing: Sharing,
     held: Vec<Held>,
 }
 
 impl Submitted {
-    pub(super) const fn new(seat: Seat, sharers: IndexSet, held: Vec<Held>) -> Self {
-        Self { seat, sharers, held }
+    pub(super) const fn new(seat: Seat, sharing: Sharing, held: Vec<Held>) -> Self {
+        Self { seat, sharing, held }
+    }
+
+    /// With whom the device signed that it masked.
+    pub const fn sharing(&self) -> &Sharing {
+        &self.sharing
     }
 
     /// The device's place in the roster.
@@ -29,18 +35,16 @@ impl Submitted {
     /// each sharer: of its own mask if it survived, else of its key.
     ///
     /// Refuses survivors over another roster, without this device, with one
-    /// that never shared, fewer than the threshold or the report goal, or so
-    /// few in one stretch of the ring that the corrupt could cut the others in
-    /// two; and an identity key that is not this device's.
-    ///
-    /// The caller writes down that it signed before the signature leaves.
+    /// that never shared, fewer than the report goal or, in the complete graph,
+    /// the quorum, or so few in one stretch of the ring that the corrupt could
+    /// cut the others in two; and an identity key that is not this device's.
     pub fn agree(self, survivors: IndexSet, identity: &IdentityKey) -> Result<(Agreed, Signature), Refusal> {
-        let Self { seat, sharers, held } = self;
+        let Self { seat, sharing, held } = self;
         seat.check_places(&survivors)?;
         if !survivors.contains(seat.index) {
             return Err(Refusal::ListedMissing);
         }
-        if let Some(index) = survivors.clone().without(&sharers).iter().next() {
+        if let Some(index) = survivors.clone().without(sharing.sharers()).iter().next() {
             return Err(Refusal::UnknownSurvivor { index });
         }
         let (got, need) = (survivors.len(), seat.fewest());
@@ -50,11 +54,7 @@ impl Submitted {
         if let Some((first, got, need)) = seat.roster.graph().thin_window(&survivors) {
             return Err(Refusal::ThinWindow { first, got, need });
         }
-        let own = seat.roster.entry(seat.index).map(|entry| entry.credential.identity);
-        if own != Some(identity.public()) {
-            return Err(Refusal::OtherIdentity);
-        }
-
+        seat.check_identity(identity)?;
         let revealed = held
             .into_iter()
             .map(|Held { owner, pair }| {
@@ -65,9 +65,9 @@ impl Submitted {
                 }
             })
             .collect();
-        let transcript = Transcript::over(&seat.ctx, &seat.roster, &sharers, survivors);
+        let transcript = Transcript::over(&seat.ctx, &seat.roster, sharing.sharers(), survivors);
         let signature = transcript.sign(identity);
-        let agreed = Agreed::new(seat, transcript, revealed);
+        let agreed = Agreed::new(seat, sharing, transcript, revealed);
         Ok((agreed, signature))
     }
 }

@@ -7,7 +7,7 @@ use super::{Recovery, RunningSum};
 use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, self_mask},
-    context::Context,
+    context::{Context, RosterContext},
     index::{DeviceIndex, IndexSet},
     modular::{Ring, Sign},
     prg::Mask,
@@ -188,11 +188,13 @@ fn left_by(
     if key.public() != entry.masking_key {
         return Err(other);
     }
+    let bound = RosterContext::new(ctx, roster.root());
     let neighbours = roster.graph().neighbours(owner).into_iter();
     let peers = neighbours.filter(|peer| survivors.contains(*peer));
     // The missing device would have added what its peer left.
     let pair = |(peer, entry): (DeviceIndex, &Advertisement)| {
-        key.pair_mask(ctx, owner, (peer, &entry.masking_key)).ok_or(UnmaskError::LowOrderKey { owner: peer })
+        key.pair_mask(&bound, owner, (peer, &entry.masking_key))
+            .ok_or(UnmaskError::LowOrderKey { owner: peer })
     };
     peers.filter_map(|peer| Some((peer, roster.entry(peer)?))).map(pair).collect()
 }

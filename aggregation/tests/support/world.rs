@@ -11,9 +11,9 @@
 )]
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, IdentityKey, IndexSet,
-    MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
-    Signature, Submitted, Transcript, UnmaskError, UnmaskShares, corrupt_devices, shamir,
+    Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, Evidence, IdentityKey,
+    IndexSet, MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
+    Sharing, Signature, Submitted, Transcript, UnmaskError, UnmaskShares, corrupt_devices, quorum, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -195,11 +195,18 @@ impl World {
     pub fn submitted(&self, sharers: &IndexSet) -> Vec<Submitted> {
         let zeros = vec![0; self.ctx.len];
         let states = self.masking(sharers).into_iter();
-        states.map(|state| state.mask(zeros.clone()).unwrap().0).collect()
+        states.map(|state| self.submit(state, &mut zeros.clone()).0).collect()
+    }
+
+    /// Masks an input in place, and signs with whom.
+    pub fn submit(&self, state: Masking, input: &mut [u32]) -> (Submitted, Signature) {
+        let identity = &self.identities[usize::from(state.index())];
+        state.mask(input).unwrap();
+        state.submit(identity).unwrap()
     }
 
     /// The survivors among all devices after each signed.
-    pub fn agreed(&self, survivors: &IndexSet) -> (Vec<Agreed>, Vec<(u16, Signature)>) {
+    pub fn agreed(&self, survivors: &IndexSet) -> (Vec<Agreed>, Evidence) {
         let mut states = Vec::new();
         let mut signatures = Vec::new();
         for state in self.submitted(&self.all()) {
@@ -208,16 +215,16 @@ impl World {
                 let identity = &self.identities[usize::from(index)];
                 let (state, signature) = state.agree(survivors.clone(), identity).unwrap();
                 states.push(state);
-                signatures.push((index.get(), signature));
+                signatures.push(signature);
             }
         }
-        (states, signatures)
+        (states, Evidence { agreed: survivors.clone(), signatures })
     }
 
     /// What the survivors among all devices reveal.
     pub fn revealed(&self, survivors: &IndexSet) -> Vec<UnmaskShares> {
-        let (states, signatures) = self.agreed(survivors);
-        states.into_iter().map(|state| state.unmask(&signatures).unwrap()).collect()
+        let (states, evidence) = self.agreed(survivors);
+        states.into_iter().map(|state| state.unmask(&evidence).unwrap()).collect()
     }
 
     pub fn recovery(&self, survivors: &IndexSet) -> Recovery {
@@ -239,8 +246,8 @@ impl World {
             }
             set
         };
-        let rebuild = if self.draw.is_none() { self.roster.threshold() } else { 1 };
-        let enough = self.ctx.report_goal.max(rebuild);
+        let quorum = quorum(self.len(), self.ctx.corrupt);
+        let enough = self.ctx.report_goal.max(if self.draw.is_none() { quorum } else { 1 });
         let sharers = staying(Fate::BeforeSharing);
         if sharers.len() < enough {
             return run;
@@ -248,10 +255,16 @@ impl World {
         let survivors = staying(Fate::BeforeSubmitting);
         let mut sum = self.empty_sum();
         let mut submitted = Vec::new();
+        let sharing = Sharing::new(&self.ctx, &self.roster, sharers.clone());
+        // One of each survivor: first over the sharers, then over the transcript of those that come to sign it.
+        let mut signatures = Vec::new();
         for state in self.masking(&sharers) {
             let index = state.index();
-            let (state, masked) = state.mask(inputs[usize::from(index)].clone()).unwrap();
+            let mut masked = inputs[usize::from(index)].clone();
+            let (state, signature) = self.submit(state, &mut masked);
             if survivors.contains(index) {
+                sharing.verify(&self.roster, index, &signature).unwrap();
+                signatures.push(signature);
                 sum.add_chunk(0, &masked).unwrap();
                 run.masked.push(masked);
                 submitted.push(state);
@@ -263,26 +276,30 @@ impl World {
         let transcript = Transcript::new(&self.ctx, &self.roster, &sharers, &survivors);
         let signers = staying(Fate::BeforeSigning);
         let mut agreed = Vec::new();
-        let mut signatures = Vec::new();
-        for state in submitted {
+        for (state, known) in submitted.into_iter().zip(&mut signatures) {
             let index = state.index();
             let identity = &self.identities[usize::from(index)];
             let (state, signature) = state.agree(survivors.clone(), identity).unwrap();
             if signers.contains(index) {
                 transcript.verify(&self.roster, index, &signature).unwrap();
-                signatures.push((index.get(), signature));
+                *known = signature;
                 agreed.push(state);
             }
         }
-        if signatures.len() < transcript.quorum() {
+        if agreed.len() < transcript.quorum() {
             return run;
         }
+        let mut who = IndexSet::new(self.len());
+        for state in &agreed {
+            who.insert(state.index()).unwrap();
+        }
+        let evidence = Evidence { agreed: who, signatures };
         let revealing = staying(Fate::BeforeUnmasking);
         let (ctx, roster) = (self.ctx.clone(), self.roster.clone());
         let mut recovery = Recovery::new(ctx, roster, sharers, survivors).unwrap();
         for state in agreed {
             if revealing.contains(state.index()) {
-                recovery.accept(state.unmask(&signatures).unwrap()).unwrap();
+                recovery.accept(state.unmask(&evidence).unwrap()).unwrap();
             }
         }
         match recovery.finish(sum) {
@@ -291,6 +308,17 @@ impl World {
         }
         run
     }
+}
+
+/// What the neighbours of a device seal for it in a roster of which this was the draw.
+pub fn sealed_for(world: &World, roster: &Roster, draw: &Draw, to: DeviceIndex) -> Vec<SealedShare> {
+    let neighbours = roster.graph().neighbours(to).into_iter();
+    let sealed = neighbours.flat_map(|from| {
+        let (mut state, _, mut rng) = advertise(&world.ctx, from.into());
+        state.reveal(draw).unwrap();
+        state.share(roster.clone(), &world.authority.public(), NOW, 1, &mut rng).unwrap().1
+    });
+    sealed.filter(|share| to == share.to).collect()
 }
 
 /// What of all sealed shares is for one device.

@@ -42,8 +42,8 @@ pub enum MemoryError {
     /// The ledger is not the one that belongs to the state.
     #[error("the ledger is not the one that this device wrote; restore it from a backup")]
     Foreign,
-    /// The device was asked to sign two transcripts of one round.
-    #[error("a different transcript of round {round} of task {task} was signed before")]
+    /// The device was asked to take part in one round twice.
+    #[error("other sharers of round {round} of task {task} were signed before")]
     SignedBefore {
         /// The task.
         task: TaskId,
@@ -51,7 +51,7 @@ pub enum MemoryError {
         round: u64,
     },
     /// The device was asked to answer in one round twice.
-    #[error("the quorum of another transcript of round {round} of task {task} was answered before")]
+    #[error("another transcript of round {round} of task {task} was answered before")]
     AnsweredBefore {
         /// The task.
         task: TaskId,
@@ -78,7 +78,8 @@ pub enum Entry {
         #[serde(flatten)]
         charge: Charge,
     },
-    /// A transcript was signed: written before the signature leaves.
+    /// With whom the device masked was signed, or, in older ledgers, a transcript: written before the signature
+    /// leaves. The device takes part in no other round of that number.
     Signature(Signed),
     /// Shares were given away: written before they leave.
     Answer(Signed),
@@ -168,7 +169,7 @@ impl Memory {
         }
     }
 
-    /// Every transcript that the device signed.
+    /// Everything that the device signed.
     pub fn signed(&self) -> impl Iterator<Item = Signed> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Signature(signed) => Some(signed.clone()),
@@ -286,8 +287,8 @@ mod tests {
         }
     }
 
-    fn signed(round: u64, transcript: u8) -> Signed {
-        Signed { task: TaskId([1; 16]), round, transcript: Digest([transcript; 32]) }
+    fn signed(round: u64, statement: u8) -> Signed {
+        Signed { task: TaskId([1; 16]), round, statement: Digest([statement; 32]) }
     }
 
     #[test]
@@ -303,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_transcript_of_one_round_is_refused() {
+    fn a_second_signature_in_one_round_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut memory = Memory::open(folder.path()).unwrap();
         memory.sign(signed(1, 1)).unwrap();
@@ -323,7 +324,7 @@ mod tests {
         let answered = |round, transcript: u8| Signed {
             task: TaskId([1; 16]),
             round,
-            transcript: Digest([transcript; 32]),
+            statement: Digest([transcript; 32]),
         };
         memory.answer(answered(1, 1)).unwrap();
         memory.answer(answered(1, 1)).unwrap();

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use aggregation::{
     Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, RosterError,
-    SealedShare, Shared, Signature, UnmaskShares,
+    SealedShare, Shared, Signature, Submitted, UnmaskShares,
 };
 use proto::ids::{Digest, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
@@ -13,7 +13,7 @@ use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
 use super::{Action, Ended, Event, Session, Signed, Stage, Trained};
-use crate::contribution::{MaskedInput, contribute};
+use crate::contribution::{MaskedInput, Sent, contribute};
 use crate::spending::Charge;
 
 /// Sessions in 24 hours, at most, in which a device takes part in drawing a graph.
@@ -29,10 +29,21 @@ pub(super) enum Step {
     Sharing { round: RoundName, shared: Shared, shares: Vec<SealedShare> },
     Charging { round: RoundName, masking: Masking },
     Submitting { round: RoundName, masked: Box<MaskedInput> },
-    RecordingSignature { round: RoundName, agreed: Agreed, signature: Signature },
+    RecordingSignature { round: RoundName, end: InputEnd },
+    Ending { round: RoundName, end: InputEnd },
     Agreeing { round: RoundName, agreed: Agreed, signature: Signature },
     RecordingAnswer { round: RoundName, transcript: Digest, shares: UnmaskShares },
     Unmasking { round: RoundName, shares: UnmaskShares },
+}
+
+/// The end of a masked input.
+#[derive(Debug)]
+pub(super) struct InputEnd {
+    submitted: Submitted,
+    /// Over all chunks.
+    digest: Digest,
+    /// With whom the device masked.
+    sharing: Signature,
 }
 
 /// Which round.
@@ -51,6 +62,7 @@ impl Step {
             Self::Charging { .. } => "charging",
             Self::Submitting { .. } => "submitting",
             Self::RecordingSignature { .. } => "recording its signature",
+            Self::Ending { .. } => "ending its input",
             Self::Agreeing { .. } => "agreeing",
             Self::RecordingAnswer { .. } => "recording its answer",
             Self::Unmasking { .. } => "unmasking",
@@ -85,21 +97,21 @@ impl Step {
                 })
             }
             Self::Submitting { round, masked } => {
-                let session = round.session;
-                Action::Send(match masked.chunk() {
-                    Some((offset, packed)) => {
-                        Request::MaskedChunk { session, offset, packed: packed.to_vec() }
-                    }
-                    None => Request::MaskedDone { session, digest: masked.digest() },
-                })
+                let (offset, packed) = masked.chunk();
+                let (session, packed) = (round.session, packed.to_vec());
+                Action::Send(Request::MaskedChunk { session, offset, packed })
             }
-            Self::RecordingSignature { round, agreed, .. } => Action::RecordSignature(Signed {
-                task,
-                round: round.number,
-                transcript: Digest(agreed.transcript().digest()),
+            Self::RecordingSignature { round, end } => {
+                let statement = Digest(end.submitted.sharing().digest());
+                Action::RecordSignature(Signed { task, round: round.number, statement })
+            }
+            Self::Ending { round, end } => Action::Send(Request::MaskedDone {
+                session: round.session,
+                digest: end.digest,
+                sharing: end.sharing,
             }),
             Self::RecordingAnswer { round, transcript, .. } => {
-                Action::RecordAnswer(Signed { task, round: round.number, transcript: *transcript })
+                Action::RecordAnswer(Signed { task, round: round.number, statement: *transcript })
             }
             Self::Agreeing { round, signature, .. } => {
                 Action::Send(Request::Agree { session: round.session, signature: *signature })
@@ -117,7 +129,8 @@ impl Step {
             Self::Drawing { .. } => "draw",
             Self::Sharing { .. } => "share keys",
             Self::Charging { .. } | Self::Submitting { .. } => "masked input",
-            Self::RecordingSignature { .. } | Self::Agreeing { .. } => "agree",
+            Self::RecordingSignature { .. } | Self::Ending { .. } => "masked done",
+            Self::Agreeing { .. } => "agree",
             Self::RecordingAnswer { .. } | Self::Unmasking { .. } => "unmask",
         }
     }
@@ -248,23 +261,27 @@ impl Session {
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
-            (Step::Submitting { round, mut masked }, Reply::Received) if masked.chunk().is_some() => {
-                match masked.advance() {
-                    Ok(()) => Turn::Step(Step::Submitting { round, masked }),
-                    Err(refusal) => Turn::Leave(refusal.into()),
-                }
-            }
-            (Step::Submitting { round, masked }, Reply::Survivors(survivors)) if masked.chunk().is_none() => {
-                match masked.submit().agree(survivors, &self.device.identity) {
-                    Ok((agreed, signature)) => {
-                        Turn::Step(Step::RecordingSignature { round, agreed, signature })
+            (Step::Submitting { round, masked }, Reply::Received) => {
+                match masked.advance(&self.device.identity) {
+                    Ok(Sent::Partly(masked)) => {
+                        Turn::Step(Step::Submitting { round, masked: Box::new(masked) })
+                    }
+                    Ok(Sent::Whole { submitted, digest, sharing }) => {
+                        let end = InputEnd { submitted, digest, sharing };
+                        Turn::Step(Step::RecordingSignature { round, end })
                     }
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
             }
-            (Step::Agreeing { round, agreed, .. }, Reply::Quorum(signatures)) => {
+            (Step::Ending { round, end }, Reply::Survivors(survivors)) => {
+                match end.submitted.agree(survivors, &self.device.identity) {
+                    Ok((agreed, signature)) => Turn::Step(Step::Agreeing { round, agreed, signature }),
+                    Err(refusal) => Turn::Leave(refusal.into()),
+                }
+            }
+            (Step::Agreeing { round, agreed, .. }, Reply::Evidence(evidence)) => {
                 let transcript = Digest(agreed.transcript().digest());
-                match agreed.unmask(&signatures) {
+                match agreed.unmask(&evidence) {
                     Ok(shares) => Turn::Step(Step::RecordingAnswer { round, transcript, shares }),
                     Err(refusal) => Turn::Leave(refusal.into()),
                 }
@@ -355,15 +372,16 @@ impl Session {
                     Err(error) => Turn::Leave(error.into()),
                 }
             }
-            Step::RecordingSignature { round, agreed, signature } => {
+            Step::RecordingSignature { round, end } => {
                 self.signed.insert(trained.work.published.task, round.number);
-                Turn::Step(Step::Agreeing { round, agreed, signature })
+                Turn::Step(Step::Ending { round, end })
             }
             Step::RecordingAnswer { round, shares, .. } => Turn::Step(Step::Unmasking { round, shares }),
             step @ (Step::Advertising { .. }
             | Step::Drawing { .. }
             | Step::Sharing { .. }
             | Step::Submitting { .. }
+            | Step::Ending { .. }
             | Step::Agreeing { .. }
             | Step::Unmasking { .. }) => Turn::Step(step),
         }

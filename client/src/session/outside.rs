@@ -85,7 +85,7 @@ impl Session {
             | Reply::Inbox { .. }
             | Reply::Received
             | Reply::Survivors(_)
-            | Reply::Quorum(_)
+            | Reply::Evidence(_)
             | Reply::Over(_)) => {
                 let why = Ended::WrongReply { request: "check-in", reply: other.name() };
                 self.end(why, now.plus_millis(FAILED_MILLIS))

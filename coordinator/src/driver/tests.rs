@@ -1,5 +1,6 @@
 use aggregation::{
-    Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, packing,
+    Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, Submitted,
+    packing,
 };
 use proto::admin::TaskState;
 use proto::ids::SessionId;
@@ -17,8 +18,8 @@ async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
     let world = World::new();
     let driver = world.open();
     let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
-    round.submit(&driver).await;
+    let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    let round = round.submit(&driver).await;
     let before = driver.show(task).await.unwrap();
     assert_eq!((before.version, before.rounds_charged), (0, 1));
     round.finish(&driver).await;
@@ -45,8 +46,8 @@ async fn what_an_epoch_left_is_given_out_and_a_restart_keeps_it() {
     let refresh = Some(RefreshPlan { every: 1, accumulated_rank: 1, shipped_rank: 1 });
     let plan = Plan { refresh, ..plan(2) };
     let task = driver.create_task(plan.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
-    round.submit(&driver).await;
+    let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    let round = round.submit(&driver).await;
     round.finish(&driver).await;
 
     let status = driver.show(task).await.unwrap();
@@ -72,8 +73,8 @@ async fn a_crash_after_the_survivors_are_fixed_charges_and_never_opens_that_roun
     let world = World::new();
     let driver = world.open();
     let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let mut round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
-    round.submit(&driver).await;
+    let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    let round = round.submit(&driver).await;
     let (session, first) = (round.context.session, round.context.round);
     drop(driver);
 
@@ -213,7 +214,7 @@ impl Join<()> {
 }
 
 impl Join<(Advertised, Request)> {
-    async fn share(self, driver: &Driver) -> Join<Option<Masking>> {
+    async fn share(self, driver: &Driver) -> Join<Masking> {
         let mut sharing: Vec<(Shared, Request)> = Vec::new();
         for (i, (state, request)) in (0..).zip(self.devices) {
             let Reply::Roster(roster) = driver.handle(device(i), request).await.unwrap() else { panic!() };
@@ -228,66 +229,58 @@ impl Join<(Advertised, Request)> {
         for (i, (state, request)) in (0..).zip(sharing) {
             let reply = driver.handle(device(i), request).await.unwrap();
             let Reply::Inbox { sharers, shares } = reply else { panic!() };
-            devices.push(Some(state.receive(sharers, shares).unwrap()));
+            devices.push(state.receive(sharers, shares).unwrap());
         }
         Join { context: self.context, plan: self.plan, devices }
     }
 }
 
-impl Join<Option<Masking>> {
+impl Join<Masking> {
     /// Device i contributes 1 in coordinate i. Afterwards the survivors are fixed.
-    async fn submit(&mut self, driver: &Driver) {
-        for i in 0..COHORT {
-            driver.handle(device(i), self.chunk(i)).await.unwrap();
-        }
-        for i in 0..COHORT {
-            driver.handle(device(i), self.done(i)).await.unwrap();
-        }
-    }
-
-    fn chunk(&self, i: u8) -> Request {
+    async fn submit(self, driver: &Driver) -> Join<(Submitted, Request)> {
         let session = SessionId(self.context.session);
-        Request::MaskedChunk { session, offset: 0, packed: self.packed(i) }
+        let mut devices = Vec::new();
+        for (i, masking) in (0..).zip(self.devices) {
+            let mut update = vec![0.0; self.plan.adapter.trained_len()];
+            update[usize::from(i)] = 1.0;
+            let (mechanism, seed) = (self.plan.mechanism().unwrap(), rotation_seed(&session));
+            let rng = &mut UnwrapErr(SysRng);
+            let mut input = mechanism.encode(&update, &[], &seed, rng).unwrap().into_ring();
+            masking.mask(&mut input).unwrap();
+            let packed = packing::pack(&input, self.context.ring_bits);
+            let digest = Digest::of(&packed);
+            driver.handle(device(i), Request::MaskedChunk { session, offset: 0, packed }).await.unwrap();
+            let (submitted, sharing) = masking.submit(&identity(i)).unwrap();
+            devices.push((submitted, Request::MaskedDone { session, digest, sharing }));
+        }
+        for (i, (_, done)) in (0..).zip(&devices) {
+            driver.handle(device(i), done.clone()).await.unwrap();
+        }
+        Join { context: self.context, plan: self.plan, devices }
     }
+}
 
-    fn done(&self, i: u8) -> Request {
-        let session = SessionId(self.context.session);
-        Request::MaskedDone { session, digest: Digest::of(&self.packed(i)) }
-    }
-
-    fn packed(&self, i: u8) -> Vec<u8> {
-        let mut update = vec![0.0; self.plan.adapter.trained_len()];
-        update[usize::from(i)] = 1.0;
-        let mechanism = self.plan.mechanism().unwrap();
-        let seed = rotation_seed(&SessionId(self.context.session));
-        // The same randomness each time, so that a repeat is a repeat.
-        let mut rng = <rand_chacha::ChaCha20Rng as rand_core::SeedableRng>::from_seed([i; 32]);
-        let mut input = mechanism.encode(&update, &[], &seed, &mut rng).unwrap().into_ring();
-        self.devices[usize::from(i)].as_ref().unwrap().mask_chunk(0, &mut input).unwrap();
-        packing::pack(&input, self.context.ring_bits)
-    }
-
-    async fn finish(mut self, driver: &Driver) {
+impl Join<(Submitted, Request)> {
+    async fn finish(self, driver: &Driver) {
         let session = SessionId(self.context.session);
         let mut agreed: Vec<(Agreed, Request)> = Vec::new();
-        for i in 0..COHORT {
-            let reply = driver.handle(device(i), self.done(i)).await.unwrap();
+        for (i, (submitted, done)) in (0..).zip(self.devices) {
+            let reply = driver.handle(device(i), done).await.unwrap();
             let Reply::Survivors(survivors) = reply else { panic!("{reply:?}") };
             assert_eq!(survivors, IndexSet::full(usize::from(COHORT)));
-            let masking = self.devices[usize::from(i)].take().unwrap();
-            let (state, signature) = masking.submit().agree(survivors, &identity(i)).unwrap();
+            let (state, signature) = submitted.agree(survivors, &identity(i)).unwrap();
             let request = Request::Agree { session, signature };
             driver.handle(device(i), request.clone()).await.unwrap();
             agreed.push((state, request));
         }
         for (i, (state, request)) in (0..).zip(agreed) {
             let reply = driver.handle(device(i), request).await.unwrap();
-            let Reply::Quorum(signatures) = reply else {
+            let Reply::Evidence(evidence) = reply else {
                 // The sum opens as soon as the threshold is reached.
                 assert!(matches!(reply, Reply::Over(proto::message::Outcome::Published)), "{reply:?}");
                 continue;
             };
-            let shares = state.unmask(&signatures).unwrap();
+            let shares = state.unmask(&evidence).unwrap();
             driver.handle(device(i), Request::Unmask { session, shares }).await.unwrap();
         }
     }

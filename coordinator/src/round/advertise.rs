@@ -93,14 +93,13 @@ impl Joined {
         same_entry(self.roster.entries(), self.index(from)?, advertisement)
     }
 
-    /// To a nonce that came before: all of them, or, where the cohort has become too small to draw a graph for,
-    /// the roster.
+    /// To a nonce that came before: all of them.
     pub(super) fn repeat_draw(&self, from: DeviceId, nonce: [u8; 32]) -> Result<Reply, Rejection> {
         let index = self.index(from)?;
         match self.nonces.get(usize::from(index)) {
             Some(drawn) if *drawn == nonce => Ok(Reply::Drawn(self.nonces.clone())),
             Some(_) => Err(Rejection::Equivocation("draw".into())),
-            None => Ok(Reply::Roster(self.roster.entries().to_vec())),
+            None => Err(Rejection::WrongPhase { request: "draw".into(), phase: "share keys".into() }),
         }
     }
 }

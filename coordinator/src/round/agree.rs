@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{RunningSum, Signature, Transcript};
+use aggregation::{Evidence, RunningSum, Signature, Transcript};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply};
 
 use super::masked::Masked;
 use super::unmask::UnmaskPhase;
-use super::{Next, Phase, RoundParams, end, unacceptable};
+use super::{Next, Phase, RoundParams, end, places, unacceptable};
 
 #[derive(Debug)]
 pub(super) struct AgreePhase {
@@ -51,8 +51,7 @@ impl AgreePhase {
         if self.signatures.len() < self.transcript.quorum() {
             return end(Outcome::NoQuorum, self.masked.shared.joined.devices, Vec::new());
         }
-        let quorum = self.transcript.quorum();
-        let agreed = Agreed { masked: self.masked, signatures: self.signatures, quorum };
+        let agreed = Agreed::new(self.masked, self.signatures);
         let deadline = now.plus_millis(params.step_millis);
         let devices = agreed.masked.shared.joined.devices.clone();
         match UnmaskPhase::new(agreed, self.sum, params, deadline) {
@@ -67,20 +66,25 @@ impl AgreePhase {
 pub(super) struct Agreed {
     pub(super) masked: Masked,
     signatures: BTreeMap<u16, Signature>,
-    quorum: usize,
+    /// What every device is shown.
+    evidence: Evidence,
 }
 
 impl Agreed {
+    /// `signatures` are over the transcript. Of a survivor that gave none there is the one that came with its input.
+    fn new(masked: Masked, signatures: BTreeMap<u16, Signature>) -> Self {
+        let agreed = places(masked.shared.joined.roster.len(), signatures.keys());
+        let one = |(index, sharing)| signatures.get(&index).copied().unwrap_or(sharing);
+        let evidence = Evidence { agreed, signatures: masked.sharing().map(one).collect() };
+        Self { masked, signatures, evidence }
+    }
+
     pub(super) fn repeat(&self, from: DeviceId, signature: Signature) -> Result<Reply, Rejection> {
         let index = self.masked.survivor(from)?;
         match self.signatures.get(&index) {
             Some(earlier) if *earlier != signature => Err(Rejection::Equivocation("agree".into())),
             // Who signed too late for the quorum may still help to open the sum.
-            Some(_) | None => {
-                // More than a quorum would only be more for the device to verify.
-                let quorum = self.signatures.iter().take(self.quorum);
-                Ok(Reply::Quorum(quorum.map(|(index, signature)| (*index, *signature)).collect()))
-            }
+            Some(_) | None => Ok(Reply::Evidence(self.evidence.clone())),
         }
     }
 }

@@ -1,7 +1,8 @@
 //! Between steps 1 and 2, for a large cohort: the order of the graph's ring is drawn from a nonce of every device.
 //!
 //! A draw needs the nonces of all of its cohort. When some do not come, a further draw begins without those
-//! devices; a session has only so many.
+//! devices; a session has only so many. Where too few are left to draw a graph for, the round ends: whoever gave a
+//! nonce shares in no complete graph, and a new session has one.
 
 use std::collections::BTreeMap;
 
@@ -97,7 +98,7 @@ pub(super) fn cohort(
         let outcome = if attempt == 0 { Outcome::TooFewJoined } else { Outcome::NotDrawn };
         return end(outcome, members, Vec::new());
     }
-    if entries.len() <= MAX_COMPLETE {
+    if entries.len() <= MAX_COMPLETE && attempt == 0 {
         let devices = entries.iter().map(|entry| DeviceId(entry.credential.device)).collect();
         return match Roster::new(entries) {
             Ok(roster) => share(roster, Vec::new(), devices, params, now),

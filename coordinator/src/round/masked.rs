@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{IndexSet, RunningSum, SumError, packing};
+use aggregation::{IndexSet, RunningSum, Sharing, Signature, SumError, packing};
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply};
 use ring::digest::{Context as Hash, SHA256};
@@ -20,9 +20,20 @@ pub(super) struct MaskedPhase {
     /// When the report goal was reached.
     reached: Option<Timestamp>,
     uploads: BTreeMap<u16, Upload>,
-    done: BTreeMap<u16, Digest>,
+    done: BTreeMap<u16, Done>,
+    /// What the end of an input is signed over.
+    sharing: Sharing,
     spool: Box<dyn Spool>,
     sum: RunningSum,
+}
+
+/// The end of a device's input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Done {
+    /// Over its chunks.
+    pub(super) digest: Digest,
+    /// With whom it masked.
+    pub(super) sharing: Signature,
 }
 
 /// One device's input, as far as it has come. The bytes are in the spool.
@@ -46,8 +57,10 @@ impl MaskedPhase {
         spool: Box<dyn Spool>,
         deadline: Timestamp,
     ) -> Result<Self, SumError> {
+        let sharing = Sharing::new(&params.context, &shared.joined.roster, shared.sharers.clone());
         Ok(Self {
             shared,
+            sharing,
             spool,
             deadline,
             reached: None,
@@ -115,13 +128,13 @@ impl MaskedPhase {
     pub(super) fn accept_done(
         &mut self,
         from: DeviceId,
-        digest: Digest,
+        done: Done,
         params: &RoundParams,
         now: Timestamp,
     ) -> Result<(), Rejection> {
         let index = self.shared.sharer(from, "masked done")?;
         if let Some(earlier) = self.done.get(&index) {
-            return if *earlier == digest {
+            return if *earlier == done {
                 Ok(())
             } else {
                 Err(Rejection::Equivocation("masked done".into()))
@@ -133,13 +146,17 @@ impl MaskedPhase {
             let why = format!("{found} of {wanted} coordinates have come");
             return Err(unacceptable("masked done", &why));
         };
-        if upload.hash.clone().finish().as_ref() != digest.0 {
+        if upload.hash.clone().finish().as_ref() != done.digest.0 {
             return Err(unacceptable("masked done", &"the hash is not that of the chunks"));
         }
+        // By itself and not with others: nobody else's input may depend on what is wrong with one signature.
+        self.sharing
+            .verify(&self.shared.joined.roster, index, &done.sharing)
+            .map_err(|error| unacceptable("masked done", &error))?;
         let chunks = upload.chunks.clone();
         self.add(index, &chunks, params)?;
         self.uploads.remove(&index);
-        self.done.insert(index, digest);
+        self.done.insert(index, done);
         if self.done.len() >= params.report_goal && self.reached.is_none() {
             self.reached = Some(now);
         }
@@ -188,7 +205,7 @@ impl MaskedPhase {
         }
         let devices = self.done.keys().map(|index| self.shared.joined.device(*index)).collect();
         let fix = Effect::FixSurvivors { survivors: devices };
-        let masked = Masked { shared: self.shared, digests: self.done, survivors };
+        let masked = Masked { shared: self.shared, done: self.done, survivors };
         let agree = AgreePhase::new(masked, self.sum, params, now.plus_millis(params.step_millis));
         Next::To(Phase::Agree(Box::new(agree)), vec![fix, charge])
     }
@@ -207,7 +224,7 @@ fn unavailable(why: &impl ToString) -> Rejection {
 #[derive(Debug)]
 pub(super) struct Masked {
     pub(super) shared: Shared,
-    digests: BTreeMap<u16, Digest>,
+    done: BTreeMap<u16, Done>,
     pub(super) survivors: IndexSet,
 }
 
@@ -218,9 +235,14 @@ impl Masked {
         if self.survivors.contains(index) { Ok(index) } else { Err(Rejection::LeftOut) }
     }
 
-    pub(super) fn repeat(&self, from: DeviceId, digest: Digest) -> Result<Reply, Rejection> {
+    /// What each survivor signed of with whom it masked, in order of their places.
+    pub(super) fn sharing(&self) -> impl Iterator<Item = (u16, Signature)> {
+        self.done.iter().map(|(index, done)| (*index, done.sharing))
+    }
+
+    pub(super) fn repeat(&self, from: DeviceId, done: Done) -> Result<Reply, Rejection> {
         let index = self.survivor(from)?;
-        if self.digests.get(&index) == Some(&digest) {
+        if self.done.get(&index) == Some(&done) {
             Ok(Reply::Survivors(self.survivors.clone()))
         } else {
             Err(Rejection::Equivocation("masked done".into()))

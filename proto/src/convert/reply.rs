@@ -1,9 +1,11 @@
 //! Replies to a device.
 
+use aggregation::{Evidence, Signature};
+
 use super::{
     WireError, advertisement_from_wire, advertisement_to_wire, chunk_from_wire, chunk_to_wire, error, fixed,
-    place, places_from_wire, places_to_wire, present, published_from_wire, published_to_wire,
-    sealed_from_wire, sealed_to_wire, signature,
+    places_from_wire, places_to_wire, present, published_from_wire, published_to_wire, sealed_from_wire,
+    sealed_to_wire,
 };
 use crate::ids::SessionId;
 use crate::message::{Outcome, Reply};
@@ -32,14 +34,9 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
         Reply::Survivors(survivors) => {
             Kind::Survivors(wire::Survivors { survivors: Some(places_to_wire(&survivors)) })
         }
-        Reply::Quorum(signatures) => Kind::Quorum(wire::Quorum {
-            signatures: signatures
-                .iter()
-                .map(|(index, signature)| wire::RosterSignature {
-                    index: (*index).into(),
-                    signature: signature.0.to_vec(),
-                })
-                .collect(),
+        Reply::Evidence(Evidence { agreed, signatures }) => Kind::Evidence(wire::Evidence {
+            agreed: Some(places_to_wire(&agreed)),
+            signatures: signatures.iter().flat_map(|signature| signature.0).collect(),
         }),
         Reply::Over(outcome) => Kind::Over(wire::Over { outcome: outcome_to_wire(outcome).into() }),
     };
@@ -65,30 +62,29 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         Kind::Roster(roster) => Reply::Roster(
             roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
         ),
-        Kind::Drawn(drawn) => Reply::Drawn(nonces_from_wire(&drawn.nonces)?),
+        Kind::Drawn(drawn) => Reply::Drawn(each("drawn", &drawn.nonces)?),
         Kind::Inbox(inbox) => Reply::Inbox {
             sharers: places_from_wire("sharers", inbox.sharers)?,
             shares: inbox.shares.into_iter().map(sealed_from_wire).collect::<Result<_, _>>()?,
         },
         Kind::Received(wire::Received {}) => Reply::Received,
         Kind::Survivors(message) => Reply::Survivors(places_from_wire("survivors", message.survivors)?),
-        Kind::Quorum(quorum) => {
-            let read = |message: &wire::RosterSignature| {
-                Ok((place("quorum", message.index)?, signature("quorum", &message.signature)?))
-            };
-            Reply::Quorum(quorum.signatures.iter().map(read).collect::<Result<_, WireError>>()?)
-        }
+        Kind::Evidence(evidence) => Reply::Evidence(Evidence {
+            agreed: places_from_wire("evidence", evidence.agreed)?,
+            signatures: each("evidence", &evidence.signatures)?.into_iter().map(Signature).collect(),
+        }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
     })
 }
 
-fn nonces_from_wire(bytes: &[u8]) -> Result<Vec<[u8; 32]>, WireError> {
-    let (nonces, rest) = bytes.as_chunks::<32>();
-    if !rest.is_empty() || nonces.len() > aggregation::MAX_COHORT {
+/// So many bytes for each place of a roster.
+fn each<const LEN: usize>(what: &'static str, bytes: &[u8]) -> Result<Vec<[u8; LEN]>, WireError> {
+    let (whole, rest) = bytes.as_chunks::<LEN>();
+    if !rest.is_empty() || whole.len() > aggregation::MAX_COHORT {
         let most = aggregation::MAX_COHORT;
-        return Err(error("drawn", format!("{} bytes are not up to {most} nonces of 32", bytes.len())));
+        return Err(error(what, format!("{} bytes are not up to {most} times {LEN}", bytes.len())));
     }
-    Ok(nonces.to_vec())
+    Ok(whole.to_vec())
 }
 
 fn outcome_to_wire(outcome: Outcome) -> OutcomeKind {

@@ -40,9 +40,11 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
             offset: *offset,
             packed: packed.clone(),
         }),
-        Request::MaskedDone { session, digest } => {
-            Kind::MaskedDone(wire::MaskedDone { session: session.0.to_vec(), digest: digest.0.to_vec() })
-        }
+        Request::MaskedDone { session, digest, sharing } => Kind::MaskedDone(wire::MaskedDone {
+            session: session.0.to_vec(),
+            digest: digest.0.to_vec(),
+            sharing: sharing.0.to_vec(),
+        }),
         Request::Agree { session, signature } => {
             Kind::Agree(wire::Agree { session: session.0.to_vec(), signature: signature.0.to_vec() })
         }
@@ -94,6 +96,7 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
         Kind::MaskedDone(done) => Request::MaskedDone {
             session: session(&done.session)?,
             digest: digest("masked done", &done.digest)?,
+            sharing: signature("masked done", &done.sharing)?,
         },
         Kind::Agree(agree) => Request::Agree {
             session: session(&agree.session)?,

@@ -117,8 +117,9 @@ pub(super) fn mask(
     }
     let mut digest = [0; 32];
     digest.copy_from_slice(hash.finish().as_ref());
-    let request = Request::MaskedDone { session: session(common), digest: Digest(digest) };
-    line.submit(masking.submit(), request)
+    let (state, sharing) = masking.submit(&device.identity)?;
+    let request = Request::MaskedDone { session: session(common), digest: Digest(digest), sharing };
+    line.submit(state, request)
 }
 
 /// The survivors come; the one signature over them goes.
@@ -133,15 +134,15 @@ pub(super) fn agree(
     line.submit(state, Request::Agree { session: session(common), signature })
 }
 
-/// The quorum comes; the device takes out the shares that it lets go.
+/// A signature of every survivor comes; the device takes out the shares that it lets go.
 pub(super) fn reveal(
     _device: &mut Device,
     _common: &Common,
     line: &mut Line,
     asked: Asked<Agreed>,
 ) -> Result<UnmaskShares, BenchError> {
-    let (Reply::Quorum(signatures), state) = line.again(asked)? else { return Err(line.unexpected()) };
-    Ok(state.unmask(&signatures)?)
+    let (Reply::Evidence(evidence), state) = line.again(asked)? else { return Err(line.unexpected()) };
+    Ok(state.unmask(&evidence)?)
 }
 
 /// The shares that open the sum go.

@@ -236,7 +236,7 @@ fn charge() -> Charge {
 
 fn device_records() -> Vec<Vec<u8>> {
     let unbounded = Charge { cost: RdpCurve::Unbounded, ..charge() };
-    let signed = Signed { task: TASK, round: 2, transcript: Digest([4; 32]) };
+    let signed = Signed { task: TASK, round: 2, statement: Digest([4; 32]) };
     let entries = [
         Entry::Charge { unix_millis: 5, charge: charge() },
         Entry::Charge { unix_millis: 6, charge: unbounded },

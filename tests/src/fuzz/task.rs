@@ -1,5 +1,6 @@
 //! The coordinator's machine against devices that may send anything.
 
+use aggregation::Signature;
 use prost::Message;
 use proto::convert::request_to_wire;
 use proto::ids::Digest;
@@ -98,14 +99,17 @@ pub(super) fn change(bytes: &mut [u8], tape: &mut Tape<'_>) {
     }
 }
 
-/// A device whose input would begin now submits another one, with the hash that fits it.
+/// A device whose input would begin now submits another one, with the hash that fits it and some signature.
 fn submit_another_input(world: &mut World, tape: &mut Tape<'_>) {
     let index = tape.below(world.devices());
     let Some(Request::MaskedChunk { session, offset, mut packed }) = world.request_of(index) else { return };
     change(&mut packed, tape);
     let digest = Digest::of(&packed);
     let chunk = Request::MaskedChunk { session, offset, packed };
-    for request in [chunk, Request::MaskedDone { session, digest }] {
+    let mut sharing = [0; 64];
+    change(&mut sharing, tape);
+    let done = Request::MaskedDone { session, digest, sharing: Signature(sharing) };
+    for request in [chunk, done] {
         world.forge(index, &request_to_wire(&request).encode_to_vec());
     }
 }

@@ -223,7 +223,7 @@ impl World {
         true
     }
 
-    /// The ledger takes one transcript a round, and the machine knows it.
+    /// The ledger takes one signature a round, and the machine knows it.
     fn record(&mut self, index: usize, signed: Signed) {
         let node = &mut self.nodes[index];
         let same_round = |earlier: &Signed| earlier.task == signed.task && earlier.round == signed.round;

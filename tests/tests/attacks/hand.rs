@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, Signature};
+use aggregation::{Advertisement, Evidence, IndexSet, Signature};
 use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::convert::{request_from_wire, request_to_wire};
@@ -12,7 +12,7 @@ use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
 
-use super::setting::{TASK, authority, id, place_of, rng};
+use super::setting::{TASK, authority, id, place_of, rng, set};
 
 /// When everything begins.
 pub(crate) const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -162,7 +162,10 @@ pub(crate) fn wait() -> Answer {
 #[derive(Default)]
 pub(crate) struct Gathered {
     pub(crate) entries: BTreeMap<usize, Advertisement>,
+    /// Over transcripts.
     pub(crate) signatures: BTreeMap<usize, Signature>,
+    /// Over the sharers.
+    pub(crate) sharing: BTreeMap<usize, Signature>,
 }
 
 impl Gathered {
@@ -175,6 +178,9 @@ impl Gathered {
             Request::Agree { signature, .. } => {
                 self.signatures.insert(post.from, *signature);
             }
+            Request::MaskedDone { sharing, .. } => {
+                self.sharing.insert(post.from, *sharing);
+            }
             Request::CheckIn
             | Request::Fetch { .. }
             | Request::Join { .. }
@@ -182,7 +188,6 @@ impl Gathered {
             | Request::Draw { .. }
             | Request::ShareKeys { .. }
             | Request::MaskedChunk { .. }
-            | Request::MaskedDone { .. }
             | Request::Unmask { .. } => {}
         }
     }
@@ -192,9 +197,15 @@ impl Gathered {
         self.entries.values().cloned().collect()
     }
 
-    /// The signatures of these devices.
-    pub(crate) fn quorum(&self, of: &[usize]) -> Reply {
-        let signature = |place: &usize| (u16::try_from(*place).unwrap(), self.signatures[place]);
-        Reply::Quorum(of.iter().map(signature).collect())
+    /// The signatures over a transcript of these devices, and over the sharers of the other survivors. Of whom there
+    /// is none, one of zeros.
+    pub(crate) fn evidence(&self, survivors: &IndexSet, agreed: &[u16]) -> Reply {
+        let none = Signature([0; 64]);
+        let signatures = survivors.iter().map(|place| {
+            let of = if agreed.contains(&place.get()) { &self.signatures } else { &self.sharing };
+            of.get(&usize::from(place)).copied().unwrap_or(none)
+        });
+        let signatures = signatures.collect();
+        Reply::Evidence(Evidence { agreed: set(survivors.places(), agreed), signatures })
     }
 }

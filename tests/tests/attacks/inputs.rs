@@ -2,7 +2,7 @@
 //! sum of the others is right or is not opened.
 
 use aggregation::packing::packed_len;
-use aggregation::{DeviceIndex, SHARE_BYTES, Seed, Share, UnmaskShares, shamir};
+use aggregation::{DeviceIndex, SHARE_BYTES, Seed, Share, Signature, UnmaskShares, shamir};
 use proto::ids::Digest;
 use proto::message::{Outcome, Rejection, Request};
 
@@ -59,19 +59,22 @@ fn chunks_out_of_range_of_a_wrong_length_or_not_canonical_are_turned_away() {
 }
 
 #[test]
-fn a_wrong_hash_is_turned_away_and_so_is_an_input_that_changes() {
+fn a_wrong_hash_or_signature_is_turned_away_and_so_is_an_input_that_changes() {
     let (world, turned_away) = forge("masked done", |honest| {
-        let Request::MaskedDone { session, digest } = honest else { panic!("{honest:?}") };
+        let Request::MaskedDone { session, digest, sharing } = honest else { panic!("{honest:?}") };
         let mut other = *digest;
         other.0[0] ^= 1;
+        let mut changed = *sharing;
+        changed.0[40] ^= 1;
         vec![
-            Request::MaskedDone { session: *session, digest: other },
+            Request::MaskedDone { session: *session, digest: other, sharing: *sharing },
+            Request::MaskedDone { session: *session, digest: *digest, sharing: changed },
             // Another first chunk than the one that came.
             Request::MaskedChunk { session: *session, offset: 0, packed: vec![0; 3] },
         ]
     });
-    assert!(is_unacceptable(&turned_away[0], "masked done"), "{turned_away:?}");
-    assert_eq!(turned_away[1], Rejection::Equivocation("masked chunk".into()));
+    assert!(turned_away[..2].iter().all(|why| is_unacceptable(why, "masked done")), "{turned_away:?}");
+    assert_eq!(turned_away[2], Rejection::Equivocation("masked chunk".into()));
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 
     // Once it is done, neither the hash nor a chunk can be another one.
@@ -79,12 +82,13 @@ fn a_wrong_hash_is_turned_away_and_so_is_an_input_that_changes() {
     let mut second = Vec::new();
     world.run(|post| {
         let answer = post.pass();
-        if let Request::MaskedDone { session, .. } = post.request
+        if let Request::MaskedDone { session, digest, sharing } = post.request
             && post.from == 3
             && second.is_empty()
         {
             for request in [
-                Request::MaskedDone { session, digest: Digest([1; 32]) },
+                Request::MaskedDone { session, digest: Digest([1; 32]), sharing },
+                Request::MaskedDone { session, digest, sharing: Signature([1; 64]) },
                 Request::MaskedChunk { session, offset: 0, packed: vec![0; 3] },
             ] {
                 second.push(post.coordinator.serve(3, &request).unwrap_err());
@@ -93,7 +97,7 @@ fn a_wrong_hash_is_turned_away_and_so_is_an_input_that_changes() {
         answer
     });
     let equivocation = |what: &'static str| Rejection::Equivocation(what.into());
-    assert_eq!(second, [equivocation("masked done"), equivocation("masked chunk")]);
+    assert_eq!(second, ["masked done", "masked done", "masked chunk"].map(equivocation));
     world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }
 

@@ -1,6 +1,6 @@
 //! Inputs that come late or in part.
 
-use aggregation::{QuorumError, Refusal};
+use aggregation::{EvidenceError, Refusal, Signature};
 use client::session::Ended;
 use coordinator::task::TaskEffect;
 use proto::adapter::Module;
@@ -61,7 +61,7 @@ fn a_late_device_that_is_told_that_it_survived_does_not_answer() {
         if post.from == 5 && post.is("agree") {
             // What the others signed is the only quorum that there is.
             return if gathered.signatures.len() == 6 {
-                Some(Ok(gathered.quorum(&[0, 1, 2, 3])))
+                Some(Ok(gathered.evidence(&set(6, &[0, 1, 2, 3, 4, 5]), &[0, 1, 2, 3])))
             } else {
                 wait()
             };
@@ -70,7 +70,7 @@ fn a_late_device_that_is_told_that_it_survived_does_not_answer() {
         fixed |= matches!(answer, Some(Ok(Reply::Survivors(_))));
         answer
     });
-    assert_eq!(world.refusal(5), Refusal::Quorum(QuorumError::Signature { index: 0.into() }));
+    assert_eq!(world.refusal(5), Refusal::Evidence(EvidenceError::Transcript { index: 0.into() }));
     world.assert_silent([5]);
     world.assert_sum_of(&[0, 1, 2, 3, 4]);
 }
@@ -93,7 +93,7 @@ fn an_input_that_came_in_part_is_not_in_the_sum_and_is_charged() {
         }
         // It says that it is done after its first chunk, with the hash of what it sent.
         let digest = proto::ids::Digest::of(packed);
-        let done = Request::MaskedDone { session: *session, digest };
+        let done = Request::MaskedDone { session: *session, digest, sharing: Signature([0; 64]) };
         let answer = post.pass();
         early = Some(post.coordinator.serve(5, &done).unwrap_err());
         answer

@@ -2,7 +2,7 @@
 
 use aggregation::{
     Advertised, Advertisement, Context, Credential, DeviceIndex, Draw, IndexSet, MAX_DRAWS, Refusal, Roster,
-    RosterError, SEALED_SHARE_BYTES, SealedShare,
+    RosterError, SealedShare,
 };
 use client::session::Ended;
 use proto::message::{Reply, Request};
@@ -94,6 +94,23 @@ impl Crowd {
         Draw::new(&self.context, self.entries[..cohort].to_vec(), attempt).unwrap()
     }
 
+    /// What these neighbours of device 0 seal for it.
+    fn shares_for_zero(&mut self, roster: &Roster, sharers: &IndexSet) -> Vec<SealedShare> {
+        let neighbours = roster.graph().neighbours(0.into());
+        let (mut left, mut shares) = (Vec::new(), Vec::new());
+        for (place, state) in (1..).zip(self.states.drain(..)) {
+            if !neighbours.contains(&DeviceIndex::from(place)) || !sharers.contains(place) {
+                left.push(state);
+                continue;
+            }
+            let rng = &mut rng(u64::from(place) + 7000);
+            let sealed = state.share(roster.clone(), &authority().public(), 0, 1, rng).unwrap().1;
+            shares.extend(sealed.into_iter().filter(|share| share.to == 0));
+        }
+        self.states = left;
+        shares
+    }
+
     fn roster(&mut self, own: [u8; 32]) -> Roster {
         let draw = self.draw(DEVICES, 0);
         let nonces = self.nonces(&draw, own);
@@ -181,14 +198,7 @@ fn until_survivors(sharers: impl Fn(&Roster) -> IndexSet, survivors: impl Fn(&Ro
         Request::ShareKeys { .. } => {
             let roster = roster.as_ref().unwrap();
             let sharers = sharers(roster);
-            let neighbours = roster.graph().neighbours(0.into()).into_iter();
-            let shares = neighbours.filter(|place| sharers.contains(*place)).map(|place| SealedShare {
-                from: place.get(),
-                to: 0,
-                // What it holds of others is of no use here, so it does not open.
-                bytes: vec![0; SEALED_SHARE_BYTES],
-            });
-            Reply::Inbox { shares: shares.collect(), sharers }
+            Reply::Inbox { shares: crowd.shares_for_zero(roster, &sharers), sharers }
         }
         Request::MaskedChunk { .. } => Reply::Received,
         Request::MaskedDone { .. } => Reply::Survivors(survivors(roster.as_ref().unwrap())),

@@ -1,6 +1,6 @@
 //! Two stories about who survived: who is told what in the steps of consistency and unmasking.
 
-use aggregation::{IndexSet, QuorumError, Refusal, Signature};
+use aggregation::{Evidence, EvidenceError, IndexSet, Refusal, Signature};
 use client::session::Ended;
 use prost::Message;
 use proto::convert::{reply_from_wire, reply_to_wire};
@@ -44,22 +44,22 @@ fn two_views_of_the_survivors_have_no_quorum_between_them() {
     // With the signatures of one side there are too few, with those of the other side they do not hold.
     let mut world = World::new(&plan(6, 4), 6);
     split(&mut world, told, |gathered, place| {
-        gathered.quorum(if place < 3 { &[0, 1, 2] } else { &[3, 4, 5] })
+        gathered.evidence(&told(place), if place < 3 { &[0, 1, 2] } else { &[3, 4, 5] })
     });
     for place in 0..6 {
-        assert_eq!(world.refusal(place), Refusal::Quorum(QuorumError::TooFew { got: 3, need: 4 }));
+        assert_eq!(world.refusal(place), Refusal::Evidence(EvidenceError::TooFew { got: 3, need: 4 }));
     }
     world.assert_silent(0..6);
     let mut world = World::new(&plan(6, 4), 6);
-    split(&mut world, told, |gathered, _| gathered.quorum(&[0, 1, 2, 3, 4, 5]));
+    split(&mut world, told, |gathered, place| gathered.evidence(&told(place), &[0, 1, 2, 3, 4, 5]));
     for place in 0..6 {
         let index = if place < 3 { 3 } else { 0 };
         let refusal = if place < 3 {
-            QuorumError::Signature { index: index.into() }
+            EvidenceError::Transcript { index: index.into() }
         } else {
-            QuorumError::NotASurvivor { index: index.into() }
+            EvidenceError::NotASurvivor { index: index.into() }
         };
-        assert_eq!(world.refusal(place), Refusal::Quorum(refusal));
+        assert_eq!(world.refusal(place), Refusal::Evidence(refusal));
     }
     world.assert_silent(0..6);
     world.assert_nothing_published();
@@ -72,13 +72,13 @@ fn of_two_views_at_most_one_is_opened() {
     // Four are a quorum of seven, so the first view can be opened; then the other one never.
     let told = |place: usize| views[place / 4].clone();
     split(&mut world, told, |gathered, place| {
-        gathered.quorum(if place < 4 { &[0, 1, 2, 3] } else { &[4, 5, 6] })
+        gathered.evidence(&told(place), if place < 4 { &[0, 1, 2, 3] } else { &[4, 5, 6] })
     });
     for place in 0..4 {
         assert_eq!(world.log.left(place, "unmask"), 1);
     }
     for place in 4..7 {
-        assert_eq!(world.refusal(place), Refusal::Quorum(QuorumError::TooFew { got: 3, need: 4 }));
+        assert_eq!(world.refusal(place), Refusal::Evidence(EvidenceError::TooFew { got: 3, need: 4 }));
     }
     world.assert_silent(4..7);
 }
@@ -140,7 +140,7 @@ fn a_second_set_of_survivors_for_one_device_gives_nothing() {
 fn a_quorum_on_another_set_than_the_device_signed_gives_nothing() {
     // All but device 2 sign a set without device 3; it is shown their signatures.
     let mut world = World::new(&plan(6, 4), 6);
-    let told = |place| set(6, if place == 2 { &[0, 1, 2, 3, 4, 5] } else { &[0, 1, 2, 4, 5] });
+    let told = |place| set(6, if place == 2 || place == 3 { &[0, 1, 2, 3, 4, 5] } else { &[0, 1, 2, 4, 5] });
     let gathered = {
         let mut gathered = Gathered::default();
         world.run(|post| {
@@ -149,7 +149,7 @@ fn a_quorum_on_another_set_than_the_device_signed_gives_nothing() {
                 // Device 3 is told that it survived, and signs that; its signature is not used.
                 (_, 3) if post.is("masked done") => post.pass(),
                 (true, _) if gathered.signatures.len() < 6 => wait(),
-                (true, _) => Some(Ok(gathered.quorum(&[0, 1, 4, 5]))),
+                (true, _) => Some(Ok(gathered.evidence(&told(post.from), &[0, 1, 4, 5]))),
                 (false, _) => survivors(post, told),
             }
         });
@@ -157,7 +157,7 @@ fn a_quorum_on_another_set_than_the_device_signed_gives_nothing() {
     };
     assert_eq!(gathered.signatures.len(), 6);
     for place in [2, 3] {
-        let refusal = Refusal::Quorum(QuorumError::Signature { index: 0.into() });
+        let refusal = Refusal::Evidence(EvidenceError::Transcript { index: 0.into() });
         assert_eq!(world.refusal(place), refusal);
     }
     world.assert_silent([2, 3]);
@@ -208,38 +208,67 @@ fn survivors_below_the_report_goal_are_not_opened() {
 }
 
 #[test]
-fn a_quorum_of_repeated_or_unknown_signers_or_none_is_refused() {
-    type Change = fn(&mut Vec<(u16, Signature)>);
-    let cases: [(Change, QuorumError); 5] = [
-        (|quorum| quorum[1] = quorum[0], QuorumError::Repeated { index: 0.into() }),
-        (|quorum| quorum[1].0 = 6, QuorumError::NotASurvivor { index: 6.into() }),
-        (|quorum| quorum[1].0 = 5, QuorumError::Signature { index: 5.into() }),
-        (|quorum| quorum[1].1.0[9] ^= 1, QuorumError::Signature { index: 1.into() }),
-        (|quorum| quorum.truncate(3), QuorumError::TooFew { got: 3, need: 4 }),
+fn evidence_that_is_not_of_every_survivor_or_of_no_quorum_is_refused() {
+    type Change = fn(&mut Evidence, Signature);
+    let cases: [(Change, EvidenceError); 9] = [
+        (|evidence, _| evidence.agreed = IndexSet::full(7), EvidenceError::Places { got: 7, expected: 6 }),
+        (|evidence, _| evidence.agreed = set(6, &[0, 1, 2]), EvidenceError::TooFew { got: 3, need: 4 }),
+        (
+            |evidence, _| evidence.signatures.truncate(5),
+            EvidenceError::NotEverySurvivor { got: 5, survivors: 6 },
+        ),
+        (
+            |evidence, sharing| evidence.signatures.push(sharing),
+            EvidenceError::NotEverySurvivor { got: 7, survivors: 6 },
+        ),
+        (|evidence, _| evidence.signatures[1].0[9] ^= 1, EvidenceError::Transcript { index: 1.into() }),
+        (
+            |evidence, _| evidence.signatures[1] = evidence.signatures[0],
+            EvidenceError::Transcript { index: 1.into() },
+        ),
+        // A signature of one kind is none of the other.
+        (
+            |evidence, _| evidence.agreed = set(6, &[0, 1, 2, 3, 4]),
+            EvidenceError::Sharing { index: 5.into() },
+        ),
+        (|evidence, sharing| evidence.signatures[5] = sharing, EvidenceError::Transcript { index: 5.into() }),
+        (
+            |evidence, sharing| {
+                evidence.agreed.remove(4);
+                evidence.signatures[4] = sharing;
+            },
+            EvidenceError::Sharing { index: 4.into() },
+        ),
     ];
     for (change, refusal) in cases {
         let mut world = World::new(&plan(6, 4), 6);
+        let mut gathered = Gathered::default();
         world.run(|post| {
+            gathered.keep(post);
             let mut answer = post.pass();
-            if let Some(Ok(Reply::Quorum(quorum))) = &mut answer {
-                change(quorum);
+            if let Some(Ok(Reply::Evidence(evidence))) = &mut answer {
+                change(evidence, gathered.sharing[&5]);
             }
             answer
         });
         for place in 0..6 {
-            assert_eq!(world.refusal(place), Refusal::Quorum(refusal));
+            assert_eq!(world.refusal(place), Refusal::Evidence(refusal));
         }
         world.assert_silent(0..6);
         world.assert_nothing_published();
     }
+    // The control: of one survivor the signature over the sharers, as where it vanishes before it signs who survived.
+    let mut world = World::new(&plan(6, 4), 6);
+    world.run(|post| if post.from == 5 && post.is("agree") { None } else { post.pass() });
+    world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
 }
 
 #[test]
 fn a_second_request_to_unmask_gets_the_first_answer_or_none() {
-    // The same device is shown another quorum, other survivors, or its seeds' shares again, once it has answered.
-    let seconds = |quorum: &Reply| {
+    // The same device is shown other evidence, other survivors, or its seeds' shares again, once it has answered.
+    let seconds = |evidence: &Reply| {
         [
-            quorum.clone(),
+            evidence.clone(),
             Reply::Survivors(set(6, &[0, 1, 2, 4, 5])),
             Reply::Roster(Vec::new()),
             Reply::Received,
@@ -251,15 +280,16 @@ fn a_second_request_to_unmask_gets_the_first_answer_or_none() {
         world.run(|post| {
             gathered.keep(post);
             if post.from == 1 && post.is("unmask") {
-                // The quorum differs from the first, and holds.
-                Some(Ok(seconds(&gathered.quorum(&[1, 2, 3, 4]))[which].clone()))
+                // It differs from the first, and holds.
+                let second = gathered.evidence(&IndexSet::full(6), &[1, 2, 3, 4]);
+                Some(Ok(seconds(&second)[which].clone()))
             } else {
                 post.pass()
             }
         });
         let ended = world.ended(1);
         let Ended::WrongReply { request: "unmask", reply } = ended else { panic!("{ended:?}") };
-        assert_eq!(*reply, ["quorum", "survivors", "roster", "received"][which]);
+        assert_eq!(*reply, ["evidence", "survivors", "roster", "received"][which]);
         assert_eq!(world.log.left(1, "unmask"), 1);
         world.assert_sum_of(&[0, 1, 2, 3, 4, 5]);
     }

@@ -19,6 +19,7 @@ enum Step {
         submitted: Box<Submitted>,
         chunks: Vec<Vec<u8>>,
         digest: Digest,
+        sharing: Signature,
         sent: usize,
     },
     Agreeing(Box<Agreed>, Signature),
@@ -96,12 +97,12 @@ impl Device {
                 Request::Advertise { session, advertisement: Box::new(joined.1.clone()) }
             }
             Step::Sharing(_, shares) => Request::ShareKeys { session, shares: shares.clone() },
-            Step::Submitting { chunks, digest, sent, .. } => match chunks.get(*sent) {
+            Step::Submitting { chunks, digest, sharing, sent, .. } => match chunks.get(*sent) {
                 Some(packed) => {
                     let offset = (*sent * CHUNK_COORDINATES) as u64;
                     Request::MaskedChunk { session, offset, packed: packed.clone() }
                 }
-                None => Request::MaskedDone { session, digest: *digest },
+                None => Request::MaskedDone { session, digest: *digest, sharing: *sharing },
             },
             Step::Agreeing(_, signature) => Request::Agree { session, signature: *signature },
             Step::Unmasking(shares) => Request::Unmask { session, shares: shares.clone() },
@@ -128,17 +129,18 @@ impl Device {
             (Step::Sharing(shared, _), Reply::Inbox { sharers, shares }) => {
                 (self.submit(shared.receive(sharers, shares).unwrap()), Turn::Goes)
             }
-            (Step::Submitting { submitted, chunks, digest, sent }, Reply::Received)
+            (Step::Submitting { submitted, chunks, digest, sharing, sent }, Reply::Received)
                 if sent < chunks.len() =>
             {
-                (Step::Submitting { submitted, chunks, digest, sent: sent + 1 }, Turn::Goes)
+                let sent = sent + 1;
+                (Step::Submitting { submitted, chunks, digest, sharing, sent }, Turn::Goes)
             }
             (Step::Submitting { submitted, .. }, Reply::Survivors(survivors)) => {
                 let (agreed, signature) = submitted.agree(survivors, &self.identity).unwrap();
                 (Step::Agreeing(Box::new(agreed), signature), Turn::Goes)
             }
-            (Step::Agreeing(agreed, _), Reply::Quorum(signatures)) => {
-                (Step::Unmasking(agreed.unmask(&signatures).unwrap()), Turn::Goes)
+            (Step::Agreeing(agreed, _), Reply::Evidence(evidence)) => {
+                (Step::Unmasking(agreed.unmask(&evidence).unwrap()), Turn::Goes)
             }
             (_, reply) => panic!("`{}` is no answer to {:?}", reply.name(), self.id),
         };
@@ -151,11 +153,12 @@ impl Device {
         let context = self.context.as_ref().unwrap();
         let mut input = vec![0; context.len];
         input[self.coordinate] = 1;
-        let (submitted, masked) = masking.mask(input).unwrap();
+        masking.mask(&mut input).unwrap();
+        let (submitted, sharing) = masking.submit(&self.identity).unwrap();
         let pack = |chunk: &[u32]| packing::pack(chunk, context.ring_bits);
-        let chunks: Vec<Vec<u8>> = masked.chunks(CHUNK_COORDINATES).map(pack).collect();
+        let chunks: Vec<Vec<u8>> = input.chunks(CHUNK_COORDINATES).map(pack).collect();
         let digest = Digest::of(&chunks.concat());
-        Step::Submitting { submitted: Box::new(submitted), chunks, digest, sent: 0 }
+        Step::Submitting { submitted: Box::new(submitted), chunks, digest, sharing, sent: 0 }
     }
 
     /// Only for coming too late, and for having lost its keys, is an honest device turned away.

@@ -131,7 +131,7 @@ impl Ledger {
         self.0.iter().filter_map(round).collect()
     }
 
-    /// The signed transcripts.
+    /// What was signed.
     pub(crate) fn signatures(&self) -> Vec<&Signed> {
         let signed = |entry| match entry {
             &(Entry::Charge { .. } | Entry::Answer(_)) => None,
@@ -160,12 +160,12 @@ impl Ledger {
         let rounds: BTreeSet<u64> = charges.iter().copied().collect();
         assert_eq!(rounds.len(), charges.len(), "a round is charged twice: {charges:?}");
         let signed: BTreeSet<u64> = self.signatures().iter().map(|signed| signed.round).collect();
-        assert_eq!(signed.len(), self.signatures().len(), "two transcripts of a round: {:#?}", self.0);
+        assert_eq!(signed.len(), self.signatures().len(), "two signatures in a round: {:#?}", self.0);
         assert!(signed.is_subset(&rounds), "signed and not charged: {:#?}", self.0);
         for (_, round) in seen.chunks.iter().filter(|(of, _)| *of == device) {
             assert!(rounds.contains(round), "{device} sent masked input in round {round} and has no charge");
         }
-        for (_, round) in seen.signatures.keys().filter(|(of, _)| *of == device) {
+        for (_, round) in seen.sharing.keys().filter(|(of, _)| *of == device) {
             assert!(signed.contains(round), "{device} signed in round {round} and has no record of it");
         }
         for (round, _) in books.survivors.iter().filter(|(_, devices)| devices.contains(&device)) {

@@ -13,8 +13,10 @@ pub(crate) struct Seen {
     rosters: BTreeMap<SessionId, Vec<DeviceId>>,
     /// Devices whose masked chunks were on the way in a round.
     pub(crate) chunks: BTreeSet<(DeviceId, u64)>,
-    /// The signature of a device in a round.
-    pub(crate) signatures: BTreeMap<(DeviceId, u64), [u8; 64]>,
+    /// With whom a device signed that it masked in a round.
+    pub(crate) sharing: BTreeMap<(DeviceId, u64), [u8; 64]>,
+    /// The signature of a device over who survived in a round.
+    signatures: BTreeMap<(DeviceId, u64), [u8; 64]>,
     /// What a device revealed in a round.
     revealed: BTreeMap<(DeviceId, u64), UnmaskShares>,
     /// Whether it was the share of the own mask that left any device, or that of the key.
@@ -41,6 +43,11 @@ impl Seen {
                 let round = self.known(*session);
                 self.chunks.insert((device, round));
             }
+            Request::MaskedDone { session, sharing, .. } => {
+                let round = self.known(*session);
+                let first = *self.sharing.entry((device, round)).or_insert(sharing.0);
+                self.agree("sharers that a device signed", round, &first, &sharing.0);
+            }
             Request::Agree { session, signature } => {
                 let round = self.known(*session);
                 let first = *self.signatures.entry((device, round)).or_insert(signature.0);
@@ -64,8 +71,7 @@ impl Seen {
             | Request::Decline { .. }
             | Request::Advertise { .. }
             | Request::Draw { .. }
-            | Request::ShareKeys { .. }
-            | Request::MaskedDone { .. } => {}
+            | Request::ShareKeys { .. } => {}
         }
     }
 
