@@ -390,6 +390,7 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
             let total = spending.epsilon_in_total(delta);
             let total = if total.is_finite() { format!("{total:.3}") } else { "unbounded".to_owned() };
             lines.push(format!("all tasks together: epsilon {total} at δ = {largest_delta:e}"));
+            lines.push(privacy::accountant::ADJACENCY.to_owned());
         }
         if spending.in_total() == 0 {
             lines = vec!["this device has not contributed anything".to_owned()];

@@ -37,6 +37,12 @@ mod sampling;
 mod special;
 mod subsampled;
 
+/// What ε compares, in words for whoever reads it: the adjacency. Two inputs of a sum are neighbours if one is the other
+/// with one device added or removed, so the sensitivity Δ₂ is the bound of one contribution; replacing one contribution
+/// by another can change the sum by 2Δ₂.
+pub const ADJACENCY: &str = "ε compares a run with a device to the same run without it (add or remove one); to compare two \
+                             texts of a device that takes part, reckon with twice the sensitivity";
+
 /// The sum of the costs of many participations.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Accountant {

@@ -87,7 +87,10 @@ fn statement(summary: &RunSummary) -> String {
     summary.bounded_epsilon().map_or_else(
         || "ε is unbounded: the sums carry no noise that protects a device".to_owned(),
         |epsilon| {
-            format!("ε = {epsilon:.2} at δ = {} for one device over the whole run", delta(summary.delta))
+            format!(
+                "ε = {epsilon:.2} at δ = {} for one device over the whole run, with it or without it",
+                delta(summary.delta)
+            )
         },
     )
 }
@@ -171,7 +174,7 @@ mod tests {
         let text = by_version(&summary);
         let last: Vec<_> = text.lines().rev().take(2).collect();
         assert_eq!(last[1], "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token");
-        assert_eq!(last[0], "ε = 7.90 at δ = 1e-5 for one device over the whole run");
+        assert_eq!(last[0], "ε = 7.90 at δ = 1e-5 for one device over the whole run, with it or without it");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! | late input after "missing", partial upload | `late` |
 //! | out-of-range chunk, wrong length, wrong hash, bad share, wrong commitment | `inputs`, `inboxes` |
 //! | drop-outs that cut the graph, graph seed chosen by one side | `ring` |
+//! | two views of who shared, a device of another roster counted as survivor | `sharers` |
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
 use proto::message::{Outcome, Reply};
@@ -41,6 +42,8 @@ mod ring;
 mod rosters;
 #[path = "attacks/setting.rs"]
 mod setting;
+#[path = "attacks/sharers.rs"]
+mod sharers;
 #[path = "attacks/views.rs"]
 mod views;
 #[path = "attacks/world.rs"]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use privacy::accountant::ADJACENCY;
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::files;
 use proto::ids::{Digest, TaskId};
@@ -278,7 +279,7 @@ impl Prediction {
                 "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
             ),
         ];
-        lines.push(adversary(*mode).to_owned());
+        lines.extend([adversary(*mode).to_owned(), ADJACENCY.to_owned()]);
         if !metrics.is_empty() {
             let noise = |m: &MetricNoise| format!("{} ± {:.2}", m.name, m.standard_deviation);
             let noises: Vec<String> = metrics.iter().map(noise).collect();

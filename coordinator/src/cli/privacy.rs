@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
-use privacy::accountant::calibrate_noise_multiplier;
+use privacy::accountant::{ADJACENCY, calibrate_noise_multiplier};
 use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use proto::admin::{AdminReply, AdminRequest, PrivacySpent};
 use proto::plan::Mode;
@@ -242,7 +242,7 @@ impl Planned {
             format!("ring              {} bits a coordinate", self.ring_bits),
             format!("sensitivity       L2 {:.3}, L1 {:.0} in steps of 1 / scale", self.delta2, self.delta1),
         ];
-        lines.push(adversary(self.mode).to_owned());
+        lines.extend([adversary(self.mode).to_owned(), ADJACENCY.to_owned()]);
         if let Some(deviation) = self.metric_deviation {
             lines.push(format!("a mean metric     ± {:.1} % of its range", 100.0 * deviation));
         }
@@ -255,6 +255,7 @@ fn describe(spent: &PrivacySpent) -> String {
     let mut lines = vec![
         format!("task      {} ({}), {}", spent.task, spent.name, state(spent.state)),
         adversary(spent.mode).to_owned(),
+        ADJACENCY.to_owned(),
         format!(
             "epsilon   {} at δ = {:e}, of the device that took part most",
             epsilon(spent.epsilon),

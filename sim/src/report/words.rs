@@ -1,5 +1,6 @@
 //! What ε means in this run, for a reader who has not met it.
 
+use privacy::accountant::ADJACENCY;
 use proto::plan::Mode;
 
 use crate::summary::RunSummary;
@@ -65,7 +66,7 @@ fn bounded(epsilon: f64, delta: f64, privacy: Mode) -> Vec<String> {
              it gave beforehand, this run can multiply them by at most e<sup>ε</sup> ≈ {factor}, but \
              for cases of probability δ = {}. It is a bound for the worst device and the cleverest \
              observer, not an estimate of what leaks; attacks that are known today usually get far less. \
-             An ε of 1 or below is a strong promise, 8 a weak one.",
+             An ε of 1 or below is a strong promise, 8 a weak one. {ADJACENCY}.",
             table::delta(delta)
         ),
         format!(
