@@ -129,15 +129,15 @@ fn unmask(pools: &[ThreadPool; 2], devices: usize, missing: usize) {
     for answer in answers {
         recovery.accept(answer).unwrap();
     }
-    let seeds = start.elapsed();
+    let taken = start.elapsed();
     assert!(recovery.is_ready());
-    println!("unmasking, {devices} devices, {missing} missing: seeds, on 1 core: {seeds:?}");
+    println!("unmasking, {devices} devices, {missing} missing: answers taken, on 1 core: {taken:?}");
     let keys = on_both(pools, 3, || drop(black_box(recovery.clone().rebuild().unwrap())));
-    println!("unmasking: pairwise keys: {keys:?}");
+    println!("unmasking: seeds and pairwise keys: {keys:?}");
     let unmasking = recovery.rebuild().unwrap();
     for len in [SHORT, LEN] {
         let masks = on_both(pools, 1, || remove(&unmasking, len));
-        let all: Vec<_> = masks.iter().zip(&keys).map(|(masks, keys)| *masks + *keys + seeds).collect();
+        let all: Vec<_> = masks.iter().zip(&keys).map(|(masks, keys)| *masks + *keys).collect();
         println!("unmasking: {len} coordinates: {masks:?}, all of it: {all:?}");
     }
 }

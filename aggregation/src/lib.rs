@@ -22,7 +22,7 @@
 //! | masked input | [`Shared::receive`], [`Masking::mask_chunk`] | [`RunningSum::add_chunk`] |
 //! | its end | [`Masking::submit`] | [`Sharing::verify`] |
 //! | consistency | [`Submitted::agree`] | [`Transcript::verify`] |
-//! | unmask | [`Agreed::unmask`] | [`Recovery::accept`], [`Recovery::finish`] |
+//! | unmask | [`Agreed::unmask`] | [`Recovery::accept`], [`Attempt::make`], [`Unmasking::unmask`] |
 //!
 //! Why no server learns more than one sum: [`argument`].
 //!
@@ -31,9 +31,9 @@
 //! Above all the number of the corrupt and the report goal must be checked there:
 //! this package keeps to them, but has no opinion about their values.
 //!
-//! Removing the masks from a sum is shared among the threads of the rayon pool
-//! that it is called in; everything that a device does is done by the thread
-//! that calls it.
+//! Rebuilding the seeds and removing the masks from a sum are shared among the
+//! threads of the rayon pool that they are called in; everything that a device
+//! does is done by the thread that calls it.
 //!
 //! [BIK+17]: https://eprint.iacr.org/2017/281
 //! [BBG+20]: https://eprint.iacr.org/2020/704
@@ -78,7 +78,10 @@ pub use crate::{
     roster::{Roster, RosterError},
     sealing::{SEALED_SHARE_BYTES, SealedShare},
     seed::Seed,
-    server::{BadShares, Recovery, RecoveryError, RunningSum, SumError, UnmaskError, Unmasking},
+    server::{
+        Attempt, BadShares, FailedAttempt, Found, Further, Lacking, Recovery, RecoveryError, RunningSum,
+        SumError, UnmaskError, Unmasking,
+    },
     shamir::{SHARE_BYTES, Share, ShareError},
     sharing::Sharing,
     transcript::Transcript,

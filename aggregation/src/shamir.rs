@@ -11,11 +11,13 @@ mod field;
 use std::{collections::BTreeSet, fmt};
 
 use rand_core::CryptoRng;
+use rayon::prelude::*;
 use subtle::{Choice, ConstantTimeEq};
 use thiserror::Error;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::{index::DeviceIndex, seed::Seed};
+use decode::Decoded;
 use field::{Fp, invert_all};
 
 /// Field elements in a share, and limbs in a seed.
@@ -167,16 +169,19 @@ impl Rebuilder {
 
 /// Rebuilds a seed from shares of which at most ⌊(n − t) / 2⌋ are wrong, where
 /// n is their number; says also whose are wrong. Gives nothing if more are, or
-/// a place is repeated.
+/// a place is repeated. The limbs are decoded on the threads of the rayon pool.
 pub fn decode(shares: &[(DeviceIndex, &Share)], threshold: usize) -> Option<(Seed, Vec<DeviceIndex>)> {
     let xs: Vec<Fp> = shares.iter().map(|(place, _)| abscissa(*place)).collect();
+    let decode = |word: usize| {
+        let ys: Zeroizing<Vec<Fp>> = Zeroizing::new(shares.iter().map(|(_, share)| share.0[word]).collect());
+        decode::decode(&xs, &ys, threshold)
+    };
+    let words: Vec<Decoded> = (0..LIMBS).into_par_iter().map(decode).collect::<Option<_>>()?;
     let mut limbs = Zeroizing::new([Fp::ZERO; LIMBS]);
     let mut wrong = BTreeSet::new();
-    for (word, limb) in limbs.iter_mut().enumerate() {
-        let ys: Zeroizing<Vec<Fp>> = Zeroizing::new(shares.iter().map(|(_, share)| share.0[word]).collect());
-        let decoded = decode::decode(&xs, &ys, threshold)?;
+    for (limb, decoded) in limbs.iter_mut().zip(&words) {
         *limb = decoded.constant;
-        wrong.extend(decoded.wrong.into_iter().map(|place| shares[place].0));
+        wrong.extend(decoded.wrong.iter().map(|place| shares[*place].0));
     }
     Some((seed_of(&limbs)?, wrong.into_iter().collect()))
 }

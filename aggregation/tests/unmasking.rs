@@ -5,7 +5,7 @@
 mod world;
 
 use aggregation::{
-    BadShares, DeviceIndex, Evidence, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared,
+    BadShares, DeviceIndex, Evidence, Further, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared,
     SumError, UnmaskError, UnmaskShares,
 };
 use world::{World, context, inbox, set};
@@ -167,12 +167,13 @@ fn an_answer_that_is_repeated_or_not_a_survivors_is_turned_away() {
         let expected = BadShares::NotASurvivor { from: place(from) };
         assert_eq!(recovery.accept(stranger), Err(expected));
     }
-    assert!(!recovery.has_answered(0));
+    assert_eq!(recovery.answer(0), None);
 
     assert_eq!(recovery.accept(answer()), Ok(()));
     let again = BadShares::Repeated { from: place(0) };
     assert_eq!(recovery.accept(answer()), Err(again));
-    assert!(recovery.has_answered(0) && !recovery.is_ready());
+    assert_eq!(recovery.answer(0), Some(&answer()));
+    assert!(!recovery.is_ready() && !recovery.is_complete());
 }
 
 #[test]
@@ -191,6 +192,30 @@ fn a_wrong_share_is_found_by_the_commitment_and_another_subset_used() {
         let sum = masked_sum(&world, &survivors);
         assert_eq!(recovery.finish(sum), Ok(vec![0; 4]));
     }
+}
+
+#[test]
+fn answers_that_come_during_an_attempt_help_the_next_one() {
+    let world = World::new(9, &context());
+    let mut recovery = world.recovery(&world.all());
+    let mut answers = world.revealed(&world.all()).into_iter();
+    for mut shares in answers.by_ref().take(5) {
+        if shares.from == 1 {
+            shares.self_mask.iter_mut().skip(4).for_each(|(_, share)| zeros(share));
+        }
+        recovery.accept(shares).unwrap();
+    }
+    assert!(recovery.is_ready());
+    let attempt = recovery.attempt();
+    for shares in answers.by_ref().take(2) {
+        recovery.accept(shares).unwrap();
+    }
+    let failed = attempt.make(Further::MayCome).unwrap_err();
+    let lacking = failed.lacking.unwrap();
+    assert_eq!((lacking.owner, lacking.spare, recovery.spare(lacking.owner)), (place(4), 0, 2));
+    recovery.keep(lacking.found);
+    let unmasking = recovery.attempt().make(Further::MayCome).unwrap();
+    assert_eq!(unmasking.unmask(masked_sum(&world, &world.all())), Ok(vec![0; 4]));
 }
 
 #[test]

@@ -2,7 +2,8 @@
 //! effect durable before the reply leaves.
 //!
 //! A step runs to its end on a thread of its own, even when its caller has gone: what a machine has decided
-//! is never lost half-way. When the store or the disk fails, the machines in memory may be ahead of what is
+//! is never lost half-way. One step at a time holds the state; the opening of a sum, which may take minutes, is
+//! not part of a step. When the store or the disk fails, the machines in memory may be ahead of what is
 //! durable, so every later call is refused; a restart recovers.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
 
@@ -29,6 +30,7 @@ use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
 
 mod fetch;
+mod openings;
 mod state;
 
 use fetch::ArtefactReader;
@@ -81,8 +83,18 @@ pub enum FrozenError {
 pub struct Driver {
     state: Arc<Mutex<State>>,
     reader: Arc<ArtefactReader>,
-    due: Arc<watch::Sender<Option<Timestamp>>>,
+    due: Arc<watch::Sender<Due>>,
+    /// How many sums are being opened.
+    under_way: Arc<watch::Sender<usize>>,
     failed: Arc<watch::Sender<bool>>,
+}
+
+/// What is waited for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Due {
+    /// When a step is due to close, if one is.
+    at: Option<Timestamp>,
+    open_rounds: usize,
 }
 
 /// The system's clock.
@@ -119,7 +131,8 @@ impl Driver {
         Ok(Self {
             state: Arc::new(Mutex::new(state)),
             reader: Arc::new(ArtefactReader::new(artefacts)),
-            due: Arc::new(watch::Sender::new(None)),
+            due: Arc::new(watch::Sender::new(Due::default())),
+            under_way: Arc::new(watch::Sender::new(0)),
             failed: Arc::new(watch::Sender::new(false)),
         })
     }
@@ -192,7 +205,7 @@ impl Driver {
     pub async fn run_timers(&self) {
         let mut due = self.due.subscribe();
         loop {
-            let next = *due.borrow_and_update();
+            let next = due.borrow_and_update().at;
             let until_next = async {
                 match next {
                     None => pending().await,
@@ -211,22 +224,26 @@ impl Driver {
 
     /// Opens no more rounds, gives the open ones until `limit` to end, then ends them.
     pub async fn drain(&self, limit: Duration) {
-        let mut due = self.due.subscribe();
         self.state.lock().await.drain();
-        let all_over = async {
-            // An open round has a deadline, and without a deadline no round is open.
-            while self.state.lock().await.has_open_round() {
-                if due.changed().await.is_err() {
-                    return;
-                }
-            }
-        };
-        if timeout(limit, all_over).await.is_err() {
+        if timeout(limit, self.no_open_round()).await.is_err() {
             tracing::warn!("open rounds did not end in time and are aborted");
         }
         let aborted = self.step(|state| state.abort_rounds(now(), &mut UnwrapErr(SysRng))).await;
         if let Err(rejection) = aborted {
             tracing::error!(%rejection, "open rounds could not be aborted in order");
+        }
+    }
+
+    /// Ends when no round is open, and no sum is being opened.
+    async fn no_open_round(&self) {
+        let (mut due, mut under_way) = (self.due.subscribe(), self.under_way.subscribe());
+        while self.state.lock().await.open_rounds() > 0 {
+            if due.changed().await.is_err() {
+                return;
+            }
+        }
+        if under_way.wait_for(|openings| *openings == 0).await.is_err() {
+            pending::<()>().await;
         }
     }
 
@@ -260,22 +277,32 @@ impl Driver {
     ) -> Result<T, Rejection> {
         let mut state = Arc::clone(&self.state).lock_owned().await;
         let driver = self.clone();
-        let step = spawn_blocking(move || {
-            if *driver.failed.borrow() {
-                return Err(stopped());
-            }
-            let outcome = run(&mut state);
-            // While the state is still locked: nobody may come between a failure and its mark.
-            match outcome {
-                Ok(answer) => {
-                    let due = state.poll_timeout();
-                    driver.due.send_if_modified(|known| std::mem::replace(known, due) != due);
-                    answer
-                }
-                Err(error) => Err(driver.fail(&error)),
-            }
-        });
+        let step = spawn_blocking(move || driver.step_in(&mut state, run));
         step.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
+    }
+
+    /// The same where the state is at hand, on a thread that may block.
+    fn step_in<T>(
+        &self,
+        state: &mut State,
+        run: impl FnOnce(&mut State) -> Result<Result<T, Rejection>, DriverError>,
+    ) -> Result<T, Rejection> {
+        if *self.failed.borrow() {
+            return Err(stopped());
+        }
+        let outcome = run(state);
+        // While the state is still locked: nobody may come between a failure and its mark.
+        match outcome {
+            Ok(answer) => {
+                for (task, opening) in state.take_openings(now()) {
+                    self.open_apart(task, opening);
+                }
+                let due = Due { at: state.poll_timeout(), open_rounds: state.open_rounds() };
+                self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
+                answer
+            }
+            Err(error) => Err(self.fail(&error)),
+        }
     }
 
     fn broken(&self, why: &str) -> Rejection {

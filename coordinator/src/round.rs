@@ -3,7 +3,8 @@
 //! Requests go in by [`Round::handle`], what must be done comes out by [`Round::poll_effect`], in order; the
 //! shell makes each effect durable before it sends the next reply. Devices poll by repeating their request:
 //! a repeat gets the same reply, another content under the same name is [`Rejection::Equivocation`].
-//! A file for each phase is below `round/`.
+//! What takes long goes out by [`Round::take_opening`], to be asked after each of these, and its result comes back
+//! by [`Round::opened`]; what a round is asked in the meantime it answers. A file for each phase is below `round/`.
 
 use std::collections::VecDeque;
 
@@ -17,6 +18,7 @@ mod advertise;
 mod agree;
 mod draw;
 mod masked;
+mod opening;
 mod share;
 mod unmask;
 
@@ -24,6 +26,7 @@ use advertise::AdvertisePhase;
 use agree::AgreePhase;
 use draw::DrawPhase;
 use masked::{Done, MaskedPhase};
+pub use opening::{Opened, Opening};
 use share::SharePhase;
 use unmask::UnmaskPhase;
 
@@ -171,7 +174,7 @@ impl Round {
         reply
     }
 
-    /// Closes whatever is due. Early or repeated calls do nothing.
+    /// Closes whatever is due, but for the last step, which an opening ends. Early or repeated calls do nothing.
     pub fn handle_timeout(&mut self, now: Timestamp) {
         while self.poll_timeout().is_some_and(|due| due <= now) {
             let before = self.phase.name();
@@ -182,7 +185,7 @@ impl Round {
         }
     }
 
-    /// When the open step is due to close, if it is.
+    /// When the open step is due to close, if it is; not while an opening is under way.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Advertise(phase) => Some(phase.deadline()),
@@ -190,7 +193,7 @@ impl Round {
             Phase::Share(phase) => Some(phase.deadline()),
             Phase::Masked(phase) => Some(phase.deadline(&self.params)),
             Phase::Agree(phase) => Some(phase.deadline()),
-            Phase::Unmask(phase) => Some(phase.deadline()),
+            Phase::Unmask(phase) => phase.deadline(),
             Phase::Over { .. } => None,
         }
     }
@@ -200,7 +203,46 @@ impl Round {
         self.effects.pop_front()
     }
 
-    /// Ends the round at once. Devices that sent some of their input are charged all the same.
+    /// The sum, if it is due to be opened. The round has it no more until it is told by [`Round::opened`] what came
+    /// of it.
+    pub fn take_opening(&mut self, now: Timestamp) -> Option<Opening> {
+        let session = self.session();
+        match &mut self.phase {
+            Phase::Unmask(phase) => phase.take_opening(session, now),
+            Phase::Advertise(_)
+            | Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Over { .. } => None,
+        }
+    }
+
+    /// Takes what came of an opening. That of another round, or of one that was aborted meanwhile, is dropped.
+    pub fn opened(&mut self, opened: Opened) {
+        if opened.session != self.session() {
+            return;
+        }
+        let next = match self.leave_phase() {
+            Phase::Unmask(phase) => phase.opened(opened),
+            phase @ (Phase::Advertise(_)
+            | Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Over { .. }) => Next::Stay(phase),
+        };
+        self.enter(next);
+    }
+
+    /// Opens the sum here and now if that is due: for simulations and tests, in which nobody else waits.
+    pub fn open_in_place(&mut self, now: Timestamp) {
+        while let Some(opening) = self.take_opening(now) {
+            self.opened(opening.run());
+        }
+    }
+
+    /// Ends the round at once. What comes of an opening that is under way does not count any more. Devices that sent some of their input are charged all the same.
     pub fn abort(&mut self, outcome: Outcome) {
         let (members, effects) = match &self.phase {
             Phase::Advertise(phase) => (phase.members(), Vec::new()),
@@ -310,25 +352,33 @@ impl Round {
     /// Moves on as far as what has come, and the time, allow.
     fn advance(&mut self, now: Timestamp) {
         loop {
-            let over = Phase::Over { outcome: Outcome::Stopped, members: Vec::new() };
-            let next = match std::mem::replace(&mut self.phase, over) {
+            let next = match self.leave_phase() {
                 Phase::Advertise(phase) => phase.next(&self.params, now),
                 Phase::Draw(phase) => phase.next(&self.params, now),
                 Phase::Share(phase) => phase.next(&self.params, &mut self.spool, now),
                 Phase::Masked(phase) => phase.next(&self.params, now),
                 Phase::Agree(phase) => phase.next(&self.params, now),
-                Phase::Unmask(phase) => phase.next(now),
-                over @ Phase::Over { .. } => Next::Stay(over),
+                phase @ (Phase::Unmask(_) | Phase::Over { .. }) => Next::Stay(phase),
             };
-            match next {
-                Next::Stay(phase) => {
-                    self.phase = phase;
-                    return;
-                }
-                Next::To(phase, effects) => {
-                    self.phase = phase;
-                    self.effects.extend(effects);
-                }
+            let stays = matches!(next, Next::Stay(_));
+            self.enter(next);
+            if stays {
+                return;
+            }
+        }
+    }
+
+    fn leave_phase(&mut self) -> Phase {
+        let over = Phase::Over { outcome: Outcome::Stopped, members: Vec::new() };
+        std::mem::replace(&mut self.phase, over)
+    }
+
+    fn enter(&mut self, next: Next) {
+        match next {
+            Next::Stay(phase) => self.phase = phase,
+            Next::To(phase, effects) => {
+                self.phase = phase;
+                self.effects.extend(effects);
             }
         }
     }

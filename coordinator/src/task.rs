@@ -1,7 +1,7 @@
 //! One fine-tuning job, as a pure machine: its versions, who took part how often, and the open round.
 //!
 //! The same interface as [`Round`], one level up. The shell performs the effects in order and makes each
-//! durable before it sends the next reply.
+//! durable before it sends the next reply, and runs what goes out by [`Task::take_opening`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
 use crate::optimizer::OptimizerState;
-use crate::round::{Effect, Round, RoundParams};
+use crate::round::{Effect, Opened, Opening, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
@@ -295,6 +295,28 @@ impl Task {
     /// The next thing that the shell must make durable.
     pub fn poll_effect(&mut self) -> Option<TaskEffect> {
         self.effects.pop_front()
+    }
+
+    /// The sum of the open round, if it is due to be opened: to be asked after each of the calls above, and
+    /// to be run apart from the task. The round waits for [`Task::opened`].
+    pub fn take_opening(&mut self, now: Timestamp) -> Option<Opening> {
+        self.round.as_mut().and_then(|round| round.take_opening(now))
+    }
+
+    /// Takes what came of an opening. That of a round that is over is dropped.
+    pub fn opened(&mut self, opened: Opened, now: Timestamp, rng: &mut impl CryptoRng) {
+        if let Some(round) = &mut self.round {
+            round.opened(opened);
+        }
+        self.perform(now, rng);
+    }
+
+    /// Opens the sum here and now if that is due: for simulations and tests, in which nobody else waits.
+    pub fn open_in_place(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
+        if let Some(round) = &mut self.round {
+            round.open_in_place(now);
+        }
+        self.perform(now, rng);
     }
 
     /// Ends the task by its operator's will.

@@ -355,6 +355,7 @@ impl World {
 
     /// The shell's part: everything here is durable before the reply leaves.
     fn perform_effects(&mut self) {
+        self.task.open_in_place(self.clock, &mut self.rng);
         while let Some(effect) = self.task.poll_effect() {
             match effect {
                 TaskEffect::FixSurvivors { round, survivors } => {

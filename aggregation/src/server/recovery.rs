@@ -1,41 +1,33 @@
-//! Collects what the survivors reveal, and rebuilds each seed as soon as it
-//! can be.
+//! Collects what the survivors reveal until the seeds can be rebuilt.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use thiserror::Error;
 
 use super::{
     RunningSum,
-    rebuild::{Held, SeedRebuilder},
+    attempt::{Attempt, Session},
+    rebuild::{Found, Further},
     unmasking::{UnmaskError, Unmasking},
 };
 use crate::{
-    agreement::{SeedKind, commitment},
     context::{Context, ContextError},
     device::UnmaskShares,
     index::{DeviceIndex, IndexSet},
-    modular::Ring,
     roster::Roster,
-    seed::Seed,
-    shamir::Share,
 };
 
 /// The shares that the survivors of a session revealed so far.
+///
+/// Taking them is cheap. Rebuilding the seeds is not, and is an [`Attempt`] that
+/// any thread can make while further shares are taken.
 #[derive(Clone, Debug)]
 pub struct Recovery {
-    pub(super) ctx: Context,
-    context_digest: [u8; 32],
-    pub(super) ring: Ring,
-    pub(super) roster: Roster,
-    pub(super) survivors: IndexSet,
-    pub(super) missing: IndexSet,
-    answered: IndexSet,
-    rebuilder: SeedRebuilder,
-    /// By the device whose seed they are of, while it is not rebuilt.
-    shares: BTreeMap<DeviceIndex, Vec<Held>>,
-    /// Of the survivors the own mask's seed, of the missing the key's.
-    pub(super) seeds: BTreeMap<DeviceIndex, Seed>,
+    session: Arc<Session>,
+    answers: BTreeMap<DeviceIndex, Arc<UnmaskShares>>,
+    /// How many shares there are of each wanted seed.
+    counts: BTreeMap<DeviceIndex, usize>,
+    found: Found,
 }
 
 /// Why a session cannot be unmasked.
@@ -122,19 +114,16 @@ impl Recovery {
         if got < need {
             return Err(RecoveryError::FewSurvivors { got, need });
         }
-        let wanted = survivors.iter().chain(sharers.iter()).map(|owner| (owner, Vec::new())).collect();
-        Ok(Self {
+        let counts = survivors.iter().chain(sharers.iter()).map(|owner| (owner, 0)).collect();
+        let session = Session {
             context_digest: ctx.digest(),
             ctx,
             ring,
-            rebuilder: SeedRebuilder::new(roster.threshold()),
-            answered: IndexSet::new(expected),
             roster,
             missing: sharers.without(&survivors),
             survivors,
-            shares: wanted,
-            seeds: BTreeMap::new(),
-        })
+        };
+        Ok(Self { session: Arc::new(session), answers: BTreeMap::new(), counts, found: Found::default() })
     }
 
     /// Takes what one survivor reveals: at most one share of each device whose
@@ -144,103 +133,82 @@ impl Recovery {
     /// A share that it does not have because it never opened may lack. Whether
     /// the shares are right shows when the seeds are rebuilt.
     pub fn accept(&mut self, shares: UnmaskShares) -> Result<(), BadShares> {
+        let session = &self.session;
         let from = DeviceIndex::from(shares.from);
-        if !self.survivors.contains(from) {
+        if !session.survivors.contains(from) {
             return Err(BadShares::NotASurvivor { from });
         }
-        if self.answered.contains(from) {
+        if self.answers.contains_key(&from) {
             return Err(BadShares::Repeated { from });
         }
-        let mut revealed = BTreeMap::new();
-        for (kind, wanted) in [(shares.self_mask, &self.survivors), (shares.key, &self.missing)] {
-            for (owner, share) in kind {
-                let owner = DeviceIndex::from(owner);
-                if !wanted.contains(owner) || !self.roster.graph().holds(from, owner) {
+        let mut owners = IndexSet::new(session.roster.len());
+        for (kind, wanted) in [(&shares.self_mask, &session.survivors), (&shares.key, &session.missing)] {
+            for (owner, _) in kind {
+                let owner = DeviceIndex::from(*owner);
+                if !wanted.contains(owner) || !session.roster.graph().holds(from, owner) {
                     return Err(BadShares::Unwanted { owner });
                 }
-                if revealed.insert(owner, share).is_some() {
+                if owners.contains(owner) {
                     return Err(BadShares::RepeatedOwner { owner });
                 }
+                owners.put(owner);
             }
         }
-        self.answered.put(from);
-        for (owner, share) in revealed {
-            self.take(from, owner, share);
+        for owner in owners.iter() {
+            *self.counts.entry(owner).or_default() += 1;
         }
+        self.answers.insert(from, Arc::new(shares));
         Ok(())
     }
 
-    /// Whether every seed is rebuilt.
-    pub fn is_ready(&self) -> bool {
-        self.shares.is_empty()
+    /// What this survivor revealed, if it did.
+    pub fn answer(&self, index: impl Into<DeviceIndex>) -> Option<&UnmaskShares> {
+        self.answers.get(&index.into()).map(Arc::as_ref)
     }
 
-    /// Whether this survivor revealed its shares.
-    pub fn has_answered(&self, index: impl Into<DeviceIndex>) -> bool {
-        self.answered.contains(index)
+    /// Whether every survivor revealed its shares, so that none will come.
+    pub fn is_complete(&self) -> bool {
+        self.answers.len() == self.session.survivors.len()
+    }
+
+    /// Whether there are so many shares of every seed that they give it if they
+    /// are right.
+    pub fn is_ready(&self) -> bool {
+        let threshold = self.session.roster.threshold();
+        self.counts.values().all(|count| *count >= threshold)
+    }
+
+    /// How many more shares of this device's seed there are than it takes if
+    /// they are right.
+    pub fn spare(&self, owner: DeviceIndex) -> usize {
+        self.counts.get(&owner).map_or(0, |count| count.saturating_sub(self.session.roster.threshold()))
+    }
+
+    /// An attempt at all seeds, with the shares that there are: none of them is
+    /// copied. What earlier attempts found goes with it, and comes back by
+    /// [`Recovery::keep`] if it fails.
+    pub fn attempt(&mut self) -> Attempt {
+        Attempt {
+            session: Arc::clone(&self.session),
+            answers: self.answers.values().cloned().collect(),
+            found: std::mem::take(&mut self.found),
+        }
+    }
+
+    /// Takes back what a failed attempt found.
+    pub fn keep(&mut self, found: Found) {
+        self.found = found;
     }
 
     /// What is left of the masks in the sum, ready to be removed by any number
-    /// of threads. To be asked when every seed is rebuilt or no further share
-    /// will come: then as many subsets of the shares are tried as is feasible.
-    /// Fails if a seed cannot be rebuilt all the same, or is not the right one.
+    /// of threads. To be asked when no further share will come. Fails if a seed
+    /// cannot be rebuilt, or is not the right one.
     pub fn rebuild(mut self) -> Result<Unmasking, UnmaskError> {
-        for (owner, shares) in std::mem::take(&mut self.shares) {
-            let accept =
-                |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
-            let seed = self.rebuilder.search(&shares, accept);
-            let seed = seed.ok_or_else(|| self.lost(owner, shares.len()))?;
-            self.seeds.insert(owner, seed);
-        }
-        Unmasking::new(&self)
+        self.attempt().make(Further::WontCome).map_err(|failed| failed.error)
     }
 
     /// Removes the masks from the sum of the survivors' masked inputs.
     pub fn finish(self, sum: RunningSum) -> Result<Vec<u32>, UnmaskError> {
         self.rebuild()?.unmask(sum)
     }
-
-    fn take(&mut self, holder: DeviceIndex, owner: DeviceIndex, share: Share) {
-        let Some(shares) = self.shares.get_mut(&owner) else { return };
-        shares.push((holder, share));
-        let accept =
-            |seed: &Seed| is_committed(&self.roster, &self.survivors, &self.context_digest, owner, seed);
-        if let Some(seed) = self.rebuilder.rebuild(shares, accept) {
-            self.shares.remove(&owner);
-            self.seeds.insert(owner, seed);
-        }
-    }
-
-    /// Why the seed of `owner` is not there. Only if so many answered that the
-    /// corrupt among them cannot have made it so is its owner to blame.
-    fn lost(&self, owner: DeviceIndex, got: usize) -> UnmaskError {
-        let need = self.roster.threshold();
-        let asked = self.roster.graph().holders(owner);
-        let answered = asked.iter().filter(|holder| self.answered.contains(**holder)).count();
-        let corrupt = if self.roster.is_drawn() { need - 1 } else { self.ctx.corrupt.max(1) };
-        if answered < need + 2 * corrupt {
-            UnmaskError::TooFewAnswers { owner, got: answered, need: need + 2 * corrupt }
-        } else {
-            UnmaskError::TooManyBadShares { owner, got, need }
-        }
-    }
-}
-
-/// Whether a seed is the one that its owner committed to: for its own mask if
-/// it survived, else for its key.
-fn is_committed(
-    roster: &Roster,
-    survivors: &IndexSet,
-    context_digest: &[u8; 32],
-    owner: DeviceIndex,
-    seed: &Seed,
-) -> bool {
-    roster.entry(owner).is_some_and(|entry| {
-        let (kind, committed) = if survivors.contains(owner) {
-            (SeedKind::SelfMask, entry.self_commitment)
-        } else {
-            (SeedKind::Key, entry.key_commitment)
-        };
-        commitment(kind, context_digest, &entry.credential.device, seed) == committed
-    })
 }

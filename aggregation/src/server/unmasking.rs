@@ -1,9 +1,11 @@
 //! Removes what is left of the masks in the sum.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::{Recovery, RunningSum};
+use super::{RunningSum, attempt::Session};
 use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, self_mask},
@@ -117,8 +119,8 @@ impl UnmaskError {
 
 impl Unmasking {
     /// For a session of which every seed is rebuilt.
-    pub(super) fn new(recovery: &Recovery) -> Result<Self, UnmaskError> {
-        let Recovery { ctx, ring, roster, survivors, missing, seeds, .. } = recovery;
+    pub(super) fn new(session: &Session, seeds: &BTreeMap<DeviceIndex, Seed>) -> Result<Self, UnmaskError> {
+        let Session { ctx, ring, roster, survivors, missing, .. } = session;
         let own = |(owner, seed): (&DeviceIndex, &Seed)| {
             survivors.contains(*owner).then(|| (Sign::Minus, self_mask(seed, ctx)))
         };

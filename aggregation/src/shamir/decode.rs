@@ -15,7 +15,7 @@ use super::field::{Fp, evaluate, invert_all};
 /// drop, since the wanted polynomial is one of them.
 struct Polynomial(Vec<Fp>);
 
-/// A decoded word.
+/// A decoded word. Its constant is wiped on drop.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Decoded {
     /// The value of the polynomial at zero.
@@ -140,6 +140,12 @@ impl Polynomial {
             }
         }
         difference.trimmed()
+    }
+}
+
+impl Drop for Decoded {
+    fn drop(&mut self) {
+        self.constant.zeroize();
     }
 }
 

@@ -13,6 +13,7 @@ use rand_core::CryptoRng;
 use super::{DriverError, check_frozen};
 use crate::artefacts::Artefacts;
 use crate::records::{self, TaskHeader};
+use crate::round::{Opened, Opening};
 use crate::spool::Spooler;
 use crate::store::{Batch, Store};
 use crate::task::{Task, TaskEffect};
@@ -204,8 +205,28 @@ impl State {
         self.draining = true;
     }
 
-    pub(super) fn has_open_round(&self) -> bool {
-        self.tasks.iter().any(|entry| entry.task.has_open_round())
+    pub(super) fn open_rounds(&self) -> usize {
+        self.tasks.iter().filter(|entry| entry.task.has_open_round()).count()
+    }
+
+    /// The sums that are due to be opened, each with its task: to be asked after each step.
+    pub(super) fn take_openings(&mut self, now: Timestamp) -> Vec<(TaskId, Opening)> {
+        let taken = |entry: &mut Entry| Some((entry.task.id(), entry.task.take_opening(now)?));
+        self.tasks.iter_mut().filter_map(taken).collect()
+    }
+
+    /// Takes what came of an opening.
+    pub(super) fn opened(
+        &mut self,
+        task: TaskId,
+        opened: Opened,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Answer<()> {
+        let Some(index) = self.index(task) else { return Ok(Ok(())) };
+        self.tasks[index].task.opened(opened, now, rng);
+        self.persist(index)?;
+        Ok(Ok(()))
     }
 
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {

@@ -1,5 +1,6 @@
 use aggregation::{
     Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, Submitted,
+    UnmaskShares,
     packing,
 };
 use proto::admin::TaskState;
@@ -10,6 +11,8 @@ use proto::plan::{Mode, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotat
 use super::*;
 use crate::records;
 use crate::spool::InMemory;
+
+mod openings;
 
 const COHORT: u8 = 3;
 
@@ -261,7 +264,8 @@ impl Join<Masking> {
 }
 
 impl Join<(Submitted, Request)> {
-    async fn finish(self, driver: &Driver) {
+    /// What each device would reveal, once all have signed.
+    async fn reveal(self, driver: &Driver) -> Vec<UnmaskShares> {
         let session = SessionId(self.context.session);
         let mut agreed: Vec<(Agreed, Request)> = Vec::new();
         for (i, (submitted, done)) in (0..).zip(self.devices) {
@@ -273,16 +277,21 @@ impl Join<(Submitted, Request)> {
             driver.handle(device(i), request.clone()).await.unwrap();
             agreed.push((state, request));
         }
+        let mut revealed = Vec::new();
         for (i, (state, request)) in (0..).zip(agreed) {
             let reply = driver.handle(device(i), request).await.unwrap();
-            let Reply::Evidence(evidence) = reply else {
-                // The sum opens as soon as the threshold is reached.
-                assert!(matches!(reply, Reply::Over(proto::message::Outcome::Published)), "{reply:?}");
-                continue;
-            };
-            let shares = state.unmask(&evidence).unwrap();
+            let Reply::Evidence(evidence) = reply else { panic!("{reply:?}") };
+            revealed.push(state.unmask(&evidence).unwrap());
+        }
+        revealed
+    }
+
+    async fn finish(self, driver: &Driver) {
+        let session = SessionId(self.context.session);
+        for (i, shares) in (0..).zip(self.reveal(driver).await) {
             driver.handle(device(i), Request::Unmask { session, shares }).await.unwrap();
         }
+        driver.no_open_round().await;
     }
 }
 

@@ -139,6 +139,7 @@ impl Clerk {
         let Self { round, now, busy, end } = self;
         busy.during(|| {
             let result = act(round, *now);
+            round.open_in_place(*now);
             while let Some(effect) = round.poll_effect() {
                 match effect {
                     Effect::FixSurvivors { .. } | Effect::Charge { .. } | Effect::Exclude { .. } => {}

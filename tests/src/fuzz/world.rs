@@ -318,6 +318,7 @@ impl World {
 
     /// The coordinator's shell: everything is durable before the answer leaves.
     fn persist(&mut self) {
+        self.task.open_in_place(self.now, &mut self.rng);
         let effects: Vec<TaskEffect> = std::iter::from_fn(|| self.task.poll_effect()).collect();
         self.book.made_durable(&effects);
         for effect in effects {

@@ -103,6 +103,7 @@ impl Coordinator {
 
     /// The shell's part.
     fn perform(&mut self) {
+        self.task.open_in_place(self.clock, &mut self.rng);
         while let Some(effect) = self.task.poll_effect() {
             match &effect {
                 TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {

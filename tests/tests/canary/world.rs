@@ -312,6 +312,7 @@ impl World {
 
     fn perform(&mut self) {
         let Some(open) = &mut self.open else { return };
+        open.round.open_in_place(self.clock);
         while let Some(effect) = open.round.poll_effect() {
             match effect {
                 Effect::Exclude { device, why } => panic!("{device} is excluded: {why}"),
