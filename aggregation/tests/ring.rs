@@ -10,7 +10,7 @@ use aggregation::{
     Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, Evidence, IndexSet,
     MAX_DRAWS, Refusal, Roster, RosterError,
 };
-use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng, sealed_for};
+use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng, sealed_for, sealed_in};
 
 const DEVICES: usize = 300;
 
@@ -174,14 +174,14 @@ fn drop_outs_that_cut_the_graph_are_refused() {
 /// A device after it submitted.
 fn submitted_alone(number: usize) -> aggregation::Submitted {
     let (shared, _) = WORLD.share(number, WORLD.roster.clone()).unwrap();
-    let inbox = sealed_for(&WORLD, &WORLD.roster, WORLD.draw.as_ref().unwrap(), shared.index());
+    let inbox = sealed_for(&WORLD, shared.index());
     let masking = shared.receive(WORLD.all(), inbox).unwrap();
     WORLD.submit(masking, &mut [0; 4]).0
 }
 
 #[test]
 fn more_shares_that_do_not_open_than_may_be_corrupt_are_a_reason_to_leave() {
-    let inbox = sealed_for(&WORLD, &WORLD.roster, WORLD.draw.as_ref().unwrap(), 0.into());
+    let inbox = sealed_for(&WORLD, 0.into());
     for (spoilt, refused) in [(15, false), (16, true)] {
         let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
         let mut inbox = inbox.clone();
@@ -241,7 +241,7 @@ fn a_signer_that_was_never_enrolled_does_not_count() {
     };
     let witness = usize::from(graph.places().find(far).unwrap());
 
-    let inbox = sealed_for(&WORLD, &roster, &drawn, roster.index_of(&device_id(witness)).unwrap());
+    let inbox = sealed_in(&WORLD, &roster, Some(&drawn), roster.index_of(&device_id(witness)).unwrap());
     let agree = || {
         let mut state = device(witness);
         state.reveal(&drawn).unwrap();

@@ -5,8 +5,8 @@
 mod world;
 
 use aggregation::{
-    BadShares, DeviceIndex, Evidence, Further, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare, Share, Shared,
-    SumError, UnmaskError, UnmaskShares,
+    BadShares, DeviceIndex, Evidence, Further, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare,
+    Share, Shared, SumError, UnmaskError, UnmaskShares,
 };
 use world::{World, context, inbox, set};
 

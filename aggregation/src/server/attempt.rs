@@ -108,11 +108,7 @@ impl Session {
         let need = self.roster.threshold();
         let graph = self.roster.graph();
         let answered = answers.iter().filter(|answer| graph.holds(answer.from.into(), owner)).count();
-        let corrupt = if self.roster.is_drawn() {
-            need - 1
-        } else {
-            self.ctx.corrupt.max(1)
-        };
+        let corrupt = if self.roster.is_drawn() { need - 1 } else { self.ctx.corrupt.max(1) };
         if answered < need + 2 * corrupt {
             UnmaskError::TooFewAnswers { owner, got: answered, need: need + 2 * corrupt }
         } else {

@@ -310,12 +310,19 @@ impl World {
     }
 }
 
-/// What the neighbours of a device seal for it in a roster of which this was the draw.
-pub fn sealed_for(world: &World, roster: &Roster, draw: &Draw, to: DeviceIndex) -> Vec<SealedShare> {
+/// What the neighbours of a device seal for it.
+pub fn sealed_for(world: &World, to: DeviceIndex) -> Vec<SealedShare> {
+    sealed_in(world, &world.roster, world.draw.as_ref(), to)
+}
+
+/// The same in another roster, of which this was the draw.
+pub fn sealed_in(world: &World, roster: &Roster, draw: Option<&Draw>, to: DeviceIndex) -> Vec<SealedShare> {
     let neighbours = roster.graph().neighbours(to).into_iter();
     let sealed = neighbours.flat_map(|from| {
         let (mut state, _, mut rng) = advertise(&world.ctx, from.into());
-        state.reveal(draw).unwrap();
+        if let Some(draw) = draw {
+            state.reveal(draw).unwrap();
+        }
         state.share(roster.clone(), &world.authority.public(), NOW, 1, &mut rng).unwrap().1
     });
     sealed.filter(|share| to == share.to).collect()

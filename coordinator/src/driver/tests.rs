@@ -1,7 +1,6 @@
 use aggregation::{
     Advertised, Agreed, Context, Credential, IdentityKey, IndexSet, Masking, Roster, Shared, Submitted,
-    UnmaskShares,
-    packing,
+    UnmaskShares, packing,
 };
 use proto::admin::TaskState;
 use proto::ids::SessionId;
