@@ -28,6 +28,7 @@ all versions were there.";
 
 /// Runs `nightshift-coordinator` with these arguments, the program's name first.
 pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    forbid_dumps();
     match serve::Arguments::try_parse_from(arguments) {
         Ok(arguments) => run(serve::serve(&arguments)),
         Err(error) => usage(&error),
@@ -36,9 +37,17 @@ pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 
 /// Runs `nightshift` with these arguments, the program's name first.
 pub fn operator(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    forbid_dumps();
     match operator::Arguments::try_parse_from(arguments) {
         Ok(arguments) => run(operator::operate(arguments)),
         Err(error) => usage(&error),
+    }
+}
+
+/// Before anything that is secret is read.
+fn forbid_dumps() {
+    if let Err(error) = proto::dumps::forbid() {
+        output::note(&format!("warning: {error}; what this program holds could be written to disk"));
     }
 }
 

@@ -33,6 +33,9 @@ pub const OPERATOR: &str = "operator";
 /// The file that says where the admin listener is, `host:port`.
 pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
+/// What of a folder shows that it was given to a coordinator, and no other purpose.
+pub(crate) const OURS: [&str; 4] = ["store", "ca.key", "ca.pem", "coordinator.toml"];
+
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
@@ -105,9 +108,13 @@ pub async fn run(
 
 impl Coordinator {
     /// Opens the store, the keys and the tasks, and writes what an operator on this machine needs into the
-    /// state folder. Fails when the store is in use or damaged, or a key cannot be used.
+    /// state folder, which is closed to others. Fails when it cannot be closed, when the store is in use or damaged,
+    /// or a key cannot be used.
     pub fn open(config: Config, listeners: Listeners) -> Result<Self, ServerError> {
         let folder = &config.state_dir;
+        if let Some(closed) = files::own_folder(folder, &OURS)? {
+            tracing::warn!("{closed}");
+        }
         let store = Store::open(&folder.join("store"))?;
         let artefacts = Artefacts::open(&folder.join("artefacts"))?;
         let Certificates { authority_days, server_days, device_hours, admin_days } = config.certificates;

@@ -7,6 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
+pub use own_folder::{Closed, own_folder};
+
+mod own_folder;
+
 /// Why a file could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -24,6 +28,51 @@ pub enum FileError {
     #[error("{} holds a secret but has mode {mode:04o}; run `chmod 600 {}`", path.display(), path.display())]
     Exposed {
         /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// A folder for keys and state, or a link to it, is another user's.
+    #[error(
+        "the folder {} (mode {mode:04o}), or a link to it, belongs to user {owner} and this program runs as user \
+         {user}; name a folder of its own, or run `chown -R {user} {}`",
+        path.display(),
+        path.display()
+    )]
+    Foreign {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// Whose it is.
+        owner: u32,
+        /// Who asks.
+        user: u32,
+    },
+    /// A folder for keys and state is open to others and does not let itself be closed.
+    #[error(
+        "the folder {} is open to others (mode {mode:04o}) and cannot be closed: {why}; run `chmod 700 {}`, or name \
+         a folder on a file system that keeps modes",
+        path.display(),
+        path.display()
+    )]
+    Open {
+        /// The folder.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+        /// What the operating system said.
+        why: String,
+    },
+    /// A folder for keys and state is open to others and holds what is not this program's.
+    #[error(
+        "the folder {} is open to others (mode {mode:04o}) and holds other things than this program's; name a folder \
+         of its own, or close this one by `chmod 700 {}`",
+        path.display(),
+        path.display()
+    )]
+    Shared {
+        /// The folder.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,

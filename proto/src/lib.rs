@@ -4,12 +4,14 @@
 //! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`export`] what other programs
 //! load. [`convert`] is the only place where foreign bytes become these types, but for those of other programs'
 //! adapters, which [`export`] reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
-//! only code here that touches a disk, and the rest does not use it. Nothing here decides, waits, or touches a network.
+//! only code here that touches a disk, and the rest does not use it. [`dumps`] keeps what their processes hold out of core
+//! dumps. Nothing here decides, waits, or touches a network.
 //! Start at [`plan::Plan`].
 
 pub mod adapter;
 pub mod admin;
 pub mod convert;
+pub mod dumps;
 pub mod export;
 pub mod files;
 pub mod ids;

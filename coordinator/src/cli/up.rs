@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::output::{Output, note, print};
 use super::{CliError, serve};
 use crate::config::Config;
+use crate::server::OURS;
 
 const CONFIG_FILE: &str = "coordinator.toml";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7001);
@@ -38,10 +39,13 @@ struct Running {
 
 pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
     let disk = |error: FileError| CliError::Store(error.to_string());
-    files::create_folder(dir).map_err(disk)?;
     let dir = std::path::absolute(dir).map_err(|error| CliError::Store(error.to_string()))?;
     let path = dir.join(CONFIG_FILE);
     if !path.exists() {
+        // The state folder to be: nothing is written where it cannot be.
+        if let Some(closed) = files::own_folder(&dir, &OURS).map_err(disk)? {
+            note(&format!("warning: {closed}"));
+        }
         let listen = arguments.listen.unwrap_or(LISTEN);
         let admin_listen = arguments.admin_listen.unwrap_or(ADMIN_LISTEN);
         let text = new_config(&dir, listen, admin_listen)?;
