@@ -135,7 +135,7 @@ pub fn load(
     };
     let device = Device {
         device: enrolled.device,
-        identity: IdentityKey::from_seed(keys.identity_seed()),
+        identity: IdentityKey::from_seed(keys.identity_seed()?),
         credential,
         authority: IdentityPublic(enrolled.authority.0),
         base,

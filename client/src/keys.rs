@@ -1,5 +1,7 @@
 //! The device's keys, made on the device and never leaving it: an ECDSA P-256
-//! key for TLS and an Ed25519 seed for its identity.
+//! key for TLS and an Ed25519 seed for its identity. Both are held in memory
+//! that is not written to swap, where the system allows it; what TLS and the
+//! identity are computed with are copies inside libraries, which are not.
 
 use std::{
     fmt,
@@ -15,6 +17,7 @@ use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::files::{self, Audience, FileError};
+use crate::locked::Locked;
 
 const TLS_KEY_FILE: &str = "tls.key";
 const IDENTITY_SEED_FILE: &str = "identity.seed";
@@ -46,16 +49,18 @@ pub enum KeyError {
 
 /// The device's keys.
 pub struct DeviceKeys {
-    tls_pkcs8: Zeroizing<Vec<u8>>,
-    identity_seed: Zeroizing<[u8; 32]>,
+    tls_pkcs8: Locked,
+    identity_seed: Locked,
 }
 
 impl DeviceKeys {
     /// Loads the keys from a folder (`tls.key`, `identity.seed`), or makes
     /// there what is absent. Fails when a file is malformed or readable by
-    /// others than its owner.
+    /// others than its owner, and when the folder is another user's.
     pub fn open_or_create(folder: &Path, rng: &dyn SecureRandom) -> Result<Self, KeyError> {
-        files::create_folder(folder)?;
+        if let Some(closed) = files::own_folder(folder, &[TLS_KEY_FILE, IDENTITY_SEED_FILE])? {
+            tracing::warn!("{closed}");
+        }
         Ok(Self {
             tls_pkcs8: open_or_create_tls(&folder.join(TLS_KEY_FILE))?,
             identity_seed: open_or_create_seed(&folder.join(IDENTITY_SEED_FILE), rng)?,
@@ -65,7 +70,7 @@ impl DeviceKeys {
     /// A certificate signing request (DER) for the TLS key. It names nothing:
     /// the coordinator decides what the certificate says.
     pub fn signing_request(&self) -> Result<Vec<u8>, KeyError> {
-        let key = KeyPair::try_from(self.tls_pkcs8.as_slice())?;
+        let key = KeyPair::try_from(&*self.tls_pkcs8)?;
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
         Ok(params.serialize_request(&key)?.der().to_vec())
@@ -77,14 +82,13 @@ impl DeviceKeys {
     }
 
     /// The seed of the identity key, for who signs with it.
-    pub fn identity_seed(&self) -> &Zeroizing<[u8; 32]> {
-        &self.identity_seed
+    pub fn identity_seed(&self) -> Result<&[u8; 32], KeyError> {
+        (&*self.identity_seed).try_into().map_err(|_| KeyError::Identity)
     }
 
     /// The public half of the identity key.
     pub fn identity_public_key(&self) -> Result<[u8; 32], KeyError> {
-        let key = Ed25519KeyPair::from_seed_unchecked(self.identity_seed.as_ref())
-            .map_err(|_| KeyError::Identity)?;
+        let key = Ed25519KeyPair::from_seed_unchecked(&self.identity_seed).map_err(|_| KeyError::Identity)?;
         let mut public = [0; 32];
         for (to, from) in public.iter_mut().zip(key.public_key().as_ref()) {
             *to = *from;
@@ -99,7 +103,7 @@ impl fmt::Debug for DeviceKeys {
     }
 }
 
-fn open_or_create_tls(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+fn open_or_create_tls(path: &Path) -> Result<Locked, KeyError> {
     let malformed = || KeyError::Malformed {
         path: path.to_owned(),
         expected: "a PEM private key (PKCS #8, ECDSA P-256)",
@@ -112,20 +116,24 @@ fn open_or_create_tls(path: &Path) -> Result<Zeroizing<Vec<u8>>, KeyError> {
             if !key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
                 return Err(malformed());
             }
-            Ok(Zeroizing::new(key.serialize_der()))
+            Ok(locked_der(&key))
         }
         Err(error) if error.is_absent() => {
             let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
             let pem = Zeroizing::new(key.serialize_pem());
             files::write(path, pem.as_bytes(), Audience::Owner)?;
-            Ok(Zeroizing::new(key.serialize_der()))
+            Ok(locked_der(&key))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-fn open_or_create_seed(path: &Path, rng: &dyn SecureRandom) -> Result<Zeroizing<[u8; 32]>, KeyError> {
-    let mut seed = Zeroizing::new([0; 32]);
+fn locked_der(key: &KeyPair) -> Locked {
+    Locked::copy_of(&Zeroizing::new(key.serialize_der()))
+}
+
+fn open_or_create_seed(path: &Path, rng: &dyn SecureRandom) -> Result<Locked, KeyError> {
+    let mut seed = Locked::zeroed(32);
     match files::read_secret(path) {
         Ok(bytes) => {
             let bytes = Zeroizing::new(bytes);
@@ -133,11 +141,11 @@ fn open_or_create_seed(path: &Path, rng: &dyn SecureRandom) -> Result<Zeroizing<
                 .as_slice()
                 .try_into()
                 .map_err(|_| KeyError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" })?;
-            *seed = *bytes;
+            seed.copy_from_slice(bytes);
         }
         Err(error) if error.is_absent() => {
-            rng.fill(seed.as_mut()).map_err(|_| KeyError::Randomness)?;
-            files::write(path, seed.as_ref(), Audience::Owner)?;
+            rng.fill(&mut seed).map_err(|_| KeyError::Randomness)?;
+            files::write(path, &seed, Audience::Owner)?;
         }
         Err(error) => return Err(error.into()),
     }

@@ -17,6 +17,7 @@ pub mod config;
 pub mod contribution;
 pub mod enrolment;
 pub mod keys;
+mod locked;
 pub mod policy;
 pub mod process;
 pub mod session;
