@@ -16,6 +16,7 @@ use rand_core::{Rng, SeedableRng, UnwrapErr};
 use tokio::sync::watch;
 use zeroize::Zeroizing;
 
+use crate::agent::checkpoint::is_over;
 use crate::agent::memory::{Declined, Memory, MemoryError};
 use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources};
 use crate::enrolment::EnrolledDevice;
@@ -25,7 +26,9 @@ use crate::train::engine::Engine;
 use crate::train::text::{ReadOptions, TextError};
 use crate::transport::{Transport, TransportError};
 
+mod checkpoint;
 pub mod memory;
+mod sealing;
 mod training;
 
 /// Where the state keeps what seeds of trainings are made of.
@@ -102,7 +105,9 @@ impl Agent {
         settings: Settings,
         stop: watch::Receiver<bool>,
     ) -> Result<Self, AgentError> {
+        memory.checkpoint().clean_up();
         if settings.data.is_empty() {
+            memory.checkpoint().delete("there is no text any more");
             return Err(AgentError::NoData);
         }
         let device = Arc::new(enrolled.device);
@@ -135,11 +140,14 @@ impl Agent {
                     }
                     Err(error) => failure(error),
                 },
-                Action::Load(published) => match self.load(published).await {
-                    Ok(event) => event,
-                    Err(LoadError::Transport(error)) => failure(error),
-                    Err(LoadError::Memory(error)) => return Err(error.into()),
-                },
+                Action::Load(published) => {
+                    self.memory.checkpoint().keep_only(&published);
+                    match self.load(published).await {
+                        Ok(event) => event,
+                        Err(LoadError::Transport(error)) => failure(error),
+                        Err(LoadError::Memory(error)) => return Err(error.into()),
+                    }
+                }
                 Action::Install(work) => {
                     self.memory.install(&work)?;
                     tracing::info!(version = work.published.version, "installed");
@@ -167,6 +175,9 @@ impl Agent {
             if self.session.state() != state {
                 tracing::info!(state = self.session.state(), "session");
             }
+            if self.session.is_complete() {
+                self.memory.checkpoint().delete("the task is over");
+            }
             if let Some(ended) = self.session.take_ended() {
                 self.report(ended)?;
             }
@@ -185,6 +196,9 @@ impl Agent {
 
     fn report(&self, ended: Ended) -> Result<(), AgentError> {
         tracing::warn!("{ended}");
+        if is_over(&ended) {
+            self.memory.checkpoint().delete("this device does not train it any more");
+        }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
             let declined = Declined { unix_millis: now().0, why: ended.to_string() };
             self.memory.set_declined(Some(&declined))?;
@@ -274,7 +288,7 @@ impl Agent {
         let text = training::Text { data: self.settings.data.clone(), reading: self.settings.reading };
         let leave = Arc::new(AtomicBool::new(false));
         let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
-        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint_path());
+        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint());
         let mut training = tokio::task::spawn_blocking(move || {
             training::read_and_train(&engine, &work, &text, seed, &flag, &checkpoint)
         });

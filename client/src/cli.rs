@@ -133,6 +133,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     start_logs();
+    // Before anything that is secret is read.
+    if let Err(error) = proto::dumps::forbid() {
+        tracing::warn!("{error}; what this program holds could be written to disk");
+    }
     let done = match check_vectors() {
         Ok(()) => perform(&cli),
         Err(error) => Err(failed(2)(error.into())),
@@ -274,6 +278,7 @@ async fn enroll_device(
     let memory = memory(config)?;
     let address = address.or(config.coordinator.as_deref());
     let device = enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;
+    memory.checkpoint().delete("the device was enrolled anew");
     print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
 }
 

@@ -8,6 +8,7 @@ use proto::message::Published;
 use proto::plan::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::checkpoint::Checkpoint;
 use crate::files::{self, Audience, FileError};
 use crate::session::{Signed, Work};
 use crate::spending::{Charge, Spending};
@@ -16,6 +17,9 @@ use crate::store::{Ledger, LedgerError, State, StateError};
 const HEAD: &str = "ledger-head";
 const INSTALLED: &str = "installed";
 const DECLINED: &str = "declined";
+
+/// What of a folder shows that it was given to an agent, and no other purpose.
+const OURS: [&str; 4] = ["ledger", "keys", "base", "agent.toml"];
 
 /// What cannot be kept, or was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -104,10 +108,12 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Opens, or makes, everything below `folder`. Fails when another process has it open, when the ledger is
-    /// damaged, or when records were cut off its end.
+    /// Opens, or makes, everything below `folder`, which is closed to others. Fails when it cannot be closed, when
+    /// another process has it open, when the ledger is damaged, or when records were cut off its end.
     pub fn open(folder: &Path) -> Result<Self, MemoryError> {
-        files::create_folder(folder)?;
+        if let Some(closed) = files::own_folder(folder, &OURS)? {
+            tracing::warn!("{closed}");
+        }
         let state = State::open(&folder.join("state"))?;
         let ledger = Ledger::open(&folder.join("ledger"))?.ledger;
         let entries = ledger.entries()?;
@@ -230,8 +236,8 @@ impl Memory {
     }
 
     /// Where a training that was interrupted is kept.
-    pub fn checkpoint_path(&self) -> PathBuf {
-        self.folder.join("training.checkpoint")
+    pub(crate) fn checkpoint(&self) -> Checkpoint {
+        Checkpoint::below(&self.folder)
     }
 
     /// A value of the device's state.

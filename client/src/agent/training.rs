@@ -1,12 +1,14 @@
 //! Training of a version on the user's text: step by step, kept when it is interrupted, gone on with when it may go on.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto::adapter::State;
+use proto::message::Published;
+use zeroize::Zeroizing;
 
-use crate::files::{self, Audience};
+use crate::agent::checkpoint::Checkpoint;
 use crate::session::{Event, Work};
 use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use crate::train::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
@@ -22,14 +24,29 @@ pub(super) struct Text {
 }
 
 /// Reads the text and trains on it, all on this thread, until the agent must leave. Fails where there is no text that
-/// can be used.
+/// can be used; what was trained on it before is then not kept any longer.
 pub(super) fn read_and_train(
     engine: &Engine,
     work: &Work,
     text: &Text,
     seed: [u8; 32],
     leave: &AtomicBool,
-    checkpoint: &Path,
+    checkpoint: &Checkpoint,
+) -> Result<Event, TextError> {
+    let done = read_then_train(engine, work, text, seed, leave, checkpoint);
+    if done.is_err() {
+        checkpoint.delete("its text cannot be read any more");
+    }
+    done
+}
+
+fn read_then_train(
+    engine: &Engine,
+    work: &Work,
+    text: &Text,
+    seed: [u8; 32],
+    leave: &AtomicBool,
+    checkpoint: &Checkpoint,
 ) -> Result<Event, TextError> {
     let go_on = || !leave.load(Ordering::Relaxed);
     let left = || Event::NotTrained("it was interrupted before its first step".to_owned());
@@ -42,14 +59,14 @@ pub(super) fn read_and_train(
     Ok(train(engine, work, &corpus, seed, leave, checkpoint))
 }
 
-/// Trains on this thread; what is the user's stays in here, and in the checkpoint, which is its owner's alone.
+/// Trains on this thread; what is the user's stays in here, and sealed in the checkpoint.
 fn train(
     engine: &Engine,
     work: &Work,
     corpus: &Corpus,
     seed: [u8; 32],
     leave: &AtomicBool,
-    checkpoint: &Path,
+    checkpoint: &Checkpoint,
 ) -> Event {
     let state = match work.training() {
         Ok(state) => state,
@@ -60,8 +77,12 @@ fn train(
     let trained = engine.with_folded(folded).and_then(|engine| {
         let schedule = Schedule::Constant;
         let job = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
-        steps(Training::new(&engine, job)?, plan.local_steps, leave, checkpoint)
+        steps(Training::new(&engine, job)?, plan.local_steps, leave, (checkpoint, &work.published))
     });
+    if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
+        // What diverged would diverge again.
+        checkpoint.delete("its training is over");
+    }
     match trained {
         Ok(trained) => match trained.update_from(start) {
             Some(update) => Event::Trained(update),
@@ -79,20 +100,21 @@ fn steps(
     mut training: Training<'_>,
     all: u32,
     leave: &AtomicBool,
-    checkpoint: &Path,
+    (checkpoint, published): (&Checkpoint, &Published),
 ) -> Result<Trained, TrainError> {
-    match files::read(checkpoint) {
-        Ok(bytes) => match training.resume(&bytes) {
+    if let Some(clear) = checkpoint.open(published) {
+        match training.resume(&clear) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
-            Err(error) => tracing::info!("{error}; training starts over"),
-        },
-        Err(error) if error.is_absent() => {}
-        Err(error) => tracing::warn!("{error}; training starts over"),
+            Err(error) => {
+                tracing::info!("{error}; training starts over");
+                checkpoint.delete("it cannot be gone on from");
+            }
+        }
     }
-    let keep = |training: &Training<'_>| match training.checkpoint() {
-        Ok(bytes) => {
-            if let Err(error) = files::write(checkpoint, &bytes, Audience::Owner) {
-                tracing::warn!("{error}; an interruption would cost this training");
+    let keep = |training: &Training<'_>| match training.checkpoint().map(Zeroizing::new) {
+        Ok(clear) => {
+            if let Err(error) = checkpoint.keep(published, &clear) {
+                tracing::warn!("no checkpoint was kept: {error}; an interruption would cost this training");
             }
         }
         Err(error) => tracing::warn!("{error}"),
@@ -109,12 +131,6 @@ fn steps(
             keep(&training);
         }
         result?;
-    }
-    // What is left of an earlier training, or of this one, is of no use any more.
-    if checkpoint.exists()
-        && let Err(error) = std::fs::remove_file(checkpoint)
-    {
-        tracing::warn!("cannot remove {}: {error}", checkpoint.display());
     }
     Ok(training.finish())
 }
@@ -147,6 +163,7 @@ fn report_reading(reading: &Reading) {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::sync::Arc;
 
     use proto::adapter::{AdapterSpec, Factors, Folded, Method};
@@ -188,50 +205,90 @@ mod tests {
     #[test]
     fn an_agent_that_must_leave_while_it_reads_trains_nothing_and_leaves_a_checkpoint_as_it_is() {
         let (engine, state) = (engine(), tempfile::tempdir().unwrap());
-        let (file, checkpoint) = (state.path().join("text.txt"), state.path().join("training.checkpoint"));
+        let (file, checkpoint) = (state.path().join("text.txt"), Checkpoint::below(state.path()));
         let lines: Vec<String> = (3..40).map(|i| format!("w{i} w{} w{}\n\n", i + 7, 60 - i)).collect();
         std::fs::write(&file, lines.concat()).unwrap();
-        std::fs::write(&checkpoint, "of an earlier night").unwrap();
         let work = work(engine.base());
+        let earlier = Zeroizing::new(b"of an earlier night".to_vec());
+        checkpoint.keep(&work.published, &earlier).unwrap();
         let run = |data: &Path, leave: bool| {
             let text = Text { data: vec![data.to_owned()], reading: ReadOptions::default() };
             read_and_train(&engine, &work, &text, [1; 32], &AtomicBool::new(leave), &checkpoint)
         };
         let Event::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted before its first step");
-        assert_eq!(std::fs::read(&checkpoint).unwrap(), b"of an earlier night");
+        assert_eq!(checkpoint.open(&work.published), Some(earlier));
         let text = UserText::read(std::slice::from_ref(&file), &ReadOptions::default()).unwrap();
         assert!(Corpus::new_while(engine.base(), &text, &|| false).unwrap().is_none());
         assert!(matches!(run(&state.path().join("absent.txt"), false), Err(TextError::Read { .. })));
+        assert_eq!(checkpoint.open(&work.published), None, "what is gone is not trained on any more");
         assert!(matches!(run(&file, false).unwrap(), Event::Trained(_)));
+    }
+
+    /// A state folder with the checkpoint of a training that was interrupted after its first step.
+    fn interrupted(engine: &Engine, work: &Work, corpus: &Corpus) -> (tempfile::TempDir, Checkpoint) {
+        let state = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::below(state.path());
+        let event = train(engine, work, corpus, [1; 32], &AtomicBool::new(true), &checkpoint);
+        let Event::NotTrained(why) = event else { panic!("it did not leave") };
+        assert_eq!(why, "it was interrupted after step 1 and goes on from there");
+        (state, checkpoint)
+    }
+
+    fn corpus(engine: &Engine) -> Corpus {
+        let lines = (3..40).map(|i| Document::Plain(format!("w{i} w{} w{}", i + 7, 60 - i)));
+        Corpus::new(engine.base(), &UserText::of(lines, &ReadOptions::default())).unwrap()
     }
 
     #[test]
     fn an_interrupted_training_goes_on_and_gives_the_same_update() {
         let engine = engine();
-        let work = work(engine.base());
-        let lines = (3..40).map(|i| Document::Plain(format!("w{i} w{} w{}", i + 7, 60 - i)));
-        let text = UserText::of(lines, &ReadOptions::default());
-        let corpus = Corpus::new(engine.base(), &text).unwrap();
-        let state = tempfile::tempdir().unwrap();
-        let checkpoint = state.path().join("training.checkpoint");
-        let run = |leave: bool, seed: u8, checkpoint: &Path| {
-            train(&engine, &work, &corpus, [seed; 32], &AtomicBool::new(leave), checkpoint)
+        let (work, corpus) = (work(engine.base()), corpus(&engine));
+        let run = |seed: u8, checkpoint: &Checkpoint| {
+            let event = train(&engine, &work, &corpus, [seed; 32], &AtomicBool::new(false), checkpoint);
+            let Event::Trained(update) = event else { panic!("it did not end") };
+            update
         };
-        let Event::Trained(whole) = run(false, 1, &state.path().join("other")) else {
-            panic!("nothing was trained")
-        };
-        let Event::NotTrained(why) = run(true, 1, &checkpoint) else { panic!("it did not leave") };
-        assert_eq!(why, "it was interrupted after step 1 and goes on from there");
-        let kept = std::fs::read(&checkpoint).unwrap();
-        let Event::Trained(rest) = run(false, 1, &checkpoint) else { panic!("it did not go on") };
-        assert_eq!(rest, whole);
-        assert!(!checkpoint.exists(), "what is done is not kept");
-        // Another version's checkpoint, and a damaged one, cost only themselves.
+        let elsewhere = tempfile::tempdir().unwrap();
+        let whole = run(1, &Checkpoint::below(elsewhere.path()));
+        let (state, checkpoint) = interrupted(&engine, &work, &corpus);
+        let file = state.path().join("training.checkpoint");
+        let kept = std::fs::read(&file).unwrap();
+        assert_eq!(run(1, &checkpoint), whole);
+        assert!(!file.exists(), "what is done is not kept");
+        assert!(!state.path().join("keys/checkpoint.key").exists(), "nor is its key");
+        // One of another training (by its seed here), one whose key is gone, and a damaged one cost only themselves.
+        let (state, foreign) = interrupted(&engine, &work, &corpus);
+        assert_ne!(run(2, &foreign), whole);
         for bad in [kept.clone(), kept[..kept.len() / 2].to_vec()] {
-            std::fs::write(&checkpoint, bad).unwrap();
-            let Event::Trained(other) = run(false, 2, &checkpoint) else { panic!("it did not start over") };
-            assert_ne!(other, whole);
+            std::fs::write(state.path().join("training.checkpoint"), bad).unwrap();
+            assert_eq!(run(1, &foreign), whole);
         }
+    }
+
+    #[test]
+    fn a_checkpoint_on_disk_shows_nothing_of_what_was_trained() {
+        let engine = engine();
+        let (work, corpus) = (work(engine.base()), corpus(&engine));
+        let (state, checkpoint) = interrupted(&engine, &work, &corpus);
+        let file = std::fs::read(state.path().join("training.checkpoint")).unwrap();
+        let clear = checkpoint.open(&work.published).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&clear).unwrap();
+        for name in ["parameters", "moments.first", "losses"] {
+            let numbers = tensors.tensor(name).unwrap();
+            let trained: Vec<&[u8]> =
+                numbers.data().chunks_exact(4).filter(|bytes| bytes.iter().any(|byte| *byte != 0)).collect();
+            assert!(!trained.is_empty(), "{name}: nothing was trained that could be found");
+            for bytes in trained {
+                assert!(!file.windows(4).any(|window| window == bytes), "{name}: {bytes:?} is in the file");
+            }
+        }
+        for word in ["parameters", "moments", "losses", "tokens", "seed"] {
+            assert!(!file.windows(word.len()).any(|window| window == word.as_bytes()), "{word}");
+        }
+        let mut names: Vec<_> =
+            std::fs::read_dir(state.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["keys", "training.checkpoint"], "nothing else lies beside it");
     }
 }
