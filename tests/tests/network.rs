@@ -263,6 +263,99 @@ fn what_cannot_take_part_is_told_why() {
     assert!(words.contains("revoked"), "{words}");
 }
 
+/// Gives everybody the right to read and enter a folder, which is made where there is none.
+#[cfg(unix)]
+fn open_to_all(folder: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::create_dir_all(folder).unwrap();
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[cfg(unix)]
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+
+    fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn running_programs_leave_no_core_dump() {
+    let stage = Stage::new();
+    let cores = |process: &Running| {
+        let limits = fs::read_to_string(format!("/proc/{}/limits", process.0.id())).unwrap();
+        let line = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap();
+        line.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let coordinator = stage.coordinator();
+    assert_eq!(cores(&coordinator), ["0", "0", "bytes"]);
+    stage.enroll("anna", &short_lines(0));
+    let mut command = stage.agent("anna");
+    command.arg("--data").arg(stage.path("anna.jsonl")).args(["run", "--override-conditions"]);
+    let mut agent = Running::quiet(start(command.stdout(Stdio::null()).stderr(Stdio::piped())));
+    // It has read its keys when it says so.
+    let mut lines = BufReader::new(agent.0.stderr.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("checking in")), "the agent ended before it checked in");
+    assert_eq!(cores(&agent), ["0", "0", "bytes"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn state_folders_that_others_may_enter_are_closed_and_said() {
+    let stage = Stage::new();
+    let (home, anna) = (stage.path("home"), stage.path("anna"));
+    open_to_all(&home);
+    open_to_all(&anna);
+    let coordinator = stage.coordinator();
+    let token = stage.operator(&["device", "token", "--label", "anna"]);
+    let enrolled = output(stage.agent("anna").args(["enroll", "--token", &token]));
+    let said = String::from_utf8_lossy(&enrolled.stderr).into_owned();
+    text(&enrolled);
+    assert!(said.contains("anna was open to others (mode 0755)"), "{said}");
+    let said = fs::read_to_string(stage.path("coordinator.log")).unwrap();
+    assert!(said.contains("home was open to others (mode 0755)"), "{said}");
+    assert_eq!((mode(&home), mode(&anna)), (0o700, 0o700));
+
+    // A running system whose folder somebody opens is closed again at the next start.
+    drop(coordinator);
+    open_to_all(&home);
+    let _coordinator = stage.coordinator();
+    assert_eq!(mode(&home), 0o700);
+
+    // A folder with other things in it is not the agent's to close.
+    open_to_all(&stage.path("letters"));
+    fs::write(stage.path("letters").join("to-bela.txt"), "dear Bela").unwrap();
+    let refused = output(stage.agent("letters").arg("status"));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(4), "{said}");
+    assert!(said.contains("letters") && said.contains("0755") && said.contains("chmod 700"), "{said}");
+    assert_eq!(mode(&stage.path("letters")), 0o755);
+}
+
+#[test]
+fn a_checkpoint_of_a_task_that_is_over_is_deleted() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "1", "--privacy", "off"]);
+    stage.enroll("anna", &short_lines(0));
+    stage.operator(&["task", "stop", "owl"]);
+    let data = stage.path("anna.jsonl");
+    let (file, key) =
+        (stage.path("anna").join("training.checkpoint"), stage.path("anna").join("keys/checkpoint.key"));
+    // Sealed by no key; of what, the agent reads without one.
+    let sealed = [b"nightshift sealed checkpoint v1\n".as_slice(), &[5; 200]].concat();
+    // The first time the agent installs what there is, the second time it has it already.
+    for _ in 0..2 {
+        fs::write(&file, &sealed).unwrap();
+        fs::write(&key, [5; 32]).unwrap();
+        let mut command = stage.agent("anna");
+        command.arg("--data").arg(&data).args(["run", "--once", "--override-conditions"]);
+        assert!(text(&output(&mut command)).contains("no more work"));
+        assert!(!file.exists() && !key.exists());
+    }
+}
+
 #[test]
 fn an_oversized_message_is_refused_and_the_coordinator_goes_on() {
     let stage = Stage::new();
