@@ -1,13 +1,15 @@
 //! A stopped training on disk: what it did, and what it was of.
 //!
 //! A safetensors file of f32 vectors, so that any tool can look into it. Its metadata holds the hashes of
-//! everything that the training depends on, and one of its own numbers.
+//! everything that the training depends on, and one of its own numbers. Whoever keeps it where others could read it
+//! seals it; the bytes that are copied on the way are wiped.
 
 use std::collections::{BTreeMap, HashMap};
 
 use proto::ids::Digest;
 use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
+use zeroize::Zeroizing;
 
 use super::decoder::Sequence;
 use super::engine::Engine;
@@ -126,10 +128,10 @@ impl Progress {
             if tensor.dtype() != safetensors::Dtype::F32 {
                 return Err(damaged(&format!("`{name}` is not f32")));
             }
-            vectors.push(tensor.data().to_vec());
+            vectors.push(Zeroizing::new(tensor.data().to_vec()));
         }
         let expected = metadata.remove("contents");
-        let found = Digest::of(&contents(&metadata, vectors.iter().map(Vec::as_slice)));
+        let found = Digest::of(&contents(&metadata, vectors.iter().map(|vector| vector.as_slice())));
         if expected != Some(found.to_string()) {
             return Err(damaged(&"its contents are not those that were written"));
         }
@@ -142,7 +144,7 @@ impl Progress {
             metadata.get(name).and_then(|text| text.parse::<u128>().ok()).ok_or_else(|| damaged(&name))
         };
         let narrow = |name: &str| u32::try_from(number(name)?).map_err(|error| damaged(&error));
-        let numbers = |bytes: &Vec<u8>| {
+        let numbers = |bytes: &[u8]| {
             let (numbers, _) = bytes.as_chunks::<4>();
             numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()
         };
@@ -160,14 +162,23 @@ impl Progress {
     }
 }
 
-fn bytes(numbers: &[f32]) -> Vec<u8> {
-    numbers.iter().flat_map(|x| x.to_le_bytes()).collect()
+/// As long as it will be from the beginning on, like [`contents`], so that nothing is left where it was before.
+fn bytes(numbers: &[f32]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4 * numbers.len()));
+    bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
 }
 
 /// What a checkpoint's own hash is of: its metadata in order, and its vectors.
-fn contents<'a>(metadata: &HashMap<String, String>, vectors: impl Iterator<Item = &'a [u8]>) -> Vec<u8> {
+fn contents<'a>(
+    metadata: &HashMap<String, String>,
+    vectors: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Zeroizing<Vec<u8>> {
     let sorted: BTreeMap<&String, &String> = metadata.iter().collect();
-    let mut all = format!("{sorted:?}").into_bytes();
+    let head = format!("{sorted:?}").into_bytes();
+    let len = vectors.clone().map(|vector| vector.len() + 8).sum::<usize>() + head.len();
+    let mut all = Zeroizing::new(Vec::with_capacity(len));
+    all.extend(head);
     for vector in vectors {
         all.extend((vector.len() as u64).to_le_bytes());
         all.extend_from_slice(vector);
