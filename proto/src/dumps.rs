@@ -50,7 +50,8 @@ fn refuse_dumps() -> Result<(), DumpError> {
         .map_err(|errno| DumpError { what: "PR_SET_DUMPABLE", source: errno.into() })
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use rustix::process::{DumpableBehavior, Resource, dumpable_behavior, getrlimit};
 
