@@ -141,9 +141,14 @@ fn evidence(devices: usize) {
         .identities
         .iter()
         .enumerate()
-        .map(|(place, key)| match place < quorum {
-            true => key.sign("consistency", &[&transcript.digest()]),
-            false => key.sign("sharing", &[&sharing.digest()]),
+        .map(|(place, key)| {
+            let over_transcript = place < quorum;
+            let (domain, digest) = if over_transcript {
+                ("consistency", transcript.digest())
+            } else {
+                ("sharing", sharing.digest())
+            };
+            key.sign(domain, &[&digest])
         })
         .collect();
     let evidence = Evidence { agreed: signers, signatures };

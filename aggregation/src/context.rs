@@ -26,6 +26,9 @@ pub struct Context {
     pub ring_bits: u32,
     /// Fewest survivors for which a sum may be revealed, at least 1.
     pub report_goal: usize,
+    /// Most devices of a roster: the plan's cohort. In a larger one there could
+    /// be more corrupt devices than are reckoned with.
+    pub cohort: usize,
     /// Most devices of any roster of the session that may be corrupt, f: of the
     /// plan's cohort, however small the roster is, since nobody knows which of
     /// the cohort are in it ([`corrupt_devices`](crate::corrupt_devices)).
@@ -77,6 +80,7 @@ impl Context {
                 &hash::length(self.len),
                 &self.ring_bits.to_be_bytes(),
                 &hash::length(self.report_goal),
+                &hash::length(self.cohort),
                 &hash::length(self.corrupt),
                 &self.missing_fraction_permille.to_be_bytes(),
             ],
@@ -124,6 +128,7 @@ mod tests {
             len: 6,
             ring_bits: 20,
             report_goal: 7,
+            cohort: 100,
             corrupt: 5,
             missing_fraction_permille: 300,
         }
@@ -131,7 +136,7 @@ mod tests {
 
     #[test]
     fn every_field_is_in_the_digest() {
-        let mut changed = vec![context(); 11];
+        let mut changed = vec![context(); 12];
         changed[1].session[0] = 9;
         changed[2].task[0] = 9;
         changed[3].round = 9;
@@ -142,6 +147,7 @@ mod tests {
         changed[8].report_goal = 9;
         changed[9].corrupt = 9;
         changed[10].missing_fraction_permille = 9;
+        changed[11].cohort = 9;
         let digests: std::collections::BTreeSet<_> = changed.iter().map(Context::digest).collect();
         assert_eq!(digests.len(), changed.len());
     }

@@ -117,6 +117,7 @@ mod tests {
             len: 8,
             ring_bits: 32,
             report_goal: 1,
+            cohort: 100,
             corrupt: 5,
             missing_fraction_permille: 300,
         };

@@ -9,8 +9,6 @@ use aggregation::{
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
 
-/// Signatures as they are shown to a device.
-
 fn place(index: u16) -> DeviceIndex {
     DeviceIndex::from(index)
 }
@@ -75,6 +73,18 @@ fn forged_foreign_and_missing_signatures_are_no_evidence() {
     assert_eq!(of_another_kind, EvidenceError::Sharing { index: place(4) }.into());
     let fewer = refused(&|shown| shown.signatures.truncate(4));
     assert_eq!(fewer, EvidenceError::NotEverySurvivor { got: 4, survivors: 5 }.into());
+}
+
+#[test]
+fn a_roster_larger_than_the_cohort_or_with_a_corrupt_half_is_refused() {
+    // In twice the cohort there may be twice as many corrupt devices: all that two quorums have in common.
+    let world = World::new(8, &Context { cohort: 4, corrupt: 1, ..context() });
+    let refused = world.share(0, world.roster.clone()).unwrap_err();
+    assert_eq!(refused, Refusal::LargeCohort { got: 8, most: 4 });
+    for (devices, refused) in [(4, Some(Refusal::SmallCohort { got: 4, need: 5 })), (5, None)] {
+        let world = World::new(devices, &Context { cohort: 100, corrupt: 2, ..context() });
+        assert_eq!(world.share(0, world.roster.clone()).err(), refused);
+    }
 }
 
 #[test]
@@ -217,6 +227,7 @@ fn two_devices_with_two_models_or_plans_refuse_each_other() {
         Context { plan_hash: [8; 32], ..context() },
         Context { report_goal: 2, ..context() },
         Context { corrupt: 1, ..context() },
+        Context { cohort: 7, ..context() },
         Context { missing_fraction_permille: 0, ..context() },
     ] {
         let entries = vec![advertise(&context(), 0).1, advertise(&other, 1).1, advertise(&context(), 2).1];

@@ -5,7 +5,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "helpers of tests; only their bodies are exempt by configuration"
+    clippy::print_stdout,
+    reason = "helpers of tests, whose bodies are not exempt by configuration; what was tried is to be read"
 )]
 
 #[path = "support/liar.rs"]
@@ -22,7 +23,7 @@ use aggregation::{
 use liar::{Attack, Member, Rule, Stop, View};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use world::context;
+use world::{context, context_of};
 
 /// Honest views of everybody in the first roster: all shared, all survived.
 fn everybody(ctx: &Context, devices: usize) -> Attack {
@@ -101,7 +102,7 @@ fn missing_around(graph: &Graph, victim: usize, rng: &mut impl Rng) -> Option<BT
 }
 
 fn two_views_on_a_ring(devices: usize, report_goal: usize, victims: usize) {
-    let ctx = Context { report_goal, corrupt: corrupt_devices(devices, 50), ..context() };
+    let ctx = Context { report_goal, ..context_of(devices) };
     let graph = graph_of(&ctx, devices);
     let missing = missing_around(&graph, 17, &mut ChaCha20Rng::seed_from_u64(9)).unwrap();
     let mut attack = everybody(&ctx, devices);
@@ -140,7 +141,7 @@ fn two_views_of_who_shared_do_not_read_a_device_of_a_ring() {
 #[test]
 fn two_views_of_who_shared_do_not_read_a_device_of_the_complete_graph() {
     // With a report goal below the quorum, which no plan has.
-    let ctx = Context { report_goal: 52, corrupt: 5, ..context() };
+    let ctx = Context { report_goal: 52, ..context_of(100) };
     let graph = Graph::complete(100).unwrap();
     let missing: BTreeSet<DeviceIndex> = (50..96).map(place).collect();
     let mut attack = everybody(&ctx, 100);
@@ -173,7 +174,7 @@ fn ghosts(attack: &mut Attack, second: Vec<Member>, ghosts: &BTreeSet<usize>) {
 #[test]
 fn ghosts_of_another_roster_open_no_small_sum_of_the_complete_graph() {
     // A plan for 100, of whom 5 may be corrupt and 70 must be left. Of the first roster 30, or 5, are ghosts.
-    let ctx = Context { report_goal: 70, corrupt: 5, ..context() };
+    let ctx = Context { report_goal: 70, ..context_of(100) };
     for count in [30, 5] {
         let mut attack = everybody(&ctx, 70);
         attack.corrupt = (0..5).collect();
@@ -201,7 +202,7 @@ fn ghosts_of_an_earlier_draw_open_no_small_sum_of_a_ring() {
     for (report_goal, segment, is_ghost) in
         [(245, 17, (|at| at % 7 >= 4) as fn(usize) -> bool), (230, 49, |at| !(16..80).contains(&at))]
     {
-        let ctx = Context { report_goal, corrupt: 15, ..context() };
+        let ctx = Context { report_goal, ..context_of(300) };
         let graph = graph_of(&ctx, 300);
         let order = ring_order(&graph);
         let around = order[..48].iter().chain(&order[48 + segment..96 + segment]).enumerate();
@@ -271,7 +272,7 @@ impl Lie {
         let corrupt = if cohort > MAX_COMPLETE { corrupt.min(cohort / 20) } else { corrupt };
         let least = quorum(cohort, corrupt);
         let report_goal = least + below(&mut rng, cohort - least + 1);
-        let ctx = Context { report_goal, corrupt, missing_fraction_permille: 300, ..context() };
+        let ctx = Context { report_goal, cohort, corrupt, missing_fraction_permille: 300, ..context() };
         // A roster may be smaller than the cohort, down to the report goal.
         let size = report_goal + below(&mut rng, cohort - report_goal + 1);
         let mut attack = everybody(&ctx, size);
@@ -413,7 +414,7 @@ impl Lie {
     }
 
     fn tell(mut self) -> Attack {
-        for _ in 0..1 + below(&mut self.rng, 3) {
+        for _ in 0..=below(&mut self.rng, 3) {
             match below(&mut self.rng, 6) {
                 0 => self.lose(),
                 1 | 2 => self.tell_fewer(),
@@ -459,7 +460,7 @@ fn whatever_a_server_says_a_sum_has_nearly_as_many_inputs_as_the_goal_and_each_o
             count[0] += 1;
             count[1] += usize::from(!now.opened(&attack).is_empty());
             count[2] += usize::from(!now.refusals.is_empty());
-            if cohort < 100 || cohort > MAX_COMPLETE {
+            if !(100..=MAX_COMPLETE).contains(&cohort) {
                 count[3] += usize::from(attack.run(Rule::QuorumOnly).broken(&attack).is_some());
             }
         }

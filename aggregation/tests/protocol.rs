@@ -110,6 +110,7 @@ proptest! {
             len: inputs[0].len(),
             ring_bits,
             report_goal: report_goal.min(fates.len()),
+            cohort: fates.len(),
             corrupt: aggregation::corrupt_devices(fates.len(), corrupt_permille),
             ..context()
         };

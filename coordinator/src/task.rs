@@ -415,6 +415,7 @@ impl Task {
                 len: self.mechanism.contribution_len(),
                 ring_bits: self.mechanism.ring_bits(),
                 report_goal: plan.report_goal as usize,
+                cohort: plan.cohort as usize,
                 corrupt: self.plan.corrupt_devices(),
                 missing_fraction_permille: plan.missing_permille,
             },

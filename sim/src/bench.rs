@@ -133,6 +133,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
         len: options.coordinates,
         ring_bits: options.bits,
         report_goal,
+        cohort: options.devices,
         corrupt: aggregation::corrupt_devices(options.devices, CORRUPT_PERMILLE),
         missing_fraction_permille: options.planned_missing_permille(),
     };

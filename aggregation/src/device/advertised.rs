@@ -70,11 +70,12 @@ impl Advertised {
     /// The device's nonce for a draw of the graph. Asked again for the same
     /// draw it says the same.
     ///
-    /// Refuses a cohort without this device or with other keys for it, and a
-    /// draw that does not come after the last: whoever has seen a nonce must
+    /// Refuses a cohort larger than the plan's, one without this device or with
+    /// other keys for it, and a draw that does not come after the last: whoever has seen a nonce must
     /// not choose what it is for.
     pub fn reveal(&mut self, draw: &Draw) -> Result<[u8; 32], Refusal> {
         self.ctx.check()?;
+        self.check_size(draw.entries().len())?;
         let index = draw.index_of(&self.advertisement.credential.device).ok_or(Refusal::NotInRoster)?;
         if draw.entries().get(usize::from(index)) != Some(&self.advertisement) {
             return Err(Refusal::OwnEntryChanged);
@@ -92,8 +93,8 @@ impl Advertised {
     /// Shares both seeds among the device's neighbours in the roster.
     ///
     /// Refuses a context with a value outside its range, a roster smaller than
-    /// `smallest_cohort` or the report goal or of which half may be corrupt, a
-    /// roster without this device or with other keys for it, a drawn one that
+    /// `smallest_cohort` or the report goal or of which half may be corrupt, one
+    /// larger than the plan's cohort, a roster without this device or with other keys for it, a drawn one that
     /// this device gave no nonce for, any but the one that it last gave a nonce
     /// for, and a roster with a neighbour whose entry does not hold in this
     /// context or whose keys are of low order.
@@ -111,6 +112,7 @@ impl Advertised {
         if got < need {
             return Err(Refusal::SmallCohort { got, need });
         }
+        self.check_size(got)?;
         let device = self.advertisement.credential.device;
         let index = roster.index_of(&device).ok_or(Refusal::NotInRoster)?;
         if roster.entry(index) != Some(&self.advertisement) {
@@ -144,13 +146,19 @@ impl Advertised {
                 own = Some(pair);
                 continue;
             };
-            let (peer, outward) = self.meet(&bound, index, (place, entry), &masking, &sealing)?;
+            let (peer, outward) = meet(&bound, index, (place, entry), &masking, &sealing)?;
             peers.push(peer);
             outbox.push(outward.seal(&pair));
         }
         let self_mask = self_mask(&self.self_seed, &self.ctx);
         let seat = Seat { ctx: self.ctx, roster, index, authority: *authority, now_unix_secs };
         Ok((Shared::new(seat, self_mask, own, peers), outbox))
+    }
+
+    /// Fails if there are more devices than the plan's cohort.
+    const fn check_size(&self, got: usize) -> Result<(), Refusal> {
+        let most = self.ctx.cohort;
+        if got > most { Err(Refusal::LargeCohort { got, most }) } else { Ok(()) }
     }
 
     /// Shares of both seeds for each of these places.
@@ -160,23 +168,22 @@ impl Advertised {
         let pairs = keys.into_iter().zip(self_masks);
         pairs.map(|(key, self_mask)| SharePair { key, self_mask }).collect()
     }
+}
 
-    /// What is shared with one neighbour, and the envelope to it.
-    fn meet(
-        &self,
-        bound: &RosterContext,
-        own: DeviceIndex,
-        (place, entry): (DeviceIndex, &Advertisement),
-        masking: &AgreementKey,
-        sealing: &AgreementKey,
-    ) -> Result<(Peer, Envelope), Refusal> {
-        let low_order = Refusal::LowOrderKey { index: place };
-        let (sign, mask) = masking.pair_mask(bound, own, (place, &entry.masking_key)).ok_or(low_order)?;
-        let agreed = sealing.agree(&entry.sealing_key).ok_or(low_order)?;
-        let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
-        let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
-        Ok((peer, envelope(own, place)))
-    }
+/// What is shared with one neighbour, and the envelope to it.
+fn meet(
+    bound: &RosterContext,
+    own: DeviceIndex,
+    (place, entry): (DeviceIndex, &Advertisement),
+    masking: &AgreementKey,
+    sealing: &AgreementKey,
+) -> Result<(Peer, Envelope), Refusal> {
+    let low_order = Refusal::LowOrderKey { index: place };
+    let (sign, mask) = masking.pair_mask(bound, own, (place, &entry.masking_key)).ok_or(low_order)?;
+    let agreed = sealing.agree(&entry.sealing_key).ok_or(low_order)?;
+    let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
+    let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
+    Ok((peer, envelope(own, place)))
 }
 
 fn neighbours(

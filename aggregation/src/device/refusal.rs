@@ -22,6 +22,14 @@ pub enum Refusal {
         /// The fewest that the device takes part with.
         need: usize,
     },
+    /// The roster is larger than the plan's cohort, so more may be corrupt.
+    #[error("a cohort of {got} devices, expected at most {most}")]
+    LargeCohort {
+        /// The devices in the roster.
+        got: usize,
+        /// The plan's cohort.
+        most: usize,
+    },
     /// The device is not in the roster.
     #[error("the roster leaves this device out")]
     NotInRoster,

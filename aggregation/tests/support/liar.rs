@@ -108,7 +108,7 @@ impl Attack {
 
     /// Runs it.
     pub(crate) fn run(&self, rule: Rule) -> Liar {
-        Run::new(self).to_the_end(rule)
+        Run::new(self).finish(rule)
     }
 }
 
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn to_the_end(mut self, rule: Rule) -> Liar {
+    fn finish(mut self, rule: Rule) -> Liar {
         let attack = self.attack;
         let mut agreed = Vec::new();
         let mut shared = Vec::new();
@@ -361,6 +361,15 @@ impl<'a> Run<'a> {
     }
 }
 
+/// Who stands for the group of inputs that this one is in.
+fn root(group: &mut [usize], mut at: usize) -> usize {
+    while group[at] != at {
+        group[at] = group[group[at]];
+        at = group[at];
+    }
+    at
+}
+
 impl Liar {
     /// The sums that the server can open, each as the devices whose inputs are in it: sets of inputs whose own masks are
     /// known, and whose pairwise masks are known or are in two inputs of the set. No other combination of inputs is free
@@ -374,13 +383,6 @@ impl Liar {
         let of: BTreeMap<(Member, usize), usize> =
             self.inputs.iter().enumerate().map(|(at, input)| ((input.member, input.roster), at)).collect();
         let mut group: Vec<usize> = (0..self.inputs.len()).collect();
-        fn root(group: &mut [usize], mut at: usize) -> usize {
-            while group[at] != at {
-                group[at] = group[group[at]];
-                at = group[at];
-            }
-            at
-        }
         let mut closed: BTreeSet<usize> = BTreeSet::new();
         for (at, input) in self.inputs.iter().enumerate() {
             if !knows(input.member, Kind::SelfMask) {

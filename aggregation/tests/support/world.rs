@@ -58,6 +58,7 @@ pub fn context() -> Context {
         len: 4,
         ring_bits: 20,
         report_goal: 1,
+        cohort: 1024,
         corrupt: 0,
         missing_fraction_permille: 300,
     }
@@ -65,7 +66,7 @@ pub fn context() -> Context {
 
 /// The context of a plan for so many devices, of which 5 % may be corrupt.
 pub fn context_of(devices: usize) -> Context {
-    Context { corrupt: corrupt_devices(devices, 50), ..context() }
+    Context { cohort: devices, corrupt: corrupt_devices(devices, 50), ..context() }
 }
 
 pub fn low(place: usize) -> u32 {

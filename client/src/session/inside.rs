@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use aggregation::{
-    Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, RosterError,
-    SealedShare, Shared, Signature, Submitted, UnmaskShares,
+    Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, SealedShare, Shared,
+    Signature, Submitted, UnmaskShares,
 };
 use proto::ids::{Digest, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
@@ -300,12 +300,6 @@ impl Session {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Turn {
-        let (least, most) = (self.device.policy.smallest_cohort, trained.work.plan.round.cohort);
-        if cohort.len() > most as usize {
-            // The noise of each is sized for the plan's cohort.
-            let (got, least, most) = (cohort.len(), least as usize, most as usize);
-            return Turn::Leave(RosterError::Size { got, least, most }.into());
-        }
         if cohort.len() <= MAX_COMPLETE {
             return match Roster::new(cohort) {
                 Ok(roster) => self.share(trained, round, advertised, roster, now, rng),
@@ -400,6 +394,7 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         len: work.mechanism.contribution_len(),
         ring_bits: work.mechanism.ring_bits(),
         report_goal: work.plan.round.report_goal as usize,
+        cohort: work.plan.round.cohort as usize,
         corrupt: work.plan.corrupt_devices(),
         missing_fraction_permille: work.plan.round.missing_permille,
     }

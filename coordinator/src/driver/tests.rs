@@ -194,6 +194,7 @@ impl Join<()> {
             len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),
             report_goal: usize::from(COHORT),
+            cohort: plan.round.cohort as usize,
             corrupt: plan.corrupt_devices(),
             missing_fraction_permille: plan.round.missing_permille,
         };

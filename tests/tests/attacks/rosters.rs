@@ -332,7 +332,7 @@ fn a_roster_larger_than_the_plan_is_refused() {
     });
     for place in 0..6 {
         let ended = world.ended(place);
-        assert!(matches!(ended, Ended::Roster(RosterError::Size { got: 7, most: 6, .. })), "{ended:?}");
+        assert!(matches!(ended, Ended::Refused(Refusal::LargeCohort { got: 7, most: 6 })), "{ended:?}");
         assert_eq!(world.log.left(place, "share keys"), 0);
     }
     world.assert_nothing_published();

@@ -117,6 +117,7 @@ pub(crate) fn context(plan: &Plan, published: &Published, session: SessionId, ro
         len: mechanism.contribution_len(),
         ring_bits: mechanism.ring_bits(),
         report_goal: plan.round.report_goal as usize,
+        cohort: plan.round.cohort as usize,
         corrupt: plan.corrupt_devices(),
         missing_fraction_permille: plan.round.missing_permille,
     }

@@ -386,6 +386,7 @@ fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundP
             len: if several { CHUNK_COORDINATES + 1 + below(rng, 40) + devices } else { devices },
             ring_bits: 7 + rng.next_u32() % 26,
             report_goal,
+            cohort,
             corrupt,
             missing_fraction_permille: 300,
         },
