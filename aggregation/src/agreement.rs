@@ -36,7 +36,15 @@ impl AgreementKey {
     /// The secret shared with the holder of `peer`, or nothing if `peer` has
     /// low order and so leaves no secret
     /// ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 6.1).
-    pub(crate) fn agree(&self, peer: &[u8; 32]) -> Option<Seed> {
+    ///
+    /// Both public keys go into it: a key and its sum with a point of low order
+    /// agree on the same point with everybody, and are two keys all the same.
+    pub(crate) fn agree(&self, session: &[u8; 32], peer: &[u8; 32]) -> Option<Seed> {
+        let keys: [&[u8]; 2] = [(&self.public).min(peer), (&self.public).max(peer)];
+        Some(self.point(peer)?.derive(session, "agreement", &keys))
+    }
+
+    fn point(&self, peer: &[u8; 32]) -> Option<Seed> {
         let shared = self.secret.diffie_hellman(&PublicKey::from(*peer));
         shared.was_contributory().then(|| Seed::from_bytes(shared.to_bytes()))
     }
@@ -58,7 +66,7 @@ impl AgreementKey {
         let low = own.min(place).get().to_be_bytes();
         let high = own.max(place).get().to_be_bytes();
         let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &low, &high];
-        let seed = self.agree(key)?.derive(&bound.session, "pair", &parts);
+        let seed = self.agree(&bound.session, key)?.derive(&bound.session, "pair", &parts);
         let sign = if own < place { Sign::Plus } else { Sign::Minus };
         Some((sign, Mask::new(&seed, &bound.session, "pair mask")))
     }
@@ -80,8 +88,8 @@ pub(crate) fn is_of_low_order(key: &[u8; 32]) -> bool {
 
 /// Whether a key is written in the one way that an honest device writes it:
 /// below the prime 2^255 − 19, and with the last bit clear, which agreements
-/// ignore ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 5). Else
-/// one key could be in a roster twice.
+/// ignore ([RFC 7748](https://www.rfc-editor.org/rfc/rfc7748), section 5). Then
+/// two entries of a roster with the same key are seen to have the same bytes.
 pub(crate) fn is_canonical(key: &[u8; 32]) -> bool {
     let [low, middle @ .., high] = key;
     let at_least_prime = *high == 0x7f && middle.iter().all(|byte| *byte == 0xff) && *low >= 0xed;
@@ -197,11 +205,27 @@ mod tests {
             0xda, 0x09, 0x8d, 0xeb, 0x9c, 0x32, 0xb1, 0xfd, 0x86, 0x62, 0x05, 0x16, 0x5f, 0x49, 0xb8, 0x00,
         ];
         for point in [[0; 32], one, minus_one, order_eight] {
-            assert!(key(1).agree(&point).is_none());
+            assert!(key(1).point(&point).is_none());
             assert!(is_of_low_order(&point));
         }
         assert!(!is_of_low_order(&key(2).public()));
-        assert!(key(1).agree(&key(2).public()).is_some());
+        assert!(key(1).point(&key(2).public()).is_some());
+    }
+
+    #[test]
+    fn a_key_and_its_sum_with_a_point_of_low_order_agree_on_different_secrets() {
+        // u and 1/u differ by the point of order two: (x, y) + (0, 0) = (1/x, −y/x²). 9 is the base point, and this is
+        // 1/9 modulo 2^255 − 19.
+        let twin = [
+            0x12, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c,
+            0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0xc7, 0x71, 0x1c, 0x47,
+        ];
+        let (mut nine, a) = ([0; 32], key(1));
+        nine[0] = 9;
+        assert!(is_canonical(&twin) && !is_of_low_order(&twin));
+        assert_eq!(a.point(&nine).map(|seed| *seed.as_bytes()), a.point(&twin).map(|seed| *seed.as_bytes()));
+        let agreed = |peer| a.agree(&[1; 32], peer).map(|seed| *seed.as_bytes());
+        assert_ne!(agreed(&nine), agreed(&twin));
     }
 
     #[test]
@@ -220,6 +244,6 @@ mod tests {
         ];
         let public = PublicKey::from(&alice).to_bytes();
         let key = AgreementKey { secret: alice, public };
-        assert_eq!(key.agree(&bob).map(|seed| *seed.as_bytes()), Some(shared));
+        assert_eq!(key.point(&bob).map(|seed| *seed.as_bytes()), Some(shared));
     }
 }

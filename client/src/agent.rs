@@ -34,6 +34,12 @@ mod training;
 /// Where the state keeps what seeds of trainings are made of.
 const TRAINING_SECRET: &str = "training-secret";
 
+/// When this device took part in drawing a graph, in its state.
+const DRAWN: &str = "drawn";
+
+/// The most characters of a note to the user.
+const LONGEST_NOTE: usize = 1000;
+
 /// What an agent runs with.
 #[derive(Debug)]
 pub struct Settings {
@@ -113,6 +119,7 @@ impl Agent {
         let device = Arc::new(enrolled.device);
         let session = Session::new(device, memory.spending(), memory.installed()?, now());
         let session = session.having_signed(memory.signed());
+        let session = session.having_drawn(memory.get(DRAWN)?.unwrap_or_default());
         let transport = enrolled.transport;
         Ok(Self { session, transport, memory, engine, settings, stop, contributed: None })
     }
@@ -160,6 +167,10 @@ impl Agent {
                     self.memory.set_declined(None)?;
                     Event::Recorded
                 }
+                Action::RecordDraws(times) => {
+                    self.memory.put(DRAWN, &times)?;
+                    Event::Recorded
+                }
                 Action::RecordSignature(signed) => {
                     self.memory.sign(signed)?;
                     Event::Recorded
@@ -195,13 +206,16 @@ impl Agent {
     }
 
     fn report(&self, ended: Ended) -> Result<(), AgentError> {
-        tracing::warn!("{ended}");
+        tracing::warn!("{}", shortened(&ended.to_string()));
         if is_over(&ended) {
             self.memory.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
-            let declined = Declined { unix_millis: now().0, why: ended.to_string() };
-            self.memory.set_declined(Some(&declined))?;
+            let declined = Declined { unix_millis: now().0, why: shortened(&ended.to_string()) };
+            // A note for the user: that it cannot be kept is no reason to end.
+            if let Err(error) = self.memory.set_declined(Some(&declined)) {
+                tracing::warn!("what is said above cannot be kept for the user: {error}");
+            }
         }
         if !self.settings.once {
             return Ok(());
@@ -349,6 +363,15 @@ impl Agent {
     }
 }
 
+/// As much of a text as a note to the user has room for: a plan that cannot be followed may be quoted in it, and is as
+/// long as whoever wrote it liked.
+fn shortened(text: &str) -> String {
+    match text.char_indices().nth(LONGEST_NOTE) {
+        None => text.to_owned(),
+        Some((end, _)) => format!("{}…", &text[..end]),
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Yes,
@@ -402,4 +425,21 @@ pub async fn look() -> Snapshot {
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_note_that_is_longer_than_anybody_reads_is_cut_and_has_a_place_on_the_disk() {
+        let folder = tempfile::tempdir().unwrap();
+        let memory = Memory::open(folder.path()).unwrap();
+        let quoted = format!("unknown field `{}`", "ä".repeat(100_000));
+        let why = shortened(&quoted);
+        assert!(why.starts_with("unknown field `ää") && why.ends_with('…'), "{}", why.len());
+        memory.set_declined(Some(&Declined { unix_millis: 1, why: why.clone() })).unwrap();
+        assert_eq!(memory.declined().unwrap().map(|declined| declined.why), Some(why));
+        assert_eq!(shortened("short"), "short");
+    }
 }

@@ -282,7 +282,7 @@ mod tests {
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 11);
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 11);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 12);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
 

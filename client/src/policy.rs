@@ -20,6 +20,9 @@ pub struct Policy {
     /// Smallest fraction of corrupt devices, in thousandths, that a plan must withstand: the quorum, the graph
     /// of a large cohort and the noise are sized by it. Default 50.
     pub smallest_corrupt_permille: u16,
+    /// Fewest corrupt devices in a round, as a number, that a plan must withstand: whoever proposes a plan chooses how
+    /// small its cohort is, and a fraction of few devices is none. Default 1.
+    pub smallest_corrupt: u32,
     /// Least noise standard deviation, divided by the clip norm. Default 0.5.
     pub least_noise_multiplier: f64,
     /// Largest ε over one task, by its own ledger, at the plan's δ. Default 8.
@@ -55,6 +58,7 @@ impl Default for Policy {
             smallest_cohort: 10,
             smallest_report_goal: 7,
             smallest_corrupt_permille: 50,
+            smallest_corrupt: 1,
             least_noise_multiplier: 0.5,
             largest_epsilon: 8.0,
             largest_epsilon_in_total: None,
@@ -125,6 +129,18 @@ pub enum Breach {
         /// The policy's.
         least: u16,
     },
+    /// So few devices are gathered that the plan's fraction of them is too few.
+    #[error(
+        "the plan withstands {found} corrupt devices in a round of {cohort}, this device asks for at least {least}"
+    )]
+    CorruptDevices {
+        /// The plan's.
+        found: usize,
+        /// The plan's cohort.
+        cohort: u32,
+        /// The policy's.
+        least: u32,
+    },
     /// One more round would pass the device's own ε.
     #[error("one more round would bring this device to ε = {found:.3}, its limit is {most}")]
     Epsilon {
@@ -185,7 +201,10 @@ impl Breach {
             Self::Task(_) | Self::BaseNotAllowed(_) => DeclineReason::NotAllowed,
             Self::Base { .. } => DeclineReason::Base,
             Self::WithoutNoise(_) | Self::Noise { .. } => DeclineReason::Noise,
-            Self::Cohort { .. } | Self::ReportGoal { .. } | Self::Corrupt { .. } => DeclineReason::Cohort,
+            Self::Cohort { .. }
+            | Self::ReportGoal { .. }
+            | Self::Corrupt { .. }
+            | Self::CorruptDevices { .. } => DeclineReason::Cohort,
             Self::Epsilon { .. } | Self::EpsilonInTotal { .. } | Self::Delta { .. } => DeclineReason::Epsilon,
             Self::Participations(_) | Self::InTotal(_) | Self::Resting { .. } => {
                 DeclineReason::Participations
@@ -232,6 +251,10 @@ impl Policy {
         if plan.privacy.corrupt_permille < self.smallest_corrupt_permille {
             let (found, least) = (plan.privacy.corrupt_permille, self.smallest_corrupt_permille);
             return Err(Breach::Corrupt { found, least });
+        }
+        let (found, least) = (plan.corrupt_devices(), self.smallest_corrupt);
+        if found < least as usize {
+            return Err(Breach::CorruptDevices { found, cohort: plan.round.cohort, least });
         }
         if let (None, Some(most)) = (plan.classes, self.class(&plan.adapter)) {
             return Err(Breach::Size { whole: Class::whole(&plan.adapter), most });
@@ -344,6 +367,9 @@ mod tests {
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|plan, _| plan.round.report_goal = 6, 0);
         assert!(words.contains("sums of 6 devices") && words.contains('7'), "{words}");
+        assert_eq!(reason, DeclineReason::Cohort);
+        let (words, reason) = refused(|_, policy| policy.smallest_corrupt = 2, 0);
+        assert!(words.contains("withstands 1 corrupt devices in a round of 12"), "{words}");
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|plan, _| plan.privacy.corrupt_permille = 49, 0);
         assert!(words.contains("withstands 49 ") && words.contains("50"), "{words}");

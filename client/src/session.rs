@@ -29,6 +29,9 @@ mod outside;
 const FIRST_BACKOFF_MILLIS: u64 = 500;
 const LONGEST_BACKOFF_MILLIS: u64 = 60_000;
 
+/// The longest wait that a coordinator may ask for, in milliseconds: a day.
+const LONGEST_WAIT_MILLIS: u64 = 24 * 3_600_000;
+
 /// What a device is.
 #[derive(Debug)]
 pub struct Device {
@@ -112,6 +115,9 @@ pub enum Action {
     Train(Arc<Work>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     Charge(Charge),
+    /// Write down that these are the times in the last day at which this device took part in drawing a graph, and
+    /// sync it; then [`Event::Recorded`].
+    RecordDraws(Vec<Timestamp>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     RecordSignature(Signed),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
@@ -279,6 +285,13 @@ impl Session {
         self
     }
 
+    /// The same device, which took part in drawing graphs at these times.
+    #[must_use]
+    pub fn having_drawn(mut self, times: Vec<Timestamp>) -> Self {
+        self.drawn = times;
+        self
+    }
+
     /// What the shell must do now.
     pub fn action(&self) -> Action {
         if let Some(until) = self.pause {
@@ -383,10 +396,10 @@ impl Session {
         self
     }
 
-    /// The same state again, after `millis`.
+    /// The same state again, after `millis`, but no longer than [`LONGEST_WAIT_MILLIS`].
     fn again(mut self, state: Stage, now: Timestamp, millis: u64) -> Self {
         self.state = state;
-        self.pause = Some(now.plus_millis(millis));
+        self.pause = Some(now.plus_millis(millis.min(LONGEST_WAIT_MILLIS)));
         self
     }
 

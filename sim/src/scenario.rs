@@ -179,6 +179,7 @@ impl Scenario {
             // The simulated users accept what the person at the keyboard asked for; the summary says what it costs.
             allow_without_noise: self.mode != Mode::Distributed,
             smallest_cohort: 2,
+            smallest_corrupt: 0,
             smallest_report_goal: 2,
             participations: u32::MAX,
             participations_a_day: u32::MAX,

@@ -265,6 +265,10 @@ impl World {
                     self.nodes[index].charges.push((self.clock, charge));
                     self.tell(index, Event::Recorded);
                 }
+                Action::RecordDraws(times) => {
+                    self.nodes[index].drawn = times;
+                    self.tell(index, Event::Recorded);
+                }
                 Action::RecordSignature(signed) => {
                     self.nodes[index].signatures.push(signed);
                     self.tell(index, Event::Recorded);
@@ -301,6 +305,7 @@ impl World {
             | Action::Install(_)
             | Action::Train(_)
             | Action::Charge(_)
+            | Action::RecordDraws(_)
             | Action::RecordSignature(_)
             | Action::RecordAnswer(_) => None,
         });

@@ -90,6 +90,7 @@ fn policy() -> Policy {
         largest_epsilon: f64::INFINITY,
         participations_a_day: 1000,
         smallest_cohort: 2,
+        smallest_corrupt: 0,
         smallest_report_goal: 2,
         ..Policy::default()
     }
@@ -261,7 +262,8 @@ fn an_aborted_round_is_not_tried_again_beyond_the_device_s_limit() {
 #[test]
 fn a_device_whose_policy_forbids_it_never_trains() {
     let plan = plan(Mode::Off, 5, 4, 1, 16);
-    let strict = Policy { smallest_cohort: 2, smallest_report_goal: 2, ..Policy::default() };
+    let strict =
+        Policy { smallest_cohort: 2, smallest_report_goal: 2, smallest_corrupt: 0, ..Policy::default() };
     let mut world = World::new(&plan, None, &strict, 5, Faults::default(), [5; 32]).unwrap();
     let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();
     assert!(error.contains("only contributes with noise of its own"), "{error}");

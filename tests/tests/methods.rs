@@ -120,6 +120,7 @@ fn policy() -> Policy {
     Policy {
         allow_without_noise: true,
         smallest_cohort: 2,
+        smallest_corrupt: 0,
         smallest_report_goal: 2,
         participations_a_day: 1000,
         least_noise_multiplier: 0.0,

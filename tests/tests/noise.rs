@@ -57,6 +57,7 @@ fn plan(mode: Mode, versions: u32) -> Plan {
 fn policy() -> Policy {
     Policy {
         smallest_cohort: 2,
+        smallest_corrupt: 0,
         smallest_report_goal: 2,
         least_noise_multiplier: 0.0,
         largest_epsilon: f64::INFINITY,

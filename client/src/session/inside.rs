@@ -25,7 +25,8 @@ const DAY_MILLIS: u64 = 24 * 3_600_000;
 #[derive(Debug)]
 pub(super) enum Step {
     Advertising { round: RoundName, advertised: Advertised, advertisement: Box<Advertisement> },
-    Drawing { round: RoundName, advertised: Advertised, draw: Box<Draw>, nonce: [u8; 32] },
+    RecordingDraw { times: Vec<Timestamp>, drawing: Box<Drawing> },
+    Drawing(Box<Drawing>),
     Sharing { round: RoundName, shared: Shared, shares: Vec<SealedShare> },
     Charging { round: RoundName, masking: Masking },
     Submitting { round: RoundName, masked: Box<MaskedInput> },
@@ -34,6 +35,15 @@ pub(super) enum Step {
     Agreeing { round: RoundName, agreed: Agreed, signature: Signature },
     RecordingAnswer { round: RoundName, transcript: Digest, shares: UnmaskShares },
     Unmasking { round: RoundName, shares: UnmaskShares },
+}
+
+/// A nonce on its way.
+#[derive(Debug)]
+pub(super) struct Drawing {
+    round: RoundName,
+    advertised: Advertised,
+    draw: Draw,
+    nonce: [u8; 32],
 }
 
 /// The end of a masked input.
@@ -57,7 +67,8 @@ impl Step {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Advertising { .. } => "advertising keys",
-            Self::Drawing { .. } => "drawing the graph",
+            Self::RecordingDraw { .. } => "recording a draw",
+            Self::Drawing(_) => "drawing the graph",
             Self::Sharing { .. } => "sharing seeds",
             Self::Charging { .. } => "charging",
             Self::Submitting { .. } => "submitting",
@@ -76,8 +87,9 @@ impl Step {
                 session: round.session,
                 advertisement: advertisement.clone(),
             }),
-            Self::Drawing { round, nonce, .. } => {
-                Action::Send(Request::Draw { session: round.session, nonce: *nonce })
+            Self::RecordingDraw { times, .. } => Action::RecordDraws(times.clone()),
+            Self::Drawing(drawing) => {
+                Action::Send(Request::Draw { session: drawing.round.session, nonce: drawing.nonce })
             }
             Self::Sharing { round, shares, .. } => {
                 Action::Send(Request::ShareKeys { session: round.session, shares: shares.clone() })
@@ -126,7 +138,7 @@ impl Step {
     fn request(&self) -> &'static str {
         match self {
             Self::Advertising { .. } => "advertise",
-            Self::Drawing { .. } => "draw",
+            Self::RecordingDraw { .. } | Self::Drawing(_) => "draw",
             Self::Sharing { .. } => "share keys",
             Self::Charging { .. } | Self::Submitting { .. } => "masked input",
             Self::RecordingSignature { .. } | Self::Ending { .. } => "masked done",
@@ -203,7 +215,7 @@ impl Session {
             // The round is gone, or goes on without this device; the update is still good: the version decides.
             Event::Rejected(Rejection::UnknownSession) => Turn::Over(Outcome::Stopped),
             Event::Rejected(Rejection::NotInRoster)
-                if matches!(step, Step::Advertising { .. } | Step::Drawing { .. }) =>
+                if matches!(step, Step::Advertising { .. } | Step::Drawing(_)) =>
             {
                 Turn::Over(Outcome::Stopped)
             }
@@ -246,10 +258,12 @@ impl Session {
             (Step::Advertising { round, advertised, .. }, Reply::Roster(cohort)) => {
                 self.met(trained, round, advertised, (cohort, 0), now, rng)
             }
-            (Step::Drawing { round, advertised, draw, .. }, Reply::Roster(cohort)) => {
+            (Step::Drawing(drawing), Reply::Roster(cohort)) => {
+                let Drawing { round, advertised, draw, .. } = *drawing;
                 self.met(trained, round, advertised, (cohort, draw.attempt() + 1), now, rng)
             }
-            (Step::Drawing { round, advertised, draw, .. }, Reply::Drawn(nonces)) => {
+            (Step::Drawing(drawing), Reply::Drawn(nonces)) => {
+                let Drawing { round, advertised, draw, .. } = *drawing;
                 match draw.finish(&nonces) {
                     Ok(roster) => self.share(trained, round, advertised, roster, now, rng),
                     Err(error) => Turn::Leave(error.into()),
@@ -307,14 +321,21 @@ impl Session {
             };
         }
         let draw = match Draw::new(&context(trained, round), cohort, attempt) {
-            Ok(draw) => Box::new(draw),
+            Ok(draw) => draw,
             Err(error) => return Turn::Leave(error.into()),
         };
         if attempt == 0 && !self.may_draw(now) {
             return Turn::Leave(Ended::Draws(MOST_DRAWN_A_DAY));
         }
         match advertised.reveal(&draw) {
-            Ok(nonce) => Turn::Step(Step::Drawing { round, advertised, draw, nonce }),
+            Ok(nonce) => {
+                let drawing = Box::new(Drawing { round, advertised, draw, nonce });
+                // Of a session's draws the first counts, before its nonce leaves.
+                if attempt > 0 {
+                    return Turn::Step(Step::Drawing(drawing));
+                }
+                Turn::Step(Step::RecordingDraw { times: self.drawn.clone(), drawing })
+            }
             Err(refusal) => Turn::Leave(refusal.into()),
         }
     }
@@ -366,13 +387,14 @@ impl Session {
                     Err(error) => Turn::Leave(error.into()),
                 }
             }
+            Step::RecordingDraw { drawing, .. } => Turn::Step(Step::Drawing(drawing)),
             Step::RecordingSignature { round, end } => {
                 self.signed.insert(trained.work.published.task, round.number);
                 Turn::Step(Step::Ending { round, end })
             }
             Step::RecordingAnswer { round, shares, .. } => Turn::Step(Step::Unmasking { round, shares }),
             step @ (Step::Advertising { .. }
-            | Step::Drawing { .. }
+            | Step::Drawing(_)
             | Step::Sharing { .. }
             | Step::Submitting { .. }
             | Step::Ending { .. }

@@ -9,7 +9,7 @@ use proto::plan::{Plan, vector_from_bytes};
 
 use crate::policy::{Breach, Policy};
 
-use super::{Ended, Event, Purpose, Session, Stage, Trained, Work};
+use super::{Ended, Event, LONGEST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
 pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
@@ -67,6 +67,7 @@ impl Session {
         match reply {
             Reply::Wait { retry_millis, latest, complete } => {
                 self.complete = complete;
+                let retry_millis = retry_millis.min(LONGEST_WAIT_MILLIS);
                 match latest {
                     Some(published) if self.installed != Some(published) => {
                         self.to(Stage::Loading { published, purpose: Purpose::Keep { retry_millis } })

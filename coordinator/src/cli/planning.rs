@@ -24,6 +24,9 @@ use crate::task::Task;
 /// Fraction of devices that may collude with the coordinator, in thousandths.
 const CORRUPT_PERMILLE: u16 = 50;
 
+/// The smallest cohort that devices join by their own default.
+const SMALLEST_USUAL_COHORT: u32 = 10;
+
 /// How many of a round's devices may vanish, in thousandths.
 const MISSING_PERMILLE: u16 = 300;
 
@@ -335,7 +338,7 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
             metrics,
             metrics_weight: arguments.metrics_weight,
             delta: arguments.delta,
-            corrupt_permille: CORRUPT_PERMILLE,
+            corrupt_permille: corrupt_permille(cohort),
             participations: arguments.participations.unwrap_or(arguments.versions),
             epsilon_budget: arguments.epsilon_budget,
         },
@@ -401,10 +404,17 @@ fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
     }
 }
 
+/// Thousandths of the cohort that may be corrupt: in one that devices join by their own default at least one device.
+fn corrupt_permille(cohort: u32) -> u16 {
+    let one = u16::try_from(1000_u32.div_ceil(cohort.max(1))).unwrap_or(CORRUPT_PERMILLE);
+    if cohort < SMALLEST_USUAL_COHORT { CORRUPT_PERMILLE } else { one.max(CORRUPT_PERMILLE) }
+}
+
 /// Two thirds of the cohort, and at least its quorum.
 fn default_goal(cohort: u32) -> u32 {
     let devices = cohort as usize;
-    let quorum = aggregation::quorum(devices, aggregation::corrupt_devices(devices, CORRUPT_PERMILLE));
+    let quorum =
+        aggregation::quorum(devices, aggregation::corrupt_devices(devices, corrupt_permille(cohort)));
     let quorum = u32::try_from(quorum).unwrap_or(cohort);
     quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
 }
@@ -447,8 +457,10 @@ mod tests {
     #[test]
     fn the_default_goal_is_two_thirds_and_never_below_the_quorum() {
         for cohort in 3..=256 {
-            let (goal, corrupt) =
-                (default_goal(cohort), aggregation::corrupt_devices(cohort as usize, CORRUPT_PERMILLE));
+            let (goal, corrupt) = (
+                default_goal(cohort),
+                aggregation::corrupt_devices(cohort as usize, corrupt_permille(cohort)),
+            );
             assert!(goal as usize >= aggregation::quorum(cohort as usize, corrupt), "{cohort}");
             assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
         }

@@ -40,7 +40,7 @@ impl Plan {
                 metrics: Vec::new(),
                 metrics_weight: 0.25,
                 delta: 1e-5,
-                corrupt_permille: 50,
+                corrupt_permille: 100,
                 participations: 10,
                 epsilon_budget: None,
             },

@@ -24,6 +24,8 @@ pub struct Node {
     pub(super) rng: ChaCha20Rng,
     /// What its ledger holds, and since when.
     pub charges: Vec<(Timestamp, Charge)>,
+    /// When it took part in drawing a graph.
+    pub drawn: Vec<Timestamp>,
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
     /// What its ledger holds of answers.
@@ -52,6 +54,7 @@ impl Node {
             session: None,
             rng,
             charges: Vec::new(),
+            drawn: Vec::new(),
             signatures: Vec::new(),
             answers: Vec::new(),
             installed: None,
@@ -71,6 +74,7 @@ impl Node {
         }
         let installed = self.installed.as_ref().map(|work| work.published);
         let session = Session::new(Arc::clone(&self.device), spending, installed, now);
-        self.session = Some(session.having_signed(self.signatures.iter().cloned()));
+        self.session =
+            Some(session.having_signed(self.signatures.iter().cloned()).having_drawn(self.drawn.clone()));
     }
 }

@@ -48,6 +48,7 @@ impl Node {
             largest_epsilon: f64::INFINITY,
             participations_a_day: 1000,
             smallest_cohort: 2,
+            smallest_corrupt: 0,
             smallest_report_goal: 2,
             ..Policy::default()
         };

@@ -8,7 +8,7 @@ use client::session::Ended;
 use proto::message::{Reply, Request};
 use proto::plan::Plan;
 
-use super::hand::{Answer, Post};
+use super::hand::{Answer, DAWN, Post};
 use super::setting::{authority, context, id, identity, plan, rng};
 use super::world::World;
 
@@ -182,6 +182,22 @@ fn an_order_from_an_earlier_draw_is_refused() {
     });
     assert_eq!(alone.roster_error(), RosterError::Nonce { index: 0.into() });
     alone.assert_shared_nothing();
+}
+
+#[test]
+fn a_device_helps_to_draw_few_graphs_a_day_and_remembers_them_when_it_is_restarted() {
+    for (before, helps) in [(49, true), (50, false)] {
+        let mut alone = Alone::new();
+        alone.world.nodes[0].drawn = vec![DAWN; before];
+        alone.world.restart(0);
+        alone.run(|_, _| Reply::wait(60_000_000));
+        assert_eq!(alone.world.log.left(0, "draw"), usize::from(helps));
+        if helps {
+            assert_eq!(alone.world.nodes[0].drawn.len(), 50, "written down before the nonce left");
+        } else {
+            assert!(matches!(alone.world.ended(0), Ended::Draws(50)), "{:?}", alone.world.ended(0));
+        }
+    }
 }
 
 /// Plays an honest round for device 0, up to who shared and who survived.

@@ -23,6 +23,7 @@ pub(crate) fn plan(cohort: usize, report_goal: usize) -> Plan {
     plan.privacy.clip_norm = 4.0;
     plan.privacy.noise_multiplier = 0.0;
     plan.privacy.participations = 100;
+    plan.privacy.corrupt_permille = 50;
     plan.round = RoundPlan {
         versions: 100,
         cohort: u32::try_from(cohort).unwrap(),
@@ -43,6 +44,7 @@ pub(crate) fn policy() -> Policy {
         largest_epsilon: f64::INFINITY,
         participations_a_day: 1000,
         smallest_cohort: 3,
+        smallest_corrupt: 0,
         smallest_report_goal: 3,
         ..Policy::default()
     }

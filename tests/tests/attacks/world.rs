@@ -35,6 +35,8 @@ pub(crate) struct Node {
     session: Option<Session>,
     rng: ChaCha20Rng,
     charges: Vec<(Timestamp, Charge)>,
+    /// When it took part in drawing a graph, as its disk knows.
+    pub(crate) drawn: Vec<Timestamp>,
     installed: Option<Published>,
     /// Its ledger and its state on a disk, where a test needs them.
     memory: Option<(tempfile::TempDir, Memory)>,
@@ -77,7 +79,7 @@ impl Node {
         }
         let session = Session::new(Arc::clone(&self.device), spending, self.installed, now);
         let signed = self.memory.iter().flat_map(|(_, memory)| memory.signed());
-        self.session = Some(session.having_signed(signed));
+        self.session = Some(session.having_signed(signed).having_drawn(self.drawn.clone()));
     }
 
     fn action(&self) -> Option<Action> {
@@ -119,6 +121,7 @@ impl World {
                 device,
                 rng: rng(1000 + place as u64),
                 charges: Vec::new(),
+                drawn: Vec::new(),
                 installed: None,
                 memory: None,
                 ended: Vec::new(),
@@ -239,6 +242,10 @@ impl World {
                     memory.charge(charge.clone(), now.0).unwrap();
                 }
                 node.charges.push((now, charge));
+                (Event::Recorded, None)
+            }
+            Action::RecordDraws(times) => {
+                node.drawn = times;
                 (Event::Recorded, None)
             }
             Action::RecordSignature(signed) => {

@@ -12,7 +12,8 @@ const NIGHTSHIFT: &str = env!("CARGO_BIN_EXE_nightshift-under-test");
 const AGENT: &str = env!("CARGO_BIN_EXE_agent-under-test");
 
 /// Limits of a device that takes part in rounds of four, of which three must survive.
-pub(crate) const POLICY: &str = "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\n";
+pub(crate) const POLICY: &str =
+    "[policy]\nsmallest_cohort = 3\nsmallest_report_goal = 3\nsmallest_corrupt = 0\n";
 
 /// Held while a process starts: until it runs its own program it has all files of this one open, locks with them.
 pub(crate) static STARTING: Mutex<()> = Mutex::new(());
