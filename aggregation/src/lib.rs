@@ -60,6 +60,7 @@ mod seed;
 mod server;
 pub mod shamir;
 mod sharing;
+mod statement;
 mod transcript;
 
 #[doc = include_str!("../ARGUMENT.md")]

@@ -5,6 +5,7 @@ mod attempt;
 mod blame;
 mod rebuild;
 mod recovery;
+mod session;
 mod sum;
 mod unmasking;
 

@@ -1,28 +1,25 @@
 //! What a quorum of survivors must agree on before anything is revealed.
 
 use crate::{
-    batch::Check,
     context::Context,
     evidence::{Evidence, EvidenceError},
     graph::quorum,
     hash,
-    identity::{IdentityKey, Signature},
+    identity::Signature,
     index::{DeviceIndex, IndexSet},
     roster::Roster,
+    statement::{Kind, Statement},
 };
 
 /// The consistency step's statement T: who is in the session, who shared, who
 /// survived.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transcript {
-    digest: [u8; 32],
+    pub(crate) statement: Statement,
     quorum: usize,
-    survivors: IndexSet,
 }
 
 impl Transcript {
-    const DOMAIN: &'static str = "consistency";
-
     /// The transcript of a session with these sharers and survivors.
     pub fn new(ctx: &Context, roster: &Roster, sharers: &IndexSet, survivors: &IndexSet) -> Self {
         Self::over(ctx, roster, sharers, survivors.clone())
@@ -43,17 +40,18 @@ impl Transcript {
                 &ctx.plan_hash,
             ],
         );
-        Self { digest, quorum: quorum(roster.len(), ctx.corrupt), survivors }
+        let statement = Statement { kind: Kind::Transcript, digest, signers: survivors };
+        Self { statement, quorum: quorum(roster.len(), ctx.corrupt) }
     }
 
     /// The digest that is signed.
     pub const fn digest(&self) -> [u8; 32] {
-        self.digest
+        self.statement.digest
     }
 
     /// The devices whose inputs are in the sum.
     pub const fn survivors(&self) -> &IndexSet {
-        &self.survivors
+        &self.statement.signers
     }
 
     /// Fewest signatures for which anything may be revealed.
@@ -69,51 +67,28 @@ impl Transcript {
         index: impl Into<DeviceIndex>,
         signature: &Signature,
     ) -> Result<(), EvidenceError> {
-        self.verify_by(roster, index.into(), signature, &mut |key, domain, parts, signature| {
-            key.verify(domain, parts, signature)
-        })
-    }
-
-    /// As [`Transcript::verify`], with the signature left to `check`.
-    pub(crate) fn verify_by(
-        &self,
-        roster: &Roster,
-        index: DeviceIndex,
-        signature: &Signature,
-        check: &mut Check<'_>,
-    ) -> Result<(), EvidenceError> {
-        let entry = roster.entry(index).filter(|_| self.survivors.contains(index));
-        let identity = entry.ok_or(EvidenceError::NotASurvivor { index })?.credential.identity;
-        if check(&identity, Self::DOMAIN, &[&self.digest], signature) {
-            Ok(())
-        } else {
-            Err(EvidenceError::Transcript { index })
-        }
+        self.statement.verify(roster, index.into(), signature)
     }
 
     /// Fails unless there is said to be a signature of every survivor, and of a
     /// quorum of them over this transcript.
     pub(crate) fn check_signers(&self, evidence: &Evidence) -> Result<(), EvidenceError> {
         let Evidence { agreed, signatures } = evidence;
-        let (got, expected) = (agreed.places(), self.survivors.places());
+        let (got, expected) = (agreed.places(), self.survivors().places());
         if got != expected {
             return Err(EvidenceError::Places { got, expected });
         }
-        if let Some(index) = agreed.clone().without(&self.survivors).iter().next() {
+        if let Some(index) = agreed.clone().without(self.survivors()).iter().next() {
             return Err(EvidenceError::NotASurvivor { index });
         }
         let (got, need) = (agreed.len(), self.quorum);
         if got < need {
             return Err(EvidenceError::TooFew { got, need });
         }
-        let (got, survivors) = (signatures.len(), self.survivors.len());
+        let (got, survivors) = (signatures.len(), self.survivors().len());
         if got != survivors {
             return Err(EvidenceError::NotEverySurvivor { got, survivors });
         }
         Ok(())
-    }
-
-    pub(crate) fn sign(&self, identity: &IdentityKey) -> Signature {
-        identity.sign(Self::DOMAIN, &[&self.digest])
     }
 }

@@ -38,7 +38,7 @@ const TRAINING_SECRET: &str = "training-secret";
 const DRAWN: &str = "drawn";
 
 /// The most characters of a note to the user.
-const LONGEST_NOTE: usize = 1000;
+const LONGEST_NOTE: usize = 500;
 
 /// What an agent runs with.
 #[derive(Debug)]

@@ -75,9 +75,9 @@ impl Agreed {
         verify_all(signed, |(signer, signature), check| {
             let roster = &self.seat.roster;
             if evidence.agreed.contains(signer) {
-                self.transcript.verify_by(roster, signer, signature, check)?;
+                self.transcript.statement.verify_by(roster, signer, signature, check)?;
             } else {
-                self.sharing.verify_by(roster, signer, signature, check)?;
+                self.sharing.0.verify_by(roster, signer, signature, check)?;
             }
             self.seat.check_enrolled(signer, check)
         })?;

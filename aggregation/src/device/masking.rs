@@ -81,7 +81,7 @@ impl Masking {
         let Self { seat, sharers, held, .. } = self;
         seat.check_identity(identity)?;
         let sharing = Sharing::new(&seat.ctx, &seat.roster, sharers);
-        let signature = sharing.sign(identity);
+        let signature = sharing.0.sign(identity);
         Ok((Submitted::new(seat, sharing, held), signature))
     }
 }

@@ -66,7 +66,7 @@ impl Submitted {
             })
             .collect();
         let transcript = Transcript::over(&seat.ctx, &seat.roster, sharing.sharers(), survivors);
-        let signature = transcript.sign(identity);
+        let signature = transcript.statement.sign(identity);
         let agreed = Agreed::new(seat, sharing, transcript, revealed);
         Ok((agreed, signature))
     }

@@ -4,28 +4,10 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     rebuild::{Found, Further, Held, Rebuilding},
+    session::Session,
     unmasking::{UnmaskError, Unmasking},
 };
-use crate::{
-    agreement::{SeedKind, commitment},
-    context::Context,
-    device::UnmaskShares,
-    index::{DeviceIndex, IndexSet},
-    modular::Ring,
-    roster::Roster,
-    seed::Seed,
-};
-
-/// What does not change while shares come.
-#[derive(Debug)]
-pub(super) struct Session {
-    pub(super) ctx: Context,
-    pub(super) context_digest: [u8; 32],
-    pub(super) ring: Ring,
-    pub(super) roster: Roster,
-    pub(super) survivors: IndexSet,
-    pub(super) missing: IndexSet,
-}
+use crate::{device::UnmaskShares, index::DeviceIndex, seed::Seed};
 
 /// An attempt to rebuild every seed of a session, apart from what still comes.
 #[derive(Debug)]
@@ -87,19 +69,6 @@ impl Session {
             }
         }
         shares
-    }
-
-    /// Whether a seed is the one that its owner committed to: for its own mask
-    /// if it survived, else for its key.
-    fn is_committed(&self, owner: DeviceIndex, seed: &Seed) -> bool {
-        self.roster.entry(owner).is_some_and(|entry| {
-            let (kind, committed) = if self.survivors.contains(owner) {
-                (SeedKind::SelfMask, entry.self_commitment)
-            } else {
-                (SeedKind::Key, entry.key_commitment)
-            };
-            commitment(kind, &self.context_digest, &entry.credential.device, seed) == committed
-        })
     }
 
     /// Why the seed of `owner` is not there. Only if so many answered that the

@@ -6,8 +6,9 @@ use thiserror::Error;
 
 use super::{
     RunningSum,
-    attempt::{Attempt, Session},
+    attempt::Attempt,
     rebuild::{Found, Further},
+    session::Session,
     unmasking::{UnmaskError, Unmasking},
 };
 use crate::{

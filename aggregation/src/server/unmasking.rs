@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rayon::prelude::*;
 use thiserror::Error;
 
-use super::{RunningSum, attempt::Session};
+use super::{RunningSum, session::Session};
 use crate::{
     advertisement::Advertisement,
     agreement::{AgreementKey, self_mask},
