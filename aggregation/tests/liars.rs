@@ -271,10 +271,13 @@ impl Lie {
         let corrupt = corrupt_devices(cohort, [0, 50, 100, 200][below(&mut rng, 4)]);
         let corrupt = if cohort > MAX_COMPLETE { corrupt.min(cohort / 20) } else { corrupt };
         let least = quorum(cohort, corrupt);
-        let report_goal = least + below(&mut rng, cohort - least + 1);
+        // Low goals leave more room for lies.
+        let more = below(&mut rng, cohort - least + 1);
+        let report_goal = least + below(&mut rng, more + 1);
         let ctx = Context { report_goal, cohort, corrupt, missing_fraction_permille: 300, ..context() };
         // A roster may be smaller than the cohort, down to the report goal.
-        let size = report_goal + below(&mut rng, cohort - report_goal + 1);
+        let fewest = if cohort > MAX_COMPLETE { report_goal.max(MAX_COMPLETE + 1) } else { report_goal };
+        let size = fewest + below(&mut rng, cohort - fewest + 1);
         let mut attack = everybody(&ctx, size);
         let mut devices: Vec<usize> = (0..size).collect();
         shuffle(&mut devices, &mut rng);
@@ -414,6 +417,9 @@ impl Lie {
     }
 
     fn tell(mut self) -> Attack {
+        if self.size() > MAX_COMPLETE && below(&mut self.rng, 2) == 0 {
+            self.tell_fewer();
+        }
         for _ in 0..=below(&mut self.rng, 3) {
             match below(&mut self.rng, 6) {
                 0 => self.lose(),
@@ -442,7 +448,7 @@ fn grid() -> Vec<(usize, u64)> {
             (1024, 4),
         ]
     } else {
-        vec![(10, 120), (20, 15), (40, 2), (257, 1)]
+        vec![(10, 120), (20, 15), (40, 2), (260, 2)]
     }
 }
 
