@@ -242,7 +242,8 @@ impl Round {
         }
     }
 
-    /// Ends the round at once. What comes of an opening that is under way does not count any more. Devices that sent some of their input are charged all the same.
+    /// Ends the round at once. What comes of an opening that is under way does not count any more. Devices that sent
+    /// some of their input are charged all the same.
     pub fn abort(&mut self, outcome: Outcome) {
         let (members, effects) = match &self.phase {
             Phase::Advertise(phase) => (phase.members(), Vec::new()),

@@ -71,8 +71,8 @@ impl Advertised {
     /// draw it says the same.
     ///
     /// Refuses a cohort larger than the plan's, one without this device or with
-    /// other keys for it, and a draw that does not come after the last: whoever has seen a nonce must
-    /// not choose what it is for.
+    /// other keys for it, and a draw that does not come after the last: whoever
+    /// has seen a nonce must not choose what it is for.
     pub fn reveal(&mut self, draw: &Draw) -> Result<[u8; 32], Refusal> {
         self.ctx.check()?;
         self.check_size(draw.entries().len())?;
@@ -94,10 +94,10 @@ impl Advertised {
     ///
     /// Refuses a context with a value outside its range, a roster smaller than
     /// `smallest_cohort` or the report goal or of which half may be corrupt, one
-    /// larger than the plan's cohort, a roster without this device or with other keys for it, a drawn one that
-    /// this device gave no nonce for, any but the one that it last gave a nonce
-    /// for, and a roster with a neighbour whose entry does not hold in this
-    /// context or whose keys are of low order.
+    /// larger than the plan's cohort, one without this device or with other keys
+    /// for it, a drawn one that this device gave no nonce for, any but the one
+    /// that it last gave a nonce for, and one with a neighbour whose entry does
+    /// not hold in this context or whose keys are of low order.
     pub fn share(
         self,
         roster: Roster,

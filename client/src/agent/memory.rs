@@ -324,6 +324,14 @@ mod tests {
     }
 
     #[test]
+    fn a_signature_in_an_older_ledger_still_shuts_its_round() {
+        let entry = Entry::Signature(signed(3, 4));
+        let older = serde_json::to_string(&entry).unwrap().replace("statement", "transcript");
+        assert!(older.contains("transcript"), "{older}");
+        assert_eq!(serde_json::from_str::<Entry>(&older).unwrap(), entry);
+    }
+
+    #[test]
     fn a_second_answer_in_one_round_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let mut memory = Memory::open(folder.path()).unwrap();
