@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use ed25519_dalek::VerifyingKey;
 use rand_core::CryptoRng;
 use ring::{
     error::KeyRejected,
@@ -103,6 +104,28 @@ impl IdentityPublic {
     }
 }
 
+/// Why bytes are not the public half of a key that anybody has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+pub enum PublicKeyError {
+    /// They are no point of the curve, or not in the one encoding that it has.
+    #[error("the identity key is no Ed25519 public key")]
+    NoPoint,
+    /// The point is of low order: there are signatures of it that nobody made.
+    #[error("the identity key is of low order, so anybody can sign for it")]
+    LowOrder,
+}
+
+impl IdentityPublic {
+    /// Fails unless this is a public key that a seed can have: a point in its one encoding that is not of low order.
+    pub fn check(&self) -> Result<(), PublicKeyError> {
+        let key = VerifyingKey::from_bytes(&self.0).map_err(|_| PublicKeyError::NoPoint)?;
+        if key.to_edwards().compress().0 != self.0 {
+            return Err(PublicKeyError::NoPoint);
+        }
+        if key.is_weak() { Err(PublicKeyError::LowOrder) } else { Ok(()) }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use rand_chacha::ChaCha20Rng;
@@ -138,6 +161,41 @@ mod tests {
             0x0e, 0xe1, 0x72, 0xf3, 0xda, 0xa6, 0x23, 0x25, 0xaf, 0x02, 0x1a, 0x68, 0xf7, 0x07, 0x51, 0x1a,
         ];
         assert_eq!(IdentityKey::from_seed(&seed).public(), IdentityPublic(public));
+    }
+
+    #[test]
+    fn keys_of_low_order_and_second_encodings_are_refused() {
+        // The neutral element, a point of order 2 and one of order 4 (y = 1, -1, 0).
+        let neutral = {
+            let mut y = [0; 32];
+            y[0] = 1;
+            y
+        };
+        let minus_one = {
+            let mut y = [0xff; 32];
+            y[0] = 0xec;
+            y[31] = 0x7f;
+            y
+        };
+        for key in [neutral, minus_one, [0; 32]] {
+            assert_eq!(IdentityPublic(key).check(), Err(PublicKeyError::LowOrder));
+        }
+        // y = p + 1 is the neutral element again.
+        let second = {
+            let mut y = [0xff; 32];
+            y[0] = 0xee;
+            y[31] = 0x7f;
+            y
+        };
+        assert_eq!(IdentityPublic(second).check(), Err(PublicKeyError::NoPoint));
+        // x = 0 with the other sign.
+        let signed = {
+            let mut y = neutral;
+            y[31] = 0x80;
+            y
+        };
+        assert_eq!(IdentityPublic(signed).check(), Err(PublicKeyError::NoPoint));
+        assert_eq!(IdentityKey::from_seed(&[1; 32]).public().check(), Ok(()));
     }
 
     #[test]

@@ -74,7 +74,7 @@ pub use crate::{
     evidence::{Evidence, EvidenceError},
     graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, corrupt_devices, quorum},
     hash::digest,
-    identity::{IdentityError, IdentityKey, IdentityPublic, Signature},
+    identity::{IdentityError, IdentityKey, IdentityPublic, PublicKeyError, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},
     roster::{Roster, RosterError},
     sealing::{SEALED_SHARE_BYTES, SealedShare},

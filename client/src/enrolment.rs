@@ -78,12 +78,10 @@ pub async fn enroll(
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
     let authority = pinned_authority(address, token.pin()).await?;
     let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None)?;
-    let identity = IdentityPublic(keys.identity_public_key()?);
-    let enrolment = Enrolment {
-        token_secret: **token.secret(),
-        certificate_request_pem: pem("CERTIFICATE REQUEST", &keys.signing_request()?),
-        identity,
-    };
+    let key = IdentityKey::from_seed(keys.identity_seed()?);
+    let identity = key.public();
+    let request = pem("CERTIFICATE REQUEST", &keys.signing_request()?);
+    let enrolment = Enrolment::new(**token.secret(), request, &key);
     let answer = transport.enroll(&enrolment).await?;
     let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
         .map_err(|_| EnrolmentError::Answer("its certificate cannot be read"))?;

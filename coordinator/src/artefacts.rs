@@ -1,17 +1,20 @@
 //! What is too large for a record: files named by the SHA-256 of their bytes.
 //!
 //! A file is complete or absent, never changes, and is verified whenever it is
-//! read. Who refers to which artefact is written in the [store](crate::store),
+//! read: as a whole, or in [parts](crate::artefacts::parts). Who refers to which artefact is written in the [store](crate::store),
 //! after the artefact is on disk.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io,
     path::{Path, PathBuf},
     sync::Mutex,
 };
 
 use proto::files::{self, Audience, FileError};
 use ring::digest::{SHA256, digest};
+
+pub(crate) mod parts;
 
 /// Why an artefact could not be kept or given back.
 #[derive(Debug, thiserror::Error)]
@@ -77,13 +80,7 @@ impl Artefacts {
 
     /// The bytes with this hash. Fails when they are absent or damaged.
     pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, ArtefactError> {
-        let bytes = files::read(&self.path(hash)).map_err(|error| {
-            if error.is_absent() {
-                ArtefactError::Absent { hash: hex::encode(hash) }
-            } else {
-                ArtefactError::File(error)
-            }
-        })?;
+        let bytes = files::read(&self.path(hash)).map_err(|error| refusal(hash, error))?;
         let actual = sha256(&bytes);
         if actual == *hash {
             Ok(bytes)
@@ -92,8 +89,26 @@ impl Artefacts {
         }
     }
 
+    /// The file with this hash, not verified.
+    fn open_file(&self, hash: &[u8; 32]) -> Result<File, ArtefactError> {
+        File::open(self.path(hash)).map_err(|source| self.io(hash, source))
+    }
+
+    /// What a failure to read an artefact means.
+    fn io(&self, hash: &[u8; 32], source: io::Error) -> ArtefactError {
+        refusal(hash, FileError::io("read", &self.path(hash))(source))
+    }
+
     fn path(&self, hash: &[u8; 32]) -> PathBuf {
         self.folder.join(hex::encode(hash))
+    }
+}
+
+fn refusal(hash: &[u8; 32], error: FileError) -> ArtefactError {
+    if error.is_absent() {
+        ArtefactError::Absent { hash: hex::encode(hash) }
+    } else {
+        ArtefactError::File(error)
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
 use proto::files::{self, FileError};
 use serde::Deserialize;
 
-use crate::tls::AcceptLimits;
+use crate::listener;
+
+/// Connections of operators, and of such as want to be one.
+const OPERATORS: u32 = 32;
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -82,16 +85,24 @@ pub struct Certificates {
     pub admin_days: u32,
 }
 
-/// What each listener takes on at the same time; all at least one.
+/// What is taken on at the same time; all at least one.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Limits {
-    /// TLS handshakes under way; further peers wait. Default 256.
-    pub handshakes: u32,
-    /// Connections; further peers are turned away. Default 16384.
+    /// Connections of devices; further devices are turned away. Default 16384.
     pub connections: u32,
-    /// Seconds that a handshake may take. Default 10.
+    /// Connections without a certificate, such as enroll; a newer one takes the place of the oldest of the network
+    /// that has most. Default 64.
+    pub anonymous: u32,
+    /// Connections that have sent nothing yet, and as many whose TLS handshake is under way; a newer one takes the
+    /// place of the oldest of the network that has most. Default 256.
+    pub handshakes: u32,
+    /// Seconds that a connection may take to send its first byte. Default 2.
+    pub first_byte_timeout_secs: u32,
+    /// Seconds that a handshake may take from then on. Default 5.
     pub handshake_timeout_secs: u32,
+    /// Mebibytes that messages of devices may take while they come and are worked on; further ones wait. Default 256.
+    pub message_memory_mib: u32,
 }
 
 impl Default for Config {
@@ -116,7 +127,14 @@ impl Default for Certificates {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { handshakes: 256, connections: 16_384, handshake_timeout_secs: 10 }
+        Self {
+            connections: 16_384,
+            anonymous: 64,
+            handshakes: 256,
+            first_byte_timeout_secs: 2,
+            handshake_timeout_secs: 5,
+            message_memory_mib: 256,
+        }
     }
 }
 
@@ -138,15 +156,25 @@ impl Config {
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
         let Certificates { authority_days, server_days, device_hours, admin_days } = self.certificates;
-        let Limits { handshakes, connections, handshake_timeout_secs } = self.limits;
+        let Limits {
+            connections,
+            anonymous,
+            handshakes,
+            first_byte_timeout_secs,
+            handshake_timeout_secs,
+            message_memory_mib,
+        } = self.limits;
         let at_least_one = [
             ("certificates.authority_days", authority_days),
             ("certificates.server_days", server_days),
             ("certificates.device_hours", device_hours),
             ("certificates.admin_days", admin_days),
-            ("limits.handshakes", handshakes),
             ("limits.connections", connections),
+            ("limits.anonymous", anonymous),
+            ("limits.handshakes", handshakes),
+            ("limits.first_byte_timeout_secs", first_byte_timeout_secs),
             ("limits.handshake_timeout_secs", handshake_timeout_secs),
+            ("limits.message_memory_mib", message_memory_mib),
         ];
         for (key, value) in at_least_one {
             if value == 0 {
@@ -163,19 +191,33 @@ impl Config {
 }
 
 impl Limits {
-    /// The same for the accept loop.
-    pub fn accept(&self) -> AcceptLimits {
-        AcceptLimits {
+    /// The same for the listener where devices connect.
+    pub fn devices(&self) -> listener::Limits {
+        listener::Limits {
             handshakes: count(self.handshakes),
+            anonymous: count(self.anonymous),
             connections: count(self.connections),
+            first_byte_timeout: Duration::from_secs(self.first_byte_timeout_secs.into()),
             handshake_timeout: Duration::from_secs(self.handshake_timeout_secs.into()),
+            message_memory_bytes: count(self.message_memory_mib).saturating_mul(1 << 20),
+        }
+    }
+
+    /// What is left for the listener where operators connect: no operator is without a certificate, and there are few.
+    pub fn operators(&self) -> listener::Limits {
+        let Self { handshakes, .. } = *self;
+        listener::Limits {
+            handshakes: count(handshakes.min(OPERATORS)),
+            anonymous: 0,
+            connections: count(OPERATORS),
+            message_memory_bytes: 4 * listener::MAX_ADMIN_BYTES,
+            ..self.devices()
         }
     }
 }
 
-/// A count that a semaphore can hold, on 16-bit platforms too.
 fn count(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX).min(tokio::sync::Semaphore::MAX_PERMITS)
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -191,13 +233,13 @@ mod tests {
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 7);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 4);
-        assert_eq!(keys["limits"].as_table().unwrap().len(), 3);
+        assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }
 
     #[test]
     fn an_empty_file_is_the_default() {
         assert_eq!(parse("").unwrap(), Config::default());
-        assert_eq!(Limits::default().accept(), AcceptLimits::default());
+        assert_eq!(Limits::default().devices(), listener::Limits::default());
     }
 
     #[test]

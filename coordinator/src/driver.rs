@@ -9,6 +9,7 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aggregation::IdentityPublic;
@@ -20,20 +21,20 @@ use proto::message::{Chunk, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_from_bytes};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
+use crate::artefacts::parts::PartReader;
 use crate::artefacts::{ArtefactError, Artefacts};
+use crate::descriptors::FILES_AT_ONCE;
 use crate::records::RecordError;
 use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
 
-mod fetch;
 mod openings;
 mod state;
 
-use fetch::ArtefactReader;
 use state::State;
 
 /// The shortest sleep of the timer, so that a clock that stands still costs no processor.
@@ -82,8 +83,12 @@ pub enum FrozenError {
 #[derive(Clone, Debug)]
 pub struct Driver {
     state: Arc<Mutex<State>>,
-    reader: Arc<ArtefactReader>,
+    reader: Arc<PartReader>,
+    /// One for each artefact that may be read now.
+    readers: Arc<Semaphore>,
     due: Arc<watch::Sender<Due>>,
+    /// How often a device was enrolled or revoked since the start.
+    enrolments: Arc<AtomicU64>,
     /// How many sums are being opened.
     under_way: Arc<watch::Sender<usize>>,
     failed: Arc<watch::Sender<bool>>,
@@ -127,10 +132,13 @@ impl Driver {
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
         let artefacts = Arc::new(artefacts);
-        let state = State::open(store, Arc::clone(&artefacts), authority, spooler)?;
+        let enrolments = Arc::new(AtomicU64::new(0));
+        let state = State::open(store, Arc::clone(&artefacts), authority, spooler, Arc::clone(&enrolments))?;
         Ok(Self {
+            enrolments,
             state: Arc::new(Mutex::new(state)),
-            reader: Arc::new(ArtefactReader::new(artefacts)),
+            reader: Arc::new(PartReader::new(artefacts)),
+            readers: Arc::new(Semaphore::new(FILES_AT_ONCE)),
             due: Arc::new(watch::Sender::new(Due::default())),
             under_way: Arc::new(watch::Sender::new(0)),
             failed: Arc::new(watch::Sender::new(false)),
@@ -160,8 +168,12 @@ impl Driver {
         if !self.state.lock().await.is_public(&digest) {
             return Err(Rejection::UnknownArtefact);
         }
-        let reader = Arc::clone(&self.reader);
-        match spawn_blocking(move || reader.chunk(digest, offset)).await {
+        let (reader, turn) = (Arc::clone(&self.reader), Arc::clone(&self.readers).acquire_owned().await);
+        let read = spawn_blocking(move || {
+            let _turn = turn;
+            reader.chunk(digest, offset)
+        });
+        match read.await {
             Ok(Ok(chunk)) => chunk.ok_or(Rejection::UnknownArtefact),
             Ok(Err(error)) => {
                 tracing::error!(%error, "an artefact of a task cannot be read");
@@ -169,6 +181,11 @@ impl Driver {
             }
             Err(error) => Err(self.broken(&error.to_string())),
         }
+    }
+
+    /// A device was enrolled or revoked: who may take part is counted again.
+    pub fn devices_changed(&self) {
+        self.enrolments.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Starts a task; durable when this returns.

@@ -39,6 +39,10 @@ pub struct Registry {
 impl Registry {
     /// Enrols a device: uses its token up and records the device, in one transaction.
     pub async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<Enrolled, Rejection> {
+        enrolment.identity.check().map_err(|error| refuse_enrolment(error.to_string()))?;
+        if !enrolment.is_proved() {
+            return Err(refuse_enrolment("the identity key did not sign this request".to_owned()));
+        }
         let rng = SystemRandom::new();
         let mut device = [0; 16];
         rng.fill(&mut device).map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
@@ -57,6 +61,7 @@ impl Registry {
         let mut also = Batch::new();
         records::insert_device(&mut also, DeviceId(device), &record).map_err(|e| self.store(e))?;
         tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|e| self.token(e))?;
+        self.driver.devices_changed();
         tracing::info!("device enrolled");
         tracing::debug!(device = %DeviceId(device), "device enrolled");
         Ok(Enrolled {
@@ -105,6 +110,7 @@ impl Registry {
     pub async fn revoke(&self, device: DeviceId) -> Result<(), Rejection> {
         let known = records::revoke(&self.store, device).await.map_err(|e| self.store(e))?;
         if known {
+            self.driver.devices_changed();
             tracing::info!("device revoked");
             Ok(())
         } else {
@@ -134,6 +140,10 @@ impl Registry {
             }
         }
     }
+}
+
+fn refuse_enrolment(why: String) -> Rejection {
+    Rejection::Unacceptable { request: "enroll".into(), why }
 }
 
 fn certificate(error: PkiError) -> Rejection {

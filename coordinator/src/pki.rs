@@ -29,6 +29,8 @@ use rustls::pki_types::{
     CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _,
 };
 use time::OffsetDateTime;
+use x509_parser::certification_request::X509CertificationRequest;
+use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
@@ -192,7 +194,7 @@ impl Authority {
     ) -> Result<CertificateDer<'static>, PkiError> {
         let request = CertificateSigningRequestDer::from(request_der);
         let mut request = CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
-        if *request.public_key.algorithm() != PKCS_ECDSA_P256_SHA256 {
+        if !is_p256(request_der) {
             return Err(PkiError::RequestKey);
         }
         request.params = client_params(&hex::encode(device), &peer::device_uri(device), validity, rng)?;
@@ -207,6 +209,20 @@ impl Authority {
             key: Zeroizing::new(key.serialize_der()),
         })
     }
+}
+
+/// Whether the key of a signing request is on the curve P-256. What a request is signed with does not say so: its
+/// hash is the same for other curves.
+fn is_p256(request_der: &[u8]) -> bool {
+    let Ok((_, request)) = X509CertificationRequest::from_der(request_der) else { return false };
+    let key = &request.certification_request_info.subject_pki;
+    let curve = key.algorithm.parameters.as_ref().and_then(|curve| curve.as_oid().ok());
+    // Two coordinates of 32 bytes each, not compressed.
+    let point = &*key.subject_public_key.data;
+    key.algorithm.algorithm == OID_KEY_TYPE_EC_PUBLIC_KEY
+        && curve == Some(OID_EC_P256)
+        && point.len() == 65
+        && point.first() == Some(&4)
 }
 
 impl fmt::Debug for Authority {

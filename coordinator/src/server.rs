@@ -13,19 +13,20 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tonic::transport::Server;
-use tonic::transport::server::Router;
+use tonic::service::Routes;
 
 use crate::artefacts::Artefacts;
 use crate::config::{Certificates, Config};
+use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
+use crate::listener::{self, Limits};
 use crate::peer::{AdminName, AdminNameError};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::service;
 use crate::spool::folder::FolderSpooler;
 use crate::store::{Store, StoreError};
-use crate::tls::{self, TlsError};
+use crate::tls::{self, Audience as Of, TlsError};
 
 /// Name of the operator's certificate and key in the state folder: `operator.pem`, `operator.key`.
 pub const OPERATOR: &str = "operator";
@@ -63,6 +64,9 @@ pub enum ServerError {
     /// The operator's name is none.
     #[error(transparent)]
     Operator(#[from] AdminNameError),
+    /// The system gives too few file descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFew),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -83,13 +87,21 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
+/// What the listeners show, and whom they take.
+#[derive(Debug)]
+struct Tls {
+    device: Arc<ServerConfig>,
+    admin: Arc<ServerConfig>,
+}
+
 /// A coordinator that has its store, its keys and its tasks, but does not serve yet.
 #[derive(Debug)]
 pub struct Coordinator {
     config: Config,
+    shares: Shares,
     driver: Driver,
     registry: Arc<Registry>,
-    tls: Arc<ServerConfig>,
+    tls: Tls,
     listeners: Listeners,
     addresses: (SocketAddr, SocketAddr),
 }
@@ -111,6 +123,7 @@ impl Coordinator {
     /// state folder, which is closed to others. Fails when it cannot be closed, when the store is in use or damaged,
     /// or a key cannot be used.
     pub fn open(config: Config, listeners: Listeners) -> Result<Self, ServerError> {
+        let shares = shares(&config)?;
         let folder = &config.state_dir;
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
@@ -122,7 +135,10 @@ impl Coordinator {
         let authority = Authority::open_or_create(folder, days(authority_days))?;
         let enrolment_key = EnrolmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
-        let tls = tls::server_config(&identity, authority.certificate())?;
+        let tls = Tls {
+            device: tls::server_config(&identity, authority.certificate(), Of::Devices)?,
+            admin: tls::server_config(&identity, authority.certificate(), Of::Operators)?,
+        };
         let operator: AdminName = OPERATOR.parse()?;
         authority.issue_admin(&operator, days(admin_days), &rng)?.save(folder, OPERATOR)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
@@ -142,7 +158,7 @@ impl Coordinator {
             device_secs: u64::from(device_hours) * HOUR_SECS,
             driver: driver.clone(),
         });
-        Ok(Self { config, driver, registry, tls, listeners, addresses: (device, admin) })
+        Ok(Self { config, shares, driver, registry, tls, listeners, addresses: (device, admin) })
     }
 
     /// Where devices and operators connect.
@@ -152,24 +168,24 @@ impl Coordinator {
 
     /// Serves until `shutdown` ends, or the store fails.
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
-        let Self { config, driver, registry, tls, listeners, addresses: _ } = self;
-        let (tls_sender, tls) = watch::channel(tls);
+        let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;
         let (stop, stopped) = watch::channel(false);
-        let limits = config.limits.accept();
-        let serve = |listener, router: Router| {
-            let (incoming, mut stopped) = (tls::accept(listener, tls.clone(), limits), stopped.clone());
+        let serve = |listener, tls, limits: Limits, services: Routes| {
+            let (sender, tls) = watch::channel(tls);
+            let mut stopped = stopped.clone();
             tokio::spawn(async move {
-                let stopped = async move {
+                let stopped = async {
                     // An error says that the sender is gone: time to stop as well.
                     drop(stopped.wait_for(|stop| *stop).await);
                 };
-                router.serve_with_incoming_shutdown(incoming, stopped).await
+                listener::serve(listener, tls, limits, services.prepare(), stopped).await;
+                drop(sender);
             })
         };
         let device = service::device_service(Arc::clone(&registry), driver.clone());
         let admin = service::admin_service(registry, driver.clone());
-        let mut devices = serve(listeners.device, Server::builder().add_service(device));
-        let mut admins = serve(listeners.admin, Server::builder().add_service(admin));
+        let mut devices = serve(listeners.device, tls.device, shares.devices, Routes::new(device));
+        let mut admins = serve(listeners.admin, tls.admin, shares.operators, Routes::new(admin));
         let timers = tokio::spawn({
             let driver = driver.clone();
             async move { driver.run_timers().await }
@@ -191,10 +207,27 @@ impl Coordinator {
         for service in [devices, admins] {
             close(service).await;
         }
-        drop(tls_sender);
         tracing::info!("stopped");
         outcome
     }
+}
+
+/// The limits of both listeners, as far as the system has descriptors for them.
+fn shares(config: &Config) -> Result<Shares, TooFew> {
+    let wanted = Shares { devices: config.limits.devices(), operators: config.limits.operators() };
+    let granted = descriptors::raise();
+    let shares = wanted.fit(granted)?;
+    if shares != wanted {
+        let (wanted, connections) = (wanted.devices.connections, shares.devices.connections);
+        tracing::warn!(
+            granted,
+            wanted,
+            connections,
+            "the system lets this process open too few files for limits.connections, which is lowered; raise \
+             LimitNOFILE (systemd) or `ulimit -n`"
+        );
+    }
+    Ok(shares)
 }
 
 /// Waits for a service to close its connections, but not for long.
@@ -207,10 +240,9 @@ async fn close<T>(mut service: JoinHandle<T>) {
     }
 }
 
-fn service_error(ended: Result<Result<(), tonic::transport::Error>, tokio::task::JoinError>) -> ServerError {
+fn service_error(ended: Result<(), tokio::task::JoinError>) -> ServerError {
     ServerError::Service(match ended {
-        Ok(Ok(())) => "it ended by itself".to_owned(),
-        Ok(Err(error)) => error.to_string(),
+        Ok(()) => "it ended by itself".to_owned(),
         Err(error) => error.to_string(),
     })
 }

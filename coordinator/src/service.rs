@@ -8,24 +8,18 @@ use proto::admin::{AdminReply, AdminRequest};
 use proto::convert;
 use proto::export::Release;
 use proto::ids::{DeviceId, TaskId};
-use proto::message::{MAX_MESSAGE_BYTES, Rejection};
+use proto::message::Rejection;
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
 use tonic::{Code, Request, Response, Status};
 
 use crate::driver::{self, Driver};
 use crate::enrolment::Registry;
+use crate::listener::{ConnectInfo, MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::Peer;
-use crate::tls::ConnectInfo;
 
 mod client;
 
 pub use client::{AdminClient, CallError};
-
-/// What framing may add to a message.
-const HEADROOM_BYTES: usize = 64 << 10;
-
-/// The largest message between an operator and the coordinator: frozen factors of 2²⁴ numbers and a plan.
-pub(crate) const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_MESSAGE_BYTES + HEADROOM_BYTES;
 
 /// What devices call.
 #[derive(Clone, Debug)]
@@ -44,8 +38,8 @@ pub struct AdminService {
 /// The service for devices, with its limits.
 pub fn device_service(registry: Arc<Registry>, driver: Driver) -> DeviceServer<DeviceService> {
     DeviceServer::new(DeviceService { registry, driver })
-        .max_decoding_message_size(MAX_MESSAGE_BYTES + HEADROOM_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES + HEADROOM_BYTES)
+        .max_decoding_message_size(MAX_DEVICE_BYTES)
+        .max_encoding_message_size(MAX_DEVICE_BYTES)
 }
 
 /// The service for operators, with its limits.
@@ -151,7 +145,7 @@ fn respond<T>(answer: Result<T, Rejection>) -> Result<Response<T>, Status> {
 }
 
 /// The one place that maps rejections to gRPC; the rejection itself travels in the details.
-fn status(rejection: &Rejection) -> Status {
+pub(crate) fn status(rejection: &Rejection) -> Status {
     let code = match rejection {
         Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
         Rejection::NotEnrolled => Code::Unauthenticated,

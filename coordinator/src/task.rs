@@ -26,6 +26,7 @@ mod next;
 mod publish;
 mod record;
 
+pub use accounting::Spending;
 pub use effect::TaskEffect;
 pub use record::TaskRecord;
 

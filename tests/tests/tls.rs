@@ -18,10 +18,11 @@ use ::client::{
 };
 use coordinator::{
     admin_channel,
+    listener::{self, ConnectInfo, Limits},
     peer::Peer,
     pki::{Authority, Identity, Validity},
     store::Store,
-    tls::{AcceptLimits, ConnectInfo, accept, server_config},
+    tls::{Audience, server_config},
     tokens,
 };
 use ring::rand::SystemRandom;
@@ -37,12 +38,14 @@ use tokio::{
 use tonic::{
     body::Body,
     codegen::http::{Request, Response},
-    server::NamedService,
-    transport::{Channel, Endpoint, Server},
+    transport::{Channel, Endpoint},
 };
 use tower::{Service, ServiceExt};
 
 const DEVICE: [u8; 16] = [0xd7; 16];
+
+/// What everybody may call.
+const ENROLL: &str = "/nightshift.v1.Device/Enroll";
 
 const LONG: Validity = Validity { not_before_unix_secs: 1_700_000_000, not_after_unix_secs: 4_000_000_000 };
 
@@ -67,13 +70,44 @@ async fn a_device_is_known_by_the_id_in_its_certificate() {
 
 #[tokio::test]
 async fn an_administrator_is_known_by_name() {
-    let world = World::start().await;
+    let world = World::with(Home::new(), operators_config).await;
     let name = "owl".parse().unwrap();
     let identity = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
     let address = format!("localhost:{}", world.address.port());
     let channel = admin_channel::connect(&address, &identity).await.unwrap();
     let seen = who_am_i(channel).await.unwrap();
     assert!(seen.starts_with(&format!("{:?} ", Peer::Admin(name))));
+}
+
+#[tokio::test]
+async fn nobody_but_operators_gets_through_the_handshake_of_their_listener() {
+    let world = World::with(Home::new(), operators_config).await;
+    assert!(world.connect(world.trust(), None).await.is_err());
+    let device = world.home.device(LONG);
+    assert!(world.connect(world.trust(), Some(device)).await.is_err());
+}
+
+#[tokio::test]
+async fn an_operator_is_nobody_where_devices_connect() {
+    let world = World::start().await;
+    let operator =
+        world.home.authority.issue_admin(&"owl".parse().unwrap(), LONG, &SystemRandom::new()).unwrap();
+    let posing = ClientIdentity { certificate: operator.chain()[0].clone(), key: operator.key() };
+    assert!(world.connect(world.trust(), Some(posing)).await.is_err());
+}
+
+#[tokio::test]
+async fn a_peer_without_a_certificate_calls_nothing_but_enroll() {
+    let world = World::start().await;
+    let config = client_config(world.trust(), None).unwrap();
+    let mut channel = connect(config, &world.uri()).await.unwrap();
+    for path in ["/nightshift.v1.Device/Send", "/nightshift.v1.Device/enroll", "/"] {
+        let request = Request::post(path).body(Body::empty()).unwrap();
+        let response = channel.ready().await.unwrap().call(request).await.unwrap();
+        // UNAUTHENTICATED, and the service has not seen it.
+        assert_eq!(response.headers()["grpc-status"], "16", "{path}");
+        assert!(!response.headers().contains_key("seen"));
+    }
 }
 
 #[tokio::test]
@@ -150,7 +184,7 @@ async fn a_pin_does_not_vouch_for_a_stranger_who_shows_our_authority_too() {
 async fn a_pin_does_not_vouch_for_another_name() {
     // An address of the loopback that is not in the certificate.
     let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
-    let world = World::on(listener, Home::new(), own_config, AcceptLimits::default());
+    let world = World::on(listener, Home::new(), own_config, Limits::default());
     let refusal = world.connect(world.pin(), None).await.unwrap_err();
     assert!(refusal.contains("NotValidForName"), "{refusal}");
 }
@@ -186,38 +220,61 @@ async fn a_device_offers_tls_1_3_only() {
 }
 
 #[tokio::test]
-async fn a_handshake_that_takes_too_long_is_cut_off() {
-    let limits = AcceptLimits { handshake_timeout: Duration::from_millis(50), ..AcceptLimits::default() };
+async fn a_peer_that_says_nothing_is_cut_off() {
+    let limits = Limits { first_byte_timeout: Duration::from_millis(50), ..Limits::default() };
     let world = World::with_limits(Home::new(), own_config, limits).await;
-    let mut silent = TcpStream::connect(world.address).await.unwrap();
-    let mut answer = Vec::new();
-    silent.read_to_end(&mut answer).await.unwrap();
-    assert!(answer.is_empty());
+    assert_cut_off(TcpStream::connect(world.address).await.unwrap()).await;
 }
 
 #[tokio::test]
-async fn silent_peers_do_not_keep_others_out_for_longer_than_the_timeout() {
-    let limits = AcceptLimits {
-        handshakes: 2,
-        handshake_timeout: Duration::from_millis(50),
-        ..AcceptLimits::default()
-    };
+async fn a_handshake_that_takes_too_long_is_cut_off() {
+    let limits = Limits { handshake_timeout: Duration::from_millis(50), ..Limits::default() };
+    let world = World::with_limits(Home::new(), own_config, limits).await;
+    let mut slow = TcpStream::connect(world.address).await.unwrap();
+    // The first byte of a record that never ends.
+    slow.write_all(&[22]).await.unwrap();
+    assert_cut_off(slow).await;
+}
+
+#[tokio::test]
+async fn silent_peers_do_not_keep_others_out() {
+    let limits = Limits { handshakes: 2, first_byte_timeout: Duration::from_secs(3600), ..Limits::default() };
     let world = World::with_limits(Home::new(), own_config, limits).await;
     let mut silent = Vec::new();
     for _ in 0..4 {
         silent.push(TcpStream::connect(world.address).await.unwrap());
     }
     world.connect(world.trust(), None).await.unwrap();
+    // The oldest made room.
+    assert_cut_off(silent.remove(0)).await;
 }
 
 #[tokio::test]
-async fn connections_over_the_limit_are_turned_away() {
-    let limits = AcceptLimits { connections: 1, ..AcceptLimits::default() };
+async fn peers_without_a_certificate_give_way_to_newer_ones_and_devices_do_not() {
+    let limits = Limits { anonymous: 1, connections: 1, ..Limits::default() };
     let world = World::with_limits(Home::new(), own_config, limits).await;
+    let as_device = |id: u8| {
+        let device = world.home.device_called([id; 16], LONG);
+        let config = client_config(world.trust(), Some(device)).unwrap();
+        let uri = world.uri();
+        async move { connect(config, &uri).await }
+    };
+    let device = as_device(1).await.unwrap();
     let config = client_config(world.trust(), None).unwrap();
-    let first = connect(Arc::clone(&config), &world.uri()).await.unwrap();
-    assert!(connect(config, &world.uri()).await.is_err());
-    who_am_i(first).await.unwrap();
+    let mut connector = Connector::new(Arc::clone(&config), Duration::from_secs(10));
+    let mut first = connector.call(world.uri().parse().unwrap()).await.unwrap().into_inner();
+    let second = connect(config, &world.uri()).await.unwrap();
+    who_am_i(second).await.unwrap();
+    // The server's settings may lie in it, and then it has ended.
+    let mut rest = Vec::new();
+    let ended = tokio::time::timeout(Duration::from_secs(10), first.read_to_end(&mut rest)).await;
+    assert!(ended.is_ok());
+    // There is no place for another device, and the one that is there stays.
+    match as_device(2).await {
+        Err(_) => {}
+        Ok(channel) => assert!(who_am_i(channel).await.is_err()),
+    }
+    who_am_i(device).await.unwrap();
 }
 
 #[tokio::test]
@@ -229,7 +286,9 @@ async fn an_exchanged_configuration_counts_from_the_next_connection_on() {
     let open = connect(config, &world.uri()).await.unwrap();
     assert!(world.connect(trust_next.clone(), None).await.is_err());
 
-    world.config.send_replace(server_config(&next.server(), next.authority.certificate()).unwrap());
+    world.config.send_replace(
+        server_config(&next.server(), next.authority.certificate(), Audience::Devices).unwrap(),
+    );
     world.connect(trust_next, None).await.unwrap();
     assert!(world.connect(world.trust(), None).await.is_err());
     who_am_i(open).await.unwrap();
@@ -277,11 +336,15 @@ impl Home {
     }
 
     fn device(&self, validity: Validity) -> ClientIdentity {
+        self.device_called(DEVICE, validity)
+    }
+
+    fn device_called(&self, id: [u8; 16], validity: Validity) -> ClientIdentity {
         let rng = SystemRandom::new();
         let keys = DeviceKeys::open_or_create(&self.folder.path().join("device"), &rng).unwrap();
         let request = keys.signing_request().unwrap();
         ClientIdentity {
-            certificate: self.authority.sign_device(&request, &DEVICE, validity, &rng).unwrap(),
+            certificate: self.authority.sign_device(&request, &id, validity, &rng).unwrap(),
             key: keys.tls_key(),
         }
     }
@@ -301,13 +364,13 @@ impl World {
     }
 
     async fn with(home: Home, config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>) -> Self {
-        Self::with_limits(home, config, AcceptLimits::default()).await
+        Self::with_limits(home, config, Limits::default()).await
     }
 
     async fn with_limits(
         home: Home,
         config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
-        limits: AcceptLimits,
+        limits: Limits,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self::on(listener, home, config, limits)
@@ -317,17 +380,12 @@ impl World {
         listener: TcpListener,
         home: Home,
         config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
-        limits: AcceptLimits,
+        limits: Limits,
     ) -> Self {
         let identity = home.server();
         let (sender, receiver) = watch::channel(config((&home, &identity)));
         let address = listener.local_addr().unwrap();
-        let incoming = accept(listener, receiver, limits);
-        tokio::spawn(
-            Server::builder()
-                .add_service(WhoAmI)
-                .serve_with_incoming_shutdown(incoming, std::future::pending()),
-        );
+        tokio::spawn(listener::serve(listener, receiver, limits, WhoAmI, std::future::pending()));
         Self { home, identity, address, config: sender }
     }
 
@@ -350,7 +408,11 @@ impl World {
 }
 
 fn own_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
-    server_config(identity, home.authority.certificate()).unwrap()
+    server_config(identity, home.authority.certificate(), Audience::Devices).unwrap()
+}
+
+fn operators_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
+    server_config(identity, home.authority.certificate(), Audience::Operators).unwrap()
 }
 
 /// A server that shows whatever it likes.
@@ -366,6 +428,14 @@ fn plain_config(chain: Vec<CertificateDer<'static>>, key: PrivateKeyDer<'static>
     Arc::new(config)
 }
 
+/// Fails if the other side does not end the connection within ten seconds.
+async fn assert_cut_off(mut stream: TcpStream) {
+    let mut byte = [0];
+    let read = tokio::time::timeout(Duration::from_secs(10), stream.read(&mut byte)).await;
+    // A reset is an end too.
+    assert!(matches!(read.unwrap(), Ok(0) | Err(_)));
+}
+
 async fn connect(config: Arc<rustls::ClientConfig>, uri: &str) -> Result<Channel, String> {
     Endpoint::from_shared(uri.to_owned())
         .unwrap()
@@ -375,7 +445,7 @@ async fn connect(config: Arc<rustls::ClientConfig>, uri: &str) -> Result<Channel
 }
 
 async fn who_am_i(mut channel: Channel) -> Result<String, String> {
-    let request = Request::post("/test.WhoAmI/Ask").body(Body::empty()).unwrap();
+    let request = Request::post(ENROLL).body(Body::empty()).unwrap();
     let channel = channel.ready().await.map_err(|error| format!("{error:?}"))?;
     let response = channel.call(request).await.map_err(|error| format!("{error:?}"))?;
     Ok(response.headers()["seen"].to_str().unwrap().to_owned())
@@ -383,10 +453,6 @@ async fn who_am_i(mut channel: Channel) -> Result<String, String> {
 
 #[derive(Clone)]
 struct WhoAmI;
-
-impl NamedService for WhoAmI {
-    const NAME: &'static str = "test.WhoAmI";
-}
 
 impl Service<Request<Body>> for WhoAmI {
     type Response = Response<Body>;

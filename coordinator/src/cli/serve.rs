@@ -5,12 +5,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::ctrl_c;
 use tracing_subscriber::EnvFilter;
 
 use super::{CliError, EXIT_CODES, output};
 use crate::config::Config;
+use crate::listener::BACKLOG;
 use crate::pki::PkiError;
 use crate::server::{Coordinator, Listeners, ServerError};
 
@@ -27,15 +28,15 @@ pub(super) async fn serve(arguments: &Arguments) -> Result<(), CliError> {
     let config = Config::load(&arguments.config).map_err(|error| {
         CliError::Input(format!("{error}; deploy/coordinator.toml shows every key with its default"))
     })?;
-    let coordinator = start(config, &arguments.config).await?;
+    let coordinator = start(config, &arguments.config)?;
     run(coordinator).await
 }
 
 /// Binds both ports and opens the store; says where it listens.
-pub(super) async fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
+pub(super) fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
     log();
-    let device = bind(config.listen, "listen", path).await?;
-    let admin = bind(config.admin_listen, "admin_listen", path).await?;
+    let device = bind(config.listen, "listen", path)?;
+    let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
     let (device_address, admin_address) = (address(&device)?, address(&admin)?);
     let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
@@ -59,8 +60,8 @@ fn log() {
     drop(subscriber.try_init());
 }
 
-async fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).await.map_err(|error| {
+fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
+    listen(address).map_err(|error| {
         let path = path.display();
         CliError::Network(if error.kind() == io::ErrorKind::AddrInUse {
             format!(
@@ -70,6 +71,15 @@ async fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener
             format!("cannot listen on {address}: {error}; change `{key}` in {path}")
         })
     })
+}
+
+fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A restart need not wait for connections of the process before it.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn network(error: &io::Error) -> CliError {
@@ -84,7 +94,9 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Stopped(_)
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Pki(_) | ServerError::Tls(_) | ServerError::Operator(_) => CliError::input(error),
-        ServerError::Listener(_) | ServerError::Service(_) => CliError::Network(error.to_string()),
+        ServerError::Descriptors(_) | ServerError::Listener(_) | ServerError::Service(_) => {
+            CliError::Network(error.to_string())
+        }
     }
 }
 

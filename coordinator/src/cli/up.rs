@@ -65,7 +65,7 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
             )));
         }
     }
-    let coordinator = serve::start(config, &path).await?;
+    let coordinator = serve::start(config, &path)?;
     let (device_address, admin_address) = coordinator.addresses();
     let running = Running { dir, config: path, device_address, admin_address };
     print(arguments.output.format, &running, next_steps)?;

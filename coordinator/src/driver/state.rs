@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
@@ -16,7 +17,7 @@ use crate::records::{self, TaskHeader};
 use crate::round::{Opened, Opening};
 use crate::spool::Spooler;
 use crate::store::{Batch, Store};
-use crate::task::{Task, TaskEffect};
+use crate::task::{Spending, Task, TaskEffect};
 
 /// What a device is told while there is no task at all, in milliseconds.
 const NO_TASK_MILLIS: u64 = 30_000;
@@ -33,6 +34,8 @@ pub(super) struct State {
     tasks: Vec<Entry>,
     /// What devices may fetch.
     public: BTreeSet<Digest>,
+    /// How often a device was enrolled or revoked since the start.
+    enrolments: Arc<AtomicU64>,
     draining: bool,
 }
 
@@ -41,6 +44,8 @@ struct Entry {
     task: Task,
     /// As it was last made durable.
     header: TaskHeader,
+    /// What had changed when devices were last counted for it.
+    counted: Option<(Spending, u64)>,
 }
 
 impl State {
@@ -49,12 +54,14 @@ impl State {
         artefacts: Arc<Artefacts>,
         authority: IdentityPublic,
         spooler: Arc<dyn Spooler>,
+        enrolments: Arc<AtomicU64>,
     ) -> Result<Self, DriverError> {
         let (tasks, public) = (Vec::new(), BTreeSet::new());
-        let mut state = Self { store, artefacts, authority, spooler, tasks, public, draining: false };
+        let mut state =
+            Self { store, artefacts, authority, spooler, tasks, public, enrolments, draining: false };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artefacts, authority, (id, &header))?;
-            state.admit(Entry { task, header });
+            state.admit(task, header);
         }
         Ok(state)
     }
@@ -110,11 +117,7 @@ impl State {
                 return Ok(answer);
             }
             // This one may not take part any more: are there enough that may?
-            let devices = records::devices(&self.store)?;
-            let enrolled: Vec<DeviceId> =
-                devices.iter().filter(|device| !device.revoked).map(|device| device.device).collect();
-            self.tasks[index].task.end_if_spent(&enrolled);
-            self.persist(index)?;
+            self.end_if_spent(index)?;
         }
         // Nothing to do: the answer of the newest task says that it is over, and what came of it.
         match self.tasks.len().checked_sub(1) {
@@ -125,6 +128,22 @@ impl State {
                 Ok(answer)
             }
         }
+    }
+
+    /// Ends a task for which too few devices are left. All devices are counted, so they are counted again only when
+    /// something has changed that counts.
+    fn end_if_spent(&mut self, index: usize) -> Result<(), DriverError> {
+        let entry = &mut self.tasks[index];
+        let changes = (entry.task.spending(), self.enrolments.load(Ordering::Acquire));
+        if entry.counted == Some(changes) {
+            return Ok(());
+        }
+        let devices = records::devices(&self.store)?;
+        let enrolled: Vec<DeviceId> =
+            devices.iter().filter(|device| !device.revoked).map(|device| device.device).collect();
+        entry.task.end_if_spent(&enrolled);
+        entry.counted = Some(changes);
+        self.persist(index)
     }
 
     pub(super) fn create(
@@ -169,7 +188,7 @@ impl State {
         self.store.commit_blocking(&batch)?;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        self.admit(Entry { task, header });
+        self.admit(task, header);
         Ok(Ok(status))
     }
 
@@ -257,15 +276,14 @@ impl State {
         self.tasks.iter().position(|entry| entry.task.id() == task)
     }
 
-    fn admit(&mut self, entry: Entry) {
-        let header = &entry.header;
+    fn admit(&mut self, task: Task, header: TaskHeader) {
         self.public.extend([header.plan, header.initial, header.adapter]);
         self.public.extend(header.frozen);
-        let versions = &entry.task.record().versions;
+        let versions = &task.record().versions;
         self.public
             .extend(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
-        let task = entry.task.with_spooler(Arc::clone(&self.spooler));
-        self.tasks.push(Entry { task, header: entry.header });
+        let task = task.with_spooler(Arc::clone(&self.spooler));
+        self.tasks.push(Entry { task, header, counted: None });
     }
 
     /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction.

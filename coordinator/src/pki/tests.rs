@@ -66,6 +66,27 @@ fn a_request_with_a_wrong_signature_or_another_kind_of_key_is_refused() {
     assert!(matches!(error, PkiError::RequestKey), "{error}");
 }
 
+/// A request for a P-384 key that is signed with SHA-256, as for P-256:
+/// `openssl ecparam -name secp384r1 -genkey -noout -out k; openssl req -new -sha256 -key k -subj /CN=x`.
+const REQUEST_OF_P384: &str = "\
+-----BEGIN CERTIFICATE REQUEST-----
+MIIBAzCBiwIBADAMMQowCAYDVQQDDAF4MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAE
+90Y6rG71PyTC3zXJNn14oDfXw99ulC973GQQ6K35LnYaS92eDqGs9ioPXzl1nukF
+NvKHpR1GsPwcwosI1wYzKA/QRbzfY7fGvhUFlLE3cHkjs1VM2z+0dHba2MXbGExG
+oAAwCgYIKoZIzj0EAwIDZwAwZAIwOflgivQTmMhBRYGuYewrqksnG8Psb0ZZLVND
+N8TWAMpvaANva1MeHuaTHcO1Hj96AjAzn3qa/5QVckOFwn5UoP/ct6r+cG+gQHQu
+2EIW6J1iygyNxiJLpnpe0PCqZtRAB20=
+-----END CERTIFICATE REQUEST-----
+";
+
+#[test]
+fn a_key_on_another_curve_is_refused_whatever_it_is_signed_with() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::open_or_create(folder.path(), YEAR).unwrap();
+    let refused = authority.sign_device_pem(REQUEST_OF_P384, &[7; 16], YEAR, &SystemRandom::new());
+    assert!(matches!(refused, Err(PkiError::RequestKey)), "{refused:?}");
+}
+
 #[test]
 fn an_admin_identity_is_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();

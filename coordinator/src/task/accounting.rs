@@ -64,6 +64,11 @@ impl Task {
         self.record.participations.get(&device).copied().unwrap_or(0)
     }
 
+    /// What has happened that changes who may still take part; alike only where nothing has.
+    pub fn spending(&self) -> Spending {
+        Spending { rounds_charged: self.record.rounds_charged, excluded: self.excluded.len() }
+    }
+
     /// Ends the task when those of the `enrolled` devices that may still take part are too few for a round. Where
     /// too few are enrolled for any round, the task waits for more.
     pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
@@ -76,6 +81,13 @@ impl Task {
             self.end(TaskState::BudgetSpent);
         }
     }
+}
+
+/// How far the devices of a task have spent what they may: both numbers only grow while the process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spending {
+    rounds_charged: u64,
+    excluded: usize,
 }
 
 /// How often one device may take part: the plan's number, or fewer where the budget is smaller.

@@ -1,6 +1,6 @@
 //! Enrolment.
 
-use aggregation::{Credential, IdentityPublic};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 
 use super::{WireError, credential_from_wire, credential_to_wire, fixed, present};
 use crate::ids::DeviceId;
@@ -15,6 +15,27 @@ pub struct Enrolment {
     pub certificate_request_pem: String,
     /// The long-lived signing key.
     pub identity: IdentityPublic,
+    /// Its signature over the rest.
+    pub proof: Signature,
+}
+
+/// What separates the proof of an enrolment from everything else that an identity key signs.
+const PROOF_DOMAIN: &str = "nightshift v1 enrolment";
+
+impl Enrolment {
+    /// An enrolment whose proof is made with the key itself.
+    pub fn new(token_secret: [u8; 32], certificate_request_pem: String, identity: &IdentityKey) -> Self {
+        let parts: [&[u8]; 2] = [&token_secret, certificate_request_pem.as_bytes()];
+        let proof = identity.sign(PROOF_DOMAIN, &parts);
+        Self { token_secret, identity: identity.public(), proof, certificate_request_pem }
+    }
+
+    /// Whether whoever wrote it holds the identity key: a proof over another token or another request is none.
+    #[must_use]
+    pub fn is_proved(&self) -> bool {
+        let parts: [&[u8]; 2] = [&self.token_secret, self.certificate_request_pem.as_bytes()];
+        self.identity.verify(PROOF_DOMAIN, &parts, &self.proof)
+    }
 }
 
 /// What an enrolled device is given.
@@ -36,6 +57,7 @@ pub fn enroll_request_to_wire(enrolment: &Enrolment) -> wire::EnrollRequest {
         token_secret: enrolment.token_secret.to_vec(),
         certificate_request_pem: enrolment.certificate_request_pem.clone(),
         identity_key: enrolment.identity.0.to_vec(),
+        identity_proof: enrolment.proof.0.to_vec(),
     }
 }
 
@@ -44,6 +66,7 @@ pub fn enroll_request_from_wire(message: wire::EnrollRequest) -> Result<Enrolmen
     Ok(Enrolment {
         token_secret: fixed("token", &message.token_secret)?,
         identity: IdentityPublic(fixed("identity key", &message.identity_key)?),
+        proof: Signature(fixed("identity proof", &message.identity_proof)?),
         certificate_request_pem: message.certificate_request_pem,
     })
 }

@@ -49,7 +49,7 @@ pub fn configuration(bytes: &[u8]) {
         assert!(config.policy.largest_delta < 1.0);
     }
     if let Ok(config) = coordinator::config::Config::parse(&text, Path::new("coordinator.toml")) {
-        let limits = config.limits.accept();
+        let limits = config.limits.devices();
         assert!(limits.connections > 0 && limits.handshakes > 0);
     }
 }

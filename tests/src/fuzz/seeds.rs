@@ -169,8 +169,7 @@ fn admin_replies() -> Vec<AdminReply> {
 }
 
 fn enrolment() -> Enrolment {
-    let identity = IdentityKey::from_seed(&[1; 32]).public();
-    Enrolment { token_secret: [2; 32], certificate_request_pem: "request".into(), identity }
+    Enrolment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
 }
 
 fn enrolled() -> Enrolled {

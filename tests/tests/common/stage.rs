@@ -98,7 +98,11 @@ impl Stage {
 
     /// Starts the coordinator and returns when it listens.
     pub(crate) fn coordinator(&self) -> Running {
-        let mut command = self.nightshift();
+        self.coordinator_by(self.nightshift())
+    }
+
+    /// The same, by a command that is the operator's program in the end.
+    pub(crate) fn coordinator_by(&self, mut command: Command) -> Running {
         command.args(["up", "--listen", &format!("127.0.0.1:{}", self.ports.0)]);
         command.args(["--admin-listen", &format!("127.0.0.1:{}", self.ports.1)]);
         let mut child = start(command.stdout(Stdio::piped()).stderr(self.log("coordinator")));

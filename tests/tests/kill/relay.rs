@@ -12,9 +12,10 @@ use std::time::Duration;
 use ::client::keys::DeviceKeys;
 use ::client::tls::{ClientIdentity, Trust};
 use ::client::transport::{Transport, TransportError};
+use coordinator::listener::{self, ConnectInfo, Limits};
 use coordinator::peer::Peer;
 use coordinator::pki::{Authority, Validity};
-use coordinator::tls::{AcceptLimits, ConnectInfo, accept, server_config};
+use coordinator::tls::{Audience, server_config};
 use proto::convert::{rejection_to_bytes, reply_to_wire, request_from_wire};
 use proto::ids::DeviceId;
 use proto::message::{MAX_MESSAGE_BYTES, Outcome, Reply, Request};
@@ -24,7 +25,7 @@ use ring::rand::SystemRandom;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tonic::{Code, Response, Status};
 
 use super::seen::Seen;
@@ -115,7 +116,7 @@ impl Relay {
         let rng = SystemRandom::new();
         let authority = Authority::open_or_create(home, LONG).unwrap();
         let identity = authority.issue_server(&[], LONG, &rng).unwrap();
-        let tls = server_config(&identity, authority.certificate()).unwrap();
+        let tls = server_config(&identity, authority.certificate(), Audience::Devices).unwrap();
         let inner = Arc::new(Inner {
             keys: DeviceKeys::open_or_create(folder, &rng).unwrap(),
             authority,
@@ -133,11 +134,8 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             let (_sender, tls) = watch::channel(tls);
-            let incoming = accept(listener, tls, AcceptLimits::default());
-            let served = Server::builder()
-                .add_service(service)
-                .serve_with_incoming_shutdown(incoming, std::future::pending());
-            served.await.unwrap();
+            let never = std::future::pending();
+            listener::serve(listener, tls, Limits::default(), Routes::new(service), never).await;
         });
         Self { inner, address, _runtime: runtime }
     }

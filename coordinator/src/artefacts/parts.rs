@@ -1,0 +1,163 @@
+//! Artefacts in chunks, each read and verified alone.
+//!
+//! The first request for an artefact reads it once, in pieces, and keeps the hash of each chunk: 32 bytes for 512 KiB.
+//! From then on a chunk is one read at its place, and is compared with its hash. Memory is that of the chunks under
+//! way, however many devices ask for however large an artefact.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use proto::ids::Digest;
+use proto::message::{CHUNK_BYTES, Chunk};
+use ring::digest::{Context, SHA256};
+
+use super::{ArtefactError, Artefacts, sha256};
+
+/// Artefacts whose chunks' hashes are kept: 16 KiB for the largest one. Where there are more, all are forgotten.
+const MOST_KNOWN: usize = 1024;
+
+/// What is known of an artefact that was verified as a whole.
+#[derive(Debug)]
+struct Known {
+    total_bytes: u64,
+    chunks: Vec<[u8; 32]>,
+}
+
+type Slot = Arc<OnceLock<Known>>;
+
+/// Reads artefacts in chunks.
+#[derive(Debug)]
+pub(crate) struct PartReader {
+    artefacts: Arc<Artefacts>,
+    known: Mutex<BTreeMap<Digest, Slot>>,
+}
+
+impl PartReader {
+    pub(crate) fn new(artefacts: Arc<Artefacts>) -> Self {
+        Self { artefacts, known: Mutex::default() }
+    }
+
+    /// Bytes from `offset` on, at most to the end of the chunk in which it lies; `None` beyond the artefact's end.
+    /// Fails when the artefact is absent or damaged.
+    pub(crate) fn chunk(&self, digest: Digest, offset: u64) -> Result<Option<Chunk>, ArtefactError> {
+        let slot = self.slot(digest);
+        let known = if let Some(known) = slot.get() {
+            known
+        } else {
+            // Two that ask at once may both read it; one is kept.
+            let read = self.verify(digest)?;
+            slot.get_or_init(|| read)
+        };
+        let total_bytes = known.total_bytes;
+        if offset >= total_bytes {
+            let end = Chunk { total_bytes, offset, bytes: Vec::new() };
+            return Ok((offset == total_bytes).then_some(end));
+        }
+        let chunk_bytes = CHUNK_BYTES as u64;
+        let (number, within) = (offset / chunk_bytes, offset % chunk_bytes);
+        let mut file = self.artefacts.open_file(&digest.0)?;
+        let io = |source| self.artefacts.io(&digest.0, source);
+        file.seek(SeekFrom::Start(number * chunk_bytes)).map_err(io)?;
+        let mut bytes = next_chunk(&mut file).map_err(io)?;
+        let expected = usize::try_from(number).ok().and_then(|number| known.chunks.get(number));
+        if expected != Some(&sha256(&bytes)) {
+            return Err(ArtefactError::Damaged {
+                hash: digest.to_string(),
+                actual: "another chunk".to_owned(),
+            });
+        }
+        bytes.drain(..usize::try_from(within).unwrap_or(usize::MAX).min(bytes.len()));
+        Ok(Some(Chunk { total_bytes, offset, bytes }))
+    }
+
+    fn slot(&self, digest: Digest) -> Slot {
+        // Whatever is in it was verified, so a poisoned lock does no harm.
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() >= MOST_KNOWN && !known.contains_key(&digest) {
+            known.clear();
+        }
+        Arc::clone(known.entry(digest).or_default())
+    }
+
+    /// Reads the whole artefact, piece by piece.
+    fn verify(&self, digest: Digest) -> Result<Known, ArtefactError> {
+        let mut file = self.artefacts.open_file(&digest.0)?;
+        let (mut whole, mut known) = (Context::new(&SHA256), Known { total_bytes: 0, chunks: Vec::new() });
+        loop {
+            let chunk = next_chunk(&mut file).map_err(|source| self.artefacts.io(&digest.0, source))?;
+            if chunk.is_empty() {
+                break;
+            }
+            whole.update(&chunk);
+            known.total_bytes += chunk.len() as u64;
+            known.chunks.push(sha256(&chunk));
+        }
+        let actual = whole.finish();
+        if actual.as_ref() == digest.0 {
+            Ok(known)
+        } else {
+            let actual = hex::encode(actual.as_ref());
+            Err(ArtefactError::Damaged { hash: digest.to_string(), actual })
+        }
+    }
+}
+
+/// The next whole chunk, or what is left of the file.
+fn next_chunk(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
+    file.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn an_artefact_comes_in_chunks_and_nothing_beyond_its_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let whole: Vec<u8> = (0..=250).cycle().take(CHUNK_BYTES + 3).collect();
+        let digest = Digest(artefacts.put(&whole).unwrap());
+        let reader = PartReader::new(Arc::new(artefacts));
+        let first = reader.chunk(digest, 0).unwrap().unwrap();
+        let second = reader.chunk(digest, CHUNK_BYTES as u64).unwrap().unwrap();
+        assert_eq!(second.bytes.len(), 3);
+        assert_eq!([first.bytes, second.bytes].concat(), whole);
+        assert!(reader.chunk(digest, whole.len() as u64).unwrap().unwrap().bytes.is_empty());
+        assert_eq!(reader.chunk(digest, whole.len() as u64 + 1).unwrap(), None);
+        // From within a chunk to its end.
+        let part = reader.chunk(digest, 5).unwrap().unwrap();
+        assert_eq!(part.bytes, whole[5..CHUNK_BYTES]);
+        assert_eq!(
+            reader.chunk(Digest([1; 32]), 0).unwrap_err().to_string(),
+            format!("artefact {} is not there", "01".repeat(32))
+        );
+    }
+
+    #[test]
+    fn damage_is_found_in_the_whole_and_later_in_the_chunk_that_has_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let mut whole = vec![7; 2 * CHUNK_BYTES];
+        let digest = Digest(artefacts.put(&whole).unwrap());
+        let reader = PartReader::new(Arc::new(artefacts));
+        reader.chunk(digest, 0).unwrap();
+        let path = folder.path().join(digest.to_string());
+        whole[CHUNK_BYTES + 1] = 8;
+        fs::write(&path, &whole).unwrap();
+        reader.chunk(digest, 0).unwrap();
+        let later = CHUNK_BYTES as u64;
+        assert!(matches!(reader.chunk(digest, later), Err(ArtefactError::Damaged { .. })));
+        // One that has not seen it whole before finds it at once.
+        let fresh = PartReader::new(Arc::new(Artefacts::open(folder.path()).unwrap()));
+        assert!(matches!(fresh.chunk(digest, 0), Err(ArtefactError::Damaged { .. })));
+        // A file that ends early is damaged too, and what is put again is whole.
+        fs::write(&path, &whole[..10]).unwrap();
+        assert!(matches!(reader.chunk(digest, 0), Err(ArtefactError::Damaged { .. })));
+    }
+}

@@ -1,0 +1,299 @@
+//! A listener: it accepts everybody, and bounds what each peer may hold and for how long.
+//!
+//! A connection is first *silent*, then *shaking hands*, then *anonymous* or *named* by its certificate; each kind has
+//! its own room ([`admissions`]) and its own limits ([`allowance`]). Calls pass a [`guard`] that stands before
+//! anything is decoded. Whatever is turned away is counted ([`turned_away`]) and told once a minute.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use http::{Request, Response};
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{interval, sleep, timeout};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tonic::body::Body;
+use tower::Service;
+
+use crate::peer::{self, Certified, Peer, PeerError};
+
+mod admissions;
+mod allowance;
+mod connection;
+mod guard;
+mod message;
+pub mod turned_away;
+
+pub(crate) use allowance::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
+
+use admissions::{Admissions, Admitted, Place, Room};
+use guard::{Guard, Shared};
+use turned_away::Reason;
+
+/// How long to wait after the system refused to accept, for example because
+/// the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is told what was turned away.
+const TELL: Duration = Duration::from_secs(60);
+
+/// Connections that the system completes ahead of their being accepted.
+pub const BACKLOG: u32 = 4096;
+
+/// What one listener takes on at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections that have sent nothing, and as many that are shaking hands. A newer one takes the place of an older.
+    pub handshakes: usize,
+    /// Connections without a certificate. A newer one takes the place of an older.
+    pub anonymous: usize,
+    /// Connections with a certificate; further peers are turned away.
+    pub connections: usize,
+    /// How long a connection may take to send its first byte.
+    pub first_byte_timeout: Duration,
+    /// How long a handshake may take from then on.
+    pub handshake_timeout: Duration,
+    /// What messages under way may take together, in bytes.
+    pub message_memory_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            handshakes: 256,
+            anonymous: 64,
+            connections: 16_384,
+            first_byte_timeout: Duration::from_secs(2),
+            handshake_timeout: Duration::from_secs(5),
+            message_memory_bytes: 256 << 20,
+        }
+    }
+}
+
+impl Limits {
+    /// How many descriptors a listener with these limits holds at most.
+    pub fn descriptors(&self) -> usize {
+        self.handshakes.saturating_mul(2).saturating_add(self.anonymous).saturating_add(self.connections)
+    }
+}
+
+/// Who is connected, from where: in the extensions of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectInfo {
+    /// Who it is.
+    pub peer: Peer,
+    /// From where.
+    pub remote: SocketAddr,
+    /// When its certificate ends. The connection may outlive it, so the
+    /// service asks at each call. `None` for the anonymous.
+    pub not_after_unix_secs: Option<u64>,
+}
+
+/// Why a peer did not get in.
+#[derive(Debug, thiserror::Error)]
+enum HandshakeError {
+    #[error("nothing came within {} ms", .0.as_millis())]
+    Silent(Duration),
+    #[error("the handshake took longer than {} ms", .0.as_millis())]
+    TimedOut(Duration),
+    #[error("{0}")]
+    Tls(#[from] io::Error),
+    #[error(transparent)]
+    Peer(#[from] PeerError),
+    #[error("no place is left")]
+    Full,
+}
+
+/// The connections of a listener.
+struct Places {
+    admissions: Admissions,
+    tasks: HashMap<Place, AbortHandle>,
+}
+
+/// What one connection knows of its listener.
+struct Listener<S> {
+    config: watch::Receiver<Arc<ServerConfig>>,
+    limits: Limits,
+    services: S,
+    shared: Arc<Shared>,
+    places: Mutex<Places>,
+    stop: watch::Receiver<bool>,
+}
+
+/// A place that is given up when this is dropped.
+struct Held<S> {
+    listener: Arc<Listener<S>>,
+    place: Place,
+}
+
+/// Accepts connections and serves their calls until `stop` ends; then it accepts no other, and ends when those that
+/// are there have ended in order. When it is dropped, so are they.
+///
+/// Each handshake uses the configuration that `config` holds when it begins.
+pub async fn serve<S>(
+    listener: TcpListener,
+    config: watch::Receiver<Arc<ServerConfig>>,
+    limits: Limits,
+    services: S,
+    stop: impl Future<Output = ()> + Send,
+) where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let Limits { handshakes, anonymous, connections, .. } = limits;
+    let room = Room { silent: handshakes, shaking: handshakes, anonymous, named: connections };
+    let memory = Semaphore::new(limits.message_memory_bytes.min(Semaphore::MAX_PERMITS));
+    let (tell_stop, told_stop) = watch::channel(false);
+    let here = Arc::new(Listener {
+        config,
+        limits,
+        services,
+        shared: Arc::new(Shared::new(Arc::new(memory))),
+        places: Mutex::new(Places { admissions: Admissions::new(room), tasks: HashMap::new() }),
+        stop: told_stop,
+    });
+    let mut tasks = JoinSet::new();
+    let (mut stop, mut tell) = (pin!(stop), interval(TELL));
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            _ = tell.tick() => here.tell(),
+            Some(_) = tasks.join_next() => {}
+            accepted = listener.accept() => match accepted {
+                Ok((stream, remote)) => here.accept(stream, remote, &mut tasks),
+                Err(error) => {
+                    tracing::debug!(%error, "cannot accept a connection");
+                    here.make_room();
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    tell_stop.send_replace(true);
+    while tasks.join_next().await.is_some() {}
+}
+
+impl<S> Listener<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    fn accept(self: &Arc<Self>, stream: TcpStream, remote: SocketAddr, tasks: &mut JoinSet<()>) {
+        // Held until the task is known, so that nobody closes it before.
+        let mut places = self.places();
+        let (place, gone) = places.admissions.arrive(remote.ip());
+        self.close(&mut places, gone);
+        let held = Held { listener: Arc::clone(self), place };
+        let task = tasks.spawn(async move {
+            if let Err(error) = held.listener.attend(stream, remote, held.place).await {
+                held.listener.count(&error);
+                tracing::debug!(%remote, %error, "a connection was turned away");
+            }
+        });
+        places.tasks.insert(place, task);
+    }
+
+    /// A connection from its first byte to its end.
+    async fn attend(
+        self: &Arc<Self>,
+        stream: TcpStream,
+        remote: SocketAddr,
+        place: Place,
+    ) -> Result<(), HandshakeError> {
+        let Limits { first_byte_timeout, handshake_timeout, .. } = self.limits;
+        stream.set_nodelay(true)?;
+        let mut byte = [0];
+        let first = timeout(first_byte_timeout, stream.peek(&mut byte));
+        if first.await.map_err(|_| HandshakeError::Silent(first_byte_timeout))?? == 0 {
+            // Whoever closes at once looks whether somebody listens.
+            return Ok(());
+        }
+        {
+            let mut places = self.places();
+            let gone = places.admissions.spoke(place);
+            self.close(&mut places, gone);
+        }
+        let acceptor = TlsAcceptor::from(Arc::clone(&self.config.borrow()));
+        let shaken = timeout(handshake_timeout, acceptor.accept(stream));
+        let stream = shaken.await.map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
+        let info = who(&stream, remote)?;
+        {
+            let mut places = self.places();
+            match places.admissions.known(place, &info.peer) {
+                Admitted::Welcome => {}
+                Admitted::InsteadOf(gone) => self.close(&mut places, Some(gone)),
+                Admitted::Full => return Err(HandshakeError::Full),
+            }
+        }
+        let guard = Guard::new(Arc::clone(&self.shared), info, self.services.clone());
+        connection::serve(stream, guard, self.stop.clone()).await;
+        Ok(())
+    }
+}
+
+impl<S> Listener<S> {
+    fn places(&self) -> std::sync::MutexGuard<'_, Places> {
+        // Each change is whole before anything can panic.
+        self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn close(&self, places: &mut Places, gone: Option<Place>) {
+        if let Some(task) = gone.and_then(|gone| places.tasks.remove(&gone)) {
+            self.shared.turned_away.count(Reason::CrowdedOut);
+            task.abort();
+        }
+    }
+
+    /// The system gives no further descriptor: whoever is worth least gives one back.
+    fn make_room(&self) {
+        self.shared.turned_away.count(Reason::NoDescriptor);
+        let mut places = self.places();
+        let least = places.admissions.least();
+        self.close(&mut places, least);
+    }
+
+    fn tell(&self) {
+        for notice in self.shared.turned_away.notices() {
+            let (times, since_start) = (notice.times, notice.since_start);
+            tracing::warn!(times, since_start, "peers or calls turned away: {}", notice.why);
+        }
+        self.shared.tidy();
+    }
+
+    fn count(&self, error: &HandshakeError) {
+        self.shared.turned_away.count(match error {
+            HandshakeError::Silent(_) => Reason::Silent,
+            HandshakeError::TimedOut(_) => Reason::SlowHandshake,
+            HandshakeError::Tls(_) | HandshakeError::Peer(_) => Reason::FailedHandshake,
+            HandshakeError::Full => Reason::Full,
+        });
+    }
+}
+
+impl<S> Drop for Held<S> {
+    fn drop(&mut self) {
+        let mut places = self.listener.places();
+        places.admissions.closed(self.place);
+        places.tasks.remove(&self.place);
+    }
+}
+
+/// Who the handshake has shown.
+fn who(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<ConnectInfo, PeerError> {
+    let certificates = stream.get_ref().1.peer_certificates();
+    let certificate = certificates.and_then(<[_]>::first);
+    Ok(match certificate.map(|certificate| peer::read_certificate(certificate)).transpose()? {
+        None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None },
+        Some(Certified { peer, not_after_unix_secs }) => {
+            ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs) }
+        }
+    })
+}

@@ -1,0 +1,96 @@
+//! One connection, from its handshake to its end.
+
+use std::convert::Infallible;
+use std::pin::pin;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::server::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rand::rngs::SysRng;
+use rand_core::{TryRng, UnwrapErr};
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::server::TlsStream;
+use tonic::body::Body;
+use tower::Service;
+
+use super::allowance::Allowance;
+use super::guard::Guard;
+
+/// How often a peer is asked whether it is still there: a device that has gone to sleep does not say so.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+
+/// How long it has to answer that.
+const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// Bytes of the headers of a call.
+const MAX_HEADER_BYTES: u32 = 8 << 10;
+
+/// Streams that a peer may have reset, or made us reset, before anybody looked at them (CVE-2023-44487,
+/// CVE-2025-8671).
+const MAX_RESETS: usize = 32;
+
+/// Serves the calls of a connection until either side ends it, it has been idle for too long, it has come of age, or
+/// `stop` says so.
+pub(super) async fn serve<S>(stream: TlsStream<TcpStream>, guard: Guard<S>, mut stop: watch::Receiver<bool>)
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    let allowance = guard.allowance();
+    let mut calls = guard.calls();
+    let mut connection = pin!(builder(&allowance).serve_connection(TokioIo::new(stream), guard));
+    let ends = async {
+        tokio::select! {
+            () = sleep(drawn_age(allowance.age)) => {}
+            () = idle(&mut calls, allowance.idle) => {}
+            // An error says that the sender is gone: time to stop as well.
+            stopped = stop.wait_for(|stop| *stop) => drop(stopped),
+        }
+    };
+    tokio::select! {
+        ended = connection.as_mut() => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection ended");
+            }
+            return;
+        }
+        () = ends => connection.as_mut().graceful_shutdown(),
+    }
+    if timeout(allowance.grace, connection).await.is_err() {
+        tracing::debug!("a connection did not end in order and is cut");
+    }
+}
+
+fn builder(allowance: &Allowance) -> http2::Builder<TokioExecutor> {
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(allowance.streams)
+        .initial_stream_window_size(allowance.window_bytes)
+        .initial_connection_window_size(allowance.window_bytes)
+        .max_send_buf_size(allowance.send_bytes)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_pending_accept_reset_streams(MAX_RESETS)
+        .max_local_error_reset_streams(MAX_RESETS)
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE_PATIENCE);
+    builder
+}
+
+/// Ends when no call was under way for `limit`.
+async fn idle(calls: &mut watch::Receiver<u32>, limit: Duration) {
+    while calls.wait_for(|calls| *calls == 0).await.is_ok() {
+        if timeout(limit, calls.wait_for(|calls| *calls > 0)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Between three quarters of an age and all of it, so that connections that were made together do not end together.
+fn drawn_age(age: Duration) -> Duration {
+    let Ok(drawn) = UnwrapErr(SysRng).try_next_u32();
+    age.mul_f64(1.0 - 0.25 * f64::from(drawn) / f64::from(u32::MAX))
+}

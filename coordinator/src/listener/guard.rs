@@ -1,0 +1,156 @@
+//! What stands between a connection and the services, before anything is decoded: who may call what, how often, and
+//! with how large a message.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use governor::clock::{Clock, MonotonicClock};
+use governor::middleware::NoOpMiddleware;
+use governor::state::keyed::HashMapStateStore;
+use governor::{Quota, RateLimiter};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::body::Incoming;
+use proto::message::Rejection;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use tonic::body::Body;
+use tower::{Service, ServiceExt};
+
+use super::ConnectInfo;
+use super::allowance::{Allowance, CALLS_A_SECOND, CALLS_AT_ONCE};
+use super::message::{self, Memory, Unread, Whole};
+use super::turned_away::{Reason, TurnedAway};
+use crate::peer::Peer;
+use crate::service;
+
+/// What a peer without a certificate may call.
+const ENROLL: &str = "/nightshift.v1.Device/Enroll";
+
+type Pace = RateLimiter<Peer, HashMapStateStore<Peer>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
+
+/// What all connections of a listener share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) turned_away: TurnedAway,
+    memory: Memory,
+    pace: Pace,
+}
+
+/// One connection's way to the services.
+#[derive(Clone, Debug)]
+pub(super) struct Guard<S> {
+    shared: Arc<Shared>,
+    info: ConnectInfo,
+    allowance: Allowance,
+    /// Calls under way.
+    calls: Arc<watch::Sender<u32>>,
+    services: S,
+}
+
+/// A call under way, until it is dropped.
+struct UnderWay(Arc<watch::Sender<u32>>);
+
+impl Shared {
+    pub(super) fn new(message_memory: Memory) -> Self {
+        let quota = Quota::per_second(CALLS_A_SECOND).allow_burst(CALLS_AT_ONCE);
+        let pace = RateLimiter::hashmap_with_clock(quota, MonotonicClock);
+        Self { turned_away: TurnedAway::default(), memory: message_memory, pace }
+    }
+
+    /// Forgets peers that have not called for long; to be called once a minute.
+    pub(super) fn tidy(&self) {
+        self.pace.retain_recent();
+        self.pace.shrink_to_fit();
+    }
+
+    /// Waits until the peer may call again.
+    async fn take_turn(&self, peer: &Peer) {
+        let mut waited = false;
+        while let Err(not_until) = self.pace.check_key(peer) {
+            if !std::mem::replace(&mut waited, true) {
+                self.turned_away.count(Reason::TooOften);
+            }
+            sleep(not_until.wait_time_from(MonotonicClock.now())).await;
+        }
+    }
+}
+
+impl<S> Guard<S> {
+    pub(super) fn new(shared: Arc<Shared>, info: ConnectInfo, services: S) -> Self {
+        let allowance = Allowance::of(&info.peer);
+        Self { shared, info, allowance, calls: Arc::new(watch::Sender::new(0)), services }
+    }
+
+    /// How many calls are under way.
+    pub(super) fn calls(&self) -> watch::Receiver<u32> {
+        self.calls.subscribe()
+    }
+
+    pub(super) fn allowance(&self) -> Allowance {
+        self.allowance
+    }
+}
+
+impl<S> Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
+{
+    async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
+        self.calls.send_modify(|calls| *calls += 1);
+        let _under_way = UnderWay(Arc::clone(&self.calls));
+        let (mut parts, body) = request.into_parts();
+        let anonymous = self.info.peer == Peer::Anonymous;
+        if anonymous && parts.uri.path() != ENROLL {
+            self.shared.turned_away.count(Reason::NotEnrolled);
+            return Err(Rejection::NotEnrolled);
+        }
+        if !anonymous {
+            self.shared.take_turn(&self.info.peer).await;
+        }
+        let Allowance { message_bytes, message_time, .. } = self.allowance;
+        // As many as there may be of them, their messages take a mebibyte together.
+        let memory = (!anonymous).then_some(&self.shared.memory);
+        let read = timeout(message_time, message::read(body, message_bytes, memory)).await;
+        let Whole { bytes, share } = read
+            .unwrap_or_else(|_| Err(message::too_slow(message_time)))
+            .map_err(|unread| self.count(unread))?;
+        parts.extensions.insert(self.info.clone());
+        let answered = self.services.oneshot(Request::from_parts(parts, Body::new(Full::new(bytes)))).await;
+        drop(share);
+        let Ok(response) = answered;
+        Ok(response)
+    }
+
+    fn count(&self, unread: Unread) -> Rejection {
+        if let Some(reason) = unread.reason {
+            self.shared.turned_away.count(reason);
+        }
+        unread.rejection
+    }
+}
+
+impl<S> hyper::service::Service<Request<Incoming>> for Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let guard = self.clone();
+        Box::pin(async move {
+            let answer = guard.answer(request).await;
+            Ok(answer.unwrap_or_else(|rejection| service::status(&rejection).into_http()))
+        })
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.send_modify(|calls| *calls -= 1);
+    }
+}

@@ -1,0 +1,114 @@
+//! What a listener did not let in, counted by kind: one warning a minute for each kind, however many there were.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Why a peer or a call was turned away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The connection sent nothing in time.
+    Silent,
+    /// The handshake was not over in time.
+    SlowHandshake,
+    /// The handshake failed: no TLS 1.3, or a certificate that is not good here.
+    FailedHandshake,
+    /// The oldest connection of its kind and network made room for a newer one.
+    CrowdedOut,
+    /// A device came while as many as there may be were connected.
+    Full,
+    /// A peer without a certificate called something else than `Enroll`.
+    NotEnrolled,
+    /// A message was larger than its sender may send.
+    TooLarge,
+    /// A message was not complete in time.
+    TooSlow,
+    /// There was no room for another message in memory.
+    NoMemory,
+    /// A device called more often than it may, and was answered later.
+    TooOften,
+    /// The system gave the process no further descriptor.
+    NoDescriptor,
+}
+
+/// Every reason, in the order of [`Reason`].
+const REASONS: [(Reason, &str); 11] = [
+    (Reason::Silent, "nothing was sent in time"),
+    (Reason::SlowHandshake, "the handshake took too long"),
+    (Reason::FailedHandshake, "the handshake failed"),
+    (Reason::CrowdedOut, "newer connections took the place"),
+    (Reason::Full, "too many devices are connected"),
+    (Reason::NotEnrolled, "a call without a certificate that was not `Enroll`"),
+    (Reason::TooLarge, "a message was too large"),
+    (Reason::TooSlow, "a message was not complete in time"),
+    (Reason::NoMemory, "no memory was left for another message"),
+    (Reason::TooOften, "a device called too often and was answered later"),
+    (Reason::NoDescriptor, "the system gave no further file descriptor"),
+];
+
+/// How often each reason came up.
+#[derive(Debug, Default)]
+pub struct TurnedAway {
+    since_start: [AtomicU64; REASONS.len()],
+    told: [AtomicU64; REASONS.len()],
+}
+
+/// What is to be told of one reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Notice {
+    /// Why, in words.
+    pub why: &'static str,
+    /// How often since it was last told.
+    pub times: u64,
+    /// How often since the start.
+    pub since_start: u64,
+}
+
+impl TurnedAway {
+    /// Counts one.
+    pub fn count(&self, reason: Reason) {
+        for ((known, _), counter) in REASONS.iter().zip(&self.since_start) {
+            if *known == reason {
+                counter.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// How often a reason came up since the start.
+    pub fn since_start(&self, reason: Reason) -> u64 {
+        let counters = REASONS.iter().zip(&self.since_start);
+        counters.filter(|((known, _), _)| *known == reason).map(|(_, n)| n.load(Ordering::Relaxed)).sum()
+    }
+
+    /// What has come up since this was last asked; to be asked once a minute.
+    pub fn notices(&self) -> Vec<Notice> {
+        let mut notices = Vec::new();
+        for (((_, why), counter), told) in REASONS.iter().zip(&self.since_start).zip(&self.told) {
+            let since_start = counter.load(Ordering::Relaxed);
+            let times = since_start - told.swap(since_start, Ordering::Relaxed);
+            if times > 0 {
+                notices.push(Notice { why, times, since_start });
+            }
+        }
+        notices
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_told_once_with_how_often_it_came_up() {
+        let turned = TurnedAway::default();
+        for reason in [Reason::Silent, Reason::NoDescriptor, Reason::Silent] {
+            turned.count(reason);
+        }
+        let told = turned.notices();
+        assert_eq!(told.iter().map(|notice| notice.times).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(told[0].why, "nothing was sent in time");
+        assert_eq!(turned.notices(), []);
+        turned.count(Reason::Silent);
+        let again = [Notice { why: "nothing was sent in time", times: 1, since_start: 3 }];
+        assert_eq!(turned.notices(), again);
+        assert_eq!(turned.since_start(Reason::Silent), 3);
+    }
+}
