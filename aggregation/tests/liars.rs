@@ -170,7 +170,9 @@ fn ghosts(attack: &mut Attack, second: Vec<Member>, ghosts: &BTreeSet<usize>) {
         let view = View { roster: 1, sharers: all.clone(), survivors: survivors.clone(), stop };
         attack.views.insert(*member, view);
     }
-    attack.rosters.push((second, 1));
+    // Later than every draw before: a device helps in no earlier one.
+    let attempt = attack.rosters.iter().map(|(_, attempt)| attempt + 1).max().unwrap_or(0);
+    attack.rosters.push((second, attempt));
 }
 
 #[test]
@@ -437,20 +439,16 @@ impl Lie {
 
 /// How many lies of each size are told.
 fn grid() -> Vec<(usize, u64)> {
-    if std::env::var_os("NIGHTSHIFT_LIARS").is_some() {
-        vec![
-            (10, 4000),
-            (20, 2000),
-            (40, 600),
-            (100, 60),
-            (256, 8),
-            (257, 12),
-            (300, 20),
-            (512, 6),
-            (1024, 4),
-        ]
-    } else {
-        vec![(10, 120), (20, 15), (40, 2), (260, 2)]
+    let long =
+        [(10, 4000), (20, 2000), (40, 600), (100, 60), (256, 8), (257, 12), (300, 20), (512, 6), (1024, 4)];
+    match std::env::var("NIGHTSHIFT_LIARS").as_deref() {
+        Err(_) => vec![(10, 120), (20, 15), (40, 2), (260, 2)],
+        Ok("long") => long.to_vec(),
+        // Only these cohorts, as `300,512`.
+        Ok(cohorts) => {
+            let wanted: Vec<usize> = cohorts.split(',').map(|cohort| cohort.parse().unwrap()).collect();
+            long.into_iter().filter(|(cohort, _)| wanted.contains(cohort)).collect()
+        }
     }
 }
 
@@ -472,10 +470,12 @@ fn whatever_a_server_says_a_sum_has_nearly_as_many_inputs_as_the_goal_and_each_o
                 count[3] += usize::from(attack.run(Rule::QuorumOnly).broken(&attack).is_some());
             }
         }
+        println!("{lies} lies to cohorts of {cohort}");
     }
     println!(
         "cohort: lies, with an open sum, with a refusal, that broke what a quorum alone holds: {counts:?}"
     );
     let all = counts.values().fold([0; 4], |sum, count| [0, 1, 2, 3].map(|i| sum[i] + count[i]));
-    assert!(all.iter().all(|count| *count > 0), "the lies are too tame: {all:?}");
+    let few = counts.len() < 4;
+    assert!(few || all.iter().all(|count| *count > 0), "the lies are too tame: {all:?}");
 }

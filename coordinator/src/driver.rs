@@ -3,8 +3,12 @@
 //!
 //! A step runs to its end on a thread of its own, even when its caller has gone: what a machine has decided
 //! is never lost half-way. One step at a time holds the state; the opening of a sum, which may take minutes, is
-//! not part of a step. When the store or the disk fails, the machines in memory may be ahead of what is
-//! durable, so every later call is refused; a restart recovers.
+//! not part of a step.
+//!
+//! A disk that takes nothing more (it is full) is a state and no end: what a machine has decided waits until it is
+//! durable, no reply leaves before that and no step comes between, devices are told to ask again, and everything that is
+//! only read goes on. When a write has failed half-way nobody knows what is durable, so every later call is refused; a
+//! restart recovers.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
 
 use std::future::pending;
@@ -34,11 +38,19 @@ use crate::store::{Store, StoreError};
 
 mod openings;
 mod state;
+mod trouble;
 
 use state::State;
+use trouble::Trouble;
 
 /// The shortest sleep of the timer, so that a clock that stands still costs no processor.
 const LEAST_SLEEP_MILLIS: u64 = 5;
+
+/// How soon it is looked again whether the disk takes what is to be written, in milliseconds.
+const AGAIN_MILLIS: u64 = 1_000;
+
+/// What a device is told while the disk takes nothing, in milliseconds.
+const TROUBLED_MILLIS: u64 = 10_000;
 
 /// Why the coordinator cannot serve.
 #[derive(Debug, thiserror::Error)]
@@ -55,6 +67,17 @@ pub enum DriverError {
     /// A step broke off.
     #[error("a step broke off: {0}")]
     Broken(String),
+}
+
+impl DriverError {
+    /// Whether the same may succeed later, because nothing was begun: a disk that is full, an artefact that could not
+    /// be written or read.
+    fn passes(&self) -> bool {
+        match self {
+            Self::Store(StoreError::Conflict { .. } | StoreError::Stopped { .. }) | Self::Broken(_) => false,
+            Self::Store(_) | Self::Record(_) | Self::File(_) => true,
+        }
+    }
 }
 
 /// Frozen factors that are not the plan's.
@@ -91,6 +114,7 @@ pub struct Driver {
     enrolments: Arc<AtomicU64>,
     /// How many sums are being opened.
     under_way: Arc<watch::Sender<usize>>,
+    trouble: Arc<Trouble>,
     failed: Arc<watch::Sender<bool>>,
 }
 
@@ -141,17 +165,27 @@ impl Driver {
             readers: Arc::new(Semaphore::new(FILES_AT_ONCE)),
             due: Arc::new(watch::Sender::new(Due::default())),
             under_way: Arc::new(watch::Sender::new(0)),
+            trouble: Arc::default(),
             failed: Arc::new(watch::Sender::new(false)),
         })
     }
 
     /// Answers one request of a device; what it brings about is durable when this returns.
     pub async fn handle(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
-        let name = request.name();
+        let (name, of_round) = (request.name(), request.session().is_some());
         let answer = if let Request::Fetch { digest, offset } = request {
             self.fetch(digest, offset).await.map(Reply::Chunk)
         } else {
             self.step(move |state| state.handle(device, request, now(), &mut UnwrapErr(SysRng))).await
+        };
+        let answer = match answer {
+            // What it asked for may have been done, or not yet; the same request again is safe.
+            Err(Rejection::Unavailable(_))
+                if (of_round || self.trouble.is_there()) && !*self.failed.borrow() =>
+            {
+                Ok(Reply::wait(TROUBLED_MILLIS))
+            }
+            other => other,
         };
         match &answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
@@ -281,8 +315,9 @@ impl Driver {
     }
 
     async fn close_due(&self) {
+        // A refusal was logged by whatever failed, and says when to look again.
         let closed = self.step(|state| state.handle_timeout(now(), &mut UnwrapErr(SysRng))).await;
-        if closed.is_err() {
+        if closed.is_err() && *self.failed.borrow() {
             pending::<()>().await;
         }
     }
@@ -307,19 +342,39 @@ impl Driver {
         if *self.failed.borrow() {
             return Err(stopped());
         }
-        let outcome = run(state);
+        let outcome = state.persist_rest().and_then(|()| run(state));
         // While the state is still locked: nobody may come between a failure and its mark.
         match outcome {
             Ok(answer) => {
+                self.trouble.is_over();
                 for (task, opening) in state.take_openings(now()) {
                     self.open_apart(task, opening);
                 }
-                let due = Due { at: state.poll_timeout(), open_rounds: state.open_rounds() };
-                self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
+                self.set_due(Due { at: state.poll_timeout(), open_rounds: state.open_rounds() });
                 answer
+            }
+            Err(error) if error.passes() && !state.is_stopped() => {
+                let again = now().plus_millis(AGAIN_MILLIS);
+                self.set_due(Due { at: Some(again), open_rounds: state.open_rounds() });
+                Err(self.trouble.begins(&error))
             }
             Err(error) => Err(self.fail(&error)),
         }
+    }
+
+    fn set_due(&self, due: Due) {
+        self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
+    }
+
+    /// Why nothing is written now, and for how many seconds; `None` while all is well.
+    pub fn trouble(&self) -> Option<(String, u64)> {
+        self.trouble.told(now())
+    }
+
+    /// Says what a failure outside a step means: one of a write that broke off ends all serving, another passes.
+    pub fn store_failed(&self, store: &Store, error: StoreError) -> Rejection {
+        let error = DriverError::Store(error);
+        if store.is_stopped() { self.fail(&error) } else { trouble::passing(&error) }
     }
 
     fn broken(&self, why: &str) -> Rejection {

@@ -1,13 +1,17 @@
 //! Who may connect: tokens, enrolment and revocation.
 
 use aggregation::IdentityPublic;
-use proto::admin::DeviceStatus;
+use std::sync::Arc;
+
+use proto::admin::{DeviceStatus, OperatorStatus};
 use proto::convert::{Enrolled, Enrolment};
-use proto::ids::{DeviceId, Timestamp};
+use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
 use ring::rand::{SecureRandom, SystemRandom};
 
-use crate::driver::{Driver, DriverError};
+use crate::driver::Driver;
+use crate::operators::{Operators, OperatorsError};
+use crate::peer::AdminName;
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::store::{Batch, Store, StoreError};
@@ -32,6 +36,10 @@ pub struct Registry {
     pub address: String,
     /// How long a certificate and a credential last, in seconds.
     pub device_secs: u64,
+    /// Who may operate.
+    pub operators: Arc<Operators>,
+    /// How long an operator's certificate lasts, in seconds.
+    pub operator_secs: u64,
     /// Stops serving when the store fails.
     pub driver: Driver,
 }
@@ -103,7 +111,7 @@ impl Registry {
 
     /// All enrolled devices.
     pub fn devices(&self) -> Result<Vec<DeviceStatus>, Rejection> {
-        records::devices(&self.store).map_err(|error| self.driver.fail(&error.into()))
+        records::devices(&self.store).map_err(|error| Rejection::Unavailable(error.to_string()))
     }
 
     /// Shuts a device out, for ever.
@@ -119,13 +127,56 @@ impl Registry {
         }
     }
 
+    /// Vouches for a new key of an operator: the certificate and its authority's, in PEM.
+    pub async fn sign_operator(
+        &self,
+        name: &AdminName,
+        request_pem: &str,
+        now: Timestamp,
+    ) -> Result<String, Rejection> {
+        let validity = Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: now.as_secs() + self.operator_secs,
+        };
+        let signed = self.operators.sign(request_pem, name, &self.authority, validity).await;
+        let signed = signed.map_err(|error| self.operators_failed(error))?;
+        tracing::info!(%name, "operator's certificate made");
+        Ok(signed)
+    }
+
+    /// Makes an operator's certificate worthless, for ever.
+    pub async fn revoke_operator(&self, serial: Serial) -> Result<(), Rejection> {
+        if self.operators.revoke(serial).await.map_err(|error| self.operators_failed(error))? {
+            tracing::info!(%serial, "operator's certificate revoked");
+            return Ok(());
+        }
+        let why =
+            "no certificate of an operator has this number; `nightshift operator ls` lists them".to_owned();
+        Err(Rejection::Unacceptable { request: "revoke operator".into(), why })
+    }
+
+    /// All certificates of operators.
+    pub fn list_operators(&self) -> Result<Vec<OperatorStatus>, Rejection> {
+        self.operators.list().map_err(|error| self.operators_failed(error))
+    }
+
+    fn operators_failed(&self, error: OperatorsError) -> Rejection {
+        match error {
+            OperatorsError::Store(error) => self.store(error),
+            OperatorsError::Pki(error) => certificate(error),
+            error @ (OperatorsError::Record(_) | OperatorsError::Unreadable) => {
+                Rejection::Unavailable(error.to_string())
+            }
+        }
+    }
+
     /// The key that verifies devices' credentials.
     pub fn public(&self) -> IdentityPublic {
         self.enrolment_key.public()
     }
 
     fn store(&self, error: StoreError) -> Rejection {
-        self.driver.fail(&DriverError::Store(error))
+        self.driver.store_failed(&self.store, error)
     }
 
     fn token(&self, error: TokenError) -> Rejection {

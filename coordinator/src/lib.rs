@@ -14,6 +14,7 @@ pub mod descriptors;
 pub mod driver;
 pub mod enrolment;
 pub mod listener;
+pub mod operators;
 pub mod optimizer;
 pub mod peer;
 pub mod pki;

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
+use proto::ids::Serial;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -35,7 +36,7 @@ pub(crate) use allowance::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 
 use admissions::{Admissions, Admitted, Place, Room};
 use guard::{Guard, Shared};
-use turned_away::Reason;
+use turned_away::{Reason, TurnedAway};
 
 /// How long to wait after the system refused to accept, for example because
 /// the process has no file descriptor left.
@@ -94,6 +95,8 @@ pub struct ConnectInfo {
     /// When its certificate ends. The connection may outlive it, so the
     /// service asks at each call. `None` for the anonymous.
     pub not_after_unix_secs: Option<u64>,
+    /// The number of its certificate, which may be revoked meanwhile. `None` for the anonymous.
+    pub serial: Option<Serial>,
 }
 
 /// Why a peer did not get in.
@@ -136,11 +139,12 @@ struct Held<S> {
 /// Accepts connections and serves their calls until `stop` ends; then it accepts no other, and ends when those that
 /// are there have ended in order. When it is dropped, so are they.
 ///
-/// Each handshake uses the configuration that `config` holds when it begins.
+/// Each handshake uses the configuration that `config` holds when it begins. What is turned away is counted in
+/// `turned_away`.
 pub async fn serve<S>(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
-    limits: Limits,
+    (limits, turned_away): (Limits, Arc<TurnedAway>),
     services: S,
     stop: impl Future<Output = ()> + Send,
 ) where
@@ -155,7 +159,7 @@ pub async fn serve<S>(
         config,
         limits,
         services,
-        shared: Arc::new(Shared::new(Arc::new(memory))),
+        shared: Arc::new(Shared::new(turned_away, Arc::new(memory))),
         places: Mutex::new(Places { admissions: Admissions::new(room), tasks: HashMap::new() }),
         stop: told_stop,
     });
@@ -291,9 +295,9 @@ fn who(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<ConnectInfo,
     let certificates = stream.get_ref().1.peer_certificates();
     let certificate = certificates.and_then(<[_]>::first);
     Ok(match certificate.map(|certificate| peer::read_certificate(certificate)).transpose()? {
-        None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None },
-        Some(Certified { peer, not_after_unix_secs }) => {
-            ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs) }
+        None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None, serial: None },
+        Some(Certified { peer, serial, not_after_unix_secs }) => {
+            ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs), serial }
         }
     })
 }

@@ -5,6 +5,7 @@
 
 use std::{fmt, str::FromStr};
 
+use proto::ids::Serial;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const DEVICE_PREFIX: &str = "nightshift:device:";
@@ -49,6 +50,8 @@ pub enum PeerError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Certified {
     pub(crate) peer: Peer,
+    /// `None` where it is not one of ours by its length.
+    pub(crate) serial: Option<Serial>,
     pub(crate) not_after_unix_secs: u64,
 }
 
@@ -118,6 +121,7 @@ pub(crate) fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
     let not_after = certificate.validity().not_after.timestamp();
     Ok(Certified {
         peer: read_uri(uri)?,
+        serial: certificate.raw_serial().try_into().ok().map(Serial),
         not_after_unix_secs: u64::try_from(not_after).map_err(|_| PeerError::Malformed)?,
     })
 }

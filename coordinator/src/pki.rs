@@ -106,6 +106,28 @@ pub struct Identity {
     key: Zeroizing<Vec<u8>>,
 }
 
+/// A key whose certificate is asked for.
+pub struct IdentityRequest(Zeroizing<Vec<u8>>);
+
+impl IdentityRequest {
+    /// The identity of this key and the certificates that came for it, in PEM, the authority's at the end.
+    pub fn with_chain(self, pem: &str) -> Result<Identity, PkiError> {
+        let malformed = || PkiError::Malformed {
+            path: PathBuf::from("the coordinator's answer"),
+            expected: "a PEM certificate and its authority's",
+        };
+        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.ok().filter(|chain| chain.len() >= 2).ok_or_else(malformed)?;
+        Ok(Identity { chain, key: self.0 })
+    }
+}
+
+impl fmt::Debug for IdentityRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityRequest").finish_non_exhaustive()
+    }
+}
+
 impl Authority {
     /// Loads the authority from a folder (`ca.pem`, `ca.key`), or makes it
     /// there with the given validity. Fails when the key is readable by
@@ -177,9 +199,7 @@ impl Authority {
         validity: Validity,
         rng: &dyn SecureRandom,
     ) -> Result<String, PkiError> {
-        let request = CertificateSigningRequestDer::from_pem_slice(request_pem.as_bytes())
-            .map_err(|_| PkiError::Request(rcgen::Error::CouldNotParseCertificationRequest))?;
-        Ok(pem(&self.sign_device(&request, device, validity, rng)?))
+        Ok(pem(&self.sign_device(&request_der(request_pem)?, device, validity, rng)?))
     }
 
     /// Signs a device's request: the certificate names the device and is good
@@ -192,12 +212,39 @@ impl Authority {
         validity: Validity,
         rng: &dyn SecureRandom,
     ) -> Result<CertificateDer<'static>, PkiError> {
+        let params = client_params(&hex::encode(device), &peer::device_uri(device), validity, rng)?;
+        self.sign(request_der, params)
+    }
+
+    /// Signs an administrator's request, in PEM, as [`Authority::sign_device`] does a device's.
+    pub fn sign_admin(
+        &self,
+        request_pem: &str,
+        name: &AdminName,
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<CertificateDer<'static>, PkiError> {
+        let params = client_params(name.as_str(), &peer::admin_uri(name), validity, rng)?;
+        self.sign(&request_der(request_pem)?, params)
+    }
+
+    /// A certificate and this authority's own, in PEM.
+    pub fn chain_pem(&self, certificate: &CertificateDer<'_>) -> String {
+        pem(certificate) + &pem(&self.certificate)
+    }
+
+    /// Of a request nothing counts but the key.
+    fn sign(
+        &self,
+        request_der: &[u8],
+        params: CertificateParams,
+    ) -> Result<CertificateDer<'static>, PkiError> {
         let request = CertificateSigningRequestDer::from(request_der);
         let mut request = CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
         if !is_p256(request_der) {
             return Err(PkiError::RequestKey);
         }
-        request.params = client_params(&hex::encode(device), &peer::device_uri(device), validity, rng)?;
+        request.params = params;
         Ok(request.signed_by(&self.issuer)?.into())
     }
 
@@ -209,6 +256,11 @@ impl Authority {
             key: Zeroizing::new(key.serialize_der()),
         })
     }
+}
+
+fn request_der(pem: &str) -> Result<CertificateSigningRequestDer<'static>, PkiError> {
+    CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
+        .map_err(|_| PkiError::Request(rcgen::Error::CouldNotParseCertificationRequest))
 }
 
 /// Whether the key of a signing request is on the curve P-256. What a request is signed with does not say so: its
@@ -247,6 +299,13 @@ impl Identity {
             })?;
         let key = load_key(&key_path)?;
         Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
+    }
+
+    /// A new key, and the request to sign it, in PEM.
+    pub fn request() -> Result<(IdentityRequest, String), PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let request = CertificateParams::default().serialize_request(&key)?.pem()?;
+        Ok((IdentityRequest(Zeroizing::new(key.serialize_der())), request))
     }
 
     /// Writes `<name>.pem` and `<name>.key` (mode 0600) into a folder.

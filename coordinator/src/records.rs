@@ -7,14 +7,15 @@
 //! | `participations` | task ‖ device | how often, as a number |
 //! | `survivors` | task ‖ round ‖ part | up to 100 devices |
 //! | `devices` | device | [`DeviceRecord`] |
+//! | `operators` | serial number of a certificate | [`OperatorRecord`] |
 //!
 //! Parameters and plans are [artefacts](crate::artefacts); a header names them by their hash.
 
 use std::collections::BTreeMap;
 
 use aggregation::IdentityPublic;
-use proto::admin::{DeviceStatus, TaskState, VersionStatus};
-use proto::ids::{DeviceId, Digest, TaskId};
+use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
+use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ const VERSIONS: &str = "versions";
 const PARTICIPATIONS: &str = "participations";
 const SURVIVORS: &str = "survivors";
 const DEVICES: &str = "devices";
+const OPERATORS: &str = "operators";
 
 /// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
 const SURVIVORS_A_RECORD: usize = 100;
@@ -97,6 +99,19 @@ pub struct DeviceRecord {
     /// When it enrolled.
     pub enrolled_unix_millis: u64,
     /// Whether it is shut out.
+    pub revoked: bool,
+}
+
+/// A certificate of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRecord {
+    /// The operator's name.
+    pub name: String,
+    /// When it was made.
+    pub issued_unix_secs: u64,
+    /// Its last second.
+    pub expires_unix_secs: u64,
+    /// Whether it is worthless.
     pub revoked: bool,
 }
 
@@ -219,16 +234,16 @@ pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord)
     Ok(())
 }
 
-/// One device.
+/// One device. One whose record is damaged is none: it is shut out, and nobody else.
 pub fn device(store: &Store, device: DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
-    store.get(DEVICES, device.0)
+    whole(store.get(DEVICES, device.0)).map(Option::flatten)
 }
 
-/// All devices, in the order of their names.
+/// All devices, in the order of their names, less such as have a damaged record.
 pub fn devices(store: &Store) -> Result<Vec<DeviceStatus>, RecordError> {
     let mut devices = Vec::new();
     for item in store.scan_prefix::<DeviceRecord>(DEVICES, &Key::default())? {
-        let (key, record) = item?;
+        let Some((key, record)) = whole(item)? else { continue };
         devices.push(DeviceStatus {
             device: DeviceId(key_part(&key, 0, "device")?),
             label: record.label,
@@ -237,6 +252,49 @@ pub fn devices(store: &Store) -> Result<Vec<DeviceStatus>, RecordError> {
         });
     }
     Ok(devices)
+}
+
+/// What was read, or nothing where it is a record that is damaged, which is said.
+fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match read {
+        Ok(record) => Ok(Some(record)),
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
+            tracing::error!(%error, "whoever the record is of is shut out");
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Writes down a certificate of an operator.
+pub fn insert_operator(batch: &mut Batch, serial: Serial, record: &OperatorRecord) -> Result<(), StoreError> {
+    batch.insert(OPERATORS, serial.0, record)?;
+    Ok(())
+}
+
+/// All certificates of operators, in no telling order, less such as have a damaged record.
+pub fn operators(store: &Store) -> Result<Vec<OperatorStatus>, RecordError> {
+    let mut operators = Vec::new();
+    for item in store.scan_prefix::<OperatorRecord>(OPERATORS, &Key::default())? {
+        let Some((key, record)) = whole(item)? else { continue };
+        operators.push(OperatorStatus {
+            serial: Serial(key_part(&key, 0, "operator")?),
+            name: record.name,
+            issued_unix_secs: record.issued_unix_secs,
+            expires_unix_secs: record.expires_unix_secs,
+            revoked: record.revoked,
+        });
+    }
+    Ok(operators)
+}
+
+/// Makes an operator's certificate worthless, for ever; durable when this returns. `false` when it is not known.
+pub async fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError> {
+    let Some(record) = store.get::<OperatorRecord>(OPERATORS, serial.0)? else { return Ok(false) };
+    let mut batch = Batch::new();
+    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record })?;
+    store.commit(batch).await?;
+    Ok(true)
 }
 
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device.

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module runs the services")]
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,10 +20,12 @@ use crate::config::{Certificates, Config};
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
+use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Limits};
+use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
-use crate::service;
+use crate::service::{self, BothTurnedAway};
 use crate::spool::folder::FolderSpooler;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
@@ -61,6 +63,9 @@ pub enum ServerError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The operator has no certificate.
+    #[error(transparent)]
+    Operators(#[from] OperatorsError),
     /// The operator's name is none.
     #[error(transparent)]
     Operator(#[from] AdminNameError),
@@ -135,15 +140,19 @@ impl Coordinator {
         let authority = Authority::open_or_create(folder, days(authority_days))?;
         let enrolment_key = EnrolmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
+        let operators = Arc::new(Operators::open(store.clone())?);
         let tls = Tls {
             device: tls::server_config(&identity, authority.certificate(), Of::Devices)?,
-            admin: tls::server_config(&identity, authority.certificate(), Of::Operators)?,
+            admin: tls::server_config(
+                &identity,
+                authority.certificate(),
+                Of::Operators(Arc::clone(&operators)),
+            )?,
         };
         let operator: AdminName = OPERATOR.parse()?;
-        authority.issue_admin(&operator, days(admin_days), &rng)?.save(folder, OPERATOR)?;
+        operators.ensure(folder, &operator, &authority, days(admin_days))?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
-        let address = format!("{}\n", reachable(admin));
-        files::write(&folder.join(ADMIN_ADDRESS_FILE), address.as_bytes(), Audience::Anyone)?;
+        write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
 
         let device = listeners.device.local_addr().map_err(ServerError::Listener)?;
         let host = config.public_names.first().map_or("localhost", String::as_str);
@@ -156,6 +165,8 @@ impl Coordinator {
             enrolment_key,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
+            operators,
+            operator_secs: u64::from(admin_days) * DAY_SECS,
             driver: driver.clone(),
         });
         Ok(Self { config, shares, driver, registry, tls, listeners, addresses: (device, admin) })
@@ -170,7 +181,8 @@ impl Coordinator {
     pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
         let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;
         let (stop, stopped) = watch::channel(false);
-        let serve = |listener, tls, limits: Limits, services: Routes| {
+        let turned_away = BothTurnedAway::default();
+        let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>), services: Routes| {
             let (sender, tls) = watch::channel(tls);
             let mut stopped = stopped.clone();
             tokio::spawn(async move {
@@ -183,9 +195,11 @@ impl Coordinator {
             })
         };
         let device = service::device_service(Arc::clone(&registry), driver.clone());
-        let admin = service::admin_service(registry, driver.clone());
-        let mut devices = serve(listeners.device, tls.device, shares.devices, Routes::new(device));
-        let mut admins = serve(listeners.admin, tls.admin, shares.operators, Routes::new(admin));
+        let admin = service::admin_service(registry, driver.clone(), turned_away.clone());
+        let mut devices =
+            serve(listeners.device, tls.device, (shares.devices, turned_away.devices), Routes::new(device));
+        let mut admins =
+            serve(listeners.admin, tls.admin, (shares.operators, turned_away.operators), Routes::new(admin));
         let timers = tokio::spawn({
             let driver = driver.clone();
             async move { driver.run_timers().await }
@@ -209,6 +223,15 @@ impl Coordinator {
         }
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// Says where operators connect. What is there already is not written again, so that a full disk is no reason not to
+/// start.
+fn write_address(path: &Path, address: &str) -> Result<(), FileError> {
+    match files::read(path) {
+        Ok(there) if there == address.as_bytes() => Ok(()),
+        Ok(_) | Err(_) => files::write(path, address.as_bytes(), Audience::Anyone),
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use proto::admin::{AdminReply, AdminRequest};
+use proto::admin::{AdminReply, AdminRequest, Health, TurnedAwayCount};
 use proto::convert;
 use proto::export::Release;
 use proto::ids::{DeviceId, TaskId};
@@ -14,6 +14,7 @@ use tonic::{Code, Request, Response, Status};
 
 use crate::driver::{self, Driver};
 use crate::enrolment::Registry;
+use crate::listener::turned_away::TurnedAway;
 use crate::listener::{ConnectInfo, MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::Peer;
 
@@ -33,6 +34,16 @@ pub struct DeviceService {
 pub struct AdminService {
     registry: Arc<Registry>,
     driver: Driver,
+    turned_away: BothTurnedAway,
+}
+
+/// What both listeners turned away.
+#[derive(Clone, Debug, Default)]
+pub struct BothTurnedAway {
+    /// The listener of devices.
+    pub devices: Arc<TurnedAway>,
+    /// The listener of operators.
+    pub operators: Arc<TurnedAway>,
 }
 
 /// The service for devices, with its limits.
@@ -43,8 +54,12 @@ pub fn device_service(registry: Arc<Registry>, driver: Driver) -> DeviceServer<D
 }
 
 /// The service for operators, with its limits.
-pub fn admin_service(registry: Arc<Registry>, driver: Driver) -> AdminServer<AdminService> {
-    AdminServer::new(AdminService { registry, driver })
+pub fn admin_service(
+    registry: Arc<Registry>,
+    driver: Driver,
+    turned_away: BothTurnedAway,
+) -> AdminServer<AdminService> {
+    AdminServer::new(AdminService { registry, driver, turned_away })
         .max_decoding_message_size(MAX_ADMIN_BYTES)
         .max_encoding_message_size(MAX_ADMIN_BYTES)
 }
@@ -90,9 +105,14 @@ impl wire::admin_server::Admin for AdminService {
 
 impl AdminService {
     async fn answer(&self, request: Request<wire::AdminRequest>) -> Result<AdminReply, Rejection> {
-        match peer(&request)? {
-            Peer::Admin(_) => {}
+        let name = match peer(&request)? {
+            Peer::Admin(name) => name,
             Peer::Anonymous | Peer::Device(_) => return Err(Rejection::NotEnrolled),
+        };
+        // The connection may be older than its revocation.
+        let serial = request.extensions().get::<ConnectInfo>().and_then(|info| info.serial);
+        if !serial.is_some_and(|serial| self.registry.operators.admits(serial)) {
+            return Err(Rejection::NotEnrolled);
         }
         Ok(match convert::admin_request_from_wire(request.into_inner())? {
             AdminRequest::CreateTask { plan, frozen } => {
@@ -114,11 +134,31 @@ impl AdminService {
             AdminRequest::Fetch { digest, offset } => {
                 AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
             }
+            AdminRequest::ShowHealth => AdminReply::Health(self.health()),
+            AdminRequest::ListOperators => AdminReply::Operators(self.registry.list_operators()?),
+            AdminRequest::RevokeOperator(serial) => {
+                self.registry.revoke_operator(serial).await?;
+                AdminReply::Done
+            }
+            AdminRequest::SignOperator { certificate_request_pem } => {
+                let signed = self.registry.sign_operator(&name, &certificate_request_pem, driver::now());
+                AdminReply::Certificate(signed.await?)
+            }
         })
     }
 }
 
 impl AdminService {
+    fn health(&self) -> Health {
+        let (trouble, trouble_secs) = self.driver.trouble().unzip();
+        let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
+        let counts = listeners.into_iter().flat_map(|(listener, turned_away)| {
+            let counts = turned_away.since_start().into_iter();
+            counts.map(|(why, times)| TurnedAwayCount { listener: listener.into(), why: why.into(), times })
+        });
+        Health { trouble, trouble_secs: trouble_secs.unwrap_or(0), turned_away: counts.collect() }
+    }
+
     /// Vouches for what the coordinator itself knows of a version; the operator's word is not asked.
     async fn sign_version(&self, task: TaskId, version: u32) -> Result<AdminReply, Rejection> {
         let status = self.driver.show(task).await?;

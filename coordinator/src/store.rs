@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -146,6 +146,7 @@ struct Inner {
     log: File,
     path: PathBuf,
     stopped: AtomicBool,
+    floor_bytes: AtomicU64,
     _lock: File,
 }
 
@@ -188,6 +189,7 @@ impl Store {
                 log,
                 path: path.to_owned(),
                 stopped: AtomicBool::new(false),
+                floor_bytes: AtomicU64::new(FREE_SPACE_FLOOR_BYTES),
                 _lock: lock,
             }),
         })
@@ -210,19 +212,27 @@ impl Store {
         if self.inner.stopped.load(Ordering::Acquire) {
             return Err(self.stopped());
         }
-        let free_bytes = free_bytes(&self.inner.path)?;
-        if free_bytes < FREE_SPACE_FLOOR_BYTES {
-            return Err(StoreError::DiskFull {
-                path: self.inner.path.clone(),
-                free_bytes,
-                floor_bytes: FREE_SPACE_FLOOR_BYTES,
-            });
+        let (free_bytes, floor_bytes) =
+            (free_bytes(&self.inner.path)?, self.inner.floor_bytes.load(Ordering::Acquire));
+        if free_bytes < floor_bytes {
+            return Err(StoreError::DiskFull { path: self.inner.path.clone(), free_bytes, floor_bytes });
         }
         let result = self.apply(batch).and_then(|()| self.sync());
         if let Err(StoreError::Engine { .. } | StoreError::File(_)) = result {
             self.inner.stopped.store(true, Ordering::Release);
         }
         result
+    }
+
+    /// Whether a write failed half-way, so that nobody knows what is on disk: then only a restart recovers.
+    pub fn is_stopped(&self) -> bool {
+        self.inner.stopped.load(Ordering::Acquire)
+    }
+
+    /// How much must be free for a commit, so that a test can have a full disk.
+    #[cfg(test)]
+    pub(crate) fn set_free_space_floor(&self, bytes: u64) {
+        self.inner.floor_bytes.store(bytes, Ordering::Release);
     }
 
     /// The value under a key. Fails when its record is damaged or not a `T`.

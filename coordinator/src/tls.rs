@@ -18,6 +18,7 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 
+use crate::operators::Operators;
 use crate::peer::{self, Certified, Peer};
 use crate::pki::Identity;
 
@@ -33,12 +34,12 @@ pub enum TlsError {
 }
 
 /// Whom a listener is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub enum Audience {
     /// Devices, and such as want to become one and have no certificate yet.
     Devices,
-    /// Operators, who have one.
-    Operators,
+    /// Operators, who have a certificate that is known and was not revoked.
+    Operators(Arc<Operators>),
 }
 
 /// Makes the configuration of a listener: `identity` is shown to peers, and
@@ -52,9 +53,9 @@ pub fn server_config(
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).map_err(TlsError::Identity)?;
     let ours = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let ours = match audience {
+    let ours = match &audience {
         Audience::Devices => ours.allow_unauthenticated(),
-        Audience::Operators => ours,
+        Audience::Operators(_) => ours,
     };
     let verifier = AudienceVerifier { ours: ours.build()?, audience };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -77,11 +78,13 @@ struct AudienceVerifier {
 }
 
 impl Audience {
-    fn admits(self, certificate: &[u8]) -> bool {
+    fn admits(&self, certificate: &[u8]) -> bool {
         match (self, peer::read_certificate(certificate)) {
-            (Self::Devices, Ok(Certified { peer: Peer::Device(_), .. }))
-            | (Self::Operators, Ok(Certified { peer: Peer::Admin(_), .. })) => true,
-            (Self::Devices | Self::Operators, Ok(_) | Err(_)) => false,
+            (Self::Devices, Ok(Certified { peer: Peer::Device(_), .. })) => true,
+            (Self::Operators(operators), Ok(Certified { peer: Peer::Admin(_), serial, .. })) => {
+                serial.is_some_and(|serial| operators.admits(serial))
+            }
+            (Self::Devices | Self::Operators(_), Ok(_) | Err(_)) => false,
         }
     }
 }

@@ -3,7 +3,7 @@
 use aggregation::{IdentityPublic, Signature};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Digest, TaskId};
+use crate::ids::{DeviceId, Digest, Serial, TaskId};
 use crate::message::{Chunk, DeclineReason};
 use crate::metrics::MetricName;
 use crate::plan::Mode;
@@ -51,6 +51,17 @@ pub enum AdminRequest {
         /// First byte.
         offset: u64,
     },
+    /// How the coordinator is.
+    ShowHealth,
+    /// All certificates of operators.
+    ListOperators,
+    /// Makes an operator's certificate worthless, for ever.
+    RevokeOperator(Serial),
+    /// Vouches for a new key of the operator who asks.
+    SignOperator {
+        /// A certificate signing request, in PEM.
+        certificate_request_pem: String,
+    },
 }
 
 /// What the coordinator answers the operator.
@@ -77,6 +88,49 @@ pub enum AdminReply {
     Chunk(Chunk),
     /// To revoke.
     Done,
+    /// To how it is.
+    Health(Health),
+    /// To list operators.
+    Operators(Vec<OperatorStatus>),
+    /// A certificate and its authority's, in PEM.
+    Certificate(String),
+}
+
+/// How a coordinator is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Health {
+    /// Why it writes nothing now; `None` while it does.
+    pub trouble: Option<String>,
+    /// Seconds since it has been so.
+    pub trouble_secs: u64,
+    /// What was turned away since the start, by listener and reason.
+    pub turned_away: Vec<TurnedAwayCount>,
+}
+
+/// How often something was turned away.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TurnedAwayCount {
+    /// Whose listener: `devices` or `operators`.
+    pub listener: String,
+    /// Why, in words.
+    pub why: String,
+    /// How often since the start.
+    pub times: u64,
+}
+
+/// A certificate of an operator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorStatus {
+    /// Its serial number.
+    pub serial: Serial,
+    /// The operator's name.
+    pub name: String,
+    /// When it was made.
+    pub issued_unix_secs: u64,
+    /// Its last second.
+    pub expires_unix_secs: u64,
+    /// Whether it is worthless.
+    pub revoked: bool,
 }
 
 /// Where a task stands.

@@ -71,6 +71,10 @@ id!(
     SessionId, 32
 );
 id!(
+    /// The serial number of a certificate.
+    Serial, 16
+);
+id!(
     /// The SHA-256 of something: a base, a plan, an adapter.
     Digest, 32
 );

@@ -263,6 +263,37 @@ fn what_cannot_take_part_is_told_why() {
     assert!(words.contains("revoked"), "{words}");
 }
 
+#[test]
+fn an_operators_certificate_is_used_again_and_can_be_rotated_and_revoked() {
+    let stage = Stage::new();
+    let list = || {
+        let list = stage.operator(&["operator", "ls", "--format", "json"]);
+        serde_json::from_str::<Vec<serde_json::Value>>(&list).unwrap()
+    };
+    drop(stage.coordinator());
+    let _coordinator = stage.coordinator();
+    let first = list();
+    assert_eq!(first.len(), 1, "a restart makes no other");
+    let old = stage.path("old");
+    fs::create_dir(&old).unwrap();
+    for file in ["operator.pem", "operator.key", "admin.address"] {
+        fs::copy(stage.path("home").join(file), old.join(file)).unwrap();
+    }
+    let said = stage.operator(&["operator", "rotate"]);
+    assert!(said.contains("the old one is worthless"), "{said}");
+    let second = list();
+    let revoked = second.iter().find(|operator| operator["serial"] == first[0]["serial"]).unwrap();
+    assert_eq!((second.len(), revoked["revoked"].as_bool()), (2, Some(true)));
+    let mut command = Command::new(stage.nightshift().get_program());
+    let refused = output(command.arg("--dir").arg(&old).args(["task", "ls"]));
+    assert!(!refused.status.success());
+    let health = stage.operator(&["health"]);
+    assert!(health.starts_with("serving"), "{health}");
+    assert!(health.contains("the handshake failed"), "{health}");
+    let unknown = output(stage.nightshift().args(["operator", "revoke", &"00".repeat(16)]));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("nightshift operator ls"));
+}
+
 /// Gives everybody the right to read and enter a folder, which is made where there is none.
 #[cfg(unix)]
 fn open_to_all(folder: &Path) {

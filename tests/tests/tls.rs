@@ -19,6 +19,7 @@ use ::client::{
 use coordinator::{
     admin_channel,
     listener::{self, ConnectInfo, Limits},
+    operators::Operators,
     peer::Peer,
     pki::{Authority, Identity, Validity},
     store::Store,
@@ -70,18 +71,32 @@ async fn a_device_is_known_by_the_id_in_its_certificate() {
 
 #[tokio::test]
 async fn an_administrator_is_known_by_name() {
-    let world = World::with(Home::new(), operators_config).await;
-    let name = "owl".parse().unwrap();
-    let identity = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
+    let home = Home::new();
+    let (operators, identity) = home.operator("owl");
+    let world = World::with(home, |world| operators_config(world, &operators)).await;
     let address = format!("localhost:{}", world.address.port());
     let channel = admin_channel::connect(&address, &identity).await.unwrap();
     let seen = who_am_i(channel).await.unwrap();
-    assert!(seen.starts_with(&format!("{:?} ", Peer::Admin(name))));
+    assert!(seen.starts_with(&format!("{:?} ", Peer::Admin("owl".parse().unwrap()))));
+
+    // One of our authority that is not written down, and one that was revoked.
+    let name = "owl".parse().unwrap();
+    let unknown = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
+    let known = operators.list().unwrap();
+    assert!(operators.revoke(known[0].serial).await.unwrap());
+    for identity in [unknown, identity] {
+        match admin_channel::connect(&address, &identity).await {
+            Err(_) => {}
+            Ok(channel) => assert!(who_am_i(channel).await.is_err()),
+        }
+    }
 }
 
 #[tokio::test]
 async fn nobody_but_operators_gets_through_the_handshake_of_their_listener() {
-    let world = World::with(Home::new(), operators_config).await;
+    let home = Home::new();
+    let (operators, _) = home.operator("owl");
+    let world = World::with(home, |world| operators_config(world, &operators)).await;
     assert!(world.connect(world.trust(), None).await.is_err());
     let device = world.home.device(LONG);
     assert!(world.connect(world.trust(), Some(device)).await.is_err());
@@ -335,6 +350,15 @@ impl Home {
         self.authority.issue_server(&[], LONG, &SystemRandom::new()).unwrap()
     }
 
+    /// An operator whose certificate is written down.
+    fn operator(&self, name: &str) -> (Arc<Operators>, Identity) {
+        let store = Store::open(&self.folder.path().join("operators")).unwrap();
+        let operators = Operators::open(store).unwrap();
+        let folder = self.folder.path().join("operator");
+        operators.ensure(&folder, &name.parse().unwrap(), &self.authority, LONG).unwrap();
+        (Arc::new(operators), Identity::load(&folder, name).unwrap())
+    }
+
     fn device(&self, validity: Validity) -> ClientIdentity {
         self.device_called(DEVICE, validity)
     }
@@ -385,7 +409,13 @@ impl World {
         let identity = home.server();
         let (sender, receiver) = watch::channel(config((&home, &identity)));
         let address = listener.local_addr().unwrap();
-        tokio::spawn(listener::serve(listener, receiver, limits, WhoAmI, std::future::pending()));
+        tokio::spawn(listener::serve(
+            listener,
+            receiver,
+            (limits, Arc::default()),
+            WhoAmI,
+            std::future::pending(),
+        ));
         Self { home, identity, address, config: sender }
     }
 
@@ -411,8 +441,9 @@ fn own_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
     server_config(identity, home.authority.certificate(), Audience::Devices).unwrap()
 }
 
-fn operators_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
-    server_config(identity, home.authority.certificate(), Audience::Operators).unwrap()
+fn operators_config((home, identity): (&Home, &Identity), operators: &Arc<Operators>) -> Arc<ServerConfig> {
+    let audience = Audience::Operators(Arc::clone(operators));
+    server_config(identity, home.authority.certificate(), audience).unwrap()
 }
 
 /// A server that shows whatever it likes.

@@ -27,16 +27,10 @@ pub(super) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
 
 /// All tasks.
 pub(super) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, CliError> {
-    match client.call(AdminRequest::ListTasks).await? {
-        AdminReply::Tasks(tasks) => Ok(tasks),
-        AdminReply::Task(_)
-        | AdminReply::Privacy(_)
-        | AdminReply::Signed { .. }
-        | AdminReply::Token(_)
-        | AdminReply::Devices(_)
-        | AdminReply::Chunk(_)
-        | AdminReply::Done => Err(CallError::Unexpected.into()),
-    }
+    let AdminReply::Tasks(tasks) = client.call(AdminRequest::ListTasks).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    Ok(tasks)
 }
 
 /// The task that a word means: its name in hex, the beginning of that, or its label where only one has it.
@@ -58,14 +52,6 @@ pub(super) async fn find_task(client: &mut AdminClient, word: &str) -> Result<Ta
 
 /// The task in an answer.
 pub(super) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
-    match reply {
-        AdminReply::Task(task) => Ok(task),
-        AdminReply::Tasks(_)
-        | AdminReply::Privacy(_)
-        | AdminReply::Signed { .. }
-        | AdminReply::Token(_)
-        | AdminReply::Devices(_)
-        | AdminReply::Chunk(_)
-        | AdminReply::Done => Err(CallError::Unexpected.into()),
-    }
+    let AdminReply::Task(task) = reply else { return Err(CallError::Unexpected.into()) };
+    Ok(task)
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 
-use super::{CliError, EXIT_CODES, device, model, privacy, task, up};
+use super::{CliError, EXIT_CODES, device, health, model, operators, privacy, task, up};
 
 /// Runs and watches a federated fine-tuning coordinator.
 #[derive(Debug, Parser)]
@@ -33,6 +33,11 @@ enum Command {
     /// Adapters that came out.
     #[command(subcommand)]
     Model(model::Command),
+    /// Certificates of operators.
+    #[command(subcommand)]
+    Operator(operators::Command),
+    /// Whether the coordinator writes, and what it turned away.
+    Health(health::Arguments),
 }
 
 pub(super) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
@@ -42,5 +47,7 @@ pub(super) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Device(command) => device::run(&dir, command).await,
         Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
+        Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Health(arguments) => health::run(&dir, arguments).await,
     }
 }

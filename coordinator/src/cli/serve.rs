@@ -12,6 +12,7 @@ use tracing_subscriber::EnvFilter;
 use super::{CliError, EXIT_CODES, output};
 use crate::config::Config;
 use crate::listener::BACKLOG;
+use crate::operators::OperatorsError;
 use crate::pki::PkiError;
 use crate::server::{Coordinator, Listeners, ServerError};
 
@@ -92,8 +93,11 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Driver(_)
         | ServerError::File(_)
         | ServerError::Stopped(_)
+        | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
-        ServerError::Pki(_) | ServerError::Tls(_) | ServerError::Operator(_) => CliError::input(error),
+        ServerError::Pki(_) | ServerError::Tls(_) | ServerError::Operator(_) | ServerError::Operators(_) => {
+            CliError::input(error)
+        }
         ServerError::Descriptors(_) | ServerError::Listener(_) | ServerError::Service(_) => {
             CliError::Network(error.to_string())
         }

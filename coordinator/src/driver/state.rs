@@ -46,6 +46,8 @@ struct Entry {
     header: TaskHeader,
     /// What had changed when devices were last counted for it.
     counted: Option<(Spending, u64)>,
+    /// What its machine has decided and the disk has not taken yet.
+    unsaved: Vec<TaskEffect>,
 }
 
 impl State {
@@ -283,17 +285,31 @@ impl State {
         self.public
             .extend(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
         let task = task.with_spooler(Arc::clone(&self.spooler));
-        self.tasks.push(Entry { task, header, counted: None });
+        self.tasks.push(Entry { task, header, counted: None, unsaved: Vec::new() });
     }
 
-    /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction.
+    /// Makes durable what an earlier step has decided and the disk did not take then.
+    pub(super) fn persist_rest(&mut self) -> Result<(), DriverError> {
+        (0..self.tasks.len()).try_for_each(|index| self.persist(index))
+    }
+
+    /// Whether a write has failed half-way: then only a restart recovers.
+    pub(super) fn is_stopped(&self) -> bool {
+        self.store.is_stopped()
+    }
+
+    /// Makes durable what a task's machine has decided: artefacts first, then all records in one transaction. Where that
+    /// fails, all of it is kept, to be made durable later.
     fn persist(&mut self, index: usize) -> Result<(), DriverError> {
         let entry = &mut self.tasks[index];
         let id = entry.task.id();
-        let (mut batch, mut header, mut done) = (Batch::new(), entry.header.clone(), Vec::new());
-        let mut published = Vec::new();
         while let Some(effect) = entry.task.poll_effect() {
-            match &effect {
+            entry.unsaved.push(effect);
+        }
+        let (mut batch, mut header) = (Batch::new(), entry.header.clone());
+        let mut published = Vec::new();
+        for effect in &entry.unsaved {
+            match effect {
                 TaskEffect::FixSurvivors { round, survivors } => {
                     records::insert_survivors(&mut batch, id, *round, survivors)?;
                 }
@@ -313,7 +329,6 @@ impl State {
                 }
                 TaskEffect::Excluded { .. } | TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
             }
-            done.push(effect);
         }
         let record = entry.task.record();
         header.state = record.state;
@@ -327,8 +342,8 @@ impl State {
         }
         entry.header = header;
         self.public.extend(published);
-        for effect in &done {
-            log(id, effect);
+        for effect in entry.unsaved.drain(..) {
+            log(id, &effect);
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use super::*;
 use crate::records;
 use crate::spool::InMemory;
 
+mod full_disk;
 mod openings;
 
 const COHORT: u8 = 3;
@@ -151,7 +152,10 @@ impl World {
     }
 
     fn open(&self) -> Driver {
-        let store = Store::open(&self.folder.path().join("store")).unwrap();
+        self.open_with(Store::open(&self.folder.path().join("store")).unwrap())
+    }
+
+    fn open_with(&self, store: Store) -> Driver {
         let artefacts = Artefacts::open(&self.folder.path().join("artefacts")).unwrap();
         Driver::open(store, artefacts, authority().public(), Arc::new(InMemory)).unwrap()
     }

@@ -33,7 +33,7 @@ type Pace = RateLimiter<Peer, HashMapStateStore<Peer>, MonotonicClock, NoOpMiddl
 /// What all connections of a listener share.
 #[derive(Debug)]
 pub(super) struct Shared {
-    pub(super) turned_away: TurnedAway,
+    pub(super) turned_away: Arc<TurnedAway>,
     memory: Memory,
     pace: Pace,
 }
@@ -53,10 +53,10 @@ pub(super) struct Guard<S> {
 struct UnderWay(Arc<watch::Sender<u32>>);
 
 impl Shared {
-    pub(super) fn new(message_memory: Memory) -> Self {
+    pub(super) fn new(turned_away: Arc<TurnedAway>, memory: Memory) -> Self {
         let quota = Quota::per_second(CALLS_A_SECOND).allow_burst(CALLS_AT_ONCE);
         let pace = RateLimiter::hashmap_with_clock(quota, MonotonicClock);
-        Self { turned_away: TurnedAway::default(), memory: message_memory, pace }
+        Self { turned_away, memory, pace }
     }
 
     /// Forgets peers that have not called for long; to be called once a minute.

@@ -72,10 +72,11 @@ impl TurnedAway {
         }
     }
 
-    /// How often a reason came up since the start.
-    pub fn since_start(&self, reason: Reason) -> u64 {
+    /// How often each reason came up since the start, such as did.
+    pub fn since_start(&self) -> Vec<(&'static str, u64)> {
         let counters = REASONS.iter().zip(&self.since_start);
-        counters.filter(|((known, _), _)| *known == reason).map(|(_, n)| n.load(Ordering::Relaxed)).sum()
+        let counts = counters.map(|((_, why), counter)| (*why, counter.load(Ordering::Relaxed)));
+        counts.filter(|(_, times)| *times > 0).collect()
     }
 
     /// What has come up since this was last asked; to be asked once a minute.
@@ -109,6 +110,8 @@ mod tests {
         turned.count(Reason::Silent);
         let again = [Notice { why: "nothing was sent in time", times: 1, since_start: 3 }];
         assert_eq!(turned.notices(), again);
-        assert_eq!(turned.since_start(Reason::Silent), 3);
+        let since_start =
+            [("nothing was sent in time", 3), ("the system gave no further file descriptor", 1)];
+        assert_eq!(turned.since_start(), since_start);
     }
 }

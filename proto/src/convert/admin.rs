@@ -7,10 +7,10 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, DeviceStatus, MeanMetric, ParticipationCount, PrivacySpent, TaskState,
-    TaskStatus, VersionStatus,
+    AdminReply, AdminRequest, DeviceStatus, Health, MeanMetric, OperatorStatus, ParticipationCount,
+    PrivacySpent, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
-use crate::ids::{DeviceId, TaskId};
+use crate::ids::{DeviceId, Serial, TaskId};
 use crate::message::DeclineReason;
 use crate::metrics::MetricName;
 use crate::plan::Mode;
@@ -38,6 +38,14 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
         AdminRequest::Fetch { digest, offset } => {
             Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset })
         }
+        AdminRequest::ShowHealth => Kind::ShowHealth(wire::ShowHealth {}),
+        AdminRequest::ListOperators => Kind::ListOperators(wire::ListOperators {}),
+        AdminRequest::RevokeOperator(serial) => {
+            Kind::RevokeOperator(wire::RevokeOperator { serial: serial.0.to_vec() })
+        }
+        AdminRequest::SignOperator { certificate_request_pem } => {
+            Kind::SignOperator(wire::SignOperator { certificate_request_pem })
+        }
     };
     wire::AdminRequest { kind: Some(kind) }
 }
@@ -61,6 +69,14 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
         Kind::RevokeDevice(revoke) => AdminRequest::RevokeDevice(DeviceId(fixed("device", &revoke.device)?)),
         Kind::Fetch(fetch) => {
             AdminRequest::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
+        }
+        Kind::ShowHealth(wire::ShowHealth {}) => AdminRequest::ShowHealth,
+        Kind::ListOperators(wire::ListOperators {}) => AdminRequest::ListOperators,
+        Kind::RevokeOperator(revoke) => {
+            AdminRequest::RevokeOperator(Serial(fixed("serial number", &revoke.serial)?))
+        }
+        Kind::SignOperator(wire::SignOperator { certificate_request_pem }) => {
+            AdminRequest::SignOperator { certificate_request_pem }
         }
     })
 }
@@ -91,6 +107,20 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
         }),
         AdminReply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
         AdminReply::Done => Kind::Done(wire::Received {}),
+        AdminReply::Health(health) => Kind::Health(health_to_wire(health)),
+        AdminReply::Operators(operators) => Kind::Operators(wire::OperatorList {
+            operators: operators
+                .into_iter()
+                .map(|operator| wire::OperatorStatus {
+                    serial: operator.serial.0.to_vec(),
+                    name: operator.name,
+                    issued_unix_secs: operator.issued_unix_secs,
+                    expires_unix_secs: operator.expires_unix_secs,
+                    revoked: operator.revoked,
+                })
+                .collect(),
+        }),
+        AdminReply::Certificate(pem) => Kind::Certificate(wire::Certificate { pem }),
     };
     wire::AdminReply { kind: Some(kind) }
 }
@@ -122,7 +152,47 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
         }
         Kind::Chunk(chunk) => AdminReply::Chunk(chunk_from_wire(chunk)?),
         Kind::Done(wire::Received {}) => AdminReply::Done,
+        Kind::Health(health) => AdminReply::Health(health_from_wire(health)),
+        Kind::Operators(list) => {
+            let read = |operator: wire::OperatorStatus| {
+                Ok(OperatorStatus {
+                    serial: Serial(fixed("serial number", &operator.serial)?),
+                    name: operator.name,
+                    issued_unix_secs: operator.issued_unix_secs,
+                    expires_unix_secs: operator.expires_unix_secs,
+                    revoked: operator.revoked,
+                })
+            };
+            AdminReply::Operators(list.operators.into_iter().map(read).collect::<Result<_, WireError>>()?)
+        }
+        Kind::Certificate(wire::Certificate { pem }) => AdminReply::Certificate(pem),
     })
+}
+
+fn health_to_wire(health: Health) -> wire::Health {
+    let count = |count: TurnedAwayCount| wire::TurnedAwayCount {
+        listener: count.listener,
+        why: count.why,
+        times: count.times,
+    };
+    wire::Health {
+        trouble: health.trouble,
+        trouble_secs: health.trouble_secs,
+        turned_away: health.turned_away.into_iter().map(count).collect(),
+    }
+}
+
+fn health_from_wire(message: wire::Health) -> Health {
+    let count = |count: wire::TurnedAwayCount| TurnedAwayCount {
+        listener: count.listener,
+        why: count.why,
+        times: count.times,
+    };
+    Health {
+        trouble: message.trouble,
+        trouble_secs: message.trouble_secs,
+        turned_away: message.turned_away.into_iter().map(count).collect(),
+    }
 }
 
 fn state_to_wire(state: TaskState) -> wire::TaskState {

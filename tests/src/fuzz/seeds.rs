@@ -10,13 +10,13 @@ use coordinator::tokens::Token;
 use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
-use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
+use proto::admin::{AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, TurnedAwayCount};
 use proto::convert::{
     Enrolled, Enrolment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
     enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
 };
 use proto::export::{peft_files, read_peft};
-use proto::ids::{DeviceId, Digest, TaskId};
+use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
@@ -149,6 +149,10 @@ fn admin_requests() -> Vec<AdminRequest> {
         AdminRequest::ListDevices,
         AdminRequest::RevokeDevice(DEVICE),
         AdminRequest::Fetch { digest: Digest([2; 32]), offset: 3 },
+        AdminRequest::ShowHealth,
+        AdminRequest::ListOperators,
+        AdminRequest::RevokeOperator(Serial([1; 16])),
+        AdminRequest::SignOperator { certificate_request_pem: "request".into() },
     ]
 }
 
@@ -165,6 +169,19 @@ fn admin_replies() -> Vec<AdminReply> {
         AdminReply::Devices(vec![device]),
         AdminReply::Chunk(chunk()),
         AdminReply::Done,
+        AdminReply::Health(Health {
+            trouble: Some("no room".into()),
+            trouble_secs: 3,
+            turned_away: vec![TurnedAwayCount { listener: "devices".into(), why: "silent".into(), times: 4 }],
+        }),
+        AdminReply::Operators(vec![OperatorStatus {
+            serial: Serial([1; 16]),
+            name: "owl".into(),
+            issued_unix_secs: 1,
+            expires_unix_secs: 2,
+            revoked: true,
+        }]),
+        AdminReply::Certificate("certificate".into()),
     ]
 }
 

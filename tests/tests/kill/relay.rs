@@ -135,7 +135,8 @@ impl Relay {
         runtime.spawn(async move {
             let (_sender, tls) = watch::channel(tls);
             let never = std::future::pending();
-            listener::serve(listener, tls, Limits::default(), Routes::new(service), never).await;
+            let limits = (Limits::default(), Arc::default());
+            listener::serve(listener, tls, limits, Routes::new(service), never).await;
         });
         Self { inner, address, _runtime: runtime }
     }
