@@ -60,6 +60,8 @@ pub struct Config {
     /// `::1`. The first goes into bootstrap tokens, with the port of `listen`.
     /// Default none: tokens say `localhost`.
     pub public_names: Vec<String>,
+    /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
+    pub revocations: PathBuf,
     /// Seconds that open rounds are given to end after the coordinator was told
     /// to stop. Default 10.
     pub drain_secs: u32,
@@ -112,6 +114,7 @@ impl Default for Config {
             admin_listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7444),
             state_dir: PathBuf::from("/var/lib/nightshift-coordinator"),
             public_names: Vec::new(),
+            revocations: PathBuf::new(),
             drain_secs: 10,
             certificates: Certificates::default(),
             limits: Limits::default(),
@@ -231,7 +234,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 7);
+        assert_eq!(keys.len(), 8);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 4);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }

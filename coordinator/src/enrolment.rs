@@ -8,12 +8,14 @@ use proto::convert::{Enrolled, Enrolment};
 use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
 use ring::rand::{SecureRandom, SystemRandom};
+use tokio::task::spawn_blocking;
 
 use crate::driver::Driver;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::AdminName;
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
+use crate::revocations::{Revocations, Revoked};
 use crate::store::{Batch, Store, StoreError};
 use crate::tokens::{self, NewToken, TokenError};
 
@@ -40,6 +42,8 @@ pub struct Registry {
     pub operators: Arc<Operators>,
     /// How long an operator's certificate lasts, in seconds.
     pub operator_secs: u64,
+    /// Where revocations are kept once more.
+    pub revocations: Revocations,
     /// Stops serving when the store fails.
     pub driver: Driver,
 }
@@ -115,16 +119,28 @@ impl Registry {
     }
 
     /// Shuts a device out, for ever.
-    pub async fn revoke(&self, device: DeviceId) -> Result<(), Rejection> {
-        let known = records::revoke(&self.store, device).await.map_err(|e| self.store(e))?;
-        if known {
-            self.driver.devices_changed();
+    pub async fn revoke(self: Arc<Self>, device: DeviceId) -> Result<(), Rejection> {
+        let is_known = records::device(&self.store, device).map_err(|e| self.store(e))?.is_some();
+        if !is_known {
+            let why = "no device has this name; `nightshift device ls` lists them".to_owned();
+            return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
+        }
+        self.apart(move |registry| {
+            registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
+            records::revoke(&registry.store, device).map_err(|e| registry.store(e))?;
+            registry.driver.devices_changed();
             tracing::info!("device revoked");
             Ok(())
-        } else {
-            let why = "no device has this name; `nightshift device ls` lists them".to_owned();
-            Err(Rejection::Unacceptable { request: "revoke device".into(), why })
-        }
+        })
+        .await
+    }
+
+    /// Runs what blocks on a thread of its own.
+    async fn apart<T: Send + 'static>(
+        self: Arc<Self>,
+        run: impl FnOnce(&Self) -> Result<T, Rejection> + Send + 'static,
+    ) -> Result<T, Rejection> {
+        spawn_blocking(move || run(&self)).await.unwrap_or_else(|error| Err(unavailable(&error)))
     }
 
     /// Vouches for a new key of an operator: the certificate and its authority's, in PEM.
@@ -145,14 +161,18 @@ impl Registry {
     }
 
     /// Makes an operator's certificate worthless, for ever.
-    pub async fn revoke_operator(&self, serial: Serial) -> Result<(), Rejection> {
-        if self.operators.revoke(serial).await.map_err(|error| self.operators_failed(error))? {
-            tracing::info!(%serial, "operator's certificate revoked");
-            return Ok(());
+    pub async fn revoke_operator(self: Arc<Self>, serial: Serial) -> Result<(), Rejection> {
+        if !self.list_operators()?.iter().any(|operator| operator.serial == serial) {
+            let why = "no certificate of an operator has this number; `nightshift operator ls` lists them";
+            return Err(Rejection::Unacceptable { request: "revoke operator".into(), why: why.to_owned() });
         }
-        let why =
-            "no certificate of an operator has this number; `nightshift operator ls` lists them".to_owned();
-        Err(Rejection::Unacceptable { request: "revoke operator".into(), why })
+        self.apart(move |registry| {
+            registry.revocations.add(Revoked::Operator(serial)).map_err(|error| unavailable(&error))?;
+            registry.operators.revoke(serial).map_err(|error| registry.operators_failed(error))?;
+            tracing::info!(%serial, "operator's certificate revoked");
+            Ok(())
+        })
+        .await
     }
 
     /// All certificates of operators.
@@ -191,6 +211,10 @@ impl Registry {
             }
         }
     }
+}
+
+fn unavailable(error: &impl std::fmt::Display) -> Rejection {
+    Rejection::Unavailable(error.to_string())
 }
 
 fn refuse_enrolment(why: String) -> Rejection {

@@ -19,6 +19,7 @@ pub mod optimizer;
 pub mod peer;
 pub mod pki;
 pub mod records;
+pub mod revocations;
 pub mod round;
 pub mod server;
 pub mod service;

@@ -108,11 +108,11 @@ impl Operators {
         Ok(authority.chain_pem(&certificate))
     }
 
-    /// Makes a certificate worthless, for ever; `false` when it is not known.
-    pub async fn revoke(&self, serial: Serial) -> Result<bool, OperatorsError> {
-        let known = records::revoke_operator(&self.store, serial).await?;
+    /// Makes a certificate worthless, for ever; `false` when it is not known, or was worthless before. Blocks.
+    pub fn revoke(&self, serial: Serial) -> Result<bool, OperatorsError> {
+        let is_new = records::revoke_operator(&self.store, serial)?;
         self.good.write().unwrap_or_else(PoisonError::into_inner).remove(&serial);
-        Ok(known)
+        Ok(is_new)
     }
 
     fn add(&self, serial: Serial) {
@@ -154,8 +154,8 @@ mod tests {
         peer::read_certificate(&identity.chain()[0]).unwrap().serial.unwrap()
     }
 
-    #[tokio::test]
-    async fn a_certificate_is_used_again_until_it_ends_soon_or_is_revoked() {
+    #[test]
+    fn a_certificate_is_used_again_until_it_ends_soon_or_is_revoked() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path();
         let store = Store::open(&path.join("store")).unwrap();
@@ -174,9 +174,9 @@ mod tests {
         let second = serial(path);
         assert!(operators.admits(first) && operators.admits(second));
 
-        assert!(operators.revoke(second).await.unwrap());
+        assert!(operators.revoke(second).unwrap());
         assert!(!operators.admits(second) && !Operators::open(store.clone()).unwrap().admits(second));
-        assert!(!operators.revoke(Serial([1; 16])).await.unwrap());
+        assert!(!operators.revoke(Serial([1; 16])).unwrap());
         // Whoever can read the state folder is an operator again at the next start.
         assert!(ensure(&operators, NOW + YEAR * 3 / 4));
         assert_eq!(operators.list().unwrap().len(), 3);

@@ -288,22 +288,26 @@ pub fn operators(store: &Store) -> Result<Vec<OperatorStatus>, RecordError> {
     Ok(operators)
 }
 
-/// Makes an operator's certificate worthless, for ever; durable when this returns. `false` when it is not known.
-pub async fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError> {
-    let Some(record) = store.get::<OperatorRecord>(OPERATORS, serial.0)? else { return Ok(false) };
+/// Makes an operator's certificate worthless, for ever; durable when this returns. `false` when it is not known, or was
+/// worthless before. Blocks.
+pub fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError> {
+    let Some(record) = whole(store.get::<OperatorRecord>(OPERATORS, serial.0))?.flatten() else {
+        return Ok(false);
+    };
     let mut batch = Batch::new();
-    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record })?;
-    store.commit(batch).await?;
-    Ok(true)
+    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record.clone() })?;
+    store.commit_blocking(&batch)?;
+    Ok(!record.revoked)
 }
 
-/// Shuts a device out, for ever; durable when this returns. `false` when there is no such device.
-pub async fn revoke(store: &Store, id: DeviceId) -> Result<bool, StoreError> {
+/// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out
+/// before. Blocks.
+pub fn revoke(store: &Store, id: DeviceId) -> Result<bool, StoreError> {
     let Some(record) = device(store, id)? else { return Ok(false) };
     let mut batch = Batch::new();
-    batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record })?;
-    store.commit(batch).await?;
-    Ok(true)
+    batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record.clone() })?;
+    store.commit_blocking(&batch)?;
+    Ok(!record.revoked)
 }
 
 /// The 16 bytes of a key from `at` on.
@@ -339,12 +343,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let id = DeviceId([1; 16]);
-        assert!(!revoke(&store, id).await.unwrap());
+        assert!(!revoke(&store, id).unwrap());
         let record = DeviceRecord::new("phone".into(), IdentityPublic([2; 32]), 5, 9);
         let mut batch = Batch::new();
         insert_device(&mut batch, id, &record).unwrap();
         store.commit(batch).await.unwrap();
-        assert!(revoke(&store, id).await.unwrap());
+        assert!(revoke(&store, id).unwrap());
+        assert!(!revoke(&store, id).unwrap(), "it was before");
         assert_eq!(device(&store, id).unwrap(), Some(DeviceRecord { revoked: true, ..record }));
         assert!(devices(&store).unwrap()[0].revoked);
     }

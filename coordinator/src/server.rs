@@ -25,6 +25,8 @@ use crate::listener::{self, Limits};
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
+use crate::records;
+use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
 use crate::spool::folder::FolderSpooler;
 use crate::store::{Store, StoreError};
@@ -63,6 +65,9 @@ pub enum ServerError {
     /// TLS cannot be set up.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The list of revocations cannot be used.
+    #[error(transparent)]
+    Revocations(#[from] RevocationsError),
     /// The operator has no certificate.
     #[error(transparent)]
     Operators(#[from] OperatorsError),
@@ -141,6 +146,8 @@ impl Coordinator {
         let enrolment_key = EnrolmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
         let operators = Arc::new(Operators::open(store.clone())?);
+        let (revocations, revoked) = Revocations::open(&config.revocations)?;
+        revoke_again(&revoked, &store, &operators)?;
         let tls = Tls {
             device: tls::server_config(&identity, authority.certificate(), Of::Devices)?,
             admin: tls::server_config(
@@ -167,6 +174,7 @@ impl Coordinator {
             device_secs: u64::from(device_hours) * HOUR_SECS,
             operators,
             operator_secs: u64::from(admin_days) * DAY_SECS,
+            revocations,
             driver: driver.clone(),
         });
         Ok(Self { config, shares, driver, registry, tls, listeners, addresses: (device, admin) })
@@ -224,6 +232,23 @@ impl Coordinator {
         tracing::info!("stopped");
         outcome
     }
+}
+
+/// Revokes what the store does not know of: it is older than the list.
+fn revoke_again(revoked: &[Revoked], store: &Store, operators: &Operators) -> Result<(), ServerError> {
+    for one in revoked {
+        let forgotten = match *one {
+            Revoked::Device(device) => records::revoke(store, device)?,
+            Revoked::Operator(serial) => operators.revoke(serial)?,
+        };
+        if forgotten {
+            tracing::warn!(
+                ?one,
+                "revoked again: the state folder did not know it, as after a restore from a backup"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Says where operators connect. What is there already is not written again, so that a full disk is no reason not to

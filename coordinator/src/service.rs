@@ -128,7 +128,7 @@ impl AdminService {
             }
             AdminRequest::ListDevices => AdminReply::Devices(self.registry.devices()?),
             AdminRequest::RevokeDevice(device) => {
-                self.registry.revoke(device).await?;
+                Arc::clone(&self.registry).revoke(device).await?;
                 AdminReply::Done
             }
             AdminRequest::Fetch { digest, offset } => {
@@ -137,7 +137,7 @@ impl AdminService {
             AdminRequest::ShowHealth => AdminReply::Health(self.health()),
             AdminRequest::ListOperators => AdminReply::Operators(self.registry.list_operators()?),
             AdminRequest::RevokeOperator(serial) => {
-                self.registry.revoke_operator(serial).await?;
+                Arc::clone(&self.registry).revoke_operator(serial).await?;
                 AdminReply::Done
             }
             AdminRequest::SignOperator { certificate_request_pem } => {
@@ -150,7 +150,9 @@ impl AdminService {
 
 impl AdminService {
     fn health(&self) -> Health {
-        let (trouble, trouble_secs) = self.driver.trouble().unzip();
+        // Nothing may have been written since the disk became full.
+        let full = self.registry.store.check_room().err().map(|error| (error.to_string(), 0));
+        let (trouble, trouble_secs) = self.driver.trouble().or(full).unzip();
         let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
         let counts = listeners.into_iter().flat_map(|(listener, turned_away)| {
             let counts = turned_away.since_start().into_iter();

@@ -212,16 +212,22 @@ impl Store {
         if self.inner.stopped.load(Ordering::Acquire) {
             return Err(self.stopped());
         }
-        let (free_bytes, floor_bytes) =
-            (free_bytes(&self.inner.path)?, self.inner.floor_bytes.load(Ordering::Acquire));
-        if free_bytes < floor_bytes {
-            return Err(StoreError::DiskFull { path: self.inner.path.clone(), free_bytes, floor_bytes });
-        }
+        self.check_room()?;
         let result = self.apply(batch).and_then(|()| self.sync());
         if let Err(StoreError::Engine { .. } | StoreError::File(_)) = result {
             self.inner.stopped.store(true, Ordering::Release);
         }
         result
+    }
+
+    /// Fails while the disk has too little room for a commit.
+    pub fn check_room(&self) -> Result<(), StoreError> {
+        let (free_bytes, floor_bytes) =
+            (free_bytes(&self.inner.path)?, self.inner.floor_bytes.load(Ordering::Acquire));
+        if free_bytes >= floor_bytes {
+            return Ok(());
+        }
+        Err(StoreError::DiskFull { path: self.inner.path.clone(), free_bytes, floor_bytes })
     }
 
     /// Whether a write failed half-way, so that nobody knows what is on disk: then only a restart recovers.

@@ -402,11 +402,14 @@ fn an_oversized_message_is_refused_and_the_coordinator_goes_on() {
         let connector = Connector::new(config, Duration::from_secs(10));
         let mut client = DeviceClient::new(endpoint.connect_with_connector_lazy(connector))
             .max_encoding_message_size(usize::MAX);
-        let chunk = wire::MaskedChunk { session: vec![0; 32], offset: 0, packed: vec![0; 8 << 20] };
-        let request = wire::Request { kind: Some(wire::request::Kind::MaskedChunk(chunk)) };
-        client.send(request).await.unwrap_err()
+        let certificate_request_pem = "x".repeat(8 << 20);
+        client
+            .enroll(wire::EnrollRequest { certificate_request_pem, ..Default::default() })
+            .await
+            .unwrap_err()
     });
-    assert!(matches!(status.code(), Code::OutOfRange | Code::ResourceExhausted), "{status:?}");
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().contains("this peer may send 16384"), "{status:?}");
     assert_eq!(stage.task(), before);
 }
 

@@ -83,7 +83,7 @@ async fn an_administrator_is_known_by_name() {
     let name = "owl".parse().unwrap();
     let unknown = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
     let known = operators.list().unwrap();
-    assert!(operators.revoke(known[0].serial).await.unwrap());
+    assert!(operators.revoke(known[0].serial).unwrap());
     for identity in [unknown, identity] {
         match admin_channel::connect(&address, &identity).await {
             Err(_) => {}

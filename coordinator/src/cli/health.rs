@@ -30,7 +30,9 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
 fn text(health: &Health) -> String {
     let state = match &health.trouble {
         None => "serving".to_owned(),
-        Some(_) => format!("nothing was written for {} s; what is only read goes on", health.trouble_secs),
+        Some(_) => {
+            format!("nothing can be written, for {} s now; what is only read goes on", health.trouble_secs)
+        }
     };
     if health.turned_away.is_empty() {
         return format!("{state}\nnothing was turned away since the start");

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
 use crate::pki::PkiError;
+use crate::revocations::RevocationsError;
 use crate::server::{Coordinator, Listeners, ServerError};
 
 /// Adds up what devices contribute without reading any one of them.
@@ -94,10 +95,13 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::File(_)
         | ServerError::Stopped(_)
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
+        | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
-        ServerError::Pki(_) | ServerError::Tls(_) | ServerError::Operator(_) | ServerError::Operators(_) => {
-            CliError::input(error)
-        }
+        ServerError::Revocations(_)
+        | ServerError::Pki(_)
+        | ServerError::Tls(_)
+        | ServerError::Operator(_)
+        | ServerError::Operators(_) => CliError::input(error),
         ServerError::Descriptors(_) | ServerError::Listener(_) | ServerError::Service(_) => {
             CliError::Network(error.to_string())
         }

@@ -13,6 +13,7 @@ use crate::spool::InMemory;
 
 mod full_disk;
 mod openings;
+mod spent;
 
 const COHORT: u8 = 3;
 
