@@ -212,7 +212,18 @@ pub fn load_task(
     }
     let mut participations = BTreeMap::new();
     for item in store.scan_prefix::<u32>(PARTICIPATIONS, &prefix)? {
-        let (key, count) = item?;
+        let (key, count) = match item {
+            Ok(read) => read,
+            // How often it took part is not known: as often as it may, so that it takes part no more.
+            Err(
+                ref error @ (StoreError::Damaged { key: ref hexed, .. }
+                | StoreError::Unreadable { key: ref hexed, .. }),
+            ) => {
+                tracing::error!(%error, "the device of the record takes part in the task no more");
+                (Key::from(hex::decode(hexed).unwrap_or_default().as_slice()), plan.privacy.participations)
+            }
+            Err(error) => return Err(error.into()),
+        };
         participations.insert(DeviceId(key_part(&key, id.0.len(), "participation")?), count);
     }
     let record = TaskRecord {

@@ -8,6 +8,7 @@
 //! a checksum; one process at a time holds the lock file; and a ballast file
 //! keeps some room for opening. What is larger than a record is an
 //! [artefact](crate::artefacts).
+#![expect(clippy::disallowed_methods, reason = "IO shell: this module waits for an engine that is closing")]
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +21,8 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
+    thread,
+    time::Duration,
 };
 
 use proto::files::{self, FileError};
@@ -41,6 +44,10 @@ const BALLAST_BYTES: u64 = 8 << 20;
 
 /// What sled may keep in memory; its own default is a gibibyte.
 const CACHE_BYTES: u64 = 64 << 20;
+
+/// How often, and how long after another, the engine is opened again while an earlier handle is closing.
+const CLOSING_TRIES: usize = 100;
+const CLOSING_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -169,11 +176,8 @@ impl Store {
         } else {
             lay_ballast(&ballast)?;
         }
-        let engine = sled::Config::new()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .open()
-            .map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
+        let engine =
+            open_engine(path).map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
         let log_path = path.join("db");
         let log = OpenOptions::new()
             .read(true)
@@ -385,6 +389,21 @@ fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<
         key: hex::encode(key),
         source,
     })
+}
+
+/// Opens the engine. Whoever holds our own lock is the only one who may, but a handle of this process that was dropped a
+/// moment ago may still be closing on a thread of the engine's.
+fn open_engine(path: &Path) -> sled::Result<sled::Db> {
+    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+    for _ in 0..CLOSING_TRIES {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                thread::sleep(CLOSING_PAUSE);
+            }
+            other => return other,
+        }
+    }
+    config.open()
 }
 
 fn lock(path: &Path) -> Result<File, StoreError> {

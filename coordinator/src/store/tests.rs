@@ -74,7 +74,7 @@ fn a_batch_that_expects_something_else_changes_nothing() {
 fn of_many_that_race_for_one_key_exactly_one_wins() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let wins: usize = std::thread::scope(|scope| {
+    let wins: usize = thread::scope(|scope| {
         let racers: Vec<_> = (0..8_u64)
             .map(|racer| {
                 let store = store.clone();

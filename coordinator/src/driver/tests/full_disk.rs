@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::records::DeviceRecord;
-use crate::store::Batch;
+use crate::store::{Batch, Key};
 
 /// A world whose disk can be full.
 fn world() -> (World, Store, Driver) {
@@ -99,4 +99,21 @@ async fn a_damaged_record_shuts_out_whose_it_is_and_nobody_else() {
     assert_eq!(records::device(&store, device(3)).unwrap(), None);
     assert_eq!(records::device(&store, device(1)).unwrap(), Some(record));
     assert_eq!(records::devices(&store).unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn a_device_whose_count_is_damaged_takes_part_in_the_task_no_more() {
+    let (world, store, driver) = world();
+    let plan = plan(2);
+    let task = driver.create_task(plan.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    drop(driver);
+    let mut batch = Batch::new();
+    batch.put("participations", Key::from(task.0).and_bytes(&device(1).0), &"no number").unwrap();
+    store.commit(batch).await.unwrap();
+    let driver = world.open_with(store);
+    let others = driver.handle(device(2), Request::CheckIn).await.unwrap();
+    assert!(matches!(others, Reply::Assignment(_)), "{others:?}");
+    let join = Request::Join { task, version: 0, class: None };
+    let spent = Err(Rejection::ParticipationsSpent(plan.privacy.participations));
+    assert_eq!(driver.handle(device(1), join).await.map(|reply| reply.name()), spent);
 }
