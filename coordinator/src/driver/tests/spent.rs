@@ -36,7 +36,6 @@ async fn world(left: u16) -> (World, Driver, TaskId) {
 }
 
 #[tokio::test]
-#[expect(clippy::print_stdout, reason = "what was measured is to be read")]
 async fn spent_devices_are_counted_once_and_their_check_ins_cost_next_to_nothing() {
     let (_world, driver, task) = world(u16::from(COHORT)).await;
     let ask = |i| driver.handle(named(i), Request::CheckIn);
