@@ -1,14 +1,12 @@
 //! File descriptors: how many the system lets the process open, and how they are shared out, so that a crowd of
 //! connections leaves some for the store, the spool and the artefacts.
 
+use crate::artefacts::parts::READERS;
 use crate::listener::Limits;
 
 /// What is kept for everything that is no connection: the store and its log, an artefact for each of
-/// [`FILES_AT_ONCE`] readers, spools, the runtime, the listeners, standard streams.
-const KEPT: usize = 64 + FILES_AT_ONCE;
-
-/// Artefacts that are read at the same time.
-pub(crate) const FILES_AT_ONCE: usize = 32;
+/// [`READERS`] readers, spools, the runtime, the listeners, standard streams.
+const KEPT: usize = 64 + READERS;
 
 /// The least that a coordinator can work with.
 const LEAST: usize = 192;

@@ -29,9 +29,8 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::artefacts::parts::PartReader;
+use crate::artefacts::parts::{PartReader, READERS};
 use crate::artefacts::{ArtefactError, Artefacts};
-use crate::descriptors::FILES_AT_ONCE;
 use crate::records::RecordError;
 use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
@@ -162,7 +161,7 @@ impl Driver {
             enrolments,
             state: Arc::new(Mutex::new(state)),
             reader: Arc::new(PartReader::new(artefacts)),
-            readers: Arc::new(Semaphore::new(FILES_AT_ONCE)),
+            readers: Arc::new(Semaphore::new(READERS)),
             due: Arc::new(watch::Sender::new(Due::default())),
             under_way: Arc::new(watch::Sender::new(0)),
             trouble: Arc::default(),

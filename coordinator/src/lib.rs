@@ -24,6 +24,7 @@ pub mod round;
 pub mod server;
 pub mod service;
 pub mod spool;
+mod status;
 pub mod store;
 pub mod task;
 pub mod tls;

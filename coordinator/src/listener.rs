@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::{Request, Response};
-use proto::ids::Serial;
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
@@ -23,7 +22,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::body::Body;
 use tower::Service;
 
-use crate::peer::{self, Certified, Peer, PeerError};
+use crate::peer::{self, Certified, ConnectInfo, Peer, PeerError};
 
 mod admissions;
 mod allowance;
@@ -83,20 +82,6 @@ impl Limits {
     pub fn descriptors(&self) -> usize {
         self.handshakes.saturating_mul(2).saturating_add(self.anonymous).saturating_add(self.connections)
     }
-}
-
-/// Who is connected, from where: in the extensions of each request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConnectInfo {
-    /// Who it is.
-    pub peer: Peer,
-    /// From where.
-    pub remote: SocketAddr,
-    /// When its certificate ends. The connection may outlive it, so the
-    /// service asks at each call. `None` for the anonymous.
-    pub not_after_unix_secs: Option<u64>,
-    /// The number of its certificate, which may be revoked meanwhile. `None` for the anonymous.
-    pub serial: Option<Serial>,
 }
 
 /// Why a peer did not get in.

@@ -3,7 +3,7 @@
 //! A name is one URI in the certificate's subject alternative names:
 //! `nightshift:device:<32 hex digits>` or `nightshift:admin:<name>`.
 
-use std::{fmt, str::FromStr};
+use std::{fmt, net::SocketAddr, str::FromStr};
 
 use proto::ids::Serial;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
@@ -44,6 +44,20 @@ pub enum PeerError {
     /// The name is not one of ours.
     #[error("the peer's certificate has the name {0:?}, expected nightshift:device: or nightshift:admin:")]
     UnknownName(String),
+}
+
+/// Who is connected, from where: in the extensions of each request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnectInfo {
+    /// Who it is.
+    pub peer: Peer,
+    /// From where.
+    pub remote: SocketAddr,
+    /// When its certificate ends. The connection may outlive it, so the
+    /// service asks at each call. `None` for the anonymous.
+    pub not_after_unix_secs: Option<u64>,
+    /// The number of its certificate, which may be revoked meanwhile. `None` for the anonymous.
+    pub serial: Option<Serial>,
 }
 
 /// What a verified certificate says.

@@ -10,13 +10,14 @@ use proto::export::Release;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::Rejection;
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
-use tonic::{Code, Request, Response, Status};
+use tonic::{Request, Response, Status};
 
 use crate::driver::{self, Driver};
 use crate::enrolment::Registry;
 use crate::listener::turned_away::TurnedAway;
-use crate::listener::{ConnectInfo, MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
-use crate::peer::Peer;
+use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
+use crate::peer::{ConnectInfo, Peer};
+use crate::status;
 
 mod client;
 
@@ -183,37 +184,12 @@ fn peer<T>(request: &Request<T>) -> Result<Peer, Rejection> {
 }
 
 fn respond<T>(answer: Result<T, Rejection>) -> Result<Response<T>, Status> {
-    answer.map(Response::new).map_err(|rejection| status(&rejection))
-}
-
-/// The one place that maps rejections to gRPC; the rejection itself travels in the details.
-pub(crate) fn status(rejection: &Rejection) -> Status {
-    let code = match rejection {
-        Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
-        Rejection::NotEnrolled => Code::Unauthenticated,
-        Rejection::UnknownTask | Rejection::UnknownSession | Rejection::UnknownArtefact => Code::NotFound,
-        Rejection::NotInRoster => Code::PermissionDenied,
-        Rejection::Equivocation(_) => Code::AlreadyExists,
-        Rejection::Stale { .. }
-        | Rejection::ParticipationsSpent(_)
-        | Rejection::WrongPhase { .. }
-        | Rejection::LeftOut => Code::FailedPrecondition,
-        Rejection::Unavailable(_) => Code::Unavailable,
-    };
-    Status::with_details(code, rejection.to_string(), convert::rejection_to_bytes(rejection).into())
+    answer.map(Response::new).map_err(|rejection| status::of(&rejection))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rejection_comes_back_from_its_status() {
-        let rejection = Rejection::Stale { found: 1, current: 2 };
-        let status = status(&rejection);
-        assert_eq!(status.code(), Code::FailedPrecondition);
-        assert_eq!(convert::rejection_from_bytes(status.details()), Ok(rejection));
-    }
 
     #[test]
     fn a_call_without_a_connection_is_not_enrolled() {

@@ -18,9 +18,9 @@ use ::client::{
 };
 use coordinator::{
     admin_channel,
-    listener::{self, ConnectInfo, Limits},
+    listener::{self, Limits},
     operators::Operators,
-    peer::Peer,
+    peer::{ConnectInfo, Peer},
     pki::{Authority, Identity, Validity},
     store::Store,
     tls::{Audience, server_config},

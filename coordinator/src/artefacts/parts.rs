@@ -18,6 +18,9 @@ use super::{ArtefactError, Artefacts, sha256};
 /// Artefacts whose chunks' hashes are kept: 16 KiB for the largest one. Where there are more, all are forgotten.
 const MOST_KNOWN: usize = 1024;
 
+/// Chunks that are read at the same time; each takes a file descriptor.
+pub(crate) const READERS: usize = 32;
+
 /// What is known of an artefact that was verified as a whole.
 #[derive(Debug)]
 struct Known {

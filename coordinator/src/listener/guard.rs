@@ -18,12 +18,11 @@ use tokio::time::{sleep, timeout};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
-use super::ConnectInfo;
 use super::allowance::{Allowance, CALLS_A_SECOND, CALLS_AT_ONCE};
 use super::message::{self, Memory, Unread, Whole};
 use super::turned_away::{Reason, TurnedAway};
-use crate::peer::Peer;
-use crate::service;
+use crate::peer::{ConnectInfo, Peer};
+use crate::status;
 
 /// What a peer without a certificate may call.
 const ENROLL: &str = "/nightshift.v1.Device/Enroll";
@@ -144,7 +143,7 @@ where
         let guard = self.clone();
         Box::pin(async move {
             let answer = guard.answer(request).await;
-            Ok(answer.unwrap_or_else(|rejection| service::status(&rejection).into_http()))
+            Ok(answer.unwrap_or_else(|rejection| status::of(&rejection).into_http()))
         })
     }
 }
