@@ -15,19 +15,14 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use aggregation::{Credential, IdentityKey, IdentityPublic};
-use proto::export::{Release, SignedRelease};
 use proto::files::{self, Audience, FileError};
-use proto::ids::Digest;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
     SanType, SerialNumber,
 };
 use ring::rand::SecureRandom;
-use rustls::pki_types::{
-    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _,
-};
+use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject as _};
 use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
@@ -35,6 +30,12 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use crate::peer::{self, AdminName};
+
+mod enrolment_key;
+mod identity;
+
+pub use enrolment_key::EnrolmentKey;
+pub use identity::{Identity, IdentityRequest};
 
 const CA_CERTIFICATE_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca.key";
@@ -97,35 +98,6 @@ pub struct Validity {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
-}
-
-/// A certificate chain, the authority's own at its end, and the key of its
-/// first certificate.
-pub struct Identity {
-    chain: Vec<CertificateDer<'static>>,
-    key: Zeroizing<Vec<u8>>,
-}
-
-/// A key whose certificate is asked for.
-pub struct IdentityRequest(Zeroizing<Vec<u8>>);
-
-impl IdentityRequest {
-    /// The identity of this key and the certificates that came for it, in PEM, the authority's at the end.
-    pub fn with_chain(self, pem: &str) -> Result<Identity, PkiError> {
-        let malformed = || PkiError::Malformed {
-            path: PathBuf::from("the coordinator's answer"),
-            expected: "a PEM certificate and its authority's",
-        };
-        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
-        let chain = chain.ok().filter(|chain| chain.len() >= 2).ok_or_else(malformed)?;
-        Ok(Identity { chain, key: self.0 })
-    }
-}
-
-impl fmt::Debug for IdentityRequest {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("IdentityRequest").finish_non_exhaustive()
-    }
 }
 
 impl Authority {
@@ -280,116 +252,6 @@ fn is_p256(request_der: &[u8]) -> bool {
 impl fmt::Debug for Authority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authority").finish_non_exhaustive()
-    }
-}
-
-impl Identity {
-    /// Loads what [`Identity::save`] wrote: `<name>.pem` and `<name>.key` in a
-    /// folder. Fails when the key is readable by others than its owner.
-    pub fn load(folder: &Path, name: &str) -> Result<Self, PkiError> {
-        let (chain_path, key_path) = Self::paths(folder, name);
-        let pem = files::read(&chain_path)?;
-        let chain = CertificateDer::pem_slice_iter(&pem)
-            .collect::<Result<Vec<_>, _>>()
-            .ok()
-            .filter(|chain| chain.len() >= 2)
-            .ok_or(PkiError::Malformed {
-                path: chain_path,
-                expected: "a PEM certificate and its authority's",
-            })?;
-        let key = load_key(&key_path)?;
-        Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
-    }
-
-    /// A new key, and the request to sign it, in PEM.
-    pub fn request() -> Result<(IdentityRequest, String), PkiError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let request = CertificateParams::default().serialize_request(&key)?.pem()?;
-        Ok((IdentityRequest(Zeroizing::new(key.serialize_der())), request))
-    }
-
-    /// Writes `<name>.pem` and `<name>.key` (mode 0600) into a folder.
-    pub fn save(&self, folder: &Path, name: &str) -> Result<(), PkiError> {
-        let (chain_path, key_path) = Self::paths(folder, name);
-        files::create_folder(folder)?;
-        let key = KeyPair::try_from(self.key.as_slice())?;
-        let key_pem = Zeroizing::new(key.serialize_pem());
-        files::write(&key_path, key_pem.as_bytes(), Audience::Owner)?;
-        let chain: String = self.chain.iter().map(|der| pem(der)).collect();
-        files::write(&chain_path, chain.as_bytes(), Audience::Anyone)?;
-        Ok(())
-    }
-
-    /// The certificate, then its authority's.
-    pub fn chain(&self) -> &[CertificateDer<'static>] {
-        &self.chain
-    }
-
-    /// The authority's certificate, with which the chain ends.
-    pub fn authority(&self) -> Option<&CertificateDer<'static>> {
-        self.chain.last()
-    }
-
-    /// A copy of the key, for TLS.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.to_vec()).into()
-    }
-
-    fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
-        let file = |end| folder.join(format!("{name}.{end}"));
-        (file("pem"), file("key"))
-    }
-}
-
-impl fmt::Debug for Identity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").finish_non_exhaustive()
-    }
-}
-
-/// The enrolment authority's key, which signs device credentials and vouches for versions.
-pub struct EnrolmentKey {
-    key: IdentityKey,
-}
-
-impl EnrolmentKey {
-    /// Loads the key from a file of 32 random bytes (mode 0600), or makes it
-    /// there. Fails when the file is readable by others or of another length.
-    pub fn open_or_create(path: &Path, rng: &dyn SecureRandom) -> Result<Self, PkiError> {
-        let seed = match files::read_secret(path) {
-            Ok(seed) => Zeroizing::new(seed),
-            Err(error) if error.is_absent() => {
-                let mut seed = Zeroizing::new(vec![0; 32]);
-                rng.fill(&mut seed).map_err(|_| PkiError::Randomness)?;
-                files::write(path, &seed, Audience::Owner)?;
-                seed
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let malformed = || PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" };
-        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| malformed())?);
-        Ok(Self { key: IdentityKey::from_seed(&seed) })
-    }
-
-    /// The key that verifies what this one signs.
-    pub fn public(&self) -> IdentityPublic {
-        self.key.public()
-    }
-
-    /// States that a device has an identity key, until the given second.
-    pub fn issue(&self, device: [u8; 16], identity: IdentityPublic, expires_unix_secs: u64) -> Credential {
-        Credential::issue(&self.key, device, identity, expires_unix_secs)
-    }
-
-    /// States that a version came out of a round as described.
-    pub fn sign(&self, release: Release, base: &Digest) -> SignedRelease {
-        release.sign(base, &self.key)
-    }
-}
-
-impl fmt::Debug for EnrolmentKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnrolmentKey").finish_non_exhaustive()
     }
 }
 

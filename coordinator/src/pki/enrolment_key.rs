@@ -1,0 +1,59 @@
+//! The key of the enrolment authority.
+
+use std::fmt;
+use std::path::Path;
+
+use aggregation::{Credential, IdentityKey, IdentityPublic};
+use proto::export::{Release, SignedRelease};
+use proto::files::{self, Audience};
+use proto::ids::Digest;
+use ring::rand::SecureRandom;
+use zeroize::Zeroizing;
+
+use super::PkiError;
+
+/// The enrolment authority's key, which signs device credentials and vouches for versions.
+pub struct EnrolmentKey {
+    key: IdentityKey,
+}
+
+impl EnrolmentKey {
+    /// Loads the key from a file of 32 random bytes (mode 0600), or makes it
+    /// there. Fails when the file is readable by others or of another length.
+    pub fn open_or_create(path: &Path, rng: &dyn SecureRandom) -> Result<Self, PkiError> {
+        let seed = match files::read_secret(path) {
+            Ok(seed) => Zeroizing::new(seed),
+            Err(error) if error.is_absent() => {
+                let mut seed = Zeroizing::new(vec![0; 32]);
+                rng.fill(&mut seed).map_err(|_| PkiError::Randomness)?;
+                files::write(path, &seed, Audience::Owner)?;
+                seed
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let malformed = || PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" };
+        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| malformed())?);
+        Ok(Self { key: IdentityKey::from_seed(&seed) })
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn public(&self) -> IdentityPublic {
+        self.key.public()
+    }
+
+    /// States that a device has an identity key, until the given second.
+    pub fn issue(&self, device: [u8; 16], identity: IdentityPublic, expires_unix_secs: u64) -> Credential {
+        Credential::issue(&self.key, device, identity, expires_unix_secs)
+    }
+
+    /// States that a version came out of a round as described.
+    pub fn sign(&self, release: Release, base: &Digest) -> SignedRelease {
+        release.sign(base, &self.key)
+    }
+}
+
+impl fmt::Debug for EnrolmentKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EnrolmentKey").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,104 @@
+//! Who shows a certificate: its chain and the key to it.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use proto::files::{self, Audience};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use zeroize::Zeroizing;
+
+use super::{PkiError, load_key, pem};
+
+/// A certificate chain, the authority's own at its end, and the key of its
+/// first certificate.
+pub struct Identity {
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) key: Zeroizing<Vec<u8>>,
+}
+
+/// A key whose certificate is asked for.
+pub struct IdentityRequest(Zeroizing<Vec<u8>>);
+
+impl IdentityRequest {
+    /// The identity of this key and the certificates that came for it, in PEM, the authority's at the end.
+    pub fn with_chain(self, pem: &str) -> Result<Identity, PkiError> {
+        let malformed = || PkiError::Malformed {
+            path: PathBuf::from("the coordinator's answer"),
+            expected: "a PEM certificate and its authority's",
+        };
+        let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.ok().filter(|chain| chain.len() >= 2).ok_or_else(malformed)?;
+        Ok(Identity { chain, key: self.0 })
+    }
+}
+
+impl fmt::Debug for IdentityRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityRequest").finish_non_exhaustive()
+    }
+}
+
+impl Identity {
+    /// Loads what [`Identity::save`] wrote: `<name>.pem` and `<name>.key` in a
+    /// folder. Fails when the key is readable by others than its owner.
+    pub fn load(folder: &Path, name: &str) -> Result<Self, PkiError> {
+        let (chain_path, key_path) = Self::paths(folder, name);
+        let pem = files::read(&chain_path)?;
+        let chain = CertificateDer::pem_slice_iter(&pem)
+            .collect::<Result<Vec<_>, _>>()
+            .ok()
+            .filter(|chain| chain.len() >= 2)
+            .ok_or(PkiError::Malformed {
+                path: chain_path,
+                expected: "a PEM certificate and its authority's",
+            })?;
+        let key = load_key(&key_path)?;
+        Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
+    }
+
+    /// A new key, and the request to sign it, in PEM.
+    pub fn request() -> Result<(IdentityRequest, String), PkiError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let request = CertificateParams::default().serialize_request(&key)?.pem()?;
+        Ok((IdentityRequest(Zeroizing::new(key.serialize_der())), request))
+    }
+
+    /// Writes `<name>.pem` and `<name>.key` (mode 0600) into a folder.
+    pub fn save(&self, folder: &Path, name: &str) -> Result<(), PkiError> {
+        let (chain_path, key_path) = Self::paths(folder, name);
+        files::create_folder(folder)?;
+        let key = KeyPair::try_from(self.key.as_slice())?;
+        let key_pem = Zeroizing::new(key.serialize_pem());
+        files::write(&key_path, key_pem.as_bytes(), Audience::Owner)?;
+        let chain: String = self.chain.iter().map(|der| pem(der)).collect();
+        files::write(&chain_path, chain.as_bytes(), Audience::Anyone)?;
+        Ok(())
+    }
+
+    /// The certificate, then its authority's.
+    pub fn chain(&self) -> &[CertificateDer<'static>] {
+        &self.chain
+    }
+
+    /// The authority's certificate, with which the chain ends.
+    pub fn authority(&self) -> Option<&CertificateDer<'static>> {
+        self.chain.last()
+    }
+
+    /// A copy of the key, for TLS.
+    pub fn key(&self) -> PrivateKeyDer<'static> {
+        PrivatePkcs8KeyDer::from(self.key.to_vec()).into()
+    }
+
+    fn paths(folder: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let file = |end| folder.join(format!("{name}.{end}"));
+        (file("pem"), file("key"))
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").finish_non_exhaustive()
+    }
+}
