@@ -143,6 +143,51 @@ pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
     Ok(bytes)
 }
 
+/// Opens a file for reading, where it is one or a link to one; fails at once for a named pipe, a device or a socket,
+/// which would keep the program waiting, or never end.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    // Before it is opened, because to open a pipe is to wait for its other end.
+    refuse_irregular(&fs::metadata(path)?)?;
+    let file = File::open(path)?;
+    refuse_irregular(&file.metadata()?)?;
+    Ok(file)
+}
+
+/// Reads a file of another's whole, as [`open_regular`] opens it; fails where it has more than `most_bytes`.
+pub fn read_regular(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = open_regular(path)?.take(most_bytes.saturating_add(1)).read_to_end(&mut bytes)?;
+    if read as u64 > most_bytes {
+        let reason =
+            format!("it has more than {most_bytes} bytes, which is the most that is read of such a file");
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));
+    }
+    Ok(bytes)
+}
+
+fn refuse_irregular(metadata: &fs::Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    if kind.is_file() {
+        return Ok(());
+    }
+    #[cfg(unix)]
+    let what = {
+        use std::os::unix::fs::FileTypeExt;
+        if kind.is_fifo() {
+            "a named pipe"
+        } else if kind.is_socket() {
+            "a socket"
+        } else if kind.is_dir() {
+            "a folder"
+        } else {
+            "a device"
+        }
+    };
+    #[cfg(not(unix))]
+    let what = if kind.is_dir() { "a folder" } else { "a device" };
+    Err(io::Error::new(io::ErrorKind::InvalidInput, format!("it is {what}, and not a regular file")))
+}
+
 /// Reads a file that is no secret.
 pub fn read(path: &Path) -> Result<Vec<u8>, FileError> {
     fs::read(path).map_err(FileError::io("read", path))
@@ -208,6 +253,22 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn what_is_no_regular_file_is_not_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+        let said = |path: &Path| read_regular(path, 4).unwrap_err().to_string();
+        assert_eq!(said(&pipe), "it is a named pipe, and not a regular file");
+        assert_eq!(said(folder.path()), "it is a folder, and not a regular file");
+        assert_eq!(said(Path::new("/dev/zero")), "it is a device, and not a regular file");
+        let (file, link) = (folder.path().join("file"), folder.path().join("link"));
+        fs::write(&file, b"four").unwrap();
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert_eq!(read_regular(&link, 4).unwrap(), b"four");
+        assert!(read_regular(&link, 3).unwrap_err().to_string().starts_with("it has more than 3 bytes"));
+    }
 
     #[test]
     fn a_secret_is_written_for_its_owner_only_and_comes_back() {
