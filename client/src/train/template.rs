@@ -5,24 +5,38 @@
 //! escape, Python's methods of strings and dictionaries, and `{% generation %}`, which marks and prints nothing. All of
 //! that is here. A template sees the messages and the names of two tokens, and no clock: `strftime_now` tells the day
 //! [`DAY`], so that a conversation is the same text whenever it is trained on.
+//!
+//! A template comes from a hub, so all that it may do to a device is bounded: its length and how deep it is nested
+//! before it is parsed, the instructions of a rendering, and the bytes that a rendering makes and reads. What it may
+//! call is a closed list.
 
+mod budget;
 mod day;
+mod functions;
 mod json;
+mod program;
+mod syntax;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
 
+use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, Value};
-use minijinja::{AutoEscape, Environment, Error, ErrorKind};
+use minijinja::value::Value;
+use minijinja::{AutoEscape, Environment, Error};
 
 pub use day::DAY;
 
 use super::base::Base;
 use super::text::{Message, Role};
+use budget::Budget;
+use program::Program;
 
 /// Instructions that one rendering may take; a conversation of a thousand turns takes some 100,000.
 const FUEL: u64 = 20_000_000;
+
+/// Loops within loops and, four times each, calls within calls: deeper ones overflow a thread's stack.
+const MOST_CALLS: usize = 200;
 
 /// What a conversation becomes where the base has no template: a line for each turn, the assistant's with the base's
 /// last token, if it has one.
@@ -38,6 +52,12 @@ pub enum TemplateError {
         /// The line.
         line: usize,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// It is longer, or nested deeper, than any template has to be, or computes what no template has to.
+    #[error("the chat template cannot be used: {reason}")]
+    Unbounded {
+        /// In what.
         reason: String,
     },
     /// It fails on a conversation of a few words.
@@ -80,6 +100,7 @@ pub enum GenerationPrompt {
 #[derive(Clone, Debug)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
+    source: String,
     bos: Option<String>,
     eos: Option<String>,
 }
@@ -89,10 +110,13 @@ impl ChatTemplate {
     ///
     /// Fails for one that cannot be read, or that does not render a few words of a user and an assistant.
     pub fn new(source: &str, bos: Option<&str>, eos: Option<&str>) -> Result<Self, TemplateError> {
-        let syntax = |error: Error| TemplateError::Syntax { line: line(&error), reason: reason(&error) };
-        let mut environment = environment().map_err(syntax)?;
-        environment.add_template_owned(NAME, without_marks(source)).map_err(syntax)?;
-        let template = Self { environment, bos: bos.map(str::to_owned), eos: eos.map(str::to_owned) };
+        let syntax = |error: Error| match line(&error) {
+            0 => TemplateError::Unbounded { reason: reason(&error) },
+            line => TemplateError::Syntax { line, reason: reason(&error) },
+        };
+        let (bos, eos) = (bos.map(str::to_owned), eos.map(str::to_owned));
+        let template = Self { environment: environment(), source: without_marks(source), bos, eos };
+        template.program().map_err(syntax)?;
         template.check()?;
         Ok(template)
     }
@@ -131,7 +155,17 @@ impl ChatTemplate {
         // A token that the base does not have is undefined, as it is for transformers.
         context.extend(self.bos.as_deref().map(|token| ("bos_token", Value::from(token))));
         context.extend(self.eos.as_deref().map(|token| ("eos_token", Value::from(token))));
-        self.environment.get_template(NAME)?.render(Value::from_pairs(context))
+        let bytes = messages.iter().map(|message| message.content.len() + budget::MESSAGE_BYTES).sum();
+        context.insert(budget::NAME, Value::from_object(Budget::new(bytes)));
+        let Program { main, blocks } = self.program()?;
+        let (root, mut text) = (Value::from_pairs(context), String::new());
+        let out = &mut make_string_output(&mut text);
+        eval(&self.environment, &main, root, &blocks, out, AutoEscape::None)?;
+        Ok(text)
+    }
+
+    fn program(&self) -> Result<Program<'_>, Error> {
+        Program::compile(NAME, &self.source, syntax_config()?)
     }
 
     /// Renders short conversations that hold nobody's text, so that errors can be told in full.
@@ -168,33 +202,16 @@ const NAME: &str = "chat template";
 /// What the assistant says when a template is tried.
 const ANSWER: &str = "answer";
 
-fn environment() -> Result<Environment<'static>, Error> {
-    let mut environment = Environment::new();
-    environment.set_syntax(SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()?);
-    environment.set_auto_escape_callback(|_| AutoEscape::None);
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::empty();
     environment.set_fuel(Some(FUEL));
-    environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> {
-        Err(Error::new(ErrorKind::InvalidOperation, message).with_source(Raised))
-    });
-    environment.add_function("strftime_now", |format: &str| {
-        day::format(format).map_err(|reason| Error::new(ErrorKind::InvalidOperation, reason))
-    });
-    environment.add_filter("tojson", |value: &Value, options: Kwargs| -> Result<Value, Error> {
-        let indent = options.get::<Option<usize>>("indent")?;
-        for option in ["ensure_ascii", "sort_keys"] {
-            if options.get::<Option<bool>>(option)? == Some(true) {
-                let reason = format!("tojson does not know {option}=true");
-                return Err(Error::new(ErrorKind::InvalidOperation, reason));
-            }
-        }
-        options.assert_all_used()?;
-        let json = json::dumps(value, indent).map_err(|error| {
-            Error::new(ErrorKind::BadSerialization, "a value that is no JSON").with_source(error)
-        })?;
-        Ok(Value::from_safe_string(json))
-    });
-    Ok(environment)
+    environment.set_recursion_limit(MOST_CALLS);
+    functions::add_to(&mut environment);
+    environment
+}
+
+fn syntax_config() -> Result<SyntaxConfig, Error> {
+    SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build()
 }
 
 /// That a template called `raise_exception`.

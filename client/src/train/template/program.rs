@@ -1,0 +1,143 @@
+//! A template compiled, with what charges a rendering's budget between its instructions.
+//!
+//! The engine bounds how many instructions run, but not how much one of them makes: `~` doubles a text each time. So
+//! each instruction that may make or read much is followed, or preceded, by a filter of ours that no template can
+//! spell, and what a template writes as it stands becomes a value that is printed like all others.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{Error, ErrorKind, Value};
+
+use super::functions::{BEFORE_PRODUCT, BEFORE_SLICE, BEFORE_SUM, BEFORE_TEXT, INDEXED, KEPT, MADE, READ};
+use super::syntax;
+
+/// What is run.
+pub(super) struct Program<'a> {
+    pub(super) main: Instructions<'a>,
+    pub(super) blocks: BTreeMap<&'a str, Instructions<'a>>,
+}
+
+impl<'a> Program<'a> {
+    /// Compiles a template; fails for what is no template, and for one that is too long or nested too deep.
+    pub(super) fn compile(name: &'a str, source: &'a str, config: SyntaxConfig) -> Result<Self, Error> {
+        syntax::check_text(source, config.clone())?;
+        let tree = parse(source, name, config)?;
+        syntax::check_tree(&tree)?;
+        let mut generator = CodeGenerator::new(name, source);
+        generator.compile_stmt(&tree);
+        let (main, blocks) = generator.finish();
+        let blocks = blocks.into_iter().map(|(block, instructions)| Ok((block, charged(&instructions)?)));
+        Ok(Self { main: charged(&main)?, blocks: blocks.collect::<Result<_, Error>>()? })
+    }
+}
+
+/// The same instructions with ours among them.
+fn charged<'a>(old: &Instructions<'a>) -> Result<Instructions<'a>, Error> {
+    let all: Vec<&Instruction<'a>> = (0..).map_while(|at| old.get(at)).collect();
+    let targets: BTreeSet<u32> = all.iter().filter_map(|instruction| target(instruction)).collect();
+    let mut new = Instructions::new(old.name(), old.source());
+    let mut places = Vec::with_capacity(all.len() + 1);
+    for (at, instruction) in (0_u32..).zip(&all) {
+        // The constant on the top of the stack, if nothing else can be there.
+        let constant = match at.checked_sub(1).and_then(|before| old.get(before)) {
+            Some(Instruction::LoadConst(value)) if !targets.contains(&at) => Some(value),
+            _ => None,
+        };
+        let line = old.get_line(at).and_then(|line| u16::try_from(line).ok()).unwrap_or_default();
+        places.push(new.add_with_line(Instruction::DupTop, line));
+        let mut parts = around(instruction, constant)?.into_iter();
+        if let (Some(first), Some(place)) = (parts.next(), places.last()) {
+            if let Some(slot) = new.get_mut(*place) {
+                *slot = first;
+            }
+        }
+        for part in parts {
+            new.add_with_line(part, line);
+        }
+    }
+    let end = places.last().map_or(0, |_| (0..).take_while(|at| new.get(*at).is_some()).count());
+    let end = u32::try_from(end).map_err(|_| Error::new(ErrorKind::SyntaxError, "it is too long"))?;
+    for at in 0..end {
+        let Some(instruction) = new.get_mut(at) else { break };
+        if let Instruction::Jump(to)
+        | Instruction::JumpIfFalse(to)
+        | Instruction::JumpIfFalseOrPop(to)
+        | Instruction::JumpIfTrueOrPop(to)
+        | Instruction::Iterate(to)
+        | Instruction::BuildMacro(_, to, _) = instruction
+        {
+            *to = places.get(*to as usize).copied().unwrap_or(end);
+        }
+    }
+    Ok(new)
+}
+
+/// Where an instruction may go on but after itself.
+fn target(instruction: &Instruction<'_>) -> Option<u32> {
+    match instruction {
+        Instruction::Jump(to)
+        | Instruction::JumpIfFalse(to)
+        | Instruction::JumpIfFalseOrPop(to)
+        | Instruction::JumpIfTrueOrPop(to)
+        | Instruction::Iterate(to)
+        | Instruction::BuildMacro(_, to, _) => Some(*to),
+        _ => None,
+    }
+}
+
+/// A filter of ours; it is looked up by its name each time.
+fn ours(name: &'static str, arguments: u16) -> Instruction<'static> {
+    Instruction::ApplyFilter(name, Some(arguments), !0)
+}
+
+/// An instruction and what belongs before and after it.
+fn around<'a>(
+    instruction: &Instruction<'a>,
+    constant: Option<&Value>,
+) -> Result<Vec<Instruction<'a>>, Error> {
+    let same = instruction.clone();
+    Ok(match instruction {
+        Instruction::EmitRaw(text) => {
+            let text = Value::from_safe_string((*text).to_owned());
+            vec![Instruction::LoadConst(text), Instruction::Emit]
+        }
+        // What is added to a number is one.
+        Instruction::Add if constant.is_some_and(Value::is_number) => vec![same],
+        Instruction::Add => vec![ours(BEFORE_SUM, 2), Instruction::UnpackList(2), same, ours(MADE, 1)],
+        Instruction::StringConcat => {
+            vec![ours(BEFORE_TEXT, 2), Instruction::UnpackList(2), same, ours(MADE, 1)]
+        }
+        Instruction::Mul => vec![ours(BEFORE_PRODUCT, 2), Instruction::UnpackList(2), same, ours(MADE, 1)],
+        Instruction::Slice => vec![ours(BEFORE_SLICE, 4), Instruction::UnpackList(4), same, ours(MADE, 1)],
+        Instruction::BuildList(_) | Instruction::BuildTuple(_) | Instruction::BuildMap(_) => {
+            vec![same, ours(KEPT, 1)]
+        }
+        Instruction::SetAttr(_) => vec![Instruction::Swap, ours(KEPT, 1), Instruction::Swap, same],
+        Instruction::Eq
+        | Instruction::Ne
+        | Instruction::Lt
+        | Instruction::Lte
+        | Instruction::Gt
+        | Instruction::Gte
+        | Instruction::In
+        | Instruction::CompareAndPreserve(_) => match constant {
+            Some(_) => vec![same],
+            None => vec![ours(READ, 1), same],
+        },
+        Instruction::GetItem => match constant.and_then(Value::as_str) {
+            Some(_) => vec![same],
+            None => vec![Instruction::Swap, ours(INDEXED, 1), Instruction::Swap, same],
+        },
+        Instruction::PushLoop(_) => vec![ours(INDEXED, 1), same],
+        Instruction::CallMethod("changed", _) => vec![ours(READ, 1), same],
+        Instruction::UnpackLists(_) | Instruction::MergeKwargs(_) => {
+            let reason = "a call with `*` or `**` before an argument is not supported";
+            return Err(Error::new(ErrorKind::SyntaxError, reason));
+        }
+        // What a constant is compared with is looked at before it comes here; the rest makes and reads little, or
+        // prints, or calls what is ours.
+        _ => vec![same],
+    })
+}
