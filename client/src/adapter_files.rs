@@ -128,13 +128,21 @@ pub fn write_whole(
     write_manifest(folder, &Manifest::new(base.digest(), adapter.origin.clone(), files))
 }
 
+/// The largest texts of a PEFT folder, and the largest tensors: those of an adapter are small beside its base.
+const MOST_TEXT_BYTES: u64 = 1 << 20;
+const MOST_TENSOR_BYTES: u64 = 4 << 30;
+
 /// Reads a PEFT folder of anybody's as an adapter of `base`. Where it has a manifest of ours, its base must be this one,
 /// its files must be the ones that were hashed, and its signature, if there is one, must fit; by whose key it is, the origin
 /// says. Fails with the file, the setting, the tensor or the module that is wrong.
 pub fn read_peft(folder: &Path, base: &Base) -> Result<Adapter, AdapterFileError> {
-    let config = files::read(&folder.join(PEFT_CONFIG))?;
-    let tensors = files::read(&folder.join(PEFT_TENSORS))?;
-    let origin = match files::read(&folder.join(MANIFEST_FILE)) {
+    let read = |name: &str, most_bytes| {
+        let path = folder.join(name);
+        files::read_regular(&path, most_bytes).map_err(FileError::io("read", &path))
+    };
+    let config = read(PEFT_CONFIG, MOST_TEXT_BYTES)?;
+    let tensors = read(PEFT_TENSORS, MOST_TENSOR_BYTES)?;
+    let origin = match read(MANIFEST_FILE, MOST_TEXT_BYTES) {
         Ok(bytes) => {
             let refuse = |source| AdapterFileError::Manifest { folder: folder.to_owned(), source };
             let manifest = Manifest::parse(&bytes).map_err(refuse)?;

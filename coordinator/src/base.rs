@@ -10,6 +10,7 @@ use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use proto::adapter::Module;
+use proto::files;
 use proto::ids::Digest;
 use ring::digest::{Context, SHA256};
 use serde::Deserialize;
@@ -28,7 +29,10 @@ const PROJECTIONS: [&str; 7] = [
 ];
 
 /// The largest header that is read.
-const HEADER_LIMIT_BYTES: u64 = 100 << 20;
+const HEADER_LIMIT_BYTES: u64 = 16 << 20;
+
+/// The largest small file that is read.
+const MOST_SMALL_BYTES: u64 = 32 << 20;
 
 /// Bytes that are hashed at a time.
 const BLOCK_BYTES: usize = 1 << 20;
@@ -254,7 +258,7 @@ impl Hasher {
 
     /// A small file, whole.
     fn read(&mut self, path: &Path) -> Result<Vec<u8>, BaseError> {
-        let bytes = std::fs::read(path).map_err(refused(path))?;
+        let bytes = files::read_regular(path, MOST_SMALL_BYTES).map_err(refused(path))?;
         self.begin(path, bytes.len() as u64);
         self.0.update(&bytes);
         Ok(bytes)
@@ -349,7 +353,7 @@ impl<R: Read> Read for Hashed<'_, R> {
 }
 
 fn open(path: &Path) -> Result<(File, u64), BaseError> {
-    let file = File::open(path).map_err(refused(path))?;
+    let file = files::open_regular(path).map_err(refused(path))?;
     let len = file.metadata().map_err(refused(path))?.len();
     Ok((file, len))
 }

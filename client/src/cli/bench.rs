@@ -65,8 +65,8 @@ pub(super) struct Measured {
 /// Trains a base of random weights with the shape of this `config.json`.
 #[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
-    let json =
-        std::fs::read(path).map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
+    let json = proto::files::read_regular(path, 1 << 20)
+        .map_err(|error| anyhow::anyhow!("cannot read {}: {error}", path.display()))?;
     let config =
         DecoderConfig::parse(&json).map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
     let filled = match args.weights {

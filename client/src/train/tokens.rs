@@ -1,9 +1,14 @@
 //! The base's tokenizer, and what the base says of its special tokens and of conversations.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::config::{DecoderConfig, token_ids};
+
+mod file;
+mod pattern;
 
 /// How the families without a first token write the one between two texts.
 const BETWEEN_TEXTS: &str = "<|endoftext|>";
@@ -45,10 +50,27 @@ pub(crate) struct Special {
     pub(crate) chat_template: Option<String>,
 }
 
-impl From<tokenizers::Error> for EncodeError {
-    fn from(error: tokenizers::Error) -> Self {
-        Self(error.to_string())
+/// Runs what is the tokenizer library's: where it stops itself instead of failing, that is an error like others. It does
+/// not say why, because the reason may hold the user's text.
+pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(done) => done.map_err(|error| error.to_string()),
+        Err(_) => {
+            Err("the tokenizer library stopped itself; the tokenizer file is damaged, or asks for what it cannot do"
+                .to_owned())
+        }
     }
+}
+
+/// [`Tokenizer::encode_fast`] without special tokens, which fails where the library stops itself.
+pub(crate) fn encode_fast(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, EncodeError> {
+    let encoding = guarded(|| tokenizer.encode_fast(text, false)).map_err(EncodeError)?;
+    Ok(encoding.get_ids().to_vec())
+}
+
+/// [`Tokenizer::encode`] without special tokens, which fails where the library stops itself.
+pub(crate) fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding, EncodeError> {
+    guarded(|| tokenizer.encode(text, false)).map_err(EncodeError)
 }
 
 /// A tokenizer without truncation, padding or special tokens.
@@ -69,8 +91,9 @@ impl Tokens {
     /// these and from `generation_config.json`; the chat template from its own file, else from
     /// `tokenizer_config.json`.
     pub(crate) fn parse(files: &TokenFiles<'_>, config: &DecoderConfig) -> Result<Self, Fault> {
-        let tokenizer =
-            Tokenizer::from_bytes(files.tokenizer).map_err(|error| ("tokenizer.json", error.to_string()))?;
+        let fault = |reason| ("tokenizer.json", reason);
+        file::check(files.tokenizer).map_err(fault)?;
+        let tokenizer = guarded(|| Tokenizer::from_bytes(files.tokenizer)).map_err(fault)?;
         let settings = object("tokenizer_config.json", files.settings)?;
         let generation = object("generation_config.json", files.generation)?;
         let named = |key: &str| {
@@ -146,13 +169,11 @@ impl Tokens {
     }
 
     pub(crate) fn encode(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
-        let encoding =
-            self.tokenizer.encode_fast(text, false).map_err(|error| EncodeError(error.to_string()))?;
-        Ok(encoding.get_ids().to_vec())
+        encode_fast(&self.tokenizer, text)
     }
 
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, DecodeError> {
-        self.tokenizer.decode(ids, true).map_err(|error| DecodeError(error.to_string()))
+        guarded(|| self.tokenizer.decode(ids, true)).map_err(DecodeError)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Read};
 
 /// The largest header that is read.
-const HEADER_LIMIT_BYTES: u64 = 128 << 20;
+const HEADER_LIMIT_BYTES: u64 = 64 << 20;
 
 /// More tensors than a decoder has.
 const TENSOR_LIMIT: u64 = 1 << 16;

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use proto::files::{open_regular, read_regular};
 use proto::ids::Digest;
 
 use super::BaseError;
@@ -11,8 +12,15 @@ use super::BaseError;
 /// Bytes that are read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;
 
-/// The largest file that is read whole.
-const MOST_SMALL_BYTES: u64 = 256 << 20;
+/// The most bytes of a base's small file of this name; files of weights are never read whole.
+pub(super) fn most_bytes(name: &str) -> u64 {
+    match name {
+        "tokenizer.json" => 64 << 20,
+        "model.safetensors.index.json" => 32 << 20,
+        "tokenizer_config.json" => 16 << 20,
+        _ => 1 << 20,
+    }
+}
 
 /// Bytes that are read at least, where a header is.
 const AHEAD_BYTES: usize = 1 << 16;
@@ -33,7 +41,7 @@ impl Opened {
     /// Opens a file; fails where it cannot be read.
     pub(super) fn new(path: &Path) -> Result<Self, BaseError> {
         let fail = |source| BaseError::Read { path: path.to_owned(), source };
-        let file = File::open(path).map_err(fail)?;
+        let file = open_regular(path).map_err(fail)?;
         let len = file.metadata().map_err(fail)?.len();
         Ok(Self { path: path.to_owned(), file, len, read: Vec::new(), taken: 0 })
     }
@@ -149,13 +157,9 @@ pub(super) struct Small {
 impl Small {
     /// Reads a file whole; fails on one that is too large to be what it should be.
     pub(super) fn read(path: PathBuf) -> Result<Self, BaseError> {
-        let mut bytes = Vec::new();
-        let read = File::open(&path).and_then(|file| file.take(MOST_SMALL_BYTES + 1).read_to_end(&mut bytes));
-        match read {
-            Ok(read) if read as u64 > MOST_SMALL_BYTES => {
-                Err(damaged(&path, format!("it has more than {MOST_SMALL_BYTES} bytes")))
-            }
-            Ok(_) => Ok(Self { path, bytes }),
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        match read_regular(&path, most_bytes(name)) {
+            Ok(bytes) => Ok(Self { path, bytes }),
             Err(source) => Err(BaseError::Read { path, source }),
         }
     }

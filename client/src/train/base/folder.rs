@@ -16,7 +16,7 @@ use super::held::{Entry, Stored};
 use super::plan::{Plan, WeightFile};
 
 /// The largest header that is read.
-const MOST_HEADER_BYTES: u64 = 100_000_000;
+const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 /// What the numbers of a base in a folder may be stored as.
 const STORED: [(Dtype, Stored); 3] =

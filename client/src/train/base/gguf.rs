@@ -19,7 +19,13 @@ mod shape;
 mod words;
 
 /// The largest header that is read.
-const MOST_HEADER_BYTES: u64 = 128 << 20;
+const MOST_HEADER_BYTES: u64 = 64 << 20;
+
+/// More keys than a converter writes.
+const MOST_PAIRS: u64 = 1 << 12;
+
+/// More texts than a list of tokens or of merges has.
+const MOST_TEXTS: u64 = 1 << 21;
 
 /// More tensors than a decoder of the most blocks has.
 const MOST_TENSORS: u64 = 1 << 16;
@@ -132,6 +138,9 @@ impl Reader {
                 self.damaged(format!("it would have {tensors} tensors, at most {MOST_TENSORS} are read"))
             );
         }
+        if pairs > MOST_PAIRS {
+            return Err(self.damaged(format!("it would have {pairs} keys, at most {MOST_PAIRS} are read")));
+        }
         let mut metadata = Metadata::new(self.opened.path());
         for _ in 0..pairs {
             let key = self.string("a key")?;
@@ -226,6 +235,10 @@ impl Reader {
             return Err(self.damaged(format!("its list `{key}` would have {count} values")));
         };
         if kind == 8 {
+            if count > MOST_TEXTS {
+                return Err(self
+                    .damaged(format!("its list `{key}` has {count} texts, at most {MOST_TEXTS} are read")));
+            }
             let texts = (0..count).map(|_| self.string(key)).collect::<Result<_, _>>()?;
             return Ok(Value::Texts(texts));
         }

@@ -18,6 +18,9 @@ pub(super) fn of(base: &Base, source: &Path) -> Result<Vec<(String, Vec<u8>)>, M
     if source.join("config.json").exists() { copied(source) } else { made(base) }
 }
 
+/// The largest file beside the weights that is copied.
+const MOST_COPIED_BYTES: u64 = 256 << 20;
+
 fn copied(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
     let mut copies = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(FileError::io("list", folder))? {
@@ -30,7 +33,9 @@ fn copied(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
         let hidden = name.starts_with('.') || name == proto::export::MANIFEST_FILE;
         // In a hub's cache files are links.
         if path.is_file() && !is_weights && !hidden && !name.ends_with(".index.json") {
-            copies.push((name.to_owned(), files::read(&path)?));
+            let bytes =
+                files::read_regular(&path, MOST_COPIED_BYTES).map_err(FileError::io("read", &path))?;
+            copies.push((name.to_owned(), bytes));
         }
     }
     copies.sort();

@@ -10,7 +10,7 @@ use super::Document;
 use super::render::{Rendered, render};
 use crate::train::base::Base;
 use crate::train::template::ChatTemplate;
-use crate::train::tokens::EncodeError;
+use crate::train::tokens::{EncodeError, encode, encode_fast};
 
 /// A document's tokens. Its `Debug` shows none.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -84,8 +84,7 @@ impl<'a> Encoder<'a> {
         match document {
             Document::Plain(text) => {
                 let tokenizer = if self.control.is_in(text) { self.blind() } else { self.tokenizer };
-                let encoding = tokenizer.encode_fast(text.as_str(), false)?;
-                let tokens = encoding.get_ids().to_vec();
+                let tokens = encode_fast(tokenizer, text)?;
                 let learned = vec![true; tokens.len()];
                 Ok(Some(Encoded { tokens, learned }))
             }
@@ -151,7 +150,7 @@ fn split(
     if text.is_empty() {
         return Ok(());
     }
-    let encoding = tokenizer.encode(text, false)?;
+    let encoding = encode(tokenizer, text)?;
     for (token, (start, end)) in encoding.get_ids().iter().zip(encoding.get_offsets()) {
         into.push(*token, overlaps(learned, &(start + offset..end + offset)));
     }

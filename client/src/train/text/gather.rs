@@ -302,7 +302,7 @@ struct Opened {
 
 /// Opens a file that begins like UTF-8 text; fails for one that does not.
 fn open(path: &Path) -> Result<Opened, Unusable> {
-    let mut reader = BufReader::new(File::open(path)?);
+    let mut reader = BufReader::new(proto::files::open_regular(path)?);
     let head = loop {
         match reader.fill_buf() {
             Err(error) if error.kind() == ErrorKind::Interrupted => {}

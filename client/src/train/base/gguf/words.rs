@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
-use super::super::super::tokens::{Special, Tokens};
+use super::super::super::tokens::{Special, Tokens, guarded};
 use super::super::BaseError;
 use super::metadata::Metadata;
 
@@ -36,6 +36,18 @@ const SPACE: &str = "▁";
 
 /// Bytes of the longest `SentencePiece` token of which the parts are looked for.
 const LONGEST_PIECE_BYTES: usize = 1 << 10;
+
+/// Ways to cut tokens into two tokens, for each token; those of published vocabularies have two or three.
+const CUTS_FOR_EACH: usize = 16;
+
+/// Bytes of all tokens that are cut so, for each byte of the vocabulary.
+const CUT_BYTES_FOR_EACH: usize = 32;
+
+/// What a vocabulary may have of both, however small it is.
+const LEAST_CUTS: usize = 1 << 12;
+
+/// Bytes of all tokens that are found before a text is cut into words: the library keeps a table of their letters.
+const MOST_ADDED_BYTES: usize = 1 << 20;
 
 /// How Llama 3 and Qwen cut a text into words; they differ in how many digits stay together.
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
@@ -63,14 +75,24 @@ pub(super) fn read(metadata: &Metadata, vocab_size: usize) -> Result<Tokens, Bas
         }
         None => return Err(metadata.wrong(MODEL, "is missing")),
     };
-    let fail = |error: tokenizers::Error| metadata.wrong(TOKENS, format!("cannot be used: {error}"));
     let added = |wanted: &dyn Fn(i64) -> bool, special| {
         let of_kind = words.iter().zip(kinds).filter(|(_, kind)| wanted(**kind));
         of_kind.map(|(word, _)| AddedToken::from(word.clone(), special).normalized(false)).collect::<Vec<_>>()
     };
-    let control = added(&|kind| matches!(kind, CONTROL | UNKNOWN), true);
-    tokenizer.add_special_tokens(control).map_err(fail)?;
-    tokenizer.add_tokens(added(&|kind| kind == USER_DEFINED, false)).map_err(fail)?;
+    let special = added(&|kind| matches!(kind, CONTROL | UNKNOWN), true);
+    let plain = added(&|kind| kind == USER_DEFINED, false);
+    let bytes: usize = special.iter().chain(&plain).map(|token| token.content.len()).sum();
+    if bytes > MOST_ADDED_BYTES {
+        let reason = format!(
+            "has {bytes} bytes in control tokens and such of users, at most {MOST_ADDED_BYTES} are read"
+        );
+        return Err(metadata.wrong(KINDS, reason));
+    }
+    let adding = guarded(|| {
+        tokenizer.add_special_tokens(special)?;
+        tokenizer.add_tokens(plain)
+    });
+    adding.map_err(|error| metadata.wrong(TOKENS, format!("cannot be used: {error}")))?;
 
     let token = |key: &str| -> Result<Option<u32>, BaseError> {
         let Some(id) = metadata.number(key)? else { return Ok(None) };
@@ -114,7 +136,8 @@ fn byte_level(metadata: &Metadata, words: &[String]) -> Result<Tokenizer, BaseEr
     let name = metadata.text(PRE)?.unwrap_or("default");
     let (pre, nfc, ignore_merges) =
         pre_tokenizer(name).map_err(|error| metadata.wrong(PRE, format!("= {name} {error}")))?;
-    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(ignore_merges).build();
+    let bpe = BPE::builder().vocab_and_merges(vocabulary, merges).ignore_merges(ignore_merges);
+    let bpe = guarded(|| bpe.build());
     let bpe = bpe.map_err(|error| metadata.wrong(MERGES, format!("cannot be used: {error}")))?;
     let mut tokenizer = Tokenizer::new(bpe);
     if nfc {
@@ -164,6 +187,11 @@ fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Resul
     let mut order: Vec<usize> = (0..words.len()).filter(|id| normal(*id)).collect();
     order.sort_by(|a, b| scores[*b].total_cmp(&scores[*a]));
     let mut merges = Merges::new();
+    let most = LEAST_CUTS.saturating_add(CUTS_FOR_EACH.saturating_mul(words.len()));
+    let bytes: usize = words.iter().map(String::len).sum();
+    let most_bytes =
+        (LEAST_CUTS * CUT_BYTES_FOR_EACH).saturating_add(CUT_BYTES_FOR_EACH.saturating_mul(bytes));
+    let mut bytes_left = most_bytes;
     for id in order {
         let word = words[id].as_str();
         if word.len() > LONGEST_PIECE_BYTES {
@@ -174,7 +202,17 @@ fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Resul
         let cuts = word.char_indices().skip(1).map(|(at, _)| word.split_at(at));
         let parts =
             cuts.filter(|(left, right)| vocabulary.contains_key(*left) && vocabulary.contains_key(*right));
-        merges.extend(parts.map(|(left, right)| (left.to_owned(), right.to_owned())));
+        for (left, right) in parts {
+            let left_over = bytes_left.checked_sub(word.len());
+            let Some(left_over) = left_over.filter(|_| merges.len() < most) else {
+                let reason = format!(
+                    "has tokens that can be cut into two of its tokens in more than {most} ways, or {most_bytes} bytes"
+                );
+                return Err(metadata.wrong(TOKENS, reason));
+            };
+            bytes_left = left_over;
+            merges.push((left.to_owned(), right.to_owned()));
+        }
     }
     let mut bpe = BPE::builder().vocab_and_merges(vocabulary, merges).byte_fallback(true).fuse_unk(true);
     let unknown = metadata.number("tokenizer.ggml.unknown_token_id")?.unwrap_or(0);
@@ -182,7 +220,9 @@ fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Resul
         bpe = bpe.unk_token(word.clone());
     }
     let fail = |error: tokenizers::Error| metadata.wrong(TOKENS, format!("cannot be used: {error}"));
-    let mut tokenizer = Tokenizer::new(bpe.build().map_err(fail)?);
+    let bpe = guarded(|| bpe.build())
+        .map_err(|error| metadata.wrong(TOKENS, format!("cannot be used: {error}")))?;
+    let mut tokenizer = Tokenizer::new(bpe);
     let prefix = metadata.flag("tokenizer.ggml.add_space_prefix")?.unwrap_or(true);
     let mut normalizers: Vec<NormalizerWrapper> = vec![Replace::new(" ", SPACE).map_err(fail)?.into()];
     let mut decoders: Vec<DecoderWrapper> =

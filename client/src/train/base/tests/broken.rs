@@ -39,7 +39,7 @@ fn a_gguf_file_that_is_no_base_is_refused_by_key_and_tensor() {
     let pairs = complaint("f16", |bytes| bytes[23] = 1);
     assert!(pairs.starts_with("x.gguf is damaged: "), "{pairs}");
     let length = complaint("f16", |bytes| bytes[31] = 1);
-    assert!(length.contains("its header has more than 134217728 bytes"), "{length}");
+    assert!(length.contains("its header has more than 67108864 bytes"), "{length}");
     let short = complaint("f16", |bytes| bytes.truncate(3000));
     assert!(short.contains("end within the header") || short.contains("would have"), "{short}");
     let cut = complaint("f16", |bytes| bytes.truncate(bytes.len() - 1));
@@ -88,6 +88,119 @@ fn a_gguf_file_that_is_no_base_is_refused_by_key_and_tensor() {
     assert!(overlap.contains("overlap"), "{overlap}");
     let vocabulary = complaint("qwen2", |bytes| write_after(bytes, "token_embd.weight", 12, &[0x7f, 1]));
     assert_eq!(vocabulary, "x.gguf: the tokenizer's tokens go up to 383, the model's vocab_size is 383");
+}
+
+/// A list of texts, as a file has it after its kind.
+fn texts<'a>(list: impl ExactSizeIterator<Item = &'a str>) -> Vec<u8> {
+    let mut bytes = 8_u32.to_le_bytes().to_vec();
+    bytes.extend((list.len() as u64).to_le_bytes());
+    for text in list {
+        bytes.extend((text.len() as u64).to_le_bytes());
+        bytes.extend(text.as_bytes());
+    }
+    bytes
+}
+
+/// Puts a list in the place of the one that has this key.
+fn set_list(bytes: &mut Vec<u8>, key: &str, list: &[u8]) {
+    let at = bytes.windows(key.len()).position(|window| window == key.as_bytes()).unwrap() + key.len() + 4;
+    let number = |at: usize| {
+        let word = bytes[at..at + 8].try_into().unwrap();
+        usize::try_from(u64::from_le_bytes(word)).unwrap()
+    };
+    let (kind, count) = (bytes[at], number(at + 4));
+    let end = match kind {
+        8 => (0..count).fold(at + 12, |at, _| at + 8 + number(at)),
+        _ => at + 12 + 4 * count,
+    };
+    bytes.splice(at..end, list.iter().copied());
+    // Wherever the tensors begin now, they end within the file.
+    bytes.extend([0; 64]);
+}
+
+#[test]
+fn a_gguf_file_s_words_take_a_small_multiple_of_its_bytes() {
+    // Each word is one letter longer than the one before it, and can be cut at each of its letters.
+    let words: Vec<String> = (1..=1024).map(|len| "a".repeat(len)).collect();
+    let cuts = complaint("f16", |bytes| {
+        set_list(bytes, "tokenizer.ggml.tokens", &texts(words.iter().map(String::as_str)));
+        let mut scores = 6_u32.to_le_bytes().to_vec();
+        scores.extend(1024_u64.to_le_bytes());
+        scores.extend([0; 4096]);
+        set_list(bytes, "tokenizer.ggml.scores", &scores);
+    });
+    assert!(
+        cuts.contains("has tokens that can be cut into two of its tokens in more than 20480 ways"),
+        "{cuts}"
+    );
+    let long = "x".repeat(3000);
+    let control = complaint("qwen2", |bytes| {
+        let list: Vec<String> = (0..500).map(|i| format!("{i}{long}")).collect();
+        set_list(bytes, "tokenizer.ggml.tokens", &texts(list.iter().map(String::as_str)));
+        let mut kinds = 5_u32.to_le_bytes().to_vec();
+        kinds.extend(500_u64.to_le_bytes());
+        kinds.extend([3, 0, 0, 0].repeat(500));
+        set_list(bytes, "tokenizer.ggml.token_type", &kinds);
+        set_list(bytes, "tokenizer.ggml.merges", &texts(std::iter::empty()));
+    });
+    assert!(control.contains("at most 1048576 are read"), "{control}");
+    let empty = vec![""; (1 << 21) + 1];
+    let many =
+        complaint("f16", |bytes| set_list(bytes, "tokenizer.ggml.tokens", &texts(empty.iter().copied())));
+    assert!(many.contains("has 2097153 texts, at most 2097152 are read"), "{many}");
+    let keys = complaint("f16", |bytes| bytes[17] = 0x20);
+    assert!(keys.contains("keys, at most 4096 are read"), "{keys}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_a_socket_or_a_device_is_no_file_of_a_base() {
+    use std::os::unix::fs::symlink;
+    use std::os::unix::net::UnixListener;
+    // To read any of these is to wait for ever.
+    for name in [
+        "config.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "model.safetensors",
+        "generation_config.json",
+    ] {
+        let dir = with_files("smollm2", &[]);
+        let path = dir.path().join(name);
+        std::fs::remove_file(&path).ok();
+        assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+        let pipe = Base::open(dir.path()).unwrap_err().to_string();
+        assert_eq!(
+            pipe,
+            format!("cannot read {}: it is a named pipe, and not a regular file", path.display())
+        );
+    }
+    let dir = with_files("smollm2", &[]);
+    let path = dir.path().join("tokenizer.json");
+    let kept = dir.path().join("kept");
+    std::fs::rename(&path, &kept).unwrap();
+    let socket = UnixListener::bind(&path).unwrap();
+    assert!(
+        Base::open(dir.path()).unwrap_err().to_string().ends_with("it is a socket, and not a regular file")
+    );
+    drop(socket);
+    std::fs::remove_file(&path).unwrap();
+    symlink("/dev/zero", &path).unwrap();
+    assert!(
+        Base::open(dir.path()).unwrap_err().to_string().ends_with("it is a device, and not a regular file")
+    );
+    std::fs::remove_file(&path).unwrap();
+    // As a hub's cache has its files.
+    symlink(&kept, &path).unwrap();
+    Base::open(dir.path()).unwrap();
+    let gguf = dir.path().join("x.gguf");
+    assert!(std::process::Command::new("mkfifo").arg(&gguf).status().unwrap().success());
+    assert!(
+        Base::open(&gguf).unwrap_err().to_string().ends_with("it is a named pipe, and not a regular file")
+    );
+    std::fs::write(dir.path().join("config.json"), " ".repeat(2 << 20)).unwrap();
+    let large = Base::open(dir.path()).unwrap_err().to_string();
+    assert!(large.contains("config.json: it has more than 1048576 bytes"), "{large}");
 }
 
 #[test]
@@ -156,7 +269,7 @@ fn a_cut_or_absurd_file_of_weights_is_refused() {
     assert!(longer.starts_with("model.safetensors is damaged: its tensors have "), "{longer}");
     let absurd = change(&|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
     assert!(
-        absurd.contains("its header would have 18446744073709551615 bytes, 100000000 at most"),
+        absurd.contains("its header would have 18446744073709551615 bytes, 16777216 at most"),
         "{absurd}"
     );
     let header = change(&|bytes| bytes[..8].copy_from_slice(&90_000_000_u64.to_le_bytes()));
