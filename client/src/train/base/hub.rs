@@ -1,14 +1,18 @@
 //! Fetching a base from the Hugging Face hub into the cache that its other programs use too.
 //!
 //! All files come from the commit that the revision names when the fetch begins. A file is taken as whole only when
-//! it has the length that the hub announced and, where the hub announced a SHA-256, that too.
+//! it has the length that the hub announced and, where the hub announced what its content hashes to, that too: the
+//! SHA-256 of a large file, the name that git gives a small one. Nothing is written beyond the length that a file of its
+//! kind may have, or where the disk has no room for it.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use proto::files::read_regular;
 use serde::Deserialize;
 
+use super::files::most_bytes;
 use super::folder::shards;
 use super::source::Repository;
 use cache::Folder;
@@ -124,6 +128,38 @@ pub enum FetchError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A file is larger than one of its kind is.
+    #[error(
+        "`{file}` of `{base}` has {}, at most {most} bytes are fetched of such a file; this is no base to use",
+        bytes.map_or_else(|| format!("more than {most} bytes"), |bytes| format!("{bytes} bytes"))
+    )]
+    TooLarge {
+        /// The base.
+        base: String,
+        /// The file.
+        file: String,
+        /// Its bytes, where the hub says how many.
+        bytes: Option<u64>,
+        /// The most that are fetched.
+        most: u64,
+    },
+    /// The disk has no room for a file.
+    #[error(
+        "there is no room for `{file}` of `{base}` in {}: {needed} bytes are missing of it, {available} are free; \
+         make room, or name another folder in HF_HOME", cache.display()
+    )]
+    NoRoom {
+        /// The base.
+        base: String,
+        /// The file.
+        file: String,
+        /// Bytes that are still to be fetched.
+        needed: u64,
+        /// Bytes that may be written.
+        available: u64,
+        /// The cache.
+        cache: PathBuf,
+    },
     /// Another program fetches the same file into the same cache.
     #[error("another program is fetching `{file}` of `{base}` (it holds {}); wait until it is done", lock.display())]
     Busy {
@@ -203,7 +239,7 @@ impl Hub {
         repository: &Repository,
         progress: &mut (dyn FnMut(Fetching) + Send),
     ) -> Result<PathBuf, FetchError> {
-        let requests = Requests::new(&self.cache, self.patience);
+        let requests = Requests::new(&self.endpoint, &self.cache, self.patience);
         let folder = Folder::new(&self.cache, repository.name());
         Fetch { hub: self, repository, requests, folder }.run(progress)
     }
@@ -226,8 +262,7 @@ impl Fetch<'_> {
             }
             other => other?,
         };
-        let hexadecimal = listing.sha.bytes().all(|byte| byte.is_ascii_hexdigit());
-        if listing.sha.is_empty() || !hexadecimal {
+        if !is_commit(&listing.sha) {
             return Err(self.answer(format!("its commit is `{}`", listing.sha)));
         }
         let files: BTreeMap<&str, &Listed> =
@@ -270,7 +305,7 @@ impl Fetch<'_> {
                 if folder.join(SINGLE).exists() || !index.exists() {
                     wanted.push(SINGLE.to_owned());
                 } else {
-                    wanted.extend(shards(&index, &fs::read(&index).ok()?).ok()?);
+                    wanted.extend(shards(&index, &read_regular(&index, most_bytes(INDEX)).ok()?).ok()?);
                 }
                 wanted.iter().all(|file| folder.join(file).exists()).then_some(folder)
             }
@@ -321,6 +356,11 @@ fn unusable(path: &Path, source: std::io::Error) -> FetchError {
     FetchError::Cache { path: path.to_owned(), source }
 }
 
+/// Whether a text is the name of a commit: it becomes the name of a folder.
+fn is_commit(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 fn is_gguf(path: &Path) -> bool {
     path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
@@ -350,7 +390,7 @@ impl Commit<'_> {
             self.one(SINGLE, progress)?;
         } else {
             let index = self.one(INDEX, progress)?;
-            let bytes = fs::read(&index).map_err(|source| unusable(&index, source))?;
+            let bytes = read_regular(&index, most_bytes(INDEX)).map_err(|source| unusable(&index, source))?;
             let shards = shards(&index, &bytes).map_err(|error| self.fetch.no_base(error.to_string()))?;
             for shard in &shards {
                 self.one(shard, progress)?;
@@ -389,7 +429,7 @@ impl Commit<'_> {
         let cached = Some(self.fetch.folder.snapshot(self.sha).join(file));
         let whole = |path: &PathBuf| {
             let len = path.metadata().map(|metadata| metadata.len());
-            listed.size.is_none_or(|size| len.is_ok_and(|len| len == size))
+            len.is_ok_and(|len| listed.size.is_none_or(|size| len == size))
         };
         if let Some(path) = cached.filter(whole) {
             return Ok(path);

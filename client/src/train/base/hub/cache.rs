@@ -20,7 +20,8 @@ impl Folder {
     /// The commit that a revision was when all of it was fetched last.
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
-        Some(commit.trim().to_owned())
+        let commit = commit.trim();
+        super::is_commit(commit).then(|| commit.to_owned())
     }
 
     /// Writes down what commit a revision is.

@@ -8,7 +8,13 @@ use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
 use super::{Commit, FetchError, Fetching, Listed, cache, unusable};
-use crate::train::base::files::BLOCK_BYTES;
+use crate::train::base::files::{BLOCK_BYTES, most_bytes};
+
+/// The largest file of weights that is fetched.
+const MOST_WEIGHT_BYTES: u64 = 1 << 40;
+
+/// Bytes of the disk that are left to other programs.
+const RESERVED_BYTES: u64 = 64 << 20;
 
 impl Commit<'_> {
     /// Brings the bytes into the cache, from where an interrupted fetch stopped, and makes them a file of the commit.
@@ -40,7 +46,8 @@ impl Commit<'_> {
         let sha256 = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.clone());
         match sha256.or_else(|| listed.blob_id.clone()) {
             Some(content)
-                if !content.is_empty() && content.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
+                if (1..=128).contains(&content.len())
+                    && content.bytes().all(|byte| byte.is_ascii_alphanumeric()) =>
             {
                 Ok(content)
             }
@@ -63,6 +70,7 @@ impl Commit<'_> {
         progress: &mut (dyn FnMut(Fetching) + Send),
     ) -> Result<(), FetchError> {
         let full = |source| unusable(part, source);
+        let most = self.most(file, listed)?;
         let mut out = OpenOptions::new().create(true).append(true).open(part).map_err(full)?;
         let there = out.metadata().map_err(full)?.len();
         let (endpoint, name) = (&self.fetch.hub.endpoint, self.fetch.repository.name());
@@ -79,7 +87,20 @@ impl Commit<'_> {
             }
         }
         let mut bytes = from;
-        let of_bytes = listed.size.or(response.body().content_length().map(|len| from + len)).unwrap_or(0);
+        let announced = response.body().content_length().map(|len| from.saturating_add(len));
+        let expected = listed.size.or(announced);
+        if let Some(bytes) = expected.filter(|bytes| *bytes > most) {
+            return Err(self.too_large(file, Some(bytes), most));
+        }
+        let available = fs4::available_space(part.parent().unwrap_or(part)).map_err(full)?;
+        let available = available.saturating_sub(RESERVED_BYTES);
+        // Of an unknown length, no more than there is room for.
+        let needed = expected.map_or(1, |expected| expected.saturating_sub(from));
+        if needed > available {
+            return Err(self.no_room(file, needed, available));
+        }
+        let room = from.saturating_add(available);
+        let of_bytes = expected.unwrap_or(0);
         let (mut body, mut block) = (response.into_body().into_reader(), vec![0; BLOCK_BYTES]);
         loop {
             progress(Fetching { file: file.to_owned(), bytes: bytes.min(of_bytes), of_bytes });
@@ -89,13 +110,45 @@ impl Commit<'_> {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.fetch.failed(file, &error.into())),
             };
-            out.write_all(&block[..read]).map_err(full)?;
-            bytes += read as u64;
+            // It is not what was announced, however much more of it comes: one byte too many says so.
+            let limit = listed.size.map_or(most, |size| size.saturating_add(1)).min(room);
+            let kept = usize::try_from(limit.saturating_sub(bytes)).unwrap_or(usize::MAX).min(read);
+            out.write_all(&block[..kept]).map_err(full)?;
+            bytes += kept as u64;
             if listed.size.is_some_and(|size| bytes > size) {
-                // It is not what was announced, however much more of it comes.
                 return Ok(());
             }
+            if kept < read {
+                drop(out);
+                fs::remove_file(part).map_err(full)?;
+                return Err(if bytes >= room {
+                    self.no_room(file, (read - kept) as u64, available)
+                } else {
+                    self.too_large(file, None, most)
+                });
+            }
         }
+    }
+
+    /// The most bytes of a file of this name; fails where the hub says that it has more.
+    fn most(&self, file: &str, listed: &Listed) -> Result<u64, FetchError> {
+        let weights = Path::new(file)
+            .extension()
+            .is_some_and(|end| ["safetensors", "gguf"].iter().any(|known| end.eq_ignore_ascii_case(known)));
+        let most = if weights { MOST_WEIGHT_BYTES } else { most_bytes(file) };
+        match listed.size.filter(|size| *size > most) {
+            Some(size) => Err(self.too_large(file, Some(size), most)),
+            None => Ok(most),
+        }
+    }
+
+    fn too_large(&self, file: &str, bytes: Option<u64>, most: u64) -> FetchError {
+        FetchError::TooLarge { base: self.fetch.repository.to_string(), file: file.to_owned(), bytes, most }
+    }
+
+    fn no_room(&self, file: &str, needed: u64, available: u64) -> FetchError {
+        let (base, cache) = (self.fetch.repository.to_string(), self.fetch.hub.cache.clone());
+        FetchError::NoRoom { base, file: file.to_owned(), needed, available, cache }
     }
 }
 
@@ -105,8 +158,9 @@ pub(super) fn wrong(path: &Path, listed: &Listed) -> std::io::Result<Option<Stri
     if let Some(size) = listed.size.filter(|size| *size != len) {
         return Ok(Some(format!("it has {len} bytes instead of {size}")));
     }
-    let Some(expected) = listed.lfs.as_ref().and_then(|lfs| lfs.sha256.as_deref()) else { return Ok(None) };
-    let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    let Some(announced) = Announced::of(listed, len) else { return Ok(None) };
+    let mut context = ring::digest::Context::new(announced.algorithm);
+    context.update(announced.before.as_bytes());
     let (mut file, mut block) = (File::open(path)?, vec![0; BLOCK_BYTES]);
     loop {
         match file.read(&mut block)? {
@@ -115,8 +169,35 @@ pub(super) fn wrong(path: &Path, listed: &Listed) -> std::io::Result<Option<Stri
         }
     }
     let found = hex::encode(context.finish());
-    let same = found.eq_ignore_ascii_case(expected);
-    Ok((!same).then(|| format!("its SHA-256 is {found} instead of {expected}")))
+    let same = found.eq_ignore_ascii_case(announced.digest);
+    Ok((!same).then(|| format!("its {} is {found} instead of {}", announced.name, announced.digest)))
+}
+
+/// What the hub says that a file's content hashes to.
+struct Announced<'a> {
+    name: &'static str,
+    algorithm: &'static ring::digest::Algorithm,
+    /// What is hashed before the content.
+    before: String,
+    digest: &'a str,
+}
+
+impl<'a> Announced<'a> {
+    /// For a file of so many bytes; none where the hub says nothing that is known.
+    fn of(listed: &'a Listed, len: u64) -> Option<Self> {
+        if let Some(lfs) = &listed.lfs {
+            let digest = lfs.sha256.as_deref()?;
+            let algorithm = &ring::digest::SHA256;
+            return Some(Self { name: "SHA-256", algorithm, before: String::new(), digest });
+        }
+        let digest = listed.blob_id.as_deref()?;
+        let algorithm = match digest.len() {
+            40 => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
+            64 => &ring::digest::SHA256,
+            _ => return None,
+        };
+        Some(Self { name: "git blob", algorithm, before: format!("blob {len}\0"), digest })
+    }
 }
 
 /// Removes what an interrupted fetch left where it cannot be gone on from: as many bytes as there should be, or more,

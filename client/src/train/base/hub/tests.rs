@@ -28,9 +28,20 @@ enum Manner {
     Changed,
 }
 
+/// What the listing says of how long files are.
+#[derive(Clone, Copy)]
+enum Size {
+    Told,
+    Untold,
+    Of(u64),
+}
+
 struct State {
     files: BTreeMap<String, Vec<u8>>,
     manner: Manner,
+    listed: Size,
+    /// Where large files are, if not here.
+    stored_at: Option<String>,
     /// Paths, with the range where one was asked for.
     asked: Vec<String>,
     /// What it was shown to be let in.
@@ -53,6 +64,8 @@ impl Server {
         let state = Arc::new(Mutex::new(State {
             files,
             manner: Manner::Whole,
+            listed: Size::Told,
+            stored_at: None,
             asked: Vec::new(),
             held: Vec::new(),
             authorized: Vec::new(),
@@ -99,12 +112,20 @@ impl Server {
         if path == "/api/models/o/n/revision/main?blobs=true" {
             let files = state.files.iter().map(|(name, bytes)| {
                 let sha256 = hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes));
-                let blob = format!("{:040x}", bytes.len());
+                let blob = blob_id(bytes);
                 let lfs = name.ends_with(".safetensors").then(|| serde_json::json!({"sha256": sha256}));
-                serde_json::json!({"rfilename": name, "size": bytes.len(), "blobId": blob, "lfs": lfs})
+                let size = match state.listed {
+                    Size::Told => Some(bytes.len() as u64),
+                    Size::Untold => None,
+                    Size::Of(size) => Some(size),
+                };
+                serde_json::json!({"rfilename": name, "size": size, "blobId": blob, "lfs": lfs})
             });
             let body = serde_json::json!({"sha": SHA, "siblings": files.collect::<Vec<_>>()}).to_string();
             return said("200 OK", &format!("Content-Length: {}\r\n", body.len()), body.as_bytes());
+        }
+        if path.starts_with("/circle/") {
+            return said("302 Found", &format!("Location: {path}\r\nContent-Length: 0\r\n"), b"");
         }
         let file = path.strip_prefix(&format!("/o/n/resolve/{SHA}/"));
         let stored = path.strip_prefix("/stored/");
@@ -114,13 +135,13 @@ impl Server {
         let etag = if name.ends_with(".safetensors") {
             hex::encode(ring::digest::digest(&ring::digest::SHA256, bytes))
         } else {
-            format!("{:040x}", bytes.len())
+            blob_id(bytes)
         };
         if file.is_some() && name.ends_with(".safetensors") {
             // Large files are elsewhere.
             let headers = format!(
                 "Location: {}/stored/{name}\r\nX-Repo-Commit: {SHA}\r\nX-Linked-Etag: \"{etag}\"\r\nContent-Length: 0\r\n",
-                self.endpoint
+                state.stored_at.as_ref().unwrap_or(&self.endpoint)
             );
             return said("302 Found", &headers, b"");
         }
@@ -157,6 +178,12 @@ impl Server {
     fn asked(&self) -> Vec<String> {
         std::mem::take(&mut self.state.lock().unwrap().asked)
     }
+}
+
+/// What git calls the content of a file.
+fn blob_id(bytes: &[u8]) -> String {
+    let whole = [format!("blob {}\0", bytes.len()).as_bytes(), bytes].concat();
+    hex::encode(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &whole))
 }
 
 fn reference() -> PathBuf {
@@ -279,7 +306,7 @@ fn other_bytes_than_announced_are_not_kept() {
         let error = fetch(&hub, "hf:o/n").unwrap_err();
         let FetchError::Damaged { file, reason, .. } = &error else { panic!("{error}") };
         match manner {
-            Manner::Changed => assert!(file == "model.safetensors" && reason.contains("SHA-256"), "{error}"),
+            Manner::Changed => assert!(file == "config.json" && reason.contains("git blob"), "{error}"),
             Manner::FromTheBeginning => assert!(reason.contains(" bytes instead of "), "{error}"),
             Manner::Whole | Manner::Half | Manner::Stalls | Manner::NoRanges => {}
         }
@@ -288,7 +315,6 @@ fn other_bytes_than_announced_are_not_kept() {
             let path = fetch(&hub, "hf:o/n").unwrap();
             assert_eq!(path.join("model.safetensors").metadata().unwrap().len(), size as u64);
         } else {
-            // Small files have no SHA-256 to be held against, but the weights come again, and whole.
             let path = fetch(&hub, "hf:o/n").unwrap().join("model.safetensors");
             assert_eq!(fs::read(path).unwrap(), server.state.lock().unwrap().files["model.safetensors"]);
         }
@@ -402,7 +428,7 @@ fn two_programs_do_not_write_one_file_and_a_user_s_token_is_sent_and_not_shown()
     let cache = home.path().join("hub");
     fs::write(home.path().join("token"), "hf_verysecret\n").unwrap();
     let hub = Hub::new(&server.endpoint, cache.clone());
-    let config = format!("{:040x}", server.state.lock().unwrap().files["config.json"].len());
+    let config = blob_id(&server.state.lock().unwrap().files["config.json"]);
     let held = cache::lock(&Folder::new(&cache, "o/n").blob(&config)).unwrap().unwrap();
     let error = fetch(&hub, "hf:o/n").unwrap_err();
     assert!(matches!(error, FetchError::Busy { .. }), "{error}");
@@ -411,6 +437,152 @@ fn two_programs_do_not_write_one_file_and_a_user_s_token_is_sent_and_not_shown()
     fetch(&hub, "hf:o/n").unwrap();
     assert!(server.state.lock().unwrap().authorized.iter().all(|header| header == "Bearer hf_verysecret"));
     assert!(!server.state.lock().unwrap().authorized.is_empty());
-    let requests = Requests::new(&cache, Patience::default());
+    let requests = Requests::new("https://localhost", &cache, Patience::default());
     assert!(!format!("{requests:?} {hub:?}").contains("verysecret"));
+}
+
+#[test]
+fn other_weights_than_announced_are_not_kept() {
+    let (server, cache) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let hub = Hub::new(&server.endpoint, cache.path().into());
+    fetch(&hub, "hf:o/n").unwrap();
+    let weights = cache.path().join(format!("models--o--n/snapshots/{SHA}/model.safetensors"));
+    fs::remove_file(weights.canonicalize().unwrap()).unwrap();
+    server.sends(Manner::Changed);
+    let error = fetch(&hub, "hf:o/n").unwrap_err();
+    assert!(
+        error.to_string().contains("`model.safetensors`") && error.to_string().contains("SHA-256"),
+        "{error}"
+    );
+    assert!(!weights.exists());
+}
+
+#[test]
+fn a_token_goes_to_no_other_port_and_over_no_open_connection() {
+    let (server, home) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let elsewhere = Server::new(folder("smollm2"));
+    server.state.lock().unwrap().stored_at = Some(elsewhere.endpoint.clone());
+    let cache = home.path().join("hub");
+    fs::write(home.path().join("token"), "hf_verysecret\n").unwrap();
+    fetch(&Hub::new(&server.endpoint, cache.clone()), "hf:o/n").unwrap();
+    assert!(!server.state.lock().unwrap().authorized.is_empty());
+    assert!(elsewhere.asked().iter().any(|path| path.starts_with("/stored/model.safetensors")));
+    assert_eq!(elsewhere.state.lock().unwrap().authorized, Vec::<String>::new());
+    // The same host under a name that is not known to be this machine.
+    let shown = |endpoint: &str| {
+        let origin = endpoint.parse().ok().and_then(|uri| requests::Origin::of(&uri)).unwrap();
+        origin.is_private()
+    };
+    for (endpoint, private) in [
+        ("http://hub.example", false),
+        ("http://192.168.0.1:8080", false),
+        ("http://127.0.0.1.example", false),
+        ("http://127.0.0.1:8080", true),
+        ("http://[::1]:8080", true),
+        ("http://localhost", true),
+        ("https://hub.example", true),
+    ] {
+        assert_eq!(shown(endpoint), private, "{endpoint}");
+    }
+}
+
+#[test]
+fn an_answer_that_leads_in_a_circle_is_one_error() {
+    let (server, cache) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    server.state.lock().unwrap().stored_at = Some(format!("{}/circle", server.endpoint));
+    let error = fetch(&Hub::new(&server.endpoint, cache.path().into()), "hf:o/n").unwrap_err();
+    assert!(error.to_string().contains("model.safetensors"), "{error}");
+    assert_eq!(server.asked().iter().filter(|path| path.starts_with("/circle/")).count(), 9);
+}
+
+#[test]
+fn a_file_is_no_larger_than_its_kind_whatever_the_listing_says() {
+    let files = || {
+        let mut files = folder("smollm2");
+        files.insert("config.json".to_owned(), vec![b' '; 3 << 20]);
+        files
+    };
+    for listed in [Size::Told, Size::Untold, Size::Of(3000 << 20)] {
+        let (server, cache) = (Server::new(files()), tempfile::tempdir().unwrap());
+        server.state.lock().unwrap().listed = listed;
+        let error = fetch(&Hub::new(&server.endpoint, cache.path().into()), "hf:o/n").unwrap_err();
+        assert!(matches!(error, FetchError::TooLarge { .. }), "{error}");
+        let said = error.to_string();
+        assert!(said.contains("`config.json` of `hf:o/n@main` has ") && said.contains("1048576"), "{said}");
+        assert_eq!(bytes_below(cache.path()), 0, "{said}");
+    }
+}
+
+#[test]
+fn an_answer_of_no_announced_length_is_cut_off() {
+    // More and more of it, for as long as anybody reads.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let mut first = String::new();
+            BufReader::new(stream.try_clone().unwrap()).read_line(&mut first).unwrap();
+            if first.contains("/api/models/") {
+                let body =
+                    serde_json::json!({"sha": SHA, "siblings": [{"rfilename": "config.json"}]}).to_string();
+                let head =
+                    format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n", body.len());
+                drop(stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()));
+                continue;
+            }
+            drop(stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n"));
+            while stream.write_all(&[b' '; 1 << 16]).is_ok() {}
+        }
+    });
+    let cache = tempfile::tempdir().unwrap();
+    let error = fetch(&Hub::new(&endpoint, cache.path().into()), "hf:o/n").unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "`config.json` of `hf:o/n@main` has more than 1048576 bytes, at most 1048576 bytes are fetched of such a file; \
+         this is no base to use"
+    );
+    assert_eq!(bytes_below(cache.path()), 0);
+}
+
+#[test]
+fn files_are_fetched_where_the_listing_says_no_size() {
+    let (server, cache) = (Server::new(folder("qwen3")), tempfile::tempdir().unwrap());
+    server.state.lock().unwrap().listed = Size::Untold;
+    let hub = Hub::new(&server.endpoint, cache.path().into());
+    let path = fetch(&hub, "hf:o/n").unwrap();
+    let expected = Base::open(&reference().join("families/qwen3")).unwrap().digest();
+    assert_eq!(Base::open(&path).unwrap().digest(), expected);
+    server.asked();
+    assert_eq!(fetch(&hub, "hf:o/n").unwrap(), path);
+    assert_eq!(server.asked().len(), 1);
+}
+
+#[test]
+fn a_file_for_which_the_disk_has_no_room_is_not_begun() {
+    let (server, cache) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
+    let hub = Hub::new(&server.endpoint, cache.path().into());
+    fetch(&hub, "hf:o/n").unwrap();
+    let weights = cache.path().join(format!("models--o--n/snapshots/{SHA}/model.safetensors"));
+    fs::remove_file(weights.canonicalize().unwrap()).unwrap();
+    let before = bytes_below(cache.path());
+    // Above a disk of any machine that runs this, and below what is fetched of weights.
+    server.state.lock().unwrap().listed = Size::Of((1 << 40) - 1);
+    for name in ["config.json", "tokenizer.json", "generation_config.json", "tokenizer_config.json"] {
+        server.state.lock().unwrap().files.remove(name);
+    }
+    server.state.lock().unwrap().files.insert("big.gguf".to_owned(), b"GGUF".to_vec());
+    let error = fetch(&hub, "hf:o/n/big.gguf").unwrap_err();
+    let FetchError::NoRoom { needed, available, .. } = error else { panic!("{error}") };
+    assert!(needed == (1 << 40) - 1 && available < needed);
+    assert_eq!(bytes_below(cache.path()), before);
+}
+
+/// Bytes of all files below a folder.
+fn bytes_below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let size = |path: PathBuf| {
+        if path.is_dir() { bytes_below(&path) } else { path.metadata().map_or(0, |m| m.len()) }
+    };
+    entries.map(size).sum()
 }
