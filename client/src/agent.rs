@@ -11,6 +11,7 @@ use chacha20::ChaCha20Rng;
 use proto::ids::{Digest, Timestamp};
 use proto::message::Published;
 use proto::plan::Plan;
+use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
 use tokio::sync::watch;
@@ -36,9 +37,6 @@ const TRAINING_SECRET: &str = "training-secret";
 
 /// When this device took part in drawing a graph, in its state.
 const DRAWN: &str = "drawn";
-
-/// The most characters of a note to the user.
-const LONGEST_NOTE: usize = 500;
 
 /// What an agent runs with.
 #[derive(Debug)]
@@ -206,12 +204,12 @@ impl Agent {
     }
 
     fn report(&self, ended: Ended) -> Result<(), AgentError> {
-        tracing::warn!("{}", shortened(&ended.to_string()));
+        tracing::warn!("{}", shown(&ended.to_string()));
         if is_over(&ended) {
             self.memory.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
-            let declined = Declined { unix_millis: now().0, why: shortened(&ended.to_string()) };
+            let declined = Declined { unix_millis: now().0, why: shown(&ended.to_string()).to_string() };
             // A note for the user: that it cannot be kept is no reason to end.
             if let Err(error) = self.memory.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
@@ -363,15 +361,6 @@ impl Agent {
     }
 }
 
-/// As much of a text as a note to the user has room for: a plan that cannot be followed may be quoted in it, and is as
-/// long as whoever wrote it liked.
-fn shortened(text: &str) -> String {
-    match text.char_indices().nth(LONGEST_NOTE) {
-        None => text.to_owned(),
-        Some((end, _)) => format!("{}…", &text[..end]),
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Yes,
@@ -390,7 +379,7 @@ fn failure(error: TransportError) -> Event {
         | TransportError::Answer(_)
         | TransportError::Setup { .. }
         | TransportError::Artefact { .. }) => {
-            tracing::warn!("{other}");
+            tracing::warn!("{}", shown(&other.to_string()));
             Event::Unreachable
         }
     }
@@ -436,10 +425,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let memory = Memory::open(folder.path()).unwrap();
         let quoted = format!("unknown field `{}`", "ä".repeat(100_000));
-        let why = shortened(&quoted);
+        let why = shown(&quoted).to_string();
         assert!(why.starts_with("unknown field `ää") && why.ends_with('…'), "{}", why.len());
         memory.set_declined(Some(&Declined { unix_millis: 1, why: why.clone() })).unwrap();
         assert_eq!(memory.declined().unwrap().map(|declined| declined.why), Some(why));
-        assert_eq!(shortened("short"), "short");
     }
 }

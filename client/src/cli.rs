@@ -18,6 +18,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use proto::ids::Timestamp;
+use proto::shown::{message, page};
 
 use crate::agent::memory::{Entry, Memory, MemoryError};
 use crate::agent::{Agent, AgentError, Finished, Settings, look};
@@ -144,7 +145,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failure { code, error }) => {
-            eprintln!("nightshift-agent: {error}");
+            eprintln!("nightshift-agent: {}", message(&error.to_string()));
             ExitCode::from(code)
         }
     }
@@ -245,7 +246,7 @@ fn configuration(common: &Common) -> anyhow::Result<Config> {
 
 fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
     match format {
-        Format::Text => println!("{}", text()),
+        Format::Text => println!("{}", page(&text())),
         Format::Json => {
             println!("{}", serde_json::to_string_pretty(value).map_err(|error| failed(4)(error.into()))?);
         }

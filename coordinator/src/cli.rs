@@ -67,7 +67,7 @@ fn run(main: impl Future<Output = Result<(), CliError>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&format!("error: {error}"));
+            output::note(&proto::shown::message(&format!("error: {error}")).to_string());
             ExitCode::from(error.code())
         }
     }

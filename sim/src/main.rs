@@ -10,6 +10,7 @@ use client::train::base::{Base, Projection};
 use client::train::text::{Corpus, ReadOptions, UserText};
 use proto::adapter::{AdapterSpec, Method};
 use proto::plan::{Mode, RefreshPlan};
+use proto::shown::{message, page};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use sim::bench::{self, BenchError};
 use sim::classes::ClassShare;
@@ -208,7 +209,7 @@ fn main() -> ExitCode {
         Err(Failure::Output(error)) => (4, error),
         Err(Failure::Federation(error)) => (5, error),
     };
-    eprintln!("nightshift-sim: {error}");
+    eprintln!("nightshift-sim: {}", message(&error.to_string()));
     ExitCode::from(code)
 }
 
@@ -234,7 +235,7 @@ fn measure(options: &bench::Options, out: &OutputArgs) -> Result<(), Failure> {
         failure(error.into())
     })?;
     match out.format {
-        Format::Text => print!("{}", report.to_text()),
+        Format::Text => print!("{}", page(&report.to_text())),
         Format::Json => {
             let json = serde_json::to_string_pretty(&report).map_err(|e| Failure::Output(e.into()))?;
             println!("{json}");
@@ -402,7 +403,9 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
                 users.push(user);
                 skipped += lines;
             }
-            Err(error) => eprintln!("left out: the user of {}: {error}", path.display()),
+            Err(error) => {
+                eprintln!("{}", message(&format!("left out: the user of {}: {error}", path.display())))
+            }
         }
     }
     if skipped > 0 {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use proto::adapter::State;
 use proto::message::Published;
+use proto::shown::shown;
 use zeroize::Zeroizing;
 
 use crate::agent::checkpoint::Checkpoint;
@@ -106,7 +107,7 @@ fn steps(
         match training.resume(&clear) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
             Err(error) => {
-                tracing::info!("{error}; training starts over");
+                tracing::info!("{}; training starts over", shown(&error.to_string()));
                 checkpoint.delete("it cannot be gone on from");
             }
         }
@@ -117,7 +118,7 @@ fn steps(
                 tracing::warn!("no checkpoint was kept: {error}; an interruption would cost this training");
             }
         }
-        Err(error) => tracing::warn!("{error}"),
+        Err(error) => tracing::warn!("{}", shown(&error.to_string())),
     };
     let mut step = |_: Step| {
         let leave = leave.load(Ordering::Relaxed);
@@ -152,11 +153,11 @@ fn report_reading(reading: &Reading) {
         tracing::info!(?kind, count, "left out what looks like a secret");
     }
     for skipped in &reading.skipped {
-        tracing::debug!(file = %skipped.file.display(), reason = %skipped.reason, lines = skipped.count, "skipped");
+        tracing::debug!(file = %shown(&skipped.file.to_string_lossy()), reason = %skipped.reason, lines = skipped.count, "skipped");
     }
     for (reason, unread) in &reading.unread {
         for file in &unread.named {
-            tracing::debug!(file = %file.display(), %reason, "not read");
+            tracing::debug!(file = %shown(&file.to_string_lossy()), %reason, "not read");
         }
     }
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use proto::shown::{page, shown};
 
 use super::adapter::ComputeArgs;
 use crate::process::available_bytes;
@@ -74,7 +75,7 @@ fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
     let path = Base::fetch(source, &Hub::from_env()?, &mut |fetching: Fetching| {
         bar.set_length(fetching.of_bytes);
         bar.set_position(fetching.bytes);
-        bar.set_message(fetching.file);
+        bar.set_message(shown(&fetching.file).to_string());
     });
     bar.finish_and_clear();
     Ok(path?)
@@ -87,7 +88,7 @@ pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> any
         anyhow::bail!("no text was named; use --data with a file or a folder");
     }
     let text = UserText::read(data, &options)?;
-    eprintln!("{}", text.reading());
+    eprintln!("{}", page(&text.reading().to_string()));
     let corpus = Corpus::new(base, &text)?;
     if corpus.refused() > 0 {
         eprintln!("{} conversations were left out because the chat template refuses them", corpus.refused());

@@ -13,6 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::Factors;
 use proto::export::{Origin, Personal};
 use proto::ids::Digest;
+use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
 
@@ -208,17 +209,25 @@ fn plan(args: &TrainArgs) -> TrainingPlan {
 
 /// Goes on from a checkpoint; one that cannot be used is named, and training starts over.
 fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> {
-    let bytes = match std::fs::read(checkpoint) {
+    let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("there is no checkpoint in {}: training starts at step 1", checkpoint.display());
+            eprintln!(
+                "{}",
+                message(&format!(
+                    "there is no checkpoint in {}: training starts at step 1",
+                    checkpoint.display()
+                ))
+            );
             return Ok(());
         }
         Err(error) => anyhow::bail!("cannot read {}: {error}", checkpoint.display()),
     };
     match training.resume(&bytes) {
         Ok(()) => eprintln!("going on after step {}", training.steps()),
-        Err(error) => eprintln!("{}: {error}; training starts over", checkpoint.display()),
+        Err(error) => {
+            eprintln!("{}; training starts over", message(&format!("{}: {error}", checkpoint.display())))
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ use std::io::Write;
 use clap::{Args, ValueEnum};
 use proto::admin::TaskState;
 use proto::plan::Mode;
+use proto::shown::{page, shown};
 use serde::Serialize;
 
 use super::CliError;
@@ -33,15 +34,19 @@ pub(super) fn print<T: Serialize>(
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), CliError> {
     let text = match format {
-        Format::Text => text(document),
+        Format::Text => page(&text(document)).to_string(),
         Format::Json => serde_json::to_string_pretty(document)
             .map_err(|error| CliError::Internal(format!("cannot print as JSON: {error}")))?,
     };
-    line(&text)
+    written(&text)
 }
 
 /// Prints a line of data.
 pub(super) fn line(text: &str) -> Result<(), CliError> {
+    written(&page(text).to_string())
+}
+
+fn written(text: &str) -> Result<(), CliError> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{text}")
         .and_then(|()| out.flush())
@@ -51,13 +56,15 @@ pub(super) fn line(text: &str) -> Result<(), CliError> {
 /// Tells a person something that is not data.
 pub(super) fn note(text: &str) {
     // Where stderr is closed there is nobody to tell.
-    drop(writeln!(std::io::stderr().lock(), "{text}"));
+    drop(writeln!(std::io::stderr().lock(), "{}", page(text)));
 }
 
-/// Rows under a head, each column as wide as its widest cell.
+/// Rows under a head, each column as wide as its widest cell; a cell may hold what a device or a plan says of itself.
 pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let one = |row: &Vec<String>| row.iter().map(|cell| shown(cell).to_string()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = rows.iter().map(one).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in rows {
+    for row in &rows {
         for (width, cell) in widths.iter_mut().zip(row) {
             *width = (*width).max(cell.chars().count());
         }

@@ -7,6 +7,7 @@ use privacy::accountant::{ADJACENCY, calibrate_noise_multiplier};
 use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use proto::admin::{AdminReply, AdminRequest, PrivacySpent};
 use proto::plan::Mode;
+use proto::shown::shown;
 use serde::Serialize;
 
 use super::CliError;
@@ -253,7 +254,7 @@ impl Planned {
 
 fn describe(spent: &PrivacySpent) -> String {
     let mut lines = vec![
-        format!("task      {} ({}), {}", spent.task, spent.name, state(spent.state)),
+        format!("task      {} ({}), {}", spent.task, shown(&spent.name), state(spent.state)),
         adversary(spent.mode).to_owned(),
         ADJACENCY.to_owned(),
         format!(

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Subcommand;
 use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::TaskId;
+use proto::shown::shown;
 use serde_json::json;
 use tokio::time::sleep;
 
@@ -120,7 +121,7 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
         }
         told = task.version;
         if task.last_abort != aborts {
-            note(&format!("a round was aborted: {}", task.last_abort));
+            note(&format!("a round was aborted: {}", shown(&task.last_abort)));
             aborts.clone_from(&task.last_abort);
         }
         if task.state != TaskState::Active {
@@ -131,7 +132,7 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
             Ok(now) => (task, failures) = (now, 0),
             Err(CliError::Network(why)) if failures < PATIENCE => {
                 if failures == 0 {
-                    note(&format!("waiting for the coordinator: {why}"));
+                    note(&format!("waiting for the coordinator: {}", shown(&why.to_string())));
                 }
                 failures += 1;
             }
@@ -158,7 +159,7 @@ fn row(task: &TaskStatus) -> Vec<String> {
 
 fn describe(task: &TaskStatus) -> String {
     let mut lines = vec![
-        format!("task       {} ({})", task.task, task.name),
+        format!("task       {} ({})", task.task, shown(&task.name)),
         format!("state      {}", state(task.state)),
         format!("version    {} of {}", task.version, task.versions_wanted),
         format!("epsilon    {} at δ = {:e}", epsilon(task.epsilon), task.delta),
@@ -169,7 +170,7 @@ fn describe(task: &TaskStatus) -> String {
     ];
     for (name, text) in [("open round", &task.open_round), ("last abort", &task.last_abort)] {
         if !text.is_empty() {
-            lines.push(format!("{name} {text}"));
+            lines.push(format!("{name} {}", shown(text)));
         }
     }
     if !task.declined.is_empty() {
