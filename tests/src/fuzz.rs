@@ -11,6 +11,7 @@ mod checkpoints;
 mod coordinator_files;
 mod device_files;
 mod folder;
+mod foreign;
 mod node;
 mod numbers;
 mod peft;
@@ -26,6 +27,7 @@ pub use bases::{base, gguf};
 pub use checkpoints::checkpoint;
 pub use coordinator_files::{configuration, coordinator_record, key_files, signing_request};
 pub use device_files::{device_record, ledger, model_config, names, text};
+pub use foreign::{template, tokenizer};
 pub use numbers::{numbers, shares};
 pub use peft::peft_folder;
 pub use plan::{adapter, plan};
@@ -38,7 +40,7 @@ pub use wire::{admin_reply, admin_request, enroll_reply, enroll_request, rejecti
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 26] = [
+pub const TARGETS: [(&str, Target); 28] = [
     ("adapter", adapter),
     ("admin_reply", admin_reply),
     ("admin_request", admin_request),
@@ -64,5 +66,7 @@ pub const TARGETS: [(&str, Target); 26] = [
     ("shares", shares),
     ("signing_request", signing_request),
     ("task", task),
+    ("template", template),
     ("text", text),
+    ("tokenizer", tokenizer),
 ];

@@ -29,6 +29,7 @@ use serde::Serialize;
 
 use super::bases::{CONFIG, gguf_file};
 use super::checkpoints;
+use super::foreign::{templates, tokenizers};
 use super::world::World;
 
 const TASK: TaskId = TaskId([9; 16]);
@@ -83,6 +84,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         "signing_request" => vec![[b"\0", SIGNING_REQUEST.as_bytes()].concat()],
         "task" => tasks(),
+        "template" => templates(),
+        "tokenizer" => tokenizers(),
         "text" => vec![
             b"\x08{\"text\": \"one\"}\n{\"prompt\": \"two\", \"completion\": \"three\"}\n".to_vec(),
             b"\x02{\"messages\": [{\"content\": \"a\"}, {\"content\": \"b\"}]}\nno\n\n{\"text\": \" \"}"
@@ -323,7 +326,8 @@ fn coordinator_records() -> Vec<Vec<u8>> {
 }
 
 /// A folder of a config, an index, weights and settings, each behind its length but the last.
-fn bases() -> Vec<Vec<u8>> {
+/// The weights of the config of the seeds.
+pub(super) fn weights() -> Vec<u8> {
     let matrix = |name: &str, rows: usize, at: usize| {
         let (end, name) = (at + 8 * rows, format!("model.layers.0.{name}.weight"));
         format!(r#""{name}":{{"dtype":"F32","shape":[{rows},2],"data_offsets":[{at},{end}]}}"#)
@@ -345,6 +349,11 @@ fn bases() -> Vec<Vec<u8>> {
     let mut weights = (header.len() as u64).to_le_bytes().to_vec();
     weights.extend_from_slice(header.as_bytes());
     weights.extend_from_slice(&[0; 40 + 16 * 7]);
+    weights
+}
+
+fn bases() -> Vec<Vec<u8>> {
+    let weights = weights();
     let part = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();
     let index = br#"{"weight_map": {"model.norm.weight": "part.safetensors"}}"#;
     let settings = br#"{"bos_token": {"content": "b"}}"#;
