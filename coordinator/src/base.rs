@@ -32,7 +32,7 @@ const PROJECTIONS: [&str; 7] = [
 const HEADER_LIMIT_BYTES: u64 = 16 << 20;
 
 /// The largest small file that is read.
-const MOST_SMALL_BYTES: u64 = 32 << 20;
+const MOST_SMALL_BYTES: u64 = 8 << 20;
 
 /// Bytes that are hashed at a time.
 const BLOCK_BYTES: usize = 1 << 20;

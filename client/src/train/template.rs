@@ -24,6 +24,7 @@ use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
 use minijinja::{AutoEscape, Environment, Error};
+use proto::shown::shown;
 
 pub use day::DAY;
 
@@ -235,7 +236,7 @@ fn line(error: &Error) -> usize {
 }
 
 fn reason(error: &Error) -> String {
-    error.detail().map_or_else(|| error.kind().to_string(), str::to_owned)
+    error.detail().map_or_else(|| error.kind().to_string(), |detail| shown(detail).to_string())
 }
 
 /// The source with `{% generation %}` and its end as a condition that always holds: Python's Jinja is taught these

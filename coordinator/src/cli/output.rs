@@ -107,3 +107,20 @@ pub(super) fn state(state: TaskState) -> &'static str {
         TaskState::Stopped => "stopped",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_orders_no_terminal_and_makes_no_row_of_its_own() {
+        let label = "a\x1b[2J\r\u{202e}b\nc".to_owned();
+        let rows = [vec![label, "active".to_owned()], vec!["d".to_owned(), "active".to_owned()]];
+        let expected = [
+            r"NAME                      STATE",
+            r"a\u{1b}[2J\r\u{202e}b\nc  active",
+            r"d                         active",
+        ];
+        assert_eq!(table(&["NAME", "STATE"], &rows), expected.join("\n"));
+    }
+}

@@ -16,8 +16,8 @@ pub(super) const BLOCK_BYTES: usize = 1 << 20;
 pub(super) fn most_bytes(name: &str) -> u64 {
     match name {
         "tokenizer.json" => 64 << 20,
-        "model.safetensors.index.json" => 32 << 20,
-        "tokenizer_config.json" => 16 << 20,
+        "model.safetensors.index.json" => 8 << 20,
+        "tokenizer_config.json" => 4 << 20,
         _ => 1 << 20,
     }
 }

@@ -284,7 +284,7 @@ impl Fetch<'_> {
             None if matches!(error, ureq::Error::Timeout(_)) => silent(&error),
             None => self.unreachable(error.to_string()),
         })?;
-        let listing = response.body_mut().with_config().limit(64 << 20).read_json();
+        let listing = response.body_mut().with_config().limit(16 << 20).read_json();
         listing.map_err(|error| {
             if matches!(error, ureq::Error::Timeout(_)) {
                 silent(&error)

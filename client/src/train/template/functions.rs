@@ -26,6 +26,8 @@ pub(super) const KEPT: &str = "kept=";
 pub(super) const READ: &str = "read=";
 /// Before a text is counted through.
 pub(super) const INDEXED: &str = "indexed=";
+/// Before a loop over what is not a list: a text's letters and a dictionary's keys are put into one.
+pub(super) const LOOPED: &str = "looped=";
 
 /// A second argument that is so small costs nothing to compare with.
 const SMALL_BYTES: u64 = 1 << 12;
@@ -106,12 +108,20 @@ fn add_ours(environment: &mut Environment<'static>) {
         charge_all(state, &value)?;
         Ok::<_, Error>(value)
     });
+    environment.add_filter(LOOPED, looped);
     environment.add_filter(INDEXED, |state: &State, value: Value| {
         if let Some(text) = value.as_str() {
             charge(state, text.len() as u64)?;
         }
         Ok::<_, Error>(value)
     });
+}
+
+fn looped(state: &State, value: Value) -> Result<Value, Error> {
+    if matches!(value.kind(), ValueKind::String | ValueKind::Map | ValueKind::Plain) {
+        charge_surface(state, &value)?;
+    }
+    Ok(value)
 }
 
 fn settled_if_lazy(state: &State, value: Value) -> Result<Value, Error> {
@@ -162,7 +172,7 @@ fn before(state: &State, name: &str, reads: Reads, arguments: &[Value]) -> Resul
     }
     if reads == Reads::All || others > SMALL_BYTES {
         charge_all(state, first)?;
-    } else if !matches!(name, "length" | "count") || first.as_str().is_some() {
+    } else if !matches!(name, "length" | "count") || first.kind() != ValueKind::Seq {
         charge_surface(state, first)?;
     }
     let number = |place: usize| rest.get(place).and_then(Value::as_i64).map_or(0, i64::unsigned_abs);

@@ -8,10 +8,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use minijinja::machinery::{CodeGenerator, Instruction, Instructions, parse};
 use minijinja::syntax::SyntaxConfig;
+use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Value};
 
-use super::functions::{BEFORE_PRODUCT, BEFORE_SLICE, BEFORE_SUM, BEFORE_TEXT, INDEXED, KEPT, MADE, READ};
+use super::functions::{
+    BEFORE_PRODUCT, BEFORE_SLICE, BEFORE_SUM, BEFORE_TEXT, INDEXED, KEPT, LOOPED, MADE, READ,
+};
 use super::syntax;
+
+/// A constant that is so short costs nothing to compare with.
+const SMALL_BYTES: usize = 256;
 
 /// What is run.
 pub(super) struct Program<'a> {
@@ -122,7 +128,7 @@ fn around<'a>(
         | Instruction::Gt
         | Instruction::Gte
         | Instruction::In
-        | Instruction::CompareAndPreserve(_) => match constant {
+        | Instruction::CompareAndPreserve(_) => match constant.filter(|value| is_small(value)) {
             Some(_) => vec![same],
             None => vec![ours(READ, 1), same],
         },
@@ -130,7 +136,7 @@ fn around<'a>(
             Some(_) => vec![same],
             None => vec![Instruction::Swap, ours(INDEXED, 1), Instruction::Swap, same],
         },
-        Instruction::PushLoop(_) => vec![ours(INDEXED, 1), same],
+        Instruction::PushLoop(_) => vec![ours(LOOPED, 1), same],
         Instruction::CallMethod("changed", _) => vec![ours(READ, 1), same],
         Instruction::UnpackLists(_) | Instruction::MergeKwargs(_) => {
             let reason = "a call with `*` or `**` before an argument is not supported";
@@ -140,4 +146,12 @@ fn around<'a>(
         // prints, or calls what is ours.
         _ => vec![same],
     })
+}
+
+/// Whether to compare with a constant costs next to nothing.
+fn is_small(value: &Value) -> bool {
+    match value.as_str() {
+        Some(text) => text.len() <= SMALL_BYTES,
+        None => value.is_number() || value.is_none() || value.kind() == ValueKind::Bool,
+    }
 }

@@ -226,6 +226,18 @@ fn whatever_a_template_makes_is_bounded() {
     let macros = "{% macro f(x, n) %}{% if n %}{{ f(x ~ x, n - 1) }}{% else %}{{ x|length }}{% endif %}{% endmacro %}\
                   {{ f('xxxxxxxx', 40) }}";
     assert!(refused(&format!("{macros}{SAID}")).contains(TOO_MUCH));
+    // Calls within calls fit a thread's stack, and end.
+    for calls in [
+        "{% macro f(n) %}{{ f(n + 1) }}{% endmacro %}{{ f(0) }}",
+        "{% macro g() %}{{ caller() }}{% endmacro %}{% macro f(n) %}{% call g() %}{{ f(n + 1) }}{% endcall %}{% endmacro %}{{ f(0) }}",
+        "{% for a in [[1]] recursive %}{{ loop([[1]]) }}{% endfor %}",
+        "{% block a %}{{ self.a() }}{% endblock %}",
+        "{% include 'chat template' %}",
+        "{% extends 'chat template' %}",
+        "{% import 'chat template' as x %}{{ x }}",
+    ] {
+        refused(&format!("{calls}{SAID}"));
+    }
     let raw = format!("{{% for a in range(9999) %}}{}{{% endfor %}}{SAID}", "x".repeat(10_000));
     assert!(refused(&raw).contains(TOO_MUCH));
     let captured = format!(
@@ -253,6 +265,8 @@ fn whatever_a_template_reads_is_bounded() {
         "xs|select('eq', 2)|list",
         "xs|sort",
         "xs|join",
+        "{'k': 1} == {'k': x}",
+        "x is startingwith(y)",
         "[x]|select('equalto', y)|list",
         "loop.changed(x)",
         "x|replace('b', 'c')",

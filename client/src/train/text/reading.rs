@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use proto::shown::shown;
+
 use super::SecretKind;
 
 /// So many files are named for each reason; the others are counted.
@@ -183,11 +185,11 @@ impl fmt::Display for Reading {
         f.write_str(&brief.summary())?;
         for Skipped { file, reason, count, first } in &self.skipped {
             let lines = counted(*count, "line", "skipped");
-            write!(f, "\n{}: {lines}, the first is {first}: {reason}", file.display())?;
+            write!(f, "\n{}: {lines}, the first is {first}: {reason}", shown(&file.to_string_lossy()))?;
         }
         for (reason, unread) in &self.unread {
             for file in &unread.named {
-                write!(f, "\n{}: not read: {reason}", file.display())?;
+                write!(f, "\n{}: not read: {reason}", shown(&file.to_string_lossy()))?;
             }
             let others = unread.count - unread.named.len() as u64;
             if others > 0 {
