@@ -226,7 +226,7 @@ fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> 
     match training.resume(&bytes) {
         Ok(()) => eprintln!("going on after step {}", training.steps()),
         Err(error) => {
-            eprintln!("{}; training starts over", message(&format!("{}: {error}", checkpoint.display())))
+            eprintln!("{}; training starts over", message(&format!("{}: {error}", checkpoint.display())));
         }
     }
     Ok(())

@@ -19,11 +19,12 @@ mod syntax;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Value;
-use minijinja::{AutoEscape, Environment, Error};
+use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use proto::shown::shown;
 
 pub use day::DAY;
@@ -117,7 +118,7 @@ impl ChatTemplate {
         };
         let (bos, eos) = (bos.map(str::to_owned), eos.map(str::to_owned));
         let template = Self { environment: environment(), source: without_marks(source), bos, eos };
-        template.program().map_err(syntax)?;
+        guarded(|| Program::compile(NAME, &template.source, syntax_config()?).map(drop)).map_err(syntax)?;
         template.check()?;
         Ok(template)
     }
@@ -158,15 +159,14 @@ impl ChatTemplate {
         context.extend(self.eos.as_deref().map(|token| ("eos_token", Value::from(token))));
         let bytes = messages.iter().map(|message| message.content.len() + budget::MESSAGE_BYTES).sum();
         context.insert(budget::NAME, Value::from_object(Budget::new(bytes)));
-        let Program { main, blocks } = self.program()?;
-        let (root, mut text) = (Value::from_pairs(context), String::new());
-        let out = &mut make_string_output(&mut text);
-        eval(&self.environment, &main, root, &blocks, out, AutoEscape::None)?;
-        Ok(text)
-    }
-
-    fn program(&self) -> Result<Program<'_>, Error> {
-        Program::compile(NAME, &self.source, syntax_config()?)
+        let root = Value::from_pairs(context);
+        guarded(|| {
+            let Program { main, blocks } = Program::compile(NAME, &self.source, syntax_config()?)?;
+            let mut text = String::new();
+            let out = &mut make_string_output(&mut text);
+            eval(&self.environment, &main, root, &blocks, out, AutoEscape::None)?;
+            Ok(text)
+        })
     }
 
     /// Renders short conversations that hold nobody's text, so that errors can be told in full.
@@ -209,6 +209,15 @@ fn environment() -> Environment<'static> {
     environment.set_recursion_limit(MOST_CALLS);
     functions::add_to(&mut environment);
     environment
+}
+
+/// Runs what is the template engine's: where it stops itself instead of failing, that is an error like others.
+fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    let stopped = |_| {
+        let reason = "the template engine stopped itself; the template asks for what it cannot do";
+        Err(Error::new(ErrorKind::InvalidOperation, reason))
+    };
+    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(stopped)
 }
 
 fn syntax_config() -> Result<SyntaxConfig, Error> {

@@ -132,7 +132,7 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
             Ok(now) => (task, failures) = (now, 0),
             Err(CliError::Network(why)) if failures < PATIENCE => {
                 if failures == 0 {
-                    note(&format!("waiting for the coordinator: {}", shown(&why.to_string())));
+                    note(&format!("waiting for the coordinator: {}", shown(&why)));
                 }
                 failures += 1;
             }

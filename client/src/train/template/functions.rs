@@ -309,6 +309,7 @@ fn add_filters(environment: &mut Environment<'static>) {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the engine hands options over so")]
 fn to_json(value: &Value, options: Kwargs) -> Result<Value, Error> {
     let indent = options.get::<Option<usize>>("indent")?;
     for option in ["ensure_ascii", "sort_keys"] {

@@ -44,37 +44,24 @@ fn charged<'a>(old: &Instructions<'a>) -> Result<Instructions<'a>, Error> {
     let all: Vec<&Instruction<'a>> = (0..).map_while(|at| old.get(at)).collect();
     let targets: BTreeSet<u32> = all.iter().filter_map(|instruction| target(instruction)).collect();
     let mut new = Instructions::new(old.name(), old.source());
-    let mut places = Vec::with_capacity(all.len() + 1);
+    // Where each of the old ones begins among the new ones.
+    let (mut places, mut end) = (Vec::with_capacity(all.len()), 0);
     for (at, instruction) in (0_u32..).zip(&all) {
         // The constant on the top of the stack, if nothing else can be there.
         let constant = match at.checked_sub(1).and_then(|before| old.get(before)) {
             Some(Instruction::LoadConst(value)) if !targets.contains(&at) => Some(value),
-            _ => None,
+            Some(_) | None => None,
         };
         let line = old.get_line(at).and_then(|line| u16::try_from(line).ok()).unwrap_or_default();
-        places.push(new.add_with_line(Instruction::DupTop, line));
-        let mut parts = around(instruction, constant)?.into_iter();
-        if let (Some(first), Some(place)) = (parts.next(), places.last()) {
-            if let Some(slot) = new.get_mut(*place) {
-                *slot = first;
-            }
-        }
-        for part in parts {
-            new.add_with_line(part, line);
+        places.push(end);
+        for part in around(instruction, constant)? {
+            end = new.add_with_line(part, line) + 1;
         }
     }
-    let end = places.last().map_or(0, |_| (0..).take_while(|at| new.get(*at).is_some()).count());
-    let end = u32::try_from(end).map_err(|_| Error::new(ErrorKind::SyntaxError, "it is too long"))?;
     for at in 0..end {
-        let Some(instruction) = new.get_mut(at) else { break };
-        if let Instruction::Jump(to)
-        | Instruction::JumpIfFalse(to)
-        | Instruction::JumpIfFalseOrPop(to)
-        | Instruction::JumpIfTrueOrPop(to)
-        | Instruction::Iterate(to)
-        | Instruction::BuildMacro(_, to, _) = instruction
-        {
-            *to = places.get(*to as usize).copied().unwrap_or(end);
+        let to = new.get(at).and_then(target).map(|to| places.get(to as usize).copied().unwrap_or(end));
+        if let (Some(instruction), Some(to)) = (new.get_mut(at), to) {
+            lead(instruction, to);
         }
     }
     Ok(new)
@@ -82,14 +69,29 @@ fn charged<'a>(old: &Instructions<'a>) -> Result<Instructions<'a>, Error> {
 
 /// Where an instruction may go on but after itself.
 fn target(instruction: &Instruction<'_>) -> Option<u32> {
-    match instruction {
-        Instruction::Jump(to)
-        | Instruction::JumpIfFalse(to)
-        | Instruction::JumpIfFalseOrPop(to)
-        | Instruction::JumpIfTrueOrPop(to)
-        | Instruction::Iterate(to)
-        | Instruction::BuildMacro(_, to, _) => Some(*to),
-        _ => None,
+    if let Instruction::Jump(to)
+    | Instruction::JumpIfFalse(to)
+    | Instruction::JumpIfFalseOrPop(to)
+    | Instruction::JumpIfTrueOrPop(to)
+    | Instruction::Iterate(to)
+    | Instruction::BuildMacro(_, to, _) = instruction
+    {
+        Some(*to)
+    } else {
+        None
+    }
+}
+
+/// Changes where that is.
+fn lead(instruction: &mut Instruction<'_>, place: u32) {
+    if let Instruction::Jump(to)
+    | Instruction::JumpIfFalse(to)
+    | Instruction::JumpIfFalseOrPop(to)
+    | Instruction::JumpIfTrueOrPop(to)
+    | Instruction::Iterate(to)
+    | Instruction::BuildMacro(_, to, _) = instruction
+    {
+        *to = place;
     }
 }
 
@@ -142,9 +144,54 @@ fn around<'a>(
             let reason = "a call with `*` or `**` before an argument is not supported";
             return Err(Error::new(ErrorKind::SyntaxError, reason));
         }
-        // What a constant is compared with is looked at before it comes here; the rest makes and reads little, or
-        // prints, or calls what is ours.
-        _ => vec![same],
+        // These make and read little, print, or call what is ours.
+        Instruction::StoreLocal(_)
+        | Instruction::Lookup(_)
+        | Instruction::GetAttr(_)
+        | Instruction::LoadConst(_)
+        | Instruction::BuildKwargs(_)
+        | Instruction::UnpackList(_)
+        | Instruction::Sub
+        | Instruction::Div
+        | Instruction::IntDiv
+        | Instruction::Rem
+        | Instruction::Pow
+        | Instruction::Neg
+        | Instruction::Not
+        | Instruction::ApplyFilter(..)
+        | Instruction::PerformTest(..)
+        | Instruction::Emit
+        | Instruction::PushWith
+        | Instruction::Iterate(_)
+        | Instruction::PushDidNotIterate
+        | Instruction::PopFrame
+        | Instruction::PopLoopFrame
+        | Instruction::Jump(_)
+        | Instruction::JumpIfFalse(_)
+        | Instruction::JumpIfFalseOrPop(_)
+        | Instruction::JumpIfTrueOrPop(_)
+        | Instruction::PushAutoEscape
+        | Instruction::PopAutoEscape
+        | Instruction::BeginCapture(_)
+        | Instruction::EndCapture
+        | Instruction::CallFunction(..)
+        | Instruction::CallMethod(..)
+        | Instruction::CallObject(_)
+        | Instruction::DupTop
+        | Instruction::DiscardTop
+        | Instruction::FastRecurse
+        | Instruction::Swap
+        | Instruction::BuildMacro(..)
+        | Instruction::Return
+        | Instruction::IsUndefined
+        | Instruction::Enclose(_)
+        | Instruction::GetClosure
+        // There is no other template to take these from.
+        | Instruction::FastSuper
+        | Instruction::CallBlock(_)
+        | Instruction::LoadBlocks
+        | Instruction::Include(_)
+        | Instruction::ExportLocals => vec![same],
     })
 }
 
