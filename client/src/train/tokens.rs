@@ -9,6 +9,7 @@ use super::config::{DecoderConfig, token_ids};
 
 mod file;
 mod pattern;
+mod steps;
 
 /// How the families without a first token write the one between two texts.
 const BETWEEN_TEXTS: &str = "<|endoftext|>";
