@@ -419,7 +419,7 @@ mod tests {
             (Box::new(|bytes| bytes[0] = b'X'), "it does not begin with `GGUF`"),
             (Box::new(|bytes| bytes[4] = 9), "its version is 9"),
             (Box::new(|bytes| bytes[14] = 9), "at most 65536 are read"),
-            (Box::new(|bytes| bytes[30] = 9), "its header has more than 134217728 bytes"),
+            (Box::new(|bytes| bytes[30] = 9), "its header has more than 67108864 bytes"),
         ] {
             let mut bytes = whole.clone();
             change(&mut bytes);
