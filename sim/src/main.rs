@@ -404,7 +404,7 @@ fn read_users(args: &RunArgs, base: &Base) -> Result<Vec<User>, Failure> {
                 skipped += lines;
             }
             Err(error) => {
-                eprintln!("{}", message(&format!("left out: the user of {}: {error}", path.display())))
+                eprintln!("{}", message(&format!("left out: the user of {}: {error}", path.display())));
             }
         }
     }
