@@ -14,6 +14,8 @@ use std::{
 use proto::files::{self, Audience, FileError};
 use ring::digest::{SHA256, digest};
 
+use crate::store::FREE_SPACE_FLOOR_BYTES;
+
 pub(crate) mod parts;
 
 /// Why an artefact could not be kept or given back.
@@ -74,8 +76,21 @@ impl Artefacts {
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error),
         }
+        self.check_room(bytes.len() as u64, &path)?;
         files::write(&path, bytes, Audience::Anyone)?;
         Ok(hash)
+    }
+
+    /// Fails where so many bytes would leave too little room for the store, which breaks on a full disk.
+    fn check_room(&self, bytes: u64, path: &Path) -> Result<(), FileError> {
+        let free = fs4::available_space(&self.folder)
+            .map_err(FileError::io("ask for the free space of", &self.folder))?;
+        let needed = bytes.saturating_add(2 * FREE_SPACE_FLOOR_BYTES);
+        if free >= needed {
+            return Ok(());
+        }
+        let why = format!("{free} bytes are free, {needed} are needed; make room on that disk");
+        Err(FileError::io("write", path)(io::Error::new(io::ErrorKind::StorageFull, why)))
     }
 
     /// The bytes with this hash. Fails when they are absent or damaged.

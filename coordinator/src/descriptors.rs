@@ -54,12 +54,12 @@ impl Shares {
         }
         let part = |limit: usize, of: usize| limit.min((granted / of).max(1));
         let operators = Limits {
-            handshakes: part(self.operators.handshakes, 64),
+            handshakes: part(self.operators.handshakes, 256),
             connections: part(self.operators.connections, 64),
             ..self.operators
         };
         let devices = Limits {
-            handshakes: part(self.devices.handshakes, 16),
+            handshakes: part(self.devices.handshakes, 64),
             anonymous: part(self.devices.anonymous, 16),
             ..self.devices
         };

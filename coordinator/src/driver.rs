@@ -32,6 +32,7 @@ use tokio::time::{sleep, timeout};
 use crate::artefacts::parts::{PartReader, READERS};
 use crate::artefacts::{ArtefactError, Artefacts};
 use crate::records::RecordError;
+use crate::seldom::Seldom;
 use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
 
@@ -69,12 +70,15 @@ pub enum DriverError {
 }
 
 impl DriverError {
-    /// Whether the same may succeed later, because nothing was begun: a disk that is full, an artefact that could not
-    /// be written or read.
+    /// Whether the same may succeed later, because nothing was begun: a disk that is full, an artefact that could not be
+    /// written or read. What cannot be written at all, or contradicts what is there, never will.
     fn passes(&self) -> bool {
         match self {
-            Self::Store(StoreError::Conflict { .. } | StoreError::Stopped { .. }) | Self::Broken(_) => false,
-            Self::Store(_) | Self::Record(_) | Self::File(_) => true,
+            Self::File(_) | Self::Record(RecordError::Artefact(ArtefactError::File(_))) => true,
+            Self::Store(error) | Self::Record(RecordError::Store(error)) => {
+                matches!(error, StoreError::DiskFull { .. } | StoreError::Engine { .. } | StoreError::File(_))
+            }
+            Self::Record(_) | Self::Broken(_) => false,
         }
     }
 }
@@ -189,7 +193,10 @@ impl Driver {
         match &answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
             Err(rejection @ Rejection::Unavailable(_)) => {
-                tracing::error!(%device, request = name, %rejection, "could not answer");
+                static SAID: Seldom = Seldom::new();
+                if SAID.may_say(now()) {
+                    tracing::error!(%device, request = name, %rejection, "could not answer");
+                }
             }
             Err(rejection) => tracing::debug!(%device, request = name, %rejection, "refused"),
         }
@@ -209,7 +216,10 @@ impl Driver {
         match read.await {
             Ok(Ok(chunk)) => chunk.ok_or(Rejection::UnknownArtefact),
             Ok(Err(error)) => {
-                tracing::error!(%error, "an artefact of a task cannot be read");
+                static SAID: Seldom = Seldom::new();
+                if SAID.may_say(now()) {
+                    tracing::error!(%error, "an artefact of a task cannot be read");
+                }
                 Err(Rejection::Unavailable("an artefact cannot be read".to_owned()))
             }
             Err(error) => Err(self.broken(&error.to_string())),
@@ -332,6 +342,11 @@ impl Driver {
         step.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
     }
 
+    /// Whether everything that was decided of a task is durable.
+    pub async fn is_durable(&self, task: TaskId) -> bool {
+        self.state.lock().await.is_saved(task)
+    }
+
     /// The same where the state is at hand, on a thread that may block.
     fn step_in<T>(
         &self,
@@ -341,11 +356,16 @@ impl Driver {
         if *self.failed.borrow() {
             return Err(stopped());
         }
+        if !self.trouble.may_try(now()) {
+            return Err(Rejection::Unavailable("the disk takes nothing now".to_owned()));
+        }
         let outcome = state.persist_rest().and_then(|()| run(state));
         // While the state is still locked: nobody may come between a failure and its mark.
         match outcome {
             Ok(answer) => {
-                self.trouble.is_over();
+                if self.trouble.is_there() && state.check_room().is_ok() {
+                    self.trouble.is_over();
+                }
                 for (task, opening) in state.take_openings(now()) {
                     self.open_apart(task, opening);
                 }

@@ -21,6 +21,7 @@ pub mod pki;
 pub mod records;
 pub mod revocations;
 pub mod round;
+mod seldom;
 pub mod server;
 pub mod service;
 pub mod spool;

@@ -15,7 +15,7 @@ use std::time::Duration;
 use http::{Request, Response};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -26,6 +26,7 @@ use crate::peer::{self, Certified, ConnectInfo, Peer, PeerError};
 
 mod admissions;
 mod allowance;
+mod answer;
 mod connection;
 mod guard;
 mod message;
@@ -34,6 +35,7 @@ pub mod turned_away;
 pub(crate) use allowance::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 
 use admissions::{Admissions, Admitted, Place, Room};
+pub use guard::Admits;
 use guard::{Guard, Shared};
 use turned_away::{Reason, TurnedAway};
 
@@ -44,13 +46,17 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often it is told what was turned away.
 const TELL: Duration = Duration::from_secs(60);
 
+/// As many times as there may be handshakes, there may be connections that have sent nothing.
+const SILENT: usize = 8;
+
 /// Connections that the system completes ahead of their being accepted.
 pub const BACKLOG: u32 = 4096;
 
 /// What one listener takes on at the same time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections that have sent nothing, and as many that are shaking hands. A newer one takes the place of an older.
+    /// Connections that are shaking hands, and eight times as many that have sent nothing. A newer one takes the place of
+    /// an older.
     pub handshakes: usize,
     /// Connections without a certificate. A newer one takes the place of an older.
     pub anonymous: usize,
@@ -78,9 +84,18 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Connections that have sent nothing: they cost little but a descriptor, and the more there may be, the longer a
+    /// newcomer has to send its first byte while others flood.
+    fn silent(&self) -> usize {
+        self.handshakes.saturating_mul(SILENT)
+    }
+
     /// How many descriptors a listener with these limits holds at most.
     pub fn descriptors(&self) -> usize {
-        self.handshakes.saturating_mul(2).saturating_add(self.anonymous).saturating_add(self.connections)
+        self.handshakes
+            .saturating_add(self.silent())
+            .saturating_add(self.anonymous)
+            .saturating_add(self.connections)
     }
 }
 
@@ -97,6 +112,8 @@ enum HandshakeError {
     Peer(#[from] PeerError),
     #[error("no place is left")]
     Full,
+    #[error("whom the certificate names is not known here, or was shut out")]
+    ShutOut,
 }
 
 /// The connections of a listener.
@@ -125,11 +142,11 @@ struct Held<S> {
 /// are there have ended in order. When it is dropped, so are they.
 ///
 /// Each handshake uses the configuration that `config` holds when it begins. What is turned away is counted in
-/// `turned_away`.
+/// `turned_away`; whoever is connected may call as long as `admits` says so.
 pub async fn serve<S>(
     listener: TcpListener,
     config: watch::Receiver<Arc<ServerConfig>>,
-    (limits, turned_away): (Limits, Arc<TurnedAway>),
+    (limits, turned_away, admits): (Limits, Arc<TurnedAway>, Admits),
     services: S,
     stop: impl Future<Output = ()> + Send,
 ) where
@@ -137,14 +154,13 @@ pub async fn serve<S>(
     S::Future: Send,
 {
     let Limits { handshakes, anonymous, connections, .. } = limits;
-    let room = Room { silent: handshakes, shaking: handshakes, anonymous, named: connections };
-    let memory = Semaphore::new(limits.message_memory_bytes.min(Semaphore::MAX_PERMITS));
+    let room = Room { silent: limits.silent(), shaking: handshakes, anonymous, named: connections };
     let (tell_stop, told_stop) = watch::channel(false);
     let here = Arc::new(Listener {
         config,
         limits,
         services,
-        shared: Arc::new(Shared::new(turned_away, Arc::new(memory))),
+        shared: Arc::new(Shared::new(turned_away, limits.message_memory_bytes, admits)),
         places: Mutex::new(Places { admissions: Admissions::new(room), tasks: HashMap::new() }),
         stop: told_stop,
     });
@@ -157,11 +173,13 @@ pub async fn serve<S>(
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
                 Ok((stream, remote)) => here.accept(stream, remote, &mut tasks),
-                Err(error) => {
+                Err(error) if is_shortage(&error) => {
                     tracing::debug!(%error, "cannot accept a connection");
                     here.make_room();
                     sleep(ACCEPT_PAUSE).await;
                 }
+                // A peer that is gone again already.
+                Err(error) => tracing::debug!(%error, "a connection was not accepted"),
             },
         }
     }
@@ -214,12 +232,16 @@ where
         let shaken = timeout(handshake_timeout, acceptor.accept(stream));
         let stream = shaken.await.map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
         let info = who(&stream, remote)?;
+        if !self.shared.admits(&info) {
+            return Err(HandshakeError::ShutOut);
+        }
         {
             let mut places = self.places();
             match places.admissions.known(place, &info.peer) {
                 Admitted::Welcome => {}
                 Admitted::InsteadOf(gone) => self.close(&mut places, Some(gone)),
                 Admitted::Full => return Err(HandshakeError::Full),
+                Admitted::Gone => return Ok(()),
             }
         }
         let guard = Guard::new(Arc::clone(&self.shared), info, self.services.clone());
@@ -263,6 +285,7 @@ impl<S> Listener<S> {
             HandshakeError::TimedOut(_) => Reason::SlowHandshake,
             HandshakeError::Tls(_) | HandshakeError::Peer(_) => Reason::FailedHandshake,
             HandshakeError::Full => Reason::Full,
+            HandshakeError::ShutOut => Reason::ShutOut,
         });
     }
 }
@@ -273,6 +296,12 @@ impl<S> Drop for Held<S> {
         places.admissions.closed(self.place);
         places.tasks.remove(&self.place);
     }
+}
+
+/// Whether the system has no descriptor or no memory left for a connection.
+fn is_shortage(error: &io::Error) -> bool {
+    const SHORTAGES: [i32; 4] = [12, 23, 24, 105]; // ENOMEM, ENFILE, EMFILE, ENOBUFS
+    error.raw_os_error().is_none_or(|code| SHORTAGES.contains(&code)) || !cfg!(target_os = "linux")
 }
 
 /// Who the handshake has shown.

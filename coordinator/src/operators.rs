@@ -177,6 +177,15 @@ mod tests {
         assert!(operators.revoke(second).unwrap());
         assert!(!operators.admits(second) && !Operators::open(store.clone()).unwrap().admits(second));
         assert!(!operators.revoke(Serial([1; 16])).unwrap());
+        // A key without its certificate is of no use.
+        let another = tempfile::tempdir().unwrap();
+        authority
+            .issue_admin(&name, year_from(NOW), &SystemRandom::new())
+            .unwrap()
+            .save(another.path(), "operator")
+            .unwrap();
+        std::fs::copy(another.path().join("operator.key"), path.join("operator.key")).unwrap();
+        assert!(Identity::load(path, "operator").is_err());
         // Whoever can read the state folder is an operator again at the next start.
         assert!(ensure(&operators, NOW + YEAR * 3 / 4));
         assert_eq!(operators.list().unwrap().len(), 3);

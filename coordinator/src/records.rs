@@ -245,9 +245,13 @@ pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord)
     Ok(())
 }
 
-/// One device. One whose record is damaged is none: it is shut out, and nobody else.
+/// One device. One whose record is damaged is none: it is shut out, and nobody else. Nothing is said of it, since it may
+/// ask as often as it likes; [`devices`] says so.
 pub fn device(store: &Store, device: DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
-    whole(store.get(DEVICES, device.0)).map(Option::flatten)
+    match store.get(DEVICES, device.0) {
+        Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => Ok(None),
+        other => other,
+    }
 }
 
 /// All devices, in the order of their names, less such as have a damaged record.
@@ -305,20 +309,26 @@ pub fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError
     let Some(record) = whole(store.get::<OperatorRecord>(OPERATORS, serial.0))?.flatten() else {
         return Ok(false);
     };
+    if record.revoked {
+        return Ok(false);
+    }
     let mut batch = Batch::new();
-    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record.clone() })?;
+    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record })?;
     store.commit_blocking(&batch)?;
-    Ok(!record.revoked)
+    Ok(true)
 }
 
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out
 /// before. Blocks.
 pub fn revoke(store: &Store, id: DeviceId) -> Result<bool, StoreError> {
     let Some(record) = device(store, id)? else { return Ok(false) };
+    if record.revoked {
+        return Ok(false);
+    }
     let mut batch = Batch::new();
-    batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record.clone() })?;
+    batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record })?;
     store.commit_blocking(&batch)?;
-    Ok(!record.revoked)
+    Ok(true)
 }
 
 /// The 16 bytes of a key from `at` on.

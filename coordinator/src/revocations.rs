@@ -3,8 +3,8 @@
 //! A text file to which one line is added for each, `device <id>` or `operator <serial number>`, on disk before the
 //! revocation counts. At the start everything in it is revoked again.
 
-use std::fs::OpenOptions;
-use std::io::{ErrorKind, Write};
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
@@ -67,12 +67,36 @@ impl Revocations {
         // The lock guards no data, so a poisoned one is as good as another.
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = matches!(path.metadata(), Err(error) if error.kind() == ErrorKind::NotFound);
-        let mut file =
-            OpenOptions::new().create(true).append(true).open(path).map_err(FileError::io("open", path))?;
-        file.write_all(revoked.line().as_bytes()).map_err(FileError::io("write", path))?;
-        file.sync_all().map_err(FileError::io("sync", path))?;
+        let mut file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(FileError::io("open", path))?;
+        let end = file.seek(SeekFrom::End(0)).map_err(FileError::io("seek in", path))?;
+        let appended = append(&mut file, end, &revoked.line());
+        if appended.is_err() {
+            // Half a line would make the next one unreadable.
+            drop(file.set_len(end));
+        }
+        appended.map_err(FileError::io("append to", path))?;
         if is_new { files::sync_folder_of(path) } else { Ok(()) }
     }
+}
+
+/// Adds a line behind the end, on a line of its own, and syncs it.
+fn append(file: &mut File, end: u64, line: &str) -> io::Result<()> {
+    if end > 0 {
+        let mut last = [0];
+        file.seek(SeekFrom::Start(end - 1))?;
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            file.write_all(b"\n")?;
+        }
+    }
+    file.write_all(line.as_bytes())?;
+    file.sync_all()
 }
 
 impl Revoked {
@@ -92,13 +116,13 @@ impl Revoked {
     }
 }
 
-/// A last line that was cut off by a crash was of a revocation that never counted.
+/// A last line that was cut off by a crash is of a revocation that never counted.
 fn parse(text: &str, path: &Path) -> Result<Vec<Revoked>, RevocationsError> {
     let mut revoked = Vec::new();
     for (number, line) in (1..).zip(text.split_inclusive('\n')) {
         match Revoked::of(line.trim_end()) {
             Some(one) => revoked.push(one),
-            None if line.trim().is_empty() || line.starts_with('#') || !line.ends_with('\n') => {}
+            None if line.trim().is_empty() || line.starts_with('#') || is_cut(line) => {}
             None => {
                 let found = line.trim_end().chars().take(80).collect();
                 return Err(RevocationsError::Line { path: path.to_owned(), line: number, found });
@@ -108,9 +132,37 @@ fn parse(text: &str, path: &Path) -> Result<Vec<Revoked>, RevocationsError> {
     Ok(revoked)
 }
 
+/// Whether a line is the beginning of one of ours, as a crash leaves it: a line may have been added behind it since.
+fn is_cut(line: &str) -> bool {
+    let line = line.trim_end();
+    let digits = line.strip_prefix("device ").or_else(|| line.strip_prefix("operator "));
+    let begins = |word: &str| word.starts_with(line);
+    begins("device ")
+        || begins("operator ")
+        || digits
+            .is_some_and(|digits| digits.len() < 32 && digits.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_behind_one_that_was_cut_off_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("revoked.txt");
+        let (file, _) = Revocations::open(&path).unwrap();
+        let (first, second) = (Revoked::Device(DeviceId([1; 16])), Revoked::Device(DeviceId([2; 16])));
+        file.add(first).unwrap();
+        let whole = std::fs::read_to_string(&path).unwrap();
+        // By hand without a line's end, and cut off at each of its bytes.
+        for end in 1..whole.len() {
+            std::fs::write(&path, format!("{whole}{}", &whole[..end])).unwrap();
+            file.add(second).unwrap();
+            let revoked = Revocations::open(&path).unwrap().1;
+            assert!(revoked.starts_with(&[first]) && revoked.ends_with(&[second]), "{end}: {revoked:?}");
+        }
+    }
 
     #[test]
     fn what_was_revoked_is_read_back_and_a_torn_line_is_not() {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use proto::files::{self, Audience, FileError};
+use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
 use tokio::net::TcpListener;
@@ -21,9 +22,9 @@ use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
 use crate::listener::turned_away::TurnedAway;
-use crate::listener::{self, Limits};
+use crate::listener::{self, Admits, Limits};
 use crate::operators::{Operators, OperatorsError};
-use crate::peer::{AdminName, AdminNameError};
+use crate::peer::{AdminName, AdminNameError, Peer};
 use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
@@ -190,7 +191,7 @@ impl Coordinator {
         let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;
         let (stop, stopped) = watch::channel(false);
         let turned_away = BothTurnedAway::default();
-        let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>), services: Routes| {
+        let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
             let (sender, tls) = watch::channel(tls);
             let mut stopped = stopped.clone();
             tokio::spawn(async move {
@@ -202,12 +203,28 @@ impl Coordinator {
                 drop(sender);
             })
         };
+        let (known, operators) = (Arc::clone(&registry), Arc::clone(&registry.operators));
+        let admits_device: Admits = Arc::new(move |info| match &info.peer {
+            Peer::Anonymous => true,
+            Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
+            Peer::Admin(_) => false,
+        });
+        let admits_operator: Admits =
+            Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
         let device = service::device_service(Arc::clone(&registry), driver.clone());
         let admin = service::admin_service(registry, driver.clone(), turned_away.clone());
-        let mut devices =
-            serve(listeners.device, tls.device, (shares.devices, turned_away.devices), Routes::new(device));
-        let mut admins =
-            serve(listeners.admin, tls.admin, (shares.operators, turned_away.operators), Routes::new(admin));
+        let mut devices = serve(
+            listeners.device,
+            tls.device,
+            (shares.devices, turned_away.devices, admits_device),
+            Routes::new(device),
+        );
+        let mut admins = serve(
+            listeners.admin,
+            tls.admin,
+            (shares.operators, turned_away.operators, admits_operator),
+            Routes::new(admin),
+        );
         let timers = tokio::spawn({
             let driver = driver.clone();
             async move { driver.run_timers().await }

@@ -37,7 +37,7 @@ pub use batch::{Batch, Key};
 use batch::{Expected, Write};
 
 /// Below this, the store takes no more commits.
-const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
+pub(crate) const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// Given up when the store has to be opened on a full disk.
 const BALLAST_BYTES: u64 = 8 << 20;

@@ -124,12 +124,13 @@ pub fn write_with<E: From<FileError>>(
         Err(error) => return Err(FileError::io("remove", &aside)(error).into()),
     }
     let mut file = create(&aside, audience).map_err(FileError::io("create", &aside))?;
-    if let Err(error) = fill(&mut file) {
+    let filled = fill(&mut file);
+    let filled = filled.and_then(|()| Ok(file.sync_all().map_err(FileError::io("write", &aside))?));
+    if let Err(error) = filled {
         // What was begun is of no use; the next write would remove it too.
         drop(fs::remove_file(&aside));
         return Err(error);
     }
-    file.sync_all().map_err(FileError::io("write", &aside))?;
     fs::rename(&aside, path).map_err(FileError::io("rename into place", path))?;
     Ok(sync_folder_of(path)?)
 }

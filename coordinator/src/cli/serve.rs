@@ -53,8 +53,12 @@ pub(super) async fn run(coordinator: Coordinator) -> Result<(), CliError> {
     coordinator.serve(stop).await.map_err(failure)
 }
 
+/// What is logged where nobody says otherwise by `RUST_LOG`. What libraries say of a connection is not: a peer could have
+/// them say it as often as it likes.
+const LOGGED: &str = "info,h2=off,hyper=off,hyper_util=off,rustls=off,tokio_rustls=off,tonic=off,tower=off";
+
 fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
     let colours = io::stderr().is_terminal();
     let subscriber =
         tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_env_filter(filter);

@@ -168,6 +168,8 @@ impl State {
             Ok(task) => task,
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
+        // Before anything is written that a failure would leave behind.
+        self.store.check_room()?;
         if frozen_digest.is_some() {
             self.artefacts.put(frozen)?;
         }
@@ -291,6 +293,16 @@ impl State {
     /// Makes durable what an earlier step has decided and the disk did not take then.
     pub(super) fn persist_rest(&mut self) -> Result<(), DriverError> {
         (0..self.tasks.len()).try_for_each(|index| self.persist(index))
+    }
+
+    /// Whether everything that was decided of a task is durable.
+    pub(super) fn is_saved(&self, task: TaskId) -> bool {
+        self.index(task).is_none_or(|index| self.tasks[index].unsaved.is_empty())
+    }
+
+    /// Fails while the disk has too little room for a commit.
+    pub(super) fn check_room(&self) -> Result<(), DriverError> {
+        Ok(self.store.check_room()?)
     }
 
     /// Whether a write has failed half-way: then only a restart recovers.

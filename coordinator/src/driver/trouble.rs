@@ -5,11 +5,19 @@ use std::sync::{Mutex, PoisonError};
 use proto::ids::Timestamp;
 use proto::message::Rejection;
 
-use super::{DriverError, now};
+use super::{AGAIN_MILLIS, DriverError, now};
+use crate::seldom::Seldom;
 
 /// Why nothing is written now.
 #[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<(String, Timestamp)>>);
+pub(super) struct Trouble(Mutex<Option<Since>>);
+
+#[derive(Clone, Debug)]
+struct Since {
+    why: String,
+    began: Timestamp,
+    tried: Timestamp,
+}
 
 impl Trouble {
     /// Something could not be written.
@@ -18,15 +26,30 @@ impl Trouble {
         if trouble.is_none() {
             tracing::error!(%error, "nothing is written until this is mended; what is only read goes on");
         }
-        let since = trouble.as_ref().map_or_else(now, |(_, since)| *since);
-        *trouble = Some((error.to_string(), since));
+        let (now, why) = (now(), error.to_string());
+        let began = trouble.as_ref().map_or(now, |since| since.began);
+        *trouble = Some(Since { why, began, tried: now });
         refusal(error)
+    }
+
+    /// Whether it is time to look whether the disk takes something: always, while all is well, else once a second.
+    pub(super) fn may_try(&self, now: Timestamp) -> bool {
+        let mut trouble = self.lock();
+        let Some(since) = trouble.as_mut() else { return true };
+        let due = now.0.saturating_sub(since.tried.0) >= AGAIN_MILLIS;
+        if due {
+            since.tried = now;
+        }
+        due
     }
 
     /// Everything is written.
     pub(super) fn is_over(&self) {
-        if let Some((_, since)) = self.lock().take() {
-            tracing::info!(secs = now().0.saturating_sub(since.0) / 1000, "the disk takes writes again");
+        if let Some(since) = self.lock().take() {
+            tracing::info!(
+                secs = now().0.saturating_sub(since.began.0) / 1000,
+                "the disk takes writes again"
+            );
         }
     }
 
@@ -37,10 +60,10 @@ impl Trouble {
     /// Why, and for how many seconds.
     pub(super) fn told(&self, now: Timestamp) -> Option<(String, u64)> {
         let trouble = self.lock();
-        trouble.as_ref().map(|(why, since)| (why.clone(), now.0.saturating_sub(since.0) / 1000))
+        trouble.as_ref().map(|since| (since.why.clone(), now.0.saturating_sub(since.began.0) / 1000))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<(String, Timestamp)>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Since>> {
         // A value is whole after each change.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -48,7 +71,10 @@ impl Trouble {
 
 /// A request failed that nothing else waits for.
 pub(super) fn passing(error: &DriverError) -> Rejection {
-    tracing::warn!(%error, "a request could not be answered");
+    static SAID: Seldom = Seldom::new();
+    if SAID.may_say(now()) {
+        tracing::warn!(%error, "a request could not be answered");
+    }
     refusal(error)
 }
 

@@ -3,12 +3,13 @@
 //! Everybody is accepted. A newcomer who finds its kind at the limit takes the place of the oldest connection of the
 //! network that has the most of that kind: whoever comes from elsewhere loses nothing to a network that floods, and a
 //! network of many devices behind one address is served as long as there is room. A network is a /24 of IPv4 or a /64
-//! of IPv6.
+//! of IPv6; of all networks it is looked first which *site* has the most, a /16 or a /48, since whoever has one such has
+//! all networks in it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 
-use super::allowance::CONNECTIONS_A_NAME;
+use super::allowance::Allowance;
 use crate::peer::Peer;
 
 /// One connection, for as long as the process runs. Later ones are larger.
@@ -29,7 +30,11 @@ pub(super) struct Room {
 
 /// The part of an address that one party is likely to have whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Network(u128);
+struct Network {
+    /// The larger part, that one organization is likely to have whole.
+    site: u64,
+    within: u16,
+}
 
 /// Connections of one kind.
 #[derive(Debug, Default)]
@@ -68,6 +73,8 @@ pub(super) enum Admitted {
     InsteadOf(Place),
     /// There is no place for it: it is to be closed.
     Full,
+    /// It has lost its place meanwhile: it is being closed.
+    Gone,
 }
 
 impl Admissions {
@@ -103,7 +110,7 @@ impl Admissions {
 
     /// The handshake has shown who it is.
     pub(super) fn known(&mut self, place: Place, peer: &Peer) -> Admitted {
-        let Some((network, _)) = self.leave(place) else { return Admitted::Full };
+        let Some((network, _)) = self.leave(place) else { return Admitted::Gone };
         let kind = match peer {
             Peer::Anonymous => Kind::Anonymous,
             Peer::Device(_) | Peer::Admin(_) => Kind::Named(peer.clone()),
@@ -137,7 +144,8 @@ impl Admissions {
             Kind::Shaking if full(&self.shaking, self.room.shaking) => self.shaking.oldest_of_most(),
             Kind::Anonymous if full(&self.anonymous, self.room.anonymous) => self.anonymous.oldest_of_most(),
             Kind::Named(peer) => {
-                let own = self.named.get(peer).filter(|own| own.len() >= CONNECTIONS_A_NAME);
+                let most = Allowance::of(peer).connections;
+                let own = self.named.get(peer).filter(|own| own.len() >= most);
                 own.and_then(|own| own.first().copied())
             }
             Kind::Silent | Kind::Shaking | Kind::Anonymous => None,
@@ -195,19 +203,32 @@ impl Pool {
         }
     }
 
-    /// The oldest place of the network that has the most; of two with as many, the one that is older.
+    /// The oldest place of the network that has the most, within the site that has the most; of two with as many, the
+    /// older.
     fn oldest_of_most(&self) -> Option<Place> {
-        let crowds = self.places.values().filter_map(|places| Some((places.len(), *places.first()?)));
-        crowds.max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest))).map(|(_, oldest)| oldest)
+        let mut sites: BTreeMap<u64, usize> = BTreeMap::new();
+        for (network, places) in &self.places {
+            *sites.entry(network.site).or_default() += places.len();
+        }
+        let crowds = self.places.iter().filter_map(|(network, places)| {
+            Some((sites.get(&network.site)?, places.len(), std::cmp::Reverse(*places.first()?)))
+        });
+        crowds.max().map(|(_, _, std::cmp::Reverse(oldest))| oldest)
     }
 }
 
 impl Network {
     fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
-            IpAddr::V4(address) => Self(u128::from(u32::from(address) >> 8)),
-            // One bit more, so that none is a network of IPv4.
-            IpAddr::V6(address) => Self((Ipv6Addr::to_bits(address) >> 64) | (1 << 64)),
+            IpAddr::V4(address) => {
+                let [a, b, c, _] = address.octets();
+                // One bit that no site of IPv6 has.
+                Self { site: (1 << 48) | u64::from(u16::from_be_bytes([a, b])), within: c.into() }
+            }
+            IpAddr::V6(address) => {
+                let [a, b, c, d, ..] = address.segments();
+                Self { site: (u64::from(a) << 32) | (u64::from(b) << 16) | u64::from(c), within: d }
+            }
         }
     }
 }
@@ -221,7 +242,7 @@ mod tests {
     const ROOM: Room = Room { silent: 4, shaking: 4, anonymous: 4, named: 4 };
 
     fn v4(network: u8, host: u8) -> IpAddr {
-        IpAddr::from([192, 0, network, host])
+        IpAddr::from([192, network, 0, host])
     }
 
     #[test]
@@ -237,6 +258,16 @@ mod tests {
         // A newcomer from elsewhere takes a place of the crowd too.
         let (_, gone) = admissions.arrive(v4(9, 2));
         assert!(gone.is_some() && gone != Some(elsewhere) && !crowd.contains(&gone.unwrap()));
+    }
+
+    #[test]
+    fn a_site_that_floods_from_many_networks_pays_for_itself() {
+        let mut admissions = Admissions::new(ROOM);
+        let (elsewhere, _) = admissions.arrive("2001:db8:1::1".parse().unwrap());
+        for network in 0..100 {
+            let address = format!("2001:db8:2:{network}::1").parse().unwrap();
+            assert_ne!(admissions.arrive(address).1, Some(elsewhere));
+        }
     }
 
     #[test]
@@ -304,6 +335,7 @@ mod tests {
                             Admitted::Welcome => {}
                             Admitted::InsteadOf(gone) => close(&mut open, Some(gone))?,
                             Admitted::Full => close(&mut open, Some(place))?,
+                            Admitted::Gone => prop_assert!(false, "it is open"),
                         }
                     }
                     (_, Some(place)) => {

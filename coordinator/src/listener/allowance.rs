@@ -19,8 +19,14 @@ pub(crate) const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;
 /// The largest message of a peer without a certificate: a token, a key and a signing request.
 const MAX_ANONYMOUS_BYTES: usize = 16 << 10;
 
-/// Connections of one device or one operator; a newer one takes the place of the oldest.
-pub(super) const CONNECTIONS_A_NAME: usize = 2;
+/// Connections of one device; a newer one takes the place of the oldest.
+const CONNECTIONS_A_DEVICE: usize = 2;
+
+/// Connections of one operator, of whom several may go by one name; a newer one takes the place of the oldest.
+const CONNECTIONS_AN_OPERATOR: usize = 8;
+
+/// All that a connection without a certificate may send: a few times what an enrolment takes.
+const MAX_ANONYMOUS_SENT: u64 = 128 << 10;
 
 /// Calls that a device may make at once, after which it is answered at [`CALLS_A_SECOND`]: what an artefact of 256 MiB
 /// takes, and a round.
@@ -32,6 +38,10 @@ pub(super) const CALLS_A_SECOND: NonZeroU32 = NonZeroU32::MIN.saturating_add(99)
 /// What one connection may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Allowance {
+    /// Connections of one name.
+    pub(super) connections: usize,
+    /// All bytes that it may send.
+    pub(super) sent_bytes: u64,
     /// Calls under way.
     pub(super) streams: u32,
     /// Bytes of a message.
@@ -54,6 +64,8 @@ impl Allowance {
     pub(super) fn of(peer: &Peer) -> Self {
         match peer {
             Peer::Anonymous => Self {
+                connections: usize::MAX,
+                sent_bytes: MAX_ANONYMOUS_SENT,
                 streams: 1,
                 message_bytes: MAX_ANONYMOUS_BYTES,
                 message_time: Duration::from_secs(10),
@@ -61,10 +73,13 @@ impl Allowance {
                 window_bytes: (1 << 16) - 1,
                 send_bytes: 64 << 10,
                 idle: Duration::from_secs(10),
-                age: Duration::from_secs(20),
+                // With two seconds for the first byte, five for the handshake and these five: less than thirty.
+                age: Duration::from_secs(17),
                 grace: Duration::from_secs(5),
             },
             Peer::Device(_) => Self {
+                connections: CONNECTIONS_A_DEVICE,
+                sent_bytes: u64::MAX,
                 streams: 4,
                 message_bytes: MAX_DEVICE_BYTES,
                 // As long as a device waits for its answer.
@@ -76,6 +91,8 @@ impl Allowance {
                 grace: Duration::from_secs(60),
             },
             Peer::Admin(_) => Self {
+                connections: CONNECTIONS_AN_OPERATOR,
+                sent_bytes: u64::MAX,
                 streams: 8,
                 message_bytes: MAX_ADMIN_BYTES,
                 message_time: Duration::from_secs(120),

@@ -1,7 +1,10 @@
 //! One connection, from its handshake to its end.
 
 use std::convert::Infallible;
-use std::pin::pin;
+use std::io;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::{Request, Response};
@@ -9,6 +12,7 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rand::rngs::SysRng;
 use rand_core::{TryRng, UnwrapErr};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -17,6 +21,7 @@ use tonic::body::Body;
 use tower::Service;
 
 use super::allowance::Allowance;
+use super::answer::Calls;
 use super::guard::Guard;
 
 /// How often a peer is asked whether it is still there: a device that has gone to sleep does not say so.
@@ -24,6 +29,9 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// How long it has to answer that.
 const KEEP_ALIVE_PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long a peer may take nothing of an answer.
+const STALL: Duration = Duration::from_secs(60);
 
 /// Bytes of the headers of a call.
 const MAX_HEADER_BYTES: u32 = 8 << 10;
@@ -40,12 +48,14 @@ where
     S::Future: Send,
 {
     let allowance = guard.allowance();
-    let mut calls = guard.calls();
-    let mut connection = pin!(builder(&allowance).serve_connection(TokioIo::new(stream), guard));
+    let calls = Arc::clone(guard.calls());
+    let stream = TokioIo::new(Capped { stream, left: allowance.sent_bytes });
+    let mut connection = pin!(builder(&allowance).serve_connection(stream, guard));
+    let mut count = calls.count();
     let ends = async {
         tokio::select! {
             () = sleep(drawn_age(allowance.age)) => {}
-            () = idle(&mut calls, allowance.idle) => {}
+            () = idle(&mut count, allowance.idle) => {}
             // An error says that the sender is gone: time to stop as well.
             stopped = stop.wait_for(|stop| *stop) => drop(stopped),
         }
@@ -57,6 +67,7 @@ where
             }
             return;
         }
+        () = stalled(&calls) => return,
         () = ends => connection.as_mut().graceful_shutdown(),
     }
     if timeout(allowance.grace, connection).await.is_err() {
@@ -86,6 +97,53 @@ async fn idle(calls: &mut watch::Receiver<u32>, limit: Duration) {
         if timeout(limit, calls.wait_for(|calls| *calls > 0)).await.is_err() {
             return;
         }
+    }
+}
+
+/// Ends when the peer has taken nothing of an answer for too long.
+async fn stalled(calls: &Calls) {
+    while calls.stalled() < STALL {
+        sleep(STALL / 4).await;
+    }
+}
+
+/// A stream that ends when the peer has sent so much.
+struct Capped {
+    stream: TlsStream<TcpStream>,
+    left: u64,
+}
+
+impl AsyncRead for Capped {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.left == 0 {
+            return Poll::Ready(Err(io::Error::other("the peer has sent more than it may")));
+        }
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.stream).poll_read(context, buffer);
+        self.left = self.left.saturating_sub((buffer.filled().len() - before) as u64);
+        read
+    }
+}
+
+impl AsyncWrite for Capped {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 

@@ -2,6 +2,7 @@
 //! with how large a message.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -10,15 +11,16 @@ use governor::middleware::NoOpMiddleware;
 use governor::state::keyed::HashMapStateStore;
 use governor::{Quota, RateLimiter};
 use http::{Request, Response};
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use proto::message::Rejection;
-use tokio::sync::watch;
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tonic::body::Body;
 use tower::{Service, ServiceExt};
 
 use super::allowance::{Allowance, CALLS_A_SECOND, CALLS_AT_ONCE};
+use super::answer::{Answer, Calls};
 use super::message::{self, Memory, Unread, Whole};
 use super::turned_away::{Reason, TurnedAway};
 use crate::peer::{ConnectInfo, Peer};
@@ -30,12 +32,17 @@ const ENROLL: &str = "/nightshift.v1.Device/Enroll";
 type Pace = RateLimiter<Peer, HashMapStateStore<Peer>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
 /// What all connections of a listener share.
-#[derive(Debug)]
 pub(super) struct Shared {
     pub(super) turned_away: Arc<TurnedAway>,
     memory: Memory,
+    /// As much again, for answers.
+    answers: Memory,
     pace: Pace,
+    admits: Admits,
 }
+
+/// Whether a peer may call now: whom its certificate names may have been shut out since.
+pub type Admits = Arc<dyn Fn(&ConnectInfo) -> bool + Send + Sync>;
 
 /// One connection's way to the services.
 #[derive(Clone, Debug)]
@@ -43,25 +50,34 @@ pub(super) struct Guard<S> {
     shared: Arc<Shared>,
     info: ConnectInfo,
     allowance: Allowance,
-    /// Calls under way.
-    calls: Arc<watch::Sender<u32>>,
+    calls: Arc<Calls>,
     services: S,
 }
 
-/// A call under way, until it is dropped.
-struct UnderWay(Arc<watch::Sender<u32>>);
-
 impl Shared {
-    pub(super) fn new(turned_away: Arc<TurnedAway>, memory: Memory) -> Self {
+    pub(super) fn new(turned_away: Arc<TurnedAway>, memory_bytes: usize, admits: Admits) -> Self {
+        let memory = || Arc::new(Semaphore::new(memory_bytes.min(Semaphore::MAX_PERMITS)));
         let quota = Quota::per_second(CALLS_A_SECOND).allow_burst(CALLS_AT_ONCE);
         let pace = RateLimiter::hashmap_with_clock(quota, MonotonicClock);
-        Self { turned_away, memory, pace }
+        Self { turned_away, memory: memory(), answers: memory(), pace, admits }
     }
 
     /// Forgets peers that have not called for long; to be called once a minute.
     pub(super) fn tidy(&self) {
         self.pace.retain_recent();
         self.pace.shrink_to_fit();
+    }
+
+    /// Whether a peer may call now.
+    pub(super) fn admits(&self, info: &ConnectInfo) -> bool {
+        (self.admits)(info)
+    }
+
+    fn count(&self, unread: Unread) -> Rejection {
+        if let Some(reason) = unread.reason {
+            self.turned_away.count(reason);
+        }
+        unread.rejection
     }
 
     /// Waits until the peer may call again.
@@ -76,15 +92,21 @@ impl Shared {
     }
 }
 
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("turned_away", &self.turned_away).finish_non_exhaustive()
+    }
+}
+
 impl<S> Guard<S> {
     pub(super) fn new(shared: Arc<Shared>, info: ConnectInfo, services: S) -> Self {
         let allowance = Allowance::of(&info.peer);
-        Self { shared, info, allowance, calls: Arc::new(watch::Sender::new(0)), services }
+        Self { shared, info, allowance, calls: Arc::new(Calls::new()), services }
     }
 
-    /// How many calls are under way.
-    pub(super) fn calls(&self) -> watch::Receiver<u32> {
-        self.calls.subscribe()
+    /// What is under way.
+    pub(super) fn calls(&self) -> &Arc<Calls> {
+        &self.calls
     }
 
     pub(super) fn allowance(&self) -> Allowance {
@@ -97,11 +119,10 @@ where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     async fn answer(self, request: Request<Incoming>) -> Result<Response<Body>, Rejection> {
-        self.calls.send_modify(|calls| *calls += 1);
-        let _under_way = UnderWay(Arc::clone(&self.calls));
+        let call = self.calls.begin();
         let (mut parts, body) = request.into_parts();
         let anonymous = self.info.peer == Peer::Anonymous;
-        if anonymous && parts.uri.path() != ENROLL {
+        if (anonymous && parts.uri.path() != ENROLL) || !self.shared.admits(&self.info) {
             self.shared.turned_away.count(Reason::NotEnrolled);
             return Err(Rejection::NotEnrolled);
         }
@@ -114,19 +135,22 @@ where
         let read = timeout(message_time, message::read(body, message_bytes, memory)).await;
         let Whole { bytes, share } = read
             .unwrap_or_else(|_| Err(message::too_slow(message_time)))
-            .map_err(|unread| self.count(unread))?;
+            .map_err(|unread| self.shared.count(unread))?;
         parts.extensions.insert(self.info.clone());
-        let answered = self.services.oneshot(Request::from_parts(parts, Body::new(Full::new(bytes)))).await;
+        let request = Request::from_parts(parts, Body::new(Full::new(bytes)));
+        let shared = Arc::clone(&self.shared);
+        let Ok(response) = self.services.oneshot(request).await;
         drop(share);
-        let Ok(response) = answered;
-        Ok(response)
-    }
-
-    fn count(&self, unread: Unread) -> Rejection {
-        if let Some(reason) = unread.reason {
-            self.shared.turned_away.count(reason);
-        }
-        unread.rejection
+        let (parts, body) = response.into_parts();
+        let Ok(body) = body.collect().await else {
+            return Err(Rejection::Unavailable("the answer could not be made".to_owned()));
+        };
+        let trailers = body.trailers().cloned();
+        let bytes = body.to_bytes();
+        let share = message::take_for_answer(&shared.answers, bytes.len()).await;
+        let share = share.map_err(|unread| shared.count(unread))?;
+        let answer = Answer::new(bytes, trailers, call, share);
+        Ok(Response::from_parts(parts, Body::new(answer)))
     }
 }
 
@@ -145,11 +169,5 @@ where
             let answer = guard.answer(request).await;
             Ok(answer.unwrap_or_else(|rejection| status::of(&rejection).into_http()))
         })
-    }
-}
-
-impl Drop for UnderWay {
-    fn drop(&mut self) {
-        self.0.send_modify(|calls| *calls -= 1);
     }
 }

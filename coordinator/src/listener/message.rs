@@ -19,14 +19,26 @@ const PREFIX_BYTES: usize = 5;
 /// How long a message waits for memory.
 const MEMORY_PATIENCE: Duration = Duration::from_secs(5);
 
+/// How long a peer may be silent in the middle of a message.
+const STALL: Duration = Duration::from_secs(10);
+
+/// A message that is no longer takes none of the shared memory: a check-in never waits for others' uploads.
+const SMALL_BYTES: usize = 4 << 10;
+
+/// Memory is taken in such steps, as bytes come: who only claims a long message takes next to nothing.
+const STEP_BYTES: usize = 64 << 10;
+
 /// What messages may take of memory together, those of a listener.
 pub(super) type Memory = Arc<Semaphore>;
+
+/// A part of the memory, until it is dropped.
+pub(super) type Share = Option<OwnedSemaphorePermit>;
 
 /// A message and its share of the memory.
 #[derive(Debug)]
 pub(super) struct Whole {
     pub(super) bytes: Bytes,
-    pub(super) share: Option<OwnedSemaphorePermit>,
+    pub(super) share: Share,
 }
 
 /// Why there is no message.
@@ -37,15 +49,15 @@ pub(super) struct Unread {
     pub(super) rejection: Rejection,
 }
 
-/// Reads the one message of a call. Its length is known by its first five bytes: nothing is taken of memory for more
-/// than `limit`, and nothing more than the message is read.
+/// Reads the one message of a call. Its length is known by its first five bytes: nothing more than the message is read,
+/// nothing where that is over `limit`, and memory is taken as it comes.
 pub(super) async fn read<B>(mut body: B, limit: usize, memory: Option<&Memory>) -> Result<Whole, Unread>
 where
     B: Body<Data = Bytes> + Unpin,
 {
     let mut bytes = BytesMut::new();
     let mut expected = None;
-    let mut share = None;
+    let (mut share, mut taken) = (None, SMALL_BYTES);
     loop {
         if expected.is_none()
             && let Some(prefix) = bytes.first_chunk::<PREFIX_BYTES>()
@@ -55,17 +67,20 @@ where
             if length > limit {
                 return Err(too_large(length, limit));
             }
-            share = take(memory, length, MEMORY_PATIENCE).await?;
-            bytes.reserve((PREFIX_BYTES + length).saturating_sub(bytes.len()));
             expected = Some(PREFIX_BYTES + length);
         }
         if expected.is_some_and(|expected| bytes.len() > expected) {
             return Err(malformed("more than one message came with the call"));
         }
-        match body.frame().await {
+        let frame = timeout(STALL, body.frame()).await.map_err(|_| too_slow(STALL))?;
+        match frame {
             None => return Ok(Whole { bytes: bytes.freeze(), share }),
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
+                    while bytes.len() + data.len() > taken {
+                        merge(&mut share, take(memory, STEP_BYTES, MEMORY_PATIENCE).await?);
+                        taken += STEP_BYTES;
+                    }
                     // A frame is no larger than the window that the peer was given.
                     bytes.extend_from_slice(&data);
                 }
@@ -75,17 +90,29 @@ where
     }
 }
 
+/// Takes memory for an answer of so many bytes.
+pub(super) async fn take_for_answer(memory: &Memory, length: usize) -> Result<Share, Unread> {
+    if length <= SMALL_BYTES {
+        return Ok(None);
+    }
+    take(Some(memory), length, MEMORY_PATIENCE).await
+}
+
+fn merge(share: &mut Share, more: Share) {
+    match (share.as_mut(), more) {
+        (Some(share), Some(more)) => share.merge(more),
+        (None, more) => *share = more,
+        (Some(_), None) => {}
+    }
+}
+
 /// A message that was not complete in time.
 pub(super) fn too_slow(limit: Duration) -> Unread {
     let why = format!("the message was not complete within {} s", limit.as_secs());
     Unread { reason: Some(Reason::TooSlow), rejection: Rejection::Unavailable(why) }
 }
 
-async fn take(
-    memory: Option<&Memory>,
-    length: usize,
-    patience: Duration,
-) -> Result<Option<OwnedSemaphorePermit>, Unread> {
+async fn take(memory: Option<&Memory>, length: usize, patience: Duration) -> Result<Share, Unread> {
     let Some(memory) = memory else { return Ok(None) };
     let bytes = u32::try_from(length).unwrap_or(u32::MAX);
     match timeout(patience, Arc::clone(memory).acquire_many_owned(bytes)).await {
@@ -124,13 +151,23 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_message_takes_its_share_of_the_memory_until_it_is_dropped() {
-        let memory = Arc::new(Semaphore::new(100));
-        let whole = read(message(60, 60), 80, Some(&memory)).await.unwrap();
-        assert_eq!(whole.bytes.len(), 65);
-        assert_eq!(memory.available_permits(), 40);
+    async fn a_message_takes_memory_as_it_comes_and_until_it_is_dropped() {
+        let memory = Arc::new(Semaphore::new(4 * STEP_BYTES));
+        let long = u32::try_from(3 * STEP_BYTES).unwrap();
+        let whole = read(message(long, 3 * STEP_BYTES), 1 << 20, Some(&memory)).await.unwrap();
+        assert_eq!(whole.bytes.len(), PREFIX_BYTES + 3 * STEP_BYTES);
+        assert_eq!(memory.available_permits(), STEP_BYTES);
         drop(whole);
-        assert_eq!(memory.available_permits(), 100);
+        // Who claims as much and sends little takes nothing.
+        let claimed = read(message(long, 10), 1 << 20, Some(&memory)).await.unwrap();
+        assert_eq!((claimed.bytes.len(), memory.available_permits()), (PREFIX_BYTES + 10, 4 * STEP_BYTES));
+    }
+
+    #[tokio::test]
+    async fn a_short_message_waits_for_no_memory() {
+        let memory = Arc::new(Semaphore::new(0));
+        assert!(read(message(100, 100), 1 << 20, Some(&memory)).await.is_ok());
+        assert!(take_for_answer(&memory, 100).await.is_ok());
     }
 
     #[tokio::test]
@@ -149,10 +186,10 @@ mod tests {
     #[tokio::test]
     async fn a_message_waits_for_memory_but_not_for_ever() {
         let memory = Arc::new(Semaphore::new(100));
-        let first = read(message(60, 60), 80, Some(&memory)).await.unwrap();
+        let first = take(Some(&memory), 60, MEMORY_PATIENCE).await.unwrap();
         let unread = take(Some(&memory), 60, Duration::from_millis(10)).await.unwrap_err();
         assert_eq!(unread.reason, Some(Reason::NoMemory));
         drop(first);
-        read(message(60, 60), 80, Some(&memory)).await.unwrap();
+        take(Some(&memory), 60, MEMORY_PATIENCE).await.unwrap();
     }
 }

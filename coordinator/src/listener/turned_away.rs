@@ -15,7 +15,9 @@ pub enum Reason {
     CrowdedOut,
     /// A device came while as many as there may be were connected.
     Full,
-    /// A peer without a certificate called something else than `Enroll`.
+    /// A certificate names somebody who is not known, or was shut out.
+    ShutOut,
+    /// A peer without a certificate called something else than `Enroll`, or one that was shut out since called.
     NotEnrolled,
     /// A message was larger than its sender may send.
     TooLarge,
@@ -30,13 +32,17 @@ pub enum Reason {
 }
 
 /// Every reason, in the order of [`Reason`].
-const REASONS: [(Reason, &str); 11] = [
+const REASONS: [(Reason, &str); 12] = [
     (Reason::Silent, "nothing was sent in time"),
     (Reason::SlowHandshake, "the handshake took too long"),
     (Reason::FailedHandshake, "the handshake failed"),
     (Reason::CrowdedOut, "newer connections took the place"),
     (Reason::Full, "too many devices are connected"),
-    (Reason::NotEnrolled, "a call without a certificate that was not `Enroll`"),
+    (Reason::ShutOut, "a certificate of somebody who is not known or was shut out"),
+    (
+        Reason::NotEnrolled,
+        "a call without a certificate that was not `Enroll`, or of somebody who was shut out",
+    ),
     (Reason::TooLarge, "a message was too large"),
     (Reason::TooSlow, "a message was not complete in time"),
     (Reason::NoMemory, "no memory was left for another message"),

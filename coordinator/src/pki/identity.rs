@@ -4,8 +4,9 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use proto::files::{self, Audience};
-use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{PkiError, load_key, pem};
@@ -49,11 +50,16 @@ impl Identity {
             .collect::<Result<Vec<_>, _>>()
             .ok()
             .filter(|chain| chain.len() >= 2)
-            .ok_or(PkiError::Malformed {
-                path: chain_path,
+            .ok_or_else(|| PkiError::Malformed {
+                path: chain_path.clone(),
                 expected: "a PEM certificate and its authority's",
             })?;
         let key = load_key(&key_path)?;
+        // A crash while they were written may have left one of each.
+        let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+        if !leaf.is_some_and(|(_, leaf)| *leaf.public_key().subject_public_key.data == *key.der_bytes()) {
+            return Err(PkiError::KeyMismatch { path: chain_path });
+        }
         Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
     }
 

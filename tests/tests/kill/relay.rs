@@ -12,7 +12,7 @@ use std::time::Duration;
 use ::client::keys::DeviceKeys;
 use ::client::tls::{ClientIdentity, Trust};
 use ::client::transport::{Transport, TransportError};
-use coordinator::listener::{self, Limits};
+use coordinator::listener::{self, Admits, Limits};
 use coordinator::peer::{ConnectInfo, Peer};
 use coordinator::pki::{Authority, Validity};
 use coordinator::tls::{Audience, server_config};
@@ -135,7 +135,7 @@ impl Relay {
         runtime.spawn(async move {
             let (_sender, tls) = watch::channel(tls);
             let never = std::future::pending();
-            let limits = (Limits::default(), Arc::default());
+            let limits: (_, _, Admits) = (Limits::default(), Arc::default(), Arc::new(|_: &_| true));
             listener::serve(listener, tls, limits, Routes::new(service), never).await;
         });
         Self { inner, address, _runtime: runtime }
