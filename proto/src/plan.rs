@@ -16,9 +16,11 @@ use crate::message::Published;
 use crate::metrics::{Metric, MetricName};
 use crate::training::{PlanValueError, ServerOptimizer, TrainingPlan};
 
+mod bounds;
 mod example;
 mod refresh;
 
+pub use bounds::{MAX_FOLDED_RANK, MAX_RANK, MAX_ROUND_MILLIS, MAX_VERSIONS};
 pub use refresh::RefreshPlan;
 
 /// The largest plan that is read.
@@ -287,6 +289,7 @@ impl Plan {
         }
         self.check_refresh()?;
         self.check_classes()?;
+        self.check_bounds()?;
         self.training.check()?;
         self.server.check()?;
         let round = &self.round;

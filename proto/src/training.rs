@@ -2,6 +2,21 @@
 
 use serde::{Deserialize, Serialize};
 
+/// The most optimizer steps of one assignment: a night of a GPU on a small base.
+pub const MAX_LOCAL_STEPS: u32 = 100_000;
+
+/// The most sequences of one step.
+pub const MAX_BATCH_SIZE: u32 = 16_384;
+
+/// The most tokens of one sequence: the longest context of any base that is read.
+pub const MAX_SEQUENCE_LEN: u32 = 131_072;
+
+/// The most tokens of one step, which are drawn and held at once: 4 Mi, as the largest models are trained with.
+pub const MAX_STEP_TOKENS: u64 = 1 << 22;
+
+/// The most tokens of one assignment: of a base of 135 million parameters, three weeks of a fast CPU.
+pub const MAX_ASSIGNMENT_TOKENS: u64 = 1_000_000_000;
+
 /// A number of a plan that cannot be used.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{name} must be {wanted}, found {found}")]
@@ -48,7 +63,17 @@ pub struct TrainingPlan {
 }
 
 impl TrainingPlan {
-    /// Whether a device can follow the plan.
+    /// Tokens that a device reads in one step.
+    pub fn step_tokens(&self) -> u64 {
+        u64::from(self.batch_size) * u64::from(self.sequence_len)
+    }
+
+    /// Tokens that a device reads in all steps.
+    pub fn assignment_tokens(&self) -> u64 {
+        self.step_tokens().saturating_mul(u64::from(self.local_steps))
+    }
+
+    /// Whether a device can follow the plan, and nobody would need it to do less.
     pub fn check(&self) -> Result<(), PlanValueError> {
         at_least_one("local_steps", self.local_steps)?;
         at_least_one("batch_size", self.batch_size)?;
@@ -56,6 +81,15 @@ impl TrainingPlan {
             let found = f64::from(self.sequence_len);
             return Err(PlanValueError { name: "sequence_len", wanted: "at least 2", found });
         }
+        let (steps, batch, length) = (self.local_steps, self.batch_size, self.sequence_len);
+        at_most("local_steps", steps.into(), MAX_LOCAL_STEPS.into(), "at most 100000")?;
+        at_most("batch_size", batch.into(), MAX_BATCH_SIZE.into(), "at most 16384")?;
+        at_most("sequence_len", length.into(), MAX_SEQUENCE_LEN.into(), "at most 131072")?;
+        at_most("warmup_steps", self.warmup_steps.into(), MAX_LOCAL_STEPS.into(), "at most 100000")?;
+        let name = "batch_size times sequence_len";
+        at_most(name, self.step_tokens(), MAX_STEP_TOKENS, "at most 4194304 tokens")?;
+        let name = "local_steps times batch_size times sequence_len";
+        at_most(name, self.assignment_tokens(), MAX_ASSIGNMENT_TOKENS, "at most 1000000000 tokens")?;
         positive("learning_rate", self.learning_rate)?;
         positive("max_grad_norm", self.max_grad_norm)?;
         match self.optimizer {
@@ -115,6 +149,10 @@ impl ServerOptimizer {
 
 fn at_least_one(name: &'static str, found: u32) -> Result<(), PlanValueError> {
     if found >= 1 { Ok(()) } else { Err(PlanValueError { name, wanted: "at least 1", found: 0.0 }) }
+}
+
+fn at_most(name: &'static str, found: u64, most: u64, wanted: &'static str) -> Result<(), PlanValueError> {
+    if found <= most { Ok(()) } else { Err(PlanValueError { name, wanted, found: found as f64 }) }
 }
 
 fn positive(name: &'static str, found: f64) -> Result<(), PlanValueError> {

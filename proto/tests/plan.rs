@@ -5,7 +5,13 @@ use proto::adapter::{Method, Module};
 use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, RefreshPlan, model_digest};
+use proto::plan::{
+    AdaptiveClipPlan, ClassPlan, MAX_FOLDED_RANK, MAX_RANK, MAX_ROUND_MILLIS, MAX_VERSIONS, Mode, Plan,
+    RefreshPlan, model_digest,
+};
+use proto::training::{
+    MAX_ASSIGNMENT_TOKENS, MAX_BATCH_SIZE, MAX_LOCAL_STEPS, MAX_SEQUENCE_LEN, MAX_STEP_TOKENS,
+};
 
 fn plan() -> Plan {
     Plan::example()
@@ -57,6 +63,61 @@ fn values_that_cannot_be_used_are_named() {
         (plan.round.missing_permille, plan.privacy.corrupt_permille) = (600, 300);
     });
     assert!(error.contains("300 thousandths") && error.contains("600 may vanish"), "{error}");
+}
+
+#[test]
+fn no_plan_asks_for_more_than_anybody_needs() {
+    type Change = fn(&mut Plan, u64);
+    let most = |value: u32| u64::from(value);
+    let set = |to: &mut u32, value: u64| *to = u32::try_from(value).unwrap();
+    let bounds: [(&str, u64, Change); 8] = [
+        ("local_steps", most(MAX_LOCAL_STEPS), |plan, x| plan.training.local_steps = x.try_into().unwrap()),
+        ("batch_size", most(MAX_BATCH_SIZE), |plan, x| plan.training.batch_size = x.try_into().unwrap()),
+        ("warmup_steps", most(MAX_LOCAL_STEPS), |plan, x| plan.training.warmup_steps = x.try_into().unwrap()),
+        ("versions", most(MAX_VERSIONS), |plan, x| plan.round.versions = x.try_into().unwrap()),
+        ("participations", most(MAX_VERSIONS), |plan, x| plan.privacy.participations = x.try_into().unwrap()),
+        ("join_millis", MAX_ROUND_MILLIS, |plan, x| plan.round.join_millis = x),
+        ("step_millis", MAX_ROUND_MILLIS, |plan, x| plan.round.step_millis = x),
+        ("grace_millis", MAX_ROUND_MILLIS, |plan, x| plan.round.grace_millis = x),
+    ];
+    for (name, most, change) in bounds {
+        let mut allowed = plan();
+        change(&mut allowed, most);
+        allowed.check().unwrap();
+        let error = refused(|plan| change(plan, most + 1));
+        assert!(error.starts_with(&format!("{name} must be at most {most}")), "{error}");
+        assert!(error.ends_with(&format!("found {}", most + 1)), "{error}");
+    }
+    let error = refused(|plan| set(&mut plan.training.sequence_len, most(MAX_SEQUENCE_LEN) + 1));
+    assert!(error.contains(&MAX_SEQUENCE_LEN.to_string()), "{error}");
+    // A billion sequences in a step, or a billion steps, or both factors at their bound, are no plan.
+    let error = refused(|plan| plan.training.batch_size = 1_000_000_000);
+    assert_eq!(error, "batch_size must be at most 16384, found 1000000000");
+    let error = refused(|plan| {
+        (plan.training.batch_size, plan.training.sequence_len) = (MAX_BATCH_SIZE, 512);
+    });
+    assert!(error.contains(&format!("at most {MAX_STEP_TOKENS} tokens, found 8388608")), "{error}");
+    let error = refused(|plan| {
+        (plan.training.local_steps, plan.training.batch_size) = (MAX_LOCAL_STEPS, 1251);
+    });
+    assert!(error.contains(&format!("at most {MAX_ASSIGNMENT_TOKENS} tokens, found 1000800000")), "{error}");
+    let wide = |plan: &mut Plan, rank| {
+        plan.adapter.modules = vec![Module { name: "m".into(), inputs: 4096, outputs: 4096 }];
+        plan.adapter.rank = rank;
+        plan.refresh = Some(RefreshPlan { every: 1, accumulated_rank: 4 * rank, shipped_rank: 4 * rank });
+    };
+    let error = refused(|plan| wide(plan, MAX_RANK + 1));
+    assert!(error.contains(&format!("adapter.rank must be at most {MAX_RANK}, found 513")), "{error}");
+    let error = refused(|plan| {
+        wide(plan, MAX_RANK);
+        plan.refresh.as_mut().unwrap().accumulated_rank = MAX_FOLDED_RANK + 1;
+    });
+    assert!(error.contains(&format!("accumulated_rank must be at most {MAX_FOLDED_RANK}")), "{error}");
+    let error = refused(|plan| {
+        wide(plan, MAX_RANK);
+        plan.refresh.as_mut().unwrap().shipped_rank = MAX_FOLDED_RANK + 1;
+    });
+    assert!(error.contains(&format!("shipped_rank must be at most {MAX_FOLDED_RANK}")), "{error}");
 }
 
 #[test]
