@@ -83,7 +83,8 @@ pub struct Ledger {
     file: File,
     path: PathBuf,
     payloads: Vec<Vec<u8>>,
-    head: [u8; HASH_BYTES],
+    /// The hash after each record.
+    hashes: Vec<[u8; HASH_BYTES]>,
     length_bytes: u64,
     stopped: bool,
 }
@@ -127,7 +128,7 @@ impl Ledger {
             file,
             path: path.to_owned(),
             payloads: chain.payloads,
-            head: chain.head,
+            hashes: chain.hashes,
             length_bytes: chain.length_bytes,
             stopped: false,
         };
@@ -146,7 +147,7 @@ impl Ledger {
             return Err(too_large());
         }
         let length = u32::try_from(payload.len()).map_err(|_| too_large())?;
-        let head = chained(&self.head, length, &payload);
+        let head = chained(&self.head().1, length, &payload);
         let record = [header(length).as_slice(), &payload, &head].concat();
         self.stopped = true;
         self.file
@@ -155,7 +156,7 @@ impl Ledger {
             .map_err(FileError::io("append to", &self.path))?;
         self.stopped = false;
         self.length_bytes += byte_count(record.len());
-        self.head = head;
+        self.hashes.push(head);
         self.payloads.push(payload);
         Ok(())
     }
@@ -173,7 +174,15 @@ impl Ledger {
 
     /// How many entries there are, and the hash that stands for all of them.
     pub fn head(&self) -> (usize, [u8; 32]) {
-        (self.payloads.len(), self.head)
+        (self.payloads.len(), self.hashes.last().copied().unwrap_or_default())
+    }
+
+    /// The hash that stands for the first `records` entries; `None` where there are fewer.
+    pub fn hash_of_first(&self, records: usize) -> Option<[u8; 32]> {
+        match records.checked_sub(1) {
+            None => Some([0; HASH_BYTES]),
+            Some(last) => self.hashes.get(last).copied(),
+        }
     }
 
     /// Reads the file again and walks the chain. Fails when it is not what was
@@ -181,7 +190,7 @@ impl Ledger {
     pub fn verify(&self) -> Result<(), LedgerError> {
         let bytes = files::read(&self.path)?;
         let chain = walk(&bytes, &self.path)?;
-        if chain.head == self.head && byte_count(bytes.len()) == self.length_bytes {
+        if chain.hashes == self.hashes && byte_count(bytes.len()) == self.length_bytes {
             Ok(())
         } else {
             Err(LedgerError::Damaged {
@@ -195,7 +204,8 @@ impl Ledger {
 
 struct Chain {
     payloads: Vec<Vec<u8>>,
-    head: [u8; HASH_BYTES],
+    /// The hash after each record.
+    hashes: Vec<[u8; HASH_BYTES]>,
     length_bytes: u64,
 }
 
@@ -207,13 +217,13 @@ enum Next<'a> {
 
 /// Walks the chain from its beginning up to its end or a torn record.
 fn walk(bytes: &[u8], path: &Path) -> Result<Chain, LedgerError> {
-    let mut chain = Chain { payloads: Vec::new(), head: [0; HASH_BYTES], length_bytes: 0 };
+    let mut chain = Chain { payloads: Vec::new(), hashes: Vec::new(), length_bytes: 0 };
     let mut rest = bytes;
     while !rest.is_empty() {
-        match next(rest, &chain.head) {
+        match next(rest, &chain.hashes.last().copied().unwrap_or_default()) {
             Next::Record { payload, head, rest: behind } => {
                 chain.payloads.push(payload.to_vec());
-                chain.head = head;
+                chain.hashes.push(head);
                 chain.length_bytes += byte_count(rest.len() - behind.len());
                 rest = behind;
             }
@@ -399,6 +409,18 @@ mod tests {
         ledger.append(&"two").unwrap();
         assert_eq!((count, ledger.head().0), (1, 2));
         assert_ne!(before, ledger.head().1);
+    }
+
+    #[test]
+    fn the_hash_of_the_first_records_is_the_head_that_they_had() {
+        let (_folder, path) = ledger_of(&["one"]);
+        let mut ledger = Ledger::open(&path).unwrap().ledger;
+        let (_, one) = ledger.head();
+        ledger.append(&"two").unwrap();
+        drop(ledger);
+        let ledger = Ledger::open(&path).unwrap().ledger;
+        let hashes = [Some([0; 32]), Some(one), Some(ledger.head().1), None];
+        assert_eq!([0, 1, 2, 3].map(|records| ledger.hash_of_first(records)), hashes);
     }
 
     #[test]
