@@ -5,6 +5,7 @@ mod adapter;
 mod bench;
 mod export;
 mod local;
+mod token;
 mod train;
 mod try_out;
 
@@ -26,7 +27,6 @@ use crate::conditions::{Purpose, judge};
 use crate::config::Config;
 use crate::enrolment::{EnrolmentError, device_id, enroll, load};
 use crate::spending::{Charge, Spending};
-use crate::token::BootstrapToken;
 use crate::train::check_vectors;
 use crate::train::engine::Engine;
 use crate::transport::TransportError;
@@ -74,9 +74,8 @@ enum Format {
 enum Command {
     /// Become one of a coordinator's devices
     Enroll {
-        /// What `nightshift device token` printed
-        #[arg(long)]
-        token: String,
+        #[command(flatten)]
+        token: token::TokenArgs,
         /// Where the coordinator is, if not where the token says
         #[arg(long, value_name = "HOST:PORT")]
         coordinator: Option<String>,
@@ -271,11 +270,11 @@ fn enrolment_failure(error: EnrolmentError) -> Failure {
 
 async fn enroll_device(
     config: &Config,
-    token: &str,
+    token: &token::TokenArgs,
     address: Option<&str>,
     format: Format,
 ) -> Result<(), Failure> {
-    let token: BootstrapToken = token.parse().map_err(|error| failed(2)(anyhow::Error::from(error)))?;
+    let token = token.read().map_err(failed(2))?;
     let memory = memory(config)?;
     let address = address.or(config.coordinator.as_deref());
     let device = enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;

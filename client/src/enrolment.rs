@@ -39,7 +39,7 @@ pub enum EnrolmentError {
     #[error("the coordinator's answer is not for this device: {0}")]
     Answer(&'static str),
     /// There is nothing to run with.
-    #[error("this device is not enrolled; run `nightshift-agent enroll --token TOKEN` first")]
+    #[error("this device is not enrolled; run `nightshift-agent enroll --token-file FILE` first")]
     NotEnrolled,
     /// The state holds something else.
     #[error("the stored {0} cannot be read; enrol again")]

@@ -209,7 +209,9 @@ fn what_cannot_take_part_is_told_why() {
 
     // A token works once.
     let token = stage.operator(&["device", "token", "--label", "bela"]);
-    text(&output(stage.agent("bela").args(["enroll", "--token", &token])));
+    let file = stage.path("bela.token");
+    fs::write(&file, format!("{token}\n")).unwrap();
+    text(&output(stage.agent("bela").args(["enroll", "--token-file"]).arg(file)));
     let (code, words) = code_and_words(stage.agent("cem").args(["enroll", "--token", &token]));
     assert_eq!(code, 5, "{words}");
     assert!(words.contains("token"), "{words}");
