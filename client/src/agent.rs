@@ -5,12 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chacha20::ChaCha20Rng;
 use proto::ids::{Digest, Timestamp};
 use proto::message::Published;
-use proto::plan::Plan;
+use proto::plan::MAX_PLAN_BYTES;
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
@@ -21,16 +21,20 @@ use crate::agent::checkpoint::is_over;
 use crate::agent::memory::{Declined, Memory, MemoryError};
 use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources};
 use crate::enrolment::EnrolledDevice;
-use crate::policy::Breach;
+use crate::policy::{Breach, Policy};
+use crate::process::available_bytes;
 use crate::session::{Action, Ended, Event, Session, Work};
 use crate::train::engine::Engine;
 use crate::train::text::{ReadOptions, TextError};
-use crate::transport::{Transport, TransportError};
+use crate::transport::{MAX_ARTEFACT_BYTES, Transport, TransportError};
 
+mod cache;
 mod checkpoint;
 pub mod memory;
 mod sealing;
 mod training;
+
+pub use cache::DEFAULT_CACHE_MIB;
 
 /// Where the state keeps what seeds of trainings are made of.
 const TRAINING_SECRET: &str = "training-secret";
@@ -82,6 +86,9 @@ pub enum AgentError {
     /// The coordinator does not know this device.
     #[error("{0}")]
     NotEnrolled(proto::message::Rejection),
+    /// A thread ended in the middle of its work.
+    #[error("a version could not be made ready to be installed: {0}; start the agent again")]
+    Thread(String),
     /// A condition does not hold.
     #[error("this device may not train now: {0}; wait, or say --override-conditions")]
     Conditions(String),
@@ -91,6 +98,7 @@ pub enum AgentError {
 #[derive(Debug)]
 pub struct Agent {
     session: Session,
+    policy: Policy,
     transport: Transport,
     memory: Memory,
     engine: Engine,
@@ -114,12 +122,13 @@ impl Agent {
             memory.checkpoint().delete("there is no text any more");
             return Err(AgentError::NoData);
         }
+        let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
         let session = Session::new(device, memory.spending(), memory.installed()?, now());
         let session = session.having_signed(memory.signed());
         let session = session.having_drawn(memory.get(DRAWN)?.unwrap_or_default());
         let transport = enrolled.transport;
-        Ok(Self { session, transport, memory, engine, settings, stop, contributed: None })
+        Ok(Self { session, policy, transport, memory, engine, settings, stop, contributed: None })
     }
 
     /// Runs until it is told to stop, or, if it runs once, until one round is over.
@@ -145,19 +154,24 @@ impl Agent {
                     }
                     Err(error) => failure(error),
                 },
-                Action::Load(published) => {
+                Action::LoadPlan(published) => {
                     self.memory.checkpoint().keep_only(&published);
-                    match self.load(published).await {
-                        Ok(event) => event,
-                        Err(LoadError::Transport(error)) => failure(error),
-                        Err(LoadError::Memory(error)) => return Err(error.into()),
-                    }
+                    self.load_plan(&published).await.unwrap_or_else(failure)
                 }
-                Action::Install(work) => {
-                    self.memory.install(&work)?;
-                    tracing::info!(version = work.published.version, "installed");
+                Action::Load { published, frozen } => {
+                    self.load(published, frozen).await.unwrap_or_else(failure)
+                }
+                Action::RecordFound(found) => {
+                    tracing::warn!(
+                        task = %found.task,
+                        times = found.times,
+                        "the coordinator charged this device for more rounds than its ledger knows: the folder was \
+                         restored from a backup, or the coordinator errs; they are written to the ledger and count"
+                    );
+                    self.memory.charge_found(found, now().0)?;
                     Event::Recorded
                 }
+                Action::Install(work) => self.install(&work).await?,
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
                     self.contributed = Some(charge.version);
@@ -229,6 +243,7 @@ impl Agent {
             | Ended::Contribution(_)
             | Ended::Round(_)
             | Ended::SignedBefore { .. }
+            | Ended::RoundTooFar { .. }
             | Ended::Draws(_)
             | Ended::Plan(_)
             | Ended::WrongArtefact(_)
@@ -251,31 +266,51 @@ impl Agent {
         }
     }
 
-    async fn load(&mut self, published: Published) -> Result<Event, LoadError> {
-        let plan = self.artefact(published.plan, Keep::Yes).await?;
-        // A plan that cannot be read is the machine's to refuse.
-        let given = Plan::parse(&plan).ok().and_then(|plan| plan.given_factors());
-        let frozen = match given {
-            Some(digest) => Some(self.artefact(digest, Keep::Yes).await?),
+    async fn load_plan(&mut self, published: &Published) -> Result<Event, TransportError> {
+        let plan = self.artefact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
+        Ok(Event::PlanLoaded(plan))
+    }
+
+    async fn load(&mut self, published: Published, frozen: Option<Digest>) -> Result<Event, TransportError> {
+        let frozen = match frozen {
+            Some(digest) => Some(self.artefact(digest, Keep::Yes, MAX_ARTEFACT_BYTES).await?),
             None => None,
         };
         let folded = match published.folded {
-            Some(digest) => Some(self.artefact(digest, Keep::Yes).await?),
+            Some(digest) => Some(self.artefact(digest, Keep::Yes, MAX_ARTEFACT_BYTES).await?),
             None => None,
         };
-        let adapter = self.artefact(published.adapter, Keep::No).await?;
-        Ok(Event::Loaded { plan, adapter, frozen, folded })
+        let adapter = self.artefact(published.adapter, Keep::No, MAX_ARTEFACT_BYTES).await?;
+        Ok(Event::Loaded { adapter, frozen, folded })
     }
 
-    async fn artefact(&mut self, digest: Digest, keep: Keep) -> Result<Vec<u8>, LoadError> {
+    /// An artefact of at most so many bytes, from the disk or from the coordinator.
+    async fn artefact(
+        &mut self,
+        digest: Digest,
+        keep: Keep,
+        most_bytes: u64,
+    ) -> Result<Vec<u8>, TransportError> {
         if let Some(bytes) = self.memory.cached(digest) {
             return Ok(bytes);
         }
-        let bytes = self.transport.fetch(digest).await.map_err(LoadError::Transport)?;
+        let bytes = self.transport.fetch(digest, most_bytes).await?;
         if keep == Keep::Yes {
-            self.memory.cache_artefact(digest, &bytes).map_err(LoadError::Memory)?;
+            self.memory.cache_artefact(digest, &bytes);
         }
         Ok(bytes)
+    }
+
+    /// Keeps a version for the user. What comes out is made on a thread that no request waits for: it may take a
+    /// singular value decomposition of every layer.
+    async fn install(&self, work: &Arc<Work>) -> Result<Event, AgentError> {
+        let theirs = Arc::clone(work);
+        let shipped =
+            tokio::task::spawn_blocking(move || theirs.state.shipped(theirs.plan.shipped_rank())).await;
+        let shipped = shipped.map_err(|error| AgentError::Thread(error.to_string()))?;
+        self.memory.install_shipped(work, shipped.map_err(MemoryError::from)?)?;
+        tracing::info!(version = work.published.version, "installed");
+        Ok(Event::Recorded)
     }
 
     /// Waits for the conditions, then reads the user's text and trains on it as long as they hold, on a thread that no
@@ -297,12 +332,19 @@ impl Agent {
                 }
             }
         }
+        if let Err(breach) = self.has_memory(&work) {
+            return Ok(Event::CannotTrain(breach));
+        }
         let text = training::Text { data: self.settings.data.clone(), reading: self.settings.reading };
         let leave = Arc::new(AtomicBool::new(false));
         let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
         let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint());
+        let policy = self.policy.clone();
         let mut training = tokio::task::spawn_blocking(move || {
-            training::read_and_train(&engine, &work, &text, seed, &flag, &checkpoint)
+            let begun = Instant::now();
+            let elapsed = || begun.elapsed();
+            let hold = training::Hold { leave: &flag, policy: &policy, elapsed: &elapsed };
+            training::read_and_train(&engine, &work, &text, seed, hold, &checkpoint)
         });
         loop {
             let pause = Duration::from_secs(u64::from(self.settings.conditions.check_secs).max(1));
@@ -332,6 +374,11 @@ impl Agent {
                 };
             }
         }
+    }
+
+    /// Whether there is the memory for a training, by the user's limit and by what the system has free now.
+    fn has_memory(&self, work: &Work) -> Result<(), Breach> {
+        self.policy.memory(training::needed_bytes(&self.engine, work), available_bytes())
     }
 
     /// What the batches of a version are drawn by: alike when its training begins again, and nobody else's to know.
@@ -365,11 +412,6 @@ impl Agent {
 enum Keep {
     Yes,
     No,
-}
-
-enum LoadError {
-    Transport(TransportError),
-    Memory(MemoryError),
 }
 
 fn failure(error: TransportError) -> Event {

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use proto::ids::Timestamp;
+use proto::ids::{TaskId, Timestamp};
 use proto::shown::{message, page};
 
 use crate::agent::memory::{Entry, Memory, MemoryError};
@@ -26,7 +26,7 @@ use crate::agent::{Agent, AgentError, Finished, Settings, look};
 use crate::conditions::{Purpose, judge};
 use crate::config::Config;
 use crate::enrolment::{EnrolmentError, device_id, enroll, load};
-use crate::spending::{Charge, Spending};
+use crate::spending::Spending;
 use crate::train::check_vectors;
 use crate::train::engine::Engine;
 use crate::transport::TransportError;
@@ -254,7 +254,8 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 }
 
 fn memory(config: &Config) -> Result<Memory, Failure> {
-    Memory::open(&config.state_dir).map_err(|error| failed(4)(error.into()))
+    let memory = Memory::open(&config.state_dir).map_err(|error| failed(4)(error.into()))?;
+    Ok(memory.with_cache_mib(config.artefact_cache_mib))
 }
 
 fn enrolment_failure(error: EnrolmentError) -> Failure {
@@ -330,7 +331,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
 
 fn agent_failure(error: AgentError) -> Failure {
     let code = match &error {
-        AgentError::Memory(_) => 4,
+        AgentError::Memory(_) | AgentError::Thread(_) => 4,
         AgentError::Text(_) | AgentError::NoData => 3,
         AgentError::Breach(_) => 6,
         AgentError::NotEnrolled(_) => 5,
@@ -382,13 +383,22 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
         )];
         let mut spending = Spending::new();
         for entry in entries {
-            if let Entry::Charge { unix_millis, charge } = entry {
-                spending.add(charge, Timestamp(*unix_millis));
-                let epsilon = epsilon(&spending, charge);
-                lines.push(format!(
-                    "{}  {:>7}  {:>6}  {:>10}  {:>8}  {epsilon}",
-                    charge.task, charge.version, charge.round, charge.bytes, charge.examples
-                ));
+            match entry {
+                Entry::Charge { unix_millis, charge } => {
+                    spending.add(charge, Timestamp(*unix_millis));
+                    let epsilon = epsilon(&spending, (charge.task, charge.delta));
+                    lines.push(format!(
+                        "{}  {:>7}  {:>6}  {:>10}  {:>8}  {epsilon}",
+                        charge.task, charge.version, charge.round, charge.bytes, charge.examples
+                    ));
+                }
+                Entry::FoundAtCoordinator { unix_millis, found } => {
+                    spending.add_found(found, Timestamp(*unix_millis));
+                    let epsilon = epsilon(&spending, (found.task, found.delta));
+                    let what = format!("{} found at the coordinator", found.times);
+                    lines.push(format!("{}  {what:>37}  {epsilon}", found.task));
+                }
+                Entry::Signature(_) | Entry::Answer(_) => {}
             }
         }
         if let Ok(delta) = privacy::Delta::new(largest_delta) {
@@ -408,9 +418,9 @@ fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> 
 }
 
 /// By this device's own accountant, from its own records.
-fn epsilon(spending: &Spending, charge: &Charge) -> String {
-    match privacy::Delta::new(charge.delta).map(|delta| spending.epsilon(charge.task, delta)) {
-        Ok(epsilon) if epsilon.is_finite() => format!("{epsilon:.3} at δ = {:e}", charge.delta),
+fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
+    match privacy::Delta::new(delta).map(|delta| spending.epsilon(task, delta)) {
+        Ok(epsilon) if epsilon.is_finite() => format!("{epsilon:.3} at δ = {delta:e}"),
         Ok(_) => "unbounded: a round had no noise of the devices' own".to_owned(),
         Err(error) => error.to_string(),
     }
@@ -421,13 +431,23 @@ fn status(config: &Config, format: Format) -> Result<(), Failure> {
     let device = device_id(&memory).map_err(enrolment_failure)?;
     let installed = memory.installed().map_err(|error| failed(4)(error.into()))?;
     let declined = memory.declined().map_err(|error| failed(4)(error.into()))?;
-    let value = serde_json::json!({ "device": device, "installed": installed, "declined": declined });
+    let found = memory.found_at_coordinator();
+    let value = serde_json::json!({
+        "device": device, "installed": installed, "declined": declined, "charges_found_at_coordinator": found
+    });
     print(format, &value, || {
         let device = device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
         let installed = installed.map_or("holds no version yet".to_owned(), |published| {
             format!("holds version {} of task {}", published.version, published.task)
         });
         let declined = declined.map_or(String::new(), |declined| format!("\n{}", declined.why));
-        format!("{device}\n{installed}{declined}")
+        let found = match found {
+            0 => String::new(),
+            _ => format!(
+                "\n{found} rounds were charged that this folder did not know of: it was restored from a backup, or the \
+                 coordinator errs"
+            ),
+        };
+        format!("{device}\n{installed}{declined}{found}")
     })
 }

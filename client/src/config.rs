@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use crate::agent::DEFAULT_CACHE_MIB;
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
@@ -109,6 +110,8 @@ pub struct Config {
     /// Whether blocks are computed again on the way back: a third more time,
     /// much less memory. Default no.
     pub recompute: bool,
+    /// Most disk for what was fetched from the coordinator and may be needed again, in MiB. Default 2048.
+    pub artefact_cache_mib: u64,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -127,6 +130,7 @@ impl Default for Config {
             device: PlaceChoice::Auto,
             dtype: Dtype::Auto,
             recompute: false,
+            artefact_cache_mib: DEFAULT_CACHE_MIB,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -218,6 +222,24 @@ fn check_policy(policy: &Policy) -> Result<(), Unfit> {
         require(most != Some(0), key, "at least 1: leave it out to train all of an adapter", &0)?;
     }
     require(
+        policy.largest_tokens_a_round >= 1,
+        "policy.largest_tokens_a_round",
+        "at least 1",
+        &policy.largest_tokens_a_round,
+    )?;
+    require(
+        policy.longest_training_minutes >= 1,
+        "policy.longest_training_minutes",
+        "at least 1",
+        &policy.longest_training_minutes,
+    )?;
+    require(
+        policy.largest_memory_mib != Some(0),
+        "policy.largest_memory_mib",
+        "at least 1: leave it out to use what is free",
+        &0,
+    )?;
+    require(
         policy.largest_delta > 0.0 && policy.largest_delta < 1.0,
         "policy.largest_delta",
         "above 0 and below 1",
@@ -281,8 +303,8 @@ mod tests {
         let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 11);
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 12);
+        assert_eq!(keys.len(), 12);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
     }
 
@@ -348,6 +370,9 @@ mod tests {
             ("[policy]\nlargest_delta = 1.0", "policy.largest_delta"),
             ("[policy]\nlargest_rank = 0", "policy.largest_rank"),
             ("[policy]\ntop_layers = 0", "policy.top_layers"),
+            ("[policy]\nlargest_tokens_a_round = 0", "policy.largest_tokens_a_round"),
+            ("[policy]\nlongest_training_minutes = 0", "policy.longest_training_minutes"),
+            ("[policy]\nlargest_memory_mib = 0", "policy.largest_memory_mib"),
             ("[conditions]\nstart_battery_percent = 101", "conditions.start_battery_percent"),
             ("[conditions]\ncontinue_busy_percent = 1", "conditions.continue_busy_percent"),
             ("[conditions]\ncheck_secs = 0", "conditions.check_secs"),

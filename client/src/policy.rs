@@ -1,5 +1,7 @@
 //! This device's own limits, checked on the device whatever the coordinator says.
 
+use std::time::Duration;
+
 use privacy::Delta;
 use proto::adapter::{AdapterSpec, Class};
 use proto::ids::{Digest, TaskId, Timestamp};
@@ -8,6 +10,8 @@ use proto::plan::{Mode, Plan};
 use serde::{Deserialize, Serialize};
 
 use crate::spending::Spending;
+
+const MIB: u64 = 1 << 20;
 
 /// This device's own limits.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -43,6 +47,13 @@ pub struct Policy {
     /// Most layers that this device trains, those nearest to the output, which is what saves it time and memory; as
     /// `largest_rank`. Default none.
     pub top_layers: Option<u32>,
+    /// Most tokens of one assignment: steps times sequences of a step times tokens of a sequence. Default 10 million.
+    pub largest_tokens_a_round: u64,
+    /// Longest training of one assignment, in minutes, by its first steps; and it never trains longer than that in one
+    /// go. Default 240.
+    pub longest_training_minutes: u32,
+    /// Most memory of a training beside the base, in MiB; without it what the system has free. Default none.
+    pub largest_memory_mib: Option<u64>,
     /// Whether a task without noise of the devices' own is acceptable: then whoever reads the sum of a round
     /// reads it exactly. Default no.
     pub allow_without_noise: bool,
@@ -68,6 +79,9 @@ impl Default for Policy {
             participations_in_total: None,
             largest_rank: None,
             top_layers: None,
+            largest_tokens_a_round: 10_000_000,
+            longest_training_minutes: 240,
+            largest_memory_mib: None,
             allow_without_noise: false,
             tasks: Vec::new(),
             bases: Vec::new(),
@@ -182,6 +196,50 @@ pub enum Breach {
         /// The policy's.
         most: Class,
     },
+    /// The training reads more tokens than this device trains on.
+    #[error(
+        "the plan asks for {found} tokens in a round (local_steps times batch_size times sequence_len), this device \
+         trains on at most {most}; raise policy.largest_tokens_a_round to take part"
+    )]
+    Tokens {
+        /// The plan's.
+        found: u64,
+        /// The policy's.
+        most: u64,
+    },
+    /// The training needs more memory than the user allows.
+    #[error(
+        "the training needs {needed_mib} MiB of memory beside the base, this device allows {most_mib} MiB; raise \
+         policy.largest_memory_mib, or set `recompute = true`, to take part"
+    )]
+    Memory {
+        /// What it needs.
+        needed_mib: u64,
+        /// The policy's.
+        most_mib: u64,
+    },
+    /// The training needs more memory than there is.
+    #[error(
+        "the training needs {needed_mib} MiB of memory beside the base and {free_mib} MiB are free; close other \
+         programs, or set `recompute = true`, to take part"
+    )]
+    FreeMemory {
+        /// What it needs.
+        needed_mib: u64,
+        /// What the system has.
+        free_mib: u64,
+    },
+    /// The training takes longer than this device trains.
+    #[error(
+        "the training would take {found} minutes by the steps that were done, this device trains for {most} minutes at \
+         most; raise policy.longest_training_minutes to take part"
+    )]
+    Time {
+        /// Estimated, rounded up.
+        found: u64,
+        /// The policy's.
+        most: u32,
+    },
     /// The device has taken part as often as it may in a day.
     #[error(
         "this device takes part in at most {most} rounds a day, and did; it rests until the oldest is a day ago"
@@ -210,6 +268,34 @@ impl Breach {
                 DeclineReason::Participations
             }
             Self::Size { .. } => DeclineReason::Size,
+            Self::Memory { .. } | Self::FreeMemory { .. } => DeclineReason::Memory,
+            Self::Tokens { .. } | Self::Time { .. } => DeclineReason::Work,
+        }
+    }
+
+    /// Whether it is about what this device spent, and not about what the plan asks for.
+    fn is_of_spending(&self) -> bool {
+        match self {
+            Self::Epsilon { .. }
+            | Self::EpsilonInTotal { .. }
+            | Self::Participations(_)
+            | Self::InTotal(_)
+            | Self::Resting { .. } => true,
+            Self::Task(_)
+            | Self::BaseNotAllowed(_)
+            | Self::Base { .. }
+            | Self::WithoutNoise(_)
+            | Self::Noise { .. }
+            | Self::Cohort { .. }
+            | Self::ReportGoal { .. }
+            | Self::Corrupt { .. }
+            | Self::CorruptDevices { .. }
+            | Self::Delta { .. }
+            | Self::Size { .. }
+            | Self::Tokens { .. }
+            | Self::Memory { .. }
+            | Self::FreeMemory { .. }
+            | Self::Time { .. } => false,
         }
     }
 }
@@ -219,6 +305,54 @@ impl Policy {
     pub fn class(&self, adapter: &AdapterSpec) -> Option<Class> {
         let class = Class::within(adapter, self.largest_rank, self.top_layers);
         (class != Class::whole(adapter)).then_some(class)
+    }
+
+    /// Whether a version of a task is one that this device may hold at all: a task and a base on its lists, and the base
+    /// that it has.
+    pub fn knows(&self, task: TaskId, plan: &Plan, held: Digest) -> Result<(), Breach> {
+        if !self.tasks.is_empty() && !self.tasks.contains(&task) {
+            return Err(Breach::Task(task));
+        }
+        if !self.bases.is_empty() && !self.bases.contains(&plan.base) {
+            return Err(Breach::BaseNotAllowed(plan.base));
+        }
+        if plan.base != held {
+            return Err(Breach::Base { wanted: plan.base, held });
+        }
+        Ok(())
+    }
+
+    /// Whether a version that this device may not train is one to keep for its user all the same: it took part in the
+    /// task, or rests for today. Anything else would be built for nobody.
+    pub fn keeps(&self, task: TaskId, breach: &Breach, spending: &Spending) -> bool {
+        let rests = matches!(breach, Breach::Resting { .. });
+        rests || breach.is_of_spending() && spending.participations(task) > 0
+    }
+
+    /// Whether a training that needs so many bytes beside the base has the memory, where the system has `free` bytes.
+    pub fn memory(&self, needed: u64, free: Option<u64>) -> Result<(), Breach> {
+        let needed_mib = needed.div_ceil(MIB);
+        if let Some(most_mib) = self.largest_memory_mib.filter(|most| needed_mib > *most) {
+            return Err(Breach::Memory { needed_mib, most_mib });
+        }
+        match free {
+            Some(free) if needed > free => Err(Breach::FreeMemory { needed_mib, free_mib: free / MIB }),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Whether a training that takes so long has the time.
+    pub fn time(&self, training: Duration) -> Result<(), Breach> {
+        if training <= self.longest_training() {
+            return Ok(());
+        }
+        let found = training.as_secs().div_ceil(60).max(u64::from(self.longest_training_minutes) + 1);
+        Err(Breach::Time { found, most: self.longest_training_minutes })
+    }
+
+    /// The longest that it trains in one go.
+    pub fn longest_training(&self) -> Duration {
+        Duration::from_secs(60 * u64::from(self.longest_training_minutes))
     }
 
     /// Whether this device takes part in one more round of a task, having spent `spending`. Asked before the
@@ -231,15 +365,7 @@ impl Policy {
         spending: &Spending,
         now: Timestamp,
     ) -> Result<(), Breach> {
-        if !self.tasks.is_empty() && !self.tasks.contains(&task) {
-            return Err(Breach::Task(task));
-        }
-        if !self.bases.is_empty() && !self.bases.contains(&plan.base) {
-            return Err(Breach::BaseNotAllowed(plan.base));
-        }
-        if plan.base != held {
-            return Err(Breach::Base { wanted: plan.base, held });
-        }
+        self.knows(task, plan, held)?;
         if plan.round.cohort < self.smallest_cohort {
             let (found, least) = (plan.round.cohort, self.smallest_cohort);
             return Err(Breach::Cohort { found, least });
@@ -258,6 +384,10 @@ impl Policy {
         }
         if let (None, Some(most)) = (plan.classes, self.class(&plan.adapter)) {
             return Err(Breach::Size { whole: Class::whole(&plan.adapter), most });
+        }
+        let found = plan.training.assignment_tokens();
+        if found > self.largest_tokens_a_round {
+            return Err(Breach::Tokens { found, most: self.largest_tokens_a_round });
         }
         match plan.privacy.mode {
             Mode::Off | Mode::Central if self.allow_without_noise => {}
@@ -389,11 +519,69 @@ mod tests {
         let (words, reason) = refused(|plan, _| plan.base = Digest([7; 32]), 0);
         assert!(words.contains("holds"), "{words}");
         assert_eq!(reason, DeclineReason::Base);
+        let (words, reason) = refused(
+            |plan, policy| {
+                (plan.training.local_steps, policy.largest_tokens_a_round) = (100, 799);
+            },
+            0,
+        );
+        assert!(words.contains("800 tokens") && words.contains("at most 799; raise policy."), "{words}");
+        assert_eq!(reason, DeclineReason::Work);
         for mode in [Mode::Off, Mode::Central] {
             let (words, reason) = refused(|plan, _| plan.privacy.mode = mode, 0);
             assert!(words.contains("noise of its own"), "{words}");
             assert_eq!(reason, DeclineReason::Noise);
         }
+    }
+
+    #[test]
+    fn a_plan_of_just_the_tokens_that_are_allowed_is_admitted() {
+        let policy =
+            Policy { largest_tokens_a_round: plan().training.assignment_tokens(), ..Policy::default() };
+        assert_eq!(admit(&plan(), &policy, &Spending::new()), Ok(()));
+    }
+
+    #[test]
+    fn a_training_needs_the_memory_that_is_allowed_and_that_is_there() {
+        let (policy, needed) = (Policy::default(), 3 * MIB + 1);
+        let limited = Policy { largest_memory_mib: Some(3), ..Policy::default() };
+        assert_eq!(policy.memory(needed, Some(needed)), Ok(()));
+        assert_eq!(policy.memory(needed, None), Ok(()));
+        assert_eq!(limited.memory(3 * MIB, Some(3 * MIB)), Ok(()));
+        for (policy, free, numbers) in [
+            (&policy, Some(needed - 1), ["4 MiB", "3 MiB are free; close"]),
+            (&limited, Some(9 * MIB), ["4 MiB", "allows 3 MiB; raise policy.largest_memory_mib"]),
+            (&limited, None, ["4 MiB", "allows 3 MiB"]),
+        ] {
+            let breach = policy.memory(needed, free).unwrap_err();
+            assert_eq!(breach.reason(), DeclineReason::Memory);
+            let words = breach.to_string();
+            assert!(numbers.iter().all(|number| words.contains(number)), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_training_needs_the_time_that_is_allowed() {
+        let policy = Policy { longest_training_minutes: 2, ..Policy::default() };
+        assert_eq!(policy.time(Duration::from_secs(120)), Ok(()));
+        for (millis, minutes) in [(120_001, "3 minutes"), (7_200_000, "120 minutes")] {
+            let breach = policy.time(Duration::from_millis(millis)).unwrap_err();
+            assert_eq!(breach.reason(), DeclineReason::Work);
+            let words = breach.to_string();
+            assert!(words.contains(minutes) && words.contains("2 minutes at most; raise policy."), "{words}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_kept_by_a_device_that_took_part_or_rests_and_by_no_other() {
+        let (policy, spent) = (Policy::default(), spent(&plan().privacy, 1));
+        let keeps = |breach: Breach, spending: &Spending| policy.keeps(TASK, &breach, spending);
+        assert!(keeps(Breach::Resting { until: NOW, most: 1 }, &Spending::new()));
+        assert!(keeps(Breach::Participations(1), &spent));
+        assert!(keeps(Breach::Epsilon { found: 9.0, most: 8.0 }, &spent));
+        assert!(!keeps(Breach::Epsilon { found: 9.0, most: 8.0 }, &Spending::new()));
+        assert!(!keeps(Breach::Cohort { found: 1, least: 2 }, &spent));
+        assert!(!keeps(Breach::Tokens { found: 2, most: 1 }, &spent));
     }
 
     #[test]

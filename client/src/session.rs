@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::contribution::ContributionError;
 use crate::policy::{Breach, Policy};
-use crate::spending::{Charge, Spending};
+use crate::spending::{Charge, Found, Spending};
 use crate::update::Update;
 
 mod inside;
@@ -28,6 +28,15 @@ mod outside;
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
 const LONGEST_BACKOFF_MILLIS: u64 = 60_000;
+
+/// The shortest wait before anything is asked again, whatever a coordinator says, in milliseconds: none can make a device
+/// ask without end.
+const LEAST_WAIT_MILLIS: u64 = 250;
+
+/// How far above the last round in which a device signed, or above 0, the number of a round may be. A coordinator counts
+/// rounds up by one, so an honest one stays below this in a year in which it opens eight rounds a second; and one that
+/// lies cannot use all numbers up with a single round.
+const MOST_ROUNDS_AHEAD: u64 = 1 << 28;
 
 /// The longest wait that a coordinator may ask for, in milliseconds: a day.
 const LONGEST_WAIT_MILLIS: u64 = 24 * 3_600_000;
@@ -106,12 +115,22 @@ pub enum Action {
     Sleep(Timestamp),
     /// Send this; then [`Event::Replied`], [`Event::Rejected`] or [`Event::Unreachable`].
     Send(Request),
-    /// Fetch the plan, the adapter, the frozen factors where [`Plan::given_factors`] names some, and what earlier
-    /// epochs left where the version names it; then [`Event::Loaded`].
-    Load(Published),
+    /// Fetch the version's plan; then [`Event::PlanLoaded`].
+    LoadPlan(Published),
+    /// Fetch the version's adapter, the frozen factors where their hash is given, and what earlier epochs left where the
+    /// version names it; then [`Event::Loaded`].
+    Load {
+        /// The version.
+        published: Published,
+        /// The hash of the frozen factors, where the plan names some.
+        frozen: Option<Digest>,
+    },
+    /// Write these charges to the ledger and sync it: the coordinator knows of them and the ledger does not; then
+    /// [`Event::Recorded`].
+    RecordFound(Found),
     /// Keep this version for the user; then [`Event::Recorded`].
     Install(Arc<Work>),
-    /// Train; then [`Event::Trained`] or [`Event::NotTrained`].
+    /// Train; then [`Event::Trained`], [`Event::NotTrained`] or [`Event::CannotTrain`].
     Train(Arc<Work>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     Charge(Charge),
@@ -135,10 +154,10 @@ pub enum Event {
     Rejected(Rejection),
     /// The coordinator could not be reached.
     Unreachable,
+    /// The plan's bytes.
+    PlanLoaded(Vec<u8>),
     /// The artefacts' bytes.
     Loaded {
-        /// The plan's.
-        plan: Vec<u8>,
         /// The adapter's.
         adapter: Vec<u8>,
         /// The frozen factors', where the plan names some by hash.
@@ -150,6 +169,8 @@ pub enum Event {
     Trained(Update),
     /// Training did not come to an end.
     NotTrained(String),
+    /// The device has not the memory or the time for the training.
+    CannotTrain(Breach),
     /// What had to be durable is.
     Recorded,
 }
@@ -185,6 +206,19 @@ pub enum Ended {
         /// The round.
         round: u64,
     },
+    /// The coordinator opens a round of a number that no coordinator comes to.
+    #[error(
+        "round {round} of task {task} is more than {MOST_ROUNDS_AHEAD} above round {last}, the last in which this device \
+         signed: no honest coordinator counts so fast; ask its operator"
+    )]
+    RoundTooFar {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+        /// The last in which this device signed, or 0.
+        last: u64,
+    },
     /// The coordinator has had the graphs of too many sessions drawn.
     #[error("this device helped to draw the graphs of {0} sessions in a day, and helps no more")]
     Draws(usize),
@@ -218,7 +252,9 @@ struct Trained {
 enum Stage {
     Waiting,
     CheckingIn,
-    Loading { published: Published, purpose: Purpose },
+    LoadingPlan { published: Published, purpose: Purpose },
+    RecordingFound { found: Found, offer: Box<outside::Offer> },
+    Loading { offer: Box<outside::Offer>, purpose: Purpose },
     Installing { work: Arc<Work>, purpose: Purpose },
     Training { work: Arc<Work> },
     Declining { task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp },
@@ -226,12 +262,15 @@ enum Stage {
     Round { trained: Trained, step: Box<inside::Step> },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a version is loaded for.
+#[derive(Clone, Debug)]
 enum Purpose {
-    /// To train from it.
-    Train,
+    /// To train from it, having been charged so often by the coordinator.
+    Train { charged: u32 },
     /// Only to have it; the next check-in is after so many milliseconds.
     Keep { retry_millis: u64 },
+    /// Only to have it, because this forbids to train it.
+    Refused(Breach),
 }
 
 /// One device's side of the protocol.
@@ -299,7 +338,9 @@ impl Session {
         }
         match &self.state {
             Stage::Waiting | Stage::CheckingIn => Action::Send(Request::CheckIn),
-            Stage::Loading { published, .. } => Action::Load(*published),
+            Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
+            Stage::RecordingFound { found, .. } => Action::RecordFound(found.clone()),
+            Stage::Loading { offer, .. } => offer.action(),
             Stage::Installing { work, .. } => Action::Install(Arc::clone(work)),
             Stage::Training { work } => Action::Train(Arc::clone(work)),
             Stage::Declining { task, reason, .. } => {
@@ -336,9 +377,11 @@ impl Session {
             }
             event @ (Event::Replied(_)
             | Event::Rejected(_)
+            | Event::PlanLoaded(_)
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::CannotTrain(_)
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
                 let state = std::mem::replace(&mut self.state, Stage::Waiting);
@@ -347,6 +390,8 @@ impl Session {
                     Stage::Joining { trained } => self.joining(trained, event, now, rng),
                     outside @ (Stage::Waiting
                     | Stage::CheckingIn
+                    | Stage::LoadingPlan { .. }
+                    | Stage::RecordingFound { .. }
                     | Stage::Loading { .. }
                     | Stage::Installing { .. }
                     | Stage::Training { .. }
@@ -361,6 +406,8 @@ impl Session {
         match &self.state {
             Stage::Waiting => "waiting",
             Stage::CheckingIn => "checking in",
+            Stage::LoadingPlan { .. } => "loading the plan",
+            Stage::RecordingFound { .. } => "recording charges that it did not know of",
             Stage::Loading { .. } => "loading",
             Stage::Installing { .. } => "installing",
             Stage::Training { .. } => "training",
@@ -396,10 +443,10 @@ impl Session {
         self
     }
 
-    /// The same state again, after `millis`, but no longer than [`LONGEST_WAIT_MILLIS`].
+    /// The same state again, after `millis`, but no sooner and no later than a device waits.
     fn again(mut self, state: Stage, now: Timestamp, millis: u64) -> Self {
         self.state = state;
-        self.pause = Some(now.plus_millis(millis.min(LONGEST_WAIT_MILLIS)));
+        self.pause = Some(now.plus_millis(bounded(millis)));
         self
     }
 
@@ -407,6 +454,11 @@ impl Session {
         self.ended = Some(why.into());
         self.wait(until)
     }
+}
+
+/// A wait that the coordinator asked for, between the shortest and the longest that a device keeps to.
+fn bounded(millis: u64) -> u64 {
+    millis.clamp(LEAST_WAIT_MILLIS, LONGEST_WAIT_MILLIS)
 }
 
 #[cfg(test)]

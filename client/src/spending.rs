@@ -31,6 +31,21 @@ pub struct Charge {
     pub examples: u32,
 }
 
+/// Charges that the coordinator knows of and this device's ledger does not.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Found {
+    /// The task.
+    pub task: TaskId,
+    /// How many participations.
+    pub times: u32,
+    /// The plan's hash.
+    pub plan: Digest,
+    /// The Rényi divergence that each of them is taken to have cost: that of the plan.
+    pub cost: RdpCurve,
+    /// The δ at which the plan states ε.
+    pub delta: f64,
+}
+
 /// The sum of all charges.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spending {
@@ -50,6 +65,14 @@ impl Spending {
         *participations += 1;
         cost.add(charge.cost.clone(), 1);
         self.times.push(at);
+    }
+
+    /// Adds charges that were found at the coordinator at `at`; nobody here knows when they were made.
+    pub fn add_found(&mut self, found: &Found, at: Timestamp) {
+        let (participations, cost) = self.tasks.entry(found.task).or_default();
+        *participations = participations.saturating_add(found.times);
+        cost.add(found.cost.clone(), found.times);
+        self.times.extend((0..found.times).map(|_| at));
     }
 
     /// Charged rounds of a task.
@@ -146,6 +169,19 @@ mod tests {
         let expected = privacy::accountant::zcdp_epsilon(rho + 0.125, delta()).epsilon;
         assert!((more - expected).abs() < 1e-9);
         assert!(spending.epsilon(TaskId([5; 16]), delta()).abs() < f64::EPSILON);
+    }
+
+    #[test]
+    fn charges_that_were_found_at_the_coordinator_cost_what_others_cost() {
+        let (mut made, mut found) = (Spending::new(), Spending::new());
+        let charge = charge(TASK, 1.0);
+        for _ in 0..3 {
+            made.add(&charge, Timestamp(7));
+        }
+        found.add(&charge, Timestamp(7));
+        let Charge { task, plan, cost, delta, .. } = charge;
+        found.add_found(&Found { task, times: 2, plan, cost, delta }, Timestamp(7));
+        assert_eq!(found, made);
     }
 
     #[test]

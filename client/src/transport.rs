@@ -98,8 +98,8 @@ impl Transport {
         Ok(reply_from_wire(reply.into_inner())?)
     }
 
-    /// Fetches an artefact chunk by chunk and checks its hash.
-    pub async fn fetch(&mut self, digest: Digest) -> Result<Vec<u8>, TransportError> {
+    /// Fetches an artefact of at most `most_bytes` chunk by chunk and checks its hash.
+    pub async fn fetch(&mut self, digest: Digest, most_bytes: u64) -> Result<Vec<u8>, TransportError> {
         let bad = |why: String| TransportError::Artefact { digest, why };
         let mut bytes: Vec<u8> = Vec::new();
         loop {
@@ -117,8 +117,9 @@ impl Transport {
                 | Reply::Evidence(_)
                 | Reply::Over(_)) => return Err(bad(format!("the answer is `{}`", other.name()))),
             };
-            if chunk.total_bytes > MAX_ARTEFACT_BYTES {
-                return Err(bad(format!("{} bytes are too many", chunk.total_bytes)));
+            if chunk.total_bytes > most_bytes {
+                let found = chunk.total_bytes;
+                return Err(bad(format!("it has {found} bytes, at most {most_bytes} are fetched")));
             }
             let empty = chunk.bytes.is_empty() && offset < chunk.total_bytes;
             if chunk.offset != offset || empty {

@@ -11,7 +11,7 @@ use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
 use proto::admin::{TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
-use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::message::{Assignment, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
@@ -345,7 +345,7 @@ impl Task {
         if self.excluded.contains(&from) {
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: false };
         }
-        Reply::Assignment(self.published())
+        Reply::Assignment(Assignment { published: self.published(), charged: self.participations(from) })
     }
 
     fn join(

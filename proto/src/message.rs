@@ -4,6 +4,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::ops::Deref;
 
 use aggregation::{Advertisement, Evidence, IndexSet, SealedShare, Signature, UnmaskShares};
 use serde::{Deserialize, Serialize};
@@ -155,6 +156,25 @@ pub struct Published {
     pub clip_norm: f64,
 }
 
+/// What a device is to train from, and what the coordinator knows of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Assignment {
+    /// The version.
+    pub published: Published,
+    /// Rounds of the task that the coordinator charged this device for: no more than its own ledger says, unless the
+    /// ledger was lost.
+    pub charged: u32,
+}
+
+/// What an assignment is about.
+impl Deref for Assignment {
+    type Target = Published;
+
+    fn deref(&self) -> &Published {
+        &self.published
+    }
+}
+
 /// Why a device does not take part in a task. Only the category: the numbers stay on the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -175,6 +195,10 @@ pub enum DeclineReason {
     Participations,
     /// The adapter is larger than it trains, and the plan takes no smaller part.
     Size,
+    /// It lacks the memory for the training.
+    Memory,
+    /// The training is more work than it does in a round.
+    Work,
 }
 
 impl fmt::Display for DeclineReason {
@@ -188,6 +212,8 @@ impl fmt::Display for DeclineReason {
             Self::Epsilon => "their ε is spent, or stated at too large a δ",
             Self::Participations => "they took part as often as they may",
             Self::Size => "the adapter is larger than they train",
+            Self::Memory => "they lack the memory",
+            Self::Work => "more work than they do in a round",
         })
     }
 }
@@ -216,7 +242,7 @@ pub enum Reply {
         complete: bool,
     },
     /// To a check-in: train from this version.
-    Assignment(Published),
+    Assignment(Assignment),
     /// To a fetch.
     Chunk(Chunk),
     /// To a join: the round to advertise keys for.

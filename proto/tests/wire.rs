@@ -13,7 +13,7 @@ use proto::convert::{
     request_to_wire,
 };
 use proto::ids::{Digest, SessionId, TaskId};
-use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::message::{Assignment, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::wire;
 
 fn advertisement() -> Advertisement {
@@ -46,6 +46,8 @@ fn requests() -> Vec<Request> {
         Request::Join { task: TaskId([3; 16]), version: 4, class: Some(Class { rank: 2, layers: 3 }) },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Size },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Epsilon },
+        Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Memory },
+        Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Work },
         Request::Advertise { session, advertisement: Box::new(advertisement()) },
         Request::Draw { session, nonce: [13; 32] },
         Request::ShareKeys { session, shares: vec![sealed(0), sealed(2)] },
@@ -74,7 +76,7 @@ fn replies() -> Vec<Reply> {
     vec![
         Reply::Wait { retry_millis: 5, latest: Some(published), complete: true },
         Reply::wait(7),
-        Reply::Assignment(published),
+        Reply::Assignment(Assignment { published, charged: 3 }),
         Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
         Reply::Offer { session: SessionId([5; 32]), round: 6 },
         Reply::Roster(vec![advertisement()]),

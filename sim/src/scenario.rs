@@ -183,6 +183,7 @@ impl Scenario {
             smallest_report_goal: 2,
             participations: u32::MAX,
             participations_a_day: u32::MAX,
+            largest_tokens_a_round: u64::MAX,
             least_noise_multiplier: 0.0,
             largest_epsilon: f64::INFINITY,
             ..Policy::default()

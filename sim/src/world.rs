@@ -256,7 +256,12 @@ impl World {
                     continue;
                 }
                 Action::Send(request) => self.send(index, &request)?,
-                Action::Load(published) => self.load(index, &published),
+                Action::LoadPlan(published) => self.load_plan(index, &published),
+                Action::Load { published, frozen } => self.load(index, &published, frozen),
+                Action::RecordFound(found) => {
+                    self.nodes[index].found.push((self.clock, found));
+                    self.tell(index, Event::Recorded);
+                }
                 Action::Install(work) => {
                     self.nodes[index].installed = Some(work);
                     self.tell(index, Event::Recorded);
@@ -301,7 +306,9 @@ impl World {
             Action::Sleep(until) if !node.session.as_ref()?.is_complete() => Some(until),
             Action::Sleep(_)
             | Action::Send(_)
-            | Action::Load(_)
+            | Action::LoadPlan(_)
+            | Action::Load { .. }
+            | Action::RecordFound(_)
             | Action::Install(_)
             | Action::Train(_)
             | Action::Charge(_)

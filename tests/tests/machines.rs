@@ -175,6 +175,24 @@ fn two_devices_that_vanish_after_sharing_leave_an_exact_sum() {
 }
 
 #[test]
+fn a_device_restored_from_a_backup_learns_what_it_was_charged_before_it_takes_part_again() {
+    let plan = plan(Mode::Off, 5, 4, 4, 16);
+    let gone = Vanish { version: 2, device: 3, state: "training" };
+    let faults = Faults { vanish: vec![gone], ..Faults::default() };
+    let mut world = World::new(&plan, None, &policy(), 5, faults, [11; 32]).unwrap();
+    for _ in 0..2 {
+        assert!(world.run_to_next_version(&mut Known).unwrap());
+    }
+    assert_eq!(world.nodes[3].charges.len(), 2);
+    // It comes back with the ledger of the first night.
+    world.nodes[3].charges.truncate(1);
+    while world.run_to_next_version(&mut Known).unwrap() {}
+    let found: Vec<u32> = world.nodes[3].found.iter().map(|(_, found)| found.times).collect();
+    assert_eq!((found, world.nodes[3].charges.len(), world.participations(3)), (vec![1], 2, 3));
+    assert!((0..5).filter(|other| *other != 3).all(|other| world.nodes[other].found.is_empty()));
+}
+
+#[test]
 fn an_input_of_several_chunks_is_added_whole() {
     let plan = plan(Mode::Off, 3, 2, 1, 70_000);
     run_and_check(&plan, 3, Faults { lost_permille: 100, ..Faults::default() }, 2);

@@ -239,6 +239,23 @@ fn what_cannot_take_part_is_told_why() {
     let status = text(&stage.agent("anna").arg("status").output().unwrap());
     assert!(status.contains("noise of its own"), "{status}");
     assert_eq!(stage.task()["declined"], serde_json::json!([["noise", 1]]));
+    // Nor does it take part in more work, or with more memory, than its user allows.
+    for (limit, words_of_it, category) in [
+        ("largest_tokens_a_round = 1", "trains on at most 1;", "work"),
+        ("largest_memory_mib = 1", "this device allows 1 MiB;", "memory"),
+    ] {
+        stage.configure(&format!("{POLICY}allow_without_noise = true\n{limit}\n"));
+        let (code, words) = code_and_words(stage.agent("anna").args([
+            "--data",
+            data,
+            "run",
+            "--once",
+            "--override-conditions",
+        ]));
+        assert_eq!(code, 6, "{words}");
+        assert!(words.contains(words_of_it), "{words}");
+        assert_eq!(stage.task()["declined"], serde_json::json!([[category, 1]]));
+    }
     let spent = stage.operator(&["privacy", "spent", "owl", "--format", "json"]);
     let spent: serde_json::Value = serde_json::from_str(&spent).unwrap();
     assert_eq!((spent["mode"].as_str(), spent["rounds_charged"].as_u64()), (Some("off"), Some(0)));

@@ -203,6 +203,7 @@ pub(super) fn is_over(ended: &Ended) -> bool {
         | Ended::Contribution(_)
         | Ended::Round(_)
         | Ended::SignedBefore { .. }
+        | Ended::RoundTooFar { .. }
         | Ended::Draws(_)
         | Ended::WrongArtefact(_)
         | Ended::WrongReply { .. }

@@ -2,16 +2,17 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::adapter::AdapterError;
+use proto::adapter::{AdapterError, AdapterSpec};
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
 use proto::plan::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::agent::cache::{Cache, DEFAULT_CACHE_MIB};
 use crate::agent::checkpoint::Checkpoint;
 use crate::files::{self, Audience, FileError};
 use crate::session::{Signed, Work};
-use crate::spending::{Charge, Spending};
+use crate::spending::{Charge, Found, Spending};
 use crate::store::{Ledger, LedgerError, State, StateError};
 
 const HEAD: &str = "ledger-head";
@@ -20,6 +21,14 @@ const DECLINED: &str = "declined";
 
 /// What of a folder shows that it was given to an agent, and no other purpose.
 const OURS: [&str; 4] = ["ledger", "keys", "base", "agent.toml"];
+
+/// What to do with a folder whose ledger is not whole. A backup is no way out: it forgets what was spent since.
+macro_rules! enroll_anew {
+    () => {
+        "what this device spent and signed since cannot be known here, and no backup knows it; keep the folder for \
+         inquiry and enroll anew in an empty folder: what was spent stays spent at the coordinator"
+    };
+}
 
 /// What cannot be kept, or was not kept.
 #[derive(Debug, thiserror::Error)]
@@ -35,7 +44,8 @@ pub enum MemoryError {
     File(#[from] FileError),
     /// Whole records are gone from the ledger's end.
     #[error(
-        "the ledger has {found} records and had {expected}: records were cut off; restore it from a backup"
+        "the ledger has {found} records and had {expected}: records were cut off, or it was restored from a backup; {}",
+        enroll_anew!()
     )]
     Truncated {
         /// Records that there were.
@@ -44,8 +54,20 @@ pub enum MemoryError {
         found: usize,
     },
     /// The ledger is not the one that belongs to the state.
-    #[error("the ledger is not the one that this device wrote; restore it from a backup")]
+    #[error("the ledger is not the one that this device wrote; {}", enroll_anew!())]
     Foreign,
+    /// The ledger is ahead of the state by more than a crash explains.
+    #[error(
+        "the ledger has {found} records and the state knows of {expected}: one of the two was replaced, or restored \
+         from a backup; {}",
+        enroll_anew!()
+    )]
+    Ahead {
+        /// Records that the state knows of.
+        expected: usize,
+        /// Records that there are.
+        found: usize,
+    },
     /// The device was asked to take part in one round twice.
     #[error("other sharers of round {round} of task {task} were signed before")]
     SignedBefore {
@@ -82,6 +104,15 @@ pub enum Entry {
         #[serde(flatten)]
         charge: Charge,
     },
+    /// Privacy was spent by the coordinator's word, and no charge of it was here: the folder was restored from a backup, or
+    /// the coordinator errs. Written before the device does anything else.
+    FoundAtCoordinator {
+        /// When it was found, in milliseconds since 1970.
+        unix_millis: u64,
+        /// What.
+        #[serde(flatten)]
+        found: Found,
+    },
     /// With whom the device masked was signed, or, in older ledgers, a transcript: written before the signature
     /// leaves. The device takes part in no other round of that number.
     Signature(Signed),
@@ -105,11 +136,13 @@ pub struct Memory {
     state: State,
     ledger: Ledger,
     entries: Vec<Entry>,
+    cache: Cache,
 }
 
 impl Memory {
     /// Opens, or makes, everything below `folder`, which is closed to others. Fails when it cannot be closed, when
-    /// another process has it open, when the ledger is damaged, or when records were cut off its end.
+    /// another process has it open, when the ledger is damaged, when records were cut off its end, or when it is not the
+    /// one that the state knows.
     pub fn open(folder: &Path) -> Result<Self, MemoryError> {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
@@ -117,9 +150,16 @@ impl Memory {
         let state = State::open(&folder.join("state"))?;
         let ledger = Ledger::open(&folder.join("ledger"))?.ledger;
         let entries = ledger.entries()?;
-        let memory = Self { folder: folder.to_owned(), state, ledger, entries };
+        let cache = Cache::below(folder, DEFAULT_CACHE_MIB);
+        let memory = Self { folder: folder.to_owned(), state, ledger, entries, cache };
         memory.check_head()?;
         Ok(memory)
+    }
+
+    /// The same, with so much room for artefacts, in MiB.
+    #[must_use]
+    pub fn with_cache_mib(self, most_mib: u64) -> Self {
+        Self { cache: Cache::below(&self.folder, most_mib), ..self }
     }
 
     /// The ledger's records, oldest first.
@@ -136,8 +176,12 @@ impl Memory {
     pub fn spending(&self) -> Spending {
         let mut spending = Spending::new();
         for entry in &self.entries {
-            if let Entry::Charge { unix_millis, charge } = entry {
-                spending.add(charge, Timestamp(*unix_millis));
+            match entry {
+                Entry::Charge { unix_millis, charge } => spending.add(charge, Timestamp(*unix_millis)),
+                Entry::FoundAtCoordinator { unix_millis, found } => {
+                    spending.add_found(found, Timestamp(*unix_millis));
+                }
+                Entry::Signature(_) | Entry::Answer(_) => {}
             }
         }
         spending
@@ -146,6 +190,20 @@ impl Memory {
     /// Writes a charge; it is on disk when this returns.
     pub fn charge(&mut self, charge: Charge, unix_millis: u64) -> Result<(), MemoryError> {
         self.append(Entry::Charge { unix_millis, charge })
+    }
+
+    /// Writes charges that were found at the coordinator; they are on disk when this returns.
+    pub fn charge_found(&mut self, found: Found, unix_millis: u64) -> Result<(), MemoryError> {
+        self.append(Entry::FoundAtCoordinator { unix_millis, found })
+    }
+
+    /// Participations that the ledger has by the coordinator's word alone.
+    pub fn found_at_coordinator(&self) -> u32 {
+        let times = self.entries.iter().map(|entry| match entry {
+            Entry::FoundAtCoordinator { found, .. } => found.times,
+            Entry::Charge { .. } | Entry::Signature(_) | Entry::Answer(_) => 0,
+        });
+        times.fold(0, u32::saturating_add)
     }
 
     /// Writes a signature; it is on disk when this returns. The same one again is nothing new, another one for
@@ -165,7 +223,7 @@ impl Memory {
     pub fn answer(&mut self, answered: Signed) -> Result<(), MemoryError> {
         let answers = self.entries.iter().filter_map(|entry| match entry {
             Entry::Answer(answered) => Some(answered),
-            Entry::Charge { .. } | Entry::Signature(_) => None,
+            Entry::Charge { .. } | Entry::FoundAtCoordinator { .. } | Entry::Signature(_) => None,
         });
         let mut of_round = answers.filter(|a| (a.task, a.round) == (answered.task, answered.round));
         match of_round.next() {
@@ -179,7 +237,7 @@ impl Memory {
     pub fn signed(&self) -> impl Iterator<Item = Signed> {
         self.entries.iter().filter_map(|entry| match entry {
             Entry::Signature(signed) => Some(signed.clone()),
-            Entry::Charge { .. } | Entry::Answer(_) => None,
+            Entry::Charge { .. } | Entry::FoundAtCoordinator { .. } | Entry::Answer(_) => None,
         })
     }
 
@@ -192,7 +250,15 @@ impl Memory {
     /// `installed/shipped.f32`, all of the change as an adapter of two factors; and `installed/manifest.json`, which
     /// says what both are.
     pub fn install(&self, work: &Work) -> Result<(), MemoryError> {
-        let (shipped, parameters) = work.state.shipped(work.plan.shipped_rank())?;
+        self.install_shipped(work, work.state.shipped(work.plan.shipped_rank())?)
+    }
+
+    /// The same for who has made what comes out, by [`proto::adapter::State::shipped`] at the plan's rank.
+    pub(super) fn install_shipped(
+        &self,
+        work: &Work,
+        (shipped, parameters): (AdapterSpec, Vec<f32>),
+    ) -> Result<(), MemoryError> {
         let folder = self.folder.join("installed");
         files::create_folder(&folder)?;
         files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
@@ -224,15 +290,15 @@ impl Memory {
 
     /// An artefact that was fetched before.
     pub fn cached(&self, digest: Digest) -> Option<Vec<u8>> {
-        let bytes = files::read(&self.cache(digest)).ok()?;
-        (Digest::of(&bytes) == digest).then_some(bytes)
+        self.cache.get(digest)
     }
 
-    /// Keeps an artefact, so that it is fetched once.
-    pub fn cache_artefact(&self, digest: Digest, bytes: &[u8]) -> Result<(), MemoryError> {
-        let path = self.cache(digest);
-        files::create_folder(&self.folder.join("artefacts"))?;
-        Ok(files::write(&path, bytes, Audience::Owner)?)
+    /// Keeps an artefact, so that it is fetched once, where there is room for it. Where that fails, it says so, and the
+    /// artefact is fetched again when it is needed again.
+    pub fn cache_artefact(&self, digest: Digest, bytes: &[u8]) {
+        if let Err(error) = self.cache.keep(digest, bytes) {
+            tracing::warn!("a fetched artefact is not kept: {error}");
+        }
     }
 
     /// Where a training that was interrupted is kept.
@@ -250,10 +316,6 @@ impl Memory {
         Ok(self.state.put(key, value)?)
     }
 
-    fn cache(&self, digest: Digest) -> PathBuf {
-        self.folder.join("artefacts").join(digest.to_string())
-    }
-
     fn append(&mut self, entry: Entry) -> Result<(), MemoryError> {
         self.ledger.append(&entry)?;
         self.entries.push(entry);
@@ -261,16 +323,25 @@ impl Memory {
         Ok(self.state.put(HEAD, &(records, Digest(hash)))?)
     }
 
-    /// One record more than the state knows is a crash between the two writes.
+    /// One record more than the state knows, after those that it knows, is a crash between the two writes: the state is
+    /// told of it, so that the next crash is again of one. Anything else is another ledger, or another state.
     fn check_head(&self) -> Result<(), MemoryError> {
         let (found, hash) = self.ledger.head();
-        match self.state.get::<(usize, Digest)>(HEAD)? {
-            Some((expected, _)) if found < expected => Err(MemoryError::Truncated { expected, found }),
-            Some((expected, known)) if found == expected && known != Digest(hash) => {
-                Err(MemoryError::Foreign)
-            }
-            Some(_) | None => Ok(()),
+        let head = self.state.get::<(usize, Digest)>(HEAD)?;
+        let (expected, known) = head.unwrap_or((0, Digest([0; 32])));
+        if found < expected {
+            return Err(MemoryError::Truncated { expected, found });
         }
+        if found > expected.saturating_add(1) {
+            return Err(MemoryError::Ahead { expected, found });
+        }
+        if self.ledger.hash_of_first(expected) != Some(known.0) {
+            return Err(MemoryError::Foreign);
+        }
+        if found > expected {
+            self.state.put(HEAD, &(found, Digest(hash)))?;
+        }
+        Ok(())
     }
 }
 
@@ -363,5 +434,67 @@ mod tests {
         std::fs::write(&path, one).unwrap();
         let error = Memory::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("has 1 records and had 2"), "{error}");
+        assert!(error.contains("enroll anew in an empty folder") && error.contains("no backup"), "{error}");
+    }
+
+    /// A ledger of so many charges at an hour of its own, in a folder of its own.
+    fn charged(hour: u64, charges: u64) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        for round in 0..charges {
+            memory.charge(charge(round), hour).unwrap();
+        }
+        folder
+    }
+
+    fn put_ledger(from: &tempfile::TempDir, to: &tempfile::TempDir) {
+        std::fs::copy(from.path().join("ledger"), to.path().join("ledger")).unwrap();
+    }
+
+    #[test]
+    fn a_crash_between_the_two_writes_is_found_and_mended_each_time() {
+        let folder = charged(5, 0);
+        // The first record, and then one after those that the state knows of.
+        for charges in 1..4 {
+            put_ledger(&charged(5, charges), &folder);
+            let memory = Memory::open(folder.path()).unwrap();
+            assert_eq!(memory.spending().in_total(), u32::try_from(charges).unwrap());
+            drop(memory);
+            // The state knows of it now: one more is again of one.
+            Memory::open(folder.path()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_ledger_that_the_state_does_not_know_is_refused() {
+        for (state, ledger, wanted) in [
+            // Two more than the state knows of, and a state that knows of none.
+            (charged(5, 1), charged(5, 3), "has 3 records and the state knows of 1"),
+            (charged(5, 0), charged(5, 2), "has 2 records and the state knows of 0"),
+            // As long as it was, and one longer, but with another beginning.
+            (charged(5, 2), charged(6, 2), "not the one that this device wrote"),
+            (charged(5, 2), charged(6, 3), "not the one that this device wrote"),
+        ] {
+            put_ledger(&ledger, &state);
+            let error = Memory::open(state.path()).unwrap_err().to_string();
+            assert!(error.contains(wanted), "{error}");
+            assert!(error.contains("enroll anew in an empty folder"), "{error}");
+        }
+    }
+
+    #[test]
+    fn charges_found_at_the_coordinator_are_there_after_a_restart_and_marked() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut memory = Memory::open(folder.path()).unwrap();
+        memory.charge(charge(1), 5).unwrap();
+        let Charge { task, plan, cost, delta, .. } = charge(1);
+        let found = Found { task, times: 2, plan, cost, delta };
+        memory.charge_found(found.clone(), 6).unwrap();
+        drop(memory);
+        let memory = Memory::open(folder.path()).unwrap();
+        assert_eq!(memory.entries().last(), Some(&Entry::FoundAtCoordinator { unix_millis: 6, found }));
+        assert_eq!((memory.spending().participations(task), memory.found_at_coordinator()), (3, 2));
+        let text = serde_json::to_string(memory.entries()).unwrap();
+        assert!(text.contains("found_at_coordinator"), "{text}");
     }
 }

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use proto::adapter::State;
 use proto::message::Published;
@@ -10,12 +11,36 @@ use proto::shown::shown;
 use zeroize::Zeroizing;
 
 use crate::agent::checkpoint::Checkpoint;
+use crate::policy::{Breach, Policy};
 use crate::session::{Event, Work};
 use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use crate::train::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
 
 /// Steps between two checkpoints, so that a crash costs no more.
 const KEPT_EVERY: u32 = 20;
+
+/// Steps after which the time of all of them is estimated: the first of them also warms caches.
+const ESTIMATED_AFTER: u32 = 3;
+
+/// What holds a training back.
+#[derive(Clone, Copy)]
+pub(super) struct Hold<'a> {
+    /// Whether the agent must leave.
+    pub(super) leave: &'a AtomicBool,
+    /// The user's limits.
+    pub(super) policy: &'a Policy,
+    /// How long this goes on.
+    pub(super) elapsed: &'a dyn Fn() -> Duration,
+}
+
+/// Bytes that the training of a version needs beside the base.
+pub(super) fn needed_bytes(engine: &Engine, work: &Work) -> u64 {
+    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+    let plan = &work.plan.training;
+    // A part that does not fit the adapter is refused when it is trained.
+    let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
+    engine.compute().training_bytes(engine.base(), trained, (size(plan.batch_size), size(plan.sequence_len)))
+}
 
 /// Where the user's text is, and how it is read.
 #[derive(Debug)]
@@ -31,10 +56,10 @@ pub(super) fn read_and_train(
     work: &Work,
     text: &Text,
     seed: [u8; 32],
-    leave: &AtomicBool,
+    hold: Hold<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Event, TextError> {
-    let done = read_then_train(engine, work, text, seed, leave, checkpoint);
+    let done = read_then_train(engine, work, text, seed, hold, checkpoint);
     if done.is_err() {
         checkpoint.delete("its text cannot be read any more");
     }
@@ -46,10 +71,10 @@ fn read_then_train(
     work: &Work,
     text: &Text,
     seed: [u8; 32],
-    leave: &AtomicBool,
+    hold: Hold<'_>,
     checkpoint: &Checkpoint,
 ) -> Result<Event, TextError> {
-    let go_on = || !leave.load(Ordering::Relaxed);
+    let go_on = || !hold.leave.load(Ordering::Relaxed);
     let left = || Event::NotTrained("it was interrupted before its first step".to_owned());
     let Some(read) = UserText::read_while(&text.data, &text.reading, &go_on)? else { return Ok(left()) };
     report_reading(read.reading());
@@ -57,7 +82,7 @@ fn read_then_train(
     if corpus.refused() > 0 {
         tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
     }
-    Ok(train(engine, work, &corpus, seed, leave, checkpoint))
+    Ok(train(engine, work, &corpus, seed, hold, checkpoint))
 }
 
 /// Trains on this thread; what is the user's stays in here, and sealed in the checkpoint.
@@ -66,7 +91,7 @@ fn train(
     work: &Work,
     corpus: &Corpus,
     seed: [u8; 32],
-    leave: &AtomicBool,
+    hold: Hold<'_>,
     checkpoint: &Checkpoint,
 ) -> Event {
     let state = match work.training() {
@@ -78,14 +103,15 @@ fn train(
     let trained = engine.with_folded(folded).and_then(|engine| {
         let schedule = Schedule::Constant;
         let job = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
-        steps(Training::new(&engine, job)?, plan.local_steps, leave, (checkpoint, &work.published))
+        steps(Training::new(&engine, job)?, plan.local_steps, hold, (checkpoint, &work.published))
     });
     if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
-        // What diverged would diverge again.
+        // What diverged would diverge again, and what takes too long would take as long again.
         checkpoint.delete("its training is over");
     }
     match trained {
-        Ok(trained) => match trained.update_from(start) {
+        Ok(Ran::TooLong(breach)) => Event::CannotTrain(breach),
+        Ok(Ran::Whole(trained)) => match trained.update_from(start) {
             Some(update) => Event::Trained(update),
             None => Event::NotTrained("the training gave no finite update".to_owned()),
         },
@@ -96,13 +122,45 @@ fn train(
     }
 }
 
+/// What came of the steps of a training.
+enum Ran {
+    /// All of them.
+    Whole(Trained),
+    /// They take longer than the user allows.
+    TooLong(Breach),
+}
+
+/// The time of a training of so many steps, watched from its steps on.
+struct Watch<'a> {
+    hold: Hold<'a>,
+    all: u32,
+    /// Steps that were done, and the time that had passed, when the watch began.
+    begun: (u32, Duration),
+}
+
+impl Watch<'_> {
+    /// Whether it takes too long, after so many steps: once by an estimate from the mean of the first steps, and, when
+    /// the time is over, by what it took.
+    fn check(&self, step: u32, is_whole: bool) -> Result<(), Breach> {
+        let (policy, (before, begun)) = (self.hold.policy, self.begun);
+        let (took, done) = ((self.hold.elapsed)().saturating_sub(begun), step.saturating_sub(before));
+        if is_whole && done == ESTIMATED_AFTER {
+            policy.time(took.saturating_mul(self.all) / done)?;
+        }
+        policy.time(took).map_err(|breach| match policy.time(took.saturating_mul(self.all) / done.max(1)) {
+            Err(estimated) => estimated,
+            Ok(()) => breach,
+        })
+    }
+}
+
 /// All steps from the checkpoint on, or those until the agent must leave.
 fn steps(
     mut training: Training<'_>,
     all: u32,
-    leave: &AtomicBool,
+    hold: Hold<'_>,
     (checkpoint, published): (&Checkpoint, &Published),
-) -> Result<Trained, TrainError> {
+) -> Result<Ran, TrainError> {
     if let Some(clear) = checkpoint.open(published) {
         match training.resume(&clear) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
@@ -120,20 +178,28 @@ fn steps(
         }
         Err(error) => tracing::warn!("{}", shown(&error.to_string())),
     };
-    let mut step = |_: Step| {
-        let leave = leave.load(Ordering::Relaxed);
-        if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-    };
+    let watch = Watch { hold, all, begun: (training.steps(), (hold.elapsed)()) };
+    let mut too_long = None;
     while training.steps() < all {
         let until = training.steps().saturating_add(KEPT_EVERY);
+        let mut step = |said: Step| {
+            let is_whole = said.micro_batch == said.micro_batches;
+            too_long = watch.check(said.step, is_whole).err();
+            let leave = too_long.is_some() || hold.leave.load(Ordering::Relaxed);
+            if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        };
         let result = training.run(until, &mut step);
+        let stopped = matches!(result, Err(TrainError::Stopped { .. }));
+        if stopped && let Some(breach) = too_long.take() {
+            return Ok(Ran::TooLong(breach));
+        }
         // What diverged is not worth going on from.
-        if matches!(result, Err(TrainError::Stopped { .. })) || (result.is_ok() && training.steps() < all) {
+        if stopped || (result.is_ok() && training.steps() < all) {
             keep(&training);
         }
         result?;
     }
-    Ok(training.finish())
+    Ok(Ran::Whole(training.finish()))
 }
 
 /// Says how much was read, by numbers only; which files were left out is for developers.
@@ -215,7 +281,9 @@ mod tests {
         checkpoint.keep(&work.published, &earlier).unwrap();
         let run = |data: &Path, leave: bool| {
             let text = Text { data: vec![data.to_owned()], reading: ReadOptions::default() };
-            read_and_train(&engine, &work, &text, [1; 32], &AtomicBool::new(leave), &checkpoint)
+            let (leave, policy) = (AtomicBool::new(leave), Policy::default());
+            let hold = Hold { leave: &leave, policy: &policy, elapsed: &|| Duration::ZERO };
+            read_and_train(&engine, &work, &text, [1; 32], hold, &checkpoint)
         };
         let Event::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted before its first step");
@@ -227,11 +295,112 @@ mod tests {
         assert!(matches!(run(&file, false).unwrap(), Event::Trained(_)));
     }
 
+    /// What comes of a training that has all the time there is.
+    fn trained(
+        engine: &Engine,
+        work: &Work,
+        corpus: &Corpus,
+        seed: u8,
+        leaves: bool,
+        checkpoint: &Checkpoint,
+    ) -> Event {
+        let (leave, policy) = (AtomicBool::new(leaves), Policy::default());
+        let hold = Hold { leave: &leave, policy: &policy, elapsed: &|| Duration::ZERO };
+        train(engine, work, corpus, [seed; 32], hold, checkpoint)
+    }
+
+    /// What comes of a training of 45 steps that may take a minute, where the clock goes on by so much whenever it is
+    /// looked at, once a step; and how often it was looked at.
+    fn timed(a_look: Duration) -> (Event, u32) {
+        let engine = engine();
+        let (work, corpus) = (work(engine.base()), corpus(&engine));
+        let state = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::below(state.path());
+        let (leave, policy) =
+            (AtomicBool::new(false), Policy { longest_training_minutes: 1, ..Policy::default() });
+        let looks = std::cell::Cell::new(0);
+        let elapsed = || {
+            looks.set(looks.get() + 1);
+            a_look * looks.get()
+        };
+        let hold = Hold { leave: &leave, policy: &policy, elapsed: &elapsed };
+        let event = train(&engine, &work, &corpus, [1; 32], hold, &checkpoint);
+        assert!(checkpoint.open(&work.published).is_none(), "what takes too long is not gone on with");
+        (event, looks.get())
+    }
+
+    #[test]
+    fn a_training_that_would_take_too_long_by_its_first_steps_is_declined_with_both_numbers() {
+        let (event, looks) = timed(Duration::from_secs(1));
+        assert!(matches!(event, Event::Trained(_)), "45 seconds are less than a minute: {event:?}");
+        assert!(looks >= 45);
+        let (event, looks) = timed(Duration::from_secs(2));
+        let Event::CannotTrain(breach) = event else { panic!("{event:?}") };
+        assert_eq!((breach, looks), (Breach::Time { found: 2, most: 1 }, 1 + ESTIMATED_AFTER));
+    }
+
+    #[test]
+    fn the_time_of_all_steps_is_estimated_once_and_measured_always() {
+        let engine = engine();
+        let work = work(engine.base());
+        let hold = |policy: &Policy, secs: u64, step: u32, is_whole: bool| {
+            let elapsed = move || Duration::from_secs(secs);
+            let leave = AtomicBool::new(false);
+            let hold = Hold { leave: &leave, policy, elapsed: &elapsed };
+            Watch { hold, all: work.plan.training.local_steps, begun: (10, Duration::ZERO) }
+                .check(step, is_whole)
+        };
+        let policy = Policy { longest_training_minutes: 2, ..Policy::default() };
+        // By the mean of three steps, of which the first ten are none: 8 s of 3 are 120 s of 45, 9 s are 135.
+        assert_eq!(hold(&policy, 8, 13, true), Ok(()));
+        assert_eq!(hold(&policy, 9, 13, true), Err(Breach::Time { found: 3, most: 2 }));
+        // It is estimated once, after a whole step; later the time itself decides.
+        for (secs, step, is_whole) in [(9, 13, false), (9, 12, true), (119, 14, true)] {
+            assert_eq!(hold(&policy, secs, step, is_whole), Ok(()), "{secs} s, step {step}");
+        }
+        assert_eq!(hold(&policy, 121, 30, true), Err(Breach::Time { found: 5, most: 2 }));
+        // Even before its first step is whole.
+        assert_eq!(hold(&policy, 121, 10, false), Err(Breach::Time { found: 91, most: 2 }));
+    }
+
+    #[test]
+    fn a_training_in_full_swing_ends_when_its_time_is_over() {
+        let engine = engine();
+        let (work, corpus) = (work(engine.base()), corpus(&engine));
+        let state = tempfile::tempdir().unwrap();
+        let checkpoint = Checkpoint::below(state.path());
+        let (leave, policy) =
+            (AtomicBool::new(false), Policy { longest_training_minutes: 1, ..Policy::default() });
+        // The first looks say that it is quick; then the machine is busy with other things.
+        let looks = std::cell::Cell::new(0);
+        let elapsed = || {
+            looks.set(looks.get() + 1);
+            if looks.get() < 20 { Duration::ZERO } else { Duration::from_secs(61) }
+        };
+        let hold = Hold { leave: &leave, policy: &policy, elapsed: &elapsed };
+        let event = train(&engine, &work, &corpus, [1; 32], hold, &checkpoint);
+        let Event::CannotTrain(breach @ Breach::Time { most: 1, .. }) = event else { panic!("{event:?}") };
+        assert_eq!(breach.reason(), proto::message::DeclineReason::Work);
+        assert_eq!(looks.get(), 20);
+    }
+
+    #[test]
+    fn the_memory_of_a_training_is_known_before_it_begins() {
+        let engine = engine();
+        let mut work = work(engine.base());
+        let one = needed_bytes(&engine, &work);
+        work.plan.training.sequence_len *= 2;
+        assert!(needed_bytes(&engine, &work) > one);
+        work.plan.training.sequence_len /= 2;
+        let passes = engine.compute().needed_bytes(engine.base(), 1, 8);
+        assert_eq!(one, passes + 20 * work.state.trained.len() as u64);
+    }
+
     /// A state folder with the checkpoint of a training that was interrupted after its first step.
     fn interrupted(engine: &Engine, work: &Work, corpus: &Corpus) -> (tempfile::TempDir, Checkpoint) {
         let state = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::below(state.path());
-        let event = train(engine, work, corpus, [1; 32], &AtomicBool::new(true), &checkpoint);
+        let event = trained(engine, work, corpus, 1, true, &checkpoint);
         let Event::NotTrained(why) = event else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted after step 1 and goes on from there");
         (state, checkpoint)
@@ -247,7 +416,7 @@ mod tests {
         let engine = engine();
         let (work, corpus) = (work(engine.base()), corpus(&engine));
         let run = |seed: u8, checkpoint: &Checkpoint| {
-            let event = train(&engine, &work, &corpus, [seed; 32], &AtomicBool::new(false), checkpoint);
+            let event = trained(&engine, &work, &corpus, seed, false, checkpoint);
             let Event::Trained(update) = event else { panic!("it did not end") };
             update
         };

@@ -12,7 +12,7 @@ use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
-use super::{Action, Ended, Event, Session, Signed, Stage, Trained};
+use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, MOST_ROUNDS_AHEAD, Session, Signed, Stage, Trained};
 use crate::contribution::{MaskedInput, Sent, contribute};
 use crate::spending::Charge;
 
@@ -173,6 +173,10 @@ impl Session {
                     // show the difference.
                     return self.end(Ended::SignedBefore { task, round }, now.plus_millis(60_000));
                 }
+                let last = self.signed.get(&task).copied().unwrap_or(0);
+                if round > last.saturating_add(MOST_ROUNDS_AHEAD) {
+                    return self.end(Ended::RoundTooFar { task, round, last }, now.plus_millis(60_000));
+                }
                 let round = RoundName { session, number: round };
                 let context = context(&trained, round);
                 let credential = self.device.credential.clone();
@@ -192,9 +196,11 @@ impl Session {
             Event::Rejected(rejection) => self.rejected(rejection, now),
             Event::Woke
             | Event::Unreachable
+            | Event::PlanLoaded(_)
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::CannotTrain(_)
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
     }
@@ -222,9 +228,11 @@ impl Session {
             Event::Rejected(rejection) => return self.rejected(rejection, now),
             Event::Woke
             | Event::Unreachable
+            | Event::PlanLoaded(_)
             | Event::Loaded { .. }
             | Event::Trained(_)
-            | Event::NotTrained(_) => Turn::Step(step),
+            | Event::NotTrained(_)
+            | Event::CannotTrain(_) => Turn::Step(step),
         };
         match turn {
             Turn::Step(step) => self.to(Stage::Round { trained, step: Box::new(step) }),
@@ -233,14 +241,14 @@ impl Session {
             }
             Turn::Leave(why @ Ended::Draws(_)) => self.end(why, now.plus_millis(REFUSED_MILLIS)),
             Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
-            Turn::Over(Outcome::Published) => self.wait(now),
+            Turn::Over(Outcome::Published) => self.wait(now.plus_millis(LEAST_WAIT_MILLIS)),
             Turn::Over(outcome) => {
                 self.ended = Some(Ended::Round(outcome));
                 let published = trained.work.published;
                 let (plan, base) = (&trained.work.plan, self.device.base);
                 match self.device.policy.admit(published.task, plan, base, &self.spending, now) {
-                    Ok(()) => self.to(Stage::Joining { trained }),
-                    Err(breach) => self.end(breach, now),
+                    Ok(()) => self.again(Stage::Joining { trained }, now, LEAST_WAIT_MILLIS),
+                    Err(breach) => self.end(breach, now.plus_millis(LEAST_WAIT_MILLIS)),
                 }
             }
         }

@@ -1,15 +1,19 @@
-//! Before a round: check in, load, install, train.
+//! Before a round: check in, load the plan, ask the policy, load, install, train.
+//!
+//! The policy is asked from the plan alone: what it refuses is neither fetched nor built.
 
 use std::sync::Arc;
 
+use privacy::Mechanism;
 use proto::adapter::State;
 use proto::ids::{Digest, TaskId, Timestamp};
-use proto::message::{DeclineReason, Published, Rejection, Reply};
+use proto::message::{Assignment, DeclineReason, Published, Rejection, Reply};
 use proto::plan::{Plan, vector_from_bytes};
 
 use crate::policy::{Breach, Policy};
+use crate::spending::Found;
 
-use super::{Ended, Event, LONGEST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work};
+use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work, bounded};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
 pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
@@ -17,15 +21,39 @@ pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 /// How long a device waits after a step that failed.
 const FAILED_MILLIS: u64 = 60_000;
 
+/// A version and its plan, of which nothing else was loaded yet.
+#[derive(Debug)]
+pub(super) struct Offer {
+    published: Published,
+    plan: Plan,
+    mechanism: Mechanism,
+}
+
+impl Offer {
+    /// Parses a plan, after checking that it is the one that was published, and that it allows the version.
+    fn read(published: Published, plan_bytes: &[u8]) -> Result<Self, Ended> {
+        if Digest::of(plan_bytes) != published.plan {
+            return Err(Ended::WrongArtefact("plan"));
+        }
+        let plan = Plan::parse(plan_bytes)?;
+        let mechanism = plan.mechanism_at(published.version, published.clip_norm)?;
+        Ok(Self { published, plan, mechanism })
+    }
+
+    /// What loads the rest.
+    pub(super) fn action(&self) -> Action {
+        Action::Load { published: self.published, frozen: self.plan.given_factors() }
+    }
+}
+
 impl Session {
     pub(super) fn outside(self, state: Stage, event: Event, now: Timestamp) -> Self {
         match (state, event) {
             (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
             (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
-            (Stage::Loading { published, purpose }, Event::Loaded { plan, adapter, frozen, folded }) => {
-                let policy = &self.device.policy;
-                match load(published, (&plan, &adapter), frozen.as_deref(), folded.as_deref(), policy) {
-                    Ok(work) => self.loaded(Arc::new(work), purpose, now),
+            (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
+                match Offer::read(published, &plan) {
+                    Ok(offer) => self.offered(Box::new(offer), purpose, now),
                     Err(why @ Ended::Plan(_)) => {
                         let until = now.plus_millis(REFUSED_MILLIS);
                         self.decline(published.task, DeclineReason::Plan, why, until)
@@ -33,7 +61,18 @@ impl Session {
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
-            (Stage::Loading { .. }, Event::Rejected(rejection)) => {
+            (Stage::RecordingFound { found, offer }, Event::Recorded) => {
+                let mut session = self;
+                session.spending.add_found(&found, now);
+                session.weigh(offer, now)
+            }
+            (Stage::Loading { offer, purpose }, Event::Loaded { adapter, frozen, folded }) => {
+                match load(*offer, &adapter, frozen.as_deref(), folded.as_deref(), &self.device.policy) {
+                    Ok(work) => self.loaded(Arc::new(work), purpose, now),
+                    Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
+                }
+            }
+            (Stage::LoadingPlan { .. } | Stage::Loading { .. }, Event::Rejected(rejection)) => {
                 self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
             }
             (Stage::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
@@ -42,6 +81,9 @@ impl Session {
             }
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
+            }
+            (Stage::Training { work }, Event::CannotTrain(breach)) => {
+                self.refuse(work.published.task, breach, now)
             }
             (state @ Stage::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
                 self.to(state).declined(now)
@@ -67,17 +109,17 @@ impl Session {
         match reply {
             Reply::Wait { retry_millis, latest, complete } => {
                 self.complete = complete;
-                let retry_millis = retry_millis.min(LONGEST_WAIT_MILLIS);
+                let retry_millis = bounded(retry_millis);
                 match latest {
                     Some(published) if self.installed != Some(published) => {
-                        self.to(Stage::Loading { published, purpose: Purpose::Keep { retry_millis } })
+                        self.to(Stage::LoadingPlan { published, purpose: Purpose::Keep { retry_millis } })
                     }
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
                 }
             }
-            Reply::Assignment(published) => {
+            Reply::Assignment(Assignment { published, charged }) => {
                 self.complete = false;
-                self.to(Stage::Loading { published, purpose: Purpose::Train })
+                self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged } })
             }
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
@@ -94,6 +136,63 @@ impl Session {
         }
     }
 
+    /// What is to be done with a version, of which the plan is known.
+    fn offered(self, offer: Box<Offer>, purpose: Purpose, now: Timestamp) -> Self {
+        let Offer { published, plan, .. } = &*offer;
+        match purpose {
+            Purpose::Train { charged } => {
+                // Only a device whose ledger was lost knows of fewer charges than its coordinator. Whoever says so
+                // falsely makes it spend less.
+                let charged = charged.min(plan.privacy.participations);
+                let times = charged.saturating_sub(self.spending.participations(published.task));
+                if times == 0 {
+                    return self.weigh(offer, now);
+                }
+                let found = Found {
+                    task: published.task,
+                    times,
+                    plan: published.plan,
+                    cost: plan.participation_cost(),
+                    delta: plan.privacy.delta,
+                };
+                self.to(Stage::RecordingFound { found, offer })
+            }
+            Purpose::Keep { retry_millis } => {
+                match self.device.policy.knows(published.task, plan, self.device.base) {
+                    Ok(()) => self.to(Stage::Loading { offer, purpose }),
+                    // Nothing was asked of it.
+                    Err(_) => self.wait(now.plus_millis(retry_millis)),
+                }
+            }
+            Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),
+        }
+    }
+
+    /// Asks the policy, before anything else of the version is fetched or built.
+    fn weigh(self, offer: Box<Offer>, now: Timestamp) -> Self {
+        let (published, policy) = (offer.published, &self.device.policy);
+        match policy.admit(published.task, &offer.plan, self.device.base, &self.spending, now) {
+            Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
+            Err(breach)
+                if self.installed != Some(published)
+                    && policy.keeps(published.task, &breach, &self.spending) =>
+            {
+                self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
+            }
+            Err(breach) => self.refuse(published.task, breach, now),
+        }
+    }
+
+    /// Takes no part, and says so, but for a device that only rests.
+    fn refuse(self, task: TaskId, breach: Breach, now: Timestamp) -> Self {
+        let refused = now.plus_millis(REFUSED_MILLIS);
+        if let Breach::Resting { until, .. } = breach {
+            // It still looks for new versions meanwhile.
+            return self.end(breach, until.min(refused));
+        }
+        self.decline(task, breach.reason(), breach.into(), refused)
+    }
+
     fn loaded(self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
         if self.installed == Some(work.published) {
             self.kept(work, purpose, now)
@@ -104,21 +203,10 @@ impl Session {
 
     fn kept(mut self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
         self.installed = Some(work.published);
-        if let Purpose::Keep { retry_millis } = purpose {
-            return self.wait(now.plus_millis(retry_millis));
-        }
-        let task = work.published.task;
-        let admitted = self.device.policy.admit(task, &work.plan, self.device.base, &self.spending, now);
-        match admitted {
-            Ok(()) => self.to(Stage::Training { work }),
-            Err(breach @ Breach::Resting { until, .. }) => {
-                // It still looks for new versions meanwhile.
-                self.end(breach, until.min(now.plus_millis(REFUSED_MILLIS)))
-            }
-            Err(breach) => {
-                let until = now.plus_millis(REFUSED_MILLIS);
-                self.decline(task, breach.reason(), breach.into(), until)
-            }
+        match purpose {
+            Purpose::Train { .. } => self.to(Stage::Training { work }),
+            Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
+            Purpose::Refused(breach) => self.refuse(work.published.task, breach, now),
         }
     }
 
@@ -126,7 +214,7 @@ impl Session {
     pub(super) fn rejected(self, rejection: Rejection, now: Timestamp) -> Self {
         let millis = match rejection {
             Rejection::NotEnrolled | Rejection::ParticipationsSpent(_) => REFUSED_MILLIS,
-            Rejection::Stale { .. } | Rejection::LeftOut | Rejection::UnknownTask => 0,
+            Rejection::Stale { .. } | Rejection::LeftOut | Rejection::UnknownTask => LEAST_WAIT_MILLIS,
             Rejection::Malformed { .. }
             | Rejection::UnknownSession
             | Rejection::UnknownArtefact
@@ -140,21 +228,17 @@ impl Session {
     }
 }
 
-/// Parses what was fetched, after checking that it is what was published.
+/// Parses the rest of what was fetched, after checking that it is what was published, and builds what is trained.
 fn load(
-    published: Published,
-    (plan_bytes, adapter_bytes): (&[u8], &[u8]),
+    Offer { published, plan, mechanism }: Offer,
+    adapter_bytes: &[u8],
     frozen_bytes: Option<&[u8]>,
     folded_bytes: Option<&[u8]>,
     policy: &Policy,
 ) -> Result<Work, Ended> {
-    if Digest::of(plan_bytes) != published.plan {
-        return Err(Ended::WrongArtefact("plan"));
-    }
     if Digest::of(adapter_bytes) != published.adapter {
         return Err(Ended::WrongArtefact("adapter"));
     }
-    let plan = Plan::parse(plan_bytes)?;
     let adapter = vector_from_bytes(adapter_bytes).ok_or(Ended::WrongArtefact("adapter"))?;
     plan.adapter.check_trained(&adapter).map_err(|_| Ended::WrongArtefact("adapter"))?;
     let given = named("frozen factors", plan.given_factors(), frozen_bytes)?;
@@ -166,7 +250,6 @@ fn load(
     let folded = folded.map_err(|_| Ended::WrongArtefact("change of earlier epochs"))?;
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
     let state = state.map_err(|_| Ended::WrongArtefact("adapter"))?;
-    let mechanism = plan.mechanism_at(version, published.clip_norm)?;
     let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
     Ok(Work { published, plan, mechanism, state, adapter, class })
 }

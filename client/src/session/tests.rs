@@ -1,7 +1,7 @@
 use aggregation::{Credential, IdentityKey};
 use privacy::accountant::RdpCurve;
 use proto::ids::DeviceId;
-use proto::message::{DeclineReason, Published};
+use proto::message::{Assignment, DeclineReason, Published};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, ClassPlan, RefreshPlan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
@@ -36,22 +36,76 @@ fn loaded_at(
     published_folded: Option<&[f32]>,
     folded: Option<&[f32]>,
 ) -> Session {
-    let plan_bytes = plan.to_bytes().unwrap();
-    let adapter = vector_to_bytes(&plan.adapter.initial(&plan.initial_seed, None));
     let published = Published {
-        task: TASK,
         version,
-        plan: Digest::of(&plan_bytes),
         folded: published_folded.map(|folded| Digest::of(&vector_to_bytes(folded))),
-        adapter: Digest::of(&adapter),
         clip_norm,
+        ..published(plan)
     };
+    let session = given_plan(session, plan, published, 0);
+    if matches!(session.action(), Action::Load { .. }) {
+        let folded = folded.map(vector_to_bytes);
+        return tell(session, Event::Loaded { adapter: adapter(plan), frozen: None, folded });
+    }
+    session
+}
+
+fn adapter(plan: &Plan) -> Vec<u8> {
+    vector_to_bytes(&plan.adapter.initial(&plan.initial_seed, None))
+}
+
+/// The first version of a plan.
+fn published(plan: &Plan) -> Published {
+    Published {
+        task: TASK,
+        version: 0,
+        plan: Digest::of(&plan.to_bytes().unwrap()),
+        folded: None,
+        adapter: Digest::of(&adapter(plan)),
+        clip_norm: plan.privacy.clip_norm,
+    }
+}
+
+/// Wakes the session and takes it through check-in, at which it hears how often it was charged, and gives it the plan.
+fn given_plan(session: Session, plan: &Plan, published: Published, charged: u32) -> Session {
     let session = tell(session, Event::Woke);
-    let session = tell(session, Event::Replied(Reply::Assignment(published)));
-    tell(
-        session,
-        Event::Loaded { plan: plan_bytes, adapter, frozen: None, folded: folded.map(vector_to_bytes) },
-    )
+    let session = tell(session, Event::Replied(Reply::Assignment(Assignment { published, charged })));
+    assert!(matches!(session.action(), Action::LoadPlan(version) if version.plan == published.plan));
+    tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()))
+}
+
+/// What a device has spent that took part in so many rounds of the plan, long ago.
+fn spent(plan: &Plan, rounds: u64) -> Spending {
+    let mut spending = Spending::new();
+    for round in 0..rounds {
+        let charge = Charge {
+            task: TASK,
+            version: 0,
+            round,
+            plan: Digest([1; 32]),
+            cost: plan.participation_cost(),
+            delta: 1e-5,
+            bytes: 1,
+            examples: 1,
+        };
+        spending.add(&charge, Timestamp(NOW.0 - 1000 * HOUR));
+    }
+    spending
+}
+
+/// A device that has trained and would join a round.
+fn joining(session: Session) -> Session {
+    let session = tell(loaded(session, &Plan::example(), 1.0), Event::Recorded);
+    let Action::Train(work) = session.action() else { panic!("{session:?}") };
+    let after: Vec<f32> = work.state.trained.iter().map(|x| x + 0.5).collect();
+    let update = Update::between(&work.state.trained, &after, 1.0, 1).unwrap();
+    tell(session, Event::Trained(update))
+}
+
+/// Milliseconds that the session sleeps.
+fn sleeps(session: &Session) -> u64 {
+    let Action::Sleep(until) = session.action() else { panic!("{session:?}") };
+    until.millis_since(NOW)
 }
 
 fn tell(session: Session, event: Event) -> Session {
@@ -67,8 +121,6 @@ fn declines(session: &Session) -> Option<DeclineReason> {
 fn a_plan_against_the_policy_is_declined_before_training_and_the_numbers_stay_here() {
     let policy = Policy { smallest_cohort: 100, ..Policy::default() };
     let session = loaded(session(policy, Spending::new()), &Plan::example(), 1.0);
-    assert_eq!(session.state(), "installing");
-    let session = tell(session, Event::Recorded);
     assert_eq!(declines(&session), Some(DeclineReason::Cohort));
     let mut session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
@@ -81,7 +133,6 @@ fn a_device_does_not_insist_on_saying_no() {
     let policy = Policy { least_noise_multiplier: 5.0, ..Policy::default() };
     for answer in [Event::Unreachable, Event::Rejected(Rejection::UnknownTask)] {
         let session = loaded(session(policy.clone(), Spending::new()), &Plan::example(), 1.0);
-        let session = tell(session, Event::Recorded);
         assert_eq!(declines(&session), Some(DeclineReason::Noise));
         let mut session = tell(session, answer);
         assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Noise { .. }))));
@@ -177,4 +228,131 @@ fn a_weak_device_trains_and_names_its_part_of_the_adapter() {
     let whole = Plan { classes: None, ..plan };
     let session = tell(loaded(self::session(policy, Spending::new()), &whole, 1.0), Event::Recorded);
     assert_eq!(declines(&session), Some(DeclineReason::Size));
+}
+
+#[test]
+fn the_policy_is_asked_before_anything_but_the_plan_is_fetched_or_built() {
+    let policy = Policy { largest_tokens_a_round: 7, ..Policy::default() };
+    let plan = Plan::example();
+    let mut session = given_plan(session(policy, Spending::new()), &plan, published(&plan), 0);
+    assert_eq!(declines(&session), Some(DeclineReason::Work), "{session:?}");
+    session = tell(session, Event::Replied(Reply::Received));
+    let why = session.take_ended().unwrap().to_string();
+    assert!(why.contains("8 tokens") && why.contains("at most 7"), "{why}");
+    assert_eq!(session.installed(), None);
+}
+
+#[test]
+fn a_device_that_took_part_keeps_new_versions_when_it_may_train_no_more() {
+    let (plan, policy) = (Plan::example(), Policy { largest_epsilon: 1e9, ..Policy::default() });
+    let spent = || session(policy.clone(), spent(&plan, 10));
+    let session = loaded(spent(), &plan, 1.0);
+    assert!(matches!(session.action(), Action::Install(_)), "{session:?}");
+    let session = tell(session, Event::Recorded);
+    assert_eq!(declines(&session), Some(DeclineReason::Participations));
+    assert_eq!(session.installed(), Some(published(&plan)));
+    // Once it has the version there is nothing to fetch.
+    let mut again = spent();
+    again.installed = Some(published(&plan));
+    let again = given_plan(again, &plan, published(&plan), 0);
+    assert_eq!(declines(&again), Some(DeclineReason::Participations));
+}
+
+#[test]
+fn a_version_of_a_base_that_the_device_does_not_hold_is_not_built_to_be_kept() {
+    let plan = Plan::example();
+    for (base, loads) in [(plan.base, true), (Digest([77; 32]), false)] {
+        let plan = Plan { base, ..plan.clone() };
+        let wait = Reply::Wait { retry_millis: 9_000, latest: Some(published(&plan)), complete: true };
+        let session = tell(session(Policy::default(), Spending::new()), Event::Woke);
+        let session = tell(session, Event::Replied(wait));
+        let mut session = tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()));
+        assert_eq!(matches!(session.action(), Action::Load { .. }), loads);
+        if !loads {
+            assert_eq!(sleeps(&session), 9_000);
+            assert!(session.is_complete() && session.take_ended().is_none());
+        }
+    }
+}
+
+#[test]
+fn a_device_without_the_memory_says_only_so_and_the_numbers_stay_here() {
+    let session =
+        tell(loaded(session(Policy::default(), Spending::new()), &Plan::example(), 1.0), Event::Recorded);
+    let session = tell(session, Event::CannotTrain(Breach::FreeMemory { needed_mib: 9000, free_mib: 700 }));
+    assert_eq!(declines(&session), Some(DeclineReason::Memory));
+    let mut session = tell(session, Event::Replied(Reply::Received));
+    let why = session.take_ended().unwrap().to_string();
+    assert!(why.contains("9000 MiB") && why.contains("700 MiB are free"), "{why}");
+    assert_eq!(sleeps(&session), 4 * HOUR);
+}
+
+#[test]
+fn no_answer_makes_a_device_ask_again_at_once() {
+    let fresh = || tell(session(Policy::default(), Spending::new()), Event::Woke);
+    let hasty = || Reply::wait(0);
+    assert_eq!(sleeps(&tell(fresh(), Event::Replied(hasty()))), LEAST_WAIT_MILLIS);
+    let stale = || Event::Rejected(Rejection::Stale { found: 0, current: 1 });
+    assert_eq!(sleeps(&tell(fresh(), stale())), LEAST_WAIT_MILLIS);
+    let joining = || joining(session(Policy::default(), Spending::new()));
+    assert_eq!(sleeps(&tell(joining(), Event::Replied(hasty()))), LEAST_WAIT_MILLIS);
+    for rejection in [Rejection::UnknownTask, Rejection::LeftOut, Rejection::Stale { found: 0, current: 1 }] {
+        assert_eq!(sleeps(&tell(joining(), Event::Rejected(rejection))), LEAST_WAIT_MILLIS);
+    }
+    let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round: 1 };
+    let inside = || tell(joining(), Event::Replied(offer.clone()));
+    assert_eq!(sleeps(&tell(inside(), Event::Replied(hasty()))), LEAST_WAIT_MILLIS);
+    for outcome in [Outcome::Published, Outcome::TooFewJoined, Outcome::Stopped] {
+        assert_eq!(sleeps(&tell(inside(), Event::Replied(Reply::Over(outcome)))), LEAST_WAIT_MILLIS);
+    }
+    assert_eq!(sleeps(&tell(inside(), Event::Rejected(Rejection::UnknownSession))), LEAST_WAIT_MILLIS);
+}
+
+#[test]
+fn charges_that_only_the_coordinator_knows_are_recorded_before_the_policy_is_asked() {
+    let (plan, policy) = (Plan::example(), Policy { participations: 3, ..Policy::default() });
+    let checked_in = |own, charged| {
+        given_plan(session(policy.clone(), spent(&plan, own)), &plan, published(&plan), charged)
+    };
+    let session = checked_in(1, 3);
+    let Action::RecordFound(found) = session.action() else { panic!("{session:?}") };
+    let (plan_digest, cost) = (published(&plan).plan, plan.participation_cost());
+    assert_eq!(found, Found { task: TASK, times: 2, plan: plan_digest, cost, delta: plan.privacy.delta });
+    // It took part three times in all, and keeps the version, but trains no more.
+    let session = tell(session, Event::Recorded);
+    assert_eq!(session.spending.participations(TASK), 3);
+    assert!(matches!(session.action(), Action::Load { .. }), "{session:?}");
+    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None };
+    let session = tell(tell(session, loaded), Event::Recorded);
+    assert_eq!(declines(&session), Some(DeclineReason::Participations));
+    // A coordinator that lies adds no more than the plan allows anybody.
+    let Action::RecordFound(found) = checked_in(1, u32::MAX).action() else { panic!() };
+    assert_eq!(found.times, plan.privacy.participations - 1);
+    // A device is charged before its input leaves: it may know of more.
+    for charged in [0, 1, 2] {
+        assert!(matches!(checked_in(2, charged).action(), Action::Load { .. }), "{charged}");
+    }
+}
+
+#[test]
+fn a_round_of_a_number_that_no_coordinator_comes_to_is_refused() {
+    let signed = |round| Signed { task: TASK, round, statement: Digest([4; 32]) };
+    for (last, round, taken) in [
+        (None, MOST_ROUNDS_AHEAD, true),
+        (None, MOST_ROUNDS_AHEAD + 1, false),
+        (None, u64::MAX, false),
+        (Some(7), MOST_ROUNDS_AHEAD + 7, true),
+        (Some(7), MOST_ROUNDS_AHEAD + 8, false),
+        (Some(u64::MAX - 1), u64::MAX, true),
+    ] {
+        let session = session(Policy::default(), Spending::new()).having_signed(last.map(signed));
+        let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round };
+        let mut session = tell(joining(session), Event::Replied(offer));
+        assert_eq!(session.state() == "advertising keys", taken, "{round} after {last:?}");
+        if !taken {
+            let why = session.take_ended().unwrap().to_string();
+            assert!(why.contains(&round.to_string()) && why.contains("no honest coordinator"), "{why}");
+            assert_eq!(sleeps(&session), 60_000);
+        }
+    }
 }

@@ -82,6 +82,12 @@ impl Compute {
         (at_once as u64).saturating_mul((blocks + once) as u64).saturating_add(beside as u64)
     }
 
+    /// Bytes that a training of `trained` parameters takes beside the weights: the passes, and of each parameter its
+    /// value, its gradient, two moments and where it began.
+    pub fn training_bytes(&self, base: &Base, trained: usize, (batch, length): (usize, usize)) -> u64 {
+        self.needed_bytes(base, batch, length).saturating_add(20 * trained as u64)
+    }
+
     /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on
     /// candle's CPU; the largest matrix on its way to a GPU.
     pub fn copied_bytes(&self, config: &DecoderConfig) -> u64 {

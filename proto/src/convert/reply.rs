@@ -8,7 +8,7 @@ use super::{
     sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Outcome, Reply};
+use crate::message::{Assignment, Outcome, Reply};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
@@ -17,8 +17,8 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
         Reply::Wait { retry_millis, latest, complete } => {
             Kind::Wait(wire::Wait { retry_millis, latest: latest.as_ref().map(published_to_wire), complete })
         }
-        Reply::Assignment(published) => {
-            Kind::Assignment(wire::Assignment { published: Some(published_to_wire(&published)) })
+        Reply::Assignment(Assignment { published, charged }) => {
+            Kind::Assignment(wire::Assignment { published: Some(published_to_wire(&published)), charged })
         }
         Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
         Reply::Offer { session, round } => Kind::Offer(wire::Offer { session: session.0.to_vec(), round }),
@@ -53,7 +53,8 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         },
         Kind::Assignment(assignment) => {
             let published = present("assignment", assignment.published.as_ref())?;
-            Reply::Assignment(published_from_wire(published)?)
+            let published = published_from_wire(published)?;
+            Reply::Assignment(Assignment { published, charged: assignment.charged })
         }
         Kind::Chunk(chunk) => Reply::Chunk(chunk_from_wire(chunk)?),
         Kind::Offer(offer) => {

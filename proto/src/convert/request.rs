@@ -118,6 +118,8 @@ pub(super) fn decline_to_wire(reason: DeclineReason) -> wire::DeclineReason {
         DeclineReason::Epsilon => wire::DeclineReason::Epsilon,
         DeclineReason::Participations => wire::DeclineReason::Participations,
         DeclineReason::Size => wire::DeclineReason::Size,
+        DeclineReason::Memory => wire::DeclineReason::Memory,
+        DeclineReason::Work => wire::DeclineReason::Work,
     }
 }
 
@@ -131,6 +133,8 @@ pub(super) fn decline_from_wire(reason: i32) -> Result<DeclineReason, WireError>
         Ok(wire::DeclineReason::Epsilon) => DeclineReason::Epsilon,
         Ok(wire::DeclineReason::Participations) => DeclineReason::Participations,
         Ok(wire::DeclineReason::Size) => DeclineReason::Size,
+        Ok(wire::DeclineReason::Memory) => DeclineReason::Memory,
+        Ok(wire::DeclineReason::Work) => DeclineReason::Work,
         Ok(wire::DeclineReason::Unspecified) | Err(_) => {
             return Err(error("decline", format!("{reason} is not a reason")));
         }

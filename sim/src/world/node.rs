@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use client::session::{Device, Ended, Session, Signed, Work};
-use client::spending::{Charge, Spending};
+use client::spending::{Charge, Found, Spending};
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
 
@@ -24,6 +24,8 @@ pub struct Node {
     pub(super) rng: ChaCha20Rng,
     /// What its ledger holds, and since when.
     pub charges: Vec<(Timestamp, Charge)>,
+    /// What its ledger holds by the coordinator's word, and since when.
+    pub found: Vec<(Timestamp, Found)>,
     /// When it took part in drawing a graph.
     pub drawn: Vec<Timestamp>,
     /// What its ledger holds of signatures.
@@ -54,6 +56,7 @@ impl Node {
             session: None,
             rng,
             charges: Vec::new(),
+            found: Vec::new(),
             drawn: Vec::new(),
             signatures: Vec::new(),
             answers: Vec::new(),
@@ -71,6 +74,9 @@ impl Node {
         let mut spending = Spending::new();
         for (at, charge) in &self.charges {
             spending.add(charge, *at);
+        }
+        for (at, found) in &self.found {
+            spending.add_found(found, *at);
         }
         let installed = self.installed.as_ref().map(|work| work.published);
         let session = Session::new(Arc::clone(&self.device), spending, installed, now);

@@ -62,22 +62,36 @@ impl World {
         })
     }
 
-    pub(super) fn load(&mut self, index: usize, published: &Published) {
+    /// The plan is fetched once and kept.
+    pub(super) fn load_plan(&mut self, index: usize, published: &Published) {
+        let event = match self.artefacts.get(&published.plan) {
+            Some(plan) => {
+                if self.nodes[index].installed.is_none() {
+                    self.nodes[index].traffic.down += plan.len() as u64;
+                }
+                Event::PlanLoaded(plan.clone())
+            }
+            None => Event::Rejected(Rejection::UnknownArtefact),
+        };
+        self.tell(index, event);
+    }
+
+    pub(super) fn load(&mut self, index: usize, published: &Published, frozen: Option<Digest>) {
         let held = self.nodes[index].installed.as_ref().map(|work| work.published);
         let get = |digest: &Digest| self.artefacts.get(digest).cloned();
-        let frozen = self.task.plan().given_factors().as_ref().and_then(get);
+        let frozen = frozen.as_ref().and_then(get);
         let folded = published.folded.as_ref().and_then(get);
-        let event = match (get(&published.plan), get(&published.adapter)) {
-            (Some(plan), Some(adapter)) => {
-                // The plan and the frozen factors are fetched once and kept, as is what an epoch left.
+        let event = match get(&published.adapter) {
+            Some(adapter) => {
+                // The frozen factors are fetched once and kept, as is what an epoch left.
                 let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-                let once = if held.is_some() { 0 } else { plan.len() + len(&frozen) };
+                let once = if held.is_some() { 0 } else { len(&frozen) };
                 let has_folded = held.is_some_and(|held| held.folded == published.folded);
                 let each_epoch = if has_folded { 0 } else { len(&folded) };
                 self.nodes[index].traffic.down += (adapter.len() + once + each_epoch) as u64;
-                Event::Loaded { plan, adapter, frozen, folded }
+                Event::Loaded { adapter, frozen, folded }
             }
-            (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
+            None => Event::Rejected(Rejection::UnknownArtefact),
         };
         self.tell(index, event);
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use aggregation::{Credential, IdentityKey};
 use client::policy::Policy;
 use client::session::{Device, Event, Session, Signed, Work};
-use client::spending::{Charge, Spending};
+use client::spending::{Charge, Found, Spending};
 use proto::ids::{DeviceId, Timestamp};
 use proto::plan::Plan;
 use rand_chacha::ChaCha20Rng;
@@ -20,6 +20,8 @@ pub(super) struct Node {
     pub(super) session: Session,
     rng: ChaCha20Rng,
     pub(super) charges: Vec<(Timestamp, Charge)>,
+    /// What its ledger holds by the coordinator's word.
+    pub(super) found: Vec<(Timestamp, Found)>,
     pub(super) signatures: Vec<Signed>,
     /// What its ledger holds of answers.
     pub(super) answers: Vec<Signed>,
@@ -61,10 +63,11 @@ impl Node {
             policy,
         });
         Self {
-            session: start(Arc::clone(&device), &[], &[], None, dawn),
+            session: start(Arc::clone(&device), (&[], &[]), &[], None, dawn),
             device,
             rng: ChaCha20Rng::from_seed([index; 32]),
             charges: Vec::new(),
+            found: Vec::new(),
             signatures: Vec::new(),
             answers: Vec::new(),
             installed: None,
@@ -77,13 +80,14 @@ impl Node {
     /// Forgets everything that is not durable, and starts again.
     pub(super) fn restart(&mut self, now: Timestamp) {
         let (device, installed) = (Arc::clone(&self.device), self.installed.as_deref());
-        self.session = start(device, &self.charges, &self.signatures, installed, now);
+        let spent = (self.charges.as_slice(), self.found.as_slice());
+        self.session = start(device, spent, &self.signatures, installed, now);
         self.book.restarted();
     }
 
     /// Takes an event, and shows its book what it would do next.
     pub(super) fn hears(&mut self, event: Event, now: Timestamp) {
-        let fresh = start(Arc::clone(&self.device), &[], &[], None, now);
+        let fresh = start(Arc::clone(&self.device), (&[], &[]), &[], None, now);
         let session = std::mem::replace(&mut self.session, fresh);
         self.session = session.handle(event, now, &mut self.rng);
         self.session.take_ended();
@@ -94,7 +98,7 @@ impl Node {
 /// A device's machine, from what is durable of the device.
 fn start(
     device: Arc<Device>,
-    charges: &[(Timestamp, Charge)],
+    (charges, found): (&[(Timestamp, Charge)], &[(Timestamp, Found)]),
     signatures: &[Signed],
     installed: Option<&Work>,
     now: Timestamp,
@@ -102,6 +106,9 @@ fn start(
     let mut spending = Spending::new();
     for (at, charge) in charges {
         spending.add(charge, *at);
+    }
+    for (at, found) in found {
+        spending.add_found(found, *at);
     }
     let session = Session::new(device, spending, installed.map(|work| work.published), now);
     session.having_signed(signatures.iter().cloned())

@@ -3,7 +3,7 @@
 use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, Signature, packing};
 use client::agent::memory::{Declined, Entry};
 use client::session::Signed;
-use client::spending::Charge;
+use client::spending::{Charge, Found};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
 use coordinator::tokens::Token;
@@ -105,7 +105,8 @@ fn run() -> World {
 fn requests() -> Vec<Vec<u8>> {
     let mut requests: Vec<Vec<u8>> = run().requests().iter().map(|(_, bytes)| bytes.clone()).collect();
     let decline = Request::Decline { task: TASK, reason: DeclineReason::Epsilon };
-    for request in [decline, Request::Fetch { digest: Digest([2; 32]), offset: 3 }] {
+    let work = Request::Decline { task: TASK, reason: DeclineReason::Work };
+    for request in [decline, work, Request::Fetch { digest: Digest([2; 32]), offset: 3 }] {
         requests.push(request_to_wire(&request).encode_to_vec());
     }
     one_of_each(requests)
@@ -253,12 +254,18 @@ fn charge() -> Charge {
     }
 }
 
+fn found() -> Found {
+    let Charge { task, plan, cost, delta, .. } = charge();
+    Found { task, times: 3, plan, cost, delta }
+}
+
 fn device_records() -> Vec<Vec<u8>> {
     let unbounded = Charge { cost: RdpCurve::Unbounded, ..charge() };
     let signed = Signed { task: TASK, round: 2, statement: Digest([4; 32]) };
     let entries = [
         Entry::Charge { unix_millis: 5, charge: charge() },
         Entry::Charge { unix_millis: 6, charge: unbounded },
+        Entry::FoundAtCoordinator { unix_millis: 7, found: found() },
         Entry::Signature(signed),
     ];
     let mut records: Vec<Vec<u8>> = entries.iter().map(json).collect();

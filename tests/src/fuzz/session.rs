@@ -1,5 +1,6 @@
 //! The device's machine against a coordinator that may answer anything.
 
+use client::policy::Breach;
 use client::session::Event;
 use client::update::Update;
 use prost::Message;
@@ -76,7 +77,12 @@ fn event(world: &World, operation: u8, tape: &mut Tape<'_>) -> Option<Event> {
             let (mut plan, mut adapter) = (world.plan_bytes().to_vec(), tape.part().to_vec());
             change(&mut plan, tape);
             change(&mut adapter, tape);
-            Event::Loaded { plan, adapter, frozen: Some(tape.part().to_vec()), folded: None }
+            let frozen = Some(tape.part().to_vec());
+            if tape.byte().is_multiple_of(2) {
+                Event::PlanLoaded(plan)
+            } else {
+                Event::Loaded { adapter, frozen, folded: None }
+            }
         }
         14 => {
             let before = world.adapter();
@@ -84,10 +90,11 @@ fn event(world: &World, operation: u8, tape: &mut Tape<'_>) -> Option<Event> {
             after.truncate(after.len() - usize::from(tape.byte() % 2));
             Event::Trained(Update::between(before.get(..after.len())?, &after, f64::NAN, u32::MAX)?)
         }
-        _ => match tape.byte() % 4 {
+        _ => match tape.byte() % 5 {
             0 => Event::Woke,
             1 => Event::Unreachable,
             2 => Event::Recorded,
+            3 => Event::CannotTrain(Breach::Time { found: 2, most: 1 }),
             _ => Event::NotTrained(String::new()),
         },
     })

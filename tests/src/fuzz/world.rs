@@ -179,15 +179,21 @@ impl World {
         match action {
             Action::Sleep(_) => self.tell(index, Event::Woke),
             Action::Send(request) => self.send(index, request, carriage),
-            Action::Load(published) => {
-                let get = |digest| self.artefacts.get(&digest).cloned();
-                let event = match (get(published.plan), get(published.adapter)) {
-                    (Some(plan), Some(adapter)) => {
-                        Event::Loaded { plan, adapter, frozen: None, folded: None }
-                    }
-                    (None, _) | (_, None) => Event::Rejected(Rejection::UnknownArtefact),
+            Action::LoadPlan(published) => {
+                let plan = self.artefacts.get(&published.plan).cloned();
+                let unknown = Event::Rejected(Rejection::UnknownArtefact);
+                self.tell(index, plan.map_or(unknown, Event::PlanLoaded));
+            }
+            Action::Load { published, .. } => {
+                let event = match self.artefacts.get(&published.adapter).cloned() {
+                    Some(adapter) => Event::Loaded { adapter, frozen: None, folded: None },
+                    None => Event::Rejected(Rejection::UnknownArtefact),
                 };
                 self.tell(index, event);
+            }
+            Action::RecordFound(found) => {
+                self.nodes[index].found.push((self.now, found));
+                self.tell(index, Event::Recorded);
             }
             Action::Install(work) => {
                 self.nodes[index].installed = Some(work);
@@ -372,7 +378,7 @@ impl World {
     pub(super) fn lie(&mut self, index: usize, event: Event) {
         let writes = matches!(
             self.nodes[index].session.action(),
-            Action::Charge(_) | Action::RecordSignature(_) | Action::RecordAnswer(_)
+            Action::Charge(_) | Action::RecordFound(_) | Action::RecordSignature(_) | Action::RecordAnswer(_)
         );
         if writes && matches!(event, Event::Recorded) {
             self.step(index, &Carriage::Whole);

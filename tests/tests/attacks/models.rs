@@ -13,10 +13,10 @@ use super::world::World;
 /// The round as an honest coordinator plays it, in which device 3 is told of another version.
 fn tell_of(post: &mut Post<'_>, other: Published) -> Answer {
     let mut answer = post.pass();
-    if let Some(Ok(Reply::Assignment(published))) = &mut answer
+    if let Some(Ok(Reply::Assignment(assignment))) = &mut answer
         && post.from == 3
     {
-        *published = other;
+        assignment.published = other;
     }
     answer
 }

@@ -188,6 +188,8 @@ fn an_honest_coordinator_turns_a_replayed_or_a_borrowed_advertisement_away() {
         earlier.keep(post);
         post.pass()
     });
+    // Who hears of the end of a round waits a moment: here all are awake again, and come in their order.
+    world.coordinator.pass_time(world.coordinator.clock.plus_millis(1000));
     let mut turned_away = Vec::new();
     let mut current = Gathered::default();
     world.run(|post| {

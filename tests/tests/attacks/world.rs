@@ -9,11 +9,11 @@ use aggregation::{Advertisement, Credential, Refusal};
 use client::agent::memory::Memory;
 use client::policy::Policy;
 use client::session::{Action, Device, Ended, Event, Session, Work};
-use client::spending::{Charge, Spending};
+use client::spending::{Charge, Found, Spending};
 use client::update::Update;
 use prost::Message;
 use proto::convert::{rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire};
-use proto::ids::{Digest, Timestamp};
+use proto::ids::Timestamp;
 use proto::message::{Published, Reply};
 use proto::plan::Plan;
 use proto::wire;
@@ -35,6 +35,8 @@ pub(crate) struct Node {
     session: Option<Session>,
     rng: ChaCha20Rng,
     charges: Vec<(Timestamp, Charge)>,
+    /// What its ledger holds by the coordinator's word.
+    pub(crate) found: Vec<(Timestamp, Found)>,
     /// When it took part in drawing a graph, as its disk knows.
     pub(crate) drawn: Vec<Timestamp>,
     installed: Option<Published>,
@@ -76,6 +78,9 @@ impl Node {
         let mut spending = Spending::new();
         for (at, charge) in &self.charges {
             spending.add(charge, *at);
+        }
+        for (at, found) in &self.found {
+            spending.add_found(found, *at);
         }
         let session = Session::new(Arc::clone(&self.device), spending, self.installed, now);
         let signed = self.memory.iter().flat_map(|(_, memory)| memory.signed());
@@ -121,6 +126,7 @@ impl World {
                 device,
                 rng: rng(1000 + place as u64),
                 charges: Vec::new(),
+                found: Vec::new(),
                 drawn: Vec::new(),
                 installed: None,
                 memory: None,
@@ -230,10 +236,20 @@ impl World {
                 let mut post = Post { from: place, request, coordinator: &mut self.coordinator };
                 (deliver(node, hand(&mut post)), None)
             }
-            Action::Load(published) => {
-                let get = |digest: &Digest| self.coordinator.artefacts.get(digest).cloned();
-                let (plan, adapter) = (get(&published.plan).unwrap(), get(&published.adapter).unwrap());
-                (Event::Loaded { plan, adapter, frozen: None, folded: None }, None)
+            Action::LoadPlan(published) => {
+                let plan = self.coordinator.artefacts.get(&published.plan).cloned();
+                (Event::PlanLoaded(plan.unwrap()), None)
+            }
+            Action::Load { published, .. } => {
+                let adapter = self.coordinator.artefacts.get(&published.adapter).cloned().unwrap();
+                (Event::Loaded { adapter, frozen: None, folded: None }, None)
+            }
+            Action::RecordFound(found) => {
+                if let Some((_, memory)) = &mut node.memory {
+                    memory.charge_found(found.clone(), now.0).unwrap();
+                }
+                node.found.push((now, found));
+                (Event::Recorded, None)
             }
             Action::Install(work) => (Event::Recorded, Some(work.published)),
             Action::Train(work) => (Event::Trained(known_update(place, &work)), None),

@@ -126,6 +126,7 @@ impl Ledger {
     pub(crate) fn charges(&self) -> Vec<u64> {
         let round = |entry: &Entry| match entry {
             Entry::Charge { charge, .. } => Some(charge.round),
+            Entry::FoundAtCoordinator { found, .. } => panic!("a killed device lost charges: {found:?}"),
             Entry::Signature(_) | Entry::Answer(_) => None,
         };
         self.0.iter().filter_map(round).collect()
@@ -134,7 +135,7 @@ impl Ledger {
     /// What was signed.
     pub(crate) fn signatures(&self) -> Vec<&Signed> {
         let signed = |entry| match entry {
-            &(Entry::Charge { .. } | Entry::Answer(_)) => None,
+            &(Entry::Charge { .. } | Entry::FoundAtCoordinator { .. } | Entry::Answer(_)) => None,
             Entry::Signature(signed) => Some(signed),
         };
         self.0.iter().filter_map(signed).collect()

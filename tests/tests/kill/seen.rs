@@ -100,9 +100,8 @@ impl Seen {
             (Some(session), Reply::Over(Outcome::Published)) => {
                 self.published.insert(self.known(session));
             }
-            (None, Reply::Assignment(version) | Reply::Wait { latest: Some(version), .. }) => {
-                self.version(version);
-            }
+            (None, Reply::Assignment(assignment)) => self.version(&assignment.published),
+            (None, Reply::Wait { latest: Some(version), .. }) => self.version(version),
             (Some(_) | None, _) => {}
         }
     }
