@@ -87,7 +87,7 @@ pub enum AgentError {
     #[error("{0}")]
     NotEnrolled(proto::message::Rejection),
     /// A thread ended in the middle of its work.
-    #[error("a version could not be made ready to be installed: {0}; start the agent again")]
+    #[error("a version could not be made ready: {0}; start the agent again")]
     Thread(String),
     /// A condition does not hold.
     #[error("this device may not train now: {0}; wait, or say --override-conditions")]
@@ -192,9 +192,21 @@ impl Agent {
                     Event::Recorded
                 }
             };
-            let mut rng = generator();
             let state = self.session.state();
-            self.session = self.session.handle(event, now(), &mut rng);
+            self.session = if matches!(event, Event::Loaded { .. }) {
+                // Frozen factors are drawn and earlier epochs folded in, which may take long: on a thread that no request
+                // and no signal waits for.
+                let session = self.session;
+                let build = move || session.handle(event, now(), &mut generator());
+                tokio::select! {
+                    built = tokio::task::spawn_blocking(build) => {
+                        built.map_err(|error| AgentError::Thread(error.to_string()))?
+                    }
+                    () = stopped(self.stop.clone()) => return Ok(Finished::Stopped),
+                }
+            } else {
+                self.session.handle(event, now(), &mut generator())
+            };
             if self.session.state() != state {
                 tracing::info!(state = self.session.state(), "session");
             }

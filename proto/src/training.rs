@@ -2,19 +2,19 @@
 
 use serde::{Deserialize, Serialize};
 
-/// The most optimizer steps of one assignment: a night of a GPU on a small base.
+/// The most optimizer steps of one assignment: far above the tens or hundreds of a real round.
 pub const MAX_LOCAL_STEPS: u32 = 100_000;
 
 /// The most sequences of one step.
 pub const MAX_BATCH_SIZE: u32 = 16_384;
 
-/// The most tokens of one sequence: the longest context of any base that is read.
+/// The most tokens of one sequence: as many as the context of Llama 3.1.
 pub const MAX_SEQUENCE_LEN: u32 = 131_072;
 
-/// The most tokens of one step, which are drawn and held at once: 4 Mi, as the largest models are trained with.
+/// The most tokens of one step, which are drawn and held at once: more than the 3.2 million of GPT-3.
 pub const MAX_STEP_TOKENS: u64 = 1 << 22;
 
-/// The most tokens of one assignment: of a base of 135 million parameters, three weeks of a fast CPU.
+/// The most tokens of one assignment: with a base of 135 million parameters 19 days at half a teraflop a second.
 pub const MAX_ASSIGNMENT_TOKENS: u64 = 1_000_000_000;
 
 /// A number of a plan that cannot be used.

@@ -9,6 +9,8 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use client::agent::memory::Memory;
+use client::spending::Found;
 use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
 use client::train::base::{Base, Projection};
@@ -17,7 +19,7 @@ use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
 use proto::adapter::AdapterSpec;
 use proto::export::{MANIFEST_FILE, Manifest, Origin};
-use proto::ids::Digest;
+use proto::ids::{Digest, TaskId};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
@@ -194,6 +196,22 @@ fn committed_versions_survive_a_kill_of_the_coordinator() {
         let verified = text(&output(stage.agent(device).args(["ledger", "--verify"])));
         assert!(verified.contains("is whole"), "{verified}");
     }
+}
+
+#[test]
+fn charges_that_were_found_at_the_coordinator_are_shown_as_such() {
+    let stage = Stage::new();
+    let mut memory = Memory::open(&stage.path("anna")).unwrap();
+    let (task, plan) = (TaskId([7; 16]), Digest([8; 32]));
+    let cost = Plan::example().participation_cost();
+    memory.charge_found(Found { task, times: 3, plan, cost, delta: 1e-5 }, 5).unwrap();
+    drop(memory);
+    let said = |command: &str| text(&output(stage.agent("anna").arg(command)));
+    let ledger = said("ledger");
+    let line = ledger.lines().find(|line| line.starts_with(&task.to_string())).unwrap();
+    assert!(line.contains("3 found at the coordinator") && line.contains("at δ = 1e-5"), "{line}");
+    let status = said("status");
+    assert!(status.contains("3 rounds were charged that this folder did not know of"), "{status}");
 }
 
 #[test]

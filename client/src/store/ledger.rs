@@ -43,7 +43,11 @@ pub enum LedgerError {
         path: PathBuf,
     },
     /// A record does not verify.
-    #[error("the ledger {} is damaged at record {record}, byte {offset}", path.display())]
+    #[error(
+        "the ledger {} is damaged at record {record}, byte {offset}, and no backup of it knows what was spent since; keep \
+         the folder for inquiry and enroll anew in an empty folder",
+        path.display()
+    )]
     Damaged {
         /// The file.
         path: PathBuf,

@@ -63,7 +63,7 @@ impl Node {
             policy,
         });
         Self {
-            session: start(Arc::clone(&device), (&[], &[]), &[], None, dawn),
+            session: start(Arc::clone(&device), Spending::new(), &[], None, dawn),
             device,
             rng: ChaCha20Rng::from_seed([index; 32]),
             charges: Vec::new(),
@@ -80,14 +80,20 @@ impl Node {
     /// Forgets everything that is not durable, and starts again.
     pub(super) fn restart(&mut self, now: Timestamp) {
         let (device, installed) = (Arc::clone(&self.device), self.installed.as_deref());
-        let spent = (self.charges.as_slice(), self.found.as_slice());
-        self.session = start(device, spent, &self.signatures, installed, now);
+        let mut spending = Spending::new();
+        for (at, charge) in &self.charges {
+            spending.add(charge, *at);
+        }
+        for (at, found) in &self.found {
+            spending.add_found(found, *at);
+        }
+        self.session = start(device, spending, &self.signatures, installed, now);
         self.book.restarted();
     }
 
     /// Takes an event, and shows its book what it would do next.
     pub(super) fn hears(&mut self, event: Event, now: Timestamp) {
-        let fresh = start(Arc::clone(&self.device), (&[], &[]), &[], None, now);
+        let fresh = start(Arc::clone(&self.device), Spending::new(), &[], None, now);
         let session = std::mem::replace(&mut self.session, fresh);
         self.session = session.handle(event, now, &mut self.rng);
         self.session.take_ended();
@@ -98,18 +104,11 @@ impl Node {
 /// A device's machine, from what is durable of the device.
 fn start(
     device: Arc<Device>,
-    (charges, found): (&[(Timestamp, Charge)], &[(Timestamp, Found)]),
+    spending: Spending,
     signatures: &[Signed],
     installed: Option<&Work>,
     now: Timestamp,
 ) -> Session {
-    let mut spending = Spending::new();
-    for (at, charge) in charges {
-        spending.add(charge, *at);
-    }
-    for (at, found) in found {
-        spending.add_found(found, *at);
-    }
     let session = Session::new(device, spending, installed.map(|work| work.published), now);
     session.having_signed(signatures.iter().cloned())
 }
