@@ -96,8 +96,8 @@ pub struct Limits {
     /// Connections without a certificate, such as enroll; a newer one takes the place of the oldest of the network
     /// that has most. Default 64.
     pub anonymous: u32,
-    /// Connections that have sent nothing yet, and as many whose TLS handshake is under way; a newer one takes the
-    /// place of the oldest of the network that has most. Default 256.
+    /// Connections whose TLS handshake is under way, and eight times as many that have sent nothing yet; a newer one
+    /// takes the place of the oldest of the network that has most. Default 256.
     pub handshakes: u32,
     /// Seconds that a connection may take to send its first byte. Default 2.
     pub first_byte_timeout_secs: u32,

@@ -95,13 +95,3 @@ pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> any
     }
     Ok(corpus)
 }
-
-/// Bytes beside the weights of a training with batches of so many sequences of so many tokens.
-pub(super) fn training_bytes(
-    base: &Base,
-    compute: Compute,
-    spec_len: usize,
-    (batch, length): (usize, usize),
-) -> u64 {
-    compute.needed_bytes(base, batch, length).saturating_add(20 * spec_len as u64)
-}

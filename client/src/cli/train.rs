@@ -18,7 +18,7 @@ use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
-use super::local::{corpus, open, training_bytes};
+use super::local::{corpus, open};
 use crate::adapter_files::{Adapter, write_peft};
 use crate::files::{self, Audience};
 use crate::process::peak_bytes;
@@ -119,7 +119,7 @@ pub(super) fn train(
         let spec = args.adapter.spec(base, Factors::Seeded(seed));
         let len = spec.as_ref().map_or(0, proto::adapter::AdapterSpec::trained_len);
         asked = Some(spec);
-        training_bytes(base, compute, len, batch)
+        compute.training_bytes(base, len, batch)
     })?;
     let Some(spec) = asked else { anyhow::bail!("the base was not opened") };
     let spec = spec?;

@@ -57,7 +57,9 @@ impl Identity {
         let key = load_key(&key_path)?;
         // A crash while they were written may have left one of each.
         let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
-        if !leaf.is_some_and(|(_, leaf)| *leaf.public_key().subject_public_key.data == *key.der_bytes()) {
+        let fits =
+            |leaf: &X509Certificate<'_>| *leaf.public_key().subject_public_key.data == *key.der_bytes();
+        if leaf.is_none_or(|(_, leaf)| !fits(&leaf)) {
             return Err(PkiError::KeyMismatch { path: chain_path });
         }
         Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
