@@ -356,9 +356,7 @@ impl Driver {
         if *self.failed.borrow() {
             return Err(stopped());
         }
-        if !self.trouble.may_try(now()) {
-            return Err(Rejection::Unavailable("the disk takes nothing now".to_owned()));
-        }
+        self.trouble.check(now())?;
         let outcome = state.persist_rest().and_then(|()| run(state));
         // While the state is still locked: nobody may come between a failure and its mark.
         match outcome {

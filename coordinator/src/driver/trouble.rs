@@ -32,15 +32,16 @@ impl Trouble {
         refusal(error)
     }
 
-    /// Whether it is time to look whether the disk takes something: always, while all is well, else once a second.
-    pub(super) fn may_try(&self, now: Timestamp) -> bool {
+    /// Refuses, with the reason of the last time, while it is too soon to look again whether the disk takes something:
+    /// it is looked once a second, whoever asks.
+    pub(super) fn check(&self, now: Timestamp) -> Result<(), Rejection> {
         let mut trouble = self.lock();
-        let Some(since) = trouble.as_mut() else { return true };
-        let due = now.0.saturating_sub(since.tried.0) >= AGAIN_MILLIS;
-        if due {
-            since.tried = now;
+        let Some(since) = trouble.as_mut() else { return Ok(()) };
+        if now.0.saturating_sub(since.tried.0) < AGAIN_MILLIS {
+            return Err(Rejection::Unavailable(since.why.clone()));
         }
-        due
+        since.tried = now;
+        Ok(())
     }
 
     /// Everything is written.

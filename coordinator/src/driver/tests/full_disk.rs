@@ -20,6 +20,11 @@ fn free(store: &Store) {
     store.set_free_space_floor(0);
 }
 
+/// Until it is looked again whether the disk takes something.
+async fn a_second() {
+    sleep(Duration::from_millis(AGAIN_MILLIS)).await;
+}
+
 fn is_told_to_wait(answer: &Result<Reply, Rejection>) -> bool {
     matches!(answer, Ok(Reply::Wait { retry_millis: TROUBLED_MILLIS, latest: None, complete: false }))
 }
@@ -47,8 +52,9 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     driver.close_due().await;
     assert!(!*driver.failed.borrow());
 
-    // It looks again by itself.
+    // It looks again by itself, once a second.
     free(&store);
+    a_second().await;
     driver.close_due().await;
     assert_eq!(driver.trouble(), None);
     assert_eq!(records::survivors(&store, task, round.context.round).unwrap().len(), usize::from(COHORT));
@@ -65,6 +71,7 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     under_way.wait_for(|openings| *openings == 0).await.unwrap();
     assert!(driver.trouble().is_some());
     free(&store);
+    a_second().await;
     driver.close_due().await;
     let status = driver.show(task).await.unwrap();
     assert_eq!((status.version, status.rounds_charged), (1, 1));
