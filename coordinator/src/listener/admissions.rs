@@ -6,8 +6,8 @@
 //! of IPv6; of all networks it is looked first which *site* has the most, a /16 or a /48, since whoever has one such has
 //! all networks in it.
 
+use core::net::IpAddr;
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use super::allowance::Allowance;
 use crate::peer::Peer;
