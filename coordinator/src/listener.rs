@@ -112,8 +112,6 @@ enum HandshakeError {
     Peer(#[from] PeerError),
     #[error("no place is left")]
     Full,
-    #[error("whom the certificate names is not known here, or was shut out")]
-    ShutOut,
 }
 
 /// The connections of a listener.
@@ -232,19 +230,23 @@ where
         let shaken = timeout(handshake_timeout, acceptor.accept(stream));
         let stream = shaken.await.map_err(|_| HandshakeError::TimedOut(handshake_timeout))??;
         let info = who(&stream, remote)?;
-        if !self.shared.admits(&info) {
-            return Err(HandshakeError::ShutOut);
-        }
+        // Who was shut out holds no more than a stranger, and is told so at its first call.
+        let holds = if self.shared.admits(&info) {
+            info.peer.clone()
+        } else {
+            self.shared.turned_away.count(Reason::ShutOut);
+            Peer::Anonymous
+        };
         {
             let mut places = self.places();
-            match places.admissions.known(place, &info.peer) {
+            match places.admissions.known(place, &holds) {
                 Admitted::Welcome => {}
                 Admitted::InsteadOf(gone) => self.close(&mut places, Some(gone)),
                 Admitted::Full => return Err(HandshakeError::Full),
                 Admitted::Gone => return Ok(()),
             }
         }
-        let guard = Guard::new(Arc::clone(&self.shared), info, self.services.clone());
+        let guard = Guard::new(Arc::clone(&self.shared), info, &holds, self.services.clone());
         connection::serve(stream, guard, self.stop.clone()).await;
         Ok(())
     }
@@ -285,7 +287,6 @@ impl<S> Listener<S> {
             HandshakeError::TimedOut(_) => Reason::SlowHandshake,
             HandshakeError::Tls(_) | HandshakeError::Peer(_) => Reason::FailedHandshake,
             HandshakeError::Full => Reason::Full,
-            HandshakeError::ShutOut => Reason::ShutOut,
         });
     }
 }

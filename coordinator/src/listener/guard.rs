@@ -99,8 +99,9 @@ impl fmt::Debug for Shared {
 }
 
 impl<S> Guard<S> {
-    pub(super) fn new(shared: Arc<Shared>, info: ConnectInfo, services: S) -> Self {
-        let allowance = Allowance::of(&info.peer);
+    /// For a peer that may hold what `holds` may.
+    pub(super) fn new(shared: Arc<Shared>, info: ConnectInfo, holds: &Peer, services: S) -> Self {
+        let allowance = Allowance::of(holds);
         Self { shared, info, allowance, calls: Arc::new(Calls::new()), services }
     }
 
