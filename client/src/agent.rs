@@ -2,6 +2,7 @@
 //! keeps; it decides nothing but when a condition is looked at again.
 #![expect(clippy::disallowed_methods, reason = "IO shell: the device's clock")]
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use chacha20::ChaCha20Rng;
 use proto::ids::{Digest, Timestamp};
 use proto::message::Published;
-use proto::plan::MAX_PLAN_BYTES;
+use proto::plan::{MAX_PLAN_BYTES, Plan};
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
@@ -24,6 +25,7 @@ use crate::enrolment::EnrolledDevice;
 use crate::policy::{Breach, Policy};
 use crate::process::available_bytes;
 use crate::session::{Action, Ended, Event, Session, Work};
+use crate::train::Projection;
 use crate::train::engine::Engine;
 use crate::train::text::{ReadOptions, TextError};
 use crate::transport::{MAX_ARTEFACT_BYTES, Transport, TransportError};
@@ -158,9 +160,10 @@ impl Agent {
                     self.memory.checkpoint().keep_only(&published);
                     self.load_plan(&published).await.unwrap_or_else(failure)
                 }
-                Action::Load { published, frozen } => {
-                    self.load(published, frozen).await.unwrap_or_else(failure)
-                }
+                Action::Load { published, frozen, plan, trains } => match self.fits(&plan, trains) {
+                    Ok(()) => self.load(published, frozen).await.unwrap_or_else(failure),
+                    Err(breach) => Event::CannotTrain(breach),
+                },
                 Action::RecordFound(found) => {
                     tracing::warn!(
                         task = %found.task,
@@ -386,6 +389,19 @@ impl Agent {
                 };
             }
         }
+    }
+
+    /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
+    /// for the training where it is to train.
+    fn fits(&self, plan: &Plan, trains: bool) -> Result<(), Breach> {
+        let base = self.engine.base();
+        if plan.base == base.digest() {
+            let own: BTreeSet<_> = base.modules(&Projection::ALL).into_iter().map(|own| own.name).collect();
+            if let Some(foreign) = plan.adapter.modules.iter().find(|module| !own.contains(&module.name)) {
+                return Err(Breach::Layer(foreign.name.clone()));
+            }
+        }
+        self.policy.memory(training::planned_bytes(&self.engine, plan, trains), available_bytes())
     }
 
     /// Whether there is the memory for a training, by the user's limit and by what the system has free now.

@@ -124,8 +124,16 @@ fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
 
 /// Runs the program with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let cli = match Cli::try_parse_from(args) {
+    let args: Vec<OsString> = args.into_iter().collect();
+    let cli = match Cli::try_parse_from(&args) {
         Ok(cli) => cli,
+        // It would be printed as an argument that is not known.
+        Err(_) if token::is_among(&args) => {
+            eprintln!(
+                "nightshift-agent: a token is given by --token-file FILE, or by --token - on standard input"
+            );
+            return ExitCode::from(2);
+        }
         Err(error) => {
             // Nothing is left to be said where even this cannot be printed.
             drop(error.print());

@@ -16,6 +16,7 @@ pub mod conditions;
 pub mod config;
 pub mod contribution;
 pub mod enrolment;
+mod guarded;
 pub mod keys;
 mod locked;
 pub mod policy;

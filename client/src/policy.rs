@@ -207,6 +207,9 @@ pub enum Breach {
         /// The policy's.
         most: u64,
     },
+    /// The plan adapts what the base does not have.
+    #[error("the plan adapts the layer {0:?}, which this device's base does not have")]
+    Layer(String),
     /// The training needs more memory than the user allows.
     #[error(
         "the training needs {needed_mib} MiB of memory beside the base, this device allows {most_mib} MiB; raise \
@@ -268,6 +271,7 @@ impl Breach {
                 DeclineReason::Participations
             }
             Self::Size { .. } => DeclineReason::Size,
+            Self::Layer(_) => DeclineReason::Plan,
             Self::Memory { .. } | Self::FreeMemory { .. } => DeclineReason::Memory,
             Self::Tokens { .. } | Self::Time { .. } => DeclineReason::Work,
         }
@@ -295,6 +299,7 @@ impl Breach {
             | Self::Tokens { .. }
             | Self::Memory { .. }
             | Self::FreeMemory { .. }
+            | Self::Layer(_)
             | Self::Time { .. } => false,
         }
     }

@@ -117,13 +117,18 @@ pub enum Action {
     Send(Request),
     /// Fetch the version's plan; then [`Event::PlanLoaded`].
     LoadPlan(Published),
-    /// Fetch the version's adapter, the frozen factors where their hash is given, and what earlier epochs left where the
-    /// version names it; then [`Event::Loaded`].
+    /// Look whether this device has the plan's layers, and the memory for what is loaded and for the training; fetch the
+    /// version's adapter, the frozen factors where their hash is given, and what earlier epochs left where the version
+    /// names it; then [`Event::Loaded`], or [`Event::CannotTrain`] before anything is fetched.
     Load {
         /// The version.
         published: Published,
         /// The hash of the frozen factors, where the plan names some.
         frozen: Option<Digest>,
+        /// Its plan.
+        plan: Arc<Plan>,
+        /// Whether it is loaded to be trained from.
+        trains: bool,
     },
     /// Write these charges to the ledger and sync it: the coordinator knows of them and the ledger does not; then
     /// [`Event::Recorded`].
@@ -340,7 +345,7 @@ impl Session {
             Stage::Waiting | Stage::CheckingIn => Action::Send(Request::CheckIn),
             Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
             Stage::RecordingFound { found, .. } => Action::RecordFound(found.clone()),
-            Stage::Loading { offer, .. } => offer.action(),
+            Stage::Loading { offer, purpose } => offer.action(purpose),
             Stage::Installing { work, .. } => Action::Install(Arc::clone(work)),
             Stage::Training { work } => Action::Train(Arc::clone(work)),
             Stage::Declining { task, reason, .. } => {

@@ -137,7 +137,7 @@ pub fn write_with<E: From<FileError>>(
 
 /// Reads a secret file; fails when others than its owner may read it.
 pub fn read_secret(path: &Path) -> Result<Vec<u8>, FileError> {
-    let mut file = File::open(path).map_err(FileError::io("open", path))?;
+    let mut file = open_regular(path).map_err(FileError::io("open", path))?;
     refuse_exposed(path, &file)?;
     let mut bytes = Vec::new();
     file.read_to_end(&mut bytes).map_err(FileError::io("read", path))?;

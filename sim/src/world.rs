@@ -257,7 +257,7 @@ impl World {
                 }
                 Action::Send(request) => self.send(index, &request)?,
                 Action::LoadPlan(published) => self.load_plan(index, &published),
-                Action::Load { published, frozen } => self.load(index, &published, frozen),
+                Action::Load { published, frozen, .. } => self.load(index, &published, frozen),
                 Action::RecordFound(found) => {
                     self.nodes[index].found.push((self.clock, found));
                     self.tell(index, Event::Recorded);

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use proto::adapter::State;
 use proto::message::Published;
+use proto::plan::Plan;
 use proto::shown::shown;
 use zeroize::Zeroizing;
 
@@ -40,6 +41,19 @@ pub(super) fn needed_bytes(engine: &Engine, work: &Work) -> u64 {
     // A part that does not fit the adapter is refused when it is trained.
     let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
     engine.compute().training_bytes(engine.base(), trained, (size(plan.batch_size), size(plan.sequence_len)))
+}
+
+/// Bytes that a plan makes a device hold beside the base: frozen and trained parameters, and what is made of them for the
+/// user; and what the training takes, where it trains.
+pub(super) fn planned_bytes(engine: &Engine, plan: &Plan, trains: bool) -> u64 {
+    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+    let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
+    let held = 4 * (frozen as u64).saturating_add(3 * trained as u64);
+    if !trains {
+        return held;
+    }
+    let batch = (size(plan.training.batch_size), size(plan.training.sequence_len));
+    held.saturating_add(engine.compute().training_bytes(engine.base(), trained, batch))
 }
 
 /// Where the user's text is, and how it is read.

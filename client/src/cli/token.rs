@@ -1,5 +1,6 @@
 //! Where the bootstrap token of an enrollment comes from.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
@@ -23,6 +24,11 @@ pub(super) struct TokenArgs {
     /// A file with what `nightshift device token` printed
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+}
+
+/// Whether a token stands among arguments; where they cannot be read, they are not printed then.
+pub(super) fn is_among(args: &[OsString]) -> bool {
+    args.iter().any(|argument| argument.to_string_lossy().contains("nst1."))
 }
 
 impl TokenArgs {

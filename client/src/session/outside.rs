@@ -25,7 +25,7 @@ const FAILED_MILLIS: u64 = 60_000;
 #[derive(Debug)]
 pub(super) struct Offer {
     published: Published,
-    plan: Plan,
+    plan: Arc<Plan>,
     mechanism: Mechanism,
 }
 
@@ -37,12 +37,14 @@ impl Offer {
         }
         let plan = Plan::parse(plan_bytes)?;
         let mechanism = plan.mechanism_at(published.version, published.clip_norm)?;
-        Ok(Self { published, plan, mechanism })
+        Ok(Self { published, plan: Arc::new(plan), mechanism })
     }
 
     /// What loads the rest.
-    pub(super) fn action(&self) -> Action {
-        Action::Load { published: self.published, frozen: self.plan.given_factors() }
+    pub(super) fn action(&self, purpose: &Purpose) -> Action {
+        let trains = matches!(purpose, Purpose::Train { .. });
+        let frozen = self.plan.given_factors();
+        Action::Load { published: self.published, frozen, plan: Arc::clone(&self.plan), trains }
     }
 }
 
@@ -72,6 +74,12 @@ impl Session {
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
+            (Stage::Loading { offer, purpose }, Event::CannotTrain(breach)) => match purpose {
+                Purpose::Train { .. } => self.refuse(offer.published.task, breach, now),
+                // Nothing was asked of it.
+                Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
+                Purpose::Refused(breach) => self.refuse(offer.published.task, breach, now),
+            },
             (Stage::LoadingPlan { .. } | Stage::Loading { .. }, Event::Rejected(rejection)) => {
                 self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
             }
@@ -251,7 +259,7 @@ fn load(
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
     let state = state.map_err(|_| Ended::WrongArtefact("adapter"))?;
     let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
-    Ok(Work { published, plan, mechanism, state, adapter, class })
+    Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class })
 }
 
 /// The numbers of an artefact that is known by its hash, where it is; other bytes than those are refused.

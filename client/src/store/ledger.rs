@@ -16,7 +16,7 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io::{Read, Seek, SeekFrom, Write},
+    io::{self, Read, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
 
@@ -319,6 +319,11 @@ fn open_file(path: &Path) -> Result<File, FileError> {
     {
         use std::os::unix::fs::OpenOptionsExt;
         options.mode(0o600);
+    }
+    // A named pipe would keep the program waiting.
+    if path.metadata().is_ok_and(|there| !there.is_file()) {
+        let why = io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file");
+        return Err(FileError::io("open", path)(why));
     }
     options.open(path).map_err(FileError::io("open", path))
 }

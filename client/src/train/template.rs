@@ -19,7 +19,6 @@ mod syntax;
 
 use std::collections::BTreeMap;
 use std::error::Error as _;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
@@ -31,6 +30,7 @@ pub use day::DAY;
 
 use super::base::Base;
 use super::text::{Message, Role};
+use crate::guarded::Stopped;
 use budget::Budget;
 use program::Program;
 
@@ -213,11 +213,10 @@ fn environment() -> Environment<'static> {
 
 /// Runs what is the template engine's: where it stops itself instead of failing, that is an error like others.
 fn guarded<T>(run: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let stopped = |_| {
+    crate::guarded::guarded(run).unwrap_or_else(|Stopped| {
         let reason = "the template engine stopped itself; the template asks for what it cannot do";
         Err(Error::new(ErrorKind::InvalidOperation, reason))
-    };
-    catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(stopped)
+    })
 }
 
 fn syntax_config() -> Result<SyntaxConfig, Error> {

@@ -1,11 +1,10 @@
 //! The base's tokenizer, and what the base says of its special tokens and of conversations.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
 use super::config::{DecoderConfig, token_ids};
+use crate::guarded::Stopped;
 
 mod file;
 mod pattern;
@@ -54,9 +53,9 @@ pub(crate) struct Special {
 /// Runs what is the tokenizer library's: where it stops itself instead of failing, that is an error like others. It does
 /// not say why, because the reason may hold the user's text.
 pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(run)) {
+    match crate::guarded::guarded(run) {
         Ok(done) => done.map_err(|error| error.to_string()),
-        Err(_) => {
+        Err(Stopped) => {
             Err("the tokenizer library stopped itself; the tokenizer file is damaged, or asks for what it cannot do"
                 .to_owned())
         }

@@ -76,7 +76,17 @@ pub(super) fn charge_kept(state: &State, value: &Value) -> Result<(), Error> {
 
 /// A value whose items are there: others are made again at each reading, one layer of them for each operator.
 pub(super) fn settled(state: &State, value: Value) -> Result<Value, Error> {
-    if value.kind() != ValueKind::Iterable {
+    // Dictionaries or lists one after the other, each of which may be such in turn.
+    let merged = value.as_object().filter(|object| object.type_name().contains("::Merge"));
+    if let (Some(object), ValueKind::Map) = (merged, value.kind()) {
+        let mut pairs = Vec::new();
+        for pair in object.try_iter_pairs().into_iter().flatten() {
+            charge(state, 2 * VALUE_BYTES)?;
+            pairs.push(pair);
+        }
+        return Ok(pairs.into_iter().collect());
+    }
+    if value.kind() != ValueKind::Iterable && merged.is_none() {
         charge_surface(state, &value)?;
         return Ok(value);
     }

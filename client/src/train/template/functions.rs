@@ -204,16 +204,42 @@ fn before(state: &State, name: &str, reads: Reads, arguments: &[Value]) -> Resul
             charge(state, count.saturating_mul(64))
         }
         "format" => charge_format(state, first, rest),
+        "trim" => charge_stripped(state, first, rest),
+        // What is added to a list is copied with all that was added before.
+        "sum" => match rest.iter().find(|start| !start.is_number() && !start.is_kwargs()) {
+            Some(_) => Err(wrong("sum of what are no numbers")),
+            None if named_value(rest, "start").is_some_and(|start| !start.is_number()) => {
+                Err(wrong("sum of what are no numbers"))
+            }
+            None => Ok(()),
+        },
         _ => Ok(()),
     }
 }
 
+/// An argument that is given by name.
+fn named_value(arguments: &[Value], key: &str) -> Option<Value> {
+    let given = arguments.last().filter(|last| last.is_kwargs())?.get_attr(key).ok()?;
+    (!given.is_undefined()).then_some(given)
+}
+
+/// Charges that each letter of a text may be compared with each of those that are taken off its ends.
+fn charge_stripped(state: &State, text: &Value, arguments: &[Value]) -> Result<(), Error> {
+    let letters = arguments.first().map_or(1, |letters| surface(letters).max(1));
+    charge(state, surface(text).saturating_mul(letters))
+}
+
 fn charge_replaced(state: &State, text: &Value, arguments: &[Value]) -> Result<(), Error> {
     let [from, to, ..] = arguments else { return Ok(()) };
+    // The engine takes a number for its digits, and replaces those.
     let (Some(from), Some(to)) = (from.as_str(), to.as_str()) else {
-        return charge_all(state, text).map(drop);
+        return Err(wrong("replace by, or of, what is no text"));
     };
-    let count = text.as_str().map_or(0, |text| text.matches(from).count()) as u64;
+    let count = match text.as_str() {
+        Some(text) => text.matches(from).count() as u64,
+        None if matches!(text.kind(), ValueKind::Number | ValueKind::Bool | ValueKind::None) => 64,
+        None => return Err(wrong("replace in what is no text")),
+    };
     charge(state, count.saturating_mul(to.len() as u64))
 }
 
@@ -430,7 +456,12 @@ fn method(state: &mut State, value: &Value, name: &str, arguments: &[Value]) -> 
                 charge(state, surface(value).saturating_mul(parts))?;
             }
             "format" => charge_format(state, value, arguments)?,
+            "strip" | "lstrip" | "rstrip" => charge_stripped(state, value, arguments)?,
             _ => {}
+        }
+    } else if name == "get" {
+        for argument in arguments {
+            charge_all(state, argument)?;
         }
     }
     let made = minijinja_contrib::pycompat::unknown_method_callback(state, value, name, arguments)?;

@@ -129,15 +129,25 @@ fn around<'a>(
         | Instruction::Lte
         | Instruction::Gt
         | Instruction::Gte
-        | Instruction::In
         | Instruction::CompareAndPreserve(_) => match constant.filter(|value| is_small(value)) {
             Some(_) => vec![same],
             None => vec![ours(READ, 1), same],
         },
-        Instruction::GetItem => match constant.and_then(Value::as_str) {
+        // What is looked for is read as well as what it is looked for in.
+        Instruction::In if constant.is_some_and(is_small) => vec![same],
+        Instruction::In => {
+            vec![ours(READ, 1), Instruction::Swap, ours(READ, 1), Instruction::Swap, same]
+        }
+        Instruction::GetItem => match constant.filter(|value| value.as_str().is_some() && is_small(value)) {
             Some(_) => vec![same],
-            None => vec![Instruction::Swap, ours(INDEXED, 1), Instruction::Swap, same],
+            None => {
+                vec![ours(READ, 1), Instruction::Swap, ours(INDEXED, 1), Instruction::Swap, same]
+            }
         },
+        Instruction::CallMethod("changed", Some(count)) if *count > 2 => {
+            let reason = "`changed` of more than one value is not supported";
+            return Err(Error::new(ErrorKind::SyntaxError, reason));
+        }
         Instruction::PushLoop(_) => vec![ours(LOOPED, 1), same],
         Instruction::CallMethod("changed", _) => vec![ours(READ, 1), same],
         Instruction::UnpackLists(_) | Instruction::MergeKwargs(_) => {

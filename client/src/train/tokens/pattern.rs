@@ -20,6 +20,9 @@ pub(super) fn check(regex: &str) -> Result<(), String> {
     let mut groups = vec![Group::default()];
     // Whether what stands before may be repeated without an end, and repeats so itself.
     let mut inner_repeats = false;
+    // Whether it is a group with alternatives: where one of them fails, the next is tried, and so on at each repetition.
+    let mut alternates = false;
+    let looks_around = ["(?=", "(?!", "(?<=", "(?<!"].into_iter().any(|group| regex.contains(group));
     let mut copies = 1_u64;
     let (mut rest, mut in_class) = (regex, 0_usize);
     while let Some(c) = rest.chars().next() {
@@ -58,9 +61,17 @@ pub(super) fn check(regex: &str) -> Result<(), String> {
             }
             ')' => {
                 let group = groups.pop().unwrap_or_default();
-                inner_repeats = group.repeats;
+                (inner_repeats, alternates) = (group.repeats, group.alternates);
                 if let Some(outer) = groups.last_mut() {
                     outer.repeats |= group.repeats;
+                    outer.alternates |= group.alternates;
+                }
+                continue;
+            }
+            '|' => {
+                inner_repeats = false;
+                if let Some(group) = groups.last_mut() {
+                    group.alternates = true;
                 }
             }
             '*' | '+' | '{' => {
@@ -77,6 +88,12 @@ pub(super) fn check(regex: &str) -> Result<(), String> {
                 if inner_repeats && most.is_none_or(|most| most > 1) {
                     return Err("repeats a part that repeats itself, which may take for ever".to_owned());
                 }
+                if alternates && looks_around && most.is_none_or(|most| most > 1) {
+                    return Err(
+                        "repeats alternatives beside a part that looks around, which may take for ever"
+                            .to_owned(),
+                    );
+                }
                 // A part that is there so many times, no more and no fewer, can be found in one way only.
                 inner_repeats = most != Some(least) && most.is_none_or(|most| most > 1);
                 if let Some(group) = groups.last_mut() {
@@ -89,6 +106,7 @@ pub(super) fn check(regex: &str) -> Result<(), String> {
             }
             _ => inner_repeats = false,
         }
+        alternates = false;
     }
     Ok(())
 }
@@ -96,6 +114,7 @@ pub(super) fn check(regex: &str) -> Result<(), String> {
 #[derive(Clone, Copy, Default)]
 struct Group {
     repeats: bool,
+    alternates: bool,
 }
 
 /// The least and the most of `2}`, `2,}` or `2,3}`, and what stands after; none where it is no count.
@@ -142,6 +161,8 @@ mod tests {
     fn an_expression_that_takes_for_ever_or_much_memory_is_refused() {
         for regex in [
             "(a+)+$",
+            r"(?:\w|[a-z ](?=[\s\S]))+\d",
+            r"(?:\w|[a-z ])+(?!\w)\d",
             "(?:(?:a*)b?)*c",
             "((?=a)a){100000}",
             "(?:(?:(?:a?){100}){100}){100}",

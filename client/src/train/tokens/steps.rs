@@ -11,6 +11,9 @@ const MOST_STEPS: usize = 64;
 /// How much longer the steps of a kind may make a text, multiplied.
 const MOST_GROWTH: usize = 64;
 
+/// Cuts by a pattern, each of which goes through all of a text.
+const MOST_SPLITS: usize = 8;
+
 /// Bytes that are put before a text, or between its words.
 const MOST_PIECE_BYTES: usize = 64;
 
@@ -79,7 +82,7 @@ pub(super) fn check(kind: Kind, step: Option<&Value>) -> Result<(), String> {
         Kind::PostProcessor => ("post_processor", &POST_PROCESSORS),
         Kind::Decoder => ("decoder", &DECODERS),
     };
-    let mut steps = Steps { what, known, count: 0, growth: 1 };
+    let mut steps = Steps { what, known, count: 0, splits: 0, growth: 1 };
     step.filter(|step| !step.is_null()).map_or(Ok(()), |step| steps.step(step))
 }
 
@@ -88,6 +91,7 @@ struct Steps {
     what: &'static str,
     known: &'static [&'static str],
     count: usize,
+    splits: usize,
     growth: usize,
 }
 
@@ -114,7 +118,14 @@ impl Steps {
                 Ok(())
             }
             "Replace" => self.replace(step),
-            "Split" => self.pattern(step).map(drop),
+            "Split" => {
+                self.splits += 1;
+                at_most(&format!("`{}`", self.what), "steps `Split`", self.splits, MOST_SPLITS)?;
+                self.pattern(step).map(drop)
+            }
+            // A byte that is no letter of ASCII becomes two.
+            "ByteLevel" if matches!(self.what, "normalizer" | "pre_tokenizer") => self.grow(2),
+            "NFKC" | "NFKD" => self.grow(4),
             "Prepend" => self.piece(step, "prepend"),
             "Metaspace" => self.piece(step, "replacement"),
             "BPEDecoder" => self.piece(step, "suffix"),
@@ -158,11 +169,16 @@ impl Steps {
         let content = step.get("content").and_then(Value::as_str).map_or(0, str::len);
         // A pattern that finds nothing between two letters puts its content there too.
         let between = usize::from(step.get("pattern").is_some_and(|pattern| pattern.get("Regex").is_some()));
-        self.growth = self.growth.saturating_mul(content.div_ceil(found) * (between + 1)).max(self.growth);
+        self.grow(content.div_ceil(found) * (between + 1))
+    }
+
+    /// A step makes a text up to so many times as long.
+    fn grow(&mut self, times: usize) -> Result<(), String> {
+        self.growth = self.growth.saturating_mul(times).max(self.growth);
         if self.growth > MOST_GROWTH {
             let (what, growth) = (self.what, self.growth);
             return Err(format!(
-                "the steps `Replace` of its {what} make a text up to {growth} times as long, at most {MOST_GROWTH}"
+                "the steps of its {what} make a text up to {growth} times as long, at most {MOST_GROWTH}"
             ));
         }
         Ok(())
