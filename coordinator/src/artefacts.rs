@@ -1,7 +1,7 @@
 //! What is too large for a record: files named by the SHA-256 of their bytes.
 //!
 //! A file is complete or absent, never changes, and is verified whenever it is
-//! read: as a whole, or in [parts](crate::artefacts::parts). Who refers to which artefact is written in the [store](crate::store),
+//! read: as a whole, or in parts (`artefacts/parts.rs`). Who refers to which artefact is written in the [store](crate::store),
 //! after the artefact is on disk.
 
 use std::{

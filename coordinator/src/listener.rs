@@ -1,8 +1,8 @@
 //! A listener: it accepts everybody, and bounds what each peer may hold and for how long.
 //!
 //! A connection is first *silent*, then *shaking hands*, then *anonymous* or *named* by its certificate; each kind has
-//! its own room ([`admissions`]) and its own limits ([`allowance`]). Calls pass a [`guard`] that stands before
-//! anything is decoded. Whatever is turned away is counted ([`turned_away`]) and told once a minute.
+//! its own room (`listener/admissions.rs`) and its own limits (`listener/allowance.rs`). Calls pass a guard
+//! (`listener/guard.rs`) that stands before anything is decoded. Whatever is turned away is counted ([`turned_away`]) and told once a minute.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
