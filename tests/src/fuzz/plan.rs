@@ -19,7 +19,7 @@ pub fn plan(bytes: &[u8]) {
     for version in [1, plan.round.versions - 1, plan.round.versions, u32::MAX] {
         let mechanism = plan.mechanism_at(version, plan.privacy.clip_norm).unwrap();
         assert!(mechanism.params().coordinates <= plan.mechanism().unwrap().params().coordinates);
-        assert!(plan.epoch(version) >= plan.epoch(version - 1));
+        assert!(plan.epoch(version) >= plan.epoch(version.saturating_sub(1)));
     }
 }
 
