@@ -80,8 +80,8 @@ pub struct Certificates {
     /// Days that the server's certificate lasts; it is made anew at each start.
     /// Default 90.
     pub server_days: u32,
-    /// Hours that a device's certificate lasts; the device renews it before
-    /// two thirds have gone. Default 720.
+    /// Hours that a device's certificate lasts. It is not renewed: the device
+    /// must be enrolled again when it has ended. Default 720.
     pub device_hours: u32,
     /// Days that an administrator's certificate lasts. Default 90.
     pub admin_days: u32,
