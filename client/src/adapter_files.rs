@@ -16,9 +16,10 @@ use proto::plan::vector_from_bytes;
 use serde::Deserialize;
 
 use crate::files::{self, Audience, FileError};
-use crate::train::base::Base;
-use crate::train::engine::{TrainError, check_modules};
-use crate::train::merged::{MOST_SHARD_BYTES, MergeError, write_merged};
+use engine::Base;
+use engine::lora::merge::MOST_SHARD_BYTES;
+use engine::{MergeError, write_merged};
+use engine::{ModuleError, check_modules};
 
 /// The file of an adapter for llama.cpp.
 pub const GGUF_FILE: &str = "adapter.gguf";
@@ -67,7 +68,7 @@ pub enum AdapterFileError {
         /// The folder.
         folder: PathBuf,
         /// Which layer.
-        source: Box<TrainError>,
+        source: Box<ModuleError>,
     },
     /// This device has not installed anything.
     #[error(

@@ -25,10 +25,10 @@ use crate::enrolment::EnrolledDevice;
 use crate::policy::{Breach, Policy};
 use crate::process::available_bytes;
 use crate::session::{Action, Ended, Event, Session, Work};
-use crate::train::Projection;
-use crate::train::engine::Engine;
-use crate::train::text::{ReadOptions, TextError};
 use crate::transport::{MAX_ARTEFACT_BYTES, Transport, TransportError};
+use engine::Engine;
+use engine::Projection;
+use text::{ReadOptions, TextError};
 
 mod cache;
 mod checkpoint;

@@ -27,9 +27,9 @@ use crate::conditions::{Purpose, judge};
 use crate::config::Config;
 use crate::enrolment::{EnrolmentError, device_id, enroll, load};
 use crate::spending::Spending;
-use crate::train::check_vectors;
-use crate::train::engine::Engine;
 use crate::transport::TransportError;
+use engine::Engine;
+use engine::check_vectors;
 
 /// A device that fine-tunes an adapter on its user's text and contributes it without showing it.
 ///

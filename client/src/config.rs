@@ -10,8 +10,8 @@ use crate::agent::DEFAULT_CACHE_MIB;
 use crate::conditions::Conditions;
 use crate::files::{self, FileError};
 use crate::policy::Policy;
-use crate::train::text::{ReadOptions, SecretLines};
-use crate::train::{Arithmetic, BaseOptions, Compute, Hold, PlaceChoice, PlaceError, Recompute};
+use engine::{Arithmetic, BaseOptions, Compute, Hold, PlaceChoice, PlaceError, Recompute};
+use text::{ReadOptions, SecretLines};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]

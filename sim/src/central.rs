@@ -4,9 +4,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use client::train::base::Base;
-use client::train::engine::Engine;
-use client::train::text::Blocks;
+use engine::Base;
+use engine::Blocks;
+use engine::Engine;
 use proto::adapter::State;
 use proto::ids::Digest;
 use proto::plan::Mode;

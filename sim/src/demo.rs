@@ -3,12 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use client::train::base::Base;
-use client::train::base::Projection;
-use client::train::text::{Corpus, Document, ReadOptions, TextError, UserText};
+use engine::Base;
+use engine::Projection;
 use proto::adapter::Method;
 use proto::plan::Mode;
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use text::{Corpus, Document, ReadOptions, TextError, UserText};
 
 use crate::corpus;
 use crate::run::User;

@@ -6,8 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use client::train::base::{Base, Projection};
-use client::train::text::{Corpus, ReadOptions, UserText};
+use engine::{Base, Projection};
 use proto::adapter::{AdapterSpec, Method};
 use proto::plan::{Mode, RefreshPlan};
 use proto::shown::{message, page};
@@ -18,6 +17,7 @@ use sim::output::Output;
 use sim::run::{Finished, Place, User, read_user, run_at};
 use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
 use sim::{demo, make_base, make_data, table};
+use text::{Corpus, ReadOptions, UserText};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -189,7 +189,7 @@ enum Failure {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let vectors = client::train::check_vectors().map_err(|e| Failure::Usage(e.into()));
+    let vectors = engine::check_vectors().map_err(|e| Failure::Usage(e.into()));
     let result = vectors.and_then(|()| match cli.command {
         None => demonstrate(&cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),

@@ -4,8 +4,9 @@
 use std::ops::ControlFlow;
 use std::path::Path;
 
-use client::train::config::{DecoderConfig, RopeScaling};
-use client::train::pretrain::{PretrainError, PretrainOptions, pretrain};
+use engine::training::pretrain::pretrain;
+use engine::{DecoderConfig, RopeScaling};
+use engine::{PretrainError, PretrainOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::corpus;

@@ -1,7 +1,7 @@
 //! Frozen factors from text that belongs to nobody: the directions in which the base would change on it.
 
-use client::train::engine::{Engine, TrainError};
-use client::train::text::Blocks;
+use engine::Blocks;
+use engine::{Engine, TrainError};
 use proto::adapter::{AdapterSpec, Method};
 
 /// The factors of `epochs` epochs, one after another, from the base's gradient on `public`: for the first the

@@ -6,15 +6,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use client::session::Work;
-use client::train::base::Base;
-use client::train::engine::{Engine, TrainError};
-use client::train::text::{Blocks, Corpus, ReadOptions, TextError, UserText};
 use client::update::Update;
+use engine::Base;
+use engine::Blocks;
+use engine::{Engine, TrainError};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
+use text::{Corpus, ReadOptions, TextError, UserText};
 
 use crate::central;
 use crate::classes;
@@ -288,6 +289,7 @@ impl Engines {
             })
             .map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        trained.update_from(start).ok_or_else(|| "the training gave no finite update".into())
+        Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples)
+            .ok_or_else(|| "the training gave no finite update".into())
     }
 }

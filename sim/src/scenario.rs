@@ -1,7 +1,7 @@
 //! What a run is made of, and the plan that follows from it.
 
 use client::policy::Policy;
-use client::train::base::{Base, Projection};
+use engine::{Base, Projection};
 use proto::adapter::{AdapterSpec, Class, Factors, Method};
 use proto::ids::Digest;
 use proto::metrics::{Metric, MetricName};

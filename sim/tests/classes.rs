@@ -8,10 +8,10 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 
 use client::session::Work;
-use client::train::base::{Base, Projection};
-use client::train::engine::Engine;
-use client::train::text::Blocks;
 use client::update::Update;
+use engine::Blocks;
+use engine::Engine;
+use engine::{Base, Projection};
 use proto::adapter::{Class, Method, State};
 use proto::ids::Digest;
 use proto::plan::Mode;
@@ -77,7 +77,7 @@ impl Trainer for Watched {
             let trained = engine.train(spec, frozen, start, text, plan, seed, &mut go_on).unwrap();
             let moved = trained.parameters.iter().zip(start).map(|(after, before)| after - before).collect();
             self.parts.insert(*device, Part { class: work.class, moved });
-            Ok(trained.update_from(start).unwrap())
+            Ok(Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples).unwrap())
         };
         batch.iter().map(train).collect()
     }

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use client::train::base::Base;
-use client::train::text::Corpus;
+use engine::Base;
 use proto::adapter::Method;
 use proto::plan::{Mode, RefreshPlan};
 use sim::demo;
@@ -12,6 +11,7 @@ use sim::output::Output;
 use sim::run::{Finished, Place, run, run_at};
 use sim::scenario::Scenario;
 use sim::summary::RunSummary;
+use text::Corpus;
 
 fn base() -> (tempfile::TempDir, Arc<Base>) {
     let folder = tempfile::tempdir().unwrap();

@@ -13,16 +13,16 @@ use client::agent::memory::Memory;
 use client::spending::Found;
 use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
-use client::train::base::{Base, Projection};
-use client::train::engine::Engine;
-use client::train::text::{Corpus, ReadOptions, UserText};
 use client::transport::pinned_authority;
+use engine::Engine;
+use engine::{Base, Projection};
 use proto::adapter::AdapterSpec;
 use proto::export::{MANIFEST_FILE, Manifest, Origin};
 use proto::ids::{Digest, TaskId};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
+use text::{Corpus, ReadOptions, UserText};
 use tonic::Code;
 use tonic::transport::Endpoint;
 
@@ -458,7 +458,7 @@ fn both_sides_know_a_base_by_the_same_digest() {
     let operator = coordinator::base::Base::open(folder.path()).unwrap();
     assert_eq!(device.digest(), operator.digest());
     // Folders of every family, and GGUF files.
-    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/tests/reference");
+    let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/engine/tests/reference");
     let bases = ["families", "gguf"].map(|kind| fs::read_dir(reference.join(kind)).unwrap());
     let paths = bases.into_iter().flatten().map(|entry| entry.unwrap().path());
     let is_base = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|x| x == "gguf");

@@ -10,12 +10,12 @@ use proto::ids::TaskId;
 use super::*;
 use crate::agent::memory::Memory;
 use crate::session::Work;
-use crate::train::{Arithmetic, Compute, Engine, Projection};
+use engine::{Arithmetic, Compute, Engine, Projection};
 
 const FAMILIES: [&str; 2] = ["llama", "qwen2"];
 
 fn reference(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/tests/reference").join(name)
 }
 
 fn base(family: &str) -> Arc<Base> {
@@ -27,7 +27,7 @@ fn spec(base: &Base, method: Method) -> AdapterSpec {
     AdapterSpec { method, rank: 3, alpha: 5.0, factors: Factors::Seeded(Digest([4; 32])), modules }
 }
 
-/// The adapter of `client/tests/reference/make_export.py`.
+/// The adapter of `client/engine/tests/reference/make_export.py`.
 fn adapter(base: &Base) -> Adapter {
     let spec = spec(base, Method::Both);
     let number = |i: usize| ((i * 37 + 11) % 101) as f32 / 256.0 - 50.0 / 256.0;

@@ -14,8 +14,9 @@ use zeroize::Zeroizing;
 use crate::agent::checkpoint::Checkpoint;
 use crate::policy::{Breach, Policy};
 use crate::session::{Event, Work};
-use crate::train::text::{Corpus, ReadOptions, Reading, TextError, UserText};
-use crate::train::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
+use crate::update::Update;
+use engine::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
+use text::{Corpus, ReadOptions, Reading, TextError, UserText};
 
 /// Steps between two checkpoints, so that a crash costs no more.
 const KEPT_EVERY: u32 = 20;
@@ -125,10 +126,12 @@ fn train(
     }
     match trained {
         Ok(Ran::TooLong(breach)) => Event::CannotTrain(breach),
-        Ok(Ran::Whole(trained)) => match trained.update_from(start) {
-            Some(update) => Event::Trained(update),
-            None => Event::NotTrained("the training gave no finite update".to_owned()),
-        },
+        Ok(Ran::Whole(trained)) => {
+            match Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples) {
+                Some(update) => Event::Trained(update),
+                None => Event::NotTrained("the training gave no finite update".to_owned()),
+            }
+        }
         Err(TrainError::Stopped { steps }) => {
             Event::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
         }
@@ -254,8 +257,8 @@ mod tests {
     use proto::training::LocalOptimizer;
 
     use super::*;
-    use crate::train::text::Document;
-    use crate::train::{Base, Projection};
+    use engine::{Base, Projection};
+    use text::Document;
 
     fn work(base: &Base) -> Work {
         let modules = base.modules(&Projection::ALL);
@@ -280,7 +283,7 @@ mod tests {
     }
 
     fn engine() -> Engine {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base");
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/tests/reference/base");
         Engine::new(Arc::new(Base::open(&folder).unwrap()))
     }
 

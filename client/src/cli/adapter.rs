@@ -5,7 +5,7 @@ use proto::adapter::{AdapterError, AdapterSpec, Factors, Method};
 
 use crate::config::Dtype;
 use crate::config::cores;
-use crate::train::{Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
+use engine::{Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
 
 /// The adapter's shape.
 #[derive(Args, Clone, Debug)]

@@ -13,8 +13,8 @@ use serde::Serialize;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use crate::process::peak_bytes;
-use crate::train::base::Filled;
-use crate::train::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step, Training};
+use engine::Filled;
+use engine::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step, Training};
 
 /// What to measure.
 #[derive(Args, Debug)]

@@ -13,7 +13,7 @@ use crate::adapter_files::{
 use crate::agent::memory::{Memory, MemoryError};
 use crate::enrolment::{EnrolmentError, authority};
 use crate::files::FileError;
-use crate::train::base::{Base, BaseError};
+use engine::{Base, BaseError};
 
 /// What to write, and from what.
 #[derive(Args, Debug)]
@@ -189,7 +189,7 @@ mod tests {
     use proto::ids::{Digest, TaskId};
 
     use super::*;
-    use crate::train::Projection;
+    use engine::Projection;
 
     #[derive(Parser)]
     struct Line {
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn source() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference/base")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/tests/reference/base")
     }
 
     fn adapter(base: &Base, origin: Origin) -> Adapter {

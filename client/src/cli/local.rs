@@ -8,8 +8,9 @@ use proto::shown::{page, shown};
 
 use super::adapter::ComputeArgs;
 use crate::process::available_bytes;
-use crate::train::{Base, BaseOptions, Compute, Corpus, Engine, Fetching, Hub, Source};
-use crate::train::{ReadOptions, UserText};
+use engine::{Base, BaseOptions, Compute, Engine, Fetching, Hub, Source};
+use text::Corpus;
+use text::{ReadOptions, UserText};
 
 /// Opens a base where it is to be computed, fetching it first where it is a hub's; fails before its weights are read
 /// when there is no such device, and when they and `beside` more bytes do not fit in memory.

@@ -22,7 +22,8 @@ use super::local::{corpus, open};
 use crate::adapter_files::{Adapter, write_peft};
 use crate::files::{self, Audience};
 use crate::process::peak_bytes;
-use crate::train::{Job, Loss, ReadOptions, Schedule, Step, TrainError, Training};
+use engine::{Job, Loss, Schedule, Step, TrainError, Training};
+use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
 

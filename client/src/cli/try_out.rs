@@ -10,7 +10,8 @@ use serde::Serialize;
 use super::adapter::ComputeArgs;
 use super::local::{corpus, open};
 use crate::adapter_files::{Adapter, read_peft};
-use crate::train::{Loss, ReadOptions};
+use engine::Loss;
+use text::ReadOptions;
 
 /// What to measure.
 #[derive(Args, Debug)]

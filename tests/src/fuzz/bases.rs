@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use client::train::Projection;
+use engine::Projection;
 
 use super::folder::with_folder;
 use super::tape::Tape;
@@ -52,7 +52,7 @@ pub fn gguf(bytes: &[u8]) {
 
 fn read_by_both(path: &Path) {
     let theirs = coordinator::base::Base::open(path);
-    if let Ok(base) = client::train::Base::open(path) {
+    if let Ok(base) = engine::Base::open(path) {
         let theirs = theirs.unwrap();
         assert_eq!(theirs.digest(), base.digest());
         let all = theirs.modules(&["all".to_owned()]).unwrap();

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 
-use client::train::{Base, Blocks, Engine, Job, Projection, Schedule, Training};
+use engine::{Base, Blocks, Engine, Job, Projection, Schedule, Training};
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};

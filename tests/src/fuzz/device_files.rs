@@ -6,10 +6,11 @@ use client::agent::memory::{Declined, Entry};
 use client::spending::Spending;
 use client::store::{Ledger, LedgerError};
 use client::token::BootstrapToken;
-use client::train::{Blocks, DecoderConfig, Document, Projection, ReadOptions, UserText};
 use coordinator::peer::AdminName;
+use engine::{Blocks, DecoderConfig, Projection};
 use privacy::Delta;
 use proto::ids::{Digest, Timestamp};
+use text::{Document, ReadOptions, UserText};
 
 use super::folder::with_folder;
 use super::tape::Tape;

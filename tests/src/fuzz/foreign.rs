@@ -1,8 +1,9 @@
 //! What a base from a hub says of texts: its chat template and its tokenizer.
 
-use client::train::template::GenerationPrompt;
-use client::train::text::{Message, Role};
-use client::train::{Base, ChatTemplate};
+use engine::Base;
+use text::template::ChatTemplate;
+use text::template::GenerationPrompt;
+use text::{Message, Role};
 
 use super::bases::CONFIG;
 use super::folder::with_folder;
@@ -54,10 +55,10 @@ pub fn tokenizer(bytes: &[u8]) {
 pub(super) fn templates() -> Vec<Vec<u8>> {
     let said = "{{ messages[-1].content }}";
     let real = [
-        include_str!("../../../client/tests/reference/chat/chatml.jinja"),
-        include_str!("../../../client/tests/reference/chat/llama3.jinja"),
-        include_str!("../../../client/tests/reference/chat/mistral.jinja"),
-        include_str!("../../../client/tests/reference/chat/zephyr.jinja"),
+        include_str!("../../../client/text/tests/reference/chat/chatml.jinja"),
+        include_str!("../../../client/text/tests/reference/chat/llama3.jinja"),
+        include_str!("../../../client/text/tests/reference/chat/mistral.jinja"),
+        include_str!("../../../client/text/tests/reference/chat/zephyr.jinja"),
         // As Gemma, Qwen and DeepSeek do it.
         "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system') }}{% endif %}\
          {% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}\

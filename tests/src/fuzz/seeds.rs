@@ -62,7 +62,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "key_files" => key_files(),
         "ledger" => ledgers(),
         "model_config" => {
-            vec![CONFIG.into(), include_bytes!("../../../client/tests/reference/base/config.json").to_vec()]
+            vec![
+                CONFIG.into(),
+                include_bytes!("../../../client/engine/tests/reference/base/config.json").to_vec(),
+            ]
         }
         "names" => vec![
             b"nst1.AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE".to_vec(),
@@ -349,7 +352,7 @@ pub(super) fn weights() -> Vec<u8> {
         let name = format!("model.layers.0.{name}.weight");
         tensors.push(format!(r#""{name}":{{"dtype":"F32","shape":[2],"data_offsets":[{at},{end}]}}"#));
     }
-    for (i, projection) in client::train::Projection::ALL.into_iter().enumerate() {
+    for (i, projection) in engine::Projection::ALL.into_iter().enumerate() {
         tensors.push(matrix(projection.path(), 2, 40 + 16 * i));
     }
     let header = format!("{{{}}}", tensors.join(","));
@@ -378,7 +381,7 @@ fn ggufs() -> Vec<Vec<u8>> {
         super::folder::with_folder(|folder| {
             let path = folder.join("model.gguf");
             std::fs::write(&path, file).unwrap();
-            client::train::Base::open(&path).unwrap();
+            engine::Base::open(&path).unwrap();
         });
     }
     files.to_vec()

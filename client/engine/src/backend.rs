@@ -1,0 +1,6 @@
+//! Where and in what precision passes are computed: on the CPU with our own kernels, or on a device of candle's.
+
+pub(crate) mod candle;
+pub(crate) mod compute;
+pub(crate) mod device;
+pub(crate) mod executor;

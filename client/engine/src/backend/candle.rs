@@ -1,0 +1,218 @@
+//! The decoder on candle's tensors, for the devices that our own kernels do not know.
+//!
+//! The same way there and back as in `decoder`, written out with plain operations of candle's, and no graph: candle's
+//! own gradient would compute one for each frozen weight and keep what is not needed. Weights are on the device once
+//! for each engine, in bf16 where the device multiplies it and the base is held so, else in f32; everything between
+//! two products is f32. A product with a layer that an adapter changes is two, with the frozen weight and with the
+//! factors.
+//!
+//! Tested on the CPU, with candle's own products and with those of MKL. On CUDA and Metal, and with Accelerate, this
+//! code has never run, and no result of theirs has been compared with anything. What it asks of a device is a handful
+//! of operations: `matmul` of contiguous matrices and their transposes (MKL and CUDA take no other), element-wise ones
+//! with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. Nothing is scattered, so that no
+//! sum's order is left to a device but inside its own products and sums.
+//!
+//! Start reading at [`Decoder`]; `block` has what happens between the embedding and the loss.
+
+use std::collections::BTreeMap;
+
+use candle_core::{DType, Result, Tensor};
+
+use crate::model::batch::Sequence;
+use crate::model::compute::Recompute;
+use crate::model::config::DecoderConfig;
+use crate::model::delta::{Changes, Extras};
+use crate::model::kv_cache::Which;
+use adapter::Pair;
+use attention::{Attention, Past};
+use gradients::Gradients;
+use norm::Norm;
+use weights::Block;
+
+mod adapter;
+mod attention;
+mod block;
+mod gradients;
+mod loss;
+mod memory;
+mod norm;
+#[cfg(test)]
+mod tests;
+mod weights;
+
+pub(crate) use adapter::Adapter;
+pub(crate) use memory::{copied_bytes, needed_bytes};
+pub(crate) use weights::{Loaded, numbers};
+
+/// A base on a device, and how passes over it are computed.
+#[derive(Debug)]
+pub(crate) struct Decoder<'a> {
+    config: &'a DecoderConfig,
+    loaded: &'a Loaded,
+    recompute: Recompute,
+    attention: Attention,
+    /// What earlier epochs left.
+    extras: BTreeMap<adapter::At, Pair>,
+    rows: usize,
+}
+
+/// What is on the device of a text that is read on.
+#[derive(Debug, Default)]
+pub(crate) struct Reading {
+    blocks: Vec<Option<Past>>,
+}
+
+impl<'a> Decoder<'a> {
+    /// A decoder of sequences of at most `length` tokens.
+    pub(crate) fn new(
+        config: &'a DecoderConfig,
+        loaded: &'a Loaded,
+        extras: &Extras,
+        recompute: Recompute,
+        length: usize,
+    ) -> Result<Self> {
+        let device = &loaded.device;
+        Ok(Self {
+            config,
+            loaded,
+            recompute,
+            attention: Attention::new(config, length, device)?,
+            extras: adapter::extras(config, extras, device)?,
+            rows: memory::rows(config, recompute, length, device),
+        })
+    }
+
+    /// Rows of one micro-batch.
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// What an adapter adds, on the device.
+    pub(crate) fn adapter(&self, changes: &Changes<'_>) -> Result<Adapter<'_>> {
+        Adapter::new(self.config, changes, &self.extras, &self.loaded.device)
+    }
+
+    /// The sum of the losses of all learned tokens of some micro-batches, each of one length, and its gradient, times
+    /// `share`; none if `go_on` says no between two of them.
+    pub(crate) fn gradient(
+        &self,
+        changes: &Changes<'_>,
+        trained_len: usize,
+        micro: &[&[Sequence<'_>]],
+        share: f32,
+        mut go_on: impl FnMut(u32, u32) -> bool,
+    ) -> Result<Option<(f64, Vec<f32>)>> {
+        let adapter = self.adapter(changes)?;
+        let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
+        let (mut total, mut gradients) = (0.0, Gradients::default());
+        for (done, batch) in (0..).zip(micro) {
+            if done > 0 && !go_on(done, of) {
+                return Ok(None);
+            }
+            total += self.gradient_of(&adapter, batch, share, &mut gradients)?;
+        }
+        Ok(Some((total, gradients.into_vec(trained_len)?)))
+    }
+
+    /// The sum of the losses of all learned tokens of some micro-batches, each of one length.
+    pub(crate) fn loss(&self, changes: &Changes<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
+        let adapter = self.adapter(changes)?;
+        let mut total = 0.0;
+        for batch in micro {
+            let (mut x, shape) = self.embed(batch)?;
+            for at in 0..self.loaded.blocks.len() {
+                x = self.block(&adapter, at, x, shape)?.0;
+            }
+            total += self.loss_of(&x, batch, None)?.0;
+        }
+        Ok(total)
+    }
+
+    /// The logits after each of `tokens`, which follow what `reading` has read: (tokens, vocab), or those after the
+    /// last one.
+    pub(crate) fn logits(
+        &self,
+        adapter: &Adapter<'_>,
+        reading: &mut Reading,
+        tokens: &[u32],
+        which: Which,
+    ) -> Result<Vec<f32>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        reading.blocks.resize(self.loaded.blocks.len(), None);
+        let (mut x, _) = self.embed(&[Sequence { tokens, learned: &[] }])?;
+        for (at, past) in reading.blocks.iter_mut().enumerate() {
+            x = self.block_on(adapter, at, x, past)?;
+        }
+        let x = match which {
+            Which::All => x,
+            Which::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
+        };
+        let h = self.norm(&self.loaded.norm).forward(&x)?;
+        weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
+    }
+
+    fn gradient_of(
+        &self,
+        adapter: &Adapter<'_>,
+        batch: &[Sequence<'_>],
+        share: f32,
+        gradients: &mut Gradients,
+    ) -> Result<f64> {
+        let (mut x, shape) = self.embed(batch)?;
+        let lowest = adapter.lowest().unwrap_or(usize::MAX);
+        // Of blocks below the lowest that is changed nothing is needed again.
+        let (mut kept, mut inputs) = (BTreeMap::new(), BTreeMap::new());
+        for at in 0..self.loaded.blocks.len() {
+            let input = x.clone();
+            let (after, keep) = self.block(adapter, at, x, shape)?;
+            x = after;
+            if at >= lowest {
+                match self.recompute {
+                    Recompute::Never => drop(kept.insert(at, keep)),
+                    Recompute::Blocks => drop(inputs.insert(at, input)),
+                }
+            }
+        }
+        let (total, g) = self.loss_of(&x, batch, Some(share))?;
+        drop(x);
+        let Some(mut g) = g else { return Ok(total) };
+        for at in (lowest..self.loaded.blocks.len()).rev() {
+            let keep = match (kept.remove(&at), inputs.remove(&at)) {
+                (Some(keep), _) => keep,
+                (None, Some(input)) => self.block_until_inner(adapter, at, input, shape)?,
+                (None, None) => candle_core::bail!("nothing was kept of block {at}"),
+            };
+            let Some(before) = self.block_back(adapter, at, keep, g, shape, at > lowest, gradients)? else {
+                break;
+            };
+            g = before;
+        }
+        Ok(total)
+    }
+
+    /// The residual stream before the first block, (rows, hidden), and how many sequences of which length it is of.
+    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, (usize, usize))> {
+        let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
+        if batch.iter().any(|sequence| sequence.tokens.len() != length) {
+            candle_core::bail!("sequences of one pass have one length");
+        }
+        let tokens: Vec<u32> = batch.iter().flat_map(|sequence| sequence.tokens).copied().collect();
+        if let Some(token) = tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
+            candle_core::bail!("token {token} is not below {}", self.config.vocab_size);
+        }
+        let rows = tokens.len();
+        let tokens = Tensor::from_vec(tokens, rows, &self.loaded.device)?;
+        let x = self.loaded.embed.index_select(&tokens, 0)?.to_dtype(DType::F32)?;
+        Ok((x, (batch.len(), length)))
+    }
+
+    fn norm<'w>(&self, weight: &'w Tensor) -> Norm<'w> {
+        Norm { weight, eps: self.config.rms_norm_eps }
+    }
+
+    fn weights(&self, at: usize) -> &Block {
+        &self.loaded.blocks[at]
+    }
+}

@@ -1,0 +1,152 @@
+//! What an adapter adds to layers, on a device: `y += s · (x · Aᵀ) · Bᵀ`, and the gradients of its factors.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use candle_core::{Device, Result, Tensor};
+
+use crate::backend::candle::gradients::Gradients;
+use crate::model::config::DecoderConfig;
+use crate::model::delta::{Change, Changes, Extras, Trained};
+use crate::model::projection::Projection;
+
+/// A linear layer of the base.
+pub(super) type At = (usize, Projection);
+
+/// `scale · B · A`.
+#[derive(Debug)]
+pub(super) struct Pair {
+    /// (rank, inputs).
+    a: Tensor,
+    /// (outputs, rank).
+    b: Tensor,
+    scale: f64,
+}
+
+/// An adapter on top of what earlier epochs left.
+#[derive(Debug)]
+pub(crate) struct Adapter<'a> {
+    layers: BTreeMap<At, Layer>,
+    extras: &'a BTreeMap<At, Pair>,
+}
+
+/// What an adapter adds to one layer.
+#[derive(Debug)]
+struct Layer {
+    pair: Pair,
+    trained: Factors,
+}
+
+/// What of a layer has a gradient, and where it belongs in the trained vector.
+#[derive(Debug)]
+enum Factors {
+    Both {
+        a: Option<Range<usize>>,
+        b: Option<Range<usize>>,
+    },
+    /// `R` of `B · R · A`, and that `A`: (rank, inputs).
+    Core {
+        a: Tensor,
+        range: Range<usize>,
+    },
+}
+
+impl Pair {
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        x.matmul(&self.a.t()?)?.matmul(&self.b.t()?)? * self.scale
+    }
+
+    /// The gradient of `x` from `dy · B`.
+    fn backward(&self, left: &Tensor) -> Result<Tensor> {
+        left.matmul(&self.a)? * self.scale
+    }
+}
+
+/// What earlier epochs left, on a device.
+pub(super) fn extras(config: &DecoderConfig, extras: &Extras, device: &Device) -> Result<BTreeMap<At, Pair>> {
+    let pair = |(at, extra): (&At, &crate::model::delta::Extra)| {
+        let (outputs, inputs) = at.1.shape(config);
+        let rank = extra.a().len() / inputs;
+        let a = Tensor::from_slice(extra.a(), (rank, inputs), device)?;
+        let b = Tensor::from_slice(extra.b(), (outputs, rank), device)?;
+        Ok((*at, Pair { a, b, scale: 1.0 }))
+    };
+    // Of rank zero is nothing to add, and not every device multiplies it.
+    extras.iter().filter(|(_, extra)| !extra.a().is_empty()).map(pair).collect()
+}
+
+impl<'a> Adapter<'a> {
+    pub(super) fn new(
+        config: &DecoderConfig,
+        changes: &Changes<'_>,
+        extras: &'a BTreeMap<At, Pair>,
+        device: &Device,
+    ) -> Result<Self> {
+        let layer = |(at, change): (&At, &Change<'_>)| {
+            let (outputs, inputs) = at.1.shape(config);
+            let wide = |a: &[f32]| Tensor::from_slice(a, (change.rank, inputs), device);
+            let b = Tensor::from_slice(change.b, (outputs, change.rank), device)?;
+            let trained = match &change.trained {
+                Trained::Factors { a, b } => Factors::Both { a: a.clone(), b: b.clone() },
+                Trained::Core { a, range } => Factors::Core { a: wide(a)?, range: range.clone() },
+            };
+            let pair = Pair { a: wide(&change.a)?, b, scale: f64::from(change.scale) };
+            Ok((*at, Layer { pair, trained }))
+        };
+        Ok(Self { layers: changes.layers.iter().map(layer).collect::<Result<_>>()?, extras })
+    }
+
+    /// The lowest block that is changed.
+    pub(super) fn lowest(&self) -> Option<usize> {
+        self.layers.keys().map(|(layer, _)| *layer).min()
+    }
+
+    /// What is added to a layer's `y` for the input `x`.
+    pub(super) fn forward(&self, at: At, x: &Tensor, mut y: Tensor) -> Result<Tensor> {
+        let layer = self.layers.get(&at).map(|layer| &layer.pair);
+        for pair in self.extras.get(&at).into_iter().chain(layer) {
+            y = (y + pair.forward(x)?)?;
+        }
+        Ok(y)
+    }
+
+    /// Adds the gradients of a layer's factors, and to that of its input `x` where there is one: `dB = s · dyᵀ ·
+    /// (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`, `dx += s · (dy · B) · A`.
+    pub(super) fn backward(
+        &self,
+        at: At,
+        (x, dy): (&Tensor, &Tensor),
+        mut dx: Option<Tensor>,
+        gradients: &mut Gradients,
+    ) -> Result<Option<Tensor>> {
+        if let (Some(extra), Some(sum)) = (self.extras.get(&at), &dx) {
+            dx = Some((sum + extra.backward(&dy.matmul(&extra.b)?)?)?);
+        }
+        let Some(Layer { pair, trained }) = self.layers.get(&at) else { return Ok(dx) };
+        let with_outputs = match trained {
+            Factors::Both { a, .. } => a.is_some() || dx.is_some(),
+            Factors::Core { .. } => true,
+        };
+        let left = if with_outputs { Some(dy.matmul(&pair.b)?) } else { None };
+        if let (Some(left), Some(sum)) = (&left, &dx) {
+            dx = Some((sum + pair.backward(left)?)?);
+        }
+        match (trained, &left) {
+            (Factors::Both { a, b }, left) => {
+                if let Some(range) = b {
+                    let right = x.matmul(&pair.a.t()?)?;
+                    gradients.add(range, (dy.t()?.matmul(&right)? * pair.scale)?)?;
+                }
+                if let (Some(range), Some(left)) = (a, left) {
+                    gradients.add(range, (left.t()?.matmul(x)? * pair.scale)?)?;
+                }
+            }
+            (Factors::Core { a, range }, Some(left)) => {
+                let right = x.matmul(&a.t()?)?;
+                gradients.add(range, (left.t()?.matmul(&right)? * pair.scale)?)?;
+            }
+            (Factors::Core { .. }, None) => {}
+        }
+        Ok(dx)
+    }
+}

@@ -1,0 +1,90 @@
+//! The output layer and the cross-entropy in one: no more logits exist at a time than one chunk of rows.
+
+use candle_core::{DType, Result, Tensor};
+
+use super::Decoder;
+use crate::backend::candle::weights::{product, product_back};
+use crate::layers::cross_entropy::LOGITS;
+use crate::model::batch::Sequence;
+
+/// How many times as many logits a GPU has at a time.
+const GPU: usize = 8;
+
+impl Decoder<'_> {
+    /// The sum of `−log softmax(norm(x) · Wᵀ)[next]` over the learned tokens of `x`: (rows, hidden); with a share, its
+    /// gradient times that, `(softmax − one-hot) · W` through the norm. No gradient where no token is learned.
+    pub(super) fn loss_of(
+        &self,
+        x: &Tensor,
+        batch: &[Sequence<'_>],
+        share: Option<f32>,
+    ) -> Result<(f64, Option<Tensor>)> {
+        let device = &self.loaded.device;
+        let (rows, next) = targets(batch);
+        let all = x.dim(0)?;
+        if rows.is_empty() {
+            return Ok((0.0, None));
+        }
+        let picked = x.index_select(&Tensor::from_slice(&rows, rows.len(), device)?, 0)?;
+        let norm = self.norm(&self.loaded.norm);
+        let h = norm.forward(&picked)?;
+        let count = rows.len();
+        let next = Tensor::from_vec(next, count, device)?;
+        let most = if device.is_cpu() { LOGITS } else { GPU * LOGITS };
+        // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
+        let chunks = count.div_ceil((most / self.config.vocab_size).max(1));
+        let chunk = count.div_ceil(chunks);
+        let (mut losses, mut gradients) = (Vec::new(), Vec::new());
+        for first in (0..count).step_by(chunk) {
+            let len = chunk.min(count - first);
+            let part = (h.narrow(0, first, len)?, next.narrow(0, first, len)?);
+            let (loss, gradient) = self.chunk(&part.0, &part.1, share)?;
+            losses.push(loss);
+            gradients.extend(gradient);
+        }
+        let losses: Vec<f32> = Tensor::cat(&losses, 0)?.to_vec1()?;
+        let total = losses.into_iter().map(f64::from).sum();
+        if gradients.is_empty() {
+            return Ok((total, None));
+        }
+        let back = norm.backward(&picked, &Tensor::cat(&gradients, 0)?)?;
+        // Put back among the other rows, which take one of zeros; no two sums meet, so bits do not depend on order.
+        let mut from = vec![u32::try_from(count).map_err(candle_core::Error::wrap)?; all];
+        for (at, row) in (0..).zip(&rows) {
+            from[*row as usize] = at;
+        }
+        let back = back.pad_with_zeros(0, 0, 1)?;
+        Ok((total, Some(back.index_select(&Tensor::from_vec(from, all, device)?, 0)?)))
+    }
+
+    /// Each row's loss, and the gradient of the rows.
+    fn chunk(&self, h: &Tensor, next: &Tensor, share: Option<f32>) -> Result<(Tensor, Option<Tensor>)> {
+        let head = self.loaded.head();
+        let logits = product(h, head)?;
+        let logits = logits.broadcast_sub(&logits.max_keepdim(1)?)?;
+        let chosen = logits.gather(&next.unsqueeze(1)?.contiguous()?, 1)?;
+        let p = logits.exp()?;
+        let total = p.sum_keepdim(1)?;
+        let loss = (total.log()? - chosen)?.flatten_all()?;
+        let Some(share) = share.map(f64::from) else { return Ok((loss, None)) };
+        let p = p.broadcast_mul(&(total.recip()? * share)?)?;
+        let right = (head.index_select(next, 0)?.to_dtype(DType::F32)? * share)?;
+        Ok((loss, Some((product_back(&p, head)? - right)?)))
+    }
+}
+
+/// The rows after which a learned token comes, and those tokens.
+fn targets(batch: &[Sequence<'_>]) -> (Vec<u32>, Vec<u32>) {
+    let (mut rows, mut next) = (Vec::new(), Vec::new());
+    let mut row = 0;
+    for sequence in batch {
+        for (at, token) in sequence.tokens.iter().enumerate() {
+            if at > 0 && sequence.learned.get(at) == Some(&true) {
+                rows.push(row - 1);
+                next.push(*token);
+            }
+            row += 1;
+        }
+    }
+    (rows, next)
+}

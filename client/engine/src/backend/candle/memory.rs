@@ -1,0 +1,64 @@
+//! What passes take of a device's memory and of this machine's, and how they are kept within it.
+
+use candle_core::Device;
+
+use crate::backend::candle::attention::QUERIES;
+use crate::backend::device::CandleDevice;
+use crate::layers::cross_entropy::LOGITS;
+use crate::model::compute::Recompute;
+use crate::model::config::DecoderConfig;
+use crate::model::micro_batch::rows_at_once;
+use crate::model::weights::tensor_shapes;
+
+/// Rows of a micro-batch on the CPU.
+pub(super) const ROWS: usize = 512;
+/// Most rows of a micro-batch on a GPU, and how many numbers of four bytes they may take there.
+pub(super) const GPU_ROWS: usize = 4096;
+const GPU_NUMBERS: usize = 1 << 30;
+
+/// Rows of one micro-batch of sequences of at most `length` tokens, so many that they fit.
+pub(super) fn rows(config: &DecoderConfig, recompute: Recompute, length: usize, device: &Device) -> usize {
+    if device.is_cpu() { ROWS } else { gpu_rows(config, recompute, length) }
+}
+
+pub(super) fn gpu_rows(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
+    (GPU_NUMBERS / row_numbers(config, recompute, length).max(1)).clamp(1, GPU_ROWS)
+}
+
+/// Numbers that one row takes on the device: what is kept between the two ways, and what there is at a time of one
+/// block on its way back.
+fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
+    let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
+    let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+    let raw = if config.qk_norm { q + kv } else { 0 };
+    let kept = 2 * hidden + 2 * q + 2 * kv + raw + config.num_heads + 2 * inner;
+    let blocks = match recompute {
+        Recompute::Never => config.num_layers * kept,
+        Recompute::Blocks => config.num_layers * hidden + kept,
+    };
+    let scores = 5 * config.num_heads * length.min(QUERIES);
+    blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
+}
+
+/// Bytes of this machine's memory that passes over so many sequences of so many tokens take beside the weights.
+pub(crate) fn needed_bytes(
+    config: &DecoderConfig,
+    recompute: Recompute,
+    (batch, length): (usize, usize),
+    device: CandleDevice,
+) -> u64 {
+    if device.is_gpu() {
+        return 0;
+    }
+    let at_once = rows_at_once(batch, length, ROWS);
+    let logits = 3 * LOGITS.min(at_once * config.vocab_size);
+    4 * (at_once * row_numbers(config, recompute, length) + logits) as u64
+}
+
+/// Bytes of this machine's memory that weights take beside the base: on the CPU all of them once more, as f32; for a
+/// GPU the largest matrix on its way there.
+pub(crate) fn copied_bytes(config: &DecoderConfig, device: CandleDevice) -> u64 {
+    let shapes = tensor_shapes(config);
+    let counts = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);
+    4 * if device.is_gpu() { counts.max().unwrap_or(0) } else { counts.sum() }
+}

@@ -1,0 +1,315 @@
+//! The decoder on candle's tensors against the one on our own kernels, on the CPU.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use candle_core::Device;
+use proto::adapter::{AdapterSpec, Factors, Folded, Method, Slot};
+use proto::ids::Digest;
+
+use super::*;
+use crate::backend::candle::memory::{GPU_ROWS, ROWS, gpu_rows};
+use crate::backend::candle::weights::Held;
+use crate::backend::compute::Compute;
+use crate::backend::device::{CandleDevice, Place};
+use crate::backend::executor::Passes;
+use crate::base::{Base, Filled};
+use crate::engine::Engine;
+use crate::kernels::matmul::Arithmetic;
+use crate::lora::layout::Places;
+use crate::model::config::RopeScaling;
+use crate::model::projection::Projection;
+
+mod trainings;
+
+const METHODS: [Method; 4] = [Method::FrozenA, Method::FrozenB, Method::Core, Method::Both];
+
+fn reference(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
+}
+
+/// Bases with a bias, with norms of heads, tied and not, with scaled angles, of every type that numbers have in files.
+fn bases() -> Vec<(String, Arc<Base>)> {
+    let families = ["llama", "smollm2", "llama3", "linear", "mistral", "qwen2", "qwen3"];
+    let families = families.map(|name| format!("families/{name}"));
+    let files = ["q8_0", "q4_0", "k"].map(|name| format!("gguf/{name}.gguf"));
+    let open = |name: String| (name.clone(), Arc::new(Base::open(&reference(&name)).unwrap()));
+    families.into_iter().chain(files).map(open).collect()
+}
+
+/// The same base with our own kernels, in f32, and with candle's operations.
+fn both_ways(base: &Arc<Base>, recompute: Recompute) -> [Engine; 2] {
+    [Place::Own, Place::Candle(CandleDevice::Cpu)].map(|place| {
+        let compute = Compute { threads: 1, arithmetic: Some(Arithmetic::Single), recompute, place };
+        Engine::new(Arc::clone(base)).with_compute(compute)
+    })
+}
+
+fn spec(base: &Base, method: Method, rank: u32, projections: &[Projection]) -> AdapterSpec {
+    let modules = base.modules(projections);
+    AdapterSpec { method, rank, alpha: 5.0, factors: Factors::Seeded(Digest([4; 32])), modules }
+}
+
+/// Factors and a trained vector of which no part is zero.
+fn vectors(spec: &AdapterSpec) -> (Vec<f32>, Vec<f32>) {
+    let frozen = spec.seeded_factors(&Digest([4; 32]));
+    let trained = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
+    (frozen, trained)
+}
+
+/// Sequences and, for each, which of its tokens are learned: of the first all, of the second none, of the others some.
+fn batch(count: usize, length: usize, vocab: u32) -> Vec<(Vec<u32>, Vec<bool>)> {
+    let sequence = |b: usize| {
+        let token = |i: usize| u32::try_from((i * i * 7 + i / 3 + b * 5) % vocab as usize).unwrap();
+        let learned = |i: usize| b == 0 || (b > 1 && (i + b).is_multiple_of(3));
+        ((0..length).map(token).collect(), (0..length).map(learned).collect())
+    };
+    (0..count).map(sequence).collect()
+}
+
+fn gradient(
+    engine: &Engine,
+    spec: &AdapterSpec,
+    (frozen, trained): (&[f32], &[f32]),
+    batch: &[(Vec<u32>, Vec<bool>)],
+) -> (f32, Vec<f32>) {
+    let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
+    let places = Places::new(engine.base(), spec).unwrap();
+    let longest = batch.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
+    let mut passes = Passes::new(engine, longest);
+    let changes = passes.changes(&places, frozen, trained).unwrap();
+    let (loss, gradient) = passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap();
+    let targets: usize = batch.iter().map(Sequence::targets).sum();
+    let alone = passes.loss(&changes, &batch).unwrap() / targets.max(1) as f64;
+    assert!((alone - f64::from(loss)).abs() <= 1e-5 * alone, "without a gradient {alone}, with one {loss}");
+    (loss, gradient)
+}
+
+fn long(x: &[f32]) -> f64 {
+    x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+}
+
+/// How far `found` is from `expected`, as a part of it.
+fn off(found: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(found.len(), expected.len());
+    let difference: Vec<f32> = found.iter().zip(expected).map(|(x, y)| x - y).collect();
+    long(&difference) / long(expected)
+}
+
+/// Fails unless the loss and every trained matrix's gradient are our own kernels'.
+fn assert_same(name: &str, engines: &[Engine; 2], spec: &AdapterSpec, batch: &[(Vec<u32>, Vec<bool>)]) {
+    let (frozen, trained) = vectors(spec);
+    let [own, candle] = engines.each_ref().map(|engine| gradient(engine, spec, (&frozen, &trained), batch));
+    let name = format!("{name} {:?}", spec.method);
+    assert!((candle.0 - own.0).abs() < 1e-4 * own.0, "{name}: {} {}", candle.0, own.0);
+    for slots in spec.slots() {
+        let trained = [slots.a, slots.b].into_iter().filter_map(|slot| match slot {
+            Slot::Trained(range) => Some(range),
+            Slot::Frozen(_) => None,
+        });
+        for range in trained.chain(slots.core) {
+            let off = off(&candle.1[range.clone()], &own.1[range]);
+            assert!(off < 1e-4, "{name} {}: off by {off:.1e}", slots.module.name);
+        }
+    }
+}
+
+#[test]
+fn the_loss_and_every_gradient_are_those_of_our_own_kernels_for_every_family_and_method() {
+    for (name, base) in bases() {
+        let vocab = u32::try_from(base.config().vocab_size).unwrap();
+        let batch = batch(5, 12, vocab);
+        for recompute in [Recompute::Never, Recompute::Blocks] {
+            let engines = both_ways(&base, recompute);
+            for method in METHODS {
+                assert_same(&name, &engines, &spec(&base, method, 2, &Projection::ALL), &batch);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_part_of_an_adapter_has_the_same_gradient_as_with_our_own_kernels() {
+    let base = Arc::new(Base::random(shape(), Filled::F32, 5).unwrap());
+    let engines = both_ways(&base, Recompute::Never);
+    let batch = batch(3, 20, 96);
+    for projection in Projection::ALL {
+        for rank in [1, 3] {
+            let mut spec = spec(&base, Method::Both, rank, &[projection]);
+            assert_same("one projection", &engines, &spec, &batch);
+            // The top block alone.
+            spec.modules.remove(0);
+            assert_same("one layer", &engines, &spec, &batch);
+        }
+    }
+}
+
+#[test]
+fn what_earlier_epochs_left_stands_under_the_training() {
+    let base = Arc::new(Base::open(&reference("families/qwen2")).unwrap());
+    let spec = spec(&base, Method::FrozenA, 2, &Projection::ALL);
+    let (frozen, trained) = vectors(&spec);
+    let pairs = spec.pairs(&frozen, &trained).unwrap();
+    let folded = Folded::default().plus(&pairs, 2, 1.5, 8);
+    let batch = batch(3, 12, u32::try_from(base.config().vocab_size).unwrap());
+    let plain = both_ways(&base, Recompute::Never);
+    let engines = plain.each_ref().map(|engine| engine.with_folded(&folded).unwrap());
+    assert_same("folded", &engines, &spec, &batch);
+    let loss = |engine: &Engine| gradient(engine, &spec, (&frozen, &trained), &batch).0;
+    assert!((loss(&engines[1]) - loss(&plain[1])).abs() > 1e-2, "what was left changes nothing");
+}
+
+#[test]
+fn sequences_longer_than_one_tile_of_queries_and_of_two_lengths_have_the_same_gradient() {
+    let config = DecoderConfig { max_positions: 2 * attention::QUERIES + 100, ..shape() };
+    let base = Arc::new(Base::random(config, Filled::F32, 5).unwrap());
+    let engines = both_ways(&base, Recompute::Never);
+    let mut both = batch(1, 2 * attention::QUERIES + 7, 96);
+    both.extend(batch(3, 30, 96));
+    assert_same("long", &engines, &spec(&base, Method::Both, 2, &Projection::ALL), &both);
+}
+
+#[test]
+fn a_batch_of_which_nothing_is_learned_has_no_loss_and_no_gradient() {
+    let base = Arc::new(Base::random(shape(), Filled::F32, 5).unwrap());
+    let spec = spec(&base, Method::Both, 2, &Projection::ALL);
+    let (frozen, trained) = vectors(&spec);
+    let batch = vec![((0..12).collect(), vec![false; 12])];
+    for engine in both_ways(&base, Recompute::Never) {
+        let (loss, gradient) = gradient(&engine, &spec, (&frozen, &trained), &batch);
+        assert!(loss.abs() < f32::MIN_POSITIVE && gradient.iter().all(|x| *x == 0.0), "{loss}");
+        assert_eq!(gradient.len(), trained.len());
+    }
+}
+
+/// As on a GPU, but for the device: candle's CPU widens bf16 for each product and rounds the result.
+#[test]
+fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
+    let base = Arc::new(Base::random(shape(), Filled::Bf16, 5).unwrap());
+    let spec = spec(&base, Method::Both, 2, &Projection::ALL);
+    let (frozen, trained) = vectors(&spec);
+    let places = Places::new(&base, &spec).unwrap();
+    let changes = places.changes(&frozen, &trained).unwrap();
+    let batch = batch(3, 20, 96);
+    let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
+    let [(loss, exact), (rounded_loss, rounded)] = [Held::F32, Held::Bf16].map(|held| {
+        let loaded = Loaded::held(&base, Device::Cpu, held).unwrap();
+        let decoder = Decoder::new(base.config(), &loaded, &Extras::default(), Recompute::Never, 20).unwrap();
+        decoder.gradient(&changes, trained.len(), &[&batch], 0.01, |_, _| true).unwrap().unwrap()
+    });
+    let off = off(&rounded, &exact);
+    assert!(
+        (rounded_loss / loss - 1.0).abs() < 1e-2 && off < 2e-2,
+        "{rounded_loss} {loss}, off by {off:.1e}"
+    );
+    assert!(off > 1e-5, "nothing was rounded");
+}
+
+#[test]
+fn what_a_device_holds_follows_from_the_device_and_what_was_asked_for() {
+    for device in [CandleDevice::Cuda(0), CandleDevice::Metal(0)] {
+        assert_eq!(Held::on(device, None), Held::Bf16);
+        assert_eq!(Held::on(device, Some(Arithmetic::Short)), Held::Bf16);
+        assert_eq!(Held::on(device, Some(Arithmetic::Single)), Held::F32);
+    }
+    assert_eq!(Held::on(CandleDevice::Cpu, Some(Arithmetic::Short)), Held::F32);
+    let half = Base::random(shape(), Filled::Bf16, 5).unwrap();
+    let compute = |place, arithmetic| Compute { arithmetic, place, ..Compute::default() };
+    let gpu = Place::Candle(CandleDevice::Cuda(0));
+    assert_eq!(compute(gpu, None).numbers_for(&half), "bf16");
+    assert_eq!(compute(gpu, Some(Arithmetic::Single)).numbers_for(&half), "f32");
+    assert_eq!(compute(gpu, None).numbers_for(&Base::random(shape(), Filled::F32, 5).unwrap()), "f32");
+    let cpu = compute(Place::Candle(CandleDevice::Cpu), None).numbers_for(&half);
+    assert!(cpu.starts_with("f32"), "{cpu}");
+}
+
+#[test]
+fn what_passes_take_is_bounded_and_known() {
+    let base = Base::random(shape(), Filled::F32, 5).unwrap();
+    let config = base.config();
+    let place = |device| Compute { place: Place::Candle(device), ..Compute::default() };
+    let (cpu, gpu) = (place(CandleDevice::Cpu), place(CandleDevice::Cuda(0)));
+    // All matrices and a few vectors; the largest matrix.
+    let copied = cpu.copied_bytes(config);
+    let matrices = 4 * base.parameters() as u64;
+    assert!(copied > matrices && copied < matrices + matrices / 10, "{copied} {matrices}");
+    assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
+    assert_eq!(Compute::default().copied_bytes(config), 0);
+    // More rows than a micro-batch's take no more memory.
+    assert_eq!(cpu.needed_bytes(&base, ROWS, 4), cpu.needed_bytes(&base, ROWS / 4, 4));
+    assert!(cpu.needed_bytes(&base, ROWS / 4, 4) > cpu.needed_bytes(&base, ROWS / 8, 4));
+    // But one sequence is never cut.
+    assert!(cpu.needed_bytes(&base, 1, 4 * ROWS) > 3 * cpu.needed_bytes(&base, 1, ROWS));
+    assert_eq!(gpu.needed_bytes(&base, ROWS, 4), 0);
+    assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
+    let large = DecoderConfig {
+        hidden_size: 4096,
+        intermediate_size: 11_008,
+        num_layers: 32,
+        num_heads: 32,
+        num_kv_heads: 32,
+        head_dim: 128,
+        ..shape()
+    };
+    let (never, blocks) =
+        [Recompute::Never, Recompute::Blocks].map(|recompute| gpu_rows(&large, recompute, 2048)).into();
+    assert!(never >= 256 && blocks > 2 * never && blocks <= GPU_ROWS, "{never} {blocks}");
+    let wide = DecoderConfig { hidden_size: 1 << 28, ..large };
+    assert_eq!(gpu_rows(&wide, Recompute::Never, 2048), 1);
+}
+
+#[test]
+fn logits_and_what_is_written_are_those_of_our_own_kernels() {
+    for (name, base) in bases() {
+        let vocab = u32::try_from(base.config().vocab_size).unwrap();
+        let [own, candle] = both_ways(&base, Recompute::Never);
+        let tokens: Vec<u32> = (0..9).map(|i| (i * 11 + 5) % vocab).collect();
+        let (expected, found) = (own.logits(&tokens).unwrap(), candle.logits(&tokens).unwrap());
+        let distance = off(&found, &expected);
+        assert!(distance < 1e-4, "{name}: off by {distance:.1e}");
+        assert_eq!(candle.logits(&[]).unwrap(), Vec::<f32>::new());
+        // A text that is read on gets the logits of the whole.
+        let spec = spec(&base, Method::Both, 2, &Projection::ALL);
+        let (frozen, trained) = vectors(&spec);
+        let written = [&own, &candle].map(|engine| {
+            let (mut seen, mut at) = (Vec::new(), 4);
+            let adapter = Some((&spec, frozen.as_slice(), trained.as_slice()));
+            let written = engine.generate(adapter, &tokens[..4], 5, |logits| {
+                seen.extend_from_slice(logits);
+                at += 1;
+                tokens.get(at - 1).copied()
+            });
+            assert_eq!(written.unwrap(), tokens[4..]);
+            seen
+        });
+        let distance = off(&written[1], &written[0]);
+        assert!(distance < 1e-4, "{name}, read on: off by {distance:.1e}");
+        assert!(
+            off(&written[0][..found.len() / 9], &expected[3 * found.len() / 9..][..found.len() / 9]) > 1e-2
+        );
+    }
+}
+
+/// A small shape with norms of heads, three query heads for each key head, and an output layer of its own.
+fn shape() -> DecoderConfig {
+    DecoderConfig {
+        vocab_size: 96,
+        hidden_size: 48,
+        intermediate_size: 80,
+        num_layers: 2,
+        num_heads: 6,
+        num_kv_heads: 2,
+        head_dim: 8,
+        max_positions: 64,
+        rms_norm_eps: 1e-5,
+        rope_theta: 10_000.0,
+        rope_scaling: RopeScaling::None,
+        tied: false,
+        qkv_bias: true,
+        output_bias: true,
+        qk_norm: true,
+        bos: None,
+        eos: Vec::new(),
+    }
+}

@@ -1,0 +1,153 @@
+//! A base's weights on a device of candle's.
+
+use candle_core::{DType, Device, Result, Tensor};
+
+use crate::backend::device::{CandleDevice, PlaceError};
+use crate::base::Base;
+use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matrix::{Matrix, Numbers};
+use crate::model::projection::Projection;
+use crate::model::weights::BlockWeights;
+
+/// What matrices are held as on a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Held {
+    /// All as f32.
+    F32,
+    /// Those that the base holds as bf16 as it does, all others as f32.
+    Bf16,
+}
+
+/// A base on a device.
+#[derive(Debug)]
+pub(crate) struct Loaded {
+    pub(super) device: Device,
+    /// (vocab, hidden).
+    pub(super) embed: Tensor,
+    pub(super) blocks: Vec<Block>,
+    /// (hidden).
+    pub(super) norm: Tensor,
+    /// (vocab, hidden); none where it is the embedding.
+    head: Option<Tensor>,
+}
+
+/// One decoder block.
+#[derive(Debug)]
+pub(super) struct Block {
+    pub(super) input_norm: Tensor,
+    pub(super) post_norm: Tensor,
+    /// Of the queries and of the keys.
+    pub(super) head_norms: Option<[Tensor; 2]>,
+    /// In the order of [`Projection::ALL`].
+    linears: Vec<Linear>,
+}
+
+/// `y = x · Wᵀ + bias`.
+#[derive(Debug)]
+pub(super) struct Linear {
+    /// (outputs, inputs).
+    pub(super) weight: Tensor,
+    /// (outputs).
+    pub(super) bias: Option<Tensor>,
+}
+
+impl Held {
+    /// What suits a device and what was asked for: a GPU multiplies bf16 faster, candle's CPU slower than f32.
+    pub(crate) fn on(device: CandleDevice, arithmetic: Option<Arithmetic>) -> Self {
+        if device.is_gpu() && arithmetic != Some(Arithmetic::Single) { Self::Bf16 } else { Self::F32 }
+    }
+}
+
+impl Loaded {
+    /// Puts a base on a device. Fails where there is no such device, or the base does not fit it.
+    pub(crate) fn new(
+        base: &Base,
+        on: CandleDevice,
+        arithmetic: Option<Arithmetic>,
+    ) -> std::result::Result<Self, PlaceError> {
+        let device = on.open()?;
+        Self::held(base, device, Held::on(on, arithmetic))
+            .map_err(|error| PlaceError::NotLoaded { device: on, reason: error.to_string() })
+    }
+
+    pub(super) fn held(base: &Base, device: Device, held: Held) -> Result<Self> {
+        let weights = base.weights();
+        let blocks =
+            weights.blocks.iter().map(|block| Block::new(block, held, &device)).collect::<Result<_>>()?;
+        Ok(Self {
+            embed: matrix(&weights.embed, held, &device)?,
+            blocks,
+            norm: vector(&weights.norm, &device)?,
+            head: weights.head.as_ref().map(|head| matrix(head, held, &device)).transpose()?,
+            device,
+        })
+    }
+
+    /// The output layer: (vocab, hidden).
+    pub(super) fn head(&self) -> &Tensor {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+}
+
+impl Block {
+    fn new(block: &BlockWeights, held: Held, device: &Device) -> Result<Self> {
+        let linear = |projection: Projection| {
+            let linear = block.linear(projection);
+            let bias = linear.bias.as_ref().map(|bias| vector(bias, device)).transpose()?;
+            Ok(Linear { weight: matrix(&linear.weight, held, device)?, bias })
+        };
+        let head_norms = match &block.head_norms {
+            Some([q, k]) => Some([vector(q, device)?, vector(k, device)?]),
+            None => None,
+        };
+        Ok(Self {
+            input_norm: vector(&block.input_norm, device)?,
+            post_norm: vector(&block.post_norm, device)?,
+            head_norms,
+            linears: Projection::ALL.into_iter().map(linear).collect::<Result<_>>()?,
+        })
+    }
+
+    /// The linear layer of this projection.
+    pub(super) fn linear(&self, projection: Projection) -> &Linear {
+        &self.linears[projection as usize]
+    }
+}
+
+/// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
+pub(crate) fn numbers(base: &Base, device: CandleDevice, arithmetic: Option<Arithmetic>) -> String {
+    let bf16 =
+        |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
+    let held = match Held::on(device, arithmetic) {
+        Held::Bf16 if base.weights().blocks.iter().any(bf16) => "bf16",
+        Held::Bf16 | Held::F32 => "f32",
+    };
+    device.library().map_or_else(|| held.to_owned(), |library| format!("{held} by {library}"))
+}
+
+/// `x · Wᵀ`, `x`: (rows, inputs), `w`: (outputs, inputs), in the numbers that `w` is held as.
+pub(super) fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
+    x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(DType::F32)
+}
+
+/// `dy · W`, the gradient of `x`.
+pub(super) fn product_back(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+    dy.to_dtype(w.dtype())?.matmul(w)?.to_dtype(DType::F32)
+}
+
+fn vector(numbers: &[f32], device: &Device) -> Result<Tensor> {
+    Tensor::from_slice(numbers, numbers.len(), device)
+}
+
+fn matrix(matrix: &Matrix, held: Held, device: &Device) -> Result<Tensor> {
+    let shape = (matrix.rows(), matrix.columns());
+    match (matrix.numbers(), held) {
+        (Numbers::Bf16(numbers), Held::Bf16) => Tensor::from_slice(numbers, shape, device),
+        (Numbers::F32(numbers), _) => Tensor::from_slice(numbers, shape, device),
+        (Numbers::Bf16(_) | Numbers::F16(_) | Numbers::Quantized(_), _) => {
+            let mut numbers = vec![0.0f32; shape.0 * shape.1];
+            matrix.widen(0..shape.0, &mut numbers)?;
+            Tensor::from_vec(numbers, shape, device)
+        }
+    }
+}

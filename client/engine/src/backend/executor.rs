@@ -1,0 +1,231 @@
+//! How the passes of one engine are computed.
+
+use candle_core::Result;
+
+use super::candle;
+use crate::backend::compute::{ROWS_APART, ROWS_TOGETHER, is_small};
+use crate::backend::device::Place;
+use crate::base::Base;
+use crate::engine::Engine;
+use crate::generation::Reader;
+use crate::kernels::matmul::Arithmetic;
+use crate::kernels::narrow;
+use crate::kernels::pool::Team;
+use crate::layers::rope::Rope;
+use crate::lora::layout::Places;
+use crate::model::batch::Sequence;
+use crate::model::compute::Recompute;
+use crate::model::config::DecoderConfig;
+use crate::model::decoder::Decoder;
+use crate::model::delta::{Changes, Extras};
+use crate::model::gradient_target::Wanted;
+use crate::model::micro_batch::micro_batches;
+use crate::model::workspace::Workspace;
+
+/// A decided way to compute, and memory that is used again.
+#[derive(Debug)]
+pub(crate) struct Passes<'a> {
+    engine: &'a Engine,
+    length: usize,
+    /// At a place of candle's, once it was needed.
+    elsewhere: Option<candle::Decoder<'a>>,
+    base: &'a Base,
+    extras: &'a Extras,
+    rope: Rope,
+    arithmetic: Arithmetic,
+    recompute: Recompute,
+    apart: bool,
+    spaces: Vec<Space>,
+}
+
+/// The memory of one pass, and the gradient that it adds to.
+type Space = (Workspace, Vec<f32>);
+
+impl<'a> Passes<'a> {
+    /// Passes of an engine over sequences of at most `length` tokens.
+    pub(crate) fn new(engine: &'a Engine, length: usize) -> Self {
+        let (base, compute) = (engine.base(), engine.compute());
+        let config = base.config();
+        let apart = is_small(config);
+        Self {
+            engine,
+            length,
+            elsewhere: None,
+            base,
+            extras: engine.extras(),
+            rope: rope(config, length),
+            arithmetic: compute.arithmetic_for(base),
+            recompute: compute.recompute,
+            apart,
+            spaces: Vec::new(),
+        }
+    }
+
+    /// The decoder at a place of candle's; none where our own kernels compute. Fails where the place cannot be opened
+    /// or the base does not fit it.
+    fn elsewhere(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
+        if self.elsewhere.is_none()
+            && let Some(loaded) = self.engine.loaded().map_err(candle_core::Error::wrap)?
+        {
+            let config = self.base.config();
+            let decoder = candle::Decoder::new(config, loaded, self.extras, self.recompute, self.length)?;
+            self.elsewhere = Some(decoder);
+        }
+        Ok(self.elsewhere.as_ref())
+    }
+
+    /// Something that reads a text on with these changes.
+    pub(crate) fn reader<'r>(&'r mut self, changes: &'r Changes<'r>) -> Result<Reader<'r>> {
+        self.elsewhere()?;
+        match &self.elsewhere {
+            Some(decoder) => Reader::candle(decoder, changes),
+            None => Ok(Reader::own(self.decoder(changes, Team::current()))),
+        }
+    }
+
+    pub(crate) fn decoder<'d>(&'d self, changes: &'d Changes<'d>, team: Team) -> Decoder<'d> {
+        Decoder {
+            config: self.base.config(),
+            weights: self.base.weights(),
+            changes,
+            rope: &self.rope,
+            arithmetic: self.arithmetic,
+            team,
+            recompute: self.recompute,
+        }
+    }
+
+    /// An adapter, ready for passes.
+    pub(crate) fn changes<'v>(
+        &self,
+        places: &Places<'_>,
+        frozen: &'v [f32],
+        trained: &'v [f32],
+    ) -> Result<Changes<'v>>
+    where
+        'a: 'v,
+    {
+        self.ready(places.changes(frozen, trained)?)
+    }
+
+    /// No adapter, ready for passes.
+    pub(crate) fn unchanged(&self) -> Result<Changes<'a>> {
+        self.ready(Changes::default())
+    }
+
+    fn ready<'v>(&self, changes: Changes<'v>) -> Result<Changes<'v>>
+    where
+        'a: 'v,
+    {
+        let mut changes = changes.on(self.extras);
+        if self.apart && self.engine.compute().place == Place::Own {
+            changes.fold(self.base.weights())?;
+        }
+        Ok(changes)
+    }
+
+    /// Rows of one micro-batch of our own kernels.
+    fn rows(&self) -> usize {
+        if self.apart { ROWS_APART } else { ROWS_TOGETHER }
+    }
+
+    /// The batch's mean loss and its gradient with respect to the trained vector; none if `go_on` says no between
+    /// two micro-batches.
+    pub(crate) fn gradient(
+        &mut self,
+        changes: &Changes<'_>,
+        trained_len: usize,
+        batch: &[Sequence<'_>],
+        mut go_on: impl FnMut(u32, u32) -> bool,
+    ) -> Result<Option<(f32, Vec<f32>)>> {
+        let targets: usize = batch.iter().map(Sequence::targets).sum();
+        let share = 1.0 / targets.max(1) as f32;
+        if let Some(decoder) = self.elsewhere()? {
+            let micro = micro_batches(batch, decoder.rows());
+            let computed = decoder.gradient(changes, trained_len, &micro, share, go_on)?;
+            return Ok(computed.map(|(total, gradient)| (narrow(total / targets.max(1) as f64), gradient)));
+        }
+        let micro = micro_batches(batch, self.rows());
+        let mut spaces = std::mem::take(&mut self.spaces);
+        let all = if self.apart { micro.len() } else { 1 };
+        spaces.resize_with(all.max(spaces.len()), Default::default);
+        for (_, gradient) in &mut spaces[..all] {
+            gradient.clear();
+            gradient.resize(trained_len, 0.0);
+        }
+        let mut total = 0.0;
+        let team = Team::current();
+        if self.apart {
+            let mut losses = vec![0.0; micro.len()];
+            let decoder = self.decoder(changes, Team::ALONE);
+            let parts = micro.iter().zip(&mut spaces).zip(&mut losses).collect();
+            team.try_each(
+                parts,
+                |((batch, (space, gradient)), loss): ((&&[Sequence<'_>], &mut Space), &mut f64)| {
+                    *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+                    Ok::<_, candle_core::Error>(())
+                },
+            )?;
+            total += losses.iter().sum::<f64>();
+        } else {
+            let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
+            let decoder = self.decoder(changes, team);
+            for (done, batch) in (0..).zip(&micro) {
+                if done > 0 && !go_on(done, of) {
+                    self.spaces = spaces;
+                    return Ok(None);
+                }
+                let (space, gradient) = &mut spaces[0];
+                total += decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+            }
+        }
+        let (_, mut gradient) =
+            spaces.first_mut().map(|(space, gradient)| (space, std::mem::take(gradient))).unzip();
+        let gradient = gradient.get_or_insert_default();
+        for (_, other) in &spaces[1..all] {
+            gradient.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+        }
+        let gradient = std::mem::take(gradient);
+        self.spaces = spaces;
+        Ok(Some((narrow(total / targets.max(1) as f64), gradient)))
+    }
+
+    /// The sum of the losses of all learned tokens.
+    pub(crate) fn loss(&mut self, changes: &Changes<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
+        if let Some(decoder) = self.elsewhere()? {
+            return decoder.loss(changes, &micro_batches(batch, decoder.rows()));
+        }
+        let micro = micro_batches(batch, self.rows());
+        let mut spaces = std::mem::take(&mut self.spaces);
+        let all = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };
+        spaces.resize_with(all.max(spaces.len()).max(1), Default::default);
+        let mut losses = vec![0.0; micro.len()];
+        if self.apart {
+            let decoder = self.decoder(changes, Team::ALONE);
+            let share = micro.len().div_ceil(all.max(1)).max(1);
+            let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(&mut spaces).collect();
+            Team::current().try_each(
+                parts,
+                |((batches, losses), (space, _)): ((&[&[Sequence<'_>]], &mut [f64]), &mut Space)| {
+                    for (batch, loss) in batches.iter().zip(losses) {
+                        *loss = decoder.loss(space, batch)?;
+                    }
+                    Ok::<_, candle_core::Error>(())
+                },
+            )?;
+        } else {
+            let decoder = self.decoder(changes, Team::current());
+            for (batch, loss) in micro.iter().zip(&mut losses) {
+                *loss = decoder.loss(&mut spaces[0].0, batch)?;
+            }
+        }
+        self.spaces = spaces;
+        Ok(losses.iter().sum())
+    }
+}
+
+/// The rotary angles of so many positions.
+pub(crate) fn rope(config: &DecoderConfig, length: usize) -> Rope {
+    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
+    Rope::new(length, &frequencies)
+}

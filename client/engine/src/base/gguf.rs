@@ -1,0 +1,286 @@
+//! A GGUF file: metadata, the places of its tensors, and their numbers.
+//!
+//! The header is read by our own code, because every count and length in it is held against the file's length
+//! before anything is allocated.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use candle_core::quantized::GgmlDType;
+
+use super::BaseError;
+use crate::base::files::{Opened, damaged};
+use crate::base::held::Stored;
+use crate::base::plan::{Plan, WeightFile};
+use metadata::{Metadata, Value};
+
+mod metadata;
+mod shape;
+mod words;
+
+/// The largest header that is read.
+const MOST_HEADER_BYTES: u64 = 64 << 20;
+
+/// More keys than a converter writes.
+const MOST_PAIRS: u64 = 1 << 12;
+
+/// More texts than a list of tokens or of merges has.
+const MOST_TEXTS: u64 = 1 << 21;
+
+/// More tensors than a decoder of the most blocks has.
+const MOST_TENSORS: u64 = 1 << 16;
+
+/// More dimensions than a tensor has.
+const MOST_DIMENSIONS: u32 = 4;
+
+/// Where a file does not say to what its tensors' places are rounded up.
+const ALIGNMENT: u64 = 32;
+
+/// The divisors of the rotary frequencies.
+pub(super) const DIVISORS: &str = "rope_freqs.weight";
+
+/// What the numbers of a tensor may be held as, as an error says it.
+const KNOWN: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K";
+
+/// Reads everything of a file but its weights.
+pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
+    let mut reader = Reader { opened: Opened::new(path)? };
+    let (metadata, tensors) = reader.header()?;
+    let shape = shape::read(&metadata, &tensors)?;
+    let entries = shape.entries(path, tensors)?;
+    let tokens = words::read(&metadata, shape.config.vocab_size)?;
+    let weights = vec![WeightFile { opened: reader.opened, entries }];
+    Ok(Plan { config: shape.config, tokens, before: Vec::new(), weights, after: Vec::new() })
+}
+
+/// A tensor in the header.
+#[derive(Debug)]
+struct Info {
+    /// Outermost first, like everywhere but in the file.
+    shape: Vec<u64>,
+    /// The number of its type.
+    kind: u32,
+    /// Where it begins in the file.
+    start: u64,
+}
+
+impl Info {
+    /// Its type and its sizes, where the first can be held and the second fit in memory.
+    fn held(&self) -> Option<(Stored, Vec<usize>)> {
+        let sizes = self.shape.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
+        Some((stored(self.kind)?, sizes))
+    }
+}
+
+fn stored(kind: u32) -> Option<Stored> {
+    match kind {
+        0 => Some(Stored::F32),
+        1 => Some(Stored::F16),
+        2 => Some(Stored::Blocks(GgmlDType::Q4_0)),
+        3 => Some(Stored::Blocks(GgmlDType::Q4_1)),
+        6 => Some(Stored::Blocks(GgmlDType::Q5_0)),
+        7 => Some(Stored::Blocks(GgmlDType::Q5_1)),
+        8 => Some(Stored::Blocks(GgmlDType::Q8_0)),
+        10 => Some(Stored::Blocks(GgmlDType::Q2K)),
+        11 => Some(Stored::Blocks(GgmlDType::Q3K)),
+        12 => Some(Stored::Blocks(GgmlDType::Q4K)),
+        13 => Some(Stored::Blocks(GgmlDType::Q5K)),
+        14 => Some(Stored::Blocks(GgmlDType::Q6K)),
+        30 => Some(Stored::Bf16),
+        _ => None,
+    }
+}
+
+/// The name of a type that cannot be held.
+fn kind_name(kind: u32) -> String {
+    let name = match kind {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        20 => "IQ4_NL",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        23 => "IQ4_XS",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        34 => "TQ1_0",
+        35 => "TQ2_0",
+        39 => "MXFP4",
+        _ => return format!("type {kind}"),
+    };
+    name.to_owned()
+}
+
+/// Reads the header, from the first byte on.
+struct Reader {
+    opened: Opened,
+}
+
+impl Reader {
+    fn header(&mut self) -> Result<(Metadata, BTreeMap<String, Info>), BaseError> {
+        if self.take(4)? != b"GGUF" {
+            return Err(self.damaged("it does not begin with `GGUF`".to_owned()));
+        }
+        let version = self.u32()?;
+        if !matches!(version, 2 | 3) {
+            return Err(self.damaged(format!("its version is {version}; 2 and 3 can be read, little-endian")));
+        }
+        let (tensors, pairs) = (self.u64()?, self.u64()?);
+        if tensors > MOST_TENSORS {
+            return Err(
+                self.damaged(format!("it would have {tensors} tensors, at most {MOST_TENSORS} are read"))
+            );
+        }
+        if pairs > MOST_PAIRS {
+            return Err(self.damaged(format!("it would have {pairs} keys, at most {MOST_PAIRS} are read")));
+        }
+        let mut metadata = Metadata::new(self.opened.path());
+        for _ in 0..pairs {
+            let key = self.string("a key")?;
+            let kind = self.u32()?;
+            let value = self.value(&key, kind)?;
+            if metadata.insert(key.clone(), value) {
+                return Err(self.damaged(format!("it has the key `{key}` twice")));
+            }
+        }
+        let alignment = metadata.number("general.alignment")?.unwrap_or(ALIGNMENT);
+        let mut infos = BTreeMap::new();
+        for _ in 0..tensors {
+            let name = self.string("a tensor's name")?;
+            let info = self.info(&name)?;
+            if infos.insert(name.clone(), info).is_some() {
+                return Err(self.damaged(format!("it has the tensor `{name}` twice")));
+            }
+        }
+        let data = self.opened.position().checked_next_multiple_of(alignment);
+        let data = data.ok_or_else(|| self.damaged(format!("its alignment is {alignment}")))?;
+        for (name, info) in &mut infos {
+            info.start = self.place(name, info, data)?;
+        }
+        Ok((metadata, infos))
+    }
+
+    fn info(&mut self, name: &str) -> Result<Info, BaseError> {
+        let dimensions = self.u32()?;
+        if dimensions > MOST_DIMENSIONS {
+            return Err(self.damaged(format!("its tensor `{name}` would have {dimensions} dimensions")));
+        }
+        let mut shape = Vec::new();
+        for _ in 0..dimensions {
+            shape.push(self.u64()?);
+        }
+        shape.reverse();
+        Ok(Info { shape, kind: self.u32()?, start: self.u64()? })
+    }
+
+    /// Where a tensor begins, if it is whole and ends within the file. Those of unknown types are never read.
+    fn place(&self, name: &str, info: &Info, data: u64) -> Result<u64, BaseError> {
+        let Some(stored) = stored(info.kind) else { return Ok(u64::MAX) };
+        let count = info.shape.iter().try_fold(1_u64, |count, size| count.checked_mul(*size));
+        let bytes = match (count, info.shape.last()) {
+            // A row is whole blocks.
+            (Some(count), Some(&columns)) if stored.bytes(columns).is_some() => stored.bytes(count),
+            _ => None,
+        };
+        let place = data.checked_add(info.start).zip(bytes);
+        match place.and_then(|(start, bytes)| Some((start, start.checked_add(bytes)?))) {
+            Some((start, end)) if end <= self.opened.len() => Ok(start),
+            _ => Err(self.damaged(format!(
+                "its tensor `{name}` of {:?} does not fit the file's {} bytes",
+                info.shape,
+                self.opened.len()
+            ))),
+        }
+    }
+
+    fn value(&mut self, key: &str, kind: u32) -> Result<Value, BaseError> {
+        Ok(match kind {
+            0 => Value::Integer(i128::from(u8::from_le_bytes(self.array()?))),
+            1 => Value::Integer(i128::from(i8::from_le_bytes(self.array()?))),
+            2 => Value::Integer(i128::from(u16::from_le_bytes(self.array()?))),
+            3 => Value::Integer(i128::from(i16::from_le_bytes(self.array()?))),
+            4 => Value::Integer(i128::from(self.u32()?)),
+            5 => Value::Integer(i128::from(i32::from_le_bytes(self.array()?))),
+            6 => Value::Float(f64::from(f32::from_le_bytes(self.array()?))),
+            7 => Value::Bool(self.array::<1>()? != [0]),
+            8 => Value::Text(self.string(key)?),
+            9 => self.list(key)?,
+            10 => Value::Integer(i128::from(self.u64()?)),
+            11 => Value::Integer(i128::from(i64::from_le_bytes(self.array()?))),
+            12 => Value::Float(f64::from_le_bytes(self.array()?)),
+            _ => return Err(self.damaged(format!("the value of `{key}` is of the unknown type {kind}"))),
+        })
+    }
+
+    /// A list; what no list that we need is made of is skipped.
+    fn list(&mut self, key: &str) -> Result<Value, BaseError> {
+        let (kind, count) = (self.u32()?, self.u64()?);
+        let size = match kind {
+            0 | 1 | 7 => 1,
+            2 | 3 => 2,
+            4..=6 => 4,
+            // The length of a text.
+            8 | 10..=12 => 8,
+            _ => return Err(self.damaged(format!("`{key}` is a list of the unknown type {kind}"))),
+        };
+        let left = self.opened.len() - self.opened.position();
+        let Some(bytes) = count.checked_mul(size).filter(|bytes| *bytes <= left) else {
+            return Err(self.damaged(format!("its list `{key}` would have {count} values")));
+        };
+        if kind == 8 {
+            if count > MOST_TEXTS {
+                return Err(self
+                    .damaged(format!("its list `{key}` has {count} texts, at most {MOST_TEXTS} are read")));
+            }
+            let texts = (0..count).map(|_| self.string(key)).collect::<Result<_, _>>()?;
+            return Ok(Value::Texts(texts));
+        }
+        let bytes = self.take(bytes)?;
+        let words = bytes.as_chunks().0.iter();
+        Ok(match kind {
+            4 => Value::Integers(words.map(|x| i64::from(u32::from_le_bytes(*x))).collect()),
+            5 => Value::Integers(words.map(|x| i64::from(i32::from_le_bytes(*x))).collect()),
+            6 => Value::Floats(words.map(|x| f32::from_le_bytes(*x)).collect()),
+            _ => Value::Skipped,
+        })
+    }
+
+    fn string(&mut self, what: &str) -> Result<String, BaseError> {
+        let len = self.u64()?;
+        let text = self.take(len)?.to_vec();
+        String::from_utf8(text)
+            .map_err(|_| self.damaged(format!("a text in its header ({what}) is not UTF-8")))
+    }
+
+    fn u32(&mut self) -> Result<u32, BaseError> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, BaseError> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], BaseError> {
+        let mut bytes = [0; N];
+        bytes.copy_from_slice(self.take(N as u64)?);
+        Ok(bytes)
+    }
+
+    fn take(&mut self, count: u64) -> Result<&[u8], BaseError> {
+        if count > MOST_HEADER_BYTES - self.opened.position().min(MOST_HEADER_BYTES) {
+            return Err(self.damaged(format!("its header has more than {MOST_HEADER_BYTES} bytes")));
+        }
+        self.opened.take(count)
+    }
+
+    fn damaged(&self, reason: String) -> BaseError {
+        damaged(self.opened.path(), reason)
+    }
+}

@@ -1,0 +1,241 @@
+//! The decoder that a GGUF file holds, and which tensor is which.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::{DIVISORS, Info, KNOWN, kind_name};
+use crate::base::BaseError;
+use crate::base::files::damaged;
+use crate::base::gguf::metadata::Metadata;
+use crate::base::held::{Entry, Stored};
+use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
+use crate::model::weights::tensor_shapes;
+
+/// Names in a GGUF file, and in a Hugging Face folder.
+const OUTER: [(&str, &str); 3] = [
+    ("token_embd.weight", "model.embed_tokens.weight"),
+    ("output_norm.weight", "model.norm.weight"),
+    ("output.weight", "lm_head.weight"),
+];
+
+/// The same inside a block.
+const INNER: [(&str, &str); 11] = [
+    ("attn_norm", "input_layernorm"),
+    ("ffn_norm", "post_attention_layernorm"),
+    ("attn_q", "self_attn.q_proj"),
+    ("attn_k", "self_attn.k_proj"),
+    ("attn_v", "self_attn.v_proj"),
+    ("attn_output", "self_attn.o_proj"),
+    ("attn_q_norm", "self_attn.q_norm"),
+    ("attn_k_norm", "self_attn.k_norm"),
+    ("ffn_gate", "mlp.gate_proj"),
+    ("ffn_up", "mlp.up_proj"),
+    ("ffn_down", "mlp.down_proj"),
+];
+
+/// A decoder's shape.
+pub(super) struct Shape {
+    pub(super) config: DecoderConfig,
+    /// Whether the rows of queries and keys are in interleaved order, as the converter writes Llama's.
+    interleaved: bool,
+}
+
+/// Reads the shape from the metadata, and from which tensors there are.
+pub(super) fn read(metadata: &Metadata, tensors: &BTreeMap<String, Info>) -> Result<Shape, BaseError> {
+    let kind = metadata.text("general.architecture")?;
+    let kind = kind.ok_or_else(|| metadata.wrong("general.architecture", "is missing"))?;
+    let config_error = |source| BaseError::Config { path: metadata.path().to_owned(), source };
+    if !matches!(kind, "llama" | "qwen2" | "qwen3") {
+        let (found, known) = (kind.to_owned(), "llama, qwen2, qwen3");
+        return Err(config_error(ConfigError::Architecture { found, known }));
+    }
+    if let Some(count) = metadata.number("split.count")?.filter(|count| *count > 1) {
+        let reason = format!("= {count} is not supported; make one file of the {count} first");
+        return Err(metadata.wrong("split.count", reason));
+    }
+    let keys = Keys { metadata, kind };
+    let there = |name: &str| tensors.contains_key(name);
+    let embedding = tensors.get("token_embd.weight").map(|info| info.shape.as_slice());
+    let Some(&[vocab, _]) = embedding else {
+        let (path, tensor) = (metadata.path().to_owned(), "token_embd.weight".to_owned());
+        return Err(BaseError::MissingTensor { path, tensor });
+    };
+    keys.refuse_experts()?;
+    let (hidden, heads) = (keys.size("embedding_length")?, keys.size("attention.head_count")?);
+    let head_dim = match keys.optional("attention.key_length")? {
+        Some(width) => width,
+        None => hidden.checked_div(heads).unwrap_or(0),
+    };
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        if let Some(width) = keys.optional(key)?.filter(|width| *width != head_dim) {
+            let reason = format!("= {width} is not supported where a head's width is {head_dim}");
+            return Err(metadata.wrong(&keys.name(key), reason));
+        }
+    }
+    // A window as long as the sequence hides nothing, so it is a limit on the sequence.
+    let window = if kind == "llama" { keys.optional("attention.sliding_window")? } else { None };
+    let window = window.filter(|window| *window > 0).unwrap_or(usize::MAX);
+    let token = |key: &str| -> Result<Option<u32>, BaseError> {
+        let id = metadata.number(key)?;
+        Ok(id.and_then(|id| u32::try_from(id).ok()))
+    };
+    let config = DecoderConfig {
+        vocab_size: keys.fit("token_embd.weight", vocab)?,
+        hidden_size: hidden,
+        intermediate_size: keys.size("feed_forward_length")?,
+        num_layers: keys.size("block_count")?,
+        num_heads: heads,
+        num_kv_heads: keys.optional("attention.head_count_kv")?.unwrap_or(heads),
+        head_dim,
+        max_positions: keys.size("context_length")?.min(window),
+        rms_norm_eps: keys.float("attention.layer_norm_rms_epsilon")?,
+        rope_theta: metadata.float(&keys.name("rope.freq_base"))?.unwrap_or(10_000.0),
+        rope_scaling: keys.scaling()?,
+        tied: !there("output.weight"),
+        qkv_bias: there("blk.0.attn_q.bias"),
+        output_bias: there("blk.0.attn_output.bias"),
+        qk_norm: kind == "qwen3",
+        bos: token("tokenizer.ggml.bos_token_id")?,
+        eos: token("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
+    };
+    config.check().map_err(config_error)?;
+    if config.rope_scaling != RopeScaling::None && there(DIVISORS) {
+        return Err(
+            metadata.wrong(&keys.name("rope.scaling.type"), format!("is not supported beside `{DIVISORS}`"))
+        );
+    }
+    Ok(Shape { config, interleaved: kind == "llama" })
+}
+
+/// The metadata of one architecture.
+struct Keys<'a> {
+    metadata: &'a Metadata,
+    kind: &'a str,
+}
+
+impl Keys<'_> {
+    fn name(&self, key: &str) -> String {
+        format!("{}.{key}", self.kind)
+    }
+
+    fn fit(&self, key: &str, number: u64) -> Result<usize, BaseError> {
+        usize::try_from(number).map_err(|_| self.metadata.wrong(key, format!("= {number} is out of range")))
+    }
+
+    fn optional(&self, key: &str) -> Result<Option<usize>, BaseError> {
+        let name = self.name(key);
+        self.metadata.same(&name)?.map(|number| self.fit(&name, number)).transpose()
+    }
+
+    fn size(&self, key: &str) -> Result<usize, BaseError> {
+        self.optional(key)?.ok_or_else(|| self.metadata.wrong(&self.name(key), "is missing"))
+    }
+
+    fn float(&self, key: &str) -> Result<f64, BaseError> {
+        let name = self.name(key);
+        self.metadata.float(&name)?.ok_or_else(|| self.metadata.wrong(&name, "is missing"))
+    }
+
+    fn refuse_experts(&self) -> Result<(), BaseError> {
+        match self.optional("expert_count")?.filter(|count| *count > 0) {
+            Some(count) => {
+                Err(self.metadata.wrong(&self.name("expert_count"), format!("= {count} is not supported")))
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn scaling(&self) -> Result<RopeScaling, BaseError> {
+        let key = self.name("rope.scaling.type");
+        let factor = self.metadata.float(&self.name("rope.scaling.factor"))?;
+        match self.metadata.text(&key)? {
+            None => {
+                // As older converters wrote it.
+                let factor = self.metadata.float(&self.name("rope.scale_linear"))?;
+                let factor = factor.filter(|factor| (factor - 1.0).abs() > f64::EPSILON);
+                Ok(factor.map_or(RopeScaling::None, |factor| RopeScaling::Linear { factor }))
+            }
+            Some("none") => Ok(RopeScaling::None),
+            Some("linear") => match factor {
+                Some(factor) => Ok(RopeScaling::Linear { factor }),
+                None => Err(self.metadata.wrong(&self.name("rope.scaling.factor"), "is missing")),
+            },
+            Some(other) => Err(self.metadata.wrong(&key, format!("= {other} is not supported"))),
+        }
+    }
+}
+
+impl Shape {
+    /// The tensors to read, in the order in which they are in the file, with the divisors among them where there
+    /// are some. Fails where one is missing, of another shape or type, overlaps another, or is not known: to leave it
+    /// out would change the function.
+    pub(super) fn entries(
+        &self,
+        path: &Path,
+        mut tensors: BTreeMap<String, Info>,
+    ) -> Result<Vec<Entry>, BaseError> {
+        let mut entries = Vec::new();
+        let divisors =
+            tensors.contains_key(DIVISORS).then(|| (DIVISORS.to_owned(), vec![self.config.head_dim / 2]));
+        for (name, shape) in tensor_shapes(&self.config).into_iter().chain(divisors) {
+            let tensor = short(&name);
+            match tensors.remove(&tensor) {
+                Some(info) => entries.push(self.entry(path, name, tensor, shape, &info)?),
+                None => return Err(BaseError::MissingTensor { path: path.to_owned(), tensor }),
+            }
+        }
+        if let Some(tensor) = tensors.into_keys().next() {
+            return Err(BaseError::UnknownTensor { path: path.to_owned(), tensor });
+        }
+        entries.sort_by_key(|entry| entry.start);
+        for pair in entries.windows(2) {
+            if let [first, second] = pair
+                && first.end() > second.start
+            {
+                return Err(damaged(
+                    path,
+                    format!("its tensors `{}` and `{}` overlap", first.name, second.name),
+                ));
+            }
+        }
+        Ok(entries)
+    }
+
+    fn entry(
+        &self,
+        path: &Path,
+        name: String,
+        tensor: String,
+        expected: Vec<usize>,
+        info: &Info,
+    ) -> Result<Entry, BaseError> {
+        let path = path.to_owned();
+        let Some((stored, found)) = info.held() else {
+            return Err(BaseError::Dtype { path, tensor, known: KNOWN, found: kind_name(info.kind) });
+        };
+        if found != expected {
+            return Err(BaseError::Shape { path, tensor, expected, found });
+        }
+        if let (Stored::Blocks(dtype), 1) = (stored, found.len()) {
+            let found = format!("{dtype:?}");
+            return Err(BaseError::Dtype { path, tensor, known: "F32, F16 or BF16", found });
+        }
+        let turned = [".q_proj.", ".k_proj."].iter().any(|part| name.contains(part));
+        let interleaved = (self.interleaved && turned).then_some(self.config.head_dim);
+        Ok(Entry { name, stored, shape: found, start: info.start, interleaved })
+    }
+}
+
+/// A tensor's name in a GGUF file, from the one in a Hugging Face folder.
+fn short(name: &str) -> String {
+    if let Some((short, _)) = OUTER.into_iter().find(|(_, long)| *long == name) {
+        return short.to_owned();
+    }
+    let inner = |rest: &str| {
+        let (layer, rest) = rest.split_once('.')?;
+        let (module, parameter) = rest.rsplit_once('.')?;
+        let (short, _) = INNER.into_iter().find(|(_, long)| *long == module)?;
+        Some(format!("blk.{layer}.{short}.{parameter}"))
+    };
+    name.strip_prefix("model.layers.").and_then(inner).unwrap_or_else(|| name.to_owned())
+}

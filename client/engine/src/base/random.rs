@@ -1,0 +1,92 @@
+//! A base of random weights, to measure how fast a shape trains.
+
+use std::collections::BTreeMap;
+
+use candle_core::quantized::GgmlDType;
+use half::bf16;
+use proto::ids::Digest;
+use rand_chacha::ChaCha20Rng;
+use rand_core::{Rng, SeedableRng};
+use tokenizers::Tokenizer;
+use tokenizers::models::wordlevel::WordLevel;
+
+use super::Base;
+use crate::base::tokenizer::{Special, Tokens};
+use crate::kernels::matrix::{Matrix, Numbers};
+use crate::model::config::DecoderConfig;
+use crate::model::weights::{Read, Weights, tensor_shapes};
+
+/// What random weights are held as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filled {
+    /// Single precision.
+    F32,
+    /// The upper half of single precision.
+    Bf16,
+    /// Blocks of four bits a number.
+    Q4,
+    /// Blocks of eight bits a number.
+    Q8,
+}
+
+impl Base {
+    /// A base of this shape with random weights and no words; fails when the shape cannot be held so.
+    pub fn random(config: DecoderConfig, filled: Filled, seed: u64) -> Result<Self, candle_core::Error> {
+        config.check().map_err(candle_core::Error::wrap)?;
+        let mut rng = ChaCha20Rng::seed_from_u64(seed);
+        let mut found = BTreeMap::new();
+        for (name, shape) in tensor_shapes(&config) {
+            let read = match *shape.as_slice() {
+                [rows, columns] => Read::Matrix(matrix(&mut rng, filled, rows, columns)?),
+                _ if name.ends_with("norm.weight") || name.ends_with("layernorm.weight") => {
+                    Read::Vector(vec![1.0; shape.iter().product()])
+                }
+                _ => Read::Vector(vec![0.0; shape.iter().product()]),
+            };
+            found.insert(name, read);
+        }
+        let weights = Weights::new(&config, found).map_err(candle_core::Error::msg)?;
+        let special = Special { bos: Some(0), ..Special::default() };
+        let tokenizer = Tokenizer::new(WordLevel::default());
+        let tokens = Tokens::new(tokenizer, special, config.vocab_size).map_err(candle_core::Error::msg)?;
+        let digest = Digest::of(format!("nightshift random base v1 {config:?} {filled:?} {seed}").as_bytes());
+        Ok(Self { config, weights, tokens, digest })
+    }
+}
+
+fn matrix(
+    rng: &mut ChaCha20Rng,
+    filled: Filled,
+    rows: usize,
+    columns: usize,
+) -> Result<Matrix, candle_core::Error> {
+    // Of the standard deviation 0.02, as the families begin.
+    let mut number = || (rng.next_u32() as f32 / 2_147_483_648.0 - 1.0) * 0.034_64;
+    let count = rows * columns;
+    let blocks = |dtype: GgmlDType, number: &mut dyn FnMut() -> f32| {
+        let block = dtype.block_size();
+        if !columns.is_multiple_of(block) {
+            candle_core::bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+        }
+        let mut bytes = Vec::with_capacity(count / block * dtype.type_size());
+        let mut wide = vec![0.0; columns];
+        for _ in 0..rows {
+            wide.fill_with(&mut *number);
+            let mut row = dtype.cpu_zeros(columns);
+            row.from_float(&wide);
+            let row =
+                candle_core::quantized::QTensor::new(candle_core::quantized::QStorage::Cpu(row), columns)?;
+            bytes.extend_from_slice(&row.data()?);
+        }
+        Matrix::quantized(rows, columns, dtype, &bytes)
+    };
+    match filled {
+        Filled::F32 => Matrix::new(rows, columns, Numbers::F32((0..count).map(|_| number()).collect())),
+        Filled::Bf16 => {
+            let numbers = (0..count).map(|_| bf16::from_f32(number())).collect();
+            Matrix::new(rows, columns, Numbers::Bf16(numbers))
+        }
+        Filled::Q4 => blocks(GgmlDType::Q4_0, &mut number),
+        Filled::Q8 => blocks(GgmlDType::Q8_0, &mut number),
+    }
+}

@@ -1,0 +1,299 @@
+//! Training and measuring adapters of one base.
+
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+
+use proto::adapter::{AdapterSpec, Folded, Slot};
+use proto::training::TrainingPlan;
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::backend::candle::Loaded;
+use crate::backend::compute::Compute;
+use crate::backend::device::{Place, PlaceError};
+use crate::backend::executor::Passes;
+use crate::base::Base;
+use crate::error::TrainError;
+use crate::kernels::pool::Team;
+use crate::lora::layout::{Places, extras};
+use crate::lora::svd::top_factors;
+use crate::model::batch::Sequence;
+use crate::model::blocks::Blocks;
+use crate::model::delta::{Changes, Extras};
+use crate::model::gradient_target::{Wanted, WeightGradients};
+use crate::model::kv_cache::Which;
+use crate::model::sample::draw;
+use crate::model::workspace::Workspace;
+use crate::training::Training;
+use crate::training::job::{Job, Step, Trained};
+use crate::training::optimizer::Schedule;
+use crate::training::threads::on_threads;
+
+/// Trains and measures adapters of one base; cheap to share between threads.
+///
+/// What a call computes does not depend on how many threads it has, nor on what runs beside it, to the bit, as long as
+/// our own kernels compute it.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    base: Arc<Base>,
+    /// What earlier epochs of a task left.
+    extras: Arc<Extras>,
+    compute: Compute,
+    /// The base at a place of candle's, once it was needed.
+    loaded: Arc<OnceLock<Loaded>>,
+}
+
+/// A mean loss and what it is a mean of.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Loss {
+    /// Mean over the predicted tokens.
+    pub nats_per_token: f64,
+    /// Predicted tokens.
+    pub tokens: u64,
+}
+
+impl Engine {
+    /// An engine for adapters of `base`, on one thread.
+    pub fn new(base: Arc<Base>) -> Self {
+        Self { base, extras: Arc::default(), compute: Compute::default(), loaded: Arc::default() }
+    }
+
+    /// The same engine, computing in another way or at another place; whether that is there shows with the first call
+    /// that computes, or with [`Self::prepare`].
+    #[must_use]
+    pub fn with_compute(self, compute: Compute) -> Self {
+        Self { compute, loaded: Arc::default(), ..self }
+    }
+
+    /// Opens the place where it computes and puts the base there, which is done once for this engine and those made of
+    /// it. Fails where there is no such place, or the base does not fit it.
+    pub fn prepare(&self) -> Result<(), TrainError> {
+        self.loaded()?;
+        Ok(())
+    }
+
+    /// The base where it is computed, if that is a place of candle's.
+    pub(crate) fn loaded(&self) -> Result<Option<&Loaded>, PlaceError> {
+        let Place::Candle(device) = self.compute.place else { return Ok(None) };
+        if let Some(loaded) = self.loaded.get() {
+            return Ok(Some(loaded));
+        }
+        // A failure is not kept: a GPU that is full now may have room in the next window.
+        let loaded = Loaded::new(&self.base, device, self.compute.arithmetic)?;
+        Ok(Some(self.loaded.get_or_init(|| loaded)))
+    }
+
+    /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
+    /// has no such layer, or one of another shape.
+    pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
+        let extras = Arc::new(extras(&self.base, folded)?);
+        Ok(Self { extras, ..self.clone() })
+    }
+
+    pub(crate) fn extras(&self) -> &Extras {
+        &self.extras
+    }
+
+    /// How it computes.
+    pub fn compute(&self) -> Compute {
+        self.compute
+    }
+
+    /// The base that it trains on.
+    pub fn base(&self) -> &Base {
+        &self.base
+    }
+
+    /// Follows `plan` from `start` on batches drawn from `blocks` by `seed`; same arguments, same bits.
+    ///
+    /// `progress` hears of every micro-batch and may end the training, which then fails with
+    /// [`TrainError::Stopped`].
+    #[expect(clippy::too_many_arguments, reason = "each is a different thing, and none has a default")]
+    pub fn train(
+        &self,
+        spec: &AdapterSpec,
+        frozen: &[f32],
+        start: &[f32],
+        blocks: &Blocks,
+        plan: &TrainingPlan,
+        seed: [u8; 32],
+        progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<Trained, TrainError> {
+        let job = Job { spec, frozen, start, blocks, plan, schedule: Schedule::Constant, seed };
+        let mut training = Training::new(self, job)?;
+        training.run(u32::MAX, progress)?;
+        Ok(training.finish())
+    }
+
+    /// The adapter's mean loss over the learned tokens of `blocks`.
+    pub fn loss(
+        &self,
+        spec: &AdapterSpec,
+        frozen: &[f32],
+        trained: &[f32],
+        blocks: &Blocks,
+    ) -> Result<Loss, TrainError> {
+        let longest = self.check_blocks(blocks)?;
+        let places = Places::new(&self.base, spec)?;
+        spec.check_frozen(frozen)?;
+        spec.check_trained(trained)?;
+        self.prepare()?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut passes = Passes::new(self, longest);
+            let changes = passes.changes(&places, frozen, trained)?;
+            mean(&mut passes, &changes, blocks)
+        })
+    }
+
+    /// The base's own mean loss over the learned tokens of `blocks`.
+    pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
+        let longest = self.check_blocks(blocks)?;
+        self.prepare()?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut passes = Passes::new(self, longest);
+            let changes = passes.unchanged()?;
+            mean(&mut passes, &changes, blocks)
+        })
+    }
+
+    /// The base's logits after each of `tokens`: (tokens, vocab).
+    pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
+        self.check_tokens(tokens)?;
+        self.prepare()?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut passes = Passes::new(self, tokens.len());
+            let changes = passes.unchanged()?;
+            Ok(passes.reader(&changes)?.logits(tokens, Which::All)?)
+        })
+    }
+
+    /// Tokens that the base with an adapter writes after `prompt`: `choose` picks each from the logits after the
+    /// last one, or ends it.
+    pub fn generate(
+        &self,
+        adapter: Option<(&AdapterSpec, &[f32], &[f32])>,
+        prompt: &[u32],
+        most: usize,
+        mut choose: impl FnMut(&[f32]) -> Option<u32> + Send,
+    ) -> Result<Vec<u32>, TrainError> {
+        self.check_tokens(prompt)?;
+        let limit = self.base.config().max_positions;
+        if prompt.is_empty() {
+            return Err(TrainError::NoBlocks);
+        }
+        let most = most.min(limit - prompt.len());
+        let places = match adapter {
+            Some((spec, frozen, trained)) => {
+                spec.check_frozen(frozen)?;
+                spec.check_trained(trained)?;
+                Some((Places::new(&self.base, spec)?, frozen, trained))
+            }
+            None => None,
+        };
+        self.prepare()?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut passes = Passes::new(self, prompt.len() + most);
+            let changes = match &places {
+                Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
+                None => passes.unchanged()?,
+            };
+            let mut reader = passes.reader(&changes)?;
+            let (mut read, mut written) = (prompt.to_vec(), Vec::new());
+            while written.len() < most {
+                let logits = reader.logits(&read, Which::Last)?;
+                let Some(next) = choose(&logits) else { break };
+                written.push(next);
+                read = vec![next];
+            }
+            Ok(written)
+        })
+    }
+
+    /// Frozen factors from public text: the leading right (rows of `A`) and left (columns of `B`) singular
+    /// vectors of the gradient of each module's weight, in the layout of [`AdapterSpec::slots`].
+    ///
+    /// The gradient is a sum over up to eight batches of sixteen blocks drawn by `seed`. Our own kernels compute it,
+    /// wherever the engine does: it is that of whole weights, and made once for a task.
+    pub fn gradient_factors(
+        &self,
+        spec: &AdapterSpec,
+        public: &Blocks,
+        seed: [u8; 32],
+    ) -> Result<Vec<f32>, TrainError> {
+        let longest = self.check_blocks(public)?;
+        let places = Places::new(&self.base, spec)?;
+        on_threads(self.compute.threads, &mut go_on, |_| {
+            let mut rng = ChaCha20Rng::from_seed(seed);
+            let mut gradients = WeightGradients::default();
+            for (at, slots) in places.layers().zip(spec.slots()) {
+                let len = slots.module.outputs as usize * slots.module.inputs as usize;
+                gradients.linears.insert(at, vec![0.0; len]);
+            }
+            let passes = Passes::new(self, longest);
+            let changes = passes.unchanged()?;
+            let (decoder, mut space) = (passes.decoder(&changes, Team::current()), Workspace::default());
+            for _ in 0..8 {
+                let batch = draw(&mut rng, public, 16);
+                let targets: usize = batch.iter().map(Sequence::targets).sum();
+                let share = 1.0 / targets.max(1) as f32;
+                for part in batch.chunks(4) {
+                    decoder.gradient(&mut space, part, share, Wanted::Weights(&mut gradients))?;
+                }
+            }
+            let mut factors = Vec::with_capacity(spec.frozen_len());
+            for (at, slots) in places.layers().zip(spec.slots()) {
+                let (outputs, inputs) = (slots.module.outputs as usize, slots.module.inputs as usize);
+                let gradient: Vec<f64> = match gradients.linears.remove(&at) {
+                    Some(gradient) => gradient.into_iter().map(f64::from).collect(),
+                    None => vec![0.0; outputs * inputs],
+                };
+                let top = top_factors(&gradient, outputs, inputs, spec.rank as usize, &mut rng);
+                if matches!(slots.a, Slot::Frozen(_)) {
+                    factors.extend(top.right);
+                }
+                if matches!(slots.b, Slot::Frozen(_)) {
+                    factors.extend(top.left);
+                }
+            }
+            Ok(factors)
+        })
+    }
+
+    /// Fails when there is nothing to predict or the base cannot read a block; else the longest block's tokens.
+    pub(crate) fn check_blocks(&self, blocks: &Blocks) -> Result<usize, TrainError> {
+        if blocks.is_empty() {
+            return Err(TrainError::NoBlocks);
+        }
+        let mut longest = 0;
+        for block in blocks.as_slice() {
+            self.check_tokens(Sequence::of(block).tokens)?;
+            longest = longest.max(Sequence::of(block).tokens.len());
+        }
+        Ok(longest)
+    }
+
+    fn check_tokens(&self, tokens: &[u32]) -> Result<(), TrainError> {
+        let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
+        if tokens.len() > most {
+            return Err(TrainError::TooLong { found: tokens.len(), most });
+        }
+        match tokens.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
+            Some(&found) => Err(TrainError::Token { found, vocab }),
+            None => Ok(()),
+        }
+    }
+}
+
+fn go_on(_: Step) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+fn mean(passes: &mut Passes<'_>, changes: &Changes<'_>, blocks: &Blocks) -> Result<Loss, TrainError> {
+    let (mut total, mut tokens) = (0.0, 0);
+    for some in blocks.as_slice().chunks(16) {
+        let batch: Vec<Sequence<'_>> = some.iter().map(Sequence::of).collect();
+        total += passes.loss(changes, &batch)?;
+        tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
+    }
+    Ok(Loss { nats_per_token: total / tokens as f64, tokens })
+}

@@ -1,0 +1,163 @@
+//! Tiles of a product: eight rows, three vectors of columns, all of a block.
+
+mod avx2;
+mod avx512;
+
+use std::ops::Range;
+
+use super::{Left, Right, STEP, Scale, TALL, available, is_wide};
+use crate::kernels::buffer::at_least;
+use crate::kernels::matmul::packed::ahead::{Lines, Soon};
+use crate::kernels::matmul::{Add, Arithmetic};
+use crate::kernels::simd::vectorised;
+use crate::kernels::view::ViewMut;
+
+/// Which of the blocks that are summed up one is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Turn {
+    pub(crate) first: bool,
+    pub(crate) last: bool,
+}
+
+/// One block of a product: all rows of `left`, and the columns of `right`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block<'a> {
+    pub(crate) left: &'a Left,
+    /// Which of the left factor's blocks.
+    pub(crate) at: usize,
+    pub(crate) right: &'a Right,
+}
+
+/// Adds one block to `sums`, which the first one sets, and the last one, with the blocks of f32 that go `beside` it,
+/// to what becomes of `out`. What is `ahead` is asked for meanwhile.
+///
+/// Sums of all rows are neighbours: the rows of `out` can be so far apart that they fall on the same few lines of a
+/// cache, and are touched once only.
+pub(crate) fn multiply(
+    block: Block<'_>,
+    beside: &[Block<'_>],
+    turn: Turn,
+    sums: &mut Vec<f32>,
+    (out, add): (&mut ViewMut<'_>, Add),
+    ahead: Lines,
+) {
+    let Block { left, right, .. } = block;
+    assert!(available(left.arithmetic));
+    assert_eq!(out.rows(), left.rows);
+    assert_eq!(out.columns().div_ceil(16), right.vectors);
+    assert!(beside.iter().all(|block| block.left.arithmetic == Arithmetic::Single));
+    assert!(beside.iter().all(|block| block.left.rows == left.rows && block.right.vectors == right.vectors));
+    let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
+    let sums = at_least(sums, len);
+    match right.vectors {
+        1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
+        2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
+        _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
+    }
+}
+
+/// Words of a sum, of which there are always whole [`STEP`]s, between which some lines are asked for: many at once
+/// would wait for one another.
+const TOGETHER: usize = STEP;
+
+/// The sums of a tile.
+type Sums<const VECTORS: usize> = [[[f32; 16]; VECTORS]; TALL];
+
+#[expect(clippy::inline_always, reason = "for a few instructions that are needed in every tile")]
+impl Block<'_> {
+    /// Words of a row of either side.
+    #[inline(always)]
+    fn depth(&self) -> usize {
+        self.left.starts[self.at + 1] - self.left.starts[self.at]
+    }
+
+    /// The words of a group of rows.
+    #[inline(always)]
+    fn rows(&self, group: usize) -> &[i32] {
+        let before = group * self.left.depth() + self.left.starts[self.at];
+        &self.left.numbers[before * TALL..][..self.depth() * TALL]
+    }
+
+    /// What the integers of each row of a group are.
+    #[inline(always)]
+    fn scales(&self, group: usize) -> &[Scale] {
+        &self.left.scales[(group * self.left.spans.len() + self.at) * TALL..][..TALL]
+    }
+}
+
+fn multiply_by<const VECTORS: usize>(
+    block: Block<'_>,
+    beside: &[Block<'_>],
+    turn: Turn,
+    sums: &mut [f32],
+    (out, add): (&mut ViewMut<'_>, Add),
+    ahead: Lines,
+) {
+    let Block { left, right, .. } = block;
+    assert_eq!(right.vectors, VECTORS);
+    let groups = left.rows.div_ceil(TALL);
+    let reads = ahead.count().div_ceil((groups * (block.depth() / TOGETHER)).max(1));
+    let mut soon = Soon { write: Lines::NONE, read: ahead, reads };
+    let sums: &mut [Sums<VECTORS>] = sums.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
+    for group in 0..groups {
+        let first = group * TALL;
+        let rows = first..(first + TALL).min(left.rows);
+        if turn.last {
+            soon.write = Lines::of(out, rows.clone());
+        }
+        // Where nothing is to be kept for a next block, all use one place.
+        let sums = &mut sums[if turn.first && turn.last { 0 } else { group }];
+        sum(block, group, turn.first, sums, &mut soon);
+        if turn.last {
+            for block in beside {
+                sum(*block, group, false, sums, &mut soon);
+            }
+            write(sums.as_flattened().as_flattened(), VECTORS * 16, rows, out, add);
+        }
+    }
+}
+
+/// The products of a group of rows become `sums`, or are added to them, with the instructions that the CPU has.
+#[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
+fn sum<const VECTORS: usize>(
+    block: Block<'_>,
+    group: usize,
+    first: bool,
+    sums: &mut Sums<VECTORS>,
+    soon: &mut Soon,
+) {
+    let wide = is_wide(block.left.arithmetic);
+    // SAFETY: `multiply` has asked whether the CPU has the instructions for the left factor's arithmetic, and where it has
+    // any, those for f32 are among them.
+    unsafe {
+        match block.left.arithmetic {
+            Arithmetic::Single if wide => avx512::sum_single(block, group, first, sums, soon),
+            Arithmetic::Single => avx2::sum::<false, VECTORS>(block, group, first, sums, soon),
+            Arithmetic::Short if wide => {
+                avx512::sum_integers::<VECTORS, false>(block, group, first, sums, soon);
+            }
+            Arithmetic::Short => avx2::sum::<true, VECTORS>(block, group, first, sums, soon),
+            Arithmetic::Byte => avx512::sum_integers::<VECTORS, true>(block, group, first, sums, soon),
+        }
+    }
+}
+
+vectorised! {
+    /// Some rows of sums, which are `step` numbers long, become those of `out`, or are added to them.
+    fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Add) {
+        for (row, sums) in rows.zip(sums.chunks_exact(step)) {
+            // Vector by vector: whole rows would be copied by a call.
+            let (out, last) = out.row(row).as_chunks_mut::<16>();
+            let (sums, last_sums) = sums.split_at(16 * out.len());
+            for (out, sums) in out.iter_mut().zip(sums.as_chunks().0) {
+                match add {
+                    Add::ToNothing => *out = *sums,
+                    Add::ToWhatIsThere => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                }
+            }
+            for (out, sum) in last.iter_mut().zip(last_sums) {
+                *out = if add == Add::ToWhatIsThere { *out + sum } else { *sum };
+            }
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Products of matrices that the nearest caches hold, on the calling thread.
+//!
+//! Both are read as they lie in memory. A general product would first copy them into panels, which for as few numbers
+//! as an attention head has costs a part of multiplying them.
+
+use candle_core::Result;
+
+use super::Add;
+use crate::kernels::gemm::gemm;
+use crate::kernels::view::{View, ViewMut};
+
+/// `out = scale · left · right`, or `out += …`.
+pub(crate) fn small(scale: f32, left: View<'_>, right: View<'_>, out: ViewMut<'_>, add: Add) -> Result<()> {
+    #[cfg(target_arch = "x86_64")]
+    if vectors::fit(left, right, &out) {
+        vectors::multiply(scale, left, right, out, add);
+        return Ok(());
+    }
+    gemm(scale, left, right, add.beta(), out)
+}
+
+/// With AVX-512.
+#[cfg(target_arch = "x86_64")]
+mod vectors {
+    #![expect(
+        unsafe_code,
+        reason = "vector loads and stores through pointers into views that were asserted to be inside their slices, \
+                  only where the CPU has the instructions"
+    )]
+
+    use std::arch::x86_64::{
+        __m512, _mm512_fmadd_ps, _mm512_mask_storeu_ps, _mm512_maskz_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
+        _mm512_setzero_ps,
+    };
+
+    use crate::kernels::instructions::{Vectors, vectors};
+    use crate::kernels::matmul::Add;
+    use crate::kernels::view::{View, ViewMut};
+
+    /// Rows, and vectors of columns, whose sums stay in registers.
+    const TALL: usize = 6;
+    const WIDE: usize = 4;
+
+    /// Whether the CPU has the instructions, and the shapes and memory are as they are needed.
+    pub(super) fn fit(left: View<'_>, right: View<'_>, out: &ViewMut<'_>) -> bool {
+        vectors() >= Vectors::Avx512
+            && right.column_step == 1
+            && (left.rows, left.columns, right.columns) == (out.rows(), right.rows, out.columns())
+            && left.is_inside()
+            && right.is_inside()
+    }
+
+    pub(super) fn multiply(scale: f32, left: View<'_>, right: View<'_>, mut out: ViewMut<'_>, add: Add) {
+        assert!(fit(left, right, &out));
+        // What is right of it stays in the nearest cache for all rows.
+        for from in (0..right.columns).step_by(16 * WIDE) {
+            let columns = from..right.columns.min(from + 16 * WIDE);
+            let right = right.columns(columns.clone());
+            for first in (0..left.rows).step_by(TALL) {
+                let left = left.rows(first..left.rows.min(first + TALL));
+                let (_, below) = out.borrow().split_at_row(first);
+                let (_, right_of) = below.split_at_column(from);
+                let (here, _) = right_of.split_at_row(left.rows);
+                let (place, _) = here.split_at_column(columns.len());
+                let how = (scale, add);
+                // SAFETY: the CPU has the instructions.
+                unsafe {
+                    match columns.len().div_ceil(16) {
+                        1 => rows::<1>(left, right, place, how),
+                        2 => rows::<2>(left, right, place, how),
+                        3 => rows::<3>(left, right, place, how),
+                        _ => rows::<WIDE>(left, right, place, how),
+                    }
+                }
+            }
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn rows<const VECTORS: usize>(left: View<'_>, right: View<'_>, place: ViewMut<'_>, how: (f32, Add)) {
+        match left.rows {
+            1 => tile::<1, VECTORS>(left, right, place, how),
+            2 => tile::<2, VECTORS>(left, right, place, how),
+            3 => tile::<3, VECTORS>(left, right, place, how),
+            4 => tile::<4, VECTORS>(left, right, place, how),
+            5 => tile::<5, VECTORS>(left, right, place, how),
+            _ => tile::<TALL, VECTORS>(left, right, place, how),
+        }
+    }
+
+    #[target_feature(enable = "avx512f")]
+    fn tile<const ROWS: usize, const VECTORS: usize>(
+        left: View<'_>,
+        right: View<'_>,
+        mut place: ViewMut<'_>,
+        (scale, add): (f32, Add),
+    ) {
+        assert!(left.rows == ROWS && right.columns.div_ceil(16) == VECTORS && left.columns == right.rows);
+        assert!(left.is_inside() && right.is_inside());
+        let mut masks = [u16::MAX; VECTORS];
+        masks[VECTORS - 1] = u16::MAX >> (16 * VECTORS - right.columns);
+        let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
+        let (mut a, mut b) = (left.numbers.as_ptr(), right.numbers.as_ptr());
+        for _ in 0..right.rows {
+            // SAFETY: the masks leave out what is behind the row of the right factor, and every number of the left one
+            // is inside.
+            unsafe {
+                let columns: [__m512; VECTORS] =
+                    std::array::from_fn(|v| _mm512_maskz_loadu_ps(masks[v], b.wrapping_add(16 * v)));
+                for (i, sums) in sums.iter_mut().enumerate() {
+                    let row = _mm512_set1_ps(*a.wrapping_add(i * left.row_step));
+                    for (sum, column) in sums.iter_mut().zip(columns) {
+                        *sum = _mm512_fmadd_ps(row, column, *sum);
+                    }
+                }
+            }
+            a = a.wrapping_add(left.column_step);
+            b = b.wrapping_add(right.row_step);
+        }
+        let scale = _mm512_set1_ps(scale);
+        for (i, sums) in sums.into_iter().enumerate() {
+            let out = place.row(i);
+            assert_eq!(out.len(), right.columns);
+            for (v, sum) in sums.into_iter().enumerate() {
+                let out = out.as_mut_ptr().wrapping_add(16 * v);
+                // SAFETY: the masks leave out what is behind the row.
+                unsafe {
+                    let sum = match add {
+                        Add::ToNothing => _mm512_mul_ps(sum, scale),
+                        Add::ToWhatIsThere => {
+                            _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(masks[v], out))
+                        }
+                    };
+                    _mm512_mask_storeu_ps(out, masks[v], sum);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(len: usize, seed: f32) -> Vec<f32> {
+        (0..len).map(|i| (i as f32 * seed + (i / 7) as f32).sin()).collect()
+    }
+
+    #[test]
+    fn it_agrees_with_a_plain_loop_at_every_edge() {
+        for rows in [1, 2, 3, 4, 5, 6, 7, 16, 48] {
+            for (inner, columns) in
+                [(1, 1), (5, 15), (16, 16), (33, 17), (7, 33), (64, 63), (48, 64), (20, 131)]
+            {
+                let (a, b) = (numbers(rows * (inner + 3), 0.7), numbers(inner * (columns + 2), 0.3));
+                let straight = View::part(&a, rows, inner, inner + 3);
+                let turned = View::part(&a, inner, rows, rows).t();
+                let right = View::part(&b, inner, columns, columns + 2);
+                let right_turned = View::part(&b, columns, inner, inner).t();
+                for (left, right) in [(straight, right), (turned, right), (straight, right_turned)] {
+                    for add in [Add::ToNothing, Add::ToWhatIsThere] {
+                        let old = if add == Add::ToNothing { f32::NAN } else { 2.0 };
+                        let mut out = vec![old; rows * (columns + 1)];
+                        let part = ViewMut::whole(&mut out, columns + 1).split_at_column(columns).0;
+                        small(0.5, left, right, part, add).unwrap();
+                        let at = |view: &View<'_>, i: usize, j: usize| {
+                            view.numbers[i * view.row_step + j * view.column_step]
+                        };
+                        for (i, row) in out.chunks_exact(columns + 1).enumerate() {
+                            for (j, found) in row[..columns].iter().enumerate() {
+                                let dot: f32 = (0..inner).map(|k| at(&left, i, k) * at(&right, k, j)).sum();
+                                let expected = 0.5 * dot + if add == Add::ToNothing { 0.0 } else { old };
+                                assert!(
+                                    (found - expected).abs() < 1e-4,
+                                    "{rows} {inner} {columns} {add:?}: {found} {expected}"
+                                );
+                            }
+                            // What is beside it is left alone.
+                            assert_eq!(row[columns].to_bits(), old.to_bits());
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

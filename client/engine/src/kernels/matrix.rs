@@ -1,0 +1,163 @@
+//! Matrices of frozen weights, held in the type in which they came.
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::OnceLock;
+
+use candle_core::quantized::{GgmlDType, QuantizedType};
+use candle_core::{CpuStorage, Result, bail};
+use half::slice::HalfFloatSliceExt;
+use half::{bf16, f16};
+
+use crate::kernels::simd::{all_finite, largest_of, vectorised};
+
+/// A matrix, row by row.
+pub(crate) struct Matrix {
+    rows: usize,
+    columns: usize,
+    numbers: Numbers,
+    /// The largest absolute number of each row, once it was asked for.
+    largest: OnceLock<Vec<f32>>,
+}
+
+/// What a matrix's numbers are held as.
+pub(crate) enum Numbers {
+    /// Single precision.
+    F32(Vec<f32>),
+    /// Half precision.
+    F16(Vec<f16>),
+    /// The upper half of single precision.
+    Bf16(Vec<bf16>),
+    /// Blocks of a few bits a number; a row is a whole number of blocks.
+    Quantized(Box<dyn QuantizedType>),
+}
+
+impl Matrix {
+    /// A matrix of `rows` × `columns`; fails when there are not so many numbers.
+    pub(crate) fn new(rows: usize, columns: usize, numbers: Numbers) -> Result<Self> {
+        let found = match &numbers {
+            Numbers::F32(numbers) => numbers.len(),
+            Numbers::F16(numbers) => numbers.len(),
+            Numbers::Bf16(numbers) => numbers.len(),
+            Numbers::Quantized(blocks) => {
+                let (block, dtype) = (blocks.block_size(), blocks.dtype());
+                if !columns.is_multiple_of(block) {
+                    bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+                }
+                blocks.storage_size_in_bytes() / dtype.type_size() * block
+            }
+        };
+        if rows.checked_mul(columns) != Some(found) {
+            bail!("{rows} × {columns} are not {found} numbers");
+        }
+        Ok(Self { rows, columns, numbers, largest: OnceLock::new() })
+    }
+
+    /// A quantised matrix from the bytes of its blocks.
+    pub(crate) fn quantized(rows: usize, columns: usize, dtype: GgmlDType, bytes: &[u8]) -> Result<Self> {
+        let whole = columns.is_multiple_of(dtype.block_size());
+        let expected =
+            rows.checked_mul(columns / dtype.block_size()).and_then(|n| n.checked_mul(dtype.type_size()));
+        if !whole || expected != Some(bytes.len()) {
+            bail!("{rows} × {columns} of {dtype:?} are not {} bytes", bytes.len());
+        }
+        Self::new(rows, columns, Numbers::Quantized(dtype.from_data(bytes.into())))
+    }
+
+    pub(crate) fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(crate) fn columns(&self) -> usize {
+        self.columns
+    }
+
+    pub(crate) fn numbers(&self) -> &Numbers {
+        &self.numbers
+    }
+
+    /// Writes whole rows as f32 to `out`, which is as long as they are.
+    pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
+        let range = rows.start * self.columns..rows.end * self.columns;
+        if rows.end > self.rows || out.len() != range.len() {
+            bail!("rows {rows:?} of {} × {} do not fit {}", self.rows, self.columns, out.len());
+        }
+        match &self.numbers {
+            Numbers::F32(numbers) => out.copy_from_slice(&numbers[range]),
+            Numbers::F16(numbers) => numbers[range].convert_to_f32_slice(out),
+            Numbers::Bf16(numbers) => widen_all(&numbers[range], out),
+            Numbers::Quantized(blocks) => {
+                let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
+                    bail!("a row above 2^32");
+                };
+                let CpuStorage::F32(numbers) = blocks.embedding(&ids, self.rows, self.columns)? else {
+                    bail!("dequantised numbers are not f32");
+                };
+                out.copy_from_slice(&numbers);
+            }
+        }
+        Ok(())
+    }
+
+    /// The largest absolute number of each row; fails where a number is not finite.
+    pub(crate) fn largest(&self) -> Result<&[f32]> {
+        if let Some(largest) = self.largest.get() {
+            return Ok(largest);
+        }
+        let mut row = vec![0.0; self.columns];
+        let mut all = Vec::with_capacity(self.rows);
+        for at in 0..self.rows {
+            self.widen(at..at + 1, &mut row)?;
+            if !all_finite(&row) {
+                bail!("row {at} has a number that is not finite");
+            }
+            all.push(largest_of(&row));
+        }
+        Ok(self.largest.get_or_init(|| all))
+    }
+
+    /// The same matrix, held as f32.
+    pub(crate) fn to_f32(&self) -> Result<Self> {
+        let mut numbers = vec![0.0; self.rows * self.columns];
+        self.widen(0..self.rows, &mut numbers)?;
+        Self::new(self.rows, self.columns, Numbers::F32(numbers))
+    }
+
+    /// The same matrix, rounded to bf16.
+    pub(crate) fn to_bf16(&self) -> Result<Self> {
+        let mut row = vec![0.0; self.columns];
+        let mut numbers = Vec::with_capacity(self.rows * self.columns);
+        for at in 0..self.rows {
+            self.widen(at..at + 1, &mut row)?;
+            numbers.extend(row.iter().map(|x| bf16::from_f32(*x)));
+        }
+        Self::new(self.rows, self.columns, Numbers::Bf16(numbers))
+    }
+}
+
+impl fmt::Debug for Matrix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} × {} of {}", self.rows, self.columns, self.numbers.name())
+    }
+}
+
+impl Numbers {
+    /// The type's name as a person writes it.
+    pub(crate) fn name(&self) -> String {
+        match self {
+            Self::F32(_) => "f32".to_owned(),
+            Self::F16(_) => "f16".to_owned(),
+            Self::Bf16(_) => "bf16".to_owned(),
+            Self::Quantized(blocks) => format!("{:?}", blocks.dtype()),
+        }
+    }
+}
+
+vectorised! {
+    /// Every number as f32, without a test for signalling NaNs, which costs more than all else.
+    fn widen_all(half: &[bf16], x: &mut [f32]) {
+        for (x, half) in x.iter_mut().zip(half) {
+            *x = f32::from_bits(u32::from(half.to_bits()) << 16);
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! The output layer and the cross-entropy in one: no more logits exist at a time than one chunk of rows.
+
+use candle_core::{Result, bail};
+
+use crate::kernels::buffer::at_least;
+use crate::kernels::gemm::gemm;
+use crate::kernels::matmul::{Add, Arithmetic, Scratch, Weight, backward, forward};
+use crate::kernels::pool::Team;
+use crate::kernels::simd::{exp, exp_all, most, sum, vectorised};
+use crate::kernels::view::{View, ViewMut};
+
+/// Most logits that exist at a time: 48 MiB.
+pub(crate) const LOGITS: usize = 12 << 20;
+
+/// What is computed along with the loss.
+#[derive(Debug)]
+pub(crate) enum Loss<'a> {
+    /// Nothing else.
+    Alone,
+    /// The gradient of the rows, each row's times `share`.
+    Rows {
+        share: f32,
+        /// Like the rows.
+        dh: &'a mut [f32],
+        /// The gradient of the output layer is added to it, where it is wanted: (vocab, hidden).
+        dw: Option<&'a mut [f32]>,
+    },
+}
+
+/// The sum of `−log softmax(h · Wᵀ)[next]` over all rows, `h`: (rows, hidden), `next`: (rows).
+///
+/// The gradient, (softmax − one-hot) · W, is made along with the loss, because it needs the same logits.
+pub(crate) fn cross_entropy(
+    team: Team,
+    arithmetic: Arithmetic,
+    (scratch, logits): (&mut Scratch, &mut Vec<f32>),
+    weight: Weight<'_>,
+    (h, next): (&[f32], &[u32]),
+    mut loss: Loss<'_>,
+) -> Result<f64> {
+    let (vocab, hidden) = (weight.matrix.rows(), weight.matrix.columns());
+    if let Some(next) = next.iter().find(|next| usize::try_from(**next).map_or(true, |next| next >= vocab)) {
+        bail!("token {next} is not below {vocab}");
+    }
+    // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
+    let chunks = next.len().div_ceil((LOGITS / vocab).max(1)).max(1);
+    let chunk = next.len().div_ceil(chunks).max(1);
+    // Bytes hold what is left when the likely tokens are computed apart, there and back.
+    let bytes = match arithmetic {
+        Arithmetic::Single => arithmetic,
+        Arithmetic::Short | Arithmetic::Byte => Arithmetic::Byte.or_finer(),
+    };
+    let there = if matches!(loss, Loss::Rows { .. }) { bytes } else { arithmetic.there() };
+    let mut total = 0.0;
+    for first in (0..next.len()).step_by(chunk) {
+        let rows = first..(first + chunk).min(next.len());
+        let part = View::whole(h, hidden).rows(rows.clone());
+        let logits = at_least(logits, rows.len() * vocab);
+        forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab), Add::ToNothing)])?;
+        let mut losses = vec![RowLoss::default(); rows.len()];
+        let parts =
+            logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
+        let parts = parts.map(|(i, (row, (loss, next)))| (part.row(i), row, loss, *next as usize)).collect();
+        let apart = matches!(loss, Loss::Rows { .. }) && arithmetic != Arithmetic::Single;
+        team.try_each(parts, |(h, row, loss, next): (&[f32], &mut [f32], &mut RowLoss, usize)| {
+            // The next token is below the row's length, which was checked.
+            let mut chosen = row[next];
+            let (most, mut total) = exponentials(row);
+            let likely = if apart { likely(row, next, total) } else { Vec::new() };
+            if there == Arithmetic::Byte {
+                let before = total;
+                let mut weights = vec![0.0; hidden];
+                for &token in &likely {
+                    weight.widen(token, &mut weights)?;
+                    let logit = sum([h, &weights], |[h, w]| h * w);
+                    // The exponential has no infinity, and must not hide one.
+                    let better = if (logit - most).is_finite() { exp(logit - most) } else { f32::NAN };
+                    total += better - std::mem::replace(&mut row[token], better);
+                    if token == next {
+                        chosen = logit;
+                    }
+                }
+                // Where what was taken away was nearly all, little of what is left is right.
+                if total < before / 16.0 {
+                    total = sum([&*row], |[x]| x);
+                }
+            }
+            row[next] -= total;
+            let apart = likely.into_iter().map(|token| (token, std::mem::take(&mut row[token]))).collect();
+            *loss = RowLoss { loss: total.ln() - (chosen - most), total, apart };
+            Result::Ok(())
+        })?;
+        total += losses.iter().map(|row| f64::from(row.loss)).sum::<f64>();
+        if let Loss::Rows { share, dh, dw } = &mut loss {
+            let dh = &mut dh[rows.start * hidden..rows.end * hidden];
+            let gradients = View::whole(logits, vocab);
+            let into = ViewMut::whole(dh, hidden);
+            backward(team, bytes, scratch, gradients, &[weight], into, Add::ToNothing)?;
+            let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
+            team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
+                let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };
+                for &(token, gradient) in &row.apart {
+                    weight.matrix.widen(token..token + 1, &mut weights)?;
+                    for (dh, w) in dh.iter_mut().zip(&weights) {
+                        *dh += gradient * w;
+                    }
+                }
+                // What all of a row is divided by is left to the last, where rows are shorter.
+                for dh in dh {
+                    *dh *= *share / row.total;
+                }
+                Result::Ok(())
+            })?;
+            if let Some(dw) = dw {
+                let mut part = h[rows.start * hidden..rows.end * hidden].to_vec();
+                for (part, row) in part.chunks_exact_mut(hidden).zip(&losses) {
+                    for x in part {
+                        *x *= *share / row.total;
+                    }
+                }
+                for (logits, row) in logits.chunks_exact_mut(vocab).zip(&losses) {
+                    row.apart.iter().for_each(|&(token, gradient)| logits[token] = gradient);
+                }
+                let gradients = View::whole(logits, vocab);
+                gemm(1.0, gradients.t(), View::whole(&part, hidden), 1.0, ViewMut::whole(dw, hidden))?;
+            }
+        }
+    }
+    Ok(total)
+}
+
+/// What comes of one row of logits, which becomes `total · (softmax − one-hot)`.
+#[derive(Clone, Debug, Default)]
+struct RowLoss {
+    loss: f32,
+    total: f32,
+    /// The tokens with the largest gradients, and these, which are zero in the row.
+    apart: Vec<(usize, f32)>,
+}
+
+/// A gradient above this part of the total is multiplied apart: with it, the others of its block would be rounded to
+/// a few integers.
+const LARGE: f32 = 1.0 / 256.0;
+
+vectorised! {
+    /// The tokens of a row of `total · softmax` with large gradients: the next one first, and the likely ones.
+    fn likely(row: &[f32], next: usize, total: f32) -> Vec<usize> {
+        const TOGETHER: usize = 256;
+        let mut tokens = vec![next];
+        for (i, some) in row.chunks(TOGETHER).enumerate() {
+            if most(some) > LARGE * total {
+                let of_all = some.iter().enumerate().map(|(j, x)| (i * TOGETHER + j, *x));
+                let large = of_all.filter(|(token, x)| *token != next && *x > LARGE * total);
+                tokens.extend(large.map(|(token, _)| token));
+            }
+        }
+        tokens
+    }
+}
+
+vectorised! {
+    /// Logits become `total · softmax`; the largest of them, and `total`.
+    fn exponentials(row: &mut [f32]) -> (f32, f32) {
+        let most = most(row);
+        (most, exp_all(row, most))
+    }
+}

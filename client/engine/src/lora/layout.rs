@@ -1,0 +1,142 @@
+//! Where an adapter's flat vectors meet the decoder's layers.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+
+use candle_core::Result;
+use proto::adapter::{AdapterError, AdapterSpec, Folded, Module, ModuleSlots, Slot};
+
+use crate::base::Base;
+use crate::kernels::gemm::gemm;
+use crate::kernels::view::{View, ViewMut};
+use crate::model::delta::{Change, Changes, Extra, Extras, Trained};
+use crate::model::projection::Projection;
+
+/// The layers of an adapter in the base.
+#[derive(Debug)]
+pub(crate) struct Places<'a> {
+    scale: f32,
+    rank: usize,
+    modules: Vec<(usize, Projection, ModuleSlots<'a>)>,
+    trained_len: usize,
+}
+
+/// Why an adapter does not fit a base.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum ModuleError {
+    /// The spec cannot exist.
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    /// The adapter changes a layer that the base does not have.
+    #[error("the base has no layer `{0}`")]
+    NoSuchModule(String),
+    /// The adapter names one layer twice.
+    #[error("the adapter names `{0}` twice")]
+    RepeatedModule(String),
+    /// The adapter's layer has another shape than the base's.
+    #[error("the base's `{name}` is {expected:?} (outputs, inputs), the adapter's {found:?}")]
+    ModuleShape {
+        /// The layer.
+        name: String,
+        /// Outputs and inputs in the base.
+        expected: (usize, usize),
+        /// Outputs and inputs in the adapter.
+        found: (usize, usize),
+    },
+}
+
+impl<'a> Places<'a> {
+    /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
+    pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, ModuleError> {
+        spec.check()?;
+        let known = known(base);
+        let (mut seen, mut modules) = (BTreeSet::new(), Vec::new());
+        for slots in spec.slots() {
+            let module = slots.module;
+            let (layer, projection) = find(base, &known, module)?;
+            if !seen.insert((layer, projection)) {
+                return Err(ModuleError::RepeatedModule(module.name.clone()));
+            }
+            modules.push((layer, projection, slots));
+        }
+        let (scale, rank) = (spec.scale(), spec.rank as usize);
+        Ok(Self { scale, rank, modules, trained_len: spec.trained_len() })
+    }
+
+    /// Numbers of the trained vector.
+    pub(crate) fn trained_len(&self) -> usize {
+        self.trained_len
+    }
+
+    /// The layers that are changed, in the adapter's order.
+    pub(crate) fn layers(&self) -> impl Iterator<Item = (usize, Projection)> {
+        self.modules.iter().map(|(layer, projection, _)| (*layer, *projection))
+    }
+
+    /// What these vectors add; both have the spec's lengths.
+    pub(crate) fn changes<'v>(&self, frozen: &'v [f32], trained: &'v [f32]) -> Result<Changes<'v>> {
+        let read = |slot: &Slot| match slot {
+            Slot::Frozen(range) => (&frozen[range.clone()], None),
+            Slot::Trained(range) => (&trained[range.clone()], Some(range.clone())),
+        };
+        let mut layers = BTreeMap::new();
+        for (layer, projection, slots) in &self.modules {
+            let ((a, a_range), (b, b_range)) = (read(&slots.a), read(&slots.b));
+            let (a, trained) = match &slots.core {
+                None => (Cow::Borrowed(a), Trained::Factors { a: a_range, b: b_range }),
+                Some(range) => {
+                    let core = View::whole(&trained[range.clone()], self.rank);
+                    let inputs = slots.module.inputs as usize;
+                    let mut product = vec![0.0; a.len()];
+                    gemm(1.0, core, View::whole(a, inputs), 0.0, ViewMut::whole(&mut product, inputs))?;
+                    (Cow::Owned(product), Trained::Core { a, range: range.clone() })
+                }
+            };
+            let change = Change { a, b, rank: self.rank, scale: self.scale, trained };
+            layers.insert((*layer, *projection), change);
+        }
+        Ok(Changes::of(layers))
+    }
+}
+
+/// Every linear layer of the base, by its name.
+fn known(base: &Base) -> BTreeMap<String, (usize, Projection)> {
+    let blocks = 0..base.config().num_layers;
+    blocks
+        .flat_map(|layer| Projection::ALL.map(|projection| (projection.name(layer), (layer, projection))))
+        .collect()
+}
+
+fn find(
+    base: &Base,
+    known: &BTreeMap<String, (usize, Projection)>,
+    module: &Module,
+) -> std::result::Result<(usize, Projection), ModuleError> {
+    let Some(&(layer, projection)) = known.get(&module.name) else {
+        return Err(ModuleError::NoSuchModule(module.name.clone()));
+    };
+    let (outputs, inputs) = projection.shape(base.config());
+    if (module.outputs as usize, module.inputs as usize) != (outputs, inputs) {
+        return Err(ModuleError::ModuleShape {
+            name: module.name.clone(),
+            expected: (outputs, inputs),
+            found: (module.outputs as usize, module.inputs as usize),
+        });
+    }
+    Ok((layer, projection))
+}
+
+/// What earlier epochs left, by layer; fails where the base has no such layer, or one of another shape.
+pub(crate) fn extras(base: &Base, folded: &Folded) -> std::result::Result<Extras, ModuleError> {
+    let (known, rank) = (known(base), folded.rank() as usize);
+    let extra = |pair: &proto::adapter::FoldedPair| {
+        let at = find(base, &known, &pair.module)?;
+        Ok((at, Extra::new(rank, pair.a.clone(), pair.b.clone())))
+    };
+    folded.pairs().iter().map(extra).collect()
+}
+
+/// Fails where the adapter cannot exist, or changes a layer that the base does not have or has in another shape.
+pub fn check_modules(base: &Base, spec: &AdapterSpec) -> std::result::Result<(), ModuleError> {
+    Places::new(base, spec).map(drop)
+}

@@ -1,0 +1,232 @@
+//! Where an adapter's flat vectors meet the decoder's layers.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use candle_core::Result;
+
+use crate::kernels::gemm::gemm;
+use crate::kernels::matmul::{Pair, Weight, thin};
+use crate::kernels::matrix::{Matrix, Numbers};
+use crate::kernels::pool::Team;
+use crate::kernels::view::{View, ViewMut};
+use crate::model::projection::Projection;
+use crate::model::weights::Weights;
+
+/// What earlier epochs of a task left: for some layers `B · A`, which is frozen.
+pub(crate) type Extras = BTreeMap<(usize, Projection), Extra>;
+
+/// What earlier epochs left of one layer.
+#[derive(Clone, Debug)]
+pub(crate) struct Extra {
+    rank: usize,
+    /// (rank, inputs).
+    a: Vec<f32>,
+    /// (outputs, rank).
+    b: Vec<f32>,
+}
+
+/// What an adapter adds to the layers of a base.
+#[derive(Debug, Default)]
+pub(crate) struct Changes<'a> {
+    pub(crate) layers: BTreeMap<(usize, Projection), Change<'a>>,
+    extras: Option<&'a Extras>,
+    /// Changed weights, where they are made once for all rows.
+    folded: BTreeMap<(usize, Projection), Matrix>,
+}
+
+/// What an adapter adds to one layer: `scale · B · A`.
+#[derive(Debug)]
+pub(crate) struct Change<'a> {
+    /// (rank, inputs); times the core, where there is one.
+    pub(crate) a: Cow<'a, [f32]>,
+    /// (outputs, rank).
+    pub(crate) b: &'a [f32],
+    pub(crate) rank: usize,
+    pub(crate) scale: f32,
+    pub(crate) trained: Trained<'a>,
+}
+
+/// What of a change has a gradient, and where it belongs in the trained vector.
+#[derive(Debug)]
+pub(crate) enum Trained<'a> {
+    Factors {
+        a: Option<Range<usize>>,
+        b: Option<Range<usize>>,
+    },
+    /// `R` of `B · R · A`: (rank, rank).
+    Core {
+        /// `A`: (rank, inputs).
+        a: &'a [f32],
+        range: Range<usize>,
+    },
+}
+
+impl Extra {
+    /// `B · A` of (outputs, rank) and (rank, inputs).
+    pub(crate) fn new(rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
+        Self { rank, a, b }
+    }
+
+    /// (rank, inputs).
+    pub(crate) fn a(&self) -> &[f32] {
+        &self.a
+    }
+
+    /// (outputs, rank).
+    pub(crate) fn b(&self) -> &[f32] {
+        &self.b
+    }
+
+    fn pair(&self) -> Pair<'_> {
+        Pair { scale: 1.0, rank: self.rank, a: &self.a, b: &self.b }
+    }
+}
+
+impl<'a> Changes<'a> {
+    /// What an adapter adds, and nothing of earlier epochs.
+    pub(crate) fn of(layers: BTreeMap<(usize, Projection), Change<'a>>) -> Self {
+        Self { layers, ..Self::default() }
+    }
+
+    /// The same changes on top of what earlier epochs left.
+    pub(crate) fn on(self, extras: &'a Extras) -> Self {
+        Self { extras: Some(extras), ..self }
+    }
+
+    fn pairs(&self, at: (usize, Projection)) -> [Option<Pair<'_>>; 2] {
+        let extra = self.extras.and_then(|extras| extras.get(&at)).map(Extra::pair);
+        [extra, self.layers.get(&at).map(Change::pair)]
+    }
+
+    /// Makes the changed weights once, as f32, instead of whenever they are needed.
+    pub(crate) fn fold(&mut self, weights: &Weights) -> Result<()> {
+        let extras = self.extras.into_iter().flat_map(BTreeMap::keys);
+        let all: BTreeSet<(usize, Projection)> = self.layers.keys().chain(extras).copied().collect();
+        for at in all {
+            let Some(block) = weights.blocks.get(at.0) else { continue };
+            let matrix = &block.linear(at.1).weight;
+            let mut numbers = vec![0.0; matrix.rows() * matrix.columns()];
+            Weight { matrix, pairs: self.pairs(at) }.widen(0, &mut numbers)?;
+            let matrix = Matrix::new(matrix.rows(), matrix.columns(), Numbers::F32(numbers))?;
+            self.folded.insert(at, matrix);
+        }
+        Ok(())
+    }
+
+    /// A layer's weight with what is added to it.
+    pub(crate) fn weight<'w>(&'w self, at: (usize, Projection), weights: &'w Matrix) -> Weight<'w> {
+        match self.folded.get(&at) {
+            Some(matrix) => Weight { matrix, pairs: [None; 2] },
+            None => Weight { matrix: weights, pairs: self.pairs(at) },
+        }
+    }
+
+    /// What is added to a layer.
+    pub(crate) fn layer(&self, at: (usize, Projection)) -> Option<&Change<'_>> {
+        self.layers.get(&at)
+    }
+
+    /// The lowest block that is changed.
+    pub(crate) fn lowest(&self) -> Option<usize> {
+        self.layers.keys().map(|(layer, _)| *layer).min()
+    }
+}
+
+impl Change<'_> {
+    fn pair(&self) -> Pair<'_> {
+        Pair { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
+    }
+
+    /// Whether `x · Aᵀ` is needed.
+    fn needs_inputs(&self) -> bool {
+        match &self.trained {
+            Trained::Factors { b, .. } => b.is_some(),
+            Trained::Core { .. } => true,
+        }
+    }
+
+    /// Whether `dy · B` is needed.
+    fn needs_outputs(&self) -> bool {
+        match &self.trained {
+            Trained::Factors { a, .. } => a.is_some(),
+            Trained::Core { .. } => true,
+        }
+    }
+
+    /// The `A` of which `x · Aᵀ` is needed.
+    fn inputs_factor(&self) -> &[f32] {
+        match &self.trained {
+            Trained::Factors { .. } => &self.a,
+            Trained::Core { a, .. } => a,
+        }
+    }
+}
+
+/// Adds the gradients of layers `y = x · (W + s · B · R · A)ᵀ` of one input to the trained vector's:
+/// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
+pub(crate) fn gradients(
+    team: Team,
+    x: View<'_>,
+    layers: &[(&Change<'_>, View<'_>)],
+    into: &mut [f32],
+) -> Result<()> {
+    let (rows, inputs) = (x.rows, x.columns);
+    // (x · Aᵀ)ᵀ of all layers, one upon the other.
+    let with_inputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_inputs()).collect();
+    let factors: Vec<f32> =
+        with_inputs.iter().flat_map(|(change, _)| change.inputs_factor()).copied().collect();
+    let width = factors.len() / inputs.max(1);
+    let mut right = vec![0.0; rows * width];
+    thin::inner(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
+    let right = View::whole(&right, rows);
+    // (dy · B)ᵀ of all layers, one upon the other.
+    let with_outputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_outputs()).collect();
+    let total: usize = with_outputs.iter().map(|(change, _)| change.rank).sum();
+    let mut left = vec![0.0; rows * total];
+    let mut rest = ViewMut::whole(&mut left, rows);
+    for (change, dy) in &with_outputs {
+        let (part, later) = rest.split_at_row(change.rank);
+        thin::inner(team, 1.0, View::whole(change.b, change.rank).t(), *dy, part)?;
+        rest = later;
+    }
+    let left = View::whole(&left, rows);
+    let mut at = 0;
+    for (change, dy) in &with_inputs {
+        let right = right.rows(at..at + change.rank);
+        at += change.rank;
+        if let Trained::Factors { b: Some(range), .. } = &change.trained {
+            let mut turned = vec![0.0; range.len()];
+            thin::outer(team, change.scale, right, *dy, ViewMut::whole(&mut turned, dy.columns))?;
+            for (j, turned) in turned.chunks_exact(dy.columns.max(1)).enumerate() {
+                let db = into[range.clone()].iter_mut().skip(j).step_by(change.rank);
+                db.zip(turned).for_each(|(db, x)| *db += x);
+            }
+        }
+    }
+    let mut das = vec![0.0; total * inputs];
+    if with_outputs.iter().any(|(change, _)| matches!(change.trained, Trained::Factors { .. })) {
+        thin::outer(team, 1.0, left, x, ViewMut::whole(&mut das, inputs))?;
+    }
+    let mut at = 0;
+    for (change, _) in &with_outputs {
+        let here = at..at + change.rank;
+        at += change.rank;
+        match &change.trained {
+            Trained::Factors { a: Some(range), .. } => {
+                let da = &das[here.start * inputs..here.end * inputs];
+                into[range.clone()].iter_mut().zip(da).for_each(|(sum, da)| *sum += change.scale * da);
+            }
+            Trained::Factors { a: None, .. } => {}
+            Trained::Core { range, .. } => {
+                let before = with_inputs.iter().take_while(|(other, _)| !std::ptr::eq(*other, *change));
+                let from: usize = before.map(|(other, _)| other.rank).sum();
+                let right = right.rows(from..from + change.rank);
+                let into = ViewMut::whole(&mut into[range.clone()], change.rank);
+                gemm(change.scale, left.rows(here), right.t(), 1.0, into)?;
+            }
+        }
+    }
+    Ok(())
+}

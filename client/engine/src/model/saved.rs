@@ -1,0 +1,305 @@
+//! Numbers that are kept between the two ways: whole, or as 16-bit integers for half the memory.
+
+use crate::kernels::buffer::sized;
+use crate::kernels::pool::Team;
+use crate::kernels::simd::vectorised;
+
+/// Numbers that share one scale.
+const TOGETHER: usize = 64;
+
+/// Whether what is kept is rounded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    Whole,
+    /// As integers of 16 bits with a scale for every few numbers, finer than bf16.
+    Half,
+}
+
+/// Numbers that were kept.
+#[derive(Debug)]
+pub(crate) enum Stored {
+    Whole(Vec<f32>),
+    Half(Halves),
+}
+
+/// Numbers as integers.
+#[derive(Debug, Default)]
+pub(crate) struct Halves {
+    /// Numbers of a row, of which scales begin anew.
+    columns: usize,
+    integers: Vec<i16>,
+    /// What an integer is worth, for each [`TOGETHER`] of a row.
+    worth: Vec<f32>,
+}
+
+/// Some rows that were kept.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum StoredRows<'a> {
+    Whole(&'a [f32]),
+    Half { columns: usize, integers: &'a [i16], worth: &'a [f32] },
+}
+
+/// Where some rows are to be kept as integers.
+#[derive(Debug)]
+pub(crate) struct RowsToStore<'a> {
+    columns: usize,
+    integers: &'a mut [i16],
+    worth: &'a mut [f32],
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self::Whole(Vec::new())
+    }
+}
+
+impl Stored {
+    /// Keeps a copy of `x` in rows of `columns`.
+    pub(crate) fn copy(&mut self, team: Team, x: &[f32], columns: usize, keep: Keep) {
+        match keep {
+            Keep::Whole => {
+                let mut whole = self.whole();
+                whole.clear();
+                whole.extend_from_slice(x);
+                *self = Self::Whole(whole);
+            }
+            Keep::Half => self.round(team, x, columns),
+        }
+    }
+
+    /// Keeps `x` in rows of `columns`; some numbers of before are left in it.
+    pub(crate) fn take(&mut self, team: Team, x: &mut Vec<f32>, columns: usize, keep: Keep) {
+        match keep {
+            Keep::Whole => {
+                let whole = self.whole();
+                *self = Self::Whole(std::mem::replace(x, whole));
+            }
+            Keep::Half => self.round(team, x, columns),
+        }
+    }
+
+    /// Gives what is kept back to `x`; after that it is kept no more.
+    pub(crate) fn give(&mut self, team: Team, x: &mut Vec<f32>) {
+        match self {
+            Self::Whole(whole) => std::mem::swap(whole, x),
+            Self::Half(half) => half.widen(team, x),
+        }
+    }
+
+    /// What is kept; in `memory`, where it must be widened.
+    pub(crate) fn read<'a>(&'a self, team: Team, memory: &'a mut Vec<f32>) -> &'a [f32] {
+        match self {
+            Self::Whole(whole) => whole,
+            Self::Half(half) => {
+                half.widen(team, memory);
+                memory
+            }
+        }
+    }
+
+    /// What is kept, `height` rows of `columns` after the other.
+    pub(crate) fn parts(&self, height: usize, columns: usize) -> Vec<StoredRows<'_>> {
+        match self {
+            Self::Whole(numbers) => {
+                let parts = numbers.chunks((height * columns).max(1));
+                parts.map(StoredRows::Whole).collect()
+            }
+            Self::Half(half) => {
+                debug_assert_eq!(half.columns, columns, "rows of another length were kept");
+                half.parts(height)
+            }
+        }
+    }
+
+    /// Where `rows` rows of `columns` are to be kept as integers, `height` after the other.
+    pub(crate) fn parts_to_store(
+        &mut self,
+        (rows, columns): (usize, usize),
+        height: usize,
+    ) -> Vec<RowsToStore<'_>> {
+        loop {
+            match self {
+                Self::Whole(_) => *self = Self::Half(Halves::default()),
+                Self::Half(half) => return half.parts_to_store((rows, columns), height),
+            }
+        }
+    }
+
+    /// Memory of whole numbers, the one of before if there is one.
+    fn whole(&mut self) -> Vec<f32> {
+        match std::mem::take(self) {
+            Self::Whole(whole) => whole,
+            Self::Half(_) => Vec::new(),
+        }
+    }
+
+    fn round(&mut self, team: Team, x: &[f32], columns: usize) {
+        let rows = x.len() / columns.max(1);
+        let share = team.rows(rows, columns);
+        let parts = self.parts_to_store((rows, columns), share);
+        let parts = parts.into_iter().zip(x.chunks((share * columns).max(1))).collect();
+        team.each(parts, |(mut part, x): (RowsToStore<'_>, &[f32])| part.store(x));
+    }
+}
+
+impl Halves {
+    /// Scales of a row.
+    fn scales(columns: usize) -> usize {
+        columns.div_ceil(TOGETHER)
+    }
+
+    fn parts(&self, height: usize) -> Vec<StoredRows<'_>> {
+        let columns = self.columns;
+        let integers = self.integers.chunks((height * columns).max(1));
+        let parts = integers.zip(self.worth.chunks((height * Self::scales(columns)).max(1)));
+        parts.map(|(integers, worth)| StoredRows::Half { columns, integers, worth }).collect()
+    }
+
+    fn parts_to_store(&mut self, (rows, columns): (usize, usize), height: usize) -> Vec<RowsToStore<'_>> {
+        self.columns = columns;
+        self.integers.resize(rows * columns, 0);
+        self.worth.resize(rows * Self::scales(columns), 0.0);
+        let integers = self.integers.chunks_mut((height * columns).max(1));
+        let parts = integers.zip(self.worth.chunks_mut((height * Self::scales(columns)).max(1)));
+        parts.map(|(integers, worth)| RowsToStore { columns, integers, worth }).collect()
+    }
+
+    fn widen(&self, team: Team, x: &mut Vec<f32>) {
+        let x = sized(x, self.integers.len());
+        let share = team.rows(x.len() / self.columns.max(1), self.columns);
+        let parts = x.chunks_mut((share * self.columns).max(1)).zip(self.parts(share)).collect();
+        team.each(parts, |(x, rows): (&mut [f32], StoredRows<'_>)| rows.widen(x));
+    }
+}
+
+impl RowsToStore<'_> {
+    /// Keeps these rows.
+    pub(crate) fn store(&mut self, x: &[f32]) {
+        round_all(self.columns, self.integers, self.worth, x);
+    }
+}
+
+impl<'a> StoredRows<'a> {
+    /// The rows' numbers; in `memory`, where they must be widened.
+    pub(crate) fn read(self, memory: &'a mut Vec<f32>) -> &'a [f32] {
+        match self {
+            Self::Whole(numbers) => numbers,
+            Self::Half { integers, .. } => {
+                let memory = sized(memory, integers.len());
+                self.widen(memory);
+                memory
+            }
+        }
+    }
+
+    fn widen(self, x: &mut [f32]) {
+        match self {
+            Self::Whole(numbers) => x.copy_from_slice(numbers),
+            Self::Half { columns, integers, worth } => widen_all(columns, integers, worth, x),
+        }
+    }
+}
+
+vectorised! {
+    fn widen_all(columns: usize, integers: &[i16], worth: &[f32], x: &mut [f32]) {
+        let rows = x.chunks_mut(columns.max(1)).zip(integers.chunks(columns.max(1)));
+        for ((x, integers), worth) in rows.zip(worth.chunks(Halves::scales(columns).max(1))) {
+            for ((x, integers), worth) in x.chunks_mut(TOGETHER).zip(integers.chunks(TOGETHER)).zip(worth) {
+                for (x, integer) in x.iter_mut().zip(integers) {
+                    *x = f32::from(*integer) * worth;
+                }
+            }
+        }
+    }
+}
+
+vectorised! {
+    /// To the nearest integer; numbers beside one that is none are none either.
+    fn round_all(columns: usize, integers: &mut [i16], worth: &mut [f32], x: &[f32]) {
+        let rows = integers.chunks_mut(columns.max(1)).zip(x.chunks(columns.max(1)));
+        for ((integers, x), worth) in rows.zip(worth.chunks_mut(Halves::scales(columns).max(1))) {
+            for ((integers, worth), x) in integers.chunks_mut(TOGETHER).zip(worth).zip(x.chunks(TOGETHER)) {
+                *worth = round_some(integers, x);
+            }
+        }
+    }
+}
+
+/// Rounds numbers of one scale, and gives what an integer is worth.
+#[inline(always)]
+fn round_some(integers: &mut [i16], x: &[f32]) -> f32 {
+    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
+    const ROUND: f32 = 12_582_912.0;
+    // Of numbers without a sign, the bits have their order; those of what is no number are above all.
+    let most = x.iter().fold(0, |most: u32, x| most.max(x.to_bits() << 1)) >> 1;
+    let scale = 32_767.0 / f32::from_bits(most);
+    let usable = scale.is_finite() && scale > 0.0;
+    let scale = if usable { scale } else { 0.0 };
+    for (integer, x) in integers.iter_mut().zip(x) {
+        #[expect(clippy::cast_possible_truncation, reason = "the integer is in the low bits")]
+        let low = (x * scale + ROUND).to_bits() as u16;
+        *integer = low.cast_signed();
+    }
+    match most {
+        _ if usable => 1.0 / scale,
+        0x7f80_0000.. => f32::NAN,
+        // All zero, or so small that even their inverse is no number.
+        _ => 0.0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_whole_or_rounded() {
+        let x: Vec<f32> = (0..1000u16)
+            .map(|i| (f32::from(i) * 0.37).sin() * 1e3_f32.powi(i32::from(i / 64 % 7) - 3))
+            .collect();
+        for (keep, allowed) in [(Keep::Whole, 0.0), (Keep::Half, 0.5 / 32_766.0)] {
+            let close = |found: &[f32]| {
+                found.len() == x.len()
+                    && x.chunks(100).zip(found.chunks(100)).all(|(x, found)| {
+                        x.chunks(TOGETHER).zip(found.chunks(TOGETHER)).all(|(x, found)| {
+                            let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
+                            x.iter().zip(found).all(|(x, y)| (x - y).abs() <= most * allowed)
+                        })
+                    })
+            };
+            let (mut stored, mut memory) = (Stored::default(), vec![7.0; 3]);
+            for _ in 0..2 {
+                stored.copy(Team::ALONE, &x, 100, keep);
+                assert!(close(stored.read(Team::ALONE, &mut memory)));
+                let mut taken = x.clone();
+                stored.take(Team::ALONE, &mut taken, 100, keep);
+                let mut back = vec![1.0];
+                stored.give(Team::ALONE, &mut back);
+                assert!(close(&back));
+                // From one way to the other.
+                let other = if keep == Keep::Half { Keep::Whole } else { Keep::Half };
+                stored.copy(Team::ALONE, &[1.0], 1, other);
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_hidden_and_the_smallest_are_zero() {
+        let (mut stored, mut memory) = (Stored::default(), Vec::new());
+        for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
+            let mut x = vec![1.0; 2 * TOGETHER];
+            x[5] = bad;
+            stored.copy(Team::ALONE, &x, 2 * TOGETHER, Keep::Half);
+            let found = stored.read(Team::ALONE, &mut memory);
+            assert!(found[5].is_nan() && found[TOGETHER..].iter().all(|x| (x - 1.0).abs() < 1e-4), "{bad}");
+        }
+        for small in [0.0, -0.0, f32::from_bits(1), 1e-36] {
+            stored.copy(Team::ALONE, &[small; 3], 3, Keep::Half);
+            assert!(stored.read(Team::ALONE, &mut memory).iter().all(|x| (x - small).abs() <= 1e-36));
+        }
+        stored.copy(Team::ALONE, &[3e38, -3e38, 1.0], 3, Keep::Half);
+        assert!(
+            stored.read(Team::ALONE, &mut memory)[..2].iter().all(|x| (x.abs() / 3e38 - 1.0).abs() < 1e-4)
+        );
+    }
+}

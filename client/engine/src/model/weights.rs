@@ -1,0 +1,165 @@
+//! A decoder's frozen weights, held in the type in which they came.
+
+use std::collections::BTreeMap;
+
+use crate::kernels::matrix::{Matrix, Numbers};
+use crate::model::config::DecoderConfig;
+use crate::model::projection::Projection;
+
+/// All weights of a decoder.
+#[derive(Debug)]
+pub(crate) struct Weights {
+    /// (vocab, hidden).
+    pub(crate) embed: Matrix,
+    pub(crate) blocks: Vec<BlockWeights>,
+    /// (hidden).
+    pub(crate) norm: Vec<f32>,
+    /// (vocab, hidden); none where it is the embedding.
+    pub(crate) head: Option<Matrix>,
+}
+
+/// One decoder block.
+#[derive(Debug)]
+pub(crate) struct BlockWeights {
+    /// (hidden).
+    pub(crate) input_norm: Vec<f32>,
+    /// (hidden).
+    pub(crate) post_norm: Vec<f32>,
+    /// (head width) each, of the queries and of the keys, where the family has them.
+    pub(crate) head_norms: Option<[Vec<f32>; 2]>,
+    /// In the order of [`Projection::ALL`].
+    linears: [Linear; 7],
+}
+
+/// A linear layer `y = x · Wᵀ + bias`.
+#[derive(Debug)]
+pub(crate) struct Linear {
+    /// `W`: (outputs, inputs).
+    pub(crate) weight: Matrix,
+    /// (outputs).
+    pub(crate) bias: Option<Vec<f32>>,
+}
+
+/// A tensor of a base as it was read, under its Hugging Face name.
+#[derive(Debug)]
+pub(crate) enum Read {
+    /// Two dimensions.
+    Matrix(Matrix),
+    /// One dimension.
+    Vector(Vec<f32>),
+}
+
+/// The tensors that a base of this shape must have, by their names in a Hugging Face folder.
+pub(crate) fn tensor_shapes(config: &DecoderConfig) -> BTreeMap<String, Vec<usize>> {
+    let (vocab, hidden) = (config.vocab_size, config.hidden_size);
+    let mut shapes = BTreeMap::new();
+    shapes.insert("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]);
+    shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
+    if !config.tied {
+        shapes.insert("lm_head.weight".to_owned(), vec![vocab, hidden]);
+    }
+    for layer in 0..config.num_layers {
+        for norm in ["input_layernorm", "post_attention_layernorm"] {
+            shapes.insert(format!("model.layers.{layer}.{norm}.weight"), vec![hidden]);
+        }
+        if config.qk_norm {
+            for norm in ["q_norm", "k_norm"] {
+                shapes.insert(format!("model.layers.{layer}.self_attn.{norm}.weight"), vec![config.head_dim]);
+            }
+        }
+        for projection in Projection::ALL {
+            let ((outputs, inputs), name) = (projection.shape(config), projection.name(layer));
+            shapes.insert(format!("{name}.weight"), vec![outputs, inputs]);
+            if has_bias(config, projection) {
+                shapes.insert(format!("{name}.bias"), vec![outputs]);
+            }
+        }
+    }
+    shapes
+}
+
+fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
+    match projection {
+        Projection::Q | Projection::K | Projection::V => config.qkv_bias,
+        Projection::O => config.output_bias,
+        Projection::Gate | Projection::Up | Projection::Down => false,
+    }
+}
+
+impl Weights {
+    /// Puts tensors in their places; fails with the name of one of [`tensor_shapes`] that is not there, or that
+    /// has another number of dimensions.
+    pub(crate) fn new(config: &DecoderConfig, mut tensors: BTreeMap<String, Read>) -> Result<Self, String> {
+        let matrix = |tensors: &mut BTreeMap<String, Read>, name: String| match tensors.remove(&name) {
+            Some(Read::Matrix(matrix)) => Ok(matrix),
+            Some(Read::Vector(_)) | None => Err(name),
+        };
+        let vector = |tensors: &mut BTreeMap<String, Read>, name: String| match tensors.remove(&name) {
+            Some(Read::Vector(vector)) => Ok(vector),
+            Some(Read::Matrix(_)) | None => Err(name),
+        };
+        let all = &mut tensors;
+        let embed = matrix(all, "model.embed_tokens.weight".to_owned())?;
+        let head = if config.tied { None } else { Some(matrix(all, "lm_head.weight".to_owned())?) };
+        let mut blocks = Vec::with_capacity(config.num_layers);
+        for layer in 0..config.num_layers {
+            let mut linears = Vec::with_capacity(Projection::ALL.len());
+            for projection in Projection::ALL {
+                let name = projection.name(layer);
+                let weight = matrix(all, format!("{name}.weight"))?;
+                let bias = if has_bias(config, projection) {
+                    Some(vector(all, format!("{name}.bias"))?)
+                } else {
+                    None
+                };
+                linears.push(Linear { weight, bias });
+            }
+            let mut norm = |name: &str| vector(all, format!("model.layers.{layer}.{name}.weight"));
+            let head_norms = if config.qk_norm {
+                Some([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?])
+            } else {
+                None
+            };
+            let (input_norm, post_norm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+            let linears = linears.try_into().map_err(|_| Projection::Q.name(layer))?;
+            blocks.push(BlockWeights { input_norm, post_norm, head_norms, linears });
+        }
+        let norm = vector(all, "model.norm.weight".to_owned())?;
+        Ok(Self { embed, blocks, norm, head })
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &Matrix> {
+        let linears = self.blocks.iter().flat_map(|block| &block.linears).map(|linear| &linear.weight);
+        linears.chain([&self.embed]).chain(&self.head)
+    }
+
+    /// Whether any matrix is held as f32.
+    pub(crate) fn is_single(&self) -> bool {
+        self.matrices().any(|matrix| matches!(matrix.numbers(), Numbers::F32(_)))
+    }
+
+    /// Numbers in all matrices.
+    pub(crate) fn parameters(&self) -> usize {
+        self.matrices().map(|matrix| matrix.rows() * matrix.columns()).sum()
+    }
+
+    /// The output layer: (vocab, hidden).
+    pub(crate) fn head(&self) -> &Matrix {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+}
+
+impl BlockWeights {
+    /// The linear layer of this projection.
+    pub(crate) fn linear(&self, projection: Projection) -> &Linear {
+        match projection {
+            Projection::Q => &self.linears[0],
+            Projection::K => &self.linears[1],
+            Projection::V => &self.linears[2],
+            Projection::O => &self.linears[3],
+            Projection::Gate => &self.linears[4],
+            Projection::Up => &self.linears[5],
+            Projection::Down => &self.linears[6],
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! One training of an adapter: step by step, to be stopped and resumed at any of them.
+
+use std::ops::ControlFlow;
+
+use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+
+use crate::backend::executor::Passes;
+use crate::engine::Engine;
+use crate::error::TrainError;
+use crate::lora::layout::Places;
+use crate::model::sample::draw;
+use crate::training::checkpoint::{CheckpointError, Progress, Subject};
+use crate::training::job::{Job, Step, Trained};
+use crate::training::optimizer::Optimizer;
+use crate::training::threads::on_threads;
+
+pub mod checkpoint;
+pub mod job;
+pub mod optimizer;
+pub mod pretrain;
+pub(crate) mod threads;
+
+/// A training that is under way; between two calls it is always after a whole step.
+#[derive(Debug)]
+pub struct Training<'a> {
+    engine: &'a Engine,
+    job: Job<'a>,
+    places: Places<'a>,
+    passes: Passes<'a>,
+    rng: ChaCha20Rng,
+    optimizer: Optimizer,
+    done: Trained,
+}
+
+impl<'a> Training<'a> {
+    /// A training before its first step; fails when the job cannot be done.
+    pub fn new(engine: &'a Engine, job: Job<'a>) -> Result<Self, TrainError> {
+        job.plan.check()?;
+        engine.check_blocks(job.blocks)?;
+        let places = Places::new(engine.base(), job.spec)?;
+        job.spec.check_frozen(job.frozen)?;
+        job.spec.check_trained(job.start)?;
+        engine.prepare()?;
+        let longest = job.blocks.as_slice().iter().map(|block| block.tokens().len()).max().unwrap_or(0);
+        Ok(Self {
+            engine,
+            job,
+            places,
+            passes: Passes::new(engine, longest),
+            rng: ChaCha20Rng::from_seed(job.seed),
+            optimizer: Optimizer::new(job.plan, job.start.len()).with_schedule(job.schedule),
+            done: Trained { parameters: job.start.to_vec(), losses: Vec::new(), tokens: 0, examples: 0 },
+        })
+    }
+
+    /// The same job where a checkpoint left it; the bits are then those of a training that never stopped.
+    ///
+    /// Fails when the checkpoint is damaged, or of another job: the error names what differs.
+    pub fn resume(&mut self, checkpoint: &[u8]) -> Result<(), CheckpointError> {
+        let progress = Progress::read(checkpoint, &self.subject())?;
+        let Progress { done, optimizer_step, moments, rng_position } = progress;
+        let steps = u32::try_from(done.losses.len()).unwrap_or(u32::MAX);
+        let fits = steps <= self.job.plan.local_steps && steps == optimizer_step;
+        if !fits || done.parameters.len() != self.job.start.len() {
+            return Err(CheckpointError::Damaged("its numbers do not fit the plan".to_owned()));
+        }
+        self.optimizer.restore(optimizer_step, moments).map_err(CheckpointError::Damaged)?;
+        self.rng.set_word_pos(rng_position);
+        self.done = done;
+        Ok(())
+    }
+
+    /// All that is needed to go on from here, in this process or another.
+    pub fn checkpoint(&self) -> Result<Vec<u8>, CheckpointError> {
+        let (optimizer_step, moments) = self.optimizer.state();
+        let rng_position = self.rng.get_word_pos();
+        let progress = Progress { done: self.done.clone(), optimizer_step, moments, rng_position };
+        progress.write(&self.subject())
+    }
+
+    /// What makes this job and no other.
+    pub(super) fn subject(&self) -> Subject {
+        Subject::new(self.engine, &self.job)
+    }
+
+    /// Steps that are done.
+    pub fn steps(&self) -> u32 {
+        u32::try_from(self.done.losses.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Steps until `steps` are done, or the plan is.
+    ///
+    /// `progress` hears of every micro-batch and may end the training, which then fails with
+    /// [`TrainError::Stopped`] and can go on from its last whole step.
+    pub fn run(
+        &mut self,
+        steps: u32,
+        progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
+    ) -> Result<(), TrainError> {
+        let last = steps.min(self.job.plan.local_steps);
+        on_threads(self.engine.compute().threads, progress, |report| {
+            while self.steps() < last {
+                self.step(report)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn step(&mut self, report: &mut (dyn FnMut(Step) -> ControlFlow<()> + Send)) -> Result<(), TrainError> {
+        let (job, before) = (self.job, self.steps());
+        let (step, tokens) = (before + 1, self.done.tokens);
+        let said = |micro_batch, micro_batches, loss, tokens| {
+            let of = job.plan.local_steps;
+            Step { step, of, micro_batch, micro_batches, loss, tokens }
+        };
+        let position = self.rng.get_word_pos();
+        let batch = draw(&mut self.rng, job.blocks, job.plan.batch_size);
+        let changes = self.passes.changes(&self.places, job.frozen, &self.done.parameters)?;
+        let last_loss = self.done.losses.last().copied().unwrap_or(f32::NAN);
+        let mut parts = 1;
+        let computed = self.passes.gradient(&changes, self.places.trained_len(), &batch, |done, of| {
+            parts = of;
+            report(said(done, of, last_loss, tokens)).is_continue()
+        })?;
+        let Some((loss, mut gradient)) = computed else {
+            self.rng.set_word_pos(position);
+            return Err(TrainError::Stopped { steps: before });
+        };
+        if !loss.is_finite() {
+            return Err(TrainError::Diverged { step, what: "loss" });
+        }
+        drop(changes);
+        let diverged = |what| TrainError::Diverged { step, what };
+        self.optimizer.step(&mut self.done.parameters, &mut gradient).map_err(diverged)?;
+        self.done.losses.push(loss);
+        let targets = batch.iter().map(|sequence| sequence.targets() as u64).sum();
+        self.done.tokens = self.done.tokens.saturating_add(targets);
+        let examples = u32::try_from(batch.len()).unwrap_or(u32::MAX);
+        self.done.examples = self.done.examples.saturating_add(examples);
+        if report(said(parts, parts, loss, self.done.tokens)).is_break() && step < job.plan.local_steps {
+            return Err(TrainError::Stopped { steps: step });
+        }
+        Ok(())
+    }
+
+    /// What was learned so far.
+    pub fn finish(self) -> Trained {
+        self.done
+    }
+}

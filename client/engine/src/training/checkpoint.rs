@@ -1,0 +1,187 @@
+//! A stopped training on disk: what it did, and what it was of.
+//!
+//! A safetensors file of f32 vectors, so that any tool can look into it. Its metadata holds the hashes of
+//! everything that the training depends on, and one of its own numbers. Whoever keeps it where others could read it
+//! seals it; the bytes that are copied on the way are wiped.
+
+use std::collections::{BTreeMap, HashMap};
+
+use proto::ids::Digest;
+use safetensors::SafeTensors;
+use safetensors::tensor::TensorView;
+use zeroize::Zeroizing;
+
+use crate::engine::Engine;
+use crate::model::batch::Sequence;
+use crate::training::job::{Job, Trained};
+
+const FORMAT: &str = "nightshift checkpoint v1";
+
+/// A checkpoint that cannot be resumed; training starts over.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CheckpointError {
+    /// Not a checkpoint, or not as it was written.
+    #[error("the checkpoint is damaged: {0}")]
+    Damaged(String),
+    /// Of another training.
+    #[error("the checkpoint is of another {0}")]
+    Foreign(&'static str),
+}
+
+/// The hashes of what a training depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Subject([(&'static str, Digest); 7]);
+
+/// What a training did.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Progress {
+    pub(crate) done: Trained,
+    pub(crate) optimizer_step: u32,
+    /// Both moments of every parameter; empty where the optimiser has none.
+    pub(crate) moments: [Vec<f32>; 2],
+    /// Words that were drawn from the stream of the job's seed.
+    pub(crate) rng_position: u128,
+}
+
+impl Subject {
+    pub(crate) fn new(engine: &Engine, job: &Job<'_>) -> Self {
+        let (base, extras) = (engine.base(), engine.extras());
+        let numbers = |numbers: &[f32]| Digest::of(&bytes(numbers));
+        let mut adapter = format!("{:?}", job.spec).into_bytes();
+        adapter.extend(numbers(job.frozen).0);
+        let mut version = numbers(job.start).0.to_vec();
+        version.extend(format!("{:?}", extras.keys()).into_bytes());
+        version.extend(
+            extras.values().flat_map(|extra| numbers(extra.a()).0.into_iter().chain(numbers(extra.b()).0)),
+        );
+        let plan = format!("{:?} {:?}", job.plan, job.schedule);
+        let mut text = Vec::new();
+        for block in job.blocks.as_slice() {
+            let sequence = Sequence::of(block);
+            text.extend((sequence.tokens.len() as u64).to_le_bytes());
+            text.extend(sequence.tokens.iter().flat_map(|token| token.to_le_bytes()));
+            text.extend(sequence.learned.iter().map(|learned| u8::from(*learned)));
+        }
+        Self([
+            ("base", base.digest()),
+            // In other numbers, or on another device, the rest would have other bits.
+            ("arithmetic", Digest::of(engine.compute().numbers_for(base).as_bytes())),
+            ("adapter", Digest::of(&adapter)),
+            ("version", Digest::of(&version)),
+            ("plan", Digest::of(plan.as_bytes())),
+            ("text", Digest::of(&text)),
+            ("seed", Digest::of(&job.seed)),
+        ])
+    }
+}
+
+impl Progress {
+    /// The file of a checkpoint.
+    pub(crate) fn write(&self, subject: &Subject) -> Result<Vec<u8>, CheckpointError> {
+        let mut metadata: HashMap<String, String> = HashMap::from([
+            ("format".to_owned(), FORMAT.to_owned()),
+            ("tokens".to_owned(), self.done.tokens.to_string()),
+            ("examples".to_owned(), self.done.examples.to_string()),
+            ("optimizer_step".to_owned(), self.optimizer_step.to_string()),
+            ("rng_position".to_owned(), self.rng_position.to_string()),
+        ]);
+        for (name, digest) in &subject.0 {
+            metadata.insert((*name).to_owned(), digest.to_string());
+        }
+        let vectors = self.vectors().map(|(name, numbers)| (name, numbers.len(), bytes(numbers)));
+        let contents = Digest::of(&contents(&metadata, vectors.iter().map(|(_, _, bytes)| bytes.as_slice())));
+        metadata.insert("contents".to_owned(), contents.to_string());
+        let damaged = |error: safetensors::SafeTensorError| CheckpointError::Damaged(error.to_string());
+        let mut views = BTreeMap::new();
+        for (name, len, bytes) in &vectors {
+            let view = TensorView::new(safetensors::Dtype::F32, vec![*len], bytes).map_err(damaged)?;
+            views.insert(*name, view);
+        }
+        safetensors::serialize(views, Some(metadata)).map_err(damaged)
+    }
+
+    fn vectors(&self) -> [(&'static str, &[f32]); 4] {
+        [
+            ("losses", &self.done.losses),
+            ("moments.first", &self.moments[0]),
+            ("moments.second", &self.moments[1]),
+            ("parameters", &self.done.parameters),
+        ]
+    }
+
+    /// Reads a file of [`Self::write`]; fails when it is damaged or of another subject.
+    pub(crate) fn read(file: &[u8], subject: &Subject) -> Result<Self, CheckpointError> {
+        let damaged = |error: &dyn std::fmt::Display| CheckpointError::Damaged(error.to_string());
+        let tensors = SafeTensors::deserialize(file).map_err(|error| damaged(&error))?;
+        let (_, header) = SafeTensors::read_metadata(file).map_err(|error| damaged(&error))?;
+        let Some(mut metadata) = header.metadata().clone() else {
+            return Err(damaged(&"it says nothing of itself"));
+        };
+        if metadata.get("format").map(String::as_str) != Some(FORMAT) {
+            return Err(damaged(&format!("it is not of the format `{FORMAT}`")));
+        }
+        let vector = |name: &str| tensors.tensor(name).map_err(|error| damaged(&error));
+        let names = ["losses", "moments.first", "moments.second", "parameters"];
+        let mut vectors = Vec::new();
+        for name in names {
+            let tensor = vector(name)?;
+            if tensor.dtype() != safetensors::Dtype::F32 {
+                return Err(damaged(&format!("`{name}` is not f32")));
+            }
+            vectors.push(Zeroizing::new(tensor.data().to_vec()));
+        }
+        let expected = metadata.remove("contents");
+        let found = Digest::of(&contents(&metadata, vectors.iter().map(|vector| vector.as_slice())));
+        if expected != Some(found.to_string()) {
+            return Err(damaged(&"its contents are not those that were written"));
+        }
+        for (name, digest) in &subject.0 {
+            if metadata.get(*name) != Some(&digest.to_string()) {
+                return Err(CheckpointError::Foreign(name));
+            }
+        }
+        let number = |name: &str| {
+            metadata.get(name).and_then(|text| text.parse::<u128>().ok()).ok_or_else(|| damaged(&name))
+        };
+        let narrow = |name: &str| u32::try_from(number(name)?).map_err(|error| damaged(&error));
+        let numbers = |bytes: &[u8]| {
+            let (numbers, _) = bytes.as_chunks::<4>();
+            numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()
+        };
+        Ok(Self {
+            done: Trained {
+                parameters: numbers(&vectors[3]),
+                losses: numbers(&vectors[0]),
+                tokens: u64::try_from(number("tokens")?).map_err(|error| damaged(&error))?,
+                examples: narrow("examples")?,
+            },
+            optimizer_step: narrow("optimizer_step")?,
+            moments: [numbers(&vectors[1]), numbers(&vectors[2])],
+            rng_position: number("rng_position")?,
+        })
+    }
+}
+
+/// As long as it will be from the beginning on, like [`contents`], so that nothing is left where it was before.
+fn bytes(numbers: &[f32]) -> Zeroizing<Vec<u8>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(4 * numbers.len()));
+    bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
+/// What a checkpoint's own hash is of: its metadata in order, and its vectors.
+fn contents<'a>(
+    metadata: &HashMap<String, String>,
+    vectors: impl Iterator<Item = &'a [u8]> + Clone,
+) -> Zeroizing<Vec<u8>> {
+    let sorted: BTreeMap<&String, &String> = metadata.iter().collect();
+    let head = format!("{sorted:?}").into_bytes();
+    let len = vectors.clone().map(|vector| vector.len() + 8).sum::<usize>() + head.len();
+    let mut all = Zeroizing::new(Vec::with_capacity(len));
+    all.extend(head);
+    for vector in vectors {
+        all.extend((vector.len() as u64).to_le_bytes());
+        all.extend_from_slice(vector);
+    }
+    all
+}

@@ -1,0 +1,237 @@
+use std::fs;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{Message, Role, SecretKind, Skipped};
+
+/// A folder with these files.
+fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, bytes) in files {
+        fs::write(folder.path().join(name), bytes).unwrap();
+    }
+    folder
+}
+
+fn read(folder: &tempfile::TempDir) -> UserText {
+    UserText::read(&[folder.path().to_owned()], &ReadOptions::default()).unwrap()
+}
+
+fn plain(text: &UserText) -> Vec<&str> {
+    let mut found = Vec::new();
+    for document in text.documents() {
+        match document {
+            Document::Plain(text) => found.push(text.as_str()),
+            Document::Completion { .. } | Document::Conversation(_) => panic!("a document with roles"),
+        }
+    }
+    found
+}
+
+/// File name, reason, count and first line.
+fn skipped(reading: &Reading) -> Vec<(String, SkipReason, u64, u64)> {
+    let name = |path: &Path| path.file_name().unwrap().to_string_lossy().into_owned();
+    let entry = |entry: &Skipped| (name(&entry.file), entry.reason, entry.count, entry.first);
+    reading.skipped.iter().map(entry).collect()
+}
+
+#[test]
+fn a_bad_line_is_counted_with_its_reason_and_the_rest_is_read() {
+    let mut lines =
+        b"\xef\xbb\xbf{\"text\": \"one\"}\r\nnot json\n\n{\"other\": 1}\n\"\xff\"\n{\"text\": \" \"}\n"
+            .to_vec();
+    lines.extend(b"{\"messages\": [{\"role\": \"narrator\", \"content\": \"x\"}]}\n{\"text\": \nnot json\n");
+    lines.extend(b"{\"text\": \"two\"}");
+    let text = read(&folder(&[("a.jsonl", &lines)]));
+    assert_eq!(plain(&text), ["one", "two"]);
+    let name = || "a.jsonl".to_owned();
+    let expected = [
+        (name(), SkipReason::NotJson, 3, 2),
+        (name(), SkipReason::NoText, 1, 4),
+        (name(), SkipReason::NotUtf8, 1, 5),
+        (name(), SkipReason::Empty, 1, 6),
+        (name(), SkipReason::UnknownRole, 1, 7),
+    ];
+    assert_eq!(skipped(text.reading()), expected);
+    assert_eq!((text.reading().files, text.reading().documents), (1, 2));
+}
+
+#[test]
+fn a_list_and_objects_one_after_the_other_are_read_alike() {
+    let list = b"\xef\xbb\xbf [\n {\"text\": \"one\"},\n 3, {\"text\":\n\"two\"}]\n";
+    let values = b"{\n \"text\": \"three\"\n}\n{\"text\": \"four\"} 5";
+    let lines = b"[{\"text\": \"five\"}]";
+    let text = read(&folder(&[("a.json", list), ("b.json", values), ("c.jsonl", lines)]));
+    assert_eq!(plain(&text), ["one", "two", "three", "four", "five"]);
+    let expected =
+        [("a.json".to_owned(), SkipReason::NoText, 1, 2), ("b.json".to_owned(), SkipReason::NoText, 1, 3)];
+    assert_eq!(skipped(text.reading()), expected);
+}
+
+#[test]
+fn of_a_file_that_breaks_off_nothing_is_used_and_it_is_named() {
+    let files: [(&str, &[u8]); 6] = [
+        ("a.json", b"[{\"text\": \"one\"},\n {\"text\""),
+        ("b.json", b"{\"text\": \"one\"}\n{\"text\": "),
+        ("c.json", b"[{\"text\": \"one\"}] more"),
+        ("d.txt", b"t\0e\0x\0t\0"),
+        ("e.txt", b"\xff\xfet\0"),
+        ("f.json", b""),
+    ];
+    let text = read(&folder(&files));
+    assert_eq!(text.documents().len(), 0);
+    let reading = text.reading();
+    assert_eq!((reading.files, reading.unread_files()), (1, 5));
+    assert_eq!(reading.unread[&UnreadReason::NotText].count, 2);
+    let at =
+        |line, column| reading.unread[&UnreadReason::NotJson { line, column }].named[0].file_name().unwrap();
+    assert_eq!([at(2, 8), at(2, 9), at(1, 19)], ["a.json", "b.json", "c.json"]);
+}
+
+#[test]
+fn text_files_are_cut_at_paragraphs_and_small_ones_are_one_document() {
+    let long: String = (0..200)
+        .map(|i| format!("Paragraph {i}. {}\r\n\r\n", "And so on. ".repeat(8)))
+        .collect::<Vec<_>>()
+        .concat();
+    let text = read(&folder(&[
+        ("a.md", b"# Title\r\n\r\nBody\r\n"),
+        ("b.txt", long.as_bytes()),
+        ("c.txt", b" \n\n"),
+    ]));
+    let documents = plain(&text);
+    assert_eq!(documents[0], "# Title\n\nBody\n");
+    assert!(documents.len() > 4, "{}", documents.len());
+    assert!(
+        documents.iter().skip(1).all(|document| document.starts_with("Paragraph") && document.len() <= 4096)
+    );
+    assert_eq!(text.reading().files, 3);
+}
+
+#[test]
+fn a_file_that_is_named_itself_is_read_by_what_it_begins_with() {
+    let files: [(&str, &[u8]); 4] = [
+        ("a.log", b"a line\n"),
+        ("b", b" {\"text\": \"object\"}\nx\n"),
+        ("c.dat", b"[{\"text\": \"list\"}]"),
+        ("d.bin", b"\0"),
+    ];
+    let folder = folder(&files);
+    let paths: Vec<PathBuf> = files.iter().map(|(name, _)| folder.path().join(name)).collect();
+    let text = UserText::read(&paths, &ReadOptions::default()).unwrap();
+    assert_eq!(plain(&text), ["a line\n", "object", "list"]);
+    assert_eq!(text.reading().unread[&UnreadReason::NotText].named, [folder.path().join("d.bin")]);
+    assert_eq!(read(&folder).reading().unread[&UnreadReason::OtherKind].count, 4);
+}
+
+#[test]
+fn duplicates_are_dropped_across_files_up_to_white_space() {
+    let text = read(&folder(&[
+        ("a.jsonl", b"{\"text\": \"one  two\"}\n{\"text\": \"one two\"}\n{\"text\": \"Two\"}\n"),
+        ("b.md", b"one two\r\n"),
+        ("c.jsonl", b"{\"prompt\": \"one\", \"completion\": \" two\"}\n"),
+    ]));
+    assert_eq!((text.documents().len(), text.reading().duplicates, text.reading().with_roles), (3, 2, 1));
+}
+
+#[test]
+fn a_secret_takes_its_line_from_plain_text_and_the_whole_of_a_conversation() {
+    let card = "4111 1111 1111 1111";
+    let chat = |said: &str| {
+        format!(
+            "{{\"messages\": [{{\"role\": \"user\", \"content\": \"{said}\"}}, {{\"role\": \"assistant\", \"content\": \"ok\"}}]}}\n"
+        )
+    };
+    let lines = format!(
+        "{}{}{{\"text\": \"first\\n{card}\\nlast\"}}\n{{\"text\": \"{card}\"}}\n",
+        chat(card),
+        chat("hi")
+    );
+    let key = "top\n-----BEGIN PRIVATE KEY-----\n\nMIIabc\n\n-----END PRIVATE KEY-----\nbottom\n";
+    let folder = folder(&[("a.jsonl", lines.as_bytes()), ("b.txt", key.as_bytes())]);
+    let text = read(&folder);
+    let kept: Vec<&Document> = text.documents().collect();
+    assert_eq!(kept.len(), 3);
+    assert_eq!(*kept[1], Document::Plain("first\nlast".to_owned()));
+    assert_eq!(*kept[2], Document::Plain("top\nbottom\n".to_owned()));
+    let secrets = &text.reading().secrets;
+    assert_eq!((secrets[&SecretKind::PaymentCard], secrets[&SecretKind::PrivateKey]), (3, 1));
+    let options = ReadOptions { secrets: SecretLines::Keep };
+    let all = UserText::read(&[folder.path().to_owned()], &options).unwrap();
+    assert_eq!((all.documents().len(), all.reading().secret_looking()), (5, 0));
+    assert!(!format!("{text:?}{all:?}").contains("1111"));
+}
+
+#[test]
+fn of_too_much_text_a_part_is_used_that_no_order_changes() {
+    let documents: Vec<Document> = (0..50).map(|i| Document::Plain(format!("number {i:03}"))).collect();
+    let gathered = |documents: Vec<Document>| {
+        let mut gatherer = Gatherer::new(ReadOptions::default(), 200);
+        for document in documents {
+            gatherer.add(document);
+        }
+        gatherer.finish()
+    };
+    let text = gathered(documents.clone());
+    assert_eq!((text.documents().len(), text.reading().surplus), (20, 30));
+    let backwards = gathered(documents.into_iter().rev().collect());
+    let mut same: Vec<&Document> = backwards.documents().collect();
+    same.reverse();
+    assert_eq!(same, text.documents().collect::<Vec<_>>());
+}
+
+#[test]
+fn a_long_plain_document_becomes_several() {
+    let text: String = (0..20_000).map(|i| format!("word{i} ")).collect::<Vec<_>>().concat();
+    let documents = [Document::Plain(text.clone()), Document::Plain("short".to_owned())];
+    let read = UserText::of(documents, &ReadOptions::default());
+    assert!(read.documents().len() > 40);
+    let joined = plain(&read)[..read.documents().len() - 1].concat();
+    assert_eq!(joined.split_whitespace().collect::<Vec<_>>(), text.split_whitespace().collect::<Vec<_>>());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_it_panic_and_counts_add_up(
+        bytes in prop::collection::vec(any::<u8>(), 0..300),
+        lines in prop::collection::vec(prop_oneof![
+            Just("{\"text\": \"a b\"}"), Just("{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}"),
+            Just("{\"prompt\": \"a\", \"completion\": \"b\"}"), Just("{"), Just(""), Just("[1]"), Just("\u{feff}x"),
+        ], 0..12),
+        at in any::<prop::sample::Index>(),
+        name in prop::sample::select(vec!["a.jsonl", "a.json", "a.txt", "a.md", "a"]),
+    ) {
+        let mut text = lines.join("\n").into_bytes();
+        let place = at.index(text.len() + 1);
+        text.splice(place..place, bytes);
+        let folder = folder(&[(name, &text)]);
+        let read = UserText::read(&[folder.path().join(name)], &ReadOptions::default()).unwrap();
+        let reading = read.reading();
+        prop_assert_eq!(reading.files + reading.unread_files(), 1);
+        prop_assert_eq!(reading.documents, read.documents().len() as u64);
+        let digests: std::collections::BTreeSet<_> = read.identified().iter().map(|(digest, _)| *digest).collect();
+        prop_assert_eq!(digests.len(), read.documents().len());
+    }
+
+    #[test]
+    fn formats_keep_what_they_are_given(turns in prop::collection::vec(("\\PC{1,20}", "\\PC{0,20}[a-z]"), 1..4)) {
+        let messages: Vec<Value> = turns
+            .iter()
+            .flat_map(|(user, assistant)| {
+                [serde_json::json!({"role": "user", "content": user}), serde_json::json!({"role": "assistant", "content": assistant})]
+            })
+            .collect();
+        let line = serde_json::json!({ "messages": messages }).to_string();
+        let folder = folder(&[("a.jsonl", line.as_bytes())]);
+        let options = ReadOptions { secrets: SecretLines::Keep };
+        let read = UserText::read(&[folder.path().to_owned()], &options).unwrap();
+        let expected = turns
+            .into_iter()
+            .flat_map(|(user, assistant)| {
+                [Message { role: Role::User, content: user }, Message { role: Role::Assistant, content: assistant }]
+            })
+            .collect();
+        prop_assert_eq!(read.documents().next(), Some(&Document::Conversation(expected)));
+    }
+}

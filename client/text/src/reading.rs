@@ -1,0 +1,242 @@
+//! What was read, in numbers: nothing here holds text.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use proto::shown::shown;
+
+use crate::SecretKind;
+
+/// So many files are named for each reason; the others are counted.
+const MOST_NAMED: usize = 8;
+
+/// What came of a reading. Its `Display` is a list for the user, with file names; [`Reading::summary`] has none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reading {
+    /// Files that were read to their end.
+    pub files: u64,
+    /// Documents in them that can be used.
+    pub documents: u64,
+    /// Those of them of which only a part is learned.
+    pub with_roles: u64,
+    /// Documents that were there before, up to white space.
+    pub duplicates: u64,
+    /// Documents that were left out because there is more text than is used at once.
+    pub surplus: u64,
+    /// What looked like a secret and was left out: lines of plain text, whole documents with roles.
+    pub secrets: BTreeMap<SecretKind, u64>,
+    /// Lines and objects that were left out, by file and reason.
+    pub skipped: Vec<Skipped>,
+    /// Files that were not read, by reason.
+    pub unread: BTreeMap<UnreadReason, Unread>,
+}
+
+/// Lines of one file that were left out for one reason.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Skipped {
+    /// The file.
+    pub file: PathBuf,
+    /// Why.
+    pub reason: SkipReason,
+    /// How many.
+    pub count: u64,
+    /// The number of the first: of a line, or of an object in a list; the first of all is 1.
+    pub first: u64,
+}
+
+/// Why a line was left out; says nothing of what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum SkipReason {
+    /// Bytes that are no text.
+    #[error("not UTF-8")]
+    NotUtf8,
+    /// Longer than is read in one piece.
+    #[error("longer than 4 MiB")]
+    TooLong,
+    /// Text that is no JSON.
+    #[error("not JSON")]
+    NotJson,
+    /// JSON in none of the forms that are known.
+    #[error(
+        "no `text`, `messages`, `conversations`, `prompt` and `completion`, or `instruction` and `output`"
+    )]
+    NoText,
+    /// A part that should be text is something else.
+    #[error("a part that is not text")]
+    NotAllText,
+    /// A turn of somebody other than the system, the user and the assistant.
+    #[error("a role other than system, user and assistant")]
+    UnknownRole,
+    /// A text without a single visible character.
+    #[error("an empty text")]
+    Empty,
+    /// A conversation in which the assistant says nothing, or an empty completion.
+    #[error("nothing to learn from: no words of the assistant")]
+    NothingToLearn,
+}
+
+/// Files that were not read for one reason.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unread {
+    /// How many.
+    pub count: u64,
+    /// The first of them.
+    pub named: Vec<PathBuf>,
+}
+
+/// Why a file was not read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+pub enum UnreadReason {
+    /// By its name not of a kind that is read.
+    #[error(
+        "not .jsonl, .ndjson, .json, .txt, .text, .md or .markdown; name the file itself to have it read"
+    )]
+    OtherKind,
+    /// A link: what it leads to was not named by the user.
+    #[error("a link; name what it leads to, to have that read")]
+    Link,
+    /// A socket, a pipe or a device.
+    #[error("neither a file nor a folder")]
+    NotAFile,
+    /// Its first bytes are no UTF-8 text.
+    #[error("not UTF-8 text")]
+    NotText,
+    /// JSON that breaks off or goes wrong; nothing of it is used.
+    #[error("not JSON from line {line}, column {column} on; nothing of it is used")]
+    NotJson {
+        /// The line where reading stopped.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// The system refused.
+    #[error("{0}")]
+    Refused(std::io::ErrorKind),
+}
+
+impl Reading {
+    pub(super) fn skip(&mut self, file: &Path, number: u64, reason: SkipReason) {
+        // The entries of one file stand together at the end, one for each reason.
+        let known = self.skipped.iter_mut().rev().take_while(|entry| entry.file == file);
+        match known.into_iter().find(|entry| entry.reason == reason) {
+            Some(entry) => entry.count += 1,
+            None => self.skipped.push(Skipped { file: file.to_owned(), reason, count: 1, first: number }),
+        }
+    }
+
+    pub(super) fn leave(&mut self, file: PathBuf, reason: UnreadReason) {
+        let unread = self.unread.entry(reason).or_default();
+        unread.count += 1;
+        if unread.named.len() < MOST_NAMED {
+            unread.named.push(file);
+        }
+    }
+
+    /// Lines and objects that were left out, for whatever reason but a secret.
+    pub fn skipped_lines(&self) -> u64 {
+        self.skipped.iter().map(|entry| entry.count).sum()
+    }
+
+    /// Files that were not read.
+    pub fn unread_files(&self) -> u64 {
+        self.unread.values().map(|unread| unread.count).sum()
+    }
+
+    /// Lines, or documents with roles, that looked like secrets and were left out.
+    pub fn secret_looking(&self) -> u64 {
+        self.secrets.values().sum()
+    }
+
+    /// One line: how much was read and left out, with the reasons and without names.
+    pub fn summary(&self) -> String {
+        let mut reasons: BTreeMap<SkipReason, u64> = BTreeMap::new();
+        for entry in &self.skipped {
+            *reasons.entry(entry.reason).or_default() += entry.count;
+        }
+        let mut parts = vec![
+            counted(self.files, "file", "read"),
+            counted(self.documents, "document", &format!("({} with roles)", self.with_roles)),
+        ];
+        parts.extend((self.duplicates > 0).then(|| counted(self.duplicates, "duplicate", "left out")));
+        parts.extend(
+            (self.surplus > 0).then(|| counted(self.surplus, "document", "more than are used at once")),
+        );
+        parts.extend(
+            reasons.iter().map(|(reason, lines)| counted(*lines, "line", &format!("skipped ({reason})"))),
+        );
+        let secrets = self.secrets.iter();
+        parts.extend(
+            secrets.map(|(kind, lines)| format!("{} like {kind}", counted(*lines, "line", "left out"))),
+        );
+        let unread = self.unread.iter();
+        parts.extend(unread.map(|(why, unread)| counted(unread.count, "file", &format!("not read ({why})"))));
+        parts.join(", ")
+    }
+}
+
+fn counted(count: u64, noun: &str, what: &str) -> String {
+    format!("{count} {noun}{} {what}", if count == 1 { "" } else { "s" })
+}
+
+impl fmt::Display for Reading {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let brief = Self { skipped: Vec::new(), unread: BTreeMap::new(), ..self.clone() };
+        f.write_str(&brief.summary())?;
+        for Skipped { file, reason, count, first } in &self.skipped {
+            let lines = counted(*count, "line", "skipped");
+            write!(f, "\n{}: {lines}, the first is {first}: {reason}", shown(&file.to_string_lossy()))?;
+        }
+        for (reason, unread) in &self.unread {
+            for file in &unread.named {
+                write!(f, "\n{}: not read: {reason}", shown(&file.to_string_lossy()))?;
+            }
+            let others = unread.count - unread.named.len() as u64;
+            if others > 0 {
+                write!(f, "\n{}: {reason}", counted(others, "more file", "not read"))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_names_files_and_a_summary_does_not() {
+        let mut reading =
+            Reading { files: 2, documents: 5, with_roles: 1, duplicates: 1, ..Reading::default() };
+        for (file, line, reason) in [
+            ("a.jsonl", 3, SkipReason::NotJson),
+            ("a.jsonl", 4, SkipReason::Empty),
+            ("a.jsonl", 9, SkipReason::NotJson),
+            ("b.jsonl", 1, SkipReason::NotJson),
+        ] {
+            reading.skip(Path::new(file), line, reason);
+        }
+        for i in 0..10 {
+            reading.leave(PathBuf::from(format!("{i}.png")), UnreadReason::Link);
+        }
+        reading.secrets.insert(SecretKind::PaymentCard, 2);
+        assert_eq!((reading.skipped_lines(), reading.unread_files(), reading.secret_looking()), (4, 10, 2));
+        let list = reading.to_string();
+        let mut lines = list.lines();
+        assert_eq!(
+            lines.next(),
+            Some(
+                "2 files read, 5 documents (1 with roles), 1 duplicate left out, 2 lines left out like a payment card"
+            )
+        );
+        assert_eq!(lines.next(), Some("a.jsonl: 2 lines skipped, the first is 3: not JSON"));
+        assert_eq!(lines.next(), Some("a.jsonl: 1 line skipped, the first is 4: an empty text"));
+        assert_eq!(lines.next(), Some("b.jsonl: 1 line skipped, the first is 1: not JSON"));
+        assert!(lines.next().unwrap().starts_with("0.png: not read: a link"));
+        assert!(lines.last().unwrap().starts_with("2 more files not read: a link"));
+        let summary = reading.summary();
+        assert!(!summary.contains("jsonl:") && !summary.contains("png"), "{summary}");
+        assert!(summary.contains("3 lines skipped (not JSON), 1 line skipped (an empty text)"), "{summary}");
+        assert!(summary.ends_with("10 files not read (a link; name what it leads to, to have that read)"));
+    }
+}
