@@ -3,4 +3,7 @@
 pub(crate) mod candle;
 pub(crate) mod compute;
 pub(crate) mod device;
+pub(crate) mod error;
 pub(crate) mod executor;
+pub(crate) mod resident;
+pub(crate) mod setup;

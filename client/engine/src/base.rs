@@ -6,10 +6,13 @@ use proto::adapter::Module;
 use proto::ids::Digest;
 
 use crate::base::tokenizer::{DecodeError, EncodeError, Tokens};
+use crate::kernels::error::ShapeError;
 use crate::model::config::DecoderConfig;
 use crate::model::projection::Projection;
 use crate::model::weights;
-use plan::Plan;
+use open::open;
+use plan::Parts;
+use random::random;
 
 mod error;
 mod files;
@@ -17,6 +20,7 @@ mod folder;
 mod gguf;
 mod held;
 mod hub;
+mod open;
 mod plan;
 mod random;
 mod source;
@@ -45,6 +49,15 @@ pub struct Base {
 }
 
 impl Base {
+    fn of(Parts { config, weights, tokens, digest }: Parts) -> Self {
+        Self { config, weights, tokens, digest }
+    }
+
+    /// A base of this shape with random weights and no words; fails when the shape cannot be held so.
+    pub fn random(config: DecoderConfig, filled: Filled, seed: u64) -> Result<Self, ShapeError> {
+        random(config, filled, seed).map(Self::of)
+    }
+
     /// [`Self::open_with`] the default options: weights are held as they are stored.
     pub fn open(path: &Path) -> Result<Self, BaseError> {
         Self::open_with(path, BaseOptions::default())
@@ -58,7 +71,7 @@ impl Base {
     /// The weights are read a tensor at a time, so that never both the files and what is held are in memory.
     /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
     pub fn open_with(path: &Path, options: BaseOptions) -> Result<Self, BaseError> {
-        Plan::of(path)?.read(options.hold)
+        open(path)?.read(options.hold).map(Self::of)
     }
 
     /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
@@ -77,7 +90,7 @@ impl Base {
     /// Bytes that the weights of this base will take in memory, from the headers of its files; fails like
     /// [`Self::open_with`].
     pub fn needed_bytes(path: &Path, options: BaseOptions) -> Result<u64, BaseError> {
-        Ok(Plan::of(path)?.held_bytes(options.hold))
+        Ok(open(path)?.held_bytes(options.hold))
     }
 
     /// What names this base everywhere: SHA-256 over `nightshift base v1` and then, for each file read,

@@ -1,19 +1,21 @@
 //! Training and measuring adapters of one base.
 
 use std::ops::ControlFlow;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use proto::adapter::{AdapterSpec, Folded, Slot};
 use proto::training::TrainingPlan;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::backend::candle::Loaded;
 use crate::backend::compute::Compute;
-use crate::backend::device::{Place, PlaceError};
 use crate::backend::executor::Passes;
+use crate::backend::resident::Resident;
+use crate::backend::setup::Setup;
 use crate::base::Base;
+use crate::checks::{check_blocks, check_tokens};
 use crate::error::TrainError;
+use crate::generation::DecodeSession;
 use crate::kernels::pool::Team;
 use crate::lora::layout::{Places, extras};
 use crate::lora::svd::top_factors;
@@ -39,8 +41,7 @@ pub struct Engine {
     /// What earlier epochs of a task left.
     extras: Arc<Extras>,
     compute: Compute,
-    /// The base at a place of candle's, once it was needed.
-    loaded: Arc<OnceLock<Loaded>>,
+    resident: Resident,
 }
 
 /// A mean loss and what it is a mean of.
@@ -55,32 +56,26 @@ pub struct Loss {
 impl Engine {
     /// An engine for adapters of `base`, on one thread.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, extras: Arc::default(), compute: Compute::default(), loaded: Arc::default() }
+        Self { base, extras: Arc::default(), compute: Compute::default(), resident: Resident::default() }
     }
 
     /// The same engine, computing in another way or at another place; whether that is there shows with the first call
     /// that computes, or with [`Self::prepare`].
     #[must_use]
     pub fn with_compute(self, compute: Compute) -> Self {
-        Self { compute, loaded: Arc::default(), ..self }
+        Self { compute, resident: Resident::default(), ..self }
     }
 
     /// Opens the place where it computes and puts the base there, which is done once for this engine and those made of
     /// it. Fails where there is no such place, or the base does not fit it.
     pub fn prepare(&self) -> Result<(), TrainError> {
-        self.loaded()?;
+        self.resident.get(&self.base, self.compute)?;
         Ok(())
     }
 
-    /// The base where it is computed, if that is a place of candle's.
-    pub(crate) fn loaded(&self) -> Result<Option<&Loaded>, PlaceError> {
-        let Place::Candle(device) = self.compute.place else { return Ok(None) };
-        if let Some(loaded) = self.loaded.get() {
-            return Ok(Some(loaded));
-        }
-        // A failure is not kept: a GPU that is full now may have room in the next window.
-        let loaded = Loaded::new(&self.base, device, self.compute.arithmetic)?;
-        Ok(Some(self.loaded.get_or_init(|| loaded)))
+    /// What it computes with.
+    pub(crate) fn setup(&self) -> Setup<'_> {
+        Setup { base: &self.base, extras: &self.extras, compute: self.compute, resident: &self.resident }
     }
 
     /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
@@ -88,10 +83,6 @@ impl Engine {
     pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
         let extras = Arc::new(extras(&self.base, folded)?);
         Ok(Self { extras, ..self.clone() })
-    }
-
-    pub(crate) fn extras(&self) -> &Extras {
-        &self.extras
     }
 
     /// How it computes.
@@ -102,6 +93,11 @@ impl Engine {
     /// The base that it trains on.
     pub fn base(&self) -> &Base {
         &self.base
+    }
+
+    /// A training before its first step; fails when the job cannot be done.
+    pub fn begin<'a>(&'a self, job: Job<'a>) -> Result<Training<'a>, TrainError> {
+        Training::new(self.setup(), job)
     }
 
     /// Follows `plan` from `start` on batches drawn from `blocks` by `seed`; same arguments, same bits.
@@ -120,7 +116,7 @@ impl Engine {
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<Trained, TrainError> {
         let job = Job { spec, frozen, start, blocks, plan, schedule: Schedule::Constant, seed };
-        let mut training = Training::new(self, job)?;
+        let mut training = self.begin(job)?;
         training.run(u32::MAX, progress)?;
         Ok(training.finish())
     }
@@ -133,13 +129,13 @@ impl Engine {
         trained: &[f32],
         blocks: &Blocks,
     ) -> Result<Loss, TrainError> {
-        let longest = self.check_blocks(blocks)?;
+        let longest = check_blocks(&self.base, blocks)?;
         let places = Places::new(&self.base, spec)?;
         spec.check_frozen(frozen)?;
         spec.check_trained(trained)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self, longest);
+            let mut passes = Passes::new(self.setup(), longest);
             let changes = passes.changes(&places, frozen, trained)?;
             mean(&mut passes, &changes, blocks)
         })
@@ -147,10 +143,10 @@ impl Engine {
 
     /// The base's own mean loss over the learned tokens of `blocks`.
     pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
-        let longest = self.check_blocks(blocks)?;
+        let longest = check_blocks(&self.base, blocks)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self, longest);
+            let mut passes = Passes::new(self.setup(), longest);
             let changes = passes.unchanged()?;
             mean(&mut passes, &changes, blocks)
         })
@@ -158,12 +154,12 @@ impl Engine {
 
     /// The base's logits after each of `tokens`: (tokens, vocab).
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
-        self.check_tokens(tokens)?;
+        check_tokens(&self.base, tokens)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self, tokens.len());
+            let mut passes = Passes::new(self.setup(), tokens.len());
             let changes = passes.unchanged()?;
-            Ok(passes.reader(&changes)?.logits(tokens, Which::All)?)
+            Ok(DecodeSession::new(&mut passes, &changes)?.logits(tokens, Which::All)?)
         })
     }
 
@@ -176,7 +172,7 @@ impl Engine {
         most: usize,
         mut choose: impl FnMut(&[f32]) -> Option<u32> + Send,
     ) -> Result<Vec<u32>, TrainError> {
-        self.check_tokens(prompt)?;
+        check_tokens(&self.base, prompt)?;
         let limit = self.base.config().max_positions;
         if prompt.is_empty() {
             return Err(TrainError::NoBlocks);
@@ -192,12 +188,12 @@ impl Engine {
         };
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self, prompt.len() + most);
+            let mut passes = Passes::new(self.setup(), prompt.len() + most);
             let changes = match &places {
                 Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
                 None => passes.unchanged()?,
             };
-            let mut reader = passes.reader(&changes)?;
+            let mut reader = DecodeSession::new(&mut passes, &changes)?;
             let (mut read, mut written) = (prompt.to_vec(), Vec::new());
             while written.len() < most {
                 let logits = reader.logits(&read, Which::Last)?;
@@ -220,7 +216,7 @@ impl Engine {
         public: &Blocks,
         seed: [u8; 32],
     ) -> Result<Vec<f32>, TrainError> {
-        let longest = self.check_blocks(public)?;
+        let longest = check_blocks(&self.base, public)?;
         let places = Places::new(&self.base, spec)?;
         on_threads(self.compute.threads, &mut go_on, |_| {
             let mut rng = ChaCha20Rng::from_seed(seed);
@@ -229,7 +225,7 @@ impl Engine {
                 let len = slots.module.outputs as usize * slots.module.inputs as usize;
                 gradients.linears.insert(at, vec![0.0; len]);
             }
-            let passes = Passes::new(self, longest);
+            let passes = Passes::new(self.setup(), longest);
             let changes = passes.unchanged()?;
             let (decoder, mut space) = (passes.decoder(&changes, Team::current()), Workspace::default());
             for _ in 0..8 {
@@ -257,30 +253,6 @@ impl Engine {
             }
             Ok(factors)
         })
-    }
-
-    /// Fails when there is nothing to predict or the base cannot read a block; else the longest block's tokens.
-    pub(crate) fn check_blocks(&self, blocks: &Blocks) -> Result<usize, TrainError> {
-        if blocks.is_empty() {
-            return Err(TrainError::NoBlocks);
-        }
-        let mut longest = 0;
-        for block in blocks.as_slice() {
-            self.check_tokens(Sequence::of(block).tokens)?;
-            longest = longest.max(Sequence::of(block).tokens.len());
-        }
-        Ok(longest)
-    }
-
-    fn check_tokens(&self, tokens: &[u32]) -> Result<(), TrainError> {
-        let (most, vocab) = (self.base.config().max_positions, self.base.config().vocab_size);
-        if tokens.len() > most {
-            return Err(TrainError::TooLong { found: tokens.len(), most });
-        }
-        match tokens.iter().find(|&&id| usize::try_from(id).map_or(true, |id| id >= vocab)) {
-            Some(&found) => Err(TrainError::Token { found, vocab }),
-            None => Ok(()),
-        }
     }
 }
 

@@ -4,6 +4,8 @@ use proto::adapter::AdapterError;
 use proto::training::PlanValueError;
 
 use crate::backend::device::PlaceError;
+use crate::backend::error::ComputeError;
+use crate::kernels::error::ShapeError;
 use crate::lora::layout::ModuleError;
 
 /// Why nothing was trained or measured.
@@ -54,10 +56,19 @@ pub enum TrainError {
     /// The thread to compute on could not be started.
     #[error("cannot start the training thread: {0}")]
     Thread(String),
-    /// It cannot be computed where it was to be.
+    /// A pass was not computed.
     #[error(transparent)]
-    Place(#[from] PlaceError),
-    /// The tensor library failed.
-    #[error("tensor computation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
+    Compute(#[from] ComputeError),
+}
+
+impl From<ShapeError> for TrainError {
+    fn from(error: ShapeError) -> Self {
+        Self::Compute(error.into())
+    }
+}
+
+impl From<PlaceError> for TrainError {
+    fn from(error: PlaceError) -> Self {
+        Self::Compute(error.into())
+    }
 }

@@ -3,6 +3,7 @@
 //! All unsafe code of the engine and all detection of the CPU are here. Nothing here knows of a decoder.
 
 pub(crate) mod buffer;
+pub(crate) mod error;
 pub(crate) mod gemm;
 pub(crate) mod instructions;
 pub(crate) mod matmul;

@@ -22,6 +22,7 @@
 
 mod backend;
 pub mod base;
+mod checks;
 pub mod engine;
 mod error;
 mod generation;
@@ -34,6 +35,7 @@ pub mod training;
 
 pub use backend::compute::Compute;
 pub use backend::device::{CandleDevice, Place, PlaceChoice, PlaceError};
+pub use backend::error::ComputeError;
 pub use base::tokenizer::{DecodeError, EncodeError};
 pub use base::{
     Base, BaseError, BaseOptions, FetchError, Fetching, Filled, Hold, Hub, Patience, Repository, Source,
@@ -41,6 +43,7 @@ pub use base::{
 };
 pub use engine::{Engine, Loss};
 pub use error::TrainError;
+pub use kernels::error::ShapeError;
 pub use kernels::instructions::{VectorsError, check_vectors};
 pub use kernels::matmul::Arithmetic;
 pub use lora::layout::{ModuleError, check_modules};

@@ -69,7 +69,7 @@ fn gradient(
     let learned = vec![true; batch[0].len()];
     let batch: Vec<_> = batch.iter().map(|tokens| Sequence { tokens, learned: &learned }).collect();
     let places = Places::new(engine.base(), spec).unwrap();
-    let mut passes = Passes::new(engine, learned.len());
+    let mut passes = Passes::new(engine.setup(), learned.len());
     let changes = passes.changes(&places, frozen, trained).unwrap();
     passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
 }
@@ -141,7 +141,7 @@ fn a_merged_adapter_is_the_same_function() {
         // Twice: changed weights made once, and whenever they are needed.
         for fold in [false, true] {
             let places = Places::new(engine.base(), &spec).unwrap();
-            let passes = Passes::new(&engine, 10);
+            let passes = Passes::new(engine.setup(), 10);
             let mut changes = places.changes(&frozen, &trained).unwrap();
             if fold {
                 changes.fold(engine.base().weights()).unwrap();
@@ -226,7 +226,7 @@ fn only_learned_tokens_count() {
     let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
     let tokens: Vec<u32> = (0..12).map(|i| (i * 5 + 3) % 64).collect();
     let places = Places::new(engine.base(), &spec).unwrap();
-    let mut passes = Passes::new(&engine, 12);
+    let mut passes = Passes::new(engine.setup(), 12);
     let changes = passes.changes(&places, &[], &trained).unwrap();
     let mut run = |learned: &[bool]| {
         let batch = [Sequence { tokens: &tokens, learned }];

@@ -6,7 +6,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use crate::backend::executor::Passes;
-use crate::engine::Engine;
+use crate::backend::setup::Setup;
+use crate::checks::check_blocks;
 use crate::error::TrainError;
 use crate::lora::layout::Places;
 use crate::model::sample::draw;
@@ -24,7 +25,7 @@ pub(crate) mod threads;
 /// A training that is under way; between two calls it is always after a whole step.
 #[derive(Debug)]
 pub struct Training<'a> {
-    engine: &'a Engine,
+    setup: Setup<'a>,
     job: Job<'a>,
     places: Places<'a>,
     passes: Passes<'a>,
@@ -35,19 +36,18 @@ pub struct Training<'a> {
 
 impl<'a> Training<'a> {
     /// A training before its first step; fails when the job cannot be done.
-    pub fn new(engine: &'a Engine, job: Job<'a>) -> Result<Self, TrainError> {
+    pub(crate) fn new(setup: Setup<'a>, job: Job<'a>) -> Result<Self, TrainError> {
         job.plan.check()?;
-        engine.check_blocks(job.blocks)?;
-        let places = Places::new(engine.base(), job.spec)?;
+        let longest = check_blocks(setup.base, job.blocks)?;
+        let places = Places::new(setup.base, job.spec)?;
         job.spec.check_frozen(job.frozen)?;
         job.spec.check_trained(job.start)?;
-        engine.prepare()?;
-        let longest = job.blocks.as_slice().iter().map(|block| block.tokens().len()).max().unwrap_or(0);
+        setup.resident.get(setup.base, setup.compute)?;
         Ok(Self {
-            engine,
+            setup,
             job,
             places,
-            passes: Passes::new(engine, longest),
+            passes: Passes::new(setup, longest),
             rng: ChaCha20Rng::from_seed(job.seed),
             optimizer: Optimizer::new(job.plan, job.start.len()).with_schedule(job.schedule),
             done: Trained { parameters: job.start.to_vec(), losses: Vec::new(), tokens: 0, examples: 0 },
@@ -81,7 +81,7 @@ impl<'a> Training<'a> {
 
     /// What makes this job and no other.
     pub(super) fn subject(&self) -> Subject {
-        Subject::new(self.engine, &self.job)
+        Subject::new(self.setup, &self.job)
     }
 
     /// Steps that are done.
@@ -99,7 +99,7 @@ impl<'a> Training<'a> {
         progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
     ) -> Result<(), TrainError> {
         let last = steps.min(self.job.plan.local_steps);
-        on_threads(self.engine.compute().threads, progress, |report| {
+        on_threads(self.setup.compute.threads, progress, |report| {
             while self.steps() < last {
                 self.step(report)?;
             }

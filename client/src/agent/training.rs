@@ -118,7 +118,7 @@ fn train(
     let trained = engine.with_folded(folded).and_then(|engine| {
         let schedule = Schedule::Constant;
         let job = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
-        steps(Training::new(&engine, job)?, plan.local_steps, hold, (checkpoint, &work.published))
+        steps(engine.begin(job)?, plan.local_steps, hold, (checkpoint, &work.published))
     });
     if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
         // What diverged would diverge again, and what takes too long would take as long again.

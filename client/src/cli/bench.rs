@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::adapter::{AdapterArgs, ComputeArgs};
 use crate::process::peak_bytes;
 use engine::Filled;
-use engine::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step, Training};
+use engine::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step};
 
 /// What to measure.
 #[derive(Args, Debug)]
@@ -107,7 +107,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         schedule: Schedule::Constant,
         seed: seed.0,
     };
-    let mut training = Training::new(&engine, job)?;
+    let mut training = engine.begin(job)?;
     let mut seconds = Vec::new();
     let mut last = None;
     training.run(u32::MAX, &mut |step: Step| {

@@ -150,7 +150,7 @@ pub(super) fn train(
         schedule,
         seed: seed.0,
     };
-    let mut training = Training::new(&engine, job)?;
+    let mut training = engine.begin(job)?;
     let checkpoint = args.out.join(CHECKPOINT);
     std::fs::create_dir_all(&args.out)
         .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", args.out.display()))?;

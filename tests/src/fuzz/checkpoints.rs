@@ -156,7 +156,7 @@ fn with_training<T>(body: impl FnOnce(&mut Training<'_>) -> T) -> T {
             schedule: Schedule::Constant,
             seed: [7; 32],
         };
-        body(&mut Training::new(engine, job).unwrap())
+        body(&mut engine.begin(job).unwrap())
     })
 }
 

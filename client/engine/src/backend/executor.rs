@@ -1,39 +1,35 @@
 //! How the passes of one engine are computed.
 
-use candle_core::Result;
-
 use super::candle;
 use crate::backend::compute::{ROWS_APART, ROWS_TOGETHER, is_small};
 use crate::backend::device::Place;
-use crate::base::Base;
-use crate::engine::Engine;
-use crate::generation::Reader;
+use crate::backend::error::ComputeError;
+use crate::backend::setup::Setup;
+use crate::kernels::error::ShapeError;
 use crate::kernels::matmul::Arithmetic;
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
 use crate::layers::rope::Rope;
 use crate::lora::layout::Places;
 use crate::model::batch::Sequence;
-use crate::model::compute::Recompute;
-use crate::model::config::DecoderConfig;
 use crate::model::decoder::Decoder;
-use crate::model::delta::{Changes, Extras};
+use crate::model::delta::Changes;
 use crate::model::gradient_target::Wanted;
 use crate::model::micro_batch::micro_batches;
 use crate::model::workspace::Workspace;
 
+/// Of passes on whatever device.
+type Result<T> = std::result::Result<T, ComputeError>;
+
 /// A decided way to compute, and memory that is used again.
 #[derive(Debug)]
 pub(crate) struct Passes<'a> {
-    engine: &'a Engine,
+    setup: Setup<'a>,
     length: usize,
     /// At a place of candle's, once it was needed.
     elsewhere: Option<candle::Decoder<'a>>,
-    base: &'a Base,
-    extras: &'a Extras,
     rope: Rope,
     arithmetic: Arithmetic,
-    recompute: Recompute,
     apart: bool,
     spaces: Vec<Space>,
 }
@@ -42,56 +38,48 @@ pub(crate) struct Passes<'a> {
 type Space = (Workspace, Vec<f32>);
 
 impl<'a> Passes<'a> {
-    /// Passes of an engine over sequences of at most `length` tokens.
-    pub(crate) fn new(engine: &'a Engine, length: usize) -> Self {
-        let (base, compute) = (engine.base(), engine.compute());
-        let config = base.config();
-        let apart = is_small(config);
+    /// Passes over sequences of at most `length` tokens.
+    pub(crate) fn new(setup: Setup<'a>, length: usize) -> Self {
+        let config = setup.base.config();
         Self {
-            engine,
+            setup,
             length,
             elsewhere: None,
-            base,
-            extras: engine.extras(),
-            rope: rope(config, length),
-            arithmetic: compute.arithmetic_for(base),
-            recompute: compute.recompute,
-            apart,
+            rope: config.rope(length),
+            arithmetic: setup.compute.arithmetic_for(setup.base),
+            apart: is_small(config),
             spaces: Vec::new(),
         }
     }
 
     /// The decoder at a place of candle's; none where our own kernels compute. Fails where the place cannot be opened
     /// or the base does not fit it.
-    fn elsewhere(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
+    pub(crate) fn elsewhere(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
+        let Setup { base, extras, compute, resident } = self.setup;
         if self.elsewhere.is_none()
-            && let Some(loaded) = self.engine.loaded().map_err(candle_core::Error::wrap)?
+            && let Some(loaded) = resident.get(base, compute)?
         {
-            let config = self.base.config();
-            let decoder = candle::Decoder::new(config, loaded, self.extras, self.recompute, self.length)?;
+            let decoder =
+                candle::Decoder::new(base.config(), loaded, extras, compute.recompute, self.length)?;
             self.elsewhere = Some(decoder);
         }
         Ok(self.elsewhere.as_ref())
     }
 
-    /// Something that reads a text on with these changes.
-    pub(crate) fn reader<'r>(&'r mut self, changes: &'r Changes<'r>) -> Result<Reader<'r>> {
-        self.elsewhere()?;
-        match &self.elsewhere {
-            Some(decoder) => Reader::candle(decoder, changes),
-            None => Ok(Reader::own(self.decoder(changes, Team::current()))),
-        }
+    /// What [`Self::elsewhere`] found.
+    pub(crate) fn found_elsewhere(&self) -> Option<&candle::Decoder<'a>> {
+        self.elsewhere.as_ref()
     }
 
     pub(crate) fn decoder<'d>(&'d self, changes: &'d Changes<'d>, team: Team) -> Decoder<'d> {
         Decoder {
-            config: self.base.config(),
-            weights: self.base.weights(),
+            config: self.setup.base.config(),
+            weights: self.setup.base.weights(),
             changes,
             rope: &self.rope,
             arithmetic: self.arithmetic,
             team,
-            recompute: self.recompute,
+            recompute: self.setup.compute.recompute,
         }
     }
 
@@ -117,9 +105,9 @@ impl<'a> Passes<'a> {
     where
         'a: 'v,
     {
-        let mut changes = changes.on(self.extras);
-        if self.apart && self.engine.compute().place == Place::Own {
-            changes.fold(self.base.weights())?;
+        let mut changes = changes.on(self.setup.extras);
+        if self.apart && self.setup.compute.place == Place::Own {
+            changes.fold(self.setup.base.weights())?;
         }
         Ok(changes)
     }
@@ -163,7 +151,7 @@ impl<'a> Passes<'a> {
                 parts,
                 |((batch, (space, gradient)), loss): ((&&[Sequence<'_>], &mut Space), &mut f64)| {
                     *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
-                    Ok::<_, candle_core::Error>(())
+                    Ok::<_, ShapeError>(())
                 },
             )?;
             total += losses.iter().sum::<f64>();
@@ -193,7 +181,7 @@ impl<'a> Passes<'a> {
     /// The sum of the losses of all learned tokens.
     pub(crate) fn loss(&mut self, changes: &Changes<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
         if let Some(decoder) = self.elsewhere()? {
-            return decoder.loss(changes, &micro_batches(batch, decoder.rows()));
+            return Ok(decoder.loss(changes, &micro_batches(batch, decoder.rows()))?);
         }
         let micro = micro_batches(batch, self.rows());
         let mut spaces = std::mem::take(&mut self.spaces);
@@ -210,7 +198,7 @@ impl<'a> Passes<'a> {
                     for (batch, loss) in batches.iter().zip(losses) {
                         *loss = decoder.loss(space, batch)?;
                     }
-                    Ok::<_, candle_core::Error>(())
+                    Ok::<_, ShapeError>(())
                 },
             )?;
         } else {
@@ -222,10 +210,4 @@ impl<'a> Passes<'a> {
         self.spaces = spaces;
         Ok(losses.iter().sum())
     }
-}
-
-/// The rotary angles of so many positions.
-pub(crate) fn rope(config: &DecoderConfig, length: usize) -> Rope {
-    let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
-    Rope::new(length, &frequencies)
 }

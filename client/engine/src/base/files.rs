@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use proto::files::{open_regular, read_regular};
 use proto::ids::Digest;
 
-use super::BaseError;
+use crate::base::error::BaseError;
 
 /// Bytes that are read at a time.
 pub(super) const BLOCK_BYTES: usize = 1 << 20;

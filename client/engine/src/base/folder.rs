@@ -7,7 +7,7 @@ use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
 
-use super::BaseError;
+use crate::base::error::BaseError;
 use crate::base::files::{Opened, Small, damaged};
 use crate::base::held::{Entry, Stored};
 use crate::base::plan::{Plan, WeightFile};

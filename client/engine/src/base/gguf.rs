@@ -6,14 +6,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
-
-use super::BaseError;
+use crate::base::error::BaseError;
 use crate::base::files::{Opened, damaged};
-use crate::base::held::Stored;
 use crate::base::plan::{Plan, WeightFile};
+use info::{Info, stored};
 use metadata::{Metadata, Value};
 
+mod info;
 mod metadata;
 mod shape;
 mod words;
@@ -36,12 +35,6 @@ const MOST_DIMENSIONS: u32 = 4;
 /// Where a file does not say to what its tensors' places are rounded up.
 const ALIGNMENT: u64 = 32;
 
-/// The divisors of the rotary frequencies.
-pub(super) const DIVISORS: &str = "rope_freqs.weight";
-
-/// What the numbers of a tensor may be held as, as an error says it.
-const KNOWN: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K";
-
 /// Reads everything of a file but its weights.
 pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
     let mut reader = Reader { opened: Opened::new(path)? };
@@ -51,71 +44,6 @@ pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
     let tokens = words::read(&metadata, shape.config.vocab_size)?;
     let weights = vec![WeightFile { opened: reader.opened, entries }];
     Ok(Plan { config: shape.config, tokens, before: Vec::new(), weights, after: Vec::new() })
-}
-
-/// A tensor in the header.
-#[derive(Debug)]
-struct Info {
-    /// Outermost first, like everywhere but in the file.
-    shape: Vec<u64>,
-    /// The number of its type.
-    kind: u32,
-    /// Where it begins in the file.
-    start: u64,
-}
-
-impl Info {
-    /// Its type and its sizes, where the first can be held and the second fit in memory.
-    fn held(&self) -> Option<(Stored, Vec<usize>)> {
-        let sizes = self.shape.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
-        Some((stored(self.kind)?, sizes))
-    }
-}
-
-fn stored(kind: u32) -> Option<Stored> {
-    match kind {
-        0 => Some(Stored::F32),
-        1 => Some(Stored::F16),
-        2 => Some(Stored::Blocks(GgmlDType::Q4_0)),
-        3 => Some(Stored::Blocks(GgmlDType::Q4_1)),
-        6 => Some(Stored::Blocks(GgmlDType::Q5_0)),
-        7 => Some(Stored::Blocks(GgmlDType::Q5_1)),
-        8 => Some(Stored::Blocks(GgmlDType::Q8_0)),
-        10 => Some(Stored::Blocks(GgmlDType::Q2K)),
-        11 => Some(Stored::Blocks(GgmlDType::Q3K)),
-        12 => Some(Stored::Blocks(GgmlDType::Q4K)),
-        13 => Some(Stored::Blocks(GgmlDType::Q5K)),
-        14 => Some(Stored::Blocks(GgmlDType::Q6K)),
-        30 => Some(Stored::Bf16),
-        _ => None,
-    }
-}
-
-/// The name of a type that cannot be held.
-fn kind_name(kind: u32) -> String {
-    let name = match kind {
-        9 => "Q8_1",
-        15 => "Q8_K",
-        16 => "IQ2_XXS",
-        17 => "IQ2_XS",
-        18 => "IQ3_XXS",
-        19 => "IQ1_S",
-        20 => "IQ4_NL",
-        21 => "IQ3_S",
-        22 => "IQ2_S",
-        23 => "IQ4_XS",
-        24 => "I8",
-        25 => "I16",
-        26 => "I32",
-        27 => "I64",
-        28 => "F64",
-        29 => "IQ1_M",
-        34 => "TQ1_0",
-        35 => "TQ2_0",
-        39 => "MXFP4",
-        _ => return format!("type {kind}"),
-    };
-    name.to_owned()
 }
 
 /// Reads the header, from the first byte on.

@@ -3,8 +3,9 @@
 use candle_core::quantized::GgmlDType;
 use half::{bf16, f16};
 
-use super::BaseError;
+use crate::base::error::BaseError;
 use crate::base::files::{BLOCK_BYTES, Stream, damaged};
+use crate::kernels::error::ShapeError;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::simd::all_finite;
 use crate::model::weights::Read;
@@ -110,7 +111,7 @@ impl Entry {
         hold: Hold,
         rows: usize,
         columns: usize,
-    ) -> Result<candle_core::Result<Matrix>, BaseError> {
+    ) -> Result<Result<Matrix, ShapeError>, BaseError> {
         let numbers = match (self.stored, hold) {
             (Stored::Blocks(dtype), _) => {
                 let size = columns / dtype.block_size() * dtype.type_size();

@@ -10,8 +10,9 @@ use rand_core::{Rng, SeedableRng};
 use tokenizers::Tokenizer;
 use tokenizers::models::wordlevel::WordLevel;
 
-use super::Base;
+use crate::base::plan::Parts;
 use crate::base::tokenizer::{Special, Tokens};
+use crate::kernels::error::{ShapeError, bail};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::config::DecoderConfig;
 use crate::model::weights::{Read, Weights, tensor_shapes};
@@ -29,44 +30,37 @@ pub enum Filled {
     Q8,
 }
 
-impl Base {
-    /// A base of this shape with random weights and no words; fails when the shape cannot be held so.
-    pub fn random(config: DecoderConfig, filled: Filled, seed: u64) -> Result<Self, candle_core::Error> {
-        config.check().map_err(candle_core::Error::wrap)?;
-        let mut rng = ChaCha20Rng::seed_from_u64(seed);
-        let mut found = BTreeMap::new();
-        for (name, shape) in tensor_shapes(&config) {
-            let read = match *shape.as_slice() {
-                [rows, columns] => Read::Matrix(matrix(&mut rng, filled, rows, columns)?),
-                _ if name.ends_with("norm.weight") || name.ends_with("layernorm.weight") => {
-                    Read::Vector(vec![1.0; shape.iter().product()])
-                }
-                _ => Read::Vector(vec![0.0; shape.iter().product()]),
-            };
-            found.insert(name, read);
-        }
-        let weights = Weights::new(&config, found).map_err(candle_core::Error::msg)?;
-        let special = Special { bos: Some(0), ..Special::default() };
-        let tokenizer = Tokenizer::new(WordLevel::default());
-        let tokens = Tokens::new(tokenizer, special, config.vocab_size).map_err(candle_core::Error::msg)?;
-        let digest = Digest::of(format!("nightshift random base v1 {config:?} {filled:?} {seed}").as_bytes());
-        Ok(Self { config, weights, tokens, digest })
+/// The parts of a base of this shape with random weights and no words; fails when the shape cannot be held so.
+pub(super) fn random(config: DecoderConfig, filled: Filled, seed: u64) -> Result<Parts, ShapeError> {
+    config.check().map_err(ShapeError::new)?;
+    let mut rng = ChaCha20Rng::seed_from_u64(seed);
+    let mut found = BTreeMap::new();
+    for (name, shape) in tensor_shapes(&config) {
+        let read = match *shape.as_slice() {
+            [rows, columns] => Read::Matrix(matrix(&mut rng, filled, rows, columns)?),
+            _ if name.ends_with("norm.weight") || name.ends_with("layernorm.weight") => {
+                Read::Vector(vec![1.0; shape.iter().product()])
+            }
+            _ => Read::Vector(vec![0.0; shape.iter().product()]),
+        };
+        found.insert(name, read);
     }
+    let weights = Weights::new(&config, found).map_err(ShapeError::new)?;
+    let special = Special { bos: Some(0), ..Special::default() };
+    let tokenizer = Tokenizer::new(WordLevel::default());
+    let tokens = Tokens::new(tokenizer, special, config.vocab_size).map_err(ShapeError::new)?;
+    let digest = Digest::of(format!("nightshift random base v1 {config:?} {filled:?} {seed}").as_bytes());
+    Ok(Parts { config, weights, tokens, digest })
 }
 
-fn matrix(
-    rng: &mut ChaCha20Rng,
-    filled: Filled,
-    rows: usize,
-    columns: usize,
-) -> Result<Matrix, candle_core::Error> {
+fn matrix(rng: &mut ChaCha20Rng, filled: Filled, rows: usize, columns: usize) -> Result<Matrix, ShapeError> {
     // Of the standard deviation 0.02, as the families begin.
     let mut number = || (rng.next_u32() as f32 / 2_147_483_648.0 - 1.0) * 0.034_64;
     let count = rows * columns;
     let blocks = |dtype: GgmlDType, number: &mut dyn FnMut() -> f32| {
         let block = dtype.block_size();
         if !columns.is_multiple_of(block) {
-            candle_core::bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+            bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
         }
         let mut bytes = Vec::with_capacity(count / block * dtype.type_size());
         let mut wide = vec![0.0; columns];
@@ -75,8 +69,9 @@ fn matrix(
             let mut row = dtype.cpu_zeros(columns);
             row.from_float(&wide);
             let row =
-                candle_core::quantized::QTensor::new(candle_core::quantized::QStorage::Cpu(row), columns)?;
-            bytes.extend_from_slice(&row.data()?);
+                candle_core::quantized::QTensor::new(candle_core::quantized::QStorage::Cpu(row), columns)
+                    .map_err(ShapeError::new)?;
+            bytes.extend_from_slice(&row.data().map_err(ShapeError::new)?);
         }
         Matrix::quantized(rows, columns, dtype, &bytes)
     };

@@ -7,6 +7,7 @@ use crate::guarded::Stopped;
 use crate::model::config::{DecoderConfig, token_ids};
 
 mod file;
+mod limits;
 mod pattern;
 mod steps;
 

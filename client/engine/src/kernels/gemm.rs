@@ -1,7 +1,6 @@
 //! `C = α · A · B + β · C` in f32, on the calling thread.
 
-use candle_core::{Result, bail};
-
+use crate::kernels::error::{Result, bail};
 use crate::kernels::view::{View, ViewMut};
 
 /// `out = alpha · left · right + beta · out`, where `out` is not read if `beta` is zero.

@@ -4,11 +4,12 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
+use candle_core::CpuStorage;
 use candle_core::quantized::{GgmlDType, QuantizedType};
-use candle_core::{CpuStorage, Result, bail};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
+use crate::kernels::error::{Result, ShapeError, bail};
 use crate::kernels::simd::{all_finite, largest_of, vectorised};
 
 /// A matrix, row by row.
@@ -90,7 +91,9 @@ impl Matrix {
                 let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
                     bail!("a row above 2^32");
                 };
-                let CpuStorage::F32(numbers) = blocks.embedding(&ids, self.rows, self.columns)? else {
+                let CpuStorage::F32(numbers) =
+                    blocks.embedding(&ids, self.rows, self.columns).map_err(ShapeError::new)?
+                else {
                     bail!("dequantised numbers are not f32");
                 };
                 out.copy_from_slice(&numbers);

@@ -6,9 +6,8 @@
 
 use std::cell::RefCell;
 
-use candle_core::Result;
-
 use crate::kernels::buffer::at_least;
+use crate::kernels::error::Result;
 use crate::kernels::matmul::{Add, small};
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, exp_all, most, sum, vectorised};

@@ -1,8 +1,7 @@
 //! The output layer and the cross-entropy in one: no more logits exist at a time than one chunk of rows.
 
-use candle_core::{Result, bail};
-
 use crate::kernels::buffer::at_least;
+use crate::kernels::error::{Result, bail};
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::{Add, Arithmetic, Scratch, Weight, backward, forward};
 use crate::kernels::pool::Team;

@@ -1,7 +1,6 @@
 //! The residual stream: where it begins, and what is added to it.
 
-use candle_core::{Result, bail};
-
+use crate::kernels::error::{Result, bail};
 use crate::kernels::matrix::Matrix;
 
 /// The rows of `weight`: (vocab, hidden) of these tokens: (tokens, hidden).

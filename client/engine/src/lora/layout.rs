@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use candle_core::Result;
 use proto::adapter::{AdapterError, AdapterSpec, Folded, Module, ModuleSlots, Slot};
 
 use crate::base::Base;
+use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::view::{View, ViewMut};
 use crate::model::delta::{Change, Changes, Extra, Extras, Trained};

@@ -7,10 +7,10 @@
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use half::{bf16, f16};
-use proto::adapter::{AdapterError, AdapterSpec, LoraPair};
+use proto::adapter::{AdapterSpec, LoraPair};
 use proto::ids::Digest;
 use ring::digest::{Context, SHA256};
 use safetensors::Dtype;
@@ -18,7 +18,6 @@ use serde_json::{Map, Value, json};
 
 use crate::base::Base;
 use crate::kernels::matrix::{Matrix, Numbers};
-use crate::lora::layout::ModuleError;
 use crate::lora::layout::Places;
 use crate::model::projection::Projection;
 use proto::files;
@@ -26,58 +25,15 @@ use proto::files::Audience;
 use proto::files::FileError;
 
 mod companions;
+mod error;
+
+pub use error::MergeError;
 
 /// The most bytes of tensors in one file.
 pub const MOST_SHARD_BYTES: u64 = 4_000_000_000;
 
 /// Numbers that are in memory as f32 at a time, or one row.
 const ROWS_NUMBERS: usize = 1 << 18;
-
-/// A merged folder that cannot be written.
-#[derive(Debug, thiserror::Error)]
-pub enum MergeError {
-    /// The adapter is not one of this base.
-    #[error(transparent)]
-    Module(#[from] ModuleError),
-    /// The vectors are not of the adapter.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-    /// The disk refuses.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The folder holds something, which would be read together with what is written.
-    #[error("{} is not empty; a merged base needs a folder of its own", .0.display())]
-    NotEmpty(PathBuf),
-    /// The sum does not fit the type in which the base is stored.
-    #[error(
-        "`{tensor}` with the adapter has a number that does not fit {dtype}; hold the base as f32 or bf16"
-    )]
-    Overflow {
-        /// The tensor.
-        tensor: String,
-        /// The type.
-        dtype: Dtype,
-    },
-    /// The base's shape has no place in a `config.json`.
-    #[error(
-        "{what} of this GGUF base has no place in a Hugging Face folder; merge into the folder that it was made of"
-    )]
-    NoPlace {
-        /// What of it.
-        what: &'static str,
-    },
-    /// A configuration or an index has no place in JSON.
-    #[error("cannot write {name}: {reason}")]
-    Text {
-        /// The file.
-        name: &'static str,
-        /// Why.
-        reason: String,
-    },
-    /// The weights cannot be read.
-    #[error("tensor computation failed: {0}")]
-    Tensor(#[from] candle_core::Error),
-}
 
 /// Writes `base` with an adapter in it to `folder`, which must be new or empty: `model.safetensors`, or shards of at most
 /// `most_shard_bytes` and their index, and what else is in the folder `source` that the base was read from but its

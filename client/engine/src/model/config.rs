@@ -6,6 +6,9 @@ use proto::export::Architecture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use crate::kernels::narrow;
+use crate::layers::rope::Rope;
+
 /// More decoder blocks than any model has that a device could hold.
 pub(crate) const MOST_LAYERS: usize = 1024;
 
@@ -242,6 +245,12 @@ impl DecoderConfig {
         } else {
             Architecture::Llama { heads: heads(self.num_heads), kv_heads: heads(self.num_kv_heads) }
         }
+    }
+
+    /// The rotary angles of so many positions.
+    pub(crate) fn rope(&self, length: usize) -> Rope {
+        let frequencies: Vec<f32> = self.rope_frequencies().into_iter().map(narrow).collect();
+        Rope::new(length, &frequencies)
     }
 
     /// How far each pair of a head's numbers is turned from one position to the next, in radians, the fastest

@@ -7,9 +7,8 @@
 mod backward;
 mod fused;
 
-use candle_core::{Result, bail};
-
 use crate::kernels::buffer::sized;
+use crate::kernels::error::{Result, bail};
 use crate::kernels::matmul::{Add, Arithmetic, Rows, Scratch, TOGETHER, Weight, forward};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pool::Team;

@@ -4,8 +4,7 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-use candle_core::Result;
-
+use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::{Pair, Weight, thin};
 use crate::kernels::matrix::{Matrix, Numbers};

@@ -20,14 +20,14 @@ fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
         schedule,
         seed: [1; 32],
     };
-    let mut whole = Training::new(&engine, job).unwrap();
+    let mut whole = engine.begin(job).unwrap();
     whole.run(u32::MAX, &mut go_on).unwrap();
     let whole = whole.finish();
     for stop in 0..=plan.local_steps {
-        let mut first = Training::new(&engine, job).unwrap();
+        let mut first = engine.begin(job).unwrap();
         first.run(stop, &mut go_on).unwrap();
         let file = first.checkpoint().unwrap();
-        let mut second = Training::new(&engine, job).unwrap();
+        let mut second = engine.begin(job).unwrap();
         second.resume(&file).unwrap();
         assert_eq!(second.steps(), stop);
         second.run(u32::MAX, &mut go_on).unwrap();
@@ -50,11 +50,11 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
         schedule: Schedule::Constant,
         seed: [1; 32],
     };
-    let mut training = Training::new(&engine, job).unwrap();
+    let mut training = engine.begin(job).unwrap();
     training.run(2, &mut go_on).unwrap();
     let file = training.checkpoint().unwrap();
     let said = |job: Job<'_>, file: &[u8]| {
-        let mut training = Training::new(&engine, job).unwrap();
+        let mut training = engine.begin(job).unwrap();
         let error = training.resume(file).unwrap_err();
         assert_eq!(training.steps(), 0, "training starts over");
         error.to_string()
@@ -82,7 +82,7 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
             continue;
         }
         let other = tests::engine().with_compute(compute);
-        let error = Training::new(&other, job).unwrap().resume(&file).unwrap_err();
+        let error = other.begin(job).unwrap().resume(&file).unwrap_err();
         assert_eq!(error.to_string(), "the checkpoint is of another arithmetic");
     }
 }
@@ -102,7 +102,7 @@ fn numbers_that_do_not_fit_each_other_are_refused_and_those_at_their_limit_are_g
         seed: [1; 32],
     };
     let resumed = |optimizer_step, tokens| {
-        let mut training = Training::new(&engine, job).unwrap();
+        let mut training = engine.begin(job).unwrap();
         let (parameters, moments) = (start.clone(), [vec![0.0; start.len()], vec![0.0; start.len()]]);
         let done = Trained { parameters, losses: vec![1.0, 1.0], tokens, examples: u32::MAX };
         let progress = Progress { done, optimizer_step, moments, rng_position: u128::MAX };

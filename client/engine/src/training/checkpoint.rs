@@ -11,7 +11,7 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use zeroize::Zeroizing;
 
-use crate::engine::Engine;
+use crate::backend::setup::Setup;
 use crate::model::batch::Sequence;
 use crate::training::job::{Job, Trained};
 
@@ -44,8 +44,8 @@ pub(crate) struct Progress {
 }
 
 impl Subject {
-    pub(crate) fn new(engine: &Engine, job: &Job<'_>) -> Self {
-        let (base, extras) = (engine.base(), engine.extras());
+    pub(crate) fn new(setup: Setup<'_>, job: &Job<'_>) -> Self {
+        let Setup { base, extras, compute, .. } = setup;
         let numbers = |numbers: &[f32]| Digest::of(&bytes(numbers));
         let mut adapter = format!("{:?}", job.spec).into_bytes();
         adapter.extend(numbers(job.frozen).0);
@@ -65,7 +65,7 @@ impl Subject {
         Self([
             ("base", base.digest()),
             // In other numbers, or on another device, the rest would have other bits.
-            ("arithmetic", Digest::of(engine.compute().numbers_for(base).as_bytes())),
+            ("arithmetic", Digest::of(compute.numbers_for(base).as_bytes())),
             ("adapter", Digest::of(&adapter)),
             ("version", Digest::of(&version)),
             ("plan", Digest::of(plan.as_bytes())),

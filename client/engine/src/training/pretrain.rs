@@ -16,8 +16,8 @@ use tokenizers::models::bpe::{BPE, BpeTrainer};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 use tokenizers::{AddedToken, Tokenizer};
 
-use crate::backend::executor::rope;
 use crate::error::TrainError;
+use crate::kernels::error::ShapeError;
 use crate::kernels::matmul::Arithmetic;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::narrow;
@@ -176,7 +176,7 @@ fn train(
     let schedule = Schedule::Cosine { floor: 0.1 };
     let mut optimizer = Optimizer::new(&plan, parameters.len()).with_schedule(schedule);
     let (mut losses, mut tokens) = (Vec::new(), 0);
-    let (rope, mut space) = (rope(config, length), Workspace::default());
+    let (rope, mut space) = (config.rope(length), Workspace::default());
     let learned = vec![true; length];
     for step in 1..=options.steps {
         let batch: Vec<Sequence<'_>> = (0..options.batch_size)
@@ -246,7 +246,7 @@ impl Layout {
         space: &mut Workspace,
         parameters: &[f32],
         batch: &[Sequence<'_>],
-    ) -> candle_core::Result<(f32, Vec<f32>)> {
+    ) -> Result<(f32, Vec<f32>), ShapeError> {
         let mut tensors = BTreeMap::new();
         for (name, shape, range) in &self.tensors {
             let numbers = parameters[range.clone()].to_vec();
@@ -256,7 +256,7 @@ impl Layout {
             };
             tensors.insert(name.clone(), read);
         }
-        let weights = Weights::new(config, tensors).map_err(candle_core::Error::msg)?;
+        let weights = Weights::new(config, tensors).map_err(ShapeError::new)?;
         let changes = Changes::default();
         let decoder = Decoder {
             config,
@@ -491,7 +491,7 @@ mod tests {
         let learned = [true; 5];
         let tokens = [[1, 5, 3, 9, 2], [4, 4, 11, 0, 7]];
         let batch = [0, 1].map(|i: usize| Sequence { tokens: &tokens[i], learned: &learned });
-        let (rope, mut space) = (rope(&config, 5), Workspace::default());
+        let (rope, mut space) = (config.rope(5), Workspace::default());
         let (_, gradient) = layout.gradient(&config, &rope, &mut space, &parameters, &batch).unwrap();
         for (name, _, range) in &layout.tensors {
             let mut along = |by: f32| {

@@ -77,7 +77,7 @@ fn gradient(
     let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
     let places = Places::new(engine.base(), spec).unwrap();
     let longest = batch.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
-    let mut passes = Passes::new(engine, longest);
+    let mut passes = Passes::new(engine.setup(), longest);
     let changes = passes.changes(&places, frozen, trained).unwrap();
     let (loss, gradient) = passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap();
     let targets: usize = batch.iter().map(Sequence::targets).sum();

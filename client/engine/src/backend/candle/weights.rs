@@ -146,7 +146,7 @@ fn matrix(matrix: &Matrix, held: Held, device: &Device) -> Result<Tensor> {
         (Numbers::F32(numbers), _) => Tensor::from_slice(numbers, shape, device),
         (Numbers::Bf16(_) | Numbers::F16(_) | Numbers::Quantized(_), _) => {
             let mut numbers = vec![0.0f32; shape.0 * shape.1];
-            matrix.widen(0..shape.0, &mut numbers)?;
+            matrix.widen(0..shape.0, &mut numbers).map_err(candle_core::Error::wrap)?;
             Tensor::from_vec(numbers, shape, device)
         }
     }

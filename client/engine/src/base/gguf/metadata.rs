@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::BaseError;
+use crate::base::error::BaseError;
 
 /// A value.
 #[derive(Debug)]

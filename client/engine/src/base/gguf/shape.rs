@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::{DIVISORS, Info, KNOWN, kind_name};
-use crate::base::BaseError;
+use super::info::{Info, KNOWN, kind_name};
+use crate::base::error::BaseError;
 use crate::base::files::damaged;
 use crate::base::gguf::metadata::Metadata;
 use crate::base::held::{Entry, Stored};
+use crate::base::plan::DIVISORS;
 use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
 use crate::model::weights::tensor_shapes;
 

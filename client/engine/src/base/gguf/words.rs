@@ -14,7 +14,7 @@ use tokenizers::pre_tokenizers::sequence::Sequence as PreTokenizers;
 use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
-use crate::base::BaseError;
+use crate::base::error::BaseError;
 use crate::base::gguf::metadata::Metadata;
 use crate::base::tokenizer::{Special, Tokens, guarded};
 

@@ -21,7 +21,7 @@ impl Folder {
     pub(super) fn commit(&self, revision: &str) -> Option<String> {
         let commit = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
         let commit = commit.trim();
-        crate::base::hub::is_commit(commit).then(|| commit.to_owned())
+        is_commit(commit).then(|| commit.to_owned())
     }
 
     /// Writes down what commit a revision is.
@@ -70,4 +70,9 @@ pub(super) fn lock(blob: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
+}
+
+/// Whether a text is the name of a commit: it becomes the name of a folder.
+pub(super) fn is_commit(text: &str) -> bool {
+    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -1,13 +1,16 @@
 //! Bringing the bytes of one file into the cache.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
-use super::{Commit, FetchError, Fetching, Listed, cache, unusable};
+use super::cache;
+use super::error::{FetchError, unusable};
+use super::fetch::{Commit, Fetching};
+use super::listing::Listed;
 use crate::base::files::{BLOCK_BYTES, most_bytes};
 
 /// The largest file of weights that is fetched.
@@ -38,7 +41,7 @@ impl Commit<'_> {
             fs::rename(&part, &blob).map_err(|source| unusable(&blob, source))?;
         }
         let linked = self.fetch.folder.link(self.sha, file, &content);
-        linked.map_err(|source| unusable(&self.fetch.hub.cache, source))
+        linked.map_err(|source| unusable(self.fetch.cache, source))
     }
 
     /// What the bytes of a file are called: by their content, where the hub says what that is.
@@ -73,7 +76,7 @@ impl Commit<'_> {
         let most = self.most(file, listed)?;
         let mut out = OpenOptions::new().create(true).append(true).open(part).map_err(full)?;
         let there = out.metadata().map_err(full)?.len();
-        let (endpoint, name) = (&self.fetch.hub.endpoint, self.fetch.repository.name());
+        let (endpoint, name) = (&self.fetch.endpoint, self.fetch.repository.name());
         let address = format!("{endpoint}/{name}/resolve/{}/{file}", self.sha);
         let answered = self.fetch.requests.get(&address, there);
         let response = answered.map_err(|error| self.fetch.failed(file, &error))?;
@@ -147,56 +150,8 @@ impl Commit<'_> {
     }
 
     fn no_room(&self, file: &str, needed: u64, available: u64) -> FetchError {
-        let (base, cache) = (self.fetch.repository.to_string(), self.fetch.hub.cache.clone());
+        let (base, cache) = (self.fetch.repository.to_string(), self.fetch.cache.to_owned());
         FetchError::NoRoom { base, file: file.to_owned(), needed, available, cache }
-    }
-}
-
-/// What is wrong with a fetched file, if something is.
-pub(super) fn wrong(path: &Path, listed: &Listed) -> std::io::Result<Option<String>> {
-    let len = path.metadata()?.len();
-    if let Some(size) = listed.size.filter(|size| *size != len) {
-        return Ok(Some(format!("it has {len} bytes instead of {size}")));
-    }
-    let Some(announced) = Announced::of(listed, len) else { return Ok(None) };
-    let mut context = ring::digest::Context::new(announced.algorithm);
-    context.update(announced.before.as_bytes());
-    let (mut file, mut block) = (File::open(path)?, vec![0; BLOCK_BYTES]);
-    loop {
-        match file.read(&mut block)? {
-            0 => break,
-            read => context.update(&block[..read]),
-        }
-    }
-    let found = hex::encode(context.finish());
-    let same = found.eq_ignore_ascii_case(announced.digest);
-    Ok((!same).then(|| format!("its {} is {found} instead of {}", announced.name, announced.digest)))
-}
-
-/// What the hub says that a file's content hashes to.
-struct Announced<'a> {
-    name: &'static str,
-    algorithm: &'static ring::digest::Algorithm,
-    /// What is hashed before the content.
-    before: String,
-    digest: &'a str,
-}
-
-impl<'a> Announced<'a> {
-    /// For a file of so many bytes; none where the hub says nothing that is known.
-    fn of(listed: &'a Listed, len: u64) -> Option<Self> {
-        if let Some(lfs) = &listed.lfs {
-            let digest = lfs.sha256.as_deref()?;
-            let algorithm = &ring::digest::SHA256;
-            return Some(Self { name: "SHA-256", algorithm, before: String::new(), digest });
-        }
-        let digest = listed.blob_id.as_deref()?;
-        let algorithm = match digest.len() {
-            40 => &ring::digest::SHA1_FOR_LEGACY_USE_ONLY,
-            64 => &ring::digest::SHA256,
-            _ => return None,
-        };
-        Some(Self { name: "git blob", algorithm, before: format!("blob {len}\0"), digest })
     }
 }
 

@@ -1,6 +1,7 @@
 //! Fetching from a hub on this machine, which speaks as much of the protocol as the client does.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
+use super::limits::{MOST_LETTERS, at_most};
 use super::steps;
 use crate::base::tokenizer::steps::Kind;
 
@@ -35,9 +36,6 @@ const MOST_ADDED_BYTES: usize = 1 << 20;
 
 /// Values and bytes of text of all steps.
 const MOST_VALUES: usize = 1 << 19;
-
-/// The most letters that a step may take away, and of a word that is looked for whole.
-pub(super) const MOST_LETTERS: u64 = 1000;
 
 /// Fails for a file that asks for more than a tokenizer needs, or for what no decoder's tokenizer has; says which.
 pub(super) fn check(bytes: &[u8]) -> Result<(), String> {
@@ -357,10 +355,6 @@ fn check_model(model: &Model) -> Result<(), String> {
         }
         None => Ok(()),
     }
-}
-
-pub(super) fn at_most(name: &str, what: &str, count: usize, most: usize) -> Result<(), String> {
-    if count > most { Err(format!("{name} has {count} {what}, at most {most} are read")) } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::pattern;
-use crate::base::tokenizer::file::{MOST_LETTERS, at_most};
+use crate::base::tokenizer::limits::{MOST_LETTERS, at_most};
 
 /// Steps of a kind, those within others too.
 const MOST_STEPS: usize = 64;

@@ -3,10 +3,9 @@
 //! Both are read as they lie in memory. A general product would first copy them into panels, which for as few numbers
 //! as an attention head has costs a part of multiplying them.
 
-use candle_core::Result;
-
-use super::Add;
+use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
+use crate::kernels::matmul::weight::Add;
 use crate::kernels::view::{View, ViewMut};
 
 /// `out = scale · left · right`, or `out += …`.
@@ -34,7 +33,7 @@ mod vectors {
     };
 
     use crate::kernels::instructions::{Vectors, vectors};
-    use crate::kernels::matmul::Add;
+    use crate::kernels::matmul::weight::Add;
     use crate::kernels::view::{View, ViewMut};
 
     /// Rows, and vectors of columns, whose sums stay in registers.

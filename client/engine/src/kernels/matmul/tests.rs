@@ -4,6 +4,8 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::kernels::matmul::rows::side_by_side;
+use crate::kernels::matrix::Numbers;
+use crate::kernels::view::View;
 
 fn numbers(len: usize, seed: f32) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * seed + (i / 7) as f32).sin() * (1.0 + (i % 5) as f32)).collect()

@@ -3,8 +3,7 @@
 //! Each is one pass over the matrix, as it lies in memory. A general product would first copy it into panels, which
 //! costs more than multiplying it by eight rows.
 
-use candle_core::Result;
-
+use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};

@@ -3,12 +3,15 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use candle_core::Result;
-
-use super::{Add, Arithmetic, OWN, Own, Pair, SHARED, Scratch, Weight, packed, thin, widen_together};
+use super::{packed, thin};
 use crate::kernels::buffer::{at_least, sized};
+use crate::kernels::error::Result;
 use crate::kernels::matmul::packed::Span;
+use crate::kernels::matmul::plain::SHARED;
+use crate::kernels::matmul::precision::{Arithmetic, available};
 use crate::kernels::matmul::rows::{Made, Make, Rows, TOGETHER, in_shares, side_by_side};
+use crate::kernels::matmul::scratch::{OWN, Own, Scratch};
+use crate::kernels::matmul::weight::{Add, Pair, Weight, widen_together};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
@@ -19,9 +22,9 @@ const _: () = assert!(TOGETHER == packed::TALL, "rows are made where they are pa
 pub(super) fn fits(arithmetic: Arithmetic, left: &Rows<'_>) -> bool {
     match arithmetic {
         Arithmetic::Single => {
-            left.count() >= 32 && left.widths().iter().sum::<usize>() >= 128 && packed::available(arithmetic)
+            left.count() >= 32 && left.widths().iter().sum::<usize>() >= 128 && available(arithmetic)
         }
-        Arithmetic::Short | Arithmetic::Byte => packed::available(arithmetic),
+        Arithmetic::Short | Arithmetic::Byte => available(arithmetic),
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use proto::export::Architecture;
 use serde_json::{Map, Value, json};
 
-use super::MergeError;
+use super::error::MergeError;
 use crate::base::Base;
 use crate::model::config::{DecoderConfig, RopeScaling};
 use proto::files;

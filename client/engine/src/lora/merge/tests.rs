@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use proto::adapter::{Factors, Method};
 
+use std::path::{Path, PathBuf};
+
 use super::*;
 use crate::backend::executor::Passes;
 use crate::engine::Engine;
@@ -33,7 +35,7 @@ fn apart(
 ) -> Vec<f32> {
     let engine = Engine::new(Arc::clone(base));
     let places = Places::new(base, spec).unwrap();
-    let passes = Passes::new(&engine, tokens.len());
+    let passes = Passes::new(engine.setup(), tokens.len());
     let changes = places.changes(frozen, trained).unwrap();
     let (mut space, mut cache) = Default::default();
     passes.decoder(&changes, Team::ALONE).logits(&mut space, &mut cache, tokens, Which::All).unwrap()

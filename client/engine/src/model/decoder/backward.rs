@@ -1,9 +1,8 @@
 //! The way back through one block.
 
-use candle_core::Result;
-
 use super::{Decoder, fused};
 use crate::kernels::buffer::sized;
+use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::{Add, Rows, Scratch, backward};
 use crate::kernels::view::{View, ViewMut};

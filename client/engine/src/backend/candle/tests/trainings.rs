@@ -4,9 +4,9 @@ use proto::training::{LocalOptimizer, TrainingPlan};
 
 use super::*;
 use crate::backend::device::PlaceError;
+use crate::backend::error::ComputeError;
 use crate::error::TrainError;
 use crate::model::blocks::Blocks;
-use crate::training::Training;
 use crate::training::job::{Job, Step};
 use crate::training::optimizer::Schedule;
 
@@ -75,14 +75,14 @@ fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
     let schedule = Schedule::Cosine { floor: 0.1 };
     let (spec, blocks, plan, start) = (&spec, &blocks, &plan, start.as_slice());
     let job = Job { spec, frozen: &[], start, blocks, plan, schedule, seed: [1; 32] };
-    let mut whole = Training::new(&engine, job).unwrap();
+    let mut whole = engine.begin(job).unwrap();
     whole.run(u32::MAX, &mut go_on).unwrap();
     let whole = whole.finish();
     for stop in 0..=plan.local_steps {
-        let mut first = Training::new(&engine, job).unwrap();
+        let mut first = engine.begin(job).unwrap();
         first.run(stop, &mut go_on).unwrap();
         let file = first.checkpoint().unwrap();
-        let mut second = Training::new(&engine, job).unwrap();
+        let mut second = engine.begin(job).unwrap();
         second.resume(&file).unwrap();
         assert_eq!(second.steps(), stop);
         second.run(u32::MAX, &mut go_on).unwrap();
@@ -101,9 +101,9 @@ fn a_training_stops_between_two_micro_batches_and_takes_the_step_again() {
     let plan = TrainingPlan { local_steps: 2, batch_size: 20, sequence_len: 60, ..plan() };
     let (spec, frozen, start, blocks, plan) = (&spec, frozen.as_slice(), start.as_slice(), &blocks, &plan);
     let job = Job { spec, frozen, start, blocks, plan, schedule: Schedule::Constant, seed: [1; 32] };
-    let mut whole = Training::new(&engine, job).unwrap();
+    let mut whole = engine.begin(job).unwrap();
     whole.run(u32::MAX, &mut go_on).unwrap();
-    let mut training = Training::new(&engine, job).unwrap();
+    let mut training = engine.begin(job).unwrap();
     let mut heard = Vec::new();
     let error = training.run(u32::MAX, &mut |step: Step| {
         heard.push((step.step, step.micro_batch, step.micro_batches));
@@ -126,7 +126,9 @@ fn a_device_that_is_not_there_is_refused_before_anything_is_computed() {
         let compute = Compute { place: Place::Candle(device), ..Compute::default() };
         let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
         let refused = |result: std::result::Result<(), TrainError>| match result {
-            Err(TrainError::Place(error @ (PlaceError::NotBuilt { .. } | PlaceError::NotOpened { .. }))) => {
+            Err(TrainError::Compute(ComputeError::Device(
+                error @ (PlaceError::NotBuilt { .. } | PlaceError::NotOpened { .. }),
+            ))) => {
                 assert!(error.to_string().contains(&format!("the device `{device}`")), "{error}");
             }
             other => panic!("{device}: {other:?}"),
@@ -152,7 +154,10 @@ fn engines_made_of_one_engine_share_the_weights_at_their_place() {
     let [_, engine] = both_ways(&base, Recompute::Never);
     engine.prepare().unwrap();
     let other = engine.clone().with_folded(&Folded::default()).unwrap();
-    let at = |engine: &Engine| std::ptr::from_ref(engine.loaded().unwrap().unwrap());
+    let at = |engine: &Engine| {
+        let setup = engine.setup();
+        std::ptr::from_ref(setup.resident.get(setup.base, setup.compute).unwrap().unwrap())
+    };
     assert_eq!(at(&engine), at(&other));
     let compute = Compute { threads: 2, ..engine.compute() };
     assert_ne!(at(&engine), at(&other.with_compute(compute)));

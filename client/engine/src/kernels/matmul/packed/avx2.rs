@@ -9,9 +9,11 @@ use std::ops::Range;
 
 use half::slice::HalfFloatSliceExt;
 
-use super::{BLOCK, Lines, MOST_LEFT, MOST_LEFT_SUM, STEP, Scale, TALL, WIDE, interleave};
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::packed::layout::{
+    BLOCK, Lines, MOST_LEFT, MOST_LEFT_SUM, STEP, Scale, TALL, WIDE, interleave,
+};
 use crate::kernels::matmul::packed::right::{Held, Right, Source, worth};
+use crate::kernels::matmul::precision::Arithmetic;
 use crate::kernels::simd::{largest, sum, vectorised};
 
 /// Numbers of a block's row, of which two make a word.

@@ -18,9 +18,9 @@ use std::ops::Range;
 
 use half::{bf16, f16};
 
-use super::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, available, is_wide, words};
-use crate::kernels::matmul::Arithmetic;
 use crate::kernels::matmul::packed::ahead::Lines;
+use crate::kernels::matmul::packed::layout::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, words};
+use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
 
 /// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
 #[derive(Debug, Default)]

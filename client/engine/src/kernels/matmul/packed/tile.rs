@@ -2,31 +2,19 @@
 
 mod avx2;
 mod avx512;
+mod block;
 
 use std::ops::Range;
 
-use super::{Left, Right, STEP, Scale, TALL, available, is_wide};
 use crate::kernels::buffer::at_least;
 use crate::kernels::matmul::packed::ahead::{Lines, Soon};
-use crate::kernels::matmul::{Add, Arithmetic};
+use crate::kernels::matmul::packed::layout::TALL;
+use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
+use crate::kernels::matmul::weight::Add;
 use crate::kernels::simd::vectorised;
 use crate::kernels::view::ViewMut;
-
-/// Which of the blocks that are summed up one is.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
-    pub(crate) first: bool,
-    pub(crate) last: bool,
-}
-
-/// One block of a product: all rows of `left`, and the columns of `right`.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Block<'a> {
-    pub(crate) left: &'a Left,
-    /// Which of the left factor's blocks.
-    pub(crate) at: usize,
-    pub(crate) right: &'a Right,
-}
+pub(crate) use block::{Block, Turn};
+use block::{Sums, TOGETHER};
 
 /// Adds one block to `sums`, which the first one sets, and the last one, with the blocks of f32 that go `beside` it,
 /// to what becomes of `out`. What is `ahead` is asked for meanwhile.
@@ -53,35 +41,6 @@ pub(crate) fn multiply(
         1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
         2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
         _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
-    }
-}
-
-/// Words of a sum, of which there are always whole [`STEP`]s, between which some lines are asked for: many at once
-/// would wait for one another.
-const TOGETHER: usize = STEP;
-
-/// The sums of a tile.
-type Sums<const VECTORS: usize> = [[[f32; 16]; VECTORS]; TALL];
-
-#[expect(clippy::inline_always, reason = "for a few instructions that are needed in every tile")]
-impl Block<'_> {
-    /// Words of a row of either side.
-    #[inline(always)]
-    fn depth(&self) -> usize {
-        self.left.starts[self.at + 1] - self.left.starts[self.at]
-    }
-
-    /// The words of a group of rows.
-    #[inline(always)]
-    fn rows(&self, group: usize) -> &[i32] {
-        let before = group * self.left.depth() + self.left.starts[self.at];
-        &self.left.numbers[before * TALL..][..self.depth() * TALL]
-    }
-
-    /// What the integers of each row of a group are.
-    #[inline(always)]
-    fn scales(&self, group: usize) -> &[Scale] {
-        &self.left.scales[(group * self.left.spans.len() + self.at) * TALL..][..TALL]
     }
 }
 

@@ -11,9 +11,9 @@ use std::arch::x86_64::{
     _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_ps,
 };
 
-use super::{Block, Sums, TOGETHER};
-use crate::kernels::matmul::packed::TALL;
+use super::block::{Block, Sums, TOGETHER};
 use crate::kernels::matmul::packed::ahead::Soon;
+use crate::kernels::matmul::packed::layout::TALL;
 
 /// Rows of a part, and vectors of columns: their sums, and what makes them, stay in sixteen registers.
 const ROWS: usize = 4;

@@ -11,9 +11,10 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::{Block, Sums, TOGETHER};
+use super::block::{Block, Sums, TOGETHER};
 use crate::kernels::matmul::packed::ahead::Soon;
-use crate::kernels::matmul::packed::{TALL, load};
+use crate::kernels::matmul::packed::layout::TALL;
+use crate::kernels::matmul::packed::right::load;
 
 /// The products of a group of rows become `out`, or are added to it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]

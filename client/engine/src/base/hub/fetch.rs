@@ -1,0 +1,230 @@
+//! One fetch of a base: which files it needs, and what each is held against.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Component, Path, PathBuf};
+
+use proto::files::read_regular;
+
+use super::cache::{Folder, is_commit};
+use super::error::{FetchError, unusable};
+use super::listing::{Listed, Listing, wrong};
+use super::requests::Requests;
+use crate::base::files::most_bytes;
+use crate::base::folder::shards;
+use crate::base::source::Repository;
+
+const CONFIG: &str = "config.json";
+const SINGLE: &str = "model.safetensors";
+const INDEX: &str = "model.safetensors.index.json";
+const TOKENIZER: &str = "tokenizer.json";
+
+/// What is read of a folder where it is there.
+const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+
+/// How far the fetching of a file has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fetching {
+    /// The file.
+    pub file: String,
+    /// Bytes that are here.
+    pub bytes: u64,
+    /// Its length.
+    pub of_bytes: u64,
+}
+
+/// One fetch under way.
+pub(super) struct Fetch<'a> {
+    pub(super) endpoint: &'a str,
+    pub(super) cache: &'a Path,
+    pub(super) repository: &'a Repository,
+    pub(super) requests: Requests,
+    pub(super) folder: Folder,
+}
+
+impl Fetch<'_> {
+    pub(super) fn run(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        let listing = match self.listing() {
+            Err(FetchError::Unreachable { base, endpoint, reason, cache }) => {
+                let unreachable = FetchError::Unreachable { base, endpoint, reason, cache };
+                return self.cached().ok_or(unreachable);
+            }
+            other => other?,
+        };
+        if !is_commit(&listing.sha) {
+            return Err(self.answer(format!("its commit is `{}`", listing.sha)));
+        }
+        let files: BTreeMap<&str, &Listed> =
+            listing.siblings.iter().map(|listed| (listed.rfilename.as_str(), listed)).collect();
+        let base = Commit { fetch: self, sha: &listing.sha, files }.all(progress)?;
+        let written = self.folder.set_commit(self.repository.revision(), &listing.sha);
+        written.map_err(|source| unusable(self.cache, source))?;
+        Ok(base)
+    }
+
+    fn listing(&self) -> Result<Listing, FetchError> {
+        let (name, revision) = (self.repository.name(), self.repository.revision().replace('/', "%2F"));
+        let address = format!("{}/api/models/{name}/revision/{revision}?blobs=true", self.endpoint);
+        let silent = |error: &ureq::Error| {
+            self.unreachable(format!("{} when asked for its list of files", self.requests.reason(error)))
+        };
+        let mut response = self.requests.get(&address, 0).map_err(|error| match self.refused(&error) {
+            Some(refused) => refused,
+            None if matches!(error, ureq::Error::Timeout(_)) => silent(&error),
+            None => self.unreachable(error.to_string()),
+        })?;
+        let listing = response.body_mut().with_config().limit(16 << 20).read_json();
+        listing.map_err(|error| {
+            if matches!(error, ureq::Error::Timeout(_)) {
+                silent(&error)
+            } else {
+                self.answer(format!("its list of files cannot be read: {error}"))
+            }
+        })
+    }
+
+    /// What an earlier fetch left: a revision is written down when all of its files are here.
+    fn cached(&self) -> Option<PathBuf> {
+        let folder = self.folder.snapshot(&self.folder.commit(self.repository.revision())?);
+        match self.repository.file() {
+            Some(file) => Some(folder.join(file)).filter(|path| path.exists()),
+            None if folder.join(CONFIG).exists() => {
+                let index = folder.join(INDEX);
+                let mut wanted = vec![TOKENIZER.to_owned()];
+                if folder.join(SINGLE).exists() || !index.exists() {
+                    wanted.push(SINGLE.to_owned());
+                } else {
+                    wanted.extend(shards(&index, &read_regular(&index, most_bytes(INDEX)).ok()?).ok()?);
+                }
+                wanted.iter().all(|file| folder.join(file).exists()).then_some(folder)
+            }
+            None => {
+                let files = fs::read_dir(folder).ok()?;
+                let mut files = files.filter_map(|file| Some(file.ok()?.path())).filter(|file| is_gguf(file));
+                files.next().filter(|_| files.next().is_none())
+            }
+        }
+    }
+
+    /// A status that says that there is nothing; none for an error without a status.
+    fn refused(&self, error: &ureq::Error) -> Option<FetchError> {
+        let ureq::Error::StatusCode(status) = *error else { return None };
+        let (base, endpoint) = (self.repository.to_string(), self.endpoint.to_owned());
+        Some(match status {
+            401 | 403 | 404 => FetchError::NotThere { base, endpoint, status },
+            _ => self.answer(format!("it answers with HTTP status {status}")),
+        })
+    }
+
+    /// Why a file did not come.
+    pub(super) fn failed(&self, file: &str, error: &ureq::Error) -> FetchError {
+        self.refused(error).unwrap_or_else(|| FetchError::Interrupted {
+            base: self.repository.to_string(),
+            endpoint: self.endpoint.to_owned(),
+            file: file.to_owned(),
+            reason: self.requests.reason(error),
+        })
+    }
+
+    fn unreachable(&self, reason: String) -> FetchError {
+        let (base, endpoint) = (self.repository.to_string(), self.endpoint.to_owned());
+        FetchError::Unreachable { base, endpoint, reason, cache: self.cache.to_owned() }
+    }
+
+    pub(super) fn answer(&self, reason: String) -> FetchError {
+        let (base, endpoint) = (self.repository.to_string(), self.endpoint.to_owned());
+        FetchError::Answer { base, endpoint, reason }
+    }
+
+    fn no_base(&self, reason: String) -> FetchError {
+        FetchError::NoBase { base: self.repository.to_string(), reason }
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The files of one commit.
+pub(super) struct Commit<'a> {
+    pub(super) fetch: &'a Fetch<'a>,
+    pub(super) sha: &'a str,
+    pub(super) files: BTreeMap<&'a str, &'a Listed>,
+}
+
+impl Commit<'_> {
+    /// Fetches all that a base needs: the folder, or the file.
+    fn all(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        if let Some(file) = self.fetch.repository.file() {
+            return self.one(file, progress);
+        }
+        if !self.files.contains_key(CONFIG) {
+            return self.one(self.only_gguf()?, progress);
+        }
+        let config = self.one(CONFIG, progress)?;
+        for file in OPTIONAL.into_iter().filter(|file| self.files.contains_key(file)) {
+            self.one(file, progress)?;
+        }
+        self.one(TOKENIZER, progress)?;
+        if self.files.contains_key(SINGLE) || !self.files.contains_key(INDEX) {
+            self.one(SINGLE, progress)?;
+        } else {
+            let index = self.one(INDEX, progress)?;
+            let bytes = read_regular(&index, most_bytes(INDEX)).map_err(|source| unusable(&index, source))?;
+            let shards = shards(&index, &bytes).map_err(|error| self.fetch.no_base(error.to_string()))?;
+            for shard in &shards {
+                self.one(shard, progress)?;
+            }
+        }
+        Ok(config.parent().map(Path::to_owned).unwrap_or_default())
+    }
+
+    fn only_gguf(&self) -> Result<&str, FetchError> {
+        let files: Vec<&str> = self
+            .files
+            .keys()
+            .copied()
+            .filter(|file| is_gguf(Path::new(file)) && !file.contains('/'))
+            .collect();
+        match files.as_slice() {
+            [file] => Ok(file),
+            [] => Err(self.fetch.no_base(format!("it has neither {CONFIG} nor a GGUF file"))),
+            [first, ..] => {
+                let (count, name) = (files.len(), self.fetch.repository.name());
+                let reason =
+                    format!("it has {count} GGUF files; name the one you want, such as hf:{name}/{first}");
+                Err(self.fetch.no_base(reason))
+            }
+        }
+    }
+
+    /// A file of the cache, fetched where it is not there or not whole.
+    fn one(&self, file: &str, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+        let Some(listed) = self.files.get(file) else {
+            return Err(self.fetch.no_base(format!("it has no {file}")));
+        };
+        if !Path::new(file).components().all(|part| matches!(part, Component::Normal(_))) {
+            return Err(self.fetch.answer(format!("its list of files has `{file}`")));
+        }
+        let cached = Some(self.fetch.folder.snapshot(self.sha).join(file));
+        let whole = |path: &PathBuf| {
+            let len = path.metadata().map(|metadata| metadata.len());
+            len.is_ok_and(|len| listed.size.is_none_or(|size| len == size))
+        };
+        if let Some(path) = cached.filter(whole) {
+            return Ok(path);
+        }
+        let path = self.download(file, listed, progress)?;
+        match wrong(&path, listed).map_err(|source| unusable(&path, source))? {
+            None => Ok(path),
+            Some(reason) => {
+                // The cache's name for it is a link to the bytes.
+                for path in path.canonicalize().into_iter().chain([path.clone()]) {
+                    fs::remove_file(&path).map_err(|source| unusable(&path, source))?;
+                }
+                let base = self.fetch.repository.to_string();
+                Err(FetchError::Damaged { base, file: file.to_owned(), reason })
+            }
+        }
+    }
+}

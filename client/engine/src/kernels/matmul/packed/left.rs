@@ -1,0 +1,224 @@
+//! The left factor of a product: rows of activations or gradients, rounded and laid side by side.
+
+#![expect(
+    unsafe_code,
+    reason = "vector loads and stores through pointers: each function asserts the lengths of its slices before, \
+              and is called only where the CPU has the instructions"
+)]
+
+use std::arch::x86_64::{
+    _mm512_abs_ps, _mm512_add_ps, _mm512_cvtps_epi32, _mm512_dpbusd_epi32, _mm512_loadu_ps, _mm512_max_ps,
+    _mm512_mul_ps, _mm512_reduce_add_epi32, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_set1_epi8,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_storeu_si512,
+};
+use std::ops::Range;
+
+use crate::kernels::matmul::packed::avx2;
+use crate::kernels::matmul::packed::layout::{
+    ADDED, Lines, MOST_BYTE, MOST_LEFT, MOST_LEFT_SUM, STEP, Scale, Span, TALL, interleave, spans, words,
+};
+use crate::kernels::matmul::packed::right::{joined, load};
+use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
+use crate::kernels::view::View;
+
+/// The left factor: (rows, inner), matrices side by side.
+///
+/// For each [`TALL`] rows and each block, word by word the rows' words side by side.
+#[derive(Debug)]
+pub(crate) struct Left {
+    pub(super) arithmetic: Arithmetic,
+    pub(super) rows: usize,
+    pub(super) spans: Vec<Span>,
+    /// Words before each block, and of all.
+    pub(super) starts: Vec<usize>,
+    pub(super) numbers: Vec<i32>,
+    /// What integers are, for each group of rows, each block, each row.
+    pub(super) scales: Vec<Scale>,
+}
+
+impl Default for Left {
+    fn default() -> Self {
+        let (spans, starts, numbers, scales) = Default::default();
+        Self { arithmetic: Arithmetic::Single, rows: 0, spans, starts, numbers, scales }
+    }
+}
+
+/// The part of [`Left`] that belongs to one group of rows.
+#[derive(Debug)]
+pub(crate) struct Group<'a> {
+    arithmetic: Arithmetic,
+    numbers: &'a mut [i32],
+    scales: &'a mut [Scale],
+    pub(crate) rows: Range<usize>,
+}
+
+impl Left {
+    /// Makes room for a factor of matrices with so many columns.
+    pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, widths: &[usize]) {
+        self.arithmetic = arithmetic;
+        self.rows = rows;
+        self.spans = spans(arithmetic, widths);
+        self.starts = vec![0];
+        for span in &self.spans {
+            self.starts.push(self.depth() + words(arithmetic, &span.range));
+        }
+        let groups = rows.div_ceil(TALL);
+        // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
+        self.numbers.resize(self.numbers.len().max(groups * self.depth() * TALL), 0);
+        let scales = groups * self.spans.len() * TALL;
+        self.scales.resize(self.scales.len().max(scales), Scale::default());
+    }
+
+    /// Words of all blocks.
+    pub(super) fn depth(&self) -> usize {
+        self.starts.last().copied().unwrap_or(0)
+    }
+
+    pub(crate) fn spans(&self) -> &[Span] {
+        &self.spans
+    }
+
+    /// The groups of rows, to be filled apart.
+    pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Span>) {
+        let depth = self.depth();
+        let rows = (0..self.rows).step_by(TALL).map(|from| from..(from + TALL).min(self.rows));
+        let numbers = self.numbers.chunks_mut((depth * TALL).max(1));
+        let scales = self.scales.chunks_mut((self.spans.len() * TALL).max(1));
+        let groups = rows.zip(numbers.zip(scales));
+        let groups = groups
+            .map(|(rows, (numbers, scales))| Group { arithmetic: self.arithmetic, numbers, scales, rows })
+            .collect();
+        (groups, self.spans.clone())
+    }
+}
+
+impl Group<'_> {
+    /// Packs these rows of `xs`, of which row `first` is the first one there, as integers times each column's factor;
+    /// those rows' numbers are neighbours.
+    pub(crate) fn fill(
+        self,
+        (xs, first): (&[View<'_>], usize),
+        spans: &[Span],
+        factors: Option<&[Vec<f32>]>,
+        lines: &mut Lines,
+    ) {
+        let Group { arithmetic, mut numbers, scales, rows } = self;
+        assert!(available(arithmetic));
+        let lines = &mut lines.0;
+        for (Span { side, range: block }, scales) in spans.iter().zip(scales.chunks_exact_mut(TALL)) {
+            let x = xs[*side];
+            for (i, (line, scale)) in lines.iter_mut().zip(scales).enumerate() {
+                if i >= rows.len() {
+                    line.fill(0);
+                    *scale = Scale::default();
+                    continue;
+                }
+                let row = rows.start + i - first;
+                let line_here = &mut line[..words(arithmetic, block)];
+                let factors = factors.map(|factors| &factors[*side][block.clone()]);
+                // SAFETY: the CPU has the instructions.
+                *scale = match arithmetic {
+                    Arithmetic::Single => {
+                        let (numbers, rest) = line_here.split_at_mut(block.len());
+                        rest.fill(0);
+                        let bits = |x: &f32| x.to_bits().cast_signed();
+                        if x.column_step == 1 {
+                            let row = &x.row(row)[block.clone()];
+                            numbers.iter_mut().zip(row).for_each(|(w, x)| *w = bits(x));
+                        } else {
+                            let row = x.numbers[row * x.row_step + block.start * x.column_step..].iter();
+                            let row = row.step_by(x.column_step);
+                            numbers.iter_mut().zip(row).for_each(|(w, x)| *w = bits(x));
+                        }
+                        Scale { worth: 1.0, begin: 0 }
+                    }
+                    Arithmetic::Short if !is_wide(arithmetic) => {
+                        avx2::round(&x.row(row)[block.clone()], factors, line_here)
+                    }
+                    Arithmetic::Short => unsafe {
+                        round::<2>(&x.row(row)[block.clone()], factors, line_here)
+                    },
+                    Arithmetic::Byte => unsafe { round::<4>(&x.row(row)[block.clone()], factors, line_here) },
+                };
+            }
+            let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
+            numbers = rest;
+            // SAFETY: the CPU has the instructions.
+            unsafe { interleave(lines, here, TALL) };
+        }
+    }
+}
+
+/// Rounds a block's row, times the columns' factors where there are some, to so many integers a word; words behind
+/// it are zero.
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn round<const IN_A_WORD: usize>(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
+    match factors {
+        Some(factors) => {
+            assert_eq!(x.len(), factors.len());
+            round_by::<IN_A_WORD, true>(x, factors, words)
+        }
+        None => round_by::<IN_A_WORD, false>(x, &[], words),
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
+fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
+    x: &[f32],
+    factors: &[f32],
+    words: &mut [i32],
+) -> Scale {
+    assert!(x.len() <= words.len() * IN_A_WORD);
+    // Most vectors are whole, and need no mask.
+    let loaded = |x: &[f32], at| match x.get(at..at + 16) {
+        // SAFETY: sixteen numbers.
+        Some(x) => unsafe { _mm512_loadu_ps(x.as_ptr()) },
+        None => load(x, at),
+    };
+    let values = |at| {
+        let x = loaded(x, at);
+        if FACTORS { _mm512_mul_ps(x, loaded(factors, at)) } else { x }
+    };
+    // Two of each, because each waits for the one before it.
+    let mut mosts = [_mm512_setzero_ps(); 2];
+    let mut totals = mosts;
+    for at in (0..x.len()).step_by(32) {
+        for (i, (most, total)) in mosts.iter_mut().zip(&mut totals).enumerate() {
+            let values = _mm512_abs_ps(values(at + 16 * i));
+            *most = _mm512_max_ps(*most, values);
+            *total = _mm512_add_ps(*total, values);
+        }
+    }
+    let most = _mm512_reduce_max_ps(_mm512_max_ps(mosts[0], mosts[1]));
+    let total = _mm512_reduce_add_ps(_mm512_add_ps(totals[0], totals[1]));
+    if !total.is_finite() {
+        words.fill(0);
+        return Scale { worth: f32::NAN, begin: 0 };
+    }
+    let scale = if IN_A_WORD == 4 {
+        MOST_BYTE / most
+    } else {
+        // Rounding adds at most a half to each.
+        let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
+        (MOST_LEFT / most).min(room / total)
+    };
+    if !scale.is_finite() {
+        // All zero, or so small that even their inverse is no number.
+        words.fill(0);
+        return Scale::default();
+    }
+    let scale_of_all = _mm512_set1_ps(scale);
+    let mut sum = _mm512_setzero_si512();
+    for (step, place) in words.chunks_exact_mut(STEP).enumerate() {
+        let at = step * STEP * IN_A_WORD;
+        let word = joined::<IN_A_WORD>(std::array::from_fn(|i| {
+            _mm512_cvtps_epi32(_mm512_mul_ps(values(at + 16 * i), scale_of_all))
+        }));
+        if IN_A_WORD == 4 {
+            sum = _mm512_dpbusd_epi32(sum, _mm512_set1_epi8(1), word);
+        }
+        // SAFETY: sixteen words.
+        unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), word) };
+    }
+    Scale { worth: 1.0 / scale, begin: -ADDED * _mm512_reduce_add_epi32(sum) }
+}

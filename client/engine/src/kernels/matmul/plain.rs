@@ -1,0 +1,77 @@
+//! Products of weights that are widened to f32 a panel at a time: on every CPU, and for what is too small to be packed.
+
+use crate::kernels::buffer::sized;
+use crate::kernels::error::Result;
+use crate::kernels::gemm::gemm;
+use crate::kernels::matmul::scratch::{OWN, Own, Scratch};
+use crate::kernels::matmul::weight::{Add, Weight, widen_together};
+use crate::kernels::pool::Team;
+use crate::kernels::view::{View, ViewMut};
+
+/// Numbers of widened weights that one thread holds at a time.
+const PANEL: usize = 1 << 16;
+/// Numbers of widened weights that all threads share at a time.
+pub(super) const SHARED: usize = 1 << 18;
+
+/// Columns of a part: whole tiles of the kernels, and no more weights than a thread's cache holds.
+///
+/// Not a matter of the number of threads, because the order in which `gemm` adds up may be one of the width.
+fn width(depth: usize) -> usize {
+    ((PANEL / depth.max(1)) / 48 * 48).clamp(48, 192)
+}
+
+pub(super) fn forward_plain(
+    team: Team,
+    x: View<'_>,
+    products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
+) -> Result<()> {
+    let mut parts = Vec::new();
+    for (weight, y, add) in products {
+        let width = width(x.columns);
+        for (i, y) in y.column_parts(width).into_iter().enumerate() {
+            parts.push((weight, i * width, y, add));
+        }
+    }
+    team.try_each(parts, |(weight, first, y, add)| {
+        let rows = first..first + y.columns();
+        if let Some(plain) = weight.plain() {
+            return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);
+        }
+        OWN.with_borrow_mut(|Own { panel, .. }| {
+            let panel = sized(panel, rows.len() * x.columns);
+            weight.widen(first, panel)?;
+            gemm(1.0, x, View::whole(panel, x.columns).t(), add.beta(), y)
+        })
+    })
+}
+
+pub(super) fn backward_plain(
+    team: Team,
+    scratch: &mut Scratch,
+    dy: View<'_>,
+    weight: Weight<'_>,
+    mut dx: ViewMut<'_>,
+    mut add: Add,
+) -> Result<()> {
+    if let Some(plain) = weight.plain() {
+        return columns_plain(team, dy, plain, dx, add);
+    }
+    let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
+    let height = (SHARED / columns).max(1);
+    for from in (0..rows).step_by(height) {
+        let here = from..(from + height).min(rows);
+        let w = widen_together(team, &mut scratch.weights, weight, here.clone())?;
+        columns_plain(team, dy.columns(here), w, dx.borrow(), add)?;
+        add = Add::ToWhatIsThere;
+    }
+    Ok(())
+}
+
+/// `dx (+)= dy · w`, column part by column part.
+fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Add) -> Result<()> {
+    let width = width(256);
+    let parts = dx.column_parts(width).into_iter().enumerate().collect();
+    team.try_each(parts, |(i, dx): (usize, ViewMut<'_>)| {
+        gemm(1.0, dy, w.columns(i * width..i * width + dx.columns()), add.beta(), dx)
+    })
+}
