@@ -11,19 +11,19 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::memory::{Memory, MemoryError};
 use crate::keys::{DeviceKeys, KeyError};
-use crate::policy::Policy;
-use crate::session::Device;
+use crate::store::{DeviceStore, DeviceStoreError};
 use crate::tls::{ClientIdentity, Trust};
 use crate::token::BootstrapToken;
 use crate::transport::{Transport, TransportError, pinned_authority};
+use session::Device;
+use session::policy::Policy;
 
 const ENROLLED: &str = "enrolled";
 const CERTIFICATE: &str = "certificate";
 const AUTHORITY: &str = "authority-certificate";
 
-/// A device that did not become one, or is none.
+/// Why enrollment failed, or why a stored enrollment cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolmentError {
     /// The device's keys.
@@ -31,7 +31,7 @@ pub enum EnrolmentError {
     Keys(#[from] KeyError),
     /// What is durable.
     #[error(transparent)]
-    Memory(#[from] MemoryError),
+    Store(#[from] DeviceStoreError),
     /// The coordinator.
     #[error(transparent)]
     Transport(#[from] TransportError),
@@ -70,7 +70,7 @@ pub struct EnrolledDevice {
 /// Uses a token up. The keys are made here and never leave.
 pub async fn enroll(
     folder: &Path,
-    memory: &Memory,
+    store: &DeviceStore,
     token: &BootstrapToken,
     address: Option<&str>,
 ) -> Result<DeviceId, EnrolmentError> {
@@ -92,8 +92,8 @@ pub async fn enroll(
         .credential
         .verify(&answer.authority, 0)
         .map_err(|_| EnrolmentError::Answer("the credential is not signed by its authority"))?;
-    memory.put(CERTIFICATE, &BASE64_STANDARD.encode(&certificate))?;
-    memory.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
+    store.put(CERTIFICATE, &BASE64_STANDARD.encode(&certificate))?;
+    store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
     let enrolled = Enrolled {
         device: answer.device,
         coordinator: address.to_owned(),
@@ -101,22 +101,22 @@ pub async fn enroll(
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
     };
-    memory.put(ENROLLED, &enrolled)?;
+    store.put(ENROLLED, &enrolled)?;
     Ok(answer.device)
 }
 
 /// The device that an earlier enrolment made.
 pub fn load(
     folder: &Path,
-    memory: &Memory,
+    store: &DeviceStore,
     address: Option<&str>,
     base: Digest,
     policy: Policy,
 ) -> Result<EnrolledDevice, EnrolmentError> {
-    let enrolled: Enrolled = memory.get(ENROLLED)?.ok_or(EnrolmentError::NotEnrolled)?;
+    let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrolmentError::NotEnrolled)?;
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
     let certificate = |name: &'static str| {
-        let text: String = memory.get(name)?.ok_or(EnrolmentError::NotEnrolled)?;
+        let text: String = store.get(name)?.ok_or(EnrolmentError::NotEnrolled)?;
         let bytes = BASE64_STANDARD.decode(text).map_err(|_| EnrolmentError::Damaged(name))?;
         Ok::<_, EnrolmentError>(CertificateDer::from(bytes))
     };
@@ -146,13 +146,13 @@ pub fn load(
 }
 
 /// The name of the enrolled device, if it is one.
-pub fn device_id(memory: &Memory) -> Result<Option<DeviceId>, EnrolmentError> {
-    Ok(memory.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
+pub fn device_id(store: &DeviceStore) -> Result<Option<DeviceId>, EnrolmentError> {
+    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
 }
 
 /// The key by which its coordinator vouches for devices and versions, if it is enrolled.
-pub fn authority(memory: &Memory) -> Result<Option<IdentityPublic>, EnrolmentError> {
-    Ok(memory.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
+pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrolmentError> {
+    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
 }
 
 fn pem(label: &str, der: &[u8]) -> String {

@@ -1,29 +1,27 @@
-//! The device: trains an adapter on its user's text and contributes it without showing it.
+//! The device: takes part in a federation for its user, without showing anybody what they wrote.
 //!
-//! [`session`] is a pure machine: it decides. [`policy`] holds the device's own limits, [`spending`] what
-//! its ledger says was spent, [`contribution`] is the
-//! one place where an update becomes something that may be sent, [`train`] is the only place that touches
-//! tensors. The rest is the shell: [`agent`] performs what the machine decides, [`transport`] talks,
-//! [`conditions`] says when it may train, [`adapter_files`] gives adapters to other programs and takes theirs. Start at
-//! [`session::Session`].
+//! A host program opens a [`Device`], enrolls it, and lends it time: [`Device::run`] with a [`Trainer`] that learns from
+//! the user's text and a [`DeviceMonitor`] that says when the machine is idle. What decides is a pure machine,
+//! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
+//! talks ([`transport`], [`enrolment`], [`tls`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
+//! programs and takes theirs ([`adapter_files`]). Start at [`Device`].
 
 use proto::files;
 
 pub mod adapter_files;
-pub mod agent;
-pub mod cli;
-pub mod conditions;
-pub mod config;
-pub mod contribution;
+mod device;
 pub mod enrolment;
+mod error;
 pub mod keys;
 mod locked;
-pub mod policy;
-pub mod process;
-pub mod session;
-pub mod spending;
+mod monitor;
 pub mod store;
 pub mod tls;
 pub mod token;
+mod trainer;
 pub mod transport;
-pub mod update;
+
+pub use device::{Device, Finished, Settings, Status};
+pub use error::{Error, ErrorKind};
+pub use monitor::DeviceMonitor;
+pub use trainer::{InProcess, NoData, Trainer, TrainerError, TrainingEnd, TrainingJob};

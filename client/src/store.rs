@@ -1,8 +1,17 @@
-//! What the device keeps: a [`Ledger`] of what it ever contributed, which only
-//! grows, and a small [`State`] of named values, which change.
+//! What a device keeps: a [`Ledger`] of what it ever contributed, which only grows, a small [`State`] of named values,
+//! which change, the version that it holds, artefacts that were fetched, and the sealed [`Checkpoint`] of a training.
 
+mod artifact_cache;
+mod checkpoint;
+mod device_store;
 mod ledger;
+mod sealing;
 mod state;
 
+pub use artifact_cache::DEFAULT_CACHE_MIB;
+pub(crate) use checkpoint::is_over;
+pub use checkpoint::{Checkpoint, CheckpointFileError};
+pub use device_store::{Declined, DeviceStore, DeviceStoreError, Entry};
 pub use ledger::{Ledger, LedgerError, Opened};
+pub use sealing::SealError;
 pub use state::{State, StateError};

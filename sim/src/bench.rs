@@ -166,7 +166,7 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
 
 impl Stage {
     fn play(mut self, devices: Vec<Seat<()>>, options: &Options) -> Result<Report, BenchError> {
-        let processor_before = client::process::processor_time();
+        let processor_before = engine::process::processor_time();
         let advertised = self.step(Step::Advertise, devices, device::advertise)?;
         let mut shared = if options.devices > MAX_COMPLETE {
             let drawn = self.step(Step::Draw, advertised, device::draw)?;
@@ -182,7 +182,7 @@ impl Stage {
         let heard = self.part(Step::Unmask, agreed, device::reveal)?;
         let unmasked = self.step(Step::Unmask, heard, device::unmask)?;
         let left = self.part(Step::Unmask, unmasked, device::leave)?;
-        let processor = client::process::processor_time().zip(processor_before);
+        let processor = engine::process::processor_time().zip(processor_before);
 
         let sum = match self.desk.finish()? {
             End { outcome: Some(Outcome::Published), sum: Some(sum) } => sum,

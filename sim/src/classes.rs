@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use client::policy::Policy;
 use proto::adapter::{AdapterSpec, Class, Method};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use session::policy::Policy;
 
 use crate::summary::ClassSummary;
 use crate::world::{Seen, World};

@@ -9,7 +9,7 @@ pub struct Vanish {
     pub version: u32,
     /// Which device.
     pub device: usize,
-    /// The state, by its name in [`client::session::Session::state`].
+    /// The state, by its name in [`session::Session::state`].
     pub state: &'static str,
 }
 

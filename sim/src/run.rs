@@ -5,8 +5,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use client::session::Work;
-use client::update::Update;
 use engine::Base;
 use engine::Blocks;
 use engine::{Engine, TrainError};
@@ -15,6 +13,8 @@ use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
+use session::Work;
+use session::update::Update;
 use text::{Corpus, ReadOptions, TextError, UserText};
 
 use crate::central;

@@ -1,6 +1,5 @@
 //! What a run is made of, and the plan that follows from it.
 
-use client::policy::Policy;
 use engine::{Base, Projection};
 use proto::adapter::{AdapterSpec, Class, Factors, Method};
 use proto::ids::Digest;
@@ -9,6 +8,7 @@ use proto::plan::{
     AdaptiveClipPlan, ClassPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
 };
 use proto::training::{ServerOptimizer, TrainingPlan};
+use session::policy::Policy;
 
 use crate::classes::{self, ClassError, ClassShare};
 

@@ -8,9 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
-use client::policy::Policy;
-use client::session::{Action, Device, Event, Session, Work};
-use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
 use proto::adapter::{AdapterError, State};
 use proto::admin::{TaskStatus, VersionStatus};
@@ -19,6 +16,9 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use session::policy::Policy;
+use session::update::Update;
+use session::{Action, Device, Event, Session, Work};
 
 use crate::faults::Faults;
 

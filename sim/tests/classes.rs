@@ -7,14 +7,14 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use client::session::Work;
-use client::update::Update;
 use engine::Blocks;
 use engine::Engine;
 use engine::{Base, Projection};
 use proto::adapter::{Class, Method, State};
 use proto::ids::Digest;
 use proto::plan::Mode;
+use session::Work;
+use session::update::Update;
 use sim::demo;
 use sim::faults::Faults;
 use sim::make_data;

@@ -76,7 +76,7 @@ def binary(given):
     """An optimised nightshift-agent."""
     if given:
         return given
-    command = ["cargo", "build", "--release", "--locked", "-p", "nightshift-client", "--bin", "nightshift-agent"]
+    command = ["cargo", "build", "--release", "--locked", "-p", "nightshift-agent"]
     subprocess.run(command, check=True, cwd=ROOT)
     return ROOT / "target" / "release" / "nightshift-agent"
 

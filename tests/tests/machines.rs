@@ -3,15 +3,15 @@
 
 use std::sync::Arc;
 
-use client::policy::Policy;
-use client::session::Work;
-use client::update::Update;
 use proptest::prelude::*;
 use proto::adapter::Module;
 use proto::admin::{TaskState, VersionStatus};
 use proto::message::DeclineReason;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{Mode, Plan, RoundPlan};
+use session::Work;
+use session::policy::Policy;
+use session::update::Update;
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 

@@ -5,15 +5,15 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use client::policy::Policy;
-use client::session::Work;
-use client::update::Update;
 use proptest::prelude::*;
 use proto::adapter::{AdapterSpec, Class, Factors, Folded, Method, Module, State};
 use proto::ids::Digest;
 use proto::message::DeclineReason;
 use proto::plan::{ClassPlan, Mode, Plan, RefreshPlan, RoundPlan, vector_to_bytes};
 use proto::training::ServerOptimizer;
+use session::Work;
+use session::policy::Policy;
+use session::update::Update;
 use sim::faults::Faults;
 use sim::world::{Trainer, World};
 

@@ -9,8 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use client::agent::memory::Memory;
-use client::spending::Found;
+use client::store::DeviceStore;
 use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
 use client::transport::pinned_authority;
@@ -22,6 +21,7 @@ use proto::ids::{Digest, TaskId};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
+use session::spending::Found;
 use text::{Corpus, ReadOptions, UserText};
 use tonic::Code;
 use tonic::transport::Endpoint;
@@ -201,7 +201,7 @@ fn committed_versions_survive_a_kill_of_the_coordinator() {
 #[test]
 fn charges_that_were_found_at_the_coordinator_are_shown_as_such() {
     let stage = Stage::new();
-    let mut memory = Memory::open(&stage.path("anna")).unwrap();
+    let mut memory = DeviceStore::open(&stage.path("anna")).unwrap();
     let (task, plan) = (TaskId([7; 16]), Digest([8; 32]));
     let cost = Plan::example().participation_cost();
     memory.charge_found(Found { task, times: 3, plan, cost, delta: 1e-5 }, 5).unwrap();

@@ -4,12 +4,12 @@
 
 use std::sync::Arc;
 
-use client::policy::Policy;
-use client::session::Work;
-use client::update::Update;
 use proto::adapter::Module;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RoundPlan};
+use session::Work;
+use session::policy::Policy;
+use session::update::Update;
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 

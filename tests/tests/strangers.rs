@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 use aggregation::IdentityKey;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use client::agent::memory::Memory;
 use client::enrolment;
 use client::keys::DeviceKeys;
-use client::policy::Policy;
+use client::store::DeviceStore;
 use client::tls::{ClientIdentity, Connector, Trust, client_config};
 use client::token::BootstrapToken;
 use client::transport::{Transport, TransportError, pinned_authority};
@@ -28,6 +27,7 @@ use proto::convert::Enrolment;
 use proto::ids::Digest;
 use proto::message::{Rejection, Request};
 use ring::rand::SystemRandom;
+use session::policy::Policy;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tower::Service;
@@ -76,7 +76,7 @@ impl Scene {
     /// The working device's connection.
     fn anna(&self) -> Transport {
         let folder = self.stage.path("anna");
-        let memory = Memory::open(&folder).unwrap();
+        let memory = DeviceStore::open(&folder).unwrap();
         enrolment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
     }
 
@@ -251,7 +251,7 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
     let (mut anna, mut bela) = (scene.anna(), {
         scene.stage.enroll("bela", &short_lines(1));
         let folder = scene.stage.path("bela");
-        let memory = Memory::open(&folder).unwrap();
+        let memory = DeviceStore::open(&folder).unwrap();
         enrolment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
     });
     anna.send(&Request::CheckIn).await.unwrap();

@@ -12,8 +12,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 
-use client::agent::memory::{Entry, Memory};
-use client::spending::Charge;
+use client::store::{DeviceStore, Entry};
 use coordinator::records::{self, TaskHeader};
 use coordinator::store::{Batch, Key, Store};
 use privacy::accountant::RdpCurve;
@@ -21,6 +20,7 @@ use proto::admin::TaskState;
 use proto::ids::{DeviceId, Digest, TaskId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use session::spending::Charge;
 
 /// Says to this very program that it is the one that writes, and where.
 const FOLDER: &str = "NIGHTSHIFT_WRITES_IN";
@@ -40,7 +40,7 @@ const DEVICES: [DeviceId; 3] = [DeviceId([1; 16]), DeviceId([2; 16]), DeviceId([
 #[test]
 fn a_ledger_whose_writer_is_killed_holds_every_charge_that_was_acknowledged() {
     if let Some(folder) = env::var_os(FOLDER) {
-        let mut memory = Memory::open(Path::new(&folder)).unwrap();
+        let mut memory = DeviceStore::open(Path::new(&folder)).unwrap();
         write_forever(memory.entries().len() as u64, |round| {
             memory.charge(charge(round), round).unwrap();
             memory.put(LAST, &round).unwrap();
@@ -51,7 +51,7 @@ fn a_ledger_whose_writer_is_killed_holds_every_charge_that_was_acknowledged() {
         "a_ledger_whose_writer_is_killed_holds_every_charge_that_was_acknowledged",
         folder.path(),
         || {
-            let memory = Memory::open(folder.path()).unwrap();
+            let memory = DeviceStore::open(folder.path()).unwrap();
             memory.verify().unwrap();
             for (entry, round) in memory.entries().iter().zip(1..) {
                 assert_eq!(*entry, Entry::Charge { unix_millis: round, charge: charge(round) });

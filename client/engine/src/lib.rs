@@ -31,6 +31,7 @@ mod kernels;
 mod layers;
 pub mod lora;
 pub mod model;
+pub mod process;
 pub mod training;
 
 pub use backend::compute::Compute;

@@ -8,9 +8,9 @@ use proto::export::Personal;
 use proto::ids::TaskId;
 
 use super::*;
-use crate::agent::memory::Memory;
-use crate::session::Work;
+use crate::store::DeviceStore;
 use engine::{Arithmetic, Compute, Engine, Projection};
+use session::Work;
 
 const FAMILIES: [&str; 2] = ["llama", "qwen2"];
 
@@ -208,7 +208,7 @@ fn installed(base: &Base, method: Method) -> (tempfile::TempDir, Adapter) {
     let state = State::at(&spec, version, frozen, Folded::default(), &trained).unwrap();
     let (shipped, parameters) = state.shipped(plan.shipped_rank()).unwrap();
     let work = Work { published, plan, mechanism, state, adapter: trained, class: None };
-    Memory::open(folder.path()).unwrap().install(&work).unwrap();
+    DeviceStore::open(folder.path()).unwrap().install(&work).unwrap();
     (folder, Adapter { spec: shipped, frozen: Vec::new(), trained: parameters, origin })
 }
 

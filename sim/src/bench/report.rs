@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::input::Inputs;
 use super::line::{Cost, Costs, Step};
 use crate::table::bytes;
-use client::process::peak_bytes;
+use engine::process::peak_bytes;
 
 /// One measured round.
 #[derive(Clone, Debug, Serialize)]

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use client::session::{Device, Ended, Session, Signed, Work};
-use client::spending::{Charge, Found, Spending};
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
+use session::spending::{Charge, Found, Spending};
+use session::{Device, Ended, Session, Signed, Work};
 
 /// Bytes of one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

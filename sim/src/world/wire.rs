@@ -1,6 +1,5 @@
 //! What goes between a device and the coordinator: bytes, some of which are lost or come twice.
 
-use client::session::Event;
 use prost::Message;
 use proto::convert::{
     rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
@@ -9,6 +8,7 @@ use proto::convert::{
 use proto::ids::{DeviceId, Digest};
 use proto::message::{Published, Rejection, Reply, Request};
 use proto::wire;
+use session::Event;
 
 use super::{World, WorldError};
 

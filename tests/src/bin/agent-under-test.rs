@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    client::cli::main(std::env::args_os())
+    nightshift_agent::cli::main(std::env::args_os())
 }

@@ -44,7 +44,7 @@ fn json<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) {
 /// A configuration file, as either side reads it.
 pub fn configuration(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes);
-    if let Ok(config) = client::config::Config::parse(&text, Path::new("agent.toml")) {
+    if let Ok(config) = nightshift_agent::config::Config::parse(&text, Path::new("agent.toml")) {
         assert!((2..=config.policy.smallest_cohort).contains(&config.policy.smallest_report_goal));
         assert!(config.policy.largest_delta < 1.0);
     }

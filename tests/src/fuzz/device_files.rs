@@ -2,14 +2,14 @@
 
 use std::path::Path;
 
-use client::agent::memory::{Declined, Entry};
-use client::spending::Spending;
+use client::store::{Declined, Entry};
 use client::store::{Ledger, LedgerError};
 use client::token::BootstrapToken;
 use coordinator::peer::AdminName;
 use engine::{Blocks, DecoderConfig, Projection};
 use privacy::Delta;
 use proto::ids::{Digest, Timestamp};
+use session::spending::Spending;
 use text::{Document, ReadOptions, UserText};
 
 use super::folder::with_folder;

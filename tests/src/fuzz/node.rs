@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey};
-use client::policy::Policy;
-use client::session::{Device, Event, Session, Signed, Work};
-use client::spending::{Charge, Found, Spending};
 use proto::ids::{DeviceId, Timestamp};
 use proto::plan::Plan;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use session::policy::Policy;
+use session::spending::{Charge, Found, Spending};
+use session::{Device, Event, Session, Signed, Work};
 
 use super::books::DeviceBook;
 

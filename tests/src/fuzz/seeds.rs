@@ -1,9 +1,7 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, Signature, packing};
-use client::agent::memory::{Declined, Entry};
-use client::session::Signed;
-use client::spending::{Charge, Found};
+use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
 use coordinator::tokens::Token;
@@ -26,6 +24,8 @@ use rand_core::SeedableRng;
 use rustls::pki_types::CertificateDer;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
+use session::Signed;
+use session::spending::{Charge, Found};
 
 use super::bases::{CONFIG, gguf_file};
 use super::checkpoints;

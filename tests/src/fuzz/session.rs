@@ -1,11 +1,11 @@
 //! The device's machine against a coordinator that may answer anything.
 
-use client::policy::Breach;
-use client::session::Event;
-use client::update::Update;
 use prost::Message;
 use proto::convert::{rejection_from_bytes, reply_from_wire};
 use proto::wire;
+use session::Event;
+use session::policy::Breach;
+use session::update::Update;
 
 use super::tape::Tape;
 use super::task::change;

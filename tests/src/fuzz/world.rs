@@ -6,8 +6,6 @@
 use std::collections::BTreeMap;
 
 use aggregation::{IdentityKey, IdentityPublic};
-use client::session::{Action, Event, Signed};
-use client::update::Update;
 use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::admin::{PrivacySpent, TaskStatus};
@@ -18,6 +16,8 @@ use proto::plan::{Mode, Plan, RoundPlan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use session::update::Update;
+use session::{Action, Event, Signed};
 
 use super::books::TaskBook;
 use super::node::{Node, update};

@@ -1,9 +1,9 @@
 //! A round that is run again: with one device fewer, the difference of two sums would be that device's input.
 
 use aggregation::{EvidenceError, Refusal};
-use client::session::Ended;
 use coordinator::task::TaskRecord;
 use proto::message::{Outcome, Reply};
+use session::Ended;
 
 use super::hand::{Gathered, honest, wait};
 use super::setting::{plan, set};

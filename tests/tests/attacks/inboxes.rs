@@ -1,8 +1,8 @@
 //! Shares that are not one from each sharer for each: what is sealed, and who is said to have sealed.
 
 use aggregation::{Refusal, SealedShare};
-use client::session::Ended;
 use proto::message::{Outcome, Rejection, Reply, Request};
+use session::Ended;
 
 use super::hand::Post;
 use super::setting::{plan, set};

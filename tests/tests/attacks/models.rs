@@ -1,10 +1,10 @@
 //! Two models in one round: what a device trained from is in everything that it signs.
 
 use aggregation::{AdvertisementError, Refusal};
-use client::session::Ended;
 use proto::ids::Digest;
 use proto::message::{Published, Rejection, Reply};
 use proto::plan::{Plan, vector_to_bytes};
+use session::Ended;
 
 use super::hand::{Answer, Gathered, Post, honest, wait};
 use super::setting::plan;

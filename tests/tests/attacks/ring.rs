@@ -4,9 +4,9 @@ use aggregation::{
     Advertised, Advertisement, Context, Credential, DeviceIndex, Draw, IndexSet, MAX_DRAWS, Refusal, Roster,
     RosterError, SealedShare,
 };
-use client::session::Ended;
 use proto::message::{Reply, Request};
 use proto::plan::Plan;
+use session::Ended;
 
 use super::hand::{Answer, DAWN, Post};
 use super::setting::{authority, context, id, identity, plan, rng};

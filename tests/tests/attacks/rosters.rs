@@ -4,9 +4,9 @@ use aggregation::{
     Advertised, Advertisement, AdvertisementError, Credential, CredentialError, IdentityKey, Refusal,
     RosterError,
 };
-use client::policy::{Breach, Policy};
-use client::session::Ended;
 use proto::message::{DeclineReason, Outcome, Rejection, Reply, Request};
+use session::Ended;
+use session::policy::{Breach, Policy};
 
 use super::hand::{Answer, Gathered, Post, honest, wait};
 use super::setting::{authority, context, id, identity, plan, policy, rng, signed};

@@ -1,13 +1,13 @@
 //! Who takes part, and in what: the plan, the devices' limits, names and keys.
 
 use aggregation::{Advertisement, Context, IdentityKey, IndexSet};
-use client::policy::Policy;
 use proto::adapter::Module;
 use proto::ids::{DeviceId, SessionId, TaskId};
 use proto::message::Published;
 use proto::plan::{Mode, Plan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use session::policy::Policy;
 
 /// The one task.
 pub(crate) const TASK: TaskId = TaskId([7; 16]);

@@ -1,11 +1,11 @@
 //! Two stories about who survived: who is told what in the steps of consistency and unmasking.
 
 use aggregation::{Evidence, EvidenceError, IndexSet, Refusal, Signature};
-use client::session::Ended;
 use prost::Message;
 use proto::convert::{reply_from_wire, reply_to_wire};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::wire;
+use session::Ended;
 
 use super::hand::{Answer, Gathered, Post, wait};
 use super::setting::{identity, plan, set};

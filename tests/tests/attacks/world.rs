@@ -6,11 +6,7 @@
 use std::sync::Arc;
 
 use aggregation::{Advertisement, Credential, Refusal};
-use client::agent::memory::Memory;
-use client::policy::Policy;
-use client::session::{Action, Device, Ended, Event, Session, Work};
-use client::spending::{Charge, Found, Spending};
-use client::update::Update;
+use client::store::DeviceStore;
 use prost::Message;
 use proto::convert::{rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire};
 use proto::ids::Timestamp;
@@ -18,6 +14,10 @@ use proto::message::{Published, Reply};
 use proto::plan::Plan;
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
+use session::policy::Policy;
+use session::spending::{Charge, Found, Spending};
+use session::update::Update;
+use session::{Action, Device, Ended, Event, Session, Work};
 
 use super::hand::{Answer, Coordinator, DAWN, Post};
 use super::log::Log;
@@ -41,7 +41,7 @@ pub(crate) struct Node {
     pub(crate) drawn: Vec<Timestamp>,
     installed: Option<Published>,
     /// Its ledger and its state on a disk, where a test needs them.
-    memory: Option<(tempfile::TempDir, Memory)>,
+    memory: Option<(tempfile::TempDir, DeviceStore)>,
     /// Why its attempts ended, newest last.
     pub(crate) ended: Vec<Ended>,
     /// The last roster that it was given.
@@ -65,7 +65,7 @@ impl Node {
     }
 
     fn open_memory(&mut self, folder: tempfile::TempDir) {
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = DeviceStore::open(folder.path()).unwrap();
         self.memory = Some((folder, memory));
     }
 

@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::PoisonError;
 
-use client::agent::memory::Entry;
-use client::session::Signed;
+use client::store::Entry;
 use coordinator::artefacts::Artefacts;
 use coordinator::pki::EnrolmentKey;
 use coordinator::records;
@@ -13,6 +12,7 @@ use coordinator::store::Store;
 use proto::admin::VersionStatus;
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
+use session::Signed;
 
 use super::seen::Seen;
 use super::stage::STARTING;

@@ -50,7 +50,7 @@ pub enum PlaceError {
     Unknown(String),
     /// The program lacks what is needed for such a device.
     #[error(
-        "this program was built without the feature `{feature}`, which the device `{device}` needs; build it with `cargo build --release -p nightshift-client --features {feature}`, or use the device cpu"
+        "this program was built without the feature `{feature}`, which the device `{device}` needs; build it with `cargo build --release -p nightshift-agent --features {feature}`, or use the device cpu"
     )]
     NotBuilt {
         /// The device.
@@ -235,7 +235,7 @@ mod tests {
             } else {
                 format!(
                     "this program was built without the feature `{feature}`, which the device `{word}` needs; \
-                     build it with `cargo build --release -p nightshift-client --features {feature}`, "
+                     build it with `cargo build --release -p nightshift-agent --features {feature}`, "
                 )
             };
             assert!(error.starts_with(&expected), "{error}");

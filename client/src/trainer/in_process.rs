@@ -1,22 +1,19 @@
-//! Training of a version on the user's text: step by step, kept when it is interrupted, gone on with when it may go on.
+//! Training in this process: step by step, kept when it is interrupted, gone on with when it may go on.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use engine::{Engine, Job, Projection, Schedule, Step, TrainError, Trained, Training};
 use proto::adapter::State;
-use proto::message::Published;
-use proto::plan::Plan;
+use proto::ids::Digest;
 use proto::shown::shown;
+use session::policy::Breach;
+use session::update::Update;
+use text::{Corpus, ReadOptions, Reading, TextError, UserText};
 use zeroize::Zeroizing;
 
-use crate::agent::checkpoint::Checkpoint;
-use crate::policy::{Breach, Policy};
-use crate::session::{Event, Work};
-use crate::update::Update;
-use engine::{Engine, Job, Schedule, Step, TrainError, Trained, Training};
-use text::{Corpus, ReadOptions, Reading, TextError, UserText};
+use super::{Trainer, TrainerError, TrainingEnd, TrainingJob};
 
 /// Steps between two checkpoints, so that a crash costs no more.
 const KEPT_EVERY: u32 = 20;
@@ -24,118 +21,110 @@ const KEPT_EVERY: u32 = 20;
 /// Steps after which the time of all of them is estimated: the first of them also warms caches.
 const ESTIMATED_AFTER: u32 = 3;
 
-/// What holds a training back.
-#[derive(Clone, Copy)]
-pub(super) struct Hold<'a> {
-    /// Whether the agent must leave.
-    pub(super) leave: &'a AtomicBool,
-    /// The user's limits.
-    pub(super) policy: &'a Policy,
-    /// How long this goes on.
-    pub(super) elapsed: &'a dyn Fn() -> Duration,
+/// An engine in this process, and where the user's text is.
+#[derive(Clone, Debug)]
+pub struct InProcess {
+    engine: Engine,
+    data: Vec<PathBuf>,
+    reading: ReadOptions,
 }
 
-/// Bytes that the training of a version needs beside the base.
-pub(super) fn needed_bytes(engine: &Engine, work: &Work) -> u64 {
-    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
-    let plan = &work.plan.training;
-    // A part that does not fit the adapter is refused when it is trained.
-    let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
-    engine.compute().training_bytes(engine.base(), trained, (size(plan.batch_size), size(plan.sequence_len)))
-}
-
-/// Bytes that a plan makes a device hold beside the base: frozen and trained parameters, and what is made of them for the
-/// user; and what the training takes, where it trains.
-pub(super) fn planned_bytes(engine: &Engine, plan: &Plan, trains: bool) -> u64 {
-    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
-    let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
-    let held = 4 * (frozen as u64).saturating_add(3 * trained as u64);
-    if !trains {
-        return held;
+impl InProcess {
+    /// Trains with `engine` on the text of these files and folders; what is in them is read anew for each training.
+    ///
+    /// Fails with [`NoData`] where none is named.
+    pub fn new(engine: Engine, data: Vec<PathBuf>, reading: ReadOptions) -> Result<Self, NoData> {
+        if data.is_empty() { Err(NoData) } else { Ok(Self { engine, data, reading }) }
     }
-    let batch = (size(plan.training.batch_size), size(plan.training.sequence_len));
-    held.saturating_add(engine.compute().training_bytes(engine.base(), trained, batch))
+}
+
+/// There is nothing to train on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("no text: name files or folders by `data` in the configuration or by --data")]
+pub struct NoData;
+
+impl Trainer for InProcess {
+    fn base(&self) -> Digest {
+        self.engine.base().digest()
+    }
+
+    fn layers(&self) -> Vec<String> {
+        self.engine.base().modules(&Projection::ALL).into_iter().map(|module| module.name).collect()
+    }
+
+    fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
+        self.engine.compute().training_bytes(self.engine.base(), trained, (batch, length))
+    }
+
+    fn train(&self, job: &TrainingJob<'_>) -> Result<TrainingEnd, TrainerError> {
+        let text = Text { data: &self.data, reading: &self.reading };
+        read_and_train(&self.engine, &text, job).map_err(TrainerError::new)
+    }
 }
 
 /// Where the user's text is, and how it is read.
-#[derive(Debug)]
-pub(super) struct Text {
-    pub(super) data: Vec<PathBuf>,
-    pub(super) reading: ReadOptions,
+#[derive(Clone, Copy, Debug)]
+struct Text<'a> {
+    data: &'a [PathBuf],
+    reading: &'a ReadOptions,
 }
 
 /// Reads the text and trains on it, all on this thread, until the agent must leave. Fails where there is no text that
 /// can be used; what was trained on it before is then not kept any longer.
-pub(super) fn read_and_train(
-    engine: &Engine,
-    work: &Work,
-    text: &Text,
-    seed: [u8; 32],
-    hold: Hold<'_>,
-    checkpoint: &Checkpoint,
-) -> Result<Event, TextError> {
-    let done = read_then_train(engine, work, text, seed, hold, checkpoint);
+fn read_and_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Result<TrainingEnd, TextError> {
+    let done = read_then_train(engine, text, job);
     if done.is_err() {
-        checkpoint.delete("its text cannot be read any more");
+        job.checkpoint.delete("its text cannot be read any more");
     }
     done
 }
 
 fn read_then_train(
     engine: &Engine,
-    work: &Work,
-    text: &Text,
-    seed: [u8; 32],
-    hold: Hold<'_>,
-    checkpoint: &Checkpoint,
-) -> Result<Event, TextError> {
-    let go_on = || !hold.leave.load(Ordering::Relaxed);
-    let left = || Event::NotTrained("it was interrupted before its first step".to_owned());
-    let Some(read) = UserText::read_while(&text.data, &text.reading, &go_on)? else { return Ok(left()) };
+    text: &Text<'_>,
+    job: &TrainingJob<'_>,
+) -> Result<TrainingEnd, TextError> {
+    let go_on = || !job.must_leave();
+    let left = || TrainingEnd::NotTrained("it was interrupted before its first step".to_owned());
+    let Some(read) = UserText::read_while(text.data, text.reading, &go_on)? else { return Ok(left()) };
     report_reading(read.reading());
     let Some(corpus) = Corpus::new_while(engine.base(), &read, &go_on)? else { return Ok(left()) };
     if corpus.refused() > 0 {
         tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
     }
-    Ok(train(engine, work, &corpus, seed, hold, checkpoint))
+    Ok(train(engine, &corpus, job))
 }
 
 /// Trains on this thread; what is the user's stays in here, and sealed in the checkpoint.
-fn train(
-    engine: &Engine,
-    work: &Work,
-    corpus: &Corpus,
-    seed: [u8; 32],
-    hold: Hold<'_>,
-    checkpoint: &Checkpoint,
-) -> Event {
+fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> TrainingEnd {
+    let TrainingJob { work, seed, checkpoint, .. } = *job;
     let state = match work.training() {
         Ok(state) => state,
-        Err(error) => return Event::NotTrained(error.to_string()),
+        Err(error) => return TrainingEnd::NotTrained(error.to_string()),
     };
     let State { spec, frozen, folded, trained: start } = state.as_ref();
     let (plan, blocks) = (&work.plan.training, corpus.train(work.plan.training.sequence_len));
     let trained = engine.with_folded(folded).and_then(|engine| {
         let schedule = Schedule::Constant;
-        let job = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
-        steps(engine.begin(job)?, plan.local_steps, hold, (checkpoint, &work.published))
+        let what = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
+        steps(engine.begin(what)?, plan.local_steps, job)
     });
     if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
         // What diverged would diverge again, and what takes too long would take as long again.
         checkpoint.delete("its training is over");
     }
     match trained {
-        Ok(Ran::TooLong(breach)) => Event::CannotTrain(breach),
+        Ok(Ran::TooLong(breach)) => TrainingEnd::Refused(breach),
         Ok(Ran::Whole(trained)) => {
             match Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples) {
-                Some(update) => Event::Trained(update),
-                None => Event::NotTrained("the training gave no finite update".to_owned()),
+                Some(update) => TrainingEnd::Trained(update),
+                None => TrainingEnd::NotTrained("the training gave no finite update".to_owned()),
             }
         }
         Err(TrainError::Stopped { steps }) => {
-            Event::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
+            TrainingEnd::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
         }
-        Err(error) => Event::NotTrained(error.to_string()),
+        Err(error) => TrainingEnd::NotTrained(error.to_string()),
     }
 }
 
@@ -149,7 +138,7 @@ enum Ran {
 
 /// The time of a training of so many steps, watched from its steps on.
 struct Watch<'a> {
-    hold: Hold<'a>,
+    job: &'a TrainingJob<'a>,
     all: u32,
     /// Steps that were done, and the time that had passed, when the watch began.
     begun: (u32, Duration),
@@ -159,8 +148,8 @@ impl Watch<'_> {
     /// Whether it takes too long, after so many steps: once by an estimate from the mean of the first steps, and, when
     /// the time is over, by what it took.
     fn check(&self, step: u32, is_whole: bool) -> Result<(), Breach> {
-        let (policy, (before, begun)) = (self.hold.policy, self.begun);
-        let (took, done) = ((self.hold.elapsed)().saturating_sub(begun), step.saturating_sub(before));
+        let (policy, (before, begun)) = (self.job.policy, self.begun);
+        let (took, done) = ((self.job.elapsed)().saturating_sub(begun), step.saturating_sub(before));
         if is_whole && done == ESTIMATED_AFTER {
             policy.time(took.saturating_mul(self.all) / done)?;
         }
@@ -172,12 +161,8 @@ impl Watch<'_> {
 }
 
 /// All steps from the checkpoint on, or those until the agent must leave.
-fn steps(
-    mut training: Training<'_>,
-    all: u32,
-    hold: Hold<'_>,
-    (checkpoint, published): (&Checkpoint, &Published),
-) -> Result<Ran, TrainError> {
+fn steps(mut training: Training<'_>, all: u32, job: &TrainingJob<'_>) -> Result<Ran, TrainError> {
+    let (checkpoint, published) = (job.checkpoint, &job.work.published);
     if let Some(clear) = checkpoint.open(published) {
         match training.resume(&clear) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
@@ -195,14 +180,14 @@ fn steps(
         }
         Err(error) => tracing::warn!("{}", shown(&error.to_string())),
     };
-    let watch = Watch { hold, all, begun: (training.steps(), (hold.elapsed)()) };
+    let watch = Watch { job, all, begun: (training.steps(), (job.elapsed)()) };
     let mut too_long = None;
     while training.steps() < all {
         let until = training.steps().saturating_add(KEPT_EVERY);
         let mut step = |said: Step| {
             let is_whole = said.micro_batch == said.micro_batches;
             too_long = watch.check(said.step, is_whole).err();
-            let leave = too_long.is_some() || hold.leave.load(Ordering::Relaxed);
+            let leave = too_long.is_some() || job.must_leave();
             if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
         let result = training.run(until, &mut step);
@@ -257,7 +242,11 @@ mod tests {
     use proto::training::LocalOptimizer;
 
     use super::*;
+    use crate::store::Checkpoint;
     use engine::{Base, Projection};
+    use session::Work;
+    use session::policy::Policy;
+    use std::sync::atomic::AtomicBool;
     use text::Document;
 
     fn work(base: &Base) -> Work {
@@ -296,20 +285,22 @@ mod tests {
         let work = work(engine.base());
         let earlier = Zeroizing::new(b"of an earlier night".to_vec());
         checkpoint.keep(&work.published, &earlier).unwrap();
-        let run = |data: &Path, leave: bool| {
-            let text = Text { data: vec![data.to_owned()], reading: ReadOptions::default() };
-            let (leave, policy) = (AtomicBool::new(leave), Policy::default());
-            let hold = Hold { leave: &leave, policy: &policy, elapsed: &|| Duration::ZERO };
-            read_and_train(&engine, &work, &text, [1; 32], hold, &checkpoint)
+        let run = |data: &Path, leaves: bool| {
+            let data = [data.to_owned()];
+            let text = Text { data: &data, reading: &ReadOptions::default() };
+            let (leave, policy) = (AtomicBool::new(leaves), Policy::default());
+            let elapsed = || Duration::ZERO;
+            let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
+            read_and_train(&engine, &text, &job)
         };
-        let Event::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
+        let TrainingEnd::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted before its first step");
         assert_eq!(checkpoint.open(&work.published), Some(earlier));
         let text = UserText::read(std::slice::from_ref(&file), &ReadOptions::default()).unwrap();
         assert!(Corpus::new_while(engine.base(), &text, &|| false).unwrap().is_none());
         assert!(matches!(run(&state.path().join("absent.txt"), false), Err(TextError::Read { .. })));
         assert_eq!(checkpoint.open(&work.published), None, "what is gone is not trained on any more");
-        assert!(matches!(run(&file, false).unwrap(), Event::Trained(_)));
+        assert!(matches!(run(&file, false).unwrap(), TrainingEnd::Trained(_)));
     }
 
     /// What comes of a training that has all the time there is.
@@ -320,15 +311,15 @@ mod tests {
         seed: u8,
         leaves: bool,
         checkpoint: &Checkpoint,
-    ) -> Event {
+    ) -> TrainingEnd {
         let (leave, policy) = (AtomicBool::new(leaves), Policy::default());
-        let hold = Hold { leave: &leave, policy: &policy, elapsed: &|| Duration::ZERO };
-        train(engine, work, corpus, [seed; 32], hold, checkpoint)
+        let job = TrainingJob::new(work, [seed; 32], &policy, &|| Duration::ZERO, checkpoint, &leave);
+        train(engine, corpus, &job)
     }
 
     /// What comes of a training of 45 steps that may take a minute, where the clock goes on by so much whenever it is
     /// looked at, once a step; and how often it was looked at.
-    fn timed(a_look: Duration) -> (Event, u32) {
+    fn timed(a_look: Duration) -> (TrainingEnd, u32) {
         let engine = engine();
         let (work, corpus) = (work(engine.base()), corpus(&engine));
         let state = tempfile::tempdir().unwrap();
@@ -340,8 +331,8 @@ mod tests {
             looks.set(looks.get() + 1);
             a_look * looks.get()
         };
-        let hold = Hold { leave: &leave, policy: &policy, elapsed: &elapsed };
-        let event = train(&engine, &work, &corpus, [1; 32], hold, &checkpoint);
+        let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
+        let event = train(&engine, &corpus, &job);
         assert!(checkpoint.open(&work.published).is_none(), "what takes too long is not gone on with");
         (event, looks.get())
     }
@@ -349,10 +340,10 @@ mod tests {
     #[test]
     fn a_training_that_would_take_too_long_by_its_first_steps_is_declined_with_both_numbers() {
         let (event, looks) = timed(Duration::from_secs(1));
-        assert!(matches!(event, Event::Trained(_)), "45 seconds are less than a minute: {event:?}");
+        assert!(matches!(event, TrainingEnd::Trained(_)), "45 seconds are less than a minute: {event:?}");
         assert!(looks >= 45);
         let (event, looks) = timed(Duration::from_secs(2));
-        let Event::CannotTrain(breach) = event else { panic!("{event:?}") };
+        let TrainingEnd::Refused(breach) = event else { panic!("{event:?}") };
         assert_eq!((breach, looks), (Breach::Time { found: 2, most: 1 }, 1 + ESTIMATED_AFTER));
     }
 
@@ -363,8 +354,9 @@ mod tests {
         let hold = |policy: &Policy, secs: u64, step: u32, is_whole: bool| {
             let elapsed = move || Duration::from_secs(secs);
             let leave = AtomicBool::new(false);
-            let hold = Hold { leave: &leave, policy, elapsed: &elapsed };
-            Watch { hold, all: work.plan.training.local_steps, begun: (10, Duration::ZERO) }
+            let checkpoint = Checkpoint::below(Path::new("nowhere"));
+            let job = TrainingJob::new(&work, [1; 32], policy, &elapsed, &checkpoint, &leave);
+            Watch { job: &job, all: work.plan.training.local_steps, begun: (10, Duration::ZERO) }
                 .check(step, is_whole)
         };
         let policy = Policy { longest_training_minutes: 2, ..Policy::default() };
@@ -394,23 +386,21 @@ mod tests {
             looks.set(looks.get() + 1);
             if looks.get() < 20 { Duration::ZERO } else { Duration::from_secs(61) }
         };
-        let hold = Hold { leave: &leave, policy: &policy, elapsed: &elapsed };
-        let event = train(&engine, &work, &corpus, [1; 32], hold, &checkpoint);
-        let Event::CannotTrain(breach @ Breach::Time { most: 1, .. }) = event else { panic!("{event:?}") };
+        let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
+        let event = train(&engine, &corpus, &job);
+        let TrainingEnd::Refused(breach @ Breach::Time { most: 1, .. }) = event else { panic!("{event:?}") };
         assert_eq!(breach.reason(), proto::message::DeclineReason::Work);
         assert_eq!(looks.get(), 20);
     }
 
     #[test]
     fn the_memory_of_a_training_is_known_before_it_begins() {
-        let engine = engine();
-        let mut work = work(engine.base());
-        let one = needed_bytes(&engine, &work);
-        work.plan.training.sequence_len *= 2;
-        assert!(needed_bytes(&engine, &work) > one);
-        work.plan.training.sequence_len /= 2;
-        let passes = engine.compute().needed_bytes(engine.base(), 1, 8);
-        assert_eq!(one, passes + 20 * work.state.trained.len() as u64);
+        let trainer = InProcess::new(engine(), vec!["text".into()], ReadOptions::default()).unwrap();
+        let one = trainer.training_bytes(100, 1, 8);
+        assert!(trainer.training_bytes(100, 1, 16) > one);
+        let passes = trainer.engine.compute().needed_bytes(trainer.engine.base(), 1, 8);
+        assert_eq!(one, passes + 2000);
+        assert_eq!(InProcess::new(engine(), Vec::new(), ReadOptions::default()).unwrap_err(), NoData);
     }
 
     /// A state folder with the checkpoint of a training that was interrupted after its first step.
@@ -418,7 +408,7 @@ mod tests {
         let state = tempfile::tempdir().unwrap();
         let checkpoint = Checkpoint::below(state.path());
         let event = trained(engine, work, corpus, 1, true, &checkpoint);
-        let Event::NotTrained(why) = event else { panic!("it did not leave") };
+        let TrainingEnd::NotTrained(why) = event else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted after step 1 and goes on from there");
         (state, checkpoint)
     }
@@ -434,7 +424,7 @@ mod tests {
         let (work, corpus) = (work(engine.base()), corpus(&engine));
         let run = |seed: u8, checkpoint: &Checkpoint| {
             let event = trained(&engine, &work, &corpus, seed, false, checkpoint);
-            let Event::Trained(update) = event else { panic!("it did not end") };
+            let TrainingEnd::Trained(update) = event else { panic!("it did not end") };
             update
         };
         let elsewhere = tempfile::tempdir().unwrap();

@@ -15,21 +15,20 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use serde::Serialize;
-use tokio::sync::watch;
-
+use client::enrolment::EnrolmentError;
+use client::store::{DeviceStoreError, Entry};
+use client::transport::TransportError;
+use client::{Device, DeviceMonitor, ErrorKind, Finished, InProcess, Settings};
+use engine::{Engine, check_vectors};
 use proto::ids::{TaskId, Timestamp};
 use proto::shown::{message, page};
+use serde::Serialize;
+use session::conditions::{Judgement, Purpose, judge};
+use session::spending::Spending;
+use tokio_util::sync::CancellationToken;
 
-use crate::agent::memory::{Entry, Memory, MemoryError};
-use crate::agent::{Agent, AgentError, Finished, Settings, look};
-use crate::conditions::{Purpose, judge};
 use crate::config::Config;
-use crate::enrolment::{EnrolmentError, device_id, enroll, load};
-use crate::spending::Spending;
-use crate::transport::TransportError;
-use engine::Engine;
-use engine::check_vectors;
+use crate::monitor::ThisMachine;
 
 /// A device that fine-tunes an adapter on its user's text and contributes it without showing it.
 ///
@@ -261,20 +260,20 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
     Ok(())
 }
 
-fn memory(config: &Config) -> Result<Memory, Failure> {
-    let memory = Memory::open(&config.state_dir).map_err(|error| failed(4)(error.into()))?;
-    Ok(memory.with_cache_mib(config.artefact_cache_mib))
+fn device(config: &Config) -> Result<Device, Failure> {
+    let device = Device::open(&config.state_dir).map_err(device_failure)?;
+    Ok(device.with_cache_mib(config.artefact_cache_mib))
 }
 
-fn enrolment_failure(error: EnrolmentError) -> Failure {
-    let code = match &error {
-        EnrolmentError::Keys(_) | EnrolmentError::Memory(_) | EnrolmentError::Damaged(_) => 4,
-        EnrolmentError::Transport(_) | EnrolmentError::Answer(_) | EnrolmentError::NotEnrolled => 5,
+fn device_failure(error: client::Error) -> Failure {
+    let code = match error.kind() {
+        ErrorKind::Input => 3,
+        ErrorKind::Device => 4,
+        ErrorKind::Coordinator => 5,
+        ErrorKind::Limits => 6,
+        ErrorKind::Conditions => 7,
     };
-    let turned_away = matches!(error, EnrolmentError::Transport(TransportError::Rejected(_)));
-    let error =
-        if turned_away { anyhow::anyhow!("the token was not accepted: {error}") } else { error.into() };
-    Failure { code, error }
+    Failure { code, error: error.into() }
 }
 
 async fn enroll_device(
@@ -284,10 +283,15 @@ async fn enroll_device(
     format: Format,
 ) -> Result<(), Failure> {
     let token = token.read().map_err(failed(2))?;
-    let memory = memory(config)?;
     let address = address.or(config.coordinator.as_deref());
-    let device = enroll(&config.state_dir, &memory, &token, address).await.map_err(enrolment_failure)?;
-    memory.checkpoint().delete("the device was enrolled anew");
+    let enrolled = device(config)?.enroll(&token, address).await;
+    let device = enrolled.map_err(|error| {
+        let turned_away =
+            matches!(error, client::Error::Enrolment(EnrolmentError::Transport(TransportError::Rejected(_))));
+        let Failure { code, error } = device_failure(error);
+        let error = if turned_away { anyhow::anyhow!("the token was not accepted: {error}") } else { error };
+        Failure { code, error }
+    })?;
     print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
 }
 
@@ -297,55 +301,43 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
             "conditions are overridden: this device trains even on battery, in use, or hot, because you said so"
         );
     }
-    let memory = memory(&config)?;
+    let device = device(&config)?;
     let reading = config.reading();
     let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
     tracing::info!(device = %compute.place, "trains on");
     let options = config.dtype.options();
     let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
-    let address = config.coordinator.as_deref();
-    let enrolled =
-        load(&config.state_dir, &memory, address, base.digest(), config.policy).map_err(enrolment_failure)?;
     let engine = Engine::new(Arc::new(base)).with_compute(compute);
-    let settings =
-        Settings { data: config.data, reading, conditions: config.conditions, override_conditions, once };
-    let (tell, stop) = watch::channel(false);
-    let agent = Agent::new(enrolled, memory, engine, settings, stop).map_err(agent_failure)?;
-    let running = agent.run();
+    let trainer = InProcess::new(engine, config.data, reading).map_err(|error| {
+        device.forget_training("there is no text any more");
+        failed(3)(error.into())
+    })?;
+    let settings = Settings {
+        coordinator: config.coordinator,
+        policy: config.policy,
+        conditions: config.conditions,
+        override_conditions,
+        once,
+    };
+    let stop = CancellationToken::new();
+    let running = device.run(trainer, ThisMachine, settings, stop.clone());
     tokio::pin!(running);
     let finished = tokio::select! {
         finished = &mut running => finished,
         () = told_to_stop() => {
-            tell.send_replace(true);
+            stop.cancel();
             running.await
         }
     }
-    .map_err(agent_failure)?;
-    match finished {
+    .map_err(device_failure)?;
+    let value = match &finished {
         Finished::Contributed(published) => {
-            let version = published.version;
-            print(format, &serde_json::json!({ "finished": "contributed", "published": published }), || {
-                format!("contributed to version {version}, which is installed")
-            })
+            serde_json::json!({ "finished": "contributed", "published": published })
         }
-        Finished::NoMoreWork => print(format, &serde_json::json!({ "finished": "no_more_work" }), || {
-            "there is no more work; the last version is installed".to_owned()
-        }),
-        Finished::Stopped => {
-            print(format, &serde_json::json!({ "finished": "stopped" }), || "stopped".to_owned())
-        }
-    }
-}
-
-fn agent_failure(error: AgentError) -> Failure {
-    let code = match &error {
-        AgentError::Memory(_) | AgentError::Thread(_) => 4,
-        AgentError::Text(_) | AgentError::NoData => 3,
-        AgentError::Breach(_) => 6,
-        AgentError::NotEnrolled(_) => 5,
-        AgentError::Conditions(_) => 7,
+        Finished::NoMoreWork => serde_json::json!({ "finished": "no_more_work" }),
+        Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
-    Failure { code, error: error.into() }
+    print(format, &value, || finished.to_string())
 }
 
 async fn told_to_stop() {
@@ -366,9 +358,11 @@ async fn told_to_stop() {
 }
 
 async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
-    let judged = judge(&look().await, &config.conditions, Purpose::Start);
+    let snapshot = tokio::task::spawn_blocking(|| ThisMachine.look()).await;
+    let snapshot = snapshot.map_err(|error| failed(4)(error.into()))?;
+    let judged = judge(&snapshot, &config.conditions, Purpose::Start);
     print(format, &judged, || {
-        let row = |row: &crate::conditions::Judgement| {
+        let row = |row: &Judgement| {
             let state = if row.blocking { "blocks" } else { "holds" };
             let name = format!("{:?}", row.condition).to_lowercase();
             format!("{name:10} {state:7} {:28} wanted: {:34} from {}", row.value, row.threshold, row.source)
@@ -378,12 +372,13 @@ async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
 }
 
 fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> {
-    let memory = memory(config)?;
+    let device = device(config)?;
+    let store = device.store();
     let largest_delta = config.policy.largest_delta;
     if verify {
-        memory.verify().map_err(|error: MemoryError| failed(4)(error.into()))?;
+        store.verify().map_err(|error: DeviceStoreError| failed(4)(error.into()))?;
     }
-    let entries = memory.entries();
+    let entries = store.entries();
     print(format, &entries, || {
         let mut lines = vec![format!(
             "{:32}  {:>7}  {:>6}  {:>10}  {:>8}  epsilon so far",
@@ -435,25 +430,20 @@ fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
 }
 
 fn status(config: &Config, format: Format) -> Result<(), Failure> {
-    let memory = memory(config)?;
-    let device = device_id(&memory).map_err(enrolment_failure)?;
-    let installed = memory.installed().map_err(|error| failed(4)(error.into()))?;
-    let declined = memory.declined().map_err(|error| failed(4)(error.into()))?;
-    let found = memory.found_at_coordinator();
-    let value = serde_json::json!({
-        "device": device, "installed": installed, "declined": declined, "charges_found_at_coordinator": found
-    });
-    print(format, &value, || {
-        let device = device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
-        let installed = installed.map_or("holds no version yet".to_owned(), |published| {
+    let status = device(config)?.status().map_err(device_failure)?;
+    print(format, &status, || {
+        let device =
+            status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
+        let installed = status.installed.as_ref().map_or("holds no version yet".to_owned(), |published| {
             format!("holds version {} of task {}", published.version, published.task)
         });
-        let declined = declined.map_or(String::new(), |declined| format!("\n{}", declined.why));
-        let found = match found {
+        let declined =
+            status.declined.as_ref().map_or(String::new(), |declined| format!("\n{}", declined.why));
+        let found = match status.charges_found_at_coordinator {
             0 => String::new(),
-            _ => format!(
-                "\n{found} rounds were charged that this folder did not know of: it was restored from a backup, or the \
-                 coordinator errs"
+            found => format!(
+                "\n{found} rounds were charged that this folder did not know of: it was restored from a backup, or \
+                 the coordinator errs"
             ),
         };
         format!("{device}\n{installed}{declined}{found}")

@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::adapter::ComputeArgs;
 use super::local::{corpus, open};
-use crate::adapter_files::{Adapter, read_peft};
+use client::adapter_files::{Adapter, read_peft};
 use engine::Loss;
 use text::ReadOptions;
 

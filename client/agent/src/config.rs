@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Deserialize;
 
-use crate::agent::DEFAULT_CACHE_MIB;
-use crate::conditions::Conditions;
-use crate::files::{self, FileError};
-use crate::policy::Policy;
+use client::store::DEFAULT_CACHE_MIB;
 use engine::{Arithmetic, BaseOptions, Compute, Hold, PlaceChoice, PlaceError, Recompute};
+use proto::files::{self, FileError};
+use session::conditions::Conditions;
+use session::policy::Policy;
 use text::{ReadOptions, SecretLines};
 
 /// Why there is no configuration.
@@ -292,9 +292,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::conditions::Condition;
+    use session::conditions::Condition;
 
-    const SAMPLE: &str = include_str!("../../deploy/agent.toml");
+    const SAMPLE: &str = include_str!("../../../deploy/agent.toml");
 
     #[test]
     fn the_sample_has_every_key_at_its_default() {

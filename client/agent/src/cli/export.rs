@@ -7,13 +7,13 @@ use clap::{Args, ValueEnum};
 use proto::export::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
 use serde::Serialize;
 
-use crate::adapter_files::{
+use client::adapter_files::{
     Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
 };
-use crate::agent::memory::{Memory, MemoryError};
-use crate::enrolment::{EnrolmentError, authority};
-use crate::files::FileError;
+use client::enrolment::{EnrolmentError, authority};
+use client::store::{DeviceStore, DeviceStoreError};
 use engine::{Base, BaseError};
+use proto::files::FileError;
 
 /// What to write, and from what.
 #[derive(Args, Debug)]
@@ -67,7 +67,7 @@ pub(super) enum ExportFailure {
     Adapter(#[from] AdapterFileError),
     /// What is durable of this device.
     #[error(transparent)]
-    Memory(#[from] MemoryError),
+    Memory(#[from] DeviceStoreError),
     /// Its enrolment.
     #[error(transparent)]
     Enrolment(#[from] EnrolmentError),
@@ -96,7 +96,7 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
         None => read_installed(state_dir, &base)?,
     };
     if let Some(path) = &args.release {
-        let memory = Memory::open(state_dir)?;
+        let memory = DeviceStore::open(state_dir)?;
         let authority = authority(&memory)?.ok_or(EnrolmentError::NotEnrolled)?;
         adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
     }
@@ -124,7 +124,7 @@ fn release(
     authority: &IdentityPublic,
 ) -> Result<SignedRelease, ExportFailure> {
     let refuse = |source| ExportFailure::Release { path: path.to_owned(), source };
-    let manifest = Manifest::parse(&crate::files::read(path)?).map_err(refuse)?;
+    let manifest = Manifest::parse(&proto::files::read(path)?).map_err(refuse)?;
     if let (Origin::Release(signed), Origin::Version(version)) = (manifest.origin, &adapter.origin)
         && manifest.base == base.digest()
         && signed.release.version == *version
@@ -144,7 +144,7 @@ impl ExportFailure {
             | Self::Memory(_)
             | Self::Enrolment(
                 EnrolmentError::Keys(_)
-                | EnrolmentError::Memory(_)
+                | EnrolmentError::Store(_)
                 | EnrolmentError::Transport(_)
                 | EnrolmentError::Answer(_)
                 | EnrolmentError::Damaged(_),
@@ -202,7 +202,7 @@ mod tests {
     }
 
     fn source() -> PathBuf {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("engine/tests/reference/base")
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/reference/base")
     }
 
     fn adapter(base: &Base, origin: Origin) -> Adapter {

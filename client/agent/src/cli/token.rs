@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use zeroize::Zeroizing;
 
-use crate::token::BootstrapToken;
+use client::token::BootstrapToken;
 
 /// The most bytes that are read; a token has fewer.
 const MOST_BYTES: u64 = 4096;

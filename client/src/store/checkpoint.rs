@@ -24,12 +24,12 @@ use zeroize::Zeroizing;
 use super::sealing::{self, KEY_BYTES, SealError, Subject};
 use crate::files::{self, Audience, FileError};
 use crate::locked::Locked;
-use crate::policy::Breach;
-use crate::session::Ended;
+use session::Ended;
+use session::policy::Breach;
 
 /// Why a checkpoint was not kept, or gives nothing.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CheckpointFileError {
+pub enum CheckpointFileError {
     /// The disk.
     #[error(transparent)]
     File(#[from] FileError),
@@ -52,19 +52,19 @@ impl From<Unspecified> for CheckpointFileError {
 
 /// Where a checkpoint and its key are; there may be none.
 #[derive(Clone, Debug)]
-pub(crate) struct Checkpoint {
+pub struct Checkpoint {
     file: PathBuf,
     key: PathBuf,
 }
 
 impl Checkpoint {
     /// Of the device whose state is below `folder`.
-    pub(crate) fn below(folder: &Path) -> Self {
+    pub fn below(folder: &Path) -> Self {
         Self { file: folder.join("training.checkpoint"), key: folder.join("keys").join("checkpoint.key") }
     }
 
     /// Deletes what a crash left half written, and a checkpoint of an older version, which did not seal it.
-    pub(super) fn clean_up(&self) {
+    pub(crate) fn clean_up(&self) {
         for path in [&self.key, &self.file] {
             let mut aside = path.clone().into_os_string();
             aside.push(".aside");
@@ -76,7 +76,7 @@ impl Checkpoint {
     }
 
     /// Deletes a checkpoint of anything but `published`, which is what there is to do now.
-    pub(super) fn keep_only(&self, published: &Published) {
+    pub(crate) fn keep_only(&self, published: &Published) {
         match self.subject() {
             Some(Ok(subject)) if subject == Subject::of(published) => {}
             Some(Ok(_)) => self.delete("there is another version to train"),
@@ -87,7 +87,7 @@ impl Checkpoint {
 
     /// What the checkpoint of `published` holds; nothing where there is none. One that does not open is deleted, and that
     /// is said.
-    pub(super) fn open(&self, published: &Published) -> Option<Zeroizing<Vec<u8>>> {
+    pub fn open(&self, published: &Published) -> Option<Zeroizing<Vec<u8>>> {
         match self.try_open(Subject::of(published)) {
             Ok(Some(clear)) => Some(clear),
             Ok(None) => {
@@ -104,11 +104,7 @@ impl Checkpoint {
 
     /// Replaces the checkpoint by what `published` has come to, under the key of its training; it is on disk when this
     /// returns. Fails when the disk does; the checkpoint is then the earlier one.
-    pub(super) fn keep(
-        &self,
-        published: &Published,
-        clear: &Zeroizing<Vec<u8>>,
-    ) -> Result<(), CheckpointFileError> {
+    pub fn keep(&self, published: &Published, clear: &Zeroizing<Vec<u8>>) -> Result<(), CheckpointFileError> {
         let key = self.key_of_training()?;
         let mut salt = [0; 32];
         SystemRandom::new().fill(&mut salt)?;
@@ -117,7 +113,7 @@ impl Checkpoint {
     }
 
     /// Deletes the key, and then what nobody can open any more. Where that fails, it says what to delete by hand.
-    pub(crate) fn delete(&self, why: &'static str) {
+    pub fn delete(&self, why: &'static str) {
         // Both, whatever came of the first.
         let removed = [remove(&self.key), remove(&self.file)];
         if removed.contains(&true) {
@@ -178,7 +174,7 @@ impl Checkpoint {
 }
 
 /// Whether what ended leaves nothing to go on with: this device does not train that version any more.
-pub(super) fn is_over(ended: &Ended) -> bool {
+pub(crate) fn is_over(ended: &Ended) -> bool {
     match ended {
         // One that rests may go on with the same version after that.
         Ended::Breach(breach) => !matches!(breach, Breach::Resting { .. }),

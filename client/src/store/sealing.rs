@@ -27,7 +27,7 @@ pub(super) const KEY_BYTES: usize = 32;
 
 /// Why a sealed checkpoint gives nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum SealError {
+pub enum SealError {
     /// It was written by an older version, or by another program.
     #[error("it is not sealed, as those of older versions were not")]
     Clear,

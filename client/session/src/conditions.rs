@@ -1,12 +1,10 @@
 //! When a device may train: conditions to start and laxer ones to go on. Unknown counts as no.
 //!
-//! [`judge`] is pure; [`sources`] reads the machine.
+//! [`judge`] decides of what a monitor of the machine says.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
-
-pub mod sources;
 
 /// A condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

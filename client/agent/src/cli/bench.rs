@@ -12,8 +12,8 @@ use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
-use crate::process::peak_bytes;
 use engine::Filled;
+use engine::process::peak_bytes;
 use engine::{Base, Blocks, DecoderConfig, Engine, Job, Schedule, Step};
 
 /// What to measure.

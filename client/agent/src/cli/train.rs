@@ -19,10 +19,10 @@ use serde::Serialize;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
-use crate::adapter_files::{Adapter, write_peft};
-use crate::files::{self, Audience};
-use crate::process::peak_bytes;
+use client::adapter_files::{Adapter, write_peft};
+use engine::process::peak_bytes;
 use engine::{Job, Loss, Schedule, Step, TrainError, Training};
+use proto::files::{self, Audience};
 use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";

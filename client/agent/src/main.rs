@@ -7,5 +7,5 @@ use std::process::ExitCode;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    client::cli::main(std::env::args_os())
+    nightshift_agent::cli::main(std::env::args_os())
 }

@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use proto::shown::{page, shown};
 
 use super::adapter::ComputeArgs;
-use crate::process::available_bytes;
+use engine::process::available_bytes;
 use engine::{Base, BaseOptions, Compute, Engine, Fetching, Hub, Source};
 use text::Corpus;
 use text::{ReadOptions, UserText};

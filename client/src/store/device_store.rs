@@ -8,12 +8,13 @@ use proto::message::Published;
 use proto::plan::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::agent::cache::{Cache, DEFAULT_CACHE_MIB};
-use crate::agent::checkpoint::Checkpoint;
 use crate::files::{self, Audience, FileError};
-use crate::session::{Signed, Work};
-use crate::spending::{Charge, Found, Spending};
-use crate::store::{Ledger, LedgerError, State, StateError};
+use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
+use crate::store::checkpoint::Checkpoint;
+use crate::store::ledger::{Ledger, LedgerError};
+use crate::store::state::{State, StateError};
+use session::spending::{Charge, Found, Spending};
+use session::{Signed, Work};
 
 const HEAD: &str = "ledger-head";
 const INSTALLED: &str = "installed";
@@ -32,7 +33,7 @@ macro_rules! enroll_anew {
 
 /// What cannot be kept, or was not kept.
 #[derive(Debug, thiserror::Error)]
-pub enum MemoryError {
+pub enum DeviceStoreError {
     /// The ledger.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
@@ -131,7 +132,7 @@ pub struct Declined {
 
 /// What is durable of a device.
 #[derive(Debug)]
-pub struct Memory {
+pub struct DeviceStore {
     folder: PathBuf,
     state: State,
     ledger: Ledger,
@@ -139,11 +140,11 @@ pub struct Memory {
     cache: Cache,
 }
 
-impl Memory {
+impl DeviceStore {
     /// Opens, or makes, everything below `folder`, which is closed to others. Fails when it cannot be closed, when
     /// another process has it open, when the ledger is damaged, when records were cut off its end, or when it is not the
     /// one that the state knows.
-    pub fn open(folder: &Path) -> Result<Self, MemoryError> {
+    pub fn open(folder: &Path) -> Result<Self, DeviceStoreError> {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -168,7 +169,7 @@ impl Memory {
     }
 
     /// Walks the ledger's chain on disk.
-    pub fn verify(&self) -> Result<(), MemoryError> {
+    pub fn verify(&self) -> Result<(), DeviceStoreError> {
         Ok(self.ledger.verify()?)
     }
 
@@ -188,12 +189,12 @@ impl Memory {
     }
 
     /// Writes a charge; it is on disk when this returns.
-    pub fn charge(&mut self, charge: Charge, unix_millis: u64) -> Result<(), MemoryError> {
+    pub fn charge(&mut self, charge: Charge, unix_millis: u64) -> Result<(), DeviceStoreError> {
         self.append(Entry::Charge { unix_millis, charge })
     }
 
     /// Writes charges that were found at the coordinator; they are on disk when this returns.
-    pub fn charge_found(&mut self, found: Found, unix_millis: u64) -> Result<(), MemoryError> {
+    pub fn charge_found(&mut self, found: Found, unix_millis: u64) -> Result<(), DeviceStoreError> {
         self.append(Entry::FoundAtCoordinator { unix_millis, found })
     }
 
@@ -208,19 +209,19 @@ impl Memory {
 
     /// Writes a signature; it is on disk when this returns. The same one again is nothing new, another one for
     /// the same round is refused.
-    pub fn sign(&mut self, signed: Signed) -> Result<(), MemoryError> {
+    pub fn sign(&mut self, signed: Signed) -> Result<(), DeviceStoreError> {
         let known =
             self.signed().find(|earlier| (earlier.task, earlier.round) == (signed.task, signed.round));
         match known {
             Some(earlier) if earlier == signed => Ok(()),
-            Some(_) => Err(MemoryError::SignedBefore { task: signed.task, round: signed.round }),
+            Some(_) => Err(DeviceStoreError::SignedBefore { task: signed.task, round: signed.round }),
             None => self.append(Entry::Signature(signed)),
         }
     }
 
     /// Writes that shares are about to leave; it is on disk when this returns. The same answer again is nothing
     /// new, another one for the same round is refused.
-    pub fn answer(&mut self, answered: Signed) -> Result<(), MemoryError> {
+    pub fn answer(&mut self, answered: Signed) -> Result<(), DeviceStoreError> {
         let answers = self.entries.iter().filter_map(|entry| match entry {
             Entry::Answer(answered) => Some(answered),
             Entry::Charge { .. } | Entry::FoundAtCoordinator { .. } | Entry::Signature(_) => None,
@@ -228,7 +229,7 @@ impl Memory {
         let mut of_round = answers.filter(|a| (a.task, a.round) == (answered.task, answered.round));
         match of_round.next() {
             Some(earlier) if *earlier == answered => Ok(()),
-            Some(_) => Err(MemoryError::AnsweredBefore { task: answered.task, round: answered.round }),
+            Some(_) => Err(DeviceStoreError::AnsweredBefore { task: answered.task, round: answered.round }),
             None => self.append(Entry::Answer(answered)),
         }
     }
@@ -242,23 +243,23 @@ impl Memory {
     }
 
     /// The version that the device holds.
-    pub fn installed(&self) -> Result<Option<Published>, MemoryError> {
+    pub fn installed(&self) -> Result<Option<Published>, DeviceStoreError> {
         Ok(self.state.get(INSTALLED)?)
     }
 
     /// Keeps a version for the user: `installed/adapter.f32`, the trained parameters as they were published;
     /// `installed/shipped.f32`, all of the change as an adapter of two factors; and `installed/manifest.json`, which
     /// says what both are.
-    pub fn install(&self, work: &Work) -> Result<(), MemoryError> {
+    pub fn install(&self, work: &Work) -> Result<(), DeviceStoreError> {
         self.install_shipped(work, work.state.shipped(work.plan.shipped_rank())?)
     }
 
     /// The same for who has made what comes out, by [`proto::adapter::State::shipped`] at the plan's rank.
-    pub(super) fn install_shipped(
+    pub(crate) fn install_shipped(
         &self,
         work: &Work,
         (shipped, parameters): (AdapterSpec, Vec<f32>),
-    ) -> Result<(), MemoryError> {
+    ) -> Result<(), DeviceStoreError> {
         let folder = self.folder.join("installed");
         files::create_folder(&folder)?;
         files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
@@ -276,12 +277,12 @@ impl Memory {
     }
 
     /// Why it did not take part when it was last asked; `None` where it did.
-    pub fn declined(&self) -> Result<Option<Declined>, MemoryError> {
+    pub fn declined(&self) -> Result<Option<Declined>, DeviceStoreError> {
         Ok(self.state.get::<Option<Declined>>(DECLINED)?.flatten())
     }
 
     /// Keeps for the user why it does not take part, or that it does.
-    pub fn set_declined(&self, declined: Option<&Declined>) -> Result<(), MemoryError> {
+    pub fn set_declined(&self, declined: Option<&Declined>) -> Result<(), DeviceStoreError> {
         if self.declined()?.as_ref() == declined {
             return Ok(());
         }
@@ -302,21 +303,21 @@ impl Memory {
     }
 
     /// Where a training that was interrupted is kept.
-    pub(crate) fn checkpoint(&self) -> Checkpoint {
+    pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::below(&self.folder)
     }
 
     /// A value of the device's state.
-    pub fn get<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, MemoryError> {
+    pub fn get<T: serde::de::DeserializeOwned>(&self, key: &str) -> Result<Option<T>, DeviceStoreError> {
         Ok(self.state.get(key)?)
     }
 
     /// Sets a value of the device's state, durably.
-    pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), MemoryError> {
+    pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), DeviceStoreError> {
         Ok(self.state.put(key, value)?)
     }
 
-    fn append(&mut self, entry: Entry) -> Result<(), MemoryError> {
+    fn append(&mut self, entry: Entry) -> Result<(), DeviceStoreError> {
         self.ledger.append(&entry)?;
         self.entries.push(entry);
         let (records, hash) = self.ledger.head();
@@ -325,18 +326,18 @@ impl Memory {
 
     /// One record more than the state knows, after those that it knows, is a crash between the two writes: the state is
     /// told of it, so that the next crash is again of one. Anything else is another ledger, or another state.
-    fn check_head(&self) -> Result<(), MemoryError> {
+    fn check_head(&self) -> Result<(), DeviceStoreError> {
         let (found, hash) = self.ledger.head();
         let head = self.state.get::<(usize, Digest)>(HEAD)?;
         let (expected, known) = head.unwrap_or((0, Digest([0; 32])));
         if found < expected {
-            return Err(MemoryError::Truncated { expected, found });
+            return Err(DeviceStoreError::Truncated { expected, found });
         }
         if found > expected.saturating_add(1) {
-            return Err(MemoryError::Ahead { expected, found });
+            return Err(DeviceStoreError::Ahead { expected, found });
         }
         if self.ledger.hash_of_first(expected) != Some(known.0) {
-            return Err(MemoryError::Foreign);
+            return Err(DeviceStoreError::Foreign);
         }
         if found > expected {
             self.state.put(HEAD, &(found, Digest(hash)))?;
@@ -371,11 +372,11 @@ mod tests {
     #[test]
     fn charges_are_there_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         memory.charge(charge(1), 5).unwrap();
         memory.charge(charge(2), 6).unwrap();
         drop(memory);
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = DeviceStore::open(folder.path()).unwrap();
         assert_eq!(memory.spending().participations(TaskId([1; 16])), 2);
         memory.verify().unwrap();
     }
@@ -383,12 +384,12 @@ mod tests {
     #[test]
     fn a_second_signature_in_one_round_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         memory.sign(signed(1, 1)).unwrap();
         memory.sign(signed(1, 1)).unwrap();
         memory.sign(signed(2, 2)).unwrap();
         drop(memory);
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         assert_eq!(memory.entries().len(), 2);
         let error = memory.sign(signed(1, 3)).unwrap_err().to_string();
         assert!(error.contains("round 1"), "{error}");
@@ -405,7 +406,7 @@ mod tests {
     #[test]
     fn a_second_answer_in_one_round_is_refused() {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         let answered = |round, transcript: u8| Signed {
             task: TaskId([1; 16]),
             round,
@@ -414,7 +415,7 @@ mod tests {
         memory.answer(answered(1, 1)).unwrap();
         memory.answer(answered(1, 1)).unwrap();
         drop(memory);
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         memory.answer(answered(2, 2)).unwrap();
         assert_eq!(memory.entries().len(), 2);
         let error = memory.answer(answered(1, 3)).unwrap_err().to_string();
@@ -425,14 +426,14 @@ mod tests {
     #[test]
     fn records_cut_off_the_end_are_noticed() {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         memory.charge(charge(1), 5).unwrap();
         let path = folder.path().join("ledger");
         let one = std::fs::read(&path).unwrap();
         memory.charge(charge(2), 6).unwrap();
         drop(memory);
         std::fs::write(&path, one).unwrap();
-        let error = Memory::open(folder.path()).unwrap_err().to_string();
+        let error = DeviceStore::open(folder.path()).unwrap_err().to_string();
         assert!(error.contains("has 1 records and had 2"), "{error}");
         assert!(error.contains("enroll anew in an empty folder") && error.contains("no backup"), "{error}");
     }
@@ -440,7 +441,7 @@ mod tests {
     /// A ledger of so many charges at an hour of its own, in a folder of its own.
     fn charged(hour: u64, charges: u64) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         for round in 0..charges {
             memory.charge(charge(round), hour).unwrap();
         }
@@ -457,11 +458,11 @@ mod tests {
         // The first record, and then one after those that the state knows of.
         for charges in 1..4 {
             put_ledger(&charged(5, charges), &folder);
-            let memory = Memory::open(folder.path()).unwrap();
+            let memory = DeviceStore::open(folder.path()).unwrap();
             assert_eq!(memory.spending().in_total(), u32::try_from(charges).unwrap());
             drop(memory);
             // The state knows of it now: one more is again of one.
-            Memory::open(folder.path()).unwrap();
+            DeviceStore::open(folder.path()).unwrap();
         }
     }
 
@@ -476,7 +477,7 @@ mod tests {
             (charged(5, 2), charged(6, 3), "not the one that this device wrote"),
         ] {
             put_ledger(&ledger, &state);
-            let error = Memory::open(state.path()).unwrap_err().to_string();
+            let error = DeviceStore::open(state.path()).unwrap_err().to_string();
             assert!(error.contains(wanted), "{error}");
             assert!(error.contains("enroll anew in an empty folder"), "{error}");
         }
@@ -485,13 +486,13 @@ mod tests {
     #[test]
     fn charges_found_at_the_coordinator_are_there_after_a_restart_and_marked() {
         let folder = tempfile::tempdir().unwrap();
-        let mut memory = Memory::open(folder.path()).unwrap();
+        let mut memory = DeviceStore::open(folder.path()).unwrap();
         memory.charge(charge(1), 5).unwrap();
         let Charge { task, plan, cost, delta, .. } = charge(1);
         let found = Found { task, times: 2, plan, cost, delta };
         memory.charge_found(found.clone(), 6).unwrap();
         drop(memory);
-        let memory = Memory::open(folder.path()).unwrap();
+        let memory = DeviceStore::open(folder.path()).unwrap();
         assert_eq!(memory.entries().last(), Some(&Entry::FoundAtCoordinator { unix_millis: 6, found }));
         assert_eq!((memory.spending().participations(task), memory.found_at_coordinator()), (3, 2));
         let text = serde_json::to_string(memory.entries()).unwrap();

@@ -3,40 +3,30 @@
 #![expect(clippy::disallowed_methods, reason = "IO shell: the device's clock")]
 
 use std::collections::BTreeSet;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use chacha20::ChaCha20Rng;
+use engine::process::available_bytes;
 use proto::ids::{Digest, Timestamp};
-use proto::message::Published;
+use proto::message::{Published, Rejection};
 use proto::plan::{MAX_PLAN_BYTES, Plan};
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
-use tokio::sync::watch;
+use session::conditions::{Conditions, Judgement, Purpose, Snapshot, judge};
+use session::policy::{Breach, Policy};
+use session::{Action, Ended, Event, Session, Work};
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::agent::checkpoint::is_over;
-use crate::agent::memory::{Declined, Memory, MemoryError};
-use crate::conditions::{Conditions, Judgement, Purpose, Snapshot, judge, sources};
 use crate::enrolment::EnrolledDevice;
-use crate::policy::{Breach, Policy};
-use crate::process::available_bytes;
-use crate::session::{Action, Ended, Event, Session, Work};
+use crate::error::Error;
+use crate::monitor::DeviceMonitor;
+use crate::store::{Declined, DeviceStore, DeviceStoreError, is_over};
+use crate::trainer::{Trainer, TrainerError, TrainingEnd, TrainingJob};
 use crate::transport::{MAX_ARTEFACT_BYTES, Transport, TransportError};
-use engine::Engine;
-use engine::Projection;
-use text::{ReadOptions, TextError};
-
-mod cache;
-mod checkpoint;
-pub mod memory;
-mod sealing;
-mod training;
-
-pub use cache::DEFAULT_CACHE_MIB;
 
 /// Where the state keeps what seeds of trainings are made of.
 const TRAINING_SECRET: &str = "training-secret";
@@ -44,22 +34,7 @@ const TRAINING_SECRET: &str = "training-secret";
 /// When this device took part in drawing a graph, in its state.
 const DRAWN: &str = "drawn";
 
-/// What an agent runs with.
-#[derive(Debug)]
-pub struct Settings {
-    /// Text files and folders.
-    pub data: Vec<PathBuf>,
-    /// How they are read.
-    pub reading: ReadOptions,
-    /// When it may train.
-    pub conditions: Conditions,
-    /// Whether the person at the keyboard said to train whatever the conditions are.
-    pub override_conditions: bool,
-    /// Whether to end after one round.
-    pub once: bool,
-}
-
-/// How an agent that runs once ended.
+/// How a device that runs once ended.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Finished {
     /// The sum of a round with this device in it was published, and the version is installed.
@@ -70,76 +45,57 @@ pub enum Finished {
     Stopped,
 }
 
-/// Why an agent ended.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// What is durable.
-    #[error(transparent)]
-    Memory(#[from] MemoryError),
-    /// The user's text.
-    #[error(transparent)]
-    Text(#[from] TextError),
-    /// There is nothing to train on.
-    #[error("no text: name files or folders by `data` in the configuration or by --data")]
-    NoData,
-    /// The device's own limits forbid it.
-    #[error("this device does not take part: {0}")]
-    Breach(Breach),
-    /// The coordinator does not know this device.
-    #[error("{0}")]
-    NotEnrolled(proto::message::Rejection),
-    /// A thread ended in the middle of its work.
-    #[error("a version could not be made ready: {0}; start the agent again")]
-    Thread(String),
-    /// A condition does not hold.
-    #[error("this device may not train now: {0}; wait, or say --override-conditions")]
-    Conditions(String),
+/// When a device trains, and how long it runs.
+#[derive(Clone, Debug)]
+pub(super) struct When {
+    pub(super) conditions: Conditions,
+    /// Whether the person at the keyboard said to train whatever the conditions are.
+    pub(super) override_conditions: bool,
+    /// Whether to end after one round.
+    pub(super) once: bool,
 }
 
-/// The device's shell.
-#[derive(Debug)]
-pub struct Agent {
+/// A device that runs.
+pub(super) struct Running {
     session: Session,
     policy: Policy,
     transport: Transport,
-    memory: Memory,
-    engine: Engine,
-    settings: Settings,
-    stop: watch::Receiver<bool>,
+    store: DeviceStore,
+    trainer: Arc<dyn Trainer>,
+    monitor: Arc<dyn DeviceMonitor>,
+    when: When,
+    stop: CancellationToken,
     /// The version from which the contribution that was charged last was trained.
     contributed: Option<u32>,
 }
 
-impl Agent {
-    /// An agent that has not done anything yet; it stops when `stop` says so.
-    pub fn new(
+impl Running {
+    /// A device that has not done anything yet; it stops when `stop` says so.
+    pub(super) fn new(
         enrolled: EnrolledDevice,
-        memory: Memory,
-        engine: Engine,
-        settings: Settings,
-        stop: watch::Receiver<bool>,
-    ) -> Result<Self, AgentError> {
-        memory.checkpoint().clean_up();
-        if settings.data.is_empty() {
-            memory.checkpoint().delete("there is no text any more");
-            return Err(AgentError::NoData);
-        }
+        store: DeviceStore,
+        trainer: Arc<dyn Trainer>,
+        monitor: Arc<dyn DeviceMonitor>,
+        when: When,
+        stop: CancellationToken,
+    ) -> Result<Self, Error> {
+        store.checkpoint().clean_up();
         let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
-        let session = Session::new(device, memory.spending(), memory.installed()?, now());
-        let session = session.having_signed(memory.signed());
-        let session = session.having_drawn(memory.get(DRAWN)?.unwrap_or_default());
+        let session = Session::new(device, store.spending(), store.installed()?, now());
+        let session = session.having_signed(store.signed());
+        let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
         let transport = enrolled.transport;
-        Ok(Self { session, policy, transport, memory, engine, settings, stop, contributed: None })
+        Ok(Self { session, policy, transport, store, trainer, monitor, when, stop, contributed: None })
     }
 
     /// Runs until it is told to stop, or, if it runs once, until one round is over.
-    pub async fn run(mut self) -> Result<Finished, AgentError> {
+    pub(super) async fn run(mut self) -> Result<Finished, Error> {
         loop {
-            if *self.stop.borrow() {
+            if self.stop.is_cancelled() {
                 return Ok(Finished::Stopped);
             }
-            if self.settings.once
+            if self.when.once
                 && let Some(finished) = self.finished()
             {
                 return Ok(finished);
@@ -157,7 +113,7 @@ impl Agent {
                     Err(error) => failure(error),
                 },
                 Action::LoadPlan(published) => {
-                    self.memory.checkpoint().keep_only(&published);
+                    self.store.checkpoint().keep_only(&published);
                     self.load_plan(&published).await.unwrap_or_else(failure)
                 }
                 Action::Load { published, frozen, plan, trains } => match self.fits(&plan, trains) {
@@ -171,27 +127,27 @@ impl Agent {
                         "the coordinator charged this device for more rounds than its ledger knows: the folder was \
                          restored from a backup, or the coordinator errs; they are written to the ledger and count"
                     );
-                    self.memory.charge_found(found, now().0)?;
+                    self.store.charge_found(found, now().0)?;
                     Event::Recorded
                 }
                 Action::Install(work) => self.install(&work).await?,
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
                     self.contributed = Some(charge.version);
-                    self.memory.charge(charge, now().0)?;
-                    self.memory.set_declined(None)?;
+                    self.store.charge(charge, now().0)?;
+                    self.store.set_declined(None)?;
                     Event::Recorded
                 }
                 Action::RecordDraws(times) => {
-                    self.memory.put(DRAWN, &times)?;
+                    self.store.put(DRAWN, &times)?;
                     Event::Recorded
                 }
                 Action::RecordSignature(signed) => {
-                    self.memory.sign(signed)?;
+                    self.store.sign(signed)?;
                     Event::Recorded
                 }
                 Action::RecordAnswer(answered) => {
-                    self.memory.answer(answered)?;
+                    self.store.answer(answered)?;
                     Event::Recorded
                 }
             };
@@ -203,9 +159,9 @@ impl Agent {
                 let build = move || session.handle(event, now(), &mut generator());
                 tokio::select! {
                     built = tokio::task::spawn_blocking(build) => {
-                        built.map_err(|error| AgentError::Thread(error.to_string()))?
+                        built.map_err(|error| Error::Thread(error.to_string()))?
                     }
-                    () = stopped(self.stop.clone()) => return Ok(Finished::Stopped),
+                    () = self.stop.cancelled() => return Ok(Finished::Stopped),
                 }
             } else {
                 self.session.handle(event, now(), &mut generator())
@@ -214,7 +170,7 @@ impl Agent {
                 tracing::info!(state = self.session.state(), "session");
             }
             if self.session.is_complete() {
-                self.memory.checkpoint().delete("the task is over");
+                self.store.checkpoint().delete("the task is over");
             }
             if let Some(ended) = self.session.take_ended() {
                 self.report(ended)?;
@@ -232,26 +188,24 @@ impl Agent {
         self.session.is_complete().then_some(Finished::NoMoreWork)
     }
 
-    fn report(&self, ended: Ended) -> Result<(), AgentError> {
+    fn report(&self, ended: Ended) -> Result<(), Error> {
         tracing::warn!("{}", shown(&ended.to_string()));
         if is_over(&ended) {
-            self.memory.checkpoint().delete("this device does not train it any more");
+            self.store.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
             let declined = Declined { unix_millis: now().0, why: shown(&ended.to_string()).to_string() };
             // A note for the user: that it cannot be kept is no reason to end.
-            if let Err(error) = self.memory.set_declined(Some(&declined)) {
+            if let Err(error) = self.store.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
             }
         }
-        if !self.settings.once {
+        if !self.when.once {
             return Ok(());
         }
         match ended {
-            Ended::Breach(breach) => Err(AgentError::Breach(breach)),
-            Ended::Rejected(rejection @ proto::message::Rejection::NotEnrolled) => {
-                Err(AgentError::NotEnrolled(rejection))
-            }
+            Ended::Breach(breach) => Err(Error::Breach(breach)),
+            Ended::Rejected(rejection @ Rejection::NotEnrolled) => Err(Error::NotEnrolled(rejection)),
             Ended::Rejected(_)
             | Ended::Refused(_)
             | Ended::Roster(_)
@@ -268,16 +222,10 @@ impl Agent {
     }
 
     /// Sleeps, but not on when it is told to stop.
-    async fn sleep(&mut self, millis: u64) {
-        let told = async {
-            // An error means that nobody can say stop any more.
-            if self.stop.wait_for(|stop| *stop).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
+    async fn sleep(&self, millis: u64) {
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(millis)) => {}
-            () = told => {}
+            () = self.stop.cancelled() => {}
         }
     }
 
@@ -306,43 +254,43 @@ impl Agent {
         keep: Keep,
         most_bytes: u64,
     ) -> Result<Vec<u8>, TransportError> {
-        if let Some(bytes) = self.memory.cached(digest) {
+        if let Some(bytes) = self.store.cached(digest) {
             return Ok(bytes);
         }
         let bytes = self.transport.fetch(digest, most_bytes).await?;
         if keep == Keep::Yes {
-            self.memory.cache_artefact(digest, &bytes);
+            self.store.cache_artefact(digest, &bytes);
         }
         Ok(bytes)
     }
 
     /// Keeps a version for the user. What comes out is made on a thread that no request waits for: it may take a
     /// singular value decomposition of every layer.
-    async fn install(&self, work: &Arc<Work>) -> Result<Event, AgentError> {
+    async fn install(&self, work: &Arc<Work>) -> Result<Event, Error> {
         let theirs = Arc::clone(work);
         let shipped =
             tokio::task::spawn_blocking(move || theirs.state.shipped(theirs.plan.shipped_rank())).await;
-        let shipped = shipped.map_err(|error| AgentError::Thread(error.to_string()))?;
-        self.memory.install_shipped(work, shipped.map_err(MemoryError::from)?)?;
+        let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
+        self.store.install_shipped(work, shipped.map_err(DeviceStoreError::from)?)?;
         tracing::info!(version = work.published.version, "installed");
         Ok(Event::Recorded)
     }
 
     /// Waits for the conditions, then reads the user's text and trains on it as long as they hold, on a thread that no
     /// request waits for.
-    async fn train(&mut self, work: Arc<Work>) -> Result<Event, AgentError> {
-        if !self.settings.override_conditions {
+    async fn train(&mut self, work: Arc<Work>) -> Result<Event, Error> {
+        if !self.when.override_conditions {
             loop {
                 let blocking = self.blocking(Purpose::Start).await;
                 if blocking.is_empty() {
                     break;
                 }
-                if self.settings.once {
-                    return Err(AgentError::Conditions(blocking));
+                if self.when.once {
+                    return Err(Error::Conditions(blocking));
                 }
                 tracing::info!(blocking, "waiting to train");
-                self.sleep(1000 * u64::from(self.settings.conditions.check_secs)).await;
-                if *self.stop.borrow() {
+                self.sleep(1000 * u64::from(self.when.conditions.check_secs)).await;
+                if self.stop.is_cancelled() {
                     return Ok(Event::NotTrained("the agent stops".to_owned()));
                 }
             }
@@ -350,30 +298,30 @@ impl Agent {
         if let Err(breach) = self.has_memory(&work) {
             return Ok(Event::CannotTrain(breach));
         }
-        let text = training::Text { data: self.settings.data.clone(), reading: self.settings.reading };
         let leave = Arc::new(AtomicBool::new(false));
-        let (engine, flag) = (self.engine.clone(), Arc::clone(&leave));
-        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.memory.checkpoint());
+        let (trainer, flag) = (Arc::clone(&self.trainer), Arc::clone(&leave));
+        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.store.checkpoint());
         let policy = self.policy.clone();
         let mut training = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let elapsed = || begun.elapsed();
-            let hold = training::Hold { leave: &flag, policy: &policy, elapsed: &elapsed };
-            training::read_and_train(&engine, &work, &text, seed, hold, &checkpoint)
+            trainer.train(&TrainingJob::new(&work, seed, &policy, &elapsed, &checkpoint, &flag))
         });
+        let event = |end: Result<Result<TrainingEnd, TrainerError>, tokio::task::JoinError>| match end {
+            Ok(end) => Ok(Event::from(end?)),
+            Err(error) => Ok(Event::NotTrained(error.to_string())),
+        };
         loop {
-            let pause = Duration::from_secs(u64::from(self.settings.conditions.check_secs).max(1));
-            let told = self.stop.clone();
+            let pause = Duration::from_secs(u64::from(self.when.conditions.check_secs).max(1));
             let result = tokio::select! {
                 result = &mut training => Some(result),
-                () = stopped(told) => None,
+                () = self.stop.cancelled() => None,
                 () = tokio::time::sleep(pause) => None,
             };
             match result {
-                Some(Ok(event)) => return Ok(event?),
-                Some(Err(error)) => return Ok(Event::NotTrained(error.to_string())),
-                None if *self.stop.borrow() => leave.store(true, Ordering::Relaxed),
-                None if self.settings.override_conditions => {}
+                Some(end) => return event(end),
+                None if self.stop.is_cancelled() => leave.store(true, Ordering::Relaxed),
+                None if self.when.override_conditions => {}
                 None => {
                     let blocking = self.blocking(Purpose::Continue).await;
                     if !blocking.is_empty() {
@@ -383,10 +331,7 @@ impl Agent {
                 }
             }
             if leave.load(Ordering::Relaxed) {
-                return match training.await {
-                    Ok(event) => Ok(event?),
-                    Err(error) => Ok(Event::NotTrained(error.to_string())),
-                };
+                return event(training.await);
             }
         }
     }
@@ -394,29 +339,28 @@ impl Agent {
     /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
     /// for the training where it is to train.
     fn fits(&self, plan: &Plan, trains: bool) -> Result<(), Breach> {
-        let base = self.engine.base();
-        if plan.base == base.digest() {
-            let own: BTreeSet<_> = base.modules(&Projection::ALL).into_iter().map(|own| own.name).collect();
+        if plan.base == self.trainer.base() {
+            let own: BTreeSet<String> = self.trainer.layers().into_iter().collect();
             if let Some(foreign) = plan.adapter.modules.iter().find(|module| !own.contains(&module.name)) {
                 return Err(Breach::Layer(foreign.name.clone()));
             }
         }
-        self.policy.memory(training::planned_bytes(&self.engine, plan, trains), available_bytes())
+        self.policy.memory(planned_bytes(self.trainer.as_ref(), plan, trains), available_bytes())
     }
 
     /// Whether there is the memory for a training, by the user's limit and by what the system has free now.
     fn has_memory(&self, work: &Work) -> Result<(), Breach> {
-        self.policy.memory(training::needed_bytes(&self.engine, work), available_bytes())
+        self.policy.memory(needed_bytes(self.trainer.as_ref(), work), available_bytes())
     }
 
     /// What the batches of a version are drawn by: alike when its training begins again, and nobody else's to know.
-    fn training_seed(&self, published: &Published) -> Result<[u8; 32], MemoryError> {
-        let secret = if let Some(secret) = self.memory.get::<Digest>(TRAINING_SECRET)? {
+    fn training_seed(&self, published: &Published) -> Result<[u8; 32], DeviceStoreError> {
+        let secret = if let Some(secret) = self.store.get::<Digest>(TRAINING_SECRET)? {
             secret
         } else {
             let mut secret = Digest([0; 32]);
             UnwrapErr(SysRng).fill_bytes(&mut secret.0);
-            self.memory.put(TRAINING_SECRET, &secret)?;
+            self.store.put(TRAINING_SECRET, &secret)?;
             secret
         };
         let mut material = b"nightshift training seed v1".to_vec();
@@ -426,14 +370,43 @@ impl Agent {
         Ok(Digest::of(&material).0)
     }
 
+    /// What the monitor says, asked on a thread that no request waits for; nothing is known where that thread fails.
+    async fn look(&self) -> Snapshot {
+        let monitor = Arc::clone(&self.monitor);
+        tokio::task::spawn_blocking(move || monitor.look()).await.unwrap_or_default()
+    }
+
     /// The conditions that keep the device from training, in words; empty where none does.
     async fn blocking(&self, purpose: Purpose) -> String {
-        let judged = judge(&look().await, &self.settings.conditions, purpose);
+        let judged = judge(&self.look().await, &self.when.conditions, purpose);
         let words =
             |row: &Judgement| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
         let blocking: Vec<String> = judged.iter().filter(|row| row.blocking).map(words).collect();
         blocking.join(", ")
     }
+}
+
+/// Bytes that the training of a version needs beside the base.
+fn needed_bytes(trainer: &dyn Trainer, work: &Work) -> u64 {
+    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+    let plan = &work.plan.training;
+    // A part that does not fit the adapter is refused when it is trained.
+    let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
+    trainer.training_bytes(trained, size(plan.batch_size), size(plan.sequence_len))
+}
+
+/// Bytes that a plan makes a device hold beside the base: frozen and trained parameters, and what is made of them for the
+/// user; and what the training takes, where it trains.
+fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
+    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+    let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
+    let held = 4 * (frozen as u64).saturating_add(3 * trained as u64);
+    if !trains {
+        return held;
+    }
+    let taken =
+        trainer.training_bytes(trained, size(plan.training.batch_size), size(plan.training.sequence_len));
+    held.saturating_add(taken)
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -463,24 +436,6 @@ fn generator() -> ChaCha20Rng {
     ChaCha20Rng::from_seed(*key)
 }
 
-async fn stopped(mut stop: watch::Receiver<bool>) {
-    if stop.wait_for(|stop| *stop).await.is_err() {
-        std::future::pending::<()>().await;
-    }
-}
-
-/// Reads the machine, taking half a second to see how busy it is.
-pub async fn look() -> Snapshot {
-    let root = Path::new("/");
-    let before = sources::ticks(root);
-    tokio::time::sleep(Duration::from_millis(500)).await;
-    let busy_percent = match (before, sources::ticks(root)) {
-        (Some(before), Some(after)) => sources::busy_percent(before, after),
-        (None, _) | (_, None) => None,
-    };
-    Snapshot { busy_percent, ..sources::read(root) }
-}
-
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -493,11 +448,11 @@ mod tests {
     #[test]
     fn a_note_that_is_longer_than_anybody_reads_is_cut_and_has_a_place_on_the_disk() {
         let folder = tempfile::tempdir().unwrap();
-        let memory = Memory::open(folder.path()).unwrap();
+        let store = DeviceStore::open(folder.path()).unwrap();
         let quoted = format!("unknown field `{}`", "ä".repeat(100_000));
         let why = shown(&quoted).to_string();
         assert!(why.starts_with("unknown field `ää") && why.ends_with('…'), "{}", why.len());
-        memory.set_declined(Some(&Declined { unix_millis: 1, why: why.clone() })).unwrap();
-        assert_eq!(memory.declined().unwrap().map(|declined| declined.why), Some(why));
+        store.set_declined(Some(&Declined { unix_millis: 1, why: why.clone() })).unwrap();
+        assert_eq!(store.declined().unwrap().map(|declined| declined.why), Some(why));
     }
 }

@@ -1,0 +1,141 @@
+//! A device of a federation, for the program that holds it.
+
+mod run;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use proto::ids::DeviceId;
+use proto::message::Published;
+use serde::Serialize;
+use session::conditions::Conditions;
+use session::policy::Policy;
+use tokio_util::sync::CancellationToken;
+
+use crate::enrolment::{device_id, enroll, load};
+use crate::error::Error;
+use crate::monitor::DeviceMonitor;
+use crate::store::{Declined, DeviceStore};
+use crate::token::BootstrapToken;
+use crate::trainer::Trainer;
+use run::{Running, When};
+
+pub use run::Finished;
+
+/// A device and its folder: keys, ledger, the version that it holds.
+///
+/// A host program opens one, enrolls it once with a token, and lets it run whenever it has time to lend. One program at
+/// a time holds a folder.
+#[derive(Debug)]
+pub struct Device {
+    folder: PathBuf,
+    store: DeviceStore,
+}
+
+/// What a device runs with.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the coordinator is, `host:port`, if not where the token said.
+    pub coordinator: Option<String>,
+    /// The device's own limits, which no coordinator can lift.
+    pub policy: Policy,
+    /// When it may train.
+    pub conditions: Conditions,
+    /// Whether the person at the keyboard said to train whatever the conditions are.
+    pub override_conditions: bool,
+    /// Whether to end when one round with this device in it was published, or the task is over.
+    pub once: bool,
+}
+
+/// What a device is and holds.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Status {
+    /// Its name; none where it is not enrolled.
+    pub device: Option<DeviceId>,
+    /// The version that it holds.
+    pub installed: Option<Published>,
+    /// Why it does not take part in what its coordinator offered last, if it does not.
+    pub declined: Option<Declined>,
+    /// Rounds that the coordinator charged and this folder did not know of.
+    pub charges_found_at_coordinator: u32,
+}
+
+impl Device {
+    /// Opens the device's folder, or makes it. Fails where another program holds it, where it is not the owner's alone,
+    /// and where its ledger is not whole.
+    pub fn open(folder: &Path) -> Result<Self, Error> {
+        Ok(Self { folder: folder.to_owned(), store: DeviceStore::open(folder)? })
+    }
+
+    /// The same device, which keeps at most so many MiB of what it fetched.
+    #[must_use]
+    pub fn with_cache_mib(self, most_mib: u64) -> Self {
+        Self { store: self.store.with_cache_mib(most_mib), ..self }
+    }
+
+    /// Uses a token up to become one of a coordinator's devices. The keys are made here and never leave.
+    ///
+    /// `coordinator` is where it is, `host:port`, if not where the token says. What an earlier enrolment was training is
+    /// deleted.
+    pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
+        let device = enroll(&self.folder, &self.store, token, coordinator).await?;
+        self.store.checkpoint().delete("the device was enrolled anew");
+        Ok(device)
+    }
+
+    /// Takes part until `stop` is cancelled, or, if it runs once, until one round is over.
+    ///
+    /// Trains only while what `monitor` sees satisfies the conditions, and sends nothing but requests and masked, noised
+    /// inputs. What it spends is in the ledger before it leaves.
+    pub async fn run(
+        self,
+        trainer: impl Trainer,
+        monitor: impl DeviceMonitor,
+        settings: Settings,
+        stop: CancellationToken,
+    ) -> Result<Finished, Error> {
+        let Settings { coordinator, policy, conditions, override_conditions, once } = settings;
+        let enrolled = load(&self.folder, &self.store, coordinator.as_deref(), trainer.base(), policy)?;
+        let when = When { conditions, override_conditions, once };
+        let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
+        Running::new(enrolled, self.store, trainer, monitor, when, stop)?.run().await
+    }
+
+    /// What it is and holds.
+    pub fn status(&self) -> Result<Status, Error> {
+        Ok(Status {
+            device: device_id(&self.store)?,
+            installed: self.installed()?,
+            declined: self.store.declined()?,
+            charges_found_at_coordinator: self.store.found_at_coordinator(),
+        })
+    }
+
+    /// The version that it holds; its files are in the folder, below `installed`.
+    pub fn installed(&self) -> Result<Option<Published>, Error> {
+        Ok(self.store.installed()?)
+    }
+
+    /// What it keeps: above all its ledger.
+    pub fn store(&self) -> &DeviceStore {
+        &self.store
+    }
+
+    /// Deletes what an interrupted training has come to, because of this.
+    pub fn forget_training(&self, why: &'static str) {
+        self.store.checkpoint().delete(why);
+    }
+}
+
+impl fmt::Display for Finished {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Contributed(published) => {
+                write!(f, "contributed to version {}, which is installed", published.version)
+            }
+            Self::NoMoreWork => f.write_str("there is no more work; the last version is installed"),
+            Self::Stopped => f.write_str("stopped"),
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Why a device did not do what it was asked for.
+
+use proto::message::Rejection;
+use session::policy::Breach;
+
+use crate::enrolment::EnrolmentError;
+use crate::keys::KeyError;
+use crate::store::DeviceStoreError;
+use crate::trainer::TrainerError;
+use crate::transport::TransportError;
+
+/// Why a device did not do what it was asked for; [`Self::kind`] says whose business that is.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// What is durable cannot be read or kept.
+    #[error(transparent)]
+    Store(#[from] DeviceStoreError),
+    /// The device could not be enrolled, or is not.
+    #[error(transparent)]
+    Enrolment(#[from] EnrolmentError),
+    /// The trainer cannot train: the user's text cannot be read, or there is none.
+    #[error(transparent)]
+    Trainer(#[from] TrainerError),
+    /// The device's own limits forbid it.
+    #[error("this device does not take part: {0}")]
+    Breach(Breach),
+    /// The coordinator does not know this device.
+    #[error("{0}")]
+    NotEnrolled(Rejection),
+    /// A thread ended in the middle of its work.
+    #[error("a version could not be made ready: {0}; start the agent again")]
+    Thread(String),
+    /// A condition does not hold.
+    #[error("this device may not train now: {0}; wait, or say --override-conditions")]
+    Conditions(String),
+}
+
+/// Whose business an [`Error`] is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The user's text or configuration.
+    Input,
+    /// The device's own folder, disk or threads.
+    Device,
+    /// The coordinator cannot be reached, answers wrongly, or does not know this device.
+    Coordinator,
+    /// The user's limits.
+    Limits,
+    /// The machine: it is busy, hot, or not on the charger.
+    Conditions,
+}
+
+impl Error {
+    /// Whose business it is.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Store(_) | Self::Thread(_) => ErrorKind::Device,
+            Self::Enrolment(error) => match error {
+                EnrolmentError::Keys(_) | EnrolmentError::Store(_) | EnrolmentError::Damaged(_) => {
+                    ErrorKind::Device
+                }
+                EnrolmentError::Transport(_) | EnrolmentError::Answer(_) | EnrolmentError::NotEnrolled => {
+                    ErrorKind::Coordinator
+                }
+            },
+            Self::Trainer(_) => ErrorKind::Input,
+            Self::Breach(_) => ErrorKind::Limits,
+            Self::NotEnrolled(_) => ErrorKind::Coordinator,
+            Self::Conditions(_) => ErrorKind::Conditions,
+        }
+    }
+}
+
+impl From<KeyError> for Error {
+    fn from(error: KeyError) -> Self {
+        Self::Enrolment(error.into())
+    }
+}
+
+impl From<TransportError> for Error {
+    fn from(error: TransportError) -> Self {
+        Self::Enrolment(error.into())
+    }
+}
