@@ -20,7 +20,6 @@ use aggregation::{
 };
 use coordinator::artefacts::Artefacts;
 use coordinator::driver::{Driver, now};
-use coordinator::spool::InMemory;
 use coordinator::store::Store;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{CHUNK_COORDINATES, Outcome, Published, Reply, Request};
@@ -28,6 +27,7 @@ use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use task::spool::InMemory;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 

@@ -29,7 +29,7 @@ use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
-use crate::spool::folder::FolderSpooler;
+use crate::spool::FolderSpooler;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
 

@@ -11,7 +11,6 @@ use aggregation::{Credential, IdentityKey, IdentityPublic};
 use client::policy::Policy;
 use client::session::{Action, Device, Event, Session, Work};
 use client::update::Update;
-use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
 use proto::adapter::{AdapterError, State};
 use proto::admin::{TaskStatus, VersionStatus};
 use proto::convert::WireError;
@@ -19,6 +18,7 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use task::{Task, TaskEffect, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 

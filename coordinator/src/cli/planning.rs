@@ -13,13 +13,13 @@ use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
+use task::Task;
 
 use super::CliError;
 use super::output::adversary;
 use super::privacy::snr_warning;
 use crate::base::Base;
 use crate::driver::check_frozen;
-use crate::task::Task;
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.
 const CORRUPT_PERMILLE: u16 = 50;

@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use aggregation::{IdentityKey, IdentityPublic};
 use client::session::{Action, Event, Signed};
 use client::update::Update;
-use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::admin::{PrivacySpent, TaskStatus};
 use proto::convert::{reply_from_wire, reply_to_wire, request_from_wire, request_to_wire};
@@ -18,6 +17,7 @@ use proto::plan::{Mode, Plan, RoundPlan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use task::{Task, TaskEffect, TaskRecord};
 
 use super::books::TaskBook;
 use super::node::{Node, update};

@@ -2,8 +2,8 @@
 
 use aggregation::{EvidenceError, Refusal};
 use client::session::Ended;
-use coordinator::task::TaskRecord;
 use proto::message::{Outcome, Reply};
+use task::TaskRecord;
 
 use super::hand::{Gathered, honest, wait};
 use super::setting::{plan, set};

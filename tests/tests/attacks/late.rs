@@ -2,10 +2,10 @@
 
 use aggregation::{EvidenceError, Refusal, Signature};
 use client::session::Ended;
-use coordinator::task::TaskEffect;
 use proto::adapter::Module;
 use proto::ids::DeviceId;
 use proto::message::{CHUNK_COORDINATES, Rejection, Reply, Request};
+use task::TaskEffect;
 
 use super::hand::{Gathered, wait};
 use super::setting::{id, plan, set};
