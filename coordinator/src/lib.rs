@@ -5,9 +5,7 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
-pub mod admin_channel;
 pub mod artefacts;
-pub mod base;
 pub mod cli;
 pub mod config;
 pub mod descriptors;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use clap::{Args, Subcommand, ValueEnum};
+use coordinator::cli::CliError;
 use privacy::accountant::{ADJACENCY, calibrate_noise_multiplier};
 use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use proto::admin::{AdminReply, AdminRequest, PrivacySpent};
@@ -10,10 +11,9 @@ use proto::plan::Mode;
 use proto::shown::shown;
 use serde::Serialize;
 
-use super::CliError;
-use super::connection::{connect, find_task};
-use super::output::{Output, adversary, epsilon, print, state, table};
-use crate::service::CallError;
+use crate::client::CallError;
+use crate::connection::{connect, find_task};
+use crate::output::{Output, adversary, epsilon, print, state, table};
 
 /// Below this, noise drowns the mean update.
 pub(super) const LEAST_SNR: f64 = 0.5;

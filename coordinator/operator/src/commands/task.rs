@@ -4,16 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
+use coordinator::cli::{CliError, note};
 use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::TaskId;
 use proto::shown::shown;
 use serde_json::json;
 use tokio::time::sleep;
 
-use super::CliError;
-use super::connection::{connect, find_task, task_in, tasks};
-use super::output::{Format, Output, adversary, epsilon, line, note, print, state, table};
 use super::planning::{PlanArguments, prepare};
+use crate::connection::{connect, find_task, task_in, tasks};
+use crate::output::{Format, Output, adversary, epsilon, line, print, state, table};
 
 const POLL: Duration = Duration::from_secs(1);
 

@@ -3,19 +3,18 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use coordinator::cli::CliError;
+use coordinator::pki::Identity;
+use coordinator::server::OPERATOR;
 use proto::admin::{AdminReply, AdminRequest, OperatorStatus};
 use proto::ids::Serial;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::CliError;
-use super::connection::connect;
-use super::output::{Output, print, table};
-use crate::peer::{Certified, read_certificate};
-use crate::pki::Identity;
-use crate::server::OPERATOR;
-use crate::service::{AdminClient, CallError};
+use crate::client::{AdminClient, CallError};
+use crate::connection::connect;
+use crate::output::{Output, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -82,9 +81,7 @@ async fn revoke(client: &mut AdminClient, serial: Serial) -> Result<(), CliError
 
 /// The number of the certificate in the folder.
 fn own_serial(dir: &Path) -> Option<Serial> {
-    let identity = Identity::load(dir, OPERATOR).ok()?;
-    let Certified { serial, .. } = read_certificate(identity.chain().first()?).ok()?;
-    serial
+    Identity::load(dir, OPERATOR).ok()?.serial()
 }
 
 fn row(operator: &OperatorStatus, own: Option<Serial>) -> Vec<String> {

@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
+use coordinator::cli::CliError;
+use coordinator::driver::check_frozen;
 use privacy::accountant::ADJACENCY;
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::files;
@@ -15,11 +17,9 @@ use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
 use task::Task;
 
-use super::CliError;
-use super::output::adversary;
 use super::privacy::snr_warning;
 use crate::base::Base;
-use crate::driver::check_frozen;
+use crate::output::adversary;
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.
 const CORRUPT_PERMILLE: u16 = 50;

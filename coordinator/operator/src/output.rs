@@ -1,18 +1,17 @@
-//! Data to stdout, notes to stderr.
+//! Data to stdout, in two forms; words for what a task is.
 
 use std::io::Write;
 
 use clap::{Args, ValueEnum};
+use coordinator::cli::CliError;
 use proto::admin::TaskState;
 use proto::plan::Mode;
 use proto::shown::{page, shown};
 use serde::Serialize;
 
-use super::CliError;
-
 /// How a command prints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum Format {
+pub(crate) enum Format {
     /// For people.
     Text,
     /// One JSON document.
@@ -21,14 +20,14 @@ pub(super) enum Format {
 
 /// The option that every command has that prints.
 #[derive(Clone, Copy, Debug, Args)]
-pub(super) struct Output {
+pub(crate) struct Output {
     /// How to print.
     #[arg(long, value_enum, default_value_t = Format::Text)]
-    pub(super) format: Format,
+    pub(crate) format: Format,
 }
 
 /// Prints a document, or what `text` makes of it.
-pub(super) fn print<T: Serialize>(
+pub(crate) fn print<T: Serialize>(
     format: Format,
     document: &T,
     text: impl FnOnce(&T) -> String,
@@ -42,7 +41,7 @@ pub(super) fn print<T: Serialize>(
 }
 
 /// Prints a line of data.
-pub(super) fn line(text: &str) -> Result<(), CliError> {
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
     written(&page(text).to_string())
 }
 
@@ -53,14 +52,8 @@ fn written(text: &str) -> Result<(), CliError> {
         .map_err(|error| CliError::Internal(format!("cannot print: {error}")))
 }
 
-/// Tells a person something that is not data.
-pub(super) fn note(text: &str) {
-    // Where stderr is closed there is nobody to tell.
-    drop(writeln!(std::io::stderr().lock(), "{}", page(text)));
-}
-
 /// Rows under a head, each column as wide as its widest cell; a cell may hold what a device or a plan says of itself.
-pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let one = |row: &Vec<String>| row.iter().map(|cell| shown(cell).to_string()).collect::<Vec<_>>();
     let rows: Vec<Vec<String>> = rows.iter().map(one).collect();
     let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
@@ -80,7 +73,7 @@ pub(super) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
 }
 
 /// Against whom ε holds, by who adds the noise.
-pub(super) fn adversary(mode: Mode) -> &'static str {
+pub(crate) fn adversary(mode: Mode) -> &'static str {
     match mode {
         Mode::Off => "privacy off: the coordinator learns the exact sum of every round",
         Mode::Central => {
@@ -94,12 +87,12 @@ pub(super) fn adversary(mode: Mode) -> &'static str {
 }
 
 /// ε for people.
-pub(super) fn epsilon(epsilon: f64) -> String {
+pub(crate) fn epsilon(epsilon: f64) -> String {
     if epsilon.is_finite() { format!("{epsilon:.3}") } else { "unbounded".to_owned() }
 }
 
 /// Where a task stands, for people.
-pub(super) fn state(state: TaskState) -> &'static str {
+pub(crate) fn state(state: TaskState) -> &'static str {
     match state {
         TaskState::Active => "active",
         TaskState::Complete => "complete",

@@ -3,14 +3,14 @@
 use std::path::Path;
 
 use clap::Subcommand;
+use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
 use proto::ids::DeviceId;
 use serde_json::json;
 
-use super::CliError;
-use super::connection::connect;
-use super::output::{Output, print, table};
-use crate::service::CallError;
+use crate::client::CallError;
+use crate::connection::connect;
+use crate::output::{Output, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -1,61 +1,15 @@
-//! The programs as an operator runs them: exit codes, messages, and what survives a kill.
+//! `nightshift` as an operator runs it: exit codes, messages, and what survives a kill.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
 use proto::export::{MANIFEST_FILE, Manifest, Origin, Version};
 use proto::ids::Digest;
 use serde_json::Value;
-
-#[test]
-fn a_second_coordinator_on_the_same_store_is_refused_with_the_path() {
-    let folder = tempfile::tempdir().unwrap();
-    let _first = Up::start(folder.path());
-    // The same folder under another configuration: the ports do not collide, the store does.
-    let config = folder.path().join("second.toml");
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\n",
-        folder.path().to_str().unwrap()
-    );
-    fs::write(&config, text).unwrap();
-    let second = run(coordinator(&config));
-    assert_eq!(second.status.code(), Some(4), "{}", stderr(&second));
-    assert!(stderr(&second).contains(folder.path().join("store").to_str().unwrap()));
-    assert!(stderr(&second).contains("in use"));
-}
-
-#[test]
-fn a_port_in_use_is_named_with_its_key() {
-    let folder = tempfile::tempdir().unwrap();
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
-    let config = folder.path().join("coordinator.toml");
-    let text = format!(
-        "listen = \"127.0.0.1:0\"\nadmin_listen = \"{address}\"\nstate_dir = {:?}\n",
-        folder.path().join("state").to_str().unwrap()
-    );
-    fs::write(&config, text).unwrap();
-    let output = run(coordinator(&config));
-    assert_eq!(output.status.code(), Some(5));
-    assert!(stderr(&output).contains(&format!("{address} is in use")), "{}", stderr(&output));
-    assert!(stderr(&output).contains("`admin_listen`"));
-    assert!(!folder.path().join("state").exists());
-}
-
-#[test]
-fn a_wrong_configuration_is_an_input_error() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = folder.path().join("coordinator.toml");
-    fs::write(&config, "listem = 1").unwrap();
-    let output = run(coordinator(&config));
-    assert_eq!(output.status.code(), Some(3));
-    assert!(stderr(&output).contains("listem"));
-    assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_nightshift-coordinator"))).status.code(), Some(2));
-}
 
 #[test]
 fn privacy_plan_needs_no_coordinator_and_names_bad_numbers() {
@@ -282,12 +236,6 @@ impl Drop for Up {
 fn nightshift(folder: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
     command.arg("--dir").arg(folder).args(arguments);
-    command
-}
-
-fn coordinator(config: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift-coordinator"));
-    command.arg("--config").arg(config);
     command
 }
 

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use coordinator::pki::Identity;
 use hyper_util::rt::TokioIo;
 use rustls::{
     ClientConfig, RootCertStore, client::Resumption, crypto::ring::default_provider, pki_types::ServerName,
@@ -18,8 +19,6 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tower::Service;
-
-use crate::pki::Identity;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 

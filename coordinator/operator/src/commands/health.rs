@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use clap::Args;
+use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, Health};
 
-use super::CliError;
-use super::connection::connect;
-use super::output::{Output, print, table};
-use crate::service::CallError;
+use crate::client::CallError;
+use crate::connection::connect;
+use crate::output::{Output, print, table};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {

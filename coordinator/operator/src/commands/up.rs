@@ -4,13 +4,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use coordinator::cli::{CliError, note, start, until_stopped};
+use coordinator::config::Config;
+use coordinator::server::OURS;
 use proto::files::{self, Audience, FileError};
 use serde::Serialize;
 
-use super::output::{Output, note, print};
-use super::{CliError, serve};
-use crate::config::Config;
-use crate::server::OURS;
+use crate::output::{Output, print};
 
 const CONFIG_FILE: &str = "coordinator.toml";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7001);
@@ -65,11 +65,11 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
             )));
         }
     }
-    let coordinator = serve::start(config, &path)?;
+    let coordinator = start(config, &path)?;
     let (device_address, admin_address) = coordinator.addresses();
     let running = Running { dir, config: path, device_address, admin_address };
     print(arguments.output.format, &running, next_steps)?;
-    serve::run(coordinator).await
+    until_stopped(coordinator).await
 }
 
 fn new_config(dir: &Path, listen: SocketAddr, admin_listen: SocketAddr) -> Result<String, CliError> {

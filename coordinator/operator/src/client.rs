@@ -1,5 +1,7 @@
 //! The operator's side of the wire.
 
+use coordinator::listener::MAX_ADMIN_BYTES;
+use coordinator::pki::Identity;
 use proto::admin::{AdminReply, AdminRequest};
 use proto::convert;
 use proto::ids::Digest;
@@ -8,9 +10,7 @@ use proto::wire::admin_client;
 use tonic::Status;
 use tonic::transport::Channel;
 
-use super::MAX_ADMIN_BYTES;
 use crate::admin_channel::{self, ChannelError};
-use crate::pki::Identity;
 
 /// Why the coordinator did not do what it was asked.
 #[derive(Debug, thiserror::Error)]

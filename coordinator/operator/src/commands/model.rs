@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
+use coordinator::cli::CliError;
 use proto::adapter::{Factors, State};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
 use proto::export::{
@@ -14,10 +15,9 @@ use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use serde::Serialize;
 use serde_json::json;
 
-use super::CliError;
-use super::connection::{connect, find_task, tasks};
-use super::output::{Format, Output, epsilon, print, table};
-use crate::service::{AdminClient, CallError};
+use crate::client::{AdminClient, CallError};
+use crate::connection::{connect, find_task, tasks};
+use crate::output::{Format, Output, epsilon, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -2,16 +2,16 @@
 
 use std::path::Path;
 
+use coordinator::cli::CliError;
+use coordinator::pki::Identity;
+use coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus};
 use proto::files;
 
-use super::CliError;
-use crate::pki::Identity;
-use crate::server::{ADMIN_ADDRESS_FILE, OPERATOR};
-use crate::service::{AdminClient, CallError};
+use crate::client::{AdminClient, CallError};
 
 /// Connects with the certificate and the address in `dir`.
-pub(super) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
+pub(crate) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
     let absent = |error: &dyn std::fmt::Display| {
         let dir = dir.display();
         CliError::Input(format!(
@@ -26,7 +26,7 @@ pub(super) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
 }
 
 /// All tasks.
-pub(super) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, CliError> {
+pub(crate) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, CliError> {
     let AdminReply::Tasks(tasks) = client.call(AdminRequest::ListTasks).await? else {
         return Err(CallError::Unexpected.into());
     };
@@ -34,7 +34,7 @@ pub(super) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, C
 }
 
 /// The task that a word means: its name in hex, the beginning of that, or its label where only one has it.
-pub(super) async fn find_task(client: &mut AdminClient, word: &str) -> Result<TaskStatus, CliError> {
+pub(crate) async fn find_task(client: &mut AdminClient, word: &str) -> Result<TaskStatus, CliError> {
     let tasks = tasks(client).await?;
     let mut found = tasks
         .into_iter()
@@ -51,7 +51,7 @@ pub(super) async fn find_task(client: &mut AdminClient, word: &str) -> Result<Ta
 }
 
 /// The task in an answer.
-pub(super) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
+pub(crate) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
     let AdminReply::Task(task) = reply else { return Err(CallError::Unexpected.into()) };
     Ok(task)
 }

@@ -3,13 +3,21 @@
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
+use coordinator::cli::{CliError, EXIT_CODES};
 
-use super::{CliError, EXIT_CODES, device, health, model, operators, privacy, task, up};
+mod device;
+mod health;
+mod model;
+mod operators;
+mod planning;
+mod privacy;
+mod task;
+mod up;
 
 /// Runs and watches a federated fine-tuning coordinator.
 #[derive(Debug, Parser)]
 #[command(name = "nightshift", version, after_help = EXIT_CODES)]
-pub(super) struct Arguments {
+pub(crate) struct Arguments {
     /// The folder with the operator's certificate and the coordinator's address.
     #[arg(long, global = true, default_value = ".nightshift", value_name = "DIR")]
     dir: PathBuf,
@@ -40,7 +48,7 @@ enum Command {
     Health(health::Arguments),
 }
 
-pub(super) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
+pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
     match command {
         Command::Up(arguments) => up::up(&dir, arguments).await,
         Command::Task(command) => task::run(&dir, command).await,
