@@ -1,6 +1,6 @@
 //! The coordinator: adds up what devices contribute without reading any one of them.
 //!
-//! What happens next is decided by the pure machines of the package [`task`](::task). This is their shell: [`driver`]
+//! What happens next is decided by the pure machines of the package [`task`]. This is their shell: [`driver`]
 //! owns the tasks, [`spool`] holds unfinished inputs on disk, [`service`] is the wire, [`server`] runs both, [`cli`] is
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
