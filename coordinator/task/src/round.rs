@@ -19,6 +19,7 @@ mod agree;
 mod draw;
 mod masked;
 mod opening;
+mod phase_name;
 mod share;
 mod unmask;
 
@@ -27,6 +28,7 @@ use agree::AgreePhase;
 use draw::DrawPhase;
 use masked::{Done, MaskedPhase};
 pub use opening::{Opened, Opening};
+pub use phase_name::PhaseName;
 use share::SharePhase;
 use unmask::UnmaskPhase;
 
@@ -96,15 +98,15 @@ enum Phase {
 }
 
 impl Phase {
-    fn name(&self) -> &'static str {
+    fn name(&self) -> PhaseName {
         match self {
-            Self::Advertise(_) => "advertise keys",
-            Self::Draw(_) => "draw",
-            Self::Share(_) => "share keys",
-            Self::Masked(_) => "masked input",
-            Self::Agree(_) => "consistency",
-            Self::Unmask(_) => "unmask",
-            Self::Over { .. } => "over",
+            Self::Advertise(_) => PhaseName::Advertise,
+            Self::Draw(_) => PhaseName::Draw,
+            Self::Share(_) => PhaseName::Share,
+            Self::Masked(_) => PhaseName::Masked,
+            Self::Agree(_) => PhaseName::Agree,
+            Self::Unmask(_) => PhaseName::Unmask,
+            Self::Over { .. } => PhaseName::Over,
         }
     }
 }
@@ -143,8 +145,8 @@ impl Round {
         self.params.context.round
     }
 
-    /// The name of the step that the round is in.
-    pub fn phase(&self) -> &'static str {
+    /// The step that the round is in.
+    pub fn phase(&self) -> PhaseName {
         self.phase.name()
     }
 
@@ -285,7 +287,7 @@ impl Round {
                 Phase::Masked(phase) => phase.shared.joined.repeat_draw(from, nonce),
                 Phase::Agree(phase) => phase.masked.shared.joined.repeat_draw(from, nonce),
                 Phase::Unmask(phase) => phase.agreed.masked.shared.joined.repeat_draw(from, nonce),
-                Phase::Advertise(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+                Phase::Advertise(_) | Phase::Over { .. } => Err(wrong(name, phase.name())),
             },
             (Request::ShareKeys { shares, .. }, phase) => match phase {
                 Phase::Share(phase) => {
@@ -295,7 +297,7 @@ impl Round {
                 Phase::Masked(phase) => phase.shared.repeat(from, &shares),
                 Phase::Agree(phase) => phase.masked.shared.repeat(from, &shares),
                 Phase::Unmask(phase) => phase.agreed.masked.shared.repeat(from, &shares),
-                Phase::Advertise(_) | Phase::Draw(_) | Phase::Over { .. } => Err(wrong(name, phase)),
+                Phase::Advertise(_) | Phase::Draw(_) | Phase::Over { .. } => Err(wrong(name, phase.name())),
             },
             (Request::MaskedChunk { offset, packed, .. }, phase) => match phase {
                 Phase::Masked(phase) => {
@@ -305,7 +307,7 @@ impl Round {
                 Phase::Agree(phase) => Err(phase.masked.too_late(from)),
                 Phase::Unmask(phase) => Err(phase.agreed.masked.too_late(from)),
                 Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Over { .. } => {
-                    Err(wrong(name, phase))
+                    Err(wrong(name, phase.name()))
                 }
             },
             (Request::MaskedDone { digest, sharing, .. }, phase) => match phase {
@@ -316,7 +318,7 @@ impl Round {
                 Phase::Agree(phase) => phase.masked.repeat(from, Done { digest, sharing }),
                 Phase::Unmask(phase) => phase.agreed.masked.repeat(from, Done { digest, sharing }),
                 Phase::Advertise(_) | Phase::Draw(_) | Phase::Share(_) | Phase::Over { .. } => {
-                    Err(wrong(name, phase))
+                    Err(wrong(name, phase.name()))
                 }
             },
             (Request::Agree { signature, .. }, phase) => match phase {
@@ -329,7 +331,7 @@ impl Round {
                 | Phase::Draw(_)
                 | Phase::Share(_)
                 | Phase::Masked(_)
-                | Phase::Over { .. } => Err(wrong(name, phase)),
+                | Phase::Over { .. } => Err(wrong(name, phase.name())),
             },
             (Request::Unmask { shares, .. }, phase) => match phase {
                 Phase::Unmask(phase) => {
@@ -341,12 +343,12 @@ impl Round {
                 | Phase::Share(_)
                 | Phase::Masked(_)
                 | Phase::Agree(_)
-                | Phase::Over { .. } => Err(wrong(name, phase)),
+                | Phase::Over { .. } => Err(wrong(name, phase.name())),
             },
             (
                 Request::CheckIn | Request::Fetch { .. } | Request::Join { .. } | Request::Decline { .. },
                 phase,
-            ) => Err(wrong(name, phase)),
+            ) => Err(wrong(name, phase.name())),
         }
     }
 
@@ -385,8 +387,8 @@ impl Round {
     }
 }
 
-fn wrong(request: &'static str, phase: &Phase) -> Rejection {
-    Rejection::WrongPhase { request: request.into(), phase: phase.name().into() }
+fn wrong(request: &'static str, phase: PhaseName) -> Rejection {
+    Rejection::WrongPhase { request: request.into(), phase: phase.as_str().into() }
 }
 
 /// Ends a round, after what still has to be done.

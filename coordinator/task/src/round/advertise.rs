@@ -7,7 +7,7 @@ use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Rejection, Reply};
 
 use super::draw::cohort;
-use super::{Next, Phase, RoundParams, unacceptable};
+use super::{Next, Phase, PhaseName, RoundParams, unacceptable, wrong};
 
 #[derive(Debug)]
 pub(super) struct AdvertisePhase {
@@ -99,7 +99,7 @@ impl Joined {
         match self.nonces.get(usize::from(index)) {
             Some(drawn) if *drawn == nonce => Ok(Reply::Drawn(self.nonces.clone())),
             Some(_) => Err(Rejection::Equivocation("draw".into())),
-            None => Err(Rejection::WrongPhase { request: "draw".into(), phase: "share keys".into() }),
+            None => Err(wrong("draw", PhaseName::Share)),
         }
     }
 }

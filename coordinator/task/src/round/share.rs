@@ -8,7 +8,7 @@ use proto::message::{Outcome, Rejection, Reply};
 
 use super::advertise::Joined;
 use super::masked::MaskedPhase;
-use super::{Next, Phase, RoundParams, end, places, unacceptable};
+use super::{Next, Phase, PhaseName, RoundParams, end, places, unacceptable, wrong};
 use crate::spool::Spool;
 
 #[derive(Debug)]
@@ -89,11 +89,7 @@ impl Shared {
     pub(super) fn sharer(&self, from: DeviceId, request: &'static str) -> Result<u16, Rejection> {
         let index = self.joined.index(from)?;
         let shared = self.sharers.contains(index);
-        if shared {
-            Ok(index)
-        } else {
-            Err(Rejection::WrongPhase { request: request.into(), phase: "masked input".into() })
-        }
+        if shared { Ok(index) } else { Err(wrong(request, PhaseName::Masked)) }
     }
 
     pub(super) fn repeat(&self, from: DeviceId, shares: &[SealedShare]) -> Result<Reply, Rejection> {
