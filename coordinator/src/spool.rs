@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use aggregation::DeviceIndex;
 use proto::files::{self, FileError};
 use proto::ids::SessionId;
 use task::spool::{Spool, Spooler};
@@ -45,27 +46,27 @@ struct FolderSpool {
 
 impl FolderSpool {
     /// A file is opened for each chunk: a thousand open files would be more than many systems allow.
-    fn file(&self, index: u16, at: u64, options: &OpenOptions) -> io::Result<File> {
+    fn file(&self, index: DeviceIndex, at: u64, options: &OpenOptions) -> io::Result<File> {
         let mut file = options.open(self.path(index))?;
         file.seek(SeekFrom::Start(at))?;
         Ok(file)
     }
 
-    fn path(&self, index: u16) -> PathBuf {
+    fn path(&self, index: DeviceIndex) -> PathBuf {
         self.folder.join(index.to_string())
     }
 }
 
 impl Spool for FolderSpool {
-    fn write(&mut self, index: u16, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, index: DeviceIndex, at: u64, bytes: &[u8]) -> io::Result<()> {
         self.file(index, at, OpenOptions::new().write(true).create(true).truncate(false))?.write_all(bytes)
     }
 
-    fn read(&mut self, index: u16, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    fn read(&mut self, index: DeviceIndex, at: u64, bytes: &mut [u8]) -> io::Result<()> {
         self.file(index, at, OpenOptions::new().read(true))?.read_exact(bytes)
     }
 
-    fn remove(&mut self, index: u16) {
+    fn remove(&mut self, index: DeviceIndex) {
         // What cannot be removed now is removed with the folder, or at the next start.
         drop(fs::remove_file(self.path(index)));
     }
@@ -90,17 +91,17 @@ mod tests {
         let spoolers: [&dyn Spooler; 2] = [&on_disk, &InMemory];
         for spooler in spoolers {
             let mut spool = spooler.open(SessionId([1; 32])).unwrap();
-            spool.write(3, 0, b"abc").unwrap();
-            spool.write(7, 0, b"xyz").unwrap();
-            spool.write(3, 3, b"broken").unwrap();
-            spool.write(3, 3, b"defghi").unwrap();
+            spool.write(3.into(), 0, b"abc").unwrap();
+            spool.write(7.into(), 0, b"xyz").unwrap();
+            spool.write(3.into(), 3, b"broken").unwrap();
+            spool.write(3.into(), 3, b"defghi").unwrap();
             let mut bytes = [0; 5];
-            spool.read(3, 2, &mut bytes).unwrap();
+            spool.read(3.into(), 2, &mut bytes).unwrap();
             assert_eq!(&bytes, b"cdefg");
-            assert!(spool.read(3, 5, &mut bytes).is_err(), "only four are left");
-            spool.remove(3);
-            assert!(spool.read(3, 0, &mut bytes).is_err());
-            spool.read(7, 0, &mut bytes[..3]).unwrap();
+            assert!(spool.read(3.into(), 5, &mut bytes).is_err(), "only four are left");
+            spool.remove(3.into());
+            assert!(spool.read(3.into(), 0, &mut bytes).is_err());
+            spool.read(7.into(), 0, &mut bytes[..3]).unwrap();
         }
     }
 
@@ -110,12 +111,12 @@ mod tests {
         let root = folder.path().join("spool");
         let spooler = FolderSpooler::new(&root).unwrap();
         let mut spool = spooler.open(SessionId([1; 32])).unwrap();
-        spool.write(0, 0, b"abc").unwrap();
+        spool.write(0.into(), 0, b"abc").unwrap();
         drop(spool);
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
 
         let mut spool = spooler.open(SessionId([2; 32])).unwrap();
-        spool.write(0, 0, b"abc").unwrap();
+        spool.write(0.into(), 0, b"abc").unwrap();
         drop(FolderSpooler::new(&root).unwrap());
         assert_eq!(fs::read_dir(&root).unwrap().count(), 0);
     }

@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 
-use aggregation::{Context, IdentityPublic, IndexSet};
+use aggregation::{Context, DeviceIndex, IdentityPublic, IndexSet};
 use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 
@@ -402,7 +402,7 @@ fn unacceptable(request: &'static str, why: &impl ToString) -> Rejection {
 }
 
 /// The set of these places of a roster of `len`.
-fn places<'a>(len: usize, indices: impl Iterator<Item = &'a u16>) -> IndexSet {
+fn places<'a>(len: usize, indices: impl Iterator<Item = &'a DeviceIndex>) -> IndexSet {
     let mut set = IndexSet::new(len);
     for index in indices {
         #[expect(clippy::expect_used, reason = "a place comes from this very roster")]

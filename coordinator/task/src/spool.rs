@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 
+use aggregation::DeviceIndex;
 use proto::ids::SessionId;
 
 /// Opens a spool for each round.
@@ -18,13 +19,13 @@ pub trait Spooler: Debug + Send + Sync {
 /// The unfinished inputs of one round. What is left in it goes when it is dropped.
 pub trait Spool: Debug + Send {
     /// Keeps bytes of the input of the device in place `index`, from byte `at` on.
-    fn write(&mut self, index: u16, at: u64, bytes: &[u8]) -> io::Result<()>;
+    fn write(&mut self, index: DeviceIndex, at: u64, bytes: &[u8]) -> io::Result<()>;
 
     /// Reads the bytes from `at` on back, as many as fit.
-    fn read(&mut self, index: u16, at: u64, bytes: &mut [u8]) -> io::Result<()>;
+    fn read(&mut self, index: DeviceIndex, at: u64, bytes: &mut [u8]) -> io::Result<()>;
 
     /// Forgets an input.
-    fn remove(&mut self, index: u16);
+    fn remove(&mut self, index: DeviceIndex);
 }
 
 /// Spools to memory: for simulations and tests.
@@ -38,24 +39,24 @@ impl Spooler for InMemory {
 }
 
 #[derive(Debug, Default)]
-struct Memory(BTreeMap<u16, Vec<u8>>);
+struct Memory(BTreeMap<DeviceIndex, Vec<u8>>);
 
 impl Spool for Memory {
-    fn write(&mut self, index: u16, at: u64, bytes: &[u8]) -> io::Result<()> {
+    fn write(&mut self, index: DeviceIndex, at: u64, bytes: &[u8]) -> io::Result<()> {
         let input = self.0.entry(index).or_default();
         input.resize(usize::try_from(at).map_err(io::Error::other)?, 0);
         input.extend_from_slice(bytes);
         Ok(())
     }
 
-    fn read(&mut self, index: u16, at: u64, bytes: &mut [u8]) -> io::Result<()> {
+    fn read(&mut self, index: DeviceIndex, at: u64, bytes: &mut [u8]) -> io::Result<()> {
         let at = usize::try_from(at).map_err(io::Error::other)?;
         let kept = self.0.get(&index).and_then(|input| input.get(at..at + bytes.len()));
         bytes.copy_from_slice(kept.ok_or(io::ErrorKind::UnexpectedEof)?);
         Ok(())
     }
 
-    fn remove(&mut self, index: u16) {
+    fn remove(&mut self, index: DeviceIndex) {
         self.0.remove(&index);
     }
 }

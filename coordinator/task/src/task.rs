@@ -381,9 +381,9 @@ impl Task {
             return Ok(Reply::wait(POLL_MILLIS));
         }
         if open.is_none() {
-            let mut session = [0; 32];
-            rng.fill_bytes(&mut session);
-            let spool = self.spooler.open(SessionId(session)).map_err(|error| {
+            let mut session = SessionId([0; 32]);
+            rng.fill_bytes(&mut session.0);
+            let spool = self.spooler.open(session).map_err(|error| {
                 Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
             })?;
             self.record.last_round += 1;
@@ -404,11 +404,11 @@ impl Task {
         }
     }
 
-    fn round_params(&self, session: [u8; 32]) -> RoundParams {
+    fn round_params(&self, session: SessionId) -> RoundParams {
         let plan = &self.plan.round;
         RoundParams {
             context: Context {
-                session,
+                session: session.0,
                 task: self.id.0,
                 round: self.record.last_round,
                 model_hash: model_digest(&self.plan, &self.published()).0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, MAX_DRAWS, Roster};
+use aggregation::{Advertisement, DeviceIndex, MAX_DRAWS, Roster};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Rejection, Reply};
 
@@ -81,11 +81,11 @@ pub(super) struct Joined {
 }
 
 impl Joined {
-    pub(super) fn index(&self, device: DeviceId) -> Result<u16, Rejection> {
-        self.roster.index_of(&device.0).map(u16::from).ok_or(Rejection::NotInRoster)
+    pub(super) fn index(&self, device: DeviceId) -> Result<DeviceIndex, Rejection> {
+        self.roster.index_of(&device.0).ok_or(Rejection::NotInRoster)
     }
 
-    pub(super) fn device(&self, index: u16) -> DeviceId {
+    pub(super) fn device(&self, index: DeviceIndex) -> DeviceId {
         self.devices[usize::from(index)]
     }
 
@@ -107,7 +107,7 @@ impl Joined {
 /// The roster, to a device that asks again with its advertisement in it.
 pub(super) fn same_entry(
     entries: &[Advertisement],
-    index: u16,
+    index: DeviceIndex,
     advertisement: &Advertisement,
 ) -> Result<Reply, Rejection> {
     if entries[usize::from(index)] == *advertisement {

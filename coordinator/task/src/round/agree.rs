@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Evidence, RunningSum, Signature, Transcript};
+use aggregation::{DeviceIndex, Evidence, RunningSum, Signature, Transcript};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply};
 
@@ -16,7 +16,7 @@ pub(super) struct AgreePhase {
     sum: RunningSum,
     transcript: Transcript,
     deadline: Timestamp,
-    signatures: BTreeMap<u16, Signature>,
+    signatures: BTreeMap<DeviceIndex, Signature>,
 }
 
 impl AgreePhase {
@@ -65,14 +65,14 @@ impl AgreePhase {
 #[derive(Debug)]
 pub(super) struct Agreed {
     pub(super) masked: Masked,
-    signatures: BTreeMap<u16, Signature>,
+    signatures: BTreeMap<DeviceIndex, Signature>,
     /// What every device is shown.
     evidence: Evidence,
 }
 
 impl Agreed {
     /// `signatures` are over the transcript. Of a survivor that gave none there is the one that came with its input.
-    fn new(masked: Masked, signatures: BTreeMap<u16, Signature>) -> Self {
+    fn new(masked: Masked, signatures: BTreeMap<DeviceIndex, Signature>) -> Self {
         let agreed = places(masked.shared.joined.roster.len(), signatures.keys());
         let one = |(index, sharing)| signatures.get(&index).copied().unwrap_or(sharing);
         let evidence = Evidence { agreed, signatures: masked.sharing().map(one).collect() };

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, Draw, MAX_COMPLETE, Roster};
+use aggregation::{Advertisement, DeviceIndex, Draw, MAX_COMPLETE, Roster};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply};
 
@@ -20,7 +20,7 @@ pub(super) struct DrawPhase {
     deadline: Timestamp,
     /// When as many as the report goal had opened their commitments.
     reached: Option<Timestamp>,
-    nonces: BTreeMap<u16, [u8; 32]>,
+    nonces: BTreeMap<DeviceIndex, [u8; 32]>,
 }
 
 impl DrawPhase {
@@ -69,7 +69,7 @@ impl DrawPhase {
         }
         let members = self.members();
         if !everybody {
-            let took_part = |index: u16| self.nonces.contains_key(&index);
+            let took_part = |index: u16| self.nonces.contains_key(&index.into());
             let entries = (0..).zip(self.draw.entries()).filter(|(index, _)| took_part(*index));
             let entries = entries.map(|(_, entry)| entry.clone()).collect();
             return cohort(entries, self.draw.attempt() + 1, members, params, now);
@@ -81,8 +81,8 @@ impl DrawPhase {
         }
     }
 
-    fn index(&self, from: DeviceId) -> Result<u16, Rejection> {
-        self.draw.index_of(&from.0).map(u16::from).ok_or(Rejection::NotInRoster)
+    fn index(&self, from: DeviceId) -> Result<DeviceIndex, Rejection> {
+        self.draw.index_of(&from.0).ok_or(Rejection::NotInRoster)
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{IndexSet, RunningSum, Sharing, Signature, SumError, packing};
+use aggregation::{DeviceIndex, IndexSet, RunningSum, Sharing, Signature, SumError, packing};
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply};
 use ring::digest::{Context as Hash, SHA256};
@@ -19,8 +19,8 @@ pub(super) struct MaskedPhase {
     deadline: Timestamp,
     /// When the report goal was reached.
     reached: Option<Timestamp>,
-    uploads: BTreeMap<u16, Upload>,
-    done: BTreeMap<u16, Done>,
+    uploads: BTreeMap<DeviceIndex, Upload>,
+    done: BTreeMap<DeviceIndex, Done>,
     /// What the end of an input is signed over.
     sharing: Sharing,
     spool: Box<dyn Spool>,
@@ -77,7 +77,7 @@ impl MaskedPhase {
 
     /// Everybody of whose input anything has come.
     pub(super) fn charge(&self) -> Effect {
-        let mut indices: Vec<u16> = self.uploads.keys().chain(self.done.keys()).copied().collect();
+        let mut indices: Vec<DeviceIndex> = self.uploads.keys().chain(self.done.keys()).copied().collect();
         indices.sort_unstable();
         let devices = indices.into_iter().map(|index| self.shared.joined.device(index)).collect();
         Effect::Charge { devices }
@@ -165,7 +165,7 @@ impl MaskedPhase {
 
     /// Adds a complete input to the sum, from the spool. If that fails half-way the sum is torn, which ends the
     /// round.
-    fn add(&mut self, index: u16, chunks: &[Digest], params: &RoundParams) -> Result<(), Rejection> {
+    fn add(&mut self, index: DeviceIndex, chunks: &[Digest], params: &RoundParams) -> Result<(), Rejection> {
         let (len, bits) = (params.context.len, params.context.ring_bits);
         for (number, digest) in chunks.iter().enumerate() {
             let offset = number * CHUNK_COORDINATES;
@@ -224,19 +224,19 @@ fn unavailable(why: &impl ToString) -> Rejection {
 #[derive(Debug)]
 pub(super) struct Masked {
     pub(super) shared: Shared,
-    done: BTreeMap<u16, Done>,
+    done: BTreeMap<DeviceIndex, Done>,
     pub(super) survivors: IndexSet,
 }
 
 impl Masked {
     /// The place of a device whose input is in the sum.
-    pub(super) fn survivor(&self, from: DeviceId) -> Result<u16, Rejection> {
+    pub(super) fn survivor(&self, from: DeviceId) -> Result<DeviceIndex, Rejection> {
         let index = self.shared.joined.index(from)?;
         if self.survivors.contains(index) { Ok(index) } else { Err(Rejection::LeftOut) }
     }
 
     /// What each survivor signed of with whom it masked, in order of their places.
-    pub(super) fn sharing(&self) -> impl Iterator<Item = (u16, Signature)> {
+    pub(super) fn sharing(&self) -> impl Iterator<Item = (DeviceIndex, Signature)> {
         self.done.iter().map(|(index, done)| (*index, done.sharing))
     }
 

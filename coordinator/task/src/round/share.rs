@@ -16,7 +16,7 @@ pub(super) struct SharePhase {
     pub(super) joined: Joined,
     deadline: Timestamp,
     /// The hash of what each device sent.
-    sent: BTreeMap<u16, Digest>,
+    sent: BTreeMap<DeviceIndex, Digest>,
     /// By the place of the device that can open them.
     inboxes: Vec<Vec<SealedShare>>,
 }
@@ -37,9 +37,9 @@ impl SharePhase {
         if let Some(earlier) = self.sent.get(&index) {
             return if *earlier == hash { Ok(()) } else { Err(Rejection::Equivocation("share keys".into())) };
         }
-        let wanted = self.joined.roster.graph().neighbours(index.into());
+        let wanted = self.joined.roster.graph().neighbours(index);
         let to: Vec<DeviceIndex> = shares.iter().map(|share| share.to.into()).collect();
-        if to != wanted || shares.iter().any(|share| share.from != index) {
+        if to != wanted || shares.iter().any(|share| index != share.from) {
             let why = format!("expected one share for each of {} neighbours, in order", wanted.len());
             return Err(unacceptable("share keys", &why));
         }
@@ -80,13 +80,13 @@ impl SharePhase {
 pub(super) struct Shared {
     pub(super) joined: Joined,
     pub(super) sharers: IndexSet,
-    sent: BTreeMap<u16, Digest>,
+    sent: BTreeMap<DeviceIndex, Digest>,
     inboxes: Vec<Vec<SealedShare>>,
 }
 
 impl Shared {
     /// The place of a device that shared.
-    pub(super) fn sharer(&self, from: DeviceId, request: &'static str) -> Result<u16, Rejection> {
+    pub(super) fn sharer(&self, from: DeviceId, request: &'static str) -> Result<DeviceIndex, Rejection> {
         let index = self.joined.index(from)?;
         let shared = self.sharers.contains(index);
         if shared { Ok(index) } else { Err(wrong(request, PhaseName::Masked)) }

@@ -57,7 +57,7 @@ impl UnmaskPhase {
         if let Some(earlier) = self.recovery.answer(index) {
             return if *earlier == shares { Ok(()) } else { Err(Rejection::Equivocation("unmask".into())) };
         }
-        if shares.from != index {
+        if index != shares.from {
             let why = format!("shares of place {} from place {index}", shares.from);
             return Err(unacceptable("unmask", &why));
         }
@@ -112,8 +112,7 @@ impl UnmaskPhase {
 
     fn not_recovered(self, error: &UnmaskError) -> Next {
         let joined = self.agreed.masked.shared.joined;
-        let exclude =
-            |place| Effect::Exclude { device: joined.device(u16::from(place)), why: error.to_string() };
+        let exclude = |place| Effect::Exclude { device: joined.device(place), why: error.to_string() };
         let effects = error.culprit().map(exclude).into_iter().collect();
         end(Outcome::NotRecovered, joined.devices, effects)
     }
