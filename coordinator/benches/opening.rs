@@ -18,16 +18,16 @@ use aggregation::{
     Advertised, Context, Credential, Draw, IdentityKey, MAX_COMPLETE, Roster, SHARE_BYTES, Share,
     UnmaskShares, packing,
 };
-use coordinator::artefacts::Artefacts;
-use coordinator::driver::{Driver, now};
-use coordinator::spool::InMemory;
-use coordinator::store::Store;
+use nightshift_coordinator::artefacts::Artefacts;
+use nightshift_coordinator::driver::{Driver, now};
+use nightshift_coordinator::store::Store;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{CHUNK_COORDINATES, Outcome, Published, Reply, Request};
 use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use task::spool::InMemory;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};
 

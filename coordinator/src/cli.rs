@@ -1,55 +1,55 @@
-//! What people type: [`serve()`] is `nightshift-coordinator`, [`operator()`] is `nightshift`.
+//! What people type: [`serve()`] is `nightshift-coordinator`. The operator's program lives in a package of its own; what
+//! both do around their commands is [`program`].
 //!
 //! Data goes to stdout, everything else to stderr. Exit codes are those of [`CliError::code`].
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
+use proto::shown::{message, page};
 
-mod connection;
-mod device;
 mod error;
-mod health;
-mod model;
-mod operator;
-mod operators;
-mod output;
-mod planning;
-mod privacy;
 mod serve;
-mod task;
-mod up;
 
 pub use error::CliError;
+pub use serve::{start, until_stopped};
 
 /// What `--help` says of exit codes.
-const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal failure; 2 wrong usage; 3 wrong configuration or \
+pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal failure; 2 wrong usage; 3 wrong configuration or \
 input; 4 store or disk; 5 port in use or no network; 6 refused by the coordinator; 7 the task ended before \
 all versions were there.";
 
 /// Runs `nightshift-coordinator` with these arguments, the program's name first.
 pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    program(arguments, serve::serve)
+}
+
+/// Runs a program of these arguments, the program's name first: parses them, gives `command` a runtime, and says what
+/// failed and by which code.
+pub fn program<A, F>(arguments: impl IntoIterator<Item = OsString>, command: impl FnOnce(A) -> F) -> ExitCode
+where
+    A: Parser,
+    F: Future<Output = Result<(), CliError>>,
+{
     forbid_dumps();
-    match serve::Arguments::try_parse_from(arguments) {
-        Ok(arguments) => run(serve::serve(&arguments)),
+    match A::try_parse_from(arguments) {
+        Ok(arguments) => run(command(arguments)),
         Err(error) => usage(&error),
     }
 }
 
-/// Runs `nightshift` with these arguments, the program's name first.
-pub fn operator(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    forbid_dumps();
-    match operator::Arguments::try_parse_from(arguments) {
-        Ok(arguments) => run(operator::operate(arguments)),
-        Err(error) => usage(&error),
-    }
+/// Tells a person something that is not data.
+pub fn note(text: &str) {
+    // Where stderr is closed there is nobody to tell.
+    drop(writeln!(std::io::stderr().lock(), "{}", page(text)));
 }
 
 /// Before anything that is secret is read.
 fn forbid_dumps() {
     if let Err(error) = proto::dumps::forbid() {
-        output::note(&format!("warning: {error}; what this program holds could be written to disk"));
+        note(&format!("warning: {error}; what this program holds could be written to disk"));
     }
 }
 
@@ -67,7 +67,7 @@ fn run(main: impl Future<Output = Result<(), CliError>>) -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            output::note(&proto::shown::message(&format!("error: {error}")).to_string());
+            note(&message(&format!("error: {error}")).to_string());
             ExitCode::from(error.code())
         }
     }

@@ -25,6 +25,7 @@ use proto::message::{Chunk, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_from_bytes};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
+use task::spool::Spooler;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
@@ -33,7 +34,6 @@ use crate::artefacts::parts::{PartReader, READERS};
 use crate::artefacts::{ArtefactError, Artefacts};
 use crate::records::RecordError;
 use crate::seldom::Seldom;
-use crate::spool::Spooler;
 use crate::store::{Store, StoreError};
 
 mod openings;

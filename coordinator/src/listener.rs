@@ -32,7 +32,8 @@ mod guard;
 mod message;
 pub mod turned_away;
 
-pub(crate) use allowance::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
+pub use allowance::MAX_ADMIN_BYTES;
+pub(crate) use allowance::MAX_DEVICE_BYTES;
 
 use admissions::{Admissions, Admitted, Place, Room};
 pub use guard::Admits;

@@ -18,11 +18,11 @@ use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
+use task::optimizer::OptimizerState;
+use task::{Task, TaskError, TaskRecord};
 
 use crate::artefacts::{ArtefactError, Artefacts};
-use crate::optimizer::OptimizerState;
 use crate::store::{Batch, Key, Store, StoreError};
-use crate::task::{Task, TaskError, TaskRecord};
 
 const TASKS: &str = "tasks";
 const VERSIONS: &str = "versions";

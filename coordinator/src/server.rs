@@ -29,7 +29,7 @@ use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
-use crate::spool::folder::FolderSpooler;
+use crate::spool::FolderSpooler;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
 
@@ -40,7 +40,7 @@ pub const OPERATOR: &str = "operator";
 pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
-pub(crate) const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
+pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
 
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);

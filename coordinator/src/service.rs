@@ -1,6 +1,6 @@
-//! The wire: gRPC services over the driver and the registry, and the operator's side of the same.
+//! The wire: gRPC services over the driver and the registry.
 //!
-//! Who calls is what the peer's certificate says. Generated types are named here and below only.
+//! Who calls is what the peer's certificate says. Generated types are named here only.
 
 use std::sync::Arc;
 
@@ -18,10 +18,6 @@ use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::{ConnectInfo, Peer};
 use crate::status;
-
-mod client;
-
-pub use client::{AdminClient, CallError};
 
 /// What devices call.
 #[derive(Clone, Debug)]

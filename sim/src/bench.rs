@@ -10,9 +10,7 @@
 use std::time::Duration;
 
 use aggregation::{Context, Credential, IdentityKey, MAX_COMPLETE, Refusal, RosterError};
-use coordinator::round::RoundParams;
-use coordinator::spool::folder::FolderSpooler;
-use coordinator::spool::{InMemory, Spooler};
+use coordinator::spool::FolderSpooler;
 use proto::convert::WireError;
 use proto::files::FileError;
 use proto::ids::{DeviceId, Digest, Timestamp};
@@ -21,6 +19,8 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
+use task::round::RoundParams;
+use task::spool::{InMemory, Spooler};
 
 mod clock;
 mod desk;

@@ -8,7 +8,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
-use coordinator::task::{Task, TaskEffect, TaskError, TaskRecord};
 use proto::adapter::{AdapterError, State};
 use proto::admin::{TaskStatus, VersionStatus};
 use proto::convert::WireError;
@@ -19,6 +18,7 @@ use rand_core::{Rng, SeedableRng};
 use session::policy::Policy;
 use session::update::Update;
 use session::{Action, Device, Event, Session, Work};
+use task::{Task, TaskEffect, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 

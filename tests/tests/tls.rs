@@ -17,7 +17,6 @@ use ::client::{
     token::BootstrapToken,
 };
 use coordinator::{
-    admin_channel,
     listener::{self, Limits},
     operators::Operators,
     peer::{ConnectInfo, Peer},
@@ -26,6 +25,7 @@ use coordinator::{
     tls::{Audience, server_config},
     tokens,
 };
+use operator::admin_channel;
 use ring::rand::SystemRandom;
 use rustls::{
     ServerConfig,

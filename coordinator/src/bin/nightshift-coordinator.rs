@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    coordinator::cli::serve(std::env::args_os())
+    nightshift_coordinator::cli::serve(std::env::args_os())
 }

@@ -1,8 +1,5 @@
 //! How a command fails, and the code that it exits with.
 
-use crate::service::CallError;
-use proto::message::Rejection;
-
 /// Why a command failed. The message says what is wrong, why, and what to do next.
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
@@ -39,46 +36,15 @@ impl CliError {
         }
     }
 
+    /// A fault of ours.
     #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
-    pub(super) fn internal(error: impl ToString) -> Self {
+    pub fn internal(error: impl ToString) -> Self {
         Self::Internal(error.to_string())
     }
 
+    /// A configuration or an input that cannot be used.
     #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
-    pub(super) fn input(error: impl ToString) -> Self {
+    pub fn input(error: impl ToString) -> Self {
         Self::Input(error.to_string())
     }
-}
-
-impl From<CallError> for CliError {
-    fn from(error: CallError) -> Self {
-        match error {
-            CallError::Channel(_) | CallError::Transport(_) => Self::Network(format!(
-                "{}; is the coordinator running? `nightshift up` starts one, `--dir` says where its \
-                 certificate and address are",
-                with_causes(&error)
-            )),
-            CallError::Rejected(Rejection::NotEnrolled) => Self::Refused(
-                "the coordinator does not take this operator's certificate: it is another coordinator's or \
-                 has expired; copy operator.pem and operator.key from the coordinator's folder again"
-                    .to_owned(),
-            ),
-            CallError::Rejected(rejection) => Self::Refused(format!("the coordinator refused: {rejection}")),
-            CallError::Unexpected | CallError::Damaged(_) => Self::Internal(error.to_string()),
-        }
-    }
-}
-
-/// The message of an error and of what caused it, each once.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }

@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::ctrl_c;
 use tracing_subscriber::EnvFilter;
 
-use super::{CliError, EXIT_CODES, output};
+use super::{CliError, EXIT_CODES, note};
 use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
@@ -26,29 +26,29 @@ pub(super) struct Arguments {
     config: PathBuf,
 }
 
-pub(super) async fn serve(arguments: &Arguments) -> Result<(), CliError> {
+pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
     let config = Config::load(&arguments.config).map_err(|error| {
         CliError::Input(format!("{error}; deploy/coordinator.toml shows every key with its default"))
     })?;
     let coordinator = start(config, &arguments.config)?;
-    run(coordinator).await
+    until_stopped(coordinator).await
 }
 
 /// Binds both ports and opens the store; says where it listens.
-pub(super) fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
+pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
     log();
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
     let (device_address, admin_address) = (address(&device)?, address(&admin)?);
     let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
-    output::note(&format!("listening on {device_address} for devices"));
-    output::note(&format!("listening on {admin_address} for operators"));
+    note(&format!("listening on {device_address} for devices"));
+    note(&format!("listening on {admin_address} for operators"));
     Ok(coordinator)
 }
 
 /// Serves until the process is told to stop.
-pub(super) async fn run(coordinator: Coordinator) -> Result<(), CliError> {
+pub async fn until_stopped(coordinator: Coordinator) -> Result<(), CliError> {
     let stop = stop_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
     coordinator.serve(stop).await.map_err(failure)
 }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use proto::ids::{SessionId, TaskId};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
+use task::round::{Opened, Opening};
 use tokio::runtime::Handle;
 
 use super::{Driver, now};
-use crate::round::{Opened, Opening};
 
 impl Driver {
     /// Opens a sum and brings back what came of it. To be called on a thread where a runtime is known.

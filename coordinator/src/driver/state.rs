@@ -10,14 +10,14 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_core::CryptoRng;
+use task::round::{Opened, Opening};
+use task::spool::Spooler;
+use task::{Spending, Task, TaskEffect};
 
 use super::{DriverError, check_frozen};
 use crate::artefacts::Artefacts;
 use crate::records::{self, TaskHeader};
-use crate::round::{Opened, Opening};
-use crate::spool::Spooler;
 use crate::store::{Batch, Store};
-use crate::task::{Spending, Task, TaskEffect};
 
 /// What a device is told while there is no task at all, in milliseconds.
 const NO_TASK_MILLIS: u64 = 30_000;

@@ -6,10 +6,10 @@ use proto::admin::TaskState;
 use proto::ids::SessionId;
 use proto::message::Published;
 use proto::plan::{Mode, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed};
+use task::spool::InMemory;
 
 use super::*;
 use crate::records;
-use crate::spool::InMemory;
 
 mod full_disk;
 mod openings;

@@ -14,7 +14,7 @@ const HEADROOM_BYTES: usize = 64 << 10;
 pub(crate) const MAX_DEVICE_BYTES: usize = MAX_MESSAGE_BYTES + HEADROOM_BYTES;
 
 /// The largest message between an operator and the coordinator: frozen factors of 2²⁴ numbers and a plan.
-pub(crate) const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;
+pub const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;
 
 /// The largest message of a peer without a certificate: a token, a key and a signing request.
 const MAX_ANONYMOUS_BYTES: usize = 16 << 10;

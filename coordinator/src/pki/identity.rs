@@ -4,12 +4,14 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use proto::files::{self, Audience};
+use proto::ids::Serial;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{PkiError, load_key, pem};
+use crate::peer::read_certificate;
 
 /// A certificate chain, the authority's own at its end, and the key of its
 /// first certificate.
@@ -87,6 +89,11 @@ impl Identity {
     /// The certificate, then its authority's.
     pub fn chain(&self) -> &[CertificateDer<'static>] {
         &self.chain
+    }
+
+    /// The number by which the certificate is revoked, where it has one.
+    pub fn serial(&self) -> Option<Serial> {
+        read_certificate(self.chain.first()?).ok()?.serial
     }
 
     /// The authority's certificate, with which the chain ends.

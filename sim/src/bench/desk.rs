@@ -9,14 +9,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
-use coordinator::round::{Effect, Round, RoundParams};
-use coordinator::spool::Spooler;
 use prost::Message;
 use proto::convert::{reply_to_wire, request_from_wire};
 use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::wire;
 use rayon::ThreadPool;
+use task::round::{Effect, Round, RoundParams};
+use task::spool::Spooler;
 
 use super::BenchError;
 use super::clock::timed;

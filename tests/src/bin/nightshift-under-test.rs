@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    coordinator::cli::operator(std::env::args_os())
+    operator::run(std::env::args_os())
 }

@@ -51,7 +51,7 @@ pub fn gguf(bytes: &[u8]) {
 }
 
 fn read_by_both(path: &Path) {
-    let theirs = coordinator::base::Base::open(path);
+    let theirs = operator::base::Base::open(path);
     if let Ok(base) = engine::Base::open(path) {
         let theirs = theirs.unwrap();
         assert_eq!(theirs.digest(), base.digest());

@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use coordinator::task::TaskEffect;
 use prost::Message;
 use proto::convert::request_to_wire;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{Reply, Request};
 use session::{Action, Signed};
+use task::TaskEffect;
 
 /// What a coordinator has made durable and has answered.
 #[derive(Debug, Default)]

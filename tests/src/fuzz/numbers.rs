@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 
 use aggregation::{DeviceIndex, IndexSet, MAX_COHORT, SHARE_BYTES, Seed, Share, packing, shamir};
-use coordinator::optimizer::OptimizerState;
 use proto::plan::{vector_from_bytes, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
+use task::optimizer::OptimizerState;
 
 use super::tape::Tape;
 

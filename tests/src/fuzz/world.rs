@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use aggregation::{IdentityKey, IdentityPublic};
-use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::admin::{PrivacySpent, TaskStatus};
 use proto::convert::{reply_from_wire, reply_to_wire, request_from_wire, request_to_wire};
@@ -18,6 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use session::update::Update;
 use session::{Action, Event, Signed};
+use task::{Task, TaskEffect, TaskRecord};
 
 use super::books::TaskBook;
 use super::node::{Node, update};

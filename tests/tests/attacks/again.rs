@@ -1,9 +1,9 @@
 //! A round that is run again: with one device fewer, the difference of two sums would be that device's input.
 
 use aggregation::{EvidenceError, Refusal};
-use coordinator::task::TaskRecord;
 use proto::message::{Outcome, Reply};
 use session::Ended;
+use task::TaskRecord;
 
 use super::hand::{Gathered, honest, wait};
 use super::setting::{plan, set};

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use aggregation::{Advertisement, Evidence, IndexSet, Signature};
-use coordinator::task::{Task, TaskEffect, TaskRecord};
 use prost::Message;
 use proto::convert::{request_from_wire, request_to_wire};
 use proto::ids::{Digest, Timestamp};
@@ -11,6 +10,7 @@ use proto::message::{Outcome, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
+use task::{Task, TaskEffect, TaskRecord};
 
 use super::setting::{TASK, authority, id, place_of, rng, set};
 

@@ -1,11 +1,11 @@
 //! Inputs that come late or in part.
 
 use aggregation::{EvidenceError, Refusal, Signature};
-use coordinator::task::TaskEffect;
 use proto::adapter::Module;
 use proto::ids::DeviceId;
 use proto::message::{CHUNK_COORDINATES, Rejection, Reply, Request};
 use session::Ended;
+use task::TaskEffect;
 
 use super::hand::{Gathered, wait};
 use super::setting::{id, plan, set};

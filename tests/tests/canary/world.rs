@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 
 use aggregation::{Context, IdentityKey};
-use coordinator::round::{Effect, Round, RoundParams};
-use coordinator::spool::{InMemory, Spooler};
 use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{CHUNK_COORDINATES, Outcome, Rejection, Reply, Request};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use task::round::{Effect, Round, RoundParams};
+use task::spool::{InMemory, Spooler};
 
 use super::device::{Device, Turn};
 

@@ -2,9 +2,9 @@
 
 use aggregation::{SHARE_BYTES, Share};
 use proto::message::Outcome;
+use task::round::{Opened, Opening};
 
 use super::*;
-use crate::round::{Opened, Opening};
 
 /// Two active tasks; of the second, a round whose sum is due to be opened, and taken to be.
 struct Held {

@@ -1,0 +1,61 @@
+//! `nightshift`: what the operator types.
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+use coordinator::cli::{CliError, EXIT_CODES};
+
+mod device;
+mod health;
+mod model;
+mod operators;
+mod planning;
+mod privacy;
+mod task;
+mod up;
+
+/// Runs and watches a federated fine-tuning coordinator.
+#[derive(Debug, Parser)]
+#[command(name = "nightshift", version, after_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// The folder with the operator's certificate and the coordinator's address.
+    #[arg(long, global = true, default_value = ".nightshift", value_name = "DIR")]
+    dir: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a development coordinator here, with an authority of its own.
+    Up(up::Arguments),
+    /// Fine-tuning tasks.
+    #[command(subcommand)]
+    Task(task::Command),
+    /// Devices that may take part.
+    #[command(subcommand)]
+    Device(device::Command),
+    /// What noise buys, and what was spent.
+    #[command(subcommand)]
+    Privacy(privacy::Command),
+    /// Adapters that came out.
+    #[command(subcommand)]
+    Model(model::Command),
+    /// Certificates of operators.
+    #[command(subcommand)]
+    Operator(operators::Command),
+    /// Whether the coordinator writes, and what it turned away.
+    Health(health::Arguments),
+}
+
+pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
+    match command {
+        Command::Up(arguments) => up::up(&dir, arguments).await,
+        Command::Task(command) => task::run(&dir, command).await,
+        Command::Device(command) => device::run(&dir, command).await,
+        Command::Privacy(command) => privacy::run(&dir, command).await,
+        Command::Model(command) => model::run(&dir, command).await,
+        Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Health(arguments) => health::run(&dir, arguments).await,
+    }
+}

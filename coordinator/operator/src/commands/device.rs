@@ -1,0 +1,69 @@
+//! `nightshift device`: tokens, devices, revocation.
+
+use std::path::Path;
+
+use clap::Subcommand;
+use coordinator::cli::CliError;
+use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
+use proto::ids::DeviceId;
+use serde_json::json;
+
+use crate::client::CallError;
+use crate::connection::connect;
+use crate::output::{Output, print, table};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a bootstrap token: with it one device may enrol, once. Prints the token and nothing else.
+    Token {
+        /// Whom it is for.
+        #[arg(long)]
+        label: String,
+        /// Hours until it is worth nothing.
+        #[arg(long, default_value_t = 24)]
+        hours: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// List the enrolled devices.
+    Ls {
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shut a device out, for ever.
+    Revoke {
+        /// The device, as `device ls` prints it.
+        device: DeviceId,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
+    let mut client = connect(dir).await?;
+    match command {
+        Command::Token { label, hours, output } => {
+            let lifetime_secs = u64::from(hours) * 3600;
+            let reply = client.call(AdminRequest::IssueToken { label, lifetime_secs }).await?;
+            let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
+            print(output.format, &json!({ "token": token }), |_| token.clone())
+        }
+        Command::Ls { output } => {
+            let reply = client.call(AdminRequest::ListDevices).await?;
+            let AdminReply::Devices(devices) = reply else { return Err(CallError::Unexpected.into()) };
+            print(output.format, &devices, |devices| {
+                table(&["DEVICE", "LABEL", "STATE"], &devices.iter().map(row).collect::<Vec<_>>())
+            })
+        }
+        Command::Revoke { device, output } => {
+            let reply = client.call(AdminRequest::RevokeDevice(device)).await?;
+            let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
+            print(output.format, &json!({ "revoked": device }), |_| format!("revoked {device}"))
+        }
+    }
+}
+
+fn row(device: &DeviceStatus) -> Vec<String> {
+    let state = if device.revoked { "revoked" } else { "enrolled" };
+    vec![device.device.to_string(), device.label.clone(), state.to_owned()]
+}

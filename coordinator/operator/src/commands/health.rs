@@ -1,0 +1,46 @@
+//! `nightshift health`: whether the coordinator writes, and what it turned away.
+
+use std::path::Path;
+
+use clap::Args;
+use coordinator::cli::CliError;
+use proto::admin::{AdminReply, AdminRequest, Health};
+
+use crate::client::CallError;
+use crate::connection::connect;
+use crate::output::{Output, print, table};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    output: Output,
+}
+
+/// Prints how the coordinator is; fails where it writes nothing, so that a script can ask.
+pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
+    let reply = connect(dir).await?.call(AdminRequest::ShowHealth).await?;
+    let AdminReply::Health(health) = reply else { return Err(CallError::Unexpected.into()) };
+    print(arguments.output.format, &health, text)?;
+    match health.trouble {
+        None => Ok(()),
+        Some(trouble) => Err(CliError::Store(trouble)),
+    }
+}
+
+fn text(health: &Health) -> String {
+    let state = match &health.trouble {
+        None => "serving".to_owned(),
+        Some(_) => {
+            format!("nothing can be written, for {} s now; what is only read goes on", health.trouble_secs)
+        }
+    };
+    if health.turned_away.is_empty() {
+        return format!("{state}\nnothing was turned away since the start");
+    }
+    let rows: Vec<Vec<String>> = health
+        .turned_away
+        .iter()
+        .map(|count| vec![count.times.to_string(), count.listener.clone(), count.why.clone()])
+        .collect();
+    format!("{state}\n{}", table(&["TURNED AWAY", "LISTENER", "WHY"], &rows))
+}

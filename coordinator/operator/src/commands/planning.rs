@@ -1,0 +1,468 @@
+//! From the operator's options to a plan, and what the plan will reveal and be worth.
+
+use std::path::{Path, PathBuf};
+
+use clap::{Args, ValueEnum};
+use coordinator::cli::CliError;
+use coordinator::driver::check_frozen;
+use privacy::accountant::ADJACENCY;
+use proto::adapter::{AdapterSpec, Factors, Method};
+use proto::files;
+use proto::ids::{Digest, TaskId};
+use proto::metrics::{Metric, MetricName};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan};
+use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
+use rand::rngs::SysRng;
+use rand_core::{Rng, UnwrapErr};
+use serde::Serialize;
+use task::Task;
+
+use super::privacy::snr_warning;
+use crate::base::Base;
+use crate::output::adversary;
+
+/// Fraction of devices that may collude with the coordinator, in thousandths.
+const CORRUPT_PERMILLE: u16 = 50;
+
+/// The smallest cohort that devices join by their own default.
+const SMALLEST_USUAL_COHORT: u32 = 10;
+
+/// How many of a round's devices may vanish, in thousandths.
+const MISSING_PERMILLE: u16 = 300;
+
+/// Noise where noise is on: ten participations then cost ε = 8 at δ = 1e-5.
+const NOISE_MULTIPLIER: f64 = 2.04;
+
+/// A sum of fewer devices is one device's own update.
+const LEAST_GOAL: u32 = 2;
+
+/// What a task is made of.
+#[derive(Debug, Args)]
+#[group(skip)]
+pub(super) struct PlanArguments {
+    /// The base: a Hugging Face folder. Only the headers of its weights are read, and its digest taken.
+    #[arg(long, value_name = "DIR", required_unless_present = "plan", conflicts_with = "plan")]
+    base: Option<PathBuf>,
+    /// A plan as JSON; it says everything, so only --frozen goes with it.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// The task's label.
+    #[arg(long, conflicts_with = "plan", default_value = "task")]
+    name: String,
+    /// Versions after which the task is complete.
+    #[arg(long, conflicts_with = "plan", default_value_t = 10)]
+    versions: u32,
+    /// The adapter's rank.
+    #[arg(long, conflicts_with = "plan", default_value_t = 2)]
+    rank: u32,
+    /// The adapter is scaled by alpha / rank; twice the rank by default.
+    #[arg(long, conflicts_with = "plan")]
+    alpha: Option<f32>,
+    /// Which matrices are trained.
+    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
+    method: MethodName,
+    /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with `frozen_a`, else never.
+    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    refresh_every: Option<u32>,
+    /// The largest rank that is kept of all draws before; four times the rank by default.
+    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    accumulated_rank: Option<u32>,
+    /// Let weak devices train fewer columns or layers than the adapter has, and move in each version only what at
+    /// least so many devices trained.
+    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    least_trainers: Option<u32>,
+    /// The rank of the adapter that comes out; four times the rank by default.
+    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    shipped_rank: Option<u32>,
+    /// The adapted layers of every block: names such as `q_proj`, with commas between, or all.
+    #[arg(long, conflicts_with = "plan", value_delimiter = ',', default_value = "all")]
+    targets: Vec<String>,
+    /// Optimiser steps of one assignment.
+    #[arg(long, conflicts_with = "plan", default_value_t = 3)]
+    local_steps: u32,
+    /// Sequences of one step.
+    #[arg(long, conflicts_with = "plan", default_value_t = 4)]
+    batch_size: u32,
+    /// Tokens of one sequence.
+    #[arg(long, conflicts_with = "plan", default_value_t = 128)]
+    sequence_len: u32,
+    /// Step size on the device.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.01)]
+    learning_rate: f64,
+    /// Who adds noise.
+    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
+    privacy: Privacy,
+    /// Standard deviation of the sum's noise, divided by the clip norm; 2.04 by default.
+    #[arg(long, conflicts_with = "plan")]
+    noise_multiplier: Option<f64>,
+    /// L2 bound of a contribution; 1 with noise and 100 without by default.
+    #[arg(long, conflicts_with = "plan")]
+    clip: Option<f64>,
+    /// The δ at which ε is stated.
+    #[arg(long, conflicts_with = "plan", default_value_t = 1e-5)]
+    delta: f64,
+    /// The task ends before its ε passes this.
+    #[arg(long, conflicts_with = "plan")]
+    epsilon_budget: Option<f64>,
+    /// What is summed beside the updates, under the same noise: names with commas between, or none.
+    #[arg(
+        long,
+        conflicts_with = "plan",
+        value_enum,
+        value_delimiter = ',',
+        default_values_t = [MetricChoice::Loss, MetricChoice::Examples, MetricChoice::Clipped]
+    )]
+    metrics: Vec<MetricChoice>,
+    /// The norm of a device's metrics, divided by the clip norm: more noise in the update for less in the metrics.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.25)]
+    metrics_weight: f64,
+    /// Let the clip norm follow the updates' norms, up to a hundred times --clip and down to a hundredth.
+    #[arg(long, conflicts_with = "plan")]
+    adaptive_clip: bool,
+    /// Which part of the updates the adaptive clip norm leaves as they are.
+    #[arg(long, conflicts_with = "plan", default_value_t = 0.5, requires = "adaptive_clip")]
+    clip_quantile: f64,
+    /// Rounds that one device may take part in; as many as versions by default.
+    #[arg(long, conflicts_with = "plan")]
+    participations: Option<u32>,
+    /// Most devices of a round.
+    #[arg(long, conflicts_with = "plan", default_value_t = 10)]
+    cohort: u32,
+    /// Fewest survivors for which a sum may be revealed; two thirds of the cohort by default, and at least
+    /// the quorum.
+    #[arg(long, conflicts_with = "plan")]
+    report_goal: Option<u32>,
+    /// Seconds that a round waits for devices that have finished training.
+    #[arg(long, conflicts_with = "plan", default_value_t = 60)]
+    join_secs: u64,
+    /// Seconds that each later step of a round waits.
+    #[arg(long, conflicts_with = "plan", default_value_t = 30)]
+    step_secs: u64,
+    /// Seconds that a round waits for stragglers once the report goal is reached.
+    #[arg(long, conflicts_with = "plan", default_value_t = 5)]
+    grace_secs: u64,
+    /// Frozen factors, raw little-endian f32, those of one draw after another; drawn from a random seed by default.
+    #[arg(long, value_name = "FILE")]
+    frozen: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MethodName {
+    /// Only B: exact averages.
+    #[value(name = "frozen_a")]
+    FrozenA,
+    /// Only A: exact averages.
+    #[value(name = "frozen_b")]
+    FrozenB,
+    /// B and A in turns: exact averages.
+    Alternate,
+    /// Only a small matrix between frozen factors: exact averages, the smallest updates.
+    Core,
+    /// Both A and B: the average of factors is not that of their products.
+    Both,
+}
+
+impl MethodName {
+    fn method(self) -> Method {
+        match self {
+            Self::FrozenA => Method::FrozenA,
+            Self::FrozenB => Method::FrozenB,
+            Self::Alternate => Method::Alternate,
+            Self::Core => Method::Core,
+            Self::Both => Method::Both,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Privacy {
+    Off,
+    Central,
+    Distributed,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum MetricChoice {
+    Loss,
+    Examples,
+    Norm,
+    Clipped,
+    None,
+}
+
+impl MetricChoice {
+    fn metric(self) -> Option<MetricName> {
+        match self {
+            Self::Loss => Some(MetricName::Loss),
+            Self::Examples => Some(MetricName::Examples),
+            Self::Norm => Some(MetricName::Norm),
+            Self::Clipped => Some(MetricName::Clipped),
+            Self::None => None,
+        }
+    }
+}
+
+/// What a plan will be worth, and what it will reveal.
+#[derive(Clone, Debug, Serialize)]
+pub(super) struct Prediction {
+    coordinates: usize,
+    report_goal: u32,
+    mode: Mode,
+    /// Norm of the mean update over that of its noise, at the report goal; without noise there is none.
+    #[serde(with = "proto::admin::finite")]
+    snr: f64,
+    /// ε of a device that takes part in every version it may; infinite without noise.
+    #[serde(with = "proto::admin::finite")]
+    epsilon_at_end: f64,
+    delta: f64,
+    /// Standard deviation of the noise in each mean metric, in the metric's own unit.
+    metrics: Vec<MetricNoise>,
+    warning: Option<String>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct MetricNoise {
+    name: MetricName,
+    standard_deviation: f64,
+}
+
+/// A plan's bytes, the factors that go with it, and what to expect of it.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    pub(super) plan: Vec<u8>,
+    pub(super) frozen: Vec<u8>,
+    pub(super) prediction: Prediction,
+}
+
+/// Makes a plan and checks all of it, as the coordinator will.
+pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
+    let read = |path: &Path| files::read(path).map_err(CliError::input);
+    let frozen = arguments.frozen.as_deref().map(read).transpose()?;
+    let bytes = match (&arguments.base, &arguments.plan) {
+        (_, Some(path)) => read(path)?,
+        (Some(dir), None) => {
+            compose(arguments, dir, frozen.as_deref())?.to_bytes().map_err(CliError::input)?
+        }
+        (None, None) => return Err(CliError::Input("a task needs --base DIR or --plan FILE".to_owned())),
+    };
+    let nobody = aggregation::IdentityPublic([0; 32]);
+    let plan = Plan::parse(&bytes).map_err(CliError::input)?;
+    let frozen = frozen.unwrap_or_default();
+    let given = check_frozen(&plan, &frozen)
+        .map_err(|error| CliError::Input(format!("{error}; give the right factors with --frozen FILE")))?;
+    let given = given.map(|(_, factors)| factors);
+    let task = Task::new(TaskId([0; 16]), &bytes, given, nobody).map_err(CliError::input)?;
+    let plan = task.plan();
+    let goal = plan.round.report_goal;
+    if goal < LEAST_GOAL {
+        return Err(CliError::Input(format!(
+            "a report goal of {goal} would reveal the update of a single device; use a cohort and a report goal \
+             of at least {LEAST_GOAL}"
+        )));
+    }
+    let prediction = predict(plan)?;
+    Ok(Prepared { plan: bytes, frozen, prediction })
+}
+
+impl Prediction {
+    /// What a person should know before devices spend their nights.
+    pub(super) fn lines(&self) -> Vec<String> {
+        let Self { coordinates, report_goal, mode, snr, epsilon_at_end, delta, metrics, warning } = self;
+        if !snr.is_finite() {
+            return vec![
+                format!("{coordinates} trained parameters, a sum of at least {report_goal} devices"),
+                adversary(*mode).to_owned(),
+            ];
+        }
+        let mut lines = vec![
+            format!(
+                "{coordinates} trained parameters, signal to noise {snr:.2} with {report_goal} devices in the sum"
+            ),
+            format!(
+                "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
+            ),
+        ];
+        lines.extend([adversary(*mode).to_owned(), ADJACENCY.to_owned()]);
+        if !metrics.is_empty() {
+            let noise = |m: &MetricNoise| format!("{} ± {:.2}", m.name, m.standard_deviation);
+            let noises: Vec<String> = metrics.iter().map(noise).collect();
+            lines.push(format!("the mean of a round's devices will be known to {}", noises.join(", ")));
+        }
+        lines.extend(warning.iter().map(|warning| format!("warning: {warning}")));
+        lines
+    }
+}
+
+fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
+    let base = Base::open(dir).map_err(CliError::input)?;
+    let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
+    let rank = arguments.rank;
+    let adapter = AdapterSpec {
+        method: arguments.method.method(),
+        rank,
+        alpha: arguments.alpha.unwrap_or(2.0 * rank as f32),
+        factors,
+        modules: base.modules(&arguments.targets).map_err(CliError::input)?,
+    };
+    adapter.check().map_err(CliError::input)?;
+    let (mode, noise_multiplier) = noise(arguments)?;
+    let clip = arguments.clip.unwrap_or(if mode == Mode::Off { 100.0 } else { 1.0 });
+    let cohort = arguments.cohort;
+    let report_goal = arguments.report_goal.unwrap_or_else(|| default_goal(cohort));
+    let training = TrainingPlan {
+        local_steps: arguments.local_steps,
+        batch_size: arguments.batch_size,
+        sequence_len: arguments.sequence_len,
+        learning_rate: arguments.learning_rate,
+        warmup_steps: 0,
+        max_grad_norm: 1.0,
+        optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
+    };
+    let metrics = metrics(arguments, &training);
+    let plan = Plan {
+        name: arguments.name.clone(),
+        base: base.digest(),
+        initial_seed: random(),
+        refresh: refresh(arguments, &adapter)?,
+        classes: arguments.least_trainers.map(|least_trainers| ClassPlan { least_trainers }),
+        adapter,
+        training,
+        privacy: PrivacyPlan {
+            mode,
+            clip_norm: clip,
+            adaptive_clip: arguments
+                .adaptive_clip
+                .then(|| AdaptiveClipPlan::around(clip, arguments.clip_quantile)),
+            noise_multiplier,
+            scale: 1.0,
+            metrics,
+            metrics_weight: arguments.metrics_weight,
+            delta: arguments.delta,
+            corrupt_permille: corrupt_permille(cohort),
+            participations: arguments.participations.unwrap_or(arguments.versions),
+            epsilon_budget: arguments.epsilon_budget,
+        },
+        round: RoundPlan {
+            versions: arguments.versions,
+            cohort,
+            report_goal,
+            join_millis: arguments.join_secs.saturating_mul(1000),
+            step_millis: arguments.step_secs.saturating_mul(1000),
+            grace_millis: arguments.grace_secs.saturating_mul(1000),
+            missing_permille: MISSING_PERMILLE,
+        },
+        server: ServerOptimizer::FedAvg { rate: 1.0 },
+    };
+    plan.with_recommended_scale().map_err(CliError::input)
+}
+
+/// When the frozen factors are drawn anew; ranks for what is never folded are refused.
+fn refresh(arguments: &PlanArguments, adapter: &AdapterSpec) -> Result<Option<RefreshPlan>, CliError> {
+    let usual = if adapter.method == Method::FrozenA { 3 } else { 0 };
+    let every = arguments.refresh_every.unwrap_or(usual);
+    if every == 0 {
+        for (name, rank) in
+            [("--accumulated-rank", arguments.accumulated_rank), ("--shipped-rank", arguments.shipped_rank)]
+        {
+            if let Some(rank) = rank {
+                return Err(CliError::Input(format!(
+                    "{name} {rank} has no effect on factors that are never drawn anew; leave it out, or give \
+                     --refresh-every"
+                )));
+            }
+        }
+        return Ok(None);
+    }
+    let refresh = RefreshPlan::every(every, adapter);
+    Ok(Some(RefreshPlan {
+        accumulated_rank: arguments.accumulated_rank.unwrap_or(refresh.accumulated_rank),
+        shipped_rank: arguments.shipped_rank.unwrap_or(refresh.shipped_rank),
+        ..refresh
+    }))
+}
+
+/// The metrics that are asked for; who adapts must know who was clipped.
+fn metrics(arguments: &PlanArguments, training: &TrainingPlan) -> Vec<Metric> {
+    let mut names: Vec<MetricName> = arguments.metrics.iter().filter_map(|name| name.metric()).collect();
+    if arguments.adaptive_clip && !names.contains(&MetricName::Clipped) {
+        names.push(MetricName::Clipped);
+    }
+    names.into_iter().map(|name| Metric::of(name, training)).collect()
+}
+
+/// The mode and its noise; noise that would have no effect is refused.
+fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
+    let asked = arguments.noise_multiplier;
+    match arguments.privacy {
+        Privacy::Off if asked.is_some() => Err(CliError::Input(
+            "--privacy off adds no noise; leave --noise-multiplier out, or choose central or distributed"
+                .to_owned(),
+        )),
+        Privacy::Off => Ok((Mode::Off, 0.0)),
+        Privacy::Central => Ok((Mode::Central, asked.unwrap_or(NOISE_MULTIPLIER))),
+        Privacy::Distributed => Ok((Mode::Distributed, asked.unwrap_or(NOISE_MULTIPLIER))),
+    }
+}
+
+/// Thousandths of the cohort that may be corrupt: in one that devices join by their own default at least one device.
+fn corrupt_permille(cohort: u32) -> u16 {
+    let one = u16::try_from(1000_u32.div_ceil(cohort.max(1))).unwrap_or(CORRUPT_PERMILLE);
+    if cohort < SMALLEST_USUAL_COHORT { CORRUPT_PERMILLE } else { one.max(CORRUPT_PERMILLE) }
+}
+
+/// Two thirds of the cohort, and at least its quorum.
+fn default_goal(cohort: u32) -> u32 {
+    let devices = cohort as usize;
+    let quorum =
+        aggregation::quorum(devices, aggregation::corrupt_devices(devices, corrupt_permille(cohort)));
+    let quorum = u32::try_from(quorum).unwrap_or(cohort);
+    quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
+}
+
+fn predict(plan: &Plan) -> Result<Prediction, CliError> {
+    let mechanism = plan.mechanism().map_err(CliError::input)?;
+    let delta = plan.delta().map_err(CliError::input)?;
+    let participations = plan.round.versions.min(plan.privacy.participations);
+    let goal = plan.round.report_goal as usize;
+    Ok(Prediction {
+        coordinates: mechanism.params().coordinates,
+        report_goal: plan.round.report_goal,
+        mode: plan.privacy.mode,
+        snr: mechanism.snr(goal),
+        epsilon_at_end: mechanism.epsilon(participations, delta).epsilon,
+        delta: plan.privacy.delta,
+        metrics: plan
+            .privacy
+            .metrics
+            .iter()
+            .map(|metric| MetricNoise {
+                name: metric.name,
+                standard_deviation: metric.most * mechanism.metric_deviation(goal),
+            })
+            .collect(),
+        warning: snr_warning(&mechanism, goal),
+    })
+}
+
+fn random() -> Digest {
+    let mut bytes = [0; 32];
+    UnwrapErr(SysRng).fill_bytes(&mut bytes);
+    Digest(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_goal_is_two_thirds_and_never_below_the_quorum() {
+        for cohort in 3..=256 {
+            let (goal, corrupt) = (
+                default_goal(cohort),
+                aggregation::corrupt_devices(cohort as usize, corrupt_permille(cohort)),
+            );
+            assert!(goal as usize >= aggregation::quorum(cohort as usize, corrupt), "{cohort}");
+            assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The operator's terminal, `nightshift`: tasks, devices, privacy and models of a coordinator.
+//!
+//! A command is a file below `commands`. Most ask a running coordinator, over a connection that [`client`] makes;
+//! `nightshift up` runs one in this process. [`base`] reads of a base what a plan needs to know of it.
+//!
+//! This package names the coordinator, for its configuration, its certificates and its server; the coordinator does not
+//! name this one. It holds no state but what is in the operator's folder, and never links a tensor library. Start at
+//! [`run`].
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+pub mod admin_channel;
+pub mod base;
+pub mod client;
+mod commands;
+mod connection;
+mod error;
+mod output;
+
+/// Runs `nightshift` with these arguments, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    coordinator::cli::program(arguments, commands::operate)
+}

@@ -1,0 +1,119 @@
+//! Data to stdout, in two forms; words for what a task is.
+
+use std::io::Write;
+
+use clap::{Args, ValueEnum};
+use coordinator::cli::CliError;
+use proto::admin::TaskState;
+use proto::plan::Mode;
+use proto::shown::{page, shown};
+use serde::Serialize;
+
+/// How a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+/// The option that every command has that prints.
+#[derive(Clone, Copy, Debug, Args)]
+pub(crate) struct Output {
+    /// How to print.
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    pub(crate) format: Format,
+}
+
+/// Prints a document, or what `text` makes of it.
+pub(crate) fn print<T: Serialize>(
+    format: Format,
+    document: &T,
+    text: impl FnOnce(&T) -> String,
+) -> Result<(), CliError> {
+    let text = match format {
+        Format::Text => page(&text(document)).to_string(),
+        Format::Json => serde_json::to_string_pretty(document)
+            .map_err(|error| CliError::Internal(format!("cannot print as JSON: {error}")))?,
+    };
+    written(&text)
+}
+
+/// Prints a line of data.
+pub(crate) fn line(text: &str) -> Result<(), CliError> {
+    written(&page(text).to_string())
+}
+
+fn written(text: &str) -> Result<(), CliError> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")
+        .and_then(|()| out.flush())
+        .map_err(|error| CliError::Internal(format!("cannot print: {error}")))
+}
+
+/// Rows under a head, each column as wide as its widest cell; a cell may hold what a device or a plan says of itself.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let one = |row: &Vec<String>| row.iter().map(|cell| shown(cell).to_string()).collect::<Vec<_>>();
+    let rows: Vec<Vec<String>> = rows.iter().map(one).collect();
+    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
+    for row in &rows {
+        for (width, cell) in widths.iter_mut().zip(row) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+    let line = |cells: Vec<&str>| {
+        let cells: Vec<String> =
+            cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
+        cells.join("  ").trim_end().to_owned()
+    };
+    let head = line(head.to_vec());
+    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
+    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
+}
+
+/// Against whom ε holds, by who adds the noise.
+pub(crate) fn adversary(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Off => "privacy off: the coordinator learns the exact sum of every round",
+        Mode::Central => {
+            "privacy central: the coordinator learns the exact sum of every round, and adds noise to it; ε holds \
+             against whoever sees the versions"
+        }
+        Mode::Distributed => {
+            "privacy distributed: nobody learns a sum without noise; ε holds against the coordinator too"
+        }
+    }
+}
+
+/// ε for people.
+pub(crate) fn epsilon(epsilon: f64) -> String {
+    if epsilon.is_finite() { format!("{epsilon:.3}") } else { "unbounded".to_owned() }
+}
+
+/// Where a task stands, for people.
+pub(crate) fn state(state: TaskState) -> &'static str {
+    match state {
+        TaskState::Active => "active",
+        TaskState::Complete => "complete",
+        TaskState::BudgetSpent => "budget spent",
+        TaskState::Stopped => "stopped",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_orders_no_terminal_and_makes_no_row_of_its_own() {
+        let label = "a\x1b[2J\r\u{202e}b\nc".to_owned();
+        let rows = [vec![label, "active".to_owned()], vec!["d".to_owned(), "active".to_owned()]];
+        let expected = [
+            r"NAME                      STATE",
+            r"a\u{1b}[2J\r\u{202e}b\nc  active",
+            r"d                         active",
+        ];
+        assert_eq!(table(&["NAME", "STATE"], &rows), expected.join("\n"));
+    }
+}

@@ -1,0 +1,284 @@
+//! `nightshift` as an operator runs it: exit codes, messages, and what survives a kill.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use proto::export::{MANIFEST_FILE, Manifest, Origin, Version};
+use proto::ids::Digest;
+use serde_json::Value;
+
+#[test]
+fn privacy_plan_needs_no_coordinator_and_names_bad_numbers() {
+    let plan = |more: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+        command.args([
+            "privacy",
+            "plan",
+            "--coordinates",
+            "1048576",
+            "--report-goal",
+            "100",
+            "--delta",
+            "1e-6",
+        ]);
+        command.args(["--participations", "100", "--scale", "4096", "--format", "json"]).args(more);
+        run(command)
+    };
+    let output = plan(&["--noise-multiplier", "4", "--clip", "1"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let planned: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |name: &str| planned[name].as_f64().unwrap();
+    assert!((number("epsilon") / 15.477_043_36 - 1.0).abs() < 1e-8, "{planned}");
+    assert!((number("order") - 3.0).abs() < 1e-5, "{planned}");
+    assert_eq!(planned["ring_bits"], 18);
+    assert!(planned["warnings"][1].as_str().unwrap().contains("report goal by"), "{planned}");
+    for (more, code, words) in [
+        (["--noise-multiplier", "-1"], 3, "got -1"),
+        (["--target-epsilon", "-3"], 3, "-3"),
+        (["--clip", "1"], 2, "--noise-multiplier"),
+    ] {
+        let output = plan(&more);
+        assert_eq!(output.status.code(), Some(code), "{more:?}");
+        assert!(stderr(&output).contains(words), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn up_starts_again_on_what_it_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = Up::start(folder.path());
+    let authority = fs::read(folder.path().join("ca.pem")).unwrap();
+    let config = fs::read(folder.path().join("coordinator.toml")).unwrap();
+    drop(first);
+    let _second = Up::start(folder.path());
+    assert_eq!(fs::read(folder.path().join("ca.pem")).unwrap(), authority);
+    assert_eq!(fs::read(folder.path().join("coordinator.toml")).unwrap(), config);
+    let token = run(nightshift(folder.path(), &["device", "token", "--label", "phone"]));
+    assert!(token.status.success(), "{}", stderr(&token));
+    let token = String::from_utf8(token.stdout).unwrap();
+    assert!(token.starts_with("nst1.") && token.lines().count() == 1, "{token}");
+}
+
+#[test]
+fn up_refuses_an_address_that_the_configuration_does_not_have() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(Up::start(folder.path()));
+    let output = run(nightshift(folder.path(), &["up", "--listen", "127.0.0.1:9"]));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("--listen 127.0.0.1:9"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_command_without_a_coordinator_says_what_to_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let output = run(nightshift(folder.path(), &["task", "ls"]));
+    assert_eq!(output.status.code(), Some(3));
+    assert!(stderr(&output).contains("nightshift up --dir"), "{}", stderr(&output));
+}
+
+#[test]
+fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let create = |more: &[&str]| {
+        let arguments = [&["task", "create", "--base", base.to_str().unwrap()], more].concat();
+        run(nightshift(folder.path(), &arguments))
+    };
+    for (more, message) in [
+        (&["--rank", "9"][..], "rank 9 does not fit `model.layers.0.self_attn.q_proj` (8 × 8); use 1 to 8"),
+        (&["--cohort", "10", "--report-goal", "3"], "a report goal of 3 in a cohort of 10"),
+        (&["--cohort", "1"], "a report goal of 1 would reveal the update of a single device"),
+        (&["--cohort", "1025"], "a cohort of 1025 does not fit one round; use at most 1024"),
+        (&["--targets", "embed"], "unknown target `embed`"),
+        (&["--privacy", "off", "--noise-multiplier", "1"], "adds no noise"),
+        (&["--epsilon-budget", "0.001"], "one participation costs"),
+        (&["--learning-rate", "0"], "learning_rate must be a number above 0"),
+        (&["--refresh-every", "0", "--shipped-rank", "2"], "--shipped-rank 2 has no effect"),
+        (&["--shipped-rank", "7"], "refresh.shipped_rank must be 1 up to the smallest side"),
+        (&["--accumulated-rank", "1"], "refresh.accumulated_rank must be at least the adapter's rank"),
+        (&["--method", "both", "--refresh-every", "2"], "its method freezes none"),
+        (&["--least-trainers", "1"], "classes.least_trainers must be 2 up to the report goal"),
+        (&["--method", "core", "--least-trainers", "2"], "only with the method frozen_a"),
+    ] {
+        let output = create(more);
+        assert_eq!(output.status.code(), Some(3), "{more:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains(message), "{more:?}: {}", stderr(&output));
+        assert!(!stderr(&output).contains("operator.pem"), "{more:?}: {}", stderr(&output));
+    }
+    let both = create(&["--plan", "plan.json"]);
+    assert_eq!(both.status.code(), Some(2), "{}", stderr(&both));
+}
+
+#[test]
+fn a_killed_coordinator_comes_back_with_its_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let mut first = Up::start(folder.path());
+    let created = json(nightshift(
+        folder.path(),
+        &["task", "create", "--base", base.to_str().unwrap(), "--name", "owl", "--format", "json"],
+    ));
+    assert!(created["predicted"]["epsilon_at_end"].as_f64().unwrap() < 8.1);
+    first.kill();
+
+    let _second = Up::start(folder.path());
+    let tasks = json(nightshift(folder.path(), &["task", "ls", "--format", "json"]));
+    assert_eq!(tasks[0], created["task"]);
+
+    let out = folder.path().join("peft");
+    let pull = ["model", "pull", "--task", "owl", "--output", "json", "--out", out.to_str().unwrap()];
+    assert_eq!(json(nightshift(folder.path(), &pull))["version"], 0);
+    assert!(out.join("adapter_model.safetensors").exists());
+    let manifest = Manifest::parse(&fs::read(out.join(MANIFEST_FILE)).unwrap()).unwrap();
+    assert!(matches!(manifest.origin, Origin::Version(Version { version: 0, .. })), "{manifest:?}");
+    for (name, hash) in &manifest.files {
+        assert_eq!(Digest::of(&fs::read(out.join(name)).unwrap()), *hash);
+    }
+    let config = folder.path().join("config.json");
+    let says = r#"{"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2}"#;
+    fs::write(&config, says).unwrap();
+    let as_gguf = [&pull[..], &["--format", "gguf", "--base-config", config.to_str().unwrap()]].concat();
+    json(nightshift(folder.path(), &as_gguf));
+    assert!(fs::read(out.join("adapter.gguf")).unwrap().starts_with(b"GGUF"));
+    let without = run(nightshift(folder.path(), &[&pull[..], &["--format", "gguf"]].concat()));
+    assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
+    let again = run(nightshift(folder.path(), &[&pull[..], &["--version", "1"]].concat()));
+    assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));
+
+    let stopped = json(nightshift(folder.path(), &["task", "stop", "owl", "--format", "json"]));
+    assert_eq!(stopped["state"], "stopped");
+    let watched = run(nightshift(folder.path(), &["task", "watch", "owl"]));
+    assert_eq!(watched.status.code(), Some(7), "{}", stderr(&watched));
+}
+
+#[test]
+fn frozen_factors_come_back_and_others_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let _up = Up::start(folder.path());
+    let frozen = folder.path().join("factors");
+    let create = |bytes: &[u8]| {
+        fs::write(&frozen, bytes).unwrap();
+        let (base, frozen) = (base.to_str().unwrap(), frozen.to_str().unwrap());
+        let arguments = ["task", "create", "--base", base, "--rank", "1", "--frozen", frozen];
+        run(nightshift(folder.path(), &arguments))
+    };
+    // A of rank 1 over inputs 8, 8, 8, 8, 8, 8 and 6.
+    let short = create(&[0; 4 * 53]);
+    assert_eq!(short.status.code(), Some(3));
+    assert!(stderr(&short).contains("54 numbers for each epoch, found 53"), "{}", stderr(&short));
+    // Those of two epochs.
+    let whole = create(&0.5_f32.to_le_bytes().repeat(2 * 54));
+    assert!(whole.status.success(), "{}", stderr(&whole));
+    let out = folder.path().join("peft");
+    let pull = ["model", "pull", "--task", "task", "--out", out.to_str().unwrap()];
+    assert!(run(nightshift(folder.path(), &pull)).status.success());
+}
+
+#[test]
+fn an_unknown_device_cannot_be_revoked() {
+    let folder = tempfile::tempdir().unwrap();
+    let _up = Up::start(folder.path());
+    let device = "ab".repeat(16);
+    let output = run(nightshift(folder.path(), &["device", "revoke", &device]));
+    assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
+    assert!(stderr(&output).contains("nightshift device ls"));
+    assert_eq!(json(nightshift(folder.path(), &["device", "ls", "--format", "json"])), Value::Array(vec![]));
+}
+
+/// `nightshift up`, killed when dropped.
+struct Up {
+    child: Child,
+}
+
+impl Up {
+    /// Starts it and waits until it listens.
+    fn start(folder: &Path) -> Self {
+        let fresh = !folder.join("coordinator.toml").exists();
+        let anywhere = SocketAddr::from(([127, 0, 0, 1], 0)).to_string();
+        let mut command = nightshift(folder, &["up", "--format", "json"]);
+        if fresh {
+            command.args(["--listen", &anywhere, "--admin-listen", &anywhere]);
+        }
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut out = BufReader::new(child.stdout.take().unwrap());
+        let mut text = String::new();
+        // The document's last line.
+        while !text.ends_with("}\n") {
+            if out.read_line(&mut text).unwrap() == 0 {
+                let mut errors = String::new();
+                child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+                panic!("nightshift up did not start: {errors}");
+            }
+        }
+        let running: Value = serde_json::from_str(&text).unwrap();
+        assert!(running["device_address"].as_str().unwrap().starts_with("127.0.0.1:"));
+        Self { child }
+    }
+
+    fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn nightshift(folder: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
+    command.arg("--dir").arg(folder).args(arguments);
+    command
+}
+
+fn run(mut command: Command) -> Output {
+    command.output().unwrap()
+}
+
+fn json(command: Command) -> Value {
+    let output = run(command);
+    assert!(output.status.success(), "{}", stderr(&output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A decoder of one block, 8 wide, 6 in the middle.
+fn write_base(folder: &Path) -> PathBuf {
+    let dir = folder.join("base");
+    fs::create_dir(&dir).unwrap();
+    fs::write(dir.join("config.json"), r#"{"num_hidden_layers": 1}"#).unwrap();
+    fs::write(dir.join("tokenizer.json"), "{}").unwrap();
+    let shapes = [
+        ("self_attn.q_proj", [8, 8]),
+        ("self_attn.k_proj", [8, 8]),
+        ("self_attn.v_proj", [8, 8]),
+        ("self_attn.o_proj", [8, 8]),
+        ("mlp.gate_proj", [6, 8]),
+        ("mlp.up_proj", [6, 8]),
+        ("mlp.down_proj", [8, 6]),
+    ];
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for (name, shape) in shapes {
+        let len = 4 * shape[0] * shape[1];
+        let entry = serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, at + len] });
+        header.insert(format!("model.layers.0.{name}.weight"), entry);
+        at += len;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend_from_slice(&header);
+    bytes.resize(bytes.len() + at, 0);
+    fs::write(dir.join("model.safetensors"), bytes).unwrap();
+    dir
+}

@@ -1,0 +1,43 @@
+//! What the steps of a round are called.
+
+use std::fmt;
+
+/// The step that a round is in, without what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PhaseName {
+    /// Step 1: devices advertise their keys.
+    Advertise,
+    /// Between steps 1 and 2, for a large cohort: the graph is drawn.
+    Draw,
+    /// Step 2: devices share their seeds.
+    Share,
+    /// Step 3: masked inputs come.
+    Masked,
+    /// Step 4: the survivors sign who they are.
+    Agree,
+    /// Step 5: shares come that open the sum.
+    Unmask,
+    /// The round has ended.
+    Over,
+}
+
+impl PhaseName {
+    /// The name, as devices and operators read it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Advertise => "advertise keys",
+            Self::Draw => "draw",
+            Self::Share => "share keys",
+            Self::Masked => "masked input",
+            Self::Agree => "consistency",
+            Self::Unmask => "unmask",
+            Self::Over => "over",
+        }
+    }
+}
+
+impl fmt::Display for PhaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
