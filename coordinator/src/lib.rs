@@ -1,7 +1,7 @@
 //! The coordinator: adds up what devices contribute without reading any one of them.
 //!
 //! What happens next is decided by the pure machines of the package [`task`]. This is their shell: [`driver`]
-//! owns the tasks, [`spool`] holds unfinished inputs on disk, [`service`] is the wire, [`server`] runs both, [`cli`] is
+//! owns the tasks, [`task::spool`] holds unfinished inputs on disk, [`service`] is the wire, [`server`] runs both, [`cli`] is
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
@@ -20,7 +20,6 @@ pub mod revocations;
 mod seldom;
 pub mod server;
 pub mod service;
-pub mod spool;
 mod status;
 pub mod store;
 pub mod tls;

@@ -29,9 +29,9 @@ use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
-use crate::spool::FolderSpooler;
 use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
+use task::spool::FolderSpooler;
 
 /// Name of the operator's certificate and key in the state folder: `operator.pem`, `operator.key`.
 pub const OPERATOR: &str = "operator";

@@ -1,15 +1,15 @@
 //! Plans: what cannot be followed is refused with the value's name.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use proto::adapter::{Method, Module};
-use proto::ids::{Digest, TaskId};
-use proto::message::Published;
-use proto::metrics::{Metric, MetricName};
-use proto::plan::{
+use nightshift_proto::adapter::{Method, Module};
+use nightshift_proto::ids::{Digest, TaskId};
+use nightshift_proto::message::Published;
+use nightshift_proto::metrics::{Metric, MetricName};
+use nightshift_proto::plan::{
     AdaptiveClipPlan, ClassPlan, MAX_FOLDED_RANK, MAX_RANK, MAX_ROUND_MILLIS, MAX_VERSIONS, Mode, Plan,
     RefreshPlan, model_digest,
 };
-use proto::training::{
+use nightshift_proto::training::{
     MAX_ASSIGNMENT_TOKENS, MAX_BATCH_SIZE, MAX_LOCAL_STEPS, MAX_SEQUENCE_LEN, MAX_STEP_TOKENS,
 };
 

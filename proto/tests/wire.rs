@@ -5,16 +5,18 @@ use aggregation::{
     Advertisement, Credential, Evidence, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES,
     SealedShare, Share, Signature, UnmaskShares,
 };
-use proptest::prelude::*;
-use prost::Message;
-use proto::adapter::Class;
-use proto::convert::{
+use nightshift_proto::adapter::Class;
+use nightshift_proto::convert::{
     rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
     request_to_wire,
 };
-use proto::ids::{Digest, SessionId, TaskId};
-use proto::message::{Assignment, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
-use proto::wire;
+use nightshift_proto::ids::{Digest, SessionId, TaskId};
+use nightshift_proto::message::{
+    Assignment, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
+};
+use nightshift_proto::wire;
+use proptest::prelude::*;
+use prost::Message;
 
 fn advertisement() -> Advertisement {
     let key = IdentityKey::from_seed(&[3; 32]);

@@ -10,7 +10,6 @@
 use std::time::Duration;
 
 use aggregation::{Context, Credential, IdentityKey, MAX_COMPLETE, Refusal, RosterError};
-use coordinator::spool::FolderSpooler;
 use proto::convert::WireError;
 use proto::files::FileError;
 use proto::ids::{DeviceId, Digest, Timestamp};
@@ -20,7 +19,7 @@ use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuildError, ThreadPoolBuilder};
 use task::round::RoundParams;
-use task::spool::{InMemory, Spooler};
+use task::spool::{FolderSpooler, InMemory, Spooler};
 
 mod clock;
 mod desk;

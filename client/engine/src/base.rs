@@ -1,6 +1,8 @@
 //! The frozen base: a Hugging Face folder or a GGUF file, read into memory and known by its digest.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+#[cfg(feature = "hub")]
+use std::path::PathBuf;
 
 use proto::adapter::Module;
 use proto::ids::Digest;
@@ -19,6 +21,7 @@ mod files;
 mod folder;
 mod gguf;
 mod held;
+#[cfg(feature = "hub")]
 mod hub;
 mod open;
 mod plan;
@@ -28,6 +31,7 @@ pub mod tokenizer;
 
 pub use error::BaseError;
 pub use held::Hold;
+#[cfg(feature = "hub")]
 pub use hub::{FetchError, Fetching, Hub, Patience};
 pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
@@ -76,6 +80,7 @@ impl Base {
 
     /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
     /// fetched where it is not in the cache, which `progress` hears of.
+    #[cfg(feature = "hub")]
     pub fn fetch(
         source: &Source,
         hub: &Hub,

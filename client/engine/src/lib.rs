@@ -38,10 +38,9 @@ pub use backend::compute::Compute;
 pub use backend::device::{CandleDevice, Place, PlaceChoice, PlaceError};
 pub use backend::error::ComputeError;
 pub use base::tokenizer::{DecodeError, EncodeError};
-pub use base::{
-    Base, BaseError, BaseOptions, FetchError, Fetching, Filled, Hold, Hub, Patience, Repository, Source,
-    SourceError,
-};
+pub use base::{Base, BaseError, BaseOptions, Filled, Hold, Repository, Source, SourceError};
+#[cfg(feature = "hub")]
+pub use base::{FetchError, Fetching, Hub, Patience};
 pub use engine::{Engine, Loss};
 pub use error::TrainError;
 pub use kernels::error::ShapeError;
@@ -57,6 +56,7 @@ pub use training::Training;
 pub use training::checkpoint::{self, CheckpointError};
 pub use training::job::{Job, Step, Trained};
 pub use training::optimizer::Schedule;
+#[cfg(feature = "pretrain")]
 pub use training::pretrain::{self, PretrainError, PretrainOptions};
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use crate::training::threads::on_threads;
 pub mod checkpoint;
 pub mod job;
 pub mod optimizer;
+#[cfg(feature = "pretrain")]
 pub mod pretrain;
 pub(crate) mod threads;
 

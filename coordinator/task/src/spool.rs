@@ -3,12 +3,18 @@
 //! An input counts whole or not at all, so its chunks cannot go into the sum as they come; and a thousand
 //! unfinished inputs do not fit in memory. A round spools them: it does not know whether to memory or to a disk.
 
+#[cfg(feature = "folder")]
+mod folder;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 
 use aggregation::DeviceIndex;
 use proto::ids::SessionId;
+
+#[cfg(feature = "folder")]
+pub use folder::FolderSpooler;
 
 /// Opens a spool for each round.
 pub trait Spooler: Debug + Send + Sync {

@@ -7,10 +7,10 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use super::{Spool, Spooler};
 use aggregation::DeviceIndex;
 use proto::files::{self, FileError};
 use proto::ids::SessionId;
-use task::spool::{Spool, Spooler};
 
 /// Opens spools below a folder.
 #[derive(Clone, Debug)]
@@ -80,7 +80,7 @@ impl Drop for FolderSpool {
 
 #[cfg(test)]
 mod tests {
-    use task::spool::InMemory;
+    use super::super::InMemory;
 
     use super::*;
 
