@@ -2,10 +2,10 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Lines};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 
 #[test]
 fn a_second_coordinator_on_the_same_store_is_refused_with_the_path() {
@@ -59,6 +59,8 @@ fn a_wrong_configuration_is_an_input_error() {
 /// A coordinator that serves, killed when dropped.
 struct Running {
     child: Child,
+    /// Kept open: a server whose stderr is closed ends at its next line.
+    _stderr: Lines<BufReader<ChildStderr>>,
 }
 
 impl Running {
@@ -67,7 +69,7 @@ impl Running {
         let mut child = coordinator(config).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("for operators")), "it did not start");
-        Self { child }
+        Self { child, _stderr: lines }
     }
 }
 

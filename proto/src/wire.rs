@@ -1,4 +1,5 @@
-//! The generated types. Only [`crate::convert`], the device's transport and the coordinator's service name them.
+//! The types that `nightshift.proto` says, generated and committed: a test holds them to it and writes them anew.
+//! Only [`crate::convert`], the device's transport and the coordinator's service name them.
 
 #![expect(missing_docs, clippy::pedantic, reason = "generated; nightshift.proto holds the comments")]
 #![cfg_attr(
@@ -12,4 +13,4 @@
     )
 )]
 
-include!(concat!(env!("OUT_DIR"), "/nightshift.v1.rs"));
+include!("wire/generated.rs");

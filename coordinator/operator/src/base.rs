@@ -400,7 +400,7 @@ mod tests {
 
     #[test]
     fn a_gguf_file_has_the_modules_of_a_folder() {
-        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/engine/tests/reference/gguf");
+        let files = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../client/engine/tests/reference/gguf");
         let base = Base::open(&files.join("qwen3.gguf")).unwrap();
         let modules = base.modules(&["all".to_owned()]).unwrap();
         let sizes: Vec<(u32, u32)> = modules.iter().map(|module| (module.outputs, module.inputs)).collect();
