@@ -103,16 +103,16 @@ impl Seat {
 
     /// Fails if fewer of the device's neighbours are in `set` than rebuild a
     /// seed. In the complete graph [`Seat::fewest`] sees to that.
-    fn check_neighbours(&self, set: &IndexSet) -> Result<(), Refusal> {
-        let neighbours = self.roster.graph().neighbours(self.index).into_iter();
-        let (got, need) = (neighbours.filter(|place| set.contains(*place)).count(), self.roster.threshold());
-        if self.roster.is_drawn() && got < need { Err(Refusal::FewNeighbours { got, need }) } else { Ok(()) }
+    fn check_neighbors(&self, set: &IndexSet) -> Result<(), Refusal> {
+        let neighbors = self.roster.graph().neighbors(self.index).into_iter();
+        let (got, need) = (neighbors.filter(|place| set.contains(*place)).count(), self.roster.threshold());
+        if self.roster.is_drawn() && got < need { Err(Refusal::FewNeighbors { got, need }) } else { Ok(()) }
     }
 
     /// Fails unless the device in a place is enrolled. That of a neighbour was
     /// seen when it advertised.
     fn check_enrolled(&self, index: DeviceIndex, check: &mut Check<'_>) -> Result<(), Refusal> {
-        if index == self.index || self.roster.graph().are_neighbours(index, self.index) {
+        if index == self.index || self.roster.graph().are_neighbors(index, self.index) {
             return Ok(());
         }
         let entry = self.roster.entry(index).ok_or(Refusal::NotInRoster)?;

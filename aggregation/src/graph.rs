@@ -63,7 +63,7 @@ impl Graph {
     /// [`MAX_COHORT`] devices.
     pub fn ring(size: usize, parameters: Parameters, seed: &[u8; 32]) -> Option<Self> {
         let places = u16::try_from(size).ok().filter(|_| size <= MAX_COHORT)?;
-        let fits = parameters.neighbours.is_multiple_of(2) && (2..size).contains(&parameters.neighbours);
+        let fits = parameters.neighbors.is_multiple_of(2) && (2..size).contains(&parameters.neighbors);
         let order = fits.then(|| shuffled(places, seed))?;
         let mut position = vec![0; size];
         for (at, place) in order.iter().enumerate() {
@@ -88,28 +88,28 @@ impl Graph {
     }
 
     /// Whether two places are neighbours; a device is not its own.
-    pub fn are_neighbours(&self, one: DeviceIndex, other: DeviceIndex) -> bool {
+    pub fn are_neighbors(&self, one: DeviceIndex, other: DeviceIndex) -> bool {
         let size = usize::from(self.size);
         let exist = usize::from(one) < size && usize::from(other) < size;
         exist
             && one != other
             && self.ring.as_ref().is_none_or(|ring| {
                 let apart = ring.position[usize::from(one)].abs_diff(ring.position[usize::from(other)]);
-                apart.min(size - apart) <= ring.parameters.neighbours / 2
+                apart.min(size - apart) <= ring.parameters.neighbors / 2
             })
     }
 
     /// The neighbours of a device, in order of their places.
-    pub fn neighbours(&self, of: DeviceIndex) -> Vec<DeviceIndex> {
+    pub fn neighbors(&self, of: DeviceIndex) -> Vec<DeviceIndex> {
         let Some(ring) = &self.ring else {
             return self.places().filter(|place| *place != of).collect();
         };
         let Some(at) = ring.position.get(usize::from(of)) else { return Vec::new() };
-        let (size, half) = (ring.order.len(), ring.parameters.neighbours / 2);
+        let (size, half) = (ring.order.len(), ring.parameters.neighbors / 2);
         let around = (1..=half).flat_map(|step| [(at + step) % size, (at + size - step) % size]);
-        let mut neighbours: Vec<DeviceIndex> = around.map(|at| ring.order[at]).collect();
-        neighbours.sort_unstable();
-        neighbours
+        let mut neighbors: Vec<DeviceIndex> = around.map(|at| ring.order[at]).collect();
+        neighbors.sort_unstable();
+        neighbors
     }
 
     /// Who holds shares of a device's seeds, in order of their places: its
@@ -117,13 +117,13 @@ impl Graph {
     pub fn holders(&self, of: DeviceIndex) -> Vec<DeviceIndex> {
         match self.ring {
             None => self.places().collect(),
-            Some(_) => self.neighbours(of),
+            Some(_) => self.neighbors(of),
         }
     }
 
     /// Whether `holder` holds shares of the seeds of `owner`.
     pub fn holds(&self, holder: DeviceIndex, owner: DeviceIndex) -> bool {
-        self.are_neighbours(holder, owner)
+        self.are_neighbors(holder, owner)
             || (self.ring.is_none() && holder == owner && usize::from(owner) < usize::from(self.size))
     }
 
@@ -142,7 +142,7 @@ impl Graph {
     /// such place, and for the complete graph, which cannot be cut.
     pub fn thin_window(&self, survivors: &IndexSet) -> Option<(DeviceIndex, usize, usize)> {
         let ring = self.ring.as_ref()?;
-        let (size, half) = (ring.order.len(), ring.parameters.neighbours / 2);
+        let (size, half) = (ring.order.len(), ring.parameters.neighbors / 2);
         let need = ring.parameters.window_bound + 1;
         let lives: Vec<usize> =
             ring.order.iter().map(|place| usize::from(survivors.contains(*place))).collect();

@@ -71,9 +71,9 @@ fn two_views(attack: &mut Attack, graph: &Graph, victims: &[usize], missing: &BT
         view.survivors = survivors.clone();
     }
     for victim in victims {
-        let neighbours = graph.neighbours(place(*victim)).into_iter();
-        let untold = neighbours
-            .filter(|peer| !missing.contains(peer) && !attack.corrupt.contains(&usize::from(*peer)));
+        let neighbors = graph.neighbors(place(*victim)).into_iter();
+        let untold =
+            neighbors.filter(|peer| !missing.contains(peer) && !attack.corrupt.contains(&usize::from(*peer)));
         let view = attack.views.get_mut(&(*victim, 0)).unwrap();
         view.sharers = without(size, untold);
         // It is not asked who survived.
@@ -87,12 +87,12 @@ fn two_views(attack: &mut Attack, graph: &Graph, victims: &[usize], missing: &BT
 /// A set of `victim`'s neighbours for whom nobody sees a thin stretch of the ring.
 fn missing_around(graph: &Graph, victim: usize, rng: &mut impl Rng) -> Option<BTreeSet<DeviceIndex>> {
     let size = usize::from(graph.size());
-    let mut neighbours = graph.neighbours(place(victim));
-    let (least, most) = (graph.threshold(), neighbours.len() / 2);
+    let mut neighbors = graph.neighbors(place(victim));
+    let (least, most) = (graph.threshold(), neighbors.len() / 2);
     for count in (least..=most).rev() {
         for _ in 0..20 {
-            shuffle(&mut neighbours, rng);
-            let missing: BTreeSet<DeviceIndex> = neighbours.iter().take(count).copied().collect();
+            shuffle(&mut neighbors, rng);
+            let missing: BTreeSet<DeviceIndex> = neighbors.iter().take(count).copied().collect();
             if graph.thin_window(&without(size, missing.iter().copied())).is_none() {
                 return Some(missing);
             }
@@ -246,7 +246,7 @@ fn ghosts_of_an_earlier_draw_open_no_small_sum_of_a_ring() {
 /// The places of a ring in its order: each next one is the neighbour that shares the most neighbours.
 fn ring_order(graph: &Graph) -> Vec<DeviceIndex> {
     let size = usize::from(graph.size());
-    let of = |place| graph.neighbours(place).into_iter().collect::<BTreeSet<_>>();
+    let of = |place| graph.neighbors(place).into_iter().collect::<BTreeSet<_>>();
     let sets: Vec<BTreeSet<DeviceIndex>> = graph.places().map(of).collect();
     let mut order = vec![DeviceIndex::from(0)];
     let mut used = BTreeSet::from([DeviceIndex::from(0)]);

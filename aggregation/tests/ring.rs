@@ -37,8 +37,8 @@ fn nonces(draw: &Draw, first: usize) -> Vec<[u8; 32]> {
     (0..first).map(|number| device(number).reveal(draw).unwrap()).collect()
 }
 
-fn neighbourhood(of: DeviceIndex) -> Vec<DeviceIndex> {
-    WORLD.roster.graph().neighbours(of)
+fn neighborhood(of: DeviceIndex) -> Vec<DeviceIndex> {
+    WORLD.roster.graph().neighbors(of)
 }
 
 #[test]
@@ -151,7 +151,7 @@ fn only_large_cohorts_are_drawn_and_only_small_ones_are_complete() {
 #[test]
 fn drop_outs_that_cut_the_graph_are_refused() {
     // The neighbours of one device are lost, by a server that knows the order.
-    let lost = neighbourhood(0.into());
+    let lost = neighborhood(0.into());
     let mut survivors = IndexSet::full(DEVICES);
     for place in lost.iter().filter(|place| **place != 1_u16) {
         survivors.remove(*place);
@@ -194,23 +194,23 @@ fn more_shares_that_do_not_open_than_may_be_corrupt_are_a_reason_to_leave() {
 }
 
 #[test]
-fn a_device_with_too_few_neighbours_left_refuses() {
+fn a_device_with_too_few_neighbors_left_refuses() {
     let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
     let mut sharers = IndexSet::full(DEVICES);
-    for place in neighbourhood(0.into()).into_iter().skip(15) {
+    for place in neighborhood(0.into()).into_iter().skip(15) {
         sharers.remove(place);
     }
     let refusal = shared.receive(sharers, Vec::new()).unwrap_err();
-    assert_eq!(refusal, Refusal::FewNeighbours { got: 15, need: 16 });
+    assert_eq!(refusal, Refusal::FewNeighbors { got: 15, need: 16 });
 }
 
 #[test]
-fn a_share_from_a_device_that_is_no_neighbour_is_refused() {
+fn a_share_from_a_device_that_is_no_neighbor_is_refused() {
     let stranger = WORLD
         .roster
         .graph()
         .places()
-        .find(|place| *place != 0_u16 && !WORLD.roster.graph().are_neighbours(0.into(), *place));
+        .find(|place| *place != 0_u16 && !WORLD.roster.graph().are_neighbors(0.into(), *place));
     let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
     let from = stranger.unwrap();
     let inbox = vec![aggregation::SealedShare { from: from.get(), to: 0, bytes: vec![0; 96] }];
@@ -235,7 +235,7 @@ fn a_signer_that_was_never_enrolled_does_not_count() {
     let far = |place: &DeviceIndex| {
         *place != 9_u16
             && graph.places().all(|other| {
-                let near = |place| other == place || graph.are_neighbours(other, place);
+                let near = |place| other == place || graph.are_neighbors(other, place);
                 !(near(*place) && near(9.into()))
             })
     };

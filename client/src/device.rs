@@ -13,7 +13,7 @@ use session::conditions::Conditions;
 use session::policy::Policy;
 use tokio_util::sync::CancellationToken;
 
-use crate::enrolment::{device_id, enroll, load};
+use crate::enrollment::{device_id, enroll, load};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};

@@ -3,7 +3,7 @@
 use proto::message::Rejection;
 use session::policy::Breach;
 
-use crate::enrolment::EnrolmentError;
+use crate::enrollment::EnrollmentError;
 use crate::keys::KeyError;
 use crate::store::DeviceStoreError;
 use crate::trainer::TrainerError;
@@ -17,7 +17,7 @@ pub enum Error {
     Store(#[from] DeviceStoreError),
     /// The device could not be enrolled, or is not.
     #[error(transparent)]
-    Enrolment(#[from] EnrolmentError),
+    Enrollment(#[from] EnrollmentError),
     /// The trainer cannot train: the user's text cannot be read, or there is none.
     #[error(transparent)]
     Trainer(#[from] TrainerError),
@@ -55,11 +55,11 @@ impl Error {
     pub fn kind(&self) -> ErrorKind {
         match self {
             Self::Store(_) | Self::Thread(_) => ErrorKind::Device,
-            Self::Enrolment(error) => match error {
-                EnrolmentError::Keys(_) | EnrolmentError::Store(_) | EnrolmentError::Damaged(_) => {
+            Self::Enrollment(error) => match error {
+                EnrollmentError::Keys(_) | EnrollmentError::Store(_) | EnrollmentError::Damaged(_) => {
                     ErrorKind::Device
                 }
-                EnrolmentError::Transport(_) | EnrolmentError::Answer(_) | EnrolmentError::NotEnrolled => {
+                EnrollmentError::Transport(_) | EnrollmentError::Answer(_) | EnrollmentError::NotEnrolled => {
                     ErrorKind::Coordinator
                 }
             },
@@ -73,12 +73,12 @@ impl Error {
 
 impl From<KeyError> for Error {
     fn from(error: KeyError) -> Self {
-        Self::Enrolment(error.into())
+        Self::Enrollment(error.into())
     }
 }
 
 impl From<TransportError> for Error {
     fn from(error: TransportError) -> Self {
-        Self::Enrolment(error.into())
+        Self::Enrollment(error.into())
     }
 }

@@ -3,14 +3,14 @@
 //! A host program opens a [`Device`], enrolls it, and lends it time: [`Device::run`] with a [`Trainer`] that learns from
 //! the user's text and a [`DeviceMonitor`] that says when the machine is idle. What decides is a pure machine,
 //! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
-//! talks ([`transport`], [`enrolment`], [`tls`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
+//! talks ([`transport`], [`enrollment`], [`tls`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
 //! programs and takes theirs ([`adapter_files`]). Start at [`Device`].
 
 use proto::files;
 
 pub mod adapter_files;
 mod device;
-pub mod enrolment;
+pub mod enrollment;
 mod error;
 pub mod keys;
 mod locked;

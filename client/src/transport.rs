@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use proto::convert::{
-    Enrolled, Enrolment, WireError, enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes,
+    Enrolled, Enrollment, WireError, enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes,
     reply_from_wire, request_to_wire,
 };
 use proto::ids::Digest;
@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The largest artefact that a device fetches.
-pub const MAX_ARTEFACT_BYTES: u64 = 1 << 28;
+pub const MAX_ARTIFACT_BYTES: u64 = 1 << 28;
 
 /// A call that gave no answer of the protocol.
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +48,7 @@ pub enum TransportError {
     },
     /// What was fetched is not what was asked for.
     #[error("the artefact {digest} is not what came: {why}")]
-    Artefact {
+    Artifact {
         /// Its hash.
         digest: Digest,
         /// What is wrong.
@@ -85,8 +85,8 @@ impl Transport {
     }
 
     /// Exchanges a token for an identity.
-    pub async fn enroll(&mut self, enrolment: &Enrolment) -> Result<Enrolled, TransportError> {
-        let reply = self.client.enroll(enroll_request_to_wire(enrolment)).await;
+    pub async fn enroll(&mut self, enrollment: &Enrollment) -> Result<Enrolled, TransportError> {
+        let reply = self.client.enroll(enroll_request_to_wire(enrollment)).await;
         let reply = reply.map_err(|status| self.failure(&status))?;
         Ok(enroll_reply_from_wire(reply.into_inner())?)
     }
@@ -100,7 +100,7 @@ impl Transport {
 
     /// Fetches an artefact of at most `most_bytes` chunk by chunk and checks its hash.
     pub async fn fetch(&mut self, digest: Digest, most_bytes: u64) -> Result<Vec<u8>, TransportError> {
-        let bad = |why: String| TransportError::Artefact { digest, why };
+        let bad = |why: String| TransportError::Artifact { digest, why };
         let mut bytes: Vec<u8> = Vec::new();
         loop {
             let offset = bytes.len() as u64;

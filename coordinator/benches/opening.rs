@@ -18,7 +18,7 @@ use aggregation::{
     Advertised, Context, Credential, Draw, IdentityKey, MAX_COMPLETE, Roster, SHARE_BYTES, Share,
     UnmaskShares, packing,
 };
-use nightshift_coordinator::artefacts::Artefacts;
+use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::driver::{Driver, now};
 use nightshift_coordinator::store::Store;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
@@ -87,8 +87,8 @@ fn main() {
 async fn measure(scenario: &Scenario) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
-    let artefacts = Artefacts::open(&folder.path().join("artefacts")).unwrap();
-    let driver = Driver::open(store, artefacts, authority().public(), Arc::new(InMemory)).unwrap();
+    let artifacts = Artifacts::open(&folder.path().join("artefacts")).unwrap();
+    let driver = Driver::open(store, artifacts, authority().public(), Arc::new(InMemory)).unwrap();
     // The first task is whose work everybody who checks in gets.
     let other = driver.create_task(plan(10, 1000).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let (plan, task) = {

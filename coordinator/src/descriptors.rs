@@ -1,7 +1,7 @@
 //! File descriptors: how many the system lets the process open, and how they are shared out, so that a crowd of
 //! connections leaves some for the store, the spool and the artefacts.
 
-use crate::artefacts::parts::READERS;
+use crate::artifacts::parts::READERS;
 use crate::listener::Limits;
 
 /// What is kept for everything that is no connection: the store and its log, an artefact for each of

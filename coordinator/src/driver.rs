@@ -30,8 +30,8 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 
-use crate::artefacts::parts::{PartReader, READERS};
-use crate::artefacts::{ArtefactError, Artefacts};
+use crate::artifacts::parts::{PartReader, READERS};
+use crate::artifacts::{ArtifactError, Artifacts};
 use crate::records::RecordError;
 use crate::seldom::Seldom;
 use crate::store::{Store, StoreError};
@@ -74,7 +74,7 @@ impl DriverError {
     /// written or read. What cannot be written at all, or contradicts what is there, never will.
     fn passes(&self) -> bool {
         match self {
-            Self::File(_) | Self::Record(RecordError::Artefact(ArtefactError::File(_))) => true,
+            Self::File(_) | Self::Record(RecordError::Artifact(ArtifactError::File(_))) => true,
             Self::Store(error) | Self::Record(RecordError::Store(error)) => {
                 matches!(error, StoreError::DiskFull { .. } | StoreError::Engine { .. } | StoreError::File(_))
             }
@@ -114,7 +114,7 @@ pub struct Driver {
     readers: Arc<Semaphore>,
     due: Arc<watch::Sender<Due>>,
     /// How often a device was enrolled or revoked since the start.
-    enrolments: Arc<AtomicU64>,
+    enrollments: Arc<AtomicU64>,
     /// How many sums are being opened.
     under_way: Arc<watch::Sender<usize>>,
     trouble: Arc<Trouble>,
@@ -154,17 +154,17 @@ impl Driver {
     /// Restores every task from the store. Rounds that were open are gone. Unfinished inputs go to `spooler`.
     pub fn open(
         store: Store,
-        artefacts: Artefacts,
+        artifacts: Artifacts,
         authority: IdentityPublic,
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
-        let artefacts = Arc::new(artefacts);
-        let enrolments = Arc::new(AtomicU64::new(0));
-        let state = State::open(store, Arc::clone(&artefacts), authority, spooler, Arc::clone(&enrolments))?;
+        let artifacts = Arc::new(artifacts);
+        let enrollments = Arc::new(AtomicU64::new(0));
+        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, Arc::clone(&enrollments))?;
         Ok(Self {
-            enrolments,
+            enrollments,
             state: Arc::new(Mutex::new(state)),
-            reader: Arc::new(PartReader::new(artefacts)),
+            reader: Arc::new(PartReader::new(artifacts)),
             readers: Arc::new(Semaphore::new(READERS)),
             due: Arc::new(watch::Sender::new(Due::default())),
             under_way: Arc::new(watch::Sender::new(0)),
@@ -206,7 +206,7 @@ impl Driver {
     /// A part of an artefact that belongs to a task. What the server optimiser carries on does not.
     pub async fn fetch(&self, digest: Digest, offset: u64) -> Result<Chunk, Rejection> {
         if !self.state.lock().await.is_public(&digest) {
-            return Err(Rejection::UnknownArtefact);
+            return Err(Rejection::UnknownArtifact);
         }
         let (reader, turn) = (Arc::clone(&self.reader), Arc::clone(&self.readers).acquire_owned().await);
         let read = spawn_blocking(move || {
@@ -214,7 +214,7 @@ impl Driver {
             reader.chunk(digest, offset)
         });
         match read.await {
-            Ok(Ok(chunk)) => chunk.ok_or(Rejection::UnknownArtefact),
+            Ok(Ok(chunk)) => chunk.ok_or(Rejection::UnknownArtifact),
             Ok(Err(error)) => {
                 static SAID: Seldom = Seldom::new();
                 if SAID.may_say(now()) {
@@ -228,7 +228,7 @@ impl Driver {
 
     /// A device was enrolled or revoked: who may take part is counted again.
     pub fn devices_changed(&self) {
-        self.enrolments.fetch_add(1, Ordering::AcqRel);
+        self.enrollments.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Starts a task; durable when this returns.
@@ -399,8 +399,8 @@ impl Driver {
     }
 }
 
-impl From<ArtefactError> for DriverError {
-    fn from(error: ArtefactError) -> Self {
+impl From<ArtifactError> for DriverError {
+    fn from(error: ArtifactError) -> Self {
         Self::Record(error.into())
     }
 }

@@ -5,12 +5,12 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
-pub mod artefacts;
+pub mod artifacts;
 pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod driver;
-pub mod enrolment;
+pub mod enrollment;
 pub mod listener;
 pub mod operators;
 pub mod peer;

@@ -31,10 +31,10 @@ use zeroize::Zeroizing;
 
 use crate::peer::{self, AdminName};
 
-mod enrolment_key;
+mod enrollment_key;
 mod identity;
 
-pub use enrolment_key::EnrolmentKey;
+pub use enrollment_key::EnrollmentKey;
 pub use identity::{Identity, IdentityRequest};
 
 const CA_CERTIFICATE_FILE: &str = "ca.pem";

@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 use task::optimizer::OptimizerState;
 use task::{Task, TaskError, TaskRecord};
 
-use crate::artefacts::{ArtefactError, Artefacts};
+use crate::artifacts::{ArtifactError, Artifacts};
 use crate::store::{Batch, Key, Store, StoreError};
 
 const TASKS: &str = "tasks";
@@ -42,7 +42,7 @@ pub enum RecordError {
     Store(#[from] StoreError),
     /// An artefact that a record names is missing or damaged.
     #[error(transparent)]
-    Artefact(#[from] ArtefactError),
+    Artifact(#[from] ArtifactError),
     /// The records of a task do not make a task.
     #[error("task {task} cannot be restored: {source}")]
     Task {
@@ -187,16 +187,16 @@ pub fn headers(store: &Store) -> Result<Vec<(TaskId, TaskHeader)>, RecordError> 
 /// Puts a task together again. A round that was open is gone.
 pub fn load_task(
     store: &Store,
-    artefacts: &Artefacts,
+    artifacts: &Artifacts,
     authority: IdentityPublic,
     (id, header): (TaskId, &TaskHeader),
 ) -> Result<Task, RecordError> {
     let vector = |what, digest: Digest| {
         let malformed = RecordError::Malformed { what, of: id.to_string() };
-        vector_from_bytes(&artefacts.get(&digest.0)?).ok_or(malformed)
+        vector_from_bytes(&artifacts.get(&digest.0)?).ok_or(malformed)
     };
     let refuse = |source| RecordError::Task { task: id, source };
-    let bytes = artefacts.get(&header.plan.0)?;
+    let bytes = artifacts.get(&header.plan.0)?;
     let plan = Plan::parse(&bytes).map_err(|error| refuse(error.into()))?;
     let adapter = vector("adapter", header.adapter)?;
     let folded = header.folded.map(|digest| vector("folded change", digest)).transpose()?;

@@ -16,16 +16,16 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tonic::service::Routes;
 
-use crate::artefacts::Artefacts;
+use crate::artifacts::Artifacts;
 use crate::config::{Certificates, Config};
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
-use crate::enrolment::{CLOCK_SLACK_SECS, Registry};
+use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
-use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
+use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
@@ -140,11 +140,11 @@ impl Coordinator {
             tracing::warn!("{closed}");
         }
         let store = Store::open(&folder.join("store"))?;
-        let artefacts = Artefacts::open(&folder.join("artefacts"))?;
+        let artifacts = Artifacts::open(&folder.join("artefacts"))?;
         let Certificates { authority_days, server_days, device_hours, admin_days } = config.certificates;
         let rng = SystemRandom::new();
         let authority = Authority::open_or_create(folder, days(authority_days))?;
-        let enrolment_key = EnrolmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
+        let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
@@ -166,11 +166,11 @@ impl Coordinator {
         let host = config.public_names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
-        let driver = Driver::open(store.clone(), artefacts, enrolment_key.public(), spooler)?;
+        let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
         let registry = Arc::new(Registry {
             store,
             authority,
-            enrolment_key,
+            enrollment_key,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
             operators,

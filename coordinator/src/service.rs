@@ -13,7 +13,7 @@ use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
 use tonic::{Request, Response, Status};
 
 use crate::driver::{self, Driver};
-use crate::enrolment::Registry;
+use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::{ConnectInfo, Peer};
@@ -68,7 +68,7 @@ impl wire::device_server::Device for DeviceService {
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollReply>, Status> {
         let answer = match convert::enroll_request_from_wire(request.into_inner()) {
-            Ok(enrolment) => self.registry.enrol(enrolment, driver::now()).await,
+            Ok(enrollment) => self.registry.enrol(enrollment, driver::now()).await,
             Err(error) => Err(error.into()),
         };
         respond(answer.map(|enrolled| convert::enroll_reply_to_wire(&enrolled)))
@@ -171,7 +171,7 @@ impl AdminService {
             return Err(Rejection::Unavailable(why));
         }
         let base = self.driver.base(task).await?;
-        let signed = self.registry.enrolment_key.sign(Release::of(&status, version), &base);
+        let signed = self.registry.enrollment_key.sign(Release::of(&status, version), &base);
         Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }
 }

@@ -9,7 +9,7 @@ pub(crate) fn of(rejection: &Rejection) -> Status {
     let code = match rejection {
         Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
         Rejection::NotEnrolled => Code::Unauthenticated,
-        Rejection::UnknownTask | Rejection::UnknownSession | Rejection::UnknownArtefact => Code::NotFound,
+        Rejection::UnknownTask | Rejection::UnknownSession | Rejection::UnknownArtifact => Code::NotFound,
         Rejection::NotInRoster => Code::PermissionDenied,
         Rejection::Equivocation(_) => Code::AlreadyExists,
         Rejection::Stale { .. }

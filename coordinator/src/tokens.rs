@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_failed_enrolment_does_not_use_the_token_up() {
+    async fn a_failed_enrollment_does_not_use_the_token_up() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let secret = issued(&store).await;

@@ -266,7 +266,7 @@ impl Mechanism {
         let mut x = vec![0.0; self.block];
         for (index, elements) in sum.chunks_exact(self.block).enumerate() {
             for (x, &element) in x.iter_mut().zip(elements) {
-                *x = f64::from(self.ring.centre(element)) * factor;
+                *x = f64::from(self.ring.center(element)) * factor;
             }
             rotate_back(&mut x, index, rotation_seed);
             let wanted = self.params.coordinates - mean.len();
@@ -274,7 +274,7 @@ impl Mechanism {
         }
         let survivors = survivors as f64;
         let metric =
-            |&element: &u32| f64::from(self.ring.centre(element)) / (self.metric_span() * survivors) + 0.5;
+            |&element: &u32| f64::from(self.ring.center(element)) / (self.metric_span() * survivors) + 0.5;
         Ok(Decoded { mean, metrics: metrics.iter().map(metric).collect() })
     }
 

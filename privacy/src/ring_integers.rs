@@ -46,7 +46,7 @@ impl Ring {
 
     /// The representative in [−2^(b−1), 2^(b−1)).
     #[inline]
-    pub(crate) fn centre(self, element: u32) -> i32 {
+    pub(crate) fn center(self, element: u32) -> i32 {
         let shift = 32 - self.bits;
         (element << shift).cast_signed() >> shift
     }
@@ -61,9 +61,9 @@ mod tests {
         let ring = Ring::holding(1000.0).unwrap();
         assert_eq!(ring.bits(), 10);
         for value in [-512, -511, -1, 0, 1, 511] {
-            assert_eq!(i64::from(ring.centre(ring.reduce(value))), value);
+            assert_eq!(i64::from(ring.center(ring.reduce(value))), value);
         }
-        assert_eq!(ring.centre(ring.reduce(512)), -512);
+        assert_eq!(ring.center(ring.reduce(512)), -512);
         assert_eq!(ring.add(ring.reduce(500), 30), ring.reduce(530 - 1024));
     }
 

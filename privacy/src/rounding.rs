@@ -105,9 +105,9 @@ mod tests {
         let ring = Ring::holding(1000.0).unwrap();
         let x = vec![-2.3; 40_000];
         let rounded = rounded(&x, 1e9, ring, &mut entropy);
-        let mean = rounded.iter().map(|&q| f64::from(ring.centre(q))).sum::<f64>() / 40_000.0;
+        let mean = rounded.iter().map(|&q| f64::from(ring.center(q))).sum::<f64>() / 40_000.0;
         assert!((mean + 2.3).abs() < 0.01, "mean {mean}");
-        assert!(rounded.iter().all(|&q| [-3, -2].contains(&ring.centre(q))));
+        assert!(rounded.iter().all(|&q| [-3, -2].contains(&ring.center(q))));
     }
 
     #[test]
@@ -116,7 +116,7 @@ mod tests {
         let mut entropy = Entropy::new(&mut rng);
         let ring = Ring::holding(1000.0).unwrap();
         let rounded = rounded(&[-3.0, 0.0, 5.0], 100.0, ring, &mut entropy);
-        let integers: Vec<_> = rounded.iter().map(|&q| ring.centre(q)).collect();
+        let integers: Vec<_> = rounded.iter().map(|&q| ring.center(q)).collect();
         assert_eq!(integers, [-3, 0, 5]);
     }
 
@@ -126,7 +126,7 @@ mod tests {
         let mut entropy = Entropy::new(&mut rng);
         let ring = Ring::holding(1000.0).unwrap();
         let rounded = rounded(&[30.5, -40.5], 20.0, ring, &mut entropy);
-        let norm_squared: i32 = rounded.iter().map(|&q| ring.centre(q).pow(2)).sum();
+        let norm_squared: i32 = rounded.iter().map(|&q| ring.center(q).pow(2)).sum();
         assert!(norm_squared <= 400 && norm_squared > 300, "{norm_squared}");
     }
 

@@ -19,7 +19,7 @@ mod request;
 
 pub use admin::{admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire};
 pub use enroll::{
-    Enrolled, Enrolment, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
+    Enrolled, Enrollment, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
     enroll_request_to_wire,
 };
 pub use rejection::{rejection_from_bytes, rejection_to_bytes};

@@ -357,7 +357,7 @@ pub enum Rejection {
     UnknownSession,
     /// No such artefact, or an offset beyond it.
     #[error("no such artefact, or it is shorter")]
-    UnknownArtefact,
+    UnknownArtifact,
     /// The device trained from another version than the current one.
     #[error("trained from version {found}, the current one is {current}")]
     Stale {

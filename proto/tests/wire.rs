@@ -102,7 +102,7 @@ fn rejections() -> Vec<Rejection> {
         Rejection::NotEnrolled,
         Rejection::UnknownTask,
         Rejection::UnknownSession,
-        Rejection::UnknownArtefact,
+        Rejection::UnknownArtifact,
         Rejection::Stale { found: 1, current: 2 },
         Rejection::ParticipationsSpent(3),
         Rejection::NotInRoster,
@@ -166,7 +166,7 @@ fn a_set_of_more_places_than_a_roster_has_is_refused() {
 }
 
 #[test]
-fn a_chunk_that_reaches_beyond_its_artefact_is_refused() {
+fn a_chunk_that_reaches_beyond_its_artifact_is_refused() {
     for (total_bytes, offset) in [(4, 2), (3, u64::MAX)] {
         let chunk = wire::Chunk { total_bytes, offset, bytes: vec![0; 3] };
         let message = wire::Reply { kind: Some(wire::reply::Kind::Chunk(chunk)) };

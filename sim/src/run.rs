@@ -132,7 +132,7 @@ pub fn run(
                 world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
             let loss = (before, measure(&world.state()?)?);
             let classes = classes::of_version(&plan, &dealt, &world, seen);
-            let version = VersionSummary { classes, ..summarise(seen, loss, clip_norm, secs, scenario.mode) };
+            let version = VersionSummary { classes, ..summarize(seen, loss, clip_norm, secs, scenario.mode) };
             on_version(&version);
             versions.push(version);
         }
@@ -209,7 +209,7 @@ fn faults(scenario: &Scenario) -> Faults {
     Faults { vanish, ..Faults::default() }
 }
 
-fn summarise(
+fn summarize(
     seen: &Seen,
     (loss_before, loss): (f64, f64),
     clip_norm: f64,

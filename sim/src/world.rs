@@ -89,7 +89,7 @@ pub struct World {
     task: Task,
     plan_bytes: Vec<u8>,
     authority: IdentityPublic,
-    artefacts: BTreeMap<Digest, Vec<u8>>,
+    artifacts: BTreeMap<Digest, Vec<u8>>,
     given: Option<Vec<f32>>,
     record: TaskRecord,
     /// The devices.
@@ -130,13 +130,13 @@ impl World {
         let authority = authority_key.public();
         let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, given.map(<[f32]>::to_vec), authority)?;
         let record = task.record().clone();
-        let mut artefacts = BTreeMap::new();
+        let mut artifacts = BTreeMap::new();
         for bytes in
             [Some(plan_bytes.clone()), Some(vector_to_bytes(task.adapter())), given.map(vector_to_bytes)]
                 .into_iter()
                 .flatten()
         {
-            artefacts.insert(Digest::of(&bytes), bytes);
+            artifacts.insert(Digest::of(&bytes), bytes);
         }
         let nodes = policies
             .iter()
@@ -154,7 +154,7 @@ impl World {
             task,
             plan_bytes,
             authority,
-            artefacts,
+            artifacts,
             given: given.map(<[f32]>::to_vec),
             record,
             nodes,
@@ -384,8 +384,8 @@ impl World {
                     self.record.participations.extend(devices);
                 }
                 TaskEffect::Commit { version, adapter, folded, .. } => {
-                    self.artefacts.insert(version.adapter, adapter);
-                    self.artefacts.extend(version.folded.zip(folded));
+                    self.artifacts.insert(version.adapter, adapter);
+                    self.artifacts.extend(version.folded.zip(folded));
                     self.record.folded.clone_from(&self.task.record().folded);
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();

@@ -254,10 +254,10 @@ fn a_coordinator_that_is_killed_has_charged_whom_it_sums_and_keeps_what_it_publi
     let last = Moment::asks("the last input is on its way", "masked done", AGENTS.len(), false);
     let opening = Moment::asks("shares are on their way", "unmask", 1, true);
     let home = world.stage.path("home");
-    let (store, artefacts) = (home.join("store").join("db"), home.join("artefacts"));
+    let (store, artifacts) = (home.join("store").join("db"), home.join("artefacts"));
     let writes = [
         (&last, Write::Begins(&store)),
-        (&opening, Write::Ends(&artefacts)),
+        (&opening, Write::Ends(&artifacts)),
         (&opening, Write::Begins(&store)),
     ];
     // A kill hits the middle of a write in more than half of all cases.

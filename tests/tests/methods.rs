@@ -185,11 +185,11 @@ fn the_average_of_both_factors_is_off_by_their_covariance() {
         dense(&world.state().unwrap()).iter().zip(&average).map(|(found, mean)| found - mean).collect();
     // B̄·Ā − mean(B·A) = −mean((B − B̄)·(A − Ā)).
     let state = world.state().unwrap();
-    let centred = |trained: &Vec<f32>| {
+    let centered = |trained: &Vec<f32>| {
         let trained = trained.iter().zip(&state.trained).map(|(x, mean)| x - mean).collect();
         dense(&State { trained, ..state.clone() })
     };
-    let covariance = mean(&trainer.last.values().map(|(trained, _)| centred(trained)).collect::<Vec<_>>());
+    let covariance = mean(&trainer.last.values().map(|(trained, _)| centered(trained)).collect::<Vec<_>>());
     let opposite: Vec<f64> = covariance.iter().map(|x| -x).collect();
     assert!(distance(&off, &opposite) < 1e-4);
     let share = distance(&off, &vec![0.0; off.len()]) / distance(&average, &vec![0.0; off.len()]);

@@ -31,7 +31,7 @@ use stage::{POLICY, Running, Stage, output, short_lines, start, text};
 #[path = "common/stage.rs"]
 mod stage;
 
-fn artefact(stage: &Stage, digest: &serde_json::Value) -> Vec<u8> {
+fn artifact(stage: &Stage, digest: &serde_json::Value) -> Vec<u8> {
     let name = digest.as_str().unwrap();
     fs::read(find(&stage.path("home"), name).expect("the artefact is in the coordinator's folder")).unwrap()
 }
@@ -66,8 +66,8 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
     let task = stage.task();
     assert_eq!((task["state"].as_str(), task["version"].as_u64()), (Some("complete"), Some(1)));
     assert_eq!(task["versions"][0]["survivors"].as_u64(), Some(4));
-    let plan = Plan::parse(&artefact(&stage, &task["plan"])).unwrap();
-    let published = vector_from_bytes(&artefact(&stage, &task["adapter"])).unwrap();
+    let plan = Plan::parse(&artifact(&stage, &task["plan"])).unwrap();
+    let published = vector_from_bytes(&artifact(&stage, &task["adapter"])).unwrap();
 
     // The same trainings, here.
     let base = Arc::new(Base::open(&stage.path("base")).unwrap());
@@ -182,7 +182,7 @@ fn committed_versions_survive_a_kill_of_the_coordinator() {
     assert!(!known.is_empty() && found.len() >= known.len(), "{before} {after}");
     assert_eq!(known[..], found[..known.len()]);
     for version in found {
-        assert!(!artefact(&stage, &version["adapter"]).is_empty());
+        assert!(!artifact(&stage, &version["adapter"]).is_empty());
     }
 
     // The agents find it again by themselves, and the task goes on to its end, each version once.

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use aggregation::IdentityKey;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use client::enrolment;
+use client::enrollment;
 use client::keys::DeviceKeys;
 use client::store::DeviceStore;
 use client::tls::{ClientIdentity, Connector, Trust, client_config};
@@ -23,7 +23,7 @@ use client::transport::{Transport, TransportError, pinned_authority};
 use coordinator::pki::{Authority, Validity};
 use h2::client::SendRequest;
 use http::Request as HttpRequest;
-use proto::convert::Enrolment;
+use proto::convert::Enrollment;
 use proto::ids::Digest;
 use proto::message::{Rejection, Request};
 use ring::rand::SystemRandom;
@@ -77,7 +77,7 @@ impl Scene {
     fn anna(&self) -> Transport {
         let folder = self.stage.path("anna");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrolment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
+        enrollment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
     }
 
     /// A connection of somebody without a certificate, as far as HTTP/2.
@@ -252,7 +252,7 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
         scene.stage.enroll("bela", &short_lines(1));
         let folder = scene.stage.path("bela");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrolment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
+        enrollment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
     });
     anna.send(&Request::CheckIn).await.unwrap();
     let attack = async {
@@ -271,7 +271,7 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn wrong_fields_at_enrolment_are_refused_and_cost_no_token() {
+async fn wrong_fields_at_enrollment_are_refused_and_cost_no_token() {
     let scene = Scene::new();
     let authority = pinned_authority(&scene.address(), scene.token.pin()).await.unwrap();
     let mut transport = Transport::new(&scene.address(), Trust::Authority(authority), None).unwrap();
@@ -280,7 +280,7 @@ async fn wrong_fields_at_enrolment_are_refused_and_cost_no_token() {
     let request = BASE64_STANDARD.encode(keys.signing_request().unwrap());
     let request =
         format!("-----BEGIN CERTIFICATE REQUEST-----\n{request}\n-----END CERTIFICATE REQUEST-----\n");
-    let whole = Enrolment::new(**scene.token.secret(), request, &key);
+    let whole = Enrollment::new(**scene.token.secret(), request, &key);
     let mut wrong = whole.clone();
     wrong.identity.0 = [0; 32];
     assert!(refusal(transport.enroll(&wrong).await).contains("low order"));

@@ -126,7 +126,7 @@ impl Advertised {
             return Err(Refusal::OtherDraw);
         }
         let digest = self.ctx.digest();
-        verify_all(neighbours(&roster, index), |(place, entry), check| {
+        verify_all(neighbors(&roster, index), |(place, entry), check| {
             let holds = entry.verify_by(&digest, authority, now_unix_secs, check);
             holds.map_err(|source| Refusal::Advertisement { index: place, source })
         })?;
@@ -186,10 +186,10 @@ fn meet(
     Ok((peer, envelope(own, place)))
 }
 
-fn neighbours(
+fn neighbors(
     roster: &Roster,
     of: DeviceIndex,
 ) -> impl Iterator<Item = (DeviceIndex, &Advertisement)> + Clone {
-    let places = roster.graph().neighbours(of).into_iter();
+    let places = roster.graph().neighbors(of).into_iter();
     places.filter_map(|place| Some((place, roster.entry(place)?)))
 }

@@ -83,7 +83,7 @@ pub enum Refusal {
     },
     /// Too few of the device's neighbours shared their seeds.
     #[error("{got} neighbours shared their seeds, expected at least {need}")]
-    FewNeighbours {
+    FewNeighbors {
         /// The neighbours that did.
         got: usize,
         /// The threshold.

@@ -61,7 +61,7 @@ impl Shared {
             return Err(Refusal::FewSharers { got, need });
         }
 
-        seat.check_neighbours(&sharers)?;
+        seat.check_neighbors(&sharers)?;
 
         let mut sealed = sort(inbox, &seat, &sharers)?;
         let mut unopened = 0;
@@ -100,7 +100,7 @@ fn sort(
         if to != own {
             return Err(Refusal::Misdelivered { to, own });
         }
-        if !seat.roster.graph().are_neighbours(from, own) || !sharers.contains(from) {
+        if !seat.roster.graph().are_neighbors(from, own) || !sharers.contains(from) {
             return Err(Refusal::UnexpectedShare { from });
         }
         match sorted.entry(from) {

@@ -25,13 +25,13 @@ const SECURITY_LOG2: i32 = -41;
 const CORRECTNESS_LOG2: i32 = -20;
 
 /// The fewest neighbours that are considered.
-const LEAST_NEIGHBOURS: usize = 8;
+const LEAST_NEIGHBORS: usize = 8;
 
 /// What a ring is built and judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Parameters {
     /// Neighbours of each device, k: an even number.
-    pub neighbours: usize,
+    pub neighbors: usize,
     /// Fewest shares that rebuild a seed, t.
     pub threshold: usize,
     /// Most corrupt devices in k / 2 consecutive places, x.
@@ -46,15 +46,15 @@ impl Parameters {
         if corrupt > size {
             return None;
         }
-        (LEAST_NEIGHBOURS..size.saturating_sub(1)).step_by(2).find_map(|neighbours| {
+        (LEAST_NEIGHBORS..size.saturating_sub(1)).step_by(2).find_map(|neighbors| {
             let within = |marked, drawn| Hypergeometric::new(size, marked, drawn);
             let secure = tail(size, SECURITY_LOG2);
-            let window_bound = within(corrupt, neighbours / 2).least_bound(secure);
-            let most_corrupt = within(corrupt, neighbours).least_bound(secure);
+            let window_bound = within(corrupt, neighbors / 2).least_bound(secure);
+            let most_corrupt = within(corrupt, neighbors).least_bound(secure);
             let correct = tail(size, CORRECTNESS_LOG2);
-            let holds = within(left, neighbours / 2).at_most(window_bound) <= correct
-                && within(left, neighbours).at_most(most_corrupt) <= correct;
-            holds.then_some(Self { neighbours, threshold: most_corrupt + 1, window_bound })
+            let holds = within(left, neighbors / 2).at_most(window_bound) <= correct
+                && within(left, neighbors).at_most(most_corrupt) <= correct;
+            holds.then_some(Self { neighbors, threshold: most_corrupt + 1, window_bound })
         })
     }
 }
@@ -125,7 +125,7 @@ mod tests {
 
     fn found(size: usize, corrupt: u16, missing: u16) -> (usize, usize, usize) {
         let found = Parameters::search(size, corrupt_devices(size, corrupt), missing).unwrap();
-        (found.neighbours, found.threshold, found.window_bound)
+        (found.neighbors, found.threshold, found.window_bound)
     }
 
     /// The table of the design notes, from an implementation by logarithms of
@@ -156,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn parameters_meet_every_tail_and_two_neighbours_fewer_do_not() {
+    fn parameters_meet_every_tail_and_two_neighbors_fewer_do_not() {
         let logs = log_factorials(10_000);
         for size in (100..1100).step_by(37).chain([1500, 2500, 4000, 7000, 10_000]) {
             for (gamma, delta) in [(0, 300), (50, 300), (50, 100), (100, 300), (20, 500)] {
@@ -181,11 +181,11 @@ mod tests {
                     let (x, a) = (least(k / 2), least(k));
                     upto(alive, k / 2, x) <= 2_f64.powi(-20) && upto(alive, k, a) <= 2_f64.powi(-20)
                 };
-                let k = parameters.neighbours;
+                let k = parameters.neighbors;
                 assert_eq!(parameters.window_bound, least(k / 2), "{size} {gamma} {delta}");
                 assert_eq!(parameters.threshold, least(k) + 1, "{size} {gamma} {delta}");
                 assert!(correct(k), "{size} {gamma} {delta}");
-                assert!(k == LEAST_NEIGHBOURS || !correct(k - 2), "{size} {gamma} {delta}");
+                assert!(k == LEAST_NEIGHBORS || !correct(k - 2), "{size} {gamma} {delta}");
             }
         }
     }

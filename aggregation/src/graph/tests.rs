@@ -1,6 +1,6 @@
 use super::*;
 
-const PARAMETERS: Parameters = Parameters { neighbours: 6, threshold: 2, window_bound: 1 };
+const PARAMETERS: Parameters = Parameters { neighbors: 6, threshold: 2, window_bound: 1 };
 
 fn ring(size: usize, seed: u8) -> Graph {
     Graph::ring(size, PARAMETERS, &[seed; 32]).unwrap()
@@ -20,11 +20,11 @@ fn only_one_to_256_devices_make_a_complete_graph() {
 }
 
 #[test]
-fn a_ring_has_an_even_number_of_neighbours_fewer_than_devices() {
-    for neighbours in [0, 5, 10, 12] {
-        assert_eq!(Graph::ring(10, Parameters { neighbours, ..PARAMETERS }, &[1; 32]), None);
+fn a_ring_has_an_even_number_of_neighbors_fewer_than_devices() {
+    for neighbors in [0, 5, 10, 12] {
+        assert_eq!(Graph::ring(10, Parameters { neighbors, ..PARAMETERS }, &[1; 32]), None);
     }
-    assert!(Graph::ring(10, Parameters { neighbours: 8, ..PARAMETERS }, &[1; 32]).is_some());
+    assert!(Graph::ring(10, Parameters { neighbors: 8, ..PARAMETERS }, &[1; 32]).is_some());
     assert_eq!(Graph::ring(MAX_COHORT + 1, PARAMETERS, &[1; 32]), None);
 }
 
@@ -55,29 +55,29 @@ fn two_quorums_share_more_devices_than_may_be_corrupt() {
 }
 
 #[test]
-fn a_device_of_the_complete_graph_holds_a_share_of_its_own_and_is_no_neighbour() {
+fn a_device_of_the_complete_graph_holds_a_share_of_its_own_and_is_no_neighbor() {
     let graph = Graph::complete(3).unwrap();
     let places = |places: Vec<DeviceIndex>| places.into_iter().map(DeviceIndex::get).collect::<Vec<_>>();
-    assert_eq!(places(graph.neighbours(1.into())), [0, 2]);
+    assert_eq!(places(graph.neighbors(1.into())), [0, 2]);
     assert_eq!(places(graph.holders(1.into())), [0, 1, 2]);
     assert!(graph.holds(1.into(), 1.into()));
     assert!(!graph.holds(3.into(), 3.into()));
 }
 
 #[test]
-fn every_device_of_a_ring_has_k_neighbours_and_they_have_it() {
+fn every_device_of_a_ring_has_k_neighbors_and_they_have_it() {
     for size in [7, 8, 20, 61] {
         let graph = ring(size, 3);
         for place in graph.places() {
-            let neighbours = graph.neighbours(place);
-            assert_eq!(neighbours.len(), 6);
-            assert_eq!(graph.holders(place), neighbours);
-            assert!(neighbours.is_sorted_by(|a, b| a < b) && !neighbours.contains(&place));
+            let neighbors = graph.neighbors(place);
+            assert_eq!(neighbors.len(), 6);
+            assert_eq!(graph.holders(place), neighbors);
+            assert!(neighbors.is_sorted_by(|a, b| a < b) && !neighbors.contains(&place));
             for other in graph.places() {
-                assert_eq!(graph.are_neighbours(place, other), neighbours.contains(&other));
-                assert_eq!(graph.holds(other, place), neighbours.contains(&other));
+                assert_eq!(graph.are_neighbors(place, other), neighbors.contains(&other));
+                assert_eq!(graph.holds(other, place), neighbors.contains(&other));
             }
-            assert!(neighbours.iter().all(|other| graph.neighbours(*other).contains(&place)));
+            assert!(neighbors.iter().all(|other| graph.neighbors(*other).contains(&place)));
         }
     }
 }

@@ -191,8 +191,8 @@ fn left_by(
         return Err(other);
     }
     let bound = RosterContext::new(ctx, roster.root());
-    let neighbours = roster.graph().neighbours(owner).into_iter();
-    let peers = neighbours.filter(|peer| survivors.contains(*peer));
+    let neighbors = roster.graph().neighbors(owner).into_iter();
+    let peers = neighbors.filter(|peer| survivors.contains(*peer));
     // The missing device would have added what its peer left.
     let pair = |(peer, entry): (DeviceIndex, &Advertisement)| {
         key.pair_mask(&bound, owner, (peer, &entry.masking_key))

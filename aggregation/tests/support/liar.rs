@@ -278,7 +278,7 @@ impl<'a> Run<'a> {
         let (list, places) = (&self.rosters[view.roster], &self.places[view.roster]);
         let own = state.index();
         let peers: Vec<DeviceIndex> =
-            list.graph().neighbours(own).into_iter().filter(|place| view.sharers.contains(*place)).collect();
+            list.graph().neighbors(own).into_iter().filter(|place| view.sharers.contains(*place)).collect();
         let came = self.sealed.get(&(view.roster, own.get())).map_or(&[][..], Vec::as_slice);
         let inbox = peers.iter().map(|peer| {
             let real = came.iter().find(|share| *peer == share.from).cloned();

@@ -318,8 +318,8 @@ pub fn sealed_for(world: &World, to: DeviceIndex) -> Vec<SealedShare> {
 
 /// The same in another roster, of which this was the draw.
 pub fn sealed_in(world: &World, roster: &Roster, draw: Option<&Draw>, to: DeviceIndex) -> Vec<SealedShare> {
-    let neighbours = roster.graph().neighbours(to).into_iter();
-    let sealed = neighbours.flat_map(|from| {
+    let neighbors = roster.graph().neighbors(to).into_iter();
+    let sealed = neighbors.flat_map(|from| {
         let (mut state, _, mut rng) = advertise(&world.ctx, from.into());
         if let Some(draw) = draw {
             state.reveal(draw).unwrap();

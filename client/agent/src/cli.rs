@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use client::enrolment::EnrolmentError;
+use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, Entry};
 use client::transport::TransportError;
 use client::{Device, DeviceMonitor, ErrorKind, Finished, InProcess, Settings};
@@ -23,7 +23,7 @@ use engine::{Engine, check_vectors};
 use proto::ids::{TaskId, Timestamp};
 use proto::shown::{message, page};
 use serde::Serialize;
-use session::conditions::{Judgement, Purpose, judge};
+use session::conditions::{Judgment, Purpose, judge};
 use session::spending::Spending;
 use tokio_util::sync::CancellationToken;
 
@@ -160,9 +160,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
 fn start_logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("NIGHTSHIFT_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colour);
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
     // A second start in one process keeps the first one's logs.
     drop(logs.try_init());
 }
@@ -262,7 +262,7 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 
 fn device(config: &Config) -> Result<Device, Failure> {
     let device = Device::open(&config.state_dir).map_err(device_failure)?;
-    Ok(device.with_cache_mib(config.artefact_cache_mib))
+    Ok(device.with_cache_mib(config.artifact_cache_mib))
 }
 
 fn device_failure(error: client::Error) -> Failure {
@@ -286,8 +286,10 @@ async fn enroll_device(
     let address = address.or(config.coordinator.as_deref());
     let enrolled = device(config)?.enroll(&token, address).await;
     let device = enrolled.map_err(|error| {
-        let turned_away =
-            matches!(error, client::Error::Enrolment(EnrolmentError::Transport(TransportError::Rejected(_))));
+        let turned_away = matches!(
+            error,
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(_)))
+        );
         let Failure { code, error } = device_failure(error);
         let error = if turned_away { anyhow::anyhow!("the token was not accepted: {error}") } else { error };
         Failure { code, error }
@@ -304,7 +306,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     let device = device(&config)?;
     let reading = config.reading();
     let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
-    tracing::info!(device = %compute.place, "trains on");
+    tracing::info!(device = %compute.backend, "trains on");
     let options = config.dtype.options();
     let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
     let engine = Engine::new(Arc::new(base)).with_compute(compute);
@@ -362,7 +364,7 @@ async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
     let snapshot = snapshot.map_err(|error| failed(4)(error.into()))?;
     let judged = judge(&snapshot, &config.conditions, Purpose::Start);
     print(format, &judged, || {
-        let row = |row: &Judgement| {
+        let row = |row: &Judgment| {
             let state = if row.blocking { "blocks" } else { "holds" };
             let name = format!("{:?}", row.condition).to_lowercase();
             format!("{name:10} {state:7} {:28} wanted: {:34} from {}", row.value, row.threshold, row.source)

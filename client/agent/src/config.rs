@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use client::store::DEFAULT_CACHE_MIB;
-use engine::{Arithmetic, BaseOptions, Compute, Hold, PlaceChoice, PlaceError, Recompute};
+use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, WeightDtype};
 use proto::files::{self, FileError};
 use session::conditions::Conditions;
 use session::policy::Policy;
@@ -57,23 +57,23 @@ pub enum Dtype {
 
 impl Dtype {
     /// What products are computed in; none for what suits the base and the CPU.
-    pub fn arithmetic(self) -> Option<Arithmetic> {
+    pub fn precision(self) -> Option<Precision> {
         match self {
             Self::Auto => None,
-            Self::F32 => Some(Arithmetic::Single),
-            Self::Bf16 => Some(Arithmetic::Short),
-            Self::Int8 => Some(Arithmetic::Byte),
+            Self::F32 => Some(Precision::F32),
+            Self::Bf16 => Some(Precision::Int16),
+            Self::Int8 => Some(Precision::Int8),
         }
     }
 
     /// What weights are held as.
     pub fn options(self) -> BaseOptions {
-        let hold = match self {
-            Self::Auto | Self::Int8 => Hold::AsStored,
-            Self::F32 => Hold::F32,
-            Self::Bf16 => Hold::Bf16,
+        let dtype = match self {
+            Self::Auto | Self::Int8 => WeightDtype::AsStored,
+            Self::F32 => WeightDtype::F32,
+            Self::Bf16 => WeightDtype::Bf16,
         };
-        BaseOptions { hold }
+        BaseOptions { dtype }
     }
 }
 
@@ -103,7 +103,7 @@ pub struct Config {
     /// Where training computes: `auto`, `cpu`, `candle`, `cuda`, `cuda:N`,
     /// `metal` or `metal:N`. Default `auto`: a GPU that the agent was built for
     /// and that opens, else the CPU.
-    pub device: PlaceChoice,
+    pub device: DeviceRequest,
     /// In what numbers products with the base are computed. Default `auto`:
     /// what suits the base and the CPU.
     pub dtype: Dtype,
@@ -111,7 +111,8 @@ pub struct Config {
     /// much less memory. Default no.
     pub recompute: bool,
     /// Most disk for what was fetched from the coordinator and may be needed again, in MiB. Default 2048.
-    pub artefact_cache_mib: u64,
+    #[serde(alias = "artefact_cache_mib")]
+    pub artifact_cache_mib: u64,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -127,10 +128,10 @@ impl Default for Config {
             data: Vec::new(),
             keep_secret_looking_lines: false,
             threads: 0,
-            device: PlaceChoice::Auto,
+            device: DeviceRequest::Auto,
             dtype: Dtype::Auto,
             recompute: false,
-            artefact_cache_mib: DEFAULT_CACHE_MIB,
+            artifact_cache_mib: DEFAULT_CACHE_MIB,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -160,11 +161,11 @@ impl Config {
 
     /// How training computes. Fails when the device is not there, or the agent
     /// was not built for it.
-    pub fn compute(&self) -> Result<Compute, PlaceError> {
+    pub fn compute(&self) -> Result<Compute, DeviceError> {
         let threads = if self.threads == 0 { cores() } else { self.threads };
         let recompute = if self.recompute { Recompute::Blocks } else { Recompute::Never };
-        let arithmetic = self.dtype.arithmetic();
-        Ok(Compute { threads, arithmetic, recompute, place: self.device.resolve()? })
+        let precision = self.dtype.precision();
+        Ok(Compute { threads, precision, recompute, backend: self.device.resolve()? })
     }
 
     /// How the user's text is read.
@@ -311,7 +312,7 @@ mod tests {
     #[test]
     fn how_it_computes_is_as_the_file_says() {
         let compute = parse("dtype = 'f32'\nrecompute = true\nthreads = 3").unwrap().compute().unwrap();
-        assert_eq!((compute.arithmetic, compute.threads), (Some(Arithmetic::Single), 3));
+        assert_eq!((compute.precision, compute.threads), (Some(Precision::F32), 3));
         assert_eq!(compute.recompute, Recompute::Blocks);
         let message = parse("dtype = 'int4'").unwrap_err().to_string();
         assert!(message.contains("int4") && message.contains("int8"), "{message}");
@@ -341,7 +342,7 @@ mod tests {
 
     #[test]
     fn a_device_that_is_none_or_not_there_is_named() {
-        assert_eq!(parse("device = 'candle'").unwrap().compute().unwrap().place.to_string(), "candle");
+        assert_eq!(parse("device = 'candle'").unwrap().compute().unwrap().backend.to_string(), "candle");
         let message = parse("device = 'gpu'").unwrap_err().to_string();
         assert!(
             message.contains("agent.toml") && message.contains("unknown device `gpu`; use auto"),

@@ -20,27 +20,27 @@ mod error;
 mod files;
 mod folder;
 mod gguf;
-mod held;
 #[cfg(feature = "hub")]
 mod hub;
 mod open;
 mod plan;
 mod random;
 mod source;
+mod tensor;
 pub mod tokenizer;
 
 pub use error::BaseError;
-pub use held::Hold;
 #[cfg(feature = "hub")]
 pub use hub::{FetchError, Fetching, Hub, Patience};
 pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
+pub use tensor::WeightDtype;
 
 /// How a base is held in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BaseOptions {
     /// What its matrices' numbers are held as.
-    pub hold: Hold,
+    pub dtype: WeightDtype,
 }
 
 /// A frozen decoder, its tokenizer and its digest.
@@ -75,7 +75,7 @@ impl Base {
     /// The weights are read a tensor at a time, so that never both the files and what is held are in memory.
     /// Fails with the name of the file, and of the tensor, that is missing or wrong, before it reads any weight.
     pub fn open_with(path: &Path, options: BaseOptions) -> Result<Self, BaseError> {
-        open(path)?.read(options.hold).map(Self::of)
+        open(path)?.read(options.dtype).map(Self::of)
     }
 
     /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
@@ -95,7 +95,7 @@ impl Base {
     /// Bytes that the weights of this base will take in memory, from the headers of its files; fails like
     /// [`Self::open_with`].
     pub fn needed_bytes(path: &Path, options: BaseOptions) -> Result<u64, BaseError> {
-        Ok(open(path)?.held_bytes(options.hold))
+        Ok(open(path)?.held_bytes(options.dtype))
     }
 
     /// What names this base everywhere: SHA-256 over `nightshift base v1` and then, for each file read,

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use crate::backend::compute::Compute;
-use crate::backend::executor::Passes;
+use crate::backend::executor::Executor;
 use crate::backend::resident::Resident;
 use crate::backend::setup::Setup;
 use crate::base::Base;
@@ -17,13 +17,13 @@ use crate::checks::{check_blocks, check_tokens};
 use crate::error::TrainError;
 use crate::generation::DecodeSession;
 use crate::kernels::pool::Team;
-use crate::lora::layout::{Places, extras};
+use crate::lora::layout::{AdapterLayout, folded_deltas};
 use crate::lora::svd::top_factors;
 use crate::model::batch::Sequence;
 use crate::model::blocks::Blocks;
-use crate::model::delta::{Changes, Extras};
-use crate::model::gradient_target::{Wanted, WeightGradients};
-use crate::model::kv_cache::Which;
+use crate::model::delta::{FoldedDeltas, LoraDeltas};
+use crate::model::gradient_target::{GradientTarget, WeightGradients};
+use crate::model::kv_cache::LogitsFor;
 use crate::model::sample::draw;
 use crate::model::workspace::Workspace;
 use crate::training::Training;
@@ -39,7 +39,7 @@ use crate::training::threads::on_threads;
 pub struct Engine {
     base: Arc<Base>,
     /// What earlier epochs of a task left.
-    extras: Arc<Extras>,
+    folded_deltas: Arc<FoldedDeltas>,
     compute: Compute,
     resident: Resident,
 }
@@ -56,7 +56,12 @@ pub struct Loss {
 impl Engine {
     /// An engine for adapters of `base`, on one thread.
     pub fn new(base: Arc<Base>) -> Self {
-        Self { base, extras: Arc::default(), compute: Compute::default(), resident: Resident::default() }
+        Self {
+            base,
+            folded_deltas: Arc::default(),
+            compute: Compute::default(),
+            resident: Resident::default(),
+        }
     }
 
     /// The same engine, computing in another way or at another place; whether that is there shows with the first call
@@ -75,14 +80,19 @@ impl Engine {
 
     /// What it computes with.
     pub(crate) fn setup(&self) -> Setup<'_> {
-        Setup { base: &self.base, extras: &self.extras, compute: self.compute, resident: &self.resident }
+        Setup {
+            base: &self.base,
+            folded_deltas: &self.folded_deltas,
+            compute: self.compute,
+            resident: &self.resident,
+        }
     }
 
     /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
     /// has no such layer, or one of another shape.
     pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
-        let extras = Arc::new(extras(&self.base, folded)?);
-        Ok(Self { extras, ..self.clone() })
+        let folded_deltas = Arc::new(folded_deltas(&self.base, folded)?);
+        Ok(Self { folded_deltas, ..self.clone() })
     }
 
     /// How it computes.
@@ -130,14 +140,14 @@ impl Engine {
         blocks: &Blocks,
     ) -> Result<Loss, TrainError> {
         let longest = check_blocks(&self.base, blocks)?;
-        let places = Places::new(&self.base, spec)?;
+        let places = AdapterLayout::new(&self.base, spec)?;
         spec.check_frozen(frozen)?;
         spec.check_trained(trained)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self.setup(), longest);
-            let changes = passes.changes(&places, frozen, trained)?;
-            mean(&mut passes, &changes, blocks)
+            let mut executor = Executor::new(self.setup(), longest);
+            let deltas = executor.deltas(&places, frozen, trained)?;
+            mean(&mut executor, &deltas, blocks)
         })
     }
 
@@ -146,9 +156,9 @@ impl Engine {
         let longest = check_blocks(&self.base, blocks)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self.setup(), longest);
-            let changes = passes.unchanged()?;
-            mean(&mut passes, &changes, blocks)
+            let mut executor = Executor::new(self.setup(), longest);
+            let deltas = executor.no_deltas()?;
+            mean(&mut executor, &deltas, blocks)
         })
     }
 
@@ -157,9 +167,9 @@ impl Engine {
         check_tokens(&self.base, tokens)?;
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self.setup(), tokens.len());
-            let changes = passes.unchanged()?;
-            Ok(DecodeSession::new(&mut passes, &changes)?.logits(tokens, Which::All)?)
+            let mut executor = Executor::new(self.setup(), tokens.len());
+            let deltas = executor.no_deltas()?;
+            Ok(DecodeSession::new(&mut executor, &deltas)?.logits(tokens, LogitsFor::All)?)
         })
     }
 
@@ -182,21 +192,21 @@ impl Engine {
             Some((spec, frozen, trained)) => {
                 spec.check_frozen(frozen)?;
                 spec.check_trained(trained)?;
-                Some((Places::new(&self.base, spec)?, frozen, trained))
+                Some((AdapterLayout::new(&self.base, spec)?, frozen, trained))
             }
             None => None,
         };
         self.prepare()?;
         on_threads(self.compute.threads, &mut go_on, |_| {
-            let mut passes = Passes::new(self.setup(), prompt.len() + most);
-            let changes = match &places {
-                Some((places, frozen, trained)) => passes.changes(places, frozen, trained)?,
-                None => passes.unchanged()?,
+            let mut executor = Executor::new(self.setup(), prompt.len() + most);
+            let deltas = match &places {
+                Some((places, frozen, trained)) => executor.deltas(places, frozen, trained)?,
+                None => executor.no_deltas()?,
             };
-            let mut reader = DecodeSession::new(&mut passes, &changes)?;
+            let mut reader = DecodeSession::new(&mut executor, &deltas)?;
             let (mut read, mut written) = (prompt.to_vec(), Vec::new());
             while written.len() < most {
-                let logits = reader.logits(&read, Which::Last)?;
+                let logits = reader.logits(&read, LogitsFor::Last)?;
                 let Some(next) = choose(&logits) else { break };
                 written.push(next);
                 read = vec![next];
@@ -217,7 +227,7 @@ impl Engine {
         seed: [u8; 32],
     ) -> Result<Vec<f32>, TrainError> {
         let longest = check_blocks(&self.base, public)?;
-        let places = Places::new(&self.base, spec)?;
+        let places = AdapterLayout::new(&self.base, spec)?;
         on_threads(self.compute.threads, &mut go_on, |_| {
             let mut rng = ChaCha20Rng::from_seed(seed);
             let mut gradients = WeightGradients::default();
@@ -225,15 +235,15 @@ impl Engine {
                 let len = slots.module.outputs as usize * slots.module.inputs as usize;
                 gradients.linears.insert(at, vec![0.0; len]);
             }
-            let passes = Passes::new(self.setup(), longest);
-            let changes = passes.unchanged()?;
-            let (decoder, mut space) = (passes.decoder(&changes, Team::current()), Workspace::default());
+            let executor = Executor::new(self.setup(), longest);
+            let deltas = executor.no_deltas()?;
+            let (decoder, mut space) = (executor.decoder(&deltas, Team::current()), Workspace::default());
             for _ in 0..8 {
                 let batch = draw(&mut rng, public, 16);
                 let targets: usize = batch.iter().map(Sequence::targets).sum();
                 let share = 1.0 / targets.max(1) as f32;
                 for part in batch.chunks(4) {
-                    decoder.gradient(&mut space, part, share, Wanted::Weights(&mut gradients))?;
+                    decoder.gradient(&mut space, part, share, GradientTarget::Weights(&mut gradients))?;
                 }
             }
             let mut factors = Vec::with_capacity(spec.frozen_len());
@@ -260,11 +270,11 @@ fn go_on(_: Step) -> ControlFlow<()> {
     ControlFlow::Continue(())
 }
 
-fn mean(passes: &mut Passes<'_>, changes: &Changes<'_>, blocks: &Blocks) -> Result<Loss, TrainError> {
+fn mean(executor: &mut Executor<'_>, deltas: &LoraDeltas<'_>, blocks: &Blocks) -> Result<Loss, TrainError> {
     let (mut total, mut tokens) = (0.0, 0);
     for some in blocks.as_slice().chunks(16) {
         let batch: Vec<Sequence<'_>> = some.iter().map(Sequence::of).collect();
-        total += passes.loss(changes, &batch)?;
+        total += executor.loss(deltas, &batch)?;
         tokens += batch.iter().map(|sequence| sequence.targets() as u64).sum::<u64>();
     }
     Ok(Loss { nats_per_token: total / tokens as f64, tokens })

@@ -3,7 +3,7 @@
 use proto::adapter::AdapterError;
 use proto::training::PlanValueError;
 
-use crate::backend::device::PlaceError;
+use crate::backend::device::DeviceError;
 use crate::backend::error::ComputeError;
 use crate::kernels::error::ShapeError;
 use crate::lora::layout::ModuleError;
@@ -67,8 +67,8 @@ impl From<ShapeError> for TrainError {
     }
 }
 
-impl From<PlaceError> for TrainError {
-    fn from(error: PlaceError) -> Self {
+impl From<DeviceError> for TrainError {
+    fn from(error: DeviceError) -> Self {
         Self::Compute(error.into())
     }
 }

@@ -35,17 +35,17 @@ pub mod process;
 pub mod training;
 
 pub use backend::compute::Compute;
-pub use backend::device::{CandleDevice, Place, PlaceChoice, PlaceError};
+pub use backend::device::{Backend, CandleDevice, DeviceError, DeviceRequest};
 pub use backend::error::ComputeError;
 pub use base::tokenizer::{DecodeError, EncodeError};
-pub use base::{Base, BaseError, BaseOptions, Filled, Hold, Repository, Source, SourceError};
+pub use base::{Base, BaseError, BaseOptions, Filled, Repository, Source, SourceError, WeightDtype};
 #[cfg(feature = "hub")]
 pub use base::{FetchError, Fetching, Hub, Patience};
 pub use engine::{Engine, Loss};
 pub use error::TrainError;
 pub use kernels::error::ShapeError;
 pub use kernels::instructions::{VectorsError, check_vectors};
-pub use kernels::matmul::Arithmetic;
+pub use kernels::matmul::Precision;
 pub use lora::layout::{ModuleError, check_modules};
 pub use lora::merge::{MergeError, write_merged};
 pub use model::blocks::{Block, Blocks, Encoded};

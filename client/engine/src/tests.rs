@@ -10,11 +10,11 @@ use proto::adapter::{AdapterSpec, Factors, Method, Slot};
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 
-use crate::backend::executor::Passes;
+use crate::backend::executor::Executor;
 use crate::kernels::pool::Team;
-use crate::lora::layout::Places;
+use crate::lora::layout::AdapterLayout;
 use crate::model::batch::Sequence;
-use crate::model::kv_cache::Which;
+use crate::model::kv_cache::LogitsFor;
 use crate::training::optimizer::Optimizer;
 use crate::*;
 
@@ -68,10 +68,10 @@ fn gradient(
 ) -> (f32, Vec<f32>) {
     let learned = vec![true; batch[0].len()];
     let batch: Vec<_> = batch.iter().map(|tokens| Sequence { tokens, learned: &learned }).collect();
-    let places = Places::new(engine.base(), spec).unwrap();
-    let mut passes = Passes::new(engine.setup(), learned.len());
-    let changes = passes.changes(&places, frozen, trained).unwrap();
-    passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+    let places = AdapterLayout::new(engine.base(), spec).unwrap();
+    let mut executor = Executor::new(engine.setup(), learned.len());
+    let deltas = executor.deltas(&places, frozen, trained).unwrap();
+    executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap()
 }
 
 fn tokens(blocks: &Blocks) -> Vec<Vec<u32>> {
@@ -127,9 +127,9 @@ fn a_merged_adapter_is_the_same_function() {
                 let mut weight = numbers(&tensors[&name]);
                 for row in 0..outputs {
                     for column in 0..inputs {
-                        let change: f32 =
+                        let delta: f32 =
                             (0..3).map(|k| pair.b[row * 3 + k] * pair.a[k * inputs + column]).sum();
-                        weight[row * inputs + column] += 5.0 / 3.0 * change;
+                        weight[row * inputs + column] += 5.0 / 3.0 * delta;
                     }
                 }
                 let weight = Tensor::from_vec(weight, (outputs, inputs), &Device::Cpu).unwrap();
@@ -140,15 +140,15 @@ fn a_merged_adapter_is_the_same_function() {
         let plain = engine.logits(&sequence).unwrap();
         // Twice: changed weights made once, and whenever they are needed.
         for fold in [false, true] {
-            let places = Places::new(engine.base(), &spec).unwrap();
-            let passes = Passes::new(engine.setup(), 10);
-            let mut changes = places.changes(&frozen, &trained).unwrap();
+            let places = AdapterLayout::new(engine.base(), &spec).unwrap();
+            let executor = Executor::new(engine.setup(), 10);
+            let mut deltas = places.deltas(&frozen, &trained).unwrap();
             if fold {
-                changes.fold(engine.base().weights()).unwrap();
+                deltas.fold(engine.base().weights()).unwrap();
             }
-            let decoder = passes.decoder(&changes, Team::ALONE);
+            let decoder = executor.decoder(&deltas, Team::ALONE);
             let (mut space, mut cache) = Default::default();
-            let apart = decoder.logits(&mut space, &mut cache, &sequence, Which::All).unwrap();
+            let apart = decoder.logits(&mut space, &mut cache, &sequence, LogitsFor::All).unwrap();
             let far = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max);
             assert!(far(&apart, &together) < 1e-4, "{method:?}: {}", far(&apart, &together));
             assert!(far(&apart, &plain) > 1e-2, "{method:?}: the adapter changes nothing");
@@ -162,37 +162,37 @@ fn every_way_to_compute_gives_the_same_gradient() {
     let spec = spec(&base, Method::Both, 2, 6.0);
     let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.1 * (i as f32 * 1.7).sin()).collect();
     let batch: Vec<Vec<u32>> = (0..3).map(|b| (0..40).map(|i| (i * 13 + b * 7) % 96).collect()).collect();
-    let with = |arithmetic, recompute, threads| {
-        let compute = Compute { threads, arithmetic: Some(arithmetic), recompute, ..Compute::default() };
+    let with = |precision, recompute, threads| {
+        let compute = Compute { threads, precision: Some(precision), recompute, ..Compute::default() };
         let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
         pool.install(|| gradient(&engine, &spec, (&[], &trained), &batch))
     };
-    let (loss, expected) = with(Arithmetic::Single, Recompute::Never, 1);
+    let (loss, expected) = with(Precision::F32, Recompute::Never, 1);
     let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    for arithmetic in [Arithmetic::Single, Arithmetic::fine(), Arithmetic::fastest()] {
-        let (_, first) = with(arithmetic, Recompute::Never, 1);
+    for precision in [Precision::F32, Precision::fine(), Precision::fastest()] {
+        let (_, first) = with(precision, Recompute::Never, 1);
         for recompute in [Recompute::Never, Recompute::Blocks] {
             for threads in [1, 2] {
-                let (found_loss, found) = with(arithmetic, recompute, threads);
-                assert!((found_loss - loss).abs() < 1e-3, "{arithmetic:?}: {found_loss} {loss}");
+                let (found_loss, found) = with(precision, recompute, threads);
+                assert!((found_loss - loss).abs() < 1e-3, "{precision:?}: {found_loss} {loss}");
                 let off: Vec<f32> = found.iter().zip(&expected).map(|(x, y)| x - y).collect();
                 let relative = long(&off) / long(&expected);
-                let allowed = allowed(arithmetic, 1e-5);
-                println!("{arithmetic:?}: {relative:.1e}");
-                assert!(relative < allowed, "{arithmetic:?} {recompute:?} {threads}: {relative}");
-                assert!(found == first, "{arithmetic:?} {recompute:?} {threads}: other bits");
+                let allowed = allowed(precision, 1e-5);
+                println!("{precision:?}: {relative:.1e}");
+                assert!(relative < allowed, "{precision:?} {recompute:?} {threads}: {relative}");
+                assert!(found == first, "{precision:?} {recompute:?} {threads}: other bits");
             }
         }
     }
 }
 
 /// How far a gradient may be off.
-fn allowed(arithmetic: Arithmetic, single: f64) -> f64 {
-    match arithmetic {
-        Arithmetic::Single => single,
-        Arithmetic::Short => 5e-3,
-        Arithmetic::Byte => 2e-2,
+fn allowed(precision: Precision, single: f64) -> f64 {
+    match precision {
+        Precision::F32 => single,
+        Precision::Int16 => 5e-3,
+        Precision::Int8 => 2e-2,
     }
 }
 
@@ -225,12 +225,12 @@ fn only_learned_tokens_count() {
     let spec = spec(engine.base(), Method::Both, 2, 6.0);
     let trained: Vec<f32> = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
     let tokens: Vec<u32> = (0..12).map(|i| (i * 5 + 3) % 64).collect();
-    let places = Places::new(engine.base(), &spec).unwrap();
-    let mut passes = Passes::new(engine.setup(), 12);
-    let changes = passes.changes(&places, &[], &trained).unwrap();
+    let places = AdapterLayout::new(engine.base(), &spec).unwrap();
+    let mut executor = Executor::new(engine.setup(), 12);
+    let deltas = executor.deltas(&places, &[], &trained).unwrap();
     let mut run = |learned: &[bool]| {
         let batch = [Sequence { tokens: &tokens, learned }];
-        passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+        executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap()
     };
     // The mean over all is the mean of the means over each.
     let (all_loss, all) = run(&[true; 12]);
@@ -341,9 +341,9 @@ fn an_adapter_or_text_that_does_not_fit_the_base_is_refused_by_name() {
     let engine = engine();
     let good = spec(engine.base(), Method::Both, 2, 6.0);
     let start = good.initial(&Digest([4; 32]), None);
-    let fail = |change: &dyn Fn(&mut AdapterSpec), blocks: &Blocks| {
+    let fail = |delta: &dyn Fn(&mut AdapterSpec), blocks: &Blocks| {
         let mut spec = good.clone();
-        change(&mut spec);
+        delta(&mut spec);
         engine.train(&spec, &[], &start, blocks, &plan(), [1; 32], &mut go_on).unwrap_err().to_string()
     };
     let fine = blocks(3, 12);
@@ -369,7 +369,7 @@ fn an_adapter_or_text_that_does_not_fit_the_base_is_refused_by_name() {
 
 /// A copy of the reference base to change.
 fn copy(
-    change: impl Fn(&mut BTreeMap<String, Tensor>, &Path),
+    delta: impl Fn(&mut BTreeMap<String, Tensor>, &Path),
 ) -> (tempfile::TempDir, Result<Base, BaseError>) {
     let (from, to) = (reference().join("base"), tempfile::tempdir().unwrap());
     for name in ["config.json", "tokenizer.json"] {
@@ -377,7 +377,7 @@ fn copy(
     }
     let tensors = candle_core::safetensors::load(from.join("model.safetensors"), &Device::Cpu).unwrap();
     let mut tensors: BTreeMap<String, Tensor> = tensors.into_iter().collect();
-    change(&mut tensors, to.path());
+    delta(&mut tensors, to.path());
     if !tensors.is_empty() {
         write(&to.path().join("model.safetensors"), &tensors);
     }
@@ -391,8 +391,8 @@ fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) {
 }
 
 /// What opening a changed folder says, without the folder's path.
-fn complaint(change: impl Fn(&mut BTreeMap<String, Tensor>, &Path)) -> String {
-    let (dir, base) = copy(change);
+fn complaint(delta: impl Fn(&mut BTreeMap<String, Tensor>, &Path)) -> String {
+    let (dir, base) = copy(delta);
     base.unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
 }
 

@@ -5,11 +5,11 @@ use std::ops::ControlFlow;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-use crate::backend::executor::Passes;
+use crate::backend::executor::Executor;
 use crate::backend::setup::Setup;
 use crate::checks::check_blocks;
 use crate::error::TrainError;
-use crate::lora::layout::Places;
+use crate::lora::layout::AdapterLayout;
 use crate::model::sample::draw;
 use crate::training::checkpoint::{CheckpointError, Progress, Subject};
 use crate::training::job::{Job, Step, Trained};
@@ -28,8 +28,8 @@ pub(crate) mod threads;
 pub struct Training<'a> {
     setup: Setup<'a>,
     job: Job<'a>,
-    places: Places<'a>,
-    passes: Passes<'a>,
+    places: AdapterLayout<'a>,
+    executor: Executor<'a>,
     rng: ChaCha20Rng,
     optimizer: Optimizer,
     done: Trained,
@@ -40,7 +40,7 @@ impl<'a> Training<'a> {
     pub(crate) fn new(setup: Setup<'a>, job: Job<'a>) -> Result<Self, TrainError> {
         job.plan.check()?;
         let longest = check_blocks(setup.base, job.blocks)?;
-        let places = Places::new(setup.base, job.spec)?;
+        let places = AdapterLayout::new(setup.base, job.spec)?;
         job.spec.check_frozen(job.frozen)?;
         job.spec.check_trained(job.start)?;
         setup.resident.get(setup.base, setup.compute)?;
@@ -48,7 +48,7 @@ impl<'a> Training<'a> {
             setup,
             job,
             places,
-            passes: Passes::new(setup, longest),
+            executor: Executor::new(setup, longest),
             rng: ChaCha20Rng::from_seed(job.seed),
             optimizer: Optimizer::new(job.plan, job.start.len()).with_schedule(job.schedule),
             done: Trained { parameters: job.start.to_vec(), losses: Vec::new(), tokens: 0, examples: 0 },
@@ -117,10 +117,10 @@ impl<'a> Training<'a> {
         };
         let position = self.rng.get_word_pos();
         let batch = draw(&mut self.rng, job.blocks, job.plan.batch_size);
-        let changes = self.passes.changes(&self.places, job.frozen, &self.done.parameters)?;
+        let deltas = self.executor.deltas(&self.places, job.frozen, &self.done.parameters)?;
         let last_loss = self.done.losses.last().copied().unwrap_or(f32::NAN);
         let mut parts = 1;
-        let computed = self.passes.gradient(&changes, self.places.trained_len(), &batch, |done, of| {
+        let computed = self.executor.gradient(&deltas, self.places.trained_len(), &batch, |done, of| {
             parts = of;
             report(said(done, of, last_loss, tokens)).is_continue()
         })?;
@@ -131,7 +131,7 @@ impl<'a> Training<'a> {
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, what: "loss" });
         }
-        drop(changes);
+        drop(deltas);
         let diverged = |what| TrainError::Diverged { step, what };
         self.optimizer.step(&mut self.done.parameters, &mut gradient).map_err(diverged)?;
         self.done.losses.push(loss);

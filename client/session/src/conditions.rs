@@ -80,7 +80,7 @@ pub enum Purpose {
 
 /// One condition, judged.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Judgement {
+pub struct Judgment {
     /// Which.
     pub condition: Condition,
     /// What the source says.
@@ -94,7 +94,7 @@ pub struct Judgement {
 }
 
 /// Judges every condition.
-pub fn judge(snapshot: &Snapshot, limits: &Conditions, purpose: Purpose) -> Vec<Judgement> {
+pub fn judge(snapshot: &Snapshot, limits: &Conditions, purpose: Purpose) -> Vec<Judgment> {
     let start = purpose == Purpose::Start;
     let cool = if start { limits.start_cool_celsius } else { limits.continue_cool_celsius };
     let busy = f64::from(if start { limits.start_busy_percent } else { limits.continue_busy_percent });
@@ -139,7 +139,7 @@ pub fn judge(snapshot: &Snapshot, limits: &Conditions, purpose: Purpose) -> Vec<
             let assumed = holds.is_none() && limits.assume.contains(&condition);
             let value = if assumed { format!("{value}, assumed") } else { value };
             let blocking = !(assumed || holds == Some(true));
-            Judgement { condition, value, source, threshold, blocking }
+            Judgment { condition, value, source, threshold, blocking }
         })
         .collect()
 }

@@ -232,7 +232,7 @@ pub enum Ended {
     Plan(#[from] PlanError),
     /// What was fetched is not what was published.
     #[error("the {0} that came is not the one that was published")]
-    WrongArtefact(&'static str),
+    WrongArtifact(&'static str),
     /// The answer does not belong to the request.
     #[error("the coordinator answered `{reply}` to `{request}`")]
     WrongReply {

@@ -9,7 +9,7 @@ use proto::ids::TaskId;
 
 use super::*;
 use crate::store::DeviceStore;
-use engine::{Arithmetic, Compute, Engine, Projection};
+use engine::{Compute, Engine, Precision, Projection};
 use session::Work;
 
 const FAMILIES: [&str; 2] = ["llama", "qwen2"];
@@ -42,7 +42,7 @@ fn tokens() -> Vec<u32> {
 
 /// The logits after each token, in single precision.
 fn logits(base: &Arc<Base>, adapter: Option<&Adapter>) -> Vec<f32> {
-    let compute = Compute { arithmetic: Some(Arithmetic::Single), ..Compute::default() };
+    let compute = Compute { precision: Some(Precision::F32), ..Compute::default() };
     let engine = Engine::new(Arc::clone(base)).with_compute(compute);
     let tokens = tokens();
     let mut seen = Vec::new();

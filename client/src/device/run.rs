@@ -15,18 +15,18 @@ use proto::plan::{MAX_PLAN_BYTES, Plan};
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
-use session::conditions::{Conditions, Judgement, Purpose, Snapshot, judge};
+use session::conditions::{Conditions, Judgment, Purpose, Snapshot, judge};
 use session::policy::{Breach, Policy};
 use session::{Action, Ended, Event, Session, Work};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
-use crate::enrolment::EnrolledDevice;
+use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore, DeviceStoreError, is_over};
 use crate::trainer::{Trainer, TrainerError, TrainingEnd, TrainingJob};
-use crate::transport::{MAX_ARTEFACT_BYTES, Transport, TransportError};
+use crate::transport::{MAX_ARTIFACT_BYTES, Transport, TransportError};
 
 /// Where the state keeps what seeds of trainings are made of.
 const TRAINING_SECRET: &str = "training-secret";
@@ -215,7 +215,7 @@ impl Running {
             | Ended::RoundTooFar { .. }
             | Ended::Draws(_)
             | Ended::Plan(_)
-            | Ended::WrongArtefact(_)
+            | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }
             | Ended::NotTrained(_) => Ok(()),
         }
@@ -230,25 +230,25 @@ impl Running {
     }
 
     async fn load_plan(&mut self, published: &Published) -> Result<Event, TransportError> {
-        let plan = self.artefact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
+        let plan = self.artifact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
         Ok(Event::PlanLoaded(plan))
     }
 
     async fn load(&mut self, published: Published, frozen: Option<Digest>) -> Result<Event, TransportError> {
         let frozen = match frozen {
-            Some(digest) => Some(self.artefact(digest, Keep::Yes, MAX_ARTEFACT_BYTES).await?),
+            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
             None => None,
         };
         let folded = match published.folded {
-            Some(digest) => Some(self.artefact(digest, Keep::Yes, MAX_ARTEFACT_BYTES).await?),
+            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
             None => None,
         };
-        let adapter = self.artefact(published.adapter, Keep::No, MAX_ARTEFACT_BYTES).await?;
+        let adapter = self.artifact(published.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?;
         Ok(Event::Loaded { adapter, frozen, folded })
     }
 
     /// An artefact of at most so many bytes, from the disk or from the coordinator.
-    async fn artefact(
+    async fn artifact(
         &mut self,
         digest: Digest,
         keep: Keep,
@@ -259,7 +259,7 @@ impl Running {
         }
         let bytes = self.transport.fetch(digest, most_bytes).await?;
         if keep == Keep::Yes {
-            self.store.cache_artefact(digest, &bytes);
+            self.store.cache_artifact(digest, &bytes);
         }
         Ok(bytes)
     }
@@ -380,7 +380,7 @@ impl Running {
     async fn blocking(&self, purpose: Purpose) -> String {
         let judged = judge(&self.look().await, &self.when.conditions, purpose);
         let words =
-            |row: &Judgement| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
+            |row: &Judgment| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
         let blocking: Vec<String> = judged.iter().filter(|row| row.blocking).map(words).collect();
         blocking.join(", ")
     }
@@ -421,7 +421,7 @@ fn failure(error: TransportError) -> Event {
         other @ (TransportError::Unreachable { .. }
         | TransportError::Answer(_)
         | TransportError::Setup { .. }
-        | TransportError::Artefact { .. }) => {
+        | TransportError::Artifact { .. }) => {
             tracing::warn!("{}", shown(&other.to_string()));
             Event::Unreachable
         }

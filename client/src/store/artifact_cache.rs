@@ -125,7 +125,7 @@ mod tests {
 
     const MIB: usize = 1 << 20;
 
-    fn artefact(number: u8) -> (Digest, Vec<u8>) {
+    fn artifact(number: u8) -> (Digest, Vec<u8>) {
         let bytes = vec![number; MIB];
         (Digest::of(&bytes), bytes)
     }
@@ -144,7 +144,7 @@ mod tests {
     fn what_was_not_used_for_longest_makes_room() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::below(folder.path(), 3);
-        let all: Vec<(Digest, Vec<u8>)> = (1..=4).map(artefact).collect();
+        let all: Vec<(Digest, Vec<u8>)> = (1..=4).map(artifact).collect();
         for (at, (digest, bytes)) in all.iter().take(3).enumerate() {
             assert!(cache.keep(*digest, bytes).unwrap());
             used_at(&cache, *digest, 10 + at as u64);
@@ -163,7 +163,7 @@ mod tests {
     fn what_is_larger_than_all_the_room_is_not_kept_and_nothing_goes_for_it() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::below(folder.path(), 1);
-        let (digest, bytes) = artefact(1);
+        let (digest, bytes) = artifact(1);
         assert!(cache.keep(digest, &bytes).unwrap());
         let large = vec![2; MIB + 1];
         assert!(!cache.keep(Digest::of(&large), &large).unwrap());
@@ -176,23 +176,23 @@ mod tests {
     #[test]
     fn a_disk_that_is_almost_full_is_left_alone() {
         let folder = tempfile::tempdir().unwrap();
-        let (digest, bytes) = artefact(1);
+        let (digest, bytes) = artifact(1);
         let full = Cache { floor_bytes: u64::MAX, ..Cache::below(folder.path(), 8) };
         assert!(!full.keep(digest, &bytes).unwrap());
         assert_eq!((full.get(digest), files(&full)), (None, 0));
     }
 
     #[test]
-    fn a_damaged_artefact_and_what_a_crash_left_are_removed() {
+    fn a_damaged_artifact_and_what_a_crash_left_are_removed() {
         let folder = tempfile::tempdir().unwrap();
         let cache = Cache::below(folder.path(), 8);
-        let (digest, bytes) = artefact(1);
+        let (digest, bytes) = artifact(1);
         assert!(cache.keep(digest, &bytes).unwrap());
         fs::write(cache.path(digest), b"something else").unwrap();
         assert_eq!(cache.get(digest), None);
         assert_eq!(files(&cache), 0);
         fs::write(cache.folder.join(format!("{digest}.aside")), b"half").unwrap();
-        let (other, bytes) = artefact(2);
+        let (other, bytes) = artifact(2);
         assert!(cache.keep(other, &bytes).unwrap());
         assert_eq!(files(&cache), 1);
     }

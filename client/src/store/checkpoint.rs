@@ -186,7 +186,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
             | Rejection::ParticipationsSpent(_) => true,
             Rejection::Malformed { .. }
             | Rejection::UnknownSession
-            | Rejection::UnknownArtefact
+            | Rejection::UnknownArtifact
             | Rejection::NotInRoster
             | Rejection::WrongPhase { .. }
             | Rejection::Equivocation(_)
@@ -201,7 +201,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::SignedBefore { .. }
         | Ended::RoundTooFar { .. }
         | Ended::Draws(_)
-        | Ended::WrongArtefact(_)
+        | Ended::WrongArtifact(_)
         | Ended::WrongReply { .. }
         | Ended::NotTrained(_) => false,
     }

@@ -296,7 +296,7 @@ impl DeviceStore {
 
     /// Keeps an artefact, so that it is fetched once, where there is room for it. Where that fails, it says so, and the
     /// artefact is fetched again when it is needed again.
-    pub fn cache_artefact(&self, digest: Digest, bytes: &[u8]) {
+    pub fn cache_artifact(&self, digest: Digest, bytes: &[u8]) {
         if let Err(error) = self.cache.keep(digest, bytes) {
             tracing::warn!("a fetched artefact is not kept: {error}");
         }

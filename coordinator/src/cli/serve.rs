@@ -59,9 +59,9 @@ const LOGGED: &str = "info,h2=off,hyper=off,hyper_util=off,rustls=off,tokio_rust
 
 fn log() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let colours = io::stderr().is_terminal();
+    let colors = io::stderr().is_terminal();
     let subscriber =
-        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colours).with_env_filter(filter);
+        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colors).with_env_filter(filter);
     // A program that wraps this one may log already.
     drop(subscriber.try_init());
 }

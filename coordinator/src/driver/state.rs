@@ -15,7 +15,7 @@ use task::spool::Spooler;
 use task::{Spending, Task, TaskEffect};
 
 use super::{DriverError, check_frozen};
-use crate::artefacts::Artefacts;
+use crate::artifacts::Artifacts;
 use crate::records::{self, TaskHeader};
 use crate::store::{Batch, Store};
 
@@ -28,14 +28,14 @@ type Answer<T> = Result<Result<T, Rejection>, DriverError>;
 #[derive(Debug)]
 pub(super) struct State {
     store: Store,
-    artefacts: Arc<Artefacts>,
+    artifacts: Arc<Artifacts>,
     authority: IdentityPublic,
     spooler: Arc<dyn Spooler>,
     tasks: Vec<Entry>,
     /// What devices may fetch.
     public: BTreeSet<Digest>,
     /// How often a device was enrolled or revoked since the start.
-    enrolments: Arc<AtomicU64>,
+    enrollments: Arc<AtomicU64>,
     draining: bool,
 }
 
@@ -53,16 +53,16 @@ struct Entry {
 impl State {
     pub(super) fn open(
         store: Store,
-        artefacts: Arc<Artefacts>,
+        artifacts: Arc<Artifacts>,
         authority: IdentityPublic,
         spooler: Arc<dyn Spooler>,
-        enrolments: Arc<AtomicU64>,
+        enrollments: Arc<AtomicU64>,
     ) -> Result<Self, DriverError> {
         let (tasks, public) = (Vec::new(), BTreeSet::new());
         let mut state =
-            Self { store, artefacts, authority, spooler, tasks, public, enrolments, draining: false };
+            Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining: false };
         for (id, header) in records::headers(&state.store)? {
-            let task = records::load_task(&state.store, &state.artefacts, authority, (id, &header))?;
+            let task = records::load_task(&state.store, &state.artifacts, authority, (id, &header))?;
             state.admit(task, header);
         }
         Ok(state)
@@ -77,7 +77,7 @@ impl State {
     ) -> Answer<Reply> {
         let index = match &request {
             Request::CheckIn => return self.check_in(device, now, rng),
-            Request::Fetch { .. } => return Ok(Err(Rejection::UnknownArtefact)),
+            Request::Fetch { .. } => return Ok(Err(Rejection::UnknownArtifact)),
             Request::Decline { task, .. } => match self.index(*task) {
                 None => return Ok(Err(Rejection::UnknownTask)),
                 Some(index) => index,
@@ -136,7 +136,7 @@ impl State {
     /// something has changed that counts.
     fn end_if_spent(&mut self, index: usize) -> Result<(), DriverError> {
         let entry = &mut self.tasks[index];
-        let changes = (entry.task.spending(), self.enrolments.load(Ordering::Acquire));
+        let changes = (entry.task.spending(), self.enrollments.load(Ordering::Acquire));
         if entry.counted == Some(changes) {
             return Ok(());
         }
@@ -171,19 +171,19 @@ impl State {
         // Before anything is written that a failure would leave behind.
         self.store.check_room()?;
         if frozen_digest.is_some() {
-            self.artefacts.put(frozen)?;
+            self.artifacts.put(frozen)?;
         }
-        let adapter = Digest(self.artefacts.put(&vector_to_bytes(task.adapter()))?);
+        let adapter = Digest(self.artifacts.put(&vector_to_bytes(task.adapter()))?);
         let optimizer = vector_to_bytes(&task.optimizer().to_vector());
         let header = TaskHeader {
             order: self.tasks.last().map_or(0, |entry| entry.header.order + 1),
             state: TaskState::Active,
-            plan: Digest(self.artefacts.put(plan)?),
+            plan: Digest(self.artifacts.put(plan)?),
             frozen: frozen_digest,
             initial: adapter,
             adapter,
             folded: None,
-            optimizer: Digest(self.artefacts.put(&optimizer)?),
+            optimizer: Digest(self.artifacts.put(&optimizer)?),
             rounds_charged: 0,
             last_round: 0,
         };
@@ -331,11 +331,11 @@ impl State {
                     }
                 }
                 TaskEffect::Commit { version, adapter, folded, optimizer } => {
-                    header.adapter = Digest(self.artefacts.put(adapter)?);
+                    header.adapter = Digest(self.artifacts.put(adapter)?);
                     if let Some(folded) = folded {
-                        header.folded = Some(Digest(self.artefacts.put(folded)?));
+                        header.folded = Some(Digest(self.artifacts.put(folded)?));
                     }
-                    header.optimizer = Digest(self.artefacts.put(optimizer)?);
+                    header.optimizer = Digest(self.artifacts.put(optimizer)?);
                     records::insert_version(&mut batch, id, version)?;
                     published.extend([Some(header.adapter), header.folded].into_iter().flatten());
                 }

@@ -111,9 +111,9 @@ async fn only_what_belongs_to_a_task_is_given_out() {
     let driver = world.open();
     let status = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap();
     assert!(driver.fetch(status.plan, 0).await.is_ok());
-    assert_eq!(driver.fetch(status.plan, 1 << 40).await, Err(Rejection::UnknownArtefact));
+    assert_eq!(driver.fetch(status.plan, 1 << 40).await, Err(Rejection::UnknownArtifact));
     // The optimiser's state is an artefact too: here an empty one.
-    assert_eq!(driver.fetch(Digest::of(&[]), 0).await, Err(Rejection::UnknownArtefact));
+    assert_eq!(driver.fetch(Digest::of(&[]), 0).await, Err(Rejection::UnknownArtifact));
 }
 
 #[tokio::test]
@@ -157,8 +157,8 @@ impl World {
     }
 
     fn open_with(&self, store: Store) -> Driver {
-        let artefacts = Artefacts::open(&self.folder.path().join("artefacts")).unwrap();
-        Driver::open(store, artefacts, authority().public(), Arc::new(InMemory)).unwrap()
+        let artifacts = Artifacts::open(&self.folder.path().join("artefacts")).unwrap();
+        Driver::open(store, artifacts, authority().public(), Arc::new(InMemory)).unwrap()
     }
 }
 

@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn neighbours_of_one_network_count_together() {
+    fn neighbors_of_one_network_count_together() {
         let one: IpAddr = "2001:db8:0:1::1".parse().unwrap();
         assert_eq!(Network::of(one), Network::of("2001:db8:0:1:ffff::2".parse().unwrap()));
         assert_ne!(Network::of(one), Network::of("2001:db8:0:2::1".parse().unwrap()));

@@ -123,11 +123,11 @@ fn times_out_of_order_are_refused() {
 }
 
 #[test]
-fn the_enrolment_key_is_the_same_after_a_restart_and_signs() {
+fn the_enrollment_key_is_the_same_after_a_restart_and_signs() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("enrolment.seed");
-    let first = EnrolmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
-    let second = EnrolmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+    let first = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+    let second = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
     assert_eq!(first.public(), second.public());
     let credential = first.issue([7; 16], second.public(), 100);
     credential.verify(&second.public(), 99).unwrap();
@@ -135,10 +135,10 @@ fn the_enrolment_key_is_the_same_after_a_restart_and_signs() {
 }
 
 #[test]
-fn a_cut_enrolment_seed_is_refused() {
+fn a_cut_enrollment_seed_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("enrolment.seed");
     files::write(&path, &[1; 31], Audience::Owner).unwrap();
-    let error = EnrolmentKey::open_or_create(&path, &SystemRandom::new()).unwrap_err();
+    let error = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap_err();
     assert!(matches!(error, PkiError::Malformed { .. }));
 }

@@ -267,7 +267,7 @@ impl Task {
                 self.declined.insert(from, reason);
                 Ok(Reply::Received)
             }
-            Request::Fetch { .. } => Err(Rejection::UnknownArtefact),
+            Request::Fetch { .. } => Err(Rejection::UnknownArtifact),
             request @ (Request::Advertise { .. }
             | Request::Draw { .. }
             | Request::ShareKeys { .. }

@@ -44,16 +44,16 @@ pub fn convert(rdp: impl Fn(f64) -> f64, delta: f64) -> Epsilon {
     let (low, high) = LOG_RANGE;
     let step = (high - low) / f64::from(GRID);
     let mut best = Epsilon::UNBOUNDED;
-    let mut centre = low;
+    let mut center = low;
     for point in 0..=GRID {
         let place = low + f64::from(point) * step;
         let found = at(place);
         if found.epsilon < best.epsilon {
-            (best, centre) = (found, place);
+            (best, center) = (found, place);
         }
     }
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
-    let (mut left, mut right) = (centre - step, centre + step);
+    let (mut left, mut right) = (center - step, center + step);
     for _ in 0..SECTIONS {
         let width = ratio * (right - left);
         let (lower, upper) = (at(right - width), at(left + width));

@@ -404,7 +404,7 @@ proptest! {
         let squares: f64 = contribution
             .as_ring()
             .iter()
-            .map(|&q| f64::from(mechanism.ring.centre(q)).powi(2))
+            .map(|&q| f64::from(mechanism.ring.center(q)).powi(2))
             .sum();
         prop_assert!(squares.sqrt() <= mechanism.delta2());
     }

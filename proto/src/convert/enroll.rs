@@ -8,7 +8,7 @@ use crate::wire;
 
 /// What a device shows to be enrolled.
 #[derive(Clone, Debug)]
-pub struct Enrolment {
+pub struct Enrollment {
     /// The secret of a bootstrap token.
     pub token_secret: [u8; 32],
     /// A certificate signing request, in PEM.
@@ -22,7 +22,7 @@ pub struct Enrolment {
 /// What separates the proof of an enrolment from everything else that an identity key signs.
 const PROOF_DOMAIN: &str = "nightshift v1 enrolment";
 
-impl Enrolment {
+impl Enrollment {
     /// An enrolment whose proof is made with the key itself.
     pub fn new(token_secret: [u8; 32], certificate_request_pem: String, identity: &IdentityKey) -> Self {
         let parts: [&[u8]; 2] = [&token_secret, certificate_request_pem.as_bytes()];
@@ -52,18 +52,18 @@ pub struct Enrolled {
 }
 
 /// Encodes an enrolment.
-pub fn enroll_request_to_wire(enrolment: &Enrolment) -> wire::EnrollRequest {
+pub fn enroll_request_to_wire(enrollment: &Enrollment) -> wire::EnrollRequest {
     wire::EnrollRequest {
-        token_secret: enrolment.token_secret.to_vec(),
-        certificate_request_pem: enrolment.certificate_request_pem.clone(),
-        identity_key: enrolment.identity.0.to_vec(),
-        identity_proof: enrolment.proof.0.to_vec(),
+        token_secret: enrollment.token_secret.to_vec(),
+        certificate_request_pem: enrollment.certificate_request_pem.clone(),
+        identity_key: enrollment.identity.0.to_vec(),
+        identity_proof: enrollment.proof.0.to_vec(),
     }
 }
 
 /// Decodes an enrolment.
-pub fn enroll_request_from_wire(message: wire::EnrollRequest) -> Result<Enrolment, WireError> {
-    Ok(Enrolment {
+pub fn enroll_request_from_wire(message: wire::EnrollRequest) -> Result<Enrollment, WireError> {
+    Ok(Enrollment {
         token_secret: fixed("token", &message.token_secret)?,
         identity: IdentityPublic(fixed("identity key", &message.identity_key)?),
         proof: Signature(fixed("identity proof", &message.identity_proof)?),

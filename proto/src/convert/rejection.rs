@@ -18,7 +18,7 @@ pub fn rejection_to_bytes(rejection: &Rejection) -> Vec<u8> {
         Rejection::NotEnrolled => RejectionKind::NotEnrolled,
         Rejection::UnknownTask => RejectionKind::UnknownTask,
         Rejection::UnknownSession => RejectionKind::UnknownSession,
-        Rejection::UnknownArtefact => RejectionKind::UnknownArtefact,
+        Rejection::UnknownArtifact => RejectionKind::UnknownArtifact,
         Rejection::Stale { found, current } => {
             (message.found, message.current) = (*found, *current);
             RejectionKind::Stale
@@ -62,7 +62,7 @@ pub fn rejection_from_bytes(bytes: &[u8]) -> Result<Rejection, WireError> {
         Ok(RejectionKind::NotEnrolled) => Ok(Rejection::NotEnrolled),
         Ok(RejectionKind::UnknownTask) => Ok(Rejection::UnknownTask),
         Ok(RejectionKind::UnknownSession) => Ok(Rejection::UnknownSession),
-        Ok(RejectionKind::UnknownArtefact) => Ok(Rejection::UnknownArtefact),
+        Ok(RejectionKind::UnknownArtifact) => Ok(Rejection::UnknownArtifact),
         Ok(RejectionKind::Stale) => Ok(Rejection::Stale { found, current }),
         Ok(RejectionKind::ParticipationsSpent) => Ok(Rejection::ParticipationsSpent(found)),
         Ok(RejectionKind::NotInRoster) => Ok(Rejection::NotInRoster),

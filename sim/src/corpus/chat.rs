@@ -29,17 +29,17 @@ pub(super) fn message(grammar: &Grammar, given: &Given<'_>, dice: &mut Dice) -> 
 
 /// The nicknames that a persona's friends may have, and the spots that it may
 /// prefer.
-pub(super) fn favourites(rule: Favourite) -> Vec<&'static str> {
+pub(super) fn favorites(rule: Favorite) -> Vec<&'static str> {
     let rule = match rule {
-        Favourite::Friend => "friend",
-        Favourite::Spot => "spot",
+        Favorite::Friend => "friend",
+        Favorite::Spot => "spot",
     };
     Grammar::parse(SHARED).choices(rule).to_vec()
 }
 
 /// What a persona has favourites of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Favourite {
+pub(super) enum Favorite {
     /// Nicknames.
     Friend,
     /// Meeting places.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::chat::{self, Favourite};
+use super::chat::{self, Favorite};
 use super::dice::{Dice, Domain};
 use super::grammar::{Given, Grammar};
 use super::habits::Habits;
@@ -122,8 +122,8 @@ pub fn public_sample(seed: u64, lines: usize) -> Vec<String> {
 fn people(domain: Domain, seed: u64, count: usize) -> Vec<Persona> {
     let mut turn = Dice::new(domain, seed, u64::MAX);
     let (first_trade, first_amount) = (turn.below(Trade::ALL.len()), turn.below(1_000));
-    let friends = chat::favourites(Favourite::Friend);
-    let spots = chat::favourites(Favourite::Spot);
+    let friends = chat::favorites(Favorite::Friend);
+    let spots = chat::favorites(Favorite::Spot);
     (0..count)
         .zip(0_u64..)
         .map(|(number, index)| {

@@ -64,21 +64,21 @@ impl World {
 
     /// The plan is fetched once and kept.
     pub(super) fn load_plan(&mut self, index: usize, published: &Published) {
-        let event = match self.artefacts.get(&published.plan) {
+        let event = match self.artifacts.get(&published.plan) {
             Some(plan) => {
                 if self.nodes[index].installed.is_none() {
                     self.nodes[index].traffic.down += plan.len() as u64;
                 }
                 Event::PlanLoaded(plan.clone())
             }
-            None => Event::Rejected(Rejection::UnknownArtefact),
+            None => Event::Rejected(Rejection::UnknownArtifact),
         };
         self.tell(index, event);
     }
 
     pub(super) fn load(&mut self, index: usize, published: &Published, frozen: Option<Digest>) {
         let held = self.nodes[index].installed.as_ref().map(|work| work.published);
-        let get = |digest: &Digest| self.artefacts.get(digest).cloned();
+        let get = |digest: &Digest| self.artifacts.get(digest).cloned();
         let frozen = frozen.as_ref().and_then(get);
         let folded = published.folded.as_ref().and_then(get);
         let event = match get(&published.adapter) {
@@ -91,7 +91,7 @@ impl World {
                 self.nodes[index].traffic.down += (adapter.len() + once + each_epoch) as u64;
                 Event::Loaded { adapter, frozen, folded }
             }
-            None => Event::Rejected(Rejection::UnknownArtefact),
+            None => Event::Rejected(Rejection::UnknownArtifact),
         };
         self.tell(index, event);
     }

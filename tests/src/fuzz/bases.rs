@@ -67,8 +67,8 @@ fn read_by_both(path: &Path) {
 
 /// A GGUF file of one block as small as it can be, with a tokenizer of one of the two kinds; with quantised matrices
 /// it is a little larger.
-pub(super) fn gguf_file(sentence_piece: bool, quantised: bool) -> Vec<u8> {
-    let (hidden, vocab) = if quantised { (32_u64, 4_u64) } else { (2, 4) };
+pub(super) fn gguf_file(sentence_piece: bool, quantized: bool) -> Vec<u8> {
+    let (hidden, vocab) = if quantized { (32_u64, 4_u64) } else { (2, 4) };
     let mut pairs: Vec<Vec<u8>> = Vec::new();
     let mut pair = |key: &str, kind: u32, value: &[u8]| {
         pairs.push([text(key).as_slice(), &kind.to_le_bytes(), value].concat());
@@ -111,7 +111,7 @@ pub(super) fn gguf_file(sentence_piece: bool, quantised: bool) -> Vec<u8> {
         infos.extend(u32::try_from(shape.len()).unwrap().to_le_bytes());
         infos.extend(shape.iter().flat_map(|size| size.to_le_bytes()));
         let count = usize::try_from(shape.iter().product::<u64>()).unwrap();
-        let blocks = quantised && shape.len() == 2;
+        let blocks = quantized && shape.len() == 2;
         // Q4_0: of 32 numbers a scale in half precision, and four bits each.
         infos.extend(if blocks { 2_u32 } else { 0 }.to_le_bytes());
         infos.extend((data.len() as u64).to_le_bytes());

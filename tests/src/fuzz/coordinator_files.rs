@@ -99,7 +99,7 @@ pub fn key_files(bytes: &[u8]) {
             }
             _ => {
                 write("enrolment.seed", tape.rest());
-                let opened = coordinator::pki::EnrolmentKey::open_or_create(
+                let opened = coordinator::pki::EnrollmentKey::open_or_create(
                     &folder.join("enrolment.seed"),
                     &SystemRandom::new(),
                 );

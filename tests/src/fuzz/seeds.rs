@@ -10,7 +10,7 @@ use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, TurnedAwayCount};
 use proto::convert::{
-    Enrolled, Enrolment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
+    Enrolled, Enrollment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
     enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
 };
 use proto::export::{peft_files, read_peft};
@@ -57,7 +57,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "coordinator_record" => coordinator_records(),
         "device_record" => device_records(),
         "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
-        "enroll_request" => vec![enroll_request_to_wire(&enrolment()).encode_to_vec()],
+        "enroll_request" => vec![enroll_request_to_wire(&enrollment()).encode_to_vec()],
         "gguf" => ggufs(),
         "key_files" => key_files(),
         "ledger" => ledgers(),
@@ -192,8 +192,8 @@ fn admin_replies() -> Vec<AdminReply> {
     ]
 }
 
-fn enrolment() -> Enrolment {
-    Enrolment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
+fn enrollment() -> Enrollment {
+    Enrollment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
 }
 
 fn enrolled() -> Enrolled {

@@ -32,7 +32,7 @@ pub fn admin_reply(bytes: &[u8]) {
 
 /// An enrolment.
 pub fn enroll_request(bytes: &[u8]) {
-    round_trip(bytes, enroll_request_from_wire, |enrolment| enroll_request_to_wire(&enrolment));
+    round_trip(bytes, enroll_request_from_wire, |enrollment| enroll_request_to_wire(&enrollment));
 }
 
 /// The answer to an enrolment.

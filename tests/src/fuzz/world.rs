@@ -53,7 +53,7 @@ pub(super) struct World {
     plan: Plan,
     plan_bytes: Vec<u8>,
     authority: IdentityPublic,
-    artefacts: BTreeMap<Digest, Vec<u8>>,
+    artifacts: BTreeMap<Digest, Vec<u8>>,
     nodes: Vec<Node>,
     book: TaskBook,
     /// All that was sent, by whom, and all that was answered.
@@ -72,10 +72,10 @@ impl World {
         let plan_bytes = plan.to_bytes().unwrap();
         let key = IdentityKey::from_seed(&[0xfe; 32]);
         let task = Task::new(TaskId([0xaa; 16]), &plan_bytes, None, key.public()).unwrap();
-        let artefacts = [plan_bytes.clone(), vector_to_bytes(task.adapter())];
+        let artifacts = [plan_bytes.clone(), vector_to_bytes(task.adapter())];
         Self {
             durable: task.record().clone(),
-            artefacts: artefacts.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect(),
+            artifacts: artifacts.into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect(),
             nodes: (0..devices).map(|index| Node::new(index, &plan, &key, (DAWN, DUSK))).collect(),
             authority: key.public(),
             task,
@@ -180,14 +180,14 @@ impl World {
             Action::Sleep(_) => self.tell(index, Event::Woke),
             Action::Send(request) => self.send(index, request, carriage),
             Action::LoadPlan(published) => {
-                let plan = self.artefacts.get(&published.plan).cloned();
-                let unknown = Event::Rejected(Rejection::UnknownArtefact);
+                let plan = self.artifacts.get(&published.plan).cloned();
+                let unknown = Event::Rejected(Rejection::UnknownArtifact);
                 self.tell(index, plan.map_or(unknown, Event::PlanLoaded));
             }
             Action::Load { published, .. } => {
-                let event = match self.artefacts.get(&published.adapter).cloned() {
+                let event = match self.artifacts.get(&published.adapter).cloned() {
                     Some(adapter) => Event::Loaded { adapter, frozen: None, folded: None },
-                    None => Event::Rejected(Rejection::UnknownArtefact),
+                    None => Event::Rejected(Rejection::UnknownArtifact),
                 };
                 self.tell(index, event);
             }
@@ -331,7 +331,7 @@ impl World {
         for effect in effects {
             if let TaskEffect::Commit { version, adapter, .. } = effect {
                 self.check_sum(version.round, version.version);
-                self.artefacts.insert(version.adapter, adapter);
+                self.artifacts.insert(version.adapter, adapter);
             }
         }
         self.durable = self.task.record().clone();

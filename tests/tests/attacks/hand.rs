@@ -27,7 +27,7 @@ pub(crate) struct Coordinator {
     /// What was made durable, oldest first.
     pub(crate) effects: Vec<TaskEffect>,
     /// What can be fetched; the hand may put other bytes under a hash.
-    pub(crate) artefacts: BTreeMap<Digest, Vec<u8>>,
+    pub(crate) artifacts: BTreeMap<Digest, Vec<u8>>,
     pub(crate) clock: Timestamp,
     plan_bytes: Vec<u8>,
     rng: ChaCha20Rng,
@@ -39,9 +39,9 @@ impl Coordinator {
         let task = Task::new(TASK, &plan_bytes, None, authority().public()).unwrap();
         let adapter = vector_to_bytes(task.adapter());
         let record = task.record().clone();
-        let artefacts =
+        let artifacts =
             [plan_bytes.clone(), adapter].into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
-        Self { task, record, effects: Vec::new(), artefacts, clock: DAWN, plan_bytes, rng: rng(1) }
+        Self { task, record, effects: Vec::new(), artifacts, clock: DAWN, plan_bytes, rng: rng(1) }
     }
 
     /// The machine's answer to what comes in the name of this device.
@@ -116,7 +116,7 @@ impl Coordinator {
                     self.record.participations.extend(devices.iter().copied());
                 }
                 TaskEffect::Commit { version, adapter, .. } => {
-                    self.artefacts.insert(version.adapter, adapter.clone());
+                    self.artifacts.insert(version.adapter, adapter.clone());
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.versions.push(version.clone());

@@ -33,7 +33,7 @@ fn others(world: &mut World, plan: &Plan) -> [Published; 2] {
         Published { plan: Digest::of(&gentler), ..published },
     ];
     for bytes in [adapter, gentler] {
-        world.coordinator.artefacts.insert(Digest::of(&bytes), bytes);
+        world.coordinator.artifacts.insert(Digest::of(&bytes), bytes);
     }
     told
 }
@@ -87,12 +87,12 @@ fn bytes_that_are_not_what_was_published_are_not_trained_from() {
         let mut world = World::new(&plan(6, 4), 6);
         let published = world.coordinator.task.published();
         let digest = if adapter { published.adapter } else { published.plan };
-        world.coordinator.artefacts.get_mut(&digest).unwrap()[20] ^= 1;
+        world.coordinator.artifacts.get_mut(&digest).unwrap()[20] ^= 1;
         world.run(honest);
         for place in 0..6 {
             let wanted = if adapter { "adapter" } else { "plan" };
             let ended = world.ended(place);
-            assert!(matches!(ended, Ended::WrongArtefact(what) if *what == wanted), "{ended:?}");
+            assert!(matches!(ended, Ended::WrongArtifact(what) if *what == wanted), "{ended:?}");
             assert_eq!(world.log.left(place, "join"), 0);
         }
     }

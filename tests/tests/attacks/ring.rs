@@ -96,10 +96,10 @@ impl Crowd {
 
     /// What these neighbours of device 0 seal for it.
     fn shares_for_zero(&mut self, roster: &Roster, sharers: &IndexSet) -> Vec<SealedShare> {
-        let neighbours = roster.graph().neighbours(0.into());
+        let neighbors = roster.graph().neighbors(0.into());
         let (mut left, mut shares) = (Vec::new(), Vec::new());
         for (place, state) in (1..).zip(self.states.drain(..)) {
-            if !neighbours.contains(&DeviceIndex::from(place)) || !sharers.contains(place) {
+            if !neighbors.contains(&DeviceIndex::from(place)) || !sharers.contains(place) {
                 left.push(state);
                 continue;
             }
@@ -233,7 +233,7 @@ fn all_but(places: impl IntoIterator<Item = DeviceIndex>) -> IndexSet {
 
 #[test]
 fn drop_outs_that_are_chosen_to_cut_the_graph_are_refused() {
-    let around = |roster: &Roster| all_but(roster.graph().neighbours(0.into()));
+    let around = |roster: &Roster| all_but(roster.graph().neighbors(0.into()));
     let alone = until_survivors(|_| IndexSet::full(DEVICES), around);
     let refusal = alone.world.refusal(0);
     assert!(matches!(refusal, Refusal::ThinWindow { got: 0..16, need: 16, .. }), "{refusal}");
@@ -251,10 +251,10 @@ fn as_many_drop_outs_that_are_not_chosen_are_signed() {
 }
 
 #[test]
-fn a_device_whose_neighbours_are_said_to_be_gone_does_not_submit() {
-    let lonely = |roster: &Roster| all_but(roster.graph().neighbours(0.into()).into_iter().skip(15));
+fn a_device_whose_neighbors_are_said_to_be_gone_does_not_submit() {
+    let lonely = |roster: &Roster| all_but(roster.graph().neighbors(0.into()).into_iter().skip(15));
     let alone = until_survivors(lonely, |_| unreachable_set());
-    assert_eq!(alone.world.refusal(0), Refusal::FewNeighbours { got: 15, need: 16 });
+    assert_eq!(alone.world.refusal(0), Refusal::FewNeighbors { got: 15, need: 16 });
     assert_eq!(alone.world.log.left(0, "masked chunk"), 0);
     alone.world.assert_silent([0]);
 }

@@ -49,15 +49,15 @@ fn drawn(plan: &Plan, post: &Post<'_>, gathered: &Gathered, nonces: &[[u8; 32]])
 
 /// So many neighbours of the victim, spread over them, that no stretch of the ring becomes thin.
 fn missing(graph: &Graph) -> Vec<usize> {
-    let mut neighbours: Vec<usize> =
-        graph.neighbours(u16::try_from(VICTIM).unwrap().into()).into_iter().map(usize::from).collect();
+    let mut neighbors: Vec<usize> =
+        graph.neighbors(u16::try_from(VICTIM).unwrap().into()).into_iter().map(usize::from).collect();
     // Neighbours come in order of their places, which is no order of the ring.
-    neighbours.truncate(neighbours.len() / 2);
-    while graph.thin_window(&without(DEVICES, &neighbours)).is_some() {
-        neighbours.pop();
+    neighbors.truncate(neighbors.len() / 2);
+    while graph.thin_window(&without(DEVICES, &neighbors)).is_some() {
+        neighbors.pop();
     }
-    assert!(neighbours.len() >= graph.threshold());
-    neighbours
+    assert!(neighbors.len() >= graph.threshold());
+    neighbors
 }
 
 #[test]
@@ -89,9 +89,9 @@ fn two_views_of_who_shared_unmasked_with_the_others_view_are_refused_by_everybod
             }
             // Of the victim's neighbours only those that are said to be missing shared.
             Some(Ok(Reply::Inbox { sharers, shares })) if post.from == VICTIM => {
-                let neighbours = graph.as_ref().unwrap().neighbours(u16::try_from(VICTIM).unwrap().into());
+                let neighbors = graph.as_ref().unwrap().neighbors(u16::try_from(VICTIM).unwrap().into());
                 let others: Vec<usize> =
-                    neighbours.into_iter().map(usize::from).filter(|p| !gone.contains(p)).collect();
+                    neighbors.into_iter().map(usize::from).filter(|p| !gone.contains(p)).collect();
                 let told = sharers.without(&without(DEVICES, &[]).without(&without(DEVICES, &others)));
                 let shares = shares.into_iter().filter(|share| told.contains(share.from)).collect();
                 return Some(Ok(Reply::Inbox { sharers: told, shares }));

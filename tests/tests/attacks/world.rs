@@ -237,11 +237,11 @@ impl World {
                 (deliver(node, hand(&mut post)), None)
             }
             Action::LoadPlan(published) => {
-                let plan = self.coordinator.artefacts.get(&published.plan).cloned();
+                let plan = self.coordinator.artifacts.get(&published.plan).cloned();
                 (Event::PlanLoaded(plan.unwrap()), None)
             }
             Action::Load { published, .. } => {
-                let adapter = self.coordinator.artefacts.get(&published.adapter).cloned().unwrap();
+                let adapter = self.coordinator.artifacts.get(&published.adapter).cloned().unwrap();
                 (Event::Loaded { adapter, frozen: None, folded: None }, None)
             }
             Action::RecordFound(found) => {

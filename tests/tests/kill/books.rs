@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use client::store::Entry;
-use coordinator::artefacts::Artefacts;
-use coordinator::pki::EnrolmentKey;
+use coordinator::artifacts::Artifacts;
+use coordinator::pki::EnrollmentKey;
 use coordinator::records;
 use coordinator::store::Store;
 use proto::admin::VersionStatus;
@@ -35,18 +35,18 @@ impl Books {
         let store = Store::open(&home.join("store")).unwrap();
         let damaged = store.check().unwrap().damaged;
         assert!(damaged.is_empty(), "{damaged:?}");
-        let artefacts = Artefacts::open(&home.join("artefacts")).unwrap();
-        let key = EnrolmentKey::open_or_create(&home.join("enrolment.seed"), &SystemRandom::new()).unwrap();
+        let artifacts = Artifacts::open(&home.join("artefacts")).unwrap();
+        let key = EnrollmentKey::open_or_create(&home.join("enrolment.seed"), &SystemRandom::new()).unwrap();
         let headers = records::headers(&store).unwrap();
         let [(id, header)] = headers.as_slice() else { panic!("{} tasks", headers.len()) };
-        let task = records::load_task(&store, &artefacts, key.public(), (*id, header)).unwrap();
+        let task = records::load_task(&store, &artifacts, key.public(), (*id, header)).unwrap();
         let record = task.record().clone();
         let newest = record.versions.last().map_or(header.initial, |version| version.adapter);
         assert_eq!(header.adapter, newest, "what the next round begins with is not the newest version");
         for version in &record.versions {
             // Bit for bit: an artefact is known by the hash of its bytes.
-            artefacts.get(&version.adapter.0).unwrap();
-            version.folded.map(|digest| artefacts.get(&digest.0).unwrap());
+            artifacts.get(&version.adapter.0).unwrap();
+            version.folded.map(|digest| artifacts.get(&digest.0).unwrap());
         }
         let folded = record.versions.last().and_then(|version| version.folded);
         assert_eq!(header.folded, folded, "what the epochs left is not that of the newest version");

@@ -5,7 +5,7 @@ use proto::adapter::{AdapterError, AdapterSpec, Factors, Method};
 
 use crate::config::Dtype;
 use crate::config::cores;
-use engine::{Base, Compute, PlaceChoice, PlaceError, Projection, Recompute};
+use engine::{Base, Compute, DeviceError, DeviceRequest, Projection, Recompute};
 
 /// The adapter's shape.
 #[derive(Args, Clone, Debug)]
@@ -56,7 +56,7 @@ pub(super) struct ComputeArgs {
     /// with mkl or accelerate), a GPU as `cuda[:N]` or `metal[:N]`; `auto` is a GPU that this was built for and that
     /// opens, else `cpu`
     #[arg(long, default_value = "auto", value_name = "DEVICE")]
-    device: PlaceChoice,
+    device: DeviceRequest,
 }
 
 /// Layers that were asked for and are not there.
@@ -141,12 +141,12 @@ fn matches(pattern: &str, name: &str) -> bool {
 
 impl ComputeArgs {
     /// Fails where the device that was asked for is not there.
-    pub(super) fn compute(self) -> Result<Compute, PlaceError> {
+    pub(super) fn compute(self) -> Result<Compute, DeviceError> {
         Ok(Compute {
             threads: self.threads.unwrap_or_else(cores).max(1),
-            arithmetic: self.dtype.arithmetic(),
+            precision: self.dtype.precision(),
             recompute: if self.recompute { Recompute::Blocks } else { Recompute::Never },
-            place: self.device.resolve()?,
+            backend: self.device.resolve()?,
         })
     }
 }

@@ -58,7 +58,7 @@ pub(super) struct Measured {
     trained_parameters: usize,
     device: String,
     threads: usize,
-    arithmetic: String,
+    precision: String,
     losses: Vec<f32>,
 }
 
@@ -78,7 +78,7 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
     let compute = args.compute.compute()?;
     let base = Arc::new(Base::random(config, filled, args.seed)?);
     let (parameters, vocab) = (base.parameters(), base.config().vocab_size as u64);
-    let arithmetic = compute.numbers_for(&base);
+    let precision = compute.precision_name(&base);
     let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
     let seed = Digest::of(&args.seed.to_le_bytes());
     let spec = args.adapter.spec(&base, Factors::Seeded(seed))?;
@@ -127,9 +127,9 @@ pub(super) fn bench(path: &Path, args: &BenchArgs) -> anyhow::Result<Measured> {
         peak_rss_bytes: peak_bytes(),
         parameters,
         trained_parameters: spec.trained_len(),
-        device: compute.place.to_string(),
+        device: compute.backend.to_string(),
         threads: compute.threads,
-        arithmetic,
+        precision,
         losses: training.finish().losses,
     })
 }
@@ -143,7 +143,7 @@ impl Measured {
             self.tokens_per_second,
             self.device,
             self.threads,
-            self.arithmetic,
+            self.precision,
             self.parameters,
             self.trained_parameters
         )

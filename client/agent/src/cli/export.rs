@@ -10,7 +10,7 @@ use serde::Serialize;
 use client::adapter_files::{
     Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
 };
-use client::enrolment::{EnrolmentError, authority};
+use client::enrollment::{EnrollmentError, authority};
 use client::store::{DeviceStore, DeviceStoreError};
 use engine::{Base, BaseError};
 use proto::files::FileError;
@@ -70,7 +70,7 @@ pub(super) enum ExportFailure {
     Memory(#[from] DeviceStoreError),
     /// Its enrolment.
     #[error(transparent)]
-    Enrolment(#[from] EnrolmentError),
+    Enrollment(#[from] EnrollmentError),
     /// The release's file.
     #[error(transparent)]
     File(#[from] FileError),
@@ -97,7 +97,7 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
     };
     if let Some(path) = &args.release {
         let memory = DeviceStore::open(state_dir)?;
-        let authority = authority(&memory)?.ok_or(EnrolmentError::NotEnrolled)?;
+        let authority = authority(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
         adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
     }
     match args.form {
@@ -142,14 +142,14 @@ impl ExportFailure {
         match self {
             Self::Adapter(AdapterFileError::Installed { .. })
             | Self::Memory(_)
-            | Self::Enrolment(
-                EnrolmentError::Keys(_)
-                | EnrolmentError::Store(_)
-                | EnrolmentError::Transport(_)
-                | EnrolmentError::Answer(_)
-                | EnrolmentError::Damaged(_),
+            | Self::Enrollment(
+                EnrollmentError::Keys(_)
+                | EnrollmentError::Store(_)
+                | EnrollmentError::Transport(_)
+                | EnrollmentError::Answer(_)
+                | EnrollmentError::Damaged(_),
             ) => 4,
-            Self::Enrolment(EnrolmentError::NotEnrolled) => 5,
+            Self::Enrollment(EnrollmentError::NotEnrolled) => 5,
             Self::Base(_)
             | Self::Adapter(
                 AdapterFileError::File(_)

@@ -188,7 +188,7 @@ pub(super) fn train(
         held_out_before: before.map(|loss| loss.nats_per_token),
         held_out_after: after.map(|loss| loss.nats_per_token),
         trained_parameters: spec.trained_len(),
-        device: engine.compute().place.to_string(),
+        device: engine.compute().backend.to_string(),
         out: args.out.clone(),
     })
 }

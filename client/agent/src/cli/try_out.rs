@@ -59,7 +59,7 @@ pub(super) fn eval(
         Some(Adapter { spec, frozen, trained, .. }) => engine.loss(spec, frozen, trained, &blocks)?,
         None => engine.base_loss(&blocks)?,
     };
-    let device = engine.compute().place.to_string();
+    let device = engine.compute().backend.to_string();
     Ok(Measured { nats_per_token, perplexity: nats_per_token.exp(), tokens, device })
 }
 

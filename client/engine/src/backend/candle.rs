@@ -21,10 +21,10 @@ use candle_core::{DType, Result, Tensor};
 use crate::model::batch::Sequence;
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
-use crate::model::delta::{Changes, Extras};
-use crate::model::kv_cache::Which;
-use adapter::Pair;
-use attention::{Attention, Past};
+use crate::model::delta::{FoldedDeltas, LoraDeltas};
+use crate::model::kv_cache::LogitsFor;
+use adapter::LowRank;
+use attention::{Attention, LayerKv};
 use gradients::Gradients;
 use norm::Norm;
 use weights::Block;
@@ -52,14 +52,14 @@ pub(crate) struct Decoder<'a> {
     recompute: Recompute,
     attention: Attention,
     /// What earlier epochs left.
-    extras: BTreeMap<adapter::At, Pair>,
+    folded_deltas: BTreeMap<adapter::At, LowRank>,
     rows: usize,
 }
 
 /// What is on the device of a text that is read on.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
-    blocks: Vec<Option<Past>>,
+    blocks: Vec<Option<LayerKv>>,
 }
 
 impl<'a> Decoder<'a> {
@@ -67,7 +67,7 @@ impl<'a> Decoder<'a> {
     pub(crate) fn new(
         config: &'a DecoderConfig,
         loaded: &'a Loaded,
-        extras: &Extras,
+        folded_deltas: &FoldedDeltas,
         recompute: Recompute,
         length: usize,
     ) -> Result<Self> {
@@ -77,7 +77,7 @@ impl<'a> Decoder<'a> {
             loaded,
             recompute,
             attention: Attention::new(config, length, device)?,
-            extras: adapter::extras(config, extras, device)?,
+            folded_deltas: adapter::folded_deltas(config, folded_deltas, device)?,
             rows: memory::rows(config, recompute, length, device),
         })
     }
@@ -88,21 +88,21 @@ impl<'a> Decoder<'a> {
     }
 
     /// What an adapter adds, on the device.
-    pub(crate) fn adapter(&self, changes: &Changes<'_>) -> Result<Adapter<'_>> {
-        Adapter::new(self.config, changes, &self.extras, &self.loaded.device)
+    pub(crate) fn adapter(&self, deltas: &LoraDeltas<'_>) -> Result<Adapter<'_>> {
+        Adapter::new(self.config, deltas, &self.folded_deltas, &self.loaded.device)
     }
 
     /// The sum of the losses of all learned tokens of some micro-batches, each of one length, and its gradient, times
     /// `share`; none if `go_on` says no between two of them.
     pub(crate) fn gradient(
         &self,
-        changes: &Changes<'_>,
+        deltas: &LoraDeltas<'_>,
         trained_len: usize,
         micro: &[&[Sequence<'_>]],
         share: f32,
         mut go_on: impl FnMut(u32, u32) -> bool,
     ) -> Result<Option<(f64, Vec<f32>)>> {
-        let adapter = self.adapter(changes)?;
+        let adapter = self.adapter(deltas)?;
         let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
         let (mut total, mut gradients) = (0.0, Gradients::default());
         for (done, batch) in (0..).zip(micro) {
@@ -115,8 +115,8 @@ impl<'a> Decoder<'a> {
     }
 
     /// The sum of the losses of all learned tokens of some micro-batches, each of one length.
-    pub(crate) fn loss(&self, changes: &Changes<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
-        let adapter = self.adapter(changes)?;
+    pub(crate) fn loss(&self, deltas: &LoraDeltas<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
+        let adapter = self.adapter(deltas)?;
         let mut total = 0.0;
         for batch in micro {
             let (mut x, shape) = self.embed(batch)?;
@@ -135,7 +135,7 @@ impl<'a> Decoder<'a> {
         adapter: &Adapter<'_>,
         reading: &mut Reading,
         tokens: &[u32],
-        which: Which,
+        which: LogitsFor,
     ) -> Result<Vec<f32>> {
         if tokens.is_empty() {
             return Ok(Vec::new());
@@ -146,8 +146,8 @@ impl<'a> Decoder<'a> {
             x = self.block_on(adapter, at, x, past)?;
         }
         let x = match which {
-            Which::All => x,
-            Which::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
+            LogitsFor::All => x,
+            LogitsFor::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
         };
         let h = self.norm(&self.loaded.norm).forward(&x)?;
         weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
@@ -181,10 +181,11 @@ impl<'a> Decoder<'a> {
         for at in (lowest..self.loaded.blocks.len()).rev() {
             let keep = match (kept.remove(&at), inputs.remove(&at)) {
                 (Some(keep), _) => keep,
-                (None, Some(input)) => self.block_until_inner(adapter, at, input, shape)?,
+                (None, Some(input)) => self.block_until_ffn(adapter, at, input, shape)?,
                 (None, None) => candle_core::bail!("nothing was kept of block {at}"),
             };
-            let Some(before) = self.block_back(adapter, at, keep, g, shape, at > lowest, gradients)? else {
+            let Some(before) = self.block_backward(adapter, at, keep, g, shape, at > lowest, gradients)?
+            else {
                 break;
             };
             g = before;

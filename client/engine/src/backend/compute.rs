@@ -1,9 +1,9 @@
 //! How an engine computes, and what that takes.
 
 use crate::backend::candle;
-use crate::backend::device::Place;
+use crate::backend::device::Backend;
 use crate::base::Base;
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::Precision;
 use crate::layers::attention::attention_numbers;
 use crate::layers::cross_entropy::LOGITS;
 use crate::model::compute::Recompute;
@@ -24,17 +24,17 @@ pub struct Compute {
     pub threads: usize,
     /// In what numbers products with the base are computed, or finer where the CPU has no instructions for them; none
     /// for what suits the base and the CPU.
-    pub arithmetic: Option<Arithmetic>,
+    pub precision: Option<Precision>,
     /// What is done to need less memory.
     pub recompute: Recompute,
     /// Where; the threads are of our own kernels and of candle's CPU, not of a vendor's library.
-    pub place: Place,
+    pub backend: Backend,
 }
 
 impl Default for Compute {
     /// On the CPU with our own kernels, one thread, what suits the base, and nothing computed twice.
     fn default() -> Self {
-        Self { threads: 1, arithmetic: None, recompute: Recompute::Never, place: Place::Own }
+        Self { threads: 1, precision: None, recompute: Recompute::Never, backend: Backend::Cpu }
     }
 }
 
@@ -44,15 +44,15 @@ impl Compute {
     /// GPU's own memory.
     pub fn needed_bytes(&self, base: &Base, batch: usize, length: usize) -> u64 {
         let config = base.config();
-        if let Place::Candle(device) = self.place {
+        if let Backend::Candle(device) = self.backend {
             return candle::needed_bytes(config, self.recompute, (batch, length), device);
         }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_heads);
         // Bytes of a number that is kept, or packed on the left of a product.
-        let (kept, packed) = match self.arithmetic_for(base) {
-            Arithmetic::Single => (4, 4),
-            Arithmetic::Short | Arithmetic::Byte => (2, 2),
+        let (kept, packed) = match self.precision_for(base) {
+            Precision::F32 => (4, 4),
+            Precision::Int16 | Precision::Int8 => (2, 2),
         };
         // Queries and keys before their norms.
         let raw = if config.qk_norm { q + kv } else { 0 };
@@ -83,25 +83,35 @@ impl Compute {
     /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on
     /// candle's CPU; the largest matrix on its way to a GPU.
     pub fn copied_bytes(&self, config: &DecoderConfig) -> u64 {
-        match self.place {
-            Place::Own => 0,
-            Place::Candle(device) => candle::copied_bytes(config, device),
+        match self.backend {
+            Backend::Cpu => 0,
+            Backend::Candle(device) => candle::copied_bytes(config, device),
         }
     }
 
-    /// In what numbers products with `base` are computed, in words.
-    pub fn numbers_for(&self, base: &Base) -> String {
-        match self.place {
-            Place::Own => format!("{:?}", self.arithmetic_for(base)),
-            Place::Candle(device) => candle::numbers(base, device, self.arithmetic),
+    /// The precision of products with `base`, in words.
+    pub fn precision_name(&self, base: &Base) -> String {
+        match self.backend {
+            Backend::Cpu => self.precision_for(base).to_string(),
+            Backend::Candle(device) => candle::numbers(base, device, self.precision),
+        }
+    }
+
+    /// The precision as checkpoints name it: on a CPU by older names, so that one of before is still resumed.
+    pub(crate) fn precision_in_checkpoint(&self, base: &Base) -> String {
+        match (self.backend, self.precision_for(base)) {
+            (Backend::Cpu, Precision::F32) => "Single".to_owned(),
+            (Backend::Cpu, Precision::Int16) => "Short".to_owned(),
+            (Backend::Cpu, Precision::Int8) => "Byte".to_owned(),
+            (Backend::Candle(device), _) => candle::numbers(base, device, self.precision),
         }
     }
 
     /// In what numbers our own kernels compute products with `base`.
-    pub fn arithmetic_for(&self, base: &Base) -> Arithmetic {
+    pub fn precision_for(&self, base: &Base) -> Precision {
         let single = is_small(base.config()) || base.weights().is_single();
-        let suits = if single { Arithmetic::Single } else { Arithmetic::fine() };
-        self.arithmetic.map_or(suits, Arithmetic::or_finer)
+        let suits = if single { Precision::F32 } else { Precision::fine() };
+        self.precision.map_or(suits, Precision::or_finer)
     }
 }
 

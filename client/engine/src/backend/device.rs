@@ -12,10 +12,10 @@ use serde::Deserialize;
 
 /// Where an engine computes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Place {
+pub enum Backend {
     /// On the CPU, with our own kernels.
     #[default]
-    Own,
+    Cpu,
     /// On a device of candle's, with its operations.
     Candle(CandleDevice),
 }
@@ -34,17 +34,17 @@ pub enum CandleDevice {
 /// Where somebody asks an engine to compute.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub enum PlaceChoice {
+pub enum DeviceRequest {
     /// On a GPU where this program was built for one and it opens, else on the CPU with our own kernels.
     #[default]
     Auto,
     /// Here and nowhere else.
-    At(Place),
+    At(Backend),
 }
 
 /// Why it cannot be computed there.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PlaceError {
+pub enum DeviceError {
     /// A word that names no device.
     #[error("unknown device `{0}`; use auto, cpu, candle, cuda, cuda:N, metal or metal:N, N counted from 0")]
     Unknown(String),
@@ -80,10 +80,10 @@ pub enum PlaceError {
     },
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for Backend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Own => f.write_str("cpu"),
+            Self::Cpu => f.write_str("cpu"),
             Self::Candle(device) => device.fmt(f),
         }
     }
@@ -99,11 +99,11 @@ impl fmt::Display for CandleDevice {
     }
 }
 
-impl FromStr for PlaceChoice {
-    type Err = PlaceError;
+impl FromStr for DeviceRequest {
+    type Err = DeviceError;
 
-    fn from_str(word: &str) -> Result<Self, PlaceError> {
-        let unknown = || PlaceError::Unknown(word.to_owned());
+    fn from_str(word: &str) -> Result<Self, DeviceError> {
+        let unknown = || DeviceError::Unknown(word.to_owned());
         let (kind, number) = match word.split_once(':') {
             None => (word, None),
             // A number as people write it, without a sign.
@@ -114,35 +114,35 @@ impl FromStr for PlaceChoice {
         };
         match (kind, number) {
             ("auto", None) => Ok(Self::Auto),
-            ("cpu", None) => Ok(Self::At(Place::Own)),
-            ("candle", None) => Ok(Self::At(Place::Candle(CandleDevice::Cpu))),
-            ("cuda", number) => Ok(Self::At(Place::Candle(CandleDevice::Cuda(number.unwrap_or(0))))),
-            ("metal", number) => Ok(Self::At(Place::Candle(CandleDevice::Metal(number.unwrap_or(0))))),
+            ("cpu", None) => Ok(Self::At(Backend::Cpu)),
+            ("candle", None) => Ok(Self::At(Backend::Candle(CandleDevice::Cpu))),
+            ("cuda", number) => Ok(Self::At(Backend::Candle(CandleDevice::Cuda(number.unwrap_or(0))))),
+            ("metal", number) => Ok(Self::At(Backend::Candle(CandleDevice::Metal(number.unwrap_or(0))))),
             _ => Err(unknown()),
         }
     }
 }
 
-impl TryFrom<String> for PlaceChoice {
-    type Error = PlaceError;
+impl TryFrom<String> for DeviceRequest {
+    type Error = DeviceError;
 
-    fn try_from(word: String) -> Result<Self, PlaceError> {
+    fn try_from(word: String) -> Result<Self, DeviceError> {
         word.parse()
     }
 }
 
-impl PlaceChoice {
+impl DeviceRequest {
     /// The place, opened once to see that it is there. Fails where one was named that this program was not built for or
     /// that cannot be opened; [`Self::Auto`] never fails.
-    pub fn resolve(self) -> Result<Place, PlaceError> {
+    pub fn resolve(self) -> Result<Backend, DeviceError> {
         match self {
             Self::Auto => {
                 let opens = |device: &CandleDevice| device.open().is_ok();
                 let found = [CandleDevice::Cuda(0), CandleDevice::Metal(0)].into_iter().find(opens);
-                Ok(found.map_or(Place::Own, Place::Candle))
+                Ok(found.map_or(Backend::Cpu, Backend::Candle))
             }
-            Self::At(Place::Own) => Ok(Place::Own),
-            Self::At(place @ Place::Candle(device)) => device.open().map(|_| place),
+            Self::At(Backend::Cpu) => Ok(Backend::Cpu),
+            Self::At(backend @ Backend::Candle(device)) => device.open().map(|_| backend),
         }
     }
 }
@@ -165,14 +165,14 @@ impl CandleDevice {
         }
     }
 
-    pub(crate) fn open(self) -> Result<Device, PlaceError> {
+    pub(crate) fn open(self) -> Result<Device, DeviceError> {
         let (feature, built) = match self {
             Self::Cpu => return Ok(Device::Cpu),
             Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
             Self::Metal(_) => ("metal", cfg!(feature = "metal")),
         };
         if !built {
-            return Err(PlaceError::NotBuilt { device: self, feature });
+            return Err(DeviceError::NotBuilt { device: self, feature });
         }
         // candle panics where the machine has fewer Apple GPUs than the number asks for.
         let opened = catch_unwind(AssertUnwindSafe(|| match self {
@@ -182,8 +182,8 @@ impl CandleDevice {
         }));
         match opened {
             Ok(Ok(device)) => Ok(device),
-            Ok(Err(error)) => Err(PlaceError::NotOpened { device: self, reason: error.to_string() }),
-            Err(_) => Err(PlaceError::NotOpened { device: self, reason: "there is none".to_owned() }),
+            Ok(Err(error)) => Err(DeviceError::NotOpened { device: self, reason: error.to_string() }),
+            Err(_) => Err(DeviceError::NotOpened { device: self, reason: "there is none".to_owned() }),
         }
     }
 }
@@ -192,24 +192,24 @@ impl CandleDevice {
 mod tests {
     use super::*;
 
-    fn chosen(word: &str) -> Result<PlaceChoice, String> {
-        word.parse().map_err(|error: PlaceError| error.to_string())
+    fn chosen(word: &str) -> Result<DeviceRequest, String> {
+        word.parse().map_err(|error: DeviceError| error.to_string())
     }
 
     #[test]
     fn a_device_reads_back_from_its_name() {
-        let candle = |device| PlaceChoice::At(Place::Candle(device));
-        assert_eq!(chosen("auto"), Ok(PlaceChoice::Auto));
-        for (word, place) in [
-            ("cpu", PlaceChoice::At(Place::Own)),
+        let candle = |device| DeviceRequest::At(Backend::Candle(device));
+        assert_eq!(chosen("auto"), Ok(DeviceRequest::Auto));
+        for (word, backend) in [
+            ("cpu", DeviceRequest::At(Backend::Cpu)),
             ("candle", candle(CandleDevice::Cpu)),
             ("cuda:0", candle(CandleDevice::Cuda(0))),
             ("cuda:12", candle(CandleDevice::Cuda(12))),
             ("metal:1", candle(CandleDevice::Metal(1))),
         ] {
-            assert_eq!(chosen(word), Ok(place));
-            let PlaceChoice::At(place) = place else { panic!("{word} is one place") };
-            assert_eq!(place.to_string(), word);
+            assert_eq!(chosen(word), Ok(backend));
+            let DeviceRequest::At(backend) = backend else { panic!("{word} is one place") };
+            assert_eq!(backend.to_string(), word);
         }
         assert_eq!(chosen("cuda"), chosen("cuda:0"));
         assert_eq!(chosen("metal"), chosen("metal:0"));
@@ -244,9 +244,9 @@ mod tests {
 
     #[test]
     fn our_own_kernels_are_the_place_where_no_gpu_was_built_for() {
-        let place = PlaceChoice::Auto.resolve().unwrap();
-        assert!(place == Place::Own || cfg!(any(feature = "cuda", feature = "metal")), "{place}");
-        assert_eq!(chosen("cpu").unwrap().resolve(), Ok(Place::Own));
-        assert_eq!(chosen("candle").unwrap().resolve(), Ok(Place::Candle(CandleDevice::Cpu)));
+        let backend = DeviceRequest::Auto.resolve().unwrap();
+        assert!(backend == Backend::Cpu || cfg!(any(feature = "cuda", feature = "metal")), "{backend}");
+        assert_eq!(chosen("cpu").unwrap().resolve(), Ok(Backend::Cpu));
+        assert_eq!(chosen("candle").unwrap().resolve(), Ok(Backend::Candle(CandleDevice::Cpu)));
     }
 }

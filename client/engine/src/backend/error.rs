@@ -1,6 +1,6 @@
 //! Why a pass was not computed.
 
-use crate::backend::device::PlaceError;
+use crate::backend::device::DeviceError;
 use crate::kernels::error::ShapeError;
 
 /// Why a pass was not computed.
@@ -11,7 +11,7 @@ pub enum ComputeError {
     Shape(#[from] ShapeError),
     /// It cannot be computed on the device that it was to be.
     #[error(transparent)]
-    Device(#[from] PlaceError),
+    Device(#[from] DeviceError),
     /// candle failed.
     #[error("tensor computation failed: {0}")]
     Tensor(#[from] candle_core::Error),

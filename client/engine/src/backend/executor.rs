@@ -2,19 +2,19 @@
 
 use super::candle;
 use crate::backend::compute::{ROWS_APART, ROWS_TOGETHER, is_small};
-use crate::backend::device::Place;
+use crate::backend::device::Backend;
 use crate::backend::error::ComputeError;
 use crate::backend::setup::Setup;
 use crate::kernels::error::ShapeError;
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::Precision;
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
 use crate::layers::rope::Rope;
-use crate::lora::layout::Places;
+use crate::lora::layout::AdapterLayout;
 use crate::model::batch::Sequence;
 use crate::model::decoder::Decoder;
-use crate::model::delta::Changes;
-use crate::model::gradient_target::Wanted;
+use crate::model::delta::LoraDeltas;
+use crate::model::gradient_target::GradientTarget;
 use crate::model::micro_batch::micro_batches;
 use crate::model::workspace::Workspace;
 
@@ -23,13 +23,13 @@ type Result<T> = std::result::Result<T, ComputeError>;
 
 /// A decided way to compute, and memory that is used again.
 #[derive(Debug)]
-pub(crate) struct Passes<'a> {
+pub(crate) struct Executor<'a> {
     setup: Setup<'a>,
     length: usize,
     /// At a place of candle's, once it was needed.
-    elsewhere: Option<candle::Decoder<'a>>,
+    on_candle: Option<candle::Decoder<'a>>,
     rope: Rope,
-    arithmetic: Arithmetic,
+    precision: Precision,
     apart: bool,
     spaces: Vec<Space>,
 }
@@ -37,16 +37,16 @@ pub(crate) struct Passes<'a> {
 /// The memory of one pass, and the gradient that it adds to.
 type Space = (Workspace, Vec<f32>);
 
-impl<'a> Passes<'a> {
+impl<'a> Executor<'a> {
     /// Passes over sequences of at most `length` tokens.
     pub(crate) fn new(setup: Setup<'a>, length: usize) -> Self {
         let config = setup.base.config();
         Self {
             setup,
             length,
-            elsewhere: None,
+            on_candle: None,
             rope: config.rope(length),
-            arithmetic: setup.compute.arithmetic_for(setup.base),
+            precision: setup.compute.precision_for(setup.base),
             apart: is_small(config),
             spaces: Vec::new(),
         }
@@ -54,62 +54,62 @@ impl<'a> Passes<'a> {
 
     /// The decoder at a place of candle's; none where our own kernels compute. Fails where the place cannot be opened
     /// or the base does not fit it.
-    pub(crate) fn elsewhere(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
-        let Setup { base, extras, compute, resident } = self.setup;
-        if self.elsewhere.is_none()
+    pub(crate) fn on_candle(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
+        let Setup { base, folded_deltas, compute, resident } = self.setup;
+        if self.on_candle.is_none()
             && let Some(loaded) = resident.get(base, compute)?
         {
             let decoder =
-                candle::Decoder::new(base.config(), loaded, extras, compute.recompute, self.length)?;
-            self.elsewhere = Some(decoder);
+                candle::Decoder::new(base.config(), loaded, folded_deltas, compute.recompute, self.length)?;
+            self.on_candle = Some(decoder);
         }
-        Ok(self.elsewhere.as_ref())
+        Ok(self.on_candle.as_ref())
     }
 
-    /// What [`Self::elsewhere`] found.
-    pub(crate) fn found_elsewhere(&self) -> Option<&candle::Decoder<'a>> {
-        self.elsewhere.as_ref()
+    /// What [`Self::on_candle`] found.
+    pub(crate) fn candle_decoder(&self) -> Option<&candle::Decoder<'a>> {
+        self.on_candle.as_ref()
     }
 
-    pub(crate) fn decoder<'d>(&'d self, changes: &'d Changes<'d>, team: Team) -> Decoder<'d> {
+    pub(crate) fn decoder<'d>(&'d self, deltas: &'d LoraDeltas<'d>, team: Team) -> Decoder<'d> {
         Decoder {
             config: self.setup.base.config(),
             weights: self.setup.base.weights(),
-            changes,
+            deltas,
             rope: &self.rope,
-            arithmetic: self.arithmetic,
+            precision: self.precision,
             team,
             recompute: self.setup.compute.recompute,
         }
     }
 
     /// An adapter, ready for passes.
-    pub(crate) fn changes<'v>(
+    pub(crate) fn deltas<'v>(
         &self,
-        places: &Places<'_>,
+        places: &AdapterLayout<'_>,
         frozen: &'v [f32],
         trained: &'v [f32],
-    ) -> Result<Changes<'v>>
+    ) -> Result<LoraDeltas<'v>>
     where
         'a: 'v,
     {
-        self.ready(places.changes(frozen, trained)?)
+        self.ready(places.deltas(frozen, trained)?)
     }
 
     /// No adapter, ready for passes.
-    pub(crate) fn unchanged(&self) -> Result<Changes<'a>> {
-        self.ready(Changes::default())
+    pub(crate) fn no_deltas(&self) -> Result<LoraDeltas<'a>> {
+        self.ready(LoraDeltas::default())
     }
 
-    fn ready<'v>(&self, changes: Changes<'v>) -> Result<Changes<'v>>
+    fn ready<'v>(&self, deltas: LoraDeltas<'v>) -> Result<LoraDeltas<'v>>
     where
         'a: 'v,
     {
-        let mut changes = changes.on(self.setup.extras);
-        if self.apart && self.setup.compute.place == Place::Own {
-            changes.fold(self.setup.base.weights())?;
+        let mut deltas = deltas.on(self.setup.folded_deltas);
+        if self.apart && self.setup.compute.backend == Backend::Cpu {
+            deltas.fold(self.setup.base.weights())?;
         }
-        Ok(changes)
+        Ok(deltas)
     }
 
     /// Rows of one micro-batch of our own kernels.
@@ -121,16 +121,16 @@ impl<'a> Passes<'a> {
     /// two micro-batches.
     pub(crate) fn gradient(
         &mut self,
-        changes: &Changes<'_>,
+        deltas: &LoraDeltas<'_>,
         trained_len: usize,
         batch: &[Sequence<'_>],
         mut go_on: impl FnMut(u32, u32) -> bool,
     ) -> Result<Option<(f32, Vec<f32>)>> {
         let targets: usize = batch.iter().map(Sequence::targets).sum();
         let share = 1.0 / targets.max(1) as f32;
-        if let Some(decoder) = self.elsewhere()? {
+        if let Some(decoder) = self.on_candle()? {
             let micro = micro_batches(batch, decoder.rows());
-            let computed = decoder.gradient(changes, trained_len, &micro, share, go_on)?;
+            let computed = decoder.gradient(deltas, trained_len, &micro, share, go_on)?;
             return Ok(computed.map(|(total, gradient)| (narrow(total / targets.max(1) as f64), gradient)));
         }
         let micro = micro_batches(batch, self.rows());
@@ -145,26 +145,26 @@ impl<'a> Passes<'a> {
         let team = Team::current();
         if self.apart {
             let mut losses = vec![0.0; micro.len()];
-            let decoder = self.decoder(changes, Team::ALONE);
+            let decoder = self.decoder(deltas, Team::ALONE);
             let parts = micro.iter().zip(&mut spaces).zip(&mut losses).collect();
             team.try_each(
                 parts,
                 |((batch, (space, gradient)), loss): ((&&[Sequence<'_>], &mut Space), &mut f64)| {
-                    *loss = decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+                    *loss = decoder.gradient(space, batch, share, GradientTarget::Adapter(gradient))?;
                     Ok::<_, ShapeError>(())
                 },
             )?;
             total += losses.iter().sum::<f64>();
         } else {
             let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
-            let decoder = self.decoder(changes, team);
+            let decoder = self.decoder(deltas, team);
             for (done, batch) in (0..).zip(&micro) {
                 if done > 0 && !go_on(done, of) {
                     self.spaces = spaces;
                     return Ok(None);
                 }
                 let (space, gradient) = &mut spaces[0];
-                total += decoder.gradient(space, batch, share, Wanted::Adapter(gradient))?;
+                total += decoder.gradient(space, batch, share, GradientTarget::Adapter(gradient))?;
             }
         }
         let (_, mut gradient) =
@@ -179,9 +179,9 @@ impl<'a> Passes<'a> {
     }
 
     /// The sum of the losses of all learned tokens.
-    pub(crate) fn loss(&mut self, changes: &Changes<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
-        if let Some(decoder) = self.elsewhere()? {
-            return Ok(decoder.loss(changes, &micro_batches(batch, decoder.rows()))?);
+    pub(crate) fn loss(&mut self, deltas: &LoraDeltas<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
+        if let Some(decoder) = self.on_candle()? {
+            return Ok(decoder.loss(deltas, &micro_batches(batch, decoder.rows()))?);
         }
         let micro = micro_batches(batch, self.rows());
         let mut spaces = std::mem::take(&mut self.spaces);
@@ -189,7 +189,7 @@ impl<'a> Passes<'a> {
         spaces.resize_with(all.max(spaces.len()).max(1), Default::default);
         let mut losses = vec![0.0; micro.len()];
         if self.apart {
-            let decoder = self.decoder(changes, Team::ALONE);
+            let decoder = self.decoder(deltas, Team::ALONE);
             let share = micro.len().div_ceil(all.max(1)).max(1);
             let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(&mut spaces).collect();
             Team::current().try_each(
@@ -202,7 +202,7 @@ impl<'a> Passes<'a> {
                 },
             )?;
         } else {
-            let decoder = self.decoder(changes, Team::current());
+            let decoder = self.decoder(deltas, Team::current());
             for (batch, loss) in micro.iter().zip(&mut losses) {
                 *loss = decoder.loss(&mut spaces[0].0, batch)?;
             }

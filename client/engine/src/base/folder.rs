@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use crate::base::error::BaseError;
 use crate::base::files::{Opened, Small, damaged};
-use crate::base::held::{Entry, Stored};
 use crate::base::plan::{Plan, WeightFile};
+use crate::base::tensor::{FileDtype, TensorInfo};
 use crate::base::tokenizer::{TokenFiles, Tokens};
 use crate::model::config::DecoderConfig;
 use crate::model::weights::tensor_shapes;
@@ -19,8 +19,8 @@ use crate::model::weights::tensor_shapes;
 const MOST_HEADER_BYTES: u64 = 16 << 20;
 
 /// What the numbers of a base in a folder may be stored as.
-const STORED: [(Dtype, Stored); 3] =
-    [(Dtype::F32, Stored::F32), (Dtype::F16, Stored::F16), (Dtype::BF16, Stored::Bf16)];
+const STORED: [(Dtype, FileDtype); 3] =
+    [(Dtype::F32, FileDtype::F32), (Dtype::F16, FileDtype::F16), (Dtype::BF16, FileDtype::Bf16)];
 
 /// Reads everything of a folder but its weights.
 pub(super) fn plan(dir: &Path) -> Result<Plan, BaseError> {
@@ -129,7 +129,7 @@ fn weight_file(path: &Path, wanted: &mut BTreeMap<String, Vec<usize>>) -> Result
             return Err(BaseError::Dtype { path, tensor: name, known: "F32, F16 or BF16", found });
         };
         let start = start + info.data_offsets.0 as u64;
-        entries.push(Entry { name, stored, shape: expected, start, interleaved: None });
+        entries.push(TensorInfo { name, stored, shape: expected, start, interleaved: None });
     }
     Ok(WeightFile { opened, entries })
 }

@@ -15,7 +15,7 @@ use metadata::{Metadata, Value};
 mod info;
 mod metadata;
 mod shape;
-mod words;
+mod tokenizer;
 
 /// The largest header that is read.
 const MOST_HEADER_BYTES: u64 = 64 << 20;
@@ -41,7 +41,7 @@ pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
     let (metadata, tensors) = reader.header()?;
     let shape = shape::read(&metadata, &tensors)?;
     let entries = shape.entries(path, tensors)?;
-    let tokens = words::read(&metadata, shape.config.vocab_size)?;
+    let tokens = tokenizer::read(&metadata, shape.config.vocab_size)?;
     let weights = vec![WeightFile { opened: reader.opened, entries }];
     Ok(Plan { config: shape.config, tokens, before: Vec::new(), weights, after: Vec::new() })
 }

@@ -6,7 +6,7 @@ use proto::ids::Digest;
 
 use crate::base::error::BaseError;
 use crate::base::files::{Hasher, Opened, Small, Stream};
-use crate::base::held::{Entry, Hold};
+use crate::base::tensor::{TensorInfo, WeightDtype};
 use crate::base::tokenizer::Tokens;
 use crate::model::config::{DecoderConfig, RopeScaling};
 use crate::model::weights::{Read, Weights};
@@ -29,7 +29,7 @@ pub(super) struct Plan {
 pub(super) struct WeightFile {
     pub(super) opened: Opened,
     /// What is wanted of it, in the order in which it is there.
-    pub(super) entries: Vec<Entry>,
+    pub(super) entries: Vec<TensorInfo>,
 }
 
 /// What a base is made of.
@@ -42,15 +42,15 @@ pub(super) struct Parts {
 
 impl Plan {
     /// Bytes that the weights take in memory.
-    pub(super) fn held_bytes(&self, hold: Hold) -> u64 {
+    pub(super) fn held_bytes(&self, dtype: WeightDtype) -> u64 {
         // The divisors of the rotary frequencies become part of the config.
         let entries =
             self.weights.iter().flat_map(|file| &file.entries).filter(|entry| entry.name != DIVISORS);
-        entries.fold(0, |sum, entry| sum.saturating_add(entry.held_bytes(hold)))
+        entries.fold(0, |sum, entry| sum.saturating_add(entry.held_bytes(dtype)))
     }
 
     /// Reads the weights.
-    pub(super) fn read(self, hold: Hold) -> Result<Parts, BaseError> {
+    pub(super) fn read(self, dtype: WeightDtype) -> Result<Parts, BaseError> {
         let mut hasher = Hasher::new();
         self.before.iter().for_each(|file| hasher.add(file));
         let (mut found, mut path) = (BTreeMap::new(), None);
@@ -58,7 +58,7 @@ impl Plan {
             path = Some(opened.path().to_owned());
             let mut stream = Stream::new(opened, &mut hasher);
             for entry in entries {
-                let read = entry.read(&mut stream, hold)?;
+                let read = entry.read(&mut stream, dtype)?;
                 found.insert(entry.name, read);
             }
             stream.finish()?;

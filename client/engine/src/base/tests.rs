@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::*;
 use crate::backend::compute::Compute;
 use crate::engine::Engine;
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::Precision;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::config::RopeScaling;
 
@@ -272,9 +272,9 @@ fn special_tokens_and_the_template_are_known() {
 }
 
 /// How far the engine's logits are from those that transformers computes in f32, at most, as a part of the largest.
-fn off(base: Base, arithmetic: Arithmetic, said: &BTreeMap<String, Tensor>) -> f32 {
+fn off(base: Base, precision: Precision, said: &BTreeMap<String, Tensor>) -> f32 {
     let engine = Engine::new(Arc::new(base));
-    let compute = Compute { arithmetic: Some(arithmetic), ..Compute::default() };
+    let compute = Compute { precision: Some(precision), ..Compute::default() };
     let engine = engine.with_compute(compute);
     let (tokens, logits) = (&said["tokens"], numbers(&said["logits"]));
     let most = logits.iter().fold(1.0_f32, |most, x| most.max(x.abs()));
@@ -292,12 +292,12 @@ fn off(base: Base, arithmetic: Arithmetic, said: &BTreeMap<String, Tensor>) -> f
 fn the_logits_of_every_family_and_type_agree_with_transformers() {
     for path in all() {
         let said = said(&path);
-        for hold in [Hold::AsStored, Hold::F32] {
-            let base = Base::open_with(&path, BaseOptions { hold }).unwrap();
-            let off = off(base, Arithmetic::Single, &said);
-            assert!(off < 2e-5, "{} {hold:?}: off by {off:.1e}", path.display());
+        for dtype in [WeightDtype::AsStored, WeightDtype::F32] {
+            let base = Base::open_with(&path, BaseOptions { dtype }).unwrap();
+            let off = off(base, Precision::F32, &said);
+            assert!(off < 2e-5, "{} {dtype:?}: off by {off:.1e}", path.display());
         }
-        let off = off(Base::open(&path).unwrap(), Arithmetic::Short, &said);
+        let off = off(Base::open(&path).unwrap(), Precision::Int16, &said);
         assert!(off < 5e-3, "{} in 16 bits: off by {off:.1e}", path.display());
     }
 }
@@ -314,7 +314,7 @@ fn the_logits_of_a_trained_model_agree_with_transformers() {
     tokens.extend(base.encode("Once upon a time, there was a little owl.").unwrap());
     let expected: Vec<f32> = numbers(&said["tokens"]);
     assert!(tokens.iter().map(|id| *id as f32).eq(expected));
-    let off = off(base, Arithmetic::Single, &said);
+    let off = off(base, Precision::F32, &said);
     assert!(off < 2e-5, "off by {off:.1e}");
 }
 
@@ -354,8 +354,8 @@ fn a_folder_s_settings_name_its_special_tokens_and_template() {
 fn weights_are_held_as_they_are_asked_for_and_as_many_bytes_as_announced() {
     for path in all() {
         let stored = Base::open(&path).unwrap();
-        for hold in [Hold::AsStored, Hold::F32, Hold::Bf16] {
-            let options = BaseOptions { hold };
+        for dtype in [WeightDtype::AsStored, WeightDtype::F32, WeightDtype::Bf16] {
+            let options = BaseOptions { dtype };
             let base = Base::open_with(&path, options).unwrap();
             assert_eq!(base.digest(), stored.digest());
             let (matrices, vectors) = held(&base);
@@ -364,7 +364,7 @@ fn weights_are_held_as_they_are_asked_for_and_as_many_bytes_as_announced() {
             assert_eq!(
                 Base::needed_bytes(&path, options).unwrap(),
                 bytes as u64,
-                "{} {hold:?}",
+                "{} {dtype:?}",
                 path.display()
             );
             for (name, expected) in values(&stored) {
@@ -373,13 +373,13 @@ fn weights_are_held_as_they_are_asked_for_and_as_many_bytes_as_announced() {
                     continue;
                 };
                 let found = widened(matrix);
-                match hold {
-                    Hold::AsStored => {}
-                    Hold::F32 => {
+                match dtype {
+                    WeightDtype::AsStored => {}
+                    WeightDtype::F32 => {
                         assert_eq!(matrix.numbers().name(), "f32");
                         assert_eq!(found, expected, "{name}");
                     }
-                    Hold::Bf16 => {
+                    WeightDtype::Bf16 => {
                         assert_eq!(matrix.numbers().name(), "bf16");
                         let rounded: Vec<f32> =
                             expected.iter().map(|x| half::bf16::from_f32(*x).to_f32()).collect();

@@ -1,7 +1,7 @@
 //! Memory that is used again.
 
 /// Memory of exactly `len` numbers; what is in them is not looked at.
-pub(crate) fn sized(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
+pub(crate) fn resized(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     memory.resize(len, 0.0);
     memory
 }

@@ -23,23 +23,23 @@ use crate::kernels::matrix::Matrix;
 use crate::kernels::pool::Team;
 use crate::kernels::view::ViewMut;
 use plain::{backward_plain, forward_plain};
-pub use precision::Arithmetic;
-pub(crate) use rows::{Made, Make, Rows, TOGETHER, in_shares};
+pub use precision::Precision;
+pub(crate) use rows::{LazyRows, Make, Rows, TILE_ROWS, in_shares};
 pub(crate) use scratch::Scratch;
 pub(crate) use small::small;
-pub(crate) use weight::{Add, Pair, Weight};
+pub(crate) use weight::{Accumulate, LowRank, Weight};
 
 /// `y = x · Wᵀ`, or `y += …`, for every weight and its `y`: (rows, outputs), with `x`: (rows, inputs).
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn forward<'a>(
     team: Team,
-    arithmetic: Arithmetic,
+    precision: Precision,
     scratch: &mut Scratch,
     x: impl Into<Rows<'a>>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
+    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
 ) -> Result<()> {
     let x = x.into();
-    let fit = |(weight, y, _): &(Weight<'_>, ViewMut<'_>, Add)| {
+    let fit = |(weight, y, _): &(Weight<'_>, ViewMut<'_>, Accumulate)| {
         let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
         x.widths() == [columns] && (y.rows(), y.columns()) == (x.count(), rows)
     };
@@ -47,8 +47,8 @@ pub(crate) fn forward<'a>(
         bail!("cannot make {} × {} of {x:?} and {:?}", y.rows(), y.columns(), weight.matrix);
     }
     #[cfg(target_arch = "x86_64")]
-    if tiled::fits(arithmetic, &x) {
-        return tiled::forward(team, arithmetic, scratch, x, products);
+    if tiled::fits(precision, &x) {
+        return tiled::forward(team, precision, scratch, x, products);
     }
     match x.in_memory(team)[..] {
         [x] => forward_plain(team, x, products),
@@ -60,12 +60,12 @@ pub(crate) fn forward<'a>(
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn backward<'a>(
     team: Team,
-    arithmetic: Arithmetic,
+    precision: Precision,
     scratch: &mut Scratch,
     dys: impl Into<Rows<'a>>,
     weights: &[Weight<'_>],
     mut dx: ViewMut<'_>,
-    mut add: Add,
+    mut add: Accumulate,
 ) -> Result<()> {
     let dys = dys.into();
     let matrices = weights.iter().map(|weight| weight.matrix);
@@ -77,12 +77,12 @@ pub(crate) fn backward<'a>(
         bail!("cannot make {} × {} of {dys:?} and {matrices:?}", dx.rows(), dx.columns());
     }
     #[cfg(target_arch = "x86_64")]
-    if tiled::fits(arithmetic, &dys) {
-        return tiled::backward(team, arithmetic, scratch, dys, weights, dx, add);
+    if tiled::fits(precision, &dys) {
+        return tiled::backward(team, precision, scratch, dys, weights, dx, add);
     }
     for (dy, weight) in dys.in_memory(team).into_iter().zip(weights) {
         backward_plain(team, scratch, dy, *weight, dx.borrow(), add)?;
-        add = Add::ToWhatIsThere;
+        add = Accumulate::Add;
     }
     Ok(())
 }

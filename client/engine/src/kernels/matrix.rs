@@ -10,7 +10,7 @@ use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
 use crate::kernels::error::{Result, ShapeError, bail};
-use crate::kernels::simd::{all_finite, largest_of, vectorised};
+use crate::kernels::simd::{all_finite, largest_of, vectorized};
 
 /// A matrix, row by row.
 pub(crate) struct Matrix {
@@ -156,7 +156,7 @@ impl Numbers {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Every number as f32, without a test for signalling NaNs, which costs more than all else.
     fn widen_all(half: &[bf16], x: &mut [f32]) {
         for (x, half) in x.iter_mut().zip(half) {

@@ -9,7 +9,7 @@
 
 /// Makes a function that is compiled for several sets of vector instructions, of which each CPU runs the widest that
 /// it has. All give the same bits: no set lets a compiler join a product and a sum.
-macro_rules! vectorised {
+macro_rules! vectorized {
     ($(#[$note:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$note])*
         $visible fn $name($($argument: $type),*) $(-> $result)? {
@@ -41,7 +41,7 @@ macro_rules! vectorised {
         }
     };
 }
-pub(crate) use vectorised;
+pub(crate) use vectorized;
 
 /// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
 ///
@@ -117,14 +117,14 @@ fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
     lanes[0]
 }
 
-vectorised! {
+vectorized! {
     /// Whether no number is infinite or none.
     pub(crate) fn all_finite(values: &[f32]) -> bool {
         sum([values], |[x]| x * 0.0) == 0.0
     }
 }
 
-vectorised! {
+vectorized! {
     /// The largest absolute number; what is no number does not count.
     pub(crate) fn largest_of(values: &[f32]) -> f32 {
         largest(values)

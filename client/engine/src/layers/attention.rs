@@ -8,17 +8,17 @@ use std::cell::RefCell;
 
 use crate::kernels::buffer::at_least;
 use crate::kernels::error::Result;
-use crate::kernels::matmul::{Add, small};
+use crate::kernels::matmul::{Accumulate, small};
 use crate::kernels::pool::Team;
-use crate::kernels::simd::{exp, exp_all, most, sum, vectorised};
+use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
-use crate::layers::rope::{Rope, Way};
+use crate::layers::rope::{Direction, Rope};
 
 /// Rows of one product: queries of all heads that share a key head. Keys after the last query are not looked at.
 const ROWS: usize = 48;
 
 /// Rows and columns of a square that is transposed at once.
-const TOGETHER: usize = 16;
+const TRANSPOSE_TILE: usize = 16;
 
 /// What each thread computes a head in, used again by its next one.
 #[derive(Debug, Default)]
@@ -32,7 +32,7 @@ struct Own {
 }
 
 thread_local! {
-    static OWN: RefCell<Own> = RefCell::default();
+    static SCRATCH: RefCell<Own> = RefCell::default();
 }
 
 /// The shape of an attention; with a past, of one sequence that goes on.
@@ -121,17 +121,17 @@ impl Attention<'_> {
     }
 
     /// Turns `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width) by their positions.
-    pub(crate) fn turn(&self, team: Team, q: &mut [f32], k: &mut [f32]) {
+    pub(crate) fn rotate(&self, team: Team, q: &mut [f32], k: &mut [f32]) {
         let places = (self.past, self.length);
-        self.rope.turn(team, q, self.heads * self.width, places, Way::Forward);
-        self.rope.turn(team, k, self.kv_heads * self.width, places, Way::Forward);
+        self.rope.rotate(team, q, self.heads * self.width, places, Direction::Forward);
+        self.rope.rotate(team, k, self.kv_heads * self.width, places, Direction::Forward);
     }
 
     /// The gradients of turned queries and keys become those of the ones before.
-    pub(crate) fn turn_back(&self, team: Team, dq: &mut [f32], dk: &mut [f32]) {
+    pub(crate) fn rotate_backward(&self, team: Team, dq: &mut [f32], dk: &mut [f32]) {
         let places = (self.past, self.length);
-        self.rope.turn(team, dq, self.heads * self.width, places, Way::Back);
-        self.rope.turn(team, dk, self.kv_heads * self.width, places, Way::Back);
+        self.rope.rotate(team, dq, self.heads * self.width, places, Direction::Backward);
+        self.rope.rotate(team, dk, self.kv_heads * self.width, places, Direction::Backward);
     }
 
     /// `out = softmax(q · kᵀ / √width) · v`, each row over the keys up to its own.
@@ -149,7 +149,7 @@ impl Attention<'_> {
         let parts = self.parts(out, self.length, group * self.width);
         let parts = parts.into_iter().zip(logs.chunks_mut(group * self.length)).collect();
         team.try_each(parts, |((sequence, kv, mut out), logs): (Part<'_>, &mut [f32])| {
-            OWN.with_borrow_mut(
+            SCRATCH.with_borrow_mut(
                 |Own { weights: [weights, _], stacked: [stacked, _], turned: [turned, _] }| {
                     let (keys, values) = (self.kv(k, sequence, kv), self.kv(v, sequence, kv));
                     let turned = self.turned(keys, turned);
@@ -159,14 +159,20 @@ impl Attention<'_> {
                         let stacked = at_least(stacked, group * queries * self.width);
                         self.stack(q, (sequence, kv * group), tile, stacked);
                         let (query, scores) = (View::whole(stacked, self.width), ViewMut::whole(p, count));
-                        small(self.scale(), query, turned.columns(0..count), scores, Add::ToNothing)?;
+                        small(self.scale(), query, turned.columns(0..count), scores, Accumulate::Overwrite)?;
                         let heads =
                             p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length));
                         for (p, logs) in heads {
                             softmax(p, tile, &mut logs[first..first + queries]);
                         }
                         let mixed = ViewMut::whole(stacked, self.width);
-                        small(1.0, View::whole(p, count), values.rows(0..count), mixed, Add::ToNothing)?;
+                        small(
+                            1.0,
+                            View::whole(p, count),
+                            values.rows(0..count),
+                            mixed,
+                            Accumulate::Overwrite,
+                        )?;
                         self.unstack(stacked, tile, &mut out);
                     }
                     Ok(())
@@ -191,7 +197,7 @@ impl Attention<'_> {
         let outputs = dqs.into_iter().zip(dks.into_iter().zip(dvs));
         let parts = outputs.zip(logs.chunks(group * self.length)).collect();
         team.try_each(parts, |((dq, (dk, dv)), logs): ((Part<'_>, (Part<'_>, Part<'_>)), &[f32])| {
-            OWN.with_borrow_mut(|own| {
+            SCRATCH.with_borrow_mut(|own| {
                 let ((sequence, kv, mut dq), (.., mut dk), (.., mut dv)) = (dq, dk, dv);
                 for row in 0..self.length {
                     dk.row(row).fill(0.0);
@@ -212,18 +218,24 @@ impl Attention<'_> {
                     let (query, there) = (View::whole(qs, self.width), View::whole(douts, self.width));
                     let seen = 0..count;
                     let (scores, dp) = (ViewMut::whole(p, count), ViewMut::whole(ds, count));
-                    small(self.scale(), query, turned.0.columns(seen.clone()), scores, Add::ToNothing)?;
-                    small(1.0, there, turned.1.columns(seen.clone()), dp, Add::ToNothing)?;
+                    small(
+                        self.scale(),
+                        query,
+                        turned.0.columns(seen.clone()),
+                        scores,
+                        Accumulate::Overwrite,
+                    )?;
+                    small(1.0, there, turned.1.columns(seen.clone()), dp, Accumulate::Overwrite)?;
                     let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
                     for ((p, ds), logs) in heads.zip(logs.chunks_exact(self.length)) {
-                        softmax_back(p, ds, tile, &logs[first..first + queries], self.scale());
+                        softmax_backward(p, ds, tile, &logs[first..first + queries], self.scale());
                     }
                     let (p, ds) = (View::whole(p, count), View::whole(ds, count));
                     let (dv, _) = dv.borrow().split_at_row(count);
-                    small(1.0, p.t(), there, dv, Add::ToWhatIsThere)?;
+                    small(1.0, p.t(), there, dv, Accumulate::Add)?;
                     let (dk, _) = dk.borrow().split_at_row(count);
-                    small(1.0, ds.t(), query, dk, Add::ToWhatIsThere)?;
-                    small(1.0, ds, keys.rows(seen), ViewMut::whole(qs, self.width), Add::ToNothing)?;
+                    small(1.0, ds.t(), query, dk, Accumulate::Add)?;
+                    small(1.0, ds, keys.rows(seen), ViewMut::whole(qs, self.width), Accumulate::Overwrite)?;
                     self.unstack(qs, tile, &mut dq);
                 }
                 Ok(())
@@ -233,7 +245,7 @@ impl Attention<'_> {
 
     /// Keys or values with the numbers of each column side by side, where so many queries read them that it pays.
     fn turned<'x>(&self, x: View<'x>, memory: &'x mut Vec<f32>) -> View<'x> {
-        if self.length < TOGETHER {
+        if self.length < TRANSPOSE_TILE {
             return x.t();
         }
         let memory = at_least(memory, x.rows * x.columns);
@@ -263,7 +275,7 @@ impl Attention<'_> {
     }
 }
 
-vectorised! {
+vectorized! {
 /// Scores of a tile become weights: each row sees the keys up to its own position.
 fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
     for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
@@ -282,9 +294,9 @@ fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
 }
 }
 
-vectorised! {
+vectorized! {
 /// Scores become weights again, and gradients of weights those of scores.
-fn softmax_back(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f32], scale: f32) {
+fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f32], scale: f32) {
     let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
         let (seen, whole) = tile.seen(i);
@@ -303,13 +315,13 @@ fn softmax_back(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f
 }
 }
 
-vectorised! {
+vectorized! {
 /// The transpose of `x`, square by square: a column's numbers are far apart.
 fn turn_over(x: View<'_>, out: &mut [f32]) {
-    for first in (0..x.rows).step_by(TOGETHER) {
-        let rows = first..x.rows.min(first + TOGETHER);
-        for from in (0..x.columns).step_by(TOGETHER) {
-            for column in from..x.columns.min(from + TOGETHER) {
+    for first in (0..x.rows).step_by(TRANSPOSE_TILE) {
+        let rows = first..x.rows.min(first + TRANSPOSE_TILE);
+        for from in (0..x.columns).step_by(TRANSPOSE_TILE) {
+            for column in from..x.columns.min(from + TRANSPOSE_TILE) {
                 for row in rows.clone() {
                     out[column * x.rows + row] = x.numbers[row * x.row_step + column];
                 }

@@ -3,9 +3,9 @@
 use crate::kernels::buffer::at_least;
 use crate::kernels::error::{Result, bail};
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::{Add, Arithmetic, Scratch, Weight, backward, forward};
+use crate::kernels::matmul::{Accumulate, Precision, Scratch, Weight, backward, forward};
 use crate::kernels::pool::Team;
-use crate::kernels::simd::{exp, exp_all, most, sum, vectorised};
+use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
 
 /// Most logits that exist at a time: 48 MiB.
@@ -31,7 +31,7 @@ pub(crate) enum Loss<'a> {
 /// The gradient, (softmax − one-hot) · W, is made along with the loss, because it needs the same logits.
 pub(crate) fn cross_entropy(
     team: Team,
-    arithmetic: Arithmetic,
+    precision: Precision,
     (scratch, logits): (&mut Scratch, &mut Vec<f32>),
     weight: Weight<'_>,
     (h, next): (&[f32], &[u32]),
@@ -44,29 +44,35 @@ pub(crate) fn cross_entropy(
     // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
     let chunks = next.len().div_ceil((LOGITS / vocab).max(1)).max(1);
     let chunk = next.len().div_ceil(chunks).max(1);
-    // Bytes hold what is left when the likely tokens are computed apart, there and back.
-    let bytes = match arithmetic {
-        Arithmetic::Single => arithmetic,
-        Arithmetic::Short | Arithmetic::Byte => Arithmetic::Byte.or_finer(),
+    // Bytes hold what is left when the likely tokens are computed apart, forward and backward.
+    let bytes = match precision {
+        Precision::F32 => precision,
+        Precision::Int16 | Precision::Int8 => Precision::Int8.or_finer(),
     };
-    let there = if matches!(loss, Loss::Rows { .. }) { bytes } else { arithmetic.there() };
+    let forward_precision = if matches!(loss, Loss::Rows { .. }) { bytes } else { precision.forward() };
     let mut total = 0.0;
     for first in (0..next.len()).step_by(chunk) {
         let rows = first..(first + chunk).min(next.len());
         let part = View::whole(h, hidden).rows(rows.clone());
         let logits = at_least(logits, rows.len() * vocab);
-        forward(team, there, scratch, part, vec![(weight, ViewMut::whole(logits, vocab), Add::ToNothing)])?;
+        forward(
+            team,
+            forward_precision,
+            scratch,
+            part,
+            vec![(weight, ViewMut::whole(logits, vocab), Accumulate::Overwrite)],
+        )?;
         let mut losses = vec![RowLoss::default(); rows.len()];
         let parts =
             logits.chunks_exact_mut(vocab).zip(losses.iter_mut().zip(&next[rows.clone()])).enumerate();
         let parts = parts.map(|(i, (row, (loss, next)))| (part.row(i), row, loss, *next as usize)).collect();
-        let apart = matches!(loss, Loss::Rows { .. }) && arithmetic != Arithmetic::Single;
+        let apart = matches!(loss, Loss::Rows { .. }) && precision != Precision::F32;
         team.try_each(parts, |(h, row, loss, next): (&[f32], &mut [f32], &mut RowLoss, usize)| {
             // The next token is below the row's length, which was checked.
             let mut chosen = row[next];
             let (most, mut total) = exponentials(row);
             let likely = if apart { likely(row, next, total) } else { Vec::new() };
-            if there == Arithmetic::Byte {
+            if forward_precision == Precision::Int8 {
                 let before = total;
                 let mut weights = vec![0.0; hidden];
                 for &token in &likely {
@@ -94,7 +100,7 @@ pub(crate) fn cross_entropy(
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
             let gradients = View::whole(logits, vocab);
             let into = ViewMut::whole(dh, hidden);
-            backward(team, bytes, scratch, gradients, &[weight], into, Add::ToNothing)?;
+            backward(team, bytes, scratch, gradients, &[weight], into, Accumulate::Overwrite)?;
             let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
             team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
                 let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };
@@ -141,7 +147,7 @@ struct RowLoss {
 /// a few integers.
 const LARGE: f32 = 1.0 / 256.0;
 
-vectorised! {
+vectorized! {
     /// The tokens of a row of `total · softmax` with large gradients: the next one first, and the likely ones.
     fn likely(row: &[f32], next: usize, total: f32) -> Vec<usize> {
         const TOGETHER: usize = 256;
@@ -157,7 +163,7 @@ vectorised! {
     }
 }
 
-vectorised! {
+vectorized! {
     /// Logits become `total · softmax`; the largest of them, and `total`.
     fn exponentials(row: &mut [f32]) -> (f32, f32) {
         let most = most(row);

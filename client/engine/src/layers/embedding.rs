@@ -16,7 +16,7 @@ pub(crate) fn embed(weight: &Matrix, tokens: &[u32], x: &mut [f32]) -> Result<()
 }
 
 /// Adds the gradient of the embedding's rows to `dw`.
-pub(crate) fn embed_back(tokens: &[u32], dx: &[f32], hidden: usize, dw: &mut [f32]) {
+pub(crate) fn embed_backward(tokens: &[u32], dx: &[f32], hidden: usize, dw: &mut [f32]) {
     for (dx, &token) in dx.chunks_exact(hidden).zip(tokens) {
         let at = usize::try_from(token).unwrap_or(usize::MAX);
         if let Some(dw) = dw.chunks_exact_mut(hidden).nth(at) {

@@ -1,7 +1,7 @@
 //! `y = w · x / sqrt(mean(x²) + ε)`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
 
 use crate::kernels::pool::Team;
-use crate::kernels::simd::{sum, vectorised};
+use crate::kernels::simd::{sum, vectorized};
 
 /// `w`: (hidden), for rows `x`: (rows, hidden); or of one head's width, for every head of every row.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ impl RmsNorm<'_> {
 
     /// With `i = 1 / rms` and `g = dy · w`: `dx += i · (g − x · i² · mean(g · x))`.
     #[inline(always)]
-    fn row_back(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+    fn row_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let (w, inverse) = (self.weight, self.inverse(x));
         let len = x.len().min(dy.len()).min(w.len());
         let (x, dy, w) = (&x[..len], &dy[..len], &w[..len]);
@@ -44,8 +44,8 @@ impl RmsNorm<'_> {
     }
 
     /// Adds the gradient of `x` to `dx`, on the calling thread.
-    pub(crate) fn some_back(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
-        rows_back(self, x, dy, dx);
+    pub(crate) fn rows_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+        rows_backward(self, x, dy, dx);
     }
 
     /// `y`: like `x`.
@@ -62,12 +62,12 @@ impl RmsNorm<'_> {
         let share = team.rows(x.len() / hidden, hidden) * hidden;
         let parts = dx.chunks_mut(share).zip(x.chunks(share).zip(dy.chunks(share))).collect();
         team.each(parts, |(dx, (x, dy)): (&mut [f32], (&[f32], &[f32]))| {
-            rows_back(self, x, dy, dx);
+            rows_backward(self, x, dy, dx);
         });
     }
 
     /// Adds the gradient of `w`, `Σ dy · x / rms`, to `dw`.
-    pub(crate) fn weight_back(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) {
+    pub(crate) fn weight_backward(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         let hidden = self.weight.len();
         for (x, dy) in x.chunks_exact(hidden).zip(dy.chunks_exact(hidden)) {
             let inverse = self.inverse(x);
@@ -78,7 +78,7 @@ impl RmsNorm<'_> {
     }
 }
 
-vectorised! {
+vectorized! {
     fn rows(norm: &RmsNorm<'_>, x: &[f32], y: &mut [f32]) {
         let hidden = norm.weight.len();
         for (y, x) in y.chunks_exact_mut(hidden).zip(x.chunks_exact(hidden)) {
@@ -87,12 +87,12 @@ vectorised! {
     }
 }
 
-vectorised! {
-    fn rows_back(norm: &RmsNorm<'_>, x: &[f32], dy: &[f32], dx: &mut [f32]) {
+vectorized! {
+    fn rows_backward(norm: &RmsNorm<'_>, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let hidden = norm.weight.len();
         let rows = x.chunks_exact(hidden).zip(dy.chunks_exact(hidden));
         for (dx, (x, dy)) in dx.chunks_exact_mut(hidden).zip(rows) {
-            norm.row_back(x, dy, dx);
+            norm.row_backward(x, dy, dx);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 
 /// Cosines and sines of the rotary angles: (length, width / 2) each.
 #[derive(Debug)]
@@ -28,30 +28,30 @@ impl Rope {
     }
 
     /// Turns every head of rows `x`: (batch · length, heads · width) by its position's angle, or back.
-    pub(super) fn turn(
+    pub(super) fn rotate(
         &self,
         team: Team,
         x: &mut [f32],
         step: usize,
         (first, length): (usize, usize),
-        way: Way,
+        direction_of: Direction,
     ) {
         let rows = x.len() / step.max(1);
         let share = team.rows(rows, step);
         let parts = x.chunks_mut(share * step).enumerate().collect();
-        let direction = match way {
-            Way::Forward => 1.0,
-            Way::Back => -1.0,
+        let direction = match direction_of {
+            Direction::Forward => 1.0,
+            Direction::Backward => -1.0,
         };
         team.each(parts, |(part, x): (usize, &mut [f32])| {
-            turn_rows(self, x, step, (first, length), part * share, direction);
+            rotate_rows(self, x, step, (first, length), part * share, direction);
         });
     }
 }
 
-vectorised! {
+vectorized! {
 /// Turns rows of `step` numbers, of which the first is row `row` of all.
-fn turn_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), row: usize, direction: f32) {
+fn rotate_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), row: usize, direction: f32) {
     let (first, length) = places;
     for (i, x) in x.chunks_exact_mut(step).enumerate() {
         let position = first + (row + i) % length;
@@ -69,7 +69,7 @@ fn turn_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), ro
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum Direction {
     Forward,
-    Back,
+    Backward,
 }

@@ -1,29 +1,29 @@
 //! `y = gate · σ(gate) · up` (Shazeer 2020, arXiv 2002.05202).
 
 use crate::kernels::pool::Team;
-use crate::kernels::simd::{sigmoid, vectorised};
+use crate::kernels::simd::{sigmoid, vectorized};
 
 /// All of one length.
 pub(crate) fn swiglu(team: Team, gate: &[f32], up: &[f32], y: &mut [f32]) {
     let share = team.rows(y.len(), 4);
     let parts = y.chunks_mut(share).zip(gate.chunks(share).zip(up.chunks(share))).collect();
-    team.each(parts, |(y, (gate, up))| swiglu_some(y, gate, up));
+    team.each(parts, |(y, (gate, up))| swiglu_rows(y, gate, up));
 }
 
-vectorised! {
+vectorized! {
 /// On the calling thread.
-pub(crate) fn swiglu_some(y: &mut [f32], gate: &[f32], up: &[f32]) {
+pub(crate) fn swiglu_rows(y: &mut [f32], gate: &[f32], up: &[f32]) {
     for (y, (g, u)) in y.iter_mut().zip(gate.iter().zip(up)) {
         *y = g * sigmoid(*g) * u;
     }
 }
 }
 
-vectorised! {
+vectorized! {
 /// The gradients of `gate` and `up`, each row's side by side in `out`, of `dy` in rows of `columns`.
 ///
 /// With `s = σ(gate)`: `dup = dy · gate · s`, `dgate = dy · up · s · (1 + gate · (1 − s))`.
-pub(crate) fn swiglu_back_some(columns: usize, gate: &[f32], up: &[f32], dy: &[f32], out: &mut [f32]) {
+pub(crate) fn swiglu_backward_rows(columns: usize, gate: &[f32], up: &[f32], dy: &[f32], out: &mut [f32]) {
     let rows = gate.chunks_exact(columns).zip(up.chunks_exact(columns)).zip(dy.chunks_exact(columns));
     for (out, ((gate, up), dy)) in out.chunks_exact_mut(2 * columns).zip(rows) {
         let (dgate, dup) = out.split_at_mut(columns);

@@ -7,8 +7,8 @@ use super::attention::Attention;
 use super::cross_entropy::{Loss, cross_entropy};
 use super::rms_norm::RmsNorm;
 use super::rope::Rope;
-use super::swiglu::{swiglu, swiglu_back_some};
-use crate::kernels::matmul::{Arithmetic, Scratch, Weight};
+use super::swiglu::{swiglu, swiglu_backward_rows};
+use crate::kernels::matmul::{Precision, Scratch, Weight};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, most, sum};
@@ -21,18 +21,18 @@ fn random(seed: u8, len: usize) -> Vec<f32> {
 
 /// Compares gradients of `Σ c · f(inputs)`, `c` random, with central differences, for every number of every input.
 ///
-/// `back` is given the inputs and `c`, and gives the inputs' gradients.
+/// `backward` is given the inputs and `c`, and gives the inputs' gradients.
 fn check(
     lens: &[usize],
     f: impl Fn(&[Vec<f32>]) -> Vec<f32>,
-    back: impl Fn(&[Vec<f32>], &[f32]) -> Vec<Vec<f32>>,
+    backward: impl Fn(&[Vec<f32>], &[f32]) -> Vec<Vec<f32>>,
 ) {
     let inputs: Vec<Vec<f32>> = (1..).zip(lens).map(|(seed, len)| random(seed, *len)).collect();
     let c = random(77, f(&inputs).len());
     let value = |inputs: &[Vec<f32>]| -> f64 {
         f(inputs).iter().zip(&c).map(|(y, c)| f64::from(*y) * f64::from(*c)).sum()
     };
-    let gradients = back(&inputs, &c);
+    let gradients = backward(&inputs, &c);
     assert_eq!(gradients.len(), inputs.len());
     for (i, gradient) in gradients.iter().enumerate() {
         assert_eq!(gradient.len(), inputs[i].len());
@@ -66,7 +66,7 @@ fn the_gradient_of_the_norm_agrees_with_differences() {
         |x, dy| {
             let (mut dx, mut dw) = (vec![0.0; 3 * 19], vec![0.0; 19]);
             norm(&x[1]).backward(Team::ALONE, &x[0], dy, &mut dx);
-            norm(&x[1]).weight_back(&x[0], dy, &mut dw);
+            norm(&x[1]).weight_backward(&x[0], dy, &mut dw);
             vec![dx, dw]
         },
     );
@@ -84,7 +84,7 @@ fn the_gradient_of_the_feed_forward_gate_agrees_with_differences() {
         |x, dy| {
             // Three rows of five.
             let mut both = vec![0.0; 30];
-            swiglu_back_some(5, &x[0], &x[1], dy, &mut both);
+            swiglu_backward_rows(5, &x[0], &x[1], dy, &mut both);
             let half =
                 |first: usize| both.chunks(10).flat_map(|row| row[first..first + 5].to_vec()).collect();
             vec![half(0), half(5)]
@@ -101,21 +101,21 @@ fn the_gradient_of_attention_agrees_with_differences() {
         let (q, kv) = (2 * length * 16, 2 * length * 8);
         let run = |x: &[Vec<f32>]| {
             let (mut q, mut k) = (x[0].clone(), x[1].clone());
-            attention.turn(Team::ALONE, &mut q, &mut k);
+            attention.rotate(Team::ALONE, &mut q, &mut k);
             let (mut out, mut logs) = (vec![0.0; q.len()], vec![0.0; 2 * length * 4]);
             attention.forward(Team::ALONE, (&q, &k, &x[2]), &mut out, &mut logs).unwrap();
             (q, k, out, logs)
         };
-        let back = |x: &[Vec<f32>], dout: &[f32]| {
+        let backward = |x: &[Vec<f32>], dout: &[f32]| {
             let (q, k, _, logs) = run(x);
             let (mut dq, mut dk, mut dv) = (vec![9.0; q.len()], vec![9.0; k.len()], vec![9.0; k.len()]);
             let outputs = (&mut dq[..], &mut dk[..], &mut dv[..]);
             attention.backward(Team::ALONE, (&q, &k, &x[2]), (&logs, dout), outputs).unwrap();
-            attention.turn_back(Team::ALONE, &mut dq, &mut dk);
+            attention.rotate_backward(Team::ALONE, &mut dq, &mut dk);
             vec![dq, dk, dv]
         };
         if length == 5 {
-            check(&[q, kv, kv], |x| run(x).2, back);
+            check(&[q, kv, kv], |x| run(x).2, backward);
             continue;
         }
         // Too many numbers for all: some directions.
@@ -124,7 +124,7 @@ fn the_gradient_of_attention_agrees_with_differences() {
         let value = |x: &[Vec<f32>]| -> f64 {
             run(x).2.iter().zip(&c).map(|(y, c)| f64::from(*y) * f64::from(*c)).sum()
         };
-        let gradients = back(&x, &c);
+        let gradients = backward(&x, &c);
         for (i, gradient) in gradients.iter().enumerate() {
             let way = random(50, gradient.len());
             let moved = |by: f32| {
@@ -150,10 +150,10 @@ fn attention_that_goes_on_is_attention_of_the_whole() {
     let (mut q, mut k, v) = (random(1, length * 16), random(2, length * 8), random(3, length * 8));
     let (mut later_q, mut later_k) = (q[past * 16..].to_vec(), k[past * 8..].to_vec());
     let (mut out, mut logs) = (vec![0.0; q.len()], vec![0.0; length * 4]);
-    shape(length, 0).turn(Team::ALONE, &mut q, &mut k);
+    shape(length, 0).rotate(Team::ALONE, &mut q, &mut k);
     shape(length, 0).forward(Team::ALONE, (&q, &k, &v), &mut out, &mut logs).unwrap();
     let later = shape(length - past, past);
-    later.turn(Team::ALONE, &mut later_q, &mut later_k);
+    later.rotate(Team::ALONE, &mut later_q, &mut later_k);
     let keys: Vec<f32> = k[..past * 8].iter().chain(&later_k).copied().collect();
     let (mut rest, mut logs) = (vec![0.0; later_q.len()], vec![0.0; (length - past) * 4]);
     later.forward(Team::ALONE, (&later_q, &keys, &v), &mut rest, &mut logs).unwrap();
@@ -166,14 +166,14 @@ fn attention_that_goes_on_is_attention_of_the_whole() {
 fn the_gradient_of_the_loss_agrees_with_differences() {
     let (rows, vocab, hidden) = (4, 7, 5);
     let next = [3, 0, 6, 2];
-    let run = |x: &[Vec<f32>], share: f32, back: bool| {
+    let run = |x: &[Vec<f32>], share: f32, backward: bool| {
         let head = Matrix::new(vocab, hidden, Numbers::F32(x[1].clone())).unwrap();
         let (mut dh, mut dw) = (vec![0.0; rows * hidden], vec![0.0; vocab * hidden]);
-        let loss = if back { Loss::Rows { share, dh: &mut dh, dw: Some(&mut dw) } } else { Loss::Alone };
+        let loss = if backward { Loss::Rows { share, dh: &mut dh, dw: Some(&mut dw) } } else { Loss::Alone };
         let memory = (&mut Scratch::default(), &mut Vec::new());
         let weight = Weight { matrix: &head, pairs: [None; 2] };
         let inputs = (x[0].as_slice(), &next[..]);
-        let total = cross_entropy(Team::ALONE, Arithmetic::Single, memory, weight, inputs, loss).unwrap();
+        let total = cross_entropy(Team::ALONE, Precision::F32, memory, weight, inputs, loss).unwrap();
         (total, dh, dw)
     };
     #[expect(clippy::cast_possible_truncation, reason = "a test's value")]
@@ -200,17 +200,16 @@ fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
     for (scale, most) in [(0.01, 1.0), (0.3, 1.0), (1.0, 1.0), (3.0, 1.0), (0.3, 10.0), (0.3, 30.0)] {
         let mut h: Vec<f32> = random(6, rows * hidden).into_iter().map(|x| scale * x).collect();
         h.iter_mut().skip(5).step_by(48).for_each(|x| *x *= most);
-        let run = |arithmetic| {
+        let run = |precision| {
             let (mut dh, mut dw) = (vec![0.0; rows * hidden], vec![0.0; vocab * hidden]);
             let loss = Loss::Rows { share: 0.5, dh: &mut dh, dw: Some(&mut dw) };
             let mut logits = Vec::new();
             let memory = (&mut Scratch::default(), &mut logits);
-            let total = cross_entropy(Team::ALONE, arithmetic, memory, weight, (&h, &next), loss).unwrap();
+            let total = cross_entropy(Team::ALONE, precision, memory, weight, (&h, &next), loss).unwrap();
             likely += logits.iter().filter(|x| **x > 0.5).count();
             (total, dh, dw)
         };
-        let (single, short, byte) =
-            [Arithmetic::Single, Arithmetic::fine(), Arithmetic::fastest()].map(run).into();
+        let (single, short, byte) = [Precision::F32, Precision::fine(), Precision::fastest()].map(run).into();
         for found in [short, byte] {
             println!("{scale}, {most}: {} {}", single.0, found.0);
             assert!((single.0 / found.0 - 1.0).abs() < 1e-3, "{scale}, {most}: {} {}", single.0, found.0);

@@ -9,12 +9,12 @@ use crate::base::Base;
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::view::{View, ViewMut};
-use crate::model::delta::{Change, Changes, Extra, Extras, Trained};
+use crate::model::delta::{FoldedDelta, FoldedDeltas, LoraDelta, LoraDeltas, TrainedFactors};
 use crate::model::projection::Projection;
 
 /// The layers of an adapter in the base.
 #[derive(Debug)]
-pub(crate) struct Places<'a> {
+pub(crate) struct AdapterLayout<'a> {
     scale: f32,
     rank: usize,
     modules: Vec<(usize, Projection, ModuleSlots<'a>)>,
@@ -45,7 +45,7 @@ pub enum ModuleError {
     },
 }
 
-impl<'a> Places<'a> {
+impl<'a> AdapterLayout<'a> {
     /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
     pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, ModuleError> {
         spec.check()?;
@@ -74,7 +74,7 @@ impl<'a> Places<'a> {
     }
 
     /// What these vectors add; both have the spec's lengths.
-    pub(crate) fn changes<'v>(&self, frozen: &'v [f32], trained: &'v [f32]) -> Result<Changes<'v>> {
+    pub(crate) fn deltas<'v>(&self, frozen: &'v [f32], trained: &'v [f32]) -> Result<LoraDeltas<'v>> {
         let read = |slot: &Slot| match slot {
             Slot::Frozen(range) => (&frozen[range.clone()], None),
             Slot::Trained(range) => (&trained[range.clone()], Some(range.clone())),
@@ -83,19 +83,19 @@ impl<'a> Places<'a> {
         for (layer, projection, slots) in &self.modules {
             let ((a, a_range), (b, b_range)) = (read(&slots.a), read(&slots.b));
             let (a, trained) = match &slots.core {
-                None => (Cow::Borrowed(a), Trained::Factors { a: a_range, b: b_range }),
+                None => (Cow::Borrowed(a), TrainedFactors::Factors { a: a_range, b: b_range }),
                 Some(range) => {
                     let core = View::whole(&trained[range.clone()], self.rank);
                     let inputs = slots.module.inputs as usize;
                     let mut product = vec![0.0; a.len()];
                     gemm(1.0, core, View::whole(a, inputs), 0.0, ViewMut::whole(&mut product, inputs))?;
-                    (Cow::Owned(product), Trained::Core { a, range: range.clone() })
+                    (Cow::Owned(product), TrainedFactors::Core { a, range: range.clone() })
                 }
             };
-            let change = Change { a, b, rank: self.rank, scale: self.scale, trained };
-            layers.insert((*layer, *projection), change);
+            let delta = LoraDelta { a, b, rank: self.rank, scale: self.scale, trained };
+            layers.insert((*layer, *projection), delta);
         }
-        Ok(Changes::of(layers))
+        Ok(LoraDeltas::of(layers))
     }
 }
 
@@ -127,16 +127,16 @@ fn find(
 }
 
 /// What earlier epochs left, by layer; fails where the base has no such layer, or one of another shape.
-pub(crate) fn extras(base: &Base, folded: &Folded) -> std::result::Result<Extras, ModuleError> {
+pub(crate) fn folded_deltas(base: &Base, folded: &Folded) -> std::result::Result<FoldedDeltas, ModuleError> {
     let (known, rank) = (known(base), folded.rank() as usize);
-    let extra = |pair: &proto::adapter::FoldedPair| {
+    let folded_delta = |pair: &proto::adapter::FoldedPair| {
         let at = find(base, &known, &pair.module)?;
-        Ok((at, Extra::new(rank, pair.a.clone(), pair.b.clone())))
+        Ok((at, FoldedDelta::new(rank, pair.a.clone(), pair.b.clone())))
     };
-    folded.pairs().iter().map(extra).collect()
+    folded.pairs().iter().map(folded_delta).collect()
 }
 
 /// Fails where the adapter cannot exist, or changes a layer that the base does not have or has in another shape.
 pub fn check_modules(base: &Base, spec: &AdapterSpec) -> std::result::Result<(), ModuleError> {
-    Places::new(base, spec).map(drop)
+    AdapterLayout::new(base, spec).map(drop)
 }

@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::Base;
 use crate::kernels::matrix::{Matrix, Numbers};
-use crate::lora::layout::Places;
+use crate::lora::layout::AdapterLayout;
 use crate::model::projection::Projection;
 use proto::files;
 use proto::files::Audience;
@@ -48,7 +48,7 @@ pub fn write_merged(
     (spec, frozen, trained): (&AdapterSpec, &[f32], &[f32]),
     most_shard_bytes: u64,
 ) -> Result<Vec<(String, Digest)>, MergeError> {
-    Places::new(base, spec)?;
+    AdapterLayout::new(base, spec)?;
     let pairs = spec.pairs(frozen, trained)?;
     let companions = companions::of(base, source)?;
     files::create_folder(folder)?;

@@ -30,10 +30,10 @@ pub(crate) fn top_factors(
 ) -> TopFactors {
     let width = (rank + OVERSAMPLE).min(rows).min(columns);
     let mut right = vec![vec![0.0; columns]; width];
-    orthonormalise(&mut right, rng);
+    orthonormalize(&mut right, rng);
     for _ in 0..ITERATIONS {
         right = right.iter().map(|v| apply_transposed(matrix, &apply(matrix, v), columns)).collect();
-        orthonormalise(&mut right, rng);
+        orthonormalize(&mut right, rng);
     }
     let images: Vec<Vec<f64>> = right.iter().map(|v| apply(matrix, v)).collect();
     let gram = images.iter().map(|x| images.iter().map(|y| dot(x, y)).collect()).collect();
@@ -47,8 +47,8 @@ pub(crate) fn top_factors(
     };
     let mut a: Vec<Vec<f64>> = rotation.iter().take(rank).map(|by| rotate(&right, by)).collect();
     let mut b: Vec<Vec<f64>> = rotation.iter().take(rank).map(|by| rotate(&images, by)).collect();
-    orthonormalise(&mut a, rng);
-    orthonormalise(&mut b, rng);
+    orthonormalize(&mut a, rng);
+    orthonormalize(&mut b, rng);
     for (a, b) in a.iter_mut().zip(&mut b) {
         let largest = a.iter().fold(0.0f64, |most, x| if x.abs() > most.abs() { *x } else { most });
         if largest < 0.0 {
@@ -78,7 +78,7 @@ fn apply_transposed(matrix: &[f64], vector: &[f64], columns: usize) -> Vec<f64> 
 }
 
 /// Gram–Schmidt, twice for accuracy; a vector that depends on the earlier ones is drawn anew.
-fn orthonormalise(vectors: &mut [Vec<f64>], rng: &mut ChaCha20Rng) {
+fn orthonormalize(vectors: &mut [Vec<f64>], rng: &mut ChaCha20Rng) {
     for at in 0..vectors.len() {
         let (earlier, rest) = vectors.split_at_mut(at);
         let vector = &mut rest[0];
@@ -147,8 +147,8 @@ mod tests {
     fn known(rows: usize, columns: usize, sigma: &[f64]) -> (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>) {
         let mut rng = ChaCha20Rng::from_seed([5; 32]);
         let (mut u, mut v) = (vec![vec![0.0; rows]; sigma.len()], vec![vec![0.0; columns]; sigma.len()]);
-        orthonormalise(&mut u, &mut rng);
-        orthonormalise(&mut v, &mut rng);
+        orthonormalize(&mut u, &mut rng);
+        orthonormalize(&mut v, &mut rng);
         let mut matrix = vec![0.0; rows * columns];
         for ((u, v), sigma) in u.iter().zip(&v).zip(sigma) {
             for i in 0..rows {

@@ -403,11 +403,11 @@ pub(crate) fn token_ids(value: Option<&Value>) -> Vec<u32> {
 mod tests {
     use super::*;
 
-    fn with(extra: &str) -> Result<DecoderConfig, ConfigError> {
+    fn with(folded_delta: &str) -> Result<DecoderConfig, ConfigError> {
         let text = format!(
             r#"{{"architectures": ["LlamaForCausalLM"], "vocab_size": 9, "hidden_size": 8,
             "intermediate_size": 6, "num_hidden_layers": 1, "num_attention_heads": 2,
-            "max_position_embeddings": 32, "rms_norm_eps": 1e-5 {extra}}}"#
+            "max_position_embeddings": 32, "rms_norm_eps": 1e-5 {folded_delta}}}"#
         );
         DecoderConfig::parse(text.as_bytes())
     }
@@ -422,7 +422,7 @@ mod tests {
 
     #[test]
     fn settings_that_change_the_function_are_refused_by_name() {
-        for (extra, expected) in [
+        for (folded_delta, expected) in [
             (r#", "rope_scaling": {"rope_type": "yarn"}"#, "rope_type = yarn is not supported"),
             (r#", "rope_scaling": {"type": "dynamic"}"#, "rope_type = dynamic is not supported"),
             (r#", "rope_parameters": {"rope_type": "longrope"}"#, "rope_type = longrope is not supported"),
@@ -442,7 +442,7 @@ mod tests {
             (r#", "num_key_value_heads": 3"#, "2 heads cannot share 3 key and value heads"),
             (r#", "num_key_value_heads": 0"#, "num_key_value_heads must be at least 1, found 0"),
         ] {
-            assert_eq!(with(extra).unwrap_err().to_string(), expected);
+            assert_eq!(with(folded_delta).unwrap_err().to_string(), expected);
         }
     }
 }

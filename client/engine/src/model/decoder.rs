@@ -7,43 +7,43 @@
 mod backward;
 mod fused;
 
-use crate::kernels::buffer::sized;
+use crate::kernels::buffer::resized;
 use crate::kernels::error::{Result, bail};
-use crate::kernels::matmul::{Add, Arithmetic, Rows, Scratch, TOGETHER, Weight, forward};
+use crate::kernels::matmul::{Accumulate, Precision, Rows, Scratch, TILE_ROWS, Weight, forward};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 use crate::layers::attention::Attention;
 use crate::layers::cross_entropy::{Loss, cross_entropy};
-use crate::layers::embedding::{embed, embed_back};
+use crate::layers::embedding::{embed, embed_backward};
 use crate::layers::rms_norm::RmsNorm;
 use crate::layers::rope::Rope;
 use crate::model::batch::Sequence;
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
-use crate::model::delta::Changes;
-use crate::model::gradient_target::Wanted;
-use crate::model::kv_cache::{Cache, Past, Which};
+use crate::model::delta::LoraDeltas;
+use crate::model::gradient_target::GradientTarget;
+use crate::model::kv_cache::{KvCache, LayerKv, LogitsFor};
 use crate::model::projection::Projection;
-use crate::model::saved::{Keep, Stored};
+use crate::model::saved::{ActivationPrecision, Saved};
 use crate::model::weights::{BlockWeights, Weights};
-use crate::model::workspace::{Kept, Workspace};
+use crate::model::workspace::{SavedBlock, Workspace};
 
 /// A base, what is added to it, and how it is computed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder<'a> {
     pub(crate) config: &'a DecoderConfig,
     pub(crate) weights: &'a Weights,
-    pub(crate) changes: &'a Changes<'a>,
+    pub(crate) deltas: &'a LoraDeltas<'a>,
     pub(crate) rope: &'a Rope,
-    pub(crate) arithmetic: Arithmetic,
+    pub(crate) precision: Precision,
     pub(crate) team: Team,
     pub(crate) recompute: Recompute,
 }
 
 /// Where what the way back needs of a block stays.
 #[derive(Clone, Copy, Debug)]
-struct Keeping {
+struct SaveBlock {
     /// In the workspace.
     at: usize,
     /// Whether the output projection learns, and needs its input.
@@ -59,20 +59,20 @@ impl Decoder<'_> {
         space: &mut Workspace,
         batch: &[Sequence<'_>],
         share: f32,
-        mut wanted: Wanted<'_>,
+        mut wanted: GradientTarget<'_>,
     ) -> Result<f64> {
         let length = length(batch)?;
-        let lowest = wanted.lowest(self.changes);
+        let lowest = wanted.lowest(self.deltas);
         let (rows, hidden) = (batch.len() * length, self.config.hidden_size);
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let keep = match self.recompute {
                 Recompute::Never => {
-                    let mixed = wanted.wants(self.changes, (layer, Projection::O));
-                    Some(Keeping { at: layer, mixed })
+                    let mixed = wanted.wants(self.deltas, (layer, Projection::O));
+                    Some(SaveBlock { at: layer, mixed })
                 }
                 Recompute::Blocks => {
-                    space.keep_input(layer);
+                    space.save_input(layer);
                     None
                 }
             };
@@ -89,19 +89,19 @@ impl Decoder<'_> {
                 Recompute::Blocks => {
                     let Workspace { x, inputs, .. } = space;
                     x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
-                    let mixed = wanted.wants(self.changes, (layer, Projection::O));
-                    let keep = Some(Keeping { at: 0, mixed });
-                    self.block_until_inner(space, keep, layer, block, (batch.len(), length), None)?;
-                    space.keep_halves(0, self.team, self.config.intermediate_size, self.keep());
+                    let mixed = wanted.wants(self.deltas, (layer, Projection::O));
+                    let keep = Some(SaveBlock { at: 0, mixed });
+                    self.block_until_ffn(space, keep, layer, block, (batch.len(), length), None)?;
+                    space.save_gate_and_up(0, self.team, self.config.intermediate_size, self.keep());
                     0
                 }
             };
-            self.block_back(space, keep, layer, block, (batch.len(), length), &mut wanted, below)?;
+            self.block_backward(space, keep, layer, block, (batch.len(), length), &mut wanted, below)?;
         }
         if let Some(rest) = wanted.embedding() {
             for (i, sequence) in batch.iter().enumerate() {
                 let dx = &space.g[i * length * hidden..(i + 1) * length * hidden];
-                embed_back(sequence.tokens, dx, hidden, &mut rest.embed);
+                embed_backward(sequence.tokens, dx, hidden, &mut rest.embed);
             }
         }
         Ok(loss)
@@ -122,9 +122,9 @@ impl Decoder<'_> {
     pub(crate) fn logits(
         &self,
         space: &mut Workspace,
-        cache: &mut Cache,
+        cache: &mut KvCache,
         tokens: &[u32],
-        which: Which,
+        which: LogitsFor,
     ) -> Result<Vec<f32>> {
         let hidden = self.config.hidden_size;
         cache.blocks.resize_with(self.weights.blocks.len(), Default::default);
@@ -133,18 +133,18 @@ impl Decoder<'_> {
             self.block(space, None, layer, block, (1, tokens.len()), Some(&mut cache.blocks[layer]))?;
         }
         let rows = match which {
-            Which::All => 0..tokens.len(),
-            Which::Last => tokens.len().saturating_sub(1)..tokens.len(),
+            LogitsFor::All => 0..tokens.len(),
+            LogitsFor::Last => tokens.len().saturating_sub(1)..tokens.len(),
         };
         let head = self.weights.head();
         let mut logits = vec![0.0; rows.len() * head.rows()];
         let Workspace { x, normed, scratch, .. } = space;
         let x = &x[rows.start * hidden..rows.end * hidden];
-        let normed = sized(normed, x.len());
+        let normed = resized(normed, x.len());
         self.norm(&self.weights.norm).forward(self.team, x, normed);
         let (weight, out) = (plain(head), ViewMut::whole(&mut logits, head.rows()));
         let x = View::whole(normed, hidden);
-        forward(self.team, self.arithmetic.there(), scratch, x, vec![(weight, out, Add::ToNothing)])?;
+        forward(self.team, self.precision.forward(), scratch, x, vec![(weight, out, Accumulate::Overwrite)])?;
         Ok(logits)
     }
 
@@ -157,7 +157,7 @@ impl Decoder<'_> {
     fn embed(&self, space: &mut Workspace, batch: &[Sequence<'_>]) -> Result<()> {
         let hidden = self.config.hidden_size;
         let rows: usize = batch.iter().map(|sequence| sequence.tokens.len()).sum();
-        let mut rest = sized(&mut space.x, rows * hidden);
+        let mut rest = resized(&mut space.x, rows * hidden);
         for sequence in batch {
             let (x, later) = rest.split_at_mut(sequence.tokens.len() * hidden);
             embed(&self.weights.embed, sequence.tokens, x)?;
@@ -170,29 +170,29 @@ impl Decoder<'_> {
     fn block(
         &self,
         space: &mut Workspace,
-        keep: Option<Keeping>,
+        keep: Option<SaveBlock>,
         layer: usize,
         block: &BlockWeights,
         shape: (usize, usize),
-        cache: Option<&mut Past>,
+        cache: Option<&mut LayerKv>,
     ) -> Result<()> {
-        self.block_until_inner(space, keep, layer, block, shape, cache)?;
+        self.block_until_ffn(space, keep, layer, block, shape, cache)?;
         let rows = shape.0 * shape.1;
         let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
         let columns = self.config.intermediate_size;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
-        let places = match (kept.as_deref_mut(), self.keep()) {
-            (Some(Kept { gate, up, .. }), Keep::Half) => {
-                Some([gate, up].map(|kept| kept.parts_to_store((rows, columns), TOGETHER)))
+        let save_to = match (kept.as_deref_mut(), self.keep()) {
+            (Some(SavedBlock { gate, up, .. }), ActivationPrecision::I16) => {
+                Some([gate, up].map(|kept| kept.parts_to_save((rows, columns), TILE_ROWS)))
             }
             _ => None,
         };
-        let input = fused::gated((gate, up), columns, places, inner);
+        let input = fused::gated((gate, up), columns, save_to, inner);
         let outputs = vec![(Projection::Down, &mut *x)];
-        self.forward(scratch, layer, block, input, outputs, Add::ToWhatIsThere)?;
-        if let (Some(kept), Keep::Whole) = (kept, self.keep()) {
-            kept.gate.take(self.team, gate, columns, Keep::Whole);
-            kept.up.take(self.team, up, columns, Keep::Whole);
+        self.forward(scratch, layer, block, input, outputs, Accumulate::Add)?;
+        if let (Some(kept), ActivationPrecision::F32) = (kept, self.keep()) {
+            kept.gate.take(self.team, gate, columns, ActivationPrecision::F32);
+            kept.up.take(self.team, up, columns, ActivationPrecision::F32);
         }
         Ok(())
     }
@@ -202,30 +202,32 @@ impl Decoder<'_> {
         &self,
         weight: &'r [f32],
         x: &'r [f32],
-        place: Option<&'r mut Stored>,
+        save: Option<&'r mut Saved>,
         memory: &'r mut Vec<f32>,
     ) -> Rows<'r> {
         let columns = weight.len();
-        let places = match (place, self.keep()) {
-            (Some(place), Keep::Half) => Some(place.parts_to_store((x.len() / columns, columns), TOGETHER)),
-            (Some(place), Keep::Whole) => {
-                place.copy(self.team, x, columns, Keep::Whole);
+        let save_to = match (save, self.keep()) {
+            (Some(save), ActivationPrecision::I16) => {
+                Some(save.parts_to_save((x.len() / columns, columns), TILE_ROWS))
+            }
+            (Some(save), ActivationPrecision::F32) => {
+                save.copy(self.team, x, columns, ActivationPrecision::F32);
                 None
             }
             (None, _) => None,
         };
-        fused::normed(self.norm(weight), x, places, memory)
+        fused::normed(self.norm(weight), x, save_to, memory)
     }
 
     /// One block up to the two halves of the feed-forward part, which stay in `space`.
-    fn block_until_inner(
+    fn block_until_ffn(
         &self,
         space: &mut Workspace,
-        keep: Option<Keeping>,
+        keep: Option<SaveBlock>,
         layer: usize,
         block: &BlockWeights,
         (batch, length): (usize, usize),
-        cache: Option<&mut Past>,
+        cache: Option<&mut LayerKv>,
     ) -> Result<()> {
         let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
         let (q_width, kv_width) =
@@ -233,30 +235,30 @@ impl Decoder<'_> {
         if let Some(keep) = keep
             && space.kept.len() <= keep.at
         {
-            space.kept.resize_with(keep.at + 1, Kept::default);
+            space.kept.resize_with(keep.at + 1, SavedBlock::default);
         }
         let Workspace {
             x, normed, q, k, v, raw: [raw_q, raw_k], logs, mixed, gate, up, kept, scratch, ..
         } = space;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
-        sized(q, rows * q_width);
-        sized(k, rows * kv_width);
-        sized(v, rows * kv_width);
+        resized(q, rows * q_width);
+        resized(k, rows * kv_width);
+        resized(v, rows * kv_width);
         let outputs = vec![(Projection::Q, &mut *q), (Projection::K, &mut *k), (Projection::V, &mut *v)];
-        let place = kept.as_deref_mut().map(|kept| &mut kept.x);
-        let input = self.normed(&block.input_norm, &x[..rows * hidden], place, normed);
-        self.forward(scratch, layer, block, input, outputs, Add::ToNothing)?;
+        let save = kept.as_deref_mut().map(|kept| &mut kept.x);
+        let input = self.normed(&block.input_norm, &x[..rows * hidden], save, normed);
+        self.forward(scratch, layer, block, input, outputs, Accumulate::Overwrite)?;
         if let Some([q_norm, k_norm]) = &block.head_norms {
             for (x, raw, norm) in [(&mut *q, &mut *raw_q, q_norm), (&mut *k, &mut *raw_k, k_norm)] {
-                sized(raw, x.len()).copy_from_slice(x);
+                resized(raw, x.len()).copy_from_slice(x);
                 self.norm(norm).forward(team, raw, x);
             }
         }
         let past = cache.as_ref().map_or(0, |past| past.keys.len() / kv_width);
         let attention = self.attention(length, past);
-        attention.turn(team, q, k);
-        sized(mixed, rows * q_width);
-        sized(logs, rows * self.config.num_heads);
+        attention.rotate(team, q, k);
+        resized(mixed, rows * q_width);
+        resized(logs, rows * self.config.num_heads);
         match cache {
             None => attention.forward(team, (q, k, v), mixed, logs)?,
             Some(past) => {
@@ -266,7 +268,7 @@ impl Decoder<'_> {
             }
         }
         let input = View::whole(mixed, q_width).into();
-        self.forward(scratch, layer, block, input, vec![(Projection::O, &mut *x)], Add::ToWhatIsThere)?;
+        self.forward(scratch, layer, block, input, vec![(Projection::O, &mut *x)], Accumulate::Add)?;
         if let Some(kept) = kept.as_deref_mut() {
             kept.q.take(team, q, q_width, self.keep());
             kept.k.take(team, k, kv_width, self.keep());
@@ -280,19 +282,19 @@ impl Decoder<'_> {
             }
             std::mem::swap(&mut kept.logs, logs);
         }
-        sized(gate, rows * self.config.intermediate_size);
-        sized(up, rows * self.config.intermediate_size);
+        resized(gate, rows * self.config.intermediate_size);
+        resized(up, rows * self.config.intermediate_size);
         let outputs = vec![(Projection::Gate, gate), (Projection::Up, up)];
-        let place = kept.map(|kept| &mut kept.middle);
-        let input = self.normed(&block.post_norm, &x[..rows * hidden], place, normed);
-        self.forward(scratch, layer, block, input, outputs, Add::ToNothing)
+        let save = kept.map(|kept| &mut kept.middle);
+        let input = self.normed(&block.post_norm, &x[..rows * hidden], save, normed);
+        self.forward(scratch, layer, block, input, outputs, Accumulate::Overwrite)
     }
 
     /// How numbers are kept: as fine as they are computed.
-    fn keep(&self) -> Keep {
-        match self.arithmetic {
-            Arithmetic::Single => Keep::Whole,
-            Arithmetic::Short | Arithmetic::Byte => Keep::Half,
+    fn keep(&self) -> ActivationPrecision {
+        match self.precision {
+            Precision::F32 => ActivationPrecision::F32,
+            Precision::Int16 | Precision::Int8 => ActivationPrecision::I16,
         }
     }
 
@@ -309,7 +311,7 @@ impl Decoder<'_> {
         block: &BlockWeights,
         x: Rows<'_>,
         outputs: Vec<(Projection, &mut Vec<f32>)>,
-        add: Add,
+        add: Accumulate,
     ) -> Result<()> {
         let mut products = Vec::new();
         for (projection, out) in outputs {
@@ -321,15 +323,15 @@ impl Decoder<'_> {
                 for row in 0..out.rows() {
                     let row = out.row(row);
                     match add {
-                        Add::ToNothing => row.copy_from_slice(bias),
-                        Add::ToWhatIsThere => row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b),
+                        Accumulate::Overwrite => row.copy_from_slice(bias),
+                        Accumulate::Add => row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b),
                     }
                 }
-                add = Add::ToWhatIsThere;
+                add = Accumulate::Add;
             }
-            products.push((self.changes.weight((layer, projection), &linear.weight), out, add));
+            products.push((self.deltas.weight((layer, projection), &linear.weight), out, add));
         }
-        forward(self.team, self.arithmetic.there(), scratch, x, products)
+        forward(self.team, self.precision.forward(), scratch, x, products)
     }
 
     /// The loss of what is in `space.x`; with a share, its gradient in `space.g`.
@@ -337,7 +339,7 @@ impl Decoder<'_> {
         &self,
         space: &mut Workspace,
         batch: &[Sequence<'_>],
-        back: Option<(f32, &mut Wanted<'_>)>,
+        backward: Option<(f32, &mut GradientTarget<'_>)>,
     ) -> Result<f64> {
         let (hidden, team) = (self.config.hidden_size, self.team);
         let (mut rows, mut next) = (Vec::new(), Vec::new());
@@ -353,32 +355,32 @@ impl Decoder<'_> {
         }
         let Workspace { x, g, normed, dnormed, middle, scratch, logits, .. } = space;
         let x = &x[..first * hidden];
-        let picked = sized(middle, rows.len() * hidden);
+        let picked = resized(middle, rows.len() * hidden);
         for (to, &row) in picked.chunks_exact_mut(hidden).zip(&rows) {
             to.copy_from_slice(&x[row * hidden..(row + 1) * hidden]);
         }
         let norm = self.norm(&self.weights.norm);
-        let h = sized(normed, picked.len());
+        let h = resized(normed, picked.len());
         norm.forward(team, picked, h);
         let (weight, memory) = (plain(self.weights.head()), (scratch, logits));
-        let Some((share, wanted)) = back else {
-            return cross_entropy(team, self.arithmetic, memory, weight, (h, &next), Loss::Alone);
+        let Some((share, wanted)) = backward else {
+            return cross_entropy(team, self.precision, memory, weight, (h, &next), Loss::Alone);
         };
-        let dh = sized(dnormed, h.len());
+        let dh = resized(dnormed, h.len());
         let mut rest = wanted.embedding();
         let dw = rest.as_deref_mut().map(|rest| rest.head.as_mut().unwrap_or(&mut rest.embed).as_mut_slice());
         let loss = Loss::Rows { share, dh: &mut *dh, dw };
-        let total = cross_entropy(team, self.arithmetic, memory, weight, (h, &next), loss)?;
+        let total = cross_entropy(team, self.precision, memory, weight, (h, &next), loss)?;
         if let Some(rest) = rest {
-            norm.weight_back(picked, dh, &mut rest.norm);
+            norm.weight_backward(picked, dh, &mut rest.norm);
         }
         // The gradient of the picked rows, put back among the others.
-        let picked_back = &mut h[..];
-        picked_back.fill(0.0);
-        norm.backward(team, picked, dh, picked_back);
-        let g = sized(g, first * hidden);
+        let picked_backward = &mut h[..];
+        picked_backward.fill(0.0);
+        norm.backward(team, picked, dh, picked_backward);
+        let g = resized(g, first * hidden);
         g.fill(0.0);
-        for (from, &row) in picked_back.chunks_exact(hidden).zip(&rows) {
+        for (from, &row) in picked_backward.chunks_exact(hidden).zip(&rows) {
             g[row * hidden..(row + 1) * hidden].copy_from_slice(from);
         }
         Ok(total)

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::{Pair, Weight, thin};
+use crate::kernels::matmul::{LowRank, Weight, thin};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
@@ -14,11 +14,11 @@ use crate::model::projection::Projection;
 use crate::model::weights::Weights;
 
 /// What earlier epochs of a task left: for some layers `B · A`, which is frozen.
-pub(crate) type Extras = BTreeMap<(usize, Projection), Extra>;
+pub(crate) type FoldedDeltas = BTreeMap<(usize, Projection), FoldedDelta>;
 
 /// What earlier epochs left of one layer.
 #[derive(Clone, Debug)]
-pub(crate) struct Extra {
+pub(crate) struct FoldedDelta {
     rank: usize,
     /// (rank, inputs).
     a: Vec<f32>,
@@ -28,28 +28,28 @@ pub(crate) struct Extra {
 
 /// What an adapter adds to the layers of a base.
 #[derive(Debug, Default)]
-pub(crate) struct Changes<'a> {
-    pub(crate) layers: BTreeMap<(usize, Projection), Change<'a>>,
-    extras: Option<&'a Extras>,
+pub(crate) struct LoraDeltas<'a> {
+    pub(crate) layers: BTreeMap<(usize, Projection), LoraDelta<'a>>,
+    folded_deltas: Option<&'a FoldedDeltas>,
     /// Changed weights, where they are made once for all rows.
     folded: BTreeMap<(usize, Projection), Matrix>,
 }
 
 /// What an adapter adds to one layer: `scale · B · A`.
 #[derive(Debug)]
-pub(crate) struct Change<'a> {
+pub(crate) struct LoraDelta<'a> {
     /// (rank, inputs); times the core, where there is one.
     pub(crate) a: Cow<'a, [f32]>,
     /// (outputs, rank).
     pub(crate) b: &'a [f32],
     pub(crate) rank: usize,
     pub(crate) scale: f32,
-    pub(crate) trained: Trained<'a>,
+    pub(crate) trained: TrainedFactors<'a>,
 }
 
 /// What of a change has a gradient, and where it belongs in the trained vector.
 #[derive(Debug)]
-pub(crate) enum Trained<'a> {
+pub(crate) enum TrainedFactors<'a> {
     Factors {
         a: Option<Range<usize>>,
         b: Option<Range<usize>>,
@@ -62,7 +62,7 @@ pub(crate) enum Trained<'a> {
     },
 }
 
-impl Extra {
+impl FoldedDelta {
     /// `B · A` of (outputs, rank) and (rank, inputs).
     pub(crate) fn new(rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
         Self { rank, a, b }
@@ -78,31 +78,32 @@ impl Extra {
         &self.b
     }
 
-    fn pair(&self) -> Pair<'_> {
-        Pair { scale: 1.0, rank: self.rank, a: &self.a, b: &self.b }
+    fn pair(&self) -> LowRank<'_> {
+        LowRank { scale: 1.0, rank: self.rank, a: &self.a, b: &self.b }
     }
 }
 
-impl<'a> Changes<'a> {
+impl<'a> LoraDeltas<'a> {
     /// What an adapter adds, and nothing of earlier epochs.
-    pub(crate) fn of(layers: BTreeMap<(usize, Projection), Change<'a>>) -> Self {
+    pub(crate) fn of(layers: BTreeMap<(usize, Projection), LoraDelta<'a>>) -> Self {
         Self { layers, ..Self::default() }
     }
 
     /// The same changes on top of what earlier epochs left.
-    pub(crate) fn on(self, extras: &'a Extras) -> Self {
-        Self { extras: Some(extras), ..self }
+    pub(crate) fn on(self, folded_deltas: &'a FoldedDeltas) -> Self {
+        Self { folded_deltas: Some(folded_deltas), ..self }
     }
 
-    fn pairs(&self, at: (usize, Projection)) -> [Option<Pair<'_>>; 2] {
-        let extra = self.extras.and_then(|extras| extras.get(&at)).map(Extra::pair);
-        [extra, self.layers.get(&at).map(Change::pair)]
+    fn pairs(&self, at: (usize, Projection)) -> [Option<LowRank<'_>>; 2] {
+        let folded_delta =
+            self.folded_deltas.and_then(|folded_deltas| folded_deltas.get(&at)).map(FoldedDelta::pair);
+        [folded_delta, self.layers.get(&at).map(LoraDelta::pair)]
     }
 
     /// Makes the changed weights once, as f32, instead of whenever they are needed.
     pub(crate) fn fold(&mut self, weights: &Weights) -> Result<()> {
-        let extras = self.extras.into_iter().flat_map(BTreeMap::keys);
-        let all: BTreeSet<(usize, Projection)> = self.layers.keys().chain(extras).copied().collect();
+        let folded_deltas = self.folded_deltas.into_iter().flat_map(BTreeMap::keys);
+        let all: BTreeSet<(usize, Projection)> = self.layers.keys().chain(folded_deltas).copied().collect();
         for at in all {
             let Some(block) = weights.blocks.get(at.0) else { continue };
             let matrix = &block.linear(at.1).weight;
@@ -123,7 +124,7 @@ impl<'a> Changes<'a> {
     }
 
     /// What is added to a layer.
-    pub(crate) fn layer(&self, at: (usize, Projection)) -> Option<&Change<'_>> {
+    pub(crate) fn layer(&self, at: (usize, Projection)) -> Option<&LoraDelta<'_>> {
         self.layers.get(&at)
     }
 
@@ -133,32 +134,32 @@ impl<'a> Changes<'a> {
     }
 }
 
-impl Change<'_> {
-    fn pair(&self) -> Pair<'_> {
-        Pair { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
+impl LoraDelta<'_> {
+    fn pair(&self) -> LowRank<'_> {
+        LowRank { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
     }
 
     /// Whether `x · Aᵀ` is needed.
     fn needs_inputs(&self) -> bool {
         match &self.trained {
-            Trained::Factors { b, .. } => b.is_some(),
-            Trained::Core { .. } => true,
+            TrainedFactors::Factors { b, .. } => b.is_some(),
+            TrainedFactors::Core { .. } => true,
         }
     }
 
     /// Whether `dy · B` is needed.
     fn needs_outputs(&self) -> bool {
         match &self.trained {
-            Trained::Factors { a, .. } => a.is_some(),
-            Trained::Core { .. } => true,
+            TrainedFactors::Factors { a, .. } => a.is_some(),
+            TrainedFactors::Core { .. } => true,
         }
     }
 
     /// The `A` of which `x · Aᵀ` is needed.
     fn inputs_factor(&self) -> &[f32] {
         match &self.trained {
-            Trained::Factors { .. } => &self.a,
-            Trained::Core { a, .. } => a,
+            TrainedFactors::Factors { .. } => &self.a,
+            TrainedFactors::Core { a, .. } => a,
         }
     }
 }
@@ -168,62 +169,62 @@ impl Change<'_> {
 pub(crate) fn gradients(
     team: Team,
     x: View<'_>,
-    layers: &[(&Change<'_>, View<'_>)],
+    layers: &[(&LoraDelta<'_>, View<'_>)],
     into: &mut [f32],
 ) -> Result<()> {
     let (rows, inputs) = (x.rows, x.columns);
     // (x · Aᵀ)ᵀ of all layers, one upon the other.
-    let with_inputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_inputs()).collect();
+    let with_inputs: Vec<_> = layers.iter().filter(|(delta, _)| delta.needs_inputs()).collect();
     let factors: Vec<f32> =
-        with_inputs.iter().flat_map(|(change, _)| change.inputs_factor()).copied().collect();
+        with_inputs.iter().flat_map(|(delta, _)| delta.inputs_factor()).copied().collect();
     let width = factors.len() / inputs.max(1);
     let mut right = vec![0.0; rows * width];
     thin::inner(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
     let right = View::whole(&right, rows);
     // (dy · B)ᵀ of all layers, one upon the other.
-    let with_outputs: Vec<_> = layers.iter().filter(|(change, _)| change.needs_outputs()).collect();
-    let total: usize = with_outputs.iter().map(|(change, _)| change.rank).sum();
+    let with_outputs: Vec<_> = layers.iter().filter(|(delta, _)| delta.needs_outputs()).collect();
+    let total: usize = with_outputs.iter().map(|(delta, _)| delta.rank).sum();
     let mut left = vec![0.0; rows * total];
     let mut rest = ViewMut::whole(&mut left, rows);
-    for (change, dy) in &with_outputs {
-        let (part, later) = rest.split_at_row(change.rank);
-        thin::inner(team, 1.0, View::whole(change.b, change.rank).t(), *dy, part)?;
+    for (delta, dy) in &with_outputs {
+        let (part, later) = rest.split_at_row(delta.rank);
+        thin::inner(team, 1.0, View::whole(delta.b, delta.rank).t(), *dy, part)?;
         rest = later;
     }
     let left = View::whole(&left, rows);
     let mut at = 0;
-    for (change, dy) in &with_inputs {
-        let right = right.rows(at..at + change.rank);
-        at += change.rank;
-        if let Trained::Factors { b: Some(range), .. } = &change.trained {
+    for (delta, dy) in &with_inputs {
+        let right = right.rows(at..at + delta.rank);
+        at += delta.rank;
+        if let TrainedFactors::Factors { b: Some(range), .. } = &delta.trained {
             let mut turned = vec![0.0; range.len()];
-            thin::outer(team, change.scale, right, *dy, ViewMut::whole(&mut turned, dy.columns))?;
+            thin::outer(team, delta.scale, right, *dy, ViewMut::whole(&mut turned, dy.columns))?;
             for (j, turned) in turned.chunks_exact(dy.columns.max(1)).enumerate() {
-                let db = into[range.clone()].iter_mut().skip(j).step_by(change.rank);
+                let db = into[range.clone()].iter_mut().skip(j).step_by(delta.rank);
                 db.zip(turned).for_each(|(db, x)| *db += x);
             }
         }
     }
     let mut das = vec![0.0; total * inputs];
-    if with_outputs.iter().any(|(change, _)| matches!(change.trained, Trained::Factors { .. })) {
+    if with_outputs.iter().any(|(delta, _)| matches!(delta.trained, TrainedFactors::Factors { .. })) {
         thin::outer(team, 1.0, left, x, ViewMut::whole(&mut das, inputs))?;
     }
     let mut at = 0;
-    for (change, _) in &with_outputs {
-        let here = at..at + change.rank;
-        at += change.rank;
-        match &change.trained {
-            Trained::Factors { a: Some(range), .. } => {
+    for (delta, _) in &with_outputs {
+        let here = at..at + delta.rank;
+        at += delta.rank;
+        match &delta.trained {
+            TrainedFactors::Factors { a: Some(range), .. } => {
                 let da = &das[here.start * inputs..here.end * inputs];
-                into[range.clone()].iter_mut().zip(da).for_each(|(sum, da)| *sum += change.scale * da);
+                into[range.clone()].iter_mut().zip(da).for_each(|(sum, da)| *sum += delta.scale * da);
             }
-            Trained::Factors { a: None, .. } => {}
-            Trained::Core { range, .. } => {
-                let before = with_inputs.iter().take_while(|(other, _)| !std::ptr::eq(*other, *change));
+            TrainedFactors::Factors { a: None, .. } => {}
+            TrainedFactors::Core { range, .. } => {
+                let before = with_inputs.iter().take_while(|(other, _)| !std::ptr::eq(*other, *delta));
                 let from: usize = before.map(|(other, _)| other.rank).sum();
-                let right = right.rows(from..from + change.rank);
-                let into = ViewMut::whole(&mut into[range.clone()], change.rank);
-                gemm(change.scale, left.rows(here), right.t(), 1.0, into)?;
+                let right = right.rows(from..from + delta.rank);
+                let into = ViewMut::whole(&mut into[range.clone()], delta.rank);
+                gemm(delta.scale, left.rows(here), right.t(), 1.0, into)?;
             }
         }
     }

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::model::delta::Changes;
+use crate::model::delta::LoraDeltas;
 use crate::model::projection::Projection;
 
 /// Where gradients are added.
 #[derive(Debug)]
-pub(crate) enum Wanted<'a> {
+pub(crate) enum GradientTarget<'a> {
     /// The adapter's trained vector.
     Adapter(&'a mut [f32]),
     /// Weights of the base itself.
@@ -34,11 +34,11 @@ pub(crate) struct Rest {
     pub(crate) norms: Vec<[Vec<f32>; 2]>,
 }
 
-impl Wanted<'_> {
+impl GradientTarget<'_> {
     /// The lowest block below whose input nothing has a gradient.
-    pub(crate) fn lowest(&self, changes: &Changes<'_>) -> usize {
+    pub(crate) fn lowest(&self, deltas: &LoraDeltas<'_>) -> usize {
         match self {
-            Self::Adapter(_) => changes.lowest().unwrap_or(usize::MAX),
+            Self::Adapter(_) => deltas.lowest().unwrap_or(usize::MAX),
             Self::Weights(WeightGradients { rest: Some(_), .. }) => 0,
             Self::Weights(weights) => {
                 weights.linears.keys().map(|(layer, _)| *layer).min().unwrap_or(usize::MAX)
@@ -47,9 +47,9 @@ impl Wanted<'_> {
     }
 
     /// Whether anything of this layer is learned.
-    pub(crate) fn wants(&self, changes: &Changes<'_>, layer: (usize, Projection)) -> bool {
+    pub(crate) fn wants(&self, deltas: &LoraDeltas<'_>, layer: (usize, Projection)) -> bool {
         match self {
-            Self::Adapter(_) => changes.layer(layer).is_some(),
+            Self::Adapter(_) => deltas.layer(layer).is_some(),
             Self::Weights(weights) => weights.linears.contains_key(&layer),
         }
     }

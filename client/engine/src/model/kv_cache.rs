@@ -2,20 +2,20 @@
 
 /// Keys and values of what was read, block by block.
 #[derive(Debug, Default)]
-pub(crate) struct Cache {
-    pub(crate) blocks: Vec<Past>,
+pub(crate) struct KvCache {
+    pub(crate) blocks: Vec<LayerKv>,
 }
 
 /// Keys, turned, and values of one block.
 #[derive(Debug, Default)]
-pub(crate) struct Past {
+pub(crate) struct LayerKv {
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
 }
 
 /// Which rows' logits are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Which {
+pub(crate) enum LogitsFor {
     All,
     Last,
 }

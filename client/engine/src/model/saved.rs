@@ -1,96 +1,96 @@
 //! Numbers that are kept between the two ways: whole, or as 16-bit integers for half the memory.
 
-use crate::kernels::buffer::sized;
+use crate::kernels::buffer::resized;
 use crate::kernels::pool::Team;
-use crate::kernels::simd::vectorised;
+use crate::kernels::simd::vectorized;
 
 /// Numbers that share one scale.
-const TOGETHER: usize = 64;
+const SCALE_GROUP: usize = 64;
 
 /// Whether what is kept is rounded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Keep {
-    Whole,
+pub(crate) enum ActivationPrecision {
+    F32,
     /// As integers of 16 bits with a scale for every few numbers, finer than bf16.
-    Half,
+    I16,
 }
 
 /// Numbers that were kept.
 #[derive(Debug)]
-pub(crate) enum Stored {
-    Whole(Vec<f32>),
-    Half(Halves),
+pub(crate) enum Saved {
+    F32(Vec<f32>),
+    I16(SavedI16),
 }
 
 /// Numbers as integers.
 #[derive(Debug, Default)]
-pub(crate) struct Halves {
+pub(crate) struct SavedI16 {
     /// Numbers of a row, of which scales begin anew.
     columns: usize,
     integers: Vec<i16>,
-    /// What an integer is worth, for each [`TOGETHER`] of a row.
-    worth: Vec<f32>,
+    /// What an integer is worth, for each [`SCALE_GROUP`] of a row.
+    scales: Vec<f32>,
 }
 
 /// Some rows that were kept.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum StoredRows<'a> {
-    Whole(&'a [f32]),
-    Half { columns: usize, integers: &'a [i16], worth: &'a [f32] },
+pub(crate) enum SavedRows<'a> {
+    F32(&'a [f32]),
+    I16 { columns: usize, integers: &'a [i16], scales: &'a [f32] },
 }
 
 /// Where some rows are to be kept as integers.
 #[derive(Debug)]
-pub(crate) struct RowsToStore<'a> {
+pub(crate) struct RowsToSave<'a> {
     columns: usize,
     integers: &'a mut [i16],
-    worth: &'a mut [f32],
+    scales: &'a mut [f32],
 }
 
-impl Default for Stored {
+impl Default for Saved {
     fn default() -> Self {
-        Self::Whole(Vec::new())
+        Self::F32(Vec::new())
     }
 }
 
-impl Stored {
+impl Saved {
     /// Keeps a copy of `x` in rows of `columns`.
-    pub(crate) fn copy(&mut self, team: Team, x: &[f32], columns: usize, keep: Keep) {
+    pub(crate) fn copy(&mut self, team: Team, x: &[f32], columns: usize, keep: ActivationPrecision) {
         match keep {
-            Keep::Whole => {
+            ActivationPrecision::F32 => {
                 let mut whole = self.whole();
                 whole.clear();
                 whole.extend_from_slice(x);
-                *self = Self::Whole(whole);
+                *self = Self::F32(whole);
             }
-            Keep::Half => self.round(team, x, columns),
+            ActivationPrecision::I16 => self.round(team, x, columns),
         }
     }
 
     /// Keeps `x` in rows of `columns`; some numbers of before are left in it.
-    pub(crate) fn take(&mut self, team: Team, x: &mut Vec<f32>, columns: usize, keep: Keep) {
+    pub(crate) fn take(&mut self, team: Team, x: &mut Vec<f32>, columns: usize, keep: ActivationPrecision) {
         match keep {
-            Keep::Whole => {
+            ActivationPrecision::F32 => {
                 let whole = self.whole();
-                *self = Self::Whole(std::mem::replace(x, whole));
+                *self = Self::F32(std::mem::replace(x, whole));
             }
-            Keep::Half => self.round(team, x, columns),
+            ActivationPrecision::I16 => self.round(team, x, columns),
         }
     }
 
     /// Gives what is kept back to `x`; after that it is kept no more.
     pub(crate) fn give(&mut self, team: Team, x: &mut Vec<f32>) {
         match self {
-            Self::Whole(whole) => std::mem::swap(whole, x),
-            Self::Half(half) => half.widen(team, x),
+            Self::F32(whole) => std::mem::swap(whole, x),
+            Self::I16(half) => half.widen(team, x),
         }
     }
 
     /// What is kept; in `memory`, where it must be widened.
     pub(crate) fn read<'a>(&'a self, team: Team, memory: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
-            Self::Whole(whole) => whole,
-            Self::Half(half) => {
+            Self::F32(whole) => whole,
+            Self::I16(half) => {
                 half.widen(team, memory);
                 memory
             }
@@ -98,13 +98,13 @@ impl Stored {
     }
 
     /// What is kept, `height` rows of `columns` after the other.
-    pub(crate) fn parts(&self, height: usize, columns: usize) -> Vec<StoredRows<'_>> {
+    pub(crate) fn parts(&self, height: usize, columns: usize) -> Vec<SavedRows<'_>> {
         match self {
-            Self::Whole(numbers) => {
+            Self::F32(numbers) => {
                 let parts = numbers.chunks((height * columns).max(1));
-                parts.map(StoredRows::Whole).collect()
+                parts.map(SavedRows::F32).collect()
             }
-            Self::Half(half) => {
+            Self::I16(half) => {
                 debug_assert_eq!(half.columns, columns, "rows of another length were kept");
                 half.parts(height)
             }
@@ -112,15 +112,15 @@ impl Stored {
     }
 
     /// Where `rows` rows of `columns` are to be kept as integers, `height` after the other.
-    pub(crate) fn parts_to_store(
+    pub(crate) fn parts_to_save(
         &mut self,
         (rows, columns): (usize, usize),
         height: usize,
-    ) -> Vec<RowsToStore<'_>> {
+    ) -> Vec<RowsToSave<'_>> {
         loop {
             match self {
-                Self::Whole(_) => *self = Self::Half(Halves::default()),
-                Self::Half(half) => return half.parts_to_store((rows, columns), height),
+                Self::F32(_) => *self = Self::I16(SavedI16::default()),
+                Self::I16(half) => return half.parts_to_save((rows, columns), height),
             }
         }
     }
@@ -128,64 +128,64 @@ impl Stored {
     /// Memory of whole numbers, the one of before if there is one.
     fn whole(&mut self) -> Vec<f32> {
         match std::mem::take(self) {
-            Self::Whole(whole) => whole,
-            Self::Half(_) => Vec::new(),
+            Self::F32(whole) => whole,
+            Self::I16(_) => Vec::new(),
         }
     }
 
     fn round(&mut self, team: Team, x: &[f32], columns: usize) {
         let rows = x.len() / columns.max(1);
         let share = team.rows(rows, columns);
-        let parts = self.parts_to_store((rows, columns), share);
+        let parts = self.parts_to_save((rows, columns), share);
         let parts = parts.into_iter().zip(x.chunks((share * columns).max(1))).collect();
-        team.each(parts, |(mut part, x): (RowsToStore<'_>, &[f32])| part.store(x));
+        team.each(parts, |(mut part, x): (RowsToSave<'_>, &[f32])| part.store(x));
     }
 }
 
-impl Halves {
+impl SavedI16 {
     /// Scales of a row.
     fn scales(columns: usize) -> usize {
-        columns.div_ceil(TOGETHER)
+        columns.div_ceil(SCALE_GROUP)
     }
 
-    fn parts(&self, height: usize) -> Vec<StoredRows<'_>> {
+    fn parts(&self, height: usize) -> Vec<SavedRows<'_>> {
         let columns = self.columns;
         let integers = self.integers.chunks((height * columns).max(1));
-        let parts = integers.zip(self.worth.chunks((height * Self::scales(columns)).max(1)));
-        parts.map(|(integers, worth)| StoredRows::Half { columns, integers, worth }).collect()
+        let parts = integers.zip(self.scales.chunks((height * Self::scales(columns)).max(1)));
+        parts.map(|(integers, scales)| SavedRows::I16 { columns, integers, scales }).collect()
     }
 
-    fn parts_to_store(&mut self, (rows, columns): (usize, usize), height: usize) -> Vec<RowsToStore<'_>> {
+    fn parts_to_save(&mut self, (rows, columns): (usize, usize), height: usize) -> Vec<RowsToSave<'_>> {
         self.columns = columns;
         self.integers.resize(rows * columns, 0);
-        self.worth.resize(rows * Self::scales(columns), 0.0);
+        self.scales.resize(rows * Self::scales(columns), 0.0);
         let integers = self.integers.chunks_mut((height * columns).max(1));
-        let parts = integers.zip(self.worth.chunks_mut((height * Self::scales(columns)).max(1)));
-        parts.map(|(integers, worth)| RowsToStore { columns, integers, worth }).collect()
+        let parts = integers.zip(self.scales.chunks_mut((height * Self::scales(columns)).max(1)));
+        parts.map(|(integers, scales)| RowsToSave { columns, integers, scales }).collect()
     }
 
     fn widen(&self, team: Team, x: &mut Vec<f32>) {
-        let x = sized(x, self.integers.len());
+        let x = resized(x, self.integers.len());
         let share = team.rows(x.len() / self.columns.max(1), self.columns);
         let parts = x.chunks_mut((share * self.columns).max(1)).zip(self.parts(share)).collect();
-        team.each(parts, |(x, rows): (&mut [f32], StoredRows<'_>)| rows.widen(x));
+        team.each(parts, |(x, rows): (&mut [f32], SavedRows<'_>)| rows.widen(x));
     }
 }
 
-impl RowsToStore<'_> {
+impl RowsToSave<'_> {
     /// Keeps these rows.
     pub(crate) fn store(&mut self, x: &[f32]) {
-        round_all(self.columns, self.integers, self.worth, x);
+        round_all(self.columns, self.integers, self.scales, x);
     }
 }
 
-impl<'a> StoredRows<'a> {
+impl<'a> SavedRows<'a> {
     /// The rows' numbers; in `memory`, where they must be widened.
     pub(crate) fn read(self, memory: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
-            Self::Whole(numbers) => numbers,
-            Self::Half { integers, .. } => {
-                let memory = sized(memory, integers.len());
+            Self::F32(numbers) => numbers,
+            Self::I16 { integers, .. } => {
+                let memory = resized(memory, integers.len());
                 self.widen(memory);
                 memory
             }
@@ -194,32 +194,32 @@ impl<'a> StoredRows<'a> {
 
     fn widen(self, x: &mut [f32]) {
         match self {
-            Self::Whole(numbers) => x.copy_from_slice(numbers),
-            Self::Half { columns, integers, worth } => widen_all(columns, integers, worth, x),
+            Self::F32(numbers) => x.copy_from_slice(numbers),
+            Self::I16 { columns, integers, scales } => widen_all(columns, integers, scales, x),
         }
     }
 }
 
-vectorised! {
-    fn widen_all(columns: usize, integers: &[i16], worth: &[f32], x: &mut [f32]) {
+vectorized! {
+    fn widen_all(columns: usize, integers: &[i16], scales: &[f32], x: &mut [f32]) {
         let rows = x.chunks_mut(columns.max(1)).zip(integers.chunks(columns.max(1)));
-        for ((x, integers), worth) in rows.zip(worth.chunks(Halves::scales(columns).max(1))) {
-            for ((x, integers), worth) in x.chunks_mut(TOGETHER).zip(integers.chunks(TOGETHER)).zip(worth) {
+        for ((x, integers), scales) in rows.zip(scales.chunks(SavedI16::scales(columns).max(1))) {
+            for ((x, integers), scales) in x.chunks_mut(SCALE_GROUP).zip(integers.chunks(SCALE_GROUP)).zip(scales) {
                 for (x, integer) in x.iter_mut().zip(integers) {
-                    *x = f32::from(*integer) * worth;
+                    *x = f32::from(*integer) * scales;
                 }
             }
         }
     }
 }
 
-vectorised! {
+vectorized! {
     /// To the nearest integer; numbers beside one that is none are none either.
-    fn round_all(columns: usize, integers: &mut [i16], worth: &mut [f32], x: &[f32]) {
+    fn round_all(columns: usize, integers: &mut [i16], scales: &mut [f32], x: &[f32]) {
         let rows = integers.chunks_mut(columns.max(1)).zip(x.chunks(columns.max(1)));
-        for ((integers, x), worth) in rows.zip(worth.chunks_mut(Halves::scales(columns).max(1))) {
-            for ((integers, worth), x) in integers.chunks_mut(TOGETHER).zip(worth).zip(x.chunks(TOGETHER)) {
-                *worth = round_some(integers, x);
+        for ((integers, x), scales) in rows.zip(scales.chunks_mut(SavedI16::scales(columns).max(1))) {
+            for ((integers, scales), x) in integers.chunks_mut(SCALE_GROUP).zip(scales).zip(x.chunks(SCALE_GROUP)) {
+                *scales = round_some(integers, x);
             }
         }
     }
@@ -257,27 +257,31 @@ mod tests {
         let x: Vec<f32> = (0..1000u16)
             .map(|i| (f32::from(i) * 0.37).sin() * 1e3_f32.powi(i32::from(i / 64 % 7) - 3))
             .collect();
-        for (keep, allowed) in [(Keep::Whole, 0.0), (Keep::Half, 0.5 / 32_766.0)] {
+        for (keep, allowed) in [(ActivationPrecision::F32, 0.0), (ActivationPrecision::I16, 0.5 / 32_766.0)] {
             let close = |found: &[f32]| {
                 found.len() == x.len()
                     && x.chunks(100).zip(found.chunks(100)).all(|(x, found)| {
-                        x.chunks(TOGETHER).zip(found.chunks(TOGETHER)).all(|(x, found)| {
+                        x.chunks(SCALE_GROUP).zip(found.chunks(SCALE_GROUP)).all(|(x, found)| {
                             let most = x.iter().fold(0.0f32, |most, x| most.max(x.abs()));
                             x.iter().zip(found).all(|(x, y)| (x - y).abs() <= most * allowed)
                         })
                     })
             };
-            let (mut stored, mut memory) = (Stored::default(), vec![7.0; 3]);
+            let (mut stored, mut memory) = (Saved::default(), vec![7.0; 3]);
             for _ in 0..2 {
                 stored.copy(Team::ALONE, &x, 100, keep);
                 assert!(close(stored.read(Team::ALONE, &mut memory)));
                 let mut taken = x.clone();
                 stored.take(Team::ALONE, &mut taken, 100, keep);
-                let mut back = vec![1.0];
-                stored.give(Team::ALONE, &mut back);
-                assert!(close(&back));
+                let mut backward = vec![1.0];
+                stored.give(Team::ALONE, &mut backward);
+                assert!(close(&backward));
                 // From one way to the other.
-                let other = if keep == Keep::Half { Keep::Whole } else { Keep::Half };
+                let other = if keep == ActivationPrecision::I16 {
+                    ActivationPrecision::F32
+                } else {
+                    ActivationPrecision::I16
+                };
                 stored.copy(Team::ALONE, &[1.0], 1, other);
             }
         }
@@ -285,19 +289,22 @@ mod tests {
 
     #[test]
     fn what_is_no_number_is_not_hidden_and_the_smallest_are_zero() {
-        let (mut stored, mut memory) = (Stored::default(), Vec::new());
+        let (mut stored, mut memory) = (Saved::default(), Vec::new());
         for bad in [f32::NAN, -f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
-            let mut x = vec![1.0; 2 * TOGETHER];
+            let mut x = vec![1.0; 2 * SCALE_GROUP];
             x[5] = bad;
-            stored.copy(Team::ALONE, &x, 2 * TOGETHER, Keep::Half);
+            stored.copy(Team::ALONE, &x, 2 * SCALE_GROUP, ActivationPrecision::I16);
             let found = stored.read(Team::ALONE, &mut memory);
-            assert!(found[5].is_nan() && found[TOGETHER..].iter().all(|x| (x - 1.0).abs() < 1e-4), "{bad}");
+            assert!(
+                found[5].is_nan() && found[SCALE_GROUP..].iter().all(|x| (x - 1.0).abs() < 1e-4),
+                "{bad}"
+            );
         }
         for small in [0.0, -0.0, f32::from_bits(1), 1e-36] {
-            stored.copy(Team::ALONE, &[small; 3], 3, Keep::Half);
+            stored.copy(Team::ALONE, &[small; 3], 3, ActivationPrecision::I16);
             assert!(stored.read(Team::ALONE, &mut memory).iter().all(|x| (x - small).abs() <= 1e-36));
         }
-        stored.copy(Team::ALONE, &[3e38, -3e38, 1.0], 3, Keep::Half);
+        stored.copy(Team::ALONE, &[3e38, -3e38, 1.0], 3, ActivationPrecision::I16);
         assert!(
             stored.read(Team::ALONE, &mut memory)[..2].iter().all(|x| (x.abs() / 3e38 - 1.0).abs() < 1e-4)
         );

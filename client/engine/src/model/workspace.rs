@@ -5,7 +5,7 @@
 
 use crate::kernels::matmul::Scratch;
 use crate::kernels::pool::Team;
-use crate::model::saved::{Keep, Stored};
+use crate::model::saved::{ActivationPrecision, Saved};
 
 /// Everything that a pass writes to.
 #[derive(Debug, Default)]
@@ -38,7 +38,7 @@ pub(crate) struct Workspace {
     pub(crate) dv: Vec<f32>,
     pub(crate) logits: Vec<f32>,
     /// Of each block, or of one after the other.
-    pub(crate) kept: Vec<Kept>,
+    pub(crate) kept: Vec<SavedBlock>,
     /// Each block's input, where blocks are computed again.
     pub(crate) inputs: Vec<Vec<f32>>,
     pub(crate) scratch: Scratch,
@@ -46,27 +46,33 @@ pub(crate) struct Workspace {
 
 /// What the way back needs of a block.
 #[derive(Debug, Default)]
-pub(crate) struct Kept {
+pub(crate) struct SavedBlock {
     /// The block's input: (rows, hidden).
-    pub(crate) x: Stored,
+    pub(crate) x: Saved,
     /// Turned.
-    pub(crate) q: Stored,
+    pub(crate) q: Saved,
     /// Turned.
-    pub(crate) k: Stored,
-    pub(crate) v: Stored,
+    pub(crate) k: Saved,
+    pub(crate) v: Saved,
     /// Queries and keys before their norms, where the family has these.
-    pub(crate) raw: [Stored; 2],
+    pub(crate) raw: [Saved; 2],
     pub(crate) logs: Vec<f32>,
-    pub(crate) mixed: Stored,
+    pub(crate) mixed: Saved,
     /// The residual stream at the second norm.
-    pub(crate) middle: Stored,
-    pub(crate) gate: Stored,
-    pub(crate) up: Stored,
+    pub(crate) middle: Saved,
+    pub(crate) gate: Saved,
+    pub(crate) up: Saved,
 }
 
 impl Workspace {
     /// Keeps the two halves of the feed-forward part.
-    pub(crate) fn keep_halves(&mut self, at: usize, team: Team, columns: usize, keep: Keep) {
+    pub(crate) fn save_gate_and_up(
+        &mut self,
+        at: usize,
+        team: Team,
+        columns: usize,
+        keep: ActivationPrecision,
+    ) {
         let Self { gate, up, kept, .. } = self;
         if let Some(kept) = kept.get_mut(at) {
             kept.gate.take(team, gate, columns, keep);
@@ -75,7 +81,7 @@ impl Workspace {
     }
 
     /// Keeps the residual stream as a block's input.
-    pub(crate) fn keep_input(&mut self, layer: usize) {
+    pub(crate) fn save_input(&mut self, layer: usize) {
         if self.inputs.len() <= layer {
             self.inputs.resize_with(layer + 1, Vec::new);
         }

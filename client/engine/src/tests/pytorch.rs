@@ -41,7 +41,7 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
 /// PyTorch's 200 steps on the base with its weights in bf16 (`make_curve.py`).
 #[test]
 fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
-    let options = BaseOptions { hold: Hold::Bf16 };
+    let options = BaseOptions { dtype: WeightDtype::Bf16 };
     let base = Arc::new(Base::open_with(&reference().join("base"), options).unwrap());
     let load = |name: &str| candle_core::safetensors::load(reference().join(name), &Device::Cpu).unwrap();
     let (curve, given) = (load("curve.safetensors"), load("reference.safetensors"));
@@ -65,8 +65,8 @@ fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
     let expected: Vec<f32> = curve["losses"].to_vec1().unwrap();
     let plan = TrainingPlan { local_steps: 200, learning_rate: 2e-3, warmup_steps: 0, ..plan() };
     let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
-    for arithmetic in [Arithmetic::Single, Arithmetic::fine(), Arithmetic::fastest()] {
-        let compute = Compute { arithmetic: Some(arithmetic), ..Compute::default() };
+    for precision in [Precision::F32, Precision::fine(), Precision::fastest()] {
+        let compute = Compute { precision: Some(precision), ..Compute::default() };
         let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
         let mut optimizer = Optimizer::new(&plan, start.len());
         let mut trained = start.clone();
@@ -76,9 +76,9 @@ fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
             if step == 0 {
                 let off: Vec<f32> = gradient.iter().zip(&first).map(|(x, y)| x - y).collect();
                 let relative = long(&off) / long(&first);
-                println!("{arithmetic:?}: {relative:.1e}");
-                let allowed = allowed(arithmetic, 1e-4);
-                assert!(relative < allowed, "{arithmetic:?}: the gradient is off by {relative:.1e}");
+                println!("{precision:?}: {relative:.1e}");
+                let allowed = allowed(precision, 1e-4);
+                assert!(relative < allowed, "{precision:?}: the gradient is off by {relative:.1e}");
             }
             off_by.push((loss / expected - 1.0).abs());
             optimizer.step(&mut trained, &mut gradient).unwrap();
@@ -86,7 +86,7 @@ fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
         // Rounding grows from step to step: Adam divides the smallest gradients by themselves.
         let early = off_by[..50].iter().copied().fold(0.0, f32::max);
         let mean = off_by.iter().sum::<f32>() / off_by.len() as f32;
-        println!("{arithmetic:?}: at most {early:.1e} off in the first 50 steps, {mean:.1e} on average");
-        assert!(early < 0.01 && mean < 0.01, "{arithmetic:?}: {early} {mean}");
+        println!("{precision:?}: at most {early:.1e} off in the first 50 steps, {mean:.1e} on average");
+        assert!(early < 0.01 && mean < 0.01, "{precision:?}: {early} {mean}");
     }
 }

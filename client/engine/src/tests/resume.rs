@@ -74,10 +74,10 @@ fn a_damaged_or_foreign_checkpoint_is_refused_by_name() {
     assert_eq!(said(Job { spec: &wider, ..job }, &file), "the checkpoint is of another adapter");
     assert_eq!(said(Job { seed: [2; 32], ..job }, &file), "the checkpoint is of another seed");
     assert_eq!(said(Job { blocks: &other_blocks, ..job }, &file), "the checkpoint is of another text");
-    let short = Compute { arithmetic: Some(Arithmetic::Short), ..Compute::default() };
-    let elsewhere = Compute { place: Place::Candle(CandleDevice::Cpu), ..Compute::default() };
-    for compute in [short, elsewhere] {
-        if compute == short && Arithmetic::fine() == Arithmetic::Single {
+    let short = Compute { precision: Some(Precision::Int16), ..Compute::default() };
+    let on_candle = Compute { backend: Backend::Candle(CandleDevice::Cpu), ..Compute::default() };
+    for compute in [short, on_candle] {
+        if compute == short && Precision::fine() == Precision::F32 {
             println!("there are no instructions for short integers: they are f32, and no other arithmetic");
             continue;
         }

@@ -45,15 +45,15 @@ pub(crate) struct Progress {
 
 impl Subject {
     pub(crate) fn new(setup: Setup<'_>, job: &Job<'_>) -> Self {
-        let Setup { base, extras, compute, .. } = setup;
+        let Setup { base, folded_deltas, compute, .. } = setup;
         let numbers = |numbers: &[f32]| Digest::of(&bytes(numbers));
         let mut adapter = format!("{:?}", job.spec).into_bytes();
         adapter.extend(numbers(job.frozen).0);
         let mut version = numbers(job.start).0.to_vec();
-        version.extend(format!("{:?}", extras.keys()).into_bytes());
-        version.extend(
-            extras.values().flat_map(|extra| numbers(extra.a()).0.into_iter().chain(numbers(extra.b()).0)),
-        );
+        version.extend(format!("{:?}", folded_deltas.keys()).into_bytes());
+        version.extend(folded_deltas.values().flat_map(|folded_delta| {
+            numbers(folded_delta.a()).0.into_iter().chain(numbers(folded_delta.b()).0)
+        }));
         let plan = format!("{:?} {:?}", job.plan, job.schedule);
         let mut text = Vec::new();
         for block in job.blocks.as_slice() {
@@ -65,7 +65,7 @@ impl Subject {
         Self([
             ("base", base.digest()),
             // In other numbers, or on another device, the rest would have other bits.
-            ("arithmetic", Digest::of(compute.numbers_for(base).as_bytes())),
+            ("arithmetic", Digest::of(compute.precision_in_checkpoint(base).as_bytes())),
             ("adapter", Digest::of(&adapter)),
             ("version", Digest::of(&version)),
             ("plan", Digest::of(plan.as_bytes())),

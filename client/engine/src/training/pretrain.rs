@@ -18,7 +18,7 @@ use tokenizers::{AddedToken, Tokenizer};
 
 use crate::error::TrainError;
 use crate::kernels::error::ShapeError;
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::Precision;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
@@ -27,8 +27,8 @@ use crate::model::batch::Sequence;
 use crate::model::compute::Recompute;
 use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
 use crate::model::decoder::Decoder;
-use crate::model::delta::Changes;
-use crate::model::gradient_target::{Rest, Wanted, WeightGradients};
+use crate::model::delta::LoraDeltas;
+use crate::model::gradient_target::{GradientTarget, Rest, WeightGradients};
 use crate::model::projection::Projection;
 use crate::model::sample::below;
 use crate::model::weights::{Read, Weights, tensor_shapes};
@@ -257,13 +257,13 @@ impl Layout {
             tensors.insert(name.clone(), read);
         }
         let weights = Weights::new(config, tensors).map_err(ShapeError::new)?;
-        let changes = Changes::default();
+        let deltas = LoraDeltas::default();
         let decoder = Decoder {
             config,
             weights: &weights,
-            changes: &changes,
+            deltas: &deltas,
             rope,
-            arithmetic: Arithmetic::Single,
+            precision: Precision::F32,
             team: Team::ALONE,
             recompute: Recompute::Never,
         };
@@ -286,7 +286,7 @@ impl Layout {
         }
         let targets: usize = batch.iter().map(Sequence::targets).sum();
         let share = 1.0 / targets.max(1) as f32;
-        let total = decoder.gradient(space, batch, share, Wanted::Weights(&mut gradients))?;
+        let total = decoder.gradient(space, batch, share, GradientTarget::Weights(&mut gradients))?;
         Ok((narrow(total / targets.max(1) as f64), self.gather(gradients)))
     }
 
@@ -517,8 +517,8 @@ mod tests {
     #[test]
     fn rounding_to_half_width_is_to_nearest() {
         for x in [1.0f32, -0.3, 3.3, 1e-20, 65_504.0] {
-            let back = f32::from_bits(u32::from(bf16(x)) << 16);
-            assert!(((back - x) / x).abs() <= 1.0 / 256.0, "{x} {back}");
+            let backward = f32::from_bits(u32::from(bf16(x)) << 16);
+            assert!(((backward - x) / x).abs() <= 1.0 / 256.0, "{x} {backward}");
         }
     }
 }

@@ -33,7 +33,7 @@ impl Offer {
     /// Parses a plan, after checking that it is the one that was published, and that it allows the version.
     fn read(published: Published, plan_bytes: &[u8]) -> Result<Self, Ended> {
         if Digest::of(plan_bytes) != published.plan {
-            return Err(Ended::WrongArtefact("plan"));
+            return Err(Ended::WrongArtifact("plan"));
         }
         let plan = Plan::parse(plan_bytes)?;
         let mechanism = plan.mechanism_at(published.version, published.clip_norm)?;
@@ -225,7 +225,7 @@ impl Session {
             Rejection::Stale { .. } | Rejection::LeftOut | Rejection::UnknownTask => LEAST_WAIT_MILLIS,
             Rejection::Malformed { .. }
             | Rejection::UnknownSession
-            | Rejection::UnknownArtefact
+            | Rejection::UnknownArtifact
             | Rejection::NotInRoster
             | Rejection::WrongPhase { .. }
             | Rejection::Equivocation(_)
@@ -245,19 +245,19 @@ fn load(
     policy: &Policy,
 ) -> Result<Work, Ended> {
     if Digest::of(adapter_bytes) != published.adapter {
-        return Err(Ended::WrongArtefact("adapter"));
+        return Err(Ended::WrongArtifact("adapter"));
     }
-    let adapter = vector_from_bytes(adapter_bytes).ok_or(Ended::WrongArtefact("adapter"))?;
-    plan.adapter.check_trained(&adapter).map_err(|_| Ended::WrongArtefact("adapter"))?;
+    let adapter = vector_from_bytes(adapter_bytes).ok_or(Ended::WrongArtifact("adapter"))?;
+    plan.adapter.check_trained(&adapter).map_err(|_| Ended::WrongArtifact("adapter"))?;
     let given = named("frozen factors", plan.given_factors(), frozen_bytes)?;
     let folded = named("change of earlier epochs", published.folded, folded_bytes)?;
     let version = published.version;
     let factors = plan.factors_at(version, given.as_deref());
-    let factors = factors.map_err(|_| Ended::WrongArtefact("frozen factors"))?;
+    let factors = factors.map_err(|_| Ended::WrongArtifact("frozen factors"))?;
     let folded = plan.folded_at(version, folded.as_deref());
-    let folded = folded.map_err(|_| Ended::WrongArtefact("change of earlier epochs"))?;
+    let folded = folded.map_err(|_| Ended::WrongArtifact("change of earlier epochs"))?;
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
-    let state = state.map_err(|_| Ended::WrongArtefact("adapter"))?;
+    let state = state.map_err(|_| Ended::WrongArtifact("adapter"))?;
     let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
     Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class })
 }
@@ -269,6 +269,6 @@ fn named(
     bytes: Option<&[u8]>,
 ) -> Result<Option<Vec<f32>>, Ended> {
     let Some(digest) = digest else { return Ok(None) };
-    let bytes = bytes.filter(|bytes| Digest::of(bytes) == digest).ok_or(Ended::WrongArtefact(what))?;
-    vector_from_bytes(bytes).map(Some).ok_or(Ended::WrongArtefact(what))
+    let bytes = bytes.filter(|bytes| Digest::of(bytes) == digest).ok_or(Ended::WrongArtifact(what))?;
+    vector_from_bytes(bytes).map(Some).ok_or(Ended::WrongArtifact(what))
 }

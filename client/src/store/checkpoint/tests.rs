@@ -150,7 +150,7 @@ fn a_declined_or_rejected_training_is_over_and_one_that_rests_or_waits_is_not() 
     }
     let on = [
         Ended::Breach(Breach::Resting { most: 1, until: Timestamp(7) }),
-        Ended::Rejected(Rejection::UnknownArtefact),
+        Ended::Rejected(Rejection::UnknownArtifact),
         Ended::Round(Outcome::Stopped),
         Ended::NotTrained("it was interrupted".to_owned()),
     ];

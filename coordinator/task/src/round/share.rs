@@ -37,7 +37,7 @@ impl SharePhase {
         if let Some(earlier) = self.sent.get(&index) {
             return if *earlier == hash { Ok(()) } else { Err(Rejection::Equivocation("share keys".into())) };
         }
-        let wanted = self.joined.roster.graph().neighbours(index);
+        let wanted = self.joined.roster.graph().neighbors(index);
         let to: Vec<DeviceIndex> = shares.iter().map(|share| share.to.into()).collect();
         if to != wanted || shares.iter().any(|share| index != share.from) {
             let why = format!("expected one share for each of {} neighbours, in order", wanted.len());

@@ -61,10 +61,10 @@ impl Sum {
     pub(super) fn new(parts: &[(Losses, u32)], interval: f64, goal: Goal, most: f64) -> Result<Self, f64> {
         let cumulants = Cumulants::new(parts, interval);
         let tilt = cumulants.best_tilt(goal);
-        let centre = cumulants.exact(tilt);
-        let (low, high) = cumulants.window(tilt, centre);
+        let center = cumulants.exact(tilt);
+        let (low, high) = cumulants.window(tilt, center);
         let points = (high - low) / interval + 2.0;
-        if !(points.is_finite() && centre.is_finite() && points <= most) {
+        if !(points.is_finite() && center.is_finite() && points <= most) {
             return Err(points);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "2 ≤ points ≤ most")]
@@ -79,13 +79,13 @@ impl Sum {
             discounted: vec![0.0; len + 1],
             noise: vec![0.0; len + 1],
             drift: cumulants.drift(tilt) + 4.0 * f64::EPSILON * len as f64,
-            beyond: 1.01 * (centre - TAIL - tilt * high).exp()
+            beyond: 1.01 * (center - TAIL - tilt * high).exp()
                 + parts.iter().map(|(losses, count)| f64::from(*count) * losses.infinite).sum::<f64>(),
         };
         // By Cauchy-Schwarz, and a geometric series for the squared weights.
         let spread = (1.0 / -(-2.0 * tilt * interval).exp_m1()).min(len as f64).sqrt();
         for place in (0..len).rev() {
-            let weight = (centre - tilt * sum.point(place)).exp();
+            let weight = (center - tilt * sum.point(place)).exp();
             let mass = weight * masses[place].max(0.0);
             sum.at_least[place] = mass + sum.at_least[place + 1];
             sum.discounted[place] = mass + (-interval).exp() * sum.discounted[place + 1];
@@ -239,16 +239,16 @@ impl<'a> Cumulants<'a> {
         };
         let (low, high) = LOG_TILTS;
         let step = (high - low) / f64::from(TILTS);
-        let (mut best, mut centre) = (f64::INFINITY, low);
+        let (mut best, mut center) = (f64::INFINITY, low);
         for point in 0..=TILTS {
             let place = low + f64::from(point) * step;
             let found = bound(place);
             if found < best {
-                (best, centre) = (found, place);
+                (best, center) = (found, place);
             }
         }
         let ratio = (5f64.sqrt() - 1.0) / 2.0;
-        let (mut left, mut right) = (centre - step, centre + step);
+        let (mut left, mut right) = (center - step, center + step);
         for _ in 0..SECTIONS {
             let width = ratio * (right - left);
             if bound(right - width) < bound(left + width) {
@@ -263,7 +263,7 @@ impl<'a> Cumulants<'a> {
     /// Losses outside of which a sum tilted by `tilt` has less than e^−46 on
     /// either side: P̃(L ≥ h) ≤ e^(C(λ+s) − C(λ) − s·h) for every s > 0, and
     /// likewise below. The sketch chooses s, the bound is exact.
-    fn window(&self, tilt: f64, centre: f64) -> (f64, f64) {
+    fn window(&self, tilt: f64, center: f64) -> (f64, f64) {
         let about = self.about(tilt);
         let nudge = 1e-3 * tilt;
         let variance = (self.about(tilt + nudge) - 2.0 * about + self.about(tilt - nudge)) / (nudge * nudge);
@@ -275,8 +275,8 @@ impl<'a> Cumulants<'a> {
             steps.min_by(|&a, &b| width(a).total_cmp(&width(b))).unwrap_or(start)
         };
         let (up, down) = (best(1.0), best(-1.0));
-        let high = (self.exact(tilt + up) - centre + TAIL) / up;
-        let low = (centre - self.exact(tilt - down) - TAIL) / down;
+        let high = (self.exact(tilt + up) - center + TAIL) / up;
+        let low = (center - self.exact(tilt - down) - TAIL) / down;
         // No sum lies outside of these.
         let (mut least, mut most) = (0.0, 0.0);
         for (losses, count) in self.parts {

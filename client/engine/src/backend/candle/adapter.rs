@@ -7,7 +7,7 @@ use candle_core::{Device, Result, Tensor};
 
 use crate::backend::candle::gradients::Gradients;
 use crate::model::config::DecoderConfig;
-use crate::model::delta::{Change, Changes, Extras, Trained};
+use crate::model::delta::{FoldedDeltas, LoraDelta, LoraDeltas, TrainedFactors};
 use crate::model::projection::Projection;
 
 /// A linear layer of the base.
@@ -15,7 +15,7 @@ pub(super) type At = (usize, Projection);
 
 /// `scale · B · A`.
 #[derive(Debug)]
-pub(super) struct Pair {
+pub(super) struct LowRank {
     /// (rank, inputs).
     a: Tensor,
     /// (outputs, rank).
@@ -27,13 +27,13 @@ pub(super) struct Pair {
 #[derive(Debug)]
 pub(crate) struct Adapter<'a> {
     layers: BTreeMap<At, Layer>,
-    extras: &'a BTreeMap<At, Pair>,
+    folded_deltas: &'a BTreeMap<At, LowRank>,
 }
 
 /// What an adapter adds to one layer.
 #[derive(Debug)]
 struct Layer {
-    pair: Pair,
+    pair: LowRank,
     trained: Factors,
 }
 
@@ -51,7 +51,7 @@ enum Factors {
     },
 }
 
-impl Pair {
+impl LowRank {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         x.matmul(&self.a.t()?)?.matmul(&self.b.t()?)? * self.scale
     }
@@ -63,37 +63,41 @@ impl Pair {
 }
 
 /// What earlier epochs left, on a device.
-pub(super) fn extras(config: &DecoderConfig, extras: &Extras, device: &Device) -> Result<BTreeMap<At, Pair>> {
-    let pair = |(at, extra): (&At, &crate::model::delta::Extra)| {
+pub(super) fn folded_deltas(
+    config: &DecoderConfig,
+    folded_deltas: &FoldedDeltas,
+    device: &Device,
+) -> Result<BTreeMap<At, LowRank>> {
+    let pair = |(at, folded_delta): (&At, &crate::model::delta::FoldedDelta)| {
         let (outputs, inputs) = at.1.shape(config);
-        let rank = extra.a().len() / inputs;
-        let a = Tensor::from_slice(extra.a(), (rank, inputs), device)?;
-        let b = Tensor::from_slice(extra.b(), (outputs, rank), device)?;
-        Ok((*at, Pair { a, b, scale: 1.0 }))
+        let rank = folded_delta.a().len() / inputs;
+        let a = Tensor::from_slice(folded_delta.a(), (rank, inputs), device)?;
+        let b = Tensor::from_slice(folded_delta.b(), (outputs, rank), device)?;
+        Ok((*at, LowRank { a, b, scale: 1.0 }))
     };
     // Of rank zero is nothing to add, and not every device multiplies it.
-    extras.iter().filter(|(_, extra)| !extra.a().is_empty()).map(pair).collect()
+    folded_deltas.iter().filter(|(_, folded_delta)| !folded_delta.a().is_empty()).map(pair).collect()
 }
 
 impl<'a> Adapter<'a> {
     pub(super) fn new(
         config: &DecoderConfig,
-        changes: &Changes<'_>,
-        extras: &'a BTreeMap<At, Pair>,
+        deltas: &LoraDeltas<'_>,
+        folded_deltas: &'a BTreeMap<At, LowRank>,
         device: &Device,
     ) -> Result<Self> {
-        let layer = |(at, change): (&At, &Change<'_>)| {
+        let layer = |(at, delta): (&At, &LoraDelta<'_>)| {
             let (outputs, inputs) = at.1.shape(config);
-            let wide = |a: &[f32]| Tensor::from_slice(a, (change.rank, inputs), device);
-            let b = Tensor::from_slice(change.b, (outputs, change.rank), device)?;
-            let trained = match &change.trained {
-                Trained::Factors { a, b } => Factors::Both { a: a.clone(), b: b.clone() },
-                Trained::Core { a, range } => Factors::Core { a: wide(a)?, range: range.clone() },
+            let wide = |a: &[f32]| Tensor::from_slice(a, (delta.rank, inputs), device);
+            let b = Tensor::from_slice(delta.b, (outputs, delta.rank), device)?;
+            let trained = match &delta.trained {
+                TrainedFactors::Factors { a, b } => Factors::Both { a: a.clone(), b: b.clone() },
+                TrainedFactors::Core { a, range } => Factors::Core { a: wide(a)?, range: range.clone() },
             };
-            let pair = Pair { a: wide(&change.a)?, b, scale: f64::from(change.scale) };
+            let pair = LowRank { a: wide(&delta.a)?, b, scale: f64::from(delta.scale) };
             Ok((*at, Layer { pair, trained }))
         };
-        Ok(Self { layers: changes.layers.iter().map(layer).collect::<Result<_>>()?, extras })
+        Ok(Self { layers: deltas.layers.iter().map(layer).collect::<Result<_>>()?, folded_deltas })
     }
 
     /// The lowest block that is changed.
@@ -104,7 +108,7 @@ impl<'a> Adapter<'a> {
     /// What is added to a layer's `y` for the input `x`.
     pub(super) fn forward(&self, at: At, x: &Tensor, mut y: Tensor) -> Result<Tensor> {
         let layer = self.layers.get(&at).map(|layer| &layer.pair);
-        for pair in self.extras.get(&at).into_iter().chain(layer) {
+        for pair in self.folded_deltas.get(&at).into_iter().chain(layer) {
             y = (y + pair.forward(x)?)?;
         }
         Ok(y)
@@ -119,8 +123,8 @@ impl<'a> Adapter<'a> {
         mut dx: Option<Tensor>,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {
-        if let (Some(extra), Some(sum)) = (self.extras.get(&at), &dx) {
-            dx = Some((sum + extra.backward(&dy.matmul(&extra.b)?)?)?);
+        if let (Some(folded_delta), Some(sum)) = (self.folded_deltas.get(&at), &dx) {
+            dx = Some((sum + folded_delta.backward(&dy.matmul(&folded_delta.b)?)?)?);
         }
         let Some(Layer { pair, trained }) = self.layers.get(&at) else { return Ok(dx) };
         let with_outputs = match trained {

@@ -27,7 +27,7 @@ pub(super) struct Attention {
 
 /// Keys, turned, and values of what was read: (batch, kv heads, length, width).
 #[derive(Clone, Debug)]
-pub(super) struct Past {
+pub(super) struct LayerKv {
     pub(super) k: Tensor,
     pub(super) v: Tensor,
 }
@@ -69,12 +69,12 @@ impl Attention {
     }
 
     /// Turns every head of `x`: (batch, heads, length, width) by its position's angle, the first being `past`.
-    pub(super) fn turn(&self, x: &Tensor, past: usize) -> Result<Tensor> {
+    pub(super) fn rotate(&self, x: &Tensor, past: usize) -> Result<Tensor> {
         self.turned(x, past, Way::Forward)
     }
 
     /// The gradient of turned heads becomes that of the heads before.
-    pub(super) fn turn_back(&self, dx: &Tensor) -> Result<Tensor> {
+    pub(super) fn rotate_backward(&self, dx: &Tensor) -> Result<Tensor> {
         self.turned(dx, 0, Way::Back)
     }
 

@@ -4,9 +4,9 @@ use candle_core::{Result, Tensor};
 
 use super::Decoder;
 use crate::backend::candle::adapter::{Adapter, At};
-use crate::backend::candle::attention::{Past, merge};
+use crate::backend::candle::attention::{LayerKv, merge};
 use crate::backend::candle::gradients::Gradients;
-use crate::backend::candle::weights::{product, product_back};
+use crate::backend::candle::weights::{matmul_backward, product};
 use crate::model::projection::Projection;
 
 /// What the way back needs of a block.
@@ -40,7 +40,7 @@ impl Decoder<'_> {
         x: Tensor,
         shape: (usize, usize),
     ) -> Result<(Tensor, Kept)> {
-        let kept = self.block_until_inner(adapter, layer, x, shape)?;
+        let kept = self.block_until_ffn(adapter, layer, x, shape)?;
         let after = self.after(adapter, layer, &kept)?;
         Ok((after, kept))
     }
@@ -51,17 +51,17 @@ impl Decoder<'_> {
         adapter: &Adapter<'_>,
         layer: usize,
         x: Tensor,
-        past: &mut Option<Past>,
+        past: &mut Option<LayerKv>,
     ) -> Result<Tensor> {
         let shape = (1, x.dim(0)?);
         let kept = self.until_inner(adapter, layer, x, shape, past.take())?;
         let after = self.after(adapter, layer, &kept)?;
-        *past = Some(Past { k: kept.k, v: kept.v });
+        *past = Some(LayerKv { k: kept.k, v: kept.v });
         Ok(after)
     }
 
     /// One block up to the two halves of the feed-forward part.
-    pub(super) fn block_until_inner(
+    pub(super) fn block_until_ffn(
         &self,
         adapter: &Adapter<'_>,
         layer: usize,
@@ -77,7 +77,7 @@ impl Decoder<'_> {
         layer: usize,
         x: Tensor,
         shape: (usize, usize),
-        past: Option<Past>,
+        past: Option<LayerKv>,
     ) -> Result<Kept> {
         let (block, attention) = (self.weights(layer), &self.attention);
         let linear = |projection, x: &Tensor| self.linear(adapter, (layer, projection), x);
@@ -92,7 +92,7 @@ impl Decoder<'_> {
             (q, k) = normed;
         }
         let read = past.as_ref().map_or(Ok(0), |past| past.k.dim(2))?;
-        (q, k) = (attention.turn(&q, read)?, attention.turn(&k, read)?);
+        (q, k) = (attention.rotate(&q, read)?, attention.rotate(&k, read)?);
         if let Some(past) = past {
             (k, v) = (Tensor::cat(&[past.k, k], 2)?, Tensor::cat(&[past.v, v], 2)?);
         }
@@ -112,7 +112,7 @@ impl Decoder<'_> {
     /// From the gradient of a block's result to that of its input, which is made only if something `below` has a
     /// gradient.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing")]
-    pub(super) fn block_back(
+    pub(super) fn block_backward(
         &self,
         adapter: &Adapter<'_>,
         layer: usize,
@@ -124,21 +124,22 @@ impl Decoder<'_> {
     ) -> Result<Option<Tensor>> {
         let (block, attention) = (self.weights(layer), &self.attention);
         let Kept { x, q, k, v, raw, logs, mixed, middle, gate, up } = kept;
-        let mut back = |terms: &[(Projection, &Tensor)], x: &Tensor| {
-            self.linears_back(adapter, layer, terms, x, true, gradients)
+        let mut backward = |terms: &[(Projection, &Tensor)], x: &Tensor| {
+            self.linears_backward(adapter, layer, terms, x, true, gradients)
         };
 
         let inner = swiglu(&gate, &up)?;
-        let dinner = back(&[(Projection::Down, &g)], &inner)?;
-        let (dgate, dup) = swiglu_back(&gate, &up, &some(dinner)?)?;
+        let dinner = backward(&[(Projection::Down, &g)], &inner)?;
+        let (dgate, dup) = swiglu_backward(&gate, &up, &some(dinner)?)?;
         let norm = self.norm(&block.post_norm);
-        let dnormed = back(&[(Projection::Gate, &dgate), (Projection::Up, &dup)], &norm.forward(&middle)?)?;
+        let dnormed =
+            backward(&[(Projection::Gate, &dgate), (Projection::Up, &dup)], &norm.forward(&middle)?)?;
         let g = (g + norm.backward(&middle, &some(dnormed)?)?)?;
 
-        let dmixed = back(&[(Projection::O, &g)], &merge(&mixed)?)?;
+        let dmixed = backward(&[(Projection::O, &g)], &merge(&mixed)?)?;
         let dmixed = attention.split(&some(dmixed)?, shape)?;
         let (dq, dk, dv) = attention.backward((&q, &k, &v), (&mixed, &logs, &dmixed))?;
-        let (mut dq, mut dk) = (attention.turn_back(&dq)?, attention.turn_back(&dk)?);
+        let (mut dq, mut dk) = (attention.rotate_backward(&dq)?, attention.rotate_backward(&dk)?);
         if let (Some([q, k]), Some([q_norm, k_norm])) = (&raw, &block.head_norms) {
             dq = self.norm(q_norm).backward(q, &dq)?;
             dk = self.norm(k_norm).backward(k, &dk)?;
@@ -146,7 +147,7 @@ impl Decoder<'_> {
         let (dq, dk, dv) = (merge(&dq)?, merge(&dk)?, merge(&dv)?);
         let norm = self.norm(&block.input_norm);
         let terms = [(Projection::Q, &dq), (Projection::K, &dk), (Projection::V, &dv)];
-        match self.linears_back(adapter, layer, &terms, &norm.forward(&x)?, below, gradients)? {
+        match self.linears_backward(adapter, layer, &terms, &norm.forward(&x)?, below, gradients)? {
             Some(dnormed) => Ok(Some((g + norm.backward(&x, &dnormed)?)?)),
             None => Ok(None),
         }
@@ -164,7 +165,7 @@ impl Decoder<'_> {
 
     /// The gradient of the common input `x` of some layers, where something `below` needs it; adds those of their
     /// factors.
-    fn linears_back(
+    fn linears_backward(
         &self,
         adapter: &Adapter<'_>,
         layer: usize,
@@ -176,7 +177,7 @@ impl Decoder<'_> {
         let mut sum: Option<Tensor> = None;
         for (projection, dy) in terms {
             let weight = &self.weights(layer).linear(*projection).weight;
-            let dx = if below { Some(product_back(dy, weight)?) } else { None };
+            let dx = if below { Some(matmul_backward(dy, weight)?) } else { None };
             let dx = adapter.backward((layer, *projection), (x, dy), dx, gradients)?;
             sum = match (sum, dx) {
                 (Some(sum), Some(dx)) => Some((sum + dx)?),
@@ -198,7 +199,7 @@ fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 }
 
 /// The gradients of the halves.
-fn swiglu_back(gate: &Tensor, up: &Tensor, d: &Tensor) -> Result<(Tensor, Tensor)> {
+fn swiglu_backward(gate: &Tensor, up: &Tensor, d: &Tensor) -> Result<(Tensor, Tensor)> {
     let s = sigmoid(gate)?;
     let silu = (gate * &s)?;
     // σ · (1 + gate · (1 − σ)) = σ + silu · (1 − σ).

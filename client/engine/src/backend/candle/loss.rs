@@ -3,7 +3,7 @@
 use candle_core::{DType, Result, Tensor};
 
 use super::Decoder;
-use crate::backend::candle::weights::{product, product_back};
+use crate::backend::candle::weights::{matmul_backward, product};
 use crate::layers::cross_entropy::LOGITS;
 use crate::model::batch::Sequence;
 
@@ -47,14 +47,14 @@ impl Decoder<'_> {
         if gradients.is_empty() {
             return Ok((total, None));
         }
-        let back = norm.backward(&picked, &Tensor::cat(&gradients, 0)?)?;
+        let backward = norm.backward(&picked, &Tensor::cat(&gradients, 0)?)?;
         // Put back among the other rows, which take one of zeros; no two sums meet, so bits do not depend on order.
         let mut from = vec![u32::try_from(count).map_err(candle_core::Error::wrap)?; all];
         for (at, row) in (0..).zip(&rows) {
             from[*row as usize] = at;
         }
-        let back = back.pad_with_zeros(0, 0, 1)?;
-        Ok((total, Some(back.index_select(&Tensor::from_vec(from, all, device)?, 0)?)))
+        let backward = backward.pad_with_zeros(0, 0, 1)?;
+        Ok((total, Some(backward.index_select(&Tensor::from_vec(from, all, device)?, 0)?)))
     }
 
     /// Each row's loss, and the gradient of the rows.
@@ -69,7 +69,7 @@ impl Decoder<'_> {
         let Some(share) = share.map(f64::from) else { return Ok((loss, None)) };
         let p = p.broadcast_mul(&(total.recip()? * share)?)?;
         let right = (head.index_select(next, 0)?.to_dtype(DType::F32)? * share)?;
-        Ok((loss, Some((product_back(&p, head)? - right)?)))
+        Ok((loss, Some((matmul_backward(&p, head)? - right)?)))
     }
 }
 

@@ -12,12 +12,12 @@ use super::*;
 use crate::backend::candle::memory::{GPU_ROWS, ROWS, gpu_rows};
 use crate::backend::candle::weights::Held;
 use crate::backend::compute::Compute;
-use crate::backend::device::{CandleDevice, Place};
-use crate::backend::executor::Passes;
+use crate::backend::device::{Backend, CandleDevice};
+use crate::backend::executor::Executor;
 use crate::base::{Base, Filled};
 use crate::engine::Engine;
-use crate::kernels::matmul::Arithmetic;
-use crate::lora::layout::Places;
+use crate::kernels::matmul::Precision;
+use crate::lora::layout::AdapterLayout;
 use crate::model::config::RopeScaling;
 use crate::model::projection::Projection;
 
@@ -40,8 +40,8 @@ fn bases() -> Vec<(String, Arc<Base>)> {
 
 /// The same base with our own kernels, in f32, and with candle's operations.
 fn both_ways(base: &Arc<Base>, recompute: Recompute) -> [Engine; 2] {
-    [Place::Own, Place::Candle(CandleDevice::Cpu)].map(|place| {
-        let compute = Compute { threads: 1, arithmetic: Some(Arithmetic::Single), recompute, place };
+    [Backend::Cpu, Backend::Candle(CandleDevice::Cpu)].map(|backend| {
+        let compute = Compute { threads: 1, precision: Some(Precision::F32), recompute, backend };
         Engine::new(Arc::clone(base)).with_compute(compute)
     })
 }
@@ -75,13 +75,13 @@ fn gradient(
     batch: &[(Vec<u32>, Vec<bool>)],
 ) -> (f32, Vec<f32>) {
     let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
-    let places = Places::new(engine.base(), spec).unwrap();
+    let places = AdapterLayout::new(engine.base(), spec).unwrap();
     let longest = batch.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
-    let mut passes = Passes::new(engine.setup(), longest);
-    let changes = passes.changes(&places, frozen, trained).unwrap();
-    let (loss, gradient) = passes.gradient(&changes, trained.len(), &batch, |_, _| true).unwrap().unwrap();
+    let mut executor = Executor::new(engine.setup(), longest);
+    let deltas = executor.deltas(&places, frozen, trained).unwrap();
+    let (loss, gradient) = executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap();
     let targets: usize = batch.iter().map(Sequence::targets).sum();
-    let alone = passes.loss(&changes, &batch).unwrap() / targets.max(1) as f64;
+    let alone = executor.loss(&deltas, &batch).unwrap() / targets.max(1) as f64;
     assert!((alone - f64::from(loss)).abs() <= 1e-5 * alone, "without a gradient {alone}, with one {loss}");
     (loss, gradient)
 }
@@ -189,14 +189,15 @@ fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
     let base = Arc::new(Base::random(shape(), Filled::Bf16, 5).unwrap());
     let spec = spec(&base, Method::Both, 2, &Projection::ALL);
     let (frozen, trained) = vectors(&spec);
-    let places = Places::new(&base, &spec).unwrap();
-    let changes = places.changes(&frozen, &trained).unwrap();
+    let places = AdapterLayout::new(&base, &spec).unwrap();
+    let deltas = places.deltas(&frozen, &trained).unwrap();
     let batch = batch(3, 20, 96);
     let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
     let [(loss, exact), (rounded_loss, rounded)] = [Held::F32, Held::Bf16].map(|held| {
         let loaded = Loaded::held(&base, Device::Cpu, held).unwrap();
-        let decoder = Decoder::new(base.config(), &loaded, &Extras::default(), Recompute::Never, 20).unwrap();
-        decoder.gradient(&changes, trained.len(), &[&batch], 0.01, |_, _| true).unwrap().unwrap()
+        let decoder =
+            Decoder::new(base.config(), &loaded, &FoldedDeltas::default(), Recompute::Never, 20).unwrap();
+        decoder.gradient(&deltas, trained.len(), &[&batch], 0.01, |_, _| true).unwrap().unwrap()
     });
     let off = off(&rounded, &exact);
     assert!(
@@ -210,17 +211,17 @@ fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
 fn what_a_device_holds_follows_from_the_device_and_what_was_asked_for() {
     for device in [CandleDevice::Cuda(0), CandleDevice::Metal(0)] {
         assert_eq!(Held::on(device, None), Held::Bf16);
-        assert_eq!(Held::on(device, Some(Arithmetic::Short)), Held::Bf16);
-        assert_eq!(Held::on(device, Some(Arithmetic::Single)), Held::F32);
+        assert_eq!(Held::on(device, Some(Precision::Int16)), Held::Bf16);
+        assert_eq!(Held::on(device, Some(Precision::F32)), Held::F32);
     }
-    assert_eq!(Held::on(CandleDevice::Cpu, Some(Arithmetic::Short)), Held::F32);
+    assert_eq!(Held::on(CandleDevice::Cpu, Some(Precision::Int16)), Held::F32);
     let half = Base::random(shape(), Filled::Bf16, 5).unwrap();
-    let compute = |place, arithmetic| Compute { arithmetic, place, ..Compute::default() };
-    let gpu = Place::Candle(CandleDevice::Cuda(0));
-    assert_eq!(compute(gpu, None).numbers_for(&half), "bf16");
-    assert_eq!(compute(gpu, Some(Arithmetic::Single)).numbers_for(&half), "f32");
-    assert_eq!(compute(gpu, None).numbers_for(&Base::random(shape(), Filled::F32, 5).unwrap()), "f32");
-    let cpu = compute(Place::Candle(CandleDevice::Cpu), None).numbers_for(&half);
+    let compute = |backend, precision| Compute { precision, backend, ..Compute::default() };
+    let gpu = Backend::Candle(CandleDevice::Cuda(0));
+    assert_eq!(compute(gpu, None).precision_name(&half), "bf16");
+    assert_eq!(compute(gpu, Some(Precision::F32)).precision_name(&half), "f32");
+    assert_eq!(compute(gpu, None).precision_name(&Base::random(shape(), Filled::F32, 5).unwrap()), "f32");
+    let cpu = compute(Backend::Candle(CandleDevice::Cpu), None).precision_name(&half);
     assert!(cpu.starts_with("f32"), "{cpu}");
 }
 
@@ -228,8 +229,8 @@ fn what_a_device_holds_follows_from_the_device_and_what_was_asked_for() {
 fn what_passes_take_is_bounded_and_known() {
     let base = Base::random(shape(), Filled::F32, 5).unwrap();
     let config = base.config();
-    let place = |device| Compute { place: Place::Candle(device), ..Compute::default() };
-    let (cpu, gpu) = (place(CandleDevice::Cpu), place(CandleDevice::Cuda(0)));
+    let backend = |device| Compute { backend: Backend::Candle(device), ..Compute::default() };
+    let (cpu, gpu) = (backend(CandleDevice::Cpu), backend(CandleDevice::Cuda(0)));
     // All matrices and a few vectors; the largest matrix.
     let copied = cpu.copied_bytes(config);
     let matrices = 4 * base.parameters() as u64;

@@ -2,9 +2,9 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
-use crate::backend::device::{CandleDevice, PlaceError};
+use crate::backend::device::{CandleDevice, DeviceError};
 use crate::base::Base;
-use crate::kernels::matmul::Arithmetic;
+use crate::kernels::matmul::Precision;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::projection::Projection;
 use crate::model::weights::BlockWeights;
@@ -53,8 +53,8 @@ pub(super) struct Linear {
 
 impl Held {
     /// What suits a device and what was asked for: a GPU multiplies bf16 faster, candle's CPU slower than f32.
-    pub(crate) fn on(device: CandleDevice, arithmetic: Option<Arithmetic>) -> Self {
-        if device.is_gpu() && arithmetic != Some(Arithmetic::Single) { Self::Bf16 } else { Self::F32 }
+    pub(crate) fn on(device: CandleDevice, precision: Option<Precision>) -> Self {
+        if device.is_gpu() && precision != Some(Precision::F32) { Self::Bf16 } else { Self::F32 }
     }
 }
 
@@ -63,11 +63,11 @@ impl Loaded {
     pub(crate) fn new(
         base: &Base,
         on: CandleDevice,
-        arithmetic: Option<Arithmetic>,
-    ) -> std::result::Result<Self, PlaceError> {
+        precision: Option<Precision>,
+    ) -> std::result::Result<Self, DeviceError> {
         let device = on.open()?;
-        Self::held(base, device, Held::on(on, arithmetic))
-            .map_err(|error| PlaceError::NotLoaded { device: on, reason: error.to_string() })
+        Self::held(base, device, Held::on(on, precision))
+            .map_err(|error| DeviceError::NotLoaded { device: on, reason: error.to_string() })
     }
 
     pub(super) fn held(base: &Base, device: Device, held: Held) -> Result<Self> {
@@ -115,10 +115,10 @@ impl Block {
 }
 
 /// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
-pub(crate) fn numbers(base: &Base, device: CandleDevice, arithmetic: Option<Arithmetic>) -> String {
+pub(crate) fn numbers(base: &Base, device: CandleDevice, precision: Option<Precision>) -> String {
     let bf16 =
         |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
-    let held = match Held::on(device, arithmetic) {
+    let held = match Held::on(device, precision) {
         Held::Bf16 if base.weights().blocks.iter().any(bf16) => "bf16",
         Held::Bf16 | Held::F32 => "f32",
     };
@@ -131,7 +131,7 @@ pub(super) fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
 }
 
 /// `dy · W`, the gradient of `x`.
-pub(super) fn product_back(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
+pub(super) fn matmul_backward(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     dy.to_dtype(w.dtype())?.matmul(w)?.to_dtype(DType::F32)
 }
 

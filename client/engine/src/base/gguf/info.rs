@@ -2,7 +2,7 @@
 
 use candle_core::quantized::GgmlDType;
 
-use crate::base::held::Stored;
+use crate::base::tensor::FileDtype;
 
 /// What the numbers of a tensor may be held as, as an error says it.
 pub(super) const KNOWN: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K";
@@ -20,27 +20,27 @@ pub(super) struct Info {
 
 impl Info {
     /// Its type and its sizes, where the first can be held and the second fit in memory.
-    pub(super) fn held(&self) -> Option<(Stored, Vec<usize>)> {
+    pub(super) fn held(&self) -> Option<(FileDtype, Vec<usize>)> {
         let sizes = self.shape.iter().map(|size| usize::try_from(*size).ok()).collect::<Option<_>>()?;
         Some((stored(self.kind)?, sizes))
     }
 }
 
-pub(super) fn stored(kind: u32) -> Option<Stored> {
+pub(super) fn stored(kind: u32) -> Option<FileDtype> {
     match kind {
-        0 => Some(Stored::F32),
-        1 => Some(Stored::F16),
-        2 => Some(Stored::Blocks(GgmlDType::Q4_0)),
-        3 => Some(Stored::Blocks(GgmlDType::Q4_1)),
-        6 => Some(Stored::Blocks(GgmlDType::Q5_0)),
-        7 => Some(Stored::Blocks(GgmlDType::Q5_1)),
-        8 => Some(Stored::Blocks(GgmlDType::Q8_0)),
-        10 => Some(Stored::Blocks(GgmlDType::Q2K)),
-        11 => Some(Stored::Blocks(GgmlDType::Q3K)),
-        12 => Some(Stored::Blocks(GgmlDType::Q4K)),
-        13 => Some(Stored::Blocks(GgmlDType::Q5K)),
-        14 => Some(Stored::Blocks(GgmlDType::Q6K)),
-        30 => Some(Stored::Bf16),
+        0 => Some(FileDtype::F32),
+        1 => Some(FileDtype::F16),
+        2 => Some(FileDtype::Blocks(GgmlDType::Q4_0)),
+        3 => Some(FileDtype::Blocks(GgmlDType::Q4_1)),
+        6 => Some(FileDtype::Blocks(GgmlDType::Q5_0)),
+        7 => Some(FileDtype::Blocks(GgmlDType::Q5_1)),
+        8 => Some(FileDtype::Blocks(GgmlDType::Q8_0)),
+        10 => Some(FileDtype::Blocks(GgmlDType::Q2K)),
+        11 => Some(FileDtype::Blocks(GgmlDType::Q3K)),
+        12 => Some(FileDtype::Blocks(GgmlDType::Q4K)),
+        13 => Some(FileDtype::Blocks(GgmlDType::Q5K)),
+        14 => Some(FileDtype::Blocks(GgmlDType::Q6K)),
+        30 => Some(FileDtype::Bf16),
         _ => None,
     }
 }

@@ -7,8 +7,8 @@ use super::info::{Info, KNOWN, kind_name};
 use crate::base::error::BaseError;
 use crate::base::files::damaged;
 use crate::base::gguf::metadata::Metadata;
-use crate::base::held::{Entry, Stored};
 use crate::base::plan::DIVISORS;
+use crate::base::tensor::{FileDtype, TensorInfo};
 use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
 use crate::model::weights::tensor_shapes;
 
@@ -174,7 +174,7 @@ impl Shape {
         &self,
         path: &Path,
         mut tensors: BTreeMap<String, Info>,
-    ) -> Result<Vec<Entry>, BaseError> {
+    ) -> Result<Vec<TensorInfo>, BaseError> {
         let mut entries = Vec::new();
         let divisors =
             tensors.contains_key(DIVISORS).then(|| (DIVISORS.to_owned(), vec![self.config.head_dim / 2]));
@@ -209,7 +209,7 @@ impl Shape {
         tensor: String,
         expected: Vec<usize>,
         info: &Info,
-    ) -> Result<Entry, BaseError> {
+    ) -> Result<TensorInfo, BaseError> {
         let path = path.to_owned();
         let Some((stored, found)) = info.held() else {
             return Err(BaseError::Dtype { path, tensor, known: KNOWN, found: kind_name(info.kind) });
@@ -217,13 +217,13 @@ impl Shape {
         if found != expected {
             return Err(BaseError::Shape { path, tensor, expected, found });
         }
-        if let (Stored::Blocks(dtype), 1) = (stored, found.len()) {
+        if let (FileDtype::Blocks(dtype), 1) = (stored, found.len()) {
             let found = format!("{dtype:?}");
             return Err(BaseError::Dtype { path, tensor, known: "F32, F16 or BF16", found });
         }
         let turned = [".q_proj.", ".k_proj."].iter().any(|part| name.contains(part));
         let interleaved = (self.interleaved && turned).then_some(self.config.head_dim);
-        Ok(Entry { name, stored, shape: found, start: info.start, interleaved })
+        Ok(TensorInfo { name, stored, shape: found, start: info.start, interleaved })
     }
 }
 

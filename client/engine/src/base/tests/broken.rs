@@ -5,11 +5,11 @@ use proptest::prelude::*;
 use super::*;
 
 /// Opens a changed copy of a GGUF file; the error without the folder's path.
-fn complaint(name: &str, change: impl Fn(&mut Vec<u8>)) -> String {
+fn complaint(name: &str, delta: impl Fn(&mut Vec<u8>)) -> String {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("x.gguf");
     let mut bytes = std::fs::read(file(name)).unwrap();
-    change(&mut bytes);
+    delta(&mut bytes);
     std::fs::write(&path, bytes).unwrap();
     Base::open(&path).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
 }
@@ -254,27 +254,27 @@ fn a_folder_whose_parts_disagree_is_refused_with_both_numbers() {
 
 #[test]
 fn a_cut_or_absurd_file_of_weights_is_refused() {
-    let change = |change: &dyn Fn(&mut Vec<u8>)| {
+    let delta = |delta: &dyn Fn(&mut Vec<u8>)| {
         let dir = with_files("smollm2", &[]);
         let path = dir.path().join("model.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();
-        change(&mut bytes);
+        delta(&mut bytes);
         std::fs::write(path, bytes).unwrap();
         Base::open(dir.path()).unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")
     };
     let whole = std::fs::metadata(family("smollm2").join("model.safetensors")).unwrap().len();
-    let cut = change(&|bytes| bytes.truncate(bytes.len() - 2));
+    let cut = delta(&|bytes| bytes.truncate(bytes.len() - 2));
     assert!(cut.starts_with("model.safetensors is damaged: its tensors have "), "{cut}");
-    let longer = change(&|bytes| bytes.push(0));
+    let longer = delta(&|bytes| bytes.push(0));
     assert!(longer.starts_with("model.safetensors is damaged: its tensors have "), "{longer}");
-    let absurd = change(&|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
+    let absurd = delta(&|bytes| bytes[..8].copy_from_slice(&u64::MAX.to_le_bytes()));
     assert!(
         absurd.contains("its header would have 18446744073709551615 bytes, 16777216 at most"),
         "{absurd}"
     );
-    let header = change(&|bytes| bytes[..8].copy_from_slice(&9_000_000_u64.to_le_bytes()));
+    let header = delta(&|bytes| bytes[..8].copy_from_slice(&9_000_000_u64.to_le_bytes()));
     assert_eq!(header, format!("model.safetensors is damaged: its {whole} bytes end within the header"));
-    assert!(change(&|bytes| bytes.truncate(5)).contains("its 5 bytes end within the header"));
+    assert!(delta(&|bytes| bytes.truncate(5)).contains("its 5 bytes end within the header"));
 }
 
 #[test]
@@ -294,9 +294,9 @@ fn weights_that_are_no_numbers_are_refused_by_tensor() {
     let last = bytes.len() - 2;
     bytes[last..].copy_from_slice(&half::bf16::INFINITY.to_le_bytes());
     std::fs::write(path, bytes).unwrap();
-    for hold in [Hold::AsStored, Hold::F32, Hold::Bf16] {
-        let error = Base::open_with(dir.path(), BaseOptions { hold }).unwrap_err().to_string();
-        assert!(error.contains("has a number that is not finite"), "{hold:?}: {error}");
+    for dtype in [WeightDtype::AsStored, WeightDtype::F32, WeightDtype::Bf16] {
+        let error = Base::open_with(dir.path(), BaseOptions { dtype }).unwrap_err().to_string();
+        assert!(error.contains("has a number that is not finite"), "{dtype:?}: {error}");
     }
 }
 
@@ -306,14 +306,14 @@ proptest! {
     #[test]
     fn changed_gguf_files_open_or_are_refused(
         which in 0..FILES.len(),
-        changes in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
+        deltas in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
         header in any::<bool>(),
         cut in prop::option::of(0.0..1.0_f64),
     ) {
         let mut bytes = std::fs::read(file(FILES[which])).unwrap();
         // The header is the first few kilobytes; what is behind the metadata is in it too.
         let reach = if header { 12_000.min(bytes.len()) } else { bytes.len() };
-        for (at, byte) in changes {
+        for (at, byte) in deltas {
             bytes[place(at, reach)] = byte;
         }
         if let Some(cut) = cut {
@@ -330,13 +330,13 @@ proptest! {
 
     #[test]
     fn changed_safetensors_files_open_or_are_refused(
-        changes in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
+        deltas in prop::collection::vec((0.0..1.0_f64, any::<u8>()), 1..6),
         cut in prop::option::of(0.0..1.0_f64),
     ) {
         let dir = with_files("smollm2", &[]);
         let path = dir.path().join("model.safetensors");
         let mut bytes = std::fs::read(&path).unwrap();
-        for (at, byte) in changes {
+        for (at, byte) in deltas {
             bytes[place(at, 3000)] = byte;
         }
         if let Some(cut) = cut {

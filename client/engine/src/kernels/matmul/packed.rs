@@ -19,5 +19,5 @@ mod tile;
 
 pub(crate) use layout::{Lines, Span, TALL, WIDE};
 pub(crate) use left::{Group, Left};
-pub(crate) use right::{Held, Right, Source, worth};
-pub(crate) use tile::{Block, Turn, multiply};
+pub(crate) use right::{Held, Right, Source, scale_of};
+pub(crate) use tile::{Block, BlockPosition, multiply};

@@ -1,10 +1,10 @@
 //! Products of weights that are widened to f32 a panel at a time: on every CPU, and for what is too small to be packed.
 
-use crate::kernels::buffer::sized;
+use crate::kernels::buffer::resized;
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::scratch::{OWN, Own, Scratch};
-use crate::kernels::matmul::weight::{Add, Weight, widen_together};
+use crate::kernels::matmul::scratch::{Scratch, THREAD_SCRATCH, ThreadScratch};
+use crate::kernels::matmul::weight::{Accumulate, Weight, widen_together};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 
@@ -23,7 +23,7 @@ fn width(depth: usize) -> usize {
 pub(super) fn forward_plain(
     team: Team,
     x: View<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
+    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
 ) -> Result<()> {
     let mut parts = Vec::new();
     for (weight, y, add) in products {
@@ -37,8 +37,8 @@ pub(super) fn forward_plain(
         if let Some(plain) = weight.plain() {
             return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);
         }
-        OWN.with_borrow_mut(|Own { panel, .. }| {
-            let panel = sized(panel, rows.len() * x.columns);
+        THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { panel, .. }| {
+            let panel = resized(panel, rows.len() * x.columns);
             weight.widen(first, panel)?;
             gemm(1.0, x, View::whole(panel, x.columns).t(), add.beta(), y)
         })
@@ -51,7 +51,7 @@ pub(super) fn backward_plain(
     dy: View<'_>,
     weight: Weight<'_>,
     mut dx: ViewMut<'_>,
-    mut add: Add,
+    mut add: Accumulate,
 ) -> Result<()> {
     if let Some(plain) = weight.plain() {
         return columns_plain(team, dy, plain, dx, add);
@@ -62,13 +62,13 @@ pub(super) fn backward_plain(
         let here = from..(from + height).min(rows);
         let w = widen_together(team, &mut scratch.weights, weight, here.clone())?;
         columns_plain(team, dy.columns(here), w, dx.borrow(), add)?;
-        add = Add::ToWhatIsThere;
+        add = Accumulate::Add;
     }
     Ok(())
 }
 
 /// `dx (+)= dy · w`, column part by column part.
-fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Add) -> Result<()> {
+fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Accumulate) -> Result<()> {
     let width = width(256);
     let parts = dx.column_parts(width).into_iter().enumerate().collect();
     team.try_each(parts, |(i, dx): (usize, ViewMut<'_>)| {

@@ -2,36 +2,36 @@
 
 use std::fmt;
 
-use crate::kernels::buffer::sized;
+use crate::kernels::buffer::resized;
 use crate::kernels::pool::Team;
 use crate::kernels::view::View;
 
 /// Rows that are made at a time: as many as are packed together.
-pub(crate) const TOGETHER: usize = 8;
+pub(crate) const TILE_ROWS: usize = 8;
 
 /// Matrices with the same number of rows.
 #[derive(Debug)]
 pub(crate) enum Rows<'a> {
-    There(Vec<View<'a>>),
-    Made(Made<'a>),
+    InMemory(Vec<View<'a>>),
+    Lazy(LazyRows<'a>),
 }
 
 /// Makes some rows, one after the other, each those of all matrices.
 pub(crate) type Make<'a> = Box<dyn FnOnce(&mut [f32]) + Send + 'a>;
 
 /// Rows that need not go through memory.
-pub(crate) struct Made<'a> {
+pub(crate) struct LazyRows<'a> {
     pub(crate) rows: usize,
     /// Columns of each matrix.
     pub(crate) widths: Vec<usize>,
-    /// For every [`TOGETHER`] rows.
+    /// For every [`TILE_ROWS`] rows.
     pub(crate) makes: Vec<Make<'a>>,
     /// Where all rows are written to, if they are `wanted`, or if a product needs them.
     pub(crate) memory: &'a mut Vec<f32>,
     pub(crate) wanted: bool,
 }
 
-impl fmt::Debug for Made<'_> {
+impl fmt::Debug for LazyRows<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let why = if self.wanted { ", wanted in memory" } else { "" };
         write!(f, "{} rows of {:?} columns{why}", self.rows, self.widths)
@@ -40,7 +40,7 @@ impl fmt::Debug for Made<'_> {
 
 impl<'a> From<View<'a>> for Rows<'a> {
     fn from(view: View<'a>) -> Self {
-        Self::There(vec![view])
+        Self::InMemory(vec![view])
     }
 }
 
@@ -48,29 +48,29 @@ impl<'a> Rows<'a> {
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         match self {
-            Self::There(views) => views.first().map_or(0, |view| view.rows),
-            Self::Made(made) => made.rows,
+            Self::InMemory(views) => views.first().map_or(0, |view| view.rows),
+            Self::Lazy(made) => made.rows,
         }
     }
 
     /// Columns of each matrix.
     pub(crate) fn widths(&self) -> Vec<usize> {
         match self {
-            Self::There(views) => views.iter().map(|view| view.columns).collect(),
-            Self::Made(made) => made.widths.clone(),
+            Self::InMemory(views) => views.iter().map(|view| view.columns).collect(),
+            Self::Lazy(made) => made.widths.clone(),
         }
     }
 
     /// All rows, in memory.
     pub(crate) fn in_memory(self, team: Team) -> Vec<View<'a>> {
         match self {
-            Self::There(views) => views,
-            Self::Made(Made { rows, widths, makes, memory, .. }) => {
-                assert_eq!(makes.len(), rows.div_ceil(TOGETHER), "rows that nothing makes");
+            Self::InMemory(views) => views,
+            Self::Lazy(LazyRows { rows, widths, makes, memory, .. }) => {
+                assert_eq!(makes.len(), rows.div_ceil(TILE_ROWS), "rows that nothing makes");
                 let columns: usize = widths.iter().sum();
-                let memory = sized(memory, rows * columns);
-                let share = team.rows(makes.len(), TOGETHER * columns);
-                let places = memory.chunks_mut((TOGETHER * columns).max(1));
+                let memory = resized(memory, rows * columns);
+                let share = team.rows(makes.len(), TILE_ROWS * columns);
+                let places = memory.chunks_mut((TILE_ROWS * columns).max(1));
                 let parts = in_shares(makes.into_iter().zip(places), share);
                 team.each(parts, |part: Vec<(Make<'_>, &mut [f32])>| {
                     for (make, rows) in part {

@@ -18,7 +18,7 @@ pub(crate) struct Scratch {
 
 /// What each thread packs weights into, used again by its next product.
 #[derive(Debug, Default)]
-pub(super) struct Own {
+pub(super) struct ThreadScratch {
     pub(super) panel: Vec<f32>,
     /// Rows before they are packed.
     #[cfg(target_arch = "x86_64")]
@@ -36,5 +36,5 @@ pub(super) struct Own {
 }
 
 thread_local! {
-    pub(super) static OWN: RefCell<Own> = RefCell::default();
+    pub(super) static THREAD_SCRATCH: RefCell<ThreadScratch> = RefCell::default();
 }

@@ -5,11 +5,17 @@
 
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::weight::Add;
+use crate::kernels::matmul::weight::Accumulate;
 use crate::kernels::view::{View, ViewMut};
 
 /// `out = scale · left · right`, or `out += …`.
-pub(crate) fn small(scale: f32, left: View<'_>, right: View<'_>, out: ViewMut<'_>, add: Add) -> Result<()> {
+pub(crate) fn small(
+    scale: f32,
+    left: View<'_>,
+    right: View<'_>,
+    out: ViewMut<'_>,
+    add: Accumulate,
+) -> Result<()> {
     #[cfg(target_arch = "x86_64")]
     if vectors::fit(left, right, &out) {
         vectors::multiply(scale, left, right, out, add);
@@ -33,7 +39,7 @@ mod vectors {
     };
 
     use crate::kernels::instructions::{Vectors, vectors};
-    use crate::kernels::matmul::weight::Add;
+    use crate::kernels::matmul::weight::Accumulate;
     use crate::kernels::view::{View, ViewMut};
 
     /// Rows, and vectors of columns, whose sums stay in registers.
@@ -49,7 +55,13 @@ mod vectors {
             && right.is_inside()
     }
 
-    pub(super) fn multiply(scale: f32, left: View<'_>, right: View<'_>, mut out: ViewMut<'_>, add: Add) {
+    pub(super) fn multiply(
+        scale: f32,
+        left: View<'_>,
+        right: View<'_>,
+        mut out: ViewMut<'_>,
+        add: Accumulate,
+    ) {
         assert!(fit(left, right, &out));
         // What is right of it stays in the nearest cache for all rows.
         for from in (0..right.columns).step_by(16 * WIDE) {
@@ -76,7 +88,12 @@ mod vectors {
     }
 
     #[target_feature(enable = "avx512f")]
-    fn rows<const VECTORS: usize>(left: View<'_>, right: View<'_>, place: ViewMut<'_>, how: (f32, Add)) {
+    fn rows<const VECTORS: usize>(
+        left: View<'_>,
+        right: View<'_>,
+        place: ViewMut<'_>,
+        how: (f32, Accumulate),
+    ) {
         match left.rows {
             1 => tile::<1, VECTORS>(left, right, place, how),
             2 => tile::<2, VECTORS>(left, right, place, how),
@@ -92,7 +109,7 @@ mod vectors {
         left: View<'_>,
         right: View<'_>,
         mut place: ViewMut<'_>,
-        (scale, add): (f32, Add),
+        (scale, add): (f32, Accumulate),
     ) {
         assert!(left.rows == ROWS && right.columns.div_ceil(16) == VECTORS && left.columns == right.rows);
         assert!(left.is_inside() && right.is_inside());
@@ -125,10 +142,8 @@ mod vectors {
                 // SAFETY: the masks leave out what is behind the row.
                 unsafe {
                     let sum = match add {
-                        Add::ToNothing => _mm512_mul_ps(sum, scale),
-                        Add::ToWhatIsThere => {
-                            _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(masks[v], out))
-                        }
+                        Accumulate::Overwrite => _mm512_mul_ps(sum, scale),
+                        Accumulate::Add => _mm512_fmadd_ps(sum, scale, _mm512_maskz_loadu_ps(masks[v], out)),
                     };
                     _mm512_mask_storeu_ps(out, masks[v], sum);
                 }
@@ -157,8 +172,8 @@ mod tests {
                 let right = View::part(&b, inner, columns, columns + 2);
                 let right_turned = View::part(&b, columns, inner, inner).t();
                 for (left, right) in [(straight, right), (turned, right), (straight, right_turned)] {
-                    for add in [Add::ToNothing, Add::ToWhatIsThere] {
-                        let old = if add == Add::ToNothing { f32::NAN } else { 2.0 };
+                    for add in [Accumulate::Overwrite, Accumulate::Add] {
+                        let old = if add == Accumulate::Overwrite { f32::NAN } else { 2.0 };
                         let mut out = vec![old; rows * (columns + 1)];
                         let part = ViewMut::whole(&mut out, columns + 1).split_at_column(columns).0;
                         small(0.5, left, right, part, add).unwrap();
@@ -168,7 +183,8 @@ mod tests {
                         for (i, row) in out.chunks_exact(columns + 1).enumerate() {
                             for (j, found) in row[..columns].iter().enumerate() {
                                 let dot: f32 = (0..inner).map(|k| at(&left, i, k) * at(&right, k, j)).sum();
-                                let expected = 0.5 * dot + if add == Add::ToNothing { 0.0 } else { old };
+                                let expected =
+                                    0.5 * dot + if add == Accumulate::Overwrite { 0.0 } else { old };
                                 assert!(
                                     (found - expected).abs() < 1e-4,
                                     "{rows} {inner} {columns} {add:?}: {found} {expected}"

@@ -48,10 +48,10 @@ fn in_pool(threads: usize, work: impl FnOnce(Team) + Send) {
 }
 
 /// The arithmetics of this machine, with the error allowed.
-fn arithmetics() -> Vec<(Arithmetic, f64)> {
-    let mut all = vec![(Arithmetic::Single, 1e-5)];
+fn precisions() -> Vec<(Precision, f64)> {
+    let mut all = vec![(Precision::F32, 1e-5)];
     // Of the root mean square; the largest error of thousands.
-    for (integers, allowed) in [(Arithmetic::Short, 6e-3), (Arithmetic::Byte, 0.2)] {
+    for (integers, allowed) in [(Precision::Int16, 6e-3), (Precision::Int8, 0.2)] {
         if integers.or_finer() == integers {
             all.push((integers, allowed));
         } else {
@@ -69,29 +69,30 @@ fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
         let x = numbers(rows * inputs, 0.91);
         let dy = numbers(rows * outputs, 0.53);
         let factors = (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7));
-        let pair = Pair { scale: 0.25, rank: 3, a: &factors.0, b: &factors.1 };
+        let pair = LowRank { scale: 0.25, rank: 3, a: &factors.0, b: &factors.1 };
         for matrix in matrices(outputs, inputs) {
             for pairs in [[None, None], [None, Some(pair)], [Some(pair), Some(pair)]] {
                 let weight = Weight { matrix: &matrix, pairs };
                 let mut wide = vec![0.0; outputs * inputs];
                 weight.widen(0, &mut wide).unwrap();
                 let w = View::whole(&wide, inputs);
-                for (arithmetic, allowed) in arithmetics() {
+                for (precision, allowed) in precisions() {
                     for threads in [1, 3] {
                         in_pool(threads, |team| {
                             let mut scratch = Scratch::default();
                             let (mut y, mut dx) = (vec![f32::NAN; rows * outputs], vec![2.0; rows * inputs]);
-                            let products = vec![(weight, ViewMut::whole(&mut y, outputs), Add::ToNothing)];
+                            let products =
+                                vec![(weight, ViewMut::whole(&mut y, outputs), Accumulate::Overwrite)];
                             let x = View::whole(&x, inputs);
-                            forward(team, arithmetic, &mut scratch, x, products).unwrap();
+                            forward(team, precision, &mut scratch, x, products).unwrap();
                             let (most, size) = errors(&y, x, w.t(), 0.0);
-                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
+                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {precision:?} {most} {size}");
                             let dy = View::whole(&dy, outputs);
                             let into = ViewMut::whole(&mut dx, inputs);
-                            backward(team, arithmetic, &mut scratch, dy, &[weight], into, Add::ToWhatIsThere)
+                            backward(team, precision, &mut scratch, dy, &[weight], into, Accumulate::Add)
                                 .unwrap();
                             let (most, size) = errors(&dx, dy, w, 2.0);
-                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {arithmetic:?} {most} {size}");
+                            assert!(most <= allowed * size + 1e-5, "{matrix:?} {precision:?} {most} {size}");
                         });
                     }
                 }
@@ -105,23 +106,24 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
     let (rows, outputs, inputs) = (37, 300, 160);
     let (x, dy) = (numbers(rows * inputs, 0.3), numbers(rows * outputs, 0.8));
     for matrix in matrices(outputs, inputs) {
-        for (arithmetic, _) in arithmetics() {
+        for (precision, _) in precisions() {
             let mut results = Vec::new();
             for threads in [1, 2, 5] {
                 in_pool(threads, |team| {
                     let weight = Weight { matrix: &matrix, pairs: [None; 2] };
                     let (mut y, mut dx) = (vec![0.0; rows * outputs], vec![0.0; rows * inputs]);
                     let mut scratch = Scratch::default();
-                    let products = vec![(weight, ViewMut::whole(&mut y, outputs), Add::ToNothing)];
-                    forward(team, arithmetic, &mut scratch, View::whole(&x, inputs), products).unwrap();
+                    let products = vec![(weight, ViewMut::whole(&mut y, outputs), Accumulate::Overwrite)];
+                    forward(team, precision, &mut scratch, View::whole(&x, inputs), products).unwrap();
                     let into = ViewMut::whole(&mut dx, inputs);
                     let dy = View::whole(&dy, outputs);
-                    backward(team, arithmetic, &mut scratch, dy, &[weight], into, Add::ToNothing).unwrap();
+                    backward(team, precision, &mut scratch, dy, &[weight], into, Accumulate::Overwrite)
+                        .unwrap();
                     y.extend(dx);
                     results.push(y.into_iter().map(f32::to_bits).collect::<Vec<_>>());
                 });
             }
-            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{matrix:?} {arithmetic:?}");
+            assert!(results.windows(2).all(|pair| pair[0] == pair[1]), "{matrix:?} {precision:?}");
         }
     }
 }
@@ -129,19 +131,19 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 #[test]
 fn numbers_at_the_edges_neither_overflow_nor_hide() {
     let (rows, inner) = (9, 640);
-    for (arithmetic, allowed) in arithmetics() {
+    for (precision, allowed) in precisions() {
         // All of one sign and size: the largest sums that there are; then one outlier in small numbers.
         for make in [|_: usize| 3.0e4f32, |i: usize| if i % 640 == 5 { 1e6 } else { 1.0 }] {
             let x: Vec<f32> = (0..rows * inner).map(make).collect();
             let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
             let mut y = vec![0.0; rows * 50];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 50), Add::ToNothing)];
-            forward(Team::ALONE, arithmetic, &mut Scratch::default(), View::whole(&x, inner), products)
+            let products = vec![(weight, ViewMut::whole(&mut y, 50), Accumulate::Overwrite)];
+            forward(Team::ALONE, precision, &mut Scratch::default(), View::whole(&x, inner), products)
                 .unwrap();
             let expected: f64 = (0..inner).map(|i| f64::from(make(i)).powi(2)).sum();
             for y in y {
-                assert!((f64::from(y) / expected - 1.0).abs() < allowed, "{arithmetic:?}: {y} {expected}");
+                assert!((f64::from(y) / expected - 1.0).abs() < allowed, "{precision:?}: {y} {expected}");
             }
         }
         for bad in [f32::NAN, f32::INFINITY] {
@@ -150,10 +152,10 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let matrix = Matrix::new(2, inner, Numbers::F32(vec![1.0; 2 * inner])).unwrap();
             let mut y = vec![0.0; rows * 2];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 2), Add::ToNothing)];
-            forward(Team::ALONE, arithmetic, &mut Scratch::default(), View::whole(&x, inner), products)
+            let products = vec![(weight, ViewMut::whole(&mut y, 2), Accumulate::Overwrite)];
+            forward(Team::ALONE, precision, &mut Scratch::default(), View::whole(&x, inner), products)
                 .unwrap();
-            assert!(!y[6].is_finite() && y[4].is_finite(), "{arithmetic:?} {y:?}");
+            assert!(!y[6].is_finite() && y[4].is_finite(), "{precision:?} {y:?}");
         }
     }
 }
@@ -181,25 +183,25 @@ fn made_rows(rows: usize) {
         for with_pair in [false, true] {
             let pairs = |i: usize| {
                 let (a, b) = (&factors[i].0[..], &factors[i].1[..]);
-                [None, with_pair.then_some(Pair { scale: 0.25, rank: 3, a, b })]
+                [None, with_pair.then_some(LowRank { scale: 0.25, rank: 3, a, b })]
             };
             let weights: Vec<_> = (0..2).map(|i| Weight { matrix: &weights[i], pairs: pairs(i) }).collect();
-            for (arithmetic, allowed) in arithmetics() {
+            for (precision, allowed) in precisions() {
                 let views =
                     || outputs.iter().zip(&dys).map(|(outputs, dy)| View::whole(dy, *outputs)).collect();
                 let run = |dys: Rows<'_>| {
                     let (mut dx, mut scratch) = (vec![2.0; rows * inputs], Scratch::default());
                     in_pool(2, |team| {
                         let into = ViewMut::whole(&mut dx, inputs);
-                        backward(team, arithmetic, &mut scratch, dys, &weights, into, Add::ToWhatIsThere)
+                        backward(team, precision, &mut scratch, dys, &weights, into, Accumulate::Add)
                             .unwrap();
                     });
                     dx
                 };
-                let expected = run(Rows::There(views()));
+                let expected = run(Rows::InMemory(views()));
                 for wanted in [false, true] {
                     let mut memory = vec![f32::NAN; 5];
-                    let makes = (0..rows).step_by(TOGETHER).map(|first| {
+                    let makes = (0..rows).step_by(TILE_ROWS).map(|first| {
                         let views: Vec<View<'_>> = views();
                         let make: Make<'_> = Box::new(move |out| {
                             let row = views.iter().map(|view| view.columns).sum::<usize>();
@@ -211,9 +213,10 @@ fn made_rows(rows: usize) {
                         make
                     });
                     let makes = makes.collect();
-                    let made = Made { rows, widths: outputs.to_vec(), makes, memory: &mut memory, wanted };
-                    let found = run(Rows::Made(made));
-                    let case = format!("{kind:?} {arithmetic:?}, pair {with_pair}, wanted {wanted}");
+                    let made =
+                        LazyRows { rows, widths: outputs.to_vec(), makes, memory: &mut memory, wanted };
+                    let found = run(Rows::Lazy(made));
+                    let case = format!("{kind:?} {precision:?}, pair {with_pair}, wanted {wanted}");
                     assert!(found.iter().zip(&expected).all(|(x, y)| x.to_bits() == y.to_bits()), "{case}");
                     if wanted {
                         let there = side_by_side(&memory, &outputs);
@@ -239,7 +242,7 @@ fn made_rows(rows: usize) {
                 let size = (sum.iter().map(|x| x * x).sum::<f64>() / sum.len() as f64).sqrt();
                 let most = expected.iter().zip(&sum).map(|(x, y)| (f64::from(*x) - y - 2.0).abs());
                 let most = most.fold(0.0, f64::max);
-                assert!(most <= allowed * size + 1e-5, "{kind:?} {arithmetic:?}: {most} {size}");
+                assert!(most <= allowed * size + 1e-5, "{kind:?} {precision:?}: {most} {size}");
             }
         }
     }

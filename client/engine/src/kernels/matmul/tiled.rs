@@ -4,27 +4,27 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::{packed, thin};
-use crate::kernels::buffer::{at_least, sized};
+use crate::kernels::buffer::{at_least, resized};
 use crate::kernels::error::Result;
 use crate::kernels::matmul::packed::Span;
 use crate::kernels::matmul::plain::SHARED;
-use crate::kernels::matmul::precision::{Arithmetic, available};
-use crate::kernels::matmul::rows::{Made, Make, Rows, TOGETHER, in_shares, side_by_side};
-use crate::kernels::matmul::scratch::{OWN, Own, Scratch};
-use crate::kernels::matmul::weight::{Add, Pair, Weight, widen_together};
+use crate::kernels::matmul::precision::{Precision, available};
+use crate::kernels::matmul::rows::{LazyRows, Make, Rows, TILE_ROWS, in_shares, side_by_side};
+use crate::kernels::matmul::scratch::{Scratch, THREAD_SCRATCH, ThreadScratch};
+use crate::kernels::matmul::weight::{Accumulate, LowRank, Weight, widen_together};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 
-const _: () = assert!(TOGETHER == packed::TALL, "rows are made where they are packed");
+const _: () = assert!(TILE_ROWS == packed::TALL, "rows are made where they are packed");
 
 /// Whether a product is large enough to be packed, and the CPU can.
-pub(super) fn fits(arithmetic: Arithmetic, left: &Rows<'_>) -> bool {
-    match arithmetic {
-        Arithmetic::Single => {
-            left.count() >= 32 && left.widths().iter().sum::<usize>() >= 128 && available(arithmetic)
+pub(super) fn fits(precision: Precision, left: &Rows<'_>) -> bool {
+    match precision {
+        Precision::F32 => {
+            left.count() >= 32 && left.widths().iter().sum::<usize>() >= 128 && available(precision)
         }
-        Arithmetic::Short | Arithmetic::Byte => available(arithmetic),
+        Precision::Int16 | Precision::Int8 => available(precision),
     }
 }
 
@@ -40,26 +40,26 @@ impl Matrix {
     }
 
     /// The largest absolute number of each row, where the arithmetic needs it.
-    fn most(&self, arithmetic: Arithmetic) -> Result<&[f32]> {
-        match arithmetic {
-            Arithmetic::Single => Ok(&[]),
-            Arithmetic::Short | Arithmetic::Byte => self.largest(),
+    fn most(&self, precision: Precision) -> Result<&[f32]> {
+        match precision {
+            Precision::F32 => Ok(&[]),
+            Precision::Int16 | Precision::Int8 => self.largest(),
         }
     }
 }
 
 pub(super) fn forward(
     team: Team,
-    arithmetic: Arithmetic,
+    precision: Precision,
     scratch: &mut Scratch,
     x: Rows<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Add)>,
+    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
 ) -> Result<()> {
     let columns = x.widths().iter().sum();
     let Scratch { inner, lefts, .. } = scratch;
-    let pairs: Vec<Pair<'_>> = products.iter().flat_map(|(weight, ..)| weight.pairs).flatten().collect();
+    let pairs: Vec<LowRank<'_>> = products.iter().flat_map(|(weight, ..)| weight.pairs).flatten().collect();
     let factors: Vec<_> = pairs.iter().map(|pair| (0, pair.scale, View::whole(pair.a, columns))).collect();
-    let lefts = pack_lefts(team, lefts, (arithmetic, x, None), inner, &factors)?;
+    let lefts = pack_lefts(team, lefts, (precision, x, None), inner, &factors)?;
     let mut parts = Vec::new();
     let mut at = 1;
     for (weight, y, add) in products {
@@ -73,32 +73,32 @@ pub(super) fn forward(
     let left = &lefts[0];
     team.try_each(parts, |(matrix, pairs, first, (mut y, add))| {
         let rows = first..first + y.columns();
-        OWN.with_borrow_mut(|Own { panel, right, beside, sums, .. }| {
-            let most = matrix.most(arithmetic)?;
-            let (numbers, rows_there) = if let Some(held) = matrix.held() {
+        THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { panel, right, beside, sums, .. }| {
+            let most = matrix.most(precision)?;
+            let (numbers, rows_in_memory) = if let Some(held) = matrix.held() {
                 (held, rows.clone())
             } else {
-                let panel = sized(panel, rows.len() * columns);
+                let panel = resized(panel, rows.len() * columns);
                 matrix.widen(rows.clone(), panel)?;
                 (packed::Held::F32(panel), 0..rows.len())
             };
-            let most = if rows_there == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
+            let most = if rows_in_memory == rows { most } else { most.get(rows.clone()).unwrap_or_default() };
             let source = packed::Source { numbers, columns, most };
             let beside = fill_beside(beside, pairs.iter().copied(), |right, pair, block| {
                 let numbers = packed::Held::F32(pair.b);
                 let source = packed::Source { numbers, columns: pair.rank, most: &[] };
-                right.fill_rows(Arithmetic::Single, source, rows.clone(), block);
+                right.fill_rows(Precision::F32, source, rows.clone(), block);
             });
             let count = left.spans().len();
             for (at, span) in left.spans().iter().enumerate() {
-                right.fill_rows(arithmetic, source, rows_there.clone(), &span.range);
+                right.fill_rows(precision, source, rows_in_memory.clone(), &span.range);
                 let ahead = if let Some(next) = left.spans().get(at + 1) {
-                    source.ahead(&rows_there, &next.range)
+                    source.ahead(&rows_in_memory, &next.range)
                 } else {
-                    let next = rows_there.end..rows_there.end + packed::WIDE;
+                    let next = rows_in_memory.end..rows_in_memory.end + packed::WIDE;
                     source.ahead(&next, &left.spans()[0].range)
                 };
-                let turn = packed::Turn { first: at == 0, last: at + 1 == count };
+                let turn = packed::BlockPosition { first: at == 0, last: at + 1 == count };
                 packed::multiply(
                     packed::Block { left, at, right },
                     &beside,
@@ -115,26 +115,26 @@ pub(super) fn forward(
 
 pub(super) fn backward(
     team: Team,
-    arithmetic: Arithmetic,
+    precision: Precision,
     scratch: &mut Scratch,
     dys: Rows<'_>,
     weights: &[Weight<'_>],
     mut dx: ViewMut<'_>,
-    mut add: Add,
+    mut add: Accumulate,
 ) -> Result<()> {
     let Scratch { weights: widened, inner, lefts, .. } = scratch;
     let of_sides = weights.iter().enumerate();
-    let pairs: Vec<(usize, Pair<'_>)> = of_sides
+    let pairs: Vec<(usize, LowRank<'_>)> = of_sides
         .flat_map(|(side, weight)| weight.pairs.into_iter().flatten().map(move |pair| (side, pair)))
         .collect();
     let factors = pairs.iter().map(|(side, pair)| (*side, pair.scale, View::whole(pair.b, pair.rank).t()));
     let factors: Vec<_> = factors.collect();
     let mosts: Vec<&[f32]> =
-        weights.iter().map(|weight| weight.matrix.most(arithmetic)).collect::<Result<_>>()?;
+        weights.iter().map(|weight| weight.matrix.most(precision)).collect::<Result<_>>()?;
     let worths =
-        mosts.iter().map(|most| most.iter().map(|most| packed::worth(arithmetic, *most).0).collect());
-    let worths: Option<Vec<Vec<f32>>> = (arithmetic != Arithmetic::Single).then(|| worths.collect());
-    let lefts = pack_lefts(team, lefts, (arithmetic, dys, worths.as_deref()), inner, &factors)?;
+        mosts.iter().map(|most| most.iter().map(|most| packed::scale_of(precision, *most).0).collect());
+    let worths: Option<Vec<Vec<f32>>> = (precision != Precision::F32).then(|| worths.collect());
+    let lefts = pack_lefts(team, lefts, (precision, dys, worths.as_deref()), inner, &factors)?;
     let (left, beside) = (&lefts[0], &lefts[1..=pairs.len()]);
     let columns = dx.columns();
     let mut done = 0;
@@ -163,32 +163,32 @@ pub(super) fn backward(
         let last = done + some.len() == left.spans().len();
         let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
         team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
-            OWN.with_borrow_mut(|Own { right, beside: rights, sums, .. }| {
+            THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { right, beside: rights, sums, .. }| {
                 let here = at * packed::WIDE..at * packed::WIDE + dx.columns();
                 let beside = if last { beside } else { &[] };
                 let of_pairs = pairs.iter().map(|(_, pair)| *pair).zip(beside);
                 let beside = fill_beside(rights, of_pairs, |right, pair, block| {
                     let numbers = packed::Held::F32(pair.a);
                     let source = packed::Source { numbers, columns, most: &[] };
-                    right.fill_columns(Arithmetic::Single, source, block, here.clone());
+                    right.fill_columns(Precision::F32, source, block, here.clone());
                 });
                 for (j, (span, (source, first))) in some.iter().zip(&sources).enumerate() {
                     let rows = |span: &Span, first| span.range.start - first..span.range.end - first;
-                    right.fill_columns(arithmetic, *source, &rows(span, *first), here.clone());
+                    right.fill_columns(precision, *source, &rows(span, *first), here.clone());
                     let ahead = if let Some(next) = some.get(j + 1) {
                         sources[j + 1].0.ahead(&rows(next, sources[j + 1].1), &here)
                     } else {
                         let next = here.end..here.end + packed::WIDE;
                         sources[0].0.ahead(&rows(&some[0], sources[0].1), &next)
                     };
-                    let turn = packed::Turn { first: j == 0, last: j + 1 == some.len() };
+                    let turn = packed::BlockPosition { first: j == 0, last: j + 1 == some.len() };
                     let block = packed::Block { left, at: done + j, right };
                     packed::multiply(block, &beside, turn, sums, (&mut dx, add), ahead);
                 }
             });
         });
         done += some.len();
-        add = Add::ToWhatIsThere;
+        add = Accumulate::Add;
     }
     Ok(())
 }
@@ -196,8 +196,8 @@ pub(super) fn backward(
 /// Packs the columns of what goes beside a product, each pair's blocks one after the other.
 fn fill_beside<'a>(
     rights: &'a mut Vec<packed::Right>,
-    pairs: impl Iterator<Item = (Pair<'a>, &'a packed::Left)>,
-    fill: impl Fn(&mut packed::Right, Pair<'a>, &Range<usize>),
+    pairs: impl Iterator<Item = (LowRank<'a>, &'a packed::Left)>,
+    fill: impl Fn(&mut packed::Right, LowRank<'a>, &Range<usize>),
 ) -> Vec<packed::Block<'a>> {
     let blocks: Vec<_> =
         pairs.flat_map(|(pair, left)| (0..left.spans().len()).map(move |at| (pair, left, at))).collect();
@@ -213,18 +213,18 @@ fn fill_beside<'a>(
 fn pack_lefts<'s>(
     team: Team,
     lefts: &'s mut Vec<packed::Left>,
-    (arithmetic, rows, factors): (Arithmetic, Rows<'_>, Option<&[Vec<f32>]>),
+    (precision, rows, factors): (Precision, Rows<'_>, Option<&[Vec<f32>]>),
     inner: &mut Vec<f32>,
     pairs: &[(usize, f32, View<'_>)],
 ) -> Result<&'s [packed::Left]> {
     lefts.resize_with(lefts.len().max(1 + pairs.len()), Default::default);
     let count = rows.count();
-    let xs = pack_left(team, (arithmetic, factors), &mut lefts[0], rows, !pairs.is_empty());
+    let xs = pack_left(team, (precision, factors), &mut lefts[0], rows, !pairs.is_empty());
     for ((side, scale, factor), left) in pairs.iter().zip(&mut lefts[1..]) {
-        let inner = sized(inner, count * factor.rows);
+        let inner = resized(inner, count * factor.rows);
         thin::inner(team, *scale, *factor, xs[*side], ViewMut::whole(inner, count))?;
         let inner = View::whole(inner, count).t();
-        pack_left(team, (Arithmetic::Single, None), left, inner.into(), false);
+        pack_left(team, (Precision::F32, None), left, inner.into(), false);
     }
     Ok(lefts)
 }
@@ -232,23 +232,23 @@ fn pack_lefts<'s>(
 /// Gives the rows where they are in memory, in which they are left if they are `needed`.
 fn pack_left<'a>(
     team: Team,
-    (arithmetic, factors): (Arithmetic, Option<&[Vec<f32>]>),
+    (precision, factors): (Precision, Option<&[Vec<f32>]>),
     left: &mut packed::Left,
     rows: Rows<'a>,
     needed: bool,
 ) -> Vec<View<'a>> {
     let widths = rows.widths();
     let columns: usize = widths.iter().sum();
-    left.shape(arithmetic, rows.count(), &widths);
+    left.shape(precision, rows.count(), &widths);
     let (groups, spans) = left.groups();
     let share = team.rows(groups.len(), packed::TALL * columns);
-    if let Rows::Made(Made { makes, .. }) = &rows {
+    if let Rows::Lazy(LazyRows { makes, .. }) = &rows {
         assert_eq!(makes.len(), groups.len(), "rows that nothing makes");
     }
     match rows {
-        Rows::There(xs) => {
+        Rows::InMemory(xs) => {
             team.each(in_shares(groups.into_iter(), share), |part: Vec<packed::Group<'_>>| {
-                OWN.with_borrow_mut(|Own { lines, .. }| {
+                THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { lines, .. }| {
                     for group in part {
                         group.fill((&xs, 0), &spans, factors, lines);
                     }
@@ -256,12 +256,12 @@ fn pack_left<'a>(
             });
             xs
         }
-        Rows::Made(Made { rows, makes, memory, wanted, .. }) if needed || wanted => {
-            let memory = sized(memory, rows * columns);
+        Rows::Lazy(LazyRows { rows, makes, memory, wanted, .. }) if needed || wanted => {
+            let memory = resized(memory, rows * columns);
             let places = memory.chunks_mut((packed::TALL * columns).max(1));
             let parts = in_shares(groups.into_iter().zip(makes.into_iter().zip(places)), share);
             team.each(parts, |part: Vec<(packed::Group<'_>, (Make<'_>, &mut [f32]))>| {
-                OWN.with_borrow_mut(|Own { lines, .. }| {
+                THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { lines, .. }| {
                     for (group, (make, rows)) in part {
                         make(rows);
                         let first = group.rows.start;
@@ -271,10 +271,10 @@ fn pack_left<'a>(
             });
             side_by_side(memory, &widths)
         }
-        Rows::Made(Made { makes, .. }) => {
+        Rows::Lazy(LazyRows { makes, .. }) => {
             let parts = in_shares(groups.into_iter().zip(makes), share);
             team.each(parts, |part: Vec<(packed::Group<'_>, Make<'_>)>| {
-                OWN.with_borrow_mut(|Own { lines, made, .. }| {
+                THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { lines, made, .. }| {
                     for (group, make) in part {
                         let rows = at_least(made, group.rows.len() * columns);
                         make(rows);

@@ -14,12 +14,12 @@ pub(crate) struct Weight<'a> {
     /// (outputs, inputs).
     pub(crate) matrix: &'a Matrix,
     /// What earlier epochs left, and what is trained.
-    pub(crate) pairs: [Option<Pair<'a>>; 2],
+    pub(crate) pairs: [Option<LowRank<'a>>; 2],
 }
 
 /// `scale · B · A`.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Pair<'a> {
+pub(crate) struct LowRank<'a> {
     pub(crate) scale: f32,
     pub(crate) rank: usize,
     /// (rank, inputs).
@@ -30,17 +30,17 @@ pub(crate) struct Pair<'a> {
 
 /// What a product is added to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Add {
-    ToNothing,
-    ToWhatIsThere,
+pub(crate) enum Accumulate {
+    Overwrite,
+    Add,
 }
 
-impl Add {
+impl Accumulate {
     /// The factor of what is there.
     pub(super) fn beta(self) -> f32 {
         match self {
-            Self::ToWhatIsThere => 1.0,
-            Self::ToNothing => 0.0,
+            Self::Add => 1.0,
+            Self::Overwrite => 0.0,
         }
     }
 }

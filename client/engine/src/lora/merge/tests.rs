@@ -7,10 +7,10 @@ use proto::adapter::{Factors, Method};
 use std::path::{Path, PathBuf};
 
 use super::*;
-use crate::backend::executor::Passes;
+use crate::backend::executor::Executor;
 use crate::engine::Engine;
 use crate::kernels::pool::Team;
-use crate::model::kv_cache::Which;
+use crate::model::kv_cache::LogitsFor;
 
 fn reference(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
@@ -34,11 +34,11 @@ fn apart(
     tokens: &[u32],
 ) -> Vec<f32> {
     let engine = Engine::new(Arc::clone(base));
-    let places = Places::new(base, spec).unwrap();
-    let passes = Passes::new(engine.setup(), tokens.len());
-    let changes = places.changes(frozen, trained).unwrap();
+    let places = AdapterLayout::new(base, spec).unwrap();
+    let executor = Executor::new(engine.setup(), tokens.len());
+    let deltas = places.deltas(frozen, trained).unwrap();
     let (mut space, mut cache) = Default::default();
-    passes.decoder(&changes, Team::ALONE).logits(&mut space, &mut cache, tokens, Which::All).unwrap()
+    executor.decoder(&deltas, Team::ALONE).logits(&mut space, &mut cache, tokens, LogitsFor::All).unwrap()
 }
 
 fn far(x: &[f32], y: &[f32]) -> f32 {
@@ -122,7 +122,7 @@ fn tensors_that_the_adapter_leaves_alone_keep_their_bits() {
 }
 
 #[test]
-fn a_quantised_file_becomes_a_folder_in_bf16() {
+fn a_quantized_file_becomes_a_folder_in_bf16() {
     for (name, kept) in [("gguf/qwen2.gguf", 0.2), ("gguf/mixed.gguf", 0.2), ("gguf/f16.gguf", 0.05)] {
         let (off, moved, again, names) = merged(name, Method::Both, MOST_SHARD_BYTES);
         assert!(off < kept && moved > off, "{name}: off by {off}, moved by {moved}");

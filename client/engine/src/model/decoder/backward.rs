@@ -1,14 +1,14 @@
 //! The way back through one block.
 
 use super::{Decoder, fused};
-use crate::kernels::buffer::sized;
+use crate::kernels::buffer::resized;
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::{Add, Rows, Scratch, backward};
+use crate::kernels::matmul::{Accumulate, Rows, Scratch, backward};
 use crate::kernels::view::{View, ViewMut};
 use crate::layers::swiglu::swiglu;
 use crate::model::delta::gradients;
-use crate::model::gradient_target::Wanted;
+use crate::model::gradient_target::GradientTarget;
 use crate::model::projection::Projection;
 use crate::model::weights::BlockWeights;
 use crate::model::workspace::Workspace;
@@ -17,14 +17,14 @@ impl Decoder<'_> {
     /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something
     /// `below` has a gradient.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing")]
-    pub(super) fn block_back(
+    pub(super) fn block_backward(
         &self,
         space: &mut Workspace,
         keep: usize,
         layer: usize,
         block: &BlockWeights,
         (batch, length): (usize, usize),
-        wanted: &mut Wanted<'_>,
+        wanted: &mut GradientTarget<'_>,
         below: bool,
     ) -> Result<()> {
         let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
@@ -53,28 +53,29 @@ impl Decoder<'_> {
         } = space;
         let kept = &mut kept[keep];
         let g = &mut g[..rows * hidden];
-        let learns = |wanted: &Wanted<'_>, projections: &[Projection]| {
-            projections.iter().any(|projection| wanted.wants(self.changes, (layer, *projection)))
+        let learns = |wanted: &GradientTarget<'_>, projections: &[Projection]| {
+            projections.iter().any(|projection| wanted.wants(self.deltas, (layer, *projection)))
         };
 
         let columns = self.config.intermediate_size;
         if learns(wanted, &[Projection::Down]) {
             let (gate, up) = (kept.gate.read(team, gate), kept.up.read(team, up));
-            swiglu(team, gate, up, sized(inner, rows * columns));
+            swiglu(team, gate, up, resized(inner, rows * columns));
             let terms = [(Projection::Down, View::whole(g, hidden))];
             self.linear_gradients(layer, block, inner, &terms, wanted)?;
         }
-        let dinner = sized(dinner, rows * columns);
+        let dinner = resized(dinner, rows * columns);
         let dy = View::whole(g, hidden).into();
         self.backward(scratch, layer, block, dy, &[Projection::Down], dinner)?;
         let halves = [Projection::Gate, Projection::Up];
         let learned = learns(wanted, &halves);
-        let dys = fused::halves_back((&kept.gate, &kept.up), dinner, columns, (dhalves, learned));
-        let dnormed = sized(dnormed, rows * hidden);
+        let dys =
+            fused::lazy_gate_and_up_backward((&kept.gate, &kept.up), dinner, columns, (dhalves, learned));
+        let dnormed = resized(dnormed, rows * hidden);
         self.backward(scratch, layer, block, dys, &halves, dnormed)?;
         let norm = self.norm(&block.post_norm);
         if learned {
-            norm.forward(team, kept.middle.read(team, earlier), sized(normed, rows * hidden));
+            norm.forward(team, kept.middle.read(team, earlier), resized(normed, rows * hidden));
             let all = View::whole(dhalves, 2 * columns);
             let terms = [
                 (Projection::Gate, all.columns(0..columns)),
@@ -83,10 +84,10 @@ impl Decoder<'_> {
             self.linear_gradients(layer, block, normed, &terms, wanted)?;
         }
         if let Some(rest) = wanted.embedding() {
-            norm.weight_back(kept.middle.read(team, earlier), dnormed, &mut rest.norms[layer][1]);
+            norm.weight_backward(kept.middle.read(team, earlier), dnormed, &mut rest.norms[layer][1]);
         }
-        let dmixed = sized(dmixed, rows * self.config.num_heads * self.config.head_dim);
-        let dy = fused::norm_back(norm, &kept.middle, dnormed, g, normed);
+        let dmixed = resized(dmixed, rows * self.config.num_heads * self.config.head_dim);
+        let dy = fused::lazy_norm_backward(norm, &kept.middle, dnormed, g, normed);
         self.backward(scratch, layer, block, dy, &[Projection::O], dmixed)?;
         if learns(wanted, &[Projection::O]) {
             kept.mixed.give(team, mixed);
@@ -98,9 +99,9 @@ impl Decoder<'_> {
         kept.k.give(team, k);
         kept.v.give(team, v);
         let attention = self.attention(length, 0);
-        let (dq, dk, dv) = (sized(dq, q.len()), sized(dk, k.len()), sized(dv, v.len()));
+        let (dq, dk, dv) = (resized(dq, q.len()), resized(dk, k.len()), resized(dv, v.len()));
         attention.backward(team, (q, k, v), (&kept.logs, dmixed), (dq, dk, dv))?;
-        attention.turn_back(team, dq, dk);
+        attention.rotate_backward(team, dq, dk);
         if let Some([q_norm, k_norm]) = &block.head_norms {
             let [raw_q, raw_k] = raw;
             kept.raw[0].give(team, raw_q);
@@ -117,15 +118,15 @@ impl Decoder<'_> {
         let views = [&*dq, &*dk, &*dv].map(|d| View::whole(d, d.len() / rows));
         let inputs = [Projection::Q, Projection::K, Projection::V];
         if learns(wanted, &inputs) {
-            norm.forward(team, kept.x.read(team, earlier), sized(normed, rows * hidden));
+            norm.forward(team, kept.x.read(team, earlier), resized(normed, rows * hidden));
             let terms: [_; 3] = std::array::from_fn(|i| (inputs[i], views[i]));
             self.linear_gradients(layer, block, normed, &terms, wanted)?;
         }
         if below {
-            self.backward(scratch, layer, block, Rows::There(views.to_vec()), &inputs, dnormed)?;
-            fused::norm_back_now(team, norm, &kept.x, dnormed, g);
+            self.backward(scratch, layer, block, Rows::InMemory(views.to_vec()), &inputs, dnormed)?;
+            fused::norm_backward_in_memory(team, norm, &kept.x, dnormed, g);
             if let Some(rest) = wanted.embedding() {
-                norm.weight_back(kept.x.read(team, earlier), dnormed, &mut rest.norms[layer][0]);
+                norm.weight_backward(kept.x.read(team, earlier), dnormed, &mut rest.norms[layer][0]);
             }
         }
         Ok(())
@@ -142,12 +143,12 @@ impl Decoder<'_> {
         dx: &mut [f32],
     ) -> Result<()> {
         let weight = |projection: &Projection| {
-            self.changes.weight((layer, *projection), &block.linear(*projection).weight)
+            self.deltas.weight((layer, *projection), &block.linear(*projection).weight)
         };
         let weights: Vec<_> = projections.iter().map(weight).collect();
         let inputs = weights.first().map_or(1, |weight| weight.matrix.columns());
         let dx = ViewMut::whole(dx, inputs);
-        backward(self.team, self.arithmetic, scratch, dys, &weights, dx, Add::ToNothing)
+        backward(self.team, self.precision, scratch, dys, &weights, dx, Accumulate::Overwrite)
     }
 
     /// What is wanted of some linear layers of one block with one input.
@@ -157,7 +158,7 @@ impl Decoder<'_> {
         block: &BlockWeights,
         x: &[f32],
         terms: &[(Projection, View<'_>)],
-        wanted: &mut Wanted<'_>,
+        wanted: &mut GradientTarget<'_>,
     ) -> Result<()> {
         let mut changed = Vec::with_capacity(terms.len());
         let mut inputs = 1;
@@ -166,10 +167,10 @@ impl Decoder<'_> {
             inputs = matrix.columns();
             let (x, dy) = (View::whole(x, inputs), *dy);
             match wanted {
-                Wanted::Adapter(_) => {
-                    changed.extend(self.changes.layer((layer, *projection)).map(|change| (change, dy)));
+                GradientTarget::Adapter(_) => {
+                    changed.extend(self.deltas.layer((layer, *projection)).map(|delta| (delta, dy)));
                 }
-                Wanted::Weights(weights) => {
+                GradientTarget::Weights(weights) => {
                     let Some(dw) = weights.linears.get_mut(&(layer, *projection)) else { continue };
                     let parts = ViewMut::whole(dw, inputs).row_parts(96).into_iter().enumerate().collect();
                     self.team.try_each(parts, |(i, dw): (usize, ViewMut<'_>)| {
@@ -179,10 +180,10 @@ impl Decoder<'_> {
             }
         }
         match wanted {
-            Wanted::Adapter(into) if !changed.is_empty() => {
+            GradientTarget::Adapter(into) if !changed.is_empty() => {
                 gradients(self.team, View::whole(x, inputs), &changed, into)
             }
-            Wanted::Adapter(_) | Wanted::Weights(_) => Ok(()),
+            GradientTarget::Adapter(_) | GradientTarget::Weights(_) => Ok(()),
         }
     }
 }

@@ -2,107 +2,107 @@
 
 use std::cell::RefCell;
 
-use crate::kernels::matmul::{Made, Make, Rows, TOGETHER, in_shares};
+use crate::kernels::matmul::{LazyRows, Make, Rows, TILE_ROWS, in_shares};
 use crate::kernels::pool::Team;
 use crate::layers::rms_norm::RmsNorm;
-use crate::layers::swiglu::{swiglu_back_some, swiglu_some};
-use crate::model::saved::{RowsToStore, Stored};
+use crate::layers::swiglu::{swiglu_backward_rows, swiglu_rows};
+use crate::model::saved::{RowsToSave, Saved};
 
 thread_local! {
     /// What each thread widens rows into, used again by its next ones.
-    static OWN: RefCell<[Vec<f32>; 2]> = RefCell::default();
+    static THREAD_SCRATCH: RefCell<[Vec<f32>; 2]> = RefCell::default();
 }
 
 /// The normed rows of `x`, which are rounded and kept too where there are places.
 pub(super) fn normed<'a>(
     norm: RmsNorm<'a>,
     x: &'a [f32],
-    places: Option<Vec<RowsToStore<'a>>>,
+    save_to: Option<Vec<RowsToSave<'a>>>,
     memory: &'a mut Vec<f32>,
 ) -> Rows<'a> {
     let columns = norm.weight.len();
-    let mut places = places.into_iter().flatten();
-    let makes = x.chunks(TOGETHER * columns).map(|x| {
-        let place = places.next();
+    let mut save_to = save_to.into_iter().flatten();
+    let makes = x.chunks(TILE_ROWS * columns).map(|x| {
+        let save = save_to.next();
         let make: Make<'_> = Box::new(move |out| {
-            if let Some(mut place) = place {
-                place.store(x);
+            if let Some(mut save) = save {
+                save.store(x);
             }
             norm.some(x, out);
         });
         make
     });
     let (rows, makes) = (x.len() / columns, makes.collect());
-    Rows::Made(Made { rows, widths: vec![columns], makes, memory, wanted: false })
+    Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
 /// What becomes of the two halves of the feed-forward part, which are rounded and kept too where there are places.
 pub(super) fn gated<'a>(
     (gate, up): (&'a [f32], &'a [f32]),
     columns: usize,
-    places: Option<[Vec<RowsToStore<'a>>; 2]>,
+    save_to: Option<[Vec<RowsToSave<'a>>; 2]>,
     memory: &'a mut Vec<f32>,
 ) -> Rows<'a> {
-    let mut places = places.into_iter().flat_map(|[gate, up]| gate.into_iter().zip(up));
-    let halves = gate.chunks(TOGETHER * columns).zip(up.chunks(TOGETHER * columns));
+    let mut save_to = save_to.into_iter().flat_map(|[gate, up]| gate.into_iter().zip(up));
+    let halves = gate.chunks(TILE_ROWS * columns).zip(up.chunks(TILE_ROWS * columns));
     let makes = halves.map(|(gate, up)| {
-        let place = places.next();
+        let save = save_to.next();
         let make: Make<'_> = Box::new(move |out| {
-            if let Some((mut gate_place, mut up_place)) = place {
-                gate_place.store(gate);
-                up_place.store(up);
+            if let Some((mut gate_save, mut up_save)) = save {
+                gate_save.store(gate);
+                up_save.store(up);
             }
-            swiglu_some(out, gate, up);
+            swiglu_rows(out, gate, up);
         });
         make
     });
     let (rows, makes) = (gate.len() / columns, makes.collect());
-    Rows::Made(Made { rows, widths: vec![columns], makes, memory, wanted: false })
+    Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
 /// The gradients of the two halves of the feed-forward part, side by side.
-pub(super) fn halves_back<'a>(
-    (gate, up): (&'a Stored, &'a Stored),
+pub(super) fn lazy_gate_and_up_backward<'a>(
+    (gate, up): (&'a Saved, &'a Saved),
     dy: &'a [f32],
     columns: usize,
     (memory, wanted): (&'a mut Vec<f32>, bool),
 ) -> Rows<'a> {
-    let halves = gate.parts(TOGETHER, columns).into_iter().zip(up.parts(TOGETHER, columns));
-    let makes = halves.zip(dy.chunks(TOGETHER * columns)).map(|((gate, up), dy)| {
+    let halves = gate.parts(TILE_ROWS, columns).into_iter().zip(up.parts(TILE_ROWS, columns));
+    let makes = halves.zip(dy.chunks(TILE_ROWS * columns)).map(|((gate, up), dy)| {
         let make: Make<'_> = Box::new(move |out| {
-            OWN.with_borrow_mut(|[gate_memory, up_memory]| {
+            THREAD_SCRATCH.with_borrow_mut(|[gate_memory, up_memory]| {
                 let (gate, up) = (gate.read(gate_memory), up.read(up_memory));
-                swiglu_back_some(columns, gate, up, dy, out);
+                swiglu_backward_rows(columns, gate, up, dy, out);
             });
         });
         make
     });
     let (rows, makes) = (dy.len() / columns, makes.collect());
-    Rows::Made(Made { rows, widths: vec![columns; 2], makes, memory, wanted })
+    Rows::Lazy(LazyRows { rows, widths: vec![columns; 2], makes, memory, wanted })
 }
 
 /// `g`, to which the gradient of a norm's input `x` is added.
-pub(super) fn norm_back<'a>(
+pub(super) fn lazy_norm_backward<'a>(
     norm: RmsNorm<'a>,
-    x: &'a Stored,
+    x: &'a Saved,
     dy: &'a [f32],
     g: &'a mut [f32],
     memory: &'a mut Vec<f32>,
 ) -> Rows<'a> {
     let (rows, columns) = (dy.len() / norm.weight.len(), norm.weight.len());
-    let makes = add_back(norm, x, dy, g).map(|add| {
+    let makes = add_backward(norm, x, dy, g).map(|add| {
         let make: Make<'_> = Box::new(move |out| out.copy_from_slice(add()));
         make
     });
     let makes = makes.collect();
-    Rows::Made(Made { rows, widths: vec![columns], makes, memory, wanted: false })
+    Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
 /// Adds the gradient of a norm's input `x` to `g`.
-pub(super) fn norm_back_now(team: Team, norm: RmsNorm<'_>, x: &Stored, dy: &[f32], g: &mut [f32]) {
+pub(super) fn norm_backward_in_memory(team: Team, norm: RmsNorm<'_>, x: &Saved, dy: &[f32], g: &mut [f32]) {
     let columns = norm.weight.len();
-    let share = team.rows(dy.len().div_ceil(TOGETHER * columns), TOGETHER * columns);
-    let parts = in_shares(add_back(norm, x, dy, g), share);
+    let share = team.rows(dy.len().div_ceil(TILE_ROWS * columns), TILE_ROWS * columns);
+    let parts = in_shares(add_backward(norm, x, dy, g), share);
     team.each(parts, |part| {
         for add in part {
             add();
@@ -111,17 +111,17 @@ pub(super) fn norm_back_now(team: Team, norm: RmsNorm<'_>, x: &Stored, dy: &[f32
 }
 
 /// For every few rows, what adds the gradient to those of `g`, and gives them.
-fn add_back<'a>(
+fn add_backward<'a>(
     norm: RmsNorm<'a>,
-    x: &'a Stored,
+    x: &'a Saved,
     dy: &'a [f32],
     g: &'a mut [f32],
 ) -> impl Iterator<Item = impl FnOnce() -> &'a mut [f32] + Send> {
     let columns = norm.weight.len();
-    let parts = x.parts(TOGETHER, columns).into_iter().zip(dy.chunks(TOGETHER * columns));
-    parts.zip(g.chunks_mut(TOGETHER * columns)).map(move |((x, dy), g)| {
+    let parts = x.parts(TILE_ROWS, columns).into_iter().zip(dy.chunks(TILE_ROWS * columns));
+    parts.zip(g.chunks_mut(TILE_ROWS * columns)).map(move |((x, dy), g)| {
         move || {
-            OWN.with_borrow_mut(|[memory, _]| norm.some_back(x.read(memory), dy, g));
+            THREAD_SCRATCH.with_borrow_mut(|[memory, _]| norm.rows_backward(x.read(memory), dy, g));
             g
         }
     })

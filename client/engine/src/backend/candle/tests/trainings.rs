@@ -3,7 +3,7 @@
 use proto::training::{LocalOptimizer, TrainingPlan};
 
 use super::*;
-use crate::backend::device::PlaceError;
+use crate::backend::device::DeviceError;
 use crate::backend::error::ComputeError;
 use crate::error::TrainError;
 use crate::model::blocks::Blocks;
@@ -56,10 +56,10 @@ fn a_training_follows_that_of_our_own_kernels_step_by_step() {
             assert!((found - expected).abs() < 1e-3 * expected, "{method:?} {step}: {found} {expected}");
         }
         assert_eq!((candle.0.tokens, candle.0.losses.len()), (own.0.tokens, 12));
-        let change = |parameters: &[f32]| -> Vec<f32> {
+        let delta = |parameters: &[f32]| -> Vec<f32> {
             parameters.iter().zip(&start).map(|(x, before)| x - before).collect()
         };
-        let off = off(&change(&candle.0.parameters), &change(&own.0.parameters));
+        let off = off(&delta(&candle.0.parameters), &delta(&own.0.parameters));
         assert!(off < 1e-2, "{method:?}: what was learned is off by {off:.1e}");
     }
 }
@@ -123,11 +123,11 @@ fn a_device_that_is_not_there_is_refused_before_anything_is_computed() {
     let spec = spec(&base, Method::Both, 2, &Projection::ALL);
     let start = spec.initial(&Digest([4; 32]), None);
     for device in [CandleDevice::Cuda(77), CandleDevice::Metal(77)] {
-        let compute = Compute { place: Place::Candle(device), ..Compute::default() };
+        let compute = Compute { backend: Backend::Candle(device), ..Compute::default() };
         let engine = Engine::new(Arc::clone(&base)).with_compute(compute);
         let refused = |result: std::result::Result<(), TrainError>| match result {
             Err(TrainError::Compute(ComputeError::Device(
-                error @ (PlaceError::NotBuilt { .. } | PlaceError::NotOpened { .. }),
+                error @ (DeviceError::NotBuilt { .. } | DeviceError::NotOpened { .. }),
             ))) => {
                 assert!(error.to_string().contains(&format!("the device `{device}`")), "{error}");
             }

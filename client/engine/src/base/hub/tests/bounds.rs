@@ -21,14 +21,14 @@ fn other_weights_than_announced_are_not_kept() {
 #[test]
 fn a_token_goes_to_no_other_port_and_over_no_open_connection() {
     let (server, home) = (Server::new(folder("smollm2")), tempfile::tempdir().unwrap());
-    let elsewhere = Server::new(folder("smollm2"));
-    server.state.lock().unwrap().stored_at = Some(elsewhere.endpoint.clone());
+    let on_candle = Server::new(folder("smollm2"));
+    server.state.lock().unwrap().stored_at = Some(on_candle.endpoint.clone());
     let cache = home.path().join("hub");
     fs::write(home.path().join("token"), "hf_verysecret\n").unwrap();
     fetch(&Hub::new(&server.endpoint, cache.clone()), "hf:o/n").unwrap();
     assert!(!server.state.lock().unwrap().authorized.is_empty());
-    assert!(elsewhere.asked().iter().any(|path| path.starts_with("/stored/model.safetensors")));
-    assert_eq!(elsewhere.state.lock().unwrap().authorized, Vec::<String>::new());
+    assert!(on_candle.asked().iter().any(|path| path.starts_with("/stored/model.safetensors")));
+    assert_eq!(on_candle.state.lock().unwrap().authorized, Vec::<String>::new());
     // The same host under a name that is not known to be this machine.
     let shown = |endpoint: &str| {
         let origin = endpoint.parse().ok().and_then(|uri| requests::Origin::of(&uri)).unwrap();

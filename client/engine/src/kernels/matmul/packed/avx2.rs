@@ -12,14 +12,14 @@ use half::slice::HalfFloatSliceExt;
 use crate::kernels::matmul::packed::layout::{
     BLOCK, Lines, MOST_LEFT, MOST_LEFT_SUM, STEP, Scale, TALL, WIDE, interleave,
 };
-use crate::kernels::matmul::packed::right::{Held, Right, Source, worth};
-use crate::kernels::matmul::precision::Arithmetic;
-use crate::kernels::simd::{largest, sum, vectorised};
+use crate::kernels::matmul::packed::right::{Held, Right, Source, scale_of};
+use crate::kernels::matmul::precision::Precision;
+use crate::kernels::simd::{largest, sum, vectorized};
 
 /// Numbers of a block's row, of which two make a word.
 type Row = [f32; 2 * BLOCK];
 
-vectorised! {
+vectorized! {
     /// Rounds a block's row, times the columns' factors where there are some; words behind it are zero.
     pub(super) fn round(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
         assert!(x.len() <= 2 * words.len() && factors.is_none_or(|factors| factors.len() == x.len()));
@@ -34,7 +34,7 @@ vectorised! {
         let (most, total) = (largest(row), sum([row], |[x]| x.abs()));
         if !total.is_finite() {
             words.fill(0);
-            return Scale { worth: f32::NAN, begin: 0 };
+            return Scale { scale_of: f32::NAN, begin: 0 };
         }
         // Rounding adds at most a half to each.
         let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
@@ -45,7 +45,7 @@ vectorised! {
             return Scale::default();
         }
         join(row, scale, words);
-        Scale { worth: 1.0 / scale, begin: 0 }
+        Scale { scale_of: 1.0 / scale, begin: 0 }
     }
 }
 
@@ -69,16 +69,16 @@ fn pair(low: f32, high: f32) -> i32 {
     ((bits(low) & 0xffff) | (bits(high) << 16)).cast_signed()
 }
 
-vectorised! {
+vectorized! {
     /// A row of a block as words.
-    fn line(arithmetic: Arithmetic, numbers: Held<'_>, inverse: f32, words: &mut [i32]) {
+    fn line(precision: Precision, numbers: Held<'_>, inverse: f32, words: &mut [i32]) {
         let mut row: Row = [0.0; 2 * BLOCK];
         widen(numbers, &mut row);
-        match arithmetic {
-            Arithmetic::Single => {
+        match precision {
+            Precision::F32 => {
                 words.iter_mut().zip(row).for_each(|(word, x)| *word = x.to_bits().cast_signed());
             }
-            Arithmetic::Short | Arithmetic::Byte => join(&row, inverse, words),
+            Precision::Int16 | Precision::Int8 => join(&row, inverse, words),
         }
     }
 }
@@ -111,11 +111,11 @@ impl Source<'_> {
     }
 
     /// The inverse of what an integer of a row is worth.
-    fn inverse(&self, arithmetic: Arithmetic, row: Option<usize>) -> f32 {
-        match (arithmetic, row) {
-            (Arithmetic::Single, _) => 1.0,
-            (Arithmetic::Short | Arithmetic::Byte, row) => {
-                row.map_or(0.0, |row| worth(arithmetic, self.most[row]).1)
+    fn inverse(&self, precision: Precision, row: Option<usize>) -> f32 {
+        match (precision, row) {
+            (Precision::F32, _) => 1.0,
+            (Precision::Int16 | Precision::Int8, row) => {
+                row.map_or(0.0, |row| scale_of(precision, self.most[row]).1)
             }
         }
     }
@@ -124,17 +124,17 @@ impl Source<'_> {
 impl Right {
     pub(super) fn fill_rows_avx2(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         source: Source<'_>,
         rows: Range<usize>,
         block: &Range<usize>,
     ) {
-        assert_ne!(arithmetic, Arithmetic::Byte, "bytes need VNNI");
+        assert_ne!(precision, Precision::Int8, "bytes need VNNI");
         let step = self.vectors * 16;
-        if arithmetic != Arithmetic::Single {
-            self.worth.fill(0.0);
-            for (place, most) in self.worth.iter_mut().zip(&source.most[rows.clone()]) {
-                *place = worth(arithmetic, *most).0;
+        if precision != Precision::F32 {
+            self.scale_of.fill(0.0);
+            for (place, most) in self.scale_of.iter_mut().zip(&source.most[rows.clone()]) {
+                *place = scale_of(precision, *most).0;
             }
         }
         let depth = self.len / step;
@@ -142,12 +142,7 @@ impl Right {
         for first in (0..step).step_by(TALL) {
             for (i, place) in lines.0.iter_mut().enumerate() {
                 let row = rows.clone().nth(first + i);
-                line(
-                    arithmetic,
-                    source.part(row, block),
-                    source.inverse(arithmetic, row),
-                    &mut place[..depth],
-                );
+                line(precision, source.part(row, block), source.inverse(precision, row), &mut place[..depth]);
             }
             #[expect(unsafe_code, reason = "packing is called only where the CPU has AVX2")]
             // SAFETY: as the reason says.
@@ -159,38 +154,38 @@ impl Right {
 
     pub(super) fn fill_columns_avx2(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         source: Source<'_>,
         block: &Range<usize>,
         columns: &Range<usize>,
     ) {
-        assert_ne!(arithmetic, Arithmetic::Byte, "bytes need VNNI");
+        assert_ne!(precision, Precision::Int8, "bytes need VNNI");
         // What a row's integers are worth is in the left factor.
-        self.worth.fill(1.0);
+        self.scale_of.fill(1.0);
         let step = self.vectors * 16;
         for (at, words) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
-            let rows = match arithmetic {
-                Arithmetic::Single => [block.clone().nth(at), None],
-                Arithmetic::Short | Arithmetic::Byte => {
+            let rows = match precision {
+                Precision::F32 => [block.clone().nth(at), None],
+                Precision::Int16 | Precision::Int8 => {
                     let first = at / STEP * STEP * 2 + at % STEP;
                     [first, first + STEP].map(|row| block.clone().nth(row))
                 }
             };
-            let scales = rows.map(|row| source.inverse(arithmetic, row));
-            words_of(arithmetic, rows.map(|row| source.part(row, columns)), scales, words);
+            let scales = rows.map(|row| source.inverse(precision, row));
+            words_of(precision, rows.map(|row| source.part(row, columns)), scales, words);
         }
     }
 }
 
-vectorised! {
+vectorized! {
     /// Columns of one row, or of two that are joined, as words.
-    fn words_of(arithmetic: Arithmetic, rows: [Held<'_>; 2], scales: [f32; 2], words: &mut [i32]) {
+    fn words_of(precision: Precision, rows: [Held<'_>; 2], scales: [f32; 2], words: &mut [i32]) {
         let mut wide = [[0.0; WIDE]; 2];
         wide.iter_mut().zip(rows).for_each(|(wide, row)| widen(row, wide));
         for (word, (low, high)) in words.iter_mut().zip(wide[0].iter().zip(wide[1])) {
-            *word = match arithmetic {
-                Arithmetic::Single => low.to_bits().cast_signed(),
-                Arithmetic::Short | Arithmetic::Byte => pair(low * scales[0], high * scales[1]),
+            *word = match precision {
+                Precision::F32 => low.to_bits().cast_signed(),
+                Precision::Int16 | Precision::Int8 => pair(low * scales[0], high * scales[1]),
             };
         }
     }

@@ -8,7 +8,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use crate::kernels::matmul::precision::Arithmetic;
+use crate::kernels::matmul::precision::Precision;
 
 /// Most words of one block along the inner dimension: the numbers that fit into the nearest cache.
 pub(super) const BLOCK: usize = 320;
@@ -37,10 +37,10 @@ pub(crate) struct Span {
 }
 
 /// The blocks of an inner dimension, matrix by matrix in order, those of one of nearly one size.
-pub(super) fn spans(arithmetic: Arithmetic, widths: &[usize]) -> Vec<Span> {
-    let (most, step) = match arithmetic {
-        Arithmetic::Single | Arithmetic::Short => (BLOCK, 32),
-        Arithmetic::Byte => (2 * BLOCK, 64),
+pub(super) fn spans(precision: Precision, widths: &[usize]) -> Vec<Span> {
+    let (most, step) = match precision {
+        Precision::F32 | Precision::Int16 => (BLOCK, 32),
+        Precision::Int8 => (2 * BLOCK, 64),
     };
     let mut spans = Vec::new();
     for (side, inner) in widths.iter().copied().enumerate() {
@@ -53,15 +53,15 @@ pub(super) fn spans(arithmetic: Arithmetic, widths: &[usize]) -> Vec<Span> {
 }
 
 /// Words of a block's row, filled up with zeros.
-pub(super) fn words(arithmetic: Arithmetic, block: &Range<usize>) -> usize {
-    block.len().div_ceil(arithmetic.in_a_word()).next_multiple_of(STEP)
+pub(super) fn words(precision: Precision, block: &Range<usize>) -> usize {
+    block.len().div_ceil(precision.in_a_word()).next_multiple_of(STEP)
 }
 
 /// What the integers of a block's row are.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scale {
     /// What one is worth.
-    pub(super) worth: f32,
+    pub(super) scale_of: f32,
     /// What their sums begin with, so that what is added to each weight is taken away.
     pub(super) begin: i32,
 }

@@ -18,7 +18,7 @@ use crate::kernels::matmul::packed::layout::{
     ADDED, Lines, MOST_BYTE, MOST_LEFT, MOST_LEFT_SUM, STEP, Scale, Span, TALL, interleave, spans, words,
 };
 use crate::kernels::matmul::packed::right::{joined, load};
-use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
+use crate::kernels::matmul::precision::{Precision, available, is_wide};
 use crate::kernels::view::View;
 
 /// The left factor: (rows, inner), matrices side by side.
@@ -26,7 +26,7 @@ use crate::kernels::view::View;
 /// For each [`TALL`] rows and each block, word by word the rows' words side by side.
 #[derive(Debug)]
 pub(crate) struct Left {
-    pub(super) arithmetic: Arithmetic,
+    pub(super) precision: Precision,
     pub(super) rows: usize,
     pub(super) spans: Vec<Span>,
     /// Words before each block, and of all.
@@ -39,14 +39,14 @@ pub(crate) struct Left {
 impl Default for Left {
     fn default() -> Self {
         let (spans, starts, numbers, scales) = Default::default();
-        Self { arithmetic: Arithmetic::Single, rows: 0, spans, starts, numbers, scales }
+        Self { precision: Precision::F32, rows: 0, spans, starts, numbers, scales }
     }
 }
 
 /// The part of [`Left`] that belongs to one group of rows.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
-    arithmetic: Arithmetic,
+    precision: Precision,
     numbers: &'a mut [i32],
     scales: &'a mut [Scale],
     pub(crate) rows: Range<usize>,
@@ -54,13 +54,13 @@ pub(crate) struct Group<'a> {
 
 impl Left {
     /// Makes room for a factor of matrices with so many columns.
-    pub(crate) fn shape(&mut self, arithmetic: Arithmetic, rows: usize, widths: &[usize]) {
-        self.arithmetic = arithmetic;
+    pub(crate) fn shape(&mut self, precision: Precision, rows: usize, widths: &[usize]) {
+        self.precision = precision;
         self.rows = rows;
-        self.spans = spans(arithmetic, widths);
+        self.spans = spans(precision, widths);
         self.starts = vec![0];
         for span in &self.spans {
-            self.starts.push(self.depth() + words(arithmetic, &span.range));
+            self.starts.push(self.depth() + words(precision, &span.range));
         }
         let groups = rows.div_ceil(TALL);
         // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
@@ -86,7 +86,7 @@ impl Left {
         let scales = self.scales.chunks_mut((self.spans.len() * TALL).max(1));
         let groups = rows.zip(numbers.zip(scales));
         let groups = groups
-            .map(|(rows, (numbers, scales))| Group { arithmetic: self.arithmetic, numbers, scales, rows })
+            .map(|(rows, (numbers, scales))| Group { precision: self.precision, numbers, scales, rows })
             .collect();
         (groups, self.spans.clone())
     }
@@ -102,8 +102,8 @@ impl Group<'_> {
         factors: Option<&[Vec<f32>]>,
         lines: &mut Lines,
     ) {
-        let Group { arithmetic, mut numbers, scales, rows } = self;
-        assert!(available(arithmetic));
+        let Group { precision, mut numbers, scales, rows } = self;
+        assert!(available(precision));
         let lines = &mut lines.0;
         for (Span { side, range: block }, scales) in spans.iter().zip(scales.chunks_exact_mut(TALL)) {
             let x = xs[*side];
@@ -114,11 +114,11 @@ impl Group<'_> {
                     continue;
                 }
                 let row = rows.start + i - first;
-                let line_here = &mut line[..words(arithmetic, block)];
+                let line_here = &mut line[..words(precision, block)];
                 let factors = factors.map(|factors| &factors[*side][block.clone()]);
                 // SAFETY: the CPU has the instructions.
-                *scale = match arithmetic {
-                    Arithmetic::Single => {
+                *scale = match precision {
+                    Precision::F32 => {
                         let (numbers, rest) = line_here.split_at_mut(block.len());
                         rest.fill(0);
                         let bits = |x: &f32| x.to_bits().cast_signed();
@@ -130,18 +130,16 @@ impl Group<'_> {
                             let row = row.step_by(x.column_step);
                             numbers.iter_mut().zip(row).for_each(|(w, x)| *w = bits(x));
                         }
-                        Scale { worth: 1.0, begin: 0 }
+                        Scale { scale_of: 1.0, begin: 0 }
                     }
-                    Arithmetic::Short if !is_wide(arithmetic) => {
+                    Precision::Int16 if !is_wide(precision) => {
                         avx2::round(&x.row(row)[block.clone()], factors, line_here)
                     }
-                    Arithmetic::Short => unsafe {
-                        round::<2>(&x.row(row)[block.clone()], factors, line_here)
-                    },
-                    Arithmetic::Byte => unsafe { round::<4>(&x.row(row)[block.clone()], factors, line_here) },
+                    Precision::Int16 => unsafe { round::<2>(&x.row(row)[block.clone()], factors, line_here) },
+                    Precision::Int8 => unsafe { round::<4>(&x.row(row)[block.clone()], factors, line_here) },
                 };
             }
-            let (here, rest) = numbers.split_at_mut(words(arithmetic, block) * TALL);
+            let (here, rest) = numbers.split_at_mut(words(precision, block) * TALL);
             numbers = rest;
             // SAFETY: the CPU has the instructions.
             unsafe { interleave(lines, here, TALL) };
@@ -193,7 +191,7 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
     let total = _mm512_reduce_add_ps(_mm512_add_ps(totals[0], totals[1]));
     if !total.is_finite() {
         words.fill(0);
-        return Scale { worth: f32::NAN, begin: 0 };
+        return Scale { scale_of: f32::NAN, begin: 0 };
     }
     let scale = if IN_A_WORD == 4 {
         MOST_BYTE / most
@@ -220,5 +218,5 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
         // SAFETY: sixteen words.
         unsafe { _mm512_storeu_si512(place.as_mut_ptr().cast(), word) };
     }
-    Scale { worth: 1.0 / scale, begin: -ADDED * _mm512_reduce_add_epi32(sum) }
+    Scale { scale_of: 1.0 / scale, begin: -ADDED * _mm512_reduce_add_epi32(sum) }
 }

@@ -20,7 +20,7 @@ use half::{bf16, f16};
 
 use crate::kernels::matmul::packed::ahead::Lines;
 use crate::kernels::matmul::packed::layout::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, words};
-use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
+use crate::kernels::matmul::precision::{Precision, available, is_wide};
 
 /// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
 #[derive(Debug, Default)]
@@ -29,7 +29,7 @@ pub(crate) struct Right {
     /// Of [`Self::numbers`], those of this block.
     pub(super) len: usize,
     /// What an integer is worth, for each column.
-    pub(super) worth: Vec<f32>,
+    pub(super) scale_of: Vec<f32>,
     pub(super) vectors: usize,
 }
 
@@ -67,11 +67,11 @@ impl Source<'_> {
 
 /// What an integer of a row with this largest number is worth, and its inverse; zeros where the row is zero.
 #[inline]
-pub(crate) fn worth(arithmetic: Arithmetic, most: f32) -> (f32, f32) {
-    let inverse = match arithmetic {
-        Arithmetic::Single => 1.0,
-        Arithmetic::Short => MOST_RIGHT / most,
-        Arithmetic::Byte => MOST_BYTE / most,
+pub(crate) fn scale_of(precision: Precision, most: f32) -> (f32, f32) {
+    let inverse = match precision {
+        Precision::F32 => 1.0,
+        Precision::Int16 => MOST_RIGHT / most,
+        Precision::Int8 => MOST_BYTE / most,
     };
     if inverse.is_finite() && inverse > 0.0 { (1.0 / inverse, inverse) } else { (0.0, 0.0) }
 }
@@ -122,23 +122,23 @@ impl Right {
     /// Packs rows of `source`, [`WIDE`] at most, which are the columns of the right factor, in one block.
     pub(crate) fn fill_rows(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         source: Source<'_>,
         rows: Range<usize>,
         block: &Range<usize>,
     ) {
-        assert!(available(arithmetic) && rows.len() <= WIDE && words(arithmetic, block) <= BLOCK);
+        assert!(available(precision) && rows.len() <= WIDE && words(precision, block) <= BLOCK);
         assert!(rows.end * source.columns <= source.numbers.len() && block.end <= source.columns);
-        self.shape(arithmetic, rows.len(), block);
-        if !is_wide(arithmetic) {
-            return self.fill_rows_avx2(arithmetic, source, rows, block);
+        self.shape(precision, rows.len(), block);
+        if !is_wide(precision) {
+            return self.fill_rows_avx2(precision, source, rows, block);
         }
         // SAFETY: the CPU has the instructions.
         unsafe {
             match source.numbers {
-                Held::F32(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
-                Held::F16(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
-                Held::Bf16(numbers) => self.take_rows(arithmetic, (numbers, source), rows, block),
+                Held::F32(numbers) => self.take_rows(precision, (numbers, source), rows, block),
+                Held::F16(numbers) => self.take_rows(precision, (numbers, source), rows, block),
+                Held::Bf16(numbers) => self.take_rows(precision, (numbers, source), rows, block),
             }
         }
     }
@@ -146,53 +146,53 @@ impl Right {
     /// Packs columns of `source`, [`WIDE`] at most, whose rows are one block.
     pub(crate) fn fill_columns(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         source: Source<'_>,
         block: &Range<usize>,
         columns: Range<usize>,
     ) {
-        assert!(available(arithmetic) && columns.len() <= WIDE && words(arithmetic, block) <= BLOCK);
+        assert!(available(precision) && columns.len() <= WIDE && words(precision, block) <= BLOCK);
         assert!(block.end * source.columns <= source.numbers.len() && columns.end <= source.columns);
-        self.shape(arithmetic, columns.len(), block);
-        if !is_wide(arithmetic) {
-            return self.fill_columns_avx2(arithmetic, source, block, &columns);
+        self.shape(precision, columns.len(), block);
+        if !is_wide(precision) {
+            return self.fill_columns_avx2(precision, source, block, &columns);
         }
         // SAFETY: the CPU has the instructions.
         unsafe {
             match source.numbers {
-                Held::F32(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
-                Held::F16(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
-                Held::Bf16(numbers) => self.take_columns(arithmetic, (numbers, source), block, columns),
+                Held::F32(numbers) => self.take_columns(precision, (numbers, source), block, columns),
+                Held::F16(numbers) => self.take_columns(precision, (numbers, source), block, columns),
+                Held::Bf16(numbers) => self.take_columns(precision, (numbers, source), block, columns),
             }
         }
     }
 
-    fn shape(&mut self, arithmetic: Arithmetic, columns: usize, block: &Range<usize>) {
+    fn shape(&mut self, precision: Precision, columns: usize, block: &Range<usize>) {
         self.vectors = columns.div_ceil(16);
-        self.len = words(arithmetic, block) * self.vectors * 16;
+        self.len = words(precision, block) * self.vectors * 16;
         // Never shorter, so that nothing is cleared again.
         self.numbers.resize(self.numbers.len().max(self.len), 0);
-        self.worth.resize(WIDE, 0.0);
+        self.scale_of.resize(WIDE, 0.0);
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn take_rows<N: Number>(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         (numbers, source): (&[N], Source<'_>),
         rows: Range<usize>,
         block: &Range<usize>,
     ) {
         let step = self.vectors * 16;
         let mut inverses = [0.0f32; WIDE];
-        if arithmetic != Arithmetic::Single {
-            self.worth.fill(0.0);
-            let scales = self.worth.iter_mut().zip(&mut inverses);
-            for ((worth_of, inverse), most) in scales.zip(&source.most[rows.clone()]) {
-                (*worth_of, *inverse) = worth(arithmetic, *most);
+        if precision != Precision::F32 {
+            self.scale_of.fill(0.0);
+            let scales = self.scale_of.iter_mut().zip(&mut inverses);
+            for ((scale, inverse), most) in scales.zip(&source.most[rows.clone()]) {
+                (*scale, *inverse) = scale_of(precision, *most);
             }
         }
-        let read = 16 * arithmetic.in_a_word();
+        let read = 16 * precision.in_a_word();
         for vector in 0..self.vectors {
             let count = (rows.len() - 16 * vector).min(16);
             for at in (0..block.len()).step_by(read) {
@@ -201,10 +201,10 @@ impl Right {
                     let row = &numbers[(rows.start + 16 * vector + i) * source.columns..][block.clone()];
                     let scale = _mm512_set1_ps(inverses[16 * vector + i]);
                     let rounded = |i| _mm512_cvtps_epi32(_mm512_mul_ps(load(row, at + 16 * i), scale));
-                    *r = match arithmetic {
-                        Arithmetic::Single => _mm512_castps_si512(load(row, at)),
-                        Arithmetic::Short => joined::<2>(std::array::from_fn(rounded)),
-                        Arithmetic::Byte => without_sign(joined::<4>(std::array::from_fn(rounded))),
+                    *r = match precision {
+                        Precision::F32 => _mm512_castps_si512(load(row, at)),
+                        Precision::Int16 => joined::<2>(std::array::from_fn(rounded)),
+                        Precision::Int8 => without_sign(joined::<4>(std::array::from_fn(rounded))),
                     };
                 }
                 let words = &mut self.numbers[at * 16 / read * step + 16 * vector..];
@@ -220,15 +220,15 @@ impl Right {
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn take_columns<N: Number>(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         (numbers, source): (&[N], Source<'_>),
         block: &Range<usize>,
         columns: Range<usize>,
     ) {
         // What a row's integers are worth is in the left factor.
-        self.worth.fill(1.0);
-        match arithmetic {
-            Arithmetic::Single => {
+        self.scale_of.fill(1.0);
+        match precision {
+            Precision::F32 => {
                 let step = self.vectors * 16;
                 for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
                     let row = match block.clone().nth(at) {
@@ -242,15 +242,15 @@ impl Right {
                     }
                 }
             }
-            Arithmetic::Short => self.round_columns::<N, 2>(arithmetic, (numbers, source), block, &columns),
-            Arithmetic::Byte => self.round_columns::<N, 4>(arithmetic, (numbers, source), block, &columns),
+            Precision::Int16 => self.round_columns::<N, 2>(precision, (numbers, source), block, &columns),
+            Precision::Int8 => self.round_columns::<N, 4>(precision, (numbers, source), block, &columns),
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
     fn round_columns<N: Number, const IN_A_WORD: usize>(
         &mut self,
-        arithmetic: Arithmetic,
+        precision: Precision,
         (numbers, source): (&[N], Source<'_>),
         block: &Range<usize>,
         columns: &Range<usize>,
@@ -259,7 +259,7 @@ impl Right {
         // One after the other, and not where they are needed: divisions are slow, but sixteen are as fast as one.
         let mut inverses = [0.0; 2 * BLOCK];
         for (inverse, most) in inverses.iter_mut().zip(&source.most[block.clone()]) {
-            *inverse = worth(arithmetic, *most).1;
+            *inverse = scale_of(precision, *most).1;
         }
         let inverses = &inverses[..block.len()];
         for (at, line) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
@@ -345,7 +345,7 @@ fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
     }
     // Now lane `l` of `fours[4 · q + c]` holds column `4 · l + c` of rows `4 · q` to `4 · q + 3`.
     let float = |x: __m512i| _mm512_castsi512_ps(x);
-    let back = |x| _mm512_castps_si512(x);
+    let backward = |x| _mm512_castps_si512(x);
     let mut out = *rows;
     for column in 0..4 {
         let (first, second) = (float(fours[column]), float(fours[4 + column]));
@@ -354,10 +354,10 @@ fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {
         let odd = _mm512_shuffle_f32x4::<0xdd>(first, second);
         let later_even = _mm512_shuffle_f32x4::<0x88>(third, fourth);
         let later_odd = _mm512_shuffle_f32x4::<0xdd>(third, fourth);
-        out[column] = back(_mm512_shuffle_f32x4::<0x88>(even, later_even));
-        out[8 + column] = back(_mm512_shuffle_f32x4::<0xdd>(even, later_even));
-        out[4 + column] = back(_mm512_shuffle_f32x4::<0x88>(odd, later_odd));
-        out[12 + column] = back(_mm512_shuffle_f32x4::<0xdd>(odd, later_odd));
+        out[column] = backward(_mm512_shuffle_f32x4::<0x88>(even, later_even));
+        out[8 + column] = backward(_mm512_shuffle_f32x4::<0xdd>(even, later_even));
+        out[4 + column] = backward(_mm512_shuffle_f32x4::<0x88>(odd, later_odd));
+        out[12 + column] = backward(_mm512_shuffle_f32x4::<0xdd>(odd, later_odd));
     }
     out
 }

@@ -9,12 +9,12 @@ use std::ops::Range;
 use crate::kernels::buffer::at_least;
 use crate::kernels::matmul::packed::ahead::{Lines, Soon};
 use crate::kernels::matmul::packed::layout::TALL;
-use crate::kernels::matmul::precision::{Arithmetic, available, is_wide};
-use crate::kernels::matmul::weight::Add;
-use crate::kernels::simd::vectorised;
+use crate::kernels::matmul::precision::{Precision, available, is_wide};
+use crate::kernels::matmul::weight::Accumulate;
+use crate::kernels::simd::vectorized;
 use crate::kernels::view::ViewMut;
-pub(crate) use block::{Block, Turn};
-use block::{Sums, TOGETHER};
+pub(crate) use block::{Block, BlockPosition};
+use block::{PREFETCH_STEP, Sums};
 
 /// Adds one block to `sums`, which the first one sets, and the last one, with the blocks of f32 that go `beside` it,
 /// to what becomes of `out`. What is `ahead` is asked for meanwhile.
@@ -24,50 +24,50 @@ use block::{Sums, TOGETHER};
 pub(crate) fn multiply(
     block: Block<'_>,
     beside: &[Block<'_>],
-    turn: Turn,
+    position: BlockPosition,
     sums: &mut Vec<f32>,
-    (out, add): (&mut ViewMut<'_>, Add),
+    (out, add): (&mut ViewMut<'_>, Accumulate),
     ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
-    assert!(available(left.arithmetic));
+    assert!(available(left.precision));
     assert_eq!(out.rows(), left.rows);
     assert_eq!(out.columns().div_ceil(16), right.vectors);
-    assert!(beside.iter().all(|block| block.left.arithmetic == Arithmetic::Single));
+    assert!(beside.iter().all(|block| block.left.precision == Precision::F32));
     assert!(beside.iter().all(|block| block.left.rows == left.rows && block.right.vectors == right.vectors));
     let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
     let sums = at_least(sums, len);
     match right.vectors {
-        1 => multiply_by::<1>(block, beside, turn, sums, (out, add), ahead),
-        2 => multiply_by::<2>(block, beside, turn, sums, (out, add), ahead),
-        _ => multiply_by::<3>(block, beside, turn, sums, (out, add), ahead),
+        1 => multiply_by::<1>(block, beside, position, sums, (out, add), ahead),
+        2 => multiply_by::<2>(block, beside, position, sums, (out, add), ahead),
+        _ => multiply_by::<3>(block, beside, position, sums, (out, add), ahead),
     }
 }
 
 fn multiply_by<const VECTORS: usize>(
     block: Block<'_>,
     beside: &[Block<'_>],
-    turn: Turn,
+    position: BlockPosition,
     sums: &mut [f32],
-    (out, add): (&mut ViewMut<'_>, Add),
+    (out, add): (&mut ViewMut<'_>, Accumulate),
     ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
     assert_eq!(right.vectors, VECTORS);
     let groups = left.rows.div_ceil(TALL);
-    let reads = ahead.count().div_ceil((groups * (block.depth() / TOGETHER)).max(1));
+    let reads = ahead.count().div_ceil((groups * (block.depth() / PREFETCH_STEP)).max(1));
     let mut soon = Soon { write: Lines::NONE, read: ahead, reads };
     let sums: &mut [Sums<VECTORS>] = sums.as_chunks_mut().0.as_chunks_mut().0.as_chunks_mut().0;
     for group in 0..groups {
         let first = group * TALL;
         let rows = first..(first + TALL).min(left.rows);
-        if turn.last {
+        if position.last {
             soon.write = Lines::of(out, rows.clone());
         }
         // Where nothing is to be kept for a next block, all use one place.
-        let sums = &mut sums[if turn.first && turn.last { 0 } else { group }];
-        sum(block, group, turn.first, sums, &mut soon);
-        if turn.last {
+        let sums = &mut sums[if position.first && position.last { 0 } else { group }];
+        sum(block, group, position.first, sums, &mut soon);
+        if position.last {
             for block in beside {
                 sum(*block, group, false, sums, &mut soon);
             }
@@ -85,37 +85,37 @@ fn sum<const VECTORS: usize>(
     sums: &mut Sums<VECTORS>,
     soon: &mut Soon,
 ) {
-    let wide = is_wide(block.left.arithmetic);
+    let wide = is_wide(block.left.precision);
     // SAFETY: `multiply` has asked whether the CPU has the instructions for the left factor's arithmetic, and where it has
     // any, those for f32 are among them.
     unsafe {
-        match block.left.arithmetic {
-            Arithmetic::Single if wide => avx512::sum_single(block, group, first, sums, soon),
-            Arithmetic::Single => avx2::sum::<false, VECTORS>(block, group, first, sums, soon),
-            Arithmetic::Short if wide => {
+        match block.left.precision {
+            Precision::F32 if wide => avx512::sum_single(block, group, first, sums, soon),
+            Precision::F32 => avx2::sum::<false, VECTORS>(block, group, first, sums, soon),
+            Precision::Int16 if wide => {
                 avx512::sum_integers::<VECTORS, false>(block, group, first, sums, soon);
             }
-            Arithmetic::Short => avx2::sum::<true, VECTORS>(block, group, first, sums, soon),
-            Arithmetic::Byte => avx512::sum_integers::<VECTORS, true>(block, group, first, sums, soon),
+            Precision::Int16 => avx2::sum::<true, VECTORS>(block, group, first, sums, soon),
+            Precision::Int8 => avx512::sum_integers::<VECTORS, true>(block, group, first, sums, soon),
         }
     }
 }
 
-vectorised! {
+vectorized! {
     /// Some rows of sums, which are `step` numbers long, become those of `out`, or are added to them.
-    fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Add) {
+    fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Accumulate) {
         for (row, sums) in rows.zip(sums.chunks_exact(step)) {
             // Vector by vector: whole rows would be copied by a call.
             let (out, last) = out.row(row).as_chunks_mut::<16>();
             let (sums, last_sums) = sums.split_at(16 * out.len());
             for (out, sums) in out.iter_mut().zip(sums.as_chunks().0) {
                 match add {
-                    Add::ToNothing => *out = *sums,
-                    Add::ToWhatIsThere => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
+                    Accumulate::Overwrite => *out = *sums,
+                    Accumulate::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
                 }
             }
             for (out, sum) in last.iter_mut().zip(last_sums) {
-                *out = if add == Add::ToWhatIsThere { *out + sum } else { *sum };
+                *out = if add == Accumulate::Add { *out + sum } else { *sum };
             }
         }
     }

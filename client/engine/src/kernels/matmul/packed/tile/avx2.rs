@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm256_mul_ps, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_si256, _mm256_storeu_ps,
 };
 
-use super::block::{Block, Sums, TOGETHER};
+use super::block::{Block, PREFETCH_STEP, Sums};
 use crate::kernels::matmul::packed::ahead::Soon;
 use crate::kernels::matmul::packed::layout::TALL;
 
@@ -53,9 +53,9 @@ fn part<const SHORT: bool, const VECTORS: usize>(
     assert!(row + ROWS <= TALL && column + WIDE * LANES <= 16 * VECTORS);
     let mut sums = [[_mm256_setzero_si256(); WIDE]; ROWS];
     let (mut a, mut b) = (rows.as_ptr().wrapping_add(row), columns.as_ptr().wrapping_add(column));
-    for _ in 0..depth / TOGETHER {
+    for _ in 0..depth / PREFETCH_STEP {
         soon.fetch();
-        for _ in 0..TOGETHER {
+        for _ in 0..PREFETCH_STEP {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             let columns: [__m256i; WIDE] =
                 std::array::from_fn(|v| unsafe { _mm256_loadu_si256(b.wrapping_add(LANES * v).cast()) });
@@ -79,9 +79,9 @@ fn part<const SHORT: bool, const VECTORS: usize>(
         let out = &mut out.as_flattened_mut()[column..][..WIDE * LANES];
         for (v, (out, sum)) in out.chunks_exact_mut(LANES).zip(sums).enumerate() {
             let sum = if SHORT {
-                let worth = load(&block.right.worth[column + v * LANES..][..LANES]);
-                let worth = _mm256_mul_ps(worth, _mm256_set1_ps(scale.worth));
-                _mm256_mul_ps(_mm256_cvtepi32_ps(sum), worth)
+                let scale_of = load(&block.right.scale_of[column + v * LANES..][..LANES]);
+                let scale_of = _mm256_mul_ps(scale_of, _mm256_set1_ps(scale.scale_of));
+                _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale_of)
             } else {
                 _mm256_castsi256_ps(sum)
             };

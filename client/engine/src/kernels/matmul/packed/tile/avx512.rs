@@ -11,7 +11,7 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_storeu_ps,
 };
 
-use super::block::{Block, Sums, TOGETHER};
+use super::block::{Block, PREFETCH_STEP, Sums};
 use crate::kernels::matmul::packed::ahead::Soon;
 use crate::kernels::matmul::packed::layout::TALL;
 use crate::kernels::matmul::packed::right::load;
@@ -29,9 +29,9 @@ pub(super) fn sum_single<const VECTORS: usize>(
     assert!(rows.len() == depth * TALL && columns.len() == depth * 16 * VECTORS);
     let mut sums = [[_mm512_setzero_ps(); VECTORS]; TALL];
     let (mut a, mut b) = (rows.as_ptr().cast::<f32>(), columns.as_ptr().cast::<f32>());
-    for _ in 0..depth / TOGETHER {
+    for _ in 0..depth / PREFETCH_STEP {
         soon.fetch();
-        for _ in 0..TOGETHER {
+        for _ in 0..PREFETCH_STEP {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
                 let columns: [__m512; VECTORS] = std::array::from_fn(|v| _mm512_loadu_ps(b.add(16 * v)));
@@ -68,9 +68,9 @@ pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
     let mut sums: [[__m512i; VECTORS]; TALL] =
         std::array::from_fn(|i| [_mm512_set1_epi32(scales[i].begin); VECTORS]);
     let (mut a, mut b) = (rows.as_ptr(), columns.as_ptr());
-    for _ in 0..depth / TOGETHER {
+    for _ in 0..depth / PREFETCH_STEP {
         soon.fetch();
-        for _ in 0..TOGETHER {
+        for _ in 0..PREFETCH_STEP {
             // SAFETY: `a` and `b` advance by one word of each side, of which there are `depth`.
             unsafe {
                 let columns: [__m512i; VECTORS] =
@@ -90,13 +90,17 @@ pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
             }
         }
     }
-    let worth: [__m512; VECTORS] = std::array::from_fn(|v| load(&block.right.worth, 16 * v));
+    let scale_of: [__m512; VECTORS] = std::array::from_fn(|v| load(&block.right.scale_of, 16 * v));
     for ((out, sums), row) in out.iter_mut().zip(sums).zip(scales) {
-        let row = _mm512_set1_ps(row.worth);
-        for ((out, sum), worth) in out.iter_mut().zip(sums).zip(worth) {
-            let (sum, worth) = (_mm512_cvtepi32_ps(sum), _mm512_mul_ps(worth, row));
+        let row = _mm512_set1_ps(row.scale_of);
+        for ((out, sum), scale_of) in out.iter_mut().zip(sums).zip(scale_of) {
+            let (sum, scale_of) = (_mm512_cvtepi32_ps(sum), _mm512_mul_ps(scale_of, row));
             store(
-                if first { _mm512_mul_ps(sum, worth) } else { _mm512_fmadd_ps(sum, worth, load(out, 0)) },
+                if first {
+                    _mm512_mul_ps(sum, scale_of)
+                } else {
+                    _mm512_fmadd_ps(sum, scale_of, load(out, 0))
+                },
                 out,
             );
         }

@@ -6,7 +6,7 @@ use crate::kernels::matmul::packed::right::Right;
 
 /// Which of the blocks that are summed up one is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct BlockPosition {
     pub(crate) first: bool,
     pub(crate) last: bool,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Block<'a> {
 
 /// Words of a sum, of which there are always whole [`STEP`]s, between which some lines are asked for: many at once
 /// would wait for one another.
-pub(super) const TOGETHER: usize = STEP;
+pub(super) const PREFETCH_STEP: usize = STEP;
 
 /// The sums of a tile.
 pub(super) type Sums<const VECTORS: usize> = [[[f32; 16]; VECTORS]; TALL];

@@ -4,7 +4,7 @@ use aggregation::IdentityPublic;
 use std::sync::Arc;
 
 use proto::admin::{DeviceStatus, OperatorStatus};
-use proto::convert::{Enrolled, Enrolment};
+use proto::convert::{Enrolled, Enrollment};
 use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 use crate::driver::Driver;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::AdminName;
-use crate::pki::{Authority, EnrolmentKey, PkiError, Validity};
+use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::store::{Batch, Store, StoreError};
@@ -33,7 +33,7 @@ pub struct Registry {
     /// Who vouches for devices' connections.
     pub authority: Authority,
     /// Who vouches for devices' signing keys.
-    pub enrolment_key: EnrolmentKey,
+    pub enrollment_key: EnrollmentKey,
     /// Where devices find the coordinator, `host:port`; written into tokens.
     pub address: String,
     /// How long a certificate and a credential last, in seconds.
@@ -50,15 +50,15 @@ pub struct Registry {
 
 impl Registry {
     /// Enrols a device: uses its token up and records the device, in one transaction.
-    pub async fn enrol(&self, enrolment: Enrolment, now: Timestamp) -> Result<Enrolled, Rejection> {
-        enrolment.identity.check().map_err(|error| refuse_enrolment(error.to_string()))?;
-        if !enrolment.is_proved() {
-            return Err(refuse_enrolment("the identity key did not sign this request".to_owned()));
+    pub async fn enrol(&self, enrollment: Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
+        enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
+        if !enrollment.is_proved() {
+            return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
         }
         let rng = SystemRandom::new();
         let mut device = [0; 16];
         rng.fill(&mut device).map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
-        let secret = enrolment.token_secret;
+        let secret = enrollment.token_secret;
         let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
         let expires_unix_secs = now.as_secs() + self.device_secs;
         let validity = Validity {
@@ -67,9 +67,9 @@ impl Registry {
         };
         let certificate_pem = self
             .authority
-            .sign_device_pem(&enrolment.certificate_request_pem, &device, validity, &rng)
+            .sign_device_pem(&enrollment.certificate_request_pem, &device, validity, &rng)
             .map_err(certificate)?;
-        let record = DeviceRecord::new(token.label, enrolment.identity, now.0, expires_unix_secs);
+        let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
         let mut also = Batch::new();
         records::insert_device(&mut also, DeviceId(device), &record).map_err(|e| self.store(e))?;
         tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|e| self.token(e))?;
@@ -79,7 +79,7 @@ impl Registry {
         Ok(Enrolled {
             device: DeviceId(device),
             certificate_pem,
-            credential: self.enrolment_key.issue(device, enrolment.identity, expires_unix_secs),
+            credential: self.enrollment_key.issue(device, enrollment.identity, expires_unix_secs),
             authority: self.public(),
         })
     }
@@ -192,7 +192,7 @@ impl Registry {
 
     /// The key that verifies devices' credentials.
     pub fn public(&self) -> IdentityPublic {
-        self.enrolment_key.public()
+        self.enrollment_key.public()
     }
 
     fn store(&self, error: StoreError) -> Rejection {
@@ -217,7 +217,7 @@ fn unavailable(error: &impl std::fmt::Display) -> Rejection {
     Rejection::Unavailable(error.to_string())
 }
 
-fn refuse_enrolment(why: String) -> Rejection {
+fn refuse_enrollment(why: String) -> Rejection {
     Rejection::Unacceptable { request: "enroll".into(), why }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use proto::convert::Enrolment;
+use proto::convert::Enrollment;
 use proto::ids::{DeviceId, Digest};
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
@@ -25,7 +25,7 @@ const AUTHORITY: &str = "authority-certificate";
 
 /// Why enrollment failed, or why a stored enrollment cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum EnrolmentError {
+pub enum EnrollmentError {
     /// The device's keys.
     #[error(transparent)]
     Keys(#[from] KeyError),
@@ -73,7 +73,7 @@ pub async fn enroll(
     store: &DeviceStore,
     token: &BootstrapToken,
     address: Option<&str>,
-) -> Result<DeviceId, EnrolmentError> {
+) -> Result<DeviceId, EnrollmentError> {
     let address = address.unwrap_or(token.address());
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
     let authority = pinned_authority(address, token.pin()).await?;
@@ -81,17 +81,17 @@ pub async fn enroll(
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();
     let request = pem("CERTIFICATE REQUEST", &keys.signing_request()?);
-    let enrolment = Enrolment::new(**token.secret(), request, &key);
-    let answer = transport.enroll(&enrolment).await?;
+    let enrollment = Enrollment::new(**token.secret(), request, &key);
+    let answer = transport.enroll(&enrollment).await?;
     let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
-        .map_err(|_| EnrolmentError::Answer("its certificate cannot be read"))?;
+        .map_err(|_| EnrollmentError::Answer("its certificate cannot be read"))?;
     if answer.credential.device != answer.device.0 || answer.credential.identity != identity {
-        return Err(EnrolmentError::Answer("the credential is for another device or key"));
+        return Err(EnrollmentError::Answer("the credential is for another device or key"));
     }
     answer
         .credential
         .verify(&answer.authority, 0)
-        .map_err(|_| EnrolmentError::Answer("the credential is not signed by its authority"))?;
+        .map_err(|_| EnrollmentError::Answer("the credential is not signed by its authority"))?;
     store.put(CERTIFICATE, &BASE64_STANDARD.encode(&certificate))?;
     store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
     let enrolled = Enrolled {
@@ -112,19 +112,19 @@ pub fn load(
     address: Option<&str>,
     base: Digest,
     policy: Policy,
-) -> Result<EnrolledDevice, EnrolmentError> {
-    let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrolmentError::NotEnrolled)?;
+) -> Result<EnrolledDevice, EnrollmentError> {
+    let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrollmentError::NotEnrolled)?;
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
     let certificate = |name: &'static str| {
-        let text: String = store.get(name)?.ok_or(EnrolmentError::NotEnrolled)?;
-        let bytes = BASE64_STANDARD.decode(text).map_err(|_| EnrolmentError::Damaged(name))?;
-        Ok::<_, EnrolmentError>(CertificateDer::from(bytes))
+        let text: String = store.get(name)?.ok_or(EnrollmentError::NotEnrolled)?;
+        let bytes = BASE64_STANDARD.decode(text).map_err(|_| EnrollmentError::Damaged(name))?;
+        Ok::<_, EnrollmentError>(CertificateDer::from(bytes))
     };
     let signature = BASE64_STANDARD
         .decode(&enrolled.signature)
         .ok()
         .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(EnrolmentError::Damaged("credential"))?;
+        .ok_or(EnrollmentError::Damaged("credential"))?;
     let credential = Credential {
         device: enrolled.device.0,
         identity: IdentityPublic(keys.identity_public_key()?),
@@ -146,12 +146,12 @@ pub fn load(
 }
 
 /// The name of the enrolled device, if it is one.
-pub fn device_id(store: &DeviceStore) -> Result<Option<DeviceId>, EnrolmentError> {
+pub fn device_id(store: &DeviceStore) -> Result<Option<DeviceId>, EnrollmentError> {
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
 }
 
 /// The key by which its coordinator vouches for devices and versions, if it is enrolled.
-pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrolmentError> {
+pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
 }
 

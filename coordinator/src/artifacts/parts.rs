@@ -13,7 +13,7 @@ use proto::ids::Digest;
 use proto::message::{CHUNK_BYTES, Chunk};
 use ring::digest::{Context, SHA256};
 
-use super::{ArtefactError, Artefacts, sha256};
+use super::{ArtifactError, Artifacts, sha256};
 
 /// Artefacts whose chunks' hashes are kept: 16 KiB for the largest one. Where there are more, all are forgotten.
 const MOST_KNOWN: usize = 1024;
@@ -33,18 +33,18 @@ type Slot = Arc<OnceLock<Known>>;
 /// Reads artefacts in chunks.
 #[derive(Debug)]
 pub(crate) struct PartReader {
-    artefacts: Arc<Artefacts>,
+    artifacts: Arc<Artifacts>,
     known: Mutex<BTreeMap<Digest, Slot>>,
 }
 
 impl PartReader {
-    pub(crate) fn new(artefacts: Arc<Artefacts>) -> Self {
-        Self { artefacts, known: Mutex::default() }
+    pub(crate) fn new(artifacts: Arc<Artifacts>) -> Self {
+        Self { artifacts, known: Mutex::default() }
     }
 
     /// Bytes from `offset` on, at most to the end of the chunk in which it lies; `None` beyond the artefact's end.
     /// Fails when the artefact is absent or damaged.
-    pub(crate) fn chunk(&self, digest: Digest, offset: u64) -> Result<Option<Chunk>, ArtefactError> {
+    pub(crate) fn chunk(&self, digest: Digest, offset: u64) -> Result<Option<Chunk>, ArtifactError> {
         let slot = self.slot(digest);
         let known = if let Some(known) = slot.get() {
             known
@@ -60,13 +60,13 @@ impl PartReader {
         }
         let chunk_bytes = CHUNK_BYTES as u64;
         let (number, within) = (offset / chunk_bytes, offset % chunk_bytes);
-        let mut file = self.artefacts.open_file(&digest.0)?;
-        let io = |source| self.artefacts.io(&digest.0, source);
+        let mut file = self.artifacts.open_file(&digest.0)?;
+        let io = |source| self.artifacts.io(&digest.0, source);
         file.seek(SeekFrom::Start(number * chunk_bytes)).map_err(io)?;
         let mut bytes = next_chunk(&mut file).map_err(io)?;
         let expected = usize::try_from(number).ok().and_then(|number| known.chunks.get(number));
         if expected != Some(&sha256(&bytes)) {
-            return Err(ArtefactError::Damaged {
+            return Err(ArtifactError::Damaged {
                 hash: digest.to_string(),
                 actual: "another chunk".to_owned(),
             });
@@ -85,11 +85,11 @@ impl PartReader {
     }
 
     /// Reads the whole artefact, piece by piece.
-    fn verify(&self, digest: Digest) -> Result<Known, ArtefactError> {
-        let mut file = self.artefacts.open_file(&digest.0)?;
+    fn verify(&self, digest: Digest) -> Result<Known, ArtifactError> {
+        let mut file = self.artifacts.open_file(&digest.0)?;
         let (mut whole, mut known) = (Context::new(&SHA256), Known { total_bytes: 0, chunks: Vec::new() });
         loop {
-            let chunk = next_chunk(&mut file).map_err(|source| self.artefacts.io(&digest.0, source))?;
+            let chunk = next_chunk(&mut file).map_err(|source| self.artifacts.io(&digest.0, source))?;
             if chunk.is_empty() {
                 break;
             }
@@ -102,7 +102,7 @@ impl PartReader {
             Ok(known)
         } else {
             let actual = hex::encode(actual.as_ref());
-            Err(ArtefactError::Damaged { hash: digest.to_string(), actual })
+            Err(ArtifactError::Damaged { hash: digest.to_string(), actual })
         }
     }
 }
@@ -121,12 +121,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_artefact_comes_in_chunks_and_nothing_beyond_its_end() {
+    fn an_artifact_comes_in_chunks_and_nothing_beyond_its_end() {
         let folder = tempfile::tempdir().unwrap();
-        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let artifacts = Artifacts::open(folder.path()).unwrap();
         let whole: Vec<u8> = (0..=250).cycle().take(CHUNK_BYTES + 3).collect();
-        let digest = Digest(artefacts.put(&whole).unwrap());
-        let reader = PartReader::new(Arc::new(artefacts));
+        let digest = Digest(artifacts.put(&whole).unwrap());
+        let reader = PartReader::new(Arc::new(artifacts));
         let first = reader.chunk(digest, 0).unwrap().unwrap();
         let second = reader.chunk(digest, CHUNK_BYTES as u64).unwrap().unwrap();
         assert_eq!(second.bytes.len(), 3);
@@ -145,22 +145,22 @@ mod tests {
     #[test]
     fn damage_is_found_in_the_whole_and_later_in_the_chunk_that_has_it() {
         let folder = tempfile::tempdir().unwrap();
-        let artefacts = Artefacts::open(folder.path()).unwrap();
+        let artifacts = Artifacts::open(folder.path()).unwrap();
         let mut whole = vec![7; 2 * CHUNK_BYTES];
-        let digest = Digest(artefacts.put(&whole).unwrap());
-        let reader = PartReader::new(Arc::new(artefacts));
+        let digest = Digest(artifacts.put(&whole).unwrap());
+        let reader = PartReader::new(Arc::new(artifacts));
         reader.chunk(digest, 0).unwrap();
         let path = folder.path().join(digest.to_string());
         whole[CHUNK_BYTES + 1] = 8;
         fs::write(&path, &whole).unwrap();
         reader.chunk(digest, 0).unwrap();
         let later = CHUNK_BYTES as u64;
-        assert!(matches!(reader.chunk(digest, later), Err(ArtefactError::Damaged { .. })));
+        assert!(matches!(reader.chunk(digest, later), Err(ArtifactError::Damaged { .. })));
         // One that has not seen it whole before finds it at once.
-        let fresh = PartReader::new(Arc::new(Artefacts::open(folder.path()).unwrap()));
-        assert!(matches!(fresh.chunk(digest, 0), Err(ArtefactError::Damaged { .. })));
+        let fresh = PartReader::new(Arc::new(Artifacts::open(folder.path()).unwrap()));
+        assert!(matches!(fresh.chunk(digest, 0), Err(ArtifactError::Damaged { .. })));
         // A file that ends early is damaged too, and what is put again is whole.
         fs::write(&path, &whole[..10]).unwrap();
-        assert!(matches!(reader.chunk(digest, 0), Err(ArtefactError::Damaged { .. })));
+        assert!(matches!(reader.chunk(digest, 0), Err(ArtifactError::Damaged { .. })));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) mod parts;
 
 /// Why an artefact could not be kept or given back.
 #[derive(Debug, thiserror::Error)]
-pub enum ArtefactError {
+pub enum ArtifactError {
     /// The disk failed.
     #[error(transparent)]
     File(#[from] FileError),
@@ -42,13 +42,13 @@ pub enum ArtefactError {
 
 /// A folder of artefacts.
 #[derive(Debug)]
-pub struct Artefacts {
+pub struct Artifacts {
     folder: PathBuf,
     // One writer at a time: two of the same bytes would share an aside file.
     writing: Mutex<()>,
 }
 
-impl Artefacts {
+impl Artifacts {
     /// Opens a folder of artefacts, making it where there is none, and removes
     /// what an interrupted write left behind.
     pub fn open(folder: &Path) -> Result<Self, FileError> {
@@ -94,23 +94,23 @@ impl Artefacts {
     }
 
     /// The bytes with this hash. Fails when they are absent or damaged.
-    pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, ArtefactError> {
+    pub fn get(&self, hash: &[u8; 32]) -> Result<Vec<u8>, ArtifactError> {
         let bytes = files::read(&self.path(hash)).map_err(|error| refusal(hash, error))?;
         let actual = sha256(&bytes);
         if actual == *hash {
             Ok(bytes)
         } else {
-            Err(ArtefactError::Damaged { hash: hex::encode(hash), actual: hex::encode(actual) })
+            Err(ArtifactError::Damaged { hash: hex::encode(hash), actual: hex::encode(actual) })
         }
     }
 
     /// The file with this hash, not verified.
-    fn open_file(&self, hash: &[u8; 32]) -> Result<File, ArtefactError> {
+    fn open_file(&self, hash: &[u8; 32]) -> Result<File, ArtifactError> {
         File::open(self.path(hash)).map_err(|source| self.io(hash, source))
     }
 
     /// What a failure to read an artefact means.
-    fn io(&self, hash: &[u8; 32], source: io::Error) -> ArtefactError {
+    fn io(&self, hash: &[u8; 32], source: io::Error) -> ArtifactError {
         refusal(hash, FileError::io("read", &self.path(hash))(source))
     }
 
@@ -119,11 +119,11 @@ impl Artefacts {
     }
 }
 
-fn refusal(hash: &[u8; 32], error: FileError) -> ArtefactError {
+fn refusal(hash: &[u8; 32], error: FileError) -> ArtifactError {
     if error.is_absent() {
-        ArtefactError::Absent { hash: hex::encode(hash) }
+        ArtifactError::Absent { hash: hex::encode(hash) }
     } else {
-        ArtefactError::File(error)
+        ArtifactError::File(error)
     }
 }
 
@@ -142,33 +142,33 @@ mod tests {
     #[test]
     fn what_was_put_comes_back_under_its_hash() {
         let folder = tempfile::tempdir().unwrap();
-        let artefacts = Artefacts::open(folder.path()).unwrap();
-        let hash = artefacts.put(b"abc").unwrap();
+        let artifacts = Artifacts::open(folder.path()).unwrap();
+        let hash = artifacts.put(b"abc").unwrap();
         // FIPS 180-4's example.
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(hex::encode(hash), known);
-        assert_eq!(artefacts.put(b"abc").unwrap(), hash);
-        assert_eq!(artefacts.get(&hash).unwrap(), b"abc");
+        assert_eq!(artifacts.put(b"abc").unwrap(), hash);
+        assert_eq!(artifacts.get(&hash).unwrap(), b"abc");
     }
 
     #[test]
     fn damaged_bytes_are_refused_and_putting_them_again_mends_them() {
         let folder = tempfile::tempdir().unwrap();
-        let artefacts = Artefacts::open(folder.path()).unwrap();
-        let hash = artefacts.put(b"abc").unwrap();
+        let artifacts = Artifacts::open(folder.path()).unwrap();
+        let hash = artifacts.put(b"abc").unwrap();
         fs::write(folder.path().join(hex::encode(hash)), b"abd").unwrap();
-        let error = artefacts.get(&hash).unwrap_err();
-        assert!(matches!(error, ArtefactError::Damaged { .. }));
-        artefacts.put(b"abc").unwrap();
-        assert_eq!(artefacts.get(&hash).unwrap(), b"abc");
+        let error = artifacts.get(&hash).unwrap_err();
+        assert!(matches!(error, ArtifactError::Damaged { .. }));
+        artifacts.put(b"abc").unwrap();
+        assert_eq!(artifacts.get(&hash).unwrap(), b"abc");
     }
 
     #[test]
     fn an_unknown_hash_is_absent() {
         let folder = tempfile::tempdir().unwrap();
-        let artefacts = Artefacts::open(folder.path()).unwrap();
-        let error = artefacts.get(&[7; 32]).unwrap_err();
-        assert!(matches!(error, ArtefactError::Absent { .. }));
+        let artifacts = Artifacts::open(folder.path()).unwrap();
+        let error = artifacts.get(&[7; 32]).unwrap_err();
+        assert!(matches!(error, ArtifactError::Absent { .. }));
     }
 
     #[test]
@@ -176,7 +176,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(format!("{}.aside", "00".repeat(32)));
         fs::write(&path, b"half").unwrap();
-        Artefacts::open(folder.path()).unwrap();
+        Artifacts::open(folder.path()).unwrap();
         assert!(!path.exists());
     }
 }

@@ -13,11 +13,11 @@ use zeroize::Zeroizing;
 use super::PkiError;
 
 /// The enrolment authority's key, which signs device credentials and vouches for versions.
-pub struct EnrolmentKey {
+pub struct EnrollmentKey {
     key: IdentityKey,
 }
 
-impl EnrolmentKey {
+impl EnrollmentKey {
     /// Loads the key from a file of 32 random bytes (mode 0600), or makes it
     /// there. Fails when the file is readable by others or of another length.
     pub fn open_or_create(path: &Path, rng: &dyn SecureRandom) -> Result<Self, PkiError> {
@@ -52,7 +52,7 @@ impl EnrolmentKey {
     }
 }
 
-impl fmt::Debug for EnrolmentKey {
+impl fmt::Debug for EnrollmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnrolmentKey").finish_non_exhaustive()
     }

@@ -12,7 +12,7 @@ use crate::model::weights::Read;
 
 /// What the numbers of a base's matrices are held as, whatever their file has.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Hold {
+pub enum WeightDtype {
     /// As they are stored: single or half precision, or blocks of a few bits a number.
     #[default]
     AsStored,
@@ -24,7 +24,7 @@ pub enum Hold {
 
 /// What a file has a tensor's numbers as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Stored {
+pub(super) enum FileDtype {
     F32,
     F16,
     Bf16,
@@ -32,7 +32,7 @@ pub(super) enum Stored {
     Blocks(GgmlDType),
 }
 
-impl Stored {
+impl FileDtype {
     /// Bytes of `count` numbers, which are whole blocks; none where they are not, or are too many.
     pub(super) fn bytes(self, count: u64) -> Option<u64> {
         let (block, size) = match self {
@@ -46,9 +46,9 @@ impl Stored {
 
 /// A tensor in a file of weights, under its Hugging Face name.
 #[derive(Debug)]
-pub(super) struct Entry {
+pub(super) struct TensorInfo {
     pub(super) name: String,
-    pub(super) stored: Stored,
+    pub(super) stored: FileDtype,
     /// Rows and columns, or one length.
     pub(super) shape: Vec<usize>,
     /// Where it begins in the file.
@@ -57,7 +57,7 @@ pub(super) struct Entry {
     pub(super) interleaved: Option<usize>,
 }
 
-impl Entry {
+impl TensorInfo {
     /// Numbers in it; its shape has been checked against the file's length.
     fn count(&self) -> usize {
         self.shape.iter().product()
@@ -70,24 +70,24 @@ impl Entry {
     }
 
     /// Bytes that it takes in memory.
-    pub(super) fn held_bytes(&self, hold: Hold) -> u64 {
+    pub(super) fn held_bytes(&self, dtype: WeightDtype) -> u64 {
         let count = self.count() as u64;
-        match (hold, self.shape.len()) {
-            (Hold::F32, _) | (_, 0 | 1) => count.saturating_mul(4),
-            (Hold::Bf16, _) => count.saturating_mul(2),
-            (Hold::AsStored, _) => self.stored.bytes(count).unwrap_or(u64::MAX),
+        match (dtype, self.shape.len()) {
+            (WeightDtype::F32, _) | (_, 0 | 1) => count.saturating_mul(4),
+            (WeightDtype::Bf16, _) => count.saturating_mul(2),
+            (WeightDtype::AsStored, _) => self.stored.bytes(count).unwrap_or(u64::MAX),
         }
     }
 
-    /// Reads its numbers: vectors as f32, matrices as `hold` says; fails where one is not finite.
+    /// Reads its numbers: vectors as f32, matrices as `dtype` says; fails where one is not finite.
     ///
     /// The file's bytes are in memory a block at a time, those of quantised matrices a tensor at a time.
-    pub(super) fn read(&self, stream: &mut Stream<'_>, hold: Hold) -> Result<Read, BaseError> {
+    pub(super) fn read(&self, stream: &mut Stream<'_>, dtype: WeightDtype) -> Result<Read, BaseError> {
         stream.skim_to(self.start)?;
         let wrong =
             |stream: &Stream<'_>, what: String| damaged(stream.path(), format!("`{}`: {what}", self.name));
         if let &[rows, columns] = self.shape.as_slice() {
-            let matrix = self.matrix(stream, hold, rows, columns)?;
+            let matrix = self.matrix(stream, dtype, rows, columns)?;
             let checked = matrix.and_then(|matrix| matrix.largest().map(drop).map(|()| matrix));
             return checked.map(Read::Matrix).map_err(|error| wrong(stream, error.to_string()));
         }
@@ -108,31 +108,31 @@ impl Entry {
     fn matrix(
         &self,
         stream: &mut Stream<'_>,
-        hold: Hold,
+        dtype: WeightDtype,
         rows: usize,
         columns: usize,
     ) -> Result<Result<Matrix, ShapeError>, BaseError> {
-        let numbers = match (self.stored, hold) {
-            (Stored::Blocks(dtype), _) => {
-                let size = columns / dtype.block_size() * dtype.type_size();
+        let numbers = match (self.stored, dtype) {
+            (FileDtype::Blocks(blocks), _) => {
+                let size = columns / blocks.block_size() * blocks.type_size();
                 let mut bytes = vec![0; rows * size];
                 for block in bytes.chunks_mut(BLOCK_BYTES) {
                     stream.fill(block)?;
                 }
                 self.straighten(&mut bytes, size);
-                let matrix = Matrix::quantized(rows, columns, dtype, &bytes);
-                return Ok(match hold {
-                    Hold::AsStored => matrix,
-                    Hold::F32 => matrix.and_then(|matrix| matrix.to_f32()),
-                    Hold::Bf16 => matrix.and_then(|matrix| matrix.to_bf16()),
+                let matrix = Matrix::quantized(rows, columns, blocks, &bytes);
+                return Ok(match dtype {
+                    WeightDtype::AsStored => matrix,
+                    WeightDtype::F32 => matrix.and_then(|matrix| matrix.to_f32()),
+                    WeightDtype::Bf16 => matrix.and_then(|matrix| matrix.to_bf16()),
                 });
             }
-            (Stored::F32, Hold::AsStored) | (_, Hold::F32) => {
+            (FileDtype::F32, WeightDtype::AsStored) | (_, WeightDtype::F32) => {
                 let mut numbers = self.plain(stream, f32::from_le_bytes, f16::to_f32, bf16::to_f32)?;
                 self.straighten(&mut numbers, columns);
                 Numbers::F32(numbers)
             }
-            (Stored::F16, Hold::AsStored) => {
+            (FileDtype::F16, WeightDtype::AsStored) => {
                 let mut numbers = self.plain(
                     stream,
                     |x| f16::from_f32(f32::from_le_bytes(x)),
@@ -142,7 +142,7 @@ impl Entry {
                 self.straighten(&mut numbers, columns);
                 Numbers::F16(numbers)
             }
-            (Stored::Bf16, Hold::AsStored) | (_, Hold::Bf16) => {
+            (FileDtype::Bf16, WeightDtype::AsStored) | (_, WeightDtype::Bf16) => {
                 let mut numbers = self.plain(
                     stream,
                     |x| bf16::from_f32(f32::from_le_bytes(x)),
@@ -174,10 +174,10 @@ impl Entry {
             left -= size as u64;
             let (words, halves) = (bytes.as_chunks().0.iter(), bytes.as_chunks().0.iter());
             match self.stored {
-                Stored::F32 => numbers.extend(words.map(|x| from_f32(*x))),
-                Stored::F16 => numbers.extend(halves.map(|x| from_f16(f16::from_le_bytes(*x)))),
-                Stored::Bf16 => numbers.extend(halves.map(|x| from_bf16(bf16::from_le_bytes(*x)))),
-                Stored::Blocks(_) => {}
+                FileDtype::F32 => numbers.extend(words.map(|x| from_f32(*x))),
+                FileDtype::F16 => numbers.extend(halves.map(|x| from_f16(f16::from_le_bytes(*x)))),
+                FileDtype::Bf16 => numbers.extend(halves.map(|x| from_bf16(bf16::from_le_bytes(*x)))),
+                FileDtype::Blocks(_) => {}
             }
         }
         Ok(numbers)
