@@ -9,6 +9,7 @@ pub(crate) mod instructions;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
 pub(crate) mod pool;
+pub(crate) mod quantized;
 pub(crate) mod simd;
 pub(crate) mod view;
 

@@ -36,12 +36,14 @@ mod gradients;
 mod loss;
 mod memory;
 mod norm;
+mod open;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 pub(crate) use adapter::Adapter;
 pub(crate) use memory::{copied_bytes, needed_bytes};
+pub(crate) use open::check;
 pub(crate) use weights::{Loaded, numbers};
 
 /// A base on a device, and how passes over it are computed.

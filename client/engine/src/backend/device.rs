@@ -4,10 +4,8 @@
 //! a vendor's library of products by `accelerate` and `mkl`.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
-use candle_core::Device;
 use serde::Deserialize;
 
 /// Where an engine computes.
@@ -131,23 +129,8 @@ impl TryFrom<String> for DeviceRequest {
     }
 }
 
-impl DeviceRequest {
-    /// The place, opened once to see that it is there. Fails where one was named that this program was not built for or
-    /// that cannot be opened; [`Self::Auto`] never fails.
-    pub fn resolve(self) -> Result<Backend, DeviceError> {
-        match self {
-            Self::Auto => {
-                let opens = |device: &CandleDevice| device.open().is_ok();
-                let found = [CandleDevice::Cuda(0), CandleDevice::Metal(0)].into_iter().find(opens);
-                Ok(found.map_or(Backend::Cpu, Backend::Candle))
-            }
-            Self::At(Backend::Cpu) => Ok(Backend::Cpu),
-            Self::At(backend @ Backend::Candle(device)) => device.open().map(|_| backend),
-        }
-    }
-}
-
 impl CandleDevice {
+    #[cfg(feature = "candle")]
     /// Whether it has memory of its own, and products of bf16.
     pub(crate) fn is_gpu(self) -> bool {
         match self {
@@ -156,6 +139,7 @@ impl CandleDevice {
         }
     }
 
+    #[cfg(feature = "candle")]
     /// The library that computes products on the CPU, where it is not candle itself.
     pub(crate) fn library(self) -> Option<&'static str> {
         match self {
@@ -165,25 +149,12 @@ impl CandleDevice {
         }
     }
 
-    pub(crate) fn open(self) -> Result<Device, DeviceError> {
-        let (feature, built) = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
-            Self::Metal(_) => ("metal", cfg!(feature = "metal")),
-        };
-        if !built {
-            return Err(DeviceError::NotBuilt { device: self, feature });
-        }
-        // candle panics where the machine has fewer Apple GPUs than the number asks for.
-        let opened = catch_unwind(AssertUnwindSafe(|| match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number),
-            Self::Metal(number) => Device::new_metal(number),
-        }));
-        match opened {
-            Ok(Ok(device)) => Ok(device),
-            Ok(Err(error)) => Err(DeviceError::NotOpened { device: self, reason: error.to_string() }),
-            Err(_) => Err(DeviceError::NotOpened { device: self, reason: "there is none".to_owned() }),
+    /// The feature that a program needs for it.
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Cpu => "candle",
+            Self::Cuda(_) => "cuda",
+            Self::Metal(_) => "metal",
         }
     }
 }

@@ -13,6 +13,7 @@ pub enum ComputeError {
     #[error(transparent)]
     Device(#[from] DeviceError),
     /// candle failed.
+    #[cfg(feature = "candle")]
     #[error("tensor computation failed: {0}")]
     Tensor(#[from] candle_core::Error),
 }

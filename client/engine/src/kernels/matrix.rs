@@ -4,12 +4,11 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use candle_core::CpuStorage;
-use candle_core::quantized::{GgmlDType, QuantizedType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::kernels::error::{Result, ShapeError, bail};
+use crate::kernels::error::{Result, bail};
+use crate::kernels::quantized::{BlockType, Blocks};
 use crate::kernels::simd::{all_finite, largest_of, vectorized};
 
 /// A matrix, row by row.
@@ -30,7 +29,7 @@ pub(crate) enum Numbers {
     /// The upper half of single precision.
     Bf16(Vec<bf16>),
     /// Blocks of a few bits a number; a row is a whole number of blocks.
-    Quantized(Box<dyn QuantizedType>),
+    Quantized(Blocks),
 }
 
 impl Matrix {
@@ -41,11 +40,11 @@ impl Matrix {
             Numbers::F16(numbers) => numbers.len(),
             Numbers::Bf16(numbers) => numbers.len(),
             Numbers::Quantized(blocks) => {
-                let (block, dtype) = (blocks.block_size(), blocks.dtype());
-                if !columns.is_multiple_of(block) {
-                    bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+                let kind = blocks.kind();
+                if !columns.is_multiple_of(kind.len()) {
+                    bail!("rows of {columns} are not whole blocks of {} of {kind}", kind.len());
                 }
-                blocks.storage_size_in_bytes() / dtype.type_size() * block
+                blocks.len()
             }
         };
         if rows.checked_mul(columns) != Some(found) {
@@ -55,14 +54,12 @@ impl Matrix {
     }
 
     /// A quantised matrix from the bytes of its blocks.
-    pub(crate) fn quantized(rows: usize, columns: usize, dtype: GgmlDType, bytes: &[u8]) -> Result<Self> {
-        let whole = columns.is_multiple_of(dtype.block_size());
-        let expected =
-            rows.checked_mul(columns / dtype.block_size()).and_then(|n| n.checked_mul(dtype.type_size()));
-        if !whole || expected != Some(bytes.len()) {
-            bail!("{rows} × {columns} of {dtype:?} are not {} bytes", bytes.len());
+    pub(crate) fn quantized(rows: usize, columns: usize, kind: BlockType, bytes: Vec<u8>) -> Result<Self> {
+        let expected = rows.checked_mul(columns / kind.len()).and_then(|n| n.checked_mul(kind.bytes()));
+        if !columns.is_multiple_of(kind.len()) || expected != Some(bytes.len()) {
+            bail!("{rows} × {columns} of {kind} are not {} bytes", bytes.len());
         }
-        Self::new(rows, columns, Numbers::Quantized(dtype.from_data(bytes.into())))
+        Self::new(rows, columns, Numbers::Quantized(Blocks::new(kind, bytes)?))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -87,17 +84,7 @@ impl Matrix {
             Numbers::F32(numbers) => out.copy_from_slice(&numbers[range]),
             Numbers::F16(numbers) => numbers[range].convert_to_f32_slice(out),
             Numbers::Bf16(numbers) => widen_all(&numbers[range], out),
-            Numbers::Quantized(blocks) => {
-                let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
-                    bail!("a row above 2^32");
-                };
-                let CpuStorage::F32(numbers) =
-                    blocks.embedding(&ids, self.rows, self.columns).map_err(ShapeError::new)?
-                else {
-                    bail!("dequantised numbers are not f32");
-                };
-                out.copy_from_slice(&numbers);
-            }
+            Numbers::Quantized(blocks) => blocks.dequantize(range.start, out)?,
         }
         Ok(())
     }
@@ -151,7 +138,7 @@ impl Numbers {
             Self::F32(_) => "f32".to_owned(),
             Self::F16(_) => "f16".to_owned(),
             Self::Bf16(_) => "bf16".to_owned(),
-            Self::Quantized(blocks) => format!("{:?}", blocks.dtype()),
+            Self::Quantized(blocks) => blocks.kind().to_string(),
         }
     }
 }

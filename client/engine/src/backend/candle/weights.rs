@@ -2,6 +2,7 @@
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::open::open;
 use crate::backend::device::{CandleDevice, DeviceError};
 use crate::base::Base;
 use crate::kernels::matmul::Precision;
@@ -65,7 +66,7 @@ impl Loaded {
         on: CandleDevice,
         precision: Option<Precision>,
     ) -> std::result::Result<Self, DeviceError> {
-        let device = on.open()?;
+        let device = open(on)?;
         Self::held(base, device, Held::on(on, precision))
             .map_err(|error| DeviceError::NotLoaded { device: on, reason: error.to_string() })
     }

@@ -1,8 +1,7 @@
 //! What the header of a GGUF file says of a tensor.
 
-use candle_core::quantized::GgmlDType;
-
 use crate::base::tensor::FileDtype;
+use crate::kernels::quantized::BlockType;
 
 /// What the numbers of a tensor may be held as, as an error says it.
 pub(super) const KNOWN: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K";
@@ -30,16 +29,16 @@ pub(super) fn stored(kind: u32) -> Option<FileDtype> {
     match kind {
         0 => Some(FileDtype::F32),
         1 => Some(FileDtype::F16),
-        2 => Some(FileDtype::Blocks(GgmlDType::Q4_0)),
-        3 => Some(FileDtype::Blocks(GgmlDType::Q4_1)),
-        6 => Some(FileDtype::Blocks(GgmlDType::Q5_0)),
-        7 => Some(FileDtype::Blocks(GgmlDType::Q5_1)),
-        8 => Some(FileDtype::Blocks(GgmlDType::Q8_0)),
-        10 => Some(FileDtype::Blocks(GgmlDType::Q2K)),
-        11 => Some(FileDtype::Blocks(GgmlDType::Q3K)),
-        12 => Some(FileDtype::Blocks(GgmlDType::Q4K)),
-        13 => Some(FileDtype::Blocks(GgmlDType::Q5K)),
-        14 => Some(FileDtype::Blocks(GgmlDType::Q6K)),
+        2 => Some(FileDtype::Blocks(BlockType::Q4x0)),
+        3 => Some(FileDtype::Blocks(BlockType::Q4x1)),
+        6 => Some(FileDtype::Blocks(BlockType::Q5x0)),
+        7 => Some(FileDtype::Blocks(BlockType::Q5x1)),
+        8 => Some(FileDtype::Blocks(BlockType::Q8x0)),
+        10 => Some(FileDtype::Blocks(BlockType::Q2K)),
+        11 => Some(FileDtype::Blocks(BlockType::Q3K)),
+        12 => Some(FileDtype::Blocks(BlockType::Q4K)),
+        13 => Some(FileDtype::Blocks(BlockType::Q5K)),
+        14 => Some(FileDtype::Blocks(BlockType::Q6K)),
         30 => Some(FileDtype::Bf16),
         _ => None,
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
 use crate::kernels::instructions::{Vectors, vectors};
 
 /// In what numbers products are computed.
@@ -47,6 +48,7 @@ impl Precision {
 
     /// This one, or the next finer one that the CPU has instructions for.
     pub(crate) fn or_finer(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
         if available(self) {
             return self;
         }
@@ -60,6 +62,7 @@ impl Precision {
 /// Whether this CPU has instructions for it.
 ///
 /// With AVX-512 and no VNNI the sums of 16-bit integers' products would take the units that make these: f32 is as fast.
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn available(precision: Precision) -> bool {
     match precision {
         Precision::F32 => vectors() >= Vectors::Avx2,

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use super::*;
 use crate::kernels::matmul::rows::side_by_side;
 use crate::kernels::matrix::Numbers;
+use crate::kernels::quantized::{BlockType, Blocks};
 use crate::kernels::view::View;
 
 fn numbers(len: usize, seed: f32) -> Vec<f32> {
@@ -19,8 +20,7 @@ fn matrices(rows: usize, columns: usize) -> Vec<Matrix> {
         Numbers::Bf16(plain.iter().map(|x| bf16::from_f32(*x)).collect()),
     ];
     if columns.is_multiple_of(32) {
-        let mut blocks = candle_core::quantized::GgmlDType::Q8_0.cpu_zeros(plain.len());
-        blocks.from_float(&plain);
+        let blocks = Blocks::quantize(BlockType::Q8x0, &plain).unwrap();
         all.push(Numbers::Quantized(blocks));
     }
     all.into_iter().map(|numbers| Matrix::new(rows, columns, numbers).unwrap()).collect()
