@@ -1,4 +1,4 @@
-//! Matrices of frozen weights, held in the type in which they came.
+//! Matrices of frozen weights, held in the type of their file.
 
 use std::fmt;
 use std::ops::Range;
@@ -11,29 +11,29 @@ use crate::kernels::error::{Result, bail};
 use crate::kernels::quantized::{BlockType, Blocks};
 use crate::kernels::simd::{all_finite, largest_of, vectorized};
 
-/// A matrix, row by row.
+/// A row-major matrix.
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
     numbers: Numbers,
-    /// The largest absolute number of each row, once it was asked for.
+    /// The largest absolute value of each row, computed on first use.
     largest: OnceLock<Vec<f32>>,
 }
 
-/// What a matrix's numbers are held as.
+/// The elements of a matrix, in the type that they are held in.
 pub(crate) enum Numbers {
     /// Single precision.
     F32(Vec<f32>),
     /// Half precision.
     F16(Vec<f16>),
-    /// The upper half of single precision.
+    /// The upper 16 bits of single precision.
     Bf16(Vec<bf16>),
-    /// Blocks of a few bits a number; a row is a whole number of blocks.
+    /// Blocks of a GGML type, a few bits a value; each row is a whole number of blocks.
     Quantized(Blocks),
 }
 
 impl Matrix {
-    /// A matrix of `rows` × `columns`; fails when there are not so many numbers.
+    /// A matrix of `rows` × `columns`; fails if `numbers` has another length or a row is not a whole number of blocks.
     pub(crate) fn new(rows: usize, columns: usize, numbers: Numbers) -> Result<Self> {
         let found = match &numbers {
             Numbers::F32(numbers) => numbers.len(),
@@ -53,7 +53,7 @@ impl Matrix {
         Ok(Self { rows, columns, numbers, largest: OnceLock::new() })
     }
 
-    /// A quantised matrix from the bytes of its blocks.
+    /// A quantized matrix from the bytes of its blocks; fails if the bytes do not match the shape.
     pub(crate) fn quantized(rows: usize, columns: usize, kind: BlockType, bytes: Vec<u8>) -> Result<Self> {
         let expected = rows.checked_mul(columns / kind.len()).and_then(|n| n.checked_mul(kind.bytes()));
         if !columns.is_multiple_of(kind.len()) || expected != Some(bytes.len()) {
@@ -74,7 +74,7 @@ impl Matrix {
         &self.numbers
     }
 
-    /// Writes whole rows as f32 to `out`, which is as long as they are.
+    /// Dequantizes whole rows to f32; fails if they are out of range, or if `out` is not of their length.
     pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let range = rows.start * self.columns..rows.end * self.columns;
         if rows.end > self.rows || out.len() != range.len() {
@@ -89,7 +89,7 @@ impl Matrix {
         Ok(())
     }
 
-    /// The largest absolute number of each row; fails where a number is not finite.
+    /// The largest absolute value of each row; fails if a value is not finite.
     pub(crate) fn largest(&self) -> Result<&[f32]> {
         if let Some(largest) = self.largest.get() {
             return Ok(largest);
@@ -106,7 +106,7 @@ impl Matrix {
         Ok(self.largest.get_or_init(|| all))
     }
 
-    /// The same matrix, held as f32.
+    /// The same matrix, dequantized to f32.
     pub(crate) fn to_f32(&self) -> Result<Self> {
         let mut numbers = vec![0.0; self.rows * self.columns];
         self.widen(0..self.rows, &mut numbers)?;
@@ -132,7 +132,7 @@ impl fmt::Debug for Matrix {
 }
 
 impl Numbers {
-    /// The type's name as a person writes it.
+    /// The type's name for messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::F32(_) => "f32".to_owned(),
@@ -144,7 +144,7 @@ impl Numbers {
 }
 
 vectorized! {
-    /// Every number as f32, without a test for signalling NaNs, which costs more than all else.
+    /// Converts bf16 to f32, without the test for signaling NaNs, which would cost more than the rest.
     fn widen_all(half: &[bf16], x: &mut [f32]) {
         for (x, half) in x.iter_mut().zip(half) {
             *x = f32::from_bits(u32::from(half.to_bits()) << 16);
