@@ -1,52 +1,52 @@
-//! Where an engine computes, and the opening of devices that are candle's.
+//! The choice of a backend and device, and how a person names them.
 //!
-//! Our own kernels know one place, the CPU. candle knows more: GPUs by its features `cuda` and `metal`, and on the CPU
-//! a vendor's library of products by `accelerate` and `mkl`.
+//! Our own kernels run on the CPU only. candle adds GPUs with its features `cuda` and `metal`, and a vendor's
+//! library of matrix products on the CPU with `accelerate` and `mkl`.
 
 use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
 
-/// Where an engine computes.
+/// What computes an engine's passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// On the CPU, with our own kernels.
+    /// Our own kernels, on the CPU.
     #[default]
     Cpu,
-    /// On a device of candle's, with its operations.
+    /// candle's operations, on one of its devices.
     Candle(CandleDevice),
 }
 
-/// A device of candle's.
+/// A candle device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CandleDevice {
-    /// The CPU; with the feature `accelerate` or `mkl`, products are that library's.
+    /// The CPU; with the feature `accelerate` or `mkl`, that library computes matrix products.
     Cpu,
-    /// An NVIDIA GPU by its number.
+    /// An NVIDIA GPU by its index, from 0.
     Cuda(usize),
-    /// An Apple GPU by its number.
+    /// An Apple GPU by its index, from 0.
     Metal(usize),
 }
 
-/// Where somebody asks an engine to compute.
+/// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DeviceRequest {
     /// On a GPU where this program was built for one and it opens, else on the CPU with our own kernels.
     #[default]
     Auto,
-    /// Here and nowhere else.
+    /// This backend, or an error.
     At(Backend),
 }
 
-/// Why it cannot be computed there.
+/// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A word that names no device.
+    /// An unknown name of a device.
     #[error("unknown device `{0}`; use auto, cpu, candle, cuda, cuda:N, metal or metal:N, N counted from 0")]
     Unknown(String),
-    /// The program lacks what is needed for such a device.
+    /// The program was built without the feature that the device needs.
     #[error(
         "this program was built without the feature `{feature}`, which the device `{device}` needs; build it with `cargo build --release -p nightshift-agent --features {feature}`, or use the device cpu"
     )]
@@ -104,7 +104,7 @@ impl FromStr for DeviceRequest {
         let unknown = || DeviceError::Unknown(word.to_owned());
         let (kind, number) = match word.split_once(':') {
             None => (word, None),
-            // A number as people write it, without a sign.
+            // Digits only: `parse` would also accept a sign.
             Some((kind, digits)) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
                 (kind, Some(digits.parse().map_err(|_| unknown())?))
             }
@@ -130,8 +130,8 @@ impl TryFrom<String> for DeviceRequest {
 }
 
 impl CandleDevice {
+    /// Whether it is a GPU, which has its own memory and multiplies bf16.
     #[cfg(feature = "candle")]
-    /// Whether it has memory of its own, and products of bf16.
     pub(crate) fn is_gpu(self) -> bool {
         match self {
             Self::Cpu => false,
@@ -139,8 +139,8 @@ impl CandleDevice {
         }
     }
 
-    #[cfg(feature = "candle")]
     /// The library that computes products on the CPU, where it is not candle itself.
+    #[cfg(feature = "candle")]
     pub(crate) fn library(self) -> Option<&'static str> {
         match self {
             Self::Cpu if cfg!(feature = "mkl") => Some("mkl"),

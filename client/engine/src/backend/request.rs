@@ -4,8 +4,8 @@ use crate::backend::candle;
 use crate::backend::device::{Backend, CandleDevice, DeviceError, DeviceRequest};
 
 impl DeviceRequest {
-    /// The place, opened once to see that it is there. Fails where one was named that this program was not built for or
-    /// that cannot be opened; [`Self::Auto`] never fails.
+    /// The backend to use; a candle device is opened once to check that it is there. Fails if a requested
+    /// device was not built for or cannot be opened; [`Self::Auto`] never fails.
     pub fn resolve(self) -> Result<Backend, DeviceError> {
         match self {
             Self::Auto => {
