@@ -16,7 +16,7 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aggregation::{
+use nightshift_aggregation::{
     Context, DeviceIndex, EvidenceError, Graph, IndexSet, MAX_COMPLETE, Parameters, Refusal, corrupt_devices,
     quorum,
 };
