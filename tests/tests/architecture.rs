@@ -3,6 +3,8 @@
 
 #[path = "architecture/files.rs"]
 mod files;
+#[path = "architecture/floors.rs"]
+mod floors;
 #[path = "architecture/outside_tests.rs"]
 mod outside_tests;
 #[path = "architecture/packages.rs"]
