@@ -13,5 +13,7 @@ mod packages;
 mod paths;
 #[path = "architecture/rooms.rs"]
 mod rooms;
+#[path = "architecture/spelling.rs"]
+mod spelling;
 #[path = "architecture/tokens.rs"]
 mod tokens;
