@@ -155,11 +155,11 @@ const LARGE: f32 = 1.0 / 256.0;
 vectorized! {
     /// The tokens of a row of `total · softmax` with large gradients: `next`, then those more probable than [`LARGE`].
     fn likely(row: &[f32], next: usize, total: f32) -> Vec<usize> {
-        const TOGETHER: usize = 256;
+        const CHUNK: usize = 256;
         let mut tokens = vec![next];
-        for (i, some) in row.chunks(TOGETHER).enumerate() {
+        for (i, some) in row.chunks(CHUNK).enumerate() {
             if most(some) > LARGE * total {
-                let of_all = some.iter().enumerate().map(|(j, x)| (i * TOGETHER + j, *x));
+                let of_all = some.iter().enumerate().map(|(j, x)| (i * CHUNK + j, *x));
                 let large = of_all.filter(|(token, x)| *token != next && *x > LARGE * total);
                 tokens.extend(large.map(|(token, _)| token));
             }
