@@ -192,7 +192,8 @@ fn an_invented_device_is_refused() {
     let server = identity(99);
     let credential = Credential::issue(&server, device_id(9), server.public(), NOW + 1);
     let drawn = &mut rng(9);
-    let (_, invented) = nightshift_aggregation::Advertised::new(world.ctx.clone(), &server, credential, drawn);
+    let (_, invented) =
+        nightshift_aggregation::Advertised::new(world.ctx.clone(), &server, credential, drawn);
     let mut entries = world.roster.entries().to_vec();
     entries.push(invented);
     let refused = world.share(0, Roster::new(entries).unwrap());

@@ -7,18 +7,20 @@
 //! FOLDER is the device's own, BASE a Hugging Face folder or a GGUF file, NOTES what the user wrote. With a token the
 //! device enrolls first. It takes part in one round and ends.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nightshift_client::engine::{Base, Engine};
-use nightshift_client::session::conditions::{Conditions, Snapshot};
+use nightshift_client::session::conditions::{Condition, Conditions, Snapshot};
 use nightshift_client::session::policy::Policy;
 use nightshift_client::text::ReadOptions;
 use nightshift_client::{Device, DeviceMonitor, Finished, InProcess, Settings};
 use tokio_util::sync::CancellationToken;
 
 /// Says that the machine is free while the host program is.
+#[derive(Debug)]
 pub struct HostIsIdle;
 
 impl DeviceMonitor for HostIsIdle {
@@ -59,8 +61,8 @@ pub async fn lend(
 }
 
 impl HostIsIdle {
-    fn assumed() -> std::collections::BTreeSet<nightshift_client::session::conditions::Condition> {
-        use nightshift_client::session::conditions::Condition;
+    /// What this host takes for granted where it has nothing to ask.
+    fn assumed() -> BTreeSet<Condition> {
         [Condition::Idle, Condition::Unmetered].into()
     }
 }

@@ -16,6 +16,7 @@ use nightshift_client::proto::training::{LocalOptimizer, TrainingPlan};
 use nightshift_client::text::{Corpus, ReadOptions, UserText};
 
 /// Losses on text that was held out, before and after.
+#[derive(Debug)]
 pub struct Learned {
     /// Of the base with an adapter that changes nothing.
     pub before: Loss,
@@ -33,7 +34,8 @@ pub fn train(base: &Path, text: PathBuf, steps: u32) -> Result<Learned, Box<dyn 
 
     let seed = Digest::of(b"train_alone");
     let modules = base.modules(&[Projection::Q, Projection::V]);
-    let spec = AdapterSpec { method: Method::Both, rank: 4, alpha: 8.0, factors: Factors::Seeded(seed), modules };
+    let spec =
+        AdapterSpec { method: Method::Both, rank: 4, alpha: 8.0, factors: Factors::Seeded(seed), modules };
     let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
     let plan = TrainingPlan {
         local_steps: steps,
@@ -73,6 +75,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         return Err("usage: train_alone BASE TEXT".into());
     };
     let Learned { before, after } = train(base.as_ref(), text.into(), 50)?;
-    println!("held-out text: {:.4} nats a token before, {:.4} after", before.nats_per_token, after.nats_per_token);
+    println!(
+        "held-out text: {:.4} nats a token before, {:.4} after",
+        before.nats_per_token, after.nats_per_token
+    );
     Ok(())
 }

@@ -5,6 +5,18 @@
 //! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
 //! talks ([`transport`], [`enrollment`], [`tls`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
 //! programs and takes theirs ([`adapter_files`]). Start at [`Device`].
+//!
+//! A host program that lends its idle time:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/lend_idle_time.rs")]
+//! ```
+//!
+//! Training alone, without any federation:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/train_alone.rs")]
+//! ```
 
 use proto::files;
 

@@ -6,6 +6,12 @@
 //! than others. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
 //! round without training. Nothing here is linked into a device or a coordinator, and nothing of the protocol is
 //! written here a second time.
+//!
+//! A scenario of one's own:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/scenario.rs")]
+//! ```
 
 // What a scenario of one's own needs beside the simulation.
 pub use {engine, proto};

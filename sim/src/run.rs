@@ -13,8 +13,8 @@ use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
-use session::Work;
 use session::update::Update;
+use session::{SessionState, Work};
 use text::{Corpus, ReadOptions, TextError, UserText};
 
 use crate::central;
@@ -202,7 +202,7 @@ pub(crate) fn coordinates(plan: &Plan) -> u64 {
 
 fn faults(scenario: &Scenario) -> Faults {
     // One leaves before it has sent anything of its input, the next in the middle of it.
-    let states = ["charging", "submitting"];
+    let states = [SessionState::Charging, SessionState::Submitting];
     let vanish = (0..scenario.vanishing)
         .map(|i| Vanish { version: 1, device: 1 + 2 * i, state: states[i % 2] })
         .collect();

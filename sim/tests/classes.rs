@@ -10,17 +10,17 @@ use std::sync::Arc;
 use engine::Blocks;
 use engine::Engine;
 use engine::{Base, Projection};
-use proto::adapter::{Class, Method, State};
-use proto::ids::Digest;
-use proto::plan::Mode;
-use session::Work;
-use session::update::Update;
 use nightshift_sim::demo;
 use nightshift_sim::faults::Faults;
 use nightshift_sim::make_data;
 use nightshift_sim::run::run;
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::world::{Trainer, World};
+use proto::adapter::{Class, Method, State};
+use proto::ids::Digest;
+use proto::plan::Mode;
+use session::Work;
+use session::update::Update;
 
 const DEVICES: usize = 8;
 

@@ -274,7 +274,12 @@ impl<'a> Run<'a> {
     }
 
     /// Lets a device mask its input and sign with whom.
-    fn submit(&mut self, member: Member, view: &View, state: nightshift_aggregation::Shared) -> Option<Submitted> {
+    fn submit(
+        &mut self,
+        member: Member,
+        view: &View,
+        state: nightshift_aggregation::Shared,
+    ) -> Option<Submitted> {
         let (list, places) = (&self.rosters[view.roster], &self.places[view.roster]);
         let own = state.index();
         let peers: Vec<DeviceIndex> =

@@ -9,9 +9,9 @@
 use std::error::Error;
 use std::path::Path;
 
+use nightshift_operator::client::{AdminClient, CallError};
 use nightshift_operator::coordinator::pki::Identity;
 use nightshift_operator::coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
-use nightshift_operator::client::{AdminClient, CallError};
 use nightshift_operator::proto::admin::{AdminReply, AdminRequest, TaskStatus};
 
 /// All tasks, asked for as the operator of a coordinator on this machine.

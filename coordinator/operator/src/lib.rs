@@ -6,6 +6,12 @@
 //! This package names the coordinator, for its configuration, its certificates and its server; the coordinator does not
 //! name this one. It holds no state but what is in the operator's folder, and never links a tensor library. Start at
 //! [`run`].
+//!
+//! An operator's script:
+//!
+//! ```no_run
+#![doc = include_str!("../examples/tasks.rs")]
+//! ```
 
 use std::ffi::OsString;
 use std::process::ExitCode;
