@@ -4,19 +4,17 @@
 //! directions of a PEFT folder, [`gguf_adapter`] makes the one file that llama.cpp loads, and [`Manifest`] is what
 //! stands beside each of them and says where the numbers came from.
 
-use crate::adapter::AdapterError;
+use proto::adapter::AdapterError;
 
 mod gguf;
 mod manifest;
 mod peft;
-mod read;
 
 pub use gguf::{Architecture, ArchitectureError, gguf_adapter};
 pub use manifest::{
     MANIFEST_FILE, Manifest, ManifestError, Origin, Personal, Release, SignedRelease, Version,
 };
-pub use peft::{PEFT_CONFIG, PEFT_TENSORS, peft_files};
-pub use read::{PeftError, read_peft};
+pub use peft::{PEFT_CONFIG, PEFT_TENSORS, PeftError, peft_files, read_peft};
 
 /// An adapter that cannot be laid out in another program's form.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use proto::adapter::AdapterSpec;
 use serde::Deserialize;
 
-use super::ExportError;
-use crate::adapter::AdapterSpec;
+use crate::ExportError;
 
 /// The version of the format.
 const VERSION: u32 = 3;

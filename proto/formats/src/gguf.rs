@@ -1,0 +1,5 @@
+//! GGUF files.
+
+mod adapter;
+
+pub use adapter::{Architecture, ArchitectureError, gguf_adapter};
