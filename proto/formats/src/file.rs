@@ -1,33 +1,35 @@
-//! A base's files, read once from the first byte to the last and hashed as they pass.
+//! The files of a base, each read once from the first byte to the last and hashed as it passes.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::{Path, PathBuf};
 
 use proto::files::{open_regular, read_regular};
 use proto::ids::Digest;
+use ring::digest::{Context, SHA256};
 
-use crate::base::error::BaseError;
+use crate::error::FormatError;
+use crate::folder::{INDEX, SETTINGS, TOKENIZER, TokenizerFiles};
 
-/// Bytes that are read at a time.
-pub(super) const BLOCK_BYTES: usize = 1 << 20;
+/// Bytes of a file of weights that are read at a time.
+pub const BLOCK_BYTES: usize = 1 << 20;
 
-/// The most bytes of a base's small file of this name; files of weights are never read whole.
-pub(super) fn most_bytes(name: &str) -> u64 {
+/// The largest size in bytes of a base's small file of this name; files of weights are never read whole.
+pub fn most_bytes(name: &str) -> u64 {
     match name {
-        "tokenizer.json" => 64 << 20,
-        "model.safetensors.index.json" => 8 << 20,
-        "tokenizer_config.json" => 4 << 20,
+        TOKENIZER => 64 << 20,
+        INDEX => 8 << 20,
+        SETTINGS => 4 << 20,
         _ => 1 << 20,
     }
 }
 
-/// Bytes that are read at least, where a header is.
+/// The fewest bytes that are read of a header at a time.
 const AHEAD_BYTES: usize = 1 << 16;
 
-/// A file of which only the beginning is known so far.
+/// A file of weights that was opened and read up to the end of its header.
 #[derive(Debug)]
-pub(super) struct Opened {
+pub struct OpenedFile {
     path: PathBuf,
     file: File,
     len: u64,
@@ -37,77 +39,72 @@ pub(super) struct Opened {
     taken: usize,
 }
 
-impl Opened {
-    /// Opens a file; fails where it cannot be read.
-    pub(super) fn new(path: &Path) -> Result<Self, BaseError> {
-        let fail = |source| BaseError::Read { path: path.to_owned(), source };
-        let file = open_regular(path).map_err(fail)?;
-        let len = file.metadata().map_err(fail)?.len();
+impl OpenedFile {
+    /// Opens a file and reads nothing of it. Returns an error where it cannot be opened or is not a regular file.
+    pub(crate) fn new(path: &Path) -> Result<Self, FormatError> {
+        let file = open_regular(path).map_err(FormatError::read(path))?;
+        let len = file.metadata().map_err(FormatError::read(path))?.len();
         Ok(Self { path: path.to_owned(), file, len, read: Vec::new(), taken: 0 })
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The file's length.
-    pub(super) fn len(&self) -> u64 {
+    /// The file's length in bytes.
+    pub(crate) fn len(&self) -> u64 {
         self.len
     }
 
-    /// How much of it was taken.
-    pub(super) fn position(&self) -> u64 {
+    /// The offset of the next byte that [`Self::take`] gives.
+    pub(crate) fn position(&self) -> u64 {
         self.taken as u64
     }
 
-    /// The next `count` bytes; fails where the file is shorter.
-    pub(super) fn take(&mut self, count: u64) -> Result<&[u8], BaseError> {
+    /// The next `count` bytes. Returns an error where the file is shorter, before memory is allocated for them.
+    pub(crate) fn take(&mut self, count: u64) -> Result<&[u8], FormatError> {
         let end = self.position().checked_add(count).filter(|end| *end <= self.len);
         let Some(end) = end.and_then(|end| usize::try_from(end).ok()) else {
-            return Err(damaged(&self.path, format!("its {} bytes end within the header", self.len)));
+            let reason = format!("its {} bytes end within the header", self.len);
+            return Err(FormatError::damaged(&self.path, reason));
         };
         if end > self.read.len() {
             // Ahead of what was asked for, because what is asked for is often a few bytes.
             let more = (end - self.read.len()).max(AHEAD_BYTES) as u64;
-            let fail = |source| BaseError::Read { path: self.path.clone(), source };
-            self.file.by_ref().take(more).read_to_end(&mut self.read).map_err(fail)?;
+            let mut file = self.file.by_ref().take(more);
+            file.read_to_end(&mut self.read).map_err(FormatError::read(&self.path))?;
         }
-        let bytes = self.read.get(self.taken..end).ok_or_else(|| changed(&self.path))?;
+        let bytes = self.read.get(self.taken..end).ok_or_else(|| FormatError::length_changed(&self.path))?;
         self.taken = end;
         Ok(bytes)
     }
 }
 
-pub(super) fn damaged(path: &Path, reason: String) -> BaseError {
-    BaseError::Damaged { path: path.to_owned(), reason }
-}
-
-fn changed(path: &Path) -> BaseError {
-    damaged(path, "its length changed while it was read".to_owned())
-}
-
-/// The rest of an [`Opened`] file, hashed as it is read.
-pub(super) struct Stream<'a> {
-    opened: Opened,
+/// What follows the header of an [`OpenedFile`], hashed as it is read.
+#[derive(Debug)]
+pub struct FileStream<'a> {
+    opened: OpenedFile,
     position: u64,
     hasher: &'a mut Hasher,
 }
 
-impl<'a> Stream<'a> {
-    /// Hashes what was taken of the file and goes on from there.
-    pub(super) fn new(opened: Opened, hasher: &'a mut Hasher) -> Self {
+impl<'a> FileStream<'a> {
+    /// Hashes what was taken of the file, and goes on from there.
+    fn new(opened: OpenedFile, hasher: &'a mut Hasher) -> Self {
         hasher.begin(&opened.path, opened.len);
         hasher.0.update(opened.read.get(..opened.taken).unwrap_or_default());
         let position = opened.position();
         Self { opened, position, hasher }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
         &self.opened.path
     }
 
-    /// Fills `block` with the next bytes; fails where there are fewer.
-    pub(super) fn fill(&mut self, block: &mut [u8]) -> Result<(), BaseError> {
+    /// Fills `block` with the next bytes. Returns an error where there are fewer.
+    pub fn fill(&mut self, block: &mut [u8]) -> Result<(), FormatError> {
         let ahead = self.opened.read.get(self.opened.taken..).unwrap_or_default();
         let (from_memory, from_file) = block.split_at_mut(ahead.len().min(block.len()));
         from_memory.copy_from_slice(&ahead[..from_memory.len()]);
@@ -118,15 +115,15 @@ impl<'a> Stream<'a> {
                 self.position += block.len() as u64;
                 Ok(())
             }
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-                Err(changed(&self.opened.path))
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                Err(FormatError::length_changed(&self.opened.path))
             }
-            Err(source) => Err(BaseError::Read { path: self.opened.path.clone(), source }),
+            Err(error) => Err(FormatError::read(&self.opened.path)(error)),
         }
     }
 
-    /// Goes to `position`, which must not be behind.
-    pub(super) fn skim_to(&mut self, position: u64) -> Result<(), BaseError> {
+    /// Reads on up to the offset `position`; does nothing where that was passed already.
+    pub fn skim_to(&mut self, position: u64) -> Result<(), FormatError> {
         let mut block = Vec::new();
         while self.position < position {
             let count = usize::try_from(position - self.position).unwrap_or(usize::MAX).min(BLOCK_BYTES);
@@ -136,51 +133,105 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    /// Hashes what is left; fails when the file is not as long as it was.
-    pub(super) fn finish(mut self) -> Result<(), BaseError> {
+    /// Hashes what is left. Returns an error where the file is not as long as it was.
+    fn finish(mut self) -> Result<(), FormatError> {
         self.skim_to(self.opened.len)?;
         match self.opened.file.read(&mut [0]) {
             Ok(0) => Ok(()),
-            Ok(_) => Err(changed(&self.opened.path)),
-            Err(source) => Err(BaseError::Read { path: self.opened.path, source }),
+            Ok(_) => Err(FormatError::length_changed(&self.opened.path)),
+            Err(error) => Err(FormatError::read(&self.opened.path)(error)),
         }
     }
 }
 
-/// A small file: its path and its bytes.
+/// A small file of a base, read whole.
 #[derive(Debug)]
-pub(super) struct Small {
-    pub(super) path: PathBuf,
-    pub(super) bytes: Vec<u8>,
+pub struct SmallFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Its content.
+    pub bytes: Vec<u8>,
 }
 
-impl Small {
-    /// Reads a file whole; fails on one that is too large to be what it should be.
-    pub(super) fn read(path: PathBuf) -> Result<Self, BaseError> {
+impl SmallFile {
+    /// Reads a file. Returns an error where it is not a regular file or has more than [`most_bytes`] of its name.
+    pub(crate) fn read(path: PathBuf) -> Result<Self, FormatError> {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         match read_regular(&path, most_bytes(name)) {
             Ok(bytes) => Ok(Self { path, bytes }),
-            Err(source) => Err(BaseError::Read { path, source }),
+            Err(source) => Err(FormatError::Read { path, source }),
         }
     }
 
-    /// Reads a file whole, if there is one.
-    pub(super) fn read_if_there(path: PathBuf) -> Result<Option<Self>, BaseError> {
+    /// Reads a file as [`Self::read`] does, if there is one.
+    pub(crate) fn read_if_there(path: PathBuf) -> Result<Option<Self>, FormatError> {
         if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
     }
 }
 
-/// The digest of a base under way; what goes into it is said at [`crate::base::Base::digest`].
-pub(super) struct Hasher(ring::digest::Context);
+/// All files of a base, in the order of its digest. The small ones were read, of the files of weights the headers.
+#[derive(Debug)]
+pub struct BaseFiles {
+    before: Vec<SmallFile>,
+    weights: Vec<OpenedFile>,
+    after: Vec<SmallFile>,
+}
+
+impl BaseFiles {
+    /// The files of a Hugging Face folder; `weights` in the order of their names.
+    pub fn folder(
+        config: SmallFile,
+        index: Option<SmallFile>,
+        weights: Vec<OpenedFile>,
+        tokenizer: TokenizerFiles,
+    ) -> Self {
+        let before = [Some(config), index].into_iter().flatten().collect();
+        let TokenizerFiles { tokenizer, settings, template, generation } = tokenizer;
+        let after = [Some(tokenizer), settings, template, generation].into_iter().flatten().collect();
+        Self { before, weights, after }
+    }
+
+    /// A GGUF file.
+    pub fn gguf(file: OpenedFile) -> Self {
+        Self { before: Vec::new(), weights: vec![file], after: Vec::new() }
+    }
+
+    /// Reads each file of weights to its end and computes the digest of the base.
+    ///
+    /// `read` gets the index of a file of weights and what follows its header, and may leave bytes of it unread.
+    /// Returns its error, or one where a file cannot be read or its length changed.
+    ///
+    /// The digest is SHA-256 over `nightshift base v1` and then, for each file, its name's length, its name, its length
+    /// (both lengths as 8 bytes, little-endian) and its bytes. The files are `config.json`, the index if there is one,
+    /// the weights in the order of their names, `tokenizer.json` and, if there, `tokenizer_config.json`,
+    /// `chat_template.jinja` and `generation_config.json`; or the one GGUF file.
+    pub fn read<E: From<FormatError>>(
+        self,
+        mut read: impl FnMut(usize, &mut FileStream<'_>) -> Result<(), E>,
+    ) -> Result<Digest, E> {
+        let mut hasher = Hasher::new();
+        self.before.iter().for_each(|file| hasher.add(file));
+        for (at, opened) in self.weights.into_iter().enumerate() {
+            let mut stream = FileStream::new(opened, &mut hasher);
+            read(at, &mut stream)?;
+            stream.finish()?;
+        }
+        self.after.iter().for_each(|file| hasher.add(file));
+        Ok(hasher.finish())
+    }
+}
+
+/// The digest of a base under way; [`BaseFiles::read`] says what goes into it.
+struct Hasher(Context);
 
 impl Hasher {
-    pub(super) fn new() -> Self {
-        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+    fn new() -> Self {
+        let mut context = Context::new(&SHA256);
         context.update(b"nightshift base v1");
         Self(context)
     }
 
-    pub(super) fn add(&mut self, file: &Small) {
+    fn add(&mut self, file: &SmallFile) {
         self.begin(&file.path, file.bytes.len() as u64);
         self.0.update(&file.bytes);
     }
@@ -192,9 +243,15 @@ impl Hasher {
         self.0.update(&len.to_le_bytes());
     }
 
-    pub(super) fn finish(self) -> Digest {
+    fn finish(self) -> Digest {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.0.finish().as_ref());
         Digest(digest)
+    }
+}
+
+impl std::fmt::Debug for Hasher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Hasher")
     }
 }

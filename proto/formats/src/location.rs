@@ -1,38 +1,46 @@
-//! Which kind of base a path is.
+//! Whether a path is a Hugging Face folder or a GGUF file.
 
 use std::path::{Path, PathBuf};
 
-use super::{folder, gguf};
-use crate::base::error::BaseError;
-use crate::base::plan::Plan;
+use crate::error::FormatError;
+use crate::folder;
 
-/// Reads everything of a base but its weights.
-pub(super) fn open(path: &Path) -> Result<Plan, BaseError> {
-    match gguf_file(path)? {
-        Some(file) => gguf::plan(&file),
-        None => folder::plan(path),
-    }
+/// A base on a disk, by the form that it has there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BaseLocation {
+    /// A Hugging Face folder.
+    Folder(PathBuf),
+    /// A GGUF file.
+    Gguf(PathBuf),
 }
 
-/// The GGUF file that is meant: `path`, or the only one in a folder without a `config.json`.
-fn gguf_file(path: &Path) -> Result<Option<PathBuf>, BaseError> {
-    let is_gguf =
-        |path: &Path| path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"));
+/// Whether a path ends in `.gguf`, in whatever case.
+pub fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+/// The base that is meant by `path`: a GGUF file, a folder with a `config.json`, or the only GGUF file of a folder without
+/// one.
+///
+/// Returns an error for a file of another kind, and for a folder with several GGUF files and no `config.json`. Whether
+/// there is anything at `path` is not checked.
+pub fn locate(path: &Path) -> Result<BaseLocation, FormatError> {
     if is_gguf(path) && !path.is_dir() {
-        return Ok(Some(path.to_owned()));
+        return Ok(BaseLocation::Gguf(path.to_owned()));
     }
     if path.is_file() {
-        return Err(BaseError::Kind(path.to_owned()));
+        return Err(FormatError::Kind(path.to_owned()));
     }
-    if path.join("config.json").exists() {
-        return Ok(None);
+    if path.join(folder::CONFIG).exists() {
+        return Ok(BaseLocation::Folder(path.to_owned()));
     }
-    // A folder that cannot be read has no config either, which is then said.
+    // A folder that cannot be read has no config either, which its reader then says.
     let entries = std::fs::read_dir(path).into_iter().flatten();
     let files = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
     let mut files: Vec<PathBuf> = files.filter(|file| is_gguf(file) && file.is_file()).collect();
-    match files.len() {
-        0 | 1 => Ok(files.pop()),
-        count => Err(BaseError::Several { path: path.to_owned(), count }),
+    match (files.pop(), files.len()) {
+        (None, _) => Ok(BaseLocation::Folder(path.to_owned())),
+        (Some(file), 0) => Ok(BaseLocation::Gguf(file)),
+        (Some(_), others) => Err(FormatError::Several { path: path.to_owned(), count: others + 1 }),
     }
 }

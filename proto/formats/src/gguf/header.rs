@@ -1,21 +1,14 @@
-//! A GGUF file: metadata, the places of its tensors, and their numbers.
+//! The header of a GGUF file: metadata, and the names, shapes, types and positions of the tensors.
 //!
-//! The header is read by our own code, because every count and length in it is held against the file's length
-//! before anything is allocated.
+//! Every count and length in it is held against a limit, or against the file's length, before memory is allocated.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use crate::base::error::BaseError;
-use crate::base::files::{Opened, damaged};
-use crate::base::plan::{Plan, WeightFile};
-use info::{Info, stored};
-use metadata::{Metadata, Value};
-
-mod info;
-mod metadata;
-mod shape;
-mod tokenizer;
+use super::metadata::{Metadata, Value};
+use crate::dtype::{FileDtype, TensorHeader};
+use crate::error::FormatError;
+use crate::file::OpenedFile;
 
 /// The largest header that is read.
 const MOST_HEADER_BYTES: u64 = 64 << 20;
@@ -35,24 +28,37 @@ const MOST_DIMENSIONS: u32 = 4;
 /// Where a file does not say to what its tensors' places are rounded up.
 const ALIGNMENT: u64 = 32;
 
-/// Reads everything of a file but its weights.
-pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
-    let mut reader = Reader { opened: Opened::new(path)? };
-    let (metadata, tensors) = reader.header()?;
-    let shape = shape::read(&metadata, &tensors)?;
-    let entries = shape.entries(path, tensors)?;
-    let tokens = tokenizer::read(&metadata, shape.config.vocab_size)?;
-    let weights = vec![WeightFile { opened: reader.opened, entries }];
-    Ok(Plan { config: shape.config, tokens, before: Vec::new(), weights, after: Vec::new() })
+/// A GGUF file of which the header was read.
+#[derive(Debug)]
+pub struct GgufHeader {
+    /// The file, read up to the end of its header.
+    pub opened: OpenedFile,
+    /// What it says of itself.
+    pub metadata: Metadata,
+    /// The tensors, by the names that they have in the file.
+    pub tensors: BTreeMap<String, TensorHeader>,
+}
+
+impl GgufHeader {
+    /// Opens a file and reads its header.
+    ///
+    /// Returns an error where the file cannot be read, is not GGUF of version 2 or 3, or has a header of more than 64 MiB,
+    /// 65,536 tensors, 4,096 keys or 2,097,152 texts in a list; where the header is longer than the file or says something
+    /// twice; and where a tensor is not whole blocks of its type or does not end within the file.
+    pub fn read(path: &Path) -> Result<Self, FormatError> {
+        let mut reader = Reader { opened: OpenedFile::new(path)? };
+        let (metadata, tensors) = reader.header()?;
+        Ok(Self { opened: reader.opened, metadata, tensors })
+    }
 }
 
 /// Reads the header, from the first byte on.
 struct Reader {
-    opened: Opened,
+    opened: OpenedFile,
 }
 
 impl Reader {
-    fn header(&mut self) -> Result<(Metadata, BTreeMap<String, Info>), BaseError> {
+    fn header(&mut self) -> Result<(Metadata, BTreeMap<String, TensorHeader>), FormatError> {
         if self.take(4)? != b"GGUF" {
             return Err(self.damaged("it does not begin with `GGUF`".to_owned()));
         }
@@ -95,7 +101,8 @@ impl Reader {
         Ok((metadata, infos))
     }
 
-    fn info(&mut self, name: &str) -> Result<Info, BaseError> {
+    /// What follows a tensor's name; its position counts from the beginning of the data.
+    fn info(&mut self, name: &str) -> Result<TensorHeader, FormatError> {
         let dimensions = self.u32()?;
         if dimensions > MOST_DIMENSIONS {
             return Err(self.damaged(format!("its tensor `{name}` would have {dimensions} dimensions")));
@@ -105,16 +112,19 @@ impl Reader {
             shape.push(self.u64()?);
         }
         shape.reverse();
-        Ok(Info { shape, kind: self.u32()?, start: self.u64()? })
+        Ok(TensorHeader { shape, dtype: FileDtype::from_gguf(self.u32()?), start: self.u64()? })
     }
 
-    /// Where a tensor begins, if it is whole and ends within the file. Those of unknown types are never read.
-    fn place(&self, name: &str, info: &Info, data: u64) -> Result<u64, BaseError> {
-        let Some(stored) = stored(info.kind) else { return Ok(u64::MAX) };
+    /// The offset of a tensor's first byte in the file, if it is whole and ends within the file. Those of other types are
+    /// never read.
+    fn place(&self, name: &str, info: &TensorHeader, data: u64) -> Result<u64, FormatError> {
+        if let FileDtype::Other(_) = info.dtype {
+            return Ok(u64::MAX);
+        }
         let count = info.shape.iter().try_fold(1_u64, |count, size| count.checked_mul(*size));
         let bytes = match (count, info.shape.last()) {
             // A row is whole blocks.
-            (Some(count), Some(&columns)) if stored.bytes(columns).is_some() => stored.bytes(count),
+            (Some(count), Some(&columns)) if info.dtype.bytes(columns).is_some() => info.dtype.bytes(count),
             _ => None,
         };
         let place = data.checked_add(info.start).zip(bytes);
@@ -128,7 +138,7 @@ impl Reader {
         }
     }
 
-    fn value(&mut self, key: &str, kind: u32) -> Result<Value, BaseError> {
+    fn value(&mut self, key: &str, kind: u32) -> Result<Value, FormatError> {
         Ok(match kind {
             0 => Value::Integer(i128::from(u8::from_le_bytes(self.array()?))),
             1 => Value::Integer(i128::from(i8::from_le_bytes(self.array()?))),
@@ -148,7 +158,7 @@ impl Reader {
     }
 
     /// A list; what no list that we need is made of is skipped.
-    fn list(&mut self, key: &str) -> Result<Value, BaseError> {
+    fn list(&mut self, key: &str) -> Result<Value, FormatError> {
         let (kind, count) = (self.u32()?, self.u64()?);
         let size = match kind {
             0 | 1 | 7 => 1,
@@ -180,35 +190,35 @@ impl Reader {
         })
     }
 
-    fn string(&mut self, what: &str) -> Result<String, BaseError> {
+    fn string(&mut self, what: &str) -> Result<String, FormatError> {
         let len = self.u64()?;
         let text = self.take(len)?.to_vec();
         String::from_utf8(text)
             .map_err(|_| self.damaged(format!("a text in its header ({what}) is not UTF-8")))
     }
 
-    fn u32(&mut self) -> Result<u32, BaseError> {
+    fn u32(&mut self) -> Result<u32, FormatError> {
         self.array().map(u32::from_le_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, BaseError> {
+    fn u64(&mut self) -> Result<u64, FormatError> {
         self.array().map(u64::from_le_bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], BaseError> {
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], FormatError> {
         let mut bytes = [0; N];
         bytes.copy_from_slice(self.take(N as u64)?);
         Ok(bytes)
     }
 
-    fn take(&mut self, count: u64) -> Result<&[u8], BaseError> {
+    fn take(&mut self, count: u64) -> Result<&[u8], FormatError> {
         if count > MOST_HEADER_BYTES - self.opened.position().min(MOST_HEADER_BYTES) {
             return Err(self.damaged(format!("its header has more than {MOST_HEADER_BYTES} bytes")));
         }
         self.opened.take(count)
     }
 
-    fn damaged(&self, reason: String) -> BaseError {
-        damaged(self.opened.path(), reason)
+    fn damaged(&self, reason: String) -> FormatError {
+        FormatError::damaged(self.opened.path(), reason)
     }
 }
