@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aggregation::{
+use nightshift_aggregation::{
     Context, DeviceIndex, Evidence, IndexSet, Seed, Share, Sharing, Signature, UnmaskShares, Unmasking,
     prg::{CHUNK_COORDINATES, Mask},
     shamir::{self, Rebuilder},

@@ -3,7 +3,7 @@
 #[path = "support/world.rs"]
 mod world;
 
-use aggregation::{
+use nightshift_aggregation::{
     AdvertisementError, Context, Credential, CredentialError, DeviceIndex, Evidence, EvidenceError, IndexSet,
     Recovery, RecoveryError, Refusal, Roster, RosterError, Signature,
 };
@@ -159,7 +159,7 @@ fn a_cohort_below_the_report_goal_is_refused() {
 fn a_substituted_key_of_another_device_is_refused() {
     let world = World::new(3, &context());
     for change in [
-        (|entry| entry.masking_key[0] ^= 1) as fn(&mut aggregation::Advertisement),
+        (|entry| entry.masking_key[0] ^= 1) as fn(&mut nightshift_aggregation::Advertisement),
         |entry| entry.sealing_key[0] ^= 1,
         |entry| entry.key_commitment[0] ^= 1,
         |entry| entry.self_commitment[0] ^= 1,
@@ -192,7 +192,8 @@ fn an_invented_device_is_refused() {
     let server = identity(99);
     let credential = Credential::issue(&server, device_id(9), server.public(), NOW + 1);
     let drawn = &mut rng(9);
-    let (_, invented) = aggregation::Advertised::new(world.ctx.clone(), &server, credential, drawn);
+    let (_, invented) =
+        nightshift_aggregation::Advertised::new(world.ctx.clone(), &server, credential, drawn);
     let mut entries = world.roster.entries().to_vec();
     entries.push(invented);
     let refused = world.share(0, Roster::new(entries).unwrap());
@@ -291,7 +292,7 @@ fn sharers_without_this_device_or_too_few_are_refused() {
 fn an_inbox_that_is_not_one_share_from_each_sharer_is_refused() {
     let world = World::new(4, &context());
     let sharers = set(4, &[0, 1, 2]);
-    let refused = |change: &dyn Fn(&mut Vec<aggregation::SealedShare>)| {
+    let refused = |change: &dyn Fn(&mut Vec<nightshift_aggregation::SealedShare>)| {
         let (mut states, sealed) = world.shared(&world.all());
         let mut received = inbox(&sealed, 0);
         received.retain(|share| share.from != 3);
@@ -316,7 +317,7 @@ fn the_transcript_changes_with_everything_that_it_states() {
     let all = world.all();
     let fewer = set(3, &[0, 1]);
     let digest = |ctx: &Context, sharers: &IndexSet, survivors: &IndexSet| {
-        aggregation::Transcript::new(ctx, &world.roster, sharers, survivors).digest()
+        nightshift_aggregation::Transcript::new(ctx, &world.roster, sharers, survivors).digest()
     };
     let base = digest(&world.ctx, &all, &all);
     assert_eq!(base, world.transcript(&all).digest());
@@ -332,7 +333,7 @@ fn the_transcript_changes_with_everything_that_it_states() {
     }
     let other = World::new(4, &context());
     let roster = Roster::new(other.roster.entries()[1..].to_vec()).unwrap();
-    let moved = aggregation::Transcript::new(&world.ctx, &roster, &all, &all);
+    let moved = nightshift_aggregation::Transcript::new(&world.ctx, &roster, &all, &all);
     assert_ne!(base, moved.digest());
 }
 

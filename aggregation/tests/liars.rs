@@ -16,11 +16,11 @@ mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aggregation::{
+use liar::{Attack, Member, Rule, Stop, View};
+use nightshift_aggregation::{
     Context, DeviceIndex, EvidenceError, Graph, IndexSet, MAX_COMPLETE, Parameters, Refusal, corrupt_devices,
     quorum,
 };
-use liar::{Attack, Member, Rule, Stop, View};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use world::{context, context_of};

@@ -3,7 +3,7 @@
 #[path = "support/world.rs"]
 mod world;
 
-use aggregation::{Context, UnmaskError};
+use nightshift_aggregation::{Context, UnmaskError};
 use proptest::prelude::*;
 use world::{Fate, World, context, low};
 
@@ -52,7 +52,7 @@ fn a_large_cohort_loses_a_third_and_still_sums() {
 
 #[test]
 fn a_vector_longer_than_a_chunk_sums_exactly() {
-    let len = aggregation::prg::CHUNK_COORDINATES + 5;
+    let len = nightshift_aggregation::prg::CHUNK_COORDINATES + 5;
     let inputs: Vec<Vec<u32>> =
         (1..=3_u32).map(|factor| (0..len).map(|place| low(place) * factor).collect()).collect();
     let ctx = Context { len, ring_bits: 32, ..context() };
@@ -111,7 +111,7 @@ proptest! {
             ring_bits,
             report_goal: report_goal.min(fates.len()),
             cohort: fates.len(),
-            corrupt: aggregation::corrupt_devices(fates.len(), corrupt_permille),
+            corrupt: nightshift_aggregation::corrupt_devices(fates.len(), corrupt_permille),
             ..context()
         };
         let world = World::new(fates.len(), &ctx);
@@ -119,7 +119,7 @@ proptest! {
 
         let after = |step: Fate| fates.iter().filter(|fate| **fate > step).count();
         let enough = world.roster.threshold().max(ctx.report_goal);
-        let quorum = aggregation::quorum(world.len(), ctx.corrupt);
+        let quorum = nightshift_aggregation::quorum(world.len(), ctx.corrupt);
         let succeeds = after(Fate::BeforeSubmitting) >= enough
             && after(Fate::BeforeSigning) >= quorum
             && after(Fate::BeforeUnmasking) >= world.roster.threshold();

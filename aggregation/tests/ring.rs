@@ -6,7 +6,7 @@ mod world;
 
 use std::sync::LazyLock;
 
-use aggregation::{
+use nightshift_aggregation::{
     Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, Evidence, IndexSet,
     MAX_DRAWS, Refusal, Roster, RosterError,
 };
@@ -172,7 +172,7 @@ fn drop_outs_that_cut_the_graph_are_refused() {
 }
 
 /// A device after it submitted.
-fn submitted_alone(number: usize) -> aggregation::Submitted {
+fn submitted_alone(number: usize) -> nightshift_aggregation::Submitted {
     let (shared, _) = WORLD.share(number, WORLD.roster.clone()).unwrap();
     let inbox = sealed_for(&WORLD, shared.index());
     let masking = shared.receive(WORLD.all(), inbox).unwrap();
@@ -213,7 +213,7 @@ fn a_share_from_a_device_that_is_no_neighbor_is_refused() {
         .find(|place| *place != 0_u16 && !WORLD.roster.graph().are_neighbors(0.into(), *place));
     let (shared, _) = WORLD.share(0, WORLD.roster.clone()).unwrap();
     let from = stranger.unwrap();
-    let inbox = vec![aggregation::SealedShare { from: from.get(), to: 0, bytes: vec![0; 96] }];
+    let inbox = vec![nightshift_aggregation::SealedShare { from: from.get(), to: 0, bytes: vec![0; 96] }];
     assert_eq!(shared.receive(WORLD.all(), inbox).unwrap_err(), Refusal::UnexpectedShare { from });
 }
 

@@ -4,7 +4,7 @@
 #[path = "support/world.rs"]
 mod world;
 
-use aggregation::{
+use nightshift_aggregation::{
     BadShares, DeviceIndex, Evidence, Further, IndexSet, Refusal, RunningSum, SHARE_BYTES, SealedShare,
     Share, Shared, SumError, UnmaskError, UnmaskShares,
 };

@@ -8,6 +8,9 @@
 
 use proto::files;
 
+// What a host program needs beside the door.
+pub use {engine, proto, session, text};
+
 pub mod adapter_files;
 mod device;
 pub mod enrollment;

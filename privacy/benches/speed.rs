@@ -11,7 +11,7 @@
 use std::time::{Duration, Instant};
 
 use chacha20::ChaCha20Rng;
-use privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
+use nightshift_privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use rand_core::SeedableRng;
 
 const COORDINATES: usize = 1 << 20;

@@ -1,7 +1,9 @@
 //! Attacks on the mechanism as it runs: what somebody who sees every revealed sum can tell about one device.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use privacy::{ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
+use nightshift_privacy::{
+    ClipNorm, Delta, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode,
+};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 const COORDINATES: usize = 4;

@@ -1,6 +1,6 @@
 //! The largest update that a plan may have goes through in one piece.
 
-use privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
+use nightshift_privacy::{ClipNorm, Mechanism, MechanismParams, MetricParams, NoiseMultiplier, PrivacyMode};
 use rand_chacha::{ChaCha20Rng, rand_core::SeedableRng};
 
 #[test]

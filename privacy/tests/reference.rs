@@ -2,7 +2,7 @@
 //! which `reference/make_values.py` writes.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use privacy::{
+use nightshift_privacy::{
     Delta, NoiseMultiplier,
     accountant::{
         Accountant, PldAccountant, RdpCurve, SamplingRate, calibrate_sampled_gaussian_noise_multiplier,

@@ -1,6 +1,7 @@
 //! What goes wrong in a world, and how often.
 
 use rand_core::Rng;
+use session::SessionState;
 
 /// A device that goes away before it does what its state wants, and comes back at the next version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -9,8 +10,8 @@ pub struct Vanish {
     pub version: u32,
     /// Which device.
     pub device: usize,
-    /// The state, by its name in [`session::Session::state`].
-    pub state: &'static str,
+    /// The state in which it goes away.
+    pub state: SessionState,
 }
 
 /// What goes wrong.
@@ -27,7 +28,7 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn vanishes(&mut self, version: u32, device: usize, state: &str) -> bool {
+    pub(crate) fn vanishes(&mut self, version: u32, device: usize, state: SessionState) -> bool {
         let hit = |v: &Vanish| v.version == version && v.device == device && v.state == state;
         match self.vanish.iter().position(hit) {
             Some(found) => {

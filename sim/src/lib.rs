@@ -7,6 +7,9 @@
 //! round without training. Nothing here is linked into a device or a coordinator, and nothing of the protocol is
 //! written here a second time.
 
+// What a scenario of one's own needs beside the simulation.
+pub use {engine, proto};
+
 pub mod bench;
 mod central;
 pub mod classes;

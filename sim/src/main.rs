@@ -7,16 +7,16 @@ use std::sync::Arc;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::{Base, Projection};
+use nightshift_sim::bench::{self, BenchError};
+use nightshift_sim::classes::ClassShare;
+use nightshift_sim::output::Output;
+use nightshift_sim::run::{Finished, Place, User, read_user, run_at};
+use nightshift_sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
+use nightshift_sim::{demo, make_base, make_data, table};
 use proto::adapter::{AdapterSpec, Method};
 use proto::plan::{Mode, RefreshPlan};
 use proto::shown::{message, page};
 use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
-use sim::bench::{self, BenchError};
-use sim::classes::ClassShare;
-use sim::output::Output;
-use sim::run::{Finished, Place, User, read_user, run_at};
-use sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
-use sim::{demo, make_base, make_data, table};
 use text::{Corpus, ReadOptions, UserText};
 
 #[global_allocator]

@@ -10,17 +10,17 @@ use std::sync::Arc;
 use engine::Blocks;
 use engine::Engine;
 use engine::{Base, Projection};
+use nightshift_sim::demo;
+use nightshift_sim::faults::Faults;
+use nightshift_sim::make_data;
+use nightshift_sim::run::run;
+use nightshift_sim::scenario::Scenario;
+use nightshift_sim::world::{Trainer, World};
 use proto::adapter::{Class, Method, State};
 use proto::ids::Digest;
 use proto::plan::Mode;
 use session::Work;
 use session::update::Update;
-use sim::demo;
-use sim::faults::Faults;
-use sim::make_data;
-use sim::run::run;
-use sim::scenario::Scenario;
-use sim::world::{Trainer, World};
 
 const DEVICES: usize = 8;
 
@@ -143,7 +143,7 @@ fn a_federation_of_three_classes_learns_and_says_who_took_part() {
     let finished = run(&scenario, &base, &users, None, |_| {}).unwrap();
     let summary = finished.summary;
     assert!(summary.final_loss < 0.98 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
-    let found = |classes: &[sim::summary::ClassSummary]| -> Vec<_> {
+    let found = |classes: &[nightshift_sim::summary::ClassSummary]| -> Vec<_> {
         classes.iter().map(|class| (class.rank, class.layers, class.devices, class.took_part)).collect()
     };
     assert_eq!(found(&summary.classes), [(4, 4, 2, 2), (3, 4, 2, 2), (2, 3, 4, 4)]);
@@ -193,7 +193,7 @@ fn the_program_takes_classes_and_refuses_those_that_cannot_be_before_it_writes()
     let classes = ["--class", "0.5:2:3", "--class", "0.25:3"];
     let done = program(&base, &data, &out, &[&classes[..], &["--format", "json"]].concat());
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
-    let summary: sim::summary::RunSummary = serde_json::from_slice(&done.stdout).unwrap();
+    let summary: nightshift_sim::summary::RunSummary = serde_json::from_slice(&done.stdout).unwrap();
     let found: Vec<_> =
         summary.classes.iter().map(|class| (class.rank, class.layers, class.devices)).collect();
     assert_eq!(found, [(4, 4, 1), (3, 4, 1), (2, 3, 2)]);

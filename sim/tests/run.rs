@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use engine::Base;
+use nightshift_sim::demo;
+use nightshift_sim::output::Output;
+use nightshift_sim::run::{Finished, Place, run, run_at};
+use nightshift_sim::scenario::Scenario;
+use nightshift_sim::summary::RunSummary;
 use proto::adapter::Method;
 use proto::plan::{Mode, RefreshPlan};
-use sim::demo;
-use sim::output::Output;
-use sim::run::{Finished, Place, run, run_at};
-use sim::scenario::Scenario;
-use sim::summary::RunSummary;
 use text::Corpus;
 
 fn base() -> (tempfile::TempDir, Arc<Base>) {

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use nightshift_tests::fuzz::{TARGETS, seeds};
 use proto::ids::Digest;
-use tests::fuzz::{TARGETS, seeds};
 
 /// Names a folder into which the seeds are written, one folder below it for each target.
 const WRITE_SEEDS: &str = "NIGHTSHIFT_SEEDS";

@@ -9,9 +9,9 @@ use proto::admin::{TaskState, VersionStatus};
 use proto::message::DeclineReason;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{Mode, Plan, RoundPlan};
-use session::Work;
 use session::policy::Policy;
 use session::update::Update;
+use session::{SessionState, Work};
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 
@@ -177,7 +177,7 @@ fn two_devices_that_vanish_after_sharing_leave_an_exact_sum() {
 #[test]
 fn a_device_restored_from_a_backup_learns_what_it_was_charged_before_it_takes_part_again() {
     let plan = plan(Mode::Off, 5, 4, 4, 16);
-    let gone = Vanish { version: 2, device: 3, state: "training" };
+    let gone = Vanish { version: 2, device: 3, state: SessionState::Training };
     let faults = Faults { vanish: vec![gone], ..Faults::default() };
     let mut world = World::new(&plan, None, &policy(), 5, faults, [11; 32]).unwrap();
     for _ in 0..2 {
@@ -268,7 +268,7 @@ fn an_aborted_round_is_not_tried_again_beyond_the_device_s_limit() {
     let plan = plan(Mode::Distributed, 3, 3, 2, 16);
     let strict = Policy { participations: 1, ..policy() };
     // One device goes in the middle of its input: the others are charged for a round that gives nothing.
-    let vanish = vec![Vanish { version: 0, device: 1, state: "submitting" }];
+    let vanish = vec![Vanish { version: 0, device: 1, state: SessionState::Submitting }];
     let faults = Faults { vanish, ..Faults::default() };
     let mut world = World::new(&plan, None, &strict, 3, faults, [8; 32]).unwrap();
     let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();

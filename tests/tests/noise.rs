@@ -7,9 +7,9 @@ use std::sync::Arc;
 use proto::adapter::Module;
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RoundPlan};
-use session::Work;
 use session::policy::Policy;
 use session::update::Update;
+use session::{SessionState, Work};
 use sim::faults::{Faults, Vanish};
 use sim::world::{Trainer, World};
 
@@ -75,7 +75,11 @@ fn noise_over_planned(mode: Mode, missing: u32) -> (f64, f64) {
     let plan = plan(mode, versions);
     let vanish = (0..versions)
         .flat_map(|version| {
-            (0..missing as usize).map(move |i| Vanish { version, device: 1 + 3 * i, state: "charging" })
+            (0..missing as usize).map(move |i| Vanish {
+                version,
+                device: 1 + 3 * i,
+                state: SessionState::Charging,
+            })
         })
         .collect();
     let faults = Faults { vanish, ..Faults::default() };

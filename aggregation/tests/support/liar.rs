@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use aggregation::{
+use nightshift_aggregation::{
     Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, Evidence, IdentityKey,
     IndexSet, MAX_COMPLETE, Refusal, Roster, SEALED_SHARE_BYTES, SealedShare, Sharing, Signature, Submitted,
     Transcript,
@@ -212,7 +212,7 @@ impl<'a> Run<'a> {
     }
 
     /// Lets an honest device share its seeds.
-    fn share(&mut self, member: Member, roster: usize) -> Option<aggregation::Shared> {
+    fn share(&mut self, member: Member, roster: usize) -> Option<nightshift_aggregation::Shared> {
         let (mut state, _, mut rng) = advertise(&self.attack.ctx, member);
         for (number, draw) in self.draws.iter().enumerate() {
             if let Some(draw) = draw
@@ -274,7 +274,12 @@ impl<'a> Run<'a> {
     }
 
     /// Lets a device mask its input and sign with whom.
-    fn submit(&mut self, member: Member, view: &View, state: aggregation::Shared) -> Option<Submitted> {
+    fn submit(
+        &mut self,
+        member: Member,
+        view: &View,
+        state: nightshift_aggregation::Shared,
+    ) -> Option<Submitted> {
         let (list, places) = (&self.rosters[view.roster], &self.places[view.roster]);
         let own = state.index();
         let peers: Vec<DeviceIndex> =

@@ -10,7 +10,7 @@
     reason = "shared by test programs, each of which uses a part"
 )]
 
-use aggregation::{
+use nightshift_aggregation::{
     Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, Evidence, IdentityKey,
     IndexSet, MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
     Sharing, Signature, Submitted, Transcript, UnmaskError, UnmaskShares, corrupt_devices, quorum, shamir,

@@ -1,11 +1,11 @@
-//! Whether a base can read tokens.
+//! Checks of tokens against a base's vocabulary and longest sequence.
 
 use crate::base::Base;
 use crate::error::TrainError;
 use crate::model::batch::Sequence;
 use crate::model::blocks::Blocks;
 
-/// Fails when there is nothing to predict or the base cannot read a block; else the longest block's tokens.
+/// The length of the longest block, in tokens; fails if there is no block, or if one does not fit the base.
 pub(crate) fn check_blocks(base: &Base, blocks: &Blocks) -> Result<usize, TrainError> {
     if blocks.is_empty() {
         return Err(TrainError::NoBlocks);
@@ -19,7 +19,7 @@ pub(crate) fn check_blocks(base: &Base, blocks: &Blocks) -> Result<usize, TrainE
     Ok(longest)
 }
 
-/// Fails where these are more tokens than the base reads, or there is one that it does not know.
+/// Fails if there are more tokens than the base's longest sequence has, or one is outside its vocabulary.
 pub(crate) fn check_tokens(base: &Base, tokens: &[u32]) -> Result<(), TrainError> {
     let (most, vocab) = (base.config().max_positions, base.config().vocab_size);
     if tokens.len() > most {

@@ -1,4 +1,6 @@
-//! Training and measuring adapters of one base.
+//! The engine: trains and evaluates adapters of one base, and generates with them.
+//!
+//! Start reading at [`Engine::train`].
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -31,30 +33,31 @@ use crate::training::job::{Job, Step, Trained};
 use crate::training::optimizer::Schedule;
 use crate::training::threads::on_threads;
 
-/// Trains and measures adapters of one base; cheap to share between threads.
+/// Trains and evaluates adapters of one base, and generates with them; cheap to clone and share between
+/// threads.
 ///
-/// What a call computes does not depend on how many threads it has, nor on what runs beside it, to the bit, as long as
-/// our own kernels compute it.
+/// With our own kernels the result of a call has the same bits for any number of threads and whatever runs
+/// beside it.
 #[derive(Clone, Debug)]
 pub struct Engine {
     base: Arc<Base>,
-    /// What earlier epochs of a task left.
+    /// Folded LoRA deltas of a task's earlier epochs.
     folded_deltas: Arc<FoldedDeltas>,
     compute: Compute,
     resident: Resident,
 }
 
-/// A mean loss and what it is a mean of.
+/// A mean loss, and the number of its tokens.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Loss {
-    /// Mean over the predicted tokens.
+    /// Mean cross-entropy over the target tokens, in nats.
     pub nats_per_token: f64,
-    /// Predicted tokens.
+    /// Target tokens, those that count in the loss.
     pub tokens: u64,
 }
 
 impl Engine {
-    /// An engine for adapters of `base`, on one thread.
+    /// An engine for adapters of `base`, with our own kernels on one thread.
     pub fn new(base: Arc<Base>) -> Self {
         Self {
             base,
@@ -64,21 +67,21 @@ impl Engine {
         }
     }
 
-    /// The same engine, computing in another way or at another place; whether that is there shows with the first call
-    /// that computes, or with [`Self::prepare`].
+    /// The same engine with other compute settings. A device that cannot be used fails in the first call that
+    /// computes, or in [`Self::prepare`].
     #[must_use]
     pub fn with_compute(self, compute: Compute) -> Self {
         Self { compute, resident: Resident::default(), ..self }
     }
 
-    /// Opens the place where it computes and puts the base there, which is done once for this engine and those made of
-    /// it. Fails where there is no such place, or the base does not fit it.
+    /// Opens the device and copies the base's weights to it, once for this engine and those made from it; does
+    /// nothing with our own kernels. Fails if the device cannot be opened, or the base does not fit it.
     pub fn prepare(&self) -> Result<(), TrainError> {
         self.resident.get(&self.base, self.compute)?;
         Ok(())
     }
 
-    /// What it computes with.
+    /// What an executor needs of this engine.
     pub(crate) fn setup(&self) -> Setup<'_> {
         Setup {
             base: &self.base,
@@ -88,32 +91,33 @@ impl Engine {
         }
     }
 
-    /// An engine of the same base, each of whose layers in `folded` is changed to `W + B · A`. Fails where the base
-    /// has no such layer, or one of another shape.
+    /// An engine of the same base with folded LoRA deltas: each layer in `folded` becomes `W + B · A`. Fails if
+    /// the base lacks a layer, or has it in another shape.
     pub fn with_folded(&self, folded: &Folded) -> Result<Self, TrainError> {
         let folded_deltas = Arc::new(folded_deltas(&self.base, folded)?);
         Ok(Self { folded_deltas, ..self.clone() })
     }
 
-    /// How it computes.
+    /// The compute settings.
     pub fn compute(&self) -> Compute {
         self.compute
     }
 
-    /// The base that it trains on.
+    /// The base whose adapters it trains.
     pub fn base(&self) -> &Base {
         &self.base
     }
 
-    /// A training before its first step; fails when the job cannot be done.
+    /// A training before its first step; fails if the job does not fit the base, or the device cannot be used.
     pub fn begin<'a>(&'a self, job: Job<'a>) -> Result<Training<'a>, TrainError> {
         Training::new(self.setup(), job)
     }
 
-    /// Follows `plan` from `start` on batches drawn from `blocks` by `seed`; same arguments, same bits.
+    /// Trains an adapter by `plan` from `start`, on batches sampled from `blocks` with `seed`; same arguments,
+    /// same bits.
     ///
-    /// `progress` hears of every micro-batch and may end the training, which then fails with
-    /// [`TrainError::Stopped`].
+    /// `progress` is called after every micro-batch and may end the training, which then fails with
+    /// [`TrainError::Stopped`]. Fails otherwise like [`Self::begin`] and [`Training::run`].
     #[expect(clippy::too_many_arguments, reason = "each is a different thing, and none has a default")]
     pub fn train(
         &self,
@@ -131,7 +135,8 @@ impl Engine {
         Ok(training.finish())
     }
 
-    /// The adapter's mean loss over the learned tokens of `blocks`.
+    /// The adapter's mean loss over the target tokens of `blocks`; fails if adapter, vectors or blocks do not
+    /// fit the base.
     pub fn loss(
         &self,
         spec: &AdapterSpec,
@@ -151,7 +156,7 @@ impl Engine {
         })
     }
 
-    /// The base's own mean loss over the learned tokens of `blocks`.
+    /// The base's own mean loss over the target tokens of `blocks`; fails if they do not fit the base.
     pub fn base_loss(&self, blocks: &Blocks) -> Result<Loss, TrainError> {
         let longest = check_blocks(&self.base, blocks)?;
         self.prepare()?;
@@ -162,7 +167,7 @@ impl Engine {
         })
     }
 
-    /// The base's logits after each of `tokens`: (tokens, vocab).
+    /// The base's logits after each of `tokens`: (tokens, vocab); fails if the tokens do not fit the base.
     pub fn logits(&self, tokens: &[u32]) -> Result<Vec<f32>, TrainError> {
         check_tokens(&self.base, tokens)?;
         self.prepare()?;
@@ -173,8 +178,9 @@ impl Engine {
         })
     }
 
-    /// Tokens that the base with an adapter writes after `prompt`: `choose` picks each from the logits after the
-    /// last one, or ends it.
+    /// Generates tokens after `prompt` with the base and an adapter, at most `most` and at most to the base's
+    /// longest sequence. `choose` picks each from the logits after the last token, (vocab), or ends generation
+    /// with `None`. Fails if the prompt is empty, or prompt or adapter do not fit the base.
     pub fn generate(
         &self,
         adapter: Option<(&AdapterSpec, &[f32], &[f32])>,
@@ -218,8 +224,8 @@ impl Engine {
     /// Frozen factors from public text: the leading right (rows of `A`) and left (columns of `B`) singular
     /// vectors of the gradient of each module's weight, in the layout of [`AdapterSpec::slots`].
     ///
-    /// The gradient is a sum over up to eight batches of sixteen blocks drawn by `seed`. Our own kernels compute it,
-    /// wherever the engine does: it is that of whole weights, and made once for a task.
+    /// The gradient is a sum over eight batches of at most sixteen blocks, sampled with `seed`. Our own kernels
+    /// compute it on any backend: it is that of whole weights, and computed once for a task.
     pub fn gradient_factors(
         &self,
         spec: &AdapterSpec,

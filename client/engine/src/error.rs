@@ -1,4 +1,4 @@
-//! Why nothing was trained or measured.
+//! Why a training, evaluation or generation failed.
 
 use proto::adapter::AdapterError;
 use proto::training::PlanValueError;
@@ -8,13 +8,13 @@ use crate::backend::error::ComputeError;
 use crate::kernels::error::ShapeError;
 use crate::lora::layout::ModuleError;
 
-/// Why nothing was trained or measured.
+/// Why a training, evaluation or generation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TrainError {
-    /// The spec cannot exist, or a vector is not one of it.
+    /// The adapter's spec is invalid, or a vector does not fit it.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The plan cannot be followed.
+    /// The training plan is invalid.
     #[error(transparent)]
     Plan(#[from] PlanValueError),
     /// The adapter does not fit the base.
@@ -23,23 +23,23 @@ pub enum TrainError {
     /// There is no token to predict.
     #[error("there is no text of two tokens or more")]
     NoBlocks,
-    /// A block is longer than the base can read.
+    /// A sequence is longer than the base's longest.
     #[error("a block has {found} tokens, the base reads at most {most}")]
     TooLong {
-        /// Its tokens.
+        /// Its length in tokens.
         found: usize,
         /// The base's limit.
         most: usize,
     },
-    /// A token that the base does not know.
+    /// A token outside the base's vocabulary.
     #[error("token {found} is not below the base's vocabulary of {vocab}")]
     Token {
         /// The token.
         found: u32,
-        /// The base's vocabulary.
+        /// Size of the base's vocabulary.
         vocab: usize,
     },
-    /// The loss or a gradient is no longer a number.
+    /// The loss, the gradient or the adapter is no longer finite.
     #[error("training diverged in step {step}: the {what} is not finite")]
     Diverged {
         /// The step.
@@ -50,13 +50,13 @@ pub enum TrainError {
     /// The caller asked to stop.
     #[error("stopped after {steps} steps")]
     Stopped {
-        /// Whole steps that were done.
+        /// Whole steps done.
         steps: u32,
     },
-    /// The thread to compute on could not be started.
+    /// The threads to compute on could not be started.
     #[error("cannot start the training thread: {0}")]
     Thread(String),
-    /// A pass was not computed.
+    /// A forward or backward pass failed.
     #[error(transparent)]
     Compute(#[from] ComputeError),
 }

@@ -1,4 +1,4 @@
-//! Incremental decoding: logits of tokens that follow what was read before.
+//! Incremental decoding: logits of tokens that continue a sequence, from a key/value cache.
 
 use crate::backend::candle;
 use crate::backend::error::ComputeError;
@@ -9,7 +9,7 @@ use crate::model::delta::LoraDeltas;
 use crate::model::kv_cache::{KvCache, LogitsFor};
 use crate::model::workspace::Workspace;
 
-/// A decoder and its key/value cache, with our own kernels or on a device of candle's.
+/// A decoder and its key/value cache, with our own kernels or on a candle device.
 #[derive(Debug)]
 pub(crate) enum DecodeSession<'a> {
     Cpu { decoder: Decoder<'a>, space: Box<Workspace>, cache: KvCache },
@@ -17,7 +17,7 @@ pub(crate) enum DecodeSession<'a> {
 }
 
 impl<'a> DecodeSession<'a> {
-    /// A session that has read nothing; fails where the device cannot be opened or the base does not fit it.
+    /// A session with an empty cache; fails if the device cannot be opened or the base does not fit it.
     pub(crate) fn new(
         executor: &'a mut Executor<'_>,
         deltas: &'a LoraDeltas<'a>,
@@ -37,7 +37,8 @@ impl<'a> DecodeSession<'a> {
         }
     }
 
-    /// The logits after each of `tokens`, which follow what was read: (tokens, vocab), or those after the last one.
+    /// Returns the logits after each of `tokens`, (tokens, vocab), or after the last one only, (1, vocab). The
+    /// tokens continue the sequence in the cache and are added to it.
     pub(crate) fn logits(&mut self, tokens: &[u32], which: LogitsFor) -> Result<Vec<f32>, ComputeError> {
         match self {
             Self::Cpu { decoder, space, cache } => Ok(decoder.logits(space, cache, tokens, which)?),

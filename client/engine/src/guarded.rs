@@ -1,7 +1,7 @@
-//! Libraries that stop themselves (panic) where they should fail: an error, of which nothing is printed.
+//! Turns panics of libraries into errors, and prints nothing of them.
 //!
-//! A panic's message may hold what the library was given, and that is the user's text. The process's hook would print it
-//! before anybody can catch it.
+//! A panic's message may quote the library's input, which is the user's text, and the process's panic hook
+//! prints it before anybody can catch the panic.
 
 use std::cell::Cell;
 use std::panic::{self, AssertUnwindSafe};
@@ -11,11 +11,12 @@ thread_local! {
     static GUARDED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// That a library stopped itself.
+/// A library panicked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stopped;
 
-/// Runs what is a library's, in silence. What it works on must not be used after it has stopped itself.
+/// Runs a library's code without printing its panics; fails if it panics. What it works on must not be used
+/// after that.
 pub fn guarded<T>(run: impl FnOnce() -> T) -> Result<T, Stopped> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,6 +1,7 @@
-//! Slices in, slices out: products and sums of numbers, with the vector instructions that the CPU has.
+//! CPU kernels on slices of f32: matrix products and vectorized loops, for the instruction set of the CPU.
 //!
-//! All unsafe code of the engine and all detection of the CPU are here. Nothing here knows of a decoder.
+//! All unsafe code and all CPU detection of the engine are here. Nothing here knows of a decoder. Start with
+//! [`matmul`], the products with frozen weights; [`simd`] has the vectorized loops and [`pool`] the threads.
 
 pub(crate) mod buffer;
 pub(crate) mod error;
@@ -9,6 +10,7 @@ pub(crate) mod instructions;
 pub(crate) mod matmul;
 pub(crate) mod matrix;
 pub(crate) mod pool;
+pub(crate) mod quantized;
 pub(crate) mod simd;
 pub(crate) mod view;
 

@@ -1,6 +1,8 @@
-//! What a decoder does between two products, one layer a file, each forward and backward, on slices of f32.
+//! The layers of a decoder other than its linear projections, one a file, forward and backward, on slices of f32.
 //!
-//! Every function is one pass over memory, shared by a [`Team`](crate::kernels::pool::Team).
+//! Functions that take a [`Team`](crate::kernels::pool::Team) share their rows or heads among its threads; the others
+//! run on the calling thread. Start with [`rms_norm`], the simplest; [`attention`] and [`cross_entropy`] have matrix
+//! products of their own.
 
 #![expect(
     clippy::inline_always,

@@ -1,4 +1,6 @@
-//! The decoder: its shape, its weights, what an adapter adds to it, and the passes over it, forward and backward.
+//! The decoder model: config, weights, LoRA deltas, forward and backward pass, saved activations and KV cache.
+//!
+//! Start reading at `decoder`, which computes the loss, its gradient and the logits.
 
 pub(crate) mod batch;
 pub mod blocks;

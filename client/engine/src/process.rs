@@ -1,13 +1,13 @@
-//! What the system says of this process.
+//! Memory and CPU time of this process, as the system reports them.
 
 use std::time::Duration;
 
-/// The largest resident size so far, in bytes, where the system says it.
+/// Peak resident set size, in bytes; `None` where the system does not report it.
 pub fn peak_bytes() -> Option<u64> {
     peak_of(&std::fs::read_to_string("/proc/self/status").ok()?)
 }
 
-/// Memory that a program could still take without others being swapped out, in bytes, where the system says it.
+/// Memory that can still be allocated without swapping, in bytes; `None` where the system does not report it.
 pub fn available_bytes() -> Option<u64> {
     let info = std::fs::read_to_string("/proc/meminfo").ok()?;
     let value = info.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
@@ -15,8 +15,8 @@ pub fn available_bytes() -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The processor time of all threads so far, in hundredths of a second, where the system says it. Unlike
-/// seconds on a clock it does not grow with what else runs on the machine.
+/// CPU time of all threads so far, in steps of a hundredth of a second; `None` where the system does not report
+/// it. Unlike wall-clock time it does not grow with what else runs on the machine.
 pub fn processor_time() -> Option<Duration> {
     time_of(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
@@ -28,8 +28,8 @@ fn peak_of(status: &str) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// The 14th and the 15th field of `stat`; the second may hold spaces and ends with the last parenthesis. A tick
-/// is a hundredth of a second on every Linux that Rust's standard library runs on.
+/// The sum of fields 14 and 15 of `stat`, user and system time; the second field may hold spaces and ends with
+/// the last parenthesis. A tick is a hundredth of a second on every Linux that Rust's standard library runs on.
 fn time_of(stat: &str) -> Option<Duration> {
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_whitespace().skip(11);

@@ -1,4 +1,4 @@
-//! The engine as a whole: against PyTorch and PEFT, against differences, and against itself.
+//! The engine as a whole: against PyTorch and PEFT, against finite differences, and against itself.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -35,7 +35,7 @@ fn spec(base: &Base, method: Method, rank: u32, alpha: f32) -> AdapterSpec {
     AdapterSpec { method, rank, alpha, factors: Factors::Seeded(Digest([4; 32])), modules }
 }
 
-/// Factors and a trained vector of which no part is zero.
+/// Frozen factors and a trained vector of which no part is zero.
 fn vectors(spec: &AdapterSpec) -> (Vec<f32>, Vec<f32>) {
     let frozen = spec.seeded_factors(&Digest([4; 32]));
     let trained = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
@@ -138,7 +138,7 @@ fn a_merged_adapter_is_the_same_function() {
         });
         let together = Engine::new(Arc::new(merged.unwrap())).logits(&sequence).unwrap();
         let plain = engine.logits(&sequence).unwrap();
-        // Twice: changed weights made once, and whenever they are needed.
+        // Twice: with the deltas in each product, and with effective weights computed once.
         for fold in [false, true] {
             let places = AdapterLayout::new(engine.base(), &spec).unwrap();
             let executor = Executor::new(engine.setup(), 10);
@@ -187,7 +187,7 @@ fn every_way_to_compute_gives_the_same_gradient() {
     }
 }
 
-/// How far a gradient may be off.
+/// Largest allowed relative error of a gradient.
 fn allowed(precision: Precision, single: f64) -> f64 {
     match precision {
         Precision::F32 => single,
@@ -196,7 +196,7 @@ fn allowed(precision: Precision, single: f64) -> f64 {
     }
 }
 
-/// A shape above what is small.
+/// A config too large for threads to take whole micro-batches.
 fn wide() -> DecoderConfig {
     DecoderConfig {
         vocab_size: 96,
@@ -232,7 +232,7 @@ fn only_learned_tokens_count() {
         let batch = [Sequence { tokens: &tokens, learned }];
         executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap()
     };
-    // The mean over all is the mean of the means over each.
+    // The loss over all target tokens is the mean of the losses over each.
     let (all_loss, all) = run(&[true; 12]);
     let mut losses = 0.0;
     let mut sum = vec![0.0; all.len()];
@@ -390,7 +390,7 @@ fn write(path: &Path, tensors: &BTreeMap<String, Tensor>) {
     candle_core::safetensors::save(&tensors, path).unwrap();
 }
 
-/// What opening a changed folder says, without the folder's path.
+/// The error of opening a changed folder, without the folder's path.
 fn complaint(delta: impl Fn(&mut BTreeMap<String, Tensor>, &Path)) -> String {
     let (dir, base) = copy(delta);
     base.unwrap_err().to_string().replace(&format!("{}/", dir.path().display()), "")

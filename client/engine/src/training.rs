@@ -1,4 +1,7 @@
-//! One training of an adapter: step by step, to be stopped and resumed at any of them.
+//! Training of an adapter, step by step: it can be stopped and resumed after any of them.
+//!
+//! Start reading at [`Training::run`]; [`job`] is what it is given and returns, [`optimizer`] the update,
+//! [`checkpoint`] its state on disk.
 
 use std::ops::ControlFlow;
 
@@ -23,7 +26,7 @@ pub mod optimizer;
 pub mod pretrain;
 pub(crate) mod threads;
 
-/// A training that is under way; between two calls it is always after a whole step.
+/// A training in progress; between two calls it is always at the end of a whole step.
 #[derive(Debug)]
 pub struct Training<'a> {
     setup: Setup<'a>,
@@ -36,7 +39,8 @@ pub struct Training<'a> {
 }
 
 impl<'a> Training<'a> {
-    /// A training before its first step; fails when the job cannot be done.
+    /// A training before its first step; fails if the plan is invalid, if adapter, vectors or blocks do not fit
+    /// the base, or if the device cannot be used.
     pub(crate) fn new(setup: Setup<'a>, job: Job<'a>) -> Result<Self, TrainError> {
         job.plan.check()?;
         let longest = check_blocks(setup.base, job.blocks)?;
@@ -55,9 +59,10 @@ impl<'a> Training<'a> {
         })
     }
 
-    /// The same job where a checkpoint left it; the bits are then those of a training that never stopped.
+    /// Restores the state of a checkpoint: parameters, losses, optimizer state and RNG position. The result
+    /// then has the same bits as that of a training that never stopped.
     ///
-    /// Fails when the checkpoint is damaged, or of another job: the error names what differs.
+    /// Fails if the checkpoint is damaged, or of another job: the error names what differs.
     pub fn resume(&mut self, checkpoint: &[u8]) -> Result<(), CheckpointError> {
         let progress = Progress::read(checkpoint, &self.subject())?;
         let Progress { done, optimizer_step, moments, rng_position } = progress;
@@ -72,7 +77,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// All that is needed to go on from here, in this process or another.
+    /// Serializes the training's state, to resume it in this process or another.
     pub fn checkpoint(&self) -> Result<Vec<u8>, CheckpointError> {
         let (optimizer_step, moments) = self.optimizer.state();
         let rng_position = self.rng.get_word_pos();
@@ -80,20 +85,21 @@ impl<'a> Training<'a> {
         progress.write(&self.subject())
     }
 
-    /// What makes this job and no other.
+    /// Hashes of everything that this job depends on.
     pub(super) fn subject(&self) -> Subject {
         Subject::new(self.setup, &self.job)
     }
 
-    /// Steps that are done.
+    /// Number of steps done.
     pub fn steps(&self) -> u32 {
         u32::try_from(self.done.losses.len()).unwrap_or(u32::MAX)
     }
 
-    /// Steps until `steps` are done, or the plan is.
+    /// Trains until `steps` steps are done in all, or those of the plan.
     ///
-    /// `progress` hears of every micro-batch and may end the training, which then fails with
-    /// [`TrainError::Stopped`] and can go on from its last whole step.
+    /// `progress` is called after every micro-batch and may end the training, which then fails with
+    /// [`TrainError::Stopped`] and can continue from its last whole step. Fails with [`TrainError::Diverged`]
+    /// if loss, gradient or adapter are not finite.
     pub fn run(
         &mut self,
         steps: u32,
@@ -145,7 +151,7 @@ impl<'a> Training<'a> {
         Ok(())
     }
 
-    /// What was learned so far.
+    /// The result so far.
     pub fn finish(self) -> Trained {
         self.done
     }

@@ -24,6 +24,9 @@ use crate::update::Update;
 
 mod inside;
 mod outside;
+mod state;
+
+pub use state::SessionState;
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -407,18 +410,18 @@ impl Session {
     }
 
     /// The name of the state, for people.
-    pub fn state(&self) -> &'static str {
+    pub fn state(&self) -> SessionState {
         match &self.state {
-            Stage::Waiting => "waiting",
-            Stage::CheckingIn => "checking in",
-            Stage::LoadingPlan { .. } => "loading the plan",
-            Stage::RecordingFound { .. } => "recording charges that it did not know of",
-            Stage::Loading { .. } => "loading",
-            Stage::Installing { .. } => "installing",
-            Stage::Training { .. } => "training",
-            Stage::Declining { .. } => "declining",
-            Stage::Joining { .. } => "joining",
-            Stage::Round { step, .. } => step.name(),
+            Stage::Waiting => SessionState::Waiting,
+            Stage::CheckingIn => SessionState::CheckingIn,
+            Stage::LoadingPlan { .. } => SessionState::LoadingPlan,
+            Stage::RecordingFound { .. } => SessionState::RecordingFound,
+            Stage::Loading { .. } => SessionState::Loading,
+            Stage::Installing { .. } => SessionState::Installing,
+            Stage::Training { .. } => SessionState::Training,
+            Stage::Declining { .. } => SessionState::Declining,
+            Stage::Joining { .. } => SessionState::Joining,
+            Stage::Round { step, .. } => step.state(),
         }
     }
 

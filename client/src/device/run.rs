@@ -167,7 +167,7 @@ impl Running {
                 self.session.handle(event, now(), &mut generator())
             };
             if self.session.state() != state {
-                tracing::info!(state = self.session.state(), "session");
+                tracing::info!(state = %self.session.state(), "session");
             }
             if self.session.is_complete() {
                 self.store.checkpoint().delete("the task is over");

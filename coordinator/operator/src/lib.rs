@@ -10,6 +10,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+pub use {coordinator, proto};
+
 pub mod admin_channel;
 pub mod client;
 mod commands;

@@ -54,6 +54,6 @@ impl EnrollmentKey {
 
 impl fmt::Debug for EnrollmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EnrolmentKey").finish_non_exhaustive()
+        f.debug_struct("EnrollmentKey").finish_non_exhaustive()
     }
 }

@@ -1,7 +1,7 @@
 //! General text: what a base model knows before it has seen a message.
 
 use super::dice::{Dice, Domain};
-use super::grammar::{Given, Grammar, capitalised};
+use super::grammar::{Given, Grammar, capitalized};
 
 const RULES: &str = include_str!("base.grammar");
 
@@ -68,14 +68,14 @@ fn paragraph<'a>(grammar: &'a Grammar, kind: &str, mut given: Given<'a>, dice: &
 /// A template may hold two sentences; each begins with a capital.
 fn sentence(grammar: &Grammar, rule: &str, given: &Given<'_>, dice: &mut Dice) -> String {
     let text = grammar.write(rule, given, dice).replace("?,\"", "?\"");
-    let sentences: Vec<_> = text.split_inclusive(". ").map(capitalised).collect();
+    let sentences: Vec<_> = text.split_inclusive(". ").map(capitalized).collect();
     let quotes: Vec<_> = sentences
         .concat()
         .split_inclusive('"')
         .enumerate()
         .map(|(at, piece)| match at % 2 {
             // Inside a quotation, unless it goes on with an `and`.
-            1 if !piece.starts_with("and ") => capitalised(piece),
+            1 if !piece.starts_with("and ") => capitalized(piece),
             _ => piece.to_owned(),
         })
         .collect();

@@ -142,7 +142,7 @@ fn polish(text: &str) -> String {
 }
 
 /// `text` with its first letter, if any, in upper case.
-pub(super) fn capitalised(text: &str) -> String {
+pub(super) fn capitalized(text: &str) -> String {
     let Some(at) = text.find(|letter: char| letter.is_ascii_alphanumeric()) else {
         return text.to_owned();
     };
@@ -217,7 +217,7 @@ pub(super) mod tests {
 
     #[test]
     fn the_first_letter_is_raised_after_a_quotation_mark() {
-        assert_eq!(capitalised("\"no,\" she said"), "\"No,\" she said");
-        assert_eq!(capitalised("..."), "...");
+        assert_eq!(capitalized("\"no,\" she said"), "\"No,\" she said");
+        assert_eq!(capitalized("..."), "...");
     }
 }

@@ -1,7 +1,7 @@
 //! How a persona writes, whatever it writes about.
 
 use super::dice::Dice;
-use super::grammar::capitalised;
+use super::grammar::capitalized;
 
 /// Words that some people shorten.
 const SHORTER: [(&str, &str); 22] = [
@@ -114,7 +114,7 @@ impl Habits {
             text = on_some_word(&text, dice, mistype);
         }
         match self.casing {
-            Casing::Sentence => capitalised(&raise_i(&text)),
+            Casing::Sentence => capitalized(&raise_i(&text)),
             Casing::Loud if dice.chance(20) => on_some_word(&text, dice, |word, _| word.to_uppercase()),
             Casing::Lower | Casing::Loud => text,
         }
@@ -150,7 +150,7 @@ fn raise_i(text: &str) -> String {
     let words: Vec<_> = text
         .split(' ')
         .map(|word| match word.trim_end_matches([',', '.', '?', '!']) {
-            "i" | "i'm" | "i'll" | "i've" | "i'd" | "im" | "ive" => capitalised(word),
+            "i" | "i'm" | "i'll" | "i've" | "i'd" | "im" | "ive" => capitalized(word),
             _ => word.to_owned(),
         })
         .collect();

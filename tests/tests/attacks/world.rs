@@ -17,7 +17,7 @@ use rand_chacha::ChaCha20Rng;
 use session::policy::Policy;
 use session::spending::{Charge, Found, Spending};
 use session::update::Update;
-use session::{Action, Device, Ended, Event, Session, Work};
+use session::{Action, Device, Ended, Event, Session, SessionState, Work};
 
 use super::hand::{Answer, Coordinator, DAWN, Post};
 use super::log::Log;
@@ -59,7 +59,8 @@ impl Node {
         self.installed = installed.or(self.installed);
         let ended = session.take_ended();
         // One attempt in a run: a refusal, an end of the round, or a version.
-        self.rests |= ended.is_some() || (before != "waiting" && session.state() == "waiting");
+        self.rests |=
+            ended.is_some() || (before != SessionState::Waiting && session.state() == SessionState::Waiting);
         self.ended.extend(ended);
         self.session = Some(session);
     }

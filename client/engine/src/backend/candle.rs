@@ -1,16 +1,16 @@
-//! The decoder on candle's tensors, for the devices that our own kernels do not know.
+//! The decoder on candle's tensors, for devices that our own kernels do not support.
 //!
-//! The same way there and back as in `decoder`, written out with plain operations of candle's, and no graph: candle's
-//! own gradient would compute one for each frozen weight and keep what is not needed. Weights are on the device once
-//! for each engine, in bf16 where the device multiplies it and the base is held so, else in f32; everything between
-//! two products is f32. A product with a layer that an adapter changes is two, with the frozen weight and with the
-//! factors.
+//! Forward and backward pass are those of `model::decoder`, written out in plain candle operations. candle's
+//! autograd is not used: it would compute a gradient for each frozen weight and keep activations that nothing
+//! needs. Weights are copied to the device once per engine, as bf16 where the device is a GPU, the base holds
+//! bf16 and f32 was not asked for, else as f32; everything between two matrix products is f32. A layer with a
+//! LoRA delta takes two products: one with the frozen weight, and a low-rank one with the factors.
 //!
-//! Tested on the CPU, with candle's own products and with those of MKL. On CUDA and Metal, and with Accelerate, this
-//! code has never run, and no result of theirs has been compared with anything. What it asks of a device is a handful
-//! of operations: `matmul` of contiguous matrices and their transposes (MKL and CUDA take no other), element-wise ones
-//! with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. Nothing is scattered, so that no
-//! sum's order is left to a device but inside its own products and sums.
+//! Tested on the CPU, with candle's own products and with those of MKL. On CUDA and Metal, and with Accelerate,
+//! this code has never run, and no result of theirs has been compared with anything. It asks few operations of
+//! a device: `matmul` of contiguous matrices and their transposes (MKL and CUDA take no other), element-wise
+//! operations with broadcasting, sums and maxima of rows, `index_select`, `gather`, `cat`. Nothing is
+//! scattered, so the device decides no order of summation except inside its own products and sums.
 //!
 //! Start reading at [`Decoder`]; `block` has what happens between the embedding and the loss.
 
@@ -36,34 +36,36 @@ mod gradients;
 mod loss;
 mod memory;
 mod norm;
+mod open;
 #[cfg(test)]
 mod tests;
 mod weights;
 
 pub(crate) use adapter::Adapter;
 pub(crate) use memory::{copied_bytes, needed_bytes};
+pub(crate) use open::check;
 pub(crate) use weights::{Loaded, numbers};
 
-/// A base on a device, and how passes over it are computed.
+/// A base on a device, and the settings of its passes.
 #[derive(Debug)]
 pub(crate) struct Decoder<'a> {
     config: &'a DecoderConfig,
     loaded: &'a Loaded,
     recompute: Recompute,
     attention: Attention,
-    /// What earlier epochs left.
+    /// Folded LoRA deltas of earlier epochs.
     folded_deltas: BTreeMap<adapter::At, LowRank>,
     rows: usize,
 }
 
-/// What is on the device of a text that is read on.
+/// The key/value cache of incremental decoding, on the device.
 #[derive(Debug, Default)]
 pub(crate) struct Reading {
     blocks: Vec<Option<LayerKv>>,
 }
 
 impl<'a> Decoder<'a> {
-    /// A decoder of sequences of at most `length` tokens.
+    /// A decoder for sequences of at most `length` tokens; fails if its tensors cannot be put on the device.
     pub(crate) fn new(
         config: &'a DecoderConfig,
         loaded: &'a Loaded,
@@ -82,18 +84,19 @@ impl<'a> Decoder<'a> {
         })
     }
 
-    /// Rows of one micro-batch.
+    /// Rows (tokens) of one micro-batch.
     pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// What an adapter adds, on the device.
+    /// Copies an adapter's LoRA deltas to the device.
     pub(crate) fn adapter(&self, deltas: &LoraDeltas<'_>) -> Result<Adapter<'_>> {
         Adapter::new(self.config, deltas, &self.folded_deltas, &self.loaded.device)
     }
 
-    /// The sum of the losses of all learned tokens of some micro-batches, each of one length, and its gradient, times
-    /// `share`; none if `go_on` says no between two of them.
+    /// Returns the summed loss of all target tokens of the micro-batches, and its gradient times `share`;
+    /// `None` if `go_on` says no between two of them. Fails if a micro-batch has sequences of several lengths,
+    /// or a token outside the vocabulary.
     pub(crate) fn gradient(
         &self,
         deltas: &LoraDeltas<'_>,
@@ -114,7 +117,7 @@ impl<'a> Decoder<'a> {
         Ok(Some((total, gradients.into_vec(trained_len)?)))
     }
 
-    /// The sum of the losses of all learned tokens of some micro-batches, each of one length.
+    /// Returns the summed loss of all target tokens of the micro-batches; fails like [`Self::gradient`].
     pub(crate) fn loss(&self, deltas: &LoraDeltas<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
         let adapter = self.adapter(deltas)?;
         let mut total = 0.0;
@@ -128,8 +131,8 @@ impl<'a> Decoder<'a> {
         Ok(total)
     }
 
-    /// The logits after each of `tokens`, which follow what `reading` has read: (tokens, vocab), or those after the
-    /// last one.
+    /// Returns the logits after each of `tokens`, (tokens, vocab), or after the last one only, (1, vocab). The
+    /// tokens continue the sequence in the cache `reading` and are added to it.
     pub(crate) fn logits(
         &self,
         adapter: &Adapter<'_>,
@@ -162,7 +165,7 @@ impl<'a> Decoder<'a> {
     ) -> Result<f64> {
         let (mut x, shape) = self.embed(batch)?;
         let lowest = adapter.lowest().unwrap_or(usize::MAX);
-        // Of blocks below the lowest that is changed nothing is needed again.
+        // No gradient reaches the blocks below the lowest one with a delta, so nothing of them is saved.
         let (mut kept, mut inputs) = (BTreeMap::new(), BTreeMap::new());
         for at in 0..self.loaded.blocks.len() {
             let input = x.clone();
@@ -193,7 +196,7 @@ impl<'a> Decoder<'a> {
         Ok(total)
     }
 
-    /// The residual stream before the first block, (rows, hidden), and how many sequences of which length it is of.
+    /// The embeddings of a batch, (rows, hidden), and its (batch, length).
     fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, (usize, usize))> {
         let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
         if batch.iter().any(|sequence| sequence.tokens.len() != length) {

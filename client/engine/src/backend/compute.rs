@@ -1,4 +1,4 @@
-//! How an engine computes, and what that takes.
+//! Settings of an engine's passes, and the memory that they take.
 
 use crate::backend::candle;
 use crate::backend::device::Backend;
@@ -10,38 +10,40 @@ use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::micro_batch::rows_at_once;
 
-/// Weights of one feed-forward matrix below which threads take whole sequences instead of parts of products.
+/// Most weights of one MLP matrix for which threads take whole micro-batches instead of parts of products.
 const SMALL: usize = 1 << 18;
-/// Rows of a micro-batch where threads take sequences: half a step's usual rows or fewer, for their balance.
+/// Rows (tokens) of a micro-batch where threads take whole ones: at most half of a usual step, to balance the
+/// threads.
 pub(super) const ROWS_APART: usize = 128;
-/// Rows of a micro-batch where threads share products.
+/// Rows (tokens) of a micro-batch where threads share each product.
 pub(super) const ROWS_TOGETHER: usize = 512;
 
-/// How an engine computes.
+/// Settings of an engine's passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Compute {
     /// Threads that it may use.
     pub threads: usize,
-    /// In what numbers products with the base are computed, or finer where the CPU has no instructions for them; none
-    /// for what suits the base and the CPU.
+    /// Precision of products with the base's weights, or a finer one where the CPU has no instructions for it;
+    /// `None` for the one that suits the base and the CPU.
     pub precision: Option<Precision>,
-    /// What is done to need less memory.
+    /// Which activations are recomputed to save memory.
     pub recompute: Recompute,
-    /// Where; the threads are of our own kernels and of candle's CPU, not of a vendor's library.
+    /// Where passes are computed. `threads` holds for our own kernels and candle's CPU, not for a vendor's
+    /// library.
     pub backend: Backend,
 }
 
 impl Default for Compute {
-    /// On the CPU with our own kernels, one thread, what suits the base, and nothing computed twice.
+    /// Our own kernels on one thread, the precision that suits the base, and no recomputation.
     fn default() -> Self {
         Self { threads: 1, precision: None, recompute: Recompute::Never, backend: Backend::Cpu }
     }
 }
 
 impl Compute {
-    /// Bytes that passes over `batch` sequences of `length` tokens take beside the weights: what is kept between the
-    /// two ways, the gradients of one block, each thread's part of an attention, and the logits; nothing where that is a
-    /// GPU's own memory.
+    /// Host memory in bytes for one forward and backward pass over `batch` sequences of `length` tokens,
+    /// without the weights: saved activations, one block's gradients, each thread's attention scratch, logits.
+    /// 0 on a GPU.
     pub fn needed_bytes(&self, base: &Base, batch: usize, length: usize) -> u64 {
         let config = base.config();
         if let Backend::Candle(device) = self.backend {
@@ -49,12 +51,12 @@ impl Compute {
         }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_heads);
-        // Bytes of a number that is kept, or packed on the left of a product.
+        // Bytes of a saved value, and of a packed one of a product's left factor.
         let (kept, packed) = match self.precision_for(base) {
             Precision::F32 => (4, 4),
             Precision::Int16 | Precision::Int8 => (2, 2),
         };
-        // Queries and keys before their norms.
+        // Saved queries and keys before their norms.
         let raw = if config.qk_norm { q + kv } else { 0 };
         let block = kept * (2 * hidden + 2 * q + 2 * kv + raw + 2 * inner) + 4 * heads;
         let blocks = match self.recompute {
@@ -74,14 +76,14 @@ impl Compute {
         (at_once as u64).saturating_mul((blocks + once) as u64).saturating_add(beside as u64)
     }
 
-    /// Bytes that a training of `trained` parameters takes beside the weights: the passes, and of each parameter its
-    /// value, its gradient, two moments and where it began.
+    /// Host memory in bytes for training `trained` parameters, without the weights: a pass, and for each
+    /// parameter its value, its gradient, first and second moment and start value.
     pub fn training_bytes(&self, base: &Base, trained: usize, (batch, length): (usize, usize)) -> u64 {
         self.needed_bytes(base, batch, length).saturating_add(20 * trained as u64)
     }
 
-    /// Bytes of this machine's memory that a base's weights take once more at the place: all of them, as f32, on
-    /// candle's CPU; the largest matrix on its way to a GPU.
+    /// Host memory in bytes for the backend's copy of the weights: all of them as f32 on candle's CPU, the
+    /// largest matrix while it is copied to a GPU, 0 with our own kernels.
     pub fn copied_bytes(&self, config: &DecoderConfig) -> u64 {
         match self.backend {
             Backend::Cpu => 0,
@@ -97,7 +99,8 @@ impl Compute {
         }
     }
 
-    /// The precision as checkpoints name it: on a CPU by older names, so that one of before is still resumed.
+    /// The precision's name in checkpoints. Our own kernels keep their older names, so that older checkpoints
+    /// can still be resumed.
     pub(crate) fn precision_in_checkpoint(&self, base: &Base) -> String {
         match (self.backend, self.precision_for(base)) {
             (Backend::Cpu, Precision::F32) => "Single".to_owned(),
@@ -107,7 +110,7 @@ impl Compute {
         }
     }
 
-    /// In what numbers our own kernels compute products with `base`.
+    /// Precision in which our own kernels compute products with `base`.
     pub fn precision_for(&self, base: &Base) -> Precision {
         let single = is_small(base.config()) || base.weights().is_single();
         let suits = if single { Precision::F32 } else { Precision::fine() };
@@ -115,7 +118,7 @@ impl Compute {
     }
 }
 
-/// Whether threads take whole sequences.
+/// Whether the model is so small that threads take whole micro-batches.
 pub(super) fn is_small(config: &DecoderConfig) -> bool {
     config.hidden_size * config.intermediate_size <= SMALL
 }

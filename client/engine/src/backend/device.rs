@@ -1,54 +1,52 @@
-//! Where an engine computes, and the opening of devices that are candle's.
+//! The choice of a backend and device, and how a person names them.
 //!
-//! Our own kernels know one place, the CPU. candle knows more: GPUs by its features `cuda` and `metal`, and on the CPU
-//! a vendor's library of products by `accelerate` and `mkl`.
+//! Our own kernels run on the CPU only. candle adds GPUs with its features `cuda` and `metal`, and a vendor's
+//! library of matrix products on the CPU with `accelerate` and `mkl`.
 
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::str::FromStr;
 
-use candle_core::Device;
 use serde::Deserialize;
 
-/// Where an engine computes.
+/// What computes an engine's passes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
-    /// On the CPU, with our own kernels.
+    /// Our own kernels, on the CPU.
     #[default]
     Cpu,
-    /// On a device of candle's, with its operations.
+    /// candle's operations, on one of its devices.
     Candle(CandleDevice),
 }
 
-/// A device of candle's.
+/// A candle device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CandleDevice {
-    /// The CPU; with the feature `accelerate` or `mkl`, products are that library's.
+    /// The CPU; with the feature `accelerate` or `mkl`, that library computes matrix products.
     Cpu,
-    /// An NVIDIA GPU by its number.
+    /// An NVIDIA GPU by its index, from 0.
     Cuda(usize),
-    /// An Apple GPU by its number.
+    /// An Apple GPU by its index, from 0.
     Metal(usize),
 }
 
-/// Where somebody asks an engine to compute.
+/// The device that a user asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub enum DeviceRequest {
     /// On a GPU where this program was built for one and it opens, else on the CPU with our own kernels.
     #[default]
     Auto,
-    /// Here and nowhere else.
+    /// This backend, or an error.
     At(Backend),
 }
 
-/// Why it cannot be computed there.
+/// Why a device cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeviceError {
-    /// A word that names no device.
+    /// An unknown name of a device.
     #[error("unknown device `{0}`; use auto, cpu, candle, cuda, cuda:N, metal or metal:N, N counted from 0")]
     Unknown(String),
-    /// The program lacks what is needed for such a device.
+    /// The program was built without the feature that the device needs.
     #[error(
         "this program was built without the feature `{feature}`, which the device `{device}` needs; build it with `cargo build --release -p nightshift-agent --features {feature}`, or use the device cpu"
     )]
@@ -106,7 +104,7 @@ impl FromStr for DeviceRequest {
         let unknown = || DeviceError::Unknown(word.to_owned());
         let (kind, number) = match word.split_once(':') {
             None => (word, None),
-            // A number as people write it, without a sign.
+            // Digits only: `parse` would also accept a sign.
             Some((kind, digits)) if digits.bytes().all(|digit| digit.is_ascii_digit()) => {
                 (kind, Some(digits.parse().map_err(|_| unknown())?))
             }
@@ -131,24 +129,9 @@ impl TryFrom<String> for DeviceRequest {
     }
 }
 
-impl DeviceRequest {
-    /// The place, opened once to see that it is there. Fails where one was named that this program was not built for or
-    /// that cannot be opened; [`Self::Auto`] never fails.
-    pub fn resolve(self) -> Result<Backend, DeviceError> {
-        match self {
-            Self::Auto => {
-                let opens = |device: &CandleDevice| device.open().is_ok();
-                let found = [CandleDevice::Cuda(0), CandleDevice::Metal(0)].into_iter().find(opens);
-                Ok(found.map_or(Backend::Cpu, Backend::Candle))
-            }
-            Self::At(Backend::Cpu) => Ok(Backend::Cpu),
-            Self::At(backend @ Backend::Candle(device)) => device.open().map(|_| backend),
-        }
-    }
-}
-
 impl CandleDevice {
-    /// Whether it has memory of its own, and products of bf16.
+    /// Whether it is a GPU, which has its own memory and multiplies bf16.
+    #[cfg(feature = "candle")]
     pub(crate) fn is_gpu(self) -> bool {
         match self {
             Self::Cpu => false,
@@ -157,6 +140,7 @@ impl CandleDevice {
     }
 
     /// The library that computes products on the CPU, where it is not candle itself.
+    #[cfg(feature = "candle")]
     pub(crate) fn library(self) -> Option<&'static str> {
         match self {
             Self::Cpu if cfg!(feature = "mkl") => Some("mkl"),
@@ -165,25 +149,12 @@ impl CandleDevice {
         }
     }
 
-    pub(crate) fn open(self) -> Result<Device, DeviceError> {
-        let (feature, built) = match self {
-            Self::Cpu => return Ok(Device::Cpu),
-            Self::Cuda(_) => ("cuda", cfg!(feature = "cuda")),
-            Self::Metal(_) => ("metal", cfg!(feature = "metal")),
-        };
-        if !built {
-            return Err(DeviceError::NotBuilt { device: self, feature });
-        }
-        // candle panics where the machine has fewer Apple GPUs than the number asks for.
-        let opened = catch_unwind(AssertUnwindSafe(|| match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(number) => Device::new_cuda(number),
-            Self::Metal(number) => Device::new_metal(number),
-        }));
-        match opened {
-            Ok(Ok(device)) => Ok(device),
-            Ok(Err(error)) => Err(DeviceError::NotOpened { device: self, reason: error.to_string() }),
-            Err(_) => Err(DeviceError::NotOpened { device: self, reason: "there is none".to_owned() }),
+    /// The feature that a program needs for it.
+    pub(crate) fn feature(self) -> &'static str {
+        match self {
+            Self::Cpu => "candle",
+            Self::Cuda(_) => "cuda",
+            Self::Metal(_) => "metal",
         }
     }
 }

@@ -1,4 +1,4 @@
-//! How the passes of one engine are computed.
+//! Runs an engine's passes on its backend: splits batches into micro-batches and accumulates their gradients.
 
 use super::candle;
 use crate::backend::compute::{ROWS_APART, ROWS_TOGETHER, is_small};
@@ -18,27 +18,28 @@ use crate::model::gradient_target::GradientTarget;
 use crate::model::micro_batch::micro_batches;
 use crate::model::workspace::Workspace;
 
-/// Of passes on whatever device.
+/// Of a pass on any backend.
 type Result<T> = std::result::Result<T, ComputeError>;
 
-/// A decided way to compute, and memory that is used again.
+/// Runs passes of one engine, with buffers that are reused.
 #[derive(Debug)]
 pub(crate) struct Executor<'a> {
     setup: Setup<'a>,
     length: usize,
-    /// At a place of candle's, once it was needed.
+    /// The decoder on a candle device, once it was needed.
     on_candle: Option<candle::Decoder<'a>>,
     rope: Rope,
     precision: Precision,
+    /// Whether threads take whole micro-batches, each on its own, instead of parts of products.
     apart: bool,
     spaces: Vec<Space>,
 }
 
-/// The memory of one pass, and the gradient that it adds to.
+/// The buffers of one pass, and the gradient that it accumulates.
 type Space = (Workspace, Vec<f32>);
 
 impl<'a> Executor<'a> {
-    /// Passes over sequences of at most `length` tokens.
+    /// An executor for sequences of at most `length` tokens.
     pub(crate) fn new(setup: Setup<'a>, length: usize) -> Self {
         let config = setup.base.config();
         Self {
@@ -52,8 +53,8 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// The decoder at a place of candle's; none where our own kernels compute. Fails where the place cannot be opened
-    /// or the base does not fit it.
+    /// The decoder on a candle device, made on the first call; `None` with our own kernels. Fails if the device
+    /// cannot be opened or the base does not fit it.
     pub(crate) fn on_candle(&mut self) -> Result<Option<&candle::Decoder<'a>>> {
         let Setup { base, folded_deltas, compute, resident } = self.setup;
         if self.on_candle.is_none()
@@ -66,7 +67,7 @@ impl<'a> Executor<'a> {
         Ok(self.on_candle.as_ref())
     }
 
-    /// What [`Self::on_candle`] found.
+    /// The decoder that [`Self::on_candle`] made, if any.
     pub(crate) fn candle_decoder(&self) -> Option<&candle::Decoder<'a>> {
         self.on_candle.as_ref()
     }
@@ -83,7 +84,7 @@ impl<'a> Executor<'a> {
         }
     }
 
-    /// An adapter, ready for passes.
+    /// An adapter's LoRA deltas on top of the engine's folded deltas, ready for passes.
     pub(crate) fn deltas<'v>(
         &self,
         places: &AdapterLayout<'_>,
@@ -96,7 +97,7 @@ impl<'a> Executor<'a> {
         self.ready(places.deltas(frozen, trained)?)
     }
 
-    /// No adapter, ready for passes.
+    /// The engine's folded deltas without an adapter, ready for passes.
     pub(crate) fn no_deltas(&self) -> Result<LoraDeltas<'a>> {
         self.ready(LoraDeltas::default())
     }
@@ -112,13 +113,13 @@ impl<'a> Executor<'a> {
         Ok(deltas)
     }
 
-    /// Rows of one micro-batch of our own kernels.
+    /// Rows (tokens) of one micro-batch with our own kernels.
     fn rows(&self) -> usize {
         if self.apart { ROWS_APART } else { ROWS_TOGETHER }
     }
 
-    /// The batch's mean loss and its gradient with respect to the trained vector; none if `go_on` says no between
-    /// two micro-batches.
+    /// The batch's mean loss per target token, and its gradient with respect to the trained vector; `None` if
+    /// `go_on` says no between two micro-batches, which it is not asked where threads take whole micro-batches.
     pub(crate) fn gradient(
         &mut self,
         deltas: &LoraDeltas<'_>,
@@ -178,7 +179,7 @@ impl<'a> Executor<'a> {
         Ok(Some((narrow(total / targets.max(1) as f64), gradient)))
     }
 
-    /// The sum of the losses of all learned tokens.
+    /// The summed loss of all target tokens.
     pub(crate) fn loss(&mut self, deltas: &LoraDeltas<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
         if let Some(decoder) = self.on_candle()? {
             return Ok(decoder.loss(deltas, &micro_batches(batch, decoder.rows()))?);

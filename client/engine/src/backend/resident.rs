@@ -1,4 +1,4 @@
-//! A base on a device of candle's.
+//! A base's weights on a candle device.
 
 use std::sync::{Arc, OnceLock};
 
@@ -7,15 +7,15 @@ use crate::backend::compute::Compute;
 use crate::backend::device::{Backend, DeviceError};
 use crate::base::Base;
 
-/// The base on a device of candle's, put there when it is first needed; those made of one share it.
+/// A base's weights on a candle device, loaded when they are first needed; clones share them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Resident(Arc<OnceLock<Loaded>>);
 
 impl Resident {
-    /// The base where it is computed; none where our own kernels compute.
+    /// The loaded weights, which are loaded on the first call; `None` with our own kernels.
     ///
-    /// Fails where the device cannot be opened, or the base does not fit it. That is not kept: a GPU that is full now
-    /// may have room in the next window.
+    /// Fails if the device cannot be opened, or the base does not fit it. A failure is not remembered: a GPU
+    /// that is full now may have room in the next training window.
     pub(crate) fn get(&self, base: &Base, compute: Compute) -> Result<Option<&Loaded>, DeviceError> {
         let Backend::Candle(device) = compute.backend else { return Ok(None) };
         if let Some(loaded) = self.0.get() {

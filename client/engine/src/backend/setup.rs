@@ -1,17 +1,17 @@
-//! What passes are computed with.
+//! What an executor needs of an engine.
 
 use crate::backend::compute::Compute;
 use crate::backend::resident::Resident;
 use crate::base::Base;
 use crate::model::delta::FoldedDeltas;
 
-/// What is computed with, and how.
+/// A base with folded deltas, and the settings of passes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setup<'a> {
     pub(crate) base: &'a Base,
-    /// What earlier epochs of a task left.
+    /// Folded LoRA deltas of a task's earlier epochs.
     pub(crate) folded_deltas: &'a FoldedDeltas,
     pub(crate) compute: Compute,
-    /// The base on a device of candle's.
+    /// The base's weights on a candle device, where that computes.
     pub(crate) resident: &'a Resident,
 }

@@ -1,9 +1,9 @@
 //! Types of numbers in a file, as the types that memory can hold.
 
-use candle_core::quantized::GgmlDType;
 use formats::GgmlType;
 
 use crate::base::tensor::FileDtype;
+use crate::kernels::quantized::BlockType;
 
 impl FileDtype {
     /// The type, where its numbers can be held.
@@ -18,18 +18,18 @@ impl FileDtype {
     }
 }
 
-fn blocks_of(blocks: GgmlType) -> GgmlDType {
+fn blocks_of(blocks: GgmlType) -> BlockType {
     match blocks {
-        GgmlType::Q4_0 => GgmlDType::Q4_0,
-        GgmlType::Q4_1 => GgmlDType::Q4_1,
-        GgmlType::Q5_0 => GgmlDType::Q5_0,
-        GgmlType::Q5_1 => GgmlDType::Q5_1,
-        GgmlType::Q8_0 => GgmlDType::Q8_0,
-        GgmlType::Q2K => GgmlDType::Q2K,
-        GgmlType::Q3K => GgmlDType::Q3K,
-        GgmlType::Q4K => GgmlDType::Q4K,
-        GgmlType::Q5K => GgmlDType::Q5K,
-        GgmlType::Q6K => GgmlDType::Q6K,
+        GgmlType::Q4_0 => BlockType::Q4x0,
+        GgmlType::Q4_1 => BlockType::Q4x1,
+        GgmlType::Q5_0 => BlockType::Q5x0,
+        GgmlType::Q5_1 => BlockType::Q5x1,
+        GgmlType::Q8_0 => BlockType::Q8x0,
+        GgmlType::Q2K => BlockType::Q2K,
+        GgmlType::Q3K => BlockType::Q3K,
+        GgmlType::Q4K => BlockType::Q4K,
+        GgmlType::Q5K => BlockType::Q5K,
+        GgmlType::Q6K => BlockType::Q6K,
     }
 }
 
@@ -41,8 +41,9 @@ mod tests {
     fn blocks_are_as_large_in_memory_as_in_a_file() {
         for blocks in GgmlType::ALL {
             let held = blocks_of(blocks);
-            let sizes = (held.block_size() as u64, held.type_size() as u64);
-            assert_eq!(sizes, (blocks.block_size(), blocks.block_bytes()), "{}", blocks.name());
+            let sizes = (held.len() as u64, held.bytes() as u64);
+            assert_eq!(sizes, (blocks.block_size(), blocks.block_bytes()), "{held}");
+            assert_eq!(held.name(), blocks.name());
         }
     }
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use candle_core::quantized::GgmlDType;
 use half::bf16;
 use proto::ids::Digest;
 use rand_chacha::ChaCha20Rng;
@@ -14,6 +13,7 @@ use crate::base::plan::Parts;
 use crate::base::tokenizer::{Special, Tokens};
 use crate::kernels::error::{ShapeError, bail};
 use crate::kernels::matrix::{Matrix, Numbers};
+use crate::kernels::quantized::{BlockType, Blocks};
 use crate::model::config::DecoderConfig;
 use crate::model::weights::{Read, Weights, tensor_shapes};
 
@@ -57,23 +57,17 @@ fn matrix(rng: &mut ChaCha20Rng, filled: Filled, rows: usize, columns: usize) ->
     // Of the standard deviation 0.02, as the families begin.
     let mut number = || (rng.next_u32() as f32 / 2_147_483_648.0 - 1.0) * 0.034_64;
     let count = rows * columns;
-    let blocks = |dtype: GgmlDType, number: &mut dyn FnMut() -> f32| {
-        let block = dtype.block_size();
-        if !columns.is_multiple_of(block) {
-            bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+    let blocks = |kind: BlockType, number: &mut dyn FnMut() -> f32| {
+        if !columns.is_multiple_of(kind.len()) {
+            bail!("rows of {columns} are not whole blocks of {} of {kind}", kind.len());
         }
-        let mut bytes = Vec::with_capacity(count / block * dtype.type_size());
+        let mut bytes = Vec::with_capacity(count / kind.len() * kind.bytes());
         let mut wide = vec![0.0; columns];
         for _ in 0..rows {
             wide.fill_with(&mut *number);
-            let mut row = dtype.cpu_zeros(columns);
-            row.from_float(&wide);
-            let row =
-                candle_core::quantized::QTensor::new(candle_core::quantized::QStorage::Cpu(row), columns)
-                    .map_err(ShapeError::new)?;
-            bytes.extend_from_slice(&row.data().map_err(ShapeError::new)?);
+            bytes.extend_from_slice(Blocks::quantize(kind, &wide)?.as_bytes());
         }
-        Matrix::quantized(rows, columns, dtype, &bytes)
+        Matrix::quantized(rows, columns, kind, bytes)
     };
     match filled {
         Filled::F32 => Matrix::new(rows, columns, Numbers::F32((0..count).map(|_| number()).collect())),
@@ -81,7 +75,7 @@ fn matrix(rng: &mut ChaCha20Rng, filled: Filled, rows: usize, columns: usize) ->
             let numbers = (0..count).map(|_| bf16::from_f32(number())).collect();
             Matrix::new(rows, columns, Numbers::Bf16(numbers))
         }
-        Filled::Q4 => blocks(GgmlDType::Q4_0, &mut number),
-        Filled::Q8 => blocks(GgmlDType::Q8_0, &mut number),
+        Filled::Q4 => blocks(BlockType::Q4x0, &mut number),
+        Filled::Q8 => blocks(BlockType::Q8x0, &mut number),
     }
 }

@@ -1,11 +1,11 @@
 //! A tensor's numbers: from the type that a file has them in to the type that memory has them in.
 
-use candle_core::quantized::GgmlDType;
 use formats::{BLOCK_BYTES, FileStream, FormatError};
 use half::{bf16, f16};
 
 use crate::kernels::error::ShapeError;
 use crate::kernels::matrix::{Matrix, Numbers};
+use crate::kernels::quantized::BlockType;
 use crate::kernels::simd::all_finite;
 use crate::model::weights::Read;
 
@@ -28,7 +28,7 @@ pub(super) enum FileDtype {
     F16,
     Bf16,
     /// Blocks of a few bits a number.
-    Blocks(GgmlDType),
+    Blocks(BlockType),
 }
 
 impl FileDtype {
@@ -37,7 +37,7 @@ impl FileDtype {
         let (block, size) = match self {
             Self::F32 => (1, 4),
             Self::F16 | Self::Bf16 => (1, 2),
-            Self::Blocks(dtype) => (dtype.block_size() as u64, dtype.type_size() as u64),
+            Self::Blocks(dtype) => (dtype.len() as u64, dtype.bytes() as u64),
         };
         if count.is_multiple_of(block) { (count / block).checked_mul(size) } else { None }
     }
@@ -114,13 +114,13 @@ impl TensorInfo {
     ) -> Result<Result<Matrix, ShapeError>, FormatError> {
         let numbers = match (self.stored, dtype) {
             (FileDtype::Blocks(blocks), _) => {
-                let size = columns / blocks.block_size() * blocks.type_size();
+                let size = columns / blocks.len() * blocks.bytes();
                 let mut bytes = vec![0; rows * size];
                 for block in bytes.chunks_mut(BLOCK_BYTES) {
                     stream.fill(block)?;
                 }
                 self.straighten(&mut bytes, size);
-                let matrix = Matrix::quantized(rows, columns, blocks, &bytes);
+                let matrix = Matrix::quantized(rows, columns, blocks, bytes);
                 return Ok(match dtype {
                     WeightDtype::AsStored => matrix,
                     WeightDtype::F32 => matrix.and_then(|matrix| matrix.to_f32()),

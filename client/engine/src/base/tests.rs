@@ -79,7 +79,7 @@ fn bytes(matrix: &Matrix) -> usize {
     match matrix.numbers() {
         Numbers::F32(_) => count * 4,
         Numbers::F16(_) | Numbers::Bf16(_) => count * 2,
-        Numbers::Quantized(blocks) => blocks.storage_size_in_bytes(),
+        Numbers::Quantized(blocks) => blocks.as_bytes().len(),
     }
 }
 

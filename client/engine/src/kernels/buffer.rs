@@ -1,12 +1,13 @@
-//! Memory that is used again.
+//! Scratch buffers that are reused between calls.
 
-/// Memory of exactly `len` numbers; what is in them is not looked at.
+/// Resizes a scratch buffer to `len`; its contents are unspecified.
 pub(crate) fn resized(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     memory.resize(len, 0.0);
     memory
 }
 
-/// Memory of `len` numbers that never becomes shorter, so that nothing is cleared again.
+/// The first `len` elements of a scratch buffer, which grows but never shrinks, so that nothing is zeroed twice; their
+/// contents are unspecified.
 pub(crate) fn at_least(memory: &mut Vec<f32>, len: usize) -> &mut [f32] {
     memory.resize(memory.len().max(len), 0.0);
     &mut memory[..len]

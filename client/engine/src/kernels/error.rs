@@ -1,6 +1,6 @@
-//! What a kernel refuses.
+//! The error of kernels and layers.
 
-/// Matrices or vectors whose shapes do not fit one another, or numbers that cannot be computed with.
+/// Shapes that do not match, or values that cannot be used: a weight that is not finite, a token not in the vocabulary.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ShapeError(String);
@@ -15,10 +15,10 @@ impl ShapeError {
     }
 }
 
-/// Of kernels, layers and the passes over our own decoder.
+/// The result of kernels, layers and the passes over the CPU decoder.
 pub(crate) type Result<T> = std::result::Result<T, ShapeError>;
 
-/// Returns a [`ShapeError`] of these words.
+/// Returns a [`ShapeError`] from the enclosing function, with a message formatted as by `format!`.
 macro_rules! bail {
     ($($words:tt)*) => {
         return Err($crate::kernels::error::ShapeError::new(format!($($words)*)))

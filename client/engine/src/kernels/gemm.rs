@@ -1,11 +1,11 @@
-//! `C = α · A · B + β · C` in f32, on the calling thread.
+//! General matrix product (GEMM), `C = α · A · B + β · C`, in f32 on the calling thread.
 
 use crate::kernels::error::{Result, bail};
 use crate::kernels::view::{View, ViewMut};
 
-/// `out = alpha · left · right + beta · out`, where `out` is not read if `beta` is zero.
+/// `out = alpha · left · right + beta · out`; `out` is not read if `beta` is zero.
 ///
-/// Fails when the shapes do not fit one another or their slices.
+/// Fails if the shapes do not match, or if a view exceeds its slice. `left`: (m, k), `right`: (k, n), `out`: (m, n).
 pub(crate) fn gemm(
     alpha: f32,
     left: View<'_>,
@@ -30,7 +30,7 @@ pub(crate) fn gemm(
         return Ok(());
     }
     let (left, right) = (left.numbers.as_ptr(), right.numbers.as_ptr());
-    // The crate calls the factor of the old values alpha and that of the product beta.
+    // The `gemm` crate names the two the other way round: its alpha scales `out`, its beta the product.
     let (old, new, read_old) = (beta, alpha, beta.abs() > 0.0);
     let serial = gemm::Parallelism::None;
     #[expect(
@@ -38,7 +38,8 @@ pub(crate) fn gemm(
         reason = "bounds proven: every offset `i · row_step + j · column_step` of the factors is inside its slice, \
                   and `out` is a part of one that nothing else writes to"
     )]
-    // SAFETY: as the reason says; f32 is a type that the crate has a kernel for.
+    // SAFETY: every element of `left` and `right` is inside its slice, as checked above, and every element of `out` by
+    // its invariant, exclusively; the crate has a kernel for f32.
     unsafe {
         gemm::gemm(
             m,

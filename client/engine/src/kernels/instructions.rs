@@ -1,23 +1,23 @@
-//! The CPU's vector instructions, as far as kernels are made for them.
+//! Detection of the vector instruction sets that there are kernels for.
 
 use std::env;
 use std::ffi::OsStr;
 #[cfg(target_arch = "x86_64")]
 use std::sync::OnceLock;
 
-/// Names a set of which no wider one is used, to try the kernels of other CPUs.
+/// Environment variable with the widest instruction set to use, to test the kernels of other CPUs.
 const LIMIT: &str = "NIGHTSHIFT_VECTORS";
 
-/// Sets of vector instructions, each with all of those before it.
+/// Vector instruction sets; each includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Vectors {
-    /// What every CPU of its kind has.
+    /// The baseline of the target architecture.
     Base,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ and VL.
     Avx512,
-    /// VNNI too: sums of products of short integers.
+    /// AVX-512 with VNNI: dot products of 8-bit and 16-bit integers.
     Vnni,
 }
 
@@ -25,7 +25,7 @@ impl Vectors {
     const NAMES: [(&str, Self); 4] =
         [("base", Self::Base), ("avx2", Self::Avx2), ("avx512", Self::Avx512), ("avx512vnni", Self::Vnni)];
 
-    /// Those of this CPU.
+    /// The widest set of this CPU.
     #[cfg(target_arch = "x86_64")]
     fn of_cpu() -> Self {
         if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
@@ -43,7 +43,7 @@ impl Vectors {
     }
 }
 
-/// The widest set that this CPU has, and that `NIGHTSHIFT_VECTORS` allows.
+/// The widest set that this CPU has and `NIGHTSHIFT_VECTORS` allows; an unknown name sets no limit.
 #[cfg(target_arch = "x86_64")]
 pub(crate) fn vectors() -> Vectors {
     static FOUND: OnceLock<Vectors> = OnceLock::new();
@@ -53,14 +53,14 @@ pub(crate) fn vectors() -> Vectors {
     })
 }
 
-/// `NIGHTSHIFT_VECTORS` names no set of vector instructions.
+/// `NIGHTSHIFT_VECTORS` is not the name of an instruction set.
 #[derive(Debug, thiserror::Error)]
 #[error("{LIMIT} is {found}: expected base, avx2, avx512 or avx512vnni")]
 pub struct VectorsError {
     found: String,
 }
 
-/// The limit that is set, if any.
+/// The instruction set called `name`, `None` if it is unset or empty; fails if the name is unknown.
 fn limit(name: Option<&OsStr>) -> Result<Option<Vectors>, VectorsError> {
     let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
     let found = Vectors::NAMES.iter().find(|(known, _)| name == *known);
@@ -68,10 +68,10 @@ fn limit(name: Option<&OsStr>) -> Result<Option<Vectors>, VectorsError> {
     found.map(|(_, vectors)| Some(*vectors)).ok_or_else(error)
 }
 
-/// Fails, with what to do, where the environment asks for vector instructions that are none.
+/// Returns an error if `NIGHTSHIFT_VECTORS` is not a known instruction set; the message lists the valid names.
 ///
-/// `NIGHTSHIFT_VECTORS` holds our kernels to `base`, `avx2`, `avx512` or `avx512vnni`, so that those of other CPUs can
-/// be tried; a CPU that has fewer uses what it has.
+/// The variable limits the kernels of this crate to `base`, `avx2`, `avx512` or `avx512vnni`, so that those of other
+/// CPUs can be tested. A CPU without the named set uses the widest that it has.
 pub fn check_vectors() -> Result<(), VectorsError> {
     limit(env::var_os(LIMIT).as_deref()).map(drop)
 }
@@ -90,7 +90,7 @@ mod tests {
         assert!(message.contains("NIGHTSHIFT_VECTORS is avx3: expected base"), "{message}");
     }
 
-    /// A misspelt name would let every other test try the widest set.
+    /// With a misspelled limit, every other test would silently run with the widest set.
     #[test]
     #[cfg(target_arch = "x86_64")]
     fn these_tests_use_what_they_are_told_to() {

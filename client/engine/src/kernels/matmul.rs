@@ -1,8 +1,14 @@
-//! Products with frozen weights: `y = x · Wᵀ` on the way there, `dx = dy · W` on the way back.
+//! Matrix products with frozen weights: forward `y = x · Wᵀ`, backward `dx = dy · W`.
 //!
-//! Weights are packed a panel at a time, by the thread that needs them, so a base stays in memory as it came. For
-//! batches of a few hundred rows that costs a few hundredths of the product. What an adapter adds goes a way of its
-//! own beside them, `y += s · (x · Aᵀ) · Bᵀ`, so that frozen numbers are rounded alike in every step.
+//! `x`: (rows, inputs), `W`: (outputs, inputs), `y`: (rows, outputs). Start with [`forward`] and [`backward`]; large
+//! products go to `tiled`, the packed GEMM, others to `plain`.
+//!
+//! Weights are dequantized and packed a panel at a time, so a base stays in memory in the type of its file. For batches
+//! of a few hundred rows packing costs a few percent of the product.
+//!
+//! The packed path computes an adapter's low-rank update as a product of its own in f32, `y += s · (x · Aᵀ) · Bᵀ`, so
+//! that the frozen weights are rounded alike in every step. The plain path, which rounds nothing to integers, adds
+//! `s · B · A` to the f32 panel.
 
 #[cfg(target_arch = "x86_64")]
 mod packed;
@@ -29,7 +35,10 @@ pub(crate) use scratch::Scratch;
 pub(crate) use small::small;
 pub(crate) use weight::{Accumulate, LowRank, Weight};
 
-/// `y = x · Wᵀ`, or `y += …`, for every weight and its `y`: (rows, outputs), with `x`: (rows, inputs).
+/// `y = x · Wᵀ`, or `y += x · Wᵀ`, for every weight and its `y`; fails if the shapes do not match, or if a weight to be
+/// quantized is not finite.
+///
+/// `x`: (rows, inputs), `y`: (rows, outputs).
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn forward<'a>(
     team: Team,
@@ -56,7 +65,9 @@ pub(crate) fn forward<'a>(
     }
 }
 
-/// `dx = Σ dy · W` over all weights, or `dx += …` with `add`; `dys`: (rows, outputs) of each, `dx`: (rows, inputs).
+/// `dx = Σ dy · W` over all weights, or `dx += Σ dy · W`; fails as [`forward`] does.
+///
+/// `dys`: (rows, outputs) of each weight, `dx`: (rows, inputs).
 #[cfg_attr(not(target_arch = "x86_64"), expect(unused_variables, reason = "tiles are of that CPU"))]
 pub(crate) fn backward<'a>(
     team: Team,

@@ -1,51 +1,50 @@
-//! Matrices of frozen weights, held in the type in which they came.
+//! Matrices of frozen weights, held in the type of their file.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use candle_core::CpuStorage;
-use candle_core::quantized::{GgmlDType, QuantizedType};
 use half::slice::HalfFloatSliceExt;
 use half::{bf16, f16};
 
-use crate::kernels::error::{Result, ShapeError, bail};
+use crate::kernels::error::{Result, bail};
+use crate::kernels::quantized::{BlockType, Blocks};
 use crate::kernels::simd::{all_finite, largest_of, vectorized};
 
-/// A matrix, row by row.
+/// A row-major matrix.
 pub(crate) struct Matrix {
     rows: usize,
     columns: usize,
     numbers: Numbers,
-    /// The largest absolute number of each row, once it was asked for.
+    /// The largest absolute value of each row, computed on first use.
     largest: OnceLock<Vec<f32>>,
 }
 
-/// What a matrix's numbers are held as.
+/// The elements of a matrix, in the type that they are held in.
 pub(crate) enum Numbers {
     /// Single precision.
     F32(Vec<f32>),
     /// Half precision.
     F16(Vec<f16>),
-    /// The upper half of single precision.
+    /// The upper 16 bits of single precision.
     Bf16(Vec<bf16>),
-    /// Blocks of a few bits a number; a row is a whole number of blocks.
-    Quantized(Box<dyn QuantizedType>),
+    /// Blocks of a GGML type, a few bits a value; each row is a whole number of blocks.
+    Quantized(Blocks),
 }
 
 impl Matrix {
-    /// A matrix of `rows` × `columns`; fails when there are not so many numbers.
+    /// A matrix of `rows` × `columns`; fails if `numbers` has another length or a row is not a whole number of blocks.
     pub(crate) fn new(rows: usize, columns: usize, numbers: Numbers) -> Result<Self> {
         let found = match &numbers {
             Numbers::F32(numbers) => numbers.len(),
             Numbers::F16(numbers) => numbers.len(),
             Numbers::Bf16(numbers) => numbers.len(),
             Numbers::Quantized(blocks) => {
-                let (block, dtype) = (blocks.block_size(), blocks.dtype());
-                if !columns.is_multiple_of(block) {
-                    bail!("rows of {columns} are not whole blocks of {block} of {dtype:?}");
+                let kind = blocks.kind();
+                if !columns.is_multiple_of(kind.len()) {
+                    bail!("rows of {columns} are not whole blocks of {} of {kind}", kind.len());
                 }
-                blocks.storage_size_in_bytes() / dtype.type_size() * block
+                blocks.len()
             }
         };
         if rows.checked_mul(columns) != Some(found) {
@@ -54,15 +53,13 @@ impl Matrix {
         Ok(Self { rows, columns, numbers, largest: OnceLock::new() })
     }
 
-    /// A quantised matrix from the bytes of its blocks.
-    pub(crate) fn quantized(rows: usize, columns: usize, dtype: GgmlDType, bytes: &[u8]) -> Result<Self> {
-        let whole = columns.is_multiple_of(dtype.block_size());
-        let expected =
-            rows.checked_mul(columns / dtype.block_size()).and_then(|n| n.checked_mul(dtype.type_size()));
-        if !whole || expected != Some(bytes.len()) {
-            bail!("{rows} × {columns} of {dtype:?} are not {} bytes", bytes.len());
+    /// A quantized matrix from the bytes of its blocks; fails if the bytes do not match the shape.
+    pub(crate) fn quantized(rows: usize, columns: usize, kind: BlockType, bytes: Vec<u8>) -> Result<Self> {
+        let expected = rows.checked_mul(columns / kind.len()).and_then(|n| n.checked_mul(kind.bytes()));
+        if !columns.is_multiple_of(kind.len()) || expected != Some(bytes.len()) {
+            bail!("{rows} × {columns} of {kind} are not {} bytes", bytes.len());
         }
-        Self::new(rows, columns, Numbers::Quantized(dtype.from_data(bytes.into())))
+        Self::new(rows, columns, Numbers::Quantized(Blocks::new(kind, bytes)?))
     }
 
     pub(crate) fn rows(&self) -> usize {
@@ -77,7 +74,7 @@ impl Matrix {
         &self.numbers
     }
 
-    /// Writes whole rows as f32 to `out`, which is as long as they are.
+    /// Dequantizes whole rows to f32; fails if they are out of range, or if `out` is not of their length.
     pub(crate) fn widen(&self, rows: Range<usize>, out: &mut [f32]) -> Result<()> {
         let range = rows.start * self.columns..rows.end * self.columns;
         if rows.end > self.rows || out.len() != range.len() {
@@ -87,22 +84,12 @@ impl Matrix {
             Numbers::F32(numbers) => out.copy_from_slice(&numbers[range]),
             Numbers::F16(numbers) => numbers[range].convert_to_f32_slice(out),
             Numbers::Bf16(numbers) => widen_all(&numbers[range], out),
-            Numbers::Quantized(blocks) => {
-                let Ok(ids) = rows.map(u32::try_from).collect::<std::result::Result<Vec<_>, _>>() else {
-                    bail!("a row above 2^32");
-                };
-                let CpuStorage::F32(numbers) =
-                    blocks.embedding(&ids, self.rows, self.columns).map_err(ShapeError::new)?
-                else {
-                    bail!("dequantised numbers are not f32");
-                };
-                out.copy_from_slice(&numbers);
-            }
+            Numbers::Quantized(blocks) => blocks.dequantize(range.start, out)?,
         }
         Ok(())
     }
 
-    /// The largest absolute number of each row; fails where a number is not finite.
+    /// The largest absolute value of each row; fails if a value is not finite.
     pub(crate) fn largest(&self) -> Result<&[f32]> {
         if let Some(largest) = self.largest.get() {
             return Ok(largest);
@@ -119,7 +106,7 @@ impl Matrix {
         Ok(self.largest.get_or_init(|| all))
     }
 
-    /// The same matrix, held as f32.
+    /// The same matrix, dequantized to f32.
     pub(crate) fn to_f32(&self) -> Result<Self> {
         let mut numbers = vec![0.0; self.rows * self.columns];
         self.widen(0..self.rows, &mut numbers)?;
@@ -145,19 +132,19 @@ impl fmt::Debug for Matrix {
 }
 
 impl Numbers {
-    /// The type's name as a person writes it.
+    /// The type's name for messages.
     pub(crate) fn name(&self) -> String {
         match self {
             Self::F32(_) => "f32".to_owned(),
             Self::F16(_) => "f16".to_owned(),
             Self::Bf16(_) => "bf16".to_owned(),
-            Self::Quantized(blocks) => format!("{:?}", blocks.dtype()),
+            Self::Quantized(blocks) => blocks.kind().to_string(),
         }
     }
 }
 
 vectorized! {
-    /// Every number as f32, without a test for signalling NaNs, which costs more than all else.
+    /// Converts bf16 to f32, without the test for signaling NaNs, which would cost more than the rest.
     fn widen_all(half: &[bf16], x: &mut [f32]) {
         for (x, half) in x.iter_mut().zip(half) {
             *x = f32::from_bits(u32::from(half.to_bits()) << 16);

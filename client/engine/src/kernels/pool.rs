@@ -1,19 +1,19 @@
-//! The threads that a computation may use, and not one more.
+//! Data parallelism over the threads of the current pool, and no others.
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
-/// Some threads that share the parts of one computation.
+/// The threads that share the tasks of one computation.
 ///
-/// What each part computes, and in which order, does not depend on how many threads there are, so neither do the
-/// results' bits. Parts are handed out as threads become free: a thread that another program keeps off its core
-/// gets fewer.
+/// What a task computes, and in which order, does not depend on the number of threads, so results are bit-identical for
+/// any number. Tasks are handed out as threads become free: a thread that another program keeps off its core gets
+/// fewer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Team {
     threads: usize,
 }
 
 impl Team {
-    /// The calling thread.
+    /// The calling thread only.
     pub(crate) const ALONE: Self = Self { threads: 1 };
 
     /// The threads of the pool that the caller runs in.
@@ -25,7 +25,7 @@ impl Team {
         self.threads
     }
 
-    /// Does `work` for every part.
+    /// Runs `work` on every part.
     pub(crate) fn each<P: Send>(self, parts: Vec<P>, work: impl Fn(P) + Send + Sync) {
         if self.threads == 1 || parts.len() == 1 {
             parts.into_iter().for_each(work);
@@ -34,7 +34,7 @@ impl Team {
         }
     }
 
-    /// Does `work` for every part; fails with the first failure in the parts' order.
+    /// Runs `work` on every part; returns the first error in the order of the parts.
     pub(crate) fn try_each<P: Send, E: Send>(
         self,
         parts: Vec<P>,
@@ -48,8 +48,8 @@ impl Team {
         }
     }
 
-    /// Rows of one part where `rows` of `row_cost` numbers each are shared: few, so that a slow thread keeps
-    /// nobody waiting for long, and not so few that handing them out costs more than they do.
+    /// Rows of one task if `rows` rows of `row_cost` elements each are shared: few, so that a slow thread delays the
+    /// others little, but enough that scheduling a task costs less than its work.
     pub(crate) fn rows(self, rows: usize, row_cost: usize) -> usize {
         let least = (1 << 14) / row_cost.max(1) + 1;
         rows.div_ceil(4 * self.threads).max(least).min(rows.max(1))

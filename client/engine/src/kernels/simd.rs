@@ -1,20 +1,21 @@
-//! Vector instructions without intrinsics: loops that a compiler turns into them, for each set that a CPU may have.
+//! SIMD without intrinsics: loops that the compiler vectorizes, for each instruction set.
 //!
-//! Sums have one order everywhere, so that bits depend neither on the CPU nor on the threads.
+//! The order of summation is fixed, so that these loops are bit-identical on every CPU and for any number of threads.
 
 #![expect(
     clippy::inline_always,
     reason = "what is not inlined into `vectorised` is not compiled for the CPU's vector instructions"
 )]
 
-/// Makes a function that is compiled for several sets of vector instructions, of which each CPU runs the widest that
-/// it has. All give the same bits: no set lets a compiler join a product and a sum.
+/// Compiles a function for several instruction sets and calls the widest that the CPU has.
+///
+/// All give the same bits, because the compiler never contracts a multiplication and an addition into an FMA.
 macro_rules! vectorized {
     ($(#[$note:meta])* $visible:vis fn $name:ident($($argument:ident: $type:ty),* $(,)?) $(-> $result:ty)? $body:block) => {
         $(#[$note])*
         $visible fn $name($($argument: $type),*) $(-> $result)? {
-            // A function and no closure: a closure of more than a few lines is compiled once for all sets, which is
-            // for the least of them.
+            // A function, not a closure: a closure of more than a few lines is compiled only once, for the baseline
+            // instruction set.
             #[inline(always)]
             fn work($($argument: $type),*) $(-> $result)? $body
             #[cfg(target_arch = "x86_64")]
@@ -28,7 +29,7 @@ macro_rules! vectorized {
                     work($($argument),*)
                 }
                 #[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
-                // SAFETY: as the reason says.
+                // SAFETY: `vectors` found the instruction set on this CPU.
                 match $crate::kernels::instructions::vectors() {
                     $crate::kernels::instructions::Vectors::Vnni | $crate::kernels::instructions::Vectors::Avx512 => {
                         return unsafe { widest($($argument),*) };
@@ -43,17 +44,18 @@ macro_rules! vectorized {
 }
 pub(crate) use vectorized;
 
-/// `e^x` within two units in the last place for |x| ≤ 87, without branches, so that loops of it become vector code.
+/// `e^x` within two units in the last place for |x| ≤ 87; `x` is clamped to −87 … 88. Branch-free, so that loops of it
+/// vectorize.
 ///
 /// `e^x = 2^n · e^r` with `n = round(x / ln 2)`; `e^r` is a Taylor polynomial on |r| ≤ ln 2 / 2.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
+    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let x = x.clamp(-87.0, 88.0);
     let shifted = x * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
-    // ln 2 in two parts, the first exact in few bits (Cody and Waite).
+    // ln 2 as a sum of two constants, the first of few bits, so that `n` times it is exact (Cody and Waite).
     let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
     let p = 1.388_888_9e-3 + r * 1.984_127e-4;
     let p = 8.333_334e-3 + r * p;
@@ -69,7 +71,8 @@ pub(crate) fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + exp(-x))
 }
 
-/// The sum over slices of one length, in sixteen lanes, so that it becomes vector code and has one order everywhere.
+/// The sum of `value` over the elements of slices of one length, in sixteen lanes: it vectorizes, and its order does
+/// not depend on the CPU.
 #[inline(always)]
 pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) -> f32) -> f32 {
     let chunks = slices.map(|slice| slice.as_chunks::<16>());
@@ -87,7 +90,7 @@ pub(crate) fn sum<const N: usize>(slices: [&[f32]; N], value: impl Fn([f32; N]) 
     in_pairs(lanes, |x, y| x + y) + rest
 }
 
-/// Every `x` becomes `e^(x − most)`; returns their sum, in the lanes of [`sum`].
+/// Replaces every `x` with `e^(x − most)` and returns their sum, in sixteen lanes as in [`sum`].
 #[inline(always)]
 pub(crate) fn exp_all(x: &mut [f32], most: f32) -> f32 {
     let (full, rest) = x.as_chunks_mut::<16>();
@@ -106,7 +109,7 @@ pub(crate) fn exp_all(x: &mut [f32], most: f32) -> f32 {
     in_pairs(lanes, |x, y| x + y) + total
 }
 
-/// Sixteen lanes become one number, halves upon each other.
+/// Reduces sixteen lanes to one value, the upper half onto the lower one each time.
 #[inline(always)]
 fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
     for half in [8, 4, 2, 1] {
@@ -118,20 +121,20 @@ fn in_pairs(mut lanes: [f32; 16], both: impl Fn(f32, f32) -> f32) -> f32 {
 }
 
 vectorized! {
-    /// Whether no number is infinite or none.
+    /// Whether every value is finite.
     pub(crate) fn all_finite(values: &[f32]) -> bool {
         sum([values], |[x]| x * 0.0) == 0.0
     }
 }
 
 vectorized! {
-    /// The largest absolute number; what is no number does not count.
+    /// The largest absolute value; NaNs are ignored.
     pub(crate) fn largest_of(values: &[f32]) -> f32 {
         largest(values)
     }
 }
 
-/// The largest absolute number, in sixteen lanes for the same reason; what is no number does not count.
+/// The largest absolute value, in sixteen lanes as in [`sum`]; NaNs are ignored.
 #[inline(always)]
 pub(crate) fn largest(values: &[f32]) -> f32 {
     let mut lanes = [0.0f32; 16];
@@ -144,7 +147,7 @@ pub(crate) fn largest(values: &[f32]) -> f32 {
     rest.iter().fold(in_pairs(lanes, f32::max), |most, x| most.max(x.abs()))
 }
 
-/// The largest number, in sixteen lanes for the same reason.
+/// The largest value, in sixteen lanes as in [`sum`]; NaNs are ignored.
 #[inline(always)]
 pub(crate) fn most(values: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];

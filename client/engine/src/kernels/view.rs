@@ -1,9 +1,9 @@
-//! Matrices inside slices of f32: parts, transposes, and parts to write to that do not overlap.
+//! Strided views of matrices in slices of f32: submatrices, transposes, and disjoint mutable submatrices.
 
 use std::marker::PhantomData;
 use std::ops::Range;
 
-/// A matrix inside a slice.
+/// A strided view of a matrix in a slice: element (i, j) is at `i · row_step + j · column_step`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct View<'a> {
     pub(crate) numbers: &'a [f32],
@@ -13,10 +13,10 @@ pub(crate) struct View<'a> {
     pub(crate) column_step: usize,
 }
 
-/// A matrix inside a slice that is written to; each row's numbers are neighbours.
+/// A mutable view of a row-major matrix in a slice, with a row stride.
 ///
-/// A pointer and not a slice, because the rows of two parts side by side alternate in memory. Every element is
-/// inside the slice that it was made of, rows do not overlap, and parts share no element.
+/// A pointer and not a slice, because the rows of two views side by side alternate in memory. Invariants: every element
+/// is inside the slice that the view was created from, rows do not overlap, and no two views share an element.
 #[derive(Debug)]
 pub(crate) struct ViewMut<'a> {
     start: *mut f32,
@@ -27,10 +27,10 @@ pub(crate) struct ViewMut<'a> {
 }
 
 #[expect(unsafe_code, reason = "as a `&mut [f32]` may be sent: its elements are nobody else's")]
-// SAFETY: as the reason says.
+// SAFETY: no two views share an element, so a view can be sent wherever a `&mut [f32]` can.
 unsafe impl Send for ViewMut<'_> {}
 
-/// Whether every element of such a matrix is below `len` and every offset an `isize`.
+/// Whether the offset of every element of such a matrix is below `len`, and therefore fits an `isize`.
 fn fits(len: usize, (rows, row_step): (usize, usize), (columns, column_step): (usize, usize)) -> bool {
     if rows == 0 || columns == 0 {
         return true;
@@ -42,35 +42,35 @@ fn fits(len: usize, (rows, row_step): (usize, usize), (columns, column_step): (u
 }
 
 impl<'a> View<'a> {
-    /// The whole slice in rows of `columns`.
+    /// The whole slice as rows of `columns` elements.
     pub(crate) fn whole(numbers: &'a [f32], columns: usize) -> Self {
         Self::part(numbers, numbers.len() / columns.max(1), columns, columns)
     }
 
-    /// `rows` rows of `columns` numbers; one row starts `row_step` after the other.
+    /// `rows` rows of `columns` contiguous elements, with stride `row_step`.
     pub(crate) fn part(numbers: &'a [f32], rows: usize, columns: usize, row_step: usize) -> Self {
         Self { numbers, rows, columns, row_step, column_step: 1 }
     }
 
-    /// The same numbers, transposed.
+    /// The transpose, of the same memory.
     pub(crate) fn t(self) -> Self {
         let Self { numbers, rows, columns, row_step, column_step } = self;
         Self { numbers, rows: columns, columns: rows, row_step: column_step, column_step: row_step }
     }
 
-    /// Some rows.
+    /// The rows in `range`.
     pub(crate) fn rows(self, range: Range<usize>) -> Self {
         let from = (range.start * self.row_step).min(self.numbers.len());
         Self { numbers: &self.numbers[from..], rows: range.len(), ..self }
     }
 
-    /// Some columns.
+    /// The columns in `range`.
     pub(crate) fn columns(self, range: Range<usize>) -> Self {
         let from = (range.start * self.column_step).min(self.numbers.len());
         Self { numbers: &self.numbers[from..], columns: range.len(), ..self }
     }
 
-    /// The numbers of a row whose numbers are neighbours.
+    /// The elements of a row, if they are contiguous.
     pub(crate) fn row(&self, row: usize) -> &'a [f32] {
         debug_assert_eq!(self.column_step, 1, "a transposed matrix has no rows in memory");
         &self.numbers[row * self.row_step..][..self.columns]
@@ -83,7 +83,7 @@ impl<'a> View<'a> {
 }
 
 impl<'a> ViewMut<'a> {
-    /// The whole slice in rows of `columns`.
+    /// The whole slice as rows of `columns` elements.
     pub(crate) fn whole(numbers: &'a mut [f32], columns: usize) -> Self {
         let rows = numbers.len() / columns.max(1);
         let (columns, row_step) = (columns.min(numbers.len()), columns);
@@ -102,22 +102,22 @@ impl<'a> ViewMut<'a> {
         self.row_step
     }
 
-    /// Where the first element is.
+    /// Pointer to the first element.
     pub(crate) fn start(&mut self) -> *mut f32 {
         self.start
     }
 
-    /// The same matrix, borrowed.
+    /// Reborrows the view.
     pub(crate) fn borrow(&mut self) -> ViewMut<'_> {
         let Self { start, rows, columns, row_step, .. } = *self;
         ViewMut { start, rows, columns, row_step, slice: PhantomData }
     }
 
-    /// The numbers of a row.
+    /// The elements of a row.
     pub(crate) fn row(&mut self, row: usize) -> &mut [f32] {
         assert!(row < self.rows, "row {row} of {}", self.rows);
         #[expect(unsafe_code, reason = "the row is inside, and `self` is borrowed for as long as the slice")]
-        // SAFETY: as the reason says.
+        // SAFETY: the row is inside the slice, and `self` is borrowed for as long as the result.
         unsafe {
             std::slice::from_raw_parts_mut(self.start.add(row * self.row_step), self.columns)
         }
@@ -145,7 +145,7 @@ impl<'a> ViewMut<'a> {
         )
     }
 
-    /// Parts of at most `width` columns, from left to right.
+    /// Splits into panels of at most `width` columns, from left to right.
     pub(crate) fn column_parts(self, width: usize) -> Vec<Self> {
         let mut parts = Vec::with_capacity(self.columns.div_ceil(width));
         let mut rest = self;
@@ -160,7 +160,7 @@ impl<'a> ViewMut<'a> {
         parts
     }
 
-    /// Parts of at most `height` rows, from top to bottom.
+    /// Splits into panels of at most `height` rows, from top to bottom.
     pub(crate) fn row_parts(self, height: usize) -> Vec<Self> {
         let mut parts = Vec::with_capacity(self.rows.div_ceil(height));
         let mut rest = self;

@@ -1,8 +1,11 @@
-//! Causal attention of grouped heads with rotary positions (Su et al. 2021, arXiv 2104.09864, in the
-//! half-split form), from the projections' outputs to the output layer's input.
+//! Causal grouped-query attention (GQA) with rotary position embeddings (RoPE; Su et al. 2021, arXiv 2104.09864, in the
+//! half-split form), between the q, k and v projections and the output projection.
 //!
-//! The weights of the heads are not kept for the way back: a row's logarithm of its sum makes them again (Dao et
-//! al. 2022, arXiv 2205.14135), so memory grows with the length and not with its square.
+//! `out = softmax(q · kᵀ / √width + causal mask) · v` per head; `q`, `out`: (batch · length, heads · width), `k`, `v`:
+//! (batch · (past + length), kv heads · width). Start with [`Attention::forward`].
+//!
+//! The backward pass recomputes the attention weights from each row's log-sum-exp instead of saving them
+//! (FlashAttention; Dao et al. 2022, arXiv 2205.14135), so memory is linear in the length and not quadratic.
 
 use std::cell::RefCell;
 
@@ -14,18 +17,18 @@ use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
 use crate::layers::rope::{Direction, Rope};
 
-/// Rows of one product: queries of all heads that share a key head. Keys after the last query are not looked at.
+/// Rows of a query tile: its queries, for each head that shares a key/value head. Keys after the last one are skipped.
 const ROWS: usize = 48;
 
-/// Rows and columns of a square that is transposed at once.
+/// Rows and columns of a square tile of [`turn_over`].
 const TRANSPOSE_TILE: usize = 16;
 
-/// What each thread computes a head in, used again by its next one.
+/// Scratch buffers of a thread, reused for every head.
 #[derive(Debug, Default)]
 struct Own {
-    /// Weights, and their gradients.
+    /// Attention weights, and their gradients.
     weights: [Vec<f32>; 2],
-    /// Rows of several heads, upon each other.
+    /// A tile's queries, reused for its results, and its output gradients: (heads of the group · queries, width).
     stacked: [Vec<f32>; 2],
     /// Keys and values, transposed.
     turned: [Vec<f32>; 2],
@@ -35,47 +38,49 @@ thread_local! {
     static SCRATCH: RefCell<Own> = RefCell::default();
 }
 
-/// The shape of an attention; with a past, of one sequence that goes on.
+/// The shape of an attention: a batch of sequences, or the next rows of one sequence with a key/value cache.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Attention<'a> {
-    /// Rows of each sequence that are computed.
+    /// Rows of each sequence that are computed (queries).
     pub(crate) length: usize,
-    /// Earlier rows of each sequence, whose keys and values are there.
+    /// Earlier rows of each sequence, whose keys and values are cached.
     pub(crate) past: usize,
     pub(crate) heads: usize,
     pub(crate) kv_heads: usize,
+    /// Width of a head.
     pub(crate) width: usize,
     pub(crate) rope: &'a Rope,
 }
 
-/// Queries of one tile, of which each has a row for every head of a group.
+/// Queries of a tile; each has one row for every head of the group.
 fn queries(group: usize, length: usize) -> usize {
     (ROWS / group).max(8).min(length)
 }
 
-/// Numbers that a thread computes a head of this width in, on the way back over sequences of this length.
+/// Elements of a thread's scratch buffers in the backward pass, for `group` heads to a key/value head.
 pub(crate) fn attention_numbers(group: usize, width: usize, length: usize) -> usize {
     let rows = group * queries(group, length);
     2 * (rows * length + rows * width + length * width)
 }
 
-/// A part of a matrix that belongs to one key head of one sequence, and which they are.
+/// `(sequence, key/value head, its submatrix)`.
 type Part<'a> = (usize, usize, ViewMut<'a>);
 
-/// Some queries of one head of one sequence.
+/// A range of queries of one sequence, and the keys that they attend to.
 #[derive(Clone, Copy)]
 struct Tile {
-    /// The first, and how many.
+    /// The first query.
     first: usize,
+    /// Number of queries.
     queries: usize,
-    /// Keys up to the last of them.
+    /// Keys visible to the last query.
     keys: usize,
-    /// Keys that the first one sees.
+    /// Keys visible to the first query.
     seen: usize,
 }
 
 impl Tile {
-    /// Keys that a row sees, and the same filled up to whole vectors as far as there are keys.
+    /// Keys visible to query `row` of the tile, and the same rounded up to whole vectors, at most [`Self::keys`].
     #[inline(always)]
     fn seen(&self, row: usize) -> (usize, usize) {
         let seen = (self.seen + row).min(self.keys);
@@ -88,7 +93,7 @@ impl Attention<'_> {
         1.0 / (self.width as f32).sqrt()
     }
 
-    /// Heads that share a key head.
+    /// Heads that share a key/value head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
@@ -101,7 +106,7 @@ impl Attention<'_> {
         })
     }
 
-    /// The tile's rows of all heads from `first` on in `x`, head upon head.
+    /// Gathers the tile's rows of the heads from `first` on: `out`: (heads · queries, width).
     fn stack(&self, x: &[f32], (sequence, first): (usize, usize), tile: Tile, out: &mut [f32]) {
         for (h, out) in out.chunks_exact_mut(tile.queries * self.width).enumerate() {
             let x = self.q(x, sequence, first + h);
@@ -111,7 +116,7 @@ impl Attention<'_> {
         }
     }
 
-    /// Rows head upon head, put back side by side.
+    /// Scatters `x`: (heads · queries, width) to the tile's rows of `out`: (length, heads · width).
     fn unstack(&self, x: &[f32], tile: Tile, out: &mut ViewMut<'_>) {
         for (h, x) in x.chunks_exact(tile.queries * self.width).enumerate() {
             for (i, x) in x.chunks_exact(self.width).enumerate() {
@@ -120,24 +125,25 @@ impl Attention<'_> {
         }
     }
 
-    /// Turns `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width) by their positions.
+    /// Applies RoPE to `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width), in place.
     pub(crate) fn rotate(&self, team: Team, q: &mut [f32], k: &mut [f32]) {
         let places = (self.past, self.length);
         self.rope.rotate(team, q, self.heads * self.width, places, Direction::Forward);
         self.rope.rotate(team, k, self.kv_heads * self.width, places, Direction::Forward);
     }
 
-    /// The gradients of turned queries and keys become those of the ones before.
+    /// Backward of [`Self::rotate`]: rotates the gradients by the negative angles, in place.
     pub(crate) fn rotate_backward(&self, team: Team, dq: &mut [f32], dk: &mut [f32]) {
         let places = (self.past, self.length);
         self.rope.rotate(team, dq, self.heads * self.width, places, Direction::Backward);
         self.rope.rotate(team, dk, self.kv_heads * self.width, places, Direction::Backward);
     }
 
-    /// `out = softmax(q · kᵀ / √width) · v`, each row over the keys up to its own.
+    /// `out = softmax(q · kᵀ / √width) · v` with a causal mask; fails or panics if the shapes do not match.
     ///
-    /// `q` and `out`: (batch · length, heads · width); `k` and `v`: (batch · (past + length), kv heads · width), `q`
-    /// and `k` turned. `logs`: (batch · kv heads, heads / kv heads · length) takes the logarithms of the rows' sums.
+    /// `q` and `out`: (batch · length, heads · width); `k` and `v`: (batch · (past + length), kv heads · width).
+    /// RoPE is already applied to `q` and `k`. Writes log-sum-exps to `logs`: (batch · kv heads, group · length), where
+    /// `group` is heads / kv heads.
     pub(crate) fn forward(
         &self,
         team: Team,
@@ -181,8 +187,10 @@ impl Attention<'_> {
         })
     }
 
-    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ P · dP / Σ P)`, `dQ = dS · K`, `dK = dSᵀ · Q`, all over √width
-    /// where the scores were; shapes as in [`Self::forward`], without a past.
+    /// Writes the gradients of `q`, `k` and `v` to `dq`, `dk` and `dv`; fails or panics if the shapes do not match.
+    ///
+    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P ∘ (dP − Σ P ∘ dP / Σ P) / √width` with `Σ` over each row, `dQ = dS · K`,
+    /// `dK = dSᵀ · Q`. Shapes as in [`Self::forward`], with `past = 0`.
     pub(crate) fn backward(
         &self,
         team: Team,
@@ -243,7 +251,7 @@ impl Attention<'_> {
         })
     }
 
-    /// Keys or values with the numbers of each column side by side, where so many queries read them that it pays.
+    /// The transpose of keys or values: a copy if there are enough queries to pay for it, otherwise a strided view.
     fn turned<'x>(&self, x: View<'x>, memory: &'x mut Vec<f32>) -> View<'x> {
         if self.length < TRANSPOSE_TILE {
             return x.t();
@@ -253,7 +261,7 @@ impl Attention<'_> {
         View::whole(memory, x.rows)
     }
 
-    /// The parts of `x`: (batch · length, kv heads · width) by sequence and key head.
+    /// Splits `x`: (batch · length, kv heads · width) by sequence and key/value head.
     fn parts<'x>(&self, x: &'x mut [f32], length: usize, width: usize) -> Vec<Part<'x>> {
         let rows = ViewMut::whole(x, self.kv_heads * width).row_parts(length);
         let parts = rows.into_iter().enumerate().flat_map(|(b, rows)| {
@@ -262,13 +270,13 @@ impl Attention<'_> {
         parts.collect()
     }
 
-    /// One head of one sequence of `x`: (batch · length, heads · width).
+    /// One head of one sequence of `x`: (batch · length, heads · width), as (length, width).
     fn q<'x>(&self, x: &'x [f32], b: usize, head: usize) -> View<'x> {
         let step = self.heads * self.width;
         View::part(&x[b * self.length * step + head * self.width..], self.length, self.width, step)
     }
 
-    /// One head of one sequence of keys or values.
+    /// One head of one sequence of keys or values, as (past + length, width).
     fn kv<'x>(&self, x: &'x [f32], b: usize, kv: usize) -> View<'x> {
         let (step, rows) = (self.kv_heads * self.width, self.past + self.length);
         View::part(&x[b * rows * step + kv * self.width..], rows, self.width, step)
@@ -276,11 +284,11 @@ impl Attention<'_> {
 }
 
 vectorized! {
-/// Scores of a tile become weights: each row sees the keys up to its own position.
+/// Causal softmax of one head's scores: (queries, keys), in place; writes each row's log-sum-exp to `logs`.
 fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
     for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
         let (seen, whole) = tile.seen(i);
-        // What fills up whole vectors is so small that its exponential does not count.
+        // Pads to whole vectors with a score whose exponential is negligible.
         row[seen..whole].fill(f32::MIN);
         let most = most(&row[..whole]);
         let total = exp_all(&mut row[..whole], most);
@@ -295,7 +303,7 @@ fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
 }
 
 vectorized! {
-/// Scores become weights again, and gradients of weights those of scores.
+/// Recomputes one head's weights from its scores, and turns their gradients into those of the scores, both in place.
 fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f32], scale: f32) {
     let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
@@ -306,7 +314,7 @@ fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs:
         p[seen..].fill(0.0);
         ds[seen..].fill(0.0);
         let (p, ds) = (&p[..whole], &mut ds[..whole]);
-        // Over the sum of the weights, which is one but for rounding, so that the gradients of a row sum up to zero.
+        // Divided by the sum of the weights, which is one up to rounding, so that the gradients of a row sum to zero.
         let mean = sum([p, ds], |[p, dp]| p * dp) / sum([p], |[p]| p);
         for (p, ds) in p.iter().zip(ds) {
             *ds = p * (*ds - mean) * scale;
@@ -316,7 +324,7 @@ fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs:
 }
 
 vectorized! {
-/// The transpose of `x`, square by square: a column's numbers are far apart.
+/// Transposes `x` into `out` in square tiles, because the elements of a column are a stride apart.
 fn turn_over(x: View<'_>, out: &mut [f32]) {
     for first in (0..x.rows).step_by(TRANSPOSE_TILE) {
         let rows = first..x.rows.min(first + TRANSPOSE_TILE);

@@ -1,4 +1,7 @@
-//! The output layer and the cross-entropy in one: no more logits exist at a time than one chunk of rows.
+//! The output layer fused with the cross-entropy loss, so that only the logits of one chunk of rows are in memory.
+//!
+//! `loss = Σ −log softmax(h · Wᵀ)[next]`, `dh = share · (softmax − one-hot) · W`, `dW = share · (softmax − one-hot)ᵀ ·
+//! h`; `h`: (rows, hidden), `W`: (vocab, hidden), `next`: (rows). Start with [`cross_entropy()`].
 
 use crate::kernels::buffer::at_least;
 use crate::kernels::error::{Result, bail};
@@ -8,7 +11,7 @@ use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
 
-/// Most logits that exist at a time: 48 MiB.
+/// Most logits in memory at a time, unless one row has more: 48 MiB.
 pub(crate) const LOGITS: usize = 12 << 20;
 
 /// What is computed along with the loss.
@@ -16,19 +19,20 @@ pub(crate) const LOGITS: usize = 12 << 20;
 pub(crate) enum Loss<'a> {
     /// Nothing else.
     Alone,
-    /// The gradient of the rows, each row's times `share`.
+    /// The gradient of the rows, scaled by `share`.
     Rows {
         share: f32,
-        /// Like the rows.
+        /// Overwritten with the gradient of `h`: (rows, hidden).
         dh: &'a mut [f32],
-        /// The gradient of the output layer is added to it, where it is wanted: (vocab, hidden).
+        /// Accumulates the gradient of the output layer, if wanted: (vocab, hidden).
         dw: Option<&'a mut [f32]>,
     },
 }
 
-/// The sum of `−log softmax(h · Wᵀ)[next]` over all rows, `h`: (rows, hidden), `next`: (rows).
+/// The sum of `−log softmax(h · Wᵀ)[next]` over all rows; fails if a token of `next` is not in the vocabulary, or if a
+/// weight to be quantized is not finite.
 ///
-/// The gradient, (softmax − one-hot) · W, is made along with the loss, because it needs the same logits.
+/// `h`: (rows, hidden), `next`: (rows). The gradient is computed along with the loss because it needs the same logits.
 pub(crate) fn cross_entropy(
     team: Team,
     precision: Precision,
@@ -41,10 +45,10 @@ pub(crate) fn cross_entropy(
     if let Some(next) = next.iter().find(|next| usize::try_from(**next).map_or(true, |next| next >= vocab)) {
         bail!("token {next} is not below {vocab}");
     }
-    // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
+    // Chunks of nearly equal size: a short last one would read all of the output layer's weights for a few rows.
     let chunks = next.len().div_ceil((LOGITS / vocab).max(1)).max(1);
     let chunk = next.len().div_ceil(chunks).max(1);
-    // Bytes hold what is left when the likely tokens are computed apart, forward and backward.
+    // 8 bits are precise enough for the rest if the likely tokens are computed separately in f32, forward and backward.
     let bytes = match precision {
         Precision::F32 => precision,
         Precision::Int16 | Precision::Int8 => Precision::Int8.or_finer(),
@@ -68,7 +72,7 @@ pub(crate) fn cross_entropy(
         let parts = parts.map(|(i, (row, (loss, next)))| (part.row(i), row, loss, *next as usize)).collect();
         let apart = matches!(loss, Loss::Rows { .. }) && precision != Precision::F32;
         team.try_each(parts, |(h, row, loss, next): (&[f32], &mut [f32], &mut RowLoss, usize)| {
-            // The next token is below the row's length, which was checked.
+            // In bounds: every next token was checked to be below `vocab`.
             let mut chosen = row[next];
             let (most, mut total) = exponentials(row);
             let likely = if apart { likely(row, next, total) } else { Vec::new() };
@@ -78,14 +82,14 @@ pub(crate) fn cross_entropy(
                 for &token in &likely {
                     weight.widen(token, &mut weights)?;
                     let logit = sum([h, &weights], |[h, w]| h * w);
-                    // The exponential has no infinity, and must not hide one.
+                    // `exp` clamps its argument, which must not hide an infinite logit.
                     let better = if (logit - most).is_finite() { exp(logit - most) } else { f32::NAN };
                     total += better - std::mem::replace(&mut row[token], better);
                     if token == next {
                         chosen = logit;
                     }
                 }
-                // Where what was taken away was nearly all, little of what is left is right.
+                // If nearly all of the total was subtracted, the rest has lost its precision: sum again.
                 if total < before / 16.0 {
                     total = sum([&*row], |[x]| x);
                 }
@@ -110,7 +114,7 @@ pub(crate) fn cross_entropy(
                         *dh += gradient * w;
                     }
                 }
-                // What all of a row is divided by is left to the last, where rows are shorter.
+                // Divide by the softmax's denominator here, where a row has `hidden` elements and not `vocab`.
                 for dh in dh {
                     *dh *= *share / row.total;
                 }
@@ -134,27 +138,28 @@ pub(crate) fn cross_entropy(
     Ok(total)
 }
 
-/// What comes of one row of logits, which becomes `total · (softmax − one-hot)`.
+/// The loss of one row; its logits are replaced with `total · (softmax − one-hot)`.
 #[derive(Clone, Debug, Default)]
 struct RowLoss {
     loss: f32,
+    /// The softmax's denominator, `Σ exp(logit − largest logit)`.
     total: f32,
-    /// The tokens with the largest gradients, and these, which are zero in the row.
+    /// The next token and those with large gradients, with these gradients, which are set to zero in the row.
     apart: Vec<(usize, f32)>,
 }
 
-/// A gradient above this part of the total is multiplied apart: with it, the others of its block would be rounded to
-/// a few integers.
+/// Gradients above this fraction of the total are multiplied separately in f32: quantized in one block with them, the
+/// others would be rounded to a few integers.
 const LARGE: f32 = 1.0 / 256.0;
 
 vectorized! {
-    /// The tokens of a row of `total · softmax` with large gradients: the next one first, and the likely ones.
+    /// The tokens of a row of `total · softmax` with large gradients: `next`, then those more probable than [`LARGE`].
     fn likely(row: &[f32], next: usize, total: f32) -> Vec<usize> {
-        const TOGETHER: usize = 256;
+        const CHUNK: usize = 256;
         let mut tokens = vec![next];
-        for (i, some) in row.chunks(TOGETHER).enumerate() {
+        for (i, some) in row.chunks(CHUNK).enumerate() {
             if most(some) > LARGE * total {
-                let of_all = some.iter().enumerate().map(|(j, x)| (i * TOGETHER + j, *x));
+                let of_all = some.iter().enumerate().map(|(j, x)| (i * CHUNK + j, *x));
                 let large = of_all.filter(|(token, x)| *token != next && *x > LARGE * total);
                 tokens.extend(large.map(|(token, _)| token));
             }
@@ -164,7 +169,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// Logits become `total · softmax`; the largest of them, and `total`.
+    /// Replaces logits with `total · softmax`; returns the largest logit and `total`.
     fn exponentials(row: &mut [f32]) -> (f32, f32) {
         let most = most(row);
         (most, exp_all(row, most))

@@ -1,9 +1,11 @@
-//! `y = w · x / sqrt(mean(x²) + ε)`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
+//! RMSNorm, `y = w ∘ x / sqrt(mean(x²) + ε)`, row by row (Zhang and Sennrich 2019, arXiv 1910.07467).
+//!
+//! `x` and `y`: (rows, hidden), `w`: (hidden). Start with [`RmsNorm::forward`].
 
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{sum, vectorized};
 
-/// `w`: (hidden), for rows `x`: (rows, hidden); or of one head's width, for every head of every row.
+/// An RMSNorm of rows (weight: (hidden)), or of every head of every row (weight: (head width)).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RmsNorm<'a> {
     pub(crate) weight: &'a [f32],
@@ -38,17 +40,17 @@ impl RmsNorm<'_> {
         }
     }
 
-    /// `y`: like `x`, on the calling thread.
+    /// The forward pass on the calling thread; `y`: like `x`.
     pub(crate) fn some(&self, x: &[f32], y: &mut [f32]) {
         rows(self, x, y);
     }
 
-    /// Adds the gradient of `x` to `dx`, on the calling thread.
+    /// Accumulates the gradient of `x` in `dx`, on the calling thread.
     pub(crate) fn rows_backward(&self, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         rows_backward(self, x, dy, dx);
     }
 
-    /// `y`: like `x`.
+    /// The forward pass; `y`: like `x`.
     pub(crate) fn forward(&self, team: Team, x: &[f32], y: &mut [f32]) {
         let hidden = self.weight.len();
         let share = team.rows(x.len() / hidden, hidden) * hidden;
@@ -56,7 +58,7 @@ impl RmsNorm<'_> {
         team.each(parts, |(y, x): (&mut [f32], &[f32])| rows(self, x, y));
     }
 
-    /// Adds the gradient of `x` to `dx`.
+    /// Accumulates the gradient of `x` in `dx`.
     pub(crate) fn backward(&self, team: Team, x: &[f32], dy: &[f32], dx: &mut [f32]) {
         let hidden = self.weight.len();
         let share = team.rows(x.len() / hidden, hidden) * hidden;
@@ -66,7 +68,7 @@ impl RmsNorm<'_> {
         });
     }
 
-    /// Adds the gradient of `w`, `Σ dy · x / rms`, to `dw`.
+    /// Accumulates the gradient of `w`, `Σ dy ∘ x / rms` over all rows, in `dw`.
     pub(crate) fn weight_backward(&self, x: &[f32], dy: &[f32], dw: &mut [f32]) {
         let hidden = self.weight.len();
         for (x, dy) in x.chunks_exact(hidden).zip(dy.chunks_exact(hidden)) {

@@ -1,4 +1,7 @@
-//! Rotary positions (Su et al. 2021, arXiv 2104.09864), in the half-split form.
+//! Rotary position embeddings, RoPE (Su et al. 2021, arXiv 2104.09864), in the half-split form.
+//!
+//! `x'[i] = x[i] · cos θ − x[i + half] · sin θ` and `x'[i + half] = x[i + half] · cos θ + x[i] · sin θ`, with
+//! `half = width / 2` and `θ = position · frequency[i]`, for every head of `x`: (batch · length, heads · width).
 
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
@@ -13,7 +16,8 @@ pub(crate) struct Rope {
 }
 
 impl Rope {
-    /// The angles `position · frequency`, in f32 like the programs that trained the bases.
+    /// The table for `length` positions and `width / 2` frequencies. Angles are rounded to f32, as in the programs that
+    /// trained the bases.
     pub(crate) fn new(length: usize, frequencies: &[f32]) -> Self {
         let half = frequencies.len();
         let (mut cos, mut sin) = (Vec::with_capacity(length * half), Vec::with_capacity(length * half));
@@ -27,7 +31,10 @@ impl Rope {
         Self { cos, sin, half }
     }
 
-    /// Turns every head of rows `x`: (batch · length, heads · width) by its position's angle, or back.
+    /// Rotates every head of `x`: (batch · length, heads · width) by its position's angles, in place; backward, by the
+    /// negative angles.
+    ///
+    /// `step` is the row's length, `first` the position of each sequence's first row.
     pub(super) fn rotate(
         &self,
         team: Team,
@@ -50,7 +57,7 @@ impl Rope {
 }
 
 vectorized! {
-/// Turns rows of `step` numbers, of which the first is row `row` of all.
+/// Rotates rows of `step` elements, the first of which is row `row` of the whole matrix.
 fn rotate_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), row: usize, direction: f32) {
     let (first, length) = places;
     for (i, x) in x.chunks_exact_mut(step).enumerate() {

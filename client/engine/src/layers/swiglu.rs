@@ -1,9 +1,9 @@
-//! `y = gate · σ(gate) · up` (Shazeer 2020, arXiv 2002.05202).
+//! SwiGLU, `y = gate · σ(gate) · up`, element by element (Shazeer 2020, arXiv 2002.05202).
 
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{sigmoid, vectorized};
 
-/// All of one length.
+/// The forward pass; all slices have the same length.
 pub(crate) fn swiglu(team: Team, gate: &[f32], up: &[f32], y: &mut [f32]) {
     let share = team.rows(y.len(), 4);
     let parts = y.chunks_mut(share).zip(gate.chunks(share).zip(up.chunks(share))).collect();
@@ -11,7 +11,7 @@ pub(crate) fn swiglu(team: Team, gate: &[f32], up: &[f32], y: &mut [f32]) {
 }
 
 vectorized! {
-/// On the calling thread.
+/// The forward pass on the calling thread.
 pub(crate) fn swiglu_rows(y: &mut [f32], gate: &[f32], up: &[f32]) {
     for (y, (g, u)) in y.iter_mut().zip(gate.iter().zip(up)) {
         *y = g * sigmoid(*g) * u;
@@ -20,7 +20,7 @@ pub(crate) fn swiglu_rows(y: &mut [f32], gate: &[f32], up: &[f32]) {
 }
 
 vectorized! {
-/// The gradients of `gate` and `up`, each row's side by side in `out`, of `dy` in rows of `columns`.
+/// The gradients of `gate` and `up`, side by side in `out`: (rows, 2 · columns); the others: (rows, columns).
 ///
 /// With `s = σ(gate)`: `dup = dy · gate · s`, `dgate = dy · up · s · (1 + gate · (1 − s))`.
 pub(crate) fn swiglu_backward_rows(columns: usize, gate: &[f32], up: &[f32], dy: &[f32], out: &mut [f32]) {

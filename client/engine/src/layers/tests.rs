@@ -1,4 +1,4 @@
-//! Gradients against central differences, and the shapes of what is fast against what is plain.
+//! Gradients compared with central differences, and vectorized functions with plain ones.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -13,15 +13,15 @@ use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, most, sum};
 
-/// Numbers in −1 … 1.
+/// Uniform random values in −1 … 1.
 fn random(seed: u8, len: usize) -> Vec<f32> {
     let mut rng = ChaCha20Rng::from_seed([seed; 32]);
     (0..len).map(|_| rng.next_u32() as f32 / 2_147_483_648.0 - 1.0).collect()
 }
 
-/// Compares gradients of `Σ c · f(inputs)`, `c` random, with central differences, for every number of every input.
+/// Compares gradients of `Σ c · f(inputs)`, `c` random, with central differences, for every element of every input.
 ///
-/// `backward` is given the inputs and `c`, and gives the inputs' gradients.
+/// `backward` takes the inputs and `c`, and returns the inputs' gradients.
 fn check(
     lens: &[usize],
     f: impl Fn(&[Vec<f32>]) -> Vec<f32>,
@@ -94,7 +94,7 @@ fn the_gradient_of_the_feed_forward_gate_agrees_with_differences() {
 
 #[test]
 fn the_gradient_of_attention_agrees_with_differences() {
-    // Two sequences, four heads that share two key heads; longer than one tile.
+    // Two sequences, four heads that share two key/value heads; the longer length is more than one tile.
     for length in [5, 37] {
         let rope = Rope::new(length, &[1.0, 0.3]);
         let attention = Attention { length, past: 0, heads: 4, kv_heads: 2, width: 4, rope: &rope };
@@ -118,7 +118,7 @@ fn the_gradient_of_attention_agrees_with_differences() {
             check(&[q, kv, kv], |x| run(x).2, backward);
             continue;
         }
-        // Too many numbers for all: some directions.
+        // Too many elements to test each: one random direction per input.
         let x = [random(1, q), random(2, kv), random(3, kv)];
         let c = random(77, q);
         let value = |x: &[Vec<f32>]| -> f64 {
@@ -187,7 +187,7 @@ fn the_gradient_of_the_loss_agrees_with_differences() {
     );
 }
 
-/// The large gradients of a row are multiplied apart, the rest as bytes.
+/// The large gradients of a row are multiplied in f32, the rest in 8 bits.
 #[test]
 fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
     let (rows, vocab, hidden) = (6, 3000, 96);
@@ -196,7 +196,7 @@ fn the_gradient_of_even_and_of_peaked_losses_is_as_fine_in_integers() {
     let weight = Weight { matrix: &head, pairs: [None; 2] };
     let long = |x: &[f32]| x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let mut likely = 0;
-    // Alike, and with a few numbers far above the others.
+    // Values of similar size, then with a few far larger than the others.
     for (scale, most) in [(0.01, 1.0), (0.3, 1.0), (1.0, 1.0), (3.0, 1.0), (0.3, 10.0), (0.3, 30.0)] {
         let mut h: Vec<f32> = random(6, rows * hidden).into_iter().map(|x| scale * x).collect();
         h.iter_mut().skip(5).step_by(48).for_each(|x| *x *= most);

@@ -1,4 +1,4 @@
-//! Where an adapter's flat vectors meet the decoder's layers.
+//! The layout of an adapter's flat vectors: which of their ranges are the LoRA factors of which layer.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,7 +12,7 @@ use crate::kernels::view::{View, ViewMut};
 use crate::model::delta::{FoldedDelta, FoldedDeltas, LoraDelta, LoraDeltas, TrainedFactors};
 use crate::model::projection::Projection;
 
-/// The layers of an adapter in the base.
+/// An adapter's modules, matched to the base's layers.
 #[derive(Debug)]
 pub(crate) struct AdapterLayout<'a> {
     scale: f32,
@@ -24,7 +24,7 @@ pub(crate) struct AdapterLayout<'a> {
 /// Why an adapter does not fit a base.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum ModuleError {
-    /// The spec cannot exist.
+    /// The spec is invalid.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
     /// The adapter changes a layer that the base does not have.
@@ -46,7 +46,8 @@ pub enum ModuleError {
 }
 
 impl<'a> AdapterLayout<'a> {
-    /// Finds every module of `spec` in `base`; fails where there is none, or one of another shape.
+    /// Matches every module of `spec` to a layer of `base`; fails if the spec is invalid, or a layer is
+    /// missing, named twice or of another shape.
     pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, ModuleError> {
         spec.check()?;
         let known = known(base);
@@ -63,17 +64,17 @@ impl<'a> AdapterLayout<'a> {
         Ok(Self { scale, rank, modules, trained_len: spec.trained_len() })
     }
 
-    /// Numbers of the trained vector.
+    /// Length of the trained vector.
     pub(crate) fn trained_len(&self) -> usize {
         self.trained_len
     }
 
-    /// The layers that are changed, in the adapter's order.
+    /// The layers that the adapter changes, in its order.
     pub(crate) fn layers(&self) -> impl Iterator<Item = (usize, Projection)> {
         self.modules.iter().map(|(layer, projection, _)| (*layer, *projection))
     }
 
-    /// What these vectors add; both have the spec's lengths.
+    /// The LoRA deltas of these vectors, which must have the lengths of the spec.
     pub(crate) fn deltas<'v>(&self, frozen: &'v [f32], trained: &'v [f32]) -> Result<LoraDeltas<'v>> {
         let read = |slot: &Slot| match slot {
             Slot::Frozen(range) => (&frozen[range.clone()], None),
@@ -99,7 +100,7 @@ impl<'a> AdapterLayout<'a> {
     }
 }
 
-/// Every linear layer of the base, by its name.
+/// Every linear layer of the base as (block, projection), by its name.
 fn known(base: &Base) -> BTreeMap<String, (usize, Projection)> {
     let blocks = 0..base.config().num_layers;
     blocks
@@ -126,7 +127,8 @@ fn find(
     Ok((layer, projection))
 }
 
-/// What earlier epochs left, by layer; fails where the base has no such layer, or one of another shape.
+/// The folded LoRA deltas of earlier epochs, by layer; fails if the base lacks a layer, or has it in another
+/// shape.
 pub(crate) fn folded_deltas(base: &Base, folded: &Folded) -> std::result::Result<FoldedDeltas, ModuleError> {
     let (known, rank) = (known(base), folded.rank() as usize);
     let folded_delta = |pair: &proto::adapter::FoldedPair| {
@@ -136,7 +138,8 @@ pub(crate) fn folded_deltas(base: &Base, folded: &Folded) -> std::result::Result
     folded.pairs().iter().map(folded_delta).collect()
 }
 
-/// Fails where the adapter cannot exist, or changes a layer that the base does not have or has in another shape.
+/// Checks an adapter against a base; fails if its spec is invalid, or a layer is missing, named twice or of
+/// another shape.
 pub fn check_modules(base: &Base, spec: &AdapterSpec) -> std::result::Result<(), ModuleError> {
     AdapterLayout::new(base, spec).map(drop)
 }

@@ -1,9 +1,9 @@
-//! A base with an adapter put into its weights: a Hugging Face folder of its own.
+//! Merging of an adapter into its base: the result is a Hugging Face folder of its own.
 //!
-//! Each matrix that the adapter changes is `W + s · B · A`, computed in f32 a few rows at a time and rounded once. Numbers
-//! keep the type in which the base is held; where that is blocks of a few bits, all matrices are written in bf16, because
-//! whoever wants blocks again should round the sum, not the base. Vectors are written in the type of the embedding where
-//! that loses nothing, else in f32.
+//! Each matrix that the adapter changes becomes `W + s · B · A`, computed in f32 a few rows at a time and
+//! rounded once. Matrices keep the dtype in which the base holds them. Quantized ones are written in bf16:
+//! whoever wants them quantized again should quantize the sum, not the base. Vectors are written in the dtype
+//! of the embedding where that loses nothing, else in f32.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -32,15 +32,17 @@ pub use error::MergeError;
 /// The most bytes of tensors in one file.
 pub const MOST_SHARD_BYTES: u64 = 4_000_000_000;
 
-/// Numbers that are in memory as f32 at a time, or one row.
+/// Values widened to f32 at a time, or one row if it is longer.
 const ROWS_NUMBERS: usize = 1 << 18;
 
-/// Writes `base` with an adapter in it to `folder`, which must be new or empty: `model.safetensors`, or shards of at most
-/// `most_shard_bytes` and their index, and what else is in the folder `source` that the base was read from but its
-/// weights. Of a GGUF file, `config.json`, `tokenizer.json` and `tokenizer_config.json` are made from what it says.
+/// Writes `base` with an adapter merged into it to `folder`, which must be new or empty: `model.safetensors`,
+/// or shards of at most `most_shard_bytes` with their index, and copies of the other files in the folder
+/// `source` that the base was read from. For a GGUF file, `config.json`, `tokenizer.json` and
+/// `tokenizer_config.json` are generated from it.
 ///
-/// The files are their owner's alone, because what was learnt from a person is in them. Gives the name and the SHA-256 of
-/// each. Fails when the adapter is not one of the base, and when the disk does; what is written then is whole files.
+/// Only their owner may read the files, because they hold what was learned from a person. Returns the name and
+/// the SHA-256 of each. Fails if the adapter does not fit the base, a merged value overflows its dtype, a GGUF
+/// base has no `config.json` that describes it, or the disk fails; what is written by then is whole files.
 pub fn write_merged(
     folder: &Path,
     base: &Base,
@@ -77,7 +79,7 @@ pub fn write_merged(
             .map_err(|error| MergeError::Text { name, reason: error.to_string() })?;
         small.push((name.to_owned(), bytes));
     }
-    // Without a `config.json` it is no base yet, so that comes last.
+    // `config.json` comes last: without it the folder is no base yet.
     small.sort_by_key(|(name, _)| name == "config.json");
     for (name, bytes) in small {
         files::write(&folder.join(&name), &bytes, Audience::Owner)?;
@@ -86,7 +88,7 @@ pub fn write_merged(
     Ok(written)
 }
 
-/// A tensor as it will be written.
+/// A tensor to write.
 struct Tensor<'a> {
     name: String,
     shape: Vec<usize>,
@@ -145,7 +147,7 @@ fn tensors<'a>(base: &'a Base, pairs: &'a [LoraPair<'a>]) -> Vec<Tensor<'a>> {
     tensors
 }
 
-/// What a matrix is written as.
+/// The dtype in which a matrix is written.
 fn dtype(matrix: &Matrix) -> Dtype {
     match matrix.numbers() {
         Numbers::F32(_) => Dtype::F32,
@@ -154,7 +156,7 @@ fn dtype(matrix: &Matrix) -> Dtype {
     }
 }
 
-/// Whether nothing is lost when these are written in a type.
+/// Whether a dtype holds all values exactly.
 fn fits(numbers: &[f32], dtype: Dtype) -> bool {
     let same = |narrow: fn(f32) -> f32| numbers.iter().all(|x| narrow(*x).to_bits() == x.to_bits());
     if dtype == Dtype::F16 {
@@ -166,7 +168,7 @@ fn fits(numbers: &[f32], dtype: Dtype) -> bool {
     }
 }
 
-/// As many tensors a file as fit, in order; one that fits none has a file to itself.
+/// Splits tensors, in order, into shards of at most `most` bytes; a larger tensor gets a shard of its own.
 fn shards<'a, 't>(tensors: &'t [Tensor<'a>], most: u64) -> Vec<&'t [Tensor<'a>]> {
     let (mut shards, mut first, mut bytes) = (Vec::new(), 0, 0u64);
     for (at, tensor) in tensors.iter().enumerate() {
@@ -232,7 +234,7 @@ fn write_shard(path: &Path, tensors: &[Tensor<'_>], scale: f32, rank: usize) -> 
     Ok(digest)
 }
 
-/// Adds `scale · b · a`, with `b` (rows, rank) and `a` (rank, columns).
+/// Adds `scale · b · a` to some rows, with `b` (rows, rank) and `a` (rank, columns).
 fn add(numbers: &mut [f32], columns: usize, (scale, rank): (f32, usize), b: &[f32], a: &[f32]) {
     for (row, b) in numbers.chunks_exact_mut(columns.max(1)).zip(b.chunks_exact(rank.max(1))) {
         for (factor, a) in b.iter().zip(a.chunks_exact(columns.max(1))) {
@@ -242,7 +244,7 @@ fn add(numbers: &mut [f32], columns: usize, (scale, rank): (f32, usize), b: &[f3
     }
 }
 
-/// Rounds numbers to the tensor's type; fails where one is too large for it.
+/// Appends values in the tensor's dtype to `out`; fails if one is then not finite.
 fn narrow(tensor: &Tensor<'_>, numbers: &[f32], out: &mut Vec<u8>) -> Result<(), MergeError> {
     let finite = if tensor.dtype == Dtype::F16 {
         out.extend(numbers.iter().flat_map(|x| f16::from_f32(*x).to_le_bytes()));
@@ -260,8 +262,8 @@ fn narrow(tensor: &Tensor<'_>, numbers: &[f32], out: &mut Vec<u8>) -> Result<(),
     Err(MergeError::Overflow { tensor: tensor.name.clone(), dtype: tensor.dtype })
 }
 
-/// The beginning of a safetensors file: a length of 8 bytes, little-endian, and as much JSON, a multiple of 8 with spaces
-/// at its end.
+/// The header of a safetensors file: the length of the JSON in 8 bytes, little-endian, and the JSON, padded
+/// with spaces to a multiple of 8 bytes.
 fn header(tensors: &[Tensor<'_>]) -> Result<Vec<u8>, MergeError> {
     let mut header = Map::new();
     header.insert("__metadata__".to_owned(), json!({ "format": "pt" }));

@@ -1,16 +1,16 @@
-//! The leading singular vectors of a small matrix, by block power iteration (Halko, Martinsson and Tropp
-//! 2011, arXiv 0909.4061, Algorithm 4.4) and Jacobi rotations on the small Gram matrix.
+//! Truncated SVD: the leading singular vectors of a small matrix, by block power iteration (Halko, Martinsson
+//! and Tropp 2011, arXiv 0909.4061, Algorithm 4.4) and Jacobi rotations on the small Gram matrix.
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
 use crate::kernels::narrow;
 
-/// Vectors kept beyond the wanted ones while iterating.
+/// Oversampling: vectors that are iterated beyond the rank.
 const OVERSAMPLE: usize = 8;
 const ITERATIONS: usize = 30;
 
-/// Orthonormal factors of the best approximation.
+/// Leading singular vectors, orthonormal.
 pub(crate) struct TopFactors {
     /// Rows are right singular vectors: (rank, columns).
     pub(crate) right: Vec<f32>,
@@ -18,9 +18,10 @@ pub(crate) struct TopFactors {
     pub(crate) left: Vec<f32>,
 }
 
-/// The leading `rank` singular vectors of `matrix`: (rows, columns); where it has fewer, some orthonormal ones.
+/// The leading `rank` singular vectors of `matrix`: (rows, columns); where its rank is lower, the others are
+/// arbitrary orthonormal ones.
 ///
-/// A pair's sign is such that the largest entry of the right vector is positive.
+/// The signs of a pair are such that the largest entry of the right vector is positive.
 pub(crate) fn top_factors(
     matrix: &[f64],
     rows: usize,
@@ -77,7 +78,8 @@ fn apply_transposed(matrix: &[f64], vector: &[f64], columns: usize) -> Vec<f64> 
     out
 }
 
-/// Gram–Schmidt, twice for accuracy; a vector that depends on the earlier ones is drawn anew.
+/// Gram–Schmidt, twice for accuracy; a vector that depends linearly on the earlier ones is replaced by a random
+/// one.
 fn orthonormalize(vectors: &mut [Vec<f64>], rng: &mut ChaCha20Rng) {
     for at in 0..vectors.len() {
         let (earlier, rest) = vectors.split_at_mut(at);

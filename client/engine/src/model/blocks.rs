@@ -1,8 +1,8 @@
-//! Documents joined and cut into blocks of one length.
+//! Tokenized documents with loss masks, concatenated and cut into training blocks of one length.
 
 use std::fmt;
 
-/// A document's tokens. Its `Debug` shows none.
+/// A tokenized document with its loss mask. `Debug` shows no tokens.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Encoded {
     tokens: Vec<u32>,
@@ -16,7 +16,7 @@ impl fmt::Debug for Encoded {
 }
 
 impl Encoded {
-    /// A document of which every token is learned.
+    /// A document whose every token counts in the loss.
     pub fn plain(tokens: Vec<u32>) -> Self {
         let learned = vec![true; tokens.len()];
         Self { tokens, learned }
@@ -27,30 +27,30 @@ impl Encoded {
         &self.tokens
     }
 
-    /// For each token whether it is learned.
+    /// The loss mask: for each token, whether it counts in the loss.
     pub fn learned(&self) -> &[bool] {
         &self.learned
     }
 
-    /// Adds one token, and whether it is learned.
+    /// Appends a token; `learned` says whether it counts in the loss.
     pub fn push(&mut self, token: u32, learned: bool) {
         self.tokens.push(token);
         self.learned.push(learned);
     }
 
-    /// Adds what another document has.
+    /// Appends another document.
     pub fn extend(&mut self, other: &Self) {
         self.tokens.extend_from_slice(&other.tokens);
         self.learned.extend_from_slice(&other.learned);
     }
 
-    /// Whether all of it is learned.
+    /// Whether every token counts in the loss.
     pub fn is_plain(&self) -> bool {
         self.learned.iter().all(|learned| *learned)
     }
 }
 
-/// One sequence to train on, and which of its tokens count. Its `Debug` shows no tokens.
+/// One training sequence with its loss mask. `Debug` shows no tokens.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Block {
     tokens: Vec<u32>,
@@ -64,7 +64,7 @@ impl fmt::Debug for Block {
 }
 
 impl Block {
-    /// Cuts a block out; its first token is never learned, because nothing comes before it.
+    /// Copies a block; its first token never counts in the loss, because no token precedes it.
     fn cut(tokens: &[u32], learned: &[bool]) -> Self {
         let mut learned = learned.to_vec();
         if let Some(first) = learned.first_mut() {
@@ -78,7 +78,8 @@ impl Block {
         &self.tokens
     }
 
-    /// For each token, whether it is predicted and counts in the loss; the first never does.
+    /// The loss mask: for each token, whether it is a target (predicted and counted in the loss); the first
+    /// never is.
     pub fn learned(&self) -> &[bool] {
         &self.learned
     }
@@ -88,18 +89,18 @@ impl Block {
     }
 }
 
-/// Token sequences of one length, cut from joined documents; each has a token that is learned.
+/// Training blocks of one length, cut from concatenated documents, each with at least one target token.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Blocks {
     blocks: Vec<Block>,
 }
 
 impl Blocks {
-    /// Joins `bos` and each document's tokens, and cuts the whole into blocks of `sequence_len`; every token but a
-    /// block's first is learned.
+    /// Concatenates `bos` and each document's tokens, and cuts the result into blocks of `sequence_len` tokens,
+    /// at least 2; every token but a block's first counts in the loss.
     ///
-    /// The rest that fills no block is left out, and so is a last block that ends exactly with the text;
-    /// a text of at most one block is a single, shorter block.
+    /// A rest that fills no block is dropped, and so is a last block that ends exactly with the text. A text of
+    /// at most one block becomes a single block, which may be shorter.
     pub fn new(documents: &[Vec<u32>], bos: u32, sequence_len: u32) -> Self {
         let mut joined = Encoded::default();
         for document in documents {
@@ -111,12 +112,12 @@ impl Blocks {
         Self::cut(&joined, sequence_len)
     }
 
-    /// Joins documents of which some tokens are learned, each behind `bos` if it does not begin with it, and cuts
-    /// the whole as [`Blocks::new`] does, with one difference: no block holds nothing but what is given.
+    /// Concatenates documents with loss masks, each after `bos` unless it begins with it, and cuts them like
+    /// [`Blocks::new`], except that no block is without a target token.
     ///
-    /// Where a block would begin that has nothing to learn, tokens are left out until the next learned ones have as
-    /// much as possible of what is given before them: the block ends with them, or, where they are more than half a
-    /// block, they begin in its middle.
+    /// Where a block would have no target, tokens are skipped so that the next run of targets has as much
+    /// context as possible: the block ends with the run or, if the run is longer than half a block, the run
+    /// begins in the block's middle.
     pub fn of_documents(documents: &[Encoded], bos: u32, sequence_len: u32) -> Self {
         let mut joined = Encoded::default();
         for document in documents {
@@ -150,7 +151,7 @@ impl Blocks {
         Self { blocks }
     }
 
-    /// How many blocks.
+    /// Number of blocks.
     pub fn len(&self) -> usize {
         self.blocks.len()
     }
@@ -160,7 +161,7 @@ impl Blocks {
         self.blocks.is_empty()
     }
 
-    /// Tokens that are learned.
+    /// Number of target tokens, those that count in the loss.
     pub fn targets(&self) -> u64 {
         self.blocks.iter().map(|block| block.targets() as u64).sum()
     }

@@ -1,10 +1,10 @@
-//! What a pass may do to need less memory.
+//! Activation checkpointing: recomputing activations in the backward pass to save memory.
 
-/// What is done to need less memory.
+/// Which activations the backward pass recomputes, to save memory (activation checkpointing).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recompute {
-    /// Nothing.
+    /// None: all activations that the backward pass needs are saved.
     Never,
-    /// Only each block's input is kept, and the block is computed again on the way back: a third more time.
+    /// All but each block's input, which is saved: a third more time.
     Blocks,
 }

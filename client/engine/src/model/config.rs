@@ -9,35 +9,35 @@ use serde_json::{Map, Value};
 use crate::kernels::narrow;
 use crate::layers::rope::Rope;
 
-/// More decoder blocks than any model has that a device could hold.
+/// Limit on decoder blocks, above any model that a device could hold.
 pub(crate) const MOST_LAYERS: usize = 1024;
 
-/// The width of a head of Qwen3 where the file does not say.
+/// Qwen3's head dim where the file does not name one.
 const QWEN3_HEAD_DIM: usize = 128;
 
-/// What else than a position and the base of the angles decides how far a head is turned.
+/// RoPE scaling: how the rotary frequencies differ from `theta^(−2i / head_dim)`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum RopeScaling {
-    /// Nothing.
+    /// Unscaled.
     #[default]
     None,
-    /// Positions are divided by the factor.
+    /// Positions are divided by `factor` (position interpolation).
     Linear {
-        /// At least 1 where a sequence is to be longer than those trained on.
+        /// Above 0; at least 1 to extend the context.
         factor: f64,
     },
-    /// Llama 3: slow frequencies are divided by the factor, fast ones are not, and those between change over.
+    /// Llama 3: low frequencies are divided by `factor`, high ones are kept, those between are interpolated.
     Llama3 {
-        /// What slow frequencies are divided by.
+        /// Divisor of the low frequencies.
         factor: f64,
-        /// `original_positions` divided by the wavelength from which on a frequency counts as slow.
+        /// `original_positions` divided by the wavelength from which on a frequency counts as low.
         low_freq_factor: f64,
-        /// `original_positions` divided by the wavelength up to which a frequency counts as fast.
+        /// `original_positions` divided by the wavelength up to which a frequency counts as high.
         high_freq_factor: f64,
-        /// Longest sequence before the scaling.
+        /// Context length before the scaling, in tokens.
         original_positions: usize,
     },
-    /// What each frequency is divided by, fastest first, as GGUF files hold Llama 3's scaling.
+    /// Divisors of the frequencies, highest frequency first, as GGUF files store Llama 3's scaling.
     Divisors(Vec<f32>),
 }
 
@@ -49,7 +49,7 @@ pub struct DecoderConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width of the feed-forward part.
+    /// Width of the MLP.
     pub intermediate_size: usize,
     /// Decoder blocks.
     pub num_layers: usize,
@@ -59,21 +59,21 @@ pub struct DecoderConfig {
     pub num_kv_heads: usize,
     /// Width of one head; even.
     pub head_dim: usize,
-    /// Longest sequence.
+    /// Longest sequence, in tokens.
     pub max_positions: usize,
     /// Added to the mean square in every norm.
     pub rms_norm_eps: f64,
-    /// Base of the rotary angles.
+    /// Base of the RoPE frequencies.
     pub rope_theta: f64,
-    /// How the rotary angles are scaled.
+    /// Scaling of the RoPE frequencies.
     pub rope_scaling: RopeScaling,
-    /// Whether the embedding is also the output layer.
+    /// Whether the LM head is tied to the embedding.
     pub tied: bool,
     /// Whether the query, key and value layers have a bias.
     pub qkv_bias: bool,
-    /// Whether the attention's output layer has a bias.
+    /// Whether the attention's output projection has a bias.
     pub output_bias: bool,
-    /// Whether each head's queries and keys are normed before they are turned.
+    /// Whether each head's queries and keys are normalized before RoPE (QK norm).
     pub qk_norm: bool,
     /// The first token of a document, if the folder names one.
     pub bos: Option<u32>,
@@ -81,21 +81,21 @@ pub struct DecoderConfig {
     pub eos: Vec<u32>,
 }
 
-/// A `config.json` that describes no decoder we can run.
+/// Why a `config.json` describes no decoder that we can run.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// Not JSON, or a value of another type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// A decoder of another kind.
+    /// An unknown architecture.
     #[error("unknown architecture `{found}`; known are {known}")]
     Architecture {
         /// The architecture.
         found: String,
-        /// Those that can be run, by the names that this kind of file has for them.
+        /// The known ones, by their names in this kind of file.
         known: &'static str,
     },
-    /// A setting that would change the function and is not implemented.
+    /// A setting that changes the model's function and is not implemented.
     #[error("{name} = {found} is not supported")]
     Unsupported {
         /// The setting.
@@ -103,12 +103,12 @@ pub enum ConfigError {
         /// Its value.
         found: String,
     },
-    /// Numbers that do not fit one another.
+    /// Values that are out of range or inconsistent.
     #[error("{0}")]
     Shape(String),
 }
 
-/// The file as it is written; unknown keys are other programs' business.
+/// The keys of the file; unknown ones are ignored.
 #[derive(Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
 struct Raw {
@@ -124,7 +124,7 @@ struct Raw {
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
-    /// Newer writers keep the angle's base in here.
+    /// Newer files hold `rope_theta` in here.
     rope_parameters: Option<Map<String, Value>>,
     rope_scaling: Option<Map<String, Value>>,
     #[serde(default)]
@@ -144,9 +144,10 @@ struct Raw {
 }
 
 impl DecoderConfig {
-    /// Reads a `config.json`; fails on another architecture and on settings that are not implemented.
+    /// Parses a `config.json`; fails if it is not valid JSON, on an unknown architecture, on a setting that is
+    /// not implemented, and on inconsistent values.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
-        /// Read before the rest, so that another architecture is named before its missing keys.
+        /// Parsed first, so that an unknown architecture is reported before the keys that it lacks.
         #[derive(Deserialize)]
         struct Kind {
             #[serde(default)]
@@ -157,7 +158,7 @@ impl DecoderConfig {
         Raw::into_config(serde_json::from_slice(bytes)?)
     }
 
-    /// Whether the numbers fit one another.
+    /// Fails if a value is out of range or inconsistent with another.
     pub fn check(&self) -> Result<(), ConfigError> {
         let sizes = [
             ("vocab_size", self.vocab_size),
@@ -234,8 +235,8 @@ impl DecoderConfig {
         }
     }
 
-    /// What llama.cpp calls a base of this shape. A Llama whose queries, keys and values alone have a bias is a Qwen2
-    /// in everything but its name, and gets that one.
+    /// The architecture by which llama.cpp knows a base of this shape. A Llama with a bias on queries, keys and
+    /// values only is a Qwen2 in everything but its name, and is reported as one.
     pub fn architecture(&self) -> Architecture {
         let heads = |count: usize| u32::try_from(count).unwrap_or(u32::MAX); // `check` keeps both below 2³².
         if self.qk_norm {
@@ -247,14 +248,14 @@ impl DecoderConfig {
         }
     }
 
-    /// The rotary angles of so many positions.
+    /// RoPE angles of `length` positions.
     pub(crate) fn rope(&self, length: usize) -> Rope {
         let frequencies: Vec<f32> = self.rope_frequencies().into_iter().map(narrow).collect();
         Rope::new(length, &frequencies)
     }
 
-    /// How far each pair of a head's numbers is turned from one position to the next, in radians, the fastest
-    /// first: `head_dim / 2` numbers, `theta^(−2i / head_dim)` where nothing is scaled.
+    /// RoPE frequencies in radians per position, highest first: `head_dim / 2` values, `theta^(−2i / head_dim)`
+    /// without scaling.
     pub fn rope_frequencies(&self) -> Vec<f64> {
         let plain = |i: usize| self.rope_theta.powf(-((2 * i) as f64) / self.head_dim as f64);
         let scaled = |(i, frequency): (usize, f64)| match &self.rope_scaling {
@@ -266,7 +267,7 @@ impl DecoderConfig {
                 high_freq_factor: high,
                 original_positions,
             } => {
-                // How often it turns in a sequence as long as those before the scaling.
+                // Rotations within the original context.
                 let turns = *original_positions as f64 * frequency / (2.0 * PI);
                 let kept = ((turns - low) / (high - low)).clamp(0.0, 1.0);
                 frequency * (kept + (1.0 - kept) / factor)
@@ -322,7 +323,7 @@ impl Raw {
         let rope_scaling = self.rope_scaling()?;
         let nested_theta =
             self.rope_parameters.as_ref().and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
-        // A window as long as the sequence hides nothing, so it is a limit on the sequence.
+        // A sliding window as long as the sequence hides nothing, so the window limits the sequence.
         let window = match family {
             Family::Mistral => self.sliding_window,
             Family::Qwen2 | Family::Qwen3 if self.use_sliding_window => self.sliding_window,
@@ -389,7 +390,7 @@ impl Raw {
     }
 }
 
-/// One token or several, as `bos_token_id` and `eos_token_id` are written.
+/// Token ids as `bos_token_id` and `eos_token_id` are written: one id or a list.
 pub(crate) fn token_ids(value: Option<&Value>) -> Vec<u32> {
     let id = |value: &Value| value.as_u64().and_then(|id| u32::try_from(id).ok());
     match value {

@@ -1,8 +1,13 @@
-//! The decoder: forwards from tokens to a loss, and backwards from the loss to what is trained.
+//! The decoder: forward pass from tokens to loss or logits, and backward pass from the loss to the gradient
+//! target.
 //!
-//! Written out and not taped, so that what is kept between the two ways is known: for each block the residual
-//! stream at its two norms, the queries, keys and values, what attention mixed of them where the output projection
-//! learns, and the two halves of the feed-forward part. The rest is a pass over memory away and is made again.
+//! The backward pass is written by hand, without autograd, so that the saved activations are known. For each
+//! block they are the residual stream at both norms, queries and keys after RoPE (and before their norms, where
+//! the model has QK norms), values, each attention row's log-sum-exp, the attention output if the output
+//! projection has a gradient, and the outputs of the gate and up projections. The rest is recomputed: norms and
+//! SwiGLU cost one pass over memory.
+//!
+//! Start reading at [`Decoder::gradient`]; `backward` is the backward pass of one block.
 
 mod backward;
 mod fused;
@@ -29,7 +34,7 @@ use crate::model::saved::{ActivationPrecision, Saved};
 use crate::model::weights::{BlockWeights, Weights};
 use crate::model::workspace::{SavedBlock, Workspace};
 
-/// A base, what is added to it, and how it is computed.
+/// A base with its LoRA deltas, and the settings of its passes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Decoder<'a> {
     pub(crate) config: &'a DecoderConfig,
@@ -41,19 +46,19 @@ pub(crate) struct Decoder<'a> {
     pub(crate) recompute: Recompute,
 }
 
-/// Where what the way back needs of a block stays.
+/// Which activations of a block the forward pass saves, and where.
 #[derive(Clone, Copy, Debug)]
 struct SaveBlock {
-    /// In the workspace.
+    /// Index into the workspace's saved blocks.
     at: usize,
-    /// Whether the output projection learns, and needs its input.
+    /// Whether to save the attention output, which the output projection's gradient needs as its input.
     mixed: bool,
 }
 
 impl Decoder<'_> {
-    /// The sum of the losses of all learned tokens; adds their gradient, times `share`, to what is wanted.
+    /// Returns the summed loss of all target tokens and adds its gradient, times `share`, to `wanted`.
     ///
-    /// All sequences have one length.
+    /// Fails if the sequences are not of one length, or a token is outside the vocabulary.
     pub(crate) fn gradient(
         &self,
         space: &mut Workspace,
@@ -107,7 +112,7 @@ impl Decoder<'_> {
         Ok(loss)
     }
 
-    /// The sum of the losses of all learned tokens.
+    /// Returns the summed loss of all target tokens; fails like [`Self::gradient`].
     pub(crate) fn loss(&self, space: &mut Workspace, batch: &[Sequence<'_>]) -> Result<f64> {
         let length = length(batch)?;
         self.embed(space, batch)?;
@@ -117,8 +122,8 @@ impl Decoder<'_> {
         self.loss_of(space, batch, None)
     }
 
-    /// The logits after each of `tokens`, which follow what `cache` has read: (tokens, vocab), or those after the
-    /// last one.
+    /// Returns the logits after each of `tokens`, (tokens, vocab), or after the last one only, (1, vocab). The
+    /// tokens continue the sequence in `cache` and are added to it.
     pub(crate) fn logits(
         &self,
         space: &mut Workspace,
@@ -166,7 +171,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// One block, from `space.x` to `space.x`; what the way back needs is kept, if it is wanted.
+    /// Forward pass of one block, from `space.x` to `space.x`; saves its activations if `keep` is given.
     fn block(
         &self,
         space: &mut Workspace,
@@ -197,7 +202,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The normed rows of the residual stream, which is kept where there is a place.
+    /// The norm of the residual stream `x`, as lazy rows; `x` itself is saved to `save`, if given.
     fn normed<'r>(
         &self,
         weight: &'r [f32],
@@ -219,7 +224,7 @@ impl Decoder<'_> {
         fused::normed(self.norm(weight), x, save_to, memory)
     }
 
-    /// One block up to the two halves of the feed-forward part, which stay in `space`.
+    /// Forward pass of one block up to the outputs of the gate and up projections, which stay in `space`.
     fn block_until_ffn(
         &self,
         space: &mut Workspace,
@@ -290,7 +295,7 @@ impl Decoder<'_> {
         self.forward(scratch, layer, block, input, outputs, Accumulate::Overwrite)
     }
 
-    /// How numbers are kept: as fine as they are computed.
+    /// Precision of saved activations: that of the products.
     fn keep(&self) -> ActivationPrecision {
         match self.precision {
             Precision::F32 => ActivationPrecision::F32,
@@ -303,7 +308,7 @@ impl Decoder<'_> {
         Attention { length, past, heads, kv_heads, width, rope: self.rope }
     }
 
-    /// Some linear layers of one block with one input.
+    /// Forward pass of linear layers of one block that share the input `x`, with biases and LoRA deltas.
     fn forward(
         &self,
         scratch: &mut Scratch,
@@ -319,7 +324,7 @@ impl Decoder<'_> {
             let mut out = ViewMut::whole(out, linear.weight.rows());
             let mut add = add;
             if let Some(bias) = &linear.bias {
-                // The bias first, and the product is added to it.
+                // Write the bias first, then add the product.
                 for row in 0..out.rows() {
                     let row = out.row(row);
                     match add {
@@ -334,7 +339,9 @@ impl Decoder<'_> {
         forward(self.team, self.precision.forward(), scratch, x, products)
     }
 
-    /// The loss of what is in `space.x`; with a share, its gradient in `space.g`.
+    /// The summed loss of the residual stream in `space.x`, by final norm, LM head and cross-entropy. Given a
+    /// share and a target, also its gradient, times the share: of the stream to `space.g`, of norm and head to
+    /// the target.
     fn loss_of(
         &self,
         space: &mut Workspace,
@@ -374,7 +381,7 @@ impl Decoder<'_> {
         if let Some(rest) = rest {
             norm.weight_backward(picked, dh, &mut rest.norm);
         }
-        // The gradient of the picked rows, put back among the others.
+        // Scatter the gradient of the rows with a target token among all rows.
         let picked_backward = &mut h[..];
         picked_backward.fill(0.0);
         norm.backward(team, picked, dh, picked_backward);
@@ -387,12 +394,12 @@ impl Decoder<'_> {
     }
 }
 
-/// A matrix that no adapter changes.
+/// A weight without LoRA deltas.
 fn plain(matrix: &Matrix) -> Weight<'_> {
     Weight { matrix, pairs: [None; 2] }
 }
 
-/// The one length of all sequences.
+/// The common length of all sequences and loss masks; fails where they differ.
 fn length(batch: &[Sequence<'_>]) -> Result<usize> {
     let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
     if batch.iter().any(|sequence| sequence.tokens.len() != length || sequence.learned.len() != length) {

@@ -1,4 +1,7 @@
-//! Where an adapter's flat vectors meet the decoder's layers.
+//! LoRA deltas of the decoder's linear layers, and the gradients of their factors.
+//!
+//! A layer's effective weight is the frozen base weight, plus the folded delta of earlier epochs, plus the
+//! adapter's delta `s · B · A`. Start reading at [`LoraDeltas`].
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,10 +16,10 @@ use crate::kernels::view::{View, ViewMut};
 use crate::model::projection::Projection;
 use crate::model::weights::Weights;
 
-/// What earlier epochs of a task left: for some layers `B · A`, which is frozen.
+/// Folded LoRA deltas of a task's earlier epochs, by layer.
 pub(crate) type FoldedDeltas = BTreeMap<(usize, Projection), FoldedDelta>;
 
-/// What earlier epochs left of one layer.
+/// The folded LoRA delta `B · A` of one layer, frozen, with the scale inside.
 #[derive(Clone, Debug)]
 pub(crate) struct FoldedDelta {
     rank: usize,
@@ -26,19 +29,19 @@ pub(crate) struct FoldedDelta {
     b: Vec<f32>,
 }
 
-/// What an adapter adds to the layers of a base.
+/// An adapter's LoRA deltas, on top of the folded deltas of earlier epochs.
 #[derive(Debug, Default)]
 pub(crate) struct LoraDeltas<'a> {
     pub(crate) layers: BTreeMap<(usize, Projection), LoraDelta<'a>>,
     folded_deltas: Option<&'a FoldedDeltas>,
-    /// Changed weights, where they are made once for all rows.
+    /// Effective weights as f32, where [`LoraDeltas::fold`] computed them once for all passes.
     folded: BTreeMap<(usize, Projection), Matrix>,
 }
 
-/// What an adapter adds to one layer: `scale · B · A`.
+/// The LoRA delta of one layer: `scale · B · A`.
 #[derive(Debug)]
 pub(crate) struct LoraDelta<'a> {
-    /// (rank, inputs); times the core, where there is one.
+    /// (rank, inputs); `R · A` where there is a core `R`.
     pub(crate) a: Cow<'a, [f32]>,
     /// (outputs, rank).
     pub(crate) b: &'a [f32],
@@ -47,7 +50,7 @@ pub(crate) struct LoraDelta<'a> {
     pub(crate) trained: TrainedFactors<'a>,
 }
 
-/// What of a change has a gradient, and where it belongs in the trained vector.
+/// Which factors of a delta are trained, and their ranges in the trained vector.
 #[derive(Debug)]
 pub(crate) enum TrainedFactors<'a> {
     Factors {
@@ -63,7 +66,7 @@ pub(crate) enum TrainedFactors<'a> {
 }
 
 impl FoldedDelta {
-    /// `B · A` of (outputs, rank) and (rank, inputs).
+    /// A delta `B · A` of `b`: (outputs, rank) and `a`: (rank, inputs).
     pub(crate) fn new(rank: usize, a: Vec<f32>, b: Vec<f32>) -> Self {
         Self { rank, a, b }
     }
@@ -84,12 +87,12 @@ impl FoldedDelta {
 }
 
 impl<'a> LoraDeltas<'a> {
-    /// What an adapter adds, and nothing of earlier epochs.
+    /// An adapter's deltas, without folded deltas.
     pub(crate) fn of(layers: BTreeMap<(usize, Projection), LoraDelta<'a>>) -> Self {
         Self { layers, ..Self::default() }
     }
 
-    /// The same changes on top of what earlier epochs left.
+    /// The same deltas on top of the folded deltas of earlier epochs.
     pub(crate) fn on(self, folded_deltas: &'a FoldedDeltas) -> Self {
         Self { folded_deltas: Some(folded_deltas), ..self }
     }
@@ -100,7 +103,7 @@ impl<'a> LoraDeltas<'a> {
         [folded_delta, self.layers.get(&at).map(LoraDelta::pair)]
     }
 
-    /// Makes the changed weights once, as f32, instead of whenever they are needed.
+    /// Computes the effective weights once, as f32, instead of in each product.
     pub(crate) fn fold(&mut self, weights: &Weights) -> Result<()> {
         let folded_deltas = self.folded_deltas.into_iter().flat_map(BTreeMap::keys);
         let all: BTreeSet<(usize, Projection)> = self.layers.keys().chain(folded_deltas).copied().collect();
@@ -115,7 +118,7 @@ impl<'a> LoraDeltas<'a> {
         Ok(())
     }
 
-    /// A layer's weight with what is added to it.
+    /// A layer's effective weight: as [`Self::fold`] computed it, or the base weight with its deltas.
     pub(crate) fn weight<'w>(&'w self, at: (usize, Projection), weights: &'w Matrix) -> Weight<'w> {
         match self.folded.get(&at) {
             Some(matrix) => Weight { matrix, pairs: [None; 2] },
@@ -123,12 +126,12 @@ impl<'a> LoraDeltas<'a> {
         }
     }
 
-    /// What is added to a layer.
+    /// The adapter's delta of a layer.
     pub(crate) fn layer(&self, at: (usize, Projection)) -> Option<&LoraDelta<'_>> {
         self.layers.get(&at)
     }
 
-    /// The lowest block that is changed.
+    /// Index of the lowest block with a delta of the adapter.
     pub(crate) fn lowest(&self) -> Option<usize> {
         self.layers.keys().map(|(layer, _)| *layer).min()
     }
@@ -139,7 +142,7 @@ impl LoraDelta<'_> {
         LowRank { scale: self.scale, rank: self.rank, a: &self.a, b: self.b }
     }
 
-    /// Whether `x · Aᵀ` is needed.
+    /// Whether the gradient needs `x · Aᵀ`.
     fn needs_inputs(&self) -> bool {
         match &self.trained {
             TrainedFactors::Factors { b, .. } => b.is_some(),
@@ -147,7 +150,7 @@ impl LoraDelta<'_> {
         }
     }
 
-    /// Whether `dy · B` is needed.
+    /// Whether the gradient needs `dy · B`.
     fn needs_outputs(&self) -> bool {
         match &self.trained {
             TrainedFactors::Factors { a, .. } => a.is_some(),
@@ -155,7 +158,7 @@ impl LoraDelta<'_> {
         }
     }
 
-    /// The `A` of which `x · Aᵀ` is needed.
+    /// The `A` of `x · Aᵀ`, without the core.
     fn inputs_factor(&self) -> &[f32] {
         match &self.trained {
             TrainedFactors::Factors { .. } => &self.a,
@@ -164,8 +167,9 @@ impl LoraDelta<'_> {
     }
 }
 
-/// Adds the gradients of layers `y = x · (W + s · B · R · A)ᵀ` of one input to the trained vector's:
-/// `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
+/// Adds to `into`, the gradient of the trained vector, the gradients of layers `y = x · (W + s · B · R · A)ᵀ`
+/// that share the input `x`: `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`,
+/// `dR = s · (dy · B)ᵀ · (x · Aᵀ)`.
 pub(crate) fn gradients(
     team: Team,
     x: View<'_>,
@@ -173,7 +177,7 @@ pub(crate) fn gradients(
     into: &mut [f32],
 ) -> Result<()> {
     let (rows, inputs) = (x.rows, x.columns);
-    // (x · Aᵀ)ᵀ of all layers, one upon the other.
+    // (x · Aᵀ)ᵀ of all layers, stacked: (sum of ranks, rows).
     let with_inputs: Vec<_> = layers.iter().filter(|(delta, _)| delta.needs_inputs()).collect();
     let factors: Vec<f32> =
         with_inputs.iter().flat_map(|(delta, _)| delta.inputs_factor()).copied().collect();
@@ -181,7 +185,7 @@ pub(crate) fn gradients(
     let mut right = vec![0.0; rows * width];
     thin::inner(team, 1.0, View::whole(&factors, inputs), x, ViewMut::whole(&mut right, rows))?;
     let right = View::whole(&right, rows);
-    // (dy · B)ᵀ of all layers, one upon the other.
+    // (dy · B)ᵀ of all layers, stacked: (sum of ranks, rows).
     let with_outputs: Vec<_> = layers.iter().filter(|(delta, _)| delta.needs_outputs()).collect();
     let total: usize = with_outputs.iter().map(|(delta, _)| delta.rank).sum();
     let mut left = vec![0.0; rows * total];

@@ -1,41 +1,41 @@
-//! Which gradients a pass is to make, and where it adds them.
+//! Which gradients the backward pass computes, and the buffers that it adds them to.
 
 use std::collections::BTreeMap;
 
 use crate::model::delta::LoraDeltas;
 use crate::model::projection::Projection;
 
-/// Where gradients are added.
+/// Which gradients to compute, with the buffers that they are added to.
 #[derive(Debug)]
 pub(crate) enum GradientTarget<'a> {
-    /// The adapter's trained vector.
+    /// The gradient of the adapter's trained vector, in the same layout.
     Adapter(&'a mut [f32]),
-    /// Weights of the base itself.
+    /// Gradients of the base's own weights.
     Weights(&'a mut WeightGradients),
 }
 
-/// Gradients of weights of the base.
+/// Gradients of weights of the base; those that are absent are not computed.
 #[derive(Debug, Default)]
 pub(crate) struct WeightGradients {
-    /// Linear layers, each like its weight.
+    /// Linear layers by (block, projection): (outputs, inputs), like the weight.
     pub(crate) linears: BTreeMap<(usize, Projection), Vec<f32>>,
-    /// Everything else, where it is wanted.
+    /// All other weights; `None` where they are frozen.
     pub(crate) rest: Option<Rest>,
 }
 
-/// Gradients of all weights that are in no linear layer of a block.
+/// Gradients of the weights outside the blocks' linear layers: embedding, LM head and norms.
 #[derive(Debug)]
 pub(crate) struct Rest {
     pub(crate) embed: Vec<f32>,
-    /// None where the output layer is the embedding.
+    /// `None` where the LM head is tied to the embedding; `embed` then has the gradient of both.
     pub(crate) head: Option<Vec<f32>>,
     pub(crate) norm: Vec<f32>,
-    /// The two norms of each block.
+    /// Per block, the norms before attention and before the MLP.
     pub(crate) norms: Vec<[Vec<f32>; 2]>,
 }
 
 impl GradientTarget<'_> {
-    /// The lowest block below whose input nothing has a gradient.
+    /// Index of the lowest block that the backward pass must reach; `usize::MAX` where nothing is trained.
     pub(crate) fn lowest(&self, deltas: &LoraDeltas<'_>) -> usize {
         match self {
             Self::Adapter(_) => deltas.lowest().unwrap_or(usize::MAX),
@@ -46,7 +46,7 @@ impl GradientTarget<'_> {
         }
     }
 
-    /// Whether anything of this layer is learned.
+    /// Whether this linear layer, or its adapter, has a gradient.
     pub(crate) fn wants(&self, deltas: &LoraDeltas<'_>, layer: (usize, Projection)) -> bool {
         match self {
             Self::Adapter(_) => deltas.layer(layer).is_some(),
@@ -54,7 +54,8 @@ impl GradientTarget<'_> {
         }
     }
 
-    /// Whether the gradient goes on below the lowest block.
+    /// Gradients outside the linear layers, if they are computed: the backward pass then goes on to the
+    /// embedding.
     pub(crate) fn embedding(&mut self) -> Option<&mut Rest> {
         match self {
             Self::Adapter(_) => None,

@@ -1,19 +1,19 @@
-//! What a text that is read on needs of what was read before.
+//! The key/value cache of incremental decoding.
 
-/// Keys and values of what was read, block by block.
+/// Keys and values of the tokens so far, block by block.
 #[derive(Debug, Default)]
 pub(crate) struct KvCache {
     pub(crate) blocks: Vec<LayerKv>,
 }
 
-/// Keys, turned, and values of one block.
+/// Keys after RoPE and values of one block: (tokens, kv heads · head dim) each.
 #[derive(Debug, Default)]
 pub(crate) struct LayerKv {
     pub(crate) keys: Vec<f32>,
     pub(crate) values: Vec<f32>,
 }
 
-/// Which rows' logits are wanted.
+/// Which tokens' logits to return.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LogitsFor {
     All,

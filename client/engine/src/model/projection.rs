@@ -1,4 +1,4 @@
-//! The linear layers of a decoder block, which an adapter can change.
+//! The linear layers of a decoder block, which are an adapter's possible target modules.
 
 use std::fmt;
 use std::str::FromStr;
@@ -66,7 +66,7 @@ impl fmt::Display for Projection {
     }
 }
 
-/// A word that names no projection.
+/// A name that is no projection.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("unknown projection `{0}`; known are q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj")]
 pub struct UnknownProjection(String);

@@ -6,7 +6,7 @@ use rand_core::Rng;
 use crate::model::batch::Sequence;
 use crate::model::blocks::Blocks;
 
-/// Blocks drawn with replacement, all as long as the first.
+/// Draws `count` blocks with replacement, and drops those that are not as long as the first.
 pub(crate) fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) -> Vec<Sequence<'a>> {
     let blocks = blocks.as_slice();
     let pick = |rng: &mut ChaCha20Rng| Sequence::of(&blocks[below(rng, blocks.len())]);
@@ -20,7 +20,7 @@ pub(crate) fn draw<'a>(rng: &mut ChaCha20Rng, blocks: &'a Blocks, count: u32) ->
     batch
 }
 
-/// A number below `bound`; the bias is below `bound / 2⁶⁴`.
+/// A uniform random index below `bound`; its bias is below `bound / 2⁶⁴`.
 pub(crate) fn below(rng: &mut ChaCha20Rng, bound: usize) -> usize {
     let scaled = (u128::from(rng.next_u64()) * bound as u128) >> 64;
     usize::try_from(scaled).unwrap_or(0) // Below `bound`, which is a `usize`.

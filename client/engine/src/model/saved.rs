@@ -1,45 +1,45 @@
-//! Numbers that are kept between the two ways: whole, or as 16-bit integers for half the memory.
+//! Saved activations: kept by the forward pass for the backward pass, as f32 or, in half the memory, as int16.
 
 use crate::kernels::buffer::resized;
 use crate::kernels::pool::Team;
 use crate::kernels::simd::vectorized;
 
-/// Numbers that share one scale.
+/// Neighboring values of a row that share one scale.
 const SCALE_GROUP: usize = 64;
 
-/// Whether what is kept is rounded.
+/// Precision of saved activations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ActivationPrecision {
     F32,
-    /// As integers of 16 bits with a scale for every few numbers, finer than bf16.
+    /// 16-bit integers with one scale for each [`SCALE_GROUP`] values of a row, finer than bf16.
     I16,
 }
 
-/// Numbers that were kept.
+/// A saved activation: a matrix.
 #[derive(Debug)]
 pub(crate) enum Saved {
     F32(Vec<f32>),
     I16(SavedI16),
 }
 
-/// Numbers as integers.
+/// A matrix as 16-bit integers with scales.
 #[derive(Debug, Default)]
 pub(crate) struct SavedI16 {
-    /// Numbers of a row, of which scales begin anew.
+    /// Values of a row; every row begins a new group.
     columns: usize,
     integers: Vec<i16>,
-    /// What an integer is worth, for each [`SCALE_GROUP`] of a row.
+    /// A value is its integer times its scale: one for each [`SCALE_GROUP`] values of a row.
     scales: Vec<f32>,
 }
 
-/// Some rows that were kept.
+/// Some rows of a saved activation.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SavedRows<'a> {
     F32(&'a [f32]),
     I16 { columns: usize, integers: &'a [i16], scales: &'a [f32] },
 }
 
-/// Where some rows are to be kept as integers.
+/// Where some rows are to be saved as int16.
 #[derive(Debug)]
 pub(crate) struct RowsToSave<'a> {
     columns: usize,
@@ -54,7 +54,7 @@ impl Default for Saved {
 }
 
 impl Saved {
-    /// Keeps a copy of `x` in rows of `columns`.
+    /// Saves a copy of `x`, rows of `columns` values.
     pub(crate) fn copy(&mut self, team: Team, x: &[f32], columns: usize, keep: ActivationPrecision) {
         match keep {
             ActivationPrecision::F32 => {
@@ -67,7 +67,8 @@ impl Saved {
         }
     }
 
-    /// Keeps `x` in rows of `columns`; some numbers of before are left in it.
+    /// Saves `x`, rows of `columns` values, without a copy where it is f32; leaves the contents of `x`
+    /// unspecified.
     pub(crate) fn take(&mut self, team: Team, x: &mut Vec<f32>, columns: usize, keep: ActivationPrecision) {
         match keep {
             ActivationPrecision::F32 => {
@@ -78,7 +79,7 @@ impl Saved {
         }
     }
 
-    /// Gives what is kept back to `x`; after that it is kept no more.
+    /// Moves the saved values to `x`, as f32; leaves `self` unspecified.
     pub(crate) fn give(&mut self, team: Team, x: &mut Vec<f32>) {
         match self {
             Self::F32(whole) => std::mem::swap(whole, x),
@@ -86,7 +87,7 @@ impl Saved {
         }
     }
 
-    /// What is kept; in `memory`, where it must be widened.
+    /// The saved values as f32; int16 is widened into `memory`.
     pub(crate) fn read<'a>(&'a self, team: Team, memory: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
             Self::F32(whole) => whole,
@@ -97,7 +98,7 @@ impl Saved {
         }
     }
 
-    /// What is kept, `height` rows of `columns` after the other.
+    /// The saved values in parts of `height` rows of `columns` values.
     pub(crate) fn parts(&self, height: usize, columns: usize) -> Vec<SavedRows<'_>> {
         match self {
             Self::F32(numbers) => {
@@ -111,7 +112,7 @@ impl Saved {
         }
     }
 
-    /// Where `rows` rows of `columns` are to be kept as integers, `height` after the other.
+    /// Where to save `rows` rows of `columns` values as int16, in parts of `height` rows.
     pub(crate) fn parts_to_save(
         &mut self,
         (rows, columns): (usize, usize),
@@ -125,7 +126,7 @@ impl Saved {
         }
     }
 
-    /// Memory of whole numbers, the one of before if there is one.
+    /// Takes out the f32 buffer for reuse; empty if there was none.
     fn whole(&mut self) -> Vec<f32> {
         match std::mem::take(self) {
             Self::F32(whole) => whole,
@@ -143,7 +144,7 @@ impl Saved {
 }
 
 impl SavedI16 {
-    /// Scales of a row.
+    /// Number of scales of a row.
     fn scales(columns: usize) -> usize {
         columns.div_ceil(SCALE_GROUP)
     }
@@ -173,14 +174,14 @@ impl SavedI16 {
 }
 
 impl RowsToSave<'_> {
-    /// Keeps these rows.
+    /// Rounds `x` and saves it as these rows.
     pub(crate) fn store(&mut self, x: &[f32]) {
         round_all(self.columns, self.integers, self.scales, x);
     }
 }
 
 impl<'a> SavedRows<'a> {
-    /// The rows' numbers; in `memory`, where they must be widened.
+    /// The rows as f32; int16 is widened into `memory`.
     pub(crate) fn read(self, memory: &'a mut Vec<f32>) -> &'a [f32] {
         match self {
             Self::F32(numbers) => numbers,
@@ -214,7 +215,7 @@ vectorized! {
 }
 
 vectorized! {
-    /// To the nearest integer; numbers beside one that is none are none either.
+    /// Rounds to the nearest integer. A value that is not finite makes its whole group NaN.
     fn round_all(columns: usize, integers: &mut [i16], scales: &mut [f32], x: &[f32]) {
         let rows = integers.chunks_mut(columns.max(1)).zip(x.chunks(columns.max(1)));
         for ((integers, x), scales) in rows.zip(scales.chunks_mut(SavedI16::scales(columns).max(1))) {
@@ -225,12 +226,12 @@ vectorized! {
     }
 }
 
-/// Rounds numbers of one scale, and gives what an integer is worth.
+/// Rounds the values of one group and returns their scale.
 #[inline(always)]
 fn round_some(integers: &mut [i16], x: &[f32]) -> f32 {
     // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
     const ROUND: f32 = 12_582_912.0;
-    // Of numbers without a sign, the bits have their order; those of what is no number are above all.
+    // Bits of absolute values are ordered like the values; those of NaN are above all.
     let most = x.iter().fold(0, |most: u32, x| most.max(x.to_bits() << 1)) >> 1;
     let scale = 32_767.0 / f32::from_bits(most);
     let usable = scale.is_finite() && scale > 0.0;
@@ -243,7 +244,7 @@ fn round_some(integers: &mut [i16], x: &[f32]) -> f32 {
     match most {
         _ if usable => 1.0 / scale,
         0x7f80_0000.. => f32::NAN,
-        // All zero, or so small that even their inverse is no number.
+        // All zero, or so small that the inverse of the largest overflows.
         _ => 0.0,
     }
 }
@@ -276,7 +277,7 @@ mod tests {
                 let mut backward = vec![1.0];
                 stored.give(Team::ALONE, &mut backward);
                 assert!(close(&backward));
-                // From one way to the other.
+                // Switch between f32 and int16.
                 let other = if keep == ActivationPrecision::I16 {
                     ActivationPrecision::F32
                 } else {

@@ -1,4 +1,4 @@
-//! A decoder's frozen weights, held in the type in which they came.
+//! A decoder's weights. Matrices keep the dtype in which they were loaded.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(crate) struct Weights {
     pub(crate) blocks: Vec<BlockWeights>,
     /// (hidden).
     pub(crate) norm: Vec<f32>,
-    /// (vocab, hidden); none where it is the embedding.
+    /// (vocab, hidden); `None` where the LM head is tied to the embedding.
     pub(crate) head: Option<Matrix>,
 }
 
@@ -25,7 +25,7 @@ pub(crate) struct BlockWeights {
     pub(crate) input_norm: Vec<f32>,
     /// (hidden).
     pub(crate) post_norm: Vec<f32>,
-    /// (head width) each, of the queries and of the keys, where the family has them.
+    /// QK norms, where the model has them: (head dim) each, of queries and of keys.
     pub(crate) head_norms: Option<[Vec<f32>; 2]>,
     /// In the order of [`Projection::ALL`].
     linears: [Linear; 7],
@@ -40,7 +40,7 @@ pub(crate) struct Linear {
     pub(crate) bias: Option<Vec<f32>>,
 }
 
-/// A tensor of a base as it was read, under its Hugging Face name.
+/// A tensor as it was read from the base.
 #[derive(Debug)]
 pub(crate) enum Read {
     /// Two dimensions.
@@ -87,8 +87,8 @@ fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
 }
 
 impl Weights {
-    /// Puts tensors in their places; fails with the name of one of [`tensor_shapes`] that is not there, or that
-    /// has another number of dimensions.
+    /// Assembles the weights from tensors by name; fails with the name of one of [`tensor_shapes`] that is
+    /// missing or has another number of dimensions.
     pub(crate) fn new(config: &DecoderConfig, mut tensors: BTreeMap<String, Read>) -> Result<Self, String> {
         let matrix = |tensors: &mut BTreeMap<String, Read>, name: String| match tensors.remove(&name) {
             Some(Read::Matrix(matrix)) => Ok(matrix),
@@ -138,12 +138,12 @@ impl Weights {
         self.matrices().any(|matrix| matches!(matrix.numbers(), Numbers::F32(_)))
     }
 
-    /// Numbers in all matrices.
+    /// Parameters of all matrices, without biases and norms.
     pub(crate) fn parameters(&self) -> usize {
         self.matrices().map(|matrix| matrix.rows() * matrix.columns()).sum()
     }
 
-    /// The output layer: (vocab, hidden).
+    /// The LM head, which may be tied to the embedding: (vocab, hidden).
     pub(crate) fn head(&self) -> &Matrix {
         self.head.as_ref().unwrap_or(&self.embed)
     }

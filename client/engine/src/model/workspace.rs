@@ -1,71 +1,77 @@
-//! The memory of a pass, used again by the next one.
+//! Buffers of a forward and backward pass, reused by the next one.
 //!
-//! What is freed and asked for again is handed back to the system and comes back page by page, which can cost
-//! more than the computation.
+//! Freed memory goes back to the system and returns page by page at the next allocation, which can cost more
+//! than the computation.
 
 use crate::kernels::matmul::Scratch;
 use crate::kernels::pool::Team;
 use crate::model::saved::{ActivationPrecision, Saved};
 
-/// Everything that a pass writes to.
+/// All buffers that a pass writes to; `d…` is the gradient of what is named behind the `d`.
 #[derive(Debug, Default)]
 pub(crate) struct Workspace {
     /// The residual stream: (rows, hidden).
     pub(crate) x: Vec<f32>,
-    /// Its gradient.
+    /// Gradient of the residual stream.
     pub(crate) g: Vec<f32>,
     pub(crate) normed: Vec<f32>,
     pub(crate) dnormed: Vec<f32>,
     pub(crate) q: Vec<f32>,
     pub(crate) k: Vec<f32>,
     pub(crate) v: Vec<f32>,
+    /// Queries and keys before their norms.
     pub(crate) raw: [Vec<f32>; 2],
+    /// Log-sum-exp of each attention row.
     pub(crate) logs: Vec<f32>,
+    /// Attention output, the input of the output projection.
     pub(crate) mixed: Vec<f32>,
     pub(crate) gate: Vec<f32>,
     pub(crate) up: Vec<f32>,
-    /// The residual stream as it was, widened.
+    /// A saved residual stream, widened to f32.
     pub(crate) earlier: Vec<f32>,
-    /// Rows that have a loss.
+    /// Rows of the residual stream whose next token is a target.
     pub(crate) middle: Vec<f32>,
+    /// SwiGLU output, the input of the down projection.
     pub(crate) inner: Vec<f32>,
     pub(crate) dinner: Vec<f32>,
-    /// Gradients of the two halves of the feed-forward part, side by side, where they are needed in memory.
+    /// Gradients of the gate and up projections' outputs, side by side, where they are needed in memory.
     pub(crate) dhalves: Vec<f32>,
     pub(crate) dmixed: Vec<f32>,
     pub(crate) dq: Vec<f32>,
     pub(crate) dk: Vec<f32>,
     pub(crate) dv: Vec<f32>,
     pub(crate) logits: Vec<f32>,
-    /// Of each block, or of one after the other.
+    /// Saved activations of each block; a single entry where blocks are recomputed one after the other.
     pub(crate) kept: Vec<SavedBlock>,
-    /// Each block's input, where blocks are computed again.
+    /// Each block's input, where blocks are recomputed.
     pub(crate) inputs: Vec<Vec<f32>>,
     pub(crate) scratch: Scratch,
 }
 
-/// What the way back needs of a block.
+/// Saved activations of a block.
 #[derive(Debug, Default)]
 pub(crate) struct SavedBlock {
     /// The block's input: (rows, hidden).
     pub(crate) x: Saved,
-    /// Turned.
+    /// Queries after RoPE.
     pub(crate) q: Saved,
-    /// Turned.
+    /// Keys after RoPE.
     pub(crate) k: Saved,
     pub(crate) v: Saved,
-    /// Queries and keys before their norms, where the family has these.
+    /// Queries and keys before their norms, where the model has QK norms.
     pub(crate) raw: [Saved; 2],
+    /// Log-sum-exp of each attention row.
     pub(crate) logs: Vec<f32>,
+    /// Attention output, where the output projection has a gradient.
     pub(crate) mixed: Saved,
-    /// The residual stream at the second norm.
+    /// The residual stream before the second norm.
     pub(crate) middle: Saved,
     pub(crate) gate: Saved,
     pub(crate) up: Saved,
 }
 
 impl Workspace {
-    /// Keeps the two halves of the feed-forward part.
+    /// Saves the outputs of the gate and up projections in entry `at` of the saved blocks.
     pub(crate) fn save_gate_and_up(
         &mut self,
         at: usize,
@@ -80,7 +86,7 @@ impl Workspace {
         }
     }
 
-    /// Keeps the residual stream as a block's input.
+    /// Saves the residual stream as the input of block `layer`.
     pub(crate) fn save_input(&mut self, layer: usize) {
         if self.inputs.len() <= layer {
             self.inputs.resize_with(layer + 1, Vec::new);

@@ -1,4 +1,4 @@
-//! Against PyTorch and PEFT, by values that they gave.
+//! Comparison with values computed by PyTorch and PEFT.
 
 use super::*;
 
@@ -38,7 +38,7 @@ fn loss_and_gradients_agree_with_pytorch_and_peft() {
     }
 }
 
-/// PyTorch's 200 steps on the base with its weights in bf16 (`make_curve.py`).
+/// PyTorch's 200 training steps on the base with its weights in bf16 (`make_curve.py`).
 #[test]
 fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
     let options = BaseOptions { dtype: WeightDtype::Bf16 };
@@ -83,7 +83,7 @@ fn two_hundred_steps_on_a_base_in_bf16_follow_pytorch_in_every_arithmetic() {
             off_by.push((loss / expected - 1.0).abs());
             optimizer.step(&mut trained, &mut gradient).unwrap();
         }
-        // Rounding grows from step to step: Adam divides the smallest gradients by themselves.
+        // Rounding errors grow from step to step: Adam divides the smallest gradients by their own size.
         let early = off_by[..50].iter().copied().fold(0.0, f32::max);
         let mean = off_by.iter().sum::<f32>() / off_by.len() as f32;
         println!("{precision:?}: at most {early:.1e} off in the first 50 steps, {mean:.1e} on average");

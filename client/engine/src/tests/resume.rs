@@ -1,4 +1,4 @@
-//! Trainings that stop and go on.
+//! Trainings that stop and resume from a checkpoint.
 
 use super::*;
 use crate::training::checkpoint::Progress;

@@ -1,8 +1,8 @@
-//! A stopped training on disk: what it did, and what it was of.
+//! Checkpoints: the state of a stopped training on disk, and hashes of what it depends on.
 //!
-//! A safetensors file of f32 vectors, so that any tool can look into it. Its metadata holds the hashes of
-//! everything that the training depends on, and one of its own numbers. Whoever keeps it where others could read it
-//! seals it; the bytes that are copied on the way are wiped.
+//! A checkpoint is a safetensors file of f32 vectors, so that any tool can inspect it. Its metadata holds the
+//! hashes of everything that the training depends on, and one of its own contents. Whoever stores it where
+//! others could read it must seal it; the copies of its bytes that are made here are wiped.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,29 +17,29 @@ use crate::training::job::{Job, Trained};
 
 const FORMAT: &str = "nightshift checkpoint v1";
 
-/// A checkpoint that cannot be resumed; training starts over.
+/// Why a checkpoint cannot be resumed; training starts over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum CheckpointError {
     /// Not a checkpoint, or not as it was written.
     #[error("the checkpoint is damaged: {0}")]
     Damaged(String),
-    /// Of another training.
+    /// Of another training; names what differs.
     #[error("the checkpoint is of another {0}")]
     Foreign(&'static str),
 }
 
-/// The hashes of what a training depends on.
+/// Hashes of everything that a training depends on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject([(&'static str, Digest); 7]);
 
-/// What a training did.
+/// The state of a training after a whole step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Progress {
     pub(crate) done: Trained,
     pub(crate) optimizer_step: u32,
-    /// Both moments of every parameter; empty where the optimiser has none.
+    /// First and second moments of every parameter; empty where the optimizer has none.
     pub(crate) moments: [Vec<f32>; 2],
-    /// Words that were drawn from the stream of the job's seed.
+    /// RNG state: the words drawn so far from the stream of the job's seed.
     pub(crate) rng_position: u128,
 }
 
@@ -64,7 +64,7 @@ impl Subject {
         }
         Self([
             ("base", base.digest()),
-            // In other numbers, or on another device, the rest would have other bits.
+            // In another precision, or on another device, the rest would have other bits.
             ("arithmetic", Digest::of(compute.precision_in_checkpoint(base).as_bytes())),
             ("adapter", Digest::of(&adapter)),
             ("version", Digest::of(&version)),
@@ -76,7 +76,7 @@ impl Subject {
 }
 
 impl Progress {
-    /// The file of a checkpoint.
+    /// Serializes to the bytes of a checkpoint file.
     pub(crate) fn write(&self, subject: &Subject) -> Result<Vec<u8>, CheckpointError> {
         let mut metadata: HashMap<String, String> = HashMap::from([
             ("format".to_owned(), FORMAT.to_owned()),
@@ -109,7 +109,7 @@ impl Progress {
         ]
     }
 
-    /// Reads a file of [`Self::write`]; fails when it is damaged or of another subject.
+    /// Reads a file of [`Self::write`]; fails if it is damaged or of another subject.
     pub(crate) fn read(file: &[u8], subject: &Subject) -> Result<Self, CheckpointError> {
         let damaged = |error: &dyn std::fmt::Display| CheckpointError::Damaged(error.to_string());
         let tensors = SafeTensors::deserialize(file).map_err(|error| damaged(&error))?;
@@ -162,14 +162,15 @@ impl Progress {
     }
 }
 
-/// As long as it will be from the beginning on, like [`contents`], so that nothing is left where it was before.
+/// Values as little-endian bytes, allocated at full length, like [`contents`]: growing would leave a copy that
+/// is not wiped.
 fn bytes(numbers: &[f32]) -> Zeroizing<Vec<u8>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(4 * numbers.len()));
     bytes.extend(numbers.iter().flat_map(|x| x.to_le_bytes()));
     bytes
 }
 
-/// What a checkpoint's own hash is of: its metadata in order, and its vectors.
+/// The bytes that a checkpoint's own hash covers: its sorted metadata and its vectors.
 fn contents<'a>(
     metadata: &HashMap<String, String>,
     vectors: impl Iterator<Item = &'a [u8]> + Clone,

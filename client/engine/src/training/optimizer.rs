@@ -1,4 +1,4 @@
-//! The device's optimiser: clip, warm up, step.
+//! The local optimizer: gradient clipping, warmup and learning-rate schedule, AdamW or SGD.
 
 use std::f64::consts::PI;
 
@@ -10,22 +10,22 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPS: f64 = 1e-8;
 
-/// How the step size goes on after its warm-up.
+/// Learning-rate schedule after the warmup.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Schedule {
-    /// It stays.
+    /// A constant learning rate.
     #[default]
     Constant,
-    /// It falls along half a cosine to this share of itself at the last step (Loshchilov and Hutter 2017, arXiv
-    /// 1608.03983, without restarts).
+    /// Cosine decay to `floor` at the last step (Loshchilov and Hutter 2017, arXiv 1608.03983, without
+    /// restarts).
     Cosine {
-        /// The share at the end.
+        /// The learning rate at the end, as a fraction of the plan's.
         floor: f64,
     },
 }
 
 impl Schedule {
-    /// The share of the step size after `done` of `of` steps behind the warm-up.
+    /// Factor on the learning rate after `done` of the `of` steps that follow the warmup.
     fn share(self, done: u32, of: u32) -> f64 {
         match self {
             Self::Constant => 1.0,
@@ -37,7 +37,7 @@ impl Schedule {
     }
 }
 
-/// An optimiser and its state, fresh in every assignment.
+/// An optimizer and its state, which is new in every assignment.
 #[derive(Debug)]
 pub(crate) struct Optimizer {
     kind: LocalOptimizer,
@@ -51,7 +51,7 @@ pub(crate) struct Optimizer {
 }
 
 impl Optimizer {
-    /// An optimiser of `len` parameters that follows `plan`.
+    /// An optimizer of `len` parameters that follows `plan`, with a constant learning rate after the warmup.
     pub(crate) fn new(plan: &TrainingPlan, len: usize) -> Self {
         let moments = match plan.optimizer {
             LocalOptimizer::AdamW { .. } => vec![(0.0, 0.0); len],
@@ -69,17 +69,17 @@ impl Optimizer {
         }
     }
 
-    /// The same optimiser with a step size that changes after the warm-up.
+    /// The same optimizer with another schedule after the warmup.
     pub(crate) fn with_schedule(self, schedule: Schedule) -> Self {
         Self { schedule, ..self }
     }
 
-    /// Steps that were made, and both moments of every parameter.
+    /// The optimizer state: steps done, and first and second moments of every parameter.
     pub(crate) fn state(&self) -> (u32, [Vec<f32>; 2]) {
         (self.step, self.moments.iter().copied().unzip().into())
     }
 
-    /// Goes on where another left off; fails when it was of other parameters.
+    /// Restores an optimizer state; fails if it is of another number of parameters.
     pub(crate) fn restore(&mut self, step: u32, [first, second]: [Vec<f32>; 2]) -> Result<(), String> {
         if first.len() != self.moments.len() || second.len() != self.moments.len() {
             return Err(format!("{} moments for {} parameters", first.len(), self.moments.len()));
@@ -89,7 +89,7 @@ impl Optimizer {
         Ok(())
     }
 
-    /// Clips `gradient` and moves `parameters`; fails with the quantity that is not finite.
+    /// Clips `gradient` to the plan's norm and updates `parameters`; fails with the name of what is not finite.
     pub(crate) fn step(&mut self, parameters: &mut [f32], gradient: &mut [f32]) -> Result<(), &'static str> {
         let norm = gradient.iter().map(|g| f64::from(*g) * f64::from(*g)).sum::<f64>().sqrt();
         if !norm.is_finite() {
@@ -119,7 +119,8 @@ impl Optimizer {
         if parameters.iter().all(|x| x.is_finite()) { Ok(()) } else { Err("adapter") }
     }
 
-    /// Algorithm 2 of Loschilov and Hutter, arXiv 1711.05101, with the schedule in `rate`.
+    /// AdamW: Algorithm 2 of Loshchilov and Hutter, arXiv 1711.05101, with the schedule in `rate`. As in
+    /// PyTorch, and unlike the paper, the weight decay is multiplied by the whole learning rate.
     fn adam_w(&mut self, parameters: &mut [f32], gradient: &[f32], rate: f64, weight_decay: f64) {
         let step = f64::from(self.step);
         let (beta1, beta2) = (narrow(BETA1), narrow(BETA2));

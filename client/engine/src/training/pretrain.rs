@@ -1,6 +1,7 @@
-//! Making a small base from scratch: a byte-level tokenizer and every weight of a decoder, from given text.
+//! Pretraining of a small base from scratch: a byte-level BPE tokenizer and all weights of a decoder, from
+//! given text.
 //!
-//! Used once to make a base that a simulation can adapt; devices never do this.
+//! Used once to make a base that a simulation can adapt; devices never do this. Start reading at [`pretrain`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::{ControlFlow, Range};
@@ -40,20 +41,20 @@ use crate::training::threads::on_threads;
 const BOS: &str = "<s>";
 const EOS: &str = "</s>";
 
-/// How a base is trained.
+/// Settings of a pretraining.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PretrainOptions {
-    /// Optimiser steps.
+    /// Optimizer steps.
     pub steps: u32,
-    /// Sequences of one step.
+    /// Sequences per step.
     pub batch_size: u32,
-    /// Tokens of one sequence.
+    /// Tokens per sequence.
     pub sequence_len: u32,
-    /// Highest step size; it falls to a tenth of it along a cosine.
+    /// Peak learning rate; a cosine schedule takes it down to a tenth.
     pub learning_rate: f64,
-    /// Steps over which the step size rises from zero.
+    /// Warmup steps, over which the learning rate rises from zero.
     pub warmup_steps: u32,
-    /// Decay of the weights, as a fraction of the step size.
+    /// Weight decay of AdamW, which is multiplied by the learning rate.
     pub weight_decay: f64,
 }
 
@@ -70,10 +71,10 @@ impl Default for PretrainOptions {
     }
 }
 
-/// A base that could not be made.
+/// Why a base could not be pretrained.
 #[derive(Debug, thiserror::Error)]
 pub enum PretrainError {
-    /// The decoder's shape cannot exist.
+    /// The decoder's config is invalid, or has a setting that cannot be pretrained.
     #[error(transparent)]
     Shape(#[from] ConfigError),
     /// The text does not fill one sequence.
@@ -101,10 +102,11 @@ pub enum PretrainError {
 }
 
 /// Trains a tokenizer and a decoder of `shape` on `docs`, and writes them to `out` as a Hugging Face folder
-/// with weights in bf16. Returns the loss of each step's batch before the step.
+/// with weights in bf16. Returns the mean loss of each step's batch, before the update. Fails as the variants
+/// of [`PretrainError`] say.
 ///
-/// `shape.vocab_size` is the tokenizer's goal; little text gives fewer tokens, and the folder says how many.
-/// The same arguments give the same files on one machine.
+/// `shape.vocab_size` is the tokenizer's target size; little text gives fewer tokens, and `config.json` says
+/// how many. The same arguments give the same files on one machine.
 pub fn pretrain(
     shape: &DecoderConfig,
     docs: &[String],
@@ -220,7 +222,8 @@ impl Layout {
         Self { tensors, len }
     }
 
-    /// Norms one; matrices nearly normal, smaller where they write to the residual stream.
+    /// Initial weights: norms are 1; matrices are nearly normal, with deviation `0.5 / √inputs` in blocks and
+    /// 0.02 in embedding and LM head. Those that write to the residual stream are divided by `√(2 · layers)`.
     fn initial(&self, config: &DecoderConfig, rng: &mut ChaCha20Rng) -> Vec<f32> {
         let mut parameters = vec![1.0; self.len];
         for (name, shape, range) in &self.tensors {
@@ -230,7 +233,7 @@ impl Layout {
             let depth = if writes { (2.0 * config.num_layers as f32).sqrt() } else { 1.0 };
             for x in &mut parameters[range.clone()] {
                 let uniform = |rng: &mut ChaCha20Rng| rng.next_u32() as f32 / 4_294_967_296.0;
-                // Twelve uniform numbers, centred, have variance one.
+                // The sum of twelve uniform values, centered, has variance 1.
                 let bell = (0..12).map(|_| uniform(rng)).sum::<f32>() - 6.0;
                 *x = bell * deviation / depth;
             }
@@ -238,7 +241,7 @@ impl Layout {
         parameters
     }
 
-    /// The batch's mean loss and its gradient with respect to every weight.
+    /// The batch's mean loss per target token, and its gradient with respect to every weight.
     fn gradient(
         &self,
         config: &DecoderConfig,
@@ -290,7 +293,7 @@ impl Layout {
         Ok((narrow(total / targets.max(1) as f64), self.gather(gradients)))
     }
 
-    /// The gradients of all tensors, each in its place.
+    /// All gradients as one vector, in this layout.
     fn gather(&self, gradients: WeightGradients) -> Vec<f32> {
         let mut by_name = BTreeMap::new();
         for ((layer, projection), gradient) in gradients.linears {
@@ -400,7 +403,7 @@ fn weights_file(layout: &Layout, parameters: &[f32]) -> std::io::Result<Vec<u8>>
         let view = TensorView::new(safetensors::Dtype::BF16, shape.to_vec(), bytes);
         views.push((*name, view.map_err(std::io::Error::other)?));
     }
-    // Other programs ask for this word.
+    // Loaders such as transformers require this entry.
     let about = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     safetensors::serialize(views, Some(about)).map_err(std::io::Error::other)
 }

@@ -1,4 +1,4 @@
-//! A computation on threads of its own, while its caller waits and hears of its steps.
+//! Runs a computation on its own thread pool, while the calling thread answers its progress reports.
 
 use std::ops::ControlFlow;
 use std::sync::mpsc;
@@ -6,10 +6,11 @@ use std::sync::mpsc;
 use crate::error::TrainError;
 use crate::training::job::Step;
 
-/// Runs `work` in a pool of so many threads; its reports are answered by `progress` on this thread.
+/// Runs `work` in a pool of `threads` threads; `progress` answers its reports on the calling thread. Fails if
+/// the threads cannot be started, or if `work` does.
 ///
-/// A pool of its own, because a device that trains among others on a common pool would wait for its parts by
-/// training another device, one inside the other.
+/// The pool is not shared: in a common one, a training that waits for its parts would begin another device's
+/// training, one nested inside the other.
 pub(crate) fn on_threads<T: Send>(
     threads: usize,
     progress: &mut dyn FnMut(Step) -> ControlFlow<()>,
@@ -24,7 +25,7 @@ pub(crate) fn on_threads<T: Send>(
     let (steps, asked) = mpsc::channel::<Step>();
     let (answers, answered) = mpsc::channel::<ControlFlow<()>>();
     std::thread::scope(|scope| {
-        // Only waits for the pool.
+        // This thread only waits for the pool.
         let worker = std::thread::Builder::new()
             .name("training".to_owned())
             .spawn_scoped(scope, move || {
@@ -36,7 +37,7 @@ pub(crate) fn on_threads<T: Send>(
                 })
             })
             .map_err(|error| failed(&error))?;
-        // Ends when the work does, because that drops its end of the channel.
+        // Ends when `work` does, because that drops its end of the channel.
         while let Ok(step) = asked.recv() {
             if answers.send(progress(step)).is_err() {
                 break;

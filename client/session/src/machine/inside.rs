@@ -12,6 +12,7 @@ use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
+use super::state::SessionState;
 use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, MOST_ROUNDS_AHEAD, Session, Signed, Stage, Trained};
 use crate::contribution::{MaskedInput, Sent, contribute};
 use crate::spending::Charge;
@@ -64,19 +65,19 @@ pub(super) struct RoundName {
 }
 
 impl Step {
-    pub(super) fn name(&self) -> &'static str {
+    pub(super) fn state(&self) -> SessionState {
         match self {
-            Self::Advertising { .. } => "advertising keys",
-            Self::RecordingDraw { .. } => "recording a draw",
-            Self::Drawing(_) => "drawing the graph",
-            Self::Sharing { .. } => "sharing seeds",
-            Self::Charging { .. } => "charging",
-            Self::Submitting { .. } => "submitting",
-            Self::RecordingSignature { .. } => "recording its signature",
-            Self::Ending { .. } => "ending its input",
-            Self::Agreeing { .. } => "agreeing",
-            Self::RecordingAnswer { .. } => "recording its answer",
-            Self::Unmasking { .. } => "unmasking",
+            Self::Advertising { .. } => SessionState::Advertising,
+            Self::RecordingDraw { .. } => SessionState::RecordingDraw,
+            Self::Drawing(_) => SessionState::Drawing,
+            Self::Sharing { .. } => SessionState::Sharing,
+            Self::Charging { .. } => SessionState::Charging,
+            Self::Submitting { .. } => SessionState::Submitting,
+            Self::RecordingSignature { .. } => SessionState::RecordingSignature,
+            Self::Ending { .. } => SessionState::Ending,
+            Self::Agreeing { .. } => SessionState::Agreeing,
+            Self::RecordingAnswer { .. } => SessionState::RecordingAnswer,
+            Self::Unmasking { .. } => SessionState::Unmasking,
         }
     }
 

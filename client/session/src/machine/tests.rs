@@ -189,7 +189,7 @@ fn what_earlier_epochs_left_is_taken_only_as_it_was_published_and_where_there_is
     let (good, other) = (vec![0.5; 144], vec![0.25; 144]);
     let session = || session(Policy::default(), Spending::new());
     let at = |version, published, came| loaded_at(session(), &plan, (version, 1.0), published, came);
-    assert_eq!(at(1, Some(&good), Some(&good)).state(), "installing");
+    assert_eq!(at(1, Some(&good), Some(&good)).state(), SessionState::Installing);
     for (version, published, came) in [
         (1, Some(&good), Some(&other)),
         (1, Some(&good), None),
@@ -348,7 +348,7 @@ fn a_round_of_a_number_that_no_coordinator_comes_to_is_refused() {
         let session = session(Policy::default(), Spending::new()).having_signed(last.map(signed));
         let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round };
         let mut session = tell(joining(session), Event::Replied(offer));
-        assert_eq!(session.state() == "advertising keys", taken, "{round} after {last:?}");
+        assert_eq!(session.state() == SessionState::Advertising, taken, "{round} after {last:?}");
         if !taken {
             let why = session.take_ended().unwrap().to_string();
             assert!(why.contains(&round.to_string()) && why.contains("no honest coordinator"), "{why}");

@@ -1,4 +1,4 @@
-//! What an adapter adds to layers, on a device: `y += s · (x · Aᵀ) · Bᵀ`, and the gradients of its factors.
+//! LoRA deltas on a device: `y += s · (x · Aᵀ) · Bᵀ`, and the gradients of their factors.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use crate::model::config::DecoderConfig;
 use crate::model::delta::{FoldedDeltas, LoraDelta, LoraDeltas, TrainedFactors};
 use crate::model::projection::Projection;
 
-/// A linear layer of the base.
+/// A linear layer of the base: (block, projection).
 pub(super) type At = (usize, Projection);
 
 /// `scale · B · A`.
@@ -23,21 +23,21 @@ pub(super) struct LowRank {
     scale: f64,
 }
 
-/// An adapter on top of what earlier epochs left.
+/// An adapter's LoRA deltas, on top of the folded deltas of earlier epochs.
 #[derive(Debug)]
 pub(crate) struct Adapter<'a> {
     layers: BTreeMap<At, Layer>,
     folded_deltas: &'a BTreeMap<At, LowRank>,
 }
 
-/// What an adapter adds to one layer.
+/// The LoRA delta of one layer.
 #[derive(Debug)]
 struct Layer {
     pair: LowRank,
     trained: Factors,
 }
 
-/// What of a layer has a gradient, and where it belongs in the trained vector.
+/// Which factors of a delta are trained, and their ranges in the trained vector.
 #[derive(Debug)]
 enum Factors {
     Both {
@@ -62,7 +62,7 @@ impl LowRank {
     }
 }
 
-/// What earlier epochs left, on a device.
+/// Copies the folded LoRA deltas of earlier epochs to a device.
 pub(super) fn folded_deltas(
     config: &DecoderConfig,
     folded_deltas: &FoldedDeltas,
@@ -75,7 +75,7 @@ pub(super) fn folded_deltas(
         let b = Tensor::from_slice(folded_delta.b(), (outputs, rank), device)?;
         Ok((*at, LowRank { a, b, scale: 1.0 }))
     };
-    // Of rank zero is nothing to add, and not every device multiplies it.
+    // A delta of rank 0 adds nothing, and not every device multiplies empty matrices.
     folded_deltas.iter().filter(|(_, folded_delta)| !folded_delta.a().is_empty()).map(pair).collect()
 }
 
@@ -100,12 +100,12 @@ impl<'a> Adapter<'a> {
         Ok(Self { layers: deltas.layers.iter().map(layer).collect::<Result<_>>()?, folded_deltas })
     }
 
-    /// The lowest block that is changed.
+    /// Index of the lowest block with a delta of the adapter.
     pub(super) fn lowest(&self) -> Option<usize> {
         self.layers.keys().map(|(layer, _)| *layer).min()
     }
 
-    /// What is added to a layer's `y` for the input `x`.
+    /// Adds a layer's deltas, folded and trained, for the input `x` to its output `y`.
     pub(super) fn forward(&self, at: At, x: &Tensor, mut y: Tensor) -> Result<Tensor> {
         let layer = self.layers.get(&at).map(|layer| &layer.pair);
         for pair in self.folded_deltas.get(&at).into_iter().chain(layer) {
@@ -114,8 +114,9 @@ impl<'a> Adapter<'a> {
         Ok(y)
     }
 
-    /// Adds the gradients of a layer's factors, and to that of its input `x` where there is one: `dB = s · dyᵀ ·
-    /// (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`, `dR = s · (dy · B)ᵀ · (x · Aᵀ)`, `dx += s · (dy · B) · A`.
+    /// Adds the gradients of a layer's trained factors to `gradients`, and its part of the gradient of the
+    /// input `x` to `dx`, if that is computed: `dB = s · dyᵀ · (x · Aᵀ)`, `dA = s · (dy · B)ᵀ · x`,
+    /// `dR = s · (dy · B)ᵀ · (x · Aᵀ)`, `dx += s · (dy · B) · A`.
     pub(super) fn backward(
         &self,
         at: At,

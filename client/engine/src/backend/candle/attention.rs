@@ -1,18 +1,18 @@
-//! Causal attention with turned queries and keys, and its gradient, some queries at a time.
+//! Causal grouped-query attention with RoPE, forward and backward, a tile of queries at a time.
 
 use candle_core::{D, Device, Result, Tensor};
 
 use crate::kernels::narrow;
 use crate::model::config::DecoderConfig;
 
-/// Queries of one product; keys after the last of them are not looked at.
+/// Queries of one tile; keys after the last of them are skipped.
 pub(super) const QUERIES: usize = 512;
 
-/// Added to the score of a key that a query does not see; finite, because not every GPU's exponential takes an
-/// infinity.
+/// The causal mask's value for a key that a query must not see; finite, because not every GPU's exponential
+/// takes an infinity.
 const UNSEEN: f32 = -1e30;
 
-/// The shape of an attention, and the angles of its positions.
+/// Shape of an attention layer, with RoPE tables and causal mask.
 #[derive(Debug)]
 pub(super) struct Attention {
     heads: usize,
@@ -21,23 +21,23 @@ pub(super) struct Attention {
     /// (length, width / 2) each.
     cos: Tensor,
     sin: Tensor,
-    /// What is added to the scores of so many queries for the keys from the first of them on.
+    /// Causal mask of a tile's queries against their own keys: (queries, queries).
     triangle: Tensor,
 }
 
-/// Keys, turned, and values of what was read: (batch, kv heads, length, width).
+/// Cached keys after RoPE and values of one block: (batch, kv heads, length, width).
 #[derive(Clone, Debug)]
 pub(super) struct LayerKv {
     pub(super) k: Tensor,
     pub(super) v: Tensor,
 }
 
-/// Some queries of all heads.
+/// A tile of queries, of all heads.
 struct Tile {
-    /// The first, and how many.
+    /// Index of the first query, and the number of queries.
     first: usize,
     queries: usize,
-    /// Keys that the first one sees beside its own.
+    /// Keys before that of the first query.
     past: usize,
     /// (batch · kv heads, heads / kv heads · queries, width).
     query: Tensor,
@@ -62,18 +62,18 @@ impl Attention {
         Ok(Self { heads, kv_heads, width, cos, sin, triangle })
     }
 
-    /// (batch · length, heads · width) by heads: (batch, heads, length, width).
+    /// Splits (batch · length, heads · width) into heads: (batch, heads, length, width).
     pub(super) fn split(&self, x: &Tensor, (batch, length): (usize, usize)) -> Result<Tensor> {
         let heads = x.dim(1)? / self.width;
         x.reshape((batch, length, heads, self.width))?.transpose(1, 2)?.contiguous()
     }
 
-    /// Turns every head of `x`: (batch, heads, length, width) by its position's angle, the first being `past`.
+    /// Applies RoPE to `x`: (batch, heads, length, width), whose first position is `past`.
     pub(super) fn rotate(&self, x: &Tensor, past: usize) -> Result<Tensor> {
         self.turned(x, past, Way::Forward)
     }
 
-    /// The gradient of turned heads becomes that of the heads before.
+    /// The backward pass of RoPE: rotates gradients back, from position 0 on.
     pub(super) fn rotate_backward(&self, dx: &Tensor) -> Result<Tensor> {
         self.turned(dx, 0, Way::Back)
     }
@@ -91,8 +91,9 @@ impl Attention {
         Tensor::cat(&[turned_left, turned_right], D::Minus1)
     }
 
-    /// `softmax(q · kᵀ / √width) · v`, each row over the keys up to its own, `q`: (batch, heads, length, width), `k` and
-    /// `v`: (batch, kv heads, past + length, width); and the logarithms of the rows' sums, (batch · heads, length, 1).
+    /// The attention output `softmax(q · kᵀ / √width) · v` with a causal mask, and each row's log-sum-exp,
+    /// (batch · heads, length, 1). `q`: (batch, heads, length, width); `k` and `v`: (batch, kv heads, past +
+    /// length, width).
     pub(super) fn forward(&self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
         let (mut outs, mut logs) = (Vec::new(), Vec::new());
         for tile in self.tiles(q, k, v)? {
@@ -108,8 +109,9 @@ impl Attention {
         Ok((Tensor::cat(&outs, 2)?, Tensor::cat(&logs, 1)?))
     }
 
-    /// The gradients of `q`, `k` and `v` from `dout`; all like in [`Self::forward`], without a past: `dV = Pᵀ · dO`,
-    /// `dP = dO · Vᵀ`, `dS = P · (dP − Σ dO · O) / √width`, `dQ = dS · K`, `dK = dSᵀ · Q`.
+    /// The gradients of `q`, `k` and `v` from `dout`; shapes as in [`Self::forward`], without a past. `P` is
+    /// recomputed from the log-sum-exp: `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P · (dP − Σ dO · O) / √width`,
+    /// `dQ = dS · K`, `dK = dSᵀ · Q`.
     pub(super) fn backward(
         &self,
         (q, k, v): (&Tensor, &Tensor, &Tensor),
@@ -165,7 +167,7 @@ impl Attention {
         Ok((0..length).step_by(QUERIES).map(tile))
     }
 
-    /// `q · kᵀ / √width` of a tile, (batch · heads, queries, keys), with keys that a query does not see put far below.
+    /// `q · kᵀ / √width` of a tile plus the causal mask: (batch · heads, queries, keys).
     fn scores(&self, tile: &Tile) -> Result<Tensor> {
         let scores = (tile.query.matmul(&tile.keys.t()?)? * self.scale())?;
         let scores = scores.reshape(((), tile.queries, tile.past + tile.queries))?;
@@ -176,26 +178,27 @@ impl Attention {
         scores.broadcast_add(&own.pad_with_zeros(1, tile.past, 0)?)
     }
 
-    /// (batch · kv heads, heads / kv heads · queries, width) by heads: (batch, heads, queries, width).
+    /// Splits (batch · kv heads, heads / kv heads · queries, width) into heads: (batch, heads, queries, width).
     fn by_head(&self, x: &Tensor, tile: &Tile) -> Result<Tensor> {
         x.reshape(((), self.heads, tile.queries, self.width))
     }
 }
 
 impl Tile {
-    /// (batch · heads, queries, any) or (batch, heads, queries, any) with the heads of one key head together.
+    /// Groups the query heads of one key/value head: (batch · heads, queries, any) or (batch, heads, queries,
+    /// any) to (batch · kv heads, heads / kv heads · queries, any).
     fn grouped(&self, x: &Tensor) -> Result<Tensor> {
         x.reshape((self.keys.dim(0)?, (), x.dim(D::Minus1)?))
     }
 }
 
-/// (batch, heads, length, width) as rows: (batch · length, heads · width).
+/// Joins heads: (batch, heads, length, width) to (batch · length, heads · width).
 pub(super) fn merge(x: &Tensor) -> Result<Tensor> {
     let (batch, heads, length, width) = x.dims4()?;
     x.transpose(1, 2)?.contiguous()?.reshape((batch * length, heads * width))
 }
 
-/// The angles `position · frequency` of so many positions, (length, head width / 2): their cosines and sines.
+/// RoPE tables: cosines and sines of `position · frequency`, (length, width / 2) each.
 fn angles(config: &DecoderConfig, length: usize, device: &Device) -> Result<(Tensor, Tensor)> {
     let frequencies: Vec<f32> = config.rope_frequencies().into_iter().map(narrow).collect();
     let (mut cos, mut sin) = (Vec::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! One decoder block, there and back.
+//! Forward and backward pass of one decoder block.
 
 use candle_core::{Result, Tensor};
 
@@ -9,30 +9,30 @@ use crate::backend::candle::gradients::Gradients;
 use crate::backend::candle::weights::{matmul_backward, product};
 use crate::model::projection::Projection;
 
-/// What the way back needs of a block.
+/// Saved activations of a block.
 #[derive(Debug)]
 pub(super) struct Kept {
-    /// Its input: (rows, hidden).
+    /// The block's input: (rows, hidden).
     x: Tensor,
-    /// Queries, keys and values, the first two turned: (batch, heads, length, width).
+    /// Queries and keys after RoPE, and values: (batch, heads or kv heads, length, width).
     q: Tensor,
     k: Tensor,
     v: Tensor,
-    /// Queries and keys before their norms, where the family has them.
+    /// Queries and keys before their norms, where the model has QK norms.
     raw: Option<[Tensor; 2]>,
-    /// Logarithms of the sums of attention's rows.
+    /// Log-sum-exp of each attention row.
     logs: Tensor,
-    /// What attention mixed: like the queries.
+    /// Attention output, before the output projection: like the queries.
     mixed: Tensor,
-    /// The residual stream before the feed-forward part: (rows, hidden).
+    /// The residual stream before the second norm: (rows, hidden).
     middle: Tensor,
-    /// The halves of the feed-forward part: (rows, inner).
+    /// Outputs of the gate and up projections: (rows, inner).
     gate: Tensor,
     up: Tensor,
 }
 
 impl Decoder<'_> {
-    /// One block, and what its way back needs.
+    /// Forward pass of one block, with its saved activations.
     pub(super) fn block(
         &self,
         adapter: &Adapter<'_>,
@@ -45,7 +45,8 @@ impl Decoder<'_> {
         Ok((after, kept))
     }
 
-    /// One block of one sequence that goes on after what was read of it.
+    /// Forward pass of one block in incremental decoding: `x` continues the one sequence in the cache `past`,
+    /// to which its keys and values are added.
     pub(super) fn block_on(
         &self,
         adapter: &Adapter<'_>,
@@ -60,7 +61,7 @@ impl Decoder<'_> {
         Ok(after)
     }
 
-    /// One block up to the two halves of the feed-forward part.
+    /// Forward pass of one block up to the outputs of the gate and up projections.
     pub(super) fn block_until_ffn(
         &self,
         adapter: &Adapter<'_>,
@@ -103,14 +104,14 @@ impl Decoder<'_> {
         Ok(Kept { x, q, k, v, raw, logs, mixed, middle, gate, up })
     }
 
-    /// The residual stream after a block.
+    /// The rest of a block's forward pass: SwiGLU, down projection and residual connection.
     fn after(&self, adapter: &Adapter<'_>, layer: usize, kept: &Kept) -> Result<Tensor> {
         let inner = swiglu(&kept.gate, &kept.up)?;
         &kept.middle + self.linear(adapter, (layer, Projection::Down), &inner)?
     }
 
-    /// From the gradient of a block's result to that of its input, which is made only if something `below` has a
-    /// gradient.
+    /// Returns the gradient of a block's input from that of its output, `g`, or `None` unless something `below`
+    /// has a gradient; adds those of the trained factors to `gradients`.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing")]
     pub(super) fn block_backward(
         &self,
@@ -153,7 +154,7 @@ impl Decoder<'_> {
         }
     }
 
-    /// `x · Wᵀ + bias` and what is added to it.
+    /// `x · Wᵀ + bias`, plus the layer's deltas.
     fn linear(&self, adapter: &Adapter<'_>, at: At, x: &Tensor) -> Result<Tensor> {
         let linear = self.weights(at.0).linear(at.1);
         let mut y = product(x, &linear.weight)?;
@@ -163,8 +164,8 @@ impl Decoder<'_> {
         adapter.forward(at, x, y)
     }
 
-    /// The gradient of the common input `x` of some layers, where something `below` needs it; adds those of their
-    /// factors.
+    /// Returns the gradient of the common input `x` of linear layers, if something `below` needs it; adds those
+    /// of their trained factors to `gradients`.
     fn linears_backward(
         &self,
         adapter: &Adapter<'_>,
@@ -198,7 +199,7 @@ fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     (gate * sigmoid(gate)?)? * up
 }
 
-/// The gradients of the halves.
+/// The gradients of `gate` and `up` from the gradient `d` of their SwiGLU.
 fn swiglu_backward(gate: &Tensor, up: &Tensor, d: &Tensor) -> Result<(Tensor, Tensor)> {
     let s = sigmoid(gate)?;
     let silu = (gate * &s)?;
@@ -207,7 +208,7 @@ fn swiglu_backward(gate: &Tensor, up: &Tensor, d: &Tensor) -> Result<(Tensor, Te
     Ok((((d * up)? * slope)?, (d * silu)?))
 }
 
-/// A gradient that was asked for.
+/// Unwraps the gradient of a layer's input; fails if it was not computed.
 fn some(gradient: Option<Tensor>) -> Result<Tensor> {
     match gradient {
         Some(gradient) => Ok(gradient),

@@ -1,11 +1,11 @@
-//! The gradient of the trained vector, on the device until it is whole.
+//! The gradient of the trained vector, accumulated on the device.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
 use candle_core::{Result, Tensor};
 
-/// Gradients of parts of the trained vector, each by where it begins.
+/// Gradients of parts of the trained vector, by the index at which each part begins.
 #[derive(Debug, Default)]
 pub(super) struct Gradients {
     parts: BTreeMap<usize, (Range<usize>, Tensor)>,
@@ -22,7 +22,8 @@ impl Gradients {
         Ok(())
     }
 
-    /// The whole vector, in one transfer.
+    /// The whole gradient of `len` values, copied from the device in one transfer; parts without a gradient are
+    /// 0.
     pub(super) fn into_vec(self, len: usize) -> Result<Vec<f32>> {
         let mut all = vec![0.0; len];
         let flat: Vec<Tensor> =

@@ -1,4 +1,4 @@
-//! The output layer and the cross-entropy in one: no more logits exist at a time than one chunk of rows.
+//! LM head and cross-entropy, fused: the logits of only one chunk of rows exist at a time.
 
 use candle_core::{DType, Result, Tensor};
 
@@ -7,12 +7,13 @@ use crate::backend::candle::weights::{matmul_backward, product};
 use crate::layers::cross_entropy::LOGITS;
 use crate::model::batch::Sequence;
 
-/// How many times as many logits a GPU has at a time.
+/// A GPU's limit on logits, in multiples of [`LOGITS`].
 const GPU: usize = 8;
 
 impl Decoder<'_> {
-    /// The sum of `−log softmax(norm(x) · Wᵀ)[next]` over the learned tokens of `x`: (rows, hidden); with a share, its
-    /// gradient times that, `(softmax − one-hot) · W` through the norm. No gradient where no token is learned.
+    /// The summed loss `−log softmax(norm(x) · Wᵀ)[next]` of the target tokens, `x`: (rows, hidden). Given a
+    /// share, also its gradient times the share: `(softmax − one-hot) · W`, back through the norm; `None` if
+    /// there is no target token.
     pub(super) fn loss_of(
         &self,
         x: &Tensor,
@@ -31,7 +32,7 @@ impl Decoder<'_> {
         let count = rows.len();
         let next = Tensor::from_vec(next, count, device)?;
         let most = if device.is_cpu() { LOGITS } else { GPU * LOGITS };
-        // Chunks of nearly one size, so that the last is not a few rows for all the output layer's weights.
+        // Chunks of nearly one size: a last chunk of a few rows would still read all of the LM head.
         let chunks = count.div_ceil((most / self.config.vocab_size).max(1));
         let chunk = count.div_ceil(chunks);
         let (mut losses, mut gradients) = (Vec::new(), Vec::new());
@@ -48,7 +49,8 @@ impl Decoder<'_> {
             return Ok((total, None));
         }
         let backward = norm.backward(&picked, &Tensor::cat(&gradients, 0)?)?;
-        // Put back among the other rows, which take one of zeros; no two sums meet, so bits do not depend on order.
+        // Gathered, not scattered: rows without a target take an appended row of zeros. Nothing is summed, so
+        // bits do not depend on an order.
         let mut from = vec![u32::try_from(count).map_err(candle_core::Error::wrap)?; all];
         for (at, row) in (0..).zip(&rows) {
             from[*row as usize] = at;
@@ -57,7 +59,7 @@ impl Decoder<'_> {
         Ok((total, Some(backward.index_select(&Tensor::from_vec(from, all, device)?, 0)?)))
     }
 
-    /// Each row's loss, and the gradient of the rows.
+    /// Each row's loss, and with a share the gradient of `h`.
     fn chunk(&self, h: &Tensor, next: &Tensor, share: Option<f32>) -> Result<(Tensor, Option<Tensor>)> {
         let head = self.loaded.head();
         let logits = product(h, head)?;
@@ -73,7 +75,7 @@ impl Decoder<'_> {
     }
 }
 
-/// The rows after which a learned token comes, and those tokens.
+/// Indices of the rows whose next token is a target, and those tokens.
 fn targets(batch: &[Sequence<'_>]) -> (Vec<u32>, Vec<u32>) {
     let (mut rows, mut next) = (Vec::new(), Vec::new());
     let mut row = 0;

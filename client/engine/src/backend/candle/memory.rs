@@ -1,4 +1,4 @@
-//! What passes take of a device's memory and of this machine's, and how they are kept within it.
+//! Device and host memory of a pass, and the size of micro-batches that keeps within it.
 
 use candle_core::Device;
 
@@ -10,13 +10,13 @@ use crate::model::config::DecoderConfig;
 use crate::model::micro_batch::rows_at_once;
 use crate::model::weights::tensor_shapes;
 
-/// Rows of a micro-batch on the CPU.
+/// Rows (tokens) of a micro-batch on the CPU.
 pub(super) const ROWS: usize = 512;
-/// Most rows of a micro-batch on a GPU, and how many numbers of four bytes they may take there.
+/// Most rows (tokens) of a micro-batch on a GPU, and most 4-byte values that they may take there.
 pub(super) const GPU_ROWS: usize = 4096;
 const GPU_NUMBERS: usize = 1 << 30;
 
-/// Rows of one micro-batch of sequences of at most `length` tokens, so many that they fit.
+/// Rows (tokens) of one micro-batch of sequences of at most `length` tokens, as many as fit the device.
 pub(super) fn rows(config: &DecoderConfig, recompute: Recompute, length: usize, device: &Device) -> usize {
     if device.is_cpu() { ROWS } else { gpu_rows(config, recompute, length) }
 }
@@ -25,8 +25,8 @@ pub(super) fn gpu_rows(config: &DecoderConfig, recompute: Recompute, length: usi
     (GPU_NUMBERS / row_numbers(config, recompute, length).max(1)).clamp(1, GPU_ROWS)
 }
 
-/// Numbers that one row takes on the device: what is kept between the two ways, and what there is at a time of one
-/// block on its way back.
+/// f32 values that one row takes on the device: saved activations, and what the backward pass of one block
+/// holds at a time.
 fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> usize {
     let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
     let (hidden, inner) = (config.hidden_size, config.intermediate_size);
@@ -40,7 +40,8 @@ fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> u
     blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
 }
 
-/// Bytes of this machine's memory that passes over so many sequences of so many tokens take beside the weights.
+/// Host memory in bytes for one forward and backward pass over `batch` sequences of `length` tokens, without
+/// the weights. 0 on a GPU.
 pub(crate) fn needed_bytes(
     config: &DecoderConfig,
     recompute: Recompute,
@@ -55,8 +56,8 @@ pub(crate) fn needed_bytes(
     4 * (at_once * row_numbers(config, recompute, length) + logits) as u64
 }
 
-/// Bytes of this machine's memory that weights take beside the base: on the CPU all of them once more, as f32; for a
-/// GPU the largest matrix on its way there.
+/// Host memory in bytes for the device's copy of the weights: all of them as f32 on the CPU, the largest matrix
+/// while it is copied to a GPU.
 pub(crate) fn copied_bytes(config: &DecoderConfig, device: CandleDevice) -> u64 {
     let shapes = tensor_shapes(config);
     let counts = shapes.values().map(|shape| shape.iter().product::<usize>() as u64);

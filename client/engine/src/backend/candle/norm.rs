@@ -1,8 +1,8 @@
-//! `y = w · x / sqrt(mean(x²) + ε)`, row by row, as in `ops::norm`.
+//! RMSNorm: `y = w · x / sqrt(mean(x²) + ε)`, row by row, as in `layers::rms_norm`.
 
 use candle_core::{D, Result, Tensor};
 
-/// `w`: as long as a row, for `x`: (…, row).
+/// RMSNorm with the weight `w`: (row), for `x`: (…, row).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Norm<'a> {
     pub(super) weight: &'a Tensor,

@@ -29,7 +29,7 @@ fn reference(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
 }
 
-/// Bases with a bias, with norms of heads, tied and not, with scaled angles, of every type that numbers have in files.
+/// Bases with biases, with QK norms, with a tied or untied LM head, with RoPE scaling, in every dtype of files.
 fn bases() -> Vec<(String, Arc<Base>)> {
     let families = ["llama", "smollm2", "llama3", "linear", "mistral", "qwen2", "qwen3"];
     let families = families.map(|name| format!("families/{name}"));
@@ -38,7 +38,7 @@ fn bases() -> Vec<(String, Arc<Base>)> {
     families.into_iter().chain(files).map(open).collect()
 }
 
-/// The same base with our own kernels, in f32, and with candle's operations.
+/// Engines of the same base, with our own kernels in f32 and with candle's operations.
 fn both_ways(base: &Arc<Base>, recompute: Recompute) -> [Engine; 2] {
     [Backend::Cpu, Backend::Candle(CandleDevice::Cpu)].map(|backend| {
         let compute = Compute { threads: 1, precision: Some(Precision::F32), recompute, backend };
@@ -51,14 +51,14 @@ fn spec(base: &Base, method: Method, rank: u32, projections: &[Projection]) -> A
     AdapterSpec { method, rank, alpha: 5.0, factors: Factors::Seeded(Digest([4; 32])), modules }
 }
 
-/// Factors and a trained vector of which no part is zero.
+/// Frozen factors and a trained vector of which no part is zero.
 fn vectors(spec: &AdapterSpec) -> (Vec<f32>, Vec<f32>) {
     let frozen = spec.seeded_factors(&Digest([4; 32]));
     let trained = (0..spec.trained_len()).map(|i| 0.2 * (i as f32 * 1.7).sin()).collect();
     (frozen, trained)
 }
 
-/// Sequences and, for each, which of its tokens are learned: of the first all, of the second none, of the others some.
+/// Sequences with loss masks: the first all targets, the second none, the others some.
 fn batch(count: usize, length: usize, vocab: u32) -> Vec<(Vec<u32>, Vec<bool>)> {
     let sequence = |b: usize| {
         let token = |i: usize| u32::try_from((i * i * 7 + i / 3 + b * 5) % vocab as usize).unwrap();
@@ -90,14 +90,14 @@ fn long(x: &[f32]) -> f64 {
     x.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
 }
 
-/// How far `found` is from `expected`, as a part of it.
+/// Relative L2 error of `found`.
 fn off(found: &[f32], expected: &[f32]) -> f64 {
     assert_eq!(found.len(), expected.len());
     let difference: Vec<f32> = found.iter().zip(expected).map(|(x, y)| x - y).collect();
     long(&difference) / long(expected)
 }
 
-/// Fails unless the loss and every trained matrix's gradient are our own kernels'.
+/// Asserts that candle's loss and each trained factor's gradient are those of our own kernels.
 fn assert_same(name: &str, engines: &[Engine; 2], spec: &AdapterSpec, batch: &[(Vec<u32>, Vec<bool>)]) {
     let (frozen, trained) = vectors(spec);
     let [own, candle] = engines.each_ref().map(|engine| gradient(engine, spec, (&frozen, &trained), batch));
@@ -183,7 +183,7 @@ fn a_batch_of_which_nothing_is_learned_has_no_loss_and_no_gradient() {
     }
 }
 
-/// As on a GPU, but for the device: candle's CPU widens bf16 for each product and rounds the result.
+/// bf16 weights as on a GPU, but on the CPU: candle's CPU widens bf16 for each product and rounds the result.
 #[test]
 fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
     let base = Arc::new(Base::random(shape(), Filled::Bf16, 5).unwrap());
@@ -237,10 +237,10 @@ fn what_passes_take_is_bounded_and_known() {
     assert!(copied > matrices && copied < matrices + matrices / 10, "{copied} {matrices}");
     assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
     assert_eq!(Compute::default().copied_bytes(config), 0);
-    // More rows than a micro-batch's take no more memory.
+    // More rows than those of a micro-batch take no more memory.
     assert_eq!(cpu.needed_bytes(&base, ROWS, 4), cpu.needed_bytes(&base, ROWS / 4, 4));
     assert!(cpu.needed_bytes(&base, ROWS / 4, 4) > cpu.needed_bytes(&base, ROWS / 8, 4));
-    // But one sequence is never cut.
+    // But one sequence is never split.
     assert!(cpu.needed_bytes(&base, 1, 4 * ROWS) > 3 * cpu.needed_bytes(&base, 1, ROWS));
     assert_eq!(gpu.needed_bytes(&base, ROWS, 4), 0);
     assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
@@ -270,7 +270,7 @@ fn logits_and_what_is_written_are_those_of_our_own_kernels() {
         let distance = off(&found, &expected);
         assert!(distance < 1e-4, "{name}: off by {distance:.1e}");
         assert_eq!(candle.logits(&[]).unwrap(), Vec::<f32>::new());
-        // A text that is read on gets the logits of the whole.
+        // Incremental decoding gives the logits of the whole sequence.
         let spec = spec(&base, Method::Both, 2, &Projection::ALL);
         let (frozen, trained) = vectors(&spec);
         let written = [&own, &candle].map(|engine| {
@@ -292,7 +292,7 @@ fn logits_and_what_is_written_are_those_of_our_own_kernels() {
     }
 }
 
-/// A small shape with norms of heads, three query heads for each key head, and an output layer of its own.
+/// A small config with QK norms, three query heads for each key/value head, and an untied LM head.
 fn shape() -> DecoderConfig {
     DecoderConfig {
         vocab_size: 96,

@@ -1,7 +1,8 @@
-//! A base's weights on a device of candle's.
+//! A base's weights on a candle device.
 
 use candle_core::{DType, Device, Result, Tensor};
 
+use super::open::open;
 use crate::backend::device::{CandleDevice, DeviceError};
 use crate::base::Base;
 use crate::kernels::matmul::Precision;
@@ -9,16 +10,16 @@ use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::projection::Projection;
 use crate::model::weights::BlockWeights;
 
-/// What matrices are held as on a device.
+/// Dtype of weight matrices on a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Held {
     /// All as f32.
     F32,
-    /// Those that the base holds as bf16 as it does, all others as f32.
+    /// bf16 where the base holds bf16, else f32.
     Bf16,
 }
 
-/// A base on a device.
+/// A base's weights on a device.
 #[derive(Debug)]
 pub(crate) struct Loaded {
     pub(super) device: Device,
@@ -27,7 +28,7 @@ pub(crate) struct Loaded {
     pub(super) blocks: Vec<Block>,
     /// (hidden).
     pub(super) norm: Tensor,
-    /// (vocab, hidden); none where it is the embedding.
+    /// (vocab, hidden); `None` where the LM head is tied to the embedding.
     head: Option<Tensor>,
 }
 
@@ -36,7 +37,7 @@ pub(crate) struct Loaded {
 pub(super) struct Block {
     pub(super) input_norm: Tensor,
     pub(super) post_norm: Tensor,
-    /// Of the queries and of the keys.
+    /// QK norms, where the model has them, of queries and of keys.
     pub(super) head_norms: Option<[Tensor; 2]>,
     /// In the order of [`Projection::ALL`].
     linears: Vec<Linear>,
@@ -52,20 +53,21 @@ pub(super) struct Linear {
 }
 
 impl Held {
-    /// What suits a device and what was asked for: a GPU multiplies bf16 faster, candle's CPU slower than f32.
+    /// The dtype for a device and a requested precision: a GPU multiplies bf16 faster than f32, candle's CPU
+    /// slower.
     pub(crate) fn on(device: CandleDevice, precision: Option<Precision>) -> Self {
         if device.is_gpu() && precision != Some(Precision::F32) { Self::Bf16 } else { Self::F32 }
     }
 }
 
 impl Loaded {
-    /// Puts a base on a device. Fails where there is no such device, or the base does not fit it.
+    /// Copies a base's weights to a device; fails if it cannot be opened or the weights do not fit.
     pub(crate) fn new(
         base: &Base,
         on: CandleDevice,
         precision: Option<Precision>,
     ) -> std::result::Result<Self, DeviceError> {
-        let device = on.open()?;
+        let device = open(on)?;
         Self::held(base, device, Held::on(on, precision))
             .map_err(|error| DeviceError::NotLoaded { device: on, reason: error.to_string() })
     }
@@ -83,7 +85,7 @@ impl Loaded {
         })
     }
 
-    /// The output layer: (vocab, hidden).
+    /// The LM head, which may be tied to the embedding: (vocab, hidden).
     pub(super) fn head(&self) -> &Tensor {
         self.head.as_ref().unwrap_or(&self.embed)
     }
@@ -114,7 +116,8 @@ impl Block {
     }
 }
 
-/// In what numbers products with `base` are computed on a device, and by what library if not candle's own.
+/// Names the precision of products with `base` on a device, and the vendor's library that computes them, if
+/// any.
 pub(crate) fn numbers(base: &Base, device: CandleDevice, precision: Option<Precision>) -> String {
     let bf16 =
         |block: &BlockWeights| matches!(block.linear(Projection::Q).weight.numbers(), Numbers::Bf16(_));
@@ -125,12 +128,12 @@ pub(crate) fn numbers(base: &Base, device: CandleDevice, precision: Option<Preci
     device.library().map_or_else(|| held.to_owned(), |library| format!("{held} by {library}"))
 }
 
-/// `x · Wᵀ`, `x`: (rows, inputs), `w`: (outputs, inputs), in the numbers that `w` is held as.
+/// `x · Wᵀ` in the dtype of `w`, as f32; `x`: (rows, inputs), `w`: (outputs, inputs).
 pub(super) fn product(x: &Tensor, w: &Tensor) -> Result<Tensor> {
     x.to_dtype(w.dtype())?.matmul(&w.t()?)?.to_dtype(DType::F32)
 }
 
-/// `dy · W`, the gradient of `x`.
+/// `dy · W`, the gradient of `x`, in the dtype of `w`, as f32.
 pub(super) fn matmul_backward(dy: &Tensor, w: &Tensor) -> Result<Tensor> {
     dy.to_dtype(w.dtype())?.matmul(w)?.to_dtype(DType::F32)
 }

@@ -1,14 +1,16 @@
-//! Products of packed factors with AVX-512 or AVX2: of f32, and of 16-bit integers.
+//! Packing and micro-kernels for AVX-512 and AVX2, of f32 and of 16-bit and 8-bit integers.
 //!
-//! Both factors are cut along the inner dimension into blocks of at most [`BLOCK`] numbers, and laid out so that a
-//! tile of [`TALL`] × [`WIDE`] results reads both from front to back and stays in registers.
+//! Both factors are split along the inner dimension into blocks of at most 320 values (640 of 8 bits), and packed so
+//! that a tile of [`TALL`] × [`WIDE`] results reads both sequentially and, with AVX-512, stays in registers. Start with
+//! [`multiply`]; [`Left`] and [`Right`] are the packed factors.
 //!
-//! As integers each row of a weight has one scale, for both directions, and at most 12 bits and a sign; each row of
-//! a block of the other factor has one too, and up to 15 bits. `vpdpwssd` multiplies 32 pairs an instruction and
-//! adds them exactly in 32 bits, twice the numbers of an f32 instruction, on CPUs with bf16 products and without; its
-//! factors have more bits than bf16. Scales are chosen so that no sum can overflow. `vpdpbusd` does the same with 64
-//! pairs of bytes, of which one has no sign: 128 is added to the weights, and what that adds to a sum is taken away
-//! where the sum begins.
+//! Integers are quantized symmetrically. Each row of a weight has one scale, in the forward and the backward pass, and
+//! 16-bit weights use 12 bits and a sign. Each row of a block of the left factor has one scale and up to 15 bits and a
+//! sign. Scales are chosen so that no 32-bit sum can overflow, and all sums are exact.
+//!
+//! `vpdpwssd` multiplies and accumulates 32 pairs an instruction, twice as many as f32, also on CPUs without bf16
+//! products, and its factors have more bits than bf16. `vpdpbusd` does the same with 64 pairs of bytes, of which one
+//! factor is unsigned: weights are offset by 128, and each sum starts at −128 · (sum of the left row) to compensate.
 
 mod ahead;
 mod avx2;

@@ -1,4 +1,4 @@
-//! Products of weights that are widened to f32 a panel at a time: on every CPU, and for what is too small to be packed.
+//! Products with weights that are dequantized to f32 a panel at a time: for every CPU, and for sizes too small to pack.
 
 use crate::kernels::buffer::resized;
 use crate::kernels::error::Result;
@@ -8,18 +8,19 @@ use crate::kernels::matmul::weight::{Accumulate, Weight, widen_together};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 
-/// Numbers of widened weights that one thread holds at a time.
+/// Dequantized weights that one thread holds at a time, in elements.
 const PANEL: usize = 1 << 16;
-/// Numbers of widened weights that all threads share at a time.
+/// Dequantized weights that all threads share at a time, in elements.
 pub(super) const SHARED: usize = 1 << 18;
 
-/// Columns of a part: whole tiles of the kernels, and no more weights than a thread's cache holds.
+/// Width of a column panel of the result: a multiple of the register tile, and few enough weights for a thread's cache.
 ///
-/// Not a matter of the number of threads, because the order in which `gemm` adds up may be one of the width.
+/// Independent of the number of threads, because `gemm`'s order of summation may depend on the width.
 fn width(depth: usize) -> usize {
     ((PANEL / depth.max(1)) / 48 * 48).clamp(48, 192)
 }
 
+/// As [`super::forward`] for rows in memory, in f32: each thread dequantizes the panels that it multiplies.
 pub(super) fn forward_plain(
     team: Team,
     x: View<'_>,
@@ -45,6 +46,7 @@ pub(super) fn forward_plain(
     })
 }
 
+/// As [`super::backward`] for one weight, in f32: all threads dequantize some rows, then multiply by them.
 pub(super) fn backward_plain(
     team: Team,
     scratch: &mut Scratch,
@@ -67,7 +69,7 @@ pub(super) fn backward_plain(
     Ok(())
 }
 
-/// `dx (+)= dy · w`, column part by column part.
+/// `dx = dy · w` or `dx += dy · w`, in column panels.
 fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Accumulate) -> Result<()> {
     let width = width(256);
     let parts = dx.column_parts(width).into_iter().enumerate().collect();

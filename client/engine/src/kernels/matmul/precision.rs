@@ -1,17 +1,18 @@
-//! In what numbers products are computed, and which of them the CPU has instructions for.
+//! The precisions of matrix products, and which of them the CPU has instructions for.
 
 use std::fmt;
 
+#[cfg(target_arch = "x86_64")]
 use crate::kernels::instructions::{Vectors, vectors};
 
-/// In what numbers products are computed.
+/// Number format in which matrix products are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Precision {
     /// f32.
     F32,
-    /// 16-bit integers with a scale for each row of a block, summed up exactly: finer than bf16.
+    /// 16-bit integers with a scale for each row of a block, accumulated exactly: more precise than bf16.
     Int16,
-    /// The same of 8 bits, twice as many at a time: about as fine as what PyTorch's backward pass makes of bf16.
+    /// The same with 8 bits, at twice the throughput: about as precise as PyTorch's backward pass in bf16.
     Int8,
 }
 
@@ -26,8 +27,8 @@ impl fmt::Display for Precision {
 }
 
 impl Precision {
-    /// What products are computed in on the way there, where there is no other: what is rounded there is rounded in
-    /// every number that comes of it.
+    /// Precision of the forward pass: never `Int8`, because a rounding error of the forward pass reaches every later
+    /// value. (Only the output layer uses `Int8`, for a loss with its gradient: see `cross_entropy`.)
     pub(crate) fn forward(self) -> Self {
         match self {
             Self::F32 => Self::F32,
@@ -35,18 +36,19 @@ impl Precision {
         }
     }
 
-    /// The fastest that this CPU has and that is finer than bf16.
+    /// The fastest precision of this CPU that is more precise than bf16.
     pub fn fine() -> Self {
         Self::Int16.or_finer()
     }
 
-    /// The fastest that this CPU has.
+    /// The fastest precision of this CPU.
     pub fn fastest() -> Self {
         Self::Int8.or_finer()
     }
 
-    /// This one, or the next finer one that the CPU has instructions for.
+    /// This precision, or the next higher one that the CPU has instructions for; at last `F32`.
     pub(crate) fn or_finer(self) -> Self {
+        #[cfg(target_arch = "x86_64")]
         if available(self) {
             return self;
         }
@@ -57,9 +59,15 @@ impl Precision {
     }
 }
 
-/// Whether this CPU has instructions for it.
+/// Whether there is a packed kernel for this precision and CPU.
 ///
+<<<<<<< HEAD
 /// With AVX-512 and no VNNI the sums of 16-bit integers' products would take the units that make these: f32 is as fast.
+#[cfg(target_arch = "x86_64")]
+=======
+/// `Int16` is not, with AVX-512 but no VNNI: multiplications and additions would compete for the same execution units,
+/// and f32 is as fast.
+>>>>>>> words-kernels
 pub(crate) fn available(precision: Precision) -> bool {
     match precision {
         Precision::F32 => vectors() >= Vectors::Avx2,
@@ -68,7 +76,7 @@ pub(crate) fn available(precision: Precision) -> bool {
     }
 }
 
-/// Whether it is done with AVX-512.
+/// Whether the kernel for this precision is the one for AVX-512, and not that for AVX2.
 #[cfg(target_arch = "x86_64")]
 pub(super) fn is_wide(precision: Precision) -> bool {
     match precision {
@@ -79,7 +87,7 @@ pub(super) fn is_wide(precision: Precision) -> bool {
 
 #[cfg(target_arch = "x86_64")]
 impl Precision {
-    /// Numbers of one word.
+    /// Values packed in a 32-bit word.
     pub(super) fn in_a_word(self) -> usize {
         match self {
             Self::F32 => 1,

@@ -1,4 +1,4 @@
-//! The left factors of products: matrices side by side, in memory or made while they are packed.
+//! Left factors of products: matrices side by side, in memory or computed while they are packed.
 
 use std::fmt;
 
@@ -6,27 +6,27 @@ use crate::kernels::buffer::resized;
 use crate::kernels::pool::Team;
 use crate::kernels::view::View;
 
-/// Rows that are made at a time: as many as are packed together.
+/// Rows that are computed at a time: as many as are packed together.
 pub(crate) const TILE_ROWS: usize = 8;
 
-/// Matrices with the same number of rows.
+/// Matrices side by side, with the same number of rows.
 #[derive(Debug)]
 pub(crate) enum Rows<'a> {
     InMemory(Vec<View<'a>>),
     Lazy(LazyRows<'a>),
 }
 
-/// Makes some rows, one after the other, each those of all matrices.
+/// Computes up to [`TILE_ROWS`] rows, row-major; each holds that row of every matrix, one after the other.
 pub(crate) type Make<'a> = Box<dyn FnOnce(&mut [f32]) + Send + 'a>;
 
-/// Rows that need not go through memory.
+/// Rows that are computed when they are packed, and need not be stored (operator fusion).
 pub(crate) struct LazyRows<'a> {
     pub(crate) rows: usize,
     /// Columns of each matrix.
     pub(crate) widths: Vec<usize>,
-    /// For every [`TILE_ROWS`] rows.
+    /// One closure for every [`TILE_ROWS`] rows.
     pub(crate) makes: Vec<Make<'a>>,
-    /// Where all rows are written to, if they are `wanted`, or if a product needs them.
+    /// Receives all rows if they are `wanted` by the caller or needed by a product.
     pub(crate) memory: &'a mut Vec<f32>,
     pub(crate) wanted: bool,
 }
@@ -45,7 +45,7 @@ impl<'a> From<View<'a>> for Rows<'a> {
 }
 
 impl<'a> Rows<'a> {
-    /// How many there are.
+    /// Number of rows.
     pub(crate) fn count(&self) -> usize {
         match self {
             Self::InMemory(views) => views.first().map_or(0, |view| view.rows),
@@ -61,7 +61,7 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// All rows, in memory.
+    /// The matrices in memory; computes lazy rows into their buffer.
     pub(crate) fn in_memory(self, team: Team) -> Vec<View<'a>> {
         match self {
             Self::InMemory(views) => views,
@@ -83,7 +83,7 @@ impl<'a> Rows<'a> {
     }
 }
 
-/// Matrices whose rows follow one another.
+/// Views of matrices of these widths whose rows are concatenated in `numbers`.
 pub(crate) fn side_by_side<'a>(numbers: &'a [f32], widths: &[usize]) -> Vec<View<'a>> {
     let columns: usize = widths.iter().sum();
     let all = View::whole(numbers, columns);
@@ -95,7 +95,7 @@ pub(crate) fn side_by_side<'a>(numbers: &'a [f32], widths: &[usize]) -> Vec<View
     views.collect()
 }
 
-/// Parts of so many.
+/// Splits into chunks of `share` items; the last one may be shorter.
 pub(crate) fn in_shares<T>(mut all: impl Iterator<Item = T>, share: usize) -> Vec<Vec<T>> {
     let mut parts = Vec::new();
     loop {

@@ -1,34 +1,37 @@
-//! Memory of products that is used again by the next ones.
+//! Scratch buffers of matrix products, reused by the next ones.
 
 use std::cell::RefCell;
 
 #[cfg(target_arch = "x86_64")]
 use super::packed;
 
-/// Memory of products that is used again.
+/// Scratch buffers that all threads of a product share.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    /// Dequantized rows of a weight.
     pub(super) weights: Vec<f32>,
-    /// Rows times the first factors of pairs, side by side.
+    /// `scale · A · xᵀ` (forward) or `scale · Bᵀ · dyᵀ` (backward) of one low-rank pair: (rank, rows).
     #[cfg(target_arch = "x86_64")]
     pub(super) inner: Vec<f32>,
+    /// Packed rows of the product, then those of its low-rank updates.
     #[cfg(target_arch = "x86_64")]
     pub(super) lefts: Vec<packed::Left>,
 }
 
-/// What each thread packs weights into, used again by its next product.
+/// Scratch buffers of one thread.
 #[derive(Debug, Default)]
 pub(super) struct ThreadScratch {
+    /// A dequantized panel of weights.
     pub(super) panel: Vec<f32>,
-    /// Rows before they are packed.
+    /// Lazily computed rows before they are packed.
     #[cfg(target_arch = "x86_64")]
     pub(super) made: Vec<f32>,
     #[cfg(target_arch = "x86_64")]
     pub(super) right: packed::Right,
-    /// Of what goes beside a product.
+    /// Packed right factors of the low-rank updates.
     #[cfg(target_arch = "x86_64")]
     pub(super) beside: Vec<packed::Right>,
-    /// Of the part of a result that is being made.
+    /// Accumulators of the column panel that is being computed.
     #[cfg(target_arch = "x86_64")]
     pub(super) sums: Vec<f32>,
     #[cfg(target_arch = "x86_64")]

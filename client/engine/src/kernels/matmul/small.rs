@@ -1,14 +1,14 @@
-//! Products of matrices that the nearest caches hold, on the calling thread.
+//! Products of matrices that fit in L1 or L2 cache, on the calling thread.
 //!
-//! Both are read as they lie in memory. A general product would first copy them into panels, which for as few numbers
-//! as an attention head has costs a part of multiplying them.
+//! Both factors are read in place. A general GEMM would pack them first, which for matrices as small as those of an
+//! attention head is a noticeable part of the cost.
 
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::weight::Accumulate;
 use crate::kernels::view::{View, ViewMut};
 
-/// `out = scale · left · right`, or `out += …`.
+/// `out = scale · left · right`, or `out += scale · left · right`; fails if the shapes do not match or exceed a slice.
 pub(crate) fn small(
     scale: f32,
     left: View<'_>,
@@ -24,7 +24,7 @@ pub(crate) fn small(
     gemm(scale, left, right, add.beta(), out)
 }
 
-/// With AVX-512.
+/// The kernel for AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod vectors {
     #![expect(
@@ -42,11 +42,11 @@ mod vectors {
     use crate::kernels::matmul::weight::Accumulate;
     use crate::kernels::view::{View, ViewMut};
 
-    /// Rows, and vectors of columns, whose sums stay in registers.
+    /// The register tile: rows, and vectors of 16 columns.
     const TALL: usize = 6;
     const WIDE: usize = 4;
 
-    /// Whether the CPU has the instructions, and the shapes and memory are as they are needed.
+    /// Whether the CPU has AVX-512, shapes match, views are inside their slices and the rows of `right` are contiguous.
     pub(super) fn fit(left: View<'_>, right: View<'_>, out: &ViewMut<'_>) -> bool {
         vectors() >= Vectors::Avx512
             && right.column_step == 1
@@ -63,7 +63,7 @@ mod vectors {
         add: Accumulate,
     ) {
         assert!(fit(left, right, &out));
-        // What is right of it stays in the nearest cache for all rows.
+        // All rows use this column panel of `right` before the next one, so that it stays in cache.
         for from in (0..right.columns).step_by(16 * WIDE) {
             let columns = from..right.columns.min(from + 16 * WIDE);
             let right = right.columns(columns.clone());
@@ -118,8 +118,8 @@ mod vectors {
         let mut sums = [[_mm512_setzero_ps(); VECTORS]; ROWS];
         let (mut a, mut b) = (left.numbers.as_ptr(), right.numbers.as_ptr());
         for _ in 0..right.rows {
-            // SAFETY: the masks leave out what is behind the row of the right factor, and every number of the left one
-            // is inside.
+            // SAFETY: the masks exclude what is beyond the row of `right`, and every element of `left` is inside its
+            // slice.
             unsafe {
                 let columns: [__m512; VECTORS] =
                     std::array::from_fn(|v| _mm512_maskz_loadu_ps(masks[v], b.wrapping_add(16 * v)));
@@ -139,7 +139,7 @@ mod vectors {
             assert_eq!(out.len(), right.columns);
             for (v, sum) in sums.into_iter().enumerate() {
                 let out = out.as_mut_ptr().wrapping_add(16 * v);
-                // SAFETY: the masks leave out what is behind the row.
+                // SAFETY: the masks exclude what is beyond the row.
                 unsafe {
                     let sum = match add {
                         Accumulate::Overwrite => _mm512_mul_ps(sum, scale),
@@ -190,7 +190,7 @@ mod tests {
                                     "{rows} {inner} {columns} {add:?}: {found} {expected}"
                                 );
                             }
-                            // What is beside it is left alone.
+                            // The column next to the view is unchanged.
                             assert_eq!(row[columns].to_bits(), old.to_bits());
                         }
                     }

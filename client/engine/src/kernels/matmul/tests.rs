@@ -1,10 +1,11 @@
-//! Every way to multiply, held to a plain loop in f64.
+//! Every path of the matrix products, compared with a plain loop in f64.
 
 use half::{bf16, f16};
 
 use super::*;
 use crate::kernels::matmul::rows::side_by_side;
 use crate::kernels::matrix::Numbers;
+use crate::kernels::quantized::{BlockType, Blocks};
 use crate::kernels::view::View;
 
 fn numbers(len: usize, seed: f32) -> Vec<f32> {
@@ -19,14 +20,13 @@ fn matrices(rows: usize, columns: usize) -> Vec<Matrix> {
         Numbers::Bf16(plain.iter().map(|x| bf16::from_f32(*x)).collect()),
     ];
     if columns.is_multiple_of(32) {
-        let mut blocks = candle_core::quantized::GgmlDType::Q8_0.cpu_zeros(plain.len());
-        blocks.from_float(&plain);
+        let blocks = Blocks::quantize(BlockType::Q8x0, &plain).unwrap();
         all.push(Numbers::Quantized(blocks));
     }
     all.into_iter().map(|numbers| Matrix::new(rows, columns, numbers).unwrap()).collect()
 }
 
-/// The largest error and the root of the mean square, of `found` against `left · right` in f64.
+/// The largest error of `found` against `left · right + old` in f64, and the root mean square of `left · right`.
 fn errors(found: &[f32], left: View<'_>, right: View<'_>, old: f64) -> (f64, f64) {
     let at = |view: &View<'_>, i: usize, j: usize| {
         f64::from(view.numbers[i * view.row_step + j * view.column_step])
@@ -47,10 +47,10 @@ fn in_pool(threads: usize, work: impl FnOnce(Team) + Send) {
     pool.install(|| work(Team::current()));
 }
 
-/// The arithmetics of this machine, with the error allowed.
+/// The precisions of this machine, with the allowed error.
 fn precisions() -> Vec<(Precision, f64)> {
     let mut all = vec![(Precision::F32, 1e-5)];
-    // Of the root mean square; the largest error of thousands.
+    // Relative to the root mean square of the result, for the largest error of thousands of elements.
     for (integers, allowed) in [(Precision::Int16, 6e-3), (Precision::Int8, 0.2)] {
         if integers.or_finer() == integers {
             all.push((integers, allowed));
@@ -132,7 +132,7 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
 fn numbers_at_the_edges_neither_overflow_nor_hide() {
     let (rows, inner) = (9, 640);
     for (precision, allowed) in precisions() {
-        // All of one sign and size: the largest sums that there are; then one outlier in small numbers.
+        // All values equal, which gives the largest sums; then one outlier among small values.
         for make in [|_: usize| 3.0e4f32, |i: usize| if i % 640 == 5 { 1e6 } else { 1.0 }] {
             let x: Vec<f32> = (0..rows * inner).map(make).collect();
             let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
@@ -160,8 +160,7 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
     }
 }
 
-/// Two matrices side by side, made when they are packed: all that a product does with them is what it does with those
-/// in memory, to the bit.
+/// Two matrices side by side, computed when they are packed: the product is bit-identical to that of rows in memory.
 #[test]
 fn rows_that_are_made_give_the_bits_of_those_in_memory() {
     for rows in [7, 37] {
@@ -175,7 +174,7 @@ fn made_rows(rows: usize) {
     let factors: Vec<_> =
         outputs.iter().map(|outputs| (numbers(3 * inputs, 0.2), numbers(outputs * 3, 0.7))).collect();
     let kinds = matrices(32, inputs).len();
-    // All of one kind, and one that is held beside one that is quantised, in both orders.
+    // Both of one type; then bf16 beside quantized, and quantized beside f32.
     let same = (0..kinds).map(|kind| [kind; 2]);
     for kind in same.chain([[2, kinds - 1], [kinds - 1, 0]]) {
         let of_kind = |i: usize| matrices(outputs[i], inputs).swap_remove(kind[i]);
@@ -226,7 +225,7 @@ fn made_rows(rows: usize) {
                         }
                     }
                 }
-                // And it is the sum of both products.
+                // And equal to the sum of both products, within the allowed error.
                 let mut sum = vec![0.0f64; rows * inputs];
                 for (weight, dy) in weights.iter().zip(&dys) {
                     let outputs = weight.matrix.rows();

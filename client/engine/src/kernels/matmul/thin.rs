@@ -1,19 +1,21 @@
-//! Products of a matrix with the few rows of a factor of an adapter.
+//! Products of a matrix with a low-rank factor of an adapter (skinny GEMM).
 //!
-//! Each is one pass over the matrix, as it lies in memory. A general product would first copy it into panels, which
-//! costs more than multiplying it by eight rows.
+//! The matrix is read in place, and once for ranks up to eight. A general GEMM would pack it first, which costs more
+//! than multiplying it by eight rows.
 
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 
-/// Rows of the matrix of one part of [`inner`].
+/// Rows of the matrix for one task of [`inner`].
 const ROWS: usize = 96;
-/// Columns of the matrix of one part of [`outer`].
+/// Columns of the matrix for one task of [`outer`].
 const COLUMNS: usize = 192;
 
-/// `out = scale · factor · xᵀ`: (rank, rows), for `factor`: (rank, columns) and `x`: (rows, columns).
+/// `out = scale · factor · xᵀ`; fails or panics if the shapes do not match.
+///
+/// `factor`: (rank, columns), `x`: (rows, columns), `out`: (rank, rows).
 pub(crate) fn inner(team: Team, scale: f32, factor: View<'_>, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     let parts = out.column_parts(ROWS).into_iter().enumerate().collect();
     let rows = |i, out: &ViewMut<'_>| x.rows(i * ROWS..i * ROWS + out.columns());
@@ -38,7 +40,9 @@ pub(crate) fn inner(team: Team, scale: f32, factor: View<'_>, x: View<'_>, out: 
     team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| gemm(scale, factor, rows(i, &out).t(), 0.0, out))
 }
 
-/// `out = scale · left · x`: (rank, columns), for `left`: (rank, rows) and `x`: (rows, columns).
+/// `out = scale · left · x`; fails or panics if the shapes do not match.
+///
+/// `left`: (rank, rows), `x`: (rows, columns), `out`: (rank, columns).
 pub(crate) fn outer(team: Team, scale: f32, left: View<'_>, x: View<'_>, out: ViewMut<'_>) -> Result<()> {
     let parts = out.column_parts(COLUMNS).into_iter().enumerate().collect();
     let columns = |i, out: &ViewMut<'_>| x.columns(i * COLUMNS..i * COLUMNS + out.columns());
@@ -52,7 +56,7 @@ pub(crate) fn outer(team: Team, scale: f32, left: View<'_>, x: View<'_>, out: Vi
     team.try_each(parts, |(i, out): (usize, ViewMut<'_>)| gemm(scale, left, columns(i, &out), 0.0, out))
 }
 
-/// With AVX-512.
+/// The kernels for AVX-512.
 #[cfg(target_arch = "x86_64")]
 mod vectors {
     #![expect(
@@ -69,21 +73,21 @@ mod vectors {
     use crate::kernels::instructions::{Vectors, vectors};
     use crate::kernels::view::{View, ViewMut};
 
-    /// Rows of the matrix, and rows of the factor, whose sums stay in registers.
+    /// The register tile of [`inner`]: rows of the matrix, and rows of the factor.
     const TALL: usize = 6;
     const FEW: usize = 4;
-    /// Rows of the left factor, and vectors of columns, whose sums stay in registers.
+    /// The register tile of [`outer`]: rows of the left factor, and vectors of 16 columns.
     const LEFT: usize = 8;
     const WIDE: usize = 3;
-    /// Rows that are asked for ahead: they are too far apart for the CPU to foresee them.
+    /// Prefetch distance in rows, whose stride is too long for the hardware prefetcher.
     const AHEAD: usize = 12;
 
-    /// Whether the CPU has the instructions, and the rows' numbers are neighbours.
+    /// Whether the CPU has AVX-512 and the rows are contiguous.
     pub(super) fn fit(x: View<'_>) -> bool {
         x.column_step == 1 && vectors() >= Vectors::Avx512
     }
 
-    /// The sixteen numbers from `at` on of which there are `len` in all.
+    /// Mask of the up to sixteen elements from `at` on of a row of `len`.
     fn mask(at: usize, len: usize) -> u16 {
         match len.saturating_sub(at) {
             rest @ 0..16 => (1 << rest) - 1,
@@ -95,7 +99,7 @@ mod vectors {
         assert!(fit(x) && fit(factor) && x.columns == factor.columns);
         assert!(out.rows() == factor.rows && out.columns() == x.rows);
         for first in (0..x.rows).step_by(TALL) {
-            // Where there are fewer, the last one again.
+            // Past the end, the last row is repeated.
             let rows: [_; TALL] = std::array::from_fn(|i| x.row((first + i).min(x.rows - 1)));
             for few in (0..factor.rows).step_by(FEW) {
                 let factors: [_; FEW] = std::array::from_fn(|j| factor.row((few + j).min(factor.rows - 1)));
@@ -109,7 +113,7 @@ mod vectors {
         }
     }
 
-    /// Every row times every factor.
+    /// The dot product of every row with every factor.
     #[target_feature(enable = "avx512f")]
     fn dots(rows: [&[f32]; TALL], factors: [&[f32]; FEW], len: usize) -> [[f32; TALL]; FEW] {
         assert!(rows.iter().chain(&factors).all(|row| row.len() == len));
@@ -117,7 +121,7 @@ mod vectors {
         let mut sums = [[_mm512_setzero_ps(); FEW]; TALL];
         for at in (0..len).step_by(16) {
             let mask = mask(at, len);
-            // SAFETY: the mask leaves out what is behind the rows.
+            // SAFETY: the mask excludes what is beyond the rows.
             let load = |from: *const f32| unsafe { _mm512_maskz_loadu_ps(mask, from.add(at)) };
             let factors: [__m512; FEW] = std::array::from_fn(|j| load(factors[j]));
             for (row, sums) in rows.iter().zip(&mut sums) {
@@ -148,7 +152,7 @@ mod vectors {
         }
     }
 
-    /// The sums of all rows, at most [`WIDE`] vectors wide, each times its number of every left row.
+    /// `lefts · x`, for at most [`WIDE`] vectors of columns.
     #[target_feature(enable = "avx512f")]
     fn weighted(lefts: [&[f32]; LEFT], x: View<'_>) -> [[__m512; WIDE]; LEFT] {
         assert!(lefts.iter().all(|left| left.len() == x.rows) && x.is_inside());
@@ -157,16 +161,16 @@ mod vectors {
         let mut sums = [[_mm512_setzero_ps(); WIDE]; LEFT];
         for row in 0..x.rows {
             let from = x.numbers.as_ptr().wrapping_add(row * x.row_step);
-            // SAFETY: the masks leave out what is behind the row, and the row is inside.
+            // SAFETY: the masks exclude what is beyond the row, and the row is inside its slice.
             let columns: [__m512; WIDE] = std::array::from_fn(|v| unsafe {
                 _mm512_maskz_loadu_ps(masks[v], from.wrapping_add(16 * v))
             });
             for v in 0..WIDE {
-                // A hint, which no address makes fail.
+                // A hint, which faults at no address.
                 _mm_prefetch::<_MM_HINT_T0>(from.wrapping_add(AHEAD * x.row_step + 16 * v).cast());
             }
             for (left, sums) in lefts.iter().zip(&mut sums) {
-                // SAFETY: below the number of rows.
+                // SAFETY: `row` is below the length of every left row.
                 let left = _mm512_set1_ps(unsafe { *left.add(row) });
                 for (sum, column) in sums.iter_mut().zip(columns) {
                     *sum = _mm512_fmadd_ps(left, column, *sum);
@@ -180,7 +184,7 @@ mod vectors {
     fn store(scale: f32, sums: &[__m512; WIDE], out: &mut [f32]) {
         for (v, sum) in sums.iter().enumerate() {
             let place = out.as_mut_ptr().wrapping_add(16 * v);
-            // SAFETY: the mask leaves out what is behind the slice.
+            // SAFETY: the mask excludes what is beyond the slice.
             unsafe {
                 _mm512_mask_storeu_ps(
                     place,

@@ -1,4 +1,7 @@
-//! Products in tiles of packed panels: which parts there are, and what each is made of.
+//! The packed GEMM: splits a product into column panels of the result, one task each.
+//!
+//! A task packs the weights of its panel block by block along the inner dimension, and runs the micro-kernels of
+//! `packed` on each. All tasks share the packed rows. Start with [`forward`].
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use crate::kernels::view::{View, ViewMut};
 
 const _: () = assert!(TILE_ROWS == packed::TALL, "rows are made where they are packed");
 
-/// Whether a product is large enough to be packed, and the CPU can.
+/// Whether a product is large enough for packing, and there is a packed kernel for the CPU.
 pub(super) fn fits(precision: Precision, left: &Rows<'_>) -> bool {
     match precision {
         Precision::F32 => {
@@ -29,7 +32,7 @@ pub(super) fn fits(precision: Precision, left: &Rows<'_>) -> bool {
 }
 
 impl Matrix {
-    /// What panels can be made of, if the numbers are held one by one.
+    /// The elements as packing reads them; `None` if they are quantized in blocks.
     fn held(&self) -> Option<packed::Held<'_>> {
         match self.numbers() {
             Numbers::F32(numbers) => Some(packed::Held::F32(numbers)),
@@ -39,7 +42,7 @@ impl Matrix {
         }
     }
 
-    /// The largest absolute number of each row, where the arithmetic needs it.
+    /// The largest absolute value of each row, empty for f32, which needs none; fails if a value is not finite.
     fn most(&self, precision: Precision) -> Result<&[f32]> {
         match precision {
             Precision::F32 => Ok(&[]),
@@ -48,6 +51,7 @@ impl Matrix {
     }
 }
 
+/// As [`super::forward`].
 pub(super) fn forward(
     team: Team,
     precision: Precision,
@@ -113,6 +117,9 @@ pub(super) fn forward(
     })
 }
 
+/// As [`super::backward`]: one product, whose inner dimension is the outputs of all weights in order.
+///
+/// The scales of the weights' rows, which lie along the inner dimension, are multiplied into `dys` before packing.
 pub(super) fn backward(
     team: Team,
     precision: Precision,
@@ -141,8 +148,8 @@ pub(super) fn backward(
     while let Some(rest) = left.spans().get(done..)
         && let Some(Span { side, range: begin }) = rest.first()
     {
-        // What is held is packed by the thread that needs it, whatever the matrix; what is quantised is widened by all
-        // before, some blocks at a time.
+        // Weights held as f32, f16 or bf16 are packed by the thread that needs them, blocks of several matrices in one
+        // go; quantized ones are first dequantized by all threads, a few blocks at a time.
         let (some, sources): (&[Span], Vec<_>) = if weights[*side].matrix.held().is_some() {
             let held = |span: &Span| Some((weights[span.side].matrix.held()?, mosts[span.side]));
             let sources: Vec<_> = rest.iter().map_while(held).collect();
@@ -193,7 +200,7 @@ pub(super) fn backward(
     Ok(())
 }
 
-/// Packs the columns of what goes beside a product, each pair's blocks one after the other.
+/// Packs the right factors of the low-rank updates and returns their blocks, pair by pair.
 fn fill_beside<'a>(
     rights: &'a mut Vec<packed::Right>,
     pairs: impl Iterator<Item = (LowRank<'a>, &'a packed::Left)>,
@@ -209,7 +216,8 @@ fn fill_beside<'a>(
     filled.map(|((_, left, at), right)| packed::Block { left, at, right }).collect()
 }
 
-/// Packs the rows of a product, and for each pair the rows of its matrix times its first factor, which go beside.
+/// Packs the rows of a product, followed by the left factors of its low-rank updates, each in f32:
+/// `scale · rows · factorᵀ`, for each `(side, scale, factor)` of `pairs`, with the rows of matrix `side`.
 fn pack_lefts<'s>(
     team: Team,
     lefts: &'s mut Vec<packed::Left>,
@@ -229,7 +237,8 @@ fn pack_lefts<'s>(
     Ok(lefts)
 }
 
-/// Gives the rows where they are in memory, in which they are left if they are `needed`.
+/// Packs `rows` into `left` and returns their views; lazy rows are stored only if `needed` or wanted by the caller, and
+/// otherwise no views are returned.
 fn pack_left<'a>(
     team: Team,
     (precision, factors): (Precision, Option<&[Vec<f32>]>),

@@ -1,4 +1,4 @@
-//! The factors of a product: a frozen matrix with what an adapter adds to it, and what the result is added to.
+//! The right factor of a product, a frozen matrix with low-rank updates, and whether the result is accumulated.
 
 use std::ops::Range;
 
@@ -8,16 +8,16 @@ use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 
-/// A frozen matrix and what an adapter adds to it.
+/// A frozen matrix and its low-rank updates: `W + Σ scale · B · A`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Weight<'a> {
     /// (outputs, inputs).
     pub(crate) matrix: &'a Matrix,
-    /// What earlier epochs left, and what is trained.
+    /// The folded update of earlier epochs, and the one that is trained.
     pub(crate) pairs: [Option<LowRank<'a>>; 2],
 }
 
-/// `scale · B · A`.
+/// A low-rank update, `scale · B · A`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LowRank<'a> {
     pub(crate) scale: f32,
@@ -28,7 +28,7 @@ pub(crate) struct LowRank<'a> {
     pub(crate) b: &'a [f32],
 }
 
-/// What a product is added to.
+/// Whether a product overwrites its output or is added to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accumulate {
     Overwrite,
@@ -36,7 +36,7 @@ pub(crate) enum Accumulate {
 }
 
 impl Accumulate {
-    /// The factor of what is there.
+    /// The factor of the output's old values, beta of GEMM.
     pub(super) fn beta(self) -> f32 {
         match self {
             Self::Add => 1.0,
@@ -46,13 +46,13 @@ impl Accumulate {
 }
 
 impl Weight<'_> {
-    /// The matrix, and nothing added.
+    /// The matrix without its low-rank updates.
     #[cfg(target_arch = "x86_64")]
     pub(super) fn alone(&self) -> Self {
         Self { pairs: [None; 2], ..*self }
     }
 
-    /// The rows' numbers where they are held as f32 and nothing is added.
+    /// The matrix itself if it is held as f32 and has no low-rank update.
     pub(super) fn plain(&self) -> Option<View<'_>> {
         match self.matrix.numbers() {
             Numbers::F32(numbers) if self.pairs.iter().all(Option::is_none) => {
@@ -62,7 +62,7 @@ impl Weight<'_> {
         }
     }
 
-    /// Writes rows from `first` on as f32 to `out`, with what is added.
+    /// Dequantizes rows from `first` on to `out` and adds the low-rank updates; fails if the rows are out of range.
     pub(crate) fn widen(&self, first: usize, out: &mut [f32]) -> Result<()> {
         let columns = self.matrix.columns();
         let rows = first..first + out.len() / columns;
@@ -75,7 +75,7 @@ impl Weight<'_> {
     }
 }
 
-/// Some rows of a weight as f32, with what is added.
+/// Dequantizes `rows` of a weight with its low-rank updates, on all threads; fails if they are out of range.
 pub(super) fn widen_together<'a>(
     team: Team,
     memory: &'a mut Vec<f32>,

@@ -1,4 +1,4 @@
-//! What is beside the weights in a Hugging Face folder: copied, or made from what a GGUF file says.
+//! The files of a Hugging Face folder besides the weights: copied, or generated from a GGUF base.
 
 use std::path::Path;
 
@@ -11,10 +11,10 @@ use crate::model::config::{DecoderConfig, RopeScaling};
 use proto::files;
 use proto::files::FileError;
 
-/// Endings of files that hold weights, in this form or in another.
+/// Extensions of files that hold weights, in any format.
 const WEIGHTS: [&str; 8] = ["safetensors", "bin", "pt", "pth", "gguf", "onnx", "h5", "msgpack"];
 
-/// The files that belong beside the weights of a base that was read from `source`.
+/// Name and contents of the files besides the weights, for a base that was read from `source`.
 pub(super) fn of(base: &Base, source: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
     if source.join("config.json").exists() { copied(source) } else { made(base) }
 }
@@ -32,7 +32,7 @@ fn copied(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
             .and_then(|end| end.to_str())
             .is_some_and(|end| WEIGHTS.contains(&end.to_ascii_lowercase().as_str()));
         let hidden = name.starts_with('.') || name == formats::MANIFEST_FILE;
-        // In a hub's cache files are links.
+        // Follows links: in a hub's cache, files are links.
         if path.is_file() && !is_weights && !hidden && !name.ends_with(".index.json") {
             let bytes =
                 files::read_regular(&path, MOST_COPIED_BYTES).map_err(FileError::io("read", &path))?;

@@ -1,4 +1,4 @@
-//! Why a merged folder cannot be written.
+//! Why a merged base cannot be written.
 
 use std::path::PathBuf;
 
@@ -9,40 +9,40 @@ use safetensors::Dtype;
 use crate::kernels::error::ShapeError;
 use crate::lora::layout::ModuleError;
 
-/// A merged folder that cannot be written.
+/// Why a merged base cannot be written.
 #[derive(Debug, thiserror::Error)]
 pub enum MergeError {
-    /// The adapter is not one of this base.
+    /// The adapter does not fit the base.
     #[error(transparent)]
     Module(#[from] ModuleError),
-    /// The vectors are not of the adapter.
+    /// The vectors do not fit the adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
-    /// The disk refuses.
+    /// A file cannot be read or written.
     #[error(transparent)]
     File(#[from] FileError),
-    /// The folder holds something, which would be read together with what is written.
+    /// The folder is not empty; its files would be read together with the new ones.
     #[error("{} is not empty; a merged base needs a folder of its own", .0.display())]
     NotEmpty(PathBuf),
-    /// The sum does not fit the type in which the base is stored.
+    /// A merged value overflows the dtype in which the base is held.
     #[error(
         "`{tensor}` with the adapter has a number that does not fit {dtype}; hold the base as f32 or bf16"
     )]
     Overflow {
         /// The tensor.
         tensor: String,
-        /// The type.
+        /// The dtype.
         dtype: Dtype,
     },
-    /// The base's shape has no place in a `config.json`.
+    /// A `config.json` cannot describe the base's shape.
     #[error(
         "{what} of this GGUF base has no place in a Hugging Face folder; merge into the folder that it was made of"
     )]
     NoPlace {
-        /// What of it.
+        /// What it cannot describe.
         what: &'static str,
     },
-    /// A configuration or an index has no place in JSON.
+    /// A config, tokenizer or index cannot be written as JSON.
     #[error("cannot write {name}: {reason}")]
     Text {
         /// The file.

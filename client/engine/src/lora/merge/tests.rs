@@ -26,7 +26,7 @@ fn vectors(spec: &AdapterSpec) -> (Vec<f32>, Vec<f32>) {
     (spec.seeded_factors(&Digest([4; 32])), trained)
 }
 
-/// The logits with the adapter beside the base.
+/// The logits with the adapter unmerged.
 fn apart(
     base: &Arc<Base>,
     spec: &AdapterSpec,
@@ -46,7 +46,8 @@ fn far(x: &[f32], y: &[f32]) -> f32 {
     x.iter().zip(y).map(|(x, y)| (x - y).abs()).fold(0.0, f32::max)
 }
 
-/// Merges, reads again, and gives how far the logits are off, how far they are from the base's, and what was written.
+/// Merges, reads the result, and returns the largest error of its logits, their largest distance from those of
+/// the base, the merged base, and the names of the files.
 fn merged(name: &str, method: Method, most: u64) -> (f32, f32, Base, Vec<String>) {
     let source = reference(name);
     let base = Arc::new(Base::open(&source).unwrap());

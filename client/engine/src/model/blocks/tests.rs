@@ -6,7 +6,7 @@ fn tokens(blocks: &Blocks) -> Vec<&[u32]> {
     blocks.as_slice().iter().map(Block::tokens).collect()
 }
 
-/// A document of consecutive tokens: `?` is given, `!` is learned.
+/// A document of consecutive tokens: `?` is context only, `!` counts in the loss.
 fn document(first: u32, pattern: &str) -> Encoded {
     let mut encoded = Encoded::default();
     for (token, kind) in (first..).zip(pattern.chars()) {
@@ -15,7 +15,7 @@ fn document(first: u32, pattern: &str) -> Encoded {
     encoded
 }
 
-/// Blocks as their first tokens and the pattern of what is learned.
+/// Each block as its first token and its loss mask, in the pattern of `document`.
 fn cut(documents: &[Encoded], sequence_len: u32) -> Vec<(u32, String)> {
     let blocks = Blocks::of_documents(documents, 1, sequence_len);
     let pattern =
@@ -30,7 +30,7 @@ fn plain_documents_are_joined_and_cut_and_the_rest_is_left_out() {
     assert_eq!(tokens(&blocks), [[1, 5, 6, 7], [1, 8, 1, 9]]);
     assert!(blocks.as_slice().iter().all(|block| block.learned() == [false, true, true, true]));
     assert_eq!(blocks.targets(), 6);
-    // A last block that ends with the text is left out, as the peers do.
+    // A last block that ends exactly with the text is dropped, as other trainers do.
     assert_eq!(Blocks::new(&documents[..1], 1, 2).len(), 1);
     let short = Blocks::new(&documents, 1, 64);
     assert_eq!((short.len(), short.targets()), (1, 10));
@@ -40,13 +40,13 @@ fn plain_documents_are_joined_and_cut_and_the_rest_is_left_out() {
 
 #[test]
 fn a_block_of_nothing_but_what_is_given_is_not_cut() {
-    // The opener is token 1; the answer is short, so its block ends with it.
+    // BOS is token 1. The answer is short, so its block ends with it.
     let long = document(10, "?????????????????!!?");
     assert_eq!(cut(&[long], 8), [(21, "??????!!".to_owned())]);
     // A long answer begins in the middle of its block.
     let long = document(10, "??????????????????!!!!!!!!!!!!");
     assert_eq!(cut(&[long], 8), [(24, "????!!!!".to_owned())]);
-    // What fits is cut as plain text is.
+    // Blocks that have targets are cut like plain text.
     let pair = document(10, "???!!");
     let other = document(20, "??!!!?!!!!!!");
     assert_eq!(
@@ -60,7 +60,7 @@ fn a_short_conversation_is_one_block_and_one_without_an_answer_none() {
     assert_eq!(cut(&[document(10, "??!")], 8), [(1, "???!".to_owned())]);
     assert_eq!(cut(&[document(10, "???")], 8), []);
     assert_eq!(cut(&[document(10, "???????????????????")], 8), []);
-    // What only a block's first token would teach is not learned.
+    // A block whose only target would be its first token is dropped.
     assert_eq!(cut(&[document(1, "!??")], 8), []);
 }
 

@@ -1,4 +1,4 @@
-//! The way back through one block.
+//! The backward pass of one block.
 
 use super::{Decoder, fused};
 use crate::kernels::buffer::resized;
@@ -14,7 +14,10 @@ use crate::model::weights::BlockWeights;
 use crate::model::workspace::Workspace;
 
 impl Decoder<'_> {
-    /// From the gradient of a block's result in `space.g` to that of its input, which is made only if something
+    /// Turns the gradient of a block's output in `space.g` into that of its input, and adds the gradients of
+    /// the block's weights to `wanted`.
+    ///
+    /// `keep` is the index of the block's saved activations. The input's gradient is only computed if something
     /// `below` has a gradient.
     #[expect(clippy::too_many_arguments, reason = "each is a different thing")]
     pub(super) fn block_backward(
@@ -132,7 +135,7 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    /// The gradient of a block's layers' common input.
+    /// Gradient of the common input of linear layers of a block: `dx = Σ dy · W`, with the LoRA deltas in `W`.
     fn backward(
         &self,
         scratch: &mut Scratch,
@@ -151,7 +154,8 @@ impl Decoder<'_> {
         backward(self.team, self.precision, scratch, dys, &weights, dx, Accumulate::Overwrite)
     }
 
-    /// What is wanted of some linear layers of one block with one input.
+    /// Adds to `wanted` the gradients of linear layers of one block that share the input `x`, given the
+    /// gradients of their outputs in `terms`.
     fn linear_gradients(
         &self,
         layer: usize,

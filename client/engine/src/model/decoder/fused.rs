@@ -1,4 +1,4 @@
-//! Inputs of products that are made where they are packed, and the gradients of those that were.
+//! Norm, SwiGLU and their backward passes, fused into the packing of matrix products as lazy rows.
 
 use std::cell::RefCell;
 
@@ -9,11 +9,11 @@ use crate::layers::swiglu::{swiglu_backward_rows, swiglu_rows};
 use crate::model::saved::{RowsToSave, Saved};
 
 thread_local! {
-    /// What each thread widens rows into, used again by its next ones.
+    /// Each thread's buffers for saved rows widened to f32.
     static THREAD_SCRATCH: RefCell<[Vec<f32>; 2]> = RefCell::default();
 }
 
-/// The normed rows of `x`, which are rounded and kept too where there are places.
+/// The norm of `x`, as lazy rows; with `save_to`, `x` is also rounded and saved.
 pub(super) fn normed<'a>(
     norm: RmsNorm<'a>,
     x: &'a [f32],
@@ -36,7 +36,7 @@ pub(super) fn normed<'a>(
     Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
-/// What becomes of the two halves of the feed-forward part, which are rounded and kept too where there are places.
+/// SwiGLU of `gate` and `up`, as lazy rows; with `save_to`, both are also rounded and saved.
 pub(super) fn gated<'a>(
     (gate, up): (&'a [f32], &'a [f32]),
     columns: usize,
@@ -60,7 +60,8 @@ pub(super) fn gated<'a>(
     Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
-/// The gradients of the two halves of the feed-forward part, side by side.
+/// Gradients of `gate` and `up`, side by side, from the gradient `dy` of their SwiGLU, as lazy rows. If
+/// `wanted`, they are also written to `memory`.
 pub(super) fn lazy_gate_and_up_backward<'a>(
     (gate, up): (&'a Saved, &'a Saved),
     dy: &'a [f32],
@@ -81,7 +82,7 @@ pub(super) fn lazy_gate_and_up_backward<'a>(
     Rows::Lazy(LazyRows { rows, widths: vec![columns; 2], makes, memory, wanted })
 }
 
-/// `g`, to which the gradient of a norm's input `x` is added.
+/// `g` plus the gradient of a norm's input `x`, as lazy rows; `g` is updated as they are made.
 pub(super) fn lazy_norm_backward<'a>(
     norm: RmsNorm<'a>,
     x: &'a Saved,
@@ -110,7 +111,8 @@ pub(super) fn norm_backward_in_memory(team: Team, norm: RmsNorm<'_>, x: &Saved, 
     });
 }
 
-/// For every few rows, what adds the gradient to those of `g`, and gives them.
+/// For every [`TILE_ROWS`] rows, a closure that adds the gradient of the norm's input to those of `g`, and
+/// returns them.
 fn add_backward<'a>(
     norm: RmsNorm<'a>,
     x: &'a Saved,

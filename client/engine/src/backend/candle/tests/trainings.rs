@@ -1,4 +1,4 @@
-//! Whole trainings at a place of candle's.
+//! Whole trainings on a candle device.
 
 use proto::training::{LocalOptimizer, TrainingPlan};
 
@@ -110,7 +110,7 @@ fn a_training_stops_between_two_micro_batches_and_takes_the_step_again() {
         if heard.len() == 4 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
     });
     assert!(matches!(error, Err(TrainError::Stopped { steps: 1 })), "{error:?}");
-    // 20 sequences of 60 tokens are 8, 8 and 4.
+    // 20 sequences of 60 tokens are micro-batches of 8, 8 and 4.
     assert_eq!(heard, [(1, 1, 3), (1, 2, 3), (1, 3, 3), (2, 1, 3)]);
     training.run(u32::MAX, &mut go_on).unwrap();
     assert_eq!(training.finish(), whole.finish());

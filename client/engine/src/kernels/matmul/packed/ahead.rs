@@ -1,44 +1,45 @@
-//! Memory that is asked for before it is needed, while the CPU multiplies: many lines at once would wait for one another.
+//! Software prefetch, spread over the loop of the micro-kernel: many prefetches at once would wait for one another.
 
 use std::arch::x86_64::{_MM_HINT_ET0, _MM_HINT_T1, _mm_prefetch};
 use std::ops::Range;
 
 use crate::kernels::view::ViewMut;
 
-/// Bytes that a cache holds together.
+/// Bytes of a cache line.
 const LINE: usize = 64;
 
-/// Parts of rows, too far apart for the CPU to foresee them, line by line.
+/// Cache lines of a matrix, row by row, whose stride is too long for the hardware prefetcher.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Lines {
+    /// The current row, and how many are left, with it.
     row: *const u8,
     rows: usize,
-    /// Bytes of a row, and from one row to the next.
+    /// Length and stride of a row, in bytes.
     len: usize,
     step: usize,
-    /// The next line of the first row that is left, and how many bytes of it begin before the row's end.
+    /// The next line of the current row, and the bytes from there to the row's end.
     line: *const u8,
     left: usize,
 }
 
-/// What is asked for during a sum.
+/// What is prefetched during a tile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Soon {
-    /// What the sum is written to.
+    /// The output of the tile, prefetched for writing.
     pub(super) write: Lines,
-    /// What the next block is packed from, and how many lines of it are asked for at a time.
+    /// The weights of the next block to pack, prefetched to L2 cache, and how many lines of them at a time.
     pub(super) read: Lines,
     pub(super) reads: usize,
 }
 
-/// Lines to be written to that are asked for at a time.
+/// Lines of the output that are prefetched at a time.
 const WRITES: usize = 3;
 
-/// Asks for a line.
+/// Prefetches a cache line.
 #[inline]
 fn ask<const HINT: i32>(address: *const u8) {
     #[expect(unsafe_code, reason = "a hint, which no address makes fail; every CPU of this kind has it")]
-    // SAFETY: as the reason says.
+    // SAFETY: a prefetch is a hint that faults at no address, and every x86-64 CPU has it.
     unsafe {
         _mm_prefetch::<HINT>(address.cast());
     }
@@ -49,10 +50,10 @@ fn ask<const HINT: i32>(address: *const u8) {
     reason = "a call in the middle of a sum would take its registers to memory and back"
 )]
 impl Lines {
-    /// Nothing.
+    /// No lines.
     pub(super) const NONE: Self = Self::new(std::ptr::null(), 0, 0, 0);
 
-    /// `rows` parts of `len` bytes, one `step` bytes after the other.
+    /// `rows` rows of `len` bytes, with a stride of `step` bytes.
     pub(super) const fn new(row: *const u8, rows: usize, len: usize, step: usize) -> Self {
         Self { row, rows: if len == 0 { 0 } else { rows }, len, step, line: row, left: len }
     }
@@ -64,12 +65,12 @@ impl Lines {
         Self::new(out.row(rows.start).as_ptr().cast(), rows.len(), len, step)
     }
 
-    /// About how many there are.
+    /// The approximate number of lines.
     pub(super) fn count(&self) -> usize {
         self.rows * (self.len / LINE + 1)
     }
 
-    /// Asks for the next line, if any is left.
+    /// Prefetches the next line, if any is left.
     #[inline(always)]
     fn fetch<const HINT: i32>(&mut self) {
         if self.rows == 0 {
@@ -82,7 +83,7 @@ impl Lines {
         } else {
             self.rows -= 1;
             self.row = self.row.wrapping_add(self.step);
-            // From the line's beginning on, in which the row begins somewhere.
+            // Start at the boundary of the line that the row begins in.
             let before = self.row.addr() % LINE;
             self.line = self.row.wrapping_sub(before);
             self.left = self.len + before;
@@ -92,7 +93,7 @@ impl Lines {
 
 #[expect(clippy::inline_always, reason = "as above")]
 impl Soon {
-    /// Asks for the next lines.
+    /// Prefetches the next lines.
     #[inline(always)]
     pub(super) fn fetch(&mut self) {
         (0..WRITES).for_each(|_| self.write.fetch::<_MM_HINT_ET0>());

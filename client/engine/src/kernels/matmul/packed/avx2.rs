@@ -1,4 +1,4 @@
-//! Packing for AVX2, in plain loops that are compiled for it: of f32 and of 16-bit integers.
+//! Packing for AVX2, of f32 and 16-bit integers, in plain loops that the compiler vectorizes.
 
 #![expect(
     clippy::inline_always,
@@ -16,11 +16,13 @@ use crate::kernels::matmul::packed::right::{Held, Right, Source, scale_of};
 use crate::kernels::matmul::precision::Precision;
 use crate::kernels::simd::{largest, sum, vectorized};
 
-/// Numbers of a block's row, of which two make a word.
+/// The values of a block's row; two are packed in a word of 16-bit integers.
 type Row = [f32; 2 * BLOCK];
 
 vectorized! {
-    /// Rounds a block's row, times the columns' factors where there are some; words behind it are zero.
+    /// Quantizes a block's row, times `factors` if given, to 16-bit integers; words beyond its end are zero.
+    ///
+    /// The scale is NaN if a value is not finite.
     pub(super) fn round(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
         assert!(x.len() <= 2 * words.len() && factors.is_none_or(|factors| factors.len() == x.len()));
         let mut row: Row = [0.0; 2 * BLOCK];
@@ -36,11 +38,11 @@ vectorized! {
             words.fill(0);
             return Scale { scale_of: f32::NAN, begin: 0 };
         }
-        // Rounding adds at most a half to each.
+        // Rounding adds at most 0.5 to each absolute value.
         let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
         let scale = (MOST_LEFT / most).min(room / total);
         if !scale.is_finite() {
-            // All zero, or so small that even their inverse is no number.
+            // All values are zero, or so small that the scale overflows.
             words.fill(0);
             return Scale::default();
         }
@@ -49,7 +51,7 @@ vectorized! {
     }
 }
 
-/// Pairs of numbers as words.
+/// Quantizes to 16 bits: word `i` of each [`STEP`] has the values `i`, `i + STEP` of its 2 · `STEP`.
 #[inline(always)]
 fn join(row: &[f32], scale: f32, words: &mut [i32]) {
     for (words, row) in words.chunks_exact_mut(STEP).zip(row.chunks_exact(2 * STEP)) {
@@ -60,17 +62,17 @@ fn join(row: &[f32], scale: f32, words: &mut [i32]) {
     }
 }
 
-/// Two numbers below 2¹⁵, rounded to integers, the first one lowest.
+/// Two values below 2¹⁵, rounded to integers, `low` in the lower half of the word.
 #[inline(always)]
 fn pair(low: f32, high: f32) -> i32 {
-    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits.
+    // Adding 1.5 · 2²³ rounds to an integer and leaves it in the low bits of the mantissa.
     const ROUND: f32 = 12_582_912.0;
     let bits = |x: f32| (x + ROUND).to_bits();
     ((bits(low) & 0xffff) | (bits(high) << 16)).cast_signed()
 }
 
 vectorized! {
-    /// A row of a block as words.
+    /// Packs a row of a block into words, quantized by `inverse`, the inverse scale, if integers.
     fn line(precision: Precision, numbers: Held<'_>, inverse: f32, words: &mut [i32]) {
         let mut row: Row = [0.0; 2 * BLOCK];
         widen(numbers, &mut row);
@@ -83,7 +85,7 @@ vectorized! {
     }
 }
 
-/// The numbers as f32 at the beginning of `out`.
+/// Converts to f32, at the beginning of `out`.
 #[inline(always)]
 fn widen(numbers: Held<'_>, out: &mut [f32]) {
     match numbers {
@@ -97,7 +99,7 @@ fn widen(numbers: Held<'_>, out: &mut [f32]) {
 }
 
 impl Source<'_> {
-    /// Some numbers of a row; none where there is no such row.
+    /// `columns` of a row; empty without a row.
     fn part(&self, row: Option<usize>, columns: &Range<usize>) -> Held<'_> {
         let part = match row {
             Some(row) => row * self.columns + columns.start..row * self.columns + columns.end,
@@ -110,7 +112,7 @@ impl Source<'_> {
         }
     }
 
-    /// The inverse of what an integer of a row is worth.
+    /// The inverse quantization scale of a row, 1 for f32.
     fn inverse(&self, precision: Precision, row: Option<usize>) -> f32 {
         match (precision, row) {
             (Precision::F32, _) => 1.0,
@@ -122,6 +124,7 @@ impl Source<'_> {
 }
 
 impl Right {
+    /// [`Right::fill_rows`] for AVX2.
     pub(super) fn fill_rows_avx2(
         &mut self,
         precision: Precision,
@@ -145,13 +148,14 @@ impl Right {
                 line(precision, source.part(row, block), source.inverse(precision, row), &mut place[..depth]);
             }
             #[expect(unsafe_code, reason = "packing is called only where the CPU has AVX2")]
-            // SAFETY: as the reason says.
+            // SAFETY: packing is called only where the CPU has AVX2.
             unsafe {
                 interleave(&lines.0, &mut self.numbers[first..self.len], step);
             }
         }
     }
 
+    /// [`Right::fill_columns`] for AVX2.
     pub(super) fn fill_columns_avx2(
         &mut self,
         precision: Precision,
@@ -160,7 +164,7 @@ impl Right {
         columns: &Range<usize>,
     ) {
         assert_ne!(precision, Precision::Int8, "bytes need VNNI");
-        // What a row's integers are worth is in the left factor.
+        // The scales of the rows are multiplied into the left factor.
         self.scale_of.fill(1.0);
         let step = self.vectors * 16;
         for (at, words) in self.numbers[..self.len].chunks_exact_mut(step).enumerate() {
@@ -178,7 +182,7 @@ impl Right {
 }
 
 vectorized! {
-    /// Columns of one row, or of two that are joined, as words.
+    /// Packs columns of one row, or of two rows as 16-bit pairs, into words.
     fn words_of(precision: Precision, rows: [Held<'_>; 2], scales: [f32; 2], words: &mut [i32]) {
         let mut wide = [[0.0; WIDE]; 2];
         wide.iter_mut().zip(rows).for_each(|(wide, row)| widen(row, wide));

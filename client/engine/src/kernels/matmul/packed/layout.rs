@@ -1,4 +1,4 @@
-//! How packed factors are laid out, and how large the integers are.
+//! The layout of packed factors, and the ranges of quantized integers.
 
 #![expect(unsafe_code, reason = "vector loads and stores through pointers, which stay inside of their rows")]
 
@@ -10,33 +10,36 @@ use std::ops::Range;
 
 use crate::kernels::matmul::precision::Precision;
 
-/// Most words of one block along the inner dimension: the numbers that fit into the nearest cache.
+/// Most words of a block along the inner dimension, so that [`TALL`] packed rows (10 KiB) fit in L1 cache and [`WIDE`]
+/// packed columns (60 KiB) in L2.
 pub(super) const BLOCK: usize = 320;
-/// Words of 32 bits that are packed together.
+/// Words of 32 bits that are packed together: with n values a word, word `i` has the values `i + STEP · j`, `j < n`.
 pub(super) const STEP: usize = 16;
-/// Rows of a tile.
+/// Rows of a tile, and of a group of packed rows.
 pub(crate) const TALL: usize = 8;
-/// Columns of a tile: three vectors.
+/// Columns of a tile: three vectors of AVX-512.
 pub(crate) const WIDE: usize = 48;
-/// Largest integer on the weights' side, and of bytes on either side.
+/// Largest 16-bit integer of the weights.
 pub(super) const MOST_RIGHT: f32 = 4095.0;
+/// Largest 8-bit integer of either factor.
 pub(super) const MOST_BYTE: f32 = 127.0;
-/// What is added to a weight's byte, so that it has no sign.
+/// Offset of the weights' bytes, which makes them unsigned.
 pub(super) const ADDED: i32 = 128;
-/// Largest sum of absolute integers in a block's row on the other side: times [`MOST_RIGHT`] it is below 2³¹.
+/// Largest sum of absolute 16-bit integers in a block's row of the left factor: times [`MOST_RIGHT`] it is below 2³¹.
 pub(super) const MOST_LEFT_SUM: f32 = 524_000.0;
-/// Largest integer there.
+/// Largest 16-bit integer of the left factor.
 pub(super) const MOST_LEFT: f32 = 32_767.0;
 
-/// One block of an inner dimension: some columns of one of the matrices whose columns it is.
+/// One block of the inner dimension, which is the columns of one or several matrices side by side.
 #[derive(Clone, Debug)]
 pub(crate) struct Span {
     /// Which of the matrices.
     pub(crate) side: usize,
+    /// Its columns.
     pub(crate) range: Range<usize>,
 }
 
-/// The blocks of an inner dimension, matrix by matrix in order, those of one of nearly one size.
+/// Splits the inner dimension into blocks, matrix by matrix; those of one matrix have nearly the same size.
 pub(super) fn spans(precision: Precision, widths: &[usize]) -> Vec<Span> {
     let (most, step) = match precision {
         Precision::F32 | Precision::Int16 => (BLOCK, 32),
@@ -52,21 +55,21 @@ pub(super) fn spans(precision: Precision, widths: &[usize]) -> Vec<Span> {
     spans
 }
 
-/// Words of a block's row, filled up with zeros.
+/// Words of a block's row, with the zeros it is padded with.
 pub(super) fn words(precision: Precision, block: &Range<usize>) -> usize {
     block.len().div_ceil(precision.in_a_word()).next_multiple_of(STEP)
 }
 
-/// What the integers of a block's row are.
+/// How the integers of a block's row are quantized.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Scale {
-    /// What one is worth.
+    /// The value of integer 1; the scale of dequantization.
     pub(super) scale_of: f32,
-    /// What their sums begin with, so that what is added to each weight is taken away.
+    /// Start value of their sums, which compensates for the offset [`ADDED`] of the weights.
     pub(super) begin: i32,
 }
 
-/// Rows of a block before they are laid side by side.
+/// [`TALL`] rows of a block before [`interleave`].
 #[derive(Debug)]
 pub(crate) struct Lines(pub(super) [[i32; BLOCK]; TALL]);
 
@@ -76,7 +79,7 @@ impl Default for Lines {
     }
 }
 
-/// Eight rows of words become eight columns, each row of which starts `step` words after the one before.
+/// Transposes eight rows of words: word `k` of all eight is written at `k · step` of `out`.
 #[target_feature(enable = "avx2")]
 pub(super) fn interleave(lines: &[[i32; BLOCK]; TALL], out: &mut [i32], step: usize) {
     for (at, out) in out.chunks_mut(step * TALL).enumerate().take(BLOCK / TALL) {

@@ -1,4 +1,4 @@
-//! The left factor of a product: rows of activations or gradients, rounded and laid side by side.
+//! The packed left factor of a product: rows of activations or gradients, quantized if integers, in groups of eight.
 
 #![expect(
     unsafe_code,
@@ -21,18 +21,18 @@ use crate::kernels::matmul::packed::right::{joined, load};
 use crate::kernels::matmul::precision::{Precision, available, is_wide};
 use crate::kernels::view::View;
 
-/// The left factor: (rows, inner), matrices side by side.
+/// The packed left factor: (rows, inner), matrices side by side along the inner dimension.
 ///
-/// For each [`TALL`] rows and each block, word by word the rows' words side by side.
+/// Layout: group of [`TALL`] rows, block, word of the block, row of the group.
 #[derive(Debug)]
 pub(crate) struct Left {
     pub(super) precision: Precision,
     pub(super) rows: usize,
     pub(super) spans: Vec<Span>,
-    /// Words before each block, and of all.
+    /// The first word of each block in a row, and last the words of a row.
     pub(super) starts: Vec<usize>,
     pub(super) numbers: Vec<i32>,
-    /// What integers are, for each group of rows, each block, each row.
+    /// Scales by group of rows, block, row of the group.
     pub(super) scales: Vec<Scale>,
 }
 
@@ -43,7 +43,7 @@ impl Default for Left {
     }
 }
 
-/// The part of [`Left`] that belongs to one group of rows.
+/// One group of [`TALL`] rows of [`Left`], to be filled independently of the others.
 #[derive(Debug)]
 pub(crate) struct Group<'a> {
     precision: Precision,
@@ -53,7 +53,7 @@ pub(crate) struct Group<'a> {
 }
 
 impl Left {
-    /// Makes room for a factor of matrices with so many columns.
+    /// Allocates for matrices side by side with these numbers of columns.
     pub(crate) fn shape(&mut self, precision: Precision, rows: usize, widths: &[usize]) {
         self.precision = precision;
         self.rows = rows;
@@ -63,13 +63,13 @@ impl Left {
             self.starts.push(self.depth() + words(precision, &span.range));
         }
         let groups = rows.div_ceil(TALL);
-        // Never shorter, so that no part is cleared again for a longer factor after a shorter one.
+        // Never shrinks, so that nothing is zeroed twice when the size varies.
         self.numbers.resize(self.numbers.len().max(groups * self.depth() * TALL), 0);
         let scales = groups * self.spans.len() * TALL;
         self.scales.resize(self.scales.len().max(scales), Scale::default());
     }
 
-    /// Words of all blocks.
+    /// Words of a row, over all blocks.
     pub(super) fn depth(&self) -> usize {
         self.starts.last().copied().unwrap_or(0)
     }
@@ -78,7 +78,7 @@ impl Left {
         &self.spans
     }
 
-    /// The groups of rows, to be filled apart.
+    /// The groups of rows, to be filled in parallel, and the blocks.
     pub(crate) fn groups(&mut self) -> (Vec<Group<'_>>, Vec<Span>) {
         let depth = self.depth();
         let rows = (0..self.rows).step_by(TALL).map(|from| from..(from + TALL).min(self.rows));
@@ -93,8 +93,10 @@ impl Left {
 }
 
 impl Group<'_> {
-    /// Packs these rows of `xs`, of which row `first` is the first one there, as integers times each column's factor;
-    /// those rows' numbers are neighbours.
+    /// Packs this group's rows; the views in `xs` begin at row `first` of the factor.
+    ///
+    /// Integers are quantized after each column is multiplied by its factor, if there are `factors`; their rows must be
+    /// contiguous.
     pub(crate) fn fill(
         self,
         (xs, first): (&[View<'_>], usize),
@@ -147,8 +149,9 @@ impl Group<'_> {
     }
 }
 
-/// Rounds a block's row, times the columns' factors where there are some, to so many integers a word; words behind
-/// it are zero.
+/// Quantizes a block's row, times `factors` if given, to `IN_A_WORD` integers a word; words beyond its end are zero.
+///
+/// The scale is NaN if a value is not finite.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 fn round<const IN_A_WORD: usize>(x: &[f32], factors: Option<&[f32]>, words: &mut [i32]) -> Scale {
     match factors {
@@ -167,9 +170,9 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
     words: &mut [i32],
 ) -> Scale {
     assert!(x.len() <= words.len() * IN_A_WORD);
-    // Most vectors are whole, and need no mask.
+    // Most vectors are full and need no mask.
     let loaded = |x: &[f32], at| match x.get(at..at + 16) {
-        // SAFETY: sixteen numbers.
+        // SAFETY: sixteen values.
         Some(x) => unsafe { _mm512_loadu_ps(x.as_ptr()) },
         None => load(x, at),
     };
@@ -177,7 +180,7 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
         let x = loaded(x, at);
         if FACTORS { _mm512_mul_ps(x, loaded(factors, at)) } else { x }
     };
-    // Two of each, because each waits for the one before it.
+    // Two accumulators each, to hide the latency of the dependency chain.
     let mut mosts = [_mm512_setzero_ps(); 2];
     let mut totals = mosts;
     for at in (0..x.len()).step_by(32) {
@@ -196,12 +199,12 @@ fn round_by<const IN_A_WORD: usize, const FACTORS: bool>(
     let scale = if IN_A_WORD == 4 {
         MOST_BYTE / most
     } else {
-        // Rounding adds at most a half to each.
+        // Rounding adds at most 0.5 to each absolute value.
         let room = MOST_LEFT_SUM - 0.5 * x.len() as f32;
         (MOST_LEFT / most).min(room / total)
     };
     if !scale.is_finite() {
-        // All zero, or so small that even their inverse is no number.
+        // All values are zero, or so small that the scale overflows.
         words.fill(0);
         return Scale::default();
     }

@@ -1,4 +1,5 @@
-//! Panels of weights as a tile reads them, made from the numbers as they are held, in one pass.
+//! The packed right factor: panels of weights as a tile reads them, converted and quantized from the held type in one
+//! pass.
 
 #![expect(
     unsafe_code,
@@ -22,27 +23,30 @@ use crate::kernels::matmul::packed::ahead::Lines;
 use crate::kernels::matmul::packed::layout::{BLOCK, MOST_BYTE, MOST_RIGHT, STEP, WIDE, words};
 use crate::kernels::matmul::precision::{Precision, available, is_wide};
 
-/// One block of [`WIDE`] columns or fewer of the right factor: word by word, the columns' words.
+/// One packed block of up to [`WIDE`] columns of the right factor.
+///
+/// Layout: word of the block, column, with the columns padded to whole vectors of 16.
 #[derive(Debug, Default)]
 pub(crate) struct Right {
     pub(super) numbers: Vec<i32>,
-    /// Of [`Self::numbers`], those of this block.
+    /// Words of [`Self::numbers`] in use.
     pub(super) len: usize,
-    /// What an integer is worth, for each column.
+    /// Quantization scale of each column.
     pub(super) scale_of: Vec<f32>,
+    /// Vectors of 16 columns.
     pub(super) vectors: usize,
 }
 
-/// A matrix that panels are made of, row by row.
+/// A row-major matrix to pack panels from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Source<'a> {
     pub(crate) numbers: Held<'a>,
     pub(crate) columns: usize,
-    /// The largest absolute number of each row; only integers need it.
+    /// The largest absolute value of each row; empty for f32.
     pub(crate) most: &'a [f32],
 }
 
-/// What a source's numbers are.
+/// The elements of a [`Source`].
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Held<'a> {
     F32(&'a [f32]),
@@ -51,7 +55,7 @@ pub(crate) enum Held<'a> {
 }
 
 impl Source<'_> {
-    /// The memory of this part of the rows, as far as there is one.
+    /// The cache lines of this submatrix, as far as it is inside the matrix, for prefetching.
     pub(crate) fn ahead(&self, rows: &Range<usize>, columns: &Range<usize>) -> Lines {
         let (start, bytes) = match self.numbers {
             Held::F32(numbers) => (numbers.as_ptr().cast::<u8>(), 4),
@@ -65,7 +69,7 @@ impl Source<'_> {
     }
 }
 
-/// What an integer of a row with this largest number is worth, and its inverse; zeros where the row is zero.
+/// Quantization scale of a row with largest absolute value `most`, and its inverse; both zero if the row is zero.
 #[inline]
 pub(crate) fn scale_of(precision: Precision, most: f32) -> (f32, f32) {
     let inverse = match precision {
@@ -76,12 +80,12 @@ pub(crate) fn scale_of(precision: Precision, most: f32) -> (f32, f32) {
     if inverse.is_finite() && inverse > 0.0 { (1.0 / inverse, inverse) } else { (0.0, 0.0) }
 }
 
-/// A type that sixteen numbers of are read at a time.
+/// An element type that can be loaded as a vector of f32.
 pub(super) trait Number: Copy {
-    /// Sixteen numbers as f32, zeros where the mask has none.
+    /// Loads sixteen values as f32, zeros where the mask is not set.
     ///
     /// # Safety
-    /// The CPU has AVX-512 F, BW and VL, and every number of the mask can be read.
+    /// The CPU has AVX-512 F, BW and VL, and every element of the mask can be read.
     unsafe fn load(from: *const Self, mask: u16) -> __m512;
 }
 
@@ -114,12 +118,12 @@ impl Number for bf16 {
 }
 
 impl Right {
-    /// All words of the block.
+    /// The packed words of the block.
     pub(super) fn words(&self) -> &[i32] {
         &self.numbers[..self.len]
     }
 
-    /// Packs rows of `source`, [`WIDE`] at most, which are the columns of the right factor, in one block.
+    /// Packs one block of at most [`WIDE`] rows of `source` as columns of the right factor: transposed, for `x · Wᵀ`.
     pub(crate) fn fill_rows(
         &mut self,
         precision: Precision,
@@ -143,7 +147,7 @@ impl Right {
         }
     }
 
-    /// Packs columns of `source`, [`WIDE`] at most, whose rows are one block.
+    /// Packs one block of rows of at most [`WIDE`] columns of `source`: not transposed, for `dy · W`.
     pub(crate) fn fill_columns(
         &mut self,
         precision: Precision,
@@ -170,7 +174,7 @@ impl Right {
     fn shape(&mut self, precision: Precision, columns: usize, block: &Range<usize>) {
         self.vectors = columns.div_ceil(16);
         self.len = words(precision, block) * self.vectors * 16;
-        // Never shorter, so that nothing is cleared again.
+        // Never shrinks, so that nothing is zeroed twice.
         self.numbers.resize(self.numbers.len().max(self.len), 0);
         self.scale_of.resize(WIDE, 0.0);
     }
@@ -225,7 +229,7 @@ impl Right {
         block: &Range<usize>,
         columns: Range<usize>,
     ) {
-        // What a row's integers are worth is in the left factor.
+        // The scales of the rows are multiplied into the left factor.
         self.scale_of.fill(1.0);
         match precision {
             Precision::F32 => {
@@ -256,7 +260,7 @@ impl Right {
         columns: &Range<usize>,
     ) {
         let step = self.vectors * 16;
-        // One after the other, and not where they are needed: divisions are slow, but sixteen are as fast as one.
+        // Ahead of the loop, so that the divisions vectorize: sixteen are as fast as one.
         let mut inverses = [0.0; 2 * BLOCK];
         for (inverse, most) in inverses.iter_mut().zip(&source.most[block.clone()]) {
             *inverse = scale_of(precision, *most).1;
@@ -294,7 +298,7 @@ impl Held<'_> {
     }
 }
 
-/// Up to sixteen numbers of a row from `at` on, zeros behind its end.
+/// Loads sixteen values of a row from `at` on, zeros beyond its end.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 #[inline]
 pub(super) fn load<N: Number>(row: &[N], at: usize) -> __m512 {
@@ -303,11 +307,11 @@ pub(super) fn load<N: Number>(row: &[N], at: usize) -> __m512 {
         return _mm512_setzero_ps();
     }
     let mask = if rest >= 16 { u16::MAX } else { (1 << rest) - 1 };
-    // SAFETY: the mask leaves out what is behind the row.
+    // SAFETY: the mask excludes what is beyond the row.
     unsafe { N::load(row.as_ptr().add(at), mask) }
 }
 
-/// Integers of 16 bits each or of 8, the first ones lowest, in words.
+/// Packs the low 16 bits of two vectors of integers, or 8 of four, into words; the first vector is lowest.
 #[target_feature(enable = "avx512f")]
 #[inline]
 pub(super) fn joined<const IN_A_WORD: usize>(integers: [__m512i; IN_A_WORD]) -> __m512i {
@@ -320,14 +324,14 @@ pub(super) fn joined<const IN_A_WORD: usize>(integers: [__m512i; IN_A_WORD]) -> 
     words
 }
 
-/// [`ADDED`](crate::kernels::matmul::packed::ADDED) is added to each byte.
+/// Adds [`ADDED`](crate::kernels::matmul::packed::layout::ADDED) to each byte, by flipping its sign bit.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn without_sign(bytes: __m512i) -> __m512i {
     _mm512_xor_si512(bytes, _mm512_set1_epi8(i8::MIN))
 }
 
-/// Sixteen rows of sixteen become columns.
+/// Transposes 16 × 16 words.
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn transpose(rows: &[__m512i; 16]) -> [__m512i; 16] {

@@ -1,4 +1,4 @@
-//! Tiles of a product: eight rows, three vectors of columns, all of a block.
+//! The macro-kernel: the tiles of a block, each [`TALL`] rows and up to three vectors of 16 columns, over its depth.
 
 mod avx2;
 mod avx512;
@@ -16,11 +16,11 @@ use crate::kernels::view::ViewMut;
 pub(crate) use block::{Block, BlockPosition};
 use block::{PREFETCH_STEP, Sums};
 
-/// Adds one block to `sums`, which the first one sets, and the last one, with the blocks of f32 that go `beside` it,
-/// to what becomes of `out`. What is `ahead` is asked for meanwhile.
+/// Multiplies one block and accumulates it in `sums`, which the first block overwrites. After the last block, adds the
+/// f32 blocks `beside`, of the low-rank updates, and writes or adds the sums to `out`. Meanwhile prefetches `ahead`.
 ///
-/// Sums of all rows are neighbours: the rows of `out` can be so far apart that they fall on the same few lines of a
-/// cache, and are touched once only.
+/// `sums` is contiguous, for all rows: the stride of `out` can map its rows to the same few cache sets, so `out` is
+/// accessed only once.
 pub(crate) fn multiply(
     block: Block<'_>,
     beside: &[Block<'_>],
@@ -64,7 +64,7 @@ fn multiply_by<const VECTORS: usize>(
         if position.last {
             soon.write = Lines::of(out, rows.clone());
         }
-        // Where nothing is to be kept for a next block, all use one place.
+        // With a single block there are no sums to carry over, and all groups use one buffer.
         let sums = &mut sums[if position.first && position.last { 0 } else { group }];
         sum(block, group, position.first, sums, &mut soon);
         if position.last {
@@ -76,7 +76,7 @@ fn multiply_by<const VECTORS: usize>(
     }
 }
 
-/// The products of a group of rows become `sums`, or are added to them, with the instructions that the CPU has.
+/// Runs the micro-kernel for the precision and CPU on a group of rows: overwrites `sums` if `first`, else adds to them.
 #[expect(unsafe_code, reason = "called only where the CPU has the instructions")]
 fn sum<const VECTORS: usize>(
     block: Block<'_>,
@@ -86,8 +86,8 @@ fn sum<const VECTORS: usize>(
     soon: &mut Soon,
 ) {
     let wide = is_wide(block.left.precision);
-    // SAFETY: `multiply` has asked whether the CPU has the instructions for the left factor's arithmetic, and where it has
-    // any, those for f32 are among them.
+    // SAFETY: `multiply` asserted that the CPU has the instructions for the precision of the product, which include
+    // those for the f32 blocks beside it.
     unsafe {
         match block.left.precision {
             Precision::F32 if wide => avx512::sum_single(block, group, first, sums, soon),
@@ -102,10 +102,10 @@ fn sum<const VECTORS: usize>(
 }
 
 vectorized! {
-    /// Some rows of sums, which are `step` numbers long, become those of `out`, or are added to them.
+    /// Writes or adds `sums`, with a stride of `step` elements, to `rows` of `out`.
     fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Accumulate) {
         for (row, sums) in rows.zip(sums.chunks_exact(step)) {
-            // Vector by vector: whole rows would be copied by a call.
+            // Vector by vector: copying a whole row would call `memcpy`.
             let (out, last) = out.row(row).as_chunks_mut::<16>();
             let (sums, last_sums) = sums.split_at(16 * out.len());
             for (out, sums) in out.iter_mut().zip(sums.as_chunks().0) {

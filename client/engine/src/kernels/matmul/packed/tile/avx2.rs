@@ -1,4 +1,4 @@
-//! Sums of a tile with AVX2: four rows and two vectors of eight columns at a time.
+//! Micro-kernel for AVX2, with a register tile of four rows and two vectors of eight columns.
 
 #![expect(
     unsafe_code,
@@ -15,13 +15,14 @@ use super::block::{Block, PREFETCH_STEP, Sums};
 use crate::kernels::matmul::packed::ahead::Soon;
 use crate::kernels::matmul::packed::layout::TALL;
 
-/// Rows of a part, and vectors of columns: their sums, and what makes them, stay in sixteen registers.
+/// The register tile, rows and vectors of columns: its sums and operands fit in sixteen registers.
 const ROWS: usize = 4;
 const WIDE: usize = 2;
-/// Numbers of a vector.
+/// Elements of a vector.
 const LANES: usize = 8;
 
-/// The products of a group of rows become `out`, or are added to it, as 16-bit integers or in f32.
+/// Multiplies a group of rows by the block, in 16-bit integers if `SHORT`, else in f32; overwrites `out` if `first`,
+/// else adds to it.
 #[target_feature(enable = "avx2,fma")]
 pub(super) fn sum<const SHORT: bool, const VECTORS: usize>(
     block: Block<'_>,
@@ -30,7 +31,7 @@ pub(super) fn sum<const SHORT: bool, const VECTORS: usize>(
     out: &mut Sums<VECTORS>,
     soon: &mut Soon,
 ) {
-    // Columns outside, so that this part of the panel is read again from the nearest cache.
+    // Columns in the outer loop, so that these columns of the panel are read again from L1 cache.
     for column in (0..16 * VECTORS).step_by(WIDE * LANES) {
         for row in (0..TALL).step_by(ROWS) {
             part::<SHORT, VECTORS>(block, group, (row, column), first, out, soon);
@@ -38,7 +39,7 @@ pub(super) fn sum<const SHORT: bool, const VECTORS: usize>(
     }
 }
 
-/// The part of a tile that begins at a row and a column.
+/// Computes the register tile that begins at this row and column.
 #[target_feature(enable = "avx2,fma")]
 fn part<const SHORT: bool, const VECTORS: usize>(
     block: Block<'_>,
@@ -86,17 +87,17 @@ fn part<const SHORT: bool, const VECTORS: usize>(
                 _mm256_castsi256_ps(sum)
             };
             let sum = if first { sum } else { _mm256_add_ps(load(out), sum) };
-            // SAFETY: eight numbers.
+            // SAFETY: eight values.
             unsafe { _mm256_storeu_ps(out.as_mut_ptr(), sum) };
         }
     }
 }
 
-/// The first eight numbers.
+/// Loads the first eight values.
 #[target_feature(enable = "avx2")]
 #[inline]
 fn load(x: &[f32]) -> __m256 {
     assert!(x.len() >= LANES);
-    // SAFETY: eight numbers.
+    // SAFETY: eight values.
     unsafe { _mm256_loadu_ps(x.as_ptr()) }
 }

@@ -1,4 +1,4 @@
-//! Sums of a tile with AVX-512: three vectors of columns and eight rows at a time.
+//! Micro-kernels for AVX-512, with a register tile of eight rows and up to three vectors of sixteen columns.
 
 #![expect(
     unsafe_code,
@@ -16,7 +16,7 @@ use crate::kernels::matmul::packed::ahead::Soon;
 use crate::kernels::matmul::packed::layout::TALL;
 use crate::kernels::matmul::packed::right::load;
 
-/// The products of a group of rows become `out`, or are added to it.
+/// Multiplies a group of rows by the block in f32; overwrites `out` if `first`, else adds to it.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl")]
 pub(super) fn sum_single<const VECTORS: usize>(
     block: Block<'_>,
@@ -53,7 +53,7 @@ pub(super) fn sum_single<const VECTORS: usize>(
     }
 }
 
-/// Like [`sum_single`], of integers.
+/// As [`sum_single`], in 8-bit integers if `BYTES`, else in 16-bit ones; dequantizes the sums.
 #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512vnni")]
 pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
     block: Block<'_>,
@@ -110,6 +110,6 @@ pub(super) fn sum_integers<const VECTORS: usize, const BYTES: bool>(
 #[target_feature(enable = "avx512f")]
 #[inline]
 fn store(numbers: __m512, out: &mut [f32; 16]) {
-    // SAFETY: sixteen numbers.
+    // SAFETY: sixteen values.
     unsafe { _mm512_storeu_ps(out.as_mut_ptr(), numbers) };
 }

@@ -1,0 +1,75 @@
+//! The names of what a session does.
+
+use std::fmt;
+
+/// What a session does; [`Session::state`](super::Session::state) gives it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionState {
+    /// Nothing to do until a time.
+    Waiting,
+    /// Asks the coordinator what there is to do.
+    CheckingIn,
+    /// Fetches a plan.
+    LoadingPlan,
+    /// Writes charges of the coordinator to its ledger that were not there.
+    RecordingFound,
+    /// Fetches a version.
+    Loading,
+    /// Keeps a version for its user.
+    Installing,
+    /// Trains.
+    Training,
+    /// Tells the coordinator that it takes no part.
+    Declining,
+    /// Asks for a place in a round.
+    Joining,
+    /// Advertises its keys.
+    Advertising,
+    /// Writes that it takes part in a draw.
+    RecordingDraw,
+    /// Draws the graph with others.
+    Drawing,
+    /// Shares its seeds.
+    Sharing,
+    /// Writes what a round costs to its ledger.
+    Charging,
+    /// Sends its masked input.
+    Submitting,
+    /// Writes what it signs.
+    RecordingSignature,
+    /// Ends its input with a signature.
+    Ending,
+    /// Agrees on who shared.
+    Agreeing,
+    /// Writes that it answers.
+    RecordingAnswer,
+    /// Gives shares of others away.
+    Unmasking,
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "waiting",
+            Self::CheckingIn => "checking in",
+            Self::LoadingPlan => "loading the plan",
+            Self::RecordingFound => "recording charges that it did not know of",
+            Self::Loading => "loading",
+            Self::Installing => "installing",
+            Self::Training => "training",
+            Self::Declining => "declining",
+            Self::Joining => "joining",
+            Self::Advertising => "advertising keys",
+            Self::RecordingDraw => "recording a draw",
+            Self::Drawing => "drawing the graph",
+            Self::Sharing => "sharing seeds",
+            Self::Charging => "charging",
+            Self::Submitting => "submitting",
+            Self::RecordingSignature => "recording its signature",
+            Self::Ending => "ending its input",
+            Self::Agreeing => "agreeing",
+            Self::RecordingAnswer => "recording its answer",
+            Self::Unmasking => "unmasking",
+        })
+    }
+}

@@ -1,0 +1,29 @@
+//! A scenario of one's own: eight devices, two versions, no noise, and what each version's loss became.
+//!
+//! ```text
+//! cargo run --release -p nightshift-sim --example scenario
+//! ```
+
+use std::error::Error;
+use std::path::Path;
+use std::sync::Arc;
+
+use nightshift_sim::demo;
+use nightshift_sim::engine::Base;
+use nightshift_sim::proto::plan::Mode;
+use nightshift_sim::run::{Finished, run};
+use nightshift_sim::scenario::Scenario;
+
+/// Runs it on people that the project made up, by `seed`.
+pub fn eight_devices(folder: &Path, seed: u64) -> Result<Finished, Box<dyn Error>> {
+    let base = Arc::new(Base::open(&demo::write_base(folder)?)?);
+    let scenario = Scenario { devices: 8, versions: 2, mode: Mode::Off, ..demo::scenario(seed) };
+    let users = demo::users(&base, &scenario)?;
+    Ok(run(&scenario, &base, &users, None, |version| println!("{version:?}"))?)
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let folder = std::env::temp_dir().join("nightshift-scenario");
+    eight_devices(&folder, 1)?;
+    Ok(())
+}
