@@ -7,8 +7,8 @@ use proto::adapter::Module;
 use proto::ids::Digest;
 use serde::Deserialize;
 
+use crate::base_files::BaseFiles;
 use crate::error::FormatError;
-use crate::file::BaseFiles;
 use crate::gguf::{GgufHeader, LINEAR_LAYERS, to_hugging_face};
 use crate::location::{BaseLocation, locate};
 use crate::{folder, safetensors_header};

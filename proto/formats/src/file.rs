@@ -1,4 +1,4 @@
-//! The files of a base, each read once from the first byte to the last and hashed as it passes.
+//! One file of a base: read once from the first byte to the last, and hashed as it passes.
 
 use std::fs::File;
 use std::io::{ErrorKind, Read};
@@ -9,20 +9,9 @@ use proto::ids::Digest;
 use ring::digest::{Context, SHA256};
 
 use crate::error::FormatError;
-use crate::folder::{INDEX, SETTINGS, TOKENIZER, TokenizerFiles};
 
 /// Bytes of a file of weights that are read at a time.
 pub const BLOCK_BYTES: usize = 1 << 20;
-
-/// The largest size in bytes of a base's small file of this name; files of weights are never read whole.
-pub fn most_bytes(name: &str) -> u64 {
-    match name {
-        TOKENIZER => 64 << 20,
-        INDEX => 8 << 20,
-        SETTINGS => 4 << 20,
-        _ => 1 << 20,
-    }
-}
 
 /// The fewest bytes that are read of a header at a time.
 const AHEAD_BYTES: usize = 1 << 16;
@@ -91,7 +80,7 @@ pub struct FileStream<'a> {
 
 impl<'a> FileStream<'a> {
     /// Hashes what was taken of the file, and goes on from there.
-    fn new(opened: OpenedFile, hasher: &'a mut Hasher) -> Self {
+    pub(crate) fn new(opened: OpenedFile, hasher: &'a mut Hasher) -> Self {
         hasher.begin(&opened.path, opened.len);
         hasher.0.update(opened.read.get(..opened.taken).unwrap_or_default());
         let position = opened.position();
@@ -134,7 +123,7 @@ impl<'a> FileStream<'a> {
     }
 
     /// Hashes what is left. Returns an error where the file is not as long as it was.
-    fn finish(mut self) -> Result<(), FormatError> {
+    pub(crate) fn finish(mut self) -> Result<(), FormatError> {
         self.skim_to(self.opened.len)?;
         match self.opened.file.read(&mut [0]) {
             Ok(0) => Ok(()),
@@ -154,84 +143,26 @@ pub struct SmallFile {
 }
 
 impl SmallFile {
-    /// Reads a file. Returns an error where it is not a regular file or has more than [`most_bytes`] of its name.
-    pub(crate) fn read(path: PathBuf) -> Result<Self, FormatError> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        match read_regular(&path, most_bytes(name)) {
+    /// Reads a file. Returns an error where it is not a regular file or has more than `most_bytes`.
+    pub(crate) fn read(path: PathBuf, most_bytes: u64) -> Result<Self, FormatError> {
+        match read_regular(&path, most_bytes) {
             Ok(bytes) => Ok(Self { path, bytes }),
             Err(source) => Err(FormatError::Read { path, source }),
         }
     }
-
-    /// Reads a file as [`Self::read`] does, if there is one.
-    pub(crate) fn read_if_there(path: PathBuf) -> Result<Option<Self>, FormatError> {
-        if path.exists() { Self::read(path).map(Some) } else { Ok(None) }
-    }
 }
 
-/// All files of a base, in the order of its digest. The small ones were read, of the files of weights the headers.
-#[derive(Debug)]
-pub struct BaseFiles {
-    before: Vec<SmallFile>,
-    weights: Vec<OpenedFile>,
-    after: Vec<SmallFile>,
-}
-
-impl BaseFiles {
-    /// The files of a Hugging Face folder; `weights` in the order of their names.
-    pub fn folder(
-        config: SmallFile,
-        index: Option<SmallFile>,
-        weights: Vec<OpenedFile>,
-        tokenizer: TokenizerFiles,
-    ) -> Self {
-        let before = [Some(config), index].into_iter().flatten().collect();
-        let TokenizerFiles { tokenizer, settings, template, generation } = tokenizer;
-        let after = [Some(tokenizer), settings, template, generation].into_iter().flatten().collect();
-        Self { before, weights, after }
-    }
-
-    /// A GGUF file.
-    pub fn gguf(file: OpenedFile) -> Self {
-        Self { before: Vec::new(), weights: vec![file], after: Vec::new() }
-    }
-
-    /// Reads each file of weights to its end and computes the digest of the base.
-    ///
-    /// `read` gets the index of a file of weights and what follows its header, and may leave bytes of it unread.
-    /// Returns its error, or one where a file cannot be read or its length changed.
-    ///
-    /// The digest is SHA-256 over `nightshift base v1` and then, for each file, its name's length, its name, its length
-    /// (both lengths as 8 bytes, little-endian) and its bytes. The files are `config.json`, the index if there is one,
-    /// the weights in the order of their names, `tokenizer.json` and, if there, `tokenizer_config.json`,
-    /// `chat_template.jinja` and `generation_config.json`; or the one GGUF file.
-    pub fn read<E: From<FormatError>>(
-        self,
-        mut read: impl FnMut(usize, &mut FileStream<'_>) -> Result<(), E>,
-    ) -> Result<Digest, E> {
-        let mut hasher = Hasher::new();
-        self.before.iter().for_each(|file| hasher.add(file));
-        for (at, opened) in self.weights.into_iter().enumerate() {
-            let mut stream = FileStream::new(opened, &mut hasher);
-            read(at, &mut stream)?;
-            stream.finish()?;
-        }
-        self.after.iter().for_each(|file| hasher.add(file));
-        Ok(hasher.finish())
-    }
-}
-
-/// The digest of a base under way; [`BaseFiles::read`] says what goes into it.
-struct Hasher(Context);
+/// The digest of a base under way; [`crate::BaseFiles::read`] says what goes into it.
+pub(crate) struct Hasher(Context);
 
 impl Hasher {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut context = Context::new(&SHA256);
         context.update(b"nightshift base v1");
         Self(context)
     }
 
-    fn add(&mut self, file: &SmallFile) {
+    pub(crate) fn add(&mut self, file: &SmallFile) {
         self.begin(&file.path, file.bytes.len() as u64);
         self.0.update(&file.bytes);
     }
@@ -243,7 +174,7 @@ impl Hasher {
         self.0.update(&len.to_le_bytes());
     }
 
-    fn finish(self) -> Digest {
+    pub(crate) fn finish(self) -> Digest {
         let mut digest = [0; 32];
         digest.copy_from_slice(self.0.finish().as_ref());
         Digest(digest)

@@ -32,9 +32,29 @@ pub const GENERATION: &str = "generation_config.json";
 /// The files that a base may lack.
 pub const OPTIONAL: [&str; 3] = [SETTINGS, TEMPLATE, GENERATION];
 
+/// The largest size in bytes of a base's small file of this name; files of weights are never read whole.
+pub fn most_bytes(name: &str) -> u64 {
+    match name {
+        TOKENIZER => 64 << 20,
+        INDEX => 8 << 20,
+        SETTINGS => 4 << 20,
+        _ => 1 << 20,
+    }
+}
+
 /// Reads `config.json`, and does not parse it.
 pub fn config(dir: &Path) -> Result<SmallFile, FormatError> {
-    SmallFile::read(dir.join(CONFIG))
+    small(dir, CONFIG)
+}
+
+/// Reads a small file of the folder.
+fn small(dir: &Path, name: &str) -> Result<SmallFile, FormatError> {
+    SmallFile::read(dir.join(name), most_bytes(name))
+}
+
+/// Reads a small file of the folder, if it is there.
+fn small_if_there(dir: &Path, name: &str) -> Result<Option<SmallFile>, FormatError> {
+    if dir.join(name).exists() { small(dir, name).map(Some) } else { Ok(None) }
 }
 
 /// The files of a folder that hold weights.
@@ -55,7 +75,7 @@ pub fn weight_files(dir: &Path) -> Result<WeightFiles, FormatError> {
     if single.exists() || !list.exists() {
         return Ok(WeightFiles { list: single.clone(), index: None, files: vec![single] });
     }
-    let index = SmallFile::read(list.clone())?;
+    let index = small(dir, INDEX)?;
     let names = shards(&list, &index.bytes)?;
     let files = names.into_iter().map(|name| dir.join(name)).collect();
     Ok(WeightFiles { list, index: Some(index), files })
@@ -98,9 +118,9 @@ pub struct TokenizerFiles {
 /// Reads the tokenizer and what there is of its settings, and parses none of them.
 pub fn tokenizer_files(dir: &Path) -> Result<TokenizerFiles, FormatError> {
     Ok(TokenizerFiles {
-        tokenizer: SmallFile::read(dir.join(TOKENIZER))?,
-        settings: SmallFile::read_if_there(dir.join(SETTINGS))?,
-        template: SmallFile::read_if_there(dir.join(TEMPLATE))?,
-        generation: SmallFile::read_if_there(dir.join(GENERATION))?,
+        tokenizer: small(dir, TOKENIZER)?,
+        settings: small_if_there(dir, SETTINGS)?,
+        template: small_if_there(dir, TEMPLATE)?,
+        generation: small_if_there(dir, GENERATION)?,
     })
 }

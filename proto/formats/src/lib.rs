@@ -14,6 +14,7 @@
 //! tokenizers here, and a decoder's config is known by its number of blocks only. Start at [`BaseInfo`].
 
 mod base;
+mod base_files;
 mod dtype;
 mod error;
 mod file;
@@ -25,9 +26,10 @@ mod peft;
 pub mod safetensors_header;
 
 pub use base::{BaseInfo, ModulesError};
+pub use base_files::BaseFiles;
 pub use dtype::{FileDtype, GgmlType, TensorHeader};
 pub use error::{ExportError, FormatError};
-pub use file::{BLOCK_BYTES, BaseFiles, FileStream, OpenedFile, SmallFile, most_bytes};
+pub use file::{BLOCK_BYTES, FileStream, OpenedFile, SmallFile};
 pub use gguf::{Architecture, ArchitectureError, gguf_adapter};
 pub use location::{BaseLocation, is_gguf, locate};
 pub use manifest::{

@@ -10,7 +10,7 @@ use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::PREFIX;
+use super::names::PREFIX;
 
 /// Settings that add something to the base beside `B · A`, or change the base. Each is `null`, `false`, 0 or empty
 /// where it is not used.

@@ -6,7 +6,7 @@ use proto::adapter::AdapterSpec;
 use proto::plan::vector_to_bytes;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use super::{PEFT_CONFIG, PEFT_TENSORS, PREFIX};
+use super::names::{PEFT_CONFIG, PEFT_TENSORS, PREFIX};
 use crate::error::ExportError;
 
 /// The two files of a PEFT folder, [`PEFT_CONFIG`] and [`PEFT_TENSORS`], as transformers with PEFT, vLLM and mistral.rs

@@ -4,7 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
-use formats::{BLOCK_BYTES, most_bytes};
+use formats::BLOCK_BYTES;
+use formats::folder::most_bytes;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 

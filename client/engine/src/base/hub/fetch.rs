@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
-use formats::folder::{CONFIG, INDEX, OPTIONAL, SINGLE, TOKENIZER, shards};
-use formats::{is_gguf, most_bytes};
+use formats::folder::{CONFIG, INDEX, OPTIONAL, SINGLE, TOKENIZER, most_bytes, shards};
+use formats::is_gguf;
 use proto::files::read_regular;
 
 use super::cache::{Folder, is_commit};

@@ -61,13 +61,9 @@ impl Precision {
 
 /// Whether there is a packed kernel for this precision and CPU.
 ///
-<<<<<<< HEAD
-/// With AVX-512 and no VNNI the sums of 16-bit integers' products would take the units that make these: f32 is as fast.
-#[cfg(target_arch = "x86_64")]
-=======
 /// `Int16` is not, with AVX-512 but no VNNI: multiplications and additions would compete for the same execution units,
 /// and f32 is as fast.
->>>>>>> words-kernels
+#[cfg(target_arch = "x86_64")]
 pub(crate) fn available(precision: Precision) -> bool {
     match precision {
         Precision::F32 => vectors() >= Vectors::Avx2,
