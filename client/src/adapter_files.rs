@@ -1,15 +1,15 @@
 //! Adapters in folders: those that other programs read and write, and the one that this device has installed.
 //!
-//! What is in the files stands in [`proto::export`]; this is the disk. Every file is whole or absent, and the manifest is
+//! What is in the files stands in [`formats`]; this is the disk. Every file is whole or absent, and the manifest is
 //! written last.
 
 use std::path::{Path, PathBuf};
 
-use proto::adapter::AdapterSpec;
-use proto::export::{
+use formats::{
     ExportError, MANIFEST_FILE, Manifest, ManifestError, Origin, PEFT_CONFIG, PEFT_TENSORS, PeftError,
     Version, gguf_adapter, peft_files,
 };
+use proto::adapter::AdapterSpec;
 use proto::ids::Digest;
 use proto::message::Published;
 use proto::plan::vector_from_bytes;
@@ -158,7 +158,7 @@ pub fn read_peft(folder: &Path, base: &Base) -> Result<Adapter, AdapterFileError
         Err(error) if error.is_absent() => Origin::Unknown,
         Err(error) => return Err(error.into()),
     };
-    let (spec, trained) = proto::export::read_peft(&config, &tensors)
+    let (spec, trained) = formats::read_peft(&config, &tensors)
         .map_err(|source| AdapterFileError::Peft { folder: folder.to_owned(), source })?;
     check_modules(base, &spec).map_err(|source| AdapterFileError::Modules {
         folder: folder.to_owned(),

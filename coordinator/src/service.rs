@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
+use formats::Release;
 use proto::admin::{AdminReply, AdminRequest, Health, TurnedAwayCount};
 use proto::convert;
-use proto::export::Release;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::Rejection;
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};

@@ -24,7 +24,7 @@ pub enum AdminRequest {
     ShowTask(TaskId),
     /// What a task's devices have spent.
     ShowPrivacy(TaskId),
-    /// Vouches for a version: the coordinator's signature over its [`crate::export::Release`].
+    /// Vouches for a version: the coordinator's signature over its `Release` (of `nightshift-formats`).
     SignVersion {
         /// The task.
         task: TaskId,

@@ -1,9 +1,8 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
-//! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`export`] what other programs
-//! load. [`convert`] is the only place where foreign bytes become these types, but for those of other programs'
-//! adapters, which [`export`] reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
+//! [`message`] what a device asks and is answered, [`admin`] the same for the operator. [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files,
+//! which `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
 //! only code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`] keeps what their processes hold out of core
 //! dumps. Nothing here decides, waits, or touches a network.
 //! Start at [`plan::Plan`].
@@ -12,7 +11,6 @@ pub mod adapter;
 pub mod admin;
 pub mod convert;
 pub mod dumps;
-pub mod export;
 pub mod files;
 pub mod ids;
 pub mod message;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use proto::export::{ExportError, peft_files};
+use formats::{ExportError, peft_files};
 
 use crate::report;
 use crate::run::Finished;

@@ -15,8 +15,8 @@ use client::token::BootstrapToken;
 use client::transport::pinned_authority;
 use engine::Engine;
 use engine::{Base, Projection};
+use formats::{BaseInfo, MANIFEST_FILE, Manifest, Origin};
 use proto::adapter::AdapterSpec;
-use proto::export::{MANIFEST_FILE, Manifest, Origin};
 use proto::ids::{Digest, TaskId};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
@@ -455,7 +455,7 @@ fn both_sides_know_a_base_by_the_same_digest() {
     let folder = tempfile::tempdir().unwrap();
     sim::demo::write_base(folder.path()).unwrap();
     let device = Base::open(folder.path()).unwrap();
-    let operator = operator::base::Base::open(folder.path()).unwrap();
+    let operator = BaseInfo::open(folder.path()).unwrap();
     assert_eq!(device.digest(), operator.digest());
     // Folders of every family, and GGUF files.
     let reference = Path::new(env!("CARGO_MANIFEST_DIR")).join("../client/engine/tests/reference");
@@ -464,7 +464,7 @@ fn both_sides_know_a_base_by_the_same_digest() {
     let is_base = |path: &PathBuf| path.is_dir() || path.extension().is_some_and(|x| x == "gguf");
     let mut count = 0;
     for path in paths.filter(is_base) {
-        let (device, operator) = (Base::open(&path).unwrap(), operator::base::Base::open(&path).unwrap());
+        let (device, operator) = (Base::open(&path).unwrap(), BaseInfo::open(&path).unwrap());
         assert_eq!(device.digest(), operator.digest(), "{}", path.display());
         let modules = operator.modules(&["all".to_owned()]).unwrap();
         assert_eq!(modules, device.modules(&Projection::ALL), "{}", path.display());

@@ -4,6 +4,7 @@ use std::path::Path;
 #[cfg(feature = "hub")]
 use std::path::PathBuf;
 
+use formats::{BaseLocation, locate};
 use proto::adapter::Module;
 use proto::ids::Digest;
 
@@ -12,17 +13,15 @@ use crate::kernels::error::ShapeError;
 use crate::model::config::DecoderConfig;
 use crate::model::projection::Projection;
 use crate::model::weights;
-use open::open;
-use plan::Parts;
+use plan::{Parts, Plan};
 use random::random;
 
+mod dtype;
 mod error;
-mod files;
 mod folder;
 mod gguf;
 #[cfg(feature = "hub")]
 mod hub;
-mod open;
 mod plan;
 mod random;
 mod source;
@@ -98,12 +97,8 @@ impl Base {
         Ok(open(path)?.held_bytes(options.dtype))
     }
 
-    /// What names this base everywhere: SHA-256 over `nightshift base v1` and then, for each file read,
-    /// its name's length, its name, its length (both lengths as 8 bytes, little-endian) and its bytes.
-    ///
-    /// The files are `config.json`, the index if there is one, the weights in the order of their names,
-    /// `tokenizer.json` and, if there, `tokenizer_config.json`, `chat_template.jinja` and
-    /// `generation_config.json`; or the one GGUF file. How the weights are held changes nothing of it.
+    /// What names this base everywhere: a hash over all of its files, as [`formats::BaseFiles::read`] says. How the
+    /// weights are held changes nothing of it.
     pub fn digest(&self) -> Digest {
         self.digest
     }
@@ -174,6 +169,14 @@ impl Base {
     /// The tokenizer itself, for what must look at single pieces of a text.
     pub fn tokenizer(&self) -> &tokenizers::Tokenizer {
         self.tokens.tokenizer()
+    }
+}
+
+/// Reads everything of a base but its weights.
+fn open(path: &Path) -> Result<Plan, BaseError> {
+    match locate(path)? {
+        BaseLocation::Gguf(file) => gguf::plan(&file),
+        BaseLocation::Folder(dir) => folder::plan(&dir),
     }
 }
 

@@ -3,8 +3,8 @@
 use std::process::Command;
 use std::sync::Arc;
 
+use formats::Personal;
 use proto::adapter::{Factors, Folded, Method, State};
-use proto::export::Personal;
 use proto::ids::TaskId;
 
 use super::*;

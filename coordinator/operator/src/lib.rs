@@ -1,7 +1,7 @@
 //! The operator's terminal, `nightshift`: tasks, devices, privacy and models of a coordinator.
 //!
 //! A command is a file below `commands`. Most ask a running coordinator, over a connection that [`client`] makes;
-//! `nightshift up` runs one in this process. [`base`] reads of a base what a plan needs to know of it.
+//! `nightshift up` runs one in this process. What a plan needs to know of a base, [`formats::BaseInfo`] reads.
 //!
 //! This package names the coordinator, for its configuration, its certificates and its server; the coordinator does not
 //! name this one. It holds no state but what is in the operator's folder, and never links a tensor library. Start at
@@ -19,7 +19,6 @@ use std::process::ExitCode;
 pub use {coordinator, proto};
 
 pub mod admin_channel;
-pub mod base;
 pub mod client;
 mod commands;
 mod connection;

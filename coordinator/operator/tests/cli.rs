@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
-use proto::export::{MANIFEST_FILE, Manifest, Origin, Version};
+use formats::{MANIFEST_FILE, Manifest, Origin, Version};
 use proto::ids::Digest;
 use serde_json::Value;
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::Path;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
-use proto::export::{Release, SignedRelease};
+use formats::{Release, SignedRelease};
 use proto::files::{self, Audience};
 use proto::ids::Digest;
 use ring::rand::SecureRandom;

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use engine::Projection;
+use formats::BaseInfo;
 
 use super::folder::with_folder;
 use super::tape::Tape;
@@ -51,7 +52,7 @@ pub fn gguf(bytes: &[u8]) {
 }
 
 fn read_by_both(path: &Path) {
-    let theirs = operator::base::Base::open(path);
+    let theirs = BaseInfo::open(path);
     if let Ok(base) = engine::Base::open(path) {
         let theirs = theirs.unwrap();
         assert_eq!(theirs.digest(), base.digest());

@@ -1,6 +1,6 @@
 //! A PEFT folder of anybody's.
 
-use proto::export::{peft_files, read_peft};
+use formats::{peft_files, read_peft};
 
 use super::tape::Tape;
 

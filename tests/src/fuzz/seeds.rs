@@ -5,6 +5,7 @@ use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
 use coordinator::tokens::Token;
+use formats::{peft_files, read_peft};
 use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
@@ -13,7 +14,6 @@ use proto::convert::{
     Enrolled, Enrollment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
     enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
 };
-use proto::export::{peft_files, read_peft};
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};

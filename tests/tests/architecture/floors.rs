@@ -22,7 +22,8 @@ const ENGINE: [&[&str]; 11] = [
 
 /// The packages whose files name each other in no circle but in these, which are still there. A circle is taken apart
 /// by moving what both need into a file that names neither. Nothing is added here.
-const NO_CIRCLES: [(&str, &[&[&str]]); 3] = [
+const NO_CIRCLES: [(&str, &[&[&str]]); 4] = [
+    ("proto/formats", &[]),
     ("client/engine", &[]),
     (
         "coordinator",

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aggregation::IdentityPublic;
 use clap::{Args, ValueEnum};
-use proto::export::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
+use formats::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
 use serde::Serialize;
 
 use client::adapter_files::{
@@ -184,8 +184,8 @@ impl Exported {
 mod tests {
     use aggregation::IdentityKey;
     use clap::Parser;
+    use formats::{Personal, Release, Version};
     use proto::adapter::{AdapterSpec, Factors, Method};
-    use proto::export::{Personal, Release, Version};
     use proto::ids::{Digest, TaskId};
 
     use super::*;

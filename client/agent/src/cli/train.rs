@@ -9,9 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
+use formats::{Origin, Personal};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::Factors;
-use proto::export::{Origin, Personal};
 use proto::ids::Digest;
 use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};

@@ -2,30 +2,16 @@
 
 use std::path::PathBuf;
 
+use formats::FormatError;
+
 use crate::model::config::ConfigError;
 
 /// What cannot be opened as a base.
 #[derive(Debug, thiserror::Error)]
 pub enum BaseError {
-    /// Neither a folder nor a GGUF file.
-    #[error("{} is neither a folder nor a file that ends in .gguf", .0.display())]
-    Kind(PathBuf),
-    /// A folder without a config holds several GGUF files.
-    #[error("{} has no config.json and {count} GGUF files; name the one you want", path.display())]
-    Several {
-        /// The folder.
-        path: PathBuf,
-        /// How many there are.
-        count: usize,
-    },
-    /// A file cannot be read.
-    #[error("cannot read {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
+    /// A file is not there, cannot be read, or is not what its format says.
+    #[error(transparent)]
+    Format(#[from] FormatError),
     /// The config describes no decoder we can run.
     #[error("{}: {source}", path.display())]
     Config {
@@ -33,14 +19,6 @@ pub enum BaseError {
         path: PathBuf,
         /// What is wrong with it.
         source: ConfigError,
-    },
-    /// A file of weights, or their index, is not what it should be.
-    #[error("{} is damaged: {reason}", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
     },
     /// A tensor that the config asks for is not there.
     #[error("{} has no tensor `{tensor}`", path.display())]
@@ -60,7 +38,7 @@ pub enum BaseError {
         /// What the config asks for.
         expected: Vec<usize>,
         /// What is there.
-        found: Vec<usize>,
+        found: Vec<u64>,
     },
     /// A tensor's numbers are of a type that cannot be held.
     #[error("{}: tensor `{tensor}` must be {known}, found {found}", path.display())]
@@ -81,16 +59,6 @@ pub enum BaseError {
         path: PathBuf,
         /// The tensor.
         tensor: String,
-    },
-    /// What a GGUF file says of itself is missing, wrong or not supported.
-    #[error("{}: `{key}` {reason}", path.display())]
-    Metadata {
-        /// The file.
-        path: PathBuf,
-        /// The key.
-        key: String,
-        /// What is wrong with its value.
-        reason: String,
     },
     /// The tokenizer cannot be used.
     #[error("{}: {reason}", path.display())]

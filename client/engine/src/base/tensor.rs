@@ -1,9 +1,8 @@
 //! A tensor's numbers: from the type that a file has them in to the type that memory has them in.
 
+use formats::{BLOCK_BYTES, FileStream, FormatError};
 use half::{bf16, f16};
 
-use crate::base::error::BaseError;
-use crate::base::files::{BLOCK_BYTES, Stream, damaged};
 use crate::kernels::error::ShapeError;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::quantized::BlockType;
@@ -82,10 +81,11 @@ impl TensorInfo {
     /// Reads its numbers: vectors as f32, matrices as `dtype` says; fails where one is not finite.
     ///
     /// The file's bytes are in memory a block at a time, those of quantised matrices a tensor at a time.
-    pub(super) fn read(&self, stream: &mut Stream<'_>, dtype: WeightDtype) -> Result<Read, BaseError> {
+    pub(super) fn read(&self, stream: &mut FileStream<'_>, dtype: WeightDtype) -> Result<Read, FormatError> {
         stream.skim_to(self.start)?;
-        let wrong =
-            |stream: &Stream<'_>, what: String| damaged(stream.path(), format!("`{}`: {what}", self.name));
+        let wrong = |stream: &FileStream<'_>, what: String| {
+            FormatError::damaged(stream.path(), format!("`{}`: {what}", self.name))
+        };
         if let &[rows, columns] = self.shape.as_slice() {
             let matrix = self.matrix(stream, dtype, rows, columns)?;
             let checked = matrix.and_then(|matrix| matrix.largest().map(drop).map(|()| matrix));
@@ -99,7 +99,7 @@ impl TensorInfo {
         }
     }
 
-    fn vector(&self, stream: &mut Stream<'_>) -> Result<Vec<f32>, BaseError> {
+    fn vector(&self, stream: &mut FileStream<'_>) -> Result<Vec<f32>, FormatError> {
         let mut numbers = self.plain(stream, f32::from_le_bytes, f16::to_f32, bf16::to_f32)?;
         self.straighten(&mut numbers, 1);
         Ok(numbers)
@@ -107,11 +107,11 @@ impl TensorInfo {
 
     fn matrix(
         &self,
-        stream: &mut Stream<'_>,
+        stream: &mut FileStream<'_>,
         dtype: WeightDtype,
         rows: usize,
         columns: usize,
-    ) -> Result<Result<Matrix, ShapeError>, BaseError> {
+    ) -> Result<Result<Matrix, ShapeError>, FormatError> {
         let numbers = match (self.stored, dtype) {
             (FileDtype::Blocks(blocks), _) => {
                 let size = columns / blocks.len() * blocks.bytes();
@@ -159,11 +159,11 @@ impl TensorInfo {
     /// Its numbers, one by one; none for quantised tensors, which have no numbers of their own.
     fn plain<T>(
         &self,
-        stream: &mut Stream<'_>,
+        stream: &mut FileStream<'_>,
         from_f32: impl Fn([u8; 4]) -> T,
         from_f16: impl Fn(f16) -> T,
         from_bf16: impl Fn(bf16) -> T,
-    ) -> Result<Vec<T>, BaseError> {
+    ) -> Result<Vec<T>, FormatError> {
         let mut numbers = Vec::with_capacity(self.count());
         let mut left = self.stored.bytes(self.count() as u64).unwrap_or(0);
         let mut block = vec![0; BLOCK_BYTES];

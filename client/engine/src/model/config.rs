@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use proto::export::Architecture;
+use formats::Architecture;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 

@@ -4,11 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
 use coordinator::cli::CliError;
-use proto::adapter::{Factors, State};
-use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
-use proto::export::{
+use formats::{
     Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, peft_files,
 };
+use proto::adapter::{Factors, State};
+use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
 use proto::files::{self, Audience};
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 use coordinator::cli::CliError;
 use coordinator::driver::check_frozen;
+use formats::BaseInfo;
 use privacy::accountant::ADJACENCY;
 use proto::adapter::{AdapterSpec, Factors, Method};
 use proto::files;
@@ -18,7 +19,6 @@ use serde::Serialize;
 use task::Task;
 
 use super::privacy::snr_warning;
-use crate::base::Base;
 use crate::output::adversary;
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.
@@ -294,7 +294,7 @@ impl Prediction {
 }
 
 fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
-    let base = Base::open(dir).map_err(CliError::input)?;
+    let base = BaseInfo::open(dir).map_err(CliError::input)?;
     let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
     let rank = arguments.rank;
     let adapter = AdapterSpec {

@@ -3,36 +3,17 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::info::{Info, KNOWN, kind_name};
+use formats::gguf::{Metadata, to_gguf};
+use formats::{FormatError, TensorHeader};
+
 use crate::base::error::BaseError;
-use crate::base::files::damaged;
-use crate::base::gguf::metadata::Metadata;
 use crate::base::plan::DIVISORS;
 use crate::base::tensor::{FileDtype, TensorInfo};
 use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
 use crate::model::weights::tensor_shapes;
 
-/// Names in a GGUF file, and in a Hugging Face folder.
-const OUTER: [(&str, &str); 3] = [
-    ("token_embd.weight", "model.embed_tokens.weight"),
-    ("output_norm.weight", "model.norm.weight"),
-    ("output.weight", "lm_head.weight"),
-];
-
-/// The same inside a block.
-const INNER: [(&str, &str); 11] = [
-    ("attn_norm", "input_layernorm"),
-    ("ffn_norm", "post_attention_layernorm"),
-    ("attn_q", "self_attn.q_proj"),
-    ("attn_k", "self_attn.k_proj"),
-    ("attn_v", "self_attn.v_proj"),
-    ("attn_output", "self_attn.o_proj"),
-    ("attn_q_norm", "self_attn.q_norm"),
-    ("attn_k_norm", "self_attn.k_norm"),
-    ("ffn_gate", "mlp.gate_proj"),
-    ("ffn_up", "mlp.up_proj"),
-    ("ffn_down", "mlp.down_proj"),
-];
+/// What the numbers of a tensor may be stored as.
+const KNOWN: &str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K or Q6_K";
 
 /// A decoder's shape.
 pub(super) struct Shape {
@@ -42,7 +23,10 @@ pub(super) struct Shape {
 }
 
 /// Reads the shape from the metadata, and from which tensors there are.
-pub(super) fn read(metadata: &Metadata, tensors: &BTreeMap<String, Info>) -> Result<Shape, BaseError> {
+pub(super) fn read(
+    metadata: &Metadata,
+    tensors: &BTreeMap<String, TensorHeader>,
+) -> Result<Shape, BaseError> {
     let kind = metadata.text("general.architecture")?;
     let kind = kind.ok_or_else(|| metadata.wrong("general.architecture", "is missing"))?;
     let config_error = |source| BaseError::Config { path: metadata.path().to_owned(), source };
@@ -52,7 +36,7 @@ pub(super) fn read(metadata: &Metadata, tensors: &BTreeMap<String, Info>) -> Res
     }
     if let Some(count) = metadata.number("split.count")?.filter(|count| *count > 1) {
         let reason = format!("= {count} is not supported; make one file of the {count} first");
-        return Err(metadata.wrong("split.count", reason));
+        return Err(metadata.wrong("split.count", reason).into());
     }
     let keys = Keys { metadata, kind };
     let there = |name: &str| tensors.contains_key(name);
@@ -70,7 +54,7 @@ pub(super) fn read(metadata: &Metadata, tensors: &BTreeMap<String, Info>) -> Res
     for key in ["attention.value_length", "rope.dimension_count"] {
         if let Some(width) = keys.optional(key)?.filter(|width| *width != head_dim) {
             let reason = format!("= {width} is not supported where a head's width is {head_dim}");
-            return Err(metadata.wrong(&keys.name(key), reason));
+            return Err(metadata.wrong(&keys.name(key), reason).into());
         }
     }
     // A window as long as the sequence hides nothing, so it is a limit on the sequence.
@@ -101,9 +85,8 @@ pub(super) fn read(metadata: &Metadata, tensors: &BTreeMap<String, Info>) -> Res
     };
     config.check().map_err(config_error)?;
     if config.rope_scaling != RopeScaling::None && there(DIVISORS) {
-        return Err(
-            metadata.wrong(&keys.name("rope.scaling.type"), format!("is not supported beside `{DIVISORS}`"))
-        );
+        let reason = format!("is not supported beside `{DIVISORS}`");
+        return Err(metadata.wrong(&keys.name("rope.scaling.type"), reason).into());
     }
     Ok(Shape { config, interleaved: kind == "llama" })
 }
@@ -119,25 +102,25 @@ impl Keys<'_> {
         format!("{}.{key}", self.kind)
     }
 
-    fn fit(&self, key: &str, number: u64) -> Result<usize, BaseError> {
+    fn fit(&self, key: &str, number: u64) -> Result<usize, FormatError> {
         usize::try_from(number).map_err(|_| self.metadata.wrong(key, format!("= {number} is out of range")))
     }
 
-    fn optional(&self, key: &str) -> Result<Option<usize>, BaseError> {
+    fn optional(&self, key: &str) -> Result<Option<usize>, FormatError> {
         let name = self.name(key);
         self.metadata.same(&name)?.map(|number| self.fit(&name, number)).transpose()
     }
 
-    fn size(&self, key: &str) -> Result<usize, BaseError> {
+    fn size(&self, key: &str) -> Result<usize, FormatError> {
         self.optional(key)?.ok_or_else(|| self.metadata.wrong(&self.name(key), "is missing"))
     }
 
-    fn float(&self, key: &str) -> Result<f64, BaseError> {
+    fn float(&self, key: &str) -> Result<f64, FormatError> {
         let name = self.name(key);
         self.metadata.float(&name)?.ok_or_else(|| self.metadata.wrong(&name, "is missing"))
     }
 
-    fn refuse_experts(&self) -> Result<(), BaseError> {
+    fn refuse_experts(&self) -> Result<(), FormatError> {
         match self.optional("expert_count")?.filter(|count| *count > 0) {
             Some(count) => {
                 Err(self.metadata.wrong(&self.name("expert_count"), format!("= {count} is not supported")))
@@ -146,7 +129,7 @@ impl Keys<'_> {
         }
     }
 
-    fn scaling(&self) -> Result<RopeScaling, BaseError> {
+    fn scaling(&self) -> Result<RopeScaling, FormatError> {
         let key = self.name("rope.scaling.type");
         let factor = self.metadata.float(&self.name("rope.scaling.factor"))?;
         match self.metadata.text(&key)? {
@@ -173,13 +156,13 @@ impl Shape {
     pub(super) fn entries(
         &self,
         path: &Path,
-        mut tensors: BTreeMap<String, Info>,
+        mut tensors: BTreeMap<String, TensorHeader>,
     ) -> Result<Vec<TensorInfo>, BaseError> {
         let mut entries = Vec::new();
         let divisors =
             tensors.contains_key(DIVISORS).then(|| (DIVISORS.to_owned(), vec![self.config.head_dim / 2]));
         for (name, shape) in tensor_shapes(&self.config).into_iter().chain(divisors) {
-            let tensor = short(&name);
+            let tensor = to_gguf(&name);
             match tensors.remove(&tensor) {
                 Some(info) => entries.push(self.entry(path, name, tensor, shape, &info)?),
                 None => return Err(BaseError::MissingTensor { path: path.to_owned(), tensor }),
@@ -193,10 +176,8 @@ impl Shape {
             if let [first, second] = pair
                 && first.end() > second.start
             {
-                return Err(damaged(
-                    path,
-                    format!("its tensors `{}` and `{}` overlap", first.name, second.name),
-                ));
+                let reason = format!("its tensors `{}` and `{}` overlap", first.name, second.name);
+                return Err(FormatError::damaged(path, reason).into());
             }
         }
         Ok(entries)
@@ -208,35 +189,21 @@ impl Shape {
         name: String,
         tensor: String,
         expected: Vec<usize>,
-        info: &Info,
+        header: &TensorHeader,
     ) -> Result<TensorInfo, BaseError> {
         let path = path.to_owned();
-        let Some((stored, found)) = info.held() else {
-            return Err(BaseError::Dtype { path, tensor, known: KNOWN, found: kind_name(info.kind) });
+        let Some(stored) = FileDtype::of(&header.dtype) else {
+            return Err(BaseError::Dtype { path, tensor, known: KNOWN, found: header.dtype.to_string() });
         };
-        if found != expected {
-            return Err(BaseError::Shape { path, tensor, expected, found });
+        if !header.shape.iter().copied().eq(expected.iter().map(|size| *size as u64)) {
+            return Err(BaseError::Shape { path, tensor, expected, found: header.shape.clone() });
         }
-        if let (FileDtype::Blocks(dtype), 1) = (stored, found.len()) {
-            let found = format!("{dtype:?}");
+        if let (FileDtype::Blocks(_), 1) = (stored, expected.len()) {
+            let found = header.dtype.to_string();
             return Err(BaseError::Dtype { path, tensor, known: "F32, F16 or BF16", found });
         }
         let turned = [".q_proj.", ".k_proj."].iter().any(|part| name.contains(part));
         let interleaved = (self.interleaved && turned).then_some(self.config.head_dim);
-        Ok(TensorInfo { name, stored, shape: found, start: info.start, interleaved })
+        Ok(TensorInfo { name, stored, shape: expected, start: header.start, interleaved })
     }
-}
-
-/// A tensor's name in a GGUF file, from the one in a Hugging Face folder.
-fn short(name: &str) -> String {
-    if let Some((short, _)) = OUTER.into_iter().find(|(_, long)| *long == name) {
-        return short.to_owned();
-    }
-    let inner = |rest: &str| {
-        let (layer, rest) = rest.split_once('.')?;
-        let (module, parameter) = rest.rsplit_once('.')?;
-        let (short, _) = INNER.into_iter().find(|(_, long)| *long == module)?;
-        Some(format!("blk.{layer}.{short}.{parameter}"))
-    };
-    name.strip_prefix("model.layers.").and_then(inner).unwrap_or_else(|| name.to_owned())
 }

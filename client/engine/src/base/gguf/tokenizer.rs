@@ -1,5 +1,7 @@
 //! The tokenizer that a GGUF file holds.
 
+use formats::FormatError;
+use formats::gguf::Metadata;
 use tokenizers::decoders::DecoderWrapper;
 use tokenizers::decoders::byte_fallback::ByteFallback;
 use tokenizers::decoders::fuse::Fuse;
@@ -15,7 +17,6 @@ use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
 use tokenizers::{AddedToken, SplitDelimiterBehavior, Tokenizer};
 
 use crate::base::error::BaseError;
-use crate::base::gguf::metadata::Metadata;
 use crate::base::tokenizer::{Special, Tokens, guarded};
 
 const TOKENS: &str = "tokenizer.ggml.tokens";
@@ -69,11 +70,10 @@ pub(super) fn read(metadata: &Metadata, vocab_size: usize) -> Result<Tokens, Bas
         Some("gpt2") => byte_level(metadata, words)?,
         Some("llama") => sentence_piece(metadata, words, kinds)?,
         Some(other) => {
-            return Err(
-                metadata.wrong(MODEL, format!("= {other} is not supported; known are gpt2 and llama"))
-            );
+            let reason = format!("= {other} is not supported; known are gpt2 and llama");
+            return Err(metadata.wrong(MODEL, reason).into());
         }
-        None => return Err(metadata.wrong(MODEL, "is missing")),
+        None => return Err(metadata.wrong(MODEL, "is missing").into()),
     };
     let added = |wanted: &dyn Fn(i64) -> bool, special| {
         let of_kind = words.iter().zip(kinds).filter(|(_, kind)| wanted(**kind));
@@ -86,7 +86,7 @@ pub(super) fn read(metadata: &Metadata, vocab_size: usize) -> Result<Tokens, Bas
         let reason = format!(
             "has {bytes} bytes in control tokens and such of users, at most {MOST_ADDED_BYTES} are read"
         );
-        return Err(metadata.wrong(KINDS, reason));
+        return Err(metadata.wrong(KINDS, reason).into());
     }
     let adding = guarded(|| {
         tokenizer.add_special_tokens(special)?;
@@ -94,7 +94,7 @@ pub(super) fn read(metadata: &Metadata, vocab_size: usize) -> Result<Tokens, Bas
     });
     adding.map_err(|error| metadata.wrong(TOKENS, format!("cannot be used: {error}")))?;
 
-    let token = |key: &str| -> Result<Option<u32>, BaseError> {
+    let token = |key: &str| -> Result<Option<u32>, FormatError> {
         let Some(id) = metadata.number(key)? else { return Ok(None) };
         u32::try_from(id).map(Some).map_err(|_| metadata.wrong(key, format!("= {id} is out of range")))
     };
@@ -109,7 +109,7 @@ pub(super) fn read(metadata: &Metadata, vocab_size: usize) -> Result<Tokens, Bas
     Tokens::new(tokenizer, special, vocab_size).map_err(|reason| BaseError::Tokenizer { path, reason })
 }
 
-fn vocabulary(metadata: &Metadata, words: &[String]) -> Result<Vocab, BaseError> {
+fn vocabulary(metadata: &Metadata, words: &[String]) -> Result<Vocab, FormatError> {
     let numbered = words.iter().zip(0_u32..);
     if u32::try_from(words.len()).is_err() {
         return Err(metadata.wrong(TOKENS, "has more than 2^32 tokens"));
@@ -118,7 +118,7 @@ fn vocabulary(metadata: &Metadata, words: &[String]) -> Result<Vocab, BaseError>
 }
 
 /// Pairs of bytes, merged in a given order.
-fn byte_level(metadata: &Metadata, words: &[String]) -> Result<Tokenizer, BaseError> {
+fn byte_level(metadata: &Metadata, words: &[String]) -> Result<Tokenizer, FormatError> {
     let vocabulary = vocabulary(metadata, words)?;
     let mut merges = Merges::new();
     for merge in metadata.texts(MERGES)? {
@@ -176,7 +176,7 @@ fn pre_tokenizer(name: &str) -> Result<(PreTokenizerWrapper, bool, bool), String
 }
 
 /// `SentencePiece`'s: neighbours are merged in the order of their scores, and what is no token becomes bytes.
-fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Result<Tokenizer, BaseError> {
+fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Result<Tokenizer, FormatError> {
     let vocabulary = vocabulary(metadata, words)?;
     let scores = metadata.floats(SCORES)?;
     if scores.len() != words.len() {

@@ -4,6 +4,8 @@ use std::fs::{self, OpenOptions};
 use std::io::{ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
+use formats::BLOCK_BYTES;
+use formats::folder::most_bytes;
 use ureq::Body;
 use ureq::http::{Response, StatusCode};
 
@@ -11,7 +13,6 @@ use super::cache;
 use super::error::{FetchError, unusable};
 use super::fetch::{Commit, Fetching};
 use super::listing::Listed;
-use crate::base::files::{BLOCK_BYTES, most_bytes};
 
 /// The largest file of weights that is fetched.
 const MOST_WEIGHT_BYTES: u64 = 1 << 40;

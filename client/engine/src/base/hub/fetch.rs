@@ -4,23 +4,15 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
+use formats::folder::{CONFIG, INDEX, OPTIONAL, SINGLE, TOKENIZER, most_bytes, shards};
+use formats::is_gguf;
 use proto::files::read_regular;
 
 use super::cache::{Folder, is_commit};
 use super::error::{FetchError, unusable};
 use super::listing::{Listed, Listing, wrong};
 use super::requests::Requests;
-use crate::base::files::most_bytes;
-use crate::base::folder::shards;
 use crate::base::source::Repository;
-
-const CONFIG: &str = "config.json";
-const SINGLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
-const TOKENIZER: &str = "tokenizer.json";
-
-/// What is read of a folder where it is there.
-const OPTIONAL: [&str; 3] = ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 
 /// How far the fetching of a file has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -139,10 +131,6 @@ impl Fetch<'_> {
     fn no_base(&self, reason: String) -> FetchError {
         FetchError::NoBase { base: self.repository.to_string(), reason }
     }
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }
 
 /// The files of one commit.

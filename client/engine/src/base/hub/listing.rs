@@ -4,9 +4,8 @@ use std::fs::File;
 use std::io::Read;
 use std::path::Path;
 
+use formats::BLOCK_BYTES;
 use serde::Deserialize;
-
-use crate::base::files::BLOCK_BYTES;
 
 /// What the hub says of a revision.
 #[derive(Deserialize)]

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use proto::export::Architecture;
+use formats::Architecture;
 use serde_json::{Map, Value, json};
 
 use super::error::MergeError;
@@ -31,7 +31,7 @@ fn copied(folder: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
             .extension()
             .and_then(|end| end.to_str())
             .is_some_and(|end| WEIGHTS.contains(&end.to_ascii_lowercase().as_str()));
-        let hidden = name.starts_with('.') || name == proto::export::MANIFEST_FILE;
+        let hidden = name.starts_with('.') || name == formats::MANIFEST_FILE;
         // Follows links: in a hub's cache, files are links.
         if path.is_file() && !is_weights && !hidden && !name.ends_with(".index.json") {
             let bytes =

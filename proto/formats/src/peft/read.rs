@@ -1,16 +1,16 @@
-//! A PEFT folder of anybody's, read as an adapter of ours.
+//! Reads a PEFT adapter folder, whoever wrote it.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use half::{bf16, f16};
+use proto::adapter::{AdapterError, AdapterSpec, Factors, Method, Module};
+use proto::ids::Digest;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::peft::PREFIX;
-use crate::adapter::{AdapterError, AdapterSpec, Factors, Method, Module};
-use crate::ids::Digest;
+use super::names::PREFIX;
 
 /// Settings that add something to the base beside `B · A`, or change the base. Each is `null`, `false`, 0 or empty
 /// where it is not used.

@@ -1,4 +1,4 @@
-"""Writes the fixtures that `src/export/tests.rs` compares the export of adapters with: GGUF adapters as the package
+"""Writes the fixtures that `src/tests.rs` compares the export of adapters with: GGUF adapters as the package
 `gguf` writes them, and PEFT folders as PEFT writes them. With paths of GGUF adapters of our own, reads these instead.
 
 usage: python make_adapters.py [ADAPTER.gguf ...]        needs: torch transformers peft safetensors gguf numpy

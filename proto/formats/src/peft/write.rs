@@ -1,21 +1,13 @@
-//! A PEFT folder: a configuration and a file of tensors.
+//! Writes an adapter as a PEFT folder.
 
 use std::collections::{BTreeMap, HashMap};
 
+use proto::adapter::AdapterSpec;
+use proto::plan::vector_to_bytes;
 use safetensors::tensor::{Dtype, TensorView, serialize};
 
-use super::ExportError;
-use crate::adapter::AdapterSpec;
-use crate::plan::vector_to_bytes;
-
-/// The file of a PEFT folder that says what the tensors mean.
-pub const PEFT_CONFIG: &str = "adapter_config.json";
-
-/// The file of a PEFT folder that holds the tensors.
-pub const PEFT_TENSORS: &str = "adapter_model.safetensors";
-
-/// What the name of every tensor begins with.
-pub(super) const PREFIX: &str = "base_model.model.";
+use super::names::{PEFT_CONFIG, PEFT_TENSORS, PREFIX};
+use crate::error::ExportError;
 
 /// The two files of a PEFT folder, [`PEFT_CONFIG`] and [`PEFT_TENSORS`], as transformers with PEFT, vLLM and mistral.rs
 /// load them. Fails where the vectors are not of this adapter.

@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 
+use proto::adapter::AdapterSpec;
 use serde::Deserialize;
 
-use super::ExportError;
-use crate::adapter::AdapterSpec;
+use super::names::LINEAR_LAYERS;
+use crate::error::ExportError;
 
 /// The version of the format.
 const VERSION: u32 = 3;
@@ -20,17 +21,6 @@ const ALIGNMENT: usize = 32;
 const FLOAT32: u32 = 6;
 const STRING: u32 = 8;
 const F32_NUMBERS: u32 = 0;
-
-/// A block's layers in a Hugging Face folder, and in a GGUF file.
-const LAYERS: [(&str, &str); 7] = [
-    ("self_attn.q_proj", "attn_q"),
-    ("self_attn.k_proj", "attn_k"),
-    ("self_attn.v_proj", "attn_v"),
-    ("self_attn.o_proj", "attn_output"),
-    ("mlp.gate_proj", "ffn_gate"),
-    ("mlp.up_proj", "ffn_up"),
-    ("mlp.down_proj", "ffn_down"),
-];
 
 /// The base's architecture, by llama.cpp's names. An adapter is loaded beside a base of the same one only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -148,7 +138,7 @@ pub fn gguf_adapter(
 fn place(module: &str) -> Option<(u32, &'static str)> {
     let (block, layer) = module.strip_prefix("model.layers.")?.split_once('.')?;
     let canonical = block == "0" || !block.starts_with(['0', '+']);
-    let (_, short) = LAYERS.iter().find(|(long, _)| *long == layer)?;
+    let (short, _) = LINEAR_LAYERS.iter().find(|(_, long)| *long == layer)?;
     block.parse().ok().filter(|_| canonical).map(|block| (block, *short))
 }
 

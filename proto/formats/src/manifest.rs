@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 
 use aggregation::{IdentityKey, IdentityPublic, Signature};
+use proto::admin::{TaskStatus, VersionStatus};
+use proto::ids::{Digest, TaskId};
 use serde::{Deserialize, Serialize};
-
-use crate::admin::{TaskStatus, VersionStatus};
-use crate::ids::{Digest, TaskId};
 
 /// The name of the manifest in an export's folder.
 pub const MANIFEST_FILE: &str = "nightshift.json";

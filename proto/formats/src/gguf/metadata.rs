@@ -1,13 +1,13 @@
-//! The keys and values of a GGUF file.
+//! The metadata of a GGUF file: keys and values.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::BaseError;
+use crate::error::FormatError;
 
 /// A value.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Integer(i128),
     Float(f64),
     Bool(bool),
@@ -19,29 +19,30 @@ pub(super) enum Value {
     Skipped,
 }
 
-/// What a file says of itself.
+/// The metadata of a file. Each getter returns an error where the key has a value of another type.
 #[derive(Debug)]
-pub(super) struct Metadata {
+pub struct Metadata {
     path: PathBuf,
     values: BTreeMap<String, Value>,
 }
 
 impl Metadata {
-    pub(super) fn new(path: &Path) -> Self {
+    pub(crate) fn new(path: &Path) -> Self {
         Self { path: path.to_owned(), values: BTreeMap::new() }
     }
 
-    /// Adds a value; whether there was one.
-    pub(super) fn insert(&mut self, key: String, value: Value) -> bool {
+    /// Adds a value. Returns whether the key had one already.
+    pub(crate) fn insert(&mut self, key: String, value: Value) -> bool {
         self.values.insert(key, value).is_some()
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// The file.
+    pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// A text.
-    pub(super) fn text(&self, key: &str) -> Result<Option<&str>, BaseError> {
+    pub fn text(&self, key: &str) -> Result<Option<&str>, FormatError> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Text(text)) => Ok(Some(text)),
@@ -50,7 +51,7 @@ impl Metadata {
     }
 
     /// A whole number that is not negative.
-    pub(super) fn number(&self, key: &str) -> Result<Option<u64>, BaseError> {
+    pub fn number(&self, key: &str) -> Result<Option<u64>, FormatError> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Integer(number)) => u64::try_from(*number)
@@ -60,8 +61,8 @@ impl Metadata {
         }
     }
 
-    /// A number with a fraction.
-    pub(super) fn float(&self, key: &str) -> Result<Option<f64>, BaseError> {
+    /// A floating-point number.
+    pub fn float(&self, key: &str) -> Result<Option<f64>, FormatError> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Float(number)) => Ok(Some(*number)),
@@ -69,8 +70,8 @@ impl Metadata {
         }
     }
 
-    /// Yes or no.
-    pub(super) fn flag(&self, key: &str) -> Result<Option<bool>, BaseError> {
+    /// A truth value.
+    pub fn flag(&self, key: &str) -> Result<Option<bool>, FormatError> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Bool(flag)) => Ok(Some(*flag)),
@@ -78,8 +79,8 @@ impl Metadata {
         }
     }
 
-    /// Texts.
-    pub(super) fn texts(&self, key: &str) -> Result<&[String], BaseError> {
+    /// A list of texts; an error too where the key is missing.
+    pub fn texts(&self, key: &str) -> Result<&[String], FormatError> {
         match self.values.get(key) {
             None => Err(self.wrong(key, "is missing")),
             Some(Value::Texts(texts)) => Ok(texts),
@@ -87,8 +88,8 @@ impl Metadata {
         }
     }
 
-    /// Whole numbers.
-    pub(super) fn numbers(&self, key: &str) -> Result<Option<&[i64]>, BaseError> {
+    /// A list of whole numbers of 32 bits.
+    pub fn numbers(&self, key: &str) -> Result<Option<&[i64]>, FormatError> {
         match self.values.get(key) {
             None => Ok(None),
             Some(Value::Integers(numbers)) => Ok(Some(numbers)),
@@ -96,8 +97,8 @@ impl Metadata {
         }
     }
 
-    /// Numbers with a fraction.
-    pub(super) fn floats(&self, key: &str) -> Result<&[f32], BaseError> {
+    /// A list of floating-point numbers; an error too where the key is missing.
+    pub fn floats(&self, key: &str) -> Result<&[f32], FormatError> {
         match self.values.get(key) {
             None => Err(self.wrong(key, "is missing")),
             Some(Value::Floats(numbers)) => Ok(numbers),
@@ -105,8 +106,8 @@ impl Metadata {
         }
     }
 
-    /// A whole number, or the one that all of a list are.
-    pub(super) fn same(&self, key: &str) -> Result<Option<u64>, BaseError> {
+    /// A whole number that is not negative, or the one that all of a list are: converters write a list where blocks may differ.
+    pub fn same(&self, key: &str) -> Result<Option<u64>, FormatError> {
         let Some(Value::Integers(numbers)) = self.values.get(key) else { return self.number(key) };
         match numbers.split_first() {
             Some((first, rest)) if rest.iter().all(|number| number == first) => u64::try_from(*first)
@@ -116,8 +117,8 @@ impl Metadata {
         }
     }
 
-    /// A value that is not what it should be.
-    pub(super) fn wrong(&self, key: &str, reason: impl Into<String>) -> BaseError {
-        BaseError::Metadata { path: self.path.clone(), key: key.to_owned(), reason: reason.into() }
+    /// The error of a value that is not what it should be: the file, the key and `reason`.
+    pub fn wrong(&self, key: &str, reason: impl Into<String>) -> FormatError {
+        FormatError::Metadata { path: self.path.clone(), key: key.to_owned(), reason: reason.into() }
     }
 }

@@ -4,16 +4,16 @@ use std::path::{Path, PathBuf};
 
 use aggregation::IdentityKey;
 use proptest::prelude::*;
+use proto::adapter::{AdapterSpec, Factors, Method, Module};
+use proto::ids::{Digest, TaskId};
 use safetensors::Dtype::{F32, F64, I32};
 use safetensors::SafeTensors;
 
 use super::*;
-use crate::adapter::{AdapterSpec, Factors, Method, Module};
-use crate::ids::{Digest, TaskId};
 
 const LLAMA: Architecture = Architecture::Llama { heads: 4, kv_heads: 2 };
 
-/// What `proto/tests/reference/make_adapters.py` wrote.
+/// What `tests/reference/make_adapters.py` wrote.
 fn reference(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)
 }

@@ -1,0 +1,41 @@
+//! Files of other programs: what is in them, and nothing of what is computed with it.
+//!
+//! Bases, read only. [`locate`] says whether a path is a Hugging Face [`folder`] or a GGUF file. Headers give the name,
+//! shape, [`FileDtype`] and position of each tensor ([`safetensors_header`], [`gguf::GgufHeader`]); [`BaseFiles`] reads all
+//! files once and computes the digest that names the base everywhere. [`BaseInfo`] is what a plan needs of a base, without
+//! its weights.
+//!
+//! Adapters: [`peft_files`] and [`read_peft`] are the two directions of a PEFT folder, [`gguf::gguf_adapter`] makes the one
+//! file that llama.cpp loads, and [`Manifest`] is what stands beside each of them and says where the numbers came from.
+//! These take and give bytes: whoever has a disk writes and reads the files.
+//!
+//! A file of a base is foreign and may be hostile: only regular files are opened, and every count and length is held
+//! against a limit, or against the file's length, before memory is allocated for it. There are no tensors and no
+//! tokenizers here, and a decoder's config is known by its number of blocks only. Start at [`BaseInfo`].
+
+mod base;
+mod base_files;
+mod dtype;
+mod error;
+mod file;
+pub mod folder;
+pub mod gguf;
+mod location;
+mod manifest;
+mod peft;
+pub mod safetensors_header;
+
+pub use base::{BaseInfo, ModulesError};
+pub use base_files::BaseFiles;
+pub use dtype::{FileDtype, GgmlType, TensorHeader};
+pub use error::{ExportError, FormatError};
+pub use file::{BLOCK_BYTES, FileStream, OpenedFile, SmallFile};
+pub use gguf::{Architecture, ArchitectureError, gguf_adapter};
+pub use location::{BaseLocation, is_gguf, locate};
+pub use manifest::{
+    MANIFEST_FILE, Manifest, ManifestError, Origin, Personal, Release, SignedRelease, Version,
+};
+pub use peft::{PEFT_CONFIG, PEFT_TENSORS, PeftError, peft_files, read_peft};
+
+#[cfg(test)]
+mod tests;
