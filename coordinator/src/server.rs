@@ -10,6 +10,7 @@ use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
+use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -29,7 +30,6 @@ use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
-use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
 use task::spool::FolderSpooler;
 

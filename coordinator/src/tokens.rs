@@ -14,9 +14,8 @@ use ring::{
     rand::SecureRandom,
 };
 use serde::{Deserialize, Serialize};
+use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
-
-use crate::store::{Batch, Key, Store, StoreError};
 
 /// The tree in which tokens are kept, by the hash of their secret.
 const TREE: &str = "tokens";

@@ -21,7 +21,6 @@ use coordinator::{
     operators::Operators,
     peer::{ConnectInfo, Peer},
     pki::{Authority, Identity, Validity},
-    store::Store,
     tls::{Audience, server_config},
     tokens,
 };
@@ -31,6 +30,7 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
+use shell::store::{Batch, Store};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -335,6 +335,6 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     let channel = connect(config, &uri).await.unwrap();
     who_am_i(channel).await.unwrap();
     let secret = token.secret().as_slice();
-    let redeemed = tokens::redeem(&store, secret, 1, coordinator::store::Batch::new());
+    let redeemed = tokens::redeem(&store, secret, 1, Batch::new());
     assert_eq!(redeemed.await.unwrap().label, "phone");
 }

@@ -6,8 +6,8 @@
 //! one transaction over all the trees that it touches, flushed and then synced
 //! on a handle of our own; records are at most 4 KiB, framed with a version and
 //! a checksum; one process at a time holds the lock file; and a ballast file
-//! keeps some room for opening. What is larger than a record is an
-//! [artefact](crate::artefacts).
+//! keeps some room for opening. What is larger than a record belongs into a
+//! file of its own, and its hash into a record.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module waits for an engine that is closing")]
 
 use std::{
@@ -37,7 +37,7 @@ pub use batch::{Batch, Key};
 use batch::{Expected, Write};
 
 /// Below this, the store takes no more commits.
-pub(crate) const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
+pub const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// Given up when the store has to be opened on a full disk.
 const BALLAST_BYTES: u64 = 8 << 20;
@@ -239,9 +239,8 @@ impl Store {
         self.inner.stopped.load(Ordering::Acquire)
     }
 
-    /// How much must be free for a commit, so that a test can have a full disk.
-    #[cfg(test)]
-    pub(crate) fn set_free_space_floor(&self, bytes: u64) {
+    /// Changes how much must be free for a commit, so that a test can have a full disk.
+    pub fn set_free_space_floor(&self, bytes: u64) {
         self.inner.floor_bytes.store(bytes, Ordering::Release);
     }
 
