@@ -10,10 +10,10 @@ use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use shell::tls::{ClientIdentity, Trust};
 
 use crate::keys::{DeviceKeys, KeyError};
 use crate::store::{DeviceStore, DeviceStoreError};
-use crate::tls::{ClientIdentity, Trust};
 use crate::token::BootstrapToken;
 use crate::transport::{Transport, TransportError, pinned_authority};
 use session::Device;

@@ -10,10 +10,9 @@ use proto::ids::Digest;
 use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
 use proto::wire::device_client::DeviceClient;
 use rustls::pki_types::{CertificateDer, ServerName};
+use shell::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
-
-use crate::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);

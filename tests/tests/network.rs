@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::store::DeviceStore;
-use client::tls::{Connector, Trust, client_config};
 use client::token::BootstrapToken;
 use client::transport::pinned_authority;
 use engine::Engine;
@@ -22,6 +21,7 @@ use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
 use session::spending::Found;
+use shell::tls::{Connector, Trust, client_config};
 use text::{Corpus, ReadOptions, UserText};
 use tonic::Code;
 use tonic::transport::Endpoint;

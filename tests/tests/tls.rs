@@ -11,11 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ::client::{
-    keys::DeviceKeys,
-    tls::{ClientIdentity, Connector, Trust, client_config},
-    token::BootstrapToken,
-};
+use ::client::{keys::DeviceKeys, token::BootstrapToken};
 use coordinator::{
     listener::{self, Limits},
     operators::Operators,
@@ -30,7 +26,10 @@ use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
 };
-use shell::store::{Batch, Store};
+use shell::{
+    store::{Batch, Store},
+    tls::{ClientIdentity, Connector, Trust, client_config},
+};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},

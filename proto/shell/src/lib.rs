@@ -2,6 +2,7 @@
 //! `nightshift-coordinator`.
 //!
 //! It knows neither side: no plan, no round, no record of theirs. [`store`] is the durable key-value store in which each
-//! side keeps records of its own.
+//! side keeps records of its own, [`tls`] the connecting side of TLS.
 
 pub mod store;
+pub mod tls;

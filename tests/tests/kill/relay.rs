@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use ::client::keys::DeviceKeys;
-use ::client::tls::{ClientIdentity, Trust};
 use ::client::transport::{Transport, TransportError};
 use coordinator::listener::{self, Admits, Limits};
 use coordinator::peer::{ConnectInfo, Peer};
@@ -22,6 +21,7 @@ use proto::message::{MAX_MESSAGE_BYTES, Outcome, Reply, Request};
 use proto::wire;
 use proto::wire::device_server::{Device, DeviceServer};
 use ring::rand::SystemRandom;
+use shell::tls::{ClientIdentity, Trust};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
