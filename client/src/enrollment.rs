@@ -6,6 +6,7 @@ use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proto::convert::Enrollment;
 use proto::ids::{DeviceId, Digest};
+use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -14,7 +15,6 @@ use shell::tls::{ClientIdentity, Trust};
 
 use crate::keys::{DeviceKeys, KeyError};
 use crate::store::{DeviceStore, DeviceStoreError};
-use crate::token::BootstrapToken;
 use crate::transport::{Transport, TransportError, pinned_authority};
 use session::Device;
 use session::policy::Policy;

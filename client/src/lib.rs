@@ -16,7 +16,6 @@ pub mod keys;
 mod locked;
 mod monitor;
 pub mod store;
-pub mod token;
 mod trainer;
 pub mod transport;
 

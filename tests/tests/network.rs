@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use client::store::DeviceStore;
-use client::token::BootstrapToken;
 use client::transport::pinned_authority;
 use engine::Engine;
 use engine::{Base, Projection};
@@ -18,6 +17,7 @@ use proto::adapter::AdapterSpec;
 use proto::export::{MANIFEST_FILE, Manifest, Origin};
 use proto::ids::{Digest, TaskId};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
+use proto::token::BootstrapToken;
 use proto::wire::{self, device_client::DeviceClient};
 use safetensors::SafeTensors;
 use session::spending::Found;

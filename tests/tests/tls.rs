@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use ::client::{keys::DeviceKeys, token::BootstrapToken};
+use ::client::keys::DeviceKeys;
 use coordinator::{
     listener::{self, Limits},
     operators::Operators,
@@ -21,6 +21,7 @@ use coordinator::{
     tokens,
 };
 use operator::admin_channel;
+use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{
     ServerConfig,

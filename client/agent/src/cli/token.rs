@@ -6,9 +6,8 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proto::token::BootstrapToken;
 use zeroize::Zeroizing;
-
-use client::token::BootstrapToken;
 
 /// The most bytes that are read; a token has fewer.
 const MOST_BYTES: u64 = 4096;
