@@ -140,7 +140,7 @@ pub fn load(
         policy,
     };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
-    let identity = ClientIdentity { certificate: certificate(CERTIFICATE)?, key: keys.tls_key() };
+    let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
     let transport = Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
     Ok(EnrolledDevice { device, coordinator, transport })
 }

@@ -178,7 +178,7 @@ async fn a_device_holds_a_few_messages_and_no_more() {
     let request = keys.signing_request().unwrap();
     let certificate = authority.sign_device(&request, &[7; 16], LONG, &rng).unwrap();
     let trust = Trust::Authority(authority.certificate().clone());
-    let identity = ClientIdentity { certificate, key: keys.tls_key() };
+    let identity = ClientIdentity { chain: vec![certificate], key: keys.tls_key() };
     let config = client_config(trust, Some(identity)).unwrap();
     let before = resident(&scene.coordinator.0);
     let attack = async {

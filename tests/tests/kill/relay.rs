@@ -218,7 +218,7 @@ impl Inner {
         let new = || {
             let request = self.keys.signing_request().unwrap();
             let certificate = self.authority.sign_device(&request, &device.0, LONG, &SystemRandom::new());
-            let identity = ClientIdentity { certificate: certificate.unwrap(), key: self.keys.tls_key() };
+            let identity = ClientIdentity { chain: vec![certificate.unwrap()], key: self.keys.tls_key() };
             let trust = Trust::Authority(self.authority.certificate().clone());
             Transport::new(&self.upstream, trust, Some(identity)).unwrap()
         };

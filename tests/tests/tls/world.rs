@@ -37,7 +37,7 @@ impl Home {
         let keys = DeviceKeys::open_or_create(&self.folder.path().join("device"), &rng).unwrap();
         let request = keys.signing_request().unwrap();
         ClientIdentity {
-            certificate: self.authority.sign_device(&request, &id, validity, &rng).unwrap(),
+            chain: vec![self.authority.sign_device(&request, &id, validity, &rng).unwrap()],
             key: keys.tls_key(),
         }
     }
