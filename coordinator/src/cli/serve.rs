@@ -1,15 +1,16 @@
 //! `nightshift-coordinator`: the server in the foreground.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use shell::cli::note;
+use shell::logs;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::ctrl_c;
-use tracing_subscriber::EnvFilter;
 
-use super::{CliError, EXIT_CODES, note};
+use super::{CliError, EXIT_CODES};
 use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
@@ -36,7 +37,7 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
 
 /// Binds both ports and opens the store; says where it listens.
 pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
-    log();
+    logs::start("RUST_LOG", LOGGED);
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
@@ -56,15 +57,6 @@ pub async fn until_stopped(coordinator: Coordinator) -> Result<(), CliError> {
 /// What is logged where nobody says otherwise by `RUST_LOG`. What libraries say of a connection is not: a peer could have
 /// them say it as often as it likes.
 const LOGGED: &str = "info,h2=off,hyper=off,hyper_util=off,rustls=off,tokio_rustls=off,tonic=off,tower=off";
-
-fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let colors = io::stderr().is_terminal();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colors).with_env_filter(filter);
-    // A program that wraps this one may log already.
-    drop(subscriber.try_init());
-}
 
 fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
     listen(address).map_err(|error| {

@@ -1,5 +1,4 @@
 //! `nightshift-agent train`: a personal adapter, without any federation.
-#![expect(clippy::print_stderr, reason = "the command line's own output")]
 #![expect(clippy::disallowed_methods, reason = "IO shell: reads the clock for tokens a second")]
 
 use std::ops::ControlFlow;
@@ -23,6 +22,7 @@ use client::adapter_files::{Adapter, write_peft};
 use engine::process::peak_bytes;
 use engine::{Job, Loss, Schedule, Step, TrainError, Training};
 use proto::files::{self, Audience};
+use shell::cli::note;
 use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -213,21 +213,20 @@ fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> 
     let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!(
-                "{}",
-                message(&format!(
-                    "there is no checkpoint in {}: training starts at step 1",
-                    checkpoint.display()
-                ))
-            );
+            let absent =
+                format!("there is no checkpoint in {}: training starts at step 1", checkpoint.display());
+            note(&message(&absent).to_string());
             return Ok(());
         }
         Err(error) => anyhow::bail!("cannot read {}: {error}", checkpoint.display()),
     };
     match training.resume(&bytes) {
-        Ok(()) => eprintln!("going on after step {}", training.steps()),
+        Ok(()) => note(&format!("going on after step {}", training.steps())),
         Err(error) => {
-            eprintln!("{}; training starts over", message(&format!("{}: {error}", checkpoint.display())));
+            note(&format!(
+                "{}; training starts over",
+                message(&format!("{}: {error}", checkpoint.display()))
+            ));
         }
     }
     Ok(())
@@ -269,7 +268,7 @@ fn steps(
             Err(TrainError::Stopped { steps }) => {
                 bar.finish_and_clear();
                 files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?;
-                eprintln!("stopped after step {steps}; run the same command with --resume to go on");
+                note(&format!("stopped after step {steps}; run the same command with --resume to go on"));
                 return Ok((false, rate));
             }
             Err(error) => return Err(error.into()),
