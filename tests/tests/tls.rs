@@ -36,6 +36,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codegen::http::{Request, Response},

@@ -25,8 +25,7 @@ use serde::Serialize;
 use session::conditions::{Judgment, Purpose, judge};
 use session::spending::Spending;
 use shell::cli::{Format, block_on, note};
-use shell::logs;
-use tokio_util::sync::CancellationToken;
+use shell::{logs, stop};
 
 use crate::config::Config;
 use crate::monitor::ThisMachine;
@@ -294,17 +293,8 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         override_conditions,
         once,
     };
-    let stop = CancellationToken::new();
-    let running = device.run(trainer, ThisMachine, settings, stop.clone());
-    tokio::pin!(running);
-    let finished = tokio::select! {
-        finished = &mut running => finished,
-        () = told_to_stop() => {
-            stop.cancel();
-            running.await
-        }
-    }
-    .map_err(device_failure)?;
+    let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
+    let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })
@@ -313,23 +303,6 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
-}
-
-async fn told_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {

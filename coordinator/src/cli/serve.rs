@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use shell::cli::note;
-use shell::logs;
+use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::ctrl_c;
 
 use super::{CliError, EXIT_CODES};
 use crate::config::Config;
@@ -50,7 +49,7 @@ pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
 
 /// Serves until the process is told to stop.
 pub async fn until_stopped(coordinator: Coordinator) -> Result<(), CliError> {
-    let stop = stop_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+    let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
     coordinator.serve(stop).await.map_err(failure)
 }
 
@@ -102,22 +101,4 @@ fn failure(error: ServerError) -> CliError {
             CliError::Network(error.to_string())
         }
     }
-}
-
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = ctrl_c() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(async move { drop(ctrl_c().await) })
 }

@@ -25,6 +25,7 @@ use shell::tls::{ClientIdentity, Trust};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Code, Response, Status};
 
@@ -134,7 +135,7 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             let (_sender, tls) = watch::channel(tls);
-            let never = std::future::pending();
+            let never = CancellationToken::new();
             let limits: (_, _, Admits) = (Limits::default(), Arc::default(), Arc::new(|_: &_| true));
             listener::serve(listener, tls, limits, Routes::new(service), never).await;
         });

@@ -86,7 +86,7 @@ impl World {
             receiver,
             (limits, Arc::default(), Arc::new(|_| true)),
             WhoAmI,
-            std::future::pending(),
+            CancellationToken::new(),
         ));
         Self { home, identity, address, config: sender }
     }

@@ -4,7 +4,6 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -15,6 +14,7 @@ use proto::ids::Digest;
 use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
@@ -23,6 +23,7 @@ use engine::process::peak_bytes;
 use engine::{Job, Loss, Schedule, Step, TrainError, Training};
 use proto::files::{self, Audience};
 use shell::cli::note;
+use shell::stop;
 use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -256,7 +257,7 @@ fn steps(
                 bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", step.loss));
                 bar.set_position(u64::from(step.step));
             }
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let rate = last_tokens as f64 / began.elapsed().as_secs_f64().max(1e-9);
         match result {
@@ -276,17 +277,16 @@ fn steps(
     }
 }
 
-/// Becomes true when the user or the system asks the program to end.
-fn stopping() -> anyhow::Result<Arc<AtomicBool>> {
-    let told = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&told);
+/// Canceled when the user or the system asks the program to end.
+fn stopping() -> anyhow::Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { stop::on_signal() })?;
+    let told = stop.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(super::told_to_stop());
-        flag.store(true, Ordering::Relaxed);
+        runtime.block_on(told.cancelled());
         runtime.shutdown_timeout(Duration::ZERO);
     })?;
-    Ok(told)
+    Ok(stop)
 }
 
 impl Report {
