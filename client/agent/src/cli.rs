@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, Entry};
@@ -66,10 +66,9 @@ struct Common {
     format: Format,
 }
 
-/// The words of [`Format`], which say what they are: they are listed in one line.
+/// The words of [`Format`], which say what they are and are listed in one line.
 fn format() -> impl TypedValueParser<Value = Format> {
-    let word = |text: &'static str| PossibleValue::new(text);
-    PossibleValuesParser::new(["text", "json"].map(word)).try_map(|word| Format::from_str(&word, false))
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| Format::from_str(&word, false))
 }
 
 #[derive(Subcommand)]
