@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use proto::ids::DeviceId;
 use proto::message::Published;
+use proto::token::BootstrapToken;
 use serde::Serialize;
 use session::conditions::Conditions;
 use session::policy::Policy;
@@ -17,7 +18,6 @@ use crate::enrollment::{device_id, enroll, load};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};
-use crate::token::BootstrapToken;
 use crate::trainer::Trainer;
 use run::{Running, When};
 

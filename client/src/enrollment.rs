@@ -6,15 +6,16 @@ use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proto::convert::Enrollment;
 use proto::ids::{DeviceId, Digest};
+use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
+use shell::pem;
+use shell::tls::{ClientIdentity, Trust};
 
 use crate::keys::{DeviceKeys, KeyError};
 use crate::store::{DeviceStore, DeviceStoreError};
-use crate::tls::{ClientIdentity, Trust};
-use crate::token::BootstrapToken;
 use crate::transport::{Transport, TransportError, pinned_authority};
 use session::Device;
 use session::policy::Policy;
@@ -80,7 +81,7 @@ pub async fn enroll(
     let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None)?;
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();
-    let request = pem("CERTIFICATE REQUEST", &keys.signing_request()?);
+    let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
     let enrollment = Enrollment::new(**token.secret(), request, &key);
     let answer = transport.enroll(&enrollment).await?;
     let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
@@ -140,7 +141,7 @@ pub fn load(
         policy,
     };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
-    let identity = ClientIdentity { certificate: certificate(CERTIFICATE)?, key: keys.tls_key() };
+    let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
     let transport = Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
     Ok(EnrolledDevice { device, coordinator, transport })
 }
@@ -153,16 +154,4 @@ pub fn device_id(store: &DeviceStore) -> Result<Option<DeviceId>, EnrollmentErro
 /// The key by which its coordinator vouches for devices and versions, if it is enrolled.
 pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
-}
-
-fn pem(label: &str, der: &[u8]) -> String {
-    let text = BASE64_STANDARD.encode(der);
-    let (mut lines, mut rest) = (String::new(), text.as_str());
-    while !rest.is_empty() {
-        let (line, after) = rest.split_at(rest.len().min(64));
-        lines.push_str(line);
-        lines.push('\n');
-        rest = after;
-    }
-    format!("-----BEGIN {label}-----\n{lines}-----END {label}-----\n")
 }

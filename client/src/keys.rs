@@ -8,15 +8,16 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use rcgen::{CertificateParams, DistinguishedName, KeyPair, PKCS_ECDSA_P256_SHA256};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair};
 use ring::{
     rand::SecureRandom,
     signature::{Ed25519KeyPair, KeyPair as _},
 };
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed, load_or_create_tls_key};
 use zeroize::Zeroizing;
 
-use crate::files::{self, Audience, FileError};
+use crate::files::{self, FileError};
 use crate::locked::Locked;
 
 const TLS_KEY_FILE: &str = "tls.key";
@@ -104,52 +105,25 @@ impl fmt::Debug for DeviceKeys {
 }
 
 fn open_or_create_tls(path: &Path) -> Result<Locked, KeyError> {
-    let malformed = || KeyError::Malformed {
-        path: path.to_owned(),
-        expected: "a PEM private key (PKCS #8, ECDSA P-256)",
-    };
-    match files::read_secret(path) {
-        Ok(pem) => {
-            let pem = Zeroizing::new(pem);
-            let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
-            let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
-            if !key.is_compatible(&PKCS_ECDSA_P256_SHA256) {
-                return Err(malformed());
-            }
-            Ok(locked_der(&key))
-        }
-        Err(error) if error.is_absent() => {
-            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            let pem = Zeroizing::new(key.serialize_pem());
-            files::write(path, pem.as_bytes(), Audience::Owner)?;
-            Ok(locked_der(&key))
-        }
-        Err(error) => Err(error.into()),
-    }
-}
-
-fn locked_der(key: &KeyPair) -> Locked {
-    Locked::copy_of(&Zeroizing::new(key.serialize_der()))
+    let key = load_or_create_tls_key(path)?;
+    Ok(Locked::copy_of(&Zeroizing::new(key.serialize_der())))
 }
 
 fn open_or_create_seed(path: &Path, rng: &dyn SecureRandom) -> Result<Locked, KeyError> {
-    let mut seed = Locked::zeroed(32);
-    match files::read_secret(path) {
-        Ok(bytes) => {
-            let bytes = Zeroizing::new(bytes);
-            let bytes: &[u8; 32] = bytes
-                .as_slice()
-                .try_into()
-                .map_err(|_| KeyError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" })?;
-            seed.copy_from_slice(bytes);
-        }
-        Err(error) if error.is_absent() => {
-            rng.fill(&mut seed).map_err(|_| KeyError::Randomness)?;
-            files::write(path, &seed, Audience::Owner)?;
-        }
-        Err(error) => return Err(error.into()),
-    }
+    let mut seed = Locked::zeroed(SEED_BYTES);
+    load_or_create_seed(path, rng, (&mut *seed).try_into().map_err(|_| KeyError::Identity)?)?;
     Ok(seed)
+}
+
+impl From<KeyFileError> for KeyError {
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::File(error) => Self::File(error),
+            KeyFileError::Malformed { path, expected } => Self::Malformed { path, expected },
+            KeyFileError::Make(error) => Self::Make(error),
+            KeyFileError::Randomness => Self::Randomness,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -157,6 +131,7 @@ mod tests {
     use ring::rand::SystemRandom;
 
     use super::*;
+    use crate::files::Audience;
 
     #[test]
     fn keys_are_the_same_after_a_restart() {

@@ -3,7 +3,7 @@
 //! A host program opens a [`Device`], enrolls it, and lends it time: [`Device::run`] with a [`Trainer`] that learns from
 //! the user's text and a [`DeviceMonitor`] that says when the machine is idle. What decides is a pure machine,
 //! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
-//! talks ([`transport`], [`enrollment`], [`tls`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
+//! talks ([`transport`], [`enrollment`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
 //! programs and takes theirs ([`adapter_files`]). Start at [`Device`].
 //!
 //! A host program that lends its idle time:
@@ -31,8 +31,6 @@ pub mod keys;
 mod locked;
 mod monitor;
 pub mod store;
-pub mod tls;
-pub mod token;
 mod trainer;
 pub mod transport;
 

@@ -1,5 +1,6 @@
 //! The device's end of the wire: gRPC on TLS 1.3. Generated types stay in this file.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use proto::convert::{
@@ -9,11 +10,10 @@ use proto::convert::{
 use proto::ids::Digest;
 use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
 use proto::wire::device_client::DeviceClient;
-use rustls::pki_types::{CertificateDer, ServerName};
-use tonic::transport::{Channel, Endpoint};
+use rustls::pki_types::CertificateDer;
+use shell::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
+use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
-
-use crate::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -169,17 +169,12 @@ pub async fn pinned_authority(
     let unreachable = |why: String| TransportError::Unreachable { address: address.to_owned(), why };
     let setup = |why: String| TransportError::Setup { address: address.to_owned(), why };
     let config = client_config(Trust::Pin(pin), None).map_err(|error| setup(error.to_string()))?;
-    let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let name = ServerName::try_from(host).map_err(|error| setup(error.to_string()))?;
-    let dial = async {
-        let stream = tokio::net::TcpStream::connect(address).await?;
-        tokio_rustls::TlsConnector::from(config).connect(name, stream).await
-    };
-    let stream = tokio::time::timeout(CONNECT_TIMEOUT, dial)
-        .await
-        .map_err(|_| unreachable("no connection in time".to_owned()))?
-        .map_err(|error| unreachable(error.to_string()))?;
+    let uri = format!("https://{address}").parse::<Uri>().map_err(|error| setup(error.to_string()))?;
+    let dialed = Connector::new(config, CONNECT_TIMEOUT).dial(&uri).await;
+    let stream = dialed.map_err(|error| {
+        let why = error.to_string();
+        if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }
+    })?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let found = chain.iter().find(|certificate| matches_pin(certificate, &pin));
     found

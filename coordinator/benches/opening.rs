@@ -20,13 +20,13 @@ use aggregation::{
 };
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::driver::{Driver, now};
-use nightshift_coordinator::store::Store;
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
 use proto::message::{CHUNK_COORDINATES, Outcome, Published, Reply, Request};
 use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
+use shell::store::Store;
 use task::spool::InMemory;
 use tokio::sync::oneshot;
 use tokio::time::{MissedTickBehavior, interval};

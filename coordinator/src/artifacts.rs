@@ -1,7 +1,7 @@
 //! What is too large for a record: files named by the SHA-256 of their bytes.
 //!
 //! A file is complete or absent, never changes, and is verified whenever it is
-//! read: as a whole, or in parts (`artefacts/parts.rs`). Who refers to which artefact is written in the [store](crate::store),
+//! read: as a whole, or in parts (`artefacts/parts.rs`). Who refers to which artefact is written in the [store](shell::store),
 //! after the artefact is on disk.
 
 use std::{
@@ -13,8 +13,7 @@ use std::{
 
 use proto::files::{self, Audience, FileError};
 use ring::digest::{SHA256, digest};
-
-use crate::store::FREE_SPACE_FLOOR_BYTES;
+use shell::store::FREE_SPACE_FLOOR_BYTES;
 
 pub(crate) mod parts;
 

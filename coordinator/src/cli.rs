@@ -4,11 +4,10 @@
 //! Data goes to stdout, everything else to stderr. Exit codes are those of [`CliError::code`].
 
 use std::ffi::OsString;
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use proto::shown::{message, page};
+use shell::cli;
 
 mod error;
 mod serve;
@@ -36,45 +35,22 @@ where
     forbid_dumps();
     match A::try_parse_from(arguments) {
         Ok(arguments) => run(command(arguments)),
-        Err(error) => usage(&error),
+        Err(error) => cli::usage(&error),
     }
-}
-
-/// Tells a person something that is not data.
-pub fn note(text: &str) {
-    // Where stderr is closed there is nobody to tell.
-    drop(writeln!(std::io::stderr().lock(), "{}", page(text)));
 }
 
 /// Before anything that is secret is read.
 fn forbid_dumps() {
     if let Err(error) = proto::dumps::forbid() {
-        note(&format!("warning: {error}; what this program holds could be written to disk"));
+        cli::note(&format!("warning: {error}; what this program holds could be written to disk"));
     }
 }
 
 fn run(main: impl Future<Output = Result<(), CliError>>) -> ExitCode {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    let outcome = match runtime {
-        Ok(runtime) => {
-            let outcome = runtime.block_on(main);
-            // Connections that do not close must not keep the process.
-            runtime.shutdown_background();
-            outcome
-        }
-        Err(error) => Err(CliError::Internal(format!("cannot start: {error}"))),
-    };
+    let outcome = cli::block_on(None, main)
+        .unwrap_or_else(|error| Err(CliError::Internal(format!("cannot start: {error}"))));
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            note(&message(&format!("error: {error}")).to_string());
-            ExitCode::from(error.code())
-        }
+        Err(error) => cli::failed("error", &error, error.code()),
     }
-}
-
-fn usage(error: &clap::Error) -> ExitCode {
-    // Where stdout is closed there is nobody to tell.
-    drop(error.print());
-    u8::try_from(error.exit_code()).map_or(ExitCode::FAILURE, ExitCode::from)
 }

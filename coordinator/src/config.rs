@@ -7,41 +7,13 @@ use std::{
     time::Duration,
 };
 
-use proto::files::{self, FileError};
 use serde::Deserialize;
+use shell::config::{self, ConfigError, OutOfRange, require};
 
 use crate::listener;
 
 /// Connections of operators, and of such as want to be one.
 const OPERATORS: u32 = 32;
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The file is not TOML, or has a wrong or unknown key.
-    #[error("{}: {source}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        source: toml::de::Error,
-    },
-    /// A value is out of its range.
-    #[error("{}: {key} must be {expected}, got {actual}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The key, with its table.
-        key: &'static str,
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        actual: String,
-    },
-}
 
 /// What the operator decides about a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -145,19 +117,15 @@ impl Config {
     /// Reads the file. Fails when it is not there, has a wrong or unknown key,
     /// or a value out of its range.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = files::read(path)?;
-        Self::parse(&String::from_utf8_lossy(&bytes), path)
+        config::load(path, Self::check)
     }
 
     /// Reads the text of a file; `path` is for messages only.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
-        config.check(path)?;
-        Ok(config)
+        config::parse(text, path, Self::check)
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), OutOfRange> {
         let Certificates { authority_days, server_days, device_hours, admin_days } = self.certificates;
         let Limits {
             connections,
@@ -180,14 +148,7 @@ impl Config {
             ("limits.message_memory_mib", message_memory_mib),
         ];
         for (key, value) in at_least_one {
-            if value == 0 {
-                return Err(ConfigError::Value {
-                    path: path.to_owned(),
-                    key,
-                    expected: "at least 1",
-                    actual: value.to_string(),
-                });
-            }
+            require(value >= 1, key, "at least 1", &value)?;
         }
         Ok(())
     }

@@ -25,6 +25,7 @@ use proto::message::{Chunk, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_from_bytes};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
+use shell::store::{Store, StoreError};
 use task::spool::Spooler;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -34,7 +35,6 @@ use crate::artifacts::parts::{PartReader, READERS};
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::records::RecordError;
 use crate::seldom::Seldom;
-use crate::store::{Store, StoreError};
 
 mod openings;
 mod state;

@@ -1,6 +1,7 @@
 //! Who may connect: tokens, enrolment and revocation.
 
 use aggregation::IdentityPublic;
+use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
 use proto::admin::{DeviceStatus, OperatorStatus};
@@ -16,7 +17,6 @@ use crate::peer::AdminName;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
-use crate::store::{Batch, Store, StoreError};
 use crate::tokens::{self, NewToken, TokenError};
 
 /// Clocks of devices may be this much behind ours, in seconds.

@@ -21,6 +21,5 @@ mod seldom;
 pub mod server;
 pub mod service;
 mod status;
-pub mod store;
 pub mod tls;
 pub mod tokens;

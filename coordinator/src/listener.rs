@@ -8,7 +8,6 @@ use std::collections::HashMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -19,6 +18,7 @@ use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{interval, sleep, timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
@@ -128,7 +128,7 @@ struct Listener<S> {
     services: S,
     shared: Arc<Shared>,
     places: Mutex<Places>,
-    stop: watch::Receiver<bool>,
+    stop: CancellationToken,
 }
 
 /// A place that is given up when this is dropped.
@@ -137,7 +137,7 @@ struct Held<S> {
     place: Place,
 }
 
-/// Accepts connections and serves their calls until `stop` ends; then it accepts no other, and ends when those that
+/// Accepts connections and serves their calls until `stop` is canceled; then it accepts no other, and ends when those that
 /// are there have ended in order. When it is dropped, so are they.
 ///
 /// Each handshake uses the configuration that `config` holds when it begins. What is turned away is counted in
@@ -147,27 +147,26 @@ pub async fn serve<S>(
     config: watch::Receiver<Arc<ServerConfig>>,
     (limits, turned_away, admits): (Limits, Arc<TurnedAway>, Admits),
     services: S,
-    stop: impl Future<Output = ()> + Send,
+    stop: CancellationToken,
 ) where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
 {
     let Limits { handshakes, anonymous, connections, .. } = limits;
     let room = Room { silent: limits.silent(), shaking: handshakes, anonymous, named: connections };
-    let (tell_stop, told_stop) = watch::channel(false);
     let here = Arc::new(Listener {
         config,
         limits,
         services,
         shared: Arc::new(Shared::new(turned_away, limits.message_memory_bytes, admits)),
         places: Mutex::new(Places { admissions: Admissions::new(room), tasks: HashMap::new() }),
-        stop: told_stop,
+        stop: stop.clone(),
     });
     let mut tasks = JoinSet::new();
-    let (mut stop, mut tell) = (pin!(stop), interval(TELL));
+    let mut tell = interval(TELL);
     loop {
         tokio::select! {
-            () = &mut stop => break,
+            () = stop.cancelled() => break,
             _ = tell.tick() => here.tell(),
             Some(_) = tasks.join_next() => {}
             accepted = listener.accept() => match accepted {
@@ -183,7 +182,6 @@ pub async fn serve<S>(
         }
     }
     drop(listener);
-    tell_stop.send_replace(true);
     while tasks.join_next().await.is_some() {}
 }
 
@@ -248,7 +246,7 @@ where
             }
         }
         let guard = Guard::new(Arc::clone(&self.shared), info, &holds, self.services.clone());
-        connection::serve(stream, guard, self.stop.clone()).await;
+        connection::serve(stream, guard, &self.stop).await;
         Ok(())
     }
 }

@@ -10,11 +10,11 @@ use std::sync::{PoisonError, RwLock};
 use proto::admin::OperatorStatus;
 use proto::ids::Serial;
 use ring::rand::SystemRandom;
+use shell::store::{Batch, Store, StoreError};
 
 use crate::peer::{self, AdminName, Certified, Peer};
 use crate::pki::{Authority, Identity, PkiError, Validity};
 use crate::records::{self, OperatorRecord, RecordError};
-use crate::store::{Batch, Store, StoreError};
 
 /// Why an operator has no certificate.
 #[derive(Debug, thiserror::Error)]

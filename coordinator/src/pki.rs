@@ -23,6 +23,7 @@ use rcgen::{
 };
 use ring::rand::SecureRandom;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, pem::PemObject as _};
+use shell::keys::{self, KeyFileError};
 use time::OffsetDateTime;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
@@ -107,7 +108,7 @@ impl Authority {
     /// together.
     pub fn open_or_create(folder: &Path, validity: Validity) -> Result<Self, PkiError> {
         files::create_folder(folder)?;
-        let key = load_or_create_key(&folder.join(CA_KEY_FILE))?;
+        let key = keys::load_or_create_tls_key(&folder.join(CA_KEY_FILE))?;
         let path = folder.join(CA_CERTIFICATE_FILE);
         let certificate = match files::read(&path) {
             Ok(pem) => CertificateDer::from_pem_slice(&pem)
@@ -257,20 +258,7 @@ impl fmt::Debug for Authority {
 
 /// A certificate as PEM.
 pub fn pem(certificate: &CertificateDer<'_>) -> String {
-    use base64::{Engine as _, prelude::BASE64_STANDARD};
-
-    let text = BASE64_STANDARD.encode(certificate);
-    let mut pem = String::from("-----BEGIN CERTIFICATE-----\n");
-    let mut rest = text.as_str();
-    while !rest.is_empty() {
-        // Base64 is ASCII, so every index is a boundary.
-        let (line, behind) = rest.split_at(rest.len().min(64));
-        pem.push_str(line);
-        pem.push('\n');
-        rest = behind;
-    }
-    pem.push_str("-----END CERTIFICATE-----\n");
-    pem
+    shell::pem::encode("CERTIFICATE", certificate)
 }
 
 fn authority_params(validity: Validity) -> Result<CertificateParams, PkiError> {
@@ -345,27 +333,15 @@ fn server_name(name: &str) -> Result<SanType, PkiError> {
     Ok(SanType::DnsName(name.try_into().map_err(|_| refused())?))
 }
 
-fn load_or_create_key(path: &Path) -> Result<KeyPair, PkiError> {
-    match load_key(path) {
-        Err(PkiError::File(error)) if error.is_absent() => {
-            let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-            let pem = Zeroizing::new(key.serialize_pem());
-            files::write(path, pem.as_bytes(), Audience::Owner)?;
-            Ok(key)
+impl From<KeyFileError> for PkiError {
+    fn from(error: KeyFileError) -> Self {
+        match error {
+            KeyFileError::File(error) => Self::File(error),
+            KeyFileError::Malformed { path, expected } => Self::Malformed { path, expected },
+            KeyFileError::Make(error) => Self::Issue(error),
+            KeyFileError::Randomness => Self::Randomness,
         }
-        other => other,
     }
-}
-
-fn load_key(path: &Path) -> Result<KeyPair, PkiError> {
-    let malformed = || PkiError::Malformed {
-        path: path.to_owned(),
-        expected: "a PEM private key (PKCS #8, ECDSA P-256)",
-    };
-    let pem = Zeroizing::new(files::read_secret(path)?);
-    let pem = std::str::from_utf8(&pem).map_err(|_| malformed())?;
-    let key = KeyPair::from_pem(pem).map_err(|_| malformed())?;
-    if key.is_compatible(&PKCS_ECDSA_P256_SHA256) { Ok(key) } else { Err(malformed()) }
 }
 
 #[cfg(test)]

@@ -18,11 +18,11 @@ use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
+use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
 use task::{Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
-use crate::store::{Batch, Key, Store, StoreError};
 
 const TASKS: &str = "tasks";
 const VERSIONS: &str = "versions";

@@ -10,10 +10,12 @@ use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
+use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::artifacts::Artifacts;
@@ -29,7 +31,6 @@ use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::service::{self, BothTurnedAway};
-use crate::store::{Store, StoreError};
 use crate::tls::{self, Audience as Of, TlsError};
 use task::spool::FolderSpooler;
 
@@ -117,14 +118,14 @@ pub struct Coordinator {
     addresses: (SocketAddr, SocketAddr),
 }
 
-/// Opens the store and serves until `shutdown` ends; then no round is opened any more, open ones are given
+/// Opens the store and serves until `shutdown` is canceled; then no round is opened any more, open ones are given
 /// `drain_secs`, and what is left is aborted.
 ///
 /// Fails when the store is in use or damaged, when a key cannot be used, and when the disk fails later on.
 pub async fn run(
     config: Config,
     listeners: Listeners,
-    shutdown: impl Future<Output = ()> + Send,
+    shutdown: CancellationToken,
 ) -> Result<(), ServerError> {
     Coordinator::open(config, listeners)?.serve(shutdown).await
 }
@@ -186,20 +187,18 @@ impl Coordinator {
         self.addresses
     }
 
-    /// Serves until `shutdown` ends, or the store fails.
-    pub async fn serve(self, shutdown: impl Future<Output = ()> + Send) -> Result<(), ServerError> {
+    /// Serves until `shutdown` is canceled, or the store fails.
+    pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;
-        let (stop, stopped) = watch::channel(false);
+        let stop = CancellationToken::new();
+        // Whoever drops this future stops the services too.
+        let _dropped = stop.clone().drop_guard();
         let turned_away = BothTurnedAway::default();
         let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
             let (sender, tls) = watch::channel(tls);
-            let mut stopped = stopped.clone();
+            let stop = stop.clone();
             tokio::spawn(async move {
-                let stopped = async {
-                    // An error says that the sender is gone: time to stop as well.
-                    drop(stopped.wait_for(|stop| *stop).await);
-                };
-                listener::serve(listener, tls, limits, services.prepare(), stopped).await;
+                listener::serve(listener, tls, limits, services.prepare(), stop).await;
                 drop(sender);
             })
         };
@@ -232,7 +231,7 @@ impl Coordinator {
         tracing::info!("serving");
 
         let outcome = tokio::select! {
-            () = shutdown => Ok(()),
+            () = shutdown.cancelled() => Ok(()),
             () = driver.failed() => Err(ServerError::Stopped(config.state_dir.clone())),
             ended = &mut devices => Err(service_error(ended)),
             ended = &mut admins => Err(service_error(ended)),
@@ -242,7 +241,7 @@ impl Coordinator {
             driver.drain(Duration::from_secs(config.drain_secs.into())).await;
         }
         timers.abort();
-        stop.send_replace(true);
+        stop.cancel();
         for service in [devices, admins] {
             close(service).await;
         }

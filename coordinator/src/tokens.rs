@@ -1,27 +1,18 @@
-//! Bootstrap tokens: with one, a device that has no certificate yet may enrol,
-//! once.
-//!
-//! The text is `nst1.` and base64url (no padding) of: SHA-256 of the
-//! authority's certificate (32 bytes) ‖ secret (32) ‖ the first 4 bytes of
-//! SHA-256 over everything else ‖ the coordinator's address. The store keeps a
-//! hash of the secret only.
+//! Bootstrap tokens: with one, a device that has no certificate yet may enroll,
+//! once. The store keeps a hash of the secret only.
 
-use std::fmt;
-
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
+use proto::token::{BootstrapToken, TokenText};
 use ring::{
-    digest::{Context, SHA256, digest},
+    digest::{Context, SHA256},
     rand::SecureRandom,
 };
 use serde::{Deserialize, Serialize};
+use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
-
-use crate::store::{Batch, Key, Store, StoreError};
 
 /// The tree in which tokens are kept, by the hash of their secret.
 const TREE: &str = "tokens";
 
-const PREFIX: &str = "nst1.";
 const LABEL_LIMIT_BYTES: usize = 128;
 
 /// What is kept of a token.
@@ -36,9 +27,6 @@ pub struct Token {
     /// When it was used; `None` while it may be.
     pub redeemed_unix_secs: Option<u64>,
 }
-
-/// A token's secret, in the clear: for the device, never for the store.
-pub struct TokenText(Zeroizing<String>);
 
 /// What a new token is made of.
 #[derive(Clone, Debug)]
@@ -105,7 +93,7 @@ pub async fn issue(
     let mut batch = Batch::new();
     batch.insert(TREE, key(secret.as_slice()), &token)?;
     store.commit(batch).await?;
-    Ok(write(&secret, new.authority, new.address))
+    Ok(BootstrapToken::new(new.address, new.authority, secret).to_text())
 }
 
 /// What is kept of the token with this secret. Fails when it is worth nothing now.
@@ -148,37 +136,11 @@ pub fn list(store: &Store) -> Result<Vec<Token>, StoreError> {
     store.scan_prefix::<Token>(TREE, &Key::default())?.map(|item| item.map(|(_, token)| token)).collect()
 }
 
-impl TokenText {
-    /// The text, to be handed to one device by a private way.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for TokenText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenText").finish_non_exhaustive()
-    }
-}
-
 fn key(secret: &[u8]) -> Key {
     let mut context = Context::new(&SHA256);
     context.update(b"nightshift bootstrap token v1");
     context.update(secret);
     Key::from(context.finish().as_ref())
-}
-
-fn write(secret: &[u8; 32], authority: &[u8], address: &str) -> TokenText {
-    let pin = digest(&SHA256, authority);
-    let mut context = Context::new(&SHA256);
-    for part in [pin.as_ref(), secret, address.as_bytes()] {
-        context.update(part);
-    }
-    let checksum = context.finish();
-    let checksum = checksum.as_ref().get(..4).unwrap_or_default();
-    let bytes = Zeroizing::new([pin.as_ref(), secret, checksum, address.as_bytes()].concat());
-    let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&bytes));
-    TokenText(Zeroizing::new(format!("{PREFIX}{}", text.as_str())))
 }
 
 #[cfg(test)]
@@ -261,9 +223,8 @@ mod tests {
             expires_unix_secs: NOW + 60,
         };
         let text = issue(store, new, NOW, &SystemRandom::new()).await.unwrap();
-        let encoded = text.reveal().strip_prefix("nst1.").unwrap();
-        let bytes = BASE64_URL_SAFE_NO_PAD.decode(encoded).unwrap();
-        assert_eq!(&bytes[68..], b"localhost:7443");
-        bytes[32..64].to_vec()
+        let token: BootstrapToken = text.reveal().parse().unwrap();
+        assert_eq!(token.address(), "localhost:7443");
+        token.secret().to_vec()
     }
 }

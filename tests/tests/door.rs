@@ -143,7 +143,7 @@ async fn host_programs_enroll_contribute_and_hold_the_version_that_they_made() {
     let coordinator = Coordinator::open(config, listeners).unwrap();
     let (_, admin) = coordinator.addresses();
     let stop = CancellationToken::new();
-    let serving = tokio::spawn(coordinator.serve(stop.clone().cancelled_owned()));
+    let serving = tokio::spawn(coordinator.serve(stop.clone()));
     let identity = Identity::load(&home, OPERATOR).unwrap();
     let mut admin = AdminClient::connect(&admin.to_string(), &identity).await.unwrap();
 

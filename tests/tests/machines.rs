@@ -18,17 +18,17 @@ use sim::world::{Trainer, World};
 const CLIP: f64 = 4.0;
 
 /// The states in which a device can vanish, by their names in the session.
-const STATES: [&str; 10] = [
-    "loading",
-    "training",
-    "joining",
-    "advertising keys",
-    "sharing seeds",
-    "charging",
-    "submitting",
-    "recording its signature",
-    "agreeing",
-    "unmasking",
+const STATES: [SessionState; 10] = [
+    SessionState::Loading,
+    SessionState::Training,
+    SessionState::Joining,
+    SessionState::Advertising,
+    SessionState::Sharing,
+    SessionState::Charging,
+    SessionState::Submitting,
+    SessionState::RecordingSignature,
+    SessionState::Agreeing,
+    SessionState::Unmasking,
 ];
 
 fn plan(mode: Mode, devices: usize, report_goal: usize, versions: u32, outputs: u32) -> Plan {
@@ -165,7 +165,10 @@ fn check_metrics(status: &VersionStatus, survivors: &[usize], len: usize) {
 fn two_devices_that_vanish_after_sharing_leave_an_exact_sum() {
     let plan = plan(Mode::Off, 7, 5, 3, 16);
     let vanish = |device, state| Vanish { version: 1, device, state };
-    let faults = Faults { vanish: vec![vanish(2, "charging"), vanish(5, "submitting")], ..Faults::default() };
+    let faults = Faults {
+        vanish: vec![vanish(2, SessionState::Charging), vanish(5, SessionState::Submitting)],
+        ..Faults::default()
+    };
     let world = run_and_check(&plan, 7, faults, 1);
     let survivors: Vec<u32> = world.seen().iter().map(|seen| seen.status.survivors).collect();
     assert_eq!(survivors, [7, 5, 7]);

@@ -17,8 +17,6 @@ use bytes::Bytes;
 use client::enrollment;
 use client::keys::DeviceKeys;
 use client::store::DeviceStore;
-use client::tls::{ClientIdentity, Connector, Trust, client_config};
-use client::token::BootstrapToken;
 use client::transport::{Transport, TransportError, pinned_authority};
 use coordinator::pki::{Authority, Validity};
 use h2::client::SendRequest;
@@ -26,8 +24,10 @@ use http::Request as HttpRequest;
 use proto::convert::Enrollment;
 use proto::ids::Digest;
 use proto::message::{Rejection, Request};
+use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use session::policy::Policy;
+use shell::tls::{ClientIdentity, Connector, Trust, client_config};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tower::Service;
@@ -178,7 +178,7 @@ async fn a_device_holds_a_few_messages_and_no_more() {
     let request = keys.signing_request().unwrap();
     let certificate = authority.sign_device(&request, &[7; 16], LONG, &rng).unwrap();
     let trust = Trust::Authority(authority.certificate().clone());
-    let identity = ClientIdentity { certificate, key: keys.tls_key() };
+    let identity = ClientIdentity { chain: vec![certificate], key: keys.tls_key() };
     let config = client_config(trust, Some(identity)).unwrap();
     let before = resident(&scene.coordinator.0);
     let attack = async {

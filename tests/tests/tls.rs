@@ -11,31 +11,32 @@ use std::{
     time::Duration,
 };
 
-use ::client::{
-    keys::DeviceKeys,
-    tls::{ClientIdentity, Connector, Trust, client_config},
-    token::BootstrapToken,
-};
+use ::client::keys::DeviceKeys;
 use coordinator::{
     listener::{self, Limits},
     operators::Operators,
     peer::{ConnectInfo, Peer},
     pki::{Authority, Identity, Validity},
-    store::Store,
     tls::{Audience, server_config},
     tokens,
 };
 use operator::admin_channel;
+use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer},
+};
+use shell::{
+    store::{Batch, Store},
+    tls::{ClientIdentity, Connector, Trust, client_config},
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
 };
+use tokio_util::sync::CancellationToken;
 use tonic::{
     body::Body,
     codegen::http::{Request, Response},
@@ -335,6 +336,6 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     let channel = connect(config, &uri).await.unwrap();
     who_am_i(channel).await.unwrap();
     let secret = token.secret().as_slice();
-    let redeemed = tokens::redeem(&store, secret, 1, coordinator::store::Batch::new());
+    let redeemed = tokens::redeem(&store, secret, 1, Batch::new());
     assert_eq!(redeemed.await.unwrap().label, "phone");
 }

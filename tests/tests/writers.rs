@@ -14,13 +14,13 @@ use std::sync::{Mutex, PoisonError};
 
 use client::store::{DeviceStore, Entry};
 use coordinator::records::{self, TaskHeader};
-use coordinator::store::{Batch, Key, Store};
 use privacy::accountant::RdpCurve;
 use proto::admin::TaskState;
 use proto::ids::{DeviceId, Digest, TaskId};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use session::spending::Charge;
+use shell::store::{Batch, Key, Store};
 
 /// Says to this very program that it is the one that writes, and where.
 const FOLDER: &str = "NIGHTSHIFT_WRITES_IN";

@@ -1,5 +1,4 @@
 //! The command line of `nightshift-agent`.
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line's own output")]
 
 mod adapter;
 mod bench;
@@ -14,6 +13,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, Entry};
@@ -21,14 +21,17 @@ use client::transport::TransportError;
 use client::{Device, DeviceMonitor, ErrorKind, Finished, InProcess, Settings};
 use engine::{Engine, check_vectors};
 use proto::ids::{TaskId, Timestamp};
-use proto::shown::{message, page};
 use serde::Serialize;
 use session::conditions::{Judgment, Purpose, judge};
 use session::spending::Spending;
-use tokio_util::sync::CancellationToken;
+use shell::cli::{Format, block_on, note};
+use shell::{logs, stop};
 
 use crate::config::Config;
 use crate::monitor::ThisMachine;
+
+/// The program's name.
+const NAME: &str = "nightshift-agent";
 
 /// A device that fine-tunes an adapter on its user's text and contributes it without showing it.
 ///
@@ -36,7 +39,7 @@ use crate::monitor::ThisMachine;
 /// 5 the coordinator cannot be reached or does not know this device, 6 the device's own limits forbid it, 7 a
 /// condition does not hold.
 #[derive(Parser)]
-#[command(name = "nightshift-agent", version)]
+#[command(name = NAME, version)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -59,14 +62,13 @@ struct Common {
     #[arg(long, global = true, value_name = "PATH")]
     data: Vec<PathBuf>,
     /// What is printed on stdout
-    #[arg(long, global = true, value_enum, default_value_t = Format::Text)]
+    #[arg(long, global = true, value_parser = format(), default_value = "text")]
     format: Format,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    Text,
-    Json,
+/// The words of [`Format`], which say what they are and are listed in one line.
+fn format() -> impl TypedValueParser<Value = Format> {
+    PossibleValuesParser::new(["text", "json"]).try_map(|word| Format::from_str(&word, false))
 }
 
 #[derive(Subcommand)]
@@ -128,18 +130,12 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(cli) => cli,
         // It would be printed as an argument that is not known.
         Err(_) if token::is_among(&args) => {
-            eprintln!(
-                "nightshift-agent: a token is given by --token-file FILE, or by --token - on standard input"
-            );
-            return ExitCode::from(2);
+            let way = "a token is given by --token-file FILE, or by --token - on standard input";
+            return shell::cli::failed(NAME, &way, 2);
         }
-        Err(error) => {
-            // Nothing is left to be said where even this cannot be printed.
-            drop(error.print());
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
-        }
+        Err(error) => return shell::cli::usage(&error),
     };
-    start_logs();
+    logs::start("NIGHTSHIFT_LOG", "info");
     // Before anything that is secret is read.
     if let Err(error) = proto::dumps::forbid() {
         tracing::warn!("{error}; what this program holds could be written to disk");
@@ -150,21 +146,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failure { code, error }) => {
-            eprintln!("nightshift-agent: {}", message(&error.to_string()));
-            ExitCode::from(code)
-        }
+        Err(Failure { code, error }) => shell::cli::failed(NAME, &error, code),
     }
-}
-
-fn start_logs() {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("NIGHTSHIFT_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let color = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(color);
-    // A second start in one process keeps the first one's logs.
-    drop(logs.try_init());
 }
 
 fn perform(cli: &Cli) -> Result<(), Failure> {
@@ -204,12 +187,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
 
 /// The commands of a device of a federation.
 fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .map_err(|error| failed(4)(error.into()))?;
-    let result = runtime.block_on(async {
+    let result = block_on(Some(2), async {
         match &cli.command {
             Command::Enroll { token, coordinator } => {
                 enroll_device(&config, token, coordinator.as_deref(), cli.common.format).await
@@ -229,8 +207,7 @@ fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
             Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
         }
     });
-    runtime.shutdown_background();
-    result
+    result.unwrap_or_else(|error| Err(failed(4)(error.into())))
 }
 
 fn configuration(common: &Common) -> anyhow::Result<Config> {
@@ -251,13 +228,7 @@ fn configuration(common: &Common) -> anyhow::Result<Config> {
 }
 
 fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
-    match format {
-        Format::Text => println!("{}", page(&text())),
-        Format::Json => {
-            println!("{}", serde_json::to_string_pretty(value).map_err(|error| failed(4)(error.into()))?);
-        }
-    }
-    Ok(())
+    shell::cli::print(format, value, text).map_err(|error| failed(4)(error.into()))
 }
 
 fn device(config: &Config) -> Result<Device, Failure> {
@@ -299,8 +270,8 @@ async fn enroll_device(
 
 async fn run(config: Config, once: bool, override_conditions: bool, format: Format) -> Result<(), Failure> {
     if override_conditions {
-        eprintln!(
-            "conditions are overridden: this device trains even on battery, in use, or hot, because you said so"
+        note(
+            "conditions are overridden: this device trains even on battery, in use, or hot, because you said so",
         );
     }
     let device = device(&config)?;
@@ -321,17 +292,8 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         override_conditions,
         once,
     };
-    let stop = CancellationToken::new();
-    let running = device.run(trainer, ThisMachine, settings, stop.clone());
-    tokio::pin!(running);
-    let finished = tokio::select! {
-        finished = &mut running => finished,
-        () = told_to_stop() => {
-            stop.cancel();
-            running.await
-        }
-    }
-    .map_err(device_failure)?;
+    let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
+    let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })
@@ -340,23 +302,6 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
-}
-
-async fn told_to_stop() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => {}
-                _ = tokio::signal::ctrl_c() => {}
-            }
-            return;
-        }
-    }
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {

@@ -8,38 +8,10 @@ use serde::Deserialize;
 
 use client::store::DEFAULT_CACHE_MIB;
 use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, WeightDtype};
-use proto::files::{self, FileError};
 use session::conditions::Conditions;
 use session::policy::Policy;
+use shell::config::{self, ConfigError, OutOfRange, require};
 use text::{ReadOptions, SecretLines};
-
-/// Why there is no configuration.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// The file could not be read.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The file is not TOML, or has a wrong or unknown key.
-    #[error("{}: {source}", path.display())]
-    Syntax {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong, and where.
-        source: toml::de::Error,
-    },
-    /// A value is out of its range.
-    #[error("{}: {key} must be {expected}, got {actual}", path.display())]
-    Value {
-        /// The file.
-        path: PathBuf,
-        /// The key, with its table.
-        key: &'static str,
-        /// What it must be.
-        expected: &'static str,
-        /// What it is.
-        actual: String,
-    },
-}
 
 /// In what numbers products with a base are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
@@ -138,25 +110,21 @@ impl Default for Config {
     }
 }
 
-/// A value that is out of its range: key, what it must be, what it is.
-type Unfit = (&'static str, &'static str, String);
-
 impl Config {
     /// Reads the file. Fails when it is not there, has a wrong or unknown key,
     /// or a value out of its range.
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let bytes = files::read(path)?;
-        Self::parse(&String::from_utf8_lossy(&bytes), path)
+        config::load(path, Self::check)
     }
 
     /// Reads the text of a file; `path` is for messages only.
     pub fn parse(text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let config: Self =
-            toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path.to_owned(), source })?;
-        check_policy(&config.policy).and_then(|()| check_conditions(&config.conditions)).map_err(
-            |(key, expected, actual)| ConfigError::Value { path: path.to_owned(), key, expected, actual },
-        )?;
-        Ok(config)
+        config::parse(text, path, Self::check)
+    }
+
+    fn check(&self) -> Result<(), OutOfRange> {
+        check_policy(&self.policy)?;
+        check_conditions(&self.conditions)
     }
 
     /// How training computes. Fails when the device is not there, or the agent
@@ -180,7 +148,7 @@ pub(crate) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
 }
 
-fn check_policy(policy: &Policy) -> Result<(), Unfit> {
+fn check_policy(policy: &Policy) -> Result<(), OutOfRange> {
     require(
         policy.smallest_cohort >= 2,
         "policy.smallest_cohort",
@@ -248,7 +216,7 @@ fn check_policy(policy: &Policy) -> Result<(), Unfit> {
     )
 }
 
-fn check_conditions(conditions: &Conditions) -> Result<(), Unfit> {
+fn check_conditions(conditions: &Conditions) -> Result<(), OutOfRange> {
     let percents = [
         ("conditions.start_battery_percent", conditions.start_battery_percent),
         ("conditions.start_busy_percent", conditions.start_busy_percent),
@@ -277,15 +245,6 @@ fn check_conditions(conditions: &Conditions) -> Result<(), Unfit> {
         &conditions.continue_cool_celsius,
     )?;
     require(conditions.check_secs >= 1, "conditions.check_secs", "at least 1", &conditions.check_secs)
-}
-
-fn require(
-    holds: bool,
-    key: &'static str,
-    expected: &'static str,
-    actual: &impl ToString,
-) -> Result<(), Unfit> {
-    if holds { Ok(()) } else { Err((key, expected, actual.to_string())) }
 }
 
 #[cfg(test)]

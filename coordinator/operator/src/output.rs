@@ -1,22 +1,12 @@
 //! Data to stdout, in two forms; words for what a task is.
 
-use std::io::Write;
-
-use clap::{Args, ValueEnum};
+use clap::Args;
 use coordinator::cli::CliError;
 use proto::admin::TaskState;
 use proto::plan::Mode;
-use proto::shown::{page, shown};
+use proto::shown::shown;
 use serde::Serialize;
-
-/// How a command prints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Format {
-    /// For people.
-    Text,
-    /// One JSON document.
-    Json,
-}
+use shell::cli::{self, Format};
 
 /// The option that every command has that prints.
 #[derive(Clone, Copy, Debug, Args)]
@@ -32,24 +22,12 @@ pub(crate) fn print<T: Serialize>(
     document: &T,
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), CliError> {
-    let text = match format {
-        Format::Text => page(&text(document)).to_string(),
-        Format::Json => serde_json::to_string_pretty(document)
-            .map_err(|error| CliError::Internal(format!("cannot print as JSON: {error}")))?,
-    };
-    written(&text)
+    cli::print(format, document, || text(document)).map_err(CliError::internal)
 }
 
 /// Prints a line of data.
 pub(crate) fn line(text: &str) -> Result<(), CliError> {
-    written(&page(text).to_string())
-}
-
-fn written(text: &str) -> Result<(), CliError> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")
-        .and_then(|()| out.flush())
-        .map_err(|error| CliError::Internal(format!("cannot print: {error}")))
+    cli::line(text).map_err(CliError::internal)
 }
 
 /// Rows under a head, each column as wide as its widest cell; a cell may hold what a device or a plan says of itself.

@@ -1,15 +1,15 @@
 //! `nightshift-coordinator`: the server in the foreground.
 
-use std::io::{self, IsTerminal};
+use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use shell::cli::note;
+use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
-use tokio::signal::ctrl_c;
-use tracing_subscriber::EnvFilter;
 
-use super::{CliError, EXIT_CODES, note};
+use super::{CliError, EXIT_CODES};
 use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
@@ -36,7 +36,7 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
 
 /// Binds both ports and opens the store; says where it listens.
 pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
-    log();
+    logs::start("RUST_LOG", LOGGED);
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
@@ -49,22 +49,13 @@ pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
 
 /// Serves until the process is told to stop.
 pub async fn until_stopped(coordinator: Coordinator) -> Result<(), CliError> {
-    let stop = stop_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+    let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
     coordinator.serve(stop).await.map_err(failure)
 }
 
 /// What is logged where nobody says otherwise by `RUST_LOG`. What libraries say of a connection is not: a peer could have
 /// them say it as often as it likes.
 const LOGGED: &str = "info,h2=off,hyper=off,hyper_util=off,rustls=off,tokio_rustls=off,tonic=off,tower=off";
-
-fn log() {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(LOGGED));
-    let colors = io::stderr().is_terminal();
-    let subscriber =
-        tracing_subscriber::fmt().with_writer(io::stderr).with_ansi(colors).with_env_filter(filter);
-    // A program that wraps this one may log already.
-    drop(subscriber.try_init());
-}
 
 fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
     listen(address).map_err(|error| {
@@ -110,22 +101,4 @@ fn failure(error: ServerError) -> CliError {
             CliError::Network(error.to_string())
         }
     }
-}
-
-#[cfg(unix)]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let mut terminate = signal(SignalKind::terminate())?;
-    Ok(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = ctrl_c() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn stop_signal() -> io::Result<impl Future<Output = ()> + Send> {
-    Ok(async move { drop(ctrl_c().await) })
 }

@@ -10,6 +10,7 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_core::CryptoRng;
+use shell::store::{Batch, Store};
 use task::round::{Opened, Opening};
 use task::spool::Spooler;
 use task::{Spending, Task, TaskEffect};
@@ -17,7 +18,6 @@ use task::{Spending, Task, TaskEffect};
 use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
 use crate::records::{self, TaskHeader};
-use crate::store::{Batch, Store};
 
 /// What a device is told while there is no task at all, in milliseconds.
 const NO_TASK_MILLIS: u64 = 30_000;

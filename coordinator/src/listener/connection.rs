@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 use tonic::body::Body;
 use tower::Service;
 
@@ -41,8 +42,8 @@ const MAX_HEADER_BYTES: u32 = 8 << 10;
 const MAX_RESETS: usize = 32;
 
 /// Serves the calls of a connection until either side ends it, it has been idle for too long, it has come of age, or
-/// `stop` says so.
-pub(super) async fn serve<S>(stream: TlsStream<TcpStream>, guard: Guard<S>, mut stop: watch::Receiver<bool>)
+/// `stop` is canceled.
+pub(super) async fn serve<S>(stream: TlsStream<TcpStream>, guard: Guard<S>, stop: &CancellationToken)
 where
     S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + Sync + 'static,
     S::Future: Send,
@@ -56,8 +57,7 @@ where
         tokio::select! {
             () = sleep(drawn_age(allowance.age)) => {}
             () = idle(&mut count, allowance.idle) => {}
-            // An error says that the sender is gone: time to stop as well.
-            stopped = stop.wait_for(|stop| *stop) => drop(stopped),
+            () = stop.cancelled() => {}
         }
     };
     tokio::select! {

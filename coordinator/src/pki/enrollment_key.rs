@@ -5,9 +5,9 @@ use std::path::Path;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use formats::{Release, SignedRelease};
-use proto::files::{self, Audience};
 use proto::ids::Digest;
 use ring::rand::SecureRandom;
+use shell::keys::{SEED_BYTES, load_or_create_seed};
 use zeroize::Zeroizing;
 
 use super::PkiError;
@@ -21,18 +21,8 @@ impl EnrollmentKey {
     /// Loads the key from a file of 32 random bytes (mode 0600), or makes it
     /// there. Fails when the file is readable by others or of another length.
     pub fn open_or_create(path: &Path, rng: &dyn SecureRandom) -> Result<Self, PkiError> {
-        let seed = match files::read_secret(path) {
-            Ok(seed) => Zeroizing::new(seed),
-            Err(error) if error.is_absent() => {
-                let mut seed = Zeroizing::new(vec![0; 32]);
-                rng.fill(&mut seed).map_err(|_| PkiError::Randomness)?;
-                files::write(path, &seed, Audience::Owner)?;
-                seed
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let malformed = || PkiError::Malformed { path: path.to_owned(), expected: "a seed of 32 bytes" };
-        let seed: Zeroizing<[u8; 32]> = Zeroizing::new(seed.as_slice().try_into().map_err(|_| malformed())?);
+        let mut seed = Zeroizing::new([0; SEED_BYTES]);
+        load_or_create_seed(path, rng, &mut seed)?;
         Ok(Self { key: IdentityKey::from_seed(&seed) })
     }
 

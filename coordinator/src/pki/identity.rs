@@ -7,10 +7,11 @@ use proto::files::{self, Audience};
 use proto::ids::Serial;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _};
+use shell::keys::load_tls_key;
 use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
-use super::{PkiError, load_key, pem};
+use super::{PkiError, pem};
 use crate::peer::read_certificate;
 
 /// A certificate chain, the authority's own at its end, and the key of its
@@ -56,7 +57,7 @@ impl Identity {
                 path: chain_path.clone(),
                 expected: "a PEM certificate and its authority's",
             })?;
-        let key = load_key(&key_path)?;
+        let key = load_tls_key(&key_path)?;
         // A crash while they were written may have left one of each.
         let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
         let fits =

@@ -4,11 +4,11 @@ use std::path::Path;
 
 use client::store::{Declined, Entry};
 use client::store::{Ledger, LedgerError};
-use client::token::BootstrapToken;
 use coordinator::peer::AdminName;
 use engine::{Blocks, DecoderConfig, Projection};
 use privacy::Delta;
 use proto::ids::{Digest, Timestamp};
+use proto::token::BootstrapToken;
 use session::spending::Spending;
 use text::{Document, ReadOptions, UserText};
 

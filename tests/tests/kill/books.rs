@@ -8,11 +8,11 @@ use client::store::Entry;
 use coordinator::artifacts::Artifacts;
 use coordinator::pki::EnrollmentKey;
 use coordinator::records;
-use coordinator::store::Store;
 use proto::admin::VersionStatus;
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use session::Signed;
+use shell::store::Store;
 
 use super::seen::Seen;
 use super::stage::STARTING;

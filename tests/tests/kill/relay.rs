@@ -10,7 +10,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::time::Duration;
 
 use ::client::keys::DeviceKeys;
-use ::client::tls::{ClientIdentity, Trust};
 use ::client::transport::{Transport, TransportError};
 use coordinator::listener::{self, Admits, Limits};
 use coordinator::peer::{ConnectInfo, Peer};
@@ -22,9 +21,11 @@ use proto::message::{MAX_MESSAGE_BYTES, Outcome, Reply, Request};
 use proto::wire;
 use proto::wire::device_server::{Device, DeviceServer};
 use ring::rand::SystemRandom;
+use shell::tls::{ClientIdentity, Trust};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tokio::sync::{OwnedRwLockWriteGuard, RwLock, watch};
+use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::{Code, Response, Status};
 
@@ -134,7 +135,7 @@ impl Relay {
         let address = listener.local_addr().unwrap();
         runtime.spawn(async move {
             let (_sender, tls) = watch::channel(tls);
-            let never = std::future::pending();
+            let never = CancellationToken::new();
             let limits: (_, _, Admits) = (Limits::default(), Arc::default(), Arc::new(|_: &_| true));
             listener::serve(listener, tls, limits, Routes::new(service), never).await;
         });
@@ -218,7 +219,7 @@ impl Inner {
         let new = || {
             let request = self.keys.signing_request().unwrap();
             let certificate = self.authority.sign_device(&request, &device.0, LONG, &SystemRandom::new());
-            let identity = ClientIdentity { certificate: certificate.unwrap(), key: self.keys.tls_key() };
+            let identity = ClientIdentity { chain: vec![certificate.unwrap()], key: self.keys.tls_key() };
             let trust = Trust::Authority(self.authority.certificate().clone());
             Transport::new(&self.upstream, trust, Some(identity)).unwrap()
         };

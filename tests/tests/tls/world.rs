@@ -37,7 +37,7 @@ impl Home {
         let keys = DeviceKeys::open_or_create(&self.folder.path().join("device"), &rng).unwrap();
         let request = keys.signing_request().unwrap();
         ClientIdentity {
-            certificate: self.authority.sign_device(&request, &id, validity, &rng).unwrap(),
+            chain: vec![self.authority.sign_device(&request, &id, validity, &rng).unwrap()],
             key: keys.tls_key(),
         }
     }
@@ -86,7 +86,7 @@ impl World {
             receiver,
             (limits, Arc::default(), Arc::new(|_| true)),
             WhoAmI,
-            std::future::pending(),
+            CancellationToken::new(),
         ));
         Self { home, identity, address, config: sender }
     }

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::shown::{page, shown};
+use proto::shown::shown;
+use shell::cli::note;
 
 use super::adapter::ComputeArgs;
 use engine::process::available_bytes;
@@ -83,16 +84,18 @@ fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
 }
 
 /// Reads the user's text and says on stderr what was left out of it.
-#[expect(clippy::print_stderr, reason = "the command line's own output")]
 pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> anyhow::Result<Corpus> {
     if data.is_empty() {
         anyhow::bail!("no text was named; use --data with a file or a folder");
     }
     let text = UserText::read(data, &options)?;
-    eprintln!("{}", page(&text.reading().to_string()));
+    note(&text.reading().to_string());
     let corpus = Corpus::new(base, &text)?;
     if corpus.refused() > 0 {
-        eprintln!("{} conversations were left out because the chat template refuses them", corpus.refused());
+        note(&format!(
+            "{} conversations were left out because the chat template refuses them",
+            corpus.refused()
+        ));
     }
     Ok(corpus)
 }

@@ -6,9 +6,8 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proto::token::{BootstrapToken, PREFIX};
 use zeroize::Zeroizing;
-
-use client::token::BootstrapToken;
 
 /// The most bytes that are read; a token has fewer.
 const MOST_BYTES: u64 = 4096;
@@ -28,7 +27,7 @@ pub(super) struct TokenArgs {
 
 /// Whether a token stands among arguments; where they cannot be read, they are not printed then.
 pub(super) fn is_among(args: &[OsString]) -> bool {
-    args.iter().any(|argument| argument.to_string_lossy().contains("nst1."))
+    args.iter().any(|argument| argument.to_string_lossy().contains(PREFIX))
 }
 
 impl TokenArgs {
@@ -85,7 +84,6 @@ fn parse(input: impl Read, from: &str) -> anyhow::Result<BootstrapToken> {
 
 #[cfg(test)]
 mod tests {
-    use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
     use clap::Parser;
 
     use super::*;
@@ -97,10 +95,8 @@ mod tests {
     }
 
     fn token_text() -> String {
-        let parts = [[1; 32].as_slice(), &[2; 32], b"localhost:7443"];
-        let checksum = ring::digest::digest(&ring::digest::SHA256, &parts.concat());
-        let bytes = [parts[0], parts[1], &checksum.as_ref()[..4], parts[2]].concat();
-        format!("nst1.{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
+        let token = BootstrapToken::new("localhost:7443", b"certificate", Zeroizing::new([2; 32]));
+        token.to_text().reveal().to_owned()
     }
 
     fn read(args: &[&str], input: &[u8]) -> anyhow::Result<BootstrapToken> {

@@ -1,11 +1,8 @@
 //! `nightshift-agent train`: a personal adapter, without any federation.
-#![expect(clippy::print_stderr, reason = "the command line's own output")]
 #![expect(clippy::disallowed_methods, reason = "IO shell: reads the clock for tokens a second")]
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
@@ -16,6 +13,7 @@ use proto::ids::Digest;
 use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
@@ -23,6 +21,8 @@ use client::adapter_files::{Adapter, write_peft};
 use engine::process::peak_bytes;
 use engine::{Job, Loss, Schedule, Step, TrainError, Training};
 use proto::files::{self, Audience};
+use shell::cli::note;
+use shell::stop;
 use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
@@ -213,21 +213,20 @@ fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> 
     let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!(
-                "{}",
-                message(&format!(
-                    "there is no checkpoint in {}: training starts at step 1",
-                    checkpoint.display()
-                ))
-            );
+            let absent =
+                format!("there is no checkpoint in {}: training starts at step 1", checkpoint.display());
+            note(&message(&absent).to_string());
             return Ok(());
         }
         Err(error) => anyhow::bail!("cannot read {}: {error}", checkpoint.display()),
     };
     match training.resume(&bytes) {
-        Ok(()) => eprintln!("going on after step {}", training.steps()),
+        Ok(()) => note(&format!("going on after step {}", training.steps())),
         Err(error) => {
-            eprintln!("{}; training starts over", message(&format!("{}: {error}", checkpoint.display())));
+            note(&format!(
+                "{}; training starts over",
+                message(&format!("{}: {error}", checkpoint.display()))
+            ));
         }
     }
     Ok(())
@@ -257,7 +256,7 @@ fn steps(
                 bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", step.loss));
                 bar.set_position(u64::from(step.step));
             }
-            if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         let rate = last_tokens as f64 / began.elapsed().as_secs_f64().max(1e-9);
         match result {
@@ -269,7 +268,7 @@ fn steps(
             Err(TrainError::Stopped { steps }) => {
                 bar.finish_and_clear();
                 files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?;
-                eprintln!("stopped after step {steps}; run the same command with --resume to go on");
+                note(&format!("stopped after step {steps}; run the same command with --resume to go on"));
                 return Ok((false, rate));
             }
             Err(error) => return Err(error.into()),
@@ -277,17 +276,16 @@ fn steps(
     }
 }
 
-/// Becomes true when the user or the system asks the program to end.
-fn stopping() -> anyhow::Result<Arc<AtomicBool>> {
-    let told = Arc::new(AtomicBool::new(false));
-    let flag = Arc::clone(&told);
+/// Canceled when the user or the system asks the program to end.
+fn stopping() -> anyhow::Result<CancellationToken> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let stop = runtime.block_on(async { stop::on_signal() })?;
+    let told = stop.clone();
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        runtime.block_on(super::told_to_stop());
-        flag.store(true, Ordering::Relaxed);
+        runtime.block_on(told.cancelled());
         runtime.shutdown_timeout(Duration::ZERO);
     })?;
-    Ok(told)
+    Ok(stop)
 }
 
 impl Report {

@@ -14,10 +14,11 @@ use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use serde::Serialize;
 use serde_json::json;
+use shell::cli::Format;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, tasks};
-use crate::output::{Format, Output, epsilon, print, table};
+use crate::output::{Output, epsilon, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -4,16 +4,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
-use coordinator::cli::{CliError, note};
+use coordinator::cli::CliError;
 use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::TaskId;
 use proto::shown::shown;
 use serde_json::json;
+use shell::cli::{Format, note};
 use tokio::time::sleep;
 
 use super::planning::{PlanArguments, prepare};
 use crate::connection::{connect, find_task, task_in, tasks};
-use crate::output::{Format, Output, adversary, epsilon, line, print, state, table};
+use crate::output::{Output, adversary, epsilon, line, print, state, table};
 
 const POLL: Duration = Duration::from_secs(1);
 

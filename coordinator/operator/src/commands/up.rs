@@ -4,11 +4,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use coordinator::cli::{CliError, note, start, until_stopped};
+use coordinator::cli::{CliError, start, until_stopped};
 use coordinator::config::Config;
 use coordinator::server::OURS;
 use proto::files::{self, Audience, FileError};
 use serde::Serialize;
+use shell::cli::note;
 
 use crate::output::{Output, print};
 

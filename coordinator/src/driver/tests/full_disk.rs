@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::records::DeviceRecord;
-use crate::store::{Batch, Key};
+use shell::store::{Batch, Key};
 
 /// A world whose disk can be full.
 fn world() -> (World, Store, Driver) {

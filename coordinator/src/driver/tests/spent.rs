@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::records::DeviceRecord;
-use crate::store::Batch;
+use shell::store::Batch;
 
 const ENROLLED: u16 = 8_016;
 

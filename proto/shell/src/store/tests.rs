@@ -33,6 +33,35 @@ async fn what_was_committed_is_there_after_a_restart() {
 }
 
 #[test]
+fn the_default_tree_is_the_engine_s_and_is_checked_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.put(DEFAULT_TREE, "installed", &1).unwrap();
+    batch.put(DEFAULT_TREE, "moved", &1).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    let engine = &store.inner.engine;
+    assert_eq!(engine.name(), DEFAULT_TREE.as_bytes());
+    let record = engine.get("installed").unwrap().unwrap();
+    engine.insert("moved", record).unwrap();
+
+    assert_eq!(store.get(DEFAULT_TREE, "installed").unwrap(), Some(1));
+    let check = store.check().unwrap();
+    assert_eq!((check.records, check.damaged), (2, vec![(DEFAULT_TREE.to_owned(), hex::encode("moved"))]));
+}
+
+#[test]
+fn a_store_that_keeps_no_room_lays_no_ballast_and_asks_for_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { cache_bytes: 4 << 20, room: Room::NotKept };
+    let store = Store::open_with(folder.path(), options).unwrap();
+    assert!(!folder.path().join("ballast").exists());
+    store.check_room().unwrap();
+    store.set_free_space_floor(u64::MAX);
+    assert!(matches!(store.check_room(), Err(StoreError::DiskFull { .. })));
+}
+
+#[test]
 fn a_second_opening_names_the_path_and_the_reason() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

@@ -1,8 +1,16 @@
 //! One record as it lies on disk: format version (1 byte) ‖ checksum
 //! (8 bytes) ‖ payload. The checksum covers the tree's name and the key too, so
 //! a record that lies in a wrong place is damaged as well.
+//!
+//! The checksum is the beginning of the SHA-256 of, in the [default tree](DEFAULT_TREE),
+//! version ‖ key ‖ 0 ‖ payload, and in every other one version ‖ length of the
+//! tree's name ‖ name ‖ length of the key ‖ key ‖ payload, with lengths as
+//! big-endian `u64`. Both are on disks: devices have always used the former,
+//! the coordinator the latter.
 
 use ring::digest::{Context, SHA256};
+
+use super::DEFAULT_TREE;
 
 /// The largest framed record; larger values become leaking blob files in sled.
 pub(super) const RECORD_LIMIT_BYTES: usize = 4096;
@@ -35,10 +43,16 @@ pub(super) fn decode<'a>(tree: &str, key: &[u8], record: &'a [u8]) -> Option<&'a
 fn checksum(tree: &str, key: &[u8], payload: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut context = Context::new(&SHA256);
     context.update(&[FORMAT]);
-    for part in [tree.as_bytes(), key] {
-        // usize is at most 64 bits on every platform that Rust supports today.
-        context.update(&(part.len() as u64).to_be_bytes());
-        context.update(part);
+    if tree == DEFAULT_TREE {
+        context.update(key);
+        // Keys are words there, and neither they nor JSON text hold a zero byte.
+        context.update(&[0]);
+    } else {
+        for part in [tree.as_bytes(), key] {
+            // usize is at most 64 bits on every platform that Rust supports today.
+            context.update(&(part.len() as u64).to_be_bytes());
+            context.update(part);
+        }
     }
     context.update(payload);
     let digest = context.finish();
@@ -77,6 +91,25 @@ mod tests {
         assert_eq!(decode("tasks", b"two", &record), None);
         assert_eq!(decode("devices", b"one", &record), None);
         assert_eq!(decode("task", b"sone", &record), None);
+    }
+
+    /// Computed from the description above by other code; bytes on disks must never read otherwise.
+    #[test]
+    fn the_bytes_of_a_record_are_those_on_disks() {
+        let record = |tree, key: &[u8], payload| hex::encode(encode(tree, key, payload).unwrap());
+        let in_a_tree = record("tasks", &7_u64.to_be_bytes(), br#"["night",4]"#);
+        assert_eq!(in_a_tree, "01d93fa0a87988179e5b226e69676874222c345d");
+        assert_eq!(record(DEFAULT_TREE, b"installed", b"2"), "014f61328ca099b08132");
+    }
+
+    #[test]
+    fn a_record_that_moved_into_or_out_of_the_default_tree_is_damaged() {
+        let record = encode(DEFAULT_TREE, b"one", b"2").unwrap();
+        assert_eq!(decode(DEFAULT_TREE, b"one", &record), Some(b"2".as_slice()));
+        assert_eq!(decode(DEFAULT_TREE, b"two", &record), None);
+        assert_eq!(decode("tasks", b"one", &record), None);
+        let record = encode("tasks", b"one", b"2").unwrap();
+        assert_eq!(decode(DEFAULT_TREE, b"one", &record), None);
     }
 
     #[test]

@@ -5,9 +5,10 @@
 //! never removed, and it does not open on a full disk. So here each commit is
 //! one transaction over all the trees that it touches, flushed and then synced
 //! on a handle of our own; records are at most 4 KiB, framed with a version and
-//! a checksum; one process at a time holds the lock file; and a ballast file
-//! keeps some room for opening. What is larger than a record is an
-//! [artefact](crate::artefacts).
+//! a checksum; one process at a time holds the lock file; and where
+//! [`Options`] say so, a ballast file keeps some room for opening. What is
+//! larger than a record belongs into a file of its own, and its hash into a
+//! record.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module waits for an engine that is closing")]
 
 use std::{
@@ -33,21 +34,50 @@ mod batch;
 mod frame;
 
 pub use batch::{Batch, Key};
+/// What the engine says when it fails.
+pub use sled::Error as EngineError;
 
 use batch::{Expected, Write};
 
-/// Below this, the store takes no more commits.
-pub(crate) const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
+/// The tree that a store has from the beginning, for whoever needs one only. Its records have a checksum of their own
+/// form, see `frame`.
+pub const DEFAULT_TREE: &str = "__sled__default";
+
+/// Below this, a store that keeps room takes no more commits.
+pub const FREE_SPACE_FLOOR_BYTES: u64 = 32 << 20;
 
 /// Given up when the store has to be opened on a full disk.
 const BALLAST_BYTES: u64 = 8 << 20;
 
-/// What sled may keep in memory; its own default is a gibibyte.
-const CACHE_BYTES: u64 = 64 << 20;
-
 /// How often, and how long after another, the engine is opened again while an earlier handle is closing.
 const CLOSING_TRIES: usize = 100;
 const CLOSING_PAUSE: Duration = Duration::from_millis(20);
+
+/// How a store is opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Options {
+    /// What sled may keep in memory; its own default is a gibibyte.
+    pub cache_bytes: u64,
+    /// What it needs of the disk.
+    pub room: Room,
+}
+
+impl Default for Options {
+    /// For a store of many records, on which others depend: 64 MiB of memory, and room is kept.
+    fn default() -> Self {
+        Self { cache_bytes: 64 << 20, room: Room::Kept }
+    }
+}
+
+/// What a store needs of the disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// A commit needs [`FREE_SPACE_FLOOR_BYTES`], and a ballast file of 8 MiB is given up when the store has to be
+    /// opened on a full disk.
+    Kept,
+    /// Nothing is kept or asked for: a commit fails when the disk does.
+    NotKept,
+}
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +100,7 @@ pub enum StoreError {
         /// The store's folder.
         path: PathBuf,
         /// What the engine said.
-        source: sled::Error,
+        source: EngineError,
     },
     /// A record's checksum or format is wrong.
     #[error("damaged record in tree {tree}, key {key}: its checksum does not hold")]
@@ -168,16 +198,22 @@ impl Store {
     /// another process (or another handle of this one) has it open, and when
     /// the disk does.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, Options::default())
+    }
+
+    /// The same as [`Store::open`], with other options.
+    pub fn open_with(path: &Path, Options { cache_bytes, room }: Options) -> Result<Self, StoreError> {
         files::create_folder(path)?;
         let lock = lock(path)?;
-        let ballast = path.join("ballast");
-        if free_bytes(path)? < FREE_SPACE_FLOOR_BYTES {
-            give_up_ballast(&ballast)?;
-        } else {
-            lay_ballast(&ballast)?;
-        }
-        let engine =
-            open_engine(path).map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
+        let floor_bytes = match room {
+            Room::Kept => {
+                keep_ballast(path)?;
+                FREE_SPACE_FLOOR_BYTES
+            }
+            Room::NotKept => 0,
+        };
+        let engine = open_engine(path, cache_bytes)
+            .map_err(|source| StoreError::Engine { path: path.to_owned(), source })?;
         let log_path = path.join("db");
         let log = OpenOptions::new()
             .read(true)
@@ -193,7 +229,7 @@ impl Store {
                 log,
                 path: path.to_owned(),
                 stopped: AtomicBool::new(false),
-                floor_bytes: AtomicU64::new(FREE_SPACE_FLOOR_BYTES),
+                floor_bytes: AtomicU64::new(floor_bytes),
                 _lock: lock,
             }),
         })
@@ -226,8 +262,11 @@ impl Store {
 
     /// Fails while the disk has too little room for a commit.
     pub fn check_room(&self) -> Result<(), StoreError> {
-        let (free_bytes, floor_bytes) =
-            (free_bytes(&self.inner.path)?, self.inner.floor_bytes.load(Ordering::Acquire));
+        let floor_bytes = self.inner.floor_bytes.load(Ordering::Acquire);
+        if floor_bytes == 0 {
+            return Ok(());
+        }
+        let free_bytes = free_bytes(&self.inner.path)?;
         if free_bytes >= floor_bytes {
             return Ok(());
         }
@@ -239,9 +278,8 @@ impl Store {
         self.inner.stopped.load(Ordering::Acquire)
     }
 
-    /// How much must be free for a commit, so that a test can have a full disk.
-    #[cfg(test)]
-    pub(crate) fn set_free_space_floor(&self, bytes: u64) {
+    /// Changes how much must be free for a commit, so that a test can have a full disk.
+    pub fn set_free_space_floor(&self, bytes: u64) {
         self.inner.floor_bytes.store(bytes, Ordering::Release);
     }
 
@@ -284,9 +322,6 @@ impl Store {
     pub fn check(&self) -> Result<Check, StoreError> {
         let mut check = Check::default();
         for name in self.inner.engine.tree_names() {
-            if name == self.inner.engine.name() {
-                continue;
-            }
             let tree_name = String::from_utf8_lossy(&name).into_owned();
             let tree = self.inner.engine.open_tree(&name).map_err(|source| self.engine_error(source))?;
             for item in &tree {
@@ -393,8 +428,8 @@ fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<
 
 /// Opens the engine. Whoever holds our own lock is the only one who may, but a handle of this process that was dropped a
 /// moment ago may still be closing on a thread of the engine's.
-fn open_engine(path: &Path) -> sled::Result<sled::Db> {
-    let config = sled::Config::new().path(path).cache_capacity(CACHE_BYTES);
+fn open_engine(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
     for _ in 0..CLOSING_TRIES {
         match config.open() {
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
@@ -423,6 +458,11 @@ fn lock(path: &Path) -> Result<File, StoreError> {
 
 fn free_bytes(path: &Path) -> Result<u64, FileError> {
     fs4::available_space(path).map_err(FileError::io("ask for the free space of", path))
+}
+
+fn keep_ballast(path: &Path) -> Result<(), FileError> {
+    let ballast = path.join("ballast");
+    if free_bytes(path)? < FREE_SPACE_FLOOR_BYTES { give_up_ballast(&ballast) } else { lay_ballast(&ballast) }
 }
 
 fn lay_ballast(path: &Path) -> Result<(), FileError> {

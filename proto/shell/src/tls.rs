@@ -1,7 +1,8 @@
-//! The connecting side of TLS: version 1.3 only.
+//! The connecting side of TLS, for devices and for operators: version 1.3 only,
+//! HTTP/2 only, no resumption.
 //!
-//! An enrolled device knows its authority's certificate and takes no server
-//! that another vouches for. A device that enrols knows only a pin from its
+//! Whoever has a certificate knows its authority's too and takes no server that
+//! another vouches for. A device that enrolls knows only a pin from its
 //! bootstrap token, the SHA-256 of that certificate: the server sends the
 //! certificate in its chain, and everything else is verified under it.
 
@@ -30,7 +31,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::Uri;
 use tower::Service;
 
-/// Whom a device takes for its coordinator.
+/// Whom a client takes for its coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// Whoever this authority's certificate (DER) vouches for.
@@ -39,17 +40,17 @@ pub enum Trust {
     Pin([u8; 32]),
 }
 
-/// What a device shows of itself: its certificate and the key to it.
+/// What a client shows of itself: its certificate and the key to it.
 #[derive(Debug)]
 pub struct ClientIdentity {
-    /// The certificate, DER.
-    pub certificate: CertificateDer<'static>,
-    /// Its key.
+    /// The certificate, and any that vouch for it, DER.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The key of the first.
     pub key: PrivateKeyDer<'static>,
 }
 
-/// Makes the configuration of a device's connections; without an identity for
-/// enrolment only. Fails when a certificate or key cannot be used.
+/// Makes the configuration of a client's connections; without an identity for
+/// enrollment only. Fails when a certificate or key cannot be used.
 pub fn client_config(
     trust: Trust,
     identity: Option<ClientIdentity>,
@@ -68,7 +69,7 @@ pub fn client_config(
         }
     };
     let mut config = match identity {
-        Some(ClientIdentity { certificate, key }) => builder.with_client_auth_cert(vec![certificate], key)?,
+        Some(ClientIdentity { chain, key }) => builder.with_client_auth_cert(chain, key)?,
         None => builder.with_no_client_auth(),
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -95,6 +96,17 @@ impl Connector {
     pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
         Self { config, connect_timeout }
     }
+
+    /// Connects and shakes hands. Fails with [`io::ErrorKind::InvalidInput`] when
+    /// the URI has no host that can be in a certificate, or no port, and with
+    /// [`io::ErrorKind::TimedOut`] when it takes too long.
+    pub async fn dial(&self, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
+        let limit = self.connect_timeout;
+        timeout(limit, dial(TlsConnector::from(Arc::clone(&self.config)), uri)).await.map_err(|_| {
+            let message = format!("no connection within {} ms", limit.as_millis());
+            io::Error::new(io::ErrorKind::TimedOut, message)
+        })?
+    }
 }
 
 impl Service<Uri> for Connector {
@@ -107,18 +119,12 @@ impl Service<Uri> for Connector {
     }
 
     fn call(&mut self, uri: Uri) -> Self::Future {
-        let connector = TlsConnector::from(Arc::clone(&self.config));
-        let limit = self.connect_timeout;
-        Box::pin(async move {
-            timeout(limit, dial(connector, uri)).await.map_err(|_| {
-                let message = format!("no connection within {} ms", limit.as_millis());
-                io::Error::new(io::ErrorKind::TimedOut, message)
-            })?
-        })
+        let connector = self.clone();
+        Box::pin(async move { Ok(TokioIo::new(connector.dial(&uri).await?)) })
     }
 }
 
-async fn dial(connector: TlsConnector, uri: Uri) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+async fn dial(connector: TlsConnector, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
     let unfit = || {
         let message = format!("{uri} is not an address with a host and a port");
         io::Error::new(io::ErrorKind::InvalidInput, message)
@@ -129,7 +135,7 @@ async fn dial(connector: TlsConnector, uri: Uri) -> io::Result<TokioIo<TlsStream
     let name = ServerName::try_from(host.to_owned()).map_err(|_| unfit())?;
     let stream = TcpStream::connect((host, port)).await?;
     stream.set_nodelay(true)?;
-    Ok(TokioIo::new(connector.connect(name, stream).await?))
+    connector.connect(name, stream).await
 }
 
 /// Takes a server whose chain holds the certificate that the pin stands for,

@@ -1,21 +1,30 @@
-//! The bootstrap token, as the device reads it. What it is made of stands in
-//! the coordinator's `tokens` module, which writes it.
+//! The bootstrap token, with which a device that has no certificate yet enrolls,
+//! once: the coordinator writes it, the device reads it.
+//!
+//! The text is `nst1.` and base64url (no padding) of: SHA-256 of the
+//! authority's certificate (32 bytes) ‖ secret (32) ‖ the first 4 bytes of
+//! SHA-256 over everything else ‖ the coordinator's address.
 
 use std::{fmt, str::FromStr};
 
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
-use ring::digest::{Context, SHA256};
+use ring::digest::{Context, SHA256, digest};
 use zeroize::Zeroizing;
 
-const PREFIX: &str = "nst1.";
+/// What every token begins with.
+pub const PREFIX: &str = "nst1.";
 const TEXT_LIMIT_BYTES: usize = 1024;
+const CHECKSUM_BYTES: usize = 4;
 
-/// What a device needs to enrol: where, with whom, and the right to do it.
+/// What a device needs to enroll: where, with whom, and the right to do it.
 pub struct BootstrapToken {
     address: String,
     pin: [u8; 32],
     secret: Zeroizing<[u8; 32]>,
 }
+
+/// The text of a token, which holds the secret in the clear: for one device, and for no store.
+pub struct TokenText(Zeroizing<String>);
 
 /// A text that is no bootstrap token. It never repeats the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -29,6 +38,16 @@ pub enum TokenError {
 }
 
 impl BootstrapToken {
+    /// The token of a coordinator that listens at `address` (`host:port`) and whose authority has this certificate (DER).
+    pub fn new(address: &str, authority: &[u8], secret: Zeroizing<[u8; 32]>) -> Self {
+        let mut pin = [0; 32];
+        // SHA-256 has as many bytes.
+        for (to, from) in pin.iter_mut().zip(digest(&SHA256, authority).as_ref()) {
+            *to = *from;
+        }
+        Self { address: address.to_owned(), pin, secret }
+    }
+
     /// Where the coordinator listens, `host:port`.
     pub fn address(&self) -> &str {
         &self.address
@@ -39,9 +58,32 @@ impl BootstrapToken {
         self.pin
     }
 
-    /// The right to enrol once.
+    /// The right to enroll once.
     pub fn secret(&self) -> &Zeroizing<[u8; 32]> {
         &self.secret
+    }
+
+    /// The text that is handed to the device.
+    pub fn to_text(&self) -> TokenText {
+        let Self { address, pin, secret } = self;
+        let checksum = checksum(pin, secret, address.as_bytes());
+        let bytes =
+            Zeroizing::new([pin.as_slice(), secret.as_slice(), &checksum, address.as_bytes()].concat());
+        let text = Zeroizing::new(BASE64_URL_SAFE_NO_PAD.encode(&bytes));
+        TokenText(Zeroizing::new(format!("{PREFIX}{}", text.as_str())))
+    }
+}
+
+impl TokenText {
+    /// The text, to be handed to one device by a private way.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for TokenText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TokenText").finish_non_exhaustive()
     }
 }
 
@@ -68,12 +110,8 @@ impl fmt::Debug for BootstrapToken {
 fn read(bytes: &[u8]) -> Option<BootstrapToken> {
     let (pin, rest) = bytes.split_first_chunk::<32>()?;
     let (secret, rest) = rest.split_first_chunk::<32>()?;
-    let (checksum, address) = rest.split_first_chunk::<4>()?;
-    let mut context = Context::new(&SHA256);
-    for part in [pin.as_slice(), secret, address] {
-        context.update(part);
-    }
-    if !context.finish().as_ref().starts_with(checksum) {
+    let (stored, address) = rest.split_first_chunk::<CHECKSUM_BYTES>()?;
+    if *stored != checksum(pin, secret, address) {
         return None;
     }
     Some(BootstrapToken {
@@ -81,6 +119,18 @@ fn read(bytes: &[u8]) -> Option<BootstrapToken> {
         pin: *pin,
         secret: Zeroizing::new(*secret),
     })
+}
+
+fn checksum(pin: &[u8; 32], secret: &[u8; 32], address: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let mut context = Context::new(&SHA256);
+    for part in [pin.as_slice(), secret, address] {
+        context.update(part);
+    }
+    let mut checksum = [0; CHECKSUM_BYTES];
+    for (to, from) in checksum.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    checksum
 }
 
 #[cfg(test)]
@@ -94,6 +144,20 @@ mod tests {
         assert_eq!(token.pin(), [1; 32]);
         assert_eq!(**token.secret(), [2; 32]);
         assert_eq!(format!("{token:?}"), "BootstrapToken { .. }");
+    }
+
+    #[test]
+    fn what_was_written_is_read_and_written_again() {
+        let token = BootstrapToken::new("[::1]:7443", b"certificate", Zeroizing::new([3; 32]));
+        let text = token.to_text();
+        let read: BootstrapToken = format!(" {}\n", text.reveal()).parse().unwrap();
+        assert_eq!(read.address(), "[::1]:7443");
+        assert_eq!(read.pin(), digest(&SHA256, b"certificate").as_ref());
+        assert_eq!(**read.secret(), [3; 32]);
+        assert_eq!(read.to_text().reveal(), text.reveal());
+        assert_eq!(format!("{text:?}"), "TokenText { .. }");
+        let token: BootstrapToken = self::text().parse().unwrap();
+        assert_eq!(token.to_text().reveal(), self::text());
     }
 
     #[test]

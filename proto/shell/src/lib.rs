@@ -1,0 +1,20 @@
+//! What the IO shells of both sides do: the device's, in `nightshift-client` and `nightshift-agent`, and the server's, in
+//! `nightshift-coordinator` and `nightshift-operator`.
+//!
+//! It knows neither side: no plan, no round, no record, no command of theirs. [`store`] is the durable key-value store in
+//! which each side keeps records of its own, [`keys`] the files of secret keys, [`pem`] certificates as text, [`tls`] the
+//! connecting side of TLS. Behind the feature `cli` is what programs have around their commands: `config`, the file;
+//! `cli`, what is printed and how it ends; `logs`; and `stop`, how it is told to. Start at [`store::Store`].
+
+#[cfg(feature = "cli")]
+pub mod cli;
+#[cfg(feature = "cli")]
+pub mod config;
+pub mod keys;
+#[cfg(feature = "cli")]
+pub mod logs;
+pub mod pem;
+#[cfg(feature = "cli")]
+pub mod stop;
+pub mod store;
+pub mod tls;
