@@ -113,7 +113,7 @@ async fn an_operator_is_nobody_where_devices_connect() {
     let world = World::start().await;
     let operator =
         world.home.authority.issue_admin(&"owl".parse().unwrap(), LONG, &SystemRandom::new()).unwrap();
-    let posing = ClientIdentity { certificate: operator.chain()[0].clone(), key: operator.key() };
+    let posing = ClientIdentity { chain: vec![operator.chain()[0].clone()], key: operator.key() };
     assert!(world.connect(world.trust(), Some(posing)).await.is_err());
 }
 
@@ -149,7 +149,7 @@ async fn an_expired_certificate_is_refused() {
 async fn a_servers_certificate_does_not_make_a_peer() {
     let world = World::start().await;
     let server = world.home.server();
-    let posing = ClientIdentity { certificate: server.chain()[0].clone(), key: server.key() };
+    let posing = ClientIdentity { chain: vec![server.chain()[0].clone()], key: server.key() };
     assert!(world.connect(world.trust(), Some(posing)).await.is_err());
 }
 
@@ -166,7 +166,7 @@ async fn a_device_takes_no_server_of_another_authority() {
 async fn a_devices_certificate_does_not_make_a_server() {
     let home = Home::new();
     let device = home.device(LONG);
-    let chain = vec![device.certificate, home.authority.certificate().clone()];
+    let chain = vec![device.chain[0].clone(), home.authority.certificate().clone()];
     let world = World::with(home, |_| plain_config(chain, device.key)).await;
     for trust in [world.trust(), world.pin()] {
         let refusal = world.connect(trust, None).await.unwrap_err();
