@@ -2,8 +2,8 @@
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
 //! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`export`] what other programs
-//! load, [`token`] what a device enrolls with. [`convert`] is the only place where foreign bytes become these types, but for those of other programs'
-//! adapters, which [`export`] reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
+//! load, [`token`] what a device enrolls with. [`convert`] is the only place where foreign bytes become these types, but
+//! for a token's text and for those of other programs' adapters, which [`export`] reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
 //! only code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`] keeps what their processes hold out of core
 //! dumps. Nothing here decides, waits, or touches a network.
 //! Start at [`plan::Plan`].
