@@ -1,4 +1,4 @@
-//! A base's folder, and its GGUF file, as both sides read it.
+//! A base's folder, and its GGUF file, as the engine and the operator's program read them.
 
 use std::path::Path;
 
@@ -18,8 +18,8 @@ const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": nul
 "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
 "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
 
-/// A folder of a config, an index, weights and a tokenizer's settings. What the device reads as a base the
-/// coordinator reads as the same one.
+/// A folder of a config, an index, weights and a tokenizer's settings. For what the engine opens as a base a plan can be
+/// made, and it names that base and those layers.
 pub fn base(bytes: &[u8]) {
     let mut tape = Tape::new(bytes);
     let (config, index) = (tape.part(), tape.part());
@@ -52,17 +52,17 @@ pub fn gguf(bytes: &[u8]) {
 }
 
 fn read_by_both(path: &Path) {
-    let theirs = BaseInfo::open(path);
+    let info = BaseInfo::open(path);
     if let Ok(base) = engine::Base::open(path) {
-        let theirs = theirs.unwrap();
-        assert_eq!(theirs.digest(), base.digest());
-        let all = theirs.modules(&["all".to_owned()]).unwrap();
+        let info = info.unwrap();
+        assert_eq!(info.digest(), base.digest());
+        let all = info.modules(&["all".to_owned()]).unwrap();
         assert_eq!(format!("{all:?}"), format!("{:?}", base.modules(&Projection::ALL)));
         if let Ok(tokens) = base.encode("a b") {
             drop(base.decode(&tokens));
         }
-    } else if let Ok(theirs) = theirs {
-        drop(theirs.modules(&["q".to_owned(), "all".to_owned()]));
+    } else if let Ok(info) = info {
+        drop(info.modules(&["q".to_owned(), "all".to_owned()]));
     }
 }
 
