@@ -67,7 +67,6 @@ impl HostIsIdle {
     }
 }
 
-#[cfg_attr(test, expect(dead_code, reason = "a test calls `lend` itself"))]
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

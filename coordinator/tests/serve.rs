@@ -56,11 +56,27 @@ fn a_wrong_configuration_is_an_input_error() {
     assert_eq!(run(Command::new(env!("CARGO_BIN_EXE_nightshift-coordinator"))).status.code(), Some(2));
 }
 
+#[cfg(unix)]
+#[test]
+fn a_server_whose_stderr_nobody_reads_any_more_stops_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("coordinator.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nstate_dir = {:?}\ndrain_secs = 0\n",
+        folder.path().join("state").to_str().unwrap()
+    );
+    fs::write(&config, text).unwrap();
+    let mut server = Running::start(&config);
+    drop(server.stderr.take());
+    let pid = rustix::process::Pid::from_child(&server.child);
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(server.child.wait().unwrap().code(), Some(0));
+}
+
 /// A coordinator that serves, killed when dropped.
 struct Running {
     child: Child,
-    /// Kept open: a server whose stderr is closed ends at its next line.
-    _stderr: Lines<BufReader<ChildStderr>>,
+    stderr: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Running {
@@ -69,7 +85,7 @@ impl Running {
         let mut child = coordinator(config).stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         assert!(lines.any(|line| line.unwrap().contains("for operators")), "it did not start");
-        Self { child, _stderr: lines }
+        Self { child, stderr: Some(lines) }
     }
 }
 

@@ -8,11 +8,14 @@
 //! the coordinator knows who takes part, so what a federation promises its
 //! devices has no amplification by sampling. [`RdpCurve::SampledGaussian`] and a
 //! [`SamplingRate`] below 1 are for the other promise: an enrolled population
-//! that is really sampled, against somebody who sees the results only.
+//! that is really sampled, against somebody who sees the results only. No program
+//! here makes that promise: this curve and the two functions that calibrate by it
+//! serve comparisons with frameworks that do, and tests.
 //!
 //! A [`PldAccountant`] does the same sums for Gaussian noise from the whole
 //! distribution of the privacy loss: slower, for Gaussian noise only, and the
-//! tightest ε there is but for its grid.
+//! tightest ε there is but for its grid. No program here charges by it either: tests
+//! hold the Rényi accountant against it.
 
 use crate::params::Delta;
 

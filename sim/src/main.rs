@@ -335,7 +335,7 @@ fn refresh(args: &RunArgs, adapter: &AdapterSpec) -> anyhow::Result<Option<Refre
     }))
 }
 
-/// The lines of a file, or of all JSONL files of a folder.
+/// Runs the scenario and prints each version as it comes; writes what came of it to `folder`.
 #[expect(clippy::too_many_arguments, reason = "each is a different thing, and none has a default")]
 fn perform(
     place: Place,

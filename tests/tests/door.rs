@@ -24,8 +24,10 @@ use session::update::Update;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+#[expect(dead_code, unreachable_pub, reason = "a program, which is a module here")]
 #[path = "../../client/examples/lend_idle_time.rs"]
 mod lend_idle_time;
+#[expect(dead_code, unreachable_pub, reason = "a program, which is a module here")]
 #[path = "../../coordinator/operator/examples/tasks.rs"]
 mod tasks;
 

@@ -86,6 +86,12 @@ impl Running {
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
         let transport = enrolled.transport;
+        if available_bytes().is_none() && policy.largest_memory_mib.is_none() {
+            tracing::warn!(
+                "this system does not say how much memory is free, so nothing bounds what a training takes; set \
+                 policy.largest_memory_mib"
+            );
+        }
         Ok(Self { session, policy, transport, store, trainer, monitor, when, stop, contributed: None })
     }
 

@@ -1,0 +1,40 @@
+//! A store that an earlier version wrote: `old_store` holds its files, less the ballast and the lock. They are never made
+//! anew; what they hold must be read by every later version.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::Path;
+
+use nightshift_coordinator::tokens::{self, TokenError};
+use proto::token::BootstrapToken;
+use shell::store::{Batch, Store};
+
+/// What the earlier version printed when it made the store.
+const TOKEN: &str = "nst1.A9Zt0Ig1wco_EozOrNHzGslBYwlrIPRFroQoW8CDLXIdgHHJfCXIMRrzz4kR4KBUPEmEm6TQ3aSgvixCe9gjVu0UO05sb2NhbGhvc3Q6NzQ0Mw";
+
+const NOW: u64 = 1_800_000_001;
+
+#[tokio::test]
+async fn a_store_of_an_earlier_version_is_read_and_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["conf", "db"] {
+        let from = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/old_store").join(name);
+        fs::copy(from, folder.path().join(name)).unwrap();
+    }
+    let store = Store::open(folder.path()).unwrap();
+    let check = store.check().unwrap();
+    assert_eq!((check.records, check.damaged), (3, Vec::new()));
+    assert_eq!(store.get("tasks", 7).unwrap(), Some(("night".to_owned(), 4)));
+    assert_eq!(store.get::<String>("devices", [9; 16]).unwrap().as_deref(), Some("phone"));
+    assert_eq!(store.get::<String>("devices", [8; 16]).unwrap(), None);
+
+    let token: BootstrapToken = TOKEN.parse().unwrap();
+    assert_eq!((token.address(), token.to_text().reveal()), ("localhost:7443", TOKEN));
+    let redeemed = tokens::redeem(&store, token.secret().as_slice(), NOW, Batch::new()).await.unwrap();
+    assert_eq!((redeemed.label.as_str(), redeemed.issued_unix_secs), ("kitchen tablet", NOW - 1));
+    drop(store);
+
+    let store = Store::open(folder.path()).unwrap();
+    let again = tokens::find(&store, token.secret().as_slice(), NOW);
+    assert!(matches!(again, Err(TokenError::Redeemed)));
+}
