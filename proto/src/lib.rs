@@ -14,6 +14,7 @@ pub mod convert;
 pub mod dumps;
 pub mod files;
 pub mod ids;
+pub mod linear;
 pub mod message;
 pub mod metrics;
 pub mod plan;

@@ -5,6 +5,7 @@ use rand_core::{Rng, SeedableRng};
 
 use super::{AdapterSpec, Slot, narrow};
 use crate::ids::Digest;
+use crate::linear::{normalize, orthogonalize};
 
 impl AdapterSpec {
     /// The frozen factors of a [`Factors::Seeded`](super::Factors::Seeded) adapter: orthonormal rows of `A`, orthonormal columns of `B`.
@@ -63,17 +64,8 @@ fn orthonormal_rows(rng: &mut impl Rng, rows: usize, columns: usize) -> Vec<Vec<
     let mut basis: Vec<Vec<f64>> = Vec::with_capacity(rows);
     while basis.len() < rows {
         let mut row: Vec<f64> = (0..columns).map(|_| bell(rng)).collect();
-        for _ in 0..2 {
-            for earlier in &basis {
-                let along: f64 = row.iter().zip(earlier).map(|(x, y)| x * y).sum();
-                row.iter_mut().zip(earlier).for_each(|(x, y)| *x -= along * y);
-            }
-        }
-        let norm = row.iter().map(|x| x * x).sum::<f64>().sqrt();
-        if norm > 1e-6 {
-            for x in &mut row {
-                *x /= norm;
-            }
+        orthogonalize(&mut row, &basis, |_, _| {});
+        if normalize(&mut row, 1e-6).is_some() {
             basis.push(row);
         }
     }

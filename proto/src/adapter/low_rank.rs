@@ -4,6 +4,8 @@
 //! made orthonormal first, so that the singular values are those of an R × R matrix and nothing of the size of a
 //! layer is ever formed. Only additions, multiplications, divisions and square roots, in f64.
 
+use crate::linear::{cosine, dot, jacobi_tangent, normalize, orthogonalize, subtract};
+
 /// `Σ_k b_k · a_kᵀ`: as many vectors on either side as the rank.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Product {
@@ -66,14 +68,6 @@ impl Product {
     }
 }
 
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(x, y)| x * y).sum()
-}
-
-fn subtract(x: &mut [f64], factor: f64, y: &[f64]) {
-    x.iter_mut().zip(y).for_each(|(x, y)| *x -= factor * y);
-}
-
 /// The sum of `vectors`, each times its factor.
 fn combined(vectors: &[Vec<f64>], factors: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut out = vec![0.0; vectors.first().map_or(0, Vec::len)];
@@ -91,21 +85,10 @@ fn orthonormal(vectors: &[Vec<f64>]) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
     for (k, vector) in vectors.iter().enumerate() {
         let mut rest = vector.clone();
         let before = dot(&rest, &rest).sqrt();
-        for _ in 0..2 {
-            for (j, earlier) in q.iter().enumerate() {
-                let along = dot(&rest, earlier);
-                subtract(&mut rest, along, earlier);
-                r[j][k] += along;
-            }
-        }
-        let norm = dot(&rest, &rest).sqrt();
-        if norm > before * 1e-14 && norm > f64::MIN_POSITIVE {
-            for x in &mut rest {
-                *x /= norm;
-            }
-            r[k][k] = norm;
-        } else {
-            rest.fill(0.0);
+        orthogonalize(&mut rest, &q, |j, along| r[j][k] += along);
+        match normalize(&mut rest, f64::max(before * 1e-14, f64::MIN_POSITIVE)) {
+            Some(norm) => r[k][k] = norm,
+            None => rest.fill(0.0),
         }
         q.push(rest);
     }
@@ -127,13 +110,9 @@ fn rotated(mut columns: Vec<Vec<f64>>) -> (Vec<Vec<f64>>, Vec<Vec<f64>>) {
                     dot(&columns[q], &columns[q]),
                     dot(&columns[p], &columns[q]),
                 );
-                if pq.abs() <= f64::EPSILON * (pp * qq).sqrt() || pq.abs() < f64::MIN_POSITIVE {
-                    continue;
-                }
+                let Some(t) = jacobi_tangent(pp, qq, pq) else { continue };
                 turned = true;
-                let zeta = (qq - pp) / (2.0 * pq);
-                let t = zeta.signum() / (zeta.abs() + (1.0 + zeta * zeta).sqrt());
-                let c = 1.0 / (1.0 + t * t).sqrt();
+                let c = cosine(t);
                 for vectors in [&mut columns, &mut v] {
                     let (head, tail) = vectors.split_at_mut(q);
                     for (x, y) in head[p].iter_mut().zip(&mut tail[0]) {

@@ -1,6 +1,7 @@
 //! Truncated SVD: the leading singular vectors of a small matrix, by block power iteration (Halko, Martinsson
 //! and Tropp 2011, arXiv 0909.4061, Algorithm 4.4) and Jacobi rotations on the small Gram matrix.
 
+use proto::linear::{cosine, dot, jacobi_tangent, normalize, orthogonalize};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
@@ -62,10 +63,6 @@ pub(crate) fn top_factors(
     }
 }
 
-fn dot(x: &[f64], y: &[f64]) -> f64 {
-    x.iter().zip(y).map(|(x, y)| x * y).sum()
-}
-
 fn apply(matrix: &[f64], vector: &[f64]) -> Vec<f64> {
     matrix.chunks_exact(vector.len()).map(|row| dot(row, vector)).collect()
 }
@@ -86,17 +83,8 @@ fn orthonormalize(vectors: &mut [Vec<f64>], rng: &mut ChaCha20Rng) {
         let vector = &mut rest[0];
         loop {
             let before = dot(vector, vector).sqrt();
-            for _ in 0..2 {
-                for other in earlier.iter() {
-                    let along = dot(vector, other);
-                    vector.iter_mut().zip(other).for_each(|(x, y)| *x -= along * y);
-                }
-            }
-            let norm = dot(vector, vector).sqrt();
-            if norm > before * 1e-10 && norm > f64::MIN_POSITIVE {
-                for x in &mut *vector {
-                    *x /= norm;
-                }
+            orthogonalize(vector, earlier, |_, _| {});
+            if normalize(vector, f64::max(before * 1e-10, f64::MIN_POSITIVE)).is_some() {
                 break;
             }
             for x in &mut *vector {
@@ -115,12 +103,8 @@ fn eigenvectors(mut matrix: Vec<Vec<f64>>) -> Vec<Vec<f64>> {
         for p in 0..size {
             for q in p + 1..size {
                 let (app, aqq, apq) = (matrix[p][p], matrix[q][q], matrix[p][q]);
-                if apq.abs() <= f64::EPSILON * (app * aqq).abs().sqrt() || apq.abs() < f64::MIN_POSITIVE {
-                    continue;
-                }
-                let theta = (aqq - app) / (2.0 * apq);
-                let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
-                let c = 1.0 / (t * t + 1.0).sqrt();
+                let Some(t) = jacobi_tangent(app, aqq, apq) else { continue };
+                let c = cosine(t);
                 let s = t * c;
                 for row in &mut matrix {
                     (row[p], row[q]) = (c * row[p] - s * row[q], s * row[p] + c * row[q]);
