@@ -6,9 +6,9 @@
 //! than others. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
 //! round without training.
 //!
-//! It deliberately has no transport, no store and no hub: both sides' shells are left out, and the machines' time is virtual. Nothing
-//! here is linked into a device or a coordinator, and nothing of the protocol is written here a second time. Start at
-//! [`world`], or at [`run`](mod@run) for what a scenario becomes.
+//! It deliberately has no transport, no store and no hub: both sides' shells are left out, and the machines' time is
+//! virtual. Nothing here is linked into a device or a coordinator, and nothing of the protocol is written here a second
+//! time. Start at [`world`], or at [`run`](mod@run) for what a scenario becomes.
 //!
 //! A scenario of one's own:
 //!
