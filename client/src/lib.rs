@@ -4,7 +4,10 @@
 //! the user's text and a [`DeviceMonitor`] that says when the machine is idle. What decides is a pure machine,
 //! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
 //! talks ([`transport`], [`enrollment`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
-//! programs and takes theirs ([`adapter_files`]). Start at [`Device`].
+//! programs and takes theirs ([`adapter_files`]).
+//!
+//! It deliberately has no command line and no configuration file, and does not decide what happens next. Of the user's
+//! text only the trainer sees anything. Start at [`Device`].
 //!
 //! A host program that lends its idle time:
 //!

@@ -1,12 +1,12 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
-//! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means,
-//! [`message`] what a device asks and is answered, [`admin`] the same for the operator, [`token`] what a device enrolls
-//! with. [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files,
-//! which `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the
-//! only code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`] keeps what their processes hold out of core
-//! dumps. Nothing here decides, waits, or touches a network.
-//! Start at [`plan::Plan`].
+//! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means, [`message`]
+//! what a device asks and is answered, [`admin`] the same for the operator, [`token`] what a device enrolls with.
+//! [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files, which
+//! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
+//! code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`]
+//! keeps what their processes hold out of core dumps. [`linear`] has what of linear algebra both sides need with the same
+//! bits. Nothing here decides, waits, or touches a network. Start at [`plan::Plan`].
 
 pub mod adapter;
 pub mod admin;

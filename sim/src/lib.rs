@@ -4,8 +4,11 @@
 //! on a base and users' text by a [`scenario`]; [`demo`] is the run without arguments, on text that [`corpus`]
 //! invents. In [`classes`] some devices train less
 //! than others. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
-//! round without training. Nothing here is linked into a device or a coordinator, and nothing of the protocol is
-//! written here a second time.
+//! round without training.
+//!
+//! It deliberately has no transport, no store and no hub: both sides' shells are left out, and the machines' time is
+//! virtual. Nothing here is linked into a device or a coordinator, and nothing of the protocol is written here a second
+//! time. Start at [`world`], or at [`run`](mod@run) for what a scenario becomes.
 //!
 //! A scenario of one's own:
 //!

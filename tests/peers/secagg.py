@@ -18,8 +18,8 @@ What does not compare.
   the wire and the hashes included. It is also the table that a busy machine disturbs least.
 - Ours does more: signed keys, commitments, a signed agreement on the survivors before anything is unmasked, and
   masks from AES-256 on seeds of 256 bits. Flower folds a seed to 32 bits for a Mersenne twister.
-- Flower quantises to 22 bits and sends 8 bytes a coordinate, modulo 2^32; ours sends 20 bits and is given
-  integers. What comes before the masks (clipping, noise) is in neither; Flower's quantising is in it.
+- Flower quantizes to 22 bits and sends 8 bytes a coordinate, modulo 2^32; ours sends 20 bits and is given
+  integers. What comes before the masks (clipping, noise) is in neither; Flower's quantizing is in it.
 - Neither side crosses a network, or makes anything durable.
 
 Needs Python 3.11, a Rust toolchain, and PyPI once; see README.md.
@@ -158,7 +158,7 @@ def main():
     parser.add_argument("--coordinates", type=int, default=100_000, help="numbers in each device's input")
     parser.add_argument("--missing", type=float, default=0.0, help="share that vanishes after sharing keys")
     parser.add_argument("--repeat", type=int, default=1, help="rounds of each side; the fastest counts")
-    parser.add_argument("--binary", help="nightshift-sim, optimised; cargo run --release where left out")
+    parser.add_argument("--binary", help="nightshift-sim, optimized; cargo run --release where left out")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     args = parser.parse_args()
     if args.devices < 3:

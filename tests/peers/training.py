@@ -73,7 +73,7 @@ def environment(python):
 
 
 def binary(given):
-    """An optimised nightshift-agent."""
+    """An optimized nightshift-agent."""
     if given:
         return given
     command = ["cargo", "build", "--release", "--locked", "-p", "nightshift-agent"]
@@ -114,7 +114,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=1, help="run all modes so often; figures are medians")
     parser.add_argument("--busy", action="store_true", help="beside a process that keeps a core busy")
     parser.add_argument("--python", help="an interpreter that has torch, transformers and peft")
-    parser.add_argument("--binary", help="an optimised nightshift-agent")
+    parser.add_argument("--binary", help="an optimized nightshift-agent")
     parser.add_argument("--format", choices=["text", "json"], default="text")
     args = parser.parse_args()
     agent, python = binary(args.binary), environment(args.python)

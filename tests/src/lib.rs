@@ -1,3 +1,7 @@
-//! Suites that need more than one package; this library holds their shared helpers.
+//! Suites that need more than one package; this library holds what `fuzz/` and its replay share.
+//!
+//! It deliberately says nothing that one package can test by itself: such tests stand beside the code. The suites are
+//! below `tests/tests`: `machines` has both sides' machines against a reference model, `attacks` a coordinator that lies,
+//! `network` and `kill` processes, `door` a host program, `architecture` who may name whom. Start at `machines`.
 
 pub mod fuzz;

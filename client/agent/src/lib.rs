@@ -1,7 +1,11 @@
 //! The device's daemon and its command line.
 //!
 //! [`cli`] is what people type, [`config`] the file that they write, [`monitor`] what the machine says of its power,
-//! heat and load. What a device does is in the package `nightshift-client`.
+//! heat and load.
+//!
+//! It deliberately does not know how a device takes part, what a training computes or what may be sent: that is in the
+//! packages `nightshift-client`, `nightshift-engine` and `nightshift-session`, which it holds for whoever types. Start at
+//! [`cli::main`].
 
 pub mod cli;
 pub mod config;

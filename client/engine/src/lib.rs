@@ -8,17 +8,21 @@
 //!
 //! | floor | what it is |
 //! | --- | --- |
+//! | [`guarded`], [`process`] | panics of libraries as errors; this process's memory and time |
 //! | `kernels` | matrix products and vector code, slices in and slices out; all unsafe code and CPU detection |
 //! | `layers` | one layer of a decoder a file, forward and backward |
 //! | [`model`] | the decoder: config, weights, LoRA deltas, forward and backward pass, saved activations, KV cache |
 //! | [`base`] | weights and tokenizer from a disk or a hub |
 //! | [`lora`] | an adapter's vectors in the base's layers, frozen factors, merged weights |
 //! | `backend` | where passes are computed, and in what precision: our kernels, or candle's tensors |
+//! | `error`, `checks` | [`TrainError`], and whether tokens fit a base |
 //! | [`training`], `generation` | steps, optimizer, checkpoints; incremental decoding |
 //! | [`engine`] | all of it for one base |
 //!
 //! What computes on a CPU is our own, because candle cuts the gradient at its fused operations there, computes one for
 //! frozen weights, and keeps more than is needed. Start reading at [`engine`], then [`training`] and `model::decoder`.
+//!
+#![doc = include_str!("../DESIGN.md")]
 
 mod backend;
 pub mod base;

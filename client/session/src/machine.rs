@@ -1,8 +1,8 @@
 //! The device's side of the protocol, as a pure machine.
 //!
 //! [`Session::action`] says what the shell must do now; [`Session::handle`] takes what came of it and returns
-//! the next state. Keys and masks live in the state and nowhere else. `session/outside.rs` holds the steps
-//! before a round (check in, load, train), `session/inside.rs` those of the round.
+//! the next state. Keys and masks live in the state and nowhere else. `machine/outside.rs` holds the steps
+//! before a round (check in, load, train), `machine/inside.rs` those of the round.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

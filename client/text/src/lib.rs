@@ -3,7 +3,11 @@
 //! [`UserText::read`] finds the files, takes documents out of them, and leaves out what was there before or looks
 //! like a secret; [`Reading`] says how much of each, and nothing of what was in it. [`Corpus`] turns the documents
 //! into tokens of one base, conversations through the base's chat template, and holds a fixed part of them out.
-//! [`Blocks`] are what is trained on. Nothing here writes, and no text is in a log, an error or a `Debug`.
+//! Blocks, which are the engine's, are what is trained on.
+//!
+//! It deliberately does not know what is learned from the text, or for whom: no adapter, no task, no network, and no
+//! clock, since a chat template that asks for the day is told a fixed one. Nothing here writes, and no text is in a log,
+//! an error or a `Debug`. Start at [`UserText::read`], then [`Corpus::new`].
 
 mod chunks;
 mod corpus;

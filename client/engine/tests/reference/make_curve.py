@@ -1,4 +1,4 @@
-"""Writes `curve.safetensors`, which `src/train/tests.rs` follows: 200 steps of AdamW by PyTorch and PEFT on the base
+"""Writes `curve.safetensors`, which `src/tests/pytorch.rs` follows: 200 steps of AdamW by PyTorch and PEFT on the base
 of `make_reference.py`, its weights rounded to bf16, computed in f32.
 
 usage: python make_curve.py        needs: torch transformers peft safetensors, and base/ and reference.safetensors

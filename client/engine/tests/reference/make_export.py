@@ -1,6 +1,6 @@
 """What transformers and PEFT say of adapters and bases that we write.
 
-usage: python make_export.py                        writes beside itself what `src/adapter_files/tests.rs` compares with
+usage: python make_export.py                        writes beside itself what `client/src/adapter_files/tests.rs` compares with
        python make_export.py BASE [ADAPTER]         prints the logits of a folder of ours as JSON
 needs: torch transformers peft safetensors numpy
 

@@ -1,4 +1,4 @@
-"""Writes the fixtures that `src/train/base/tests.rs` compares the reading of bases with: a tiny random model of each
+"""Writes the fixtures that `src/base/tests.rs` compares the reading of bases with: a tiny random model of each
 family as a Hugging Face folder, small GGUF files of every type of number and tokenizer, and what transformers, gguf,
 tokenizers and sentencepiece say of them.
 
@@ -9,7 +9,7 @@ families/<name>/                the model as a Hugging Face folder
 families/<name>.safetensors     tokens (batch, length), logits (batch, length, vocab) in f32 from the stored weights,
                                 frequencies (head_dim / 2)
 gguf/<name>.gguf                a decoder of one block
-gguf/<name>.safetensors         tokens, logits from the dequantised weights, and of each tensor its first row and the
+gguf/<name>.safetensors         tokens, logits from the dequantized weights, and of each tensor its first row and the
                                 sum of its numbers as a Hugging Face folder would have them
 gguf/words.json                 texts and their tokens, by file
 stories260k.safetensors         tokens of STORY, logits; only where its folder is given

@@ -1,4 +1,4 @@
-"""Writes the fixture that `src/train/tests.rs` compares the engine with: a tiny random Llama, a LoRA on all
+"""Writes the fixture that `src/tests/pytorch.rs` compares the engine with: a tiny random Llama, a LoRA on all
 seven projections, a batch, and what PyTorch and PEFT say of its loss and gradients.
 
 usage: python make_reference.py        needs: torch transformers peft safetensors; writes beside itself

@@ -1,4 +1,4 @@
-"""Writes what `src/train/template/tests.rs` and `src/train/text/encode/tests.rs` compare with: four chat templates in
+"""Writes what `src/template/tests.rs` and `src/encode/tests.rs` compare with: four chat templates in
 the manner of well-known ones, as transformers renders conversations with them, splits them into tokens, and marks what
 the assistant says.
 
