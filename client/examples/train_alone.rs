@@ -10,10 +10,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nightshift_client::engine::{Base, Engine, Job, Loss, Projection, Schedule};
-use nightshift_client::proto::adapter::{AdapterSpec, Factors, Method};
-use nightshift_client::proto::ids::Digest;
-use nightshift_client::proto::training::{LocalOptimizer, TrainingPlan};
 use nightshift_client::text::{Corpus, ReadOptions, UserText};
+use nightshift_client::words::adapter::{AdapterSpec, Factors, Method};
+use nightshift_client::words::ids::Digest;
+use nightshift_client::words::training::{LocalOptimizer, TrainingPlan};
 
 /// Losses on text that was held out, before and after.
 #[derive(Debug)]

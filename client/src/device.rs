@@ -87,7 +87,8 @@ impl Device {
     /// Takes part until `stop` is cancelled, or, if it runs once, until one round is over.
     ///
     /// Trains only while what `monitor` sees satisfies the conditions, and sends nothing but requests and masked, noised
-    /// inputs. What it spends is in the ledger before it leaves.
+    /// inputs. What it spends is in the ledger before it leaves. A monitor that says nothing for half a minute knows
+    /// nothing. Dropping the future stops a training at its next micro-batch; the folder is free when it has left.
     pub async fn run(
         self,
         trainer: impl Trainer,
@@ -124,6 +125,7 @@ impl Device {
 
     /// Deletes what an interrupted training has come to, because of this.
     pub fn forget_training(&self, why: &'static str) {
+        self.store.checkpoint().clean_up();
         self.store.checkpoint().delete(why);
     }
 }

@@ -24,7 +24,12 @@
 use proto::files;
 
 // What a host program needs beside the door.
-pub use {engine, proto, session, text};
+pub use {engine, session, text};
+
+/// The words of plans and adapters, as both sides use them.
+pub mod words {
+    pub use proto::{adapter, ids, message, plan, training};
+}
 
 pub mod adapter_files;
 mod device;

@@ -281,6 +281,9 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     let options = config.dtype.options();
     let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
     let engine = Engine::new(Arc::new(base)).with_compute(compute);
+    if device.status().map_err(device_failure)?.device.is_none() {
+        return Err(device_failure(EnrollmentError::NotEnrolled.into()));
+    }
     let trainer = InProcess::new(engine, config.data, reading).map_err(|error| {
         device.forget_training("there is no text any more");
         failed(3)(error.into())

@@ -89,6 +89,14 @@ impl Work {
         }
     }
 
+    /// Parameters that this device trains.
+    fn trained_len(&self) -> usize {
+        match self.class {
+            None => self.state.trained.len(),
+            Some(class) => class.places(&self.state.spec).iter().map(ExactSizeIterator::len).sum(),
+        }
+    }
+
     /// The update of all of the adapter that an update of this device's part is.
     fn whole(&self, update: Update) -> Update {
         match self.class {

@@ -31,6 +31,9 @@ use crate::transport::{MAX_ARTIFACT_BYTES, Transport, TransportError};
 /// Where the state keeps what seeds of trainings are made of.
 const TRAINING_SECRET: &str = "training-secret";
 
+/// What a monitor may take for one look.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
 /// When this device took part in drawing a graph, in its state.
 const DRAWN: &str = "drawn";
 
@@ -173,7 +176,7 @@ impl Running {
                 self.session.handle(event, now(), &mut generator())
             };
             if self.session.state() != state {
-                tracing::info!(state = %self.session.state(), "session");
+                tracing::info!(state = self.session.state().as_str(), "session");
             }
             if self.session.is_complete() {
                 self.store.checkpoint().delete("the task is over");
@@ -291,6 +294,9 @@ impl Running {
                 if blocking.is_empty() {
                     break;
                 }
+                if self.stop.is_cancelled() {
+                    return Ok(Event::NotTrained("the agent stops".to_owned()));
+                }
                 if self.when.once {
                     return Err(Error::Conditions(blocking));
                 }
@@ -304,18 +310,22 @@ impl Running {
         if let Err(breach) = self.has_memory(&work) {
             return Ok(Event::CannotTrain(breach));
         }
-        let leave = Arc::new(AtomicBool::new(false));
-        let (trainer, flag) = (Arc::clone(&self.trainer), Arc::clone(&leave));
+        // Whoever drops this future stops the training, which holds the folder until it has left.
+        let leave = Leave::default();
+        let (trainer, flag, held) = (Arc::clone(&self.trainer), Arc::clone(&leave.0), self.store.lock());
         let (seed, checkpoint) = (self.training_seed(&work.published)?, self.store.checkpoint());
         let policy = self.policy.clone();
         let mut training = tokio::task::spawn_blocking(move || {
             let begun = Instant::now();
             let elapsed = || begun.elapsed();
-            trainer.train(&TrainingJob::new(&work, seed, &policy, &elapsed, &checkpoint, &flag))
+            let end = trainer.train(&TrainingJob::new(&work, seed, &policy, &elapsed, &checkpoint, &flag));
+            drop(held);
+            end
         });
         let event = |end: Result<Result<TrainingEnd, TrainerError>, tokio::task::JoinError>| match end {
             Ok(end) => Ok(Event::from(end?)),
-            Err(error) => Ok(Event::NotTrained(error.to_string())),
+            // What a panic says could be of the user's text.
+            Err(_) => Ok(Event::NotTrained("the trainer stopped itself".to_owned())),
         };
         loop {
             let pause = Duration::from_secs(u64::from(self.when.conditions.check_secs).max(1));
@@ -326,17 +336,17 @@ impl Running {
             };
             match result {
                 Some(end) => return event(end),
-                None if self.stop.is_cancelled() => leave.store(true, Ordering::Relaxed),
+                None if self.stop.is_cancelled() => leave.tell(),
                 None if self.when.override_conditions => {}
                 None => {
                     let blocking = self.blocking(Purpose::Continue).await;
                     if !blocking.is_empty() {
                         tracing::info!(blocking, "training is interrupted");
-                        leave.store(true, Ordering::Relaxed);
+                        leave.tell();
                     }
                 }
             }
-            if leave.load(Ordering::Relaxed) {
+            if leave.is_told() {
                 return event(training.await);
             }
         }
@@ -376,10 +386,15 @@ impl Running {
         Ok(Digest::of(&material).0)
     }
 
-    /// What the monitor says, asked on a thread that no request waits for; nothing is known where that thread fails.
+    /// What the monitor says, asked on a thread that no request waits for; nothing is known where it fails, says nothing
+    /// for [`LONGEST_LOOK`], or the device is told to stop meanwhile.
     async fn look(&self) -> Snapshot {
         let monitor = Arc::clone(&self.monitor);
-        tokio::task::spawn_blocking(move || monitor.look()).await.unwrap_or_default()
+        tokio::select! {
+            looked = tokio::task::spawn_blocking(move || monitor.look()) => looked.unwrap_or_default(),
+            () = tokio::time::sleep(LONGEST_LOOK) => Snapshot::default(),
+            () = self.stop.cancelled() => Snapshot::default(),
+        }
     }
 
     /// The conditions that keep the device from training, in words; empty where none does.
@@ -413,6 +428,26 @@ fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     let taken =
         trainer.training_bytes(trained, size(plan.training.batch_size), size(plan.training.sequence_len));
     held.saturating_add(taken)
+}
+
+/// Tells a training to leave, at the latest when it is dropped.
+#[derive(Debug, Default)]
+struct Leave(Arc<AtomicBool>);
+
+impl Leave {
+    fn tell(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn is_told(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Leave {
+    fn drop(&mut self) {
+        self.tell();
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]

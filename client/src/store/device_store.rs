@@ -242,6 +242,11 @@ impl DeviceStore {
         })
     }
 
+    /// Holds the folder as this does, for as long as what it gives is kept.
+    pub(crate) fn lock(&self) -> impl Send + 'static {
+        self.state.clone()
+    }
+
     /// The version that the device holds.
     pub fn installed(&self) -> Result<Option<Published>, DeviceStoreError> {
         Ok(self.state.get(INSTALLED)?)

@@ -72,7 +72,8 @@ pub enum StateError {
     Store(StoreError),
 }
 
-/// The state, open; this process alone has it.
+/// The state, open; this process alone has it. Clones are handles of the same state.
+#[derive(Clone)]
 pub struct State {
     store: Store,
 }

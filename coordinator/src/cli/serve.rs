@@ -8,6 +8,7 @@ use clap::Parser;
 use shell::cli::note;
 use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
+use tokio_util::sync::CancellationToken;
 
 use super::{CliError, EXIT_CODES};
 use crate::config::Config;
@@ -30,26 +31,28 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
     let config = Config::load(&arguments.config).map_err(|error| {
         CliError::Input(format!("{error}; deploy/coordinator.toml shows every key with its default"))
     })?;
-    let coordinator = start(config, &arguments.config)?;
-    until_stopped(coordinator).await
+    let (coordinator, stop) = start(config, &arguments.config)?;
+    until_stopped(coordinator, stop).await
 }
 
-/// Binds both ports and opens the store; says where it listens.
-pub fn start(config: Config, path: &Path) -> Result<Coordinator, CliError> {
+/// Binds both ports and opens the store; says where it listens, and gives what is canceled when the process is told to
+/// stop. For use in a runtime only.
+pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationToken), CliError> {
     logs::start("RUST_LOG", LOGGED);
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
     let (device_address, admin_address) = (address(&device)?, address(&admin)?);
     let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
+    // Before anybody is told that it serves: a signal that comes at once must find somebody.
+    let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
     note(&format!("listening on {device_address} for devices"));
     note(&format!("listening on {admin_address} for operators"));
-    Ok(coordinator)
+    Ok((coordinator, stop))
 }
 
-/// Serves until the process is told to stop.
-pub async fn until_stopped(coordinator: Coordinator) -> Result<(), CliError> {
-    let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+/// Serves until `stop` is canceled.
+pub async fn until_stopped(coordinator: Coordinator, stop: CancellationToken) -> Result<(), CliError> {
     coordinator.serve(stop).await.map_err(failure)
 }
 

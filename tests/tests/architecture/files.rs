@@ -64,13 +64,16 @@ pub(crate) fn sources(folder: &str) -> BTreeMap<String, String> {
 
 /// Those of `sources`, texts by their names, that are compiled outside tests.
 fn outside(sources: &BTreeMap<String, String>) -> Vec<File> {
-    let mut tests = BTreeSet::new();
+    let (mut tests, mut besides) = (BTreeSet::new(), BTreeSet::new());
     let mut files = Vec::new();
     for (name, text) in sources {
         let tokens = tokens(text);
         let outside = outside_tests(&tokens);
         let folder = folder_of_modules(name);
         tests.extend(outside.test_modules.iter().map(|module| format!("{folder}{module}")));
+        let declared =
+            outside.code.windows(3).filter(|three| three[0].is_word("mod") && three[2].is_mark(";"));
+        besides.extend(declared.map(|three| format!("{folder}{}", three[1].text)));
         let with_tokens: BTreeSet<usize> =
             tokens.iter().flat_map(|token| token.line..=token.last_line).collect();
         let counts = |(line, text): &(usize, &str)| {
@@ -80,6 +83,8 @@ fn outside(sources: &BTreeMap<String, String>) -> Vec<File> {
         let lines = (1..).zip(text.lines()).filter(counts).count();
         files.push(File { name: name.clone(), code: outside.code, lines });
     }
+    // What is a module of tests and, by another declaration, of the code is code.
+    tests.retain(|module: &String| !besides.contains(module));
     files.retain(|file| {
         !tests.iter().any(|test| {
             file.name.strip_prefix(test).is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))

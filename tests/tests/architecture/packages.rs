@@ -176,7 +176,9 @@ fn read_members() -> Vec<Member> {
 /// What a package links with the features that it has by itself and those in `options`.
 fn linked(package: &str, options: &[&str]) -> BTreeSet<String> {
     let package = format!("nightshift-{package}");
-    let fixed = ["tree", "-p", &package, "-e", "normal", "--prefix", "none", "--format", "{p}"];
+    // Of every system: what is a dependency on one only is one.
+    let fixed =
+        ["tree", "-p", &package, "-e", "normal", "--target", "all", "--prefix", "none", "--format", "{p}"];
     let tree = cargo(&[&fixed, options].concat());
     tree.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect()
 }

@@ -21,6 +21,10 @@ impl Named {
         if own.last() == Some(&"*") {
             own.pop();
         }
+        // The door hands its parts on: `client::engine` is `engine`.
+        if own.first() == Some(&"client") && own.len() > 1 {
+            own.remove(0);
+        }
         let wanted: Vec<&str> = path.split("::").collect();
         own.starts_with(&wanted) || (self.import && wanted.starts_with(&own))
     }

@@ -55,9 +55,6 @@ const DECIDING: [&str; 3] = ["listener/admissions", "listener/allowance", "liste
 
 /// Where candle's tensors are what a file is about.
 const CANDLE: &[&str] = &["backend/candle", "backend/device", "backend/error"];
-/// Where they still are besides. Nothing is added here.
-const CANDLE_STILL: &[&str] =
-    &["base/dtype", "base/gguf/info", "base/random", "base/tensor", "kernels/matrix"];
 
 /// The most lines of a file that are neither tests nor comments, unless it is generated.
 const MOST_LINES: usize = 500;
@@ -172,17 +169,13 @@ fn generated_types_stay_where_bytes_become_words() {
 #[test]
 fn tensors_and_stores_stay_in_their_rooms() {
     for member in members() {
-        let (tensors, store): (Vec<&str>, &[&str]) = match member.package.as_str() {
-            "engine" => ([CANDLE, CANDLE_STILL].concat(), &[]),
-            "client" | "coordinator" => (vec![], &["store"]),
-            _ => (vec![], &[]),
-        };
+        let tensors = if member.package == "engine" { CANDLE } else { &[] };
         for file in files(&member.folder) {
-            if !is_in(&file.name, &tensors) {
+            if !is_in(&file.name, tensors) {
                 let found = named(&member.folder, &file, &["candle_core", "candle_nn"]);
                 none(&found, "candle is for its own backend (CANDLE); kernels have an error of their own");
             }
-            if !is_in(&file.name, store) && member.package != "shell" {
+            if member.package != "shell" {
                 none(&named(&member.folder, &file, &["sled"]), "a store is behind its package's `store`");
             }
         }

@@ -185,8 +185,9 @@ fn every_type_of_a_gguf_file_is_kept_and_means_what_gguf_says() {
         }
     }
     let types: Vec<&str> = types.keys().map(String::as_str).collect();
-    let expected =
-        ["Q2K", "Q3K", "Q4K", "Q4_0", "Q4_1", "Q5K", "Q5_0", "Q5_1", "Q6K", "Q8_0", "bf16", "f16", "f32"];
+    let expected = [
+        "Q2_K", "Q3_K", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K", "Q6_K", "Q8_0", "bf16", "f16", "f32",
+    ];
     assert_eq!(types, expected);
 }
 

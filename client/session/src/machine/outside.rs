@@ -84,6 +84,12 @@ impl Session {
                 self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
             }
             (Stage::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
+            // Before anything is charged for what could not be sent.
+            (Stage::Training { work }, Event::Trained(update)) if update.len() != work.trained_len() => {
+                let (found, expected) = (update.len(), work.trained_len());
+                let why = format!("the trainer gave {found} parameters where {expected} are trained");
+                self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
+            }
             (Stage::Training { work }, Event::Trained(update)) => {
                 self.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
             }

@@ -47,9 +47,10 @@ pub enum SessionState {
     Unmasking,
 }
 
-impl fmt::Display for SessionState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl SessionState {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::Waiting => "waiting",
             Self::CheckingIn => "checking in",
             Self::LoadingPlan => "loading the plan",
@@ -70,6 +71,12 @@ impl fmt::Display for SessionState {
             Self::Agreeing => "agreeing",
             Self::RecordingAnswer => "recording its answer",
             Self::Unmasking => "unmasking",
-        })
+        }
+    }
+}
+
+impl fmt::Display for SessionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }

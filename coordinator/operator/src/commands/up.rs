@@ -66,11 +66,11 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
             )));
         }
     }
-    let coordinator = start(config, &path)?;
+    let (coordinator, stop) = start(config, &path)?;
     let (device_address, admin_address) = coordinator.addresses();
     let running = Running { dir, config: path, device_address, admin_address };
     print(arguments.output.format, &running, next_steps)?;
-    until_stopped(coordinator).await
+    until_stopped(coordinator, stop).await
 }
 
 fn new_config(dir: &Path, listen: SocketAddr, admin_listen: SocketAddr) -> Result<String, CliError> {
