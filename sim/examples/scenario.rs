@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use nightshift_sim::demo;
 use nightshift_sim::engine::Base;
-use nightshift_sim::proto::plan::Mode;
 use nightshift_sim::run::{Finished, run};
 use nightshift_sim::scenario::Scenario;
+use nightshift_sim::words::plan::Mode;
 
 /// Runs it on people that the project made up, by `seed`.
 pub fn eight_devices(folder: &Path, seed: u64) -> Result<Finished, Box<dyn Error>> {

@@ -17,7 +17,12 @@
 //! ```
 
 // What a scenario of one's own needs beside the simulation.
-pub use {engine, proto};
+pub use engine;
+
+/// The words of plans and adapters, as the production machines use them.
+pub mod words {
+    pub use proto::{adapter, ids, plan, training};
+}
 
 pub mod bench;
 mod central;

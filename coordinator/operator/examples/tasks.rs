@@ -12,7 +12,7 @@ use std::path::Path;
 use nightshift_operator::client::{AdminClient, CallError};
 use nightshift_operator::coordinator::pki::Identity;
 use nightshift_operator::coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
-use nightshift_operator::proto::admin::{AdminReply, AdminRequest, TaskStatus};
+use nightshift_operator::words::admin::{AdminReply, AdminRequest, TaskStatus};
 
 /// All tasks, asked for as the operator of a coordinator on this machine.
 pub async fn tasks(state_dir: &Path) -> Result<Vec<TaskStatus>, Box<dyn Error>> {

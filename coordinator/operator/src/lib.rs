@@ -16,7 +16,12 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-pub use {coordinator, proto};
+pub use coordinator;
+
+/// The words of tasks, as the coordinator uses them too.
+pub mod words {
+    pub use proto::{admin, ids, message};
+}
 
 pub mod admin_channel;
 pub mod client;
