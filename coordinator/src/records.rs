@@ -9,7 +9,7 @@
 //! | `devices` | device | [`DeviceRecord`] |
 //! | `operators` | serial number of a certificate | [`OperatorRecord`] |
 //!
-//! Parameters and plans are [artefacts](crate::artefacts); a header names them by their hash.
+//! Parameters and plans are [artifacts](crate::artifacts); a header names them by their hash.
 
 use std::collections::BTreeMap;
 

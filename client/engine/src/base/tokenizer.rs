@@ -63,13 +63,13 @@ pub(crate) fn guarded<T>(run: impl FnOnce() -> tokenizers::Result<T>) -> Result<
     }
 }
 
-/// [`Tokenizer::encode_fast`] without special tokens, which fails where the library stops itself.
+/// `Tokenizer::encode_fast` without special tokens, which fails where the library stops itself.
 pub fn encode_fast(tokenizer: &Tokenizer, text: &str) -> Result<Vec<u32>, EncodeError> {
     let encoding = guarded(|| tokenizer.encode_fast(text, false)).map_err(EncodeError)?;
     Ok(encoding.get_ids().to_vec())
 }
 
-/// [`Tokenizer::encode`] without special tokens, which fails where the library stops itself.
+/// `Tokenizer::encode` without special tokens, which fails where the library stops itself.
 pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding, EncodeError> {
     guarded(|| tokenizer.encode(text, false)).map_err(EncodeError)
 }
