@@ -6,6 +6,7 @@
 //!
 //! FOLDER is the device's own, BASE a Hugging Face folder or a GGUF file, NOTES what the user wrote. With a token the
 //! device enrolls first. It takes part in one round and ends.
+#![expect(clippy::print_stdout, reason = "a program prints what it found")]
 
 use std::collections::BTreeSet;
 use std::error::Error;

@@ -29,7 +29,9 @@ pub fn normalize(vector: &mut [f64], least: f64) -> Option<f64> {
     if norm <= least || norm.is_nan() {
         return None;
     }
-    vector.iter_mut().for_each(|x| *x /= norm);
+    for x in vector {
+        *x /= norm;
+    }
     Some(norm)
 }
 

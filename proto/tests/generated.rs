@@ -1,7 +1,6 @@
 //! The committed types of the wire are those that `nightshift.proto` says.
 //!
 //! `NIGHTSHIFT_GENERATE=1 cargo test -p nightshift-proto --test generated` writes them.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
 use std::path::Path;

@@ -3,6 +3,7 @@
 //! ```text
 //! cargo run --release -p nightshift-sim --example scenario
 //! ```
+#![expect(clippy::print_stdout, reason = "a program prints what it found")]
 
 use std::error::Error;
 use std::path::Path;

@@ -1,5 +1,6 @@
 //! The door of a device, as a host program opens it: a coordinator and devices in one process, over TLS.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a server runs beside the devices")]
 
 // The examples name the libraries as a program of somebody else's does.
 extern crate client as nightshift_client;
@@ -130,10 +131,9 @@ async fn listener() -> TcpListener {
 
 async fn token(admin: &mut AdminClient, label: usize) -> String {
     let request = AdminRequest::IssueToken { label: format!("device {label}"), lifetime_secs: 600 };
-    match admin.call(request).await.unwrap() {
-        AdminReply::Token(text) => text,
-        other => panic!("{other:?}"),
-    }
+    let reply = admin.call(request).await.unwrap();
+    let AdminReply::Token(text) = reply else { panic!("{reply:?}") };
+    text
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -168,8 +168,8 @@ async fn host_programs_enroll_contribute_and_hold_the_version_that_they_made() {
         });
     }
     let notes = folder.path().join("notes.txt");
-    std::fs::write(&notes, (3..40).map(|i| format!("w{i} w{} w{}\n\n", i + 7, 60 - i)).collect::<String>())
-        .unwrap();
+    let lines: Vec<String> = (3..40).map(|i| format!("w{i} w{} w{}\n\n", i + 7, 60 - i)).collect();
+    std::fs::write(&notes, lines.concat()).unwrap();
     let token = token(&mut admin, DEVICES).await;
     let example = folder.path().join("example");
     let lent = lend_idle_time::lend(&example, &base(), notes, Some(&token), policy()).await.unwrap();

@@ -5,6 +5,7 @@
 //! ```
 //!
 //! STATE-DIR is the coordinator's, with the operator's certificate and the address in it.
+#![expect(clippy::print_stdout, reason = "a program prints what it found")]
 
 use std::error::Error;
 use std::path::Path;
@@ -19,10 +20,10 @@ pub async fn tasks(state_dir: &Path) -> Result<Vec<TaskStatus>, Box<dyn Error>> 
     let address = std::fs::read_to_string(state_dir.join(ADMIN_ADDRESS_FILE))?;
     let identity = Identity::load(state_dir, OPERATOR)?;
     let mut coordinator = AdminClient::connect(address.trim(), &identity).await?;
-    match coordinator.call(AdminRequest::ListTasks).await? {
-        AdminReply::Tasks(tasks) => Ok(tasks),
-        _ => Err(CallError::Unexpected.into()),
-    }
+    let AdminReply::Tasks(tasks) = coordinator.call(AdminRequest::ListTasks).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    Ok(tasks)
 }
 
 #[tokio::main]

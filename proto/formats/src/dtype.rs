@@ -134,13 +134,13 @@ impl FileDtype {
             0 => Self::F32,
             1 => Self::F16,
             30 => Self::Bf16,
-            _ => match GgmlType::ALL.into_iter().find(|blocks| blocks.number() == number) {
-                Some(blocks) => Self::Blocks(blocks),
-                None => {
-                    let name = OTHERS.into_iter().find(|(other, _)| *other == number);
-                    Self::Other(name.map_or_else(|| format!("type {number}"), |(_, name)| name.to_owned()))
+            _ => {
+                if let Some(blocks) = GgmlType::ALL.into_iter().find(|blocks| blocks.number() == number) {
+                    return Self::Blocks(blocks);
                 }
-            },
+                let name = OTHERS.into_iter().find(|(other, _)| *other == number);
+                Self::Other(name.map_or_else(|| format!("type {number}"), |(_, name)| name.to_owned()))
+            }
         }
     }
 

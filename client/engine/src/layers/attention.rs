@@ -5,7 +5,7 @@
 //! (batch · (past + length), kv heads · width). Start with [`Attention::forward`].
 //!
 //! The backward pass recomputes the attention weights from each row's log-sum-exp instead of saving them
-//! (FlashAttention; Dao et al. 2022, arXiv 2205.14135), so memory is linear in the length and not quadratic.
+//! (flash attention; Dao et al. 2022, arXiv 2205.14135), so memory is linear in the length and not quadratic.
 
 use std::cell::RefCell;
 
