@@ -42,7 +42,8 @@ pub struct TrainingJob<'a> {
     pub work: &'a Work,
     /// Seed for sampling the version's batches: the same after a restart, and secret from the coordinator.
     pub seed: [u8; 32],
-    /// The user's limits of time.
+    /// The user's limits. The trainer keeps that of time: the device tells it to leave when a condition fails or the
+    /// device stops, and does not measure how long it takes.
     pub policy: &'a Policy,
     /// The time since the training was begun.
     pub elapsed: &'a dyn Fn() -> Duration,

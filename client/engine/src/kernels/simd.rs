@@ -4,7 +4,7 @@
 
 #![expect(
     clippy::inline_always,
-    reason = "what is not inlined into `vectorised` is not compiled for the CPU's vector instructions"
+    reason = "what is not inlined into `vectorized` is not compiled for the CPU's vector instructions"
 )]
 
 /// Compiles a function for several instruction sets and calls the widest that the CPU has.
