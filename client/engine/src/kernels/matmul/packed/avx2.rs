@@ -2,7 +2,7 @@
 
 #![expect(
     clippy::inline_always,
-    reason = "what is not inlined into `vectorised` is not compiled for the CPU's vector instructions"
+    reason = "what is not inlined into `vectorized` is not compiled for the CPU's vector instructions"
 )]
 
 use std::ops::Range;
