@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Engine, Job, Projection, Schedule, Step, TrainError, Trained, Training};
+use engine::{BatchShape, Engine, Job, Projection, Schedule, Step, TrainError, Trained, Training};
 use proto::adapter::State;
 use proto::ids::Digest;
 use proto::shown::shown;
@@ -53,7 +53,11 @@ impl Trainer for InProcess {
     }
 
     fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
-        self.engine.compute().training_bytes(self.engine.base(), trained, (batch, length))
+        self.engine.compute().training_bytes(
+            self.engine.base(),
+            trained,
+            BatchShape { batch_size: batch, sequence_len: length },
+        )
     }
 
     fn train(&self, job: &TrainingJob<'_>) -> Result<TrainingEnd, TrainerError> {
@@ -398,7 +402,10 @@ mod tests {
         let trainer = InProcess::new(engine(), vec!["text".into()], ReadOptions::default()).unwrap();
         let one = trainer.training_bytes(100, 1, 8);
         assert!(trainer.training_bytes(100, 1, 16) > one);
-        let passes = trainer.engine.compute().needed_bytes(trainer.engine.base(), 1, 8);
+        let passes = trainer
+            .engine
+            .compute()
+            .needed_bytes(trainer.engine.base(), BatchShape { batch_size: 1, sequence_len: 8 });
         assert_eq!(one, passes + 2000);
         assert_eq!(InProcess::new(engine(), Vec::new(), ReadOptions::default()).unwrap_err(), NoData);
     }

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::model::batch::Sequence;
+use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::delta::{FoldedDeltas, LoraDeltas};
@@ -177,12 +177,11 @@ impl<'a> Decoder<'a> {
         weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
     }
 
-    /// The embeddings of a batch, (rows, hidden), and its (batch, length).
-    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, (usize, usize))> {
-        let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
-        if batch.iter().any(|sequence| sequence.tokens.len() != length) {
+    /// The embeddings of a batch, (rows, hidden), and its shape.
+    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, BatchShape)> {
+        let Some(shape) = BatchShape::of(batch) else {
             candle_core::bail!("sequences of one pass have one length");
-        }
+        };
         let tokens: Vec<u32> = batch.iter().flat_map(|sequence| sequence.tokens).copied().collect();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
             candle_core::bail!("token {token} is not below {}", self.config.vocab_size);
@@ -190,7 +189,7 @@ impl<'a> Decoder<'a> {
         let rows = tokens.len();
         let tokens = Tensor::from_vec(tokens, rows, &self.loaded.device)?;
         let x = self.loaded.embed.index_select(&tokens, 0)?.to_dtype(DType::F32)?;
-        Ok((x, (batch.len(), length)))
+        Ok((x, shape))
     }
 
     fn norm<'w>(&self, weight: &'w Tensor) -> Norm<'w> {

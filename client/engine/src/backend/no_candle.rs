@@ -7,7 +7,7 @@ use crate::backend::device::{CandleDevice, DeviceError};
 use crate::backend::error::ComputeError;
 use crate::base::Base;
 use crate::kernels::matmul::Precision;
-use crate::model::batch::Sequence;
+use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::delta::{FoldedDeltas, LoraDeltas};
@@ -106,7 +106,7 @@ impl<'a> Decoder<'a> {
 pub(crate) fn needed_bytes(
     _config: &DecoderConfig,
     _recompute: Recompute,
-    _shape: (usize, usize),
+    _shape: BatchShape,
     _device: CandleDevice,
 ) -> u64 {
     0

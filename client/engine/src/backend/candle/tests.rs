@@ -264,12 +264,13 @@ fn what_passes_take_is_bounded_and_known() {
     assert!(copied > matrices && copied < matrices + matrices / 10, "{copied} {matrices}");
     assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
     assert_eq!(Compute::default().copied_bytes(config), 0);
+    let batch = |batch_size, sequence_len| BatchShape { batch_size, sequence_len };
     // More rows than those of a micro-batch take no more memory.
-    assert_eq!(cpu.needed_bytes(&base, ROWS, 4), cpu.needed_bytes(&base, ROWS / 4, 4));
-    assert!(cpu.needed_bytes(&base, ROWS / 4, 4) > cpu.needed_bytes(&base, ROWS / 8, 4));
+    assert_eq!(cpu.needed_bytes(&base, batch(ROWS, 4)), cpu.needed_bytes(&base, batch(ROWS / 4, 4)));
+    assert!(cpu.needed_bytes(&base, batch(ROWS / 4, 4)) > cpu.needed_bytes(&base, batch(ROWS / 8, 4)));
     // But one sequence is never split.
-    assert!(cpu.needed_bytes(&base, 1, 4 * ROWS) > 3 * cpu.needed_bytes(&base, 1, ROWS));
-    assert_eq!(gpu.needed_bytes(&base, ROWS, 4), 0);
+    assert!(cpu.needed_bytes(&base, batch(1, 4 * ROWS)) > 3 * cpu.needed_bytes(&base, batch(1, ROWS)));
+    assert_eq!(gpu.needed_bytes(&base, batch(ROWS, 4)), 0);
     assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
     let large = DecoderConfig {
         hidden_size: 4096,
