@@ -25,8 +25,10 @@ use crate::update::Update;
 mod inside;
 mod outside;
 mod state;
+mod trainer_faults;
 
 pub use state::SessionState;
+use trainer_faults::TrainerFaults;
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -146,7 +148,7 @@ pub enum Action {
     RecordFound(Found),
     /// Keep this version for the user; then [`Event::Recorded`].
     Install(Arc<Work>),
-    /// Train; then [`Event::Trained`], [`Event::NotTrained`] or [`Event::CannotTrain`].
+    /// Train; then [`Event::Trained`], [`Event::NotTrained`], [`Event::TrainerFailed`] or [`Event::CannotTrain`].
     Train(Arc<Work>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     Charge(Charge),
@@ -185,6 +187,8 @@ pub enum Event {
     Trained(Update),
     /// Training did not come to an end.
     NotTrained(String),
+    /// What trains broke, as this says: it died, hung, or gave what is no update.
+    TrainerFailed(String),
     /// The device has not the memory or the time for the training.
     CannotTrain(Breach),
     /// What had to be durable is.
@@ -255,6 +259,22 @@ pub enum Ended {
     /// Local training did not come to an end.
     #[error("training ended early: {0}")]
     NotTrained(String),
+    /// What trains broke.
+    #[error("the trainer failed: {0}")]
+    TrainerFailed(String),
+    /// What trains broke too often in a row.
+    #[error(
+        "the trainer failed {failed} times in a row, at last because of this: {why}; task {task} is not trained for six \
+         hours, new versions are still installed"
+    )]
+    TrainerRests {
+        /// The task.
+        task: TaskId,
+        /// How often.
+        failed: u32,
+        /// What went wrong the last time.
+        why: String,
+    },
 }
 
 /// What was trained and waits for a round.
@@ -303,6 +323,7 @@ pub struct Session {
     signed: BTreeMap<TaskId, u64>,
     /// When it took part in drawing a graph, within the last day.
     drawn: Vec<Timestamp>,
+    trainer_faults: TrainerFaults,
     complete: bool,
     ended: Option<Ended>,
 }
@@ -325,6 +346,7 @@ impl Session {
             spending,
             signed: BTreeMap::new(),
             drawn: Vec::new(),
+            trainer_faults: TrainerFaults::default(),
             complete: false,
             ended: None,
         }
@@ -397,6 +419,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;

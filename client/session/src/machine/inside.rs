@@ -201,6 +201,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
@@ -233,6 +234,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_) => Turn::Step(step),
         };
         match turn {

@@ -13,6 +13,7 @@ use proto::plan::{Plan, vector_from_bytes};
 use crate::policy::{Breach, Policy};
 use crate::spending::Found;
 
+use super::trainer_faults::Next;
 use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work, bounded};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
@@ -20,6 +21,9 @@ pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 
 /// How long a device waits after a step that failed.
 const FAILED_MILLIS: u64 = 60_000;
+
+/// How often a device looks for new versions of a task that it does not train for a while: every quarter of an hour.
+const RESTING_MILLIS: u64 = 15 * 60_000;
 
 /// A version and its plan, of which nothing else was loaded yet.
 #[derive(Debug)]
@@ -91,7 +95,12 @@ impl Session {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
             (Stage::Training { work }, Event::Trained(update)) => {
-                self.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
+                let mut session = self;
+                session.trainer_faults.succeeded(work.published.task);
+                session.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
+            }
+            (Stage::Training { work }, Event::TrainerFailed(why)) => {
+                self.trainer_failed(work.published.task, why, now)
             }
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
@@ -185,6 +194,14 @@ impl Session {
     /// Asks the policy, before anything else of the version is fetched or built.
     fn weigh(self, offer: Box<Offer>, now: Timestamp) -> Self {
         let (published, policy) = (offer.published, &self.device.policy);
+        if let Some(until) = self.trainer_faults.rests_until(published.task, now) {
+            // It still looks for new versions meanwhile, as one that only holds them.
+            let retry_millis = until.millis_since(now).min(RESTING_MILLIS);
+            if self.installed == Some(published) {
+                return self.wait(now.plus_millis(retry_millis));
+            }
+            return self.offered(offer, Purpose::Keep { retry_millis }, now);
+        }
         match policy.admit(published.task, &offer.plan, self.device.base, &self.spending, now) {
             Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
             Err(breach)
@@ -194,6 +211,17 @@ impl Session {
                 self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
             }
             Err(breach) => self.refuse(published.task, breach, now),
+        }
+    }
+
+    /// Tries again soon, or, after too many failures in a row, not for hours.
+    fn trainer_failed(mut self, task: TaskId, why: String, now: Timestamp) -> Self {
+        match self.trainer_faults.failed(task, now) {
+            Next::TryAgain => self.end(Ended::TrainerFailed(why), now.plus_millis(FAILED_MILLIS)),
+            Next::Rest { failed, until } => {
+                let next = until.min(now.plus_millis(RESTING_MILLIS));
+                self.end(Ended::TrainerRests { task, failed, why }, next)
+            }
         }
     }
 
