@@ -45,4 +45,5 @@ pub mod transport;
 pub use device::{Device, Finished, Settings, Status};
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
-pub use trainer::{InProcess, NoData, Trainer, TrainerError, TrainingEnd, TrainingJob};
+pub use trainer::{InProcess, LocalEnd, NoData, Recorder, Trainer};
+pub use trainer::{TrainerError, TrainerFault, TrainingEnd, TrainingJob};

@@ -215,6 +215,8 @@ impl Running {
         match ended {
             Ended::Breach(breach) => Err(Error::Breach(breach)),
             Ended::Rejected(rejection @ Rejection::NotEnrolled) => Err(Error::NotEnrolled(rejection)),
+            // Whoever runs once does not wait for hours.
+            rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
             Ended::Rejected(_)
             | Ended::Refused(_)
             | Ended::Roster(_)
@@ -226,7 +228,8 @@ impl Running {
             | Ended::Plan(_)
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }
-            | Ended::NotTrained(_) => Ok(()),
+            | Ended::NotTrained(_)
+            | Ended::TrainerFailed(_) => Ok(()),
         }
     }
 
