@@ -11,15 +11,14 @@ mod try_out;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, Entry};
 use client::transport::TransportError;
-use client::{Device, DeviceMonitor, ErrorKind, Finished, InProcess, Settings};
-use engine::{Engine, check_vectors};
+use client::{Device, DeviceMonitor, ErrorKind, Finished, Settings};
+use engine::check_vectors;
 use proto::ids::{TaskId, Timestamp};
 use serde::Serialize;
 use session::conditions::{Judgment, Purpose, judge};
@@ -29,6 +28,8 @@ use shell::{logs, stop};
 
 use crate::config::Config;
 use crate::monitor::ThisMachine;
+use crate::trainer::inside::{self, TrainerArgs};
+use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
 
 /// The program's name.
 const NAME: &str = "nightshift-agent";
@@ -112,6 +113,9 @@ enum Command {
     Generate(try_out::GenerateArgs),
     /// Write an adapter, or the base with an adapter in it, for other programs
     Export(export::ExportArgs),
+    /// Train for a daemon, which starts this itself
+    #[command(hide = true)]
+    Trainer(TrainerArgs),
 }
 
 struct Failure {
@@ -135,6 +139,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return shell::cli::usage(&error),
     };
+    // Before anything else: it ends with the daemon that started it, and logs nothing.
+    if let Command::Trainer(args) = cli.command {
+        return inside::main(args);
+    }
     logs::start("NIGHTSHIFT_LOG", "info");
     // Before anything that is secret is read.
     if let Err(error) = proto::dumps::forbid() {
@@ -181,7 +189,8 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         | Command::Run { .. }
         | Command::Conditions
         | Command::Ledger { .. }
-        | Command::Status => federate(cli, config),
+        | Command::Status
+        | Command::Trainer(_) => federate(cli, config),
     }
 }
 
@@ -204,7 +213,11 @@ fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
                 print(cli.common.format, &exported, || exported.text())
             }
             // Done without the device's state.
-            Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
+            Command::Bench(_)
+            | Command::Train(_)
+            | Command::Eval(_)
+            | Command::Generate(_)
+            | Command::Trainer(_) => Ok(()),
         }
     });
     result.unwrap_or_else(|error| Err(failed(4)(error.into())))
@@ -275,16 +288,14 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         );
     }
     let device = device(&config)?;
-    let reading = config.reading();
-    let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
-    tracing::info!(device = %compute.backend, "trains on");
-    let options = config.dtype.options();
-    let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
-    let engine = Engine::new(Arc::new(base)).with_compute(compute);
+    let trainer = match trainer(&config).await {
+        Err(error @ (StartError::Unusable(_) | StartError::Fault(_))) => return Err(failed(3)(error.into())),
+        started @ (Ok(_) | Err(StartError::NoData(_))) => started,
+    };
     if device.status().map_err(device_failure)?.device.is_none() {
         return Err(device_failure(EnrollmentError::NotEnrolled.into()));
     }
-    let trainer = InProcess::new(engine, config.data, reading).map_err(|error| {
+    let trainer = trainer.map_err(|error| {
         device.forget_training("there is no text any more");
         failed(3)(error.into())
     })?;
@@ -305,6 +316,15 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
+}
+
+/// The trainer, on a thread that may wait for it to read the base.
+async fn trainer(config: &Config) -> Result<ChildTrainer, StartError> {
+    let settings = TrainerSettings::of(config);
+    let started = tokio::task::spawn_blocking(|| ChildTrainer::start(settings)).await;
+    let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())))?;
+    tracing::info!(device = %trainer.device(), "trains on");
+    Ok(trainer)
 }
 
 async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {

@@ -38,6 +38,16 @@ impl Dtype {
         }
     }
 
+    /// Its word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
+        }
+    }
+
     /// What weights are held as.
     pub fn options(self) -> BaseOptions {
         let dtype = match self {
@@ -69,8 +79,8 @@ pub struct Config {
     /// passwords, numbers of cards and accounts) are trained on. Default no:
     /// they are left out and counted, in conversations the whole conversation.
     pub keep_secret_looking_lines: bool,
-    /// The most threads that training uses. Default 0: as many as there are
-    /// cores. What is learned does not depend on it.
+    /// The most threads that training uses. Default 0: half as many as there
+    /// are cores, rounded up. What is learned does not depend on it.
     pub threads: usize,
     /// Where training computes: `auto`, `cpu`, `candle`, `cuda`, `cuda:N`,
     /// `metal` or `metal:N`. Default `auto`: a GPU that the agent was built for
@@ -130,10 +140,15 @@ impl Config {
     /// How training computes. Fails when the device is not there, or the agent
     /// was not built for it.
     pub fn compute(&self) -> Result<Compute, DeviceError> {
-        let threads = if self.threads == 0 { cores() } else { self.threads };
+        let threads = self.threads_beside_the_user();
         let recompute = if self.recompute { Recompute::Blocks } else { Recompute::Never };
         let precision = self.dtype.precision();
         Ok(Compute { threads, precision, recompute, backend: self.device.resolve()? })
+    }
+
+    /// The threads of a training that goes on beside its user: at most half of the cores, unless the file says how many.
+    pub fn threads_beside_the_user(&self) -> usize {
+        if self.threads == 0 { cores().div_ceil(2) } else { self.threads }
     }
 
     /// How the user's text is read.
