@@ -273,3 +273,6 @@ fn report(read: Read) {
         tracing::warn!(conversations = read.refused, "the chat template refuses conversations");
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,5 @@
 //! The trainer's process, as the daemon sees it: started, stopped, told to leave, ended, and never left behind.
 
-use std::ffi::OsStr;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
@@ -74,7 +73,7 @@ impl TrainerProcess {
         {
             use std::os::unix::process::CommandExt;
 
-            command.arg0(OsStr::new("nightshift-agent")).process_group(0).current_dir("/");
+            command.arg0("nightshift-agent").process_group(0).current_dir("/");
         }
         let not_started = |why: String| TrainerFault::NotStarted(format!("{}: {why}", program.display()));
         let mut child = command.spawn().map_err(|error| not_started(error.to_string()))?;
