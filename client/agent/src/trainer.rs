@@ -34,7 +34,6 @@ mod sandbox;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
@@ -197,9 +196,8 @@ impl ChildTrainer {
         };
         let requests: Requests<'_> = Box::new(move |send| send(Asked::Probe(Probe { outside })));
         let most = self.most_memory(0);
-        let probed = self.ask(most, requests, &heard, |said| match said {
-            Said::Probed(probed) => Some(probed),
-            _ => None,
+        let probed = self.ask(Some(most), requests, &heard, |said| {
+            if let Said::Probed(probed) = said { Some(probed) } else { None }
         })?;
         let (held, missing) = (taken(held), taken(missing));
         Ok(Protections { held, missing, could: probed.could, could_not: probed.could_not })
@@ -215,12 +213,12 @@ impl ChildTrainer {
             tracing::info!(protections = %shown(&protections), "the trainer is shut in");
         };
         let requests: Requests<'_> = Box::new(|send| send(Asked::Describe(Describe {})));
-        let described = self.ask(available_bytes(), requests, &heard, |said| match said {
-            Said::Described(described) => Some(Ok(described)),
-            Said::Unusable(why) => Some(Err(StartError::Unusable(why))),
-            _ => None,
-        })?;
-        described
+        self.ask(available_bytes(), requests, &heard, |said| {
+            if let Said::Described(described) = said {
+                return Some(Ok(described));
+            }
+            if let Said::Unusable(why) = said { Some(Err(StartError::Unusable(why))) } else { None }
+        })?
     }
 
     /// Asks a trainer that lives for this alone how much memory a training takes beside the base.
@@ -228,10 +226,11 @@ impl ChildTrainer {
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let measure = Measure { trained: 0, batch: size(batch), length: size(length) };
         let requests: Requests<'_> = Box::new(move |send| send(Asked::Measure(measure)));
-        self.ask(available_bytes(), requests, &|_| {}, |said| match said {
-            Said::Measured(measured) => Some(Ok(measured.bytes)),
-            Said::Unusable(why) => Some(Err(TrainerFault::NotStarted(why))),
-            _ => None,
+        self.ask(available_bytes(), requests, &|_| {}, |said| {
+            if let Said::Measured(measured) = said {
+                return Some(Ok(measured.bytes));
+            }
+            if let Said::Unusable(why) = said { Some(Err(TrainerFault::NotStarted(why))) } else { None }
         })?
     }
 
@@ -314,9 +313,9 @@ impl ChildTrainer {
 
     /// The most memory of a trainer that needs so many bytes beside the base: generous, since a training that is ended for
     /// too little has cost a night, and no more than there is.
-    fn most_memory(&self, beside: u64) -> Option<u64> {
+    fn most_memory(&self, beside: u64) -> u64 {
         let most = self.weights_bytes.saturating_add(beside.saturating_mul(2)).saturating_add(MEMORY_BESIDE);
-        Some(available_bytes().map_or(most, |available| most.min(available)))
+        available_bytes().map_or(most, |available| most.min(available))
     }
 }
 
@@ -399,18 +398,19 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, TrainerFault> {
     Ok(text.as_bytes().to_vec())
 }
 
-/// A path as it came over the pipe.
+/// A path as it came over the pipe; fails where it is none.
 #[cfg(unix)]
-fn path_of(bytes: Vec<u8>) -> io::Result<PathBuf> {
-    use std::os::unix::ffi::OsStringExt;
+#[expect(clippy::unnecessary_wraps, reason = "elsewhere not all bytes are a path")]
+fn path_of(bytes: &[u8]) -> Result<PathBuf, std::str::Utf8Error> {
+    use std::os::unix::ffi::OsStrExt;
 
-    Ok(PathBuf::from(std::ffi::OsString::from_vec(bytes)))
+    Ok(PathBuf::from(std::ffi::OsStr::from_bytes(bytes)))
 }
 
-/// A path as it came over the pipe.
+/// A path as it came over the pipe; fails where it is none.
 #[cfg(not(unix))]
-fn path_of(bytes: Vec<u8>) -> io::Result<PathBuf> {
-    String::from_utf8(bytes).map(PathBuf::from).map_err(io::Error::other)
+fn path_of(bytes: &[u8]) -> Result<PathBuf, std::str::Utf8Error> {
+    std::str::from_utf8(bytes).map(PathBuf::from)
 }
 
 fn unusable_path(path: &Path, why: &dyn fmt::Display) -> TrainerFault {

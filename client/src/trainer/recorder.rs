@@ -30,10 +30,8 @@ pub trait Recorder: Send + Sync {
     /// The training is alive: called before each file and each document, and after each micro-batch.
     fn goes_on(&self) {}
 
-    /// So many steps are done, and `clear` gives what could be kept now.
-    fn did_step(&self, steps: u32, clear: &dyn Fn() -> Option<Zeroizing<Vec<u8>>>) {
-        let _unused = (steps, clear);
-    }
+    /// So many steps are done, and the function gives what could be kept now.
+    fn did_step(&self, _steps: u32, _clear: &dyn Fn() -> Option<Zeroizing<Vec<u8>>>) {}
 }
 
 impl Recorder for Checkpoint {

@@ -108,7 +108,8 @@ impl<'a> Attended<'a> {
         let must_leave = || job.must_leave() || is_overtime(job).is_err();
         let heard = |hello: &Hello| tracing::debug!(missing = hello.missing.len(), "the trainer is shut in");
         let most = trainer.most_memory(beside);
-        let ended = trainer.converse(most, requests, &must_leave, &heard, &mut |said| self.hear(said))?;
+        let ended =
+            trainer.converse(Some(most), requests, &must_leave, &heard, &mut |said| self.hear(said))?;
         if let Err(breach) = is_overtime(job) {
             job.recorder.delete("its training is over");
             return Ok(End::Training(TrainingEnd::Refused(breach)));

@@ -35,18 +35,18 @@ impl MemoryGroup {
         // Fails where a process is in it itself, or memory was not delegated.
         fs::write(delegated.join("cgroup.subtree_control"), "+memory")?;
         let path = delegated.join(format!("trainer-{}", std::process::id()));
-        fs::create_dir(&path).or_else(|error| match error.kind() {
+        match fs::create_dir(&path) {
             // Left by a daemon that was killed and had this number.
-            io::ErrorKind::AlreadyExists => Ok(()),
-            _ => Err(error),
-        })?;
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         let group = Self(path);
         fs::write(group.0.join("memory.max"), most_bytes.to_string())?;
-        // With no swap, it would otherwise write the user's numbers to a disk.
-        fs::write(group.0.join("memory.swap.max"), "0").or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        })?;
+        // Without swap, which would write the user's numbers to a disk; where there is no swap there is no such file.
+        match fs::write(group.0.join("memory.swap.max"), "0") {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
         Ok(group)
     }
 

@@ -87,7 +87,7 @@ impl Conversation<'_> {
                 start("trainer-stdin").spawn_scoped(scope, asks).map_err(cannot)?;
                 let errors = start("trainer-stderr").spawn_scoped(scope, move || read_stderr(stderr));
                 let errors = errors.map_err(cannot)?;
-                match watch.until_it_ends(&mut process, &messages, leave, said) {
+                match watch.until_it_ends(&mut process, &messages, &leave, said) {
                     Watched::Done(outcome) => outcome,
                     Watched::Closed => {
                         let since = Instant::now();
@@ -96,9 +96,9 @@ impl Conversation<'_> {
                             since.elapsed() < TO_END
                         };
                         // Whoever closed one pipe and lives may hold the other: it ends before that is read to its end.
-                        let status = process.fault(&patience, &[]);
+                        let status = process.fault(patience, &[]);
                         let stderr = errors.join().unwrap_or_default();
-                        Err(if stderr.is_empty() { status } else { process.fault(&patience, &stderr) })
+                        Err(if stderr.is_empty() { status } else { process.fault(patience, &stderr) })
                     }
                 }
             })();
@@ -128,7 +128,7 @@ impl Watch<'_> {
         &self,
         process: &mut TrainerProcess,
         messages: &Receiver<Result<Said, FrameError>>,
-        leave: mpsc::Sender<()>,
+        leave: &mpsc::Sender<()>,
         said: &mut dyn FnMut(Said) -> Result<ControlFlow<T>, TrainerFault>,
     ) -> Watched<T> {
         let mut last_heard = Instant::now();

@@ -60,9 +60,8 @@ pub(super) fn read<M: Message + Default>(pipe: &mut impl Read) -> Result<Option<
     let len = usize::try_from(found).ok().filter(|len| *len <= MOST_BYTES);
     let len = len.ok_or(FrameError::TooLong { found })?;
     let mut frame = Zeroizing::new(vec![0; len]);
-    pipe.read_exact(&mut frame).map_err(|error| match error.kind() {
-        ErrorKind::UnexpectedEof => FrameError::BrokenOff,
-        _ => FrameError::Pipe(error),
+    pipe.read_exact(&mut frame).map_err(|error| {
+        if error.kind() == ErrorKind::UnexpectedEof { FrameError::BrokenOff } else { error.into() }
     })?;
     M::decode(frame.as_slice()).map(Some).map_err(|_| FrameError::NoMessage)
 }

@@ -53,6 +53,8 @@ enum Broken {
     Pipe(#[from] io::Error),
     #[error("the pipe from the daemon is broken: {0}")]
     Frame(#[from] frame::FrameError),
+    #[error("a path from the daemon is no text")]
+    Path(#[from] std::str::Utf8Error),
     #[error("the daemon asked for what does not belong here")]
     Asked,
 }
@@ -101,7 +103,7 @@ fn run(args: TrainerArgs) -> Result<(), Broken> {
     match ask(&mut input)?.ok_or(Broken::Asked)? {
         Asked::Describe(_) => answer(&pipe, describe(&config)),
         Asked::Measure(measure) => answer(&pipe, measured(&config, measure)),
-        Asked::Probe(probe) => pipe.say(Said::Probed(probe::probe(&path_of(probe.outside)?, args.parent))),
+        Asked::Probe(probe) => pipe.say(Said::Probed(probe::probe(&path_of(&probe.outside)?, args.parent))),
         Asked::Train(train) => {
             let elapsed = Duration::from_millis(train.elapsed_millis);
             let work = receive(&train, &mut input, &pipe)?;
@@ -136,8 +138,8 @@ struct Inside {
 
 impl Inside {
     fn of(setup: &Setup) -> Result<Self, Broken> {
-        let base = path_of(setup.base.clone())?;
-        let data: Vec<PathBuf> = setup.data.iter().cloned().map(path_of).collect::<io::Result<_>>()?;
+        let base = path_of(&setup.base)?;
+        let data: Vec<PathBuf> = setup.data.iter().map(|path| path_of(path)).collect::<Result<_, _>>()?;
         let device = DeviceRequest::from_str(&setup.device).map_err(|_| Broken::Asked)?;
         let dtype = Dtype::from_str(&setup.dtype, false).map_err(|_| Broken::Asked)?;
         let paths = sandbox::files_of_base(&base).into_iter().chain(data.clone()).collect();
@@ -217,13 +219,13 @@ fn receive(train: &Train, input: &mut File, pipe: &Pipe) -> Result<Work, Broken>
     if let Some(bytes) = train.checkpoint {
         pipe.found(receive_parts(input, Kind::Checkpoint, bytes)?);
     }
-    let wrong = |_| Broken::Asked;
     let published: Published = serde_json::from_slice(&train.published).map_err(|_| Broken::Asked)?;
     let plan = Plan::parse(&train.plan).map_err(|_| Broken::Asked)?;
     let mechanism = plan.mechanism_at(published.version, published.clip_norm).map_err(|_| Broken::Asked)?;
-    let folded = match folded.is_empty() {
-        true => Folded::default(),
-        false => Folded::from_vector(&plan.adapter.modules, &folded, u32::MAX).map_err(wrong)?,
+    let folded = if folded.is_empty() {
+        Folded::default()
+    } else {
+        Folded::from_vector(&plan.adapter.modules, &folded, u32::MAX).map_err(|_| Broken::Asked)?
     };
     let state = State { spec: plan.adapter.at(published.version), frozen, folded, trained };
     let class = train.class.map(|class| Class { rank: class.rank, layers: class.layers });

@@ -388,6 +388,9 @@ pub(super) fn parts(kind: Kind, bytes: &[u8]) -> impl Iterator<Item = Part> {
         .map(move |(number, part)| Part { kind: kind.into(), bytes: part.to_vec(), is_last: number == last })
 }
 
+/// What was put together, and what it is.
+pub(super) type Whole = (Kind, Zeroizing<Vec<u8>>);
+
 /// What comes in parts, bounded by what is expected.
 #[derive(Default)]
 pub(super) struct Assembly {
@@ -415,7 +418,7 @@ impl Assembly {
         &mut self,
         part: Part,
         most: impl Fn(Kind) -> Option<u64>,
-    ) -> Result<Option<(Kind, Zeroizing<Vec<u8>>)>, AssemblyError> {
+    ) -> Result<Option<Whole>, AssemblyError> {
         let kind = Kind::try_from(part.kind).map_err(|_| AssemblyError::Kind)?;
         if self.kind.is_some_and(|begun| begun != kind) {
             return Err(AssemblyError::Kind);
