@@ -4,6 +4,7 @@ mod adapter;
 mod bench;
 mod export;
 mod local;
+mod service;
 mod token;
 mod train;
 mod try_out;
@@ -14,7 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, Entry};
 use client::transport::TransportError;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use session::conditions::{Judgment, Purpose, judge};
 use session::spending::Spending;
 use shell::cli::{Format, block_on, note};
+use shell::notify::Notifier;
 use shell::{logs, stop};
 
 use crate::config::Config;
@@ -100,6 +102,8 @@ enum Command {
     },
     /// Say what this device is and holds
     Status,
+    /// Let the system start the agent
+    Service(service::ServiceArgs),
     /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
     Bench(bench::BenchArgs),
     /// Train an adapter on this machine's text alone, without any federation
@@ -121,6 +125,11 @@ struct Failure {
 
 fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
     move |error| Failure { code, error }
+}
+
+/// All that can be typed, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
 }
 
 /// Runs the program with these arguments, the program's name first.
@@ -159,6 +168,9 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         let measured = bench::bench(path, args).map_err(failed(3))?;
         return print(format, &measured, || measured.text());
     }
+    if let Command::Service(args) = &cli.command {
+        return service::service(&cli.common, args);
+    }
     let config = configuration(&cli.common).map_err(failed(3))?;
     match &cli.command {
         Command::Train(args) => {
@@ -181,6 +193,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         | Command::Run { .. }
         | Command::Conditions
         | Command::Ledger { .. }
+        | Command::Service(_)
         | Command::Status => federate(cli, config),
     }
 }
@@ -204,7 +217,11 @@ fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
                 print(cli.common.format, &exported, || exported.text())
             }
             // Done without the device's state.
-            Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
+            Command::Bench(_)
+            | Command::Train(_)
+            | Command::Eval(_)
+            | Command::Generate(_)
+            | Command::Service(_) => Ok(()),
         }
     });
     result.unwrap_or_else(|error| Err(failed(4)(error.into())))
@@ -281,9 +298,9 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     let options = config.dtype.options();
     let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
     let engine = Engine::new(Arc::new(base)).with_compute(compute);
-    if device.status().map_err(device_failure)?.device.is_none() {
+    let Some(name) = device.status().map_err(device_failure)?.device else {
         return Err(device_failure(EnrollmentError::NotEnrolled.into()));
-    }
+    };
     let trainer = InProcess::new(engine, config.data, reading).map_err(|error| {
         device.forget_training("there is no text any more");
         failed(3)(error.into())
@@ -296,7 +313,11 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         once,
     };
     let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
-    let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
+    let manager = Notifier::from_env().map_err(|error| failed(2)(error.into()))?;
+    let running = device.run(trainer, ThisMachine, settings, stop.clone());
+    let says = format!("takes part as {name}");
+    let finished = manager.served(&says, &stop, || std::future::ready(()), running).await;
+    let finished = finished.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })

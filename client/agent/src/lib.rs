@@ -1,7 +1,7 @@
 //! The device's daemon and its command line.
 //!
 //! [`cli`] is what people type, [`config`] the file that they write, [`monitor`] what the machine says of its power,
-//! heat and load.
+//! heat and load, [`service`] how the system starts it.
 //!
 //! It deliberately does not know how a device takes part, what a training computes or what may be sent: that is in the
 //! packages `nightshift-client`, `nightshift-engine` and `nightshift-session`, which it holds for whoever types. Start at
@@ -10,3 +10,4 @@
 pub mod cli;
 pub mod config;
 pub mod monitor;
+pub mod service;
