@@ -138,6 +138,16 @@ fn a_configuration_that_is_there_is_its_owner_s() {
 }
 
 #[test]
+fn a_configuration_that_is_still_the_sample_is_filled_in() {
+    let root = tempfile::tempdir().unwrap();
+    let config = root.path().join(CONFIG);
+    fs::create_dir_all(config.parent().unwrap()).unwrap();
+    fs::write(&config, nightshift_agent::config::SAMPLE).unwrap();
+    done(&service(root.path(), &["install", "--system", "--data", "/srv/notes"]));
+    assert_eq!(Config::load(&config).unwrap().data, [Path::new("/srv/notes")]);
+}
+
+#[test]
 fn what_is_removed_leaves_the_configuration_and_the_state_and_says_where() {
     let root = tempfile::tempdir().unwrap();
     assert!(done(&service(root.path(), &["uninstall", "--system"])).contains("there is no service"));

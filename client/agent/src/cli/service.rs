@@ -13,7 +13,7 @@ use session::conditions::{Condition, Conditions, Judgment};
 use shell::cli::note;
 
 use super::{Common, Failure, failed, print};
-use crate::config::Config;
+use crate::config::{Config, SAMPLE};
 use crate::monitor::ThisMachine;
 use crate::service::control::{Control, user};
 use crate::service::paths::{Places, Surroundings, below, places};
@@ -30,7 +30,7 @@ pub(super) struct ServiceArgs {
 enum Command {
     /// Write the service and, where there is none, the configuration; start it now and with the system
     ///
-    /// A new configuration has --state-dir, --base and --data in it. What a person has to do before the service can start is
+    /// A configuration that is still the sample counts as none. A new configuration has --state-dir, --base and --data in it. What a person has to do before the service can start is
     /// said in the end.
     Install(InstallArgs),
     /// Stop the service and remove it; the configuration and the device's state stay
@@ -233,7 +233,9 @@ fn install(common: &Common, args: &InstallArgs) -> Result<Installed, Failure> {
         if live { Some(Control::to_change(which.manager, which.scope).map_err(refused)?) } else { None };
     let config_path = config_path(common, &which)?;
     let judged = if live { untold(&ThisMachine.look(), &Conditions::default()) } else { Vec::new() };
-    let (config, new) = match which.read(&config_path)? {
+    // What a package brought is nobody's answer yet.
+    let there = which.read(&config_path)?.filter(|text| text != SAMPLE);
+    let (config, new) = match there {
         Some(text) => {
             let config = parse(&text, &which.at(&config_path))?;
             agrees(common, args, &config, &config_path)?;
