@@ -155,13 +155,14 @@ if ! command -v systemd-nspawn >/dev/null; then
 elif ! boot true 2>"$work/nspawn.log"; then
     skip "starting the services: systemd-nspawn cannot run here: $(tail -n 1 "$work/nspawn.log")"
 elif [ ! -x "$target/release/nightshift-sim" ]; then
-    skip "starting the services: no nightshift-sim in $target/release, which makes a base to train"
+    skip "starting the services: no nightshift-sim in $target/release, which writes a base to train"
 else
-    "$target/release/nightshift-sim" make-base --out "$root/var/lib/nightshift-base" >/dev/null
+    "$target/release/nightshift-sim" make-data --out "$work/trial" --devices 2 >/dev/null
+    cp -r "$work/trial/base" "$root/var/lib/nightshift-base"
     mkdir -p "$root/home/alex/notes"
     # The home is closed, the folder in it that was named is not.
     chmod 700 "$root/home/alex"
-    echo '{"text": "good night"}' >"$root/home/alex/notes/a.jsonl"
+    cp "$work"/trial/users/000-*.jsonl "$root/home/alex/notes/a.jsonl"
     cp deploy/check-boot.sh "$root/usr/local/sbin/"
     cat >"$root/etc/systemd/system/check.service" <<END
 [Service]

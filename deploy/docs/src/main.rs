@@ -44,20 +44,21 @@ fn all() -> anyhow::Result<Vec<Written>> {
         // `help` has nothing to say that the pages do not.
         let mut program = program.disable_help_subcommand(true);
         program.build();
-        pages(&program, &folder.join("man"), &mut written)?;
+        let version = format!("nightshift {}", program.get_version().unwrap_or_default());
+        pages(&program, &version, &folder.join("man"), &mut written)?;
     }
     Ok(written)
 }
 
 /// A page for a command, and one for each below it.
-fn pages(command: &Command, folder: &Path, written: &mut Vec<Written>) -> anyhow::Result<()> {
-    let name = command.get_display_name().unwrap_or(command.get_name()).to_owned();
-    let page = Man::new(command.clone().name(name.clone()));
+fn pages(command: &Command, version: &str, folder: &Path, written: &mut Vec<Written>) -> anyhow::Result<()> {
+    let name = command.get_display_name().unwrap_or(command.get_name());
+    let page = Man::new(command.clone()).source(version);
     let mut bytes = Vec::new();
     page.render(&mut bytes).with_context(|| format!("cannot write the page of {name}"))?;
     written.push((folder.join(format!("{name}.1")), bytes));
     for below in command.get_subcommands().filter(|below| !below.is_hide_set()) {
-        pages(below, folder, written)?;
+        pages(below, version, folder, written)?;
     }
     Ok(())
 }
