@@ -7,7 +7,8 @@
 #   boot     with systemd-nspawn too: that Debian is booted, and its own systemd starts the coordinator and an enrolled
 #            agent, with every restriction of their units
 #
-# What cannot be done here is named as skipped. Arguments go to package.sh; NIGHTSHIFT_SUITE is the Debian, bookworm by
+# What cannot be done here is named as skipped. With --no-package the packages are taken as they are in
+# target/debian; other arguments go to package.sh. NIGHTSHIFT_SUITE is the Debian, bookworm by
 # default. Takes as long as a release build, and two minutes.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,7 +27,11 @@ fail() {
 }
 
 step package
-deploy/package.sh "$@"
+if [ "${1:-}" = --no-package ]; then
+    skip "building the packages: those in $target/debian are taken as they are"
+else
+    deploy/package.sh "$@"
+fi
 debs=("$target"/debian/nightshift-{agent,coordinator,operator}_*.deb)
 
 # Every file that a package must have, with its mode.
@@ -61,17 +66,19 @@ END
 for deb in "${debs[@]}"; do
     name=$(dpkg-deb -f "$deb" Package)
     step "unpack $name $(dpkg-deb -f "$deb" Version)"
-    contents=$(dpkg-deb -c "$deb" | awk '{print $1, $6, $2}')
+    # Owners are numbers in the archive: 0/0 is root/root.
+    contents=$(dpkg-deb -c "$deb" | awk '{sub("root/root", "0/0", $2); print $1, $6, $2}')
     expected "$name" | while read -r line; do
-        grep -qxF -- "$line root/root" <<<"$contents" || fail "$name lacks: $line root/root"
+        grep -qxF -- "$line 0/0" <<<"$contents" || fail "$name lacks: $line, root's"
     done
-    if grep -v ' root/root$' <<<"$contents"; then fail "$name has files of another owner"; fi
+    if grep -v ' 0/0$' <<<"$contents"; then fail "$name has files of another owner"; fi
     if awk '$1 ~ /^.(..s|.....s|.......w)/' <<<"$contents" | grep .; then
         fail "$name has files that take on rights or that all may write"
     fi
     folder=$work/$name
     dpkg-deb -x "$deb" "$folder"
     dpkg-deb -e "$deb" "$folder/DEBIAN"
+    grep -q Expat "$folder/usr/share/doc/$name/copyright" || fail "$name has another copyright file than ours"
     for script in "$folder"/DEBIAN/{pre,post}{inst,rm}; do
         [ ! -e "$script" ] || sh -n "$script" || fail "$script is no shell script"
     done

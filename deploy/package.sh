@@ -36,6 +36,7 @@ fi
 
 rm -rf "$target/release/docs"
 "$target/release/nightshift-docs" "$target/release/docs"
+gzip -9n "$target"/release/docs/*/man/*.1
 
 version=$("$target/release/nightshift-agent" --version | cut -d' ' -f2)
 date=$(LC_ALL=C date -u -R -d "@$SOURCE_DATE_EPOCH")
