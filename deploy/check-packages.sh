@@ -137,6 +137,7 @@ fi
 root=$work/root
 debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus "$suite" "$root" >"$work/debootstrap.log" ||
     fail "debootstrap: $(tail -n 3 "$work/debootstrap.log")"
+echo '127.0.0.1 localhost' >"$root/etc/hosts"
 cp "${debs[@]}" "$root/tmp/"
 inside() { chroot "$root" env PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C "$@"; }
 inside sh -c 'apt-get install -y --no-install-recommends /tmp/nightshift-*.deb' >"$work/install.log" 2>&1 ||
