@@ -297,9 +297,8 @@ mod tests {
         let (manager, socket) = Manager::new();
         let notifier = Notifier::new(socket, Some("2000".into()), None).unwrap();
         let stop = CancellationToken::new();
-        let daemon = tokio::time::sleep(Duration::from_millis(100));
-        let serve = async { notifier.served("stands still", &stop, pending, daemon).await };
-        runtime().block_on(serve);
+        let daemon = async { tokio::time::sleep(Duration::from_millis(100)).await };
+        runtime().block_on(notifier.served("stands still", &stop, pending, daemon));
         assert_eq!(manager.hears(), "READY=1\nSTATUS=stands still");
         assert!(manager.hears_nothing_more());
     }
