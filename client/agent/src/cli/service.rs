@@ -1,5 +1,7 @@
 //! `nightshift-agent service`: the agent as a service of the system.
 
+mod report;
+
 use std::collections::BTreeSet;
 use std::env;
 use std::io::{self, BufRead, IsTerminal};
@@ -8,9 +10,10 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use client::DeviceMonitor;
 use proto::files::{self, Audience, FileError};
-use serde::Serialize;
 use session::conditions::{Condition, Conditions, Judgment};
 use shell::cli::note;
+
+use report::{Installed, Removed, Status, Untold};
 
 use super::{Common, Failure, failed, print};
 use crate::config::{Config, SAMPLE};
@@ -80,53 +83,6 @@ struct RemoveArgs {
     /// Remove a service of this name that this program did not write, too
     #[arg(long)]
     force: bool,
-}
-
-/// What was done.
-#[derive(Debug, Serialize)]
-struct Installed {
-    manager: Manager,
-    scope: Scope,
-    wrote: Vec<PathBuf>,
-    config: PathBuf,
-    state_dir: PathBuf,
-    started: bool,
-    /// Conditions for which this machine has no source, and whether they are assumed.
-    untold: Vec<Untold>,
-    /// What a person has to do before it takes part.
-    next: Vec<String>,
-}
-
-#[derive(Debug, Serialize)]
-struct Untold {
-    condition: String,
-    wanted: String,
-    assumed: bool,
-}
-
-#[derive(Debug, Serialize)]
-struct Removed {
-    removed: Vec<PathBuf>,
-    left: Vec<PathBuf>,
-}
-
-/// What there is.
-#[derive(Debug, Serialize)]
-struct Status {
-    manager: Manager,
-    scope: Scope,
-    /// The file, where there is one.
-    unit: Option<PathBuf>,
-    /// Whether this program wrote it.
-    ours: bool,
-    /// Whether this version would write the same, by the configuration as it is now.
-    current: bool,
-    config: PathBuf,
-    state_dir: PathBuf,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    systemd: Option<systemd::Shown>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    launchd: Option<launchd::Printed>,
 }
 
 pub(super) fn service(common: &Common, args: &ServiceArgs) -> Result<(), Failure> {
@@ -491,79 +447,4 @@ fn agrees(common: &Common, args: &InstallArgs, config: &Config, path: &Path) -> 
     Err(failed(3)(anyhow::anyhow!(
         "{path} is there already and says otherwise than {wrong}: change the file, or leave the options out"
     )))
-}
-
-impl Installed {
-    fn text(&self) -> String {
-        let mut lines: Vec<String> =
-            self.wrote.iter().map(|path| format!("wrote {}", path.display())).collect();
-        for Untold { condition, wanted, assumed } in &self.untold {
-            let then = if *assumed {
-                "it is taken to hold".to_owned()
-            } else {
-                format!("it counts as not holding, unless `assume` in {} names it", self.config.display())
-            };
-            lines.push(format!("this machine cannot tell `{condition}` (wanted: {wanted}): {then}"));
-        }
-        if self.started {
-            lines.push(format!("started; `{NAME} service status` says how it is"));
-        }
-        lines.extend(self.next.iter().map(|next| format!("next: {next}")));
-        if (self.manager, self.scope, self.started) == (Manager::Systemd, Scope::User, true) {
-            lines.push("it runs while you are logged in; after `loginctl enable-linger` always".to_owned());
-        }
-        lines.join("\n")
-    }
-}
-
-impl Removed {
-    fn text(&self) -> String {
-        if self.removed.is_empty() {
-            return "there is no service".to_owned();
-        }
-        let removed = self.removed.iter().map(|path| format!("removed {}", path.display()));
-        let left = self.left.iter().map(|path| format!("left as it is: {}", path.display()));
-        removed.chain(left).collect::<Vec<_>>().join("\n")
-    }
-}
-
-impl Status {
-    fn text(&self) -> String {
-        let mut lines = Vec::new();
-        match &self.unit {
-            None => lines.push(format!("no service is installed; `{NAME} service install` does that")),
-            Some(path) => {
-                let how = match (self.ours, self.current) {
-                    (false, _) => "not written by this program",
-                    (true, true) => "as this version writes it",
-                    (true, false) => {
-                        "otherwise than this version writes it by the configuration as it is now; `service install` \
-                         writes it again"
-                    }
-                };
-                lines.push(format!("{}: {how}", path.display()));
-            }
-        }
-        if let Some(shown) = self.systemd.as_ref().filter(|shown| shown.load != "not-found") {
-            let since = shown.since.as_ref().map_or(String::new(), |since| format!(" since {since}"));
-            let process = shown.main_pid.map_or(String::new(), |pid| format!(", process {pid}"));
-            lines.push(format!("{}, {} ({}){since}{process}", shown.enabled, shown.active, shown.detail));
-            lines.extend(shown.says.clone());
-            if let Some(code) = shown.exit_status.filter(|_| shown.main_pid.is_none()) {
-                lines.push(format!("ended last by {}, exit code {code}", shown.result));
-            }
-            if shown.stale {
-                lines.push("its file was changed since it was loaded: systemctl daemon-reload".to_owned());
-            }
-        }
-        if let Some(printed) = self.launchd.as_ref().filter(|printed| !printed.state.is_empty()) {
-            let process = printed.pid.map_or(String::new(), |pid| format!(", process {pid}"));
-            let last =
-                printed.last_exit.as_ref().map_or(String::new(), |code| format!(", ended last by {code}"));
-            lines.push(format!("{}{process}{last}", printed.state));
-        }
-        lines.push(format!("configuration {}", self.config.display()));
-        lines.push(format!("state {}", self.state_dir.display()));
-        lines.join("\n")
-    }
 }
