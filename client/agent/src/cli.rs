@@ -314,7 +314,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     };
     let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
     let manager = Notifier::from_env().map_err(|error| failed(2)(error.into()))?;
-    let running = device.run(trainer, ThisMachine, settings, stop.clone());
+    let running = Box::pin(device.run(trainer, ThisMachine, settings, stop.clone()));
     let says = format!("takes part as {name}");
     let finished = manager.served(&says, &stop, || std::future::ready(()), running).await;
     let finished = finished.map_err(device_failure)?;

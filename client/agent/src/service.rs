@@ -256,7 +256,9 @@ pub(crate) mod tests {
         let home = Some(Path::new("/home/alex"));
         let places = paths::places(manager, scope, &paths::Surroundings::of(home, None, None)).unwrap();
         let files = files(manager, &service, &places).unwrap();
-        files.iter().for_each(|(path, text)| assert!(text.contains(MARKER), "{}", path.display()));
+        for (path, text) in &files {
+            assert!(text.contains(MARKER), "{}", path.display());
+        }
         files.into_iter().map(|(path, _)| path.to_string_lossy().into_owned()).collect()
     }
 

@@ -119,7 +119,7 @@ impl Notifier {
         tokio::time::sleep(limit / 2).await;
         if tokio::spawn(pulse()).await.is_err() {
             // A pulse that panicked is none.
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 

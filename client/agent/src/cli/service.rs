@@ -191,16 +191,13 @@ fn install(common: &Common, args: &InstallArgs) -> Result<Installed, Failure> {
     let judged = if live { untold(&ThisMachine.look(), &Conditions::default()) } else { Vec::new() };
     // What a package brought is nobody's answer yet.
     let there = which.read(&config_path)?.filter(|text| text != SAMPLE);
-    let (config, new) = match there {
-        Some(text) => {
-            let config = parse(&text, &which.at(&config_path))?;
-            agrees(common, args, &config, &config_path)?;
-            (config, None)
-        }
-        None => {
-            let text = filled(&answers(common, args, &which, &judged)?).map_err(refused)?;
-            (parse(&text, &config_path)?, Some(text))
-        }
+    let (config, new) = if let Some(text) = there {
+        let config = parse(&text, &which.at(&config_path))?;
+        agrees(common, args, &config, &config_path)?;
+        (config, None)
+    } else {
+        let text = filled(&answers(common, args, &which, &judged)?).map_err(refused)?;
+        (parse(&text, &config_path)?, Some(text))
     };
     let service = which.service(&config_path, &config, args.run_as.clone())?;
     let texts = service::files(which.manager, &service, &which.places).map_err(refused)?;

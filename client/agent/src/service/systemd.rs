@@ -57,7 +57,7 @@ pub fn unit(service: &Service) -> Result<String, ServiceError> {
             ("Group", Some(_)) => {}
             // The file beside the unit is the one that is started with, wherever that is.
             ("ConditionPathExists", _) => {
-                lines.push(format!("ConditionPathExists={}", bare(&service.config)?))
+                lines.push(format!("ConditionPathExists={}", bare(&service.config)?));
             }
             ("StateDirectory" | "StateDirectoryMode", _) if !own_state(service) => {}
             _ => lines.push(line.to_owned()),
