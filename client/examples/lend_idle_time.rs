@@ -12,9 +12,10 @@ use std::collections::BTreeSet;
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use nightshift_client::engine::{Base, Engine};
-use nightshift_client::session::conditions::{Condition, Conditions, Snapshot};
+use nightshift_client::session::conditions::{Condition, Conditions, Power, Reading, Snapshot};
 use nightshift_client::session::policy::Policy;
 use nightshift_client::text::ReadOptions;
 use nightshift_client::{Device, DeviceMonitor, Finished, InProcess, Settings};
@@ -28,10 +29,12 @@ impl DeviceMonitor for HostIsIdle {
     fn look(&self) -> Snapshot {
         // A real host asks its system. What it leaves out is unknown, and counts as a no.
         Snapshot {
-            external_power: Some(true),
-            battery_percent: Some(100.0),
-            cool_celsius: Some(40.0),
-            busy_percent: Some(3.0),
+            power: Reading::of(Power { external: true, battery_percent: Some(100.0) }, "the host"),
+            idle: Reading::of(Duration::from_secs(600), "the host"),
+            cool_celsius: Reading::of(40.0, "the host"),
+            busy_percent: Reading::of(3.0, "the host"),
+            power_saver: Reading::of(false, "the host"),
+            ..Snapshot::default()
         }
     }
 }
@@ -53,8 +56,9 @@ pub async fn lend(
     let settings = Settings {
         coordinator: None,
         policy,
-        // Nobody can tell this host whether its network costs by volume: it takes it for free.
-        conditions: Conditions { assume: HostIsIdle::assumed(), ..Conditions::default() },
+        // Nobody can tell this host whether its network costs by volume: it takes it for free. It is idle when it says
+        // so, and need not say it for a minute.
+        conditions: Conditions { assume: HostIsIdle::assumed(), dwell_secs: 0, ..Conditions::default() },
         override_conditions: false,
         once: true,
     };
@@ -64,7 +68,7 @@ pub async fn lend(
 impl HostIsIdle {
     /// What this host takes for granted where it has nothing to ask.
     fn assumed() -> BTreeSet<Condition> {
-        [Condition::Idle, Condition::Unmetered].into()
+        [Condition::Unmetered].into()
     }
 }
 

@@ -1,12 +1,18 @@
 //! A device of a federation, for the program that holds it.
 
+mod clock;
+mod forget;
+mod live;
+mod meter;
 mod run;
+mod train;
+mod window;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use proto::ids::DeviceId;
+use proto::ids::{DeviceId, TaskId};
 use proto::message::Published;
 use proto::token::BootstrapToken;
 use serde::Serialize;
@@ -19,8 +25,11 @@ use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};
 use crate::trainer::Trainer;
+use live::Live;
 use run::{Running, When};
 
+pub use forget::Forgotten;
+pub use live::{Control, Now, Preemption};
 pub use run::Finished;
 
 /// A device and its folder: keys, ledger, the version that it holds.
@@ -31,6 +40,7 @@ pub use run::Finished;
 pub struct Device {
     folder: PathBuf,
     store: DeviceStore,
+    control: Control,
 }
 
 /// What a device runs with.
@@ -65,13 +75,34 @@ impl Device {
     /// Opens the device's folder, or makes it. Fails where another program holds it, where it is not the owner's alone,
     /// and where its ledger is not whole.
     pub fn open(folder: &Path) -> Result<Self, Error> {
-        Ok(Self { folder: folder.to_owned(), store: DeviceStore::open(folder)? })
+        let store = DeviceStore::open(folder)?;
+        let live = Arc::new(Live::open(store.state(), store.journal())?);
+        live.entries(store.entries());
+        Ok(Self { folder: folder.to_owned(), store, control: Control { live } })
     }
 
     /// The same device, which keeps at most so many MiB of what it fetched.
     #[must_use]
     pub fn with_cache_mib(self, most_mib: u64) -> Self {
         Self { store: self.store.with_cache_mib(most_mib), ..self }
+    }
+
+    /// What tells what the device does, and tells it what its user wants, while it runs.
+    pub fn control(&self) -> Control {
+        self.control.clone()
+    }
+
+    /// Leaves a task: it is neither trained nor installed any more, and what is there of it is deleted, but for the
+    /// ledger, which says what was spent.
+    pub fn forget(&self, task: TaskId) -> Result<Forgotten, Error> {
+        let forgotten = forget::forget(&self.store, task)?;
+        self.control.live.note("forgot", &format!("task {task}"));
+        Ok(forgotten)
+    }
+
+    /// Takes part in a task again that was forgotten. Returns whether it was.
+    pub fn rejoin(&self, task: TaskId) -> Result<bool, Error> {
+        forget::rejoin(&self.store, task)
     }
 
     /// Uses a token up to become one of a coordinator's devices. The keys are made here and never leave.
@@ -81,6 +112,7 @@ impl Device {
     pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
         let device = enroll(&self.folder, &self.store, token, coordinator).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
+        self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)
     }
 
@@ -100,7 +132,7 @@ impl Device {
         let enrolled = load(&self.folder, &self.store, coordinator.as_deref(), trainer.base(), policy)?;
         let when = When { conditions, override_conditions, once };
         let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
-        Running::new(enrolled, self.store, trainer, monitor, when, stop)?.run().await
+        Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?.run().await
     }
 
     /// What it is and holds.

@@ -4,6 +4,7 @@
 mod artifact_cache;
 mod checkpoint;
 mod device_store;
+mod journal;
 mod ledger;
 mod sealing;
 mod state;
@@ -12,6 +13,7 @@ pub use artifact_cache::DEFAULT_CACHE_MIB;
 pub(crate) use checkpoint::is_over;
 pub use checkpoint::{Checkpoint, CheckpointFileError};
 pub use device_store::{Declined, DeviceStore, DeviceStoreError, Entry};
+pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};
 pub use sealing::SealError;
 pub use state::{State, StateError};

@@ -1,6 +1,8 @@
 //! The device's end of the wire: gRPC on TLS 1.3. Generated types stay in this file.
 
 use std::io::ErrorKind;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use proto::convert::{
@@ -61,6 +63,7 @@ pub enum TransportError {
 pub struct Transport {
     client: DeviceClient<Channel>,
     address: String,
+    carried: Arc<AtomicU64>,
 }
 
 impl Transport {
@@ -77,11 +80,18 @@ impl Transport {
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(30));
-        let channel = endpoint.connect_with_connector_lazy(Connector::new(config, CONNECT_TIMEOUT));
+        let carried = Arc::new(AtomicU64::new(0));
+        let connector = Connector::new(config, CONNECT_TIMEOUT).counting(Arc::clone(&carried));
+        let channel = endpoint.connect_with_connector_lazy(connector);
         let client = DeviceClient::new(channel)
             .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
             .max_encoding_message_size(2 * MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: address.to_owned() })
+        Ok(Self { client, address: address.to_owned(), carried })
+    }
+
+    /// Where the bytes are counted that its connections carry, both ways, within TLS.
+    pub fn carried(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.carried)
     }
 
     /// Exchanges a token for an identity.

@@ -19,7 +19,7 @@ use operator::client::AdminClient;
 use proto::admin::{AdminReply, AdminRequest, TaskState};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
-use session::conditions::{Condition, Conditions, Snapshot};
+use session::conditions::{Condition, Conditions, Power, Reading, Snapshot};
 use session::policy::Policy;
 use session::update::Update;
 use tokio::net::TcpListener;
@@ -83,10 +83,11 @@ impl DeviceMonitor for Machine {
             Self::Busy => 99.0,
         };
         Snapshot {
-            external_power: Some(true),
-            battery_percent: None,
-            cool_celsius: Some(40.0),
-            busy_percent: Some(busy),
+            power: Reading::of(Power { external: true, battery_percent: None }, "test"),
+            cool_celsius: Reading::of(40.0, "test"),
+            busy_percent: Reading::of(busy, "test"),
+            power_saver: Reading::of(false, "test"),
+            ..Snapshot::default()
         }
     }
 }
@@ -107,7 +108,7 @@ fn settings() -> Settings {
     Settings {
         coordinator: None,
         policy: policy(),
-        conditions: Conditions { assume, ..Conditions::default() },
+        conditions: Conditions { assume, dwell_secs: 0, ..Conditions::default() },
         override_conditions: false,
         once: true,
     }

@@ -221,6 +221,8 @@ fn check_conditions(conditions: &Conditions) -> Result<(), OutOfRange> {
         ("conditions.start_battery_percent", conditions.start_battery_percent),
         ("conditions.start_busy_percent", conditions.start_busy_percent),
         ("conditions.continue_busy_percent", conditions.continue_busy_percent),
+        ("conditions.start_pressure_percent", conditions.start_pressure_percent),
+        ("conditions.continue_pressure_percent", conditions.continue_pressure_percent),
     ];
     for (key, percent) in percents {
         require(percent <= 100, key, "from 0 to 100", &percent)?;
@@ -230,6 +232,30 @@ fn check_conditions(conditions: &Conditions) -> Result<(), OutOfRange> {
         "conditions.continue_busy_percent",
         "at least conditions.start_busy_percent",
         &conditions.continue_busy_percent,
+    )?;
+    require(
+        conditions.continue_pressure_percent >= conditions.start_pressure_percent,
+        "conditions.continue_pressure_percent",
+        "at least conditions.start_pressure_percent",
+        &conditions.continue_pressure_percent,
+    )?;
+    require(
+        conditions.start_idle_minutes >= 1,
+        "conditions.start_idle_minutes",
+        "at least 1",
+        &conditions.start_idle_minutes,
+    )?;
+    require(
+        conditions.most_minutes_a_day >= 1,
+        "conditions.most_minutes_a_day",
+        "at least 1: `nightshift-agent pause` keeps the device from training",
+        &conditions.most_minutes_a_day,
+    )?;
+    require(
+        conditions.most_mib_a_day >= 1,
+        "conditions.most_mib_a_day",
+        "at least 1: `nightshift-agent pause` keeps the device from the network",
+        &conditions.most_mib_a_day,
     )?;
     require(
         conditions.start_cool_celsius.is_finite(),
@@ -265,7 +291,7 @@ mod tests {
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 12);
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
-        assert_eq!(keys["conditions"].as_table().unwrap().len(), 7);
+        assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
 
     #[test]
@@ -336,6 +362,11 @@ mod tests {
             ("[conditions]\nstart_battery_percent = 101", "conditions.start_battery_percent"),
             ("[conditions]\ncontinue_busy_percent = 1", "conditions.continue_busy_percent"),
             ("[conditions]\ncheck_secs = 0", "conditions.check_secs"),
+            ("[conditions]\nstart_idle_minutes = 0", "conditions.start_idle_minutes"),
+            ("[conditions]\nstart_pressure_percent = 101", "conditions.start_pressure_percent"),
+            ("[conditions]\ncontinue_pressure_percent = 1", "conditions.continue_pressure_percent"),
+            ("[conditions]\nmost_minutes_a_day = 0", "conditions.most_minutes_a_day"),
+            ("[conditions]\nmost_mib_a_day = 0", "conditions.most_mib_a_day"),
             ("[conditions]\ncontinue_cool_celsius = 16.0", "conditions.continue_cool_celsius"),
         ] {
             let message = parse(text).unwrap_err().to_string();

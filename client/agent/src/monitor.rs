@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use client::DeviceMonitor;
-use session::conditions::Snapshot;
+use session::conditions::{Power, Reading, Snapshot};
 
 /// Between the two looks that tell how busy the processor is.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -28,7 +28,7 @@ impl DeviceMonitor for ThisMachine {
             (Some(before), Some(after)) => busy_percent(before, after),
             (None, _) | (_, None) => None,
         };
-        Snapshot { busy_percent, ..read(root) }
+        Snapshot { busy_percent: Reading { value: busy_percent, source: "/proc/stat".into() }, ..read(root) }
     }
 }
 
@@ -42,12 +42,13 @@ pub struct Ticks {
 
 /// Reads everything but processor time, below `root` (`/` on a real machine).
 pub fn read(root: &Path) -> Snapshot {
-    let (external_power, battery_percent) = power(&root.join("sys/class/power_supply"));
+    let (external, battery_percent) = power(&root.join("sys/class/power_supply"));
+    let power = external.map(|external| Power { external, battery_percent });
+    let cool_celsius = cool(&root.join("sys/class/thermal"));
     Snapshot {
-        external_power,
-        battery_percent,
-        cool_celsius: cool(&root.join("sys/class/thermal")),
-        busy_percent: None,
+        power: Reading { value: power, source: "/sys/class/power_supply".into() },
+        cool_celsius: Reading { value: cool_celsius, source: "/sys/class/thermal".into() },
+        ..Snapshot::default()
     }
 }
 
@@ -169,7 +170,7 @@ mod tests {
             (&format!("{PS}/mouse/capacity"), "5\n"),
         ]);
         let snapshot = read(root.path());
-        assert_eq!((snapshot.external_power, snapshot.battery_percent), (Some(true), Some(61.0)));
+        assert_eq!(snapshot.power.value, Some(Power { external: true, battery_percent: Some(61.0) }));
     }
 
     #[test]
@@ -181,13 +182,13 @@ mod tests {
             (&format!("{PS}/BAT0/capacity"), "full"),
         ]);
         let snapshot = read(root.path());
-        assert_eq!((snapshot.external_power, snapshot.battery_percent), (Some(false), Some(0.0)));
+        assert_eq!(snapshot.power.value, Some(Power { external: false, battery_percent: Some(0.0) }));
     }
 
     #[test]
     fn a_machine_without_sources_knows_nothing() {
         let root = tree(&[]);
-        assert_eq!(read(root.path()), Snapshot::default());
+        assert_eq!(read(root.path()).power.value, None);
         assert_eq!(ticks(root.path()), None);
     }
 
@@ -205,7 +206,7 @@ mod tests {
             (&zone(1, "trip_point_0_temp"), "100000"),
             (&zone(2, "temp"), "broken"),
         ]);
-        assert_eq!(read(root.path()).cool_celsius, Some(30.0));
+        assert_eq!(read(root.path()).cool_celsius.value, Some(30.0));
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! before a round (check in, load, train), `machine/inside.rs` those of the round.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
@@ -187,6 +187,12 @@ pub enum Event {
     NotTrained(String),
     /// The device has not the memory or the time for the training.
     CannotTrain(Breach),
+    /// The device may not train now: no window is open, or it closed during the training.
+    NoWindow,
+    /// A window for training opened.
+    WindowOpened,
+    /// The clock was set to another time: what was to be waited for by the old one has no meaning.
+    ClockStepped,
     /// What had to be durable is.
     Recorded,
 }
@@ -267,15 +273,41 @@ struct Trained {
 #[derive(Debug)]
 enum Stage {
     Waiting,
+    /// There is a version to train from, and no window to train in.
+    AwaitingWindow,
     CheckingIn,
-    LoadingPlan { published: Published, purpose: Purpose },
-    RecordingFound { found: Found, offer: Box<outside::Offer> },
-    Loading { offer: Box<outside::Offer>, purpose: Purpose },
-    Installing { work: Arc<Work>, purpose: Purpose },
-    Training { work: Arc<Work> },
-    Declining { task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp },
-    Joining { trained: Trained },
-    Round { trained: Trained, step: Box<inside::Step> },
+    LoadingPlan {
+        published: Published,
+        purpose: Purpose,
+    },
+    RecordingFound {
+        found: Found,
+        offer: Box<outside::Offer>,
+    },
+    Loading {
+        offer: Box<outside::Offer>,
+        purpose: Purpose,
+    },
+    Installing {
+        work: Arc<Work>,
+        purpose: Purpose,
+    },
+    Training {
+        work: Arc<Work>,
+    },
+    Declining {
+        task: TaskId,
+        reason: DeclineReason,
+        why: Ended,
+        until: Timestamp,
+    },
+    Joining {
+        trained: Trained,
+    },
+    Round {
+        trained: Trained,
+        step: Box<inside::Step>,
+    },
 }
 
 /// What a version is loaded for.
@@ -285,6 +317,8 @@ enum Purpose {
     Train { charged: u32 },
     /// Only to have it; the next check-in is after so many milliseconds.
     Keep { retry_millis: u64 },
+    /// Only to have it, because no window is open in which to train it.
+    Await,
     /// Only to have it, because this forbids to train it.
     Refused(Breach),
 }
@@ -303,6 +337,8 @@ pub struct Session {
     signed: BTreeMap<TaskId, u64>,
     /// When it took part in drawing a graph, within the last day.
     drawn: Vec<Timestamp>,
+    /// The tasks that the user left.
+    forgotten: BTreeSet<TaskId>,
     complete: bool,
     ended: Option<Ended>,
 }
@@ -325,6 +361,7 @@ impl Session {
             spending,
             signed: BTreeMap::new(),
             drawn: Vec::new(),
+            forgotten: BTreeSet::new(),
             complete: false,
             ended: None,
         }
@@ -347,13 +384,36 @@ impl Session {
         self
     }
 
+    /// The same device, whose user left these tasks.
+    #[must_use]
+    pub fn having_forgotten(mut self, tasks: BTreeSet<TaskId>) -> Self {
+        self.forgotten = tasks;
+        self
+    }
+
+    /// The user leaves a task: whatever is done of it ends now, and it is neither trained nor installed any more.
+    pub fn forget(&mut self, task: TaskId) {
+        self.forgotten.insert(task);
+        self.installed = self.installed.filter(|installed| installed.task != task);
+        if self.at_work_on().is_some_and(|published| published.task == task) {
+            (self.state, self.pause) = (Stage::CheckingIn, None);
+        }
+    }
+
+    /// The user takes a task back that they had left.
+    pub fn rejoin(&mut self, task: TaskId) {
+        if self.forgotten.remove(&task) && matches!(self.state, Stage::Waiting | Stage::AwaitingWindow) {
+            (self.state, self.pause) = (Stage::CheckingIn, None);
+        }
+    }
+
     /// What the shell must do now.
     pub fn action(&self) -> Action {
         if let Some(until) = self.pause {
             return Action::Sleep(until);
         }
         match &self.state {
-            Stage::Waiting | Stage::CheckingIn => Action::Send(Request::CheckIn),
+            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn => Action::Send(Request::CheckIn),
             Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
             Stage::RecordingFound { found, .. } => Action::RecordFound(found.clone()),
             Stage::Loading { offer, purpose } => offer.action(purpose),
@@ -377,13 +437,14 @@ impl Session {
         match event {
             Event::Woke => {
                 if self.pause.is_some_and(|until| until <= now) {
-                    self.pause = None;
-                    if matches!(self.state, Stage::Waiting) {
-                        self.state = Stage::CheckingIn;
-                    }
+                    self.woken()
+                } else {
+                    self
                 }
-                self
             }
+            Event::WindowOpened if matches!(self.state, Stage::AwaitingWindow) => self.woken(),
+            Event::WindowOpened => self,
+            Event::ClockStepped => self.woken(),
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),
             Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => {
@@ -398,6 +459,7 @@ impl Session {
             | Event::Trained(_)
             | Event::NotTrained(_)
             | Event::CannotTrain(_)
+            | Event::NoWindow
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
                 let state = std::mem::replace(&mut self.state, Stage::Waiting);
@@ -405,6 +467,7 @@ impl Session {
                     Stage::Round { trained, step } => self.inside(trained, *step, event, now, rng),
                     Stage::Joining { trained } => self.joining(trained, event, now, rng),
                     outside @ (Stage::Waiting
+                    | Stage::AwaitingWindow
                     | Stage::CheckingIn
                     | Stage::LoadingPlan { .. }
                     | Stage::RecordingFound { .. }
@@ -421,6 +484,7 @@ impl Session {
     pub fn state(&self) -> SessionState {
         match &self.state {
             Stage::Waiting => SessionState::Waiting,
+            Stage::AwaitingWindow => SessionState::AwaitingWindow,
             Stage::CheckingIn => SessionState::CheckingIn,
             Stage::LoadingPlan { .. } => SessionState::LoadingPlan,
             Stage::RecordingFound { .. } => SessionState::RecordingFound,
@@ -443,9 +507,29 @@ impl Session {
         self.complete && matches!(self.state, Stage::Waiting)
     }
 
+    /// The version that it takes part with now; none where it waits or asks for one.
+    pub fn at_work_on(&self) -> Option<Published> {
+        match &self.state {
+            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Declining { .. } => None,
+            Stage::LoadingPlan { published, .. } => Some(*published),
+            Stage::RecordingFound { offer, .. } | Stage::Loading { offer, .. } => Some(offer.published()),
+            Stage::Installing { work, .. } | Stage::Training { work } => Some(work.published),
+            Stage::Joining { trained } | Stage::Round { trained, .. } => Some(trained.work.published),
+        }
+    }
+
     /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
     pub fn take_ended(&mut self) -> Option<Ended> {
         self.ended.take()
+    }
+
+    /// What it waited for is there.
+    fn woken(mut self) -> Self {
+        self.pause = None;
+        if matches!(self.state, Stage::Waiting | Stage::AwaitingWindow) {
+            self.state = Stage::CheckingIn;
+        }
+        self
     }
 
     fn wait(mut self, until: Timestamp) -> Self {

@@ -95,6 +95,9 @@ pub enum Breach {
     /// The task is not on the device's list.
     #[error("task {0} is not among the tasks that this device takes part in")]
     Task(TaskId),
+    /// The user left the task.
+    #[error("task {0} was left by this device's user")]
+    Forgotten(TaskId),
     /// The base is not on the device's list.
     #[error("the base {0} is not among the bases that this device trains")]
     BaseNotAllowed(Digest),
@@ -259,7 +262,7 @@ impl Breach {
     /// What the coordinator may know of it.
     pub fn reason(&self) -> DeclineReason {
         match self {
-            Self::Task(_) | Self::BaseNotAllowed(_) => DeclineReason::NotAllowed,
+            Self::Task(_) | Self::Forgotten(_) | Self::BaseNotAllowed(_) => DeclineReason::NotAllowed,
             Self::Base { .. } => DeclineReason::Base,
             Self::WithoutNoise(_) | Self::Noise { .. } => DeclineReason::Noise,
             Self::Cohort { .. }
@@ -286,6 +289,7 @@ impl Breach {
             | Self::InTotal(_)
             | Self::Resting { .. } => true,
             Self::Task(_)
+            | Self::Forgotten(_)
             | Self::BaseNotAllowed(_)
             | Self::Base { .. }
             | Self::WithoutNoise(_)

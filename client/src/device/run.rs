@@ -1,11 +1,9 @@
-//! The device's shell: performs what its machine decides. It reads the clock, draws randomness, talks, trains and
-//! keeps; it decides nothing but when a condition is looked at again.
-#![expect(clippy::disallowed_methods, reason = "IO shell: the device's clock")]
+//! The device's shell: performs what its machine decides. It reads the clock, draws randomness, talks and keeps;
+//! [`train`](super::train) lends the machine to a training, [`window`](super::window) says when.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
@@ -15,24 +13,26 @@ use proto::plan::{MAX_PLAN_BYTES, Plan};
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
-use session::conditions::{Conditions, Judgment, Purpose, Snapshot, judge};
+use session::conditions::{Conditions, in_words};
 use session::policy::{Breach, Policy};
-use session::{Action, Ended, Event, Session, Work};
+use session::{Action, Ended, Event, Session, SessionState, Work};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
+use super::clock::{StepDetector, now, uptime};
+use super::forget;
+use super::live::{Ask, Live};
+use super::meter::Meter;
+use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore, DeviceStoreError, is_over};
-use crate::trainer::{Trainer, TrainerError, TrainingEnd, TrainingJob};
+use crate::trainer::Trainer;
 use crate::transport::{MAX_ARTIFACT_BYTES, Transport, TransportError};
 
-/// Where the state keeps what seeds of trainings are made of.
-const TRAINING_SECRET: &str = "training-secret";
-
-/// What a monitor may take for one look.
-const LONGEST_LOOK: Duration = Duration::from_secs(30);
+/// The longest sleep without a look at the clock: one that was set, or a machine that slept, is noticed.
+const LONGEST_NAP: Duration = Duration::from_secs(30);
 
 /// When this device took part in drawing a graph, in its state.
 const DRAWN: &str = "drawn";
@@ -61,13 +61,16 @@ pub(super) struct When {
 /// A device that runs.
 pub(super) struct Running {
     session: Session,
-    policy: Policy,
+    pub(super) policy: Policy,
     transport: Transport,
-    store: DeviceStore,
-    trainer: Arc<dyn Trainer>,
-    monitor: Arc<dyn DeviceMonitor>,
-    when: When,
-    stop: CancellationToken,
+    pub(super) store: DeviceStore,
+    pub(super) trainer: Arc<dyn Trainer>,
+    pub(super) watching: Watching,
+    pub(super) meter: Arc<Meter>,
+    pub(super) live: Arc<Live>,
+    pub(super) when: When,
+    pub(super) stop: CancellationToken,
+    clock: StepDetector,
     /// The version from which the contribution that was charged last was trained.
     contributed: Option<u32>,
 }
@@ -80,7 +83,7 @@ impl Running {
         trainer: Arc<dyn Trainer>,
         monitor: Arc<dyn DeviceMonitor>,
         when: When,
-        stop: CancellationToken,
+        (live, stop): (Arc<Live>, CancellationToken),
     ) -> Result<Self, Error> {
         store.checkpoint().clean_up();
         let policy = enrolled.device.policy.clone();
@@ -88,6 +91,7 @@ impl Running {
         let session = Session::new(device, store.spending(), store.installed()?, now());
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
+        let session = session.having_forgotten(forget::forgotten(&store)?);
         let transport = enrolled.transport;
         if available_bytes().is_none() && policy.largest_memory_mib.is_none() {
             tracing::warn!(
@@ -95,7 +99,26 @@ impl Running {
                  policy.largest_memory_mib"
             );
         }
-        Ok(Self { session, policy, transport, store, trainer, monitor, when, stop, contributed: None })
+        let meter = Meter::open(store.folder().to_owned(), store.state(), transport.carried());
+        let meter = Arc::new(meter.map_err(DeviceStoreError::from)?);
+        let (limits, overridden) = (when.conditions.clone(), when.override_conditions);
+        let watching = Watching::begin(monitor, limits, overridden, Arc::clone(&meter), Arc::clone(&live));
+        let clock = StepDetector::new(now(), uptime());
+        live.entries(store.entries());
+        Ok(Self {
+            session,
+            policy,
+            transport,
+            store,
+            trainer,
+            watching,
+            meter,
+            live,
+            when,
+            stop,
+            clock,
+            contributed: None,
+        })
     }
 
     /// Runs until it is told to stop, or, if it runs once, until one round is over.
@@ -109,24 +132,40 @@ impl Running {
             {
                 return Ok(finished);
             }
-            let event = match self.session.action() {
-                Action::Sleep(until) => {
-                    self.sleep(until.millis_since(now())).await;
-                    Event::Woke
-                }
+            self.answer();
+            if let Some(step) = self.clock.step(now(), uptime()) {
+                tracing::warn!(
+                    seconds = step / 1000,
+                    "the clock was set; what was waited for is looked at anew"
+                );
+                self.session = self.session.handle(Event::ClockStepped, now(), &mut generator());
+            }
+            let action = self.session.action();
+            let until = if let Action::Sleep(until) = action { Some(until) } else { None };
+            self.live.does(self.session.state().as_str(), self.session.at_work_on(), until);
+            if transfers(&action) && !self.may_transfer().await? {
+                continue;
+            }
+            let event = match action {
+                Action::Sleep(until) => match self.sleep(until).await {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Action::Send(request) => match self.transport.send(&request).await {
                     Ok(reply) => {
                         tracing::debug!(request = request.name(), reply = reply.name(), "answered");
                         Event::Replied(reply)
                     }
-                    Err(error) => failure(error),
+                    Err(error) => self.failure(error),
                 },
                 Action::LoadPlan(published) => {
                     self.store.checkpoint().keep_only(&published);
-                    self.load_plan(&published).await.unwrap_or_else(failure)
+                    self.load_plan(&published).await.unwrap_or_else(|error| self.failure(error))
                 }
+                // Nothing is held of a version while there is no window to train it in.
+                Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
                 Action::Load { published, frozen, plan, trains } => match self.fits(&plan, trains) {
-                    Ok(()) => self.load(published, frozen).await.unwrap_or_else(failure),
+                    Ok(()) => self.load(published, frozen).await.unwrap_or_else(|error| self.failure(error)),
                     Err(breach) => Event::CannotTrain(breach),
                 },
                 Action::RecordFound(found) => {
@@ -137,14 +176,18 @@ impl Running {
                          restored from a backup, or the coordinator errs; they are written to the ledger and count"
                     );
                     self.store.charge_found(found, now().0)?;
+                    self.live.entries(self.store.entries());
                     Event::Recorded
                 }
                 Action::Install(work) => self.install(&work).await?,
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
                     self.contributed = Some(charge.version);
+                    self.live
+                        .note("contributes", &format!("version {} of task {}", charge.version, charge.task));
                     self.store.charge(charge, now().0)?;
                     self.store.set_declined(None)?;
+                    self.live.entries(self.store.entries());
                     Event::Recorded
                 }
                 Action::RecordDraws(times) => {
@@ -198,12 +241,14 @@ impl Running {
     }
 
     fn report(&self, ended: Ended) -> Result<(), Error> {
-        tracing::warn!("{}", shown(&ended.to_string()));
+        let why = shown(&ended.to_string()).to_string();
+        tracing::warn!("{why}");
+        self.live.problem(&why);
         if is_over(&ended) {
             self.store.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
-            let declined = Declined { unix_millis: now().0, why: shown(&ended.to_string()).to_string() };
+            let declined = Declined { unix_millis: now().0, why };
             // A note for the user: that it cannot be kept is no reason to end.
             if let Err(error) = self.store.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
@@ -230,11 +275,86 @@ impl Running {
         }
     }
 
-    /// Sleeps, but not on when it is told to stop.
-    async fn sleep(&self, millis: u64) {
+    /// Sleeps until then, but not on when it is told to stop, asked for something, or needed: `None` where it is to be
+    /// looked at again what there is to do.
+    async fn sleep(&mut self, until: Timestamp) -> Option<Event> {
+        let left = until.millis_since(now());
+        if left == 0 {
+            return Some(Event::Woke);
+        }
+        let awaits = self.session.state() == SessionState::AwaitingWindow;
         tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(millis)) => {}
+            () = tokio::time::sleep(Duration::from_millis(left).min(LONGEST_NAP)) => None,
+            () = self.stop.cancelled() => None,
+            () = self.live.asked.notified() => None,
+            () = self.watching.open(), if awaits => Some(Event::WindowOpened),
+        }
+    }
+
+    /// Whether a window is open; a device that runs once says why there is none, or waits for the dwell.
+    pub(super) async fn may_train(&mut self) -> Result<bool, Error> {
+        loop {
+            let seen = tokio::select! {
+                seen = self.watching.first() => seen,
+                () = self.stop.cancelled() => return Ok(false),
+            };
+            if seen.may_train || !self.when.once {
+                return Ok(seen.may_train);
+            }
+            let blocking = seen.blocking();
+            if !blocking.is_empty() {
+                return Err(Error::Conditions(blocking));
+            }
+            tokio::select! {
+                () = self.watching.next() => {}
+                () = self.stop.cancelled() => {}
+            }
+        }
+    }
+
+    /// Whether the network may be used; waits for the next look where it may not.
+    async fn may_transfer(&mut self) -> Result<bool, Error> {
+        let seen = tokio::select! {
+            seen = self.watching.first() => seen,
+            () = self.stop.cancelled() => return Ok(false),
+        };
+        if seen.may_transfer {
+            return Ok(true);
+        }
+        let blocking = in_words(&seen.transfer);
+        if self.when.once {
+            return Err(Error::Conditions(blocking));
+        }
+        tracing::debug!(blocking, "waiting to use the network");
+        self.live.does("waiting for the network", self.session.at_work_on(), None);
+        tokio::select! {
+            () = self.watching.next() => {}
+            () = self.live.asked.notified() => {}
             () = self.stop.cancelled() => {}
+        }
+        Ok(false)
+    }
+
+    /// Does what the user asked for meanwhile.
+    fn answer(&mut self) {
+        for ask in self.live.asks() {
+            match ask {
+                Ask::Forget(task, answer) => {
+                    let done = forget::forget(&self.store, task);
+                    if done.is_ok() {
+                        self.live.note("forgot", &format!("task {task}"));
+                        self.session.forget(task);
+                    }
+                    let _gone = answer.send(done);
+                }
+                Ask::Rejoin(task, answer) => {
+                    let done = forget::rejoin(&self.store, task);
+                    if done.is_ok() {
+                        self.session.rejoin(task);
+                    }
+                    let _gone = answer.send(done);
+                }
+            }
         }
     }
 
@@ -282,74 +402,11 @@ impl Running {
         let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
         self.store.install_shipped(work, shipped.map_err(DeviceStoreError::from)?)?;
         tracing::info!(version = work.published.version, "installed");
+        self.live.note(
+            "installed",
+            &format!("version {} of task {}", work.published.version, work.published.task),
+        );
         Ok(Event::Recorded)
-    }
-
-    /// Waits for the conditions, then reads the user's text and trains on it as long as they hold, on a thread that no
-    /// request waits for.
-    async fn train(&mut self, work: Arc<Work>) -> Result<Event, Error> {
-        if !self.when.override_conditions {
-            loop {
-                let blocking = self.blocking(Purpose::Start).await;
-                if blocking.is_empty() {
-                    break;
-                }
-                if self.stop.is_cancelled() {
-                    return Ok(Event::NotTrained("the agent stops".to_owned()));
-                }
-                if self.when.once {
-                    return Err(Error::Conditions(blocking));
-                }
-                tracing::info!(blocking, "waiting to train");
-                self.sleep(1000 * u64::from(self.when.conditions.check_secs)).await;
-                if self.stop.is_cancelled() {
-                    return Ok(Event::NotTrained("the agent stops".to_owned()));
-                }
-            }
-        }
-        if let Err(breach) = self.has_memory(&work) {
-            return Ok(Event::CannotTrain(breach));
-        }
-        // Whoever drops this future stops the training, which holds the folder until it has left.
-        let leave = Leave::default();
-        let (trainer, flag, held) = (Arc::clone(&self.trainer), Arc::clone(&leave.0), self.store.lock());
-        let (seed, checkpoint) = (self.training_seed(&work.published)?, self.store.checkpoint());
-        let policy = self.policy.clone();
-        let mut training = tokio::task::spawn_blocking(move || {
-            let begun = Instant::now();
-            let elapsed = || begun.elapsed();
-            let end = trainer.train(&TrainingJob::new(&work, seed, &policy, &elapsed, &checkpoint, &flag));
-            drop(held);
-            end
-        });
-        let event = |end: Result<Result<TrainingEnd, TrainerError>, tokio::task::JoinError>| match end {
-            Ok(end) => Ok(Event::from(end?)),
-            // What a panic says could be of the user's text.
-            Err(_) => Ok(Event::NotTrained("the trainer stopped itself".to_owned())),
-        };
-        loop {
-            let pause = Duration::from_secs(u64::from(self.when.conditions.check_secs).max(1));
-            let result = tokio::select! {
-                result = &mut training => Some(result),
-                () = self.stop.cancelled() => None,
-                () = tokio::time::sleep(pause) => None,
-            };
-            match result {
-                Some(end) => return event(end),
-                None if self.stop.is_cancelled() => leave.tell(),
-                None if self.when.override_conditions => {}
-                None => {
-                    let blocking = self.blocking(Purpose::Continue).await;
-                    if !blocking.is_empty() {
-                        tracing::info!(blocking, "training is interrupted");
-                        leave.tell();
-                    }
-                }
-            }
-            if leave.is_told() {
-                return event(training.await);
-            }
-        }
     }
 
     /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
@@ -364,56 +421,35 @@ impl Running {
         self.policy.memory(planned_bytes(self.trainer.as_ref(), plan, trains), available_bytes())
     }
 
-    /// Whether there is the memory for a training, by the user's limit and by what the system has free now.
-    fn has_memory(&self, work: &Work) -> Result<(), Breach> {
-        self.policy.memory(needed_bytes(self.trainer.as_ref(), work), available_bytes())
-    }
-
-    /// What the batches of a version are drawn by: alike when its training begins again, and nobody else's to know.
-    fn training_seed(&self, published: &Published) -> Result<[u8; 32], DeviceStoreError> {
-        let secret = if let Some(secret) = self.store.get::<Digest>(TRAINING_SECRET)? {
-            secret
-        } else {
-            let mut secret = Digest([0; 32]);
-            UnwrapErr(SysRng).fill_bytes(&mut secret.0);
-            self.store.put(TRAINING_SECRET, &secret)?;
-            secret
-        };
-        let mut material = b"nightshift training seed v1".to_vec();
-        material.extend(secret.0);
-        material.extend(published.task.0);
-        material.extend(published.version.to_le_bytes());
-        Ok(Digest::of(&material).0)
-    }
-
-    /// What the monitor says, asked on a thread that no request waits for; nothing is known where it fails, says nothing
-    /// for [`LONGEST_LOOK`], or the device is told to stop meanwhile.
-    async fn look(&self) -> Snapshot {
-        let monitor = Arc::clone(&self.monitor);
-        tokio::select! {
-            looked = tokio::task::spawn_blocking(move || monitor.look()) => looked.unwrap_or_default(),
-            () = tokio::time::sleep(LONGEST_LOOK) => Snapshot::default(),
-            () = self.stop.cancelled() => Snapshot::default(),
+    fn failure(&self, error: TransportError) -> Event {
+        match error {
+            TransportError::Rejected(rejection) => Event::Rejected(rejection),
+            other @ (TransportError::Unreachable { .. }
+            | TransportError::Answer(_)
+            | TransportError::Setup { .. }
+            | TransportError::Artifact { .. }) => {
+                let why = shown(&other.to_string()).to_string();
+                tracing::warn!("{why}");
+                self.live.problem(&why);
+                Event::Unreachable
+            }
         }
-    }
-
-    /// The conditions that keep the device from training, in words; empty where none does.
-    async fn blocking(&self, purpose: Purpose) -> String {
-        let judged = judge(&self.look().await, &self.when.conditions, purpose);
-        let words =
-            |row: &Judgment| format!("{:?} is {} (wanted: {})", row.condition, row.value, row.threshold);
-        let blocking: Vec<String> = judged.iter().filter(|row| row.blocking).map(words).collect();
-        blocking.join(", ")
     }
 }
 
-/// Bytes that the training of a version needs beside the base.
-fn needed_bytes(trainer: &dyn Trainer, work: &Work) -> u64 {
-    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
-    let plan = &work.plan.training;
-    // A part that does not fit the adapter is refused when it is trained.
-    let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
-    trainer.training_bytes(trained, size(plan.batch_size), size(plan.sequence_len))
+/// Whether an action uses the network.
+fn transfers(action: &Action) -> bool {
+    match action {
+        Action::Send(_) | Action::LoadPlan(_) | Action::Load { .. } => true,
+        Action::Sleep(_)
+        | Action::RecordFound(_)
+        | Action::Install(_)
+        | Action::Train(_)
+        | Action::Charge(_)
+        | Action::RecordDraws(_)
+        | Action::RecordSignature(_)
+        | Action::RecordAnswer(_) => false,
+    }
 }
 
 /// Bytes that a plan makes a device hold beside the base: frozen and trained parameters, and what is made of them for the
@@ -430,43 +466,10 @@ fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     held.saturating_add(taken)
 }
 
-/// Tells a training to leave, at the latest when it is dropped.
-#[derive(Debug, Default)]
-struct Leave(Arc<AtomicBool>);
-
-impl Leave {
-    fn tell(&self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-
-    fn is_told(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-impl Drop for Leave {
-    fn drop(&mut self) {
-        self.tell();
-    }
-}
-
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Keep {
     Yes,
     No,
-}
-
-fn failure(error: TransportError) -> Event {
-    match error {
-        TransportError::Rejected(rejection) => Event::Rejected(rejection),
-        other @ (TransportError::Unreachable { .. }
-        | TransportError::Answer(_)
-        | TransportError::Setup { .. }
-        | TransportError::Artifact { .. }) => {
-            tracing::warn!("{}", shown(&other.to_string()));
-            Event::Unreachable
-        }
-    }
 }
 
 /// A generator with a key from the system, wiped when it is dropped. The system itself is five times slower, and
@@ -475,11 +478,6 @@ fn generator() -> ChaCha20Rng {
     let mut key = Zeroizing::new([0; 32]);
     UnwrapErr(SysRng).fill_bytes(key.as_mut_slice());
     ChaCha20Rng::from_seed(*key)
-}
-
-fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 #[cfg(test)]

@@ -80,6 +80,12 @@ impl Cache {
 
     /// Removes what was not used for longest until `needed` bytes at `path` have room, and what a crash left half
     /// written.
+    /// The files that are there.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let Ok(list) = fs::read_dir(&self.folder) else { return Vec::new() };
+        list.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect()
+    }
+
     fn make_room(&self, needed: u64, path: &Path) -> Result<(), FileError> {
         let mut kept = Vec::new();
         let failed = |error| FileError::io("list the folder", &self.folder)(error);

@@ -121,6 +121,11 @@ impl Checkpoint {
         }
     }
 
+    /// Where it and its key are, or would be.
+    pub(super) fn paths(&self) -> [PathBuf; 2] {
+        [self.file.clone(), self.key.clone()]
+    }
+
     fn refuse(&self, why: &CheckpointFileError) {
         tracing::warn!(
             "the checkpoint of a training cannot be used and is deleted: {why}; training starts over"

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::files::{self, Audience, FileError};
 use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
 use crate::store::checkpoint::Checkpoint;
+use crate::store::journal::Journal;
 use crate::store::ledger::{Ledger, LedgerError};
 use crate::store::state::{State, StateError};
 use session::spending::{Charge, Found, Spending};
@@ -245,6 +246,63 @@ impl DeviceStore {
     /// Holds the folder as this does, for as long as what it gives is kept.
     pub(crate) fn lock(&self) -> impl Send + 'static {
         self.state.clone()
+    }
+
+    /// Where it all is.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// A handle of the named values.
+    pub(crate) fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    /// What the device did, for its user.
+    pub fn journal(&self) -> Journal {
+        Journal::below(&self.folder)
+    }
+
+    /// Deletes what is there of a task but for the ledger: a version that is installed; and a training that was
+    /// interrupted and everything that was fetched, of whatever task, because nothing says of which they are. Returns the
+    /// files that were there and are gone; fails where one is still there.
+    pub(crate) fn delete_task(&self, task: TaskId) -> Result<Vec<PathBuf>, DeviceStoreError> {
+        let checkpoint = self.checkpoint();
+        let mut paths = self.cache.paths();
+        if self.installed()?.is_some_and(|installed| installed.task == task) {
+            self.state.remove(INSTALLED)?;
+            let folder = self.folder.join(INSTALLED);
+            paths.extend(["adapter.f32", "shipped.f32", "manifest.json"].map(|name| folder.join(name)));
+        }
+        let mut there: Vec<PathBuf> = paths.iter().filter(|path| path.exists()).cloned().collect();
+        there.extend(checkpoint.paths().into_iter().filter(|path| path.exists()));
+        checkpoint.delete("its user left a task");
+        for path in &paths {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(FileError::io("delete", path)(error).into());
+                }
+                Ok(()) | Err(_) => {}
+            }
+        }
+        match there.iter().find(|path| path.exists()) {
+            Some(left) => {
+                let error =
+                    std::io::Error::other("it is still there after it was deleted; delete it by hand");
+                Err(FileError::io("delete", left)(error).into())
+            }
+            None => Ok(there),
+        }
+    }
+
+    /// Records of the ledger that are about a task.
+    pub(crate) fn records_of(&self, task: TaskId) -> usize {
+        let of = |entry: &&Entry| match entry {
+            Entry::Charge { charge, .. } => charge.task == task,
+            Entry::FoundAtCoordinator { found, .. } => found.task == task,
+            Entry::Signature(signed) | Entry::Answer(signed) => signed.task == task,
+        };
+        self.entries.iter().filter(of).count()
     }
 
     /// The version that the device holds.

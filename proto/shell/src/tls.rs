@@ -9,7 +9,10 @@
 use std::{
     io,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -28,6 +31,7 @@ use rustls::{
 };
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_util::io::{InspectReader, InspectWriter};
 use tonic::transport::Uri;
 use tower::Service;
 
@@ -88,13 +92,20 @@ pub fn matches_pin(certificate: &[u8], pin: &[u8; 32]) -> bool {
 pub struct Connector {
     config: Arc<ClientConfig>,
     connect_timeout: Duration,
+    carried: Option<Arc<AtomicU64>>,
 }
 
 impl Connector {
     /// A connector that gives up when connecting and shaking hands together
     /// take longer than `connect_timeout`.
     pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
-        Self { config, connect_timeout }
+        Self { config, connect_timeout, carried: None }
+    }
+
+    /// The same connector, whose connections count there the bytes that they carry within TLS, both ways.
+    #[must_use]
+    pub fn counting(self, carried: Arc<AtomicU64>) -> Self {
+        Self { carried: Some(carried), ..self }
     }
 
     /// Connects and shakes hands. Fails with [`io::ErrorKind::InvalidInput`] when
@@ -109,8 +120,14 @@ impl Connector {
     }
 }
 
+/// Takes note of bytes.
+type Count = Box<dyn FnMut(&[u8]) + Send>;
+
+/// A connection that counts what it carries.
+pub type Counted = InspectWriter<InspectReader<TlsStream<TcpStream>, Count>, Count>;
+
 impl Service<Uri> for Connector {
-    type Response = TokioIo<TlsStream<TcpStream>>;
+    type Response = TokioIo<Counted>;
     type Error = io::Error;
     type Future = Pin<Box<dyn Future<Output = io::Result<Self::Response>> + Send>>;
 
@@ -120,7 +137,16 @@ impl Service<Uri> for Connector {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let connector = self.clone();
-        Box::pin(async move { Ok(TokioIo::new(connector.dial(&uri).await?)) })
+        Box::pin(async move {
+            let stream = connector.dial(&uri).await?;
+            let count = || -> Count {
+                let carried = connector.carried.clone().unwrap_or_default();
+                Box::new(move |bytes| {
+                    carried.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                })
+            };
+            Ok(TokioIo::new(InspectWriter::new(InspectReader::new(stream, count()), count())))
+        })
     }
 }
 

@@ -202,6 +202,9 @@ impl Session {
             | Event::Trained(_)
             | Event::NotTrained(_)
             | Event::CannotTrain(_)
+            | Event::NoWindow
+            | Event::WindowOpened
+            | Event::ClockStepped
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
     }
@@ -233,7 +236,10 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
-            | Event::CannotTrain(_) => Turn::Step(step),
+            | Event::CannotTrain(_)
+            | Event::NoWindow
+            | Event::WindowOpened
+            | Event::ClockStepped => Turn::Step(step),
         };
         match turn {
             Turn::Step(step) => self.to(Stage::Round { trained, step: Box::new(step) }),

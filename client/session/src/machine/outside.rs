@@ -21,6 +21,9 @@ pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 /// How long a device waits after a step that failed.
 const FAILED_MILLIS: u64 = 60_000;
 
+/// How long a device that waits for a window does not ask for a newer version.
+pub(super) const AWAITED_MILLIS: u64 = 30 * 60_000;
+
 /// A version and its plan, of which nothing else was loaded yet.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -40,6 +43,11 @@ impl Offer {
         Ok(Self { published, plan: Arc::new(plan), mechanism })
     }
 
+    /// Which version.
+    pub(super) fn published(&self) -> Published {
+        self.published
+    }
+
     /// What loads the rest.
     pub(super) fn action(&self, purpose: &Purpose) -> Action {
         let trains = matches!(purpose, Purpose::Train { .. });
@@ -51,8 +59,12 @@ impl Offer {
 impl Session {
     pub(super) fn outside(self, state: Stage, event: Event, now: Timestamp) -> Self {
         match (state, event) {
-            (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now),
-            (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
+            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Replied(reply)) => {
+                self.checked_in(reply, now)
+            }
+            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Rejected(rejection)) => {
+                self.rejected(rejection, now)
+            }
             (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
                 match Offer::read(published, &plan) {
                     Ok(offer) => self.offered(Box::new(offer), purpose, now),
@@ -78,8 +90,17 @@ impl Session {
                 Purpose::Train { .. } => self.refuse(offer.published.task, breach, now),
                 // Nothing was asked of it.
                 Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
+                Purpose::Await => self.await_window(now),
                 Purpose::Refused(breach) => self.refuse(offer.published.task, breach, now),
             },
+            // Nothing of the version is held meanwhile; one that the user has not yet is fetched for them.
+            (Stage::Loading { offer, purpose: Purpose::Train { .. } }, Event::NoWindow) => {
+                if self.installed == Some(offer.published) {
+                    return self.await_window(now);
+                }
+                self.to(Stage::Loading { offer, purpose: Purpose::Await })
+            }
+            (Stage::Training { .. }, Event::NoWindow) => self.await_window(now),
             (Stage::LoadingPlan { .. } | Stage::Loading { .. }, Event::Rejected(rejection)) => {
                 self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
             }
@@ -125,7 +146,9 @@ impl Session {
                 self.complete = complete;
                 let retry_millis = bounded(retry_millis);
                 match latest {
-                    Some(published) if self.installed != Some(published) => {
+                    Some(published)
+                        if self.installed != Some(published) && !self.forgotten.contains(&published.task) =>
+                    {
                         self.to(Stage::LoadingPlan { published, purpose: Purpose::Keep { retry_millis } })
                     }
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
@@ -133,6 +156,9 @@ impl Session {
             }
             Reply::Assignment(Assignment { published, charged }) => {
                 self.complete = false;
+                if self.forgotten.contains(&published.task) {
+                    return self.refuse(published.task, Breach::Forgotten(published.task), now);
+                }
                 self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged } })
             }
             other @ (Reply::Chunk(_)
@@ -178,7 +204,7 @@ impl Session {
                     Err(_) => self.wait(now.plus_millis(retry_millis)),
                 }
             }
-            Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),
+            Purpose::Await | Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),
         }
     }
 
@@ -220,8 +246,16 @@ impl Session {
         match purpose {
             Purpose::Train { .. } => self.to(Stage::Training { work }),
             Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
+            Purpose::Await => self.await_window(now),
             Purpose::Refused(breach) => self.refuse(work.published.task, breach, now),
         }
+    }
+
+    /// Waits until a window opens, or until there may be a newer version.
+    fn await_window(mut self, now: Timestamp) -> Self {
+        self.state = Stage::AwaitingWindow;
+        self.pause = Some(now.plus_millis(AWAITED_MILLIS));
+        self
     }
 
     /// A rejection that leaves nothing to be done with the update but to ask for newer work.

@@ -7,6 +7,8 @@ use std::fmt;
 pub enum SessionState {
     /// Nothing to do until a time.
     Waiting,
+    /// Has a version to train from, and waits for a window to train in.
+    AwaitingWindow,
     /// Asks the coordinator what there is to do.
     CheckingIn,
     /// Fetches a plan.
@@ -52,6 +54,7 @@ impl SessionState {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Waiting => "waiting",
+            Self::AwaitingWindow => "waiting for a window",
             Self::CheckingIn => "checking in",
             Self::LoadingPlan => "loading the plan",
             Self::RecordingFound => "recording charges that it did not know of",

@@ -356,3 +356,78 @@ fn a_round_of_a_number_that_no_coordinator_comes_to_is_refused() {
         }
     }
 }
+
+/// A device that holds the version and has been told that it may train from it.
+fn assigned(session: Session, plan: &Plan) -> Session {
+    let session = given_plan(session, plan, published(plan), 0);
+    assert!(matches!(session.action(), Action::Load { trains: true, .. }));
+    session
+}
+
+#[test]
+fn without_a_window_a_version_is_fetched_for_the_user_and_not_trained() {
+    let plan = Plan::example();
+    let session = tell(assigned(session(Policy::default(), Spending::new()), &plan), Event::NoWindow);
+    assert!(matches!(session.action(), Action::Load { trains: false, .. }));
+    let session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+    let session = tell(session, Event::Recorded);
+    assert_eq!(
+        (session.state(), session.installed()),
+        (SessionState::AwaitingWindow, Some(published(&plan)))
+    );
+    assert_eq!(sleeps(&session), outside::AWAITED_MILLIS);
+    // It holds the version: the next time it loads nothing until there is a window.
+    let session = assigned(tell(session, Event::WindowOpened), &plan);
+    let session = tell(session, Event::NoWindow);
+    assert_eq!(session.state(), SessionState::AwaitingWindow);
+    let session = assigned(tell(session, Event::WindowOpened), &plan);
+    let session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+    assert!(matches!(session.action(), Action::Train(_)));
+    // A window that closes meanwhile is no failure.
+    let mut session = tell(session, Event::NoWindow);
+    assert_eq!(session.state(), SessionState::AwaitingWindow);
+    assert!(session.take_ended().is_none());
+}
+
+#[test]
+fn a_window_that_opens_wakes_only_a_device_that_waits_for_one() {
+    let session = tell(session(Policy::default(), Spending::new()), Event::Woke);
+    let session =
+        tell(session, Event::Replied(Reply::Wait { retry_millis: HOUR, latest: None, complete: false }));
+    assert_eq!(sleeps(&session), HOUR);
+    let session = tell(session, Event::WindowOpened);
+    assert_eq!(sleeps(&session), HOUR);
+    let session = tell(session, Event::ClockStepped);
+    assert!(matches!(session.action(), Action::Send(Request::CheckIn)));
+}
+
+#[test]
+fn a_device_in_a_round_is_at_work_on_its_version_and_one_that_waits_is_not() {
+    let session = session(Policy::default(), Spending::new());
+    assert_eq!(session.at_work_on(), None);
+    assert_eq!(joining(session).at_work_on(), Some(published(&Plan::example())));
+}
+
+#[test]
+fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_back() {
+    let plan = Plan::example();
+    let assignment =
+        || Event::Replied(Reply::Assignment(Assignment { published: published(&plan), charged: 0 }));
+    let mut session = joining(session(Policy::default(), Spending::new()));
+    session.forget(TaskId([8; 16]));
+    assert!(session.at_work_on().is_some() && session.installed().is_some(), "another task's work goes on");
+    session.forget(TASK);
+    assert_eq!((session.at_work_on(), session.installed()), (None, None));
+    let session = tell(session, assignment());
+    assert_eq!(declines(&session), Some(DeclineReason::NotAllowed));
+    let mut session = tell(session, Event::Replied(Reply::Received));
+    assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Forgotten(TASK)))));
+    let latest = Some(published(&plan));
+    let session = tell(session, Event::ClockStepped);
+    let mut session =
+        tell(session, Event::Replied(Reply::Wait { retry_millis: HOUR, latest, complete: false }));
+    assert_eq!(sleeps(&session), HOUR);
+    session.rejoin(TASK);
+    let session = tell(session, assignment());
+    assert!(matches!(session.action(), Action::LoadPlan(_)));
+}

@@ -1,0 +1,241 @@
+//! What a device does now, for whoever asks while it runs, and the user's word to it.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use proto::ids::{TaskId, Timestamp};
+use proto::message::Published;
+use serde::{Deserialize, Serialize};
+use session::conditions::{Judgment, Phase, Usage};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::clock::{now, uptime};
+use super::forget::Forgotten;
+use super::window::Seen;
+use crate::error::Error;
+use crate::store::{DeviceStoreError, Entry, Journal, Note, State};
+
+const PAUSED: &str = "paused-until";
+
+/// What a running device does, at one moment. Times are in milliseconds since 1970 by the device's clock.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Now {
+    /// What the protocol does: `waiting for a window`, `training`, ….
+    pub state: String,
+    /// Since when.
+    pub since: u64,
+    /// When it asks its coordinator next, where it waits for that.
+    pub next_check_in: Option<u64>,
+    /// The version that it takes part with.
+    pub work: Option<Published>,
+    /// Steps that the training has done, and of how many.
+    pub training: Option<(u32, u32)>,
+    /// Whether it may train.
+    pub may_train: bool,
+    /// Whether it may send and fetch.
+    pub may_transfer: bool,
+    /// `closed`, `settling`, `open` or `resting`; `overridden` where the conditions do not matter.
+    pub window: String,
+    /// When the window opens if all stays as it is.
+    pub opens: Option<u64>,
+    /// The conditions of a start, or in a window those of going on.
+    pub conditions: Vec<Judgment>,
+    /// The conditions of a transfer.
+    pub transfer: Vec<Judgment>,
+    /// When and why a window closed last.
+    pub last_preemption: Option<Preemption>,
+    /// What went wrong last.
+    pub last_problem: Option<Note>,
+    /// Until when the user paused it; `u64::MAX` is until they resume it.
+    pub paused_until: Option<u64>,
+    /// Seconds trained since the device's day began.
+    pub trained_secs_today: u64,
+    /// Bytes sent and fetched since the device's day began.
+    pub transferred_today: u64,
+}
+
+/// A window that a condition closed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Preemption {
+    /// When, in milliseconds since 1970.
+    pub unix_millis: u64,
+    /// The conditions that did not hold any more.
+    pub why: String,
+}
+
+/// What a user asks of a device that runs, for the device to do between two actions.
+pub(super) enum Ask {
+    /// To leave a task and to delete what is there of it.
+    Forget(TaskId, oneshot::Sender<Result<Forgotten, Error>>),
+    /// To take part in a task again that was forgotten.
+    Rejoin(TaskId, oneshot::Sender<Result<bool, Error>>),
+}
+
+/// What a running device tells and is told.
+pub(super) struct Live {
+    now: watch::Sender<Now>,
+    entries: watch::Sender<Arc<Vec<Entry>>>,
+    paused: watch::Sender<Option<Timestamp>>,
+    asks: Mutex<Vec<Ask>>,
+    /// Told whenever something was asked.
+    pub(super) asked: Notify,
+    state: State,
+    journal: Journal,
+}
+
+impl Live {
+    pub(super) fn open(state: State, journal: Journal) -> Result<Self, DeviceStoreError> {
+        let paused = state.get::<Option<Timestamp>>(PAUSED)?.flatten();
+        Ok(Self {
+            now: watch::Sender::new(Now::default()),
+            entries: watch::Sender::default(),
+            paused: watch::Sender::new(paused),
+            asks: Mutex::default(),
+            asked: Notify::new(),
+            state,
+            journal,
+        })
+    }
+
+    pub(super) fn paused(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.paused.subscribe()
+    }
+
+    /// What was asked since the last call.
+    pub(super) fn asks(&self) -> Vec<Ask> {
+        std::mem::take(&mut *self.asks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn entries(&self, entries: &[Entry]) {
+        self.entries.send_replace(Arc::new(entries.to_vec()));
+    }
+
+    /// Tells what the protocol does from now on.
+    pub(super) fn does(&self, state: &str, work: Option<Published>, next_check_in: Option<Timestamp>) {
+        self.now.send_if_modified(|shown| {
+            let next_check_in = next_check_in.map(|at| at.0);
+            if shown.state == state && shown.work == work && shown.next_check_in == next_check_in {
+                return false;
+            }
+            if shown.state != state {
+                state.clone_into(&mut shown.state);
+                shown.since = now().0;
+                shown.training = None;
+            }
+            (shown.work, shown.next_check_in) = (work, next_check_in);
+            true
+        });
+    }
+
+    /// Tells what was seen of the machine.
+    pub(super) fn seen(&self, seen: &Seen, usage: &Usage) {
+        let (at, day) = (uptime(), now().0);
+        let by_day = |millis: u64| day.saturating_add(millis.saturating_sub(at.0));
+        self.now.send_modify(|shown| {
+            (shown.may_train, shown.may_transfer) = (seen.may_train, seen.may_transfer);
+            (shown.conditions, shown.transfer) = (seen.judged.clone(), seen.transfer.clone());
+            shown.window = match seen.phase {
+                None => "overridden",
+                Some(Phase::Closed) => "closed",
+                Some(Phase::Settling { .. }) => "settling",
+                Some(Phase::Open { .. }) => "open",
+                Some(Phase::Resting { .. }) => "resting",
+            }
+            .to_owned();
+            shown.opens = match seen.phase {
+                Some(Phase::Resting { until }) => Some(by_day(until.0)),
+                Some(Phase::Closed | Phase::Settling { .. } | Phase::Open { .. }) | None => None,
+            };
+            shown.paused_until = usage.paused_until.map(|until| until.0);
+            shown.trained_secs_today = usage.trained_today.as_secs();
+            shown.transferred_today = usage.transferred_today;
+        });
+    }
+
+    pub(super) fn preempted(&self, preemption: Preemption) {
+        self.note("preempted", &preemption.why);
+        self.now.send_modify(|shown| shown.last_preemption = Some(preemption));
+    }
+
+    /// Something went wrong, and the device goes on.
+    pub(super) fn problem(&self, why: &str) {
+        let note = self.note("problem", why);
+        self.now.send_modify(|shown| shown.last_problem = Some(note));
+    }
+
+    /// Writes an event to the journal.
+    pub(super) fn note(&self, event: &str, what: &str) -> Note {
+        let note = Note { unix_millis: now().0, event: event.to_owned(), what: what.to_owned() };
+        self.journal.note(&note);
+        note
+    }
+}
+
+/// A handle of a device for whoever asks what it does and tells it what its user wants, while it runs and before.
+#[derive(Clone)]
+pub struct Control {
+    pub(super) live: Arc<Live>,
+}
+
+impl fmt::Debug for Control {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl Control {
+    /// What the device does now.
+    pub fn now(&self) -> Now {
+        self.live.now.borrow().clone()
+    }
+
+    /// Tells what the device does whenever that changes.
+    pub fn subscribe(&self) -> watch::Receiver<Now> {
+        self.live.now.subscribe()
+    }
+
+    /// The ledger's records as the running device has them, oldest first.
+    pub fn entries(&self) -> Arc<Vec<Entry>> {
+        self.live.entries.borrow().clone()
+    }
+
+    /// What the device did, oldest first; the newest events are kept.
+    pub fn journal(&self) -> Result<Vec<Note>, Error> {
+        Ok(self.live.journal.notes().map_err(DeviceStoreError::from)?)
+    }
+
+    /// Neither trains nor transfers until then, or with `None` until [`Self::resume`]. A training stops within a second
+    /// and is kept. It outlives a restart.
+    pub fn pause(&self, until: Option<Timestamp>) -> Result<(), Error> {
+        self.set_paused(Some(until.unwrap_or(Timestamp(u64::MAX))))
+    }
+
+    /// Ends a pause.
+    pub fn resume(&self) -> Result<(), Error> {
+        self.set_paused(None)
+    }
+
+    /// Leaves a task, as [`Device::forget`](super::Device::forget); the running device does it.
+    pub async fn forget(&self, task: TaskId) -> Result<Forgotten, Error> {
+        self.ask(|answer| Ask::Forget(task, answer)).await
+    }
+
+    /// Takes part in a forgotten task again, as [`Device::rejoin`](super::Device::rejoin).
+    pub async fn rejoin(&self, task: TaskId) -> Result<bool, Error> {
+        self.ask(|answer| Ask::Rejoin(task, answer)).await
+    }
+
+    async fn ask<T>(&self, ask: impl FnOnce(oneshot::Sender<Result<T, Error>>) -> Ask) -> Result<T, Error> {
+        let (answer, answered) = oneshot::channel();
+        self.live.asks.lock().unwrap_or_else(PoisonError::into_inner).push(ask(answer));
+        self.live.asked.notify_one();
+        answered.await.unwrap_or_else(|_| Err(Error::Thread("the device ended meanwhile".to_owned())))
+    }
+
+    fn set_paused(&self, until: Option<Timestamp>) -> Result<(), Error> {
+        self.live.state.put(PAUSED, &until).map_err(DeviceStoreError::from)?;
+        self.live.note(if until.is_some() { "paused" } else { "resumed" }, "by the user");
+        self.live.paused.send_replace(until);
+        Ok(())
+    }
+}

@@ -1,0 +1,201 @@
+//! Looks at the machine for as long as a device runs, and tells when it may train and when it may use the network.
+#![expect(clippy::disallowed_methods, reason = "IO shell: when the machine is looked at")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand_core::{Rng, UnwrapErr};
+use session::conditions::{
+    Conditions, Decision, Judgment, Phase, Purpose, Snapshot, Uptime, Verdict, WindowState, decide, in_words,
+    judge,
+};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::clock::{now, uptime};
+use super::live::{Live, Preemption};
+use super::meter::Meter;
+use crate::monitor::DeviceMonitor;
+
+/// What a monitor may take for one look.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+
+/// Between two looks while the device may train: whoever comes back is seen within a second.
+const WHILE_OPEN: Duration = Duration::from_millis(500);
+
+/// Between two times at which what was used of the day is written down.
+const KEPT_EVERY_MILLIS: u64 = 60_000;
+
+/// What was seen last, and what the device may do until the next look.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Seen {
+    /// Looks so far; before the first nothing is known.
+    pub(super) looks: u64,
+    /// Whether it may train.
+    pub(super) may_train: bool,
+    /// Whether it may send and fetch.
+    pub(super) may_transfer: bool,
+    /// Where the window stands; none where the conditions are overridden.
+    pub(super) phase: Option<Phase>,
+    /// The conditions of a start, or in a window those of going on.
+    pub(super) judged: Vec<Judgment>,
+    /// The conditions of a transfer.
+    pub(super) transfer: Vec<Judgment>,
+}
+
+impl Seen {
+    /// What keeps it from training, in words; empty where it is only the dwell or a rest.
+    pub(super) fn blocking(&self) -> String {
+        in_words(&self.judged)
+    }
+}
+
+/// The looks of a device that runs; they end when this is dropped.
+pub(super) struct Watching {
+    seen: watch::Receiver<Seen>,
+    looking: JoinHandle<()>,
+}
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.looking.abort();
+    }
+}
+
+impl Watching {
+    /// Looks from now on.
+    pub(super) fn begin(
+        monitor: Arc<dyn DeviceMonitor>,
+        limits: Conditions,
+        overridden: bool,
+        meter: Arc<Meter>,
+        live: Arc<Live>,
+    ) -> Self {
+        let (tell, seen) = watch::channel(Seen::default());
+        let state = WindowState::new(UnwrapErr(rand::rngs::SysRng).next_u64());
+        let eyes = Eyes { monitor, limits, overridden, meter, live, state, kept: uptime() };
+        Self { seen, looking: tokio::spawn(eyes.look_on(tell)) }
+    }
+
+    /// What was seen last.
+    pub(super) fn seen(&self) -> Seen {
+        self.seen.borrow().clone()
+    }
+
+    /// What is seen from the first look on; what was seen last where the looks have ended.
+    pub(super) async fn first(&mut self) -> Seen {
+        let seen = self.seen.wait_for(|seen| seen.looks > 0).await;
+        seen.map_or_else(|_| Seen::default(), |seen| seen.clone())
+    }
+
+    /// Waits for the next look.
+    pub(super) async fn next(&mut self) {
+        if self.seen.changed().await.is_err() {
+            // Nobody looks any more, so nothing will ever be known.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Waits until the device may train.
+    pub(super) async fn open(&mut self) {
+        if self.seen.wait_for(|seen| seen.may_train).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+struct Eyes {
+    monitor: Arc<dyn DeviceMonitor>,
+    limits: Conditions,
+    overridden: bool,
+    meter: Arc<Meter>,
+    live: Arc<Live>,
+    state: WindowState,
+    kept: Uptime,
+}
+
+impl Eyes {
+    async fn look_on(mut self, tell: watch::Sender<Seen>) {
+        let changes = self.monitor.changes();
+        let mut paused = self.live.paused();
+        loop {
+            let snapshot = self.look().await;
+            let at = uptime();
+            let decision = decide(&self.limits, &self.state, &snapshot, at);
+            self.state = decision.state;
+            let pause = self.pause(&decision, at);
+            self.say(decision, &snapshot, &tell);
+            if at.0.saturating_sub(self.kept.0) >= KEPT_EVERY_MILLIS {
+                self.kept = at;
+                self.meter.keep();
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = changed(changes.as_deref()) => {}
+                _ = paused.changed() => {}
+                () = tell.closed() => return,
+            }
+        }
+    }
+
+    /// What the monitor says, asked on a thread that no request waits for; nothing is known where it fails or says nothing
+    /// for [`LONGEST_LOOK`].
+    async fn look(&self) -> Snapshot {
+        let monitor = Arc::clone(&self.monitor);
+        let machine = tokio::select! {
+            looked = tokio::task::spawn_blocking(move || monitor.look()) => looked.unwrap_or_default(),
+            () = tokio::time::sleep(LONGEST_LOOK) => Snapshot::default(),
+        };
+        let paused_until = *self.live.paused().borrow();
+        Snapshot { usage: self.meter.usage(now(), paused_until), ..machine }
+    }
+
+    fn pause(&self, decision: &Decision, at: Uptime) -> Duration {
+        let check = Duration::from_secs(u64::from(self.limits.check_secs).max(1));
+        match decision.verdict {
+            Verdict::Train => WHILE_OPEN.min(check),
+            Verdict::Wait { until: Some(until) } => {
+                check.min(Duration::from_millis(until.0.saturating_sub(at.0).max(100)))
+            }
+            Verdict::Wait { until: None } | Verdict::Preempt => check,
+        }
+    }
+
+    fn say(
+        &self,
+        Decision { state, verdict, judged }: Decision,
+        snapshot: &Snapshot,
+        tell: &watch::Sender<Seen>,
+    ) {
+        if verdict == Verdict::Preempt && !self.overridden {
+            let why = in_words(&judged);
+            tracing::info!(why, "the window closes");
+            self.live.preempted(Preemption { unix_millis: now().0, why });
+        }
+        let transfer = judge(snapshot, &self.limits, Purpose::Transfer);
+        tell.send_modify(|seen| {
+            let was = seen.phase;
+            *seen = Seen {
+                looks: seen.looks.saturating_add(1),
+                may_train: self.overridden || verdict == Verdict::Train,
+                may_transfer: self.overridden || transfer.iter().all(|row| !row.blocking),
+                phase: (!self.overridden).then(|| state.phase()),
+                judged,
+                transfer,
+            };
+            let opens =
+                matches!(seen.phase, Some(Phase::Open { .. })) && !matches!(was, Some(Phase::Open { .. }));
+            if opens {
+                tracing::info!("a window for training opens");
+            }
+        });
+        self.live.seen(&tell.borrow(), &snapshot.usage);
+    }
+}
+
+async fn changed(changes: Option<&tokio::sync::Notify>) {
+    match changes {
+        Some(changes) => changes.notified().await,
+        None => std::future::pending().await,
+    }
+}
