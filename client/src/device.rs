@@ -8,6 +8,7 @@ mod run;
 mod train;
 mod window;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::Published;
 use proto::token::BootstrapToken;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use session::conditions::Conditions;
 use session::policy::Policy;
 use tokio_util::sync::CancellationToken;
@@ -59,7 +60,7 @@ pub struct Settings {
 }
 
 /// What a device is and holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its name; none where it is not enrolled.
     pub device: Option<DeviceId>,
@@ -69,6 +70,21 @@ pub struct Status {
     pub declined: Option<Declined>,
     /// Rounds that the coordinator charged and this folder did not know of.
     pub charges_found_at_coordinator: u32,
+    /// The tasks that its user left.
+    pub forgotten: BTreeSet<TaskId>,
+}
+
+impl Status {
+    /// By what is durable.
+    fn of(store: &DeviceStore) -> Result<Self, Error> {
+        Ok(Self {
+            device: device_id(store)?,
+            installed: store.installed()?,
+            declined: store.declined()?,
+            charges_found_at_coordinator: store.found_at_coordinator(),
+            forgotten: forget::forgotten(store)?,
+        })
+    }
 }
 
 impl Device {
@@ -77,7 +93,7 @@ impl Device {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let store = DeviceStore::open(folder)?;
         let live = Arc::new(Live::open(store.state(), store.journal())?);
-        live.entries(store.entries());
+        live.keeps(&store)?;
         Ok(Self { folder: folder.to_owned(), store, control: Control { live } })
     }
 
@@ -137,12 +153,7 @@ impl Device {
 
     /// What it is and holds.
     pub fn status(&self) -> Result<Status, Error> {
-        Ok(Status {
-            device: device_id(&self.store)?,
-            installed: self.installed()?,
-            declined: self.store.declined()?,
-            charges_found_at_coordinator: self.store.found_at_coordinator(),
-        })
+        Status::of(&self.store)
     }
 
     /// The version that it holds; its files are in the folder, below `installed`.

@@ -104,7 +104,6 @@ impl Running {
         let (limits, overridden) = (when.conditions.clone(), when.override_conditions);
         let watching = Watching::begin(monitor, limits, overridden, Arc::clone(&meter), Arc::clone(&live));
         let clock = StepDetector::new(now(), uptime());
-        live.entries(store.entries());
         Ok(Self {
             session,
             policy,
@@ -176,7 +175,7 @@ impl Running {
                          restored from a backup, or the coordinator errs; they are written to the ledger and count"
                     );
                     self.store.charge_found(found, now().0)?;
-                    self.live.entries(self.store.entries());
+                    self.live.keeps(&self.store)?;
                     Event::Recorded
                 }
                 Action::Install(work) => self.install(&work).await?,
@@ -187,7 +186,7 @@ impl Running {
                         .note("contributes", &format!("version {} of task {}", charge.version, charge.task));
                     self.store.charge(charge, now().0)?;
                     self.store.set_declined(None)?;
-                    self.live.entries(self.store.entries());
+                    self.live.keeps(&self.store)?;
                     Event::Recorded
                 }
                 Action::RecordDraws(times) => {
@@ -253,6 +252,7 @@ impl Running {
             if let Err(error) = self.store.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
             }
+            self.live.keeps(&self.store)?;
         }
         if !self.when.once {
             return Ok(());
@@ -345,14 +345,16 @@ impl Running {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
                     }
-                    let _gone = answer.send(done);
+                    let told = self.live.keeps(&self.store);
+                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
                 }
                 Ask::Rejoin(task, answer) => {
                     let done = forget::rejoin(&self.store, task);
                     if done.is_ok() {
                         self.session.rejoin(task);
                     }
-                    let _gone = answer.send(done);
+                    let told = self.live.keeps(&self.store);
+                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
                 }
             }
         }
@@ -402,6 +404,7 @@ impl Running {
         let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
         self.store.install_shipped(work, shipped.map_err(DeviceStoreError::from)?)?;
         tracing::info!(version = work.published.version, "installed");
+        self.live.keeps(&self.store)?;
         self.live.note(
             "installed",
             &format!("version {} of task {}", work.published.version, work.published.task),
