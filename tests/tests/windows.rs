@@ -228,7 +228,7 @@ async fn a_day_in_which_a_user_comes_back_ends_with_a_contribution_and_the_next_
     assert!(!now.may_train && now.may_transfer && now.window == "closed", "{now:?}");
     let blocking: Vec<_> = now.conditions.iter().filter(|row| row.blocking).collect();
     assert_eq!((blocking.len(), blocking[0].value.as_str()), (1, "in use"));
-    assert_eq!(device.status().installed.unwrap().version, 0);
+    assert_eq!(device.status().installed[0].version, 0);
     assert_eq!(trainer.begun.load(Ordering::SeqCst), 0);
 
     // They leave: it trains.
@@ -263,7 +263,7 @@ async fn a_day_in_which_a_user_comes_back_ends_with_a_contribution_and_the_next_
     for device in others.iter().chain([&device]) {
         let mut kept = device.subscribe();
         let installed = async {
-            while device.status().installed.is_none_or(|installed| installed.version == 0) {
+            while device.status().installed.iter().all(|installed| installed.version == 0) {
                 kept.changed().await.unwrap();
             }
         };
@@ -291,11 +291,11 @@ async fn a_day_in_which_a_user_comes_back_ends_with_a_contribution_and_the_next_
 
     // They have had enough of the task: what is on disk of it goes, and that is shown.
     let forgotten = device.forget(federation.task).await.unwrap();
-    assert!(forgotten.deleted.iter().any(|path| path.ends_with("installed/shipped.f32")), "{forgotten:?}");
+    assert!(forgotten.deleted.iter().any(|path| path.ends_with("1/shipped.f32")), "{forgotten:?}");
     assert!(forgotten.deleted.iter().all(|path| !path.exists()));
     assert!(forgotten.ledger_records >= 1);
     let status = device.status();
-    assert!(status.installed.is_none() && status.forgotten.contains(&federation.task));
+    assert!(status.installed.is_empty() && status.forgotten.contains(&federation.task));
     assert!(device.rejoin(federation.task).await.unwrap());
     federation.stop.cancel();
 }

@@ -264,7 +264,7 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 
 fn device(config: &Config) -> Result<Device, Failure> {
     let device = Device::open(&config.state_dir).map_err(device_failure)?;
-    Ok(device.with_cache_mib(config.artifact_cache_mib))
+    Ok(device.with_cache_mib(config.artifact_cache_mib).with_proxy(config.proxy()))
 }
 
 fn device_failure(error: client::Error) -> Failure {

@@ -10,8 +10,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::time::Duration;
 
+use client::Device;
 use nightshift_agent::control::{Answer, Request, ask, serve, socket};
-use nightshift_client::Device;
 use tokio_util::sync::CancellationToken;
 
 fn agent(folder: &Path, arguments: &[&str]) -> Output {
@@ -65,7 +65,9 @@ async fn commands_ask_and_tell_the_daemon_while_it_holds_the_folder() {
         let (code, _, err) = text(&agent(&of, &["run"]));
         assert!(code == Some(4) && err.contains("in use by another process"), "{err}");
 
-        for nonsense in [&b"\n"[..], b"{}\n", b"{\"ask\":\"everything\"}\n", b"\xff\xfe\n", b"{\"ask\":\"now\"}"] {
+        for nonsense in
+            [&b"\n"[..], b"{}\n", b"{\"ask\":\"everything\"}\n", b"\xff\xfe\n", b"{\"ask\":\"now\"}"]
+        {
             let stream = UnixStream::connect(socket(&of)).unwrap();
             drop(stream);
             let line = if nonsense.ends_with(b"\n") { raw(&of, nonsense) } else { continue };
@@ -74,7 +76,9 @@ async fn commands_ask_and_tell_the_daemon_while_it_holds_the_folder() {
         // A request without an end is cut where requests end.
         let line = raw(&of, &vec![b'x'; 1 << 20]);
         assert!(line.contains("not a request"), "{line}");
-        assert!(matches!(ask(&of, &Request::Now), Ok(Some(Answer::Now(now))) if now.paused_until.is_none_or(|until| until > 0)));
+        assert!(
+            matches!(ask(&of, &Request::Now), Ok(Some(Answer::Now(now))) if now.paused_until.is_none_or(|until| until > 0))
+        );
         assert_eq!(ask(&of, &Request::Resume).unwrap(), Some(Answer::Done));
     });
     asked.await.unwrap();
@@ -111,7 +115,8 @@ fn what_would_be_read_is_told_by_counts_and_without_the_text() {
     std::fs::write(&notes, "the sea is blue\n\npassword = hunter2hunter2\n\nthe sea is blue\n").unwrap();
     std::fs::write(folder.path().join("photo.png"), [0, 1, 2]).unwrap();
     let data = folder.path().to_str().unwrap();
-    let (code, out, err) = text(&agent(&folder.path().join("state"), &["--data", data, "--format", "json", "data", "check"]));
+    let (code, out, err) =
+        text(&agent(&folder.path().join("state"), &["--data", data, "--format", "json", "data", "check"]));
     assert_eq!(code, Some(0), "{err}");
     let checked: serde_json::Value = serde_json::from_str(&out).unwrap();
     assert_eq!(checked["files"], 1);

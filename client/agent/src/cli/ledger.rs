@@ -137,7 +137,8 @@ pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
                 .filter(|epsilon| epsilon.is_finite()),
             installed: status
                 .installed
-                .filter(|installed| installed.task == task)
+                .iter()
+                .find(|installed| installed.task == task)
                 .map(|installed| installed.version),
             forgotten: status.forgotten.contains(&task),
         })

@@ -148,9 +148,15 @@ pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
 fn held(status: &Status) -> Vec<String> {
     let mut lines =
         vec![status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"))];
-    lines.push(status.installed.as_ref().map_or("holds no version yet".to_owned(), |published| {
-        format!("holds version {} of task {}", published.version, published.task)
-    }));
+    if status.installed.is_empty() {
+        lines.push("holds no version yet".to_owned());
+    }
+    lines.extend(
+        status
+            .installed
+            .iter()
+            .map(|published| format!("holds version {} of task {}", published.version, published.task)),
+    );
     lines.extend(status.declined.as_ref().map(|declined| declined.why.clone()));
     if status.charges_found_at_coordinator > 0 {
         lines.push(format!(
