@@ -10,12 +10,13 @@ use formats::{
     Version, gguf_adapter, peft_files,
 };
 use proto::adapter::AdapterSpec;
-use proto::ids::Digest;
+use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use proto::plan::vector_from_bytes;
 use serde::Deserialize;
 
 use crate::files::{self, Audience, FileError};
+use crate::store::current_folder;
 use engine::Base;
 use engine::lora::merge::MOST_SHARD_BYTES;
 use engine::{MergeError, write_merged};
@@ -76,6 +77,12 @@ pub enum AdapterFileError {
         .0.display()
     )]
     NothingInstalled(PathBuf),
+    /// This device holds versions of several tasks.
+    #[error("versions of several tasks are installed: {tasks}; choose one by `--task`")]
+    SeveralTasks {
+        /// Which.
+        tasks: String,
+    },
     /// What is installed is not whole.
     #[error("{} is damaged: {reason}; let `nightshift-agent run` install a version again", path.display())]
     Installed {
@@ -167,8 +174,13 @@ pub fn read_peft(folder: &Path, base: &Base) -> Result<Adapter, AdapterFileError
     Ok(Adapter { spec, frozen: Vec::new(), trained, origin })
 }
 
-/// Reads the version that `nightshift-agent run` installed below `state_dir` as an adapter of `base`.
-pub fn read_installed(state_dir: &Path, base: &Base) -> Result<Adapter, AdapterFileError> {
+/// Reads the version that `nightshift-agent run` installed below `state_dir` as an adapter of `base`: of `task`, or of the
+/// only task of which there is one.
+pub fn read_installed(
+    state_dir: &Path,
+    task: Option<TaskId>,
+    base: &Base,
+) -> Result<Adapter, AdapterFileError> {
     #[derive(Deserialize)]
     struct Installed {
         published: Published,
@@ -176,12 +188,12 @@ pub fn read_installed(state_dir: &Path, base: &Base) -> Result<Adapter, AdapterF
         shipped: AdapterSpec,
         shipped_digest: Digest,
     }
-    let folder = state_dir.join("installed");
+    let folder = current_folder(state_dir, task).map_err(|tasks| AdapterFileError::SeveralTasks {
+        tasks: tasks.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+    })?;
+    let folder = folder.ok_or_else(|| AdapterFileError::NothingInstalled(state_dir.join("installed")))?;
     let path = folder.join("manifest.json");
-    let bytes = match files::read(&path) {
-        Err(error) if error.is_absent() => return Err(AdapterFileError::NothingInstalled(folder)),
-        other => other?,
-    };
+    let bytes = files::read(&path)?;
     let damaged = |path: &Path, reason: String| AdapterFileError::Installed { path: path.to_owned(), reason };
     let installed: Installed =
         serde_json::from_slice(&bytes).map_err(|error| damaged(&path, error.to_string()))?;

@@ -8,6 +8,7 @@ mod run;
 mod train;
 mod window;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,9 +16,10 @@ use std::sync::Arc;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::Published;
 use proto::token::BootstrapToken;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use session::conditions::Conditions;
 use session::policy::Policy;
+use shell::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
 use crate::enrollment::{device_id, enroll, load};
@@ -41,6 +43,7 @@ pub struct Device {
     folder: PathBuf,
     store: DeviceStore,
     control: Control,
+    proxy: Proxy,
 }
 
 /// What a device runs with.
@@ -59,16 +62,31 @@ pub struct Settings {
 }
 
 /// What a device is and holds.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Status {
     /// Its name; none where it is not enrolled.
     pub device: Option<DeviceId>,
-    /// The version that it holds.
-    pub installed: Option<Published>,
+    /// The version that it holds of each task.
+    pub installed: Vec<Published>,
     /// Why it does not take part in what its coordinator offered last, if it does not.
     pub declined: Option<Declined>,
     /// Rounds that the coordinator charged and this folder did not know of.
     pub charges_found_at_coordinator: u32,
+    /// The tasks that its user left.
+    pub forgotten: BTreeSet<TaskId>,
+}
+
+impl Status {
+    /// By what is durable.
+    fn of(store: &DeviceStore) -> Result<Self, Error> {
+        Ok(Self {
+            device: device_id(store)?,
+            installed: store.installed(),
+            declined: store.declined()?,
+            charges_found_at_coordinator: store.found_at_coordinator(),
+            forgotten: forget::forgotten(store)?,
+        })
+    }
 }
 
 impl Device {
@@ -77,14 +95,20 @@ impl Device {
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let store = DeviceStore::open(folder)?;
         let live = Arc::new(Live::open(store.state(), store.journal())?);
-        live.entries(store.entries());
-        Ok(Self { folder: folder.to_owned(), store, control: Control { live } })
+        live.keeps(&store)?;
+        Ok(Self { folder: folder.to_owned(), store, control: Control { live }, proxy: Proxy::from_env() })
     }
 
     /// The same device, which keeps at most so many MiB of what it fetched.
     #[must_use]
     pub fn with_cache_mib(self, most_mib: u64) -> Self {
         Self { store: self.store.with_cache_mib(most_mib), ..self }
+    }
+
+    /// The same device, which reaches its coordinator through this proxy; otherwise as the environment says.
+    #[must_use]
+    pub fn with_proxy(self, proxy: Proxy) -> Self {
+        Self { proxy, ..self }
     }
 
     /// What tells what the device does, and tells it what its user wants, while it runs.
@@ -110,7 +134,7 @@ impl Device {
     /// `coordinator` is where it is, `host:port`, if not where the token says. What an earlier enrolment was training is
     /// deleted.
     pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
-        let device = enroll(&self.folder, &self.store, token, coordinator).await?;
+        let device = enroll(&self.folder, &self.store, token, coordinator, &self.proxy).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
         self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)
@@ -129,7 +153,8 @@ impl Device {
         stop: CancellationToken,
     ) -> Result<Finished, Error> {
         let Settings { coordinator, policy, conditions, override_conditions, once } = settings;
-        let enrolled = load(&self.folder, &self.store, coordinator.as_deref(), trainer.base(), policy)?;
+        let enrolled =
+            load(&self.folder, &self.store, (coordinator.as_deref(), &self.proxy), trainer.base(), policy)?;
         let when = When { conditions, override_conditions, once };
         let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
         Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?.run().await
@@ -137,17 +162,12 @@ impl Device {
 
     /// What it is and holds.
     pub fn status(&self) -> Result<Status, Error> {
-        Ok(Status {
-            device: device_id(&self.store)?,
-            installed: self.installed()?,
-            declined: self.store.declined()?,
-            charges_found_at_coordinator: self.store.found_at_coordinator(),
-        })
+        Status::of(&self.store)
     }
 
-    /// The version that it holds; its files are in the folder, below `installed`.
-    pub fn installed(&self) -> Result<Option<Published>, Error> {
-        Ok(self.store.installed()?)
+    /// The version that it holds of each task; their files are in the folder, below `installed/TASK/VERSION`.
+    pub fn installed(&self) -> Vec<Published> {
+        self.store.installed()
     }
 
     /// What it keeps: above all its ledger.

@@ -12,6 +12,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use serde::{Deserialize, Serialize};
 use shell::pem;
+use shell::proxy::Proxy;
 use shell::tls::{ClientIdentity, Trust};
 
 use crate::keys::{DeviceKeys, KeyError};
@@ -74,11 +75,12 @@ pub async fn enroll(
     store: &DeviceStore,
     token: &BootstrapToken,
     address: Option<&str>,
+    proxy: &Proxy,
 ) -> Result<DeviceId, EnrollmentError> {
     let address = address.unwrap_or(token.address());
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
-    let authority = pinned_authority(address, token.pin()).await?;
-    let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None)?;
+    let authority = pinned_authority(address, token.pin(), proxy.clone()).await?;
+    let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None, proxy.clone())?;
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();
     let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
@@ -110,7 +112,7 @@ pub async fn enroll(
 pub fn load(
     folder: &Path,
     store: &DeviceStore,
-    address: Option<&str>,
+    (address, proxy): (Option<&str>, &Proxy),
     base: Digest,
     policy: Policy,
 ) -> Result<EnrolledDevice, EnrollmentError> {
@@ -142,7 +144,8 @@ pub fn load(
     };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
     let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
-    let transport = Transport::new(&coordinator, Trust::Authority(certificate(AUTHORITY)?), Some(identity))?;
+    let trust = Trust::Authority(certificate(AUTHORITY)?);
+    let transport = Transport::new(&coordinator, trust, Some(identity), proxy.clone())?;
     Ok(EnrolledDevice { device, coordinator, transport })
 }
 

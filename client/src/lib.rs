@@ -45,4 +45,5 @@ pub mod transport;
 pub use device::{Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status};
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
+pub use shell::proxy::Proxy;
 pub use trainer::{InProcess, NoData, Trainer, TrainerError, TrainingEnd, TrainingJob};

@@ -1,9 +1,10 @@
 //! What a device keeps: a [`Ledger`] of what it ever contributed, which only grows, a small [`State`] of named values,
-//! which change, the version that it holds, artefacts that were fetched, and the sealed [`Checkpoint`] of a training.
+//! which change, the versions that it holds, artefacts that were fetched, and the sealed [`Checkpoint`] of a training.
 
 mod artifact_cache;
 mod checkpoint;
 mod device_store;
+mod installed;
 mod journal;
 mod ledger;
 mod sealing;
@@ -13,6 +14,7 @@ pub use artifact_cache::DEFAULT_CACHE_MIB;
 pub(crate) use checkpoint::is_over;
 pub use checkpoint::{Checkpoint, CheckpointFileError};
 pub use device_store::{Declined, DeviceStore, DeviceStoreError, Entry};
+pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};
 pub use sealing::SealError;

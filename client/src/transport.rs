@@ -13,6 +13,7 @@ use proto::ids::Digest;
 use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
 use proto::wire::device_client::DeviceClient;
 use rustls::pki_types::CertificateDer;
+use shell::proxy::Proxy;
 use shell::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
 use tonic::transport::{Channel, Endpoint, Uri};
 use tonic::{Code, Status};
@@ -72,6 +73,7 @@ impl Transport {
         address: &str,
         trust: Trust,
         identity: Option<ClientIdentity>,
+        proxy: Proxy,
     ) -> Result<Self, TransportError> {
         let unfit = |why: String| TransportError::Setup { address: address.to_owned(), why };
         let config = client_config(trust, identity).map_err(|error| unfit(error.to_string()))?;
@@ -81,7 +83,8 @@ impl Transport {
             .timeout(CALL_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(30));
         let carried = Arc::new(AtomicU64::new(0));
-        let connector = Connector::new(config, CONNECT_TIMEOUT).counting(Arc::clone(&carried));
+        let connector = Connector::new(config, CONNECT_TIMEOUT).through(proxy);
+        let connector = connector.counting(Arc::clone(&carried));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let client = DeviceClient::new(channel)
             .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
@@ -108,10 +111,30 @@ impl Transport {
         Ok(reply_from_wire(reply.into_inner())?)
     }
 
-    /// Fetches an artefact of at most `most_bytes` chunk by chunk and checks its hash.
-    pub async fn fetch(&mut self, digest: Digest, most_bytes: u64) -> Result<Vec<u8>, TransportError> {
+    /// Fetches an artefact of at most `most_bytes` chunk by chunk, after what there is of it, and checks its hash.
+    ///
+    /// What came of it is in `bytes` when the coordinator cannot be reached any more, to be gone on with; nothing is when
+    /// it is not what was asked for.
+    pub async fn fetch(
+        &mut self,
+        digest: Digest,
+        most_bytes: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), TransportError> {
+        let done = self.fetch_on(digest, most_bytes, bytes).await;
+        if matches!(done, Err(TransportError::Artifact { .. })) {
+            bytes.clear();
+        }
+        done
+    }
+
+    async fn fetch_on(
+        &mut self,
+        digest: Digest,
+        most_bytes: u64,
+        bytes: &mut Vec<u8>,
+    ) -> Result<(), TransportError> {
         let bad = |why: String| TransportError::Artifact { digest, why };
-        let mut bytes: Vec<u8> = Vec::new();
         loop {
             let offset = bytes.len() as u64;
             let chunk = match self.send(&Request::Fetch { digest, offset }).await? {
@@ -132,7 +155,8 @@ impl Transport {
                 return Err(bad(format!("it has {found} bytes, at most {most_bytes} are fetched")));
             }
             let empty = chunk.bytes.is_empty() && offset < chunk.total_bytes;
-            if chunk.offset != offset || empty {
+            let over = offset.saturating_add(chunk.bytes.len() as u64) > chunk.total_bytes;
+            if chunk.offset != offset || empty || over {
                 return Err(bad(format!("a chunk at {} came for {offset}", chunk.offset)));
             }
             bytes.extend_from_slice(&chunk.bytes);
@@ -140,7 +164,7 @@ impl Transport {
                 break;
             }
         }
-        if Digest::of(&bytes) == digest { Ok(bytes) } else { Err(bad("its hash is another".to_owned())) }
+        if Digest::of(bytes) == digest { Ok(()) } else { Err(bad("its hash is another".to_owned())) }
     }
 
     fn failure(&self, status: &Status) -> TransportError {
@@ -153,7 +177,11 @@ impl Transport {
         if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
             return TransportError::Rejected(Rejection::NotEnrolled);
         }
-        TransportError::Unreachable { address: self.address.clone(), why: describe(status) }
+        let mut why = describe(status);
+        if let Some(advice) = advice(status) {
+            why = format!("{why}; {advice}");
+        }
+        TransportError::Unreachable { address: self.address.clone(), why }
     }
 }
 
@@ -171,16 +199,69 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// What to do where the two sides do not take each other's certificates.
+fn advice(status: &Status) -> Option<&'static str> {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let tls = error
+            .downcast_ref::<rustls::Error>()
+            .or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
+        if let Some(tls) = tls {
+            return advice_on(tls);
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn advice_on(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{AlertDescription, CertificateError, Error};
+
+    match error {
+        Error::InvalidCertificate(
+            CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. },
+        ) => Some(
+            "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else \
+             tell the coordinator's operator",
+        ),
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked,
+        ) => Some(
+            "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers \
+             there; ask its operator, who may give a new token for `nightshift-agent enroll`",
+        ),
+        Error::AlertReceived(AlertDescription::CertificateExpired) => Some(
+            "this device's certificate has ended, or its clock is wrong; with a right clock it enrolls again with a new \
+             token",
+        ),
+        Error::AlertReceived(
+            AlertDescription::UnknownCA
+            | AlertDescription::BadCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::DecryptError,
+        ) => Some(
+            "the coordinator does not take this device's certificate: it was installed anew, or its clock is wrong; ask \
+             its operator, who may give a new token for `nightshift-agent enroll`",
+        ),
+        _ => None,
+    }
+}
+
 /// The coordinator's authority, known only by the SHA-256 of its certificate.
 pub async fn pinned_authority(
     address: &str,
     pin: [u8; 32],
+    proxy: Proxy,
 ) -> Result<CertificateDer<'static>, TransportError> {
     let unreachable = |why: String| TransportError::Unreachable { address: address.to_owned(), why };
     let setup = |why: String| TransportError::Setup { address: address.to_owned(), why };
     let config = client_config(Trust::Pin(pin), None).map_err(|error| setup(error.to_string()))?;
     let uri = format!("https://{address}").parse::<Uri>().map_err(|error| setup(error.to_string()))?;
-    let dialed = Connector::new(config, CONNECT_TIMEOUT).dial(&uri).await;
+    let dialed = Connector::new(config, CONNECT_TIMEOUT).through(proxy).dial(&uri).await;
     let stream = dialed.map_err(|error| {
         let why = error.to_string();
         if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }

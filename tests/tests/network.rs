@@ -111,10 +111,12 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
 
     // Every device holds it, and what is pulled for other programs is the same.
     for device in devices {
-        let installed = fs::read(stage.path(device).join("installed").join("adapter.f32")).unwrap();
+        let installed = stage.path(device).join("installed");
+        let task_of = fs::read_dir(&installed).unwrap().next().unwrap().unwrap().path();
+        let folder = task_of.join(fs::read_to_string(task_of.join("current")).unwrap());
+        let installed = fs::read(folder.join("adapter.f32")).unwrap();
         assert_eq!(vector_from_bytes(&installed).unwrap(), published);
         // And as two factors, for other programs: A, then B, layer by layer.
-        let folder = stage.path(device).join("installed");
         let manifest = fs::read(folder.join("manifest.json")).unwrap();
         let manifest: serde_json::Value = serde_json::from_slice(&manifest).unwrap();
         let shipped: AdapterSpec = serde_json::from_value(manifest["shipped"].clone()).unwrap();
@@ -433,7 +435,7 @@ fn an_oversized_message_is_refused_and_the_coordinator_goes_on() {
     let before = stage.task();
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let status = runtime.block_on(async {
-        let authority = pinned_authority(token.address(), token.pin()).await.unwrap();
+        let authority = pinned_authority(token.address(), token.pin(), client::Proxy::none()).await.unwrap();
         let config = client_config(Trust::Authority(authority), None).unwrap();
         let endpoint = Endpoint::from_shared(format!("https://{}", token.address())).unwrap();
         let connector = Connector::new(config, Duration::from_secs(10));

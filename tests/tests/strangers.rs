@@ -77,12 +77,15 @@ impl Scene {
     fn anna(&self) -> Transport {
         let folder = self.stage.path("anna");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrollment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
+        enrollment::load(&folder, &memory, (None, &client::Proxy::none()), Digest([0; 32]), Policy::default())
+            .unwrap()
+            .transport
     }
 
     /// A connection of somebody without a certificate, as far as HTTP/2.
     async fn stranger(&self) -> SendRequest<Bytes> {
-        let authority = pinned_authority(&self.address(), self.token.pin()).await.unwrap();
+        let authority =
+            pinned_authority(&self.address(), self.token.pin(), client::Proxy::none()).await.unwrap();
         let config = client_config(Trust::Authority(authority), None).unwrap();
         let uri = format!("https://{}", self.address()).parse().unwrap();
         let stream = Connector::new(config, Duration::from_secs(10)).call(uri).await.unwrap().into_inner();
@@ -252,7 +255,9 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
         scene.stage.enroll("bela", &short_lines(1));
         let folder = scene.stage.path("bela");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrollment::load(&folder, &memory, None, Digest([0; 32]), Policy::default()).unwrap().transport
+        enrollment::load(&folder, &memory, (None, &client::Proxy::none()), Digest([0; 32]), Policy::default())
+            .unwrap()
+            .transport
     });
     anna.send(&Request::CheckIn).await.unwrap();
     let attack = async {
@@ -273,8 +278,10 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn wrong_fields_at_enrollment_are_refused_and_cost_no_token() {
     let scene = Scene::new();
-    let authority = pinned_authority(&scene.address(), scene.token.pin()).await.unwrap();
-    let mut transport = Transport::new(&scene.address(), Trust::Authority(authority), None).unwrap();
+    let authority =
+        pinned_authority(&scene.address(), scene.token.pin(), client::Proxy::none()).await.unwrap();
+    let mut transport =
+        Transport::new(&scene.address(), Trust::Authority(authority), None, client::Proxy::none()).unwrap();
     let key = IdentityKey::from_seed(&[1; 32]);
     let keys = DeviceKeys::open_or_create(&scene.stage.path("keys"), &SystemRandom::new()).unwrap();
     let request = BASE64_STANDARD.encode(keys.signing_request().unwrap());

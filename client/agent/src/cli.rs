@@ -1,33 +1,38 @@
 //! The command line of `nightshift-agent`.
 
 mod adapter;
+mod asked;
 mod bench;
 mod export;
+mod ledger;
 mod local;
+mod status;
+mod time;
 mod token;
 mod train;
 mod try_out;
+mod will;
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
-use client::store::{DeviceStoreError, Entry};
 use client::transport::TransportError;
-use client::{Device, DeviceMonitor, ErrorKind, Finished, InProcess, Settings};
+use client::{Device, ErrorKind, Finished, InProcess, Settings};
 use engine::{Engine, check_vectors};
-use proto::ids::{TaskId, Timestamp};
+use proto::ids::TaskId;
 use serde::Serialize;
-use session::conditions::{Judgment, Purpose, judge};
-use session::spending::Spending;
 use shell::cli::{Format, block_on, note};
 use shell::{logs, stop};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
+use crate::control;
 use crate::monitor::ThisMachine;
 
 /// The program's name.
@@ -90,16 +95,43 @@ enum Command {
         #[arg(long)]
         override_conditions: bool,
     },
-    /// Say which conditions keep the device from training
-    Conditions,
-    /// Say what this device ever contributed
+    /// Say what this device does now, what next, and what it would take for it to train
+    Status,
+    /// Say what the machine is doing, and which conditions keep the device from training and from the network
+    Conditions {
+        /// Again every second
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Neither train nor use the network for a while, or until it is resumed
+    Pause {
+        /// For how long, as 90m, 2h or 1d; without it until `resume`
+        #[arg(value_name = "SPAN", value_parser = time::parse_span)]
+        span: Option<Duration>,
+    },
+    /// End a pause
+    Resume,
+    /// Leave a task and delete what is on this disk of it, but for the ledger
+    Forget {
+        /// The task, as `tasks` lists it
+        task: TaskId,
+        /// Take part in it again
+        #[arg(long)]
+        undo: bool,
+    },
+    /// List the tasks that this device has to do with
+    Tasks,
+    /// Say what this device ever contributed, and what that cost
     Ledger {
         /// Walk the chain of hashes on disk
         #[arg(long)]
         verify: bool,
     },
-    /// Say what this device is and holds
-    Status,
+    /// Say what this device did
+    Log,
+    /// Look at the text that would be trained on
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
     Bench(bench::BenchArgs),
     /// Train an adapter on this machine's text alone, without any federation
@@ -112,6 +144,12 @@ enum Command {
     Generate(try_out::GenerateArgs),
     /// Write an adapter, or the base with an adapter in it, for other programs
     Export(export::ExportArgs),
+}
+
+#[derive(Subcommand)]
+enum DataCommand {
+    /// Say by counts what would be read and what is left out
+    Check,
 }
 
 struct Failure {
@@ -175,39 +213,32 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             let written = try_out::generate(&config.base, args).map_err(failed(3))?;
             print(format, &written, || written.text())
         }
-        Command::Bench(_)
-        | Command::Export(_)
-        | Command::Enroll { .. }
-        | Command::Run { .. }
-        | Command::Conditions
-        | Command::Ledger { .. }
-        | Command::Status => federate(cli, config),
+        Command::Status => status::status(&config, format),
+        Command::Conditions { watch } => status::conditions(&config, *watch, format),
+        Command::Pause { span } => will::pause(&config, *span, format),
+        Command::Resume => will::resume(&config, format),
+        Command::Forget { task, undo } => will::forget(&config, *task, *undo, format),
+        Command::Tasks => ledger::tasks(&config, format),
+        Command::Ledger { verify } => ledger::ledger(&config, *verify, format),
+        Command::Log => status::log(&config, format),
+        Command::Data(DataCommand::Check) => will::check(&config, format),
+        Command::Export(args) => {
+            let exported = export::export(args, &config.base, &config.state_dir)
+                .map_err(|error| failed(error.code())(error.into()))?;
+            print(format, &exported, || exported.text())
+        }
+        Command::Enroll { token, coordinator } => {
+            wait(enroll_device(&config, token, coordinator.as_deref(), format))
+        }
+        Command::Run { once, override_conditions } => wait(run(config, *once, *override_conditions, format)),
+        // Done above, without a configuration.
+        Command::Bench(_) => Ok(()),
     }
 }
 
-/// The commands of a device of a federation.
-fn federate(cli: &Cli, config: Config) -> Result<(), Failure> {
-    let result = block_on(Some(2), async {
-        match &cli.command {
-            Command::Enroll { token, coordinator } => {
-                enroll_device(&config, token, coordinator.as_deref(), cli.common.format).await
-            }
-            Command::Run { once, override_conditions } => {
-                run(config, *once, *override_conditions, cli.common.format).await
-            }
-            Command::Conditions => conditions(&config, cli.common.format).await,
-            Command::Ledger { verify } => ledger(&config, *verify, cli.common.format),
-            Command::Status => status(&config, cli.common.format),
-            Command::Export(args) => {
-                let exported = export::export(args, &config.base, &config.state_dir)
-                    .map_err(|error| failed(error.code())(error.into()))?;
-                print(cli.common.format, &exported, || exported.text())
-            }
-            // Done without the device's state.
-            Command::Bench(_) | Command::Train(_) | Command::Eval(_) | Command::Generate(_) => Ok(()),
-        }
-    });
-    result.unwrap_or_else(|error| Err(failed(4)(error.into())))
+/// Runs what talks to a coordinator to its end.
+fn wait(talk: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    block_on(Some(2), talk).unwrap_or_else(|error| Err(failed(4)(error.into())))
 }
 
 fn configuration(common: &Common) -> anyhow::Result<Config> {
@@ -233,7 +264,7 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 
 fn device(config: &Config) -> Result<Device, Failure> {
     let device = Device::open(&config.state_dir).map_err(device_failure)?;
-    Ok(device.with_cache_mib(config.artifact_cache_mib))
+    Ok(device.with_cache_mib(config.artifact_cache_mib).with_proxy(config.proxy()))
 }
 
 fn device_failure(error: client::Error) -> Failure {
@@ -245,6 +276,17 @@ fn device_failure(error: client::Error) -> Failure {
         ErrorKind::Conditions => 7,
     };
     Failure { code, error: error.into() }
+}
+
+/// Lets other commands ask and tell this daemon. Where that cannot be, they say so, and the device runs all the same.
+fn answer_commands(state_dir: &Path, device: &Device, stop: &CancellationToken) {
+    match control::serve(state_dir, device.control(), stop.clone()) {
+        Ok(serving) => drop(tokio::spawn(serving)),
+        Err(error) => tracing::warn!(
+            "commands cannot reach this agent while it runs, because {} cannot be made: {error}",
+            control::socket(state_dir).display()
+        ),
+    }
 }
 
 async fn enroll_device(
@@ -275,6 +317,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         );
     }
     let device = device(&config)?;
+    let state_dir = config.state_dir.clone();
     let reading = config.reading();
     let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
     tracing::info!(device = %compute.backend, "trains on");
@@ -296,6 +339,7 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         once,
     };
     let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
+    answer_commands(&state_dir, &device, &stop);
     let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
@@ -305,97 +349,4 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
-}
-
-async fn conditions(config: &Config, format: Format) -> Result<(), Failure> {
-    let snapshot = tokio::task::spawn_blocking(|| ThisMachine.look()).await;
-    let snapshot = snapshot.map_err(|error| failed(4)(error.into()))?;
-    let judged = judge(&snapshot, &config.conditions, Purpose::Start);
-    print(format, &judged, || {
-        let row = |row: &Judgment| {
-            let state = if row.blocking { "blocks" } else { "holds" };
-            let name = format!("{:?}", row.condition).to_lowercase();
-            format!("{name:10} {state:7} {:28} wanted: {:34} from {}", row.value, row.threshold, row.source)
-        };
-        judged.iter().map(row).collect::<Vec<_>>().join("\n")
-    })
-}
-
-fn ledger(config: &Config, verify: bool, format: Format) -> Result<(), Failure> {
-    let device = device(config)?;
-    let store = device.store();
-    let largest_delta = config.policy.largest_delta;
-    if verify {
-        store.verify().map_err(|error: DeviceStoreError| failed(4)(error.into()))?;
-    }
-    let entries = store.entries();
-    print(format, &entries, || {
-        let mut lines = vec![format!(
-            "{:32}  {:>7}  {:>6}  {:>10}  {:>8}  epsilon so far",
-            "task", "version", "round", "bytes", "examples"
-        )];
-        let mut spending = Spending::new();
-        for entry in entries {
-            match entry {
-                Entry::Charge { unix_millis, charge } => {
-                    spending.add(charge, Timestamp(*unix_millis));
-                    let epsilon = epsilon(&spending, (charge.task, charge.delta));
-                    lines.push(format!(
-                        "{}  {:>7}  {:>6}  {:>10}  {:>8}  {epsilon}",
-                        charge.task, charge.version, charge.round, charge.bytes, charge.examples
-                    ));
-                }
-                Entry::FoundAtCoordinator { unix_millis, found } => {
-                    spending.add_found(found, Timestamp(*unix_millis));
-                    let epsilon = epsilon(&spending, (found.task, found.delta));
-                    let what = format!("{} found at the coordinator", found.times);
-                    lines.push(format!("{}  {what:>37}  {epsilon}", found.task));
-                }
-                Entry::Signature(_) | Entry::Answer(_) => {}
-            }
-        }
-        if let Ok(delta) = privacy::Delta::new(largest_delta) {
-            let total = spending.epsilon_in_total(delta);
-            let total = if total.is_finite() { format!("{total:.3}") } else { "unbounded".to_owned() };
-            lines.push(format!("all tasks together: epsilon {total} at δ = {largest_delta:e}"));
-            lines.push(privacy::accountant::ADJACENCY.to_owned());
-        }
-        if spending.in_total() == 0 {
-            lines = vec!["this device has not contributed anything".to_owned()];
-        }
-        if verify {
-            lines.push(format!("the chain of {} records is whole", entries.len()));
-        }
-        lines.join("\n")
-    })
-}
-
-/// By this device's own accountant, from its own records.
-fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
-    match privacy::Delta::new(delta).map(|delta| spending.epsilon(task, delta)) {
-        Ok(epsilon) if epsilon.is_finite() => format!("{epsilon:.3} at δ = {delta:e}"),
-        Ok(_) => "unbounded: a round had no noise of the devices' own".to_owned(),
-        Err(error) => error.to_string(),
-    }
-}
-
-fn status(config: &Config, format: Format) -> Result<(), Failure> {
-    let status = device(config)?.status().map_err(device_failure)?;
-    print(format, &status, || {
-        let device =
-            status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"));
-        let installed = status.installed.as_ref().map_or("holds no version yet".to_owned(), |published| {
-            format!("holds version {} of task {}", published.version, published.task)
-        });
-        let declined =
-            status.declined.as_ref().map_or(String::new(), |declined| format!("\n{}", declined.why));
-        let found = match status.charges_found_at_coordinator {
-            0 => String::new(),
-            found => format!(
-                "\n{found} rounds were charged that this folder did not know of: it was restored from a backup, or \
-                 the coordinator errs"
-            ),
-        };
-        format!("{device}\n{installed}{declined}{found}")
-    })
 }

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::ValueEnum;
 use serde::Deserialize;
 
+use client::Proxy;
 use client::store::DEFAULT_CACHE_MIB;
 use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, WeightDtype};
 use session::conditions::Conditions;
@@ -56,6 +57,9 @@ pub struct Config {
     /// The coordinator's address, `host:port`. Default none: the address in
     /// the bootstrap token with which the device enrolled.
     pub coordinator: Option<String>,
+    /// The proxy on the way to the coordinator, `http://host:port`, or `none`.
+    /// Default: as `HTTPS_PROXY`, `ALL_PROXY` and `NO_PROXY` say.
+    pub proxy: Option<String>,
     /// The folder of the device's keys, state and ledger. Default
     /// `/var/lib/nightshift-agent`.
     pub state_dir: PathBuf,
@@ -95,6 +99,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             coordinator: None,
+            proxy: None,
             state_dir: PathBuf::from("/var/lib/nightshift-agent"),
             base: PathBuf::from("/var/lib/nightshift-agent/base"),
             data: Vec::new(),
@@ -123,6 +128,10 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), OutOfRange> {
+        if let Some(proxy) = &self.proxy {
+            let parsed = proxy.parse::<Proxy>();
+            require(parsed.is_ok(), "proxy", "http://HOST:PORT, or none", &"something else")?;
+        }
         check_policy(&self.policy)?;
         check_conditions(&self.conditions)
     }
@@ -134,6 +143,11 @@ impl Config {
         let recompute = if self.recompute { Recompute::Blocks } else { Recompute::Never };
         let precision = self.dtype.precision();
         Ok(Compute { threads, precision, recompute, backend: self.device.resolve()? })
+    }
+
+    /// The way to the coordinator.
+    pub fn proxy(&self) -> Proxy {
+        self.proxy.as_ref().and_then(|proxy| proxy.parse().ok()).unwrap_or_default()
     }
 
     /// How the user's text is read.
@@ -289,7 +303,7 @@ mod tests {
         let expected = Config { coordinator, ..Config::default() };
         assert_eq!(sample, expected);
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 12);
+        assert_eq!(keys.len(), 12, "every key but the proxy, which has no value as its default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
@@ -347,6 +361,7 @@ mod tests {
     #[test]
     fn values_out_of_range_are_refused_by_key() {
         for (text, key) in [
+            ("proxy = 'proxy.example'", "proxy"),
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),
             ("[policy]\nsmallest_report_goal = 11", "policy.smallest_report_goal"),
             ("[policy]\nsmallest_corrupt_permille = 500", "policy.smallest_corrupt_permille"),

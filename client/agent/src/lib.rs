@@ -1,7 +1,7 @@
 //! The device's daemon and its command line.
 //!
-//! [`cli`] is what people type, [`config`] the file that they write, [`monitor`] what the machine says of its power,
-//! heat and load.
+//! [`cli`] is what people type, [`config`] the file that they write, [`control`] how commands reach a daemon that runs,
+//! [`monitor`] what the machine says of its power, heat and load.
 //!
 //! It deliberately does not know how a device takes part, what a training computes or what may be sent: that is in the
 //! packages `nightshift-client`, `nightshift-engine` and `nightshift-session`, which it holds for whoever types. Start at
@@ -9,4 +9,5 @@
 
 pub mod cli;
 pub mod config;
+pub mod control;
 pub mod monitor;

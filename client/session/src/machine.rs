@@ -331,7 +331,8 @@ pub struct Session {
     /// Nothing is done before then.
     pause: Option<Timestamp>,
     backoff_millis: u64,
-    installed: Option<Published>,
+    /// The version that this device holds of each task.
+    installed: BTreeMap<TaskId, Published>,
     spending: Spending,
     /// The last round of each task in which this device signed with whom it masked.
     signed: BTreeMap<TaskId, u64>,
@@ -345,11 +346,11 @@ pub struct Session {
 
 impl Session {
     /// A device that has not checked in yet. `spending` is what its ledger says, `installed` the version
-    /// that it holds.
+    /// that it holds of each task.
     pub fn new(
         device: Arc<Device>,
         spending: Spending,
-        installed: Option<Published>,
+        installed: impl IntoIterator<Item = Published>,
         now: Timestamp,
     ) -> Self {
         Self {
@@ -357,7 +358,7 @@ impl Session {
             state: Stage::Waiting,
             pause: Some(now),
             backoff_millis: FIRST_BACKOFF_MILLIS,
-            installed,
+            installed: installed.into_iter().map(|published| (published.task, published)).collect(),
             spending,
             signed: BTreeMap::new(),
             drawn: Vec::new(),
@@ -394,7 +395,7 @@ impl Session {
     /// The user leaves a task: whatever is done of it ends now, and it is neither trained nor installed any more.
     pub fn forget(&mut self, task: TaskId) {
         self.forgotten.insert(task);
-        self.installed = self.installed.filter(|installed| installed.task != task);
+        self.installed.remove(&task);
         if self.at_work_on().is_some_and(|published| published.task == task) {
             (self.state, self.pause) = (Stage::CheckingIn, None);
         }
@@ -497,9 +498,13 @@ impl Session {
         }
     }
 
-    /// The version that this device holds.
-    pub fn installed(&self) -> Option<Published> {
-        self.installed
+    /// The version that this device holds of a task.
+    pub fn installed(&self, task: TaskId) -> Option<Published> {
+        self.installed.get(&task).copied()
+    }
+
+    fn holds(&self, published: &Published) -> bool {
+        self.installed.get(&published.task) == Some(published)
     }
 
     /// Whether the coordinator said that there will be no more work, and its last version is installed.

@@ -217,7 +217,7 @@ fn what_a_device_has_installed_is_an_adapter_like_any_other() {
     let base = base("qwen2");
     for method in [Method::FrozenA, Method::Core, Method::Both] {
         let (state, adapter) = installed(&base, method);
-        let read = read_installed(state.path(), &base).unwrap();
+        let read = read_installed(state.path(), None, &base).unwrap();
         assert_eq!(read, adapter, "{method:?}");
         let out = state.path().join("out");
         write_gguf(&out, &read, &base).unwrap();
@@ -232,16 +232,20 @@ fn what_a_device_has_installed_is_an_adapter_like_any_other() {
 fn a_device_without_a_whole_version_says_so() {
     let base = base("qwen2");
     let empty = tempfile::tempdir().unwrap();
-    let error = read_installed(empty.path(), &base).unwrap_err().to_string();
+    let error = read_installed(empty.path(), None, &base).unwrap_err().to_string();
     assert!(error.starts_with("nothing is installed in ") && error.contains("--adapter"), "{error}");
     let (state, _) = installed(&base, Method::FrozenA);
     assert!(matches!(
-        read_installed(state.path(), &self::base("llama")),
+        read_installed(state.path(), None, &self::base("llama")),
         Err(AdapterFileError::OtherBase { .. })
     ));
     for name in ["shipped", "adapter"] {
-        std::fs::write(state.path().join(format!("installed/{name}.f32")), [0; 8]).unwrap();
-        let error = read_installed(state.path(), &base).unwrap_err().to_string();
+        std::fs::write(
+            current_folder(state.path(), None).unwrap().unwrap().join(format!("{name}.f32")),
+            [0; 8],
+        )
+        .unwrap();
+        let error = read_installed(state.path(), None, &base).unwrap_err().to_string();
         assert!(error.contains(&format!("{name}.f32 is damaged: its bytes do not hash to ")), "{error}");
     }
 }

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 use session::conditions::{Judgment, Phase, Usage};
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::Status;
 use super::clock::{now, uptime};
 use super::forget::Forgotten;
 use super::window::Seen;
 use crate::error::Error;
-use crate::store::{DeviceStoreError, Entry, Journal, Note, State};
+use crate::store::{DeviceStore, DeviceStoreError, Entry, Journal, Note, State};
 
 const PAUSED: &str = "paused-until";
 
@@ -71,10 +72,17 @@ pub(super) enum Ask {
     Rejoin(TaskId, oneshot::Sender<Result<bool, Error>>),
 }
 
+/// What is durable of a device, for whoever cannot open its folder because it runs.
+#[derive(Clone, Default)]
+struct Kept {
+    entries: Arc<Vec<Entry>>,
+    status: Arc<Status>,
+}
+
 /// What a running device tells and is told.
 pub(super) struct Live {
     now: watch::Sender<Now>,
-    entries: watch::Sender<Arc<Vec<Entry>>>,
+    kept: watch::Sender<Kept>,
     paused: watch::Sender<Option<Timestamp>>,
     asks: Mutex<Vec<Ask>>,
     /// Told whenever something was asked.
@@ -87,8 +95,8 @@ impl Live {
     pub(super) fn open(state: State, journal: Journal) -> Result<Self, DeviceStoreError> {
         let paused = state.get::<Option<Timestamp>>(PAUSED)?.flatten();
         Ok(Self {
-            now: watch::Sender::new(Now::default()),
-            entries: watch::Sender::default(),
+            now: watch::Sender::new(Now { paused_until: paused.map(|until| until.0), ..Now::default() }),
+            kept: watch::Sender::default(),
             paused: watch::Sender::new(paused),
             asks: Mutex::default(),
             asked: Notify::new(),
@@ -106,8 +114,16 @@ impl Live {
         std::mem::take(&mut *self.asks.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    pub(super) fn entries(&self, entries: &[Entry]) {
-        self.entries.send_replace(Arc::new(entries.to_vec()));
+    /// Tells what is durable from now on.
+    pub(super) fn keeps(&self, store: &DeviceStore) -> Result<(), Error> {
+        let status = Arc::new(Status::of(store)?);
+        self.kept.send_modify(|kept| {
+            kept.status = status;
+            if kept.entries.len() != store.entries().len() {
+                kept.entries = Arc::new(store.entries().to_vec());
+            }
+        });
+        Ok(())
     }
 
     /// Tells what the protocol does from now on.
@@ -196,7 +212,12 @@ impl Control {
 
     /// The ledger's records as the running device has them, oldest first.
     pub fn entries(&self) -> Arc<Vec<Entry>> {
-        self.live.entries.borrow().clone()
+        Arc::clone(&self.live.kept.borrow().entries)
+    }
+
+    /// What the running device is and holds.
+    pub fn status(&self) -> Arc<Status> {
+        Arc::clone(&self.live.kept.borrow().status)
     }
 
     /// What the device did, oldest first; the newest events are kept.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
-use proto::ids::{Digest, Timestamp};
+use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::{Published, Rejection};
 use proto::plan::{MAX_PLAN_BYTES, Plan};
 use proto::shown::shown;
@@ -71,8 +71,8 @@ pub(super) struct Running {
     pub(super) when: When,
     pub(super) stop: CancellationToken,
     clock: StepDetector,
-    /// The version from which the contribution that was charged last was trained.
-    contributed: Option<u32>,
+    /// The task and the version from which the contribution that was charged last was trained.
+    contributed: Option<(TaskId, u32)>,
 }
 
 impl Running {
@@ -88,7 +88,7 @@ impl Running {
         store.checkpoint().clean_up();
         let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
-        let session = Session::new(device, store.spending(), store.installed()?, now());
+        let session = Session::new(device, store.spending(), store.installed(), now());
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
         let session = session.having_forgotten(forget::forgotten(&store)?);
@@ -104,7 +104,6 @@ impl Running {
         let (limits, overridden) = (when.conditions.clone(), when.override_conditions);
         let watching = Watching::begin(monitor, limits, overridden, Arc::clone(&meter), Arc::clone(&live));
         let clock = StepDetector::new(now(), uptime());
-        live.entries(store.entries());
         Ok(Self {
             session,
             policy,
@@ -176,18 +175,18 @@ impl Running {
                          restored from a backup, or the coordinator errs; they are written to the ledger and count"
                     );
                     self.store.charge_found(found, now().0)?;
-                    self.live.entries(self.store.entries());
+                    self.live.keeps(&self.store)?;
                     Event::Recorded
                 }
                 Action::Install(work) => self.install(&work).await?,
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
-                    self.contributed = Some(charge.version);
+                    self.contributed = Some((charge.task, charge.version));
                     self.live
                         .note("contributes", &format!("version {} of task {}", charge.version, charge.task));
                     self.store.charge(charge, now().0)?;
                     self.store.set_declined(None)?;
-                    self.live.entries(self.store.entries());
+                    self.live.keeps(&self.store)?;
                     Event::Recorded
                 }
                 Action::RecordDraws(times) => {
@@ -232,9 +231,9 @@ impl Running {
 
     /// Whether an agent that runs once has done what it was started for.
     fn finished(&self) -> Option<Finished> {
-        let installed = self.session.installed();
-        let newer = |published: &Published| self.contributed.is_some_and(|from| published.version > from);
-        if let Some(published) = installed.filter(newer) {
+        if let Some((task, from)) = self.contributed
+            && let Some(published) = self.session.installed(task).filter(|newer| newer.version > from)
+        {
             return Some(Finished::Contributed(published));
         }
         self.session.is_complete().then_some(Finished::NoMoreWork)
@@ -253,6 +252,7 @@ impl Running {
             if let Err(error) = self.store.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
             }
+            self.live.keeps(&self.store)?;
         }
         if !self.when.once {
             return Ok(());
@@ -345,14 +345,16 @@ impl Running {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
                     }
-                    let _gone = answer.send(done);
+                    let told = self.live.keeps(&self.store);
+                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
                 }
                 Ask::Rejoin(task, answer) => {
                     let done = forget::rejoin(&self.store, task);
                     if done.is_ok() {
                         self.session.rejoin(task);
                     }
-                    let _gone = answer.send(done);
+                    let told = self.live.keeps(&self.store);
+                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
                 }
             }
         }
@@ -386,7 +388,11 @@ impl Running {
         if let Some(bytes) = self.store.cached(digest) {
             return Ok(bytes);
         }
-        let bytes = self.transport.fetch(digest, most_bytes).await?;
+        // What came before a connection broke, now or before a restart, is not fetched again.
+        let mut bytes = self.store.partial_artifact(digest);
+        let done = self.transport.fetch(digest, most_bytes, &mut bytes).await;
+        self.store.keep_partial_artifact(digest, if done.is_err() { &bytes } else { &[] });
+        done?;
         if keep == Keep::Yes {
             self.store.cache_artifact(digest, &bytes);
         }
@@ -400,8 +406,9 @@ impl Running {
         let shipped =
             tokio::task::spawn_blocking(move || theirs.state.shipped(theirs.plan.shipped_rank())).await;
         let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
-        self.store.install_shipped(work, shipped.map_err(DeviceStoreError::from)?)?;
+        self.store.install_shipped(work, &shipped.map_err(DeviceStoreError::from)?)?;
         tracing::info!(version = work.published.version, "installed");
+        self.live.keeps(&self.store)?;
         self.live.note(
             "installed",
             &format!("version {} of task {}", work.published.version, work.published.task),

@@ -80,6 +80,29 @@ impl Cache {
 
     /// Removes what was not used for longest until `needed` bytes at `path` have room, and what a crash left half
     /// written.
+    /// What came of an artefact before its connection broke.
+    pub(super) fn partial(&self, digest: Digest) -> Vec<u8> {
+        files::read(&self.partial_path(digest)).unwrap_or_default()
+    }
+
+    /// Keeps what came of an artefact, where there is room; with nothing, what was kept is deleted.
+    pub(super) fn keep_partial(&self, digest: Digest, bytes: &[u8]) -> Result<(), FileError> {
+        let path = self.partial_path(digest);
+        if bytes.is_empty() || bytes.len() as u64 > self.most_bytes {
+            if path.exists() {
+                remove(&path);
+            }
+            return Ok(());
+        }
+        files::create_folder(&self.folder)?;
+        self.make_room(bytes.len() as u64, &path)?;
+        files::write(&path, bytes, Audience::Owner)
+    }
+
+    fn partial_path(&self, digest: Digest) -> PathBuf {
+        self.folder.join(format!("{digest}.part"))
+    }
+
     /// The files that are there.
     pub(super) fn paths(&self) -> Vec<PathBuf> {
         let Ok(list) = fs::read_dir(&self.folder) else { return Vec::new() };
@@ -201,5 +224,21 @@ mod tests {
         let (other, bytes) = artifact(2);
         assert!(cache.keep(other, &bytes).unwrap());
         assert_eq!(files(&cache), 1);
+    }
+
+    #[test]
+    fn what_came_of_an_artifact_is_gone_on_with_and_goes_when_nothing_is_left_to_come() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::below(folder.path(), 1);
+        let (digest, bytes) = artifact(1);
+        assert!(cache.partial(digest).is_empty());
+        cache.keep_partial(digest, &bytes).unwrap();
+        assert_eq!(cache.partial(digest), bytes);
+        assert!(cache.get(digest).is_none(), "a part is not the whole");
+        cache.keep_partial(digest, &[]).unwrap();
+        assert!(cache.partial(digest).is_empty() && cache.paths().is_empty());
+        let none = Cache::below(folder.path(), 0);
+        none.keep_partial(digest, &bytes).unwrap();
+        assert!(none.partial(digest).is_empty(), "a user who gives no room keeps nothing");
     }
 }

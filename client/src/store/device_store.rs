@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use proto::adapter::{AdapterError, AdapterSpec};
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
-use proto::plan::vector_to_bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, Audience, FileError};
 use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
 use crate::store::checkpoint::Checkpoint;
+use crate::store::installed::Installed;
 use crate::store::journal::Journal;
 use crate::store::ledger::{Ledger, LedgerError};
 use crate::store::state::{State, StateError};
@@ -139,6 +139,7 @@ pub struct DeviceStore {
     ledger: Ledger,
     entries: Vec<Entry>,
     cache: Cache,
+    installed: Installed,
 }
 
 impl DeviceStore {
@@ -153,9 +154,15 @@ impl DeviceStore {
         let ledger = Ledger::open(&folder.join("ledger"))?.ledger;
         let entries = ledger.entries()?;
         let cache = Cache::below(folder, DEFAULT_CACHE_MIB);
-        let memory = Self { folder: folder.to_owned(), state, ledger, entries, cache };
-        memory.check_head()?;
-        Ok(memory)
+        let installed = Installed::below(folder);
+        let store = Self { folder: folder.to_owned(), state, ledger, entries, cache, installed };
+        store.check_head()?;
+        // Earlier versions held one version of one task.
+        if let Some(published) = store.state.get::<Published>(INSTALLED)? {
+            store.installed.adopt(&published)?;
+            store.state.remove(INSTALLED)?;
+        }
+        Ok(store)
     }
 
     /// The same, with so much room for artefacts, in MiB.
@@ -263,27 +270,17 @@ impl DeviceStore {
         Journal::below(&self.folder)
     }
 
-    /// Deletes what is there of a task but for the ledger: a version that is installed; and a training that was
+    /// Deletes what is there of a task but for the ledger: its versions; and a training that was
     /// interrupted and everything that was fetched, of whatever task, because nothing says of which they are. Returns the
     /// files that were there and are gone; fails where one is still there.
     pub(crate) fn delete_task(&self, task: TaskId) -> Result<Vec<PathBuf>, DeviceStoreError> {
         let checkpoint = self.checkpoint();
-        let mut paths = self.cache.paths();
-        if self.installed()?.is_some_and(|installed| installed.task == task) {
-            self.state.remove(INSTALLED)?;
-            let folder = self.folder.join(INSTALLED);
-            paths.extend(["adapter.f32", "shipped.f32", "manifest.json"].map(|name| folder.join(name)));
-        }
-        let mut there: Vec<PathBuf> = paths.iter().filter(|path| path.exists()).cloned().collect();
-        there.extend(checkpoint.paths().into_iter().filter(|path| path.exists()));
+        let mut there: Vec<PathBuf> = checkpoint.paths().into_iter().filter(|path| path.exists()).collect();
         checkpoint.delete("its user left a task");
-        for path in &paths {
-            match std::fs::remove_file(path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    return Err(FileError::io("delete", path)(error).into());
-                }
-                Ok(()) | Err(_) => {}
-            }
+        there.extend(self.installed.delete(task)?);
+        for path in self.cache.paths() {
+            std::fs::remove_file(&path).map_err(FileError::io("delete", &path))?;
+            there.push(path);
         }
         match there.iter().find(|path| path.exists()) {
             Some(left) => {
@@ -305,38 +302,25 @@ impl DeviceStore {
         self.entries.iter().filter(of).count()
     }
 
-    /// The version that the device holds.
-    pub fn installed(&self) -> Result<Option<Published>, DeviceStoreError> {
-        Ok(self.state.get(INSTALLED)?)
+    /// The version that the device holds of each task.
+    pub fn installed(&self) -> Vec<Published> {
+        self.installed.current()
     }
 
-    /// Keeps a version for the user: `installed/adapter.f32`, the trained parameters as they were published;
-    /// `installed/shipped.f32`, all of the change as an adapter of two factors; and `installed/manifest.json`, which
+    /// Keeps a version for the user, in a folder of its own below `installed`: `adapter.f32`, the trained parameters as
+    /// they were published; `shipped.f32`, all of the change as an adapter of two factors; and `manifest.json`, which
     /// says what both are.
     pub fn install(&self, work: &Work) -> Result<(), DeviceStoreError> {
-        self.install_shipped(work, work.state.shipped(work.plan.shipped_rank())?)
+        self.install_shipped(work, &work.state.shipped(work.plan.shipped_rank())?)
     }
 
     /// The same for who has made what comes out, by [`proto::adapter::State::shipped`] at the plan's rank.
     pub(crate) fn install_shipped(
         &self,
         work: &Work,
-        (shipped, parameters): (AdapterSpec, Vec<f32>),
+        shipped: &(AdapterSpec, Vec<f32>),
     ) -> Result<(), DeviceStoreError> {
-        let folder = self.folder.join("installed");
-        files::create_folder(&folder)?;
-        files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
-        let parameters = vector_to_bytes(&parameters);
-        files::write(&folder.join("shipped.f32"), &parameters, Audience::Owner)?;
-        let manifest = serde_json::json!({
-            "published": work.published,
-            "base": work.plan.base,
-            "adapter": work.plan.adapter,
-            "shipped": shipped,
-            "shipped_digest": Digest::of(&parameters),
-        });
-        files::write(&folder.join("manifest.json"), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
-        Ok(self.state.put(INSTALLED, &work.published)?)
+        self.installed.install(work, shipped)
     }
 
     /// Why it did not take part when it was last asked; `None` where it did.
@@ -362,6 +346,18 @@ impl DeviceStore {
     pub fn cache_artifact(&self, digest: Digest, bytes: &[u8]) {
         if let Err(error) = self.cache.keep(digest, bytes) {
             tracing::warn!("a fetched artefact is not kept: {error}");
+        }
+    }
+
+    /// What came of an artefact before its connection broke.
+    pub(crate) fn partial_artifact(&self, digest: Digest) -> Vec<u8> {
+        self.cache.partial(digest)
+    }
+
+    /// Keeps what came of an artefact, to go on with; with nothing, what was kept is deleted.
+    pub(crate) fn keep_partial_artifact(&self, digest: Digest, bytes: &[u8]) {
+        if let Err(error) = self.cache.keep_partial(digest, bytes) {
+            tracing::debug!("what came of an artefact is not kept: {error}");
         }
     }
 

@@ -133,6 +133,23 @@ async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
 }
 
 #[tokio::test]
+async fn tasks_take_turns() {
+    let world = World::new();
+    let driver = world.open();
+    let first = driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let second = driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let mut given = Vec::new();
+    for _ in 0..4 {
+        let reply = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+        let Reply::Assignment(work) = reply else { panic!("{reply:?}") };
+        given.push(work.task);
+        let round = Join::all(&driver, work.task).await.advertise(&driver).await.share(&driver).await;
+        round.submit(&driver).await.finish(&driver).await;
+    }
+    assert_eq!(given, [first, second, first, second]);
+}
+
+#[tokio::test]
 async fn after_a_failure_every_call_is_refused() {
     let world = World::new();
     let driver = world.open();

@@ -3,7 +3,7 @@
 //!
 //! It knows neither side: no plan, no round, no record, no command of theirs. [`store`] is the durable key-value store in
 //! which each side keeps records of its own, [`keys`] the files of secret keys, [`pem`] certificates as text, [`tls`] the
-//! connecting side of TLS. Behind the feature `cli` is what programs have around their commands: `config`, the file;
+//! connecting side of TLS, [`proxy`] the way there. Behind the feature `cli` is what programs have around their commands: `config`, the file;
 //! `cli`, what is printed and how it ends; `logs`; and `stop`, how it is told to. Start at [`store::Store`].
 
 #[cfg(feature = "cli")]
@@ -14,6 +14,7 @@ pub mod keys;
 #[cfg(feature = "cli")]
 pub mod logs;
 pub mod pem;
+pub mod proxy;
 #[cfg(feature = "cli")]
 pub mod stop;
 pub mod store;

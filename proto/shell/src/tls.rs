@@ -35,6 +35,8 @@ use tokio_util::io::{InspectReader, InspectWriter};
 use tonic::transport::Uri;
 use tower::Service;
 
+use crate::proxy::Proxy;
+
 /// Whom a client takes for its coordinator.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trust {
@@ -93,13 +95,20 @@ pub struct Connector {
     config: Arc<ClientConfig>,
     connect_timeout: Duration,
     carried: Option<Arc<AtomicU64>>,
+    proxy: Proxy,
 }
 
 impl Connector {
     /// A connector that gives up when connecting and shaking hands together
     /// take longer than `connect_timeout`.
     pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
-        Self { config, connect_timeout, carried: None }
+        Self { config, connect_timeout, carried: None, proxy: Proxy::none() }
+    }
+
+    /// The same connector, whose connections go through this proxy.
+    #[must_use]
+    pub fn through(self, proxy: Proxy) -> Self {
+        Self { proxy, ..self }
     }
 
     /// The same connector, whose connections count there the bytes that they carry within TLS, both ways.
@@ -113,10 +122,12 @@ impl Connector {
     /// [`io::ErrorKind::TimedOut`] when it takes too long.
     pub async fn dial(&self, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
         let limit = self.connect_timeout;
-        timeout(limit, dial(TlsConnector::from(Arc::clone(&self.config)), uri)).await.map_err(|_| {
-            let message = format!("no connection within {} ms", limit.as_millis());
-            io::Error::new(io::ErrorKind::TimedOut, message)
-        })?
+        timeout(limit, dial(TlsConnector::from(Arc::clone(&self.config)), &self.proxy, uri)).await.map_err(
+            |_| {
+                let message = format!("no connection within {} ms", limit.as_millis());
+                io::Error::new(io::ErrorKind::TimedOut, message)
+            },
+        )?
     }
 }
 
@@ -150,7 +161,7 @@ impl Service<Uri> for Connector {
     }
 }
 
-async fn dial(connector: TlsConnector, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
+async fn dial(connector: TlsConnector, proxy: &Proxy, uri: &Uri) -> io::Result<TlsStream<TcpStream>> {
     let unfit = || {
         let message = format!("{uri} is not an address with a host and a port");
         io::Error::new(io::ErrorKind::InvalidInput, message)
@@ -159,7 +170,7 @@ async fn dial(connector: TlsConnector, uri: &Uri) -> io::Result<TlsStream<TcpStr
     let host = host.trim_start_matches('[').trim_end_matches(']');
     let port = uri.port_u16().ok_or_else(unfit)?;
     let name = ServerName::try_from(host.to_owned()).map_err(|_| unfit())?;
-    let stream = TcpStream::connect((host, port)).await?;
+    let stream = proxy.connect(uri, (host, port)).await?;
     stream.set_nodelay(true)?;
     connector.connect(name, stream).await
 }

@@ -221,7 +221,7 @@ impl Inner {
             let certificate = self.authority.sign_device(&request, &device.0, LONG, &SystemRandom::new());
             let identity = ClientIdentity { chain: vec![certificate.unwrap()], key: self.keys.tls_key() };
             let trust = Trust::Authority(self.authority.certificate().clone());
-            Transport::new(&self.upstream, trust, Some(identity)).unwrap()
+            Transport::new(&self.upstream, trust, Some(identity), client::Proxy::none()).unwrap()
         };
         lock(&self.transports).entry(device).or_insert_with(new).clone()
     }

@@ -14,6 +14,7 @@ use client::enrollment::{EnrollmentError, authority};
 use client::store::{DeviceStore, DeviceStoreError};
 use engine::{Base, BaseError};
 use proto::files::FileError;
+use proto::ids::TaskId;
 
 /// What to write, and from what.
 #[derive(Args, Debug)]
@@ -24,6 +25,9 @@ pub(super) struct ExportArgs {
     /// A PEFT folder; what this device has installed where it is left out
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
+    /// The task whose installed version it is, where there are versions of several
+    #[arg(long, value_name = "TASK", conflicts_with = "adapter")]
+    task: Option<TaskId>,
     /// The folder to write; a merged base needs one that is new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -93,7 +97,7 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
     let base = Base::open(source)?;
     let mut adapter = match &args.adapter {
         Some(folder) => read_peft(folder, &base)?,
-        None => read_installed(state_dir, &base)?,
+        None => read_installed(state_dir, args.task, &base)?,
     };
     if let Some(path) = &args.release {
         let memory = DeviceStore::open(state_dir)?;
@@ -186,7 +190,7 @@ mod tests {
     use clap::Parser;
     use formats::{Personal, Release, Version};
     use proto::adapter::{AdapterSpec, Factors, Method};
-    use proto::ids::{Digest, TaskId};
+    use proto::ids::Digest;
 
     use super::*;
     use engine::Projection;

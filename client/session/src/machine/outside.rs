@@ -95,7 +95,7 @@ impl Session {
             },
             // Nothing of the version is held meanwhile; one that the user has not yet is fetched for them.
             (Stage::Loading { offer, purpose: Purpose::Train { .. } }, Event::NoWindow) => {
-                if self.installed == Some(offer.published) {
+                if self.holds(&offer.published) {
                     return self.await_window(now);
                 }
                 self.to(Stage::Loading { offer, purpose: Purpose::Await })
@@ -147,7 +147,7 @@ impl Session {
                 let retry_millis = bounded(retry_millis);
                 match latest {
                     Some(published)
-                        if self.installed != Some(published) && !self.forgotten.contains(&published.task) =>
+                        if !self.holds(&published) && !self.forgotten.contains(&published.task) =>
                     {
                         self.to(Stage::LoadingPlan { published, purpose: Purpose::Keep { retry_millis } })
                     }
@@ -214,8 +214,7 @@ impl Session {
         match policy.admit(published.task, &offer.plan, self.device.base, &self.spending, now) {
             Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
             Err(breach)
-                if self.installed != Some(published)
-                    && policy.keeps(published.task, &breach, &self.spending) =>
+                if !self.holds(&published) && policy.keeps(published.task, &breach, &self.spending) =>
             {
                 self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
             }
@@ -234,7 +233,7 @@ impl Session {
     }
 
     fn loaded(self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
-        if self.installed == Some(work.published) {
+        if self.holds(&work.published) {
             self.kept(work, purpose, now)
         } else {
             self.to(Stage::Installing { work, purpose })
@@ -242,7 +241,7 @@ impl Session {
     }
 
     fn kept(mut self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
-        self.installed = Some(work.published);
+        self.installed.insert(work.published.task, work.published);
         match purpose {
             Purpose::Train { .. } => self.to(Stage::Training { work }),
             Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),

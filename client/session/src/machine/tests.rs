@@ -239,7 +239,7 @@ fn the_policy_is_asked_before_anything_but_the_plan_is_fetched_or_built() {
     session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
     assert!(why.contains("8 tokens") && why.contains("at most 7"), "{why}");
-    assert_eq!(session.installed(), None);
+    assert_eq!(session.installed(TASK), None);
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn a_device_that_took_part_keeps_new_versions_when_it_may_train_no_more() {
     assert!(matches!(session.action(), Action::Install(_)), "{session:?}");
     let session = tell(session, Event::Recorded);
     assert_eq!(declines(&session), Some(DeclineReason::Participations));
-    assert_eq!(session.installed(), Some(published(&plan)));
+    assert_eq!(session.installed(TASK), Some(published(&plan)));
     // Once it has the version there is nothing to fetch.
     let mut again = spent();
     again.installed = Some(published(&plan));
@@ -372,7 +372,7 @@ fn without_a_window_a_version_is_fetched_for_the_user_and_not_trained() {
     let session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
     let session = tell(session, Event::Recorded);
     assert_eq!(
-        (session.state(), session.installed()),
+        (session.state(), session.installed(TASK)),
         (SessionState::AwaitingWindow, Some(published(&plan)))
     );
     assert_eq!(sleeps(&session), outside::AWAITED_MILLIS);
@@ -415,9 +415,12 @@ fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_ba
         || Event::Replied(Reply::Assignment(Assignment { published: published(&plan), charged: 0 }));
     let mut session = joining(session(Policy::default(), Spending::new()));
     session.forget(TaskId([8; 16]));
-    assert!(session.at_work_on().is_some() && session.installed().is_some(), "another task's work goes on");
+    assert!(
+        session.at_work_on().is_some() && session.installed(TASK).is_some(),
+        "another task's work goes on"
+    );
     session.forget(TASK);
-    assert_eq!((session.at_work_on(), session.installed()), (None, None));
+    assert_eq!((session.at_work_on(), session.installed(TASK)), (None, None));
     let session = tell(session, assignment());
     assert_eq!(declines(&session), Some(DeclineReason::NotAllowed));
     let mut session = tell(session, Event::Replied(Reply::Received));

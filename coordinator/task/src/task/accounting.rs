@@ -64,6 +64,11 @@ impl Task {
         self.record.participations.get(&device).copied().unwrap_or(0)
     }
 
+    /// Rounds charged so far, aborted ones too.
+    pub fn rounds_charged(&self) -> u64 {
+        self.record.rounds_charged
+    }
+
     /// What has happened that changes who may still take part; alike only where nothing has.
     pub fn spending(&self) -> Spending {
         Spending { rounds_charged: self.record.rounds_charged, excluded: self.excluded.len() }

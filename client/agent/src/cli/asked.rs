@@ -1,0 +1,125 @@
+//! Where a command finds the device: in the daemon that runs, or, where none does, in its folder.
+
+use client::store::{Entry, Note};
+use client::{Control, Device, Forgotten, Now, Status};
+use proto::ids::{TaskId, Timestamp};
+
+use super::{Failure, device, device_failure, failed};
+use crate::config::Config;
+use crate::control::{Answer, Request, ask};
+
+/// A device that commands ask.
+pub(super) enum Asked<'a> {
+    /// A daemon holds it.
+    Daemon(&'a Config),
+    /// Nobody does but this command.
+    Folder(Box<Device>),
+}
+
+/// An answer that does not belong to the request.
+fn foreign() -> Failure {
+    failed(4)(anyhow::anyhow!("the agent that runs is of another version; restart it"))
+}
+
+impl<'a> Asked<'a> {
+    /// Looks for a daemon, then for the folder.
+    pub(super) fn open(config: &'a Config) -> Result<Self, Failure> {
+        match Self::now_of(config)? {
+            Some(_) => Ok(Self::Daemon(config)),
+            None => Ok(Self::Folder(Box::new(device(config)?))),
+        }
+    }
+
+    /// What the daemon of this folder does, where one runs.
+    pub(super) fn now_of(config: &Config) -> Result<Option<Now>, Failure> {
+        match tell(config, &Request::Now)? {
+            Some(Answer::Now(now)) => Ok(Some(*now)),
+            Some(_) => Err(foreign()),
+            None => Ok(None),
+        }
+    }
+
+    /// The ledger's records.
+    pub(super) fn entries(&self) -> Result<Vec<Entry>, Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, &Request::Ledger)? {
+                Some(Answer::Ledger(entries)) => Ok(entries),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => Ok(device.store().entries().to_vec()),
+        }
+    }
+
+    /// What the device did.
+    pub(super) fn journal(&self) -> Result<Vec<Note>, Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, &Request::Journal)? {
+                Some(Answer::Journal(notes)) => Ok(notes),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => device.control().journal().map_err(device_failure),
+        }
+    }
+
+    /// What the device is and holds.
+    pub(super) fn status(&self) -> Result<Status, Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, &Request::Status)? {
+                Some(Answer::Status(status)) => Ok(*status),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => device.status().map_err(device_failure),
+        }
+    }
+
+    /// Pauses the device until then, or until it is resumed.
+    pub(super) fn pause(&self, until: Option<Timestamp>) -> Result<(), Failure> {
+        let request = Request::Pause { until: until.map(|until| until.0) };
+        self.done(&request, |control| control.pause(until))
+    }
+
+    /// Ends a pause.
+    pub(super) fn resume(&self) -> Result<(), Failure> {
+        self.done(&Request::Resume, Control::resume)
+    }
+
+    /// Leaves a task.
+    pub(super) fn forget(&self, task: TaskId) -> Result<Forgotten, Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, &Request::Forget { task })? {
+                Some(Answer::Forgotten(forgotten)) => Ok(forgotten),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => device.forget(task).map_err(device_failure),
+        }
+    }
+
+    /// Takes a task back.
+    pub(super) fn rejoin(&self, task: TaskId) -> Result<bool, Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, &Request::Rejoin { task })? {
+                Some(Answer::Rejoined(was)) => Ok(was),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => device.rejoin(task).map_err(device_failure),
+        }
+    }
+
+    fn done(
+        &self,
+        request: &Request,
+        here: impl FnOnce(&Control) -> Result<(), client::Error>,
+    ) -> Result<(), Failure> {
+        match self {
+            Self::Daemon(config) => match tell(config, request)? {
+                Some(Answer::Done) => Ok(()),
+                Some(_) | None => Err(foreign()),
+            },
+            Self::Folder(device) => here(&device.control()).map_err(device_failure),
+        }
+    }
+}
+
+fn tell(config: &Config, request: &Request) -> Result<Option<Answer>, Failure> {
+    ask(&config.state_dir, request).map_err(|error| failed(4)(error.into()))
+}

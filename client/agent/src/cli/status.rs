@@ -1,0 +1,224 @@
+//! What a device does and why, for its user: `status`, `conditions`, `log`.
+#![expect(clippy::disallowed_methods, reason = "IO shell: what time it is, and a pause between two looks")]
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use client::{DeviceMonitor, Now, Status};
+use proto::ids::Timestamp;
+use serde::Serialize;
+use session::conditions::{Conditions, Judgment, Purpose, in_words, judge};
+use shell::cli::Format;
+
+use super::asked::Asked;
+use super::time::{at, relative, span};
+use super::{Failure, print};
+use crate::config::Config;
+use crate::monitor::ThisMachine;
+
+/// Between two tables of `conditions --watch`.
+const WATCHED_EVERY: Duration = Duration::from_secs(1);
+
+pub(super) fn now() -> Timestamp {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// What `conditions` prints as JSON.
+#[derive(Serialize)]
+struct Table {
+    running: bool,
+    window: Option<String>,
+    last_preemption: Option<client::Preemption>,
+    training: Vec<Judgment>,
+    transfer: Vec<Judgment>,
+}
+
+/// Says what the conditions are, once or every second until it is stopped.
+pub(super) fn conditions(config: &Config, watch: bool, format: Format) -> Result<(), Failure> {
+    let machine = ThisMachine;
+    loop {
+        let table = match Asked::now_of(config)? {
+            Some(now) => Table {
+                running: true,
+                window: Some(now.window),
+                last_preemption: now.last_preemption,
+                training: now.conditions,
+                transfer: now.transfer,
+            },
+            None => seen(&machine, &config.conditions),
+        };
+        print(format, &table, || text(&table))?;
+        if !watch {
+            return Ok(());
+        }
+        std::thread::sleep(WATCHED_EVERY);
+    }
+}
+
+/// What this process sees, where no daemon looks.
+fn seen(machine: &impl DeviceMonitor, limits: &Conditions) -> Table {
+    let mut snapshot = machine.look();
+    // What the device counts is not known here; its conditions are left out.
+    snapshot.usage.free_disk_mib = None;
+    let without_usage = |judged: Vec<Judgment>| {
+        use session::conditions::Condition::{Budget, Disk, Resumed};
+        let of_machine = |row: &Judgment| !matches!(row.condition, Disk | Budget | Resumed);
+        judged.into_iter().filter(of_machine).collect()
+    };
+    Table {
+        running: false,
+        window: None,
+        last_preemption: None,
+        training: without_usage(judge(&snapshot, limits, Purpose::Start)),
+        transfer: without_usage(judge(&snapshot, limits, Purpose::Transfer)),
+    }
+}
+
+fn text(table: &Table) -> String {
+    let row = |row: &Judgment| {
+        let state = if row.blocking { "blocks" } else { "holds" };
+        format!(
+            "  {:10} {state:7} {:34} wanted: {:40} from {}",
+            row.condition.as_str(),
+            row.value,
+            row.threshold,
+            row.source
+        )
+    };
+    let mut lines = vec!["to train:".to_owned()];
+    lines.extend(table.training.iter().map(row));
+    lines.push("to use the network:".to_owned());
+    lines.extend(table.transfer.iter().map(row));
+    if let Some(window) = &table.window {
+        lines.push(format!("the window is {window}"));
+    }
+    if let Some(preemption) = &table.last_preemption {
+        lines.push(format!("last preemption: {}, {}", at(preemption.unix_millis), preemption.why));
+    }
+    if let Some(advice) = advice(&table.training, &table.transfer) {
+        lines.push(advice);
+    }
+    lines.join("\n")
+}
+
+/// What to set on a machine that cannot tell some of its conditions.
+fn advice(training: &[Judgment], transfer: &[Judgment]) -> Option<String> {
+    let unknown: Vec<String> = training
+        .iter()
+        .chain(transfer)
+        .filter(|row| row.unknown && row.blocking)
+        .map(|row| format!("\"{}\"", row.condition.as_str()))
+        .collect();
+    (!unknown.is_empty()).then(|| {
+        format!(
+            "This machine cannot tell all conditions, so it never trains. If you know that they hold, say so in the \
+             configuration: [conditions] assume = [{}]",
+            unknown.join(", ")
+        )
+    })
+}
+
+/// What `status` prints as JSON.
+#[derive(Serialize)]
+struct Whole {
+    running: bool,
+    #[serde(flatten)]
+    status: Status,
+    now: Option<Now>,
+}
+
+/// Says what the device does now, what next, and what it would take.
+pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
+    let doing = Asked::now_of(config)?;
+    let status = Asked::open(config)?.status()?;
+    let whole = Whole { running: doing.is_some(), status, now: doing };
+    print(format, &whole, || {
+        let mut lines = held(&whole.status);
+        match &whole.now {
+            None => lines.push(
+                "no agent runs; `nightshift-agent run` or `nightshift-agent service install` starts one"
+                    .to_owned(),
+            ),
+            Some(doing) => lines.extend(does(doing, now())),
+        }
+        lines.join("\n")
+    })
+}
+
+fn held(status: &Status) -> Vec<String> {
+    let mut lines =
+        vec![status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"))];
+    if status.installed.is_empty() {
+        lines.push("holds no version yet".to_owned());
+    }
+    lines.extend(
+        status
+            .installed
+            .iter()
+            .map(|published| format!("holds version {} of task {}", published.version, published.task)),
+    );
+    lines.extend(status.declined.as_ref().map(|declined| declined.why.clone()));
+    if status.charges_found_at_coordinator > 0 {
+        lines.push(format!(
+            "{} rounds were charged that this folder did not know of: it was restored from a backup, or the \
+             coordinator errs",
+            status.charges_found_at_coordinator
+        ));
+    }
+    lines
+}
+
+fn does(doing: &Now, now: Timestamp) -> Vec<String> {
+    let mut lines = Vec::new();
+    let work = doing.work.as_ref();
+    let of = work.map_or(String::new(), |work| format!(", version {} of task {}", work.version, work.task));
+    let steps = doing.training.map_or(String::new(), |(steps, all)| format!(", step {steps} of {all}"));
+    lines.push(format!("now: {}{of}{steps}, since {}", doing.state, relative(doing.since, now)));
+    if let Some(next) = doing.next_check_in {
+        lines.push(format!("next: asks the coordinator {}", relative(next, now)));
+    }
+    match doing.paused_until {
+        Some(u64::MAX) => lines.push("paused until `nightshift-agent resume`".to_owned()),
+        Some(until) => lines.push(format!("paused until {}, {}", at(until), relative(until, now))),
+        None => {}
+    }
+    let blocking = in_words(&doing.conditions);
+    lines.push(match (doing.window.as_str(), doing.opens, blocking.is_empty()) {
+        ("open", ..) => "may train: yes".to_owned(),
+        ("overridden", ..) => "may train: yes, the conditions are overridden".to_owned(),
+        (_, Some(opens), true) => format!("may train: after a rest, {}", relative(opens, now)),
+        (_, _, true) => "may train: soon, all conditions hold and have to hold for a while".to_owned(),
+        (_, Some(opens), false) => format!("may train: no, it rests until {}; and {blocking}", at(opens)),
+        (_, None, false) => format!("may train: no; it would take: {blocking}"),
+    });
+    if !doing.may_transfer {
+        lines.push(format!("may use the network: no; it would take: {}", in_words(&doing.transfer)));
+    }
+    let mib = doing.transferred_today.div_ceil(1 << 20);
+    let trained = span(Duration::from_secs(doing.trained_secs_today));
+    lines.push(format!("today: trained for {trained}, {mib} MiB sent and fetched"));
+    if let Some(preemption) = &doing.last_preemption {
+        lines.push(format!(
+            "last preemption: {}, because {}",
+            relative(preemption.unix_millis, now),
+            preemption.why
+        ));
+    }
+    if let Some(problem) = &doing.last_problem {
+        lines.push(format!("last problem: {}, {}", relative(problem.unix_millis, now), problem.what));
+    }
+    lines
+}
+
+/// Says what the device did.
+pub(super) fn log(config: &Config, format: Format) -> Result<(), Failure> {
+    let notes = Asked::open(config)?.journal()?;
+    print(format, &notes, || {
+        if notes.is_empty() {
+            return "nothing has happened yet".to_owned();
+        }
+        let line =
+            |note: &client::store::Note| format!("{}  {:12} {}", at(note.unix_millis), note.event, note.what);
+        notes.iter().map(line).collect::<Vec<_>>().join("\n")
+    })
+}
