@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control;
-use crate::monitor::ThisMachine;
+use crate::monitor::{Sources, ThisMachine};
 
 /// The program's name.
 const NAME: &str = "nightshift-agent";
@@ -340,7 +340,8 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     };
     let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
     answer_commands(&state_dir, &device, &stop);
-    let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
+    let machine = ThisMachine::start(Sources::of_this_machine());
+    let finished = device.run(trainer, machine, settings, stop).await.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })

@@ -66,8 +66,8 @@ impl Sources {
 
 /// The machine that this program runs on.
 ///
-/// It follows the services on the bus until it is dropped. Where it is started inside a tokio runtime it does that
-/// there, and knows nothing of the bus any more once that runtime is gone; elsewhere on a thread of its own.
+/// It follows the services on the bus until it is dropped. Where it is started inside a tokio runtime of several threads
+/// it does that there, and knows nothing of the bus any more once that runtime is gone; elsewhere on a thread of its own.
 #[derive(Debug)]
 pub struct ThisMachine(system::Machine);
 

@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::time::{at, relative, span};
 use super::{Failure, print};
 use crate::config::Config;
-use crate::monitor::ThisMachine;
+use crate::monitor::{Sources, ThisMachine};
 
 /// Between two tables of `conditions --watch`.
 const WATCHED_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ struct Table {
 
 /// Says what the conditions are, once or every second until it is stopped.
 pub(super) fn conditions(config: &Config, watch: bool, format: Format) -> Result<(), Failure> {
-    let machine = ThisMachine;
+    let machine = ThisMachine::start(Sources::of_this_machine());
     loop {
         let table = match Asked::now_of(config)? {
             Some(now) => Table {

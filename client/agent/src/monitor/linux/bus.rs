@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_core::Stream;
-use tokio::runtime::{Builder, Handle};
+use tokio::runtime::{Builder, Handle, RuntimeFlavor};
 use tokio::sync::{Notify, oneshot};
 
 use self::line::{Failure, Line};
@@ -47,7 +47,7 @@ struct Shared {
 }
 
 impl Watch {
-    /// Follows the bus: on the runtime that this is called in, or else on a thread with one of its own. `began` is when
+    /// Follows the bus: on the runtime that this is called in, if it has threads to spare, or else on a thread of its own. `began` is when
     /// the time that the device counts began.
     pub(super) fn start(address: BusAddress, retry: Duration, began: Instant) -> Self {
         let why = match &address {
@@ -69,7 +69,11 @@ impl Watch {
                 _ = stopped => {}
             }
         };
-        if let Ok(runtime) = Handle::try_current() {
+        // A runtime of one thread stands still while that thread looks.
+        let shared_runtime = Handle::try_current().ok();
+        if let Some(runtime) =
+            shared_runtime.filter(|runtime| runtime.runtime_flavor() == RuntimeFlavor::MultiThread)
+        {
             runtime.spawn(followed);
             return watch;
         }
