@@ -45,11 +45,9 @@ pub(super) fn busy_percent(text: &str, own: u32, processors: usize) -> Option<f6
     }
     let mut family = BTreeSet::from([own]);
     loop {
-        let known = family.len();
-        family.extend(rows.iter().filter(|row| family.clone().contains(&row.1)).map(|row| row.0));
-        if family.len() == known {
-            break;
-        }
+        let below = |row: &&(u32, u32, f64)| family.contains(&row.1) && !family.contains(&row.0);
+        let Some(child) = rows.iter().find(below).map(|row| row.0) else { break };
+        family.insert(child);
     }
     let others = rows.iter().filter(|row| !family.contains(&row.0));
     let sum: f64 = others.map(|row| row.2).sum();

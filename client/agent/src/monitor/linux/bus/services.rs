@@ -268,7 +268,7 @@ mod tests {
     use super::*;
 
     fn signal(path: &str, interface: &str, member: &str) -> Message {
-        Message::signal(path, interface, member).unwrap().build(&()).unwrap()
+        Message::signal(path, interface, member).build(&()).unwrap()
     }
 
     #[test]
@@ -296,7 +296,7 @@ mod tests {
     #[test]
     fn a_service_that_comes_or_goes_is_asked() {
         let message = Message::signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged");
-        let message = message.unwrap().build(&("net.hadess.PowerProfiles", "", ":1.9")).unwrap();
+        let message = message.build(&("net.hadess.PowerProfiles", "", ":1.9")).unwrap();
         assert_eq!(concerned(&message), Some(Service::PowerProfiles));
         // One that says something else is of nobody.
         let nonsense = signal("/org/freedesktop/DBus", "org.freedesktop.DBus", "NameOwnerChanged");
