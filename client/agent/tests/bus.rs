@@ -3,6 +3,9 @@
 //! Without dbus-daemon or python3-dbusmock these are skipped, each by its name, unless `NIGHTSHIFT_REQUIRE_DBUSMOCK` is
 //! 1: then they fail.
 #![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says so")]
+#![expect(clippy::disallowed_methods, reason = "mocks are processes beside the test, and take their time")]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixListener;
@@ -52,23 +55,23 @@ impl Bus {
             command.status().is_ok_and(|status| status.success())
         });
         let daemon = Command::new("dbus-daemon").arg("--version").stdout(Stdio::null()).status().is_ok();
-        let missing = match (python, daemon) {
-            (Some(_), true) => None,
-            (None, _) => Some("python3-dbusmock"),
-            (_, false) => Some("dbus-daemon"),
+        let found = match (python, daemon) {
+            (Some(python), true) => Ok(python),
+            (None, _) => Err("python3-dbusmock"),
+            (_, false) => Err("dbus-daemon"),
         };
-        if let Some(missing) = missing {
+        if let Err(missing) = found {
             let required = std::env::var("NIGHTSHIFT_REQUIRE_DBUSMOCK").is_ok_and(|value| value == "1");
             assert!(!required, "{missing} is not installed");
             eprintln!("skipped: {missing} is not installed, {test}");
-            return None;
         }
+        let python = found.ok()?;
         let folder = tempfile::tempdir().unwrap();
         let runtime = Builder::new_current_thread().enable_all().build().unwrap();
         let address = address(folder.path());
         let daemon = daemon_at(&address);
         let connection = runtime.block_on(connect(&address));
-        Some(Self { python: python?, daemon, mocks: Vec::new(), runtime, connection, folder })
+        Some(Self { python, daemon, mocks: Vec::new(), runtime, connection, folder })
     }
 
     fn address(&self) -> String {
@@ -213,8 +216,8 @@ fn name_of_manager(name: &str) -> String {
     if name == LOGIND { format!("{LOGIND}.Manager") } else { name.to_owned() }
 }
 
-fn power(external: bool, battery_percent: Option<f64>) -> Option<Power> {
-    Some(Power { external, battery_percent })
+fn power(external: bool, battery_percent: Option<f64>) -> Power {
+    Power { external, battery_percent }
 }
 
 #[test]
@@ -228,7 +231,7 @@ fn upower_tells_power_and_batteries_and_a_mouse_is_none() {
 
     let device = format!("{UPOWER}.Device");
     bus.call(UPOWER, "/org/freedesktop/UPower", MOCK, "AddAC", &("mock_ac", "charger")).unwrap();
-    let by_upower = |power: Option<Power>| Reading { value: power, source: "UPower OnBattery".into() };
+    let by_upower = |power: Power| Reading::of(power, "UPower OnBattery");
     bus.see(&machine, AT_ONCE, |seen| seen.power == by_upower(power(true, None)));
 
     let add = |name: &str, percent: f64| {
@@ -277,7 +280,7 @@ fn logind_tells_who_uses_the_machine() {
 
     let ago = |secs: u64| {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        u64::try_from((now - Duration::from_secs(secs)).as_micros()).unwrap()
+        u64::try_from(now.saturating_sub(Duration::from_secs(secs)).as_micros()).unwrap()
     };
     let about = |secs: u64| {
         move |seen: &Snapshot| seen.idle.value.is_some_and(|idle| (secs..secs + 20).contains(&idle.as_secs()))

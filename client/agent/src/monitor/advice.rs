@@ -14,7 +14,7 @@ pub fn advice(judged: &[Judgment]) -> Option<String> {
         return None;
     }
     let mut names: Vec<&str> = Vec::new();
-    let mut reasons = String::new();
+    let mut reasons = Vec::new();
     for row in &unknown {
         let name = row.condition.as_str();
         if names.contains(&name) {
@@ -22,10 +22,11 @@ pub fn advice(judged: &[Judgment]) -> Option<String> {
         }
         names.push(name);
         if row.blocking {
-            reasons += &format!("\n  {name}: {}", row.source);
+            reasons.push(format!("\n  {name}: {}", row.source));
         }
     }
     let list: Vec<String> = names.iter().map(|name| format!("\"{name}\"")).collect();
+    let reasons = reasons.concat();
     Some(format!(
         "This machine cannot tell every condition:{reasons}\nUntil it can, or you say that they always hold here, it does \
          not train. Where they do, put this line under [conditions] of the configuration:\n  assume = [{}]",

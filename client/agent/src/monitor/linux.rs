@@ -35,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 /// What changes slowly, or is told for a span of time, is read again after that long.
 const FRESH: Duration = Duration::from_secs(1);
 /// Whose control group this is, is asked again after that long: others may have come into it.
-const OWN_HOLDS: Duration = Duration::from_mins(1);
+const OWN_HOLDS: Duration = Duration::from_secs(60);
 /// The walls' clock has jumped if it moved so much more or less than the other.
 const JUMP: Duration = Duration::from_secs(2);
 /// The most reasons that are remembered as said.
@@ -73,8 +73,12 @@ struct Slow {
     pressure: Reading<f64>,
     /// Read where a service does not say it.
     supplies: Option<Reading<Power>>,
-    profile: Option<Option<String>>,
+    profile: Option<Profile>,
 }
+
+/// The firmware's profile, where it has one.
+#[derive(Clone, Debug)]
+struct Profile(Option<String>);
 
 /// How busy others were, and the look from which on it is counted next.
 #[derive(Debug)]
@@ -91,6 +95,7 @@ impl Machine {
         Self { root: sources.root, began, watch, kept: Mutex::default() }
     }
 
+    #[expect(clippy::unnecessary_wraps, reason = "other systems do not say when something changes")]
     pub(super) fn changes(&self) -> Option<Arc<Notify>> {
         Some(self.watch.changes())
     }
@@ -125,7 +130,8 @@ impl Machine {
             });
         let supplies = || slow.supplies.get_or_insert_with(|| power::supplies(&self.root)).clone();
         let power = power::power(&told.power, supplies);
-        let profile = || slow.profile.get_or_insert_with(|| saver::firmware_profile(&self.root)).clone();
+        let profile =
+            || slow.profile.get_or_insert_with(|| Profile(saver::firmware_profile(&self.root))).0.clone();
         let power_saver = saver::saver(&told.profile, profile);
         let snapshot = Snapshot {
             power,

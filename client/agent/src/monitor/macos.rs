@@ -47,7 +47,7 @@ impl Machine {
             cool_celsius: Reading::unknown("macOS does not say how hot it is"),
             busy_percent: kept_for(&mut kept.busy, Duration::from_secs(10), read_busy),
             pressure_percent: Reading::unknown("macOS does not say what waits for memory"),
-            power_saver: kept_for(&mut kept.saver, Duration::from_mins(1), read_saver),
+            power_saver: kept_for(&mut kept.saver, Duration::from_secs(60), read_saver),
             ..Snapshot::default()
         }
     }

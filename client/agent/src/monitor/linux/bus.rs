@@ -2,10 +2,6 @@
 //!
 //! A task asks each service once, then again whatever signals; nothing is asked at a look. Once a minute everything is
 //! asked, which notices a bus or a service that hangs. No service is ever started by being asked.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: it starts the thread or the task that follows the bus"
-)]
 
 mod line;
 mod services;
@@ -26,9 +22,9 @@ use super::super::BusAddress;
 use super::told::Services;
 
 /// The longest wait between two tries to reach the bus.
-const LONGEST_WAIT: Duration = Duration::from_mins(5);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// Everything is asked again after that long.
-const ASK_AGAIN: Duration = Duration::from_mins(1);
+const ASK_AGAIN: Duration = Duration::from_secs(60);
 /// Signals that come so soon after each other are answered together.
 const GATHER: Duration = Duration::from_millis(100);
 

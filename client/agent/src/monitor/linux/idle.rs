@@ -147,6 +147,15 @@ mod tests {
         Duration::from_secs(secs)
     }
 
+    /// So many seconds before now.
+    fn wall_ago(ago: u64) -> Duration {
+        NOW.wall.saturating_sub(secs(ago))
+    }
+
+    fn up_ago(ago: u64) -> Duration {
+        NOW.up.saturating_sub(secs(ago))
+    }
+
     fn session() -> Session {
         Session {
             path: "/a".into(),
@@ -163,11 +172,11 @@ mod tests {
 
     /// Idle for so long.
     fn idle_for(idle: u64) -> Session {
-        Session { idle: true, idle_since: NOW.wall - secs(idle), idle_seen: Some(secs(0)), ..session() }
+        Session { idle: true, idle_since: wall_ago(idle), idle_seen: Some(secs(0)), ..session() }
     }
 
     fn typed(terminals: &[(&str, u64)]) -> Hands {
-        let used = |(name, ago): &(&str, u64)| ((*name).to_owned(), NOW.wall - secs(*ago));
+        let used = |(name, ago): &(&str, u64)| ((*name).to_owned(), wall_ago(*ago));
         Hands { terminals: terminals.iter().map(used).collect(), ..Hands::default() }
     }
 
@@ -202,7 +211,7 @@ mod tests {
 
     #[test]
     fn a_locked_session_is_unused_since_it_was_seen_locked() {
-        let locked = Session { locked_seen: Some(NOW.up - secs(40)), ..session() };
+        let locked = Session { locked_seen: Some(up_ago(40)), ..session() };
         assert_eq!(by(std::slice::from_ref(&locked), &Hands::default()), 40);
         let idle_before = Session { locked_seen: locked.locked_seen, ..idle_for(100) };
         assert_eq!(by(&[idle_before], &Hands::default()), 100);
@@ -213,8 +222,7 @@ mod tests {
 
     #[test]
     fn a_session_that_does_not_say_since_when_is_idle_since_it_was_seen() {
-        let seen =
-            Session { idle_since: Duration::ZERO, idle_seen: Some(NOW.up - secs(33)), ..idle_for(600) };
+        let seen = Session { idle_since: Duration::ZERO, idle_seen: Some(up_ago(33)), ..idle_for(600) };
         assert_eq!(by(&[seen], &Hands::default()), 33);
     }
 
@@ -232,9 +240,9 @@ mod tests {
 
     #[test]
     fn input_counts_even_where_the_session_says_that_it_is_idle() {
-        let moved = Hands { watched: Some(secs(0)), moved: Some(NOW.up - secs(3)), ..Hands::default() };
+        let moved = Hands { watched: Some(secs(0)), moved: Some(up_ago(3)), ..Hands::default() };
         assert_eq!(by(&[idle_for(600)], &moved), 3);
-        let plugged = Hands { plugged: Some(NOW.wall - secs(9)), ..typed(&[("tty1", 700)]) };
+        let plugged = Hands { plugged: Some(wall_ago(9)), ..typed(&[("tty1", 700)]) };
         assert_eq!(by(&[idle_for(600)], &plugged), 9);
     }
 
@@ -246,7 +254,7 @@ mod tests {
             Hands { terminals: [("tty1".to_owned(), NOW.wall + secs(60))].into(), ..Hands::default() };
         assert_eq!(by(&[idle_for(600)], &terminals), 0);
         let told = Told::Value(Sessions { all: vec![idle_for(86_400)], nobody_since: None });
-        let after = idle(NOW, &told, &Hands::default(), Some(NOW.up - secs(7)));
+        let after = idle(NOW, &told, &Hands::default(), Some(up_ago(7)));
         assert_eq!(after.value, Some(secs(7)));
     }
 
@@ -257,7 +265,7 @@ mod tests {
         let source = "terminals and input devices";
         assert_eq!(told(&typed(&[("tty1", 90), ("pts/3", 30)])), Reading::of(secs(30), source));
         // What is only watched is known from then on.
-        let watched = Hands { watched: Some(NOW.up - secs(12)), ..Hands::default() };
+        let watched = Hands { watched: Some(up_ago(12)), ..Hands::default() };
         assert_eq!(told(&watched), Reading::of(secs(12), source));
         assert_eq!(told(&Hands { watched: Some(NOW.up), ..typed(&[("tty1", 90)]) }).value, Some(secs(90)));
         let nothing = told(&Hands { plugged: Some(secs(1)), ..Hands::default() });
