@@ -26,8 +26,9 @@ use tokio::sync::Notify;
 
 use self::bus::Watch;
 use self::hands::Watcher;
-use self::idle::Moment;
+use self::idle::{Moment, Sessions};
 use self::load::{Own, Ticks};
+use self::told::Told;
 use super::Sources;
 
 /// Between the first two looks at the processor.
@@ -135,7 +136,7 @@ impl Machine {
         let power_saver = saver::saver(&told.profile, profile);
         let snapshot = Snapshot {
             power,
-            idle: idle::idle(now, &told.sessions, &hands, kept.clock_set),
+            idle: idle::idle(now, &self.sessions(told.sessions), &hands, kept.clock_set),
             metered: network::metered(&told.metered),
             cool_celsius: slow.cool.clone(),
             busy_percent,
@@ -146,6 +147,16 @@ impl Machine {
         kept.slow = Some(slow);
         kept.say(&snapshot);
         snapshot
+    }
+
+    /// Where logind keeps sessions and cannot be asked for them, terminals alone do not tell that nobody is there.
+    fn sessions(&self, told: Told<Sessions>) -> Told<Sessions> {
+        match told {
+            Told::Absent(why) if self.root.join("run/systemd/sessions").is_dir() => {
+                Told::Trouble(format!("logind runs here and cannot be asked: {why}"))
+            }
+            Told::Absent(_) | Told::Trouble(_) | Told::Value(_) => told,
+        }
     }
 
     fn now(&self) -> Moment {
@@ -272,6 +283,15 @@ mod tests {
         assert_eq!(first.busy_percent.value, Some(30.0));
         write(root.path(), &[("proc/stat", &stat(900))]);
         assert_eq!(machine.look().busy_percent.value, Some(30.0));
+    }
+
+    #[test]
+    fn terminals_do_not_speak_for_a_logind_that_cannot_be_asked() {
+        let root = tree(&[("dev/tty1", "")]);
+        assert_eq!(start(root.path()).look().idle.source, "terminals and input devices");
+        write(root.path(), &[("run/systemd/sessions/1", "")]);
+        let unknown = start(root.path()).look().idle;
+        assert_eq!(unknown, Reading::unknown("logind runs here and cannot be asked: no bus is asked"));
     }
 
     #[test]
