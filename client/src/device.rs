@@ -5,6 +5,7 @@ mod forget;
 mod live;
 mod meter;
 mod run;
+mod seen;
 mod train;
 mod window;
 

@@ -21,6 +21,9 @@ pub enum Error {
     /// The trainer cannot train: the user's text cannot be read, or there is none.
     #[error(transparent)]
     Trainer(#[from] TrainerError),
+    /// What trains broke too often in a row.
+    #[error("{0}")]
+    TrainerRests(String),
     /// The device's own limits forbid it.
     #[error("this device does not take part: {0}")]
     Breach(Breach),
@@ -54,7 +57,7 @@ impl Error {
     /// Whose business it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_) | Self::Thread(_) => ErrorKind::Device,
+            Self::Store(_) | Self::Thread(_) | Self::TrainerRests(_) => ErrorKind::Device,
             Self::Enrollment(error) => match error {
                 EnrollmentError::Keys(_) | EnrollmentError::Store(_) | EnrollmentError::Damaged(_) => {
                     ErrorKind::Device

@@ -46,4 +46,5 @@ pub use device::{Control, Device, Finished, Forgotten, Now, Preemption, Settings
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
 pub use shell::proxy::Proxy;
-pub use trainer::{InProcess, NoData, Trainer, TrainerError, TrainingEnd, TrainingJob};
+pub use trainer::{InProcess, LocalEnd, NoData, Recorder, Trainer};
+pub use trainer::{TrainerError, TrainerFault, TrainingEnd, TrainingJob};

@@ -4,6 +4,7 @@
 mod artifact_cache;
 mod checkpoint;
 mod device_store;
+mod error;
 mod installed;
 mod journal;
 mod ledger;
@@ -13,7 +14,8 @@ mod state;
 pub use artifact_cache::DEFAULT_CACHE_MIB;
 pub(crate) use checkpoint::is_over;
 pub use checkpoint::{Checkpoint, CheckpointFileError};
-pub use device_store::{Declined, DeviceStore, DeviceStoreError, Entry};
+pub use device_store::{Declined, DeviceStore, Entry};
+pub use error::DeviceStoreError;
 pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};

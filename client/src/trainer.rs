@@ -1,6 +1,8 @@
-//! Who trains: the engine in this process, or something that stands in its place.
+//! Who trains: the engine in this process, or something that stands in its place, such as the daemon's child process.
 
+mod fault;
 mod in_process;
+mod recorder;
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,8 +13,9 @@ use session::policy::{Breach, Policy};
 use session::update::Update;
 use session::{Event, Work};
 
-use crate::store::Checkpoint;
-pub use in_process::{InProcess, NoData};
+pub use fault::TrainerFault;
+pub use in_process::{InProcess, LocalEnd, NoData};
+pub use recorder::Recorder;
 
 /// Trains a version on the text of this device's user.
 ///
@@ -47,8 +50,8 @@ pub struct TrainingJob<'a> {
     pub policy: &'a Policy,
     /// The time since the training was begun.
     pub elapsed: &'a dyn Fn() -> Duration,
-    /// Where what an interrupted training has come to is kept, sealed.
-    pub checkpoint: &'a Checkpoint,
+    /// Where what an interrupted training has come to is kept, and who hears how it goes.
+    pub recorder: &'a dyn Recorder,
     leave: &'a AtomicBool,
 }
 
@@ -59,10 +62,10 @@ impl<'a> TrainingJob<'a> {
         seed: [u8; 32],
         policy: &'a Policy,
         elapsed: &'a dyn Fn() -> Duration,
-        checkpoint: &'a Checkpoint,
+        recorder: &'a dyn Recorder,
         leave: &'a AtomicBool,
     ) -> Self {
-        Self { work, seed, policy, elapsed, checkpoint, leave }
+        Self { work, seed, policy, elapsed, recorder, leave }
     }
 
     /// Whether the trainer must keep what it has and return: a condition does not hold any more, or the device stops.
@@ -86,6 +89,8 @@ pub enum TrainingEnd {
     NotTrained(String),
     /// The user's limits forbid it.
     Refused(Breach),
+    /// What trains broke.
+    Failed(TrainerFault),
 }
 
 impl From<TrainingEnd> for Event {
@@ -94,6 +99,7 @@ impl From<TrainingEnd> for Event {
             TrainingEnd::Trained(update) => Self::Trained(update),
             TrainingEnd::NotTrained(why) => Self::NotTrained(why),
             TrainingEnd::Refused(breach) => Self::CannotTrain(breach),
+            TrainingEnd::Failed(fault) => Self::TrainerFailed(fault.to_string()),
         }
     }
 }

@@ -92,6 +92,11 @@ impl Transport {
         Ok(Self { client, address: address.to_owned(), carried })
     }
 
+    /// Where the coordinator is.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Where the bytes are counted that its connections carry, both ways, within TLS.
     pub fn carried(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.carried)
@@ -218,37 +223,48 @@ fn advice(status: &Status) -> Option<&'static str> {
 fn advice_on(error: &rustls::Error) -> Option<&'static str> {
     use rustls::{AlertDescription, CertificateError, Error};
 
-    match error {
-        Error::InvalidCertificate(
+    if let Error::InvalidCertificate(theirs) = error {
+        let at_other_time = matches!(
+            theirs,
             CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. },
-        ) => Some(
-            "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else \
-             tell the coordinator's operator",
-        ),
-        Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked,
-        ) => Some(
-            "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers \
-             there; ask its operator, who may give a new token for `nightshift-agent enroll`",
-        ),
-        Error::AlertReceived(AlertDescription::CertificateExpired) => Some(
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+        );
+        let of_others = matches!(
+            theirs,
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+        );
+        return match (at_other_time, of_others) {
+            (true, _) => Some(
+                "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else \
+                 tell the coordinator's operator",
+            ),
+            (false, true) => Some(
+                "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else \
+                 answers there; ask its operator, who may give a new token for `nightshift-agent enroll`",
+            ),
+            (false, false) => None,
+        };
+    }
+    let Error::AlertReceived(alert) = error else { return None };
+    if *alert == AlertDescription::CertificateExpired {
+        return Some(
             "this device's certificate has ended, or its clock is wrong; with a right clock it enrolls again with a new \
              token",
-        ),
-        Error::AlertReceived(
-            AlertDescription::UnknownCA
+        );
+    }
+    let refused = matches!(
+        alert,
+        AlertDescription::UnknownCA
             | AlertDescription::BadCertificate
             | AlertDescription::CertificateUnknown
-            | AlertDescription::DecryptError,
-        ) => Some(
-            "the coordinator does not take this device's certificate: it was installed anew, or its clock is wrong; ask \
-             its operator, who may give a new token for `nightshift-agent enroll`",
-        ),
-        _ => None,
-    }
+            | AlertDescription::DecryptError
+    );
+    refused.then_some(
+        "the coordinator does not take this device's certificate: it was installed anew, or its clock is wrong; ask its \
+         operator, who may give a new token for `nightshift-agent enroll`",
+    )
 }
 
 /// The coordinator's authority, known only by the SHA-256 of its certificate.

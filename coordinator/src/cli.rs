@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use shell::cli;
 
 mod error;
@@ -19,6 +19,11 @@ pub use serve::{start, until_stopped};
 pub const EXIT_CODES: &str = "Exit codes: 0 done; 1 internal failure; 2 wrong usage; 3 wrong configuration or \
 input; 4 store or disk; 5 port in use or no network; 6 refused by the coordinator; 7 the task ended before \
 all versions were there.";
+
+/// All that can be typed to `nightshift-coordinator`, for manual pages and completions.
+pub fn command() -> clap::Command {
+    serve::Arguments::command()
+}
 
 /// Runs `nightshift-coordinator` with these arguments, the program's name first.
 pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

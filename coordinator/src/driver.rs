@@ -307,6 +307,11 @@ impl Driver {
         }
     }
 
+    /// Ends when the tasks' state was free once: while it never is, nobody is served.
+    pub async fn pulse(&self) {
+        drop(self.state.lock().await);
+    }
+
     /// Ends when the driver has stopped serving because the store or the disk failed.
     pub async fn failed(&self) {
         let mut failed = self.failed.subscribe();

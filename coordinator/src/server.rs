@@ -187,6 +187,11 @@ impl Coordinator {
         self.addresses
     }
 
+    /// What owns its tasks.
+    pub fn driver(&self) -> Driver {
+        self.driver.clone()
+    }
+
     /// Serves until `shutdown` is canceled, or the store fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
         let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;

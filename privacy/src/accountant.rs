@@ -26,7 +26,8 @@ pub use calibrate::{
     calibrate_sampled_gaussian_noise_multiplier, most_participations,
 };
 pub use convert::convert;
-pub use curve::{RdpCurve, SamplerError, gaussian_rdp, skellam_rdp, zcdp_rho};
+pub use curve::{RdpCurve, SamplerError, skellam_rdp};
+pub use gaussian::{gaussian_rdp, zcdp_rho};
 pub use pld::PldAccountant;
 pub use sampling::{SamplingRate, SamplingRateError};
 pub use subsampled::sampled_gaussian_rdp;
@@ -35,6 +36,7 @@ pub(crate) mod analytic;
 mod calibrate;
 pub(crate) mod convert;
 mod curve;
+mod gaussian;
 mod pld;
 mod sampling;
 mod special;

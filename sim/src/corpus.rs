@@ -16,7 +16,9 @@ mod dice;
 mod grammar;
 mod habits;
 mod persona;
+mod trade;
 
 pub use base::base_corpus;
 pub use habits::{Casing, Habits};
-pub use persona::{Persona, Trade, personas, public_sample};
+pub use persona::{Persona, personas, public_sample};
+pub use trade::Trade;

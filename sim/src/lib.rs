@@ -34,6 +34,7 @@ pub mod faults;
 pub mod make_base;
 pub mod make_data;
 pub mod output;
+pub mod place;
 pub mod public;
 pub mod report;
 pub mod run;

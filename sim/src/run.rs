@@ -17,7 +17,6 @@ use session::update::Update;
 use session::{SessionState, Work};
 use text::{Corpus, ReadOptions, TextError, UserText};
 
-use crate::central;
 use crate::classes;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
@@ -63,30 +62,6 @@ pub struct Finished {
     pub shipped: (AdapterSpec, Vec<f32>),
     /// Devices that hold the last version.
     pub up_to_date: usize,
-}
-
-/// Where the training is done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
-    /// On one device for each user.
-    Federation,
-    /// In one place, on everybody's text: what a federation is compared with.
-    Central,
-}
-
-/// Runs `scenario` where `place` says, on users' text. `public` is as for [`run`].
-pub fn run_at(
-    place: Place,
-    scenario: &Scenario,
-    base: &Arc<Base>,
-    users: &[User],
-    public: Option<&Blocks>,
-    on_version: impl FnMut(&VersionSummary),
-) -> Result<Finished, RunError> {
-    match place {
-        Place::Federation => run(scenario, base, users, public, on_version),
-        Place::Central => central::train(scenario, base, users, public, on_version),
-    }
 }
 
 /// Runs `scenario` on one device for each user. `public` is text that belongs to nobody: where there is some,

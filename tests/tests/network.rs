@@ -210,7 +210,7 @@ fn charges_that_were_found_at_the_coordinator_are_shown_as_such() {
     drop(memory);
     let said = |command: &str| text(&output(stage.agent("anna").arg(command)));
     let ledger = said("ledger");
-    let line = ledger.lines().find(|line| line.starts_with(&task.to_string())).unwrap();
+    let line = ledger.lines().find(|line| line.contains(&task.to_string())).unwrap();
     assert!(line.contains("3 found at the coordinator") && line.contains("at δ = 1e-5"), "{line}");
     let status = said("status");
     assert!(status.contains("3 rounds were charged that this folder did not know of"), "{status}");

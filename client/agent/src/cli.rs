@@ -1,4 +1,5 @@
 //! The command line of `nightshift-agent`.
+#![expect(clippy::disallowed_methods, reason = "IO shell: commands are answered beside the device")]
 
 mod adapter;
 mod asked;
@@ -6,6 +7,7 @@ mod bench;
 mod export;
 mod ledger;
 mod local;
+mod service;
 mod status;
 mod time;
 mod token;
@@ -16,24 +18,31 @@ mod will;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
+use client::store::{DeviceStoreError, StateError};
 use client::transport::TransportError;
-use client::{Device, ErrorKind, Finished, InProcess, Settings};
-use engine::{Engine, check_vectors};
+use client::{Device, ErrorKind, Finished, Settings};
+use engine::check_vectors;
 use proto::ids::TaskId;
 use serde::Serialize;
 use shell::cli::{Format, block_on, note};
+use shell::notify::Notifier;
 use shell::{logs, stop};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Config;
 use crate::control;
-use crate::monitor::ThisMachine;
+use crate::monitor::{BusAddress, Sources, ThisMachine};
+use crate::trainer::inside::{self, TrainerArgs};
+use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
+
+/// How often a daemon looks whether its folder is free, and how long it waits in between.
+const LOOKS: u32 = 10;
+const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
 
 /// The program's name.
 const NAME: &str = "nightshift-agent";
@@ -94,6 +103,9 @@ enum Command {
         /// Train whatever the conditions are, because a person at this machine wants it
         #[arg(long)]
         override_conditions: bool,
+        /// Read the machine's files below this folder, and no bus: for tests
+        #[arg(long, value_name = "DIR", hide = true)]
+        machine: Option<PathBuf>,
     },
     /// Say what this device does now, what next, and what it would take for it to train
     Status,
@@ -132,6 +144,8 @@ enum Command {
     /// Look at the text that would be trained on
     #[command(subcommand)]
     Data(DataCommand),
+    /// Let the system start the agent
+    Service(service::ServiceArgs),
     /// Measure how fast a model of this shape trains here, with random weights; --config names its config.json
     Bench(bench::BenchArgs),
     /// Train an adapter on this machine's text alone, without any federation
@@ -144,6 +158,9 @@ enum Command {
     Generate(try_out::GenerateArgs),
     /// Write an adapter, or the base with an adapter in it, for other programs
     Export(export::ExportArgs),
+    /// Train for a daemon, which starts this itself
+    #[command(hide = true)]
+    Trainer(TrainerArgs),
 }
 
 #[derive(Subcommand)]
@@ -161,6 +178,11 @@ fn failed(code: u8) -> impl Fn(anyhow::Error) -> Failure {
     move |error| Failure { code, error }
 }
 
+/// All that can be typed, for manual pages and completions.
+pub fn command() -> clap::Command {
+    Cli::command()
+}
+
 /// Runs the program with these arguments, the program's name first.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     let args: Vec<OsString> = args.into_iter().collect();
@@ -173,6 +195,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
         Err(error) => return shell::cli::usage(&error),
     };
+    // Before anything else: it ends with the daemon that started it, and logs nothing.
+    if let Command::Trainer(args) = cli.command {
+        return inside::main(args);
+    }
     logs::start("NIGHTSHIFT_LOG", "info");
     // Before anything that is secret is read.
     if let Err(error) = proto::dumps::forbid() {
@@ -196,6 +222,9 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         };
         let measured = bench::bench(path, args).map_err(failed(3))?;
         return print(format, &measured, || measured.text());
+    }
+    if let Command::Service(args) = &cli.command {
+        return service::service(&cli.common, args);
     }
     let config = configuration(&cli.common).map_err(failed(3))?;
     match &cli.command {
@@ -230,9 +259,16 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Enroll { token, coordinator } => {
             wait(enroll_device(&config, token, coordinator.as_deref(), format))
         }
-        Command::Run { once, override_conditions } => wait(run(config, *once, *override_conditions, format)),
-        // Done above, without a configuration.
-        Command::Bench(_) => Ok(()),
+        Command::Run { once, override_conditions, machine } => {
+            let sources = machine.as_ref().map_or_else(Sources::of_this_machine, |root| Sources {
+                root: root.clone(),
+                bus: BusAddress::None,
+                ..Sources::of_this_machine()
+            });
+            wait(run(config, *once, *override_conditions, sources, format))
+        }
+        // Done above, without a device.
+        Command::Bench(_) | Command::Service(_) | Command::Trainer(_) => Ok(()),
     }
 }
 
@@ -265,6 +301,22 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 fn device(config: &Config) -> Result<Device, Failure> {
     let device = Device::open(&config.state_dir).map_err(device_failure)?;
     Ok(device.with_cache_mib(config.artifact_cache_mib).with_proxy(config.proxy()))
+}
+
+/// The device for a daemon. A command that looks into the folder holds it for a moment, and is no reason not to start.
+async fn opened(config: &Config) -> Result<Device, Failure> {
+    for _ in 0..LOOKS {
+        match Device::open(&config.state_dir) {
+            Err(client::Error::Store(DeviceStoreError::State(StateError::InUse { .. }))) => {
+                tokio::time::sleep(BETWEEN_LOOKS).await;
+            }
+            other => {
+                drop(other);
+                break;
+            }
+        }
+    }
+    device(config)
 }
 
 fn device_failure(error: client::Error) -> Failure {
@@ -310,24 +362,28 @@ async fn enroll_device(
     print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
 }
 
-async fn run(config: Config, once: bool, override_conditions: bool, format: Format) -> Result<(), Failure> {
+async fn run(
+    config: Config,
+    once: bool,
+    override_conditions: bool,
+    sources: Sources,
+    format: Format,
+) -> Result<(), Failure> {
     if override_conditions {
         note(
             "conditions are overridden: this device trains even on battery, in use, or hot, because you said so",
         );
     }
-    let device = device(&config)?;
+    let device = opened(&config).await?;
     let state_dir = config.state_dir.clone();
-    let reading = config.reading();
-    let compute = config.compute().map_err(|error| failed(3)(error.into()))?;
-    tracing::info!(device = %compute.backend, "trains on");
-    let options = config.dtype.options();
-    let base = local::read(&config.base, options, compute, |_, _| 0).map_err(failed(3))?;
-    let engine = Engine::new(Arc::new(base)).with_compute(compute);
-    if device.status().map_err(device_failure)?.device.is_none() {
+    let trainer = match trainer(&config).await {
+        Err(error @ (StartError::Unusable(_) | StartError::Fault(_))) => return Err(failed(3)(error.into())),
+        started @ (Ok(_) | Err(StartError::NoData(_))) => started,
+    };
+    let Some(name) = device.status().map_err(device_failure)?.device else {
         return Err(device_failure(EnrollmentError::NotEnrolled.into()));
-    }
-    let trainer = InProcess::new(engine, config.data, reading).map_err(|error| {
+    };
+    let trainer = trainer.map_err(|error| {
         device.forget_training("there is no text any more");
         failed(3)(error.into())
     })?;
@@ -340,7 +396,11 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
     };
     let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
     answer_commands(&state_dir, &device, &stop);
-    let finished = device.run(trainer, ThisMachine, settings, stop).await.map_err(device_failure)?;
+    let manager = Notifier::from_env().map_err(|error| failed(2)(error.into()))?;
+    let running = device.run(trainer, ThisMachine::start(sources), settings, stop.clone());
+    let says = format!("takes part as {name}");
+    let finished = Box::pin(manager.served(&says, &stop, || std::future::ready(()), running)).await;
+    let finished = finished.map_err(device_failure)?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })
@@ -349,4 +409,13 @@ async fn run(config: Config, once: bool, override_conditions: bool, format: Form
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
+}
+
+/// The trainer, on a thread that may wait for it to read the base.
+async fn trainer(config: &Config) -> Result<ChildTrainer, StartError> {
+    let settings = TrainerSettings::of(config);
+    let started = tokio::task::spawn_blocking(|| ChildTrainer::start(settings)).await;
+    let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())))?;
+    tracing::info!(device = %trainer.device(), "trains on");
+    Ok(trainer)
 }

@@ -14,6 +14,9 @@ use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
 use text::{ReadOptions, SecretLines};
 
+/// Every key at its default, with what it means.
+pub const SAMPLE: &str = include_str!("../../../deploy/agent.toml");
+
 /// In what numbers products with a base are computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -36,6 +39,16 @@ impl Dtype {
             Self::F32 => Some(Precision::F32),
             Self::Bf16 => Some(Precision::Int16),
             Self::Int8 => Some(Precision::Int8),
+        }
+    }
+
+    /// Its word in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::F32 => "f32",
+            Self::Bf16 => "bf16",
+            Self::Int8 => "int8",
         }
     }
 
@@ -67,14 +80,14 @@ pub struct Config {
     /// Default `/var/lib/nightshift-agent/base`.
     pub base: PathBuf,
     /// Text files and folders to train on; nothing else is read. Default none:
-    /// the agent runs but never trains.
+    /// the agent does not run without any.
     pub data: Vec<PathBuf>,
     /// Whether lines that look like secrets (private keys, access tokens,
     /// passwords, numbers of cards and accounts) are trained on. Default no:
     /// they are left out and counted, in conversations the whole conversation.
     pub keep_secret_looking_lines: bool,
-    /// The most threads that training uses. Default 0: as many as there are
-    /// cores. What is learned does not depend on it.
+    /// The most threads that training uses. Default 0: half as many as there
+    /// are cores, rounded up. What is learned does not depend on it.
     pub threads: usize,
     /// Where training computes: `auto`, `cpu`, `candle`, `cuda`, `cuda:N`,
     /// `metal` or `metal:N`. Default `auto`: a GPU that the agent was built for
@@ -139,7 +152,7 @@ impl Config {
     /// How training computes. Fails when the device is not there, or the agent
     /// was not built for it.
     pub fn compute(&self) -> Result<Compute, DeviceError> {
-        let threads = if self.threads == 0 { cores() } else { self.threads };
+        let threads = self.threads_beside_the_user();
         let recompute = if self.recompute { Recompute::Blocks } else { Recompute::Never };
         let precision = self.dtype.precision();
         Ok(Compute { threads, precision, recompute, backend: self.device.resolve()? })
@@ -148,6 +161,11 @@ impl Config {
     /// The way to the coordinator.
     pub fn proxy(&self) -> Proxy {
         self.proxy.as_ref().and_then(|proxy| proxy.parse().ok()).unwrap_or_default()
+    }
+
+    /// The threads of a training that goes on beside its user: at most half of the cores, unless the file says how many.
+    pub fn threads_beside_the_user(&self) -> usize {
+        if self.threads == 0 { cores().div_ceil(2) } else { self.threads }
     }
 
     /// How the user's text is read.
@@ -294,16 +312,12 @@ mod tests {
     use super::*;
     use session::conditions::Condition;
 
-    const SAMPLE: &str = include_str!("../../../deploy/agent.toml");
-
     #[test]
     fn the_sample_has_every_key_at_its_default() {
         let sample = parse(SAMPLE).unwrap();
-        let coordinator = Some("localhost:7443".to_owned());
-        let expected = Config { coordinator, ..Config::default() };
-        assert_eq!(sample, expected);
+        assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 12, "every key but the proxy, which has no value as its default");
+        assert_eq!(keys.len(), 11, "every key but those that have no value as their default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }

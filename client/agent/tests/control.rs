@@ -1,6 +1,6 @@
 //! Commands reach a device that another process holds, and nobody else does.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a device answers beside the test")]
 
 use std::io::{BufRead, BufReader, Write};

@@ -9,6 +9,7 @@ pub(crate) mod compute;
 pub(crate) mod device;
 pub(crate) mod error;
 pub(crate) mod executor;
+pub(crate) mod partial_step;
 mod request;
 pub(crate) mod resident;
 pub(crate) mod setup;

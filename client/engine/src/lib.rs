@@ -52,6 +52,7 @@ pub use kernels::instructions::{VectorsError, check_vectors};
 pub use kernels::matmul::Precision;
 pub use lora::layout::{ModuleError, check_modules};
 pub use lora::merge::{MergeError, write_merged};
+pub use model::batch::BatchShape;
 pub use model::blocks::{Block, Blocks, Encoded};
 pub use model::compute::Recompute;
 pub use model::config::{ConfigError, DecoderConfig, RopeScaling};

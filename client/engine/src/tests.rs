@@ -11,6 +11,7 @@ use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 
 use crate::backend::executor::Executor;
+use crate::backend::partial_step::PartialStep;
 use crate::kernels::pool::Team;
 use crate::lora::layout::AdapterLayout;
 use crate::model::batch::Sequence;
@@ -71,7 +72,10 @@ fn gradient(
     let places = AdapterLayout::new(engine.base(), spec).unwrap();
     let mut executor = Executor::new(engine.setup(), learned.len());
     let deltas = executor.deltas(&places, frozen, trained).unwrap();
-    executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+    executor
+        .gradient(&deltas, trained.len(), &batch, &mut PartialStep::default(), |_, _| true)
+        .unwrap()
+        .unwrap()
 }
 
 fn tokens(blocks: &Blocks) -> Vec<Vec<u32>> {
@@ -230,7 +234,10 @@ fn only_learned_tokens_count() {
     let deltas = executor.deltas(&places, &[], &trained).unwrap();
     let mut run = |learned: &[bool]| {
         let batch = [Sequence { tokens: &tokens, learned }];
-        executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap()
+        executor
+            .gradient(&deltas, trained.len(), &batch, &mut PartialStep::default(), |_, _| true)
+            .unwrap()
+            .unwrap()
     };
     // The loss over all target tokens is the mean of the losses over each.
     let (all_loss, all) = run(&[true; 12]);

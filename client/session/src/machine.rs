@@ -25,8 +25,10 @@ use crate::update::Update;
 mod inside;
 mod outside;
 mod state;
+mod trainer_faults;
 
 pub use state::SessionState;
+use trainer_faults::TrainerFaults;
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -146,7 +148,7 @@ pub enum Action {
     RecordFound(Found),
     /// Keep this version for the user; then [`Event::Recorded`].
     Install(Arc<Work>),
-    /// Train; then [`Event::Trained`], [`Event::NotTrained`] or [`Event::CannotTrain`].
+    /// Train; then [`Event::Trained`], [`Event::NotTrained`], [`Event::TrainerFailed`] or [`Event::CannotTrain`].
     Train(Arc<Work>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     Charge(Charge),
@@ -185,6 +187,8 @@ pub enum Event {
     Trained(Update),
     /// Training did not come to an end.
     NotTrained(String),
+    /// What trains broke, as this says: it died, hung, or gave what is no update.
+    TrainerFailed(String),
     /// The device has not the memory or the time for the training.
     CannotTrain(Breach),
     /// The device may not train now: no window is open, or it closed during the training.
@@ -261,6 +265,22 @@ pub enum Ended {
     /// Local training did not come to an end.
     #[error("training ended early: {0}")]
     NotTrained(String),
+    /// What trains broke.
+    #[error("the trainer failed: {0}")]
+    TrainerFailed(String),
+    /// What trains broke too often in a row.
+    #[error(
+        "the trainer failed {failed} times in a row, at last because of this: {why}; task {task} is not trained for six \
+         hours, new versions are still installed"
+    )]
+    TrainerRests {
+        /// The task.
+        task: TaskId,
+        /// How often.
+        failed: u32,
+        /// What went wrong the last time.
+        why: String,
+    },
 }
 
 /// What was trained and waits for a round.
@@ -340,6 +360,7 @@ pub struct Session {
     drawn: Vec<Timestamp>,
     /// The tasks that the user left.
     forgotten: BTreeSet<TaskId>,
+    trainer_faults: TrainerFaults,
     complete: bool,
     ended: Option<Ended>,
 }
@@ -363,6 +384,7 @@ impl Session {
             signed: BTreeMap::new(),
             drawn: Vec::new(),
             forgotten: BTreeSet::new(),
+            trainer_faults: TrainerFaults::default(),
             complete: false,
             ended: None,
         }
@@ -459,6 +481,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::Recorded) => {

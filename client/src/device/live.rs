@@ -12,7 +12,7 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::Status;
 use super::clock::{now, uptime};
 use super::forget::Forgotten;
-use super::window::Seen;
+use super::seen::Seen;
 use crate::error::Error;
 use crate::store::{DeviceStore, DeviceStoreError, Entry, Journal, Note, State};
 
@@ -29,7 +29,7 @@ pub struct Now {
     pub next_check_in: Option<u64>,
     /// The version that it takes part with.
     pub work: Option<Published>,
-    /// Steps that the training has done, and of how many.
+    /// The step that the training is in, and how many there are.
     pub training: Option<(u32, u32)>,
     /// Whether it may train.
     pub may_train: bool,
@@ -150,14 +150,14 @@ impl Live {
         self.now.send_modify(|shown| {
             (shown.may_train, shown.may_transfer) = (seen.may_train, seen.may_transfer);
             (shown.conditions, shown.transfer) = (seen.judged.clone(), seen.transfer.clone());
-            shown.window = match seen.phase {
+            match seen.phase {
                 None => "overridden",
                 Some(Phase::Closed) => "closed",
                 Some(Phase::Settling { .. }) => "settling",
                 Some(Phase::Open { .. }) => "open",
                 Some(Phase::Resting { .. }) => "resting",
             }
-            .to_owned();
+            .clone_into(&mut shown.window);
             shown.opens = match seen.phase {
                 Some(Phase::Resting { until }) => Some(by_day(until.0)),
                 Some(Phase::Closed | Phase::Settling { .. } | Phase::Open { .. }) | None => None,
@@ -165,6 +165,15 @@ impl Live {
             shown.paused_until = usage.paused_until.map(|until| until.0);
             shown.trained_secs_today = usage.trained_today.as_secs();
             shown.transferred_today = usage.transferred_today;
+        });
+    }
+
+    /// Tells how far a training is.
+    pub(super) fn trains(&self, step: u32, of: u32) {
+        self.now.send_if_modified(|shown| {
+            let is_new = shown.training != Some((step, of));
+            shown.training = Some((step, of));
+            is_new
         });
     }
 

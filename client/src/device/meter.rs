@@ -25,10 +25,16 @@ struct Day {
 
 impl Day {
     /// The same day, or the one that has begun since. A clock that was set back begins no new day: it would give the
-    /// day's budget a second time.
+    /// day's budget a second time. One that was ahead by more than a day was wrong, and its day ends when this one does.
     fn at(self, now: Timestamp) -> Self {
         let number = now.0 / DAY_MILLIS;
-        if number > self.number { Self { number, ..Self::default() } } else { self }
+        if number > self.number {
+            Self { number, ..Self::default() }
+        } else if number.saturating_add(1) < self.number {
+            Self { number, ..self }
+        } else {
+            self
+        }
     }
 }
 
@@ -104,6 +110,9 @@ mod tests {
         assert_eq!((usage.trained_today, usage.transferred_today), (Duration::from_secs(60), 100));
         assert_eq!(usage.paused_until, Some(day(10)));
         assert!(usage.free_disk_mib.is_some());
+        // A clock that was ten years ahead costs no more than the rest of the day.
+        meter.trained(Duration::from_secs(60), day(4000));
+        assert_eq!(meter.usage(day(10), None).trained_today, Duration::from_secs(60));
         let usage = meter.usage(day(11), Some(day(10)));
         assert_eq!((usage.trained_today, usage.transferred_today), (Duration::ZERO, 0));
         assert_eq!(usage.paused_until, None);

@@ -60,7 +60,7 @@ pub(super) struct When {
 
 /// A device that runs.
 pub(super) struct Running {
-    session: Session,
+    pub(super) session: Session,
     pub(super) policy: Policy,
     transport: Transport,
     pub(super) store: DeviceStore,
@@ -91,7 +91,12 @@ impl Running {
         let session = Session::new(device, store.spending(), store.installed(), now());
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
-        let session = session.having_forgotten(forget::forgotten(&store)?);
+        let forgotten = forget::forgotten(&store)?;
+        // What could not be deleted when they were left.
+        for published in store.installed().into_iter().filter(|held| forgotten.contains(&held.task)) {
+            forget::forget(&store, published.task)?;
+        }
+        let session = session.having_forgotten(forgotten);
         let transport = enrolled.transport;
         if available_bytes().is_none() && policy.largest_memory_mib.is_none() {
             tracing::warn!(
@@ -124,6 +129,7 @@ impl Running {
     pub(super) async fn run(mut self) -> Result<Finished, Error> {
         loop {
             if self.stop.is_cancelled() {
+                self.meter.keep();
                 return Ok(Finished::Stopped);
             }
             if self.when.once
@@ -140,30 +146,36 @@ impl Running {
                 self.session = self.session.handle(Event::ClockStepped, now(), &mut generator());
             }
             let action = self.session.action();
-            let until = if let Action::Sleep(until) = action { Some(until) } else { None };
-            self.live.does(self.session.state().as_str(), self.session.at_work_on(), until);
             if transfers(&action) && !self.may_transfer().await? {
                 continue;
             }
+            let until = if let Action::Sleep(until) = action { Some(until) } else { None };
+            self.live.does(self.session.state().as_str(), self.session.at_work_on(), until);
             let event = match action {
                 Action::Sleep(until) => match self.sleep(until).await {
                     Some(event) => event,
                     None => continue,
                 },
-                Action::Send(request) => match self.transport.send(&request).await {
-                    Ok(reply) => {
-                        tracing::debug!(request = request.name(), reply = reply.name(), "answered");
-                        Event::Replied(reply)
+                Action::Send(request) => {
+                    let sent = tokio::select! {
+                        sent = self.transport.send(&request) => sent,
+                        () = self.stop.cancelled() => continue,
+                    };
+                    match sent {
+                        Ok(reply) => {
+                            tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                            Event::Replied(reply)
+                        }
+                        Err(error) => self.failure(error),
                     }
-                    Err(error) => self.failure(error),
-                },
+                }
                 Action::LoadPlan(published) => {
                     self.store.checkpoint().keep_only(&published);
                     self.load_plan(&published).await.unwrap_or_else(|error| self.failure(error))
                 }
                 // Nothing is held of a version while there is no window to train it in.
                 Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
-                Action::Load { published, frozen, plan, trains } => match self.fits(&plan, trains) {
+                Action::Load { published, frozen, plan, trains } => match self.fits(plan, trains).await? {
                     Ok(()) => self.load(published, frozen).await.unwrap_or_else(|error| self.failure(error)),
                     Err(breach) => Event::CannotTrain(breach),
                 },
@@ -178,7 +190,13 @@ impl Running {
                     self.live.keeps(&self.store)?;
                     Event::Recorded
                 }
-                Action::Install(work) => self.install(&work).await?,
+                Action::Install(work) => {
+                    let stop = self.stop.clone();
+                    tokio::select! {
+                        installed = self.install(&work) => installed?,
+                        () = stop.cancelled() => continue,
+                    }
+                }
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
                     self.contributed = Some((charge.task, charge.version));
@@ -260,6 +278,8 @@ impl Running {
         match ended {
             Ended::Breach(breach) => Err(Error::Breach(breach)),
             Ended::Rejected(rejection @ Rejection::NotEnrolled) => Err(Error::NotEnrolled(rejection)),
+            // Whoever runs once does not wait for hours.
+            rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
             Ended::Rejected(_)
             | Ended::Refused(_)
             | Ended::Roster(_)
@@ -271,7 +291,8 @@ impl Running {
             | Ended::Plan(_)
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }
-            | Ended::NotTrained(_) => Ok(()),
+            | Ended::NotTrained(_)
+            | Ended::TrainerFailed(_) => Ok(()),
         }
     }
 
@@ -336,12 +357,13 @@ impl Running {
     }
 
     /// Does what the user asked for meanwhile.
-    fn answer(&mut self) {
+    pub(super) fn answer(&mut self) {
         for ask in self.live.asks() {
             match ask {
                 Ask::Forget(task, answer) => {
                     let done = forget::forget(&self.store, task);
-                    if done.is_ok() {
+                    // Whatever could be deleted: it is written down that the task was left.
+                    if forget::forgotten(&self.store).is_ok_and(|forgotten| forgotten.contains(&task)) {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
                     }
@@ -390,7 +412,13 @@ impl Running {
         }
         // What came before a connection broke, now or before a restart, is not fetched again.
         let mut bytes = self.store.partial_artifact(digest);
-        let done = self.transport.fetch(digest, most_bytes, &mut bytes).await;
+        let address = self.transport.address().to_owned();
+        let left = |why: &str| TransportError::Unreachable { address: address.clone(), why: why.to_owned() };
+        let done = tokio::select! {
+            done = self.transport.fetch(digest, most_bytes, &mut bytes) => done,
+            () = self.watching.no_transfer() => Err(left("the network may not be used any more")),
+            () = self.stop.cancelled() => Err(left("the device stops")),
+        };
         self.store.keep_partial_artifact(digest, if done.is_err() { &bytes } else { &[] });
         done?;
         if keep == Keep::Yes {
@@ -418,14 +446,31 @@ impl Running {
 
     /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
     /// for the training where it is to train.
-    fn fits(&self, plan: &Plan, trains: bool) -> Result<(), Breach> {
+    async fn fits(&self, plan: Arc<Plan>, trains: bool) -> Result<Result<(), Breach>, Error> {
         if plan.base == self.trainer.base() {
             let own: BTreeSet<String> = self.trainer.layers().into_iter().collect();
             if let Some(foreign) = plan.adapter.modules.iter().find(|module| !own.contains(&module.name)) {
-                return Err(Breach::Layer(foreign.name.clone()));
+                return Ok(Err(Breach::Layer(foreign.name.clone())));
             }
         }
-        self.policy.memory(planned_bytes(self.trainer.as_ref(), plan, trains), available_bytes())
+        let trainer = Arc::clone(&self.trainer);
+        let planned = self.asked(move || planned_bytes(trainer.as_ref(), &plan, trains)).await?;
+        // A device that stops looks no further.
+        Ok(planned.map_or(Ok(()), |bytes| self.policy.memory(bytes, available_bytes())))
+    }
+
+    /// What the trainer says, which may have to read a base for it: on a thread that no request waits for. `None` where
+    /// the device stops meanwhile.
+    pub(super) async fn asked<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<Option<T>, Error> {
+        tokio::select! {
+            said = tokio::task::spawn_blocking(ask) => {
+                said.map(Some).map_err(|error| Error::Thread(error.to_string()))
+            }
+            () = self.stop.cancelled() => Ok(None),
+        }
     }
 
     fn failure(&self, error: TransportError) -> Event {

@@ -4,10 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::ids::Timestamp;
 use rand_core::{Rng, UnwrapErr};
 use session::conditions::{
-    Conditions, Decision, Judgment, Phase, Purpose, Snapshot, Uptime, Verdict, WindowState, decide, in_words,
-    judge,
+    Conditions, Decision, Phase, Purpose, Snapshot, Uptime, Verdict, WindowState, decide, in_words, judge,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -15,40 +15,23 @@ use tokio::task::JoinHandle;
 use super::clock::{now, uptime};
 use super::live::{Live, Preemption};
 use super::meter::Meter;
+use super::seen::Seen;
 use crate::monitor::DeviceMonitor;
 
 /// What a monitor may take for one look.
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
+/// What a look may take while the device may train.
+const LONGEST_WHILE_OPEN: Duration = Duration::from_secs(1);
+
 /// Between two looks while the device may train: whoever comes back is seen within a second.
 const WHILE_OPEN: Duration = Duration::from_millis(500);
 
+/// Between two times at which it is found that nobody looks any more.
+const UNSEEN: Duration = Duration::from_secs(1);
+
 /// Between two times at which what was used of the day is written down.
 const KEPT_EVERY_MILLIS: u64 = 60_000;
-
-/// What was seen last, and what the device may do until the next look.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Seen {
-    /// Looks so far; before the first nothing is known.
-    pub(super) looks: u64,
-    /// Whether it may train.
-    pub(super) may_train: bool,
-    /// Whether it may send and fetch.
-    pub(super) may_transfer: bool,
-    /// Where the window stands; none where the conditions are overridden.
-    pub(super) phase: Option<Phase>,
-    /// The conditions of a start, or in a window those of going on.
-    pub(super) judged: Vec<Judgment>,
-    /// The conditions of a transfer.
-    pub(super) transfer: Vec<Judgment>,
-}
-
-impl Seen {
-    /// What keeps it from training, in words; empty where it is only the dwell or a rest.
-    pub(super) fn blocking(&self) -> String {
-        in_words(&self.judged)
-    }
-}
 
 /// The looks of a device that runs; they end when this is dropped.
 pub(super) struct Watching {
@@ -73,13 +56,13 @@ impl Watching {
     ) -> Self {
         let (tell, seen) = watch::channel(Seen::default());
         let state = WindowState::new(UnwrapErr(rand::rngs::SysRng).next_u64());
-        let eyes = Eyes { monitor, limits, overridden, meter, live, state, kept: uptime() };
+        let eyes = Eyes { monitor, limits, overridden, meter, live, state, kept: uptime(), looking: None };
         Self { seen, looking: tokio::spawn(eyes.look_on(tell)) }
     }
 
-    /// What was seen last.
+    /// What was seen last; nothing where nobody looks any more.
     pub(super) fn seen(&self) -> Seen {
-        self.seen.borrow().clone()
+        if self.seen.has_changed().is_err() { Seen::default() } else { self.seen.borrow().clone() }
     }
 
     /// What is seen from the first look on; what was seen last where the looks have ended.
@@ -92,8 +75,14 @@ impl Watching {
     pub(super) async fn next(&mut self) {
         if self.seen.changed().await.is_err() {
             // Nobody looks any more, so nothing will ever be known.
-            std::future::pending::<()>().await;
+            tokio::time::sleep(UNSEEN).await;
         }
+    }
+
+    /// Waits until the device may not use the network any more.
+    pub(super) async fn no_transfer(&mut self) {
+        // Where nobody looks any more, that is now.
+        drop(self.seen.wait_for(|seen| !seen.may_transfer).await);
     }
 
     /// Waits until the device may train.
@@ -112,6 +101,8 @@ struct Eyes {
     live: Arc<Live>,
     state: WindowState,
     kept: Uptime,
+    /// A look that took too long: no other begins before it has ended.
+    looking: Option<JoinHandle<Snapshot>>,
 }
 
 impl Eyes {
@@ -119,7 +110,7 @@ impl Eyes {
         let changes = self.monitor.changes();
         let mut paused = self.live.paused();
         loop {
-            let snapshot = self.look().await;
+            let snapshot = self.look(&mut paused).await;
             let at = uptime();
             let decision = decide(&self.limits, &self.state, &snapshot, at);
             self.state = decision.state;
@@ -138,14 +129,24 @@ impl Eyes {
         }
     }
 
-    /// What the monitor says, asked on a thread that no request waits for; nothing is known where it fails or says nothing
-    /// for [`LONGEST_LOOK`].
-    async fn look(&self) -> Snapshot {
-        let monitor = Arc::clone(&self.monitor);
+    /// What the monitor says, asked on a thread that no request waits for; nothing is known where it fails or takes too
+    /// long, and what the user says meanwhile does not wait for it.
+    async fn look(&mut self, paused: &mut watch::Receiver<Option<Timestamp>>) -> Snapshot {
+        let open = matches!(self.state.phase(), Phase::Open { .. });
+        let patience = if open { LONGEST_WHILE_OPEN } else { LONGEST_LOOK };
+        let mut looking = self.looking.take().unwrap_or_else(|| {
+            let monitor = Arc::clone(&self.monitor);
+            tokio::task::spawn_blocking(move || monitor.look())
+        });
         let machine = tokio::select! {
-            looked = tokio::task::spawn_blocking(move || monitor.look()) => looked.unwrap_or_default(),
-            () = tokio::time::sleep(LONGEST_LOOK) => Snapshot::default(),
+            looked = &mut looking => Some(looked.unwrap_or_default()),
+            () = tokio::time::sleep(patience) => None,
+            _ = paused.changed() => None,
         };
+        let machine = machine.unwrap_or_else(|| {
+            self.looking = Some(looking);
+            Snapshot::default()
+        });
         let paused_until = *self.live.paused().borrow();
         Snapshot { usage: self.meter.usage(now(), paused_until), ..machine }
     }
@@ -173,12 +174,18 @@ impl Eyes {
             self.live.preempted(Preemption { unix_millis: now().0, why });
         }
         let transfer = judge(snapshot, &self.limits, Purpose::Transfer);
+        // Who overrides the conditions can still pause.
+        let is_paused = snapshot.usage.paused_until.is_some();
         tell.send_modify(|seen| {
             let was = seen.phase;
             *seen = Seen {
                 looks: seen.looks.saturating_add(1),
-                may_train: self.overridden || verdict == Verdict::Train,
-                may_transfer: self.overridden || transfer.iter().all(|row| !row.blocking),
+                may_train: if self.overridden { !is_paused } else { verdict == Verdict::Train },
+                may_transfer: if self.overridden {
+                    !is_paused
+                } else {
+                    transfer.iter().all(|row| !row.blocking)
+                },
                 phase: (!self.overridden).then(|| state.phase()),
                 judged,
                 transfer,

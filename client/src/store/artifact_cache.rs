@@ -88,14 +88,19 @@ impl Cache {
     /// Keeps what came of an artefact, where there is room; with nothing, what was kept is deleted.
     pub(super) fn keep_partial(&self, digest: Digest, bytes: &[u8]) -> Result<(), FileError> {
         let path = self.partial_path(digest);
+        // One at a time: of others nothing more comes.
+        let is_part = |path: &PathBuf| path.extension().is_some_and(|kind| kind == "part");
+        self.paths().iter().filter(|path| is_part(path)).for_each(|path| remove(path));
         if bytes.is_empty() || bytes.len() as u64 > self.most_bytes {
-            if path.exists() {
-                remove(&path);
-            }
             return Ok(());
         }
         files::create_folder(&self.folder)?;
         self.make_room(bytes.len() as u64, &path)?;
+        let free = fs4::available_space(&self.folder)
+            .map_err(FileError::io("ask for the free space of", &self.folder))?;
+        if free < self.floor_bytes.saturating_add(bytes.len() as u64) {
+            return Ok(());
+        }
         files::write(&path, bytes, Audience::Owner)
     }
 

@@ -208,7 +208,9 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::Draws(_)
         | Ended::WrongArtifact(_)
         | Ended::WrongReply { .. }
-        | Ended::NotTrained(_) => false,
+        | Ended::NotTrained(_)
+        | Ended::TrainerFailed(_)
+        | Ended::TrainerRests { .. } => false,
     }
 }
 

@@ -2,18 +2,19 @@
 
 use std::path::{Path, PathBuf};
 
-use proto::adapter::{AdapterError, AdapterSpec};
+use proto::adapter::AdapterSpec;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
 use serde::{Deserialize, Serialize};
 
-use crate::files::{self, Audience, FileError};
+use crate::files::{self, FileError};
 use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
 use crate::store::checkpoint::Checkpoint;
+use crate::store::error::DeviceStoreError;
 use crate::store::installed::Installed;
 use crate::store::journal::Journal;
-use crate::store::ledger::{Ledger, LedgerError};
-use crate::store::state::{State, StateError};
+use crate::store::ledger::Ledger;
+use crate::store::state::State;
 use session::spending::{Charge, Found, Spending};
 use session::{Signed, Work};
 
@@ -23,76 +24,6 @@ const DECLINED: &str = "declined";
 
 /// What of a folder shows that it was given to an agent, and no other purpose.
 const OURS: [&str; 4] = ["ledger", "keys", "base", "agent.toml"];
-
-/// What to do with a folder whose ledger is not whole. A backup is no way out: it forgets what was spent since.
-macro_rules! enroll_anew {
-    () => {
-        "what this device spent and signed since cannot be known here, and no backup knows it; keep the folder for \
-         inquiry and enroll anew in an empty folder: what was spent stays spent at the coordinator"
-    };
-}
-
-/// What cannot be kept, or was not kept.
-#[derive(Debug, thiserror::Error)]
-pub enum DeviceStoreError {
-    /// The ledger.
-    #[error(transparent)]
-    Ledger(#[from] LedgerError),
-    /// The state.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// Whole records are gone from the ledger's end.
-    #[error(
-        "the ledger has {found} records and had {expected}: records were cut off, or it was restored from a backup; {}",
-        enroll_anew!()
-    )]
-    Truncated {
-        /// Records that there were.
-        expected: usize,
-        /// Records that there are.
-        found: usize,
-    },
-    /// The ledger is not the one that belongs to the state.
-    #[error("the ledger is not the one that this device wrote; {}", enroll_anew!())]
-    Foreign,
-    /// The ledger is ahead of the state by more than a crash explains.
-    #[error(
-        "the ledger has {found} records and the state knows of {expected}: one of the two was replaced, or restored \
-         from a backup; {}",
-        enroll_anew!()
-    )]
-    Ahead {
-        /// Records that the state knows of.
-        expected: usize,
-        /// Records that there are.
-        found: usize,
-    },
-    /// The device was asked to take part in one round twice.
-    #[error("other sharers of round {round} of task {task} were signed before")]
-    SignedBefore {
-        /// The task.
-        task: TaskId,
-        /// The round.
-        round: u64,
-    },
-    /// The device was asked to answer in one round twice.
-    #[error("another transcript of round {round} of task {task} was answered before")]
-    AnsweredBefore {
-        /// The task.
-        task: TaskId,
-        /// The round.
-        round: u64,
-    },
-    /// The version's vectors are not of its adapter.
-    #[error("the version cannot be installed: {0}")]
-    Adapter(#[from] AdapterError),
-    /// The manifest has no place in JSON.
-    #[error("the manifest cannot be written: {0}")]
-    Manifest(#[from] serde_json::Error),
-}
 
 /// A record of the ledger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -14,7 +14,7 @@ use proto::plan::vector_to_bytes;
 use serde::Deserialize;
 use session::Work;
 
-use super::device_store::DeviceStoreError;
+use super::error::DeviceStoreError;
 use crate::files::{self, Audience, FileError};
 
 const CURRENT: &str = "current";
@@ -50,6 +50,13 @@ impl Installed {
     ) -> Result<(), DeviceStoreError> {
         let Published { task, version, .. } = work.published;
         let folder = self.folder.join(task.to_string()).join(version.to_string());
+        let before = self.current_of(task);
+        // The same number with other numbers in it, as of a coordinator that was restored: what is half of each must not
+        // count.
+        if before == Some(version) && self.published(task) != Some(work.published) {
+            let current = self.folder.join(task.to_string()).join(CURRENT);
+            fs::remove_file(&current).map_err(FileError::io("delete", &current))?;
+        }
         files::create_folder(&folder)?;
         files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
         let parameters = vector_to_bytes(parameters);
@@ -62,9 +69,10 @@ impl Installed {
             "shipped_digest": Digest::of(&parameters),
         });
         files::write(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
-        let before = self.current_of(task);
         self.set_current(task, version)?;
-        self.prune(task, [Some(version), before]);
+        if before != Some(version) {
+            self.prune(task, [Some(version), before]);
+        }
         Ok(())
     }
 

@@ -1,16 +1,15 @@
 //! Training in this process: step by step, kept when it is interrupted, gone on with when it may go on.
 
-use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use engine::{Engine, Job, Projection, Schedule, Step, TrainError, Trained, Training};
+use engine::{BatchShape, Engine, Job, Projection, Schedule, TrainError, Trained, Training};
 use proto::adapter::State;
 use proto::ids::Digest;
 use proto::shown::shown;
 use session::policy::Breach;
 use session::update::Update;
-use text::{Corpus, ReadOptions, Reading, TextError, UserText};
+use text::{Corpus, ReadOptions, TextError, UserText};
 use zeroize::Zeroizing;
 
 use super::{Trainer, TrainerError, TrainingEnd, TrainingJob};
@@ -36,6 +35,44 @@ impl InProcess {
     pub fn new(engine: Engine, data: Vec<PathBuf>, reading: ReadOptions) -> Result<Self, NoData> {
         if data.is_empty() { Err(NoData) } else { Ok(Self { engine, data, reading }) }
     }
+
+    /// Trains like [`Trainer::train`], and gives the parameters themselves: for a process that trains for another one,
+    /// which makes the update of them.
+    pub fn train_parameters(&self, job: &TrainingJob<'_>) -> Result<LocalEnd, TrainerError> {
+        let text = Text { data: &self.data, reading: &self.reading };
+        read_and_train(&self.engine, &text, job).map_err(TrainerError::new)
+    }
+}
+
+/// How a training in this process ended.
+#[derive(Clone, Debug)]
+pub enum LocalEnd {
+    /// All steps are done.
+    Trained(Trained),
+    /// Nothing came of it, for this reason; it may be tried again.
+    NotTrained(String),
+    /// The user's limits forbid it.
+    Refused(Breach),
+}
+
+impl LocalEnd {
+    /// The same with the update that the parameters are.
+    fn with_update(self, job: &TrainingJob<'_>) -> TrainingEnd {
+        match self {
+            Self::Trained(trained) => match job.work.training() {
+                Ok(state) => {
+                    let loss = trained.mean_loss();
+                    match Update::between(&state.trained, &trained.parameters, loss, trained.examples) {
+                        Some(update) => TrainingEnd::Trained(update),
+                        None => TrainingEnd::NotTrained("the training gave no finite update".to_owned()),
+                    }
+                }
+                Err(error) => TrainingEnd::NotTrained(error.to_string()),
+            },
+            Self::NotTrained(why) => TrainingEnd::NotTrained(why),
+            Self::Refused(breach) => TrainingEnd::Refused(breach),
+        }
+    }
 }
 
 /// There is nothing to train on.
@@ -53,12 +90,15 @@ impl Trainer for InProcess {
     }
 
     fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
-        self.engine.compute().training_bytes(self.engine.base(), trained, (batch, length))
+        self.engine.compute().training_bytes(
+            self.engine.base(),
+            trained,
+            BatchShape { batch_size: batch, sequence_len: length },
+        )
     }
 
     fn train(&self, job: &TrainingJob<'_>) -> Result<TrainingEnd, TrainerError> {
-        let text = Text { data: &self.data, reading: &self.reading };
-        read_and_train(&self.engine, &text, job).map_err(TrainerError::new)
+        Ok(self.train_parameters(job)?.with_update(job))
     }
 }
 
@@ -71,36 +111,32 @@ struct Text<'a> {
 
 /// Reads the text and trains on it, all on this thread, until the agent must leave. Fails where there is no text that
 /// can be used; what was trained on it before is then not kept any longer.
-fn read_and_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Result<TrainingEnd, TextError> {
+fn read_and_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Result<LocalEnd, TextError> {
     let done = read_then_train(engine, text, job);
     if done.is_err() {
-        job.checkpoint.delete("its text cannot be read any more");
+        job.recorder.delete("its text cannot be read any more");
     }
     done
 }
 
-fn read_then_train(
-    engine: &Engine,
-    text: &Text<'_>,
-    job: &TrainingJob<'_>,
-) -> Result<TrainingEnd, TextError> {
-    let go_on = || !job.must_leave();
-    let left = || TrainingEnd::NotTrained("it was interrupted before its first step".to_owned());
+fn read_then_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Result<LocalEnd, TextError> {
+    let go_on = || {
+        job.recorder.goes_on();
+        !job.must_leave()
+    };
+    let left = || LocalEnd::NotTrained("it was interrupted before its first step".to_owned());
     let Some(read) = UserText::read_while(text.data, text.reading, &go_on)? else { return Ok(left()) };
-    report_reading(read.reading());
     let Some(corpus) = Corpus::new_while(engine.base(), &read, &go_on)? else { return Ok(left()) };
-    if corpus.refused() > 0 {
-        tracing::warn!(conversations = corpus.refused(), "the chat template refuses conversations");
-    }
+    job.recorder.has_read(read.reading(), corpus.refused());
     Ok(train(engine, &corpus, job))
 }
 
 /// Trains on this thread; what is the user's stays in here, and sealed in the checkpoint.
-fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> TrainingEnd {
-    let TrainingJob { work, seed, checkpoint, .. } = *job;
+fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
+    let TrainingJob { work, seed, recorder, .. } = *job;
     let state = match work.training() {
         Ok(state) => state,
-        Err(error) => return TrainingEnd::NotTrained(error.to_string()),
+        Err(error) => return LocalEnd::NotTrained(error.to_string()),
     };
     let State { spec, frozen, folded, trained: start } = state.as_ref();
     let (plan, blocks) = (&work.plan.training, corpus.train(work.plan.training.sequence_len));
@@ -111,20 +147,15 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> TrainingEnd
     });
     if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
         // What diverged would diverge again, and what takes too long would take as long again.
-        checkpoint.delete("its training is over");
+        recorder.delete("its training is over");
     }
     match trained {
-        Ok(Ran::TooLong(breach)) => TrainingEnd::Refused(breach),
-        Ok(Ran::Whole(trained)) => {
-            match Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples) {
-                Some(update) => TrainingEnd::Trained(update),
-                None => TrainingEnd::NotTrained("the training gave no finite update".to_owned()),
-            }
-        }
+        Ok(Ran::TooLong(breach)) => LocalEnd::Refused(breach),
+        Ok(Ran::Whole(trained)) => LocalEnd::Trained(trained),
         Err(TrainError::Stopped { steps }) => {
-            TrainingEnd::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
+            LocalEnd::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
         }
-        Err(error) => TrainingEnd::NotTrained(error.to_string()),
+        Err(error) => LocalEnd::NotTrained(error.to_string()),
     }
 }
 
@@ -162,72 +193,50 @@ impl Watch<'_> {
 
 /// All steps from the checkpoint on, or those until the agent must leave.
 fn steps(mut training: Training<'_>, all: u32, job: &TrainingJob<'_>) -> Result<Ran, TrainError> {
-    let (checkpoint, published) = (job.checkpoint, &job.work.published);
-    if let Some(clear) = checkpoint.open(published) {
+    let (recorder, published) = (job.recorder, &job.work.published);
+    if let Some(clear) = recorder.open(published) {
         match training.resume(&clear) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
             Err(error) => {
                 tracing::info!("{}; training starts over", shown(&error.to_string()));
-                checkpoint.delete("it cannot be gone on from");
+                recorder.delete("it cannot be gone on from");
             }
         }
     }
-    let keep = |training: &Training<'_>| match training.checkpoint().map(Zeroizing::new) {
-        Ok(clear) => {
-            if let Err(error) = checkpoint.keep(published, &clear) {
-                tracing::warn!("no checkpoint was kept: {error}; an interruption would cost this training");
-            }
+    let clear = |training: &Training<'_>| match training.checkpoint().map(Zeroizing::new) {
+        Ok(clear) => Some(clear),
+        Err(error) => {
+            tracing::warn!("{}", shown(&error.to_string()));
+            None
         }
-        Err(error) => tracing::warn!("{}", shown(&error.to_string())),
     };
     let watch = Watch { job, all, begun: (training.steps(), (job.elapsed)()) };
-    let mut too_long = None;
-    while training.steps() < all {
-        let until = training.steps().saturating_add(KEPT_EVERY);
-        let mut step = |said: Step| {
-            let is_whole = said.micro_batch == said.micro_batches;
-            too_long = watch.check(said.step, is_whole).err();
-            let leave = too_long.is_some() || job.must_leave();
-            if leave { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        };
-        let result = training.run(until, &mut step);
-        let stopped = matches!(result, Err(TrainError::Stopped { .. }));
-        if stopped && let Some(breach) = too_long.take() {
+    let mut kept_at = training.steps();
+    // One micro-batch at a time, so that whoever records it can have each.
+    while let Some(said) = training.advance()? {
+        recorder.goes_on();
+        if let Err(breach) = watch.check(said.step, said.is_whole()) {
             return Ok(Ran::TooLong(breach));
         }
-        // What diverged is not worth going on from.
-        if stopped || (result.is_ok() && training.steps() < all) {
-            keep(&training);
+        let done = training.steps();
+        if done >= all {
+            break;
         }
-        result?;
+        let leaves = job.must_leave();
+        let is_due = said.is_whole() && done.saturating_sub(kept_at) >= KEPT_EVERY;
+        if (leaves || is_due)
+            && let Some(clear) = clear(&training)
+        {
+            recorder.keep(published, &clear);
+            kept_at = done;
+        }
+        if leaves {
+            return Err(TrainError::Stopped { steps: done });
+        }
+        recorder.at_step(said.step);
+        recorder.did_micro_batch(said, &|| clear(&training));
     }
     Ok(Ran::Whole(training.finish()))
-}
-
-/// Says how much was read, by numbers only; which files were left out is for developers.
-fn report_reading(reading: &Reading) {
-    tracing::info!(
-        files = reading.files,
-        documents = reading.documents,
-        with_roles = reading.with_roles,
-        duplicates = reading.duplicates,
-        surplus = reading.surplus,
-        secret_looking = reading.secret_looking(),
-        skipped_lines = reading.skipped_lines(),
-        unread_files = reading.unread_files(),
-        "read the user's text"
-    );
-    for (kind, count) in &reading.secrets {
-        tracing::info!(?kind, count, "left out what looks like a secret");
-    }
-    for skipped in &reading.skipped {
-        tracing::debug!(file = %shown(&skipped.file.to_string_lossy()), reason = %skipped.reason, lines = skipped.count, "skipped");
-    }
-    for (reason, unread) in &reading.unread {
-        for file in &unread.named {
-            tracing::debug!(file = %shown(&file.to_string_lossy()), %reason, "not read");
-        }
-    }
 }
 
 #[cfg(test)]
@@ -293,14 +302,14 @@ mod tests {
             let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
             read_and_train(&engine, &text, &job)
         };
-        let TrainingEnd::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
+        let LocalEnd::NotTrained(why) = run(&file, true).unwrap() else { panic!("it did not leave") };
         assert_eq!(why, "it was interrupted before its first step");
         assert_eq!(checkpoint.open(&work.published), Some(earlier));
         let text = UserText::read(std::slice::from_ref(&file), &ReadOptions::default()).unwrap();
         assert!(Corpus::new_while(engine.base(), &text, &|| false).unwrap().is_none());
         assert!(matches!(run(&state.path().join("absent.txt"), false), Err(TextError::Read { .. })));
         assert_eq!(checkpoint.open(&work.published), None, "what is gone is not trained on any more");
-        assert!(matches!(run(&file, false).unwrap(), TrainingEnd::Trained(_)));
+        assert!(matches!(run(&file, false).unwrap(), LocalEnd::Trained(_)));
     }
 
     /// What comes of a training that has all the time there is.
@@ -314,7 +323,7 @@ mod tests {
     ) -> TrainingEnd {
         let (leave, policy) = (AtomicBool::new(leaves), Policy::default());
         let job = TrainingJob::new(work, [seed; 32], &policy, &|| Duration::ZERO, checkpoint, &leave);
-        train(engine, corpus, &job)
+        train(engine, corpus, &job).with_update(&job)
     }
 
     /// What comes of a training of 45 steps that may take a minute, where the clock goes on by so much whenever it is
@@ -332,7 +341,7 @@ mod tests {
             a_look * looks.get()
         };
         let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
-        let event = train(&engine, &corpus, &job);
+        let event = train(&engine, &corpus, &job).with_update(&job);
         assert!(checkpoint.open(&work.published).is_none(), "what takes too long is not gone on with");
         (event, looks.get())
     }
@@ -387,7 +396,7 @@ mod tests {
             if looks.get() < 20 { Duration::ZERO } else { Duration::from_secs(61) }
         };
         let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
-        let event = train(&engine, &corpus, &job);
+        let event = train(&engine, &corpus, &job).with_update(&job);
         let TrainingEnd::Refused(breach @ Breach::Time { most: 1, .. }) = event else { panic!("{event:?}") };
         assert_eq!(breach.reason(), proto::message::DeclineReason::Work);
         assert_eq!(looks.get(), 20);
@@ -398,7 +407,10 @@ mod tests {
         let trainer = InProcess::new(engine(), vec!["text".into()], ReadOptions::default()).unwrap();
         let one = trainer.training_bytes(100, 1, 8);
         assert!(trainer.training_bytes(100, 1, 16) > one);
-        let passes = trainer.engine.compute().needed_bytes(trainer.engine.base(), 1, 8);
+        let passes = trainer
+            .engine
+            .compute()
+            .needed_bytes(trainer.engine.base(), BatchShape { batch_size: 1, sequence_len: 8 });
         assert_eq!(one, passes + 2000);
         assert_eq!(InProcess::new(engine(), Vec::new(), ReadOptions::default()).unwrap_err(), NoData);
     }

@@ -10,6 +10,7 @@
 //! an error or a `Debug`. Start at [`UserText::read`], then [`Corpus::new`].
 
 mod chunks;
+mod control;
 mod corpus;
 mod document;
 mod encode;

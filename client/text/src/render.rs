@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use crate::encode::Control;
+use crate::control::Control;
 use crate::template::{ChatTemplate, GenerationPrompt, Refusal};
 use crate::{Message, Role};
 

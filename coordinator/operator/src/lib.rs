@@ -16,6 +16,7 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::CommandFactory;
 pub use coordinator;
 
 /// The words of tasks, as the coordinator uses them too.
@@ -29,6 +30,11 @@ mod commands;
 mod connection;
 mod error;
 mod output;
+
+/// All that can be typed to `nightshift`, for manual pages and completions.
+pub fn command() -> clap::Command {
+    commands::Arguments::command()
+}
 
 /// Runs `nightshift` with these arguments, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use shell::cli::note;
+use shell::notify::Notifier;
 use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -51,9 +52,17 @@ pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationTo
     Ok((coordinator, stop))
 }
 
-/// Serves until `stop` is canceled.
+/// Serves until `stop` is canceled, and tells a service manager that it does, where one started this process.
 pub async fn until_stopped(coordinator: Coordinator, stop: CancellationToken) -> Result<(), CliError> {
-    coordinator.serve(stop).await.map_err(failure)
+    let manager = Notifier::from_env().map_err(CliError::input)?;
+    let (devices, operators) = coordinator.addresses();
+    let says = format!("listens on {devices} for devices, on {operators} for operators");
+    let driver = coordinator.driver();
+    let pulse = || {
+        let driver = driver.clone();
+        async move { driver.pulse().await }
+    };
+    manager.served(&says, &stop, pulse, coordinator.serve(stop.clone())).await.map_err(failure)
 }
 
 /// What is logged where nobody says otherwise by `RUST_LOG`. What libraries say of a connection is not: a peer could have

@@ -6,7 +6,7 @@ use crate::{
     params::{Delta, MechanismParams, NoiseMultiplier},
 };
 
-use super::{Accountant, RdpCurve, SamplingRate, curve::zcdp_rho, zcdp_epsilon};
+use super::{Accountant, RdpCurve, SamplingRate, gaussian::zcdp_rho, zcdp_epsilon};
 
 /// The noise that is searched for: wider is useless, narrower is no privacy.
 const RANGE: (f64, f64) = (1e-3, 1e6);

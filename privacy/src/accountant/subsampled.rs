@@ -18,7 +18,7 @@ use std::f64::consts::SQRT_2;
 use crate::params::NoiseMultiplier;
 
 use super::{
-    curve::gaussian_rdp,
+    gaussian::gaussian_rdp,
     sampling::SamplingRate,
     special::{ERFC_ERROR, scaled_erfc},
 };

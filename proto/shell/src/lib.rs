@@ -3,8 +3,9 @@
 //!
 //! It knows neither side: no plan, no round, no record, no command of theirs. [`store`] is the durable key-value store in
 //! which each side keeps records of its own, [`keys`] the files of secret keys, [`pem`] certificates as text, [`tls`] the
-//! connecting side of TLS, [`proxy`] the way there. Behind the feature `cli` is what programs have around their commands: `config`, the file;
-//! `cli`, what is printed and how it ends; `logs`; and `stop`, how it is told to. Start at [`store::Store`].
+//! connecting side of TLS, [`proxy`] the way there. Behind the feature `cli` is what programs have around their commands:
+//! `config`, the file; `cli`, what is printed and how it ends; `logs`; `stop`, how it is told to; and `notify`, what a
+//! service manager is told. Start at [`store::Store`].
 
 #[cfg(feature = "cli")]
 pub mod cli;
@@ -13,6 +14,8 @@ pub mod config;
 pub mod keys;
 #[cfg(feature = "cli")]
 pub mod logs;
+#[cfg(feature = "cli")]
+pub mod notify;
 pub mod pem;
 pub mod proxy;
 #[cfg(feature = "cli")]

@@ -44,8 +44,9 @@ impl Proxy {
     }
 
     fn of(&self, uri: &Uri, host: &str) -> Option<Intercept> {
+        let named = host.trim_end_matches('.').eq_ignore_ascii_case("localhost");
         let this_machine =
-            host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback());
+            named || host.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback());
         if this_machine { None } else { self.matcher.intercept(uri) }
     }
 }
@@ -120,7 +121,7 @@ mod tests {
     fn a_proxy_is_for_other_machines() {
         let proxy: Proxy = "http://10.0.0.1:3128".parse().unwrap();
         assert!(goes_through(&proxy, "coordinator.example"));
-        for host in ["localhost", "127.0.0.1", "[::1]"] {
+        for host in ["localhost", "LocalHost.", "127.0.0.1", "[::1]", "[::ffff:127.0.0.1]"] {
             assert!(!goes_through(&proxy, host), "{host}");
         }
         assert!(!goes_through(&"none".parse().unwrap(), "coordinator.example"));

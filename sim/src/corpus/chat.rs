@@ -2,7 +2,7 @@
 
 use super::dice::Dice;
 use super::grammar::{Given, Grammar};
-use super::persona::Trade;
+use super::trade::Trade;
 
 const SHARED: &str = include_str!("chat.grammar");
 const TRADES: &str = include_str!("trades.grammar");

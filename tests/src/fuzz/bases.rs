@@ -18,6 +18,32 @@ const TOKENIZER: &str = r#"{"version": "1.0", "truncation": null, "padding": nul
 "normalizer": null, "pre_tokenizer": null, "post_processor": null, "decoder": null,
 "model": {"type": "WordLevel", "vocab": {"a": 0, "b": 1}, "unk_token": "a"}}"#;
 
+/// The weights of the config of the seeds.
+pub(super) fn weights() -> Vec<u8> {
+    let matrix = |name: &str, rows: usize, at: usize| {
+        let (end, name) = (at + 8 * rows, format!("model.layers.0.{name}.weight"));
+        format!(r#""{name}":{{"dtype":"F32","shape":[{rows},2],"data_offsets":[{at},{end}]}}"#)
+    };
+    let mut tensors = vec![
+        r#""model.embed_tokens.weight":{"dtype":"F16","shape":[4,2],"data_offsets":[0,16]}"#.to_owned(),
+        r#""model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}"#.to_owned(),
+    ];
+    for (i, name) in ["input_layernorm", "post_attention_layernorm"].into_iter().enumerate() {
+        let at = 24 + 8 * i;
+        let end = at + 8;
+        let name = format!("model.layers.0.{name}.weight");
+        tensors.push(format!(r#""{name}":{{"dtype":"F32","shape":[2],"data_offsets":[{at},{end}]}}"#));
+    }
+    for (i, projection) in Projection::ALL.into_iter().enumerate() {
+        tensors.push(matrix(projection.path(), 2, 40 + 16 * i));
+    }
+    let header = format!("{{{}}}", tensors.join(","));
+    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
+    weights.extend_from_slice(header.as_bytes());
+    weights.extend_from_slice(&[0; 40 + 16 * 7]);
+    weights
+}
+
 /// A folder of a config, an index, weights and a tokenizer's settings. For what the engine opens as a base a plan can be
 /// made, and it names that base and those layers.
 pub fn base(bytes: &[u8]) {

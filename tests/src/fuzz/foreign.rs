@@ -5,9 +5,8 @@ use text::template::ChatTemplate;
 use text::template::GenerationPrompt;
 use text::{Message, Role};
 
-use super::bases::CONFIG;
+use super::bases::{CONFIG, weights};
 use super::folder::with_folder;
-use super::seeds::weights;
 use super::tape::Tape;
 
 /// Characters that a rendering may have for a short conversation: what a template may make in all.

@@ -27,7 +27,7 @@ use serde::Serialize;
 use session::Signed;
 use session::spending::{Charge, Found};
 
-use super::bases::{CONFIG, gguf_file};
+use super::bases::{CONFIG, gguf_file, weights};
 use super::checkpoints;
 use super::foreign::{templates, tokenizers};
 use super::world::World;
@@ -336,32 +336,6 @@ fn coordinator_records() -> Vec<Vec<u8>> {
 }
 
 /// A folder of a config, an index, weights and settings, each behind its length but the last.
-/// The weights of the config of the seeds.
-pub(super) fn weights() -> Vec<u8> {
-    let matrix = |name: &str, rows: usize, at: usize| {
-        let (end, name) = (at + 8 * rows, format!("model.layers.0.{name}.weight"));
-        format!(r#""{name}":{{"dtype":"F32","shape":[{rows},2],"data_offsets":[{at},{end}]}}"#)
-    };
-    let mut tensors = vec![
-        r#""model.embed_tokens.weight":{"dtype":"F16","shape":[4,2],"data_offsets":[0,16]}"#.to_owned(),
-        r#""model.norm.weight":{"dtype":"F32","shape":[2],"data_offsets":[16,24]}"#.to_owned(),
-    ];
-    for (i, name) in ["input_layernorm", "post_attention_layernorm"].into_iter().enumerate() {
-        let at = 24 + 8 * i;
-        let end = at + 8;
-        let name = format!("model.layers.0.{name}.weight");
-        tensors.push(format!(r#""{name}":{{"dtype":"F32","shape":[2],"data_offsets":[{at},{end}]}}"#));
-    }
-    for (i, projection) in engine::Projection::ALL.into_iter().enumerate() {
-        tensors.push(matrix(projection.path(), 2, 40 + 16 * i));
-    }
-    let header = format!("{{{}}}", tensors.join(","));
-    let mut weights = (header.len() as u64).to_le_bytes().to_vec();
-    weights.extend_from_slice(header.as_bytes());
-    weights.extend_from_slice(&[0; 40 + 16 * 7]);
-    weights
-}
-
 fn bases() -> Vec<Vec<u8>> {
     let weights = weights();
     let part = |bytes: &[u8]| [&u16::try_from(bytes.len()).unwrap().to_le_bytes(), bytes].concat();

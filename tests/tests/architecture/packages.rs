@@ -110,6 +110,26 @@ const RULES: &[Rule] = &[
         may_name: &["privacy", "aggregation", "proto", "formats", "shell", "task", "coordinator"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
+    // Nothing that is installed: it writes the pages of what is.
+    Rule {
+        package: "docs",
+        may_name: &[
+            "privacy",
+            "aggregation",
+            "proto",
+            "formats",
+            "shell",
+            "session",
+            "engine",
+            "text",
+            "client",
+            "agent",
+            "task",
+            "coordinator",
+            "operator",
+        ],
+        links_none_of: &[],
+    },
     Rule {
         package: "sim",
         may_name: &["privacy", "aggregation", "proto", "formats", "session", "engine", "text", "task"],

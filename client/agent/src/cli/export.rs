@@ -162,6 +162,7 @@ impl ExportFailure {
                 | AdapterFileError::Peft { .. }
                 | AdapterFileError::Manifest { .. }
                 | AdapterFileError::OtherBase { .. }
+                | AdapterFileError::SeveralTasks { .. }
                 | AdapterFileError::Modules { .. }
                 | AdapterFileError::NothingInstalled(_),
             )

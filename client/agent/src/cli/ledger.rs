@@ -90,7 +90,7 @@ fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
 
 /// What a device has to do with a task.
 #[derive(Debug, Serialize)]
-struct Task {
+struct Known {
     task: TaskId,
     /// Rounds that its ledger has charges of.
     contributions: u32,
@@ -126,9 +126,9 @@ pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
     {
         deltas.entry(task).or_default();
     }
-    let tasks: Vec<Task> = deltas
+    let tasks: Vec<Known> = deltas
         .into_iter()
-        .map(|(task, delta)| Task {
+        .map(|(task, delta)| Known {
             task,
             contributions: spending.participations(task),
             epsilon: delta
@@ -147,7 +147,7 @@ pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
         if tasks.is_empty() {
             return "this device has not taken part in any task".to_owned();
         }
-        let line = |task: &Task| {
+        let line = |task: &Known| {
             let installed = task
                 .installed
                 .map_or("not installed".to_owned(), |version| format!("version {version} installed"));

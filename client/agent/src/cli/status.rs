@@ -13,7 +13,7 @@ use super::asked::Asked;
 use super::time::{at, relative, span};
 use super::{Failure, print};
 use crate::config::Config;
-use crate::monitor::ThisMachine;
+use crate::monitor::{Sources, ThisMachine, advice};
 
 /// Between two tables of `conditions --watch`.
 const WATCHED_EVERY: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ struct Table {
 
 /// Says what the conditions are, once or every second until it is stopped.
 pub(super) fn conditions(config: &Config, watch: bool, format: Format) -> Result<(), Failure> {
-    let machine = ThisMachine;
+    let machine = ThisMachine::start(Sources::of_this_machine());
     loop {
         let table = match Asked::now_of(config)? {
             Some(now) => Table {
@@ -95,27 +95,10 @@ fn text(table: &Table) -> String {
     if let Some(preemption) = &table.last_preemption {
         lines.push(format!("last preemption: {}, {}", at(preemption.unix_millis), preemption.why));
     }
-    if let Some(advice) = advice(&table.training, &table.transfer) {
+    if let Some(advice) = advice(&[&table.training[..], &table.transfer[..]].concat()) {
         lines.push(advice);
     }
     lines.join("\n")
-}
-
-/// What to set on a machine that cannot tell some of its conditions.
-fn advice(training: &[Judgment], transfer: &[Judgment]) -> Option<String> {
-    let unknown: Vec<String> = training
-        .iter()
-        .chain(transfer)
-        .filter(|row| row.unknown && row.blocking)
-        .map(|row| format!("\"{}\"", row.condition.as_str()))
-        .collect();
-    (!unknown.is_empty()).then(|| {
-        format!(
-            "This machine cannot tell all conditions, so it never trains. If you know that they hold, say so in the \
-             configuration: [conditions] assume = [{}]",
-            unknown.join(", ")
-        )
-    })
 }
 
 /// What `status` prints as JSON.

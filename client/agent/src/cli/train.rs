@@ -19,7 +19,7 @@ use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
 use client::adapter_files::{Adapter, write_peft};
 use engine::process::peak_bytes;
-use engine::{Job, Loss, Schedule, Step, TrainError, Training};
+use engine::{BatchShape, Job, Loss, Schedule, Step, TrainError, Training};
 use proto::files::{self, Audience};
 use shell::cli::note;
 use shell::stop;
@@ -114,7 +114,7 @@ pub(super) fn train(
     let plan = plan(args);
     plan.check()?;
     let seed = Digest::of(&args.seed.to_le_bytes());
-    let batch = (args.batch as usize, args.seq_len as usize);
+    let batch = BatchShape { batch_size: args.batch as usize, sequence_len: args.seq_len as usize };
     let mut asked = None;
     let engine = open(base, args.compute, |base, compute| {
         let spec = args.adapter.spec(base, Factors::Seeded(seed));

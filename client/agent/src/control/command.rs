@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Answer, MOST_ANSWER_BYTES, Request, socket};
 
 /// How long a daemon may take to answer: it may be in the middle of a request of its own.
-const PATIENCE: Duration = Duration::from_secs(15);
+const PATIENCE: Duration = Duration::from_secs(100);
 
 /// Why a daemon gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -55,5 +55,8 @@ fn talk(mut stream: &UnixStream, request: &Request) -> io::Result<String> {
     stream.write_all(&request)?;
     let mut line = String::new();
     BufReader::new(stream.take(MOST_ANSWER_BYTES)).read_line(&mut line)?;
+    if line.is_empty() {
+        return Err(io::Error::other("it ended, or was busy for too long; what was asked may still be done"));
+    }
     Ok(line)
 }

@@ -21,8 +21,12 @@ use super::{Answer, MOST_REQUEST_BYTES, Request, socket};
 /// Connections at a time; more wait.
 const CONNECTIONS: usize = 8;
 
-/// What a command may take to ask and to take the answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// What a command may take to ask.
+const TO_ASK: Duration = Duration::from_secs(10);
+
+/// What the device may take to do what it was asked: it answers between two requests of its own, which take a minute at
+/// most; and the command, to take the answer.
+const TO_ANSWER: Duration = Duration::from_secs(90);
 
 /// Answers commands about the device below `state_dir` until `stop` is canceled; then the socket is gone.
 ///
@@ -53,12 +57,12 @@ pub fn serve(
                     let control = control.clone();
                     tokio::spawn(async move {
                         // Who does not ask, or does not listen, is left alone.
-                        let _asked = timeout(PATIENCE, answer(stream, &control)).await;
+                        let _asked = timeout(TO_ANSWER, answer(stream, &control)).await;
                         drop(place);
                     });
                 }
                 Ok(_) => {
-                    tracing::warn!("another user's program asked this device something; it got no answer")
+                    tracing::warn!("another user's program asked this device something; it got no answer");
                 }
                 Err(error) => {
                     tracing::warn!("a command could not be taken: {error}");
@@ -79,7 +83,7 @@ fn is_ours(stream: &UnixStream) -> bool {
 async fn answer(stream: UnixStream, control: &Control) -> io::Result<()> {
     let (read, mut write) = stream.into_split();
     let mut line = String::new();
-    BufReader::new(read.take(MOST_REQUEST_BYTES)).read_line(&mut line).await?;
+    timeout(TO_ASK, BufReader::new(read.take(MOST_REQUEST_BYTES)).read_line(&mut line)).await??;
     let answer = match serde_json::from_str::<Request>(&line) {
         Ok(request) => perform(request, control).await,
         Err(error) => Answer::Failed(format!("not a request: {error}")),

@@ -18,14 +18,13 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Result, Tensor};
 
-use crate::model::batch::Sequence;
+use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::delta::{FoldedDeltas, LoraDeltas};
 use crate::model::kv_cache::LogitsFor;
 use adapter::LowRank;
 use attention::{Attention, LayerKv};
-use gradients::Gradients;
 use norm::Norm;
 use weights::Block;
 
@@ -42,6 +41,7 @@ mod tests;
 mod weights;
 
 pub(crate) use adapter::Adapter;
+pub(crate) use gradients::Gradients;
 pub(crate) use memory::{copied_bytes, needed_bytes};
 pub(crate) use open::check;
 pub(crate) use weights::{Loaded, numbers};
@@ -94,69 +94,15 @@ impl<'a> Decoder<'a> {
         Adapter::new(self.config, deltas, &self.folded_deltas, &self.loaded.device)
     }
 
-    /// Returns the summed loss of all target tokens of the micro-batches, and its gradient times `share`;
-    /// `None` if `go_on` says no between two of them. Fails if a micro-batch has sequences of several lengths,
-    /// or a token outside the vocabulary.
+    /// Gradients on the device that go on from `before`, a vector that [`Gradients::into_vec`] gave; from nothing
+    /// if it is empty.
+    pub(crate) fn gradients(&self, before: &[f32]) -> Result<Gradients> {
+        Gradients::after(before, &self.loaded.device)
+    }
+
+    /// Returns the summed loss of a micro-batch's target tokens, and adds its gradient times `share` to
+    /// `gradients`; fails like [`Self::loss`].
     pub(crate) fn gradient(
-        &self,
-        deltas: &LoraDeltas<'_>,
-        trained_len: usize,
-        micro: &[&[Sequence<'_>]],
-        share: f32,
-        mut go_on: impl FnMut(u32, u32) -> bool,
-    ) -> Result<Option<(f64, Vec<f32>)>> {
-        let adapter = self.adapter(deltas)?;
-        let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
-        let (mut total, mut gradients) = (0.0, Gradients::default());
-        for (done, batch) in (0..).zip(micro) {
-            if done > 0 && !go_on(done, of) {
-                return Ok(None);
-            }
-            total += self.gradient_of(&adapter, batch, share, &mut gradients)?;
-        }
-        Ok(Some((total, gradients.into_vec(trained_len)?)))
-    }
-
-    /// Returns the summed loss of all target tokens of the micro-batches; fails like [`Self::gradient`].
-    pub(crate) fn loss(&self, deltas: &LoraDeltas<'_>, micro: &[&[Sequence<'_>]]) -> Result<f64> {
-        let adapter = self.adapter(deltas)?;
-        let mut total = 0.0;
-        for batch in micro {
-            let (mut x, shape) = self.embed(batch)?;
-            for at in 0..self.loaded.blocks.len() {
-                x = self.block(&adapter, at, x, shape)?.0;
-            }
-            total += self.loss_of(&x, batch, None)?.0;
-        }
-        Ok(total)
-    }
-
-    /// Returns the logits after each of `tokens`, (tokens, vocab), or after the last one only, (1, vocab). The
-    /// tokens continue the sequence in the cache `reading` and are added to it.
-    pub(crate) fn logits(
-        &self,
-        adapter: &Adapter<'_>,
-        reading: &mut Reading,
-        tokens: &[u32],
-        which: LogitsFor,
-    ) -> Result<Vec<f32>> {
-        if tokens.is_empty() {
-            return Ok(Vec::new());
-        }
-        reading.blocks.resize(self.loaded.blocks.len(), None);
-        let (mut x, _) = self.embed(&[Sequence { tokens, learned: &[] }])?;
-        for (at, past) in reading.blocks.iter_mut().enumerate() {
-            x = self.block_on(adapter, at, x, past)?;
-        }
-        let x = match which {
-            LogitsFor::All => x,
-            LogitsFor::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
-        };
-        let h = self.norm(&self.loaded.norm).forward(&x)?;
-        weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
-    }
-
-    fn gradient_of(
         &self,
         adapter: &Adapter<'_>,
         batch: &[Sequence<'_>],
@@ -196,12 +142,46 @@ impl<'a> Decoder<'a> {
         Ok(total)
     }
 
-    /// The embeddings of a batch, (rows, hidden), and its (batch, length).
-    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, (usize, usize))> {
-        let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
-        if batch.iter().any(|sequence| sequence.tokens.len() != length) {
-            candle_core::bail!("sequences of one pass have one length");
+    /// Returns the summed loss of a micro-batch's target tokens; fails if it has sequences of several lengths, or
+    /// a token outside the vocabulary.
+    pub(crate) fn loss(&self, adapter: &Adapter<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
+        let (mut x, shape) = self.embed(batch)?;
+        for at in 0..self.loaded.blocks.len() {
+            x = self.block(adapter, at, x, shape)?.0;
         }
+        Ok(self.loss_of(&x, batch, None)?.0)
+    }
+
+    /// Returns the logits after each of `tokens`, (tokens, vocab), or after the last one only, (1, vocab). The
+    /// tokens continue the sequence in the cache `reading` and are added to it.
+    pub(crate) fn logits(
+        &self,
+        adapter: &Adapter<'_>,
+        reading: &mut Reading,
+        tokens: &[u32],
+        which: LogitsFor,
+    ) -> Result<Vec<f32>> {
+        if tokens.is_empty() {
+            return Ok(Vec::new());
+        }
+        reading.blocks.resize(self.loaded.blocks.len(), None);
+        let (mut x, _) = self.embed(&[Sequence { tokens, learned: &[] }])?;
+        for (at, past) in reading.blocks.iter_mut().enumerate() {
+            x = self.block_on(adapter, at, x, past)?;
+        }
+        let x = match which {
+            LogitsFor::All => x,
+            LogitsFor::Last => x.narrow(0, tokens.len().saturating_sub(1), 1)?,
+        };
+        let h = self.norm(&self.loaded.norm).forward(&x)?;
+        weights::product(&h, self.loaded.head())?.flatten_all()?.to_vec1()
+    }
+
+    /// The embeddings of a batch, (rows, hidden), and its shape.
+    fn embed(&self, batch: &[Sequence<'_>]) -> Result<(Tensor, BatchShape)> {
+        let Some(shape) = BatchShape::of(batch) else {
+            candle_core::bail!("sequences of one pass have one length");
+        };
         let tokens: Vec<u32> = batch.iter().flat_map(|sequence| sequence.tokens).copied().collect();
         if let Some(token) = tokens.iter().find(|token| **token as usize >= self.config.vocab_size) {
             candle_core::bail!("token {token} is not below {}", self.config.vocab_size);
@@ -209,7 +189,7 @@ impl<'a> Decoder<'a> {
         let rows = tokens.len();
         let tokens = Tensor::from_vec(tokens, rows, &self.loaded.device)?;
         let x = self.loaded.embed.index_select(&tokens, 0)?.to_dtype(DType::F32)?;
-        Ok((x, (batch.len(), length)))
+        Ok((x, shape))
     }
 
     fn norm<'w>(&self, weight: &'w Tensor) -> Norm<'w> {

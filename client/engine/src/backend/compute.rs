@@ -6,6 +6,7 @@ use crate::base::Base;
 use crate::kernels::matmul::Precision;
 use crate::layers::attention::attention_numbers;
 use crate::layers::cross_entropy::LOGITS;
+use crate::model::batch::BatchShape;
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::micro_batch::rows_at_once;
@@ -41,13 +42,12 @@ impl Default for Compute {
 }
 
 impl Compute {
-    /// Host memory in bytes for one forward and backward pass over `batch` sequences of `length` tokens,
-    /// without the weights: saved activations, one block's gradients, each thread's attention scratch, logits.
-    /// 0 on a GPU.
-    pub fn needed_bytes(&self, base: &Base, batch: usize, length: usize) -> u64 {
+    /// Host memory in bytes for one forward and backward pass over a batch, without the weights: saved
+    /// activations, one block's gradients, each thread's attention scratch, logits. 0 on a GPU.
+    pub fn needed_bytes(&self, base: &Base, shape: BatchShape) -> u64 {
         let config = base.config();
         if let Backend::Candle(device) = self.backend {
-            return candle::needed_bytes(config, self.recompute, (batch, length), device);
+            return candle::needed_bytes(config, self.recompute, shape, device);
         }
         let (q, kv) = (config.num_heads * config.head_dim, config.num_kv_heads * config.head_dim);
         let (hidden, inner, heads) = (config.hidden_size, config.intermediate_size, config.num_heads);
@@ -65,21 +65,18 @@ impl Compute {
         };
         let left = (2 * inner).max(hidden).max(q + 2 * kv);
         let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + raw + heads) + packed * left;
-        let at_once = if is_small(config) {
-            batch.saturating_mul(length)
-        } else {
-            rows_at_once(batch, length, ROWS_TOGETHER)
-        };
+        let at_once = if is_small(config) { shape.rows() } else { rows_at_once(shape, ROWS_TOGETHER) };
         let logits = at_once.saturating_mul(config.vocab_size).min(LOGITS);
-        let attention = 4 * attention_numbers(heads / config.num_kv_heads, config.head_dim, length);
+        let attention =
+            4 * attention_numbers(heads / config.num_kv_heads, config.head_dim, shape.sequence_len);
         let beside = (4 + packed) * logits + self.threads.saturating_mul(attention);
         (at_once as u64).saturating_mul((blocks + once) as u64).saturating_add(beside as u64)
     }
 
     /// Host memory in bytes for training `trained` parameters, without the weights: a pass, and for each
     /// parameter its value, its gradient, first and second moment and start value.
-    pub fn training_bytes(&self, base: &Base, trained: usize, (batch, length): (usize, usize)) -> u64 {
-        self.needed_bytes(base, batch, length).saturating_add(20 * trained as u64)
+    pub fn training_bytes(&self, base: &Base, trained: usize, shape: BatchShape) -> u64 {
+        self.needed_bytes(base, shape).saturating_add(20 * trained as u64)
     }
 
     /// Host memory in bytes for the backend's copy of the weights: all of them as f32 on candle's CPU, the

@@ -4,6 +4,7 @@ use super::candle;
 use crate::backend::compute::{ROWS_APART, ROWS_TOGETHER, is_small};
 use crate::backend::device::Backend;
 use crate::backend::error::ComputeError;
+use crate::backend::partial_step::PartialStep;
 use crate::backend::setup::Setup;
 use crate::kernels::error::ShapeError;
 use crate::kernels::matmul::Precision;
@@ -113,102 +114,129 @@ impl<'a> Executor<'a> {
         Ok(deltas)
     }
 
-    /// Rows (tokens) of one micro-batch with our own kernels.
+    /// Rows (tokens) of what our own kernels compute between two reports: a micro-batch, or the whole batch where
+    /// threads take whole micro-batches.
     fn rows(&self) -> usize {
-        if self.apart { ROWS_APART } else { ROWS_TOGETHER }
+        if self.apart { usize::MAX } else { ROWS_TOGETHER }
     }
 
     /// The batch's mean loss per target token, and its gradient with respect to the trained vector; `None` if
     /// `go_on` says no between two micro-batches, which it is not asked where threads take whole micro-batches.
+    ///
+    /// `partial` is what is done of the step already; after a `None` the next call goes on from it.
     pub(crate) fn gradient(
         &mut self,
         deltas: &LoraDeltas<'_>,
         trained_len: usize,
         batch: &[Sequence<'_>],
-        mut go_on: impl FnMut(u32, u32) -> bool,
+        partial: &mut PartialStep,
+        go_on: impl FnMut(u32, u32) -> bool,
     ) -> Result<Option<(f32, Vec<f32>)>> {
         let targets: usize = batch.iter().map(Sequence::targets).sum();
         let share = 1.0 / targets.max(1) as f32;
-        if let Some(decoder) = self.on_candle()? {
-            let micro = micro_batches(batch, decoder.rows());
-            let computed = decoder.gradient(deltas, trained_len, &micro, share, go_on)?;
-            return Ok(computed.map(|(total, gradient)| (narrow(total / targets.max(1) as f64), gradient)));
-        }
-        let micro = micro_batches(batch, self.rows());
-        let mut spaces = std::mem::take(&mut self.spaces);
-        let all = if self.apart { micro.len() } else { 1 };
-        spaces.resize_with(all.max(spaces.len()), Default::default);
-        for (_, gradient) in &mut spaces[..all] {
-            gradient.clear();
-            gradient.resize(trained_len, 0.0);
-        }
-        let mut total = 0.0;
-        let team = Team::current();
-        if self.apart {
-            let mut losses = vec![0.0; micro.len()];
-            let decoder = self.decoder(deltas, Team::ALONE);
-            let parts = micro.iter().zip(&mut spaces).zip(&mut losses).collect();
-            team.try_each(
-                parts,
-                |((batch, (space, gradient)), loss): ((&&[Sequence<'_>], &mut Space), &mut f64)| {
-                    *loss = decoder.gradient(space, batch, share, GradientTarget::Adapter(gradient))?;
-                    Ok::<_, ShapeError>(())
-                },
-            )?;
-            total += losses.iter().sum::<f64>();
+        let mut gradient = std::mem::take(&mut partial.gradient);
+        let whole = if let Some(decoder) = self.on_candle()? {
+            let (adapter, mut sum) = (decoder.adapter(deltas)?, decoder.gradients(&gradient)?);
+            let whole = partial.accumulate(batch, decoder.rows(), go_on, |micro_batch| {
+                decoder.gradient(&adapter, micro_batch, share, &mut sum)
+            })?;
+            gradient = sum.into_vec(trained_len)?;
+            whole
         } else {
-            let of = u32::try_from(micro.len()).unwrap_or(u32::MAX);
-            let decoder = self.decoder(deltas, team);
-            for (done, batch) in (0..).zip(&micro) {
-                if done > 0 && !go_on(done, of) {
-                    self.spaces = spaces;
-                    return Ok(None);
-                }
-                let (space, gradient) = &mut spaces[0];
-                total += decoder.gradient(space, batch, share, GradientTarget::Adapter(gradient))?;
-            }
+            gradient.resize(trained_len, 0.0);
+            partial.accumulate(batch, self.rows(), go_on, |micro_batch| {
+                self.add_gradient(deltas, micro_batch, share, &mut gradient)
+            })?
+        };
+        if !whole {
+            partial.gradient = gradient;
+            return Ok(None);
         }
-        let (_, mut gradient) =
-            spaces.first_mut().map(|(space, gradient)| (space, std::mem::take(gradient))).unzip();
-        let gradient = gradient.get_or_insert_default();
-        for (_, other) in &spaces[1..all] {
-            gradient.iter_mut().zip(other).for_each(|(sum, x)| *sum += x);
+        gradient.resize(trained_len, 0.0);
+        Ok(Some((narrow(partial.loss / targets.max(1) as f64), gradient)))
+    }
+
+    /// Adds the batch's gradient, times `share`, to `sum` with our own kernels; returns the summed loss.
+    fn add_gradient(
+        &mut self,
+        deltas: &LoraDeltas<'_>,
+        batch: &[Sequence<'_>],
+        share: f32,
+        sum: &mut Vec<f32>,
+    ) -> Result<f64> {
+        let micro = self.micro_batches(batch);
+        // The first micro-batch adds to the sum itself, each other to a gradient of its own, so that the order
+        // of additions does not depend on the threads.
+        let mut spaces = self.spaces(micro.len());
+        for (_, gradient) in spaces.iter_mut().take(micro.len()).skip(1) {
+            gradient.clear();
+            gradient.resize(sum.len(), 0.0);
         }
-        let gradient = std::mem::take(gradient);
+        std::mem::swap(&mut spaces[0].1, sum);
+        let losses = self.each(deltas, &micro, &mut spaces[..micro.len()], |decoder, (space, sum), batch| {
+            decoder.gradient(space, batch, share, GradientTarget::Adapter(sum))
+        });
+        std::mem::swap(&mut spaces[0].1, sum);
+        for (_, gradient) in spaces.iter().take(micro.len()).skip(1) {
+            sum.iter_mut().zip(gradient).for_each(|(sum, x)| *sum += x);
+        }
         self.spaces = spaces;
-        Ok(Some((narrow(total / targets.max(1) as f64), gradient)))
+        Ok(losses?.iter().sum())
     }
 
     /// The summed loss of all target tokens.
     pub(crate) fn loss(&mut self, deltas: &LoraDeltas<'_>, batch: &[Sequence<'_>]) -> Result<f64> {
         if let Some(decoder) = self.on_candle()? {
-            return Ok(decoder.loss(deltas, &micro_batches(batch, decoder.rows()))?);
+            let adapter = decoder.adapter(deltas)?;
+            let micro = micro_batches(batch, decoder.rows());
+            let losses = micro.into_iter().map(|micro_batch| decoder.loss(&adapter, micro_batch));
+            return Ok(losses.sum::<std::result::Result<f64, _>>()?);
         }
-        let micro = micro_batches(batch, self.rows());
-        let mut spaces = std::mem::take(&mut self.spaces);
-        let all = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };
-        spaces.resize_with(all.max(spaces.len()).max(1), Default::default);
-        let mut losses = vec![0.0; micro.len()];
-        if self.apart {
-            let decoder = self.decoder(deltas, Team::ALONE);
-            let share = micro.len().div_ceil(all.max(1)).max(1);
-            let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(&mut spaces).collect();
-            Team::current().try_each(
-                parts,
-                |((batches, losses), (space, _)): ((&[&[Sequence<'_>]], &mut [f64]), &mut Space)| {
-                    for (batch, loss) in batches.iter().zip(losses) {
-                        *loss = decoder.loss(space, batch)?;
-                    }
-                    Ok::<_, ShapeError>(())
-                },
-            )?;
-        } else {
-            let decoder = self.decoder(deltas, Team::current());
-            for (batch, loss) in micro.iter().zip(&mut losses) {
-                *loss = decoder.loss(&mut spaces[0].0, batch)?;
-            }
-        }
+        let micro = self.micro_batches(batch);
+        let beside = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };
+        let mut spaces = self.spaces(beside);
+        let losses = self.each(deltas, &micro, &mut spaces[..beside], |decoder, (space, _), batch| {
+            decoder.loss(space, batch)
+        });
         self.spaces = spaces;
-        Ok(losses.iter().sum())
+        Ok(losses?.iter().sum())
+    }
+
+    /// The micro-batches of our own kernels.
+    fn micro_batches<'b, 's>(&self, batch: &'b [Sequence<'s>]) -> Vec<&'b [Sequence<'s>]> {
+        micro_batches(batch, if self.apart { ROWS_APART } else { ROWS_TOGETHER })
+    }
+
+    /// The buffers of earlier passes, and new ones until there are `count`.
+    fn spaces(&mut self, count: usize) -> Vec<Space> {
+        let mut spaces = std::mem::take(&mut self.spaces);
+        spaces.resize_with(count.max(spaces.len()), Default::default);
+        spaces
+    }
+
+    /// Runs `pass` on each micro-batch with our own kernels, and returns what each gives. Each of `spaces` takes
+    /// an equal part of them, one after the other, beside the other spaces.
+    fn each(
+        &self,
+        deltas: &LoraDeltas<'_>,
+        micro: &[&[Sequence<'_>]],
+        spaces: &mut [Space],
+        pass: impl Fn(&Decoder<'_>, &mut Space, &[Sequence<'_>]) -> std::result::Result<f64, ShapeError> + Sync,
+    ) -> std::result::Result<Vec<f64>, ShapeError> {
+        let team = Team::current();
+        let decoder = self.decoder(deltas, if self.apart { Team::ALONE } else { team });
+        let mut losses = vec![0.0; micro.len()];
+        let share = micro.len().div_ceil(spaces.len().max(1)).max(1);
+        let parts = micro.chunks(share).zip(losses.chunks_mut(share)).zip(spaces).collect();
+        team.try_each(
+            parts,
+            |((batches, losses), space): ((&[&[Sequence<'_>]], &mut [f64]), &mut Space)| {
+                for (batch, loss) in batches.iter().zip(losses) {
+                    *loss = pass(&decoder, space, batch)?;
+                }
+                Ok::<_, ShapeError>(())
+            },
+        )?;
+        Ok(losses)
     }
 }

@@ -7,7 +7,7 @@ use crate::backend::device::{CandleDevice, DeviceError};
 use crate::backend::error::ComputeError;
 use crate::base::Base;
 use crate::kernels::matmul::Precision;
-use crate::model::batch::Sequence;
+use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::delta::{FoldedDeltas, LoraDeltas};
@@ -25,6 +25,10 @@ pub(crate) struct Decoder<'a>(Infallible, PhantomData<&'a ()>);
 #[derive(Debug)]
 pub(crate) struct Adapter<'a>(Infallible, PhantomData<&'a ()>);
 
+/// A gradient on a device, of which there is none.
+#[derive(Debug)]
+pub(crate) struct Gradients(Infallible);
+
 /// The key/value cache of a device.
 #[derive(Debug, Default)]
 pub(crate) struct Reading;
@@ -41,6 +45,12 @@ impl Loaded {
         _precision: Option<Precision>,
     ) -> Result<Self, DeviceError> {
         Err(DeviceError::NotBuilt { device, feature: device.feature() })
+    }
+}
+
+impl Gradients {
+    pub(crate) fn into_vec(self, _len: usize) -> Result<Vec<f32>, ComputeError> {
+        match self.0 {}
     }
 }
 
@@ -63,22 +73,21 @@ impl<'a> Decoder<'a> {
         match self.0 {}
     }
 
-    pub(crate) fn gradient(
-        &self,
-        _deltas: &LoraDeltas<'_>,
-        _trained_len: usize,
-        _micro: &[&[Sequence<'_>]],
-        _share: f32,
-        _go_on: impl FnMut(u32, u32) -> bool,
-    ) -> Result<Option<(f64, Vec<f32>)>, ComputeError> {
+    pub(crate) fn gradients(&self, _before: &[f32]) -> Result<Gradients, ComputeError> {
         match self.0 {}
     }
 
-    pub(crate) fn loss(
+    pub(crate) fn gradient(
         &self,
-        _deltas: &LoraDeltas<'_>,
-        _micro: &[&[Sequence<'_>]],
+        _adapter: &Adapter<'_>,
+        _batch: &[Sequence<'_>],
+        _share: f32,
+        _gradients: &mut Gradients,
     ) -> Result<f64, ComputeError> {
+        match self.0 {}
+    }
+
+    pub(crate) fn loss(&self, _adapter: &Adapter<'_>, _batch: &[Sequence<'_>]) -> Result<f64, ComputeError> {
         match self.0 {}
     }
 
@@ -97,7 +106,7 @@ impl<'a> Decoder<'a> {
 pub(crate) fn needed_bytes(
     _config: &DecoderConfig,
     _recompute: Recompute,
-    _shape: (usize, usize),
+    _shape: BatchShape,
     _device: CandleDevice,
 ) -> u64 {
     0

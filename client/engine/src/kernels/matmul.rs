@@ -27,13 +27,12 @@ mod weight;
 use crate::kernels::error::{Result, bail};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pool::Team;
-use crate::kernels::view::ViewMut;
 use plain::{backward_plain, forward_plain};
 pub use precision::Precision;
 pub(crate) use rows::{LazyRows, Make, Rows, TILE_ROWS, in_shares};
 pub(crate) use scratch::Scratch;
 pub(crate) use small::small;
-pub(crate) use weight::{Accumulate, LowRank, Weight};
+pub(crate) use weight::{Accumulate, Destination, LowRank, Weight};
 
 /// `y = x · Wᵀ`, or `y += x · Wᵀ`, for every weight and its `y`; fails if the shapes do not match, or if a weight to be
 /// quantized is not finite.
@@ -45,15 +44,15 @@ pub(crate) fn forward<'a>(
     precision: Precision,
     scratch: &mut Scratch,
     x: impl Into<Rows<'a>>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
+    products: Vec<(Weight<'_>, Destination<'_>)>,
 ) -> Result<()> {
     let x = x.into();
-    let fit = |(weight, y, _): &(Weight<'_>, ViewMut<'_>, Accumulate)| {
+    let fit = |(weight, y): &(Weight<'_>, Destination<'_>)| {
         let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
-        x.widths() == [columns] && (y.rows(), y.columns()) == (x.count(), rows)
+        x.widths() == [columns] && (y.out.rows(), y.out.columns()) == (x.count(), rows)
     };
-    if let Some((weight, y, _)) = products.iter().find(|product| !fit(product)) {
-        bail!("cannot make {} × {} of {x:?} and {:?}", y.rows(), y.columns(), weight.matrix);
+    if let Some((weight, y)) = products.iter().find(|product| !fit(product)) {
+        bail!("cannot make {} × {} of {x:?} and {:?}", y.out.rows(), y.out.columns(), weight.matrix);
     }
     #[cfg(target_arch = "x86_64")]
     if tiled::fits(precision, &x) {
@@ -75,25 +74,24 @@ pub(crate) fn backward<'a>(
     scratch: &mut Scratch,
     dys: impl Into<Rows<'a>>,
     weights: &[Weight<'_>],
-    mut dx: ViewMut<'_>,
-    mut add: Accumulate,
+    mut dx: Destination<'_>,
 ) -> Result<()> {
     let dys = dys.into();
     let matrices = weights.iter().map(|weight| weight.matrix);
     if !matrices.clone().map(Matrix::rows).eq(dys.widths())
-        || matrices.clone().any(|matrix| matrix.columns() != dx.columns())
-        || dys.count() != dx.rows()
+        || matrices.clone().any(|matrix| matrix.columns() != dx.out.columns())
+        || dys.count() != dx.out.rows()
     {
         let matrices: Vec<_> = matrices.collect();
-        bail!("cannot make {} × {} of {dys:?} and {matrices:?}", dx.rows(), dx.columns());
+        bail!("cannot make {} × {} of {dys:?} and {matrices:?}", dx.out.rows(), dx.out.columns());
     }
     #[cfg(target_arch = "x86_64")]
     if tiled::fits(precision, &dys) {
-        return tiled::backward(team, precision, scratch, dys, weights, dx, add);
+        return tiled::backward(team, precision, scratch, dys, weights, dx);
     }
     for (dy, weight) in dys.in_memory(team).into_iter().zip(weights) {
-        backward_plain(team, scratch, dy, *weight, dx.borrow(), add)?;
-        add = Accumulate::Add;
+        backward_plain(team, scratch, dy, *weight, dx.borrow())?;
+        dx.accumulate = Accumulate::Add;
     }
     Ok(())
 }

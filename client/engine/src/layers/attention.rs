@@ -11,11 +11,11 @@ use std::cell::RefCell;
 
 use crate::kernels::buffer::at_least;
 use crate::kernels::error::Result;
-use crate::kernels::matmul::{Accumulate, small};
+use crate::kernels::matmul::{Destination, small};
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
-use crate::layers::rope::{Direction, Rope};
+use crate::layers::rope::{Direction, Rope, RowSpan};
 
 /// Rows of a query tile: its queries, for each head that shares a key/value head. Keys after the last one are skipped.
 const ROWS: usize = 48;
@@ -127,16 +127,16 @@ impl Attention<'_> {
 
     /// Applies RoPE to `q`: (batch · length, heads · width) and `k`: (batch · length, kv heads · width), in place.
     pub(crate) fn rotate(&self, team: Team, q: &mut [f32], k: &mut [f32]) {
-        let places = (self.past, self.length);
-        self.rope.rotate(team, q, self.heads * self.width, places, Direction::Forward);
-        self.rope.rotate(team, k, self.kv_heads * self.width, places, Direction::Forward);
+        let span = RowSpan { first: self.past, length: self.length };
+        self.rope.rotate(team, q, self.heads * self.width, span, Direction::Forward);
+        self.rope.rotate(team, k, self.kv_heads * self.width, span, Direction::Forward);
     }
 
     /// Backward of [`Self::rotate`]: rotates the gradients by the negative angles, in place.
     pub(crate) fn rotate_backward(&self, team: Team, dq: &mut [f32], dk: &mut [f32]) {
-        let places = (self.past, self.length);
-        self.rope.rotate(team, dq, self.heads * self.width, places, Direction::Backward);
-        self.rope.rotate(team, dk, self.kv_heads * self.width, places, Direction::Backward);
+        let span = RowSpan { first: self.past, length: self.length };
+        self.rope.rotate(team, dq, self.heads * self.width, span, Direction::Backward);
+        self.rope.rotate(team, dk, self.kv_heads * self.width, span, Direction::Backward);
     }
 
     /// `out = softmax(q · kᵀ / √width) · v` with a causal mask; fails or panics if the shapes do not match.
@@ -165,7 +165,7 @@ impl Attention<'_> {
                         let stacked = at_least(stacked, group * queries * self.width);
                         self.stack(q, (sequence, kv * group), tile, stacked);
                         let (query, scores) = (View::whole(stacked, self.width), ViewMut::whole(p, count));
-                        small(self.scale(), query, turned.columns(0..count), scores, Accumulate::Overwrite)?;
+                        small(self.scale(), query, turned.columns(0..count), Destination::overwrite(scores))?;
                         let heads =
                             p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length));
                         for (p, logs) in heads {
@@ -176,8 +176,7 @@ impl Attention<'_> {
                             1.0,
                             View::whole(p, count),
                             values.rows(0..count),
-                            mixed,
-                            Accumulate::Overwrite,
+                            Destination::overwrite(mixed),
                         )?;
                         self.unstack(stacked, tile, &mut out);
                     }
@@ -230,20 +229,19 @@ impl Attention<'_> {
                         self.scale(),
                         query,
                         turned.0.columns(seen.clone()),
-                        scores,
-                        Accumulate::Overwrite,
+                        Destination::overwrite(scores),
                     )?;
-                    small(1.0, there, turned.1.columns(seen.clone()), dp, Accumulate::Overwrite)?;
+                    small(1.0, there, turned.1.columns(seen.clone()), Destination::overwrite(dp))?;
                     let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
                     for ((p, ds), logs) in heads.zip(logs.chunks_exact(self.length)) {
                         softmax_backward(p, ds, tile, &logs[first..first + queries], self.scale());
                     }
                     let (p, ds) = (View::whole(p, count), View::whole(ds, count));
                     let (dv, _) = dv.borrow().split_at_row(count);
-                    small(1.0, p.t(), there, dv, Accumulate::Add)?;
+                    small(1.0, p.t(), there, Destination::add(dv))?;
                     let (dk, _) = dk.borrow().split_at_row(count);
-                    small(1.0, ds.t(), query, dk, Accumulate::Add)?;
-                    small(1.0, ds, keys.rows(seen), ViewMut::whole(qs, self.width), Accumulate::Overwrite)?;
+                    small(1.0, ds.t(), query, Destination::add(dk))?;
+                    small(1.0, ds, keys.rows(seen), Destination::overwrite(ViewMut::whole(qs, self.width)))?;
                     self.unstack(qs, tile, &mut dq);
                 }
                 Ok(())

@@ -6,7 +6,7 @@
 use crate::kernels::buffer::at_least;
 use crate::kernels::error::{Result, bail};
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::{Accumulate, Precision, Scratch, Weight, backward, forward};
+use crate::kernels::matmul::{Destination, Precision, Scratch, Weight, backward, forward};
 use crate::kernels::pool::Team;
 use crate::kernels::simd::{exp, exp_all, most, sum, vectorized};
 use crate::kernels::view::{View, ViewMut};
@@ -64,7 +64,7 @@ pub(crate) fn cross_entropy(
             forward_precision,
             scratch,
             part,
-            vec![(weight, ViewMut::whole(logits, vocab), Accumulate::Overwrite)],
+            vec![(weight, Destination::overwrite(ViewMut::whole(logits, vocab)))],
         )?;
         let mut losses = vec![RowLoss::default(); rows.len()];
         let parts =
@@ -103,8 +103,8 @@ pub(crate) fn cross_entropy(
         if let Loss::Rows { share, dh, dw } = &mut loss {
             let dh = &mut dh[rows.start * hidden..rows.end * hidden];
             let gradients = View::whole(logits, vocab);
-            let into = ViewMut::whole(dh, hidden);
-            backward(team, bytes, scratch, gradients, &[weight], into, Accumulate::Overwrite)?;
+            let into = Destination::overwrite(ViewMut::whole(dh, hidden));
+            backward(team, bytes, scratch, gradients, &[weight], into)?;
             let parts = dh.chunks_exact_mut(hidden).zip(&losses).collect();
             team.try_each(parts, |(dh, row): (&mut [f32], &RowLoss)| {
                 let mut weights = if row.apart.is_empty() { Vec::new() } else { vec![0.0; hidden] };

@@ -7,6 +7,15 @@ use crate::kernels::narrow;
 use crate::kernels::pool::Team;
 use crate::kernels::simd::vectorized;
 
+/// The rows of each sequence that are rotated.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RowSpan {
+    /// Position of the first one in its sequence.
+    pub(super) first: usize,
+    /// Number of rows.
+    pub(super) length: usize,
+}
+
 /// Cosines and sines of the rotary angles: (length, width / 2) each.
 #[derive(Debug)]
 pub(crate) struct Rope {
@@ -34,13 +43,13 @@ impl Rope {
     /// Rotates every head of `x`: (batch · length, heads · width) by its position's angles, in place; backward, by the
     /// negative angles.
     ///
-    /// `step` is the row's length, `first` the position of each sequence's first row.
+    /// `step` is the length of a row of `x`, whose rows are those of `span` for one sequence after the other.
     pub(super) fn rotate(
         &self,
         team: Team,
         x: &mut [f32],
         step: usize,
-        (first, length): (usize, usize),
+        span: RowSpan,
         direction_of: Direction,
     ) {
         let rows = x.len() / step.max(1);
@@ -51,17 +60,16 @@ impl Rope {
             Direction::Backward => -1.0,
         };
         team.each(parts, |(part, x): (usize, &mut [f32])| {
-            rotate_rows(self, x, step, (first, length), part * share, direction);
+            rotate_rows(self, x, step, span, part * share, direction);
         });
     }
 }
 
 vectorized! {
 /// Rotates rows of `step` elements, the first of which is row `row` of the whole matrix.
-fn rotate_rows(rope: &Rope, x: &mut [f32], step: usize, places: (usize, usize), row: usize, direction: f32) {
-    let (first, length) = places;
+fn rotate_rows(rope: &Rope, x: &mut [f32], step: usize, span: RowSpan, row: usize, direction: f32) {
     for (i, x) in x.chunks_exact_mut(step).enumerate() {
-        let position = first + (row + i) % length;
+        let position = span.first + (row + i) % span.length;
         let angles = position * rope.half..(position + 1) * rope.half;
         let (cos, sin) = (&rope.cos[angles.clone()], &rope.sin[angles]);
         for head in x.chunks_exact_mut(2 * rope.half) {

@@ -14,7 +14,7 @@ mod fused;
 
 use crate::kernels::buffer::resized;
 use crate::kernels::error::{Result, bail};
-use crate::kernels::matmul::{Accumulate, Precision, Rows, Scratch, TILE_ROWS, Weight, forward};
+use crate::kernels::matmul::{Accumulate, Destination, Precision, Rows, Scratch, TILE_ROWS, Weight, forward};
 use crate::kernels::matrix::Matrix;
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
@@ -23,7 +23,7 @@ use crate::layers::cross_entropy::{Loss, cross_entropy};
 use crate::layers::embedding::{embed, embed_backward};
 use crate::layers::rms_norm::RmsNorm;
 use crate::layers::rope::Rope;
-use crate::model::batch::Sequence;
+use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::delta::LoraDeltas;
@@ -66,9 +66,9 @@ impl Decoder<'_> {
         share: f32,
         mut wanted: GradientTarget<'_>,
     ) -> Result<f64> {
-        let length = length(batch)?;
+        let shape = shape(batch)?;
         let lowest = wanted.lowest(self.deltas);
-        let (rows, hidden) = (batch.len() * length, self.config.hidden_size);
+        let (rows, hidden) = (shape.rows(), self.config.hidden_size);
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
             let keep = match self.recompute {
@@ -81,7 +81,7 @@ impl Decoder<'_> {
                     None
                 }
             };
-            self.block(space, keep, layer, block, (batch.len(), length), None)?;
+            self.block(space, keep, layer, block, shape, None)?;
         }
         let loss = self.loss_of(space, batch, Some((share, &mut wanted)))?;
         for (layer, block) in self.weights.blocks.iter().enumerate().rev() {
@@ -96,16 +96,16 @@ impl Decoder<'_> {
                     x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
                     let mixed = wanted.wants(self.deltas, (layer, Projection::O));
                     let keep = Some(SaveBlock { at: 0, mixed });
-                    self.block_until_ffn(space, keep, layer, block, (batch.len(), length), None)?;
+                    self.block_until_ffn(space, keep, layer, block, shape, None)?;
                     space.save_gate_and_up(0, self.team, self.config.intermediate_size, self.keep());
                     0
                 }
             };
-            self.block_backward(space, keep, layer, block, (batch.len(), length), &mut wanted, below)?;
+            self.block_backward(space, keep, layer, block, shape, &mut wanted, below)?;
         }
         if let Some(rest) = wanted.embedding() {
             for (i, sequence) in batch.iter().enumerate() {
-                let dx = &space.g[i * length * hidden..(i + 1) * length * hidden];
+                let dx = &space.g[i * shape.sequence_len * hidden..(i + 1) * shape.sequence_len * hidden];
                 embed_backward(sequence.tokens, dx, hidden, &mut rest.embed);
             }
         }
@@ -114,10 +114,10 @@ impl Decoder<'_> {
 
     /// Returns the summed loss of all target tokens; fails like [`Self::gradient`].
     pub(crate) fn loss(&self, space: &mut Workspace, batch: &[Sequence<'_>]) -> Result<f64> {
-        let length = length(batch)?;
+        let shape = shape(batch)?;
         self.embed(space, batch)?;
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.block(space, None, layer, block, (batch.len(), length), None)?;
+            self.block(space, None, layer, block, shape, None)?;
         }
         self.loss_of(space, batch, None)
     }
@@ -134,8 +134,9 @@ impl Decoder<'_> {
         let hidden = self.config.hidden_size;
         cache.blocks.resize_with(self.weights.blocks.len(), Default::default);
         self.embed(space, &[Sequence { tokens, learned: &[] }])?;
+        let shape = BatchShape { batch_size: 1, sequence_len: tokens.len() };
         for (layer, block) in self.weights.blocks.iter().enumerate() {
-            self.block(space, None, layer, block, (1, tokens.len()), Some(&mut cache.blocks[layer]))?;
+            self.block(space, None, layer, block, shape, Some(&mut cache.blocks[layer]))?;
         }
         let rows = match which {
             LogitsFor::All => 0..tokens.len(),
@@ -147,9 +148,9 @@ impl Decoder<'_> {
         let x = &x[rows.start * hidden..rows.end * hidden];
         let normed = resized(normed, x.len());
         self.norm(&self.weights.norm).forward(self.team, x, normed);
-        let (weight, out) = (plain(head), ViewMut::whole(&mut logits, head.rows()));
+        let out = Destination::overwrite(ViewMut::whole(&mut logits, head.rows()));
         let x = View::whole(normed, hidden);
-        forward(self.team, self.precision.forward(), scratch, x, vec![(weight, out, Accumulate::Overwrite)])?;
+        forward(self.team, self.precision.forward(), scratch, x, vec![(plain(head), out)])?;
         Ok(logits)
     }
 
@@ -178,11 +179,11 @@ impl Decoder<'_> {
         keep: Option<SaveBlock>,
         layer: usize,
         block: &BlockWeights,
-        shape: (usize, usize),
+        shape: BatchShape,
         cache: Option<&mut LayerKv>,
     ) -> Result<()> {
         self.block_until_ffn(space, keep, layer, block, shape, cache)?;
-        let rows = shape.0 * shape.1;
+        let rows = shape.rows();
         let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
         let columns = self.config.intermediate_size;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
@@ -231,10 +232,10 @@ impl Decoder<'_> {
         keep: Option<SaveBlock>,
         layer: usize,
         block: &BlockWeights,
-        (batch, length): (usize, usize),
+        shape: BatchShape,
         cache: Option<&mut LayerKv>,
     ) -> Result<()> {
-        let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
+        let (rows, hidden, team) = (shape.rows(), self.config.hidden_size, self.team);
         let (q_width, kv_width) =
             (self.config.num_heads * self.config.head_dim, self.config.num_kv_heads * self.config.head_dim);
         if let Some(keep) = keep
@@ -260,7 +261,7 @@ impl Decoder<'_> {
             }
         }
         let past = cache.as_ref().map_or(0, |past| past.keys.len() / kv_width);
-        let attention = self.attention(length, past);
+        let attention = self.attention(shape.sequence_len, past);
         attention.rotate(team, q, k);
         resized(mixed, rows * q_width);
         resized(logs, rows * self.config.num_heads);
@@ -316,25 +317,26 @@ impl Decoder<'_> {
         block: &BlockWeights,
         x: Rows<'_>,
         outputs: Vec<(Projection, &mut Vec<f32>)>,
-        add: Accumulate,
+        accumulate: Accumulate,
     ) -> Result<()> {
         let mut products = Vec::new();
         for (projection, out) in outputs {
             let linear = block.linear(projection);
             let mut out = ViewMut::whole(out, linear.weight.rows());
-            let mut add = add;
+            let mut accumulate = accumulate;
             if let Some(bias) = &linear.bias {
                 // Write the bias first, then add the product.
                 for row in 0..out.rows() {
                     let row = out.row(row);
-                    match add {
+                    match accumulate {
                         Accumulate::Overwrite => row.copy_from_slice(bias),
                         Accumulate::Add => row.iter_mut().zip(bias.iter()).for_each(|(x, b)| *x += b),
                     }
                 }
-                add = Accumulate::Add;
+                accumulate = Accumulate::Add;
             }
-            products.push((self.deltas.weight((layer, projection), &linear.weight), out, add));
+            let weight = self.deltas.weight((layer, projection), &linear.weight);
+            products.push((weight, Destination { out, accumulate }));
         }
         forward(self.team, self.precision.forward(), scratch, x, products)
     }
@@ -399,11 +401,10 @@ fn plain(matrix: &Matrix) -> Weight<'_> {
     Weight { matrix, pairs: [None; 2] }
 }
 
-/// The common length of all sequences and loss masks; fails where they differ.
-fn length(batch: &[Sequence<'_>]) -> Result<usize> {
-    let length = batch.first().map_or(0, |sequence| sequence.tokens.len());
-    if batch.iter().any(|sequence| sequence.tokens.len() != length || sequence.learned.len() != length) {
-        bail!("sequences of one pass have one length");
+/// The shape of a batch; fails if sequences and loss masks are not of one length.
+fn shape(batch: &[Sequence<'_>]) -> Result<BatchShape> {
+    match BatchShape::of(batch) {
+        Some(shape) if batch.iter().all(|sequence| sequence.learned.len() == shape.sequence_len) => Ok(shape),
+        Some(_) | None => bail!("sequences of one pass have one length"),
     }
-    Ok(length)
 }

@@ -1,7 +1,8 @@
 //! Checkpoints: the state of a stopped training on disk, and hashes of what it depends on.
 //!
 //! A checkpoint is a safetensors file of f32 vectors, so that any tool can inspect it. Its metadata holds the
-//! hashes of everything that the training depends on, and one of its own contents. Whoever stores it where
+//! hashes of everything that the training depends on, and one of its own contents. Between two micro-batches of a
+//! step it also holds the sums of those that are done; at the end of a step these entries are absent. Whoever stores it where
 //! others could read it must seal it; the copies of its bytes that are made here are wiped.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,11 +12,18 @@ use safetensors::SafeTensors;
 use safetensors::tensor::TensorView;
 use zeroize::Zeroizing;
 
+use crate::backend::partial_step::PartialStep;
 use crate::backend::setup::Setup;
 use crate::model::batch::Sequence;
 use crate::training::job::{Job, Trained};
 
 const FORMAT: &str = "nightshift checkpoint v1";
+
+/// The entries of a partial step: numbers in the metadata, and a vector.
+const MICRO_BATCHES: &str = "partial.micro_batches";
+const SEQUENCES: &str = "partial.sequences";
+const LOSS: &str = "partial.loss";
+const GRADIENT: &str = "partial.gradient";
 
 /// Why a checkpoint cannot be resumed; training starts over.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,15 +40,17 @@ pub enum CheckpointError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Subject([(&'static str, Digest); 7]);
 
-/// The state of a training after a whole step.
+/// The state of a training after a micro-batch.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Progress {
     pub(crate) done: Trained,
     pub(crate) optimizer_step: u32,
     /// First and second moments of every parameter; empty where the optimizer has none.
     pub(crate) moments: [Vec<f32>; 2],
-    /// RNG state: the words drawn so far from the stream of the job's seed.
+    /// RNG state: the words drawn so far, for whole steps, from the stream of the job's seed.
     pub(crate) rng_position: u128,
+    /// The step after those of `done`.
+    pub(crate) partial: PartialStep,
 }
 
 impl Subject {
@@ -85,10 +95,17 @@ impl Progress {
             ("optimizer_step".to_owned(), self.optimizer_step.to_string()),
             ("rng_position".to_owned(), self.rng_position.to_string()),
         ]);
+        if self.partial.is_begun() {
+            metadata.insert(MICRO_BATCHES.to_owned(), self.partial.micro_batches.to_string());
+            metadata.insert(SEQUENCES.to_owned(), self.partial.sequences.to_string());
+            // Reads back as the same bits.
+            metadata.insert(LOSS.to_owned(), self.partial.loss.to_string());
+        }
         for (name, digest) in &subject.0 {
             metadata.insert((*name).to_owned(), digest.to_string());
         }
-        let vectors = self.vectors().map(|(name, numbers)| (name, numbers.len(), bytes(numbers)));
+        let vectors = self.vectors().into_iter();
+        let vectors: Vec<_> = vectors.map(|(name, numbers)| (name, numbers.len(), bytes(numbers))).collect();
         let contents = Digest::of(&contents(&metadata, vectors.iter().map(|(_, _, bytes)| bytes.as_slice())));
         metadata.insert("contents".to_owned(), contents.to_string());
         let damaged = |error: safetensors::SafeTensorError| CheckpointError::Damaged(error.to_string());
@@ -100,13 +117,17 @@ impl Progress {
         safetensors::serialize(views, Some(metadata)).map_err(damaged)
     }
 
-    fn vectors(&self) -> [(&'static str, &[f32]); 4] {
-        [
+    fn vectors(&self) -> Vec<(&'static str, &[f32])> {
+        let mut vectors: Vec<(_, &[f32])> = vec![
             ("losses", &self.done.losses),
             ("moments.first", &self.moments[0]),
             ("moments.second", &self.moments[1]),
             ("parameters", &self.done.parameters),
-        ]
+        ];
+        if self.partial.is_begun() {
+            vectors.push((GRADIENT, &self.partial.gradient));
+        }
+        vectors
     }
 
     /// Reads a file of [`Self::write`]; fails if it is damaged or of another subject.
@@ -121,7 +142,9 @@ impl Progress {
             return Err(damaged(&format!("it is not of the format `{FORMAT}`")));
         }
         let vector = |name: &str| tensors.tensor(name).map_err(|error| damaged(&error));
-        let names = ["losses", "moments.first", "moments.second", "parameters"];
+        let is_partial = metadata.contains_key(MICRO_BATCHES);
+        let mut names = vec!["losses", "moments.first", "moments.second", "parameters"];
+        names.extend(is_partial.then_some(GRADIENT));
         let mut vectors = Vec::new();
         for name in names {
             let tensor = vector(name)?;
@@ -148,6 +171,17 @@ impl Progress {
             let (numbers, _) = bytes.as_chunks::<4>();
             numbers.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<_>>()
         };
+        let partial = if is_partial {
+            let loss = metadata.get(LOSS).and_then(|text| text.parse().ok());
+            PartialStep {
+                micro_batches: narrow(MICRO_BATCHES)?,
+                sequences: usize::try_from(number(SEQUENCES)?).map_err(|error| damaged(&error))?,
+                loss: loss.ok_or_else(|| damaged(&LOSS))?,
+                gradient: numbers(&vectors[4]),
+            }
+        } else {
+            PartialStep::default()
+        };
         Ok(Self {
             done: Trained {
                 parameters: numbers(&vectors[3]),
@@ -158,6 +192,7 @@ impl Progress {
             optimizer_step: narrow("optimizer_step")?,
             moments: [numbers(&vectors[1]), numbers(&vectors[2])],
             rng_position: number("rng_position")?,
+            partial,
         })
     }
 }

@@ -150,7 +150,7 @@ pub fn decide(limits: &Conditions, state: &WindowState, snapshot: &Snapshot, now
     Decision { state: next, verdict, judged }
 }
 
-/// A number whose bits all depend on all bits of another: the finalizer of SplitMix64 (Steele, Lea and Flood, 2014).
+/// A number whose bits all depend on all bits of another: the finalizer of `SplitMix64` (Steele, Lea and Flood, 2014).
 fn mixed(number: u64) -> u64 {
     let number = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let number = (number ^ (number >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

@@ -201,6 +201,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::WindowOpened
@@ -236,6 +237,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::WindowOpened

@@ -13,6 +13,7 @@ use proto::plan::{Plan, vector_from_bytes};
 use crate::policy::{Breach, Policy};
 use crate::spending::Found;
 
+use super::trainer_faults::Next;
 use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work, bounded};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
@@ -23,6 +24,9 @@ const FAILED_MILLIS: u64 = 60_000;
 
 /// How long a device that waits for a window does not ask for a newer version.
 pub(super) const AWAITED_MILLIS: u64 = 30 * 60_000;
+
+/// How often a device looks for new versions of a task that it does not train for a while: every quarter of an hour.
+const RESTING_MILLIS: u64 = 15 * 60_000;
 
 /// A version and its plan, of which nothing else was loaded yet.
 #[derive(Debug)]
@@ -112,7 +116,12 @@ impl Session {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
             (Stage::Training { work }, Event::Trained(update)) => {
-                self.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
+                let mut session = self;
+                session.trainer_faults.succeeded(work.published.task);
+                session.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
+            }
+            (Stage::Training { work }, Event::TrainerFailed(why)) => {
+                self.trainer_failed(work.published.task, why, now)
             }
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
@@ -157,7 +166,10 @@ impl Session {
             Reply::Assignment(Assignment { published, charged }) => {
                 self.complete = false;
                 if self.forgotten.contains(&published.task) {
-                    return self.refuse(published.task, Breach::Forgotten(published.task), now);
+                    // There may be other tasks.
+                    let why = Breach::Forgotten(published.task);
+                    let until = now.plus_millis(RESTING_MILLIS);
+                    return self.decline(published.task, why.reason(), why.into(), until);
                 }
                 self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged } })
             }
@@ -211,6 +223,14 @@ impl Session {
     /// Asks the policy, before anything else of the version is fetched or built.
     fn weigh(self, offer: Box<Offer>, now: Timestamp) -> Self {
         let (published, policy) = (offer.published, &self.device.policy);
+        if let Some(until) = self.trainer_faults.rests_until(published.task, now) {
+            // It still looks for new versions meanwhile, as one that only holds them.
+            let retry_millis = until.millis_since(now).min(RESTING_MILLIS);
+            if self.holds(&published) {
+                return self.wait(now.plus_millis(retry_millis));
+            }
+            return self.offered(offer, Purpose::Keep { retry_millis }, now);
+        }
         match policy.admit(published.task, &offer.plan, self.device.base, &self.spending, now) {
             Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
             Err(breach)
@@ -219,6 +239,17 @@ impl Session {
                 self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
             }
             Err(breach) => self.refuse(published.task, breach, now),
+        }
+    }
+
+    /// Tries again soon, or, after too many failures in a row, not for hours.
+    fn trainer_failed(mut self, task: TaskId, why: String, now: Timestamp) -> Self {
+        match self.trainer_faults.failed(task, now) {
+            Next::TryAgain => self.end(Ended::TrainerFailed(why), now.plus_millis(FAILED_MILLIS)),
+            Next::Rest { failed, until } => {
+                let next = until.min(now.plus_millis(RESTING_MILLIS));
+                self.end(Ended::TrainerRests { task, failed, why }, next)
+            }
         }
     }
 

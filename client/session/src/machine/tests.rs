@@ -253,7 +253,7 @@ fn a_device_that_took_part_keeps_new_versions_when_it_may_train_no_more() {
     assert_eq!(session.installed(TASK), Some(published(&plan)));
     // Once it has the version there is nothing to fetch.
     let mut again = spent();
-    again.installed = Some(published(&plan));
+    again.installed.insert(TASK, published(&plan));
     let again = given_plan(again, &plan, published(&plan), 0);
     assert_eq!(declines(&again), Some(DeclineReason::Participations));
 }
@@ -433,4 +433,63 @@ fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_ba
     session.rejoin(TASK);
     let session = tell(session, assignment());
     assert!(matches!(session.action(), Action::LoadPlan(_)));
+}
+
+/// Lets the trainer of a session that trains fail.
+fn trainer_fails(session: Session) -> Session {
+    assert!(matches!(session.action(), Action::Train(_)), "{session:?}");
+    tell(session, Event::TrainerFailed("it was killed by signal 9".to_owned()))
+}
+
+/// Wakes a session at `now` and takes it through another check-in with the plan.
+fn offered_again(session: Session, plan: &Plan, now: Timestamp) -> Session {
+    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let assignment = Reply::Assignment(Assignment { published: published(plan), charged: 0 });
+    let session = session.handle(Event::Woke, now, rng).handle(Event::Replied(assignment), now, rng);
+    assert!(matches!(session.action(), Action::LoadPlan(_)), "{session:?}");
+    session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng)
+}
+
+#[test]
+fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_rests() {
+    let plan = Plan::example();
+    let session = loaded(session(Policy::default(), Spending::new()), &plan, 1.0);
+    let mut session = tell(session, Event::Recorded);
+    let mut now = NOW;
+    for _ in 0..2 {
+        session = trainer_fails(session);
+        assert!(matches!(session.take_ended(), Some(Ended::TrainerFailed(_))));
+        now = now.plus_millis(60_000);
+        assert!(matches!(session.action(), Action::Sleep(until) if until <= now));
+        session = offered_again(session, &plan, now);
+        assert!(matches!(session.action(), Action::Load { trains: true, .. }), "{session:?}");
+        session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+    }
+    session = trainer_fails(session);
+    let ended = session.take_ended().unwrap();
+    assert!(matches!(ended, Ended::TrainerRests { task: TASK, failed: 3, .. }), "{ended:?}");
+    assert!(ended.to_string().contains("killed by signal 9"), "{ended}");
+    // It holds the version already, so there is nothing to do but to ask again.
+    let rests = sleeps(&session);
+    assert_eq!(rests, 15 * 60_000);
+    session = offered_again(session, &plan, NOW.plus_millis(rests));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(2 * rests)));
+    assert!(session.take_ended().is_none());
+    // A version that is new is fetched and kept, and not trained.
+    let newer = Published { version: 1, ..published(&plan) };
+    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let now = NOW.plus_millis(2 * rests);
+    session = session.handle(Event::Woke, now, rng);
+    let assignment = Reply::Assignment(Assignment { published: newer, charged: 0 });
+    session = session.handle(Event::Replied(assignment), now, rng);
+    session = session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng);
+    assert!(matches!(session.action(), Action::Load { trains: false, .. }), "{session:?}");
+    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None };
+    session = session.handle(loaded, now, rng);
+    assert!(matches!(session.action(), Action::Install(_)), "{session:?}");
+    session = session.handle(Event::Recorded, now, rng);
+    assert!(matches!(session.action(), Action::Sleep(_)), "{session:?}");
+    // Six hours later it is trained again.
+    session = offered_again(session, &plan, NOW.plus_millis(6 * HOUR));
+    assert!(matches!(session.action(), Action::Load { trains: true, .. }), "{session:?}");
 }

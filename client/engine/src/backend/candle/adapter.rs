@@ -140,15 +140,15 @@ impl<'a> Adapter<'a> {
             (Factors::Both { a, b }, left) => {
                 if let Some(range) = b {
                     let right = x.matmul(&pair.a.t()?)?;
-                    gradients.add(range, (dy.t()?.matmul(&right)? * pair.scale)?)?;
+                    gradients.add(range, &(dy.t()?.matmul(&right)? * pair.scale)?)?;
                 }
                 if let (Some(range), Some(left)) = (a, left) {
-                    gradients.add(range, (left.t()?.matmul(x)? * pair.scale)?)?;
+                    gradients.add(range, &(left.t()?.matmul(x)? * pair.scale)?)?;
                 }
             }
             (Factors::Core { a, range }, Some(left)) => {
                 let right = x.matmul(&a.t()?)?;
-                gradients.add(range, (left.t()?.matmul(&right)? * pair.scale)?)?;
+                gradients.add(range, &(left.t()?.matmul(&right)? * pair.scale)?)?;
             }
             (Factors::Core { .. }, None) => {}
         }

@@ -3,6 +3,7 @@
 use candle_core::{D, Device, Result, Tensor};
 
 use crate::kernels::narrow;
+use crate::model::batch::BatchShape;
 use crate::model::config::DecoderConfig;
 
 /// Queries of one tile; keys after the last of them are skipped.
@@ -63,9 +64,10 @@ impl Attention {
     }
 
     /// Splits (batch · length, heads · width) into heads: (batch, heads, length, width).
-    pub(super) fn split(&self, x: &Tensor, (batch, length): (usize, usize)) -> Result<Tensor> {
+    pub(super) fn split(&self, x: &Tensor, shape: BatchShape) -> Result<Tensor> {
+        let BatchShape { batch_size, sequence_len } = shape;
         let heads = x.dim(1)? / self.width;
-        x.reshape((batch, length, heads, self.width))?.transpose(1, 2)?.contiguous()
+        x.reshape((batch_size, sequence_len, heads, self.width))?.transpose(1, 2)?.contiguous()
     }
 
     /// Applies RoPE to `x`: (batch, heads, length, width), whose first position is `past`.

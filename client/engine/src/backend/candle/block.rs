@@ -7,6 +7,7 @@ use crate::backend::candle::adapter::{Adapter, At};
 use crate::backend::candle::attention::{LayerKv, merge};
 use crate::backend::candle::gradients::Gradients;
 use crate::backend::candle::weights::{matmul_backward, product};
+use crate::model::batch::BatchShape;
 use crate::model::projection::Projection;
 
 /// Saved activations of a block.
@@ -38,7 +39,7 @@ impl Decoder<'_> {
         adapter: &Adapter<'_>,
         layer: usize,
         x: Tensor,
-        shape: (usize, usize),
+        shape: BatchShape,
     ) -> Result<(Tensor, Kept)> {
         let kept = self.block_until_ffn(adapter, layer, x, shape)?;
         let after = self.after(adapter, layer, &kept)?;
@@ -54,7 +55,7 @@ impl Decoder<'_> {
         x: Tensor,
         past: &mut Option<LayerKv>,
     ) -> Result<Tensor> {
-        let shape = (1, x.dim(0)?);
+        let shape = BatchShape { batch_size: 1, sequence_len: x.dim(0)? };
         let kept = self.until_inner(adapter, layer, x, shape, past.take())?;
         let after = self.after(adapter, layer, &kept)?;
         *past = Some(LayerKv { k: kept.k, v: kept.v });
@@ -67,7 +68,7 @@ impl Decoder<'_> {
         adapter: &Adapter<'_>,
         layer: usize,
         x: Tensor,
-        shape: (usize, usize),
+        shape: BatchShape,
     ) -> Result<Kept> {
         self.until_inner(adapter, layer, x, shape, None)
     }
@@ -77,7 +78,7 @@ impl Decoder<'_> {
         adapter: &Adapter<'_>,
         layer: usize,
         x: Tensor,
-        shape: (usize, usize),
+        shape: BatchShape,
         past: Option<LayerKv>,
     ) -> Result<Kept> {
         let (block, attention) = (self.weights(layer), &self.attention);
@@ -119,7 +120,7 @@ impl Decoder<'_> {
         layer: usize,
         kept: Kept,
         g: Tensor,
-        shape: (usize, usize),
+        shape: BatchShape,
         below: bool,
         gradients: &mut Gradients,
     ) -> Result<Option<Tensor>> {

@@ -5,6 +5,7 @@ use candle_core::Device;
 use crate::backend::candle::attention::QUERIES;
 use crate::backend::device::CandleDevice;
 use crate::layers::cross_entropy::LOGITS;
+use crate::model::batch::BatchShape;
 use crate::model::compute::Recompute;
 use crate::model::config::DecoderConfig;
 use crate::model::micro_batch::rows_at_once;
@@ -40,20 +41,19 @@ fn row_numbers(config: &DecoderConfig, recompute: Recompute, length: usize) -> u
     blocks + 6 * hidden + 6 * inner + 4 * (q + kv) + scores
 }
 
-/// Host memory in bytes for one forward and backward pass over `batch` sequences of `length` tokens, without
-/// the weights. 0 on a GPU.
+/// Host memory in bytes for one forward and backward pass over a batch, without the weights. 0 on a GPU.
 pub(crate) fn needed_bytes(
     config: &DecoderConfig,
     recompute: Recompute,
-    (batch, length): (usize, usize),
+    shape: BatchShape,
     device: CandleDevice,
 ) -> u64 {
     if device.is_gpu() {
         return 0;
     }
-    let at_once = rows_at_once(batch, length, ROWS);
+    let at_once = rows_at_once(shape, ROWS);
     let logits = 3 * LOGITS.min(at_once * config.vocab_size);
-    4 * (at_once * row_numbers(config, recompute, length) + logits) as u64
+    4 * (at_once * row_numbers(config, recompute, shape.sequence_len) + logits) as u64
 }
 
 /// Host memory in bytes for the device's copy of the weights: all of them as f32 on the CPU, the largest matrix

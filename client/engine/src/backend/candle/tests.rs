@@ -14,6 +14,7 @@ use crate::backend::candle::weights::Held;
 use crate::backend::compute::Compute;
 use crate::backend::device::{Backend, CandleDevice};
 use crate::backend::executor::Executor;
+use crate::backend::partial_step::PartialStep;
 use crate::base::{Base, Filled};
 use crate::engine::Engine;
 use crate::kernels::matmul::Precision;
@@ -79,7 +80,9 @@ fn gradient(
     let longest = batch.iter().map(|sequence| sequence.tokens.len()).max().unwrap();
     let mut executor = Executor::new(engine.setup(), longest);
     let deltas = executor.deltas(&places, frozen, trained).unwrap();
-    let (loss, gradient) = executor.gradient(&deltas, trained.len(), &batch, |_, _| true).unwrap().unwrap();
+    let mut partial = PartialStep::default();
+    let (loss, gradient) =
+        executor.gradient(&deltas, trained.len(), &batch, &mut partial, |_, _| true).unwrap().unwrap();
     let targets: usize = batch.iter().map(Sequence::targets).sum();
     let alone = executor.loss(&deltas, &batch).unwrap() / targets.max(1) as f64;
     assert!((alone - f64::from(loss)).abs() <= 1e-5 * alone, "without a gradient {alone}, with one {loss}");
@@ -183,6 +186,28 @@ fn a_batch_of_which_nothing_is_learned_has_no_loss_and_no_gradient() {
     }
 }
 
+#[test]
+fn a_step_that_stops_before_anything_is_learned_goes_on_with_the_same_bits() {
+    let base =
+        Arc::new(Base::random(DecoderConfig { max_positions: 300, ..shape() }, Filled::F32, 5).unwrap());
+    let spec = spec(&base, Method::Both, 2, &Projection::ALL);
+    let (frozen, trained) = vectors(&spec);
+    let batch: Vec<_> = batch(3, 300, 96).into_iter().skip(1).collect();
+    let batch: Vec<_> = batch.iter().map(|(tokens, learned)| Sequence { tokens, learned }).collect();
+    let [_, engine] = both_ways(&base, Recompute::Never);
+    let places = AdapterLayout::new(engine.base(), &spec).unwrap();
+    let mut executor = Executor::new(engine.setup(), 300);
+    let deltas = executor.deltas(&places, &frozen, &trained).unwrap();
+    let mut gradient = |partial: &mut PartialStep, go_on: bool| {
+        executor.gradient(&deltas, trained.len(), &batch, partial, |_, _| go_on).unwrap()
+    };
+    let whole = gradient(&mut PartialStep::default(), true).unwrap();
+    let mut partial = PartialStep::default();
+    assert_eq!(gradient(&mut partial, false), None);
+    assert_eq!((partial.micro_batches, partial.sequences, partial.gradient.len()), (1, 1, 0));
+    assert_eq!(gradient(&mut partial, false), Some(whole));
+}
+
 /// bf16 weights as on a GPU, but on the CPU: candle's CPU widens bf16 for each product and rounds the result.
 #[test]
 fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
@@ -197,7 +222,9 @@ fn weights_in_bf16_give_the_gradient_to_their_own_rounding() {
         let loaded = Loaded::held(&base, Device::Cpu, held).unwrap();
         let decoder =
             Decoder::new(base.config(), &loaded, &FoldedDeltas::default(), Recompute::Never, 20).unwrap();
-        decoder.gradient(&deltas, trained.len(), &[&batch], 0.01, |_, _| true).unwrap().unwrap()
+        let (adapter, mut sum) = (decoder.adapter(&deltas).unwrap(), decoder.gradients(&[]).unwrap());
+        let loss = decoder.gradient(&adapter, &batch, 0.01, &mut sum).unwrap();
+        (loss, sum.into_vec(trained.len()).unwrap())
     });
     let off = off(&rounded, &exact);
     assert!(
@@ -237,12 +264,13 @@ fn what_passes_take_is_bounded_and_known() {
     assert!(copied > matrices && copied < matrices + matrices / 10, "{copied} {matrices}");
     assert_eq!(gpu.copied_bytes(config), 4 * 96 * 48);
     assert_eq!(Compute::default().copied_bytes(config), 0);
+    let batch = |batch_size, sequence_len| BatchShape { batch_size, sequence_len };
     // More rows than those of a micro-batch take no more memory.
-    assert_eq!(cpu.needed_bytes(&base, ROWS, 4), cpu.needed_bytes(&base, ROWS / 4, 4));
-    assert!(cpu.needed_bytes(&base, ROWS / 4, 4) > cpu.needed_bytes(&base, ROWS / 8, 4));
+    assert_eq!(cpu.needed_bytes(&base, batch(ROWS, 4)), cpu.needed_bytes(&base, batch(ROWS / 4, 4)));
+    assert!(cpu.needed_bytes(&base, batch(ROWS / 4, 4)) > cpu.needed_bytes(&base, batch(ROWS / 8, 4)));
     // But one sequence is never split.
-    assert!(cpu.needed_bytes(&base, 1, 4 * ROWS) > 3 * cpu.needed_bytes(&base, 1, ROWS));
-    assert_eq!(gpu.needed_bytes(&base, ROWS, 4), 0);
+    assert!(cpu.needed_bytes(&base, batch(1, 4 * ROWS)) > 3 * cpu.needed_bytes(&base, batch(1, ROWS)));
+    assert_eq!(gpu.needed_bytes(&base, batch(ROWS, 4)), 0);
     assert_eq!(gpu_rows(config, Recompute::Never, 60), GPU_ROWS);
     let large = DecoderConfig {
         hidden_size: 4096,

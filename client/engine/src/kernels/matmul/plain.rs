@@ -4,9 +4,9 @@ use crate::kernels::buffer::resized;
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::scratch::{Scratch, THREAD_SCRATCH, ThreadScratch};
-use crate::kernels::matmul::weight::{Accumulate, Weight, widen_together};
+use crate::kernels::matmul::weight::{Accumulate, Destination, Weight, widen_together};
 use crate::kernels::pool::Team;
-use crate::kernels::view::{View, ViewMut};
+use crate::kernels::view::View;
 
 /// Dequantized weights that one thread holds at a time, in elements.
 const PANEL: usize = 1 << 16;
@@ -24,24 +24,24 @@ fn width(depth: usize) -> usize {
 pub(super) fn forward_plain(
     team: Team,
     x: View<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
+    products: Vec<(Weight<'_>, Destination<'_>)>,
 ) -> Result<()> {
     let mut parts = Vec::new();
-    for (weight, y, add) in products {
+    for (weight, y) in products {
         let width = width(x.columns);
-        for (i, y) in y.column_parts(width).into_iter().enumerate() {
-            parts.push((weight, i * width, y, add));
+        for (i, y) in y.column_parts(width).enumerate() {
+            parts.push((weight, i * width, y));
         }
     }
-    team.try_each(parts, |(weight, first, y, add)| {
+    team.try_each(parts, |(weight, first, Destination { out: y, accumulate })| {
         let rows = first..first + y.columns();
         if let Some(plain) = weight.plain() {
-            return gemm(1.0, x, plain.rows(rows).t(), add.beta(), y);
+            return gemm(1.0, x, plain.rows(rows).t(), accumulate.beta(), y);
         }
         THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { panel, .. }| {
             let panel = resized(panel, rows.len() * x.columns);
             weight.widen(first, panel)?;
-            gemm(1.0, x, View::whole(panel, x.columns).t(), add.beta(), y)
+            gemm(1.0, x, View::whole(panel, x.columns).t(), accumulate.beta(), y)
         })
     })
 }
@@ -52,28 +52,27 @@ pub(super) fn backward_plain(
     scratch: &mut Scratch,
     dy: View<'_>,
     weight: Weight<'_>,
-    mut dx: ViewMut<'_>,
-    mut add: Accumulate,
+    mut dx: Destination<'_>,
 ) -> Result<()> {
     if let Some(plain) = weight.plain() {
-        return columns_plain(team, dy, plain, dx, add);
+        return columns_plain(team, dy, plain, dx);
     }
     let (rows, columns) = (weight.matrix.rows(), weight.matrix.columns());
     let height = (SHARED / columns).max(1);
     for from in (0..rows).step_by(height) {
         let here = from..(from + height).min(rows);
         let w = widen_together(team, &mut scratch.weights, weight, here.clone())?;
-        columns_plain(team, dy.columns(here), w, dx.borrow(), add)?;
-        add = Accumulate::Add;
+        columns_plain(team, dy.columns(here), w, dx.borrow())?;
+        dx.accumulate = Accumulate::Add;
     }
     Ok(())
 }
 
 /// `dx = dy · w` or `dx += dy · w`, in column panels.
-fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: ViewMut<'_>, add: Accumulate) -> Result<()> {
+fn columns_plain(team: Team, dy: View<'_>, w: View<'_>, dx: Destination<'_>) -> Result<()> {
     let width = width(256);
-    let parts = dx.column_parts(width).into_iter().enumerate().collect();
-    team.try_each(parts, |(i, dx): (usize, ViewMut<'_>)| {
-        gemm(1.0, dy, w.columns(i * width..i * width + dx.columns()), add.beta(), dx)
+    let parts = dx.column_parts(width).enumerate().collect();
+    team.try_each(parts, |(i, Destination { out: dx, accumulate }): (usize, Destination<'_>)| {
+        gemm(1.0, dy, w.columns(i * width..i * width + dx.columns()), accumulate.beta(), dx)
     })
 }

@@ -5,23 +5,18 @@
 
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::weight::Accumulate;
-use crate::kernels::view::{View, ViewMut};
+use crate::kernels::matmul::weight::Destination;
+use crate::kernels::view::View;
 
 /// `out = scale · left · right`, or `out += scale · left · right`; fails if the shapes do not match or exceed a slice.
-pub(crate) fn small(
-    scale: f32,
-    left: View<'_>,
-    right: View<'_>,
-    out: ViewMut<'_>,
-    add: Accumulate,
-) -> Result<()> {
+pub(crate) fn small(scale: f32, left: View<'_>, right: View<'_>, destination: Destination<'_>) -> Result<()> {
+    let Destination { out, accumulate } = destination;
     #[cfg(target_arch = "x86_64")]
     if vectors::fit(left, right, &out) {
-        vectors::multiply(scale, left, right, out, add);
+        vectors::multiply(scale, left, right, out, accumulate);
         return Ok(());
     }
-    gemm(scale, left, right, add.beta(), out)
+    gemm(scale, left, right, accumulate.beta(), out)
 }
 
 /// The kernel for AVX-512.
@@ -155,6 +150,8 @@ mod vectors {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::kernels::matmul::weight::Accumulate;
+    use crate::kernels::view::ViewMut;
 
     fn numbers(len: usize, seed: f32) -> Vec<f32> {
         (0..len).map(|i| (i as f32 * seed + (i / 7) as f32).sin()).collect()
@@ -172,11 +169,11 @@ mod tests {
                 let right = View::part(&b, inner, columns, columns + 2);
                 let right_turned = View::part(&b, columns, inner, inner).t();
                 for (left, right) in [(straight, right), (turned, right), (straight, right_turned)] {
-                    for add in [Accumulate::Overwrite, Accumulate::Add] {
-                        let old = if add == Accumulate::Overwrite { f32::NAN } else { 2.0 };
+                    for accumulate in [Accumulate::Overwrite, Accumulate::Add] {
+                        let old = if accumulate == Accumulate::Overwrite { f32::NAN } else { 2.0 };
                         let mut out = vec![old; rows * (columns + 1)];
                         let part = ViewMut::whole(&mut out, columns + 1).split_at_column(columns).0;
-                        small(0.5, left, right, part, add).unwrap();
+                        small(0.5, left, right, Destination { out: part, accumulate }).unwrap();
                         let at = |view: &View<'_>, i: usize, j: usize| {
                             view.numbers[i * view.row_step + j * view.column_step]
                         };
@@ -184,10 +181,10 @@ mod tests {
                             for (j, found) in row[..columns].iter().enumerate() {
                                 let dot: f32 = (0..inner).map(|k| at(&left, i, k) * at(&right, k, j)).sum();
                                 let expected =
-                                    0.5 * dot + if add == Accumulate::Overwrite { 0.0 } else { old };
+                                    0.5 * dot + if accumulate == Accumulate::Overwrite { 0.0 } else { old };
                                 assert!(
                                     (found - expected).abs() < 1e-4,
-                                    "{rows} {inner} {columns} {add:?}: {found} {expected}"
+                                    "{rows} {inner} {columns} {accumulate:?}: {found} {expected}"
                                 );
                             }
                             // The column next to the view is unchanged.

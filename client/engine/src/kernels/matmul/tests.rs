@@ -6,7 +6,7 @@ use super::*;
 use crate::kernels::matmul::rows::side_by_side;
 use crate::kernels::matrix::Numbers;
 use crate::kernels::quantized::{BlockType, Blocks};
-use crate::kernels::view::View;
+use crate::kernels::view::{View, ViewMut};
 
 fn numbers(len: usize, seed: f32) -> Vec<f32> {
     (0..len).map(|i| (i as f32 * seed + (i / 7) as f32).sin() * (1.0 + (i % 5) as f32)).collect()
@@ -82,15 +82,14 @@ fn products_of_every_type_agree_with_a_plain_loop_in_both_directions() {
                             let mut scratch = Scratch::default();
                             let (mut y, mut dx) = (vec![f32::NAN; rows * outputs], vec![2.0; rows * inputs]);
                             let products =
-                                vec![(weight, ViewMut::whole(&mut y, outputs), Accumulate::Overwrite)];
+                                vec![(weight, Destination::overwrite(ViewMut::whole(&mut y, outputs)))];
                             let x = View::whole(&x, inputs);
                             forward(team, precision, &mut scratch, x, products).unwrap();
                             let (most, size) = errors(&y, x, w.t(), 0.0);
                             assert!(most <= allowed * size + 1e-5, "{matrix:?} {precision:?} {most} {size}");
                             let dy = View::whole(&dy, outputs);
-                            let into = ViewMut::whole(&mut dx, inputs);
-                            backward(team, precision, &mut scratch, dy, &[weight], into, Accumulate::Add)
-                                .unwrap();
+                            let into = Destination::add(ViewMut::whole(&mut dx, inputs));
+                            backward(team, precision, &mut scratch, dy, &[weight], into).unwrap();
                             let (most, size) = errors(&dx, dy, w, 2.0);
                             assert!(most <= allowed * size + 1e-5, "{matrix:?} {precision:?} {most} {size}");
                         });
@@ -113,12 +112,11 @@ fn the_bits_do_not_depend_on_the_number_of_threads() {
                     let weight = Weight { matrix: &matrix, pairs: [None; 2] };
                     let (mut y, mut dx) = (vec![0.0; rows * outputs], vec![0.0; rows * inputs]);
                     let mut scratch = Scratch::default();
-                    let products = vec![(weight, ViewMut::whole(&mut y, outputs), Accumulate::Overwrite)];
+                    let products = vec![(weight, Destination::overwrite(ViewMut::whole(&mut y, outputs)))];
                     forward(team, precision, &mut scratch, View::whole(&x, inputs), products).unwrap();
-                    let into = ViewMut::whole(&mut dx, inputs);
+                    let into = Destination::overwrite(ViewMut::whole(&mut dx, inputs));
                     let dy = View::whole(&dy, outputs);
-                    backward(team, precision, &mut scratch, dy, &[weight], into, Accumulate::Overwrite)
-                        .unwrap();
+                    backward(team, precision, &mut scratch, dy, &[weight], into).unwrap();
                     y.extend(dx);
                     results.push(y.into_iter().map(f32::to_bits).collect::<Vec<_>>());
                 });
@@ -138,7 +136,7 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let matrix = Matrix::new(50, inner, Numbers::F32((0..50 * inner).map(make).collect())).unwrap();
             let mut y = vec![0.0; rows * 50];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 50), Accumulate::Overwrite)];
+            let products = vec![(weight, Destination::overwrite(ViewMut::whole(&mut y, 50)))];
             forward(Team::ALONE, precision, &mut Scratch::default(), View::whole(&x, inner), products)
                 .unwrap();
             let expected: f64 = (0..inner).map(|i| f64::from(make(i)).powi(2)).sum();
@@ -152,7 +150,7 @@ fn numbers_at_the_edges_neither_overflow_nor_hide() {
             let matrix = Matrix::new(2, inner, Numbers::F32(vec![1.0; 2 * inner])).unwrap();
             let mut y = vec![0.0; rows * 2];
             let weight = Weight { matrix: &matrix, pairs: [None; 2] };
-            let products = vec![(weight, ViewMut::whole(&mut y, 2), Accumulate::Overwrite)];
+            let products = vec![(weight, Destination::overwrite(ViewMut::whole(&mut y, 2)))];
             forward(Team::ALONE, precision, &mut Scratch::default(), View::whole(&x, inner), products)
                 .unwrap();
             assert!(!y[6].is_finite() && y[4].is_finite(), "{precision:?} {y:?}");
@@ -191,9 +189,8 @@ fn made_rows(rows: usize) {
                 let run = |dys: Rows<'_>| {
                     let (mut dx, mut scratch) = (vec![2.0; rows * inputs], Scratch::default());
                     in_pool(2, |team| {
-                        let into = ViewMut::whole(&mut dx, inputs);
-                        backward(team, precision, &mut scratch, dys, &weights, into, Accumulate::Add)
-                            .unwrap();
+                        let into = Destination::add(ViewMut::whole(&mut dx, inputs));
+                        backward(team, precision, &mut scratch, dys, &weights, into).unwrap();
                     });
                     dx
                 };

@@ -14,7 +14,7 @@ use crate::kernels::matmul::plain::SHARED;
 use crate::kernels::matmul::precision::{Precision, available};
 use crate::kernels::matmul::rows::{LazyRows, Make, Rows, TILE_ROWS, in_shares, side_by_side};
 use crate::kernels::matmul::scratch::{Scratch, THREAD_SCRATCH, ThreadScratch};
-use crate::kernels::matmul::weight::{Accumulate, LowRank, Weight, widen_together};
+use crate::kernels::matmul::weight::{Accumulate, Destination, LowRank, Weight, widen_together};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
@@ -57,7 +57,7 @@ pub(super) fn forward(
     precision: Precision,
     scratch: &mut Scratch,
     x: Rows<'_>,
-    products: Vec<(Weight<'_>, ViewMut<'_>, Accumulate)>,
+    products: Vec<(Weight<'_>, Destination<'_>)>,
 ) -> Result<()> {
     let columns = x.widths().iter().sum();
     let Scratch { inner, lefts, .. } = scratch;
@@ -66,17 +66,17 @@ pub(super) fn forward(
     let lefts = pack_lefts(team, lefts, (precision, x, None), inner, &factors)?;
     let mut parts = Vec::new();
     let mut at = 1;
-    for (weight, y, add) in products {
+    for (weight, y) in products {
         let with: Vec<_> = weight.pairs.into_iter().flatten().zip(&lefts[at..]).collect();
         at += with.len();
         let with: Arc<[_]> = with.into();
-        for (i, y) in y.column_parts(packed::WIDE).into_iter().enumerate() {
-            parts.push((weight.matrix, Arc::clone(&with), i * packed::WIDE, (y, add)));
+        for (i, y) in y.column_parts(packed::WIDE).enumerate() {
+            parts.push((weight.matrix, Arc::clone(&with), i * packed::WIDE, y));
         }
     }
     let left = &lefts[0];
-    team.try_each(parts, |(matrix, pairs, first, (mut y, add))| {
-        let rows = first..first + y.columns();
+    team.try_each(parts, |(matrix, pairs, first, mut y)| {
+        let rows = first..first + y.out.columns();
         THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { panel, right, beside, sums, .. }| {
             let most = matrix.most(precision)?;
             let (numbers, rows_in_memory) = if let Some(held) = matrix.held() {
@@ -103,14 +103,7 @@ pub(super) fn forward(
                     source.ahead(&next, &left.spans()[0].range)
                 };
                 let turn = packed::BlockPosition { first: at == 0, last: at + 1 == count };
-                packed::multiply(
-                    packed::Block { left, at, right },
-                    &beside,
-                    turn,
-                    sums,
-                    (&mut y, add),
-                    ahead,
-                );
+                packed::multiply(packed::Block { left, at, right }, &beside, turn, sums, y.borrow(), ahead);
             }
             Ok(())
         })
@@ -126,8 +119,7 @@ pub(super) fn backward(
     scratch: &mut Scratch,
     dys: Rows<'_>,
     weights: &[Weight<'_>],
-    mut dx: ViewMut<'_>,
-    mut add: Accumulate,
+    mut dx: Destination<'_>,
 ) -> Result<()> {
     let Scratch { weights: widened, inner, lefts, .. } = scratch;
     let of_sides = weights.iter().enumerate();
@@ -143,7 +135,7 @@ pub(super) fn backward(
     let worths: Option<Vec<Vec<f32>>> = (precision != Precision::F32).then(|| worths.collect());
     let lefts = pack_lefts(team, lefts, (precision, dys, worths.as_deref()), inner, &factors)?;
     let (left, beside) = (&lefts[0], &lefts[1..=pairs.len()]);
-    let columns = dx.columns();
+    let columns = dx.out.columns();
     let mut done = 0;
     while let Some(rest) = left.spans().get(done..)
         && let Some(Span { side, range: begin }) = rest.first()
@@ -168,10 +160,10 @@ pub(super) fn backward(
         };
         let some = &some[..sources.len()];
         let last = done + some.len() == left.spans().len();
-        let parts = dx.borrow().column_parts(packed::WIDE).into_iter().enumerate().collect();
-        team.each(parts, |(at, mut dx): (usize, ViewMut<'_>)| {
+        let parts = dx.borrow().column_parts(packed::WIDE).enumerate().collect();
+        team.each(parts, |(at, mut dx): (usize, Destination<'_>)| {
             THREAD_SCRATCH.with_borrow_mut(|ThreadScratch { right, beside: rights, sums, .. }| {
-                let here = at * packed::WIDE..at * packed::WIDE + dx.columns();
+                let here = at * packed::WIDE..at * packed::WIDE + dx.out.columns();
                 let beside = if last { beside } else { &[] };
                 let of_pairs = pairs.iter().map(|(_, pair)| *pair).zip(beside);
                 let beside = fill_beside(rights, of_pairs, |right, pair, block| {
@@ -190,12 +182,12 @@ pub(super) fn backward(
                     };
                     let turn = packed::BlockPosition { first: j == 0, last: j + 1 == some.len() };
                     let block = packed::Block { left, at: done + j, right };
-                    packed::multiply(block, &beside, turn, sums, (&mut dx, add), ahead);
+                    packed::multiply(block, &beside, turn, sums, dx.borrow(), ahead);
                 }
             });
         });
         done += some.len();
-        add = Accumulate::Add;
+        dx.accumulate = Accumulate::Add;
     }
     Ok(())
 }

@@ -35,6 +35,36 @@ pub(crate) enum Accumulate {
     Add,
 }
 
+/// Where a product is written.
+#[derive(Debug)]
+pub(crate) struct Destination<'a> {
+    pub(crate) out: ViewMut<'a>,
+    pub(crate) accumulate: Accumulate,
+}
+
+impl<'a> Destination<'a> {
+    /// A destination that the product overwrites.
+    pub(crate) fn overwrite(out: ViewMut<'a>) -> Self {
+        Self { out, accumulate: Accumulate::Overwrite }
+    }
+
+    /// A destination that the product is added to.
+    pub(crate) fn add(out: ViewMut<'a>) -> Self {
+        Self { out, accumulate: Accumulate::Add }
+    }
+
+    /// The same destination, for a shorter time.
+    pub(super) fn borrow(&mut self) -> Destination<'_> {
+        Destination { out: self.out.borrow(), accumulate: self.accumulate }
+    }
+
+    /// The same destination in parts of `width` columns.
+    pub(super) fn column_parts(self, width: usize) -> impl Iterator<Item = Self> {
+        let accumulate = self.accumulate;
+        self.out.column_parts(width).into_iter().map(move |out| Self { out, accumulate })
+    }
+}
+
 impl Accumulate {
     /// The factor of the output's old values, beta of GEMM.
     pub(super) fn beta(self) -> f32 {

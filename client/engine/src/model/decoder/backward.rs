@@ -4,9 +4,10 @@ use super::{Decoder, fused};
 use crate::kernels::buffer::resized;
 use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
-use crate::kernels::matmul::{Accumulate, Rows, Scratch, backward};
+use crate::kernels::matmul::{Destination, Rows, Scratch, backward};
 use crate::kernels::view::{View, ViewMut};
 use crate::layers::swiglu::swiglu;
+use crate::model::batch::BatchShape;
 use crate::model::delta::gradients;
 use crate::model::gradient_target::GradientTarget;
 use crate::model::projection::Projection;
@@ -26,11 +27,11 @@ impl Decoder<'_> {
         keep: usize,
         layer: usize,
         block: &BlockWeights,
-        (batch, length): (usize, usize),
+        shape: BatchShape,
         wanted: &mut GradientTarget<'_>,
         below: bool,
     ) -> Result<()> {
-        let (rows, hidden, team) = (batch * length, self.config.hidden_size, self.team);
+        let (rows, hidden, team) = (shape.rows(), self.config.hidden_size, self.team);
         let Workspace {
             g,
             normed,
@@ -101,7 +102,7 @@ impl Decoder<'_> {
         kept.q.give(team, q);
         kept.k.give(team, k);
         kept.v.give(team, v);
-        let attention = self.attention(length, 0);
+        let attention = self.attention(shape.sequence_len, 0);
         let (dq, dk, dv) = (resized(dq, q.len()), resized(dk, k.len()), resized(dv, v.len()));
         attention.backward(team, (q, k, v), (&kept.logs, dmixed), (dq, dk, dv))?;
         attention.rotate_backward(team, dq, dk);
@@ -150,8 +151,8 @@ impl Decoder<'_> {
         };
         let weights: Vec<_> = projections.iter().map(weight).collect();
         let inputs = weights.first().map_or(1, |weight| weight.matrix.columns());
-        let dx = ViewMut::whole(dx, inputs);
-        backward(self.team, self.precision, scratch, dys, &weights, dx, Accumulate::Overwrite)
+        let dx = Destination::overwrite(ViewMut::whole(dx, inputs));
+        backward(self.team, self.precision, scratch, dys, &weights, dx)
     }
 
     /// Adds to `wanted` the gradients of linear layers of one block that share the input `x`, given the

@@ -91,7 +91,7 @@ fn a_resumed_training_has_the_bits_of_one_that_never_stopped() {
 }
 
 #[test]
-fn a_training_stops_between_two_micro_batches_and_takes_the_step_again() {
+fn a_training_stops_between_two_micro_batches_and_goes_on_with_the_next() {
     let base = Arc::new(Base::random(shape(), Filled::F32, 5).unwrap());
     let [_, engine] = both_ways(&base, Recompute::Never);
     let blocks = blocks(8, 60);
@@ -112,7 +112,12 @@ fn a_training_stops_between_two_micro_batches_and_takes_the_step_again() {
     assert!(matches!(error, Err(TrainError::Stopped { steps: 1 })), "{error:?}");
     // 20 sequences of 60 tokens are micro-batches of 8, 8 and 4.
     assert_eq!(heard, [(1, 1, 3), (1, 2, 3), (1, 3, 3), (2, 1, 3)]);
-    training.run(u32::MAX, &mut go_on).unwrap();
+    let mut further = |step: Step| {
+        heard.push((step.step, step.micro_batch, step.micro_batches));
+        ControlFlow::Continue(())
+    };
+    training.run(u32::MAX, &mut further).unwrap();
+    assert_eq!(heard[4..], [(2, 2, 3), (2, 3, 3)]);
     assert_eq!(training.finish(), whole.finish());
 }
 

@@ -10,7 +10,7 @@ use crate::kernels::buffer::at_least;
 use crate::kernels::matmul::packed::ahead::{Lines, Soon};
 use crate::kernels::matmul::packed::layout::TALL;
 use crate::kernels::matmul::precision::{Precision, available, is_wide};
-use crate::kernels::matmul::weight::Accumulate;
+use crate::kernels::matmul::weight::{Accumulate, Destination};
 use crate::kernels::simd::vectorized;
 use crate::kernels::view::ViewMut;
 pub(crate) use block::{Block, BlockPosition};
@@ -26,10 +26,11 @@ pub(crate) fn multiply(
     beside: &[Block<'_>],
     position: BlockPosition,
     sums: &mut Vec<f32>,
-    (out, add): (&mut ViewMut<'_>, Accumulate),
+    destination: Destination<'_>,
     ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
+    let out = &destination.out;
     assert!(available(left.precision));
     assert_eq!(out.rows(), left.rows);
     assert_eq!(out.columns().div_ceil(16), right.vectors);
@@ -38,9 +39,9 @@ pub(crate) fn multiply(
     let len = left.rows.div_ceil(TALL) * TALL * right.vectors * 16;
     let sums = at_least(sums, len);
     match right.vectors {
-        1 => multiply_by::<1>(block, beside, position, sums, (out, add), ahead),
-        2 => multiply_by::<2>(block, beside, position, sums, (out, add), ahead),
-        _ => multiply_by::<3>(block, beside, position, sums, (out, add), ahead),
+        1 => multiply_by::<1>(block, beside, position, sums, destination, ahead),
+        2 => multiply_by::<2>(block, beside, position, sums, destination, ahead),
+        _ => multiply_by::<3>(block, beside, position, sums, destination, ahead),
     }
 }
 
@@ -49,10 +50,11 @@ fn multiply_by<const VECTORS: usize>(
     beside: &[Block<'_>],
     position: BlockPosition,
     sums: &mut [f32],
-    (out, add): (&mut ViewMut<'_>, Accumulate),
+    destination: Destination<'_>,
     ahead: Lines,
 ) {
     let Block { left, right, .. } = block;
+    let Destination { mut out, accumulate } = destination;
     assert_eq!(right.vectors, VECTORS);
     let groups = left.rows.div_ceil(TALL);
     let reads = ahead.count().div_ceil((groups * (block.depth() / PREFETCH_STEP)).max(1));
@@ -62,7 +64,7 @@ fn multiply_by<const VECTORS: usize>(
         let first = group * TALL;
         let rows = first..(first + TALL).min(left.rows);
         if position.last {
-            soon.write = Lines::of(out, rows.clone());
+            soon.write = Lines::of(&mut out, rows.clone());
         }
         // With a single block there are no sums to carry over, and all groups use one buffer.
         let sums = &mut sums[if position.first && position.last { 0 } else { group }];
@@ -71,7 +73,7 @@ fn multiply_by<const VECTORS: usize>(
             for block in beside {
                 sum(*block, group, false, sums, &mut soon);
             }
-            write(sums.as_flattened().as_flattened(), VECTORS * 16, rows, out, add);
+            write(sums.as_flattened().as_flattened(), VECTORS * 16, rows, &mut out, accumulate);
         }
     }
 }
@@ -103,19 +105,25 @@ fn sum<const VECTORS: usize>(
 
 vectorized! {
     /// Writes or adds `sums`, with a stride of `step` elements, to `rows` of `out`.
-    fn write(sums: &[f32], step: usize, rows: Range<usize>, out: &mut ViewMut<'_>, add: Accumulate) {
+    fn write(
+        sums: &[f32],
+        step: usize,
+        rows: Range<usize>,
+        out: &mut ViewMut<'_>,
+        accumulate: Accumulate,
+    ) {
         for (row, sums) in rows.zip(sums.chunks_exact(step)) {
             // Vector by vector: copying a whole row would call `memcpy`.
             let (out, last) = out.row(row).as_chunks_mut::<16>();
             let (sums, last_sums) = sums.split_at(16 * out.len());
             for (out, sums) in out.iter_mut().zip(sums.as_chunks().0) {
-                match add {
+                match accumulate {
                     Accumulate::Overwrite => *out = *sums,
                     Accumulate::Add => out.iter_mut().zip(sums).for_each(|(out, sum)| *out += sum),
                 }
             }
             for (out, sum) in last.iter_mut().zip(last_sums) {
-                *out = if add == Accumulate::Add { *out + sum } else { *sum };
+                *out = if accumulate == Accumulate::Add { *out + sum } else { *sum };
             }
         }
     }

@@ -1,0 +1,286 @@
+//! What the daemon makes of the messages of a training: checkpoints are sealed, the end is checked, everything else is a
+//! fault.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use client::{TrainerError, TrainerFault, TrainingEnd, TrainingJob};
+use proto::plan::vector_to_bytes;
+use session::policy::Breach;
+use session::update::Update;
+use zeroize::Zeroizing;
+
+use super::conversation::{Ended, Requests};
+use super::message::{
+    Asked, Assembly, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained, parts,
+};
+use super::{ChildTrainer, nonsense};
+
+/// For a training that its trainer could not do.
+const NOT_TRAINED: &str = "the trainer cannot train this with the base and the text that are there; `nightshift-agent train` says more";
+
+/// For text that the trainer could not use.
+const NO_TEXT: &str = "the text of `data` cannot be read, or nothing of it can be used; `nightshift-agent data check` says more";
+
+/// How much longer than the user allows a trainer may take that does not see by itself that its time is over.
+const OVERTIME: Duration = Duration::from_secs(10 * 60);
+
+/// Trains in a child process, and says how that ended.
+pub(super) fn attend(trainer: &ChildTrainer, job: &TrainingJob<'_>) -> Result<TrainingEnd, TrainerError> {
+    let task = match Attended::new(job) {
+        Ok(attended) => attended.train(trainer),
+        Err(why) => return Ok(TrainingEnd::NotTrained(why)),
+    };
+    match task {
+        Ok(End::Training(end)) => Ok(end),
+        Ok(End::NoText(why)) => {
+            job.recorder.delete("its text cannot be read any more");
+            Err(TrainerError::new(why))
+        }
+        Err(fault) => Ok(TrainingEnd::Failed(fault)),
+    }
+}
+
+/// How a training ended, or that there is no text for it.
+enum End {
+    Training(TrainingEnd),
+    NoText(String),
+}
+
+/// A training, as the daemon sees it.
+struct Attended<'a> {
+    job: &'a TrainingJob<'a>,
+    /// The parameters that it begins with.
+    start: Vec<f32>,
+    frozen: Vec<f32>,
+    folded: Vec<f32>,
+    plan: Vec<u8>,
+    published: Vec<u8>,
+    assembly: Assembly,
+    /// The parameters after the last step, until it is said how they came to be.
+    parameters: Option<Zeroizing<Vec<u8>>>,
+    /// What a training that leaves has come to.
+    newest: Option<Zeroizing<Vec<u8>>>,
+    has_read: bool,
+}
+
+impl<'a> Attended<'a> {
+    /// Fails, in words, where the work cannot be told to a trainer, which the plan's check rules out.
+    fn new(job: &'a TrainingJob<'a>) -> Result<Self, String> {
+        let work = job.work;
+        let state = work.training().map_err(|error| error.to_string())?;
+        Ok(Self {
+            job,
+            start: state.trained.clone(),
+            frozen: work.state.frozen.clone(),
+            folded: work.state.folded.to_vector(),
+            plan: work.plan.to_bytes().map_err(|error| error.to_string())?,
+            published: serde_json::to_vec(&work.published).map_err(|error| error.to_string())?,
+            assembly: Assembly::default(),
+            parameters: None,
+            newest: None,
+            has_read: false,
+        })
+    }
+
+    fn train(mut self, trainer: &ChildTrainer) -> Result<End, TrainerFault> {
+        let (job, plan) = (self.job, &self.job.work.plan.training);
+        let checkpoint = job.recorder.open(&job.work.published);
+        let train = self.request(checkpoint.as_deref());
+        let vectors = [
+            (Kind::Frozen, Zeroizing::new(vector_to_bytes(&self.frozen))),
+            (Kind::Folded, Zeroizing::new(vector_to_bytes(&self.folded))),
+            (Kind::Parameters, Zeroizing::new(vector_to_bytes(&job.work.state.trained))),
+        ];
+        let requests: Requests<'_> = Box::new(move |send| {
+            send(Asked::Train(train))?;
+            let mut in_parts = |kind, bytes: &[u8]| -> io::Result<()> {
+                parts(kind, bytes).try_for_each(|part| send(Asked::Part(part)))
+            };
+            for (kind, bytes) in vectors {
+                in_parts(kind, &bytes)?;
+            }
+            checkpoint.map_or(Ok(()), |clear| in_parts(Kind::Checkpoint, &clear))
+        });
+        let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+        let beside = client::Trainer::training_bytes(
+            trainer,
+            self.start.len(),
+            size(plan.batch_size),
+            size(plan.sequence_len),
+        );
+        let must_leave = || job.must_leave() || is_overtime(job).is_err();
+        let heard = |hello: &Hello| tracing::debug!(missing = hello.missing.len(), "the trainer is shut in");
+        let most = trainer.most_memory(beside);
+        let ended =
+            trainer.converse(Some(most), requests, &must_leave, &heard, &mut |said| self.hear(said))?;
+        if let Err(breach) = is_overtime(job) {
+            job.recorder.delete("its training is over");
+            return Ok(End::Training(TrainingEnd::Refused(breach)));
+        }
+        match ended {
+            Ended::Said(end) => Ok(end),
+            Ended::Left => Ok(End::Training(TrainingEnd::NotTrained(
+                "it was interrupted, and goes on from what was kept last".to_owned(),
+            ))),
+        }
+    }
+
+    fn request(&self, checkpoint: Option<&Vec<u8>>) -> Train {
+        let (job, policy) = (self.job, self.job.policy);
+        let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+        Train {
+            plan: self.plan.clone(),
+            published: self.published.clone(),
+            class: job.work.class.map(|class| DeviceClass { rank: class.rank, layers: class.layers }),
+            seed: job.seed.to_vec(),
+            elapsed_millis: u64::try_from((job.elapsed)().as_millis()).unwrap_or(u64::MAX),
+            longest_training_minutes: policy.longest_training_minutes,
+            largest_memory_mib: policy.largest_memory_mib,
+            frozen: size(self.frozen.len()),
+            folded: size(self.folded.len()),
+            trained: size(job.work.state.trained.len()),
+            checkpoint: checkpoint.map(|clear| size(clear.len())),
+        }
+    }
+
+    /// Takes a message; gives how the training ended where it did.
+    fn hear(&mut self, said: Said) -> Result<ControlFlow<End>, TrainerFault> {
+        if self.assembly.is_in_parts() && !matches!(said, Said::Part(_)) {
+            return Err(nonsense("something else among the parts of one thing"));
+        }
+        let end = |end| Ok(ControlFlow::Break(End::Training(end)));
+        match said {
+            Said::Alive(alive) => {
+                self.job.recorder.at_step(alive.step);
+                Ok(ControlFlow::Continue(()))
+            }
+            Said::Read(read) if !self.has_read => {
+                self.has_read = true;
+                report(read);
+                Ok(ControlFlow::Continue(()))
+            }
+            Said::Part(part) => self.take_part(part).map(ControlFlow::Continue),
+            Said::Forget(_) => {
+                self.job.recorder.delete("its trainer has no more use for it");
+                Ok(ControlFlow::Continue(()))
+            }
+            Said::Trained(trained) => {
+                let update = self.update(trained)?;
+                self.job.recorder.delete("its training is over");
+                end(TrainingEnd::Trained(update))
+            }
+            // What a process says that has read the user's text goes nowhere: it is said where to look.
+            Said::NotTrained(_) | Said::Unusable(_) => end(TrainingEnd::NotTrained(NOT_TRAINED.to_owned())),
+            Said::Refused(refused) => end(TrainingEnd::Refused(breach(refused)?)),
+            Said::NoText(_) => Ok(ControlFlow::Break(End::NoText(NO_TEXT.to_owned()))),
+            Said::Left(left) => {
+                if let Some(clear) = self.newest.take() {
+                    self.job.recorder.keep(&self.job.work.published, &clear);
+                }
+                end(TrainingEnd::NotTrained(match left.steps {
+                    Some(step) => format!("it was interrupted after step {step} and goes on from there"),
+                    None => "it was interrupted before its first step".to_owned(),
+                }))
+            }
+            Said::Hello(_)
+            | Said::Described(_)
+            | Said::Measured(_)
+            | Said::Read(_)
+            | Said::Probed(_)
+            | Said::Unprotected(_) => Err(nonsense("a message that does not belong to a training")),
+        }
+    }
+
+    fn take_part(&mut self, part: Part) -> Result<(), TrainerFault> {
+        let (found, expected) = (part.bytes.len() / 4, self.start.len());
+        let is_of_parameters = part.kind == i32::from(Kind::Parameters);
+        let numbers = u64::try_from(expected).unwrap_or(u64::MAX);
+        let steps = u64::from(self.job.work.plan.training.local_steps);
+        // Parameters, two moments, a gradient and what a base's checkpoint may add, a loss for each step, and a header.
+        let checkpoint =
+            numbers.saturating_mul(32).saturating_add(steps.saturating_mul(16)).saturating_add(1 << 20);
+        let most = |kind| match kind {
+            Kind::Parameters => Some(numbers.saturating_mul(4)),
+            Kind::Checkpoint | Kind::Newest => Some(checkpoint),
+            Kind::None | Kind::Frozen | Kind::Folded => None,
+        };
+        let whole = self.assembly.add(part, most).map_err(|error| {
+            if is_of_parameters && found > expected {
+                TrainerFault::WrongLength { found, expected }
+            } else {
+                TrainerFault::Nonsense(error.to_string())
+            }
+        })?;
+        match whole {
+            None => {}
+            Some((Kind::Parameters, bytes)) => self.parameters = Some(bytes),
+            Some((Kind::Newest, clear)) => self.newest = Some(clear),
+            Some((_, clear)) => self.job.recorder.keep(&self.job.work.published, &clear),
+        }
+        Ok(())
+    }
+
+    /// The update that the parameters are; fails where they are none of this training.
+    fn update(&mut self, trained: Trained) -> Result<Update, TrainerFault> {
+        let Some(bytes) = self.parameters.take() else {
+            return Err(nonsense("that it trained, without what came of it"));
+        };
+        let wrong = |found| TrainerFault::WrongLength { found, expected: self.start.len() };
+        let (numbers, rest) = bytes.as_chunks::<4>();
+        if numbers.len() != self.start.len() || !rest.is_empty() {
+            return Err(wrong(bytes.len() / 4));
+        }
+        let parameters: Zeroizing<Vec<f32>> =
+            Zeroizing::new(numbers.iter().map(|number| f32::from_le_bytes(*number)).collect());
+        let plan = &self.job.work.plan.training;
+        if u64::from(trained.examples) > u64::from(plan.local_steps) * u64::from(plan.batch_size) {
+            return Err(nonsense("more examples than the plan has"));
+        }
+        if !trained.loss.is_finite() {
+            return Err(TrainerFault::NotFinite);
+        }
+        let update = Update::between(&self.start, &parameters, trained.loss, trained.examples);
+        update.ok_or(TrainerFault::NotFinite)
+    }
+}
+
+/// Whether a training takes much longer than the user allows; its trainer should have seen it before.
+fn is_overtime(job: &TrainingJob<'_>) -> Result<(), Breach> {
+    job.policy.time((job.elapsed)().saturating_sub(OVERTIME))
+}
+
+fn breach(refused: Refused) -> Result<Breach, TrainerFault> {
+    let Refused { limit, found, most } = refused;
+    match Limit::try_from(limit) {
+        Ok(Limit::Time) => Ok(Breach::Time {
+            found,
+            most: u32::try_from(most).map_err(|_| nonsense("a limit that is none"))?,
+        }),
+        Ok(Limit::Memory) => Ok(Breach::Memory { needed_mib: found, most_mib: most }),
+        Ok(Limit::FreeMemory) => Ok(Breach::FreeMemory { needed_mib: found, free_mib: most }),
+        Ok(Limit::None) | Err(_) => Err(nonsense("a limit that is none")),
+    }
+}
+
+/// Says how much was read, by numbers only.
+fn report(read: Read) {
+    tracing::info!(
+        files = read.files,
+        documents = read.documents,
+        with_roles = read.with_roles,
+        duplicates = read.duplicates,
+        surplus = read.surplus,
+        secret_looking = read.secret_looking,
+        skipped_lines = read.skipped_lines,
+        unread_files = read.unread_files,
+        "read the user's text"
+    );
+    if read.refused > 0 {
+        tracing::warn!(conversations = read.refused, "the chat template refuses conversations");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,532 @@
+//! What the daemon and its trainer say to each other.
+//!
+//! Both are the same program, started together, so there is no other version to understand; [`VERSION`] is in the first
+//! message of each all the same, because the program's file may be replaced between two starts.
+
+use std::fmt;
+
+use zeroize::{Zeroize, Zeroizing};
+
+/// Of these messages. It goes up with every change of what they mean.
+pub(super) const VERSION: u32 = 1;
+
+/// How often the daemon says [`Asked::GoOn`].
+pub(super) const GO_ON_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Bytes of one part of what is larger than a frame.
+pub(super) const PART_BYTES: usize = 1 << 20;
+
+/// A message to the trainer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ToTrainer {
+    #[prost(oneof = "Asked", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    pub(super) asked: Option<Asked>,
+}
+
+/// What the trainer is asked for.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Asked {
+    /// The first message: what it works with.
+    #[prost(message, tag = "1")]
+    Setup(Setup),
+    /// To read the base, and to say what it is.
+    #[prost(message, tag = "2")]
+    Describe(Describe),
+    /// How much memory a training takes.
+    #[prost(message, tag = "3")]
+    Measure(Measure),
+    /// To train; the parts follow.
+    #[prost(message, tag = "4")]
+    Train(Train),
+    /// A part of what belongs to the training.
+    #[prost(message, tag = "5")]
+    Part(Part),
+    /// To send what it has and to go.
+    #[prost(message, tag = "6")]
+    Leave(Leave),
+    /// To try what it must not be able to do.
+    #[prost(message, tag = "7")]
+    Probe(Probe),
+    /// To go on: said all the time, because a daemon that says nothing does not see that the user is back.
+    #[prost(message, tag = "8")]
+    GoOn(GoOn),
+}
+
+/// What a trainer works with.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Setup {
+    #[prost(uint32, tag = "1")]
+    pub(super) version: u32,
+    /// The base's folder or file.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) base: Vec<u8>,
+    /// Where the user's text is; none where none is to be read.
+    #[prost(bytes = "vec", repeated, tag = "3")]
+    pub(super) data: Vec<Vec<u8>>,
+    #[prost(bool, tag = "4")]
+    pub(super) keep_secret_looking_lines: bool,
+    #[prost(uint64, tag = "5")]
+    pub(super) threads: u64,
+    #[prost(string, tag = "6")]
+    pub(super) device: String,
+    #[prost(string, tag = "7")]
+    pub(super) dtype: String,
+    #[prost(bool, tag = "8")]
+    pub(super) recompute: bool,
+    /// The most memory that it may have; none where a control group limits it, or nothing can.
+    #[prost(uint64, optional, tag = "9")]
+    pub(super) most_memory_bytes: Option<u64>,
+}
+
+/// Asks for [`Described`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Describe {}
+
+/// Asks for [`Measured`]: the memory of a training of so many parameters in batches of sequences of tokens.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Message)]
+pub(super) struct Measure {
+    #[prost(uint64, tag = "1")]
+    pub(super) trained: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) batch: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) length: u64,
+}
+
+/// What is trained, but for its vectors, which follow in parts.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Train {
+    /// The plan's bytes.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) plan: Vec<u8>,
+    /// What was published, as JSON.
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) published: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub(super) class: Option<DeviceClass>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub(super) seed: Vec<u8>,
+    /// Milliseconds since the training was begun.
+    #[prost(uint64, tag = "5")]
+    pub(super) elapsed_millis: u64,
+    #[prost(uint32, tag = "6")]
+    pub(super) longest_training_minutes: u32,
+    #[prost(uint64, optional, tag = "7")]
+    pub(super) largest_memory_mib: Option<u64>,
+    /// Numbers of each vector that follows, in the order of [`Kind`].
+    #[prost(uint64, tag = "8")]
+    pub(super) frozen: u64,
+    #[prost(uint64, tag = "9")]
+    pub(super) folded: u64,
+    #[prost(uint64, tag = "10")]
+    pub(super) trained: u64,
+    /// Bytes of the checkpoint that follows last; none where there is none.
+    #[prost(uint64, optional, tag = "11")]
+    pub(super) checkpoint: Option<u64>,
+}
+
+/// How much of an adapter a device trains.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub(super) struct DeviceClass {
+    #[prost(uint32, tag = "1")]
+    pub(super) rank: u32,
+    #[prost(uint32, tag = "2")]
+    pub(super) layers: u32,
+}
+
+/// What a part is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Kind {
+    /// Of nothing.
+    None = 0,
+    /// The frozen factors.
+    Frozen = 1,
+    /// What earlier epochs left.
+    Folded = 2,
+    /// The trained parameters: to begin with, or after the last step.
+    Parameters = 3,
+    /// What an interrupted training had come to, or what is to be kept.
+    Checkpoint = 4,
+    /// What a training has come to that leaves.
+    Newest = 5,
+}
+
+/// A part of what is larger than a frame. Its bytes are wiped, and its `Debug` does not show them.
+#[derive(Clone, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Part {
+    #[prost(enumeration = "Kind", tag = "1")]
+    pub(super) kind: i32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub(super) bytes: Vec<u8>,
+    #[prost(bool, tag = "3")]
+    pub(super) is_last: bool,
+}
+
+/// See [`Asked::GoOn`].
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Message)]
+pub(super) struct GoOn {}
+
+/// See [`Asked::Leave`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Leave {}
+
+/// Asks for [`Probed`]: whether this file can be read, among other things.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Probe {
+    /// A file that is none of the base and none of the text.
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) outside: Vec<u8>,
+}
+
+/// A message of the trainer.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FromTrainer {
+    #[prost(oneof = "Said", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15")]
+    pub(super) said: Option<Said>,
+}
+
+/// What the trainer says.
+#[derive(Clone, PartialEq, prost::Oneof)]
+pub(super) enum Said {
+    /// The first message: it has shut itself in.
+    #[prost(message, tag = "1")]
+    Hello(Hello),
+    /// It is alive.
+    #[prost(message, tag = "2")]
+    Alive(Alive),
+    #[prost(message, tag = "3")]
+    Described(Described),
+    #[prost(message, tag = "4")]
+    Measured(Measured),
+    #[prost(message, tag = "5")]
+    Read(Read),
+    #[prost(message, tag = "6")]
+    Part(Part),
+    /// What is kept of this training is of no use any more.
+    #[prost(message, tag = "7")]
+    Forget(Forget),
+    /// All steps are done; the parameters came before.
+    #[prost(message, tag = "8")]
+    Trained(Trained),
+    /// Nothing came of it, for this reason.
+    #[prost(string, tag = "9")]
+    NotTrained(String),
+    /// The user's limits forbid it.
+    #[prost(message, tag = "10")]
+    Refused(Refused),
+    /// The user's text cannot be used, for this reason, in which paths are quoted and no text.
+    #[prost(string, tag = "11")]
+    NoText(String),
+    /// It goes because it was told to; what it had came before.
+    #[prost(message, tag = "12")]
+    Left(Left),
+    /// The base or the device cannot be used, for this reason.
+    #[prost(string, tag = "13")]
+    Unusable(String),
+    #[prost(message, tag = "14")]
+    Probed(Probed),
+    /// It does not train without a protection that cannot be had.
+    #[prost(string, tag = "15")]
+    Unprotected(String),
+}
+
+/// What a trainer has done to itself, before it reads anything of the user or of others.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub(super) struct Hello {
+    #[prost(uint32, tag = "1")]
+    pub(super) version: u32,
+    /// Each protection that holds.
+    #[prost(string, repeated, tag = "2")]
+    pub(super) protections: Vec<String>,
+    /// Each that does not, and why.
+    #[prost(string, repeated, tag = "3")]
+    pub(super) missing: Vec<String>,
+}
+
+/// See [`Said::Alive`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Alive {
+    /// The step that is under way; 0 before the first.
+    #[prost(uint32, tag = "1")]
+    pub(super) step: u32,
+}
+
+/// What a base is.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct Described {
+    #[prost(bytes = "vec", tag = "1")]
+    pub(super) digest: Vec<u8>,
+    #[prost(string, repeated, tag = "2")]
+    pub(super) layers: Vec<String>,
+    /// Bytes that the weights take in memory, with the copy of a backend that has its own.
+    #[prost(uint64, tag = "3")]
+    pub(super) weights_bytes: u64,
+    /// Where it is trained.
+    #[prost(string, tag = "4")]
+    pub(super) device: String,
+}
+
+/// See [`Measure`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Measured {
+    #[prost(uint64, tag = "1")]
+    pub(super) bytes: u64,
+}
+
+/// How much of the user's text was read: numbers only.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Read {
+    #[prost(uint64, tag = "1")]
+    pub(super) files: u64,
+    #[prost(uint64, tag = "2")]
+    pub(super) documents: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) with_roles: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) duplicates: u64,
+    #[prost(uint64, tag = "5")]
+    pub(super) surplus: u64,
+    #[prost(uint64, tag = "6")]
+    pub(super) secret_looking: u64,
+    #[prost(uint64, tag = "7")]
+    pub(super) skipped_lines: u64,
+    #[prost(uint64, tag = "8")]
+    pub(super) unread_files: u64,
+    #[prost(uint64, tag = "9")]
+    pub(super) refused: u64,
+}
+
+/// See [`Said::Forget`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Forget {}
+
+/// How a training went; it is as much the user's as the parameters are, so `Debug` shows nothing.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+#[prost(skip_debug)]
+pub(super) struct Trained {
+    #[prost(double, tag = "1")]
+    pub(super) loss: f64,
+    #[prost(uint32, tag = "2")]
+    pub(super) examples: u32,
+}
+
+/// Which of the user's limits forbids a training.
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Refused {
+    #[prost(enumeration = "Limit", tag = "1")]
+    pub(super) limit: i32,
+    #[prost(uint64, tag = "2")]
+    pub(super) found: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) most: u64,
+}
+
+/// See [`Refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, prost::Enumeration)]
+#[repr(i32)]
+pub(super) enum Limit {
+    /// None.
+    None = 0,
+    /// The policy's minutes.
+    Time = 1,
+    /// The policy's mebibytes.
+    Memory = 2,
+    /// What the system has free, in mebibytes.
+    FreeMemory = 3,
+}
+
+/// See [`Said::Left`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct Left {
+    /// Steps that are done in all; none before the first of this run.
+    #[prost(uint32, optional, tag = "1")]
+    pub(super) steps: Option<u32>,
+}
+
+/// What a trainer could do that it must not be able to do.
+#[derive(Clone, PartialEq, Eq, Hash, prost::Message)]
+pub(super) struct Probed {
+    /// Each thing that it tried and could do.
+    #[prost(string, repeated, tag = "1")]
+    pub(super) could: Vec<String>,
+    /// Each that it could not do.
+    #[prost(string, repeated, tag = "2")]
+    pub(super) could_not: Vec<String>,
+}
+
+impl Part {
+    /// Its bytes, which are wiped when they are dropped.
+    pub(super) fn take(mut self) -> Zeroizing<Vec<u8>> {
+        Zeroizing::new(std::mem::take(&mut self.bytes))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        self.bytes.zeroize();
+    }
+}
+
+impl fmt::Debug for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Part({} bytes)", self.bytes.len())
+    }
+}
+
+impl Drop for Train {
+    fn drop(&mut self) {
+        self.seed.zeroize();
+    }
+}
+
+impl fmt::Debug for Train {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Train")
+    }
+}
+
+impl fmt::Debug for Trained {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Trained")
+    }
+}
+
+/// The parts of `bytes`; one that is empty where it is.
+pub(super) fn parts(kind: Kind, bytes: &[u8]) -> impl Iterator<Item = Part> {
+    let last = bytes.len().div_ceil(PART_BYTES).max(1);
+    (1..=last)
+        .zip(bytes.chunks(PART_BYTES).chain(bytes.is_empty().then_some(bytes)))
+        .map(move |(number, part)| Part { kind: kind.into(), bytes: part.to_vec(), is_last: number == last })
+}
+
+/// What was put together, and what it is.
+pub(super) type Whole = (Kind, Zeroizing<Vec<u8>>);
+
+/// What comes in parts, bounded by what is expected.
+#[derive(Default)]
+pub(super) struct Assembly {
+    kind: Option<Kind>,
+    bytes: Zeroizing<Vec<u8>>,
+}
+
+/// Parts that do not belong together, or are too many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum AssemblyError {
+    /// A part of something else, or of nothing.
+    #[error("a part of what is not expected")]
+    Kind,
+    /// More than is expected.
+    #[error("more than the {most} bytes that are expected")]
+    TooLong {
+        /// So many are.
+        most: u64,
+    },
+}
+
+impl Assembly {
+    /// Takes a part of what may have so many bytes in all, by its kind; gives it when it is whole.
+    pub(super) fn add(
+        &mut self,
+        part: Part,
+        most: impl Fn(Kind) -> Option<u64>,
+    ) -> Result<Option<Whole>, AssemblyError> {
+        let kind = Kind::try_from(part.kind).map_err(|_| AssemblyError::Kind)?;
+        if self.kind.is_some_and(|begun| begun != kind) {
+            return Err(AssemblyError::Kind);
+        }
+        let most = most(kind).ok_or(AssemblyError::Kind)?;
+        let len = self.bytes.len().saturating_add(part.bytes.len());
+        if u64::try_from(len).unwrap_or(u64::MAX) > most {
+            return Err(AssemblyError::TooLong { most });
+        }
+        self.kind = Some(kind);
+        let is_last = part.is_last;
+        let part = part.take();
+        if is_last && self.bytes.is_empty() {
+            self.kind = None;
+            return Ok(Some((kind, part)));
+        }
+        self.extend(&part);
+        if !is_last {
+            return Ok(None);
+        }
+        self.kind = None;
+        Ok(Some((kind, std::mem::take(&mut self.bytes))))
+    }
+
+    /// Appends without leaving a copy in memory that is given back as it is.
+    fn extend(&mut self, part: &[u8]) {
+        let len = self.bytes.len() + part.len();
+        if len > self.bytes.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(len.max(2 * self.bytes.capacity())));
+            larger.extend_from_slice(&self.bytes);
+            self.bytes = larger;
+        }
+        self.bytes.extend_from_slice(part);
+    }
+
+    /// Whether something has begun and is not whole.
+    pub(super) fn is_in_parts(&self) -> bool {
+        self.kind.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Everything of one kind, of so many bytes.
+    fn assembled(bytes: &[u8], most: u64) -> Result<Vec<u8>, AssemblyError> {
+        let mut assembly = Assembly::default();
+        for part in parts(Kind::Checkpoint, bytes) {
+            if let Some((kind, whole)) =
+                assembly.add(part, |kind| (kind == Kind::Checkpoint).then_some(most))?
+            {
+                assert_eq!(kind, Kind::Checkpoint);
+                assert!(!assembly.is_in_parts());
+                return Ok(whole.to_vec());
+            }
+            assert!(assembly.is_in_parts());
+        }
+        panic!("the last part is marked as such")
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(16))]
+        #[test]
+        fn parts_make_the_whole_and_no_more_than_is_expected(len in 0_usize..3 * PART_BYTES) {
+            let bytes: Vec<u8> = (0..len).map(|i| u8::try_from(i % 251).unwrap()).collect();
+            let most = u64::try_from(len).unwrap();
+            prop_assert!(assembled(&bytes, most).unwrap() == bytes);
+            if let Some(less) = most.checked_sub(1) {
+                prop_assert_eq!(assembled(&bytes, less), Err(AssemblyError::TooLong { most: less }));
+            }
+        }
+    }
+
+    #[test]
+    fn parts_of_two_kinds_are_not_put_together() {
+        let part = |kind: i32, is_last| Part { kind, bytes: vec![1], is_last };
+        let mut assembly = Assembly::default();
+        let most = |kind| (kind != Kind::None).then_some(100);
+        assert!(assembly.add(part(Kind::Checkpoint.into(), false), most).unwrap().is_none());
+        assert_eq!(assembly.add(part(Kind::Newest.into(), true), most).unwrap_err(), AssemblyError::Kind);
+        for kind in [0, 77] {
+            let refused = Assembly::default().add(part(kind, true), most).unwrap_err();
+            assert_eq!(refused, AssemblyError::Kind);
+        }
+    }
+
+    #[test]
+    fn what_is_the_user_s_is_not_shown() {
+        let part = Part { kind: 3, bytes: vec![77; 3], is_last: true };
+        assert_eq!(format!("{:?}", Said::Part(part)), "Part(Part(3 bytes))");
+        let trained = Trained { loss: 1.25, examples: 3 };
+        assert!(!format!("{trained:?}").contains('2'));
+    }
+}

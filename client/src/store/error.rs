@@ -1,0 +1,78 @@
+//! What cannot be kept, or was not kept.
+
+use proto::adapter::AdapterError;
+use proto::ids::TaskId;
+
+use crate::files::FileError;
+use crate::store::ledger::LedgerError;
+use crate::store::state::StateError;
+
+/// What to do with a folder whose ledger is not whole. A backup is no way out: it forgets what was spent since.
+macro_rules! enroll_anew {
+    () => {
+        "what this device spent and signed since cannot be known here, and no backup knows it; keep the folder for \
+         inquiry and enroll anew in an empty folder: what was spent stays spent at the coordinator"
+    };
+}
+
+/// What cannot be kept, or was not kept.
+#[derive(Debug, thiserror::Error)]
+pub enum DeviceStoreError {
+    /// The ledger.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// The state.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Whole records are gone from the ledger's end.
+    #[error(
+        "the ledger has {found} records and had {expected}: records were cut off, or it was restored from a backup; {}",
+        enroll_anew!()
+    )]
+    Truncated {
+        /// Records that there were.
+        expected: usize,
+        /// Records that there are.
+        found: usize,
+    },
+    /// The ledger is not the one that belongs to the state.
+    #[error("the ledger is not the one that this device wrote; {}", enroll_anew!())]
+    Foreign,
+    /// The ledger is ahead of the state by more than a crash explains.
+    #[error(
+        "the ledger has {found} records and the state knows of {expected}: one of the two was replaced, or restored \
+         from a backup; {}",
+        enroll_anew!()
+    )]
+    Ahead {
+        /// Records that the state knows of.
+        expected: usize,
+        /// Records that there are.
+        found: usize,
+    },
+    /// The device was asked to take part in one round twice.
+    #[error("other sharers of round {round} of task {task} were signed before")]
+    SignedBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
+    /// The device was asked to answer in one round twice.
+    #[error("another transcript of round {round} of task {task} was answered before")]
+    AnsweredBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
+    /// The version's vectors are not of its adapter.
+    #[error("the version cannot be installed: {0}")]
+    Adapter(#[from] AdapterError),
+    /// The manifest has no place in JSON.
+    #[error("the manifest cannot be written: {0}")]
+    Manifest(#[from] serde_json::Error),
+}
