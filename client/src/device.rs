@@ -1,6 +1,7 @@
 //! A device of a federation, for the program that holds it.
 
 mod clock;
+mod fetch;
 mod forget;
 mod live;
 mod meter;

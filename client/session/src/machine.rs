@@ -4,31 +4,31 @@
 //! the next state. Keys and masks live in the state and nowhere else. `machine/outside.rs` holds the steps
 //! before a round (check in, load, train), `machine/inside.rs` those of the round.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, Refusal, RosterError};
-use privacy::Mechanism;
-use proto::adapter::{AdapterError, Class, State};
+use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
-use proto::plan::{Plan, PlanError};
+use proto::message::{DeclineReason, Published, Rejection, Reply, Request};
+use proto::plan::Plan;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
-use crate::contribution::ContributionError;
 use crate::policy::{Breach, Policy};
 use crate::spending::{Charge, Found, Spending};
 use crate::update::Update;
 
+mod ended;
 mod inside;
 mod outside;
 mod state;
 mod trainer_faults;
+mod work;
 
+pub use ended::Ended;
 pub use state::SessionState;
 use trainer_faults::TrainerFaults;
+pub use work::Work;
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -61,51 +61,6 @@ pub struct Device {
     pub base: Digest,
     /// Its own limits.
     pub policy: Policy,
-}
-
-/// What is trained: a version of a task, with everything that the trainer needs but the text.
-#[derive(Debug)]
-pub struct Work {
-    /// Which version.
-    pub published: Published,
-    /// The plan, parsed.
-    pub plan: Plan,
-    /// The mechanism for updates from the version, at its clip norm.
-    pub mechanism: Mechanism,
-    /// The adapter at the version, as it is trained from there on.
-    pub state: State,
-    /// The version's trained parameters as they were published; of these `state` trains all, or the half whose turn
-    /// it is.
-    pub adapter: Vec<f32>,
-    /// How much of it this device trains, where that is not all.
-    pub class: Option<Class>,
-}
-
-impl Work {
-    /// The adapter as this device trains it. Fails where there is no such class, which the plan's check and the
-    /// device's own limits rule out.
-    pub fn training(&self) -> Result<Cow<'_, State>, AdapterError> {
-        match self.class {
-            None => Ok(Cow::Borrowed(&self.state)),
-            Some(class) => Ok(Cow::Owned(self.state.of_class(class)?)),
-        }
-    }
-
-    /// Parameters that this device trains.
-    fn trained_len(&self) -> usize {
-        match self.class {
-            None => self.state.trained.len(),
-            Some(class) => class.places(&self.state.spec).iter().map(ExactSizeIterator::len).sum(),
-        }
-    }
-
-    /// The update of all of the adapter that an update of this device's part is.
-    fn whole(&self, update: Update) -> Update {
-        match self.class {
-            None => update,
-            Some(class) => update.placed(&class.places(&self.state.spec), self.state.trained.len()),
-        }
-    }
 }
 
 /// What the ledger keeps of a device's word in a round, before it leaves: the signature over the sharers with whom it
@@ -199,88 +154,6 @@ pub enum Event {
     ClockStepped,
     /// What had to be durable is.
     Recorded,
-}
-
-/// Why the last attempt to take part ended.
-#[derive(Debug, thiserror::Error)]
-pub enum Ended {
-    /// The device's own limits forbid it.
-    #[error("this device does not take part: {0}")]
-    Breach(#[from] Breach),
-    /// The coordinator's messages do not follow the protocol.
-    #[error("this device left the round: {0}")]
-    Refused(#[from] Refusal),
-    /// The roster cannot be one.
-    #[error("this device left the round: {0}")]
-    Roster(#[from] RosterError),
-    /// The update cannot be contributed.
-    #[error("this device left the round: {0}")]
-    Contribution(#[from] ContributionError),
-    /// The coordinator turned a request away.
-    #[error("the coordinator turned this device away: {0}")]
-    Rejected(Rejection),
-    /// The round ended.
-    #[error("the round ended: {0}")]
-    Round(Outcome),
-    /// The coordinator opens a round of that number a second time.
-    #[error(
-        "this device signed round {round} of task {task} before and takes no part in another round {round}"
-    )]
-    SignedBefore {
-        /// The task.
-        task: TaskId,
-        /// The round.
-        round: u64,
-    },
-    /// The coordinator opens a round of a number that no coordinator comes to.
-    #[error(
-        "round {round} of task {task} is more than {MOST_ROUNDS_AHEAD} above round {last}, the last in which this device \
-         signed: no honest coordinator counts so fast; ask its operator"
-    )]
-    RoundTooFar {
-        /// The task.
-        task: TaskId,
-        /// The round.
-        round: u64,
-        /// The last in which this device signed, or 0.
-        last: u64,
-    },
-    /// The coordinator has had the graphs of too many sessions drawn.
-    #[error("this device helped to draw the graphs of {0} sessions in a day, and helps no more")]
-    Draws(usize),
-    /// The plan cannot be followed.
-    #[error("the plan cannot be followed: {0}")]
-    Plan(#[from] PlanError),
-    /// What was fetched is not what was published.
-    #[error("the {0} that came is not the one that was published")]
-    WrongArtifact(&'static str),
-    /// The answer does not belong to the request.
-    #[error("the coordinator answered `{reply}` to `{request}`")]
-    WrongReply {
-        /// What was asked.
-        request: &'static str,
-        /// What came.
-        reply: &'static str,
-    },
-    /// Local training did not come to an end.
-    #[error("training ended early: {0}")]
-    NotTrained(String),
-    /// What trains broke.
-    #[error("the trainer failed: {0}")]
-    TrainerFailed(String),
-    /// What trains broke too often in a row.
-    #[error(
-        "the trainer failed {failed} times in a row, at last because of this: {why}; task {task} is not trained for six \
-         hours, new versions are still installed"
-    )]
-    TrainerRests {
-        /// The task.
-        task: TaskId,
-        /// How often.
-        failed: u32,
-        /// What went wrong the last time.
-        why: String,
-    },
 }
 
 /// What was trained and waits for a round.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
-use proto::ids::{Digest, TaskId, Timestamp};
+use proto::ids::{TaskId, Timestamp};
 use proto::message::{Published, Rejection};
-use proto::plan::{MAX_PLAN_BYTES, Plan};
+use proto::plan::Plan;
 use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
@@ -29,7 +29,7 @@ use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore, DeviceStoreError, is_over};
 use crate::trainer::Trainer;
-use crate::transport::{MAX_ARTIFACT_BYTES, Transport, TransportError};
+use crate::transport::{Transport, TransportError};
 
 /// The longest sleep without a look at the clock: one that was set, or a machine that slept, is noticed.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ pub(super) struct When {
 pub(super) struct Running {
     pub(super) session: Session,
     pub(super) policy: Policy,
-    transport: Transport,
+    pub(super) transport: Transport,
     pub(super) store: DeviceStore,
     pub(super) trainer: Arc<dyn Trainer>,
     pub(super) watching: Watching,
@@ -382,51 +382,6 @@ impl Running {
         }
     }
 
-    async fn load_plan(&mut self, published: &Published) -> Result<Event, TransportError> {
-        let plan = self.artifact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
-        Ok(Event::PlanLoaded(plan))
-    }
-
-    async fn load(&mut self, published: Published, frozen: Option<Digest>) -> Result<Event, TransportError> {
-        let frozen = match frozen {
-            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
-            None => None,
-        };
-        let folded = match published.folded {
-            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
-            None => None,
-        };
-        let adapter = self.artifact(published.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?;
-        Ok(Event::Loaded { adapter, frozen, folded })
-    }
-
-    /// An artefact of at most so many bytes, from the disk or from the coordinator.
-    async fn artifact(
-        &mut self,
-        digest: Digest,
-        keep: Keep,
-        most_bytes: u64,
-    ) -> Result<Vec<u8>, TransportError> {
-        if let Some(bytes) = self.store.cached(digest) {
-            return Ok(bytes);
-        }
-        // What came before a connection broke, now or before a restart, is not fetched again.
-        let mut bytes = self.store.partial_artifact(digest);
-        let address = self.transport.address().to_owned();
-        let left = |why: &str| TransportError::Unreachable { address: address.clone(), why: why.to_owned() };
-        let done = tokio::select! {
-            done = self.transport.fetch(digest, most_bytes, &mut bytes) => done,
-            () = self.watching.no_transfer() => Err(left("the network may not be used any more")),
-            () = self.stop.cancelled() => Err(left("the device stops")),
-        };
-        self.store.keep_partial_artifact(digest, if done.is_err() { &bytes } else { &[] });
-        done?;
-        if keep == Keep::Yes {
-            self.store.cache_artifact(digest, &bytes);
-        }
-        Ok(bytes)
-    }
-
     /// Keeps a version for the user. What comes out is made on a thread that no request waits for: it may take a
     /// singular value decomposition of every layer.
     async fn install(&self, work: &Arc<Work>) -> Result<Event, Error> {
@@ -516,12 +471,6 @@ fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     let taken =
         trainer.training_bytes(trained, size(plan.training.batch_size), size(plan.training.sequence_len));
     held.saturating_add(taken)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Keep {
-    Yes,
-    No,
 }
 
 /// A generator with a key from the system, wiped when it is dropped. The system itself is five times slower, and

@@ -78,8 +78,6 @@ impl Cache {
         Ok(true)
     }
 
-    /// Removes what was not used for longest until `needed` bytes at `path` have room, and what a crash left half
-    /// written.
     /// What came of an artefact before its connection broke.
     pub(super) fn partial(&self, digest: Digest) -> Vec<u8> {
         files::read(&self.partial_path(digest)).unwrap_or_default()
@@ -114,6 +112,8 @@ impl Cache {
         list.filter_map(|entry| Some(entry.ok()?.path())).filter(|path| path.is_file()).collect()
     }
 
+    /// Removes what was not used for longest until `needed` bytes at `path` have room, and what a crash left half
+    /// written.
     fn make_room(&self, needed: u64, path: &Path) -> Result<(), FileError> {
         let mut kept = Vec::new();
         let failed = |error| FileError::io("list the folder", &self.folder)(error);

@@ -1,7 +1,8 @@
 use aggregation::{Credential, IdentityKey};
 use privacy::accountant::RdpCurve;
+use proto::adapter::Class;
 use proto::ids::DeviceId;
-use proto::message::{Assignment, DeclineReason, Published};
+use proto::message::{Assignment, DeclineReason, Outcome, Published};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, ClassPlan, RefreshPlan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;

@@ -1,0 +1,92 @@
+//! Why a device stopped taking part, for its user.
+
+use aggregation::{Refusal, RosterError};
+use proto::ids::TaskId;
+use proto::message::{Outcome, Rejection};
+use proto::plan::PlanError;
+
+use super::MOST_ROUNDS_AHEAD;
+use crate::contribution::ContributionError;
+use crate::policy::Breach;
+
+/// Why the last attempt to take part ended.
+#[derive(Debug, thiserror::Error)]
+pub enum Ended {
+    /// The device's own limits forbid it.
+    #[error("this device does not take part: {0}")]
+    Breach(#[from] Breach),
+    /// The coordinator's messages do not follow the protocol.
+    #[error("this device left the round: {0}")]
+    Refused(#[from] Refusal),
+    /// The roster cannot be one.
+    #[error("this device left the round: {0}")]
+    Roster(#[from] RosterError),
+    /// The update cannot be contributed.
+    #[error("this device left the round: {0}")]
+    Contribution(#[from] ContributionError),
+    /// The coordinator turned a request away.
+    #[error("the coordinator turned this device away: {0}")]
+    Rejected(Rejection),
+    /// The round ended.
+    #[error("the round ended: {0}")]
+    Round(Outcome),
+    /// The coordinator opens a round of that number a second time.
+    #[error(
+        "this device signed round {round} of task {task} before and takes no part in another round {round}"
+    )]
+    SignedBefore {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+    },
+    /// The coordinator opens a round of a number that no coordinator comes to.
+    #[error(
+        "round {round} of task {task} is more than {MOST_ROUNDS_AHEAD} above round {last}, the last in which this device \
+         signed: no honest coordinator counts so fast; ask its operator"
+    )]
+    RoundTooFar {
+        /// The task.
+        task: TaskId,
+        /// The round.
+        round: u64,
+        /// The last in which this device signed, or 0.
+        last: u64,
+    },
+    /// The coordinator has had the graphs of too many sessions drawn.
+    #[error("this device helped to draw the graphs of {0} sessions in a day, and helps no more")]
+    Draws(usize),
+    /// The plan cannot be followed.
+    #[error("the plan cannot be followed: {0}")]
+    Plan(#[from] PlanError),
+    /// What was fetched is not what was published.
+    #[error("the {0} that came is not the one that was published")]
+    WrongArtifact(&'static str),
+    /// The answer does not belong to the request.
+    #[error("the coordinator answered `{reply}` to `{request}`")]
+    WrongReply {
+        /// What was asked.
+        request: &'static str,
+        /// What came.
+        reply: &'static str,
+    },
+    /// Local training did not come to an end.
+    #[error("training ended early: {0}")]
+    NotTrained(String),
+    /// What trains broke.
+    #[error("the trainer failed: {0}")]
+    TrainerFailed(String),
+    /// What trains broke too often in a row.
+    #[error(
+        "the trainer failed {failed} times in a row, at last because of this: {why}; task {task} is not trained for six \
+         hours, new versions are still installed"
+    )]
+    TrainerRests {
+        /// The task.
+        task: TaskId,
+        /// How often.
+        failed: u32,
+        /// What went wrong the last time.
+        why: String,
+    },
+}

@@ -1,0 +1,55 @@
+//! What a device trains.
+
+use std::borrow::Cow;
+
+use privacy::Mechanism;
+use proto::adapter::{AdapterError, Class, State};
+use proto::message::Published;
+use proto::plan::Plan;
+
+use crate::update::Update;
+
+/// What is trained: a version of a task, with everything that the trainer needs but the text.
+#[derive(Debug)]
+pub struct Work {
+    /// Which version.
+    pub published: Published,
+    /// The plan, parsed.
+    pub plan: Plan,
+    /// The mechanism for updates from the version, at its clip norm.
+    pub mechanism: Mechanism,
+    /// The adapter at the version, as it is trained from there on.
+    pub state: State,
+    /// The version's trained parameters as they were published; of these `state` trains all, or the half whose turn
+    /// it is.
+    pub adapter: Vec<f32>,
+    /// How much of it this device trains, where that is not all.
+    pub class: Option<Class>,
+}
+
+impl Work {
+    /// The adapter as this device trains it. Fails where there is no such class, which the plan's check and the
+    /// device's own limits rule out.
+    pub fn training(&self) -> Result<Cow<'_, State>, AdapterError> {
+        match self.class {
+            None => Ok(Cow::Borrowed(&self.state)),
+            Some(class) => Ok(Cow::Owned(self.state.of_class(class)?)),
+        }
+    }
+
+    /// Parameters that this device trains.
+    pub(super) fn trained_len(&self) -> usize {
+        match self.class {
+            None => self.state.trained.len(),
+            Some(class) => class.places(&self.state.spec).iter().map(ExactSizeIterator::len).sum(),
+        }
+    }
+
+    /// The update of all of the adapter that an update of this device's part is.
+    pub(super) fn whole(&self, update: Update) -> Update {
+        match self.class {
+            None => update,
+            Some(class) => update.placed(&class.places(&self.state.spec), self.state.trained.len()),
+        }
+    }
+}

@@ -1,0 +1,66 @@
+//! What a device fetches from its coordinator: plans and the parts of a version, from where an earlier connection broke.
+
+use proto::ids::Digest;
+use proto::message::Published;
+use proto::plan::MAX_PLAN_BYTES;
+use session::Event;
+
+use super::run::Running;
+use crate::transport::{MAX_ARTIFACT_BYTES, TransportError};
+
+impl Running {
+    pub(super) async fn load_plan(&mut self, published: &Published) -> Result<Event, TransportError> {
+        let plan = self.artifact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
+        Ok(Event::PlanLoaded(plan))
+    }
+
+    pub(super) async fn load(
+        &mut self,
+        published: Published,
+        frozen: Option<Digest>,
+    ) -> Result<Event, TransportError> {
+        let frozen = match frozen {
+            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
+            None => None,
+        };
+        let folded = match published.folded {
+            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
+            None => None,
+        };
+        let adapter = self.artifact(published.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?;
+        Ok(Event::Loaded { adapter, frozen, folded })
+    }
+
+    /// An artefact of at most so many bytes, from the disk or from the coordinator.
+    async fn artifact(
+        &mut self,
+        digest: Digest,
+        keep: Keep,
+        most_bytes: u64,
+    ) -> Result<Vec<u8>, TransportError> {
+        if let Some(bytes) = self.store.cached(digest) {
+            return Ok(bytes);
+        }
+        // What came before a connection broke, now or before a restart, is not fetched again.
+        let mut bytes = self.store.partial_artifact(digest);
+        let address = self.transport.address().to_owned();
+        let left = |why: &str| TransportError::Unreachable { address: address.clone(), why: why.to_owned() };
+        let done = tokio::select! {
+            done = self.transport.fetch(digest, most_bytes, &mut bytes) => done,
+            () = self.watching.no_transfer() => Err(left("the network may not be used any more")),
+            () = self.stop.cancelled() => Err(left("the device stops")),
+        };
+        self.store.keep_partial_artifact(digest, if done.is_err() { &bytes } else { &[] });
+        done?;
+        if keep == Keep::Yes {
+            self.store.cache_artifact(digest, &bytes);
+        }
+        Ok(bytes)
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Keep {
+    Yes,
+    No,
+}
