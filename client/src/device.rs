@@ -5,6 +5,8 @@ mod fetch;
 mod forget;
 mod live;
 mod meter;
+mod problems;
+mod renew;
 mod run;
 mod seen;
 mod train;
@@ -24,7 +26,7 @@ use session::policy::Policy;
 use shell::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
-use crate::enrollment::{device_id, enroll, load};
+use crate::enrollment::{enroll, enrolled_as, load};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};
@@ -68,6 +70,9 @@ pub struct Settings {
 pub struct Status {
     /// Its name; none where it is not enrolled.
     pub device: Option<DeviceId>,
+    /// How long its certificate lasts; none where it is not enrolled.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
     /// The version that it holds of each task.
     pub installed: Vec<Published>,
     /// Why it does not take part in what its coordinator offered last, if it does not.
@@ -78,11 +83,26 @@ pub struct Status {
     pub forgotten: BTreeSet<TaskId>,
 }
 
+/// The certificate by which a device connects, and the credential beside it, which end together. In milliseconds since
+/// 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Its last moment.
+    pub ends: u64,
+    /// From when on the device asks for the next one.
+    pub renewal_due: u64,
+}
+
 impl Status {
     /// By what is durable.
     fn of(store: &DeviceStore) -> Result<Self, Error> {
+        let enrolled = enrolled_as(store)?;
         Ok(Self {
-            device: device_id(store)?,
+            device: enrolled.map(|(device, _)| device),
+            certificate: enrolled.map(|(device, lifetime)| Certificate {
+                ends: lifetime.expires_unix_secs.saturating_mul(1000),
+                renewal_due: lifetime.renewal_due(device).0,
+            }),
             installed: store.installed(),
             declined: store.declined()?,
             charges_found_at_coordinator: store.found_at_coordinator(),

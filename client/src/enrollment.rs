@@ -1,10 +1,11 @@
-//! Becoming one of the coordinator's devices: a token once, a certificate and a credential after that.
+//! Becoming one of the coordinator's devices, by a token, once; and staying one: the certificate and the credential that
+//! come for it end, and are renewed with the device's identity key.
 
 use std::path::Path;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use proto::convert::Enrollment;
+use proto::convert::{self, Enrollment, Renewal};
 use proto::ids::{DeviceId, Digest};
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
@@ -18,8 +19,8 @@ use shell::tls::{ClientIdentity, Trust};
 use crate::keys::{DeviceKeys, KeyError};
 use crate::store::{DeviceStore, DeviceStoreError};
 use crate::transport::{Transport, TransportError, pinned_authority};
-use session::Device;
 use session::policy::Policy;
+use session::{Device, Lifetime};
 
 const ENROLLED: &str = "enrolled";
 const CERTIFICATE: &str = "certificate";
@@ -54,8 +55,18 @@ struct Enrolled {
     device: DeviceId,
     coordinator: String,
     authority: Digest,
+    /// 0 where an earlier program did not write it down.
+    #[serde(default)]
+    issued_unix_secs: u64,
     expires_unix_secs: u64,
     signature: String,
+}
+
+impl Enrolled {
+    fn lifetime(&self) -> Lifetime {
+        let Self { issued_unix_secs, expires_unix_secs, .. } = *self;
+        Lifetime { issued_unix_secs, expires_unix_secs }
+    }
 }
 
 /// A device that may connect.
@@ -66,6 +77,19 @@ pub struct EnrolledDevice {
     /// Where its coordinator is.
     pub coordinator: String,
     /// How it connects.
+    pub transport: Transport,
+    /// How long its certificate and its credential last.
+    pub lifetime: Lifetime,
+}
+
+/// What came of a renewal, which is kept already.
+#[derive(Debug)]
+pub struct Renewed {
+    /// The next statement about the device.
+    pub credential: Credential,
+    /// How long both last.
+    pub lifetime: Lifetime,
+    /// How the device connects from now on.
     pub transport: Transport,
 }
 
@@ -86,26 +110,81 @@ pub async fn enroll(
     let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
     let enrollment = Enrollment::new(**token.secret(), request, &key);
     let answer = transport.enroll(&enrollment).await?;
+    let certificate = checked(&answer, answer.device, identity)?;
+    store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
+    keep(store, &answer, &certificate, address)?;
+    Ok(answer.device)
+}
+
+/// Asks for the next certificate and credential of an enrolled device, and keeps them. The keys stay the same.
+///
+/// `has_certificate` says whether the coordinator still takes the one that there is.
+pub async fn renew(
+    folder: &Path,
+    store: &DeviceStore,
+    transport: &Transport,
+    has_certificate: bool,
+) -> Result<Renewed, EnrollmentError> {
+    let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrollmentError::NotEnrolled)?;
+    let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
+    let key = IdentityKey::from_seed(keys.identity_seed()?);
+    let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
+    let renewal = Renewal::new(enrolled.device, request, &key);
+    let mut asked = if has_certificate { transport.clone() } else { transport.showing(None)? };
+    let answer = asked.renew(&renewal).await?;
+    if Digest(answer.authority.0) != enrolled.authority {
+        return Err(EnrollmentError::Answer(
+            "it is signed by another authority than the one of the enrolment",
+        ));
+    }
+    let certificate = checked(&answer, enrolled.device, key.public())?;
+    let identity = ClientIdentity { chain: vec![certificate.clone()], key: keys.tls_key() };
+    let transport = transport.showing(Some(identity))?;
+    keep(store, &answer, &certificate, &enrolled.coordinator)?;
+    let expires_unix_secs = answer.credential.expires_unix_secs;
+    let lifetime = Lifetime { issued_unix_secs: answer.issued_unix_secs, expires_unix_secs };
+    Ok(Renewed { credential: answer.credential, lifetime, transport })
+}
+
+/// The certificate of an answer, if the answer is for this device and this key.
+fn checked(
+    answer: &convert::Enrolled,
+    device: DeviceId,
+    identity: IdentityPublic,
+) -> Result<CertificateDer<'static>, EnrollmentError> {
     let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
         .map_err(|_| EnrollmentError::Answer("its certificate cannot be read"))?;
-    if answer.credential.device != answer.device.0 || answer.credential.identity != identity {
+    if answer.device != device
+        || answer.credential.device != device.0
+        || answer.credential.identity != identity
+    {
         return Err(EnrollmentError::Answer("the credential is for another device or key"));
     }
     answer
         .credential
         .verify(&answer.authority, 0)
         .map_err(|_| EnrollmentError::Answer("the credential is not signed by its authority"))?;
-    store.put(CERTIFICATE, &BASE64_STANDARD.encode(&certificate))?;
-    store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
+    Ok(certificate)
+}
+
+/// Keeps what came. A power loss between the two leaves a newer certificate beside an older credential, which are both
+/// good and are renewed at their time.
+fn keep(
+    store: &DeviceStore,
+    answer: &convert::Enrolled,
+    certificate: &CertificateDer<'_>,
+    coordinator: &str,
+) -> Result<(), EnrollmentError> {
+    store.put(CERTIFICATE, &BASE64_STANDARD.encode(certificate))?;
     let enrolled = Enrolled {
         device: answer.device,
-        coordinator: address.to_owned(),
+        coordinator: coordinator.to_owned(),
         authority: Digest(answer.authority.0),
+        issued_unix_secs: answer.issued_unix_secs,
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
     };
-    store.put(ENROLLED, &enrolled)?;
-    Ok(answer.device)
+    Ok(store.put(ENROLLED, &enrolled)?)
 }
 
 /// The device that an earlier enrolment made.
@@ -142,16 +221,17 @@ pub fn load(
         base,
         policy,
     };
+    let lifetime = enrolled.lifetime();
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
     let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
     let trust = Trust::Authority(certificate(AUTHORITY)?);
     let transport = Transport::new(&coordinator, trust, Some(identity), proxy.clone())?;
-    Ok(EnrolledDevice { device, coordinator, transport })
+    Ok(EnrolledDevice { device, coordinator, transport, lifetime })
 }
 
-/// The name of the enrolled device, if it is one.
-pub fn device_id(store: &DeviceStore) -> Result<Option<DeviceId>, EnrollmentError> {
-    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| enrolled.device))
+/// The name of the enrolled device, and how long its certificate lasts, if it is one.
+pub fn enrolled_as(store: &DeviceStore) -> Result<Option<(DeviceId, Lifetime)>, EnrollmentError> {
+    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| (enrolled.device, enrolled.lifetime())))
 }
 
 /// The key by which its coordinator vouches for devices and versions, if it is enrolled.

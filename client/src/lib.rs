@@ -42,7 +42,7 @@ pub mod store;
 mod trainer;
 pub mod transport;
 
-pub use device::{Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status};
+pub use device::{Certificate, Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status};
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
 pub use shell::proxy::Proxy;

@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use proto::convert::{
-    Enrolled, Enrollment, WireError, enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes,
-    reply_from_wire, request_to_wire,
+    Enrolled, Enrollment, Renewal, WireError, enroll_reply_from_wire, enroll_request_to_wire,
+    rejection_from_bytes, renew_request_to_wire, reply_from_wire, request_to_wire,
 };
 use proto::ids::Digest;
 use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
 use proto::wire::device_client::DeviceClient;
+use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
 use shell::proxy::Proxy;
 use shell::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
@@ -38,6 +39,15 @@ pub enum TransportError {
         /// Why.
         why: String,
     },
+    /// The coordinator says that this device's certificate has ended.
+    #[error(
+        "the coordinator at {address} says that this device's certificate has ended; it is renewed, if this device's \
+         clock is right"
+    )]
+    CertificateEnded {
+        /// Where it is.
+        address: String,
+    },
     /// What came is not of the protocol.
     #[error("the coordinator's answer cannot be read: {0}")]
     Answer(#[from] WireError),
@@ -63,7 +73,15 @@ pub enum TransportError {
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: DeviceClient<Channel>,
+    way: Way,
+}
+
+/// How the coordinator is reached, whoever reaches it.
+#[derive(Clone, Debug)]
+struct Way {
     address: String,
+    trust: Trust,
+    proxy: Proxy,
     carried: Arc<AtomicU64>,
 }
 
@@ -75,36 +93,51 @@ impl Transport {
         identity: Option<ClientIdentity>,
         proxy: Proxy,
     ) -> Result<Self, TransportError> {
-        let unfit = |why: String| TransportError::Setup { address: address.to_owned(), why };
-        let config = client_config(trust, identity).map_err(|error| unfit(error.to_string()))?;
-        let endpoint = Endpoint::from_shared(format!("https://{address}"))
+        Self::over(Way { address: address.to_owned(), trust, proxy, carried: Arc::default() }, identity)
+    }
+
+    /// The same, showing another identity, or none; its bytes are counted with those of this one.
+    pub fn showing(&self, identity: Option<ClientIdentity>) -> Result<Self, TransportError> {
+        Self::over(self.way.clone(), identity)
+    }
+
+    fn over(way: Way, identity: Option<ClientIdentity>) -> Result<Self, TransportError> {
+        let unfit = |why: String| TransportError::Setup { address: way.address.clone(), why };
+        let config = client_config(way.trust.clone(), identity).map_err(|error| unfit(error.to_string()))?;
+        let endpoint = Endpoint::from_shared(format!("https://{}", way.address))
             .map_err(|error| unfit(error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
             .http2_keep_alive_interval(Duration::from_secs(30));
-        let carried = Arc::new(AtomicU64::new(0));
-        let connector = Connector::new(config, CONNECT_TIMEOUT).through(proxy);
-        let connector = connector.counting(Arc::clone(&carried));
+        let connector = Connector::new(config, CONNECT_TIMEOUT).through(way.proxy.clone());
+        let connector = connector.counting(Arc::clone(&way.carried));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let client = DeviceClient::new(channel)
             .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
             .max_encoding_message_size(2 * MAX_MESSAGE_BYTES);
-        Ok(Self { client, address: address.to_owned(), carried })
+        Ok(Self { client, way })
     }
 
     /// Where the coordinator is.
     pub(crate) fn address(&self) -> &str {
-        &self.address
+        &self.way.address
     }
 
     /// Where the bytes are counted that its connections carry, both ways, within TLS.
     pub fn carried(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.carried)
+        Arc::clone(&self.way.carried)
     }
 
     /// Exchanges a token for an identity.
     pub async fn enroll(&mut self, enrollment: &Enrollment) -> Result<Enrolled, TransportError> {
         let reply = self.client.enroll(enroll_request_to_wire(enrollment)).await;
+        let reply = reply.map_err(|status| self.failure(&status))?;
+        Ok(enroll_reply_from_wire(reply.into_inner())?)
+    }
+
+    /// Exchanges a certificate request for the next identity.
+    pub async fn renew(&mut self, renewal: &Renewal) -> Result<Enrolled, TransportError> {
+        let reply = self.client.renew(renew_request_to_wire(renewal)).await;
         let reply = reply.map_err(|status| self.failure(&status))?;
         Ok(enroll_reply_from_wire(reply.into_inner())?)
     }
@@ -182,11 +215,13 @@ impl Transport {
         if matches!(status.code(), Code::PermissionDenied | Code::Unauthenticated) {
             return TransportError::Rejected(Rejection::NotEnrolled);
         }
-        let mut why = describe(status);
-        if let Some(advice) = advice(status) {
-            why = format!("{why}; {advice}");
+        let address = self.way.address.clone();
+        let why = describe(status);
+        if alert_in(&why) == Some(AlertDescription::CertificateExpired) {
+            return TransportError::CertificateEnded { address };
         }
-        TransportError::Unreachable { address: self.address.clone(), why }
+        let advice = advice(status, &why).map_or(String::new(), |advice| format!("; {advice}"));
+        TransportError::Unreachable { address, why: why + advice.as_str() }
     }
 }
 
@@ -204,8 +239,20 @@ fn describe(status: &Status) -> String {
     text
 }
 
+/// The alert by which a coordinator refused this device's certificate, if it is the cause of a failure.
+///
+/// In TLS 1.3 it comes after the device's handshake, to whoever reads then, which is HTTP/2: of its error there is only the
+/// text left.
+fn alert_in(why: &str) -> Option<AlertDescription> {
+    use AlertDescription::{BadCertificate, CertificateExpired, CertificateUnknown, DecryptError, UnknownCA};
+
+    [CertificateExpired, UnknownCA, BadCertificate, CertificateUnknown, DecryptError]
+        .into_iter()
+        .find(|alert| why.contains(&rustls::Error::AlertReceived(*alert).to_string()))
+}
+
 /// What to do where the two sides do not take each other's certificates.
-fn advice(status: &Status) -> Option<&'static str> {
+fn advice(status: &Status, why: &str) -> Option<&'static str> {
     let mut cause = std::error::Error::source(status);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
@@ -217,53 +264,37 @@ fn advice(status: &Status) -> Option<&'static str> {
         }
         cause = error.source();
     }
-    None
+    alert_in(why).map(|_| {
+        "the coordinator does not take this device's certificate: it was installed anew, or its clock is wrong; ask its \
+         operator, who may give a new token for `nightshift-agent enroll`"
+    })
 }
 
+/// What to do where this device does not take the coordinator's certificate.
 fn advice_on(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::{AlertDescription, CertificateError, Error};
+    use rustls::{CertificateError, Error};
 
-    if let Error::InvalidCertificate(theirs) = error {
-        let at_other_time = matches!(
-            theirs,
-            CertificateError::Expired
-                | CertificateError::ExpiredContext { .. }
-                | CertificateError::NotValidYet
-                | CertificateError::NotValidYetContext { .. }
-        );
-        let of_others = matches!(
-            theirs,
-            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
-        );
-        return match (at_other_time, of_others) {
-            (true, _) => Some(
-                "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else \
-                 tell the coordinator's operator",
-            ),
-            (false, true) => Some(
-                "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else \
-                 answers there; ask its operator, who may give a new token for `nightshift-agent enroll`",
-            ),
-            (false, false) => None,
-        };
-    }
-    let Error::AlertReceived(alert) = error else { return None };
-    if *alert == AlertDescription::CertificateExpired {
-        return Some(
-            "this device's certificate has ended, or its clock is wrong; with a right clock it enrolls again with a new \
-             token",
-        );
-    }
-    let refused = matches!(
-        alert,
-        AlertDescription::UnknownCA
-            | AlertDescription::BadCertificate
-            | AlertDescription::CertificateUnknown
-            | AlertDescription::DecryptError
+    let Error::InvalidCertificate(theirs) = error else { return None };
+    let at_other_time = matches!(
+        theirs,
+        CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }
     );
-    refused.then_some(
-        "the coordinator does not take this device's certificate: it was installed anew, or its clock is wrong; ask its \
-         operator, who may give a new token for `nightshift-agent enroll`",
+    let of_others = matches!(
+        theirs,
+        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+    );
+    if at_other_time {
+        return Some(
+            "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else tell \
+             the coordinator's operator",
+        );
+    }
+    of_others.then_some(
+        "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers there; \
+         ask its operator, who may give a new token for `nightshift-agent enroll`",
     )
 }
 

@@ -43,19 +43,23 @@ pub struct Config {
     pub limits: Limits,
 }
 
-/// How long certificates last; all at least one.
+/// How long certificates last; all at least one, but for what is no life.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Certificates {
     /// Days that the authority's own certificate lasts. Default 3650.
     pub authority_days: u32,
-    /// Days that the server's certificate lasts; it is made anew at each start.
-    /// Default 90.
+    /// Days that the server's certificate lasts; it is made anew at each start,
+    /// and when two thirds of them are over. Default 90.
     pub server_days: u32,
-    /// Hours that a device's certificate lasts. It is not renewed: the device
-    /// must be enrolled again when it has ended. Default 720.
+    /// Hours that a device's certificate lasts. The device renews it between a
+    /// half and two thirds of them. Default 720.
     pub device_hours: u32,
-    /// Days that an administrator's certificate lasts. Default 90.
+    /// Days after the end of a device's certificate in which the device may
+    /// still renew it; later it must be enrolled again. 0 for none. Default 90.
+    pub renewal_grace_days: u32,
+    /// Days that an administrator's certificate lasts. The one in the state
+    /// folder is made anew when two thirds of them are over. Default 90.
     pub admin_days: u32,
 }
 
@@ -96,7 +100,13 @@ impl Default for Config {
 
 impl Default for Certificates {
     fn default() -> Self {
-        Self { authority_days: 3650, server_days: 90, device_hours: 720, admin_days: 90 }
+        Self {
+            authority_days: 3650,
+            server_days: 90,
+            device_hours: 720,
+            renewal_grace_days: 90,
+            admin_days: 90,
+        }
     }
 }
 
@@ -126,7 +136,8 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), OutOfRange> {
-        let Certificates { authority_days, server_days, device_hours, admin_days } = self.certificates;
+        let Certificates { authority_days, server_days, device_hours, renewal_grace_days: _, admin_days } =
+            self.certificates;
         let Limits {
             connections,
             anonymous,
@@ -196,7 +207,7 @@ mod tests {
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 8);
-        assert_eq!(keys["certificates"].as_table().unwrap().len(), 4);
+        assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }
 

@@ -1,11 +1,11 @@
-//! Who may connect: tokens, enrolment and revocation.
+//! Who may connect: tokens, enrolment, renewal and revocation.
 
 use aggregation::IdentityPublic;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
 use proto::admin::{DeviceStatus, OperatorStatus};
-use proto::convert::{Enrolled, Enrollment};
+use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -13,7 +13,7 @@ use tokio::task::spawn_blocking;
 
 use crate::driver::Driver;
 use crate::operators::{Operators, OperatorsError};
-use crate::peer::AdminName;
+use crate::peer::{AdminName, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
@@ -21,6 +21,9 @@ use crate::tokens::{self, NewToken, TokenError};
 
 /// Clocks of devices may be this much behind ours, in seconds.
 pub(crate) const CLOCK_SLACK_SECS: u64 = 300;
+
+/// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
+const RENEWAL_PAUSE_SECS: u64 = 60;
 
 /// The longest life of a token, in seconds: a year.
 const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
@@ -38,6 +41,8 @@ pub struct Registry {
     pub address: String,
     /// How long a certificate and a credential last, in seconds.
     pub device_secs: u64,
+    /// How long after their end they may still be renewed, in seconds.
+    pub renewal_grace_secs: u64,
     /// Who may operate.
     pub operators: Arc<Operators>,
     /// How long an operator's certificate lasts, in seconds.
@@ -60,15 +65,9 @@ impl Registry {
         rng.fill(&mut device).map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
         let secret = enrollment.token_secret;
         let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
-        let expires_unix_secs = now.as_secs() + self.device_secs;
-        let validity = Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: expires_unix_secs,
-        };
-        let certificate_pem = self
-            .authority
-            .sign_device_pem(&enrollment.certificate_request_pem, &device, validity, &rng)
-            .map_err(certificate)?;
+        let enrolled =
+            self.vouch(DeviceId(device), &enrollment.certificate_request_pem, enrollment.identity, now)?;
+        let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
         let mut also = Batch::new();
         records::insert_device(&mut also, DeviceId(device), &record).map_err(|e| self.store(e))?;
@@ -76,11 +75,79 @@ impl Registry {
         self.driver.devices_changed();
         tracing::info!("device enrolled");
         tracing::debug!(device = %DeviceId(device), "device enrolled");
+        Ok(enrolled)
+    }
+
+    /// Gives an enrolled device its next certificate and credential. `peer` is whom its connection names, if anybody.
+    ///
+    /// Whoever does not hold the device's identity key learns nothing, not even whether there is such a device.
+    pub async fn renew(&self, renewal: Renewal, peer: &Peer, now: Timestamp) -> Result<Enrolled, Rejection> {
+        let device = renewal.device;
+        if *peer != Peer::Anonymous && *peer != Peer::Device(device.0) {
+            return Err(Rejection::NotEnrolled);
+        }
+        let record = records::device(&self.store, device).map_err(|e| self.store(e))?;
+        let record = record.filter(|record| !record.revoked).ok_or(Rejection::NotEnrolled)?;
+        let identity = IdentityPublic(record.identity.0);
+        if !renewal.is_proved_by(&identity) {
+            return Err(Rejection::NotEnrolled);
+        }
+        let last = record.expires_unix_secs.saturating_add(self.renewal_grace_secs);
+        if now.as_secs() > last {
+            let days = now.as_secs().saturating_sub(record.expires_unix_secs) / (24 * 3600);
+            let why = format!(
+                "its certificate ended {days} days ago, longer than this coordinator renews one after its end; it \
+                 enrolls again with a new token"
+            );
+            return Err(Rejection::Unacceptable { request: "renew".into(), why });
+        }
+        if now.as_secs().saturating_sub(record.renewed_unix_secs) < RENEWAL_PAUSE_SECS {
+            let why = "the certificate was renewed within the last minute".to_owned();
+            return Err(Rejection::Unavailable(why));
+        }
+        let renewed = self.vouch(device, &renewal.certificate_request_pem, identity, now)?;
+        let next = DeviceRecord {
+            expires_unix_secs: renewed.credential.expires_unix_secs,
+            renewed_unix_secs: now.as_secs(),
+            ..record.clone()
+        };
+        let mut batch = Batch::new();
+        records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
+        self.store.commit(batch).await.map_err(|error| {
+            // Revoked, or renewed by another call, since it was read.
+            if matches!(error, StoreError::Conflict { .. }) {
+                Rejection::Unavailable("the device's record changed meanwhile".to_owned())
+            } else {
+                self.store(error)
+            }
+        })?;
+        tracing::debug!(%device, "certificate renewed");
+        Ok(renewed)
+    }
+
+    /// The certificate and the credential that a device is given now.
+    fn vouch(
+        &self,
+        device: DeviceId,
+        certificate_request_pem: &str,
+        identity: IdentityPublic,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let expires_unix_secs = now.as_secs() + self.device_secs;
+        let validity = Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: expires_unix_secs,
+        };
+        let certificate_pem = self
+            .authority
+            .sign_device_pem(certificate_request_pem, &device.0, validity, &SystemRandom::new())
+            .map_err(certificate)?;
         Ok(Enrolled {
-            device: DeviceId(device),
+            device,
             certificate_pem,
-            credential: self.enrollment_key.issue(device, enrollment.identity, expires_unix_secs),
+            credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs),
             authority: self.public(),
+            issued_unix_secs: now.as_secs(),
         })
     }
 
@@ -238,3 +305,6 @@ fn certificate(error: PkiError) -> Rejection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

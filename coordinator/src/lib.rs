@@ -19,6 +19,7 @@ pub mod records;
 pub mod revocations;
 mod seldom;
 pub mod server;
+mod server_certificates;
 pub mod service;
 mod status;
 pub mod tls;

@@ -99,6 +99,7 @@ pub struct Validity {
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
+    expires_unix_secs: u64,
 }
 
 impl Authority {
@@ -125,12 +126,19 @@ impl Authority {
         if *parsed.public_key().subject_public_key.data != *key.der_bytes() {
             return Err(PkiError::KeyMismatch { path });
         }
-        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate })
+        // One that ended before 1970 has ended.
+        let expires_unix_secs = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
+        Ok(Self { issuer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, expires_unix_secs })
     }
 
     /// The authority's own certificate.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
+    }
+
+    /// When its certificate ends, and with it everything that it signed.
+    pub fn expires_unix_secs(&self) -> u64 {
+        self.expires_unix_secs
     }
 
     /// Makes a key and a certificate for a server with these names or

@@ -98,6 +98,9 @@ pub struct DeviceRecord {
     pub expires_unix_secs: u64,
     /// When it enrolled.
     pub enrolled_unix_millis: u64,
+    /// When its certificate was renewed last; 0 where it never was, and not written then.
+    #[serde(default, skip_serializing_if = "is_never")]
+    pub renewed_unix_secs: u64,
     /// Whether it is shut out.
     pub revoked: bool,
 }
@@ -115,6 +118,12 @@ pub struct OperatorRecord {
     pub revoked: bool,
 }
 
+/// A record that says nothing of a renewal is written as it was read, so that it can be compared with what is stored.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_never(unix_secs: &u64) -> bool {
+    *unix_secs == 0
+}
+
 impl DeviceRecord {
     /// The record of a device that enrols now.
     pub fn new(label: String, identity: IdentityPublic, now_millis: u64, expires_unix_secs: u64) -> Self {
@@ -123,6 +132,7 @@ impl DeviceRecord {
             identity: Digest(identity.0),
             expires_unix_secs,
             enrolled_unix_millis: now_millis,
+            renewed_unix_secs: 0,
             revoked: false,
         }
     }
@@ -245,6 +255,16 @@ pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord)
     Ok(())
 }
 
+/// Writes a device anew; the batch is refused where it is not as it was read, such as revoked meanwhile.
+pub fn replace_device(
+    batch: &mut Batch,
+    device: DeviceId,
+    (read, next): (&DeviceRecord, &DeviceRecord),
+) -> Result<(), StoreError> {
+    batch.replace(DEVICES, device.0, read, next)?;
+    Ok(())
+}
+
 /// One device. One whose record is damaged is none: it is shut out, and nobody else. Nothing is said of it, since it may
 /// ask as often as it likes; [`devices`] says so.
 pub fn device(store: &Store, device: DeviceId) -> Result<Option<DeviceRecord>, StoreError> {
@@ -263,6 +283,7 @@ pub fn devices(store: &Store) -> Result<Vec<DeviceStatus>, RecordError> {
             device: DeviceId(key_part(&key, 0, "device")?),
             label: record.label,
             enrolled_unix_millis: record.enrolled_unix_millis,
+            expires_unix_secs: record.expires_unix_secs,
             revoked: record.revoked,
         });
     }

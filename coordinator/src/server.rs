@@ -9,10 +9,8 @@ use std::time::Duration;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
-use rustls::ServerConfig;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -26,12 +24,13 @@ use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
 use crate::operators::{Operators, OperatorsError};
-use crate::peer::{AdminName, AdminNameError, Peer};
+use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
+pub use crate::server_certificates::ServerCertificatesError;
+use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
-use crate::tls::{self, Audience as Of, TlsError};
 use task::spool::FolderSpooler;
 
 /// Name of the operator's certificate and key in the state folder: `operator.pem`, `operator.key`.
@@ -64,9 +63,9 @@ pub enum ServerError {
     /// A key or a certificate cannot be used.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// TLS cannot be set up.
+    /// The coordinator's own certificate, or its operator's, cannot be made or used.
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Certificates(#[from] ServerCertificatesError),
     /// The list of revocations cannot be used.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
@@ -99,13 +98,6 @@ pub struct Listeners {
     pub admin: TcpListener,
 }
 
-/// What the listeners show, and whom they take.
-#[derive(Debug)]
-struct Tls {
-    device: Arc<ServerConfig>,
-    admin: Arc<ServerConfig>,
-}
-
 /// A coordinator that has its store, its keys and its tasks, but does not serve yet.
 #[derive(Debug)]
 pub struct Coordinator {
@@ -113,7 +105,7 @@ pub struct Coordinator {
     shares: Shares,
     driver: Driver,
     registry: Arc<Registry>,
-    tls: Tls,
+    certificates: Arc<ServerCertificates>,
     listeners: Listeners,
     addresses: (SocketAddr, SocketAddr),
 }
@@ -142,24 +134,14 @@ impl Coordinator {
         }
         let store = Store::open(&folder.join("store"))?;
         let artifacts = Artifacts::open(&folder.join("artefacts"))?;
-        let Certificates { authority_days, server_days, device_hours, admin_days } = config.certificates;
+        let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
+            config.certificates;
         let rng = SystemRandom::new();
         let authority = Authority::open_or_create(folder, days(authority_days))?;
         let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
-        let identity = authority.issue_server(&config.public_names, days(server_days), &rng)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
         revoke_again(&revoked, &store, &operators)?;
-        let tls = Tls {
-            device: tls::server_config(&identity, authority.certificate(), Of::Devices)?,
-            admin: tls::server_config(
-                &identity,
-                authority.certificate(),
-                Of::Operators(Arc::clone(&operators)),
-            )?,
-        };
-        let operator: AdminName = OPERATOR.parse()?;
-        operators.ensure(folder, &operator, &authority, days(admin_days))?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
 
@@ -174,12 +156,21 @@ impl Coordinator {
             enrollment_key,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
+            renewal_grace_secs: u64::from(renewal_grace_days) * DAY_SECS,
             operators,
             operator_secs: u64::from(admin_days) * DAY_SECS,
             revocations,
             driver: driver.clone(),
         });
-        Ok(Self { config, shares, driver, registry, tls, listeners, addresses: (device, admin) })
+        let terms = Terms {
+            folder: folder.clone(),
+            operator: OPERATOR.parse()?,
+            names: config.public_names.clone(),
+            server_secs: u64::from(server_days) * DAY_SECS,
+            operator_secs: u64::from(admin_days) * DAY_SECS,
+        };
+        let certificates = Arc::new(ServerCertificates::make(Arc::clone(&registry), terms)?);
+        Ok(Self { config, shares, driver, registry, certificates, listeners, addresses: (device, admin) })
     }
 
     /// Where devices and operators connect.
@@ -194,18 +185,13 @@ impl Coordinator {
 
     /// Serves until `shutdown` is canceled, or the store fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, shares, driver, registry, tls, listeners, addresses: _ } = self;
+        let Self { config, shares, driver, registry, certificates, listeners, addresses: _ } = self;
         let stop = CancellationToken::new();
         // Whoever drops this future stops the services too.
         let _dropped = stop.clone().drop_guard();
         let turned_away = BothTurnedAway::default();
         let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
-            let (sender, tls) = watch::channel(tls);
-            let stop = stop.clone();
-            tokio::spawn(async move {
-                listener::serve(listener, tls, limits, services.prepare(), stop).await;
-                drop(sender);
-            })
+            tokio::spawn(listener::serve(listener, tls, limits, services.prepare(), stop.clone()))
         };
         let (known, operators) = (Arc::clone(&registry), Arc::clone(&registry.operators));
         let admits_device: Admits = Arc::new(move |info| match &info.peer {
@@ -216,16 +202,17 @@ impl Coordinator {
         let admits_operator: Admits =
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
         let device = service::device_service(Arc::clone(&registry), driver.clone());
-        let admin = service::admin_service(registry, driver.clone(), turned_away.clone());
+        let admin =
+            service::admin_service(registry, driver.clone(), Arc::clone(&certificates), turned_away.clone());
         let mut devices = serve(
             listeners.device,
-            tls.device,
+            certificates.for_devices(),
             (shares.devices, turned_away.devices, admits_device),
             Routes::new(device),
         );
         let mut admins = serve(
             listeners.admin,
-            tls.admin,
+            certificates.for_operators(),
             (shares.operators, turned_away.operators, admits_operator),
             Routes::new(admin),
         );
@@ -233,6 +220,7 @@ impl Coordinator {
             let driver = driver.clone();
             async move { driver.run_timers().await }
         });
+        let renewals = tokio::spawn(certificates.keep());
         tracing::info!("serving");
 
         let outcome = tokio::select! {
@@ -246,6 +234,7 @@ impl Coordinator {
             driver.drain(Duration::from_secs(config.drain_secs.into())).await;
         }
         timers.abort();
+        renewals.abort();
         stop.cancel();
         for service in [devices, admins] {
             close(service).await;

@@ -17,6 +17,7 @@ use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::{ConnectInfo, Peer};
+use crate::server_certificates::ServerCertificates;
 use crate::status;
 
 /// What devices call.
@@ -31,6 +32,7 @@ pub struct DeviceService {
 pub struct AdminService {
     registry: Arc<Registry>,
     driver: Driver,
+    certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
 }
 
@@ -51,12 +53,13 @@ pub fn device_service(registry: Arc<Registry>, driver: Driver) -> DeviceServer<D
 }
 
 /// The service for operators, with its limits.
-pub fn admin_service(
+pub(crate) fn admin_service(
     registry: Arc<Registry>,
     driver: Driver,
+    certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
 ) -> AdminServer<AdminService> {
-    AdminServer::new(AdminService { registry, driver, turned_away })
+    AdminServer::new(AdminService { registry, driver, certificates, turned_away })
         .max_decoding_message_size(MAX_ADMIN_BYTES)
         .max_encoding_message_size(MAX_ADMIN_BYTES)
 }
@@ -72,6 +75,20 @@ impl wire::device_server::Device for DeviceService {
             Err(error) => Err(error.into()),
         };
         respond(answer.map(|enrolled| convert::enroll_reply_to_wire(&enrolled)))
+    }
+
+    async fn renew(
+        &self,
+        request: Request<wire::RenewRequest>,
+    ) -> Result<Response<wire::EnrollReply>, Status> {
+        let answer = match peer(&request) {
+            Ok(peer) => match convert::renew_request_from_wire(request.into_inner()) {
+                Ok(renewal) => self.registry.renew(renewal, &peer, driver::now()).await,
+                Err(error) => Err(error.into()),
+            },
+            Err(rejection) => Err(rejection),
+        };
+        respond(answer.map(|renewed| convert::enroll_reply_to_wire(&renewed)))
     }
 
     async fn send(&self, request: Request<wire::Request>) -> Result<Response<wire::Reply>, Status> {
@@ -155,7 +172,13 @@ impl AdminService {
             let counts = turned_away.since_start().into_iter();
             counts.map(|(why, times)| TurnedAwayCount { listener: listener.into(), why: why.into(), times })
         });
-        Health { trouble, trouble_secs: trouble_secs.unwrap_or(0), turned_away: counts.collect() }
+        Health {
+            trouble,
+            trouble_secs: trouble_secs.unwrap_or(0),
+            turned_away: counts.collect(),
+            server_expires_unix_secs: self.certificates.expires_unix_secs(),
+            authority_expires_unix_secs: self.registry.authority.expires_unix_secs(),
+        }
     }
 
     /// Vouches for what the coordinator itself knows of a version; the operator's word is not asked.

@@ -105,6 +105,10 @@ pub struct Health {
     pub trouble_secs: u64,
     /// What was turned away since the start, by listener and reason.
     pub turned_away: Vec<TurnedAwayCount>,
+    /// When the certificate ends that it shows now; it makes the next one by itself.
+    pub server_expires_unix_secs: u64,
+    /// When its authority's certificate ends, and with it all that it signed.
+    pub authority_expires_unix_secs: u64,
 }
 
 /// How often something was turned away.
@@ -268,6 +272,8 @@ pub struct DeviceStatus {
     pub label: String,
     /// When it enrolled.
     pub enrolled_unix_millis: u64,
+    /// When its certificate and its credential end.
+    pub expires_unix_secs: u64,
     /// Whether it is shut out.
     pub revoked: bool,
 }

@@ -19,8 +19,8 @@ mod request;
 
 pub use admin::{admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire};
 pub use enroll::{
-    Enrolled, Enrollment, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
-    enroll_request_to_wire,
+    Enrolled, Enrollment, Renewal, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
+    enroll_request_to_wire, renew_request_from_wire, renew_request_to_wire,
 };
 pub use rejection::{rejection_from_bytes, rejection_to_bytes};
 pub use reply::{reply_from_wire, reply_to_wire};

@@ -256,6 +256,8 @@ impl World {
                     continue;
                 }
                 Action::Send(request) => self.send(index, &request)?,
+                // No certificate of these devices ends.
+                Action::Renew { .. } => self.tell(index, Event::Unreachable),
                 Action::LoadPlan(published) => self.load_plan(index, &published),
                 Action::Load { published, frozen, .. } => self.load(index, &published, frozen),
                 Action::RecordFound(found) => {
@@ -306,6 +308,7 @@ impl World {
             Action::Sleep(until) if !node.session.as_ref()?.is_complete() => Some(until),
             Action::Sleep(_)
             | Action::Send(_)
+            | Action::Renew { .. }
             | Action::LoadPlan(_)
             | Action::Load { .. }
             | Action::RecordFound(_)

@@ -21,11 +21,14 @@ use crate::update::Update;
 mod ended;
 mod inside;
 mod outside;
+mod renewal;
 mod state;
 mod trainer_faults;
 mod work;
 
 pub use ended::Ended;
+pub use renewal::Lifetime;
+use renewal::Renewal;
 pub use state::SessionState;
 use trainer_faults::TrainerFaults;
 pub use work::Work;
@@ -53,7 +56,7 @@ pub struct Device {
     pub device: DeviceId,
     /// Its long-lived signing key.
     pub identity: IdentityKey,
-    /// The enrolment authority's statement about it.
+    /// The enrolment authority's statement about it, as the device began with it.
     pub credential: Credential,
     /// The enrolment authority's key.
     pub authority: IdentityPublic,
@@ -83,6 +86,12 @@ pub enum Action {
     Sleep(Timestamp),
     /// Send this; then [`Event::Replied`], [`Event::Rejected`] or [`Event::Unreachable`].
     Send(Request),
+    /// Ask for the next certificate and credential, and keep them; then [`Event::Renewed`], [`Event::Rejected`] or
+    /// [`Event::Unreachable`].
+    Renew {
+        /// Whether the coordinator still takes the certificate that there is; else it is asked without one.
+        has_certificate: bool,
+    },
     /// Fetch the version's plan; then [`Event::PlanLoaded`].
     LoadPlan(Published),
     /// Look whether this device has the plan's layers, and the memory for what is loaded and for the training; fetch the
@@ -127,6 +136,15 @@ pub enum Event {
     Rejected(Rejection),
     /// The coordinator could not be reached.
     Unreachable,
+    /// The coordinator says that this device's certificate has ended.
+    CertificateEnded,
+    /// The next certificate is there and kept.
+    Renewed {
+        /// The enrolment authority's statement that came with it.
+        credential: Credential,
+        /// When both were made, by the coordinator's clock; 0 where it does not say.
+        issued_unix_secs: u64,
+    },
     /// The plan's bytes.
     PlanLoaded(Vec<u8>),
     /// The artefacts' bytes.
@@ -169,6 +187,11 @@ enum Stage {
     /// There is a version to train from, and no window to train in.
     AwaitingWindow,
     CheckingIn,
+    /// Asking for the next certificate, before it asks for work or for a place with what was trained.
+    Renewing {
+        has_certificate: bool,
+        then: Option<Trained>,
+    },
     LoadingPlan {
         published: Published,
         purpose: Purpose,
@@ -220,6 +243,10 @@ enum Purpose {
 #[derive(Debug)]
 pub struct Session {
     device: Arc<Device>,
+    /// The enrolment authority's newest statement about it.
+    credential: Credential,
+    /// Absent where what this device shows never ends.
+    renewal: Option<Renewal>,
     state: Stage,
     /// Nothing is done before then.
     pause: Option<Timestamp>,
@@ -248,6 +275,8 @@ impl Session {
         now: Timestamp,
     ) -> Self {
         Self {
+            credential: device.credential.clone(),
+            renewal: None,
             device,
             state: Stage::Waiting,
             pause: Some(now),
@@ -310,6 +339,7 @@ impl Session {
         }
         match &self.state {
             Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn => Action::Send(Request::CheckIn),
+            Stage::Renewing { has_certificate, .. } => Action::Renew { has_certificate: *has_certificate },
             Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
             Stage::RecordingFound { found, .. } => Action::RecordFound(found.clone()),
             Stage::Loading { offer, purpose } => offer.action(purpose),
@@ -333,21 +363,18 @@ impl Session {
         match event {
             Event::Woke => {
                 if self.pause.is_some_and(|until| until <= now) {
-                    self.woken()
+                    self.woken(now)
                 } else {
                     self
                 }
             }
-            Event::WindowOpened if matches!(self.state, Stage::AwaitingWindow) => self.woken(),
+            Event::WindowOpened if matches!(self.state, Stage::AwaitingWindow) => self.woken(now),
             Event::WindowOpened => self,
-            Event::ClockStepped => self.woken(),
+            Event::ClockStepped => self.woken(now),
+            Event::CertificateEnded => self.certificate_ended(now),
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),
-            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => {
-                self.pause = Some(now.plus_millis(self.backoff_millis));
-                self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
-                self
-            }
+            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => self.unanswered(now),
             event @ (Event::Replied(_)
             | Event::Rejected(_)
             | Event::PlanLoaded(_)
@@ -357,12 +384,16 @@ impl Session {
             | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow
+            | Event::Renewed { .. }
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
                 let state = std::mem::replace(&mut self.state, Stage::Waiting);
                 match state {
                     Stage::Round { trained, step } => self.inside(trained, *step, event, now, rng),
                     Stage::Joining { trained } => self.joining(trained, event, now, rng),
+                    Stage::Renewing { has_certificate, then } => {
+                        self.renewed(has_certificate, then, event, now)
+                    }
                     outside @ (Stage::Waiting
                     | Stage::AwaitingWindow
                     | Stage::CheckingIn
@@ -383,6 +414,7 @@ impl Session {
             Stage::Waiting => SessionState::Waiting,
             Stage::AwaitingWindow => SessionState::AwaitingWindow,
             Stage::CheckingIn => SessionState::CheckingIn,
+            Stage::Renewing { .. } => SessionState::Renewing,
             Stage::LoadingPlan { .. } => SessionState::LoadingPlan,
             Stage::RecordingFound { .. } => SessionState::RecordingFound,
             Stage::Loading { .. } => SessionState::Loading,
@@ -411,11 +443,17 @@ impl Session {
     /// The version that it takes part with now; none where it waits or asks for one.
     pub fn at_work_on(&self) -> Option<Published> {
         match &self.state {
-            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Declining { .. } => None,
+            Stage::Waiting
+            | Stage::AwaitingWindow
+            | Stage::CheckingIn
+            | Stage::Declining { .. }
+            | Stage::Renewing { then: None, .. } => None,
             Stage::LoadingPlan { published, .. } => Some(*published),
             Stage::RecordingFound { offer, .. } | Stage::Loading { offer, .. } => Some(offer.published()),
             Stage::Installing { work, .. } | Stage::Training { work } => Some(work.published),
-            Stage::Joining { trained } | Stage::Round { trained, .. } => Some(trained.work.published),
+            Stage::Renewing { then: Some(trained), .. }
+            | Stage::Joining { trained }
+            | Stage::Round { trained, .. } => Some(trained.work.published),
         }
     }
 
@@ -425,11 +463,22 @@ impl Session {
     }
 
     /// What it waited for is there.
-    fn woken(mut self) -> Self {
+    fn woken(mut self, now: Timestamp) -> Self {
         self.pause = None;
-        if matches!(self.state, Stage::Waiting | Stage::AwaitingWindow) {
-            self.state = Stage::CheckingIn;
+        if let Stage::Renewing { then, .. } = &mut self.state {
+            let then = then.take();
+            return self.renew_or(then, now);
         }
+        if matches!(self.state, Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn) {
+            return self.renew_or(None, now);
+        }
+        self
+    }
+
+    /// Tries the same again later, each time twice as much later.
+    fn back_off(mut self, now: Timestamp) -> Self {
+        self.pause = Some(now.plus_millis(self.backoff_millis));
+        self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
         self
     }
 

@@ -8,14 +8,13 @@ use std::time::Duration;
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
 use proto::ids::{TaskId, Timestamp};
-use proto::message::{Published, Rejection};
+use proto::message::Published;
 use proto::plan::Plan;
-use proto::shown::shown;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
 use session::conditions::{Conditions, in_words};
 use session::policy::{Breach, Policy};
-use session::{Action, Ended, Event, Session, SessionState, Work};
+use session::{Action, Event, Session, SessionState, Work};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
@@ -27,9 +26,9 @@ use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
-use crate::store::{Declined, DeviceStore, DeviceStoreError, is_over};
+use crate::store::{DeviceStore, DeviceStoreError};
 use crate::trainer::Trainer;
-use crate::transport::{Transport, TransportError};
+use crate::transport::Transport;
 
 /// The longest sleep without a look at the clock: one that was set, or a machine that slept, is noticed.
 const LONGEST_NAP: Duration = Duration::from_secs(30);
@@ -88,7 +87,8 @@ impl Running {
         store.checkpoint().clean_up();
         let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
-        let session = Session::new(device, store.spending(), store.installed(), now());
+        let session =
+            Session::new(device, store.spending(), store.installed(), now()).renewing(enrolled.lifetime);
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
         let forgotten = forget::forgotten(&store)?;
@@ -167,6 +167,13 @@ impl Running {
                             Event::Replied(reply)
                         }
                         Err(error) => self.failure(error),
+                    }
+                }
+                Action::Renew { has_certificate } => {
+                    let stop = self.stop.clone();
+                    tokio::select! {
+                        renewed = self.renew(has_certificate) => renewed?,
+                        () = stop.cancelled() => continue,
                     }
                 }
                 Action::LoadPlan(published) => {
@@ -255,45 +262,6 @@ impl Running {
             return Some(Finished::Contributed(published));
         }
         self.session.is_complete().then_some(Finished::NoMoreWork)
-    }
-
-    fn report(&self, ended: Ended) -> Result<(), Error> {
-        let why = shown(&ended.to_string()).to_string();
-        tracing::warn!("{why}");
-        self.live.problem(&why);
-        if is_over(&ended) {
-            self.store.checkpoint().delete("this device does not train it any more");
-        }
-        if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
-            let declined = Declined { unix_millis: now().0, why };
-            // A note for the user: that it cannot be kept is no reason to end.
-            if let Err(error) = self.store.set_declined(Some(&declined)) {
-                tracing::warn!("what is said above cannot be kept for the user: {error}");
-            }
-            self.live.keeps(&self.store)?;
-        }
-        if !self.when.once {
-            return Ok(());
-        }
-        match ended {
-            Ended::Breach(breach) => Err(Error::Breach(breach)),
-            Ended::Rejected(rejection @ Rejection::NotEnrolled) => Err(Error::NotEnrolled(rejection)),
-            // Whoever runs once does not wait for hours.
-            rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
-            Ended::Rejected(_)
-            | Ended::Refused(_)
-            | Ended::Roster(_)
-            | Ended::Contribution(_)
-            | Ended::Round(_)
-            | Ended::SignedBefore { .. }
-            | Ended::RoundTooFar { .. }
-            | Ended::Draws(_)
-            | Ended::Plan(_)
-            | Ended::WrongArtifact(_)
-            | Ended::WrongReply { .. }
-            | Ended::NotTrained(_)
-            | Ended::TrainerFailed(_) => Ok(()),
-        }
     }
 
     /// Sleeps until then, but not on when it is told to stop, asked for something, or needed: `None` where it is to be
@@ -427,27 +395,12 @@ impl Running {
             () = self.stop.cancelled() => Ok(None),
         }
     }
-
-    fn failure(&self, error: TransportError) -> Event {
-        match error {
-            TransportError::Rejected(rejection) => Event::Rejected(rejection),
-            other @ (TransportError::Unreachable { .. }
-            | TransportError::Answer(_)
-            | TransportError::Setup { .. }
-            | TransportError::Artifact { .. }) => {
-                let why = shown(&other.to_string()).to_string();
-                tracing::warn!("{why}");
-                self.live.problem(&why);
-                Event::Unreachable
-            }
-        }
-    }
 }
 
 /// Whether an action uses the network.
 fn transfers(action: &Action) -> bool {
     match action {
-        Action::Send(_) | Action::LoadPlan(_) | Action::Load { .. } => true,
+        Action::Send(_) | Action::Renew { .. } | Action::LoadPlan(_) | Action::Load { .. } => true,
         Action::Sleep(_)
         | Action::RecordFound(_)
         | Action::Install(_)
@@ -479,20 +432,4 @@ fn generator() -> ChaCha20Rng {
     let mut key = Zeroizing::new([0; 32]);
     UnwrapErr(SysRng).fill_bytes(key.as_mut_slice());
     ChaCha20Rng::from_seed(*key)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_that_is_longer_than_anybody_reads_is_cut_and_has_a_place_on_the_disk() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = DeviceStore::open(folder.path()).unwrap();
-        let quoted = format!("unknown field `{}`", "ä".repeat(100_000));
-        let why = shown(&quoted).to_string();
-        assert!(why.starts_with("unknown field `ää") && why.ends_with('…'), "{}", why.len());
-        store.set_declined(Some(&Declined { unix_millis: 1, why: why.clone() })).unwrap();
-        assert_eq!(store.declined().unwrap().map(|declined| declined.why), Some(why));
-    }
 }

@@ -7,6 +7,8 @@ use proto::plan::Mode;
 use proto::shown::shown;
 use serde::Serialize;
 use shell::cli::{self, Format};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The option that every command has that prints.
 #[derive(Clone, Copy, Debug, Args)]
@@ -67,6 +69,12 @@ pub(crate) fn adversary(mode: Mode) -> &'static str {
 /// ε for people.
 pub(crate) fn epsilon(epsilon: f64) -> String {
     if epsilon.is_finite() { format!("{epsilon:.3}") } else { "unbounded".to_owned() }
+}
+
+/// A time in seconds since 1970, for people.
+pub(crate) fn at(unix_secs: u64) -> String {
+    let at = i64::try_from(unix_secs).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
+    at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }
 
 /// Where a task stands, for people.

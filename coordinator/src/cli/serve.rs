@@ -18,6 +18,7 @@ use crate::operators::OperatorsError;
 use crate::pki::PkiError;
 use crate::revocations::RevocationsError;
 use crate::server::{Coordinator, Listeners, ServerError};
+use crate::server_certificates::ServerCertificatesError;
 
 /// Adds up what devices contribute without reading any one of them.
 #[derive(Debug, Parser)]
@@ -102,11 +103,15 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::File(_)
         | ServerError::Stopped(_)
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
+        | ServerError::Certificates(
+            ServerCertificatesError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
+            | ServerCertificatesError::Pki(PkiError::File(_)),
+        )
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
         | ServerError::Pki(_)
-        | ServerError::Tls(_)
+        | ServerError::Certificates(_)
         | ServerError::Operator(_)
         | ServerError::Operators(_) => CliError::input(error),
         ServerError::Descriptors(_) | ServerError::Listener(_) | ServerError::Service(_) => {

@@ -27,7 +27,7 @@ use crate::peer::{ConnectInfo, Peer};
 use crate::status;
 
 /// What a peer without a certificate may call.
-const ENROLL: &str = "/nightshift.v1.Device/Enroll";
+const WITHOUT_CERTIFICATE: [&str; 2] = ["/nightshift.v1.Device/Enroll", "/nightshift.v1.Device/Renew"];
 
 type Pace = RateLimiter<Peer, HashMapStateStore<Peer>, MonotonicClock, NoOpMiddleware<std::time::Instant>>;
 
@@ -123,7 +123,8 @@ where
         let call = self.calls.begin();
         let (mut parts, body) = request.into_parts();
         let anonymous = self.info.peer == Peer::Anonymous;
-        if (anonymous && parts.uri.path() != ENROLL) || !self.shared.admits(&self.info) {
+        let may_call = !anonymous || WITHOUT_CERTIFICATE.contains(&parts.uri.path());
+        if !may_call || !self.shared.admits(&self.info) {
             self.shared.turned_away.count(Reason::NotEnrolled);
             return Err(Rejection::NotEnrolled);
         }

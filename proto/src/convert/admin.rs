@@ -102,6 +102,7 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
                     label: device.label,
                     enrolled_unix_millis: device.enrolled_unix_millis,
                     revoked: device.revoked,
+                    expires_unix_secs: device.expires_unix_secs,
                 })
                 .collect(),
         }),
@@ -146,6 +147,7 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
                     label: device.label,
                     enrolled_unix_millis: device.enrolled_unix_millis,
                     revoked: device.revoked,
+                    expires_unix_secs: device.expires_unix_secs,
                 })
             };
             AdminReply::Devices(list.devices.into_iter().map(read).collect::<Result<_, WireError>>()?)
@@ -179,6 +181,8 @@ fn health_to_wire(health: Health) -> wire::Health {
         trouble: health.trouble,
         trouble_secs: health.trouble_secs,
         turned_away: health.turned_away.into_iter().map(count).collect(),
+        server_expires_unix_secs: health.server_expires_unix_secs,
+        authority_expires_unix_secs: health.authority_expires_unix_secs,
     }
 }
 
@@ -192,6 +196,8 @@ fn health_from_wire(message: wire::Health) -> Health {
         trouble: message.trouble,
         trouble_secs: message.trouble_secs,
         turned_away: message.turned_away.into_iter().map(count).collect(),
+        server_expires_unix_secs: message.server_expires_unix_secs,
+        authority_expires_unix_secs: message.authority_expires_unix_secs,
     }
 }
 

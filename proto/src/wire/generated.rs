@@ -12,6 +12,16 @@ pub struct EnrollRequest {
     pub identity_proof: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RenewRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub certificate_request_pem: ::prost::alloc::string::String,
+    /// The identity key's signature over the two above.
+    #[prost(bytes = "vec", tag = "3")]
+    pub identity_proof: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EnrollReply {
     #[prost(bytes = "vec", tag = "1")]
     pub device: ::prost::alloc::vec::Vec<u8>,
@@ -21,6 +31,9 @@ pub struct EnrollReply {
     pub credential: ::core::option::Option<Credential>,
     #[prost(bytes = "vec", tag = "4")]
     pub authority: ::prost::alloc::vec::Vec<u8>,
+    /// When the certificate and the credential were made, by the coordinator's clock.
+    #[prost(uint64, tag = "5")]
+    pub issued_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Credential {
@@ -490,6 +503,11 @@ pub struct Health {
     pub trouble_secs: u64,
     #[prost(message, repeated, tag = "3")]
     pub turned_away: ::prost::alloc::vec::Vec<TurnedAwayCount>,
+    /// When the certificates end that the coordinator shows and that it signs with.
+    #[prost(uint64, tag = "4")]
+    pub server_expires_unix_secs: u64,
+    #[prost(uint64, tag = "5")]
+    pub authority_expires_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TurnedAwayCount {
@@ -668,6 +686,9 @@ pub struct DeviceStatus {
     pub enrolled_unix_millis: u64,
     #[prost(bool, tag = "4")]
     pub revoked: bool,
+    /// When its certificate and its credential end.
+    #[prost(uint64, tag = "5")]
+    pub expires_unix_secs: u64,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1026,7 +1047,7 @@ pub mod device_client {
             self.inner = self.inner.max_encoding_message_size(limit);
             self
         }
-        /// Exchanges a bootstrap token and a certificate request for an identity. The only call without a certificate.
+        /// Exchanges a bootstrap token and a certificate request for an identity. Needs no certificate.
         pub async fn enroll(
             &mut self,
             request: impl tonic::IntoRequest<super::EnrollRequest>,
@@ -1046,6 +1067,29 @@ pub mod device_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("nightshift.v1.Device", "Enroll"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Exchanges a certificate request, signed by the identity key of an enrolled device, for the next certificate and
+        /// credential of that device. Needs no certificate: the last one may have ended.
+        pub async fn renew(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RenewRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnrollReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nightshift.v1.Device/Renew",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nightshift.v1.Device", "Renew"));
             self.inner.unary(req, path, codec).await
         }
         /// One request of the protocol. Every request is idempotent: polling is repeating.
@@ -1085,10 +1129,16 @@ pub mod device_server {
     /// Generated trait containing gRPC methods that should be implemented for use with DeviceServer.
     #[async_trait]
     pub trait Device: std::marker::Send + std::marker::Sync + 'static {
-        /// Exchanges a bootstrap token and a certificate request for an identity. The only call without a certificate.
+        /// Exchanges a bootstrap token and a certificate request for an identity. Needs no certificate.
         async fn enroll(
             &self,
             request: tonic::Request<super::EnrollRequest>,
+        ) -> std::result::Result<tonic::Response<super::EnrollReply>, tonic::Status>;
+        /// Exchanges a certificate request, signed by the identity key of an enrolled device, for the next certificate and
+        /// credential of that device. Needs no certificate: the last one may have ended.
+        async fn renew(
+            &self,
+            request: tonic::Request<super::RenewRequest>,
         ) -> std::result::Result<tonic::Response<super::EnrollReply>, tonic::Status>;
         /// One request of the protocol. Every request is idempotent: polling is repeating.
         async fn send(
@@ -1201,6 +1251,49 @@ pub mod device_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = EnrollSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/nightshift.v1.Device/Renew" => {
+                    #[allow(non_camel_case_types)]
+                    struct RenewSvc<T: Device>(pub Arc<T>);
+                    impl<T: Device> tonic::server::UnaryService<super::RenewRequest>
+                    for RenewSvc<T> {
+                        type Response = super::EnrollReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RenewRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Device>::renew(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RenewSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

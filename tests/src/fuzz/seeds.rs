@@ -165,8 +165,13 @@ fn admin_requests() -> Vec<AdminRequest> {
 
 fn admin_replies() -> Vec<AdminReply> {
     let world = run();
-    let device =
-        DeviceStatus { device: DEVICE, label: "tablet".into(), enrolled_unix_millis: 5, revoked: true };
+    let device = DeviceStatus {
+        device: DEVICE,
+        label: "tablet".into(),
+        enrolled_unix_millis: 5,
+        expires_unix_secs: 6,
+        revoked: true,
+    };
     vec![
         AdminReply::Task(world.status()),
         AdminReply::Privacy(world.spent()),
@@ -180,6 +185,8 @@ fn admin_replies() -> Vec<AdminReply> {
             trouble: Some("no room".into()),
             trouble_secs: 3,
             turned_away: vec![TurnedAwayCount { listener: "devices".into(), why: "silent".into(), times: 4 }],
+            server_expires_unix_secs: 5,
+            authority_expires_unix_secs: 6,
         }),
         AdminReply::Operators(vec![OperatorStatus {
             serial: Serial([1; 16]),
@@ -203,6 +210,7 @@ fn enrolled() -> Enrolled {
         certificate_pem: "certificate".into(),
         credential: Credential::issue(&key, DEVICE.0, IdentityPublic([3; 32]), 99),
         authority: key.public(),
+        issued_unix_secs: 98,
     }
 }
 

@@ -179,6 +179,7 @@ impl World {
         match action {
             Action::Sleep(_) => self.tell(index, Event::Woke),
             Action::Send(request) => self.send(index, request, carriage),
+            Action::Renew { .. } => self.tell(index, Event::Unreachable),
             Action::LoadPlan(published) => {
                 let plan = self.artifacts.get(&published.plan).cloned();
                 let unknown = Event::Rejected(Rejection::UnknownArtifact);

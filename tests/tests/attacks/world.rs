@@ -237,6 +237,7 @@ impl World {
                 let mut post = Post { from: place, request, coordinator: &mut self.coordinator };
                 (deliver(node, hand(&mut post)), None)
             }
+            Action::Renew { .. } => (Event::Unreachable, None),
             Action::LoadPlan(published) => {
                 let plan = self.coordinator.artifacts.get(&published.plan).cloned();
                 (Event::PlanLoaded(plan.unwrap()), None)

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use client::{DeviceMonitor, Now, Status};
+use client::{Certificate, DeviceMonitor, Now, Status};
 use proto::ids::Timestamp;
 use serde::Serialize;
 use session::conditions::{Conditions, Judgment, Purpose, in_words, judge};
@@ -116,7 +116,7 @@ pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
     let status = Asked::open(config)?.status()?;
     let whole = Whole { running: doing.is_some(), status, now: doing };
     print(format, &whole, || {
-        let mut lines = held(&whole.status);
+        let mut lines = held(&whole.status, now());
         match &whole.now {
             None => lines.push(
                 "no agent runs; `nightshift-agent run` or `nightshift-agent service install` starts one"
@@ -128,9 +128,10 @@ pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
     })
 }
 
-fn held(status: &Status) -> Vec<String> {
+fn held(status: &Status, now: Timestamp) -> Vec<String> {
     let mut lines =
         vec![status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"))];
+    lines.extend(status.certificate.map(|certificate| certified(certificate, now)));
     if status.installed.is_empty() {
         lines.push("holds no version yet".to_owned());
     }
@@ -149,6 +150,17 @@ fn held(status: &Status) -> Vec<String> {
         ));
     }
     lines
+}
+
+fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> String {
+    if ends < now.0 {
+        return format!(
+            "its certificate ended {}; it asks for the next one when it runs",
+            relative(ends, now)
+        );
+    }
+    let renewed = if renewal_due > now.0 { relative(renewal_due, now) } else { "when it runs".to_owned() };
+    format!("its certificate ends {}, and is renewed {renewed}", at(ends))
 }
 
 fn does(doing: &Now, now: Timestamp) -> Vec<String> {

@@ -27,6 +27,12 @@ pub enum Ended {
     /// The coordinator turned a request away.
     #[error("the coordinator turned this device away: {0}")]
     Rejected(Rejection),
+    /// The coordinator gives no further certificate.
+    #[error(
+        "the coordinator does not renew this device's certificate: {0}; without one it takes no part: ask its operator, \
+         who may give a new token for `nightshift-agent enroll`"
+    )]
+    NotRenewed(Rejection),
     /// The round ended.
     #[error("the round ended: {0}")]
     Round(Outcome),

@@ -180,7 +180,7 @@ impl Session {
                 }
                 let round = RoundName { session, number: round };
                 let context = context(&trained, round);
-                let credential = self.device.credential.clone();
+                let credential = self.credential.clone();
                 let (advertised, advertisement) =
                     Advertised::new(context, &self.device.identity, credential, rng);
                 let advertisement = Box::new(advertisement);
@@ -206,6 +206,8 @@ impl Session {
             | Event::NoWindow
             | Event::WindowOpened
             | Event::ClockStepped
+            | Event::CertificateEnded
+            | Event::Renewed { .. }
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
     }
@@ -241,7 +243,9 @@ impl Session {
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::WindowOpened
-            | Event::ClockStepped => Turn::Step(step),
+            | Event::ClockStepped
+            | Event::CertificateEnded
+            | Event::Renewed { .. } => Turn::Step(step),
         };
         match turn {
             Turn::Step(step) => self.to(Stage::Round { trained, step: Box::new(step) }),

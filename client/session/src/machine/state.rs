@@ -11,6 +11,8 @@ pub enum SessionState {
     AwaitingWindow,
     /// Asks the coordinator what there is to do.
     CheckingIn,
+    /// Asks for its next certificate.
+    Renewing,
     /// Fetches a plan.
     LoadingPlan,
     /// Writes charges of the coordinator to its ledger that were not there.
@@ -56,6 +58,7 @@ impl SessionState {
             Self::Waiting => "waiting",
             Self::AwaitingWindow => "waiting for a window",
             Self::CheckingIn => "checking in",
+            Self::Renewing => "renewing its certificate",
             Self::LoadingPlan => "loading the plan",
             Self::RecordingFound => "recording charges that it did not know of",
             Self::Loading => "loading",

@@ -494,3 +494,116 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
     session = offered_again(session, &plan, NOW.plus_millis(6 * HOUR));
     assert!(matches!(session.action(), Action::Load { trains: true, .. }), "{session:?}");
 }
+
+const LIFE: u64 = 30 * 24 * 3600;
+
+/// A device whose certificate was made so many seconds ago, and ends then by its clock.
+fn certified(issued_secs_ago: u64) -> Session {
+    let issued_unix_secs = NOW.as_secs() - issued_secs_ago;
+    let lifetime = Lifetime { issued_unix_secs, expires_unix_secs: issued_unix_secs + LIFE };
+    session(Policy::default(), Spending::new()).renewing(lifetime)
+}
+
+/// What comes for a renewal of now.
+fn renewed(session: &Session) -> Event {
+    let Device { device, identity, .. } = &*session.device;
+    let authority = IdentityKey::from_seed(&[2; 32]);
+    let ends = NOW.as_secs() + LIFE;
+    let credential = Credential::issue(&authority, device.0, identity.public(), ends);
+    Event::Renewed { credential, issued_unix_secs: NOW.as_secs() }
+}
+
+fn asks_for_work(session: &Session) -> bool {
+    matches!(session.action(), Action::Send(Request::CheckIn))
+}
+
+#[test]
+fn a_device_renews_its_certificate_before_it_asks_for_work_and_shows_the_new_credential() {
+    let session = tell(certified(LIFE / 3), Event::Woke);
+    assert!(asks_for_work(&session), "too early: {session:?}");
+    let session = tell(certified(LIFE * 2 / 3), Event::Woke);
+    assert!(matches!(session.action(), Action::Renew { has_certificate: true }), "{session:?}");
+    assert_eq!(session.state(), SessionState::Renewing);
+    let event = renewed(&session);
+    let session = tell(session, event);
+    assert!(asks_for_work(&session), "{session:?}");
+    assert_eq!(session.credential.expires_unix_secs, NOW.as_secs() + LIFE);
+    // And not again at the next waking.
+    let retry = Reply::Wait { retry_millis: 1000, latest: None, complete: false };
+    let session = tell(session, Event::Replied(retry));
+    let session = session.handle(Event::Woke, NOW.plus_millis(1000), &mut ChaCha20Rng::seed_from_u64(1));
+    assert!(asks_for_work(&session), "{session:?}");
+}
+
+#[test]
+fn a_device_that_cannot_be_renewed_yet_goes_on_with_what_it_has() {
+    let unavailable = || Event::Rejected(Rejection::Unavailable("full".into()));
+    for answer in [Event::Unreachable, unavailable()] {
+        let session = tell(tell(certified(LIFE * 2 / 3), Event::Woke), answer);
+        assert!(asks_for_work(&session), "{session:?}");
+        let at = |session: Session, millis| {
+            session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
+        };
+        let session = at(session, 9 * 60_000);
+        assert!(asks_for_work(&session), "{session:?}");
+        assert!(matches!(at(session, 10 * 60_000).action(), Action::Renew { has_certificate: true }));
+    }
+    let mut session =
+        tell(tell(certified(LIFE * 2 / 3), Event::Woke), Event::Rejected(Rejection::NotEnrolled));
+    assert!(asks_for_work(&session), "{session:?}");
+    let why = session.take_ended().unwrap().to_string();
+    assert!(why.contains("does not renew") && why.contains("nightshift-agent enroll"), "{why}");
+}
+
+#[test]
+fn a_device_whose_certificate_has_ended_asks_without_one_until_it_is_answered() {
+    let session = tell(certified(LIFE + 1), Event::Woke);
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
+    let session = tell(session, Event::Unreachable);
+    assert_eq!(sleeps(&session), FIRST_BACKOFF_MILLIS);
+    let later = NOW.plus_millis(FIRST_BACKOFF_MILLIS);
+    let session = session.handle(Event::Woke, later, &mut ChaCha20Rng::seed_from_u64(1));
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
+    let event = renewed(&session);
+    assert!(asks_for_work(&tell(session, event)));
+
+    let why = Rejection::Unacceptable { request: "renew".into(), why: "too late".into() };
+    let mut session = tell(tell(certified(LIFE + 1), Event::Woke), Event::Rejected(why));
+    assert_eq!(sleeps(&session), 4 * HOUR);
+    assert!(session.take_ended().unwrap().to_string().contains("too late"));
+}
+
+#[test]
+fn a_coordinator_that_takes_the_certificate_no_more_costs_no_training() {
+    let session = tell(joining(certified(0)), Event::CertificateEnded);
+    assert_eq!(sleeps(&session), FIRST_BACKOFF_MILLIS);
+    let later = NOW.plus_millis(FIRST_BACKOFF_MILLIS);
+    let session = session.handle(Event::Woke, later, &mut ChaCha20Rng::seed_from_u64(1));
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
+    assert!(session.at_work_on().is_some_and(|published| published.task == TASK));
+    let event = renewed(&session);
+    let session = tell(session, event);
+    assert!(matches!(session.action(), Action::Send(Request::Join { .. })), "{session:?}");
+}
+
+#[test]
+fn a_clock_that_is_far_ahead_renews_once_a_day_and_no_more() {
+    let session = tell(certified(LIFE * 2 / 3), Event::Woke);
+    let event = renewed(&session);
+    // Its clock says that what was made now is a month old.
+    let ahead = NOW.plus_millis(1000 * LIFE);
+    let session = session.handle(event, ahead, &mut ChaCha20Rng::seed_from_u64(1));
+    let at = |session: Session, millis| {
+        session.handle(Event::ClockStepped, ahead.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
+    };
+    let session = at(session, 24 * HOUR - 1);
+    assert!(asks_for_work(&session), "{session:?}");
+    assert!(matches!(at(session, 24 * HOUR).action(), Action::Renew { .. }));
+}
+
+#[test]
+fn where_no_certificate_ends_nothing_is_renewed() {
+    let session = tell(session(Policy::default(), Spending::new()), Event::Woke);
+    assert!(asks_for_work(&session));
+    assert_eq!(sleeps(&tell(session, Event::CertificateEnded)), FIRST_BACKOFF_MILLIS);
+}

@@ -7,10 +7,11 @@ use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
 use proto::ids::DeviceId;
 use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::client::CallError;
 use crate::connection::connect;
-use crate::output::{Output, print, table};
+use crate::output::{Output, at, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -52,7 +53,9 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let reply = client.call(AdminRequest::ListDevices).await?;
             let AdminReply::Devices(devices) = reply else { return Err(CallError::Unexpected.into()) };
             print(output.format, &devices, |devices| {
-                table(&["DEVICE", "LABEL", "STATE"], &devices.iter().map(row).collect::<Vec<_>>())
+                let now = OffsetDateTime::now_utc().unix_timestamp();
+                let rows: Vec<_> = devices.iter().map(|device| row(device, now)).collect();
+                table(&["DEVICE", "LABEL", "STATE", "CERTIFICATE ENDS"], &rows)
             })
         }
         Command::Revoke { device, output } => {
@@ -63,7 +66,13 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     }
 }
 
-fn row(device: &DeviceStatus) -> Vec<String> {
-    let state = if device.revoked { "revoked" } else { "enrolled" };
-    vec![device.device.to_string(), device.label.clone(), state.to_owned()]
+fn row(device: &DeviceStatus, now_unix_secs: i64) -> Vec<String> {
+    let is_over = i64::try_from(device.expires_unix_secs).is_ok_and(|end| end < now_unix_secs);
+    let state = match (device.revoked, is_over) {
+        (true, _) => "revoked",
+        (false, true) => "certificate ended",
+        (false, false) => "enrolled",
+    };
+    let ends = at(device.expires_unix_secs);
+    vec![device.device.to_string(), device.label.clone(), state.to_owned(), ends]
 }

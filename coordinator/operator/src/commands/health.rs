@@ -8,7 +8,7 @@ use proto::admin::{AdminReply, AdminRequest, Health};
 
 use crate::client::CallError;
 use crate::connection::connect;
-use crate::output::{Output, print, table};
+use crate::output::{Output, at, print, table};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -34,6 +34,11 @@ fn text(health: &Health) -> String {
             format!("nothing can be written, for {} s now; what is only read goes on", health.trouble_secs)
         }
     };
+    let state = format!(
+        "{state}\nits certificate ends {}, and is made anew before that; its authority's ends {}",
+        at(health.server_expires_unix_secs),
+        at(health.authority_expires_unix_secs)
+    );
     if health.turned_away.is_empty() {
         return format!("{state}\nnothing was turned away since the start");
     }

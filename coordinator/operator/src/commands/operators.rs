@@ -9,12 +9,10 @@ use coordinator::server::OPERATOR;
 use proto::admin::{AdminReply, AdminRequest, OperatorStatus};
 use proto::ids::Serial;
 use serde_json::json;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, print, table};
+use crate::output::{Output, at, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -90,8 +88,6 @@ fn row(operator: &OperatorStatus, own: Option<Serial>) -> Vec<String> {
         (false, true) => "good, in this folder",
         (false, false) => "good",
     };
-    let expires = i64::try_from(operator.expires_unix_secs).ok();
-    let expires = expires.and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
-    let expires = expires.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_default();
+    let expires = at(operator.expires_unix_secs);
     vec![operator.serial.to_string(), operator.name.clone(), expires, state.to_owned()]
 }

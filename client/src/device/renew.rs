@@ -1,0 +1,29 @@
+//! How a device that runs renews its certificate.
+
+use session::{Event, Lifetime};
+
+use super::run::Running;
+use crate::enrollment::{EnrollmentError, renew};
+use crate::error::Error;
+
+impl Running {
+    /// Asks for the next certificate, and connects with it from now on.
+    pub(super) async fn renew(&mut self, has_certificate: bool) -> Result<Event, Error> {
+        let renewed = renew(self.store.folder(), &self.store, &self.transport, has_certificate).await;
+        let renewed = match renewed {
+            Ok(renewed) => renewed,
+            Err(EnrollmentError::Transport(error)) => return Ok(self.failure(error)),
+            Err(answer @ EnrollmentError::Answer(_)) => {
+                self.trouble(&answer.to_string());
+                return Ok(Event::Unreachable);
+            }
+            Err(other) => return Err(other.into()),
+        };
+        self.transport = renewed.transport;
+        self.live.keeps(&self.store)?;
+        let Lifetime { issued_unix_secs, expires_unix_secs } = renewed.lifetime;
+        self.live.note("renewed", "the certificate by which it connects");
+        tracing::info!(expires_unix_secs, "certificate renewed");
+        Ok(Event::Renewed { credential: renewed.credential, issued_unix_secs })
+    }
+}

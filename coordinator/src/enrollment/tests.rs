@@ -1,0 +1,174 @@
+use aggregation::IdentityKey;
+use proto::token::BootstrapToken;
+use rcgen::{CertificateParams, KeyPair};
+use task::spool::InMemory;
+
+use super::*;
+use crate::artifacts::Artifacts;
+
+const DAY: u64 = 24 * 3600;
+const NOW: u64 = 1_700_000_000;
+
+/// A registry of which a device's certificate lasts thirty days, and may be renewed for ten days more.
+struct World {
+    folder: tempfile::TempDir,
+    registry: Arc<Registry>,
+    device: DeviceId,
+}
+
+fn at(secs: u64) -> Timestamp {
+    Timestamp(secs * 1000)
+}
+
+fn identity() -> IdentityKey {
+    IdentityKey::from_seed(&[7; 32])
+}
+
+fn request() -> String {
+    let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let store = Store::open(&path.join("store")).unwrap();
+    let validity = Validity { not_before_unix_secs: NOW, not_after_unix_secs: NOW + 3650 * DAY };
+    let enrollment_key =
+        EnrollmentKey::open_or_create(&path.join("enrolment.seed"), &SystemRandom::new()).unwrap();
+    let artifacts = Artifacts::open(&path.join("artifacts")).unwrap();
+    let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), Arc::new(InMemory)).unwrap();
+    let registry = Registry {
+        authority: Authority::open_or_create(path, validity).unwrap(),
+        enrollment_key,
+        address: "localhost:7443".to_owned(),
+        device_secs: 30 * DAY,
+        renewal_grace_secs: 10 * DAY,
+        operators: Arc::new(Operators::open(store.clone()).unwrap()),
+        operator_secs: 90 * DAY,
+        revocations: Revocations::open(std::path::Path::new("")).unwrap().0,
+        store,
+        driver,
+    };
+    let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
+    let enrollment = Enrollment::new(**token.secret(), request(), &identity());
+    let enrolled = registry.enrol(enrollment, at(NOW)).await.unwrap();
+    assert_eq!((enrolled.issued_unix_secs, enrolled.credential.expires_unix_secs), (NOW, NOW + 30 * DAY));
+    World { folder, registry: Arc::new(registry), device: enrolled.device }
+}
+
+impl World {
+    async fn renew(&self, key: &IdentityKey, peer: &Peer, secs: u64) -> Result<Enrolled, Rejection> {
+        self.registry.renew(Renewal::new(self.device, request(), key), peer, at(secs)).await
+    }
+}
+
+#[tokio::test]
+async fn a_device_is_given_its_next_certificate_and_the_record_says_until_when() {
+    let world = world().await;
+    let later = NOW + 18 * DAY;
+    let renewed = world.renew(&identity(), &Peer::Device(world.device.0), later).await.unwrap();
+    assert_eq!((renewed.device, renewed.issued_unix_secs), (world.device, later));
+    assert_eq!(renewed.credential.expires_unix_secs, later + 30 * DAY);
+    renewed.credential.verify(&world.registry.public(), later).unwrap();
+    let [listed] = &world.registry.devices().unwrap()[..] else { panic!("not one device") };
+    assert_eq!((listed.expires_unix_secs, listed.label.as_str()), (later + 30 * DAY, "anna"));
+
+    // Each is a write, so there are not many; and then there is another.
+    let again = world.renew(&identity(), &Peer::Device(world.device.0), later + 59).await;
+    assert!(matches!(again, Err(Rejection::Unavailable(_))), "{again:?}");
+    world.renew(&identity(), &Peer::Device(world.device.0), later + 60).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_device_whose_certificate_has_ended_is_renewed_without_one_but_not_for_ever() {
+    let world = world().await;
+    let ends = NOW + 30 * DAY;
+    world.renew(&identity(), &Peer::Anonymous, ends + 10 * DAY).await.unwrap();
+    let late = world.renew(&identity(), &Peer::Anonymous, ends + 50 * DAY + 1).await.unwrap_err();
+    let Rejection::Unacceptable { why, .. } = &late else { panic!("{late:?}") };
+    assert!(why.contains("ended 10 days ago") && why.contains("new token"), "{why}");
+}
+
+#[tokio::test]
+async fn whoever_is_another_revoked_or_without_the_identity_key_is_told_nothing() {
+    let world = world().await;
+    let (other, stranger) = (IdentityKey::from_seed(&[8; 32]), DeviceId([9; 16]));
+    let refused = [
+        world.renew(&other, &Peer::Anonymous, NOW + 90).await,
+        world.renew(&identity(), &Peer::Device(stranger.0), NOW + 90).await,
+        world.renew(&identity(), &Peer::Admin("owl".parse().unwrap()), NOW + 90).await,
+        world
+            .registry
+            .renew(Renewal::new(stranger, request(), &identity()), &Peer::Anonymous, at(NOW + 90))
+            .await,
+        // Somebody else's proof over a request of their own.
+        world
+            .registry
+            .renew(
+                Renewal {
+                    certificate_request_pem: request(),
+                    ..Renewal::new(world.device, request(), &identity())
+                },
+                &Peer::Anonymous,
+                at(NOW + 90),
+            )
+            .await,
+    ];
+    for answer in refused {
+        assert!(matches!(answer, Err(Rejection::NotEnrolled)), "{answer:?}");
+    }
+    Arc::clone(&world.registry).revoke(world.device).await.unwrap();
+    let revoked = world.renew(&identity(), &Peer::Anonymous, NOW + 90).await;
+    assert!(matches!(revoked, Err(Rejection::NotEnrolled)), "{revoked:?}");
+    assert!(world.folder.path().exists());
+}
+
+#[tokio::test]
+async fn a_revocation_beside_a_renewal_is_never_undone() {
+    let world = world().await;
+    for turn in 1..=20 {
+        let fresh = DeviceRecord::new("anna".into(), identity().public(), NOW * 1000, NOW + 30 * DAY);
+        let mut batch = Batch::new();
+        let device = DeviceId([turn; 16]);
+        records::insert_device(&mut batch, device, &fresh).unwrap();
+        world.registry.store.commit_blocking(&batch).unwrap();
+        let renewal = Renewal::new(device, request(), &identity());
+        let (renewed, revoked) = tokio::join!(
+            world.registry.renew(renewal, &Peer::Anonymous, at(NOW + DAY)),
+            Arc::clone(&world.registry).revoke(device)
+        );
+        revoked.unwrap();
+        assert!(matches!(renewed, Ok(_) | Err(Rejection::NotEnrolled | Rejection::Unavailable(_))));
+        assert!(world.registry.check(device).is_err(), "a revoked device is enrolled again");
+    }
+}
+
+/// The record as it was before it said anything of renewals.
+#[derive(serde::Serialize)]
+struct OldRecord {
+    label: &'static str,
+    identity: proto::ids::Digest,
+    expires_unix_secs: u64,
+    enrolled_unix_millis: u64,
+    revoked: bool,
+}
+
+#[tokio::test]
+async fn a_device_that_an_earlier_program_enrolled_is_renewed() {
+    let world = world().await;
+    let old = OldRecord {
+        label: "old",
+        identity: proto::ids::Digest(identity().public().0),
+        expires_unix_secs: NOW + 30 * DAY,
+        enrolled_unix_millis: NOW * 1000,
+        revoked: false,
+    };
+    let device = DeviceId([5; 16]);
+    let mut batch = Batch::new();
+    batch.put("devices", device.0, &old).unwrap();
+    world.registry.store.commit_blocking(&batch).unwrap();
+    let renewal = Renewal::new(device, request(), &identity());
+    world.registry.renew(renewal, &Peer::Anonymous, at(NOW + DAY)).await.unwrap();
+    assert!(world.registry.check(device).is_ok());
+}
