@@ -176,7 +176,7 @@ impl Device {
     ) -> Result<Finished, Error> {
         let Settings { coordinator, policy, conditions, override_conditions, once } = settings;
         let enrolled =
-            load(&self.folder, &self.store, (coordinator.as_deref(), &self.proxy), trainer.base(), policy)?;
+            load(&self.folder, &self.store, (coordinator.as_deref(), &self.proxy), trainer.bases(), policy)?;
         let when = When { conditions, override_conditions, once };
         let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
         Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?.run().await

@@ -192,7 +192,7 @@ pub fn load(
     folder: &Path,
     store: &DeviceStore,
     (address, proxy): (Option<&str>, &Proxy),
-    base: Digest,
+    bases: Vec<Digest>,
     policy: Policy,
 ) -> Result<EnrolledDevice, EnrollmentError> {
     let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrollmentError::NotEnrolled)?;
@@ -218,7 +218,7 @@ pub fn load(
         identity: IdentityKey::from_seed(keys.identity_seed()?),
         credential,
         authority: IdentityPublic(enrolled.authority.0),
-        base,
+        bases,
         policy,
     };
     let lifetime = enrolled.lifetime();

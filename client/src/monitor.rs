@@ -20,3 +20,13 @@ pub trait DeviceMonitor: Send + Sync + 'static {
         None
     }
 }
+
+impl<M: DeviceMonitor + ?Sized> DeviceMonitor for Arc<M> {
+    fn look(&self) -> Snapshot {
+        (**self).look()
+    }
+
+    fn changes(&self) -> Option<Arc<Notify>> {
+        (**self).changes()
+    }
+}

@@ -22,17 +22,17 @@ pub use recorder::Recorder;
 /// The device calls it on a thread that no request waits for, and one training at a time. What the user wrote never
 /// leaves the trainer but as an [`Update`], of which only `session::contribution` makes something that is sent.
 pub trait Trainer: Send + Sync + 'static {
-    /// The hash of the base that it trains on; the device takes part in tasks of this base only.
-    fn base(&self) -> Digest;
+    /// The hashes of the bases that it trains on; the device takes part in tasks of these only.
+    fn bases(&self) -> Vec<Digest>;
 
-    /// The names of all layers that an adapter of this base can change, as a plan names them.
-    fn layers(&self) -> Vec<String>;
+    /// The names of all layers that an adapter of one of its bases can change, as a plan names them.
+    fn layers(&self, base: Digest) -> Vec<String>;
 
-    /// Bytes of memory that a training of `trained` parameters in batches of `batch` sequences of `length` tokens takes
-    /// beside the base.
-    fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64;
+    /// Bytes of memory that a training on one of its bases takes beside the base: of `trained` parameters, in batches of
+    /// `batch` sequences of `length` tokens.
+    fn training_bytes(&self, base: Digest, trained: usize, batch: usize, length: usize) -> u64;
 
-    /// Trains the version as its plan says, until it is done or [`TrainingJob::must_leave`].
+    /// Trains the version on the base that its plan names, as the plan says, until it is done or [`TrainingJob::must_leave`].
     ///
     /// Fails where there is no text that can be used; what the device is to do then is a matter of its user.
     fn train(&self, job: &TrainingJob<'_>) -> Result<TrainingEnd, TrainerError>;

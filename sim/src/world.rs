@@ -145,8 +145,8 @@ impl World {
                 let identity = IdentityKey::from_seed(&draw(&mut rng));
                 let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;
                 let credential = Credential::issue(&authority_key, id.0, identity.public(), expires);
-                let (base, policy) = (plan.base, policy.clone());
-                let device = Arc::new(Device { device: id, identity, credential, authority, base, policy });
+                let (bases, policy) = (vec![plan.base], policy.clone());
+                let device = Arc::new(Device { device: id, identity, credential, authority, bases, policy });
                 Node::new(device, ChaCha20Rng::from_seed(draw(&mut rng)), DAWN)
             })
             .collect();

@@ -47,16 +47,16 @@ struct Constant {
 }
 
 impl Trainer for Constant {
-    fn base(&self) -> Digest {
-        self.base
+    fn bases(&self) -> Vec<Digest> {
+        vec![self.base]
     }
 
-    fn layers(&self) -> Vec<String> {
+    fn layers(&self, _: Digest) -> Vec<String> {
         let base = engine::Base::open(&base()).unwrap();
         base.modules(&engine::Projection::ALL).into_iter().map(|module| module.name).collect()
     }
 
-    fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
+    fn training_bytes(&self, _: Digest, trained: usize, batch: usize, length: usize) -> u64 {
         (trained + batch * length) as u64
     }
 

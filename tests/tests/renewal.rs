@@ -37,15 +37,15 @@ fn unix_secs() -> u64 {
 struct Idle;
 
 impl Trainer for Idle {
-    fn base(&self) -> Digest {
-        Digest([1; 32])
+    fn bases(&self) -> Vec<Digest> {
+        vec![Digest([1; 32])]
     }
 
-    fn layers(&self) -> Vec<String> {
+    fn layers(&self, _: Digest) -> Vec<String> {
         Vec::new()
     }
 
-    fn training_bytes(&self, _: usize, _: usize, _: usize) -> u64 {
+    fn training_bytes(&self, _: Digest, _: usize, _: usize, _: usize) -> u64 {
         0
     }
 

@@ -77,9 +77,15 @@ impl Scene {
     fn anna(&self) -> Transport {
         let folder = self.stage.path("anna");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrollment::load(&folder, &memory, (None, &client::Proxy::none()), Digest([0; 32]), Policy::default())
-            .unwrap()
-            .transport
+        enrollment::load(
+            &folder,
+            &memory,
+            (None, &client::Proxy::none()),
+            vec![Digest([0; 32])],
+            Policy::default(),
+        )
+        .unwrap()
+        .transport
     }
 
     /// A connection of somebody without a certificate, as far as HTTP/2.
@@ -255,9 +261,15 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
         scene.stage.enroll("bela", &short_lines(1));
         let folder = scene.stage.path("bela");
         let memory = DeviceStore::open(&folder).unwrap();
-        enrollment::load(&folder, &memory, (None, &client::Proxy::none()), Digest([0; 32]), Policy::default())
-            .unwrap()
-            .transport
+        enrollment::load(
+            &folder,
+            &memory,
+            (None, &client::Proxy::none()),
+            vec![Digest([0; 32])],
+            Policy::default(),
+        )
+        .unwrap()
+        .transport
     });
     anna.send(&Request::CheckIn).await.unwrap();
     let attack = async {

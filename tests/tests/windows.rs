@@ -87,15 +87,15 @@ impl Slow {
 }
 
 impl Trainer for Slow {
-    fn base(&self) -> Digest {
-        reference_base().digest()
+    fn bases(&self) -> Vec<Digest> {
+        vec![reference_base().digest()]
     }
 
-    fn layers(&self) -> Vec<String> {
+    fn layers(&self, _: Digest) -> Vec<String> {
         reference_base().modules(&engine::Projection::ALL).into_iter().map(|module| module.name).collect()
     }
 
-    fn training_bytes(&self, _: usize, _: usize, _: usize) -> u64 {
+    fn training_bytes(&self, _: Digest, _: usize, _: usize, _: usize) -> u64 {
         1
     }
 

@@ -1,9 +1,9 @@
 //! The command line of `nightshift-agent`.
-#![expect(clippy::disallowed_methods, reason = "IO shell: commands are answered beside the device")]
 
 mod adapter;
 mod asked;
 mod bench;
+mod daemon;
 mod export;
 mod ledger;
 mod local;
@@ -16,7 +16,7 @@ mod try_out;
 mod will;
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -25,20 +25,18 @@ use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, StateError};
 use client::transport::TransportError;
-use client::{Device, ErrorKind, Finished, Settings};
+use client::{Device, ErrorKind, Finished};
 use engine::check_vectors;
 use proto::ids::TaskId;
 use serde::Serialize;
-use shell::cli::{Format, block_on, note};
+use shell::cli::{Format, block_on};
 use shell::notify::Notifier;
 use shell::{logs, stop};
-use tokio_util::sync::CancellationToken;
 
-use crate::config::Config;
-use crate::control;
-use crate::monitor::{BusAddress, Sources, ThisMachine};
+use crate::bases;
+use crate::config::{Config, source};
+use crate::monitor::{BusAddress, Sources};
 use crate::trainer::inside::{self, TrainerArgs};
-use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
 
 /// How often a daemon looks whether its folder is free, and how long it waits in between.
 const LOOKS: u32 = 10;
@@ -252,7 +250,8 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Log => status::log(&config, format),
         Command::Data(DataCommand::Check) => will::check(&config, format),
         Command::Export(args) => {
-            let exported = export::export(args, &config.base, &config.state_dir)
+            let here = bases::fetched(&config.sources(), &config.state_dir);
+            let exported = export::export(args, &here, &config.state_dir)
                 .map_err(|error| failed(error.code())(error.into()))?;
             print(format, &exported, || exported.text())
         }
@@ -286,6 +285,7 @@ fn configuration(common: &Common) -> anyhow::Result<Config> {
         config.state_dir.clone_from(folder);
     }
     if let Some(folder) = &common.base {
+        source(folder)?;
         config.base.clone_from(folder);
     }
     if !common.data.is_empty() {
@@ -330,17 +330,6 @@ fn device_failure(error: client::Error) -> Failure {
     Failure { code, error: error.into() }
 }
 
-/// Lets other commands ask and tell this daemon. Where that cannot be, they say so, and the device runs all the same.
-fn answer_commands(state_dir: &Path, device: &Device, stop: &CancellationToken) {
-    match control::serve(state_dir, device.control(), stop.clone()) {
-        Ok(serving) => drop(tokio::spawn(serving)),
-        Err(error) => tracing::warn!(
-            "commands cannot reach this agent while it runs, because {} cannot be made: {error}",
-            control::socket(state_dir).display()
-        ),
-    }
-}
-
 async fn enroll_device(
     config: &Config,
     token: &token::TokenArgs,
@@ -369,38 +358,15 @@ async fn run(
     sources: Sources,
     format: Format,
 ) -> Result<(), Failure> {
-    if override_conditions {
-        note(
-            "conditions are overridden: this device trains even on battery, in use, or hot, because you said so",
-        );
-    }
+    let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
+    let manager = Notifier::from_env().map_err(|error| failed(2)(error.into()))?;
     let device = opened(&config).await?;
-    let state_dir = config.state_dir.clone();
-    let trainer = match trainer(&config).await {
-        Err(error @ (StartError::Unusable(_) | StartError::Fault(_))) => return Err(failed(3)(error.into())),
-        started @ (Ok(_) | Err(StartError::NoData(_))) => started,
-    };
     let Some(name) = device.status().map_err(device_failure)?.device else {
         return Err(device_failure(EnrollmentError::NotEnrolled.into()));
     };
-    let trainer = trainer.map_err(|error| {
-        device.forget_training("there is no text any more");
-        failed(3)(error.into())
-    })?;
-    let settings = Settings {
-        coordinator: config.coordinator,
-        policy: config.policy,
-        conditions: config.conditions,
-        override_conditions,
-        once,
-    };
-    let stop = stop::on_signal().map_err(|error| failed(4)(error.into()))?;
-    answer_commands(&state_dir, &device, &stop);
-    let manager = Notifier::from_env().map_err(|error| failed(2)(error.into()))?;
-    let running = device.run(trainer, ThisMachine::start(sources), settings, stop.clone());
+    let running = daemon::run(device, &config, (once, override_conditions), sources, &stop);
     let says = format!("takes part as {name}");
-    let finished = Box::pin(manager.served(&says, &stop, || std::future::ready(()), running)).await;
-    let finished = finished.map_err(device_failure)?;
+    let finished = Box::pin(manager.served(&says, &stop, || std::future::ready(()), running)).await?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })
@@ -409,13 +375,4 @@ async fn run(
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())
-}
-
-/// The trainer, on a thread that may wait for it to read the base.
-async fn trainer(config: &Config) -> Result<ChildTrainer, StartError> {
-    let settings = TrainerSettings::of(config);
-    let started = tokio::task::spawn_blocking(|| ChildTrainer::start(settings)).await;
-    let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())))?;
-    tracing::info!(device = %trainer.device(), "trains on");
-    Ok(trainer)
 }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 
 use client::Proxy;
 use client::store::DEFAULT_CACHE_MIB;
-use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, WeightDtype};
+use engine::WeightDtype;
+use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, Source, SourceError};
 use session::conditions::Conditions;
 use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
@@ -76,9 +77,14 @@ pub struct Config {
     /// The folder of the device's keys, state and ledger. Default
     /// `/var/lib/nightshift-agent`.
     pub state_dir: PathBuf,
-    /// The folder of the base model (weights, tokenizer, configuration).
-    /// Default `/var/lib/nightshift-agent/base`.
+    /// The base model: a folder (weights, tokenizer, configuration), a GGUF file,
+    /// or `hf:owner/name[/FILE.gguf][@revision]`, which is fetched from the
+    /// Hugging Face hub once, when the network may be used. Default
+    /// `/var/lib/nightshift-agent/base`.
     pub base: PathBuf,
+    /// Further bases, named as `base` is: the device takes part in tasks of each.
+    /// Default none.
+    pub further_bases: Vec<PathBuf>,
     /// Text files and folders to train on; nothing else is read. Default none:
     /// the agent does not run without any.
     pub data: Vec<PathBuf>,
@@ -115,6 +121,7 @@ impl Default for Config {
             proxy: None,
             state_dir: PathBuf::from("/var/lib/nightshift-agent"),
             base: PathBuf::from("/var/lib/nightshift-agent/base"),
+            further_bases: Vec::new(),
             data: Vec::new(),
             keep_secret_looking_lines: false,
             threads: 0,
@@ -145,8 +152,21 @@ impl Config {
             let parsed = proxy.parse::<Proxy>();
             require(parsed.is_ok(), "proxy", "http://HOST:PORT, or none", &"something else")?;
         }
+        for (key, names) in
+            [("base", std::slice::from_ref(&self.base)), ("further_bases", &self.further_bases)]
+        {
+            for name in names {
+                let form = "a folder, a GGUF file, or hf:owner/name[/FILE.gguf][@revision]";
+                require(source(name).is_ok(), key, form, &name.display())?;
+            }
+        }
         check_policy(&self.policy)?;
         check_conditions(&self.conditions)
+    }
+
+    /// All bases, in the order of the file; of what names none there is none, which [`Self::load`] refuses.
+    pub fn sources(&self) -> Vec<Source> {
+        std::iter::once(&self.base).chain(&self.further_bases).filter_map(|name| source(name).ok()).collect()
     }
 
     /// How training computes. Fails when the device is not there, or the agent
@@ -173,6 +193,11 @@ impl Config {
         let secrets = if self.keep_secret_looking_lines { SecretLines::Keep } else { SecretLines::LeaveOut };
         ReadOptions { secrets }
     }
+}
+
+/// What a name of a base means. A path that is no text is one all the same.
+pub(crate) fn source(name: &Path) -> Result<Source, SourceError> {
+    name.to_str().map_or_else(|| Ok(Source::Path(name.to_owned())), str::parse)
 }
 
 /// Cores that this process may use.
@@ -317,7 +342,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 11, "every key but those that have no value as their default");
+        assert_eq!(keys.len(), 12, "every key but those that have no value as their default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
@@ -376,6 +401,8 @@ mod tests {
     fn values_out_of_range_are_refused_by_key() {
         for (text, key) in [
             ("proxy = 'proxy.example'", "proxy"),
+            ("base = 'hf:o/../n'", "base"),
+            ("further_bases = ['here', 'hf:o']", "further_bases"),
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),
             ("[policy]\nsmallest_report_goal = 11", "policy.smallest_report_goal"),
             ("[policy]\nsmallest_corrupt_permille = 500", "policy.smallest_corrupt_permille"),

@@ -8,6 +8,7 @@
 //! packages `nightshift-client`, `nightshift-engine` and `nightshift-session`, which it holds for whoever types. Start at
 //! [`cli::main`].
 
+mod bases;
 pub mod cli;
 pub mod config;
 pub mod control;

@@ -66,8 +66,8 @@ const MEMORY_BESIDE: u64 = 3 << 30;
 /// What a trainer works with.
 #[derive(Clone, Debug)]
 pub struct TrainerSettings {
-    /// The base's folder or file.
-    pub base: PathBuf,
+    /// The folder or file of each base.
+    pub bases: Vec<PathBuf>,
     /// Where the user's text is.
     pub data: Vec<PathBuf>,
     /// How the user's text is read.
@@ -83,10 +83,10 @@ pub struct TrainerSettings {
 }
 
 impl TrainerSettings {
-    /// As the configuration says; without a number of threads, half of the cores.
-    pub fn of(config: &Config) -> Self {
+    /// As the configuration says, on the bases that lie there; without a number of threads, half of the cores.
+    pub fn of(config: &Config, bases: Vec<PathBuf>) -> Self {
         Self {
-            base: config.base.clone(),
+            bases,
             data: config.data.clone(),
             reading: config.reading(),
             device: config.device,
@@ -130,19 +130,27 @@ pub struct ChildTrainer {
     program: PathBuf,
     settings: TrainerSettings,
     longest_silence: Duration,
-    base: Digest,
+    bases: Vec<Known>,
+    device: String,
+    /// What was asked once is not asked again: of a base, by its digest, and the shape of a batch.
+    measured: Mutex<BTreeMap<(Digest, usize, usize), u64>>,
+}
+
+/// A base that a trainer has read.
+#[derive(Debug)]
+struct Known {
+    path: PathBuf,
+    digest: Digest,
     layers: Vec<String>,
     weights_bytes: u64,
-    device: String,
-    /// What was asked once is not asked again.
-    measured: Mutex<BTreeMap<(usize, usize), u64>>,
 }
 
 impl ChildTrainer {
-    /// A trainer of this program's own file, once it has read the base and said what it is. That takes as long as
-    /// reading the base does, so do not call it where others wait.
+    /// A trainer of this program's own file, once it has read the bases and said what they are. That takes as long as
+    /// reading them does, so do not call it where others wait.
     ///
-    /// Fails where no text is named, where the base or the device cannot be used, and where the trainer broke.
+    /// A base that cannot be used is said and left out. Fails where none is left, where no text is named, where the device
+    /// cannot be used, and where the trainer broke.
     pub fn start(settings: TrainerSettings) -> Result<Self, StartError> {
         let program = process::this_program()
             .map_err(|error| TrainerFault::NotStarted(format!("this program's own file: {error}")))?;
@@ -162,19 +170,50 @@ impl ChildTrainer {
             program,
             settings,
             longest_silence,
-            base: Digest([0; 32]),
-            layers: Vec::new(),
-            weights_bytes: 0,
+            bases: Vec::new(),
             device: String::new(),
             measured: Mutex::default(),
         };
-        let described = trainer.describe()?;
+        let mut unusable = None;
+        for path in trainer.settings.bases.clone() {
+            match trainer.describe(&path) {
+                Ok(described) => trainer.add(path, described)?,
+                Err(error) => {
+                    tracing::warn!(base = %path.display(), "the base cannot be used: {error}");
+                    unusable = Some(error);
+                }
+            }
+        }
+        match unusable {
+            _ if !trainer.bases.is_empty() => Ok(trainer),
+            Some(error) => Err(error),
+            None => Err(StartError::Unusable("no base is named; name one by `base`".to_owned())),
+        }
+    }
+
+    fn add(&mut self, path: PathBuf, described: Described) -> Result<(), TrainerFault> {
         let digest = described.digest.try_into().map_err(|_| nonsense("a digest that is none"))?;
-        trainer.base = Digest(digest);
-        trainer.layers = described.layers;
-        trainer.weights_bytes = described.weights_bytes;
-        trainer.device = shown(&described.device).to_string();
-        Ok(trainer)
+        let digest = Digest(digest);
+        if let Some(twin) = self.known(digest) {
+            tracing::warn!("{} and {} are the same base", twin.path.display(), path.display());
+            return Ok(());
+        }
+        tracing::info!(base = %digest, path = %path.display(), "holds the base");
+        let Described { layers, weights_bytes, device, .. } = described;
+        self.bases.push(Known { path, digest, layers, weights_bytes });
+        self.device = shown(&device).to_string();
+        Ok(())
+    }
+
+    fn known(&self, base: Digest) -> Option<&Known> {
+        self.bases.iter().find(|known| known.digest == base)
+    }
+
+    /// Where a base lies that is trained; whoever asks for another one asks in vain.
+    fn path(&self, base: Digest) -> Result<&Path, TrainerFault> {
+        let known =
+            self.known(base).ok_or_else(|| TrainerFault::NotStarted(format!("there is no base {base}")))?;
+        Ok(&known.path)
     }
 
     /// The same with another program to train by, as a test has it.
@@ -198,16 +237,18 @@ impl ChildTrainer {
             put(&missing, hello.missing.clone());
         };
         let requests: Requests<'_> = Box::new(move |send| send(Asked::Probe(Probe { outside })));
-        let most = self.most_memory(0);
-        let probed = self.ask(Some(most), requests, &heard, |said| {
+        let base = self.bases.first().map(|known| (known.path.as_path(), known.digest));
+        let (path, base) = base.ok_or_else(|| TrainerFault::NotStarted("there is no base".to_owned()))?;
+        let most = self.most_memory(base, 0);
+        let probed = self.ask(path, Some(most), requests, &heard, |said| {
             if let Said::Probed(probed) = said { Some(probed) } else { None }
         })?;
         let (held, missing) = (taken(held), taken(missing));
         Ok(Protections { held, missing, could: probed.could, could_not: probed.could_not })
     }
 
-    /// Asks a trainer that lives for this alone what the base is.
-    fn describe(&self) -> Result<Described, StartError> {
+    /// Asks a trainer that lives for this alone what a base is.
+    fn describe(&self, base: &Path) -> Result<Described, StartError> {
         let heard = |hello: &Hello| {
             for missing in &hello.missing {
                 tracing::warn!("trainings go on without a protection: {}", shown(missing));
@@ -216,7 +257,7 @@ impl ChildTrainer {
             tracing::info!(protections = %shown(&protections), "the trainer is shut in");
         };
         let requests: Requests<'_> = Box::new(|send| send(Asked::Describe(Describe {})));
-        self.ask(available_bytes(), requests, &heard, |said| {
+        self.ask(base, available_bytes(), requests, &heard, |said| {
             if let Said::Described(described) = said {
                 return Some(Ok(described));
             }
@@ -224,12 +265,12 @@ impl ChildTrainer {
         })?
     }
 
-    /// Asks a trainer that lives for this alone how much memory a training takes beside the base.
-    fn measure(&self, batch: usize, length: usize) -> Result<u64, TrainerFault> {
+    /// Asks a trainer that lives for this alone how much memory a training takes beside its base.
+    fn measure(&self, base: Digest, batch: usize, length: usize) -> Result<u64, TrainerFault> {
         let size = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
         let measure = Measure { trained: 0, batch: size(batch), length: size(length) };
         let requests: Requests<'_> = Box::new(move |send| send(Asked::Measure(measure)));
-        self.ask(available_bytes(), requests, &|_| {}, |said| {
+        self.ask(self.path(base)?, available_bytes(), requests, &|_| {}, |said| {
             if let Said::Measured(measured) = said {
                 return Some(Ok(measured.bytes));
             }
@@ -240,12 +281,13 @@ impl ChildTrainer {
     /// A conversation of one question and one answer, which `wanted` finds.
     fn ask<T>(
         &self,
+        base: &Path,
         most_memory: Option<u64>,
         requests: Requests<'_>,
         heard: &dyn Fn(&Hello),
         mut wanted: impl FnMut(Said) -> Option<T>,
     ) -> Result<T, TrainerFault> {
-        let ended = self.converse(most_memory, requests, &|| false, heard, &mut |said| {
+        let ended = self.converse(base, most_memory, requests, &|| false, heard, &mut |said| {
             if matches!(said, Said::Alive(_)) {
                 return Ok(ControlFlow::Continue(()));
             }
@@ -258,9 +300,10 @@ impl ChildTrainer {
         }
     }
 
-    /// A conversation with a trainer of these settings that may have so much memory.
+    /// A conversation with a trainer of these settings, on this base, that may have so much memory.
     fn converse<T>(
         &self,
+        base: &Path,
         most_memory: Option<u64>,
         requests: Requests<'_>,
         must_leave: &dyn Fn() -> bool,
@@ -268,7 +311,7 @@ impl ChildTrainer {
         said: &mut dyn FnMut(Said) -> Result<ControlFlow<T>, TrainerFault>,
     ) -> Result<Ended<T>, TrainerFault> {
         let group = most_memory.and_then(MemoryGroup::delegated);
-        let setup = self.setup(most_memory.filter(|_| group.is_none()))?;
+        let setup = self.setup(base, most_memory.filter(|_| group.is_none()))?;
         let started = |id: u32| {
             if let Some(group) = &group
                 && let Err(error) = group.take_in(id)
@@ -295,7 +338,7 @@ impl ChildTrainer {
         }
     }
 
-    fn setup(&self, most_memory_bytes: Option<u64>) -> Result<Setup, TrainerFault> {
+    fn setup(&self, base: &Path, most_memory_bytes: Option<u64>) -> Result<Setup, TrainerFault> {
         let settings = &self.settings;
         let device = match settings.device {
             DeviceRequest::Auto => "auto".to_owned(),
@@ -303,7 +346,7 @@ impl ChildTrainer {
         };
         Ok(Setup {
             version: VERSION,
-            base: bytes_of(&settings.base)?,
+            base: bytes_of(base)?,
             data: settings.data.iter().map(|path| bytes_of(path)).collect::<Result<_, _>>()?,
             keep_secret_looking_lines: settings.reading.secrets == SecretLines::Keep,
             threads: u64::try_from(settings.threads).unwrap_or(u64::MAX),
@@ -314,31 +357,33 @@ impl ChildTrainer {
         })
     }
 
-    /// The most memory of a trainer that needs so many bytes beside the base: generous, since a training that is ended for
+    /// The most memory of a trainer that needs so many bytes beside its base: generous, since a training that is ended for
     /// too little has cost a night, and no more than there is.
-    fn most_memory(&self, beside: u64) -> u64 {
-        let most = self.weights_bytes.saturating_add(beside.saturating_mul(2)).saturating_add(MEMORY_BESIDE);
+    fn most_memory(&self, base: Digest, beside: u64) -> u64 {
+        let weights = self.known(base).map_or(0, |known| known.weights_bytes);
+        let most = weights.saturating_add(beside.saturating_mul(2)).saturating_add(MEMORY_BESIDE);
         available_bytes().map_or(most, |available| most.min(available))
     }
 }
 
 impl Trainer for ChildTrainer {
-    fn base(&self) -> Digest {
-        self.base
+    fn bases(&self) -> Vec<Digest> {
+        self.bases.iter().map(|known| known.digest).collect()
     }
 
-    fn layers(&self) -> Vec<String> {
-        self.layers.clone()
+    fn layers(&self, base: Digest) -> Vec<String> {
+        self.known(base).map(|known| known.layers.clone()).unwrap_or_default()
     }
 
-    /// Asks a trainer, the first time for each shape of a batch. Where that one breaks, nothing is known, and the training
+    /// Asks a trainer, the first time for each base and shape of a batch. Where that one breaks, nothing is known, and the training
     /// is tried all the same: its trainer looks again, and its memory is limited.
-    fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
-        let known = self.measured.lock().ok().and_then(|known| known.get(&(batch, length)).copied());
-        let beside = known.unwrap_or_else(|| match blocking(|| self.measure(batch, length)) {
+    fn training_bytes(&self, base: Digest, trained: usize, batch: usize, length: usize) -> u64 {
+        let shape = (base, batch, length);
+        let known = self.measured.lock().ok().and_then(|known| known.get(&shape).copied());
+        let beside = known.unwrap_or_else(|| match blocking(|| self.measure(base, batch, length)) {
             Ok(bytes) => {
                 if let Ok(mut known) = self.measured.lock() {
-                    known.insert((batch, length), bytes);
+                    known.insert(shape, bytes);
                 }
                 bytes
             }
@@ -347,7 +392,7 @@ impl Trainer for ChildTrainer {
                 tracing::warn!("it is not known how much memory a training takes: {}", shown(&fault));
                 // It is not asked again and again, each time with all of the base read.
                 if let Ok(mut known) = self.measured.lock() {
-                    known.insert((batch, length), 0);
+                    known.insert(shape, 0);
                 }
                 0
             }

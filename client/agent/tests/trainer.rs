@@ -55,7 +55,7 @@ fn text() -> tempfile::TempDir {
 
 fn settings(folder: &Path) -> TrainerSettings {
     TrainerSettings {
-        base: base(),
+        bases: vec![base()],
         data: vec![folder.join("text.txt")],
         reading: ReadOptions::default(),
         device: DeviceRequest::At(Backend::Cpu),
@@ -195,9 +195,12 @@ fn a_trainer_of_its_own_gives_the_same_bits_and_knows_the_same_of_its_base() {
     let _alone = alone();
     let (text, state) = (text(), tempfile::tempdir().unwrap());
     let (child, here) = (trainer(text.path()), in_process(text.path()));
-    assert_eq!((child.base(), child.layers()), (here.base(), here.layers()));
-    assert_eq!(child.training_bytes(1000, 4, 8), here.training_bytes(1000, 4, 8));
-    assert_eq!(child.training_bytes(7, 4, 8), here.training_bytes(7, 4, 8));
+    let [base] = child.bases()[..] else { panic!("{:?}", child.bases()) };
+    assert_eq!((child.bases(), child.layers(base)), (here.bases(), here.layers(base)));
+    assert_eq!(child.training_bytes(base, 1000, 4, 8), here.training_bytes(base, 1000, 4, 8));
+    assert_eq!(child.training_bytes(base, 7, 4, 8), here.training_bytes(base, 7, 4, 8));
+    let other = Digest([1; 32]);
+    assert!(child.layers(other).is_empty(), "of a base that it does not hold it knows nothing");
     nobody_is_left();
     let (work, stay) = (work(45), AtomicBool::new(false));
     let checkpoint = Checkpoint::below(state.path());
@@ -337,7 +340,7 @@ fn a_base_that_is_none_is_one_clear_error_and_a_text_that_is_gone_is_the_user_s(
     let _alone = alone();
     let (text, state) = (text(), tempfile::tempdir().unwrap());
     let program = PathBuf::from(env!("CARGO_BIN_EXE_nightshift-agent"));
-    let nowhere = TrainerSettings { base: text.path().join("nowhere"), ..settings(text.path()) };
+    let nowhere = TrainerSettings { bases: vec![text.path().join("nowhere")], ..settings(text.path()) };
     let error = ChildTrainer::start_as(program.clone(), nowhere, Duration::from_secs(60)).unwrap_err();
     assert!(matches!(error, StartError::Unusable(_)), "{error:?}");
     assert!(error.to_string().contains("nowhere"), "{error}");

@@ -30,7 +30,7 @@ pub mod tokenizer;
 
 pub use error::BaseError;
 #[cfg(feature = "hub")]
-pub use hub::{FetchError, Fetching, Hub, Patience};
+pub use hub::{FetchError, Fetching, Hub, Patience, Progress};
 pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
 pub use tensor::WeightDtype;
@@ -80,11 +80,7 @@ impl Base {
     /// Where the base of a source is on this machine: [`Self::open_with`] takes what comes back. A base of the hub is
     /// fetched where it is not in the cache, which `progress` hears of.
     #[cfg(feature = "hub")]
-    pub fn fetch(
-        source: &Source,
-        hub: &Hub,
-        progress: &mut (dyn FnMut(Fetching) + Send),
-    ) -> Result<PathBuf, FetchError> {
+    pub fn fetch(source: &Source, hub: &Hub, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         match source {
             Source::Path(path) => Ok(path.clone()),
             Source::Hub(repository) => hub.fetch(repository, progress),

@@ -44,7 +44,7 @@ pub use backend::error::ComputeError;
 pub use base::tokenizer::{DecodeError, EncodeError};
 pub use base::{Base, BaseError, BaseOptions, Filled, Repository, Source, SourceError, WeightDtype};
 #[cfg(feature = "hub")]
-pub use base::{FetchError, Fetching, Hub, Patience};
+pub use base::{FetchError, Fetching, Hub, Patience, Progress};
 pub use engine::{Engine, Loss};
 pub use error::TrainError;
 pub use kernels::error::ShapeError;

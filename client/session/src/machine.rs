@@ -60,8 +60,8 @@ pub struct Device {
     pub credential: Credential,
     /// The enrolment authority's key.
     pub authority: IdentityPublic,
-    /// The hash of the base that it holds.
-    pub base: Digest,
+    /// The hashes of the bases that it holds.
+    pub bases: Vec<Digest>,
     /// Its own limits.
     pub policy: Policy,
 }

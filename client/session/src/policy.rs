@@ -101,13 +101,13 @@ pub enum Breach {
     /// The base is not on the device's list.
     #[error("the base {0} is not among the bases that this device trains")]
     BaseNotAllowed(Digest),
-    /// The device holds another base.
-    #[error("the plan is for the base {wanted}, this device holds {held}")]
+    /// The device holds other bases.
+    #[error("the plan is for the base {wanted}, this device holds {}", listed(held))]
     Base {
         /// The plan's.
         wanted: Digest,
         /// The device's.
-        held: Digest,
+        held: Vec<Digest>,
     },
     /// The plan has no noise, or leaves it to the coordinator.
     #[error("the plan's privacy mode is {0:?} and this device only contributes with noise of its own")]
@@ -258,6 +258,12 @@ pub enum Breach {
     },
 }
 
+/// Bases by their digests, for people.
+fn listed(bases: &[Digest]) -> String {
+    let all: Vec<String> = bases.iter().map(Digest::to_string).collect();
+    if all.is_empty() { "none".to_owned() } else { all.join(" and ") }
+}
+
 impl Breach {
     /// What the coordinator may know of it.
     pub fn reason(&self) -> DeclineReason {
@@ -316,17 +322,17 @@ impl Policy {
         (class != Class::whole(adapter)).then_some(class)
     }
 
-    /// Whether a version of a task is one that this device may hold at all: a task and a base on its lists, and the base
+    /// Whether a version of a task is one that this device may hold at all: a task and a base on its lists, and a base
     /// that it has.
-    pub fn knows(&self, task: TaskId, plan: &Plan, held: Digest) -> Result<(), Breach> {
+    pub fn knows(&self, task: TaskId, plan: &Plan, held: &[Digest]) -> Result<(), Breach> {
         if !self.tasks.is_empty() && !self.tasks.contains(&task) {
             return Err(Breach::Task(task));
         }
         if !self.bases.is_empty() && !self.bases.contains(&plan.base) {
             return Err(Breach::BaseNotAllowed(plan.base));
         }
-        if plan.base != held {
-            return Err(Breach::Base { wanted: plan.base, held });
+        if !held.contains(&plan.base) {
+            return Err(Breach::Base { wanted: plan.base, held: held.to_vec() });
         }
         Ok(())
     }
@@ -370,7 +376,7 @@ impl Policy {
         &self,
         task: TaskId,
         plan: &Plan,
-        held: Digest,
+        held: &[Digest],
         spending: &Spending,
         now: Timestamp,
     ) -> Result<(), Breach> {
@@ -479,7 +485,7 @@ mod tests {
     }
 
     fn admit(plan: &Plan, policy: &Policy, spending: &Spending) -> Result<(), Breach> {
-        policy.admit(TASK, plan, plan_base(), spending, NOW)
+        policy.admit(TASK, plan, &[plan_base()], spending, NOW)
     }
 
     fn plan_base() -> Digest {
@@ -610,12 +616,12 @@ mod tests {
         let policy = Policy { largest_epsilon_in_total: Some(6.0), ..Policy::default() };
         let spending = spent(&plan().privacy, 5);
         let other = TaskId([7; 16]);
-        let admit = |policy: &Policy| policy.admit(other, &plan(), plan_base(), &spending, NOW);
+        let admit = |policy: &Policy| policy.admit(other, &plan(), &[plan_base()], &spending, NOW);
         assert_eq!(admit(&Policy::default()), Ok(()));
         let breach = admit(&policy).unwrap_err();
         assert!(matches!(breach, Breach::EpsilonInTotal { most: 6.0, .. }), "{breach}");
         assert_eq!(breach.reason(), DeclineReason::Epsilon);
-        assert_eq!(policy.admit(other, &plan(), plan_base(), &spent(&plan().privacy, 1), NOW), Ok(()));
+        assert_eq!(policy.admit(other, &plan(), &[plan_base()], &spent(&plan().privacy, 1), NOW), Ok(()));
     }
 
     #[test]
@@ -636,6 +642,6 @@ mod tests {
         let breach = admit(&plan(), &policy, &spending).unwrap_err();
         let Breach::Resting { until, most: 2 } = breach else { panic!("{breach}") };
         assert_eq!(until, Timestamp(NOW.0 + 22 * 3_600_000));
-        assert_eq!(policy.admit(TASK, &plan(), plan_base(), &spending, until), Ok(()));
+        assert_eq!(policy.admit(TASK, &plan(), &[plan_base()], &spending, until), Ok(()));
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use proto::ids::{TaskId, Timestamp};
+use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
 use serde::{Deserialize, Serialize};
 use session::conditions::{Judgment, Phase, Usage};
@@ -27,6 +27,9 @@ pub struct Now {
     pub since: u64,
     /// When it asks its coordinator next, where it waits for that.
     pub next_check_in: Option<u64>,
+    /// The bases that it trains on.
+    #[serde(default)]
+    pub bases: Vec<Digest>,
     /// The version that it takes part with.
     pub work: Option<Published>,
     /// The step that the training is in, and how many there are.
@@ -124,6 +127,11 @@ impl Live {
             }
         });
         Ok(())
+    }
+
+    /// Tells on which bases it trains.
+    pub(super) fn trains_on(&self, bases: Vec<Digest>) {
+        self.now.send_modify(|shown| shown.bases = bases);
     }
 
     /// Tells what the protocol does from now on.
@@ -238,6 +246,21 @@ impl Control {
     /// and is kept. It outlives a restart.
     pub fn pause(&self, until: Option<Timestamp>) -> Result<(), Error> {
         self.set_paused(Some(until.unwrap_or(Timestamp(u64::MAX))))
+    }
+
+    /// Until when the user paused it, where that is still to come; `Timestamp(u64::MAX)` is until they resume it.
+    pub fn paused_until(&self) -> Option<Timestamp> {
+        self.live.paused.borrow().filter(|until| *until > now())
+    }
+
+    /// Tells whoever asks what the host program does before it lets the device run, such as fetching a base.
+    pub fn prepares(&self, what: &str) {
+        self.live.does(what, None, None);
+    }
+
+    /// Tells whoever asks, and the journal, what went wrong for the host program.
+    pub fn failed(&self, why: &str) {
+        self.live.problem(why);
     }
 
     /// Ends a pause.

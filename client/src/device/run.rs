@@ -85,6 +85,7 @@ impl Running {
         (live, stop): (Arc<Live>, CancellationToken),
     ) -> Result<Self, Error> {
         store.checkpoint().clean_up();
+        live.trains_on(enrolled.device.bases.clone());
         let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
         let session =
@@ -370,8 +371,8 @@ impl Running {
     /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
     /// for the training where it is to train.
     async fn fits(&self, plan: Arc<Plan>, trains: bool) -> Result<Result<(), Breach>, Error> {
-        if plan.base == self.trainer.base() {
-            let own: BTreeSet<String> = self.trainer.layers().into_iter().collect();
+        if self.trainer.bases().contains(&plan.base) {
+            let own: BTreeSet<String> = self.trainer.layers(plan.base).into_iter().collect();
             if let Some(foreign) = plan.adapter.modules.iter().find(|module| !own.contains(&module.name)) {
                 return Ok(Err(Breach::Layer(foreign.name.clone())));
             }
@@ -421,8 +422,12 @@ fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     if !trains {
         return held;
     }
-    let taken =
-        trainer.training_bytes(trained, size(plan.training.batch_size), size(plan.training.sequence_len));
+    let taken = trainer.training_bytes(
+        plan.base,
+        trained,
+        size(plan.training.batch_size),
+        size(plan.training.sequence_len),
+    );
     held.saturating_add(taken)
 }
 

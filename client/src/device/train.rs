@@ -140,7 +140,7 @@ fn needed_bytes(trainer: &dyn Trainer, work: &Work) -> u64 {
     let plan = &work.plan.training;
     // A part that does not fit the adapter is refused when it is trained.
     let trained = work.training().map_or(work.state.trained.len(), |state| state.trained.len());
-    trainer.training_bytes(trained, size(plan.batch_size), size(plan.sequence_len))
+    trainer.training_bytes(work.plan.base, trained, size(plan.batch_size), size(plan.sequence_len))
 }
 
 /// Keeps what a training has come to, and tells the user how far it is.

@@ -81,15 +81,15 @@ impl LocalEnd {
 pub struct NoData;
 
 impl Trainer for InProcess {
-    fn base(&self) -> Digest {
-        self.engine.base().digest()
+    fn bases(&self) -> Vec<Digest> {
+        vec![self.engine.base().digest()]
     }
 
-    fn layers(&self) -> Vec<String> {
+    fn layers(&self, _: Digest) -> Vec<String> {
         self.engine.base().modules(&Projection::ALL).into_iter().map(|module| module.name).collect()
     }
 
-    fn training_bytes(&self, trained: usize, batch: usize, length: usize) -> u64 {
+    fn training_bytes(&self, _: Digest, trained: usize, batch: usize, length: usize) -> u64 {
         self.engine.compute().training_bytes(
             self.engine.base(),
             trained,
@@ -405,8 +405,8 @@ mod tests {
     #[test]
     fn the_memory_of_a_training_is_known_before_it_begins() {
         let trainer = InProcess::new(engine(), vec!["text".into()], ReadOptions::default()).unwrap();
-        let one = trainer.training_bytes(100, 1, 8);
-        assert!(trainer.training_bytes(100, 1, 16) > one);
+        let one = trainer.training_bytes(trainer.bases()[0], 100, 1, 8);
+        assert!(trainer.training_bytes(trainer.bases()[0], 100, 1, 16) > one);
         let passes = trainer
             .engine
             .compute()

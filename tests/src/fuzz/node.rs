@@ -59,7 +59,7 @@ impl Node {
             identity,
             credential,
             authority: authority.public(),
-            base: plan.base,
+            bases: vec![plan.base],
             policy,
         });
         Self {

@@ -119,7 +119,7 @@ impl World {
                 identity,
                 credential,
                 authority: authority.public(),
-                base: plan.base,
+                bases: vec![plan.base],
                 policy: policy.clone(),
             });
             let mut node = Node {

@@ -130,8 +130,11 @@ impl Stage {
 
     pub(crate) fn agent(&self, device: &str) -> Command {
         let mut command = Command::new(AGENT);
-        command.arg("--config").arg(self.path("agent.toml"));
-        command.arg("--state-dir").arg(self.path(device)).arg("--base").arg(self.path("base"));
+        command.arg("--config").arg(self.path("agent.toml")).arg("--state-dir").arg(self.path(device));
+        let named = fs::read_to_string(self.path("agent.toml")).unwrap().starts_with("base = ");
+        if !named {
+            command.arg("--base").arg(self.path("base"));
+        }
         command
     }
 

@@ -86,19 +86,21 @@ pub(super) enum ExportFailure {
         /// What is wrong with it.
         source: ManifestError,
     },
+    /// No base is here.
+    #[error("no base of the configuration is here yet; `nightshift-agent run` fetches those of the hub")]
+    NoBase,
     /// The release is of something else.
     #[error("{} is not of the version that is installed here", .0.display())]
     OtherRelease(PathBuf),
 }
 
-/// Writes the adapter of `args`, which is for the base at `base`, or the one installed below `state_dir`.
-pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result<Exported, ExportFailure> {
-    let source = base;
-    let base = Base::open(source)?;
-    let mut adapter = match &args.adapter {
-        Some(folder) => read_peft(folder, &base)?,
-        None => read_installed(state_dir, args.task, &base)?,
-    };
+/// Writes the adapter of `args`, or the one installed below `state_dir`, which is for one of the bases that lie there.
+pub(super) fn export(
+    args: &ExportArgs,
+    bases: &[PathBuf],
+    state_dir: &Path,
+) -> Result<Exported, ExportFailure> {
+    let (source, base, mut adapter) = opened(args, bases, state_dir)?;
     if let Some(path) = &args.release {
         let memory = DeviceStore::open(state_dir)?;
         let authority = authority(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
@@ -118,6 +120,28 @@ pub(super) fn export(args: &ExportArgs, base: &Path, state_dir: &Path) -> Result
         manifest: args.out.join(MANIFEST_FILE),
         modules: adapter.spec.modules.len(),
     })
+}
+
+/// The adapter, and the base that it is for: the first of the bases that fits.
+fn opened<'a>(
+    args: &ExportArgs,
+    bases: &'a [PathBuf],
+    state_dir: &Path,
+) -> Result<(&'a Path, Base, Adapter), ExportFailure> {
+    let mut other = ExportFailure::NoBase;
+    for source in bases {
+        let base = Base::open(source)?;
+        let adapter = match &args.adapter {
+            Some(folder) => read_peft(folder, &base),
+            None => read_installed(state_dir, args.task, &base),
+        };
+        match adapter {
+            Ok(adapter) => return Ok((source, base, adapter)),
+            Err(error @ AdapterFileError::OtherBase { .. }) => other = error.into(),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Err(other)
 }
 
 /// What this device's coordinator signed of exactly this version on this base.
@@ -168,6 +192,7 @@ impl ExportFailure {
             )
             | Self::File(_)
             | Self::Release { .. }
+            | Self::NoBase
             | Self::OtherRelease(_) => 3,
         }
     }
@@ -230,7 +255,7 @@ mod tests {
         {
             let out = folder.path().join(form);
             let words = ["--as", form, "--adapter", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
-            let exported = export(&args(&words), &source(), folder.path()).unwrap();
+            let exported = export(&args(&words), &[source()], folder.path()).unwrap();
             assert_eq!(exported.modules, 2);
             let manifest = Manifest::parse(&std::fs::read(&exported.manifest).unwrap()).unwrap();
             assert_eq!(manifest.origin, personal, "{form}");
@@ -238,7 +263,7 @@ mod tests {
         }
         let out = folder.path().join("none");
         let words = ["--out", out.to_str().unwrap()];
-        let failure = export(&args(&words), &source(), folder.path()).unwrap_err();
+        let failure = export(&args(&words), &[source()], folder.path()).unwrap_err();
         assert_eq!(failure.code(), 3);
         assert!(failure.to_string().starts_with("nothing is installed in "), "{failure}");
         assert!(!out.exists());

@@ -1,5 +1,6 @@
 //! What the commands share that work on this machine alone: a base, a text, and whether they fit in memory.
 
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -78,6 +79,7 @@ fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
         bar.set_length(fetching.of_bytes);
         bar.set_position(fetching.bytes);
         bar.set_message(shown(&fetching.file).to_string());
+        ControlFlow::Continue(())
     });
     bar.finish_and_clear();
     Ok(path?)

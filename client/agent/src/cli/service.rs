@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use client::DeviceMonitor;
+use engine::Source;
 use proto::files::{self, Audience, FileError};
 use session::conditions::{Condition, Conditions, Judgment, Purpose, judge};
 use shell::cli::note;
@@ -167,9 +168,11 @@ impl Which {
         // Where files are for another machine, this program lies where packages put it.
         let program = if self.root.is_some() { Path::new("/usr/bin").join(NAME) } else { program };
         let mut reads = config.data.clone();
-        if !config.base.starts_with(&config.state_dir) {
-            reads.push(config.base.clone());
-        }
+        let folders = config.sources().into_iter().filter_map(|source| match source {
+            Source::Path(path) => Some(path),
+            Source::Hub(_) => None,
+        });
+        reads.extend(folders.filter(|folder| !folder.starts_with(&config.state_dir)));
         Ok(Service {
             scope: self.scope,
             program,
@@ -254,11 +257,13 @@ fn next(which: &Which, service: &Service, config: &Config) -> Vec<String> {
     if config.data.is_empty() {
         next.push(format!("name the text to train on by `data` in {path}, and install it again"));
     }
-    if !which.at(&config.base).is_dir() {
-        next.push(format!(
-            "put a base model into {}, or name another by `base` in {path}",
-            config.base.display()
-        ));
+    for source in config.sources() {
+        if let Source::Path(base) = source
+            && !which.at(&base).exists()
+        {
+            let base = base.display();
+            next.push(format!("put a base model into {base}, or name another by `base` in {path}"));
+        }
     }
     if !which.at(state_dir).join("keys").is_dir() {
         let by = match (which.manager, which.scope) {

@@ -164,7 +164,8 @@ fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> 
 }
 
 fn does(doing: &Now, now: Timestamp) -> Vec<String> {
-    let mut lines = Vec::new();
+    let mut lines: Vec<String> =
+        doing.bases.iter().map(|base| format!("trains on the base {base}")).collect();
     let work = doing.work.as_ref();
     let of = work.map_or(String::new(), |work| format!(", version {} of task {}", work.version, work.task));
     let steps = doing.training.map_or(String::new(), |(steps, all)| format!(", step {steps} of {all}"));

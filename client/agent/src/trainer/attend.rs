@@ -104,17 +104,25 @@ impl<'a> Attended<'a> {
             checkpoint.map_or(Ok(()), |clear| in_parts(Kind::Checkpoint, &clear))
         });
         let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
+        let base = self.job.work.plan.base;
         let beside = client::Trainer::training_bytes(
             trainer,
+            base,
             self.start.len(),
             size(plan.batch_size),
             size(plan.sequence_len),
         );
         let must_leave = || job.must_leave() || is_overtime(job).is_err();
         let heard = |hello: &Hello| tracing::debug!(missing = hello.missing.len(), "the trainer is shut in");
-        let most = trainer.most_memory(beside);
-        let ended =
-            trainer.converse(Some(most), requests, &must_leave, &heard, &mut |said| self.hear(said))?;
+        let most = trainer.most_memory(base, beside);
+        let ended = trainer.converse(
+            trainer.path(base)?,
+            Some(most),
+            requests,
+            &must_leave,
+            &heard,
+            &mut |said| self.hear(said),
+        )?;
         if let Err(breach) = is_overtime(job) {
             job.recorder.delete("its training is over");
             return Ok(End::Training(TrainingEnd::Refused(breach)));

@@ -20,7 +20,7 @@ mod listing;
 mod requests;
 
 pub use error::FetchError;
-pub use fetch::Fetching;
+pub use fetch::{Fetching, Progress};
 pub use requests::Patience;
 
 /// Where the hub is unless `HF_ENDPOINT` says otherwise.
@@ -40,18 +40,26 @@ impl Hub {
     ///
     /// Fails where neither says where the cache is.
     pub fn from_env() -> Result<Self, FetchError> {
-        let given = |name| std::env::var(name).ok().filter(|value: &String| !value.is_empty());
         let home = match given("HF_HOME") {
             Some(folder) => PathBuf::from(folder),
             None => std::env::home_dir().ok_or(FetchError::NoHome)?.join(".cache/huggingface"),
         };
-        let endpoint = given("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned());
-        Ok(Self::new(&endpoint, home.join("hub")))
+        Ok(Self::in_folder(home.join("hub")))
+    }
+
+    /// The hub at `HF_ENDPOINT` (huggingface.co without it), and this folder for what comes from it.
+    pub fn in_folder(cache: PathBuf) -> Self {
+        Self::new(&given("HF_ENDPOINT").unwrap_or_else(|| ENDPOINT.to_owned()), cache)
     }
 
     /// The hub at an address, and a folder for what comes from it.
     pub fn new(endpoint: &str, cache: PathBuf) -> Self {
         Self { endpoint: endpoint.trim_end_matches('/').to_owned(), cache, patience: Patience::default() }
+    }
+
+    /// The folder, or the GGUF file, that an earlier fetch of this revision left; the hub is not asked.
+    pub fn cached(&self, repository: &Repository) -> Option<PathBuf> {
+        self.fetching(repository).cached()
     }
 
     /// The same hub, which is waited for as long as this.
@@ -64,17 +72,22 @@ impl Hub {
     ///
     /// Fetches `config.json`, the weights, the tokenizer and what there is of chat template and settings, or the one
     /// GGUF file, and nothing else. Where the hub cannot be reached, what an earlier fetch of the same revision left
-    /// is taken. Fails where there is neither, where a file is not what the hub announced, and where the hub is silent
-    /// for too long.
-    pub fn fetch(
-        &self,
-        repository: &Repository,
-        progress: &mut (dyn FnMut(Fetching) + Send),
-    ) -> Result<PathBuf, FetchError> {
+    /// is taken. Fails where there is neither, where a file is not what the hub announced, where the hub is silent for too
+    /// long, and where `progress` says to stop: what has come by then is gone on from the next time.
+    pub fn fetch(&self, repository: &Repository, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
+        self.fetching(repository).run(progress)
+    }
+
+    fn fetching<'a>(&'a self, repository: &'a Repository) -> Fetch<'a> {
         let requests = Requests::new(&self.endpoint, &self.cache, self.patience);
         let folder = Folder::new(&self.cache, repository.name());
-        Fetch { endpoint: &self.endpoint, cache: &self.cache, repository, requests, folder }.run(progress)
+        Fetch { endpoint: &self.endpoint, cache: &self.cache, repository, requests, folder }
     }
+}
+
+/// A variable of the environment that says something.
+fn given(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
 #[cfg(test)]

@@ -258,8 +258,8 @@ impl Session {
             Turn::Over(outcome) => {
                 self.ended = Some(Ended::Round(outcome));
                 let published = trained.work.published;
-                let (plan, base) = (&trained.work.plan, self.device.base);
-                match self.device.policy.admit(published.task, plan, base, &self.spending, now) {
+                let (plan, bases) = (&trained.work.plan, &self.device.bases);
+                match self.device.policy.admit(published.task, plan, bases, &self.spending, now) {
                     Ok(()) => self.again(Stage::Joining { trained }, now, LEAST_WAIT_MILLIS),
                     Err(breach) => self.end(breach, now.plus_millis(LEAST_WAIT_MILLIS)),
                 }

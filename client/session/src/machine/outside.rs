@@ -210,7 +210,7 @@ impl Session {
                 self.to(Stage::RecordingFound { found, offer })
             }
             Purpose::Keep { retry_millis } => {
-                match self.device.policy.knows(published.task, plan, self.device.base) {
+                match self.device.policy.knows(published.task, plan, &self.device.bases) {
                     Ok(()) => self.to(Stage::Loading { offer, purpose }),
                     // Nothing was asked of it.
                     Err(_) => self.wait(now.plus_millis(retry_millis)),
@@ -231,7 +231,7 @@ impl Session {
             }
             return self.offered(offer, Purpose::Keep { retry_millis }, now);
         }
-        match policy.admit(published.task, &offer.plan, self.device.base, &self.spending, now) {
+        match policy.admit(published.task, &offer.plan, &self.device.bases, &self.spending, now) {
             Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
             Err(breach)
                 if !self.holds(&published) && policy.keeps(published.task, &breach, &self.spending) =>

@@ -20,7 +20,8 @@ fn session(policy: Policy, spending: Spending) -> Session {
     let credential = Credential::issue(&authority, [3; 16], identity.public(), u64::MAX);
     let base = Plan::example().base;
     let authority = authority.public();
-    let device = Device { device: DeviceId([3; 16]), identity, credential, authority, base, policy };
+    let bases = vec![Digest([4; 32]), base];
+    let device = Device { device: DeviceId([3; 16]), identity, credential, authority, bases, policy };
     Session::new(Arc::new(device), spending, None, NOW)
 }
 

@@ -11,7 +11,7 @@ use ureq::http::{Response, StatusCode};
 
 use super::cache;
 use super::error::{FetchError, unusable};
-use super::fetch::{Commit, Fetching};
+use super::fetch::{Commit, Fetching, Progress};
 use super::listing::Listed;
 
 /// The largest file of weights that is fetched.
@@ -26,7 +26,7 @@ impl Commit<'_> {
         &self,
         file: &str,
         listed: &Listed,
-        progress: &mut (dyn FnMut(Fetching) + Send),
+        progress: Progress<'_>,
     ) -> Result<PathBuf, FetchError> {
         let content = self.content(file, listed)?;
         let blob = self.fetch.folder.blob(&content);
@@ -71,7 +71,7 @@ impl Commit<'_> {
         file: &str,
         listed: &Listed,
         part: &Path,
-        progress: &mut (dyn FnMut(Fetching) + Send),
+        progress: Progress<'_>,
     ) -> Result<(), FetchError> {
         let full = |source| unusable(part, source);
         let most = self.most(file, listed)?;
@@ -107,7 +107,9 @@ impl Commit<'_> {
         let of_bytes = expected.unwrap_or(0);
         let (mut body, mut block) = (response.into_body().into_reader(), vec![0; BLOCK_BYTES]);
         loop {
-            progress(Fetching { file: file.to_owned(), bytes: bytes.min(of_bytes), of_bytes });
+            if progress(Fetching { file: file.to_owned(), bytes: bytes.min(of_bytes), of_bytes }).is_break() {
+                return Err(FetchError::Stopped { base: self.fetch.repository.to_string() });
+            }
             let read = match body.read(&mut block) {
                 Ok(0) => return Ok(()),
                 Ok(read) => read,

@@ -37,6 +37,12 @@ pub enum FetchError {
         /// What went wrong.
         reason: String,
     },
+    /// Whoever asked for it said to stop.
+    #[error("the fetch of `{base}` was stopped; what has come is gone on from the next time")]
+    Stopped {
+        /// The base.
+        base: String,
+    },
     /// The hub knows no such base.
     #[error("there is no `{base}` at {endpoint}, or it is not open to you (HTTP status {status})")]
     NotThere {

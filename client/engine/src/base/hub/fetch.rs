@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 use formats::folder::{CONFIG, INDEX, OPTIONAL, SINGLE, TOKENIZER, most_bytes, shards};
@@ -25,6 +26,9 @@ pub struct Fetching {
     pub of_bytes: u64,
 }
 
+/// Who hears how a fetch goes, and says whether it goes on.
+pub type Progress<'a> = &'a mut (dyn FnMut(Fetching) -> ControlFlow<()> + Send);
+
 /// One fetch under way.
 pub(super) struct Fetch<'a> {
     pub(super) endpoint: &'a str,
@@ -35,7 +39,7 @@ pub(super) struct Fetch<'a> {
 }
 
 impl Fetch<'_> {
-    pub(super) fn run(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+    pub(super) fn run(&self, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         let listing = match self.listing() {
             Err(FetchError::Unreachable { base, endpoint, reason, cache }) => {
                 let unreachable = FetchError::Unreachable { base, endpoint, reason, cache };
@@ -76,7 +80,7 @@ impl Fetch<'_> {
     }
 
     /// What an earlier fetch left: a revision is written down when all of its files are here.
-    fn cached(&self) -> Option<PathBuf> {
+    pub(super) fn cached(&self) -> Option<PathBuf> {
         let folder = self.folder.snapshot(&self.folder.commit(self.repository.revision())?);
         match self.repository.file() {
             Some(file) => Some(folder.join(file)).filter(|path| path.exists()),
@@ -142,7 +146,7 @@ pub(super) struct Commit<'a> {
 
 impl Commit<'_> {
     /// Fetches all that a base needs: the folder, or the file.
-    fn all(&self, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+    fn all(&self, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         if let Some(file) = self.fetch.repository.file() {
             return self.one(file, progress);
         }
@@ -187,7 +191,7 @@ impl Commit<'_> {
     }
 
     /// A file of the cache, fetched where it is not there or not whole.
-    fn one(&self, file: &str, progress: &mut (dyn FnMut(Fetching) + Send)) -> Result<PathBuf, FetchError> {
+    fn one(&self, file: &str, progress: Progress<'_>) -> Result<PathBuf, FetchError> {
         let Some(listed) = self.files.get(file) else {
             return Err(self.fetch.no_base(format!("it has no {file}")));
         };

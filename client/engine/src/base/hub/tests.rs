@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -205,7 +206,7 @@ fn folder(name: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 fn fetch(hub: &Hub, text: &str) -> Result<PathBuf, FetchError> {
-    Base::fetch(&text.parse::<Source>().unwrap(), hub, &mut |_| {})
+    Base::fetch(&text.parse::<Source>().unwrap(), hub, &mut |_| ControlFlow::Continue(()))
 }
 
 #[test]
@@ -214,7 +215,11 @@ fn a_base_of_the_hub_is_the_base_of_its_folder_and_is_fetched_once() {
     let hub = Hub::new(&server.endpoint, cache.path().join("hub"));
     let mut heard = Vec::new();
     let source: Source = "hf:o/n".parse().unwrap();
-    let path = Base::fetch(&source, &hub, &mut |fetching| heard.push(fetching)).unwrap();
+    let path = Base::fetch(&source, &hub, &mut |fetching| {
+        heard.push(fetching);
+        ControlFlow::Continue(())
+    })
+    .unwrap();
     let base = Base::open(&path).unwrap();
     assert_eq!(base.digest(), Base::open(&reference().join("families/qwen3")).unwrap().digest());
     assert!(Base::needed_bytes(&path, BaseOptions::default()).unwrap() > 0);
