@@ -19,8 +19,8 @@ use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
-/// Clocks of devices may be this much behind ours, in seconds.
-pub(crate) const CLOCK_SLACK_SECS: u64 = 300;
+/// Clocks of devices may be this much behind ours, in seconds: a day.
+pub(crate) const CLOCK_SLACK_SECS: u64 = 24 * 3600;
 
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;
@@ -60,21 +60,32 @@ impl Registry {
         if !enrollment.is_proved() {
             return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
         }
-        let rng = SystemRandom::new();
-        let mut device = [0; 16];
-        rng.fill(&mut device).map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
+        let known = records::with_identity(&self.store, enrollment.identity).map_err(|e| self.store(e))?;
+        if known.as_ref().is_some_and(|(_, record)| record.revoked) {
+            let why = "this device was revoked; a token is for another one, with keys of its own in an empty folder";
+            return Err(refuse_enrollment(why.to_owned()));
+        }
+        // A device that comes again is the one that it was: how often it took part does not begin anew.
+        let device = match &known {
+            Some((device, _)) => *device,
+            None => Self::new_device()?,
+        };
         let secret = enrollment.token_secret;
         let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
         let enrolled =
-            self.vouch(DeviceId(device), &enrollment.certificate_request_pem, enrollment.identity, now)?;
+            self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
         let mut also = Batch::new();
-        records::insert_device(&mut also, DeviceId(device), &record).map_err(|e| self.store(e))?;
+        match &known {
+            Some((_, earlier)) => records::replace_device(&mut also, device, (earlier, &record)),
+            None => records::insert_device(&mut also, device, &record),
+        }
+        .map_err(|e| self.store(e))?;
         tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|e| self.token(e))?;
         self.driver.devices_changed();
         tracing::info!("device enrolled");
-        tracing::debug!(device = %DeviceId(device), "device enrolled");
+        tracing::debug!(%device, again = known.is_some(), "device enrolled");
         Ok(enrolled)
     }
 
@@ -149,6 +160,13 @@ impl Registry {
             authority: self.public(),
             issued_unix_secs: now.as_secs(),
         })
+    }
+
+    fn new_device() -> Result<DeviceId, Rejection> {
+        let mut device = [0; 16];
+        let filled = SystemRandom::new().fill(&mut device);
+        filled.map_err(|_| Rejection::Unavailable("no randomness".to_owned()))?;
+        Ok(DeviceId(device))
     }
 
     /// Fails unless the device is enrolled and not shut out.

@@ -7,6 +7,7 @@
 //! | `participations` | task ‖ device | how often, as a number |
 //! | `survivors` | task ‖ round ‖ part | up to 100 devices |
 //! | `devices` | device | [`DeviceRecord`] |
+//! | `identities` | identity key | the device that enrolled with it |
 //! | `operators` | serial number of a certificate | [`OperatorRecord`] |
 //!
 //! Parameters and plans are [artifacts](crate::artifacts); a header names them by their hash.
@@ -29,7 +30,11 @@ const VERSIONS: &str = "versions";
 const PARTICIPATIONS: &str = "participations";
 const SURVIVORS: &str = "survivors";
 const DEVICES: &str = "devices";
+const IDENTITIES: &str = "identities";
 const OPERATORS: &str = "operators";
+
+/// The key of the record that says that all devices are in `identities`, which a store of an earlier coordinator has not.
+const INDEXED: &str = "indexed";
 
 /// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
 const SURVIVORS_A_RECORD: usize = 100;
@@ -249,9 +254,41 @@ pub fn load_task(
     Task::restore(id, &bytes, given, authority, record).map_err(refuse)
 }
 
-/// Writes a device, which must not be there yet.
+/// Writes a device, which must not be there yet, and no device with its identity key either.
 pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord) -> Result<(), StoreError> {
     batch.insert(DEVICES, device.0, record)?;
+    batch.insert(IDENTITIES, record.identity.0, &device)?;
+    Ok(())
+}
+
+/// The device that enrolled with this identity key, if there is one.
+pub fn with_identity(
+    store: &Store,
+    identity: IdentityPublic,
+) -> Result<Option<(DeviceId, DeviceRecord)>, StoreError> {
+    let Some(id) = store.get::<DeviceId>(IDENTITIES, identity.0)? else { return Ok(None) };
+    Ok(device(store, id)?.map(|record| (id, record)))
+}
+
+/// Makes sure that devices are found by their identity keys: those that an earlier coordinator enrolled are added, of several
+/// with one key the one that enrolled last. Blocks.
+pub fn index_identities(store: &Store) -> Result<(), RecordError> {
+    if store.get::<bool>(IDENTITIES, INDEXED)?.is_some() {
+        return Ok(());
+    }
+    let mut newest: BTreeMap<Digest, (u64, DeviceId)> = BTreeMap::new();
+    for item in store.scan_prefix::<DeviceRecord>(DEVICES, &Key::default())? {
+        let Some((key, record)) = whole(item)? else { continue };
+        let found = (record.enrolled_unix_millis, DeviceId(key_part(&key, 0, "device")?));
+        let known = newest.entry(record.identity).or_insert(found);
+        *known = found.max(*known);
+    }
+    let mut batch = Batch::new();
+    for (identity, (_, device)) in newest {
+        batch.put(IDENTITIES, identity.0, &device)?;
+    }
+    batch.put(IDENTITIES, INDEXED, &true)?;
+    store.commit_blocking(&batch)?;
     Ok(())
 }
 

@@ -142,6 +142,7 @@ impl Coordinator {
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
         revoke_again(&revoked, &store, &operators)?;
+        records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
 

@@ -19,7 +19,7 @@ use crate::pki::{PkiError, Validity};
 use crate::tls::{self, Audience, TlsError};
 
 /// Between two looks at the clock: a machine that slept, or a clock that was set, is noticed.
-const LOOK: Duration = Duration::from_secs(3600);
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Before another try, where a certificate could not be made.
 const AGAIN: Duration = Duration::from_secs(60);

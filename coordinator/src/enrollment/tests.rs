@@ -1,5 +1,7 @@
 use aggregation::IdentityKey;
 use proto::token::BootstrapToken;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::CertificateDer;
 use rcgen::{CertificateParams, KeyPair};
 use task::spool::InMemory;
 
@@ -81,6 +83,80 @@ async fn a_device_is_given_its_next_certificate_and_the_record_says_until_when()
 }
 
 #[tokio::test]
+async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is_nobody() {
+    let world = world().await;
+    let enroll = async |key: &IdentityKey, label: &str, secs: u64| {
+        let token = world.registry.issue_token(label, 60, at(secs)).await.unwrap();
+        let token: BootstrapToken = token.parse().unwrap();
+        world.registry.enrol(Enrollment::new(**token.secret(), request(), key), at(secs)).await
+    };
+    let later = NOW + 400 * DAY;
+    let again = enroll(&identity(), "anna's new name", later).await.unwrap();
+    assert_eq!((again.device, again.issued_unix_secs), (world.device, later));
+    let other = enroll(&IdentityKey::from_seed(&[8; 32]), "bela", later).await.unwrap();
+    assert_ne!(other.device, world.device);
+    let listed = world.registry.devices().unwrap();
+    assert_eq!(listed.len(), 2);
+    let anna = listed.iter().find(|device| device.device == world.device).unwrap();
+    assert_eq!((anna.label.as_str(), anna.expires_unix_secs), ("anna's new name", later + 30 * DAY));
+
+    Arc::clone(&world.registry).revoke(world.device).await.unwrap();
+    let revoked = enroll(&identity(), "anna", later).await.unwrap_err();
+    assert!(revoked.to_string().contains("was revoked"), "{revoked}");
+    assert!(world.registry.check(world.device).is_err());
+}
+
+#[tokio::test]
+async fn devices_of_an_earlier_coordinator_are_found_by_their_identity_keys() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let record = |millis| DeviceRecord::new("old".into(), identity().public(), millis, NOW);
+    let mut batch = Batch::new();
+    // Without the index, and twice with one key, as earlier coordinators enrolled.
+    for (id, millis) in [(1, 7), (2, 9), (3, 8)] {
+        batch.insert("devices", [id; 16], &record(millis)).unwrap();
+    }
+    store.commit_blocking(&batch).unwrap();
+    let found = || records::with_identity(&store, identity().public()).unwrap().map(|(id, _)| id);
+    assert_eq!(found(), None);
+    for _ in 0..2 {
+        records::index_identities(&store).unwrap();
+        assert_eq!(found(), Some(DeviceId([2; 16])));
+    }
+}
+
+/// A year and more, an hour at a time: the device never is without a certificate that TLS takes.
+#[tokio::test]
+async fn over_four_hundred_days_a_device_is_never_without_a_certificate() {
+    let world = world().await;
+    let authority = world.registry.authority.certificate().clone();
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(authority).unwrap();
+    let roots = Arc::new(roots);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+    let first = world.renew(&identity(), &Peer::Anonymous, NOW + 60).await.unwrap();
+    let (mut held, mut times) = (first, 0);
+    for hour in 1..400 * 24 {
+        let now = NOW + 60 + hour * 3600;
+        // As the session decides, at the middle of what it may draw.
+        let life = held.credential.expires_unix_secs - held.issued_unix_secs;
+        if now >= held.issued_unix_secs + life * 7 / 12 {
+            held = world.renew(&identity(), &Peer::Device(world.device.0), now).await.unwrap();
+            times += 1;
+        }
+        let der = CertificateDer::from_pem_slice(held.certificate_pem.as_bytes()).unwrap();
+        // A clock that is a day behind, one that is right, one that is a week ahead.
+        for clock in [now - DAY, now, now + 7 * DAY] {
+            let at = rustls::pki_types::UnixTime::since_unix_epoch(std::time::Duration::from_secs(clock));
+            verifier.verify_client_cert(&der, &[], at).unwrap();
+        }
+        held.credential.verify(&world.registry.public(), now).unwrap();
+    }
+    assert_eq!(times, 22, "every seventeen and a half days");
+}
+
+#[tokio::test]
 async fn a_device_whose_certificate_has_ended_is_renewed_without_one_but_not_for_ever() {
     let world = world().await;
     let ends = NOW + 30 * DAY;
@@ -131,7 +207,7 @@ async fn a_revocation_beside_a_renewal_is_never_undone() {
         let fresh = DeviceRecord::new("anna".into(), identity().public(), NOW * 1000, NOW + 30 * DAY);
         let mut batch = Batch::new();
         let device = DeviceId([turn; 16]);
-        records::insert_device(&mut batch, device, &fresh).unwrap();
+        batch.insert("devices", device.0, &fresh).unwrap();
         world.registry.store.commit_blocking(&batch).unwrap();
         let renewal = Renewal::new(device, request(), &identity());
         let (renewed, revoked) = tokio::join!(

@@ -429,7 +429,9 @@ fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<
 /// Opens the engine. Whoever holds our own lock is the only one who may, but a handle of this process that was dropped a
 /// moment ago may still be closing on a thread of the engine's.
 fn open_engine(path: &Path, cache_bytes: u64) -> sled::Result<sled::Db> {
-    let config = sled::Config::new().path(path).cache_capacity(cache_bytes);
+    // Each commit is flushed and synced by itself: nothing is left for a thread that would wake a sleeping machine twice a
+    // second.
+    let config = sled::Config::new().path(path).cache_capacity(cache_bytes).flush_every_ms(None);
     for _ in 0..CLOSING_TRIES {
         match config.open() {
             Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
