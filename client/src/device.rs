@@ -13,6 +13,7 @@ mod train;
 mod window;
 
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};
 use crate::trainer::Trainer;
-use live::Live;
+use live::{Ask, Live};
 use run::{Running, When};
 
 pub use forget::Forgotten;
@@ -160,6 +161,22 @@ impl Device {
         self.store.checkpoint().delete("the device was enrolled anew");
         self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)
+    }
+
+    /// Does what its user asks of it by [`Self::control`], for as long as it does not run; never ends.
+    pub async fn answers(&self) -> Infallible {
+        loop {
+            self.control.live.asked.notified().await;
+            for ask in self.control.live.asks() {
+                match ask {
+                    Ask::Forget(task, answer) => drop(answer.send(self.forget(task))),
+                    Ask::Rejoin(task, answer) => drop(answer.send(self.rejoin(task))),
+                }
+                if let Err(error) = self.control.live.keeps(&self.store) {
+                    tracing::warn!("what was asked for is done, and cannot be told: {error}");
+                }
+            }
+        }
     }
 
     /// Takes part until `stop` is cancelled, or, if it runs once, until one round is over.

@@ -138,6 +138,9 @@ pub async fn renew(
         ));
     }
     let certificate = checked(&answer, enrolled.device, key.public())?;
+    if answer.credential.expires_unix_secs <= answer.issued_unix_secs {
+        return Err(EnrollmentError::Answer("what it renewed has ended already"));
+    }
     let identity = ClientIdentity { chain: vec![certificate.clone()], key: keys.tls_key() };
     let transport = transport.showing(Some(identity))?;
     keep(store, &answer, &certificate, &enrolled.coordinator)?;

@@ -138,7 +138,15 @@ impl Transport {
     /// Exchanges a certificate request for the next identity.
     pub async fn renew(&mut self, renewal: &Renewal) -> Result<Enrolled, TransportError> {
         let reply = self.client.renew(renew_request_to_wire(renewal)).await;
-        let reply = reply.map_err(|status| self.failure(&status))?;
+        let reply = reply.map_err(|status| {
+            if status.code() == Code::Unimplemented {
+                return TransportError::Rejected(Rejection::Unacceptable {
+                    request: "renew".into(),
+                    why: "this coordinator is older than this device and renews nothing".to_owned(),
+                });
+            }
+            self.failure(&status)
+        })?;
         Ok(enroll_reply_from_wire(reply.into_inner())?)
     }
 

@@ -72,8 +72,7 @@ impl Registry {
         };
         let secret = enrollment.token_secret;
         let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
-        let enrolled =
-            self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
+        let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
         let mut also = Batch::new();
@@ -112,7 +111,9 @@ impl Registry {
             );
             return Err(Rejection::Unacceptable { request: "renew".into(), why });
         }
-        if now.as_secs().saturating_sub(record.renewed_unix_secs) < RENEWAL_PAUSE_SECS {
+        // A renewal that is still to come was by a clock that has been mended.
+        let since = now.as_secs().checked_sub(record.renewed_unix_secs);
+        if since.is_some_and(|secs| secs < RENEWAL_PAUSE_SECS) {
             let why = "the certificate was renewed within the last minute".to_owned();
             return Err(Rejection::Unavailable(why));
         }
@@ -323,6 +324,9 @@ fn certificate(error: PkiError) -> Rejection {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) use tests::registry as test_registry;
 
 #[cfg(test)]
 mod tests;

@@ -63,33 +63,32 @@ impl Operators {
         Ok(operators)
     }
 
-    /// Makes sure that `folder` holds a certificate and a key of an operator called `name` that are good for at least
-    /// another third of `validity`; says whether they are new.
+    /// Makes sure that `folder` holds a certificate and a key of an operator called `name` whose end is not `due`; says
+    /// whether they are new.
     pub fn ensure(
         &self,
         folder: &Path,
         name: &AdminName,
         authority: &Authority,
-        validity: Validity,
+        (validity, is_due): (Validity, &dyn Fn(u64) -> bool),
     ) -> Result<bool, OperatorsError> {
-        let lasts = validity.not_after_unix_secs.saturating_sub(validity.not_before_unix_secs);
-        let least = validity.not_before_unix_secs + lasts / 3;
         // What cannot be loaded is replaced.
         if let Ok(identity) = Identity::load(folder, name.as_str())
             && identity.authority() == Some(authority.certificate())
             && let Some(Ok(certified)) = identity.chain().first().map(|der| peer::read_certificate(der))
             && certified.peer == Peer::Admin(name.clone())
             && certified.serial.is_some_and(|serial| self.admits(serial))
-            && certified.not_after_unix_secs > least
+            && !is_due(certified.not_after_unix_secs)
         {
             return Ok(false);
         }
         let identity = authority.issue_admin(name, validity, &SystemRandom::new())?;
         let certificate = identity.chain().first().ok_or(OperatorsError::Unreadable)?;
         let (serial, batch) = record(certificate, validity)?;
+        // Written first: one that cannot be is not good for anything either.
+        identity.save(folder, name.as_str())?;
         self.store.commit_blocking(&batch)?;
         self.add(serial);
-        identity.save(folder, name.as_str())?;
         Ok(true)
     }
 
@@ -161,8 +160,11 @@ mod tests {
         let store = Store::open(&path.join("store")).unwrap();
         let authority = Authority::open_or_create(path, year_from(NOW)).unwrap();
         let name: AdminName = "operator".parse().unwrap();
-        let ensure =
-            |operators: &Operators, now| operators.ensure(path, &name, &authority, year_from(now)).unwrap();
+        let ensure = |operators: &Operators, now| {
+            operators
+                .ensure(path, &name, &authority, (year_from(now), &|end| end < now + 122 * 24 * 3600))
+                .unwrap()
+        };
         let operators = Operators::open(store.clone()).unwrap();
         assert!(ensure(&operators, NOW));
         let first = serial(path);

@@ -24,6 +24,9 @@ const LOOK: Duration = Duration::from_secs(10);
 /// Before another try, where a certificate could not be made.
 const AGAIN: Duration = Duration::from_secs(60);
 
+/// A certificate that lasts so much longer than one of now was made by a clock that was ahead, in seconds.
+const AHEAD_SECS: u64 = CLOCK_SLACK_SECS;
+
 /// Why a certificate could not be made, used or written.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerCertificatesError {
@@ -68,6 +71,7 @@ impl ServerCertificates {
     pub(crate) fn make(registry: Arc<Registry>, terms: Terms) -> Result<Self, ServerCertificatesError> {
         let now = driver::now().as_secs();
         let (device, operator) = shown(&registry, &terms, now)?;
+        ensure_operator(&registry, &terms, now)?;
         let expires_unix_secs = AtomicU64::new(now + terms.server_secs);
         let (device, operator) = (watch::Sender::new(device), watch::Sender::new(operator));
         Ok(Self { registry, terms, expires_unix_secs, device, operator })
@@ -88,65 +92,82 @@ impl ServerCertificates {
         self.expires_unix_secs.load(Ordering::Relaxed)
     }
 
-    /// Makes them anew when they are due, for ever.
+    /// Makes each anew when it is due, for ever.
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut pause = LOOK;
         loop {
             tokio::time::sleep(pause).await;
-            let due = due_unix_secs(self.expires_unix_secs(), self.terms.server_secs);
-            let now = driver::now().as_secs();
-            pause = LOOK.min(Duration::from_secs(due.saturating_sub(now).max(1)));
-            if now < due {
-                continue;
-            }
             let certificates = Arc::clone(&self);
-            let made = spawn_blocking(move || certificates.renew(now)).await;
-            match made {
-                Ok(Ok(())) => tracing::info!("the coordinator's certificate was made anew"),
-                Ok(Err(error)) => {
-                    tracing::error!(%error, "the coordinator's next certificate could not be made");
-                    pause = AGAIN;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the coordinator's next certificate could not be made");
-                    pause = AGAIN;
-                }
+            let looked = spawn_blocking(move || certificates.look(driver::now().as_secs())).await;
+            let failed = match looked {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(error) => Some(error.to_string()),
+            };
+            pause = if failed.is_some() { AGAIN } else { LOOK };
+            if let Some(error) = failed {
+                tracing::error!(
+                    error,
+                    "the coordinator's or its operator's next certificate could not be made"
+                );
             }
         }
     }
 
-    /// Makes them anew: connections from now on see them, those that are open go on.
-    fn renew(&self, now_unix_secs: u64) -> Result<(), ServerCertificatesError> {
-        let (device, operator) = shown(&self.registry, &self.terms, now_unix_secs)?;
-        self.device.send_replace(device);
-        self.operator.send_replace(operator);
-        self.expires_unix_secs.store(now_unix_secs + self.terms.server_secs, Ordering::Relaxed);
-        Ok(())
+    /// Makes anew what is due: connections from now on see it, those that are open go on. That the operator's cannot be
+    /// written keeps nobody from the coordinator's.
+    fn look(&self, now_unix_secs: u64) -> Result<(), ServerCertificatesError> {
+        if is_due(self.expires_unix_secs(), self.terms.server_secs, now_unix_secs) {
+            let (device, operator) = shown(&self.registry, &self.terms, now_unix_secs)?;
+            self.device.send_replace(device);
+            self.operator.send_replace(operator);
+            self.expires_unix_secs.store(now_unix_secs + self.terms.server_secs, Ordering::Relaxed);
+            tracing::info!("the coordinator's certificate was made anew");
+        }
+        ensure_operator(&self.registry, &self.terms, now_unix_secs)
     }
 }
 
-/// When a certificate is made anew: when two thirds of its life are over.
-fn due_unix_secs(expires_unix_secs: u64, life_secs: u64) -> u64 {
-    expires_unix_secs.saturating_sub(life_secs / 3)
+/// Whether a certificate is to be made anew: two thirds of its life are over, or its life begins only later, because it was
+/// made by a clock that was ahead.
+fn is_due(expires_unix_secs: u64, life_secs: u64, now_unix_secs: u64) -> bool {
+    let left = expires_unix_secs.saturating_sub(now_unix_secs);
+    left <= life_secs / 3 || left > life_secs.saturating_add(AHEAD_SECS)
 }
 
-/// What the listeners for devices and for operators show from then on. The operator is given a certificate where theirs
-/// is due.
+fn lasting(secs: u64, now_unix_secs: u64) -> Validity {
+    Validity {
+        not_before_unix_secs: now_unix_secs.saturating_sub(CLOCK_SLACK_SECS),
+        not_after_unix_secs: now_unix_secs + secs,
+    }
+}
+
+/// Sees that the operator on this machine has a certificate that is not due.
+fn ensure_operator(
+    registry: &Registry,
+    Terms { folder, operator, operator_secs, .. }: &Terms,
+    now_unix_secs: u64,
+) -> Result<(), ServerCertificatesError> {
+    let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now_unix_secs);
+    let validity = lasting(*operator_secs, now_unix_secs);
+    if registry.operators.ensure(folder, operator, &registry.authority, (validity, &is_due))? {
+        tracing::info!(folder = %folder.display(), "the operator's certificate was made anew");
+    }
+    Ok(())
+}
+
+/// What the listeners for devices and for operators show from then on.
 fn shown(
     registry: &Registry,
     terms: &Terms,
     now_unix_secs: u64,
 ) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), ServerCertificatesError> {
-    let lasting = |secs: u64| Validity {
-        not_before_unix_secs: now_unix_secs.saturating_sub(CLOCK_SLACK_SECS),
-        not_after_unix_secs: now_unix_secs + secs,
-    };
     let authority = &registry.authority;
-    let identity = authority.issue_server(&terms.names, lasting(terms.server_secs), &SystemRandom::new())?;
+    let validity = lasting(terms.server_secs, now_unix_secs);
+    let identity = authority.issue_server(&terms.names, validity, &SystemRandom::new())?;
     let device = tls::server_config(&identity, authority.certificate(), Audience::Devices)?;
     let operators = Audience::Operators(Arc::clone(&registry.operators));
     let operator = tls::server_config(&identity, authority.certificate(), operators)?;
-    registry.operators.ensure(&terms.folder, &terms.operator, authority, lasting(terms.operator_secs))?;
     Ok((device, operator))
 }
 
@@ -154,8 +175,50 @@ fn shown(
 mod tests {
     use super::*;
 
+    const DAY: u64 = 24 * 3600;
+
     #[test]
-    fn a_certificate_is_due_when_two_thirds_of_its_life_are_over() {
-        assert_eq!(due_unix_secs(1_090, 90), 1_060);
+    fn a_certificate_is_due_when_two_thirds_of_its_life_are_over_or_its_clock_was_ahead() {
+        let is_due = |left_days: u64| is_due((1000 + left_days) * DAY, 90 * DAY, 1000 * DAY);
+        assert!(!is_due(31) && !is_due(90) && !is_due(91));
+        assert!(is_due(30) && is_due(0) && is_due(92) && is_due(400));
+    }
+
+    /// Four hundred days, looked at twice a day, with lives that differ: at no moment is either over.
+    #[tokio::test]
+    async fn over_four_hundred_days_neither_certificate_is_ever_over() {
+        for (server_days, operator_days) in [(90, 90), (90, 30), (30, 90), (90, 2)] {
+            let folder = tempfile::tempdir().unwrap();
+            let registry = Arc::new(crate::enrollment::test_registry(folder.path()));
+            let terms = Terms {
+                folder: folder.path().to_owned(),
+                operator: "operator".parse().unwrap(),
+                names: Vec::new(),
+                server_secs: server_days * DAY,
+                operator_secs: operator_days * DAY,
+            };
+            let certificates = ServerCertificates::make(Arc::clone(&registry), terms).unwrap();
+            let begun = driver::now().as_secs();
+            let ends = || {
+                let identity = crate::pki::Identity::load(folder.path(), "operator").unwrap();
+                let read = crate::peer::read_certificate(&identity.chain()[0]).unwrap();
+                assert!(registry.operators.admits(read.serial.unwrap()));
+                read.not_after_unix_secs
+            };
+            for half_day in 1..800 {
+                let now = begun + half_day * DAY / 2;
+                assert!(certificates.expires_unix_secs() > now && ends() > now, "half day {half_day}");
+                certificates.look(now).unwrap();
+                assert!(!is_due(certificates.expires_unix_secs(), server_days * DAY, now));
+                assert!(!is_due(ends(), operator_days * DAY, now), "half day {half_day}");
+            }
+            let made = registry.operators.list().unwrap().len() as u64;
+            assert!(made <= 400 * 3 / (2 * operator_days) + 401 / operator_days + 2, "{made}");
+            // A clock that was two years ahead, and is right again.
+            certificates.look(begun + 800 * DAY).unwrap();
+            certificates.look(begun).unwrap();
+            assert_eq!(certificates.expires_unix_secs(), begun + server_days * DAY);
+            assert_eq!(ends(), begun + operator_days * DAY);
+        }
     }
 }

@@ -172,6 +172,45 @@ fn a_device_takes_part_with_the_base_that_is_here_while_another_one_comes() {
 }
 
 #[test]
+fn a_base_that_cannot_be_had_keeps_no_other_from_coming_and_is_said() {
+    let stage = Stage::new();
+    // One that the hub does not know, one that is not there, and one that comes.
+    let nowhere = stage.path("nowhere");
+    let named = format!("base = {nowhere:?}\nfurther_bases = [\"hf:o/unknown\", \"hf:o/n\"]\n{POLICY}");
+    stage.configure(&named);
+    let _coordinator = stage.coordinator();
+    stage.enroll("anna", &short_lines(0));
+    let expected = vec![Base::open(&stage.path("base")).unwrap().digest().to_string()];
+    assert_eq!(bases_of_anna(&stage, &hub(&stage.path("base")), 1), expected);
+    let log = fs::read_to_string(stage.path("anna.log")).unwrap();
+    for said in ["nowhere cannot be used", "there is no `hf:o/unknown@main`", "it is tried again in 1 min"] {
+        assert!(log.contains(said), "{said}: {log}");
+    }
+}
+
+#[test]
+fn who_runs_once_is_told_at_once_why_its_base_does_not_come() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    let conditions = "[conditions]\nassume = [\"unmetered\"]\n";
+    stage.configure(&format!("base = \"hf:o/unknown\"\n{POLICY}{conditions}"));
+    stage.enroll("anna", &short_lines(0));
+    let endpoint = hub(&stage.path("base"));
+    let once = || {
+        let mut command = stage.agent("anna");
+        command.arg("--data").arg(stage.path("anna.jsonl")).args(["run", "--once"]);
+        let done = output(command.env("HF_ENDPOINT", &endpoint));
+        (done.status.code(), String::from_utf8_lossy(&done.stderr).into_owned())
+    };
+    let (code, said) = once();
+    assert!(code == Some(3) && said.contains("there is no `hf:o/unknown@main`"), "{code:?} {said}");
+    stage.operator(&["device", "ls"]);
+    output(stage.agent("anna").args(["pause", "1h"]));
+    let (code, said) = once();
+    assert!(code == Some(7) && said.contains("paused"), "{code:?} {said}");
+}
+
+#[test]
 fn a_name_of_no_base_is_refused_by_what_it_is() {
     let stage = Stage::new();
     stage.configure("base = \"hf:o\"\n");

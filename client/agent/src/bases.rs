@@ -11,18 +11,24 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use client::{Control, DeviceMonitor};
 use engine::{Base, FetchError, Fetching, Hub, Repository, Source};
 use proto::shown::shown;
 use session::conditions::{Condition, Conditions, Purpose, Usage, in_words, judge};
-use tokio::task::spawn_blocking;
+use tokio::sync::watch;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+
+use crate::monitor::ThisMachine;
 
 /// Between two looks at the network.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// What a monitor may take for one look.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 
 /// First wait after a fetch that failed; doubled up to [`LONGEST`].
 const FIRST: Duration = Duration::from_secs(60);
@@ -41,16 +47,17 @@ pub(crate) struct Bases {
 #[derive(Clone)]
 pub(crate) struct Network {
     /// What looks at it.
-    pub(crate) monitor: Arc<dyn DeviceMonitor>,
+    pub(crate) monitor: Arc<ThisMachine>,
     /// What is wanted of it.
     pub(crate) limits: Conditions,
     /// Whether the person at the keyboard said to use it whatever it is.
     pub(crate) overridden: bool,
 }
 
-/// The hub, and the folder of what comes from it to this device.
+/// The hub, and the folder of what comes from it to this device. A token for what the hub does not give to everybody lies in
+/// `hub/token`.
 pub(crate) fn hub(state_dir: &Path) -> Hub {
-    Hub::in_folder(state_dir.join("hub"))
+    Hub::in_folder(state_dir.join("hub").join("models"))
 }
 
 impl Bases {
@@ -79,69 +86,145 @@ pub(crate) fn fetched(sources: &[Source], state_dir: &Path) -> Vec<PathBuf> {
     here
 }
 
-/// Fetches what is missing, one after the other, until all of it is here or `stop` is canceled; only while the conditions
-/// of a transfer hold and the user did not pause the device. What came of a base before that is gone on from.
+/// How a base is fetched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Come {
+    /// While the device takes part with others.
+    Beside,
+    /// While the device does nothing else, and says so.
+    Alone,
+    /// The same, by somebody who does not wait: what stands in the way is an error.
+    AtOnce,
+}
+
+/// Fetches what is missing until one base has come, which is given, or `stop` is canceled; only while the conditions of a
+/// transfer hold and the user did not pause the device. They have turns: one that cannot be had keeps no other from coming.
+/// What has come of a base is gone on from.
+///
+/// Fails only where nobody waits.
 pub(crate) async fn fetch(
     missing: Vec<Repository>,
     hub: Hub,
-    network: Network,
+    (network, how): (&Network, Come),
     control: Control,
     stop: CancellationToken,
-) {
-    let may = Arc::new(AtomicBool::new(false));
-    let looks = tokio::spawn(look_on(Arc::clone(&may), network, control.clone(), stop.clone()));
-    for repository in missing {
-        let mut wait = FIRST;
-        loop {
-            while !may.load(Ordering::Relaxed) && !stop.is_cancelled() {
-                pause(LOOK.min(Duration::from_secs(1)), &stop).await;
-            }
+) -> Result<Option<Repository>, CannotCome> {
+    let (allowed, looks) = watch::channel(Err("nobody has looked yet".to_owned()));
+    let looking = tokio::spawn(look_on(allowed, network.clone(), control.clone(), stop.clone()));
+    let _looking = AbortOnDrop(looking);
+    let mut turns: Vec<Wanted> = missing.into_iter().map(Wanted::new).collect();
+    loop {
+        for wanted in &mut turns {
             if stop.is_cancelled() {
+                return Ok(None);
+            }
+            if wanted.next > Instant::now() {
+                continue;
+            }
+            let mut looks = looks.clone();
+            // The first look takes a moment.
+            let blocking = tokio::select! {
+                seen = async { looks.changed().await.ok().and_then(|()| looks.borrow().clone().err()) } => seen,
+                () = stop.cancelled() => return Ok(None),
+            };
+            if let Some(blocking) = blocking {
+                match how {
+                    Come::AtOnce => return Err(CannotCome::Conditions(blocking)),
+                    Come::Alone => control.prepares(&format!("waiting to fetch its base: {blocking}")),
+                    Come::Beside => {}
+                }
                 break;
             }
-            tracing::info!(base = %repository, "fetching the base");
-            let (hub, name, allowed, stopped) =
-                (hub.clone(), repository.clone(), Arc::clone(&may), stop.clone());
-            let fetched = spawn_blocking(move || {
-                Base::fetch(&Source::Hub(name), &hub, &mut |_: Fetching| {
-                    if allowed.load(Ordering::Relaxed) && !stopped.is_cancelled() {
-                        ControlFlow::Continue(())
-                    } else {
-                        ControlFlow::Break(())
-                    }
-                })
-            });
-            match fetched.await {
-                Ok(Ok(path)) => {
-                    tracing::info!(base = %repository, path = %path.display(), "the base is here");
-                    break;
-                }
-                Ok(Err(FetchError::Stopped { .. })) => {}
-                Ok(Err(error)) => {
-                    tell(&control, &error.to_string(), wait);
-                    pause(wait, &stop).await;
-                    wait = LONGEST.min(2 * wait);
-                }
-                Err(error) => {
-                    tell(&control, &format!("the fetch of {repository} broke: {error}"), wait);
-                    pause(wait, &stop).await;
-                    wait = LONGEST.min(2 * wait);
-                }
+            if how != Come::Beside {
+                control.prepares(&format!("fetching its base {}", wanted.repository));
+            }
+            match one(&wanted.repository, &hub, &looks, &stop).await {
+                Ok(()) => return Ok(Some(wanted.repository.clone())),
+                Err(FetchError::Stopped { .. }) => {}
+                Err(error) if how == Come::AtOnce => return Err(error.into()),
+                Err(error) => wanted.put_off(&control, &error),
             }
         }
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => return Ok(None),
+        }
     }
-    looks.abort();
 }
 
-fn tell(control: &Control, why: &str, wait: Duration) {
-    let why = format!("{}; it is tried again in {} min", shown(why), wait.as_secs() / 60);
-    tracing::warn!("{why}");
-    control.failed(&why);
+/// Why a base cannot come now.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CannotCome {
+    /// The network may not be used.
+    #[error("the base may not be fetched now: {0}")]
+    Conditions(String),
+    /// The hub does not give it.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
 }
 
-/// Tells whether the network may be used, for as long as a base is fetched.
+/// A base that is to come.
+struct Wanted {
+    repository: Repository,
+    next: Instant,
+    wait: Duration,
+}
+
+impl Wanted {
+    fn new(repository: Repository) -> Self {
+        Self { repository, next: Instant::now(), wait: FIRST }
+    }
+
+    fn put_off(&mut self, control: &Control, error: &FetchError) {
+        // What broke off has brought something, and goes on from there.
+        if matches!(error, FetchError::Interrupted { .. }) {
+            self.wait = FIRST;
+        }
+        let why =
+            format!("{}; it is tried again in {} min", shown(&error.to_string()), self.wait.as_secs() / 60);
+        tracing::warn!("{why}");
+        control.failed(&why);
+        self.next = Instant::now() + self.wait;
+        self.wait = LONGEST.min(2 * self.wait);
+    }
+}
+
+/// Fetches one base, for as long as the network may be used.
+async fn one(
+    repository: &Repository,
+    hub: &Hub,
+    looks: &watch::Receiver<Look>,
+    stop: &CancellationToken,
+) -> Result<(), FetchError> {
+    tracing::info!(base = %repository, "fetching the base");
+    let (source, hub, looks, stopped) =
+        (Source::Hub(repository.clone()), hub.clone(), looks.clone(), stop.clone());
+    let fetching = spawn_blocking(move || {
+        Base::fetch(&source, &hub, &mut |_: Fetching| {
+            if looks.borrow().is_ok() && !stopped.is_cancelled() {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break(())
+            }
+        })
+    });
+    let stopped = || FetchError::Stopped { base: repository.to_string() };
+    let path = tokio::select! {
+        // A thread that broke leaves what has come.
+        fetched = fetching => fetched.unwrap_or_else(|_| Err(stopped()))?,
+        // It ends at its next block.
+        () = stop.cancelled() => return Err(stopped()),
+    };
+    tracing::info!(base = %repository, path = %path.display(), "the base is here");
+    Ok(())
+}
+
+/// Whether the network may be used, and else why not.
+type Look = Result<(), String>;
+
+/// Looks at the network for as long as a base is fetched.
 async fn look_on(
-    may: Arc<AtomicBool>,
+    allowed: watch::Sender<Look>,
     Network { monitor, limits, overridden }: Network,
     control: Control,
     stop: CancellationToken,
@@ -149,7 +232,9 @@ async fn look_on(
     let mut said = String::new();
     while !stop.is_cancelled() {
         let monitor = Arc::clone(&monitor);
-        let mut snapshot = spawn_blocking(move || monitor.look()).await.unwrap_or_default();
+        let looked = timeout(LONGEST_LOOK, spawn_blocking(move || monitor.look())).await;
+        // What is not known keeps the device from the network.
+        let mut snapshot = looked.ok().and_then(Result::ok).unwrap_or_default();
         // What is fetched of a base is fetched once, and does not count by the day.
         let paused_until = control.paused_until();
         snapshot.usage = Usage { paused_until, ..Usage::default() };
@@ -157,18 +242,24 @@ async fn look_on(
         // Who overrides the conditions can still pause.
         transfer.retain(|row| !overridden || row.condition == Condition::Resumed);
         let blocking = in_words(&transfer);
-        may.store(blocking.is_empty(), Ordering::Relaxed);
         if blocking != said && !blocking.is_empty() {
             tracing::info!("a base is not fetched now: {blocking}");
         }
-        said = blocking;
-        pause(LOOK, &stop).await;
+        said.clone_from(&blocking);
+        let look = if blocking.is_empty() { Ok(()) } else { Err(blocking) };
+        drop(allowed.send_replace(look));
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = stop.cancelled() => {}
+        }
     }
 }
 
-async fn pause(time: Duration, stop: &CancellationToken) {
-    tokio::select! {
-        () = tokio::time::sleep(time) => {}
-        () = stop.cancelled() => {}
+/// A task that ends with whoever waits for what it tells.
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

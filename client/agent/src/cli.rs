@@ -250,7 +250,11 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Log => status::log(&config, format),
         Command::Data(DataCommand::Check) => will::check(&config, format),
         Command::Export(args) => {
-            let here = bases::fetched(&config.sources(), &config.state_dir);
+            let mut sources = config.sources();
+            if cli.common.base.is_some() {
+                sources.truncate(1);
+            }
+            let here = bases::fetched(&sources, &config.state_dir);
             let exported = export::export(args, &here, &config.state_dir)
                 .map_err(|error| failed(error.code())(error.into()))?;
             print(format, &exported, || exported.text())
@@ -364,9 +368,9 @@ async fn run(
     let Some(name) = device.status().map_err(device_failure)?.device else {
         return Err(device_failure(EnrollmentError::NotEnrolled.into()));
     };
-    let running = daemon::run(device, &config, (once, override_conditions), sources, &stop);
+    let daemon = daemon::Daemon::new(&config, (once, override_conditions), sources, &stop);
     let says = format!("takes part as {name}");
-    let finished = Box::pin(manager.served(&says, &stop, || std::future::ready(()), running)).await?;
+    let finished = daemon.run(device, &manager, &says).await?;
     let value = match &finished {
         Finished::Contributed(published) => {
             serde_json::json!({ "finished": "contributed", "published": published })

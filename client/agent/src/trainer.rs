@@ -131,6 +131,8 @@ pub struct ChildTrainer {
     settings: TrainerSettings,
     longest_silence: Duration,
     bases: Vec<Known>,
+    /// Why the others are none.
+    left_out: Vec<String>,
     device: String,
     /// What was asked once is not asked again: of a base, by its digest, and the shape of a batch.
     measured: Mutex<BTreeMap<(Digest, usize, usize), u64>>,
@@ -171,24 +173,31 @@ impl ChildTrainer {
             settings,
             longest_silence,
             bases: Vec::new(),
+            left_out: Vec::new(),
             device: String::new(),
             measured: Mutex::default(),
         };
-        let mut unusable = None;
         for path in trainer.settings.bases.clone() {
             match trainer.describe(&path) {
                 Ok(described) => trainer.add(path, described)?,
-                Err(error) => {
-                    tracing::warn!(base = %path.display(), "the base cannot be used: {error}");
-                    unusable = Some(error);
+                Err(StartError::Unusable(why)) => {
+                    let why = format!("the base {} cannot be used: {why}", path.display());
+                    tracing::warn!("{why}");
+                    trainer.left_out.push(why);
                 }
+                Err(error) => return Err(error),
             }
         }
-        match unusable {
-            _ if !trainer.bases.is_empty() => Ok(trainer),
-            Some(error) => Err(error),
-            None => Err(StartError::Unusable("no base is named; name one by `base`".to_owned())),
+        match (trainer.bases.is_empty(), trainer.left_out.as_slice()) {
+            (false, _) => Ok(trainer),
+            (true, []) => Err(StartError::Unusable("no base is named; name one by `base`".to_owned())),
+            (true, all) => Err(StartError::Unusable(all.join("; "))),
         }
+    }
+
+    /// Why bases of the settings are none that it trains on.
+    pub fn left_out(&self) -> &[String] {
+        &self.left_out
     }
 
     fn add(&mut self, path: PathBuf, described: Described) -> Result<(), TrainerFault> {

@@ -28,7 +28,7 @@ mod work;
 
 pub use ended::Ended;
 pub use renewal::Lifetime;
-use renewal::Renewal;
+use renewal::{Renewal, Then};
 pub use state::SessionState;
 use trainer_faults::TrainerFaults;
 pub use work::Work;
@@ -190,7 +190,7 @@ enum Stage {
     /// Asking for the next certificate, before it asks for work or for a place with what was trained.
     Renewing {
         has_certificate: bool,
-        then: Option<Trained>,
+        then: Then,
     },
     LoadingPlan {
         published: Published,
@@ -443,36 +443,18 @@ impl Session {
     /// The version that it takes part with now; none where it waits or asks for one.
     pub fn at_work_on(&self) -> Option<Published> {
         match &self.state {
-            Stage::Waiting
-            | Stage::AwaitingWindow
-            | Stage::CheckingIn
-            | Stage::Declining { .. }
-            | Stage::Renewing { then: None, .. } => None,
+            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Declining { .. } => None,
+            Stage::Renewing { then, .. } => then.published(),
             Stage::LoadingPlan { published, .. } => Some(*published),
             Stage::RecordingFound { offer, .. } | Stage::Loading { offer, .. } => Some(offer.published()),
             Stage::Installing { work, .. } | Stage::Training { work } => Some(work.published),
-            Stage::Renewing { then: Some(trained), .. }
-            | Stage::Joining { trained }
-            | Stage::Round { trained, .. } => Some(trained.work.published),
+            Stage::Joining { trained } | Stage::Round { trained, .. } => Some(trained.work.published),
         }
     }
 
     /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
     pub fn take_ended(&mut self) -> Option<Ended> {
         self.ended.take()
-    }
-
-    /// What it waited for is there.
-    fn woken(mut self, now: Timestamp) -> Self {
-        self.pause = None;
-        if let Stage::Renewing { then, .. } = &mut self.state {
-            let then = then.take();
-            return self.renew_or(then, now);
-        }
-        if matches!(self.state, Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn) {
-            return self.renew_or(None, now);
-        }
-        self
     }
 
     /// Tries the same again later, each time twice as much later.

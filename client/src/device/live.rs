@@ -1,6 +1,7 @@
 //! What a device does now, for whoever asks while it runs, and the user's word to it.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use proto::ids::{Digest, TaskId, Timestamp};
@@ -88,6 +89,8 @@ pub(super) struct Live {
     kept: watch::Sender<Kept>,
     paused: watch::Sender<Option<Timestamp>>,
     asks: Mutex<Vec<Ask>>,
+    /// Whether to end as soon as the device is at work on no version.
+    leaves: AtomicBool,
     /// Told whenever something was asked.
     pub(super) asked: Notify,
     state: State,
@@ -102,6 +105,7 @@ impl Live {
             kept: watch::Sender::default(),
             paused: watch::Sender::new(paused),
             asks: Mutex::default(),
+            leaves: AtomicBool::new(false),
             asked: Notify::new(),
             state,
             journal,
@@ -115,6 +119,11 @@ impl Live {
     /// What was asked since the last call.
     pub(super) fn asks(&self) -> Vec<Ask> {
         std::mem::take(&mut *self.asks.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Whether to end as soon as the device is at work on no version.
+    pub(super) fn leaves(&self) -> bool {
+        self.leaves.load(Ordering::Relaxed)
     }
 
     /// Tells what is durable from now on.
@@ -261,6 +270,13 @@ impl Control {
     /// Tells whoever asks, and the journal, what went wrong for the host program.
     pub fn failed(&self, why: &str) {
         self.live.problem(why);
+    }
+
+    /// Ends the run of the device, with [`Finished::Stopped`](super::Finished), as soon as it is at work on no version: no
+    /// training and no round is lost by it.
+    pub fn leave_when_free(&self) {
+        self.live.leaves.store(true, Ordering::Relaxed);
+        self.live.asked.notify_one();
     }
 
     /// Ends a pause.

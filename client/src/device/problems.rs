@@ -32,7 +32,8 @@ impl Running {
         }
         match ended {
             Ended::Breach(breach) => Err(Error::Breach(breach)),
-            Ended::Rejected(rejection @ Rejection::NotEnrolled) => Err(Error::NotEnrolled(rejection)),
+            Ended::Rejected(rejection @ Rejection::NotEnrolled)
+            | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),
             // Whoever runs once does not wait for hours.
             rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
             Ended::Rejected(_)
@@ -47,7 +48,7 @@ impl Running {
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }
             | Ended::NotTrained(_)
-            | Ended::NotRenewed(_)
+            | Ended::NotRenewed { is_over: false, .. }
             | Ended::TrainerFailed(_) => Ok(()),
         }
     }

@@ -13,11 +13,11 @@ impl Running {
         let renewed = match renewed {
             Ok(renewed) => renewed,
             Err(EnrollmentError::Transport(error)) => return Ok(self.failure(error)),
-            Err(answer @ EnrollmentError::Answer(_)) => {
-                self.trouble(&answer.to_string());
+            // A full disk, or a key that cannot be read now, is no reason to end where the certificate is still good.
+            Err(error) => {
+                self.trouble(&error.to_string());
                 return Ok(Event::Unreachable);
             }
-            Err(other) => return Err(other.into()),
         };
         self.transport = renewed.transport;
         self.live.keeps(&self.store)?;

@@ -129,7 +129,8 @@ impl Running {
     /// Runs until it is told to stop, or, if it runs once, until one round is over.
     pub(super) async fn run(mut self) -> Result<Finished, Error> {
         loop {
-            if self.stop.is_cancelled() {
+            let leaves = self.live.leaves() && self.session.at_work_on().is_none();
+            if leaves || self.stop.is_cancelled() {
                 self.meter.keep();
                 return Ok(Finished::Stopped);
             }

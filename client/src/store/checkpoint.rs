@@ -210,7 +210,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::WrongReply { .. }
         | Ended::NotTrained(_)
         | Ended::TrainerFailed(_)
-        | Ended::NotRenewed(_)
+        | Ended::NotRenewed { .. }
         | Ended::TrainerRests { .. } => false,
     }
 }

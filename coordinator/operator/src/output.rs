@@ -73,6 +73,10 @@ pub(crate) fn epsilon(epsilon: f64) -> String {
 
 /// A time in seconds since 1970, for people.
 pub(crate) fn at(unix_secs: u64) -> String {
+    // As an older coordinator says nothing of it.
+    if unix_secs == 0 {
+        return "unknown".to_owned();
+    }
     let at = i64::try_from(unix_secs).ok().and_then(|secs| OffsetDateTime::from_unix_timestamp(secs).ok());
     at.and_then(|at| at.format(&Rfc3339).ok()).unwrap_or_else(|| "never".to_owned())
 }

@@ -1,8 +1,8 @@
 use aggregation::IdentityKey;
 use proto::token::BootstrapToken;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::CertificateDer;
 use rcgen::{CertificateParams, KeyPair};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use task::spool::InMemory;
 
 use super::*;
@@ -31,16 +31,15 @@ fn request() -> String {
     CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap()
 }
 
-async fn world() -> World {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path();
+/// A registry below this folder.
+pub(crate) fn registry(path: &std::path::Path) -> Registry {
     let store = Store::open(&path.join("store")).unwrap();
     let validity = Validity { not_before_unix_secs: NOW, not_after_unix_secs: NOW + 3650 * DAY };
     let enrollment_key =
         EnrollmentKey::open_or_create(&path.join("enrolment.seed"), &SystemRandom::new()).unwrap();
     let artifacts = Artifacts::open(&path.join("artifacts")).unwrap();
     let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), Arc::new(InMemory)).unwrap();
-    let registry = Registry {
+    Registry {
         authority: Authority::open_or_create(path, validity).unwrap(),
         enrollment_key,
         address: "localhost:7443".to_owned(),
@@ -51,7 +50,12 @@ async fn world() -> World {
         revocations: Revocations::open(std::path::Path::new("")).unwrap().0,
         store,
         driver,
-    };
+    }
+}
+
+async fn world() -> World {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = registry(folder.path());
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
     let enrollment = Enrollment::new(**token.secret(), request(), &identity());
     let enrolled = registry.enrol(enrollment, at(NOW)).await.unwrap();
@@ -134,7 +138,8 @@ async fn over_four_hundred_days_a_device_is_never_without_a_certificate() {
     roots.add(authority).unwrap();
     let roots = Arc::new(roots);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider).build().unwrap();
     let first = world.renew(&identity(), &Peer::Anonymous, NOW + 60).await.unwrap();
     let (mut held, mut times) = (first, 0);
     for hour in 1..400 * 24 {

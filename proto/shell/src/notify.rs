@@ -97,11 +97,13 @@ impl Notifier {
         let mut beat = pin!(self.beat(&pulse));
         loop {
             tokio::select! {
-                output = &mut daemon => return output,
+                // Before the daemon, which may end at once.
+                biased;
                 () = stop.cancelled(), if !told_to_stop => {
                     told_to_stop = true;
                     self.tell("STOPPING=1\nSTATUS=stops");
                 }
+                output = &mut daemon => return output,
                 () = beat.as_mut() => {
                     self.tell("WATCHDOG=1");
                     beat.set(self.beat(&pulse));

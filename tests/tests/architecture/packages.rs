@@ -207,7 +207,8 @@ fn cargo(arguments: &[&str]) -> String {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let output = Command::new(program)
         .args(arguments)
-        .args(["--offline", "--locked"])
+        // What other systems need is fetched where it is not here yet.
+        .arg("--locked")
         .current_dir(root())
         .output()
         .unwrap();

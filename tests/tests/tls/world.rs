@@ -24,7 +24,7 @@ impl Home {
         let store = Store::open(&self.folder.path().join("operators")).unwrap();
         let operators = Operators::open(store).unwrap();
         let folder = self.folder.path().join("operator");
-        operators.ensure(&folder, &name.parse().unwrap(), &self.authority, LONG).unwrap();
+        operators.ensure(&folder, &name.parse().unwrap(), &self.authority, (LONG, &|_| false)).unwrap();
         (Arc::new(operators), Identity::load(&folder, name).unwrap())
     }
 

@@ -4,117 +4,218 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use client::{Device, DeviceMonitor, Finished, Settings};
+use client::{Device, Finished, NoData, Settings};
 use engine::Repository;
 use shell::cli::note;
+use shell::notify::Notifier;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{Failure, device_failure, failed, opened};
-use crate::bases::{self, Bases, Network};
+use crate::bases::{self, Bases, CannotCome, Come, Network};
 use crate::config::Config;
 use crate::control;
 use crate::monitor::{Sources, ThisMachine};
 use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
 
-/// Runs the device until it is told to stop, or, if it runs once, until one round is over. Whenever a base has come that
-/// was not here it begins anew; a training that is under way goes on where it was.
-pub(super) async fn run(
-    mut device: Device,
-    config: &Config,
-    (once, override_conditions): (bool, bool),
-    sources: Sources,
-    stop: &CancellationToken,
-) -> Result<Finished, Failure> {
-    if override_conditions {
-        note(
-            "conditions are overridden: this device trains even on battery, in use, or hot, because you said so",
-        );
-    }
-    let monitor: Arc<dyn DeviceMonitor> = Arc::new(ThisMachine::start(sources));
-    let network = Network {
-        monitor: Arc::clone(&monitor),
-        limits: config.conditions.clone(),
-        overridden: override_conditions,
-    };
-    let hub = bases::hub(&config.state_dir);
-    let mut fetched: Vec<Repository> = Vec::new();
-    loop {
-        let turn = stop.child_token();
-        let answering = answer_commands(&config.state_dir, &device, &turn);
-        let Bases { here, missing } = Bases::find(&config.sources(), &hub);
-        if let Some(lost) = missing.iter().find(|repository| fetched.contains(repository)) {
-            let why = anyhow::anyhow!(
-                "{lost} was fetched and is not in {} now",
-                config.state_dir.join("hub").display()
+/// What a daemon runs with.
+pub(super) struct Daemon<'a> {
+    config: &'a Config,
+    once: bool,
+    network: Network,
+    stop: &'a CancellationToken,
+}
+
+/// For as long as the bases that are here stay the same.
+struct Turn {
+    /// Absent where no base is here that can be used, and one is still to come.
+    trainer: Option<ChildTrainer>,
+    missing: Vec<Repository>,
+    stop: CancellationToken,
+    answering: Option<JoinHandle<()>>,
+}
+
+impl<'a> Daemon<'a> {
+    pub(super) fn new(
+        config: &'a Config,
+        (once, overridden): (bool, bool),
+        sources: Sources,
+        stop: &'a CancellationToken,
+    ) -> Self {
+        if overridden {
+            note(
+                "conditions are overridden: this device trains even on battery, in use, or hot, because you said so",
             );
-            return Err(failed(4)(why));
         }
-        let alone = here.is_empty();
-        let fetch =
-            bases::fetch(missing.clone(), hub.clone(), network.clone(), device.control(), turn.clone());
-        if alone && !missing.is_empty() {
-            device.control().prepares("fetching its base");
-            fetch.await;
-            fetched.extend(missing);
-            end(turn, answering).await;
-            if stop.is_cancelled() {
-                return Ok(Finished::Stopped);
-            }
-            drop(device);
-            device = opened(config).await?;
-            continue;
-        }
-        device.control().prepares("reading its bases");
-        let trainer = trainer(config, &device, here).await?;
-        let settings = Settings {
-            coordinator: config.coordinator.clone(),
-            policy: config.policy.clone(),
-            conditions: config.conditions.clone(),
-            override_conditions,
+        let monitor = Arc::new(ThisMachine::start(sources));
+        Self {
+            config,
             once,
-        };
-        let running = device.run(trainer, Arc::clone(&monitor), settings, turn.clone());
-        let come = async {
-            if missing.is_empty() {
-                std::future::pending::<()>().await;
-            }
-            fetch.await;
-            turn.cancel();
-            std::future::pending::<Result<Finished, client::Error>>().await
-        };
-        let finished = tokio::select! {
-            finished = Box::pin(running) => finished,
-            finished = come => finished,
-        };
-        end(turn, answering).await;
-        let finished = finished.map_err(device_failure)?;
-        if finished != Finished::Stopped || stop.is_cancelled() {
-            return Ok(finished);
+            network: Network { monitor, limits: config.conditions.clone(), overridden },
+            stop,
         }
-        fetched.extend(missing);
-        device = opened(config).await?;
+    }
+
+    /// Runs the device until it is told to stop, or, if it runs once, until one round is over. Its manager is told that it
+    /// is ready when the bases that are here have been read.
+    ///
+    /// Whenever a base has come that was not here, and the device is not at work on a version, it begins anew with it.
+    pub(super) async fn run(
+        &self,
+        device: Device,
+        manager: &Notifier,
+        says: &str,
+    ) -> Result<Finished, Failure> {
+        let turn = self.begin(&device, &[]).await?;
+        let turns = self.turns(device, turn);
+        Box::pin(manager.served(says, self.stop, || std::future::ready(()), turns)).await
+    }
+
+    async fn turns(&self, mut device: Device, mut turn: Turn) -> Result<Finished, Failure> {
+        // One that has come and is not found all the same is not fetched for ever.
+        let mut come = Vec::new();
+        loop {
+            let finished = match turn.trainer.take() {
+                Some(trainer) => self.take_part(&turn, device, trainer, &mut come).await,
+                None => self.wait_for_a_base(&turn, device, &mut come).await,
+            };
+            turn.end().await;
+            match finished? {
+                Finished::Stopped if !self.stop.is_cancelled() => {}
+                finished @ (Finished::Stopped | Finished::Contributed(_) | Finished::NoMoreWork) => {
+                    return Ok(finished);
+                }
+            }
+            device = opened(self.config).await?;
+            turn = self.begin(&device, &come).await?;
+        }
+    }
+
+    /// Looks what is here, answers commands from now on, and reads the bases.
+    async fn begin(&self, device: &Device, come: &[Repository]) -> Result<Turn, Failure> {
+        let stop = self.stop.child_token();
+        let answering = answer_commands(&self.config.state_dir, device, &stop);
+        let control = device.control();
+        if self.config.data.is_empty() {
+            device.forget_training("there is no text any more");
+            return Err(failed(3)(StartError::from(NoData).into()));
+        }
+        let Bases { here, mut missing } =
+            Bases::find(&self.config.sources(), &bases::hub(&self.config.state_dir));
+        missing.retain(|repository| {
+            if come.contains(repository) {
+                control.failed(&format!("{repository} was fetched and is not found; it is left out"));
+            }
+            !come.contains(repository)
+        });
+        control.prepares("reading its bases");
+        let trainer = if here.is_empty() && !missing.is_empty() {
+            None
+        } else {
+            tokio::select! {
+                started = start(self.config, here) => match started {
+                    Ok(trainer) => Some(trainer),
+                    Err(error @ StartError::Unusable(_)) if !missing.is_empty() => {
+                        control.failed(&error.to_string());
+                        None
+                    }
+                    Err(error) => return Err(failed(3)(error.into())),
+                },
+                () = stop.cancelled() => None,
+            }
+        };
+        for why in trainer.iter().flat_map(ChildTrainer::left_out) {
+            control.failed(why);
+        }
+        Ok(Turn { trainer, missing, stop, answering })
+    }
+
+    /// Runs the device; ends it when a further base has come.
+    async fn take_part(
+        &self,
+        turn: &Turn,
+        device: Device,
+        trainer: ChildTrainer,
+        come: &mut Vec<Repository>,
+    ) -> Result<Finished, Failure> {
+        let settings = Settings {
+            coordinator: self.config.coordinator.clone(),
+            policy: self.config.policy.clone(),
+            conditions: self.config.conditions.clone(),
+            override_conditions: self.network.overridden,
+            once: self.once,
+        };
+        let control = device.control();
+        let monitor = Arc::clone(&self.network.monitor);
+        let mut running = Box::pin(device.run(trainer, monitor, settings, turn.stop.clone()));
+        let fetching = self.fetch(turn, control.clone(), Come::Beside);
+        tokio::select! {
+            finished = &mut running => return finished.map_err(device_failure),
+            fetched = fetching => come.extend(fetched?),
+        }
+        control.leave_when_free();
+        running.await.map_err(device_failure)
+    }
+
+    /// Does nothing but fetch, until one base is here.
+    async fn wait_for_a_base(
+        &self,
+        turn: &Turn,
+        device: Device,
+        come: &mut Vec<Repository>,
+    ) -> Result<Finished, Failure> {
+        let how = if self.once { Come::AtOnce } else { Come::Alone };
+        let control = device.control();
+        tokio::select! {
+            fetched = self.fetch(turn, control, how) => come.extend(fetched?),
+            never = device.answers() => match never {},
+            () = turn.stop.cancelled() => {}
+        }
+        Ok(Finished::Stopped)
+    }
+
+    /// The next of the missing bases that has come; never where there is none.
+    async fn fetch(
+        &self,
+        turn: &Turn,
+        control: client::Control,
+        how: Come,
+    ) -> Result<Option<Repository>, Failure> {
+        if turn.missing.is_empty() {
+            return std::future::pending().await;
+        }
+        let hub = bases::hub(&self.config.state_dir);
+        let fetched =
+            bases::fetch(turn.missing.clone(), hub, (&self.network, how), control, turn.stop.clone());
+        fetched.await.map_err(|error| match error {
+            CannotCome::Conditions(_) => failed(7)(error.into()),
+            CannotCome::Fetch(_) => failed(3)(error.into()),
+        })
+    }
+}
+
+impl Turn {
+    /// Nobody is answered by it any more.
+    async fn end(self) {
+        self.stop.cancel();
+        if let Some(answering) = self.answering {
+            drop(answering.await);
+        }
     }
 }
 
 /// The trainer, on a thread that may wait for it to read the bases.
-async fn trainer(config: &Config, device: &Device, here: Vec<PathBuf>) -> Result<ChildTrainer, Failure> {
+async fn start(config: &Config, here: Vec<PathBuf>) -> Result<ChildTrainer, StartError> {
     let settings = TrainerSettings::of(config, here);
     let started = tokio::task::spawn_blocking(|| ChildTrainer::start(settings)).await;
-    let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())));
-    let trainer = trainer.map_err(|error| {
-        if matches!(error, StartError::NoData(_)) {
-            device.forget_training("there is no text any more");
-        }
-        failed(3)(error.into())
-    })?;
+    let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())))?;
     tracing::info!(device = %trainer.device(), "trains on");
     Ok(trainer)
 }
 
 /// Lets other commands ask and tell this daemon. Where that cannot be, they say so, and the device runs all the same.
-fn answer_commands(state_dir: &Path, device: &Device, turn: &CancellationToken) -> Option<JoinHandle<()>> {
-    match control::serve(state_dir, device.control(), turn.clone()) {
+fn answer_commands(state_dir: &Path, device: &Device, stop: &CancellationToken) -> Option<JoinHandle<()>> {
+    match control::serve(state_dir, device.control(), stop.clone()) {
         Ok(serving) => Some(tokio::spawn(serving)),
         Err(error) => {
             tracing::warn!(
@@ -123,13 +224,5 @@ fn answer_commands(state_dir: &Path, device: &Device, turn: &CancellationToken) 
             );
             None
         }
-    }
-}
-
-/// Ends a turn: nobody is answered by it any more.
-async fn end(turn: CancellationToken, answering: Option<JoinHandle<()>>) {
-    turn.cancel();
-    if let Some(answering) = answering {
-        drop(answering.await);
     }
 }

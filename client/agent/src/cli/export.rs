@@ -89,6 +89,9 @@ pub(super) enum ExportFailure {
     /// No base is here.
     #[error("no base of the configuration is here yet; `nightshift-agent run` fetches those of the hub")]
     NoBase,
+    /// Nothing says which of the bases is meant.
+    #[error("the adapter fits several of the bases and does not say which it is for; name one by --base")]
+    SeveralBases,
     /// The release is of something else.
     #[error("{} is not of the version that is installed here", .0.display())]
     OtherRelease(PathBuf),
@@ -122,26 +125,38 @@ pub(super) fn export(
     })
 }
 
-/// The adapter, and the base that it is for: the first of the bases that fits.
+/// The adapter, and the base that it is for. A base that cannot be read, or is another, stands in the way only where there
+/// is no other.
 fn opened<'a>(
     args: &ExportArgs,
     bases: &'a [PathBuf],
     state_dir: &Path,
 ) -> Result<(&'a Path, Base, Adapter), ExportFailure> {
     let mut other = ExportFailure::NoBase;
+    let mut found: Option<(&Path, Base, Adapter)> = None;
     for source in bases {
-        let base = Base::open(source)?;
+        let base = match Base::open(source) {
+            Ok(base) => base,
+            Err(error) => {
+                other = error.into();
+                continue;
+            }
+        };
         let adapter = match &args.adapter {
             Some(folder) => read_peft(folder, &base),
             None => read_installed(state_dir, args.task, &base),
         };
         match adapter {
-            Ok(adapter) => return Ok((source, base, adapter)),
-            Err(error @ AdapterFileError::OtherBase { .. }) => other = error.into(),
+            // What does not say of which base it is may fit several.
+            Ok(_) if found.is_some() => return Err(ExportFailure::SeveralBases),
+            Ok(adapter) => found = Some((source, base, adapter)),
+            Err(error @ (AdapterFileError::OtherBase { .. } | AdapterFileError::Modules { .. })) => {
+                other = error.into();
+            }
             Err(error) => return Err(error.into()),
         }
     }
-    Err(other)
+    found.ok_or(other)
 }
 
 /// What this device's coordinator signed of exactly this version on this base.
@@ -193,6 +208,7 @@ impl ExportFailure {
             | Self::File(_)
             | Self::Release { .. }
             | Self::NoBase
+            | Self::SeveralBases
             | Self::OtherRelease(_) => 3,
         }
     }

@@ -17,7 +17,7 @@ use shell::cli::note;
 use report::{Installed, Removed, Status, Untold};
 
 use super::{Common, Failure, failed, print};
-use crate::config::{Config, SAMPLE};
+use crate::config::{Config, SAMPLE, source};
 use crate::monitor::{Sources, ThisMachine, untold};
 use crate::service::control::{Control, user};
 use crate::service::paths::{Places, Surroundings, below, places};
@@ -413,7 +413,7 @@ fn answers(
 ) -> Result<Answers, Failure> {
     let given = |path: &Option<PathBuf>| path.as_deref().map(absolute).transpose();
     let state_dir = given(&common.state_dir)?.unwrap_or_else(|| which.places.state_dir.clone());
-    let base = given(&common.base)?.unwrap_or_else(|| state_dir.join("base"));
+    let base = named(common.base.as_ref())?.unwrap_or_else(|| state_dir.join("base"));
     let data = common.data.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
     let mut assume: BTreeSet<Condition> = args.assume.iter().copied().collect();
     if args.assume.is_empty() && io::stdin().is_terminal() {
@@ -434,6 +434,15 @@ fn ask(row: &Judgment) -> bool {
     read.is_ok() && ["y", "yes"].contains(&line.trim().to_lowercase().as_str())
 }
 
+/// A base that was named: a path from here, or a name of the hub's as it is.
+fn named(base: Option<&PathBuf>) -> Result<Option<PathBuf>, Failure> {
+    let Some(base) = base else { return Ok(None) };
+    match source(base).map_err(|error| failed(2)(error.into()))? {
+        Source::Path(path) => absolute(&path).map(Some),
+        Source::Hub(_) => Ok(Some(base.clone())),
+    }
+}
+
 /// Refuses options that a configuration which is there says otherwise: it is its owner's to change.
 fn agrees(common: &Common, args: &InstallArgs, config: &Config, path: &Path) -> Result<(), Failure> {
     let mut wrong = Vec::new();
@@ -446,7 +455,7 @@ fn agrees(common: &Common, args: &InstallArgs, config: &Config, path: &Path) -> 
         Ok(given.as_deref().map(absolute).transpose()?.is_some_and(|given| given != *found))
     };
     check("--state-dir", "state_dir", differs(&common.state_dir, &config.state_dir)?);
-    check("--base", "base", differs(&common.base, &config.base)?);
+    check("--base", "base", named(common.base.as_ref())?.is_some_and(|given| given != config.base));
     let data: Vec<PathBuf> = common.data.iter().map(|path| absolute(path)).collect::<Result<_, _>>()?;
     check("--data", "data", !data.is_empty() && data != config.data);
     let assume: BTreeSet<Condition> = args.assume.iter().copied().collect();

@@ -178,6 +178,13 @@ fn does(doing: &Now, now: Timestamp) -> Vec<String> {
         Some(until) => lines.push(format!("paused until {}, {}", at(until), relative(until, now))),
         None => {}
     }
+    // It does not look yet.
+    if doing.window.is_empty() {
+        lines.extend(doing.last_problem.as_ref().map(|problem| {
+            format!("last problem: {}, {}", relative(problem.unix_millis, now), problem.what)
+        }));
+        return lines;
+    }
     let blocking = in_words(&doing.conditions);
     lines.push(match (doing.window.as_str(), doing.opens, blocking.is_empty()) {
         ("open", ..) => "may train: yes".to_owned(),

@@ -1,5 +1,4 @@
 //! The daemon's end.
-#![expect(clippy::disallowed_methods, reason = "IO shell: a task for each connection")]
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
@@ -13,6 +12,7 @@ use proto::shown::shown;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -46,6 +46,8 @@ pub fn serve(
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?;
     Ok(async move {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
+        // They end with this: whoever is still asking holds no handle of the device any more.
+        let mut answering = JoinSet::new();
         loop {
             let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
             let accepted = tokio::select! {
@@ -55,7 +57,8 @@ pub fn serve(
             match accepted {
                 Ok((stream, _)) if is_ours(&stream) => {
                     let control = control.clone();
-                    tokio::spawn(async move {
+                    while answering.try_join_next().is_some() {}
+                    answering.spawn(async move {
                         // Who does not ask, or does not listen, is left alone.
                         let _asked = timeout(TO_ANSWER, answer(stream, &control)).await;
                         drop(place);
@@ -70,6 +73,7 @@ pub fn serve(
                 }
             }
         }
+        answering.shutdown().await;
         drop(std::fs::remove_file(&path));
     })
 }

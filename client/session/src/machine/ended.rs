@@ -29,10 +29,15 @@ pub enum Ended {
     Rejected(Rejection),
     /// The coordinator gives no further certificate.
     #[error(
-        "the coordinator does not renew this device's certificate: {0}; without one it takes no part: ask its operator, \
-         who may give a new token for `nightshift-agent enroll`"
+        "the coordinator does not renew this device's certificate: {rejection}; without one it takes no part: ask its \
+         operator, who may give a new token for `nightshift-agent enroll`"
     )]
-    NotRenewed(Rejection),
+    NotRenewed {
+        /// Why.
+        rejection: Rejection,
+        /// Whether the one that the device has is over, so that it can do nothing else.
+        is_over: bool,
+    },
     /// The round ended.
     #[error("the round ended: {0}")]
     Round(Outcome),

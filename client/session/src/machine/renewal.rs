@@ -5,14 +5,13 @@
 //! lay in a drawer, asks without one: its identity key shows who it is.
 
 use proto::ids::{DeviceId, Digest, Timestamp};
-use proto::message::Rejection;
+use proto::message::{Published, Rejection};
 
 use super::outside::REFUSED_MILLIS;
-use super::{Ended, Event, Session, Stage, Trained};
+use super::{Ended, Event, Session, Stage, Trained, inside};
 
-/// How long a device whose certificate is good still waits before it asks again, when it could not be renewed: ten
-/// minutes.
-const AGAIN_MILLIS: u64 = 10 * 60_000;
+/// The shortest time between two renewals, and between one that could not be and the next try: ten minutes.
+const LEAST_MILLIS: u64 = 10 * 60_000;
 
 const DAY_MILLIS: u64 = 24 * 3_600_000;
 
@@ -42,11 +41,11 @@ impl Lifetime {
         Timestamp(issued_unix_secs.saturating_mul(1000)).plus_millis(after)
     }
 
-    /// The shortest time between two renewals, in milliseconds, for a device whose clock is far from its coordinator's: a
-    /// quarter of the life, or a day.
+    /// The shortest time until the next renewal, in milliseconds, for a device whose clock is far from its coordinator's,
+    /// or whose coordinator gives short ones: a quarter of the life, or a day.
     fn least_millis(self) -> u64 {
         let life = self.expires_unix_secs.saturating_sub(self.issued_unix_secs).saturating_mul(1000);
-        (life / 4).min(DAY_MILLIS)
+        (life / 4).clamp(LEAST_MILLIS, DAY_MILLIS)
     }
 
     /// Whether they have ended.
@@ -62,15 +61,60 @@ pub(super) struct Renewal {
     due: Timestamp,
     /// The coordinator says that it has ended, whatever this device's clock says.
     is_refused: bool,
+    /// When it came, where that was since the device began.
+    came: Option<Timestamp>,
 }
 
 impl Renewal {
     fn new(lifetime: Lifetime, device: DeviceId) -> Self {
-        Self { lifetime, due: lifetime.renewal_due(device), is_refused: false }
+        Self { lifetime, due: lifetime.renewal_due(device), is_refused: false, came: None }
+    }
+
+    fn came(lifetime: Lifetime, device: DeviceId, now: Timestamp) -> Self {
+        let new = Self::new(lifetime, device);
+        Self { due: new.due.max(now.plus_millis(lifetime.least_millis())), came: Some(now), ..new }
     }
 
     fn is_over(&self, now: Timestamp) -> bool {
         self.is_refused || self.lifetime.is_over(now)
+    }
+}
+
+/// What is gone on with after a renewal.
+#[derive(Debug)]
+pub(super) enum Then {
+    /// It asks what there is to do.
+    Ask,
+    /// It asks for a place with what was trained.
+    Join(Trained),
+    /// The round that it was in.
+    Round { trained: Trained, step: Box<inside::Step> },
+}
+
+impl Then {
+    /// The version that it is at work on.
+    pub(super) fn published(&self) -> Option<Published> {
+        match self {
+            Self::Ask => None,
+            Self::Join(trained) | Self::Round { trained, .. } => Some(trained.work.published),
+        }
+    }
+
+    fn of(state: Stage) -> Self {
+        match state {
+            Stage::Joining { trained } => Self::Join(trained),
+            Stage::Round { trained, step } => Self::Round { trained, step },
+            Stage::Renewing { then, .. } => then,
+            Stage::Waiting
+            | Stage::AwaitingWindow
+            | Stage::CheckingIn
+            | Stage::LoadingPlan { .. }
+            | Stage::RecordingFound { .. }
+            | Stage::Loading { .. }
+            | Stage::Installing { .. }
+            | Stage::Training { .. }
+            | Stage::Declining { .. } => Self::Ask,
+        }
     }
 }
 
@@ -82,8 +126,17 @@ impl Session {
         self
     }
 
-    /// Renews, if it is time to; else goes on with what was trained, or asks what there is to do.
-    pub(super) fn renew_or(self, then: Option<Trained>, now: Timestamp) -> Self {
+    /// What it waited for is there: renews, if it is time to; else goes on.
+    pub(super) fn woken(mut self, now: Timestamp) -> Self {
+        self.pause = None;
+        let is_idle = matches!(
+            self.state,
+            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Renewing { .. }
+        );
+        if !is_idle {
+            return self;
+        }
+        let then = Then::of(std::mem::replace(&mut self.state, Stage::Waiting));
         match self.renewal {
             Some(renewal) if renewal.is_refused || renewal.due <= now => {
                 self.to(Stage::Renewing { has_certificate: !renewal.is_over(now), then })
@@ -92,42 +145,27 @@ impl Session {
         }
     }
 
-    /// The coordinator does not take the certificate any more.
+    /// The coordinator does not take the certificate any more. Nothing that was done is lost by it: whoever is on the way
+    /// could say so too.
     pub(super) fn certificate_ended(mut self, now: Timestamp) -> Self {
-        let Some(renewal) = &mut self.renewal else { return self.back_off(now) };
-        renewal.is_refused = true;
-        let then = match std::mem::replace(&mut self.state, Stage::Waiting) {
-            Stage::Joining { trained } => Some(trained),
-            Stage::Renewing { then, .. } => then,
-            Stage::Waiting
-            | Stage::AwaitingWindow
-            | Stage::CheckingIn
-            | Stage::LoadingPlan { .. }
-            | Stage::RecordingFound { .. }
-            | Stage::Loading { .. }
-            | Stage::Installing { .. }
-            | Stage::Training { .. }
-            | Stage::Declining { .. }
-            | Stage::Round { .. } => None,
-        };
+        // One that came a moment ago has not ended: nothing is gained by another.
+        let came = |renewal: &Renewal| renewal.came.is_some_and(|came| now.millis_since(came) < LEAST_MILLIS);
+        match &mut self.renewal {
+            Some(renewal) if !came(renewal) => renewal.is_refused = true,
+            Some(_) | None => return self.back_off(now),
+        }
+        let then = Then::of(std::mem::replace(&mut self.state, Stage::Waiting));
         self.to(Stage::Renewing { has_certificate: false, then }).back_off(now)
     }
 
     /// What came of asking for the next certificate.
-    pub(super) fn renewed(
-        mut self,
-        has_certificate: bool,
-        then: Option<Trained>,
-        event: Event,
-        now: Timestamp,
-    ) -> Self {
+    pub(super) fn renewed(mut self, has_certificate: bool, then: Then, event: Event, now: Timestamp) -> Self {
         match event {
             Event::Renewed { credential, issued_unix_secs } => {
                 let expires_unix_secs = credential.expires_unix_secs;
                 let lifetime = Lifetime { issued_unix_secs, expires_unix_secs };
-                let mut renewal = Renewal::new(lifetime, self.device.device);
-                renewal.due = renewal.due.max(now.plus_millis(lifetime.least_millis()));
-                (self.renewal, self.credential) = (Some(renewal), credential);
+                self.renewal = Some(Renewal::came(lifetime, self.device.device, now));
+                self.credential = credential;
                 self.go_on(then)
             }
             Event::Rejected(rejection) => self.not_renewed(has_certificate, then, rejection, now),
@@ -148,44 +186,46 @@ impl Session {
         }
     }
 
-    /// A device whose certificate is good goes on with it; one whose certificate has ended can do nothing else.
+    /// A device goes on with the certificate that it has: at once where it is good, and after hours where it was refused or
+    /// this device's clock says that it is over, since either may have been wrong.
     fn not_renewed(
         mut self,
         has_certificate: bool,
-        then: Option<Trained>,
+        then: Then,
         rejection: Rejection,
         now: Timestamp,
     ) -> Self {
         let until = now.plus_millis(REFUSED_MILLIS);
-        self.put_renewal_off(until);
-        let why = Ended::NotRenewed(rejection);
-        if has_certificate {
-            self.ended = Some(why);
-            self.go_on(then)
-        } else {
-            self.end(why, until)
+        if let Some(renewal) = &mut self.renewal {
+            // Not at the moment at which it wakes: then it shows what it has.
+            (renewal.due, renewal.is_refused) = (until.plus_millis(LEAST_MILLIS), false);
         }
+        self.ended = Some(Ended::NotRenewed { rejection, is_over: !has_certificate });
+        if !has_certificate {
+            self.pause = Some(until);
+        }
+        self.go_on(then)
     }
 
     /// The coordinator could not be reached, or has no time.
     pub(super) fn unanswered(mut self, now: Timestamp) -> Self {
+        if !matches!(self.state, Stage::Renewing { has_certificate: true, .. }) {
+            return self.back_off(now);
+        }
         // There is time to be renewed later.
-        if let Stage::Renewing { has_certificate: true, then } = &mut self.state {
-            let then = then.take();
-            self.put_renewal_off(now.plus_millis(AGAIN_MILLIS));
-            return self.go_on(then);
-        }
-        self.back_off(now)
-    }
-
-    fn put_renewal_off(&mut self, until: Timestamp) {
         if let Some(renewal) = &mut self.renewal {
-            renewal.due = until;
+            renewal.due = now.plus_millis(LEAST_MILLIS);
         }
+        let then = Then::of(std::mem::replace(&mut self.state, Stage::Waiting));
+        self.go_on(then)
     }
 
-    fn go_on(self, then: Option<Trained>) -> Self {
-        self.to(then.map_or(Stage::CheckingIn, |trained| Stage::Joining { trained }))
+    fn go_on(self, then: Then) -> Self {
+        self.to(match then {
+            Then::Ask => Stage::CheckingIn,
+            Then::Join(trained) => Stage::Joining { trained },
+            Then::Round { trained, step } => Stage::Round { trained, step },
+        })
     }
 }
 

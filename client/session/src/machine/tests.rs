@@ -572,6 +572,19 @@ fn a_device_whose_certificate_has_ended_asks_without_one_until_it_is_answered() 
     let mut session = tell(tell(certified(LIFE + 1), Event::Woke), Event::Rejected(why));
     assert_eq!(sleeps(&session), 4 * HOUR);
     assert!(session.take_ended().unwrap().to_string().contains("too late"));
+    // This clock may be wrong: what there is is shown once before it asks without again.
+    let at = |session: Session, millis| {
+        session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
+    };
+    let session = at(session, 4 * HOUR);
+    assert!(asks_for_work(&session), "{session:?}");
+    let session = session.handle(
+        Event::CertificateEnded,
+        NOW.plus_millis(4 * HOUR),
+        &mut ChaCha20Rng::seed_from_u64(1),
+    );
+    let session = at(session, 5 * HOUR);
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
 }
 
 #[test]
@@ -585,6 +598,57 @@ fn a_coordinator_that_takes_the_certificate_no_more_costs_no_training() {
     let event = renewed(&session);
     let session = tell(session, event);
     assert!(matches!(session.action(), Action::Send(Request::Join { .. })), "{session:?}");
+}
+
+#[test]
+fn a_round_goes_on_where_it_was_after_a_renewal_in_the_middle_of_it() {
+    let session = joining(certified(0));
+    let offer = Reply::Offer { session: proto::ids::SessionId([5; 32]), round: 1 };
+    let session = tell(session, Event::Replied(offer));
+    let state = session.state();
+    assert!(matches!(session.state, Stage::Round { .. }), "{session:?}");
+    let session = tell(session, Event::CertificateEnded);
+    let session = session.handle(Event::ClockStepped, NOW, &mut ChaCha20Rng::seed_from_u64(1));
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
+    let event = renewed(&session);
+    let session = tell(session, event);
+    assert_eq!(session.state(), state);
+}
+
+#[test]
+fn a_coordinator_that_refuses_what_it_has_just_given_is_asked_ever_more_seldom() {
+    let mut session = tell(joining(certified(0)), Event::CertificateEnded);
+    let (mut now, mut renewals) = (NOW, 0);
+    for _ in 0..200 {
+        let action = session.action();
+        let event = if let Action::Sleep(until) = action {
+            now = until;
+            Event::Woke
+        } else if matches!(action, Action::Renew { .. }) {
+            renewals += 1;
+            renewed(&session)
+        } else {
+            Event::CertificateEnded
+        };
+        session = session.handle(event, now, &mut ChaCha20Rng::seed_from_u64(1));
+    }
+    let minutes = now.millis_since(NOW) / 60_000;
+    assert!(renewals <= 2 + minutes / 10, "{renewals} renewals in {minutes} minutes");
+    assert!(minutes > 30, "{minutes}");
+    assert!(session.at_work_on().is_some(), "what was trained is still there");
+}
+
+#[test]
+fn a_coordinator_whose_certificates_end_when_they_are_made_is_not_asked_without_end() {
+    let session = tell(certified(LIFE * 2 / 3), Event::Woke);
+    let Event::Renewed { credential, .. } = renewed(&session) else { panic!() };
+    let issued_unix_secs = credential.expires_unix_secs;
+    let session = tell(session, Event::Renewed { credential, issued_unix_secs });
+    let at = |session: Session, millis| {
+        session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
+    };
+    let session = at(session, 10 * 60_000 - 1);
+    assert!(asks_for_work(&session), "{session:?}");
 }
 
 #[test]

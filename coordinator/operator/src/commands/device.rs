@@ -67,7 +67,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
 }
 
 fn row(device: &DeviceStatus, now_unix_secs: i64) -> Vec<String> {
-    let is_over = i64::try_from(device.expires_unix_secs).is_ok_and(|end| end < now_unix_secs);
+    let is_over = i64::try_from(device.expires_unix_secs).is_ok_and(|end| end > 0 && end < now_unix_secs);
     let state = match (device.revoked, is_over) {
         (true, _) => "revoked",
         (false, true) => "certificate ended",

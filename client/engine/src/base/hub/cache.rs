@@ -2,7 +2,7 @@
 //! commits that link to them, and `refs`, which say what commit a revision was.
 
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 /// What is kept of a repository.
@@ -28,7 +28,9 @@ impl Folder {
     pub(super) fn set_commit(&self, revision: &str, commit: &str) -> io::Result<()> {
         let path = self.root.join("refs").join(revision);
         path.parent().map_or(Ok(()), fs::create_dir_all)?;
-        fs::write(path, commit)
+        let mut file = File::create(path)?;
+        file.write_all(commit.as_bytes())?;
+        file.sync_all()
     }
 
     /// The files of a commit.

@@ -111,7 +111,8 @@ impl Commit<'_> {
                 return Err(FetchError::Stopped { base: self.fetch.repository.to_string() });
             }
             let read = match body.read(&mut block) {
-                Ok(0) => return Ok(()),
+                // What has a name of its own must be whole after a power loss too: nobody asks for it again.
+                Ok(0) => return out.sync_all().map_err(full),
                 Ok(read) => read,
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 Err(error) => return Err(self.fetch.failed(file, &error.into())),
@@ -122,7 +123,7 @@ impl Commit<'_> {
             out.write_all(&block[..kept]).map_err(full)?;
             bytes += kept as u64;
             if listed.size.is_some_and(|size| bytes > size) {
-                return Ok(());
+                return out.sync_all().map_err(full);
             }
             if kept < read {
                 drop(out);
