@@ -41,6 +41,19 @@ pub enum Method {
 }
 
 impl Method {
+    /// Its word, in plans and on the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FrozenA => "frozen_a",
+            Self::FrozenB => "frozen_b",
+            Self::Alternate => "alternate",
+            Self::Core => "core",
+            Self::Both => "both",
+        }
+    }
+}
+
+impl Method {
     /// What is trained from `version` on: of [`Method::Alternate`] the half whose turn it is, with the other half
     /// frozen; else the method itself.
     #[must_use]

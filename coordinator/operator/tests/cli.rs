@@ -114,6 +114,58 @@ fn bad_values_of_a_task_are_refused_before_anything_is_sent() {
 }
 
 #[test]
+fn noise_that_would_ruin_a_model_is_refused_with_what_mends_it_and_started_only_by_somebody_who_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let _up = Up::start(folder.path());
+    let create = |more: &[&str]| {
+        let few = ["task", "create", "--base", base.to_str().unwrap(), "--format", "json"];
+        run(nightshift(folder.path(), &[&few[..], more].concat()))
+    };
+    let adapter = ["--method", "frozen_a", "--rank", "2"];
+    let refused = create(&[&adapter[..], &["--cohort", "5"]].concat());
+    let said = stderr(&refused);
+    assert_eq!(refused.status.code(), Some(3), "{said}");
+    assert!(said.contains("signal to noise of 0.") && said.contains("the model gets worse"), "{said}");
+    for mend in ["--method core", "--cohort ", "--noise-multiplier ", "--privacy off", "--accept-noise"] {
+        assert!(said.contains(mend), "{said}");
+    }
+    let listed = json(nightshift(folder.path(), &["task", "ls", "--format", "json"]));
+    assert_eq!(listed, Value::Array(vec![]), "nothing was started");
+    // What is named works.
+    let row = said.lines().find(|line| line.trim_start().starts_with("--cohort ")).unwrap();
+    let words: Vec<&str> = row.split_whitespace().take(4).collect();
+    let mended = create(&[&adapter[..], &words].concat());
+    assert!(mended.status.success(), "{}", stderr(&mended));
+    let started = create(&[&adapter[..], &["--cohort", "5", "--accept-noise"]].concat());
+    assert!(started.status.success(), "{}", stderr(&started));
+}
+
+#[test]
+fn noise_follows_from_the_epsilon_that_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let _up = Up::start(folder.path());
+    let create = |more: &[&str]| {
+        let few = ["task", "create", "--base", base.to_str().unwrap(), "--cohort", "100", "--format", "json"];
+        run(nightshift(folder.path(), &[&few[..], more].concat()))
+    };
+    for (more, most) in [(&[][..], 8.0), (&["--target-epsilon", "3"], 3.0)] {
+        let created: Value = serde_json::from_slice(&create(more).stdout).unwrap();
+        let epsilon = created["predicted"]["epsilon_at_end"].as_f64().unwrap();
+        assert!(epsilon <= most && epsilon > 0.999 * most, "{epsilon}");
+        assert!(created["predicted"]["snr"].as_f64().unwrap() > 0.5, "{created}");
+    }
+    for more in [
+        &["--target-epsilon", "3", "--noise-multiplier", "2"][..],
+        &["--privacy", "off", "--target-epsilon", "3"],
+        &["--target-epsilon", "0"],
+    ] {
+        assert!(!create(more).status.success(), "{more:?}");
+    }
+}
+
+#[test]
 fn a_killed_coordinator_comes_back_with_its_task() {
     let folder = tempfile::tempdir().unwrap();
     let base = write_base(folder.path());

@@ -16,10 +16,12 @@ use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
+use shell::cli::note;
 use task::Task;
+use task::worth::{Change, GOOD_SNR, LEAST_SNR, changes, with_epsilon, worth};
 
 use super::privacy::snr_warning;
-use crate::output::adversary;
+use crate::output::{adversary, epsilon, table};
 
 /// Fraction of devices that may collude with the coordinator, in thousandths.
 const CORRUPT_PERMILLE: u16 = 50;
@@ -30,8 +32,17 @@ const SMALLEST_USUAL_COHORT: u32 = 10;
 /// How many of a round's devices may vanish, in thousandths.
 const MISSING_PERMILLE: u16 = 300;
 
-/// Noise where noise is on: ten participations then cost ε = 8 at δ = 1e-5.
-const NOISE_MULTIPLIER: f64 = 2.04;
+/// Where noise is on and nothing else is said.
+const TARGET_EPSILON: f64 = 8.0;
+
+/// What is tried in turn where neither method nor rank is given, until noise leaves enough to learn.
+const ADAPTERS: [(MethodName, u32); 5] = [
+    (MethodName::FrozenA, 2),
+    (MethodName::FrozenA, 1),
+    (MethodName::Core, 4),
+    (MethodName::Core, 2),
+    (MethodName::Core, 1),
+];
 
 /// A sum of fewer devices is one device's own update.
 const LEAST_GOAL: u32 = 2;
@@ -52,15 +63,15 @@ pub(super) struct PlanArguments {
     /// Versions after which the task is complete.
     #[arg(long, conflicts_with = "plan", default_value_t = 10)]
     versions: u32,
-    /// The adapter's rank.
-    #[arg(long, conflicts_with = "plan", default_value_t = 2)]
-    rank: u32,
+    /// The adapter's rank; by default 2, or 1, with a method that leaves something to learn under the noise.
+    #[arg(long, conflicts_with = "plan")]
+    rank: Option<u32>,
     /// The adapter is scaled by alpha / rank; twice the rank by default.
     #[arg(long, conflicts_with = "plan")]
     alpha: Option<f32>,
-    /// Which matrices are trained.
-    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = MethodName::FrozenA)]
-    method: MethodName,
+    /// Which matrices are trained; by default `frozen_a`, or `core` where noise would drown that.
+    #[arg(long, conflicts_with = "plan", value_enum)]
+    method: Option<MethodName>,
     /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with `frozen_a`, else never.
     #[arg(long, conflicts_with = "plan", value_name = "N")]
     refresh_every: Option<u32>,
@@ -92,9 +103,15 @@ pub(super) struct PlanArguments {
     /// Who adds noise.
     #[arg(long, conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
     privacy: Privacy,
-    /// Standard deviation of the sum's noise, divided by the clip norm; 2.04 by default.
-    #[arg(long, conflicts_with = "plan")]
+    /// The most ε of a device that takes part in every version it may; 8 by default. The noise follows from it.
+    #[arg(long, conflicts_with = "plan", value_name = "E")]
+    target_epsilon: Option<f64>,
+    /// Standard deviation of the sum's noise, divided by the clip norm, instead of a target.
+    #[arg(long, conflicts_with_all = ["plan", "target_epsilon"])]
     noise_multiplier: Option<f64>,
+    /// Start the task although its noise is more than its devices can teach it.
+    #[arg(long)]
+    accept_noise: bool,
     /// L2 bound of a contribution; 1 with noise and 100 without by default.
     #[arg(long, conflicts_with = "plan")]
     clip: Option<f64>,
@@ -206,6 +223,9 @@ impl MetricChoice {
 #[derive(Clone, Debug, Serialize)]
 pub(super) struct Prediction {
     coordinates: usize,
+    method: Method,
+    rank: u32,
+    noise_multiplier: f64,
     report_goal: u32,
     mode: Mode,
     /// Norm of the mean update over that of its noise, at the report goal; without noise there is none.
@@ -241,7 +261,7 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
     let bytes = match (&arguments.base, &arguments.plan) {
         (_, Some(path)) => read(path)?,
         (Some(dir), None) => {
-            compose(arguments, dir, frozen.as_deref())?.to_bytes().map_err(CliError::input)?
+            choose(arguments, dir, frozen.as_deref())?.to_bytes().map_err(CliError::input)?
         }
         (None, None) => return Err(CliError::Input("a task needs --base DIR or --plan FILE".to_owned())),
     };
@@ -261,22 +281,91 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
         )));
     }
     let prediction = predict(plan)?;
+    if prediction.snr < LEAST_SNR && !arguments.accept_noise {
+        note(&mends(plan));
+        return Err(CliError::Input(too_noisy(plan, prediction.snr)));
+    }
     Ok(Prepared { plan: bytes, frozen, prediction })
+}
+
+/// Why a plan is refused.
+fn too_noisy(plan: &Plan, snr: f64) -> String {
+    let versions = plan.round.versions;
+    let noise = 1.0 / (snr * f64::from(versions).sqrt());
+    format!(
+        "a signal to noise of {snr:.2} with {} devices in the sum is under {LEAST_SNR}: after {versions} versions there is \
+         {noise:.1} times as much noise in the adapter as its devices can teach it, and the model gets worse; take a change \
+         of the table above, or say --accept-noise to start it all the same",
+        plan.round.report_goal
+    )
+}
+
+/// What would mend a plan that is refused for its noise.
+fn mends(plan: &Plan) -> String {
+    let rows: Vec<Vec<String>> = changes(plan, LEAST_SNR)
+        .into_iter()
+        .map(|Change { options, worth }| {
+            let snr = if worth.snr.is_finite() { format!("{:.2}", worth.snr) } else { "no noise".to_owned() };
+            vec![options, worth.coordinates.to_string(), snr, epsilon(worth.epsilon)]
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no one change leaves enough under this noise; take more devices and a smaller adapter"
+            .to_owned();
+    }
+    let head = ["ANY ONE OF THESE", "PARAMETERS", "SIGNAL TO NOISE", "EPSILON"];
+    table(&head, &rows)
+}
+
+/// The plan by the options; where neither method nor rank is given, with the first adapter that noise leaves enough of, or
+/// else the one that it leaves most of.
+fn choose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
+    let wanted = |(method, rank): &(MethodName, u32)| {
+        arguments.method.is_none_or(|wanted| wanted == *method)
+            && arguments.rank.is_none_or(|wanted| wanted == *rank)
+    };
+    let first = (arguments.method.unwrap_or(MethodName::FrozenA), arguments.rank.unwrap_or(2));
+    // Factors and classes are of one kind of adapter.
+    let is_fixed = frozen.is_some()
+        || arguments.least_trainers.is_some()
+        || arguments.refresh_every.is_some()
+        || arguments.accumulated_rank.is_some()
+        || arguments.shipped_rank.is_some();
+    let is_open = arguments.method.is_none() && arguments.rank.is_none() && !is_fixed;
+    let mut best = compose(arguments, dir, frozen, first)?;
+    let worth_of = |plan: &Plan| worth(plan).map(|worth| worth.snr).map_err(CliError::input);
+    let mut most = worth_of(&best)?;
+    for adapter in ADAPTERS.iter().filter(|adapter| is_open && wanted(adapter)) {
+        if most >= GOOD_SNR {
+            break;
+        }
+        let plan = compose(arguments, dir, frozen, *adapter)?;
+        let snr = worth_of(&plan)?;
+        if snr > most {
+            (best, most) = (plan, snr);
+        }
+    }
+    Ok(best)
 }
 
 impl Prediction {
     /// What a person should know before devices spend their nights.
     pub(super) fn lines(&self) -> Vec<String> {
-        let Self { coordinates, report_goal, mode, snr, epsilon_at_end, delta, metrics, warning } = self;
+        let Self { coordinates, report_goal, mode, snr, epsilon_at_end, delta, metrics, warning, .. } = self;
+        let (method, rank) = (self.method.as_str(), self.rank);
         if !snr.is_finite() {
             return vec![
-                format!("{coordinates} trained parameters, a sum of at least {report_goal} devices"),
+                format!(
+                    "{coordinates} trained parameters ({method}, rank {rank}), a sum of at least {report_goal} devices"
+                ),
                 adversary(*mode).to_owned(),
             ];
         }
         let mut lines = vec![
             format!(
-                "{coordinates} trained parameters, signal to noise {snr:.2} with {report_goal} devices in the sum"
+                "{coordinates} trained parameters ({method}, rank {rank}), signal to noise {snr:.2} with {report_goal} \
+                 devices in the sum, noise multiplier {:.3}",
+                self.noise_multiplier
             ),
             format!(
                 "a device that takes part in every version spends ε = {epsilon_at_end:.3} at δ = {delta:e}"
@@ -293,12 +382,16 @@ impl Prediction {
     }
 }
 
-fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
+fn compose(
+    arguments: &PlanArguments,
+    dir: &Path,
+    frozen: Option<&[u8]>,
+    (method, rank): (MethodName, u32),
+) -> Result<Plan, CliError> {
     let base = BaseInfo::open(dir).map_err(CliError::input)?;
     let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
-    let rank = arguments.rank;
     let adapter = AdapterSpec {
-        method: arguments.method.method(),
+        method: method.method(),
         rank,
         alpha: arguments.alpha.unwrap_or(2.0 * rank as f32),
         factors,
@@ -353,7 +446,12 @@ fn compose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Resu
         },
         server: ServerOptimizer::FedAvg { rate: 1.0 },
     };
-    plan.with_recommended_scale().map_err(CliError::input)
+    match (mode, arguments.noise_multiplier) {
+        (Mode::Off, _) | (_, Some(_)) => plan.with_recommended_scale().map_err(CliError::input),
+        (Mode::Central | Mode::Distributed, None) => {
+            with_epsilon(plan, arguments.target_epsilon.unwrap_or(TARGET_EPSILON)).map_err(CliError::input)
+        }
+    }
 }
 
 /// When the frozen factors are drawn anew; ranks for what is never folded are refused.
@@ -392,15 +490,19 @@ fn metrics(arguments: &PlanArguments, training: &TrainingPlan) -> Vec<Metric> {
 
 /// The mode and its noise; noise that would have no effect is refused.
 fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
-    let asked = arguments.noise_multiplier;
+    // Until it follows from a target.
+    let asked = arguments.noise_multiplier.unwrap_or(1.0);
     match arguments.privacy {
-        Privacy::Off if asked.is_some() => Err(CliError::Input(
-            "--privacy off adds no noise; leave --noise-multiplier out, or choose central or distributed"
-                .to_owned(),
-        )),
+        Privacy::Off if arguments.noise_multiplier.is_some() || arguments.target_epsilon.is_some() => {
+            Err(CliError::Input(
+                "--privacy off adds no noise; leave --noise-multiplier and --target-epsilon out, or choose central or \
+                 distributed"
+                    .to_owned(),
+            ))
+        }
         Privacy::Off => Ok((Mode::Off, 0.0)),
-        Privacy::Central => Ok((Mode::Central, asked.unwrap_or(NOISE_MULTIPLIER))),
-        Privacy::Distributed => Ok((Mode::Distributed, asked.unwrap_or(NOISE_MULTIPLIER))),
+        Privacy::Central => Ok((Mode::Central, asked)),
+        Privacy::Distributed => Ok((Mode::Distributed, asked)),
     }
 }
 
@@ -421,15 +523,17 @@ fn default_goal(cohort: u32) -> u32 {
 
 fn predict(plan: &Plan) -> Result<Prediction, CliError> {
     let mechanism = plan.mechanism().map_err(CliError::input)?;
-    let delta = plan.delta().map_err(CliError::input)?;
-    let participations = plan.round.versions.min(plan.privacy.participations);
+    let worth = worth(plan).map_err(CliError::input)?;
     let goal = plan.round.report_goal as usize;
     Ok(Prediction {
-        coordinates: mechanism.params().coordinates,
+        coordinates: worth.coordinates,
+        method: plan.adapter.method,
+        rank: plan.adapter.rank,
+        noise_multiplier: plan.privacy.noise_multiplier,
         report_goal: plan.round.report_goal,
         mode: plan.privacy.mode,
-        snr: mechanism.snr(goal),
-        epsilon_at_end: mechanism.epsilon(participations, delta).epsilon,
+        snr: worth.snr,
+        epsilon_at_end: worth.epsilon,
         delta: plan.privacy.delta,
         metrics: plan
             .privacy

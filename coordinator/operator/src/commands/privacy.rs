@@ -11,12 +11,11 @@ use proto::plan::Mode;
 use proto::shown::shown;
 use serde::Serialize;
 
+use task::worth::GOOD_SNR;
+
 use crate::client::CallError;
 use crate::connection::{connect, find_task};
 use crate::output::{Output, adversary, epsilon, print, state, table};
-
-/// Below this, noise drowns the mean update.
-pub(super) const LEAST_SNR: f64 = 0.5;
 
 /// Above this, ε says little.
 const LARGEST_EPSILON: f64 = 8.0;
@@ -220,10 +219,10 @@ impl PlanArguments {
 /// What to change where noise drowns the mean update.
 pub(super) fn snr_warning(mechanism: &Mechanism, report_goal: usize) -> Option<String> {
     let snr = mechanism.snr(report_goal);
-    (snr < LEAST_SNR).then(|| {
-        let short = LEAST_SNR / snr;
+    (snr < GOOD_SNR).then(|| {
+        let short = GOOD_SNR / snr;
         format!(
-            "a signal-to-noise ratio of {snr:.2}, under {LEAST_SNR}, learns little: multiply the report goal by \
+            "a signal-to-noise ratio of {snr:.2}, under {GOOD_SNR}, learns little: multiply the report goal by \
              {short:.1}, or divide the trained parameters by {:.0} (a lower rank, fewer targets, --method core), or \
              divide the noise multiplier by {short:.1}",
             (short * short).ceil()

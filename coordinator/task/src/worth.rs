@@ -1,0 +1,206 @@
+//! What a plan's noise leaves of what its devices learn, and what would leave more of it.
+//!
+//! The measure is the *signal to noise* of a version: the norm of the mean of clipped updates that all point the same way,
+//! which is the most that a round can learn, over the norm of the noise in that mean
+//! ([`privacy::Mechanism::snr`]). The noise of V versions adds up to √V times that of one, what is learned to V times at
+//! most: at [`LEAST_SNR`] and ten versions they are alike, so that below it a model gets worse whatever its devices wrote.
+
+use privacy::MechanismParams;
+use privacy::accountant::{CalibrateError, calibrate_noise_multiplier};
+use proto::adapter::{AdapterSpec, Method};
+use proto::plan::{Mode, Plan, PlanError, RefreshPlan};
+
+/// Below this, the noise of ten versions is more than all that they can learn.
+pub const LEAST_SNR: f64 = 0.3;
+
+/// From this on, noise is no worry.
+pub const GOOD_SNR: f64 = 0.5;
+
+/// The projections that are left where fewer are to be trained: those of the first paper on LoRA.
+const FEW_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
+
+/// What a plan is worth.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Worth {
+    /// Trained parameters.
+    pub coordinates: usize,
+    /// Norm of the mean update over that of its noise, at the report goal; infinite without noise.
+    pub snr: f64,
+    /// ε of a device that takes part in every version it may; infinite without noise.
+    pub epsilon: f64,
+}
+
+/// A change of a plan, in the words of the command line, and what the plan is worth with it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Change {
+    /// The options.
+    pub options: String,
+    /// With them.
+    pub worth: Worth,
+}
+
+/// What a plan is worth. Fails where its mechanism cannot be.
+pub fn worth(plan: &Plan) -> Result<Worth, PlanError> {
+    let mechanism = plan.mechanism()?;
+    let participations = plan.round.versions.min(plan.privacy.participations);
+    Ok(Worth {
+        coordinates: mechanism.params().coordinates,
+        snr: mechanism.snr(plan.round.report_goal as usize),
+        epsilon: mechanism.epsilon(participations, plan.delta()?).epsilon,
+    })
+}
+
+/// The same plan with the least noise that keeps ε of a device that takes part in every version it may at or below this.
+pub fn with_epsilon(plan: Plan, epsilon: f64) -> Result<Plan, WorthError> {
+    let participations = plan.round.versions.min(plan.privacy.participations);
+    let delta = plan.delta()?;
+    let mut plan = plan;
+    // The scale that suits this noise; the noise that suits this scale.
+    for _ in 0..2 {
+        plan = plan.with_recommended_scale()?;
+        let params: MechanismParams = plan.mechanism_params()?;
+        let noise = calibrate_noise_multiplier(epsilon, delta, participations, &params)?;
+        plan.privacy.noise_multiplier = noise.get();
+    }
+    Ok(plan)
+}
+
+/// The same plan with an adapter of another kind and rank, scaled by twice the rank over the rank as before.
+pub fn with_adapter(plan: &Plan, method: Method, rank: u32) -> Plan {
+    let adapter = AdapterSpec {
+        method,
+        rank,
+        alpha: plan.adapter.alpha / plan.adapter.rank.max(1) as f32 * rank as f32,
+        ..plan.adapter.clone()
+    };
+    let every = plan.refresh.filter(|_| method == Method::FrozenA).map(|refresh| refresh.every);
+    Plan { refresh: every.map(|every| RefreshPlan::every(every, &adapter)), adapter, ..plan.clone() }
+}
+
+/// What would raise a plan's signal to noise to at least this, one change at a time; what does not reach it is left out.
+pub fn changes(plan: &Plan, least: f64) -> Vec<Change> {
+    let mut changes = Vec::new();
+    let mut try_out = |options: String, changed: Option<Plan>| {
+        let changed = changed.and_then(|plan| plan.with_recommended_scale().ok());
+        if let Some(worth) = changed.filter(|plan| plan.check().is_ok()).and_then(|plan| worth(&plan).ok())
+            && worth.snr >= least
+        {
+            changes.push(Change { options, worth });
+        }
+    };
+    let Ok(now) = worth(plan) else { return changes };
+    if !now.snr.is_finite() || now.snr <= 0.0 {
+        return changes;
+    }
+    let (method, rank) = (plan.adapter.method, plan.adapter.rank);
+    if rank > 1 {
+        try_out("--rank 1".to_owned(), Some(with_adapter(plan, method, 1)));
+    }
+    if method != Method::Core {
+        try_out(format!("--method core --rank {rank}"), Some(with_adapter(plan, Method::Core, rank)));
+        if rank > 1 {
+            try_out("--method core --rank 1".to_owned(), Some(with_adapter(plan, Method::Core, 1)));
+        }
+    }
+    try_out(format!("--targets {}", FEW_TARGETS.join(",")), with_few_targets(plan));
+    let times = least / now.snr;
+    let (cohort, goal) = (grown(plan.round.cohort, times), grown(plan.round.report_goal, times));
+    let mut larger = plan.clone();
+    (larger.round.cohort, larger.round.report_goal) = (cohort, goal.min(cohort));
+    try_out(format!("--cohort {cohort} --report-goal {}", goal.min(cohort)), Some(larger));
+    let mut quieter = plan.clone();
+    // Rounded down, so that what is printed reaches it.
+    quieter.privacy.noise_multiplier = (plan.privacy.noise_multiplier / times * 100.0).floor() / 100.0;
+    try_out(format!("--noise-multiplier {:.2}", quieter.privacy.noise_multiplier), Some(quieter));
+    if plan.privacy.mode != Mode::Off {
+        let mut open = plan.clone();
+        (open.privacy.mode, open.privacy.noise_multiplier) = (Mode::Off, 0.0);
+        try_out("--privacy off".to_owned(), Some(open));
+    }
+    changes
+}
+
+/// So many times a count, and a twentieth more: the noise that is relied on does not grow quite as the devices do.
+fn grown(count: u32, times: f64) -> u32 {
+    let more = (f64::from(count) * times * 1.05).ceil();
+    // From a float too large for the type this is the type's largest.
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0, and saturating")]
+    let more = more as u32;
+    more
+}
+
+fn with_few_targets(plan: &Plan) -> Option<Plan> {
+    let mut few = plan.clone();
+    few.adapter.modules.retain(|module| FEW_TARGETS.iter().any(|target| module.name.ends_with(target)));
+    (!few.adapter.modules.is_empty() && few.adapter.modules.len() < plan.adapter.modules.len()).then_some(few)
+}
+
+/// Why a plan has no noise of that worth.
+#[derive(Debug, thiserror::Error)]
+pub enum WorthError {
+    /// The plan.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// The ε that is asked for.
+    #[error(transparent)]
+    Calibrate(#[from] CalibrateError),
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::adapter::Module;
+
+    use super::*;
+
+    /// Two projections of 64 × 64 in each of four blocks, and two of which none is a query or a value.
+    fn plan() -> Plan {
+        let mut plan = Plan::example();
+        let names = ["q_proj", "v_proj", "up_proj", "down_proj"];
+        plan.adapter.modules = (0..4)
+            .flat_map(|block| names.map(|name| format!("model.layers.{block}.{name}")))
+            .map(|name| Module { name, inputs: 64, outputs: 64 })
+            .collect();
+        plan.adapter.rank = 2;
+        plan.with_recommended_scale().unwrap()
+    }
+
+    #[test]
+    fn signal_to_noise_is_that_of_the_mechanism_and_epsilon_that_of_all_participations() {
+        let (plan, worth) = (plan(), worth(&plan()).unwrap());
+        let mechanism = plan.mechanism().unwrap();
+        assert_eq!(worth.coordinates, 16 * 64 * 2);
+        assert!((worth.snr - mechanism.snr(plan.round.report_goal as usize)).abs() < 1e-12);
+        assert!(worth.snr < LEAST_SNR, "{worth:?}");
+    }
+
+    #[test]
+    fn every_change_that_is_named_reaches_what_is_asked_for() {
+        let changes = changes(&plan(), LEAST_SNR);
+        let names: Vec<&str> = changes.iter().map(|change| change.options.as_str()).collect();
+        assert!(names.iter().any(|name| name.starts_with("--method core")), "{names:?}");
+        assert!(names.iter().any(|name| name.starts_with("--cohort ")), "{names:?}");
+        assert!(names.iter().any(|name| name.starts_with("--noise-multiplier ")), "{names:?}");
+        assert_eq!(names.last(), Some(&"--privacy off"));
+        for change in &changes {
+            assert!(change.worth.snr >= LEAST_SNR, "{change:?}");
+        }
+        let core = changes.iter().find(|change| change.options == "--method core --rank 2").unwrap();
+        assert_eq!(core.worth.coordinates, 16 * 2);
+    }
+
+    #[test]
+    fn a_plan_without_noise_needs_no_change() {
+        let mut open = plan();
+        (open.privacy.mode, open.privacy.noise_multiplier) = (Mode::Off, 0.0);
+        assert!(worth(&open).unwrap().snr.is_infinite());
+        assert!(changes(&open, LEAST_SNR).is_empty());
+    }
+
+    #[test]
+    fn a_target_is_met_and_not_by_more_than_a_thousandth() {
+        for target in [1.0, 3.0, 8.0] {
+            let epsilon = worth(&with_epsilon(plan(), target).unwrap()).unwrap().epsilon;
+            assert!(epsilon <= target && epsilon > 0.999 * target, "{epsilon} for {target}");
+        }
+    }
+}
