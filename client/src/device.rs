@@ -128,6 +128,12 @@ impl Device {
         Self { store: self.store.with_cache_mib(most_mib), ..self }
     }
 
+    /// The same device, whose installed versions, of all tasks, take at most so many MiB.
+    #[must_use]
+    pub fn with_installed_mib(self, most_mib: u64) -> Self {
+        Self { store: self.store.with_installed_mib(most_mib), ..self }
+    }
+
     /// The same device, which reaches its coordinator through this proxy; otherwise as the environment says.
     #[must_use]
     pub fn with_proxy(self, proxy: Proxy) -> Self {

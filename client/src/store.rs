@@ -16,6 +16,7 @@ pub(crate) use checkpoint::is_over;
 pub use checkpoint::{Checkpoint, CheckpointFileError};
 pub use device_store::{Declined, DeviceStore, Entry};
 pub use error::DeviceStoreError;
+pub use installed::DEFAULT_INSTALLED_MIB;
 pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};

@@ -30,7 +30,8 @@ pub struct Config {
     /// Host names and IP addresses by which devices reach this coordinator;
     /// they stand in its certificate, beside `localhost`, `127.0.0.1` and
     /// `::1`. The first goes into bootstrap tokens, with the port of `listen`.
-    /// Default none: tokens say `localhost`.
+    /// Default none: the address of `listen`, if that is one; else tokens say
+    /// `localhost`.
     pub public_names: Vec<String>,
     /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
     pub revocations: PathBuf,

@@ -1,7 +1,7 @@
 //! The whole coordinator: store, keys and services over two listeners, until it is told to stop.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module runs the services")]
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -147,7 +147,8 @@ impl Coordinator {
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
 
         let device = listeners.device.local_addr().map_err(ServerError::Listener)?;
-        let host = config.public_names.first().map_or("localhost", String::as_str);
+        let names = public_names(&config.public_names, device.ip());
+        let host = names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
         let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
@@ -166,7 +167,7 @@ impl Coordinator {
         let terms = Terms {
             folder: folder.clone(),
             operator: OPERATOR.parse()?,
-            names: config.public_names.clone(),
+            names,
             server_secs: u64::from(server_days) * DAY_SECS,
             operator_secs: u64::from(admin_days) * DAY_SECS,
         };
@@ -245,6 +246,20 @@ impl Coordinator {
     }
 }
 
+/// The names by which devices reach the coordinator: where none is given, the address that it listens on, if that is one.
+fn public_names(given: &[String], listens: IpAddr) -> Vec<String> {
+    if !given.is_empty() {
+        return given.to_vec();
+    }
+    if listens.is_unspecified() {
+        tracing::warn!(
+            "tokens say `localhost`, which other machines do not reach: say in `public_names` how they reach this one"
+        );
+        return Vec::new();
+    }
+    if listens == IpAddr::V4(Ipv4Addr::LOCALHOST) { Vec::new() } else { vec![listens.to_string()] }
+}
+
 /// Revokes what the store does not know of: it is older than the list.
 fn revoke_again(revoked: &[Revoked], store: &Store, operators: &Operators) -> Result<(), ServerError> {
     for one in revoked {
@@ -317,4 +332,22 @@ fn days(days: u32) -> Validity {
 /// Where a listener is reached from this machine.
 fn reachable(address: SocketAddr) -> String {
     if address.ip().is_unspecified() { format!("localhost:{}", address.port()) } else { address.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tokens_name_the_address_that_is_listened_on_where_nothing_else_is_said() {
+        let given = ["owl.example".to_owned()];
+        let names = |given: &[String], listens: &str| public_names(given, listens.parse().unwrap());
+        assert_eq!(names(&given, "192.0.2.7"), given);
+        assert_eq!(names(&[], "192.0.2.7"), ["192.0.2.7"]);
+        assert_eq!(names(&[], "2001:db8::1"), ["2001:db8::1"]);
+        assert_eq!(names(&[], "::1"), ["::1"]);
+        for listens in ["0.0.0.0", "::", "127.0.0.1"] {
+            assert!(names(&[], listens).is_empty(), "{listens}");
+        }
+    }
 }

@@ -81,10 +81,14 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::at("127.0.0.1:0").await
+    }
+
+    async fn at(address: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("coordinator");
         let config = Config { state_dir: home.clone(), drain_secs: 1, ..Config::default() };
-        let listener = async || TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = async || TcpListener::bind(address).await.unwrap();
         let listeners = Listeners { device: listener().await, admin: listener().await };
         let coordinator = Coordinator::open(config, listeners).unwrap();
         let (_, admin) = coordinator.addresses();
@@ -196,6 +200,19 @@ async fn a_device_renews_when_more_than_half_of_its_certificates_life_is_over() 
         panic!("no devices")
     };
     assert_eq!(devices[0].expires_unix_secs * 1000, certificate.ends);
+    world.end().await;
+}
+
+/// Over IPv6, by the address alone: what tokens and certificates say, what is dialed, and what an operator dials.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_device_of_a_coordinator_on_ipv6_enrolls_asks_and_renews() {
+    if TcpListener::bind("[::1]:0").await.is_err() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    let world = World::at("[::1]:0").await;
+    world.believes(0, unix_secs() + 10 * DAY);
+    world.run().await;
     world.end().await;
 }
 

@@ -304,7 +304,8 @@ fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String)
 
 fn device(config: &Config) -> Result<Device, Failure> {
     let device = Device::open(&config.state_dir).map_err(device_failure)?;
-    Ok(device.with_cache_mib(config.artifact_cache_mib).with_proxy(config.proxy()))
+    let device = device.with_cache_mib(config.artifact_cache_mib).with_installed_mib(config.installed_mib);
+    Ok(device.with_proxy(config.proxy()))
 }
 
 /// The device for a daemon. A command that looks into the folder holds it for a moment, and is no reason not to start.

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 
 use client::Proxy;
-use client::store::DEFAULT_CACHE_MIB;
+use client::store::{DEFAULT_CACHE_MIB, DEFAULT_INSTALLED_MIB};
 use engine::WeightDtype;
 use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recompute, Source, SourceError};
 use session::conditions::Conditions;
@@ -108,6 +108,8 @@ pub struct Config {
     /// Most disk for what was fetched from the coordinator and may be needed again, in MiB. Default 2048.
     #[serde(alias = "artefact_cache_mib")]
     pub artifact_cache_mib: u64,
+    /// Most disk for the versions that the device keeps for its user, of all tasks, in MiB. Default 4096.
+    pub installed_mib: u64,
     /// The device's own limits, whatever the coordinator asks for.
     pub policy: Policy,
     /// When the device may train.
@@ -129,6 +131,7 @@ impl Default for Config {
             dtype: Dtype::Auto,
             recompute: false,
             artifact_cache_mib: DEFAULT_CACHE_MIB,
+            installed_mib: DEFAULT_INSTALLED_MIB,
             policy: Policy::default(),
             conditions: Conditions::default(),
         }
@@ -342,7 +345,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 12, "every key but those that have no value as their default");
+        assert_eq!(keys.len(), 13, "every key but those that have no value as their default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }

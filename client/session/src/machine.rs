@@ -110,7 +110,7 @@ pub enum Action {
     /// Write these charges to the ledger and sync it: the coordinator knows of them and the ledger does not; then
     /// [`Event::Recorded`].
     RecordFound(Found),
-    /// Keep this version for the user; then [`Event::Recorded`].
+    /// Keep this version for the user; then [`Event::Recorded`], or [`Event::CannotTrain`] where it cannot be kept.
     Install(Arc<Work>),
     /// Train; then [`Event::Trained`], [`Event::NotTrained`], [`Event::TrainerFailed`] or [`Event::CannotTrain`].
     Train(Arc<Work>),

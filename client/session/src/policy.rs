@@ -213,6 +213,9 @@ pub enum Breach {
     /// The plan adapts what the base does not have.
     #[error("the plan adapts the layer {0:?}, which this device's base does not have")]
     Layer(String),
+    /// The version cannot be kept on this device's disk.
+    #[error("the version cannot be kept: {0}")]
+    NotKept(String),
     /// The training needs more memory than the user allows.
     #[error(
         "the training needs {needed_mib} MiB of memory beside the base, this device allows {most_mib} MiB; raise \
@@ -281,7 +284,7 @@ impl Breach {
             }
             Self::Size { .. } => DeclineReason::Size,
             Self::Layer(_) => DeclineReason::Plan,
-            Self::Memory { .. } | Self::FreeMemory { .. } => DeclineReason::Memory,
+            Self::Memory { .. } | Self::FreeMemory { .. } | Self::NotKept(_) => DeclineReason::Memory,
             Self::Tokens { .. } | Self::Time { .. } => DeclineReason::Work,
         }
     }
@@ -307,6 +310,7 @@ impl Breach {
             | Self::Delta { .. }
             | Self::Size { .. }
             | Self::Tokens { .. }
+            | Self::NotKept(_)
             | Self::Memory { .. }
             | Self::FreeMemory { .. }
             | Self::Layer(_)

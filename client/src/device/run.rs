@@ -202,7 +202,13 @@ impl Running {
                 Action::Install(work) => {
                     let stop = self.stop.clone();
                     tokio::select! {
-                        installed = self.install(&work) => installed?,
+                        installed = self.install(&work) => match installed {
+                            // A full disk is no reason to end: the user hears of it, and it may have room later.
+                            Err(Error::Store(error)) if !self.when.once => {
+                                Event::CannotTrain(Breach::NotKept(error.to_string()))
+                            }
+                            other => other?,
+                        },
                         () = stop.cancelled() => continue,
                     }
                 }

@@ -11,7 +11,7 @@ use crate::files::{self, FileError};
 use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
 use crate::store::checkpoint::Checkpoint;
 use crate::store::error::DeviceStoreError;
-use crate::store::installed::Installed;
+use crate::store::installed::{DEFAULT_INSTALLED_MIB, Installed};
 use crate::store::journal::Journal;
 use crate::store::ledger::Ledger;
 use crate::store::state::State;
@@ -85,7 +85,7 @@ impl DeviceStore {
         let ledger = Ledger::open(&folder.join("ledger"))?.ledger;
         let entries = ledger.entries()?;
         let cache = Cache::below(folder, DEFAULT_CACHE_MIB);
-        let installed = Installed::below(folder);
+        let installed = Installed::below(folder, DEFAULT_INSTALLED_MIB);
         let store = Self { folder: folder.to_owned(), state, ledger, entries, cache, installed };
         store.check_head()?;
         // Earlier versions held one version of one task.
@@ -100,6 +100,12 @@ impl DeviceStore {
     #[must_use]
     pub fn with_cache_mib(self, most_mib: u64) -> Self {
         Self { cache: Cache::below(&self.folder, most_mib), ..self }
+    }
+
+    /// The same, with so much room for installed versions, in MiB.
+    #[must_use]
+    pub fn with_installed_mib(self, most_mib: u64) -> Self {
+        Self { installed: Installed::below(&self.folder, most_mib), ..self }
     }
 
     /// The ledger's records, oldest first.

@@ -53,6 +53,17 @@ pub enum DeviceStoreError {
         /// Records that there are.
         found: usize,
     },
+    /// The versions that it keeps have no more room.
+    #[error(
+        "the versions that this device keeps would take {needed_mib} MiB, and may take {most_mib} MiB; raise \
+         `installed_mib`, or leave a task with `nightshift-agent forget TASK`"
+    )]
+    InstalledFull {
+        /// With the new one.
+        needed_mib: u64,
+        /// The user's.
+        most_mib: u64,
+    },
     /// The device was asked to take part in one round twice.
     #[error("other sharers of round {round} of task {task} were signed before")]
     SignedBefore {

@@ -23,10 +23,14 @@ const MANIFEST: &str = "manifest.json";
 /// The files of a version.
 const FILES: [&str; 3] = ["adapter.f32", "shipped.f32", MANIFEST];
 
+/// The room that installed versions have where nobody says otherwise, in MiB.
+pub const DEFAULT_INSTALLED_MIB: u64 = 4096;
+
 /// The versions below a device's folder.
 #[derive(Clone, Debug)]
 pub(super) struct Installed {
     folder: PathBuf,
+    most_bytes: u64,
 }
 
 /// What of a manifest says which version it is of.
@@ -36,13 +40,15 @@ struct Manifest {
 }
 
 impl Installed {
-    /// Of the device whose state is below `folder`.
-    pub(super) fn below(folder: &Path) -> Self {
-        Self { folder: folder.join("installed") }
+    /// Of the device whose state is below `folder`, up to `most_mib` MiB of them.
+    pub(super) fn below(folder: &Path, most_mib: u64) -> Self {
+        Self { folder: folder.join("installed"), most_bytes: most_mib.saturating_mul(1 << 20) }
     }
 
     /// Keeps a version, which is from then on the current one of its task; of the others only the one that was current
-    /// stays.
+    /// stays, and that only while there is room for it.
+    ///
+    /// Fails, with nothing changed, where the current versions of all tasks have no room together.
     pub(super) fn install(
         &self,
         work: &Work,
@@ -51,6 +57,8 @@ impl Installed {
         let Published { task, version, .. } = work.published;
         let folder = self.folder.join(task.to_string()).join(version.to_string());
         let before = self.current_of(task);
+        let bytes = 4 * (work.adapter.len() as u64).saturating_add(parameters.len() as u64);
+        self.check_room(task, bytes)?;
         // The same number with other numbers in it, as of a coordinator that was restored: what is half of each must not
         // count.
         if before == Some(version) && self.published(task) != Some(work.published) {
@@ -73,13 +81,60 @@ impl Installed {
         if before != Some(version) {
             self.prune(task, [Some(version), before]);
         }
+        self.make_room();
         Ok(())
+    }
+
+    /// Fails where a new version of a task, of so many bytes, and the current ones of all others have no room together.
+    fn check_room(&self, task: TaskId, bytes: u64) -> Result<(), DeviceStoreError> {
+        let others = self.tasks().into_iter().filter(|other| *other != task);
+        let of_current = |other: TaskId| {
+            let version = self.current_of(other)?;
+            Some(bytes_below(&self.folder.join(other.to_string()).join(version.to_string())))
+        };
+        let needed = bytes.saturating_add(others.filter_map(of_current).sum());
+        if needed <= self.most_bytes {
+            return Ok(());
+        }
+        let (needed_mib, most_mib) = (needed.div_ceil(1 << 20), self.most_bytes >> 20);
+        Err(DeviceStoreError::InstalledFull { needed_mib, most_mib })
+    }
+
+    /// Deletes versions that are not current, those of the oldest files first, until all have room together.
+    fn make_room(&self) {
+        let mut earlier = Vec::new();
+        let mut all = 0_u64;
+        for task in self.tasks() {
+            let (folder, current) = (self.folder.join(task.to_string()), self.current_of(task));
+            for version in names(&folder).into_iter().filter_map(|name| name.parse::<u32>().ok()) {
+                let path = folder.join(version.to_string());
+                let bytes = bytes_below(&path);
+                all = all.saturating_add(bytes);
+                if current != Some(version) {
+                    let written =
+                        fs::metadata(path.join(MANIFEST)).and_then(|manifest| manifest.modified()).ok();
+                    earlier.push((written, path, bytes));
+                }
+            }
+        }
+        earlier.sort();
+        for (_, path, bytes) in earlier {
+            if all <= self.most_bytes {
+                return;
+            }
+            remove(&path);
+            all = all.saturating_sub(bytes);
+        }
+    }
+
+    fn tasks(&self) -> Vec<TaskId> {
+        names(&self.folder).into_iter().filter_map(|name| name.parse().ok()).collect()
     }
 
     /// The current version of each task. One that cannot be read is said, left out, and so installed again.
     pub(super) fn current(&self) -> Vec<Published> {
-        let tasks = names(&self.folder).into_iter().filter_map(|name| name.parse::<TaskId>().ok());
-        let mut versions: Vec<Published> = tasks.filter_map(|task| self.published(task)).collect();
+        let mut versions: Vec<Published> =
+            self.tasks().into_iter().filter_map(|task| self.published(task)).collect();
         versions.sort_by_key(|published| published.task);
         versions
     }
@@ -159,12 +214,21 @@ impl Installed {
             .into_iter()
             .filter(|name| name.parse::<u32>().is_ok_and(|version| !kept.contains(&Some(version))));
         for name in others {
-            let path = folder.join(name);
-            if let Err(error) = fs::remove_dir_all(&path) {
-                tracing::warn!("{} cannot be deleted: {error}", path.display());
-            }
+            remove(&folder.join(name));
         }
     }
+}
+
+fn remove(version: &Path) {
+    if let Err(error) = fs::remove_dir_all(version) {
+        tracing::warn!("{} cannot be deleted: {error}", version.display());
+    }
+}
+
+/// What the files of a version take.
+fn bytes_below(version: &Path) -> u64 {
+    let bytes = |name: &&str| fs::metadata(version.join(name)).map_or(0, |file| file.len());
+    FILES.iter().map(bytes).sum()
 }
 
 /// The folder of the version that counts of a task, or of the one task of which there is any: `None` where there is none,
@@ -235,7 +299,7 @@ mod tests {
     #[test]
     fn of_each_task_the_current_version_and_the_one_before_are_kept() {
         let folder = tempfile::tempdir().unwrap();
-        let installed = Installed::below(folder.path());
+        let installed = Installed::below(folder.path(), DEFAULT_INSTALLED_MIB);
         assert_eq!(versions(&installed), []);
         for version in [0, 1, 4] {
             install(&installed, 1, version);
@@ -264,9 +328,35 @@ mod tests {
     }
 
     #[test]
+    fn versions_have_so_much_room_and_earlier_ones_make_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let roomy = Installed::below(folder.path(), 1);
+        for (task, version) in [(1, 0), (1, 1), (2, 0), (2, 1)] {
+            install(&roomy, task, version);
+        }
+        let count =
+            |task: u8| names(&folder.path().join("installed").join(TaskId([task; 16]).to_string())).len();
+        assert_eq!((count(1), count(2)), (3, 3));
+        let one = bytes_below(&folder.path().join("installed").join(TaskId([1; 16]).to_string()).join("1"));
+
+        // Room for three versions: the first of those that are not current goes.
+        let narrow = Installed { most_bytes: 3 * one + one / 2, ..roomy.clone() };
+        install(&narrow, 2, 1);
+        assert_eq!((count(1), count(2)), (2, 3));
+        assert_eq!(versions(&narrow), [(1, 1), (2, 1)]);
+
+        // None for what is current: the new one is refused, and nothing is changed.
+        let closed = Installed { most_bytes: one, ..roomy };
+        let (work, shipped) = work(3, 0);
+        let refused = closed.install(&work, &shipped).unwrap_err().to_string();
+        assert!(refused.contains("`installed_mib`") && refused.contains("forget TASK"), "{refused}");
+        assert_eq!(versions(&closed), [(1, 1), (2, 1)]);
+    }
+
+    #[test]
     fn a_version_that_was_not_wholly_written_does_not_count() {
         let folder = tempfile::tempdir().unwrap();
-        let installed = Installed::below(folder.path());
+        let installed = Installed::below(folder.path(), DEFAULT_INSTALLED_MIB);
         install(&installed, 1, 1);
         let task = folder.path().join("installed").join(TaskId([1; 16]).to_string());
         // A crash before the last write.
@@ -282,7 +372,7 @@ mod tests {
     #[test]
     fn a_folder_with_one_version_of_one_task_is_adopted_even_after_a_crash() {
         let folder = tempfile::tempdir().unwrap();
-        let installed = Installed::below(folder.path());
+        let installed = Installed::below(folder.path(), DEFAULT_INSTALLED_MIB);
         install(&installed, 1, 3);
         let published = installed.current().remove(0);
         let old = folder.path().join("installed");

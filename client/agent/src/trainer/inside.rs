@@ -321,6 +321,7 @@ fn refused(breach: &Breach) -> Said {
         | Breach::InTotal(_)
         | Breach::Size { .. }
         | Breach::Layer(_)
+        | Breach::NotKept(_)
         | Breach::Tokens { .. }
         | Breach::Resting { .. }) => return Said::NotTrained(other.to_string()),
     };

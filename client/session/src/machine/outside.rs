@@ -126,7 +126,7 @@ impl Session {
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
-            (Stage::Training { work }, Event::CannotTrain(breach)) => {
+            (Stage::Installing { work, .. } | Stage::Training { work }, Event::CannotTrain(breach)) => {
                 self.refuse(work.published.task, breach, now)
             }
             (state @ Stage::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
