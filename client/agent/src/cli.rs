@@ -22,11 +22,13 @@ use std::time::Duration;
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use client::adapter_files::AdapterFileError;
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, StateError};
 use client::transport::TransportError;
 use client::{Device, ErrorKind, Finished};
 use engine::check_vectors;
+use proto::files::FileError;
 use proto::ids::TaskId;
 use serde::Serialize;
 use shell::cli::{Format, block_on};
@@ -37,6 +39,9 @@ use crate::bases;
 use crate::config::{Config, source};
 use crate::monitor::{BusAddress, Sources};
 use crate::trainer::inside::{self, TrainerArgs};
+
+/// The exit code of what its user ended, as shells have it for a signal.
+const INTERRUPTED: u8 = 130;
 
 /// How often a daemon looks whether its folder is free, and how long it waits in between.
 const LOOKS: u32 = 10;
@@ -227,9 +232,16 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
     let config = configuration(&cli.common).map_err(failed(3))?;
     match &cli.command {
         Command::Train(args) => {
-            let report =
-                train::train(&config.base, &config.data, config.reading(), args).map_err(failed(3))?;
-            print(format, &report, || report.text())
+            let report = train::train(&config.base, &config.data, config.reading(), args);
+            let report = report.map_err(|error| {
+                // A disk that is full, or a folder that cannot be written, is none of the base's or the text's.
+                let of_adapter = matches!(error.downcast_ref(), Some(AdapterFileError::File(_)));
+                let is_disk = of_adapter || error.is::<FileError>() || error.is::<std::io::Error>();
+                let code = if is_disk { 4 } else { 3 };
+                failed(code)(error)
+            })?;
+            print(format, &report, || report.text())?;
+            report.stopped().map_or(Ok(()), |advice| Err(failed(INTERRUPTED)(anyhow::anyhow!(advice))))
         }
         Command::Eval(args) => {
             let measured =

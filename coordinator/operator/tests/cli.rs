@@ -182,7 +182,7 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     assert_eq!(tasks[0], created["task"]);
 
     let out = folder.path().join("peft");
-    let pull = ["model", "pull", "--task", "owl", "--output", "json", "--out", out.to_str().unwrap()];
+    let pull = ["model", "pull", "--task", "owl", "--format", "json", "--out", out.to_str().unwrap()];
     assert_eq!(json(nightshift(folder.path(), &pull))["version"], 0);
     assert!(out.join("adapter_model.safetensors").exists());
     let manifest = Manifest::parse(&fs::read(out.join(MANIFEST_FILE)).unwrap()).unwrap();
@@ -193,10 +193,10 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     let config = folder.path().join("config.json");
     let says = r#"{"architectures": ["LlamaForCausalLM"], "num_attention_heads": 2}"#;
     fs::write(&config, says).unwrap();
-    let as_gguf = [&pull[..], &["--format", "gguf", "--base-config", config.to_str().unwrap()]].concat();
+    let as_gguf = [&pull[..], &["--as", "gguf", "--base-config", config.to_str().unwrap()]].concat();
     json(nightshift(folder.path(), &as_gguf));
     assert!(fs::read(out.join("adapter.gguf")).unwrap().starts_with(b"GGUF"));
-    let without = run(nightshift(folder.path(), &[&pull[..], &["--format", "gguf"]].concat()));
+    let without = run(nightshift(folder.path(), &[&pull[..], &["--as", "gguf"]].concat()));
     assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
     let again = run(nightshift(folder.path(), &[&pull[..], &["--version", "1"]].concat()));
     assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));

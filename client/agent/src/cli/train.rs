@@ -1,12 +1,13 @@
 //! `nightshift-agent train`: a personal adapter, without any federation.
 #![expect(clippy::disallowed_methods, reason = "IO shell: reads the clock for tokens a second")]
 
+use std::io::IsTerminal;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use formats::{Origin, Personal};
+use formats::{MANIFEST_FILE, Origin, Personal};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::Factors;
 use proto::ids::Digest;
@@ -17,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
+use crate::config::source;
 use client::adapter_files::{Adapter, write_peft};
 use engine::process::peak_bytes;
-use engine::{BatchShape, Job, Loss, Schedule, Step, TrainError, Training};
-use proto::files::{self, Audience};
+use engine::{BatchShape, Job, Loss, Schedule, Source, Step, TrainError, Training};
+use proto::files::{self, Audience, FileError};
 use shell::cli::note;
 use shell::stop;
 use text::ReadOptions;
@@ -70,6 +72,9 @@ pub(super) struct TrainArgs {
     /// Go on where a stopped training into the same folder left off
     #[arg(long)]
     resume: bool,
+    /// Replace a finished adapter that is in the folder
+    #[arg(long)]
+    force: bool,
     /// Steps between two checkpoints
     #[arg(long, default_value_t = 50, value_name = "STEPS")]
     checkpoint_every: u32,
@@ -113,6 +118,8 @@ pub(super) fn train(
 ) -> anyhow::Result<Report> {
     let plan = plan(args);
     plan.check()?;
+    let checkpoint = args.out.join(CHECKPOINT);
+    refuse_finished(args, &checkpoint)?;
     let seed = Digest::of(&args.seed.to_le_bytes());
     let batch = BatchShape { batch_size: args.batch as usize, sequence_len: args.seq_len as usize };
     let mut asked = None;
@@ -151,9 +158,7 @@ pub(super) fn train(
         seed: seed.0,
     };
     let mut training = engine.begin(job)?;
-    let checkpoint = args.out.join(CHECKPOINT);
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| anyhow::anyhow!("cannot make {}: {error}", args.out.display()))?;
+    std::fs::create_dir_all(&args.out).map_err(FileError::io("make", &args.out))?;
     if args.resume {
         resume(&mut training, &checkpoint)?;
     }
@@ -162,8 +167,7 @@ pub(super) fn train(
     let (steps, trained) = (training.steps(), training.finish());
     let after = if finished { measure(&trained.parameters)? } else { None };
     if finished {
-        let name = base.to_string_lossy();
-        let name = name.strip_prefix("hf:").unwrap_or(&name);
+        let name = name_of(base)?;
         let personal =
             Personal { seed: args.seed, steps, documents: corpus.documents(), tokens: blocks.targets() };
         let adapter = Adapter {
@@ -172,7 +176,7 @@ pub(super) fn train(
             trained: trained.parameters.clone(),
             origin: Origin::Personal(personal),
         };
-        write_peft(&args.out, &adapter, engine.base().digest(), name)?;
+        write_peft(&args.out, &adapter, engine.base().digest(), &name)?;
         if checkpoint.exists() {
             std::fs::remove_file(&checkpoint)?;
         }
@@ -190,6 +194,26 @@ pub(super) fn train(
         trained_parameters: spec.trained_len(),
         device: engine.compute().backend.to_string(),
         out: args.out.clone(),
+    })
+}
+
+/// Fails where a finished adapter would be replaced that nobody said to replace.
+fn refuse_finished(args: &TrainArgs, checkpoint: &Path) -> anyhow::Result<()> {
+    let goes_on = args.resume && checkpoint.exists();
+    if args.force || goes_on || !args.out.join(MANIFEST_FILE).exists() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{} holds a finished adapter; name another folder by --out, or say --force to replace it",
+        args.out.display()
+    )
+}
+
+/// What other programs load the base by: the hub's name, or the place where it lies, from wherever they are started.
+fn name_of(base: &Path) -> anyhow::Result<String> {
+    Ok(match source(base)? {
+        Source::Hub(repository) => repository.name().to_owned(),
+        Source::Path(path) => std::path::absolute(path)?.to_string_lossy().into_owned(),
     })
 }
 
@@ -246,6 +270,8 @@ fn steps(
     }
     bar.set_position(u64::from(training.steps()));
     let (began, mut first_tokens, mut last_tokens) = (Instant::now(), None, 0);
+    // A bar is for a terminal; elsewhere there is a line for each tenth.
+    let (is_watched, each) = (std::io::stderr().is_terminal(), (plan.local_steps / 10).max(1));
     loop {
         let until = training.steps().saturating_add(args.checkpoint_every.max(1));
         let result = training.run(until, &mut |step: Step| {
@@ -255,6 +281,14 @@ fn steps(
                 let rate = last_tokens as f64 / began.elapsed().as_secs_f64();
                 bar.set_message(format!("loss {:.3}, {rate:.0} tokens/s", step.loss));
                 bar.set_position(u64::from(step.step));
+                if !is_watched && step.step.is_multiple_of(each) {
+                    let left = bar.eta().as_secs();
+                    let (at, of) = (step.step, plan.local_steps);
+                    note(&format!(
+                        "step {at} of {of}, loss {:.3}, {rate:.0} tokens/s, {left} s left",
+                        step.loss
+                    ));
+                }
             }
             if stop.is_cancelled() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -265,10 +299,9 @@ fn steps(
                 return Ok((true, rate));
             }
             Ok(()) => files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?,
-            Err(TrainError::Stopped { steps }) => {
+            Err(TrainError::Stopped { .. }) => {
                 bar.finish_and_clear();
                 files::write(checkpoint, &training.checkpoint()?, Audience::Owner)?;
-                note(&format!("stopped after step {steps}; run the same command with --resume to go on"));
                 return Ok((false, rate));
             }
             Err(error) => return Err(error.into()),
@@ -289,6 +322,13 @@ fn stopping() -> anyhow::Result<CancellationToken> {
 }
 
 impl Report {
+    /// Where the user ended it before its end: what to do to go on.
+    pub(super) fn stopped(&self) -> Option<String> {
+        let steps = self.steps;
+        let advice = format!("stopped after step {steps}; run the same command with --resume to go on");
+        (!self.finished).then_some(advice)
+    }
+
     /// What a person reads.
     pub(super) fn text(&self) -> String {
         let number = |x: Option<f64>| x.map_or("not measured".to_owned(), |x| format!("{x:.3}"));
@@ -304,9 +344,41 @@ impl Report {
         } else {
             format!("stopped; the checkpoint is in {}", self.out.display())
         };
+        let worse = match (self.held_out_before, self.held_out_after) {
+            (Some(before), Some(after)) if after > before || !after.is_finite() => {
+                "\nthe adapter is worse than the base alone: try a smaller --lr, fewer --steps, or more text"
+            }
+            _ => "",
+        };
         format!(
-            "{what}\n{} steps, {} tokens, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}",
+            "{what}\n{} steps, {} tokens, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}{worse}",
             self.steps, self.tokens, self.tokens_per_second, self.device
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_adapter_that_is_worse_than_its_base_is_said_to_be() {
+        let report = |after: f64| Report {
+            finished: true,
+            steps: 20,
+            tokens: 140,
+            tokens_per_second: 1.0,
+            peak_rss_bytes: None,
+            losses: Vec::new(),
+            held_out_tokens: 9,
+            held_out_before: Some(2.5),
+            held_out_after: Some(after),
+            trained_parameters: 1,
+            device: "cpu".to_owned(),
+            out: PathBuf::from("out"),
+        };
+        for (after, is_worse) in [(2.4, false), (2.5, false), (2.6, true), (f64::NAN, true)] {
+            assert_eq!(report(after).text().contains("worse than the base alone"), is_worse, "{after}");
+        }
     }
 }

@@ -14,7 +14,6 @@ use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use serde::Serialize;
 use serde_json::json;
-use shell::cli::Format;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, tasks};
@@ -32,8 +31,8 @@ pub(super) enum Command {
         #[arg(long)]
         version: Option<u32>,
         /// The form of the files.
-        #[arg(long, value_enum, default_value_t = Layout::Peft)]
-        format: Layout,
+        #[arg(long = "as", value_name = "FORM", value_enum, default_value_t = Layout::Peft)]
+        form: Layout,
         /// The folder to write.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
@@ -41,11 +40,10 @@ pub(super) enum Command {
         #[arg(long, value_name = "NAME")]
         base_name: Option<String>,
         /// The base's `config.json`, or the folder that it is in: a GGUF file says what the base is.
-        #[arg(long, value_name = "PATH", required_if_eq("format", "gguf"))]
+        #[arg(long, value_name = "PATH", required_if_eq("form", "gguf"))]
         base_config: Option<PathBuf>,
-        /// How to print.
-        #[arg(long, value_enum, default_value_t = Format::Text)]
-        output: Format,
+        #[command(flatten)]
+        output: Output,
     },
     /// List every version of every task.
     Ls {
@@ -80,13 +78,13 @@ struct Row {
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
-        Command::Pull { task, version, format, out, base_name, base_config, output } => {
+        Command::Pull { task, version, form, out, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
             let version = version.unwrap_or(task.version);
             let (plan, state, stored) = fetch(&mut client, &task, version).await?;
             let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
             let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
-            let files = match format {
+            let files = match form {
                 Layout::Peft => peft_files(&adapter, &[], &trained, &base),
                 Layout::Gguf => {
                     let architecture = architecture(base_config.as_deref())?;
@@ -97,7 +95,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let origin = origin(&mut client, &task, version, &plan.base, &stored).await?;
             write(&out, &files, plan.base, origin)?;
             let written = json!({ "task": task.task, "version": version, "out": out });
-            print(output, &written, |_| format!("version {version} written to {}", out.display()))
+            print(output.format, &written, |_| format!("version {version} written to {}", out.display()))
         }
         Command::Ls { output } => {
             let rows: Vec<Row> = tasks(&mut client).await?.iter().flat_map(rows).collect();
