@@ -282,27 +282,35 @@ fn advice(status: &Status, why: &str) -> Option<&'static str> {
 fn advice_on(error: &rustls::Error) -> Option<&'static str> {
     use rustls::{CertificateError, Error};
 
-    let Error::InvalidCertificate(theirs) = error else { return None };
-    let at_other_time = matches!(
-        theirs,
-        CertificateError::Expired
-            | CertificateError::ExpiredContext { .. }
-            | CertificateError::NotValidYet
-            | CertificateError::NotValidYetContext { .. }
-    );
     let of_others = matches!(
-        theirs,
-        CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+        error,
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+        )
     );
-    if at_other_time {
-        return Some(
-            "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else tell \
-             the coordinator's operator",
-        );
-    }
-    of_others.then_some(
+    let stranger = of_others.then_some(
         "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers there; \
          ask its operator, who may give a new token for `nightshift-agent enroll`",
+    );
+    advice_on_time(error).or(stranger)
+}
+
+/// What to do where the coordinator's certificate is not valid now.
+fn advice_on_time(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{CertificateError, Error};
+
+    let at_other_time = matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::Expired
+                | CertificateError::ExpiredContext { .. }
+                | CertificateError::NotValidYet
+                | CertificateError::NotValidYetContext { .. }
+        )
+    );
+    at_other_time.then_some(
+        "the coordinator's certificate is not valid at this device's time: see whether this clock is right, else tell the \
+         coordinator's operator",
     )
 }
 
@@ -318,7 +326,9 @@ pub async fn pinned_authority(
     let uri = format!("https://{address}").parse::<Uri>().map_err(|error| setup(error.to_string()))?;
     let dialed = Connector::new(config, CONNECT_TIMEOUT).through(proxy).dial(&uri).await;
     let stream = dialed.map_err(|error| {
-        let why = error.to_string();
+        let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        let advice = tls.and_then(advice_on_time).map_or(String::new(), |advice| format!("; {advice}"));
+        let why = format!("{error}{advice}");
         if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }
     })?;
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
