@@ -189,8 +189,11 @@ impl<'a> Executor<'a> {
         if let Some(decoder) = self.on_candle()? {
             let adapter = decoder.adapter(deltas)?;
             let micro = micro_batches(batch, decoder.rows());
-            let losses = micro.into_iter().map(|micro_batch| decoder.loss(&adapter, micro_batch));
-            return Ok(losses.sum::<std::result::Result<f64, _>>()?);
+            let mut sum = 0.0;
+            for micro_batch in micro {
+                sum += decoder.loss(&adapter, micro_batch)?;
+            }
+            return Ok(sum);
         }
         let micro = self.micro_batches(batch);
         let beside = if self.apart { Team::current().threads().min(micro.len()) } else { 1 };

@@ -31,7 +31,7 @@ pub(crate) struct Gradients(Infallible);
 
 /// The key/value cache of a device.
 #[derive(Debug, Default)]
-pub(crate) struct Reading;
+pub(crate) struct Reading {}
 
 /// Fails: the program was built without candle.
 pub(crate) fn check(device: CandleDevice) -> Result<(), DeviceError> {
