@@ -61,14 +61,18 @@ impl Registry {
             return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
         }
         let known = records::with_identity(&self.store, enrollment.identity).map_err(|e| self.store(e))?;
-        if known.as_ref().is_some_and(|(_, record)| record.revoked) {
-            let why = "this device was revoked; a token is for another one, with keys of its own in an empty folder";
-            return Err(refuse_enrollment(why.to_owned()));
-        }
         // A device that comes again is the one that it was: how often it took part does not begin anew.
-        let device = match &known {
-            Some((device, _)) => *device,
-            None => Self::new_device()?,
+        let (device, earlier) = match known {
+            Some((_, None)) => {
+                let why = "this coordinator's record of this device is damaged; enroll with an empty folder";
+                return Err(refuse_enrollment(why.to_owned()));
+            }
+            Some((_, Some(record))) if record.revoked => {
+                let why = "this device was revoked; a token is for another one, with keys of its own in an empty folder";
+                return Err(refuse_enrollment(why.to_owned()));
+            }
+            Some((device, Some(record))) => (device, Some(record)),
+            None => (Self::new_device()?, None),
         };
         let secret = enrollment.token_secret;
         let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
@@ -76,15 +80,23 @@ impl Registry {
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
         let mut also = Batch::new();
-        match &known {
-            Some((_, earlier)) => records::replace_device(&mut also, device, (earlier, &record)),
+        match &earlier {
+            Some(earlier) => records::replace_device(&mut also, device, (earlier, &record)),
             None => records::insert_device(&mut also, device, &record),
         }
         .map_err(|e| self.store(e))?;
-        tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|e| self.token(e))?;
+        tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|error| match error {
+            TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
+            other @ (TokenError::Store(_)
+            | TokenError::Randomness
+            | TokenError::Unknown
+            | TokenError::Expired { .. }
+            | TokenError::Redeemed
+            | TokenError::Label { .. }) => self.token(other),
+        })?;
         self.driver.devices_changed();
         tracing::info!("device enrolled");
-        tracing::debug!(%device, again = known.is_some(), "device enrolled");
+        tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(enrolled)
     }
 
@@ -127,11 +139,7 @@ impl Registry {
         records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
         self.store.commit(batch).await.map_err(|error| {
             // Revoked, or renewed by another call, since it was read.
-            if matches!(error, StoreError::Conflict { .. }) {
-                Rejection::Unavailable("the device's record changed meanwhile".to_owned())
-            } else {
-                self.store(error)
-            }
+            if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
         tracing::debug!(%device, "certificate renewed");
         Ok(renewed)
@@ -301,6 +309,10 @@ impl Registry {
 
 fn unavailable(error: &impl std::fmt::Display) -> Rejection {
     Rejection::Unavailable(error.to_string())
+}
+
+fn changed_meanwhile() -> Rejection {
+    Rejection::Unavailable("the device's record changed meanwhile".to_owned())
 }
 
 fn refuse_enrollment(why: String) -> Rejection {

@@ -261,30 +261,31 @@ pub fn insert_device(batch: &mut Batch, device: DeviceId, record: &DeviceRecord)
     Ok(())
 }
 
-/// The device that enrolled with this identity key, if there is one.
+/// The device that enrolled with this identity key, if there is one, and its record, if that is whole.
 pub fn with_identity(
     store: &Store,
     identity: IdentityPublic,
-) -> Result<Option<(DeviceId, DeviceRecord)>, StoreError> {
+) -> Result<Option<(DeviceId, Option<DeviceRecord>)>, StoreError> {
     let Some(id) = store.get::<DeviceId>(IDENTITIES, identity.0)? else { return Ok(None) };
-    Ok(device(store, id)?.map(|record| (id, record)))
+    Ok(Some((id, device(store, id)?)))
 }
 
 /// Makes sure that devices are found by their identity keys: those that an earlier coordinator enrolled are added, of several
-/// with one key the one that enrolled last. Blocks.
+/// with one key a revoked one, or else the one that enrolled last. Blocks.
 pub fn index_identities(store: &Store) -> Result<(), RecordError> {
     if store.get::<bool>(IDENTITIES, INDEXED)?.is_some() {
         return Ok(());
     }
-    let mut newest: BTreeMap<Digest, (u64, DeviceId)> = BTreeMap::new();
+    let mut newest: BTreeMap<Digest, (bool, u64, DeviceId)> = BTreeMap::new();
     for item in store.scan_prefix::<DeviceRecord>(DEVICES, &Key::default())? {
         let Some((key, record)) = whole(item)? else { continue };
-        let found = (record.enrolled_unix_millis, DeviceId(key_part(&key, 0, "device")?));
+        let device = DeviceId(key_part(&key, 0, "device")?);
+        let found = (record.revoked, record.enrolled_unix_millis, device);
         let known = newest.entry(record.identity).or_insert(found);
         *known = found.max(*known);
     }
     let mut batch = Batch::new();
-    for (identity, (_, device)) in newest {
+    for (identity, (_, _, device)) in newest {
         batch.put(IDENTITIES, identity.0, &device)?;
     }
     batch.put(IDENTITIES, INDEXED, &true)?;

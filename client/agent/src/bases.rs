@@ -18,7 +18,7 @@ use engine::{Base, FetchError, Fetching, Hub, Repository, Source};
 use proto::shown::shown;
 use session::conditions::{Condition, Conditions, Purpose, Usage, in_words, judge};
 use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
@@ -210,13 +210,18 @@ async fn one(
     });
     let stopped = || FetchError::Stopped { base: repository.to_string() };
     let path = tokio::select! {
-        // A thread that broke leaves what has come.
-        fetched = fetching => fetched.unwrap_or_else(|_| Err(stopped()))?,
+        fetched = fetching => fetched.unwrap_or_else(|error| Err(broke(repository, &error)))?,
         // It ends at its next block.
         () = stop.cancelled() => return Err(stopped()),
     };
     tracing::info!(base = %repository, path = %path.display(), "the base is here");
     Ok(())
+}
+
+/// A thread that did not come to its end.
+fn broke(repository: &Repository, error: &JoinError) -> FetchError {
+    let reason = format!("what it sent could not be taken: {error}");
+    FetchError::Answer { base: repository.to_string(), endpoint: "the hub".to_owned(), reason }
 }
 
 /// Whether the network may be used, and else why not.

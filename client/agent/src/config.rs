@@ -163,6 +163,12 @@ impl Config {
                 require(source(name).is_ok(), key, form, &name.display())?;
             }
         }
+        require(
+            self.installed_mib >= 1,
+            "installed_mib",
+            "at least 1: a device that keeps no version trains none",
+            &self.installed_mib,
+        )?;
         check_policy(&self.policy)?;
         check_conditions(&self.conditions)
     }
@@ -404,6 +410,7 @@ mod tests {
     fn values_out_of_range_are_refused_by_key() {
         for (text, key) in [
             ("proxy = 'proxy.example'", "proxy"),
+            ("installed_mib = 0", "installed_mib"),
             ("base = 'hf:o/../n'", "base"),
             ("further_bases = ['here', 'hf:o']", "further_bases"),
             ("[policy]\nsmallest_cohort = 1", "policy.smallest_cohort"),

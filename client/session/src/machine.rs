@@ -370,7 +370,7 @@ impl Session {
             }
             Event::WindowOpened if matches!(self.state, Stage::AwaitingWindow) => self.woken(now),
             Event::WindowOpened => self,
-            Event::ClockStepped => self.woken(now),
+            Event::ClockStepped => self.clock_stepped().woken(now),
             Event::CertificateEnded => self.certificate_ended(now),
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),

@@ -214,7 +214,7 @@ pub enum Breach {
     #[error("the plan adapts the layer {0:?}, which this device's base does not have")]
     Layer(String),
     /// The version cannot be kept on this device's disk.
-    #[error("the version cannot be kept: {0}")]
+    #[error("what came cannot be kept on this disk: {0}")]
     NotKept(String),
     /// The training needs more memory than the user allows.
     #[error(

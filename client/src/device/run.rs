@@ -134,6 +134,11 @@ impl Running {
                 self.meter.keep();
                 return Ok(Finished::Stopped);
             }
+            // A state whose last write failed keeps nothing any more: the device ends before it begins anything, to be
+            // started again.
+            if self.session.at_work_on().is_none() {
+                self.store.check_state()?;
+            }
             if self.when.once
                 && let Some(finished) = self.finished()
             {
@@ -202,13 +207,7 @@ impl Running {
                 Action::Install(work) => {
                     let stop = self.stop.clone();
                     tokio::select! {
-                        installed = self.install(&work) => match installed {
-                            // A full disk is no reason to end: the user hears of it, and it may have room later.
-                            Err(Error::Store(error)) if !self.when.once => {
-                                Event::CannotTrain(Breach::NotKept(error.to_string()))
-                            }
-                            other => other?,
-                        },
+                        installed = self.install(&work) => installed?,
                         () = stop.cancelled() => continue,
                     }
                 }
@@ -365,7 +364,17 @@ impl Running {
         let shipped =
             tokio::task::spawn_blocking(move || theirs.state.shipped(theirs.plan.shipped_rank())).await;
         let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
-        self.store.install_shipped(work, &shipped.map_err(DeviceStoreError::from)?)?;
+        let kept = self.store.install_shipped(work, &shipped.map_err(DeviceStoreError::from)?);
+        match kept {
+            // A full disk is no reason to end: the user hears of it, and it may have room later.
+            Err(error) if !self.when.once => {
+                let Published { task, version, .. } = work.published;
+                return Ok(Event::CannotTrain(Breach::NotKept(format!(
+                    "version {version} of task {task}: {error}"
+                ))));
+            }
+            other => other?,
+        }
         tracing::info!(version = work.published.version, "installed");
         self.live.keeps(&self.store)?;
         self.live.note(

@@ -197,6 +197,11 @@ impl DeviceStore {
         &self.folder
     }
 
+    /// Fails where a write failed half-way, so that nothing more can be kept.
+    pub(crate) fn check_state(&self) -> Result<(), DeviceStoreError> {
+        Ok(self.state.check()?)
+    }
+
     /// A handle of the named values.
     pub(crate) fn state(&self) -> State {
         self.state.clone()

@@ -65,7 +65,26 @@ impl Installed {
             let current = self.folder.join(task.to_string()).join(CURRENT);
             fs::remove_file(&current).map_err(FileError::io("delete", &current))?;
         }
-        files::create_folder(&folder)?;
+        Self::write(work, (shipped, parameters), &folder).inspect_err(|_| {
+            // On a disk that is full what is half there takes room from what is whole.
+            if before != Some(version) && folder.exists() {
+                remove(&folder);
+            }
+        })?;
+        self.set_current(task, version)?;
+        if before != Some(version) {
+            self.prune(task, [Some(version), before]);
+        }
+        self.make_room();
+        Ok(())
+    }
+
+    fn write(
+        work: &Work,
+        (shipped, parameters): (&AdapterSpec, &[f32]),
+        folder: &Path,
+    ) -> Result<(), DeviceStoreError> {
+        files::create_folder(folder)?;
         files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
         let parameters = vector_to_bytes(parameters);
         files::write(&folder.join("shipped.f32"), &parameters, Audience::Owner)?;
@@ -76,13 +95,7 @@ impl Installed {
             "shipped": shipped,
             "shipped_digest": Digest::of(&parameters),
         });
-        files::write(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?;
-        self.set_current(task, version)?;
-        if before != Some(version) {
-            self.prune(task, [Some(version), before]);
-        }
-        self.make_room();
-        Ok(())
+        Ok(files::write(&folder.join(MANIFEST), &serde_json::to_vec_pretty(&manifest)?, Audience::Owner)?)
     }
 
     /// Fails where a new version of a task, of so many bytes, and the current ones of all others have no room together.

@@ -76,6 +76,7 @@ pub enum StateError {
 #[derive(Clone)]
 pub struct State {
     store: Store,
+    path: PathBuf,
 }
 
 impl State {
@@ -83,7 +84,15 @@ impl State {
     /// another process has it open.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let store = Store::open_with(path, OPTIONS).map_err(|error| named("", error))?;
-        Ok(Self { store })
+        Ok(Self { store, path: path.to_owned() })
+    }
+
+    /// Fails where an earlier write failed half-way.
+    pub fn check(&self) -> Result<(), StateError> {
+        if self.store.is_stopped() {
+            return Err(StateError::Stopped { path: self.path.clone() });
+        }
+        Ok(())
     }
 
     /// The value of this name. Fails when its record is damaged or not a `T`.
@@ -109,7 +118,7 @@ impl State {
 
 impl fmt::Debug for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("State").field("store", &self.store).finish()
+        f.debug_struct("State").field("path", &self.path).field("store", &self.store).finish()
     }
 }
 

@@ -127,6 +127,16 @@ async fn devices_of_an_earlier_coordinator_are_found_by_their_identity_keys() {
         records::index_identities(&store).unwrap();
         assert_eq!(found(), Some(DeviceId([2; 16])));
     }
+    // One that was revoked speaks for its key, however old it is.
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.insert("devices", [1; 16], &DeviceRecord { revoked: true, ..record(7) }).unwrap();
+    batch.insert("devices", [2; 16], &record(9)).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    records::index_identities(&store).unwrap();
+    let (id, kept) = records::with_identity(&store, identity().public()).unwrap().unwrap();
+    assert!(id == DeviceId([1; 16]) && kept.unwrap().revoked);
 }
 
 /// A year and more, an hour at a time: the device never is without a certificate that TLS takes.

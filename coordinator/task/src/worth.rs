@@ -3,18 +3,25 @@
 //! The measure is the *signal to noise* of a version: the norm of the mean of clipped updates that all point the same way,
 //! which is the most that a round can learn, over the norm of the noise in that mean
 //! ([`privacy::Mechanism::snr`]). The noise of V versions adds up to √V times that of one, what is learned to V times at
-//! most: at [`LEAST_SNR`] and ten versions they are alike, so that below it a model gets worse whatever its devices wrote.
+//! most: at [`LEAST_SNR`] and ten versions they are alike. Real updates do not all point the same way, and later versions
+//! teach less than the first, so that below it a model may well get worse whatever its devices wrote.
 
 use privacy::MechanismParams;
 use privacy::accountant::{CalibrateError, calibrate_noise_multiplier};
 use proto::adapter::{AdapterSpec, Method};
-use proto::plan::{Mode, Plan, PlanError, RefreshPlan};
+use proto::plan::{Mode, Plan, PlanError, RefreshPlan, RoundPlan};
 
-/// Below this, the noise of ten versions is more than all that they can learn.
+/// Below this, the noise of ten versions is more than all that they can learn at best.
 pub const LEAST_SNR: f64 = 0.3;
 
 /// From this on, noise is no worry.
 pub const GOOD_SNR: f64 = 0.5;
+
+/// Fraction of devices that may collude with the coordinator, in thousandths.
+const CORRUPT_PERMILLE: u16 = 50;
+
+/// The smallest cohort that devices join by their own default.
+const SMALLEST_USUAL_COHORT: u32 = 10;
 
 /// The projections that are left where fewer are to be trained: those of the first paper on LoRA.
 const FEW_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
@@ -37,6 +44,13 @@ pub struct Change {
     pub options: String,
     /// With them.
     pub worth: Worth,
+}
+
+/// Thousandths of a cohort that may be corrupt where nobody says otherwise: in one that devices join by their own default at
+/// least one device.
+pub fn usual_corrupt_permille(cohort: u32) -> u16 {
+    let one = u16::try_from(1000_u32.div_ceil(cohort.max(1))).unwrap_or(CORRUPT_PERMILLE);
+    if cohort < SMALLEST_USUAL_COHORT { CORRUPT_PERMILLE } else { one.max(CORRUPT_PERMILLE) }
 }
 
 /// What a plan is worth. Fails where its mechanism cannot be.
@@ -104,10 +118,10 @@ pub fn changes(plan: &Plan, least: f64) -> Vec<Change> {
     }
     try_out(format!("--targets {}", FEW_TARGETS.join(",")), with_few_targets(plan));
     let times = least / now.snr;
-    let (cohort, goal) = (grown(plan.round.cohort, times), grown(plan.round.report_goal, times));
-    let mut larger = plan.clone();
-    (larger.round.cohort, larger.round.report_goal) = (cohort, goal.min(cohort));
-    try_out(format!("--cohort {cohort} --report-goal {}", goal.min(cohort)), Some(larger));
+    if let Some(larger) = with_more_devices(plan, times, least) {
+        let RoundPlan { cohort, report_goal, .. } = larger.round;
+        try_out(format!("--cohort {cohort} --report-goal {report_goal}"), Some(larger));
+    }
     let mut quieter = plan.clone();
     // Rounded down, so that what is printed reaches it.
     quieter.privacy.noise_multiplier = (plan.privacy.noise_multiplier / times * 100.0).floor() / 100.0;
@@ -120,10 +134,30 @@ pub fn changes(plan: &Plan, least: f64) -> Vec<Change> {
     changes
 }
 
-/// So many times a count, and a twentieth more: the noise that is relied on does not grow quite as the devices do.
+/// The same plan with so many times as many devices, and a tenth more as often as that is not enough yet: the noise that is
+/// relied on does not grow quite as the devices do.
+fn with_more_devices(plan: &Plan, times: f64, least: f64) -> Option<Plan> {
+    let RoundPlan { cohort, report_goal, .. } = plan.round;
+    let is_usual = plan.privacy.corrupt_permille == usual_corrupt_permille(cohort);
+    let with = |times: f64| {
+        let mut larger = plan.clone();
+        larger.round.cohort = grown(cohort, times);
+        larger.round.report_goal = grown(report_goal, times).min(larger.round.cohort);
+        if is_usual {
+            larger.privacy.corrupt_permille = usual_corrupt_permille(larger.round.cohort);
+        }
+        larger
+    };
+    let reaches = |plan: &Plan| {
+        let scaled = plan.clone().with_recommended_scale();
+        scaled.and_then(|plan| worth(&plan)).is_ok_and(|worth| worth.snr >= least)
+    };
+    (0..6).map(|more| with(times * 1.1_f64.powi(more))).find(reaches)
+}
+
+/// So many times a count, rounded up.
 fn grown(count: u32, times: f64) -> u32 {
-    let more = (f64::from(count) * times * 1.05).ceil();
-    // From a float too large for the type this is the type's largest.
+    let more = (f64::from(count) * times).ceil();
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "above 0, and saturating")]
     let more = more as u32;
     more
@@ -185,7 +219,27 @@ mod tests {
             assert!(change.worth.snr >= LEAST_SNR, "{change:?}");
         }
         let core = changes.iter().find(|change| change.options == "--method core --rank 2").unwrap();
-        assert_eq!(core.worth.coordinates, 16 * 2);
+        // A matrix of 2 × 2 in each layer.
+        assert_eq!(core.worth.coordinates, 16 * 4);
+    }
+
+    #[test]
+    fn more_devices_are_enough_with_the_corrupt_that_such_a_cohort_has() {
+        for (cohort, report_goal) in [(5, 4), (9, 6), (12, 8), (40, 27)] {
+            let mut plan = plan();
+            (plan.round.cohort, plan.round.report_goal) = (cohort, report_goal);
+            plan.privacy.corrupt_permille = usual_corrupt_permille(cohort);
+            let plan = plan.with_recommended_scale().unwrap();
+            let larger =
+                changes(&plan, LEAST_SNR).into_iter().find(|change| change.options.starts_with("--cohort"));
+            let options = larger.unwrap().options;
+            let words: Vec<u32> = options.split(' ').filter_map(|word| word.parse().ok()).collect();
+            let mut followed = plan;
+            (followed.round.cohort, followed.round.report_goal) = (words[0], words[1]);
+            followed.privacy.corrupt_permille = usual_corrupt_permille(words[0]);
+            let followed = followed.with_recommended_scale().unwrap();
+            assert!(worth(&followed).unwrap().snr >= LEAST_SNR, "{cohort}: {options}");
+        }
     }
 
     #[test]

@@ -148,6 +148,10 @@ impl<'a> Daemon<'a> {
         let control = device.control();
         let monitor = Arc::clone(&self.network.monitor);
         let mut running = Box::pin(device.run(trainer, monitor, settings, turn.stop.clone()));
+        // One round is one round, whatever comes meanwhile.
+        if self.once {
+            return running.await.map_err(device_failure);
+        }
         let fetching = self.fetch(turn, control.clone(), Come::Beside);
         tokio::select! {
             finished = &mut running => return finished.map_err(device_failure),

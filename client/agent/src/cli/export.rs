@@ -147,9 +147,13 @@ fn opened<'a>(
             None => read_installed(state_dir, args.task, &base),
         };
         match adapter {
+            Ok(adapter) if says_its_base(args) => return Ok((source, base, adapter)),
             // What does not say of which base it is may fit several.
-            Ok(_) if found.is_some() => return Err(ExportFailure::SeveralBases),
-            Ok(adapter) => found = Some((source, base, adapter)),
+            Ok(adapter) => match &found {
+                Some((_, other, _)) if other.digest() == base.digest() => {}
+                Some(_) => return Err(ExportFailure::SeveralBases),
+                None => found = Some((source, base, adapter)),
+            },
             Err(error @ (AdapterFileError::OtherBase { .. } | AdapterFileError::Modules { .. })) => {
                 other = error.into();
             }
@@ -157,6 +161,11 @@ fn opened<'a>(
         }
     }
     found.ok_or(other)
+}
+
+/// Whether what is exported names its base by its digest: all that is installed does, and what has a manifest.
+fn says_its_base(args: &ExportArgs) -> bool {
+    args.adapter.as_ref().is_none_or(|folder| folder.join(MANIFEST_FILE).exists())
 }
 
 /// What this device's coordinator signed of exactly this version on this base.

@@ -49,7 +49,11 @@ pub fn serve(
         // They end with this: whoever is still asking holds no handle of the device any more.
         let mut answering = JoinSet::new();
         loop {
-            let Ok(place) = Arc::clone(&places).acquire_owned().await else { break };
+            let place = tokio::select! {
+                place = Arc::clone(&places).acquire_owned() => place,
+                () = stop.cancelled() => break,
+            };
+            let Ok(place) = place else { break };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 () = stop.cancelled() => break,

@@ -126,7 +126,20 @@ impl Session {
             (Stage::Training { .. }, Event::NotTrained(why)) => {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
-            (Stage::Installing { work, .. } | Stage::Training { work }, Event::CannotTrain(breach)) => {
+            (Stage::Installing { work, purpose }, Event::CannotTrain(breach)) => match purpose {
+                Purpose::Train { .. } => self.refuse(work.published.task, breach, now),
+                // Nothing was asked of it; and it is not fetched again soon for the same.
+                Purpose::Keep { retry_millis } => {
+                    self.end(breach, now.plus_millis(retry_millis.max(RESTING_MILLIS)))
+                }
+                Purpose::Await => {
+                    let mut session = self.await_window(now);
+                    session.ended = Some(breach.into());
+                    session
+                }
+                Purpose::Refused(other) => self.refuse(work.published.task, other, now),
+            },
+            (Stage::Training { work }, Event::CannotTrain(breach)) => {
                 self.refuse(work.published.task, breach, now)
             }
             (state @ Stage::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {

@@ -126,6 +126,14 @@ impl Session {
         self
     }
 
+    /// What was reckoned by the clock as it was has no meaning any more.
+    pub(super) fn clock_stepped(mut self) -> Self {
+        if let Some(Renewal { lifetime, is_refused, .. }) = self.renewal {
+            self.renewal = Some(Renewal { is_refused, ..Renewal::new(lifetime, self.device.device) });
+        }
+        self
+    }
+
     /// What it waited for is there: renews, if it is time to; else goes on.
     pub(super) fn woken(mut self, now: Timestamp) -> Self {
         self.pause = None;
@@ -149,7 +157,8 @@ impl Session {
     /// could say so too.
     pub(super) fn certificate_ended(mut self, now: Timestamp) -> Self {
         // One that came a moment ago has not ended: nothing is gained by another.
-        let came = |renewal: &Renewal| renewal.came.is_some_and(|came| now.millis_since(came) < LEAST_MILLIS);
+        let is_recent = |came: Timestamp| came <= now && now.millis_since(came) < LEAST_MILLIS;
+        let came = |renewal: &Renewal| renewal.came.is_some_and(is_recent);
         match &mut self.renewal {
             Some(renewal) if !came(renewal) => renewal.is_refused = true,
             Some(_) | None => return self.back_off(now),

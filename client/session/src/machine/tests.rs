@@ -514,6 +514,18 @@ fn renewed(session: &Session) -> Event {
     Event::Renewed { credential, issued_unix_secs: NOW.as_secs() }
 }
 
+/// Wakes the session so many milliseconds from now; one that asks for work is told to wait until then.
+fn waking_at(session: Session, millis: u64) -> Session {
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let session = if asks_for_work(&session) {
+        let retry = Reply::Wait { retry_millis: 250, latest: None, complete: false };
+        session.handle(Event::Replied(retry), NOW.plus_millis(millis.saturating_sub(250)), &mut rng)
+    } else {
+        session
+    };
+    session.handle(Event::Woke, NOW.plus_millis(millis), &mut rng)
+}
+
 fn asks_for_work(session: &Session) -> bool {
     matches!(session.action(), Action::Send(Request::CheckIn))
 }
@@ -542,12 +554,9 @@ fn a_device_that_cannot_be_renewed_yet_goes_on_with_what_it_has() {
     for answer in [Event::Unreachable, unavailable()] {
         let session = tell(tell(certified(LIFE * 2 / 3), Event::Woke), answer);
         assert!(asks_for_work(&session), "{session:?}");
-        let at = |session: Session, millis| {
-            session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
-        };
-        let session = at(session, 9 * 60_000);
+        let session = waking_at(session, 9 * 60_000);
         assert!(asks_for_work(&session), "{session:?}");
-        assert!(matches!(at(session, 10 * 60_000).action(), Action::Renew { has_certificate: true }));
+        assert!(matches!(waking_at(session, 10 * 60_000).action(), Action::Renew { has_certificate: true }));
     }
     let mut session =
         tell(tell(certified(LIFE * 2 / 3), Event::Woke), Event::Rejected(Rejection::NotEnrolled));
@@ -573,17 +582,11 @@ fn a_device_whose_certificate_has_ended_asks_without_one_until_it_is_answered() 
     assert_eq!(sleeps(&session), 4 * HOUR);
     assert!(session.take_ended().unwrap().to_string().contains("too late"));
     // This clock may be wrong: what there is is shown once before it asks without again.
-    let at = |session: Session, millis| {
-        session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
-    };
-    let session = at(session, 4 * HOUR);
+    let session = waking_at(session, 4 * HOUR);
     assert!(asks_for_work(&session), "{session:?}");
-    let session = session.handle(
-        Event::CertificateEnded,
-        NOW.plus_millis(4 * HOUR),
-        &mut ChaCha20Rng::seed_from_u64(1),
-    );
-    let session = at(session, 5 * HOUR);
+    let refused = NOW.plus_millis(4 * HOUR);
+    let session = session.handle(Event::CertificateEnded, refused, &mut ChaCha20Rng::seed_from_u64(1));
+    let session = waking_at(session, 5 * HOUR);
     assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
 }
 
@@ -644,11 +647,27 @@ fn a_coordinator_whose_certificates_end_when_they_are_made_is_not_asked_without_
     let Event::Renewed { credential, .. } = renewed(&session) else { panic!() };
     let issued_unix_secs = credential.expires_unix_secs;
     let session = tell(session, Event::Renewed { credential, issued_unix_secs });
-    let at = |session: Session, millis| {
-        session.handle(Event::ClockStepped, NOW.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
-    };
-    let session = at(session, 10 * 60_000 - 1);
+    let session = waking_at(session, 10 * 60_000 - 1);
     assert!(asks_for_work(&session), "{session:?}");
+}
+
+#[test]
+fn a_clock_that_was_ahead_and_is_right_again_leaves_nothing_of_its_time() {
+    let day = 24 * HOUR;
+    let ahead = NOW.plus_millis(40 * day);
+    let wake = |session: Session, now: Timestamp, event: Event| {
+        session.handle(event, now, &mut ChaCha20Rng::seed_from_u64(1))
+    };
+    let session = wake(certified(0), ahead, Event::Woke);
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
+    let event = renewed(&session);
+    let session = wake(session, ahead, event);
+    // Put right, it renews when it is time to by the right clock, and hears a refusal.
+    let session = wake(session, NOW, Event::ClockStepped);
+    assert!(asks_for_work(&session), "{session:?}");
+    let session = wake(session, NOW, Event::CertificateEnded);
+    let session = wake(session, NOW, Event::ClockStepped);
+    assert!(matches!(session.action(), Action::Renew { has_certificate: false }), "{session:?}");
 }
 
 #[test]
@@ -656,14 +675,11 @@ fn a_clock_that_is_far_ahead_renews_once_a_day_and_no_more() {
     let session = tell(certified(LIFE * 2 / 3), Event::Woke);
     let event = renewed(&session);
     // Its clock says that what was made now is a month old.
-    let ahead = NOW.plus_millis(1000 * LIFE);
-    let session = session.handle(event, ahead, &mut ChaCha20Rng::seed_from_u64(1));
-    let at = |session: Session, millis| {
-        session.handle(Event::ClockStepped, ahead.plus_millis(millis), &mut ChaCha20Rng::seed_from_u64(1))
-    };
-    let session = at(session, 24 * HOUR - 1);
+    let ahead = 1000 * LIFE;
+    let session = session.handle(event, NOW.plus_millis(ahead), &mut ChaCha20Rng::seed_from_u64(1));
+    let session = waking_at(session, ahead + 24 * HOUR - 1);
     assert!(asks_for_work(&session), "{session:?}");
-    assert!(matches!(at(session, 24 * HOUR).action(), Action::Renew { .. }));
+    assert!(matches!(waking_at(session, ahead + 24 * HOUR).action(), Action::Renew { .. }));
 }
 
 #[test]

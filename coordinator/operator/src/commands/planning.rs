@@ -18,16 +18,10 @@ use rand_core::{Rng, UnwrapErr};
 use serde::Serialize;
 use shell::cli::note;
 use task::Task;
-use task::worth::{Change, GOOD_SNR, LEAST_SNR, changes, with_epsilon, worth};
+use task::worth::{Change, GOOD_SNR, LEAST_SNR, changes, usual_corrupt_permille, with_epsilon, worth};
 
 use super::privacy::snr_warning;
 use crate::output::{adversary, epsilon, table};
-
-/// Fraction of devices that may collude with the coordinator, in thousandths.
-const CORRUPT_PERMILLE: u16 = 50;
-
-/// The smallest cohort that devices join by their own default.
-const SMALLEST_USUAL_COHORT: u32 = 10;
 
 /// How many of a round's devices may vanish, in thousandths.
 const MISSING_PERMILLE: u16 = 300;
@@ -35,14 +29,10 @@ const MISSING_PERMILLE: u16 = 300;
 /// Where noise is on and nothing else is said.
 const TARGET_EPSILON: f64 = 8.0;
 
-/// What is tried in turn where neither method nor rank is given, until noise leaves enough to learn.
-const ADAPTERS: [(MethodName, u32); 5] = [
-    (MethodName::FrozenA, 2),
-    (MethodName::FrozenA, 1),
-    (MethodName::Core, 4),
-    (MethodName::Core, 2),
-    (MethodName::Core, 1),
-];
+/// What is tried in turn after `frozen_a` of rank 2 where neither method nor rank is given, until noise leaves enough to
+/// learn.
+const OTHER_ADAPTERS: [(MethodName, u32); 4] =
+    [(MethodName::FrozenA, 1), (MethodName::Core, 4), (MethodName::Core, 2), (MethodName::Core, 1)];
 
 /// A sum of fewer devices is one device's own update.
 const LEAST_GOAL: u32 = 2;
@@ -51,10 +41,10 @@ const LEAST_GOAL: u32 = 2;
 #[derive(Debug, Args)]
 #[group(skip)]
 pub(super) struct PlanArguments {
-    /// The base: a Hugging Face folder. Only the headers of its weights are read, and its digest taken.
+    /// The base: a Hugging Face folder. Of its weights the headers are read, and all of it once for its digest.
     #[arg(long, value_name = "DIR", required_unless_present = "plan", conflicts_with = "plan")]
     base: Option<PathBuf>,
-    /// A plan as JSON; it says everything, so only --frozen goes with it.
+    /// A plan as JSON; it says everything, so only --frozen and --accept-noise go with it.
     #[arg(long, value_name = "FILE")]
     plan: Option<PathBuf>,
     /// The task's label.
@@ -63,7 +53,7 @@ pub(super) struct PlanArguments {
     /// Versions after which the task is complete.
     #[arg(long, conflicts_with = "plan", default_value_t = 10)]
     versions: u32,
-    /// The adapter's rank; by default 2, or 1, with a method that leaves something to learn under the noise.
+    /// The adapter's rank; by default 2, or another, with a method, of which noise leaves something to learn.
     #[arg(long, conflicts_with = "plan")]
     rank: Option<u32>,
     /// The adapter is scaled by alpha / rank; twice the rank by default.
@@ -103,7 +93,8 @@ pub(super) struct PlanArguments {
     /// Who adds noise.
     #[arg(long, conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
     privacy: Privacy,
-    /// The most ε of a device that takes part in every version it may; 8 by default. The noise follows from it.
+    /// The most ε of a device that takes part in every version it may; 8 by default, or --epsilon-budget where that is less.
+    /// The noise follows from it.
     #[arg(long, conflicts_with = "plan", value_name = "E")]
     target_epsilon: Option<f64>,
     /// Standard deviation of the sum's noise, divided by the clip norm, instead of a target.
@@ -282,20 +273,25 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
     }
     let prediction = predict(plan)?;
     if prediction.snr < LEAST_SNR && !arguments.accept_noise {
-        note(&mends(plan));
-        return Err(CliError::Input(too_noisy(plan, prediction.snr)));
+        let is_own = arguments.plan.is_none();
+        if is_own {
+            note(&mends(plan));
+        }
+        return Err(CliError::Input(too_noisy(plan, prediction.snr, is_own)));
     }
     Ok(Prepared { plan: bytes, frozen, prediction })
 }
 
 /// Why a plan is refused.
-fn too_noisy(plan: &Plan, snr: f64) -> String {
-    let versions = plan.round.versions;
-    let noise = 1.0 / (snr * f64::from(versions).sqrt());
+fn too_noisy(plan: &Plan, snr: f64, is_own: bool) -> String {
+    let advice = if is_own {
+        "take a change of the table above, or say --accept-noise to start it all the same"
+    } else {
+        "change the plan (its privacy.noise_multiplier, adapter or round), or say --accept-noise to start it all the same"
+    };
     format!(
-        "a signal to noise of {snr:.2} with {} devices in the sum is under {LEAST_SNR}: after {versions} versions there is \
-         {noise:.1} times as much noise in the adapter as its devices can teach it, and the model gets worse; take a change \
-         of the table above, or say --accept-noise to start it all the same",
+        "a signal to noise of {snr:.2} with {} devices in the sum is under {LEAST_SNR}: versions gather noise as fast as what \
+         devices teach them, or faster, and the model may get worse; {advice}",
         plan.round.report_goal
     )
 }
@@ -314,35 +310,36 @@ fn mends(plan: &Plan) -> String {
             .to_owned();
     }
     let head = ["ANY ONE OF THESE", "PARAMETERS", "SIGNAL TO NOISE", "EPSILON"];
-    table(&head, &rows)
+    let usual =
+        "a device declines what costs it more than ε = 8, or has no noise, unless its user says otherwise";
+    format!("{}\n{usual}", table(&head, &rows))
 }
 
 /// The plan by the options; where neither method nor rank is given, with the first adapter that noise leaves enough of, or
 /// else the one that it leaves most of.
 fn choose(arguments: &PlanArguments, dir: &Path, frozen: Option<&[u8]>) -> Result<Plan, CliError> {
-    let wanted = |(method, rank): &(MethodName, u32)| {
-        arguments.method.is_none_or(|wanted| wanted == *method)
-            && arguments.rank.is_none_or(|wanted| wanted == *rank)
-    };
+    let base = BaseInfo::open(dir).map_err(CliError::input)?;
     let first = (arguments.method.unwrap_or(MethodName::FrozenA), arguments.rank.unwrap_or(2));
+    let mut best = compose(arguments, &base, frozen, first)?;
     // Factors and classes are of one kind of adapter.
-    let is_fixed = frozen.is_some()
+    let is_fixed = arguments.method.is_some()
+        || arguments.rank.is_some()
+        || frozen.is_some()
         || arguments.least_trainers.is_some()
         || arguments.refresh_every.is_some()
         || arguments.accumulated_rank.is_some()
         || arguments.shipped_rank.is_some();
-    let is_open = arguments.method.is_none() && arguments.rank.is_none() && !is_fixed;
-    let mut best = compose(arguments, dir, frozen, first)?;
-    let worth_of = |plan: &Plan| worth(plan).map(|worth| worth.snr).map_err(CliError::input);
-    let mut most = worth_of(&best)?;
-    for adapter in ADAPTERS.iter().filter(|adapter| is_open && wanted(adapter)) {
-        if most >= GOOD_SNR {
+    let mut most = worth(&best).map_err(CliError::input)?.snr;
+    for adapter in OTHER_ADAPTERS {
+        if is_fixed || most >= GOOD_SNR {
             break;
         }
-        let plan = compose(arguments, dir, frozen, *adapter)?;
-        let snr = worth_of(&plan)?;
-        if snr > most {
-            (best, most) = (plan, snr);
+        // One that this base is too narrow for is none.
+        let Ok(plan) = compose(arguments, &base, frozen, adapter) else { continue };
+        if let Ok(worth) = worth(&plan)
+            && worth.snr > most
+        {
+            (best, most) = (plan, worth.snr);
         }
     }
     Ok(best)
@@ -384,11 +381,10 @@ impl Prediction {
 
 fn compose(
     arguments: &PlanArguments,
-    dir: &Path,
+    base: &BaseInfo,
     frozen: Option<&[u8]>,
     (method, rank): (MethodName, u32),
 ) -> Result<Plan, CliError> {
-    let base = BaseInfo::open(dir).map_err(CliError::input)?;
     let factors = frozen.map_or_else(|| Factors::Seeded(random()), |bytes| Factors::Given(Digest::of(bytes)));
     let adapter = AdapterSpec {
         method: method.method(),
@@ -431,7 +427,7 @@ fn compose(
             metrics,
             metrics_weight: arguments.metrics_weight,
             delta: arguments.delta,
-            corrupt_permille: corrupt_permille(cohort),
+            corrupt_permille: usual_corrupt_permille(cohort),
             participations: arguments.participations.unwrap_or(arguments.versions),
             epsilon_budget: arguments.epsilon_budget,
         },
@@ -446,10 +442,17 @@ fn compose(
         },
         server: ServerOptimizer::FedAvg { rate: 1.0 },
     };
+    // What is beyond the budget would not be spent.
+    let most = arguments.epsilon_budget.map_or(TARGET_EPSILON, |budget| budget.min(TARGET_EPSILON));
     match (mode, arguments.noise_multiplier) {
         (Mode::Off, _) | (_, Some(_)) => plan.with_recommended_scale().map_err(CliError::input),
         (Mode::Central | Mode::Distributed, None) => {
-            with_epsilon(plan, arguments.target_epsilon.unwrap_or(TARGET_EPSILON)).map_err(CliError::input)
+            match arguments.target_epsilon {
+                Some(target) => with_epsilon(plan, target),
+                // A budget that no noise keeps to is refused for what it is, by whoever opens the task.
+                None => with_epsilon(plan.clone(), most).or_else(|_| with_epsilon(plan, TARGET_EPSILON)),
+            }
+            .map_err(CliError::input)
         }
     }
 }
@@ -506,17 +509,11 @@ fn noise(arguments: &PlanArguments) -> Result<(Mode, f64), CliError> {
     }
 }
 
-/// Thousandths of the cohort that may be corrupt: in one that devices join by their own default at least one device.
-fn corrupt_permille(cohort: u32) -> u16 {
-    let one = u16::try_from(1000_u32.div_ceil(cohort.max(1))).unwrap_or(CORRUPT_PERMILLE);
-    if cohort < SMALLEST_USUAL_COHORT { CORRUPT_PERMILLE } else { one.max(CORRUPT_PERMILLE) }
-}
-
 /// Two thirds of the cohort, and at least its quorum.
 fn default_goal(cohort: u32) -> u32 {
     let devices = cohort as usize;
     let quorum =
-        aggregation::quorum(devices, aggregation::corrupt_devices(devices, corrupt_permille(cohort)));
+        aggregation::quorum(devices, aggregation::corrupt_devices(devices, usual_corrupt_permille(cohort)));
     let quorum = u32::try_from(quorum).unwrap_or(cohort);
     quorum.max((2 * u64::from(cohort)).div_ceil(3).try_into().unwrap_or(cohort))
 }
@@ -563,7 +560,7 @@ mod tests {
         for cohort in 3..=256 {
             let (goal, corrupt) = (
                 default_goal(cohort),
-                aggregation::corrupt_devices(cohort as usize, corrupt_permille(cohort)),
+                aggregation::corrupt_devices(cohort as usize, usual_corrupt_permille(cohort)),
             );
             assert!(goal as usize >= aggregation::quorum(cohort as usize, corrupt), "{cohort}");
             assert!(3 * goal >= 2 * cohort && goal <= cohort, "{cohort}");
