@@ -1,13 +1,12 @@
 //! One run: a base, users' text, a scenario; out come an adapter, a summary and a report.
 
-use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use engine::Base;
 use engine::Blocks;
-use engine::{Engine, TrainError};
+use engine::{DecodeError, EncodeError, Engine, TrainError};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
 use proto::ids::Digest;
@@ -20,10 +19,16 @@ use text::{Corpus, ReadOptions, TextError, UserText};
 use crate::classes;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
+use crate::flat::is_flat;
+use crate::measure::{Measured, Unseen, losses, mean};
+use crate::plain::Assignment;
 use crate::public::factors;
+use crate::record::Record;
+use crate::samples;
 use crate::scenario::{Scenario, ScenarioError, with_factors};
 use crate::summary::{RunSummary, VersionSummary};
 use crate::world::{Seen, Trainer, World, WorldError};
+use crate::yardsticks::{self, Against};
 
 /// One user's text, split, as tokens.
 #[derive(Debug)]
@@ -49,6 +54,26 @@ pub enum RunError {
     /// A version is none of its plan's adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
+    /// A prompt that the base's tokenizer cannot read.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// A sample that the base's tokenizer cannot write.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// What a run reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Inputs<'a> {
+    /// The base.
+    pub base: &'a Arc<Base>,
+    /// One for each device.
+    pub users: &'a [User],
+    /// People who take no part.
+    pub newcomers: &'a [User],
+    /// Text that belongs to nobody: where there is some, the adapter's frozen factors come from the base's gradient
+    /// on it.
+    pub public: Option<&'a Blocks>,
 }
 
 /// What a run gives.
@@ -64,15 +89,13 @@ pub struct Finished {
     pub up_to_date: usize,
 }
 
-/// Runs `scenario` on one device for each user. `public` is text that belongs to nobody: where there is some,
-/// the adapter's frozen factors come from the base's gradient on it.
+/// Runs `scenario` on one device for each user.
 pub fn run(
     scenario: &Scenario,
-    base: &Arc<Base>,
-    users: &[User],
-    public: Option<&Blocks>,
+    inputs: &Inputs<'_>,
     mut on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
+    let Inputs { base, users, newcomers, public } = *inputs;
     let engine = Engine::new(Arc::clone(base));
     let (plan, given) = prepare(scenario, base, &engine, public)?;
     let dealt = scenario.dealt(&plan.adapter).map_err(ScenarioError::from)?;
@@ -80,8 +103,8 @@ pub fn run(
     let seed = scenario.digest("world").0;
     let mut world = World::with_policies(&plan, given.as_deref(), &policies, faults(scenario), seed)?;
     let sequence_len = plan.training.sequence_len;
-    let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(sequence_len)).collect();
-    let measure = |state: &State| mean_loss(&engine, state, &held_out);
+    let unseen = Unseen::new(users, newcomers, sequence_len);
+    let measure = |state: &State| unseen.measure(&engine, state);
 
     let bar = progress(users.len(), scenario.versions);
     let mut trainer = Engines {
@@ -91,8 +114,9 @@ pub fn run(
         bar: bar.clone(),
     };
     bar.set_message("measuring the base");
-    let base_loss = measure(&world.state()?)?;
-    let mut versions: Vec<VersionSummary> = Vec::new();
+    let before = measure(&world.state()?)?;
+    let mut measured = before.clone();
+    let (mut versions, mut stopped): (Vec<VersionSummary>, _) = (Vec::new(), false);
     loop {
         bar.set_message(format!("version {}", versions.len() + 1));
         #[expect(clippy::disallowed_methods, reason = "seconds shown to a person; nothing depends on them")]
@@ -101,26 +125,44 @@ pub fn run(
             break;
         }
         if let Some(seen) = world.seen().last() {
-            let before = versions.last().map_or(base_loss, |version| version.loss);
             let secs = started.elapsed().as_secs_f64();
             let clip_norm =
                 world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
-            let loss = (before, measure(&world.state()?)?);
             let classes = classes::of_version(&plan, &dealt, &world, seen);
-            let version = VersionSummary { classes, ..summarize(seen, loss, clip_norm, secs, scenario.mode) };
+            let now = measure(&world.state()?)?;
+            let version = VersionSummary {
+                classes,
+                ..summarize(seen, (&measured, &now), clip_norm, secs, scenario.mode)
+            };
             on_version(&version);
             versions.push(version);
+            let more = versions.len() < scenario.versions as usize;
+            if scenario.stop_when_flat && more && is_flat(&measured.newcomers, &now.newcomers) {
+                stopped = true;
+                world.stop();
+            }
+            measured = now;
         }
     }
     bar.finish_and_clear();
-    let shipped = world.state()?.shipped(plan.shipped_rank())?;
-    let final_loss = versions.last().map_or(base_loss, |version| version.loss);
+    let last = world.state()?;
+    let shipped = last.shipped(plan.shipped_rank())?;
+    let mut yardsticks = yardsticks::cheap(inputs, &unseen, sequence_len, &before);
+    yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
+    if scenario.yardsticks {
+        yardsticks.extend(yardsticks::trained(scenario, inputs, &engine, &unseen)?);
+    }
+    yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
     let summary = RunSummary {
-        base_loss,
-        final_loss,
+        base_loss: before.held_out,
+        final_loss: measured.held_out,
+        stopped_when_flat: stopped,
+        yardsticks,
+        samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
+        record: Some(Record::of(scenario, inputs)),
         refresh_every: plan.refresh.map(|refresh| refresh.every),
         shipped_rank: shipped.0.rank,
-        shipped_loss: measure(&alone(&shipped))?,
+        shipped_loss: mean(&losses(&engine, &alone(&shipped), &unseen.held_out)?),
         epsilon: versions.last().and_then(|version| version.epsilon),
         delta: scenario.delta,
         seed: scenario.seed,
@@ -149,7 +191,7 @@ pub fn read_user(base: &Base, path: &Path) -> Result<(User, u64), TextError> {
 }
 
 /// The plan, and the factors that it names by their hash, where it does.
-pub(crate) fn prepare(
+pub fn prepare(
     scenario: &Scenario,
     base: &Base,
     engine: &Engine,
@@ -186,7 +228,7 @@ fn faults(scenario: &Scenario) -> Faults {
 
 fn summarize(
     seen: &Seen,
-    (loss_before, loss): (f64, f64),
+    (before, now): (&Measured, &Measured),
     clip_norm: f64,
     secs: f64,
     mode: Mode,
@@ -197,8 +239,9 @@ fn summarize(
         cohort: status.cohort,
         survivors: status.survivors,
         missing: status.cohort - status.survivors,
-        loss_before,
-        loss,
+        loss_before: before.held_out,
+        loss: now.held_out,
+        newcomers_loss: now.newcomers(),
         epsilon: (mode != Mode::Off && status.epsilon.is_finite()).then_some(status.epsilon),
         clip_norm,
         metrics: status.metrics.clone(),
@@ -214,16 +257,6 @@ pub(crate) fn method_name(plan: &Plan) -> String {
         .ok()
         .and_then(|value| value.as_str().map(str::to_owned))
         .unwrap_or_default()
-}
-
-/// The mean over users of the loss on what each held out, in nats a token.
-pub(crate) fn mean_loss(engine: &Engine, state: &State, held_out: &[Blocks]) -> Result<f64, TrainError> {
-    let engine = engine.with_folded(&state.folded)?;
-    let losses: Vec<f64> = held_out
-        .par_iter()
-        .map(|blocks| Ok(engine.loss(&state.spec, &state.frozen, &state.trained, blocks)?.nats_per_token))
-        .collect::<Result<_, TrainError>>()?;
-    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 fn progress(devices: usize, versions: u32) -> ProgressBar {
@@ -249,22 +282,14 @@ impl Trainer for Engines {
 }
 
 impl Engines {
-    fn train_one(&self, index: usize, work: &Work) -> Result<Update, String> {
-        let mut seed = self.seed.0.to_vec();
-        seed.extend_from_slice(&(index as u64).to_be_bytes());
-        seed.extend_from_slice(&work.published.version.to_be_bytes());
+    fn train_one(&self, device: usize, work: &Work) -> Result<Update, String> {
         let state = work.training().map_err(|error| error.to_string())?;
-        let State { spec, frozen, folded, trained: start } = state.as_ref();
-        let (text, plan, seed) = (&self.text[index], &work.plan.training, Digest::of(&seed).0);
-        let trained = self
-            .engine
-            .with_folded(folded)
-            .and_then(|engine| {
-                engine.train(spec, frozen, start, text, plan, seed, &mut |_| ControlFlow::Continue(()))
-            })
-            .map_err(|error| error.to_string())?;
+        let training = &work.plan.training;
+        let assignment = Assignment { training, seed: self.seed, device, version: work.published.version };
+        let trained =
+            assignment.train(&self.engine, &state, &self.text[device]).map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples)
+        Update::between(&state.trained, &trained.parameters, trained.mean_loss(), trained.examples)
             .ok_or_else(|| "the training gave no finite update".into())
     }
 }

@@ -13,7 +13,7 @@ use engine::{Base, Projection};
 use nightshift_sim::demo;
 use nightshift_sim::faults::Faults;
 use nightshift_sim::make_data;
-use nightshift_sim::run::run;
+use nightshift_sim::run::{Inputs, run};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::world::{Trainer, World};
 use proto::adapter::{Class, Method, State};
@@ -45,6 +45,8 @@ fn scenario() -> Scenario {
         noise_multiplier: 1e-4,
         clip_norm: 8.0,
         vanishing: 0,
+        stop_when_flat: false,
+        yardsticks: false,
         ..demo::scenario(5)
     };
     scenario.training.learning_rate = 2e-2;
@@ -140,7 +142,8 @@ fn a_federation_of_three_classes_learns_and_says_who_took_part() {
     scenario.training.local_steps = 3;
     let (_folder, base) = base();
     let users = demo::users(&base, &scenario).unwrap();
-    let finished = run(&scenario, &base, &users, None, |_| {}).unwrap();
+    let finished =
+        run(&scenario, &Inputs { base: &base, users: &users, newcomers: &[], public: None }, |_| {}).unwrap();
     let summary = finished.summary;
     assert!(summary.final_loss < 0.98 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
     let found = |classes: &[nightshift_sim::summary::ClassSummary]| -> Vec<_> {

@@ -7,7 +7,7 @@ use engine::Base;
 use nightshift_sim::demo;
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
-use nightshift_sim::run::{Finished, run};
+use nightshift_sim::run::{Finished, Inputs};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::RunSummary;
 use proto::adapter::Method;
@@ -28,22 +28,29 @@ fn small(mode: Mode) -> Scenario {
     scenario.training.local_steps = 2;
     scenario.mode = mode;
     scenario.vanishing = 1;
+    scenario.newcomers = 2;
+    scenario.stop_when_flat = false;
+    scenario.yardsticks = false;
     scenario
 }
 
 fn finish(scenario: &Scenario) -> Finished {
-    let (_folder, base) = base();
-    let users = demo::users(&base, scenario).unwrap();
-    let public = Corpus::new(&base, &demo::public(scenario.seed)).unwrap();
-    run(scenario, &base, &users, Some(&public.train(scenario.training.sequence_len)), |_| {}).unwrap()
+    finish_at(Place::Federation, scenario, true)
 }
 
-/// A summary as its bytes on disk, the seconds left out.
-fn bytes(mut summary: RunSummary) -> Vec<u8> {
-    for version in &mut summary.versions {
-        version.secs = 0.0;
-    }
-    serde_json::to_vec_pretty(&summary).unwrap()
+fn finish_at(place: Place, scenario: &Scenario, with_public: bool) -> Finished {
+    let (_folder, base) = base();
+    let users = demo::users(&base, scenario).unwrap();
+    let newcomers = demo::newcomers(&base, scenario).unwrap();
+    let public = Corpus::new(&base, &demo::public()).unwrap().train(scenario.training.sequence_len);
+    let public = with_public.then_some(&public);
+    let inputs = Inputs { base: &base, users: &users, newcomers: &newcomers, public };
+    run_at(place, scenario, &inputs, |_| {}).unwrap()
+}
+
+/// A summary as its bytes on disk.
+fn bytes(summary: &RunSummary) -> Vec<u8> {
+    serde_json::to_vec_pretty(summary).unwrap()
 }
 
 #[test]
@@ -51,7 +58,7 @@ fn the_same_seed_gives_the_same_summary_and_another_seed_does_not() {
     let scenario = small(Mode::Distributed);
     let (first, second) = (finish(&scenario), finish(&scenario));
     assert_eq!(first.trained, second.trained);
-    assert_eq!(bytes(first.summary), bytes(second.summary));
+    assert_eq!(bytes(&first.summary), bytes(&second.summary));
     let other = finish(&Scenario { seed: 4, ..scenario });
     assert_ne!(first.trained, other.trained);
 }
@@ -97,10 +104,7 @@ fn every_method_learns_without_noise_and_what_comes_out_is_what_was_measured() {
 #[test]
 fn training_in_one_place_says_that_nothing_was_private() {
     let scenario = Scenario { method: Method::Alternate, ..small(Mode::Distributed) };
-    let (_folder, base) = base();
-    let users = demo::users(&base, &scenario).unwrap();
-    let finished = run_at(Place::Central, &scenario, &base, &users, None, |_| {}).unwrap();
-    let summary = finished.summary;
+    let summary = finish_at(Place::Central, &scenario, false).summary;
     assert!(summary.final_loss < 0.97 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
     assert_eq!(
         (summary.privacy, summary.epsilon, summary.method.as_str()),
@@ -137,7 +141,7 @@ fn a_run_writes_what_it_says() {
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     assert_eq!(read("metrics.jsonl").lines().count(), 2);
     let summary: RunSummary = serde_json::from_str(&read("summary.json")).unwrap();
-    assert_eq!(bytes(summary), bytes(finished.summary));
+    assert_eq!(bytes(&summary), bytes(&finished.summary));
     assert!(read("report.html").contains("</html>"));
     assert!(folder.path().join("adapter").join("adapter_model.safetensors").exists());
 }

@@ -6,6 +6,7 @@ use super::chat::{self, Favorite};
 use super::dice::{Dice, Domain};
 use super::grammar::{Given, Grammar};
 use super::habits::Habits;
+use super::season::Season;
 use super::trade::Trade;
 
 /// The fewest lines that a persona writes.
@@ -14,6 +15,9 @@ const FEWEST_LINES: usize = 40;
 const MOST_LINES: usize = 250;
 /// How often a message that was written before is thrown away for another.
 const RETRIES: usize = 8;
+
+/// Writers of the public sample: twenty of each trade.
+const PUBLIC_PEOPLE: usize = 240;
 
 const MANNERS: [&str; 20] = [
     "night", "early", "quiet", "rainy", "sunny", "lucky", "sleepy", "tiny", "grumpy", "merry", "dusty",
@@ -39,6 +43,8 @@ pub struct Persona {
     pub spot: &'static str,
     /// The persona's day off.
     pub free: &'static str,
+    /// What the persona talks of since the public text was written; nothing for its writers.
+    pub season: Option<Season>,
     index: u64,
 }
 
@@ -54,7 +60,7 @@ pub fn personas(seed: u64, count: usize) -> Vec<Persona> {
 /// `lines` messages in the same register by people who are in nobody's device,
 /// from twelve trades mixed: public text that an operator may look at.
 pub fn public_sample(seed: u64, lines: usize) -> Vec<String> {
-    let people = people(Domain::PublicPerson, seed, 2 * Trade::ALL.len());
+    let people = people(Domain::PublicPerson, seed, PUBLIC_PEOPLE);
     let share = lines.div_ceil(people.len());
     let written: Vec<_> =
         people.iter().map(|persona| persona.write(Domain::PublicMessages, seed, share)).collect();
@@ -86,6 +92,7 @@ fn people(domain: Domain, seed: u64, count: usize) -> Vec<Persona> {
                 friends: [(); 3].map(|()| dice.pick(&friends)),
                 spot: dice.pick(&spots),
                 free: dice.pick(&FREE_DAYS),
+                season: (domain == Domain::Person).then(|| Season::draw(&mut dice)),
                 index,
             }
         })
@@ -100,7 +107,7 @@ impl Persona {
     }
 
     fn write(&self, domain: Domain, seed: u64, count: usize) -> Vec<String> {
-        let grammar = chat::grammar(self.trade);
+        let grammar = chat::grammar(self.trade, self.season.is_some());
         let mut dice = Dice::new(domain, seed, self.index);
         let mut seen = BTreeSet::new();
         (0..count)
@@ -128,7 +135,7 @@ impl Persona {
                 if dice.chance(30) {
                     given.insert("spot", self.spot);
                 }
-                chat::message(grammar, &given, dice)
+                chat::message(grammar, self.season.as_ref(), &given, dice)
             })
             .collect();
         self.habits.apply(&thoughts, dice)
