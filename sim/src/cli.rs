@@ -175,6 +175,7 @@ pub(crate) enum BenchCommand {
 }
 
 #[derive(Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is an option of its own")]
 pub(crate) struct RunArgs {
     /// Repeat the run that wrote this summary.json, with its settings, seed, base and text: they are checked by digest,
     /// and the files that come out are the same. --base, --data and --public say where they are now

@@ -23,7 +23,7 @@ const BASE: [(&str, &[u8]); 4] = [
 ];
 
 /// Lines of the public sample: what the base was made from beside general text, and what can be had without people.
-const PUBLIC_LINES: usize = 12_000;
+const PUBLIC_LINES: usize = 24_000;
 
 /// The seed of the public sample, which is one and the same whatever a run's seed is.
 const PUBLIC_SEED: u64 = 1;
@@ -38,7 +38,8 @@ const NEWCOMERS: usize = 32;
 const NEWCOMER_LINES: usize = 40;
 
 /// What is written on before and after.
-const PROMPTS: [&str; 6] = ["did you see", "who's", "see you at", "i'm on", "can you get", "are you"];
+const PROMPTS: [&str; 6] =
+    ["did you see", "meet me at", "the mossgate", "lime", "vexford", "see you at glimfest"];
 
 /// Writes the base that comes with the program into `folder`.
 pub fn write_base(folder: &Path) -> Result<PathBuf, std::io::Error> {
@@ -54,7 +55,7 @@ pub fn scenario(seed: u64) -> Scenario {
     Scenario {
         name: "demonstration".to_owned(),
         devices: DEVICES,
-        versions: 5,
+        versions: 4,
         method: Method::Core,
         rank: 8,
         alpha: 16.0,
@@ -64,7 +65,7 @@ pub fn scenario(seed: u64) -> Scenario {
         classes: Vec::new(),
         least_trainers: 2,
         training: TrainingPlan {
-            local_steps: 3,
+            local_steps: 2,
             batch_size: 4,
             sequence_len: 64,
             learning_rate: 3e-2,
@@ -72,9 +73,9 @@ pub fn scenario(seed: u64) -> Scenario {
             max_grad_norm: 1.0,
             optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
         },
-        server: ServerOptimizer::FedAvg { rate: 1.0 },
+        server: ServerOptimizer::FedAvgM { rate: 1.0, momentum: 0.5 },
         mode: Mode::Distributed,
-        noise_multiplier: 3.4,
+        noise_multiplier: 3.05,
         clip_norm: 1.0,
         adaptive_clip: false,
         delta: 1e-5,

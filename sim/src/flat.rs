@@ -6,8 +6,11 @@
 /// Standard errors above 0 at which a mean gain is no chance.
 const ERRORS: f64 = 2.0;
 
-/// Whether these people's losses, one each, fell from `before` to `after` by no more than chance explains: by a mean
-/// of at most twice its standard error. Differences within one person are compared, because people differ by far more
+/// A mean gain, in nats a token, that is worth no ε whatever its error.
+const WORTHLESS: f64 = 0.005;
+
+/// Whether these people's losses, one each, fell from `before` to `after` by no more than chance explains, or by next
+/// to nothing: by a mean of at most twice its standard error, or 0.005 nats a token. Differences within one person are compared, because people differ by far more
 /// than versions do. With fewer than two people nothing is known, and nothing is flat.
 pub(crate) fn is_flat(before: &[f64], after: &[f64]) -> bool {
     let gains: Vec<f64> = before.iter().zip(after).map(|(before, after)| before - after).collect();
@@ -17,8 +20,8 @@ pub(crate) fn is_flat(before: &[f64], after: &[f64]) -> bool {
     let count = gains.len() as f64;
     let mean = gains.iter().sum::<f64>() / count;
     let variance = gains.iter().map(|gain| (gain - mean).powi(2)).sum::<f64>() / (count - 1.0);
-    // Also where a loss is no number: whatever is not above is flat.
-    !(mean > ERRORS * (variance / count).sqrt())
+    // A loss that is no number gained nothing.
+    mean.is_nan() || mean <= f64::max(ERRORS * (variance / count).sqrt(), WORTHLESS)
 }
 
 #[cfg(test)]
@@ -46,6 +49,12 @@ mod tests {
     fn the_same_mean_gain_is_flat_where_it_differs_too_much_between_people() {
         assert!(!is_flat(&[1.0; 4], &[0.9, 0.9, 0.88, 0.92]));
         assert!(is_flat(&[1.0; 4], &[0.5, 1.1, 1.0, 1.0]));
+    }
+
+    #[test]
+    fn a_gain_of_next_to_nothing_is_flat_however_certain_it_is() {
+        assert!(is_flat(&[1.0; 4], &[0.996; 4]));
+        assert!(!is_flat(&[1.0; 4], &[0.994; 4]));
     }
 
     #[test]

@@ -16,10 +16,10 @@ use crate::demo;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Optimiser steps
-    #[arg(long, default_value_t = 3000)]
+    #[arg(long, default_value_t = 9000)]
     pub steps: u32,
     /// Documents of general text
-    #[arg(long, default_value_t = 1500)]
+    #[arg(long, default_value_t = 2500)]
     pub documents: usize,
 }
 

@@ -18,7 +18,7 @@ use crate::scenario::Scenario;
 const RATES: [f64; 3] = [1e-3, 4e-3, 1.6e-2];
 
 /// Sequences of one step in one place.
-const BATCH: u32 = 16;
+const BATCH: u32 = 8;
 
 /// Steps between two looks.
 const STRIDE: u32 = 50;

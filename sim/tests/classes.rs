@@ -19,6 +19,7 @@ use nightshift_sim::world::{Trainer, World};
 use proto::adapter::{Class, Method, State};
 use proto::ids::Digest;
 use proto::plan::Mode;
+use proto::training::ServerOptimizer;
 use session::Work;
 use session::update::Update;
 
@@ -44,6 +45,7 @@ fn scenario() -> Scenario {
         mode: Mode::Distributed,
         noise_multiplier: 1e-4,
         clip_norm: 8.0,
+        server: ServerOptimizer::FedAvg { rate: 1.0 },
         vanishing: 0,
         stop_when_flat: false,
         yardsticks: false,

@@ -224,6 +224,48 @@ mod tests {
         }
     }
 
+    /// Words of the season.
+    const SEASON: [&str; 16] = [
+        "glimfest",
+        "quarrow",
+        "mossgate",
+        "ollerby",
+        "saltmarrow",
+        "okembe",
+        "vexford",
+        "zibbles",
+        "kwikka",
+        "yorrick",
+        "plonk",
+        "wobbletown",
+        "pogson",
+        "dredgers",
+        "narf",
+        "brindle",
+    ];
+
+    #[test]
+    fn what_many_people_know_is_in_no_public_text() {
+        let people: Vec<_> = personas(7, 60).iter().map(|persona| words(&persona.lines(7))).collect();
+        let (public, base) = (words(&public_sample(7, 12_000)), words(&base_corpus(7, 2_000)));
+        for word in SEASON {
+            let knowing = people.iter().filter(|words| words.contains(word)).count();
+            assert!(knowing >= 15, "{word}: {knowing}");
+            assert!(!public.contains(word) && !base.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn people_differ_in_how_much_they_write_of_the_season_and_in_what() {
+        let people = personas(9, 60);
+        let seasons: Vec<_> = people.iter().filter_map(|persona| persona.season.as_ref()).collect();
+        assert_eq!(seasons.len(), 60);
+        let percents: BTreeSet<_> = seasons.iter().map(|season| season.percent / 10).collect();
+        assert!(percents.len() >= 5, "{percents:?}");
+        let topics: BTreeSet<_> = seasons.iter().map(|season| season.topics).collect();
+        assert!(topics.len() > 50, "{}", topics.len());
+    }
+
     #[test]
     fn everybody_writes_the_shared_register() {
         for persona in personas(6, 48) {
