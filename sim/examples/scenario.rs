@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use nightshift_sim::demo;
 use nightshift_sim::engine::Base;
-use nightshift_sim::run::{Finished, Inputs, run};
+use nightshift_sim::inputs::Inputs;
+use nightshift_sim::run::{Finished, run};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::words::plan::Mode;
 

@@ -17,9 +17,9 @@ use std::sync::Arc;
 
 use nightshift_sim::demo;
 use nightshift_sim::engine::{Base, Blocks, Engine};
+use nightshift_sim::inputs::{User, prepare};
 use nightshift_sim::measure::losses;
 use nightshift_sim::plain::federate;
-use nightshift_sim::run::{User, prepare};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::words::training::ServerOptimizer;
 use privacy::Delta;

@@ -10,8 +10,9 @@ use proto::adapter::State;
 use proto::ids::Digest;
 use proto::plan::Mode;
 
+use crate::inputs::{Inputs, RunError, alone, coordinates, method_name, prepare};
 use crate::measure::{Unseen, losses, mean};
-use crate::run::{Finished, Inputs, RunError, alone, coordinates, method_name, prepare};
+use crate::run::Finished;
 use crate::samples;
 use crate::scenario::Scenario;
 use crate::summary::{RunSummary, VersionSummary};

@@ -11,7 +11,7 @@ use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use text::{Corpus, Document, ReadOptions, TextError, UserText};
 
 use crate::corpus;
-use crate::run::User;
+use crate::inputs::User;
 use crate::scenario::Scenario;
 
 /// The base that `nightshift-sim make-base` makes.

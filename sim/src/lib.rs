@@ -32,6 +32,7 @@ pub mod demo;
 mod epsilon;
 pub mod faults;
 mod flat;
+pub mod inputs;
 pub mod make_base;
 pub mod make_data;
 pub mod measure;

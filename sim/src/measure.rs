@@ -4,7 +4,7 @@ use engine::{Blocks, Engine, TrainError};
 use proto::adapter::State;
 use rayon::prelude::*;
 
-use crate::run::User;
+use crate::inputs::User;
 
 /// Text that nothing is trained on: what each user held out, and all of those who take no part.
 #[derive(Debug)]

@@ -1,7 +1,8 @@
 //! A run where it is asked for: on the users' devices, or in one place.
 
 use crate::central;
-use crate::run::{Finished, Inputs, RunError, run};
+use crate::inputs::{Inputs, RunError};
+use crate::run::{Finished, run};
 use crate::scenario::Scenario;
 use crate::summary::VersionSummary;
 

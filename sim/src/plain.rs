@@ -11,7 +11,7 @@ use proto::training::TrainingPlan;
 use rayon::prelude::*;
 use task::optimizer::OptimizerState;
 
-use crate::run::RunError;
+use crate::inputs::RunError;
 
 /// One device's training for one version, by everything that it depends on.
 #[derive(Clone, Copy, Debug)]

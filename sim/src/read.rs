@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use engine::{Base, Blocks};
 use nightshift_sim::demo;
+use nightshift_sim::inputs::{Inputs, User, read_user};
 use nightshift_sim::record::{Files, Record};
-use nightshift_sim::run::{Inputs, User, read_user};
 use nightshift_sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
 use proto::shown::message;
 use text::{Corpus, ReadOptions, UserText};

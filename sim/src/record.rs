@@ -6,7 +6,7 @@ use engine::Blocks;
 use proto::ids::Digest;
 use serde::{Deserialize, Serialize};
 
-use crate::run::{Inputs, User};
+use crate::inputs::{Inputs, User};
 use crate::scenario::Scenario;
 
 /// What stands in `summary.json` beside the figures.

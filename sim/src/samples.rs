@@ -7,7 +7,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
-use crate::run::RunError;
+use crate::inputs::RunError;
 
 /// Tokens of a sample at most.
 const MOST_TOKENS: usize = 40;

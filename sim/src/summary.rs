@@ -5,6 +5,7 @@ use proto::admin::MeanMetric;
 use proto::plan::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::classes::ClassSummary;
 use crate::record::Record;
 use crate::samples::Sample;
 use crate::yardsticks::{Against, Yardstick};
@@ -104,21 +105,6 @@ pub struct VersionSummary {
     /// `summary.json`, which is the same for every run of the same record.
     #[serde(skip)]
     pub secs: f64,
-}
-
-/// What the devices that train the same part of the adapter did, for one version or in a whole run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassSummary {
-    /// Columns of `B` that they train.
-    pub rank: u32,
-    /// Layers that they train, those nearest to the output.
-    pub layers: u32,
-    /// Devices of the class.
-    pub devices: u32,
-    /// Those of them whose update is in the version's sum; of a run, in any of its sums.
-    pub took_part: u32,
-    /// Bytes that one of them sent for a version, on average.
-    pub bytes_up_per_device: u64,
 }
 
 impl RunSummary {

@@ -1,7 +1,8 @@
 //! The versions of a run as an aligned plain-text table.
 
+use crate::classes::ClassSummary;
 use crate::samples::Sample;
-use crate::summary::{ClassSummary, RunSummary, VersionSummary};
+use crate::summary::{RunSummary, VersionSummary};
 
 const HEADINGS: [&str; 9] = [
     "version",

@@ -9,9 +9,9 @@ use proto::plan::{Mode, Plan};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use crate::inputs::{Inputs, RunError, prepare};
 use crate::measure::{Measured, Unseen, mean};
 use crate::plain::federate;
-use crate::run::{Inputs, RunError, prepare};
 use crate::scenario::Scenario;
 
 /// Step sizes that training in one place is tried with.

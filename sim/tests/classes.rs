@@ -12,8 +12,9 @@ use engine::Engine;
 use engine::{Base, Projection};
 use nightshift_sim::demo;
 use nightshift_sim::faults::Faults;
+use nightshift_sim::inputs::Inputs;
 use nightshift_sim::make_data;
-use nightshift_sim::run::{Inputs, run};
+use nightshift_sim::run::run;
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::world::{Trainer, World};
 use proto::adapter::{Class, Method, State};
@@ -148,7 +149,7 @@ fn a_federation_of_three_classes_learns_and_says_who_took_part() {
         run(&scenario, &Inputs { base: &base, users: &users, newcomers: &[], public: None }, |_| {}).unwrap();
     let summary = finished.summary;
     assert!(summary.final_loss < 0.98 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
-    let found = |classes: &[nightshift_sim::summary::ClassSummary]| -> Vec<_> {
+    let found = |classes: &[nightshift_sim::classes::ClassSummary]| -> Vec<_> {
         classes.iter().map(|class| (class.rank, class.layers, class.devices, class.took_part)).collect()
     };
     assert_eq!(found(&summary.classes), [(4, 4, 2, 2), (3, 4, 2, 2), (2, 3, 4, 4)]);

@@ -6,8 +6,9 @@ use std::process::{Command, Output as Done};
 use std::sync::Arc;
 
 use engine::Base;
+use nightshift_sim::inputs::Inputs;
 use nightshift_sim::output::Output;
-use nightshift_sim::run::{Inputs, run};
+use nightshift_sim::run::run;
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::{demo, make_data};
 use text::Corpus;

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use engine::Base;
 use nightshift_sim::demo;
+use nightshift_sim::inputs::Inputs;
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
-use nightshift_sim::run::{Finished, Inputs};
+use nightshift_sim::run::Finished;
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::RunSummary;
 use nightshift_sim::yardsticks::Against;

@@ -1,8 +1,9 @@
 use proto::plan::Mode;
 
 use super::*;
+use crate::classes::ClassSummary;
 use crate::samples::Sample;
-use crate::summary::{ClassSummary, tests::sample};
+use crate::summary::tests::sample;
 
 /// Fails where a tag is not closed in order, or an angle bracket is loose.
 fn assert_balanced(html: &str) {
