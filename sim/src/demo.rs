@@ -35,10 +35,11 @@ const DEVICES: usize = 300;
 const NEWCOMERS: usize = 32;
 
 /// Lines of each of them.
-const NEWCOMER_LINES: usize = 24;
+const NEWCOMER_LINES: usize = 40;
 
 /// What is written on before and after.
-const PROMPTS: [&str; 6] = ["did you see", "meet me at", "who's", "i'm on", "can you get", "see you at"];
+const PROMPTS: [&str; 6] =
+    ["did you see", "meet me at", "the mossgate", "lime", "vexford", "see you at glimfest"];
 
 /// Writes the base that comes with the program into `folder`.
 pub fn write_base(folder: &Path) -> Result<PathBuf, std::io::Error> {
@@ -56,11 +57,11 @@ pub fn scenario(seed: u64) -> Scenario {
         devices: DEVICES,
         versions: 4,
         method: Method::Core,
-        rank: 12,
-        alpha: 24.0,
+        rank: 8,
+        alpha: 16.0,
         refresh: None,
         public_epochs: 1,
-        projections: vec![Projection::V, Projection::O, Projection::Down],
+        projections: Projection::ALL.to_vec(),
         classes: Vec::new(),
         least_trainers: 2,
         training: TrainingPlan {

@@ -15,7 +15,7 @@ use crate::plain::federate;
 use crate::scenario::Scenario;
 
 /// Step sizes that training in one place is tried with.
-const RATES: [f64; 3] = [4e-3, 1.6e-2, 6.4e-2];
+const RATES: [f64; 3] = [1e-3, 4e-3, 1.6e-2];
 
 /// Sequences of one step in one place.
 const BATCH: u32 = 8;
@@ -24,7 +24,7 @@ const BATCH: u32 = 8;
 const STRIDE: u32 = 50;
 
 /// Looks, of which the best is shown.
-const LOOKS: u32 = 3;
+const LOOKS: u32 = 4;
 
 /// What a loss belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
