@@ -79,8 +79,8 @@ fn a_run_on_files_is_repeated_wherever_they_are_now_and_refused_where_they_chang
     let users = folder.path().join("moved").join("users");
     let user = std::fs::read_dir(users).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&user).unwrap();
-    std::fs::write(&user, text + "{\"text\": \"one line more, and it is long enough to be in a block\"}\n")
-        .unwrap();
+    let more = "{\"text\": \"one line more, before all others, so that every block after it is another\"}\n";
+    std::fs::write(&user, more.to_owned() + &text).unwrap();
     let refused = program(folder.path(), again);
     let why = said(&refused);
     assert_eq!(
