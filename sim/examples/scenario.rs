@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use nightshift_sim::demo;
 use nightshift_sim::engine::Base;
+use nightshift_sim::inputs::Inputs;
 use nightshift_sim::run::{Finished, run};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::words::plan::Mode;
@@ -18,9 +19,12 @@ use nightshift_sim::words::plan::Mode;
 /// Runs it on people that the project made up, by `seed`.
 pub fn eight_devices(folder: &Path, seed: u64) -> Result<Finished, Box<dyn Error>> {
     let base = Arc::new(Base::open(&demo::write_base(folder)?)?);
-    let scenario = Scenario { devices: 8, versions: 2, mode: Mode::Off, ..demo::scenario(seed) };
+    let usual = demo::scenario(seed);
+    let scenario =
+        Scenario { devices: 8, versions: 2, vanishing: 0, mode: Mode::Off, yardsticks: false, ..usual };
     let users = demo::users(&base, &scenario)?;
-    Ok(run(&scenario, &base, &users, None, |version| println!("{version:?}"))?)
+    let inputs = Inputs { base: &base, users: &users, newcomers: &[], public: None };
+    Ok(run(&scenario, &inputs, |version| println!("{version:?}"))?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

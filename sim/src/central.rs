@@ -4,44 +4,46 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::Base;
 use engine::Blocks;
 use engine::Engine;
 use proto::adapter::State;
 use proto::ids::Digest;
 use proto::plan::Mode;
 
-use crate::run::{Finished, RunError, User, alone, coordinates, mean_loss, method_name, prepare};
+use crate::inputs::{Inputs, RunError, alone, coordinates, method_name, prepare};
+use crate::measure::{Unseen, losses, mean};
+use crate::run::Finished;
+use crate::samples;
 use crate::scenario::Scenario;
 use crate::summary::{RunSummary, VersionSummary};
+use crate::yardsticks::{self, Against};
 
 /// Trains the scenario's adapter on all users' text together, on as many sequences for each version as the
 /// federation's devices would take, one step after another; nothing is averaged, clipped or noised, and no factors
 /// are drawn anew. The local optimiser begins afresh with each version, as a device's does.
 pub(crate) fn train(
     scenario: &Scenario,
-    base: &Arc<Base>,
-    users: &[User],
-    public: Option<&Blocks>,
+    inputs: &Inputs<'_>,
     mut on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
+    let Inputs { base, users, newcomers, public } = *inputs;
     let engine = Engine::new(Arc::clone(base));
     let scenario = Scenario { refresh: None, mode: Mode::Off, ..scenario.clone() };
     let (plan, given) = prepare(&scenario, base, &engine, public)?;
     let len = plan.training.sequence_len;
     let pooled = users.iter().map(|user| user.corpus.train(len)).reduce(Blocks::and);
-    let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(len)).collect();
+    let unseen = Unseen::new(users, newcomers, len);
     let mut trained = plan.adapter.initial(&plan.initial_seed, given.as_deref());
     let state = |version, trained: &[f32]| plan.state_at(version, given.as_deref(), None, trained);
     let devices = u32::try_from(users.len()).unwrap_or(u32::MAX);
     let mut training = plan.training.clone();
     training.local_steps = training.local_steps.saturating_mul(devices);
-    let base_loss = mean_loss(&engine, &state(0, &trained)?, &held_out)?;
+    let base_measured = unseen.measure(&engine, &state(0, &trained)?)?;
+    let mut measured = base_measured.clone();
     let mut versions: Vec<VersionSummary> = Vec::new();
     for version in 0..plan.round.versions {
         #[expect(clippy::disallowed_methods, reason = "seconds shown to a person; nothing depends on them")]
         let started = Instant::now();
-        let before = versions.last().map_or(base_loss, |version| version.loss);
         if let Some(pooled) = &pooled {
             let State { spec, frozen, trained: start, .. } = state(version, &trained)?;
             let mut seed = scenario.digest("training").0.to_vec();
@@ -52,14 +54,16 @@ pub(crate) fn train(
             let places = plan.adapter.update_places(version).into_iter().flatten();
             places.zip(after).for_each(|(place, x)| trained[place] = x);
         }
-        let loss = mean_loss(&engine, &state(version + 1, &trained)?, &held_out)?;
+        let before =
+            std::mem::replace(&mut measured, unseen.measure(&engine, &state(version + 1, &trained)?)?);
         let summary = VersionSummary {
             version: u64::from(version) + 1,
             cohort: 1,
             survivors: 1,
             missing: 0,
-            loss_before: before,
-            loss,
+            loss_before: before.held_out,
+            loss: measured.held_out,
+            newcomers_loss: measured.newcomers(),
             epsilon: None,
             clip_norm: scenario.clip_norm,
             metrics: Vec::new(),
@@ -71,10 +75,18 @@ pub(crate) fn train(
         on_version(&summary);
         versions.push(summary);
     }
-    let shipped = state(plan.round.versions, &trained)?.shipped(plan.shipped_rank())?;
+    let last = state(plan.round.versions, &trained)?;
+    let shipped = last.shipped(plan.shipped_rank())?;
+    let mut yardsticks = yardsticks::cheap(inputs, &unseen, len, &base_measured);
+    yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
+    yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
     let summary = RunSummary {
-        base_loss,
-        final_loss: versions.last().map_or(base_loss, |version| version.loss),
+        base_loss: base_measured.held_out,
+        final_loss: measured.held_out,
+        stopped_when_flat: false,
+        yardsticks,
+        samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
+        record: None,
         epsilon: None,
         delta: scenario.delta,
         seed: scenario.seed,
@@ -88,7 +100,7 @@ pub(crate) fn train(
         snr: None,
         refresh_every: None,
         shipped_rank: shipped.0.rank,
-        shipped_loss: mean_loss(&engine, &alone(&shipped), &held_out)?,
+        shipped_loss: mean(&losses(&engine, &alone(&shipped), &unseen.held_out)?),
         classes: Vec::new(),
         warnings: vec![format!(
             "central training: the text of all {} users was pooled in one place, and nothing was private",

@@ -8,9 +8,9 @@ use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 use session::policy::Policy;
 
-use crate::summary::ClassSummary;
 use crate::world::{Seen, World};
 
 /// By how much shares may be more than 1 together: what adding them up may be off by.
@@ -25,6 +25,21 @@ pub struct ClassShare {
     pub rank: u32,
     /// Layers, those nearest to the output; all where it is left out.
     pub layers: Option<u32>,
+}
+
+/// What the devices that train the same part of the adapter did, for one version or in a whole run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClassSummary {
+    /// Columns of `B` that they train.
+    pub rank: u32,
+    /// Layers that they train, those nearest to the output.
+    pub layers: u32,
+    /// Devices of the class.
+    pub devices: u32,
+    /// Those of them whose update is in the version's sum; of a run, in any of its sums.
+    pub took_part: u32,
+    /// Bytes that one of them sent for a version, on average.
+    pub bytes_up_per_device: u64,
 }
 
 /// Classes that a run cannot have.
@@ -229,7 +244,7 @@ fn shuffled(devices: usize, seed: &Digest) -> Vec<usize> {
 }
 
 /// As a plan names it.
-fn word(value: &impl serde::Serialize) -> String {
+fn word(value: &impl Serialize) -> String {
     let value = serde_json::to_value(value).ok();
     value.as_ref().and_then(serde_json::Value::as_str).unwrap_or_default().to_owned()
 }

@@ -16,9 +16,11 @@ mod dice;
 mod grammar;
 mod habits;
 mod persona;
+mod season;
 mod trade;
 
 pub use base::base_corpus;
 pub use habits::{Casing, Habits};
 pub use persona::{Persona, personas, public_sample};
+pub use season::Season;
 pub use trade::Trade;

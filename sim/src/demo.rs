@@ -11,7 +11,7 @@ use proto::training::{LocalOptimizer, ServerOptimizer, TrainingPlan};
 use text::{Corpus, Document, ReadOptions, TextError, UserText};
 
 use crate::corpus;
-use crate::run::User;
+use crate::inputs::User;
 use crate::scenario::Scenario;
 
 /// The base that `nightshift-sim make-base` makes.
@@ -22,11 +22,24 @@ const BASE: [(&str, &[u8]); 4] = [
     ("tokenizer_config.json", include_bytes!("../base/tokenizer_config.json")),
 ];
 
-/// Lines of the public sample that the adapter's frozen factors come from.
-const PUBLIC_LINES: usize = 400;
+/// Lines of the public sample: what the base was made from beside general text, and what can be had without people.
+const PUBLIC_LINES: usize = 24_000;
+
+/// The seed of the public sample, which is one and the same whatever a run's seed is.
+const PUBLIC_SEED: u64 = 1;
 
 /// People of the demonstration.
-const DEVICES: usize = 64;
+const DEVICES: usize = 300;
+
+/// People who take no part.
+const NEWCOMERS: usize = 32;
+
+/// Lines of each of them.
+const NEWCOMER_LINES: usize = 40;
+
+/// What is written on before and after.
+const PROMPTS: [&str; 6] =
+    ["did you see", "meet me at", "the mossgate", "lime", "vexford", "see you at glimfest"];
 
 /// Writes the base that comes with the program into `folder`.
 pub fn write_base(folder: &Path) -> Result<PathBuf, std::io::Error> {
@@ -42,9 +55,9 @@ pub fn scenario(seed: u64) -> Scenario {
     Scenario {
         name: "demonstration".to_owned(),
         devices: DEVICES,
-        versions: 6,
+        versions: 4,
         method: Method::Core,
-        rank: 4,
+        rank: 8,
         alpha: 16.0,
         refresh: None,
         public_epochs: 1,
@@ -52,7 +65,7 @@ pub fn scenario(seed: u64) -> Scenario {
         classes: Vec::new(),
         least_trainers: 2,
         training: TrainingPlan {
-            local_steps: 3,
+            local_steps: 2,
             batch_size: 4,
             sequence_len: 64,
             learning_rate: 3e-2,
@@ -60,37 +73,52 @@ pub fn scenario(seed: u64) -> Scenario {
             max_grad_norm: 1.0,
             optimizer: LocalOptimizer::AdamW { weight_decay: 0.0 },
         },
-        server: ServerOptimizer::FedAvg { rate: 1.0 },
+        server: ServerOptimizer::FedAvgM { rate: 1.0, momentum: 0.5 },
         mode: Mode::Distributed,
-        noise_multiplier: 4.0,
-        clip_norm: 0.5,
+        noise_multiplier: 3.05,
+        clip_norm: 1.0,
         adaptive_clip: false,
         delta: 1e-5,
         corrupt_permille: 50,
         vanishing: 2,
+        newcomers: NEWCOMERS,
+        stop_when_flat: true,
+        yardsticks: true,
+        prompts: PROMPTS.map(str::to_owned).to_vec(),
         seed,
     }
 }
 
 /// The people, each with text of their own.
 pub fn users(base: &Base, scenario: &Scenario) -> Result<Vec<User>, TextError> {
-    corpus::personas(scenario.seed, scenario.devices)
-        .into_iter()
+    let people = corpus::personas(scenario.seed, scenario.devices).into_iter();
+    people.map(|persona| user(base, persona.lines(scenario.seed), persona.name)).collect()
+}
+
+/// People who take no part: those who would come next.
+pub fn newcomers(base: &Base, scenario: &Scenario) -> Result<Vec<User>, TextError> {
+    let everybody = corpus::personas(scenario.seed, scenario.devices + scenario.newcomers);
+    let people = everybody.into_iter().skip(scenario.devices);
+    people
         .map(|persona| {
-            let text = text_of(persona.lines(scenario.seed));
-            Ok(User { corpus: Corpus::new(base, &text)?, name: persona.name })
+            let lines = persona.lines(scenario.seed).into_iter().take(NEWCOMER_LINES).collect();
+            user(base, lines, persona.name)
         })
         .collect()
 }
 
+fn user(base: &Base, lines: Vec<String>, name: String) -> Result<User, TextError> {
+    Ok(User { corpus: Corpus::new(base, &text_of(lines))?, name })
+}
+
 /// Text of the same kind that belongs to nobody.
-pub fn public(seed: u64) -> UserText {
-    text_of(public_lines(seed))
+pub fn public() -> UserText {
+    text_of(public_lines())
 }
 
 /// The lines of [`public`].
-pub fn public_lines(seed: u64) -> Vec<String> {
-    corpus::public_sample(seed, PUBLIC_LINES)
+pub fn public_lines() -> Vec<String> {
+    corpus::public_sample(PUBLIC_SEED, PUBLIC_LINES)
 }
 
 fn text_of(lines: Vec<String>) -> UserText {

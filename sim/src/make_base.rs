@@ -10,30 +10,29 @@ use engine::{PretrainError, PretrainOptions};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::corpus;
-
-/// One document in so many is a handful of messages.
-const CHAT_EVERY: usize = 400;
+use crate::demo;
 
 /// How the base is made.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Optimiser steps
-    #[arg(long, default_value_t = 800)]
+    #[arg(long, default_value_t = 9000)]
     pub steps: u32,
-    /// Documents of invented text
-    #[arg(long, default_value_t = 8000)]
+    /// Documents of general text
+    #[arg(long, default_value_t = 2500)]
     pub documents: usize,
 }
 
-/// 0.8 M parameters: large enough to learn the invented language, small enough for the repository.
+/// 0.5 M parameters: large enough to learn the invented language, small enough for the repository, and for hundreds of
+/// devices to train in a minute.
 fn shape() -> DecoderConfig {
     DecoderConfig {
         vocab_size: 768,
-        hidden_size: 128,
-        intermediate_size: 320,
+        hidden_size: 96,
+        intermediate_size: 256,
         num_layers: 4,
-        num_heads: 4,
-        num_kv_heads: 2,
+        num_heads: 3,
+        num_kv_heads: 1,
         head_dim: 32,
         max_positions: 512,
         rms_norm_eps: 1e-5,
@@ -48,15 +47,10 @@ fn shape() -> DecoderConfig {
     }
 }
 
-/// Plain sentences, but for one document in [`CHAT_EVERY`]: a handful of messages, as any large text holds some,
-/// so that the base has seen the letters of chat without having learnt to write it.
+/// General text and the public sample; nothing that anybody has on a device.
 fn documents(seed: u64, count: usize) -> Vec<String> {
     let mut documents = corpus::base_corpus(seed, count);
-    let chats = count / CHAT_EVERY;
-    let lines = corpus::public_sample(seed.wrapping_add(1_000_003), 6 * chats);
-    for (chat, at) in lines.chunks(6).zip((0..documents.len()).step_by(CHAT_EVERY)) {
-        documents[at] = chat.join("\n");
-    }
+    documents.extend(demo::public_lines());
     documents
 }
 
@@ -66,7 +60,7 @@ pub fn run(options: &Options, out: &Path, seed: u64) -> Result<(), PretrainError
     let training = PretrainOptions {
         steps: options.steps,
         batch_size: 16,
-        sequence_len: 128,
+        sequence_len: 64,
         learning_rate: 3e-3,
         warmup_steps: options.steps / 20,
         weight_decay: 0.1,

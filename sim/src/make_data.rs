@@ -25,7 +25,7 @@ pub fn run(options: &Options, out: &Path, seed: u64) -> io::Result<()> {
         let path = users.join(format!("{place:03}-{}.jsonl", persona.name));
         fs::write(path, jsonl(&persona.lines(seed)))?;
     }
-    fs::write(out.join("public.jsonl"), jsonl(&demo::public_lines(seed)))
+    fs::write(out.join("public.jsonl"), jsonl(&demo::public_lines()))
 }
 
 fn jsonl(lines: &[String]) -> String {

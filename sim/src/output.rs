@@ -5,6 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use formats::{ExportError, peft_files};
+use serde::Serialize;
 
 use crate::report;
 use crate::run::Finished;
@@ -27,6 +28,14 @@ pub enum OutputError {
     /// The adapter cannot be written.
     #[error(transparent)]
     Adapter(#[from] ExportError),
+}
+
+/// A line of `metrics.jsonl`.
+#[derive(Serialize)]
+struct Timed<'a> {
+    #[serde(flatten)]
+    version: &'a VersionSummary,
+    secs: f64,
 }
 
 /// The folder of a run. It is made, and one file in it opened, before anything is trained.
@@ -52,7 +61,7 @@ impl Output {
 
     /// Adds a line to `metrics.jsonl`.
     pub fn version(&mut self, version: &VersionSummary) -> Result<(), OutputError> {
-        let line = serde_json::to_string(version)?;
+        let line = serde_json::to_string(&Timed { version, secs: version.secs })?;
         writeln!(self.metrics, "{line}").map_err(|source| refuse(&self.folder.join("metrics.jsonl"), source))
     }
 

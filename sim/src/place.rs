@@ -1,11 +1,8 @@
 //! A run where it is asked for: on the users' devices, or in one place.
 
-use std::sync::Arc;
-
-use engine::{Base, Blocks};
-
 use crate::central;
-use crate::run::{Finished, RunError, User, run};
+use crate::inputs::{Inputs, RunError};
+use crate::run::{Finished, run};
 use crate::scenario::Scenario;
 use crate::summary::VersionSummary;
 
@@ -18,17 +15,15 @@ pub enum Place {
     Central,
 }
 
-/// Runs `scenario` where `place` says, on users' text. `public` is as for [`run`].
+/// Runs `scenario` where `place` says.
 pub fn run_at(
     place: Place,
     scenario: &Scenario,
-    base: &Arc<Base>,
-    users: &[User],
-    public: Option<&Blocks>,
+    inputs: &Inputs<'_>,
     on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
     match place {
-        Place::Federation => run(scenario, base, users, public, on_version),
-        Place::Central => central::train(scenario, base, users, public, on_version),
+        Place::Federation => run(scenario, inputs, on_version),
+        Place::Central => central::train(scenario, inputs, on_version),
     }
 }

@@ -2,6 +2,7 @@
 //! from elsewhere, so that it can be mailed and opened in ten years.
 
 mod axis;
+mod beside;
 mod markup;
 mod plot;
 mod words;
@@ -13,6 +14,7 @@ use proto::plan::Mode;
 
 use crate::summary::{RunSummary, VersionSummary};
 use crate::table;
+use crate::yardsticks::Against;
 
 const STYLE: &str = include_str!("report/page.css");
 
@@ -29,6 +31,8 @@ pub fn html(summary: &RunSummary, title: &str) -> String {
         figures(summary),
         warnings(summary),
         loss_plot(summary),
+        beside::yardsticks(summary),
+        beside::samples(summary),
         epsilon_plot(summary),
         cohort_plot(summary),
         version_table(summary),
@@ -44,9 +48,14 @@ pub fn html(summary: &RunSummary, title: &str) -> String {
 }
 
 fn under(summary: &RunSummary) -> String {
+    let stopped = if summary.stopped_when_flat {
+        " It stopped because its last version gained nothing beyond its noise."
+    } else {
+        ""
+    };
     format!(
         "<p class=\"under\">A simulated federation of {}: {} after the base model, adapter <i>{}</i> of \
-         rank {}, seed {}.</p>\n",
+         rank {}, seed {}.{stopped}</p>\n",
         counted(summary.devices.into(), "device"),
         counted(count(&summary.versions), "version"),
         escape(&summary.method),
@@ -117,16 +126,18 @@ fn loss_plot(summary: &RunSummary) -> String {
         value: version.loss,
         title: format!("version {}: {} nats a token", version.version, table::loss(version.loss)),
     });
+    let free = summary.without_people();
+    let trained = summary.yardsticks.iter().any(|one| one.name == Against::PublicAlone);
     let curve = Curve {
         measures: "held-out loss, nats a token",
         points: std::iter::once(base).chain(points).collect(),
-        shown: None,
-        mark: None,
+        shown: trained.then_some(free.loss),
+        mark: trained.then_some(Mark { value: free.loss, name: "the best that needs no people" }),
     };
     figure(
         "Held-out loss",
         &curve.svg(),
-        "Loss on text that no device trained on. The ring at version 0 is the base model. The \
+        "Mean loss on messages that each device held out of its training. The ring at version 0 is the base model. The \
          upright axis does not begin at 0.",
     )
 }
@@ -234,7 +245,8 @@ fn settings(summary: &RunSummary) -> String {
     let entries: Vec<String> = entries.into_iter().chain(classes).collect();
     format!(
         "<h2>Settings</h2>\n<dl class=\"settings\">\n{}</dl>\n\
-         <p class=\"note\">The same settings and the same seed give the same run.</p>\n",
+         <p class=\"note\">All settings, and the digests of what was read, are in summary.json, from which \
+         nightshift-sim run --from repeats the run.</p>\n",
         entries.concat()
     )
 }

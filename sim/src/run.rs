@@ -1,55 +1,30 @@
 //! One run: a base, users' text, a scenario; out come an adapter, a summary and a report.
 
-use std::ops::ControlFlow;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use engine::Base;
-use engine::Blocks;
-use engine::{Engine, TrainError};
+use engine::{Blocks, Engine};
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::adapter::{AdapterError, AdapterSpec, Folded, State};
+use proto::adapter::{AdapterSpec, State};
 use proto::ids::Digest;
-use proto::plan::{Mode, Plan};
+use proto::plan::Mode;
 use rayon::prelude::*;
 use session::update::Update;
 use session::{SessionState, Work};
-use text::{Corpus, ReadOptions, TextError, UserText};
 
 use crate::classes;
 use crate::epsilon;
 use crate::faults::{Faults, Vanish};
-use crate::public::factors;
-use crate::scenario::{Scenario, ScenarioError, with_factors};
+use crate::flat::is_flat;
+use crate::inputs::{Inputs, RunError, alone, coordinates, method_name, prepare};
+use crate::measure::{Measured, Unseen, losses, mean};
+use crate::plain::Assignment;
+use crate::record::Record;
+use crate::samples;
+use crate::scenario::{Scenario, ScenarioError};
 use crate::summary::{RunSummary, VersionSummary};
-use crate::world::{Seen, Trainer, World, WorldError};
-
-/// One user's text, split, as tokens.
-#[derive(Debug)]
-pub struct User {
-    /// For messages.
-    pub name: String,
-    /// The text.
-    pub corpus: Corpus,
-}
-
-/// A run that came to no end.
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    /// The scenario cannot be run.
-    #[error(transparent)]
-    Scenario(#[from] ScenarioError),
-    /// The federation came to no end.
-    #[error(transparent)]
-    World(#[from] WorldError),
-    /// The training engine failed.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// A version is none of its plan's adapter.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-}
+use crate::world::{Seen, Trainer, World};
+use crate::yardsticks::{self, Against};
 
 /// What a run gives.
 #[derive(Debug)]
@@ -64,15 +39,13 @@ pub struct Finished {
     pub up_to_date: usize,
 }
 
-/// Runs `scenario` on one device for each user. `public` is text that belongs to nobody: where there is some,
-/// the adapter's frozen factors come from the base's gradient on it.
+/// Runs `scenario` on one device for each user.
 pub fn run(
     scenario: &Scenario,
-    base: &Arc<Base>,
-    users: &[User],
-    public: Option<&Blocks>,
+    inputs: &Inputs<'_>,
     mut on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
+    let Inputs { base, users, newcomers, public } = *inputs;
     let engine = Engine::new(Arc::clone(base));
     let (plan, given) = prepare(scenario, base, &engine, public)?;
     let dealt = scenario.dealt(&plan.adapter).map_err(ScenarioError::from)?;
@@ -80,8 +53,8 @@ pub fn run(
     let seed = scenario.digest("world").0;
     let mut world = World::with_policies(&plan, given.as_deref(), &policies, faults(scenario), seed)?;
     let sequence_len = plan.training.sequence_len;
-    let held_out: Vec<Blocks> = users.iter().map(|user| user.corpus.held_out(sequence_len)).collect();
-    let measure = |state: &State| mean_loss(&engine, state, &held_out);
+    let unseen = Unseen::new(users, newcomers, sequence_len);
+    let measure = |state: &State| unseen.measure(&engine, state);
 
     let bar = progress(users.len(), scenario.versions);
     let mut trainer = Engines {
@@ -91,8 +64,9 @@ pub fn run(
         bar: bar.clone(),
     };
     bar.set_message("measuring the base");
-    let base_loss = measure(&world.state()?)?;
-    let mut versions: Vec<VersionSummary> = Vec::new();
+    let before = measure(&world.state()?)?;
+    let mut measured = before.clone();
+    let (mut versions, mut stopped): (Vec<VersionSummary>, _) = (Vec::new(), false);
     loop {
         bar.set_message(format!("version {}", versions.len() + 1));
         #[expect(clippy::disallowed_methods, reason = "seconds shown to a person; nothing depends on them")]
@@ -101,26 +75,44 @@ pub fn run(
             break;
         }
         if let Some(seen) = world.seen().last() {
-            let before = versions.last().map_or(base_loss, |version| version.loss);
             let secs = started.elapsed().as_secs_f64();
             let clip_norm =
                 world.seen().iter().rev().nth(1).map_or(scenario.clip_norm, |seen| seen.status.clip_norm);
-            let loss = (before, measure(&world.state()?)?);
             let classes = classes::of_version(&plan, &dealt, &world, seen);
-            let version = VersionSummary { classes, ..summarize(seen, loss, clip_norm, secs, scenario.mode) };
+            let now = measure(&world.state()?)?;
+            let version = VersionSummary {
+                classes,
+                ..summarize(seen, (&measured, &now), clip_norm, secs, scenario.mode)
+            };
             on_version(&version);
             versions.push(version);
+            let more = versions.len() < scenario.versions as usize;
+            if scenario.stop_when_flat && more && is_flat(&measured.newcomers, &now.newcomers) {
+                stopped = true;
+                world.stop();
+            }
+            measured = now;
         }
     }
     bar.finish_and_clear();
-    let shipped = world.state()?.shipped(plan.shipped_rank())?;
-    let final_loss = versions.last().map_or(base_loss, |version| version.loss);
+    let last = world.state()?;
+    let shipped = last.shipped(plan.shipped_rank())?;
+    let mut yardsticks = yardsticks::cheap(inputs, &unseen, sequence_len, &before);
+    yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
+    if scenario.yardsticks {
+        yardsticks.extend(yardsticks::trained(scenario, inputs, &engine, &unseen)?);
+    }
+    yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
     let summary = RunSummary {
-        base_loss,
-        final_loss,
+        base_loss: before.held_out,
+        final_loss: measured.held_out,
+        stopped_when_flat: stopped,
+        yardsticks,
+        samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
+        record: Some(Record::of(scenario, inputs)),
         refresh_every: plan.refresh.map(|refresh| refresh.every),
         shipped_rank: shipped.0.rank,
-        shipped_loss: measure(&alone(&shipped))?,
+        shipped_loss: mean(&losses(&engine, &alone(&shipped), &unseen.held_out)?),
         epsilon: versions.last().and_then(|version| version.epsilon),
         delta: scenario.delta,
         seed: scenario.seed,
@@ -139,42 +131,6 @@ pub fn run(
     Ok(Finished { summary, trained: world.adapter().to_vec(), shipped, up_to_date: world.up_to_date() })
 }
 
-/// Reads one user's file, and says how many lines of it were left out.
-pub fn read_user(base: &Base, path: &Path) -> Result<(User, u64), TextError> {
-    let text = UserText::read(&[path.to_owned()], &ReadOptions::default())?;
-    let skipped = text.reading().skipped_lines() + text.reading().secret_looking();
-    let corpus = Corpus::new(base, &text)?;
-    let name = path.file_stem().map_or_else(String::new, |stem| stem.to_string_lossy().into_owned());
-    Ok((User { name, corpus }, skipped))
-}
-
-/// The plan, and the factors that it names by their hash, where it does.
-pub(crate) fn prepare(
-    scenario: &Scenario,
-    base: &Base,
-    engine: &Engine,
-    public: Option<&Blocks>,
-) -> Result<(Plan, Option<Vec<f32>>), RunError> {
-    let seeded = scenario.adapter(base);
-    let Some(public) = public else { return Ok((scenario.plan(base, seeded)?, None)) };
-    // What cannot be a plan is said before anything is computed.
-    let plan = scenario.plan(base, seeded.clone())?;
-    let epochs = scenario.public_epochs.min(plan.epoch(plan.round.versions) + 1);
-    let given = factors(engine, &seeded, epochs, public, scenario.digest("public").0)?;
-    Ok((scenario.plan(base, with_factors(seeded, &given))?, Some(given)))
-}
-
-/// What came out, on the base as it is.
-pub(crate) fn alone((adapter, parameters): &(AdapterSpec, Vec<f32>)) -> State {
-    let (spec, trained) = (adapter.clone(), parameters.clone());
-    State { spec, frozen: Vec::new(), folded: Folded::default(), trained }
-}
-
-/// Numbers in one device's longest update.
-pub(crate) fn coordinates(plan: &Plan) -> u64 {
-    plan.adapter.update_len(0).max(plan.adapter.update_len(1)) as u64
-}
-
 fn faults(scenario: &Scenario) -> Faults {
     // One leaves before it has sent anything of its input, the next in the middle of it.
     let states = [SessionState::Charging, SessionState::Submitting];
@@ -186,7 +142,7 @@ fn faults(scenario: &Scenario) -> Faults {
 
 fn summarize(
     seen: &Seen,
-    (loss_before, loss): (f64, f64),
+    (before, now): (&Measured, &Measured),
     clip_norm: f64,
     secs: f64,
     mode: Mode,
@@ -197,8 +153,9 @@ fn summarize(
         cohort: status.cohort,
         survivors: status.survivors,
         missing: status.cohort - status.survivors,
-        loss_before,
-        loss,
+        loss_before: before.held_out,
+        loss: now.held_out,
+        newcomers_loss: now.newcomers(),
         epsilon: (mode != Mode::Off && status.epsilon.is_finite()).then_some(status.epsilon),
         clip_norm,
         metrics: status.metrics.clone(),
@@ -207,23 +164,6 @@ fn summarize(
         classes: Vec::new(),
         secs,
     }
-}
-
-pub(crate) fn method_name(plan: &Plan) -> String {
-    serde_json::to_value(plan.adapter.method)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
-        .unwrap_or_default()
-}
-
-/// The mean over users of the loss on what each held out, in nats a token.
-pub(crate) fn mean_loss(engine: &Engine, state: &State, held_out: &[Blocks]) -> Result<f64, TrainError> {
-    let engine = engine.with_folded(&state.folded)?;
-    let losses: Vec<f64> = held_out
-        .par_iter()
-        .map(|blocks| Ok(engine.loss(&state.spec, &state.frozen, &state.trained, blocks)?.nats_per_token))
-        .collect::<Result<_, TrainError>>()?;
-    Ok(losses.iter().sum::<f64>() / losses.len() as f64)
 }
 
 fn progress(devices: usize, versions: u32) -> ProgressBar {
@@ -249,22 +189,14 @@ impl Trainer for Engines {
 }
 
 impl Engines {
-    fn train_one(&self, index: usize, work: &Work) -> Result<Update, String> {
-        let mut seed = self.seed.0.to_vec();
-        seed.extend_from_slice(&(index as u64).to_be_bytes());
-        seed.extend_from_slice(&work.published.version.to_be_bytes());
+    fn train_one(&self, device: usize, work: &Work) -> Result<Update, String> {
         let state = work.training().map_err(|error| error.to_string())?;
-        let State { spec, frozen, folded, trained: start } = state.as_ref();
-        let (text, plan, seed) = (&self.text[index], &work.plan.training, Digest::of(&seed).0);
-        let trained = self
-            .engine
-            .with_folded(folded)
-            .and_then(|engine| {
-                engine.train(spec, frozen, start, text, plan, seed, &mut |_| ControlFlow::Continue(()))
-            })
-            .map_err(|error| error.to_string())?;
+        let training = &work.plan.training;
+        let assignment = Assignment { training, seed: self.seed, device, version: work.published.version };
+        let trained =
+            assignment.train(&self.engine, &state, &self.text[device]).map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        Update::between(start, &trained.parameters, trained.mean_loss(), trained.examples)
+        Update::between(&state.trained, &trained.parameters, trained.mean_loss(), trained.examples)
             .ok_or_else(|| "the training gave no finite update".into())
     }
 }

@@ -8,6 +8,7 @@ use proto::plan::{
     AdaptiveClipPlan, ClassPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
 };
 use proto::training::{ServerOptimizer, TrainingPlan};
+use serde::{Deserialize, Serialize};
 use session::policy::Policy;
 
 use crate::classes::{self, ClassError, ClassShare};
@@ -24,8 +25,9 @@ const METRICS: [MetricName; 3] = [MetricName::Loss, MetricName::Examples, Metric
 /// How much of the noise they pay for: that of the updates is 3 % larger.
 const METRICS_WEIGHT: f64 = 0.25;
 
-/// What a run is made of, the base and the text aside.
-#[derive(Clone, Debug, PartialEq)]
+/// What a run is made of, the base and the text aside. It stands in `summary.json` in full.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Scenario {
     /// A label for people.
     pub name: String,
@@ -44,8 +46,10 @@ pub struct Scenario {
     /// Epochs whose frozen factors come from public text, where there is some.
     pub public_epochs: u32,
     /// The adapted layers.
+    #[serde(with = "as_words")]
     pub projections: Vec<Projection>,
     /// Devices that train less than all of the adapter; the rest train all.
+    #[serde(with = "as_words")]
     pub classes: Vec<ClassShare>,
     /// With classes, a number moves where so many survivors trained it.
     pub least_trainers: u32,
@@ -67,6 +71,14 @@ pub struct Scenario {
     pub corrupt_permille: u16,
     /// Devices that vanish after sharing, in the second version's round.
     pub vanishing: usize,
+    /// People who take no part; what they write tells how well the adapter serves others.
+    pub newcomers: usize,
+    /// Whether the run stops after a version that gained nothing beyond its noise, as the newcomers' text tells.
+    pub stop_when_flat: bool,
+    /// Whether what is trained for comparison alone is trained: on public text, without noise, in one place.
+    pub yardsticks: bool,
+    /// What is written on before the federation and after it.
+    pub prompts: Vec<String>,
     /// Everything random follows from it.
     pub seed: u64,
 }
@@ -197,6 +209,29 @@ impl Scenario {
         bytes.extend_from_slice(&self.seed.to_be_bytes());
         bytes.extend_from_slice(purpose.as_bytes());
         Digest::of(&bytes)
+    }
+}
+
+/// Lists whose parts are written as words, as on the command line.
+mod as_words {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<T: Display, S: Serializer>(list: &[T], serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(list.iter().map(T::to_string))
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr,
+        T::Err: Display,
+        D: Deserializer<'de>,
+    {
+        let words = Vec::<String>::deserialize(deserializer)?;
+        words.iter().map(|word| word.parse().map_err(D::Error::custom)).collect()
     }
 }
 

@@ -5,6 +5,11 @@ use proto::admin::MeanMetric;
 use proto::plan::Mode;
 use serde::{Deserialize, Serialize};
 
+use crate::classes::ClassSummary;
+use crate::record::Record;
+use crate::samples::Sample;
+use crate::yardsticks::{Against, Yardstick};
+
 /// One run, from the base model to the last version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RunSummary {
@@ -48,6 +53,18 @@ pub struct RunSummary {
     /// What the devices of each class did, the one that trains most first; empty without classes.
     #[serde(default)]
     pub classes: Vec<ClassSummary>,
+    /// Whether the run ended before its last version because one gained nothing beyond its noise.
+    #[serde(default)]
+    pub stopped_when_flat: bool,
+    /// What the loss is compared with, the run itself among it; the largest loss first.
+    #[serde(default)]
+    pub yardsticks: Vec<Yardstick>,
+    /// What is written before and after.
+    #[serde(default)]
+    pub samples: Vec<Sample>,
+    /// What the run is repeated from; `None` where it was no federation.
+    #[serde(default)]
+    pub record: Option<Record>,
     /// What a reader should know before trusting the numbers.
     pub warnings: Vec<String>,
 }
@@ -67,6 +84,9 @@ pub struct VersionSummary {
     pub loss_before: f64,
     /// Held-out loss of this version, in nats a token.
     pub loss: f64,
+    /// Mean loss of this version over people who take no part; `None` where there are none.
+    #[serde(default)]
+    pub newcomers_loss: Option<f64>,
     /// Privacy spent on one device up to and including this version; `None`
     /// where there is no bound.
     pub epsilon: Option<f64>,
@@ -81,23 +101,10 @@ pub struct VersionSummary {
     /// What the devices of each class did for this version; empty without classes.
     #[serde(default)]
     pub classes: Vec<ClassSummary>,
-    /// Wall-clock seconds from the assignment to the published version.
+    /// Wall-clock seconds from the assignment to the published version. They are in `metrics.jsonl` and not in
+    /// `summary.json`, which is the same for every run of the same record.
+    #[serde(skip)]
     pub secs: f64,
-}
-
-/// What the devices that train the same part of the adapter did, for one version or in a whole run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClassSummary {
-    /// Columns of `B` that they train.
-    pub rank: u32,
-    /// Layers that they train, those nearest to the output.
-    pub layers: u32,
-    /// Devices of the class.
-    pub devices: u32,
-    /// Those of them whose update is in the version's sum; of a run, in any of its sums.
-    pub took_part: u32,
-    /// Bytes that one of them sent for a version, on average.
-    pub bytes_up_per_device: u64,
 }
 
 impl RunSummary {
@@ -105,6 +112,18 @@ impl RunSummary {
     /// where it rose, and 0 where the base loss is not above 0.
     pub fn fall_percent(&self) -> f64 {
         if self.base_loss > 0.0 { 100.0 * (self.base_loss - self.final_loss) / self.base_loss } else { 0.0 }
+    }
+
+    /// The best of what takes nothing of anybody: the base, or public text alone.
+    pub fn without_people(&self) -> Yardstick {
+        let free = |one: &&Yardstick| matches!(one.name, Against::Base | Against::PublicAlone);
+        let best = self.yardsticks.iter().filter(free).min_by(|a, b| a.loss.total_cmp(&b.loss));
+        best.cloned().unwrap_or(Yardstick {
+            name: Against::Base,
+            loss: self.base_loss,
+            newcomers_loss: None,
+            settings: None,
+        })
     }
 
     /// `epsilon` where it bounds anything: privacy is on and the figure is
@@ -137,6 +156,7 @@ pub(crate) mod tests {
                     missing,
                     loss_before: before,
                     loss,
+                    newcomers_loss: Some(loss + 0.5),
                     epsilon: Some(2.45 * (version as f64).sqrt()),
                     clip_norm: 0.5,
                     metrics: vec![MeanMetric { name: MetricName::Loss, mean: loss, standard_deviation: 0.1 }],
@@ -168,15 +188,29 @@ pub(crate) mod tests {
             shipped_rank: 8,
             shipped_loss: before,
             classes: vec![],
+            stopped_when_flat: false,
+            yardsticks: vec![yardstick(Against::Base, 5.25), yardstick(Against::PublicAlone, 5.2)],
+            samples: vec![Sample {
+                prompt: "see you at".to_owned(),
+                before: " the bridge".to_owned(),
+                after: " the lantern gate".to_owned(),
+            }],
+            record: None,
             warnings: vec![],
         }
     }
 
+    fn yardstick(name: Against, loss: f64) -> Yardstick {
+        Yardstick { name, loss, newcomers_loss: Some(loss + 0.5), settings: None }
+    }
+
     #[test]
-    fn a_summary_survives_json() {
-        let summary = sample(3);
+    fn a_summary_survives_json_but_for_the_seconds() {
+        let mut summary = sample(3);
         let json = serde_json::to_string(&summary).unwrap();
+        summary.versions.iter_mut().for_each(|version| version.secs = 0.0);
         assert_eq!(serde_json::from_str::<RunSummary>(&json).unwrap(), summary, "{json}");
+        assert!(!json.contains("secs"), "{json}");
     }
 
     #[test]
@@ -215,13 +249,17 @@ pub(crate) mod tests {
                 "noise_multiplier",
                 "privacy",
                 "rank",
+                "record",
                 "refresh_every",
+                "samples",
                 "seed",
                 "shipped_loss",
                 "shipped_rank",
                 "snr",
+                "stopped_when_flat",
                 "versions",
-                "warnings"
+                "warnings",
+                "yardsticks"
             ]
         );
         assert_eq!(
@@ -237,10 +275,23 @@ pub(crate) mod tests {
                 "loss_before",
                 "metrics",
                 "missing",
-                "secs",
+                "newcomers_loss",
                 "survivors",
                 "version"
             ]
+        );
+    }
+
+    #[test]
+    fn what_needs_no_people_is_the_better_of_base_and_public_text() {
+        let mut summary = sample(2);
+        assert_eq!(summary.without_people().name, Against::PublicAlone);
+        summary.yardsticks[1].loss = 5.3;
+        assert_eq!(summary.without_people().name, Against::Base);
+        summary.yardsticks.clear();
+        assert_eq!(
+            summary.without_people(),
+            Yardstick { newcomers_loss: None, ..yardstick(Against::Base, 5.25) }
         );
     }
 

@@ -1,6 +1,8 @@
 //! The versions of a run as an aligned plain-text table.
 
-use crate::summary::{ClassSummary, RunSummary, VersionSummary};
+use crate::classes::ClassSummary;
+use crate::samples::Sample;
+use crate::summary::{RunSummary, VersionSummary};
 
 const HEADINGS: [&str; 9] = [
     "version",
@@ -29,6 +31,63 @@ pub fn by_version(summary: &RunSummary) -> String {
     text.push_str(&statement(summary));
     text.push('\n');
     text
+}
+
+/// All that a reader of the terminal is told: in one line what was gained and at which ε, then each version, what the
+/// loss is to be compared with, and what is written before and after.
+pub fn whole(summary: &RunSummary) -> String {
+    let parts = [format!("{}\n", gained(summary)), by_version(summary), compared(summary), written(summary)];
+    parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
+}
+
+/// What the run gained beyond what needs no people, and at which ε.
+pub(crate) fn gained(summary: &RunSummary) -> String {
+    let free = summary.without_people();
+    let gain = free.loss - summary.final_loss;
+    if !gain.is_finite() {
+        return "the run diverged: nothing was gained".to_owned();
+    }
+    let epsilon = summary.bounded_epsilon().map_or_else(
+        || "without any bound on ε".to_owned(),
+        |epsilon| format!("at ε = {epsilon:.2} (δ = {})", delta(summary.delta)),
+    );
+    let moved = if gain < 0.0 { "worse" } else { "better" };
+    format!(
+        "{:.2} nats a token {moved} than {}, {epsilon}, {} devices",
+        gain.abs(),
+        free.name.words(),
+        summary.devices,
+    )
+}
+
+/// The loss beside others, the largest first.
+pub fn compared(summary: &RunSummary) -> String {
+    let headings = ["held-out loss", "newcomers", "takes"];
+    let rows: Vec<[String; 3]> = summary
+        .yardsticks
+        .iter()
+        .map(|one| {
+            let newcomers = one.newcomers_loss.map_or_else(|| "–".to_owned(), loss);
+            [loss(one.loss), newcomers, one.name.takes().to_owned()]
+        })
+        .collect();
+    let names: Vec<&str> = summary.yardsticks.iter().map(|one| one.name.words()).collect();
+    let width = names.iter().map(|name| name.chars().count()).fold("nats a token".len(), usize::max);
+    let head =
+        format!("{:width$}  {:>13}  {:>9}  {}\n", "nats a token", headings[0], headings[1], headings[2]);
+    let lines = names.iter().zip(rows).map(|(words, [held_out, newcomers, takes])| {
+        format!("{words:width$}  {held_out:>13}  {newcomers:>9}  {takes}\n")
+    });
+    std::iter::once(head).chain(lines).collect()
+}
+
+/// What is written before and after.
+pub fn written(summary: &RunSummary) -> String {
+    let sample = |sample: &Sample| {
+        let Sample { prompt, before, after } = sample;
+        format!("{prompt} …\n  before: {prompt}{before}\n  after:  {prompt}{after}\n")
+    };
+    summary.samples.iter().map(sample).collect()
 }
 
 fn aligned<const N: usize>(headings: [&str; N], rows: &[[String; N]]) -> String {
@@ -152,6 +211,34 @@ mod tests {
         for line in &lines[..13] {
             assert_eq!(line.chars().count(), width, "{line}");
         }
+    }
+
+    #[test]
+    fn the_first_line_says_what_was_gained_beyond_what_needs_no_people() {
+        let mut summary = sample(4);
+        (summary.final_loss, summary.epsilon) = (4.9, Some(2.96));
+        let first = |summary: &RunSummary| whole(summary).lines().next().unwrap().to_owned();
+        let said = first(&summary);
+        assert_eq!(
+            said,
+            "0.30 nats a token better than public text alone, at ε = 2.96 (δ = 1e-5), 60 devices"
+        );
+        summary.final_loss = 5.3;
+        assert!(first(&summary).starts_with("0.10 nats a token worse than public text alone"));
+        summary.privacy = Mode::Off;
+        assert!(first(&summary).contains("without any bound on ε"));
+        summary.final_loss = f64::NAN;
+        assert!(first(&summary).contains("diverged"));
+    }
+
+    #[test]
+    fn yardsticks_and_samples_stand_below_the_versions() {
+        let text = whole(&sample(2));
+        assert!(text.contains("public text alone         5.2000     5.7000  nothing of anybody\n"), "{text}");
+        assert!(
+            text.contains("  before: see you at the bridge\n  after:  see you at the lantern gate\n"),
+            "{text}"
+        );
     }
 
     #[test]

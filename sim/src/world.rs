@@ -15,6 +15,7 @@ use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use session::policy::Policy;
 use session::update::Update;
 use session::{Action, Device, Event, Session, Work};
@@ -94,6 +95,8 @@ pub struct World {
     record: TaskRecord,
     /// The devices.
     pub nodes: Vec<Node>,
+    /// What each is to hear next.
+    news: Vec<Option<Event>>,
     faults: Faults,
     clock: Timestamp,
     rng: ChaCha20Rng,
@@ -158,6 +161,7 @@ impl World {
             given: given.map(<[f32]>::to_vec),
             record,
             nodes,
+            news: policies.iter().map(|_| None).collect(),
             faults,
             clock: DAWN,
             rng,
@@ -201,6 +205,12 @@ impl World {
         self.record.participations.get(&self.nodes[index].device.device).copied().unwrap_or(0)
     }
 
+    /// Ends the task before its last version, as an operator may; what was published stays, and the devices fetch it.
+    pub fn stop(&mut self) {
+        self.task.stop(self.clock, &mut self.rng);
+        self.perform_effects();
+    }
+
     /// How often the coordinator crashed.
     pub fn coordinator_crashes(&self) -> u32 {
         self.coordinator_crashes
@@ -235,7 +245,7 @@ impl World {
         for last in (1..order.len()).rev() {
             order.swap(last, below(&mut self.rng, last + 1));
         }
-        let mut acted = false;
+        let (mut acted, mut told) = (false, Vec::new());
         let mut batch = Vec::new();
         for index in order {
             self.wake(index);
@@ -285,11 +295,14 @@ impl World {
                     self.tell(index, Event::Recorded);
                 }
             }
-            let sleeps = self.nodes[index].session.as_ref().is_some_and(
-                |session| matches!(session.action(), Action::Sleep(until) if until > self.clock),
-            );
-            acted |= !sleeps;
+            told.push(index);
         }
+        self.deliver();
+        acted |= told.into_iter().any(|index| {
+            let session = self.nodes[index].session.as_ref();
+            !session
+                .is_some_and(|session| matches!(session.action(), Action::Sleep(until) if until > self.clock))
+        });
         batch.sort_by_key(|(index, _)| *index);
         if !acted && !batch.is_empty() {
             let results = trainer.train(&batch);
@@ -297,6 +310,7 @@ impl World {
                 let event = result.map_or_else(Event::NotTrained, Event::Trained);
                 self.tell(index, event);
             }
+            self.deliver();
             acted = true;
         }
         Ok(acted)
@@ -359,13 +373,19 @@ impl World {
         false
     }
 
+    /// What a device is to hear. It hears it when every device has acted: until then it would do nothing with it.
     fn tell(&mut self, index: usize, event: Event) {
-        let node = &mut self.nodes[index];
-        if let Some(session) = node.session.take() {
-            let mut session = session.handle(event, self.clock, &mut node.rng);
-            node.ended.extend(session.take_ended());
-            node.session = Some(session);
-        }
+        self.news[index] = Some(event);
+    }
+
+    /// Lets all devices that have news work on it, at the same time: what one makes of its own touches nothing else.
+    fn deliver(&mut self) {
+        let clock = self.clock;
+        self.nodes.par_iter_mut().zip(&mut self.news).for_each(|(node, news)| {
+            if let Some(event) = news.take() {
+                node.hear(event, clock);
+            }
+        });
     }
 
     /// The shell's part: everything here is durable before the reply leaves.

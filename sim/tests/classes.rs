@@ -12,6 +12,7 @@ use engine::Engine;
 use engine::{Base, Projection};
 use nightshift_sim::demo;
 use nightshift_sim::faults::Faults;
+use nightshift_sim::inputs::Inputs;
 use nightshift_sim::make_data;
 use nightshift_sim::run::run;
 use nightshift_sim::scenario::Scenario;
@@ -19,6 +20,7 @@ use nightshift_sim::world::{Trainer, World};
 use proto::adapter::{Class, Method, State};
 use proto::ids::Digest;
 use proto::plan::Mode;
+use proto::training::ServerOptimizer;
 use session::Work;
 use session::update::Update;
 
@@ -44,7 +46,10 @@ fn scenario() -> Scenario {
         mode: Mode::Distributed,
         noise_multiplier: 1e-4,
         clip_norm: 8.0,
+        server: ServerOptimizer::FedAvg { rate: 1.0 },
         vanishing: 0,
+        stop_when_flat: false,
+        yardsticks: false,
         ..demo::scenario(5)
     };
     scenario.training.learning_rate = 2e-2;
@@ -140,10 +145,11 @@ fn a_federation_of_three_classes_learns_and_says_who_took_part() {
     scenario.training.local_steps = 3;
     let (_folder, base) = base();
     let users = demo::users(&base, &scenario).unwrap();
-    let finished = run(&scenario, &base, &users, None, |_| {}).unwrap();
+    let finished =
+        run(&scenario, &Inputs { base: &base, users: &users, newcomers: &[], public: None }, |_| {}).unwrap();
     let summary = finished.summary;
     assert!(summary.final_loss < 0.98 * summary.base_loss, "{} {}", summary.base_loss, summary.final_loss);
-    let found = |classes: &[nightshift_sim::summary::ClassSummary]| -> Vec<_> {
+    let found = |classes: &[nightshift_sim::classes::ClassSummary]| -> Vec<_> {
         classes.iter().map(|class| (class.rank, class.layers, class.devices, class.took_part)).collect()
     };
     assert_eq!(found(&summary.classes), [(4, 4, 2, 2), (3, 4, 2, 2), (2, 3, 4, 4)]);

@@ -2,6 +2,7 @@
 
 use super::dice::Dice;
 use super::grammar::{Given, Grammar};
+use super::season::{self, Season};
 use super::trade::Trade;
 
 const SHARED: &str = include_str!("chat.grammar");
@@ -10,15 +11,26 @@ const TRADES: &str = include_str!("trades.grammar");
 /// Of a hundred messages, those that are about the trade and nothing else.
 const OF_TRADE_PERCENT: usize = 22;
 
-/// The shared register, with the words of one trade in its slots.
-pub(super) fn grammar(trade: Trade) -> Grammar {
+/// The shared register, with the words of one trade in its slots; `now` with what the season brought.
+pub(super) fn grammar(trade: Trade, now: bool) -> Grammar {
     let mut grammar = Grammar::parse(SHARED);
     grammar.adopt(&Grammar::parse(TRADES), trade.word());
+    if now {
+        season::add(&mut grammar);
+    }
     grammar
 }
 
-/// One message, in lower case and without habits.
-pub(super) fn message(grammar: &Grammar, given: &Given<'_>, dice: &mut Dice) -> String {
+/// One message, in lower case and without habits; where there is a season, some are about it.
+pub(super) fn message(
+    grammar: &Grammar,
+    season: Option<&Season>,
+    given: &Given<'_>,
+    dice: &mut Dice,
+) -> String {
+    if let Some(rule) = season.and_then(|season| season.rule(dice)) {
+        return grammar.write(&rule, given, dice);
+    }
     let rule = match dice.below(100) {
         roll if roll >= OF_TRADE_PERCENT => "message",
         roll if roll % 4 == 0 => "ask",
@@ -56,8 +68,10 @@ mod tests {
     #[test]
     fn every_slot_has_a_filling_in_every_trade() {
         for trade in Trade::ALL {
-            let open = open_slots(&grammar(trade), &["free"]);
-            assert_eq!(open, Vec::<String>::new(), "{trade:?}");
+            for now in [false, true] {
+                let open = open_slots(&grammar(trade, now), &["free"]);
+                assert_eq!(open, Vec::<String>::new(), "{trade:?}");
+            }
         }
     }
 

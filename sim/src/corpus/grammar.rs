@@ -62,6 +62,13 @@ impl Grammar {
         }
     }
 
+    /// Takes over all rules of `other` by their own names.
+    pub(super) fn take(&mut self, other: Self) {
+        for (name, choices) in other.0 {
+            self.0.entry(name).or_default().extend(choices);
+        }
+    }
+
     /// The choices of a rule; none where there is no such rule.
     pub(super) fn choices(&self, rule: &str) -> &[&'static str] {
         self.0.get(rule).map_or(&[], Vec::as_slice)

@@ -6,6 +6,7 @@ use super::chat::{self, Favorite};
 use super::dice::{Dice, Domain};
 use super::grammar::{Given, Grammar};
 use super::habits::Habits;
+use super::season::Season;
 use super::trade::Trade;
 
 /// The fewest lines that a persona writes.
@@ -14,6 +15,9 @@ const FEWEST_LINES: usize = 40;
 const MOST_LINES: usize = 250;
 /// How often a message that was written before is thrown away for another.
 const RETRIES: usize = 8;
+
+/// Writers of the public sample: twenty of each trade.
+const PUBLIC_PEOPLE: usize = 240;
 
 const MANNERS: [&str; 20] = [
     "night", "early", "quiet", "rainy", "sunny", "lucky", "sleepy", "tiny", "grumpy", "merry", "dusty",
@@ -39,6 +43,8 @@ pub struct Persona {
     pub spot: &'static str,
     /// The persona's day off.
     pub free: &'static str,
+    /// What the persona talks of since the public text was written; nothing for its writers.
+    pub season: Option<Season>,
     index: u64,
 }
 
@@ -54,7 +60,7 @@ pub fn personas(seed: u64, count: usize) -> Vec<Persona> {
 /// `lines` messages in the same register by people who are in nobody's device,
 /// from twelve trades mixed: public text that an operator may look at.
 pub fn public_sample(seed: u64, lines: usize) -> Vec<String> {
-    let people = people(Domain::PublicPerson, seed, 2 * Trade::ALL.len());
+    let people = people(Domain::PublicPerson, seed, PUBLIC_PEOPLE);
     let share = lines.div_ceil(people.len());
     let written: Vec<_> =
         people.iter().map(|persona| persona.write(Domain::PublicMessages, seed, share)).collect();
@@ -86,6 +92,7 @@ fn people(domain: Domain, seed: u64, count: usize) -> Vec<Persona> {
                 friends: [(); 3].map(|()| dice.pick(&friends)),
                 spot: dice.pick(&spots),
                 free: dice.pick(&FREE_DAYS),
+                season: (domain == Domain::Person).then(|| Season::draw(&mut dice)),
                 index,
             }
         })
@@ -100,7 +107,7 @@ impl Persona {
     }
 
     fn write(&self, domain: Domain, seed: u64, count: usize) -> Vec<String> {
-        let grammar = chat::grammar(self.trade);
+        let grammar = chat::grammar(self.trade, self.season.is_some());
         let mut dice = Dice::new(domain, seed, self.index);
         let mut seen = BTreeSet::new();
         (0..count)
@@ -128,7 +135,7 @@ impl Persona {
                 if dice.chance(30) {
                     given.insert("spot", self.spot);
                 }
-                chat::message(grammar, &given, dice)
+                chat::message(grammar, self.season.as_ref(), &given, dice)
             })
             .collect();
         self.habits.apply(&thoughts, dice)
@@ -215,6 +222,48 @@ mod tests {
                 assert!(2 * shared < either, "{} and {}", one.name, other.name);
             }
         }
+    }
+
+    /// Words of the season.
+    const SEASON: [&str; 16] = [
+        "glimfest",
+        "quarrow",
+        "mossgate",
+        "ollerby",
+        "saltmarrow",
+        "okembe",
+        "vexford",
+        "zibbles",
+        "kwikka",
+        "yorrick",
+        "plonk",
+        "wobbletown",
+        "pogson",
+        "dredgers",
+        "narf",
+        "brindle",
+    ];
+
+    #[test]
+    fn what_many_people_know_is_in_no_public_text() {
+        let people: Vec<_> = personas(7, 60).iter().map(|persona| words(&persona.lines(7))).collect();
+        let (public, base) = (words(&public_sample(7, 12_000)), words(&base_corpus(7, 2_000)));
+        for word in SEASON {
+            let knowing = people.iter().filter(|words| words.contains(word)).count();
+            assert!(knowing >= 15, "{word}: {knowing}");
+            assert!(!public.contains(word) && !base.contains(word), "{word}");
+        }
+    }
+
+    #[test]
+    fn people_differ_in_how_much_they_write_of_the_season_and_in_what() {
+        let people = personas(9, 60);
+        let seasons: Vec<_> = people.iter().filter_map(|persona| persona.season.as_ref()).collect();
+        assert_eq!(seasons.len(), 60);
+        let percents: BTreeSet<_> = seasons.iter().map(|season| season.percent / 10).collect();
+        assert!(percents.len() >= 5, "{percents:?}");
+        let topics: BTreeSet<_> = seasons.iter().map(|season| season.topics).collect();
+        assert!(topics.len() > 50, "{}", topics.len());
     }
 
     #[test]

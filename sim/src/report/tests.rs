@@ -1,7 +1,9 @@
 use proto::plan::Mode;
 
 use super::*;
-use crate::summary::{ClassSummary, tests::sample};
+use crate::classes::ClassSummary;
+use crate::samples::Sample;
+use crate::summary::tests::sample;
 
 /// Fails where a tag is not closed in order, or an angle bracket is loose.
 fn assert_balanced(html: &str) {
@@ -54,10 +56,14 @@ fn whatever_comes_from_outside_is_escaped() {
     let hostile = "</style><script>alert('x')</script>\"&";
     summary.method = hostile.to_owned();
     summary.warnings = vec![hostile.to_owned()];
+    let text = || hostile.to_owned();
+    summary.samples = vec![Sample { prompt: text(), before: text(), after: text() }];
+    summary.yardsticks[0].settings = Some(text());
     let page = html(&summary, hostile);
     assert_balanced(&page);
     assert!(!page.contains("<script"));
-    assert_eq!(page.matches("&lt;script&gt;").count(), 5);
+    // The prompt stands before both samples.
+    assert_eq!(page.matches("&lt;script&gt;").count(), 5 + 4 + 1);
 }
 
 #[test]
@@ -93,6 +99,9 @@ fn the_numbers_of_the_run_are_on_the_page() {
         "25.0 KiB",
         "e<sup>ε</sup> ≈ 2322",
         "ε = 8</text>",
+        "<td>public text alone</td><td>5.2000</td>",
+        "<dd><b>see you at</b> the lantern gate</dd>",
+        "the best that needs no people</text>",
         "of them rank 2 in 3 layers</dt><dd>9 devices, 8 took part, 4.0 KiB sent for a version</dd>",
     ] {
         assert!(page.contains(expected), "{expected}");

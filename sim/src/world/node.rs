@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
 use session::spending::{Charge, Found, Spending};
-use session::{Device, Ended, Session, Signed, Work};
+use session::{Device, Ended, Event, Session, Signed, Work};
 
 /// Bytes of one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -67,6 +67,15 @@ impl Node {
         };
         node.restart(now);
         node
+    }
+
+    /// Lets the device's machine work on what it hears.
+    pub(super) fn hear(&mut self, event: Event, now: Timestamp) {
+        if let Some(session) = self.session.take() {
+            let mut session = session.handle(event, now, &mut self.rng);
+            self.ended.extend(session.take_ended());
+            self.session = Some(session);
+        }
     }
 
     /// Starts the device's machine from what is durable.
