@@ -75,17 +75,21 @@ pub(crate) struct DemoArgs {
     /// Without a command: noise of the sum, divided by the clip norm
     #[arg(long)]
     noise_multiplier: Option<f64>,
+    /// Without a command: run although the noise is more than the devices can teach
+    #[arg(long)]
+    pub(crate) accept_noise: bool,
 }
 
 impl DemoArgs {
     /// Whether none is given.
     pub(crate) fn is_empty(&self) -> bool {
-        let Self { devices, rank, privacy, versions, noise_multiplier } = self;
+        let Self { devices, rank, privacy, versions, noise_multiplier, accept_noise } = self;
         devices.is_none()
             && rank.is_none()
             && privacy.is_none()
             && versions.is_none()
             && noise_multiplier.is_none()
+            && !accept_noise
     }
 
     /// The demonstration with these settings.
@@ -259,6 +263,9 @@ pub(crate) struct RunArgs {
     /// Noise of the sum, divided by the clip norm
     #[arg(long, default_value_t = 2.0)]
     noise_multiplier: f64,
+    /// Run although the noise is more than the devices can teach
+    #[arg(long)]
+    pub(crate) accept_noise: bool,
     /// L2 bound of an update; 1 with noise and 100 without where left out
     #[arg(long)]
     clip: Option<f64>,

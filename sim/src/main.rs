@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use cli::{BenchCommand, Cli, Command, DemoArgs, Format, OutputArgs, RunArgs};
+use engine::Base;
 use nightshift_sim::bench::{self, BenchError};
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
@@ -19,6 +20,7 @@ use nightshift_sim::summary::RunSummary;
 use nightshift_sim::{make_base, make_data, table};
 use proto::shown::{message, page};
 use read::{Read, Wanted};
+use task::worth::{LEAST_SNR, changes, worth};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -65,6 +67,7 @@ fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
     let scenario = demo.scenario(out.seed);
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let read = Read::made_up(&scenario, &output.folder().join("base")).map_err(Failure::Input)?;
+    check_noise(&scenario, &read.base, demo.accept_noise)?;
     eprintln!(
         "{} made-up people fine-tune one adapter; their text stays on their devices, which add noise and masks \
          before anything is sent",
@@ -102,10 +105,38 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         Read::of_files(Files { base, data, public: args.public.clone() }, wanted).map_err(Failure::Input)?;
     let scenario = args.scenario(&read.base, read.users.len(), out.seed).map_err(Failure::Usage)?;
     // What cannot work is said before the folder is touched.
-    scenario.plan(&read.base, scenario.adapter(&read.base)).map_err(|e| Failure::Input(e.into()))?;
+    check_noise(&scenario, &read.base, args.accept_noise || args.central)?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let place = if args.central { Place::Central } else { Place::Federation };
     perform(place, &scenario, &read, output, out.format)
+}
+
+/// Fails where there is no plan, or where its noise is more than its devices can teach and nobody said that it may be; what
+/// would mend that is printed.
+fn check_noise(scenario: &Scenario, base: &Base, is_accepted: bool) -> Result<(), Failure> {
+    let plan = scenario.plan(base, scenario.adapter(base)).map_err(|e| Failure::Input(e.into()))?;
+    let snr = worth(&plan).map_err(|e| Failure::Input(e.into()))?.snr;
+    if snr >= LEAST_SNR || is_accepted {
+        return Ok(());
+    }
+    for change in changes(&plan, LEAST_SNR) {
+        // A cohort is all devices here.
+        let options = match change.options.strip_prefix("--cohort ") {
+            Some(cohort) => format!("--devices {}", cohort.split(' ').next().unwrap_or(cohort)),
+            None => change.options,
+        };
+        eprintln!(
+            "{}",
+            message(&format!(
+                "{options}: signal to noise {:.2}, ε = {:.3}",
+                change.worth.snr, change.worth.epsilon
+            ))
+        );
+    }
+    Err(Failure::Input(anyhow::anyhow!(
+        "a signal to noise of {snr:.2} is under {LEAST_SNR}: versions gather noise as fast as what devices teach them, or \
+         faster; any one line above mends it, or say --accept-noise"
+    )))
 }
 
 /// Repeats a run from its summary. What it reads has to be what the record names.

@@ -169,7 +169,7 @@ fn program(base: &Path, data: &Path, out: &Path, more: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift-sim"));
     command.arg("run").arg("--base").arg(base).arg("--data").arg(data).arg("--out").arg(out);
     command.args(["--rank", "4", "--targets", "q_proj", "--local-steps", "1", "--versions", "1"]);
-    command.args(["--sequence-len", "32"]).args(more).output().unwrap()
+    command.args(["--sequence-len", "32", "--accept-noise"]).args(more).output().unwrap()
 }
 
 #[test]
