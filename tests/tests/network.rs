@@ -127,7 +127,7 @@ fn the_published_adapter_is_what_four_agents_updates_add_up_to() {
         assert_eq!(parameters[a_len..a_len + b_len], published[..b_len]);
     }
     let out = stage.path("peft");
-    stage.operator(&["model", "pull", "--task", "owl", "--format", "peft", "--out", out.to_str().unwrap()]);
+    stage.operator(&["model", "pull", "--task", "owl", "--as", "peft", "--out", out.to_str().unwrap()]);
     let bytes = fs::read(out.join("adapter_model.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     let module = &plan.adapter.modules[0];

@@ -11,8 +11,8 @@ use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, TurnedAwayCount};
 use proto::convert::{
-    Enrolled, Enrollment, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
-    enroll_request_to_wire, rejection_to_bytes, reply_to_wire, request_to_wire,
+    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
+    enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire, request_to_wire,
 };
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
@@ -57,7 +57,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "coordinator_record" => coordinator_records(),
         "device_record" => device_records(),
         "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
-        "enroll_request" => vec![enroll_request_to_wire(&enrollment()).encode_to_vec()],
+        "enroll_request" => vec![
+            enroll_request_to_wire(&enrollment()).encode_to_vec(),
+            renew_request_to_wire(&renewal()).encode_to_vec(),
+        ],
         "gguf" => ggufs(),
         "key_files" => key_files(),
         "ledger" => ledgers(),
@@ -201,6 +204,10 @@ fn admin_replies() -> Vec<AdminReply> {
 
 fn enrollment() -> Enrollment {
     Enrollment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
+}
+
+fn renewal() -> Renewal {
+    Renewal::new(DEVICE, "request".into(), &IdentityKey::from_seed(&[1; 32]))
 }
 
 fn enrolled() -> Enrolled {

@@ -6,8 +6,8 @@ use prost::Message;
 use proto::convert::{
     WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
     enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire, enroll_request_to_wire,
-    rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
-    request_to_wire,
+    rejection_from_bytes, rejection_to_bytes, renew_request_from_wire, renew_request_to_wire,
+    reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
 };
 
 /// A device's request.
@@ -30,9 +30,10 @@ pub fn admin_reply(bytes: &[u8]) {
     round_trip(bytes, admin_reply_from_wire, admin_reply_to_wire);
 }
 
-/// An enrolment.
+/// An enrolment, and a renewal.
 pub fn enroll_request(bytes: &[u8]) {
     round_trip(bytes, enroll_request_from_wire, |enrollment| enroll_request_to_wire(&enrollment));
+    round_trip(bytes, renew_request_from_wire, |renewal| renew_request_to_wire(&renewal));
 }
 
 /// The answer to an enrolment.
