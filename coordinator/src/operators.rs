@@ -1,7 +1,8 @@
 //! Who may operate the coordinator: certificates that are known by their serial numbers, and can be revoked.
 //!
-//! The coordinator makes one for whoever can read its state folder, and uses it again at the next start. Another is
-//! made only where that one ends soon, is revoked or gone, or where an operator asks for a new one.
+//! The coordinator makes one for whoever can read its state folder, and looks at it at the start and while it serves.
+//! Another is made only where that one ends soon, is revoked or gone, or where an operator asks for a new one: whoever can
+//! read the folder is an operator, whatever was revoked.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -242,7 +242,7 @@ fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> 
             note(&message(&absent).to_string());
             return Ok(());
         }
-        Err(error) => anyhow::bail!("cannot read {}: {error}", checkpoint.display()),
+        Err(error) => return Err(FileError::io("read", checkpoint)(error).into()),
     };
     match training.resume(&bytes) {
         Ok(()) => note(&format!("going on after step {}", training.steps())),
@@ -271,7 +271,7 @@ fn steps(
     bar.set_position(u64::from(training.steps()));
     let (began, mut first_tokens, mut last_tokens) = (Instant::now(), None, 0);
     // A bar is for a terminal; elsewhere there is a line for each tenth.
-    let (is_watched, each) = (std::io::stderr().is_terminal(), (plan.local_steps / 10).max(1));
+    let (is_watched, each) = (std::io::stderr().is_terminal(), plan.local_steps.div_ceil(10).max(1));
     loop {
         let until = training.steps().saturating_add(args.checkpoint_every.max(1));
         let result = training.run(until, &mut |step: Step| {
