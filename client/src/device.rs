@@ -1,6 +1,8 @@
 //! A device of a federation, for the program that holds it.
 
+mod base;
 mod clock;
+mod coming_base;
 mod fetch;
 mod forget;
 mod live;
@@ -210,6 +212,12 @@ impl Device {
         Status::of(&self.store)
     }
 
+    /// The folders of the bases that came from the coordinator, which a trainer may train on.
+    pub fn fetched_bases(&self) -> Vec<PathBuf> {
+        let bases = self.store.bases();
+        bases.whole().into_iter().map(|base| bases.path(base)).collect()
+    }
+
     /// The version that it holds of each task; their files are in the folder, below `installed/TASK/VERSION`.
     pub fn installed(&self) -> Vec<Published> {
         self.store.installed()
@@ -234,6 +242,7 @@ impl fmt::Display for Finished {
                 write!(f, "contributed to version {}, which is installed", published.version)
             }
             Self::NoMoreWork => f.write_str("there is no more work; the last version is installed"),
+            Self::NewBase(base) => write!(f, "the base {base} has come"),
             Self::Stopped => f.write_str("stopped"),
         }
     }

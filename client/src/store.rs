@@ -2,6 +2,7 @@
 //! which change, the versions that it holds, artefacts that were fetched, and the sealed [`Checkpoint`] of a training.
 
 mod artifact_cache;
+mod bases;
 mod checkpoint;
 mod device_store;
 mod error;
@@ -12,6 +13,7 @@ mod sealing;
 mod state;
 
 pub use artifact_cache::DEFAULT_CACHE_MIB;
+pub use bases::{FetchedBaseError, FetchedBases};
 pub(crate) use checkpoint::is_over;
 pub use checkpoint::{Checkpoint, CheckpointFileError};
 pub use device_store::{Declined, DeviceStore, Entry};

@@ -5,12 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use proto::base::BaseFile;
 use proto::convert::{
-    Enrolled, Enrollment, Renewal, WireError, enroll_reply_from_wire, enroll_request_to_wire,
-    rejection_from_bytes, renew_request_to_wire, reply_from_wire, request_to_wire,
+    Enrolled, Enrollment, Renewal, WireError, base_files_from_wire, describe_base_to_wire,
+    enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes, renew_request_to_wire,
+    reply_from_wire, request_to_wire,
 };
 use proto::ids::Digest;
-use proto::message::{MAX_MESSAGE_BYTES, Rejection, Reply, Request};
+use proto::message::{Chunk, MAX_MESSAGE_BYTES, Rejection, Reply, Request};
 use proto::wire::device_client::DeviceClient;
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -182,28 +184,10 @@ impl Transport {
     ) -> Result<(), TransportError> {
         let bad = |why: String| TransportError::Artifact { digest, why };
         loop {
-            let offset = bytes.len() as u64;
-            let chunk = match self.send(&Request::Fetch { digest, offset }).await? {
-                Reply::Chunk(chunk) => chunk,
-                other @ (Reply::Wait { .. }
-                | Reply::Assignment(_)
-                | Reply::Offer { .. }
-                | Reply::Roster(_)
-                | Reply::Drawn(_)
-                | Reply::Inbox { .. }
-                | Reply::Received
-                | Reply::Survivors(_)
-                | Reply::Evidence(_)
-                | Reply::Over(_)) => return Err(bad(format!("the answer is `{}`", other.name()))),
-            };
+            let chunk = self.part(digest, bytes.len() as u64).await?;
             if chunk.total_bytes > most_bytes {
                 let found = chunk.total_bytes;
                 return Err(bad(format!("it has {found} bytes, at most {most_bytes} are fetched")));
-            }
-            let empty = chunk.bytes.is_empty() && offset < chunk.total_bytes;
-            let over = offset.saturating_add(chunk.bytes.len() as u64) > chunk.total_bytes;
-            if chunk.offset != offset || empty || over {
-                return Err(bad(format!("a chunk at {} came for {offset}", chunk.offset)));
             }
             bytes.extend_from_slice(&chunk.bytes);
             if bytes.len() as u64 == chunk.total_bytes {
@@ -211,6 +195,44 @@ impl Transport {
             }
         }
         if Digest::of(bytes) == digest { Ok(()) } else { Err(bad("its hash is another".to_owned())) }
+    }
+
+    /// The next part of what has this hash, from `offset` on: at least one byte where there is one, and none beyond the
+    /// end that it states.
+    pub(crate) async fn part(&mut self, digest: Digest, offset: u64) -> Result<Chunk, TransportError> {
+        let bad = |why: String| TransportError::Artifact { digest, why };
+        let chunk = match self.send(&Request::Fetch { digest, offset }).await? {
+            Reply::Chunk(chunk) => chunk,
+            other @ (Reply::Wait { .. }
+            | Reply::Assignment(_)
+            | Reply::Offer { .. }
+            | Reply::Roster(_)
+            | Reply::Drawn(_)
+            | Reply::Inbox { .. }
+            | Reply::Received
+            | Reply::Survivors(_)
+            | Reply::Evidence(_)
+            | Reply::Over(_)) => return Err(bad(format!("the answer is `{}`", other.name()))),
+        };
+        let empty = chunk.bytes.is_empty() && offset < chunk.total_bytes;
+        let over = offset.saturating_add(chunk.bytes.len() as u64) > chunk.total_bytes;
+        if chunk.offset != offset || empty || over {
+            return Err(bad(format!("a chunk at {} came for {offset}", chunk.offset)));
+        }
+        Ok(chunk)
+    }
+
+    /// The files of a base that the coordinator serves. A coordinator that does not serve it turns the question away.
+    pub(crate) async fn describe_base(&mut self, base: Digest) -> Result<Vec<BaseFile>, TransportError> {
+        let reply = self.client.describe_base(describe_base_to_wire(base)).await;
+        let reply = reply.map_err(|status| {
+            // One that is older than this device serves none.
+            if status.code() == Code::Unimplemented {
+                return TransportError::Rejected(Rejection::UnknownArtifact);
+            }
+            self.failure(&status)
+        })?;
+        Ok(base_files_from_wire(reply.into_inner())?)
     }
 
     fn failure(&self, status: &Status) -> TransportError {

@@ -35,6 +35,9 @@ pub struct Config {
     pub public_names: Vec<String>,
     /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
     pub revocations: PathBuf,
+    /// Bases that devices which lack them may fetch from this coordinator: Hugging Face folders and GGUF files.
+    /// Default none.
+    pub bases: Vec<PathBuf>,
     /// Seconds that open rounds are given to end after the coordinator was told
     /// to stop. Default 10.
     pub drain_secs: u32,
@@ -92,6 +95,7 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/nightshift-coordinator"),
             public_names: Vec::new(),
             revocations: PathBuf::new(),
+            bases: Vec::new(),
             drain_secs: 10,
             certificates: Certificates::default(),
             limits: Limits::default(),
@@ -207,7 +211,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 8);
+        assert_eq!(keys.len(), 9);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }

@@ -2,11 +2,12 @@
 //! connections leaves some for the store, the spool and the artefacts.
 
 use crate::artifacts::parts::READERS;
+use crate::bases;
 use crate::listener::Limits;
 
 /// What is kept for everything that is no connection: the store and its log, an artefact for each of
-/// [`READERS`] readers, spools, the runtime, the listeners, standard streams.
-const KEPT: usize = 64 + READERS;
+/// [`READERS`] readers and a base for each of [`bases::READERS`], spools, the runtime, the listeners, standard streams.
+const KEPT: usize = 64 + READERS + bases::READERS;
 
 /// The least that a coordinator can work with.
 const LEAST: usize = 192;

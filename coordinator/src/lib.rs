@@ -1,11 +1,13 @@
 //! The coordinator: adds up what devices contribute without reading any one of them.
 //!
 //! What happens next is decided by the pure machines of the package [`task`]. This is their shell: [`driver`]
-//! owns the tasks, [`task::spool`] holds unfinished inputs on disk, [`service`] is the wire, [`server`] runs both, [`cli`] is
+//! owns the tasks, [`task::spool`] holds unfinished inputs on disk, [`bases`] has what devices lack, [`service`] is the wire, [`server`] runs both, [`cli`] is
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
 pub mod artifacts;
+pub mod bases;
+mod chunks;
 pub mod cli;
 pub mod config;
 pub mod descriptors;

@@ -17,6 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::artifacts::Artifacts;
+use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
@@ -78,6 +79,9 @@ pub enum ServerError {
     /// The system gives too few file descriptors.
     #[error(transparent)]
     Descriptors(#[from] TooFew),
+    /// A base that is to be served is not there.
+    #[error(transparent)]
+    Bases(#[from] ServedBaseError),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -104,6 +108,7 @@ pub struct Coordinator {
     config: Config,
     shares: Shares,
     driver: Driver,
+    bases: ServedBases,
     registry: Arc<Registry>,
     certificates: Arc<ServerCertificates>,
     listeners: Listeners,
@@ -129,6 +134,7 @@ impl Coordinator {
     pub fn open(config: Config, listeners: Listeners) -> Result<Self, ServerError> {
         let shares = shares(&config)?;
         let folder = &config.state_dir;
+        let bases = ServedBases::find(&config.bases)?;
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -172,7 +178,16 @@ impl Coordinator {
             operator_secs: u64::from(admin_days) * DAY_SECS,
         };
         let certificates = Arc::new(ServerCertificates::make(Arc::clone(&registry), terms)?);
-        Ok(Self { config, shares, driver, registry, certificates, listeners, addresses: (device, admin) })
+        Ok(Self {
+            config,
+            shares,
+            driver,
+            bases,
+            registry,
+            certificates,
+            listeners,
+            addresses: (device, admin),
+        })
     }
 
     /// Where devices and operators connect.
@@ -187,7 +202,7 @@ impl Coordinator {
 
     /// Serves until `shutdown` is canceled, or the store fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, shares, driver, registry, certificates, listeners, addresses: _ } = self;
+        let Self { config, shares, driver, bases, registry, certificates, listeners, addresses: _ } = self;
         let stop = CancellationToken::new();
         // Whoever drops this future stops the services too.
         let _dropped = stop.clone().drop_guard();
@@ -203,7 +218,7 @@ impl Coordinator {
         });
         let admits_operator: Admits =
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
-        let device = service::device_service(Arc::clone(&registry), driver.clone());
+        let device = service::device_service(Arc::clone(&registry), driver.clone(), bases.clone());
         let admin =
             service::admin_service(registry, driver.clone(), Arc::clone(&certificates), turned_away.clone());
         let mut devices = serve(
@@ -223,6 +238,7 @@ impl Coordinator {
             async move { driver.run_timers().await }
         });
         let renewals = tokio::spawn(certificates.keep());
+        let reading = tokio::spawn(bases.read());
         tracing::info!("serving");
 
         let outcome = tokio::select! {
@@ -237,6 +253,7 @@ impl Coordinator {
         }
         timers.abort();
         renewals.abort();
+        reading.abort();
         stop.cancel();
         for service in [devices, admins] {
             close(service).await;

@@ -8,10 +8,11 @@ use formats::Release;
 use proto::admin::{AdminReply, AdminRequest, Health, TurnedAwayCount};
 use proto::convert;
 use proto::ids::{DeviceId, TaskId};
-use proto::message::Rejection;
+use proto::message::{self, Rejection};
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
 use tonic::{Request, Response, Status};
 
+use crate::bases::ServedBases;
 use crate::driver::{self, Driver};
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
@@ -25,6 +26,7 @@ use crate::status;
 pub struct DeviceService {
     registry: Arc<Registry>,
     driver: Driver,
+    bases: ServedBases,
 }
 
 /// What operators call.
@@ -46,8 +48,12 @@ pub struct BothTurnedAway {
 }
 
 /// The service for devices, with its limits.
-pub fn device_service(registry: Arc<Registry>, driver: Driver) -> DeviceServer<DeviceService> {
-    DeviceServer::new(DeviceService { registry, driver })
+pub fn device_service(
+    registry: Arc<Registry>,
+    driver: Driver,
+    bases: ServedBases,
+) -> DeviceServer<DeviceService> {
+    DeviceServer::new(DeviceService { registry, driver, bases })
         .max_decoding_message_size(MAX_DEVICE_BYTES)
         .max_encoding_message_size(MAX_DEVICE_BYTES)
 }
@@ -94,18 +100,42 @@ impl wire::device_server::Device for DeviceService {
     async fn send(&self, request: Request<wire::Request>) -> Result<Response<wire::Reply>, Status> {
         respond(self.answer(request).await)
     }
+
+    async fn describe_base(
+        &self,
+        request: Request<wire::DescribeBaseRequest>,
+    ) -> Result<Response<wire::BaseFiles>, Status> {
+        respond(self.base_files(&request))
+    }
 }
 
 impl DeviceService {
     async fn answer(&self, request: Request<wire::Request>) -> Result<wire::Reply, Rejection> {
-        let device = match peer(&request)? {
+        let device = self.device(&request)?;
+        let request = convert::request_from_wire(request.into_inner())?;
+        if let message::Request::Fetch { digest, offset } = request
+            && let Some(chunk) = self.bases.chunk(digest, offset).await
+        {
+            return Ok(convert::reply_to_wire(message::Reply::Chunk(chunk?)));
+        }
+        let reply = self.driver.handle(device, request).await?;
+        Ok(convert::reply_to_wire(reply))
+    }
+
+    fn base_files(&self, request: &Request<wire::DescribeBaseRequest>) -> Result<wire::BaseFiles, Rejection> {
+        self.device(request)?;
+        let base = convert::describe_base_from_wire(request.get_ref())?;
+        Ok(convert::base_files_to_wire(&self.bases.files(base)?))
+    }
+
+    /// The enrolled device that calls.
+    fn device<T>(&self, request: &Request<T>) -> Result<DeviceId, Rejection> {
+        let device = match peer(request)? {
             Peer::Device(id) => DeviceId(id),
             Peer::Anonymous | Peer::Admin(_) => return Err(Rejection::NotEnrolled),
         };
         self.registry.check(device)?;
-        let request = convert::request_from_wire(request.into_inner())?;
-        let reply = self.driver.handle(device, request).await?;
-        Ok(convert::reply_to_wire(reply))
+        Ok(device)
     }
 }
 

@@ -12,12 +12,14 @@ use crate::message::{Chunk, Published};
 use crate::wire;
 
 mod admin;
+mod base;
 mod enroll;
 mod rejection;
 mod reply;
 mod request;
 
 pub use admin::{admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire};
+pub use base::{base_files_from_wire, base_files_to_wire, describe_base_from_wire, describe_base_to_wire};
 pub use enroll::{
     Enrolled, Enrollment, Renewal, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
     enroll_request_to_wire, renew_request_from_wire, renew_request_to_wire,

@@ -1,7 +1,8 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means, [`message`]
-//! what a device asks and is answered, [`admin`] the same for the operator, [`token`] what a device enrolls with.
+//! what a device asks and is answered, [`admin`] the same for the operator, [`token`] what a device enrolls with, [`base`] what a
+//! coordinator says of a base that it serves.
 //! [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files, which
 //! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
 //! code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`]
@@ -10,6 +11,7 @@
 
 pub mod adapter;
 pub mod admin;
+pub mod base;
 pub mod convert;
 pub mod dumps;
 pub mod files;

@@ -1,5 +1,5 @@
 //! Where the bases lie that the configuration names: in a folder or a file of the user's, or, where it names one of the
-//! hub's, in the device's own folder, fetched when the network may be used.
+//! hub's, in the device's own folder, fetched when the network may be used. What a coordinator serves, the device fetches.
 //!
 //! The user's word in the configuration is their consent: nothing is fetched that they did not name. What is here is not
 //! asked for again, so a base never changes under a task because its repository did.
@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use client::store::FetchedBases;
 use client::{Control, DeviceMonitor};
 use engine::{Base, FetchError, Fetching, Hub, Repository, Source};
 use proto::shown::shown;
@@ -77,12 +78,15 @@ impl Bases {
     }
 }
 
-/// Where those lie that are here, also such as another command, or another program of the user's, fetched.
+/// Where those lie that are here, also such as another command, or another program of the user's, fetched, and those that
+/// came from the coordinator.
 pub(crate) fn fetched(sources: &[Source], state_dir: &Path) -> Vec<PathBuf> {
     let Bases { mut here, missing } = Bases::find(sources, &hub(state_dir));
     if let Ok(users) = Hub::from_env() {
         here.extend(missing.iter().filter_map(|repository| users.cached(repository)));
     }
+    let fetched = FetchedBases::below(state_dir);
+    here.extend(fetched.whole().into_iter().map(|base| fetched.path(base)));
     here
 }
 

@@ -389,6 +389,7 @@ async fn run(
             serde_json::json!({ "finished": "contributed", "published": published })
         }
         Finished::NoMoreWork => serde_json::json!({ "finished": "no_more_work" }),
+        Finished::NewBase(base) => serde_json::json!({ "finished": "new_base", "base": base }),
         Finished::Stopped => serde_json::json!({ "finished": "stopped" }),
     };
     print(format, &value, || finished.to_string())

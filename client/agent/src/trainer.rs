@@ -168,15 +168,7 @@ impl ChildTrainer {
         if settings.data.is_empty() {
             return Err(NoData.into());
         }
-        let mut trainer = Self {
-            program,
-            settings,
-            longest_silence,
-            bases: Vec::new(),
-            left_out: Vec::new(),
-            device: String::new(),
-            measured: Mutex::default(),
-        };
+        let mut trainer = Self { program, longest_silence, ..Self::without_base(settings) };
         for path in trainer.settings.bases.clone() {
             match trainer.describe(&path) {
                 Ok(described) => trainer.add(path, described)?,
@@ -192,6 +184,19 @@ impl ChildTrainer {
             (false, _) => Ok(trainer),
             (true, []) => Err(StartError::Unusable("no base is named; name one by `base`".to_owned())),
             (true, all) => Err(StartError::Unusable(all.join("; "))),
+        }
+    }
+
+    /// A trainer that holds no base yet, for a device that is to fetch one.
+    pub fn without_base(settings: TrainerSettings) -> Self {
+        Self {
+            program: PathBuf::new(),
+            settings,
+            longest_silence: LONGEST_SILENCE,
+            bases: Vec::new(),
+            left_out: Vec::new(),
+            device: String::new(),
+            measured: Mutex::default(),
         }
     }
 

@@ -12,4 +12,4 @@ pub mod policy;
 pub mod spending;
 pub mod update;
 
-pub use machine::{Action, Device, Ended, Event, Lifetime, Session, SessionState, Signed, Work};
+pub use machine::{Action, Device, Ended, Event, LackingBase, Lifetime, Session, SessionState, Signed, Work};

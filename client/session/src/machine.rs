@@ -263,6 +263,17 @@ pub struct Session {
     trainer_faults: TrainerFaults,
     complete: bool,
     ended: Option<Ended>,
+    /// A base that is not here and without which nothing else keeps the device from a task.
+    lacking: Option<LackingBase>,
+}
+
+/// A base that a task needs and that the device does not hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LackingBase {
+    /// The task.
+    pub task: TaskId,
+    /// The base.
+    pub base: Digest,
 }
 
 impl Session {
@@ -289,6 +300,7 @@ impl Session {
             trainer_faults: TrainerFaults::default(),
             complete: false,
             ended: None,
+            lacking: None,
         }
     }
 
@@ -455,6 +467,11 @@ impl Session {
     /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
     pub fn take_ended(&mut self) -> Option<Ended> {
         self.ended.take()
+    }
+
+    /// A base that is to be fetched from the coordinator, once each time that a task was declined for want of it.
+    pub fn take_lacking_base(&mut self) -> Option<LackingBase> {
+        self.lacking.take()
     }
 
     /// Tries the same again later, each time twice as much later.

@@ -61,6 +61,9 @@ pub struct Policy {
     pub tasks: Vec<TaskId>,
     /// Bases that this device trains; empty means whichever it holds. Default empty.
     pub bases: Vec<Digest>,
+    /// Most disk for bases that are fetched from the coordinator when a task needs one that is not here, in MiB; with 0
+    /// none is fetched. Default 0.
+    pub coordinator_bases_mib: u64,
 }
 
 impl Default for Policy {
@@ -85,6 +88,7 @@ impl Default for Policy {
             allow_without_noise: false,
             tasks: Vec::new(),
             bases: Vec::new(),
+            coordinator_bases_mib: 0,
         }
     }
 }
@@ -433,6 +437,17 @@ impl Policy {
             Some(until) => Err(Breach::Resting { until, most: self.participations_a_day }),
             None => Ok(()),
         }
+    }
+
+    /// Whether only the base is missing for one more round of a task, and the user gave room to fetch it.
+    pub fn lacks_only_the_base(
+        &self,
+        task: TaskId,
+        plan: &Plan,
+        spending: &Spending,
+        now: Timestamp,
+    ) -> bool {
+        self.coordinator_bases_mib > 0 && self.admit(task, plan, &[plan.base], spending, now).is_ok()
     }
 
     fn admit_noise(&self, task: TaskId, plan: &Plan, spending: &Spending) -> Result<(), Breach> {

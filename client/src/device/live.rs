@@ -31,6 +31,9 @@ pub struct Now {
     /// The bases that it trains on.
     #[serde(default)]
     pub bases: Vec<Digest>,
+    /// A base that comes from the coordinator: bytes that are here, and all.
+    #[serde(default)]
+    pub fetching_base: Option<(Digest, u64, u64)>,
     /// The version that it takes part with.
     pub work: Option<Published>,
     /// The step that the training is in, and how many there are.
@@ -141,6 +144,21 @@ impl Live {
     /// Tells on which bases it trains.
     pub(super) fn trains_on(&self, bases: Vec<Digest>) {
         self.now.send_modify(|shown| shown.bases = bases);
+    }
+
+    /// Tells how much of a base has come.
+    pub(super) fn fetches(&self, progress: Option<(Digest, u64, u64)>) {
+        self.now.send_if_modified(|shown| {
+            let is_new = shown.fetching_base != progress;
+            shown.fetching_base = progress;
+            is_new
+        });
+    }
+
+    /// Tells the device to end as soon as it is at work on no version.
+    pub(super) fn leave(&self) {
+        self.leaves.store(true, Ordering::Relaxed);
+        self.asked.notify_one();
     }
 
     /// Tells what the protocol does from now on.
@@ -275,8 +293,7 @@ impl Control {
     /// Ends the run of the device, with [`Finished::Stopped`](super::Finished), as soon as it is at work on no version: no
     /// training and no round is lost by it.
     pub fn leave_when_free(&self) {
-        self.live.leaves.store(true, Ordering::Relaxed);
-        self.live.asked.notify_one();
+        self.live.leave();
     }
 
     /// Ends a pause.

@@ -2,6 +2,7 @@
 
 use proto::message::Rejection;
 use proto::shown::shown;
+use session::policy::Breach;
 use session::{Ended, Event};
 
 use super::clock::now;
@@ -31,6 +32,8 @@ impl Running {
             return Ok(());
         }
         match ended {
+            // It comes, and then the device takes part.
+            Ended::Breach(Breach::Base { .. }) if self.coming.is_some() => Ok(()),
             Ended::Breach(breach) => Err(Error::Breach(breach)),
             Ended::Rejected(rejection @ Rejection::NotEnrolled)
             | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),

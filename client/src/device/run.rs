@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
-use proto::ids::{TaskId, Timestamp};
+use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
 use proto::plan::Plan;
 use rand::rngs::SysRng;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::clock::{StepDetector, now, uptime};
+use super::coming_base::ComingBase;
 use super::forget;
 use super::live::{Ask, Live};
 use super::meter::Meter;
@@ -43,6 +44,9 @@ pub enum Finished {
     Contributed(Published),
     /// The task is over; its last version is installed.
     NoMoreWork,
+    /// A base that a task needs has come from the coordinator: a device that begins anew, with a trainer that knows it,
+    /// takes part. It is one of [`Device::fetched_bases`](super::Device::fetched_bases).
+    NewBase(Digest),
     /// It was told to stop.
     Stopped,
 }
@@ -69,6 +73,12 @@ pub(super) struct Running {
     pub(super) live: Arc<Live>,
     pub(super) when: When,
     pub(super) stop: CancellationToken,
+    /// A base that a task needs and that is coming.
+    pub(super) coming: Option<ComingBase>,
+    /// A base that has come.
+    pub(super) came: Option<Digest>,
+    /// A base that does not come to a device that runs once.
+    pub(super) in_vain: Option<Digest>,
     clock: StepDetector,
     /// The task and the version from which the contribution that was charged last was trained.
     contributed: Option<(TaskId, u32)>,
@@ -121,18 +131,37 @@ impl Running {
             live,
             when,
             stop,
+            coming: None,
+            came: None,
+            in_vain: None,
             clock,
             contributed: None,
         })
     }
 
-    /// Runs until it is told to stop, or, if it runs once, until one round is over.
+    /// Runs until it is told to stop, or, if it runs once, until one round is over. The folder is free when this returns.
     pub(super) async fn run(mut self) -> Result<Finished, Error> {
+        let looks = self.watching.take_looks();
+        let finished = self.take_part().await;
+        looks.end().await;
+        finished
+    }
+
+    async fn take_part(mut self) -> Result<Finished, Error> {
         loop {
             let leaves = self.live.leaves() && self.session.at_work_on().is_none();
             if leaves || self.stop.is_cancelled() {
                 self.meter.keep();
                 return Ok(Finished::Stopped);
+            }
+            if let Some(base) = self.came
+                && self.session.at_work_on().is_none()
+            {
+                self.meter.keep();
+                return Ok(Finished::NewBase(base));
+            }
+            if let Some(wanted) = self.in_vain.take() {
+                return Err(Error::Breach(Breach::Base { wanted, held: self.trainer.bases() }));
             }
             // A state whose last write failed keeps nothing any more: the device ends before it begins anything, to be
             // started again.
@@ -255,6 +284,10 @@ impl Running {
             if self.session.is_complete() {
                 self.store.checkpoint().delete("the task is over");
             }
+            let lacking = self.session.take_lacking_base();
+            if let Some(lacking) = lacking {
+                self.lacks(lacking);
+            }
             if let Some(ended) = self.session.take_ended() {
                 self.report(ended)?;
             }
@@ -279,11 +312,13 @@ impl Running {
             return Some(Event::Woke);
         }
         let awaits = self.session.state() == SessionState::AwaitingWindow;
+        let (stop, live, opens) = (self.stop.clone(), Arc::clone(&self.live), self.watching.open());
         tokio::select! {
             () = tokio::time::sleep(Duration::from_millis(left).min(LONGEST_NAP)) => None,
-            () = self.stop.cancelled() => None,
-            () = self.live.asked.notified() => None,
-            () = self.watching.open(), if awaits => Some(Event::WindowOpened),
+            () = stop.cancelled() => None,
+            () = live.asked.notified() => None,
+            () = opens, if awaits => Some(Event::WindowOpened),
+            () = self.next_of_base() => None,
         }
     }
 
@@ -341,6 +376,7 @@ impl Running {
                     if forget::forgotten(&self.store).is_ok_and(|forgotten| forgotten.contains(&task)) {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
+                        self.forget_base_of(task);
                     }
                     let told = self.live.keeps(&self.store);
                     let _gone = answer.send(done.and_then(|done| told.map(|()| done)));

@@ -33,15 +33,31 @@ const UNSEEN: Duration = Duration::from_secs(1);
 /// Between two times at which what was used of the day is written down.
 const KEPT_EVERY_MILLIS: u64 = 60_000;
 
-/// The looks of a device that runs; they end when this is dropped.
+/// What is seen of the machine while a device runs.
 pub(super) struct Watching {
     seen: watch::Receiver<Seen>,
-    looking: JoinHandle<()>,
+    looks: Looks,
 }
 
-impl Drop for Watching {
+/// The task that looks; it ends when this is dropped, and some moments later nothing of it holds the folder.
+#[derive(Default)]
+pub(super) struct Looks(Option<JoinHandle<()>>);
+
+impl Looks {
+    /// Ends the looks; when this returns, nothing of them holds the device's folder any more.
+    pub(super) async fn end(mut self) {
+        if let Some(looking) = &mut self.0 {
+            looking.abort();
+            drop(looking.await);
+        }
+    }
+}
+
+impl Drop for Looks {
     fn drop(&mut self) {
-        self.looking.abort();
+        if let Some(looking) = &self.0 {
+            looking.abort();
+        }
     }
 }
 
@@ -57,7 +73,7 @@ impl Watching {
         let (tell, seen) = watch::channel(Seen::default());
         let state = WindowState::new(UnwrapErr(rand::rngs::SysRng).next_u64());
         let eyes = Eyes { monitor, limits, overridden, meter, live, state, kept: uptime(), looking: None };
-        Self { seen, looking: tokio::spawn(eyes.look_on(tell)) }
+        Self { seen, looks: Looks(Some(tokio::spawn(eyes.look_on(tell)))) }
     }
 
     /// What was seen last; nothing where nobody looks any more.
@@ -69,6 +85,11 @@ impl Watching {
     pub(super) async fn first(&mut self) -> Seen {
         let seen = self.seen.wait_for(|seen| seen.looks > 0).await;
         seen.map_or_else(|_| Seen::default(), |seen| seen.clone())
+    }
+
+    /// The looks themselves, for who waits for their end.
+    pub(super) fn take_looks(&mut self) -> Looks {
+        std::mem::take(&mut self.looks)
     }
 
     /// Waits for the next look.
@@ -86,9 +107,12 @@ impl Watching {
     }
 
     /// Waits until the device may train.
-    pub(super) async fn open(&mut self) {
-        if self.seen.wait_for(|seen| seen.may_train).await.is_err() {
-            std::future::pending::<()>().await;
+    pub(super) fn open(&self) -> impl Future<Output = ()> + use<> {
+        let mut seen = self.seen.clone();
+        async move {
+            if seen.wait_for(|seen| seen.may_train).await.is_err() {
+                std::future::pending::<()>().await;
+            }
         }
     }
 }

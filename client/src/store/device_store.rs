@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
 use crate::store::artifact_cache::{Cache, DEFAULT_CACHE_MIB};
+use crate::store::bases::FetchedBases;
 use crate::store::checkpoint::Checkpoint;
 use crate::store::error::DeviceStoreError;
 use crate::store::installed::{DEFAULT_INSTALLED_MIB, Installed};
@@ -212,14 +213,19 @@ impl DeviceStore {
         Journal::below(&self.folder)
     }
 
-    /// Deletes what is there of a task but for the ledger: its versions; and a training that was
-    /// interrupted and everything that was fetched, of whatever task, because nothing says of which they are. Returns the
-    /// files that were there and are gone; fails where one is still there.
+    /// Deletes what is there of a task but for the ledger: its versions; its base, where that came from the coordinator and
+    /// is no other version's; and a training that was interrupted and everything that was fetched, of whatever task,
+    /// because nothing says of which they are. Returns the files and folders that were there and are gone; fails where
+    /// one is still there.
     pub(crate) fn delete_task(&self, task: TaskId) -> Result<Vec<PathBuf>, DeviceStoreError> {
         let checkpoint = self.checkpoint();
         let mut there: Vec<PathBuf> = checkpoint.paths().into_iter().filter(|path| path.exists()).collect();
         checkpoint.delete("its user left a task");
+        let base = self.installed.base_of(task);
         there.extend(self.installed.delete(task)?);
+        if let Some(base) = base.filter(|base| !self.bases_of_versions().contains(base)) {
+            there.extend(self.bases().delete(base)?);
+        }
         for path in self.cache.paths() {
             std::fs::remove_file(&path).map_err(FileError::io("delete", &path))?;
             there.push(path);
@@ -301,6 +307,16 @@ impl DeviceStore {
         if let Err(error) = self.cache.keep_partial(digest, bytes) {
             tracing::debug!("what came of an artefact is not kept: {error}");
         }
+    }
+
+    /// The bases that came from the coordinator.
+    pub fn bases(&self) -> FetchedBases {
+        FetchedBases::below(&self.folder)
+    }
+
+    /// The bases of the versions that the device holds.
+    pub(crate) fn bases_of_versions(&self) -> Vec<Digest> {
+        self.installed().iter().filter_map(|held| self.installed.base_of(held.task)).collect()
     }
 
     /// Where a training that was interrupted is kept.

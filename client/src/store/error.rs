@@ -4,6 +4,7 @@ use proto::adapter::AdapterError;
 use proto::ids::TaskId;
 
 use crate::files::FileError;
+use crate::store::bases::FetchedBaseError;
 use crate::store::ledger::LedgerError;
 use crate::store::state::StateError;
 
@@ -27,6 +28,9 @@ pub enum DeviceStoreError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
+    /// A base that came from the coordinator.
+    #[error(transparent)]
+    Base(#[from] FetchedBaseError),
     /// Whole records are gone from the ledger's end.
     #[error(
         "the ledger has {found} records and had {expected}: records were cut off, or it was restored from a backup; {}",

@@ -190,6 +190,17 @@ impl Installed {
         Ok(())
     }
 
+    /// The base of the current version of a task.
+    pub(super) fn base_of(&self, task: TaskId) -> Option<Digest> {
+        #[derive(Deserialize)]
+        struct OfBase {
+            base: Digest,
+        }
+        let version = self.current_of(task)?;
+        let path = self.folder.join(task.to_string()).join(version.to_string()).join(MANIFEST);
+        serde_json::from_slice::<OfBase>(&files::read(&path).ok()?).ok().map(|manifest| manifest.base)
+    }
+
     fn set_current(&self, task: TaskId, version: u32) -> Result<(), FileError> {
         let path = self.folder.join(task.to_string()).join(CURRENT);
         files::write(&path, version.to_string().as_bytes(), Audience::Owner)

@@ -1,32 +1,19 @@
-//! Artefacts in chunks, each read and verified alone.
-//!
-//! The first request for an artefact reads it once, in pieces, and keeps the hash of each chunk: 32 bytes for 512 KiB.
-//! From then on a chunk is one read at its place, and is compared with its hash. Memory is that of the chunks under
-//! way, however many devices ask for however large an artefact.
+//! Artefacts in [chunks](crate::chunks). The first request for an artefact reads it as a whole.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, Read, Seek, SeekFrom};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use proto::ids::Digest;
-use proto::message::{CHUNK_BYTES, Chunk};
-use ring::digest::{Context, SHA256};
+use proto::message::Chunk;
 
-use super::{ArtifactError, Artifacts, sha256};
+use super::{ArtifactError, Artifacts};
+use crate::chunks::{Known, Part};
 
 /// Artefacts whose chunks' hashes are kept: 16 KiB for the largest one. Where there are more, all are forgotten.
 const MOST_KNOWN: usize = 1024;
 
 /// Chunks that are read at the same time; each takes a file descriptor.
 pub(crate) const READERS: usize = 32;
-
-/// What is known of an artefact that was verified as a whole.
-#[derive(Debug)]
-struct Known {
-    total_bytes: u64,
-    chunks: Vec<[u8; 32]>,
-}
 
 type Slot = Arc<OnceLock<Known>>;
 
@@ -53,26 +40,14 @@ impl PartReader {
             let read = self.verify(digest)?;
             slot.get_or_init(|| read)
         };
-        let total_bytes = known.total_bytes;
-        if offset >= total_bytes {
-            let end = Chunk { total_bytes, offset, bytes: Vec::new() };
-            return Ok((offset == total_bytes).then_some(end));
-        }
-        let chunk_bytes = CHUNK_BYTES as u64;
-        let (number, within) = (offset / chunk_bytes, offset % chunk_bytes);
         let mut file = self.artifacts.open_file(&digest.0)?;
-        let io = |source| self.artifacts.io(&digest.0, source);
-        file.seek(SeekFrom::Start(number * chunk_bytes)).map_err(io)?;
-        let mut bytes = next_chunk(&mut file).map_err(io)?;
-        let expected = usize::try_from(number).ok().and_then(|number| known.chunks.get(number));
-        if expected != Some(&sha256(&bytes)) {
-            return Err(ArtifactError::Damaged {
-                hash: digest.to_string(),
-                actual: "another chunk".to_owned(),
-            });
+        match known.part(&mut file, offset).map_err(|source| self.artifacts.io(&digest.0, source))? {
+            Part::Bytes(chunk) => Ok(Some(chunk)),
+            Part::BeyondEnd => Ok(None),
+            Part::Changed => {
+                Err(ArtifactError::Damaged { hash: digest.to_string(), actual: "another chunk".to_owned() })
+            }
         }
-        bytes.drain(..usize::try_from(within).unwrap_or(usize::MAX).min(bytes.len()));
-        Ok(Some(Chunk { total_bytes, offset, bytes }))
     }
 
     fn slot(&self, digest: Digest) -> Slot {
@@ -87,36 +62,21 @@ impl PartReader {
     /// Reads the whole artefact, piece by piece.
     fn verify(&self, digest: Digest) -> Result<Known, ArtifactError> {
         let mut file = self.artifacts.open_file(&digest.0)?;
-        let (mut whole, mut known) = (Context::new(&SHA256), Known { total_bytes: 0, chunks: Vec::new() });
-        loop {
-            let chunk = next_chunk(&mut file).map_err(|source| self.artifacts.io(&digest.0, source))?;
-            if chunk.is_empty() {
-                break;
-            }
-            whole.update(&chunk);
-            known.total_bytes += chunk.len() as u64;
-            known.chunks.push(sha256(&chunk));
-        }
-        let actual = whole.finish();
-        if actual.as_ref() == digest.0 {
+        let read = Known::read(&mut file).map_err(|source| self.artifacts.io(&digest.0, source))?;
+        let (actual, known) = read;
+        if actual == digest {
             Ok(known)
         } else {
-            let actual = hex::encode(actual.as_ref());
-            Err(ArtifactError::Damaged { hash: digest.to_string(), actual })
+            Err(ArtifactError::Damaged { hash: digest.to_string(), actual: actual.to_string() })
         }
     }
-}
-
-/// The next whole chunk, or what is left of the file.
-fn next_chunk(file: &mut File) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::with_capacity(CHUNK_BYTES);
-    file.take(CHUNK_BYTES as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+
+    use proto::message::CHUNK_BYTES;
 
     use super::*;
 

@@ -110,6 +110,7 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
+        | ServerError::Bases(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
         | ServerError::Operator(_)

@@ -46,6 +46,7 @@ pub enum ModulesError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BaseInfo {
     path: PathBuf,
+    files: Vec<PathBuf>,
     blocks: u64,
     /// The shapes of all tensors, by their Hugging Face names.
     shapes: BTreeMap<String, Vec<u64>>,
@@ -75,8 +76,10 @@ impl BaseInfo {
         let blocks = metadata.same(&key)?.ok_or_else(|| metadata.wrong(&key, "is missing"))?;
         let shapes =
             tensors.into_iter().map(|(name, tensor)| (to_hugging_face(&name), tensor.shape)).collect();
-        let digest = BaseFiles::gguf(opened).read(|_, _| Ok::<_, FormatError>(()))?;
-        Ok(Self { path: path.to_owned(), blocks, shapes, digest })
+        let files = BaseFiles::gguf(opened);
+        let paths = files.paths();
+        let digest = files.read(|_, _| Ok::<_, FormatError>(()))?;
+        Ok(Self { path: path.to_owned(), files: paths, blocks, shapes, digest })
     }
 
     fn open_folder(dir: &Path) -> Result<Self, FormatError> {
@@ -99,13 +102,19 @@ impl BaseInfo {
         }
         let tokenizer = folder::tokenizer_files(dir)?;
         let files = BaseFiles::folder(config, files.index, weights, tokenizer);
+        let paths = files.paths();
         let digest = files.read(|_, _| Ok::<_, FormatError>(()))?;
-        Ok(Self { path: dir.to_owned(), blocks: parsed.num_hidden_layers, shapes, digest })
+        Ok(Self { path: dir.to_owned(), files: paths, blocks: parsed.num_hidden_layers, shapes, digest })
     }
 
     /// What names this base everywhere; [`BaseFiles::read`] says what goes into it.
     pub fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// All its files, in the order of the digest. They lie in one folder; others beside them are not of the base.
+    pub fn files(&self) -> &[PathBuf] {
+        &self.files
     }
 
     /// The layers that an adapter of these targets (such as `q_proj` or `q`, or `all`) changes, block by

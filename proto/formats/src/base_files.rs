@@ -1,5 +1,7 @@
 //! All files of a base, and the digest over them.
 
+use std::path::{Path, PathBuf};
+
 use proto::ids::Digest;
 
 use crate::error::FormatError;
@@ -31,6 +33,26 @@ impl BaseFiles {
     /// A GGUF file.
     pub fn gguf(file: OpenedFile) -> Self {
         Self { before: Vec::new(), weights: vec![file], after: Vec::new() }
+    }
+
+    /// The digest over files in this order, none of which is understood: whoever was told the digest of a base, and finds
+    /// it, has that base.
+    ///
+    /// Returns an error where a file cannot be read.
+    pub fn digest_of(paths: &[PathBuf]) -> Result<Digest, FormatError> {
+        let mut hasher = Hasher::new();
+        for path in paths {
+            FileStream::new(OpenedFile::new(path)?, &mut hasher).finish()?;
+        }
+        Ok(hasher.finish())
+    }
+
+    /// Where they are, in the order of the digest.
+    pub fn paths(&self) -> Vec<PathBuf> {
+        let before = self.before.iter().map(|file| file.path.as_path());
+        let weights = self.weights.iter().map(OpenedFile::path);
+        let after = self.after.iter().map(|file| file.path.as_path());
+        before.chain(weights).chain(after).map(Path::to_owned).collect()
     }
 
     /// Reads each file of weights to its end and computes the digest of the base.

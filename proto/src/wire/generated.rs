@@ -36,6 +36,26 @@ pub struct EnrollReply {
     pub issued_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DescribeBaseRequest {
+    #[prost(bytes = "vec", tag = "1")]
+    pub base: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct BaseFiles {
+    #[prost(message, repeated, tag = "1")]
+    pub files: ::prost::alloc::vec::Vec<BaseFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct BaseFile {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
+    /// SHA-256 of the file.
+    #[prost(bytes = "vec", tag = "3")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Credential {
     #[prost(bytes = "vec", tag = "1")]
     pub device: ::prost::alloc::vec::Vec<u8>,
@@ -1113,6 +1133,28 @@ pub mod device_client {
             req.extensions_mut().insert(GrpcMethod::new("nightshift.v1.Device", "Send"));
             self.inner.unary(req, path, codec).await
         }
+        /// The files of a base that the coordinator serves; each is then fetched as artifacts are, by its hash.
+        pub async fn describe_base(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DescribeBaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::BaseFiles>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nightshift.v1.Device/DescribeBase",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nightshift.v1.Device", "DescribeBase"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1145,6 +1187,11 @@ pub mod device_server {
             &self,
             request: tonic::Request<super::Request>,
         ) -> std::result::Result<tonic::Response<super::Reply>, tonic::Status>;
+        /// The files of a base that the coordinator serves; each is then fetched as artifacts are, by its hash.
+        async fn describe_base(
+            &self,
+            request: tonic::Request<super::DescribeBaseRequest>,
+        ) -> std::result::Result<tonic::Response<super::BaseFiles>, tonic::Status>;
     }
     /// What a device calls. The peer's TLS certificate says which device it is.
     #[derive(Debug)]
@@ -1337,6 +1384,51 @@ pub mod device_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SendSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/nightshift.v1.Device/DescribeBase" => {
+                    #[allow(non_camel_case_types)]
+                    struct DescribeBaseSvc<T: Device>(pub Arc<T>);
+                    impl<
+                        T: Device,
+                    > tonic::server::UnaryService<super::DescribeBaseRequest>
+                    for DescribeBaseSvc<T> {
+                        type Response = super::BaseFiles;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DescribeBaseRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Device>::describe_base(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DescribeBaseSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -10,9 +10,11 @@ use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, TurnedAwayCount};
+use proto::base::BaseFile;
 use proto::convert::{
-    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, enroll_reply_to_wire,
-    enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire, request_to_wire,
+    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
+    enroll_reply_to_wire, enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire,
+    request_to_wire,
 };
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
@@ -80,7 +82,10 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "peft_folder" => peft_folders(),
         "plan" => plans().iter().map(|plan| plan.to_bytes().unwrap()).collect(),
         "rejection" => rejections().iter().map(rejection_to_bytes).collect(),
-        "reply" => replies(),
+        "reply" => {
+            let file = BaseFile { name: "config.json".to_owned(), bytes: 7, digest: Digest([9; 32]) };
+            replies().into_iter().chain([base_files_to_wire(&[file]).encode_to_vec()]).collect()
+        }
         "request" => requests(),
         "session" => sessions(),
         "shares" => vec![

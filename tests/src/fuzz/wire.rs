@@ -5,9 +5,10 @@ use std::fmt::Debug;
 use prost::Message;
 use proto::convert::{
     WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
-    enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire, enroll_request_to_wire,
-    rejection_from_bytes, rejection_to_bytes, renew_request_from_wire, renew_request_to_wire,
-    reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
+    base_files_from_wire, base_files_to_wire, enroll_reply_from_wire, enroll_reply_to_wire,
+    enroll_request_from_wire, enroll_request_to_wire, rejection_from_bytes, rejection_to_bytes,
+    renew_request_from_wire, renew_request_to_wire, reply_from_wire, reply_to_wire, request_from_wire,
+    request_to_wire,
 };
 
 /// A device's request.
@@ -15,8 +16,9 @@ pub fn request(bytes: &[u8]) {
     round_trip(bytes, request_from_wire, |request| request_to_wire(&request));
 }
 
-/// What a device is answered.
+/// What a device is answered: by the protocol, and where it asks for a base.
 pub fn reply(bytes: &[u8]) {
+    round_trip(bytes, base_files_from_wire, |files| base_files_to_wire(&files));
     round_trip(bytes, reply_from_wire, reply_to_wire);
 }
 

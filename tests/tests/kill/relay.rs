@@ -173,6 +173,13 @@ impl Device for Service {
         Err(Status::unimplemented("no certificate ends here"))
     }
 
+    async fn describe_base(
+        &self,
+        _: tonic::Request<wire::DescribeBaseRequest>,
+    ) -> Result<Response<wire::BaseFiles>, Status> {
+        Err(Status::unimplemented("every device has its base"))
+    }
+
     async fn send(&self, request: tonic::Request<wire::Request>) -> Result<Response<wire::Reply>, Status> {
         let info = request.extensions().get::<ConnectInfo>().unwrap();
         let Peer::Device(device) = info.peer else { panic!("{:?} asks", info.peer) };

@@ -81,6 +81,7 @@ impl<'a> Daemon<'a> {
             };
             turn.end().await;
             match finished? {
+                Finished::NewBase(_) => {}
                 Finished::Stopped if !self.stop.is_cancelled() => {}
                 finished @ (Finished::Stopped | Finished::Contributed(_) | Finished::NoMoreWork) => {
                     return Ok(finished);
@@ -100,8 +101,9 @@ impl<'a> Daemon<'a> {
             device.forget_training("there is no text any more");
             return Err(failed(3)(StartError::from(NoData).into()));
         }
-        let Bases { here, mut missing } =
+        let Bases { mut here, mut missing } =
             Bases::find(&self.config.sources(), &bases::hub(&self.config.state_dir));
+        here.extend(device.fetched_bases());
         missing.retain(|repository| {
             if come.contains(repository) {
                 control.failed(&format!("{repository} was fetched and is not found; it is left out"));
@@ -118,6 +120,11 @@ impl<'a> Daemon<'a> {
                     Err(error @ StartError::Unusable(_)) if !missing.is_empty() => {
                         control.failed(&error.to_string());
                         None
+                    }
+                    // A base that a task needs comes from the coordinator.
+                    Err(error @ StartError::Unusable(_)) if self.config.policy.coordinator_bases_mib > 0 => {
+                        control.failed(&error.to_string());
+                        Some(ChildTrainer::without_base(TrainerSettings::of(self.config, Vec::new())))
                     }
                     Err(error) => return Err(failed(3)(error.into())),
                 },
@@ -148,7 +155,7 @@ impl<'a> Daemon<'a> {
         let control = device.control();
         let monitor = Arc::clone(&self.network.monitor);
         let mut running = Box::pin(device.run(trainer, monitor, settings, turn.stop.clone()));
-        // One round is one round, whatever comes meanwhile.
+        // One round is one round, whatever comes from the hub meanwhile.
         if self.once {
             return running.await.map_err(device_failure);
         }

@@ -166,6 +166,10 @@ fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> 
 fn does(doing: &Now, now: Timestamp) -> Vec<String> {
     let mut lines: Vec<String> =
         doing.bases.iter().map(|base| format!("trains on the base {base}")).collect();
+    if let Some((base, there, total)) = doing.fetching_base {
+        let (there, total) = (there >> 20, total.div_ceil(1 << 20));
+        lines.push(format!("fetches the base {base}: {there} of {total} MiB are here"));
+    }
     let work = doing.work.as_ref();
     let of = work.map_or(String::new(), |work| format!(", version {} of task {}", work.version, work.task));
     let steps = doing.training.map_or(String::new(), |(steps, all)| format!(", step {steps} of {all}"));

@@ -14,7 +14,9 @@ use crate::policy::{Breach, Policy};
 use crate::spending::Found;
 
 use super::trainer_faults::Next;
-use super::{Action, Ended, Event, LEAST_WAIT_MILLIS, Purpose, Session, Stage, Trained, Work, bounded};
+use super::{
+    Action, Ended, Event, LEAST_WAIT_MILLIS, LackingBase, Purpose, Session, Stage, Trained, Work, bounded,
+};
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
 pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
@@ -234,7 +236,7 @@ impl Session {
     }
 
     /// Asks the policy, before anything else of the version is fetched or built.
-    fn weigh(self, offer: Box<Offer>, now: Timestamp) -> Self {
+    fn weigh(mut self, offer: Box<Offer>, now: Timestamp) -> Self {
         let (published, policy) = (offer.published, &self.device.policy);
         if let Some(until) = self.trainer_faults.rests_until(published.task, now) {
             // It still looks for new versions meanwhile, as one that only holds them.
@@ -251,7 +253,14 @@ impl Session {
             {
                 self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
             }
-            Err(breach) => self.refuse(published.task, breach, now),
+            Err(breach) => {
+                if let Breach::Base { wanted: base, .. } = breach
+                    && policy.lacks_only_the_base(published.task, &offer.plan, &self.spending, now)
+                {
+                    self.lacking = Some(LackingBase { task: published.task, base });
+                }
+                self.refuse(published.task, breach, now)
+            }
         }
     }
 

@@ -25,6 +25,9 @@ pub(super) struct Arguments {
     /// Where operators connect; 127.0.0.1:7002 in a new folder.
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
+    /// A base that devices which lack it may fetch from here, beside those of the configuration; may be repeated.
+    #[arg(long, value_name = "FOLDER|FILE.gguf")]
+    serve_base: Vec<PathBuf>,
     #[command(flatten)]
     output: Output,
 }
@@ -53,7 +56,8 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
         files::write(&path, text.as_bytes(), Audience::Anyone).map_err(disk)?;
         note(&format!("wrote {}", path.display()));
     }
-    let config = Config::load(&path).map_err(CliError::input)?;
+    let mut config = Config::load(&path).map_err(CliError::input)?;
+    config.bases.extend(arguments.serve_base);
     for (flag, key, wanted, found) in [
         ("--listen", "listen", arguments.listen, config.listen),
         ("--admin-listen", "admin_listen", arguments.admin_listen, config.admin_listen),
