@@ -241,6 +241,11 @@ impl Driver {
         self.step(move |state| state.stop(task, now(), &mut UnwrapErr(SysRng))).await
     }
 
+    /// Lets a task go on that paused itself; durable when this returns.
+    pub async fn resume_task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
+        self.step(move |state| state.resume(task)).await
+    }
+
     /// One task.
     pub async fn show(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
         self.state.lock().await.status(task).ok_or(Rejection::UnknownTask)

@@ -17,11 +17,12 @@ use std::collections::BTreeMap;
 use aggregation::IdentityPublic;
 use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
+use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
-use task::{Task, TaskError, TaskRecord};
+use task::{Earlier, Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
 
@@ -225,6 +226,15 @@ pub fn load_task(
     for item in store.scan_prefix::<VersionStatus>(VERSIONS, &prefix)? {
         versions.push(item?.1);
     }
+    let before = match measured_against(&plan, &versions) {
+        None => None,
+        Some((version, of)) => {
+            let adapter = vector("adapter", of.map_or(header.initial, |of| of.adapter))?;
+            let folded = of.and_then(|of| of.folded);
+            let folded = folded.map(|digest| vector("folded change", digest)).transpose()?;
+            Some(Earlier::new(version, adapter, folded))
+        }
+    };
     let mut participations = BTreeMap::new();
     for item in store.scan_prefix::<u32>(PARTICIPATIONS, &prefix)? {
         let (key, count) = match item {
@@ -250,8 +260,21 @@ pub fn load_task(
         adapter,
         folded,
         optimizer,
+        before,
     };
     Task::restore(id, &bytes, given, authority, record).map_err(refuse)
+}
+
+/// The version that the newest one is measured against, and what is known of it, which of version 0 is nothing. None where
+/// no gain is measured, or the newest version has the parameters of an earlier one.
+fn measured_against<'a>(
+    plan: &Plan,
+    versions: &'a [VersionStatus],
+) -> Option<(u32, Option<&'a VersionStatus>)> {
+    plan.privacy.metrics.iter().find(|metric| metric.name == MetricName::Gain)?;
+    let newest = versions.last().filter(|newest| newest.restores.is_none())?;
+    let version = newest.version.checked_sub(1)?;
+    Some((version, versions.iter().find(|earlier| earlier.version == version)))
 }
 
 /// Writes a device, which must not be there yet, and no device with its identity key either.

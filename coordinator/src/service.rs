@@ -167,6 +167,7 @@ impl AdminService {
             AdminRequest::ShowPrivacy(task) => AdminReply::Privacy(self.driver.spent(task).await?),
             AdminRequest::SignVersion { task, version } => self.sign_version(task, version).await?,
             AdminRequest::StopTask(task) => AdminReply::Task(self.driver.stop_task(task).await?),
+            AdminRequest::ResumeTask(task) => AdminReply::Task(self.driver.resume_task(task).await?),
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
             }

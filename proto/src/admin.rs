@@ -33,6 +33,8 @@ pub enum AdminRequest {
     },
     /// Ends a task.
     StopTask(TaskId),
+    /// Lets a task go on that paused itself.
+    ResumeTask(TaskId),
     /// Makes a bootstrap token for one device.
     IssueToken {
         /// For people.
@@ -149,6 +151,18 @@ pub enum TaskState {
     BudgetSpent,
     /// The operator ended it.
     Stopped,
+    /// It waits for its operator: two versions in a row were worse than the ones before.
+    Paused,
+}
+
+impl TaskState {
+    /// Whether there will be no further version.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Active | Self::Paused => false,
+            Self::Complete | Self::BudgetSpent | Self::Stopped => true,
+        }
+    }
 }
 
 /// One published version.
@@ -174,8 +188,12 @@ pub struct VersionStatus {
     pub committed_unix_millis: u64,
     /// The L2 bound of updates that are trained from it.
     pub clip_norm: f64,
-    /// What the devices of its round said in the sum, in the plan's order.
+    /// What the devices of its round said in the sum, in the plan's order: of the version that they trained from, where it
+    /// is a gain.
     pub metrics: Vec<MeanMetric>,
+    /// Where the version before was found worse than its own: the version of which this one has the parameters again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restores: Option<u32>,
 }
 
 /// A mean over the devices of a round, with the noise that the sum has.
@@ -187,6 +205,16 @@ pub struct MeanMetric {
     pub mean: f64,
     /// Standard deviation of the noise in it; 0 without noise.
     pub standard_deviation: f64,
+    /// From the least value that is told apart to the largest; 0 where that was not written down.
+    #[serde(default)]
+    pub range: f64,
+}
+
+impl MeanMetric {
+    /// Whether noise leaves enough of it to be told: its standard deviation is under a quarter of the range.
+    pub fn is_known(&self) -> bool {
+        self.standard_deviation <= 0.25 * if self.range > 0.0 { self.range } else { self.mean.abs() }
+    }
 }
 
 /// A task and its history.

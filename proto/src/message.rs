@@ -164,6 +164,19 @@ pub struct Assignment {
     /// Rounds of the task that the coordinator charged this device for: no more than its own ledger says, unless the
     /// ledger was lost.
     pub charged: u32,
+    /// What the version's gain is measured against; `None` where it is not to be.
+    pub before: Option<Before>,
+}
+
+/// A version before another one, by what it consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Before {
+    /// The version.
+    pub version: u32,
+    /// The hash of its trained parameters.
+    pub adapter: Digest,
+    /// The hash of what earlier epochs left, where factors were drawn anew before.
+    pub folded: Option<Digest>,
 }
 
 /// What an assignment is about.

@@ -12,7 +12,7 @@ use nightshift_proto::convert::{
 };
 use nightshift_proto::ids::{Digest, SessionId, TaskId};
 use nightshift_proto::message::{
-    Assignment, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
+    Assignment, Before, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
 };
 use nightshift_proto::wire;
 use proptest::prelude::*;
@@ -72,13 +72,15 @@ fn replies() -> Vec<Reply> {
         folded: Some(Digest([5; 32])),
         clip_norm: 0.25,
     };
+    let before = Before { version: 1, adapter: Digest([6; 32]), folded: Some(Digest([7; 32])) };
     let mut places = IndexSet::new(11);
     places.insert(0).unwrap();
     places.insert(10).unwrap();
     vec![
         Reply::Wait { retry_millis: 5, latest: Some(published), complete: true },
         Reply::wait(7),
-        Reply::Assignment(Assignment { published, charged: 3 }),
+        Reply::Assignment(Assignment { published, charged: 3, before: None }),
+        Reply::Assignment(Assignment { published, charged: 3, before: Some(before) }),
         Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
         Reply::Offer { session: SessionId([5; 32]), round: 6 },
         Reply::Roster(vec![advertisement()]),

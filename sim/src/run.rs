@@ -10,7 +10,7 @@ use proto::ids::Digest;
 use proto::plan::Mode;
 use rayon::prelude::*;
 use session::update::Update;
-use session::{SessionState, Work};
+use session::{MEASURED_SEQUENCES, SessionState, Work};
 
 use crate::classes;
 use crate::epsilon;
@@ -60,6 +60,7 @@ pub fn run(
     let mut trainer = Engines {
         engine: engine.clone(),
         text: users.iter().map(|user| user.corpus.train(sequence_len)).collect(),
+        held_out: users.iter().map(|user| user.corpus.held_out(sequence_len)).collect(),
         seed: scenario.digest("training"),
         bar: bar.clone(),
     };
@@ -125,7 +126,8 @@ pub fn run(
         privacy: scenario.mode,
         snr: epsilon::snr(&plan),
         classes: classes::of_run(&plan, &dealt, &world),
-        warnings: [epsilon::remarks(&plan, &versions), classes::remarks(&plan, &dealt)].concat(),
+        warnings: [epsilon::remarks(&plan, &versions), classes::remarks(&plan, &dealt), world.verdicts()]
+            .concat(),
         versions,
     };
     Ok(Finished { summary, trained: world.adapter().to_vec(), shipped, up_to_date: world.up_to_date() })
@@ -178,6 +180,8 @@ fn progress(devices: usize, versions: u32) -> ProgressBar {
 struct Engines {
     engine: Engine,
     text: Vec<Blocks>,
+    /// What each device holds out, on which it measures versions.
+    held_out: Vec<Blocks>,
     seed: Digest,
     bar: ProgressBar,
 }
@@ -196,7 +200,12 @@ impl Engines {
         let trained =
             assignment.train(&self.engine, &state, &self.text[device]).map_err(|error| error.to_string())?;
         self.bar.inc(1);
+        let held_out = self.held_out[device].some(work.first_measured(), MEASURED_SEQUENCES);
+        let over_base = work.is_measured_against_base();
+        let gains = self.engine.gains(&work.state, work.before.as_ref(), over_base, &held_out);
+        let gains = gains.map_err(|error| error.to_string())?;
         Update::between(&state.trained, &trained.parameters, trained.mean_loss(), trained.examples)
+            .map(|update| update.with_gains(gains))
             .ok_or_else(|| "the training gave no finite update".into())
     }
 }

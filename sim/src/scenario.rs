@@ -3,13 +3,13 @@
 use engine::{Base, Projection};
 use proto::adapter::{AdapterSpec, Class, Factors, Method};
 use proto::ids::Digest;
-use proto::metrics::{Metric, MetricName};
 use proto::plan::{
     AdaptiveClipPlan, ClassPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
 };
 use proto::training::{ServerOptimizer, TrainingPlan};
 use serde::{Deserialize, Serialize};
 use session::policy::Policy;
+use task::worth::with_usual_metrics;
 
 use crate::classes::{self, ClassError, ClassShare};
 
@@ -19,10 +19,7 @@ pub const FEWEST_DEVICES: usize = 3;
 /// ε that a summary calls small enough.
 pub const EPSILON_GOAL: f64 = 8.0;
 
-/// What every run sums beside the updates.
-const METRICS: [MetricName; 3] = [MetricName::Loss, MetricName::Examples, MetricName::Clipped];
-
-/// How much of the noise they pay for: that of the updates is 3 % larger.
+/// How much of the noise the metrics pay for: that of the updates is 3 % larger.
 const METRICS_WEIGHT: f64 = 0.25;
 
 /// What a run is made of, the base and the text aside. It stands in `summary.json` in full.
@@ -157,7 +154,7 @@ impl Scenario {
                 adaptive_clip: self.adaptive_clip.then(|| AdaptiveClipPlan::around(self.clip_norm, 0.5)),
                 noise_multiplier,
                 scale: 1.0,
-                metrics: METRICS.iter().map(|name| Metric::of(*name, &self.training)).collect(),
+                metrics: Vec::new(),
                 metrics_weight: METRICS_WEIGHT,
                 delta: self.delta,
                 corrupt_permille: self.corrupt_permille,
@@ -176,6 +173,7 @@ impl Scenario {
             server: self.server,
         }
         .with_recommended_scale()?;
+        let plan = with_usual_metrics(plan)?.with_recommended_scale()?;
         plan.check()?;
         Ok(plan)
     }

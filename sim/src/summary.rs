@@ -159,7 +159,12 @@ pub(crate) mod tests {
                     newcomers_loss: Some(loss + 0.5),
                     epsilon: Some(2.45 * (version as f64).sqrt()),
                     clip_norm: 0.5,
-                    metrics: vec![MeanMetric { name: MetricName::Loss, mean: loss, standard_deviation: 0.1 }],
+                    metrics: vec![MeanMetric {
+                        name: MetricName::Loss,
+                        mean: loss,
+                        standard_deviation: 0.1,
+                        range: 10.0,
+                    }],
                     bytes_up_per_device: 25_610 + version,
                     bytes_down_per_device: 1_310_720,
                     classes: vec![],

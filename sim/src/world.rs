@@ -225,13 +225,39 @@ impl World {
                 return Ok(true);
             }
             let acted = self.act(trainer)?;
-            if !self.task.is_active() && self.everybody_is_done() {
+            // Nobody lets it go on here.
+            let is_over = !self.task.is_active() && self.everybody_is_done();
+            if is_over || self.task.is_paused() {
                 return Ok(self.task.version() > before);
             }
             if !acted {
                 self.pass_time()?;
             }
         }
+    }
+
+    /// Lets a task go on that paused itself, as its operator would. Returns whether it had.
+    pub fn resume(&mut self) -> bool {
+        let was = self.task.resume();
+        self.record.state = self.task.record().state;
+        was
+    }
+
+    /// What became of versions that their devices found worse than the ones before.
+    pub fn verdicts(&self) -> Vec<String> {
+        let restored = self.record.versions.iter().filter_map(|version| {
+            let (worse, of) = (version.version.checked_sub(1)?, version.restores?);
+            Some(format!(
+                "version {worse} was worse than the one before, as its devices measured it on text that they hold out: \
+                 version {} has the parameters of version {of} again",
+                version.version
+            ))
+        });
+        let paused = self.task.is_paused().then(|| {
+            "that was so twice in a row, so the task waits for its operator: no further version was made"
+                .to_owned()
+        });
+        restored.chain(paused).collect()
     }
 
     /// Whether every device that is there has heard that the task is over and holds its last version.
@@ -269,7 +295,9 @@ impl World {
                 // No certificate of these devices ends.
                 Action::Renew { .. } => self.tell(index, Event::Unreachable),
                 Action::LoadPlan(published) => self.load_plan(index, &published),
-                Action::Load { published, frozen, .. } => self.load(index, &published, frozen),
+                Action::Load { published, frozen, before, .. } => {
+                    self.load(index, &published, frozen, before);
+                }
                 Action::RecordFound(found) => {
                     self.nodes[index].found.push((self.clock, found));
                     self.tell(index, Event::Recorded);
@@ -398,6 +426,7 @@ impl World {
                     self.fixed.insert(round, survivors);
                 }
                 TaskEffect::Excluded { .. } => {}
+                TaskEffect::Paused { .. } => self.record.state = self.task.record().state,
                 TaskEffect::Aborted { round, .. } => {
                     self.record.last_round = self.record.last_round.max(round);
                 }
@@ -412,6 +441,7 @@ impl World {
                     self.record.folded.clone_from(&self.task.record().folded);
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
+                    self.record.before.clone_from(&self.task.record().before);
                     self.record.versions.push(version.clone());
                     let traffic = self.new_traffic();
                     self.seen.push(Seen { status: version, traffic });

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use proto::adapter::{AdapterSpec, Class, Factors, Folded, Method, Module, State};
+use proto::adapter::{Class, Factors, Folded, Method, State};
 use proto::ids::Digest;
 use proto::message::DeclineReason;
-use proto::plan::{ClassPlan, Mode, Plan, RefreshPlan, RoundPlan, vector_to_bytes};
+use proto::plan::{ClassPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
 use proto::training::ServerOptimizer;
 use session::Work;
 use session::policy::Policy;
@@ -17,56 +17,13 @@ use session::update::Update;
 use sim::faults::Faults;
 use sim::world::{Trainer, World};
 
-const DEVICES: usize = 4;
-const RANK: u32 = 2;
+#[path = "common/dense.rs"]
+mod common;
+
+use common::{DEVICES, RANK, bytes, dense, plan, policy, world};
 
 /// Federations whose average of changes is the change of the average.
 const EXACT: [Method; 4] = [Method::FrozenA, Method::FrozenB, Method::Alternate, Method::Core];
-
-fn plan(method: Method, versions: u32, refresh: Option<RefreshPlan>) -> Plan {
-    let mut plan = Plan::example();
-    let module = |name: &str, inputs, outputs| Module { name: name.into(), inputs, outputs };
-    plan.adapter = AdapterSpec {
-        method,
-        rank: RANK,
-        alpha: 3.0,
-        factors: Factors::Seeded(Digest([9; 32])),
-        modules: vec![module("first", 5, 4), module("second", 3, 6)],
-    };
-    plan.refresh = refresh;
-    plan.privacy.mode = Mode::Off;
-    plan.privacy.clip_norm = 8.0;
-    plan.privacy.noise_multiplier = 0.0;
-    plan.privacy.participations = 100;
-    let devices = u32::try_from(DEVICES).unwrap();
-    plan.round = RoundPlan { versions, cohort: devices, report_goal: devices, ..plan.round };
-    let plan = plan.with_recommended_scale().unwrap();
-    plan.check().unwrap();
-    plan
-}
-
-/// All of the change, module by module: `W + folded + s · B · A` less `W`.
-fn dense(state: &State) -> Vec<f64> {
-    let mut out = Vec::new();
-    for pair in state.spec.pairs(&state.frozen, &state.trained).unwrap() {
-        let mut change = product(&pair.a, &pair.b, pair.module, f64::from(state.spec.scale()));
-        if let Some(known) = state.folded.pairs().iter().find(|known| known.module == *pair.module) {
-            let folded = product(&known.a, &known.b, &known.module, 1.0);
-            change.iter_mut().zip(folded).for_each(|(x, y)| *x += y);
-        }
-        out.extend(change);
-    }
-    out
-}
-
-fn product(a: &[f32], b: &[f32], module: &Module, scale: f64) -> Vec<f64> {
-    let (inputs, outputs) = (module.inputs as usize, module.outputs as usize);
-    let rank = a.len() / inputs;
-    let at = |i: usize, j: usize| -> f64 {
-        (0..rank).map(|k| f64::from(b[i * rank + k]) * f64::from(a[k * inputs + j])).sum()
-    };
-    (0..outputs * inputs).map(|ij| scale * at(ij / inputs, ij % inputs)).collect()
-}
 
 fn distance(x: &[f64], y: &[f64]) -> f64 {
     assert_eq!(x.len(), y.len());
@@ -114,29 +71,6 @@ impl Trainer for Dense {
         };
         batch.iter().map(train).collect()
     }
-}
-
-fn policy() -> Policy {
-    Policy {
-        allow_without_noise: true,
-        smallest_cohort: 2,
-        smallest_corrupt: 0,
-        smallest_report_goal: 2,
-        participations_a_day: 1000,
-        least_noise_multiplier: 0.0,
-        largest_epsilon: f64::INFINITY,
-        ..Policy::default()
-    }
-}
-
-fn world(plan: &Plan, given: Option<&[f32]>, faults: Faults, seed: u64) -> World {
-    World::new(plan, given, &policy(), DEVICES, faults, bytes(seed)).unwrap()
-}
-
-fn bytes(seed: u64) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes[..8].copy_from_slice(&seed.to_be_bytes());
-    bytes
 }
 
 /// The distance of what is published from the mean of the devices' changes, version by version.

@@ -5,7 +5,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use proto::adapter::{AdapterSpec, Folded, Slot};
+use proto::adapter::{AdapterSpec, Folded, Slot, State};
+use proto::metrics::Gains;
 use proto::training::TrainingPlan;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -153,6 +154,39 @@ impl Engine {
             let mut executor = Executor::new(self.setup(), longest);
             let deltas = executor.deltas(&places, frozen, trained)?;
             mean(&mut executor, &deltas, blocks)
+        })
+    }
+
+    /// The same of an adapter with what earlier epochs left, whatever this engine has folded in.
+    pub fn state_loss(&self, state: &State, blocks: &Blocks) -> Result<Loss, TrainError> {
+        self.with_folded(&state.folded)?.loss(&state.spec, &state.frozen, &state.trained, blocks)
+    }
+
+    /// By how much an adapter's mean loss over the target tokens of `blocks` is lower than that of the version `before`,
+    /// and, where `over_base`, than that of the base, in nats a token. `blocks` should be text that none was trained on;
+    /// where there is none, nothing is told.
+    ///
+    /// Fails if an adapter or the blocks do not fit the base. The engine must have nothing folded in.
+    pub fn gains(
+        &self,
+        now: &State,
+        before: Option<&State>,
+        over_base: bool,
+        blocks: &Blocks,
+    ) -> Result<Gains, TrainError> {
+        if blocks.is_empty() || !(over_base || before.is_some()) {
+            return Ok(Gains::default());
+        }
+        let now = self.state_loss(now, blocks)?.nats_per_token;
+        // An adapter whose loss is no number is worse than any.
+        let over = |loss: Loss| match (now.is_finite(), loss.nats_per_token.is_finite()) {
+            (true, true) => loss.nats_per_token - now,
+            (false, _) => f64::MIN,
+            (true, false) => f64::MAX,
+        };
+        Ok(Gains {
+            over_before: before.map(|before| self.state_loss(before, blocks)).transpose()?.map(over),
+            over_base: over_base.then(|| self.base_loss(blocks)).transpose()?.map(over),
         })
     }
 

@@ -12,4 +12,7 @@ pub mod policy;
 pub mod spending;
 pub mod update;
 
-pub use machine::{Action, Device, Ended, Event, LackingBase, Lifetime, Session, SessionState, Signed, Work};
+pub use machine::{
+    Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, MEASURED_SEQUENCES, Session,
+    SessionState, Signed, Work,
+};

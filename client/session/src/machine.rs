@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{DeclineReason, Published, Rejection, Reply, Request};
+use proto::message::{Before, DeclineReason, Published, Rejection, Reply, Request};
 use proto::plan::Plan;
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
@@ -31,7 +31,7 @@ pub use renewal::Lifetime;
 use renewal::{Renewal, Then};
 pub use state::SessionState;
 use trainer_faults::TrainerFaults;
-pub use work::Work;
+pub use work::{MEASURED_SEQUENCES, Work};
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -106,6 +106,8 @@ pub enum Action {
         plan: Arc<Plan>,
         /// Whether it is loaded to be trained from.
         trains: bool,
+        /// The version before, where the plan asks what this one gained; that it cannot be had is no failure.
+        before: Option<Before>,
     },
     /// Write these charges to the ledger and sync it: the coordinator knows of them and the ledger does not; then
     /// [`Event::Recorded`].
@@ -123,6 +125,15 @@ pub enum Action {
     RecordSignature(Signed),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     RecordAnswer(Signed),
+}
+
+/// The artefacts' bytes of the version before.
+#[derive(Clone, Debug, Default)]
+pub struct LoadedBefore {
+    /// The adapter's.
+    pub adapter: Vec<u8>,
+    /// Those of what the epochs before it left, where it names it.
+    pub folded: Option<Vec<u8>>,
 }
 
 /// What came of an action.
@@ -155,6 +166,8 @@ pub enum Event {
         frozen: Option<Vec<u8>>,
         /// Those of what earlier epochs left, where the version names it.
         folded: Option<Vec<u8>>,
+        /// Those of the version before, where it was asked for and could be had.
+        before: Option<LoadedBefore>,
     },
     /// The update of local training.
     Trained(Update),
@@ -199,6 +212,7 @@ enum Stage {
     RecordingFound {
         found: Found,
         offer: Box<outside::Offer>,
+        before: Option<Before>,
     },
     Loading {
         offer: Box<outside::Offer>,
@@ -229,8 +243,8 @@ enum Stage {
 /// What a version is loaded for.
 #[derive(Clone, Debug)]
 enum Purpose {
-    /// To train from it, having been charged so often by the coordinator.
-    Train { charged: u32 },
+    /// To train from it, having been charged so often by the coordinator, and to measure it against the version before.
+    Train { charged: u32, before: Option<Before> },
     /// Only to have it; the next check-in is after so many milliseconds.
     Keep { retry_millis: u64 },
     /// Only to have it, because no window is open in which to train it.

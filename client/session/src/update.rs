@@ -6,7 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use privacy::{ClipNorm, l2_norm};
-use proto::metrics::LocalMetrics;
+use proto::metrics::{Gains, LocalMetrics};
 
 /// The adapter after local training minus the adapter before, and how the training went.
 #[derive(Clone, PartialEq)]
@@ -14,6 +14,7 @@ pub struct Update {
     parameters: Vec<f32>,
     loss: f64,
     examples: u32,
+    gains: Gains,
 }
 
 impl Update {
@@ -22,7 +23,13 @@ impl Update {
     pub fn between(before: &[f32], after: &[f32], loss: f64, examples: u32) -> Option<Self> {
         let parameters: Vec<f32> = after.iter().zip(before).map(|(after, before)| after - before).collect();
         let usable = before.len() == after.len() && parameters.iter().all(|x| x.is_finite());
-        usable.then_some(Self { parameters, loss, examples })
+        usable.then_some(Self { parameters, loss, examples, gains: Gains::default() })
+    }
+
+    /// The same update, of a device that measured what the version gained on text that it holds out.
+    #[must_use]
+    pub fn with_gains(self, gains: Gains) -> Self {
+        Self { gains, ..self }
     }
 
     /// The same update among `len` parameters, of which it trained those at `places`; the others are zero.
@@ -58,7 +65,7 @@ impl Update {
     /// What goes into the secure sum beside the update, which is clipped at `clip_norm`.
     pub(crate) fn metrics(&self, clip_norm: ClipNorm) -> LocalMetrics {
         let norm = l2_norm(&self.parameters) / clip_norm.get();
-        LocalMetrics { loss: self.loss, examples: self.examples, norm }
+        LocalMetrics { loss: self.loss, examples: self.examples, norm, gains: self.gains }
     }
 }
 

@@ -1,9 +1,9 @@
 //! What a device fetches from its coordinator: plans and the parts of a version, from where an earlier connection broke.
 
-use proto::ids::Digest;
-use proto::message::Published;
+use proto::ids::{Digest, TaskId};
+use proto::message::{Before, Published, Rejection};
 use proto::plan::MAX_PLAN_BYTES;
-use session::Event;
+use session::{Event, LoadedBefore};
 
 use super::run::Running;
 use crate::transport::{MAX_ARTIFACT_BYTES, TransportError};
@@ -18,6 +18,7 @@ impl Running {
         &mut self,
         published: Published,
         frozen: Option<Digest>,
+        before: Option<Before>,
     ) -> Result<Event, TransportError> {
         let frozen = match frozen {
             Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
@@ -27,8 +28,38 @@ impl Running {
             Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
             None => None,
         };
+        let before = match before {
+            Some(before) => self.load_before(published.task, before).await?,
+            None => None,
+        };
         let adapter = self.artifact(published.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?;
-        Ok(Event::Loaded { adapter, frozen, folded })
+        Ok(Event::Loaded { adapter, frozen, folded, before })
+    }
+
+    /// The version before, as the user holds it or from the coordinator; `None` where that has it no more: then nothing is
+    /// measured against it.
+    async fn load_before(
+        &mut self,
+        task: TaskId,
+        before: Before,
+    ) -> Result<Option<LoadedBefore>, TransportError> {
+        let gone =
+            |error: &TransportError| matches!(error, TransportError::Rejected(Rejection::UnknownArtifact));
+        let folded = match before.folded {
+            None => None,
+            Some(digest) => match self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await {
+                Err(error) if gone(&error) => return Ok(None),
+                folded => Some(folded?),
+            },
+        };
+        let adapter = match self.store.installed_adapter(task, before.adapter) {
+            Some(adapter) => adapter,
+            None => match self.artifact(before.adapter, Keep::No, MAX_ARTIFACT_BYTES).await {
+                Err(error) if gone(&error) => return Ok(None),
+                adapter => adapter?,
+            },
+        };
+        Ok(Some(LoadedBefore { adapter, folded }))
     }
 
     /// An artefact of at most so many bytes, from the disk or from the coordinator.

@@ -218,10 +218,15 @@ impl Running {
                 }
                 // Nothing is held of a version while there is no window to train it in.
                 Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
-                Action::Load { published, frozen, plan, trains } => match self.fits(plan, trains).await? {
-                    Ok(()) => self.load(published, frozen).await.unwrap_or_else(|error| self.failure(error)),
-                    Err(breach) => Event::CannotTrain(breach),
-                },
+                Action::Load { published, frozen, plan, trains, before } => {
+                    match self.fits(plan, trains).await? {
+                        Ok(()) => {
+                            let loaded = self.load(published, frozen, before).await;
+                            loaded.unwrap_or_else(|error| self.failure(error))
+                        }
+                        Err(breach) => Event::CannotTrain(breach),
+                    }
+                }
                 Action::RecordFound(found) => {
                     tracing::warn!(
                         task = %found.task,
@@ -470,7 +475,9 @@ fn transfers(action: &Action) -> bool {
 fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
     let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
-    let held = 4 * (frozen as u64).saturating_add(3 * trained as u64);
+    // The version before, where it is measured against.
+    let times = if trains { 4 } else { 3 };
+    let held = 4 * (frozen as u64).saturating_add(times * trained as u64);
     if !trains {
         return held;
     }

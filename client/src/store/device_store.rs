@@ -255,6 +255,11 @@ impl DeviceStore {
         self.installed.current()
     }
 
+    /// The trained parameters of a version of the task, by their hash, where it is one that the device holds.
+    pub(crate) fn installed_adapter(&self, task: TaskId, adapter: Digest) -> Option<Vec<u8>> {
+        self.installed.adapter(task, adapter)
+    }
+
     /// Keeps a version for the user, in a folder of its own below `installed`: `adapter.f32`, the trained parameters as
     /// they were published; `shipped.f32`, all of the change as an adapter of two factors; and `manifest.json`, which
     /// says what both are.

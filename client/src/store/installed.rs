@@ -19,9 +19,10 @@ use crate::files::{self, Audience, FileError};
 
 const CURRENT: &str = "current";
 const MANIFEST: &str = "manifest.json";
+const ADAPTER: &str = "adapter.f32";
 
 /// The files of a version.
-const FILES: [&str; 3] = ["adapter.f32", "shipped.f32", MANIFEST];
+const FILES: [&str; 3] = [ADAPTER, "shipped.f32", MANIFEST];
 
 /// The room that installed versions have where nobody says otherwise, in MiB.
 pub const DEFAULT_INSTALLED_MIB: u64 = 4096;
@@ -85,7 +86,7 @@ impl Installed {
         folder: &Path,
     ) -> Result<(), DeviceStoreError> {
         files::create_folder(folder)?;
-        files::write(&folder.join("adapter.f32"), &vector_to_bytes(&work.adapter), Audience::Owner)?;
+        files::write(&folder.join(ADAPTER), &vector_to_bytes(&work.adapter), Audience::Owner)?;
         let parameters = vector_to_bytes(parameters);
         files::write(&folder.join("shipped.f32"), &parameters, Audience::Owner)?;
         let manifest = serde_json::json!({
@@ -188,6 +189,14 @@ impl Installed {
             self.set_current(*task, *version)?;
         }
         Ok(())
+    }
+
+    /// The trained parameters of a version of a task that have this hash.
+    pub(super) fn adapter(&self, task: TaskId, adapter: Digest) -> Option<Vec<u8>> {
+        let folder = self.folder.join(task.to_string());
+        let versions = names(&folder).into_iter().filter(|name| name.parse::<u32>().is_ok());
+        let mut read = versions.filter_map(|version| files::read(&folder.join(version).join(ADAPTER)).ok());
+        read.find(|bytes| Digest::of(bytes) == adapter)
     }
 
     /// The base of the current version of a task.
@@ -308,7 +317,7 @@ mod tests {
         let plan = Plan { adapter: spec, ..Plan::example() };
         let mechanism = Plan::example().mechanism().unwrap();
         let shipped = state.shipped(plan.shipped_rank()).unwrap();
-        (Work { published, plan, mechanism, state, adapter, class: None }, shipped)
+        (Work { published, plan, mechanism, state, adapter, class: None, before: None }, shipped)
     }
 
     fn install(installed: &Installed, task: u8, version: u32) {

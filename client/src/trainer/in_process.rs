@@ -6,7 +6,9 @@ use std::time::Duration;
 use engine::{BatchShape, Engine, Job, Projection, Schedule, TrainError, Trained, Training};
 use proto::adapter::State;
 use proto::ids::Digest;
+use proto::metrics::Gains;
 use proto::shown::shown;
+use session::MEASURED_SEQUENCES;
 use session::policy::Breach;
 use session::update::Update;
 use text::{Corpus, ReadOptions, TextError, UserText};
@@ -47,8 +49,8 @@ impl InProcess {
 /// How a training in this process ended.
 #[derive(Clone, Debug)]
 pub enum LocalEnd {
-    /// All steps are done.
-    Trained(Trained),
+    /// All steps are done; and what the version that it began with gained, where the plan asks.
+    Trained(Trained, Gains),
     /// Nothing came of it, for this reason; it may be tried again.
     NotTrained(String),
     /// The user's limits forbid it.
@@ -59,11 +61,11 @@ impl LocalEnd {
     /// The same with the update that the parameters are.
     fn with_update(self, job: &TrainingJob<'_>) -> TrainingEnd {
         match self {
-            Self::Trained(trained) => match job.work.training() {
+            Self::Trained(trained, gains) => match job.work.training() {
                 Ok(state) => {
                     let loss = trained.mean_loss();
                     match Update::between(&state.trained, &trained.parameters, loss, trained.examples) {
-                        Some(update) => TrainingEnd::Trained(update),
+                        Some(update) => TrainingEnd::Trained(update.with_gains(gains)),
                         None => TrainingEnd::NotTrained("the training gave no finite update".to_owned()),
                     }
                 }
@@ -138,6 +140,10 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
         Ok(state) => state,
         Err(error) => return LocalEnd::NotTrained(error.to_string()),
     };
+    let gains = match gains(engine, corpus, job) {
+        Ok(gains) => gains,
+        Err(error) => return LocalEnd::NotTrained(error.to_string()),
+    };
     let State { spec, frozen, folded, trained: start } = state.as_ref();
     let (plan, blocks) = (&work.plan.training, corpus.train(work.plan.training.sequence_len));
     let trained = engine.with_folded(folded).and_then(|engine| {
@@ -151,12 +157,26 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
     }
     match trained {
         Ok(Ran::TooLong(breach)) => LocalEnd::Refused(breach),
-        Ok(Ran::Whole(trained)) => LocalEnd::Trained(trained),
+        Ok(Ran::Whole(trained)) => LocalEnd::Trained(trained, gains),
         Err(TrainError::Stopped { steps }) => {
             LocalEnd::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
         }
         Err(error) => LocalEnd::NotTrained(error.to_string()),
     }
+}
+
+/// What the version gained on text that is held out, where the plan asks; each time others of it.
+fn gains(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> Result<Gains, TrainError> {
+    let work = job.work;
+    let over_base = work.is_measured_against_base();
+    if work.before.is_none() && !over_base {
+        return Ok(Gains::default());
+    }
+    let held_out = corpus.held_out(work.plan.training.sequence_len);
+    let held_out = held_out.some(work.first_measured(), MEASURED_SEQUENCES);
+    let gains = engine.gains(&work.state, work.before.as_ref(), over_base, &held_out);
+    job.recorder.goes_on();
+    gains
 }
 
 /// What came of the steps of a training.
@@ -277,7 +297,7 @@ mod tests {
             clip_norm: 1.0,
         };
         let mechanism = Plan::example().mechanism().unwrap();
-        Work { published, plan, mechanism, state, adapter: start, class: None }
+        Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
     }
 
     fn engine() -> Engine {
@@ -309,7 +329,7 @@ mod tests {
         assert!(Corpus::new_while(engine.base(), &text, &|| false).unwrap().is_none());
         assert!(matches!(run(&state.path().join("absent.txt"), false), Err(TextError::Read { .. })));
         assert_eq!(checkpoint.open(&work.published), None, "what is gone is not trained on any more");
-        assert!(matches!(run(&file, false).unwrap(), LocalEnd::Trained(_)));
+        assert!(matches!(run(&file, false).unwrap(), LocalEnd::Trained(..)));
     }
 
     /// What comes of a training that has all the time there is.

@@ -88,6 +88,7 @@ pub(crate) fn state(state: TaskState) -> &'static str {
         TaskState::Complete => "complete",
         TaskState::BudgetSpent => "budget spent",
         TaskState::Stopped => "stopped",
+        TaskState::Paused => "paused",
     }
 }
 

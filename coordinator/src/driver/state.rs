@@ -209,6 +209,17 @@ impl State {
         Ok(Ok(self.tasks[index].task.status()))
     }
 
+    pub(super) fn resume(&mut self, task: TaskId) -> Answer<TaskStatus> {
+        let Some(index) = self.index(task) else { return Ok(Err(Rejection::UnknownTask)) };
+        if !self.tasks[index].task.resume() {
+            let why = "the task is not paused".to_owned();
+            return Ok(Err(Rejection::Unacceptable { request: "resume task".into(), why }));
+        }
+        self.persist(index)?;
+        tracing::info!(%task, "task resumed");
+        Ok(Ok(self.tasks[index].task.status()))
+    }
+
     pub(super) fn handle_timeout(&mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<()> {
         for index in 0..self.tasks.len() {
             self.tasks[index].task.handle_timeout(now, rng);
@@ -340,7 +351,10 @@ impl State {
                     records::insert_version(&mut batch, id, version)?;
                     published.extend([Some(header.adapter), header.folded].into_iter().flatten());
                 }
-                TaskEffect::Excluded { .. } | TaskEffect::Aborted { .. } | TaskEffect::End(_) => {}
+                TaskEffect::Excluded { .. }
+                | TaskEffect::Aborted { .. }
+                | TaskEffect::Paused { .. }
+                | TaskEffect::End(_) => {}
             }
         }
         let record = entry.task.record();
@@ -373,11 +387,24 @@ fn log(task: TaskId, effect: &TaskEffect) {
         TaskEffect::Commit { version, .. } => {
             let (round, epsilon) = (version.round, version.epsilon);
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");
+            if let Some(restores) = version.restores {
+                tracing::warn!(
+                    %task,
+                    "version {} was worse than the one before, by what its devices measured: version {} has the \
+                     parameters of version {restores} again",
+                    version.version - 1,
+                    version.version
+                );
+            }
         }
         TaskEffect::Excluded { round, device, why } => {
             tracing::warn!(%task, round, %device, why, "device excluded");
         }
         TaskEffect::Aborted { round, outcome } => tracing::warn!(%task, round, %outcome, "round aborted"),
+        TaskEffect::Paused { worse: [first, second] } => tracing::warn!(
+            %task,
+            "the task waits for its operator: versions {first} and {second} were each worse than the one before"
+        ),
         TaskEffect::End(state) => tracing::info!(%task, ?state, "task ended"),
     }
 }

@@ -2,16 +2,18 @@
 //!
 //! A [`Task`] is one fine-tuning job over many versions; each version comes of a [`round::Round`], one secure sum over
 //! one cohort. Both take requests and the time and give back replies and effects. [`optimizer`] turns a mean update
-//! into the next version; [`spool`] says where unfinished inputs wait, [`worth`] what a plan's noise leaves to learn.
+//! into the next version; [`spool`] says where unfinished inputs wait, [`worth`] what a plan's noise leaves to learn,
+//! [`gain`] what devices measured of versions.
 //!
 //! This package deliberately does not know clocks, disks, networks, stores, threads or tensors: time and randomness are
 //! arguments, and whoever drives a machine makes its effects durable. It never holds a contribution that is not masked.
 //! Start at [`round::Round`].
 
+pub mod gain;
 pub mod optimizer;
 pub mod round;
 pub mod spool;
 mod task;
 pub mod worth;
 
-pub use task::{Spending, Task, TaskEffect, TaskError, TaskRecord};
+pub use task::{Earlier, Spending, Task, TaskEffect, TaskError, TaskRecord};

@@ -28,6 +28,7 @@ mod record;
 
 pub use accounting::Spending;
 pub use effect::TaskEffect;
+pub use next::Earlier;
 pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.
@@ -109,6 +110,7 @@ impl Task {
             adapter: plan.adapter.initial(&plan.initial_seed, given.as_deref()),
             folded: None,
             optimizer: OptimizerState::default(),
+            before: None,
         };
         Self::restore(id, plan_bytes, given, authority, record)
     }
@@ -213,6 +215,11 @@ impl Task {
     /// Whether the task still gives work.
     pub fn is_active(&self) -> bool {
         self.record.state == TaskState::Active
+    }
+
+    /// Whether it waits for its operator.
+    pub fn is_paused(&self) -> bool {
+        self.record.state == TaskState::Paused
     }
 
     /// Whether the open round, if there is one, is this session's.
@@ -326,6 +333,15 @@ impl Task {
         self.end(TaskState::Stopped);
     }
 
+    /// Lets a task go on that paused itself. Returns whether it had.
+    pub fn resume(&mut self) -> bool {
+        let was = self.is_paused();
+        if was {
+            self.record.state = TaskState::Active;
+        }
+        was
+    }
+
     /// Ends the open round, if there is one; the task goes on.
     pub fn abort_round(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
         if let Some(round) = &mut self.round {
@@ -337,7 +353,8 @@ impl Task {
     fn check_in(&mut self, from: DeviceId) -> Reply {
         let latest = Some(self.published());
         if !self.is_active() {
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
+            let complete = self.record.state.is_over();
+            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete };
         }
         if self.participations(from) >= self.most_participations {
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
@@ -345,7 +362,11 @@ impl Task {
         if self.excluded.contains(&from) {
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: false };
         }
-        Reply::Assignment(Assignment { published: self.published(), charged: self.participations(from) })
+        Reply::Assignment(Assignment {
+            published: self.published(),
+            charged: self.participations(from),
+            before: self.record.before.as_ref().map(|earlier| earlier.before),
+        })
     }
 
     fn join(
@@ -458,7 +479,7 @@ impl Task {
     }
 
     fn end(&mut self, state: TaskState) {
-        if self.is_active() {
+        if !self.record.state.is_over() {
             self.record.state = state;
             self.effects.push_back(TaskEffect::End(state));
         }

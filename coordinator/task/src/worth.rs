@@ -9,6 +9,7 @@
 use privacy::MechanismParams;
 use privacy::accountant::{CalibrateError, calibrate_noise_multiplier};
 use proto::adapter::{AdapterSpec, Method};
+use proto::metrics::{Metric, MetricName};
 use proto::plan::{Mode, Plan, PlanError, RefreshPlan, RoundPlan};
 
 /// Below this, the noise of ten versions is more than all that they can learn at best.
@@ -22,6 +23,13 @@ const CORRUPT_PERMILLE: u16 = 50;
 
 /// The smallest cohort that devices join by their own default.
 const SMALLEST_USUAL_COHORT: u32 = 10;
+
+/// A gain that a task's metrics should leave to be told, in nats a token.
+const TELLING_GAIN: f64 = 0.05;
+
+/// Metrics beside the gain, the most telling first.
+const FURTHER_METRICS: [MetricName; 4] =
+    [MetricName::BaseGain, MetricName::Loss, MetricName::Clipped, MetricName::Examples];
 
 /// The projections that are left where fewer are to be trained: those of the first paper on LoRA.
 const FEW_TARGETS: [&str; 2] = ["q_proj", "v_proj"];
@@ -77,6 +85,40 @@ pub fn with_epsilon(plan: Plan, epsilon: f64) -> Result<Plan, WorthError> {
         plan.privacy.noise_multiplier = noise.get();
     }
     Ok(plan)
+}
+
+/// The same plan with the metrics that its noise leaves something of: the gain, which says whether a version is one to build
+/// upon, and after it each further one with which the gain can still be told to a twentieth of a nat. One that the clip norm
+/// adapts by is always among them.
+pub fn with_usual_metrics(plan: Plan) -> Result<Plan, PlanError> {
+    let metrics = |names: &[MetricName]| names.iter().map(|name| Metric::of(*name, &plan.training)).collect();
+    let mut names = vec![MetricName::Gain];
+    if plan.privacy.adaptive_clip.is_some() {
+        names.push(MetricName::Clipped);
+    }
+    let mut usual = plan.clone();
+    usual.privacy.metrics = metrics(&names);
+    for name in FURTHER_METRICS {
+        if names.contains(&name) {
+            continue;
+        }
+        let mut more = usual.clone();
+        more.privacy.metrics = metrics(&[names.as_slice(), &[name]].concat());
+        if gain_deviation(&more)?.is_some_and(|deviation| deviation <= TELLING_GAIN) {
+            names.push(name);
+            usual = more;
+        }
+    }
+    Ok(usual)
+}
+
+/// The standard deviation of the noise in the mean gain of a round that just reaches its report goal, in nats a token; 0
+/// without noise. `None` where the plan measures none.
+pub fn gain_deviation(plan: &Plan) -> Result<Option<f64>, PlanError> {
+    let Some(gain) = plan.privacy.metrics.iter().find(|metric| metric.name == MetricName::Gain) else {
+        return Ok(None);
+    };
+    Ok(Some(plan.mechanism()?.metric_deviation(plan.round.report_goal as usize) * gain.range()))
 }
 
 /// The same plan with an adapter of another kind and rank, scaled by twice the rank over the rank as before.
@@ -248,6 +290,30 @@ mod tests {
         (open.privacy.mode, open.privacy.noise_multiplier) = (Mode::Off, 0.0);
         assert!(worth(&open).unwrap().snr.is_infinite());
         assert!(changes(&open, LEAST_SNR).is_empty());
+    }
+
+    #[test]
+    fn metrics_are_as_many_as_leave_the_gain_to_be_told() {
+        let usual = |cohort: u32, noise: f64| {
+            let mut plan = plan();
+            (plan.round.cohort, plan.round.report_goal) = (cohort, cohort);
+            plan.privacy.noise_multiplier = noise;
+            plan.privacy.corrupt_permille = 0;
+            let plan = with_usual_metrics(plan.with_recommended_scale().unwrap()).unwrap();
+            let names: Vec<MetricName> = plan.privacy.metrics.iter().map(|metric| metric.name).collect();
+            (names, gain_deviation(&plan).unwrap().unwrap())
+        };
+        // Half-range · √metrics · z · √(1 + w²) / (w · n), by hand, a little more by the noise of integers.
+        let (names, deviation) = usual(62, 4.0);
+        assert_eq!(names, [MetricName::Gain]);
+        let by_hand = 4.0 * 1.0625_f64.sqrt() / (0.25 * 62.0);
+        assert!((deviation / by_hand - 1.0).abs() < 0.02, "{deviation} {by_hand}");
+        let (names, deviation) = usual(500, 2.0);
+        assert_eq!(names.len(), 5, "{names:?}");
+        let by_hand = 5.0_f64.sqrt() * 2.0 * 1.0625_f64.sqrt() / (0.25 * 500.0);
+        assert!((deviation / by_hand - 1.0).abs() < 0.02, "{deviation} {by_hand}");
+        let (names, deviation) = usual(300, 2.0);
+        assert_eq!((names.len(), deviation < 0.05), (3, true), "{names:?} {deviation}");
     }
 
     #[test]

@@ -28,6 +28,7 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
             Kind::SignVersion(wire::SignVersion { task: task.0.to_vec(), version })
         }
         AdminRequest::StopTask(task) => Kind::StopTask(wire::StopTask { task: task.0.to_vec() }),
+        AdminRequest::ResumeTask(task) => Kind::ResumeTask(wire::ResumeTask { task: task.0.to_vec() }),
         AdminRequest::IssueToken { label, lifetime_secs } => {
             Kind::IssueToken(wire::IssueToken { label, lifetime_secs })
         }
@@ -62,6 +63,7 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
             AdminRequest::SignVersion { task: TaskId(fixed("task", &sign.task)?), version: sign.version }
         }
         Kind::StopTask(stop) => AdminRequest::StopTask(TaskId(fixed("task", &stop.task)?)),
+        Kind::ResumeTask(resume) => AdminRequest::ResumeTask(TaskId(fixed("task", &resume.task)?)),
         Kind::IssueToken(wire::IssueToken { label, lifetime_secs }) => {
             AdminRequest::IssueToken { label, lifetime_secs }
         }
@@ -207,6 +209,7 @@ fn state_to_wire(state: TaskState) -> wire::TaskState {
         TaskState::Complete => wire::TaskState::Complete,
         TaskState::BudgetSpent => wire::TaskState::BudgetSpent,
         TaskState::Stopped => wire::TaskState::Stopped,
+        TaskState::Paused => wire::TaskState::Paused,
     }
 }
 
@@ -216,6 +219,7 @@ fn state_from_wire(state: i32) -> Result<TaskState, WireError> {
         Ok(wire::TaskState::Complete) => TaskState::Complete,
         Ok(wire::TaskState::BudgetSpent) => TaskState::BudgetSpent,
         Ok(wire::TaskState::Stopped) => TaskState::Stopped,
+        Ok(wire::TaskState::Paused) => TaskState::Paused,
         Ok(wire::TaskState::Unspecified) | Err(_) => {
             return Err(error("task", format!("{state} is not a state")));
         }
@@ -338,6 +342,7 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         committed_unix_millis: version.committed_unix_millis,
         clip_norm: version.clip_norm,
         metrics: version.metrics.iter().map(metric_to_wire).collect(),
+        restores: version.restores,
     }
 }
 
@@ -347,9 +352,11 @@ fn metric_to_wire(metric: &MeanMetric) -> wire::MeanMetric {
         MetricName::Examples => wire::MetricName::Examples,
         MetricName::Norm => wire::MetricName::Norm,
         MetricName::Clipped => wire::MetricName::Clipped,
+        MetricName::Gain => wire::MetricName::Gain,
+        MetricName::BaseGain => wire::MetricName::BaseGain,
     };
-    let (mean, standard_deviation) = (metric.mean, metric.standard_deviation);
-    wire::MeanMetric { name: name.into(), mean, standard_deviation }
+    let MeanMetric { name: _, mean, standard_deviation, range } = *metric;
+    wire::MeanMetric { name: name.into(), mean, standard_deviation, range }
 }
 
 fn metric_from_wire(message: &wire::MeanMetric) -> Result<MeanMetric, WireError> {
@@ -358,11 +365,14 @@ fn metric_from_wire(message: &wire::MeanMetric) -> Result<MeanMetric, WireError>
         Ok(wire::MetricName::Examples) => MetricName::Examples,
         Ok(wire::MetricName::Norm) => MetricName::Norm,
         Ok(wire::MetricName::Clipped) => MetricName::Clipped,
+        Ok(wire::MetricName::Gain) => MetricName::Gain,
+        Ok(wire::MetricName::BaseGain) => MetricName::BaseGain,
         Ok(wire::MetricName::Unspecified) | Err(_) => {
             return Err(error("metric", format!("{} is not a metric", message.name)));
         }
     };
-    Ok(MeanMetric { name, mean: message.mean, standard_deviation: message.standard_deviation })
+    let wire::MeanMetric { name: _, mean, standard_deviation, range } = *message;
+    Ok(MeanMetric { name, mean, standard_deviation, range })
 }
 
 fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, WireError> {
@@ -377,5 +387,6 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         committed_unix_millis: message.committed_unix_millis,
         clip_norm: message.clip_norm,
         metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,
+        restores: message.restores,
     })
 }

@@ -3,12 +3,12 @@
 use aggregation::{Evidence, Signature};
 
 use super::{
-    WireError, advertisement_from_wire, advertisement_to_wire, chunk_from_wire, chunk_to_wire, error, fixed,
-    places_from_wire, places_to_wire, present, published_from_wire, published_to_wire, sealed_from_wire,
-    sealed_to_wire,
+    WireError, advertisement_from_wire, advertisement_to_wire, chunk_from_wire, chunk_to_wire, digest,
+    digest_if_any, error, fixed, places_from_wire, places_to_wire, present, published_from_wire,
+    published_to_wire, sealed_from_wire, sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Assignment, Outcome, Reply};
+use crate::message::{Assignment, Before, Outcome, Reply};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
@@ -17,9 +17,15 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
         Reply::Wait { retry_millis, latest, complete } => {
             Kind::Wait(wire::Wait { retry_millis, latest: latest.as_ref().map(published_to_wire), complete })
         }
-        Reply::Assignment(Assignment { published, charged }) => {
-            Kind::Assignment(wire::Assignment { published: Some(published_to_wire(&published)), charged })
-        }
+        Reply::Assignment(Assignment { published, charged, before }) => Kind::Assignment(wire::Assignment {
+            published: Some(published_to_wire(&published)),
+            charged,
+            before: before.map(|before| wire::Before {
+                version: before.version,
+                adapter: before.adapter.0.to_vec(),
+                folded: before.folded.map_or_else(Vec::new, |digest| digest.0.to_vec()),
+            }),
+        }),
         Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
         Reply::Offer { session, round } => Kind::Offer(wire::Offer { session: session.0.to_vec(), round }),
         Reply::Roster(advertisements) => Kind::Roster(wire::RosterReply {
@@ -54,7 +60,8 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         Kind::Assignment(assignment) => {
             let published = present("assignment", assignment.published.as_ref())?;
             let published = published_from_wire(published)?;
-            Reply::Assignment(Assignment { published, charged: assignment.charged })
+            let before = assignment.before.as_ref().map(before_from_wire).transpose()?;
+            Reply::Assignment(Assignment { published, charged: assignment.charged, before })
         }
         Kind::Chunk(chunk) => Reply::Chunk(chunk_from_wire(chunk)?),
         Kind::Offer(offer) => {
@@ -75,6 +82,15 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
             signatures: each("evidence", &evidence.signatures)?.into_iter().map(Signature).collect(),
         }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
+    })
+}
+
+fn before_from_wire(message: &wire::Before) -> Result<Before, WireError> {
+    const WHAT: &str = "version before";
+    Ok(Before {
+        version: message.version,
+        adapter: digest(WHAT, &message.adapter)?,
+        folded: digest_if_any(WHAT, &message.folded)?,
     })
 }
 

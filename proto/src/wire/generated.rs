@@ -313,6 +313,20 @@ pub struct Assignment {
     /// Rounds of the task that the coordinator charged this device for.
     #[prost(uint32, tag = "2")]
     pub charged: u32,
+    /// What the version's gain is measured against; absent where it is not to be.
+    #[prost(message, optional, tag = "3")]
+    pub before: ::core::option::Option<Before>,
+}
+/// A version before, by what it consists of.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Before {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub adapter: ::prost::alloc::vec::Vec<u8>,
+    /// The hash of what earlier epochs left, where factors were drawn anew before; else empty.
+    #[prost(bytes = "vec", tag = "3")]
+    pub folded: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Chunk {
@@ -384,7 +398,7 @@ pub struct Over {
 pub struct AdminRequest {
     #[prost(
         oneof = "admin_request::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
     )]
     pub kind: ::core::option::Option<admin_request::Kind>,
 }
@@ -420,6 +434,8 @@ pub mod admin_request {
         RevokeOperator(super::RevokeOperator),
         #[prost(message, tag = "14")]
         SignOperator(super::SignOperator),
+        #[prost(message, tag = "15")]
+        ResumeTask(super::ResumeTask),
     }
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -465,6 +481,11 @@ pub struct SignVersion {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StopTask {
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: ::prost::alloc::vec::Vec<u8>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ResumeTask {
     #[prost(bytes = "vec", tag = "1")]
     pub task: ::prost::alloc::vec::Vec<u8>,
 }
@@ -669,6 +690,9 @@ pub struct VersionStatus {
     /// The hash of what earlier epochs left, where factors were drawn anew before; else empty.
     #[prost(bytes = "vec", tag = "10")]
     pub folded: ::prost::alloc::vec::Vec<u8>,
+    /// Where the version before it was found worse than its own: the version of which it has the parameters again.
+    #[prost(uint32, optional, tag = "11")]
+    pub restores: ::core::option::Option<u32>,
 }
 /// A mean over the devices of a round.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -680,6 +704,9 @@ pub struct MeanMetric {
     /// Of the noise in the mean.
     #[prost(double, tag = "3")]
     pub standard_deviation: f64,
+    /// From the least value that is told apart to the largest; 0 where an older coordinator does not say.
+    #[prost(double, tag = "4")]
+    pub range: f64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TaskList {
@@ -912,6 +939,7 @@ pub enum TaskState {
     Complete = 2,
     BudgetSpent = 3,
     Stopped = 4,
+    Paused = 5,
 }
 impl TaskState {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -925,6 +953,7 @@ impl TaskState {
             Self::Complete => "TASK_STATE_COMPLETE",
             Self::BudgetSpent => "TASK_STATE_BUDGET_SPENT",
             Self::Stopped => "TASK_STATE_STOPPED",
+            Self::Paused => "TASK_STATE_PAUSED",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -935,6 +964,7 @@ impl TaskState {
             "TASK_STATE_COMPLETE" => Some(Self::Complete),
             "TASK_STATE_BUDGET_SPENT" => Some(Self::BudgetSpent),
             "TASK_STATE_STOPPED" => Some(Self::Stopped),
+            "TASK_STATE_PAUSED" => Some(Self::Paused),
             _ => None,
         }
     }
@@ -947,6 +977,8 @@ pub enum MetricName {
     Examples = 2,
     Norm = 3,
     Clipped = 4,
+    Gain = 5,
+    BaseGain = 6,
 }
 impl MetricName {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -960,6 +992,8 @@ impl MetricName {
             Self::Examples => "METRIC_NAME_EXAMPLES",
             Self::Norm => "METRIC_NAME_NORM",
             Self::Clipped => "METRIC_NAME_CLIPPED",
+            Self::Gain => "METRIC_NAME_GAIN",
+            Self::BaseGain => "METRIC_NAME_BASE_GAIN",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -970,6 +1004,8 @@ impl MetricName {
             "METRIC_NAME_EXAMPLES" => Some(Self::Examples),
             "METRIC_NAME_NORM" => Some(Self::Norm),
             "METRIC_NAME_CLIPPED" => Some(Self::Clipped),
+            "METRIC_NAME_GAIN" => Some(Self::Gain),
+            "METRIC_NAME_BASE_GAIN" => Some(Self::BaseGain),
             _ => None,
         }
     }

@@ -6,9 +6,9 @@ use proto::convert::{
     request_to_wire,
 };
 use proto::ids::{DeviceId, Digest};
-use proto::message::{Published, Rejection, Reply, Request};
+use proto::message::{Before, Published, Rejection, Reply, Request};
 use proto::wire;
-use session::Event;
+use session::{Event, LoadedBefore};
 
 use super::{World, WorldError};
 
@@ -76,11 +76,24 @@ impl World {
         self.tell(index, event);
     }
 
-    pub(super) fn load(&mut self, index: usize, published: &Published, frozen: Option<Digest>) {
+    pub(super) fn load(
+        &mut self,
+        index: usize,
+        published: &Published,
+        frozen: Option<Digest>,
+        before: Option<Before>,
+    ) {
         let held = self.nodes[index].installed.as_ref().map(|work| work.published);
         let get = |digest: &Digest| self.artifacts.get(digest).cloned();
         let frozen = frozen.as_ref().and_then(get);
         let folded = published.folded.as_ref().and_then(get);
+        // What the device installed before is what it has of it.
+        let loaded = before.and_then(|before| {
+            let adapter = get(&before.adapter)?;
+            let folded = before.folded.map(|folded| get(&folded).ok_or(())).transpose().ok()?;
+            let is_held = held.is_some_and(|held| held.adapter == before.adapter);
+            Some((LoadedBefore { adapter, folded }, is_held))
+        });
         let event = match get(&published.adapter) {
             Some(adapter) => {
                 // The frozen factors are fetched once and kept, as is what an epoch left.
@@ -88,8 +101,10 @@ impl World {
                 let once = if held.is_some() { 0 } else { len(&frozen) };
                 let has_folded = held.is_some_and(|held| held.folded == published.folded);
                 let each_epoch = if has_folded { 0 } else { len(&folded) };
-                self.nodes[index].traffic.down += (adapter.len() + once + each_epoch) as u64;
-                Event::Loaded { adapter, frozen, folded }
+                let earlier = loaded.as_ref().filter(|(_, is_held)| !is_held);
+                let earlier = earlier.map_or(0, |(before, _)| before.adapter.len());
+                self.nodes[index].traffic.down += (adapter.len() + once + each_epoch + earlier) as u64;
+                Event::Loaded { adapter, frozen, folded, before: loaded.map(|(before, _)| before) }
             }
             None => Event::Rejected(Rejection::UnknownArtifact),
         };

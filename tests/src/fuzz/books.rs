@@ -85,7 +85,7 @@ impl TaskBook {
             TaskEffect::Aborted { round, .. } => {
                 assert!(self.ended.insert(*round), "round {round} ended twice");
             }
-            TaskEffect::Excluded { .. } | TaskEffect::End(_) => {}
+            TaskEffect::Excluded { .. } | TaskEffect::Paused { .. } | TaskEffect::End(_) => {}
         }
     }
 }

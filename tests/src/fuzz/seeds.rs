@@ -160,6 +160,7 @@ fn admin_requests() -> Vec<AdminRequest> {
         AdminRequest::ShowPrivacy(TASK),
         AdminRequest::SignVersion { task: TASK, version: 3 },
         AdminRequest::StopTask(TASK),
+        AdminRequest::ResumeTask(TASK),
         AdminRequest::IssueToken { label: "tablet".into(), lifetime_secs: 60 },
         AdminRequest::ListDevices,
         AdminRequest::RevokeDevice(DEVICE),

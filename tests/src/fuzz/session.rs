@@ -81,7 +81,7 @@ fn event(world: &World, operation: u8, tape: &mut Tape<'_>) -> Option<Event> {
             if tape.byte().is_multiple_of(2) {
                 Event::PlanLoaded(plan)
             } else {
-                Event::Loaded { adapter, frozen, folded: None }
+                Event::Loaded { adapter, frozen, folded: None, before: None }
             }
         }
         14 => {

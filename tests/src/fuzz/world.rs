@@ -187,7 +187,7 @@ impl World {
             }
             Action::Load { published, .. } => {
                 let event = match self.artifacts.get(&published.adapter).cloned() {
-                    Some(adapter) => Event::Loaded { adapter, frozen: None, folded: None },
+                    Some(adapter) => Event::Loaded { adapter, frozen: None, folded: None, before: None },
                     None => Event::Rejected(Rejection::UnknownArtifact),
                 };
                 self.tell(index, event);

@@ -76,6 +76,7 @@ impl Coordinator {
             | TaskEffect::Excluded { .. }
             | TaskEffect::Commit { .. }
             | TaskEffect::Aborted { .. }
+            | TaskEffect::Paused { .. }
             | TaskEffect::End(_) => None,
         };
         self.effects.iter().filter_map(of_round).collect()
@@ -89,6 +90,7 @@ impl Coordinator {
             | TaskEffect::Charge { .. }
             | TaskEffect::Excluded { .. }
             | TaskEffect::Commit { .. }
+            | TaskEffect::Paused { .. }
             | TaskEffect::End(_) => None,
         };
         self.effects.iter().filter_map(outcome).collect()
@@ -109,7 +111,7 @@ impl Coordinator {
                 TaskEffect::FixSurvivors { round, .. } | TaskEffect::Aborted { round, .. } => {
                     self.record.last_round = self.record.last_round.max(*round);
                 }
-                TaskEffect::Excluded { .. } => {}
+                TaskEffect::Excluded { .. } | TaskEffect::Paused { .. } => {}
                 TaskEffect::Charge { round, devices } => {
                     self.record.last_round = self.record.last_round.max(*round);
                     self.record.rounds_charged += 1;

@@ -20,6 +20,7 @@ fn charged(world: &World) -> Vec<DeviceId> {
         | TaskEffect::Excluded { .. }
         | TaskEffect::Commit { .. }
         | TaskEffect::Aborted { .. }
+        | TaskEffect::Paused { .. }
         | TaskEffect::End(_) => Vec::new(),
     };
     world.coordinator.effects.iter().flat_map(devices).collect()

@@ -244,7 +244,7 @@ impl World {
             }
             Action::Load { published, .. } => {
                 let adapter = self.coordinator.artifacts.get(&published.adapter).cloned().unwrap();
-                (Event::Loaded { adapter, frozen: None, folded: None }, None)
+                (Event::Loaded { adapter, frozen: None, folded: None, before: None }, None)
             }
             Action::RecordFound(found) => {
                 if let Some((_, memory)) = &mut node.memory {

@@ -6,6 +6,7 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use client::{TrainerError, TrainerFault, TrainingEnd, TrainingJob};
+use proto::metrics::Gains;
 use proto::plan::vector_to_bytes;
 use session::policy::Breach;
 use session::update::Update;
@@ -13,7 +14,8 @@ use zeroize::Zeroizing;
 
 use super::conversation::{Ended, Requests};
 use super::message::{
-    Asked, Assembly, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained, parts,
+    Asked, Assembly, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained,
+    VersionBefore, parts,
 };
 use super::{ChildTrainer, nonsense};
 
@@ -88,11 +90,16 @@ impl<'a> Attended<'a> {
         let (job, plan) = (self.job, &self.job.work.plan.training);
         let checkpoint = job.recorder.open(&job.work.published);
         let train = self.request(checkpoint.as_deref());
-        let vectors = [
+        let mut vectors = vec![
             (Kind::Frozen, Zeroizing::new(vector_to_bytes(&self.frozen))),
             (Kind::Folded, Zeroizing::new(vector_to_bytes(&self.folded))),
             (Kind::Parameters, Zeroizing::new(vector_to_bytes(&job.work.state.trained))),
         ];
+        if let Some(before) = &job.work.before {
+            vectors.push((Kind::FrozenBefore, Zeroizing::new(vector_to_bytes(&before.frozen))));
+            vectors.push((Kind::FoldedBefore, Zeroizing::new(vector_to_bytes(&before.folded.to_vector()))));
+            vectors.push((Kind::ParametersBefore, Zeroizing::new(vector_to_bytes(&before.trained))));
+        }
         let requests: Requests<'_> = Box::new(move |send| {
             send(Asked::Train(train))?;
             let mut in_parts = |kind, bytes: &[u8]| -> io::Result<()> {
@@ -150,6 +157,12 @@ impl<'a> Attended<'a> {
             folded: size(self.folded.len()),
             trained: size(job.work.state.trained.len()),
             checkpoint: checkpoint.map(|clear| size(clear.len())),
+            before: job.work.before.as_ref().map(|before| VersionBefore {
+                turn: u32::from(before.spec.method != job.work.plan.adapter.method.at(0)),
+                frozen: size(before.frozen.len()),
+                folded: size(before.folded.to_vector().len()),
+                trained: size(before.trained.len()),
+            }),
         }
     }
 
@@ -212,7 +225,12 @@ impl<'a> Attended<'a> {
         let most = |kind| match kind {
             Kind::Parameters => Some(numbers.saturating_mul(4)),
             Kind::Checkpoint | Kind::Newest => Some(checkpoint),
-            Kind::None | Kind::Frozen | Kind::Folded => None,
+            Kind::None
+            | Kind::Frozen
+            | Kind::Folded
+            | Kind::FrozenBefore
+            | Kind::FoldedBefore
+            | Kind::ParametersBefore => None,
         };
         let whole = self.assembly.add(part, most).map_err(|error| {
             if is_of_parameters && found > expected {
@@ -249,8 +267,13 @@ impl<'a> Attended<'a> {
         if !trained.loss.is_finite() {
             return Err(TrainerFault::NotFinite);
         }
+        let Trained { over_before, over_base, .. } = trained;
+        if [over_before, over_base].into_iter().flatten().any(|gain| !gain.is_finite()) {
+            return Err(TrainerFault::NotFinite);
+        }
         let update = Update::between(&self.start, &parameters, trained.loss, trained.examples);
-        update.ok_or(TrainerFault::NotFinite)
+        let update = update.ok_or(TrainerFault::NotFinite)?;
+        Ok(update.with_gains(Gains { over_before, over_base }))
     }
 }
 

@@ -32,7 +32,7 @@ use zeroize::Zeroizing;
 
 use super::message::{
     Asked, Assembly, Described, Kind, Limit, Measure, Measured, Refused, Said, Setup, ToTrainer, Train,
-    Trained, VERSION,
+    Trained, VERSION, VersionBefore,
 };
 use super::{frame, path_of, process, sandbox};
 use crate::config::{Config, Dtype};
@@ -216,22 +216,36 @@ fn receive(train: &Train, input: &mut File, pipe: &Pipe) -> Result<Work, Broken>
     let frozen = vector(Kind::Frozen, train.frozen)?;
     let folded = vector(Kind::Folded, train.folded)?;
     let trained = vector(Kind::Parameters, train.trained)?;
+    let before = match train.before {
+        None => None,
+        Some(VersionBefore { turn, frozen, folded, trained }) => Some((
+            turn,
+            vector(Kind::FrozenBefore, frozen)?,
+            vector(Kind::FoldedBefore, folded)?,
+            vector(Kind::ParametersBefore, trained)?,
+        )),
+    };
     if let Some(bytes) = train.checkpoint {
         pipe.found(receive_parts(input, Kind::Checkpoint, bytes)?);
     }
     let published: Published = serde_json::from_slice(&train.published).map_err(|_| Broken::Asked)?;
     let plan = Plan::parse(&train.plan).map_err(|_| Broken::Asked)?;
     let mechanism = plan.mechanism_at(published.version, published.clip_norm).map_err(|_| Broken::Asked)?;
-    let folded = if folded.is_empty() {
-        Folded::default()
-    } else {
-        Folded::from_vector(&plan.adapter.modules, &folded, u32::MAX).map_err(|_| Broken::Asked)?
+    let state = |version, frozen, folded: Vec<f32>, trained| {
+        let folded = if folded.is_empty() {
+            Folded::default()
+        } else {
+            Folded::from_vector(&plan.adapter.modules, &folded, u32::MAX).map_err(|_| Broken::Asked)?
+        };
+        Ok::<_, Broken>(State { spec: plan.adapter.at(version), frozen, folded, trained })
     };
-    let state = State { spec: plan.adapter.at(published.version), frozen, folded, trained };
+    let before =
+        before.map(|(turn, frozen, folded, trained)| state(turn, frozen, folded, trained)).transpose()?;
+    let state = state(published.version, frozen, folded, trained)?;
     let class = train.class.map(|class| Class { rank: class.rank, layers: class.layers });
     // What is published of the other half, where there is one, is not trained.
     let adapter = Vec::new();
-    Ok(Work { published, plan, mechanism, state, adapter, class })
+    Ok(Work { published, plan, mechanism, state, adapter, class, before })
 }
 
 fn receive_parts(input: &mut File, expected: Kind, bytes: u64) -> Result<Zeroizing<Vec<u8>>, Broken> {
@@ -287,8 +301,13 @@ fn train_now(
     let leave = AtomicBool::new(false);
     let job = TrainingJob::new(work, *seed, &policy, elapsed, pipe, &leave);
     match trainer.train_parameters(&job) {
-        Ok(LocalEnd::Trained(trained)) => {
-            let said = Trained { loss: trained.mean_loss(), examples: trained.examples };
+        Ok(LocalEnd::Trained(trained, gains)) => {
+            let said = Trained {
+                loss: trained.mean_loss(),
+                examples: trained.examples,
+                over_before: gains.over_before,
+                over_base: gains.over_base,
+            };
             pipe.give(&Zeroizing::new(proto::plan::vector_to_bytes(&trained.parameters)));
             Ok(Said::Trained(said))
         }

@@ -8,7 +8,7 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Of these messages. It goes up with every change of what they mean.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// How often the daemon says [`Asked::GoOn`].
 pub(super) const GO_ON_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -124,6 +124,24 @@ pub(super) struct Train {
     /// Bytes of the checkpoint that follows last; none where there is none.
     #[prost(uint64, optional, tag = "11")]
     pub(super) checkpoint: Option<u64>,
+    /// The version before, which follows the parameters; none where nothing is measured against it.
+    #[prost(message, optional, tag = "12")]
+    pub(super) before: Option<VersionBefore>,
+}
+
+/// A version before another one; its vectors follow.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, prost::Message)]
+pub(super) struct VersionBefore {
+    /// Which half of an adapter that is trained in turns was trained from it: 0 or 1.
+    #[prost(uint32, tag = "1")]
+    pub(super) turn: u32,
+    /// Numbers of each vector that follows, in the order of [`Kind`].
+    #[prost(uint64, tag = "2")]
+    pub(super) frozen: u64,
+    #[prost(uint64, tag = "3")]
+    pub(super) folded: u64,
+    #[prost(uint64, tag = "4")]
+    pub(super) trained: u64,
 }
 
 /// How much of an adapter a device trains.
@@ -151,6 +169,12 @@ pub(super) enum Kind {
     Checkpoint = 4,
     /// What a training has come to that leaves.
     Newest = 5,
+    /// The frozen factors of the version before.
+    FrozenBefore = 6,
+    /// What the epochs before that left.
+    FoldedBefore = 7,
+    /// Its trained parameters.
+    ParametersBefore = 8,
 }
 
 /// A part of what is larger than a frame. Its bytes are wiped, and its `Debug` does not show them.
@@ -311,6 +335,11 @@ pub(super) struct Trained {
     pub(super) loss: f64,
     #[prost(uint32, tag = "2")]
     pub(super) examples: u32,
+    /// What the version gained over the one before, and over the base; none where that was not measured.
+    #[prost(double, optional, tag = "3")]
+    pub(super) over_before: Option<f64>,
+    #[prost(double, optional, tag = "4")]
+    pub(super) over_base: Option<f64>,
 }
 
 /// Which of the user's limits forbids a training.
@@ -526,7 +555,7 @@ mod tests {
     fn what_is_the_user_s_is_not_shown() {
         let part = Part { kind: 3, bytes: vec![77; 3], is_last: true };
         assert_eq!(format!("{:?}", Said::Part(part)), "Part(Part(3 bytes))");
-        let trained = Trained { loss: 1.25, examples: 3 };
+        let trained = Trained { loss: 1.25, examples: 3, over_before: Some(0.5), over_base: None };
         assert!(!format!("{trained:?}").contains('2'));
     }
 }

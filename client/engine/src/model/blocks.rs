@@ -166,6 +166,15 @@ impl Blocks {
         self.blocks.iter().map(|block| block.targets() as u64).sum()
     }
 
+    /// At most `most` of the blocks, from the one at `from` on, where after the last comes the first.
+    #[must_use]
+    pub fn some(&self, from: usize, most: usize) -> Self {
+        let all = self.blocks.len();
+        let blocks =
+            (0..most.min(all)).filter_map(|at| self.blocks.get((from % all.max(1) + at) % all.max(1)));
+        Self { blocks: blocks.cloned().collect() }
+    }
+
     /// The blocks of both, in order.
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {

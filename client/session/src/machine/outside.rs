@@ -7,7 +7,8 @@ use std::sync::Arc;
 use privacy::Mechanism;
 use proto::adapter::State;
 use proto::ids::{Digest, TaskId, Timestamp};
-use proto::message::{Assignment, DeclineReason, Published, Rejection, Reply};
+use proto::message::{Assignment, Before, DeclineReason, Published, Rejection, Reply};
+use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
 
 use crate::policy::{Breach, Policy};
@@ -15,7 +16,8 @@ use crate::spending::Found;
 
 use super::trainer_faults::Next;
 use super::{
-    Action, Ended, Event, LEAST_WAIT_MILLIS, LackingBase, Purpose, Session, Stage, Trained, Work, bounded,
+    Action, Ended, Event, LEAST_WAIT_MILLIS, LackingBase, LoadedBefore, Purpose, Session, Stage, Trained,
+    Work, bounded,
 };
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
@@ -54,11 +56,19 @@ impl Offer {
         self.published
     }
 
+    fn measures_gain(&self) -> bool {
+        self.plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::Gain)
+    }
+
     /// What loads the rest.
     pub(super) fn action(&self, purpose: &Purpose) -> Action {
         let trains = matches!(purpose, Purpose::Train { .. });
         let frozen = self.plan.given_factors();
-        Action::Load { published: self.published, frozen, plan: Arc::clone(&self.plan), trains }
+        let before = match purpose {
+            Purpose::Train { before, .. } => before.filter(|_| self.measures_gain()),
+            Purpose::Keep { .. } | Purpose::Await | Purpose::Refused(_) => None,
+        };
+        Action::Load { published: self.published, frozen, plan: Arc::clone(&self.plan), trains, before }
     }
 }
 
@@ -81,13 +91,23 @@ impl Session {
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
-            (Stage::RecordingFound { found, offer }, Event::Recorded) => {
+            (Stage::RecordingFound { found, offer, before }, Event::Recorded) => {
                 let mut session = self;
                 session.spending.add_found(&found, now);
-                session.weigh(offer, now)
+                session.weigh(offer, before, now)
             }
-            (Stage::Loading { offer, purpose }, Event::Loaded { adapter, frozen, folded }) => {
-                match load(*offer, &adapter, frozen.as_deref(), folded.as_deref(), &self.device.policy) {
+            (Stage::Loading { offer, purpose }, Event::Loaded { adapter, frozen, folded, before }) => {
+                let before = match &purpose {
+                    Purpose::Train { before: wanted, .. } => wanted.zip(before),
+                    Purpose::Keep { .. } | Purpose::Await | Purpose::Refused(_) => None,
+                };
+                let loaded = Loaded {
+                    adapter: &adapter,
+                    frozen: frozen.as_deref(),
+                    folded: folded.as_deref(),
+                    before,
+                };
+                match load(*offer, loaded, &self.device.policy) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
@@ -178,7 +198,7 @@ impl Session {
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
                 }
             }
-            Reply::Assignment(Assignment { published, charged }) => {
+            Reply::Assignment(Assignment { published, charged, before }) => {
                 self.complete = false;
                 if self.forgotten.contains(&published.task) {
                     // There may be other tasks.
@@ -186,7 +206,7 @@ impl Session {
                     let until = now.plus_millis(RESTING_MILLIS);
                     return self.decline(published.task, why.reason(), why.into(), until);
                 }
-                self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged } })
+                self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged, before } })
             }
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
@@ -207,13 +227,13 @@ impl Session {
     fn offered(self, offer: Box<Offer>, purpose: Purpose, now: Timestamp) -> Self {
         let Offer { published, plan, .. } = &*offer;
         match purpose {
-            Purpose::Train { charged } => {
+            Purpose::Train { charged, before } => {
                 // Only a device whose ledger was lost knows of fewer charges than its coordinator. Whoever says so
                 // falsely makes it spend less.
                 let charged = charged.min(plan.privacy.participations);
                 let times = charged.saturating_sub(self.spending.participations(published.task));
                 if times == 0 {
-                    return self.weigh(offer, now);
+                    return self.weigh(offer, before, now);
                 }
                 let found = Found {
                     task: published.task,
@@ -222,7 +242,7 @@ impl Session {
                     cost: plan.participation_cost(),
                     delta: plan.privacy.delta,
                 };
-                self.to(Stage::RecordingFound { found, offer })
+                self.to(Stage::RecordingFound { found, offer, before })
             }
             Purpose::Keep { retry_millis } => {
                 match self.device.policy.knows(published.task, plan, &self.device.bases) {
@@ -236,7 +256,7 @@ impl Session {
     }
 
     /// Asks the policy, before anything else of the version is fetched or built.
-    fn weigh(mut self, offer: Box<Offer>, now: Timestamp) -> Self {
+    fn weigh(mut self, offer: Box<Offer>, before: Option<Before>, now: Timestamp) -> Self {
         let (published, policy) = (offer.published, &self.device.policy);
         if let Some(until) = self.trainer_faults.rests_until(published.task, now) {
             // It still looks for new versions meanwhile, as one that only holds them.
@@ -247,7 +267,7 @@ impl Session {
             return self.offered(offer, Purpose::Keep { retry_millis }, now);
         }
         match policy.admit(published.task, &offer.plan, &self.device.bases, &self.spending, now) {
-            Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0 } }),
+            Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0, before } }),
             Err(breach)
                 if !self.holds(&published) && policy.keeps(published.task, &breach, &self.spending) =>
             {
@@ -328,12 +348,18 @@ impl Session {
     }
 }
 
+/// What was fetched of a version.
+struct Loaded<'a> {
+    adapter: &'a [u8],
+    frozen: Option<&'a [u8]>,
+    folded: Option<&'a [u8]>,
+    before: Option<(Before, LoadedBefore)>,
+}
+
 /// Parses the rest of what was fetched, after checking that it is what was published, and builds what is trained.
 fn load(
     Offer { published, plan, mechanism }: Offer,
-    adapter_bytes: &[u8],
-    frozen_bytes: Option<&[u8]>,
-    folded_bytes: Option<&[u8]>,
+    Loaded { adapter: adapter_bytes, frozen: frozen_bytes, folded: folded_bytes, before }: Loaded<'_>,
     policy: &Policy,
 ) -> Result<Work, Ended> {
     if Digest::of(adapter_bytes) != published.adapter {
@@ -351,7 +377,23 @@ fn load(
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
     let state = state.map_err(|_| Ended::WrongArtifact("adapter"))?;
     let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
-    Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class })
+    let before = before.filter(|(wanted, _)| wanted.version < version);
+    let before = before.map(|before| load_before(&plan, before, given.as_deref())).transpose()?;
+    Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class, before })
+}
+
+/// Builds the version before in the same way.
+fn load_before(
+    plan: &Plan,
+    (wanted, loaded): (Before, LoadedBefore),
+    given: Option<&[f32]>,
+) -> Result<State, Ended> {
+    const WHAT: &str = "version before";
+    let adapter = named(WHAT, Some(wanted.adapter), Some(&loaded.adapter))?;
+    let adapter = adapter.ok_or(Ended::WrongArtifact(WHAT))?;
+    let folded = named(WHAT, wanted.folded, loaded.folded.as_deref())?;
+    let state = plan.state_at(wanted.version, given, folded.as_deref(), &adapter);
+    state.map_err(|_| Ended::WrongArtifact(WHAT))
 }
 
 /// The numbers of an artefact that is known by its hash, where it is; other bytes than those are refused.

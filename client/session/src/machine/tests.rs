@@ -49,7 +49,7 @@ fn loaded_at(
     let session = given_plan(session, plan, published, 0);
     if matches!(session.action(), Action::Load { .. }) {
         let folded = folded.map(vector_to_bytes);
-        return tell(session, Event::Loaded { adapter: adapter(plan), frozen: None, folded });
+        return tell(session, Event::Loaded { adapter: adapter(plan), frozen: None, folded, before: None });
     }
     session
 }
@@ -73,7 +73,8 @@ fn published(plan: &Plan) -> Published {
 /// Wakes the session and takes it through check-in, at which it hears how often it was charged, and gives it the plan.
 fn given_plan(session: Session, plan: &Plan, published: Published, charged: u32) -> Session {
     let session = tell(session, Event::Woke);
-    let session = tell(session, Event::Replied(Reply::Assignment(Assignment { published, charged })));
+    let session =
+        tell(session, Event::Replied(Reply::Assignment(Assignment { published, charged, before: None })));
     assert!(matches!(session.action(), Action::LoadPlan(version) if version.plan == published.plan));
     tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()))
 }
@@ -326,7 +327,7 @@ fn charges_that_only_the_coordinator_knows_are_recorded_before_the_policy_is_ask
     let session = tell(session, Event::Recorded);
     assert_eq!(session.spending.participations(TASK), 3);
     assert!(matches!(session.action(), Action::Load { .. }), "{session:?}");
-    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None };
+    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None };
     let session = tell(tell(session, loaded), Event::Recorded);
     assert_eq!(declines(&session), Some(DeclineReason::Participations));
     // A coordinator that lies adds no more than the plan allows anybody.
@@ -373,7 +374,8 @@ fn without_a_window_a_version_is_fetched_for_the_user_and_not_trained() {
     let plan = Plan::example();
     let session = tell(assigned(session(Policy::default(), Spending::new()), &plan), Event::NoWindow);
     assert!(matches!(session.action(), Action::Load { trains: false, .. }));
-    let session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+    let session =
+        tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None });
     let session = tell(session, Event::Recorded);
     assert_eq!(
         (session.state(), session.installed(TASK)),
@@ -385,7 +387,8 @@ fn without_a_window_a_version_is_fetched_for_the_user_and_not_trained() {
     let session = tell(session, Event::NoWindow);
     assert_eq!(session.state(), SessionState::AwaitingWindow);
     let session = assigned(tell(session, Event::WindowOpened), &plan);
-    let session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+    let session =
+        tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None });
     assert!(matches!(session.action(), Action::Train(_)));
     // A window that closes meanwhile is no failure.
     let mut session = tell(session, Event::NoWindow);
@@ -415,8 +418,13 @@ fn a_device_in_a_round_is_at_work_on_its_version_and_one_that_waits_is_not() {
 #[test]
 fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_back() {
     let plan = Plan::example();
-    let assignment =
-        || Event::Replied(Reply::Assignment(Assignment { published: published(&plan), charged: 0 }));
+    let assignment = || {
+        Event::Replied(Reply::Assignment(Assignment {
+            published: published(&plan),
+            charged: 0,
+            before: None,
+        }))
+    };
     let mut session = joining(session(Policy::default(), Spending::new()));
     session.forget(TaskId([8; 16]));
     assert!(
@@ -448,7 +456,7 @@ fn trainer_fails(session: Session) -> Session {
 /// Wakes a session at `now` and takes it through another check-in with the plan.
 fn offered_again(session: Session, plan: &Plan, now: Timestamp) -> Session {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
-    let assignment = Reply::Assignment(Assignment { published: published(plan), charged: 0 });
+    let assignment = Reply::Assignment(Assignment { published: published(plan), charged: 0, before: None });
     let session = session.handle(Event::Woke, now, rng).handle(Event::Replied(assignment), now, rng);
     assert!(matches!(session.action(), Action::LoadPlan(_)), "{session:?}");
     session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng)
@@ -467,7 +475,10 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
         assert!(matches!(session.action(), Action::Sleep(until) if until <= now));
         session = offered_again(session, &plan, now);
         assert!(matches!(session.action(), Action::Load { trains: true, .. }), "{session:?}");
-        session = tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None });
+        session = tell(
+            session,
+            Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None },
+        );
     }
     session = trainer_fails(session);
     let ended = session.take_ended().unwrap();
@@ -484,11 +495,11 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let now = NOW.plus_millis(2 * rests);
     session = session.handle(Event::Woke, now, rng);
-    let assignment = Reply::Assignment(Assignment { published: newer, charged: 0 });
+    let assignment = Reply::Assignment(Assignment { published: newer, charged: 0, before: None });
     session = session.handle(Event::Replied(assignment), now, rng);
     session = session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng);
     assert!(matches!(session.action(), Action::Load { trains: false, .. }), "{session:?}");
-    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None };
+    let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None };
     session = session.handle(loaded, now, rng);
     assert!(matches!(session.action(), Action::Install(_)), "{session:?}");
     session = session.handle(Event::Recorded, now, rng);

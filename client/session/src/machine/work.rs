@@ -5,9 +5,14 @@ use std::borrow::Cow;
 use privacy::Mechanism;
 use proto::adapter::{AdapterError, Class, State};
 use proto::message::Published;
+use proto::metrics::MetricName;
 use proto::plan::Plan;
 
 use crate::update::Update;
+
+/// Sequences of held-out text on which a device measures a version: about the work of one step of training, so that a
+/// window in which nothing else is possible is no window at all.
+pub const MEASURED_SEQUENCES: usize = 4;
 
 /// What is trained: a version of a task, with everything that the trainer needs but the text.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct Work {
     pub adapter: Vec<f32>,
     /// How much of it this device trains, where that is not all.
     pub class: Option<Class>,
+    /// The adapter at the version before, where the plan asks what the version gained.
+    pub before: Option<State>,
 }
 
 impl Work {
@@ -35,6 +42,16 @@ impl Work {
             None => Ok(Cow::Borrowed(&self.state)),
             Some(class) => Ok(Cow::Owned(self.state.of_class(class)?)),
         }
+    }
+
+    /// Whether the plan asks what the version gained over the base, on text that the device holds out.
+    pub fn is_measured_against_base(&self) -> bool {
+        self.plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::BaseGain)
+    }
+
+    /// The first of the sequences of held-out text on which this version is measured: others with each version.
+    pub fn first_measured(&self) -> usize {
+        usize::try_from(self.published.version).unwrap_or(0).saturating_mul(MEASURED_SEQUENCES)
     }
 
     /// Parameters that this device trains.

@@ -12,8 +12,10 @@ use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
 use proto::files::{self, Audience};
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
+use proto::shown::shown;
 use serde::Serialize;
 use serde_json::json;
+use task::gain::{best, content};
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, tasks};
@@ -27,7 +29,7 @@ pub(super) enum Command {
         /// The task: its id, the beginning of it, or its label.
         #[arg(long)]
         task: String,
-        /// The version; the newest by default.
+        /// The version; by default the newest, or an earlier one that is better than it by what its devices measured.
         #[arg(long)]
         version: Option<u32>,
         /// The form of the files.
@@ -80,7 +82,24 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     match command {
         Command::Pull { task, version, form, out, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
-            let version = version.unwrap_or(task.version);
+            let best = best(&task.versions);
+            if version.is_none() && best.version == 0 && task.version > 0 {
+                return Err(CliError::Input(format!(
+                    "no version of {} is better than the base, by what its devices measured; take one all the same with \
+                     --version N, up to {}",
+                    shown(&task.name),
+                    task.version
+                )));
+            }
+            let newest = content(&task.versions, task.version);
+            let why = match version {
+                Some(_) => String::new(),
+                None if best.version == newest => ", the newest".to_owned(),
+                None => format!(
+                    ", which is better than the newest, version {newest}, by what its devices measured"
+                ),
+            };
+            let version = version.unwrap_or(best.version);
             let (plan, state, stored) = fetch(&mut client, &task, version).await?;
             let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
             let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
@@ -94,8 +113,8 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let files = files.map_err(CliError::input)?;
             let origin = origin(&mut client, &task, version, &plan.base, &stored).await?;
             write(&out, &files, plan.base, origin)?;
-            let written = json!({ "task": task.task, "version": version, "out": out });
-            print(output.format, &written, |_| format!("version {version} written to {}", out.display()))
+            let written = json!({ "task": task.task, "version": version, "newest": newest, "out": out });
+            print(output.format, &written, |_| format!("version {version} written to {}{why}", out.display()))
         }
         Command::Ls { output } => {
             let rows: Vec<Row> = tasks(&mut client).await?.iter().flat_map(rows).collect();

@@ -16,7 +16,7 @@ use rand::rngs::SysRng;
 use rand_core::{Rng, UnwrapErr};
 use shell::cli::note;
 use task::Task;
-use task::worth::{GOOD_SNR, LEAST_SNR, usual_corrupt_permille, with_epsilon, worth};
+use task::worth::{GOOD_SNR, LEAST_SNR, usual_corrupt_permille, with_epsilon, with_usual_metrics, worth};
 
 mod prediction;
 
@@ -111,15 +111,10 @@ pub(super) struct PlanArguments {
     /// The task ends before its ε passes this.
     #[arg(long, conflicts_with = "plan")]
     epsilon_budget: Option<f64>,
-    /// What is summed beside the updates, under the same noise: names with commas between, or none.
-    #[arg(
-        long,
-        conflicts_with = "plan",
-        value_enum,
-        value_delimiter = ',',
-        default_values_t = [MetricChoice::Loss, MetricChoice::Examples, MetricChoice::Clipped]
-    )]
-    metrics: Vec<MetricChoice>,
+    /// What is summed beside the updates, under the same noise: names with commas between, or none. By default the gain, by
+    /// which versions are judged, and as many others as leave it to be told.
+    #[arg(long, conflicts_with = "plan", value_enum, value_delimiter = ',')]
+    metrics: Option<Vec<MetricChoice>>,
     /// The norm of a device's metrics, divided by the clip norm: more noise in the update for less in the metrics.
     #[arg(long, conflicts_with = "plan", default_value_t = 0.25)]
     metrics_weight: f64,
@@ -190,16 +185,27 @@ enum Privacy {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum MetricChoice {
+    /// By how much a version is better than the one before, on text that devices hold out.
+    Gain,
+    /// The same against the base.
+    BaseGain,
+    /// Mean loss of the training.
     Loss,
+    /// Sequences that were trained on.
     Examples,
+    /// Norms of updates, before they are clipped.
     Norm,
+    /// Which part of the updates was clipped.
     Clipped,
+    /// Nothing.
     None,
 }
 
 impl MetricChoice {
     fn metric(self) -> Option<MetricName> {
         match self {
+            Self::Gain => Some(MetricName::Gain),
+            Self::BaseGain => Some(MetricName::BaseGain),
             Self::Loss => Some(MetricName::Loss),
             Self::Examples => Some(MetricName::Examples),
             Self::Norm => Some(MetricName::Norm),
@@ -349,7 +355,7 @@ fn compose(
     };
     // What is beyond the budget would not be spent.
     let most = arguments.epsilon_budget.map_or(TARGET_EPSILON, |budget| budget.min(TARGET_EPSILON));
-    match (mode, arguments.noise_multiplier) {
+    let with_noise = |plan: Plan| match (mode, arguments.noise_multiplier) {
         (Mode::Off, _) | (_, Some(_)) => plan.with_recommended_scale().map_err(CliError::input),
         (Mode::Central | Mode::Distributed, None) => {
             match arguments.target_epsilon {
@@ -359,7 +365,13 @@ fn compose(
             }
             .map_err(CliError::input)
         }
+    };
+    let plan = with_noise(plan)?;
+    if arguments.metrics.is_some() {
+        return Ok(plan);
     }
+    // How many metrics there are hardly changes what the noise costs, and it is counted anew all the same.
+    with_noise(with_usual_metrics(plan).map_err(CliError::input)?)
 }
 
 /// When the frozen factors are drawn anew; ranks for what is never folded are refused.
@@ -389,7 +401,8 @@ fn refresh(arguments: &PlanArguments, adapter: &AdapterSpec) -> Result<Option<Re
 
 /// The metrics that are asked for; who adapts must know who was clipped.
 fn metrics(arguments: &PlanArguments, training: &TrainingPlan) -> Vec<Metric> {
-    let mut names: Vec<MetricName> = arguments.metrics.iter().filter_map(|name| name.metric()).collect();
+    let asked = arguments.metrics.iter().flatten();
+    let mut names: Vec<MetricName> = asked.filter_map(|name| name.metric()).collect();
     if arguments.adaptive_clip && !names.contains(&MetricName::Clipped) {
         names.push(MetricName::Clipped);
     }

@@ -7,9 +7,11 @@ use clap::Subcommand;
 use coordinator::cli::CliError;
 use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
 use proto::ids::TaskId;
+use proto::metrics::MetricName;
 use proto::shown::shown;
 use serde_json::json;
 use shell::cli::{Format, note};
+use task::gain::{Best, Measured, Standing, best, content};
 use tokio::time::sleep;
 
 use super::planning::{PlanArguments, prepare};
@@ -45,6 +47,13 @@ pub(super) enum Command {
     },
     /// End a task; its versions stay.
     Stop {
+        /// The task: its id, the beginning of it, or its label.
+        task: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Let a task go on that paused itself, because two versions in a row were worse than the ones before.
+    Resume {
         /// The task: its id, the beginning of it, or its label.
         task: String,
         #[command(flatten)]
@@ -91,6 +100,12 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let task = task_in(client.call(AdminRequest::StopTask(task.task)).await?)?;
             print(output.format, &task, describe)
         }
+        Command::Resume { task, output } => {
+            let mut client = connect(dir).await?;
+            let task = find_task(&mut client, &task).await?;
+            let task = task_in(client.call(AdminRequest::ResumeTask(task.task)).await?)?;
+            print(output.format, &task, describe)
+        }
         Command::Watch { task, output } => {
             let task = find_task(&mut connect(dir).await?, &task).await?;
             let task = watch(dir, task, output.format).await?;
@@ -99,6 +114,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             }
             match task.state {
                 TaskState::Complete => Ok(()),
+                TaskState::Paused => Err(CliError::Ended(paused(&task))),
                 TaskState::Active | TaskState::BudgetSpent | TaskState::Stopped => {
                     let (version, wanted, state) = (task.version, task.versions_wanted, state(task.state));
                     let text = format!("the task ended ({state}) at version {version} of {wanted}");
@@ -116,8 +132,8 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
     loop {
         for version in task.versions.iter().filter(|version| version.version > told) {
             match format {
-                Format::Text => line(&version_line(version))?,
-                Format::Json => note(&version_line(version)),
+                Format::Text => line(&version_line(&task.versions, version))?,
+                Format::Json => note(&version_line(&task.versions, version)),
             }
         }
         told = task.version;
@@ -177,17 +193,81 @@ fn describe(task: &TaskStatus) -> String {
     if !task.declined.is_empty() {
         lines.extend(task.declined.iter().map(|(reason, devices)| format!("declined   {devices}: {reason}")));
     }
-    lines.extend(task.versions.iter().map(version_line));
+    if task.state == TaskState::Paused {
+        lines.push(format!("paused     {}", paused(task)));
+    }
+    lines.extend(standing(&best(&task.versions)).map(|standing| format!("best       {standing}")));
+    lines.extend(task.versions.iter().map(|version| version_line(&task.versions, version)));
     lines.join("\n")
 }
 
-fn version_line(version: &VersionStatus) -> String {
-    let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, .. } = version;
+/// Why a task waits for its operator, and what to do.
+fn paused(task: &TaskStatus) -> String {
+    let (name, version) = (shown(&task.name), task.version);
+    format!(
+        "at version {version} of {}: two versions in a row were worse than the ones before, by what their devices measured; \
+         more noise than they can teach is the usual reason. `nightshift task resume {name}` goes on, `task stop` ends it",
+        task.versions_wanted
+    )
+}
+
+/// What is known of the version to use.
+fn standing(best: &Best) -> Option<String> {
+    let Standing { version: measured, gain, variance } = best.standing?;
+    let by = format!("{gain:+.3} ± {:.3} nats a token over the base", variance.sqrt());
+    Some(match (best.version, best.is_measured) {
+        (0, _) => "no version is better than the base, by what devices measured".to_owned(),
+        (version, true) => format!("version {version}, {by}"),
+        (version, false) if measured == 0 => format!("version {version}, which nobody has measured yet"),
+        (version, false) => {
+            format!(
+                "version {version}, which nobody has measured yet; it was made from version {measured}, {by}"
+            )
+        }
+    })
+}
+
+/// A version, and what the devices of its round said: of the version that they trained from, where it is a gain.
+fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
+    let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, restores, .. } = made;
     let spent = epsilon(*spent);
-    let metric = |MeanMetric { name, mean, standard_deviation }: &MeanMetric| match standard_deviation {
-        0.0 => format!(", {name} {mean:.3}"),
-        deviation => format!(", {name} {mean:.3} ± {deviation:.3}"),
+    let from = version.saturating_sub(1);
+    let is_new = from > 0 && content(versions, from) == from;
+    let metric = |metric: &MeanMetric| {
+        let MeanMetric { name, mean, standard_deviation, range: _ } = metric;
+        match name {
+            MetricName::Gain if !is_new => return String::new(),
+            MetricName::BaseGain if from == 0 => return String::new(),
+            MetricName::Loss
+            | MetricName::Examples
+            | MetricName::Norm
+            | MetricName::Clipped
+            | MetricName::Gain
+            | MetricName::BaseGain => {}
+        }
+        let name = match name {
+            MetricName::Gain => format!("gain of version {from} over version {}", from - 1),
+            MetricName::BaseGain => format!("of version {from} over the base"),
+            other @ (MetricName::Loss | MetricName::Examples | MetricName::Norm | MetricName::Clipped) => {
+                other.to_string()
+            }
+        };
+        match *standard_deviation {
+            0.0 => format!(", {name} {mean:.3}"),
+            deviation if !metric.is_known() => format!(", {name} not known (± {deviation:.3})"),
+            deviation => format!(", {name} {mean:.3} ± {deviation:.3}"),
+        }
     };
     let metrics: String = metrics.iter().map(metric).collect();
-    format!("version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}{metrics}")
+    // What the noise is, the line says; what other devices would have measured, this.
+    let spread = Measured::of(&made.metrics, *survivors).filter(|_| is_new);
+    let spread = spread.map_or(String::new(), |measured| {
+        format!(" (± noise; other devices at most ± {:.3})", measured.spread)
+    });
+    let verdict = restores.map_or(String::new(), |restores| {
+        format!("; version {from} was worse than the one before, so this is version {restores} again")
+    });
+    format!(
+        "version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}{metrics}{spread}{verdict}"
+    )
 }

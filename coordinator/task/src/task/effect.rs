@@ -48,6 +48,11 @@ pub enum TaskEffect {
         /// How it ended.
         outcome: Outcome,
     },
+    /// The task waits for its operator: these two versions were each worse than the one before.
+    Paused {
+        /// The versions.
+        worse: [u32; 2],
+    },
     /// The task has ended.
     End(TaskState),
 }

@@ -1,6 +1,9 @@
 //! From a mean update to the state of the next version, and the end of an epoch.
 
 use proto::adapter::{AdapterError, Folded};
+use proto::ids::Digest;
+use proto::message::Before;
+use proto::plan::{RefreshPlan, vector_to_bytes};
 
 use super::Task;
 use crate::optimizer::OptimizerState;
@@ -8,9 +11,29 @@ use crate::optimizer::OptimizerState;
 /// What a sum makes of the state.
 pub(super) struct NextState {
     pub(super) adapter: Vec<f32>,
-    /// Where an epoch ends.
+    /// Where an epoch ends, or what earlier ones left is another.
     pub(super) folded: Option<Vec<f32>>,
     pub(super) optimizer: OptimizerState,
+}
+
+/// The parameters of an earlier version.
+#[derive(Clone, Debug)]
+pub struct Earlier {
+    /// Which, by what it consists of.
+    pub(super) before: Before,
+    /// Its trained parameters.
+    pub(super) adapter: Vec<f32>,
+    /// What earlier epochs left.
+    pub(super) folded: Option<Vec<f32>>,
+}
+
+impl Earlier {
+    /// A version with these parameters.
+    pub fn new(version: u32, adapter: Vec<f32>, folded: Option<Vec<f32>>) -> Self {
+        let digest = |vector: &[f32]| Digest::of(&vector_to_bytes(vector));
+        let before = Before { version, adapter: digest(&adapter), folded: folded.as_deref().map(digest) };
+        Self { before, adapter, folded }
+    }
 }
 
 impl Task {
@@ -24,10 +47,33 @@ impl Task {
         let Some(refresh) = plan.refresh.filter(|_| plan.folds_at(from + 1)) else {
             return Ok(NextState { adapter, folded: None, optimizer });
         };
-        let before: Folded = plan.folded_at(from, self.record.folded.as_deref())?;
-        let factors = plan.factors_at(from, self.given.as_deref())?;
-        let spec = &plan.adapter;
-        let pairs = spec.pairs(&factors, &adapter)?;
+        self.fold(refresh, from, &adapter, self.record.folded.as_deref())
+    }
+
+    /// The state of the next version where it has the parameters of an earlier one: as they are, or, where the epoch is
+    /// another, folded into what that one's epochs left.
+    pub(super) fn restored(&self, earlier: &Earlier) -> Result<NextState, AdapterError> {
+        let (plan, next) = (&self.plan, self.version() + 1);
+        let begins_between = (earlier.before.version + 1..=next).any(|version| plan.folds_at(version));
+        let Some(refresh) = plan.refresh.filter(|_| begins_between) else {
+            let optimizer = OptimizerState::default();
+            return Ok(NextState { adapter: earlier.adapter.clone(), folded: None, optimizer });
+        };
+        self.fold(refresh, earlier.before.version, &earlier.adapter, earlier.folded.as_deref())
+    }
+
+    /// An epoch that begins after the version with these parameters.
+    fn fold(
+        &self,
+        refresh: RefreshPlan,
+        version: u32,
+        adapter: &[f32],
+        folded: Option<&[f32]>,
+    ) -> Result<NextState, AdapterError> {
+        let (plan, spec) = (&self.plan, &self.plan.adapter);
+        let before: Folded = plan.folded_at(version, folded)?;
+        let factors = plan.factors_at(version, self.given.as_deref())?;
+        let pairs = spec.pairs(&factors, adapter)?;
         let folded = before.plus(&pairs, spec.rank, spec.scale(), refresh.accumulated_rank);
         let adapter = spec.initial(&plan.initial_seed, None);
         Ok(NextState { adapter, folded: Some(folded.to_vector()), optimizer: OptimizerState::default() })

@@ -9,8 +9,9 @@ use proto::metrics::MetricName;
 use proto::plan::{rotation_seed, vector_to_bytes};
 use rand_core::CryptoRng;
 
-use super::next::NextState;
+use super::next::{Earlier, NextState};
 use super::{Task, TaskEffect, classes};
+use crate::gain::{Measured, content};
 
 impl Task {
     /// Decodes a sum into the next version; where that cannot be done the round is aborted.
@@ -34,15 +35,31 @@ impl Task {
                 let classes: Vec<Class> = self.survivors.iter().map(class).collect();
                 classes::divide(&mut decoded.mean, spec, &classes, plan.least_trainers);
             }
-            Some((self.next_state(&decoded.mean).ok()?, decoded.metrics))
+            let metrics = self.mean_metrics(&decoded.metrics, survivors);
+            // The version that they trained from is judged by them; nothing is built upon one that is worse than the one
+            // before.
+            let worse = self.record.before.as_ref().filter(|_| is_worse(&metrics, survivors));
+            let next = match worse {
+                Some(earlier) => self.restored(earlier).ok()?,
+                None => self.next_state(&decoded.mean).ok()?,
+            };
+            Some((next, metrics, worse.map(|earlier| earlier.before.version)))
         });
-        let Some((NextState { adapter, folded, optimizer }, metrics)) = next else {
+        let Some((NextState { adapter, folded, optimizer }, metrics, restored)) = next else {
             let outcome = Outcome::NotRecovered;
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
         };
-        (self.record.adapter, self.record.optimizer) = (adapter, optimizer);
+        let from = self.version();
+        let restores = restored.map(|version| content(&self.record.versions, version));
+        let is_second = restores.is_some()
+            && self.record.versions.iter().rev().nth(1).is_some_and(|earlier| earlier.restores.is_some());
+        let old = std::mem::replace(&mut self.record.adapter, adapter);
+        let is_measured = self.plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::Gain);
+        self.record.before =
+            (is_measured && restores.is_none()).then(|| Earlier::new(from, old, self.record.folded.clone()));
+        self.record.optimizer = optimizer;
         self.classes.clear();
         let adapter = vector_to_bytes(&self.record.adapter);
         self.adapter_digest = Digest::of(&adapter);
@@ -52,7 +69,6 @@ impl Task {
             self.record.folded = Some(folded);
             bytes
         });
-        let metrics = self.mean_metrics(&metrics, survivors);
         let made = self.version() + 1;
         self.prepare_mechanism(made, &metrics);
         let version = VersionStatus {
@@ -66,12 +82,16 @@ impl Task {
             committed_unix_millis: now.0,
             clip_norm: self.mechanism.params().clip_norm.get(),
             metrics,
+            restores,
         };
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
         if self.version() >= self.plan.round.versions {
             self.end(TaskState::Complete);
+        } else if is_second {
+            self.record.state = TaskState::Paused;
+            self.effects.push_back(TaskEffect::Paused { worse: [from.saturating_sub(2), from] });
         }
     }
 
@@ -80,8 +100,9 @@ impl Task {
         let deviation = self.mechanism.metric_deviation(survivors);
         let mean = |(metric, share): (&proto::metrics::Metric, &f64)| MeanMetric {
             name: metric.name,
-            mean: share * metric.most,
-            standard_deviation: deviation * metric.most,
+            mean: metric.value(*share),
+            standard_deviation: deviation * metric.range(),
+            range: metric.range(),
         };
         self.plan.privacy.metrics.iter().zip(shares).map(mean).collect()
     }
@@ -101,4 +122,10 @@ impl Task {
             self.mechanism = mechanism;
         }
     }
+}
+
+/// Whether so many devices found the version that they trained from worse than the one before.
+fn is_worse(metrics: &[MeanMetric], survivors: usize) -> bool {
+    let devices = u32::try_from(survivors).unwrap_or(u32::MAX);
+    Measured::of(metrics, devices).is_some_and(|measured| measured.is_worse())
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proto::admin::{TaskState, VersionStatus};
 use proto::ids::DeviceId;
 
+use super::next::Earlier;
 use crate::optimizer::OptimizerState;
 
 /// What is durable of a task, for a start after a stop or a crash.
@@ -26,4 +27,6 @@ pub struct TaskRecord {
     pub folded: Option<Vec<f32>>,
     /// What the server optimiser carries on.
     pub optimizer: OptimizerState,
+    /// The version before the newest one, where that was trained from it and its gain is measured.
+    pub before: Option<Earlier>,
 }

@@ -51,7 +51,7 @@ fn work() -> Work {
         clip_norm,
     };
     let mechanism = plan.mechanism().unwrap();
-    Work { published, plan, mechanism, state, adapter: start, class: None }
+    Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
 }
 
 /// What becomes of a training in which the trainer says this, and what was kept.
@@ -77,7 +77,7 @@ fn parameters(numbers: &[f32]) -> Vec<Said> {
 }
 
 fn trained(loss: f64, examples: u32) -> Said {
-    Said::Trained(Trained { loss, examples })
+    Said::Trained(Trained { loss, examples, over_before: None, over_base: None })
 }
 
 fn fault_after(said: impl IntoIterator<Item = Said>) -> TrainerFault {

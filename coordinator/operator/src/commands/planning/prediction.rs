@@ -6,6 +6,7 @@ use proto::adapter::Method;
 use proto::metrics::MetricName;
 use proto::plan::{Mode, Plan};
 use serde::Serialize;
+use task::gain::CERTAINTY;
 use task::worth::{Change, LEAST_SNR, changes, worth};
 
 use crate::commands::privacy::snr_warning;
@@ -66,6 +67,14 @@ impl Prediction {
             let noise = |m: &MetricNoise| format!("{} ± {:.2}", m.name, m.standard_deviation);
             let noises: Vec<String> = metrics.iter().map(noise).collect();
             lines.push(format!("the mean of a round's devices will be known to {}", noises.join(", ")));
+            let gain = metrics.iter().find(|metric| metric.name == MetricName::Gain);
+            lines.extend(gain.map(|gain| {
+                format!(
+                    "a version that is worse than the one before by more than {:.2} nats, and by what chance explains, is \
+                     not built upon",
+                    CERTAINTY * gain.standard_deviation
+                )
+            }));
         }
         lines.extend(warning.iter().map(|warning| format!("warning: {warning}")));
         lines
@@ -125,7 +134,7 @@ pub(super) fn predict(plan: &Plan) -> Result<Prediction, CliError> {
             .iter()
             .map(|metric| MetricNoise {
                 name: metric.name,
-                standard_deviation: metric.most * mechanism.metric_deviation(goal),
+                standard_deviation: metric.range() * mechanism.metric_deviation(goal),
             })
             .collect(),
         warning: snr_warning(&mechanism, goal),
