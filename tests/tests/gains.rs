@@ -4,19 +4,25 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use engine::{Base, Engine};
 use proto::adapter::{Method, State};
 use proto::admin::TaskState;
 use proto::ids::Digest;
 use proto::metrics::{Gains, Metric, MetricName};
-use proto::plan::{Plan, RefreshPlan, vector_to_bytes};
+use proto::plan::{Plan, RefreshPlan, vector_from_bytes, vector_to_bytes};
 use session::Work;
 use session::update::Update;
 use sim::faults::Faults;
 use sim::world::Trainer;
 use task::gain::{best, standings};
+use text::{Corpus, ReadOptions, UserText};
 
 #[path = "common/dense.rs"]
 mod common;
+#[path = "common/stage.rs"]
+mod stage;
+
+use stage::{Running, Stage, short_lines};
 
 use common::{DEVICES, RANK, dense, plan, world};
 
@@ -156,4 +162,65 @@ fn a_plan_that_does_not_ask_for_the_gain_has_nothing_fetched_or_judged() {
     assert_eq!(world.status().state, TaskState::Complete);
     assert!(devices.against.values().all(Option::is_none));
     assert!(world.status().versions.iter().all(|version| version.restores.is_none()));
+}
+
+/// By agents as they are installed, whose trainers are processes of their own.
+#[test]
+fn agents_measure_what_their_users_text_says_of_a_version() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "3", "--privacy", "off", "--clip", "4", "--metrics", "gain,base-gain"]);
+    let devices = ["anna", "bela", "cem", "dora"];
+    for (i, device) in devices.iter().enumerate() {
+        stage.enroll(device, &short_lines(i));
+    }
+    let _agents: Vec<Running> = devices.iter().map(|device| stage.run(device, &[])).collect();
+    stage.operator(&["task", "watch", "owl"]);
+    let task = stage.task();
+    assert_eq!((task["state"].as_str(), task["version"].as_u64()), (Some("complete"), Some(3)));
+
+    // The same measurements, here.
+    let artifact = |digest: &serde_json::Value| {
+        let path = stage.path("home").join("artefacts").join(digest.as_str().unwrap());
+        std::fs::read(path).unwrap()
+    };
+    let plan = Plan::parse(&artifact(&task["plan"])).unwrap();
+    let state = |version: u32| {
+        let adapter = match version {
+            0 => plan.adapter.initial(&plan.initial_seed, None),
+            version => {
+                vector_from_bytes(&artifact(&task["versions"][version as usize - 1]["adapter"])).unwrap()
+            }
+        };
+        plan.state_at(version, None, None, &adapter).unwrap()
+    };
+    let base = Arc::new(Base::open(&stage.path("base")).unwrap());
+    let engine = Engine::new(Arc::clone(&base));
+    let expected = |version: u32| {
+        let (now, before) = (state(version), state(version - 1));
+        let of = |device: &&str| {
+            let path = stage.path(&format!("{device}.jsonl"));
+            let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
+            let held_out = Corpus::new(&base, &text).unwrap().held_out(plan.training.sequence_len);
+            assert_eq!(held_out.len(), 1);
+            let gains = engine.gains(&now, Some(&before), true, &held_out).unwrap();
+            [gains.over_before.unwrap(), gains.over_base.unwrap()]
+        };
+        let all: Vec<[f64; 2]> = devices.iter().map(of).collect();
+        [0, 1].map(|which| all.iter().map(|gains| gains[which].clamp(-1.0, 1.0)).sum::<f64>() / 4.0)
+    };
+    for version in 1..3 {
+        let metrics = task["versions"][version as usize]["metrics"].as_array().unwrap();
+        let names: Vec<&str> = metrics.iter().map(|metric| metric["name"].as_str().unwrap()).collect();
+        assert_eq!(names, ["gain", "base_gain"]);
+        for (metric, expected) in metrics.iter().zip(expected(version)) {
+            let told = metric["mean"].as_f64().unwrap();
+            assert!((told - expected).abs() < 5e-3, "version {version}: {told} is not {expected}");
+            assert!(expected.abs() > 1e-2, "too little to see a mistake: {expected}");
+        }
+    }
+    let shown = stage.operator(&["task", "show", "owl"]);
+    for said in ["gain of version 1 over version 0", "of version 2 over the base", "best       version 3"] {
+        assert!(shown.contains(said), "{said}: {shown}");
+    }
 }

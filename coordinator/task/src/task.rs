@@ -21,14 +21,15 @@ use crate::spool::{InMemory, Spooler};
 
 mod accounting;
 mod classes;
+mod earlier;
 mod effect;
 mod next;
 mod publish;
 mod record;
 
 pub use accounting::Spending;
+pub use earlier::Earlier;
 pub use effect::TaskEffect;
-pub use next::Earlier;
 pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.

@@ -1,11 +1,10 @@
 //! From a mean update to the state of the next version, and the end of an epoch.
 
 use proto::adapter::{AdapterError, Folded};
-use proto::ids::Digest;
-use proto::message::Before;
-use proto::plan::{RefreshPlan, vector_to_bytes};
+use proto::plan::RefreshPlan;
 
 use super::Task;
+use super::earlier::Earlier;
 use crate::optimizer::OptimizerState;
 
 /// What a sum makes of the state.
@@ -14,26 +13,6 @@ pub(super) struct NextState {
     /// Where an epoch ends, or what earlier ones left is another.
     pub(super) folded: Option<Vec<f32>>,
     pub(super) optimizer: OptimizerState,
-}
-
-/// The parameters of an earlier version.
-#[derive(Clone, Debug)]
-pub struct Earlier {
-    /// Which, by what it consists of.
-    pub(super) before: Before,
-    /// Its trained parameters.
-    pub(super) adapter: Vec<f32>,
-    /// What earlier epochs left.
-    pub(super) folded: Option<Vec<f32>>,
-}
-
-impl Earlier {
-    /// A version with these parameters.
-    pub fn new(version: u32, adapter: Vec<f32>, folded: Option<Vec<f32>>) -> Self {
-        let digest = |vector: &[f32]| Digest::of(&vector_to_bytes(vector));
-        let before = Before { version, adapter: digest(&adapter), folded: folded.as_deref().map(digest) };
-        Self { before, adapter, folded }
-    }
 }
 
 impl Task {

@@ -9,7 +9,8 @@ use proto::metrics::MetricName;
 use proto::plan::{rotation_seed, vector_to_bytes};
 use rand_core::CryptoRng;
 
-use super::next::{Earlier, NextState};
+use super::earlier::Earlier;
+use super::next::NextState;
 use super::{Task, TaskEffect, classes};
 use crate::gain::{Measured, content};
 

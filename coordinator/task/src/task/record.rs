@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use proto::admin::{TaskState, VersionStatus};
 use proto::ids::DeviceId;
 
-use super::next::Earlier;
+use super::earlier::Earlier;
 use crate::optimizer::OptimizerState;
 
 /// What is durable of a task, for a start after a stop or a crash.
