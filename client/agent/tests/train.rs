@@ -44,7 +44,7 @@ fn a_finished_adapter_is_replaced_only_if_somebody_says_so() {
     // Where no terminal shows a bar there are lines, and how long it still takes.
     assert!(said.contains("step 10 of 20, loss ") && said.contains(" s left"), "{said}");
     let first = adapter(folder.path());
-    for more in [&["--steps", "5"][..], &["--steps", "5", "--resume"]] {
+    for more in [&["--steps", "5"][..], &[], &["--resume"]] {
         let (code, _, said) = done(&mut train(folder.path(), more));
         assert_eq!(code, Some(3), "{said}");
         assert!(said.contains("out holds a finished adapter") && said.contains("--force"), "{said}");
@@ -52,6 +52,35 @@ fn a_finished_adapter_is_replaced_only_if_somebody_says_so() {
     }
     assert_eq!(done(&mut train(folder.path(), &["--steps", "5", "--force"])).0, Some(0));
     assert!(adapter(folder.path()) != first);
+}
+
+#[test]
+fn a_finished_adapter_is_trained_for_more_steps_and_only_as_what_it_is() {
+    let run = |folder: &Path, more: &[&str]| {
+        let (code, printed, said) = done(&mut train(folder, &[more, &["--format", "json"]].concat()));
+        assert_eq!(code, Some(0), "{said}");
+        (serde_json::from_str::<serde_json::Value>(&printed).unwrap(), said)
+    };
+    for method in ["both", "frozen_a"] {
+        let folder = folder();
+        let (first, _) = run(folder.path(), &["--steps", "30", "--method", method]);
+        let before = adapter(folder.path());
+        let (more, said) = run(folder.path(), &["--steps", "20", "--method", method, "--resume"]);
+        assert!(said.contains("going on from the finished adapter, after 30 steps"), "{said}");
+        assert!((more["steps"].as_u64(), more["earlier_steps"].as_u64()) == (Some(20), Some(30)), "{more}");
+        let loss = |report: &serde_json::Value, key: &str| report[key].as_f64().unwrap();
+        let (left, found) = (loss(&first, "held_out_after"), loss(&more, "held_out_before"));
+        assert!((left - found).abs() < 1e-6, "{method}: {left} {found}");
+        let after = adapter(folder.path());
+        assert!(after != before);
+        // Not as another adapter, and not from other factors.
+        for other in [&["--rank", "3"][..], &["--method", "core"], &["--targets", "q_proj"]] {
+            let (code, _, said) =
+                done(&mut train(folder.path(), &[&["--steps", "5", "--resume"], other].concat()));
+            assert!(code == Some(3) && said.contains("trained with"), "{other:?} {said}");
+            assert!(adapter(folder.path()) == after, "it is untouched");
+        }
+    }
 }
 
 #[test]

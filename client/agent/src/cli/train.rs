@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::{Args, ValueEnum};
 use formats::{MANIFEST_FILE, Origin, Personal};
 use indicatif::{ProgressBar, ProgressStyle};
-use proto::adapter::Factors;
+use proto::adapter::{AdapterSpec, Factors, Method, Module, Slot};
 use proto::ids::Digest;
 use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};
@@ -19,15 +19,18 @@ use tokio_util::sync::CancellationToken;
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{corpus, open};
 use crate::config::source;
-use client::adapter_files::{Adapter, write_peft};
+use client::adapter_files::{Adapter, read_peft, write_peft};
 use engine::process::peak_bytes;
-use engine::{BatchShape, Job, Loss, Schedule, Source, Step, TrainError, Training};
+use engine::{Base, BatchShape, Job, Loss, Schedule, Source, Step, TrainError, Training};
 use proto::files::{self, Audience, FileError};
 use shell::cli::note;
 use shell::stop;
 use text::ReadOptions;
 
 const CHECKPOINT: &str = "checkpoint.safetensors";
+
+/// Steps where nobody says how many.
+const USUAL_STEPS: u32 = 100;
 
 /// What to train and how.
 #[derive(Args, Debug)]
@@ -36,9 +39,9 @@ pub(super) struct TrainArgs {
     adapter: AdapterArgs,
     #[command(flatten)]
     compute: ComputeArgs,
-    /// Optimiser steps
-    #[arg(long, default_value_t = 100)]
-    steps: u32,
+    /// Optimiser steps; 100 where left out
+    #[arg(long)]
+    steps: Option<u32>,
     /// Sequences of one step
     #[arg(long, default_value_t = 4)]
     batch: u32,
@@ -69,7 +72,8 @@ pub(super) struct TrainArgs {
     /// Where the adapter is written, as PEFT loads it
     #[arg(long, default_value = "nightshift-adapter", value_name = "DIR")]
     out: PathBuf,
-    /// Go on where a stopped training into the same folder left off
+    /// Go on where a stopped training into the same folder left off, or, with --steps, for so many more from the adapter
+    /// that a finished one left there
     #[arg(long)]
     resume: bool,
     /// Replace a finished adapter that is in the folder
@@ -104,6 +108,8 @@ pub(super) struct Report {
     held_out_tokens: u64,
     held_out_before: Option<f64>,
     held_out_after: Option<f64>,
+    /// Steps of the adapter that it began with; 0 where it began with none.
+    earlier_steps: u32,
     trained_parameters: usize,
     device: String,
     out: PathBuf,
@@ -119,13 +125,13 @@ pub(super) fn train(
     let plan = plan(args);
     plan.check()?;
     let checkpoint = args.out.join(CHECKPOINT);
-    refuse_finished(args, &checkpoint)?;
+    refuse_finished(args)?;
     let seed = Digest::of(&args.seed.to_le_bytes());
     let batch = BatchShape { batch_size: args.batch as usize, sequence_len: args.seq_len as usize };
     let mut asked = None;
     let engine = open(base, args.compute, |base, compute| {
         let spec = args.adapter.spec(base, Factors::Seeded(seed));
-        let len = spec.as_ref().map_or(0, proto::adapter::AdapterSpec::trained_len);
+        let len = spec.as_ref().map_or(0, AdapterSpec::trained_len);
         asked = Some(spec);
         compute.training_bytes(base, len, batch)
     })?;
@@ -135,7 +141,12 @@ pub(super) fn train(
     if args.seq_len as usize > most {
         return Err(TrainError::TooLong { found: args.seq_len as usize, most }.into());
     }
-    let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
+    let Start { frozen, start, earlier } = Start::of(args, &spec, engine.base(), seed)?;
+    // Other batches than those that it was trained on so far.
+    let batches = match &earlier {
+        None => seed,
+        Some(earlier) => Digest::of(&[seed.0.as_slice(), &earlier.steps.to_le_bytes()].concat()),
+    };
     let corpus = corpus(engine.base(), data, reading)?;
     let (blocks, held_out) = (corpus.train(args.seq_len), corpus.held_out(args.seq_len));
     let measure = |trained: &[f32]| -> Result<Option<Loss>, TrainError> {
@@ -155,12 +166,12 @@ pub(super) fn train(
         blocks: &blocks,
         plan: &plan,
         schedule,
-        seed: seed.0,
+        seed: batches.0,
     };
     let mut training = engine.begin(job)?;
     std::fs::create_dir_all(&args.out).map_err(FileError::io("make", &args.out))?;
     if args.resume {
-        resume(&mut training, &checkpoint)?;
+        resume(&mut training, &checkpoint, earlier.as_ref())?;
     }
     let before = measure(&start)?;
     let (finished, tokens_per_second) = steps(&mut training, args, &plan, &checkpoint)?;
@@ -168,6 +179,7 @@ pub(super) fn train(
     let after = if finished { measure(&trained.parameters)? } else { None };
     if finished {
         let name = name_of(base)?;
+        let steps = earlier.as_ref().map_or(steps, |earlier| earlier.steps.saturating_add(steps));
         let personal =
             Personal { seed: args.seed, steps, documents: corpus.documents(), tokens: blocks.targets() };
         let adapter = Adapter {
@@ -191,22 +203,91 @@ pub(super) fn train(
         held_out_tokens: before.map_or(0, |loss| loss.tokens),
         held_out_before: before.map(|loss| loss.nats_per_token),
         held_out_after: after.map(|loss| loss.nats_per_token),
+        earlier_steps: earlier.map_or(0, |earlier| earlier.steps),
         trained_parameters: spec.trained_len(),
         device: engine.compute().backend.to_string(),
         out: args.out.clone(),
     })
 }
 
-/// Fails where a finished adapter would be replaced that nobody said to replace.
-fn refuse_finished(args: &TrainArgs, checkpoint: &Path) -> anyhow::Result<()> {
-    let goes_on = args.resume && checkpoint.exists();
+/// Fails where a finished adapter would be replaced that nobody said to replace or to go on from.
+fn refuse_finished(args: &TrainArgs) -> anyhow::Result<()> {
+    let goes_on = args.resume && (args.steps.is_some() || args.out.join(CHECKPOINT).exists());
     if args.force || goes_on || !args.out.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
     anyhow::bail!(
-        "{} holds a finished adapter; name another folder by --out, or say --force to replace it",
+        "{} holds a finished adapter; name another folder by --out, say --resume with --steps N to train it for N more, or \
+         --force to replace it",
         args.out.display()
     )
+}
+
+/// What a training begins with.
+struct Start {
+    frozen: Vec<f32>,
+    start: Vec<f32>,
+    /// How the adapter came to be that it goes on from.
+    earlier: Option<Personal>,
+}
+
+impl Start {
+    /// From nothing, or from the finished adapter in the folder where the user says to go on from it.
+    fn of(args: &TrainArgs, spec: &AdapterSpec, base: &Base, seed: Digest) -> anyhow::Result<Self> {
+        let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
+        if !args.resume || args.force || !args.out.join(MANIFEST_FILE).exists() {
+            return Ok(Self { frozen, start, earlier: None });
+        }
+        let Adapter { spec: found, trained, origin, .. } = read_peft(&args.out, base)?;
+        let folder = args.out.display();
+        let Origin::Personal(earlier) = origin else {
+            anyhow::bail!(
+                "{folder} holds an adapter that was not trained by this command; name another folder by --out"
+            )
+        };
+        // Files have layers in an order of their own.
+        let slots = found.slots();
+        let of_layer = |module: &Module| slots.iter().find(|slots| slots.module == module);
+        let is_alike = found.rank == spec.rank
+            && found.modules.len() == spec.modules.len()
+            && spec.modules.iter().all(|module| of_layer(module).is_some())
+            && (found.scale() - spec.scale()).abs() < 1e-6;
+        if !is_alike {
+            anyhow::bail!(
+                "{folder} holds an adapter of rank {} on {} layers, scaled by {}, and this is one of rank {} on {}, scaled by {}; give \
+                 the options that it was trained with",
+                found.rank,
+                found.modules.len(),
+                found.scale(),
+                spec.rank,
+                spec.modules.len(),
+                spec.scale()
+            );
+        }
+        // A folder of PEFT's has both factors of each layer.
+        let (mut a, mut b, mut both) = (Vec::new(), Vec::new(), Vec::new());
+        for slots in spec.modules.iter().filter_map(of_layer) {
+            for (half, slot) in [(&mut a, &slots.a), (&mut b, &slots.b)] {
+                let (Slot::Frozen(range) | Slot::Trained(range)) = slot.clone();
+                let numbers = trained.get(range).unwrap_or_default();
+                half.extend_from_slice(numbers);
+                both.extend_from_slice(numbers);
+            }
+        }
+        let (frozen, start) = match spec.method {
+            Method::Both => (Vec::new(), both),
+            Method::FrozenA if a == frozen => (a, b),
+            Method::FrozenA => anyhow::bail!(
+                "{folder} holds an adapter with other frozen factors; give the --seed and the --method that it was trained \
+                 with"
+            ),
+            Method::Core | Method::FrozenB | Method::Alternate => anyhow::bail!(
+                "an adapter that was trained with --method core has its small matrix multiplied in, and cannot be gone on \
+                 from; train it on with --method both"
+            ),
+        };
+        Ok(Self { frozen, start, earlier: Some(earlier) })
+    }
 }
 
 /// What other programs load the base by: the hub's name, or the place where it lies, from wherever they are started.
@@ -219,7 +300,7 @@ fn name_of(base: &Path) -> anyhow::Result<String> {
 
 fn plan(args: &TrainArgs) -> TrainingPlan {
     TrainingPlan {
-        local_steps: args.steps,
+        local_steps: args.steps.unwrap_or(USUAL_STEPS),
         batch_size: args.batch,
         sequence_len: args.seq_len,
         learning_rate: args.lr,
@@ -233,9 +314,14 @@ fn plan(args: &TrainArgs) -> TrainingPlan {
 }
 
 /// Goes on from a checkpoint; one that cannot be used is named, and training starts over.
-fn resume(training: &mut Training<'_>, checkpoint: &Path) -> anyhow::Result<()> {
+fn resume(training: &mut Training<'_>, checkpoint: &Path, earlier: Option<&Personal>) -> anyhow::Result<()> {
     let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && earlier.is_some() => {
+            let steps = earlier.map_or(0, |earlier| earlier.steps);
+            note(&format!("going on from the finished adapter, after {steps} steps"));
+            return Ok(());
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let absent =
                 format!("there is no checkpoint in {}: training starts at step 1", checkpoint.display());
@@ -346,9 +432,10 @@ impl Report {
         };
         let worse = match (self.held_out_before, self.held_out_after) {
             (Some(before), Some(after)) if after > before || !after.is_finite() => {
-                "\nthe adapter is worse than the base alone: try a smaller --lr, fewer --steps, or more text"
+                let than = if self.earlier_steps > 0 { "it was before" } else { "the base alone" };
+                format!("\nthe adapter is worse than {than}: try a smaller --lr, fewer --steps, or more text")
             }
-            _ => "",
+            _ => String::new(),
         };
         format!(
             "{what}\n{} steps, {} tokens, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}{worse}",
@@ -373,6 +460,7 @@ mod tests {
             held_out_tokens: 9,
             held_out_before: Some(2.5),
             held_out_after: Some(after),
+            earlier_steps: 0,
             trained_parameters: 1,
             device: "cpu".to_owned(),
             out: PathBuf::from("out"),

@@ -121,7 +121,7 @@ impl Session {
             },
             // Nothing of the version is held meanwhile; one that the user has not yet is fetched for them.
             (Stage::Loading { offer, purpose: Purpose::Train { .. } }, Event::NoWindow) => {
-                if self.holds(&offer.published) {
+                if self.has_all_of(&offer.published) {
                     return self.await_window(now);
                 }
                 self.to(Stage::Loading { offer, purpose: Purpose::Await })
@@ -176,6 +176,19 @@ impl Session {
         self.to(Stage::Declining { task, reason, why, until })
     }
 
+    /// Whether the user has all that there is of a version: it is installed, or is version 0, which is the base with nothing
+    /// learned.
+    fn has_all_of(&self, published: &Published) -> bool {
+        self.holds(published) || published.version == 0
+    }
+
+    /// Whether a version is one to keep for the user beside any training: one that was trained, newer than what they have of
+    /// the task, and not of a task that they left.
+    fn is_for_the_user(&self, published: &Published) -> bool {
+        let held = self.installed(published.task).map_or(0, |held| held.version);
+        published.version > held && !self.forgotten.contains(&published.task)
+    }
+
     /// What is left to do when the coordinator has heard it, or cannot.
     pub(super) fn declined(mut self, now: Timestamp) -> Self {
         let Stage::Declining { why, until, .. } = std::mem::replace(&mut self.state, Stage::Waiting) else {
@@ -190,9 +203,7 @@ impl Session {
                 self.complete = complete;
                 let retry_millis = bounded(retry_millis);
                 match latest {
-                    Some(published)
-                        if !self.holds(&published) && !self.forgotten.contains(&published.task) =>
-                    {
+                    Some(published) if self.is_for_the_user(&published) => {
                         self.to(Stage::LoadingPlan { published, purpose: Purpose::Keep { retry_millis } })
                     }
                     Some(_) | None => self.wait(now.plus_millis(retry_millis)),
@@ -261,7 +272,7 @@ impl Session {
         if let Some(until) = self.trainer_faults.rests_until(published.task, now) {
             // It still looks for new versions meanwhile, as one that only holds them.
             let retry_millis = until.millis_since(now).min(RESTING_MILLIS);
-            if self.holds(&published) {
+            if self.has_all_of(&published) {
                 return self.wait(now.plus_millis(retry_millis));
             }
             return self.offered(offer, Purpose::Keep { retry_millis }, now);
@@ -269,7 +280,7 @@ impl Session {
         match policy.admit(published.task, &offer.plan, &self.device.bases, &self.spending, now) {
             Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0, before } }),
             Err(breach)
-                if !self.holds(&published) && policy.keeps(published.task, &breach, &self.spending) =>
+                if !self.has_all_of(&published) && policy.keeps(published.task, &breach, &self.spending) =>
             {
                 self.to(Stage::Loading { offer, purpose: Purpose::Refused(breach) })
             }
@@ -306,7 +317,7 @@ impl Session {
     }
 
     fn loaded(self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
-        if self.holds(&work.published) {
+        if self.has_all_of(&work.published) {
             self.kept(work, purpose, now)
         } else {
             self.to(Stage::Installing { work, purpose })
@@ -314,7 +325,9 @@ impl Session {
     }
 
     fn kept(mut self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
-        self.installed.insert(work.published.task, work.published);
+        if work.published.version > 0 {
+            self.installed.insert(work.published.task, work.published);
+        }
         match purpose {
             Purpose::Train { .. } => self.to(Stage::Training { work }),
             Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
