@@ -14,7 +14,7 @@ mod seen;
 mod train;
 mod window;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::convert::Infallible;
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ use session::policy::Policy;
 use shell::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
-use crate::enrollment::{enroll, enrolled_as, load};
+use crate::enrollment::{enroll, enrolled_as, enrolled_with, load};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore};
@@ -84,6 +84,15 @@ pub struct Status {
     pub charges_found_at_coordinator: u32,
     /// The tasks that its user left.
     pub forgotten: BTreeSet<TaskId>,
+    /// How the coordinator's operator calls it; empty where that is not known.
+    #[serde(default)]
+    pub label: String,
+    /// Where its coordinator is, as the token said; none where it is not enrolled.
+    #[serde(default)]
+    pub coordinator: Option<String>,
+    /// The names of the tasks that it heard of last.
+    #[serde(default)]
+    pub names: BTreeMap<TaskId, String>,
 }
 
 /// The certificate by which a device connects, and the credential beside it, which end together. In milliseconds since
@@ -100,7 +109,11 @@ impl Status {
     /// By what is durable.
     fn of(store: &DeviceStore) -> Result<Self, Error> {
         let enrolled = enrolled_as(store)?;
+        let who = enrolled_with(store)?;
         Ok(Self {
+            label: who.as_ref().map_or(String::new(), |(label, _)| label.clone()),
+            coordinator: who.map(|(_, coordinator)| coordinator),
+            names: store.task_names()?.into_iter().collect(),
             device: enrolled.map(|(device, _)| device),
             certificate: enrolled.map(|(device, lifetime)| Certificate {
                 ends: lifetime.expires_unix_secs.saturating_mul(1000),

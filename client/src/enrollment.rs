@@ -7,6 +7,7 @@ use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proto::convert::{self, Enrollment, Renewal};
 use proto::ids::{DeviceId, Digest};
+use proto::shown::shown;
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::pki_types::CertificateDer;
@@ -60,6 +61,9 @@ struct Enrolled {
     issued_unix_secs: u64,
     expires_unix_secs: u64,
     signature: String,
+    /// How the coordinator's operator calls the device.
+    #[serde(default)]
+    label: String,
 }
 
 impl Enrolled {
@@ -186,6 +190,7 @@ fn keep(
         issued_unix_secs: answer.issued_unix_secs,
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
+        label: shown(&answer.label).to_string(),
     };
     Ok(store.put(ENROLLED, &enrolled)?)
 }
@@ -235,6 +240,11 @@ pub fn load(
 /// The name of the enrolled device, and how long its certificate lasts, if it is one.
 pub fn enrolled_as(store: &DeviceStore) -> Result<Option<(DeviceId, Lifetime)>, EnrollmentError> {
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| (enrolled.device, enrolled.lifetime())))
+}
+
+/// How its operator calls the device, and where its coordinator is, if it is enrolled.
+pub(crate) fn enrolled_with(store: &DeviceStore) -> Result<Option<(String, String)>, EnrollmentError> {
+    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| (enrolled.label, enrolled.coordinator)))
 }
 
 /// The key by which its coordinator vouches for devices and versions, if it is enrolled.

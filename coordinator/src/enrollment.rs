@@ -97,7 +97,7 @@ impl Registry {
         self.driver.devices_changed();
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
-        Ok(enrolled)
+        Ok(Enrolled { label: record.label, ..enrolled })
     }
 
     /// Gives an enrolled device its next certificate and credential. `peer` is whom its connection names, if anybody.
@@ -142,7 +142,7 @@ impl Registry {
             if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
         tracing::debug!(%device, "certificate renewed");
-        Ok(renewed)
+        Ok(Enrolled { label: record.label, ..renewed })
     }
 
     /// The certificate and the credential that a device is given now.
@@ -168,6 +168,7 @@ impl Registry {
             credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs),
             authority: self.public(),
             issued_unix_secs: now.as_secs(),
+            label: String::new(),
         })
     }
 

@@ -18,6 +18,9 @@ pub const CHUNK_BYTES: usize = 1 << 19;
 /// Coordinates of a masked input in one [`Request::MaskedChunk`].
 pub const CHUNK_COORDINATES: usize = 1 << 15;
 
+/// The most versions that a device is told of at a time.
+pub const MOST_LATEST: usize = 64;
+
 /// The largest message that either side reads.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
@@ -249,9 +252,10 @@ pub enum Reply {
     Wait {
         /// When to ask again, in milliseconds from now.
         retry_millis: u64,
-        /// The newest version, in the answer to a check-in.
-        latest: Option<Published>,
-        /// The task is over: there will be no more work for this device.
+        /// In the answer to a check-in, the newest version of each task that the device took part in, and of the newest task,
+        /// which is the last.
+        latest: Vec<Published>,
+        /// All tasks are over: there will be no more work for this device.
         complete: bool,
     },
     /// To a check-in: train from this version.
@@ -290,7 +294,7 @@ pub enum Reply {
 impl Reply {
     /// An answer that says no more than when to ask again.
     pub fn wait(retry_millis: u64) -> Self {
-        Self::Wait { retry_millis, latest: None, complete: false }
+        Self::Wait { retry_millis, latest: Vec::new(), complete: false }
     }
 
     /// The reply's name in logs.

@@ -77,7 +77,7 @@ fn replies() -> Vec<Reply> {
     places.insert(0).unwrap();
     places.insert(10).unwrap();
     vec![
-        Reply::Wait { retry_millis: 5, latest: Some(published), complete: true },
+        Reply::Wait { retry_millis: 5, latest: vec![published, published], complete: true },
         Reply::wait(7),
         Reply::Assignment(Assignment { published, charged: 3, before: None }),
         Reply::Assignment(Assignment { published, charged: 3, before: Some(before) }),

@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use cli::{BenchCommand, Cli, Command, DemoArgs, Format, OutputArgs, RunArgs};
 use engine::Base;
+use formats::name_of_base;
 use nightshift_sim::bench::{self, BenchError};
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
@@ -195,12 +196,11 @@ fn perform(
     })
     .map_err(|e| Failure::Federation(e.into()))?;
     written.map_err(|e| Failure::Output(e.into()))?;
+    let base = name_of_base(&read.folder).map_err(|e| Failure::Output(e.into()))?;
     if let Some(record) = &mut finished.summary.record {
         record.files.clone_from(&read.files);
     }
-    output
-        .finish(&finished, &read.folder.display().to_string(), &scenario.name)
-        .map_err(|e| Failure::Output(e.into()))?;
+    output.finish(&finished, &base, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
     print(&finished, output.folder(), format)
 }
 

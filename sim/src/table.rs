@@ -1,5 +1,7 @@
 //! The versions of a run as an aligned plain-text table.
 
+use proto::metrics::MetricName;
+
 use crate::classes::ClassSummary;
 use crate::samples::Sample;
 use crate::summary::{RunSummary, VersionSummary};
@@ -36,7 +38,13 @@ pub fn by_version(summary: &RunSummary) -> String {
 /// All that a reader of the terminal is told: in one line what was gained and at which ε, then each version, what the
 /// loss is to be compared with, and what is written before and after.
 pub fn whole(summary: &RunSummary) -> String {
-    let parts = [format!("{}\n", gained(summary)), by_version(summary), compared(summary), written(summary)];
+    let parts = [
+        format!("{}\n", gained(summary)),
+        by_version(summary),
+        measured(summary),
+        compared(summary),
+        written(summary),
+    ];
     parts.iter().filter(|part| !part.is_empty()).cloned().collect::<Vec<_>>().join("\n")
 }
 
@@ -79,6 +87,25 @@ pub fn compared(summary: &RunSummary) -> String {
         format!("{words:width$}  {held_out:>13}  {newcomers:>9}  {takes}\n")
     });
     std::iter::once(head).chain(lines).collect()
+}
+
+/// What the devices of each round measured of the version that they trained from, beside what the simulation knows.
+pub fn measured(summary: &RunSummary) -> String {
+    let rows = summary.versions.iter().zip(summary.versions.iter().skip(1)).filter_map(|(version, next)| {
+        let gain = next.metrics.iter().find(|metric| metric.name == MetricName::Gain)?;
+        let truth = version.loss_before - version.loss;
+        Some(format!(
+            "version {}  {:+.3} ± {:.3} by its devices, {truth:+.3} in truth\n",
+            version.version, gain.mean, gain.standard_deviation
+        ))
+    });
+    let rows: String = rows.collect();
+    if rows.is_empty() {
+        return rows;
+    }
+    format!(
+        "gain over the version before, on text that devices hold out, from the same secure sums (± their noise)\n{rows}"
+    )
 }
 
 /// What is written before and after.

@@ -397,7 +397,8 @@ fn state_folders_that_others_may_enter_are_closed_and_said() {
     // A folder with other things in it is not the agent's to close.
     open_to_all(&stage.path("letters"));
     fs::write(stage.path("letters").join("to-bela.txt"), "dear Bela").unwrap();
-    let refused = output(stage.agent("letters").arg("status"));
+    let token = stage.operator(&["device", "token", "--label", "letters"]);
+    let refused = output(stage.agent("letters").args(["enroll", "--token", &token]));
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(4), "{said}");
     assert!(said.contains("letters") && said.contains("0755") && said.contains("chmod 700"), "{said}");

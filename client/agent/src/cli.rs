@@ -3,6 +3,7 @@
 mod adapter;
 mod asked;
 mod bench;
+mod configuration;
 mod daemon;
 mod export;
 mod ledger;
@@ -16,6 +17,7 @@ mod try_out;
 mod will;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -29,16 +31,17 @@ use client::transport::TransportError;
 use client::{Device, ErrorKind, Finished};
 use engine::check_vectors;
 use proto::files::FileError;
-use proto::ids::TaskId;
 use serde::Serialize;
-use shell::cli::{Format, block_on};
+use shell::cli::{Format, block_on, note};
 use shell::notify::Notifier;
 use shell::{logs, stop};
 
 use crate::bases;
-use crate::config::{Config, source};
+use crate::config::Config;
 use crate::monitor::{BusAddress, Sources};
 use crate::trainer::inside::{self, TrainerArgs};
+use asked::Asked;
+use configuration::configuration;
 
 /// The exit code of what its user ended, as shells have it for a signal.
 const INTERRUPTED: u8 = 130;
@@ -66,7 +69,8 @@ struct Cli {
 
 #[derive(Args)]
 struct Common {
-    /// The configuration; without a file, every key is at its default
+    /// The configuration; without it the user's own, as ~/.config/nightshift/agent.toml, or for root the system's,
+    /// /etc/nightshift/agent.toml, and where there is none every key at its default
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Instead of the configuration's `state_dir`
@@ -97,6 +101,10 @@ enum Command {
         /// Where the coordinator is, if not where the token says
         #[arg(long, value_name = "HOST:PORT")]
         coordinator: Option<String>,
+        /// Enroll although the folder holds a device already: it stays the device that it is where the coordinator is the
+        /// same, and leaves the other one where it is not
+        #[arg(long)]
+        again: bool,
     },
     /// Take part
     Run {
@@ -128,8 +136,8 @@ enum Command {
     Resume,
     /// Leave a task and delete what is on this disk of it, but for the ledger
     Forget {
-        /// The task, as `tasks` lists it
-        task: TaskId,
+        /// The task: its id, the beginning of it, or its name
+        task: String,
         /// Take part in it again
         #[arg(long)]
         undo: bool,
@@ -256,7 +264,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Conditions { watch } => status::conditions(&config, *watch, format),
         Command::Pause { span } => will::pause(&config, *span, format),
         Command::Resume => will::resume(&config, format),
-        Command::Forget { task, undo } => will::forget(&config, *task, *undo, format),
+        Command::Forget { task, undo } => will::forget(&config, task, *undo, format),
         Command::Tasks => ledger::tasks(&config, format),
         Command::Ledger { verify } => ledger::ledger(&config, *verify, format),
         Command::Log => status::log(&config, format),
@@ -267,12 +275,13 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
                 sources.truncate(1);
             }
             let here = bases::fetched(&sources, &config.state_dir);
-            let exported = export::export(args, &here, &config.state_dir)
+            let task = args.task().map(|named| Asked::open(&config)?.task(named)).transpose()?;
+            let exported = export::export(args, task, &here, &config.state_dir)
                 .map_err(|error| failed(error.code())(error.into()))?;
             print(format, &exported, || exported.text())
         }
-        Command::Enroll { token, coordinator } => {
-            wait(enroll_device(&config, token, coordinator.as_deref(), format))
+        Command::Enroll { token, coordinator, again } => {
+            wait(enroll_device(&config, token, (coordinator.as_deref(), *again), format))
         }
         Command::Run { once, override_conditions, machine } => {
             let sources = machine.as_ref().map_or_else(Sources::of_this_machine, |root| Sources {
@@ -290,24 +299,6 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
 /// Runs what talks to a coordinator to its end.
 fn wait(talk: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
     block_on(Some(2), talk).unwrap_or_else(|error| Err(failed(4)(error.into())))
-}
-
-fn configuration(common: &Common) -> anyhow::Result<Config> {
-    let mut config = match &common.config {
-        Some(path) => Config::load(path)?,
-        None => Config::default(),
-    };
-    if let Some(folder) = &common.state_dir {
-        config.state_dir.clone_from(folder);
-    }
-    if let Some(folder) = &common.base {
-        source(folder)?;
-        config.base.clone_from(folder);
-    }
-    if !common.data.is_empty() {
-        config.data.clone_from(&common.data);
-    }
-    Ok(config)
 }
 
 fn print<T: Serialize>(format: Format, value: &T, text: impl FnOnce() -> String) -> Result<(), Failure> {
@@ -350,12 +341,27 @@ fn device_failure(error: client::Error) -> Failure {
 async fn enroll_device(
     config: &Config,
     token: &token::TokenArgs,
-    address: Option<&str>,
+    (address, again): (Option<&str>, bool),
     format: Format,
 ) -> Result<(), Failure> {
     let token = token.read().map_err(failed(2))?;
     let address = address.or(config.coordinator.as_deref());
-    let enrolled = device(config)?.enroll(&token, address).await;
+    let device = device(config)?;
+    let before = device.status().map_err(device_failure)?;
+    if let (Some(id), false) = (before.device, again) {
+        let question = format!(
+            "{} holds the device {} of the coordinator {} already; the token is not used",
+            config.state_dir.display(),
+            if before.label.is_empty() { id.to_string() } else { before.label },
+            before.coordinator.unwrap_or_default()
+        );
+        if !confirmed(&question)? {
+            let why =
+                format!("{question}; say --again to enroll it again, or name another folder by --state-dir");
+            return Err(failed(2)(anyhow::anyhow!(why)));
+        }
+    }
+    let enrolled = device.enroll(&token, address).await;
     let device = enrolled.map_err(|error| {
         let turned_away = matches!(
             error,
@@ -366,6 +372,17 @@ async fn enroll_device(
         Failure { code, error }
     })?;
     print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
+}
+
+/// Asks whoever sits at a terminal whether to go on; elsewhere nobody is asked, and the answer is no.
+fn confirmed(question: &str) -> Result<bool, Failure> {
+    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
+        return Ok(false);
+    }
+    note(&format!("{question} yet. Enroll again? [y/N]"));
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| failed(4)(error.into()))?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn run(

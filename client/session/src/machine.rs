@@ -277,6 +277,8 @@ pub struct Session {
     trainer_faults: TrainerFaults,
     complete: bool,
     ended: Option<Ended>,
+    /// Versions that were offered for the user, and are of another base or of a task that they do not take part in.
+    of_no_use: BTreeSet<(TaskId, u32)>,
     /// A base that is not here and without which nothing else keeps the device from a task.
     lacking: Option<LackingBase>,
 }
@@ -314,6 +316,7 @@ impl Session {
             trainer_faults: TrainerFaults::default(),
             complete: false,
             ended: None,
+            of_no_use: BTreeSet::new(),
             lacking: None,
         }
     }

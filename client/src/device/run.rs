@@ -219,6 +219,7 @@ impl Running {
                 // Nothing is held of a version while there is no window to train it in.
                 Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
                 Action::Load { published, frozen, plan, trains, before } => {
+                    self.store.name_task(published.task, &plan.name)?;
                     match self.fits(plan, trains).await? {
                         Ok(()) => {
                             let loaded = self.load(published, frozen, before).await;
@@ -229,7 +230,7 @@ impl Running {
                 }
                 Action::RecordFound(found) => {
                     tracing::warn!(
-                        task = %found.task,
+                        task = %self.store.in_words(found.task),
                         times = found.times,
                         "the coordinator charged this device for more rounds than its ledger knows: the folder was \
                          restored from a backup, or the coordinator errs; they are written to the ledger and count"
@@ -248,8 +249,10 @@ impl Running {
                 Action::Train(work) => self.train(work).await?,
                 Action::Charge(charge) => {
                     self.contributed = Some((charge.task, charge.version));
-                    self.live
-                        .note("contributes", &format!("version {} of task {}", charge.version, charge.task));
+                    self.live.note(
+                        "contributes",
+                        &format!("version {} of task {}", charge.version, self.store.in_words(charge.task)),
+                    );
                     self.store.charge(charge, now().0)?;
                     self.store.set_declined(None)?;
                     self.live.keeps(&self.store)?;
@@ -420,7 +423,11 @@ impl Running {
         self.live.keeps(&self.store)?;
         self.live.note(
             "installed",
-            &format!("version {} of task {}", work.published.version, work.published.task),
+            &format!(
+                "version {} of task {}",
+                work.published.version,
+                self.store.in_words(work.published.task)
+            ),
         );
         Ok(Event::Recorded)
     }

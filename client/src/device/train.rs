@@ -48,7 +48,8 @@ impl Running {
             return Ok(Event::CannotTrain(breach));
         }
         let published = work.published;
-        let what = format!("version {} of task {}", work.published.version, work.published.task);
+        let task = self.store.in_words(work.published.task);
+        let what = format!("version {} of task {task}", work.published.version);
         self.live.note("trains", &what);
         // Whoever drops this future stops the training, which holds the folder until it has left.
         let leave = Leave::default();

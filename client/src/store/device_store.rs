@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use proto::adapter::AdapterSpec;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
+use proto::shown::shown;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
@@ -22,6 +23,11 @@ use session::{Signed, Work};
 const HEAD: &str = "ledger-head";
 const INSTALLED: &str = "installed";
 const DECLINED: &str = "declined";
+const NAMES: &str = "task-names";
+
+/// Names that are remembered, and the bytes of each: together they fit a record.
+const MOST_NAMES: usize = 24;
+const MOST_NAME_BYTES: usize = 60;
 
 /// What of a folder shows that it was given to an agent, and no other purpose.
 const OURS: [&str; 4] = ["ledger", "keys", "base", "agent.toml"];
@@ -274,6 +280,37 @@ impl DeviceStore {
         shipped: &(AdapterSpec, Vec<f32>),
     ) -> Result<(), DeviceStoreError> {
         self.installed.install(work, shipped)
+    }
+
+    /// The names of the tasks that the device heard of last, as their plans call them; such as order a terminal about do not.
+    pub fn task_names(&self) -> Result<Vec<(TaskId, String)>, DeviceStoreError> {
+        Ok(self.state.get(NAMES)?.unwrap_or_default())
+    }
+
+    /// Remembers how a plan calls its task.
+    pub(crate) fn name_task(&self, task: TaskId, name: &str) -> Result<(), DeviceStoreError> {
+        let mut short = String::new();
+        for char in shown(name).to_string().chars() {
+            if short.len() + char.len_utf8() > MOST_NAME_BYTES {
+                break;
+            }
+            short.push(char);
+        }
+        let mut names = self.task_names()?;
+        if names.first().is_some_and(|first| *first == (task, short.clone())) {
+            return Ok(());
+        }
+        names.retain(|(known, _)| *known != task);
+        names.insert(0, (task, short));
+        names.truncate(MOST_NAMES);
+        Ok(self.state.put(NAMES, &names)?)
+    }
+
+    /// A task for people: its name, where that is known, and its id.
+    pub(crate) fn in_words(&self, task: TaskId) -> String {
+        let names = self.task_names().unwrap_or_default();
+        let name = names.into_iter().find(|(known, _)| *known == task);
+        name.map_or_else(|| task.to_string(), |(_, name)| format!("{name} ({task})"))
     }
 
     /// Why it did not take part when it was last asked; `None` where it did.

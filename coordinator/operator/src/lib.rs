@@ -25,6 +25,7 @@ pub mod words {
 }
 
 pub mod admin_channel;
+mod bases;
 pub mod client;
 mod commands;
 mod connection;

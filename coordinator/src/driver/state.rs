@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Rejection, Reply, Request};
+use proto::message::{MOST_LATEST, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_core::CryptoRng;
 use shell::store::{Batch, Store};
@@ -122,15 +122,32 @@ impl State {
             // This one may not take part any more: are there enough that may?
             self.end_if_spent(index)?;
         }
-        // Nothing to do: the answer of the newest task says that it is over, and what came of it.
-        match self.tasks.len().checked_sub(1) {
-            None => Ok(Ok(Reply::wait(NO_TASK_MILLIS))),
-            Some(newest) => {
-                let answer = self.tasks[newest].task.handle(device, Request::CheckIn, now, rng);
-                self.persist(newest)?;
-                Ok(answer)
+        self.wait(device, now, rng)
+    }
+
+    /// The answer where there is nothing to do: when to ask again, whether all tasks are over for the device, and what came of
+    /// those that it took part in, and of the newest.
+    fn wait(&mut self, device: DeviceId, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<Reply> {
+        let Some(newest) = self.tasks.len().checked_sub(1) else {
+            return Ok(Ok(Reply::wait(NO_TASK_MILLIS)));
+        };
+        let (mut retry, mut is_over, mut all) = (u64::MAX, true, Vec::new());
+        for index in 0..=newest {
+            let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
+            self.persist(index)?;
+            match answer {
+                Ok(Reply::Wait { retry_millis, latest, complete }) => {
+                    retry = retry.min(retry_millis);
+                    is_over &= complete;
+                    let is_its = index == newest || self.tasks[index].task.has_charged(device);
+                    all.extend(latest.into_iter().filter(|_| is_its));
+                }
+                // One that has become active meanwhile.
+                other => return Ok(other),
             }
         }
+        let latest = all.split_off(all.len().saturating_sub(MOST_LATEST));
+        Ok(Ok(Reply::Wait { retry_millis: retry, latest, complete: is_over }))
     }
 
     /// Ends a task for which too few devices are left. All devices are counted, so they are counted again only when

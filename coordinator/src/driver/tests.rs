@@ -40,7 +40,7 @@ async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
     let driver = world.open();
     assert_eq!(driver.show(task).await.unwrap(), status);
     let wait = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
-    assert!(matches!(wait, Reply::Wait { latest: Some(latest), complete: true, .. } if latest.version == 1));
+    assert!(matches!(wait, Reply::Wait { latest, complete: true, .. } if latest[0].version == 1));
 }
 
 #[tokio::test]
@@ -122,7 +122,7 @@ async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
     let driver = world.open();
     let device = DeviceId([0; 16]);
     let wait = driver.handle(device, Request::CheckIn).await.unwrap();
-    assert!(matches!(wait, Reply::Wait { latest: None, complete: false, .. }));
+    assert!(matches!(wait, Reply::Wait { latest, complete: false, .. } if latest.is_empty()));
     let first = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let second = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let given = driver.handle(device, Request::CheckIn).await.unwrap();

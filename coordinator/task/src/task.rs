@@ -353,7 +353,8 @@ impl Task {
 
     fn check_in(&mut self, from: DeviceId) -> Reply {
         // What its operator stopped, nobody is given any more.
-        let latest = (self.record.state != TaskState::Stopped).then(|| self.published());
+        let latest =
+            if self.record.state == TaskState::Stopped { Vec::new() } else { vec![self.published()] };
         if !self.is_active() {
             let complete = self.record.state.is_over();
             return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete };

@@ -31,7 +31,7 @@ pub use dtype::{FileDtype, GgmlType, TensorHeader};
 pub use error::{ExportError, FormatError};
 pub use file::{BLOCK_BYTES, FileStream, OpenedFile, SmallFile};
 pub use gguf::{Architecture, ArchitectureError, gguf_adapter};
-pub use location::{BaseLocation, is_gguf, locate};
+pub use location::{BaseLocation, is_gguf, locate, name_of_base};
 pub use manifest::{
     MANIFEST_FILE, Manifest, ManifestError, Origin, Personal, Release, SignedRelease, Version,
 };

@@ -84,6 +84,8 @@ pub struct Enrolled {
     pub authority: IdentityPublic,
     /// When certificate and credential were made, by the coordinator's clock.
     pub issued_unix_secs: u64,
+    /// How the operator calls the device; empty where an older coordinator does not say.
+    pub label: String,
 }
 
 /// Encodes an enrolment.
@@ -132,6 +134,7 @@ pub fn enroll_reply_to_wire(enrolled: &Enrolled) -> wire::EnrollReply {
         credential: Some(credential_to_wire(&enrolled.credential)),
         authority: enrolled.authority.0.to_vec(),
         issued_unix_secs: enrolled.issued_unix_secs,
+        label: enrolled.label.clone(),
     }
 }
 
@@ -143,5 +146,6 @@ pub fn enroll_reply_from_wire(message: wire::EnrollReply) -> Result<Enrolled, Wi
         authority: IdentityPublic(fixed("authority", &message.authority)?),
         certificate_pem: message.certificate_pem,
         issued_unix_secs: message.issued_unix_secs,
+        label: message.label,
     })
 }

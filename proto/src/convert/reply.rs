@@ -8,14 +8,15 @@ use super::{
     published_to_wire, sealed_from_wire, sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Assignment, Before, Outcome, Reply};
+use crate::message::{Assignment, Before, MOST_LATEST, Outcome, Published, Reply};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
 pub fn reply_to_wire(reply: Reply) -> wire::Reply {
     let kind = match reply {
         Reply::Wait { retry_millis, latest, complete } => {
-            Kind::Wait(wire::Wait { retry_millis, latest: latest.as_ref().map(published_to_wire), complete })
+            let latest = latest.iter().map(published_to_wire).collect();
+            Kind::Wait(wire::Wait { retry_millis, latest, complete })
         }
         Reply::Assignment(Assignment { published, charged, before }) => Kind::Assignment(wire::Assignment {
             published: Some(published_to_wire(&published)),
@@ -54,7 +55,7 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
     Ok(match present("reply", message.kind)? {
         Kind::Wait(wait) => Reply::Wait {
             retry_millis: wait.retry_millis,
-            latest: wait.latest.as_ref().map(published_from_wire).transpose()?,
+            latest: latest_from_wire(&wait.latest)?,
             complete: wait.complete,
         },
         Kind::Assignment(assignment) => {
@@ -83,6 +84,13 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
     })
+}
+
+fn latest_from_wire(latest: &[wire::Published]) -> Result<Vec<Published>, WireError> {
+    if latest.len() > MOST_LATEST {
+        return Err(error("wait", format!("{} versions are more than {MOST_LATEST}", latest.len())));
+    }
+    latest.iter().map(published_from_wire).collect()
 }
 
 fn before_from_wire(message: &wire::Before) -> Result<Before, WireError> {

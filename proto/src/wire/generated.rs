@@ -34,6 +34,9 @@ pub struct EnrollReply {
     /// When the certificate and the credential were made, by the coordinator's clock.
     #[prost(uint64, tag = "5")]
     pub issued_unix_secs: u64,
+    /// How the operator calls the device.
+    #[prost(string, tag = "6")]
+    pub label: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeBaseRequest {
@@ -299,9 +302,9 @@ pub struct Published {
 pub struct Wait {
     #[prost(uint64, tag = "1")]
     pub retry_millis: u64,
-    /// The newest version, where there is one.
-    #[prost(message, optional, tag = "2")]
-    pub latest: ::core::option::Option<Published>,
+    /// The newest version of each task that the device took part in, and of the newest task, which is the last.
+    #[prost(message, repeated, tag = "2")]
+    pub latest: ::prost::alloc::vec::Vec<Published>,
     /// There will be no more work for this device.
     #[prost(bool, tag = "3")]
     pub complete: bool,

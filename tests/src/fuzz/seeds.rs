@@ -224,6 +224,7 @@ fn enrolled() -> Enrolled {
         credential: Credential::issue(&key, DEVICE.0, IdentityPublic([3; 32]), 99),
         authority: key.public(),
         issued_unix_secs: 98,
+        label: "anna".to_owned(),
     }
 }
 

@@ -101,7 +101,7 @@ impl Seen {
                 self.published.insert(self.known(session));
             }
             (None, Reply::Assignment(assignment)) => self.version(&assignment.published),
-            (None, Reply::Wait { latest: Some(version), .. }) => self.version(version),
+            (None, Reply::Wait { latest, .. }) => latest.iter().for_each(|version| self.version(version)),
             (Some(_) | None, _) => {}
         }
     }

@@ -1,8 +1,11 @@
 //! Where a command finds the device: in the daemon that runs, or, where none does, in its folder.
 
+use std::collections::BTreeSet;
+
 use client::store::{Entry, Note};
 use client::{Control, Device, Forgotten, Now, Status};
 use proto::ids::{TaskId, Timestamp};
+use proto::shown::shown;
 
 use super::{Failure, device, device_failure, failed};
 use crate::config::Config;
@@ -14,6 +17,14 @@ pub(super) enum Asked<'a> {
     Daemon(&'a Config),
     /// Nobody does but this command.
     Folder(Box<Device>),
+    /// There is none: nothing is made only to say so.
+    Nothing,
+}
+
+/// What is to be done where there is no device.
+fn no_device(config: &Config) -> Failure {
+    let folder = config.state_dir.display();
+    failed(3)(anyhow::anyhow!("there is no device in {folder}; `nightshift-agent enroll` makes one"))
 }
 
 /// An answer that does not belong to the request.
@@ -26,7 +37,42 @@ impl<'a> Asked<'a> {
     pub(super) fn open(config: &'a Config) -> Result<Self, Failure> {
         match Self::now_of(config)? {
             Some(_) => Ok(Self::Daemon(config)),
+            None if !config.state_dir.join("state").exists() => Ok(Self::Nothing),
             None => Ok(Self::Folder(Box::new(device(config)?))),
+        }
+    }
+
+    /// The same for who changes something: fails where there is no device.
+    pub(super) fn open_to_change(config: &'a Config) -> Result<Self, Failure> {
+        match Self::open(config)? {
+            Self::Nothing => Err(no_device(config)),
+            asked @ (Self::Daemon(_) | Self::Folder(_)) => Ok(asked),
+        }
+    }
+
+    /// The task that a user means by its id, the beginning of it, or its name.
+    pub(super) fn task(&self, named: &str) -> Result<TaskId, Failure> {
+        if let Ok(task) = named.parse() {
+            return Ok(task);
+        }
+        let status = self.status()?;
+        let known = status.installed.iter().map(|held| held.task).chain(status.forgotten.iter().copied());
+        let all: BTreeSet<TaskId> = known.chain(status.names.keys().copied()).collect();
+        let has_name = |task: &TaskId| status.names.get(task).is_some_and(|name| name == named);
+        let mut found: Vec<TaskId> = all.iter().copied().filter(has_name).collect();
+        if found.is_empty() && !named.is_empty() {
+            found = all.into_iter().filter(|task| task.to_string().starts_with(named)).collect();
+        }
+        let which = shown(named);
+        match found.as_slice() {
+            [task] => Ok(*task),
+            [] => Err(failed(2)(anyhow::anyhow!(
+                "this device knows no task {which}; `nightshift-agent tasks` lists those that it knows"
+            ))),
+            several => {
+                let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
+                Err(failed(2)(anyhow::anyhow!("{which} may be {}; give the id", ids.join(" or "))))
+            }
         }
     }
 
@@ -47,6 +93,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => Ok(device.store().entries().to_vec()),
+            Self::Nothing => Ok(Vec::new()),
         }
     }
 
@@ -58,6 +105,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => device.control().journal().map_err(device_failure),
+            Self::Nothing => Ok(Vec::new()),
         }
     }
 
@@ -69,6 +117,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => device.status().map_err(device_failure),
+            Self::Nothing => Ok(Status::default()),
         }
     }
 
@@ -91,6 +140,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => device.forget(task).map_err(device_failure),
+            Self::Nothing => Err(failed(3)(anyhow::anyhow!("there is no device"))),
         }
     }
 
@@ -102,6 +152,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => device.rejoin(task).map_err(device_failure),
+            Self::Nothing => Err(failed(3)(anyhow::anyhow!("there is no device"))),
         }
     }
 
@@ -116,6 +167,7 @@ impl<'a> Asked<'a> {
                 Some(_) | None => Err(foreign()),
             },
             Self::Folder(device) => here(&device.control()).map_err(device_failure),
+            Self::Nothing => Err(failed(3)(anyhow::anyhow!("there is no device"))),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aggregation::IdentityPublic;
 use clap::{Args, ValueEnum};
-use formats::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease};
+use formats::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease, name_of_base};
 use serde::Serialize;
 
 use client::adapter_files::{
@@ -25,13 +25,13 @@ pub(super) struct ExportArgs {
     /// A PEFT folder; what this device has installed where it is left out
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,
-    /// The task whose installed version it is, where there are versions of several
+    /// The task whose installed version it is, where there are versions of several: its id, the beginning of it, or its name
     #[arg(long, value_name = "TASK", conflicts_with = "adapter")]
-    task: Option<TaskId>,
+    task: Option<String>,
     /// The folder to write; a merged base needs one that is new or empty
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// The base's name in a PEFT configuration; by default `sha256:` and its digest
+    /// The base's name in a PEFT configuration; by default the hub's, or the path where it lies
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
     /// The manifest that `nightshift model pull` wrote of the installed version: its signature is passed on
@@ -49,6 +49,13 @@ enum Form {
     Gguf,
     /// The base with the adapter in its weights, as a Hugging Face folder
     Merged,
+}
+
+impl ExportArgs {
+    /// The task that is named.
+    pub(super) fn task(&self) -> Option<&str> {
+        self.task.as_deref()
+    }
 }
 
 /// What was written.
@@ -100,10 +107,11 @@ pub(super) enum ExportFailure {
 /// Writes the adapter of `args`, or the one installed below `state_dir`, which is for one of the bases that lie there.
 pub(super) fn export(
     args: &ExportArgs,
+    task: Option<TaskId>,
     bases: &[PathBuf],
     state_dir: &Path,
 ) -> Result<Exported, ExportFailure> {
-    let (source, base, mut adapter) = opened(args, bases, state_dir)?;
+    let (source, base, mut adapter) = opened(args, task, bases, state_dir)?;
     if let Some(path) = &args.release {
         let memory = DeviceStore::open(state_dir)?;
         let authority = authority(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
@@ -111,7 +119,8 @@ pub(super) fn export(
     }
     match args.form {
         Form::Peft => {
-            let name = args.base_name.clone().unwrap_or_else(|| format!("sha256:{}", base.digest()));
+            let name = args.base_name.clone().map_or_else(|| name_of_base(source), Ok);
+            let name = name.map_err(FileError::io("find", source))?;
             write_peft(&args.out, &adapter, base.digest(), &name)?;
         }
         Form::Gguf => write_gguf(&args.out, &adapter, &base)?,
@@ -129,6 +138,7 @@ pub(super) fn export(
 /// is no other.
 fn opened<'a>(
     args: &ExportArgs,
+    task: Option<TaskId>,
     bases: &'a [PathBuf],
     state_dir: &Path,
 ) -> Result<(&'a Path, Base, Adapter), ExportFailure> {
@@ -144,7 +154,7 @@ fn opened<'a>(
         };
         let adapter = match &args.adapter {
             Some(folder) => read_peft(folder, &base),
-            None => read_installed(state_dir, args.task, &base),
+            None => read_installed(state_dir, task, &base),
         };
         match adapter {
             Ok(adapter) if says_its_base(args) => return Ok((source, base, adapter)),
@@ -280,7 +290,7 @@ mod tests {
         {
             let out = folder.path().join(form);
             let words = ["--as", form, "--adapter", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
-            let exported = export(&args(&words), &[source()], folder.path()).unwrap();
+            let exported = export(&args(&words), None, &[source()], folder.path()).unwrap();
             assert_eq!(exported.modules, 2);
             let manifest = Manifest::parse(&std::fs::read(&exported.manifest).unwrap()).unwrap();
             assert_eq!(manifest.origin, personal, "{form}");
@@ -288,7 +298,7 @@ mod tests {
         }
         let out = folder.path().join("none");
         let words = ["--out", out.to_str().unwrap()];
-        let failure = export(&args(&words), &[source()], folder.path()).unwrap_err();
+        let failure = export(&args(&words), None, &[source()], folder.path()).unwrap_err();
         assert_eq!(failure.code(), 3);
         assert!(failure.to_string().starts_with("nothing is installed in "), "{failure}");
         assert!(!out.exists());

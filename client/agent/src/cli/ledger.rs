@@ -22,6 +22,7 @@ pub(super) fn ledger(config: &Config, verify: bool, format: Format) -> Result<()
             Asked::Folder(device) => {
                 device.store().verify().map_err(|error| device_failure(client::Error::from(error)))?;
             }
+            Asked::Nothing => {}
             Asked::Daemon(_) => {
                 let why = "an agent runs and holds the ledger; stop it first, or leave --verify out: it walked the \
                            chain when it started";
@@ -30,10 +31,11 @@ pub(super) fn ledger(config: &Config, verify: bool, format: Format) -> Result<()
         }
     }
     let entries = asked.entries()?;
-    print(format, &entries, || page(&entries, &config.policy, verify))
+    let names = asked.status()?.names;
+    print(format, &entries, || page(&entries, &names, &config.policy, verify))
 }
 
-fn page(entries: &[Entry], policy: &Policy, verified: bool) -> String {
+fn page(entries: &[Entry], names: &BTreeMap<TaskId, String>, policy: &Policy, verified: bool) -> String {
     let mut spending = Spending::new();
     let mut lines = vec![format!(
         "{:20}  {:32}  {:>7}  {:>8}  {:>12}  epsilon so far (this device stops at {})",
@@ -62,6 +64,9 @@ fn page(entries: &[Entry], policy: &Policy, verified: bool) -> String {
             Entry::Signature(_) | Entry::Answer(_) => {}
         }
     }
+    lines.extend(
+        spent(entries).1.keys().filter_map(|task| Some(format!("{task} is the task {}", names.get(task)?))),
+    );
     if spending.in_total() == 0 {
         lines = vec!["this device has not contributed anything".to_owned()];
     } else if let Ok(delta) = privacy::Delta::new(policy.largest_delta) {
@@ -92,6 +97,8 @@ fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
 #[derive(Debug, Serialize)]
 struct Known {
     task: TaskId,
+    /// As its plan calls it; none where that is not known.
+    name: Option<String>,
     /// Rounds that its ledger has charges of.
     contributions: u32,
     /// By the device's own accountant; none where it is unbounded or nothing was contributed.
@@ -102,13 +109,11 @@ struct Known {
     forgotten: bool,
 }
 
-/// Lists the tasks that the device took part in, holds a version of, or was told to forget.
-pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
-    let asked = Asked::open(config)?;
-    let (entries, status) = (asked.entries()?, asked.status()?);
+/// What the ledger's records add up to, and the δ of each task in it.
+fn spent(entries: &[Entry]) -> (Spending, BTreeMap<TaskId, Option<f64>>) {
     let mut spending = Spending::new();
     let mut deltas: BTreeMap<TaskId, Option<f64>> = BTreeMap::new();
-    for entry in &entries {
+    for entry in entries {
         match entry {
             Entry::Charge { unix_millis, charge } => {
                 spending.add(charge, Timestamp(*unix_millis));
@@ -121,20 +126,37 @@ pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
             Entry::Signature(_) | Entry::Answer(_) => {}
         }
     }
+    (spending, deltas)
+}
+
+/// ε of each task in the ledger, by the device's own accountant; none where it has no bound.
+pub(super) fn epsilons(entries: &[Entry]) -> BTreeMap<TaskId, Option<f64>> {
+    let (spending, deltas) = spent(entries);
+    let epsilon = |(task, delta): (TaskId, Option<f64>)| {
+        let delta = delta.and_then(|delta| privacy::Delta::new(delta).ok());
+        let epsilon = delta.map(|delta| spending.epsilon(task, delta));
+        (task, epsilon.filter(|epsilon| epsilon.is_finite()))
+    };
+    deltas.into_iter().map(epsilon).collect()
+}
+
+/// Lists the tasks that the device took part in, holds a version of, or was told to forget.
+pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
+    let asked = Asked::open(config)?;
+    let (entries, status) = (asked.entries()?, asked.status()?);
+    let ((spending, mut deltas), epsilons) = (spent(&entries), epsilons(&entries));
     for task in
         status.installed.iter().map(|published| published.task).chain(status.forgotten.iter().copied())
     {
         deltas.entry(task).or_default();
     }
     let tasks: Vec<Known> = deltas
-        .into_iter()
-        .map(|(task, delta)| Known {
+        .into_keys()
+        .map(|task| Known {
             task,
+            name: status.names.get(&task).cloned(),
             contributions: spending.participations(task),
-            epsilon: delta
-                .and_then(|delta| privacy::Delta::new(delta).ok())
-                .map(|delta| spending.epsilon(task, delta))
-                .filter(|epsilon| epsilon.is_finite()),
+            epsilon: epsilons.get(&task).copied().flatten(),
             installed: status
                 .installed
                 .iter()
@@ -153,7 +175,11 @@ pub(super) fn tasks(config: &Config, format: Format) -> Result<(), Failure> {
                 .map_or("not installed".to_owned(), |version| format!("version {version} installed"));
             let epsilon = task.epsilon.map_or(String::new(), |epsilon| format!(", epsilon {epsilon:.3}"));
             let forgotten = if task.forgotten { ", forgotten" } else { "" };
-            format!("{}  {} contributions{epsilon}, {installed}{forgotten}", task.task, task.contributions)
+            let name = task.name.as_ref().map_or(String::new(), |name| format!("{name}, "));
+            format!(
+                "{}  {name}{} contributions{epsilon}, {installed}{forgotten}",
+                task.task, task.contributions
+            )
         };
         tasks.iter().map(line).collect::<Vec<_>>().join("\n")
     })

@@ -120,10 +120,7 @@ impl Which {
             _ if user() == 0 => Scope::System,
             _ => Scope::User,
         };
-        let folder = |name: &str| env::var_os(name).map(PathBuf::from);
-        let (home, config, state) = (folder("HOME"), folder("XDG_CONFIG_HOME"), folder("XDG_STATE_HOME"));
-        let surroundings = Surroundings::of(home.as_deref(), config.as_deref(), state.as_deref());
-        let places = places(manager, scope, &surroundings).map_err(refused)?;
+        let places = places(manager, scope, &Surroundings::from_env()).map_err(refused)?;
         Ok(Self { manager, scope, root: args.root.clone(), places })
     }
 

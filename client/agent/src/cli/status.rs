@@ -1,17 +1,20 @@
 //! What a device does and why, for its user: `status`, `conditions`, `log`.
 #![expect(clippy::disallowed_methods, reason = "IO shell: what time it is, and a pause between two looks")]
 
+use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::{Certificate, DeviceMonitor, Now, Status};
-use proto::ids::Timestamp;
+use proto::ids::{TaskId, Timestamp};
+use proto::shown::shown;
 use serde::Serialize;
 use session::conditions::{Conditions, Judgment, Purpose, in_words, judge};
 use shell::cli::Format;
 
 use super::asked::Asked;
 use super::time::{at, relative, span};
-use super::{Failure, print};
+use super::{Failure, ledger, print};
 use crate::config::Config;
 use crate::monitor::{Sources, ThisMachine, advice};
 
@@ -108,39 +111,75 @@ struct Whole {
     #[serde(flatten)]
     status: Status,
     now: Option<Now>,
+    state_dir: PathBuf,
+    /// What it trains on, by the configuration.
+    bases: Vec<PathBuf>,
+    data: Vec<PathBuf>,
+    /// What it spent in each task, by its own accountant; none where that has no bound.
+    epsilon: BTreeMap<TaskId, Option<f64>>,
 }
 
 /// Says what the device does now, what next, and what it would take.
 pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
     let doing = Asked::now_of(config)?;
-    let status = Asked::open(config)?.status()?;
-    let whole = Whole { running: doing.is_some(), status, now: doing };
+    let asked = Asked::open(config)?;
+    let whole = Whole {
+        running: doing.is_some(),
+        status: asked.status()?,
+        now: doing,
+        state_dir: config.state_dir.clone(),
+        bases: std::iter::once(&config.base).chain(&config.further_bases).cloned().collect(),
+        data: config.data.clone(),
+        epsilon: ledger::epsilons(&asked.entries()?),
+    };
     print(format, &whole, || {
-        let mut lines = held(&whole.status, now());
+        let mut lines = held(&whole, now());
         match &whole.now {
             None => lines.push(
                 "no agent runs; `nightshift-agent run` or `nightshift-agent service install` starts one"
                     .to_owned(),
             ),
-            Some(doing) => lines.extend(does(doing, now())),
+            Some(doing) => lines.extend(does(doing, &whole.status.names, now())),
         }
         lines.join("\n")
     })
 }
 
-fn held(status: &Status, now: Timestamp) -> Vec<String> {
-    let mut lines =
-        vec![status.device.map_or("not enrolled".to_owned(), |device| format!("enrolled as {device}"))];
+fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
+    let Whole { status, state_dir, bases, data, epsilon, .. } = whole;
+    let mut lines = if let Some(device) = status.device {
+        let label = if status.label.is_empty() { String::new() } else { format!("{}, ", status.label) };
+        let coordinator = status.coordinator.as_deref().unwrap_or_default();
+        vec![format!("enrolled as {label}{device}, with the coordinator {coordinator}")]
+    } else {
+        let folder = state_dir.display();
+        vec![format!("not enrolled: there is no device in {folder}; `nightshift-agent enroll` makes one")]
+    };
     lines.extend(status.certificate.map(|certificate| certified(certificate, now)));
+    let listed = |paths: &[PathBuf]| {
+        let paths: Vec<String> =
+            paths.iter().map(|path| shown(&path.to_string_lossy()).to_string()).collect();
+        if paths.is_empty() { "none".to_owned() } else { paths.join(", ") }
+    };
+    lines.push(format!("base: {}", listed(bases)));
+    lines.push(format!("text: {}", listed(data)));
     if status.installed.is_empty() {
         lines.push("holds no version yet".to_owned());
     }
+    let named =
+        |task: &TaskId| status.names.get(task).map_or(task.to_string(), |name| format!("{name} ({task})"));
     lines.extend(
-        status
-            .installed
-            .iter()
-            .map(|published| format!("holds version {} of task {}", published.version, published.task)),
+        status.installed.iter().map(|published| {
+            format!("holds version {} of task {}", published.version, named(&published.task))
+        }),
     );
+    lines.extend(epsilon.iter().map(|(task, epsilon)| match epsilon {
+        Some(epsilon) => format!("spent epsilon {epsilon:.3} in task {}", named(task)),
+        None => format!(
+            "spent epsilon without a bound in task {}: a round had no noise of the devices' own",
+            named(task)
+        ),
+    }));
     lines.extend(status.declined.as_ref().map(|declined| declined.why.clone()));
     if status.charges_found_at_coordinator > 0 {
         lines.push(format!(
@@ -163,15 +202,17 @@ fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> 
     format!("its certificate ends {}, and is renewed {renewed}", at(ends))
 }
 
-fn does(doing: &Now, now: Timestamp) -> Vec<String> {
-    let mut lines: Vec<String> =
-        doing.bases.iter().map(|base| format!("trains on the base {base}")).collect();
+fn does(doing: &Now, names: &BTreeMap<TaskId, String>, now: Timestamp) -> Vec<String> {
+    let mut lines: Vec<String> = doing.bases.iter().map(|base| format!("holds the base {base}")).collect();
     if let Some((base, there, total)) = doing.fetching_base {
         let (there, total) = (there >> 20, total.div_ceil(1 << 20));
         lines.push(format!("fetches the base {base}: {there} of {total} MiB are here"));
     }
     let work = doing.work.as_ref();
-    let of = work.map_or(String::new(), |work| format!(", version {} of task {}", work.version, work.task));
+    let of = work.map_or(String::new(), |work| {
+        let task = names.get(&work.task).cloned().unwrap_or_else(|| work.task.to_string());
+        format!(", version {} of task {task}", work.version)
+    });
     let steps = doing.training.map_or(String::new(), |(steps, all)| format!(", step {steps} of {all}"));
     lines.push(format!("now: {}{of}{steps}, since {}", doing.state, relative(doing.since, now)));
     if let Some(next) = doing.next_check_in {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
-use formats::{MANIFEST_FILE, Origin, Personal};
+use formats::{MANIFEST_FILE, Origin, Personal, name_of_base};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::{AdapterSpec, Factors, Method, Module, Slot};
 use proto::ids::Digest;
@@ -294,7 +294,7 @@ impl Start {
 fn name_of(base: &Path) -> anyhow::Result<String> {
     Ok(match source(base)? {
         Source::Hub(repository) => repository.name().to_owned(),
-        Source::Path(path) => std::path::absolute(path)?.to_string_lossy().into_owned(),
+        Source::Path(path) => name_of_base(&path)?,
     })
 }
 

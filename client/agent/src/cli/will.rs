@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use client::Forgotten;
-use proto::ids::{TaskId, Timestamp};
+use proto::ids::Timestamp;
 use serde::Serialize;
 use shell::cli::Format;
 use text::UserText;
@@ -17,7 +17,7 @@ use crate::config::Config;
 /// Pauses the device, for a time or until it is resumed.
 pub(super) fn pause(config: &Config, span: Option<Duration>, format: Format) -> Result<(), Failure> {
     let until = span.map(|span| now().plus_millis(u64::try_from(span.as_millis()).unwrap_or(u64::MAX)));
-    Asked::open(config)?.pause(until)?;
+    Asked::open_to_change(config)?.pause(until)?;
     print(format, &serde_json::json!({ "paused_until": until.map(|until| until.0) }), || match until {
         Some(Timestamp(until)) => format!("paused until {}", at(until)),
         None => "paused until `nightshift-agent resume`".to_owned(),
@@ -26,13 +26,14 @@ pub(super) fn pause(config: &Config, span: Option<Duration>, format: Format) -> 
 
 /// Ends a pause.
 pub(super) fn resume(config: &Config, format: Format) -> Result<(), Failure> {
-    Asked::open(config)?.resume()?;
+    Asked::open_to_change(config)?.resume()?;
     print(format, &serde_json::json!({ "paused_until": null }), || "not paused".to_owned())
 }
 
 /// Leaves a task, or takes it back.
-pub(super) fn forget(config: &Config, task: TaskId, undo: bool, format: Format) -> Result<(), Failure> {
-    let asked = Asked::open(config)?;
+pub(super) fn forget(config: &Config, named: &str, undo: bool, format: Format) -> Result<(), Failure> {
+    let asked = Asked::open_to_change(config)?;
+    let task = asked.task(named)?;
     if undo {
         let was = asked.rejoin(task)?;
         return print(format, &serde_json::json!({ "task": task, "was_forgotten": was }), || {

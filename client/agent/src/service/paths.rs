@@ -34,6 +34,13 @@ impl Surroundings {
         let absolute = |path: Option<&Path>| path.filter(|path| path.is_absolute()).map(Path::to_owned);
         Self { home: absolute(home), config: absolute(config), state: absolute(state) }
     }
+
+    /// As the environment of this process says.
+    pub fn from_env() -> Self {
+        let folder = |name: &str| std::env::var_os(name).map(PathBuf::from);
+        let (home, config, state) = (folder("HOME"), folder("XDG_CONFIG_HOME"), folder("XDG_STATE_HOME"));
+        Self::of(home.as_deref(), config.as_deref(), state.as_deref())
+    }
 }
 
 /// Where a service's files are. Fails where a person's are nowhere.

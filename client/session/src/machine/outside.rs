@@ -186,7 +186,9 @@ impl Session {
     /// the task, and not of a task that they left.
     fn is_for_the_user(&self, published: &Published) -> bool {
         let held = self.installed(published.task).map_or(0, |held| held.version);
-        published.version > held && !self.forgotten.contains(&published.task)
+        published.version > held
+            && !self.forgotten.contains(&published.task)
+            && !self.of_no_use.contains(&(published.task, published.version))
     }
 
     /// What is left to do when the coordinator has heard it, or cannot.
@@ -202,11 +204,14 @@ impl Session {
             Reply::Wait { retry_millis, latest, complete } => {
                 self.complete = complete;
                 let retry_millis = bounded(retry_millis);
-                match latest {
-                    Some(published) if self.is_for_the_user(&published) => {
+                let mut new = latest.into_iter().filter(|published| self.is_for_the_user(published));
+                match (new.next(), new.next()) {
+                    (None, _) => self.wait(now.plus_millis(retry_millis)),
+                    // Where there are more, the next one is asked for soon.
+                    (Some(published), further) => {
+                        let retry_millis = further.map_or(retry_millis, |_| LEAST_WAIT_MILLIS);
                         self.to(Stage::LoadingPlan { published, purpose: Purpose::Keep { retry_millis } })
                     }
-                    Some(_) | None => self.wait(now.plus_millis(retry_millis)),
                 }
             }
             Reply::Assignment(Assignment { published, charged, before }) => {
@@ -258,8 +263,12 @@ impl Session {
             Purpose::Keep { retry_millis } => {
                 match self.device.policy.knows(published.task, plan, &self.device.bases) {
                     Ok(()) => self.to(Stage::Loading { offer, purpose }),
-                    // Nothing was asked of it.
-                    Err(_) => self.wait(now.plus_millis(retry_millis)),
+                    // Nothing was asked of it, and it is not looked at again.
+                    Err(_) => {
+                        let mut session = self;
+                        session.of_no_use.insert((published.task, published.version));
+                        session.wait(now.plus_millis(retry_millis))
+                    }
                 }
             }
             Purpose::Await | Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),

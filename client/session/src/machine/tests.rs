@@ -10,6 +10,7 @@ use rand_core::SeedableRng;
 
 use super::*;
 
+mod keeping;
 mod renewal;
 
 const NOW: Timestamp = Timestamp(1_700_000_000_000);
@@ -29,7 +30,7 @@ fn session(policy: Policy, spending: Spending) -> Session {
 
 /// Wakes the session and takes it through check-in and fetching a version of `plan`.
 fn loaded(session: Session, plan: &Plan, clip_norm: f64) -> Session {
-    loaded_at(session, plan, (0, clip_norm), None, None)
+    loaded_at(session, plan, (1, clip_norm), None, None)
 }
 
 /// The same at any version; the first of `folded` is published, the second comes.
@@ -58,11 +59,11 @@ fn adapter(plan: &Plan) -> Vec<u8> {
     vector_to_bytes(&plan.adapter.initial(&plan.initial_seed, None))
 }
 
-/// The first version of a plan.
+/// A version of a plan, of which something was learned.
 fn published(plan: &Plan) -> Published {
     Published {
         task: TASK,
-        version: 0,
+        version: 1,
         plan: Digest::of(&plan.to_bytes().unwrap()),
         folded: None,
         adapter: Digest::of(&adapter(plan)),
@@ -268,7 +269,7 @@ fn a_version_of_a_base_that_the_device_does_not_hold_is_not_built_to_be_kept() {
     let plan = Plan::example();
     for (base, loads) in [(plan.base, true), (Digest([77; 32]), false)] {
         let plan = Plan { base, ..plan.clone() };
-        let wait = Reply::Wait { retry_millis: 9_000, latest: Some(published(&plan)), complete: true };
+        let wait = Reply::Wait { retry_millis: 9_000, latest: vec![published(&plan)], complete: true };
         let session = tell(session(Policy::default(), Spending::new()), Event::Woke);
         let session = tell(session, Event::Replied(wait));
         let mut session = tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()));
@@ -399,8 +400,10 @@ fn without_a_window_a_version_is_fetched_for_the_user_and_not_trained() {
 #[test]
 fn a_window_that_opens_wakes_only_a_device_that_waits_for_one() {
     let session = tell(session(Policy::default(), Spending::new()), Event::Woke);
-    let session =
-        tell(session, Event::Replied(Reply::Wait { retry_millis: HOUR, latest: None, complete: false }));
+    let session = tell(
+        session,
+        Event::Replied(Reply::Wait { retry_millis: HOUR, latest: Vec::new(), complete: false }),
+    );
     assert_eq!(sleeps(&session), HOUR);
     let session = tell(session, Event::WindowOpened);
     assert_eq!(sleeps(&session), HOUR);
@@ -437,7 +440,7 @@ fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_ba
     assert_eq!(declines(&session), Some(DeclineReason::NotAllowed));
     let mut session = tell(session, Event::Replied(Reply::Received));
     assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Forgotten(TASK)))));
-    let latest = Some(published(&plan));
+    let latest = vec![published(&plan)];
     let session = tell(session, Event::ClockStepped);
     let mut session =
         tell(session, Event::Replied(Reply::Wait { retry_millis: HOUR, latest, complete: false }));
@@ -491,7 +494,7 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
     assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(2 * rests)));
     assert!(session.take_ended().is_none());
     // A version that is new is fetched and kept, and not trained.
-    let newer = Published { version: 1, ..published(&plan) };
+    let newer = Published { version: 2, ..published(&plan) };
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let now = NOW.plus_millis(2 * rests);
     session = session.handle(Event::Woke, now, rng);

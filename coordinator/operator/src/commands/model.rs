@@ -17,6 +17,7 @@ use serde::Serialize;
 use serde_json::json;
 use task::gain::{best, content};
 
+use crate::bases;
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, tasks};
 use crate::output::{Output, epsilon, print, table};
@@ -38,7 +39,8 @@ pub(super) enum Command {
         /// The folder to write.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// The base's name in the written configuration; by default `sha256:` and its digest.
+        /// The base's name in the written configuration; by default the hub's, or the path by which this operator made a task
+        /// of it; else `sha256:` and its digest.
         #[arg(long, value_name = "NAME")]
         base_name: Option<String>,
         /// The base's `config.json`, or the folder that it is in: a GGUF file says what the base is.
@@ -102,7 +104,8 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let version = version.unwrap_or(best.version);
             let (plan, state, stored) = fetch(&mut client, &task, version).await?;
             let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
-            let base = base_name.unwrap_or_else(|| format!("sha256:{}", plan.base));
+            let base = base_name.or_else(|| bases::name(dir, plan.base));
+            let base = base.unwrap_or_else(|| format!("sha256:{}", plan.base));
             let files = match form {
                 Layout::Peft => peft_files(&adapter, &[], &trained, &base),
                 Layout::Gguf => {

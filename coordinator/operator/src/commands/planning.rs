@@ -221,6 +221,8 @@ pub(super) struct Prepared {
     pub(super) plan: Vec<u8>,
     pub(super) frozen: Vec<u8>,
     pub(super) prediction: Prediction,
+    /// The base, and where it lies, where the plan is made of it here.
+    pub(super) base: Option<(Digest, PathBuf)>,
 }
 
 /// Makes a plan and checks all of it, as the coordinator will.
@@ -257,7 +259,8 @@ pub(super) fn prepare(arguments: &PlanArguments) -> Result<Prepared, CliError> {
         }
         return Err(CliError::Input(too_noisy(plan, prediction.snr, is_own)));
     }
-    Ok(Prepared { plan: bytes, frozen, prediction })
+    let base = arguments.base.clone().map(|path| (plan.base, path));
+    Ok(Prepared { plan: bytes, frozen, prediction, base })
 }
 
 /// The plan by the options; where neither method nor rank is given, with the first adapter that noise leaves enough of, or

@@ -15,6 +15,7 @@ use task::gain::{Best, Measured, Standing, best, content};
 use tokio::time::sleep;
 
 use super::planning::{PlanArguments, prepare};
+use crate::bases;
 use crate::connection::{connect, find_task, task_in, tasks};
 use crate::output::{Output, adversary, epsilon, line, print, state, table};
 
@@ -78,6 +79,12 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let mut client = connect(dir).await?;
             let request = AdminRequest::CreateTask { plan: prepared.plan, frozen: prepared.frozen };
             let task = task_in(client.call(request).await?)?;
+            if let Some((base, path)) = prepared.base {
+                // That it is not remembered costs a name in what is pulled, and no task.
+                if let Err(error) = bases::remember(dir, base, &path) {
+                    note(&format!("where the base lies is not remembered: {error}"));
+                }
+            }
             let document = json!({ "task": task, "predicted": prepared.prediction });
             print(output.format, &document, |_| task.task.to_string())
         }

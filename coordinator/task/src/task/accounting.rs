@@ -64,6 +64,11 @@ impl Task {
         self.record.participations.get(&device).copied().unwrap_or(0)
     }
 
+    /// Whether a device took part.
+    pub fn has_charged(&self, device: DeviceId) -> bool {
+        self.participations(device) > 0
+    }
+
     /// Rounds charged so far, aborted ones too.
     pub fn rounds_charged(&self) -> u64 {
         self.record.rounds_charged

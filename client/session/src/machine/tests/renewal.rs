@@ -22,7 +22,7 @@ fn renewed(session: &Session) -> Event {
 fn waking_at(session: Session, millis: u64) -> Session {
     let mut rng = ChaCha20Rng::seed_from_u64(1);
     let session = if asks_for_work(&session) {
-        let retry = Reply::Wait { retry_millis: 250, latest: None, complete: false };
+        let retry = Reply::Wait { retry_millis: 250, latest: Vec::new(), complete: false };
         session.handle(Event::Replied(retry), NOW.plus_millis(millis.saturating_sub(250)), &mut rng)
     } else {
         session
@@ -46,7 +46,7 @@ fn a_device_renews_its_certificate_before_it_asks_for_work_and_shows_the_new_cre
     assert!(asks_for_work(&session), "{session:?}");
     assert_eq!(session.credential.expires_unix_secs, NOW.as_secs() + LIFE);
     // And not again at the next waking.
-    let retry = Reply::Wait { retry_millis: 1000, latest: None, complete: false };
+    let retry = Reply::Wait { retry_millis: 1000, latest: Vec::new(), complete: false };
     let session = tell(session, Event::Replied(retry));
     let session = session.handle(Event::Woke, NOW.plus_millis(1000), &mut ChaCha20Rng::seed_from_u64(1));
     assert!(asks_for_work(&session), "{session:?}");
