@@ -78,6 +78,8 @@ impl Enrolled {
 pub struct EnrolledDevice {
     /// What it is.
     pub device: Device,
+    /// How its operator calls it, or its name where that is not known.
+    pub label: String,
     /// Where its coordinator is.
     pub coordinator: String,
     /// How it connects.
@@ -230,11 +232,12 @@ pub fn load(
         policy,
     };
     let lifetime = enrolled.lifetime();
+    let label = if enrolled.label.is_empty() { enrolled.device.to_string() } else { enrolled.label };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
     let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
     let trust = Trust::Authority(certificate(AUTHORITY)?);
     let transport = Transport::new(&coordinator, trust, Some(identity), proxy.clone())?;
-    Ok(EnrolledDevice { device, coordinator, transport, lifetime })
+    Ok(EnrolledDevice { device, label, coordinator, transport, lifetime })
 }
 
 /// The name of the enrolled device, and how long its certificate lasts, if it is one.

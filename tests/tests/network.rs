@@ -367,7 +367,7 @@ fn running_programs_leave_no_core_dump() {
     let mut agent = Running::quiet(start(command.stdout(Stdio::null()).stderr(Stdio::piped())));
     // It has read its keys when it says so.
     let mut lines = BufReader::new(agent.0.stderr.take().unwrap()).lines().map(Result::unwrap);
-    assert!(lines.any(|line| line.contains("checking in")), "the agent ended before it checked in");
+    assert!(lines.any(|line| line.contains("takes part as anna")), "the agent ended before it took part");
     assert_eq!(cores(&agent), ["0", "0", "bytes"]);
 }
 

@@ -17,8 +17,8 @@ impl Running {
         if self.coming.is_some() {
             return;
         }
-        tracing::info!(base = %lacking.base, task = %lacking.task, "a task needs a base that is not here; it is fetched");
-        self.live.note("fetches", &format!("the base {} of task {}", lacking.base, lacking.task));
+        let task = self.store.in_words(lacking.task);
+        self.live.note("fetches", &format!("the base {} of task {task}", lacking.base));
         self.coming = Some(ComingBase::new(lacking));
     }
 
@@ -76,7 +76,6 @@ impl Running {
             }
             Step::Whole => {
                 self.live.note("fetched", &format!("the base {base}"));
-                tracing::info!(%base, "the base is here");
                 self.coming = None;
                 self.came = Some(base);
             }

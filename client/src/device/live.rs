@@ -19,6 +19,9 @@ use crate::store::{DeviceStore, DeviceStoreError, Entry, Journal, Note, State};
 
 const PAUSED: &str = "paused-until";
 
+/// The name of the events that something went wrong.
+const PROBLEM: &str = "problem";
+
 /// What a running device does, at one moment. Times are in milliseconds since 1970 by the device's clock.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Now {
@@ -219,13 +222,17 @@ impl Live {
 
     /// Something went wrong, and the device goes on.
     pub(super) fn problem(&self, why: &str) {
-        let note = self.note("problem", why);
+        let note = self.note(PROBLEM, why);
         self.now.send_modify(|shown| shown.last_problem = Some(note));
     }
 
     /// Writes an event to the journal.
     pub(super) fn note(&self, event: &str, what: &str) -> Note {
         let note = Note { unix_millis: now().0, event: event.to_owned(), what: what.to_owned() };
+        // What went wrong is a warning of its own.
+        if event != PROBLEM {
+            tracing::info!("{event}: {what}");
+        }
         self.journal.note(&note);
         note
     }

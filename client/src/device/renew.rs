@@ -21,9 +21,8 @@ impl Running {
         };
         self.transport = renewed.transport;
         self.live.keeps(&self.store)?;
-        let Lifetime { issued_unix_secs, expires_unix_secs } = renewed.lifetime;
+        let Lifetime { issued_unix_secs, .. } = renewed.lifetime;
         self.live.note("renewed", "the certificate by which it connects");
-        tracing::info!(expires_unix_secs, "certificate renewed");
         Ok(Event::Renewed { credential: renewed.credential, issued_unix_secs })
     }
 }

@@ -95,6 +95,7 @@ impl Running {
         (live, stop): (Arc<Live>, CancellationToken),
     ) -> Result<Self, Error> {
         store.checkpoint().clean_up();
+        tracing::info!("takes part as {}, with the coordinator {}", enrolled.label, enrolled.coordinator);
         live.trains_on(enrolled.device.bases.clone());
         let policy = enrolled.device.policy.clone();
         let device = Arc::new(enrolled.device);
@@ -287,7 +288,7 @@ impl Running {
                 self.session.handle(event, now(), &mut generator())
             };
             if self.session.state() != state {
-                tracing::info!(state = self.session.state().as_str(), "session");
+                tracing::debug!(state = self.session.state().as_str(), "session");
             }
             if self.session.is_complete() {
                 self.store.checkpoint().delete("the task is over");
@@ -419,7 +420,6 @@ impl Running {
             }
             other => other?,
         }
-        tracing::info!(version = work.published.version, "installed");
         self.live.keeps(&self.store)?;
         self.live.note(
             "installed",

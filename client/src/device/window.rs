@@ -194,7 +194,6 @@ impl Eyes {
     ) {
         if verdict == Verdict::Preempt && !self.overridden {
             let why = in_words(&judged);
-            tracing::info!(why, "the window closes");
             self.live.preempted(Preemption { unix_millis: now().0, why });
         }
         let transfer = judge(snapshot, &self.limits, Purpose::Transfer);

@@ -6,6 +6,7 @@ use clap::Subcommand;
 use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
 use proto::ids::DeviceId;
+use proto::shown::shown;
 use serde_json::json;
 use time::OffsetDateTime;
 
@@ -33,11 +34,34 @@ pub(super) enum Command {
     },
     /// Shut a device out, for ever.
     Revoke {
-        /// The device, as `device ls` prints it.
-        device: DeviceId,
+        /// The device: its id, the beginning of it, or its label.
+        device: String,
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// The device that a word means: its id, the beginning of that, or a label that only one has which is not revoked yet.
+fn meant(all: &[DeviceStatus], word: &str) -> Result<DeviceId, CliError> {
+    if let Ok(id) = word.parse() {
+        return Ok(id);
+    }
+    let is_meant = |device: &&DeviceStatus| {
+        let by_id = word.len() >= 4 && device.device.to_string().starts_with(word);
+        by_id || (device.label == word && !device.revoked)
+    };
+    let found: Vec<&DeviceStatus> = all.iter().filter(is_meant).collect();
+    let word = shown(word);
+    match found.as_slice() {
+        [device] => Ok(device.device),
+        [] => {
+            Err(CliError::Input(format!("no device is called `{word}`; `nightshift device ls` lists them")))
+        }
+        several => Err(CliError::Input(format!(
+            "{} devices are called `{word}`; use the id that `nightshift device ls` prints",
+            several.len()
+        ))),
+    }
 }
 
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
@@ -59,6 +83,10 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             })
         }
         Command::Revoke { device, output } => {
+            let AdminReply::Devices(all) = client.call(AdminRequest::ListDevices).await? else {
+                return Err(CallError::Unexpected.into());
+            };
+            let device = meant(&all, &device)?;
             let reply = client.call(AdminRequest::RevokeDevice(device)).await?;
             let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
             print(output.format, &json!({ "revoked": device }), |_| format!("revoked {device}"))

@@ -259,6 +259,8 @@ fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
                 other.to_string()
             }
         };
+        // What rounds to nothing has no sign.
+        let mean = if mean.abs() < 5e-4 { 0.0 } else { *mean };
         match *standard_deviation {
             0.0 => format!(", {name} {mean:.3}"),
             deviation if !metric.is_known() => format!(", {name} not known (± {deviation:.3})"),
