@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
-use super::local::{corpus, open};
+use super::local::{TextArgs, corpus, open};
 use crate::config::source;
 use client::adapter_files::{Adapter, write_peft};
 use engine::process::peak_bytes;
@@ -36,6 +36,8 @@ pub(super) struct TrainArgs {
     adapter: AdapterArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    pub(super) text: TextArgs,
     /// Optimiser steps
     #[arg(long, default_value_t = 100)]
     steps: u32,
