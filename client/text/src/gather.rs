@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::json::{Fields, Json};
 use proto::ids::Digest;
+use proto::loose;
 
 use crate::chunks::Chunks;
 use crate::encode::ControlTokens;
@@ -15,7 +16,7 @@ use crate::reading::Form;
 use crate::secrets::{Scanner, Verdict, find};
 use crate::sources::{Shape, Source, files};
 use crate::values::{Top, each, top};
-use crate::{Document, Reading, SecretLines, SkipReason, TextError, UnreadReason, loose, parse};
+use crate::{Document, Reading, SecretLines, SkipReason, TextError, UnreadReason, parse};
 
 /// Bytes of text that are used at once. A training draws a few hundred blocks; what is more than this only takes
 /// memory.
@@ -182,7 +183,7 @@ impl Gatherer {
         while let Some((number, line)) = lines.read()? {
             match line {
                 Ok(line) if line.trim().is_empty() => {}
-                Ok(line) => match loose::value(line) {
+                Ok(line) => match loose::from_slice::<Json>(line.as_bytes()) {
                     Ok(value) => self.value(path, number, &value),
                     Err(_) => self.reading.skip(path, number, SkipReason::NotJson),
                 },
@@ -404,7 +405,7 @@ fn first_line_is_whole(path: &Path) -> Result<bool, Unusable> {
     while let Some((_, line)) = lines.read()? {
         match line {
             Ok(line) if line.trim().is_empty() => {}
-            Ok(line) => return Ok(loose::value(line).is_ok()),
+            Ok(line) => return Ok(loose::from_slice::<Json>(line.as_bytes()).is_ok()),
             Err(_) => return Ok(false),
         }
     }

@@ -17,7 +17,6 @@ mod encode;
 mod gather;
 mod json;
 mod lines;
-mod loose;
 mod notes;
 mod opened;
 mod parse;

@@ -5,11 +5,11 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
 
+use proto::loose::Loose;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
 
 use crate::UnreadReason;
 use crate::json::Json;
-use crate::loose::Loose;
 use crate::opened::{Opened, Unusable, open};
 use crate::parse::is_turn;
 

@@ -193,7 +193,8 @@ impl Tokens {
 /// The values of a file; none without the file.
 fn object(name: &'static str, bytes: Option<&[u8]>) -> Result<Value, Fault> {
     bytes.map_or(Ok(Value::Null), |bytes| {
-        serde_json::from_slice(bytes).map_err(|error| (name, error.to_string()))
+        // Python writes the length of a model without a limit as Infinity.
+        proto::loose::from_slice(bytes).map_err(|error| (name, error.to_string()))
     })
 }
 

@@ -19,7 +19,7 @@ pub(super) fn of_turn(turn: &Fields) -> Result<Vec<Json>, SkipReason> {
 
 /// The calls that a turn of the role `function_call` is: one, or a list of them, as JSON.
 pub(super) fn of_content(content: &str) -> Result<Vec<Json>, SkipReason> {
-    let value = crate::loose::value(content).map_err(|_| SkipReason::UnknownCall)?;
+    let value = proto::loose::from_slice::<Json>(content.as_bytes()).map_err(|_| SkipReason::UnknownCall)?;
     match value.as_array().filter(|calls| !calls.is_empty()) {
         Some(calls) => calls.iter().map(call).collect(),
         None => Ok(vec![call(&value)?]),
@@ -59,9 +59,10 @@ fn call(value: &Json) -> Result<Json, SkipReason> {
     }
     let arguments = match function.get("arguments").cloned().or_else(|| function.remove("parameters")) {
         Some(Json::String(text)) if text.trim().is_empty() => Json::Object(Fields::default()),
-        Some(Json::String(text)) => {
-            crate::loose::value(&text).ok().filter(Json::is_object).unwrap_or(Json::String(text))
-        }
+        Some(Json::String(text)) => proto::loose::from_slice(text.as_bytes())
+            .ok()
+            .filter(Json::is_object)
+            .unwrap_or(Json::String(text)),
         Some(Json::Null) | None => Json::Object(Fields::default()),
         Some(other) => other,
     };

@@ -32,7 +32,7 @@ pub(super) fn unpacked(value: &Json) -> Option<Cow<'_, Json>> {
     match value {
         Json::Array(_) | Json::Object(_) => Some(Cow::Borrowed(value)),
         Json::String(text) => {
-            let value = crate::loose::value(text).ok()?;
+            let value: Json = proto::loose::from_slice(text.as_bytes()).ok()?;
             (value.is_array() || value.is_object()).then_some(Cow::Owned(value))
         }
         Json::Null | Json::Bool(_) | Json::Number(_) => None,

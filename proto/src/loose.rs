@@ -8,7 +8,7 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::io::{BufRead, Read};
 
-use crate::json::Json;
+use serde::de::DeserializeOwned;
 
 /// So much is looked at to tell what comes next; a surrogate pair has 12 bytes.
 const AHEAD: usize = 16;
@@ -16,15 +16,15 @@ const AHEAD: usize = 16;
 /// A number that is written with more digits is given on as it is.
 const LONGEST_NUMBER: usize = 4096;
 
-/// One value; fails for what is no JSON even in Python.
-pub(super) fn value(text: &str) -> serde_json::Result<Json> {
-    serde_json::from_str(text)
-        .or_else(|_| serde_json::from_reader(Loose::new(text.as_bytes(), &Cell::new(0))))
+/// One value. Fails, as strict JSON does, for what is no JSON even in Python or not of this type.
+pub fn from_slice<T: DeserializeOwned>(bytes: &[u8]) -> serde_json::Result<T> {
+    serde_json::from_slice(bytes)
+        .or_else(|strict| serde_json::from_reader(Loose::new(bytes, &Cell::new(0))).map_err(|_| strict))
 }
 
 /// A reader of such JSON, as a reader of what the standard knows.
 #[derive(Debug)]
-pub(super) struct Loose<'a, R> {
+pub struct Loose<'a, R> {
     reader: R,
     ahead: VecDeque<u8>,
     ended: bool,
@@ -36,7 +36,7 @@ pub(super) struct Loose<'a, R> {
 
 impl<'a, R: BufRead> Loose<'a, R> {
     /// `longer` tells, as reading goes on, how many bytes the line has more here than in the file.
-    pub(super) fn new(reader: R, longer: &'a Cell<usize>) -> Self {
+    pub fn new(reader: R, longer: &'a Cell<usize>) -> Self {
         let (ahead, ready) = (VecDeque::new(), VecDeque::new());
         Self { reader, ahead, ended: false, ready, in_string: false, longer }
     }
@@ -152,9 +152,13 @@ impl<R: BufRead> Read for Loose<'_, R> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    fn value(text: &str) -> serde_json::Result<Value> {
+        from_slice(text.as_bytes())
+    }
 
     #[test]
     fn what_python_writes_is_read() {
@@ -176,7 +180,7 @@ mod tests {
             ),
             ("\u{feff}{\"a\": NaN}", json!({"a": null})),
         ] {
-            assert_eq!(serde_json::to_value(value(text).unwrap()).unwrap(), expected, "{text}");
+            assert_eq!(value(text).unwrap(), expected, "{text}");
         }
     }
 
@@ -210,8 +214,8 @@ mod tests {
             let longer = Cell::new(0);
             let mut through = String::new();
             Loose::new(text.as_bytes(), &longer).read_to_string(&mut through).unwrap();
-            if let Ok(expected) = serde_json::from_str::<serde_json::Value>(&text) {
-                prop_assert_eq!(serde_json::from_str::<serde_json::Value>(&through).unwrap(), expected);
+            if let Ok(expected) = serde_json::from_str::<Value>(&text) {
+                prop_assert_eq!(serde_json::from_str::<Value>(&through).unwrap(), expected);
             }
             drop(value(&text));
         }
