@@ -220,9 +220,27 @@ pub struct LoraPair<'a> {
     pub b: Vec<f32>,
 }
 
+/// The largest rank of an adapter that is read or trained outside of a plan.
+pub const MOST_LOCAL_RANK: u32 = 4096;
+
 impl AdapterSpec {
-    /// Whether the spec can exist at all.
+    /// Whether the adapter can be computed with: as [`Self::check`], but where both factors are trained a rank may be
+    /// above a layer's smaller side, up to [`MOST_LOCAL_RANK`]. PEFT makes such adapters, whose product has no more to say.
+    pub fn check_local(&self) -> Result<(), AdapterError> {
+        match self.method {
+            Method::Both => {
+                self.check_with(|module| MOST_LOCAL_RANK * module.inputs.min(module.outputs).min(1))
+            }
+            Method::FrozenA | Method::FrozenB | Method::Core | Method::Alternate => self.check(),
+        }
+    }
+
+    /// Whether the spec can exist in a plan.
     pub fn check(&self) -> Result<(), AdapterError> {
+        self.check_with(|module| module.inputs.min(module.outputs))
+    }
+
+    fn check_with(&self, most: impl Fn(&Module) -> u32) -> Result<(), AdapterError> {
         if self.modules.is_empty() {
             return Err(AdapterError::NoModules);
         }
@@ -230,7 +248,7 @@ impl AdapterSpec {
             return Err(AdapterError::Alpha(self.alpha.to_string()));
         }
         for module in &self.modules {
-            let most = module.inputs.min(module.outputs);
+            let most = most(module);
             if self.rank == 0 || self.rank > most {
                 return Err(AdapterError::Rank {
                     rank: self.rank,
@@ -521,5 +539,10 @@ mod tests {
         let spec = AdapterSpec { rank: 4, ..spec(Method::FrozenA) };
         let error = spec.check().unwrap_err().to_string();
         assert_eq!(error, "rank 4 does not fit `first` (3 × 5); use 1 to 3");
+        assert!(spec.check_local().is_err());
+        let both = AdapterSpec { rank: 4, ..self::spec(Method::Both) };
+        assert!(both.check().is_err() && both.check_local().is_ok());
+        assert!(AdapterSpec { rank: 0, ..both.clone() }.check_local().is_err());
+        assert!(AdapterSpec { rank: MOST_LOCAL_RANK + 1, ..both }.check_local().is_err());
     }
 }

@@ -100,7 +100,7 @@ impl AdapterArgs {
             let mut any = false;
             for (at, module) in all.iter().enumerate() {
                 let projection = Projection::ALL[at % Projection::ALL.len()];
-                if target == "all"
+                if matches!(target.as_str(), "all" | "all-linear")
                     || target.parse() == Ok(projection)
                     || (target.contains(['*', '.']) && matches(target, &module.name))
                 {
@@ -124,7 +124,7 @@ impl AdapterArgs {
             factors,
             modules: modules.map(|(_, module)| module).collect(),
         };
-        spec.check()?;
+        spec.check_local()?;
         Ok(spec)
     }
 }
