@@ -16,7 +16,7 @@ pub(super) struct AdapterArgs {
     /// The adapter's product is scaled by alpha / rank; twice the rank where left out
     #[arg(long)]
     alpha: Option<f32>,
-    /// Layers to adapt, separated by commas: projections such as `q_proj`, `all`, or patterns of whole names with
+    /// Layers to adapt, separated by commas: projections such as `q_proj`, `all` (or `all-linear`), or patterns of whole names with
     /// `*`, such as `model.layers.1*.mlp.*`
     #[arg(long, default_value = "all", value_delimiter = ',')]
     targets: Vec<String>,

@@ -75,7 +75,7 @@ fn inner(tensors: Tensors) -> Tensors {
 }
 
 /// The config without `rope_parameters`, with these keys, and without those that are to be left out.
-fn changed(changes: Value) -> serde_json::Map<String, Value> {
+fn changed(changes: &Value) -> serde_json::Map<String, Value> {
     let mut config = config();
     config.remove("rope_parameters");
     config.extend(changes.as_object().unwrap().clone());
@@ -108,20 +108,20 @@ fn what_the_files_say_counts_as_it_does_for_transformers() {
         ("as it is", config(), weights()),
         ("tied with a head of its own", config(), own_head(weights())),
         ("tied with the embedding as its head", config(), same_head(weights())),
-        ("theta in rope_scaling", changed(json!({"rope_scaling": default})), weights()),
+        ("theta in rope_scaling", changed(&json!({"rope_scaling": default})), weights()),
         (
             "theta in rope_scaling and outside",
-            changed(json!({"rope_scaling": default, "rope_theta": 10_000.0})),
+            changed(&json!({"rope_scaling": default, "rope_theta": 10_000.0})),
             weights(),
         ),
         (
             "theta in both maps",
-            changed(json!({"rope_scaling": default, "rope_parameters": linear})),
+            changed(&json!({"rope_scaling": default, "rope_parameters": linear})),
             weights(),
         ),
-        ("without architectures", changed(json!({"architectures": "left out"})), weights()),
-        ("architectures null", changed(json!({"architectures": null})), weights()),
-        ("names without model.", changed(json!({"architectures": ["LlamaModel"]})), inner(weights())),
+        ("without architectures", changed(&json!({"architectures": "left out"})), weights()),
+        ("architectures null", changed(&json!({"architectures": null})), weights()),
+        ("names without model.", changed(&json!({"architectures": ["LlamaModel"]})), inner(weights())),
         ("names without model. and a head", config(), inner(own_head(weights()))),
     ];
     assert_eq!(said.len(), cases.len());
