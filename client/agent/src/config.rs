@@ -358,7 +358,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 13, "every key but those that have no value as their default");
+        assert_eq!(keys.len(), 14, "every key but those that have no value as their default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 14);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
