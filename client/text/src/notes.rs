@@ -23,6 +23,11 @@ impl Notes {
         self.left_out.values().sum()
     }
 
+    /// Documents that spell control tokens, of this base or of others, and are read as letters.
+    pub fn as_letters(&self) -> u64 {
+        self.spelled_control.saturating_add(self.other_control)
+    }
+
     /// A sentence for each thing that there is to say.
     pub fn lines(&self) -> Vec<String> {
         let count = |count: u64, noun: &str, one: &str, more: &str| match count {
@@ -81,7 +86,7 @@ mod tests {
             lines[3]
         );
         assert!(lines[4].starts_with("3 conversations are learned without"), "{}", lines[4]);
-        assert_eq!((lines.len(), notes.refused()), (5, 3));
+        assert_eq!((lines.len(), notes.refused(), notes.as_letters()), (5, 3, 5));
         assert!(Notes::default().lines().is_empty());
     }
 }

@@ -299,6 +299,10 @@ pub(super) struct Read {
     pub(super) unread_files: u64,
     #[prost(uint64, tag = "9")]
     pub(super) refused: u64,
+    #[prost(uint64, tag = "10")]
+    pub(super) as_letters: u64,
+    #[prost(uint64, tag = "11")]
+    pub(super) without_thoughts: u64,
 }
 
 /// See [`Said::Forget`].
