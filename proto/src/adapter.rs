@@ -535,6 +535,21 @@ mod tests {
     }
 
     #[test]
+    fn a_rank_above_a_layer_s_width_begins_with_rows_that_are_orthonormal_by_as_many_as_can_be() {
+        let spec = AdapterSpec { rank: 7, ..spec(Method::Both) };
+        let start = spec.initial(&Digest([3; 32]), None);
+        // The first module has five inputs: rows 0 to 4 are orthonormal, and so are rows 5 and 6.
+        let rows: Vec<&[f32]> = start[..35].chunks_exact(5).collect();
+        for (i, left) in rows.iter().enumerate() {
+            for (j, right) in rows.iter().enumerate().filter(|(j, _)| i / 5 == j / 5) {
+                let product: f32 = left.iter().zip(right.iter()).map(|(x, y)| x * y).sum();
+                let expected = if i == j { 1.0 } else { 0.0 };
+                assert!((product - expected).abs() < 1e-5, "{i} {j}: {product}");
+            }
+        }
+    }
+
+    #[test]
     fn a_rank_above_a_side_is_refused_by_module() {
         let spec = AdapterSpec { rank: 4, ..spec(Method::FrozenA) };
         let error = spec.check().unwrap_err().to_string();
