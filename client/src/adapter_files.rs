@@ -37,6 +37,16 @@ pub enum AdapterFileError {
     /// The merged base cannot be written.
     #[error(transparent)]
     Merge(#[from] MergeError),
+    /// The adapter's tensors are in a file that may run code when it is read.
+    #[error(
+        "{} has adapter_model.bin, which is not read because it may run code; write it anew by Python's \
+         PeftModel.from_pretrained(BASE, IN).save_pretrained(OUT)",
+        folder.display()
+    )]
+    Pickled {
+        /// The folder.
+        folder: PathBuf,
+    },
     /// The folder holds no adapter that can be used.
     #[error("{}: {source}", folder.display())]
     Peft {
@@ -136,6 +146,9 @@ pub fn write_whole(
     write_manifest(folder, &Manifest::new(base.digest(), adapter.origin.clone(), files))
 }
 
+/// The tensors of an adapter as older versions of PEFT wrote them.
+const PICKLED: &str = "adapter_model.bin";
+
 /// The largest texts of a PEFT folder, and the largest tensors: those of an adapter are small beside its base.
 const MOST_TEXT_BYTES: u64 = 1 << 20;
 const MOST_TENSOR_BYTES: u64 = 4 << 30;
@@ -148,6 +161,9 @@ pub fn read_peft(folder: &Path, base: &Base) -> Result<Adapter, AdapterFileError
         let path = folder.join(name);
         files::read_regular(&path, most_bytes).map_err(FileError::io("read", &path))
     };
+    if !folder.join(PEFT_TENSORS).exists() && folder.join(PICKLED).exists() {
+        return Err(AdapterFileError::Pickled { folder: folder.to_owned() });
+    }
     let config = read(PEFT_CONFIG, MOST_TEXT_BYTES)?;
     let tensors = read(PEFT_TENSORS, MOST_TENSOR_BYTES)?;
     let origin = match read(MANIFEST_FILE, MOST_TEXT_BYTES) {

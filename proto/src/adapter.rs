@@ -220,9 +220,27 @@ pub struct LoraPair<'a> {
     pub b: Vec<f32>,
 }
 
+/// The largest rank of an adapter that is read or trained outside of a plan.
+pub const MOST_LOCAL_RANK: u32 = 4096;
+
 impl AdapterSpec {
-    /// Whether the spec can exist at all.
+    /// Whether the adapter can be computed with: as [`Self::check`], but where both factors are trained a rank may be
+    /// above a layer's smaller side, up to [`MOST_LOCAL_RANK`]. PEFT makes such adapters, whose product has no more to say.
+    pub fn check_local(&self) -> Result<(), AdapterError> {
+        match self.method {
+            Method::Both => {
+                self.check_with(|module| MOST_LOCAL_RANK * module.inputs.min(module.outputs).min(1))
+            }
+            Method::FrozenA | Method::FrozenB | Method::Core | Method::Alternate => self.check(),
+        }
+    }
+
+    /// Whether the spec can exist in a plan.
     pub fn check(&self) -> Result<(), AdapterError> {
+        self.check_with(|module| module.inputs.min(module.outputs))
+    }
+
+    fn check_with(&self, most: impl Fn(&Module) -> u32) -> Result<(), AdapterError> {
         if self.modules.is_empty() {
             return Err(AdapterError::NoModules);
         }
@@ -230,7 +248,7 @@ impl AdapterSpec {
             return Err(AdapterError::Alpha(self.alpha.to_string()));
         }
         for module in &self.modules {
-            let most = module.inputs.min(module.outputs);
+            let most = most(module);
             if self.rank == 0 || self.rank > most {
                 return Err(AdapterError::Rank {
                     rank: self.rank,
@@ -517,9 +535,29 @@ mod tests {
     }
 
     #[test]
+    fn a_rank_above_a_layer_s_width_begins_with_rows_that_are_orthonormal_by_as_many_as_can_be() {
+        let spec = AdapterSpec { rank: 7, ..spec(Method::Both) };
+        let start = spec.initial(&Digest([3; 32]), None);
+        // The first module has five inputs: rows 0 to 4 are orthonormal, and so are rows 5 and 6.
+        let rows: Vec<&[f32]> = start[..35].chunks_exact(5).collect();
+        for (i, left) in rows.iter().enumerate() {
+            for (j, right) in rows.iter().enumerate().filter(|(j, _)| i / 5 == j / 5) {
+                let product: f32 = left.iter().zip(right.iter()).map(|(x, y)| x * y).sum();
+                let expected = if i == j { 1.0 } else { 0.0 };
+                assert!((product - expected).abs() < 1e-5, "{i} {j}: {product}");
+            }
+        }
+    }
+
+    #[test]
     fn a_rank_above_a_side_is_refused_by_module() {
         let spec = AdapterSpec { rank: 4, ..spec(Method::FrozenA) };
         let error = spec.check().unwrap_err().to_string();
         assert_eq!(error, "rank 4 does not fit `first` (3 × 5); use 1 to 3");
+        assert!(spec.check_local().is_err());
+        let both = AdapterSpec { rank: 4, ..self::spec(Method::Both) };
+        assert!(both.check().is_err() && both.check_local().is_ok());
+        assert!(AdapterSpec { rank: 0, ..both.clone() }.check_local().is_err());
+        assert!(AdapterSpec { rank: MOST_LOCAL_RANK + 1, ..both }.check_local().is_err());
     }
 }

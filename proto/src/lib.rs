@@ -7,7 +7,7 @@
 //! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
 //! code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`]
 //! keeps what their processes hold out of core dumps. [`linear`] has what of linear algebra both sides need with the same
-//! bits. Nothing here decides, waits, or touches a network. Start at [`plan::Plan`].
+//! bits. [`loose`] reads JSON as programs in Python write it. Nothing here decides, waits, or touches a network. Start at [`plan::Plan`].
 
 pub mod adapter;
 pub mod admin;
@@ -17,6 +17,7 @@ pub mod dumps;
 pub mod files;
 pub mod ids;
 pub mod linear;
+pub mod loose;
 pub mod message;
 pub mod metrics;
 pub mod plan;

@@ -3,6 +3,7 @@
 mod adapter;
 mod asked;
 mod bench;
+mod check;
 mod configuration;
 mod daemon;
 mod export;
@@ -176,8 +177,8 @@ enum Command {
 
 #[derive(Subcommand)]
 enum DataCommand {
-    /// Say by counts what would be read and what is left out
-    Check,
+    /// Say what each file is taken for, what is learned of it, and what is left out and why
+    Check(check::CheckArgs),
 }
 
 struct Failure {
@@ -240,7 +241,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
     let config = configuration(&cli.common).map_err(failed(3))?;
     match &cli.command {
         Command::Train(args) => {
-            let report = train::train(&config.base, &config.data, config.reading(), args);
+            let report = train::train(&config.base, &config.data, args.text.reading(&config), args);
             let report = report.map_err(|error| {
                 // A disk that is full, or a folder that cannot be written, is none of the base's or the text's.
                 let of_adapter = matches!(error.downcast_ref(), Some(AdapterFileError::File(_)));
@@ -252,8 +253,8 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             report.stopped().map_or(Ok(()), |advice| Err(failed(INTERRUPTED)(anyhow::anyhow!(advice))))
         }
         Command::Eval(args) => {
-            let measured =
-                try_out::eval(&config.base, &config.data, config.reading(), args).map_err(failed(3))?;
+            let measured = try_out::eval(&config.base, &config.data, args.text.reading(&config), args)
+                .map_err(failed(3))?;
             print(format, &measured, || measured.text())
         }
         Command::Generate(args) => {
@@ -268,7 +269,10 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Tasks => ledger::tasks(&config, format),
         Command::Ledger { verify } => ledger::ledger(&config, *verify, format),
         Command::Log => status::log(&config, format),
-        Command::Data(DataCommand::Check) => will::check(&config, format),
+        Command::Data(DataCommand::Check(args)) => {
+            let base = check::base(&cli.common, &config);
+            check::check(&config, base, args, format)
+        }
         Command::Export(args) => {
             let mut sources = config.sources();
             if cli.common.base.is_some() {

@@ -13,7 +13,7 @@ use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recomp
 use session::conditions::Conditions;
 use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
-use text::{ReadOptions, SecretLines};
+use text::{ControlTokens, ReadOptions, SecretLines};
 
 /// Every key at its default, with what it means.
 pub const SAMPLE: &str = include_str!("../../../deploy/agent.toml");
@@ -92,6 +92,10 @@ pub struct Config {
     /// passwords, numbers of cards and accounts) are trained on. Default no:
     /// they are left out and counted, in conversations the whole conversation.
     pub keep_secret_looking_lines: bool,
+    /// Whether control tokens of the base that are spelled in text without turns
+    /// are read as tokens: for text to which a chat template was applied before.
+    /// Default no: they are read as letters and counted.
+    pub read_control_tokens: bool,
     /// The most threads that training uses. Default 0: half as many as there
     /// are cores, rounded up. What is learned does not depend on it.
     pub threads: usize,
@@ -126,6 +130,7 @@ impl Default for Config {
             further_bases: Vec::new(),
             data: Vec::new(),
             keep_secret_looking_lines: false,
+            read_control_tokens: false,
             threads: 0,
             device: DeviceRequest::Auto,
             dtype: Dtype::Auto,
@@ -200,7 +205,9 @@ impl Config {
     /// How the user's text is read.
     pub fn reading(&self) -> ReadOptions {
         let secrets = if self.keep_secret_looking_lines { SecretLines::Keep } else { SecretLines::LeaveOut };
-        ReadOptions { secrets }
+        let control_tokens =
+            if self.read_control_tokens { ControlTokens::AsTokens } else { ControlTokens::AsLetters };
+        ReadOptions { secrets, control_tokens }
     }
 }
 
@@ -351,7 +358,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 13, "every key but those that have no value as their default");
+        assert_eq!(keys.len(), 14, "every key but those that have no value as their default");
         assert_eq!(keys["policy"].as_table().unwrap().len(), 15);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
@@ -385,6 +392,9 @@ mod tests {
         let secrets = |text| parse(text).unwrap().reading().secrets;
         assert_eq!(secrets(""), SecretLines::LeaveOut);
         assert_eq!(secrets("keep_secret_looking_lines = true"), SecretLines::Keep);
+        let control_tokens = |text| parse(text).unwrap().reading().control_tokens;
+        assert_eq!(control_tokens(""), ControlTokens::AsLetters);
+        assert_eq!(control_tokens("read_control_tokens = true"), ControlTokens::AsTokens);
     }
 
     #[test]

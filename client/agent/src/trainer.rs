@@ -47,6 +47,7 @@ use engine::DeviceRequest;
 use engine::process::available_bytes;
 use proto::ids::Digest;
 use proto::shown::shown;
+use text::ControlTokens;
 use text::ReadOptions;
 use text::SecretLines;
 
@@ -363,6 +364,7 @@ impl ChildTrainer {
             base: bytes_of(base)?,
             data: settings.data.iter().map(|path| bytes_of(path)).collect::<Result<_, _>>()?,
             keep_secret_looking_lines: settings.reading.secrets == SecretLines::Keep,
+            read_control_tokens: settings.reading.control_tokens == ControlTokens::AsTokens,
             threads: u64::try_from(settings.threads).unwrap_or(u64::MAX),
             device,
             dtype: settings.dtype.as_str().to_owned(),

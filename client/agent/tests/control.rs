@@ -124,4 +124,45 @@ fn what_would_be_read_is_told_by_counts_and_without_the_text() {
     assert!(!out.contains("sea") && !out.contains("hunter2"), "{out}");
     let (code, _, err) = text(&agent(&folder.path().join("state"), &["data", "check"]));
     assert!(code == Some(3) && err.contains("no text"), "{err}");
+    assert!(!folder.path().join("state").exists(), "nothing is written");
+}
+
+#[test]
+fn what_each_file_is_taken_for_and_what_is_learned_of_it_is_told_before_a_training() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = Path::new(env!("CARGO_MANIFEST_DIR")).join("../engine/tests/reference/base");
+    let pair = r#"{"prompt": "w5 w6", "completion": " w7"}"#;
+    let rows = format!("{pair}\n{{\"prompt\": \"w8\"}}\n{{\"prompt\": \"w9\"}}\n");
+    std::fs::write(folder.path().join("pairs.jsonl"), rows).unwrap();
+    std::fs::write(folder.path().join("a.txt"), "w10 w11\n").unwrap();
+    let (data, base) = (folder.path().to_str().unwrap(), base.to_str().unwrap().to_owned());
+    let check = |more: &[&str]| {
+        let args = [&["--base", &base, "data", "check", data][..], more].concat();
+        text(&agent(&folder.path().join("state"), &args))
+    };
+    let (code, out, err) = check(&["--show", "2"]);
+    assert_eq!(code, Some(0), "{err}");
+    for told in [
+        "2 files read, 2 documents (1 with roles)",
+        "pairs.jsonl: 2 lines skipped, the first is 2: `prompt` without `completion`",
+        "pairs.jsonl: taken for 1 of prompt and completion",
+        "a.txt: taken for 1 of paragraphs",
+        "tokens are learned",
+        "given   | w5 w6",
+        "learned | w7",
+    ] {
+        assert!(out.contains(told), "{told}: {out}");
+    }
+    let (code, out, err) = check(&["--show", "1", "--format", "json"]);
+    assert_eq!(code, Some(0), "{err}");
+    let checked: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(checked["skipped"][0]["lines"], 2);
+    assert_eq!(checked["tokens"]["given"], 2, "{checked}");
+    assert_eq!(checked["shown"].as_array().unwrap().len(), 1);
+    assert!(!folder.path().join("state").exists(), "nothing is written");
+    // Nothing of it can be used: that is said, with the reason, and ends as a training would.
+    std::fs::write(folder.path().join("pairs.jsonl"), "{\"prompt\": \"w8\"}\n").unwrap();
+    std::fs::remove_file(folder.path().join("a.txt")).unwrap();
+    let (code, out, err) = check(&[]);
+    assert!(code == Some(3) && out.contains("0 documents") && err.contains("`prompt` without"), "{out}{err}");
 }

@@ -8,7 +8,7 @@ use formats::{BaseLocation, locate};
 use proto::adapter::Module;
 use proto::ids::Digest;
 
-use crate::base::tokenizer::{DecodeError, EncodeError, Tokens};
+use crate::base::tokenizer::{DecodeError, EncodeError};
 use crate::kernels::error::ShapeError;
 use crate::model::config::DecoderConfig;
 use crate::model::projection::Projection;
@@ -34,6 +34,7 @@ pub use hub::{FetchError, Fetching, Hub, Patience, Progress};
 pub use random::Filled;
 pub use source::{Repository, Source, SourceError};
 pub use tensor::WeightDtype;
+pub use tokenizer::Tokens;
 
 /// How a base is held in memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -156,6 +157,17 @@ impl Base {
     /// The Jinja template that makes one text of a conversation, if the base comes with one.
     pub fn chat_template(&self) -> Option<&str> {
         self.tokens.chat_template()
+    }
+
+    /// What a base says of texts, without its weights: its tokenizer, special tokens and chat template. Takes and fails
+    /// for what [`Self::open_with`] does, before it reads any weight.
+    pub fn open_tokens(path: &Path) -> Result<Tokens, BaseError> {
+        Ok(open(path)?.tokens)
+    }
+
+    /// Its tokenizer, special tokens and chat template.
+    pub fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     pub(crate) fn weights(&self) -> &weights::Weights {

@@ -79,6 +79,87 @@ fn an_adapter_does_what_peft_says_that_it_does() {
     }
 }
 
+/// The mean loss in nats a token, as transformers has it.
+fn loss(logits: &[f32]) -> f64 {
+    let tokens = tokens();
+    let rows = logits.chunks_exact(logits.len() / tokens.len()).zip(&tokens[1..]);
+    let of = |(row, next): (&[f32], &u32)| {
+        let sum: f64 = row.iter().map(|x| f64::from(*x).exp()).sum();
+        sum.ln() - f64::from(row[*next as usize])
+    };
+    rows.map(of).sum::<f64>() / (tokens.len() - 1) as f64
+}
+
+/// The tensors of an adapter of `client/engine/tests/reference/make_folders.py`.
+fn tensors(base: &Base, rank: usize, layers: &[&str]) -> Vec<u8> {
+    let mut modules = base.modules(&Projection::ALL);
+    modules.retain(|module| layers.iter().any(|layer| module.name.ends_with(layer)));
+    modules.sort_by(|left, right| left.name.cmp(&right.name));
+    let (mut at, mut tensors) = (0, Vec::new());
+    for module in modules {
+        let (inputs, outputs) = (module.inputs as usize, module.outputs as usize);
+        for (factor, shape) in [("lora_A", vec![rank, inputs]), ("lora_B", vec![outputs, rank])] {
+            let count = shape[0] * shape[1];
+            let number = |i: usize| ((i * 37 + 11) % 101) as f32 / 256.0 - 50.0 / 256.0;
+            let bytes: Vec<u8> = (at..at + count).flat_map(|i| number(i).to_le_bytes()).collect();
+            tensors.push((format!("base_model.model.{}.{factor}.weight", module.name), shape, bytes));
+            at += count;
+        }
+    }
+    let views = tensors.iter().map(|(name, shape, bytes)| {
+        (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
+    });
+    safetensors::serialize(views, None).unwrap()
+}
+
+#[test]
+fn unusual_ranks_patterns_and_targets_do_what_peft_says_that_they_do() {
+    let said: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(reference("folders.json")).unwrap()).unwrap();
+    let base = Arc::new(Base::open(&reference("base")).unwrap());
+    let cases = said["adapters"].as_object().unwrap();
+    assert_eq!(cases.len(), 8);
+    let mut seen = Vec::new();
+    for (name, case) in cases {
+        let layers: Vec<&str> =
+            case["layers"].as_array().unwrap().iter().map(|layer| layer.as_str().unwrap()).collect();
+        let rank = usize::try_from(case["rank"].as_u64().unwrap()).unwrap();
+        let mut config = case["config"].clone();
+        config["peft_type"] = "LORA".into();
+        config["bias"] = "none".into();
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(PEFT_CONFIG), config.to_string()).unwrap();
+        std::fs::write(folder.path().join(PEFT_TENSORS), tensors(&base, rank, &layers)).unwrap();
+        let adapter = read_peft(folder.path(), &base).unwrap();
+        let (found, expected) = (loss(&logits(&base, Some(&adapter))), case["loss"].as_f64().unwrap());
+        assert!((found - expected).abs() < 2e-5, "{name}: {found} where PEFT has {expected}");
+        seen.push(found);
+        // What was read is written again, and does the same.
+        let again = tempfile::tempdir().unwrap();
+        write_peft(again.path(), &adapter, base.digest(), "base").unwrap();
+        let again = loss(&logits(&base, Some(&read_peft(again.path(), &base).unwrap())));
+        assert!((again - found).abs() < 1e-6, "{name}: {again} after it was written again");
+    }
+    assert!(
+        seen.iter().all(|found| (found - loss(&logits(&base, None))).abs() > 1e-3),
+        "each changes the base"
+    );
+}
+
+#[test]
+fn files_in_another_form_are_named_with_what_to_do() {
+    let base = Base::open(&reference("base")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join(PEFT_CONFIG), "{}").unwrap();
+    std::fs::write(folder.path().join("adapter_model.bin"), "PK").unwrap();
+    let error = read_peft(folder.path(), &base).unwrap_err().to_string();
+    assert!(error.contains("has adapter_model.bin, which is not read because it may run code"), "{error}");
+    let pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n";
+    std::fs::write(folder.path().join(PEFT_TENSORS), pointer).unwrap();
+    let error = read_peft(folder.path(), &base).unwrap_err().to_string();
+    assert!(error.contains("adapter_model.safetensors is a pointer of git-lfs"), "{error}");
+}
+
 #[test]
 fn transformers_and_peft_load_what_is_written() {
     let Some(python) = std::env::var_os("NIGHTSHIFT_PYTHON") else {

@@ -129,7 +129,7 @@ fn read_then_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> R
     let left = || LocalEnd::NotTrained("it was interrupted before its first step".to_owned());
     let Some(read) = UserText::read_while(text.data, text.reading, &go_on)? else { return Ok(left()) };
     let Some(corpus) = Corpus::new_while(engine.base(), &read, &go_on)? else { return Ok(left()) };
-    job.recorder.has_read(read.reading(), corpus.refused());
+    job.recorder.has_read(read.reading(), corpus.notes());
     Ok(train(engine, &corpus, job))
 }
 

@@ -3,7 +3,7 @@
 use engine::Step;
 use proto::message::Published;
 use proto::shown::shown;
-use text::Reading;
+use text::{Notes, Reading};
 use zeroize::Zeroizing;
 
 use crate::store::Checkpoint;
@@ -23,9 +23,9 @@ pub trait Recorder: Send + Sync {
     /// Deletes what is kept, because of this.
     fn delete(&self, why: &'static str);
 
-    /// The text was read; so many conversations were refused by the chat template.
-    fn has_read(&self, reading: &Reading, refused: u64) {
-        report(reading, refused);
+    /// The text was read, and became tokens.
+    fn has_read(&self, reading: &Reading, notes: &Notes) {
+        report(reading, notes);
     }
 
     /// The training is alive: called before each file and each document, and after each micro-batch.
@@ -55,7 +55,7 @@ impl Recorder for Checkpoint {
 }
 
 /// Says how much was read, by numbers only; which files were left out is for developers.
-fn report(reading: &Reading, refused: u64) {
+fn report(reading: &Reading, notes: &Notes) {
     tracing::info!(
         files = reading.files,
         documents = reading.documents,
@@ -70,8 +70,15 @@ fn report(reading: &Reading, refused: u64) {
     for (kind, count) in &reading.secrets {
         tracing::info!(?kind, count, "left out what looks like a secret");
     }
-    if refused > 0 {
-        tracing::warn!(conversations = refused, "the chat template refuses conversations");
+    for (reason, conversations) in &notes.left_out {
+        tracing::warn!(conversations, %reason, "conversations are left out");
+    }
+    if notes.as_letters() > 0 {
+        tracing::warn!(documents = notes.as_letters(), "control tokens in the text are read as letters");
+    }
+    if notes.without_thoughts > 0 {
+        let conversations = notes.without_thoughts;
+        tracing::info!(conversations, "the chat template leaves out the thoughts of earlier turns");
     }
     for skipped in &reading.skipped {
         tracing::debug!(file = %shown(&skipped.file.to_string_lossy()), reason = %skipped.reason, lines = skipped.count, "skipped");

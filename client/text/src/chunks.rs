@@ -24,6 +24,11 @@ pub(super) struct Chunks {
 impl Chunks {
     /// Takes the next line, without its end.
     pub(super) fn push(&mut self, line: &str) {
+        self.push_piece(line, "\n");
+    }
+
+    /// Takes a line or a piece of one, with what follows it: a line end, or nothing where the line goes on.
+    pub(super) fn push_piece(&mut self, line: &str, end: &str) {
         if line.trim().is_empty() {
             let paragraph = self.text.get(self.paragraph..).unwrap_or_default().trim();
             let ends = !paragraph.is_empty() && Digest::of(paragraph.as_bytes()).0[0] < 64;
@@ -39,7 +44,7 @@ impl Chunks {
         loop {
             if self.text.len() + rest.len() < MOST_BYTES {
                 self.text.push_str(rest);
-                self.text.push('\n');
+                self.text.push_str(end);
                 return;
             }
             self.end();

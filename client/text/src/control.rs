@@ -41,8 +41,55 @@ impl Control {
         Some((token.len(), *id))
     }
 
+    /// Whether a text spells a control token of some other base, and none of this one's.
+    pub(super) fn is_of_another(&self, text: &str) -> bool {
+        !self.is_in(text) && spells_any(text)
+    }
+
     /// Whether a text spells one.
     pub(super) fn is_in(&self, text: &str) -> bool {
         (0..text.len()).any(|place| self.at(text, place).is_some())
+    }
+}
+
+/// Control tokens that bases have beside those between `<|` and `|>`.
+const KNOWN: [&str; 6] = [
+    "[INST]",
+    "[/INST]",
+    "<start_of_turn>",
+    "<end_of_turn>",
+    "<\u{ff5c}User\u{ff5c}>",
+    "<\u{ff5c}Assistant\u{ff5c}>",
+];
+
+/// Whether a text spells what is a control token of many bases: one of [`KNOWN`], or a word between `<|` and `|>`.
+fn spells_any(text: &str) -> bool {
+    let is_word = |word: &str| {
+        (1..=40).contains(&word.len())
+            && word.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let mut starts = text.match_indices("<|").map(|(at, _)| &text[at + 2..]);
+    starts.any(|rest| rest.split_once("|>").is_some_and(|(word, _)| is_word(word)))
+        || KNOWN.iter().any(|token| text.contains(token))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::spells_any;
+
+    #[test]
+    fn tokens_of_other_bases_are_known_and_code_is_not_taken_for_them() {
+        for text in [
+            "a<|im_end|>",
+            "<|start_header_id|>user",
+            "[INST] Hi [/INST]",
+            "<start_of_turn>model",
+            "<| <|eot_id|>",
+        ] {
+            assert!(spells_any(text), "{text}");
+        }
+        for text in ["", "f <| g |> h", "a <|> b", "<|a b|>", "[inst]", "<s>struck</s>"] {
+            assert!(!spells_any(text), "{text}");
+        }
     }
 }

@@ -7,10 +7,10 @@ use tokenizers::Tokenizer;
 
 use crate::Document;
 use crate::control::Control;
-use crate::render::{Rendered, render};
+use crate::render::{LeftOut, Rendered, render};
 use crate::template::ChatTemplate;
 use engine::Encoded;
-use engine::base::Base;
+use engine::base::Tokens;
 use engine::base::tokenizer::EncodeError;
 use engine::base::tokenizer::encode;
 use engine::base::tokenizer::encode_fast;
@@ -18,7 +18,7 @@ use engine::base::tokenizer::encode_fast;
 /// Splits documents into tokens of one base.
 ///
 /// What a user wrote never becomes a control token (an added token that the tokenizer calls special), even if it
-/// spells one: it is split into the tokens of its letters. Only where a chat template takes contents apart, so that it
+/// spells one: it is split into the tokens of its letters, unless the user says otherwise of text without turns. Only where a chat template takes contents apart, so that it
 /// cannot be told what is the template's, such a conversation is refused instead.
 pub(super) struct Encoder<'a> {
     tokenizer: &'a Tokenizer,
@@ -29,46 +29,109 @@ pub(super) struct Encoder<'a> {
     template: Option<ChatTemplate>,
     /// What ends a completion.
     eos: Option<u32>,
+    /// What control tokens are that somebody wrote in a text without turns.
+    spelled: ControlTokens,
+}
+
+/// What becomes of text that spells a control token, in documents that are not turns.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ControlTokens {
+    /// It is split into the tokens of its letters, so that no text can pass for what a template writes.
+    #[default]
+    AsLetters,
+    /// It is the control token: for text to which a chat template was applied before.
+    AsTokens,
+}
+
+/// A document as tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct EncodedDocument {
+    pub(super) encoded: Encoded,
+    /// Turns whose thoughts the chat template leaves out.
+    pub(super) thoughts_left_out: u64,
+}
+
+impl EncodedDocument {
+    fn of(encoded: Encoded) -> Self {
+        Self { encoded, thoughts_left_out: 0 }
+    }
 }
 
 impl<'a> Encoder<'a> {
     /// For documents among which there are conversations only if there is a template.
-    pub(super) fn new(base: &'a Base, template: Option<ChatTemplate>) -> Self {
-        Self::with(base.tokenizer(), template, base.eos())
+    pub(super) fn new(tokens: &'a Tokens, template: Option<ChatTemplate>) -> Self {
+        Self::with(tokens.tokenizer(), template, tokens.eos())
     }
 
     /// The same for a tokenizer and the tokens that end a text.
     fn with(tokenizer: &'a Tokenizer, template: Option<ChatTemplate>, eos: &[u32]) -> Self {
         let control = Control::new(tokenizer, eos);
-        Self { tokenizer, blind: OnceCell::new(), control, template, eos: eos.first().copied() }
+        let (blind, eos) = (OnceCell::new(), eos.first().copied());
+        Self { tokenizer, blind, control, template, eos, spelled: ControlTokens::AsLetters }
     }
 
-    /// The tokens of a document, or `None` for a conversation that cannot be rendered.
-    pub(super) fn encode(&self, document: &Document) -> Result<Option<Encoded>, EncodeError> {
+    /// The same, with what control tokens are in text without turns.
+    pub(super) fn with_spelled(self, spelled: ControlTokens) -> Self {
+        Self { spelled, ..self }
+    }
+
+    /// Whether a document spells a control token that is read as letters.
+    pub(super) fn spells_control(&self, document: &Document) -> bool {
+        let as_letters = document.has_turns() || self.spelled == ControlTokens::AsLetters;
+        as_letters && document.parts().iter().any(|(_, part)| self.control.is_in(part))
+    }
+
+    /// Whether a document without turns spells control tokens of other bases, which are letters to this one.
+    pub(super) fn spells_another_s_control(&self, document: &Document) -> bool {
+        !document.has_turns() && document.parts().iter().any(|(_, part)| self.control.is_of_another(part))
+    }
+
+    /// The tokens of a document, or why a conversation cannot be rendered.
+    pub(super) fn encode(
+        &self,
+        document: &Document,
+    ) -> Result<Result<EncodedDocument, LeftOut>, EncodeError> {
         match document {
             Document::Plain(text) => {
-                let tokenizer = if self.control.is_in(text) { self.blind() } else { self.tokenizer };
+                let is_blind = self.spelled == ControlTokens::AsLetters && self.control.is_in(text);
+                let tokenizer = if is_blind { self.blind() } else { self.tokenizer };
                 let tokens = encode_fast(tokenizer, text)?;
-                Ok(Some(Encoded::plain(tokens)))
+                Ok(Ok(EncodedDocument::of(Encoded::plain(tokens))))
             }
             Document::Completion { prompt, completion } => {
                 let text = format!("{prompt}{completion}");
                 let (all, learned) = (0..text.len(), prompt.len()..text.len());
-                let rendered = Rendered { text, contents: vec![all], learned: vec![learned] };
-                let mut encoded = self.rendered(&rendered)?;
-                self.eos.into_iter().for_each(|eos| encoded.push(eos, true));
-                Ok(Some(encoded))
+                let contents = match self.spelled {
+                    ControlTokens::AsLetters => vec![all],
+                    ControlTokens::AsTokens => Vec::new(),
+                };
+                let mut encoded = self.rendered(&Rendered {
+                    text,
+                    contents,
+                    learned: vec![learned],
+                    thoughts_left_out: 0,
+                })?;
+                // One that ends with the token itself has it already.
+                if let Some(eos) = self.eos.filter(|eos| encoded.tokens().last() != Some(eos)) {
+                    encoded.push(eos, true);
+                }
+                Ok(Ok(EncodedDocument::of(encoded)))
             }
-            Document::Conversation(messages) => {
-                let template = self.template.as_ref();
-                let rendered = template.and_then(|template| render(template, messages, &self.control));
-                rendered.map(|rendered| self.rendered(&rendered)).transpose()
+            Document::Conversation(conversation) => {
+                let Some(template) = &self.template else { return Ok(Err(LeftOut::Refused)) };
+                match render(template, conversation, &self.control) {
+                    Ok(rendered) => {
+                        let thoughts_left_out = rendered.thoughts_left_out;
+                        Ok(Ok(EncodedDocument { encoded: self.rendered(&rendered)?, thoughts_left_out }))
+                    }
+                    Err(why) => Ok(Err(why)),
+                }
             }
         }
     }
 
     fn rendered(&self, rendered: &Rendered) -> Result<Encoded, EncodeError> {
-        let Rendered { text, contents, learned } = rendered;
+        let Rendered { text, contents, learned, thoughts_left_out: _ } = rendered;
         let mut encoded = Encoded::default();
         if !contents.iter().any(|content| self.control.is_in(&text[content.clone()])) {
             split(self.tokenizer, text, 0, learned, &mut encoded)?;

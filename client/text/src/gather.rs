@@ -1,19 +1,21 @@
 //! From files to documents, each once.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::fs::File;
-use std::io::{BufRead, BufReader, ErrorKind};
+use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
+use crate::json::{Fields, Json};
 use proto::ids::Digest;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, IgnoredAny, SeqAccess, Visitor};
-use serde_json::Value;
+use proto::loose;
 
 use crate::chunks::Chunks;
-use crate::lines::{LONGEST, Lines};
+use crate::encode::ControlTokens;
+use crate::lines::{Lines, Piece, Pieces};
+use crate::opened::{MARK, Opened, Unusable, open};
+use crate::reading::Form;
 use crate::secrets::{Scanner, Verdict, find};
 use crate::sources::{Shape, Source, files};
+use crate::values::{Top, each, top};
 use crate::{Document, Reading, SecretLines, SkipReason, TextError, UnreadReason, parse};
 
 /// Bytes of text that are used at once. A training draws a few hundred blocks; what is more than this only takes
@@ -23,11 +25,19 @@ const MOST_TEXT: usize = 64 << 20;
 /// A plain document that is longer becomes several, so that splitting one into tokens takes little memory.
 const LONGEST_PLAIN: usize = 64 << 10;
 
+/// A document with roles that is longer is left out: its tokens would not be trained on in one piece.
+const LONGEST_WITH_ROLES: usize = 4 << 20;
+
+/// So many bytes on both sides of where a long line was cut are looked at together.
+const SEAM: usize = 512;
+
 /// How files are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadOptions {
     /// What happens to lines that look like secrets.
     pub secrets: SecretLines,
+    /// What becomes of control tokens that are spelled in documents without turns.
+    pub control_tokens: ControlTokens,
 }
 
 /// A user's documents and what was left out. Its `Debug` shows no text.
@@ -35,14 +45,16 @@ pub struct ReadOptions {
 pub struct UserText {
     documents: Vec<(Digest, Document)>,
     reading: Reading,
+    control_tokens: ControlTokens,
 }
 
 impl UserText {
     /// Reads files and folders, these with their folders, in the order given and there by name.
     ///
     /// A file's name says how it is read: `.jsonl` and `.ndjson` have an object a line, `.json` objects one after the
-    /// other or a list of them, `.txt`, `.text`, `.md` and `.markdown` are text, cut into documents of up to 4 KiB at
-    /// its paragraphs. A file of another name is read only if it was named itself, as what its first byte says.
+    /// other or a list of them, `.csv` and `.tsv` a row a line below the names of the columns, `.txt`, `.text`, `.md` and
+    /// `.markdown` are text, cut into documents of up to 4 KiB at its paragraphs; each may be packed by gzip, as `.gz`.
+    /// A file of another name is read only if it was named itself, as what its first byte says.
     /// Hidden files in folders are passed over. Everything else that is not used is counted in [`Reading`]. Of more
     /// than 64 MiB of text a part is used, chosen by the documents' digests.
     ///
@@ -64,7 +76,9 @@ impl UserText {
             if !go_on() {
                 return Ok(None);
             }
+            let before = gatherer.reading.taken.len();
             let Err(error) = gatherer.file(&source) else { continue };
+            gatherer.reading.taken.truncate(before);
             match error {
                 Unusable::Read(source_error) if source.named => {
                     return Err(TextError::Read { path: source.path, source: source_error });
@@ -97,37 +111,21 @@ impl UserText {
         &self.documents
     }
 
+    /// What becomes of control tokens that are spelled in documents without turns.
+    pub(super) fn control_tokens(&self) -> ControlTokens {
+        self.control_tokens
+    }
+
     /// How much was read and left out.
     pub fn reading(&self) -> &Reading {
         &self.reading
     }
 }
 
-/// Why a file, or the rest of it, cannot be used.
-enum Unusable {
-    Read(std::io::Error),
-    Content(UnreadReason),
-}
-
-impl From<std::io::Error> for Unusable {
-    fn from(error: std::io::Error) -> Self {
-        Self::Read(error)
-    }
-}
-
-impl From<serde_json::Error> for Unusable {
-    fn from(error: serde_json::Error) -> Self {
-        let (line, column) = (error.line(), error.column());
-        match error.io_error_kind() {
-            Some(kind) => Self::Read(kind.into()),
-            None => Self::Content(UnreadReason::NotJson { line, column }),
-        }
-    }
-}
-
 /// Takes documents in, each once.
 struct Gatherer {
     secrets: SecretLines,
+    control_tokens: ControlTokens,
     most: usize,
     bytes: usize,
     /// By digest, back to front: the first bytes of a digest say what is held out, and which documents are surplus
@@ -140,23 +138,44 @@ struct Gatherer {
 impl Gatherer {
     fn new(options: ReadOptions, most: usize) -> Self {
         let (kept, reading) = (BTreeMap::new(), Reading::default());
-        Self { secrets: options.secrets, most, bytes: 0, kept, added: 0, reading }
+        let ReadOptions { secrets, control_tokens } = options;
+        Self { secrets, control_tokens, most, bytes: 0, kept, added: 0, reading }
     }
 
     fn file(&mut self, source: &Source) -> Result<(), Unusable> {
         let path = source.path.as_path();
         let first = open(path)?.first;
+        self.reading.begin(path);
         match (source.shape, first) {
-            (Shape::Values | Shape::Lines | Shape::Unknown, Some(b'[')) | (Shape::Values, _) => {
-                // Once to see that it is whole, once to use it, so that no more than one object is in memory.
-                each::<IgnoredAny>(path, &mut |_, _| ())?;
-                each(path, &mut |number, value| self.value(path, number, &value))?;
+            (Shape::Values, _) => self.values(path)?,
+            // A list over several lines, or lines of which each is a list.
+            (Shape::Lines | Shape::Unknown, Some(b'[')) => {
+                if first_line_is_whole(path)? {
+                    self.lines(path)?;
+                } else {
+                    self.values(path)?;
+                }
             }
             (Shape::Lines, _) | (Shape::Unknown, Some(b'{')) => self.lines(path)?,
+            (Shape::Table { delimiter }, _) => self.table(path, delimiter)?,
             (Shape::Text | Shape::Unknown, _) => self.text(path)?,
         }
         self.reading.files += 1;
         Ok(())
+    }
+
+    fn values(&mut self, path: &Path) -> Result<(), Unusable> {
+        // Once to see that it is whole, once to use it, so that no more than one object is in memory.
+        let top = top(path)?;
+        match top {
+            Top::Values | Top::Rows => each(path, top, &mut |number, value| self.value(path, number, &value)),
+            Top::Turns => {
+                let mut turns = Vec::new();
+                each(path, top, &mut |_, turn: Json| turns.push(turn))?;
+                self.row(path, 1, &Json::Array(turns));
+                Ok(())
+            }
+        }
     }
 
     fn lines(&mut self, path: &Path) -> Result<(), Unusable> {
@@ -164,7 +183,7 @@ impl Gatherer {
         while let Some((number, line)) = lines.read()? {
             match line {
                 Ok(line) if line.trim().is_empty() => {}
-                Ok(line) => match serde_json::from_str(line) {
+                Ok(line) => match loose::from_slice::<Json>(line.as_bytes()) {
                     Ok(value) => self.value(path, number, &value),
                     Err(_) => self.reading.skip(path, number, SkipReason::NotJson),
                 },
@@ -174,36 +193,123 @@ impl Gatherer {
         Ok(())
     }
 
-    fn value(&mut self, path: &Path, number: u64, value: &Value) {
-        match parse::document(value) {
-            Ok(document) if document.len() as u64 > LONGEST => {
-                self.reading.skip(path, number, SkipReason::TooLong);
+    /// Takes a table's rows as objects with its columns' names.
+    fn table(&mut self, path: &Path, delimiter: u8) -> Result<(), Unusable> {
+        let Opened { mut reader, .. } = open(path)?;
+        if reader.fill_buf()?.starts_with(MARK) {
+            reader.consume(MARK.len());
+        }
+        let mut table = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(reader);
+        let broken = |error: csv::Error| Unusable::Read(error.into());
+        let names = table.byte_headers().map_err(broken)?.iter();
+        let names: Vec<String> =
+            names.map(|name| String::from_utf8_lossy(name).trim().to_lowercase()).collect();
+        if !names.iter().any(|name| parse::is_column(name)) {
+            return Err(Unusable::Content(UnreadReason::NoColumns));
+        }
+        let (mut cells, mut number) = (csv::ByteRecord::new(), 0);
+        while table.read_byte_record(&mut cells).map_err(broken)? {
+            number += 1;
+            if cells.len() != names.len() {
+                self.reading.skip(path, number, SkipReason::NotARow);
+                continue;
             }
-            Ok(document) => self.add(document),
+            let cells: Result<Vec<&str>, _> = cells.iter().map(str::from_utf8).collect();
+            match cells {
+                Ok(cells) => {
+                    let cells = cells.into_iter().map(|cell| Json::String(cell.to_owned()));
+                    let row: Fields = names.iter().cloned().zip(cells).collect();
+                    self.row(path, number, &Json::Object(row));
+                }
+                Err(_) => self.reading.skip(path, number, SkipReason::NotUtf8),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes what is in a line: a row, or a list of rows.
+    fn value(&mut self, path: &Path, number: u64, value: &Json) {
+        let rows = value.as_array().filter(|list| !list.is_empty() && !list.iter().all(parse::is_turn));
+        match rows {
+            Some(rows) => {
+                for row in rows {
+                    self.row(path, number, row);
+                }
+            }
+            None => self.row(path, number, value),
+        }
+    }
+
+    fn row(&mut self, path: &Path, number: u64, row: &Json) {
+        match parse::document(row) {
+            Ok((_, document)) if document.has_roles() && document.len() > LONGEST_WITH_ROLES => {
+                self.reading.skip(path, number, SkipReason::LongDocument);
+            }
+            Ok((form, document)) => {
+                self.reading.take(form);
+                self.add(document);
+            }
             Err(reason) => self.reading.skip(path, number, reason),
         }
     }
 
     fn text(&mut self, path: &Path) -> Result<(), Unusable> {
-        let mut lines = Lines::new(open(path)?.reader);
+        let mut pieces = Pieces::new(open(path)?.reader);
         let (mut scanner, mut chunks) = (Scanner::default(), Chunks::default());
-        while let Some((number, line)) = lines.read()? {
-            match line {
-                Ok(line) => {
-                    if self.may_stay(&mut scanner, line) {
-                        chunks.push(line);
+        // The piece before in the same line: a secret may begin in it and end in the next.
+        let mut before: Option<String> = None;
+        while let Some(Piece { number, text, goes_on }) = pieces.read()? {
+            match text {
+                Ok(text) => {
+                    let held = before.take();
+                    let is_seam = held.as_ref().is_some_and(|held| self.has_seam(held, text));
+                    if let Some(held) = held.filter(|_| !is_seam) {
+                        chunks.push_piece(&held, "");
+                    }
+                    let may_stay = self.may_stay(&mut scanner, text) && !is_seam;
+                    if goes_on {
+                        before = may_stay.then(|| text.to_owned());
+                    } else if may_stay {
+                        chunks.push(text);
                     }
                 }
-                Err(reason) => self.reading.skip(path, number, reason),
+                Err(reason) => {
+                    if let Some(held) = before.take() {
+                        chunks.push_piece(&held, "");
+                    }
+                    self.reading.skip(path, number, reason);
+                }
             }
-            for chunk in chunks.take() {
-                self.keep(Document::Plain(chunk));
-            }
+            self.keep_all(chunks.take());
         }
-        for chunk in chunks.finish() {
+        if let Some(held) = before {
+            chunks.push_piece(&held, "");
+        }
+        self.keep_all(chunks.finish());
+        Ok(())
+    }
+
+    fn keep_all(&mut self, chunks: Vec<String>) {
+        for chunk in chunks {
+            self.reading.take(Form::Paragraphs);
             self.keep(Document::Plain(chunk));
         }
-        Ok(())
+    }
+
+    /// Whether a secret goes from one piece of a line into the next; counts it.
+    fn has_seam(&mut self, before: &str, after: &str) -> bool {
+        let start = (0..=before.len().saturating_sub(SEAM)).rev().find(|at| before.is_char_boundary(*at));
+        let end = (0..=SEAM.min(after.len())).rev().find(|at| after.is_char_boundary(*at));
+        let (left, right) = (&before[start.unwrap_or(0)..], &after[..end.unwrap_or(0)]);
+        let found = match self.secrets {
+            SecretLines::Keep => None,
+            SecretLines::LeaveOut if find(left).is_some() || find(right).is_some() => None,
+            SecretLines::LeaveOut => find(&format!("{left}{right}")),
+        };
+        if let Some(kind) = found {
+            *self.reading.secrets.entry(kind).or_default() += 1;
+        }
+        found.is_some()
     }
 
     /// Takes a document without its secrets: a plain one without the lines, one with roles not at all. An answer
@@ -228,7 +334,7 @@ impl Gatherer {
             Document::Completion { .. } | Document::Conversation(_) => {
                 let looks = |secrets| match secrets {
                     SecretLines::Keep => None,
-                    SecretLines::LeaveOut => document.parts().into_iter().find_map(|(_, text)| find(text)),
+                    SecretLines::LeaveOut => document.parts().into_iter().find_map(|(_, text)| find(&text)),
                 };
                 match looks(self.secrets) {
                     Some(kind) => *self.reading.secrets.entry(kind).or_default() += 1,
@@ -289,72 +395,21 @@ impl Gatherer {
         self.reading.documents = documents.len() as u64;
         self.reading.with_roles =
             documents.iter().filter(|(_, document)| document.has_roles()).count() as u64;
-        UserText { documents, reading: self.reading }
+        UserText { documents, reading: self.reading, control_tokens: self.control_tokens }
     }
 }
 
-/// A file of text and its first byte that is no space.
-struct Opened {
-    reader: BufReader<File>,
-    first: Option<u8>,
-}
-
-/// Opens a file that begins like UTF-8 text; fails for one that does not.
-fn open(path: &Path) -> Result<Opened, Unusable> {
-    let mut reader = BufReader::new(proto::files::open_regular(path)?);
-    let head = loop {
-        match reader.fill_buf() {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error.into()),
-            Ok(head) => break head,
+/// Whether a file's first line is whole JSON.
+fn first_line_is_whole(path: &Path) -> Result<bool, Unusable> {
+    let mut lines = Lines::new(open(path)?.reader);
+    while let Some((_, line)) = lines.read()? {
+        match line {
+            Ok(line) if line.trim().is_empty() => {}
+            Ok(line) => return Ok(loose::from_slice::<Json>(line.as_bytes()).is_ok()),
+            Err(_) => return Ok(false),
         }
-    };
-    if head.contains(&0) || head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
-        return Err(Unusable::Content(UnreadReason::NotText));
     }
-    let first = head.strip_prefix(MARK).unwrap_or(head).trim_ascii_start().first().copied();
-    Ok(Opened { reader, first })
-}
-
-/// What some programs write before UTF-8 text.
-const MARK: &[u8] = b"\xef\xbb\xbf";
-
-/// Calls `take` with each value of a file of values and its number, from 1. Fails at the first that is no JSON.
-fn each<T: DeserializeOwned>(path: &Path, take: &mut dyn FnMut(u64, T)) -> Result<(), Unusable> {
-    let Opened { mut reader, first } = open(path)?;
-    if reader.buffer().starts_with(MARK) {
-        reader.consume(MARK.len());
-    }
-    let mut json = serde_json::Deserializer::from_reader(reader);
-    if first == Some(b'[') {
-        json.deserialize_seq(Each(take, std::marker::PhantomData))?;
-        json.end()?;
-        return Ok(());
-    }
-    for (number, value) in (1..).zip(json.into_iter()) {
-        take(number, value?);
-    }
-    Ok(())
-}
-
-/// Gives the values of a list away one by one.
-struct Each<'a, T>(&'a mut dyn FnMut(u64, T), std::marker::PhantomData<T>);
-
-impl<'de, T: Deserialize<'de>> Visitor<'de> for Each<'_, T> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
-        let mut number = 0;
-        while let Some(value) = list.next_element()? {
-            number += 1;
-            (self.0)(number, value);
-        }
-        Ok(())
-    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -15,24 +15,34 @@ mod corpus;
 mod document;
 mod encode;
 mod gather;
+mod json;
 mod lines;
+mod notes;
+mod opened;
 mod parse;
 mod reading;
 mod render;
+mod samples;
 mod secrets;
 mod sources;
 pub mod template;
+mod values;
 
 use std::path::PathBuf;
 
 pub use corpus::Corpus;
-pub use document::{Document, Message, Role};
+pub use document::{Conversation, Document, Message, Role, Tools};
+pub use encode::ControlTokens;
 pub use gather::{ReadOptions, UserText};
-pub use reading::{Reading, SkipReason, Skipped, Unread, UnreadReason};
+pub use json::{Fields, Json};
+pub use notes::Notes;
+pub use reading::{Form, Reading, SkipReason, Skipped, Taken, Unread, UnreadReason};
+pub use render::LeftOut;
+pub use samples::{Run, samples};
 pub use secrets::{SecretKind, SecretLines};
 pub use template::{ChatTemplate, TemplateError};
 
-use engine::EncodeError;
+use engine::{DecodeError, EncodeError};
 
 /// Text that cannot be trained on.
 #[derive(Debug, thiserror::Error)]
@@ -52,12 +62,12 @@ pub enum TextError {
         path: PathBuf,
     },
     /// Nothing to train on.
-    #[error("no usable text: {}{}", reading.summary(), refusals(*refused))]
+    #[error("no usable text: {}{}", reading.summary(), listed(notes))]
     NoText {
         /// What was read.
         reading: Box<Reading>,
-        /// Conversations that the base's chat template refuses.
-        refused: u64,
+        /// What became of it with this base.
+        notes: Box<Notes>,
     },
     /// The base's chat template does not work.
     #[error(transparent)]
@@ -65,12 +75,11 @@ pub enum TextError {
     /// The tokenizer failed.
     #[error(transparent)]
     Encode(#[from] EncodeError),
+    /// The tokenizer failed the other way.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
 }
 
-fn refusals(refused: u64) -> String {
-    match refused {
-        0 => String::new(),
-        1 => ", 1 conversation refused by the chat template".to_owned(),
-        more => format!(", {more} conversations refused by the chat template"),
-    }
+fn listed(notes: &Notes) -> String {
+    notes.lines().iter().flat_map(|line| [", ", line]).collect()
 }

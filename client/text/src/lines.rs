@@ -4,10 +4,13 @@ use std::io::{BufRead, Read};
 
 use crate::SkipReason;
 
-/// A line, or an object of a list, beyond this is left out: its tokens would not be trained on in one piece.
-pub(super) const LONGEST: u64 = 4 << 20;
+/// A line of rows beyond this is left out, so that no file takes all memory.
+pub(super) const LONGEST: u64 = 16 << 20;
 
-/// Reads lines of a reader, their ends and a byte-order mark left out.
+/// A line of text beyond this is read in pieces.
+const LONGEST_PIECE: u64 = 64 << 10;
+
+/// Reads lines of a reader, their ends and a byte-order mark before them left out.
 #[derive(Debug)]
 pub(super) struct Lines<R> {
     reader: R,
@@ -32,14 +35,67 @@ impl<R: BufRead> Lines<R> {
             self.reader.skip_until(b'\n')?;
             return Ok(Some((self.number, Err(SkipReason::TooLong))));
         }
-        let mut line = self.bytes.as_slice();
-        if self.number == 1 {
-            line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
-        }
-        line = line.strip_suffix(b"\n").unwrap_or(line);
-        line = line.strip_suffix(b"\r").unwrap_or(line);
-        Ok(Some((self.number, str::from_utf8(line).map_err(|_| SkipReason::NotUtf8))))
+        Ok(Some((self.number, text(&self.bytes))))
     }
+}
+
+/// A line's bytes as text, without what is not its own. Files that were joined have a mark where each began.
+fn text(line: &[u8]) -> Result<&str, SkipReason> {
+    let line = line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line);
+    let line = line.strip_suffix(b"\n").unwrap_or(line);
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    str::from_utf8(line).map_err(|_| SkipReason::NotUtf8)
+}
+
+/// A line of text, or a piece of a long one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Piece<'a> {
+    /// The line's number, from 1.
+    pub(super) number: u64,
+    /// Its text, or why it has none.
+    pub(super) text: Result<&'a str, SkipReason>,
+    /// Whether the line goes on in the next piece.
+    pub(super) goes_on: bool,
+}
+
+/// Reads lines as [`Lines`] does, but a long one in pieces, each of which ends at a space if there is one.
+#[derive(Debug)]
+pub(super) struct Pieces<R> {
+    reader: R,
+    bytes: Vec<u8>,
+    /// How much of `bytes` was given.
+    given: usize,
+    number: u64,
+    goes_on: bool,
+}
+
+impl<R: BufRead> Pieces<R> {
+    pub(super) fn new(reader: R) -> Self {
+        Self { reader, bytes: Vec::new(), given: 0, number: 0, goes_on: false }
+    }
+
+    /// The next line or piece; `None` at the end.
+    pub(super) fn read(&mut self) -> std::io::Result<Option<Piece<'_>>> {
+        self.bytes.drain(..self.given);
+        let most = LONGEST_PIECE.saturating_sub(self.bytes.len() as u64);
+        self.reader.by_ref().take(most).read_until(b'\n', &mut self.bytes)?;
+        if self.bytes.is_empty() {
+            return Ok(None);
+        }
+        self.number += u64::from(!self.goes_on);
+        self.goes_on = self.bytes.last() != Some(&b'\n') && self.bytes.len() as u64 == LONGEST_PIECE;
+        self.given = if self.goes_on { cut(&self.bytes) } else { self.bytes.len() };
+        Ok(Some(Piece { number: self.number, text: text(&self.bytes[..self.given]), goes_on: self.goes_on }))
+    }
+}
+
+/// Where a piece ends: after its last space, else before the character that it may have only a part of.
+fn cut(bytes: &[u8]) -> usize {
+    let space = bytes.iter().rposition(u8::is_ascii_whitespace).map(|at| at + 1);
+    // Of the last character there may be a part only: no more than its first three bytes.
+    let last = bytes.iter().rposition(|byte| !(0x80..0xc0).contains(byte)).filter(|at| bytes[*at] >= 0xc0);
+    let whole = last.filter(|at| at + 3 >= bytes.len());
+    space.or(whole).filter(|at| *at > 0).unwrap_or(bytes.len())
 }
 
 #[cfg(test)]
@@ -71,5 +127,30 @@ mod tests {
             (7, text(4, "las")),
         ];
         assert_eq!(found, expected);
+        let joined = b"\xef\xbb\xbfa\n\xef\xbb\xbfb\n";
+        let mut lines = Lines::new(joined.as_slice());
+        assert_eq!(lines.read().unwrap(), Some((1, Ok("a"))));
+        assert_eq!(lines.read().unwrap(), Some((2, Ok("b"))));
+    }
+
+    #[test]
+    fn a_long_line_is_read_in_pieces_at_its_words_or_characters() {
+        let long = usize::try_from(LONGEST_PIECE).unwrap();
+        for word in ["wörter ", "ö", "x", "x\u{a0}ö"] {
+            let line = word.repeat(3 * long / word.len());
+            let text = format!("short\n{line}\r\n\nlast");
+            let mut pieces = Pieces::new(text.as_bytes());
+            let mut lines = vec![String::new()];
+            while let Some(piece) = pieces.read().unwrap() {
+                assert_eq!(piece.number, lines.len() as u64);
+                let text = piece.text.unwrap();
+                assert!(text.len() <= long && (word != "wörter " || !piece.goes_on || text.ends_with(' ')));
+                lines.last_mut().unwrap().push_str(text);
+                if !piece.goes_on {
+                    lines.push(String::new());
+                }
+            }
+            assert_eq!(lines, ["short", &line, "", "last", ""]);
+        }
     }
 }

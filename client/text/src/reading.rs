@@ -28,6 +28,8 @@ pub struct Reading {
     pub secrets: BTreeMap<SecretKind, u64>,
     /// Lines and objects that were left out, by file and reason.
     pub skipped: Vec<Skipped>,
+    /// What each file that was read was taken for, in the order of reading.
+    pub taken: Vec<Taken>,
     /// Files that were not read, by reason.
     pub unread: BTreeMap<UnreadReason, Unread>,
 }
@@ -41,8 +43,50 @@ pub struct Skipped {
     pub reason: SkipReason,
     /// How many.
     pub count: u64,
-    /// The number of the first: of a line, or of an object in a list; the first of all is 1.
+    /// The number of the first: of a line, of an object in a list, or of a row below a table's head; the first of all
+    /// is 1.
     pub first: u64,
+}
+
+/// In which form documents are in a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Form {
+    /// A text without rows, cut at its paragraphs; all of it is learned.
+    Paragraphs,
+    /// Rows of a `text`; all of it is learned.
+    Text,
+    /// Rows of turns; what the assistant says is learned.
+    Turns,
+    /// Rows of a prompt and its completion, which is learned.
+    Completion,
+    /// Rows of an instruction and its answer, which is learned.
+    Instruction,
+    /// Rows of a question and its answer under other names; the answer is learned.
+    Question,
+}
+
+impl Form {
+    /// What a document in this form is called.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paragraphs => "paragraphs",
+            Self::Text => "text",
+            Self::Turns => "turns",
+            Self::Completion => "prompt and completion",
+            Self::Instruction => "instruction and answer",
+            Self::Question => "question and answer",
+        }
+    }
+}
+
+/// What one file was taken for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// The file.
+    pub file: PathBuf,
+    /// Documents in it by their form, before any was left out as a duplicate, a secret or surplus; pieces of text in a
+    /// file of paragraphs. Empty where there was none.
+    pub forms: BTreeMap<Form, u64>,
 }
 
 /// Why a line was left out; says nothing of what is in it.
@@ -52,26 +96,79 @@ pub enum SkipReason {
     #[error("not UTF-8")]
     NotUtf8,
     /// Longer than is read in one piece.
-    #[error("longer than 4 MiB")]
+    #[error("longer than 16 MiB")]
     TooLong,
+    /// A conversation, or a prompt with its completion, that is longer than is learned in one piece.
+    #[error("a document with roles of more than 4 MiB")]
+    LongDocument,
     /// Text that is no JSON.
     #[error("not JSON")]
     NotJson,
-    /// JSON in none of the forms that are known.
+    /// A row of a table that does not have its columns.
+    #[error("not a row of as many cells as the first line names")]
+    NotARow,
+    /// JSON that is neither an object nor a list of turns.
+    #[error("neither an object nor a list of turns")]
+    NoObject,
+    /// An object in none of the forms that are known.
     #[error(
-        "no `text`, `messages`, `conversations`, `prompt` and `completion`, or `instruction` and `output`"
+        "no `text`, `messages`, `conversations`, `prompt` and `completion`, `instruction` and `output`, or `question` and `answer`"
     )]
     NoText,
+    /// One half of a pair.
+    #[error("`{key}` without `{missing}`")]
+    Without {
+        /// What is there.
+        key: &'static str,
+        /// What belongs to it.
+        missing: &'static str,
+    },
+    /// What should be turns is something else.
+    #[error("`{key}` is not a list of turns")]
+    NotTurns {
+        /// Where it is.
+        key: &'static str,
+    },
+    /// A turn that does not say who speaks.
+    #[error("a turn without `role` (or `from`)")]
+    NoRole,
+    /// A turn that does not say what is said.
+    #[error("a turn without `content` (or `value`)")]
+    NoContent,
     /// A part that should be text is something else.
     #[error("a part that is not text")]
     NotAllText,
-    /// A turn of somebody other than the system, the user and the assistant.
-    #[error("a role other than system, user and assistant")]
+    /// A turn of somebody who is not known.
+    #[error("a role other than system, user, assistant and tool")]
     UnknownRole,
+    /// A call of a tool that cannot be read.
+    #[error("tool calls that are not in the form of `tool_calls`")]
+    UnknownCall,
+    /// A description of tools that cannot be read.
+    #[error("`tools` that are not a list of functions")]
+    UnknownTools,
+    /// A turn that is learned in part or more than once, or says two things of itself.
+    #[error("a turn whose `weight`, `train`, `loss` or the like is neither all nor nothing")]
+    UnknownWeight,
+    /// A turn is to be learned that the assistant does not say.
+    #[error("a turn of another than the assistant that is to be learned")]
+    TeachesOthers,
+    /// The row says of itself that it is not learned.
+    #[error("marked as not to be learned")]
+    NotToBeLearned,
+    /// The row and its first turn set the conversation up in two ways.
+    #[error("a `system` that is another than the first turn's")]
+    TwoSystems,
+    /// The row changes the chat template in ways that are not known.
+    #[error("`chat_template_kwargs` or `documents`, which are not given to the chat template")]
+    TemplateKeys,
+    /// Of two answers, which is better: that is not learned.
+    #[error("a chosen and a rejected answer, of which neither is simply learned")]
+    Preference,
     /// A text without a single visible character.
     #[error("an empty text")]
     Empty,
-    /// A conversation in which the assistant says nothing, or an empty completion.
+    /// A conversation in which the assistant says nothing that is to be learned, or an empty completion.
     #[error("nothing to learn from: no words of the assistant")]
     NothingToLearn,
 }
@@ -90,7 +187,7 @@ pub struct Unread {
 pub enum UnreadReason {
     /// By its name not of a kind that is read.
     #[error(
-        "not .jsonl, .ndjson, .json, .txt, .text, .md or .markdown; name the file itself to have it read"
+        "not .jsonl, .ndjson, .json, .csv, .tsv, .txt, .text, .md or .markdown, alone or as .gz; name the file itself to have it read"
     )]
     OtherKind,
     /// A link: what it leads to was not named by the user.
@@ -99,6 +196,22 @@ pub enum UnreadReason {
     /// A socket, a pipe or a device.
     #[error("neither a file nor a folder")]
     NotAFile,
+    /// A table in columns, which is not read.
+    #[error(
+        "a Parquet file; write it as JSON lines first, as Python does by `pandas.read_parquet(IN).to_json(OUT, orient='records', lines=True)`"
+    )]
+    Parquet,
+    /// Packed by a program whose files are not read.
+    #[error("packed; unpack it first (of packed files only .gz is read)")]
+    Packed,
+    /// What git-lfs puts in the place of a file that was not fetched.
+    #[error("a pointer of git-lfs and not the file itself; `git lfs pull` in its folder fetches the file")]
+    LfsPointer,
+    /// A table whose first line names no column that is known.
+    #[error(
+        "a table without a column that is read; its first line names the columns, as rows of JSON name their keys"
+    )]
+    NoColumns,
     /// Its first bytes are no UTF-8 text.
     #[error("not UTF-8 text")]
     NotText,
@@ -122,6 +235,18 @@ impl Reading {
         match known.into_iter().find(|entry| entry.reason == reason) {
             Some(entry) => entry.count += 1,
             None => self.skipped.push(Skipped { file: file.to_owned(), reason, count: 1, first: number }),
+        }
+    }
+
+    /// The file that is read next.
+    pub(super) fn begin(&mut self, file: &Path) {
+        self.taken.push(Taken { file: file.to_owned(), forms: BTreeMap::new() });
+    }
+
+    /// A document in the file that is read.
+    pub(super) fn take(&mut self, form: Form) {
+        if let Some(taken) = self.taken.last_mut() {
+            *taken.forms.entry(form).or_default() += 1;
         }
     }
 

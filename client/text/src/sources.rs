@@ -13,6 +13,11 @@ pub(super) enum Shape {
     Lines,
     /// JSON objects one after the other, or a list of them.
     Values,
+    /// A table: a row a line, of cells with this byte between them, below a line of the columns' names.
+    Table {
+        /// A comma or a tab.
+        delimiter: u8,
+    },
     /// Text.
     Text,
     /// Named by the user under another ending: what its first byte says.
@@ -42,8 +47,11 @@ pub(super) fn files(paths: &[PathBuf], reading: &mut Reading) -> Result<Vec<Sour
             let listed = list(path).map_err(fail)?;
             walk(listed, reading, &mut found);
         } else if kind.is_file() {
-            let shape = shape_of(path).unwrap_or(Shape::Unknown);
-            found.push(Source { path: path.clone(), shape, named: true });
+            match kind_of(path) {
+                Kind::Read(shape) => found.push(Source { path: path.clone(), shape, named: true }),
+                Kind::Other => found.push(Source { path: path.clone(), shape: Shape::Unknown, named: true }),
+                Kind::Left(reason) => reading.leave(path.clone(), reason),
+            }
         } else {
             return Err(TextError::NotAFile { path: path.clone() });
         }
@@ -84,21 +92,39 @@ fn walk(mut stack: Vec<PathBuf>, reading: &mut Reading, found: &mut Vec<Source>)
             }
         } else if !kind.is_file() {
             reading.leave(path, UnreadReason::NotAFile);
-        } else if let Some(shape) = shape_of(&path) {
-            found.push(Source { path, shape, named: false });
         } else {
-            reading.leave(path, UnreadReason::OtherKind);
+            match kind_of(&path) {
+                Kind::Read(shape) => found.push(Source { path, shape, named: false }),
+                Kind::Other => reading.leave(path, UnreadReason::OtherKind),
+                Kind::Left(reason) => reading.leave(path, reason),
+            }
         }
     }
 }
 
-fn shape_of(path: &Path) -> Option<Shape> {
-    let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-    match extension.as_str() {
-        "jsonl" | "ndjson" => Some(Shape::Lines),
-        "json" => Some(Shape::Values),
-        "txt" | "text" | "md" | "markdown" => Some(Shape::Text),
-        _ => None,
+/// What a file's name says of it.
+enum Kind {
+    /// It is read so.
+    Read(Shape),
+    /// Nothing that is known.
+    Other,
+    /// It cannot be read, for this reason.
+    Left(UnreadReason),
+}
+
+fn kind_of(path: &Path) -> Kind {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().to_ascii_lowercase();
+    let name = name.strip_suffix(".gz").unwrap_or(&name);
+    let Some((_, extension)) = name.rsplit_once('.') else { return Kind::Other };
+    match extension {
+        "jsonl" | "ndjson" => Kind::Read(Shape::Lines),
+        "json" => Kind::Read(Shape::Values),
+        "csv" => Kind::Read(Shape::Table { delimiter: b',' }),
+        "tsv" => Kind::Read(Shape::Table { delimiter: b'\t' }),
+        "txt" | "text" | "md" | "markdown" => Kind::Read(Shape::Text),
+        "parquet" => Kind::Left(UnreadReason::Parquet),
+        "zst" | "xz" | "bz2" | "zip" | "7z" | "tar" | "tgz" => Kind::Left(UnreadReason::Packed),
+        _ => Kind::Other,
     }
 }
 
@@ -130,15 +156,29 @@ mod tests {
             ".hidden.txt",
             ".git/x.txt",
             "c.d/y.ndjson",
+            "d.csv",
+            "e.jsonl.gz",
+            "f.parquet",
+            "g.zip",
         ];
         for file in written {
             fs::write(root.path().join(file), "x").unwrap();
         }
         let (found, reading) = names(&[root.path().to_owned()], root.path());
-        assert_eq!(found, ["a.jsonl", "b/deep/one.json", "b/two.md", "b.txt", "c.d/y.ndjson", "z.TXT"]);
+        let expected = [
+            "a.jsonl",
+            "b/deep/one.json",
+            "b/two.md",
+            "b.txt",
+            "c.d/y.ndjson",
+            "d.csv",
+            "e.jsonl.gz",
+            "z.TXT",
+        ];
+        assert_eq!(found, expected);
         let named = &reading.unread[&UnreadReason::OtherKind].named;
         assert_eq!(*named, [root.path().join("README"), root.path().join("photo.png")]);
-        assert_eq!(reading.unread_files(), 2);
+        assert_eq!((reading.unread_files(), reading.unread[&UnreadReason::Parquet].count), (4, 1));
         let (found, _) = names(&[root.path().join("photo.png"), root.path().join("a.jsonl")], root.path());
         assert_eq!(found, ["photo.png", "a.jsonl"]);
     }

@@ -3,7 +3,7 @@
 //! The templates are written for Python's Jinja with the settings and functions that the transformers library gives
 //! them: `trim_blocks` and `lstrip_blocks`, loop controls, `raise_exception`, `strftime_now`, a `tojson` that does not
 //! escape, Python's methods of strings and dictionaries, and `{% generation %}`, which marks and prints nothing. All of
-//! that is here. A template sees the messages and the names of two tokens, and no clock: `strftime_now` tells the day
+//! that is here. A template sees the messages, the tools and the names of two tokens, and no clock: `strftime_now` tells the day
 //! [`DAY`], so that a conversation is the same text whenever it is trained on.
 //!
 //! A template comes from a hub, so all that it may do to a device is bounded: its length and how deep it is nested
@@ -22,15 +22,15 @@ use std::error::Error as _;
 
 use minijinja::machinery::{eval, make_string_output};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::Value;
+use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, Error, ErrorKind};
 use proto::shown::shown;
 
 pub use day::DAY;
 
-use crate::{Message, Role};
+use crate::{Message, Role, Tools};
 use budget::Budget;
-use engine::base::Base;
+use engine::base::Tokens;
 use engine::guarded::Stopped;
 use program::Program;
 
@@ -124,9 +124,9 @@ impl ChatTemplate {
     }
 
     /// The template of a base, else [`ChatTemplate::plain`] with its tokens; fails as [`ChatTemplate::new`] does.
-    pub fn of(base: &Base) -> Result<Self, TemplateError> {
-        let (bos, eos) = (base.bos_token(), base.eos_token());
-        match base.chat_template() {
+    pub fn of(tokens: &Tokens) -> Result<Self, TemplateError> {
+        let (bos, eos) = (tokens.bos_token(), tokens.eos_token());
+        match tokens.chat_template() {
             Some(source) => Self::new(source, bos, eos),
             None => Self::plain(bos, eos),
         }
@@ -137,28 +137,37 @@ impl ChatTemplate {
         Self::new(PLAIN, bos, eos)
     }
 
-    /// The text of a conversation. Fails for one that the template does not take, such as one that begins with the
-    /// assistant.
-    pub fn render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String, Refusal> {
-        self.try_render(messages, prompt).map_err(|error| Refusal { line: line(&error) })
+    /// The text of turns, of which the template is told the tools. Fails for what the template does not take, such as
+    /// a conversation that begins with the assistant.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        tools: &Tools,
+        prompt: GenerationPrompt,
+    ) -> Result<String, Refusal> {
+        self.try_render(messages, tools, prompt).map_err(|error| Refusal { line: line(&error) })
     }
 
-    fn try_render(&self, messages: &[Message], prompt: GenerationPrompt) -> Result<String, Error> {
-        let turn = |message: &Message| {
-            let pairs = [("role", message.role.name()), ("content", message.content.as_str())];
-            Value::from_pairs(pairs)
-        };
+    fn try_render(
+        &self,
+        messages: &[Message],
+        tools: &Tools,
+        prompt: GenerationPrompt,
+    ) -> Result<String, Error> {
+        // Where there are no tools, templates are told of none.
+        let described = Some(&tools.0).filter(|tools| !tools.is_empty());
         let mut context: BTreeMap<&str, Value> = BTreeMap::from([
             ("messages", messages.iter().map(turn).collect()),
             ("add_generation_prompt", Value::from(prompt == GenerationPrompt::Added)),
-            ("tools", Value::from(())),
+            ("tools", described.map_or_else(|| Value::from(()), |tools| Value::from(Serde(tools)))),
             ("documents", Value::from(())),
         ]);
         // A token that the base does not have is undefined, as it is for transformers.
         context.extend(self.bos.as_deref().map(|token| ("bos_token", Value::from(token))));
         context.extend(self.eos.as_deref().map(|token| ("eos_token", Value::from(token))));
-        let bytes = messages.iter().map(|message| message.content.len() + budget::MESSAGE_BYTES).sum();
-        context.insert(budget::NAME, Value::from_object(Budget::new(bytes)));
+        let bytes: usize = messages.iter().map(|message| message.len() + budget::MESSAGE_BYTES).sum();
+        let of_tools: usize = tools.0.iter().map(|tool| tool.to_string().len()).sum();
+        context.insert(budget::NAME, Value::from_object(Budget::new(bytes + of_tools)));
         let root = Value::from_pairs(context);
         guarded(|| {
             let Program { main, blocks } = Program::compile(NAME, &self.source, syntax_config()?)?;
@@ -171,7 +180,7 @@ impl ChatTemplate {
 
     /// Renders short conversations that hold nobody's text, so that errors can be told in full.
     fn check(&self) -> Result<(), TemplateError> {
-        let say = |role, word: &str| Message { role, content: word.to_owned() };
+        let say = |role, word: &str| Message::new(role, word);
         let (user, assistant) = (say(Role::User, "question"), say(Role::Assistant, ANSWER));
         let system = say(Role::System, "setting");
         let probes = [
@@ -181,7 +190,7 @@ impl ChatTemplate {
         ];
         let (mut refused, mut shown, mut rendered) = (None, false, false);
         for probe in &probes {
-            match self.try_render(probe, GenerationPrompt::LeftOut) {
+            match self.try_render(probe, &Tools::default(), GenerationPrompt::LeftOut) {
                 Ok(text) => (rendered, shown) = (true, shown || text.contains(ANSWER)),
                 Err(error) if is_refusal(&error) => refused = Some(reason(&error)),
                 Err(error) => {
@@ -195,6 +204,21 @@ impl ChatTemplate {
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// A turn as templates take it: what it does not have is not there.
+fn turn(message: &Message) -> Value {
+    let mut pairs =
+        vec![("role", Value::from(message.role.name())), ("content", Value::from(message.content.as_str()))];
+    let texts = [("name", message.name.as_deref()), ("tool_call_id", message.call_id.as_deref())];
+    pairs.extend(texts.into_iter().filter_map(|(key, text)| Some((key, Value::from(text?)))));
+    if !message.reasoning.is_empty() {
+        pairs.push(("reasoning_content", Value::from(message.reasoning.as_str())));
+    }
+    if !message.calls.is_empty() {
+        pairs.push(("tool_calls", Value::from(Serde(&message.calls))));
+    }
+    Value::from_pairs(pairs)
 }
 
 /// The template's name in its environment.

@@ -97,7 +97,7 @@ impl BaseInfo {
             weights.push(opened);
             for (name, tensor) in tensors {
                 // As the engine: where two files have a tensor, the first one's is it.
-                shapes.entry(name).or_insert(tensor.shape);
+                shapes.entry(folder::whole_name(name)).or_insert(tensor.shape);
             }
         }
         let tokenizer = folder::tokenizer_files(dir)?;
@@ -122,7 +122,7 @@ impl BaseInfo {
     pub fn modules(&self, targets: &[String]) -> Result<Vec<Module>, ModulesError> {
         let mut paths = Vec::new();
         for target in targets {
-            if target == "all" {
+            if matches!(target.as_str(), "all" | "all-linear") {
                 paths.extend(LINEAR_LAYERS.map(|(_, path)| path));
             } else {
                 paths.push(linear_layer(target).ok_or_else(|| ModulesError::Target(target.clone()))?);

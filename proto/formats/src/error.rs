@@ -27,6 +27,17 @@ pub enum FormatError {
         /// What the system said.
         source: io::Error,
     },
+    /// What git-lfs puts in the place of a file that was not fetched.
+    #[error("{} is a pointer of git-lfs and not the file itself: run `git lfs pull` in its folder", .0.display())]
+    LfsPointer(PathBuf),
+    /// A file is not there, and something else is from which it can be made or which was meant.
+    #[error("{} is not there: {advice}", path.display())]
+    Absent {
+        /// The file.
+        path: PathBuf,
+        /// What is there instead, and what to do.
+        advice: String,
+    },
     /// The file's content breaks its format.
     #[error("{} is damaged: {reason}", path.display())]
     Damaged {

@@ -13,6 +13,9 @@ use crate::error::FormatError;
 /// Bytes of a file of weights that are read at a time.
 pub const BLOCK_BYTES: usize = 1 << 20;
 
+/// What a pointer of git-lfs begins with.
+pub(crate) const POINTER: &[u8] = b"version https://git-lfs.github.com/spec/";
+
 /// The fewest bytes that are read of a header at a time.
 const AHEAD_BYTES: usize = 1 << 16;
 
@@ -34,6 +37,16 @@ impl OpenedFile {
         let file = open_regular(path).map_err(FormatError::read(path))?;
         let len = file.metadata().map_err(FormatError::read(path))?.len();
         Ok(Self { path: path.to_owned(), file, len, read: Vec::new(), taken: 0 })
+    }
+
+    /// Returns an error for a pointer of git-lfs, which is a text of some 130 bytes; takes nothing.
+    pub(crate) fn refuse_pointer(&mut self) -> Result<(), FormatError> {
+        if self.len < POINTER.len() as u64 {
+            return Ok(());
+        }
+        let is_pointer = self.take(POINTER.len() as u64)? == POINTER;
+        self.taken = 0;
+        if is_pointer { Err(FormatError::LfsPointer(self.path.clone())) } else { Ok(()) }
     }
 
     /// Where it is.
@@ -146,6 +159,7 @@ impl SmallFile {
     /// Reads a file. Returns an error where it is not a regular file or has more than `most_bytes`.
     pub(crate) fn read(path: PathBuf, most_bytes: u64) -> Result<Self, FormatError> {
         match read_regular(&path, most_bytes) {
+            Ok(bytes) if bytes.starts_with(POINTER) => Err(FormatError::LfsPointer(path)),
             Ok(bytes) => Ok(Self { path, bytes }),
             Err(source) => Err(FormatError::Read { path, source }),
         }

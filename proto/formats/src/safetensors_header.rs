@@ -17,6 +17,7 @@ const MOST_HEADER_BYTES: u64 = 16 << 20;
 /// this kind, or does not account for every byte after it.
 pub fn open(path: &Path) -> Result<(OpenedFile, Vec<(String, TensorHeader)>), FormatError> {
     let mut opened = OpenedFile::new(path)?;
+    opened.refuse_pointer()?;
     let mut len = [0; 8];
     len.copy_from_slice(opened.take(8)?);
     let len = u64::from_le_bytes(len);

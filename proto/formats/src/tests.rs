@@ -189,6 +189,11 @@ fn settings_that_change_the_function_are_refused_by_name() {
     let all = serde_json::json!({"q_proj": 8, "k_proj": 8, "v_proj": 8, "mlp.down_proj": 8});
     let (spec, _) = with("alpha_pattern", all).unwrap();
     assert!((spec.alpha - 8.0).abs() < 1e-6);
+    // One that matches nothing changes nothing; one that cannot be read is not guessed at.
+    let (same, _) = with("alpha_pattern", serde_json::json!({"nothing": 8, "proj": 9})).unwrap();
+    assert!((same.alpha - 5.0).abs() < 1e-6);
+    let unread = with("alpha_pattern", serde_json::json!({"(?=q)q_proj": 8})).unwrap_err();
+    assert!(unread.starts_with("alpha_pattern gives modules different scales"), "{unread}");
 }
 
 #[test]

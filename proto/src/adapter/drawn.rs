@@ -59,17 +59,23 @@ fn module_rng(seed: &Digest, name: &str) -> ChaCha20Rng {
     ChaCha20Rng::from_seed(Digest::of(&material).0)
 }
 
-/// Gram–Schmidt, twice for accuracy, on rows of nearly normal numbers.
+/// Gram–Schmidt, twice for accuracy, on rows of nearly normal numbers. No more rows than columns can be orthogonal to each
+/// other: where there are more, so many at a time are.
 fn orthonormal_rows(rng: &mut impl Rng, rows: usize, columns: usize) -> Vec<Vec<f64>> {
-    let mut basis: Vec<Vec<f64>> = Vec::with_capacity(rows);
-    while basis.len() < rows {
-        let mut row: Vec<f64> = (0..columns).map(|_| bell(rng)).collect();
-        orthogonalize(&mut row, &basis, |_, _| {});
-        if normalize(&mut row, 1e-6).is_some() {
-            basis.push(row);
+    let mut all: Vec<Vec<f64>> = Vec::with_capacity(rows);
+    while all.len() < rows && columns > 0 {
+        let wanted = columns.min(rows - all.len());
+        let mut basis: Vec<Vec<f64>> = Vec::with_capacity(wanted);
+        while basis.len() < wanted {
+            let mut row: Vec<f64> = (0..columns).map(|_| bell(rng)).collect();
+            orthogonalize(&mut row, &basis, |_, _| {});
+            if normalize(&mut row, 1e-6).is_some() {
+                basis.push(row);
+            }
         }
+        all.append(&mut basis);
     }
-    basis
+    all
 }
 
 /// The sum of twelve uniform numbers, centred: variance one, no transcendental function.

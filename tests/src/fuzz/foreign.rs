@@ -3,7 +3,7 @@
 use engine::Base;
 use text::template::ChatTemplate;
 use text::template::GenerationPrompt;
-use text::{Message, Role};
+use text::{Message, Role, Tools};
 
 use super::bases::{CONFIG, weights};
 use super::folder::with_folder;
@@ -16,15 +16,15 @@ const MOST_RENDERED_BYTES: usize = 17 << 20;
 pub fn template(bytes: &[u8]) {
     let Ok(source) = str::from_utf8(bytes) else { return };
     let Ok(template) = ChatTemplate::new(source, Some("<s>"), Some("</s>")) else { return };
-    let say = |role, content: &str| Message { role, content: content.to_owned() };
+    let say = |role, content: &str| Message::new(role, content);
     let messages =
         [say(Role::System, "brief"), say(Role::User, "first\n line"), say(Role::Assistant, " <s>é \"q\" ")];
     for end in 0..=messages.len() {
-        let once = template.render(&messages[..end], GenerationPrompt::Added);
+        let once = template.render(&messages[..end], &Tools::default(), GenerationPrompt::Added);
         if let Ok(text) = &once {
             assert!(text.len() <= MOST_RENDERED_BYTES, "{} bytes", text.len());
         }
-        assert_eq!(template.render(&messages[..end], GenerationPrompt::Added), once);
+        assert_eq!(template.render(&messages[..end], &Tools::default(), GenerationPrompt::Added), once);
     }
 }
 

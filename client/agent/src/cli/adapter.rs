@@ -16,7 +16,7 @@ pub(super) struct AdapterArgs {
     /// The adapter's product is scaled by alpha / rank; twice the rank where left out
     #[arg(long)]
     alpha: Option<f32>,
-    /// Layers to adapt, separated by commas: projections such as `q_proj`, `all`, or patterns of whole names with
+    /// Layers to adapt, separated by commas: projections such as `q_proj`, `all` (or `all-linear`), or patterns of whole names with
     /// `*`, such as `model.layers.1*.mlp.*`
     #[arg(long, default_value = "all", value_delimiter = ',')]
     targets: Vec<String>,
@@ -100,7 +100,7 @@ impl AdapterArgs {
             let mut any = false;
             for (at, module) in all.iter().enumerate() {
                 let projection = Projection::ALL[at % Projection::ALL.len()];
-                if target == "all"
+                if matches!(target.as_str(), "all" | "all-linear")
                     || target.parse() == Ok(projection)
                     || (target.contains(['*', '.']) && matches(target, &module.name))
                 {
@@ -124,7 +124,7 @@ impl AdapterArgs {
             factors,
             modules: modules.map(|(_, module)| module).collect(),
         };
-        spec.check()?;
+        spec.check_local()?;
         Ok(spec)
     }
 }

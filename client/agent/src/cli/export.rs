@@ -218,6 +218,7 @@ impl ExportFailure {
                 | AdapterFileError::Export(_)
                 | AdapterFileError::Merge(_)
                 | AdapterFileError::Peft { .. }
+                | AdapterFileError::Pickled { .. }
                 | AdapterFileError::Manifest { .. }
                 | AdapterFileError::OtherBase { .. }
                 | AdapterFileError::SeveralTasks { .. }

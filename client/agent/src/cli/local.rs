@@ -4,15 +4,37 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::shown::shown;
 use shell::cli::note;
 
 use super::adapter::ComputeArgs;
+use crate::config::Config;
 use engine::process::available_bytes;
 use engine::{Base, BaseOptions, Compute, Engine, Fetching, Hub, Source};
-use text::Corpus;
-use text::{ReadOptions, UserText};
+use text::{ControlTokens, Corpus, ReadOptions, UserText};
+
+/// How the user's text is read, where it is not as the configuration says.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct TextArgs {
+    /// Read control tokens that are spelled in text without turns as tokens and not as letters: for text to which a
+    /// chat template was applied before (`read_control_tokens` in the configuration)
+    #[arg(long)]
+    control_tokens: bool,
+}
+
+impl TextArgs {
+    /// With these over what the configuration says.
+    pub(super) fn reading(self, config: &Config) -> ReadOptions {
+        let reading = config.reading();
+        if self.control_tokens {
+            ReadOptions { control_tokens: ControlTokens::AsTokens, ..reading }
+        } else {
+            reading
+        }
+    }
+}
 
 /// Opens a base where it is to be computed, fetching it first where it is a hub's; fails before its weights are read
 /// when there is no such device, and when they and `beside` more bytes do not fit in memory.
@@ -70,7 +92,8 @@ fn fits(weights: u64, beside: u64) -> anyhow::Result<()> {
     )
 }
 
-fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
+/// Where a base is on this machine; one of a hub's is fetched first.
+pub(super) fn fetch(source: &Source) -> anyhow::Result<PathBuf> {
     let bar = ProgressBar::no_length();
     if let Ok(style) = ProgressStyle::with_template("{msg} [{bar:30}] {bytes}/{total_bytes}, {eta} left") {
         bar.set_style(style);
@@ -93,11 +116,6 @@ pub(super) fn corpus(base: &Base, data: &[PathBuf], options: ReadOptions) -> any
     let text = UserText::read(data, &options)?;
     note(&text.reading().to_string());
     let corpus = Corpus::new(base, &text)?;
-    if corpus.refused() > 0 {
-        note(&format!(
-            "{} conversations were left out because the chat template refuses them",
-            corpus.refused()
-        ));
-    }
+    corpus.notes().lines().iter().for_each(|line| note(line));
     Ok(corpus)
 }

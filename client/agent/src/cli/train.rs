@@ -17,7 +17,7 @@ use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
-use super::local::{corpus, open};
+use super::local::{TextArgs, corpus, open};
 use crate::config::source;
 use client::adapter_files::{Adapter, read_peft, write_peft};
 use engine::process::peak_bytes;
@@ -39,6 +39,8 @@ pub(super) struct TrainArgs {
     adapter: AdapterArgs,
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    pub(super) text: TextArgs,
     /// Optimiser steps; 100 where left out
     #[arg(long)]
     steps: Option<u32>,

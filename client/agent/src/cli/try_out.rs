@@ -8,7 +8,7 @@ use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
 
 use super::adapter::ComputeArgs;
-use super::local::{corpus, open};
+use super::local::{TextArgs, corpus, open};
 use client::adapter_files::{Adapter, read_peft};
 use engine::Loss;
 use text::ReadOptions;
@@ -18,6 +18,8 @@ use text::ReadOptions;
 pub(super) struct EvalArgs {
     #[command(flatten)]
     compute: ComputeArgs,
+    #[command(flatten)]
+    pub(super) text: TextArgs,
     /// The adapter's folder; the base alone where left out
     #[arg(long, value_name = "DIR")]
     adapter: Option<PathBuf>,

@@ -1,17 +1,15 @@
-//! What a user decides about their device: `pause`, `resume`, `forget`; and what of their text it would read: `data`.
+//! What a user decides about their device: `pause`, `resume`, `forget`.
 
 use std::time::Duration;
 
 use client::Forgotten;
 use proto::ids::Timestamp;
-use serde::Serialize;
 use shell::cli::Format;
-use text::UserText;
 
 use super::asked::Asked;
 use super::status::now;
 use super::time::at;
-use super::{Failure, failed, print};
+use super::{Failure, print};
 use crate::config::Config;
 
 /// Pauses the device, for a time or until it is resumed.
@@ -60,41 +58,4 @@ fn told(forgotten: &Forgotten) -> String {
     }
     lines.push(format!("`nightshift-agent forget {task} --undo` takes it back"));
     lines.join("\n")
-}
-
-/// What `data check` prints as JSON: counts, and nothing of the text.
-#[derive(Debug, Serialize)]
-struct Checked {
-    files: u64,
-    documents: u64,
-    with_roles: u64,
-    duplicates: u64,
-    surplus: u64,
-    secret_looking: u64,
-    skipped_lines: u64,
-    unread_files: u64,
-    /// Why files are not read, and how many.
-    unread: Vec<(String, u64)>,
-}
-
-/// Reads the text as a training would and says how much of it is used and what is left out, by counts.
-pub(super) fn check(config: &Config, format: Format) -> Result<(), Failure> {
-    if config.data.is_empty() {
-        let why = "no text: name files or folders by `data` in the configuration or by --data";
-        return Err(failed(3)(anyhow::anyhow!(why)));
-    }
-    let text = UserText::read(&config.data, &config.reading()).map_err(|error| failed(3)(error.into()))?;
-    let reading = text.reading();
-    let checked = Checked {
-        files: reading.files,
-        documents: reading.documents,
-        with_roles: reading.with_roles,
-        duplicates: reading.duplicates,
-        surplus: reading.surplus,
-        secret_looking: reading.secret_looking(),
-        skipped_lines: reading.skipped_lines(),
-        unread_files: reading.unread_files(),
-        unread: reading.unread.iter().map(|(reason, unread)| (reason.to_string(), unread.count)).collect(),
-    };
-    print(format, &checked, || reading.to_string())
 }

@@ -309,7 +309,17 @@ fn report(read: Read) {
         "read the user's text"
     );
     if read.refused > 0 {
-        tracing::warn!(conversations = read.refused, "the chat template refuses conversations");
+        tracing::warn!(
+            conversations = read.refused,
+            "conversations are left out, which `nightshift-agent data check` gives the reasons of"
+        );
+    }
+    if read.as_letters > 0 {
+        tracing::warn!(documents = read.as_letters, "control tokens in the text are read as letters");
+    }
+    if read.without_thoughts > 0 {
+        let conversations = read.without_thoughts;
+        tracing::info!(conversations, "the chat template leaves out the thoughts of earlier turns");
     }
 }
 

@@ -147,6 +147,7 @@ impl Inside {
             base,
             data,
             keep_secret_looking_lines: setup.keep_secret_looking_lines,
+            read_control_tokens: setup.read_control_tokens,
             threads: usize::try_from(setup.threads).unwrap_or(1).max(1),
             device,
             dtype,

@@ -76,6 +76,8 @@ pub(super) struct Setup {
     /// The most memory that it may have; none where a control group limits it, or nothing can.
     #[prost(uint64, optional, tag = "9")]
     pub(super) most_memory_bytes: Option<u64>,
+    #[prost(bool, tag = "10")]
+    pub(super) read_control_tokens: bool,
 }
 
 /// Asks for [`Described`].
@@ -321,6 +323,10 @@ pub(super) struct Read {
     pub(super) unread_files: u64,
     #[prost(uint64, tag = "9")]
     pub(super) refused: u64,
+    #[prost(uint64, tag = "10")]
+    pub(super) as_letters: u64,
+    #[prost(uint64, tag = "11")]
+    pub(super) without_thoughts: u64,
 }
 
 /// See [`Said::Forget`].

@@ -17,5 +17,5 @@ pub(super) fn plan(path: &Path) -> Result<Plan, BaseError> {
     let shape = shape::read(&metadata, &tensors)?;
     let entries = vec![shape.entries(path, tensors)?];
     let tokens = tokenizer::read(&metadata, shape.config.vocab_size)?;
-    Ok(Plan { config: shape.config, tokens, files: BaseFiles::gguf(opened), entries })
+    Ok(Plan { config: shape.config, tokens, files: BaseFiles::gguf(opened), may_be_tied: false, entries })
 }

@@ -15,6 +15,7 @@ use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::config::RopeScaling;
 
 mod broken;
+mod folders;
 
 /// The folder that `make_families.py` writes to.
 fn reference() -> PathBuf {

@@ -74,9 +74,9 @@ pub fn encode(tokenizer: &Tokenizer, text: &str) -> Result<tokenizers::Encoding,
     guarded(|| tokenizer.encode(text, false)).map_err(EncodeError)
 }
 
-/// A tokenizer without truncation, padding or special tokens.
+/// A base's tokenizer without truncation, padding or special tokens, and what the base says of texts.
 #[derive(Debug)]
-pub(crate) struct Tokens {
+pub struct Tokens {
     tokenizer: Tokenizer,
     bos: u32,
     special: Special,
@@ -145,27 +145,34 @@ impl Tokens {
         Ok(Self { tokenizer, bos, special })
     }
 
-    pub(crate) fn bos(&self) -> u32 {
+    /// The token that opens a document: the one that the base names as its first (bos), else `<|endoftext|>`, else one that
+    /// ends a text.
+    pub fn bos(&self) -> u32 {
         self.bos
     }
 
-    pub(crate) fn eos(&self) -> &[u32] {
+    /// The tokens that end a text, in order; none where the base names none.
+    pub fn eos(&self) -> &[u32] {
         &self.special.eos
     }
 
-    pub(crate) fn bos_token(&self) -> Option<&str> {
+    /// How the tokenizer writes its first token; none where the base has no such token.
+    pub fn bos_token(&self) -> Option<&str> {
         self.special.bos_token.as_deref()
     }
 
-    pub(crate) fn eos_token(&self) -> Option<&str> {
+    /// How the tokenizer writes the token that ends a text; none where the base names none.
+    pub fn eos_token(&self) -> Option<&str> {
         self.special.eos_token.as_deref()
     }
 
-    pub(crate) fn chat_template(&self) -> Option<&str> {
+    /// The Jinja template that makes one text of a conversation, if the base comes with one.
+    pub fn chat_template(&self) -> Option<&str> {
         self.special.chat_template.as_deref()
     }
 
-    pub(crate) fn tokenizer(&self) -> &Tokenizer {
+    /// The tokenizer itself, for what must look at single pieces of a text.
+    pub fn tokenizer(&self) -> &Tokenizer {
         &self.tokenizer
     }
 
@@ -176,12 +183,18 @@ impl Tokens {
     pub(crate) fn decode(&self, ids: &[u32]) -> Result<String, DecodeError> {
         guarded(|| self.tokenizer.decode(ids, true)).map_err(DecodeError)
     }
+
+    /// The text of tokens, the special ones as they are written; fails where the tokenizer library stops itself.
+    pub fn decode_whole(&self, ids: &[u32]) -> Result<String, DecodeError> {
+        guarded(|| self.tokenizer.decode(ids, false)).map_err(DecodeError)
+    }
 }
 
 /// The values of a file; none without the file.
 fn object(name: &'static str, bytes: Option<&[u8]>) -> Result<Value, Fault> {
     bytes.map_or(Ok(Value::Null), |bytes| {
-        serde_json::from_slice(bytes).map_err(|error| (name, error.to_string()))
+        // Python writes the length of a model without a limit as Infinity.
+        proto::loose::from_slice(bytes).map_err(|error| (name, error.to_string()))
     })
 }
 

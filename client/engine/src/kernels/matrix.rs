@@ -70,6 +70,23 @@ impl Matrix {
         self.columns
     }
 
+    /// Whether another matrix of f32, f16 or bf16 has the same shape and bits; never for blocks.
+    pub(crate) fn has_bits_of(&self, other: &Self) -> bool {
+        let is_same = match (&self.numbers, &other.numbers) {
+            (Numbers::F32(left), Numbers::F32(right)) => {
+                left.iter().map(|x| x.to_bits()).eq(right.iter().map(|x| x.to_bits()))
+            }
+            (Numbers::F16(left), Numbers::F16(right)) => {
+                left.iter().map(|x| x.to_bits()).eq(right.iter().map(|x| x.to_bits()))
+            }
+            (Numbers::Bf16(left), Numbers::Bf16(right)) => {
+                left.iter().map(|x| x.to_bits()).eq(right.iter().map(|x| x.to_bits()))
+            }
+            (Numbers::F32(_) | Numbers::F16(_) | Numbers::Bf16(_) | Numbers::Quantized(_), _) => false,
+        };
+        is_same && (self.rows, self.columns) == (other.rows, other.columns)
+    }
+
     pub(crate) fn numbers(&self) -> &Numbers {
         &self.numbers
     }

@@ -49,7 +49,7 @@ impl<'a> AdapterLayout<'a> {
     /// Matches every module of `spec` to a layer of `base`; fails if the spec is invalid, or a layer is
     /// missing, named twice or of another shape.
     pub(crate) fn new(base: &Base, spec: &'a AdapterSpec) -> std::result::Result<Self, ModuleError> {
-        spec.check()?;
+        spec.check_local()?;
         let known = known(base);
         let (mut seen, mut modules) = (BTreeSet::new(), Vec::new());
         for slots in spec.slots() {

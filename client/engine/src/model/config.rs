@@ -2,7 +2,7 @@
 
 use std::f64::consts::PI;
 
-use formats::Architecture;
+use formats::{Architecture, Family, FamilyError};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -87,7 +87,10 @@ pub enum ConfigError {
     /// Not JSON, or a value of another type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// An unknown architecture.
+    /// A config of an unknown family, or of none.
+    #[error(transparent)]
+    Family(#[from] FamilyError),
+    /// An unknown architecture of a GGUF file.
     #[error("unknown architecture `{found}`; known are {known}")]
     Architecture {
         /// The architecture.
@@ -112,8 +115,6 @@ pub enum ConfigError {
 #[derive(Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
 struct Raw {
-    #[serde(default)]
-    architectures: Vec<String>,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -124,8 +125,9 @@ struct Raw {
     max_position_embeddings: usize,
     rms_norm_eps: f64,
     rope_theta: Option<f64>,
-    /// Newer files hold `rope_theta` in here.
+    /// Newer files hold all of RoPE in here.
     rope_parameters: Option<Map<String, Value>>,
+    /// Before `rope_parameters`, as transformers takes it.
     rope_scaling: Option<Map<String, Value>>,
     #[serde(default)]
     hidden_act: Option<String>,
@@ -150,12 +152,13 @@ impl DecoderConfig {
         /// Parsed first, so that an unknown architecture is reported before the keys that it lacks.
         #[derive(Deserialize)]
         struct Kind {
-            #[serde(default)]
-            architectures: Vec<String>,
+            architectures: Option<Vec<String>>,
+            model_type: Option<String>,
         }
-        let kind: Kind = serde_json::from_slice(bytes)?;
-        Family::of(&kind.architectures)?;
-        Raw::into_config(serde_json::from_slice(bytes)?)
+        let Kind { architectures, model_type } = serde_json::from_slice(bytes)?;
+        let architecture = architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
+        let family = Family::of(architecture, model_type.as_deref())?;
+        Raw::into_config(serde_json::from_slice(bytes)?, family)
     }
 
     /// Fails if a value is out of range or inconsistent with another.
@@ -284,32 +287,8 @@ fn positive(number: f64) -> bool {
     number.is_finite() && number > 0.0
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Family {
-    Llama,
-    Mistral,
-    Qwen2,
-    Qwen3,
-}
-
-impl Family {
-    fn of(architectures: &[String]) -> Result<Self, ConfigError> {
-        match architectures.first().map(String::as_str) {
-            Some("LlamaForCausalLM") => Ok(Self::Llama),
-            Some("MistralForCausalLM") => Ok(Self::Mistral),
-            Some("Qwen2ForCausalLM") => Ok(Self::Qwen2),
-            Some("Qwen3ForCausalLM") => Ok(Self::Qwen3),
-            other => Err(ConfigError::Architecture {
-                found: other.unwrap_or_default().to_owned(),
-                known: "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM",
-            }),
-        }
-    }
-}
-
 impl Raw {
-    fn into_config(self) -> Result<DecoderConfig, ConfigError> {
-        let family = Family::of(&self.architectures)?;
+    fn into_config(self, family: Family) -> Result<DecoderConfig, ConfigError> {
         if let Some(act) = self.hidden_act.as_ref().filter(|act| *act != "silu") {
             return Err(ConfigError::Unsupported { name: "hidden_act", found: act.clone() });
         }
@@ -321,8 +300,7 @@ impl Raw {
             return Err(ConfigError::Unsupported { name: "quantization_config", found });
         }
         let rope_scaling = self.rope_scaling()?;
-        let nested_theta =
-            self.rope_parameters.as_ref().and_then(|map| map.get("rope_theta")).and_then(Value::as_f64);
+        let nested_theta = self.nested_theta()?;
         // A sliding window as long as the sequence hides nothing, so the window limits the sequence.
         let window = match family {
             Family::Mistral => self.sliding_window,
@@ -344,7 +322,7 @@ impl Raw {
                 .unwrap_or_else(|| self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)),
             max_positions: self.max_position_embeddings.min(window.unwrap_or(usize::MAX)),
             rms_norm_eps: self.rms_norm_eps,
-            rope_theta: self.rope_theta.or(nested_theta).unwrap_or(10_000.0),
+            rope_theta: nested_theta.or(self.rope_theta).unwrap_or(10_000.0),
             rope_scaling,
             tied: self.tie_word_embeddings,
             qkv_bias: family == Family::Qwen2 || biased,
@@ -357,13 +335,30 @@ impl Raw {
         Ok(config)
     }
 
+    /// The settings of RoPE: one of the two maps, as transformers chooses.
+    fn rope_map(&self) -> Option<&Map<String, Value>> {
+        [&self.rope_scaling, &self.rope_parameters].into_iter().flatten().find(|map| !map.is_empty())
+    }
+
+    /// The base of the RoPE frequencies among their settings, where it counts before the one outside.
+    fn nested_theta(&self) -> Result<Option<f64>, ConfigError> {
+        let theta = self.rope_map().and_then(|map| map.get("rope_theta")).filter(|theta| !theta.is_null());
+        let number = |theta: &Value| {
+            theta.as_f64().ok_or_else(|| {
+                ConfigError::Shape(format!(
+                    "the `rope_theta` of the rope settings must be a number, found {theta}"
+                ))
+            })
+        };
+        theta.map(number).transpose()
+    }
+
     fn rope_scaling(&self) -> Result<RopeScaling, ConfigError> {
         let kind = |map: &Map<String, Value>| {
             let kind = map.get("rope_type").or_else(|| map.get("type")).and_then(Value::as_str);
             kind.filter(|kind| *kind != "default").map(str::to_owned)
         };
-        let maps = [&self.rope_scaling, &self.rope_parameters];
-        let Some((map, kind)) = maps.into_iter().flatten().find_map(|map| Some((map, kind(map)?))) else {
+        let Some((map, kind)) = self.rope_map().and_then(|map| Some((map, kind(map)?))) else {
             return Ok(RopeScaling::None);
         };
         let number = |name: &str| {
@@ -419,6 +414,38 @@ mod tests {
         assert!((with(r#", "rope_theta": 500.0"#).unwrap().rope_theta - 500.0).abs() < 1e-9);
         let nested = r#", "rope_parameters": {"rope_type": "default", "rope_theta": 700.0}"#;
         assert!((with(nested).unwrap().rope_theta - 700.0).abs() < 1e-9);
+        // Where there are several, transformers takes them in this order.
+        let scaling = r#", "rope_scaling": {"rope_type": "default", "rope_theta": 900.0}"#;
+        for beside in ["", r#", "rope_theta": 500.0"#, nested] {
+            assert!(
+                (with(&format!("{scaling}{beside}")).unwrap().rope_theta - 900.0).abs() < 1e-9,
+                "{beside}"
+            );
+        }
+        let outside =
+            r#", "rope_theta": 500.0, "rope_scaling": {"type": "linear", "factor": 2.0, "rope_theta": null}"#;
+        assert!((with(outside).unwrap().rope_theta - 500.0).abs() < 1e-9);
+        let two = r#", "rope_scaling": {"rope_type": "default"}, "rope_parameters": {"rope_type": "linear", "factor": 2.0}"#;
+        assert_eq!(with(two).unwrap().rope_scaling, RopeScaling::None);
+        let word = with(r#", "rope_scaling": {"rope_type": "default", "rope_theta": "1e6"}"#).unwrap_err();
+        assert_eq!(word.to_string(), "the `rope_theta` of the rope settings must be a number, found \"1e6\"");
+    }
+
+    #[test]
+    fn the_type_of_a_model_is_enough_where_no_architecture_is_named() {
+        let shape = r#""vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5"#;
+        let parse = |names: &str| DecoderConfig::parse(format!("{{{names}{shape}}}").as_bytes());
+        let named = parse(r#""architectures": ["Qwen3ForCausalLM"], "#).unwrap();
+        for names in [
+            r#""model_type": "qwen3", "#,
+            r#""architectures": null, "model_type": "qwen3", "#,
+            r#""architectures": [], "model_type": "qwen3", "#,
+        ] {
+            assert_eq!(parse(names).unwrap(), named, "{names}");
+        }
+        let error = parse("").unwrap_err().to_string();
+        assert!(error.starts_with("neither `architectures` nor `model_type` is there"), "{error}");
     }
 
     #[test]

@@ -6,6 +6,12 @@ use crate::kernels::matrix::{Matrix, Numbers};
 use crate::model::config::DecoderConfig;
 use crate::model::projection::Projection;
 
+/// The name of the embedding in a Hugging Face folder.
+pub(crate) const EMBEDDING: &str = "model.embed_tokens.weight";
+
+/// The name of the LM head in a Hugging Face folder.
+pub(crate) const HEAD: &str = "lm_head.weight";
+
 /// All weights of a decoder.
 #[derive(Debug)]
 pub(crate) struct Weights {
@@ -53,10 +59,10 @@ pub(crate) enum Read {
 pub(crate) fn tensor_shapes(config: &DecoderConfig) -> BTreeMap<String, Vec<usize>> {
     let (vocab, hidden) = (config.vocab_size, config.hidden_size);
     let mut shapes = BTreeMap::new();
-    shapes.insert("model.embed_tokens.weight".to_owned(), vec![vocab, hidden]);
+    shapes.insert(EMBEDDING.to_owned(), vec![vocab, hidden]);
     shapes.insert("model.norm.weight".to_owned(), vec![hidden]);
     if !config.tied {
-        shapes.insert("lm_head.weight".to_owned(), vec![vocab, hidden]);
+        shapes.insert(HEAD.to_owned(), vec![vocab, hidden]);
     }
     for layer in 0..config.num_layers {
         for norm in ["input_layernorm", "post_attention_layernorm"] {
@@ -99,8 +105,8 @@ impl Weights {
             Some(Read::Matrix(_)) | None => Err(name),
         };
         let all = &mut tensors;
-        let embed = matrix(all, "model.embed_tokens.weight".to_owned())?;
-        let head = if config.tied { None } else { Some(matrix(all, "lm_head.weight".to_owned())?) };
+        let embed = matrix(all, EMBEDDING.to_owned())?;
+        let head = if config.tied { None } else { Some(matrix(all, HEAD.to_owned())?) };
         let mut blocks = Vec::with_capacity(config.num_layers);
         for layer in 0..config.num_layers {
             let mut linears = Vec::with_capacity(Projection::ALL.len());

@@ -4,7 +4,7 @@ use std::path::Path;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Document, Message, ReadOptions, Role};
+use crate::{Conversation, Document, Message, ReadOptions, Role};
 use engine::model::blocks::Block;
 
 fn base() -> Base {
@@ -83,9 +83,10 @@ fn a_corpus_has_both_sides_and_says_what_the_template_refuses() {
     assert!(train.len() + held_out.len() == 50 && held_out.len() >= 2 && train.len() > held_out.len());
     assert_eq!(corpus.train(10).as_slice()[0].tokens().len(), 10);
 
-    let say = |role, content: &str| Message { role, content: content.to_owned() };
-    let alone = Document::Conversation(vec![say(Role::Assistant, "w5")]);
-    let pair = Document::Conversation(vec![say(Role::User, "w6"), say(Role::Assistant, "w7")]);
+    let say = |role, content: &str| Message::new(role, content);
+    let alone = Document::Conversation(Conversation::of(vec![say(Role::Assistant, "w5")]));
+    let pair =
+        Document::Conversation(Conversation::of(vec![say(Role::User, "w6"), say(Role::Assistant, "w7")]));
     let (_folder, base) = base_with(MISTRAL);
     let read = |documents: Vec<Document>| UserText::of(documents, &ReadOptions::default());
     let corpus = Corpus::new(&base, &read(vec![alone.clone(), pair.clone()])).unwrap();
@@ -93,7 +94,8 @@ fn a_corpus_has_both_sides_and_says_what_the_template_refuses() {
     assert_eq!(format!("{corpus:?}"), "Corpus(1 documents, 0 held out, 1 refused)");
     let error = Corpus::new(&base, &read(vec![alone])).unwrap_err().to_string();
     assert!(
-        error.contains("1 document (1 with roles)") && error.contains("1 conversation refused"),
+        error.contains("1 document (1 with roles)")
+            && error.contains("1 conversation is left out that the base's chat template refuses"),
         "{error}"
     );
 }

@@ -3,7 +3,7 @@ use std::fs;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Message, Role, SecretKind, Skipped};
+use crate::{Conversation, Message, Role, SecretKind, Skipped};
 
 /// A folder with these files.
 fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
@@ -64,8 +64,10 @@ fn a_list_and_objects_one_after_the_other_are_read_alike() {
     let lines = b"[{\"text\": \"five\"}]";
     let text = read(&folder(&[("a.json", list), ("b.json", values), ("c.jsonl", lines)]));
     assert_eq!(plain(&text), ["one", "two", "three", "four", "five"]);
-    let expected =
-        [("a.json".to_owned(), SkipReason::NoText, 1, 2), ("b.json".to_owned(), SkipReason::NoText, 1, 3)];
+    let expected = [
+        ("a.json".to_owned(), SkipReason::NoObject, 1, 2),
+        ("b.json".to_owned(), SkipReason::NoObject, 1, 3),
+    ];
     assert_eq!(skipped(text.reading()), expected);
 }
 
@@ -125,6 +127,157 @@ fn a_file_that_is_named_itself_is_read_by_what_it_begins_with() {
     assert_eq!(read(&folder).reading().unread[&UnreadReason::OtherKind].count, 4);
 }
 
+fn packed(bytes: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    packer.write_all(bytes).unwrap();
+    packer.finish().unwrap()
+}
+
+/// The files that were not read, each with its reason.
+fn unread(reading: &Reading) -> Vec<(String, UnreadReason)> {
+    let named = |(reason, unread): (&UnreadReason, &crate::Unread)| {
+        let name = |path: &PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
+        unread.named.iter().map(|path| (name(path), *reason)).collect::<Vec<_>>()
+    };
+    reading.unread.iter().flat_map(named).collect()
+}
+
+#[test]
+fn what_python_and_pandas_write_costs_nothing_but_itself() {
+    let lines = b"{\"text\": \"one\", \"score\": NaN}\n{\"text\": \"two \\ud83d\"}\n{\"text\": \"three\", \"x\": 1e400}\n\xef\xbb\xbf{\"text\": \"four\"}\n";
+    let list = b"[{\"text\": \"five\", \"score\": NaN},\n{\"text\": \"six\", \"score\": -Infinity}]";
+    let broken = b"[{\"text\": \"seven\", \"score\": NaN}, x]";
+    let text = read(&folder(&[("a.jsonl", lines), ("b.json", list), ("c.json", broken)]));
+    assert_eq!(plain(&text), ["one", "two \u{fffd}", "three", "four", "five", "six"]);
+    // The column is the file's, and not that of what was read in its place.
+    assert_eq!(
+        unread(text.reading()),
+        [("c.json".to_owned(), UnreadReason::NotJson { line: 1, column: 35 })]
+    );
+}
+
+#[test]
+fn lists_of_turns_are_conversations_wherever_they_are() {
+    let chat = |word: &str| {
+        format!(r#"[{{"role": "user", "content": "u"}}, {{"role": "assistant", "content": "{word}"}}]"#)
+    };
+    let pretty = format!("[\n{},\n{}\n]", chat("e"), chat("f"));
+    let files = [
+        ("a.jsonl", format!("{}\n{}\n", chat("a"), chat("b"))),
+        ("b.json", chat("c").replace(", ", ",\n")),
+        ("c.jsonl", chat("d")),
+        ("d.jsonl", pretty.clone()),
+        ("e.json", pretty.replace("\"e\"", "\"g\"").replace("\"f\"", "\"h\"")),
+        ("f.jsonl", "[{\"text\": \"one\"}, {\"text\": \"two\"}]\n[3]\n".to_owned()),
+    ];
+    let files: Vec<(&str, &[u8])> = files.iter().map(|(name, text)| (*name, text.as_bytes())).collect();
+    let text = read(&folder(&files));
+    let answers: Vec<&str> = text
+        .documents()
+        .filter_map(|document| match document {
+            Document::Conversation(conversation) => Some(conversation.messages[1].content.as_str()),
+            Document::Plain(_) | Document::Completion { .. } => None,
+        })
+        .collect();
+    assert_eq!(answers, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    assert_eq!(text.documents().len(), 10);
+    assert_eq!(skipped(text.reading()), [("f.jsonl".to_owned(), SkipReason::NoObject, 1, 2)]);
+    let forms: Vec<_> = text.reading().taken.iter().map(|taken| taken.forms.clone()).collect();
+    let turns = |count| BTreeMap::from([(Form::Turns, count)]);
+    assert_eq!(forms, [turns(2), turns(1), turns(1), turns(2), turns(2), BTreeMap::from([(Form::Text, 2)])]);
+}
+
+#[test]
+fn tables_and_packed_files_are_read_and_others_say_what_to_do() {
+    let table =
+        b"\xef\xbb\xbfQuestion,Answer,id\r\n\"What, is \"\"it\"\"?\",\"A\nlist\",1\r\nshort,row\r\nu,a,2\r\n";
+    let tabs = b"id\ttext\n1\tone\n2\t\n";
+    let chat = b"messages\n\"[{\"\"role\"\": \"\"user\"\", \"\"content\"\": \"\"u\"\"}, {\"\"role\"\": \"\"assistant\"\", \"\"content\"\": \"\"b\"\"}]\"\n";
+    let (rows, text) = (packed(b"{\"text\": \"two\"}\n"), packed(b"three\n"));
+    let twice = [packed(b"{\"text\": \"four\"}\n"), packed(b"{\"text\": \"five\"}\n")].concat();
+    let folder = folder(&[
+        ("a.csv", table),
+        ("b.tsv", tabs),
+        ("c.csv", chat),
+        ("d.csv", b"one,two\nthree,four\n"),
+        ("e.jsonl.gz", &rows),
+        ("f.txt.gz", &text),
+        ("g.json.gz", &twice),
+        ("h.parquet", b"PAR1\0"),
+        ("i.jsonl", b"PAR1\0"),
+        ("j.jsonl.zst", b"\x28\xb5\x2f\xfd"),
+        ("k.jsonl", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12\n"),
+        ("l.jsonl.gz", &rows[..rows.len() - 9]),
+    ]);
+    let text = read(&folder);
+    let pair = |asked: &str, answered: &str| {
+        Document::Conversation(Conversation::of(vec![
+            Message::new(Role::User, asked),
+            Message::new(Role::Assistant, answered),
+        ]))
+    };
+    let documents: Vec<&Document> = text.documents().collect();
+    assert_eq!(documents[..2], [&pair("What, is \"it\"?", "A\nlist"), &pair("u", "a")]);
+    assert_eq!(*documents[3], pair("u", "b"));
+    let texts: Vec<&str> = documents
+        .iter()
+        .filter_map(|document| match document {
+            Document::Plain(text) => Some(text.trim()),
+            Document::Completion { .. } | Document::Conversation(_) => None,
+        })
+        .collect();
+    assert_eq!(texts, ["one", "two", "three", "four", "five"]);
+    assert_eq!(
+        skipped(text.reading()),
+        [("a.csv".to_owned(), SkipReason::NotARow, 1, 2), ("b.tsv".to_owned(), SkipReason::Empty, 1, 2)]
+    );
+    let name = |name: &str| name.to_owned();
+    let mut expected = vec![
+        (name("h.parquet"), UnreadReason::Parquet),
+        (name("i.jsonl"), UnreadReason::Parquet),
+        (name("j.jsonl.zst"), UnreadReason::Packed),
+        (name("k.jsonl"), UnreadReason::LfsPointer),
+        (name("d.csv"), UnreadReason::NoColumns),
+        (name("l.jsonl.gz"), UnreadReason::Refused(std::io::ErrorKind::UnexpectedEof)),
+    ];
+    let mut found = unread(text.reading());
+    expected.sort();
+    found.sort();
+    assert_eq!(found, expected);
+    // Named by its user, it is told all the same.
+    let named = UserText::read(&[folder.path().join("h.parquet")], &ReadOptions::default()).unwrap();
+    assert_eq!(unread(named.reading()), [(name("h.parquet"), UnreadReason::Parquet)]);
+}
+
+#[test]
+fn a_text_in_one_line_is_cut_at_its_words_and_loses_no_more_than_its_secrets() {
+    let words: Vec<String> = (0..600_000).map(|i| format!("word{i}s")).collect();
+    let card = "4111 1111 1111 1111";
+    let line = words.join(" ");
+    assert!(line.len() > 5 << 20);
+    // Where pieces meet is found by trying: the card stands across one of these places, and within a piece at others.
+    let mut lost = 0;
+    for place in [65_500, 65_520, 65_530, 65_536, 70_000] {
+        let at = line[..place].rfind(' ').unwrap();
+        let with = format!("{} {card}{}", &line[..at], &line[at..]);
+        let text = read(&folder(&[("a.txt", with.as_bytes())]));
+        let joined = plain(&text).concat();
+        assert!(!joined.contains("4111 1111") && !joined.contains("1111 1111"), "{place}");
+        assert_eq!(text.reading().secret_looking(), 1, "{place}");
+        assert!(joined.len() + (200 << 10) > line.len(), "{place}: {} of {}", joined.len(), line.len());
+        assert_eq!(text.reading().skipped_lines(), 0);
+        lost += line.len() - joined.len();
+    }
+    assert!(lost > 0);
+    let text = read(&folder(&[("a.txt", line.as_bytes())]));
+    let found: Vec<String> = plain(&text).concat().split_whitespace().map(str::to_owned).collect();
+    assert!(found == words);
+    let row = serde_json::json!({ "text": line }).to_string();
+    let text = read(&folder(&[("a.jsonl", row.as_bytes())]));
+    assert!(plain(&text).concat().split_whitespace().eq(words.iter()), "as a row");
+}
+
 #[test]
 fn duplicates_are_dropped_across_files_up_to_white_space() {
     let text = read(&folder(&[
@@ -157,7 +310,7 @@ fn a_secret_takes_its_line_from_plain_text_and_the_whole_of_a_conversation() {
     assert_eq!(*kept[2], Document::Plain("top\nbottom\n".to_owned()));
     let secrets = &text.reading().secrets;
     assert_eq!((secrets[&SecretKind::PaymentCard], secrets[&SecretKind::PrivateKey]), (3, 1));
-    let options = ReadOptions { secrets: SecretLines::Keep };
+    let options = ReadOptions { secrets: SecretLines::Keep, ..ReadOptions::default() };
     let all = UserText::read(&[folder.path().to_owned()], &options).unwrap();
     assert_eq!((all.documents().len(), all.reading().secret_looking()), (5, 0));
     assert!(!format!("{text:?}{all:?}").contains("1111"));
@@ -216,7 +369,7 @@ proptest! {
 
     #[test]
     fn formats_keep_what_they_are_given(turns in prop::collection::vec(("\\PC{1,20}", "\\PC{0,20}[a-z]"), 1..4)) {
-        let messages: Vec<Value> = turns
+        let messages: Vec<serde_json::Value> = turns
             .iter()
             .flat_map(|(user, assistant)| {
                 [serde_json::json!({"role": "user", "content": user}), serde_json::json!({"role": "assistant", "content": assistant})]
@@ -224,14 +377,14 @@ proptest! {
             .collect();
         let line = serde_json::json!({ "messages": messages }).to_string();
         let folder = folder(&[("a.jsonl", line.as_bytes())]);
-        let options = ReadOptions { secrets: SecretLines::Keep };
+        let options = ReadOptions { secrets: SecretLines::Keep, ..ReadOptions::default() };
         let read = UserText::read(&[folder.path().to_owned()], &options).unwrap();
         let expected = turns
             .into_iter()
             .flat_map(|(user, assistant)| {
-                [Message { role: Role::User, content: user }, Message { role: Role::Assistant, content: assistant }]
+                [Message::new(Role::User, user), Message::new(Role::Assistant, assistant)]
             })
             .collect();
-        prop_assert_eq!(read.documents().next(), Some(&Document::Conversation(expected)));
+        prop_assert_eq!(read.documents().next(), Some(&Document::Conversation(Conversation::of(expected))));
     }
 }

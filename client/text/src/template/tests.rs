@@ -15,7 +15,7 @@ struct Case {
 }
 
 fn say(role: Role, content: &str) -> Message {
-    Message { role, content: content.to_owned() }
+    Message::new(role, content)
 }
 
 fn pair() -> [Message; 2] {
@@ -24,7 +24,7 @@ fn pair() -> [Message; 2] {
 
 fn rendered(source: &str) -> String {
     let template = ChatTemplate::new(source, Some("<s>"), Some("</s>")).unwrap();
-    template.render(&pair(), GenerationPrompt::LeftOut).unwrap()
+    template.render(&pair(), &Tools::default(), GenerationPrompt::LeftOut).unwrap()
 }
 
 fn refused(source: &str) -> String {
@@ -57,8 +57,16 @@ fn conversations_are_rendered_as_transformers_renders_them() {
             case.messages.iter().map(|(name, content)| say(role(name), content)).collect();
         let template = reference(&case.template, &case.bos, &case.eos);
         let name = format!("{} {}", case.template, case.chat);
-        assert_eq!(template.render(&messages, GenerationPrompt::LeftOut), Ok(case.text), "{name}");
-        assert_eq!(template.render(&messages, GenerationPrompt::Added), Ok(case.prompt), "{name}");
+        assert_eq!(
+            template.render(&messages, &Tools::default(), GenerationPrompt::LeftOut),
+            Ok(case.text),
+            "{name}"
+        );
+        assert_eq!(
+            template.render(&messages, &Tools::default(), GenerationPrompt::Added),
+            Ok(case.prompt),
+            "{name}"
+        );
     }
 }
 
@@ -126,7 +134,7 @@ fn a_refusal_holds_no_text() {
     let source = "{% for m in messages %}\n{% if m.content == 'rosebud' %}{{ raise_exception(m.content) }}{% endif %}\
                   {{ m.content }}{% endfor %}";
     let template = ChatTemplate::new(source, None, None).unwrap();
-    let refusal = template.render(&pair(), GenerationPrompt::LeftOut).unwrap_err();
+    let refusal = template.render(&pair(), &Tools::default(), GenerationPrompt::LeftOut).unwrap_err();
     assert_eq!(refusal.to_string(), "the chat template refuses the conversation at line 2");
     assert_eq!(format!("{refusal:?}"), "Refusal { line: 2 }");
 }
@@ -134,13 +142,13 @@ fn a_refusal_holds_no_text() {
 #[test]
 fn without_a_template_a_turn_is_a_line() {
     let plain = ChatTemplate::plain(None, Some("</s>")).unwrap();
-    let text = plain.render(&pair(), GenerationPrompt::LeftOut).unwrap();
+    let text = plain.render(&pair(), &Tools::default(), GenerationPrompt::LeftOut).unwrap();
     assert_eq!(text, "user: rosebud\nassistant: sled</s>\n");
-    let text = plain.render(&pair()[..1], GenerationPrompt::Added).unwrap();
+    let text = plain.render(&pair()[..1], &Tools::default(), GenerationPrompt::Added).unwrap();
     assert_eq!(text, "user: rosebud\nassistant:");
     let endless = ChatTemplate::plain(None, None).unwrap();
     assert_eq!(
-        endless.render(&pair(), GenerationPrompt::LeftOut).unwrap(),
+        endless.render(&pair(), &Tools::default(), GenerationPrompt::LeftOut).unwrap(),
         "user: rosebud\nassistant: sled\n"
     );
 }
@@ -387,7 +395,7 @@ fn parts_sums_and_products_are_those_of_python() {
         let source = format!("{{{{ {expression} }}}}|{{{{ messages[1].content }}}}");
         match ChatTemplate::new(&source, Some("<s>"), Some("</s>")) {
             Ok(template) => {
-                let text = template.render(&pair(), GenerationPrompt::LeftOut).unwrap();
+                let text = template.render(&pair(), &Tools::default(), GenerationPrompt::LeftOut).unwrap();
                 assert_eq!(text, format!("{expected}|sled"), "{expression}");
             }
             Err(error) => assert!(expression.contains("**"), "{expression}: {error}"),
@@ -411,6 +419,6 @@ fn a_long_conversation_fits() {
     let template = ChatTemplate::new(source, None, None).unwrap();
     let turn = |role| say(role, &"some words of a turn ".repeat(20));
     let messages: Vec<Message> = (0..400).flat_map(|_| [turn(Role::User), turn(Role::Assistant)]).collect();
-    let text = template.render(&messages, GenerationPrompt::LeftOut).unwrap();
+    let text = template.render(&messages, &Tools::default(), GenerationPrompt::LeftOut).unwrap();
     assert!(text.len() > 300_000);
 }

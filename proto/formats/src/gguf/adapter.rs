@@ -10,6 +10,7 @@ use serde::Deserialize;
 
 use super::names::LINEAR_LAYERS;
 use crate::error::ExportError;
+use crate::family::{Family, FamilyError};
 
 /// The version of the format.
 const VERSION: u32 = 3;
@@ -45,11 +46,9 @@ pub enum ArchitectureError {
     /// Not JSON, or a value of another type.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// Another architecture.
-    #[error(
-        "unknown architecture `{0}`; known are LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM"
-    )]
-    Unknown(String),
+    /// Another family, or none.
+    #[error(transparent)]
+    Family(#[from] FamilyError),
 }
 
 impl Architecture {
@@ -57,20 +56,21 @@ impl Architecture {
     pub fn of_config(json: &[u8]) -> Result<Self, ArchitectureError> {
         #[derive(Deserialize)]
         struct Config {
-            #[serde(default)]
-            architectures: Vec<String>,
+            architectures: Option<Vec<String>>,
+            model_type: Option<String>,
             num_attention_heads: u32,
             num_key_value_heads: Option<u32>,
         }
         let config: Config = serde_json::from_slice(json)?;
         let heads = config.num_attention_heads;
-        match config.architectures.first().map(String::as_str) {
-            Some("LlamaForCausalLM" | "MistralForCausalLM") => {
+        let architectures = config.architectures.unwrap_or_default();
+        match Family::of(architectures.first().map(String::as_str), config.model_type.as_deref()) {
+            Ok(Family::Llama | Family::Mistral) => {
                 Ok(Self::Llama { heads, kv_heads: config.num_key_value_heads.unwrap_or(heads) })
             }
-            Some("Qwen2ForCausalLM") => Ok(Self::Qwen2),
-            Some("Qwen3ForCausalLM") => Ok(Self::Qwen3),
-            other => Err(ArchitectureError::Unknown(other.unwrap_or_default().to_owned())),
+            Ok(Family::Qwen2) => Ok(Self::Qwen2),
+            Ok(Family::Qwen3) => Ok(Self::Qwen3),
+            Err(error) => Err(error.into()),
         }
     }
 

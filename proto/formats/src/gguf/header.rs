@@ -44,12 +44,27 @@ impl GgufHeader {
     ///
     /// Returns an error where the file cannot be read, is not GGUF of version 2 or 3, or has a header of more than 64 MiB,
     /// 65,536 tensors, 4,096 keys or 2,097,152 texts in a list; where the header is longer than the file or says something
-    /// twice; and where a tensor is not whole blocks of its type or does not end within the file.
+    /// twice; where it is one part of several; and where a tensor is not whole blocks of its type or does not end within the file.
     pub fn read(path: &Path) -> Result<Self, FormatError> {
         let mut reader = Reader { opened: OpenedFile::new(path)? };
+        reader.opened.refuse_pointer()?;
         let (metadata, tensors) = reader.header()?;
+        refuse_part(&metadata)?;
         Ok(Self { opened: reader.opened, metadata, tensors })
     }
+}
+
+/// Returns an error for one of several files, of which only the first says what the model is.
+fn refuse_part(metadata: &Metadata) -> Result<(), FormatError> {
+    let Some(count) = metadata.number("split.count")?.filter(|count| *count > 1) else { return Ok(()) };
+    let part = match metadata.number("split.no")? {
+        Some(number) => format!(": this is part {} of {count}", number.saturating_add(1)),
+        None => String::new(),
+    };
+    let reason = format!(
+        "= {count} is not supported{part}; make one file of the {count} first, by llama-gguf-split --merge FIRST OUT"
+    );
+    Err(metadata.wrong("split.count", reason))
 }
 
 /// Reads the header, from the first byte on.

@@ -6,11 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use half::{bf16, f16};
 use proto::adapter::{AdapterError, AdapterSpec, Factors, Method, Module};
 use proto::ids::Digest;
+use regex::Regex;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::names::PREFIX;
+use super::names::{PEFT_CONFIG, PEFT_TENSORS, PREFIX};
+use crate::file::POINTER;
 
 /// Settings that add something to the base beside `B · A`, or change the base. Each is `null`, `false`, 0 or empty
 /// where it is not used.
@@ -44,6 +46,9 @@ pub enum PeftError {
     /// The tensors are not a safetensors file.
     #[error("adapter_model.safetensors is damaged: {0}")]
     Tensors(#[from] safetensors::SafeTensorError),
+    /// What git-lfs puts in the place of a file that was not fetched.
+    #[error("{0} is a pointer of git-lfs and not the file itself: run `git lfs pull` in its folder")]
+    LfsPointer(&'static str),
     /// Another method than LoRA.
     #[error("peft_type = {0} is not supported; only LORA is")]
     Kind(String),
@@ -127,18 +132,23 @@ struct Config {
 /// `lora_alpha · √r`. Modules are in the order of their names, blocks by number. Fails with the name of the setting or of
 /// the tensor that is not supported, missing or wrong. Whether a base has such modules is for the caller to check.
 pub fn read_peft(config: &[u8], tensors: &[u8]) -> Result<(AdapterSpec, Vec<f32>), PeftError> {
+    if let Some((name, _)) = [(PEFT_CONFIG, config), (PEFT_TENSORS, tensors)]
+        .into_iter()
+        .find(|(_, bytes)| bytes.starts_with(POINTER))
+    {
+        return Err(PeftError::LfsPointer(name));
+    }
     let settings: Map<String, Value> = serde_json::from_slice(config)?;
     let config: Config = serde_json::from_slice(config)?;
     refuse(&settings, &config)?;
     let file = SafeTensors::deserialize(tensors)?;
-    let rank = uniform_rank(&config)?;
+    let names = names(&file)?;
+    let (rank, alpha) = (uniform_rank(&config, &names)?, uniform_alpha(&config, &names)?);
     let mut modules = Vec::new();
-    for name in names(&file)? {
+    for name in names {
         let (a, b) = (view(&file, &name, "lora_A")?, view(&file, &name, "lora_B")?);
         modules.push((module(&name, rank, &a, &b)?, a, b));
     }
-    let names: Vec<&str> = modules.iter().map(|(module, _, _)| module.name.as_str()).collect();
-    let alpha = uniform_alpha(&config, &names)?;
     let rank_root = f64::from(rank).sqrt();
     let alpha = if config.use_rslora { alpha * rank_root } else { alpha };
     let mut trained = Vec::new();
@@ -156,7 +166,7 @@ pub fn read_peft(config: &[u8], tensors: &[u8]) -> Result<(AdapterSpec, Vec<f32>
         factors: Factors::Seeded(Digest([0; 32])),
         modules: modules.into_iter().map(|(module, _, _)| module).collect(),
     };
-    spec.check()?;
+    spec.check_local()?;
     spec.check_trained(&trained)?;
     Ok((spec, trained))
 }
@@ -194,40 +204,48 @@ fn is_used(value: &Value) -> bool {
     }
 }
 
-/// The one rank: the configuration's, or the one that its pattern gives to all modules. That a module has it is seen
-/// from its tensors.
-fn uniform_rank(config: &Config) -> Result<u32, PeftError> {
-    let mut ranks: BTreeSet<u32> = config.rank_pattern.iter().flatten().map(|(_, rank)| *rank).collect();
-    match (ranks.pop_first(), ranks.is_empty()) {
-        (None, _) => Ok(config.r),
-        (Some(rank), true) => Ok(rank),
-        (Some(_), false) => Err(PeftError::NotUniform {
-            name: "rank_pattern",
-            what: "ranks",
-            found: serde_json::to_string(&config.rank_pattern)?,
-        }),
+/// The one value of all modules: the configuration's, or the one that its pattern gives to every module.
+///
+/// A pattern's key is an expression for the end of a module's name, as PEFT matches it: what is before it ends in a dot.
+/// One that matches no module changes nothing. Where several match one module, they must say the same, because which is
+/// the first is not known here. `None` where there are several values, or an expression cannot be read.
+fn uniform<T: Copy + Ord>(pattern: &BTreeMap<String, T>, otherwise: T, modules: &[String]) -> Option<T> {
+    let compiled: Option<Vec<(Regex, T)>> = pattern
+        .iter()
+        .map(|(key, value)| Some((Regex::new(&format!(r"^(.*\.)?({key})$")).ok()?, *value)))
+        .collect();
+    let compiled = compiled?;
+    let mut values = BTreeSet::new();
+    for module in modules {
+        let own = compiled.iter().filter(|(key, _)| key.is_match(module)).map(|(_, value)| *value);
+        let own: BTreeSet<T> = own.collect();
+        values.extend(if own.is_empty() { BTreeSet::from([otherwise]) } else { own });
+    }
+    match (values.pop_first(), values.is_empty()) {
+        (None, _) => Some(otherwise),
+        (Some(value), is_one) => is_one.then_some(value),
     }
 }
 
-/// The one alpha: the configuration's, or the one that its pattern gives to every module by the end of its name.
-fn uniform_alpha(config: &Config, modules: &[&str]) -> Result<f64, PeftError> {
-    let pattern = config.alpha_pattern.iter().flatten();
-    let own = |module: &str| {
-        let is_end =
-            |end: &str| module.strip_suffix(end).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'));
-        let found = pattern.clone().find(|(end, _)| is_end(end));
-        found.map_or(config.lora_alpha, |(_, alpha)| *alpha)
-    };
-    let mut alphas: Vec<f64> = modules.iter().map(|module| own(module)).collect();
-    // A pattern may be an expression, which is not tried: it is uniform only where it says what is said anyway.
-    let plain = |key: &str| modules.iter().any(|module| module.ends_with(key));
-    alphas.extend(pattern.clone().filter(|(key, _)| !plain(key)).map(|(_, alpha)| *alpha));
-    let first = alphas.first().copied().unwrap_or(config.lora_alpha);
-    if alphas.iter().all(|alpha| alpha.to_bits() == first.to_bits()) {
-        return Ok(first);
+/// The one rank of all modules; fails where a pattern gives several.
+fn uniform_rank(config: &Config, modules: &[String]) -> Result<u32, PeftError> {
+    let pattern = config.rank_pattern.clone().unwrap_or_default();
+    let found = || serde_json::to_string(&pattern);
+    match uniform(&pattern, config.r, modules) {
+        Some(rank) => Ok(rank),
+        None => Err(PeftError::NotUniform { name: "rank_pattern", what: "ranks", found: found()? }),
     }
-    let found = serde_json::to_string(&config.alpha_pattern)?;
-    Err(PeftError::NotUniform { name: "alpha_pattern", what: "scales", found })
+}
+
+/// The one alpha of all modules; fails where a pattern gives several.
+fn uniform_alpha(config: &Config, modules: &[String]) -> Result<f64, PeftError> {
+    let pattern = config.alpha_pattern.clone().unwrap_or_default();
+    let found = || serde_json::to_string(&pattern);
+    let bits = pattern.iter().map(|(key, alpha)| (key.clone(), alpha.to_bits())).collect();
+    match uniform(&bits, config.lora_alpha.to_bits(), modules) {
+        Some(alpha) => Ok(f64::from_bits(alpha)),
+        None => Err(PeftError::NotUniform { name: "alpha_pattern", what: "scales", found: found()? }),
+    }
 }
 
 /// The modules of all tensors, in order; fails on a tensor that is no factor.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use client::Recorder;
 use engine::Step;
 use proto::message::Published;
-use text::Reading;
+use text::{Notes, Reading};
 use zeroize::Zeroizing;
 
 use super::super::frame;
@@ -131,7 +131,7 @@ impl Recorder for Pipe {
         self.say(Said::Forget(Forget {}));
     }
 
-    fn has_read(&self, reading: &Reading, refused: u64) {
+    fn has_read(&self, reading: &Reading, notes: &Notes) {
         self.say(Said::Read(Read {
             files: reading.files,
             documents: reading.documents,
@@ -141,7 +141,9 @@ impl Recorder for Pipe {
             secret_looking: reading.secret_looking(),
             skipped_lines: reading.skipped_lines(),
             unread_files: reading.unread_files(),
-            refused,
+            refused: notes.refused(),
+            as_letters: notes.as_letters(),
+            without_thoughts: notes.without_thoughts,
         }));
     }
 

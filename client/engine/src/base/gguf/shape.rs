@@ -34,10 +34,6 @@ pub(super) fn read(
         let (found, known) = (kind.to_owned(), "llama, qwen2, qwen3");
         return Err(config_error(ConfigError::Architecture { found, known }));
     }
-    if let Some(count) = metadata.number("split.count")?.filter(|count| *count > 1) {
-        let reason = format!("= {count} is not supported; make one file of the {count} first");
-        return Err(metadata.wrong("split.count", reason).into());
-    }
     let keys = Keys { metadata, kind };
     let there = |name: &str| tensors.contains_key(name);
     let embedding = tensors.get("token_embd.weight").map(|info| info.shape.as_slice());

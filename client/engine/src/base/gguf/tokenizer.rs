@@ -54,6 +54,9 @@ const MOST_ADDED_BYTES: usize = 1 << 20;
 const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const QWEN2: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
+/// How Mistral's Tekken cuts a text: words begin with a capital, or are all capitals.
+const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
+
 /// How a file that does not say more cuts a text: punctuation first, then as GPT-2 does, then digits by three.
 const DEFAULT: [&str; 4] = [
     r"[\p{P}\$\+<=>\^~\|]+",
@@ -163,7 +166,8 @@ fn pre_tokenizer(name: &str) -> Result<(PreTokenizerWrapper, bool, bool), String
     let sequence = |parts: Vec<PreTokenizerWrapper>| PreTokenizerWrapper::from(PreTokenizers::new(parts));
     match name {
         "llama-bpe" | "llama-v3" | "llama3" => Ok((sequence(vec![split(LLAMA3)?, bytes()]), false, true)),
-        "qwen2" => Ok((sequence(vec![split(QWEN2)?, bytes()]), true, false)),
+        "tekken" => Ok((sequence(vec![split(TEKKEN)?, bytes()]), false, true)),
+        "qwen2" | "deepseek-r1-qwen" => Ok((sequence(vec![split(QWEN2)?, bytes()]), true, false)),
         "smollm" => Ok((sequence(vec![Digits::new(true).into(), gpt2()]), false, false)),
         "gpt-2" => Ok((gpt2(), false, false)),
         "default" => {
@@ -171,7 +175,7 @@ fn pre_tokenizer(name: &str) -> Result<(PreTokenizerWrapper, bool, bool), String
             parts.push(bytes());
             Ok((sequence(parts), false, false))
         }
-        _ => Err("is not supported; known are llama-bpe, qwen2, smollm, gpt-2 and default".to_owned()),
+        _ => Err("is not supported; known are llama-bpe, qwen2, deepseek-r1-qwen, tekken, smollm, gpt-2 and default".to_owned()),
     }
 }
 
@@ -234,4 +238,35 @@ fn sentence_piece(metadata: &Metadata, words: &[String], kinds: &[i64]) -> Resul
     tokenizer.with_normalizer(Some(Normalizers::new(normalizers))).map_err(fail)?;
     tokenizer.with_decoder(Some(Decoders::new(decoders)));
     Ok(tokenizer)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokenizers::{OffsetReferential, OffsetType, PreTokenizedString, PreTokenizer};
+
+    use super::pre_tokenizer;
+
+    fn cut(name: &str, text: &str) -> Vec<String> {
+        let (pre, _, _) = pre_tokenizer(name).unwrap();
+        let mut text = PreTokenizedString::from(text);
+        pre.pre_tokenize(&mut text).unwrap();
+        let splits = text.get_splits(OffsetReferential::Original, OffsetType::Byte);
+        splits.into_iter().map(|(piece, _, _)| piece.replace('Ġ', " ").replace('Ċ', "\n")).collect()
+    }
+
+    #[test]
+    fn texts_are_cut_as_the_name_says() {
+        // As Python's `tokenizers` cuts them with the expression in Mistral-Nemo's own tokenizer.json.
+        let text = "HelloWorld FOOBar's 2024 a/b\n\n  x";
+        let tekken =
+            ["Hello", "World", " FOOBar", "'s", " ", "2", "0", "2", "4", " a", "/b", "\n\n", " ", " x"];
+        assert_eq!(cut("tekken", text), tekken);
+        let qwen = cut("qwen2", text);
+        assert_eq!(cut("deepseek-r1-qwen", text), qwen);
+        assert_eq!(qwen[..2], ["HelloWorld", " FOOBar"]);
+        assert!(
+            pre_tokenizer("deepseek-r1-qwen").unwrap().1,
+            "composed characters are composed first, as for qwen2"
+        );
+    }
 }

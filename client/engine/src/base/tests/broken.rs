@@ -49,11 +49,33 @@ fn a_gguf_file_that_is_no_base_is_refused_by_key_and_tensor() {
         bytes.splice(24..24, pairs);
         bytes[16] += 2;
     });
-    assert_eq!(split, "x.gguf: `split.count` = 3 is not supported; make one file of the 3 first");
+    assert_eq!(
+        split,
+        "x.gguf: `split.count` = 3 is not supported; make one file of the 3 first, by llama-gguf-split --merge FIRST OUT"
+    );
+    // Only the first part says what the model is.
+    let part = complaint("q4_0", |bytes| {
+        let mut pairs = Vec::new();
+        for (key, value) in [("split.count", 2_u16), ("split.no", 1)] {
+            pairs.extend((key.len() as u64).to_le_bytes());
+            pairs.extend(key.as_bytes());
+            pairs.extend(2_u32.to_le_bytes());
+            pairs.extend(value.to_le_bytes());
+        }
+        bytes.splice(24..24, pairs);
+        bytes[16] += 2;
+        replace(bytes, "general.architecture", "general.architectura");
+        // Wherever the tensors begin now, they end within the file.
+        bytes.extend([0; 64]);
+    });
+    assert!(
+        part.starts_with("x.gguf: `split.count` = 2 is not supported: this is part 2 of 2; make one"),
+        "{part}"
+    );
     let pre = complaint("q4_0", |bytes| replace(bytes, "smollm", "smullm"));
     assert_eq!(
         pre,
-        "x.gguf: `tokenizer.ggml.pre` = smullm is not supported; known are llama-bpe, qwen2, smollm, gpt-2 and default"
+        "x.gguf: `tokenizer.ggml.pre` = smullm is not supported; known are llama-bpe, qwen2, deepseek-r1-qwen, tekken, smollm, gpt-2 and default"
     );
     let model = complaint("q4_0", |bytes| replace(bytes, "gpt2", "bert"));
     assert_eq!(model, "x.gguf: `tokenizer.ggml.model` = bert is not supported; known are gpt2 and llama");

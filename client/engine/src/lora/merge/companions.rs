@@ -16,7 +16,30 @@ const WEIGHTS: [&str; 8] = ["safetensors", "bin", "pt", "pth", "gguf", "onnx", "
 
 /// Name and contents of the files besides the weights, for a base that was read from `source`.
 pub(super) fn of(base: &Base, source: &Path) -> Result<Vec<(String, Vec<u8>)>, MergeError> {
-    if source.join("config.json").exists() { copied(source) } else { made(base) }
+    if !source.join("config.json").exists() {
+        return made(base);
+    }
+    let mut copies = copied(source)?;
+    for (name, bytes) in &mut copies {
+        if name == "config.json" {
+            set_tied(bytes, base.config().tied)?;
+        }
+    }
+    Ok(copies)
+}
+
+/// Lets a config say whether the head is tied, where it says otherwise than the weights: what is tied by the config alone
+/// loses its head in programs that believe it.
+fn set_tied(config: &mut Vec<u8>, tied: bool) -> Result<(), MergeError> {
+    let wrong =
+        |error: serde_json::Error| MergeError::Text { name: "config.json", reason: error.to_string() };
+    let mut map: Map<String, Value> = serde_json::from_slice(config).map_err(wrong)?;
+    if map.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false) == tied {
+        return Ok(());
+    }
+    map.insert("tie_word_embeddings".to_owned(), tied.into());
+    *config = serde_json::to_vec_pretty(&map).map_err(wrong)?;
+    Ok(())
 }
 
 /// The largest file beside the weights that is copied.

@@ -8,6 +8,8 @@ bytes.json, pieces.json     two small tokenizers: bytes in the manner of GPT-2, 
 chats.json                  for each template and conversation
     text, prompt            the rendering, and the rendering that opens the assistant's next turn
     ids, learned            the tokens, and a 1 for each that the assistant says
+rows.json                   the same for rows with thoughts and calls, by `thinking.jinja`; a row is as people write it, and
+                            transformers is given its arguments of calls as objects, as it documents them
 """
 import json
 from datetime import datetime
@@ -92,3 +94,47 @@ for template, (kind, bos, eos) in TEMPLATES.items():
 lines = ",\n".join(json.dumps(case, ensure_ascii=False) for case in cases)
 (HERE / "chats.json").write_text(f"[\n{lines}\n]\n")
 print(len(cases), "cases")
+
+
+def call(name, **arguments):
+    return {"id": "c1", "type": "function", "function": {"name": name, "arguments": json.dumps(arguments)}}
+
+
+def with_objects(turn):
+    calls = [dict(one, function=dict(one["function"], arguments=json.loads(one["function"]["arguments"])))
+             for one in turn.get("tool_calls", [])]
+    return dict(turn, tool_calls=calls) if calls else turn
+
+
+TOOLS = [{"type": "function", "function": {"name": "lamp", "parameters": {"box": {"type": "integer"}}}}]
+ASKED, ANSWERED = {"role": "user", "content": "What is 2?"}, {"role": "assistant", "content": "Four."}
+THINKS = {"role": "assistant", "content": "<think>\nTwo and two.\n</think>\n\nFour."}
+REASONS = {"role": "assistant", "reasoning_content": "Two and two.", "content": "Four."}
+CALLS = {"role": "assistant", "content": "I look.", "tool_calls": [call("lamp", box=3), call("lamp", box=4)]}
+CALLS_ONLY = {"role": "assistant", "content": "", "tool_calls": [call("lamp", box=3, why="\"ö\"")]}
+BACK = [{"role": "tool", "tool_call_id": "c1", "content": "on"}, {"role": "tool", "tool_call_id": "c1", "content": "off"}]
+ROWS = {
+    "thoughts in contents": {"messages": [ASKED, THINKS, ASKED, THINKS, ASKED, THINKS]},
+    "thoughts of their own": {"messages": [ASKED, REASONS, ASKED, REASONS]},
+    "a last turn without a thought": {"messages": [ASKED, THINKS, ASKED, ANSWERED]},
+    "one turn with a thought": {"messages": [{"role": "system", "content": "Be brief."}, ASKED, REASONS]},
+    "no thought": {"messages": [ASKED, ANSWERED, ASKED, ANSWERED]},
+    "calls": {"tools": TOOLS, "messages": [ASKED, CALLS, *BACK, ANSWERED]},
+    "calls without words": {"tools": TOOLS, "messages": [{"role": "system", "content": "Be brief."}, ASKED, CALLS_ONLY]},
+    "a thought before a call": {"tools": TOOLS, "messages": [ASKED, dict(CALLS, reasoning_content="Which?"), *BACK, REASONS]},
+    "tools that are not called": {"tools": TOOLS, "messages": [ASKED, ANSWERED]},
+}
+rows = []
+tokenizer = PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS["bytes"], bos_token="<|im_start|>", eos_token="<|im_end|>")
+tokenizer.chat_template = (HERE / "thinking.jinja").read_text()
+for name, row in ROWS.items():
+    messages = [with_objects(turn) for turn in row["messages"]]
+    told = {"tools": row.get("tools"), "tokenize": False}
+    text = tokenizer.apply_chat_template(messages, **told)
+    encoded = tokenizer.apply_chat_template(messages, tools=row.get("tools"), return_dict=True,
+                                            return_assistant_tokens_mask=True)
+    rows.append({"name": name, "row": row, "text": text, "ids": encoded["input_ids"],
+                 "learned": encoded["assistant_masks"]})
+lines = ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+(HERE / "rows.json").write_text(f"[\n{lines}\n]\n")
+print(len(rows), "rows")
