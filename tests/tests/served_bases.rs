@@ -20,7 +20,8 @@ fn stage_without_bases(room_mib: u32) -> Stage {
     let stage = Stage::new();
     let nowhere = stage.path("nowhere");
     stage.configure(&format!(
-        "base = {nowhere:?}\n{POLICY}allow_without_noise = true\ncoordinator_bases_mib = {room_mib}\n"
+        "base = '{}'\n{POLICY}allow_without_noise = true\ncoordinator_bases_mib = {room_mib}\n",
+        nowhere.display()
     ));
     stage
 }
@@ -30,9 +31,9 @@ fn coordinator(stage: &Stage, serves: bool) -> Running {
         fs::create_dir_all(stage.path("home")).unwrap();
         let (device, admin) = stage.ports;
         let config = format!(
-            "listen = \"127.0.0.1:{device}\"\nadmin_listen = \"127.0.0.1:{admin}\"\nstate_dir = {:?}\nbases = [{:?}]\n",
-            stage.path("home"),
-            stage.path("base")
+            "listen = \"127.0.0.1:{device}\"\nadmin_listen = \"127.0.0.1:{admin}\"\nstate_dir = '{}'\nbases = ['{}']\n",
+            stage.path("home").display(),
+            stage.path("base").display()
         );
         fs::write(stage.path("home").join("coordinator.toml"), config).unwrap();
     }

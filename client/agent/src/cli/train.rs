@@ -143,7 +143,7 @@ pub(super) fn train(
     if args.seq_len as usize > most {
         return Err(TrainError::TooLong { found: args.seq_len as usize, most }.into());
     }
-    let Start { frozen, start, earlier } = Start::of(args, &spec, engine.base(), seed)?;
+    let Start { frozen, trained: start, earlier } = Start::of(args, &spec, engine.base(), seed)?;
     // Other batches than those that it was trained on so far.
     let batches = match &earlier {
         None => seed,
@@ -228,7 +228,7 @@ fn refuse_finished(args: &TrainArgs) -> anyhow::Result<()> {
 /// What a training begins with.
 struct Start {
     frozen: Vec<f32>,
-    start: Vec<f32>,
+    trained: Vec<f32>,
     /// How the adapter came to be that it goes on from.
     earlier: Option<Personal>,
 }
@@ -238,7 +238,7 @@ impl Start {
     fn of(args: &TrainArgs, spec: &AdapterSpec, base: &Base, seed: Digest) -> anyhow::Result<Self> {
         let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
         if !args.resume || args.force || !args.out.join(MANIFEST_FILE).exists() {
-            return Ok(Self { frozen, start, earlier: None });
+            return Ok(Self { frozen, trained: start, earlier: None });
         }
         let Adapter { spec: found, trained, origin, .. } = read_peft(&args.out, base)?;
         let folder = args.out.display();
@@ -288,7 +288,7 @@ impl Start {
                  from; train it on with --method both"
             ),
         };
-        Ok(Self { frozen, start, earlier: Some(earlier) })
+        Ok(Self { frozen, trained: start, earlier: Some(earlier) })
     }
 }
 

@@ -261,15 +261,14 @@ impl Session {
                 self.to(Stage::RecordingFound { found, offer, before })
             }
             Purpose::Keep { retry_millis } => {
-                match self.device.policy.knows(published.task, plan, &self.device.bases) {
-                    Ok(()) => self.to(Stage::Loading { offer, purpose }),
-                    // Nothing was asked of it, and it is not looked at again.
-                    Err(_) => {
-                        let mut session = self;
-                        session.of_no_use.insert((published.task, published.version));
-                        session.wait(now.plus_millis(retry_millis))
-                    }
+                if self.device.policy.knows(published.task, plan, &self.device.bases).is_ok() {
+                    return self.to(Stage::Loading { offer, purpose });
                 }
+                // Nothing was asked of it, and it is not looked at again.
+                let of_no_use = (published.task, published.version);
+                let mut session = self;
+                session.of_no_use.insert(of_no_use);
+                session.wait(now.plus_millis(retry_millis))
             }
             Purpose::Await | Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),
         }

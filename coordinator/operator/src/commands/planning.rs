@@ -374,7 +374,7 @@ fn compose(
         return Ok(plan);
     }
     // How many metrics there are hardly changes what the noise costs, and it is counted anew all the same.
-    with_noise(with_usual_metrics(plan).map_err(CliError::input)?)
+    with_noise(with_usual_metrics(&plan).map_err(CliError::input)?)
 }
 
 /// When the frozen factors are drawn anew; ranks for what is never folded are refused.
