@@ -1,8 +1,9 @@
 //! A device of a federation, for the program that holds it.
 
 mod base;
+mod base_fetch;
 mod clock;
-mod coming_base;
+mod coming_bases;
 mod fetch;
 mod forget;
 mod live;

@@ -203,7 +203,7 @@ fn agents_measure_what_their_users_text_says_of_a_version() {
             let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
             let held_out = Corpus::new(&base, &text).unwrap().held_out(plan.training.sequence_len);
             assert_eq!(held_out.len(), 1);
-            let gains = engine.gains(&now, Some(&before), true, &held_out).unwrap();
+            let gains = engine.gains(&now, Some(&before), true, &held_out, &|| true).unwrap().unwrap();
             [gains.over_before.unwrap(), gains.over_base.unwrap()]
         };
         let all: Vec<[f64; 2]> = devices.iter().map(of).collect();

@@ -9,6 +9,7 @@ use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
+use proto::metrics::MetricName;
 use proto::plan::Plan;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
@@ -19,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::clock::{StepDetector, now, uptime};
-use super::coming_base::ComingBase;
+use super::coming_bases::ComingBases;
 use super::forget;
 use super::live::{Ask, Live};
 use super::meter::Meter;
@@ -73,12 +74,10 @@ pub(super) struct Running {
     pub(super) live: Arc<Live>,
     pub(super) when: When,
     pub(super) stop: CancellationToken,
-    /// A base that a task needs and that is coming.
-    pub(super) coming: Option<ComingBase>,
+    /// The bases that tasks need and that are coming.
+    pub(super) bases: Arc<ComingBases>,
     /// A base that has come.
     pub(super) came: Option<Digest>,
-    /// A base that does not come to a device that runs once.
-    pub(super) in_vain: Option<Digest>,
     clock: StepDetector,
     /// The task and the version from which the contribution that was charged last was trained.
     contributed: Option<(TaskId, u32)>,
@@ -110,6 +109,7 @@ impl Running {
         }
         let session = session.having_forgotten(forgotten);
         let transport = enrolled.transport;
+        let bases = ComingBases::new(transport.clone());
         if available_bytes().is_none() && policy.largest_memory_mib.is_none() {
             tracing::warn!(
                 "this system does not say how much memory is free, so nothing bounds what a training takes; set \
@@ -132,9 +132,8 @@ impl Running {
             live,
             when,
             stop,
-            coming: None,
+            bases: Arc::new(bases),
             came: None,
-            in_vain: None,
             clock,
             contributed: None,
         })
@@ -142,8 +141,9 @@ impl Running {
 
     /// Runs until it is told to stop, or, if it runs once, until one round is over. The folder is free when this returns.
     pub(super) async fn run(mut self) -> Result<Finished, Error> {
-        let looks = self.watching.take_looks();
+        let (looks, bases) = (self.watching.take_looks(), Arc::clone(&self.bases));
         let finished = self.take_part().await;
+        bases.end().await;
         looks.end().await;
         finished
     }
@@ -155,14 +155,12 @@ impl Running {
                 self.meter.keep();
                 return Ok(Finished::Stopped);
             }
+            self.take_bases()?;
             if let Some(base) = self.came
                 && self.session.at_work_on().is_none()
             {
                 self.meter.keep();
                 return Ok(Finished::NewBase(base));
-            }
-            if let Some(wanted) = self.in_vain.take() {
-                return Err(Error::Breach(Breach::Base { wanted, held: self.trainer.bases() }));
             }
             // A state whose last write failed keeps nothing any more: the device ends before it begins anything, to be
             // started again.
@@ -295,7 +293,7 @@ impl Running {
             }
             let lacking = self.session.take_lacking_base();
             if let Some(lacking) = lacking {
-                self.lacks(lacking);
+                self.lacks(lacking)?;
             }
             if let Some(ended) = self.session.take_ended() {
                 self.report(ended)?;
@@ -327,7 +325,7 @@ impl Running {
             () = stop.cancelled() => None,
             () = live.asked.notified() => None,
             () = opens, if awaits => Some(Event::WindowOpened),
-            () = self.next_of_base() => None,
+            () = self.bases.news() => None,
         }
     }
 
@@ -385,7 +383,7 @@ impl Running {
                     if forget::forgotten(&self.store).is_ok_and(|forgotten| forgotten.contains(&task)) {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
-                        self.forget_base_of(task);
+                        self.bases.forget(task);
                     }
                     let told = self.live.keeps(&self.store);
                     let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
@@ -481,13 +479,23 @@ fn transfers(action: &Action) -> bool {
 /// user; and what the training takes, where it trains.
 fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
     let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
-    let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
-    // The version before, where it is measured against.
-    let times = if trains { 4 } else { 3 };
-    let held = 4 * (frozen as u64).saturating_add(times * trained as u64);
+    let (frozen, trained) = (plan.adapter.frozen_len() as u64, plan.adapter.trained_len() as u64);
+    // What earlier epochs left: both factors, at the rank that is kept of them.
+    let folded = plan.refresh.map_or(0, |refresh| {
+        let sides =
+            plan.adapter.modules.iter().map(|module| u64::from(module.inputs) + u64::from(module.outputs));
+        sides.fold(0_u64, u64::saturating_add).saturating_mul(refresh.accumulated_rank.into())
+    });
+    let state = frozen.saturating_add(folded).saturating_add(trained);
+    let held = state.saturating_add(2 * trained).saturating_mul(4);
     if !trains {
         return held;
     }
+    // The version before, where it is measured against; and a copy of each on the way to a trainer.
+    let is_measured = plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::Gain);
+    let states = if is_measured { 2 } else { 1 };
+    let held = held.saturating_add(state.saturating_mul(4 * (2 * states - 1)));
+    let trained = plan.adapter.trained_len();
     let taken = trainer.training_bytes(
         plan.base,
         trained,
