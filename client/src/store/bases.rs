@@ -59,16 +59,12 @@ pub enum FetchedBaseError {
     #[error(transparent)]
     Read(#[from] FormatError),
     /// A file that came is another.
-    #[error("`{name}` of the base {base} came as {found}, and should be {expected}; it was deleted")]
+    #[error("`{name}` of the base {base} came as another file than the list says; it was deleted")]
     AnotherFile {
         /// The base.
         base: Digest,
         /// The file.
         name: String,
-        /// Its hash, by the list.
-        expected: Digest,
-        /// The hash of what came.
-        found: Digest,
     },
     /// It was told to stop meanwhile.
     #[error("it was told to stop")]
@@ -238,8 +234,7 @@ impl FetchedBases {
             return Ok(());
         }
         fs::remove_file(&path).map_err(FileError::io("delete", &path))?;
-        let (name, expected) = (file.name.clone(), file.digest);
-        Err(FetchedBaseError::AnotherFile { base, name, expected, found })
+        Err(FetchedBaseError::AnotherFile { base, name: file.name.clone() })
     }
 
     /// Compares the digest of a base of which every byte has come, and gives it its place. What is something else is
