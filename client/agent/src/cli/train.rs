@@ -42,47 +42,47 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) text: TextArgs,
     /// Optimiser steps; 100 where left out
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     steps: Option<u32>,
     /// Sequences of one step
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, help_heading = "Training", default_value_t = 4)]
     batch: u32,
     /// Tokens of one sequence
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, help_heading = "Training", default_value_t = 256)]
     seq_len: u32,
     /// Highest step size
-    #[arg(long, default_value_t = 5e-4)]
+    #[arg(long, help_heading = "Training", default_value_t = 5e-4)]
     lr: f64,
     /// Steps over which the step size rises from zero
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, help_heading = "Training", default_value_t = 5)]
     warmup: u32,
     /// How the step size goes on: it falls to a tenth along a cosine, or it stays
-    #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
+    #[arg(long, help_heading = "Training", value_enum, default_value_t = ScheduleArg::Cosine)]
     schedule: ScheduleArg,
     /// The optimiser
-    #[arg(long, value_enum, default_value_t = OptimizerArg::Adamw)]
+    #[arg(long, help_heading = "Training", value_enum, default_value_t = OptimizerArg::Adamw)]
     optimizer: OptimizerArg,
     /// Decay of the adapter, as a fraction of the step size; only with `adamw`
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, help_heading = "Training", default_value_t = 0.0)]
     weight_decay: f64,
     /// A step's gradient is scaled down to this L2 norm
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, help_heading = "Training", default_value_t = 1.0)]
     max_grad_norm: f64,
     /// Of the adapter's first numbers and the batches
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = "Training", default_value_t = 0)]
     seed: u64,
     /// Where the adapter is written, as PEFT loads it
-    #[arg(long, default_value = "nightshift-adapter", value_name = "DIR")]
+    #[arg(long, help_heading = "Training", default_value = "nightshift-adapter", value_name = "DIR")]
     out: PathBuf,
     /// Go on where a stopped training into the same folder left off, or, with --steps, for so many more from the adapter
     /// that a finished one left there
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     resume: bool,
     /// Replace a finished adapter that is in the folder
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     force: bool,
     /// Steps between two checkpoints
-    #[arg(long, default_value_t = 50, value_name = "STEPS")]
+    #[arg(long, help_heading = "Training", default_value_t = 50, value_name = "STEPS")]
     checkpoint_every: u32,
 }
 
