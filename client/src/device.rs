@@ -7,6 +7,7 @@ mod coming_bases;
 mod fetch;
 mod forget;
 mod live;
+mod memory;
 mod meter;
 mod problems;
 mod renew;
