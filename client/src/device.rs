@@ -256,7 +256,7 @@ impl fmt::Display for Finished {
             Self::Contributed(published) => {
                 write!(f, "contributed to version {}, which is installed", published.version)
             }
-            Self::NoMoreWork => f.write_str("there is no more work; the last version is installed"),
+            Self::NoMoreWork => f.write_str("there is no more work"),
             Self::NewBase(base) => write!(f, "the base {base} has come"),
             Self::Stopped => f.write_str("stopped"),
         }

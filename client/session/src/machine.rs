@@ -20,6 +20,7 @@ use crate::update::Update;
 
 mod ended;
 mod inside;
+mod keeping;
 mod outside;
 mod renewal;
 mod state;
@@ -226,7 +227,7 @@ enum Stage {
         work: Arc<Work>,
     },
     Declining {
-        task: TaskId,
+        published: Published,
         reason: DeclineReason,
         why: Ended,
         until: Timestamp,
@@ -277,6 +278,10 @@ pub struct Session {
     trainer_faults: TrainerFaults,
     complete: bool,
     ended: Option<Ended>,
+    /// The task that it is about, where it is about one.
+    ended_task: Option<TaskId>,
+    /// Tasks that were declined, by the plan, and until when the same is not said again.
+    declined: BTreeMap<TaskId, (Digest, Timestamp)>,
     /// Versions that were offered for the user and could not be kept: when each is looked at again.
     put_aside: BTreeMap<(TaskId, u32), Timestamp>,
     /// A base that is not here and without which nothing else keeps the device from a task.
@@ -316,6 +321,8 @@ impl Session {
             trainer_faults: TrainerFaults::default(),
             complete: false,
             ended: None,
+            ended_task: None,
+            declined: BTreeMap::new(),
             put_aside: BTreeMap::new(),
             lacking: None,
         }
@@ -356,6 +363,7 @@ impl Session {
 
     /// The user takes a task back that they had left.
     pub fn rejoin(&mut self, task: TaskId) {
+        self.declined.remove(&task);
         if self.forgotten.remove(&task) && matches!(self.state, Stage::Waiting | Stage::AwaitingWindow) {
             (self.state, self.pause) = (Stage::CheckingIn, None);
         }
@@ -374,8 +382,8 @@ impl Session {
             Stage::Loading { offer, purpose } => offer.action(purpose),
             Stage::Installing { work, .. } => Action::Install(Arc::clone(work)),
             Stage::Training { work } => Action::Train(Arc::clone(work)),
-            Stage::Declining { task, reason, .. } => {
-                Action::Send(Request::Decline { task: *task, reason: *reason })
+            Stage::Declining { published, reason, .. } => {
+                Action::Send(Request::Decline { task: published.task, reason: *reason })
             }
             Stage::Joining { trained } => {
                 let published = trained.work.published;
@@ -484,6 +492,11 @@ impl Session {
     /// Why the last attempt to take part ended, once; `None` where nothing ended since the last call.
     pub fn take_ended(&mut self) -> Option<Ended> {
         self.ended.take()
+    }
+
+    /// The task that the last of them was about, once.
+    pub fn take_ended_task(&mut self) -> Option<TaskId> {
+        self.ended_task.take()
     }
 
     /// A base that is to be fetched from the coordinator, once each time that a task was declined for want of it.

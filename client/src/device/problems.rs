@@ -1,5 +1,6 @@
 //! What went wrong, told to the user, and to the protocol what it has to know of it.
 
+use proto::ids::TaskId;
 use proto::message::Rejection;
 use proto::shown::shown;
 use session::policy::Breach;
@@ -13,8 +14,17 @@ use crate::transport::TransportError;
 
 impl Running {
     /// Tells the user why this device stopped taking part. Fails where a device that runs once has nothing left to do.
-    pub(super) fn report(&self, ended: Ended) -> Result<(), Error> {
+    pub(super) fn report(&self, ended: Ended, task: Option<TaskId>) -> Result<(), Error> {
         let why = shown(&ended.to_string()).to_string();
+        // It comes, and then the device takes part.
+        if matches!(ended, Ended::Breach(Breach::Base { .. })) && self.bases.are_any() {
+            tracing::info!("{why}; it is fetched");
+            return Ok(());
+        }
+        let why = match task {
+            Some(task) => format!("task {}: {why}", self.store.in_words(task)),
+            None => why,
+        };
         tracing::warn!("{why}");
         self.live.problem(&why);
         if is_over(&ended) {
@@ -32,8 +42,6 @@ impl Running {
             return Ok(());
         }
         match ended {
-            // It comes, and then the device takes part.
-            Ended::Breach(Breach::Base { .. }) if self.bases.are_any() => Ok(()),
             Ended::Breach(breach) => Err(Error::Breach(breach)),
             Ended::Rejected(rejection @ Rejection::NotEnrolled)
             | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),

@@ -242,7 +242,10 @@ impl Running {
                         () = stop.cancelled() => continue,
                     }
                 }
-                Action::Train(work) => self.train(work).await?,
+                Action::Train(work) => {
+                    self.store.set_declined(None)?;
+                    self.train(work).await?
+                }
                 Action::Charge(charge) => {
                     self.contributed = Some((charge.task, charge.version));
                     self.live.note(
@@ -293,7 +296,8 @@ impl Running {
                 self.lacks(lacking)?;
             }
             if let Some(ended) = self.session.take_ended() {
-                self.report(ended)?;
+                let task = self.session.take_ended_task();
+                self.report(ended, task)?;
             }
         }
     }

@@ -182,7 +182,8 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     assert_eq!(tasks[0], created["task"]);
 
     let out = folder.path().join("peft");
-    let pull = ["model", "pull", "--task", "owl", "--format", "json", "--out", out.to_str().unwrap()];
+    let out_name = out.to_str().unwrap();
+    let pull = ["model", "pull", "--task", "owl", "--version", "0", "--format", "json", "--out", out_name];
     assert_eq!(json(nightshift(folder.path(), &pull))["version"], 0);
     assert!(out.join("adapter_model.safetensors").exists());
     let manifest = Manifest::parse(&fs::read(out.join(MANIFEST_FILE)).unwrap()).unwrap();
@@ -227,7 +228,7 @@ fn frozen_factors_come_back_and_others_are_refused() {
     let whole = create(&0.5_f32.to_le_bytes().repeat(2 * 54));
     assert!(whole.status.success(), "{}", stderr(&whole));
     let out = folder.path().join("peft");
-    let pull = ["model", "pull", "--task", "task", "--out", out.to_str().unwrap()];
+    let pull = ["model", "pull", "--task", "task", "--version", "0", "--out", out.to_str().unwrap()];
     assert!(run(nightshift(folder.path(), &pull)).status.success());
 }
 

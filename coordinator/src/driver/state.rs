@@ -107,12 +107,16 @@ impl State {
         Ok(answer)
     }
 
-    /// The active task that has work for the device and the fewest rounds so far, of these the oldest; else the newest
+    /// The active task that has work for the device, first those that it did not decline, of these the one with the fewest
+    /// rounds so far, of these the oldest; else the newest
     /// task's wait. So tasks take turns, and all devices that ask at a time come to the same one, which fills its round.
     fn check_in(&mut self, device: DeviceId, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<Reply> {
         let mut active: Vec<usize> =
             (0..self.tasks.len()).filter(|index| self.tasks[*index].task.is_active()).collect();
-        active.sort_by_key(|index| self.tasks[*index].task.rounds_charged());
+        active.sort_by_key(|index| {
+            let task = &self.tasks[*index].task;
+            (task.was_declined_by(device), task.rounds_charged())
+        });
         for index in active {
             let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
             self.persist(index)?;

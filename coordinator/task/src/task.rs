@@ -218,6 +218,11 @@ impl Task {
         self.record.state == TaskState::Active
     }
 
+    /// Whether a device said that it does not take part, and did not come back since.
+    pub fn was_declined_by(&self, device: DeviceId) -> bool {
+        self.declined.contains_key(&device)
+    }
+
     /// Whether it waits for its operator.
     pub fn is_paused(&self) -> bool {
         self.record.state == TaskState::Paused

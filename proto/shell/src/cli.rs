@@ -49,8 +49,11 @@ pub fn line(text: &str) -> Result<(), PrintError> {
 
 fn written(text: &str) -> Result<(), PrintError> {
     let mut out = io::stdout().lock();
-    writeln!(out, "{text}")?;
-    Ok(out.flush()?)
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        // Whoever reads has what they wanted, as `head` has.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
+    }
 }
 
 /// Tells a person something that is not data.

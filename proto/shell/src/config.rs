@@ -12,12 +12,14 @@ pub enum ConfigError {
     #[error(transparent)]
     File(#[from] FileError),
     /// The file is not TOML, or has a wrong or unknown key.
-    #[error("{}: {source}", path.display())]
+    #[error("{}, {place}: {why}", path.display())]
     Syntax {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and where.
-        source: toml::de::Error,
+        /// Where in it.
+        place: String,
+        /// What is wrong.
+        why: String,
     },
     /// A value is out of its range.
     #[error("{}: {key} must be {expected}, got {actual}", path.display())]
@@ -61,6 +63,14 @@ pub fn load<T: DeserializeOwned>(
     parse(&String::from_utf8_lossy(&bytes), path, check)
 }
 
+/// The line and the column of a byte of a text, both from 1, for people.
+fn place(text: &str, at: usize) -> String {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+    format!("line {line}, column {column}")
+}
+
 /// The same for the text of a file; `path` is for messages only.
 pub fn parse<T: DeserializeOwned>(
     text: &str,
@@ -68,7 +78,11 @@ pub fn parse<T: DeserializeOwned>(
     check: impl FnOnce(&T) -> Result<(), OutOfRange>,
 ) -> Result<T, ConfigError> {
     let path = || path.to_owned();
-    let config = toml::from_str(text).map_err(|source| ConfigError::Syntax { path: path(), source })?;
+    let config = toml::from_str(text).map_err(|error| ConfigError::Syntax {
+        path: path(),
+        place: place(text, error.span().map_or(0, |span| span.start)),
+        why: error.message().to_owned(),
+    })?;
     match check(&config) {
         Ok(()) => Ok(config),
         Err(OutOfRange { key, expected, actual }) => {

@@ -47,11 +47,20 @@ fn of_this_process() -> Where {
 /// The configuration where none is named. A person without any has their state in a folder of their own.
 fn usual(Where { person, system }: &Where, is_there: &dyn Fn(&Path) -> bool) -> anyhow::Result<Config> {
     if let Some(person) = person {
-        if is_there(&person.config) {
-            return Ok(Config::load(&person.config)?);
+        let (mut config, says) = if is_there(&person.config) {
+            let text = std::fs::read_to_string(&person.config).unwrap_or_default();
+            (Config::load(&person.config)?, text.parse::<toml::Table>().unwrap_or_default())
+        } else {
+            (Config::default(), toml::Table::new())
+        };
+        // What their file does not say is in their own folder, as without a file.
+        if !says.contains_key("state_dir") {
+            config.state_dir.clone_from(&person.state_dir);
         }
-        let base = person.state_dir.join("base");
-        return Ok(Config { state_dir: person.state_dir.clone(), base, ..Config::default() });
+        if !says.contains_key("base") {
+            config.base = config.state_dir.join("base");
+        }
+        return Ok(config);
     }
     match system {
         Some(system) if is_there(&system.config) => Ok(Config::load(&system.config)?),
@@ -80,6 +89,10 @@ mod tests {
         std::fs::write(&file, "state_dir = '/srv/mine'\n").unwrap();
         let config = usual(&of(home.path()), &|path| path.is_file()).unwrap();
         assert_eq!(config.state_dir, Path::new("/srv/mine"));
+        std::fs::write(&file, "data = ['/srv/notes']\n").unwrap();
+        let config = usual(&of(home.path()), &|path| path.is_file()).unwrap();
+        assert_eq!((config.state_dir, config.base), (state.clone(), state.join("base")));
+        assert_eq!(config.data, [Path::new("/srv/notes")]);
         let system = Where { person: None, ..of(home.path()) };
         assert_eq!(usual(&system, &|_| false).unwrap(), Config::default());
         // One that is there is read, whoever may not do so is told.

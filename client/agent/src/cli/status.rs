@@ -161,8 +161,11 @@ fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
             paths.iter().map(|path| shown(&path.to_string_lossy()).to_string()).collect();
         if paths.is_empty() { "none".to_owned() } else { paths.join(", ") }
     };
-    lines.push(format!("base: {}", listed(bases)));
-    lines.push(format!("text: {}", listed(data)));
+    // A daemon has a configuration of its own, and says itself what it trains on.
+    if !whole.running {
+        lines.push(format!("base: {}", listed(bases)));
+        lines.push(format!("text: {}", listed(data)));
+    }
     if status.installed.is_empty() {
         lines.push("holds no version yet".to_owned());
     }

@@ -173,7 +173,7 @@ pub(super) fn train(
     let mut training = engine.begin(job)?;
     std::fs::create_dir_all(&args.out).map_err(FileError::io("make", &args.out))?;
     if args.resume {
-        resume(&mut training, &checkpoint, earlier.as_ref())?;
+        resume(&mut training, args, &checkpoint, earlier.as_ref())?;
     }
     let before = measure(&start)?;
     let (finished, tokens_per_second) = steps(&mut training, args, &plan, &checkpoint)?;
@@ -214,7 +214,14 @@ pub(super) fn train(
 
 /// Fails where a finished adapter would be replaced that nobody said to replace or to go on from.
 fn refuse_finished(args: &TrainArgs) -> anyhow::Result<()> {
-    let goes_on = args.resume && (args.steps.is_some() || args.out.join(CHECKPOINT).exists());
+    let is_stopped = args.out.join(CHECKPOINT).exists();
+    if is_stopped && !args.resume && !args.force {
+        anyhow::bail!(
+            "{} holds a training that was stopped; say --resume to go on with it, or --force to start over",
+            args.out.display()
+        );
+    }
+    let goes_on = args.resume && (args.steps.is_some() || is_stopped);
     if args.force || goes_on || !args.out.join(MANIFEST_FILE).exists() {
         return Ok(());
     }
@@ -315,8 +322,13 @@ fn plan(args: &TrainArgs) -> TrainingPlan {
     }
 }
 
-/// Goes on from a checkpoint; one that cannot be used is named, and training starts over.
-fn resume(training: &mut Training<'_>, checkpoint: &Path, earlier: Option<&Personal>) -> anyhow::Result<()> {
+/// Goes on from a checkpoint. Fails where it cannot be used, unless the user said to start over.
+fn resume(
+    training: &mut Training<'_>,
+    args: &TrainArgs,
+    checkpoint: &Path,
+    earlier: Option<&Personal>,
+) -> anyhow::Result<()> {
     let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && earlier.is_some() => {
@@ -334,12 +346,16 @@ fn resume(training: &mut Training<'_>, checkpoint: &Path, earlier: Option<&Perso
     };
     match training.resume(&bytes) {
         Ok(()) => note(&format!("going on after step {}", training.steps())),
-        Err(error) => {
+        Err(error) if args.force => {
             note(&format!(
                 "{}; training starts over",
                 message(&format!("{}: {error}", checkpoint.display()))
             ));
         }
+        Err(error) => anyhow::bail!(
+            "{}: {error}; give the options of the training that was stopped, or --force to leave it and start over",
+            checkpoint.display()
+        ),
     }
     Ok(())
 }

@@ -16,21 +16,21 @@ use crate::spending::Found;
 
 use super::trainer_faults::Next;
 use super::{
-    Action, Ended, Event, LEAST_WAIT_MILLIS, LONGEST_BACKOFF_MILLIS, LackingBase, LoadedBefore, Purpose,
-    Session, Stage, Trained, Work, bounded,
+    Action, Ended, Event, LEAST_WAIT_MILLIS, LackingBase, LoadedBefore, Purpose, Session, Stage, Trained,
+    Work, bounded,
 };
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
 pub(super) const REFUSED_MILLIS: u64 = 4 * 3_600_000;
 
 /// How long a device waits after a step that failed.
-const FAILED_MILLIS: u64 = 60_000;
+pub(super) const FAILED_MILLIS: u64 = 60_000;
 
 /// How long a device that waits for a window does not ask for a newer version.
 pub(super) const AWAITED_MILLIS: u64 = 30 * 60_000;
 
 /// How often a device looks for new versions of a task that it does not train for a while: every quarter of an hour.
-const RESTING_MILLIS: u64 = 15 * 60_000;
+pub(super) const RESTING_MILLIS: u64 = 15 * 60_000;
 
 /// A version and its plan, of which nothing else was loaded yet.
 #[derive(Debug)]
@@ -90,7 +90,7 @@ impl Session {
                     }
                     (Err(why @ Ended::Plan(_)), _) => {
                         let until = now.plus_millis(REFUSED_MILLIS);
-                        self.decline(published.task, DeclineReason::Plan, why, until)
+                        self.decline(&published, DeclineReason::Plan, why, until)
                     }
                     (Err(why), _) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
@@ -125,13 +125,13 @@ impl Session {
                 }
             }
             (Stage::Loading { offer, purpose }, Event::CannotTrain(breach)) => match purpose {
-                Purpose::Train { .. } => self.refuse(offer.published.task, breach, now),
+                Purpose::Train { .. } => self.refuse(&offer.published, breach, now),
                 // Nothing was asked of it.
                 Purpose::Keep { retry_millis } => {
                     self.put_aside(&offer.published, now).wait(now.plus_millis(retry_millis))
                 }
                 Purpose::Await => self.await_window(now),
-                Purpose::Refused(breach) => self.refuse(offer.published.task, breach, now),
+                Purpose::Refused(breach) => self.refuse(&offer.published, breach, now),
             },
             // Nothing of the version is held meanwhile; one that the user has not yet is fetched for them.
             (Stage::Loading { offer, purpose: Purpose::Train { .. } }, Event::NoWindow) => {
@@ -166,7 +166,7 @@ impl Session {
                 self.end(Ended::NotTrained(why), now.plus_millis(FAILED_MILLIS))
             }
             (Stage::Installing { work, purpose }, Event::CannotTrain(breach)) => match purpose {
-                Purpose::Train { .. } => self.refuse(work.published.task, breach, now),
+                Purpose::Train { .. } => self.refuse(&work.published, breach, now),
                 // Nothing was asked of it; and it is not fetched again soon for the same.
                 Purpose::Keep { retry_millis } => {
                     self.put_aside(&work.published, now).end(breach, now.plus_millis(retry_millis))
@@ -176,10 +176,10 @@ impl Session {
                     session.ended = Some(breach.into());
                     session
                 }
-                Purpose::Refused(other) => self.refuse(work.published.task, other, now),
+                Purpose::Refused(other) => self.refuse(&work.published, other, now),
             },
             (Stage::Training { work }, Event::CannotTrain(breach)) => {
-                self.refuse(work.published.task, breach, now)
+                self.refuse(&work.published, breach, now)
             }
             (state @ Stage::Declining { .. }, Event::Replied(_) | Event::Rejected(_)) => {
                 self.to(state).declined(now)
@@ -189,77 +189,21 @@ impl Session {
     }
 
     /// Tells the coordinator the category of why this device does not take part, and the user all of it.
-    fn decline(self, task: TaskId, reason: DeclineReason, why: Ended, until: Timestamp) -> Self {
-        self.to(Stage::Declining { task, reason, why, until })
-    }
-
-    /// A version that could not be kept for the user is not in the way of others: it is looked at again a while later.
-    fn put_aside(mut self, published: &Published, now: Timestamp) -> Self {
-        self.put_aside.retain(|_, until| *until > now);
-        self.put_aside.insert((published.task, published.version), now.plus_millis(RESTING_MILLIS));
-        self
-    }
-
-    /// What the coordinator turned away that was to be fetched.
-    fn not_fetched(
-        self,
-        (published, purpose): (Published, &Purpose),
-        rejection: Rejection,
-        now: Timestamp,
-    ) -> Self {
-        let session =
-            if matches!(purpose, Purpose::Keep { .. }) { self.put_aside(&published, now) } else { self };
-        session.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
-    }
-
-    /// The coordinator could not be reached, or could not answer. What is fetched for the user alone is put aside, and who
-    /// tried for long to fetch what it is to train from asks whether that is still so.
-    pub(super) fn unfetched(mut self, now: Timestamp) -> Self {
-        let (published, purpose) = match &self.state {
-            Stage::LoadingPlan { published, purpose } => (*published, purpose),
-            Stage::Loading { offer, purpose } => (offer.published, purpose),
-            Stage::Waiting
-            | Stage::AwaitingWindow
-            | Stage::CheckingIn
-            | Stage::Renewing { .. }
-            | Stage::RecordingFound { .. }
-            | Stage::Installing { .. }
-            | Stage::Training { .. }
-            | Stage::Declining { .. }
-            | Stage::Joining { .. }
-            | Stage::Round { .. } => return self.unanswered(now),
-        };
-        if let Purpose::Keep { retry_millis } = purpose {
-            let next = now.plus_millis((*retry_millis).max(FAILED_MILLIS));
-            return self.put_aside(&published, now).wait(next);
-        }
-        if self.backoff_millis >= LONGEST_BACKOFF_MILLIS {
-            self.state = Stage::CheckingIn;
-        }
-        self.unanswered(now)
-    }
-
-    /// Whether the user has all that there is of a version: it is installed, or is version 0, which is the base with nothing
-    /// learned.
-    fn has_all_of(&self, published: &Published) -> bool {
-        self.holds(published) || published.version == 0
-    }
-
-    /// Whether a version is one to keep for the user beside any training: one that was trained, newer than what they have of
-    /// the task, and not of a task that they left.
-    fn is_for_the_user(&self, published: &Published, now: Timestamp) -> bool {
-        let held = self.installed(published.task).map_or(0, |held| held.version);
-        published.version > held
-            && !self.forgotten.contains(&published.task)
-            && self.put_aside.get(&(published.task, published.version)).is_none_or(|until| *until <= now)
+    fn decline(self, published: &Published, reason: DeclineReason, why: Ended, until: Timestamp) -> Self {
+        self.to(Stage::Declining { published: *published, reason, why, until })
     }
 
     /// What is left to do when the coordinator has heard it, or cannot.
     pub(super) fn declined(mut self, now: Timestamp) -> Self {
-        let Stage::Declining { why, until, .. } = std::mem::replace(&mut self.state, Stage::Waiting) else {
+        let Stage::Declining { published: Published { task, plan, .. }, why, until, .. } =
+            std::mem::replace(&mut self.state, Stage::Waiting)
+        else {
             return self.wait(now);
         };
-        self.end(why, until.max(now))
+        self.ended_task = Some(task);
+        self.declined.insert(task, (plan, until));
+        // There may be other tasks meanwhile.
+        self.end(why, until.min(now.plus_millis(RESTING_MILLIS)).max(now))
     }
 
     fn checked_in(mut self, reply: Reply, now: Timestamp) -> Self {
@@ -283,7 +227,11 @@ impl Session {
                     // There may be other tasks.
                     let why = Breach::Forgotten(published.task);
                     let until = now.plus_millis(RESTING_MILLIS);
-                    return self.decline(published.task, why.reason(), why.into(), until);
+                    return self.decline(&published, why.reason(), why.into(), until);
+                }
+                let is_said = |(plan, until): &(Digest, Timestamp)| *plan == published.plan && *until > now;
+                if self.declined.get(&published.task).is_some_and(is_said) {
+                    return self.wait(now.plus_millis(RESTING_MILLIS));
                 }
                 self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged, before } })
             }
@@ -361,7 +309,7 @@ impl Session {
                 {
                     self.lacking = Some(LackingBase { task: published.task, base });
                 }
-                self.refuse(published.task, breach, now)
+                self.refuse(&published, breach, now)
             }
         }
     }
@@ -378,13 +326,13 @@ impl Session {
     }
 
     /// Takes no part, and says so, but for a device that only rests.
-    fn refuse(self, task: TaskId, breach: Breach, now: Timestamp) -> Self {
+    fn refuse(self, published: &Published, breach: Breach, now: Timestamp) -> Self {
         let refused = now.plus_millis(REFUSED_MILLIS);
         if let Breach::Resting { until, .. } = breach {
             // It still looks for new versions meanwhile.
             return self.end(breach, until.min(refused));
         }
-        self.decline(task, breach.reason(), breach.into(), refused)
+        self.decline(published, breach.reason(), breach.into(), refused)
     }
 
     fn loaded(self, work: Arc<Work>, purpose: Purpose, now: Timestamp) -> Self {
@@ -403,7 +351,7 @@ impl Session {
             Purpose::Train { .. } => self.to(Stage::Training { work }),
             Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
             Purpose::Await => self.await_window(now),
-            Purpose::Refused(breach) => self.refuse(work.published.task, breach, now),
+            Purpose::Refused(breach) => self.refuse(&work.published, breach, now),
         }
     }
 

@@ -128,6 +128,7 @@ impl Session {
 
     /// What was reckoned by the clock as it was has no meaning any more.
     pub(super) fn clock_stepped(mut self) -> Self {
+        self.declined.clear();
         if let Some(Renewal { lifetime, is_refused, .. }) = self.renewal {
             self.renewal = Some(Renewal { is_refused, ..Renewal::new(lifetime, self.device.device) });
         }

@@ -131,7 +131,7 @@ fn a_plan_against_the_policy_is_declined_before_training_and_the_numbers_stay_he
     let mut session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
     assert!(why.contains("at most 12 devices") && why.contains("at least 100"), "{why}");
-    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(4 * HOUR)));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
 }
 
 #[test]
@@ -142,8 +142,22 @@ fn a_device_does_not_insist_on_saying_no() {
         assert_eq!(declines(&session), Some(DeclineReason::Noise));
         let mut session = tell(session, answer);
         assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Noise { .. }))));
-        assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(4 * HOUR)));
+        assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
     }
+}
+
+#[test]
+fn a_task_that_was_declined_is_in_the_way_of_no_other_and_is_declined_again_when_its_rest_is_over() {
+    let policy = Policy { least_noise_multiplier: 5.0, ..Policy::default() };
+    let plan = Plan::example();
+    let session = loaded(session(policy, Spending::new()), &plan, 1.0);
+    let session = tell(session, Event::Replied(Reply::Received));
+    // It is asked again within minutes for what else there is; the same plan is answered by silence until its rest is over.
+    assert_eq!(sleeps(&session), HOUR / 4);
+    let session = offered_again(session, &plan, NOW.plus_millis(HOUR / 4));
+    assert_eq!(sleeps(&session), HOUR / 2);
+    let session = offered_again(session, &plan, NOW.plus_millis(5 * HOUR));
+    assert!(matches!(session.action(), Action::LoadPlan(_)), "{session:?}");
 }
 
 #[test]
@@ -181,7 +195,7 @@ fn a_device_that_was_busy_today_rests_and_says_nothing() {
     let policy = Policy { participations_a_day: 2, largest_epsilon: f64::INFINITY, ..Policy::default() };
     let session = loaded(session(policy, spending), &Plan::example(), 1.0);
     let mut session = tell(session, Event::Recorded);
-    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(4 * HOUR)));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
     assert!(
         matches!(session.take_ended(), Some(Ended::Breach(Breach::Resting { most: 2, until })) if until == NOW.plus_millis(19 * HOUR))
     );
@@ -290,7 +304,7 @@ fn a_device_without_the_memory_says_only_so_and_the_numbers_stay_here() {
     let mut session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
     assert!(why.contains("9000 MiB") && why.contains("700 MiB are free"), "{why}");
-    assert_eq!(sleeps(&session), 4 * HOUR);
+    assert_eq!(sleeps(&session), HOUR / 4);
 }
 
 #[test]

@@ -51,9 +51,11 @@ fn meant(all: &[DeviceStatus], word: &str) -> Result<DeviceId, CliError> {
         by_id || (device.label == word && !device.revoked)
     };
     let found: Vec<&DeviceStatus> = all.iter().filter(is_meant).collect();
+    let is_revoked = all.iter().any(|device| device.label == word);
     let word = shown(word);
     match found.as_slice() {
         [device] => Ok(device.device),
+        [] if is_revoked => Err(CliError::Input(format!("every device called `{word}` is revoked already"))),
         [] => {
             Err(CliError::Input(format!("no device is called `{word}`; `nightshift device ls` lists them")))
         }

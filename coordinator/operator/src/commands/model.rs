@@ -84,6 +84,12 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     match command {
         Command::Pull { task, version, form, out, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
+            if version.is_none() && task.version == 0 {
+                return Err(CliError::Input(format!(
+                    "the task {} has no version yet; `nightshift task watch` says when there is one",
+                    shown(&task.name)
+                )));
+            }
             let best = best(&task.versions);
             if version.is_none() && best.version == 0 && task.version > 0 {
                 return Err(CliError::Input(format!(

@@ -11,7 +11,7 @@ use proto::metrics::MetricName;
 use proto::shown::shown;
 use serde_json::json;
 use shell::cli::{Format, note};
-use task::gain::{Best, Measured, Standing, best, content};
+use task::gain::{Best, Measured, Standing, best, content, standings};
 use tokio::time::sleep;
 
 use super::planning::{PlanArguments, prepare};
@@ -135,7 +135,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
 /// Follows a task to its end.
 async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskStatus, CliError> {
     let (mut told, mut failures) = (0, 0);
-    let mut aborts = task.last_abort.clone();
+    let (mut aborts, mut declined) = (task.last_abort.clone(), Vec::new());
     loop {
         for version in task.versions.iter().filter(|version| version.version > told) {
             match format {
@@ -144,6 +144,12 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
             }
         }
         told = task.version;
+        if task.declined != declined {
+            for (reason, devices) in &task.declined {
+                note(&format!("{devices} devices do not take part: {reason}"));
+            }
+            declined.clone_from(&task.declined);
+        }
         if task.last_abort != aborts {
             note(&format!("a round was aborted: {}", shown(&task.last_abort)));
             aborts.clone_from(&task.last_abort);
@@ -203,7 +209,9 @@ fn describe(task: &TaskStatus) -> String {
     if task.state == TaskState::Paused {
         lines.push(format!("paused     {}", paused(task)));
     }
-    lines.extend(standing(&best(&task.versions)).map(|standing| format!("best       {standing}")));
+    if standings(&task.versions).len() > 1 {
+        lines.extend(standing(&best(&task.versions)).map(|standing| format!("best       {standing}")));
+    }
     lines.extend(task.versions.iter().map(|version| version_line(&task.versions, version)));
     lines.join("\n")
 }
