@@ -199,7 +199,7 @@ fn describe(task: &TaskStatus) -> String {
         format!("plan       {}", task.plan),
         format!("adapter    {}", task.adapter),
     ];
-    lines.extend(waiting::of(task).map(|waits| format!("open round {waits}")));
+    lines.extend(waiting::of(task).map(|waits| format!("open       {waits}")));
     if !task.last_abort.is_empty() {
         lines.push(format!("last abort {}", shown(&task.last_abort)));
     }
