@@ -125,7 +125,10 @@ impl<'a> Daemon<'a> {
         here.retain(|path| !absent.contains(path));
         here.extend(device.fetched_bases());
         for path in &absent {
-            let waits = format!("waiting for the base {}: it is not there", shown(&path.to_string_lossy()));
+            let waits = format!(
+                "waiting for the base {}: it is not there; put it there, or name another by `base`",
+                shown(&path.to_string_lossy())
+            );
             tracing::warn!("{waits}");
             control.failed(&waits);
         }
