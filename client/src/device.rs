@@ -1,11 +1,13 @@
 //! A device of a federation, for the program that holds it.
 
 mod base;
+mod base_fetch;
 mod clock;
-mod coming_base;
+mod coming_bases;
 mod fetch;
 mod forget;
 mod live;
+mod memory;
 mod meter;
 mod problems;
 mod renew;

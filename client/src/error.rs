@@ -27,6 +27,9 @@ pub enum Error {
     /// The device's own limits forbid it.
     #[error("this device does not take part: {0}")]
     Breach(Breach),
+    /// A base that a task needs does not come from the coordinator.
+    #[error("{0}")]
+    NoBase(String),
     /// The coordinator does not know this device.
     #[error("{0}")]
     NotEnrolled(Rejection),
@@ -70,7 +73,7 @@ impl Error {
                 }
             },
             Self::Trainer(_) => ErrorKind::Input,
-            Self::Breach(_) => ErrorKind::Limits,
+            Self::Breach(_) | Self::NoBase(_) => ErrorKind::Limits,
             Self::NotEnrolled(_) | Self::Coordinator(_) => ErrorKind::Coordinator,
             Self::Conditions(_) => ErrorKind::Conditions,
         }

@@ -54,7 +54,7 @@ fn work(base: &Base) -> Work {
         clip_norm: 1.0,
     };
     let mechanism = Plan::example().mechanism().unwrap();
-    Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
+    Work { published, plan, mechanism, state, adapter: start, class: None, before: None, against: None }
 }
 
 /// A machine whose user comes and goes, and what the device decides about it.

@@ -90,7 +90,6 @@ impl ServedBases {
             let read = spawn_blocking(move || {
                 let read = read(&of);
                 let mut shelf = shelf.write().unwrap_or_else(PoisonError::into_inner);
-                shelf.to_read -= 1;
                 read.map(|(base, files)| {
                     let listed = files.iter().map(|(file, _)| file.clone()).collect();
                     shelf.bases.insert(base, listed);
@@ -99,7 +98,9 @@ impl ServedBases {
                     base
                 })
             });
-            match read.await {
+            let read = read.await;
+            self.shelf.write().unwrap_or_else(PoisonError::into_inner).to_read -= 1;
+            match read {
                 Ok(Ok(base)) => tracing::info!(path = %path.display(), %base, "serves a base"),
                 Ok(Err(error)) => tracing::error!("a base is not served: {error}"),
                 Err(error) => {

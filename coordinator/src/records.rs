@@ -226,13 +226,21 @@ pub fn load_task(
     for item in store.scan_prefix::<VersionStatus>(VERSIONS, &prefix)? {
         versions.push(item?.1);
     }
+    // Only a verdict on the newest version needs it.
     let before = match measured_against(&plan, &versions) {
         None => None,
         Some((version, of)) => {
-            let adapter = vector("adapter", of.map_or(header.initial, |of| of.adapter))?;
-            let folded = of.and_then(|of| of.folded);
-            let folded = folded.map(|digest| vector("folded change", digest)).transpose()?;
-            Some(Earlier::new(version, adapter, folded))
+            let adapter = vector("adapter", of.map_or(header.initial, |of| of.adapter));
+            let folded =
+                of.and_then(|of| of.folded).map(|digest| vector("folded change", digest)).transpose();
+            match adapter.and_then(|adapter| Ok(Earlier::new(version, adapter, folded?))) {
+                Ok(earlier) => Some(earlier),
+                Err(error) => {
+                    let newest = version + 1;
+                    tracing::error!(task = %id, %error, "version {newest} is not judged by the one before");
+                    None
+                }
+            }
         }
     };
     let mut participations = BTreeMap::new();

@@ -41,6 +41,9 @@ pub fn check_files(files: &[BaseFile]) -> Result<(), String> {
     if let Some(twin) = files.iter().find(|file| !names.insert(file.name.to_lowercase())) {
         return Err(format!("two files have the name `{}`", twin.name));
     }
+    if let Some(file) = files.iter().find(|file| file.bytes == 0) {
+        return Err(format!("`{}` has no bytes", file.name));
+    }
     let total = files.iter().try_fold(0_u64, |total, file| total.checked_add(file.bytes));
     total.map(|_| ()).ok_or_else(|| "its files have too many bytes to be counted".to_owned())
 }
@@ -69,6 +72,7 @@ mod tests {
         assert!(check_files(&[file("a"), file("b")]).is_ok());
         assert!(check_files(&[]).is_err());
         assert!(check_files(&[file("a"), file("A")]).unwrap_err().contains("two files"));
+        assert!(check_files(&[BaseFile { bytes: 0, ..file("a") }]).unwrap_err().contains("no bytes"));
         assert!(check_files(&[file("../a")]).unwrap_err().contains("`../a`"));
         let huge = BaseFile { bytes: u64::MAX, ..file("a") };
         assert!(check_files(&[huge, file("b")]).unwrap_err().contains("too many bytes"));

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::adapter::{AdapterError, AdapterSpec, Method};
 use crate::ids::{Digest, SessionId};
-use crate::message::Published;
+use crate::message::{Before, Published};
 use crate::metrics::{Metric, MetricName};
 use crate::training::{PlanValueError, ServerOptimizer, TrainingPlan};
 
@@ -447,13 +447,14 @@ impl Plan {
 }
 
 /// What a version is known by in a round: base, frozen factors' source, the version's number (which says the epoch,
-/// and which half is trained), what earlier epochs left, trained parameters and clip norm together.
-pub fn model_digest(plan: &Plan, published: &Published) -> Digest {
+/// and which half is trained), what earlier epochs left, trained parameters, clip norm, and what its gain is measured
+/// against: devices that were told different ones never open a sum together.
+pub fn model_digest(plan: &Plan, published: &Published, before: Option<&Before>) -> Digest {
     let factors = match plan.adapter.factors {
         crate::adapter::Factors::Seeded(seed) => (0, seed),
         crate::adapter::Factors::Given(digest) => (1, digest),
     };
-    let mut bytes = b"nightshift model v3".to_vec();
+    let mut bytes = b"nightshift model v4".to_vec();
     bytes.extend_from_slice(&plan.base.0);
     bytes.push(factors.0);
     bytes.extend_from_slice(&factors.1.0);
@@ -462,6 +463,13 @@ pub fn model_digest(plan: &Plan, published: &Published) -> Digest {
     bytes.extend(published.folded.iter().flat_map(|digest| digest.0));
     bytes.extend_from_slice(&published.adapter.0);
     bytes.extend_from_slice(&published.clip_norm.to_be_bytes());
+    bytes.push(u8::from(before.is_some()));
+    if let Some(before) = before {
+        bytes.extend_from_slice(&before.version.to_be_bytes());
+        bytes.extend_from_slice(&before.adapter.0);
+        bytes.push(u8::from(before.folded.is_some()));
+        bytes.extend(before.folded.iter().flat_map(|digest| digest.0));
+    }
     Digest::of(&bytes)
 }
 

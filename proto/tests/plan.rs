@@ -275,7 +275,7 @@ fn a_version_is_known_by_its_number_and_by_what_earlier_epochs_left() {
         folded: None,
         clip_norm: 1.0,
     };
-    let known = |published| model_digest(&plan(), &published);
+    let known = |published| model_digest(&plan(), &published, None);
     let others = [
         Published { version: 2, ..published },
         Published { folded: Some(Digest([4; 32])), ..published },
@@ -296,7 +296,7 @@ fn a_version_is_known_by_its_clip_norm_too() {
         clip_norm: 1.0,
     };
     let other = Published { clip_norm: 2.0, ..published };
-    assert_ne!(model_digest(&plan(), &published), model_digest(&plan(), &other));
+    assert_ne!(model_digest(&plan(), &published, None), model_digest(&plan(), &other, None));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use proto::ids::Digest;
 use proto::plan::Mode;
 use rayon::prelude::*;
 use session::update::Update;
-use session::{MEASURED_SEQUENCES, SessionState, Work};
+use session::{SessionState, Work};
 
 use crate::classes;
 use crate::epsilon;
@@ -234,10 +234,11 @@ impl Engines<'_> {
         let trained =
             assignment.train(&self.engine, &state, &self.text[device]).map_err(|error| error.to_string())?;
         self.bar.inc(1);
-        let held_out = self.held_out[device].some(work.first_measured(), MEASURED_SEQUENCES);
+        let (from, most) = work.measured();
+        let held_out = self.held_out[device].some(from, most);
         let over_base = work.is_measured_against_base();
-        let gains = self.engine.gains(&work.state, work.before.as_ref(), over_base, &held_out);
-        let gains = gains.map_err(|error| error.to_string())?;
+        let gains = self.engine.gains(&work.state, work.before.as_ref(), over_base, &held_out, &|| true);
+        let gains = gains.map_err(|error| error.to_string())?.unwrap_or_default();
         Update::between(&state.trained, &trained.parameters, trained.mean_loss(), trained.examples)
             .map(|update| update.with_gains(gains))
             .ok_or_else(|| "the training gave no finite update".into())

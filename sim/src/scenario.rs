@@ -173,7 +173,7 @@ impl Scenario {
             server: self.server,
         }
         .with_recommended_scale()?;
-        let plan = with_usual_metrics(plan)?.with_recommended_scale()?;
+        let plan = with_usual_metrics(&plan)?.with_recommended_scale()?;
         plan.check()?;
         Ok(plan)
     }

@@ -212,7 +212,7 @@ impl World {
 
     /// Ends the task before its last version, as an operator may; what was published stays, and the devices fetch it.
     pub fn stop(&mut self) {
-        self.task.stop(self.clock, &mut self.rng);
+        self.task.finish(self.clock, &mut self.rng);
         self.perform_effects();
     }
 

@@ -1,5 +1,5 @@
 //! What devices measure of versions, and what the task makes of it, over whole federations.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -203,7 +203,7 @@ fn agents_measure_what_their_users_text_says_of_a_version() {
             let text = UserText::read(&[path], &ReadOptions::default()).unwrap();
             let held_out = Corpus::new(&base, &text).unwrap().held_out(plan.training.sequence_len);
             assert_eq!(held_out.len(), 1);
-            let gains = engine.gains(&now, Some(&before), true, &held_out).unwrap();
+            let gains = engine.gains(&now, Some(&before), true, &held_out, &|| true).unwrap().unwrap();
             [gains.over_before.unwrap(), gains.over_base.unwrap()]
         };
         let all: Vec<[f64; 2]> = devices.iter().map(of).collect();

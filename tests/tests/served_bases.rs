@@ -20,7 +20,8 @@ fn stage_without_bases(room_mib: u32) -> Stage {
     let stage = Stage::new();
     let nowhere = stage.path("nowhere");
     stage.configure(&format!(
-        "base = {nowhere:?}\n{POLICY}allow_without_noise = true\ncoordinator_bases_mib = {room_mib}\n"
+        "base = '{}'\n{POLICY}allow_without_noise = true\ncoordinator_bases_mib = {room_mib}\n",
+        nowhere.display()
     ));
     stage
 }
@@ -30,9 +31,9 @@ fn coordinator(stage: &Stage, serves: bool) -> Running {
         fs::create_dir_all(stage.path("home")).unwrap();
         let (device, admin) = stage.ports;
         let config = format!(
-            "listen = \"127.0.0.1:{device}\"\nadmin_listen = \"127.0.0.1:{admin}\"\nstate_dir = {:?}\nbases = [{:?}]\n",
-            stage.path("home"),
-            stage.path("base")
+            "listen = \"127.0.0.1:{device}\"\nadmin_listen = \"127.0.0.1:{admin}\"\nstate_dir = '{}'\nbases = ['{}']\n",
+            stage.path("home").display(),
+            stage.path("base").display()
         );
         fs::write(stage.path("home").join("coordinator.toml"), config).unwrap();
     }
@@ -161,16 +162,39 @@ fn a_base_that_is_not_served_or_does_not_come_whole_is_said() {
     drop(first);
 
     let _coordinator = coordinator(&stage, true);
-    // What came before is of another file.
+    // What came before is of another file; and of a task that is left nothing stays, half a base neither.
     let part = folder_of(&stage, "anna").with_extension("part");
     fs::create_dir_all(&part).unwrap();
     fs::write(part.join("model.safetensors"), b"of something else").unwrap();
     let (code, said) = once(&stage, "anna");
     assert!(
-        code == Some(6) && said.contains("has the digest") && said.contains("was deleted"),
+        code == Some(6) && said.contains("`model.safetensors`") && said.contains("was deleted"),
         "{code:?} {said}"
     );
-    assert!(!part.exists() && !folder_of(&stage, "anna").exists());
+    assert!(!part.join("model.safetensors").exists() && !folder_of(&stage, "anna").exists());
+    // It is not asked for again soon.
+    let (code, said) = once(&stage, "anna");
+    assert!(code == Some(6) && said.contains("`model.safetensors`"), "{code:?} {said}");
+    let task = stage.task()["task"].as_str().unwrap().to_owned();
+    assert!(output(stage.agent("anna").args(["forget", &task])).status.success());
+    assert!(!part.exists());
+}
+
+#[test]
+fn a_base_that_came_and_is_of_no_use_is_not_fetched_again() {
+    let stage = stage_without_bases(64);
+    // One that the operator's program takes, and no engine.
+    let config = stage.path("base").join("config.json");
+    let text = fs::read_to_string(&config).unwrap().replace("LlamaForCausalLM", "UnknownForCausalLM");
+    assert!(text.contains("UnknownForCausalLM"), "{text}");
+    fs::write(&config, text).unwrap();
+    let _coordinator = coordinator(&stage, true);
+    stage.create_task(&SHORT);
+    stage.enroll("anna", &short_lines(0));
+    let (code, said) = once(&stage, "anna");
+    assert!(code == Some(6) && said.contains("cannot be trained on here"), "{code:?} {said}");
+    assert_eq!(said.matches("fetches: the base").count(), 1, "{said}");
+    assert_eq!(fs::read_dir(stage.path("anna").join("bases")).unwrap().count(), 1);
 }
 
 #[test]

@@ -69,6 +69,7 @@ struct Cli {
 }
 
 #[derive(Args)]
+#[command(next_help_heading = "Of every command")]
 struct Common {
     /// The configuration; without it the user's own, as ~/.config/nightshift/agent.toml, or for root the system's,
     /// /etc/nightshift/agent.toml, and where there is none every key at its default

@@ -102,7 +102,7 @@ fn work(steps: u32) -> Work {
         clip_norm,
     };
     let mechanism = plan.mechanism_at(0, clip_norm).unwrap();
-    Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
+    Work { published, plan, mechanism, state, adapter: start, class: None, before: None, against: None }
 }
 
 /// Does something once, when the first checkpoint comes, in the middle of the training.

@@ -157,37 +157,59 @@ impl Engine {
         })
     }
 
-    /// The same of an adapter with what earlier epochs left, whatever this engine has folded in.
-    pub fn state_loss(&self, state: &State, blocks: &Blocks) -> Result<Loss, TrainError> {
-        self.with_folded(&state.folded)?.loss(&state.spec, &state.frozen, &state.trained, blocks)
-    }
-
     /// By how much an adapter's mean loss over the target tokens of `blocks` is lower than that of the version `before`,
     /// and, where `over_base`, than that of the base, in nats a token. `blocks` should be text that none was trained on;
     /// where there is none, nothing is told.
     ///
-    /// Fails if an adapter or the blocks do not fit the base. The engine must have nothing folded in.
+    /// `go_on` is asked before each sequence of each model, and told no, nothing is measured (`None`). Fails if an adapter or
+    /// the blocks do not fit the base. The engine must have nothing folded in.
     pub fn gains(
         &self,
         now: &State,
         before: Option<&State>,
         over_base: bool,
         blocks: &Blocks,
-    ) -> Result<Gains, TrainError> {
+        go_on: &dyn Fn() -> bool,
+    ) -> Result<Option<Gains>, TrainError> {
         if blocks.is_empty() || !(over_base || before.is_some()) {
-            return Ok(Gains::default());
+            return Ok(Some(Gains::default()));
         }
-        let now = self.state_loss(now, blocks)?.nats_per_token;
+        let mean = |state: Option<&State>| -> Result<Option<f64>, TrainError> {
+            let engine = state.map(|state| self.with_folded(&state.folded)).transpose()?;
+            let (mut sum, mut tokens) = (0.0, 0);
+            for at in 0..blocks.len() {
+                if !go_on() {
+                    return Ok(None);
+                }
+                let one = blocks.some(at, 1);
+                let loss = match (&engine, state) {
+                    (Some(engine), Some(state)) => {
+                        engine.loss(&state.spec, &state.frozen, &state.trained, &one)?
+                    }
+                    (Some(_) | None, _) => self.base_loss(&one)?,
+                };
+                sum += loss.nats_per_token * loss.tokens as f64;
+                tokens += loss.tokens;
+            }
+            Ok(Some(sum / tokens.max(1) as f64))
+        };
+        let Some(now) = mean(Some(now))? else { return Ok(None) };
         // An adapter whose loss is no number is worse than any.
-        let over = |loss: Loss| match (now.is_finite(), loss.nats_per_token.is_finite()) {
-            (true, true) => loss.nats_per_token - now,
+        let over = |loss: f64| match (now.is_finite(), loss.is_finite()) {
+            (true, true) => loss - now,
             (false, _) => f64::MIN,
             (true, false) => f64::MAX,
         };
-        Ok(Gains {
-            over_before: before.map(|before| self.state_loss(before, blocks)).transpose()?.map(over),
-            over_base: over_base.then(|| self.base_loss(blocks)).transpose()?.map(over),
-        })
+        let mut gains = Gains::default();
+        if let Some(before) = before {
+            let Some(loss) = mean(Some(before))? else { return Ok(None) };
+            gains.over_before = Some(over(loss));
+        }
+        if over_base {
+            let Some(loss) = mean(None)? else { return Ok(None) };
+            gains.over_base = Some(over(loss));
+        }
+        Ok(Some(gains))
     }
 
     /// The base's own mean loss over the target tokens of `blocks`; fails if they do not fit the base.

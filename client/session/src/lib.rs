@@ -13,6 +13,5 @@ pub mod spending;
 pub mod update;
 
 pub use machine::{
-    Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, MEASURED_SEQUENCES, Session,
-    SessionState, Signed, Work,
+    Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, Session, SessionState, Signed, Work,
 };

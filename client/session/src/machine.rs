@@ -31,7 +31,7 @@ pub use renewal::Lifetime;
 use renewal::{Renewal, Then};
 pub use state::SessionState;
 use trainer_faults::TrainerFaults;
-pub use work::{MEASURED_SEQUENCES, Work};
+pub use work::Work;
 
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
@@ -109,7 +109,7 @@ pub enum Action {
         plan: Arc<Plan>,
         /// Whether it is loaded to be trained from.
         trains: bool,
-        /// The version before, where the plan asks what this one gained; that it cannot be had is no failure.
+        /// The version before, where the plan asks what this one gained.
         before: Option<Before>,
     },
     /// Write these charges to the ledger and sync it: the coordinator knows of them and the ledger does not; then
@@ -170,7 +170,7 @@ pub enum Event {
         frozen: Option<Vec<u8>>,
         /// Those of what earlier epochs left, where the version names it.
         folded: Option<Vec<u8>>,
-        /// Those of the version before, where it was asked for and could be had.
+        /// Those of the version before, where it was asked for.
         before: Option<LoadedBefore>,
     },
     /// The update of local training.
@@ -285,8 +285,8 @@ pub struct Session {
     text_millis: u64,
     complete: bool,
     ended: Option<Ended>,
-    /// Versions that were offered for the user, and are of another base or of a task that they do not take part in.
-    of_no_use: BTreeSet<(TaskId, u32)>,
+    /// Versions that were offered for the user and could not be kept: when each is looked at again.
+    put_aside: BTreeMap<(TaskId, u32), Timestamp>,
     /// A base that is not here and without which nothing else keeps the device from a task.
     lacking: Option<LackingBase>,
 }
@@ -325,7 +325,7 @@ impl Session {
             text_millis: FIRST_TEXT_MILLIS,
             complete: false,
             ended: None,
-            of_no_use: BTreeSet::new(),
+            put_aside: BTreeMap::new(),
             lacking: None,
         }
     }
@@ -412,7 +412,7 @@ impl Session {
             Event::CertificateEnded => self.certificate_ended(now),
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),
-            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => self.unanswered(now),
+            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => self.unfetched(now),
             event @ (Event::Replied(_)
             | Event::Rejected(_)
             | Event::PlanLoaded(_)

@@ -288,7 +288,16 @@ fn installed(base: &Base, method: Method) -> (tempfile::TempDir, Adapter) {
     let frozen = spec.seeded_factors(&Digest([4; 32]));
     let state = State::at(&spec, version, frozen, Folded::default(), &trained).unwrap();
     let (shipped, parameters) = state.shipped(plan.shipped_rank()).unwrap();
-    let work = Work { published, plan, mechanism, state, adapter: trained, class: None, before: None };
+    let work = Work {
+        published,
+        plan,
+        mechanism,
+        state,
+        adapter: trained,
+        class: None,
+        before: None,
+        against: None,
+    };
     DeviceStore::open(folder.path()).unwrap().install(&work).unwrap();
     (folder, Adapter { spec: shipped, frozen: Vec::new(), trained: parameters, origin })
 }

@@ -1,121 +1,82 @@
-//! A base that a task needs and that is not here: it comes from the coordinator, part by part, while the device has nothing
-//! else to do.
+//! A base that a task needs and that is not here: it comes from the coordinator, beside whatever the device does.
 
-use proto::base::BaseFile;
-use proto::ids::TaskId;
-use proto::message::Rejection;
+use std::sync::Arc;
+
 use session::LackingBase;
+use tokio_util::sync::CancellationToken;
 
-use super::coming_base::{ComingBase, Step, Trouble};
+use super::base_fetch::{BaseFetch, Fetched, InVain};
+use super::clock::now;
 use super::run::Running;
-use crate::store::FetchedBaseError;
-use crate::transport::TransportError;
+use crate::error::Error;
+
+/// How long what came as something else than the base is not asked for again: a day.
+const ANOTHER_MILLIS: u64 = 24 * 3_600_000;
 
 impl Running {
-    /// Begins to fetch a base, where none is coming yet.
-    pub(super) fn lacks(&mut self, lacking: LackingBase) {
-        if self.coming.is_some() {
-            return;
+    /// Begins to fetch a base, where it is not coming yet, and not in vain.
+    pub(super) fn lacks(&mut self, lacking: LackingBase) -> Result<(), Error> {
+        let LackingBase { task, base } = lacking;
+        let bases = self.store.bases();
+        if bases.whole().contains(&base) {
+            // It came, and the trainer cannot use it: more bytes would not help.
+            let why = format!(
+                "the base {base} came from the coordinator and cannot be trained on here; it is not fetched again while it \
+                 is in {}",
+                bases.path(base).display()
+            );
+            return self.comes_not(Error::NoBase(why));
         }
-        let task = self.store.in_words(lacking.task);
-        self.live.note("fetches", &format!("the base {} of task {task}", lacking.base));
-        self.coming = Some(ComingBase::new(lacking));
-    }
-
-    /// Fetches the next part of the base that is coming; never ends where none is, or where it may not be fetched now.
-    pub(super) async fn next_of_base(&mut self) {
-        let Some(coming) = self.coming.as_ref().filter(|_| self.watching.seen().may_transfer) else {
-            return std::future::pending().await;
+        if let Some(why) = self.store.base_in_vain(base, now())? {
+            return self.comes_not(Error::NoBase(why));
+        }
+        if !self.bases.may_begin(base) {
+            return Ok(());
+        }
+        self.store.needs_base(task, base)?;
+        let named = self.store.in_words(task);
+        self.live.note("fetches", &format!("the base {base} of task {named}"));
+        let mut needed = self.store.needed_bases()?;
+        needed.extend(self.bases.all());
+        let fetch = BaseFetch {
+            of: lacking,
+            bases,
+            needed,
+            most_mib: self.policy.coordinator_bases_mib,
+            transport: self.bases.transport(),
+            seen: self.watching.subscribe(),
+            live: Arc::clone(&self.live),
+            once: self.when.once,
+            stop: CancellationToken::new(),
+            is_forgotten: Arc::default(),
         };
-        if let Some(rest) = coming.rests() {
-            tokio::time::sleep(rest).await;
-            return;
-        }
-        let step = coming.step(self.transport.clone(), self.store.bases(), self.store.lock()).await;
-        if let Err(trouble) = step.and_then(|step| self.take(step)) {
-            self.base_trouble(&trouble);
-        }
-        let progress = self.coming.as_ref().and_then(|coming| Some((coming.of.base, coming.progress()?)));
-        self.live.fetches(progress.map(|(base, (there, total))| (base, there, total)));
+        self.bases.begin(fetch, self.store.lock());
+        Ok(())
     }
 
-    /// The user left a task: what was coming for it is deleted.
-    pub(super) fn forget_base_of(&mut self, task: TaskId) {
-        let Some(coming) = self.coming.take_if(|coming| coming.of.task == task) else { return };
-        if let Err(error) = self.store.bases().delete(coming.of.base) {
-            self.trouble(&format!("what came of the base {} cannot be deleted: {error}", coming.of.base));
-        }
-        self.live.fetches(None);
-    }
-
-    fn take(&mut self, step: Step) -> Result<(), Trouble> {
-        let (bases, needed) = (self.store.bases(), self.store.bases_of_versions());
-        let Some(coming) = &mut self.coming else { return Ok(()) };
-        let base = coming.of.base;
-        match step {
-            Step::Listed(files) => {
-                let most_mib = self.policy.coordinator_bases_mib;
-                let gone = bases.make_room((base, &files), &needed, most_mib)?;
-                for gone in &gone {
-                    self.live.note("deleted", &format!("the base {gone}, which no version here needs"));
+    /// Takes what became of the bases that were coming.
+    pub(super) fn take_bases(&mut self) -> Result<(), Error> {
+        for (base, fetched) in self.bases.take_ended() {
+            match fetched {
+                Fetched::Whole => {
+                    self.live.note("fetched", &format!("the base {base}"));
+                    self.came = Some(base);
                 }
-                // A trainer that held one of them must not be asked to train on it.
-                if !gone.is_empty() {
-                    self.live.leave();
+                Fetched::Stopped => {}
+                Fetched::InVain(InVain::Network(why)) => self.comes_not(Error::Conditions(why))?,
+                Fetched::InVain(InVain::Refused(why)) => self.comes_not(Error::NoBase(why))?,
+                Fetched::InVain(InVain::Another(why)) => {
+                    self.store.base_is_in_vain(base, now().plus_millis(ANOTHER_MILLIS), &why)?;
+                    self.comes_not(Error::NoBase(why))?;
                 }
-                let there = |file: BaseFile| bases.there(base, &file).map(|there| (file, there));
-                coming.files = Some(files.into_iter().map(there).collect::<Result<_, _>>()?);
-            }
-            Step::Part { name, bytes } => {
-                bases.append(base, &name, &bytes)?;
-                let of_name = coming.files.iter_mut().flatten().find(|(file, _)| file.name == name);
-                if let Some((_, there)) = of_name {
-                    *there = there.saturating_add(bytes.len() as u64);
-                }
-                coming.goes_on();
-            }
-            Step::Whole => {
-                self.live.note("fetched", &format!("the base {base}"));
-                self.coming = None;
-                self.came = Some(base);
             }
         }
         Ok(())
     }
 
-    /// Says why a base does not come, and tries again later, where that may help.
-    fn base_trouble(&mut self, trouble: &Trouble) {
-        let Some(coming) = &mut self.coming else { return };
-        let base = coming.of.base;
-        let is_over = match trouble {
-            Trouble::Transport(TransportError::Rejected(Rejection::UnknownArtifact))
-            | Trouble::Kept(
-                FetchedBaseError::NoRoom { .. }
-                | FetchedBaseError::Another { .. }
-                | FetchedBaseError::Read(_),
-            )
-            | Trouble::Length { .. } => true,
-            Trouble::Kept(FetchedBaseError::DiskFull { .. } | FetchedBaseError::File(_))
-            | Trouble::Transport(_)
-            | Trouble::Thread(_) => false,
-        };
-        let why = match trouble {
-            Trouble::Transport(TransportError::Rejected(Rejection::UnknownArtifact)) => format!(
-                "the coordinator does not serve the base {base}; name where it is by `base` or `further_bases`"
-            ),
-            Trouble::Transport(_) | Trouble::Kept(_) | Trouble::Length { .. } | Trouble::Thread(_) => {
-                format!("the base {base} does not come: {trouble}")
-            }
-        };
-        // Whoever runs once does not wait.
-        let why = if is_over || self.when.once {
-            self.in_vain = self.when.once.then_some(base);
-            // When the task is offered again, in hours, all of it is tried again.
-            self.coming = None;
-            why
-        } else {
-            format!("{why}; it is tried again in {} min", coming.put_off().as_secs() / 60)
-        };
-        self.trouble(&why);
+    /// Says why a base does not come; whoever runs once ends with it.
+    fn comes_not(&self, why: Error) -> Result<(), Error> {
+        self.trouble(&why.to_string());
+        if self.when.once { Err(why) } else { Ok(()) }
     }
 }

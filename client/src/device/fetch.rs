@@ -1,7 +1,7 @@
 //! What a device fetches from its coordinator: plans and the parts of a version, from where an earlier connection broke.
 
 use proto::ids::{Digest, TaskId};
-use proto::message::{Before, Published, Rejection};
+use proto::message::{Before, Published};
 use proto::plan::MAX_PLAN_BYTES;
 use session::{Event, LoadedBefore};
 
@@ -29,37 +29,24 @@ impl Running {
             None => None,
         };
         let before = match before {
-            Some(before) => self.load_before(published.task, before).await?,
+            Some(before) => Some(self.load_before(published.task, before).await?),
             None => None,
         };
         let adapter = self.artifact(published.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?;
         Ok(Event::Loaded { adapter, frozen, folded, before })
     }
 
-    /// The version before, as the user holds it or from the coordinator; `None` where that has it no more: then nothing is
-    /// measured against it.
-    async fn load_before(
-        &mut self,
-        task: TaskId,
-        before: Before,
-    ) -> Result<Option<LoadedBefore>, TransportError> {
-        let gone =
-            |error: &TransportError| matches!(error, TransportError::Rejected(Rejection::UnknownArtifact));
+    /// The version before, as the user holds it or from the coordinator.
+    async fn load_before(&mut self, task: TaskId, before: Before) -> Result<LoadedBefore, TransportError> {
         let folded = match before.folded {
             None => None,
-            Some(digest) => match self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await {
-                Err(error) if gone(&error) => return Ok(None),
-                folded => Some(folded?),
-            },
+            Some(digest) => Some(self.artifact(digest, Keep::Yes, MAX_ARTIFACT_BYTES).await?),
         };
         let adapter = match self.store.installed_adapter(task, before.adapter) {
             Some(adapter) => adapter,
-            None => match self.artifact(before.adapter, Keep::No, MAX_ARTIFACT_BYTES).await {
-                Err(error) if gone(&error) => return Ok(None),
-                adapter => adapter?,
-            },
+            None => self.artifact(before.adapter, Keep::No, MAX_ARTIFACT_BYTES).await?,
         };
-        Ok(Some(LoadedBefore { adapter, folded }))
+        Ok(LoadedBefore { adapter, folded })
     }
 
     /// An artefact of at most so many bytes, from the disk or from the coordinator.

@@ -1,5 +1,6 @@
 //! What a device does now, for whoever asks while it runs, and the user's word to it.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -34,9 +35,9 @@ pub struct Now {
     /// The bases that it trains on.
     #[serde(default)]
     pub bases: Vec<Digest>,
-    /// A base that comes from the coordinator: bytes that are here, and all.
+    /// The bases that come from the coordinator: bytes that are here, and all.
     #[serde(default)]
-    pub fetching_base: Option<(Digest, u64, u64)>,
+    pub fetching_bases: BTreeMap<Digest, (u64, u64)>,
     /// The version that it takes part with.
     pub work: Option<Published>,
     /// The step that the training is in, and how many there are.
@@ -149,12 +150,11 @@ impl Live {
         self.now.send_modify(|shown| shown.bases = bases);
     }
 
-    /// Tells how much of a base has come.
-    pub(super) fn fetches(&self, progress: Option<(Digest, u64, u64)>) {
-        self.now.send_if_modified(|shown| {
-            let is_new = shown.fetching_base != progress;
-            shown.fetching_base = progress;
-            is_new
+    /// Tells how much of a base has come; nothing where it comes no more.
+    pub(super) fn fetches(&self, base: Digest, progress: Option<(u64, u64)>) {
+        self.now.send_modify(|shown| match progress {
+            Some(progress) => drop(shown.fetching_bases.insert(base, progress)),
+            None => drop(shown.fetching_bases.remove(&base)),
         });
     }
 

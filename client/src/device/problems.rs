@@ -37,7 +37,7 @@ impl Running {
         }
         match ended {
             // It comes, and then the device takes part.
-            Ended::Breach(Breach::Base { .. }) if self.coming.is_some() => Ok(()),
+            Ended::Breach(Breach::Base { .. }) if self.bases.are_any() => Ok(()),
             Ended::Breach(breach) => Err(Error::Breach(breach)),
             Ended::Rejected(rejection @ Rejection::NotEnrolled)
             | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),

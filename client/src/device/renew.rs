@@ -19,6 +19,7 @@ impl Running {
                 return Ok(Event::Unreachable);
             }
         };
+        self.bases.connect_by(renewed.transport.clone());
         self.transport = renewed.transport;
         self.live.keeps(&self.store)?;
         let Lifetime { issued_unix_secs, .. } = renewed.lifetime;

@@ -1,7 +1,6 @@
 //! The device's shell: performs what its machine decides. It reads the clock, draws randomness, talks and keeps;
 //! [`train`](super::train) lends the machine to a training, [`window`](super::window) says when.
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +8,6 @@ use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
-use proto::plan::Plan;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
 use session::conditions::{Conditions, in_words};
@@ -19,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::clock::{StepDetector, now, uptime};
-use super::coming_base::ComingBase;
+use super::coming_bases::ComingBases;
 use super::forget;
 use super::live::{Ask, Live};
 use super::meter::Meter;
@@ -74,12 +72,10 @@ pub(super) struct Running {
     pub(super) live: Arc<Live>,
     pub(super) when: When,
     pub(super) stop: CancellationToken,
-    /// A base that a task needs and that is coming.
-    pub(super) coming: Option<ComingBase>,
+    /// The bases that tasks need and that are coming.
+    pub(super) bases: Arc<ComingBases>,
     /// A base that has come.
     pub(super) came: Option<Digest>,
-    /// A base that does not come to a device that runs once.
-    pub(super) in_vain: Option<Digest>,
     waits: Waits,
     unanswered: Unanswered,
     clock: StepDetector,
@@ -113,6 +109,7 @@ impl Running {
         }
         let session = session.having_forgotten(forgotten);
         let transport = enrolled.transport;
+        let bases = ComingBases::new(transport.clone());
         if available_bytes().is_none() && policy.largest_memory_mib.is_none() {
             tracing::warn!(
                 "this system does not say how much memory is free, so nothing bounds what a training takes; set \
@@ -135,9 +132,8 @@ impl Running {
             live,
             when,
             stop,
-            coming: None,
+            bases: Arc::new(bases),
             came: None,
-            in_vain: None,
             waits: Waits::default(),
             unanswered: Unanswered::default(),
             clock,
@@ -147,8 +143,9 @@ impl Running {
 
     /// Runs until it is told to stop, or, if it runs once, until one round is over. The folder is free when this returns.
     pub(super) async fn run(mut self) -> Result<Finished, Error> {
-        let looks = self.watching.take_looks();
+        let (looks, bases) = (self.watching.take_looks(), Arc::clone(&self.bases));
         let finished = self.take_part().await;
+        bases.end().await;
         looks.end().await;
         finished
     }
@@ -160,14 +157,12 @@ impl Running {
                 self.meter.keep();
                 return Ok(Finished::Stopped);
             }
+            self.take_bases()?;
             if let Some(base) = self.came
                 && self.session.at_work_on().is_none()
             {
                 self.meter.keep();
                 return Ok(Finished::NewBase(base));
-            }
-            if let Some(wanted) = self.in_vain.take() {
-                return Err(Error::Breach(Breach::Base { wanted, held: self.trainer.bases() }));
             }
             // A state whose last write failed keeps nothing any more: the device ends before it begins anything, to be
             // started again.
@@ -298,7 +293,7 @@ impl Running {
             }
             let lacking = self.session.take_lacking_base();
             if let Some(lacking) = lacking {
-                self.lacks(lacking);
+                self.lacks(lacking)?;
             }
             if let Some(ended) = self.session.take_ended() {
                 self.report(ended)?;
@@ -343,7 +338,7 @@ impl Running {
             () = stop.cancelled() => None,
             () = live.asked.notified() => None,
             () = opens, if awaits => Some(Event::WindowOpened),
-            () = self.next_of_base() => None,
+            () = self.bases.news() => None,
         }
     }
 
@@ -401,7 +396,7 @@ impl Running {
                     if forget::forgotten(&self.store).is_ok_and(|forgotten| forgotten.contains(&task)) {
                         self.live.note("forgot", &format!("task {task}"));
                         self.session.forget(task);
-                        self.forget_base_of(task);
+                        self.bases.forget(task);
                     }
                     let told = self.live.keeps(&self.store);
                     let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
@@ -448,21 +443,6 @@ impl Running {
         Ok(Event::Recorded)
     }
 
-    /// Whether this device has the layers that a plan adapts, and the memory for what the plan makes it load and build, and
-    /// for the training where it is to train.
-    async fn fits(&self, plan: Arc<Plan>, trains: bool) -> Result<Result<(), Breach>, Error> {
-        if self.trainer.bases().contains(&plan.base) {
-            let own: BTreeSet<String> = self.trainer.layers(plan.base).into_iter().collect();
-            if let Some(foreign) = plan.adapter.modules.iter().find(|module| !own.contains(&module.name)) {
-                return Ok(Err(Breach::Layer(foreign.name.clone())));
-            }
-        }
-        let trainer = Arc::clone(&self.trainer);
-        let planned = self.asked(move || planned_bytes(trainer.as_ref(), &plan, trains)).await?;
-        // A device that stops looks no further.
-        Ok(planned.map_or(Ok(()), |bytes| self.policy.memory(bytes, available_bytes())))
-    }
-
     /// What the trainer says, which may have to read a base for it: on a thread that no request waits for. `None` where
     /// the device stops meanwhile.
     pub(super) async fn asked<T: Send + 'static>(
@@ -491,26 +471,6 @@ fn transfers(action: &Action) -> bool {
         | Action::RecordSignature(_)
         | Action::RecordAnswer(_) => false,
     }
-}
-
-/// Bytes that a plan makes a device hold beside the base: frozen and trained parameters, and what is made of them for the
-/// user; and what the training takes, where it trains.
-fn planned_bytes(trainer: &dyn Trainer, plan: &Plan, trains: bool) -> u64 {
-    let size = |tokens: u32| usize::try_from(tokens).unwrap_or(usize::MAX);
-    let (frozen, trained) = (plan.adapter.frozen_len(), plan.adapter.trained_len());
-    // The version before, where it is measured against.
-    let times = if trains { 4 } else { 3 };
-    let held = 4 * (frozen as u64).saturating_add(times * trained as u64);
-    if !trains {
-        return held;
-    }
-    let taken = trainer.training_bytes(
-        plan.base,
-        trained,
-        size(plan.training.batch_size),
-        size(plan.training.sequence_len),
-    );
-    held.saturating_add(taken)
 }
 
 /// A generator with a key from the system, wiped when it is dropped. The system itself is five times slower, and

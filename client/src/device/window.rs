@@ -81,6 +81,11 @@ impl Watching {
         if self.seen.has_changed().is_err() { Seen::default() } else { self.seen.borrow().clone() }
     }
 
+    /// What is seen from now on.
+    pub(super) fn subscribe(&self) -> watch::Receiver<Seen> {
+        self.seen.clone()
+    }
+
     /// What is seen from the first look on; what was seen last where the looks have ended.
     pub(super) async fn first(&mut self) -> Seen {
         let seen = self.seen.wait_for(|seen| seen.looks > 0).await;

@@ -25,6 +25,12 @@ const INSTALLED: &str = "installed";
 const DECLINED: &str = "declined";
 const NAMES: &str = "task-names";
 
+/// Of which tasks a base was fetched, and which bases do not come.
+const TASK_BASES: &str = "task-bases";
+const IN_VAIN: &str = "bases-in-vain";
+const MOST_IN_VAIN: usize = 8;
+const DAY_MILLIS: u64 = 24 * 3_600_000;
+
 /// Names that are remembered, and the bytes of each: together they fit a record.
 const MOST_NAMES: usize = 24;
 const MOST_NAME_BYTES: usize = 60;
@@ -227,9 +233,16 @@ impl DeviceStore {
         let checkpoint = self.checkpoint();
         let mut there: Vec<PathBuf> = checkpoint.paths().into_iter().filter(|path| path.exists()).collect();
         checkpoint.delete("its user left a task");
-        let base = self.installed.base_of(task);
+        let mut known = self.task_bases()?;
+        let of_task = known.iter().filter(|(of, _)| *of == task).map(|(_, base)| *base);
+        let bases: Vec<Digest> = of_task.chain(self.installed.base_of(task)).collect();
         there.extend(self.installed.delete(task)?);
-        if let Some(base) = base.filter(|base| !self.bases_of_versions().contains(base)) {
+        if !bases.is_empty() {
+            known.retain(|(of, _)| *of != task);
+            self.state.put(TASK_BASES, &known)?;
+        }
+        let needed = self.needed_bases()?;
+        for base in bases.into_iter().filter(|base| !needed.contains(base)) {
             there.extend(self.bases().delete(base)?);
         }
         for path in self.cache.paths() {
@@ -356,9 +369,51 @@ impl DeviceStore {
         FetchedBases::below(&self.folder)
     }
 
-    /// The bases of the versions that the device holds.
-    pub(crate) fn bases_of_versions(&self) -> Vec<Digest> {
-        self.installed().iter().filter_map(|held| self.installed.base_of(held.task)).collect()
+    /// The bases that something here needs: of the versions that the device holds, and of the tasks for which one was
+    /// fetched.
+    pub(crate) fn needed_bases(&self) -> Result<Vec<Digest>, DeviceStoreError> {
+        let of_versions = self.installed().into_iter().filter_map(|held| self.installed.base_of(held.task));
+        Ok(of_versions.chain(self.task_bases()?.into_iter().map(|(_, base)| base)).collect())
+    }
+
+    fn task_bases(&self) -> Result<Vec<(TaskId, Digest)>, DeviceStoreError> {
+        Ok(self.state.get(TASK_BASES)?.unwrap_or_default())
+    }
+
+    /// Remembers that a base is fetched for a task.
+    pub(crate) fn needs_base(&self, task: TaskId, base: Digest) -> Result<(), DeviceStoreError> {
+        let mut known = self.task_bases()?;
+        known.retain(|known| *known != (task, base));
+        known.insert(0, (task, base));
+        known.truncate(MOST_NAMES);
+        Ok(self.state.put(TASK_BASES, &known)?)
+    }
+
+    /// Why a base is not asked for now, if it came as something else not long ago.
+    pub(crate) fn base_in_vain(
+        &self,
+        base: Digest,
+        now: Timestamp,
+    ) -> Result<Option<String>, DeviceStoreError> {
+        let known: Vec<(Digest, Timestamp, String)> = self.state.get(IN_VAIN)?.unwrap_or_default();
+        // A clock that was put back keeps nothing away for longer than it was to be.
+        let is_near = |until: &Timestamp| *until > now && until.millis_since(now) <= 2 * DAY_MILLIS;
+        Ok(known.into_iter().find(|(of, until, _)| *of == base && is_near(until)).map(|(_, _, why)| why))
+    }
+
+    /// Remembers until when a base is not asked for, and why.
+    pub(crate) fn base_is_in_vain(
+        &self,
+        base: Digest,
+        until: Timestamp,
+        why: &str,
+    ) -> Result<(), DeviceStoreError> {
+        let mut known: Vec<(Digest, Timestamp, String)> = self.state.get(IN_VAIN)?.unwrap_or_default();
+        known.retain(|(of, _, _)| *of != base);
+        let why = why.chars().take(200).collect();
+        known.insert(0, (base, until, why));
+        known.truncate(MOST_IN_VAIN);
+        Ok(self.state.put(IN_VAIN, &known)?)
     }
 
     /// Where a training that was interrupted is kept.

@@ -317,7 +317,10 @@ mod tests {
         let plan = Plan { adapter: spec, ..Plan::example() };
         let mechanism = Plan::example().mechanism().unwrap();
         let shipped = state.shipped(plan.shipped_rank()).unwrap();
-        (Work { published, plan, mechanism, state, adapter, class: None, before: None }, shipped)
+        (
+            Work { published, plan, mechanism, state, adapter, class: None, before: None, against: None },
+            shipped,
+        )
     }
 
     fn install(installed: &Installed, task: u8, version: u32) {

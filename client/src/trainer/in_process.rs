@@ -8,7 +8,6 @@ use proto::adapter::State;
 use proto::ids::Digest;
 use proto::metrics::Gains;
 use proto::shown::shown;
-use session::MEASURED_SEQUENCES;
 use session::policy::Breach;
 use session::update::Update;
 use text::{Corpus, ReadOptions, TextError, UserText};
@@ -140,10 +139,15 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
         Ok(state) => state,
         Err(error) => return LocalEnd::NotTrained(error.to_string()),
     };
-    let gains = match gains(engine, corpus, job) {
-        Ok(gains) => gains,
-        Err(error) => return LocalEnd::NotTrained(error.to_string()),
+    let Some(gains) = gains(engine, corpus, job) else {
+        return LocalEnd::NotTrained("it was interrupted before its first step".to_owned());
     };
+    // What was measured counts as the training does.
+    if gains != Gains::default()
+        && let Err(breach) = job.policy.time((job.elapsed)())
+    {
+        return LocalEnd::Refused(breach);
+    }
     let State { spec, frozen, folded, trained: start } = state.as_ref();
     let (plan, blocks) = (&work.plan.training, corpus.train(work.plan.training.sequence_len));
     let trained = engine.with_folded(folded).and_then(|engine| {
@@ -161,22 +165,34 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
         Err(TrainError::Stopped { steps }) => {
             LocalEnd::NotTrained(format!("it was interrupted after step {steps} and goes on from there"))
         }
+        // A version from which nobody can train is judged all the same: nothing was learned, and this was measured.
+        Err(TrainError::Diverged { .. }) if gains.over_before.is_some() => {
+            let parameters = start.clone();
+            LocalEnd::Trained(Trained { parameters, losses: vec![f32::MAX], examples: 0, tokens: 0 }, gains)
+        }
         Err(error) => LocalEnd::NotTrained(error.to_string()),
     }
 }
 
-/// What the version gained on text that is held out, where the plan asks; each time others of it.
-fn gains(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> Result<Gains, TrainError> {
+/// What the version gained on text that is held out, where the plan asks; each time others of it. `None` where the agent must
+/// leave meanwhile. A device that cannot measure it says nothing of it.
+fn gains(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> Option<Gains> {
     let work = job.work;
     let over_base = work.is_measured_against_base();
     if work.before.is_none() && !over_base {
-        return Ok(Gains::default());
+        return Some(Gains::default());
     }
-    let held_out = corpus.held_out(work.plan.training.sequence_len);
-    let held_out = held_out.some(work.first_measured(), MEASURED_SEQUENCES);
-    let gains = engine.gains(&work.state, work.before.as_ref(), over_base, &held_out);
-    job.recorder.goes_on();
-    gains
+    let (from, most) = work.measured();
+    let held_out = corpus.held_out(work.plan.training.sequence_len).some(from, most);
+    let go_on = || {
+        job.recorder.goes_on();
+        !job.must_leave()
+    };
+    let measured = engine.gains(&work.state, work.before.as_ref(), over_base, &held_out, &go_on);
+    measured.unwrap_or_else(|error| {
+        tracing::warn!("what the version gained cannot be measured: {}", shown(&error.to_string()));
+        Some(Gains::default())
+    })
 }
 
 /// What came of the steps of a training.
@@ -297,7 +313,7 @@ mod tests {
             clip_norm: 1.0,
         };
         let mechanism = Plan::example().mechanism().unwrap();
-        Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
+        Work { published, plan, mechanism, state, adapter: start, class: None, before: None, against: None }
     }
 
     fn engine() -> Engine {

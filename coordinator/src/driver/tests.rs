@@ -214,7 +214,7 @@ impl Join<()> {
             session: session.0,
             task: task.0,
             round,
-            model_hash: model_digest(&plan, &published).0,
+            model_hash: model_digest(&plan, &published, None).0,
             plan_hash: Digest::of(&bytes).0,
             len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),

@@ -329,10 +329,16 @@ impl Task {
         self.perform(now, rng);
     }
 
-    /// Ends the task by its operator's will.
+    /// Ends the task by its operator's will: no device is given any of its versions any more.
     pub fn stop(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
         self.abort_round(now, rng);
         self.end(TaskState::Stopped);
+    }
+
+    /// Ends the task with the versions that there are, which devices keep.
+    pub fn finish(&mut self, now: Timestamp, rng: &mut impl CryptoRng) {
+        self.abort_round(now, rng);
+        self.end(TaskState::Complete);
     }
 
     /// Lets a task go on that paused itself. Returns whether it had.
@@ -429,6 +435,12 @@ impl Task {
         }
     }
 
+    /// What the newest version is known by in a round.
+    fn model_digest(&self) -> Digest {
+        let before = self.record.before.as_ref().map(|earlier| &earlier.before);
+        model_digest(&self.plan, &self.published(), before)
+    }
+
     fn round_params(&self, session: SessionId) -> RoundParams {
         let plan = &self.plan.round;
         RoundParams {
@@ -436,7 +448,7 @@ impl Task {
                 session: session.0,
                 task: self.id.0,
                 round: self.record.last_round,
-                model_hash: model_digest(&self.plan, &self.published()).0,
+                model_hash: self.model_digest().0,
                 plan_hash: self.plan_digest.0,
                 len: self.mechanism.contribution_len(),
                 ring_bits: self.mechanism.ring_bits(),

@@ -90,7 +90,7 @@ pub fn with_epsilon(plan: Plan, epsilon: f64) -> Result<Plan, WorthError> {
 /// The same plan with the metrics that its noise leaves something of: the gain, which says whether a version is one to build
 /// upon, and after it each further one with which the gain can still be told to a twentieth of a nat. One that the clip norm
 /// adapts by is always among them.
-pub fn with_usual_metrics(plan: Plan) -> Result<Plan, PlanError> {
+pub fn with_usual_metrics(plan: &Plan) -> Result<Plan, PlanError> {
     let metrics = |names: &[MetricName]| names.iter().map(|name| Metric::of(*name, &plan.training)).collect();
     let mut names = vec![MetricName::Gain];
     if plan.privacy.adaptive_clip.is_some() {
@@ -299,7 +299,7 @@ mod tests {
             (plan.round.cohort, plan.round.report_goal) = (cohort, cohort);
             plan.privacy.noise_multiplier = noise;
             plan.privacy.corrupt_permille = 0;
-            let plan = with_usual_metrics(plan.with_recommended_scale().unwrap()).unwrap();
+            let plan = with_usual_metrics(&plan.with_recommended_scale().unwrap()).unwrap();
             let names: Vec<MetricName> = plan.privacy.metrics.iter().map(|metric| metric.name).collect();
             (names, gain_deviation(&plan).unwrap().unwrap())
         };

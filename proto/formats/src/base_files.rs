@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use proto::ids::Digest;
 
 use crate::error::FormatError;
-use crate::file::{FileStream, Hasher, OpenedFile, SmallFile};
+use crate::file::{BLOCK_BYTES, FileStream, Hasher, OpenedFile, SmallFile};
 use crate::folder::TokenizerFiles;
 
 /// All files of a base, in the order of its digest. The small ones were read, of the files of weights the headers.
@@ -38,13 +38,24 @@ impl BaseFiles {
     /// The digest over files in this order, none of which is understood: whoever was told the digest of a base, and finds
     /// it, has that base.
     ///
-    /// Returns an error where a file cannot be read.
-    pub fn digest_of(paths: &[PathBuf]) -> Result<Digest, FormatError> {
+    /// `go_on` is asked all the time, and told no, there is no digest. Returns an error where a file cannot be read.
+    pub fn digest_of(paths: &[PathBuf], go_on: &dyn Fn() -> bool) -> Result<Option<Digest>, FormatError> {
         let mut hasher = Hasher::new();
         for path in paths {
-            FileStream::new(OpenedFile::new(path)?, &mut hasher).finish()?;
+            let opened = OpenedFile::new(path)?;
+            let len = opened.len();
+            let mut stream = FileStream::new(opened, &mut hasher);
+            let mut position = 0;
+            while position < len {
+                if !go_on() {
+                    return Ok(None);
+                }
+                position = len.min(position + BLOCK_BYTES as u64);
+                stream.skim_to(position)?;
+            }
+            stream.finish()?;
         }
-        Ok(hasher.finish())
+        Ok(Some(hasher.finish()))
     }
 
     /// Where they are, in the order of the digest.

@@ -114,7 +114,7 @@ pub(crate) fn context(plan: &Plan, published: &Published, session: SessionId, ro
         session: session.0,
         task: TASK.0,
         round,
-        model_hash: model_digest(plan, published).0,
+        model_hash: model_digest(plan, published, None).0,
         plan_hash: published.plan.0,
         len: mechanism.contribution_len(),
         ring_bits: mechanism.ring_bits(),

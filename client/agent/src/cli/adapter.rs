@@ -9,6 +9,7 @@ use engine::{Base, Compute, DeviceError, DeviceRequest, Projection, Recompute};
 
 /// The adapter's shape.
 #[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Adapter")]
 pub(super) struct AdapterArgs {
     /// Rank of the adapter
     #[arg(long, default_value_t = 8)]
@@ -41,6 +42,7 @@ enum MethodArg {
 
 /// How to compute.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Computing")]
 pub(super) struct ComputeArgs {
     /// Threads to use; all cores where left out
     #[arg(long)]

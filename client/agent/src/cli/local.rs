@@ -17,6 +17,7 @@ use text::{ControlTokens, Corpus, ReadOptions, UserText};
 
 /// How the user's text is read, where it is not as the configuration says.
 #[derive(Args, Clone, Copy, Debug)]
+#[command(next_help_heading = "Text")]
 pub(super) struct TextArgs {
     /// Read control tokens that are spelled in text without turns as tokens and not as letters: for text to which a
     /// chat template was applied before (`read_control_tokens` in the configuration)

@@ -204,10 +204,9 @@ fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> 
 
 fn does(doing: &Now, names: &BTreeMap<TaskId, String>, now: Timestamp) -> Vec<String> {
     let mut lines: Vec<String> = doing.bases.iter().map(|base| format!("holds the base {base}")).collect();
-    if let Some((base, there, total)) = doing.fetching_base {
-        let (there, total) = (there >> 20, total.div_ceil(1 << 20));
-        lines.push(format!("fetches the base {base}: {there} of {total} MiB are here"));
-    }
+    lines.extend(doing.fetching_bases.iter().map(|(base, (there, total))| {
+        format!("fetches the base {base}: {} of {} MiB are here", there >> 20, total.div_ceil(1 << 20))
+    }));
     let work = doing.work.as_ref();
     let of = work.map_or(String::new(), |work| {
         let task = names.get(&work.task).cloned().unwrap_or_else(|| work.task.to_string());

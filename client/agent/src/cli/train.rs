@@ -42,47 +42,47 @@ pub(super) struct TrainArgs {
     #[command(flatten)]
     pub(super) text: TextArgs,
     /// Optimiser steps; 100 where left out
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     steps: Option<u32>,
     /// Sequences of one step
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, help_heading = "Training", default_value_t = 4)]
     batch: u32,
     /// Tokens of one sequence
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, help_heading = "Training", default_value_t = 256)]
     seq_len: u32,
     /// Highest step size
-    #[arg(long, default_value_t = 5e-4)]
+    #[arg(long, help_heading = "Training", default_value_t = 5e-4)]
     lr: f64,
     /// Steps over which the step size rises from zero
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, help_heading = "Training", default_value_t = 5)]
     warmup: u32,
     /// How the step size goes on: it falls to a tenth along a cosine, or it stays
-    #[arg(long, value_enum, default_value_t = ScheduleArg::Cosine)]
+    #[arg(long, help_heading = "Training", value_enum, default_value_t = ScheduleArg::Cosine)]
     schedule: ScheduleArg,
     /// The optimiser
-    #[arg(long, value_enum, default_value_t = OptimizerArg::Adamw)]
+    #[arg(long, help_heading = "Training", value_enum, default_value_t = OptimizerArg::Adamw)]
     optimizer: OptimizerArg,
     /// Decay of the adapter, as a fraction of the step size; only with `adamw`
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, help_heading = "Training", default_value_t = 0.0)]
     weight_decay: f64,
     /// A step's gradient is scaled down to this L2 norm
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, help_heading = "Training", default_value_t = 1.0)]
     max_grad_norm: f64,
     /// Of the adapter's first numbers and the batches
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, help_heading = "Training", default_value_t = 0)]
     seed: u64,
     /// Where the adapter is written, as PEFT loads it
-    #[arg(long, default_value = "nightshift-adapter", value_name = "DIR")]
+    #[arg(long, help_heading = "Training", default_value = "nightshift-adapter", value_name = "DIR")]
     out: PathBuf,
     /// Go on where a stopped training into the same folder left off, or, with --steps, for so many more from the adapter
     /// that a finished one left there
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     resume: bool,
     /// Replace a finished adapter that is in the folder
-    #[arg(long)]
+    #[arg(long, help_heading = "Training")]
     force: bool,
     /// Steps between two checkpoints
-    #[arg(long, default_value_t = 50, value_name = "STEPS")]
+    #[arg(long, help_heading = "Training", default_value_t = 50, value_name = "STEPS")]
     checkpoint_every: u32,
 }
 
@@ -143,7 +143,7 @@ pub(super) fn train(
     if args.seq_len as usize > most {
         return Err(TrainError::TooLong { found: args.seq_len as usize, most }.into());
     }
-    let Start { frozen, start, earlier } = Start::of(args, &spec, engine.base(), seed)?;
+    let Start { frozen, trained: start, earlier } = Start::of(args, &spec, engine.base(), seed)?;
     // Other batches than those that it was trained on so far.
     let batches = match &earlier {
         None => seed,
@@ -228,7 +228,7 @@ fn refuse_finished(args: &TrainArgs) -> anyhow::Result<()> {
 /// What a training begins with.
 struct Start {
     frozen: Vec<f32>,
-    start: Vec<f32>,
+    trained: Vec<f32>,
     /// How the adapter came to be that it goes on from.
     earlier: Option<Personal>,
 }
@@ -238,7 +238,7 @@ impl Start {
     fn of(args: &TrainArgs, spec: &AdapterSpec, base: &Base, seed: Digest) -> anyhow::Result<Self> {
         let (frozen, start) = (spec.seeded_factors(&seed), spec.initial(&seed, None));
         if !args.resume || args.force || !args.out.join(MANIFEST_FILE).exists() {
-            return Ok(Self { frozen, start, earlier: None });
+            return Ok(Self { frozen, trained: start, earlier: None });
         }
         let Adapter { spec: found, trained, origin, .. } = read_peft(&args.out, base)?;
         let folder = args.out.display();
@@ -288,7 +288,7 @@ impl Start {
                  from; train it on with --method both"
             ),
         };
-        Ok(Self { frozen, start, earlier: Some(earlier) })
+        Ok(Self { frozen, trained: start, earlier: Some(earlier) })
     }
 }
 

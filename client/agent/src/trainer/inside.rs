@@ -246,7 +246,9 @@ fn receive(train: &Train, input: &mut File, pipe: &Pipe) -> Result<Work, Broken>
     let class = train.class.map(|class| Class { rank: class.rank, layers: class.layers });
     // What is published of the other half, where there is one, is not trained.
     let adapter = Vec::new();
-    Ok(Work { published, plan, mechanism, state, adapter, class, before })
+    // The daemon holds it, which alone takes part in rounds.
+    let against = None;
+    Ok(Work { published, plan, mechanism, state, adapter, class, before, against })
 }
 
 fn receive_parts(input: &mut File, expected: Kind, bytes: u64) -> Result<Zeroizing<Vec<u8>>, Broken> {

@@ -434,7 +434,7 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         session: round.session.0,
         task: work.published.task.0,
         round: round.number,
-        model_hash: model_digest(&work.plan, &work.published).0,
+        model_hash: model_digest(&work.plan, &work.published, work.against.as_ref()).0,
         plan_hash: work.published.plan.0,
         len: work.mechanism.contribution_len(),
         ring_bits: work.mechanism.ring_bits(),

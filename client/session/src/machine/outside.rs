@@ -16,8 +16,8 @@ use crate::spending::Found;
 
 use super::trainer_faults::Next;
 use super::{
-    Action, Ended, Event, FIRST_TEXT_MILLIS, LEAST_WAIT_MILLIS, LackingBase, LoadedBefore, Purpose, Session,
-    Stage, Trained, Work, bounded,
+    Action, Ended, Event, FIRST_TEXT_MILLIS, LEAST_WAIT_MILLIS, LONGEST_BACKOFF_MILLIS, LackingBase,
+    LoadedBefore, Purpose, Session, Stage, Trained, Work, bounded,
 };
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
@@ -82,13 +82,17 @@ impl Session {
                 self.rejected(rejection, now)
             }
             (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
-                match Offer::read(published, &plan) {
-                    Ok(offer) => self.offered(Box::new(offer), purpose, now),
-                    Err(why @ Ended::Plan(_)) => {
+                match (Offer::read(published, &plan), &purpose) {
+                    (Ok(offer), _) => self.offered(Box::new(offer), purpose, now),
+                    (Err(why), Purpose::Keep { retry_millis }) => {
+                        let next = now.plus_millis((*retry_millis).max(FAILED_MILLIS));
+                        self.put_aside(&published, now).end(why, next)
+                    }
+                    (Err(why @ Ended::Plan(_)), _) => {
                         let until = now.plus_millis(REFUSED_MILLIS);
                         self.decline(published.task, DeclineReason::Plan, why, until)
                     }
-                    Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
+                    (Err(why), _) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
             (Stage::RecordingFound { found, offer, before }, Event::Recorded) => {
@@ -98,8 +102,12 @@ impl Session {
             }
             (Stage::Loading { offer, purpose }, Event::Loaded { adapter, frozen, folded, before }) => {
                 let before = match &purpose {
-                    Purpose::Train { before: wanted, .. } => wanted.zip(before),
-                    Purpose::Keep { .. } | Purpose::Await | Purpose::Refused(_) => None,
+                    Purpose::Train { before: wanted, .. } if offer.measures_gain() => {
+                        wanted.map(|wanted| (wanted, before.unwrap_or_default()))
+                    }
+                    Purpose::Train { .. } | Purpose::Keep { .. } | Purpose::Await | Purpose::Refused(_) => {
+                        None
+                    }
                 };
                 let loaded = Loaded {
                     adapter: &adapter,
@@ -107,15 +115,21 @@ impl Session {
                     folded: folded.as_deref(),
                     before,
                 };
+                let published = offer.published;
                 match load(*offer, loaded, &self.device.policy) {
                     Ok(work) => self.loaded(Arc::new(work), purpose, now),
+                    Err(why) if matches!(purpose, Purpose::Keep { .. }) => {
+                        self.put_aside(&published, now).end(why, now.plus_millis(FAILED_MILLIS))
+                    }
                     Err(why) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
             (Stage::Loading { offer, purpose }, Event::CannotTrain(breach)) => match purpose {
                 Purpose::Train { .. } => self.refuse(offer.published.task, breach, now),
                 // Nothing was asked of it.
-                Purpose::Keep { retry_millis } => self.wait(now.plus_millis(retry_millis)),
+                Purpose::Keep { retry_millis } => {
+                    self.put_aside(&offer.published, now).wait(now.plus_millis(retry_millis))
+                }
                 Purpose::Await => self.await_window(now),
                 Purpose::Refused(breach) => self.refuse(offer.published.task, breach, now),
             },
@@ -127,8 +141,11 @@ impl Session {
                 self.to(Stage::Loading { offer, purpose: Purpose::Await })
             }
             (Stage::Training { .. }, Event::NoWindow) => self.await_window(now),
-            (Stage::LoadingPlan { .. } | Stage::Loading { .. }, Event::Rejected(rejection)) => {
-                self.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
+            (Stage::LoadingPlan { published, purpose }, Event::Rejected(rejection)) => {
+                self.not_fetched((published, &purpose), rejection, now)
+            }
+            (Stage::Loading { offer, purpose }, Event::Rejected(rejection)) => {
+                self.not_fetched((offer.published, &purpose), rejection, now)
             }
             (Stage::Installing { work, purpose }, Event::Recorded) => self.kept(work, purpose, now),
             // Before anything is charged for what could not be sent.
@@ -159,7 +176,7 @@ impl Session {
                 Purpose::Train { .. } => self.refuse(work.published.task, breach, now),
                 // Nothing was asked of it; and it is not fetched again soon for the same.
                 Purpose::Keep { retry_millis } => {
-                    self.end(breach, now.plus_millis(retry_millis.max(RESTING_MILLIS)))
+                    self.put_aside(&work.published, now).end(breach, now.plus_millis(retry_millis))
                 }
                 Purpose::Await => {
                     let mut session = self.await_window(now);
@@ -183,6 +200,52 @@ impl Session {
         self.to(Stage::Declining { task, reason, why, until })
     }
 
+    /// A version that could not be kept for the user is not in the way of others: it is looked at again a while later.
+    fn put_aside(mut self, published: &Published, now: Timestamp) -> Self {
+        self.put_aside.retain(|_, until| *until > now);
+        self.put_aside.insert((published.task, published.version), now.plus_millis(RESTING_MILLIS));
+        self
+    }
+
+    /// What the coordinator turned away that was to be fetched.
+    fn not_fetched(
+        self,
+        (published, purpose): (Published, &Purpose),
+        rejection: Rejection,
+        now: Timestamp,
+    ) -> Self {
+        let session =
+            if matches!(purpose, Purpose::Keep { .. }) { self.put_aside(&published, now) } else { self };
+        session.end(Ended::Rejected(rejection), now.plus_millis(FAILED_MILLIS))
+    }
+
+    /// The coordinator could not be reached, or could not answer. What is fetched for the user alone is put aside, and who
+    /// tried for long to fetch what it is to train from asks whether that is still so.
+    pub(super) fn unfetched(mut self, now: Timestamp) -> Self {
+        let (published, purpose) = match &self.state {
+            Stage::LoadingPlan { published, purpose } => (*published, purpose),
+            Stage::Loading { offer, purpose } => (offer.published, purpose),
+            Stage::Waiting
+            | Stage::AwaitingWindow
+            | Stage::CheckingIn
+            | Stage::Renewing { .. }
+            | Stage::RecordingFound { .. }
+            | Stage::Installing { .. }
+            | Stage::Training { .. }
+            | Stage::Declining { .. }
+            | Stage::Joining { .. }
+            | Stage::Round { .. } => return self.unanswered(now),
+        };
+        if let Purpose::Keep { retry_millis } = purpose {
+            let next = now.plus_millis((*retry_millis).max(FAILED_MILLIS));
+            return self.put_aside(&published, now).wait(next);
+        }
+        if self.backoff_millis >= LONGEST_BACKOFF_MILLIS {
+            self.state = Stage::CheckingIn;
+        }
+        self.unanswered(now)
+    }
+
     /// Whether the user has all that there is of a version: it is installed, or is version 0, which is the base with nothing
     /// learned.
     fn has_all_of(&self, published: &Published) -> bool {
@@ -191,11 +254,11 @@ impl Session {
 
     /// Whether a version is one to keep for the user beside any training: one that was trained, newer than what they have of
     /// the task, and not of a task that they left.
-    fn is_for_the_user(&self, published: &Published) -> bool {
+    fn is_for_the_user(&self, published: &Published, now: Timestamp) -> bool {
         let held = self.installed(published.task).map_or(0, |held| held.version);
         published.version > held
             && !self.forgotten.contains(&published.task)
-            && !self.of_no_use.contains(&(published.task, published.version))
+            && self.put_aside.get(&(published.task, published.version)).is_none_or(|until| *until <= now)
     }
 
     /// What is left to do when the coordinator has heard it, or cannot.
@@ -211,7 +274,7 @@ impl Session {
             Reply::Wait { retry_millis, latest, complete } => {
                 self.complete = complete;
                 let retry_millis = bounded(retry_millis);
-                let mut new = latest.into_iter().filter(|published| self.is_for_the_user(published));
+                let mut new = latest.into_iter().filter(|published| self.is_for_the_user(published, now));
                 match (new.next(), new.next()) {
                     (None, _) => self.wait(now.plus_millis(retry_millis)),
                     // Where there are more, the next one is asked for soon.
@@ -268,15 +331,14 @@ impl Session {
                 self.to(Stage::RecordingFound { found, offer, before })
             }
             Purpose::Keep { retry_millis } => {
-                match self.device.policy.knows(published.task, plan, &self.device.bases) {
-                    Ok(()) => self.to(Stage::Loading { offer, purpose }),
-                    // Nothing was asked of it, and it is not looked at again.
-                    Err(_) => {
-                        let mut session = self;
-                        session.of_no_use.insert((published.task, published.version));
-                        session.wait(now.plus_millis(retry_millis))
-                    }
+                if self.device.policy.knows(published.task, plan, &self.device.bases).is_ok() {
+                    return self.to(Stage::Loading { offer, purpose });
                 }
+                // Nothing was asked of it, and it is not looked at again.
+                let of_no_use = (published.task, published.version);
+                let mut session = self;
+                session.put_aside.insert(of_no_use, Timestamp(u64::MAX));
+                session.wait(now.plus_millis(retry_millis))
             }
             Purpose::Await | Purpose::Refused(_) => self.to(Stage::Loading { offer, purpose }),
         }
@@ -406,9 +468,12 @@ fn load(
     let state = State::at(&plan.adapter, version, factors, folded, &adapter);
     let state = state.map_err(|_| Ended::WrongArtifact("adapter"))?;
     let class = plan.classes.and_then(|_| policy.class(&plan.adapter));
-    let before = before.filter(|(wanted, _)| wanted.version < version);
+    let against = before.as_ref().map(|(wanted, _)| *wanted);
+    if against.is_some_and(|wanted| wanted.version >= version) {
+        return Err(Ended::WrongArtifact("version before"));
+    }
     let before = before.map(|before| load_before(&plan, before, given.as_deref())).transpose()?;
-    Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class, before })
+    Ok(Work { published, plan: Plan::clone(&plan), mechanism, state, adapter, class, before, against })
 }
 
 /// Builds the version before in the same way.

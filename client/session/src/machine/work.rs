@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use privacy::Mechanism;
 use proto::adapter::{AdapterError, Class, State};
-use proto::message::Published;
+use proto::message::{Before, Published};
 use proto::metrics::MetricName;
 use proto::plan::Plan;
 
@@ -12,7 +12,7 @@ use crate::update::Update;
 
 /// Sequences of held-out text on which a device measures a version: about the work of one step of training, so that a
 /// window in which nothing else is possible is no window at all.
-pub const MEASURED_SEQUENCES: usize = 4;
+const MEASURED_SEQUENCES: usize = 4;
 
 /// What is trained: a version of a task, with everything that the trainer needs but the text.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub struct Work {
     pub class: Option<Class>,
     /// The adapter at the version before, where the plan asks what the version gained.
     pub before: Option<State>,
+    /// By what that one is known: every device of a round was told of the same.
+    pub against: Option<Before>,
 }
 
 impl Work {
@@ -49,9 +51,14 @@ impl Work {
         self.plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::BaseGain)
     }
 
-    /// The first of the sequences of held-out text on which this version is measured: others with each version.
-    pub fn first_measured(&self) -> usize {
-        usize::try_from(self.published.version).unwrap_or(0).saturating_mul(MEASURED_SEQUENCES)
+    /// On which of the sequences of held-out text this version is measured: the first of them, others with each version, and
+    /// how many. They are no more than the plan trains on.
+    pub fn measured(&self) -> (usize, usize) {
+        let size = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        let training = &self.plan.training;
+        let most =
+            size(training.local_steps).saturating_mul(size(training.batch_size)).min(MEASURED_SEQUENCES);
+        (size(self.published.version).saturating_mul(MEASURED_SEQUENCES), most)
     }
 
     /// Parameters that this device trains.

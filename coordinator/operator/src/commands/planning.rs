@@ -53,98 +53,110 @@ pub(super) struct PlanArguments {
     #[arg(long, conflicts_with = "plan", default_value_t = 10)]
     versions: u32,
     /// The adapter's rank; by default 2, or another, with a method, of which noise leaves something to learn.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan")]
     rank: Option<u32>,
     /// The adapter is scaled by alpha / rank; twice the rank by default.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan")]
     alpha: Option<f32>,
     /// Which matrices are trained; by default `frozen_a`, or `core` where noise would drown that.
-    #[arg(long, conflicts_with = "plan", value_enum)]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan", value_enum)]
     method: Option<MethodName>,
     /// Versions after which the frozen factors are drawn anew, 0 for never; 3 by default with `frozen_a`, else never.
-    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan", value_name = "N")]
     refresh_every: Option<u32>,
     /// The largest rank that is kept of all draws before; four times the rank by default.
-    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan", value_name = "R")]
     accumulated_rank: Option<u32>,
     /// Let weak devices train fewer columns or layers than the adapter has, and move in each version only what at
     /// least so many devices trained.
-    #[arg(long, conflicts_with = "plan", value_name = "N")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan", value_name = "N")]
     least_trainers: Option<u32>,
     /// The rank of the adapter that comes out; four times the rank by default.
-    #[arg(long, conflicts_with = "plan", value_name = "R")]
+    #[arg(long, help_heading = "Adapter", conflicts_with = "plan", value_name = "R")]
     shipped_rank: Option<u32>,
     /// The adapted layers of every block: names such as `q_proj`, with commas between, or all.
-    #[arg(long, conflicts_with = "plan", value_delimiter = ',', default_value = "all")]
+    #[arg(
+        long,
+        help_heading = "Adapter",
+        conflicts_with = "plan",
+        value_delimiter = ',',
+        default_value = "all"
+    )]
     targets: Vec<String>,
     /// Optimiser steps of one assignment.
-    #[arg(long, conflicts_with = "plan", default_value_t = 3)]
+    #[arg(long, help_heading = "Training on a device", conflicts_with = "plan", default_value_t = 3)]
     local_steps: u32,
     /// Sequences of one step.
-    #[arg(long, conflicts_with = "plan", default_value_t = 4)]
+    #[arg(long, help_heading = "Training on a device", conflicts_with = "plan", default_value_t = 4)]
     batch_size: u32,
     /// Tokens of one sequence.
-    #[arg(long, conflicts_with = "plan", default_value_t = 128)]
+    #[arg(long, help_heading = "Training on a device", conflicts_with = "plan", default_value_t = 128)]
     sequence_len: u32,
     /// Step size on the device.
-    #[arg(long, conflicts_with = "plan", default_value_t = 0.01)]
+    #[arg(long, help_heading = "Training on a device", conflicts_with = "plan", default_value_t = 0.01)]
     learning_rate: f64,
     /// Who adds noise.
-    #[arg(long, conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan", value_enum, default_value_t = Privacy::Distributed)]
     privacy: Privacy,
     /// The most ε of a device that takes part in every version it may; 8 by default, or --epsilon-budget where that is less.
     /// The noise follows from it.
-    #[arg(long, conflicts_with = "plan", value_name = "E")]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan", value_name = "E")]
     target_epsilon: Option<f64>,
     /// Standard deviation of the sum's noise, divided by the clip norm, instead of a target.
-    #[arg(long, conflicts_with_all = ["plan", "target_epsilon"])]
+    #[arg(long, help_heading = "Privacy", conflicts_with_all = ["plan", "target_epsilon"])]
     noise_multiplier: Option<f64>,
     /// Start the task although its noise is more than its devices can teach it.
-    #[arg(long)]
+    #[arg(long, help_heading = "Privacy")]
     accept_noise: bool,
     /// L2 bound of a contribution; 1 with noise and 100 without by default.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan")]
     clip: Option<f64>,
     /// The δ at which ε is stated.
-    #[arg(long, conflicts_with = "plan", default_value_t = 1e-5)]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan", default_value_t = 1e-5)]
     delta: f64,
     /// The task ends before its ε passes this.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan")]
     epsilon_budget: Option<f64>,
     /// What is summed beside the updates, under the same noise: names with commas between, or none. By default the gain, by
     /// which versions are judged, and as many others as leave it to be told.
-    #[arg(long, conflicts_with = "plan", value_enum, value_delimiter = ',')]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan", value_enum, value_delimiter = ',')]
     metrics: Option<Vec<MetricChoice>>,
     /// The norm of a device's metrics, divided by the clip norm: more noise in the update for less in the metrics.
-    #[arg(long, conflicts_with = "plan", default_value_t = 0.25)]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan", default_value_t = 0.25)]
     metrics_weight: f64,
     /// Let the clip norm follow the updates' norms, up to a hundred times --clip and down to a hundredth.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan")]
     adaptive_clip: bool,
     /// Which part of the updates the adaptive clip norm leaves as they are.
-    #[arg(long, conflicts_with = "plan", default_value_t = 0.5, requires = "adaptive_clip")]
+    #[arg(
+        long,
+        help_heading = "Privacy",
+        conflicts_with = "plan",
+        default_value_t = 0.5,
+        requires = "adaptive_clip"
+    )]
     clip_quantile: f64,
     /// Rounds that one device may take part in; as many as versions by default.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Privacy", conflicts_with = "plan")]
     participations: Option<u32>,
     /// Most devices of a round.
-    #[arg(long, conflicts_with = "plan", default_value_t = 10)]
+    #[arg(long, help_heading = "Rounds", conflicts_with = "plan", default_value_t = 10)]
     cohort: u32,
     /// Fewest survivors for which a sum may be revealed; two thirds of the cohort by default, and at least
     /// the quorum.
-    #[arg(long, conflicts_with = "plan")]
+    #[arg(long, help_heading = "Rounds", conflicts_with = "plan")]
     report_goal: Option<u32>,
     /// Seconds that a round waits for devices that have finished training.
-    #[arg(long, conflicts_with = "plan", default_value_t = 60)]
+    #[arg(long, help_heading = "Rounds", conflicts_with = "plan", default_value_t = 60)]
     join_secs: u64,
     /// Seconds that each later step of a round waits.
-    #[arg(long, conflicts_with = "plan", default_value_t = 30)]
+    #[arg(long, help_heading = "Rounds", conflicts_with = "plan", default_value_t = 30)]
     step_secs: u64,
     /// Seconds that a round waits for stragglers once the report goal is reached.
-    #[arg(long, conflicts_with = "plan", default_value_t = 5)]
+    #[arg(long, help_heading = "Rounds", conflicts_with = "plan", default_value_t = 5)]
     grace_secs: u64,
     /// Frozen factors, raw little-endian f32, those of one draw after another; drawn from a random seed by default.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, help_heading = "Adapter", value_name = "FILE")]
     frozen: Option<PathBuf>,
 }
 
@@ -374,7 +386,7 @@ fn compose(
         return Ok(plan);
     }
     // How many metrics there are hardly changes what the noise costs, and it is counted anew all the same.
-    with_noise(with_usual_metrics(plan).map_err(CliError::input)?)
+    with_noise(with_usual_metrics(&plan).map_err(CliError::input)?)
 }
 
 /// When the frozen factors are drawn anew; ranks for what is never folded are refused.

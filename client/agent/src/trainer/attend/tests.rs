@@ -51,7 +51,7 @@ fn work() -> Work {
         clip_norm,
     };
     let mechanism = plan.mechanism().unwrap();
-    Work { published, plan, mechanism, state, adapter: start, class: None, before: None }
+    Work { published, plan, mechanism, state, adapter: start, class: None, before: None, against: None }
 }
 
 /// What becomes of a training in which the trainer says this, and what was kept.

@@ -16,9 +16,8 @@ fn nobody_keeps_a_version_of_which_nothing_was_learned_or_that_is_older_than_the
         let wait = Reply::Wait { retry_millis: HOUR, latest, complete: true };
         tell(tell(session, Event::Woke), Event::Replied(wait))
     };
-    let asks_for = |session: &Session| match session.action() {
-        Action::LoadPlan(published) => Some(published.version),
-        _ => None,
+    let asks_for = |session: &Session| {
+        if let Action::LoadPlan(published) = session.action() { Some(published.version) } else { None }
     };
     assert_eq!(asks_for(&offered(vec![], vec![of(0)])), None);
     assert_eq!(asks_for(&offered(vec![], vec![of(2)])), Some(2));
