@@ -1,6 +1,5 @@
 //! The program, stopped by its user in the middle of a run.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a process of its own is waited for")]
 
 use std::fs;

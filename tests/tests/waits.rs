@@ -1,6 +1,6 @@
 //! What a device waits for, and what it does not: text, base, others, a coordinator.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "processes are waited for")]
 
 use std::fs;
