@@ -14,6 +14,7 @@ mod renew;
 mod run;
 mod seen;
 mod train;
+mod waits;
 mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -203,6 +204,10 @@ impl Device {
     }
 
     /// Takes part until `stop` is cancelled, or, if it runs once, until one round is over.
+    ///
+    /// A device that runs once waits for work and for others to fill a round, however long that takes; it fails where its
+    /// coordinator answers nothing for half a minute, where there is no text, and where its limits forbid to take part.
+    /// One that does not waits for all of these.
     ///
     /// Trains only while what `monitor` sees satisfies the conditions, and sends nothing but requests and masked, noised
     /// inputs. What it spends is in the ledger before it leaves. A monitor that says nothing for half a minute knows

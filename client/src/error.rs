@@ -33,6 +33,9 @@ pub enum Error {
     /// The coordinator does not know this device.
     #[error("{0}")]
     NotEnrolled(Rejection),
+    /// The coordinator does not answer a device that runs once, or gives it nothing that it can do.
+    #[error("{0}")]
+    Coordinator(String),
     /// A thread ended in the middle of its work.
     #[error("a version could not be made ready: {0}; start the agent again")]
     Thread(String),
@@ -71,7 +74,7 @@ impl Error {
             },
             Self::Trainer(_) => ErrorKind::Input,
             Self::Breach(_) | Self::NoBase(_) => ErrorKind::Limits,
-            Self::NotEnrolled(_) => ErrorKind::Coordinator,
+            Self::NotEnrolled(_) | Self::Coordinator(_) => ErrorKind::Coordinator,
             Self::Conditions(_) => ErrorKind::Conditions,
         }
     }

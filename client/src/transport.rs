@@ -314,7 +314,29 @@ fn advice_on(error: &rustls::Error) -> Option<&'static str> {
         "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers there; \
          ask its operator, who may give a new token for `nightshift-agent enroll`",
     );
-    advice_on_time(error).or(stranger)
+    advice_on_its_certificate(error).or(stranger)
+}
+
+/// What to do where the coordinator's certificate is its own, and not valid here and now.
+fn advice_on_its_certificate(error: &rustls::Error) -> Option<&'static str> {
+    advice_on_time(error).or_else(|| advice_on_name(error))
+}
+
+/// What to do where the coordinator's certificate does not hold the name by which this device reaches it.
+fn advice_on_name(error: &rustls::Error) -> Option<&'static str> {
+    use rustls::{CertificateError, Error};
+
+    let of_other_names = matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+        )
+    );
+    of_other_names.then_some(
+        "the coordinator's certificate does not hold the name by which this device reaches it: its operator adds the name to \
+         `public_names` in coordinator.toml and starts the coordinator again; or reach it by a name that the certificate \
+         holds, which `coordinator` in agent.toml, or `enroll --coordinator`, gives",
+    )
 }
 
 /// What to do where the coordinator's certificate is not valid now.
@@ -349,7 +371,8 @@ pub async fn pinned_authority(
     let dialed = Connector::new(config, CONNECT_TIMEOUT).through(proxy).dial(&uri).await;
     let stream = dialed.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let advice = tls.and_then(advice_on_time).map_or(String::new(), |advice| format!("; {advice}"));
+        let advice =
+            tls.and_then(advice_on_its_certificate).map_or(String::new(), |advice| format!("; {advice}"));
         let why = format!("{error}{advice}");
         if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }
     })?;

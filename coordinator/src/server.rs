@@ -173,7 +173,7 @@ impl Coordinator {
         let terms = Terms {
             folder: folder.clone(),
             operator: OPERATOR.parse()?,
-            names,
+            names: certified_names(names, admin.ip()),
             server_secs: u64::from(server_days) * DAY_SECS,
             operator_secs: u64::from(admin_days) * DAY_SECS,
         };
@@ -277,6 +277,14 @@ fn public_names(given: &[String], listens: IpAddr) -> Vec<String> {
     if listens == IpAddr::V4(Ipv4Addr::LOCALHOST) { Vec::new() } else { vec![listens.to_string()] }
 }
 
+/// The names in the server's certificate: those by which devices reach it, and the address at which operators do.
+fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String> {
+    if !for_operators.is_unspecified() {
+        names.push(for_operators.to_string());
+    }
+    names
+}
+
 /// Revokes what the store does not know of: it is older than the list.
 fn revoke_again(revoked: &[Revoked], store: &Store, operators: &Operators) -> Result<(), ServerError> {
     for one in revoked {
@@ -366,5 +374,12 @@ mod tests {
         for listens in ["0.0.0.0", "::", "127.0.0.1"] {
             assert!(names(&[], listens).is_empty(), "{listens}");
         }
+    }
+
+    #[test]
+    fn the_certificate_holds_the_address_at_which_operators_connect() {
+        let names = |admin: &str| certified_names(vec!["owl.example".to_owned()], admin.parse().unwrap());
+        assert_eq!(names("192.0.2.9"), ["owl.example", "192.0.2.9"]);
+        assert_eq!(names("0.0.0.0"), ["owl.example"]);
     }
 }

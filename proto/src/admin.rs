@@ -247,10 +247,30 @@ pub struct TaskStatus {
     pub versions: Vec<VersionStatus>,
     /// The open round's step, empty when none is open.
     pub open_round: String,
+    /// Whom the open round waits for; absent when none is open, and from an older coordinator.
+    #[serde(default)]
+    pub round: Option<OpenRound>,
     /// Why the last aborted round ended, empty when none did.
     pub last_abort: String,
     /// How many devices do not take part, by their reasons, since the coordinator started.
     pub declined: Vec<(DeclineReason, u32)>,
+}
+
+/// Whom the open step of a round waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenRound {
+    /// The round's number in its task.
+    pub round: u64,
+    /// Whether devices still join.
+    pub joining: bool,
+    /// Devices that have done the step.
+    pub done: u32,
+    /// Devices that it waits for at most: the cohort while devices join, and then those that are still there.
+    pub wanted: u32,
+    /// The report goal: the fewest devices of which the round gives a sum.
+    pub least: u32,
+    /// When the step closes, in milliseconds since 1970; none while a sum is being opened.
+    pub closes_unix_millis: Option<u64>,
 }
 
 /// What the devices of a task have spent, by the coordinator's charges.

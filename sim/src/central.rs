@@ -2,17 +2,18 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::Blocks;
-use engine::Engine;
+use engine::{Engine, TrainError};
 use proto::adapter::State;
 use proto::ids::Digest;
 use proto::plan::Mode;
 
 use crate::inputs::{Inputs, RunError, alone, coordinates, method_name, prepare};
 use crate::measure::{Unseen, losses, mean};
-use crate::run::Finished;
+use crate::run::{Finished, interruption};
 use crate::samples;
 use crate::scenario::Scenario;
 use crate::summary::{RunSummary, VersionSummary};
@@ -22,6 +23,7 @@ use crate::yardsticks::{self, Against};
 /// federation's devices would take, one step after another; nothing is averaged, clipped or noised, and no factors
 /// are drawn anew. The local optimiser begins afresh with each version, as a device's does.
 pub(crate) fn train(
+    stop: &AtomicBool,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
     mut on_version: impl FnMut(&VersionSummary),
@@ -49,8 +51,14 @@ pub(crate) fn train(
             let mut seed = scenario.digest("training").0.to_vec();
             seed.extend_from_slice(&version.to_be_bytes());
             let seed = Digest::of(&seed).0;
-            let mut go_on = |_| ControlFlow::Continue(());
-            let after = engine.train(&spec, &frozen, &start, pooled, &training, seed, &mut go_on)?.parameters;
+            let mut go_on = |_| {
+                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let after = match engine.train(&spec, &frozen, &start, pooled, &training, seed, &mut go_on) {
+                Ok(trained) => trained.parameters,
+                Err(TrainError::Stopped { .. }) => break,
+                Err(error) => return Err(error.into()),
+            };
             let places = plan.adapter.update_places(version).into_iter().flatten();
             places.zip(after).for_each(|(place, x)| trained[place] = x);
         }
@@ -75,7 +83,9 @@ pub(crate) fn train(
         on_version(&summary);
         versions.push(summary);
     }
-    let last = state(plan.round.versions, &trained)?;
+    let done = u32::try_from(versions.len()).unwrap_or(u32::MAX);
+    let interrupted = done < plan.round.versions;
+    let last = state(done, &trained)?;
     let shipped = last.shipped(plan.shipped_rank())?;
     let mut yardsticks = yardsticks::cheap(inputs, &unseen, len, &base_measured);
     yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
@@ -84,6 +94,7 @@ pub(crate) fn train(
         base_loss: base_measured.held_out,
         final_loss: measured.held_out,
         stopped_when_flat: false,
+        interrupted,
         yardsticks,
         samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
         record: None,
@@ -102,10 +113,16 @@ pub(crate) fn train(
         shipped_rank: shipped.0.rank,
         shipped_loss: mean(&losses(&engine, &alone(&shipped), &unseen.held_out)?),
         classes: Vec::new(),
-        warnings: vec![format!(
-            "central training: the text of all {} users was pooled in one place, and nothing was private",
-            users.len()
-        )],
+        warnings: [
+            interrupted.then(|| interruption(versions.len(), plan.round.versions)),
+            Some(format!(
+                "central training: the text of all {} users was pooled in one place, and nothing was private",
+                users.len()
+            )),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
         versions,
     };
     Ok(Finished { summary, trained, shipped, up_to_date: 1 })

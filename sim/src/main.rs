@@ -6,6 +6,8 @@ mod read;
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Parser;
 use cli::{BenchCommand, Cli, Command, DemoArgs, Format, OutputArgs, RunArgs};
@@ -21,6 +23,8 @@ use nightshift_sim::summary::RunSummary;
 use nightshift_sim::{make_base, make_data, table};
 use proto::shown::{message, page};
 use read::{Read, Wanted};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag::{register, register_conditional_shutdown};
 use task::worth::{LEAST_SNR, changes, worth};
 
 #[global_allocator]
@@ -32,7 +36,12 @@ enum Failure {
     Input(anyhow::Error),
     Output(anyhow::Error),
     Federation(anyhow::Error),
+    /// The user ended it: what is said is what was kept.
+    Interrupted(anyhow::Error),
 }
+
+/// The exit code of what the user ended by ctrl-c, as shells have it: 128 and the signal's number.
+const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -59,6 +68,7 @@ fn main() -> ExitCode {
         Err(Failure::Input(error)) => (3, error),
         Err(Failure::Output(error)) => (4, error),
         Err(Failure::Federation(error)) => (5, error),
+        Err(Failure::Interrupted(error)) => (INTERRUPTED, error),
     };
     eprintln!("nightshift-sim: {}", message(&error.to_string()));
     ExitCode::from(code)
@@ -187,21 +197,43 @@ fn perform(
     mut output: Output,
     format: Format,
 ) -> Result<(), Failure> {
+    let stop = stop_on_ctrl_c().map_err(|e| Failure::Output(e.into()))?;
     let public = read.public(scenario.training.sequence_len);
     let mut written = Ok(());
-    let mut finished = run_at(place, scenario, &read.inputs(public.as_ref()), |version| {
+    let mut finished = run_at(&stop, place, scenario, &read.inputs(public.as_ref()), |version| {
         if written.is_ok() {
             written = output.version(version);
         }
     })
     .map_err(|e| Failure::Federation(e.into()))?;
     written.map_err(|e| Failure::Output(e.into()))?;
+    let (interrupted, done) = (finished.summary.interrupted, finished.summary.versions.len());
+    if interrupted && done == 0 {
+        let why = "stopped before the first version was made: there is nothing to keep";
+        return Err(Failure::Interrupted(anyhow::anyhow!(why)));
+    }
     let base = name_of_base(&read.folder).map_err(|e| Failure::Output(e.into()))?;
     if let Some(record) = &mut finished.summary.record {
         record.files.clone_from(&read.files);
     }
     output.finish(&finished, &base, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
-    print(&finished, output.folder(), format)
+    print(&finished, output.folder(), format)?;
+    if interrupted {
+        let why = format!("stopped after version {done} of {}, which is kept", scenario.versions);
+        return Err(Failure::Interrupted(anyhow::anyhow!(why)));
+    }
+    Ok(())
+}
+
+/// What is set when the user or the system asks the program to end; asked a second time, it ends at once.
+fn stop_on_ctrl_c() -> std::io::Result<Arc<AtomicBool>> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        // In this order, or the first one would end it.
+        register_conditional_shutdown(signal, INTERRUPTED.into(), Arc::clone(&stop))?;
+        register(signal, Arc::clone(&stop))?;
+    }
+    Ok(stop)
 }
 
 fn print(finished: &Finished, folder: &Path, format: Format) -> Result<(), Failure> {

@@ -1,8 +1,10 @@
 //! A run where it is asked for: on the users' devices, or in one place.
 
+use std::sync::atomic::AtomicBool;
+
 use crate::central;
 use crate::inputs::{Inputs, RunError};
-use crate::run::{Finished, run};
+use crate::run::{Finished, run_until};
 use crate::scenario::Scenario;
 use crate::summary::VersionSummary;
 
@@ -15,15 +17,16 @@ pub enum Place {
     Central,
 }
 
-/// Runs `scenario` where `place` says.
+/// Runs `scenario` where `place` says, until `stop` is set.
 pub fn run_at(
+    stop: &AtomicBool,
     place: Place,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
     on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
     match place {
-        Place::Federation => run(scenario, inputs, on_version),
-        Place::Central => central::train(scenario, inputs, on_version),
+        Place::Federation => run_until(stop, scenario, inputs, on_version),
+        Place::Central => central::train(stop, scenario, inputs, on_version),
     }
 }

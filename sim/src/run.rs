@@ -1,6 +1,7 @@
 //! One run: a base, users' text, a scenario; out come an adapter, a summary and a report.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use engine::{Blocks, Engine};
@@ -43,6 +44,17 @@ pub struct Finished {
 pub fn run(
     scenario: &Scenario,
     inputs: &Inputs<'_>,
+    on_version: impl FnMut(&VersionSummary),
+) -> Result<Finished, RunError> {
+    run_until(&AtomicBool::new(false), scenario, inputs, on_version)
+}
+
+/// Runs `scenario` on one device for each user, until `stop` is set: then the round that is open is given up, and what comes
+/// out is that of the versions so far.
+pub fn run_until(
+    stop: &AtomicBool,
+    scenario: &Scenario,
+    inputs: &Inputs<'_>,
     mut on_version: impl FnMut(&VersionSummary),
 ) -> Result<Finished, RunError> {
     let Inputs { base, users, newcomers, public } = *inputs;
@@ -63,6 +75,7 @@ pub fn run(
         held_out: users.iter().map(|user| user.corpus.held_out(sequence_len)).collect(),
         seed: scenario.digest("training"),
         bar: bar.clone(),
+        stop,
     };
     bar.set_message("measuring the base");
     let before = measure(&world.state()?)?;
@@ -100,14 +113,17 @@ pub fn run(
     let shipped = last.shipped(plan.shipped_rank())?;
     let mut yardsticks = yardsticks::cheap(inputs, &unseen, sequence_len, &before);
     yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
-    if scenario.yardsticks {
+    let interrupted = stop.load(Ordering::Relaxed) && versions.len() < scenario.versions as usize && !stopped;
+    if scenario.yardsticks && !interrupted {
         yardsticks.extend(yardsticks::trained(scenario, inputs, &engine, &unseen)?);
     }
+    let interruption = interrupted.then(|| interruption(versions.len(), scenario.versions));
     yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
     let summary = RunSummary {
         base_loss: before.held_out,
         final_loss: measured.held_out,
         stopped_when_flat: stopped,
+        interrupted,
         yardsticks,
         samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
         record: Some(Record::of(scenario, inputs)),
@@ -126,11 +142,21 @@ pub fn run(
         privacy: scenario.mode,
         snr: epsilon::snr(&plan),
         classes: classes::of_run(&plan, &dealt, &world),
-        warnings: [epsilon::remarks(&plan, &versions), classes::remarks(&plan, &dealt), world.verdicts()]
-            .concat(),
+        warnings: [
+            interruption.into_iter().collect(),
+            epsilon::remarks(&plan, &versions),
+            classes::remarks(&plan, &dealt),
+            world.verdicts(),
+        ]
+        .concat(),
         versions,
     };
     Ok(Finished { summary, trained: world.adapter().to_vec(), shipped, up_to_date: world.up_to_date() })
+}
+
+/// What a reader has to know of a run that did not come to its end.
+pub(crate) fn interruption(done: usize, of: u32) -> String {
+    format!("stopped by its user after {done} of {of} versions: the adapter is that of version {done}")
 }
 
 fn faults(scenario: &Scenario) -> Faults {
@@ -177,23 +203,31 @@ fn progress(devices: usize, versions: u32) -> ProgressBar {
 }
 
 /// The real trainer: one engine, one thread for each device.
-struct Engines {
+struct Engines<'a> {
     engine: Engine,
     text: Vec<Blocks>,
     /// What each device holds out, on which it measures versions.
     held_out: Vec<Blocks>,
     seed: Digest,
     bar: ProgressBar,
+    stop: &'a AtomicBool,
 }
 
-impl Trainer for Engines {
+impl Trainer for Engines<'_> {
+    fn stops(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
     fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>> {
         batch.par_iter().map(|(index, work)| self.train_one(*index, work)).collect()
     }
 }
 
-impl Engines {
+impl Engines<'_> {
     fn train_one(&self, device: usize, work: &Work) -> Result<Update, String> {
+        if self.stops() {
+            return Err("the run was stopped".to_owned());
+        }
         let state = work.training().map_err(|error| error.to_string())?;
         let training = &work.plan.training;
         let assignment = Assignment { training, seed: self.seed, device, version: work.published.version };

@@ -56,6 +56,9 @@ pub struct RunSummary {
     /// Whether the run ended before its last version because one gained nothing beyond its noise.
     #[serde(default)]
     pub stopped_when_flat: bool,
+    /// Whether its user stopped the run before its last version: all else is that of the versions so far.
+    #[serde(default)]
+    pub interrupted: bool,
     /// What the loss is compared with, the run itself among it; the largest loss first.
     #[serde(default)]
     pub yardsticks: Vec<Yardstick>,
@@ -194,6 +197,7 @@ pub(crate) mod tests {
             shipped_loss: before,
             classes: vec![],
             stopped_when_flat: false,
+            interrupted: false,
             yardsticks: vec![yardstick(Against::Base, 5.25), yardstick(Against::PublicAlone, 5.2)],
             samples: vec![Sample {
                 prompt: "see you at".to_owned(),
@@ -250,6 +254,7 @@ pub(crate) mod tests {
                 "devices",
                 "epsilon",
                 "final_loss",
+                "interrupted",
                 "method",
                 "noise_multiplier",
                 "privacy",

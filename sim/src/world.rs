@@ -42,6 +42,11 @@ const AWAY_MILLIS: u64 = 600_000;
 pub trait Trainer {
     /// Trains.
     fn train(&mut self, batch: &[(usize, Arc<Work>)]) -> Vec<Result<Update, String>>;
+
+    /// Whether it was told to stop: then the world does not go on.
+    fn stops(&self) -> bool {
+        false
+    }
 }
 
 /// A world that did not come to an end.
@@ -217,12 +222,15 @@ impl World {
     }
 
     /// Lets the world run until the next version is published, or until the task is over and every device that
-    /// is there holds its last version. Returns whether there is more to come.
+    /// is there holds its last version, or until the trainer was told to stop. Returns whether there is more to come.
     pub fn run_to_next_version(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
         let before = self.task.version();
         loop {
             if self.task.version() > before {
                 return Ok(true);
+            }
+            if trainer.stops() {
+                return Ok(false);
             }
             let acted = self.act(trainer)?;
             // Nobody lets it go on here.

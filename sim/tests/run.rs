@@ -2,13 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::Base;
 use nightshift_sim::demo;
 use nightshift_sim::inputs::Inputs;
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
-use nightshift_sim::run::Finished;
+use nightshift_sim::run::{Finished, run_until};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::RunSummary;
 use nightshift_sim::yardsticks::Against;
@@ -47,7 +48,7 @@ fn finish_at(place: Place, scenario: &Scenario, with_public: bool) -> Finished {
     let public = Corpus::new(&base, &demo::public()).unwrap().train(scenario.training.sequence_len);
     let public = with_public.then_some(&public);
     let inputs = Inputs { base: &base, users: &users, newcomers: &newcomers, public };
-    run_at(place, scenario, &inputs, |_| {}).unwrap()
+    run_at(&AtomicBool::new(false), place, scenario, &inputs, |_| {}).unwrap()
 }
 
 /// A summary as its bytes on disk.
@@ -130,6 +131,32 @@ fn a_weak_epsilon_names_the_cohort_that_mends_it() {
     let mended = Scenario { noise_multiplier: 0.7 * cohort / 6.0, ..scenario };
     let epsilon = finish(&mended).summary.epsilon.unwrap();
     assert!((6.0..=8.0).contains(&epsilon), "{line}: ε = {epsilon}");
+}
+
+#[test]
+fn a_run_that_is_stopped_keeps_the_versions_so_far_and_says_that_it_was() {
+    let (_folder, base) = base();
+    let scenario = Scenario { versions: 50, ..small(Mode::Off) };
+    let users = demo::users(&base, &scenario).unwrap();
+    let inputs = Inputs { base: &base, users: &users, newcomers: &[], public: None };
+    for place in [Place::Federation, Place::Central] {
+        let stop = AtomicBool::new(false);
+        let finished = run_at(&stop, place, &scenario, &inputs, |version| {
+            stop.store(version.version == 2, Ordering::Relaxed);
+        });
+        let Finished { summary, shipped, .. } = finished.unwrap();
+        assert_eq!(summary.versions.len(), 2, "{place:?}");
+        assert!(summary.interrupted, "{place:?}");
+        assert_eq!(summary.final_loss.to_bits(), summary.versions[1].loss.to_bits(), "{place:?}");
+        assert_eq!(
+            summary.warnings[0],
+            "stopped by its user after 2 of 50 versions: the adapter is that of version 2"
+        );
+        assert!(shipped.1.iter().any(|x| *x != 0.0), "{place:?}");
+    }
+    // Before the first version there is nothing, and nothing is trained for it.
+    let stopped = run_until(&AtomicBool::new(true), &scenario, &inputs, |_| {}).unwrap();
+    assert!(stopped.summary.interrupted && stopped.summary.versions.is_empty());
 }
 
 #[test]

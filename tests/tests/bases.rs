@@ -183,7 +183,8 @@ fn a_base_that_cannot_be_had_keeps_no_other_from_coming_and_is_said() {
     let expected = vec![Base::open(&stage.path("base")).unwrap().digest().to_string()];
     assert_eq!(bases_of_anna(&stage, &hub(&stage.path("base")), 1), expected);
     let log = fs::read_to_string(stage.path("anna.log")).unwrap();
-    for said in ["nowhere cannot be used", "there is no `hf:o/unknown@main`", "it is tried again in 1 min"] {
+    for said in ["nowhere: it is not there", "there is no `hf:o/unknown@main`", "it is tried again in 1 min"]
+    {
         assert!(log.contains(said), "{said}: {log}");
     }
 }

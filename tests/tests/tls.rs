@@ -12,6 +12,7 @@ use std::{
 };
 
 use ::client::keys::DeviceKeys;
+use ::client::transport::{Transport, pinned_authority};
 use coordinator::{
     listener::{self, Limits},
     operators::Operators,
@@ -21,6 +22,7 @@ use coordinator::{
     tokens,
 };
 use operator::admin_channel;
+use proto::message::Request as Asked;
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{
@@ -338,4 +340,20 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     let secret = token.secret().as_slice();
     let redeemed = tokens::redeem(&store, secret, 1, Batch::new());
     assert_eq!(redeemed.await.unwrap().label, "phone");
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_name_that_the_certificate_does_not_hold_is_said_with_what_the_operator_sets() {
+    // Only there does the whole of 127.0.0.0/8 lead to this machine.
+    let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+    let world = World::on(listener, Home::new(), own_config, Limits::default());
+    let (address, pin) = (world.address.to_string(), pin_of(world.home.authority.certificate()));
+    let none = ::client::Proxy::none;
+    let enrolling = pinned_authority(&address, pin, none()).await.unwrap_err().to_string();
+    let mut transport = Transport::new(&address, world.trust(), None, none()).unwrap();
+    let taking_part = transport.send(&Asked::CheckIn).await.unwrap_err().to_string();
+    for why in [enrolling, taking_part] {
+        assert!(why.contains("does not hold the name") && why.contains("`public_names`"), "{why}");
+    }
 }

@@ -78,6 +78,23 @@ impl Bases {
     }
 }
 
+/// Which of these are not there: there is nothing of the name, or an empty folder, as where a disk is not mounted yet.
+pub(crate) fn absent(paths: &[PathBuf]) -> Vec<PathBuf> {
+    let is_empty = |path: &Path| std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none());
+    let is_absent = |path: &Path| path.try_exists().is_ok_and(|exists| !exists) || is_empty(path);
+    paths.iter().filter(|path| is_absent(path)).cloned().collect()
+}
+
+/// Waits until one of these is there; for ever where there is none.
+pub(crate) async fn appear(paths: &[PathBuf]) {
+    if paths.is_empty() {
+        return std::future::pending().await;
+    }
+    while absent(paths).len() == paths.len() {
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 /// Where those lie that are here, also such as another command, or another program of the user's, fetched, and those that
 /// came from the coordinator.
 pub(crate) fn fetched(sources: &[Source], state_dir: &Path) -> Vec<PathBuf> {

@@ -110,7 +110,8 @@ enum Command {
     },
     /// Take part
     Run {
-        /// End when one round with this device in it was published, or the task is over
+        /// End when one round with this device in it was published, or the task is over. It waits for work and for others
+        /// to join a round; without text, or where the coordinator answers nothing for half a minute, it ends
         #[arg(long)]
         once: bool,
         /// Train whatever the conditions are, because a person at this machine wants it

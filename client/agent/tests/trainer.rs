@@ -354,11 +354,15 @@ fn a_base_that_is_none_is_one_clear_error_and_a_text_that_is_gone_is_the_user_s(
     let checkpoint = Checkpoint::below(state.path());
     let elapsed = || Duration::ZERO;
     let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
-    // What the child says has read the user's text: the daemon says where to look.
+    // The daemon looks for itself whether what its configuration names is there.
     let message = child.train(&job).unwrap_err().to_string();
-    assert!(message.contains("`nightshift-agent data check`") && !message.contains("text.txt"), "{message}");
+    assert!(message.ends_with("text.txt is not there"), "{message}");
     let message = here.train(&job).unwrap_err().to_string();
     assert!(message.contains("text.txt"), "{message}");
+    // What the child says has read the user's text: the daemon says where to look.
+    fs::write(text.path().join("text.txt"), "").unwrap();
+    let message = child.train(&job).unwrap_err().to_string();
+    assert!(message.contains("`nightshift-agent data check`") && !message.contains("text.txt"), "{message}");
     nobody_is_left();
 }
 

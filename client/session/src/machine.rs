@@ -38,6 +38,9 @@ pub use work::Work;
 const FIRST_BACKOFF_MILLIS: u64 = 500;
 const LONGEST_BACKOFF_MILLIS: u64 = 60_000;
 
+/// First wait after no text was found to train on, in milliseconds; doubled each time, up to a quarter of an hour.
+const FIRST_TEXT_MILLIS: u64 = 10_000;
+
 /// The shortest wait before anything is asked again, whatever a coordinator says, in milliseconds: none can make a device
 /// ask without end.
 const LEAST_WAIT_MILLIS: u64 = 250;
@@ -115,7 +118,8 @@ pub enum Action {
     RecordFound(Found),
     /// Keep this version for the user; then [`Event::Recorded`], or [`Event::CannotTrain`] where it cannot be kept.
     Install(Arc<Work>),
-    /// Train; then [`Event::Trained`], [`Event::NotTrained`], [`Event::TrainerFailed`] or [`Event::CannotTrain`].
+    /// Train; then [`Event::Trained`], [`Event::NotTrained`], [`Event::NoText`], [`Event::TrainerFailed`] or
+    /// [`Event::CannotTrain`].
     Train(Arc<Work>),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     Charge(Charge),
@@ -174,6 +178,8 @@ pub enum Event {
     Trained(Update),
     /// Training did not come to an end.
     NotTrained(String),
+    /// There is no text of the user to train on now, as this says: none was written yet, or its disk is not there.
+    NoText(String),
     /// What trains broke, as this says: it died, hung, or gave what is no update.
     TrainerFailed(String),
     /// The device has not the memory or the time for the training.
@@ -276,6 +282,8 @@ pub struct Session {
     /// The tasks that the user left.
     forgotten: BTreeSet<TaskId>,
     trainer_faults: TrainerFaults,
+    /// When the user's text is looked for again, where there was none.
+    text_millis: u64,
     complete: bool,
     ended: Option<Ended>,
     /// The task that it is about, where it is about one.
@@ -319,6 +327,7 @@ impl Session {
             drawn: Vec::new(),
             forgotten: BTreeSet::new(),
             trainer_faults: TrainerFaults::default(),
+            text_millis: FIRST_TEXT_MILLIS,
             complete: false,
             ended: None,
             ended_task: None,
@@ -418,6 +427,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::NoText(_)
             | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow

@@ -226,6 +226,11 @@ impl Live {
         self.now.send_modify(|shown| shown.last_problem = Some(note));
     }
 
+    /// What went wrong last.
+    pub(super) fn last_problem(&self) -> Option<String> {
+        self.now.borrow().last_problem.as_ref().map(|problem| problem.what.clone())
+    }
+
     /// Writes an event to the journal.
     pub(super) fn note(&self, event: &str, what: &str) -> Note {
         let note = Note { unix_millis: now().0, event: event.to_owned(), what: what.to_owned() };

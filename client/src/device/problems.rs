@@ -8,6 +8,7 @@ use session::{Ended, Event};
 
 use super::clock::now;
 use super::run::Running;
+use super::waits::{Heard, Tried};
 use crate::error::Error;
 use crate::store::{Declined, is_over};
 use crate::transport::TransportError;
@@ -25,13 +26,16 @@ impl Running {
             Some(task) => format!("task {}: {why}", self.store.in_words(task)),
             None => why,
         };
-        tracing::warn!("{why}");
-        self.live.problem(&why);
+        // Text is looked for again and again; that there is none yet is said once.
+        if !(matches!(ended, Ended::NoText(_)) && self.live.last_problem().is_some_and(|last| last == why)) {
+            tracing::warn!("{why}");
+            self.live.problem(&why);
+        }
         if is_over(&ended) {
             self.store.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
-            let declined = Declined { unix_millis: now().0, why };
+            let declined = Declined { unix_millis: now().0, why: why.clone() };
             // A note for the user: that it cannot be kept is no reason to end.
             if let Err(error) = self.store.set_declined(Some(&declined)) {
                 tracing::warn!("what is said above cannot be kept for the user: {error}");
@@ -47,6 +51,9 @@ impl Running {
             | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),
             // Whoever runs once does not wait for hours.
             rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
+            Ended::Plan(_) | Ended::Draws(_) | Ended::Rejected(Rejection::ParticipationsSpent(_)) => {
+                Err(Error::Coordinator(why))
+            }
             Ended::Rejected(_)
             | Ended::Refused(_)
             | Ended::Roster(_)
@@ -54,11 +61,10 @@ impl Running {
             | Ended::Round(_)
             | Ended::SignedBefore { .. }
             | Ended::RoundTooFar { .. }
-            | Ended::Draws(_)
-            | Ended::Plan(_)
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }
             | Ended::NotTrained(_)
+            | Ended::NoText(_)
             | Ended::NotRenewed { is_over: false, .. }
             | Ended::TrainerFailed(_) => Ok(()),
         }
@@ -69,6 +75,17 @@ impl Running {
         let why = shown(why).to_string();
         tracing::warn!("{why}");
         self.live.problem(&why);
+    }
+
+    /// Why a device that runs once tries no longer to reach its coordinator.
+    pub(super) fn unanswered(&self, heard: &Heard, tried: Tried) -> Error {
+        let why = match heard {
+            Heard::NoAnswer(Some(why)) => Some(shown(why).to_string()),
+            Heard::NoAnswer(None) => self.live.last_problem(),
+            Heard::Wait | Heard::NoText(_) | Heard::Answer | Heard::Nothing => None,
+        };
+        let why = why.unwrap_or_else(|| "the coordinator does not answer".to_owned());
+        Error::Coordinator(format!("{why}; {tried}"))
     }
 
     /// What the protocol is told of a call that gave no answer.

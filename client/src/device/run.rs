@@ -21,6 +21,7 @@ use super::coming_bases::ComingBases;
 use super::forget;
 use super::live::{Ask, Live};
 use super::meter::Meter;
+use super::waits::{Heard, Unanswered, Waits};
 use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
@@ -75,6 +76,8 @@ pub(super) struct Running {
     pub(super) bases: Arc<ComingBases>,
     /// A base that has come.
     pub(super) came: Option<Digest>,
+    waits: Waits,
+    unanswered: Unanswered,
     clock: StepDetector,
     /// The task and the version from which the contribution that was charged last was trained.
     contributed: Option<(TaskId, u32)>,
@@ -131,6 +134,8 @@ impl Running {
             stop,
             bases: Arc::new(bases),
             came: None,
+            waits: Waits::default(),
+            unanswered: Unanswered::default(),
             clock,
             contributed: None,
         })
@@ -182,7 +187,7 @@ impl Running {
                 continue;
             }
             let until = if let Action::Sleep(until) = action { Some(until) } else { None };
-            self.live.does(self.session.state().as_str(), self.session.at_work_on(), until);
+            self.live.does(self.waits.name(self.session.state()), self.session.at_work_on(), until);
             let event = match action {
                 Action::Sleep(until) => match self.sleep(until).await {
                     Some(event) => event,
@@ -270,7 +275,7 @@ impl Running {
                     Event::Recorded
                 }
             };
-            let state = self.session.state();
+            let (state, heard) = (self.session.state(), Heard::of(&event));
             self.session = if matches!(event, Event::Loaded { .. }) {
                 // Frozen factors are drawn and earlier epochs folded in, which may take long: on a thread that no request
                 // and no signal waits for.
@@ -285,9 +290,7 @@ impl Running {
             } else {
                 self.session.handle(event, now(), &mut generator())
             };
-            if self.session.state() != state {
-                tracing::debug!(state = self.session.state().as_str(), "session");
-            }
+            self.hears(&heard, state)?;
             if self.session.is_complete() {
                 self.store.checkpoint().delete("the task is over");
             }
@@ -300,6 +303,19 @@ impl Running {
                 self.report(ended, task)?;
             }
         }
+    }
+
+    /// Tells what the device waits for. Fails where it runs once and its coordinator has not answered for too long.
+    fn hears(&mut self, heard: &Heard, before: SessionState) -> Result<(), Error> {
+        let (state, at) = (self.session.state(), uptime());
+        if state != before {
+            tracing::debug!(state = state.as_str(), "session");
+        }
+        if let Some(waits) = self.waits.heard(heard, (before, state), at) {
+            tracing::info!("{waits}");
+        }
+        let tried = self.unanswered.heard(heard, at).filter(|_| self.when.once);
+        tried.map_or(Ok(()), |tried| Err(self.unanswered(heard, tried)))
     }
 
     /// Whether an agent that runs once has done what it was started for.

@@ -100,7 +100,7 @@ impl Running {
             }
             Ok(Ok(TrainingEnd::NotTrained(why))) => Ok(Event::TrainerFailed(why)),
             // Text that is gone may come back; whoever runs once is told at once.
-            Ok(Err(error)) if !self.when.once => Ok(Event::TrainerFailed(error.to_string())),
+            Ok(Err(error)) if !self.when.once => Ok(Event::NoText(error.to_string())),
             Ok(Ok(end)) => {
                 match &end {
                     TrainingEnd::Trained(_) => drop(self.live.note("trained", &what)),

@@ -209,6 +209,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::WrongArtifact(_)
         | Ended::WrongReply { .. }
         | Ended::NotTrained(_)
+        | Ended::NoText(_)
         | Ended::TrainerFailed(_)
         | Ended::NotRenewed { .. }
         | Ended::TrainerRests { .. } => false,

@@ -199,8 +199,12 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     assert!(fs::read(out.join("adapter.gguf")).unwrap().starts_with(b"GGUF"));
     let without = run(nightshift(folder.path(), &[&pull[..], &["--as", "gguf"]].concat()));
     assert_eq!(without.status.code(), Some(2), "{}", stderr(&without));
-    let again = run(nightshift(folder.path(), &[&pull[..], &["--version", "1"]].concat()));
-    assert_eq!(again.status.code(), Some(3), "{}", stderr(&again));
+    // A version that there is not, and none said where there is none yet.
+    let latest = ["model", "pull", "--task", "owl", "--out", out_name];
+    for (more, code) in [(&["--version", "1"][..], 3), (&[], 3)] {
+        let refused = run(nightshift(folder.path(), &[&latest[..], more].concat()));
+        assert_eq!(refused.status.code(), Some(code), "{}", stderr(&refused));
+    }
 
     let stopped = json(nightshift(folder.path(), &["task", "stop", "owl", "--format", "json"]));
     assert_eq!(stopped["state"], "stopped");

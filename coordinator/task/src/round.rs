@@ -21,6 +21,7 @@ mod masked;
 mod opening;
 mod phase_name;
 mod share;
+mod standing;
 mod unmask;
 
 use advertise::AdvertisePhase;

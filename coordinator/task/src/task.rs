@@ -259,6 +259,7 @@ impl Task {
             rounds_charged: self.record.rounds_charged,
             versions: self.record.versions.clone(),
             open_round: open.map_or_else(String::new, |round| round.phase().to_string()),
+            round: open.and_then(Round::standing),
             last_abort: self.last_abort.map_or_else(String::new, |outcome| outcome.to_string()),
             declined: declined.into_iter().collect(),
         }

@@ -7,8 +7,8 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, DeviceStatus, Health, MeanMetric, OperatorStatus, ParticipationCount,
-    PrivacySpent, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    AdminReply, AdminRequest, DeviceStatus, Health, MeanMetric, OpenRound, OperatorStatus,
+    ParticipationCount, PrivacySpent, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
 use crate::ids::{DeviceId, Serial, TaskId};
 use crate::message::DeclineReason;
@@ -303,6 +303,7 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         rounds_charged: status.rounds_charged,
         versions: status.versions.iter().map(version_to_wire).collect(),
         open_round: status.open_round,
+        round: status.round.map(round_to_wire),
         last_abort: status.last_abort,
         declined: status.declined.iter().map(decline).collect(),
         mode: mode_to_wire(status.mode).into(),
@@ -325,9 +326,20 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         rounds_charged: message.rounds_charged,
         versions: message.versions.iter().map(version_from_wire).collect::<Result<_, _>>()?,
         open_round: message.open_round,
+        round: message.round.map(round_from_wire),
         last_abort: message.last_abort,
         declined: message.declined.iter().map(decline).collect::<Result<_, WireError>>()?,
     })
+}
+
+fn round_to_wire(open: OpenRound) -> wire::OpenRound {
+    let OpenRound { round, joining, done, wanted, least, closes_unix_millis } = open;
+    wire::OpenRound { round, joining, done, wanted, least, closes_unix_millis }
+}
+
+fn round_from_wire(message: wire::OpenRound) -> OpenRound {
+    let wire::OpenRound { round, joining, done, wanted, least, closes_unix_millis } = message;
+    OpenRound { round, joining, done, wanted, least, closes_unix_millis }
 }
 
 fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {

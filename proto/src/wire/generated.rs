@@ -659,6 +659,30 @@ pub struct TaskStatus {
     pub declined: ::prost::alloc::vec::Vec<DeclineCount>,
     #[prost(enumeration = "PrivacyMode", tag = "15")]
     pub mode: i32,
+    /// Absent where none is open, and from an older coordinator.
+    #[prost(message, optional, tag = "16")]
+    pub round: ::core::option::Option<OpenRound>,
+}
+/// Whom the open step of a round waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OpenRound {
+    #[prost(uint64, tag = "1")]
+    pub round: u64,
+    /// Whether devices still join.
+    #[prost(bool, tag = "2")]
+    pub joining: bool,
+    /// Devices that have done the step.
+    #[prost(uint32, tag = "3")]
+    pub done: u32,
+    /// Devices that it waits for at most.
+    #[prost(uint32, tag = "4")]
+    pub wanted: u32,
+    /// Devices with which the round still has a sum.
+    #[prost(uint32, tag = "5")]
+    pub least: u32,
+    /// When the step closes; absent while a sum is opened.
+    #[prost(uint64, optional, tag = "6")]
+    pub closes_unix_millis: ::core::option::Option<u64>,
 }
 /// So many devices do not take part for this reason.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

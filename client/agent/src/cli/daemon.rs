@@ -3,9 +3,11 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use client::{Device, Finished, NoData, Settings};
 use engine::Repository;
+use proto::shown::shown;
 use shell::cli::note;
 use shell::notify::Notifier;
 use tokio::task::JoinHandle;
@@ -18,6 +20,9 @@ use crate::control;
 use crate::monitor::{Sources, ThisMachine};
 use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
 
+/// When a base is read again that came and cannot be used.
+const UNUSABLE: Duration = Duration::from_secs(60);
+
 /// What a daemon runs with.
 pub(super) struct Daemon<'a> {
     config: &'a Config,
@@ -26,11 +31,22 @@ pub(super) struct Daemon<'a> {
     stop: &'a CancellationToken,
 }
 
+/// Whether a daemon has begun before.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Begins {
+    First,
+    Again,
+}
+
 /// For as long as the bases that are here stay the same.
 struct Turn {
     /// Absent where no base is here that can be used, and one is still to come.
     trainer: Option<ChildTrainer>,
     missing: Vec<Repository>,
+    /// Where bases of the user's own are to be and are not yet.
+    absent: Vec<PathBuf>,
+    /// Whether one that came cannot be used, as where it is not whole yet: it is read again later.
+    is_unusable: bool,
     stop: CancellationToken,
     answering: Option<JoinHandle<()>>,
 }
@@ -66,7 +82,7 @@ impl<'a> Daemon<'a> {
         manager: &Notifier,
         says: &str,
     ) -> Result<Finished, Failure> {
-        let turn = self.begin(&device, &[]).await?;
+        let turn = self.begin(&device, &[], Begins::First).await?;
         let turns = self.turns(device, turn);
         Box::pin(manager.served(says, self.stop, || std::future::ready(()), turns)).await
     }
@@ -88,12 +104,14 @@ impl<'a> Daemon<'a> {
                 }
             }
             device = opened(self.config).await?;
-            turn = self.begin(&device, &come).await?;
+            turn = self.begin(&device, &come, Begins::Again).await?;
         }
     }
 
     /// Looks what is here, answers commands from now on, and reads the bases.
-    async fn begin(&self, device: &Device, come: &[Repository]) -> Result<Turn, Failure> {
+    ///
+    /// A base that is not there yet is waited for, but by a device that runs once.
+    async fn begin(&self, device: &Device, come: &[Repository], begins: Begins) -> Result<Turn, Failure> {
         let stop = self.stop.child_token();
         let answering = answer_commands(&self.config.state_dir, device, &stop);
         let control = device.control();
@@ -103,7 +121,17 @@ impl<'a> Daemon<'a> {
         }
         let Bases { mut here, mut missing } =
             Bases::find(&self.config.sources(), &bases::hub(&self.config.state_dir));
+        let absent = if self.once { Vec::new() } else { bases::absent(&here) };
+        here.retain(|path| !absent.contains(path));
         here.extend(device.fetched_bases());
+        for path in &absent {
+            let waits = format!(
+                "waiting for the base {}: it is not there; put it there, or name another by `base`",
+                shown(&path.to_string_lossy())
+            );
+            tracing::warn!("{waits}");
+            control.failed(&waits);
+        }
         missing.retain(|repository| {
             if come.contains(repository) {
                 control.failed(&format!("{repository} was fetched and is not found; it is left out"));
@@ -111,8 +139,12 @@ impl<'a> Daemon<'a> {
             !come.contains(repository)
         });
         control.prepares("reading its bases");
+        let from_coordinator = self.config.policy.coordinator_bases_mib > 0;
+        let mut is_unusable = false;
         let trainer = if here.is_empty() && !missing.is_empty() {
             None
+        } else if here.is_empty() && !absent.is_empty() {
+            from_coordinator.then(|| ChildTrainer::without_base(TrainerSettings::of(self.config, Vec::new())))
         } else {
             tokio::select! {
                 started = start(self.config, here) => match started {
@@ -122,9 +154,16 @@ impl<'a> Daemon<'a> {
                         None
                     }
                     // A base that a task needs comes from the coordinator.
-                    Err(error @ StartError::Unusable(_)) if self.config.policy.coordinator_bases_mib > 0 => {
+                    Err(error @ StartError::Unusable(_)) if from_coordinator => {
                         control.failed(&error.to_string());
                         Some(ChildTrainer::without_base(TrainerSettings::of(self.config, Vec::new())))
+                    }
+                    // One that came while the daemon ran may not be whole yet.
+                    Err(error @ StartError::Unusable(_)) if begins == Begins::Again && !self.once => {
+                        tracing::warn!("{error}; it is read again in {} s", UNUSABLE.as_secs());
+                        control.failed(&error.to_string());
+                        is_unusable = true;
+                        None
                     }
                     Err(error) => return Err(failed(3)(error.into())),
                 },
@@ -134,7 +173,7 @@ impl<'a> Daemon<'a> {
         for why in trainer.iter().flat_map(ChildTrainer::left_out) {
             control.failed(why);
         }
-        Ok(Turn { trainer, missing, stop, answering })
+        Ok(Turn { trainer, missing, absent, is_unusable, stop, answering })
     }
 
     /// Runs the device; ends it when a further base has come.
@@ -163,6 +202,7 @@ impl<'a> Daemon<'a> {
         tokio::select! {
             finished = &mut running => return finished.map_err(device_failure),
             fetched = fetching => come.extend(fetched?),
+            () = turn.base_appears() => {}
         }
         control.leave_when_free();
         running.await.map_err(device_failure)
@@ -177,8 +217,15 @@ impl<'a> Daemon<'a> {
     ) -> Result<Finished, Failure> {
         let how = if self.once { Come::AtOnce } else { Come::Alone };
         let control = device.control();
+        if let (Some(path), []) = (turn.absent.first(), turn.missing.as_slice()) {
+            control.prepares(&format!(
+                "waiting for the base {}: it is not there",
+                shown(&path.to_string_lossy())
+            ));
+        }
         tokio::select! {
             fetched = self.fetch(turn, control, how) => come.extend(fetched?),
+            () = turn.base_appears() => {}
             never = device.answers() => match never {},
             () = turn.stop.cancelled() => {}
         }
@@ -206,6 +253,14 @@ impl<'a> Daemon<'a> {
 }
 
 impl Turn {
+    /// Waits until a base of the user's own is there that was not, or is to be read again.
+    async fn base_appears(&self) {
+        tokio::select! {
+            () = bases::appear(&self.absent) => {}
+            () = tokio::time::sleep(UNUSABLE), if self.is_unusable => {}
+        }
+    }
+
     /// Nobody is answered by it any more.
     async fn end(self) {
         self.stop.cancel();

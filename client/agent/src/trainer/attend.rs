@@ -3,11 +3,13 @@
 
 use std::io;
 use std::ops::ControlFlow;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client::{TrainerError, TrainerFault, TrainingEnd, TrainingJob};
 use proto::metrics::Gains;
 use proto::plan::vector_to_bytes;
+use proto::shown::shown;
 use session::policy::Breach;
 use session::update::Update;
 use zeroize::Zeroizing;
@@ -22,7 +24,7 @@ use super::{ChildTrainer, nonsense};
 /// For a training that its trainer could not do.
 const NOT_TRAINED: &str = "the trainer cannot train this with the base and the text that are there; `nightshift-agent train` says more";
 
-/// For text that the trainer could not use.
+/// For text that the trainer could not use, where all that is named is there.
 const NO_TEXT: &str = "the text of `data` cannot be read, or nothing of it can be used; `nightshift-agent data check` says more";
 
 /// How much longer than the user allows a trainer may take that does not see by itself that its time is over.
@@ -38,10 +40,18 @@ pub(super) fn attend(trainer: &ChildTrainer, job: &TrainingJob<'_>) -> Result<Tr
         Ok(End::Training(end)) => Ok(end),
         Ok(End::NoText(why)) => {
             job.recorder.delete("its text cannot be read any more");
-            Err(TrainerError::new(why))
+            Err(TrainerError::new(absent(&trainer.settings.data).unwrap_or(why)))
         }
         Err(fault) => Ok(TrainingEnd::Failed(fault)),
     }
+}
+
+/// What is named and is not there, of the user's text: nothing of that is read here.
+fn absent(data: &[PathBuf]) -> Option<String> {
+    let gone = data.iter().filter(|path| path.try_exists().is_ok_and(|exists| !exists));
+    let gone: Vec<String> = gone.map(|path| shown(&path.to_string_lossy()).to_string()).collect();
+    let (one, verb) = (gone.join(", "), if gone.len() == 1 { "is" } else { "are" });
+    (!gone.is_empty()).then(|| format!("{one} {verb} not there"))
 }
 
 /// How a training ended, or that there is no text for it.

@@ -84,6 +84,9 @@ pub enum Ended {
     /// Local training did not come to an end.
     #[error("training ended early: {0}")]
     NotTrained(String),
+    /// There is no text of the user to train on; it is looked for again.
+    #[error("waiting for text to train on: {0}")]
+    NoText(String),
     /// What trains broke.
     #[error("the trainer failed: {0}")]
     TrainerFailed(String),

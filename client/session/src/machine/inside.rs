@@ -201,6 +201,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::NoText(_)
             | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow
@@ -239,6 +240,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::NoText(_)
             | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow

@@ -16,8 +16,8 @@ use crate::spending::Found;
 
 use super::trainer_faults::Next;
 use super::{
-    Action, Ended, Event, LEAST_WAIT_MILLIS, LackingBase, LoadedBefore, Purpose, Session, Stage, Trained,
-    Work, bounded,
+    Action, Ended, Event, FIRST_TEXT_MILLIS, LEAST_WAIT_MILLIS, LackingBase, LoadedBefore, Purpose, Session,
+    Stage, Trained, Work, bounded,
 };
 
 /// How long a device waits after its own limits, or the coordinator, forbade it to take part: four hours.
@@ -157,7 +157,14 @@ impl Session {
             (Stage::Training { work }, Event::Trained(update)) => {
                 let mut session = self;
                 session.trainer_faults.succeeded(work.published.task);
+                session.text_millis = FIRST_TEXT_MILLIS;
                 session.to(Stage::Joining { trained: Trained { update: Arc::new(work.whole(update)), work } })
+            }
+            (Stage::Training { .. }, Event::NoText(why)) => {
+                let mut session = self;
+                let until = now.plus_millis(session.text_millis);
+                session.text_millis = (2 * session.text_millis).min(RESTING_MILLIS);
+                session.end(Ended::NoText(why), until)
             }
             (Stage::Training { work }, Event::TrainerFailed(why)) => {
                 self.trainer_failed(work.published.task, why, now)

@@ -187,6 +187,7 @@ impl Session {
             | Event::Loaded { .. }
             | Event::Trained(_)
             | Event::NotTrained(_)
+            | Event::NoText(_)
             | Event::TrainerFailed(_)
             | Event::CannotTrain(_)
             | Event::NoWindow

@@ -81,6 +81,37 @@ impl SessionState {
     }
 }
 
+impl SessionState {
+    /// What the device waits for where its coordinator told it, in this state, to ask again; none where that says nothing
+    /// of others.
+    pub fn awaits(self) -> Option<&'static str> {
+        match self {
+            Self::Waiting => Some("waiting for work: the coordinator has none for this device now"),
+            Self::Joining => Some("waiting for the next round: the open one goes on without this device"),
+            Self::Advertising => Some("waiting for others to join the round"),
+            Self::Drawing => Some("waiting for others of the round to draw the graph"),
+            Self::Sharing => Some("waiting for others of the round to share seeds"),
+            Self::Ending => Some("waiting for the inputs of others of the round"),
+            Self::Agreeing => Some("waiting for others of the round to sign who is in the sum"),
+            Self::Unmasking => Some("waiting for the sum of the round to be opened"),
+            Self::AwaitingWindow
+            | Self::CheckingIn
+            | Self::Renewing
+            | Self::LoadingPlan
+            | Self::RecordingFound
+            | Self::Loading
+            | Self::Installing
+            | Self::Training
+            | Self::Declining
+            | Self::RecordingDraw
+            | Self::Charging
+            | Self::Submitting
+            | Self::RecordingSignature
+            | Self::RecordingAnswer => None,
+        }
+    }
+}
+
 impl fmt::Display for SessionState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -470,6 +470,31 @@ fn trainer_fails(session: Session) -> Session {
     tell(session, Event::TrainerFailed("it was killed by signal 9".to_owned()))
 }
 
+#[test]
+fn text_that_is_not_there_is_looked_for_again_and_again_and_is_no_failure_of_the_trainer() {
+    let plan = Plan::example();
+    let load = |session: Session| {
+        let adapter = adapter(&plan);
+        tell(session, Event::Loaded { adapter, frozen: None, folded: None, before: None })
+    };
+    let session = loaded(session(Policy::default(), Spending::new()), &plan, 1.0);
+    let mut session = tell(session, Event::Recorded);
+    let mut now = NOW;
+    // More often than a trainer may fail, and each time later, up to a quarter of an hour.
+    for secs in [10, 20, 40, 80, 160, 320, 640, 900, 900] {
+        assert!(matches!(session.action(), Action::Train(_)), "{session:?}");
+        let rng = &mut ChaCha20Rng::seed_from_u64(1);
+        session = session.handle(Event::NoText("/media/notes is not there".to_owned()), now, rng);
+        let ended = session.take_ended().unwrap();
+        assert_eq!(ended.to_string(), "waiting for text to train on: /media/notes is not there");
+        let Action::Sleep(until) = session.action() else { panic!("{session:?}") };
+        assert_eq!(until.millis_since(now), secs * 1000);
+        now = until;
+        session = load(offered_again(session, &plan, now));
+    }
+    assert!(matches!(session.action(), Action::Train(_)), "{session:?}");
+}
+
 /// Wakes a session at `now` and takes it through another check-in with the plan.
 fn offered_again(session: Session, plan: &Plan, now: Timestamp) -> Session {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);

@@ -93,7 +93,7 @@ enum Noise {
 /// What a mechanism costs and what it is worth.
 #[derive(Clone, Debug, Serialize)]
 struct Planned {
-    /// ε of a device after all participations; infinite without noise.
+    /// ε of a device after all participations; infinite where the noise is too little for any bound.
     #[serde(with = "proto::admin::finite")]
     epsilon: f64,
     delta: f64,
@@ -162,14 +162,21 @@ impl PlanArguments {
             }
             Ok(())
         };
+        if self.target_epsilon.is_none() && params.noise_multiplier.get() <= 0.0 {
+            return Err(CliError::Input(
+                "a noise multiplier of 0 adds no noise, and without noise no ε bounds what a sum tells of a device; give \
+                 --noise-multiplier a number above 0, or --target-epsilon"
+                    .to_owned(),
+            ));
+        }
         rescale(&mut params)?;
         let mut warnings = Vec::new();
         if let Some(target) = self.target_epsilon {
             if let Some(given) = self.noise_multiplier {
                 let mechanism = Mechanism::new(params.clone()).map_err(CliError::input)?;
-                let spent = mechanism.epsilon(self.participations, delta).epsilon;
+                let spent = epsilon(mechanism.epsilon(self.participations, delta).epsilon);
                 warnings.push(format!(
-                    "a noise multiplier of {given} gives ε = {spent:.3}; the numbers here are those of the target"
+                    "with a noise multiplier of {given} ε is {spent}; the numbers here are those of the target"
                 ));
             }
             let calibrate = |params: &MechanismParams| {
@@ -186,12 +193,7 @@ impl PlanArguments {
         let variance = mechanism.guaranteed_variance();
         let rho = f64::from(self.participations) * mechanism.delta2().powi(2) / (2.0 * variance);
         let snr = mechanism.snr(self.report_goal);
-        if variance <= 0.0 {
-            warnings.push(
-                "without noise there is no differential privacy; give --noise-multiplier or --target-epsilon"
-                    .to_owned(),
-            );
-        } else if spent.epsilon > LARGEST_EPSILON {
+        if spent.epsilon > LARGEST_EPSILON {
             warnings.push(format!(
                 "ε = {:.2} promises a device little; raise the noise multiplier or let a device take part less often",
                 spent.epsilon
@@ -330,11 +332,25 @@ mod tests {
         assert!(planned.epsilon <= 3.0 && planned.epsilon > 2.9999, "{planned:?}");
         let both = PlanArguments { target_epsilon: Some(3.0), ..arguments() }.compute().unwrap();
         assert!((both.noise_multiplier - planned.noise_multiplier).abs() < 1e-12);
-        assert!(both.warnings[0].contains("a noise multiplier of 4 gives ε = 15.477"), "{both:?}");
+        assert!(both.warnings[0].contains("with a noise multiplier of 4 ε is 15.477;"), "{both:?}");
         let again = PlanArguments { noise_multiplier: Some(planned.noise_multiplier), ..arguments() }
             .compute()
             .unwrap();
         assert!((again.epsilon - planned.epsilon).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_plan_without_noise_is_refused_and_a_target_does_not_need_any() {
+        for privacy in [Noise::Distributed, Noise::Central] {
+            let why = refused(|a| (a.noise_multiplier, a.privacy) = (Some(0.0), privacy));
+            assert!(why.starts_with("a noise multiplier of 0 adds no noise"), "{why}");
+            assert!(why.contains("a number above 0, or --target-epsilon"), "{why}");
+        }
+        let with_target =
+            PlanArguments { noise_multiplier: Some(0.0), target_epsilon: Some(3.0), ..arguments() };
+        let planned = with_target.compute().unwrap();
+        assert!(planned.epsilon <= 3.0 && planned.noise_multiplier > 0.0, "{planned:?}");
+        assert!(planned.warnings[0].contains("with a noise multiplier of 0 ε is unbounded"), "{planned:?}");
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `nightshift task`: create, list, show, stop and watch tasks.
 
+mod waiting;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,6 +20,7 @@ use super::planning::{PlanArguments, prepare};
 use crate::bases;
 use crate::connection::{connect, find_task, task_in, tasks};
 use crate::output::{Output, adversary, epsilon, line, print, state, table};
+use waiting::Waits;
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -60,7 +63,8 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Print a line for every new version, until the task ends. With JSON: the task at its end.
+    /// Print a line for every new version, until the task ends, and on stderr whom it waits for. With JSON: the task at its
+    /// end.
     Watch {
         /// The task: its id, the beginning of it, or its label.
         task: String,
@@ -135,6 +139,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
 /// Follows a task to its end.
 async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskStatus, CliError> {
     let (mut told, mut failures) = (0, 0);
+    let mut waits = Waits::default();
     let (mut aborts, mut declined) = (task.last_abort.clone(), Vec::new());
     loop {
         for version in task.versions.iter().filter(|version| version.version > told) {
@@ -157,6 +162,9 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
         if task.state != TaskState::Active {
             return Ok(task);
         }
+        if let Some(waits) = waits.looked(&task) {
+            note(&waits);
+        }
         sleep(POLL).await;
         match poll(dir, task.task).await {
             Ok(now) => (task, failures) = (now, 0),
@@ -176,14 +184,13 @@ async fn poll(dir: &Path, task: TaskId) -> Result<TaskStatus, CliError> {
 }
 
 fn row(task: &TaskStatus) -> Vec<String> {
-    let round = if task.open_round.is_empty() { "-" } else { &task.open_round };
     vec![
         task.task.to_string(),
         task.name.clone(),
         state(task.state).to_owned(),
         format!("{}/{}", task.version, task.versions_wanted),
         epsilon(task.epsilon),
-        round.to_owned(),
+        waiting::in_short(task),
     ]
 }
 
@@ -198,10 +205,9 @@ fn describe(task: &TaskStatus) -> String {
         format!("plan       {}", task.plan),
         format!("adapter    {}", task.adapter),
     ];
-    for (name, text) in [("open round", &task.open_round), ("last abort", &task.last_abort)] {
-        if !text.is_empty() {
-            lines.push(format!("{name} {}", shown(text)));
-        }
+    lines.extend(waiting::of(task).map(|waits| format!("open       {waits}")));
+    if !task.last_abort.is_empty() {
+        lines.push(format!("last abort {}", shown(&task.last_abort)));
     }
     if !task.declined.is_empty() {
         lines.extend(task.declined.iter().map(|(reason, devices)| format!("declined   {devices}: {reason}")));

@@ -31,6 +31,11 @@ impl AgreePhase {
         self.deadline
     }
 
+    /// Survivors that have signed.
+    pub(super) fn signed(&self) -> usize {
+        self.signatures.len()
+    }
+
     pub(super) fn accept(&mut self, from: DeviceId, signature: Signature) -> Result<(), Rejection> {
         let index = self.masked.survivor(from)?;
         if let Some(earlier) = self.signatures.get(&index) {

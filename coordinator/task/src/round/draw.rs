@@ -35,6 +35,11 @@ impl DrawPhase {
         self.draw.entries().iter().map(|entry| DeviceId(entry.credential.device)).collect()
     }
 
+    /// Devices whose nonce has come.
+    pub(super) fn drawn(&self) -> usize {
+        self.nonces.len()
+    }
+
     /// Gives an answer where there is one already.
     pub(super) fn accept(
         &mut self,

@@ -75,6 +75,11 @@ impl MaskedPhase {
         grace_over.map_or(self.deadline, |over| over.min(self.deadline))
     }
 
+    /// Devices whose input is whole.
+    pub(super) fn ended(&self) -> usize {
+        self.done.len()
+    }
+
     /// Everybody of whose input anything has come.
     pub(super) fn charge(&self) -> Effect {
         let mut indices: Vec<DeviceIndex> = self.uploads.keys().chain(self.done.keys()).copied().collect();

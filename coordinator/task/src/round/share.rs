@@ -31,6 +31,11 @@ impl SharePhase {
         self.deadline
     }
 
+    /// Devices that have shared.
+    pub(super) fn shared(&self) -> usize {
+        self.sent.len()
+    }
+
     pub(super) fn accept(&mut self, from: DeviceId, shares: Vec<SealedShare>) -> Result<(), Rejection> {
         let index = self.joined.index(from)?;
         let hash = hash(&shares);

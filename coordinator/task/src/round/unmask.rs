@@ -64,6 +64,11 @@ impl UnmaskPhase {
         self.recovery.accept(shares).map_err(|error| unacceptable("unmask", &error))
     }
 
+    /// Survivors that have answered.
+    pub(super) fn answered(&self) -> usize {
+        self.agreed.masked.survivors.iter().filter(|place| self.recovery.answer(*place).is_some()).count()
+    }
+
     /// Hands the sum out if an attempt to open it is due and none is under way.
     pub(super) fn take_opening(&mut self, session: SessionId, now: Timestamp) -> Option<Opening> {
         let further = self.due(now)?;

@@ -1,0 +1,216 @@
+//! What a device that runs waits for, told to its user; and how long one that runs once is not answered.
+
+use std::fmt;
+
+use session::conditions::Uptime;
+use session::{Event, SessionState};
+
+use proto::message::{Rejection, Reply};
+
+/// How long a device waits for others of a round before its log says so, in milliseconds: most waits are shorter.
+const UNSAID_MILLIS: u64 = 10_000;
+
+/// How long a device that runs once tries to reach its coordinator after the first time in vain, in milliseconds.
+const TRIED_MILLIS: u64 = 30_000;
+
+/// What an event says of a wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// The coordinator told the device to ask again later.
+    Wait,
+    /// There is no text to train on.
+    NoText(String),
+    /// The coordinator answered something else.
+    Answer,
+    /// The coordinator did not answer, or, as this says, could not.
+    NoAnswer(Option<String>),
+    /// Nothing of others.
+    Nothing,
+}
+
+impl Heard {
+    /// Of an event.
+    pub(super) fn of(event: &Event) -> Self {
+        match event {
+            Event::Replied(Reply::Wait { .. }) => Self::Wait,
+            Event::NoText(why) => Self::NoText(why.clone()),
+            Event::Unreachable => Self::NoAnswer(None),
+            Event::Rejected(rejection @ Rejection::Unavailable(_)) => {
+                Self::NoAnswer(Some(rejection.to_string()))
+            }
+            Event::Replied(_)
+            | Event::Rejected(_)
+            | Event::CertificateEnded
+            | Event::Renewed { .. }
+            | Event::PlanLoaded(_)
+            | Event::Loaded { .. } => Self::Answer,
+            Event::Woke
+            | Event::Trained(_)
+            | Event::NotTrained(_)
+            | Event::TrainerFailed(_)
+            | Event::CannotTrain(_)
+            | Event::NoWindow
+            | Event::WindowOpened
+            | Event::ClockStepped
+            | Event::Recorded => Self::Nothing,
+        }
+    }
+}
+
+/// What a device waits for.
+#[derive(Debug, Default)]
+pub(super) struct Waits {
+    what: Option<String>,
+    since: Option<Uptime>,
+    /// What the log said last.
+    said: Option<String>,
+}
+
+impl Waits {
+    /// Takes what was heard in the state `before`, and the state that it led to. Gives what the log is to say of it now.
+    pub(super) fn heard(
+        &mut self,
+        heard: &Heard,
+        (before, after): (SessionState, SessionState),
+        at: Uptime,
+    ) -> Option<String> {
+        match heard {
+            Heard::Wait => self.begin(after.awaits().map(str::to_owned), at),
+            // What ended says it already.
+            Heard::NoText(why) => {
+                self.begin(Some(format!("waiting for text to train on: {why}")), at);
+                self.said.clone_from(&self.what);
+            }
+            Heard::Answer | Heard::NoAnswer(_) | Heard::Nothing if before == after => {}
+            Heard::Answer | Heard::NoAnswer(_) | Heard::Nothing => {
+                (self.what, self.since) = (None, None);
+                if after == SessionState::Training {
+                    self.said = None;
+                }
+            }
+        }
+        let waited = self.since.map_or(0, |since| at.0.saturating_sub(since.0));
+        let is_due = after == SessionState::Waiting || waited >= UNSAID_MILLIS;
+        if self.what.is_none() || self.what == self.said || !is_due {
+            return None;
+        }
+        self.said.clone_from(&self.what);
+        self.what.clone()
+    }
+
+    fn begin(&mut self, what: Option<String>, at: Uptime) {
+        if self.what != what {
+            self.since = what.as_ref().map(|_| at);
+            self.what = what;
+        }
+    }
+
+    /// What the device does in this state, for people.
+    pub(super) fn name(&self, state: SessionState) -> &str {
+        self.what.as_deref().unwrap_or_else(|| state.as_str())
+    }
+}
+
+/// How often, and for how long, nobody answered a device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unanswered {
+    since: Option<Uptime>,
+    tries: u32,
+}
+
+impl Unanswered {
+    /// Takes what was heard; gives how often it was tried, and for how many seconds, where that is too long for a device
+    /// that runs once.
+    pub(super) fn heard(&mut self, heard: &Heard, at: Uptime) -> Option<Tried> {
+        match heard {
+            Heard::Wait | Heard::Answer => {
+                *self = Self::default();
+                None
+            }
+            Heard::NoText(_) | Heard::Nothing => None,
+            Heard::NoAnswer(_) => {
+                self.tries = self.tries.saturating_add(1);
+                let millis = at.0.saturating_sub(self.since.get_or_insert(at).0);
+                (millis >= TRIED_MILLIS).then_some(Tried { times: self.tries, secs: millis / 1000 })
+            }
+        }
+    }
+}
+
+/// What was tried in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tried {
+    times: u32,
+    secs: u64,
+}
+
+impl fmt::Display for Tried {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "tried {} times in {} s", self.times, self.secs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use SessionState::{Advertising, CheckingIn, Sharing, Training, Waiting};
+
+    #[test]
+    fn a_wait_for_others_is_named_at_once_and_logged_when_it_lasts() {
+        let mut waits = Waits::default();
+        let mut at = |heard: &Heard, states, secs: u64| waits.heard(heard, states, Uptime(secs * 1000));
+        assert_eq!(at(&Heard::Wait, (Advertising, Advertising), 1), None);
+        assert_eq!(at(&Heard::Nothing, (Advertising, Advertising), 2), None);
+        assert_eq!(at(&Heard::Wait, (Advertising, Advertising), 10), None);
+        let said = at(&Heard::Wait, (Advertising, Advertising), 11);
+        assert_eq!(said.as_deref(), Some("waiting for others to join the round"));
+        assert_eq!(at(&Heard::Wait, (Advertising, Advertising), 60), None);
+        assert_eq!(waits.name(Advertising), "waiting for others to join the round");
+        // A step of its own is no wait, and one that is short is not logged.
+        assert_eq!(waits.heard(&Heard::Answer, (Advertising, Sharing), Uptime(61_000)), None);
+        assert_eq!(waits.name(Sharing), "sharing seeds");
+        assert_eq!(waits.heard(&Heard::Wait, (Sharing, Sharing), Uptime(61_250)), None);
+        assert_eq!(waits.name(Sharing), "waiting for others of the round to share seeds");
+    }
+
+    #[test]
+    fn that_there_is_no_work_is_logged_at_once_and_once_until_it_has_trained() {
+        let mut waits = Waits::default();
+        let no_work = "waiting for work: the coordinator has none for this device now";
+        let mut again = |secs: u64| {
+            let said = waits.heard(&Heard::Wait, (CheckingIn, Waiting), Uptime(secs * 1000));
+            assert_eq!(waits.name(Waiting), no_work);
+            assert_eq!(waits.heard(&Heard::Nothing, (Waiting, CheckingIn), Uptime(secs * 1000)), None);
+            said
+        };
+        assert_eq!(again(0).as_deref(), Some(no_work));
+        assert_eq!((again(30), again(60)), (None, None));
+        assert_eq!(waits.heard(&Heard::Answer, (CheckingIn, Training), Uptime(90_000)), None);
+        let said = waits.heard(&Heard::Wait, (CheckingIn, Waiting), Uptime(120_000));
+        assert_eq!(said.as_deref(), Some(no_work));
+    }
+
+    #[test]
+    fn a_device_is_unanswered_too_long_after_half_a_minute_without_any_answer() {
+        let mut unanswered = Unanswered::default();
+        let in_vain = Heard::NoAnswer(None);
+        for millis in [500, 1_000, 8_000, 30_499] {
+            assert_eq!(unanswered.heard(&in_vain, Uptime(millis)), None, "{millis}");
+        }
+        let tried = unanswered.heard(&in_vain, Uptime(30_500)).unwrap();
+        assert_eq!(tried.to_string(), "tried 5 times in 30 s");
+        // One answer, be it that there is nothing to do, and the time begins anew.
+        assert_eq!(unanswered.heard(&Heard::Wait, Uptime(31_000)), None);
+        assert_eq!(unanswered.heard(&in_vain, Uptime(70_000)), None);
+        assert_eq!(unanswered.heard(&in_vain, Uptime(99_999)), None);
+        assert!(unanswered.heard(&in_vain, Uptime(100_000)).is_some());
+    }
+
+    #[test]
+    fn a_coordinator_that_cannot_answer_is_none_that_answers() {
+        let unavailable = Event::Rejected(Rejection::Unavailable("its disk is full".to_owned()));
+        let Heard::NoAnswer(Some(why)) = Heard::of(&unavailable) else { panic!("{unavailable:?}") };
+        assert!(why.contains("its disk is full"), "{why}");
+        assert_eq!(Heard::of(&Event::Rejected(Rejection::UnknownTask)), Heard::Answer);
+    }
+}
