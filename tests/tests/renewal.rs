@@ -180,7 +180,7 @@ impl World {
 async fn renewed(control: &Control) -> Certificate {
     loop {
         let least = (unix_secs() + 29 * DAY) * 1000;
-        let waits = control.now().state == "waiting" && control.now().next_check_in.is_some();
+        let waits = control.now().state.starts_with("waiting") && control.now().next_check_in.is_some();
         if let Some(certificate) = control.status().certificate.filter(|it| waits && it.ends > least) {
             return certificate;
         }

@@ -154,10 +154,13 @@ fn a_task_that_was_declined_is_in_the_way_of_no_other_and_is_declined_again_when
     let session = tell(session, Event::Replied(Reply::Received));
     // It is asked again within minutes for what else there is; the same plan is answered by silence until its rest is over.
     assert_eq!(sleeps(&session), HOUR / 4);
-    let session = offered_again(session, &plan, NOW.plus_millis(HOUR / 4));
+    let at = NOW.plus_millis(HOUR / 4);
+    let assignment = Reply::Assignment(Assignment { published: published(&plan), charged: 0, before: None });
+    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let session = session.handle(Event::Woke, at, rng).handle(Event::Replied(assignment), at, rng);
     assert_eq!(sleeps(&session), HOUR / 2);
     let session = offered_again(session, &plan, NOW.plus_millis(5 * HOUR));
-    assert!(matches!(session.action(), Action::LoadPlan(_)), "{session:?}");
+    assert_eq!(declines(&session), Some(DeclineReason::Noise));
 }
 
 #[test]
@@ -195,7 +198,7 @@ fn a_device_that_was_busy_today_rests_and_says_nothing() {
     let policy = Policy { participations_a_day: 2, largest_epsilon: f64::INFINITY, ..Policy::default() };
     let session = loaded(session(policy, spending), &Plan::example(), 1.0);
     let mut session = tell(session, Event::Recorded);
-    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(4 * HOUR)));
     assert!(
         matches!(session.take_ended(), Some(Ended::Breach(Breach::Resting { most: 2, until })) if until == NOW.plus_millis(19 * HOUR))
     );
