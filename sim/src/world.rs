@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::adapter::{AdapterError, State};
-use proto::admin::{TaskStatus, VersionStatus};
+use proto::admin::TaskStatus;
 use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::plan::{Plan, vector_to_bytes};
@@ -24,10 +24,12 @@ use task::{Task, TaskEffect, TaskError, TaskRecord};
 use crate::faults::Faults;
 
 mod node;
+mod seen;
 mod wire;
 
 use node::Away;
 pub use node::{Node, Traffic};
+pub use seen::Seen;
 
 /// Virtual time at which the world begins; credentials are valid then.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -69,24 +71,6 @@ pub enum WorldError {
     /// Our own bytes could not be read back.
     #[error("the wire does not carry its own messages: {0}")]
     Decode(#[from] prost::DecodeError),
-}
-
-/// What the world has seen of one version.
-#[derive(Clone, Debug)]
-pub struct Seen {
-    /// The coordinator's record.
-    pub status: VersionStatus,
-    /// Bytes of each device since the version before, in the order of [`World::nodes`].
-    pub traffic: Vec<Traffic>,
-}
-
-impl Seen {
-    /// Mean bytes of a device.
-    pub fn mean_traffic(&self) -> Traffic {
-        let sum = |of: fn(&Traffic) -> u64| self.traffic.iter().map(of).sum::<u64>();
-        let devices = self.traffic.len().max(1) as u64;
-        Traffic { up: sum(|t| t.up) / devices, down: sum(|t| t.down) / devices }
-    }
 }
 
 /// A coordinator, its devices, and what is durable of them.

@@ -8,17 +8,17 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
 
 use engine::Base;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 
 #[path = "common/stage.rs"]
 mod stage;
+#[path = "common/wait.rs"]
+mod wait;
 
 use stage::{POLICY, Running, Stage, output, short_lines, start};
-
-const PATIENCE: Duration = Duration::from_secs(90);
+use wait::wait_for;
 
 /// A base of the same shape with other weights.
 fn write_another_base(from: &Path, to: &Path) {
@@ -34,17 +34,6 @@ fn write_another_base(from: &Path, to: &Path) {
         fs::write(to.join(path.file_name().unwrap()), bytes).unwrap();
     }
     assert_ne!(Base::open(from).unwrap().digest(), Base::open(to).unwrap().digest());
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 #[test]

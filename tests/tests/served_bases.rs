@@ -4,16 +4,16 @@
 
 use std::fs;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
 
 use engine::Base;
 
 #[path = "common/stage.rs"]
 mod stage;
+#[path = "common/wait.rs"]
+mod wait;
 
 use stage::{POLICY, Running, Stage, output, short_lines};
-
-const PATIENCE: Duration = Duration::from_secs(90);
+use wait::wait_for;
 
 /// A stage whose devices hold no base, and give this room to one of the coordinator's, in MiB.
 fn stage_without_bases(room_mib: u32) -> Stage {
@@ -56,17 +56,6 @@ fn once(stage: &Stage, device: &str) -> (Option<i32>, String) {
 fn status(stage: &Stage, device: &str) -> Option<serde_json::Value> {
     let status = output(stage.agent(device).args(["--format", "json", "status"]));
     serde_json::from_slice(&status.stdout).ok()
-}
-
-fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let begun = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(begun.elapsed() < PATIENCE, "{what}");
-        std::thread::sleep(Duration::from_millis(100));
-    }
 }
 
 const SHORT: [&str; 6] = ["--versions", "1", "--privacy", "off", "--clip", "4"];

@@ -32,6 +32,7 @@ mod conversation;
 mod frame;
 pub(crate) mod inside;
 mod message;
+mod parts;
 mod process;
 mod sandbox;
 

@@ -11,7 +11,7 @@ use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
 use proto::admin::{TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
-use proto::message::{Assignment, DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
@@ -20,6 +20,7 @@ use crate::round::{Effect, Opened, Opening, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
+mod admission;
 mod classes;
 mod earlier;
 mod effect;
@@ -34,9 +35,6 @@ pub use record::TaskRecord;
 
 /// What a device that must wait is told, in milliseconds.
 const POLL_MILLIS: u64 = 250;
-
-/// What a device without work is told, in milliseconds.
-const IDLE_MILLIS: u64 = 30_000;
 
 /// A task that cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -361,76 +359,6 @@ impl Task {
             round.abort(Outcome::Stopped);
         }
         self.perform(now, rng);
-    }
-
-    fn check_in(&mut self, from: DeviceId) -> Reply {
-        // What its operator stopped, nobody is given any more.
-        let latest =
-            if self.record.state == TaskState::Stopped { Vec::new() } else { vec![self.published()] };
-        if !self.is_active() {
-            let complete = self.record.state.is_over();
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete };
-        }
-        if self.participations(from) >= self.most_participations {
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
-        }
-        if self.excluded.contains(&from) {
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: false };
-        }
-        Reply::Assignment(Assignment {
-            published: self.published(),
-            charged: self.participations(from),
-            before: self.record.before.as_ref().map(|earlier| earlier.before),
-        })
-    }
-
-    fn join(
-        &mut self,
-        from: DeviceId,
-        (version, class): (u32, Option<Class>),
-        now: Timestamp,
-        rng: &mut impl CryptoRng,
-    ) -> Result<Reply, Rejection> {
-        if !self.is_active() {
-            return Err(Rejection::UnknownTask);
-        }
-        if version != self.version() {
-            return Err(Rejection::Stale { found: version, current: self.version() });
-        }
-        if self.participations(from) >= self.most_participations {
-            return Err(Rejection::ParticipationsSpent(self.participations(from)));
-        }
-        if self.excluded.contains(&from) {
-            let why = "what this device shared in an earlier round did not open its sum";
-            return Err(Rejection::Unacceptable { request: "join".into(), why: why.to_owned() });
-        }
-        if let Some(class) = class {
-            let refuse = |why| Rejection::Unacceptable { request: "join".into(), why };
-            if self.plan.classes.is_none() {
-                return Err(refuse("the plan asks each device to train all of the adapter".to_owned()));
-            }
-            class.check(&self.plan.adapter).map_err(|error| refuse(error.to_string()))?;
-        }
-        self.declined.remove(&from);
-        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
-        if open.is_some_and(|round| !round.is_joinable()) {
-            return Ok(Reply::wait(POLL_MILLIS));
-        }
-        if open.is_none() {
-            let mut session = SessionId([0; 32]);
-            rng.fill_bytes(&mut session.0);
-            let spool = self.spooler.open(session).map_err(|error| {
-                Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
-            })?;
-            self.record.last_round += 1;
-            self.round = Some(Round::new(self.round_params(session), spool, now));
-        }
-        let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
-        match class {
-            Some(class) => self.classes.insert(from, class),
-            None => self.classes.remove(&from),
-        };
-        Ok(Reply::Offer { session: round.session(), round: round.number() })
     }
 
     fn in_round(&mut self, from: DeviceId, request: Request, now: Timestamp) -> Result<Reply, Rejection> {

@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 use super::conversation::{Ended, Requests};
 use super::message::{
-    Asked, Assembly, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained,
-    VersionBefore, parts,
+    Asked, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained, VersionBefore,
 };
+use super::parts::{Assembly, parts};
 use super::{ChildTrainer, nonsense};
 
 /// For a training that its trainer could not do.

@@ -31,9 +31,10 @@ use session::policy::{Breach, Policy};
 use zeroize::Zeroizing;
 
 use super::message::{
-    Asked, Assembly, Described, Kind, Limit, Measure, Measured, Refused, Said, Setup, ToTrainer, Train,
-    Trained, VERSION, VersionBefore,
+    Asked, Described, Kind, Limit, Measure, Measured, Refused, Said, Setup, ToTrainer, Train, Trained,
+    VERSION, VersionBefore,
 };
+use super::parts::Assembly;
 use super::{frame, path_of, process, sandbox};
 use crate::config::{Config, Dtype};
 use pipe::Pipe;

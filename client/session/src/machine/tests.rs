@@ -2,13 +2,14 @@ use aggregation::{Credential, IdentityKey};
 use privacy::accountant::RdpCurve;
 use proto::adapter::Class;
 use proto::ids::DeviceId;
-use proto::message::{Assignment, DeclineReason, Outcome, Published};
+use proto::message::{Assignment, DeclineReason, Outcome, Published, Reply};
 use proto::metrics::{Metric, MetricName};
-use proto::plan::{AdaptiveClipPlan, ClassPlan, RefreshPlan, vector_to_bytes};
+use proto::plan::{AdaptiveClipPlan, ClassPlan, Plan, RefreshPlan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
 use super::*;
+use crate::spending::Charge;
 
 mod keeping;
 mod renewal;

@@ -16,7 +16,8 @@ use text::{Notes, Reading};
 use zeroize::Zeroizing;
 
 use super::super::frame;
-use super::super::message::{Alive, Asked, Forget, FromTrainer, Kind, Left, Read, Said, ToTrainer, parts};
+use super::super::message::{Alive, Asked, Forget, FromTrainer, Kind, Left, Read, Said, ToTrainer};
+use super::super::parts::parts;
 
 /// How often it says that it is alive, at most.
 const ALIVE_EVERY: Duration = Duration::from_millis(100);
