@@ -9,7 +9,7 @@ use super::Traffic;
 pub struct Seen {
     /// The coordinator's record.
     pub status: VersionStatus,
-    /// Bytes of each device since the version before, in the order of [`World::nodes`].
+    /// Bytes of each device since the version before, in the order of the world's nodes.
     pub traffic: Vec<Traffic>,
 }
 
