@@ -66,13 +66,13 @@ impl AgreementKey {
         let low = own.min(place).get().to_be_bytes();
         let high = own.max(place).get().to_be_bytes();
         let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &low, &high];
-        let seed = self.agree(&bound.session, key)?.derive(&bound.session, "pair", &parts);
+        let seed = self.agree(&bound.session.0, key)?.derive(&bound.session.0, "pair", &parts);
         let sign = if own < place { Sign::Plus } else { Sign::Minus };
-        Some((sign, Mask::new(&seed, &bound.session, "pair mask")))
+        Some((sign, Mask::new(&seed, &bound.session.0, "pair mask")))
     }
 
     fn derived(seed: &Seed, ctx: &Context, label: &str, device: &[u8; 16]) -> Self {
-        let derived = seed.derive(&ctx.session, label, &[device]);
+        let derived = seed.derive(&ctx.session.0, label, &[device]);
         let secret = StaticSecret::from(*derived.as_bytes());
         let public = PublicKey::from(&secret).to_bytes();
         Self { secret, public }
@@ -98,7 +98,7 @@ pub(crate) fn is_canonical(key: &[u8; 32]) -> bool {
 
 /// A device's own mask.
 pub(crate) fn self_mask(seed: &Seed, ctx: &Context) -> Mask {
-    Mask::new(seed, &ctx.session, "self mask")
+    Mask::new(seed, &ctx.session.0, "self mask")
 }
 
 /// Which of a device's two seeds.
@@ -128,14 +128,15 @@ pub(crate) fn commitment(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::context::{ModelDigest, PlanDigest, SessionId, TaskId};
 
     fn context(model: u8) -> Context {
         Context {
-            session: [1; 32],
-            task: [2; 16],
+            session: SessionId([1; 32]),
+            task: TaskId([2; 16]),
             round: 3,
-            model_hash: [model; 32],
-            plan_hash: [5; 32],
+            model_digest: ModelDigest([model; 32]),
+            plan_digest: PlanDigest([5; 32]),
             len: 8,
             ring_bits: 32,
             report_goal: 1,

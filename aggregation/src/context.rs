@@ -4,6 +4,22 @@ use thiserror::Error;
 
 use crate::{hash, modular::Ring};
 
+/// The name of a session, never used before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SessionId(pub [u8; 32]);
+
+/// The name of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskId(pub [u8; 16]);
+
+/// The digest of the version that was trained from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelDigest(pub [u8; 32]);
+
+/// The digest of the training and privacy plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PlanDigest(pub [u8; 32]);
+
 /// What one session is for, as one party was told it.
 ///
 /// Its digest goes into every signature and commitment, so two parties with
@@ -11,15 +27,15 @@ use crate::{hash, modular::Ring};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Context {
     /// The session, never used before.
-    pub session: [u8; 32],
+    pub session: SessionId,
     /// The task.
-    pub task: [u8; 16],
+    pub task: TaskId,
     /// The round of the task.
     pub round: u64,
     /// The digest of the model version that was trained from.
-    pub model_hash: [u8; 32],
+    pub model_digest: ModelDigest,
     /// The digest of the training and privacy plan.
-    pub plan_hash: [u8; 32],
+    pub plan_digest: PlanDigest,
     /// Coordinates of every vector.
     pub len: usize,
     /// Bits of a coordinate, 1 to 32.
@@ -72,11 +88,11 @@ impl Context {
         hash::digest(
             "context",
             &[
-                &self.session,
-                &self.task,
+                &self.session.0,
+                &self.task.0,
                 &self.round.to_be_bytes(),
-                &self.model_hash,
-                &self.plan_hash,
+                &self.model_digest.0,
+                &self.plan_digest.0,
                 &hash::length(self.len),
                 &self.ring_bits.to_be_bytes(),
                 &hash::length(self.report_goal),
@@ -103,7 +119,7 @@ impl Context {
 /// two devices are bound to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RosterContext {
-    pub(crate) session: [u8; 32],
+    pub(crate) session: SessionId,
     pub(crate) context_digest: [u8; 32],
     pub(crate) roster_root: [u8; 32],
 }
@@ -120,11 +136,11 @@ mod tests {
 
     fn context() -> Context {
         Context {
-            session: [1; 32],
-            task: [2; 16],
+            session: SessionId([1; 32]),
+            task: TaskId([2; 16]),
             round: 3,
-            model_hash: [4; 32],
-            plan_hash: [5; 32],
+            model_digest: ModelDigest([4; 32]),
+            plan_digest: PlanDigest([5; 32]),
             len: 6,
             ring_bits: 20,
             report_goal: 7,
@@ -137,11 +153,11 @@ mod tests {
     #[test]
     fn every_field_is_in_the_digest() {
         let mut changed = vec![context(); 12];
-        changed[1].session[0] = 9;
-        changed[2].task[0] = 9;
+        changed[1].session.0[0] = 9;
+        changed[2].task.0[0] = 9;
         changed[3].round = 9;
-        changed[4].model_hash[0] = 9;
-        changed[5].plan_hash[0] = 9;
+        changed[4].model_digest.0[0] = 9;
+        changed[5].plan_digest.0[0] = 9;
         changed[6].len = 9;
         changed[7].ring_bits = 9;
         changed[8].report_goal = 9;

@@ -68,7 +68,7 @@ pub mod argument {}
 
 pub use crate::{
     advertisement::{Advertisement, AdvertisementError},
-    context::{Context, ContextError},
+    context::{Context, ContextError, ModelDigest, PlanDigest, SessionId, TaskId},
     credential::{Credential, CredentialError},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
     evidence::{Evidence, EvidenceError},

@@ -60,7 +60,7 @@ impl Envelope {
         let to = route.to.get().to_be_bytes();
         let parts: [&[u8]; 4] = [&bound.context_digest, &bound.roster_root, &from, &to];
         Self {
-            key: shared.derive(&bound.session, "seal", &parts),
+            key: shared.derive(&bound.session.0, "seal", &parts),
             route,
             associated: hash::digest("sealed share", &parts),
         }
@@ -105,15 +105,15 @@ fn nonce() -> Nonce {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::context::Context;
+    use crate::context::{Context, ModelDigest, PlanDigest, SessionId, TaskId};
 
     fn envelope(session: u8, root: u8, from: u16, to: u16) -> Envelope {
         let ctx = Context {
-            session: [session; 32],
-            task: [2; 16],
+            session: SessionId([session; 32]),
+            task: TaskId([2; 16]),
             round: 3,
-            model_hash: [4; 32],
-            plan_hash: [5; 32],
+            model_digest: ModelDigest([4; 32]),
+            plan_digest: PlanDigest([5; 32]),
             len: 8,
             ring_bits: 32,
             report_goal: 1,

@@ -30,14 +30,14 @@ impl Transcript {
         let digest = hash::digest(
             "transcript",
             &[
-                &ctx.session,
+                &ctx.session.0,
                 &ctx.digest(),
                 &roster.root(),
                 &hash::length(roster.len()),
                 &sharers.to_bytes(),
                 &survivors.to_bytes(),
-                &ctx.model_hash,
-                &ctx.plan_hash,
+                &ctx.model_digest.0,
+                &ctx.plan_digest.0,
             ],
         );
         let statement = Statement { kind: Kind::Transcript, digest, signers: survivors };

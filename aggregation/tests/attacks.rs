@@ -5,7 +5,7 @@ mod world;
 
 use nightshift_aggregation::{
     AdvertisementError, Context, Credential, CredentialError, DeviceIndex, Evidence, EvidenceError, IndexSet,
-    Recovery, RecoveryError, Refusal, Roster, RosterError, Signature,
+    ModelDigest, PlanDigest, Recovery, RecoveryError, Refusal, Roster, RosterError, SessionId, Signature,
 };
 use world::{NOW, World, advertise, context, device_id, identity, inbox, rng, set};
 
@@ -177,7 +177,7 @@ fn a_substituted_key_of_another_device_is_refused() {
 fn a_substituted_own_entry_is_refused() {
     let world = World::new(3, &context());
     let mut entries = world.roster.entries().to_vec();
-    let second = World::new(3, &Context { session: [7; 32], ..context() });
+    let second = World::new(3, &Context { session: SessionId([7; 32]), ..context() });
     entries[0] = second.roster.entries()[0].clone();
     let refused = world.share(0, Roster::new(entries.clone()).unwrap());
     assert_eq!(refused.unwrap_err(), Refusal::OwnEntryChanged);
@@ -213,7 +213,7 @@ fn an_expired_credential_is_refused() {
 #[test]
 fn a_replayed_advertisement_from_another_session_is_refused() {
     let world = World::new(3, &context());
-    let earlier = World::new(3, &Context { session: [9; 32], ..context() });
+    let earlier = World::new(3, &Context { session: SessionId([9; 32]), ..context() });
     let mut entries = world.roster.entries().to_vec();
     entries[1] = earlier.roster.entries()[1].clone();
     let refused = world.share(0, Roster::new(entries).unwrap());
@@ -224,8 +224,8 @@ fn a_replayed_advertisement_from_another_session_is_refused() {
 #[test]
 fn two_devices_with_two_models_or_plans_refuse_each_other() {
     for other in [
-        Context { model_hash: [8; 32], ..context() },
-        Context { plan_hash: [8; 32], ..context() },
+        Context { model_digest: ModelDigest([8; 32]), ..context() },
+        Context { plan_digest: PlanDigest([8; 32]), ..context() },
         Context { report_goal: 2, ..context() },
         Context { corrupt: 1, ..context() },
         Context { cohort: 7, ..context() },
@@ -324,10 +324,10 @@ fn the_transcript_changes_with_everything_that_it_states() {
     assert_ne!(base, digest(&world.ctx, &all, &fewer));
     assert_ne!(base, digest(&world.ctx, &fewer, &all));
     for ctx in [
-        Context { session: [9; 32], ..context() },
+        Context { session: SessionId([9; 32]), ..context() },
         Context { round: 9, ..context() },
-        Context { model_hash: [9; 32], ..context() },
-        Context { plan_hash: [9; 32], ..context() },
+        Context { model_digest: ModelDigest([9; 32]), ..context() },
+        Context { plan_digest: PlanDigest([9; 32]), ..context() },
     ] {
         assert_ne!(base, digest(&ctx, &all, &all));
     }

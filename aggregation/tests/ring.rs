@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 
 use nightshift_aggregation::{
     Advertised, Advertisement, Context, Credential, CredentialError, DeviceIndex, Draw, Evidence, IndexSet,
-    MAX_DRAWS, Refusal, Roster, RosterError,
+    MAX_DRAWS, Refusal, Roster, RosterError, SessionId,
 };
 use world::{Fate, NOW, World, advertise, context_of, device_id, identity, rng, sealed_for, sealed_in};
 
@@ -133,7 +133,7 @@ fn a_graph_that_was_not_drawn_with_this_device_is_refused() {
     let refused = device(0).share(WORLD.roster.clone(), &WORLD.authority.public(), NOW, 1, &mut rng(0));
     assert_eq!(refused.unwrap_err(), Refusal::OtherDraw);
     let mut changed = entries();
-    changed[0] = advertise(&Context { session: [7; 32], ..context() }, 0).1;
+    changed[0] = advertise(&Context { session: SessionId([7; 32]), ..context() }, 0).1;
     assert_eq!(device(0).reveal(&draw(changed, 0)), Err(Refusal::OwnEntryChanged));
     assert_eq!(device(DEVICES).reveal(&draw(entries(), 0)), Err(Refusal::NotInRoster));
 }

@@ -184,11 +184,11 @@ impl Stage {
             clip_norm: plan.privacy.clip_norm,
         };
         let context = Context {
-            session: session.0,
-            task: task.0,
+            session: aggregation::SessionId(session.0),
+            task: aggregation::TaskId(task.0),
             round,
-            model_hash: model_digest(plan, &published, None).0,
-            plan_hash: status.plan.0,
+            model_digest: aggregation::ModelDigest(model_digest(plan, &published, None).0),
+            plan_digest: aggregation::PlanDigest(status.plan.0),
             len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),
             report_goal: plan.round.report_goal as usize,

@@ -124,11 +124,11 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
     let mut rng = ChaCha20Rng::seed_from_u64(seed);
     let authority = IdentityKey::from_seed(&draw(&mut rng));
     let context = Context {
-        session: draw(&mut rng),
-        task: draw(&mut rng),
+        session: aggregation::SessionId(draw(&mut rng)),
+        task: aggregation::TaskId(draw(&mut rng)),
         round: 1,
-        model_hash: Digest::of(b"no model").0,
-        plan_hash: Digest::of(b"no plan").0,
+        model_digest: aggregation::ModelDigest(Digest::of(b"no model").0),
+        plan_digest: aggregation::PlanDigest(Digest::of(b"no plan").0),
         len: options.coordinates,
         ring_bits: options.bits,
         report_goal,

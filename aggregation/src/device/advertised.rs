@@ -180,7 +180,7 @@ fn meet(
 ) -> Result<(Peer, Envelope), Refusal> {
     let low_order = Refusal::LowOrderKey { index: place };
     let (sign, mask) = masking.pair_mask(bound, own, (place, &entry.masking_key)).ok_or(low_order)?;
-    let agreed = sealing.agree(&bound.session, &entry.sealing_key).ok_or(low_order)?;
+    let agreed = sealing.agree(&bound.session.0, &entry.sealing_key).ok_or(low_order)?;
     let envelope = |from, to| Envelope::new(&agreed, bound, Route { from, to });
     let peer = Peer { index: place, sign, mask, inward: envelope(place, own) };
     Ok((peer, envelope(own, place)))

@@ -12,8 +12,9 @@
 
 use nightshift_aggregation::{
     Advertised, Advertisement, Agreed, Context, Credential, DeviceIndex, Draw, Evidence, IdentityKey,
-    IndexSet, MAX_COMPLETE, Masking, Recovery, Refusal, Roster, RunningSum, SealedShare, Seed, Share, Shared,
-    Sharing, Signature, Submitted, Transcript, UnmaskError, UnmaskShares, corrupt_devices, quorum, shamir,
+    IndexSet, MAX_COMPLETE, Masking, ModelDigest, PlanDigest, Recovery, Refusal, Roster, RunningSum,
+    SealedShare, Seed, SessionId, Share, Shared, Sharing, Signature, Submitted, TaskId, Transcript,
+    UnmaskError, UnmaskShares, corrupt_devices, quorum, shamir,
 };
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -50,11 +51,11 @@ pub struct Run {
 
 pub fn context() -> Context {
     Context {
-        session: [1; 32],
-        task: [2; 16],
+        session: SessionId([1; 32]),
+        task: TaskId([2; 16]),
         round: 3,
-        model_hash: [4; 32],
-        plan_hash: [5; 32],
+        model_digest: ModelDigest([4; 32]),
+        plan_digest: PlanDigest([5; 32]),
         len: 4,
         ring_bits: 20,
         report_goal: 1,

@@ -86,7 +86,7 @@ async fn a_crash_after_the_survivors_are_fixed_charges_and_never_opens_that_roun
     let status = driver.show(task).await.unwrap();
     assert_eq!((status.state, status.version), (TaskState::Active, 0));
     assert_eq!((status.rounds_charged, status.open_round.as_str()), (1, ""));
-    let agree = Request::Agree { session: SessionId(session), signature: aggregation::Signature([0; 64]) };
+    let agree = Request::Agree { session: SessionId(session.0), signature: aggregation::Signature([0; 64]) };
     assert_eq!(driver.handle(DeviceId([0; 16]), agree).await.unwrap_err(), Rejection::UnknownSession);
     let again = Join::all(&driver, task).await;
     assert_eq!(again.context.round, first + 1);
@@ -211,11 +211,11 @@ impl Join<()> {
             clip_norm: plan.privacy.clip_norm,
         };
         let context = Context {
-            session: session.0,
-            task: task.0,
+            session: aggregation::SessionId(session.0),
+            task: aggregation::TaskId(task.0),
             round,
-            model_hash: model_digest(&plan, &published, None).0,
-            plan_hash: Digest::of(&bytes).0,
+            model_digest: aggregation::ModelDigest(model_digest(&plan, &published, None).0),
+            plan_digest: aggregation::PlanDigest(Digest::of(&bytes).0),
             len: mechanism.contribution_len(),
             ring_bits: mechanism.ring_bits(),
             report_goal: usize::from(COHORT),
@@ -232,7 +232,7 @@ impl Join<()> {
             let credential = Credential::issue(&authority(), [i; 16], identity(i).public(), u64::MAX);
             let (state, advertisement) =
                 Advertised::new(self.context.clone(), &identity(i), credential, &mut UnwrapErr(SysRng));
-            let session = SessionId(self.context.session);
+            let session = SessionId(self.context.session.0);
             let request = Request::Advertise { session, advertisement: Box::new(advertisement) };
             driver.handle(device(i), request.clone()).await.unwrap();
             devices.push((state, request));
@@ -249,7 +249,7 @@ impl Join<(Advertised, Request)> {
             let roster = Roster::new(roster).unwrap();
             let (now, public) = (now().as_secs(), authority().public());
             let (state, shares) = state.share(roster, &public, now, 3, &mut UnwrapErr(SysRng)).unwrap();
-            let request = Request::ShareKeys { session: SessionId(self.context.session), shares };
+            let request = Request::ShareKeys { session: SessionId(self.context.session.0), shares };
             driver.handle(device(i), request.clone()).await.unwrap();
             sharing.push((state, request));
         }
@@ -266,7 +266,7 @@ impl Join<(Advertised, Request)> {
 impl Join<Masking> {
     /// Device i contributes 1 in coordinate i. Afterwards the survivors are fixed.
     async fn submit(self, driver: &Driver) -> Join<(Submitted, Request)> {
-        let session = SessionId(self.context.session);
+        let session = SessionId(self.context.session.0);
         let mut devices = Vec::new();
         for (i, masking) in (0..).zip(self.devices) {
             let mut update = vec![0.0; self.plan.adapter.trained_len()];
@@ -291,7 +291,7 @@ impl Join<Masking> {
 impl Join<(Submitted, Request)> {
     /// What each device would reveal, once all have signed.
     async fn reveal(self, driver: &Driver) -> Vec<UnmaskShares> {
-        let session = SessionId(self.context.session);
+        let session = SessionId(self.context.session.0);
         let mut agreed: Vec<(Agreed, Request)> = Vec::new();
         for (i, (submitted, done)) in (0..).zip(self.devices) {
             let reply = driver.handle(device(i), done).await.unwrap();
@@ -312,7 +312,7 @@ impl Join<(Submitted, Request)> {
     }
 
     async fn finish(self, driver: &Driver) {
-        let session = SessionId(self.context.session);
+        let session = SessionId(self.context.session.0);
         for (i, shares) in (0..).zip(self.reveal(driver).await) {
             driver.handle(device(i), Request::Unmask { session, shares }).await.unwrap();
         }

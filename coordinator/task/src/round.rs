@@ -138,7 +138,7 @@ impl Round {
 
     /// The round's session.
     pub fn session(&self) -> SessionId {
-        SessionId(self.params.context.session)
+        SessionId(self.params.context.session.0)
     }
 
     /// The round's number in its task.

@@ -378,11 +378,11 @@ impl Task {
         let plan = &self.plan.round;
         RoundParams {
             context: Context {
-                session: session.0,
-                task: self.id.0,
+                session: aggregation::SessionId(session.0),
+                task: aggregation::TaskId(self.id.0),
                 round: self.record.last_round,
-                model_hash: self.model_digest().0,
-                plan_hash: self.plan_digest.0,
+                model_digest: aggregation::ModelDigest(self.model_digest().0),
+                plan_digest: aggregation::PlanDigest(self.plan_digest.0),
                 len: self.mechanism.contribution_len(),
                 ring_bits: self.mechanism.ring_bits(),
                 report_goal: plan.report_goal as usize,

@@ -56,7 +56,7 @@ impl Desk {
     ) -> Result<Self, BenchError> {
         let (calls, called) = channel();
         let busy = Arc::new(Busy::default());
-        let spool = spooler.open(SessionId(params.context.session))?;
+        let spool = spooler.open(SessionId(params.context.session.0))?;
         let round = Round::new(params, spool, now);
         let clerk = Clerk { round, now, busy: Arc::clone(&busy), end: End::default() };
         pool.spawn(move || clerk.work(&called));

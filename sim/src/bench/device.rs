@@ -167,5 +167,5 @@ pub(super) fn leave(
 }
 
 fn session(common: &Common) -> SessionId {
-    SessionId(common.context.session)
+    SessionId(common.context.session.0)
 }

@@ -111,11 +111,11 @@ pub(crate) fn signed(mut entry: Advertisement, context: &Context, identity: &Ide
 pub(crate) fn context(plan: &Plan, published: &Published, session: SessionId, round: u64) -> Context {
     let mechanism = plan.mechanism().unwrap();
     Context {
-        session: session.0,
-        task: TASK.0,
+        session: aggregation::SessionId(session.0),
+        task: aggregation::TaskId(TASK.0),
         round,
-        model_hash: model_digest(plan, published, None).0,
-        plan_hash: published.plan.0,
+        model_digest: aggregation::ModelDigest(model_digest(plan, published, None).0),
+        plan_digest: aggregation::PlanDigest(published.plan.0),
         len: mechanism.contribution_len(),
         ring_bits: mechanism.ring_bits(),
         report_goal: plan.round.report_goal as usize,

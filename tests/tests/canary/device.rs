@@ -49,7 +49,7 @@ pub(crate) struct Device {
     /// Its one of the sum.
     coordinate: usize,
     /// The session in which it lost its keys: another advertisement of its may be in that round.
-    forgot: Option<[u8; 32]>,
+    forgot: Option<aggregation::SessionId>,
 }
 
 impl Device {
@@ -90,7 +90,7 @@ impl Device {
 
     /// What it asks now.
     pub(crate) fn request(&self) -> Option<Request> {
-        let session = proto::ids::SessionId(self.context.as_ref()?.session);
+        let session = proto::ids::SessionId(self.context.as_ref()?.session.0);
         Some(match &self.step {
             Step::Out => return None,
             Step::Advertising(joined) => {

@@ -150,10 +150,10 @@ impl World {
     fn open_round(&mut self) {
         self.tally.opened += 1;
         self.params.context.round = self.tally.opened;
-        self.rng.fill_bytes(&mut self.params.context.session);
+        self.rng.fill_bytes(&mut self.params.context.session.0);
         let context = self.params.context.clone();
         self.tally.several_chunks += u64::from(context.len > CHUNK_COORDINATES);
-        let spool = InMemory.open(SessionId(context.session)).unwrap();
+        let spool = InMemory.open(SessionId(context.session.0)).unwrap();
         let round = Round::new(self.params.clone(), spool, self.clock);
         let (fixed, charged) = (None, BTreeSet::new());
         self.open = Some(Open { round, context, fixed, charged, published: false });
@@ -378,11 +378,11 @@ fn params(devices: usize, authority: &IdentityKey, rng: &mut impl Rng) -> RoundP
     let step = |rng: &mut _, each: [u64; 3]| devices as u64 * pick(rng, each);
     RoundParams {
         context: Context {
-            session: [0; 32],
-            task: [1; 16],
+            session: aggregation::SessionId([0; 32]),
+            task: aggregation::TaskId([1; 16]),
             round: 0,
-            model_hash: [2; 32],
-            plan_hash: [3; 32],
+            model_digest: aggregation::ModelDigest([2; 32]),
+            plan_digest: aggregation::PlanDigest([3; 32]),
             len: if several { CHUNK_COORDINATES + 1 + below(rng, 40) + devices } else { devices },
             ring_bits: 7 + rng.next_u32() % 26,
             report_goal,

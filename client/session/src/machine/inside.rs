@@ -431,11 +431,13 @@ impl Session {
 fn context(trained: &Trained, round: RoundName) -> Context {
     let work = Arc::as_ref(&trained.work);
     Context {
-        session: round.session.0,
-        task: work.published.task.0,
+        session: aggregation::SessionId(round.session.0),
+        task: aggregation::TaskId(work.published.task.0),
         round: round.number,
-        model_hash: model_digest(&work.plan, &work.published, work.against.as_ref()).0,
-        plan_hash: work.published.plan.0,
+        model_digest: aggregation::ModelDigest(
+            model_digest(&work.plan, &work.published, work.against.as_ref()).0,
+        ),
+        plan_digest: aggregation::PlanDigest(work.published.plan.0),
         len: work.mechanism.contribution_len(),
         ring_bits: work.mechanism.ring_bits(),
         report_goal: work.plan.round.report_goal as usize,

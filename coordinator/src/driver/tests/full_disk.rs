@@ -58,7 +58,7 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     driver.close_due().await;
     assert_eq!(driver.trouble(), None);
     assert_eq!(records::survivors(&store, task, round.context.round).unwrap().len(), usize::from(COHORT));
-    let session = SessionId(round.context.session);
+    let session = SessionId(round.context.session.0);
     let mut revealed = round.reveal(&driver).await;
     // And full again when the version is to be committed.
     let last = revealed.pop().unwrap();

@@ -27,7 +27,7 @@ impl Held {
         let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
         let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
         let round = round.submit(&driver).await;
-        let session = SessionId(round.context.session);
+        let session = SessionId(round.context.session.0);
         let mut answers = Vec::new();
         for mut shares in round.reveal(&driver).await {
             if first_lies && shares.from == 0 {
@@ -93,7 +93,7 @@ async fn an_opening_that_breaks_off_ends_its_round_and_nothing_else() {
     let status = driver.show(task).await.unwrap();
     assert_eq!((status.version, status.last_abort), (0, Outcome::Stopped.to_string()));
     assert_eq!(status.rounds_charged, 1);
-    assert_ne!(Join::all(&driver, task).await.context.session, session.0);
+    assert_ne!(Join::all(&driver, task).await.context.session.0, session.0);
 }
 
 #[tokio::test]
