@@ -160,15 +160,24 @@ pub struct Published {
 }
 
 /// What a device is to train from, and what the coordinator knows of it.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Assignment {
     /// The version.
     pub published: Published,
-    /// Rounds of the task that the coordinator charged this device for: no more than its own ledger says, unless the
-    /// ledger was lost.
-    pub charged: u32,
     /// What the version's gain is measured against; `None` where it is not to be.
     pub before: Option<Before>,
+    /// The tasks in which the coordinator charged the device, this one first, at most [`MOST_LATEST`].
+    pub charges: Vec<Charged>,
+}
+
+/// How often the coordinator charged a device in a task: no more than the device's own ledger says, unless the ledger
+/// was lost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Charged {
+    /// The task's newest version, of which the device asks for the plan.
+    pub published: Published,
+    /// Rounds.
+    pub rounds: u32,
 }
 
 /// A version before another one, by what it consists of.

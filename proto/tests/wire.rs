@@ -12,7 +12,7 @@ use nightshift_proto::convert::{
 };
 use nightshift_proto::ids::{Digest, SessionId, TaskId};
 use nightshift_proto::message::{
-    Assignment, Before, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
+    Assignment, Before, Charged, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
 };
 use nightshift_proto::wire;
 use proptest::prelude::*;
@@ -73,14 +73,15 @@ fn replies() -> Vec<Reply> {
         clip_norm: 0.25,
     };
     let before = Before { version: 1, adapter: Digest([6; 32]), folded: Some(Digest([7; 32])) };
+    let charged = Charged { published, rounds: 3 };
     let mut places = IndexSet::new(11);
     places.insert(0).unwrap();
     places.insert(10).unwrap();
     vec![
         Reply::Wait { retry_millis: 5, latest: vec![published, published], complete: true },
         Reply::wait(7),
-        Reply::Assignment(Assignment { published, charged: 3, before: None }),
-        Reply::Assignment(Assignment { published, charged: 3, before: Some(before) }),
+        Reply::Assignment(Assignment { published, before: None, charges: vec![] }),
+        Reply::Assignment(Assignment { published, before: Some(before), charges: vec![charged, charged] }),
         Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
         Reply::Offer { session: SessionId([5; 32]), round: 6 },
         Reply::Roster(vec![advertisement()]),

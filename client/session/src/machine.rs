@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Before, DeclineReason, Published, Rejection, Request};
+use proto::message::{Assignment, Before, Charged, DeclineReason, Published, Rejection, Request};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,7 @@ use crate::policy::{Breach, Policy};
 use crate::spending::{Found, Spending};
 use crate::update::Update;
 
+mod assigned;
 mod ended;
 mod events;
 mod inside;
@@ -106,10 +107,15 @@ enum Stage {
         published: Published,
         purpose: Purpose,
     },
+    /// Learning from a plan what the rounds cost for which the coordinator charged this device and its ledger did not,
+    /// before what it was given to train from is looked at.
+    Counting {
+        charged: Charged,
+        then: Box<Assignment>,
+    },
     RecordingFound {
         found: Found,
-        offer: Box<outside::Offer>,
-        before: Option<Before>,
+        then: Box<Assignment>,
     },
     Loading {
         offer: Box<outside::Offer>,
@@ -140,8 +146,8 @@ enum Stage {
 /// What a version is loaded for.
 #[derive(Clone, Debug)]
 enum Purpose {
-    /// To train from it, having been charged so often by the coordinator, and to measure it against the version before.
-    Train { charged: u32, before: Option<Before> },
+    /// To train from it, and to measure it against the version before.
+    Train { before: Option<Before> },
     /// Only to have it; the next check-in is after so many milliseconds.
     Keep { retry_millis: u64 },
     /// Only to have it, because no window is open in which to train it.
@@ -277,6 +283,7 @@ impl Session {
             Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn => Action::Send(Request::CheckIn),
             Stage::Renewing { has_certificate, .. } => Action::Renew { has_certificate: *has_certificate },
             Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
+            Stage::Counting { charged, .. } => Action::LoadPlan(charged.published),
             Stage::RecordingFound { found, .. } => Action::RecordFound(found.clone()),
             Stage::Loading { offer, purpose } => offer.action(purpose),
             Stage::Installing { work, .. } => Action::Install(Arc::clone(work)),
@@ -335,6 +342,7 @@ impl Session {
                     | Stage::AwaitingWindow
                     | Stage::CheckingIn
                     | Stage::LoadingPlan { .. }
+                    | Stage::Counting { .. }
                     | Stage::RecordingFound { .. }
                     | Stage::Loading { .. }
                     | Stage::Installing { .. }
@@ -352,7 +360,7 @@ impl Session {
             Stage::AwaitingWindow => SessionState::AwaitingWindow,
             Stage::CheckingIn => SessionState::CheckingIn,
             Stage::Renewing { .. } => SessionState::Renewing,
-            Stage::LoadingPlan { .. } => SessionState::LoadingPlan,
+            Stage::LoadingPlan { .. } | Stage::Counting { .. } => SessionState::LoadingPlan,
             Stage::RecordingFound { .. } => SessionState::RecordingFound,
             Stage::Loading { .. } => SessionState::Loading,
             Stage::Installing { .. } => SessionState::Installing,
@@ -383,7 +391,8 @@ impl Session {
             Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Declining { .. } => None,
             Stage::Renewing { then, .. } => then.published(),
             Stage::LoadingPlan { published, .. } => Some(*published),
-            Stage::RecordingFound { offer, .. } | Stage::Loading { offer, .. } => Some(offer.published()),
+            Stage::Counting { then, .. } | Stage::RecordingFound { then, .. } => Some(then.published),
+            Stage::Loading { offer, .. } => Some(offer.published()),
             Stage::Installing { work, .. } | Stage::Training { work } => Some(work.published),
             Stage::Joining { trained } | Stage::Round { trained, .. } => Some(trained.work.published),
         }

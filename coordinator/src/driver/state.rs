@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{MOST_LATEST, Rejection, Reply, Request};
+use proto::message::{Charged, MOST_LATEST, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use rand_core::CryptoRng;
 use shell::store::{Batch, Store};
@@ -120,13 +120,22 @@ impl State {
         for index in active {
             let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
             self.persist(index)?;
-            if let Ok(Reply::Assignment(_)) = answer {
-                return Ok(answer);
+            if let Ok(Reply::Assignment(mut assignment)) = answer {
+                let of_others = self.charged_elsewhere(device, assignment.published.task);
+                assignment.charges.extend(of_others.take(MOST_LATEST - assignment.charges.len()));
+                return Ok(Ok(Reply::Assignment(assignment)));
             }
             // This one may not take part any more: are there enough that may?
             self.end_if_spent(index)?;
         }
         self.wait(device, now, rng)
+    }
+
+    /// How often the device was charged in other tasks than this one, the newest first: a device that was restored from a
+    /// backup learns of all that it spent before it spends more.
+    fn charged_elsewhere(&self, device: DeviceId, task: TaskId) -> impl Iterator<Item = Charged> {
+        let charged = move |entry: &Entry| entry.task.charged(device);
+        self.tasks.iter().rev().filter_map(charged).filter(move |charged| charged.published.task != task)
     }
 
     /// The answer where there is nothing to do: when to ask again, whether all tasks are over for the device, and what came of
@@ -143,7 +152,7 @@ impl State {
                 Ok(Reply::Wait { retry_millis, latest, complete }) => {
                     retry = retry.min(retry_millis);
                     is_over &= complete;
-                    let is_its = index == newest || self.tasks[index].task.has_charged(device);
+                    let is_its = index == newest || self.tasks[index].task.charged(device).is_some();
                     all.extend(latest.into_iter().filter(|_| is_its));
                 }
                 // One that has become active meanwhile.

@@ -96,6 +96,31 @@ async fn a_crash_after_the_survivors_are_fixed_charges_and_never_opens_that_roun
 }
 
 #[tokio::test]
+async fn who_is_given_work_hears_of_its_charges_in_all_tasks() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    round.submit(&driver).await;
+    let other = Plan { name: "another".into(), ..plan(1) };
+    let other = driver.create_task(other.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    driver.stop_task(task).await.unwrap();
+    drop(driver);
+
+    // Of a task that was stopped too, after a restart; and who was never charged hears of nothing.
+    let driver = world.open();
+    let asked = async |device| match driver.handle(device, Request::CheckIn).await.unwrap() {
+        Reply::Assignment(assignment) => (assignment.published.task, assignment.charges),
+        reply => panic!("{reply:?}"),
+    };
+    let (given, charges) = asked(device(0)).await;
+    assert_eq!((given, charges.len()), (other, 1));
+    assert_eq!((charges[0].published.task, charges[0].rounds), (task, 1));
+    assert!(driver.fetch(charges[0].published.plan, 0).await.is_ok(), "what it cost can be asked for");
+    assert_eq!(asked(device(77)).await, (other, Vec::new()));
+}
+
+#[tokio::test]
 async fn a_round_that_was_only_opened_keeps_its_number_for_itself() {
     let world = World::new();
     let driver = world.open();

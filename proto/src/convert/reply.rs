@@ -8,7 +8,7 @@ use super::{
     published_to_wire, sealed_from_wire, sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Assignment, Before, MOST_LATEST, Outcome, Published, Reply};
+use crate::message::{Assignment, Before, Charged, MOST_LATEST, Outcome, Reply};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
@@ -18,14 +18,14 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
             let latest = latest.iter().map(published_to_wire).collect();
             Kind::Wait(wire::Wait { retry_millis, latest, complete })
         }
-        Reply::Assignment(Assignment { published, charged, before }) => Kind::Assignment(wire::Assignment {
+        Reply::Assignment(Assignment { published, before, charges }) => Kind::Assignment(wire::Assignment {
             published: Some(published_to_wire(&published)),
-            charged,
             before: before.map(|before| wire::Before {
                 version: before.version,
                 adapter: before.adapter.0.to_vec(),
                 folded: before.folded.map_or_else(Vec::new, |digest| digest.0.to_vec()),
             }),
+            charges: charges.iter().map(charged_to_wire).collect(),
         }),
         Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
         Reply::Offer { session, round } => Kind::Offer(wire::Offer { session: session.0.to_vec(), round }),
@@ -55,14 +55,19 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
     Ok(match present("reply", message.kind)? {
         Kind::Wait(wait) => Reply::Wait {
             retry_millis: wait.retry_millis,
-            latest: latest_from_wire(&wait.latest)?,
+            latest: bounded("wait", &wait.latest)?
+                .iter()
+                .map(published_from_wire)
+                .collect::<Result<_, _>>()?,
             complete: wait.complete,
         },
         Kind::Assignment(assignment) => {
             let published = present("assignment", assignment.published.as_ref())?;
             let published = published_from_wire(published)?;
             let before = assignment.before.as_ref().map(before_from_wire).transpose()?;
-            Reply::Assignment(Assignment { published, charged: assignment.charged, before })
+            let charges = bounded("assignment", &assignment.charges)?;
+            let charges = charges.iter().map(charged_from_wire).collect::<Result<_, _>>()?;
+            Reply::Assignment(Assignment { published, before, charges })
         }
         Kind::Chunk(chunk) => Reply::Chunk(chunk_from_wire(chunk)?),
         Kind::Offer(offer) => {
@@ -86,11 +91,21 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
     })
 }
 
-fn latest_from_wire(latest: &[wire::Published]) -> Result<Vec<Published>, WireError> {
-    if latest.len() > MOST_LATEST {
-        return Err(error("wait", format!("{} versions are more than {MOST_LATEST}", latest.len())));
+/// One for each task, of which a coordinator names no more than [`MOST_LATEST`].
+fn bounded<'a, T>(what: &'static str, tasks: &'a [T]) -> Result<&'a [T], WireError> {
+    if tasks.len() > MOST_LATEST {
+        return Err(error(what, format!("{} tasks are more than {MOST_LATEST}", tasks.len())));
     }
-    latest.iter().map(published_from_wire).collect()
+    Ok(tasks)
+}
+
+fn charged_to_wire(charged: &Charged) -> wire::Charged {
+    wire::Charged { published: Some(published_to_wire(&charged.published)), rounds: charged.rounds }
+}
+
+fn charged_from_wire(message: &wire::Charged) -> Result<Charged, WireError> {
+    let published = published_from_wire(present("charged", message.published.as_ref())?)?;
+    Ok(Charged { published, rounds: message.rounds })
 }
 
 fn before_from_wire(message: &wire::Before) -> Result<Before, WireError> {

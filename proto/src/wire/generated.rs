@@ -313,12 +313,21 @@ pub struct Wait {
 pub struct Assignment {
     #[prost(message, optional, tag = "1")]
     pub published: ::core::option::Option<Published>,
-    /// Rounds of the task that the coordinator charged this device for.
-    #[prost(uint32, tag = "2")]
-    pub charged: u32,
     /// What the version's gain is measured against; absent where it is not to be.
     #[prost(message, optional, tag = "3")]
     pub before: ::core::option::Option<Before>,
+    /// The tasks in which the coordinator charged this device: this one, and of the others the newest, at most 64 in all.
+    #[prost(message, repeated, tag = "4")]
+    pub charges: ::prost::alloc::vec::Vec<Charged>,
+}
+/// How often the coordinator charged the device that asks in a task.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Charged {
+    /// The task's newest version.
+    #[prost(message, optional, tag = "1")]
+    pub published: ::core::option::Option<Published>,
+    #[prost(uint32, tag = "2")]
+    pub rounds: u32,
 }
 /// A version before, by what it consists of.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -36,6 +36,7 @@ impl Session {
             | Stage::AwaitingWindow
             | Stage::CheckingIn
             | Stage::Renewing { .. }
+            | Stage::Counting { .. }
             | Stage::RecordingFound { .. }
             | Stage::Installing { .. }
             | Stage::Training { .. }

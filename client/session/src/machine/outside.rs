@@ -7,12 +7,11 @@ use std::sync::Arc;
 use privacy::Mechanism;
 use proto::adapter::State;
 use proto::ids::{Digest, TaskId, Timestamp};
-use proto::message::{Assignment, Before, DeclineReason, Published, Rejection, Reply};
+use proto::message::{Before, DeclineReason, Published, Rejection, Reply};
 use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
 
 use crate::policy::{Breach, Policy};
-use crate::spending::Found;
 
 use super::trainer_faults::Next;
 use super::{
@@ -32,6 +31,14 @@ pub(super) const AWAITED_MILLIS: u64 = 30 * 60_000;
 /// How often a device looks for new versions of a task that it does not train for a while: every quarter of an hour.
 pub(super) const RESTING_MILLIS: u64 = 15 * 60_000;
 
+/// Parses a plan, after checking that it is the one that was published.
+pub(super) fn read_plan(published: &Published, plan: &[u8]) -> Result<Plan, Ended> {
+    if Digest::of(plan) != published.plan {
+        return Err(Ended::WrongArtifact("plan"));
+    }
+    Ok(Plan::parse(plan)?)
+}
+
 /// A version and its plan, of which nothing else was loaded yet.
 #[derive(Debug)]
 pub(super) struct Offer {
@@ -41,12 +48,9 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// Parses a plan, after checking that it is the one that was published, and that it allows the version.
+    /// Parses the plan of a version, after checking that it allows the version.
     fn read(published: Published, plan_bytes: &[u8]) -> Result<Self, Ended> {
-        if Digest::of(plan_bytes) != published.plan {
-            return Err(Ended::WrongArtifact("plan"));
-        }
-        let plan = Plan::parse(plan_bytes)?;
+        let plan = read_plan(&published, plan_bytes)?;
         let mechanism = plan.mechanism_at(published.version, published.clip_norm)?;
         Ok(Self { published, plan: Arc::new(plan), mechanism })
     }
@@ -95,10 +99,16 @@ impl Session {
                     (Err(why), _) => self.end(why, now.plus_millis(FAILED_MILLIS)),
                 }
             }
-            (Stage::RecordingFound { found, offer, before }, Event::Recorded) => {
+            (Stage::Counting { charged, then }, Event::PlanLoaded(plan)) => {
+                self.count(charged, &plan, then, now)
+            }
+            (Stage::Counting { .. }, Event::Rejected(rejection)) => {
+                self.end(Ended::Rejected(rejection), now.plus_millis(RESTING_MILLIS))
+            }
+            (Stage::RecordingFound { found, then }, Event::Recorded) => {
                 let mut session = self;
                 session.spending.add_found(&found, now);
-                session.weigh(offer, before, now)
+                session.assigned(*then, now)
             }
             (Stage::Loading { offer, purpose }, Event::Loaded { adapter, frozen, folded, before }) => {
                 let before = match &purpose {
@@ -196,7 +206,13 @@ impl Session {
     }
 
     /// Tells the coordinator the category of why this device does not take part, and the user all of it.
-    fn decline(self, published: &Published, reason: DeclineReason, why: Ended, until: Timestamp) -> Self {
+    pub(super) fn decline(
+        self,
+        published: &Published,
+        reason: DeclineReason,
+        why: Ended,
+        until: Timestamp,
+    ) -> Self {
         self.to(Stage::Declining { published: *published, reason, why, until })
     }
 
@@ -228,19 +244,9 @@ impl Session {
                     }
                 }
             }
-            Reply::Assignment(Assignment { published, charged, before }) => {
+            Reply::Assignment(assignment) => {
                 self.complete = false;
-                if self.forgotten.contains(&published.task) {
-                    // There may be other tasks.
-                    let why = Breach::Forgotten(published.task);
-                    let until = now.plus_millis(RESTING_MILLIS);
-                    return self.decline(&published, why.reason(), why.into(), until);
-                }
-                let is_said = |(plan, until): &(Digest, Timestamp)| *plan == published.plan && *until > now;
-                if self.declined.get(&published.task).is_some_and(is_said) {
-                    return self.wait(now.plus_millis(RESTING_MILLIS));
-                }
-                self.to(Stage::LoadingPlan { published, purpose: Purpose::Train { charged, before } })
+                self.assigned(assignment, now)
             }
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
@@ -259,26 +265,10 @@ impl Session {
 
     /// What is to be done with a version, of which the plan is known.
     fn offered(self, offer: Box<Offer>, purpose: Purpose, now: Timestamp) -> Self {
-        let Offer { published, plan, .. } = &*offer;
         match purpose {
-            Purpose::Train { charged, before } => {
-                // Only a device whose ledger was lost knows of fewer charges than its coordinator. Whoever says so
-                // falsely makes it spend less.
-                let charged = charged.min(plan.privacy.participations);
-                let times = charged.saturating_sub(self.spending.participations(published.task));
-                if times == 0 {
-                    return self.weigh(offer, before, now);
-                }
-                let found = Found {
-                    task: published.task,
-                    times,
-                    plan: published.plan,
-                    cost: plan.participation_cost(),
-                    delta: plan.privacy.delta,
-                };
-                self.to(Stage::RecordingFound { found, offer, before })
-            }
+            Purpose::Train { before } => self.weigh(offer, before, now),
             Purpose::Keep { retry_millis } => {
+                let Offer { published, plan, .. } = &*offer;
                 if self.device.policy.knows(published.task, plan, &self.device.bases).is_ok() {
                     return self.to(Stage::Loading { offer, purpose });
                 }
@@ -304,7 +294,7 @@ impl Session {
             return self.offered(offer, Purpose::Keep { retry_millis }, now);
         }
         match policy.admit(published.task, &offer.plan, &self.device.bases, &self.spending, now) {
-            Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { charged: 0, before } }),
+            Ok(()) => self.to(Stage::Loading { offer, purpose: Purpose::Train { before } }),
             Err(breach)
                 if !self.has_all_of(&published) && policy.keeps(published.task, &breach, &self.spending) =>
             {

@@ -109,6 +109,7 @@ impl Then {
             | Stage::AwaitingWindow
             | Stage::CheckingIn
             | Stage::LoadingPlan { .. }
+            | Stage::Counting { .. }
             | Stage::RecordingFound { .. }
             | Stage::Loading { .. }
             | Stage::Installing { .. }

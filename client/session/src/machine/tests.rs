@@ -2,7 +2,7 @@ use aggregation::{Credential, IdentityKey};
 use privacy::accountant::RdpCurve;
 use proto::adapter::Class;
 use proto::ids::DeviceId;
-use proto::message::{Assignment, DeclineReason, Outcome, Published, Reply};
+use proto::message::{Assignment, Charged, DeclineReason, Outcome, Published, Reply};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, ClassPlan, Plan, RefreshPlan, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
@@ -75,8 +75,9 @@ fn published(plan: &Plan) -> Published {
 /// Wakes the session and takes it through check-in, at which it hears how often it was charged, and gives it the plan.
 fn given_plan(session: Session, plan: &Plan, published: Published, charged: u32) -> Session {
     let session = tell(session, Event::Woke);
+    let charges = if charged > 0 { vec![Charged { published, rounds: charged }] } else { Vec::new() };
     let session =
-        tell(session, Event::Replied(Reply::Assignment(Assignment { published, charged, before: None })));
+        tell(session, Event::Replied(Reply::Assignment(Assignment { published, before: None, charges })));
     assert!(matches!(session.action(), Action::LoadPlan(version) if version.plan == published.plan));
     tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()))
 }
@@ -156,7 +157,8 @@ fn a_task_that_was_declined_is_in_the_way_of_no_other_and_is_declined_again_when
     // It is asked again within minutes for what else there is; the same plan is answered by silence until its rest is over.
     assert_eq!(sleeps(&session), HOUR / 4);
     let at = NOW.plus_millis(HOUR / 4);
-    let assignment = Reply::Assignment(Assignment { published: published(&plan), charged: 0, before: None });
+    let assignment =
+        Reply::Assignment(Assignment { published: published(&plan), before: None, charges: Vec::new() });
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let session = session.handle(Event::Woke, at, rng).handle(Event::Replied(assignment), at, rng);
     assert_eq!(sleeps(&session), HOUR / 2);
@@ -345,6 +347,7 @@ fn charges_that_only_the_coordinator_knows_are_recorded_before_the_policy_is_ask
     // It took part three times in all, and keeps the version, but trains no more.
     let session = tell(session, Event::Recorded);
     assert_eq!(session.spending.participations(TASK), 3);
+    let session = tell(session, Event::PlanLoaded(plan.to_bytes().unwrap()));
     assert!(matches!(session.action(), Action::Load { .. }), "{session:?}");
     let loaded = Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None };
     let session = tell(tell(session, loaded), Event::Recorded);
@@ -356,6 +359,53 @@ fn charges_that_only_the_coordinator_knows_are_recorded_before_the_policy_is_ask
     for charged in [0, 1, 2] {
         assert!(matches!(checked_in(2, charged).action(), Action::Load { .. }), "{charged}");
     }
+}
+
+#[test]
+fn charges_of_other_tasks_are_recorded_too_before_anything_is_spent_on_this_one() {
+    let (plan, other) = (Plan::example(), Plan { name: "another".into(), ..Plan::example() });
+    let policy = Policy { participations_in_total: Some(4), ..Policy::default() };
+    let elsewhere = |task| Published { task: TaskId([task; 16]), ..published(&other) };
+    let charged = |task, rounds| Charged { published: elsewhere(task), rounds };
+    let assigned = |own, charges| {
+        let session = tell(session(policy.clone(), spent(&plan, own)), Event::Woke);
+        let assignment = Assignment { published: published(&plan), before: None, charges };
+        tell(session, Event::Replied(Reply::Assignment(assignment)))
+    };
+    let plan_of = |plan: &Plan| Event::PlanLoaded(plan.to_bytes().unwrap());
+    // Three rounds in two tasks that its ledger does not have, one after the other, at what their plan says.
+    let mut session = assigned(1, vec![charged(8, 2), charged(7, 1)]);
+    for (task, times) in [(8, 2), (7, 1)] {
+        assert_eq!(session.at_work_on(), Some(published(&plan)));
+        assert!(matches!(session.action(), Action::LoadPlan(version) if version == elsewhere(task)));
+        session = tell(session, plan_of(&other));
+        let Action::RecordFound(found) = session.action() else { panic!("{session:?}") };
+        assert_eq!((found.task, found.times), (TaskId([task; 16]), times));
+        assert_eq!(found.cost, other.participation_cost());
+        session = tell(session, Event::Recorded);
+    }
+    let session = tell(session, plan_of(&plan));
+    let session =
+        tell(session, Event::Loaded { adapter: adapter(&plan), frozen: None, folded: None, before: None });
+    let session = tell(session, Event::Recorded);
+    assert_eq!(declines(&session), Some(DeclineReason::Participations), "four are spent in all");
+    // Without them it would have gone on.
+    assert!(matches!(tell(assigned(1, vec![]), plan_of(&plan)).action(), Action::Load { trains: true, .. }));
+
+    // What they cost is not known where the plan is another one, or not to be had: then nothing is spent.
+    let mut lied = tell(assigned(1, vec![charged(8, 2)]), plan_of(&plan));
+    assert!(matches!(lied.take_ended(), Some(Ended::WrongArtifact("plan"))));
+    assert_eq!(sleeps(&lied), HOUR / 4);
+    let mut gone = tell(assigned(1, vec![charged(8, 2)]), Event::Rejected(Rejection::UnknownArtifact));
+    assert!(matches!(gone.take_ended(), Some(Ended::Rejected(Rejection::UnknownArtifact))));
+    assert_eq!(sleeps(&gone), HOUR / 4);
+    // A number that no plan allows is no more than what it allows, and is not asked for again and again.
+    let most = other.privacy.participations;
+    let session = tell(assigned(0, vec![charged(8, u32::MAX)]), plan_of(&other));
+    let Action::RecordFound(found) = session.action() else { panic!("{session:?}") };
+    assert_eq!(found.times, most);
+    let session = tell(session, Event::Recorded);
+    assert!(matches!(session.action(), Action::LoadPlan(version) if version == published(&plan)));
 }
 
 #[test]
@@ -442,8 +492,8 @@ fn a_task_that_its_user_left_is_declined_and_not_installed_until_they_take_it_ba
     let assignment = || {
         Event::Replied(Reply::Assignment(Assignment {
             published: published(&plan),
-            charged: 0,
             before: None,
+            charges: Vec::new(),
         }))
     };
     let mut session = joining(session(Policy::default(), Spending::new()));
@@ -502,7 +552,8 @@ fn text_that_is_not_there_is_looked_for_again_and_again_and_is_no_failure_of_the
 /// Wakes a session at `now` and takes it through another check-in with the plan.
 fn offered_again(session: Session, plan: &Plan, now: Timestamp) -> Session {
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
-    let assignment = Reply::Assignment(Assignment { published: published(plan), charged: 0, before: None });
+    let assignment =
+        Reply::Assignment(Assignment { published: published(plan), before: None, charges: Vec::new() });
     let session = session.handle(Event::Woke, now, rng).handle(Event::Replied(assignment), now, rng);
     assert!(matches!(session.action(), Action::LoadPlan(_)), "{session:?}");
     session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng)
@@ -541,7 +592,7 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let now = NOW.plus_millis(2 * rests);
     session = session.handle(Event::Woke, now, rng);
-    let assignment = Reply::Assignment(Assignment { published: newer, charged: 0, before: None });
+    let assignment = Reply::Assignment(Assignment { published: newer, before: None, charges: Vec::new() });
     session = session.handle(Event::Replied(assignment), now, rng);
     session = session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng);
     assert!(matches!(session.action(), Action::Load { trains: false, .. }), "{session:?}");

@@ -6,6 +6,7 @@ use privacy::accountant::most_participations;
 use privacy::{Delta, Mechanism};
 use proto::admin::{ParticipationCount, PrivacySpent, TaskState};
 use proto::ids::DeviceId;
+use proto::message::Charged;
 use proto::plan::Plan;
 
 use super::{Task, TaskEffect, TaskError};
@@ -64,9 +65,10 @@ impl Task {
         self.record.participations.get(&device).copied().unwrap_or(0)
     }
 
-    /// Whether a device took part.
-    pub fn has_charged(&self, device: DeviceId) -> bool {
-        self.participations(device) > 0
+    /// How often the device was charged, and what for; `None` where it never was.
+    pub fn charged(&self, device: DeviceId) -> Option<Charged> {
+        let rounds = self.participations(device);
+        (rounds > 0).then(|| Charged { published: self.published(), rounds })
     }
 
     /// Rounds charged so far, aborted ones too.

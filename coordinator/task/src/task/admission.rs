@@ -29,8 +29,8 @@ impl Task {
         }
         Reply::Assignment(Assignment {
             published: self.published(),
-            charged: self.participations(from),
             before: self.record.before.as_ref().map(|earlier| earlier.before),
+            charges: self.charged(from).into_iter().collect(),
         })
     }
 
