@@ -244,7 +244,7 @@ pub enum Breach {
     },
     /// The training takes longer than this device trains.
     #[error(
-        "the training would take {found} minutes by the steps that were done, this device trains for {most} minutes at \
+        "the training would take {found} minutes by what was done so far, this device trains for {most} minutes at \
          most; raise policy.longest_training_minutes to take part"
     )]
     Time {

@@ -121,11 +121,15 @@ fn read_and_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Re
 }
 
 fn read_then_train(engine: &Engine, text: &Text<'_>, job: &TrainingJob<'_>) -> Result<LocalEnd, TextError> {
+    // What is written by the chat template of a base counts as the training does: a template can be slow on purpose.
     let go_on = || {
         job.recorder.goes_on();
-        !job.must_leave()
+        !job.must_leave() && job.policy.time((job.elapsed)()).is_ok()
     };
-    let left = || LocalEnd::NotTrained("it was interrupted before its first step".to_owned());
+    let left = || match job.policy.time((job.elapsed)()) {
+        Err(breach) => LocalEnd::Refused(breach),
+        Ok(()) => LocalEnd::NotTrained("it was interrupted before its first step".to_owned()),
+    };
     let Some(read) = UserText::read_while(text.data, text.reading, &go_on)? else { return Ok(left()) };
     let Some(corpus) = Corpus::new_while(engine.base(), &read, &go_on)? else { return Ok(left()) };
     job.recorder.has_read(read.reading(), corpus.notes());
@@ -436,6 +440,31 @@ mod tests {
         let TrainingEnd::Refused(breach @ Breach::Time { most: 1, .. }) = event else { panic!("{event:?}") };
         assert_eq!(breach.reason(), proto::message::DeclineReason::Work);
         assert_eq!(looks.get(), 20);
+    }
+
+    #[test]
+    fn text_that_takes_too_long_to_be_read_ends_the_training() {
+        let engine = engine();
+        let work = work(engine.base());
+        let folder = tempfile::tempdir().unwrap();
+        let data = [folder.path().join("text.txt")];
+        std::fs::write(&data[0], "one two three\n\nfour five six\n\n").unwrap();
+        let reading = ReadOptions::default();
+        let text = Text { data: &data, reading: &reading };
+        let read = |elapsed: Duration, leaves| {
+            let (leave, policy) =
+                (AtomicBool::new(leaves), Policy { longest_training_minutes: 1, ..Policy::default() });
+            let (elapsed, checkpoint) = (move || elapsed, Checkpoint::below(Path::new("nowhere")));
+            let job = TrainingJob::new(&work, [1; 32], &policy, &elapsed, &checkpoint, &leave);
+            read_and_train(&engine, &text, &job).unwrap().with_update(&job)
+        };
+        let over = read(Duration::from_secs(61), false);
+        assert!(matches!(over, TrainingEnd::Refused(Breach::Time { found: 2, most: 1 })), "{over:?}");
+        let left = read(Duration::ZERO, true);
+        assert!(
+            matches!(&left, TrainingEnd::NotTrained(why) if why.contains("before its first")),
+            "{left:?}"
+        );
     }
 
     #[test]
