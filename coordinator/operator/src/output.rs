@@ -1,6 +1,7 @@
 //! Data to stdout, in two forms; words for what a task is.
 
 use clap::Args;
+use comfy_table::{Table, presets};
 use coordinator::cli::CliError;
 use proto::admin::TaskState;
 use proto::plan::Mode;
@@ -32,24 +33,18 @@ pub(crate) fn line(text: &str) -> Result<(), CliError> {
     cli::line(text).map_err(CliError::internal)
 }
 
-/// Rows under a head, each column as wide as its widest cell; a cell may hold what a device or a plan says of itself.
+/// Rows under a head, each column as wide on a terminal as its widest cell; a cell may hold what a device or a plan says of
+/// itself.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
-    let one = |row: &Vec<String>| row.iter().map(|cell| shown(cell).to_string()).collect::<Vec<_>>();
-    let rows: Vec<Vec<String>> = rows.iter().map(one).collect();
-    let mut widths: Vec<usize> = head.iter().map(|cell| cell.chars().count()).collect();
-    for row in &rows {
-        for (width, cell) in widths.iter_mut().zip(row) {
-            *width = (*width).max(cell.chars().count());
-        }
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING).set_header(head.iter().copied());
+    for row in rows {
+        table.add_row(row.iter().map(|cell| shown(cell).to_string()));
     }
-    let line = |cells: Vec<&str>| {
-        let cells: Vec<String> =
-            cells.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}")).collect();
-        cells.join("  ").trim_end().to_owned()
-    };
-    let head = line(head.to_vec());
-    let rows = rows.iter().map(|row| line(row.iter().map(String::as_str).collect()));
-    std::iter::once(head).chain(rows).collect::<Vec<_>>().join("\n")
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table.trim_fmt()
 }
 
 /// Against whom ε holds, by who adds the noise.
@@ -106,5 +101,8 @@ mod tests {
             r"d                         active",
         ];
         assert_eq!(table(&["NAME", "STATE"], &rows), expected.join("\n"));
+        // Two columns of a terminal each.
+        let rows = [vec!["夜班".to_owned(), "active".to_owned()], vec!["night".to_owned(), "active".to_owned()]];
+        assert_eq!(table(&["NAME", "STATE"], &rows), "NAME   STATE\n夜班   active\nnight  active");
     }
 }
