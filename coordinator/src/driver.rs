@@ -36,10 +36,13 @@ use crate::artifacts::{ArtifactError, Artifacts};
 use crate::records::RecordError;
 use crate::seldom::Seldom;
 
+mod held;
 mod openings;
 mod state;
 mod trouble;
 
+pub use held::LONGEST_HELD;
+use held::Phases;
 use state::State;
 use trouble::Trouble;
 
@@ -113,6 +116,8 @@ pub struct Driver {
     /// One for each artefact that may be read now.
     readers: Arc<Semaphore>,
     due: Arc<watch::Sender<Due>>,
+    /// The step of each open round, for whoever waits for the next.
+    phases: Arc<watch::Sender<Phases>>,
     /// How often a device was enrolled or revoked since the start.
     enrollments: Arc<AtomicU64>,
     /// How many sums are being opened.
@@ -167,6 +172,7 @@ impl Driver {
             reader: Arc::new(PartReader::new(artifacts)),
             readers: Arc::new(Semaphore::new(READERS)),
             due: Arc::new(watch::Sender::new(Due::default())),
+            phases: Arc::default(),
             under_way: Arc::new(watch::Sender::new(0)),
             trouble: Arc::default(),
             failed: Arc::new(watch::Sender::new(false)),
@@ -378,6 +384,8 @@ impl Driver {
                     self.open_apart(task, opening);
                 }
                 self.set_due(Due { at: state.poll_timeout(), open_rounds: state.open_rounds() });
+                let phases = state.phases();
+                self.phases.send_if_modified(|known| std::mem::replace(known, phases.clone()) != phases);
                 answer
             }
             Err(error) if error.passes() && !state.is_stopped() => {

@@ -13,7 +13,7 @@ use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
 use tonic::{Request, Response, Status};
 
 use crate::bases::ServedBases;
-use crate::driver::{self, Driver};
+use crate::driver::{self, Driver, LONGEST_HELD};
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
@@ -118,7 +118,7 @@ impl DeviceService {
         {
             return Ok(convert::reply_to_wire(message::Reply::Chunk(chunk?)));
         }
-        let reply = self.driver.handle(device, request).await?;
+        let reply = self.driver.answer(device, request, LONGEST_HELD).await?;
         Ok(convert::reply_to_wire(reply))
     }
 

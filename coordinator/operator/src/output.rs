@@ -102,7 +102,8 @@ mod tests {
         ];
         assert_eq!(table(&["NAME", "STATE"], &rows), expected.join("\n"));
         // Two columns of a terminal each.
-        let rows = [vec!["夜班".to_owned(), "active".to_owned()], vec!["night".to_owned(), "active".to_owned()]];
+        let rows =
+            [vec!["夜班".to_owned(), "active".to_owned()], vec!["night".to_owned(), "active".to_owned()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME   STATE\n夜班   active\nnight  active");
     }
 }

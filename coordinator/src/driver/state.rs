@@ -15,6 +15,7 @@ use task::round::{Opened, Opening};
 use task::spool::Spooler;
 use task::{Spending, Task, TaskEffect};
 
+use super::held::Phases;
 use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
 use crate::records::{self, TaskHeader};
@@ -84,7 +85,7 @@ impl State {
             },
             Request::Join { task, .. } => match self.index(*task) {
                 None => return Ok(Err(Rejection::UnknownTask)),
-                Some(index) if self.draining && !self.tasks[index].task.has_open_round() => {
+                Some(index) if self.draining && !self.tasks[index].task.open_round().is_some() => {
                     return Ok(Err(Rejection::Unavailable("the coordinator is stopping".to_owned())));
                 }
                 Some(index) => index,
@@ -270,8 +271,13 @@ impl State {
         self.draining = true;
     }
 
+    /// The step of each open round.
+    pub(super) fn phases(&self) -> Phases {
+        self.tasks.iter().filter_map(|entry| entry.task.open_round()).collect()
+    }
+
     pub(super) fn open_rounds(&self) -> usize {
-        self.tasks.iter().filter(|entry| entry.task.has_open_round()).count()
+        self.tasks.iter().filter(|entry| entry.task.open_round().is_some()).count()
     }
 
     /// The sums that are due to be opened, each with its task: to be asked after each step.

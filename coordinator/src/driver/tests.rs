@@ -12,6 +12,7 @@ use super::*;
 use crate::records;
 
 mod full_disk;
+mod held;
 mod openings;
 mod spent;
 
@@ -251,16 +252,22 @@ impl Join<()> {
         Self { context, plan, devices: vec![(); usize::from(COHORT)] }
     }
 
-    async fn advertise(self, driver: &Driver) -> Join<(Advertised, Request)> {
-        let mut devices = Vec::new();
-        for i in 0..COHORT {
+    /// What each of them sends first, in order.
+    fn advertisements(&self) -> Vec<(Advertised, Request)> {
+        let one = |i| {
             let credential = Credential::issue(&authority(), [i; 16], identity(i).public(), u64::MAX);
             let (state, advertisement) =
                 Advertised::new(self.context.clone(), &identity(i), credential, &mut UnwrapErr(SysRng));
             let session = SessionId(self.context.session.0);
-            let request = Request::Advertise { session, advertisement: Box::new(advertisement) };
+            (state, Request::Advertise { session, advertisement: Box::new(advertisement) })
+        };
+        (0..COHORT).map(one).collect()
+    }
+
+    async fn advertise(self, driver: &Driver) -> Join<(Advertised, Request)> {
+        let devices = self.advertisements();
+        for (i, (_, request)) in (0..).zip(&devices) {
             driver.handle(device(i), request.clone()).await.unwrap();
-            devices.push((state, request));
         }
         Join { context: self.context, plan: self.plan, devices }
     }

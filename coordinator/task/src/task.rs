@@ -16,7 +16,7 @@ use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
 use crate::optimizer::OptimizerState;
-use crate::round::{Effect, Opened, Opening, Round, RoundParams};
+use crate::round::{Effect, Opened, Opening, PhaseName, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
 
 mod accounting;
@@ -231,9 +231,10 @@ impl Task {
         self.round.as_ref().is_some_and(|round| round.session() == session)
     }
 
-    /// Whether a round is open.
-    pub fn has_open_round(&self) -> bool {
-        self.round.as_ref().is_some_and(|round| round.outcome().is_none())
+    /// The open round, if there is one, and the step that it is in.
+    pub fn open_round(&self) -> Option<(SessionId, PhaseName)> {
+        let open = self.round.as_ref().filter(|round| round.outcome().is_none());
+        open.map(|round| (round.session(), round.phase()))
     }
 
     /// Everything an operator may know.

@@ -1,0 +1,86 @@
+//! Questions that are held until a round goes on.
+
+use std::time::Duration;
+
+use proto::message::Outcome;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, timeout};
+
+use super::*;
+
+/// As long as a test waits for what should come at once.
+const SOON: Duration = Duration::from_secs(10);
+
+fn ask(driver: &Driver, i: u8, request: Request) -> JoinHandle<Result<Reply, Rejection>> {
+    let driver = driver.clone();
+    tokio::spawn(async move { driver.answer(device(i), request, LONGEST_HELD).await })
+}
+
+async fn told(asked: JoinHandle<Result<Reply, Rejection>>) -> Result<Reply, Rejection> {
+    timeout(SOON, asked).await.unwrap().unwrap()
+}
+
+/// All but the last of a round's devices, which advertised and are held; and what the last has to say.
+async fn held(driver: &Driver, task: TaskId) -> (Vec<JoinHandle<Result<Reply, Rejection>>>, Request) {
+    let mut requests: Vec<Request> =
+        Join::all(driver, task).await.advertisements().into_iter().map(|(_, request)| request).collect();
+    let last = requests.pop().unwrap();
+    let asked: Vec<_> = (0..).zip(requests).map(|(i, request)| ask(driver, i, request)).collect();
+    sleep(Duration::from_millis(300)).await;
+    assert!(asked.iter().all(|asked| !asked.is_finished()), "nobody is told to ask again");
+    (asked, last)
+}
+
+#[tokio::test]
+async fn who_waits_for_others_is_answered_when_the_last_of_them_came() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let (mut asked, last) = held(&driver, task).await;
+    asked.push(ask(&driver, COHORT - 1, last));
+    for asked in asked {
+        let reply = told(asked).await.unwrap();
+        assert!(matches!(&reply, Reply::Roster(roster) if roster.len() == usize::from(COHORT)), "{reply:?}");
+    }
+}
+
+#[tokio::test]
+async fn who_came_too_late_waits_for_the_round_to_end() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+    let late = ask(&driver, COHORT, Request::Join { task, version: 0, class: None });
+    round.submit(&driver).await.finish(&driver).await;
+    assert_eq!(told(late).await.unwrap_err(), Rejection::Stale { found: 0, current: 1 });
+}
+
+#[tokio::test]
+async fn who_waits_is_told_when_the_coordinator_ends() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let (asked, _) = held(&driver, task).await;
+    driver.drain(Duration::ZERO).await;
+    for asked in asked {
+        assert!(matches!(told(asked).await, Ok(Reply::Over(Outcome::Stopped))));
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_held_for_ever_and_what_needs_no_others_not_at_all() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let (_, first) = Join::all(&driver, task).await.advertisements().remove(0);
+    let begun = Instant::now();
+    let reply = driver.answer(device(0), first, Duration::from_millis(400)).await.unwrap();
+    assert!(matches!(reply, Reply::Wait { retry_millis: 250, .. }), "{reply:?}");
+    assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
+
+    let begun = Instant::now();
+    driver.answer(device(0), Request::CheckIn, LONGEST_HELD).await.unwrap();
+    let decline = Request::Decline { task, reason: proto::message::DeclineReason::Noise };
+    driver.answer(device(9), decline, LONGEST_HELD).await.unwrap();
+    assert!(begun.elapsed() < SOON);
+}
