@@ -32,6 +32,9 @@ mod lend_idle_time;
 #[path = "../../coordinator/operator/examples/tasks.rs"]
 mod tasks;
 
+#[path = "door/round.rs"]
+mod round;
+
 /// Devices with a trainer of this test's, beside the one of the example.
 const DEVICES: usize = 9;
 
