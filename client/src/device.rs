@@ -1,14 +1,18 @@
 //! A device of a federation, for the program that holds it.
 
+mod asks;
 mod base;
 mod base_fetch;
 mod clock;
 mod coming_bases;
 mod fetch;
 mod forget;
+mod install;
 mod live;
 mod memory;
 mod meter;
+mod perform;
+mod permits;
 mod problems;
 mod renew;
 mod run;

@@ -2,24 +2,23 @@
 //! [`train`](super::train) lends the machine to a training, [`window`](super::window) says when.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chacha20::ChaCha20Rng;
 use engine::process::available_bytes;
-use proto::ids::{Digest, TaskId, Timestamp};
+use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
-use session::conditions::{Conditions, in_words};
-use session::policy::{Breach, Policy};
-use session::{Action, Event, Session, SessionState, Work};
+use session::conditions::Conditions;
+use session::policy::Policy;
+use session::{Action, Event, Session, SessionState};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 use super::clock::{StepDetector, now, uptime};
 use super::coming_bases::ComingBases;
 use super::forget;
-use super::live::{Ask, Live};
+use super::live::Live;
 use super::meter::Meter;
 use super::waits::{Heard, Unanswered, Waits};
 use super::window::Watching;
@@ -30,11 +29,8 @@ use crate::store::{DeviceStore, DeviceStoreError};
 use crate::trainer::Trainer;
 use crate::transport::Transport;
 
-/// The longest sleep without a look at the clock: one that was set, or a machine that slept, is noticed.
-const LONGEST_NAP: Duration = Duration::from_secs(30);
-
 /// When this device took part in drawing a graph, in its state.
-const DRAWN: &str = "drawn";
+pub(super) const DRAWN: &str = "drawn";
 
 /// How a device that runs once ended.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,7 +76,7 @@ pub(super) struct Running {
     unanswered: Unanswered,
     clock: StepDetector,
     /// The task and the version from which the contribution that was charged last was trained.
-    contributed: Option<(TaskId, u32)>,
+    pub(super) contributed: Option<(TaskId, u32)>,
 }
 
 impl Running {
@@ -188,93 +184,7 @@ impl Running {
             }
             let until = if let Action::Sleep(until) = action { Some(until) } else { None };
             self.live.does(self.waits.name(self.session.state()), self.session.at_work_on(), until);
-            let event = match action {
-                Action::Sleep(until) => match self.sleep(until).await {
-                    Some(event) => event,
-                    None => continue,
-                },
-                Action::Send(request) => {
-                    let sent = tokio::select! {
-                        sent = self.transport.send(&request) => sent,
-                        () = self.stop.cancelled() => continue,
-                    };
-                    match sent {
-                        Ok(reply) => {
-                            tracing::debug!(request = request.name(), reply = reply.name(), "answered");
-                            Event::Replied(reply)
-                        }
-                        Err(error) => self.failure(error),
-                    }
-                }
-                Action::Renew { has_certificate } => {
-                    let stop = self.stop.clone();
-                    tokio::select! {
-                        renewed = self.renew(has_certificate) => renewed?,
-                        () = stop.cancelled() => continue,
-                    }
-                }
-                Action::LoadPlan(published) => {
-                    self.store.checkpoint().keep_only(&published);
-                    self.load_plan(&published).await.unwrap_or_else(|error| self.failure(error))
-                }
-                // Nothing is held of a version while there is no window to train it in.
-                Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
-                Action::Load { published, frozen, plan, trains, before } => {
-                    self.store.name_task(published.task, &plan.name)?;
-                    match self.fits(plan, trains).await? {
-                        Ok(()) => {
-                            let loaded = self.load(published, frozen, before).await;
-                            loaded.unwrap_or_else(|error| self.failure(error))
-                        }
-                        Err(breach) => Event::CannotTrain(breach),
-                    }
-                }
-                Action::RecordFound(found) => {
-                    tracing::warn!(
-                        task = %self.store.in_words(found.task),
-                        times = found.times,
-                        "the coordinator charged this device for more rounds than its ledger knows: the folder was \
-                         restored from a backup, or the coordinator errs; they are written to the ledger and count"
-                    );
-                    self.store.charge_found(found, now().0)?;
-                    self.live.keeps(&self.store)?;
-                    Event::Recorded
-                }
-                Action::Install(work) => {
-                    let stop = self.stop.clone();
-                    tokio::select! {
-                        installed = self.install(&work) => installed?,
-                        () = stop.cancelled() => continue,
-                    }
-                }
-                Action::Train(work) => {
-                    self.store.set_declined(None)?;
-                    self.train(work).await?
-                }
-                Action::Charge(charge) => {
-                    self.contributed = Some((charge.task, charge.version));
-                    self.live.note(
-                        "contributes",
-                        &format!("version {} of task {}", charge.version, self.store.in_words(charge.task)),
-                    );
-                    self.store.charge(charge, now().0)?;
-                    self.store.set_declined(None)?;
-                    self.live.keeps(&self.store)?;
-                    Event::Recorded
-                }
-                Action::RecordDraws(times) => {
-                    self.store.put(DRAWN, &times)?;
-                    Event::Recorded
-                }
-                Action::RecordSignature(signed) => {
-                    self.store.sign(signed)?;
-                    Event::Recorded
-                }
-                Action::RecordAnswer(answered) => {
-                    self.store.answer(answered)?;
-                    Event::Recorded
-                }
-            };
+            let Some(event) = self.perform(action).await? else { continue };
             let (state, heard) = (self.session.state(), Heard::of(&event));
             self.session = if matches!(event, Event::Loaded { .. }) {
                 // Frozen factors are drawn and earlier epochs folded in, which may take long: on a thread that no request
@@ -326,125 +236,6 @@ impl Running {
             return Some(Finished::Contributed(published));
         }
         self.session.is_complete().then_some(Finished::NoMoreWork)
-    }
-
-    /// Sleeps until then, but not on when it is told to stop, asked for something, or needed: `None` where it is to be
-    /// looked at again what there is to do.
-    async fn sleep(&mut self, until: Timestamp) -> Option<Event> {
-        let left = until.millis_since(now());
-        if left == 0 {
-            return Some(Event::Woke);
-        }
-        let awaits = self.session.state() == SessionState::AwaitingWindow;
-        let (stop, live, opens) = (self.stop.clone(), Arc::clone(&self.live), self.watching.open());
-        tokio::select! {
-            () = tokio::time::sleep(Duration::from_millis(left).min(LONGEST_NAP)) => None,
-            () = stop.cancelled() => None,
-            () = live.asked.notified() => None,
-            () = opens, if awaits => Some(Event::WindowOpened),
-            () = self.bases.news() => None,
-        }
-    }
-
-    /// Whether a window is open; a device that runs once says why there is none, or waits for the dwell.
-    pub(super) async fn may_train(&mut self) -> Result<bool, Error> {
-        loop {
-            let seen = tokio::select! {
-                seen = self.watching.first() => seen,
-                () = self.stop.cancelled() => return Ok(false),
-            };
-            if seen.may_train || !self.when.once {
-                return Ok(seen.may_train);
-            }
-            let blocking = seen.blocking();
-            if !blocking.is_empty() {
-                return Err(Error::Conditions(blocking));
-            }
-            tokio::select! {
-                () = self.watching.next() => {}
-                () = self.stop.cancelled() => {}
-            }
-        }
-    }
-
-    /// Whether the network may be used; waits for the next look where it may not.
-    async fn may_transfer(&mut self) -> Result<bool, Error> {
-        let seen = tokio::select! {
-            seen = self.watching.first() => seen,
-            () = self.stop.cancelled() => return Ok(false),
-        };
-        if seen.may_transfer {
-            return Ok(true);
-        }
-        let blocking = in_words(&seen.transfer);
-        if self.when.once {
-            return Err(Error::Conditions(blocking));
-        }
-        tracing::debug!(blocking, "waiting to use the network");
-        self.live.does("waiting for the network", self.session.at_work_on(), None);
-        tokio::select! {
-            () = self.watching.next() => {}
-            () = self.live.asked.notified() => {}
-            () = self.stop.cancelled() => {}
-        }
-        Ok(false)
-    }
-
-    /// Does what the user asked for meanwhile.
-    pub(super) fn answer(&mut self) {
-        for ask in self.live.asks() {
-            match ask {
-                Ask::Forget(task, answer) => {
-                    let done = forget::forget(&self.store, task);
-                    // Whatever could be deleted: it is written down that the task was left.
-                    if forget::forgotten(&self.store).is_ok_and(|forgotten| forgotten.contains(&task)) {
-                        self.live.note("forgot", &format!("task {task}"));
-                        self.session.forget(task);
-                        self.bases.forget(task);
-                    }
-                    let told = self.live.keeps(&self.store);
-                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
-                }
-                Ask::Rejoin(task, answer) => {
-                    let done = forget::rejoin(&self.store, task);
-                    if done.is_ok() {
-                        self.session.rejoin(task);
-                    }
-                    let told = self.live.keeps(&self.store);
-                    let _gone = answer.send(done.and_then(|done| told.map(|()| done)));
-                }
-            }
-        }
-    }
-
-    /// Keeps a version for the user. What comes out is made on a thread that no request waits for: it may take a
-    /// singular value decomposition of every layer.
-    async fn install(&self, work: &Arc<Work>) -> Result<Event, Error> {
-        let theirs = Arc::clone(work);
-        let shipped =
-            tokio::task::spawn_blocking(move || theirs.state.shipped(theirs.plan.shipped_rank())).await;
-        let shipped = shipped.map_err(|error| Error::Thread(error.to_string()))?;
-        let kept = self.store.install_shipped(work, &shipped.map_err(DeviceStoreError::from)?);
-        match kept {
-            // A full disk is no reason to end: the user hears of it, and it may have room later.
-            Err(error) if !self.when.once => {
-                let Published { task, version, .. } = work.published;
-                return Ok(Event::CannotTrain(Breach::NotKept(format!(
-                    "version {version} of task {task}: {error}"
-                ))));
-            }
-            other => other?,
-        }
-        self.live.keeps(&self.store)?;
-        self.live.note(
-            "installed",
-            &format!(
-                "version {} of task {}",
-                work.published.version,
-                self.store.in_words(work.published.task)
-            ),
-        );
-        Ok(Event::Recorded)
     }
 
     /// What the trainer says, which may have to read a base for it: on a thread that no request waits for. `None` where

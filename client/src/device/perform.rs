@@ -1,0 +1,100 @@
+//! One action of the machine, performed: what came of it is the next event.
+
+use session::{Action, Event};
+
+use super::clock::now;
+use super::run::{DRAWN, Running};
+use crate::error::Error;
+
+impl Running {
+    /// Does what the machine wants done. `None` where it is to be looked at again what there is to do.
+    pub(super) async fn perform(&mut self, action: Action) -> Result<Option<Event>, Error> {
+        Ok(Some(match action {
+            Action::Sleep(until) => match self.sleep(until).await {
+                Some(event) => event,
+                None => return Ok(None),
+            },
+            Action::Send(request) => {
+                let sent = tokio::select! {
+                    sent = self.transport.send(&request) => sent,
+                    () = self.stop.cancelled() => return Ok(None),
+                };
+                match sent {
+                    Ok(reply) => {
+                        tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                        Event::Replied(reply)
+                    }
+                    Err(error) => self.failure(error),
+                }
+            }
+            Action::Renew { has_certificate } => {
+                let stop = self.stop.clone();
+                tokio::select! {
+                    renewed = self.renew(has_certificate) => renewed?,
+                    () = stop.cancelled() => return Ok(None),
+                }
+            }
+            Action::LoadPlan(published) => {
+                self.store.checkpoint().keep_only(&published);
+                self.load_plan(&published).await.unwrap_or_else(|error| self.failure(error))
+            }
+            // Nothing is held of a version while there is no window to train it in.
+            Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
+            Action::Load { published, frozen, plan, trains, before } => {
+                self.store.name_task(published.task, &plan.name)?;
+                match self.fits(plan, trains).await? {
+                    Ok(()) => {
+                        let loaded = self.load(published, frozen, before).await;
+                        loaded.unwrap_or_else(|error| self.failure(error))
+                    }
+                    Err(breach) => Event::CannotTrain(breach),
+                }
+            }
+            Action::RecordFound(found) => {
+                tracing::warn!(
+                    task = %self.store.in_words(found.task),
+                    times = found.times,
+                    "the coordinator charged this device for more rounds than its ledger knows: the folder was \
+                     restored from a backup, or the coordinator errs; they are written to the ledger and count"
+                );
+                self.store.charge_found(found, now().0)?;
+                self.live.keeps(&self.store)?;
+                Event::Recorded
+            }
+            Action::Install(work) => {
+                let stop = self.stop.clone();
+                tokio::select! {
+                    installed = self.install(&work) => installed?,
+                    () = stop.cancelled() => return Ok(None),
+                }
+            }
+            Action::Train(work) => {
+                self.store.set_declined(None)?;
+                self.train(work).await?
+            }
+            Action::Charge(charge) => {
+                self.contributed = Some((charge.task, charge.version));
+                self.live.note(
+                    "contributes",
+                    &format!("version {} of task {}", charge.version, self.store.in_words(charge.task)),
+                );
+                self.store.charge(charge, now().0)?;
+                self.store.set_declined(None)?;
+                self.live.keeps(&self.store)?;
+                Event::Recorded
+            }
+            Action::RecordDraws(times) => {
+                self.store.put(DRAWN, &times)?;
+                Event::Recorded
+            }
+            Action::RecordSignature(signed) => {
+                self.store.sign(signed)?;
+                Event::Recorded
+            }
+            Action::RecordAnswer(answered) => {
+                self.store.answer(answered)?;
+                Event::Recorded
+            }
+        }))
+    }
+}
