@@ -64,6 +64,19 @@ fn a_daemon_waits_for_base_text_and_others_and_says_so() {
     let shown = || Some(text(&output(stage.nightshift().args(["task", "show", "owl"]))));
     let shown = wait_for("open       round 1: 1 of 4 devices joined, waits until ", shown);
     assert!(shown.contains(" for 3 more; below 3 it is given up then"), "{shown}");
+
+    // What its user wants waits for nobody.
+    let begun = Instant::now();
+    assert!(output(stage.agent("anna").args(["pause", "1h"])).status.success());
+    wait_for("paused", state);
+    assert!(output(stage.agent("anna").arg("resume")).status.success());
+    wait_for("waiting for others to join the round", state);
+    let owl = output(stage.nightshift().args(["task", "show", "owl", "--format", "json"]));
+    let owl: serde_json::Value = serde_json::from_slice(&owl.stdout).unwrap();
+    let forgotten = output(stage.agent("anna").args(["forget", owl["task"].as_str().unwrap()]));
+    assert!(forgotten.status.success(), "{}", String::from_utf8_lossy(&forgotten.stderr));
+    wait_for("waiting", || state().filter(|now| !now.contains("others")));
+    assert!(begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
 }
 
 #[test]

@@ -1,10 +1,17 @@
 //! One action of the machine, performed: what came of it is the next event.
 
+use std::pin::pin;
+use std::time::Duration;
+
+use proto::message::Request;
 use session::{Action, Event};
 
 use super::clock::now;
 use super::run::{DRAWN, Running};
 use crate::error::Error;
+
+/// How long a question is out before it is told what the device waits for, and how often that is looked at again.
+const HELD_EACH: Duration = Duration::from_secs(2);
 
 impl Running {
     /// Does what the machine wants done. `None` where it is to be looked at again what there is to do.
@@ -14,19 +21,10 @@ impl Running {
                 Some(event) => event,
                 None => return Ok(None),
             },
-            Action::Send(request) => {
-                let sent = tokio::select! {
-                    sent = self.transport.send(&request) => sent,
-                    () = self.stop.cancelled() => return Ok(None),
-                };
-                match sent {
-                    Ok(reply) => {
-                        tracing::debug!(request = request.name(), reply = reply.name(), "answered");
-                        Event::Replied(reply)
-                    }
-                    Err(error) => self.failure(error),
-                }
-            }
+            Action::Send(request) => match self.send(request).await {
+                Some(event) => event,
+                None => return Ok(None),
+            },
             Action::Renew { has_certificate } => {
                 let stop = self.stop.clone();
                 tokio::select! {
@@ -96,5 +94,28 @@ impl Running {
                 Event::Recorded
             }
         }))
+    }
+
+    /// Asks the coordinator. It holds a question that waits for others, which is told meanwhile; where the user wants
+    /// something, or the network may not be used any more, the question is dropped, to be asked again.
+    async fn send(&mut self, request: Request) -> Option<Event> {
+        let mut transport = self.transport.clone();
+        let mut sending = pin!(transport.send(&request));
+        let sent = loop {
+            tokio::select! {
+                sent = &mut sending => break sent,
+                () = tokio::time::sleep(HELD_EACH) => self.is_held(),
+                () = self.stop.cancelled() => return None,
+                () = self.watching.no_transfer() => return None,
+                () = self.live.asked.notified() => return None,
+            }
+        };
+        Some(match sent {
+            Ok(reply) => {
+                tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                Event::Replied(reply)
+            }
+            Err(error) => self.failure(error),
+        })
     }
 }

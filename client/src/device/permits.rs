@@ -68,7 +68,9 @@ impl Running {
             return Err(Error::Conditions(blocking));
         }
         tracing::debug!(blocking, "waiting to use the network");
-        self.live.does("waiting for the network", self.session.at_work_on(), None);
+        let is_paused = self.live.paused().borrow().is_some_and(|until| until > now());
+        let does = if is_paused { "paused by its user" } else { "waiting for the network" };
+        self.live.does(does, self.session.at_work_on(), None);
         tokio::select! {
             () = self.watching.next() => {}
             () = self.live.asked.notified() => {}

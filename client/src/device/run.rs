@@ -228,6 +228,15 @@ impl Running {
         tried.map_or(Ok(()), |tried| Err(self.unanswered(heard, tried)))
     }
 
+    /// Tells what the device waits for while its coordinator holds its question.
+    pub(super) fn is_held(&mut self) {
+        let state = self.session.state();
+        if let Some(waits) = self.waits.held(state, uptime()) {
+            tracing::info!("{waits}");
+        }
+        self.live.does(self.waits.name(state), self.session.at_work_on(), None);
+    }
+
     /// Whether an agent that runs once has done what it was started for.
     fn finished(&self) -> Option<Finished> {
         if let Some((task, from)) = self.contributed

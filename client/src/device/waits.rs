@@ -98,6 +98,13 @@ impl Waits {
         self.what.clone()
     }
 
+    /// The same while a question in this state is not answered yet: where it is one that waits for others, its coordinator
+    /// holds it.
+    pub(super) fn held(&mut self, state: SessionState, at: Uptime) -> Option<String> {
+        state.awaits()?;
+        self.heard(&Heard::Wait, (state, state), at)
+    }
+
     fn begin(&mut self, what: Option<String>, at: Uptime) {
         if self.what != what {
             self.since = what.as_ref().map(|_| at);
@@ -171,6 +178,18 @@ mod tests {
         assert_eq!(waits.name(Sharing), "sharing seeds");
         assert_eq!(waits.heard(&Heard::Wait, (Sharing, Sharing), Uptime(61_250)), None);
         assert_eq!(waits.name(Sharing), "waiting for others of the round to share seeds");
+    }
+
+    #[test]
+    fn a_question_that_is_held_says_what_it_waits_for_and_one_for_work_or_of_a_step_says_nothing() {
+        let mut waits = Waits::default();
+        assert_eq!(waits.held(Advertising, Uptime(2_000)), None);
+        assert_eq!(waits.name(Advertising), "waiting for others to join the round");
+        let said = waits.held(Advertising, Uptime(12_000));
+        assert_eq!(said.as_deref(), Some("waiting for others to join the round"));
+        assert_eq!(waits.held(Advertising, Uptime(14_000)), None);
+        let mut waits = Waits::default();
+        assert_eq!((waits.held(CheckingIn, Uptime(60_000)), waits.name(CheckingIn)), (None, "checking in"));
     }
 
     #[test]
