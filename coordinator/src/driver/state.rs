@@ -85,7 +85,7 @@ impl State {
             },
             Request::Join { task, .. } => match self.index(*task) {
                 None => return Ok(Err(Rejection::UnknownTask)),
-                Some(index) if self.draining && !self.tasks[index].task.open_round().is_some() => {
+                Some(index) if self.draining && self.tasks[index].task.open_round().is_none() => {
                     return Ok(Err(Rejection::Unavailable("the coordinator is stopping".to_owned())));
                 }
                 Some(index) => index,

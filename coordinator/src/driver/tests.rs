@@ -110,9 +110,10 @@ async fn who_is_given_work_hears_of_its_charges_in_all_tasks() {
 
     // Of a task that was stopped too, after a restart; and who was never charged hears of nothing.
     let driver = world.open();
-    let asked = async |device| match driver.handle(device, Request::CheckIn).await.unwrap() {
-        Reply::Assignment(assignment) => (assignment.published.task, assignment.charges),
-        reply => panic!("{reply:?}"),
+    let asked = async |device| {
+        let reply = driver.handle(device, Request::CheckIn).await.unwrap();
+        let Reply::Assignment(assignment) = reply else { panic!("{reply:?}") };
+        (assignment.published.task, assignment.charges)
     };
     let (given, charges) = asked(device(0)).await;
     assert_eq!((given, charges.len()), (other, 1));
