@@ -111,6 +111,14 @@ pub enum ConfigError {
     Shape(String),
 }
 
+/// The sliding window, in tokens, of the families that have one and do not say how long it is.
+const DEFAULT_WINDOW: usize = 4096;
+
+#[expect(clippy::unnecessary_wraps, reason = "it is the default of an optional key")]
+fn default_window() -> Option<usize> {
+    Some(DEFAULT_WINDOW)
+}
+
 /// The keys of the file; unknown ones are ignored.
 #[derive(Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
@@ -137,9 +145,14 @@ struct Raw {
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
+    /// Where the key is missing, transformers has a window of [`DEFAULT_WINDOW`]; where it is null, none.
+    #[serde(default = "default_window")]
     sliding_window: Option<usize>,
     #[serde(default)]
     use_sliding_window: bool,
+    /// Llama 3's scaling takes it from here before it looks among the settings of RoPE.
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
     bos_token_id: Option<Value>,
     eos_token_id: Option<Value>,
     quantization_config: Option<Map<String, Value>>,
@@ -299,6 +312,7 @@ impl Raw {
             let found = method.and_then(Value::as_str).unwrap_or("a method without a name").to_owned();
             return Err(ConfigError::Unsupported { name: "quantization_config", found });
         }
+        self.refuse_other_rope()?;
         let rope_scaling = self.rope_scaling()?;
         let nested_theta = self.nested_theta()?;
         // A sliding window as long as the sequence hides nothing, so the window limits the sequence.
@@ -340,6 +354,22 @@ impl Raw {
         [&self.rope_scaling, &self.rope_parameters].into_iter().flatten().find(|map| !map.is_empty())
     }
 
+    /// Fails where RoPE turns a part of each head only, or is another one in some blocks.
+    fn refuse_other_rope(&self) -> Result<(), ConfigError> {
+        let nested = self.rope_map().and_then(|map| map.get("partial_rotary_factor")).and_then(Value::as_f64);
+        if let Some(part) = nested.or(self.partial_rotary_factor).filter(|part| (*part - 1.0).abs() > 1e-9) {
+            return Err(ConfigError::Unsupported { name: "partial_rotary_factor", found: part.to_string() });
+        }
+        let each = self.rope_map().and_then(|map| map.iter().find(|(_, value)| value.is_object()));
+        match each {
+            Some((kind, _)) => {
+                let found = format!("settings of their own for `{kind}`");
+                Err(ConfigError::Unsupported { name: "rope_parameters", found })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The base of the RoPE frequencies among their settings, where it counts before the one outside.
     fn nested_theta(&self) -> Result<Option<f64>, ConfigError> {
         let theta = self.rope_map().and_then(|map| map.get("rope_theta")).filter(|theta| !theta.is_null());
@@ -370,13 +400,15 @@ impl Raw {
         match kind.as_str() {
             "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
             "llama3" => {
-                let positions = map.get("original_max_position_embeddings").and_then(Value::as_u64);
+                let nested = map.get("original_max_position_embeddings").and_then(Value::as_u64);
+                let nested = nested.and_then(|positions| usize::try_from(positions).ok());
                 Ok(RopeScaling::Llama3 {
                     factor: number("factor")?,
                     low_freq_factor: number("low_freq_factor")?,
                     high_freq_factor: number("high_freq_factor")?,
-                    original_positions: positions
-                        .and_then(|positions| usize::try_from(positions).ok())
+                    original_positions: self
+                        .original_max_position_embeddings
+                        .or(nested)
                         .unwrap_or(self.max_position_embeddings),
                 })
             }
@@ -432,6 +464,35 @@ mod tests {
     }
 
     #[test]
+    fn llama_3_s_scaling_and_windows_are_those_of_transformers() {
+        let llama3 =
+            r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
+        let positions = |more: &str| match with(more).unwrap().rope_scaling {
+            RopeScaling::Llama3 { original_positions, .. } => original_positions,
+            other => panic!("{other:?}"),
+        };
+        let nested = format!(r#", "rope_scaling": {{{llama3}, "original_max_position_embeddings": 16}}"#);
+        assert_eq!(positions(&nested), 16);
+        assert_eq!(positions(&format!(r#"{nested}, "original_max_position_embeddings": 8"#)), 8);
+        assert_eq!(positions(&format!(r#", "rope_scaling": {{{llama3}}}"#)), 32);
+        let shape = r#""vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5"#;
+        for (more, most) in [
+            (r#""model_type": "mistral""#, 4096),
+            (r#""model_type": "mistral", "sliding_window": null"#, 8192),
+            (r#""model_type": "mistral", "sliding_window": 512"#, 512),
+            (r#""model_type": "qwen2""#, 8192),
+            (r#""model_type": "qwen2", "sliding_window": 512"#, 8192),
+            (r#""model_type": "qwen2", "use_sliding_window": true"#, 4096),
+            (r#""model_type": "qwen3", "use_sliding_window": true, "sliding_window": 512"#, 512),
+            (r#""model_type": "llama", "sliding_window": 512"#, 8192),
+        ] {
+            let config = DecoderConfig::parse(format!("{{{more}, {shape}}}").as_bytes()).unwrap();
+            assert_eq!(config.max_positions, most, "{more}");
+        }
+    }
+
+    #[test]
     fn the_type_of_a_model_is_enough_where_no_architecture_is_named() {
         let shape = r#""vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
             "num_attention_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5"#;
@@ -467,6 +528,15 @@ mod tests {
             (r#", "hidden_act": "gelu""#, "hidden_act = gelu is not supported"),
             (r#", "mlp_bias": true"#, "mlp_bias = true is not supported"),
             (r#", "head_dim": 3"#, "head_dim must be even, found 3"),
+            (r#", "partial_rotary_factor": 0.5"#, "partial_rotary_factor = 0.5 is not supported"),
+            (
+                r#", "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}"#,
+                "partial_rotary_factor = 0.25 is not supported",
+            ),
+            (
+                r#", "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}"#,
+                "rope_parameters = settings of their own for `full_attention` is not supported",
+            ),
             (r#", "num_key_value_heads": 3"#, "2 heads cannot share 3 key and value heads"),
             (r#", "num_key_value_heads": 0"#, "num_key_value_heads must be at least 1, found 0"),
         ] {
