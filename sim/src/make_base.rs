@@ -42,6 +42,7 @@ fn shape() -> DecoderConfig {
         qkv_bias: false,
         output_bias: false,
         qk_norm: false,
+        gemma: None,
         bos: None,
         eos: Vec::new(),
     }

@@ -8,6 +8,7 @@ pub(crate) mod compute;
 pub mod config;
 pub(crate) mod decoder;
 pub(crate) mod delta;
+pub mod gemma;
 pub(crate) mod gradient_target;
 pub(crate) mod kv_cache;
 pub(crate) mod micro_batch;

@@ -19,6 +19,7 @@ use crate::model::kv_cache::LogitsFor;
 use crate::training::optimizer::Optimizer;
 use crate::*;
 
+mod gemma;
 mod pytorch;
 mod resume;
 
@@ -218,6 +219,7 @@ fn wide() -> DecoderConfig {
         qkv_bias: false,
         output_bias: false,
         qk_norm: true,
+        gemma: None,
         bos: None,
         eos: Vec::new(),
     }

@@ -1,22 +1,21 @@
 //! From files to documents, each once.
 
 use std::collections::BTreeMap;
-use std::io::BufRead;
 use std::path::{Path, PathBuf};
 
-use crate::json::{Fields, Json};
+use crate::json::Json;
 use proto::ids::Digest;
 use proto::loose;
 
 use crate::chunks::Chunks;
 use crate::encode::ControlTokens;
 use crate::lines::{Lines, Piece, Pieces};
-use crate::opened::{MARK, Opened, Unusable, open};
+use crate::opened::{Unusable, open};
 use crate::reading::Form;
 use crate::secrets::{Scanner, Verdict, find};
 use crate::sources::{Shape, Source, files};
 use crate::values::{Top, each, top};
-use crate::{Document, Reading, SecretLines, SkipReason, TextError, UnreadReason, parse};
+use crate::{Document, Reading, SecretLines, SkipReason, TextError, UnreadReason, parse, table};
 
 /// Bytes of text that are used at once. A training draws a few hundred blocks; what is more than this only takes
 /// memory.
@@ -52,7 +51,7 @@ impl UserText {
     /// Reads files and folders, these with their folders, in the order given and there by name.
     ///
     /// A file's name says how it is read: `.jsonl` and `.ndjson` have an object a line, `.json` objects one after the
-    /// other or a list of them, `.csv` and `.tsv` a row a line below the names of the columns, `.txt`, `.text`, `.md` and
+    /// other or a list of them, which may be within an object, `.csv` and `.tsv` a row a line below the names of the columns, `.txt`, `.text`, `.md` and
     /// `.markdown` are text, cut into documents of up to 4 KiB at its paragraphs; each may be packed by gzip, as `.gz`.
     /// A file of another name is read only if it was named itself, as what its first byte says.
     /// Hidden files in folders are passed over. Everything else that is not used is counted in [`Reading`]. Of more
@@ -150,13 +149,23 @@ impl Gatherer {
             (Shape::Values, _) => self.values(path)?,
             // A list over several lines, or lines of which each is a list.
             (Shape::Lines | Shape::Unknown, Some(b'[')) => {
-                if first_line_is_whole(path)? {
-                    self.lines(path)?;
-                } else {
+                if first_row(path)? == Err(SkipReason::NotJson) {
                     self.values(path)?;
+                } else {
+                    self.lines(path)?;
                 }
             }
+            // Objects over several lines, or one behind the other in one.
+            (Shape::Lines | Shape::Unknown, Some(b'{'))
+                if first_row(path)? == Err(SkipReason::NotJson) && top(path).is_ok() =>
+            {
+                self.values(path)?;
+            }
             (Shape::Lines, _) | (Shape::Unknown, Some(b'{')) => self.lines(path)?,
+            // Rows that were saved under the name of a text.
+            (Shape::Text, Some(b'{')) if first_row(path)?.is_ok_and(|row| parse::document(&row).is_ok()) => {
+                self.lines(path)?;
+            }
             (Shape::Table { delimiter }, _) => self.table(path, delimiter)?,
             (Shape::Text | Shape::Unknown, _) => self.text(path)?,
         }
@@ -168,10 +177,17 @@ impl Gatherer {
         // Once to see that it is whole, once to use it, so that no more than one object is in memory.
         let top = top(path)?;
         match top {
-            Top::Values | Top::Rows => each(path, top, &mut |number, value| self.value(path, number, &value)),
+            Top::Values | Top::Rows => {
+                each(path, &top, &mut |number, value| self.value(path, number, &value))
+            }
+            Top::Within { key: _, others } => {
+                each(path, &top, &mut |number, value| self.value(path, number, &value))?;
+                (1..=others).for_each(|number| self.reading.skip(path, number, SkipReason::OtherPart));
+                Ok(())
+            }
             Top::Turns => {
                 let mut turns = Vec::new();
-                each(path, top, &mut |_, turn: Json| turns.push(turn))?;
+                each(path, &top, &mut |_, turn: Json| turns.push(turn))?;
                 self.row(path, 1, &Json::Array(turns));
                 Ok(())
             }
@@ -183,9 +199,9 @@ impl Gatherer {
         while let Some((number, line)) = lines.read()? {
             match line {
                 Ok(line) if line.trim().is_empty() => {}
-                Ok(line) => match loose::from_slice::<Json>(line.as_bytes()) {
+                Ok(line) => match json(line) {
                     Ok(value) => self.value(path, number, &value),
-                    Err(_) => self.reading.skip(path, number, SkipReason::NotJson),
+                    Err(reason) => self.reading.skip(path, number, reason),
                 },
                 Err(reason) => self.reading.skip(path, number, reason),
             }
@@ -193,38 +209,11 @@ impl Gatherer {
         Ok(())
     }
 
-    /// Takes a table's rows as objects with its columns' names.
     fn table(&mut self, path: &Path, delimiter: u8) -> Result<(), Unusable> {
-        let Opened { mut reader, .. } = open(path)?;
-        if reader.fill_buf()?.starts_with(MARK) {
-            reader.consume(MARK.len());
-        }
-        let mut table = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(reader);
-        let broken = |error: csv::Error| Unusable::Read(error.into());
-        let names = table.byte_headers().map_err(broken)?.iter();
-        let names: Vec<String> =
-            names.map(|name| String::from_utf8_lossy(name).trim().to_lowercase()).collect();
-        if !names.iter().any(|name| parse::is_column(name)) {
-            return Err(Unusable::Content(UnreadReason::NoColumns));
-        }
-        let (mut cells, mut number) = (csv::ByteRecord::new(), 0);
-        while table.read_byte_record(&mut cells).map_err(broken)? {
-            number += 1;
-            if cells.len() != names.len() {
-                self.reading.skip(path, number, SkipReason::NotARow);
-                continue;
-            }
-            let cells: Result<Vec<&str>, _> = cells.iter().map(str::from_utf8).collect();
-            match cells {
-                Ok(cells) => {
-                    let cells = cells.into_iter().map(|cell| Json::String(cell.to_owned()));
-                    let row: Fields = names.iter().cloned().zip(cells).collect();
-                    self.row(path, number, &Json::Object(row));
-                }
-                Err(_) => self.reading.skip(path, number, SkipReason::NotUtf8),
-            }
-        }
-        Ok(())
+        table::rows(path, delimiter, &mut |number, row| match row {
+            Ok(row) => self.row(path, number, &row),
+            Err(reason) => self.reading.skip(path, number, reason),
+        })
     }
 
     /// Takes what is in a line: a row, or a list of rows.
@@ -399,17 +388,30 @@ impl Gatherer {
     }
 }
 
-/// Whether a file's first line is whole JSON.
-fn first_line_is_whole(path: &Path) -> Result<bool, Unusable> {
+/// The JSON of a line; a comma behind it, as behind the entries of a list, is not of it.
+fn json(line: &str) -> Result<Json, SkipReason> {
+    let entry = line.trim_end().strip_suffix(',');
+    loose::from_slice(line.as_bytes())
+        .or_else(|error| entry.and_then(|entry| loose::from_slice(entry.as_bytes()).ok()).ok_or(error))
+        .map_err(|error| {
+            let is_deep = error.to_string().starts_with("recursion limit");
+            if is_deep { SkipReason::Deep } else { SkipReason::NotJson }
+        })
+}
+
+/// What is in a file's first line that is not blank, or why there is nothing.
+fn first_row(path: &Path) -> Result<Result<Json, SkipReason>, Unusable> {
     let mut lines = Lines::new(open(path)?.reader);
     while let Some((_, line)) = lines.read()? {
         match line {
             Ok(line) if line.trim().is_empty() => {}
-            Ok(line) => return Ok(loose::from_slice::<Json>(line.as_bytes()).is_ok()),
-            Err(_) => return Ok(false),
+            Ok(line) => return Ok(json(line)),
+            // A line that is longer than is read may be all of a list.
+            Err(SkipReason::TooLong) => return Ok(Err(SkipReason::NotJson)),
+            Err(reason) => return Ok(Err(reason)),
         }
     }
-    Ok(false)
+    Ok(Err(SkipReason::Empty))
 }
 
 #[cfg(test)]

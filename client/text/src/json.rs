@@ -25,13 +25,25 @@ pub enum Json {
 }
 
 /// An object's keys and values, in order, each key once.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Fields(Vec<(String, Json)>);
+#[derive(Clone, Default)]
+pub struct Fields {
+    pairs: Vec<(String, Json)>,
+    /// Whether a key was written twice, with two values, of which the last is here.
+    twice: bool,
+}
+
+impl PartialEq for Fields {
+    fn eq(&self, other: &Self) -> bool {
+        self.pairs == other.pairs
+    }
+}
+
+impl Eq for Fields {}
 
 impl Fields {
     /// What stands under a key.
     pub(super) fn get(&self, key: &str) -> Option<&Json> {
-        self.0.iter().find(|(known, _)| known == key).map(|(_, value)| value)
+        self.pairs.iter().find(|(known, _)| known == key).map(|(_, value)| value)
     }
 
     pub(super) fn contains_key(&self, key: &str) -> bool {
@@ -39,28 +51,43 @@ impl Fields {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.pairs.is_empty()
+    }
+
+    /// Whether a key was written twice, with two values.
+    pub(super) fn is_twice(&self) -> bool {
+        self.twice
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, &Json)> {
+        self.pairs.iter().map(|(key, value)| (key.as_str(), value))
+    }
+
+    /// Takes in a key as it was written.
+    pub(super) fn read(&mut self, key: String, value: Json) {
+        self.twice |= self.get(&key).is_some_and(|before| *before != value);
+        self.insert(key, value);
     }
 
     /// Puts a value under a key: in the place of what is there, else at the end.
     pub(super) fn insert(&mut self, key: String, value: Json) {
-        match self.0.iter_mut().find(|(known, _)| *known == key) {
+        match self.pairs.iter_mut().find(|(known, _)| *known == key) {
             Some((_, old)) => *old = value,
-            None => self.0.push((key, value)),
+            None => self.pairs.push((key, value)),
         }
     }
 
     /// Takes out what stands under a key.
     pub(super) fn remove(&mut self, key: &str) -> Option<Json> {
-        let at = self.0.iter().position(|(known, _)| known == key)?;
-        Some(self.0.remove(at).1)
+        let at = self.pairs.iter().position(|(known, _)| known == key)?;
+        Some(self.pairs.remove(at).1)
     }
 }
 
 impl FromIterator<(String, Json)> for Fields {
     fn from_iter<I: IntoIterator<Item = (String, Json)>>(pairs: I) -> Self {
         let mut fields = Self::default();
-        pairs.into_iter().for_each(|(key, value)| fields.insert(key, value));
+        pairs.into_iter().for_each(|(key, value)| fields.read(key, value));
         fields
     }
 }
@@ -135,7 +162,7 @@ impl fmt::Debug for Json {
 
 impl fmt::Debug for Fields {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Fields({})", self.0.len())
+        write!(f, "Fields({})", self.pairs.len())
     }
 }
 
@@ -153,7 +180,7 @@ impl Serialize for Json {
             Self::Number(number) => number.serialize(serializer),
             Self::String(text) => serializer.serialize_str(text),
             Self::Array(list) => serializer.collect_seq(list),
-            Self::Object(Fields(pairs)) => {
+            Self::Object(Fields { pairs, twice: _ }) => {
                 let mut map = serializer.serialize_map(Some(pairs.len()))?;
                 pairs.iter().try_for_each(|(key, value)| map.serialize_entry(key, value))?;
                 map.end()
@@ -216,7 +243,7 @@ impl<'de> Visitor<'de> for AnyValue {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Json, A::Error> {
         let mut fields = Fields::default();
         while let Some((key, value)) = map.next_entry()? {
-            fields.insert(key, value);
+            fields.read(key, value);
         }
         Ok(Json::Object(fields))
     }
@@ -233,6 +260,9 @@ mod tests {
         assert_eq!(value.to_string(), text);
         let twice: Json = serde_json::from_str(r#"{"a": 1, "b": 2, "a": 3}"#).unwrap();
         assert_eq!(twice.to_string(), r#"{"a":3,"b":2}"#);
+        let is_twice =
+            |text: &str| serde_json::from_str::<Json>(text).unwrap().as_object().unwrap().is_twice();
+        assert!(is_twice(r#"{"a": 1, "b": 2, "a": 3}"#) && !is_twice(r#"{"a": 1, "b": 2, "a": 1}"#));
         assert!(serde_json::from_str::<Json>(&"[".repeat(200)).is_err());
         assert!(!format!("{value:?}").contains('ö'));
     }

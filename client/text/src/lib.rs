@@ -25,6 +25,7 @@ mod render;
 mod samples;
 mod secrets;
 mod sources;
+mod table;
 pub mod template;
 mod values;
 

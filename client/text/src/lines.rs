@@ -58,7 +58,8 @@ pub(super) struct Piece<'a> {
     pub(super) goes_on: bool,
 }
 
-/// Reads lines as [`Lines`] does, but a long one in pieces, each of which ends at a space if there is one.
+/// Reads lines as [`Lines`] does, but also those that end in a carriage return alone, and a long one in pieces, each of
+/// which ends at a space if there is one.
 #[derive(Debug)]
 pub(super) struct Pieces<R> {
     reader: R,
@@ -77,14 +78,24 @@ impl<R: BufRead> Pieces<R> {
     /// The next line or piece; `None` at the end.
     pub(super) fn read(&mut self) -> std::io::Result<Option<Piece<'_>>> {
         self.bytes.drain(..self.given);
-        let most = LONGEST_PIECE.saturating_sub(self.bytes.len() as u64);
-        self.reader.by_ref().take(most).read_until(b'\n', &mut self.bytes)?;
+        if self.bytes.last() != Some(&b'\n') {
+            let most = LONGEST_PIECE.saturating_sub(self.bytes.len() as u64);
+            self.reader.by_ref().take(most).read_until(b'\n', &mut self.bytes)?;
+        }
         if self.bytes.is_empty() {
             return Ok(None);
         }
         self.number += u64::from(!self.goes_on);
-        self.goes_on = self.bytes.last() != Some(&b'\n') && self.bytes.len() as u64 == LONGEST_PIECE;
-        self.given = if self.goes_on { cut(&self.bytes) } else { self.bytes.len() };
+        let is_full = self.bytes.last() != Some(&b'\n') && self.bytes.len() as u64 == LONGEST_PIECE;
+        // The last byte of a full piece may be the first of a line end of two.
+        let is_half = is_full && self.bytes.last() == Some(&b'\r');
+        let most = self.bytes.len() - usize::from(is_half);
+        let alone = |at: &usize| self.bytes[*at] == b'\r' && self.bytes.get(at + 1) != Some(&b'\n');
+        (self.given, self.goes_on) = match (0..most).find(alone) {
+            Some(at) => (at + 1, false),
+            None if is_full => (cut(&self.bytes[..most]), true),
+            None => (self.bytes.len(), false),
+        };
         Ok(Some(Piece { number: self.number, text: text(&self.bytes[..self.given]), goes_on: self.goes_on }))
     }
 }
@@ -131,6 +142,21 @@ mod tests {
         let mut lines = Lines::new(joined.as_slice());
         assert_eq!(lines.read().unwrap(), Some((1, Ok("a"))));
         assert_eq!(lines.read().unwrap(), Some((2, Ok("b"))));
+    }
+
+    #[test]
+    fn a_carriage_return_alone_ends_a_line_of_text() {
+        let long = usize::try_from(LONGEST_PIECE).unwrap();
+        let text = format!("a\rb\r\nc\r\r{}\r\nd\r", "x".repeat(long - 1));
+        let mut pieces = Pieces::new(text.as_bytes());
+        let mut lines = vec![String::new()];
+        while let Some(piece) = pieces.read().unwrap() {
+            lines.last_mut().unwrap().push_str(piece.text.unwrap());
+            if !piece.goes_on {
+                lines.push(String::new());
+            }
+        }
+        assert_eq!(lines, ["a", "b", "c", "", &"x".repeat(long - 1), "d", ""]);
     }
 
     #[test]

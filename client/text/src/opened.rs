@@ -42,20 +42,34 @@ pub(super) fn open(path: &Path) -> Result<Opened, Unusable> {
     if head.starts_with(b"PAR1") {
         return Err(Unusable::Content(UnreadReason::Parquet));
     }
-    if [&b"PK\x03\x04"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh9"]
-        .iter()
-        .any(|magic| head.starts_with(magic))
-    {
+    if is_packed(head) {
         return Err(Unusable::Content(UnreadReason::Packed));
+    }
+    if head.starts_with(b"%PDF-") || head.starts_with(b"{\\rtf") {
+        return Err(Unusable::Content(UnreadReason::Laid));
     }
     if head.starts_with(b"version https://git-lfs.github.com/spec/") {
         return Err(Unusable::Content(UnreadReason::LfsPointer));
     }
-    if head.contains(&0) || head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff") {
+    // Of UTF-32 the first two letters are these and two zeros.
+    let is_wide = head.starts_with(b"\xff\xfe") || head.starts_with(b"\xfe\xff");
+    if is_wide && head.get(2..4) != Some(&[0, 0]) {
+        return Err(Unusable::Content(UnreadReason::Utf16));
+    }
+    if head.contains(&0) || is_wide {
         return Err(Unusable::Content(UnreadReason::NotText));
     }
     let first = head.strip_prefix(MARK).unwrap_or(head).trim_ascii_start().first().copied();
     Ok(Opened { reader, first })
+}
+
+/// Whether a file begins as those of zip, zstd, xz, lz4, 7-Zip, RAR or bzip2 do.
+fn is_packed(head: &[u8]) -> bool {
+    let magics =
+        [&b"PK\x03\x04"[..], b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"\x04\x22\x4d\x18", b"7z\xbc\xaf", b"Rar!"];
+    let is_bzip =
+        head.starts_with(b"BZh") && head.get(3).is_some_and(u8::is_ascii_digit) && head.get(4) == Some(&b'1');
+    is_bzip || magics.iter().any(|magic| head.starts_with(magic))
 }
 
 /// What is next to read, empty at the end only.

@@ -1,5 +1,6 @@
 //! One row, as one document.
 
+mod beside;
 mod calls;
 mod field;
 mod turns;
@@ -9,42 +10,53 @@ use crate::json::{Fields, Json};
 use crate::document::Tools;
 use crate::reading::Form;
 use crate::{Conversation, Document, Message, Role, SkipReason};
+use beside::{Rows, put_thought, refuse_choices, refuse_columns, refuse_marked, refuse_preference};
 use field::{filled, has_media, is_blank, text, text_or_null, there, unpacked};
-use turns::{Answers, are_turns, content, turns, yes_or_no};
+use turns::{Answers, are_turns, content, is_known_turn, turns};
 
 pub(crate) use turns::is_turn;
 
 /// Where a row holds its turns.
-const TURNS: [&str; 3] = ["messages", "conversations", "contents"];
+const TURNS: [&str; 4] = ["messages", "conversations", "contents", "chat_messages"];
 
 /// The same, if what is there is a list: these words are used for other things too.
 const MAYBE_TURNS: [&str; 5] = ["conversation", "dialogue", "dialog", "turns", "chat"];
 
 /// What is asked, and what may answer it, in this order.
-const PAIRS: [(&str, &[&str]); 7] = [
+const PAIRS: [(&str, &[&str]); 9] = [
     ("instruction", &["output", "response", "answer", "completion"]),
     ("prompt", &["completion", "response", "answer", "output"]),
     ("question", &["answer", "response", "output"]),
     ("query", &["response", "answer", "output"]),
+    ("problem", &["solution", "answer"]),
     ("inputs", &["targets"]),
+    ("input_text", &["target_text", "output_text"]),
     ("input", &["output", "response", "answer", "target"]),
     ("user", &["assistant"]),
 ];
+
+/// What a question is about, below which it stands.
+const ABOUT: [&str; 3] = ["input", "context", "passage"];
 
 /// The document in a row, and in which form it is there.
 ///
 /// A row is a list of turns, or an object with one under `messages` or another of their names, or with a question and
 /// its answer under one of the pairs of names that data sets have, or with a `text`; looked for in this order, and what
-/// is null or empty is not there. What stands beside them and changes what is learned is used: `system`, `history`,
-/// `tools`, `input` and `context`. Fails with why there is no document; so it does for keys that would change what is
-/// learned and cannot be used.
+/// is null or empty is not there. Where none is found, the names count in small letters. What stands beside them and
+/// changes what is learned is used: `system`, `history`, `tools`, `input`, `context` and what was thought. Fails with why
+/// there is no document; so it does for keys that would change what is learned and cannot be used.
 pub(super) fn document(value: &Json) -> Result<(Form, Document), SkipReason> {
     match value {
         Json::Array(list) if are_turns(list) => {
             let messages = turns(value, "a list", Answers::Learned)?;
             Ok((Form::Turns, conversation(messages, Tools::default())?))
         }
-        Json::Object(row) => in_row(row),
+        Json::Object(row) => match row.get("row").filter(|_| row.contains_key("row_idx")) {
+            // As the hub's viewer gives rows away.
+            Some(Json::Object(_)) if filled(row, &["truncated_cells"]).is_some() => Err(SkipReason::CutOff),
+            Some(Json::Object(row)) => in_row(row),
+            Some(_) | None => in_row(row),
+        },
         Json::Array(_) | Json::Null | Json::Bool(_) | Json::Number(_) | Json::String(_) => {
             Err(SkipReason::NoObject)
         }
@@ -58,9 +70,21 @@ pub(crate) fn is_column(name: &str) -> bool {
 }
 
 fn in_row(row: &Fields) -> Result<(Form, Document), SkipReason> {
-    if filled(row, &["chosen"]).is_some() && there(row, &["rejected"]).is_some() {
-        return Err(SkipReason::Preference);
+    let found = in_named(row);
+    if found != Err(SkipReason::NoText) {
+        return found;
     }
+    let small: Fields = row.iter().map(|(key, value)| (key.trim().to_lowercase(), value.clone())).collect();
+    in_named(&small)
+}
+
+fn in_named(row: &Fields) -> Result<(Form, Document), SkipReason> {
+    if row.is_twice() {
+        return Err(SkipReason::Twice);
+    }
+    refuse_preference(row)?;
+    let columns = PAIRS.iter().map(|(asked, _)| *asked).chain(TURNS).chain(["text"]);
+    refuse_columns(row, columns)?;
     if let Some((key, list)) = turns_in(row) {
         let messages = turns(list, key, Answers::Learned)?;
         return with_what_is_beside(row, messages).map(|document| (Form::Turns, document));
@@ -79,8 +103,14 @@ fn in_row(row: &Fields) -> Result<(Form, Document), SkipReason> {
         }
         return pair(row, (asked, question), (answered, answer));
     }
+    if is_known_turn(row) {
+        return Err(SkipReason::SingleTurn);
+    }
     if let Some((_, words)) = filled(row, &["text"]) {
-        refuse_marked(row)?;
+        refuse_marked(row, Rows::Texts)?;
+        if words.as_array().is_some_and(|words| words.len() > 1 && words.iter().all(Json::is_string)) {
+            return Err(SkipReason::Columns);
+        }
         return Ok((Form::Text, Document::Plain(text(words)?)));
     }
     let is_empty = TURNS.iter().any(|key| row.get(key).is_some_and(Json::is_array));
@@ -108,10 +138,20 @@ fn pair(
     (asked, question): (&'static str, &Json),
     (answered, answer): (&'static str, &Json),
 ) -> Result<(Form, Document), SkipReason> {
+    let are_several = |value: &Json| {
+        value.as_array().is_some_and(|list| list.len() > 1 && list.iter().all(Json::is_string))
+    };
+    if are_several(question) || are_several(answer) {
+        return Err(SkipReason::Several);
+    }
+    refuse_choices(row)?;
     let is_completion = (asked, answered) == ("prompt", "completion");
     let is_text = question.is_string() && answer.is_string();
     if is_completion && is_text && !has_roles_beside(row) {
-        refuse_marked(row)?;
+        refuse_marked(row, Rows::Answers)?;
+        if has_media(row) {
+            return Err(SkipReason::NotAllText);
+        }
         let document = Document::Completion { prompt: text(question)?, completion: text(answer)? };
         return Ok((Form::Completion, document));
     }
@@ -120,7 +160,7 @@ fn pair(
         turns(question, asked, Answers::Given)?
     } else {
         let mut words = vec![content(question)?];
-        for key in ["input", "context"].into_iter().filter(|key| *key != asked) {
+        for key in ABOUT.into_iter().filter(|key| *key != asked) {
             words.push(text_or_null(row.get(key))?);
         }
         words.retain(|words| !words.trim().is_empty());
@@ -142,21 +182,24 @@ fn pair(
 }
 
 fn has_roles_beside(row: &Fields) -> bool {
-    filled(row, &SYSTEM).is_some() || filled(row, &["history", "tools", "functions"]).is_some()
+    filled(row, &SYSTEM).is_some()
+        || filled(row, &["history", "tools", "functions"]).is_some()
+        || beside::thought(row).is_some()
 }
 
 /// Where a row says how the conversation is set up.
 const SYSTEM: [&str; 4] = ["system", "system_prompt", "systemInstruction", "system_instruction"];
 
-/// The turns, with the row's `system` and `history` before them and its tools.
-fn with_what_is_beside(row: &Fields, messages: Vec<Message>) -> Result<Document, SkipReason> {
-    refuse_marked(row)?;
+/// The turns, with the row's `system` and `history` before them, its tools, and what was thought before the last.
+fn with_what_is_beside(row: &Fields, mut messages: Vec<Message>) -> Result<Document, SkipReason> {
+    refuse_marked(row, Rows::Answers)?;
     if has_media(row) {
         return Err(SkipReason::NotAllText);
     }
     if filled(row, &["chat_template_kwargs", "documents"]).is_some() {
         return Err(SkipReason::TemplateKeys);
     }
+    put_thought(row, &mut messages);
     let mut all = Vec::new();
     if let Some((_, words)) = filled(row, &SYSTEM) {
         let words = match words.get("parts") {
@@ -195,14 +238,6 @@ fn history(value: &Json) -> Result<Vec<Message>, SkipReason> {
         messages.push(Message::new(Role::Assistant, text(answered)?));
     }
     Ok(messages)
-}
-
-/// Fails for a row that says of itself that it is not to be learned.
-fn refuse_marked(row: &Fields) -> Result<(), SkipReason> {
-    let is_no = |key: &str| row.get(key).is_some_and(|value| yes_or_no(value) == Some(false));
-    let is_false = |key: &str| row.get(key) == Some(&Json::Bool(false));
-    let is_marked = is_no("weight") || is_no("train") || is_false("loss") || is_false("label");
-    if is_marked { Err(SkipReason::NotToBeLearned) } else { Ok(()) }
 }
 
 fn conversation(messages: Vec<Message>, tools: Tools) -> Result<Document, SkipReason> {

@@ -107,6 +107,24 @@ pub enum SkipReason {
     /// A row of a table that does not have its columns.
     #[error("not a row of as many cells as the first line names")]
     NotARow,
+    /// JSON with more lists and objects within each other than are read.
+    #[error("JSON nested deeper than 128 levels")]
+    Deep,
+    /// A cell of a table that never ends.
+    #[error("a quote that is not closed; all below it is in one cell")]
+    OpenQuote,
+    /// A row of a list beside the one that is for training.
+    #[error("in a list beside `train`, which alone is read")]
+    OtherPart,
+    /// A row that the hub's viewer did not give in full.
+    #[error("cut off by the hub's viewer (`truncated_cells`)")]
+    CutOff,
+    /// A key that says two things.
+    #[error("a key that is there twice, with two values")]
+    Twice,
+    /// All values of a column under its name, where each row should have its own.
+    #[error("columns in place of rows; pandas writes rows by `to_json(OUT, orient='records', lines=True)`")]
+    Columns,
     /// JSON that is neither an object nor a list of turns.
     #[error("neither an object nor a list of turns")]
     NoObject,
@@ -129,12 +147,33 @@ pub enum SkipReason {
         /// Where it is.
         key: &'static str,
     },
+    /// What should be turns is a text of something else, such as what Python prints.
+    #[error("`{key}` is a text that is not the JSON of a list of turns (Python's `json.dumps` writes it)")]
+    TextOfTurns {
+        /// Where it is.
+        key: &'static str,
+    },
+    /// A turn without its conversation.
+    #[error("one turn alone; the turns of a conversation belong in one list, such as `messages`")]
+    SingleTurn,
     /// A turn that does not say who speaks.
     #[error("a turn without `role` (or `from`)")]
     NoRole,
     /// A turn that does not say what is said.
     #[error("a turn without `content` (or `value`)")]
     NoContent,
+    /// The model would not answer.
+    #[error("a turn with a `refusal`, which no chat template writes")]
+    Refusal,
+    /// A turn that is no answer but something else, by its channel.
+    #[error("a turn of a `channel` other than `final`")]
+    Channel,
+    /// More than one answer, or question.
+    #[error("several answers or questions in one list, of which none is simply learned")]
+    Several,
+    /// What the question chooses from stands beside it.
+    #[error("`choices` or `options` beside the question, which would be asked without them")]
+    Choices,
     /// A part that should be text is something else.
     #[error("a part that is not text")]
     NotAllText,
@@ -150,6 +189,9 @@ pub enum SkipReason {
     /// A turn that is learned in part or more than once, or says two things of itself.
     #[error("a turn whose `weight`, `train`, `loss` or the like is neither all nor nothing")]
     UnknownWeight,
+    /// The row says in a way that cannot be followed how much of it is learned.
+    #[error("a row whose `weight`, `loss_mask` or the like is neither all nor nothing")]
+    RowWeight,
     /// A turn is to be learned that the assistant does not say.
     #[error("a turn of another than the assistant that is to be learned")]
     TeachesOthers,
@@ -163,7 +205,9 @@ pub enum SkipReason {
     #[error("`chat_template_kwargs` or `documents`, which are not given to the chat template")]
     TemplateKeys,
     /// Of two answers, which is better: that is not learned.
-    #[error("a chosen and a rejected answer, of which neither is simply learned")]
+    #[error(
+        "a better and a worse answer (`chosen` and `rejected` or the like), of which neither is simply learned"
+    )]
     Preference,
     /// A text without a single visible character.
     #[error("an empty text")]
@@ -212,12 +256,34 @@ pub enum UnreadReason {
         "a table without a column that is read; its first line names the columns, as rows of JSON name their keys"
     )]
     NoColumns,
+    /// Text in two bytes a letter.
+    #[error("UTF-16 text; save it as UTF-8")]
+    Utf16,
+    /// Pages with their layout, which are not read.
+    #[error("a PDF or RTF document; save its text as .txt")]
+    Laid,
     /// Its first bytes are no UTF-8 text.
     #[error("not UTF-8 text")]
     NotText,
     /// JSON that breaks off or goes wrong; nothing of it is used.
     #[error("not JSON from line {line}, column {column} on; nothing of it is used")]
     NotJson {
+        /// The line where reading stopped.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// JSON of which some letter is no UTF-8; nothing of it is used.
+    #[error("not UTF-8 text from line {line}, column {column} on; nothing of it is used")]
+    NotUtf8 {
+        /// The line where reading stopped.
+        line: usize,
+        /// The column.
+        column: usize,
+    },
+    /// JSON with more lists and objects within each other than are read; nothing of it is used.
+    #[error("JSON nested deeper than 128 levels at line {line}, column {column}; nothing of it is used")]
+    Deep {
         /// The line where reading stopped.
         line: usize,
         /// The column.

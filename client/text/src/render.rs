@@ -45,6 +45,9 @@ pub enum LeftOut {
 /// and that no text holds. The first pair is for what is learned.
 const MARKS: [(char, char); 2] = [('\u{fdd0}', '\u{fdd1}'), ('\u{fdd2}', '\u{fdd3}')];
 
+/// By what a setting says whether the model thinks.
+const SWITCHES: [&str; 2] = ["/no_think", "/think"];
+
 /// What ends a thought within a content.
 const END_OF_THOUGHT: &str = "</think>";
 
@@ -83,8 +86,10 @@ pub(super) fn render(
         if !has_thought(message) {
             continue;
         }
-        let without = changed(place, forget_thought);
-        if is(render(&without, tools, GenerationPrompt::LeftOut)) {
+        // Some take the line ends behind a thought with it, and some leave them.
+        let without = [forget_thought_alone, forget_thought].map(|forget| changed(place, forget));
+        let same = |without: &Vec<Message>| is(render(without, tools, GenerationPrompt::LeftOut));
+        if let Some(without) = without.into_iter().find(same) {
             // Many write the thoughts of the last turn only. One that does not even write that does not know them.
             let last = |messages: &[Message]| render(&messages[..=place], tools, GenerationPrompt::LeftOut);
             if last(messages)? == last(&without)? {
@@ -128,10 +133,17 @@ fn thought_in(content: &str) -> &str {
     thought.strip_prefix("<think>").unwrap_or(thought)
 }
 
+/// Takes what is thought out of a turn, with the line ends behind it.
 fn forget_thought(message: &mut Message) {
+    forget_thought_alone(message);
+    message.content = message.content.trim_start_matches('\n').to_owned();
+}
+
+/// Takes what is thought out of a turn, and leaves the line ends behind it.
+fn forget_thought_alone(message: &mut Message) {
     message.reasoning.clear();
     if let Some((_, said)) = message.content.split_once(END_OF_THOUGHT) {
-        message.content = said.trim_start_matches('\n').to_owned();
+        message.content = said.to_owned();
     }
 }
 
@@ -244,7 +256,12 @@ fn by_turns(
     let Conversation { messages, tools } = conversation;
     let render =
         |messages: &[Message], prompt| template.render(messages, tools, prompt).map_err(|_| LeftOut::Refused);
-    if !messages.iter().all(|message| is_written(said_in(message), &text)) {
+    // A switch in the setting is for the template, and is not written.
+    let is_there = |message: &Message| match message.role {
+        Role::System => without_switches(&message.content).all(|part| is_written(part.trim(), &text)),
+        Role::User | Role::Assistant | Role::Tool => is_written(said_in(message), &text),
+    };
+    if !messages.iter().all(is_there) {
         return Err(LeftOut::Turn);
     }
     let mut learned: Vec<Range<usize>> = Vec::new();
@@ -300,6 +317,12 @@ fn empty_thought(message: &Message, turn: &str) -> usize {
 /// What is said after what is thought.
 fn said_in(message: &Message) -> &str {
     message.content.rsplit(END_OF_THOUGHT).next().unwrap_or_default().trim()
+}
+
+/// The parts of a setting between its switches.
+fn without_switches(setting: &str) -> impl Iterator<Item = &str> {
+    let [no, yes] = SWITCHES;
+    setting.split(no).flat_map(move |part| part.split(yes))
 }
 
 /// Whether it is in the text as it is, or as JSON, as some templates write what tools give back.

@@ -5,6 +5,7 @@
 //! finds what was pasted somewhere and forgotten. It is no promise: a password in a sentence, a number without check
 //! digits or a token of an unknown shape stays.
 
+mod ascii;
 mod assigned;
 mod numbers;
 mod tokens;
@@ -78,7 +79,7 @@ impl Scanner {
             self.in_key = !line.contains("-----END");
             return Verdict::Secret(SecretKind::PrivateKey);
         }
-        in_line(line).map_or(Verdict::Clean, Verdict::Secret)
+        in_line(&ascii::ascii(line)).map_or(Verdict::Clean, Verdict::Secret)
     }
 }
 
@@ -109,9 +110,16 @@ fn in_line(line: &str) -> Option<SecretKind> {
     while let Some(&byte) = bytes.get(at) {
         if is_word(byte) {
             let len = bytes[at..].iter().take_while(|byte| is_word(**byte)).count();
-            let found = tokens::at(line, at, len).or_else(|| numbers::at(bytes, at, len));
-            if found.is_some() {
-                return found;
+            let starts = (at..at + len).filter(|start| {
+                // Names are put before numbers and tokens with a hyphen or an underscore between.
+                *start == at
+                    || (bytes[*start].is_ascii_alphanumeric() && !bytes[*start - 1].is_ascii_alphanumeric())
+            });
+            for start in starts {
+                let found = tokens::at(line, start, at + len - start).or_else(|| numbers::at(line, start));
+                if found.is_some() {
+                    return found;
+                }
             }
             at += len;
         } else {

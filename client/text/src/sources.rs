@@ -123,7 +123,9 @@ fn kind_of(path: &Path) -> Kind {
         "tsv" => Kind::Read(Shape::Table { delimiter: b'\t' }),
         "txt" | "text" | "md" | "markdown" => Kind::Read(Shape::Text),
         "parquet" => Kind::Left(UnreadReason::Parquet),
-        "zst" | "xz" | "bz2" | "zip" | "7z" | "tar" | "tgz" => Kind::Left(UnreadReason::Packed),
+        "zst" | "xz" | "bz2" | "lz4" | "zip" | "7z" | "rar" | "tar" | "tgz" => {
+            Kind::Left(UnreadReason::Packed)
+        }
         _ => Kind::Other,
     }
 }

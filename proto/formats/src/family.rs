@@ -11,6 +11,8 @@ pub enum Family {
     Qwen2,
     /// Qwen3.
     Qwen3,
+    /// The text models of Gemma 3.
+    Gemma3,
 }
 
 /// Why a config names no family that is known.
@@ -38,10 +40,11 @@ pub enum FamilyError {
 }
 
 /// The architectures that are known.
-const KNOWN: &str = "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM";
+const KNOWN: &str =
+    "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Gemma3ForCausalLM";
 
 /// The types of models that are known.
-const KNOWN_TYPES: &str = "llama, mistral, qwen2, qwen3";
+const KNOWN_TYPES: &str = "llama, mistral, qwen2, qwen3, gemma3_text";
 
 impl Family {
     /// The family of a config, by its first architecture and its `model_type`; fails where they name none, or two.
@@ -59,7 +62,7 @@ impl Family {
         let is = |family: &Self| {
             let name =
                 architecture.strip_suffix("ForCausalLM").or_else(|| architecture.strip_suffix("Model"));
-            name.is_some_and(|name| name.eq_ignore_ascii_case(family.model_type()))
+            name.is_some_and(|name| family.class_names().iter().any(|known| name.eq_ignore_ascii_case(known)))
         };
         let named =
             Self::ALL.into_iter().find(is).ok_or_else(|| FamilyError::Unknown(architecture.to_owned()))?;
@@ -72,7 +75,18 @@ impl Family {
         }
     }
 
-    const ALL: [Self; 4] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3];
+    const ALL: [Self; 5] = [Self::Llama, Self::Mistral, Self::Qwen2, Self::Qwen3, Self::Gemma3];
+
+    /// What the names of its classes begin with, in whatever case.
+    fn class_names(self) -> &'static [&'static str] {
+        match self {
+            Self::Llama => &["llama"],
+            Self::Mistral => &["mistral"],
+            Self::Qwen2 => &["qwen2"],
+            Self::Qwen3 => &["qwen3"],
+            Self::Gemma3 => &["gemma3", "gemma3text"],
+        }
+    }
 
     fn model_type(self) -> &'static str {
         match self {
@@ -80,6 +94,7 @@ impl Family {
             Self::Mistral => "mistral",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3_text",
         }
     }
 }
@@ -95,6 +110,9 @@ mod tests {
             (Some("LlamaForCausalLM"), None, Family::Llama),
             (None, Some("mistral"), Family::Mistral),
             (Some("Qwen3Model"), Some("qwen3"), Family::Qwen3),
+            (Some("Gemma3ForCausalLM"), Some("gemma3_text"), Family::Gemma3),
+            (Some("Gemma3TextModel"), Some("gemma3_text"), Family::Gemma3),
+            (None, Some("gemma3_text"), Family::Gemma3),
             // Names of types that are newer than we are change nothing.
             (Some("Qwen2ForCausalLM"), Some("qwen2_new"), Family::Qwen2),
         ] {
@@ -102,15 +120,11 @@ mod tests {
         }
         for (architecture, model_type, expected) in [
             (None, None, "neither `architectures` nor `model_type` is there; known are Llama"),
+            (None, Some("gemma3"), "unknown `model_type` `gemma3` and no `architectures`; known are llama, "),
             (
-                None,
-                Some("gemma3_text"),
-                "unknown `model_type` `gemma3_text` and no `architectures`; known are llama, ",
-            ),
-            (
-                Some("Gemma3ForCausalLM"),
-                Some("gemma3_text"),
-                "unknown architecture `Gemma3ForCausalLM`; known are ",
+                Some("Gemma3ForConditionalGeneration"),
+                Some("gemma3"),
+                "unknown architecture `Gemma3ForConditionalGeneration`; known are ",
             ),
             (
                 Some("LlamaForSequenceClassification"),

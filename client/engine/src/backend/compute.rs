@@ -58,13 +58,15 @@ impl Compute {
         };
         // Saved queries and keys before their norms.
         let raw = if config.qk_norm { q + kv } else { 0 };
-        let block = kept * (2 * hidden + 2 * q + 2 * kv + raw + 2 * inner) + 4 * heads;
+        // Outputs of attention and MLP before their norms.
+        let outputs = if config.gemma.is_some() { 2 * hidden } else { 0 };
+        let block = kept * (2 * hidden + 2 * q + 2 * kv + raw + 2 * inner + outputs) + 4 * heads;
         let blocks = match self.recompute {
             Recompute::Never => config.num_layers * block,
             Recompute::Blocks => 4 * config.num_layers * hidden + block,
         };
         let left = (2 * inner).max(hidden).max(q + 2 * kv);
-        let once = 4 * (6 * hidden + 6 * inner + 4 * q + 4 * kv + raw + heads) + packed * left;
+        let once = 4 * (6 * hidden + outputs / 2 + 6 * inner + 4 * q + 4 * kv + raw + heads) + packed * left;
         let at_once = if is_small(config) { shape.rows() } else { rows_at_once(shape, ROWS_TOGETHER) };
         let logits = at_once.saturating_mul(config.vocab_size).min(LOGITS);
         let attention =

@@ -10,9 +10,9 @@ use crate::kernels::error::ShapeError;
 use crate::kernels::matmul::Precision;
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
-use crate::layers::rope::Rope;
 use crate::lora::layout::AdapterLayout;
 use crate::model::batch::Sequence;
+use crate::model::config::Ropes;
 use crate::model::decoder::Decoder;
 use crate::model::delta::LoraDeltas;
 use crate::model::gradient_target::GradientTarget;
@@ -29,7 +29,7 @@ pub(crate) struct Executor<'a> {
     length: usize,
     /// The decoder on a candle device, once it was needed.
     on_candle: Option<candle::Decoder<'a>>,
-    rope: Rope,
+    ropes: Ropes,
     precision: Precision,
     /// Whether threads take whole micro-batches, each on its own, instead of parts of products.
     apart: bool,
@@ -47,7 +47,7 @@ impl<'a> Executor<'a> {
             setup,
             length,
             on_candle: None,
-            rope: config.rope(length),
+            ropes: config.ropes(length),
             precision: setup.compute.precision_for(setup.base),
             apart: is_small(config),
             spaces: Vec::new(),
@@ -78,7 +78,7 @@ impl<'a> Executor<'a> {
             config: self.setup.base.config(),
             weights: self.setup.base.weights(),
             deltas,
-            rope: &self.rope,
+            ropes: &self.ropes,
             precision: self.precision,
             team,
             recompute: self.setup.compute.recompute,

@@ -15,7 +15,7 @@ use crate::kernels::error::{ShapeError, bail};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::quantized::{BlockType, Blocks};
 use crate::model::config::DecoderConfig;
-use crate::model::weights::{Read, Weights, tensor_shapes};
+use crate::model::weights::{Read, Weights, norm_offset, tensor_shapes};
 
 /// What random weights are held as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +39,7 @@ pub(super) fn random(config: DecoderConfig, filled: Filled, seed: u64) -> Result
         let read = match *shape.as_slice() {
             [rows, columns] => Read::Matrix(matrix(&mut rng, filled, rows, columns)?),
             _ if name.ends_with("norm.weight") || name.ends_with("layernorm.weight") => {
-                Read::Vector(vec![1.0; shape.iter().product()])
+                Read::Vector(vec![1.0 - norm_offset(&config); shape.iter().product()])
             }
             _ => Read::Vector(vec![0.0; shape.iter().product()]),
         };

@@ -125,11 +125,17 @@ impl Tokens {
 
     /// A tokenizer for a model of `vocab_size` tokens; fails where it has others, and where none could open a
     /// document.
+    ///
+    /// Special tokens beyond the model's are no fault: those of Gemma 3 that stand for pictures have no embedding in its
+    /// text models, and no text becomes them.
     pub(crate) fn new(mut tokenizer: Tokenizer, special: Special, vocab_size: usize) -> Result<Self, String> {
         tokenizer.with_truncation(None).map_err(|error| error.to_string())?;
         tokenizer.with_padding(None);
         let known = tokenizer.get_vocab(true);
-        if let Some(most) = known.values().copied().max().filter(|id| *id as usize >= vocab_size) {
+        let added = tokenizer.get_added_tokens_decoder();
+        let is_word = |id: &u32| !added.get(id).is_some_and(|token| token.special);
+        let beyond = known.values().copied().filter(|id| *id as usize >= vocab_size);
+        if let Some(most) = beyond.filter(is_word).max() {
             return Err(format!(
                 "the tokenizer's tokens go up to {most}, the model's vocab_size is {vocab_size}"
             ));

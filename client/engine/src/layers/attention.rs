@@ -1,7 +1,7 @@
 //! Causal grouped-query attention (GQA) with rotary position embeddings (RoPE; Su et al. 2021, arXiv 2104.09864, in the
 //! half-split form), between the q, k and v projections and the output projection.
 //!
-//! `out = softmax(q · kᵀ / √width + causal mask) · v` per head; `q`, `out`: (batch · length, heads · width), `k`, `v`:
+//! `out = softmax(scale · q · kᵀ + causal mask) · v` per head; `q`, `out`: (batch · length, heads · width), `k`, `v`:
 //! (batch · (past + length), kv heads · width). Start with [`Attention::forward`].
 //!
 //! The backward pass recomputes the attention weights from each row's log-sum-exp instead of saving them
@@ -49,6 +49,10 @@ pub(crate) struct Attention<'a> {
     pub(crate) kv_heads: usize,
     /// Width of a head.
     pub(crate) width: usize,
+    /// What scores are multiplied by; usually `1 / √width`.
+    pub(crate) scale: f32,
+    /// Keys that a query sees, its own included; `usize::MAX` for all before it.
+    pub(crate) window: usize,
     pub(crate) rope: &'a Rope,
 }
 
@@ -77,6 +81,8 @@ struct Tile {
     keys: usize,
     /// Keys visible to the first query.
     seen: usize,
+    /// Of those, how many of the last ones are in the window.
+    window: usize,
 }
 
 impl Tile {
@@ -86,23 +92,25 @@ impl Tile {
         let seen = (self.seen + row).min(self.keys);
         (seen, seen.next_multiple_of(16).min(self.keys))
     }
+
+    /// Keys before the window of query `row`.
+    #[inline(always)]
+    fn passed(&self, row: usize) -> usize {
+        (self.seen + row).min(self.keys).saturating_sub(self.window)
+    }
 }
 
 impl Attention<'_> {
-    fn scale(&self) -> f32 {
-        1.0 / (self.width as f32).sqrt()
-    }
-
     /// Heads that share a key/value head.
     fn group(&self) -> usize {
         self.heads / self.kv_heads
     }
 
     fn tiles(&self) -> impl Iterator<Item = Tile> + use<> {
-        let (Self { length, past, .. }, most) = (*self, queries(self.group(), self.length));
+        let (Self { length, past, window, .. }, most) = (*self, queries(self.group(), self.length));
         (0..length).step_by(most.max(1)).map(move |first| {
             let queries = most.min(length - first);
-            Tile { first, queries, keys: past + first + queries, seen: past + first + 1 }
+            Tile { first, queries, keys: past + first + queries, seen: past + first + 1, window }
         })
     }
 
@@ -139,7 +147,7 @@ impl Attention<'_> {
         self.rope.rotate(team, dk, self.kv_heads * self.width, span, Direction::Backward);
     }
 
-    /// `out = softmax(q · kᵀ / √width) · v` with a causal mask; fails or panics if the shapes do not match.
+    /// `out = softmax(scale · q · kᵀ) · v` with a causal mask; fails or panics if the shapes do not match.
     ///
     /// `q` and `out`: (batch · length, heads · width); `k` and `v`: (batch · (past + length), kv heads · width).
     /// RoPE is already applied to `q` and `k`. Writes log-sum-exps to `logs`: (batch · kv heads, group · length), where
@@ -165,7 +173,7 @@ impl Attention<'_> {
                         let stacked = at_least(stacked, group * queries * self.width);
                         self.stack(q, (sequence, kv * group), tile, stacked);
                         let (query, scores) = (View::whole(stacked, self.width), ViewMut::whole(p, count));
-                        small(self.scale(), query, turned.columns(0..count), Destination::overwrite(scores))?;
+                        small(self.scale, query, turned.columns(0..count), Destination::overwrite(scores))?;
                         let heads =
                             p.chunks_exact_mut(queries * count).zip(logs.chunks_exact_mut(self.length));
                         for (p, logs) in heads {
@@ -188,7 +196,7 @@ impl Attention<'_> {
 
     /// Writes the gradients of `q`, `k` and `v` to `dq`, `dk` and `dv`; fails or panics if the shapes do not match.
     ///
-    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P ∘ (dP − Σ P ∘ dP / Σ P) / √width` with `Σ` over each row, `dQ = dS · K`,
+    /// `dV = Pᵀ · dO`, `dP = dO · Vᵀ`, `dS = P ∘ (dP − Σ P ∘ dP / Σ P) · scale` with `Σ` over each row, `dQ = dS · K`,
     /// `dK = dSᵀ · Q`. Shapes as in [`Self::forward`], with `past = 0`.
     pub(crate) fn backward(
         &self,
@@ -225,16 +233,11 @@ impl Attention<'_> {
                     let (query, there) = (View::whole(qs, self.width), View::whole(douts, self.width));
                     let seen = 0..count;
                     let (scores, dp) = (ViewMut::whole(p, count), ViewMut::whole(ds, count));
-                    small(
-                        self.scale(),
-                        query,
-                        turned.0.columns(seen.clone()),
-                        Destination::overwrite(scores),
-                    )?;
+                    small(self.scale, query, turned.0.columns(seen.clone()), Destination::overwrite(scores))?;
                     small(1.0, there, turned.1.columns(seen.clone()), Destination::overwrite(dp))?;
                     let heads = p.chunks_exact_mut(queries * count).zip(ds.chunks_exact_mut(queries * count));
                     for ((p, ds), logs) in heads.zip(logs.chunks_exact(self.length)) {
-                        softmax_backward(p, ds, tile, &logs[first..first + queries], self.scale());
+                        softmax_backward(p, ds, tile, &logs[first..first + queries], self.scale);
                     }
                     let (p, ds) = (View::whole(p, count), View::whole(ds, count));
                     let (dv, _) = dv.borrow().split_at_row(count);
@@ -285,16 +288,17 @@ vectorized! {
 /// Causal softmax of one head's scores: (queries, keys), in place; writes each row's log-sum-exp to `logs`.
 fn softmax(scores: &mut [f32], tile: Tile, logs: &mut [f32]) {
     for (i, (row, log)) in scores.chunks_exact_mut(tile.keys).zip(logs).enumerate() {
-        let (seen, whole) = tile.seen(i);
+        let ((seen, whole), passed) = (tile.seen(i), tile.passed(i));
         // Pads to whole vectors with a score whose exponential is negligible.
         row[seen..whole].fill(f32::MIN);
-        let most = most(&row[..whole]);
-        let total = exp_all(&mut row[..whole], most);
+        let most = most(&row[passed..whole]);
+        let total = exp_all(&mut row[passed..whole], most);
         let inverse = 1.0 / total;
-        for x in &mut row[..whole] {
+        for x in &mut row[passed..whole] {
             *x *= inverse;
         }
         row[seen..].fill(0.0);
+        row[..passed].fill(0.0);
         *log = most + total.ln();
     }
 }
@@ -305,13 +309,15 @@ vectorized! {
 fn softmax_backward(scores: &mut [f32], gradients: &mut [f32], tile: Tile, logs: &[f32], scale: f32) {
     let rows = scores.chunks_exact_mut(tile.keys).zip(gradients.chunks_exact_mut(tile.keys));
     for (i, ((p, ds), log)) in rows.zip(logs).enumerate() {
-        let (seen, whole) = tile.seen(i);
-        for p in &mut p[..whole] {
+        let ((seen, whole), passed) = (tile.seen(i), tile.passed(i));
+        for p in &mut p[passed..whole] {
             *p = exp(*p - log);
         }
-        p[seen..].fill(0.0);
-        ds[seen..].fill(0.0);
-        let (p, ds) = (&p[..whole], &mut ds[..whole]);
+        for x in [&mut *p, &mut *ds] {
+            x[seen..].fill(0.0);
+            x[..passed].fill(0.0);
+        }
+        let (p, ds) = (&p[passed..whole], &mut ds[passed..whole]);
         // Divided by the sum of the weights, which is one up to rounding, so that the gradients of a row sum to zero.
         let mean = sum([p, ds], |[p, dp]| p * dp) / sum([p], |[p]| p);
         for (p, ds) in p.iter().zip(ds) {

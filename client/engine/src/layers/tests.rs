@@ -7,7 +7,7 @@ use super::attention::Attention;
 use super::cross_entropy::{Loss, cross_entropy};
 use super::rms_norm::RmsNorm;
 use super::rope::Rope;
-use super::swiglu::{swiglu, swiglu_backward_rows};
+use super::swiglu::Gate;
 use crate::kernels::matmul::{Precision, Scratch, Weight};
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
@@ -74,22 +74,24 @@ fn the_gradient_of_the_norm_agrees_with_differences() {
 
 #[test]
 fn the_gradient_of_the_feed_forward_gate_agrees_with_differences() {
-    check(
-        &[15, 15],
-        |x| {
-            let mut y = vec![0.0; 15];
-            swiglu(Team::ALONE, &x[0], &x[1], &mut y);
-            y
-        },
-        |x, dy| {
-            // Three rows of five.
-            let mut both = vec![0.0; 30];
-            swiglu_backward_rows(5, &x[0], &x[1], dy, &mut both);
-            let half =
-                |first: usize| both.chunks(10).flat_map(|row| row[first..first + 5].to_vec()).collect();
-            vec![half(0), half(5)]
-        },
-    );
+    for gate in [Gate::Silu, Gate::Gelu] {
+        check(
+            &[15, 15],
+            |x| {
+                let mut y = vec![0.0; 15];
+                gate.forward(Team::ALONE, &x[0], &x[1], &mut y);
+                y
+            },
+            |x, dy| {
+                // Three rows of five.
+                let mut both = vec![0.0; 30];
+                gate.backward_rows(5, &x[0], &x[1], dy, &mut both);
+                let half =
+                    |first: usize| both.chunks(10).flat_map(|row| row[first..first + 5].to_vec()).collect();
+                vec![half(0), half(5)]
+            },
+        );
+    }
 }
 
 #[test]
@@ -97,7 +99,16 @@ fn the_gradient_of_attention_agrees_with_differences() {
     // Two sequences, four heads that share two key/value heads; the longer length is more than one tile.
     for length in [5, 37] {
         let rope = Rope::new(length, &[1.0, 0.3]);
-        let attention = Attention { length, past: 0, heads: 4, kv_heads: 2, width: 4, rope: &rope };
+        let attention = Attention {
+            length,
+            past: 0,
+            heads: 4,
+            kv_heads: 2,
+            width: 4,
+            scale: 0.5,
+            window: usize::MAX,
+            rope: &rope,
+        };
         let (q, kv) = (2 * length * 16, 2 * length * 8);
         let run = |x: &[Vec<f32>]| {
             let (mut q, mut k) = (x[0].clone(), x[1].clone());
@@ -146,7 +157,16 @@ fn the_gradient_of_attention_agrees_with_differences() {
 fn attention_that_goes_on_is_attention_of_the_whole() {
     let (length, past) = (41, 33);
     let rope = Rope::new(length, &[1.0, 0.3]);
-    let shape = |length, past| Attention { length, past, heads: 4, kv_heads: 2, width: 4, rope: &rope };
+    let shape = |length, past| Attention {
+        length,
+        past,
+        heads: 4,
+        kv_heads: 2,
+        width: 4,
+        scale: 0.5,
+        window: usize::MAX,
+        rope: &rope,
+    };
     let (mut q, mut k, v) = (random(1, length * 16), random(2, length * 8), random(3, length * 8));
     let (mut later_q, mut later_k) = (q[past * 16..].to_vec(), k[past * 8..].to_vec());
     let (mut out, mut logs) = (vec![0.0; q.len()], vec![0.0; length * 4]);

@@ -5,6 +5,7 @@
 //! whoever wants them quantized again should quantize the sum, not the base. Vectors are written in the dtype
 //! of the embedding where that loses nothing, else in f32.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
 use std::path::Path;
@@ -20,6 +21,7 @@ use crate::base::Base;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::lora::layout::AdapterLayout;
 use crate::model::projection::Projection;
+use crate::model::weights::{norm_offset, norms};
 use proto::files;
 use proto::files::Audience;
 use proto::files::FileError;
@@ -97,7 +99,7 @@ struct Tensor<'a> {
 }
 
 enum Source<'a> {
-    Vector(&'a [f32]),
+    Vector(Cow<'a, [f32]>),
     Matrix(&'a Matrix, Option<&'a LoraPair<'a>>),
 }
 
@@ -118,31 +120,42 @@ fn tensors<'a>(base: &'a Base, pairs: &'a [LoraPair<'a>]) -> Vec<Tensor<'a>> {
         dtype: dtype(matrix),
         numbers: Source::Matrix(matrix, pair),
     };
-    let vector = |name: String, vector: &'a [f32]| Tensor {
+    let vector = |name: String, vector: Cow<'a, [f32]>| Tensor {
         name,
         shape: vec![vector.len()],
-        dtype: if fits(vector, of_vectors) { of_vectors } else { Dtype::F32 },
+        dtype: if fits(&vector, of_vectors) { of_vectors } else { Dtype::F32 },
         numbers: Source::Vector(vector),
+    };
+    let offset = norm_offset(base.config());
+    let of_norm = |weights: &'a [f32]| {
+        if offset > 0.0 {
+            Cow::Owned(weights.iter().map(|weight| weight - offset).collect())
+        } else {
+            Cow::Borrowed(weights)
+        }
     };
     tensors.push(matrix("model.embed_tokens".to_owned(), &weights.embed, None));
     for (layer, block) in weights.blocks.iter().enumerate() {
         let norm = |name: &str| format!("model.layers.{layer}.{name}.weight");
-        tensors.push(vector(norm("input_layernorm"), &block.input_norm));
-        tensors.push(vector(norm("post_attention_layernorm"), &block.post_norm));
+        let of_stream =
+            [&block.input_norm, &block.post_norm].into_iter().chain(block.output_norms.iter().flatten());
+        for (name, weights) in norms(base.config()).iter().zip(of_stream) {
+            tensors.push(vector(norm(name), of_norm(weights)));
+        }
         if let Some([queries, keys]) = &block.head_norms {
-            tensors.push(vector(norm("self_attn.q_norm"), queries));
-            tensors.push(vector(norm("self_attn.k_norm"), keys));
+            tensors.push(vector(norm("self_attn.q_norm"), of_norm(queries)));
+            tensors.push(vector(norm("self_attn.k_norm"), of_norm(keys)));
         }
         for projection in Projection::ALL {
             let (name, linear) = (projection.name(layer), block.linear(projection));
             if let Some(bias) = &linear.bias {
-                tensors.push(vector(format!("{name}.bias"), bias));
+                tensors.push(vector(format!("{name}.bias"), Cow::Borrowed(bias)));
             }
             let pair = pairs.iter().find(|pair| pair.module.name == name);
             tensors.push(matrix(name, &linear.weight, pair));
         }
     }
-    tensors.push(vector("model.norm.weight".to_owned(), &weights.norm));
+    tensors.push(vector("model.norm.weight".to_owned(), of_norm(&weights.norm)));
     tensors.extend(weights.head.as_ref().map(|head| matrix("lm_head".to_owned(), head, None)));
     tensors
 }
@@ -203,7 +216,7 @@ fn write_shard(path: &Path, tensors: &[Tensor<'_>], scale: f32, rank: usize) -> 
         out.put(&header(tensors)?).map_err(fail())?;
         for tensor in tensors {
             let mut bytes = Vec::new();
-            match tensor.numbers {
+            match &tensor.numbers {
                 Source::Vector(vector) => {
                     narrow(tensor, vector, &mut bytes)?;
                     out.put(&bytes).map_err(fail())?;

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 
 use crate::kernels::narrow;
 use crate::layers::rope::Rope;
+use crate::model::gemma::{self, Gemma, GemmaError, RawGemma};
 
 /// Limit on decoder blocks, above any model that a device could hold.
 pub(crate) const MOST_LAYERS: usize = 1024;
@@ -39,6 +40,15 @@ pub enum RopeScaling {
     },
     /// Divisors of the frequencies, highest frequency first, as GGUF files store Llama 3's scaling.
     Divisors(Vec<f32>),
+}
+
+/// RoPE angles, of which local blocks may have others.
+#[derive(Debug)]
+pub(crate) struct Ropes {
+    /// Of blocks that see the whole sequence.
+    pub(crate) whole: Rope,
+    /// Of those that see a window of it, where there are any.
+    pub(crate) local: Option<Rope>,
 }
 
 /// The shape of a Llama-like decoder.
@@ -75,6 +85,8 @@ pub struct DecoderConfig {
     pub output_bias: bool,
     /// Whether each head's queries and keys are normalized before RoPE (QK norm).
     pub qk_norm: bool,
+    /// What a Gemma 3 does otherwise; none of the other families has it.
+    pub gemma: Option<Gemma>,
     /// The first token of a document, if the folder names one.
     pub bos: Option<u32>,
     /// The tokens that end a text, as far as the model's config names them.
@@ -111,6 +123,23 @@ pub enum ConfigError {
     Shape(String),
 }
 
+/// The sliding window, in tokens, of the families that have one and do not say how long it is.
+const DEFAULT_WINDOW: usize = 4096;
+
+#[expect(clippy::unnecessary_wraps, reason = "it is the default of an optional key")]
+fn default_window() -> Option<usize> {
+    Some(DEFAULT_WINDOW)
+}
+
+impl From<GemmaError> for ConfigError {
+    fn from(error: GemmaError) -> Self {
+        match error {
+            GemmaError::Unsupported { name, found } => Self::Unsupported { name, found },
+            GemmaError::Shape(reason) => Self::Shape(reason),
+        }
+    }
+}
+
 /// The keys of the file; unknown ones are ignored.
 #[derive(Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "the file has them")]
@@ -131,15 +160,19 @@ struct Raw {
     rope_scaling: Option<Map<String, Value>>,
     #[serde(default)]
     hidden_act: Option<String>,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    tie_word_embeddings: Option<bool>,
     #[serde(default)]
     attention_bias: bool,
     #[serde(default)]
     mlp_bias: bool,
+    /// Where the key is missing, transformers has a window of [`DEFAULT_WINDOW`]; where it is null, none.
+    #[serde(default = "default_window")]
     sliding_window: Option<usize>,
     #[serde(default)]
     use_sliding_window: bool,
+    /// Llama 3's scaling takes it from here before it looks among the settings of RoPE.
+    original_max_position_embeddings: Option<usize>,
+    partial_rotary_factor: Option<f64>,
     bos_token_id: Option<Value>,
     eos_token_id: Option<Value>,
     quantization_config: Option<Map<String, Value>>,
@@ -158,7 +191,9 @@ impl DecoderConfig {
         let Kind { architectures, model_type } = serde_json::from_slice(bytes)?;
         let architecture = architectures.as_ref().and_then(|names| names.first()).map(String::as_str);
         let family = Family::of(architecture, model_type.as_deref())?;
-        Raw::into_config(serde_json::from_slice(bytes)?, family)
+        let config = Raw::into_config(serde_json::from_slice(bytes)?, family, bytes)?;
+        config.check()?;
+        Ok(config)
     }
 
     /// Fails if a value is out of range or inconsistent with another.
@@ -199,6 +234,9 @@ impl DecoderConfig {
         if let Some(&id) = self.bos.iter().chain(&self.eos).find(|&&id| id as usize >= self.vocab_size) {
             let vocab = self.vocab_size;
             return Err(ConfigError::Shape(format!("token {id} is not below vocab_size, which is {vocab}")));
+        }
+        if let Some(gemma) = &self.gemma {
+            gemma.check(self.num_layers)?;
         }
         self.check_scaling()
     }
@@ -242,7 +280,9 @@ impl DecoderConfig {
     /// values only is a Qwen2 in everything but its name, and is reported as one.
     pub fn architecture(&self) -> Architecture {
         let heads = |count: usize| u32::try_from(count).unwrap_or(u32::MAX); // `check` keeps both below 2³².
-        if self.qk_norm {
+        if self.gemma.is_some() {
+            Architecture::Gemma3
+        } else if self.qk_norm {
             Architecture::Qwen3
         } else if self.qkv_bias && !self.output_bias {
             Architecture::Qwen2
@@ -252,9 +292,26 @@ impl DecoderConfig {
     }
 
     /// RoPE angles of `length` positions.
-    pub(crate) fn rope(&self, length: usize) -> Rope {
-        let frequencies: Vec<f32> = self.rope_frequencies().into_iter().map(narrow).collect();
-        Rope::new(length, &frequencies)
+    pub(crate) fn ropes(&self, length: usize) -> Ropes {
+        let rope = |frequencies: Vec<f64>| {
+            Rope::new(length, &frequencies.into_iter().map(narrow).collect::<Vec<f32>>())
+        };
+        let plain = |theta: f64, i: usize| theta.powf(-((2 * i) as f64) / self.head_dim as f64);
+        let local = |gemma: &Gemma| (0..self.head_dim / 2).map(|i| plain(gemma.local_theta, i)).collect();
+        Ropes { whole: rope(self.rope_frequencies()), local: self.gemma.as_ref().map(local).map(rope) }
+    }
+
+    /// What the scores of queries and keys are multiplied by.
+    pub(crate) fn attention_scale(&self) -> f32 {
+        match &self.gemma {
+            None => 1.0 / (self.head_dim as f32).sqrt(),
+            Some(gemma) => narrow(gemma.query_scalar.powf(-0.5)),
+        }
+    }
+
+    /// Whether a block sees no more than a window of the sequence.
+    pub(crate) fn local(&self, layer: usize) -> Option<&Gemma> {
+        self.gemma.as_ref().filter(|gemma| gemma.is_local.get(layer) == Some(&true))
     }
 
     /// RoPE frequencies in radians per position, highest first: `head_dim / 2` values, `theta^(−2i / head_dim)`
@@ -288,7 +345,11 @@ fn positive(number: f64) -> bool {
 }
 
 impl Raw {
-    fn into_config(self, family: Family) -> Result<DecoderConfig, ConfigError> {
+    fn into_config(mut self, family: Family, bytes: &[u8]) -> Result<DecoderConfig, ConfigError> {
+        let gemma = match family {
+            Family::Gemma3 => Some(self.gemma(serde_json::from_slice(bytes)?)?),
+            Family::Llama | Family::Mistral | Family::Qwen2 | Family::Qwen3 => None,
+        };
         if let Some(act) = self.hidden_act.as_ref().filter(|act| *act != "silu") {
             return Err(ConfigError::Unsupported { name: "hidden_act", found: act.clone() });
         }
@@ -299,16 +360,22 @@ impl Raw {
             let found = method.and_then(Value::as_str).unwrap_or("a method without a name").to_owned();
             return Err(ConfigError::Unsupported { name: "quantization_config", found });
         }
+        self.refuse_other_rope()?;
         let rope_scaling = self.rope_scaling()?;
         let nested_theta = self.nested_theta()?;
         // A sliding window as long as the sequence hides nothing, so the window limits the sequence.
         let window = match family {
             Family::Mistral => self.sliding_window,
             Family::Qwen2 | Family::Qwen3 if self.use_sliding_window => self.sliding_window,
-            Family::Qwen2 | Family::Qwen3 | Family::Llama => None,
+            Family::Qwen2 | Family::Qwen3 | Family::Llama | Family::Gemma3 => None,
         };
-        let own_width = if family == Family::Qwen3 { Some(QWEN3_HEAD_DIM) } else { None };
-        let biased = matches!(family, Family::Llama | Family::Qwen3) && self.attention_bias;
+        let own_width = match family {
+            Family::Qwen3 => Some(QWEN3_HEAD_DIM),
+            Family::Gemma3 => Some(gemma::HEAD_DIM),
+            Family::Llama | Family::Mistral | Family::Qwen2 => None,
+        };
+        let biased = matches!(family, Family::Llama | Family::Qwen3 | Family::Gemma3) && self.attention_bias;
+        let usual_theta = if gemma.is_some() { gemma::THETA } else { 10_000.0 };
         let config = DecoderConfig {
             vocab_size: self.vocab_size,
             hidden_size: self.hidden_size,
@@ -322,22 +389,53 @@ impl Raw {
                 .unwrap_or_else(|| self.hidden_size.checked_div(self.num_attention_heads).unwrap_or(0)),
             max_positions: self.max_position_embeddings.min(window.unwrap_or(usize::MAX)),
             rms_norm_eps: self.rms_norm_eps,
-            rope_theta: nested_theta.or(self.rope_theta).unwrap_or(10_000.0),
+            rope_theta: nested_theta.or(self.rope_theta).unwrap_or(usual_theta),
             rope_scaling,
-            tied: self.tie_word_embeddings,
+            tied: self.tie_word_embeddings.unwrap_or(gemma.is_some()),
             qkv_bias: family == Family::Qwen2 || biased,
             output_bias: biased,
-            qk_norm: family == Family::Qwen3,
+            qk_norm: matches!(family, Family::Qwen3 | Family::Gemma3),
+            gemma,
             bos: token_ids(self.bos_token_id.as_ref()).first().copied(),
             eos: token_ids(self.eos_token_id.as_ref()),
         };
-        config.check()?;
         Ok(config)
+    }
+
+    /// What only a Gemma 3 has. Of its settings of RoPE those of blocks that see the whole sequence are left here, as those
+    /// of other families.
+    fn gemma(&mut self, raw: RawGemma) -> Result<Gemma, ConfigError> {
+        let kind = |name: &str| {
+            let maps = [&self.rope_scaling, &self.rope_parameters];
+            let mut found = maps.into_iter().flatten().filter_map(|map| map.get(name)?.as_object());
+            found.next().cloned()
+        };
+        let (whole, local) = (kind("full_attention"), kind("sliding_attention"));
+        if whole.is_some() || local.is_some() {
+            (self.rope_scaling, self.rope_parameters) = (None, whole);
+        }
+        Ok(raw.read(self.num_hidden_layers, self.sliding_window, local.as_ref())?)
     }
 
     /// The settings of RoPE: one of the two maps, as transformers chooses.
     fn rope_map(&self) -> Option<&Map<String, Value>> {
         [&self.rope_scaling, &self.rope_parameters].into_iter().flatten().find(|map| !map.is_empty())
+    }
+
+    /// Fails where RoPE turns a part of each head only, or is another one in some blocks.
+    fn refuse_other_rope(&self) -> Result<(), ConfigError> {
+        let nested = self.rope_map().and_then(|map| map.get("partial_rotary_factor")).and_then(Value::as_f64);
+        if let Some(part) = nested.or(self.partial_rotary_factor).filter(|part| (*part - 1.0).abs() > 1e-9) {
+            return Err(ConfigError::Unsupported { name: "partial_rotary_factor", found: part.to_string() });
+        }
+        let each = self.rope_map().and_then(|map| map.iter().find(|(_, value)| value.is_object()));
+        match each {
+            Some((kind, _)) => {
+                let found = format!("settings of their own for `{kind}`");
+                Err(ConfigError::Unsupported { name: "rope_parameters", found })
+            }
+            None => Ok(()),
+        }
     }
 
     /// The base of the RoPE frequencies among their settings, where it counts before the one outside.
@@ -370,13 +468,15 @@ impl Raw {
         match kind.as_str() {
             "linear" => Ok(RopeScaling::Linear { factor: number("factor")? }),
             "llama3" => {
-                let positions = map.get("original_max_position_embeddings").and_then(Value::as_u64);
+                let nested = map.get("original_max_position_embeddings").and_then(Value::as_u64);
+                let nested = nested.and_then(|positions| usize::try_from(positions).ok());
                 Ok(RopeScaling::Llama3 {
                     factor: number("factor")?,
                     low_freq_factor: number("low_freq_factor")?,
                     high_freq_factor: number("high_freq_factor")?,
-                    original_positions: positions
-                        .and_then(|positions| usize::try_from(positions).ok())
+                    original_positions: self
+                        .original_max_position_embeddings
+                        .or(nested)
                         .unwrap_or(self.max_position_embeddings),
                 })
             }
@@ -432,6 +532,35 @@ mod tests {
     }
 
     #[test]
+    fn llama_3_s_scaling_and_windows_are_those_of_transformers() {
+        let llama3 =
+            r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
+        let positions = |more: &str| match with(more).unwrap().rope_scaling {
+            RopeScaling::Llama3 { original_positions, .. } => original_positions,
+            other => panic!("{other:?}"),
+        };
+        let nested = format!(r#", "rope_scaling": {{{llama3}, "original_max_position_embeddings": 16}}"#);
+        assert_eq!(positions(&nested), 16);
+        assert_eq!(positions(&format!(r#"{nested}, "original_max_position_embeddings": 8"#)), 8);
+        assert_eq!(positions(&format!(r#", "rope_scaling": {{{llama3}}}"#)), 32);
+        let shape = r#""vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
+            "num_attention_heads": 2, "max_position_embeddings": 8192, "rms_norm_eps": 1e-5"#;
+        for (more, most) in [
+            (r#""model_type": "mistral""#, 4096),
+            (r#""model_type": "mistral", "sliding_window": null"#, 8192),
+            (r#""model_type": "mistral", "sliding_window": 512"#, 512),
+            (r#""model_type": "qwen2""#, 8192),
+            (r#""model_type": "qwen2", "sliding_window": 512"#, 8192),
+            (r#""model_type": "qwen2", "use_sliding_window": true"#, 4096),
+            (r#""model_type": "qwen3", "use_sliding_window": true, "sliding_window": 512"#, 512),
+            (r#""model_type": "llama", "sliding_window": 512"#, 8192),
+        ] {
+            let config = DecoderConfig::parse(format!("{{{more}, {shape}}}").as_bytes()).unwrap();
+            assert_eq!(config.max_positions, most, "{more}");
+        }
+    }
+
+    #[test]
     fn the_type_of_a_model_is_enough_where_no_architecture_is_named() {
         let shape = r#""vocab_size": 9, "hidden_size": 8, "intermediate_size": 6, "num_hidden_layers": 1,
             "num_attention_heads": 2, "max_position_embeddings": 32, "rms_norm_eps": 1e-5"#;
@@ -467,6 +596,15 @@ mod tests {
             (r#", "hidden_act": "gelu""#, "hidden_act = gelu is not supported"),
             (r#", "mlp_bias": true"#, "mlp_bias = true is not supported"),
             (r#", "head_dim": 3"#, "head_dim must be even, found 3"),
+            (r#", "partial_rotary_factor": 0.5"#, "partial_rotary_factor = 0.5 is not supported"),
+            (
+                r#", "rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.25}"#,
+                "partial_rotary_factor = 0.25 is not supported",
+            ),
+            (
+                r#", "rope_parameters": {"full_attention": {"rope_type": "default", "rope_theta": 1e6}}"#,
+                "rope_parameters = settings of their own for `full_attention` is not supported",
+            ),
             (r#", "num_key_value_heads": 3"#, "2 heads cannot share 3 key and value heads"),
             (r#", "num_key_value_heads": 0"#, "num_key_value_heads must be at least 1, found 0"),
         ] {

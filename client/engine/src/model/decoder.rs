@@ -12,20 +12,22 @@
 mod backward;
 mod fused;
 
+use half::{bf16, f16};
+
 use crate::kernels::buffer::resized;
 use crate::kernels::error::{Result, bail};
 use crate::kernels::matmul::{Accumulate, Destination, Precision, Rows, Scratch, TILE_ROWS, Weight, forward};
-use crate::kernels::matrix::Matrix;
+use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::pool::Team;
 use crate::kernels::view::{View, ViewMut};
 use crate::layers::attention::Attention;
 use crate::layers::cross_entropy::{Loss, cross_entropy};
 use crate::layers::embedding::{embed, embed_backward};
 use crate::layers::rms_norm::RmsNorm;
-use crate::layers::rope::Rope;
+use crate::layers::swiglu::Gate;
 use crate::model::batch::{BatchShape, Sequence};
 use crate::model::compute::Recompute;
-use crate::model::config::DecoderConfig;
+use crate::model::config::{DecoderConfig, Ropes};
 use crate::model::delta::LoraDeltas;
 use crate::model::gradient_target::GradientTarget;
 use crate::model::kv_cache::{KvCache, LayerKv, LogitsFor};
@@ -40,7 +42,7 @@ pub(crate) struct Decoder<'a> {
     pub(crate) config: &'a DecoderConfig,
     pub(crate) weights: &'a Weights,
     pub(crate) deltas: &'a LoraDeltas<'a>,
-    pub(crate) rope: &'a Rope,
+    pub(crate) ropes: &'a Ropes,
     pub(crate) precision: Precision,
     pub(crate) team: Team,
     pub(crate) recompute: Recompute,
@@ -96,8 +98,12 @@ impl Decoder<'_> {
                     x[..rows * hidden].copy_from_slice(&inputs[layer][..rows * hidden]);
                     let mixed = wanted.wants(self.deltas, (layer, Projection::O));
                     let keep = Some(SaveBlock { at: 0, mixed });
-                    self.block_until_ffn(space, keep, layer, block, shape, None)?;
-                    space.save_gate_and_up(0, self.team, self.config.intermediate_size, self.keep());
+                    if block.output_norms.is_some() {
+                        self.block(space, keep, layer, block, shape, None)?;
+                    } else {
+                        self.block_until_ffn(space, keep, layer, block, shape, None)?;
+                        space.save_gate_and_up(0, self.team, self.config.intermediate_size, self.keep());
+                    }
                     0
                 }
             };
@@ -169,7 +175,41 @@ impl Decoder<'_> {
             embed(&self.weights.embed, sequence.tokens, x)?;
             rest = later;
         }
+        if let Some(scale) = self.embedding_scale() {
+            space.x.iter_mut().for_each(|x| *x *= scale);
+        }
         Ok(())
+    }
+
+    /// What the embedding is multiplied by, rounded as its own numbers are: the square root of its width in Gemma 3.
+    fn embedding_scale(&self) -> Option<f32> {
+        self.config.gemma.as_ref()?;
+        let scale = (self.config.hidden_size as f32).sqrt();
+        Some(match self.weights.embed.numbers() {
+            Numbers::F32(_) | Numbers::Quantized(_) => scale,
+            Numbers::F16(_) => f16::from_f32(scale).to_f32(),
+            Numbers::Bf16(_) => bf16::from_f32(scale).to_f32(),
+        })
+    }
+
+    fn gate(&self) -> Gate {
+        if self.config.gemma.is_some() { Gate::Gelu } else { Gate::Silu }
+    }
+
+    /// Adds the norm of what attention or MLP gave, `output`, to the residual stream `x`, and saves what they gave.
+    fn add_normed(
+        &self,
+        (x, output): (&mut [f32], &[f32]),
+        norm: &[f32],
+        save: Option<&mut Saved>,
+        memory: &mut Vec<f32>,
+    ) {
+        let normed = resized(memory, output.len());
+        self.norm(norm).forward(self.team, output, normed);
+        x.iter_mut().zip(normed.iter()).for_each(|(x, y)| *x += y);
+        if let Some(save) = save {
+            save.copy(self.team, output, norm.len(), self.keep());
+        }
     }
 
     /// Forward pass of one block, from `space.x` to `space.x`; saves its activations if `keep` is given.
@@ -184,7 +224,7 @@ impl Decoder<'_> {
     ) -> Result<()> {
         self.block_until_ffn(space, keep, layer, block, shape, cache)?;
         let rows = shape.rows();
-        let Workspace { x, inner, gate, up, kept, scratch, .. } = space;
+        let Workspace { x, inner, gate, up, kept, scratch, output, normed, .. } = space;
         let columns = self.config.intermediate_size;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
         let save_to = match (kept.as_deref_mut(), self.keep()) {
@@ -193,9 +233,17 @@ impl Decoder<'_> {
             }
             _ => None,
         };
-        let input = fused::gated((gate, up), columns, save_to, inner);
-        let outputs = vec![(Projection::Down, &mut *x)];
-        self.forward(scratch, layer, block, input, outputs, Accumulate::Add)?;
+        let input = fused::gated(self.gate(), (gate, up), columns, save_to, inner);
+        if let Some([_, norm]) = &block.output_norms {
+            resized(output, x.len());
+            let outputs = vec![(Projection::Down, &mut *output)];
+            self.forward(scratch, layer, block, input, outputs, Accumulate::Overwrite)?;
+            let save = kept.as_deref_mut().map(|kept| &mut kept.outputs[1]);
+            self.add_normed((x, output), norm, save, normed);
+        } else {
+            let outputs = vec![(Projection::Down, &mut *x)];
+            self.forward(scratch, layer, block, input, outputs, Accumulate::Add)?;
+        }
         if let (Some(kept), ActivationPrecision::F32) = (kept, self.keep()) {
             kept.gate.take(self.team, gate, columns, ActivationPrecision::F32);
             kept.up.take(self.team, up, columns, ActivationPrecision::F32);
@@ -244,7 +292,20 @@ impl Decoder<'_> {
             space.kept.resize_with(keep.at + 1, SavedBlock::default);
         }
         let Workspace {
-            x, normed, q, k, v, raw: [raw_q, raw_k], logs, mixed, gate, up, kept, scratch, ..
+            x,
+            normed,
+            q,
+            k,
+            v,
+            raw: [raw_q, raw_k],
+            logs,
+            mixed,
+            gate,
+            up,
+            kept,
+            scratch,
+            output,
+            ..
         } = space;
         let mut kept = keep.and_then(|keep| kept.get_mut(keep.at));
         resized(q, rows * q_width);
@@ -261,7 +322,7 @@ impl Decoder<'_> {
             }
         }
         let past = cache.as_ref().map_or(0, |past| past.keys.len() / kv_width);
-        let attention = self.attention(shape.sequence_len, past);
+        let attention = self.attention(layer, shape.sequence_len, past);
         attention.rotate(team, q, k);
         resized(mixed, rows * q_width);
         resized(logs, rows * self.config.num_heads);
@@ -274,7 +335,16 @@ impl Decoder<'_> {
             }
         }
         let input = View::whole(mixed, q_width).into();
-        self.forward(scratch, layer, block, input, vec![(Projection::O, &mut *x)], Accumulate::Add)?;
+        if let Some([norm, _]) = &block.output_norms {
+            resized(output, x.len());
+            let outputs = vec![(Projection::O, &mut *output)];
+            self.forward(scratch, layer, block, input, outputs, Accumulate::Overwrite)?;
+            let save = kept.as_deref_mut().map(|kept| &mut kept.outputs[0]);
+            self.add_normed((x, output), norm, save, normed);
+        } else {
+            let outputs = vec![(Projection::O, &mut *x)];
+            self.forward(scratch, layer, block, input, outputs, Accumulate::Add)?;
+        }
         if let Some(kept) = kept.as_deref_mut() {
             kept.q.take(team, q, q_width, self.keep());
             kept.k.take(team, k, kv_width, self.keep());
@@ -304,9 +374,12 @@ impl Decoder<'_> {
         }
     }
 
-    fn attention(&self, length: usize, past: usize) -> Attention<'_> {
+    fn attention(&self, layer: usize, length: usize, past: usize) -> Attention<'_> {
         let DecoderConfig { num_heads: heads, num_kv_heads: kv_heads, head_dim: width, .. } = *self.config;
-        Attention { length, past, heads, kv_heads, width, rope: self.rope }
+        let local = self.config.local(layer);
+        let rope = local.and(self.ropes.local.as_ref()).unwrap_or(&self.ropes.whole);
+        let (window, scale) = (local.map_or(usize::MAX, |gemma| gemma.window), self.config.attention_scale());
+        Attention { length, past, heads, kv_heads, width, scale, window, rope }
     }
 
     /// Forward pass of linear layers of one block that share the input `x`, with biases and LoRA deltas.

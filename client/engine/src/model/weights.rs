@@ -31,6 +31,8 @@ pub(crate) struct BlockWeights {
     pub(crate) input_norm: Vec<f32>,
     /// (hidden).
     pub(crate) post_norm: Vec<f32>,
+    /// Norms of the outputs of attention and of the MLP, where the model has them: (hidden) each.
+    pub(crate) output_norms: Option<[Vec<f32>; 2]>,
     /// QK norms, where the model has them: (head dim) each, of queries and of keys.
     pub(crate) head_norms: Option<[Vec<f32>; 2]>,
     /// In the order of [`Projection::ALL`].
@@ -65,7 +67,7 @@ pub(crate) fn tensor_shapes(config: &DecoderConfig) -> BTreeMap<String, Vec<usiz
         shapes.insert(HEAD.to_owned(), vec![vocab, hidden]);
     }
     for layer in 0..config.num_layers {
-        for norm in ["input_layernorm", "post_attention_layernorm"] {
+        for norm in norms(config) {
             shapes.insert(format!("model.layers.{layer}.{norm}.weight"), vec![hidden]);
         }
         if config.qk_norm {
@@ -82,6 +84,25 @@ pub(crate) fn tensor_shapes(config: &DecoderConfig) -> BTreeMap<String, Vec<usiz
         }
     }
     shapes
+}
+
+/// A block's norms of the residual stream by their names: before attention, before the MLP, and behind both where the model
+/// has these.
+pub(crate) fn norms(config: &DecoderConfig) -> &'static [&'static str] {
+    match config.gemma {
+        None => &["input_layernorm", "post_attention_layernorm"],
+        Some(_) => &[
+            "input_layernorm",
+            "pre_feedforward_layernorm",
+            "post_attention_layernorm",
+            "post_feedforward_layernorm",
+        ],
+    }
+}
+
+/// What the norms' weights in a file are less than what they multiply by.
+pub(crate) fn norm_offset(config: &DecoderConfig) -> f32 {
+    if config.gemma.is_some() { 1.0 } else { 0.0 }
 }
 
 fn has_bias(config: &DecoderConfig, projection: Projection) -> bool {
@@ -104,6 +125,11 @@ impl Weights {
             Some(Read::Vector(vector)) => Ok(vector),
             Some(Read::Matrix(_)) | None => Err(name),
         };
+        let offset = norm_offset(config);
+        let lifted = |mut weights: Vec<f32>| {
+            weights.iter_mut().for_each(|weight| *weight += offset);
+            weights
+        };
         let all = &mut tensors;
         let embed = matrix(all, EMBEDDING.to_owned())?;
         let head = if config.tied { None } else { Some(matrix(all, HEAD.to_owned())?) };
@@ -120,17 +146,23 @@ impl Weights {
                 };
                 linears.push(Linear { weight, bias });
             }
-            let mut norm = |name: &str| vector(all, format!("model.layers.{layer}.{name}.weight"));
+            let mut norm =
+                |name: &str| vector(all, format!("model.layers.{layer}.{name}.weight")).map(lifted);
             let head_norms = if config.qk_norm {
                 Some([norm("self_attn.q_norm")?, norm("self_attn.k_norm")?])
             } else {
                 None
             };
-            let (input_norm, post_norm) = (norm("input_layernorm")?, norm("post_attention_layernorm")?);
+            let (input_norm, post_norm, output_norms) = match norms(config) {
+                [input, post, attention, mlp] => {
+                    (norm(input)?, norm(post)?, Some([norm(attention)?, norm(mlp)?]))
+                }
+                _ => (norm("input_layernorm")?, norm("post_attention_layernorm")?, None),
+            };
             let linears = linears.try_into().map_err(|_| Projection::Q.name(layer))?;
-            blocks.push(BlockWeights { input_norm, post_norm, head_norms, linears });
+            blocks.push(BlockWeights { input_norm, post_norm, output_norms, head_norms, linears });
         }
-        let norm = vector(all, "model.norm.weight".to_owned())?;
+        let norm = vector(all, "model.norm.weight".to_owned()).map(lifted)?;
         Ok(Self { embed, blocks, norm, head })
     }
 

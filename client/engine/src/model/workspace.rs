@@ -29,6 +29,8 @@ pub(crate) struct Workspace {
     pub(crate) up: Vec<f32>,
     /// A saved residual stream, widened to f32.
     pub(crate) earlier: Vec<f32>,
+    /// Output of a block's attention or MLP before its norm, where the model has one, and its gradient.
+    pub(crate) output: Vec<f32>,
     /// Rows of the residual stream whose next token is a target.
     pub(crate) middle: Vec<f32>,
     /// SwiGLU output, the input of the down projection.
@@ -68,6 +70,8 @@ pub(crate) struct SavedBlock {
     pub(crate) middle: Saved,
     pub(crate) gate: Saved,
     pub(crate) up: Saved,
+    /// Outputs of attention and MLP before their norms, where the model has these.
+    pub(crate) outputs: [Saved; 2],
 }
 
 impl Workspace {

@@ -145,6 +145,7 @@ fn engine_with_micro_batches(backend: Backend) -> Engine {
         qkv_bias: false,
         output_bias: false,
         qk_norm: false,
+        gemma: None,
         bos: None,
         eos: Vec::new(),
     };

@@ -23,10 +23,9 @@ use crate::kernels::matmul::Precision;
 use crate::kernels::matrix::{Matrix, Numbers};
 use crate::kernels::narrow;
 use crate::kernels::pool::Team;
-use crate::layers::rope::Rope;
 use crate::model::batch::Sequence;
 use crate::model::compute::Recompute;
-use crate::model::config::{ConfigError, DecoderConfig, RopeScaling};
+use crate::model::config::{ConfigError, DecoderConfig, RopeScaling, Ropes};
 use crate::model::decoder::Decoder;
 use crate::model::delta::LoraDeltas;
 use crate::model::gradient_target::{GradientTarget, Rest, WeightGradients};
@@ -122,6 +121,9 @@ pub fn pretrain(
     if shape.qk_norm {
         return Err(ConfigError::Unsupported { name: "qk_norm", found: "true".to_owned() }.into());
     }
+    if shape.gemma.is_some() {
+        return Err(ConfigError::Unsupported { name: "model_type", found: "gemma3_text".to_owned() }.into());
+    }
     if shape.rope_scaling != RopeScaling::None {
         let found = format!("{:?}", shape.rope_scaling);
         return Err(ConfigError::Unsupported { name: "rope_scaling", found }.into());
@@ -178,7 +180,7 @@ fn train(
     let schedule = Schedule::Cosine { floor: 0.1 };
     let mut optimizer = Optimizer::new(&plan, parameters.len()).with_schedule(schedule);
     let (mut losses, mut tokens) = (Vec::new(), 0);
-    let (rope, mut space) = (config.rope(length), Workspace::default());
+    let (ropes, mut space) = (config.ropes(length), Workspace::default());
     let learned = vec![true; length];
     for step in 1..=options.steps {
         let batch: Vec<Sequence<'_>> = (0..options.batch_size)
@@ -187,7 +189,7 @@ fn train(
                 Sequence { tokens: &ids[from..from + length], learned: &learned }
             })
             .collect();
-        let (loss, mut gradient) = layout.gradient(config, &rope, &mut space, parameters, &batch)?;
+        let (loss, mut gradient) = layout.gradient(config, &ropes, &mut space, parameters, &batch)?;
         if !loss.is_finite() {
             return Err(TrainError::Diverged { step, what: "loss" });
         }
@@ -245,7 +247,7 @@ impl Layout {
     fn gradient(
         &self,
         config: &DecoderConfig,
-        rope: &Rope,
+        ropes: &Ropes,
         space: &mut Workspace,
         parameters: &[f32],
         batch: &[Sequence<'_>],
@@ -265,7 +267,7 @@ impl Layout {
             config,
             weights: &weights,
             deltas: &deltas,
-            rope,
+            ropes,
             precision: Precision::F32,
             team: Team::ALONE,
             recompute: Recompute::Never,
@@ -438,6 +440,7 @@ mod tests {
             qkv_bias: false,
             output_bias: false,
             qk_norm: false,
+            gemma: None,
             bos: None,
             eos: Vec::new(),
         }
@@ -494,15 +497,15 @@ mod tests {
         let learned = [true; 5];
         let tokens = [[1, 5, 3, 9, 2], [4, 4, 11, 0, 7]];
         let batch = [0, 1].map(|i: usize| Sequence { tokens: &tokens[i], learned: &learned });
-        let (rope, mut space) = (config.rope(5), Workspace::default());
-        let (_, gradient) = layout.gradient(&config, &rope, &mut space, &parameters, &batch).unwrap();
+        let (ropes, mut space) = (config.ropes(5), Workspace::default());
+        let (_, gradient) = layout.gradient(&config, &ropes, &mut space, &parameters, &batch).unwrap();
         for (name, _, range) in &layout.tensors {
             let mut along = |by: f32| {
                 let mut moved = parameters.clone();
                 for i in range.clone() {
                     moved[i] += by * (i as f32 * 1.3).sin();
                 }
-                f64::from(layout.gradient(&config, &rope, &mut space, &moved, &batch).unwrap().0)
+                f64::from(layout.gradient(&config, &ropes, &mut space, &moved, &batch).unwrap().0)
             };
             let expected = (along(2e-3) - along(-2e-3)) / 4e-3;
             let found: f64 = range.clone().map(|i| f64::from(gradient[i] * (i as f32 * 1.3).sin())).sum();

@@ -50,6 +50,7 @@ def config(**changes):
 
 
 DEFAULT = {"rope_type": "default", "rope_theta": 500000.0}
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 10000.0}
 BASES = {
     "as it is": (CONFIG, WEIGHTS),
     "tied with a head of its own": (CONFIG, own_head(WEIGHTS)),
@@ -57,6 +58,11 @@ BASES = {
     "theta in rope_scaling": (config(rope_scaling=DEFAULT), WEIGHTS),
     "theta in rope_scaling and outside": (config(rope_scaling=DEFAULT, rope_theta=10000.0), WEIGHTS),
     "theta in both maps": (config(rope_scaling=DEFAULT, rope_parameters={"rope_type": "linear", "factor": 2.0, "rope_theta": 9000.0}), WEIGHTS),
+    "llama3 with positions within": (config(rope_scaling=LLAMA3 | {"original_max_position_embeddings": 16}), WEIGHTS),
+    "llama3 with positions outside": (config(rope_scaling=LLAMA3 | {"original_max_position_embeddings": 16}, original_max_position_embeddings=64), WEIGHTS),
+    "llama3 without positions": (config(rope_scaling=LLAMA3, max_position_embeddings=24), WEIGHTS),
+    "a window that a llama does not have": (config(sliding_window=4, use_sliding_window=True), WEIGHTS),
+    "a base of Mistral with the length of its window": (config(architectures=["MistralForCausalLM"], model_type="mistral", sliding_window=20), WEIGHTS),
     "without architectures": (config(architectures="left out"), WEIGHTS),
     "architectures null": (config(architectures=None), WEIGHTS),
     "names without model.": (config(architectures=["LlamaModel"]), inner(WEIGHTS)),

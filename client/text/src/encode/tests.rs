@@ -1,3 +1,5 @@
+mod families;
+
 use proptest::prelude::*;
 use serde::Deserialize;
 

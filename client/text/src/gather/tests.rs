@@ -85,7 +85,8 @@ fn of_a_file_that_breaks_off_nothing_is_used_and_it_is_named() {
     assert_eq!(text.documents().len(), 0);
     let reading = text.reading();
     assert_eq!((reading.files, reading.unread_files()), (1, 5));
-    assert_eq!(reading.unread[&UnreadReason::NotText].count, 2);
+    assert_eq!(reading.unread[&UnreadReason::NotText].count, 1);
+    assert_eq!(reading.unread[&UnreadReason::Utf16].count, 1);
     let at =
         |line, column| reading.unread[&UnreadReason::NotJson { line, column }].named[0].file_name().unwrap();
     assert_eq!([at(2, 8), at(2, 9), at(1, 19)], ["a.json", "b.json", "c.json"]);
@@ -387,4 +388,112 @@ proptest! {
             .collect();
         prop_assert_eq!(read.documents().next(), Some(&Document::Conversation(Conversation::of(expected))));
     }
+}
+
+#[test]
+fn a_list_within_an_object_is_that_of_its_rows() {
+    let rows = r#"[{"text": "one"}, {"text": "two"}]"#;
+    for (json, expected) in [
+        (format!(r#"{{"data": {rows}, "version": "1"}}"#), vec!["one", "two"]),
+        (format!(r#"{{"features": [{{"name": "text"}}], "rows": {rows}}}"#), vec!["one", "two"]),
+        (format!(r#"{{"messages": {rows}}}"#), vec!["one", "two"]),
+        (format!(r#"{{"mine": {rows}}}"#), vec!["one", "two"]),
+        (
+            r#"{"rows": [{"row_idx": 0, "row": {"text": "one"}, "truncated_cells": []}]}"#.to_owned(),
+            vec!["one"],
+        ),
+        // A row with a list in it is one.
+        (r#"{"text": "one", "data": [{"text": "two"}]}"#.to_owned(), vec!["one"]),
+        // Of two that are not known, neither.
+        (format!(r#"{{"mine": {rows}, "yours": {rows}}}"#), vec![]),
+    ] {
+        let text = read(&folder(&[("a.json", json.as_bytes())]));
+        assert_eq!(plain(&text), expected, "{json}");
+    }
+    let parts = br#"{"train": [{"text": "one"}, {"a": 1}], "test": [{"text": "two"}, {"text": "three"}], "validation": []}"#;
+    let text = read(&folder(&[("a.json", parts)]));
+    assert_eq!(plain(&text), ["one"]);
+    let name = || "a.json".to_owned();
+    let expected = [(name(), SkipReason::NoText, 1, 2), (name(), SkipReason::OtherPart, 2, 1)];
+    assert_eq!(skipped(text.reading()), expected);
+}
+
+#[test]
+fn rows_are_found_however_they_are_lined_up() {
+    let turns = br#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]}"#;
+    for (file, bytes, expected) in [
+        ("a.jsonl", &b"{\n \"text\": \"one\"\n}\n{\n \"text\": \"two\"\n}\n"[..], &["one", "two"][..]),
+        ("b.jsonl", b"{\"text\": \"one\"}{\"text\": \"two\"}\n", &["one", "two"]),
+        ("c.jsonl", b"{\"text\": \"one\"},\n\n{\"text\": \"two\"} , \r\n", &["one", "two"]),
+        ("d.jsonl", b"{\"text\": \"one\"}\r{\"text\": \"two\"}\r", &["one", "two"]),
+        ("e.txt", b"{\"text\": \"one\"}\n{\"text\": \"two\"}\n", &["one", "two"]),
+        ("f.txt", b"{\"no\": \"row\"}\ntext\n", &["{\"no\": \"row\"}\ntext\n"]),
+        ("g.txt", b"a\rb\r", &["a\nb\n"]),
+    ] {
+        assert_eq!(plain(&read(&folder(&[(file, bytes)]))), expected, "{file}");
+    }
+    assert_eq!(read(&folder(&[("a.txt", turns)])).reading().with_roles, 1);
+    let deep =
+        format!("{{\"text\": \"a\", \"x\": {}{}}}\n{{\"text\": \"b\"}}", "[".repeat(200), "]".repeat(200));
+    let text = read(&folder(&[("a.jsonl", deep.as_bytes())]));
+    assert_eq!((plain(&text), skipped(text.reading())[0].1), (vec!["b"], SkipReason::Deep));
+}
+
+#[test]
+fn a_table_is_cut_where_its_first_line_names_a_column() {
+    let pair = |prompt: &str, completion: &str| Document::Completion {
+        prompt: prompt.to_owned(),
+        completion: completion.to_owned(),
+    };
+    for (file, bytes) in [
+        ("a.csv", &b"prompt;completion\na;b,c\n"[..]),
+        ("b.csv", b"\xef\xbb\xbfPrompt;Completion\r\na;\"b,c\"\r\n"),
+        ("c.csv", b"sep=;\nprompt;completion\na;b,c\n"),
+        ("d.csv", b"prompt\tcompletion\na\tb,c\n"),
+        ("e.tsv", b"prompt,completion\na,\"b,c\"\n"),
+        ("f.csv", b"prompt|completion\na|b,c"),
+    ] {
+        let text = read(&folder(&[(file, bytes)]));
+        assert_eq!(text.documents().collect::<Vec<_>>(), [&pair("a", "b,c")], "{file}");
+    }
+    let name = || "a.csv".to_owned();
+    // What programs write for nothing, a column that is there twice, and a quote that is not closed.
+    for (bytes, expected) in [
+        (&b"prompt,completion\na,NaN\nb,None\nc,d\n"[..], (name(), SkipReason::NothingToLearn, 2, 1)),
+        (b"prompt,completion,completion\na,b,c\nc,d,d\n", (name(), SkipReason::Twice, 1, 1)),
+        (b"prompt,completion\nc,d\na,\"b\nx,y\nz,w\n", (name(), SkipReason::OpenQuote, 1, 2)),
+        (b"prompt,completion,label\na,b,False\nc,d,True\n", (name(), SkipReason::NotToBeLearned, 1, 1)),
+    ] {
+        let text = read(&folder(&[("a.csv", bytes)]));
+        let found: Vec<_> = text.documents().collect();
+        assert_eq!((found, skipped(text.reading())), (vec![&pair("c", "d")], vec![expected]));
+    }
+    // A quote within a cell is a letter.
+    let text = read(&folder(&[("a.csv", b"prompt,completion\n\"a\nb\",5\" wide\n")]));
+    assert_eq!(text.documents().next(), None, "an odd number of quotes over two lines is said");
+    let text = read(&folder(&[("a.csv", b"prompt,completion\na,5\" wide\n")]));
+    assert_eq!(text.documents().next(), Some(&pair("a", "5\" wide")));
+}
+
+#[test]
+fn what_is_no_text_is_named() {
+    let wide: Vec<u8> = "hello\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let wide = [&b"\xff\xfe"[..], &wide].concat();
+    for (bytes, expected) in [
+        (wide.as_slice(), UnreadReason::Utf16),
+        (b"\xff\xfe\0\0h\0\0\0", UnreadReason::NotText),
+        (b"%PDF-1.7\n", UnreadReason::Laid),
+        (b"{\\rtf1\\ansi hello}", UnreadReason::Laid),
+        (b"BZh11AY&SY", UnreadReason::Packed),
+        (b"\x04\x22\x4d\x18x", UnreadReason::Packed),
+    ] {
+        let text = read(&folder(&[("a.txt", bytes)]));
+        assert_eq!(unread(text.reading()), [("a.txt".to_owned(), expected)]);
+    }
+    let text = read(&folder(&[("a.json", b"[{\"text\": \"caf\xe9\"}]")]));
+    assert!(
+        matches!(unread(text.reading())[0].1, UnreadReason::NotUtf8 { line: 1, .. }),
+        "{:?}",
+        text.reading()
+    );
 }

@@ -135,6 +135,8 @@ fn a_turn_says_itself_whether_it_is_learned() {
         r#""train": false, "loss": false"#,
         r#""training": "false""#,
         r#""trainable": 0"#,
+        r#""train_on_turn": false"#,
+        r#""loss_mask": 0"#,
     ] {
         assert_eq!(turns_of(&row(no)), ["u u", "a x", "u v", "A a"], "{no}");
     }
@@ -146,6 +148,9 @@ fn a_turn_says_itself_whether_it_is_learned() {
         r#""train": true, "weight": 0"#,
         r#""train_detail": [{"begin_offset": 0}]"#,
         r#""loss_scale": 2"#,
+        r#""mask": true"#,
+        r#""assistant_mask": [0, 1]"#,
+        r#""trained_on": "none""#,
     ] {
         assert_eq!(parse(&row(unclear)), Err(SkipReason::UnknownWeight), "{unclear}");
     }
@@ -216,7 +221,7 @@ fn what_is_no_document_says_why() {
         (r#"{"messages": [{"content": "a"}]}"#, SkipReason::NoRole),
         (r#"{"conversations": [{"from": "human"}]}"#, SkipReason::NoContent),
         (r#"{"messages": [{"role": "user", "content": "a"}]}"#, SkipReason::NothingToLearn),
-        (r#"{"messages": [{"role": "assistant", "content": null}]}"#, SkipReason::NotAllText),
+        (r#"{"messages": [{"role": "assistant", "content": null}]}"#, SkipReason::NoContent),
         (r#"{"messages": [{"role": "user", "content": [{"type": "image"}]}]}"#, SkipReason::NotAllText),
         (
             r#"{"messages": [{"role": "user", "content": "<image>"}, {"role": "assistant", "content": "a"}], "images": ["a.png"]}"#,
@@ -252,4 +257,137 @@ fn what_is_no_document_says_why() {
     ] {
         assert_eq!(parse(json), Err(reason), "{json}");
     }
+}
+
+#[test]
+fn a_row_that_says_how_much_of_it_is_learned_is_learned_or_left_out() {
+    let forms = [
+        r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]"#,
+        r#"{"prompt": "u", "completion": "a""#,
+        r#"{"instruction": "u", "output": "a""#,
+    ];
+    for (mark, expected) in [
+        (r#""weight": 1"#, Ok(())),
+        (r#""weight": null"#, Ok(())),
+        (r#""train": "train""#, Ok(())),
+        (r#""label": "good""#, Ok(())),
+        (r#""label": true"#, Ok(())),
+        (r#""loss": 1.7"#, Ok(())),
+        (r#""sample_weight": 0"#, Err(SkipReason::NotToBeLearned)),
+        (r#""loss_weight": "0.0""#, Err(SkipReason::NotToBeLearned)),
+        (r#""train": false"#, Err(SkipReason::NotToBeLearned)),
+        (r#""kto_tag": false"#, Err(SkipReason::NotToBeLearned)),
+        (r#""label": "False""#, Err(SkipReason::NotToBeLearned)),
+        (r#""label": 0"#, Err(SkipReason::NotToBeLearned)),
+        (r#""weight": 0.5"#, Err(SkipReason::RowWeight)),
+        (r#""weight": "2""#, Err(SkipReason::RowWeight)),
+        (r#""completion_mask": [0, 1]"#, Err(SkipReason::RowWeight)),
+        (r#""rejected_response": "b""#, Err(SkipReason::Preference)),
+        (r#""images": ["a.png"]"#, Err(SkipReason::NotAllText)),
+    ] {
+        for form in forms {
+            let row = format!("{form}, {mark}}}");
+            assert_eq!(parse(&row).map(drop), expected, "{row}");
+        }
+    }
+    // What a text is called is no verdict on it.
+    let text = |mark: &str| parse(&format!(r#"{{"text": "t", {mark}}}"#)).map(drop);
+    for fine in [r#""label": 0"#, r#""label": "ham""#, r#""image": "a.png""#, r#""weight": 1"#] {
+        assert_eq!(text(fine), Ok(()), "{fine}");
+    }
+    assert_eq!(text(r#""weight": 0"#), Err(SkipReason::NotToBeLearned));
+}
+
+#[test]
+fn what_was_thought_before_an_answer_is_its_thought() {
+    for (row, expected) in [
+        (r#"{"question": "u", "reasoning": "r", "answer": "a"}"#, "r"),
+        (r#"{"prompt": "u", "completion": "a", "reasoning_content": "r"}"#, "r"),
+        (r#"{"instruction": "u", "cot": "r", "output": "a"}"#, "r"),
+        (r#"{"problem": "u", "solution": "<think>r</think>a", "thinking": "q"}"#, ""),
+        (r#"{"question": "u", "reasoning": true, "answer": "a"}"#, ""),
+        (
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}], "thinking": "r"}"#,
+            "r",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "r"}]}]}"#,
+            "r",
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a", "reasoning": [{"type": "thinking", "thinking": "r"}]}]}"#,
+            "r",
+        ),
+    ] {
+        let last = messages(row).pop().unwrap();
+        assert_eq!((last.reasoning.as_str(), last.learned), (expected, true), "{row}");
+    }
+}
+
+#[test]
+fn further_names_are_known() {
+    for (json, expected) in [
+        (
+            r#"{"chat_messages": [{"sender": "human", "text": "u", "content": [{"type": "text", "text": "u"}], "attachments": [], "files": []}, {"sender": "assistant", "text": "a"}]}"#,
+            &["u u", "A a"][..],
+        ),
+        (r#"{"Instruction": "u", "Output": "a"}"#, &["u u", "A a"]),
+        (r#"{"problem": "u", "solution": "a", "answer": "3"}"#, &["u u", "A a"]),
+        (r#"{"input_text": "u", "target_text": "a"}"#, &["u u", "A a"]),
+        (r#"{"question": "u", "passage": "p", "answer": "a"}"#, &["u u\n\np", "A a"]),
+        (r#"{"question": "u", "answer": ["a"]}"#, &["u u", "A a"]),
+        (
+            r#"{"row_idx": 3, "row": {"question": "u", "answer": "a"}, "truncated_cells": []}"#,
+            &["u u", "A a"],
+        ),
+    ] {
+        assert_eq!(turns_of(json), expected, "{json}");
+    }
+    let named = r#"{"messages": [{"role": "user", "content": "u", "name": "n"}, {"role": "assistant", "content": "a"}]}"#;
+    assert_eq!(messages(named)[0].name.as_deref(), Some("n"));
+}
+
+#[test]
+fn what_would_be_learned_wrongly_is_left_out_by_a_name_of_its_own() {
+    for (json, reason) in [
+        (
+            r#"{"input": {"messages": []}, "preferred_output": ["a"], "non_preferred_output": ["b"]}"#,
+            SkipReason::Preference,
+        ),
+        (r#"{"instruction": "u", "output": ["a", "b"]}"#, SkipReason::Several),
+        (r#"{"question": ["u", "v"], "answer": ["a", "b"]}"#, SkipReason::Several),
+        (r#"{"question": "u", "choices": ["a", "b"], "answer": "B"}"#, SkipReason::Choices),
+        (r#"{"question": "u", "options": {"A": "a"}, "answer": "A"}"#, SkipReason::Choices),
+        (r#"{"role": "prompter", "text": "u", "parent_id": null}"#, SkipReason::SingleTurn),
+        (r#"{"role": "user", "content": "u"}"#, SkipReason::SingleTurn),
+        (r#"{"text": {"0": "a", "1": "b"}}"#, SkipReason::Columns),
+        (r#"{"text": ["a", "b"]}"#, SkipReason::Columns),
+        (r#"{"prompt": {"0": "a"}, "completion": {"0": "b"}}"#, SkipReason::Columns),
+        (r#"{"row_idx": 0, "row": {"text": "a"}, "truncated_cells": ["text"]}"#, SkipReason::CutOff),
+        (r#"{"text": "a", "text": "b"}"#, SkipReason::Twice),
+        (
+            r#"{"messages": [{"role": "user", "content": "u", "content": "v"}, {"role": "assistant", "content": "a"}]}"#,
+            SkipReason::Twice,
+        ),
+        (
+            r#"{"messages": "[{'role': 'user', 'content': 'u'}]"}"#,
+            SkipReason::TextOfTurns { key: "messages" },
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": null, "refusal": "no"}]}"#,
+            SkipReason::Refusal,
+        ),
+        (
+            r#"{"messages": [{"role": "user", "content": "u"}, {"role": "assistant", "content": "r", "channel": "analysis"}, {"role": "assistant", "content": "a", "channel": "final"}]}"#,
+            SkipReason::Channel,
+        ),
+        (
+            r#"{"chat_messages": [{"sender": "human", "text": "u", "attachments": [{"file_name": "f"}]}, {"sender": "assistant", "text": "a"}]}"#,
+            SkipReason::NotAllText,
+        ),
+    ] {
+        assert_eq!(parse(json), Err(reason), "{json}");
+    }
+    // Whoever is not known says a text, as a message of a group does.
+    assert_eq!(parse(r#"{"from": "Box", "text": "t"}"#), Ok(Document::Plain("t".to_owned())));
 }

@@ -7,19 +7,31 @@ use super::field::{filled, has_media, is_blank, there, unpacked};
 use crate::{Message, Role, SkipReason};
 
 /// Where a turn says who speaks.
-const SPEAKER: [&str; 4] = ["role", "from", "speaker", "author"];
+const SPEAKER: [&str; 5] = ["role", "from", "speaker", "author", "sender"];
 
 /// Where a turn says what is said.
 const SAID: [&str; 4] = ["content", "value", "text", "parts"];
 
 /// Where a turn says what was thought.
-const THOUGHT: [&str; 4] = ["reasoning_content", "reasoning", "thinking", "thought"];
+pub(super) const THOUGHT: [&str; 6] =
+    ["reasoning_content", "reasoning", "thinking", "thought", "thoughts", "reasoning_details"];
 
 /// By what a turn says whether it is learned.
-const LEARNED: [&str; 7] = ["weight", "train", "training", "trainable", "loss", "loss_weight", "loss_scale"];
+const LEARNED: [&str; 9] = [
+    "weight",
+    "train",
+    "train_on_turn",
+    "training",
+    "trainable",
+    "loss",
+    "loss_mask",
+    "loss_weight",
+    "loss_scale",
+];
 
-/// By what a turn says in other ways which part of it is learned; these are not understood.
-const OTHERWISE_LEARNED: [&str; 4] = ["train_detail", "training_detail", "mask", "masked"];
+/// Words in the name of a key by which a turn says in other ways which part of it is learned; these are not understood.
+const OTHERWISE_LEARNED: [&str; 9] =
+    ["train", "training", "trainable", "trained", "loss", "weight", "weights", "mask", "masked"];
 
 /// Whether what the assistant says is learned, where its turn does not say so itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,9 +57,18 @@ pub(crate) fn is_turn(value: &Json) -> bool {
             || turn.contains_key("function_call"))
 }
 
+/// Whether a row is a turn itself, of somebody who is known.
+pub(super) fn is_known_turn(row: &Fields) -> bool {
+    let speaker = there(row, &["role", "from", "sender"]).and_then(|(_, who)| who.as_str()).and_then(known);
+    speaker.is_some() && filled(row, &SAID).is_some()
+}
+
 /// The turns of a list, which may be the text of its JSON; `key` is where it was found.
 pub(super) fn turns(list: &Json, key: &'static str, answers: Answers) -> Result<Vec<Message>, SkipReason> {
-    let list = unpacked(list).ok_or(SkipReason::NotTurns { key })?;
+    let is_list_in_text = list.as_str().is_some_and(|text| text.trim_start().starts_with(['[', '{']));
+    let otherwise =
+        if is_list_in_text { SkipReason::TextOfTurns { key } } else { SkipReason::NotTurns { key } };
+    let list = unpacked(list).ok_or(otherwise)?;
     let list = list.as_array().ok_or(SkipReason::NotTurns { key })?;
     list.iter().map(|turn| message(turn.as_object().ok_or(SkipReason::NotTurns { key })?, answers)).collect()
 }
@@ -81,15 +102,24 @@ fn known(word: &str) -> Option<Speaker> {
 }
 
 fn message(turn: &Fields, answers: Answers) -> Result<Message, SkipReason> {
+    if turn.is_twice() {
+        return Err(SkipReason::Twice);
+    }
     let (_, word) = filled(turn, &SPEAKER).ok_or(SkipReason::NoRole)?;
     let speaker = known(word.as_str().ok_or(SkipReason::NoRole)?).ok_or(SkipReason::UnknownRole)?;
-    if has_media(turn) {
+    if has_media(turn) || filled(turn, &["attachments", "files"]).is_some() {
         return Err(SkipReason::NotAllText);
+    }
+    if filled(turn, &["refusal"]).is_some() {
+        return Err(SkipReason::Refusal);
+    }
+    if filled(turn, &["channel"]).is_some_and(|(_, channel)| channel.as_str() != Some("final")) {
+        return Err(SkipReason::Channel);
     }
     let mut calls = calls::of_turn(turn)?;
     let said = match filled(turn, &SAID).or_else(|| there(turn, &SAID)) {
-        Some((_, value)) if calls.is_empty() || !value.is_null() => Said::of(value)?,
-        None if calls.is_empty() => return Err(SkipReason::NoContent),
+        Some((_, value)) if !value.is_null() => Said::of(value)?,
+        Some(_) | None if calls.is_empty() => return Err(SkipReason::NoContent),
         Some(_) | None => Said::default(),
     };
     let (role, mut content) = match speaker {
@@ -103,7 +133,10 @@ fn message(turn: &Fields, answers: Answers) -> Result<Message, SkipReason> {
         return Err(SkipReason::UnknownCall);
     }
     let mut reasoning = match filled(turn, &THOUGHT) {
-        Some((_, thought)) => Said::of(thought)?.words,
+        Some((_, thought)) => {
+            let Said { words, thoughts } = Said::of(thought)?;
+            words + &thoughts
+        }
         None => String::new(),
     };
     if reasoning.trim().is_empty() {
@@ -123,19 +156,19 @@ fn message(turn: &Fields, answers: Answers) -> Result<Message, SkipReason> {
     // An answer of no words would teach to say nothing.
     let learned =
         role == Role::Assistant && answers == Answers::Learned && !is_empty && marked.unwrap_or(true);
-    let told = |keys: &[&'static str]| {
-        filled(turn, keys)
-            .and_then(|(_, value)| value.as_str())
-            .map(str::to_owned)
-            .filter(|_| role == Role::Tool)
-    };
-    let (name, call_id) = (told(&["name"]), told(&["tool_call_id"]));
+    let told = |key| filled(turn, &[key]).and_then(|(_, value)| value.as_str()).map(str::to_owned);
+    let (name, call_id) = (told("name"), told("tool_call_id").filter(|_| role == Role::Tool));
     Ok(Message { role, content, reasoning, calls, name, call_id, learned })
 }
 
 /// What a turn says of itself: whether it is learned, or nothing. Fails where it is neither yes nor no.
 fn learned(turn: &Fields) -> Result<Option<bool>, SkipReason> {
-    if filled(turn, &OTHERWISE_LEARNED).is_some() {
+    let is_unknown = |(key, value): (&str, &Json)| {
+        let mut words = key.split(|c: char| !c.is_alphanumeric());
+        let is_one = words.any(|word| OTHERWISE_LEARNED.contains(&word.to_lowercase().as_str()));
+        is_one && !LEARNED.contains(&key) && !is_blank(value)
+    };
+    if turn.iter().any(is_unknown) {
         return Err(SkipReason::UnknownWeight);
     }
     let mut found = None;
@@ -193,6 +226,8 @@ impl Said {
         let text = |key: &str| part.get(key).and_then(Json::as_str).ok_or(SkipReason::NotAllText);
         match kind {
             Some("text" | "input_text" | "output_text") | None => self.words.push_str(text("text")?),
+            Some("reasoning.text") => self.thoughts.push_str(text("text")?),
+            Some("reasoning.summary") => self.thoughts.push_str(text("summary")?),
             Some("thinking") => self.thoughts.push_str(text("thinking").or_else(|_| text("text"))?),
             Some("reasoning") => self.thoughts.push_str(text("reasoning").or_else(|_| text("text"))?),
             Some("tool_use" | "tool_result" | "tool_call" | "function_call") => {

@@ -2,75 +2,121 @@
 
 use super::SecretKind;
 
-/// The digits of the shortest number.
-const FEWEST: usize = 9;
+/// The most groups of digits that a number has.
+const MOST_GROUPS: usize = 5;
 
-/// Whether the word of `len` bytes at `at` begins a number that is a secret.
-pub(super) fn at(line: &[u8], at: usize, len: usize) -> Option<SecretKind> {
-    let word = &line[at..at + len];
-    let before = at.checked_sub(1).and_then(|before| line.get(before)).copied();
-    if word.first().is_some_and(u8::is_ascii_digit) {
-        return number(line, at, before, word);
+/// From here on scripts put no space between words, so that a letter beside a number is not of it.
+const UNSPACED: u32 = 0x2e80;
+
+/// Whether a number that is a secret begins at `at`, which is behind no letter or digit of ASCII.
+pub(super) fn at(line: &str, at: usize) -> Option<SecretKind> {
+    let bytes = line.as_bytes();
+    if bytes.get(at).is_some_and(u8::is_ascii_digit) {
+        return number(line, at);
     }
-    is_account(line, at, len).then_some(SecretKind::BankAccount)
+    let named = bytes.get(at..at + 4).filter(|word| word.eq_ignore_ascii_case(b"IBAN")).map(|_| at + 4);
+    let is_one = is_account(bytes, at) || named.is_some_and(|at| is_account(bytes, at));
+    is_one.then_some(SecretKind::BankAccount)
 }
 
-fn number(line: &[u8], at: usize, before: Option<u8>, word: &[u8]) -> Option<SecretKind> {
-    // A decimal, a path, a telephone number; and a group within a number, which was looked at from its start.
-    if before.is_some_and(|byte| b".+/#%".contains(&byte)) || is_later_group(line, at) {
-        return None;
+/// A run of digits: what stands between it and the one before, its digits, and where it ends.
+struct Group<'a> {
+    separator: u8,
+    digits: &'a [u8],
+    end: usize,
+}
+
+fn number(line: &str, at: usize) -> Option<SecretKind> {
+    let bytes = line.as_bytes();
+    let back = |count: usize| at.checked_sub(count).and_then(|place| bytes.get(place)).copied();
+    let follows_digit = back(2).is_some_and(|byte| byte.is_ascii_digit());
+    match back(1) {
+        // A path, a telephone number, a decimal.
+        Some(b'/' | b'+' | b'%') => return None,
+        Some(b'.') if follows_digit => return None,
+        Some(_) | None => {}
     }
-    let may_follow = |byte: &&u8| byte.is_ascii_digit() || **byte == b' ' || **byte == b'-';
-    if line[at..].iter().take(FEWEST).take_while(may_follow).count() < FEWEST {
-        return None;
-    }
-    let spaced = word.iter().all(u8::is_ascii_digit);
-    let (groups, end) = groups(&line[at..], if spaced { b' ' } else { b'-' })?;
-    let next = line.get(at + end).copied();
-    let then = line.get(at + end + 1).copied();
-    let goes_on = next.is_some_and(|byte| crate::secrets::is_word(byte) || byte >= 0x80)
-        || (next.is_some_and(|byte| b".,/".contains(&byte))
-            && then.is_some_and(|byte| byte.is_ascii_digit()));
-    // What a letter follows at once is part of something else, but only the last group of it.
-    let groups =
-        if goes_on { groups.split_last().map_or(&[][..], |(_, others)| others) } else { &groups[..] };
-    if !spaced && is_social_security(groups) && !goes_on {
+    let groups = groups(bytes, at);
+    let is_dashed = |groups: &[Group<'_>]| groups.iter().skip(1).all(|group| group.separator == b'-');
+    if let [area, group, serial, rest @ ..] = groups.as_slice()
+        && is_dashed(&groups[..3])
+        && rest.first().is_none_or(|next| next.separator != b'-')
+        && is_social_security([area, group, serial].map(|group| group.digits))
+        && stands_alone(bytes, at)
+        && ends(line, serial.end)
+    {
         return Some(SecretKind::SocialSecurity);
     }
-    let card = (0..groups.len()).any(|first| {
-        let part = &groups[first..];
-        is_card(part[0]) || SHAPES.iter().any(|shape| has_shape(part, shape))
-    });
-    card.then_some(SecretKind::PaymentCard)
+    let has_shape = |shape: &[usize]| {
+        let Some(groups) = groups.get(..shape.len()) else { return false };
+        let digits: Vec<&[u8]> = groups.iter().map(|group| group.digits).collect();
+        let dots = groups.iter().skip(1).filter(|group| group.separator == b'.').count();
+        let is_whole = groups.last().is_some_and(|last| ends(line, last.end));
+        digits.iter().zip(shape).all(|(group, len)| group.len() == *len)
+            && (dots == 0 || dots == shape.len() - 1)
+            && is_whole
+            && is_card(&digits.concat())
+    };
+    let is_one = groups.first().is_some_and(|first| is_card(first.digits) && ends(line, first.end));
+    let is_number = is_one || SHAPES.iter().any(|shape| has_shape(shape));
+    (is_number && !is_telephone(bytes, at)).then_some(SecretKind::PaymentCard)
 }
 
 /// How the digits of a card are written in groups.
 const SHAPES: [&[usize]; 5] = [&[4, 4, 4, 4], &[4, 4, 4, 4, 3], &[4, 6, 5], &[4, 6, 4], &[4, 4, 4, 1]];
 
-fn has_shape(groups: &[&[u8]], shape: &[usize]) -> bool {
-    let Some(groups) = groups.get(..shape.len()) else { return false };
-    groups.iter().zip(shape).all(|(group, len)| group.len() == *len) && is_card(&groups.concat())
-}
-
-/// Whether the digits at `at` stand behind another group of digits and a space.
-fn is_later_group(line: &[u8], at: usize) -> bool {
-    at >= 2 && line[at - 1] == b' ' && line[at - 2].is_ascii_digit()
-}
-
-/// The groups of digits at the start, with one separator between two, and where they end; `None` where there are too
-/// few digits for anything.
-fn groups(text: &[u8], separator: u8) -> Option<(Vec<&[u8]>, usize)> {
-    let (mut groups, mut at, mut digits) = (Vec::new(), 0, 0);
-    loop {
-        let len = text[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-        groups.push(&text[at..at + len]);
-        digits += len;
-        at += len;
-        let more = text.get(at) == Some(&separator) && text.get(at + 1).is_some_and(u8::is_ascii_digit);
-        if !more {
-            return (digits >= FEWEST).then_some((groups, at));
+/// The groups of digits from `at` on, with one separator between two.
+fn groups(line: &[u8], at: usize) -> Vec<Group<'_>> {
+    let (mut groups, mut at, mut separator) = (Vec::new(), at, b' ');
+    while groups.len() < MOST_GROUPS {
+        let len = line[at..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let end = at + len;
+        groups.push(Group { separator, digits: &line[at..end], end });
+        match (line.get(end), line.get(end + 1)) {
+            (Some(next @ (b' ' | b'-' | b'.')), Some(then)) if then.is_ascii_digit() => separator = *next,
+            _ => break,
         }
-        at += 1;
+        at = end + 1;
+    }
+    groups
+}
+
+/// Whether a number may end at `end`: no letter of it follows, and no decimals but a zero, which programs write behind
+/// whole numbers.
+fn ends(line: &str, end: usize) -> bool {
+    let mut rest = line[end..].chars();
+    match rest.next() {
+        Some('.') => {
+            let decimals: String = rest.take_while(char::is_ascii_digit).take(2).collect();
+            decimals.is_empty() || decimals == "0"
+        }
+        Some(c) => !(c.is_alphanumeric() && u32::from(c) < UNSPACED),
+        None => true,
+    }
+}
+
+/// Whether the groups before `at` begin with a plus sign.
+fn is_telephone(line: &[u8], at: usize) -> bool {
+    let mut start = at;
+    for _ in 0..MOST_GROUPS {
+        let Some(before) = start.checked_sub(1).filter(|place| b" -".contains(&line[*place])) else { break };
+        let digits = line[..before].iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+        if digits == 0 {
+            break;
+        }
+        start = before - digits;
+    }
+    start.checked_sub(1).is_some_and(|place| line[place] == b'+')
+}
+
+/// Whether what is before `at` is no part of the number's own word, but for its name.
+fn stands_alone(line: &[u8], at: usize) -> bool {
+    match at.checked_sub(1).map(|place| line[place]) {
+        Some(b'-' | b'_') => {
+            let name = line.get(at.saturating_sub(4)..at - 1).unwrap_or_default();
+            name.eq_ignore_ascii_case(b"ssn")
+        }
+        Some(_) | None => true,
     }
 }
 
@@ -119,10 +165,9 @@ fn article(digits: &[u8]) -> u32 {
 }
 
 /// `ddd-dd-dddd` of which no group is zero, and the first neither 666 nor above 899.
-fn is_social_security(groups: &[&[u8]]) -> bool {
-    let [area, group, serial] = groups else { return false };
+fn is_social_security([area, group, serial]: [&[u8]; 3]) -> bool {
     let lengths = (area.len(), group.len(), serial.len()) == (3, 2, 4);
-    lengths && *area != b"000" && *area != b"666" && area[0] != b'9' && *group != b"00" && *serial != b"0000"
+    lengths && area != b"000" && area != b"666" && area[0] != b'9' && group != b"00" && serial != b"0000"
 }
 
 /// How long account numbers are in the countries of the registry of ISO 13616.
@@ -134,7 +179,7 @@ const COUNTRIES: &str = "AD24 AE23 AL28 AT20 AZ28 BA20 BE16 BG22 BH22 BI27 BR29 
 
 /// Whether an account number stands here, in one piece or in groups of four, whose check digits (ISO 7064, modulo 97)
 /// are right.
-fn is_account(line: &[u8], at: usize, word: usize) -> bool {
+fn is_account(line: &[u8], at: usize) -> bool {
     let start = line.get(at..at + 4).unwrap_or_default();
     let [a, b, c, d] = start else { return false };
     if !(a.is_ascii_alphabetic() && b.is_ascii_alphabetic() && c.is_ascii_digit() && d.is_ascii_digit()) {
@@ -145,15 +190,17 @@ fn is_account(line: &[u8], at: usize, word: usize) -> bool {
     let Some(len) = entry.and_then(|entry| entry[2..].parse::<usize>().ok()) else { return false };
     let mut number = Vec::with_capacity(len);
     let mut end = at;
+    let separator = line.get(at + 4).copied().filter(|byte| b" -".contains(byte));
     while number.len() < len {
         match line.get(end) {
             Some(byte) if byte.is_ascii_alphanumeric() => number.push(byte.to_ascii_uppercase()),
-            Some(b' ') if word == 4 && number.len().is_multiple_of(4) && line[end - 1] != b' ' => {}
+            Some(byte)
+                if Some(*byte) == separator && number.len().is_multiple_of(4) && line[end - 1] != *byte => {}
             Some(_) | None => return false,
         }
         end += 1;
     }
-    if line.get(end).is_some_and(|byte| crate::secrets::is_word(*byte)) {
+    if line.get(end).is_some_and(u8::is_ascii_alphanumeric) {
         return false;
     }
     number.rotate_left(4);

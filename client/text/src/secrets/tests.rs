@@ -257,3 +257,79 @@ proptest! {
         prop_assert_eq!(find(&text), None);
     }
 }
+
+#[test]
+fn a_number_is_found_whatever_stands_around_it() {
+    let card = "4111 1111 1111 1111";
+    for line in [
+        format!("box1 {card}"),
+        "card1 4111-1111-1111-1111".to_owned(),
+        format!("2024-11-21 {card}"),
+        format!("12-3 {card}"),
+        format!("0.5 {card} and more"),
+        format!("10/24 {card}"),
+        format!("#{card}"),
+        format!("No.{card}"),
+        format!("...{card}"),
+        format!("Visa-{card}"),
+        "card_4111111111111111".to_owned(),
+        "card_4111111111111111_back.jpg".to_owned(),
+        "Anna,4111111111111111,123".to_owned(),
+        format!("{card}/12/27"),
+        "4111111111111111.0,5".to_owned(),
+        "4111.1111.1111.1111".to_owned(),
+        "4111 1111-1111 1111".to_owned(),
+        "\u{5361}\u{53f7}4111111111111111\u{5143}".to_owned(),
+        "4111\u{a0}1111\u{202f}1111\u{2009}1111".to_owned(),
+        "4111\u{2011}1111\u{2013}1111\u{2212}1111".to_owned(),
+        "4111\t1111\t1111\t1111".to_owned(),
+        "4111\u{200b}1111\u{ad}11111111".to_owned(),
+        "\u{ff14}\u{ff11}\u{ff11}\u{ff11} 1111 1111 1111".to_owned(),
+        "\u{664}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}\u{661}".to_owned(),
+    ] {
+        assert_eq!(kind(&line), Some(SecretKind::PaymentCard), "{line}");
+    }
+    for line in [
+        "IBAN_DE89370400440532013000",
+        "iban-DE89370400440532013000.",
+        "IBANDE89370400440532013000",
+        "DE89-3704-0044-0532-0130-00",
+        "DE89\u{a0}3704\u{a0}0044\u{a0}0532\u{a0}0130\u{a0}00",
+        "x1 DE89 3704 0044 0532 0130 00",
+    ] {
+        assert_eq!(kind(line), Some(SecretKind::BankAccount), "{line}");
+    }
+    for line in [
+        "SSN-219-09-9999",
+        "box1 219-09-9999",
+        "ssn_219-09-9999",
+        "219\u{2011}09\u{2011}9999",
+        "(219-09-9999)",
+    ] {
+        assert_eq!(kind(line), Some(SecretKind::SocialSecurity), "{line}");
+    }
+    let token = drawn("ghp_", BASE62, 36);
+    for line in [format!("token_{token}"), format!("my-{token}")] {
+        assert_eq!(kind(&line), Some(SecretKind::AccessToken), "{line}");
+    }
+}
+
+#[test]
+fn ordinary_numbers_stay_whatever_stands_around_them() {
+    for line in [
+        "+1 4111 1111 1111 1111",
+        "+49-4111-1111-1111-1111",
+        "part P-123-45-6789, 2024-219-09-9999",
+        "0.4111111111111111 and 3.4111 1111 1111 1112",
+        "4111111111111111.25 and 4111111111111111e3",
+        "id_4111111111111112, msg-1234567890123456789",
+        "de305d54-75b4-431b-adb2-eb6b9e546014 44444444-4444-4444-4444-444444444444",
+        "1.2.3.4111 192.168.1.1 2001.2002.2003.2004",
+        "2019 2020 2021 2022 2023 2024 2025 2026",
+        "\u{664}\u{661}\u{661} and \u{ff11}\u{ff12}\u{ff13}",
+        "x\u{e9}4111111111111111b",
+        "https://example.org/4111111111111111/a",
+    ] {
+        assert_eq!(kind(line), None, "{line}");
+    }
+}

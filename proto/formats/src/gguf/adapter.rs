@@ -38,6 +38,8 @@ pub enum Architecture {
     Qwen2,
     /// `qwen3`: rows as in a Hugging Face folder.
     Qwen3,
+    /// `gemma3`: rows as in a Hugging Face folder.
+    Gemma3,
 }
 
 /// A `config.json` that says of no architecture that llama.cpp and we both know.
@@ -70,6 +72,7 @@ impl Architecture {
             }
             Ok(Family::Qwen2) => Ok(Self::Qwen2),
             Ok(Family::Qwen3) => Ok(Self::Qwen3),
+            Ok(Family::Gemma3) => Ok(Self::Gemma3),
             Err(error) => Err(error.into()),
         }
     }
@@ -79,6 +82,7 @@ impl Architecture {
             Self::Llama { .. } => "llama",
             Self::Qwen2 => "qwen2",
             Self::Qwen3 => "qwen3",
+            Self::Gemma3 => "gemma3",
         }
     }
 
@@ -87,7 +91,7 @@ impl Architecture {
         match (self, layer) {
             (Self::Llama { heads, .. }, "attn_q") => Some(heads),
             (Self::Llama { kv_heads, .. }, "attn_k") => Some(kv_heads),
-            (Self::Llama { .. } | Self::Qwen2 | Self::Qwen3, _) => None,
+            (Self::Llama { .. } | Self::Qwen2 | Self::Qwen3 | Self::Gemma3, _) => None,
         }
     }
 }

@@ -338,6 +338,7 @@ fn shape() -> DecoderConfig {
         qkv_bias: true,
         output_bias: true,
         qk_norm: true,
+        gemma: None,
         bos: None,
         eos: Vec::new(),
     }

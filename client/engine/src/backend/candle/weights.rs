@@ -73,6 +73,9 @@ impl Loaded {
     }
 
     pub(super) fn held(base: &Base, device: Device, held: Held) -> Result<Self> {
+        if base.config().gemma.is_some() {
+            candle_core::bail!("a Gemma 3 is computed by our own kernels only");
+        }
         let weights = base.weights();
         let blocks =
             weights.blocks.iter().map(|block| Block::new(block, held, &device)).collect::<Result<_>>()?;

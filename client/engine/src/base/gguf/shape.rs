@@ -76,6 +76,7 @@ pub(super) fn read(
         qkv_bias: there("blk.0.attn_q.bias"),
         output_bias: there("blk.0.attn_output.bias"),
         qk_norm: kind == "qwen3",
+        gemma: None,
         bos: token("tokenizer.ggml.bos_token_id")?,
         eos: token("tokenizer.ggml.eos_token_id")?.into_iter().collect(),
     };

@@ -97,6 +97,17 @@ fn loss(base: Base) -> f64 {
     rows.map(of).sum::<f64>() / (tokens.len() - 1) as f64
 }
 
+/// A scaling of Llama 3's kind with these settings too.
+fn llama3(more: Value) -> Value {
+    let mut map = json!({
+        "rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 10_000.0,
+    });
+    if let (Some(map), Value::Object(more)) = (map.as_object_mut(), more) {
+        map.extend(more);
+    }
+    map
+}
+
 #[test]
 fn what_the_files_say_counts_as_it_does_for_transformers() {
     let said: Value =
@@ -117,6 +128,36 @@ fn what_the_files_say_counts_as_it_does_for_transformers() {
         (
             "theta in both maps",
             changed(&json!({"rope_scaling": default, "rope_parameters": linear})),
+            weights(),
+        ),
+        (
+            "llama3 with positions within",
+            changed(&json!({"rope_scaling": llama3(json!({"original_max_position_embeddings": 16}))})),
+            weights(),
+        ),
+        (
+            "llama3 with positions outside",
+            changed(&json!({
+                "rope_scaling": llama3(json!({"original_max_position_embeddings": 16})),
+                "original_max_position_embeddings": 64,
+            })),
+            weights(),
+        ),
+        (
+            "llama3 without positions",
+            changed(&json!({"rope_scaling": llama3(json!({})), "max_position_embeddings": 24})),
+            weights(),
+        ),
+        (
+            "a window that a llama does not have",
+            changed(&json!({"sliding_window": 4, "use_sliding_window": true})),
+            weights(),
+        ),
+        (
+            "a base of Mistral with the length of its window",
+            changed(&json!({
+                "architectures": ["MistralForCausalLM"], "model_type": "mistral", "sliding_window": 20,
+            })),
             weights(),
         ),
         ("without architectures", changed(&json!({"architectures": "left out"})), weights()),

@@ -97,6 +97,7 @@ fn config(config: &DecoderConfig, eos: &[u32]) -> Result<Value, MergeError> {
         Architecture::Llama { .. } => ("LlamaForCausalLM", "llama", config.qkv_bias),
         Architecture::Qwen2 => ("Qwen2ForCausalLM", "qwen2", config.output_bias),
         Architecture::Qwen3 => ("Qwen3ForCausalLM", "qwen3", config.qkv_bias),
+        Architecture::Gemma3 => return Err(MergeError::NoPlace { what: "the config of a Gemma 3" }),
     };
     if biased != config.output_bias {
         return Err(MergeError::NoPlace { what: "a bias of some attention layers and not of others" });

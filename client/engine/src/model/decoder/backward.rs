@@ -6,11 +6,11 @@ use crate::kernels::error::Result;
 use crate::kernels::gemm::gemm;
 use crate::kernels::matmul::{Destination, Rows, Scratch, backward};
 use crate::kernels::view::{View, ViewMut};
-use crate::layers::swiglu::swiglu;
 use crate::model::batch::BatchShape;
 use crate::model::delta::gradients;
 use crate::model::gradient_target::GradientTarget;
 use crate::model::projection::Projection;
+use crate::model::saved::Saved;
 use crate::model::weights::BlockWeights;
 use crate::model::workspace::Workspace;
 
@@ -53,6 +53,7 @@ impl Decoder<'_> {
             earlier,
             kept,
             scratch,
+            output,
             ..
         } = space;
         let kept = &mut kept[keep];
@@ -64,17 +65,35 @@ impl Decoder<'_> {
         let columns = self.config.intermediate_size;
         if learns(wanted, &[Projection::Down]) {
             let (gate, up) = (kept.gate.read(team, gate), kept.up.read(team, up));
-            swiglu(team, gate, up, resized(inner, rows * columns));
-            let terms = [(Projection::Down, View::whole(g, hidden))];
+            self.gate().forward(team, gate, up, resized(inner, rows * columns));
+        }
+        // Gradients of what attention and MLP gave, where that is normed before it is added to the stream.
+        let output_backward =
+            |norm: &[f32], kept: &Saved, g: &[f32], output: &mut Vec<f32>, earlier: &mut Vec<f32>| {
+                let output = resized(output, rows * hidden);
+                output.fill(0.0);
+                self.norm(norm).backward(team, kept.read(team, earlier), g, output);
+            };
+        if let Some([_, norm]) = &block.output_norms {
+            output_backward(norm, &kept.outputs[1], g, output, earlier);
+        }
+        let dy = if block.output_norms.is_some() { &output[..] } else { &g[..] };
+        if learns(wanted, &[Projection::Down]) {
+            let terms = [(Projection::Down, View::whole(dy, hidden))];
             self.linear_gradients(layer, block, inner, &terms, wanted)?;
         }
         let dinner = resized(dinner, rows * columns);
-        let dy = View::whole(g, hidden).into();
+        let dy = View::whole(dy, hidden).into();
         self.backward(scratch, layer, block, dy, &[Projection::Down], dinner)?;
         let halves = [Projection::Gate, Projection::Up];
         let learned = learns(wanted, &halves);
-        let dys =
-            fused::lazy_gate_and_up_backward((&kept.gate, &kept.up), dinner, columns, (dhalves, learned));
+        let dys = fused::lazy_gate_and_up_backward(
+            self.gate(),
+            (&kept.gate, &kept.up),
+            dinner,
+            columns,
+            (dhalves, learned),
+        );
         let dnormed = resized(dnormed, rows * hidden);
         self.backward(scratch, layer, block, dys, &halves, dnormed)?;
         let norm = self.norm(&block.post_norm);
@@ -91,18 +110,26 @@ impl Decoder<'_> {
             norm.weight_backward(kept.middle.read(team, earlier), dnormed, &mut rest.norms[layer][1]);
         }
         let dmixed = resized(dmixed, rows * self.config.num_heads * self.config.head_dim);
-        let dy = fused::lazy_norm_backward(norm, &kept.middle, dnormed, g, normed);
+        let dy = match &block.output_norms {
+            None => fused::lazy_norm_backward(norm, &kept.middle, dnormed, g, normed),
+            Some([attention, _]) => {
+                fused::norm_backward_in_memory(team, norm, &kept.middle, dnormed, g);
+                output_backward(attention, &kept.outputs[0], g, output, earlier);
+                View::whole(output, hidden).into()
+            }
+        };
         self.backward(scratch, layer, block, dy, &[Projection::O], dmixed)?;
         if learns(wanted, &[Projection::O]) {
             kept.mixed.give(team, mixed);
-            let terms = [(Projection::O, View::whole(g, hidden))];
+            let dy = if block.output_norms.is_some() { &output[..] } else { &g[..] };
+            let terms = [(Projection::O, View::whole(dy, hidden))];
             self.linear_gradients(layer, block, mixed, &terms, wanted)?;
         }
 
         kept.q.give(team, q);
         kept.k.give(team, k);
         kept.v.give(team, v);
-        let attention = self.attention(shape.sequence_len, 0);
+        let attention = self.attention(layer, shape.sequence_len, 0);
         let (dq, dk, dv) = (resized(dq, q.len()), resized(dk, k.len()), resized(dv, v.len()));
         attention.backward(team, (q, k, v), (&kept.logs, dmixed), (dq, dk, dv))?;
         attention.rotate_backward(team, dq, dk);

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use crate::kernels::matmul::{LazyRows, Make, Rows, TILE_ROWS, in_shares};
 use crate::kernels::pool::Team;
 use crate::layers::rms_norm::RmsNorm;
-use crate::layers::swiglu::{swiglu_backward_rows, swiglu_rows};
+use crate::layers::swiglu::Gate;
 use crate::model::saved::{RowsToSave, Saved};
 
 thread_local! {
@@ -36,8 +36,9 @@ pub(super) fn normed<'a>(
     Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
-/// SwiGLU of `gate` and `up`, as lazy rows; with `save_to`, both are also rounded and saved.
+/// The gated `up`, as lazy rows; with `save_to`, `gate` and `up` are also rounded and saved.
 pub(super) fn gated<'a>(
+    through: Gate,
     (gate, up): (&'a [f32], &'a [f32]),
     columns: usize,
     save_to: Option<[Vec<RowsToSave<'a>>; 2]>,
@@ -52,7 +53,7 @@ pub(super) fn gated<'a>(
                 gate_save.store(gate);
                 up_save.store(up);
             }
-            swiglu_rows(out, gate, up);
+            through.rows(out, gate, up);
         });
         make
     });
@@ -60,9 +61,10 @@ pub(super) fn gated<'a>(
     Rows::Lazy(LazyRows { rows, widths: vec![columns], makes, memory, wanted: false })
 }
 
-/// Gradients of `gate` and `up`, side by side, from the gradient `dy` of their SwiGLU, as lazy rows. If
+/// Gradients of `gate` and `up`, side by side, from the gradient `dy` of what was gated, as lazy rows. If
 /// `wanted`, they are also written to `memory`.
 pub(super) fn lazy_gate_and_up_backward<'a>(
+    through: Gate,
     (gate, up): (&'a Saved, &'a Saved),
     dy: &'a [f32],
     columns: usize,
@@ -73,7 +75,7 @@ pub(super) fn lazy_gate_and_up_backward<'a>(
         let make: Make<'_> = Box::new(move |out| {
             THREAD_SCRATCH.with_borrow_mut(|[gate_memory, up_memory]| {
                 let (gate, up) = (gate.read(gate_memory), up.read(up_memory));
-                swiglu_backward_rows(columns, gate, up, dy, out);
+                through.backward_rows(columns, gate, up, dy, out);
             });
         });
         make
