@@ -22,6 +22,7 @@ impl Running {
                 match sent {
                     Ok(reply) => {
                         tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                        self.is_taken()?;
                         Event::Replied(reply)
                     }
                     Err(error) => self.failure(error),
@@ -41,7 +42,6 @@ impl Running {
             // Nothing is held of a version while there is no window to train it in.
             Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
             Action::Load { published, frozen, plan, trains, before } => {
-                self.store.name_task(published.task, &plan.name)?;
                 match self.fits(plan, trains).await? {
                     Ok(()) => {
                         let loaded = self.load(published, frozen, before).await;
@@ -73,12 +73,11 @@ impl Running {
                 self.train(work).await?
             }
             Action::Charge(charge) => {
-                self.contributed = Some((charge.task, charge.version));
-                self.live.note(
-                    "contributes",
-                    &format!("version {} of task {}", charge.version, self.store.in_words(charge.task)),
-                );
+                let (task, version) = (charge.task, charge.version);
                 self.store.charge(charge, now().0)?;
+                self.contributed = Some((task, version));
+                let what = format!("version {version} of task {}", self.store.in_words(task));
+                self.live.note("contributes", &what);
                 self.store.set_declined(None)?;
                 self.live.keeps(&self.store)?;
                 Event::Recorded
