@@ -11,6 +11,8 @@ mod install;
 mod live;
 mod memory;
 mod meter;
+mod once;
+mod outage;
 mod perform;
 mod permits;
 mod problems;
@@ -18,6 +20,7 @@ mod renew;
 mod run;
 mod seen;
 mod train;
+mod unwritten;
 mod waits;
 mod window;
 
@@ -27,8 +30,8 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use proto::ids::{DeviceId, TaskId};
-use proto::message::Published;
+use proto::ids::{DeviceId, Digest, TaskId};
+use proto::message::{Published, Rejection};
 use proto::token::BootstrapToken;
 use serde::{Deserialize, Serialize};
 use session::conditions::Conditions;
@@ -36,14 +39,17 @@ use session::policy::Policy;
 use shell::proxy::Proxy;
 use tokio_util::sync::CancellationToken;
 
+use crate::coordinator_clock::Answered;
 use crate::enrollment::{enroll, enrolled_as, enrolled_with, load};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
-use crate::store::{Declined, DeviceStore};
+use crate::store::{Declined, DeviceStore, TurnedAway};
 use crate::trainer::Trainer;
+use crate::transport::TransportError;
 use live::{Ask, Live};
 use run::{Running, When};
 
+pub use clock::uptime;
 pub use forget::Forgotten;
 pub use live::{Control, Now, Preemption};
 pub use run::Finished;
@@ -100,6 +106,12 @@ pub struct Status {
     /// The names of the tasks that it heard of last.
     #[serde(default)]
     pub names: BTreeMap<TaskId, String>,
+    /// Since when and why its coordinator does not take it any more, where that is so.
+    #[serde(default)]
+    pub turned_away: Option<TurnedAway>,
+    /// Until when its user paused it, in milliseconds since 1970; `u64::MAX` is until they resume it.
+    #[serde(default)]
+    pub paused_until: Option<u64>,
 }
 
 /// The certificate by which a device connects, and the credential beside it, which end together. In milliseconds since
@@ -130,6 +142,8 @@ impl Status {
             declined: store.declined()?,
             charges_found_at_coordinator: store.found_at_coordinator(),
             forgotten: forget::forgotten(store)?,
+            turned_away: store.turned_away()?,
+            paused_until: live::paused_until(&store.state())?.map(|until| until.0),
         })
     }
 }
@@ -139,7 +153,7 @@ impl Device {
     /// and where its ledger is not whole.
     pub fn open(folder: &Path) -> Result<Self, Error> {
         let store = DeviceStore::open(folder)?;
-        let live = Arc::new(Live::open(store.state(), store.journal())?);
+        let live = Arc::new(Live::open(&store)?);
         live.keeps(&store)?;
         Ok(Self { folder: folder.to_owned(), store, control: Control { live }, proxy: Proxy::from_env() })
     }
@@ -187,6 +201,7 @@ impl Device {
     pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
         let device = enroll(&self.folder, &self.store, token, coordinator, &self.proxy).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
+        self.store.is_taken()?;
         self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)
     }
@@ -229,6 +244,22 @@ impl Device {
         let when = When { conditions, override_conditions, once };
         let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
         Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?.run().await
+    }
+
+    /// Asks the coordinator, at `coordinator` if not where the token said, something that changes nothing, as this device.
+    /// Returns when it answered and what its clock says; fails where it cannot be reached, or does not take this device.
+    pub async fn reach(&self, coordinator: Option<&str>) -> Result<Answered, Error> {
+        let way = (coordinator, &self.proxy);
+        let enrolled = load(&self.folder, &self.store, way, Vec::new(), Policy::default())?;
+        let mut transport = enrolled.transport;
+        // No base has this digest, and every coordinator says so to its devices.
+        match transport.describe_base(Digest([0; 32])).await {
+            Ok(_) | Err(TransportError::Rejected(Rejection::UnknownArtifact)) => {}
+            Err(error) => return Err(error.into()),
+        }
+        transport
+            .answered()
+            .ok_or_else(|| Error::Coordinator("the coordinator's answer says no time".to_owned()))
     }
 
     /// What it is and holds.

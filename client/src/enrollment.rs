@@ -185,6 +185,13 @@ fn keep(
     coordinator: &str,
 ) -> Result<(), EnrollmentError> {
     store.put(CERTIFICATE, &BASE64_STANDARD.encode(certificate))?;
+    let label = if answer.label.is_empty() {
+        // Nobody gave it another name.
+        let earlier = store.get::<Enrolled>(ENROLLED)?.filter(|earlier| earlier.device == answer.device);
+        earlier.map_or(String::new(), |earlier| earlier.label)
+    } else {
+        shown(&answer.label).to_string()
+    };
     let enrolled = Enrolled {
         device: answer.device,
         coordinator: coordinator.to_owned(),
@@ -192,7 +199,7 @@ fn keep(
         issued_unix_secs: answer.issued_unix_secs,
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
-        label: shown(&answer.label).to_string(),
+        label,
     };
     Ok(store.put(ENROLLED, &enrolled)?)
 }

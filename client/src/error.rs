@@ -24,6 +24,9 @@ pub enum Error {
     /// What trains broke too often in a row.
     #[error("{0}")]
     TrainerRests(String),
+    /// Training came to nothing that could be contributed, for somebody who runs once.
+    #[error("{0}")]
+    NotTrained(String),
     /// The device's own limits forbid it.
     #[error("this device does not take part: {0}")]
     Breach(Breach),
@@ -63,7 +66,9 @@ impl Error {
     /// Whose business it is.
     pub fn kind(&self) -> ErrorKind {
         match self {
-            Self::Store(_) | Self::Thread(_) | Self::TrainerRests(_) => ErrorKind::Device,
+            Self::Store(_) | Self::Thread(_) | Self::TrainerRests(_) | Self::NotTrained(_) => {
+                ErrorKind::Device
+            }
             Self::Enrollment(error) => match error {
                 EnrollmentError::Keys(_) | EnrollmentError::Store(_) | EnrollmentError::Damaged(_) => {
                     ErrorKind::Device
@@ -76,6 +81,26 @@ impl Error {
             Self::Breach(_) | Self::NoBase(_) => ErrorKind::Limits,
             Self::NotEnrolled(_) | Self::Coordinator(_) => ErrorKind::Coordinator,
             Self::Conditions(_) => ErrorKind::Conditions,
+        }
+    }
+}
+
+impl Error {
+    /// Whether it is that the device's folder cannot be written now, which may pass: its disk is full, or was made
+    /// read-only.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Store(error) | Self::Enrollment(EnrollmentError::Store(error)) => error.may_pass(),
+            Self::Enrollment(_)
+            | Self::Trainer(_)
+            | Self::TrainerRests(_)
+            | Self::NotTrained(_)
+            | Self::Breach(_)
+            | Self::NoBase(_)
+            | Self::NotEnrolled(_)
+            | Self::Coordinator(_)
+            | Self::Thread(_)
+            | Self::Conditions(_) => false,
         }
     }
 }

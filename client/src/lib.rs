@@ -32,6 +32,7 @@ pub mod words {
 }
 
 pub mod adapter_files;
+mod coordinator_clock;
 mod device;
 pub mod enrollment;
 mod error;
@@ -42,7 +43,10 @@ pub mod store;
 mod trainer;
 pub mod transport;
 
-pub use device::{Certificate, Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status};
+pub use coordinator_clock::Answered;
+pub use device::{
+    Certificate, Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status, uptime,
+};
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
 pub use shell::proxy::Proxy;

@@ -2,6 +2,7 @@
 
 mod fault;
 mod in_process;
+mod measured;
 mod recorder;
 
 use std::fmt;

@@ -19,7 +19,9 @@ use rustls::pki_types::CertificateDer;
 use shell::proxy::Proxy;
 use shell::tls::{ClientIdentity, Connector, Trust, client_config, matches_pin};
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Code, Status};
+use tonic::{Code, Response, Status};
+
+use crate::coordinator_clock::{Answered, CoordinatorClock};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const CALL_TIMEOUT: Duration = Duration::from_secs(60);
@@ -85,6 +87,14 @@ struct Way {
     trust: Trust,
     proxy: Proxy,
     carried: Arc<AtomicU64>,
+    clock: CoordinatorClock,
+}
+
+impl Way {
+    fn new(address: &str, trust: Trust, proxy: Proxy) -> Self {
+        let (carried, clock) = (Arc::default(), CoordinatorClock::default());
+        Self { address: address.to_owned(), trust, proxy, carried, clock }
+    }
 }
 
 impl Transport {
@@ -95,7 +105,7 @@ impl Transport {
         identity: Option<ClientIdentity>,
         proxy: Proxy,
     ) -> Result<Self, TransportError> {
-        Self::over(Way { address: address.to_owned(), trust, proxy, carried: Arc::default() }, identity)
+        Self::over(Way::new(address, trust, proxy), identity)
     }
 
     /// The same, showing another identity, or none; its bytes are counted with those of this one.
@@ -133,14 +143,14 @@ impl Transport {
     /// Exchanges a token for an identity.
     pub async fn enroll(&mut self, enrollment: &Enrollment) -> Result<Enrolled, TransportError> {
         let reply = self.client.enroll(enroll_request_to_wire(enrollment)).await;
-        let reply = reply.map_err(|status| self.failure(&status))?;
-        Ok(enroll_reply_from_wire(reply.into_inner())?)
+        let reply = self.heard(reply).map_err(|status| self.failure(&status))?;
+        Ok(enroll_reply_from_wire(reply)?)
     }
 
     /// Exchanges a certificate request for the next identity.
     pub async fn renew(&mut self, renewal: &Renewal) -> Result<Enrolled, TransportError> {
         let reply = self.client.renew(renew_request_to_wire(renewal)).await;
-        let reply = reply.map_err(|status| {
+        let reply = self.heard(reply).map_err(|status| {
             if status.code() == Code::Unimplemented {
                 return TransportError::Rejected(Rejection::Unacceptable {
                     request: "renew".into(),
@@ -149,14 +159,14 @@ impl Transport {
             }
             self.failure(&status)
         })?;
-        Ok(enroll_reply_from_wire(reply.into_inner())?)
+        Ok(enroll_reply_from_wire(reply)?)
     }
 
     /// Sends one request of the protocol.
     pub async fn send(&mut self, request: &Request) -> Result<Reply, TransportError> {
         let reply = self.client.send(request_to_wire(request)).await;
-        let reply = reply.map_err(|status| self.failure(&status))?;
-        Ok(reply_from_wire(reply.into_inner())?)
+        let reply = self.heard(reply).map_err(|status| self.failure(&status))?;
+        Ok(reply_from_wire(reply)?)
     }
 
     /// Fetches an artefact of at most `most_bytes` chunk by chunk, after what there is of it, and checks its hash.
@@ -225,14 +235,27 @@ impl Transport {
     /// The files of a base that the coordinator serves. A coordinator that does not serve it turns the question away.
     pub(crate) async fn describe_base(&mut self, base: Digest) -> Result<Vec<BaseFile>, TransportError> {
         let reply = self.client.describe_base(describe_base_to_wire(base)).await;
-        let reply = reply.map_err(|status| {
+        let reply = self.heard(reply).map_err(|status| {
             // One that is older than this device serves none.
             if status.code() == Code::Unimplemented {
                 return TransportError::Rejected(Rejection::UnknownArtifact);
             }
             self.failure(&status)
         })?;
-        Ok(base_files_from_wire(reply.into_inner())?)
+        Ok(base_files_from_wire(reply)?)
+    }
+
+    /// When the coordinator answered last, and what its clock says; none where it did not yet.
+    pub fn answered(&self) -> Option<Answered> {
+        self.way.clock.last()
+    }
+
+    fn heard<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Status> {
+        self.way.clock.hear(match &answer {
+            Ok(reply) => reply.metadata(),
+            Err(status) => status.metadata(),
+        });
+        answer.map(Response::into_inner)
     }
 
     fn failure(&self, status: &Status) -> TransportError {

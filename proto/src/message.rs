@@ -424,3 +424,24 @@ pub enum Rejection {
     #[error("the coordinator cannot answer now: {0}")]
     Unavailable(String),
 }
+
+impl Rejection {
+    /// Why, to be said of somebody who is known to have been turned away: without the request that was.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Unacceptable { why, .. } => why.clone(),
+            Self::Malformed { .. }
+            | Self::NotEnrolled
+            | Self::UnknownTask
+            | Self::UnknownSession
+            | Self::UnknownArtifact
+            | Self::Stale { .. }
+            | Self::ParticipationsSpent(_)
+            | Self::NotInRoster
+            | Self::WrongPhase { .. }
+            | Self::Equivocation(_)
+            | Self::LeftOut
+            | Self::Unavailable(_) => self.to_string(),
+        }
+    }
+}

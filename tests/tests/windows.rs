@@ -143,13 +143,14 @@ fn settings() -> Settings {
     }
 }
 
-fn plan() -> Plan {
+/// A plan of one version for three devices, each of which has so long for a step.
+fn plan(step_millis: u64) -> Plan {
     let base = reference_base();
     let mut plan = Plan { base: base.digest(), ..Plan::example() };
     plan.adapter.modules = base.modules(&[engine::Projection::Q]);
     plan.privacy.mode = Mode::Off;
     (plan.round.cohort, plan.round.report_goal, plan.round.versions) = (3, 3, 1);
-    (plan.round.join_millis, plan.round.step_millis) = (60_000, 60_000);
+    (plan.round.join_millis, plan.round.step_millis) = (60_000, step_millis);
     plan.training.sequence_len = 8;
     plan
 }
@@ -163,10 +164,11 @@ struct Federation {
     folder: tempfile::TempDir,
     task: proto::ids::TaskId,
     stop: CancellationToken,
+    admin: AdminClient,
 }
 
 impl Federation {
-    async fn begin() -> Self {
+    async fn begin(step_millis: u64) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().join("coordinator");
         let config = Config { state_dir: home.clone(), drain_secs: 1, ..Config::default() };
@@ -177,7 +179,8 @@ impl Federation {
         tokio::spawn(coordinator.serve(stop.clone()));
         let identity = Identity::load(&home, OPERATOR).unwrap();
         let mut admin = AdminClient::connect(&admin.to_string(), &identity).await.unwrap();
-        let request = AdminRequest::CreateTask { plan: plan().to_bytes().unwrap(), frozen: Vec::new() };
+        let request =
+            AdminRequest::CreateTask { plan: plan(step_millis).to_bytes().unwrap(), frozen: Vec::new() };
         let AdminReply::Task(created) = admin.call(request).await.unwrap() else { panic!("no task") };
         for at in 0..=OTHERS {
             let request = AdminRequest::IssueToken { label: format!("device {at}"), lifetime_secs: 600 };
@@ -185,7 +188,7 @@ impl Federation {
             let device = Device::open(&folder.path().join(format!("device-{at}"))).unwrap();
             device.enroll(&token.parse().unwrap(), None).await.unwrap();
         }
-        Self { folder, task: created.task, stop }
+        Self { folder, task: created.task, stop, admin }
     }
 
     fn home(&self, at: usize) -> PathBuf {
@@ -194,7 +197,10 @@ impl Federation {
 
     /// Runs a device, and gives what tells and asks it.
     fn run(&self, at: usize, trainer: &Slow, machine: &Machine) -> Control {
-        let device = Device::open(&self.home(at)).unwrap();
+        self.run_opened(Device::open(&self.home(at)).unwrap(), trainer, machine)
+    }
+
+    fn run_opened(&self, device: Device, trainer: &Slow, machine: &Machine) -> Control {
         let control = device.control();
         tokio::spawn(device.run(trainer.clone(), machine.clone(), settings(), self.stop.clone()));
         control
@@ -218,7 +224,7 @@ async fn has(what: &str, holds: impl Fn() -> bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_day_in_which_a_user_comes_back_ends_with_a_contribution_and_the_next_version() {
-    let federation = Federation::begin().await;
+    let federation = Federation::begin(60_000).await;
     let (machine, trainer) = (Machine::idle(), Slow::new(100));
     machine.used_for(0);
     let device = federation.run(0, &trainer, &machine);
@@ -301,7 +307,7 @@ async fn a_day_in_which_a_user_comes_back_ends_with_a_contribution_and_the_next_
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_device_on_a_metered_network_says_nothing_and_a_pause_outlives_a_restart() {
-    let federation = Federation::begin().await;
+    let federation = Federation::begin(60_000).await;
     let (machine, trainer) = (Machine::idle(), Slow::new(1));
     machine.change(|seen| seen.metered = Reading::of(true, "test"));
     let device = federation.run(0, &trainer, &machine);
@@ -319,4 +325,79 @@ async fn a_device_on_a_metered_network_says_nothing_and_a_pause_outlives_a_resta
     assert_eq!(open().control().now().paused_until, Some(u64::MAX - 1));
     open().control().resume().unwrap();
     assert_eq!(open().control().now().paused_until, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_full_disk_is_waited_for_and_nothing_that_was_trained_is_lost() {
+    let federation = Federation::begin(3_000).await;
+    let (machine, trainer) = (Machine::idle(), Slow::new(1));
+    let opened = Device::open(&federation.home(0)).unwrap();
+    let must_be_free = opened.store().free_space_floor();
+    let device = federation.run_opened(opened, &trainer, &machine);
+    until(&device, "trained", |now| now.state == "waiting for others to join the round").await;
+
+    // The disk is full when the others come: the round goes on without this device, which charges nothing.
+    must_be_free(u64::MAX);
+    for at in 1..=OTHERS {
+        federation.run(at, &Slow::new(1), &Machine::idle());
+    }
+    let now =
+        until(&device, "full", |now| now.state.starts_with("waiting until its state can be written: ")).await;
+    assert!(now.state.contains("bytes free"), "{now:?}");
+    let problem = now.last_problem.unwrap().what;
+    assert!(problem.contains("nothing is trained or charged"), "{problem}");
+    assert!(device.pause(None).is_err() && device.forget(federation.task).await.is_err());
+    let charges = || {
+        let of = |entry: &&client::store::Entry| matches!(entry, client::store::Entry::Charge { .. });
+        device.entries().iter().filter(of).count()
+    };
+    assert_eq!(charges(), 0);
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    let events = || device.journal().unwrap().into_iter().map(|note| note.event).collect::<Vec<_>>();
+    assert_eq!(events(), ["enrolled", "trains", "trained", "problem"], "it is said once");
+
+    // There is room again: it contributes what it trained, and is charged once.
+    must_be_free(0);
+    let mut kept = device.subscribe();
+    let installed = async {
+        while device.status().installed.iter().all(|installed| installed.version == 0) {
+            kept.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(PATIENCE, installed).await.unwrap();
+    assert_eq!((charges(), trainer.begun.load(Ordering::SeqCst)), (1, 1));
+    assert_eq!(events()[4], "written");
+    federation.stop.cancel();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_device_that_is_revoked_knows_it_and_since_when() {
+    let mut federation = Federation::begin(60_000).await;
+    let (machine, trainer) = (Machine::idle(), Slow::new(1));
+    let device = federation.run(0, &trainer, &machine);
+    until(&device, "trained", |now| now.state == "waiting for others to join the round").await;
+    assert_eq!(device.status().turned_away, None);
+    let answered = device.now().answered.unwrap();
+    assert!(answered.ahead_millis.unwrap().abs() < 5_000, "{answered:?}");
+
+    let name = device.status().device.unwrap();
+    federation.admin.call(AdminRequest::RevokeDevice(name)).await.unwrap();
+    let begun = Instant::now();
+    while device.status().turned_away.is_none() {
+        assert!(begun.elapsed() < PATIENCE, "{:?}", device.now());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let known = device.status().turned_away.clone().unwrap();
+    assert!(known.why.contains("revoked"), "{known:?}");
+    federation.stop.cancel();
+
+    // It is known without an agent that runs, and somebody who asks is told the same.
+    let opened = loop {
+        if let Ok(device) = Device::open(&federation.home(0)) {
+            break device;
+        }
+        assert!(begun.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
+    assert_eq!(opened.status().unwrap().turned_away, Some(known));
 }

@@ -11,18 +11,19 @@
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use client::store::FetchedBases;
-use client::{Control, DeviceMonitor};
+use client::{Control, DeviceMonitor, uptime};
 use engine::{Base, FetchError, Fetching, Hub, Repository, Source};
 use proto::shown::shown;
-use session::conditions::{Condition, Conditions, Purpose, Usage, in_words, judge};
+use session::conditions::{Condition, Conditions, Purpose, Uptime, in_words, judge};
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
+use crate::config::Config;
 use crate::monitor::ThisMachine;
 
 /// Between two looks at the network.
@@ -85,6 +86,34 @@ pub(crate) fn absent(paths: &[PathBuf]) -> Vec<PathBuf> {
     paths.iter().filter(|path| is_absent(path)).cloned().collect()
 }
 
+/// Why the bases of a configuration are not here, in words; nothing of those that are.
+pub(crate) fn wanting(config: &Config) -> Vec<String> {
+    let Bases { here, missing } = Bases::find(&config.sources(), &hub(&config.state_dir));
+    let absent = absent(&here).into_iter().map(|path| {
+        format!(
+            "the base {} is not there: put it there, or name another by `base`",
+            shown(&path.to_string_lossy())
+        )
+    });
+    let missing = missing.into_iter().map(|repository| {
+        format!(
+            "the base {repository} is not here yet: an agent that runs fetches it when it may use the network"
+        )
+    });
+    absent.chain(missing).collect()
+}
+
+/// Why there is no text to train on, by the names that a configuration gives, or which of them leads nowhere.
+pub(crate) fn text_wanting(config: &Config) -> Vec<String> {
+    if config.data.is_empty() {
+        return vec![
+            "there is no text: name files or folders by `data` in agent.toml, or by --data".to_owned(),
+        ];
+    }
+    let missing = config.data.iter().filter(|path| path.try_exists().is_ok_and(|exists| !exists));
+    missing.map(|path| format!("the text {} is not there", shown(&path.to_string_lossy()))).collect()
+}
+
 /// Waits until one of these is there; for ever where there is none.
 pub(crate) async fn appear(paths: &[PathBuf]) {
     if paths.is_empty() {
@@ -139,7 +168,7 @@ pub(crate) async fn fetch(
             if stop.is_cancelled() {
                 return Ok(None);
             }
-            if wanted.next > Instant::now() {
+            if wanted.next > uptime() {
                 continue;
             }
             let mut looks = looks.clone();
@@ -159,7 +188,9 @@ pub(crate) async fn fetch(
             if how != Come::Beside {
                 control.prepares(&format!("fetching its base {}", wanted.repository));
             }
-            match one(&wanted.repository, &hub, &looks, &stop).await {
+            let come = one(&wanted.repository, &hub, (&looks, &control), &stop).await;
+            control.keep_usage();
+            match come {
                 Ok(()) => return Ok(Some(wanted.repository.clone())),
                 Err(FetchError::Stopped { .. }) => {}
                 Err(error) if how == Come::AtOnce => return Err(error.into()),
@@ -187,13 +218,14 @@ pub(crate) enum CannotCome {
 /// A base that is to come.
 struct Wanted {
     repository: Repository,
-    next: Instant,
+    /// By a clock that counts the time in which the machine sleeps.
+    next: Uptime,
     wait: Duration,
 }
 
 impl Wanted {
     fn new(repository: Repository) -> Self {
-        Self { repository, next: Instant::now(), wait: FIRST }
+        Self { repository, next: uptime(), wait: FIRST }
     }
 
     fn put_off(&mut self, control: &Control, error: &FetchError) {
@@ -205,7 +237,8 @@ impl Wanted {
             format!("{}; it is tried again in {} min", shown(&error.to_string()), self.wait.as_secs() / 60);
         tracing::warn!("{why}");
         control.failed(&why);
-        self.next = Instant::now() + self.wait;
+        let wait = u64::try_from(self.wait.as_millis()).unwrap_or(u64::MAX);
+        self.next = Uptime(uptime().0.saturating_add(wait));
         self.wait = LONGEST.min(2 * self.wait);
     }
 }
@@ -214,14 +247,16 @@ impl Wanted {
 async fn one(
     repository: &Repository,
     hub: &Hub,
-    looks: &watch::Receiver<Look>,
+    (looks, control): (&watch::Receiver<Look>, &Control),
     stop: &CancellationToken,
 ) -> Result<(), FetchError> {
     tracing::info!(base = %repository, "fetching the base");
     let (source, hub, looks, stopped) =
         (Source::Hub(repository.clone()), hub.clone(), looks.clone(), stop.clone());
+    let (control, mut counter) = (control.clone(), Counter::default());
     let fetching = spawn_blocking(move || {
-        Base::fetch(&source, &hub, &mut |_: Fetching| {
+        Base::fetch(&source, &hub, &mut |fetching: Fetching| {
+            control.transferred(counter.since(&fetching));
             if looks.borrow().is_ok() && !stopped.is_cancelled() {
                 ControlFlow::Continue(())
             } else {
@@ -237,6 +272,26 @@ async fn one(
     };
     tracing::info!(base = %repository, path = %path.display(), "the base is here");
     Ok(())
+}
+
+/// Counts the bytes of files as they come.
+#[derive(Debug, Default)]
+struct Counter {
+    file: String,
+    bytes: u64,
+}
+
+impl Counter {
+    /// Bytes that have come since the last call; what was here of a file before it was asked for is none of them.
+    fn since(&mut self, Fetching { file, bytes, .. }: &Fetching) -> u64 {
+        let is_new = *file != self.file;
+        let before = if is_new { *bytes } else { self.bytes };
+        if is_new {
+            self.file.clone_from(file);
+        }
+        self.bytes = *bytes;
+        bytes.saturating_sub(before)
+    }
 }
 
 /// A thread that did not come to its end.
@@ -261,9 +316,7 @@ async fn look_on(
         let looked = timeout(LONGEST_LOOK, spawn_blocking(move || monitor.look())).await;
         // What is not known keeps the device from the network.
         let mut snapshot = looked.ok().and_then(Result::ok).unwrap_or_default();
-        // What is fetched of a base is fetched once, and does not count by the day.
-        let paused_until = control.paused_until();
-        snapshot.usage = Usage { paused_until, ..Usage::default() };
+        snapshot.usage = control.usage();
         let mut transfer = judge(&snapshot, &limits, Purpose::Transfer);
         // Who overrides the conditions can still pause.
         transfer.retain(|row| !overridden || row.condition == Condition::Resumed);
@@ -287,5 +340,21 @@ struct AbortOnDrop(JoinHandle<()>);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_that_come_are_counted_and_those_that_were_here_are_not() {
+        let mut counter = Counter::default();
+        let mut at =
+            |file: &str, bytes| counter.since(&Fetching { file: file.to_owned(), bytes, of_bytes: 1000 });
+        // The first file is gone on with, the second begins, and is begun again.
+        let counted =
+            [at("a", 600), at("a", 800), at("a", 1000), at("b", 0), at("b", 300), at("c", 0), at("c", 50)];
+        assert_eq!(counted, [0, 200, 200, 0, 300, 0, 50]);
     }
 }

@@ -6,10 +6,14 @@ mod bench;
 mod check;
 mod configuration;
 mod daemon;
+mod doctor;
+mod enroll;
 mod export;
+mod known_tasks;
 mod ledger;
 mod local;
 mod service;
+mod spent;
 mod status;
 mod time;
 mod token;
@@ -18,24 +22,22 @@ mod try_out;
 mod will;
 
 use std::ffi::OsString;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::builder::{PathBufValueParser, PossibleValuesParser, TypedValueParser};
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use client::adapter_files::AdapterFileError;
 use client::enrollment::EnrollmentError;
 use client::store::{DeviceStoreError, StateError};
-use client::transport::TransportError;
 use client::{Device, ErrorKind, Finished};
 use engine::check_vectors;
 use proto::files::FileError;
 use serde::Serialize;
-use shell::cli::{Format, block_on, note};
+use shell::cli::{Format, block_on};
 use shell::notify::Notifier;
-use shell::{logs, stop};
+use shell::{home, logs, stop};
 
 use crate::bases;
 use crate::config::Config;
@@ -73,16 +75,16 @@ struct Cli {
 struct Common {
     /// The configuration; without it the user's own, as ~/.config/nightshift/agent.toml, or for root the system's,
     /// /etc/nightshift/agent.toml, and where there is none every key at its default
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", value_parser = path())]
     config: Option<PathBuf>,
     /// Instead of the configuration's `state_dir`
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     state_dir: Option<PathBuf>,
     /// Instead of the configuration's `base`
-    #[arg(long, global = true, value_name = "DIR")]
+    #[arg(long, global = true, value_name = "DIR", value_parser = path())]
     base: Option<PathBuf>,
     /// Instead of the configuration's `data`; may be repeated
-    #[arg(long, global = true, value_name = "PATH")]
+    #[arg(long, global = true, value_name = "PATH", value_parser = path())]
     data: Vec<PathBuf>,
     /// What is printed on stdout
     #[arg(long, global = true, value_parser = format(), default_value = "text")]
@@ -92,6 +94,11 @@ struct Common {
 /// The words of [`Format`], which say what they are and are listed in one line.
 fn format() -> impl TypedValueParser<Value = Format> {
     PossibleValuesParser::new(["text", "json"]).try_map(|word| Format::from_str(&word, false))
+}
+
+/// A path, with the home folder in place of a `~` that a shell left where it was, as in `--data=~/notes`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    PathBufValueParser::new().try_map(|path| home::expanded(&path))
 }
 
 #[derive(Subcommand)]
@@ -123,6 +130,11 @@ enum Command {
     },
     /// Say what this device does now, what next, and what it would take for it to train
     Status,
+    /// Look at everything that may keep this device from taking part, and say what to do about it
+    ///
+    /// It makes nothing, and works with and without an agent that runs. It exits with 0 where nothing is at fault, else with
+    /// the code of the first fault; warnings are none.
+    Doctor,
     /// Say what the machine is doing, and which conditions keep the device from training and from the network
     Conditions {
         /// Again every second
@@ -240,6 +252,9 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
     if let Command::Service(args) = &cli.command {
         return service::service(&cli.common, args);
     }
+    if matches!(cli.command, Command::Doctor) {
+        return doctor::doctor(&cli.common);
+    }
     let config = configuration(&cli.common).map_err(failed(3))?;
     match &cli.command {
         Command::Train(args) => {
@@ -287,7 +302,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             print(format, &exported, || exported.text())
         }
         Command::Enroll { token, coordinator, again } => {
-            wait(enroll_device(&config, token, (coordinator.as_deref(), *again), format))
+            wait(enroll::enroll(&config, token, (coordinator.as_deref(), *again), format))
         }
         Command::Run { once, override_conditions, machine } => {
             let sources = machine.as_ref().map_or_else(Sources::of_this_machine, |root| Sources {
@@ -298,7 +313,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
             wait(run(config, *once, *override_conditions, sources, format))
         }
         // Done above, without a device.
-        Command::Bench(_) | Command::Service(_) | Command::Trainer(_) => Ok(()),
+        Command::Bench(_) | Command::Doctor | Command::Service(_) | Command::Trainer(_) => Ok(()),
     }
 }
 
@@ -342,53 +357,6 @@ fn device_failure(error: client::Error) -> Failure {
         ErrorKind::Conditions => 7,
     };
     Failure { code, error: error.into() }
-}
-
-async fn enroll_device(
-    config: &Config,
-    token: &token::TokenArgs,
-    (address, again): (Option<&str>, bool),
-    format: Format,
-) -> Result<(), Failure> {
-    let token = token.read().map_err(failed(2))?;
-    let address = address.or(config.coordinator.as_deref());
-    let device = device(config)?;
-    let before = device.status().map_err(device_failure)?;
-    if let (Some(id), false) = (before.device, again) {
-        let question = format!(
-            "{} holds the device {} of the coordinator {} already; the token is not used",
-            config.state_dir.display(),
-            if before.label.is_empty() { id.to_string() } else { before.label },
-            before.coordinator.unwrap_or_default()
-        );
-        if !confirmed(&question)? {
-            let why =
-                format!("{question}; say --again to enroll it again, or name another folder by --state-dir");
-            return Err(failed(2)(anyhow::anyhow!(why)));
-        }
-    }
-    let enrolled = device.enroll(&token, address).await;
-    let device = enrolled.map_err(|error| {
-        let turned_away = matches!(
-            error,
-            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(_)))
-        );
-        let Failure { code, error } = device_failure(error);
-        let error = if turned_away { anyhow::anyhow!("the token was not accepted: {error}") } else { error };
-        Failure { code, error }
-    })?;
-    print(format, &serde_json::json!({ "device": device }), || format!("enrolled as {device}"))
-}
-
-/// Asks whoever sits at a terminal whether to go on; elsewhere nobody is asked, and the answer is no.
-fn confirmed(question: &str) -> Result<bool, Failure> {
-    if !(std::io::stdin().is_terminal() && std::io::stderr().is_terminal()) {
-        return Ok(false);
-    }
-    note(&format!("{question} yet. Enroll again? [y/N]"));
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| failed(4)(error.into()))?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 async fn run(

@@ -13,6 +13,7 @@ use engine::{BaseOptions, Compute, DeviceError, DeviceRequest, Precision, Recomp
 use session::conditions::Conditions;
 use session::policy::Policy;
 use shell::config::{self, ConfigError, OutOfRange, require};
+use shell::home;
 use text::{ControlTokens, ReadOptions, SecretLines};
 
 /// Every key at its default, with what it means.
@@ -76,17 +77,21 @@ pub struct Config {
     pub proxy: Option<String>,
     /// The folder of the device's keys, state and ledger. Default
     /// `/var/lib/nightshift-agent`.
+    #[serde(deserialize_with = "home::path")]
     pub state_dir: PathBuf,
     /// The base model: a folder (weights, tokenizer, configuration), a GGUF file,
     /// or `hf:owner/name[/FILE.gguf][@revision]`, which is fetched from the
     /// Hugging Face hub once, when the network may be used. Default
     /// `/var/lib/nightshift-agent/base`.
+    #[serde(deserialize_with = "home::path")]
     pub base: PathBuf,
     /// Further bases, named as `base` is: the device takes part in tasks of each.
     /// Default none.
+    #[serde(deserialize_with = "home::paths")]
     pub further_bases: Vec<PathBuf>,
     /// Text files and folders to train on; nothing else is read. Default none:
     /// the agent does not run without any.
+    #[serde(deserialize_with = "home::paths")]
     pub data: Vec<PathBuf>,
     /// Whether lines that look like secrets (private keys, access tokens,
     /// passwords, numbers of cards and accounts) are trained on. Default no:
@@ -414,6 +419,23 @@ mod tests {
         let config = parse("[conditions]\nassume = ['mains', 'idle']").unwrap();
         let expected = BTreeSet::from([Condition::Mains, Condition::Idle]);
         assert_eq!(config.conditions.assume, expected);
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_in_every_path_and_another_s_home_is_refused_with_its_place() {
+        let home = std::env::home_dir().unwrap();
+        let text =
+            "state_dir = '~/state'\nbase = '~'\nfurther_bases = ['hf:o/n', '~/base']\ndata = ['~/notes']";
+        let config = parse(text).unwrap();
+        assert_eq!((config.state_dir, config.base), (home.join("state"), home.clone()));
+        assert_eq!(config.further_bases, [PathBuf::from("hf:o/n"), home.join("base")]);
+        assert_eq!(config.data, [home.join("notes")]);
+        for text in
+            ["state_dir = '~anna'", "base = '~anna'", "further_bases = ['~anna']", "\ndata = ['~anna']"]
+        {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.starts_with("agent.toml, line ") && message.contains("~anna"), "{message}");
+        }
     }
 
     #[test]

@@ -131,6 +131,19 @@ pub enum ServiceError {
         /// Why.
         why: &'static str,
     },
+    /// A configuration of the machine names a folder of whoever runs it.
+    #[error(
+        "{} in {} is below the home folder of whoever runs the agent, and its service runs as another user than you: \
+         write the whole path",
+        path.display(),
+        config.display()
+    )]
+    BelowHome {
+        /// The path as it is written.
+        path: PathBuf,
+        /// The configuration.
+        config: PathBuf,
+    },
     /// The program lies where its service cannot see it.
     #[error(
         "{} is in a folder that a service of the whole machine does not see: copy it to /usr/local/bin and run it from \
@@ -147,7 +160,8 @@ pub enum ServiceError {
 }
 
 impl ServiceError {
-    /// The exit code: 2 where it was asked for in the wrong way, 4 where the system is in the way.
+    /// The exit code: 2 where it was asked for in the wrong way, 3 where the configuration is, 4 where the system is in the
+    /// way.
     pub fn code(&self) -> u8 {
         match self {
             Self::NoManager(_)
@@ -157,6 +171,7 @@ impl ServiceError {
             | Self::Path { .. }
             | Self::HiddenProgram(_)
             | Self::UserName(_) => 2,
+            Self::BelowHome { .. } => 3,
             Self::NotRunning
             | Self::NoCommand { .. }
             | Self::Command { .. }

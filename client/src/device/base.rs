@@ -66,7 +66,10 @@ impl Running {
                 Fetched::InVain(InVain::Network(why)) => self.comes_not(Error::Conditions(why))?,
                 Fetched::InVain(InVain::Refused(why)) => self.comes_not(Error::NoBase(why))?,
                 Fetched::InVain(InVain::Another(why)) => {
-                    self.store.base_is_in_vain(base, now().plus_millis(ANOTHER_MILLIS), &why)?;
+                    let until = now().plus_millis(ANOTHER_MILLIS);
+                    if let Err(error) = self.store.base_is_in_vain(base, until, &why) {
+                        self.trouble(&format!("{error}; the base {base} is asked for again all the same"));
+                    }
                     self.comes_not(Error::NoBase(why))?;
                 }
             }

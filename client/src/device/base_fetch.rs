@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
 
+use super::clock;
 use super::live::Live;
 use super::seen::Seen;
 use crate::store::{FetchedBaseError, FetchedBases};
@@ -147,7 +148,7 @@ impl BaseFetch {
             }
             self.live.problem(&format!("{why}; it is tried again in {} s", wait.as_secs()));
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = clock::wait(wait) => {}
                 () = self.stop.cancelled() => break Fetched::Stopped,
             }
             wait = patience.longest.min(2 * wait);

@@ -17,12 +17,27 @@ pub(super) fn now() -> Timestamp {
 }
 
 /// Milliseconds that the machine has been on, with the time that it slept where the system tells it.
-pub(super) fn uptime() -> Uptime {
+pub fn uptime() -> Uptime {
     let since = since_boot().unwrap_or_else(|| {
         static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
         BEGUN.elapsed()
     });
     Uptime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The longest sleep without a look at the clock.
+const NAP: Duration = Duration::from_secs(30);
+
+/// Waits for so long, the time that the machine sleeps meanwhile counted: who sleeps at night waits no night longer.
+pub(super) async fn wait(for_so_long: Duration) {
+    let until = uptime().0.saturating_add(u64::try_from(for_so_long.as_millis()).unwrap_or(u64::MAX));
+    loop {
+        let left = Duration::from_millis(until.saturating_sub(uptime().0));
+        if left.is_zero() {
+            return;
+        }
+        tokio::time::sleep(left.min(NAP)).await;
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -14,7 +14,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use super::Status;
 use super::clock::{now, uptime};
 use super::forget::Forgotten;
+use super::meter::Meter;
 use super::seen::Seen;
+use crate::coordinator_clock::Answered;
 use crate::error::Error;
 use crate::store::{DeviceStore, DeviceStoreError, Entry, Journal, Note, State};
 
@@ -64,6 +66,9 @@ pub struct Now {
     pub trained_secs_today: u64,
     /// Bytes sent and fetched since the device's day began.
     pub transferred_today: u64,
+    /// When its coordinator answered last, and what its clock says; none where it has not answered since the device began.
+    #[serde(default)]
+    pub answered: Option<Answered>,
 }
 
 /// A window that a condition closed.
@@ -100,13 +105,22 @@ pub(super) struct Live {
     leaves: AtomicBool,
     /// Told whenever something was asked.
     pub(super) asked: Notify,
+    /// What is used up of the day.
+    pub(super) meter: Arc<Meter>,
     state: State,
     journal: Journal,
 }
 
+/// Until when the user paused the device, by what is kept.
+pub(super) fn paused_until(state: &State) -> Result<Option<Timestamp>, DeviceStoreError> {
+    Ok(state.get::<Option<Timestamp>>(PAUSED)?.flatten())
+}
+
 impl Live {
-    pub(super) fn open(state: State, journal: Journal) -> Result<Self, DeviceStoreError> {
-        let paused = state.get::<Option<Timestamp>>(PAUSED)?.flatten();
+    pub(super) fn open(store: &DeviceStore) -> Result<Self, DeviceStoreError> {
+        let (state, journal) = (store.state(), store.journal());
+        let meter = Arc::new(Meter::open(store.folder().to_owned(), store.state())?);
+        let paused = paused_until(&state)?;
         Ok(Self {
             now: watch::Sender::new(Now { paused_until: paused.map(|until| until.0), ..Now::default() }),
             kept: watch::Sender::default(),
@@ -114,6 +128,7 @@ impl Live {
             asks: Mutex::default(),
             leaves: AtomicBool::new(false),
             asked: Notify::new(),
+            meter,
             state,
             journal,
         })
@@ -162,6 +177,17 @@ impl Live {
     pub(super) fn leave(&self) {
         self.leaves.store(true, Ordering::Relaxed);
         self.asked.notify_one();
+    }
+
+    /// Tells when the coordinator answered last.
+    pub(super) fn answered(&self, answered: Option<Answered>) {
+        self.now.send_if_modified(|shown| {
+            let is_new = answered.is_some() && shown.answered != answered;
+            if is_new {
+                shown.answered = answered;
+            }
+            is_new
+        });
     }
 
     /// Tells what the protocol does from now on.
@@ -292,6 +318,21 @@ impl Control {
         self.live.paused.borrow().filter(|until| *until > now())
     }
 
+    /// Takes into account that the host program sent or fetched so many bytes for this device, such as of a base.
+    pub fn transferred(&self, bytes: u64) {
+        self.live.meter.transferred(bytes);
+    }
+
+    /// What the device has used of its day, whether it runs or not.
+    pub fn usage(&self) -> Usage {
+        self.live.meter.usage(now(), *self.live.paused.borrow())
+    }
+
+    /// Writes down what the device has used of its day; while it runs, it does that itself.
+    pub fn keep_usage(&self) {
+        self.live.meter.keep();
+    }
+
     /// Tells whoever asks what the host program does before it lets the device run, such as fetching a base.
     pub fn prepares(&self, what: &str) {
         self.live.does(what, None, None);
@@ -334,6 +375,9 @@ impl Control {
         self.live.state.put(PAUSED, &until).map_err(DeviceStoreError::from)?;
         self.live.note(if until.is_some() { "paused" } else { "resumed" }, "by the user");
         self.live.paused.send_replace(until);
+        self.live.kept.send_modify(|kept| {
+            Arc::make_mut(&mut kept.status).paused_until = until.map(|until| until.0);
+        });
         Ok(())
     }
 }

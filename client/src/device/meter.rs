@@ -44,15 +44,27 @@ pub(super) struct Meter {
     folder: PathBuf,
     state: State,
     day: Mutex<Day>,
-    /// Bytes that connections have carried and nobody has taken into account yet.
-    carried: Arc<AtomicU64>,
+    /// Bytes that were carried and nobody has taken into account yet: by the host program, and by connections.
+    carried: Mutex<Vec<Arc<AtomicU64>>>,
+    by_host: Arc<AtomicU64>,
 }
 
 impl Meter {
-    /// What was used of the day so far, by the device's folder; connections count in `carried`.
-    pub(super) fn open(folder: PathBuf, state: State, carried: Arc<AtomicU64>) -> Result<Self, StateError> {
+    /// What was used of the day so far, by the device's folder.
+    pub(super) fn open(folder: PathBuf, state: State) -> Result<Self, StateError> {
         let day = Mutex::new(state.get::<Day>(USED)?.unwrap_or_default());
-        Ok(Self { folder, state, day, carried })
+        let by_host = Arc::<AtomicU64>::default();
+        Ok(Self { folder, state, day, carried: Mutex::new(vec![Arc::clone(&by_host)]), by_host })
+    }
+
+    /// Takes what connections carry into account, which they count there.
+    pub(super) fn counts(&self, carried: Arc<AtomicU64>) {
+        self.carried.lock().unwrap_or_else(PoisonError::into_inner).push(carried);
+    }
+
+    /// The host program sent or fetched so many bytes.
+    pub(super) fn transferred(&self, bytes: u64) {
+        self.by_host.fetch_add(bytes, Ordering::Relaxed);
     }
 
     /// Takes a time of training into account.
@@ -63,7 +75,10 @@ impl Meter {
 
     /// What was used, with what is free on the disk.
     pub(super) fn usage(&self, now: Timestamp, paused_until: Option<Timestamp>) -> Usage {
-        let carried = self.carried.swap(0, Ordering::Relaxed);
+        let all = self.carried.lock().unwrap_or_else(PoisonError::into_inner);
+        let carried =
+            all.iter().fold(0_u64, |sum, carried| sum.saturating_add(carried.swap(0, Ordering::Relaxed)));
+        drop(all);
         let day = self.change(now, |day| day.transferred = day.transferred.saturating_add(carried));
         Usage {
             trained_today: Duration::from_millis(day.trained_millis),
@@ -76,8 +91,10 @@ impl Meter {
     /// Writes down what was used. That it cannot be kept costs no more than the day's count.
     pub(super) fn keep(&self) {
         let day = *self.day.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = self.state.put(USED, &day) {
-            tracing::warn!("what was used today cannot be kept: {error}");
+        match self.state.put(USED, &day) {
+            // That is said already.
+            Ok(()) | Err(StateError::Stopped { .. }) => {}
+            Err(error) => tracing::warn!("what was used today cannot be kept: {error}"),
         }
     }
 
@@ -98,11 +115,16 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let carried = Arc::new(AtomicU64::new(0));
         let state = State::open(&folder.path().join("state")).unwrap();
-        let open = || Meter::open(folder.path().to_owned(), state.clone(), Arc::clone(&carried)).unwrap();
+        let open = || {
+            let meter = Meter::open(folder.path().to_owned(), state.clone()).unwrap();
+            meter.counts(Arc::clone(&carried));
+            meter
+        };
         let day = |number: u64| Timestamp(number * DAY_MILLIS + 5);
         let meter = open();
         meter.trained(Duration::from_secs(60), day(10));
-        carried.store(100, Ordering::Relaxed);
+        carried.store(70, Ordering::Relaxed);
+        meter.transferred(30);
         assert_eq!(meter.usage(day(10), None).transferred_today, 100);
         meter.keep();
         let meter = open();

@@ -21,7 +21,7 @@ impl Running {
                 Some(event) => event,
                 None => return Ok(None),
             },
-            Action::Send(request) => match self.send(request).await {
+            Action::Send(request) => match self.send(request).await? {
                 Some(event) => event,
                 None => return Ok(None),
             },
@@ -39,7 +39,6 @@ impl Running {
             // Nothing is held of a version while there is no window to train it in.
             Action::Load { trains: true, .. } if !self.may_train().await? => Event::NoWindow,
             Action::Load { published, frozen, plan, trains, before } => {
-                self.store.name_task(published.task, &plan.name)?;
                 match self.fits(plan, trains).await? {
                     Ok(()) => {
                         let loaded = self.load(published, frozen, before).await;
@@ -71,12 +70,11 @@ impl Running {
                 self.train(work).await?
             }
             Action::Charge(charge) => {
-                self.contributed = Some((charge.task, charge.version));
-                self.live.note(
-                    "contributes",
-                    &format!("version {} of task {}", charge.version, self.store.in_words(charge.task)),
-                );
+                let (task, version) = (charge.task, charge.version);
                 self.store.charge(charge, now().0)?;
+                self.contributed = Some((task, version));
+                let what = format!("version {version} of task {}", self.store.in_words(task));
+                self.live.note("contributes", &what);
                 self.store.set_declined(None)?;
                 self.live.keeps(&self.store)?;
                 Event::Recorded
@@ -98,24 +96,25 @@ impl Running {
 
     /// Asks the coordinator. It holds a question that waits for others, which is told meanwhile; where the user wants
     /// something, or the network may not be used any more, the question is dropped, to be asked again.
-    async fn send(&mut self, request: Request) -> Option<Event> {
+    async fn send(&mut self, request: Request) -> Result<Option<Event>, Error> {
         let mut transport = self.transport.clone();
         let mut sending = pin!(transport.send(&request));
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent,
                 () = tokio::time::sleep(HELD_EACH) => self.is_held(),
-                () = self.stop.cancelled() => return None,
-                () = self.watching.no_transfer() => return None,
-                () = self.live.asked.notified() => return None,
+                () = self.stop.cancelled() => return Ok(None),
+                () = self.watching.no_transfer() => return Ok(None),
+                () = self.live.asked.notified() => return Ok(None),
             }
         };
-        Some(match sent {
+        Ok(Some(match sent {
             Ok(reply) => {
                 tracing::debug!(request = request.name(), reply = reply.name(), "answered");
+                self.is_taken()?;
                 Event::Replied(reply)
             }
             Err(error) => self.failure(error),
-        })
+        }))
     }
 }

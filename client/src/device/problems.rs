@@ -1,7 +1,8 @@
 //! What went wrong, told to the user, and to the protocol what it has to know of it.
 
+use std::fmt;
+
 use proto::ids::TaskId;
-use proto::message::Rejection;
 use proto::shown::shown;
 use session::policy::Breach;
 use session::{Ended, Event};
@@ -10,12 +11,12 @@ use super::clock::now;
 use super::run::Running;
 use super::waits::{Heard, Tried};
 use crate::error::Error;
-use crate::store::{Declined, is_over};
+use crate::store::{Declined, TurnedAway, is_over};
 use crate::transport::TransportError;
 
 impl Running {
     /// Tells the user why this device stopped taking part. Fails where a device that runs once has nothing left to do.
-    pub(super) fn report(&self, ended: Ended, task: Option<TaskId>) -> Result<(), Error> {
+    pub(super) fn report(&mut self, ended: Ended, task: Option<TaskId>) -> Result<(), Error> {
         let why = shown(&ended.to_string()).to_string();
         // It comes, and then the device takes part.
         if matches!(ended, Ended::Breach(Breach::Base { .. })) && self.bases.are_any() {
@@ -31,42 +32,37 @@ impl Running {
             tracing::warn!("{why}");
             self.live.problem(&why);
         }
+        if let Some(turned_away) = TurnedAway::of(&ended, now().0) {
+            Self::kept(self.store.is_turned_away(&turned_away));
+            Self::kept(self.live.keeps(&self.store));
+        }
         if is_over(&ended) {
             self.store.checkpoint().delete("this device does not train it any more");
         }
         if matches!(ended, Ended::Breach(_) | Ended::Plan(_)) {
             let declined = Declined { unix_millis: now().0, why: why.clone() };
-            // A note for the user: that it cannot be kept is no reason to end.
-            if let Err(error) = self.store.set_declined(Some(&declined)) {
-                tracing::warn!("what is said above cannot be kept for the user: {error}");
-            }
-            self.live.keeps(&self.store)?;
+            Self::kept(self.store.set_declined(Some(&declined)));
+            Self::kept(self.live.keeps(&self.store));
         }
         if !self.when.once {
             return Ok(());
         }
-        match ended {
-            Ended::Breach(breach) => Err(Error::Breach(breach)),
-            Ended::Rejected(rejection @ Rejection::NotEnrolled)
-            | Ended::NotRenewed { rejection, is_over: true } => Err(Error::NotEnrolled(rejection)),
-            // Whoever runs once does not wait for hours.
-            rests @ Ended::TrainerRests { .. } => Err(Error::TrainerRests(rests.to_string())),
-            Ended::Plan(_) | Ended::Draws(_) | Ended::Rejected(Rejection::ParticipationsSpent(_)) => {
-                Err(Error::Coordinator(why))
-            }
-            Ended::Rejected(_)
-            | Ended::Refused(_)
-            | Ended::Roster(_)
-            | Ended::Contribution(_)
-            | Ended::Round(_)
-            | Ended::SignedBefore { .. }
-            | Ended::RoundTooFar { .. }
-            | Ended::WrongArtifact(_)
-            | Ended::WrongReply { .. }
-            | Ended::NotTrained(_)
-            | Ended::NoText(_)
-            | Ended::NotRenewed { is_over: false, .. }
-            | Ended::TrainerFailed(_) => Ok(()),
+        self.once.ended(ended, &why).map_or(Ok(()), Err)
+    }
+
+    /// The coordinator answers as it answers its devices.
+    pub(super) fn is_taken(&self) -> Result<(), Error> {
+        if self.store.is_taken()? {
+            self.live.note("taken", "the coordinator takes this device again");
+            self.live.keeps(&self.store)?;
+        }
+        Ok(())
+    }
+
+    /// A note for the user: that it cannot be kept is no reason to end.
+    fn kept<T, E: fmt::Display>(kept: Result<T, E>) {
+        if let Err(error) = kept {
+            tracing::warn!("what is said above cannot be kept for the user: {error}");
         }
     }
 

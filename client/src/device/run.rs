@@ -20,12 +20,14 @@ use super::coming_bases::ComingBases;
 use super::forget;
 use super::live::Live;
 use super::meter::Meter;
+use super::once::Once;
+use super::outage::Outage;
 use super::waits::{Heard, Unanswered, Waits};
 use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
-use crate::store::{DeviceStore, DeviceStoreError};
+use crate::store::DeviceStore;
 use crate::trainer::Trainer;
 use crate::transport::Transport;
 
@@ -77,6 +79,8 @@ pub(super) struct Running {
     clock: StepDetector,
     /// The task and the version from which the contribution that was charged last was trained.
     pub(super) contributed: Option<(TaskId, u32)>,
+    pub(super) outage: Outage,
+    pub(super) once: Once,
 }
 
 impl Running {
@@ -112,8 +116,8 @@ impl Running {
                  policy.largest_memory_mib"
             );
         }
-        let meter = Meter::open(store.folder().to_owned(), store.state(), transport.carried());
-        let meter = Arc::new(meter.map_err(DeviceStoreError::from)?);
+        let meter = Arc::clone(&live.meter);
+        meter.counts(transport.carried());
         let (limits, overridden) = (when.conditions.clone(), when.override_conditions);
         let watching = Watching::begin(monitor, limits, overridden, Arc::clone(&meter), Arc::clone(&live));
         let clock = StepDetector::new(now(), uptime());
@@ -134,6 +138,8 @@ impl Running {
             unanswered: Unanswered::default(),
             clock,
             contributed: None,
+            outage: Outage::default(),
+            once: Once::default(),
         })
     }
 
@@ -160,10 +166,10 @@ impl Running {
                 self.meter.keep();
                 return Ok(Finished::NewBase(base));
             }
-            // A state whose last write failed keeps nothing any more: the device ends before it begins anything, to be
-            // started again.
-            if self.session.at_work_on().is_none() {
-                self.store.check_state()?;
+            // Nothing is begun that could not be kept.
+            if let Err(error) = self.store.check_written() {
+                self = self.until_written(error.into()).await?;
+                continue;
             }
             if self.when.once
                 && let Some(finished) = self.finished()
@@ -171,6 +177,7 @@ impl Running {
                 return Ok(finished);
             }
             self.answer();
+            self.live.answered(self.transport.answered());
             if let Some(step) = self.clock.step(now(), uptime()) {
                 tracing::warn!(
                     seconds = step / 1000,
@@ -184,7 +191,15 @@ impl Running {
             }
             let until = if let Action::Sleep(until) = action { Some(until) } else { None };
             self.live.does(self.waits.name(self.session.state()), self.session.at_work_on(), until);
-            let Some(event) = self.perform(action).await? else { continue };
+            let event = match self.perform(action).await {
+                Ok(Some(event)) => event,
+                Ok(None) => continue,
+                // The machine wants the same again.
+                Err(error) => {
+                    self = self.until_written(error).await?;
+                    continue;
+                }
+            };
             let (state, heard) = (self.session.state(), Heard::of(&event));
             self.session = if matches!(event, Event::Loaded { .. }) {
                 // Frozen factors are drawn and earlier epochs folded in, which may take long: on a thread that no request
@@ -205,8 +220,11 @@ impl Running {
                 self.store.checkpoint().delete("the task is over");
             }
             let lacking = self.session.take_lacking_base();
-            if let Some(lacking) = lacking {
-                self.lacks(lacking)?;
+            if let Some(lacking) = lacking
+                && let Err(error) = self.lacks(lacking)
+            {
+                // It is asked for it again when the task is looked at again.
+                self = self.until_written(error).await?;
             }
             if let Some(ended) = self.session.take_ended() {
                 let task = self.session.take_ended_task();
@@ -279,7 +297,7 @@ fn transfers(action: &Action) -> bool {
 
 /// A generator with a key from the system, wiped when it is dropped. The system itself is five times slower, and
 /// the noise of an update takes megabytes.
-fn generator() -> ChaCha20Rng {
+pub(super) fn generator() -> ChaCha20Rng {
     let mut key = Zeroizing::new([0; 32]);
     UnwrapErr(SysRng).fill_bytes(key.as_mut_slice());
     ChaCha20Rng::from_seed(*key)

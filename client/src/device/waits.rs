@@ -13,6 +13,9 @@ const UNSAID_MILLIS: u64 = 10_000;
 /// How long a device that runs once tries to reach its coordinator after the first time in vain, in milliseconds.
 const TRIED_MILLIS: u64 = 30_000;
 
+/// A time between two tries that is longer than any takes, in milliseconds: the machine slept in it.
+const ASLEEP_MILLIS: u64 = 150_000;
+
 /// What an event says of a wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Heard {
@@ -122,6 +125,7 @@ impl Waits {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unanswered {
     since: Option<Uptime>,
+    last: Option<Uptime>,
     tries: u32,
 }
 
@@ -136,6 +140,11 @@ impl Unanswered {
             }
             Heard::NoText(_) | Heard::Nothing => None,
             Heard::NoAnswer(_) => {
+                // Nobody tried while the machine slept, and the network of one that wakes up takes a moment.
+                if self.last.is_some_and(|last| at.0.saturating_sub(last.0) > ASLEEP_MILLIS) {
+                    *self = Self::default();
+                }
+                self.last = Some(at);
                 self.tries = self.tries.saturating_add(1);
                 let millis = at.0.saturating_sub(self.since.get_or_insert(at).0);
                 (millis >= TRIED_MILLIS).then_some(Tried { times: self.tries, secs: millis / 1000 })
@@ -223,6 +232,18 @@ mod tests {
         assert_eq!(unanswered.heard(&in_vain, Uptime(70_000)), None);
         assert_eq!(unanswered.heard(&in_vain, Uptime(99_999)), None);
         assert!(unanswered.heard(&in_vain, Uptime(100_000)).is_some());
+    }
+
+    #[test]
+    fn a_machine_that_slept_between_two_tries_has_not_tried_all_the_while() {
+        let mut unanswered = Unanswered::default();
+        let in_vain = Heard::NoAnswer(None);
+        assert_eq!(unanswered.heard(&in_vain, Uptime(1_000)), None);
+        let woke = 8 * 3_600_000;
+        assert_eq!(unanswered.heard(&in_vain, Uptime(woke)), None);
+        // A call that waits for its answer is no sleep.
+        let tried = unanswered.heard(&in_vain, Uptime(woke + 61_000)).unwrap();
+        assert_eq!(tried.to_string(), "tried 2 times in 61 s");
     }
 
     #[test]

@@ -198,7 +198,9 @@ impl Eyes {
         tell: &watch::Sender<Seen>,
     ) {
         if verdict == Verdict::Preempt && !self.overridden {
-            let why = in_words(&judged);
+            let blocking = in_words(&judged);
+            let slept = || "the machine slept, or this program stood still".to_owned();
+            let why = if blocking.is_empty() { slept() } else { blocking };
             self.live.preempted(Preemption { unix_millis: now().0, why });
         }
         let transfer = judge(snapshot, &self.limits, Purpose::Transfer);

@@ -20,7 +20,6 @@ use crate::store::state::State;
 use session::spending::{Charge, Found, Spending};
 use session::{Signed, Work};
 
-const HEAD: &str = "ledger-head";
 const INSTALLED: &str = "installed";
 const DECLINED: &str = "declined";
 const NAMES: &str = "task-names";
@@ -75,13 +74,29 @@ pub struct Declined {
     pub why: String,
 }
 
+/// A name of a task as it is remembered: of bounded length, and without what orders a terminal about.
+pub fn short_name(name: &str) -> String {
+    let mut short = String::new();
+    for char in shown(name).to_string().chars() {
+        if short.len() + char.len_utf8() > MOST_NAME_BYTES {
+            break;
+        }
+        short.push(char);
+    }
+    short
+}
+
 /// What is durable of a device.
 #[derive(Debug)]
 pub struct DeviceStore {
-    folder: PathBuf,
-    state: State,
-    ledger: Ledger,
-    entries: Vec<Entry>,
+    pub(super) folder: PathBuf,
+    pub(super) state: State,
+    pub(super) ledger: Ledger,
+    pub(super) entries: Vec<Entry>,
+    /// A record that was to be written when the disk failed: whether it is there is not known yet.
+    pub(super) failed: Option<Entry>,
+    /// One that is there although its writing seemed to fail.
+    pub(super) written: Option<Entry>,
     cache: Cache,
     installed: Installed,
 }
@@ -99,7 +114,8 @@ impl DeviceStore {
         let entries = ledger.entries()?;
         let cache = Cache::below(folder, DEFAULT_CACHE_MIB);
         let installed = Installed::below(folder, DEFAULT_INSTALLED_MIB);
-        let store = Self { folder: folder.to_owned(), state, ledger, entries, cache, installed };
+        let folder = folder.to_owned();
+        let store = Self { folder, state, ledger, entries, failed: None, written: None, cache, installed };
         store.check_head()?;
         // Earlier versions held one version of one task.
         if let Some(published) = store.state.get::<Published>(INSTALLED)? {
@@ -210,11 +226,6 @@ impl DeviceStore {
         &self.folder
     }
 
-    /// Fails where a write failed half-way, so that nothing more can be kept.
-    pub(crate) fn check_state(&self) -> Result<(), DeviceStoreError> {
-        Ok(self.state.check()?)
-    }
-
     /// A handle of the named values.
     pub(crate) fn state(&self) -> State {
         self.state.clone()
@@ -302,13 +313,7 @@ impl DeviceStore {
 
     /// Remembers how a plan calls its task.
     pub(crate) fn name_task(&self, task: TaskId, name: &str) -> Result<(), DeviceStoreError> {
-        let mut short = String::new();
-        for char in shown(name).to_string().chars() {
-            if short.len() + char.len_utf8() > MOST_NAME_BYTES {
-                break;
-            }
-            short.push(char);
-        }
+        let short = short_name(name);
         let mut names = self.task_names()?;
         if names.first().is_some_and(|first| *first == (task, short.clone())) {
             return Ok(());
@@ -429,34 +434,6 @@ impl DeviceStore {
     /// Sets a value of the device's state, durably.
     pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), DeviceStoreError> {
         Ok(self.state.put(key, value)?)
-    }
-
-    fn append(&mut self, entry: Entry) -> Result<(), DeviceStoreError> {
-        self.ledger.append(&entry)?;
-        self.entries.push(entry);
-        let (records, hash) = self.ledger.head();
-        Ok(self.state.put(HEAD, &(records, Digest(hash)))?)
-    }
-
-    /// One record more than the state knows, after those that it knows, is a crash between the two writes: the state is
-    /// told of it, so that the next crash is again of one. Anything else is another ledger, or another state.
-    fn check_head(&self) -> Result<(), DeviceStoreError> {
-        let (found, hash) = self.ledger.head();
-        let head = self.state.get::<(usize, Digest)>(HEAD)?;
-        let (expected, known) = head.unwrap_or((0, Digest([0; 32])));
-        if found < expected {
-            return Err(DeviceStoreError::Truncated { expected, found });
-        }
-        if found > expected.saturating_add(1) {
-            return Err(DeviceStoreError::Ahead { expected, found });
-        }
-        if self.ledger.hash_of_first(expected) != Some(known.0) {
-            return Err(DeviceStoreError::Foreign);
-        }
-        if found > expected {
-            self.state.put(HEAD, &(found, Digest(hash)))?;
-        }
-        Ok(())
     }
 }
 

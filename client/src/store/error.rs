@@ -91,3 +91,23 @@ pub enum DeviceStoreError {
     #[error("the manifest cannot be written: {0}")]
     Manifest(#[from] serde_json::Error),
 }
+
+impl DeviceStoreError {
+    /// Whether it may pass: the disk is full or was read-only.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Ledger(error) => error.may_pass(),
+            Self::State(error) => error.may_pass(),
+            Self::File(_) => true,
+            Self::Base(_)
+            | Self::Truncated { .. }
+            | Self::Foreign
+            | Self::Ahead { .. }
+            | Self::InstalledFull { .. }
+            | Self::SignedBefore { .. }
+            | Self::AnsweredBefore { .. }
+            | Self::Adapter(_)
+            | Self::Manifest(_) => false,
+        }
+    }
+}

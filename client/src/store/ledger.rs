@@ -74,11 +74,25 @@ pub enum LedgerError {
         bytes: usize,
     },
     /// An earlier append failed half-way, so nobody knows what is on disk.
-    #[error("the ledger {} stopped after a failed write; restart to recover", path.display())]
+    #[error("the ledger {} cannot be written since a write failed", path.display())]
     Stopped {
         /// The file.
         path: PathBuf,
     },
+}
+
+impl LedgerError {
+    /// Whether it may pass: the disk is full or was read-only.
+    pub(crate) fn may_pass(&self) -> bool {
+        match self {
+            Self::File(_) | Self::Stopped { .. } => true,
+            Self::InUse { .. }
+            | Self::Damaged { .. }
+            | Self::Unreadable { .. }
+            | Self::Unwritable(_)
+            | Self::TooLarge { .. } => false,
+        }
+    }
 }
 
 /// The ledger, open; this process alone has it.
@@ -117,16 +131,7 @@ impl Ledger {
                 return Err(FileError::io("lock", path)(source).into());
             }
         }
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
-        let chain = walk(&bytes, path)?;
-        let torn_bytes = byte_count(bytes.len()) - chain.length_bytes;
-        if torn_bytes > 0 {
-            file.set_len(chain.length_bytes).map_err(FileError::io("cut", path))?;
-            tracing::warn!(torn_bytes, "the ledger's last record was torn and is cut off");
-        }
-        file.seek(SeekFrom::Start(chain.length_bytes)).map_err(FileError::io("seek in", path))?;
-        file.sync_all().map_err(FileError::io("sync", path))?;
+        let (chain, torn_bytes) = read_whole(&mut file, path)?;
         files::sync_folder_of(path)?;
         let ledger = Self {
             file,
@@ -162,6 +167,32 @@ impl Ledger {
         self.length_bytes += byte_count(record.len());
         self.hashes.push(head);
         self.payloads.push(payload);
+        Ok(())
+    }
+
+    /// Whether an append failed half-way, so that nobody knows what is on disk.
+    pub fn is_stopped(&self) -> bool {
+        self.stopped
+    }
+
+    /// Reads what is on disk after an append that failed half-way, and takes entries again. What was acknowledged is
+    /// there; the one that failed is there whole, or is cut off. Fails where what is on disk is anything else, and where
+    /// the disk still fails.
+    pub fn recover(&mut self) -> Result<(), LedgerError> {
+        if !self.stopped {
+            return Ok(());
+        }
+        self.file.seek(SeekFrom::Start(0)).map_err(FileError::io("seek in", &self.path))?;
+        let (chain, _torn) = read_whole(&mut self.file, &self.path)?;
+        if !chain.hashes.starts_with(&self.hashes) {
+            return Err(LedgerError::Damaged {
+                path: self.path.clone(),
+                record: record_count(&chain.payloads),
+                offset: chain.length_bytes,
+            });
+        }
+        (self.payloads, self.hashes, self.length_bytes) = (chain.payloads, chain.hashes, chain.length_bytes);
+        self.stopped = false;
         Ok(())
     }
 
@@ -217,6 +248,22 @@ enum Next<'a> {
     Record { payload: &'a [u8], head: [u8; HASH_BYTES], rest: &'a [u8] },
     Torn,
     Damaged,
+}
+
+/// Walks the file from its beginning and cuts a torn last record off; how many bytes that was. What is written next comes
+/// after what is left.
+fn read_whole(file: &mut File, path: &Path) -> Result<(Chain, u64), LedgerError> {
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(FileError::io("read", path))?;
+    let chain = walk(&bytes, path)?;
+    let torn_bytes = byte_count(bytes.len()) - chain.length_bytes;
+    if torn_bytes > 0 {
+        file.set_len(chain.length_bytes).map_err(FileError::io("cut", path))?;
+        tracing::warn!(torn_bytes, "the ledger's last record was torn and is cut off");
+    }
+    file.seek(SeekFrom::Start(chain.length_bytes)).map_err(FileError::io("seek in", path))?;
+    file.sync_all().map_err(FileError::io("sync", path))?;
+    Ok((chain, torn_bytes))
 }
 
 /// Walks the chain from its beginning up to its end or a torn record.

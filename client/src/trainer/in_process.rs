@@ -13,7 +13,7 @@ use session::update::Update;
 use text::{Corpus, ReadOptions, TextError, UserText};
 use zeroize::Zeroizing;
 
-use super::{Trainer, TrainerError, TrainingEnd, TrainingJob};
+use super::{Trainer, TrainerError, TrainingEnd, TrainingJob, measured};
 
 /// Steps between two checkpoints, so that a crash costs no more.
 const KEPT_EVERY: u32 = 20;
@@ -143,11 +143,18 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
         Ok(state) => state,
         Err(error) => return LocalEnd::NotTrained(error.to_string()),
     };
-    let Some(gains) = gains(engine, corpus, job) else {
+    let kept = recorder.open(&work.published);
+    let (kept, measured) = kept.as_deref().map_or((None, None), |kept| {
+        let (training, gains) = measured::split(kept);
+        (Some(training), gains)
+    });
+    // What was measured before the training was interrupted is not measured again.
+    let Some(gains) = measured.or_else(|| gains(engine, corpus, job)) else {
         return LocalEnd::NotTrained("it was interrupted before its first step".to_owned());
     };
     // What was measured counts as the training does.
-    if gains != Gains::default()
+    if measured.is_none()
+        && gains != Gains::default()
         && let Err(breach) = job.policy.time((job.elapsed)())
     {
         return LocalEnd::Refused(breach);
@@ -157,7 +164,7 @@ fn train(engine: &Engine, corpus: &Corpus, job: &TrainingJob<'_>) -> LocalEnd {
     let trained = engine.with_folded(folded).and_then(|engine| {
         let schedule = Schedule::Constant;
         let what = Job { spec, frozen, start, blocks: &blocks, plan, schedule, seed };
-        steps(engine.begin(what)?, plan.local_steps, job)
+        steps(engine.begin(what)?, plan.local_steps, job, (kept, gains))
     });
     if matches!(trained, Ok(_) | Err(TrainError::Diverged { .. })) {
         // What diverged would diverge again, and what takes too long would take as long again.
@@ -231,11 +238,16 @@ impl Watch<'_> {
     }
 }
 
-/// All steps from the checkpoint on, or those until the agent must leave.
-fn steps(mut training: Training<'_>, all: u32, job: &TrainingJob<'_>) -> Result<Ran, TrainError> {
+/// All steps from what was kept on, or those until the agent must leave; what the version gained is kept with them.
+fn steps(
+    mut training: Training<'_>,
+    all: u32,
+    job: &TrainingJob<'_>,
+    (kept, gains): (Option<&[u8]>, Gains),
+) -> Result<Ran, TrainError> {
     let (recorder, published) = (job.recorder, &job.work.published);
-    if let Some(clear) = recorder.open(published) {
-        match training.resume(&clear) {
+    if let Some(kept) = kept {
+        match training.resume(kept) {
             Ok(()) => tracing::info!(steps = training.steps(), "training goes on"),
             Err(error) => {
                 tracing::info!("{}; training starts over", shown(&error.to_string()));
@@ -244,7 +256,7 @@ fn steps(mut training: Training<'_>, all: u32, job: &TrainingJob<'_>) -> Result<
         }
     }
     let clear = |training: &Training<'_>| match training.checkpoint().map(Zeroizing::new) {
-        Ok(clear) => Some(clear),
+        Ok(clear) => Some(measured::with(clear, gains)),
         Err(error) => {
             tracing::warn!("{}", shown(&error.to_string()));
             None
@@ -519,6 +531,24 @@ mod tests {
             std::fs::write(state.path().join("training.checkpoint"), bad).unwrap();
             assert_eq!(run(1, &foreign), whole);
         }
+    }
+
+    #[test]
+    fn what_was_measured_before_an_interruption_is_not_measured_again() {
+        let engine = engine();
+        let (work, corpus) = (work(engine.base()), corpus(&engine));
+        let (_state, checkpoint) = interrupted(&engine, &work, &corpus);
+        let training = checkpoint.open(&work.published).unwrap();
+        // Nothing is measured of this version: what comes out is what was kept.
+        let gains = Gains { over_before: Some(0.125), over_base: None };
+        checkpoint.keep(&work.published, &measured::with(training, gains)).unwrap();
+        let (leave, policy) = (AtomicBool::new(true), Policy::default());
+        let job = TrainingJob::new(&work, [1; 32], &policy, &|| Duration::ZERO, &checkpoint, &leave);
+        assert!(matches!(train(&engine, &corpus, &job), LocalEnd::NotTrained(_)));
+        let leave = AtomicBool::new(false);
+        let job = TrainingJob::new(&work, [1; 32], &policy, &|| Duration::ZERO, &checkpoint, &leave);
+        let LocalEnd::Trained(_, found) = train(&engine, &corpus, &job) else { panic!("it did not end") };
+        assert!(found == gains);
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Where a command finds the device: in the daemon that runs, or, where none does, in its folder.
 
-use std::collections::BTreeSet;
-
 use client::store::{Entry, Note};
 use client::{Control, Device, Forgotten, Now, Status};
 use proto::ids::{TaskId, Timestamp};
-use proto::shown::shown;
 
+use super::known_tasks::KnownTasks;
 use super::{Failure, device, device_failure, failed};
 use crate::config::Config;
 use crate::control::{Answer, Request, ask};
@@ -55,25 +53,8 @@ impl<'a> Asked<'a> {
         if let Ok(task) = named.parse() {
             return Ok(task);
         }
-        let status = self.status()?;
-        let known = status.installed.iter().map(|held| held.task).chain(status.forgotten.iter().copied());
-        let all: BTreeSet<TaskId> = known.chain(status.names.keys().copied()).collect();
-        let has_name = |task: &TaskId| status.names.get(task).is_some_and(|name| name == named);
-        let mut found: Vec<TaskId> = all.iter().copied().filter(has_name).collect();
-        if found.is_empty() && !named.is_empty() {
-            found = all.into_iter().filter(|task| task.to_string().starts_with(named)).collect();
-        }
-        let which = shown(named);
-        match found.as_slice() {
-            [task] => Ok(*task),
-            [] => Err(failed(2)(anyhow::anyhow!(
-                "this device knows no task {which}; `nightshift-agent tasks` lists those that it knows"
-            ))),
-            several => {
-                let ids: Vec<String> = several.iter().map(ToString::to_string).collect();
-                Err(failed(2)(anyhow::anyhow!("{which} may be {}; give the id", ids.join(" or "))))
-            }
-        }
+        let known = KnownTasks::of(&self.status()?, &self.entries()?);
+        known.meant(named).map_err(|why| failed(2)(anyhow::anyhow!(why)))
     }
 
     /// What the daemon of this folder does, where one runs.

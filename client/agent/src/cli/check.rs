@@ -9,7 +9,7 @@ use shell::cli::Format;
 use text::{Corpus, LeftOut, Notes, Reading, Run, TextError, UserText, samples};
 
 use super::local::{TextArgs, fetch};
-use super::{Common, Failure, failed, print};
+use super::{Common, Failure, failed, path, print};
 use crate::config::{Config, source};
 use engine::Base;
 use engine::base::Tokens;
@@ -23,7 +23,7 @@ pub(super) struct CheckArgs {
     #[command(flatten)]
     text: TextArgs,
     /// Files and folders, instead of the configuration's `data`
-    #[arg(value_name = "PATH")]
+    #[arg(value_name = "PATH", value_parser = path())]
     paths: Vec<PathBuf>,
     /// Show the first documents as they would be read, and which tokens of them are learned
     #[arg(long, default_value_t = 0, value_name = "N")]

@@ -1,7 +1,7 @@
 //! Which configuration a command has: the file that is named, else that of the user, else the system's, else every key at its
 //! default.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::Common;
 use crate::config::{Config, source};
@@ -27,6 +27,13 @@ pub(super) fn configuration(common: &Common) -> anyhow::Result<Config> {
         config.data.clone_from(&common.data);
     }
     Ok(config)
+}
+
+/// The file that the configuration is of; none where there is none.
+pub(super) fn in_use(common: &Common) -> Option<PathBuf> {
+    let Where { person, system } = of_this_process();
+    let usual = person.or(system).map(|places| places.config).filter(|path| path.is_file());
+    common.config.clone().or(usual)
 }
 
 /// Where a person's files are, where this process is not the system's own, and the system's.

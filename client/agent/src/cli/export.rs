@@ -16,6 +16,8 @@ use engine::{Base, BaseError};
 use proto::files::FileError;
 use proto::ids::TaskId;
 
+use super::path;
+
 /// What to write, and from what.
 #[derive(Args, Debug)]
 pub(super) struct ExportArgs {
@@ -23,19 +25,19 @@ pub(super) struct ExportArgs {
     #[arg(long = "as", value_enum, default_value_t = Form::Peft)]
     form: Form,
     /// A PEFT folder; what this device has installed where it is left out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     adapter: Option<PathBuf>,
     /// The task whose installed version it is, where there are versions of several: its id, the beginning of it, or its name
     #[arg(long, value_name = "TASK", conflicts_with = "adapter")]
     task: Option<String>,
     /// The folder to write; a merged base needs one that is new or empty
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
     /// The base's name in a PEFT configuration; by default the hub's, or the path where it lies
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
     /// The manifest that `nightshift model pull` wrote of the installed version: its signature is passed on
-    #[arg(long, value_name = "FILE", conflicts_with = "adapter")]
+    #[arg(long, value_name = "FILE", conflicts_with = "adapter", value_parser = path())]
     release: Option<PathBuf>,
 }
 

@@ -16,12 +16,12 @@ use shell::cli::note;
 
 use report::{Installed, Removed, Status, Untold};
 
-use super::{Common, Failure, failed, print};
+use super::{Common, Failure, failed, path, print};
 use crate::config::{Config, SAMPLE, source};
 use crate::monitor::{Sources, ThisMachine, untold};
 use crate::service::control::{Control, user};
 use crate::service::paths::{Places, Surroundings, below, places};
-use crate::service::settings::{Answers, condition, filled, word};
+use crate::service::settings::{Answers, below_home, condition, filled, word};
 use crate::service::{self, MARKER, Manager, NAME, Scope, Service, ServiceError, launchd, systemd};
 
 #[derive(Args)]
@@ -52,7 +52,7 @@ struct WhichArgs {
     #[arg(long)]
     system: bool,
     /// Write, remove or look below this folder instead of /, and run nothing
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     root: Option<PathBuf>,
     /// What starts services, if not what does on this system
     #[arg(long, value_enum)]
@@ -203,6 +203,11 @@ fn install(common: &Common, args: &InstallArgs) -> Result<Installed, Failure> {
     let (config, new) = if let Some(text) = there {
         let config = parse(&text, &which.at(&config_path))?;
         agrees(common, args, &config, &config_path)?;
+        if which.scope == Scope::System
+            && let Some(path) = below_home(&text)
+        {
+            return Err(refused(ServiceError::BelowHome { path, config: config_path }));
+        }
         (config, None)
     } else {
         let text = filled(&answers(common, args, &which, &judged)?).map_err(refused)?;
@@ -309,6 +314,27 @@ fn uninstall(common: &Common, args: &RemoveArgs) -> Result<Removed, Failure> {
     }
     let left = [config_path, config.state_dir].into_iter().map(|path| which.at(&path));
     Ok(Removed { removed, left: left.filter(|path| path.exists()).collect() })
+}
+
+/// What is to be said of the service in one line.
+pub(super) struct Looked {
+    pub(super) installed: bool,
+    pub(super) current: bool,
+    pub(super) runs: bool,
+    pub(super) says: String,
+}
+
+/// Looks at the service of this user, and, where there is none, at that of the machine.
+pub(super) fn looked_at(common: &Common) -> Result<Looked, Failure> {
+    let which = |system| WhichArgs { user: false, system, root: None, manager: None };
+    let own = status(common, &which(false))?;
+    let found = if own.unit.is_none() { status(common, &which(true))? } else { own };
+    Ok(Looked {
+        installed: found.unit.is_some(),
+        current: found.current,
+        runs: found.runs(),
+        says: found.line(),
+    })
 }
 
 fn status(common: &Common, args: &WhichArgs) -> Result<Status, Failure> {

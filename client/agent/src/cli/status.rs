@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use client::store::TurnedAway;
 use client::{Certificate, DeviceMonitor, Now, Status};
 use proto::ids::{TaskId, Timestamp};
 use proto::shown::shown;
@@ -14,7 +15,8 @@ use shell::cli::Format;
 
 use super::asked::Asked;
 use super::time::{at, relative, span};
-use super::{Failure, ledger, print};
+use super::{Failure, print, spent};
+use crate::bases;
 use crate::config::Config;
 use crate::monitor::{Sources, ThisMachine, advice};
 
@@ -117,29 +119,39 @@ struct Whole {
     data: Vec<PathBuf>,
     /// What it spent in each task, by its own accountant; none where that has no bound.
     epsilon: BTreeMap<TaskId, Option<f64>>,
+    /// Why it would not take part, or not train now, if it were started as it is configured; a daemon says it in `now`.
+    waits_for: Vec<String>,
 }
 
 /// Says what the device does now, what next, and what it would take.
 pub(super) fn status(config: &Config, format: Format) -> Result<(), Failure> {
     let doing = Asked::now_of(config)?;
     let asked = Asked::open(config)?;
+    let (mut status, now) = (asked.status()?, now());
+    // One that is over pauses nothing.
+    status.paused_until = status.paused_until.filter(|until| *until > now.0);
+    let waits_for = if doing.is_some() { Vec::new() } else { without_daemon(config, &status) };
     let whole = Whole {
         running: doing.is_some(),
-        status: asked.status()?,
+        status,
         now: doing,
         state_dir: config.state_dir.clone(),
         bases: std::iter::once(&config.base).chain(&config.further_bases).cloned().collect(),
         data: config.data.clone(),
-        epsilon: ledger::epsilons(&asked.entries()?),
+        epsilon: spent::epsilons(&asked.entries()?),
+        waits_for,
     };
     print(format, &whole, || {
-        let mut lines = held(&whole, now());
+        let mut lines = held(&whole, now);
         match &whole.now {
-            None => lines.push(
-                "no agent runs; `nightshift-agent run` or `nightshift-agent service install` starts one"
-                    .to_owned(),
-            ),
-            Some(doing) => lines.extend(does(doing, &whole.status.names, now())),
+            None => {
+                lines.push(
+                    "no agent runs; `nightshift-agent run` or `nightshift-agent service install` starts one"
+                        .to_owned(),
+                );
+                lines.extend(whole.waits_for.iter().cloned());
+            }
+            Some(doing) => lines.extend(does(doing, &whole.status.names, now)),
         }
         lines.join("\n")
     })
@@ -155,7 +167,13 @@ fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
         let folder = state_dir.display();
         vec![format!("not enrolled: there is no device in {folder}; `nightshift-agent enroll` makes one")]
     };
-    lines.extend(status.certificate.map(|certificate| certified(certificate, now)));
+    lines.extend(status.turned_away.as_ref().map(|turned_away| not_taken(turned_away, now)));
+    if status.turned_away.is_none() {
+        lines.extend(status.certificate.map(|certificate| certified(certificate, now)));
+    }
+    if !whole.running {
+        lines.extend(status.paused_until.map(|until| paused(until, now)));
+    }
     let listed = |paths: &[PathBuf]| {
         let paths: Vec<String> =
             paths.iter().map(|path| shown(&path.to_string_lossy()).to_string()).collect();
@@ -194,7 +212,44 @@ fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
     lines
 }
 
-fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> String {
+/// What a device is told of which its coordinator says that it is none.
+pub(super) fn not_taken(TurnedAway { unix_millis, why }: &TurnedAway, now: Timestamp) -> String {
+    format!(
+        "its coordinator does not take this device: {why}; known since {}, {}. It neither trains nor contributes; what it \
+         holds stays here. Ask the coordinator's operator: a device that was revoked enrolls as another one, with a new \
+         token and an empty folder (`nightshift-agent --state-dir DIR enroll --token-file FILE`), one that the coordinator \
+         lost by `nightshift-agent enroll --again --token-file FILE`",
+        at(*unix_millis),
+        relative(*unix_millis, now)
+    )
+}
+
+pub(super) fn paused(until: u64, now: Timestamp) -> String {
+    match until {
+        u64::MAX => "paused until `nightshift-agent resume`".to_owned(),
+        until => format!("paused until {}, {}", at(until), relative(until, now)),
+    }
+}
+
+/// What keeps a device from taking part, or from training now, that no daemon holds: by its configuration, and by what the
+/// machine says now.
+fn without_daemon(config: &Config, status: &Status) -> Vec<String> {
+    let mut waits = bases::wanting(config);
+    waits.extend(bases::text_wanting(config));
+    if status.device.is_none() {
+        return waits;
+    }
+    let table = seen(&ThisMachine::start(Sources::of_this_machine()), &config.conditions);
+    for (what, judged) in [("may train", &table.training), ("may use the network", &table.transfer)] {
+        let blocking = in_words(judged);
+        if !blocking.is_empty() {
+            waits.push(format!("{what}: no; it would take: {blocking}"));
+        }
+    }
+    waits
+}
+
+pub(super) fn certified(Certificate { ends, renewal_due }: Certificate, now: Timestamp) -> String {
     if ends < now.0 {
         return format!(
             "its certificate ended {}; it asks for the next one when it runs",
@@ -220,11 +275,7 @@ fn does(doing: &Now, names: &BTreeMap<TaskId, String>, now: Timestamp) -> Vec<St
     if let Some(next) = doing.next_check_in {
         lines.push(format!("next: asks the coordinator {}", relative(next, now)));
     }
-    match doing.paused_until {
-        Some(u64::MAX) => lines.push("paused until `nightshift-agent resume`".to_owned()),
-        Some(until) => lines.push(format!("paused until {}, {}", at(until), relative(until, now))),
-        None => {}
-    }
+    lines.extend(doing.paused_until.map(|until| paused(until, now)));
     // It does not look yet.
     if doing.window.is_empty() {
         lines.extend(doing.last_problem.as_ref().map(|problem| {

@@ -9,6 +9,8 @@ use clap::Args;
 use proto::token::{BootstrapToken, PREFIX};
 use zeroize::Zeroizing;
 
+use super::path;
+
 /// The most bytes that are read; a token has fewer.
 const MOST_BYTES: u64 = 4096;
 
@@ -21,7 +23,7 @@ pub(super) struct TokenArgs {
     #[arg(long, value_name = "TOKEN")]
     token: Option<String>,
     /// A file with what `nightshift device token` printed
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", value_parser = path())]
     token_file: Option<PathBuf>,
 }
 

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::adapter::{AdapterArgs, ComputeArgs};
 use super::local::{TextArgs, corpus, open};
+use super::path;
 use crate::config::source;
 use client::adapter_files::{Adapter, read_peft, write_peft};
 use engine::process::peak_bytes;
@@ -72,7 +73,7 @@ pub(super) struct TrainArgs {
     #[arg(long, help_heading = "Training", default_value_t = 0)]
     seed: u64,
     /// Where the adapter is written, as PEFT loads it
-    #[arg(long, help_heading = "Training", default_value = "nightshift-adapter", value_name = "DIR")]
+    #[arg(long, help_heading = "Training", default_value = "nightshift-adapter", value_name = "DIR", value_parser = path())]
     out: PathBuf,
     /// Go on where a stopped training into the same folder left off, or, with --steps, for so many more from the adapter
     /// that a finished one left there

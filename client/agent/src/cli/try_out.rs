@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::adapter::ComputeArgs;
 use super::local::{TextArgs, corpus, open};
+use super::path;
 use client::adapter_files::{Adapter, read_peft};
 use engine::Loss;
 use text::ReadOptions;
@@ -21,7 +22,7 @@ pub(super) struct EvalArgs {
     #[command(flatten)]
     pub(super) text: TextArgs,
     /// The adapter's folder; the base alone where left out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     adapter: Option<PathBuf>,
     /// Tokens of one sequence
     #[arg(long, default_value_t = 256)]
@@ -81,7 +82,7 @@ pub(super) struct GenerateArgs {
     #[command(flatten)]
     compute: ComputeArgs,
     /// The adapter's folder; the base alone where left out
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", value_parser = path())]
     adapter: Option<PathBuf>,
     /// What comes before
     #[arg(long)]

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use session::conditions::Condition;
+use shell::home;
 use toml::Value;
 
 use super::{ServiceError, text};
@@ -43,6 +44,18 @@ pub fn filled(answers: &Answers) -> Result<String, ServiceError> {
     Ok(lines.join("\n") + "\n")
 }
 
+/// A path of a configuration that is below the home folder of whoever reads it, as it is written; none where there is none.
+pub fn below_home(config: &str) -> Option<PathBuf> {
+    let table: toml::Table = config.parse().ok()?;
+    let named = ["state_dir", "base", "further_bases", "data"].into_iter().filter_map(|key| table.get(key));
+    let one = |value: &Value| value.as_str().map(PathBuf::from);
+    let each = |value: &Value| match value {
+        Value::Array(values) => values.iter().filter_map(one).collect(),
+        other => one(other).into_iter().collect::<Vec<_>>(),
+    };
+    named.flat_map(each).find(|path| home::is_below_home(path))
+}
+
 /// The word for a condition in a configuration.
 pub fn word(condition: Condition) -> String {
     let value = serde_json::to_value(condition).ok();
@@ -78,6 +91,17 @@ mod tests {
         expected.conditions.assume = assume;
         assert_eq!(config, expected);
         assert_eq!(text.lines().count(), SAMPLE.lines().count());
+    }
+
+    #[test]
+    fn a_path_below_somebody_s_home_is_found_wherever_it_stands() {
+        for text in
+            ["state_dir = '~/x'", "base = '~/x'", "further_bases = ['/a', '~/x']", "data = ['/a', '~/x']"]
+        {
+            assert_eq!(below_home(text), Some(PathBuf::from("~/x")), "{text}");
+        }
+        assert_eq!(below_home(SAMPLE), None);
+        assert_eq!(below_home("data = ['/srv/~x']\ncoordinator = '~'"), None);
     }
 
     #[test]

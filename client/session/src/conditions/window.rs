@@ -6,6 +6,10 @@ use super::Conditions;
 use super::judge::{Judgment, Purpose, judge};
 use super::snapshot::Snapshot;
 
+/// A gap between two looks in a window, in which the machine is looked at twice a second, of which it is taken that the
+/// machine slept, in milliseconds.
+const ASLEEP_MILLIS: u64 = 60_000;
+
 /// A time on a clock that never goes back and counts the time in which the machine sleeps, in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
@@ -107,8 +111,8 @@ pub struct Decision {
 /// Decides whether the device trains until it looks again.
 ///
 /// A window opens when the conditions of a start were seen to hold for the dwell without a gap between the looks; it
-/// closes with the first look at which one of going on does not hold, and then the device rests. Looks may come at any
-/// times; a clock that goes back begins a dwell or a rest again and never shortens one.
+/// closes with the first look at which one of going on does not hold, and then the device rests, or at which the machine
+/// has slept. Looks may come at any times; a clock that goes back begins a dwell or a rest again and never shortens one.
 pub fn decide(limits: &Conditions, state: &WindowState, snapshot: &Snapshot, now: Uptime) -> Decision {
     let dwell = 1000 * u64::from(limits.dwell_secs);
     let went_back = state.looked.is_some_and(|looked| now < looked);
@@ -120,7 +124,10 @@ pub fn decide(limits: &Conditions, state: &WindowState, snapshot: &Snapshot, now
     let judged = judge(snapshot, limits, if open { Purpose::Continue } else { Purpose::Start });
     let holds = judged.iter().all(|row| !row.blocking);
     let (phase, verdict) = match state.phase {
-        Phase::Open { since } if holds => (Phase::Open { since: since.min(now) }, Verdict::Train),
+        // A machine that wakes up may have its user before it, who has not touched it yet.
+        Phase::Open { since } if holds && gap <= ASLEEP_MILLIS => {
+            (Phase::Open { since: since.min(now) }, Verdict::Train)
+        }
         Phase::Open { .. } => {
             let until = now.plus(state.rest_millis(limits));
             next.preemptions += 1;
@@ -203,6 +210,20 @@ mod tests {
         // A rest of five minutes ± 20 %, and the dwell.
         let verdicts = look(&mut state, &good(), (122 * SECOND, 20 * MINUTE));
         let opened = first_training(&verdicts).unwrap() - 121 * SECOND;
+        assert!((5 * MINUTE..=7 * MINUTE + 20 * SECOND).contains(&opened), "{opened}");
+    }
+
+    #[test]
+    fn a_machine_that_slept_in_a_window_closes_it_and_rests() {
+        let mut state = WindowState::new(7);
+        assert_eq!(first_training(&look(&mut state, &good(), (0, MINUTE))), Some(MINUTE));
+        // A process that was stopped for some seconds goes on.
+        let after = look(&mut state, &good(), (100 * SECOND, 100 * SECOND));
+        assert_eq!(after, [(100 * SECOND, Verdict::Train)]);
+        let woke = 8 * 3600 * SECOND;
+        let after = look(&mut state, &good(), (woke, woke + 20 * MINUTE));
+        assert_eq!(after[0], (woke, Verdict::Preempt));
+        let opened = first_training(&after).unwrap() - woke;
         assert!((5 * MINUTE..=7 * MINUTE + 20 * SECOND).contains(&opened), "{opened}");
     }
 

@@ -25,12 +25,13 @@ pub enum Ended {
     #[error("this device left the round: {0}")]
     Contribution(#[from] ContributionError),
     /// The coordinator turned a request away.
-    #[error("the coordinator turned this device away: {0}")]
+    #[error("the coordinator turned this device away: {}", .0.reason())]
     Rejected(Rejection),
     /// The coordinator gives no further certificate.
     #[error(
-        "the coordinator does not renew this device's certificate: {rejection}; without one it takes no part: ask its \
-         operator, who may give a new token for `nightshift-agent enroll`"
+        "the coordinator does not renew this device's certificate: {}; without one it takes no part: ask its operator, who \
+         may give a new token for `nightshift-agent enroll`",
+        rejection.reason()
     )]
     NotRenewed {
         /// Why.

@@ -88,6 +88,20 @@ impl Removed {
 }
 
 impl Status {
+    /// Whether the manager says that it runs.
+    pub(super) fn runs(&self) -> bool {
+        self.systemd.as_ref().is_some_and(|shown| shown.main_pid.is_some())
+            || self.launchd.as_ref().is_some_and(|printed| printed.pid.is_some())
+    }
+
+    /// In one line.
+    pub(super) fn line(&self) -> String {
+        let Some(unit) = &self.unit else { return "no service is installed".to_owned() };
+        let runs = if self.runs() { "and runs" } else { "and does not run" };
+        let how = if self.current { "" } else { ", otherwise than this version writes it" };
+        format!("{} is installed {runs}{how}", unit.display())
+    }
+
     pub(super) fn text(&self) -> String {
         let mut lines = Vec::new();
         match &self.unit {
