@@ -28,7 +28,10 @@ impl Running {
             None => why,
         };
         // Text is looked for again and again; that there is none yet is said once.
-        if !(matches!(ended, Ended::NoText(_)) && self.live.last_problem().is_some_and(|last| last == why)) {
+        let is_said = || self.live.last_problem().is_some_and(|last| last == why);
+        if ended.is_ordinary() {
+            self.live.note("round", &why);
+        } else if !(matches!(ended, Ended::NoText(_)) && is_said()) {
             tracing::warn!("{why}");
             self.live.problem(&why);
         }

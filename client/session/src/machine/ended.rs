@@ -25,7 +25,7 @@ pub enum Ended {
     #[error("this device left the round: {0}")]
     Contribution(#[from] ContributionError),
     /// The coordinator turned a request away.
-    #[error("the coordinator turned this device away: {}", .0.reason())]
+    #[error("{}", turned_away(.0))]
     Rejected(Rejection),
     /// The coordinator gives no further certificate.
     #[error(
@@ -104,4 +104,102 @@ pub enum Ended {
         /// What went wrong the last time.
         why: String,
     },
+}
+
+impl Ended {
+    /// Whether this comes with any good federation: others were quicker, or too few came. Then nothing is wrong with this
+    /// device or its coordinator, and it goes on by itself.
+    pub fn is_ordinary(&self) -> bool {
+        match self {
+            Self::Rejected(
+                Rejection::Stale { .. }
+                | Rejection::UnknownTask
+                | Rejection::UnknownSession
+                | Rejection::LeftOut,
+            )
+            | Self::Round(_) => true,
+            Self::Rejected(
+                Rejection::Malformed { .. }
+                | Rejection::NotEnrolled
+                | Rejection::UnknownArtifact
+                | Rejection::ParticipationsSpent(_)
+                | Rejection::NotInRoster
+                | Rejection::WrongPhase { .. }
+                | Rejection::Equivocation(_)
+                | Rejection::Unacceptable { .. }
+                | Rejection::Unavailable(_),
+            )
+            | Self::Breach(_)
+            | Self::Refused(_)
+            | Self::Roster(_)
+            | Self::Contribution(_)
+            | Self::NotRenewed { .. }
+            | Self::SignedBefore { .. }
+            | Self::RoundTooFar { .. }
+            | Self::Draws(_)
+            | Self::Plan(_)
+            | Self::WrongArtifact(_)
+            | Self::WrongReply { .. }
+            | Self::NotTrained(_)
+            | Self::NoText(_)
+            | Self::TrainerFailed(_)
+            | Self::TrainerRests { .. } => false,
+        }
+    }
+}
+
+/// What a rejection means to the device's user.
+fn turned_away(rejection: &Rejection) -> String {
+    match rejection {
+        Rejection::Stale { found, current } => format!(
+            "others made version {current} while this device trained from version {found}; it trains from the new one next"
+        ),
+        Rejection::UnknownTask => "the task is over".to_owned(),
+        Rejection::UnknownSession => "the round ended before this device was heard".to_owned(),
+        Rejection::LeftOut => {
+            "the round went on without this device, whose input came too late to be counted".to_owned()
+        }
+        other @ (Rejection::Malformed { .. }
+        | Rejection::NotEnrolled
+        | Rejection::UnknownArtifact
+        | Rejection::ParticipationsSpent(_)
+        | Rejection::NotInRoster
+        | Rejection::WrongPhase { .. }
+        | Rejection::Equivocation(_)
+        | Rejection::Unacceptable { .. }
+        | Rejection::Unavailable(_)) => {
+            format!("the coordinator turned this device away: {}", other.reason())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_comes_with_any_good_federation_does_not_read_like_a_failure() {
+        let stale = Ended::Rejected(Rejection::Stale { found: 0, current: 1 });
+        let words =
+            "others made version 1 while this device trained from version 0; it trains from the new one next";
+        assert_eq!(stale.to_string(), words);
+        for ordinary in [
+            stale,
+            Ended::Rejected(Rejection::UnknownTask),
+            Ended::Rejected(Rejection::UnknownSession),
+            Ended::Rejected(Rejection::LeftOut),
+            Ended::Round(Outcome::TooFewJoined),
+            Ended::Round(Outcome::Stopped),
+        ] {
+            assert!(ordinary.is_ordinary() && !ordinary.to_string().contains("turned"), "{ordinary}");
+        }
+        for fault in [
+            Ended::Rejected(Rejection::NotEnrolled),
+            Ended::Rejected(Rejection::Equivocation("draw".into())),
+            Ended::WrongArtifact("plan"),
+            Ended::TrainerFailed("it was killed".into()),
+        ] {
+            assert!(!fault.is_ordinary(), "{fault}");
+        }
+    }
 }
