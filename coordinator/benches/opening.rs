@@ -90,7 +90,8 @@ async fn measure(scenario: &Scenario) {
     let artifacts = Artifacts::open(&folder.path().join("artefacts")).unwrap();
     let driver = Driver::open(store, artifacts, authority().public(), Arc::new(InMemory)).unwrap();
     // The first task is whose work everybody who checks in gets.
-    let other = driver.create_task(plan(10, 1000).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let other = Plan { name: "other".to_owned(), ..plan(10, 1000) };
+    let other = driver.create_task(other.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let (plan, task) = {
         let plan = plan(scenario.devices, scenario.coordinates);
         let plan = Plan {

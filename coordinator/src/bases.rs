@@ -8,7 +8,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use formats::{BaseInfo, FormatError, locate};
+use formats::{BaseInfo, FormatError, locate, name_of_base};
+use proto::admin::ServedBase;
 use proto::base::{BaseFile, check_files};
 use proto::files::{FileError, open_regular};
 use proto::ids::Digest;
@@ -54,6 +55,8 @@ struct Served {
 struct Shelf {
     /// The files of each base.
     bases: BTreeMap<Digest, Vec<BaseFile>>,
+    /// What each base is called.
+    names: BTreeMap<Digest, String>,
     /// Each file by its hash.
     files: BTreeMap<Digest, Arc<Served>>,
     /// How many bases were not read yet.
@@ -93,6 +96,7 @@ impl ServedBases {
                 read.map(|(base, files)| {
                     let listed = files.iter().map(|(file, _)| file.clone()).collect();
                     shelf.bases.insert(base, listed);
+                    shelf.names.insert(base, called(&of));
                     let served = files.into_iter().map(|(file, served)| (file.digest, Arc::new(served)));
                     shelf.files.extend(served);
                     base
@@ -120,6 +124,23 @@ impl ServedBases {
             }
             None => Err(Rejection::UnknownArtifact),
         }
+    }
+
+    /// What is served, by digest.
+    pub fn served(&self) -> Vec<ServedBase> {
+        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
+        let served = |(digest, files): (&Digest, &Vec<BaseFile>)| ServedBase {
+            name: shelf.names.get(digest).cloned().unwrap_or_default(),
+            digest: *digest,
+            bytes: files.iter().map(|file| file.bytes).sum(),
+        };
+        shelf.bases.iter().map(served).collect()
+    }
+
+    /// How many bases were not read yet.
+    pub fn to_read(&self) -> u32 {
+        let shelf = self.shelf.read().unwrap_or_else(PoisonError::into_inner);
+        u32::try_from(shelf.to_read).unwrap_or(u32::MAX)
     }
 
     /// A part of a file; `None` where no base has a file of this hash.
@@ -150,6 +171,16 @@ impl ServedBases {
             tracing::error!(file = %digest, "a file of a base cannot be read: {why}");
         }
         Some(Err(Rejection::Unavailable("a file of the base cannot be read".to_owned())))
+    }
+}
+
+/// The hub's name of a base, or that of its folder or file; of the machine's other folders nothing is said.
+fn called(path: &Path) -> String {
+    match name_of_base(path) {
+        Ok(name) if !Path::new(&name).is_absolute() => name,
+        Ok(_) | Err(_) => {
+            path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+        }
     }
 }
 
@@ -209,6 +240,11 @@ mod tests {
         assert!(matches!(bases.files(digest), Err(Rejection::Unavailable(_))), "it was not read yet");
         bases.clone().read().await;
         assert!(matches!(bases.files(Digest([1; 32])), Err(Rejection::UnknownArtifact)));
+        let [served] = <[ServedBase; 1]>::try_from(bases.served()).unwrap();
+        let bytes = ["config.json", "model.safetensors", "tokenizer.json"]
+            .map(|name| fs::metadata(path.join(name)).unwrap().len());
+        assert_eq!((served.name.as_str(), served.digest, served.bytes), ("base", digest, bytes.iter().sum()));
+        assert_eq!(bases.to_read(), 0);
         let files = bases.files(digest).unwrap();
         let names: Vec<&str> = files.iter().map(|file| file.name.as_str()).collect();
         assert_eq!(names, ["config.json", "model.safetensors", "tokenizer.json"]);

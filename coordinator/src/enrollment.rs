@@ -20,7 +20,7 @@ use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
-pub(crate) const CLOCK_SLACK_SECS: u64 = 24 * 3600;
+pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
 
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;

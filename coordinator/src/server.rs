@@ -219,8 +219,13 @@ impl Coordinator {
         let admits_operator: Admits =
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
         let device = service::device_service(Arc::clone(&registry), driver.clone(), bases.clone());
-        let admin =
-            service::admin_service(registry, driver.clone(), Arc::clone(&certificates), turned_away.clone());
+        let admin = service::admin_service(
+            registry,
+            driver.clone(),
+            bases.clone(),
+            Arc::clone(&certificates),
+            turned_away.clone(),
+        );
         let mut devices = serve(
             listeners.device,
             certificates.for_devices(),

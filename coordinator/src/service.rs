@@ -34,6 +34,7 @@ pub struct DeviceService {
 pub struct AdminService {
     registry: Arc<Registry>,
     driver: Driver,
+    bases: ServedBases,
     certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
 }
@@ -62,10 +63,11 @@ pub fn device_service(
 pub(crate) fn admin_service(
     registry: Arc<Registry>,
     driver: Driver,
+    bases: ServedBases,
     certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
 ) -> AdminServer<AdminService> {
-    AdminServer::new(AdminService { registry, driver, certificates, turned_away })
+    AdminServer::new(AdminService { registry, driver, bases, certificates, turned_away })
         .max_decoding_message_size(MAX_ADMIN_BYTES)
         .max_encoding_message_size(MAX_ADMIN_BYTES)
 }
@@ -209,6 +211,9 @@ impl AdminService {
             turned_away: counts.collect(),
             server_expires_unix_secs: self.certificates.expires_unix_secs(),
             authority_expires_unix_secs: self.registry.authority.expires_unix_secs(),
+            bases: self.bases.served(),
+            bases_to_read: self.bases.to_read(),
+            now_unix_millis: driver::now().0,
         }
     }
 

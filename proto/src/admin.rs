@@ -111,6 +111,23 @@ pub struct Health {
     pub server_expires_unix_secs: u64,
     /// When its authority's certificate ends, and with it all that it signed.
     pub authority_expires_unix_secs: u64,
+    /// The bases that devices may fetch from it.
+    pub bases: Vec<ServedBase>,
+    /// Bases that it has not read yet.
+    pub bases_to_read: u32,
+    /// Its clock; 0 where it does not say.
+    pub now_unix_millis: u64,
+}
+
+/// A base that a coordinator serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServedBase {
+    /// The hub's name of it, or that of its folder or file.
+    pub name: String,
+    /// What names it in plans.
+    pub digest: Digest,
+    /// Of all its files.
+    pub bytes: u64,
 }
 
 /// How often something was turned away.
@@ -211,6 +228,21 @@ pub struct MeanMetric {
 }
 
 impl MeanMetric {
+    /// Whether the mean is at an end of its range, where each device's value is clipped: what devices measured may be
+    /// farther out than it says. Fractions and counts have no more beyond their ends. Where the noise alone may have carried the
+    /// mean there, which it does where its standard deviation is more than a twentieth of the range, that is not said.
+    pub fn is_at_bound(&self) -> bool {
+        // As the last of three digits after the point.
+        let near = 5e-4;
+        self.range > 0.0
+            && self.standard_deviation <= self.range / 20.0
+            && match self.name {
+                MetricName::Gain | MetricName::BaseGain => self.mean.abs() >= self.range / 2.0 - near,
+                MetricName::Loss | MetricName::Norm => self.mean >= self.range - near,
+                MetricName::Examples | MetricName::Clipped => false,
+            }
+    }
+
     /// Whether noise leaves enough of it to be told: its standard deviation is under a quarter of the range.
     pub fn is_known(&self) -> bool {
         self.standard_deviation <= 0.25 * if self.range > 0.0 { self.range } else { self.mean.abs() }

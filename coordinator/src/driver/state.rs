@@ -9,6 +9,7 @@ use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{Charged, MOST_LATEST, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
+use proto::shown::shown;
 use rand_core::CryptoRng;
 use shell::store::{Batch, Store};
 use task::round::{Opened, Opening};
@@ -200,6 +201,9 @@ impl State {
             Ok(task) => task,
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
+        if let Some(other) = self.goes_on(&parsed.name) {
+            return Ok(Err(unacceptable(&other)));
+        }
         // Before anything is written that a failure would leave behind.
         self.store.check_room()?;
         if frozen_digest.is_some() {
@@ -226,6 +230,19 @@ impl State {
         let status = task.status();
         self.admit(task, header);
         Ok(Ok(status))
+    }
+
+    /// Why no task may have this label: another one has it that goes on, and people name tasks by their labels.
+    fn goes_on(&self, name: &str) -> Option<String> {
+        let other = self
+            .tasks
+            .iter()
+            .find(|entry| entry.task.plan().name == name && !entry.header.state.is_over())?;
+        Some(format!(
+            "task {} is called `{}` too, and goes on; give this one another name, or end that one first",
+            other.task.id(),
+            shown(name)
+        ))
     }
 
     pub(super) fn stop(

@@ -151,7 +151,7 @@ async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
     let wait = driver.handle(device, Request::CheckIn).await.unwrap();
     assert!(matches!(wait, Reply::Wait { latest, complete: false, .. } if latest.is_empty()));
     let first = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let second = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let second = driver.create_task(bat(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let given = driver.handle(device, Request::CheckIn).await.unwrap();
     assert!(matches!(given, Reply::Assignment(work) if work.task == first));
     driver.stop_task(first).await.unwrap();
@@ -160,11 +160,23 @@ async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
 }
 
 #[tokio::test]
+async fn no_two_tasks_that_go_on_have_one_name() {
+    let world = World::new();
+    let driver = world.open();
+    let first = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let refused = driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap_err().to_string();
+    assert!(refused.contains(&format!("task {first} is called `owl` too")), "{refused}");
+    assert_eq!(driver.list().await.len(), 1);
+    driver.stop_task(first).await.unwrap();
+    driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap();
+}
+
+#[tokio::test]
 async fn tasks_take_turns() {
     let world = World::new();
     let driver = world.open();
     let first = driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let second = driver.create_task(plan(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let second = driver.create_task(bat(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let mut given = Vec::new();
     for rounds in 0..3 {
         let reply = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
@@ -367,6 +379,11 @@ fn identity(i: u8) -> IdentityKey {
 
 fn authority() -> IdentityKey {
     IdentityKey::from_seed(&[200; 32])
+}
+
+/// The same under another name.
+fn bat(versions: u32) -> Plan {
+    Plan { name: "bat".to_owned(), ..plan(versions) }
 }
 
 fn plan(versions: u32) -> Plan {

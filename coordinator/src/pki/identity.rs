@@ -97,6 +97,15 @@ impl Identity {
         read_certificate(self.chain.first()?).ok()?.serial
     }
 
+    /// When the certificate ends, in seconds since 1970, and when that of its authority does; `None` where one cannot be read.
+    pub fn ends_unix_secs(&self) -> Option<(u64, u64)> {
+        let ends = |certificate: &[u8]| {
+            let (_, read) = X509Certificate::from_der(certificate).ok()?;
+            u64::try_from(read.validity().not_after.timestamp()).ok()
+        };
+        Some((ends(self.chain.first()?)?, ends(self.chain.last()?)?))
+    }
+
     /// The authority's certificate, with which the chain ends.
     pub fn authority(&self) -> Option<&CertificateDer<'static>> {
         self.chain.last()

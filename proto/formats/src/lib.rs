@@ -3,7 +3,7 @@
 //! Bases, read only. [`locate`] says whether a path is a Hugging Face [`folder`] or a GGUF file. Headers give the name,
 //! shape, [`FileDtype`] and position of each tensor ([`safetensors_header`], [`gguf::GgufHeader`]); [`BaseFiles`] reads all
 //! files once and computes the digest that names the base everywhere. [`BaseInfo`] is what a plan needs of a base, without
-//! its weights.
+//! its weights. [`HubCache`] finds what an earlier fetch from the hub left on this machine.
 //!
 //! Adapters: [`peft_files`] and [`read_peft`] are the two directions of a PEFT folder, [`gguf::gguf_adapter`] makes the one
 //! file that llama.cpp loads, and [`Manifest`] is what stands beside each of them and says where the numbers came from.
@@ -21,6 +21,7 @@ mod family;
 mod file;
 pub mod folder;
 pub mod gguf;
+mod hub_cache;
 mod location;
 mod manifest;
 mod peft;
@@ -33,6 +34,7 @@ pub use error::{ExportError, FormatError};
 pub use family::{Family, FamilyError};
 pub use file::{BLOCK_BYTES, FileStream, OpenedFile, SmallFile};
 pub use gguf::{Architecture, ArchitectureError, gguf_adapter};
+pub use hub_cache::{HubCache, is_commit};
 pub use location::{BaseLocation, is_gguf, locate, name_of_base};
 pub use manifest::{
     MANIFEST_FILE, Manifest, ManifestError, Origin, Personal, Release, SignedRelease, Version,

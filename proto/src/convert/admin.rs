@@ -8,9 +8,9 @@ use super::{
 };
 use crate::admin::{
     AdminReply, AdminRequest, DeviceStatus, Health, MeanMetric, OpenRound, OperatorStatus,
-    ParticipationCount, PrivacySpent, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    ParticipationCount, PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
-use crate::ids::{DeviceId, Serial, TaskId};
+use crate::ids::{DeviceId, Digest, Serial, TaskId};
 use crate::message::DeclineReason;
 use crate::metrics::MetricName;
 use crate::plan::Mode;
@@ -156,7 +156,7 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
         }
         Kind::Chunk(chunk) => AdminReply::Chunk(chunk_from_wire(chunk)?),
         Kind::Done(wire::Received {}) => AdminReply::Done,
-        Kind::Health(health) => AdminReply::Health(health_from_wire(health)),
+        Kind::Health(health) => AdminReply::Health(health_from_wire(health)?),
         Kind::Operators(list) => {
             let read = |operator: wire::OperatorStatus| {
                 Ok(OperatorStatus {
@@ -179,28 +179,43 @@ fn health_to_wire(health: Health) -> wire::Health {
         why: count.why,
         times: count.times,
     };
+    let base = |base: ServedBase| wire::ServedBase {
+        name: base.name,
+        digest: base.digest.0.to_vec(),
+        bytes: base.bytes,
+    };
     wire::Health {
         trouble: health.trouble,
         trouble_secs: health.trouble_secs,
         turned_away: health.turned_away.into_iter().map(count).collect(),
         server_expires_unix_secs: health.server_expires_unix_secs,
         authority_expires_unix_secs: health.authority_expires_unix_secs,
+        bases: health.bases.into_iter().map(base).collect(),
+        bases_to_read: health.bases_to_read,
+        now_unix_millis: health.now_unix_millis,
     }
 }
 
-fn health_from_wire(message: wire::Health) -> Health {
+fn health_from_wire(message: wire::Health) -> Result<Health, WireError> {
     let count = |count: wire::TurnedAwayCount| TurnedAwayCount {
         listener: count.listener,
         why: count.why,
         times: count.times,
     };
-    Health {
+    let base = |base: wire::ServedBase| {
+        let digest = Digest(fixed("base", &base.digest)?);
+        Ok(ServedBase { name: base.name, digest, bytes: base.bytes })
+    };
+    Ok(Health {
         trouble: message.trouble,
         trouble_secs: message.trouble_secs,
         turned_away: message.turned_away.into_iter().map(count).collect(),
         server_expires_unix_secs: message.server_expires_unix_secs,
         authority_expires_unix_secs: message.authority_expires_unix_secs,
-    }
+        bases: message.bases.into_iter().map(base).collect::<Result<_, WireError>>()?,
+        bases_to_read: message.bases_to_read,
+        now_unix_millis: message.now_unix_millis,
+    })
 }
 
 fn state_to_wire(state: TaskState) -> wire::TaskState {

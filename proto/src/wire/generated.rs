@@ -561,6 +561,24 @@ pub struct Health {
     pub server_expires_unix_secs: u64,
     #[prost(uint64, tag = "5")]
     pub authority_expires_unix_secs: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub bases: ::prost::alloc::vec::Vec<ServedBase>,
+    /// Bases that it has not read yet.
+    #[prost(uint32, tag = "7")]
+    pub bases_to_read: u32,
+    /// Its clock.
+    #[prost(uint64, tag = "8")]
+    pub now_unix_millis: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ServedBase {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "2")]
+    pub digest: ::prost::alloc::vec::Vec<u8>,
+    /// Of all its files.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TurnedAwayCount {

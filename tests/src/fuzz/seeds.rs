@@ -9,7 +9,9 @@ use formats::{peft_files, read_peft};
 use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
-use proto::admin::{AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, TurnedAwayCount};
+use proto::admin::{
+    AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, ServedBase, TurnedAwayCount,
+};
 use proto::base::BaseFile;
 use proto::convert::{
     Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
@@ -196,6 +198,9 @@ fn admin_replies() -> Vec<AdminReply> {
             turned_away: vec![TurnedAwayCount { listener: "devices".into(), why: "silent".into(), times: 4 }],
             server_expires_unix_secs: 5,
             authority_expires_unix_secs: 6,
+            bases: vec![ServedBase { name: "owl".into(), digest: Digest([7; 32]), bytes: 8 }],
+            bases_to_read: 9,
+            now_unix_millis: 10,
         }),
         AdminReply::Operators(vec![OperatorStatus {
             serial: Serial([1; 16]),

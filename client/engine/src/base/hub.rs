@@ -7,6 +7,8 @@
 
 use std::path::PathBuf;
 
+use formats::HubCache;
+
 use crate::base::source::Repository;
 use cache::Folder;
 use fetch::Fetch;
@@ -40,11 +42,8 @@ impl Hub {
     ///
     /// Fails where neither says where the cache is.
     pub fn from_env() -> Result<Self, FetchError> {
-        let home = match given("HF_HOME") {
-            Some(folder) => PathBuf::from(folder),
-            None => std::env::home_dir().ok_or(FetchError::NoHome)?.join(".cache/huggingface"),
-        };
-        Ok(Self::in_folder(home.join("hub")))
+        let cache = HubCache::from_env().ok_or(FetchError::NoHome)?;
+        Ok(Self::in_folder(cache.folder().to_owned()))
     }
 
     /// The hub at `HF_ENDPOINT` (huggingface.co without it), and this folder for what comes from it.

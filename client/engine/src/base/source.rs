@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use formats::HubCache;
+
 /// How a name of a hub's repository begins.
 const HUB: &str = "hf:";
 
@@ -49,6 +51,11 @@ impl Repository {
     /// A branch, tag or commit.
     pub fn revision(&self) -> &str {
         &self.revision
+    }
+
+    /// The folder, or the GGUF file, that an earlier fetch of this revision left in a cache; the hub is not asked.
+    pub fn cached(&self, cache: &HubCache) -> Option<PathBuf> {
+        cache.base(&self.name, self.file.as_deref(), &self.revision)
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use clap::Args;
 use coordinator::cli::CliError;
-use proto::admin::{AdminReply, AdminRequest, Health};
+use proto::admin::{AdminReply, AdminRequest, Health, ServedBase};
 
 use crate::client::CallError;
 use crate::connection::connect;
@@ -39,6 +39,7 @@ fn text(health: &Health) -> String {
         at(health.server_expires_unix_secs),
         at(health.authority_expires_unix_secs)
     );
+    let state = format!("{state}{}", bases(health));
     if health.turned_away.is_empty() {
         return format!("{state}\nnothing was turned away since the start");
     }
@@ -48,4 +49,22 @@ fn text(health: &Health) -> String {
         .map(|count| vec![count.times.to_string(), count.listener.clone(), count.why.clone()])
         .collect();
     format!("{state}\n{}", table(&["TURNED AWAY", "LISTENER", "WHY"], &rows))
+}
+
+/// The bases that devices may fetch, a line each.
+fn bases(health: &Health) -> String {
+    let mut text = match (health.bases.is_empty(), health.bases_to_read) {
+        (true, 0) => {
+            "\nno base is served; `bases` in its configuration names those that devices may fetch".to_owned()
+        }
+        (_, 0) => String::new(),
+        (_, more) => format!("\n{more} bases that are to be served are still read"),
+    };
+    if !health.bases.is_empty() {
+        let row =
+            |base: &ServedBase| vec![base.name.clone(), base.digest.to_string(), base.bytes.to_string()];
+        let rows: Vec<Vec<String>> = health.bases.iter().map(row).collect();
+        text = format!("{text}\n{}", table(&["SERVED BASE", "DIGEST", "BYTES"], &rows));
+    }
+    text
 }

@@ -46,7 +46,7 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     assert!(driver.fetch(status.plan, 0).await.is_ok());
     let check_in = driver.handle(device(9), Request::CheckIn).await;
     assert!(is_told_to_wait(&check_in), "{check_in:?}");
-    let refused = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap_err();
+    let refused = driver.create_task(bat(1).to_bytes().unwrap(), Vec::new()).await.unwrap_err();
     assert!(refused.to_string().contains("make room on that disk"), "{refused}");
     assert!(driver.trouble().unwrap().0.contains("bytes free"));
     driver.close_due().await;

@@ -24,7 +24,7 @@ impl Held {
         let world = World::new();
         let driver = world.open();
         let first = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-        let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+        let task = driver.create_task(bat(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
         let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
         let round = round.submit(&driver).await;
         let session = SessionId(round.context.session.0);

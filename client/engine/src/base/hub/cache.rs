@@ -5,6 +5,8 @@ use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use formats::HubCache;
+
 /// What is kept of a repository.
 #[derive(Debug)]
 pub(super) struct Folder {
@@ -14,14 +16,7 @@ pub(super) struct Folder {
 impl Folder {
     /// The folder of `owner/name` below the cache.
     pub(super) fn new(cache: &Path, name: &str) -> Self {
-        Self { root: cache.join(format!("models--{}", name.replace('/', "--"))) }
-    }
-
-    /// The commit that a revision was when all of it was fetched last.
-    pub(super) fn commit(&self, revision: &str) -> Option<String> {
-        let commit = fs::read_to_string(self.root.join("refs").join(revision)).ok()?;
-        let commit = commit.trim();
-        is_commit(commit).then(|| commit.to_owned())
+        Self { root: HubCache::new(cache.to_owned()).repository(name) }
     }
 
     /// Writes down what commit a revision is.
@@ -72,9 +67,4 @@ pub(super) fn lock(blob: &Path) -> io::Result<Option<File>> {
         Err(TryLockError::WouldBlock) => Ok(None),
         Err(TryLockError::Error(error)) => Err(error),
     }
-}
-
-/// Whether a text is the name of a commit: it becomes the name of a folder.
-pub(super) fn is_commit(text: &str) -> bool {
-    (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

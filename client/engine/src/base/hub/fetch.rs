@@ -6,10 +6,10 @@ use std::ops::ControlFlow;
 use std::path::{Component, Path, PathBuf};
 
 use formats::folder::{CONFIG, INDEX, OPTIONAL, SINGLE, TOKENIZER, most_bytes, shards};
-use formats::is_gguf;
+use formats::{HubCache, is_commit, is_gguf};
 use proto::files::read_regular;
 
-use super::cache::{Folder, is_commit};
+use super::cache::Folder;
 use super::error::{FetchError, unusable};
 use super::listing::{Listed, Listing, wrong};
 use super::requests::Requests;
@@ -81,25 +81,7 @@ impl Fetch<'_> {
 
     /// What an earlier fetch left: a revision is written down when all of its files are here.
     pub(super) fn cached(&self) -> Option<PathBuf> {
-        let folder = self.folder.snapshot(&self.folder.commit(self.repository.revision())?);
-        match self.repository.file() {
-            Some(file) => Some(folder.join(file)).filter(|path| path.exists()),
-            None if folder.join(CONFIG).exists() => {
-                let index = folder.join(INDEX);
-                let mut wanted = vec![TOKENIZER.to_owned()];
-                if folder.join(SINGLE).exists() || !index.exists() {
-                    wanted.push(SINGLE.to_owned());
-                } else {
-                    wanted.extend(shards(&index, &read_regular(&index, most_bytes(INDEX)).ok()?).ok()?);
-                }
-                wanted.iter().all(|file| folder.join(file).exists()).then_some(folder)
-            }
-            None => {
-                let files = fs::read_dir(folder).ok()?;
-                let mut files = files.filter_map(|file| Some(file.ok()?.path())).filter(|file| is_gguf(file));
-                files.next().filter(|_| files.next().is_none())
-            }
-        }
+        self.repository.cached(&HubCache::new(self.cache.to_owned()))
     }
 
     /// A status that says that there is nothing; none for an error without a status.
