@@ -43,6 +43,7 @@ use crate::bases;
 use crate::config::Config;
 use crate::monitor::{BusAddress, Sources};
 use crate::trainer::inside::{self, TrainerArgs};
+use crate::trainer::process;
 use asked::Asked;
 use configuration::configuration;
 
@@ -62,7 +63,7 @@ const NAME: &str = "nightshift-agent";
 /// 5 the coordinator cannot be reached or does not know this device, 6 the device's own limits forbid it, 7 a
 /// condition does not hold.
 #[derive(Parser)]
-#[command(name = NAME, version)]
+#[command(name = NAME, bin_name = NAME, version)]
 struct Cli {
     #[command(flatten)]
     common: Common,
@@ -185,7 +186,7 @@ enum Command {
     /// Write an adapter, or the base with an adapter in it, for other programs
     Export(export::ExportArgs),
     /// Train for a daemon, which starts this itself
-    #[command(hide = true)]
+    #[command(hide = true, name = process::COMMAND)]
     Trainer(TrainerArgs),
 }
 

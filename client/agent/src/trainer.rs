@@ -33,7 +33,7 @@ mod frame;
 pub(crate) mod inside;
 mod message;
 mod parts;
-mod process;
+pub(crate) mod process;
 mod sandbox;
 
 use std::collections::BTreeMap;

@@ -161,7 +161,7 @@ fn trainers_of(parent: u32) -> Vec<Pid> {
             fields.split_whitespace().nth(1).is_some_and(|field| field == parent.to_string())
         });
         let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let is_trainer = command.split(|byte| *byte == 0).nth(1) == Some(b"trainer");
+        let is_trainer = command.split(|byte| *byte == 0).nth(1) == Some(b"inside-trainer");
         let is_zombie = stat.contains(") Z ");
         if of_parent && (is_trainer || is_zombie) {
             found.push(Pid::from_raw(id).unwrap());

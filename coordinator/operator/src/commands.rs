@@ -18,7 +18,7 @@ mod up;
 
 /// Runs and watches a federated fine-tuning coordinator.
 #[derive(Debug, Parser)]
-#[command(name = "nightshift", version, after_help = EXIT_CODES)]
+#[command(name = "nightshift", bin_name = "nightshift", version, after_help = EXIT_CODES)]
 pub(crate) struct Arguments {
     /// The folder with the operator's certificate and the coordinator's address.
     #[arg(long, global = true, default_value = ".nightshift", value_name = "DIR")]

@@ -20,7 +20,7 @@ pub(super) async fn enroll(
     (address, again): (Option<&str>, bool),
     format: Format,
 ) -> Result<(), Failure> {
-    let token = token.read().map_err(failed(2))?;
+    let token = token.read().map_err(failed(token.exit_code()))?;
     let address = address.or(config.coordinator.as_deref());
     let device = device(config)?;
     let before = device.status().map_err(device_failure)?;

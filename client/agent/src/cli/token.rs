@@ -33,6 +33,11 @@ pub(super) fn is_among(args: &[OsString]) -> bool {
 }
 
 impl TokenArgs {
+    /// What a token that cannot be read ends with: a file is unusable input, an argument wrong usage.
+    pub(super) fn exit_code(&self) -> u8 {
+        if self.token.is_none() && self.token_file.is_some() { 3 } else { 2 }
+    }
+
     /// The token. What was read is wiped; what was an argument cannot be.
     pub(super) fn read(&self) -> anyhow::Result<BootstrapToken> {
         let input = std::io::stdin();

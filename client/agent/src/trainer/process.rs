@@ -7,7 +7,7 @@ use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitSta
 use client::TrainerFault;
 
 /// The hidden command of this program that a trainer runs.
-pub(crate) const COMMAND: &str = "trainer";
+pub(crate) const COMMAND: &str = "inside-trainer";
 
 /// What of the environment a trainer gets: which vector instructions it may use, which GPUs, and where the libraries of
 /// either are. Nothing else, so no token, no address and no home.
