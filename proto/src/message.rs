@@ -373,7 +373,9 @@ pub enum Rejection {
         why: String,
     },
     /// The certificate does not say which device this is, or the device is revoked.
-    #[error("this device is not enrolled here, or was revoked; enrol it again with a new token")]
+    #[error(
+        "this device is not enrolled here, or was revoked; enroll it anew, with a new token and an empty state folder"
+    )]
     NotEnrolled,
     /// No such task, or it is over.
     #[error("no such task, or it is over")]

@@ -50,7 +50,9 @@ pub struct Found {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Spending {
     tasks: BTreeMap<TaskId, (u32, Accountant)>,
-    times: Vec<Timestamp>,
+    /// How many charges were written at each moment: who finds many at once says so in one number.
+    times: BTreeMap<Timestamp, u32>,
+    in_total: u32,
 }
 
 impl Spending {
@@ -64,7 +66,7 @@ impl Spending {
         let (participations, cost) = self.tasks.entry(charge.task).or_default();
         *participations += 1;
         cost.add(charge.cost.clone(), 1);
-        self.times.push(at);
+        self.count(1, at);
     }
 
     /// Adds charges that were found at the coordinator at `at`; nobody here knows when they were made.
@@ -72,7 +74,18 @@ impl Spending {
         let (participations, cost) = self.tasks.entry(found.task).or_default();
         *participations = participations.saturating_add(found.times);
         cost.add(found.cost.clone(), found.times);
-        self.times.extend((0..found.times).map(|_| at));
+        self.count(found.times, at);
+    }
+
+    fn count(&mut self, charges: u32, at: Timestamp) {
+        let then = self.times.entry(at).or_default();
+        *then = then.saturating_add(charges);
+        self.in_total = self.in_total.saturating_add(charges);
+    }
+
+    /// Tasks in which it was charged.
+    pub fn tasks(&self) -> usize {
+        self.tasks.len()
     }
 
     /// Charged rounds of a task.
@@ -82,17 +95,21 @@ impl Spending {
 
     /// Charged rounds of all tasks.
     pub fn in_total(&self) -> u32 {
-        u32::try_from(self.times.len()).unwrap_or(u32::MAX)
+        self.in_total
     }
 
     /// The first moment from `now` on at which one more charge would not be more than `most` within a day; `None`
     /// where that is now.
     pub fn rests_until(&self, now: Timestamp, most: u32) -> Option<Timestamp> {
-        let mut today: Vec<Timestamp> =
-            self.times.iter().copied().filter(|at| at.plus_millis(DAY_MILLIS) > now).collect();
-        today.sort_unstable();
-        let surplus = (today.len() + 1).checked_sub(most as usize).filter(|surplus| *surplus > 0)?;
-        let frees = today.get(surplus - 1).or(today.last()).copied().unwrap_or(now);
+        let today = || self.times.iter().filter(|(at, _)| at.plus_millis(DAY_MILLIS) > now);
+        let charges: u64 = today().map(|(_, charges)| u64::from(*charges)).sum();
+        let surplus = (charges + 1).checked_sub(u64::from(most)).filter(|surplus| *surplus > 0)?;
+        let mut freed = 0;
+        let frees = today().find(|(_, charges)| {
+            freed += u64::from(**charges);
+            freed >= surplus
+        });
+        let frees = frees.or(today().last()).map_or(now, |(at, _)| *at);
         Some(frees.plus_millis(DAY_MILLIS))
     }
 

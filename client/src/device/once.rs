@@ -70,6 +70,7 @@ fn means(ended: Ended, why: &str) -> Means {
         | Ended::Draws(_)
         | Ended::WrongArtifact(_)
         | Ended::WrongReply { .. }
+        | Ended::TooManyTasks
         | Ended::RoundTooFar { .. } => coordinator(),
         // Of a round with other devices it may be otherwise.
         Ended::Refused(_) | Ended::Roster(_) | Ended::Contribution(ContributionError::Mask(_)) => {

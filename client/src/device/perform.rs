@@ -10,7 +10,7 @@ use super::clock::now;
 use super::run::{DRAWN, Running};
 use crate::error::Error;
 
-/// How long a question is out before it is told what the device waits for, and how often that is looked at again.
+/// How often it is told what the device waits for while a question is out.
 const HELD_EACH: Duration = Duration::from_secs(2);
 
 impl Running {

@@ -84,7 +84,7 @@ impl Waits {
                 self.begin(Some(format!("waiting for text to train on: {why}")), at);
                 self.said.clone_from(&self.what);
             }
-            Heard::Answer | Heard::NoAnswer(_) | Heard::Nothing if before == after => {}
+            Heard::Answer | Heard::Nothing if before == after => {}
             Heard::Answer | Heard::NoAnswer(_) | Heard::Nothing => {
                 (self.what, self.since) = (None, None);
                 if after == SessionState::Training {
@@ -101,10 +101,10 @@ impl Waits {
         self.what.clone()
     }
 
-    /// The same while a question in this state is not answered yet: where it is one that waits for others, its coordinator
-    /// holds it.
+    /// The same while a question in this state is not answered yet: where the coordinator said before that the device waits
+    /// for others, it holds the question. One that has said nothing yet may not even have been reached.
     pub(super) fn held(&mut self, state: SessionState, at: Uptime) -> Option<String> {
-        state.awaits()?;
+        self.what.as_ref().and(state.awaits())?;
         self.heard(&Heard::Wait, (state, state), at)
     }
 
@@ -190,15 +190,21 @@ mod tests {
     }
 
     #[test]
-    fn a_question_that_is_held_says_what_it_waits_for_and_one_for_work_or_of_a_step_says_nothing() {
+    fn a_question_that_is_held_goes_on_with_what_its_coordinator_said() {
         let mut waits = Waits::default();
-        assert_eq!(waits.held(Advertising, Uptime(2_000)), None);
-        assert_eq!(waits.name(Advertising), "waiting for others to join the round");
-        let said = waits.held(Advertising, Uptime(12_000));
-        assert_eq!(said.as_deref(), Some("waiting for others to join the round"));
-        assert_eq!(waits.held(Advertising, Uptime(14_000)), None);
-        let mut waits = Waits::default();
-        assert_eq!((waits.held(CheckingIn, Uptime(60_000)), waits.name(CheckingIn)), (None, "checking in"));
+        // Nothing was said yet: it may not have been reached.
+        assert_eq!(
+            (waits.held(Advertising, Uptime(19_000)), waits.name(Advertising)),
+            (None, "advertising keys")
+        );
+        assert_eq!(waits.heard(&Heard::Wait, (Advertising, Advertising), Uptime(20_000)), None);
+        let others = "waiting for others to join the round";
+        assert_eq!((waits.held(Advertising, Uptime(22_000)), waits.name(Advertising)), (None, others));
+        assert_eq!(waits.held(Advertising, Uptime(30_000)).as_deref(), Some(others));
+        assert_eq!(waits.held(Advertising, Uptime(32_000)), None);
+        // Who cannot reach it knows no more what it waits for.
+        assert_eq!(waits.heard(&Heard::NoAnswer(None), (Advertising, Advertising), Uptime(92_000)), None);
+        assert_eq!(waits.name(Advertising), "advertising keys");
     }
 
     #[test]

@@ -199,7 +199,8 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
             | Rejection::Unacceptable { .. }
             | Rejection::Unavailable(_) => false,
         },
-        Ended::Refused(_)
+        Ended::TooManyTasks
+        | Ended::Refused(_)
         | Ended::Roster(_)
         | Ended::Contribution(_)
         | Ended::Round(_)

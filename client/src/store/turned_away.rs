@@ -37,6 +37,7 @@ impl TurnedAway {
             | Ended::SignedBefore { .. }
             | Ended::RoundTooFar { .. }
             | Ended::Draws(_)
+            | Ended::TooManyTasks
             | Ended::Plan(_)
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }

@@ -3,10 +3,13 @@
 use proto::ids::{Digest, Timestamp};
 use proto::message::{Assignment, Charged};
 
-use super::outside::{RESTING_MILLIS, read_plan};
-use super::{Purpose, Session, Stage};
+use super::outside::{REFUSED_MILLIS, RESTING_MILLIS, read_plan};
+use super::{Ended, Purpose, Session, Stage};
 use crate::policy::Breach;
 use crate::spending::Found;
+
+/// Tasks of which a device keeps charges that only its coordinator knows of: a coordinator can make up as many as it likes.
+pub(super) const MOST_TASKS: usize = 1024;
 
 impl Session {
     /// Goes through the tasks in which the coordinator charged this device, one after the other, before the version is
@@ -17,7 +20,11 @@ impl Session {
     pub(super) fn assigned(self, mut assignment: Assignment, now: Timestamp) -> Self {
         while !assignment.charges.is_empty() {
             let charged = assignment.charges.remove(0);
-            if charged.rounds > self.spending.participations(charged.published.task) {
+            let known = self.spending.participations(charged.published.task);
+            if charged.rounds > known {
+                if known == 0 && self.spending.tasks() >= MOST_TASKS {
+                    return self.end(Ended::TooManyTasks, now.plus_millis(REFUSED_MILLIS));
+                }
                 return self.to(Stage::Counting { charged, then: Box::new(assignment) });
             }
         }

@@ -6,6 +6,7 @@ use proto::message::{Outcome, Rejection};
 use proto::plan::PlanError;
 
 use super::MOST_ROUNDS_AHEAD;
+use super::assigned::MOST_TASKS;
 use crate::contribution::ContributionError;
 use crate::policy::Breach;
 
@@ -68,6 +69,12 @@ pub enum Ended {
     /// The coordinator has had the graphs of too many sessions drawn.
     #[error("this device helped to draw the graphs of {0} sessions in a day, and helps no more")]
     Draws(usize),
+    /// The coordinator names charges in too many tasks.
+    #[error(
+        "the coordinator says that it charged this device in more than {MOST_TASKS} tasks that this device does not know of; \
+         it writes no more of them and takes no part: ask its operator"
+    )]
+    TooManyTasks,
     /// The plan cannot be followed.
     #[error("the plan cannot be followed: {0}")]
     Plan(#[from] PlanError),
@@ -117,6 +124,7 @@ impl Ended {
                 | Rejection::UnknownSession
                 | Rejection::LeftOut,
             )
+            | Self::Breach(Breach::Resting { .. })
             | Self::Round(_) => true,
             Self::Rejected(
                 Rejection::Malformed { .. }
@@ -129,6 +137,7 @@ impl Ended {
                 | Rejection::Unacceptable { .. }
                 | Rejection::Unavailable(_),
             )
+            | Self::TooManyTasks
             | Self::Breach(_)
             | Self::Refused(_)
             | Self::Roster(_)
@@ -189,6 +198,7 @@ mod tests {
             Ended::Rejected(Rejection::UnknownSession),
             Ended::Rejected(Rejection::LeftOut),
             Ended::Round(Outcome::TooFewJoined),
+            Ended::Breach(Breach::Resting { until: proto::ids::Timestamp(1), most: 24 }),
             Ended::Round(Outcome::Stopped),
         ] {
             assert!(ordinary.is_ordinary() && !ordinary.to_string().contains("turned"), "{ordinary}");

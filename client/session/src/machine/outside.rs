@@ -28,6 +28,12 @@ pub(super) const FAILED_MILLIS: u64 = 60_000;
 /// How long a device that waits for a window does not ask for a newer version.
 pub(super) const AWAITED_MILLIS: u64 = 30 * 60_000;
 
+/// How soon a device that declined a task asks for another.
+const OTHER_TASK_MILLIS: u64 = 2_000;
+
+/// Tasks that are declined one after the other; a device that declined so many asks as one that rests.
+const MOST_DECLINED: usize = 32;
+
 /// How often a device looks for new versions of a task that it does not train for a while: every quarter of an hour.
 pub(super) const RESTING_MILLIS: u64 = 15 * 60_000;
 
@@ -224,9 +230,12 @@ impl Session {
             return self.wait(now);
         };
         self.ended_task = Some(task);
+        self.declined.retain(|_, (_, until)| *until > now);
         self.declined.insert(task, (plan, until));
-        // There may be other tasks meanwhile.
-        self.end(why, until.min(now.plus_millis(RESTING_MILLIS)).max(now))
+        // There may be other tasks, which the coordinator gives before one that was declined; it cannot make the device hurry
+        // through as many as it makes up.
+        let next = if self.declined.len() < MOST_DECLINED { OTHER_TASK_MILLIS } else { RESTING_MILLIS };
+        self.end(why, until.min(now.plus_millis(next)).max(now))
     }
 
     fn checked_in(mut self, reply: Reply, now: Timestamp) -> Self {

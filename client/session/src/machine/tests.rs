@@ -133,7 +133,7 @@ fn a_plan_against_the_policy_is_declined_before_training_and_the_numbers_stay_he
     let mut session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
     assert!(why.contains("at most 12 devices") && why.contains("at least 100"), "{why}");
-    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
+    assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(2_000)));
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn a_device_does_not_insist_on_saying_no() {
         assert_eq!(declines(&session), Some(DeclineReason::Noise));
         let mut session = tell(session, answer);
         assert!(matches!(session.take_ended(), Some(Ended::Breach(Breach::Noise { .. }))));
-        assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(HOUR / 4)));
+        assert!(matches!(session.action(), Action::Sleep(until) if until == NOW.plus_millis(2_000)));
     }
 }
 
@@ -154,16 +154,37 @@ fn a_task_that_was_declined_is_in_the_way_of_no_other_and_is_declined_again_when
     let plan = Plan::example();
     let session = loaded(session(policy, Spending::new()), &plan, 1.0);
     let session = tell(session, Event::Replied(Reply::Received));
-    // It is asked again within minutes for what else there is; the same plan is answered by silence until its rest is over.
-    assert_eq!(sleeps(&session), HOUR / 4);
-    let at = NOW.plus_millis(HOUR / 4);
+    // It asks at once for what else there is; the same plan is answered by silence until its rest is over.
+    assert_eq!(sleeps(&session), 2_000);
+    let at = NOW.plus_millis(2_000);
     let assignment =
         Reply::Assignment(Assignment { published: published(&plan), before: None, charges: Vec::new() });
     let rng = &mut ChaCha20Rng::seed_from_u64(1);
     let session = session.handle(Event::Woke, at, rng).handle(Event::Replied(assignment), at, rng);
-    assert_eq!(sleeps(&session), HOUR / 2);
+    assert_eq!(sleeps(&session), 2_000 + HOUR / 4);
     let session = offered_again(session, &plan, NOW.plus_millis(5 * HOUR));
     assert_eq!(declines(&session), Some(DeclineReason::Noise));
+}
+
+#[test]
+fn a_coordinator_that_makes_up_tasks_does_not_make_a_device_hurry() {
+    let policy = Policy { least_noise_multiplier: 5.0, ..Policy::default() };
+    let plan = Plan::example();
+    let rng = &mut ChaCha20Rng::seed_from_u64(1);
+    let (mut session, mut now) = (session(policy, Spending::new()), NOW);
+    let mut waits = Vec::new();
+    for made_up in 0..40 {
+        let published = Published { task: TaskId([100 + made_up; 16]), ..published(&plan) };
+        let assignment = Reply::Assignment(Assignment { published, before: None, charges: Vec::new() });
+        session = session.handle(Event::Woke, now, rng).handle(Event::Replied(assignment), now, rng);
+        session = session.handle(Event::PlanLoaded(plan.to_bytes().unwrap()), now, rng);
+        session = session.handle(Event::Replied(Reply::Received), now, rng);
+        let Action::Sleep(until) = session.action() else { panic!("{session:?}") };
+        waits.push(until.millis_since(now));
+        now = until;
+    }
+    assert!(waits[..31].iter().all(|wait| *wait == 2_000), "{waits:?}");
+    assert!(waits[31..].iter().all(|wait| *wait == HOUR / 4), "{waits:?}");
 }
 
 #[test]
@@ -310,7 +331,7 @@ fn a_device_without_the_memory_says_only_so_and_the_numbers_stay_here() {
     let mut session = tell(session, Event::Replied(Reply::Received));
     let why = session.take_ended().unwrap().to_string();
     assert!(why.contains("9000 MiB") && why.contains("700 MiB are free"), "{why}");
-    assert_eq!(sleeps(&session), HOUR / 4);
+    assert_eq!(sleeps(&session), 2_000);
 }
 
 #[test]
@@ -406,6 +427,21 @@ fn charges_of_other_tasks_are_recorded_too_before_anything_is_spent_on_this_one(
     assert_eq!(found.times, most);
     let session = tell(session, Event::Recorded);
     assert!(matches!(session.action(), Action::LoadPlan(version) if version == published(&plan)));
+    // What a coordinator makes up is not kept without end: a device that knows of many tasks takes no part.
+    let mut many = spent(&plan, 1);
+    let cost = other.participation_cost();
+    for task in 1..1024_u32 {
+        let (mut id, cost) = ([0; 16], cost.clone());
+        id[..4].copy_from_slice(&task.to_be_bytes());
+        let found = Found { task: TaskId(id), times: u32::MAX, plan: Digest([1; 32]), cost, delta: 1e-5 };
+        many.add_found(&found, Timestamp(1));
+    }
+    let session = tell(self::session(policy.clone(), many), Event::Woke);
+    let charges = vec![charged(8, 1)];
+    let assignment = Assignment { published: published(&plan), before: None, charges };
+    let mut session = tell(session, Event::Replied(Reply::Assignment(assignment)));
+    assert!(matches!(session.take_ended(), Some(Ended::TooManyTasks)));
+    assert_eq!(sleeps(&session), 4 * HOUR);
 }
 
 #[test]
