@@ -72,8 +72,7 @@ fn block(pattern: Option<&Value>, module: &str) -> Option<u64> {
     };
     let parts: Vec<&str> = module.split('.').collect();
     let fits = |name: &str| named.is_empty() || named.contains(&name);
-    let found = parts.windows(2).rev().filter(|pair| fits(pair[0])).find_map(|pair| pair[1].parse().ok());
-    found
+    parts.windows(2).rev().filter(|pair| fits(pair[0])).find_map(|pair| pair[1].parse().ok())
 }
 
 #[cfg(test)]
