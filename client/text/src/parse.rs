@@ -2,6 +2,7 @@
 
 mod beside;
 mod calls;
+mod exported;
 mod field;
 mod turns;
 
@@ -40,8 +41,8 @@ const ABOUT: [&str; 3] = ["input", "context", "passage"];
 
 /// The document in a row, and in which form it is there.
 ///
-/// A row is a list of turns, or an object with one under `messages` or another of their names, or with a question and
-/// its answer under one of the pairs of names that data sets have, or with a `text`; looked for in this order, and what
+/// A row is a list of turns, or an object with one under `messages` or another of their names, or with the tree of an
+/// exported conversation, or with a question and its answer under one of the pairs of names that data sets have, or with a `text`; looked for in this order, and what
 /// is null or empty is not there. Where none is found, the names count in small letters. What stands beside them and
 /// changes what is learned is used: `system`, `history`, `tools`, `input`, `context` and what was thought. Fails with why
 /// there is no document; so it does for keys that would change what is learned and cannot be used.
@@ -88,6 +89,10 @@ fn in_named(row: &Fields) -> Result<(Form, Document), SkipReason> {
     if let Some((key, list)) = turns_in(row) {
         let messages = turns(list, key, Answers::Learned)?;
         return with_what_is_beside(row, messages).map(|document| (Form::Turns, document));
+    }
+    if let Some(list) = exported::turns(row) {
+        let messages = turns(&list, "mapping", Answers::Learned)?;
+        return Ok((Form::Turns, conversation(messages, Tools::default())?));
     }
     // Why a pair that is there is none, if there is no other.
     let mut missing = None;
@@ -163,7 +168,8 @@ fn pair(
         for key in ABOUT.into_iter().filter(|key| *key != asked) {
             words.push(text_or_null(row.get(key))?);
         }
-        words.retain(|words| !words.trim().is_empty());
+        // What Alpaca's forerunner writes where there is no input.
+        words.retain(|words| !words.trim().is_empty() && !words.trim().eq_ignore_ascii_case("<noinput>"));
         vec![Message::new(Role::User, words.join("\n\n"))]
     };
     messages.extend(if are_turns(answer) {

@@ -2,6 +2,7 @@
 
 mod names;
 mod read;
+mod targets;
 mod write;
 
 pub use names::{PEFT_CONFIG, PEFT_TENSORS};

@@ -161,6 +161,14 @@ fn settings_that_change_the_function_are_refused_by_name() {
         ("bias", "lora_only".into(), unsupported("bias = lora_only")),
         ("modules_to_save", serde_json::json!(["lm_head"]), unsupported(r#"modules_to_save = ["lm_head"]"#)),
         ("fan_in_fan_out", true.into(), unsupported("fan_in_fan_out = true")),
+        ("use_what_is_new", true.into(), unsupported("use_what_is_new = true")),
+        (
+            "target_modules",
+            serde_json::json!(["q_proj", "k_proj", "v_proj"]),
+            "`model.layers.0.mlp.down_proj` is in the file, and PEFT leaves it out because of target_modules; take its \
+             tensors out of the file, or change target_modules"
+                .to_owned(),
+        ),
         ("init_lora_weights", "pissa_niter_4".into(), unsupported("init_lora_weights = pissa_niter_4")),
         ("peft_type", "IA3".into(), "peft_type = IA3 is not supported; only LORA is".to_owned()),
         (
@@ -200,6 +208,9 @@ fn settings_that_change_the_function_are_refused_by_name() {
 fn tensors_that_are_no_factors_are_refused_by_name() {
     let spec = spec(Method::Both);
     let (config, _) = files(&spec, &[], &numbers(spec.trained_len()));
+    let mut config: serde_json::Value = serde_json::from_slice(&config).unwrap();
+    config["target_modules"] = serde_json::Value::Null;
+    let config = serde_json::to_vec(&config).unwrap();
     let read = |tensors: &[(&str, safetensors::Dtype, &[usize])]| {
         let bytes = vec![0; 4096];
         let views = tensors.iter().map(|(name, dtype, shape)| {

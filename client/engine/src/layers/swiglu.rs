@@ -16,7 +16,7 @@ pub(crate) enum Gate {
 }
 
 /// `√(8 / π)`, and what the cube is multiplied by.
-const GELU: [f32; 2] = [1.595_769_1, 0.044_715];
+const GELU: [f32; 2] = [1.595_769, 0.044_715];
 
 impl Gate {
     /// The forward pass; all slices have the same length.

@@ -142,7 +142,6 @@ impl From<GemmaError> for ConfigError {
 
 /// The keys of the file; unknown ones are ignored.
 #[derive(Deserialize)]
-#[expect(clippy::struct_excessive_bools, reason = "the file has them")]
 struct Raw {
     vocab_size: usize,
     hidden_size: usize,
@@ -537,7 +536,9 @@ mod tests {
             r#""rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0"#;
         let positions = |more: &str| match with(more).unwrap().rope_scaling {
             RopeScaling::Llama3 { original_positions, .. } => original_positions,
-            other => panic!("{other:?}"),
+            RopeScaling::None | RopeScaling::Linear { .. } | RopeScaling::Divisors(_) => {
+                panic!("another scaling")
+            }
         };
         let nested = format!(r#", "rope_scaling": {{{llama3}, "original_max_position_embeddings": 16}}"#);
         assert_eq!(positions(&nested), 16);

@@ -127,7 +127,9 @@ impl Weights {
         };
         let offset = norm_offset(config);
         let lifted = |mut weights: Vec<f32>| {
-            weights.iter_mut().for_each(|weight| *weight += offset);
+            for weight in &mut weights {
+                *weight += offset;
+            }
             weights
         };
         let all = &mut tensors;

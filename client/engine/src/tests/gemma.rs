@@ -190,3 +190,22 @@ fn what_a_gemma_may_not_have_is_refused_by_name() {
     let error = engine_of(Base::open(&folder()).unwrap(), candle).prepare().unwrap_err().to_string();
     assert!(error.contains("a Gemma 3 is computed by our own kernels only"), "{error}");
 }
+
+#[test]
+fn a_special_token_beyond_the_vocabulary_is_no_fault_and_a_word_is() {
+    let open = |is_special: bool| {
+        let dir = changed(&json!({}));
+        let path = dir.path().join("tokenizer.json");
+        let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        let token = json!({
+            "id": 64, "content": "<image>", "single_word": false, "lstrip": false, "rstrip": false,
+            "normalized": false, "special": is_special,
+        });
+        tokenizer["added_tokens"].as_array_mut().unwrap().push(token);
+        std::fs::write(&path, serde_json::to_vec(&tokenizer).unwrap()).unwrap();
+        Base::open(dir.path()).map(|base| base.encode("<image>").unwrap()).map_err(|error| error.to_string())
+    };
+    assert_eq!(open(true).unwrap(), [64]);
+    let error = open(false).unwrap_err();
+    assert!(error.ends_with("the tokenizer's tokens go up to 64, the model's vocab_size is 64"), "{error}");
+}

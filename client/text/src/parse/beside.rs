@@ -36,7 +36,7 @@ const WEIGHTS: [&str; 9] = [
 const MASKS: [&str; 4] = ["completion_mask", "assistant_masks", "assistant_tokens_mask", "assistant_mask"];
 
 /// By what a row of an answer says whether it is a good one.
-const VERDICTS: [&str; 2] = ["label", "kto_tag"];
+const VERDICTS: [&str; 4] = ["label", "kto_tag", "is_correct", "correct"];
 
 /// What a question chooses from.
 const CHOICES: [&str; 4] = ["choices", "options", "endings", "candidates"];

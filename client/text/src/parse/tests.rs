@@ -192,7 +192,7 @@ fn calls_tools_and_thoughts_are_kept() {
 #[test]
 fn an_instruction_has_its_input_below_it_where_there_is_one() {
     let with = |input: &str| turns_of(&format!(r#"{{"instruction": "do", {input} "output": "done"}}"#));
-    for none in ["", r#""input": "","#, r#""input": " ","#, r#""input": null,"#] {
+    for none in ["", r#""input": "","#, r#""input": " ","#, r#""input": null,"#, r#""input": "<noinput>","#] {
         assert_eq!(with(none), ["u do", "A done"]);
     }
     assert_eq!(with(r#""input": "it","#)[0], "u do\n\nit");
@@ -277,6 +277,8 @@ fn a_row_that_says_how_much_of_it_is_learned_is_learned_or_left_out() {
         (r#""loss_weight": "0.0""#, Err(SkipReason::NotToBeLearned)),
         (r#""train": false"#, Err(SkipReason::NotToBeLearned)),
         (r#""kto_tag": false"#, Err(SkipReason::NotToBeLearned)),
+        (r#""is_correct": false"#, Err(SkipReason::NotToBeLearned)),
+        (r#""correct": "B""#, Ok(())),
         (r#""label": "False""#, Err(SkipReason::NotToBeLearned)),
         (r#""label": 0"#, Err(SkipReason::NotToBeLearned)),
         (r#""weight": 0.5"#, Err(SkipReason::RowWeight)),
@@ -390,4 +392,37 @@ fn what_would_be_learned_wrongly_is_left_out_by_a_name_of_its_own() {
     }
     // Whoever is not known says a text, as a message of a group does.
     assert_eq!(parse(r#"{"from": "Box", "text": "t"}"#), Ok(Document::Plain("t".to_owned())));
+}
+
+#[test]
+fn an_exported_conversation_is_the_branch_that_was_gone_on_with() {
+    let node = |id: &str, parent: &str, message: &str| {
+        format!(r#""{id}": {{"id": "{id}", "parent": {parent}, "children": [], "message": {message}}}"#)
+    };
+    let says = |role: &str, content: &str, more: &str| {
+        format!(r#"{{"author": {{"role": "{role}"}}, "content": {content}{more}}}"#)
+    };
+    let text = |words: &str| format!(r#"{{"content_type": "text", "parts": ["{words}"]}}"#);
+    let export = |last: &str| {
+        let nodes = [
+            node("root", "null", "null"),
+            node("s", r#""root""#, &says("system", &text(""), r#", "weight": 0.0"#)),
+            node("u", r#""s""#, &says("user", &text("u"), r#", "weight": 1.0"#)),
+            node("x", r#""u""#, &says("assistant", &text("x"), "")),
+            node("a", r#""u""#, &says("assistant", &text("a"), r#", "weight": 1.0, "recipient": "all""#)),
+            node("v", r#""a""#, &says("user", &text("v"), "")),
+            last.to_owned(),
+        ];
+        format!(r#"{{"title": "t", "current_node": "b", "mapping": {{{}}}}}"#, nodes.join(", "))
+    };
+    let last = |content: &str, more: &str| export(&node("b", r#""v""#, &says("assistant", content, more)));
+    assert_eq!(turns_of(&last(&text("b"), "")), ["u u", "A a", "u v", "A b"]);
+    assert_eq!(turns_of(&last(&text("b"), r#", "weight": 0.0"#)), ["u u", "A a", "u v", "a b"]);
+    let picture = r#"{"content_type": "multimodal_text", "parts": [{"asset_pointer": "p"}]}"#;
+    assert_eq!(parse(&last(picture, "")), Err(SkipReason::NotAllText));
+    assert_eq!(parse(&last(&text("b"), r#", "recipient": "python""#)), Err(SkipReason::UnknownCall));
+    // A tree that leads back to itself, and one that leads nowhere.
+    let circle = export(&node("b", r#""b""#, &says("assistant", &text("b"), "")));
+    assert_eq!(turns_of(&circle), ["A b"]);
+    assert_eq!(parse(r#"{"mapping": {}, "current_node": "b"}"#), Err(SkipReason::NoText));
 }

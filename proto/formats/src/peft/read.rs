@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::names::{PEFT_CONFIG, PEFT_TENSORS, PREFIX};
+use super::targets::leaving_out;
 use crate::file::POINTER;
 
 /// Settings that add something to the base beside `B · A`, or change the base. Each is `null`, `false`, 0 or empty
@@ -56,9 +57,19 @@ pub enum PeftError {
     #[error("{name} = {found} is not supported, and to leave it out would change the adapter")]
     Unsupported {
         /// The setting.
-        name: &'static str,
+        name: String,
         /// Its value.
         found: String,
+    },
+    /// A module in the file that the configuration does not mean.
+    #[error(
+        "`{module}` is in the file, and PEFT leaves it out because of {name}; take its tensors out of the file, or change {name}"
+    )]
+    LeftOut {
+        /// The module.
+        module: String,
+        /// The setting.
+        name: &'static str,
     },
     /// A tensor that is no factor of a layer.
     #[error(
@@ -146,6 +157,9 @@ pub fn read_peft(config: &[u8], tensors: &[u8]) -> Result<(AdapterSpec, Vec<f32>
     let (rank, alpha) = (uniform_rank(&config, &names)?, uniform_alpha(&config, &names)?);
     let mut modules = Vec::new();
     for name in names {
+        if let Some(setting) = leaving_out(&settings, &name) {
+            return Err(PeftError::LeftOut { module: name, name: setting });
+        }
         let (a, b) = (view(&file, &name, "lora_A")?, view(&file, &name, "lora_B")?);
         modules.push((module(&name, rank, &a, &b)?, a, b));
     }
@@ -176,18 +190,18 @@ fn refuse(settings: &Map<String, Value>, config: &Config) -> Result<(), PeftErro
         Some(kind) if kind.eq_ignore_ascii_case("lora") => {}
         kind => return Err(PeftError::Kind(kind.unwrap_or("nothing").to_owned())),
     }
-    let unsupported = |name, found: &Value| PeftError::Unsupported { name, found: found.to_string() };
-    for name in REFUSED {
-        if let Some(value) = settings.get(name).filter(|value| is_used(value)) {
-            return Err(unsupported(name, value));
-        }
+    // A variant that is newer than we are is switched on by a word like those of before.
+    let is_refused =
+        |name: &str| REFUSED.contains(&name) || (name.starts_with("use_") && name != "use_rslora");
+    if let Some((name, value)) = settings.iter().find(|(name, value)| is_refused(name) && is_used(value)) {
+        return Err(PeftError::Unsupported { name: name.clone(), found: value.to_string() });
     }
     if let Some(bias) = config.bias.as_ref().filter(|bias| *bias != "none") {
-        return Err(PeftError::Unsupported { name: "bias", found: bias.clone() });
+        return Err(PeftError::Unsupported { name: "bias".to_owned(), found: bias.clone() });
     }
     match &config.init_lora_weights {
         Some(Value::String(way)) if !HARMLESS_BEGINNINGS.contains(&way.as_str()) => {
-            Err(PeftError::Unsupported { name: "init_lora_weights", found: way.clone() })
+            Err(PeftError::Unsupported { name: "init_lora_weights".to_owned(), found: way.clone() })
         }
         Some(_) | None => Ok(()),
     }
