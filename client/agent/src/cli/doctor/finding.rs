@@ -106,7 +106,7 @@ impl Examined {
         };
         let more = self.faults - 1;
         let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-        let error = anyhow::anyhow!("{} is at fault{more}", first.check);
+        let error = anyhow::anyhow!("found at fault: {}{more}", first.check);
         Err(Failure { code: first.code, error })
     }
 }
@@ -124,7 +124,7 @@ mod tests {
         examined.add(Finding::fault("text", "there is none").code(3));
         examined.add(Finding::fault("coordinator", "nobody answers").code(5));
         let Err(Failure { code, error }) = examined.end() else { panic!("two faults") };
-        assert_eq!((code, error.to_string().as_str()), (3, "text is at fault, and 1 more"));
+        assert_eq!((code, error.to_string().as_str()), (3, "found at fault: text, and 1 more"));
         let text = examined.text();
         assert!(
             text.starts_with("ok       state          it opens\nwarning  pause          paused\n"),
