@@ -48,7 +48,7 @@ impl Finding {
     }
 
     /// The same, with what to do about it.
-    pub(super) fn to_do(self, what: impl Into<String>) -> Self {
+    pub(super) fn advising(self, what: impl Into<String>) -> Self {
         Self { to_do: Some(what.into()), ..self }
     }
 
@@ -119,7 +119,7 @@ mod tests {
     fn the_first_fault_gives_the_code_and_warnings_give_none() {
         let mut examined = Examined::default();
         examined.add(Finding::ok("state", "it opens"));
-        examined.add(Finding::warning("pause", "paused").to_do("resume"));
+        examined.add(Finding::warning("pause", "paused").advising("resume"));
         assert!(examined.end().is_ok());
         examined.add(Finding::fault("text", "there is none").code(3));
         examined.add(Finding::fault("coordinator", "nobody answers").code(5));
