@@ -243,7 +243,9 @@ impl Device {
             load(&self.folder, &self.store, (coordinator.as_deref(), &self.proxy), trainer.bases(), policy)?;
         let when = When { conditions, override_conditions, once };
         let (trainer, monitor) = (Arc::new(trainer), Arc::new(monitor));
-        Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?.run().await
+        let running = Running::new(enrolled, self.store, trainer, monitor, when, (self.control.live, stop))?;
+        // What a device does is much to carry about for whoever holds this.
+        Box::pin(running.run()).await
     }
 
     /// Asks the coordinator, at `coordinator` if not where the token said, something that changes nothing, as this device.

@@ -390,6 +390,8 @@ async fn a_device_that_is_revoked_knows_it_and_since_when() {
     let known = device.status().turned_away.clone().unwrap();
     assert!(known.why.contains("revoked"), "{known:?}");
     federation.stop.cancel();
+    // Whoever asks a device holds its folder.
+    drop(device);
 
     // It is known without an agent that runs, and somebody who asks is told the same.
     let opened = loop {

@@ -119,7 +119,8 @@ enum Command {
     /// Take part
     Run {
         /// End when one round with this device in it was published, or the task is over. It waits for work and for others
-        /// to join a round; without text, or where the coordinator answers nothing for half a minute, it ends
+        /// to join a round; without text, where the coordinator answers nothing for half a minute, and where no further try
+        /// would mend what went wrong, it ends
         #[arg(long)]
         once: bool,
         /// Train whatever the conditions are, because a person at this machine wants it

@@ -56,7 +56,7 @@ async fn commands_ask_and_tell_the_daemon_while_it_holds_the_folder() {
         let (code, out, _) = text(&agent(&of, &["--format", "json", "log"]));
         assert!(code == Some(0) && out.contains("\"event\": \"paused\""), "{out}");
         let (code, out, _) = text(&agent(&of, &["tasks"]));
-        assert_eq!((code, out.trim()), (Some(0), "this device has not taken part in any task"));
+        assert_eq!((code, out.trim()), (Some(0), "this device knows of no task yet"));
         let (code, out, _) = text(&agent(&of, &["ledger"]));
         assert_eq!((code, out.trim()), (Some(0), "this device has not contributed anything"));
         // Who cannot have the folder is told by whom it is held.
@@ -94,7 +94,24 @@ async fn commands_ask_and_tell_the_daemon_while_it_holds_the_folder() {
         let (code, out, _) = text(&agent(&folder, &["log"]));
         assert!(code == Some(0) && out.contains("paused") && out.contains("resumed"), "{out}");
         let (code, out, _) = text(&agent(&folder, &["status"]));
-        assert!(code == Some(0) && out.contains("no agent runs"), "{out}");
+        assert!(code == Some(0) && out.contains("no agent runs") && !out.contains("paused"), "{out}");
+        let (code, _, err) = text(&agent(&folder, &["pause"]));
+        assert_eq!(code, Some(0), "{err}");
+        let (_, out, _) = text(&agent(&folder, &["status"]));
+        assert!(
+            out.contains("paused until `nightshift-agent resume`") && out.contains("no agent runs"),
+            "{out}"
+        );
+        let (_, out, _) = text(&agent(&folder, &["--format", "json", "status"]));
+        let status: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!((&status["paused_until"], &status["running"]), (&u64::MAX.into(), &false.into()));
+        assert!(
+            status["waits_for"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .any(|why| why.as_str().unwrap().contains("no text"))
+        );
         let task = "07070707070707070707070707070707";
         let (code, out, _) = text(&agent(&folder, &["forget", task]));
         assert!(code == Some(0) && out.contains("nothing of it was on this disk"), "{out}");

@@ -6,16 +6,18 @@ use proto::plan::{MAX_PLAN_BYTES, Plan};
 use session::{Event, LoadedBefore};
 
 use super::run::Running;
+use crate::error::Error;
 use crate::transport::{MAX_ARTIFACT_BYTES, TransportError};
 
 impl Running {
     pub(super) async fn load_plan(&mut self, published: &Published) -> Result<Event, TransportError> {
         let plan = self.artifact(published.plan, Keep::Yes, MAX_PLAN_BYTES as u64).await?;
         // A task is known by its name even where this device takes no part in it.
-        if let Ok(read) = Plan::parse(&plan)
-            && let Err(error) = self.store.name_task(published.task, &read.name)
-        {
-            tracing::warn!("the name of task {} cannot be kept: {error}", published.task);
+        if let Ok(read) = Plan::parse(&plan) {
+            let named = self.store.name_task(published.task, &read.name);
+            if let Err(error) = named.map_err(Error::from).and_then(|()| self.live.keeps(&self.store)) {
+                tracing::warn!("the name of task {} cannot be kept: {error}", published.task);
+            }
         }
         Ok(Event::PlanLoaded(plan))
     }

@@ -1,7 +1,7 @@
 //! What a device uses up in a day: time to train and bytes on the network.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -47,6 +47,8 @@ pub(super) struct Meter {
     /// Bytes that were carried and nobody has taken into account yet: by the host program, and by connections.
     carried: Mutex<Vec<Arc<AtomicU64>>>,
     by_host: Arc<AtomicU64>,
+    /// Whether it was said that this cannot be kept.
+    is_said: AtomicBool,
 }
 
 impl Meter {
@@ -54,7 +56,8 @@ impl Meter {
     pub(super) fn open(folder: PathBuf, state: State) -> Result<Self, StateError> {
         let day = Mutex::new(state.get::<Day>(USED)?.unwrap_or_default());
         let by_host = Arc::<AtomicU64>::default();
-        Ok(Self { folder, state, day, carried: Mutex::new(vec![Arc::clone(&by_host)]), by_host })
+        let carried = Mutex::new(vec![Arc::clone(&by_host)]);
+        Ok(Self { folder, state, day, carried, by_host, is_said: AtomicBool::new(false) })
     }
 
     /// Takes what connections carry into account, which they count there.
@@ -92,9 +95,12 @@ impl Meter {
     pub(super) fn keep(&self) {
         let day = *self.day.lock().unwrap_or_else(PoisonError::into_inner);
         match self.state.put(USED, &day) {
-            // That is said already.
-            Ok(()) | Err(StateError::Stopped { .. }) => {}
-            Err(error) => tracing::warn!("what was used today cannot be kept: {error}"),
+            Ok(()) => self.is_said.store(false, Ordering::Relaxed),
+            // Once, and not each minute.
+            Err(error) if !self.is_said.swap(true, Ordering::Relaxed) => {
+                tracing::warn!("what was used today cannot be kept: {error}");
+            }
+            Err(_) => {}
         }
     }
 

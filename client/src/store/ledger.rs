@@ -424,6 +424,31 @@ mod tests {
     }
 
     #[test]
+    fn after_an_append_that_failed_half_way_what_is_on_disk_is_found_out() {
+        let (_two, longer) = ledger_of(&["one", "two"]);
+        let longer = fs::read(longer).unwrap();
+        for (there, expected) in
+            [(longer.len(), vec!["one", "two", "three"]), (longer.len() - 1, vec!["one", "three"])]
+        {
+            let (_folder, path) = ledger_of(&["one"]);
+            let mut ledger = Ledger::open(&path).unwrap().ledger;
+            fs::write(&path, &longer[..there]).unwrap();
+            ledger.stopped = true;
+            assert!(matches!(ledger.append(&"no"), Err(LedgerError::Stopped { .. })));
+            ledger.recover().unwrap();
+            ledger.append(&"three").unwrap();
+            assert_eq!(ledger.entries::<String>().unwrap(), expected);
+            ledger.verify().unwrap();
+        }
+        // What was acknowledged is gone: that is no failed write.
+        let (_folder, path) = ledger_of(&["one", "two"]);
+        let mut ledger = Ledger::open(&path).unwrap().ledger;
+        fs::write(&path, &longer[..longer.len() / 2]).unwrap();
+        ledger.stopped = true;
+        assert!(matches!(ledger.recover(), Err(LedgerError::Damaged { .. })));
+    }
+
+    #[test]
     fn a_flipped_bit_anywhere_is_damage_and_nothing_is_cut() {
         let (_folder, path) = ledger_of(&["one", "two"]);
         let whole = fs::read(&path).unwrap();

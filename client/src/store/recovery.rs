@@ -26,9 +26,10 @@ impl DeviceStore {
         Ok(())
     }
 
-    /// Fails where a write failed, so that nothing can be kept before [`Self::recover`].
+    /// Fails where a write failed, so that nothing can be kept before [`Self::recover`], and where the disk is full.
     pub(crate) fn check_written(&self) -> Result<(), DeviceStoreError> {
         self.state.check()?;
+        self.state.check_room()?;
         if self.ledger.is_stopped() || self.failed.is_some() {
             return Err(LedgerError::Stopped { path: self.folder.join("ledger") }.into());
         }
@@ -95,5 +96,61 @@ impl Entry {
                 Self::Charge { .. } | Self::FoundAtCoordinator { .. } | Self::Signature(_) | Self::Answer(_),
             ) => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::ids::TaskId;
+    use session::Signed;
+
+    use super::*;
+
+    fn signed(round: u64) -> Signed {
+        Signed { task: TaskId([1; 16]), round, statement: Digest([2; 32]) }
+    }
+
+    #[test]
+    fn on_a_full_disk_nothing_is_written_and_later_it_is_written_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DeviceStore::open(folder.path()).unwrap();
+        store.sign(signed(1)).unwrap();
+        assert!(store.check_written().is_ok());
+        let must_be_free = store.free_space_floor();
+        must_be_free(u64::MAX);
+        let error = store.sign(signed(2)).unwrap_err();
+        assert!(error.may_pass() && store.check_written().is_err(), "{error}");
+        assert!(store.recover().unwrap_err().may_pass());
+        assert_eq!(store.entries().len(), 1);
+        must_be_free(0);
+        store.recover().unwrap();
+        store.sign(signed(2)).unwrap();
+        assert!(store.check_written().is_ok());
+        drop((store, must_be_free));
+        assert_eq!(DeviceStore::open(folder.path()).unwrap().entries().len(), 2);
+    }
+
+    #[test]
+    fn a_record_that_is_there_although_its_writing_seemed_to_fail_is_not_written_twice() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut store = DeviceStore::open(folder.path()).unwrap();
+        store.answer(signed(1)).unwrap();
+        // The ledger has it, and the state was never told.
+        let entry = Entry::Answer(signed(2));
+        store.ledger.append(&entry).unwrap();
+        store.failed = Some(entry);
+        assert!(store.check_written().is_err());
+        store.recover().unwrap();
+        assert_eq!(store.entries().len(), 2);
+        store.append(Entry::Answer(signed(2))).unwrap();
+        store.append(Entry::Answer(signed(3))).unwrap();
+        drop(store);
+        assert_eq!(DeviceStore::open(folder.path()).unwrap().entries().len(), 3);
+        // One that is not there is written when it is wanted again.
+        let mut store = DeviceStore::open(folder.path()).unwrap();
+        store.failed = Some(Entry::Answer(signed(4)));
+        store.recover().unwrap();
+        store.append(Entry::Answer(signed(4))).unwrap();
+        assert_eq!(store.entries().len(), 4);
     }
 }

@@ -23,6 +23,10 @@ use crate::trainer::{ChildTrainer, StartError, TrainerSettings};
 /// When a base is read again that came and cannot be used.
 const UNUSABLE: Duration = Duration::from_secs(60);
 
+/// The first wait for a state that cannot be opened, doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+
 /// What a daemon runs with.
 pub(super) struct Daemon<'a> {
     config: &'a Config,
@@ -103,8 +107,33 @@ impl<'a> Daemon<'a> {
                     return Ok(finished);
                 }
             }
-            device = opened(self.config).await?;
+            let Some(again) = self.opened_again().await? else { return Ok(Finished::Stopped) };
+            device = again;
             turn = self.begin(&device, &come, Begins::Again).await?;
+        }
+    }
+
+    /// The device for the next turn; its disk may be full of what has come. Nothing where the daemon is told to stop.
+    async fn opened_again(&self) -> Result<Option<Device>, Failure> {
+        let mut wait = FIRST_WAIT;
+        loop {
+            match Device::open(&self.config.state_dir) {
+                Err(error) if error.may_pass() && !self.once => {
+                    if wait == FIRST_WAIT {
+                        tracing::warn!(
+                            "its state cannot be opened; it is tried again with growing waits: {error}"
+                        );
+                    }
+                }
+                other => {
+                    drop(other);
+                    return opened(self.config).await.map(Some);
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => wait = LONGEST_WAIT.min(2 * wait),
+                () = self.stop.cancelled() => return Ok(None),
+            }
         }
     }
 

@@ -42,7 +42,7 @@ pub(super) fn doctor(common: &Common) -> Result<(), Failure> {
         Err(error) => {
             let todo =
                 "mend it; what else there is was not looked at, because the configuration says where it is";
-            examined.add(Finding::fault("configuration", error.to_string()).to_do(todo).code(3));
+            examined.add(Finding::fault("configuration", error.to_string()).advising(todo).code(3));
         }
     }
     print(common.format, &examined, || examined.text())?;
@@ -56,7 +56,7 @@ fn examine(config: &Config, common: &Common, examined: &mut Examined) {
         device::reached(config, &known, examined);
         if let Some(until) = known.status.paused_until.filter(|until| *until > now().0) {
             let resume = "`nightshift-agent resume` ends it";
-            examined.add(Finding::warning("pause", paused(until, now())).to_do(resume));
+            examined.add(Finding::warning("pause", paused(until, now())).advising(resume));
         } else {
             examined.add(Finding::ok("pause", "not paused"));
         }

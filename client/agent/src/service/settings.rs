@@ -49,9 +49,9 @@ pub fn below_home(config: &str) -> Option<PathBuf> {
     let table: toml::Table = config.parse().ok()?;
     let named = ["state_dir", "base", "further_bases", "data"].into_iter().filter_map(|key| table.get(key));
     let one = |value: &Value| value.as_str().map(PathBuf::from);
-    let each = |value: &Value| match value {
-        Value::Array(values) => values.iter().filter_map(one).collect(),
-        other => one(other).into_iter().collect::<Vec<_>>(),
+    let each = |value: &Value| {
+        let listed = value.as_array().into_iter().flatten().filter_map(one);
+        one(value).into_iter().chain(listed).collect::<Vec<_>>()
     };
     named.flat_map(each).find(|path| home::is_below_home(path))
 }

@@ -50,12 +50,12 @@ fn wrong_modes(folder: &Path) -> std::io::Result<Vec<Finding>> {
     if found.uid() != user {
         let what = format!("{path} belongs to user {}, and this is user {user}", found.uid());
         let to_do = format!("run this as that user, or `chown -R {user} {path}`");
-        wrong.push(Finding::fault("folder", what).to_do(to_do));
+        wrong.push(Finding::fault("folder", what).advising(to_do));
     } else if found.mode() & 0o077 != 0 {
         let what = format!("{path} is open to others (mode {:04o})", found.mode() & 0o7777);
         wrong.push(
             Finding::warning("folder", what)
-                .to_do(format!("`chmod 700 {path}`; an agent that starts does it")),
+                .advising(format!("`chmod 700 {path}`; an agent that starts does it")),
         );
     }
     let keys = folder.join("keys");
@@ -65,7 +65,7 @@ fn wrong_modes(folder: &Path) -> std::io::Result<Vec<Finding>> {
         if mode & 0o077 != 0 {
             let path = shown(&entry.path().to_string_lossy()).to_string();
             let what = format!("{path} is a secret and can be read by others (mode {mode:04o})");
-            wrong.push(Finding::fault("folder", what).to_do(format!("`chmod 600 {path}`")));
+            wrong.push(Finding::fault("folder", what).advising(format!("`chmod 600 {path}`")));
         }
     }
     Ok(wrong)
@@ -80,7 +80,7 @@ fn wrong_modes(folder: &Path) -> std::io::Result<Vec<Finding>> {
 pub(super) fn enrolled(status: &Status, examined: &mut Examined) {
     let Some(device) = status.device else {
         let to_do = "`nightshift-agent enroll --token-file FILE`, with a token of the coordinator's operator";
-        examined.add(Finding::fault("enrollment", "this device is not enrolled").to_do(to_do).code(5));
+        examined.add(Finding::fault("enrollment", "this device is not enrolled").advising(to_do).code(5));
         return;
     };
     if let Some(turned_away) = &status.turned_away {
@@ -98,7 +98,7 @@ fn lasts(certificate: Certificate, now: Timestamp) -> Finding {
     let what = certified(certificate, now);
     if certificate.ends < now.0 {
         let to_do = "let the agent run; where the coordinator renews it no more, it says so";
-        Finding::warning("certificate", what).to_do(to_do)
+        Finding::warning("certificate", what).advising(to_do)
     } else {
         Finding::ok("certificate", what)
     }
@@ -124,7 +124,7 @@ pub(super) fn reached(config: &Config, known: &Known, examined: &mut Examined) {
         Err(None) => {
             let what = format!("{address} has not answered the agent that runs since it began");
             let to_do = "see what it waits for: `nightshift-agent status`; stop it and look again to ask the coordinator now";
-            examined.add(Finding::warning("coordinator", what).to_do(to_do));
+            examined.add(Finding::warning("coordinator", what).advising(to_do));
         }
         Err(Some(Failure { code, error })) => {
             examined.add(Finding::fault("coordinator", error.to_string()).code(code));
@@ -156,9 +156,9 @@ fn clock(Answered { ahead_millis, .. }: Answered) -> Option<Finding> {
     let what = format!("this clock is {} {way} the coordinator's", span(apart));
     let to_do = "set this machine's clock, or let it be set by the network (NTP)";
     Some(if apart >= FAR_APART {
-        Finding::fault("clock", what).to_do(to_do).code(4)
+        Finding::fault("clock", what).advising(to_do).code(4)
     } else if apart >= APART {
-        Finding::warning("clock", what).to_do(to_do)
+        Finding::warning("clock", what).advising(to_do)
     } else {
         Finding::ok("clock", "as the coordinator's")
     })

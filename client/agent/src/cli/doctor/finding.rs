@@ -48,7 +48,7 @@ impl Finding {
     }
 
     /// The same, with what to do about it.
-    pub(super) fn to_do(self, what: impl Into<String>) -> Self {
+    pub(super) fn advising(self, what: impl Into<String>) -> Self {
         Self { to_do: Some(what.into()), ..self }
     }
 
@@ -106,7 +106,7 @@ impl Examined {
         };
         let more = self.faults - 1;
         let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-        let error = anyhow::anyhow!("{} is at fault{more}", first.check);
+        let error = anyhow::anyhow!("found at fault: {}{more}", first.check);
         Err(Failure { code: first.code, error })
     }
 }
@@ -119,12 +119,12 @@ mod tests {
     fn the_first_fault_gives_the_code_and_warnings_give_none() {
         let mut examined = Examined::default();
         examined.add(Finding::ok("state", "it opens"));
-        examined.add(Finding::warning("pause", "paused").to_do("resume"));
+        examined.add(Finding::warning("pause", "paused").advising("resume"));
         assert!(examined.end().is_ok());
         examined.add(Finding::fault("text", "there is none").code(3));
         examined.add(Finding::fault("coordinator", "nobody answers").code(5));
         let Err(Failure { code, error }) = examined.end() else { panic!("two faults") };
-        assert_eq!((code, error.to_string().as_str()), (3, "text is at fault, and 1 more"));
+        assert_eq!((code, error.to_string().as_str()), (3, "found at fault: text, and 1 more"));
         let text = examined.text();
         assert!(
             text.starts_with("ok       state          it opens\nwarning  pause          paused\n"),

@@ -26,22 +26,23 @@ pub(super) fn bases(config: &Config, examined: &mut Examined) {
         let Some(path) = here.first() else {
             let what = format!("{source} is not here yet");
             let to_do = "let the agent run: it fetches it when it may use the network";
-            examined.add(Finding::warning("base", what).to_do(to_do));
+            examined.add(Finding::warning("base", what).advising(to_do));
             continue;
         };
         let name = shown(&path.to_string_lossy()).to_string();
         let is_absent = !bases::absent(std::slice::from_ref(path)).is_empty();
         match whole(path) {
             Ok(mib) => {
-                examined.add(Finding::ok("base", format!("{name} is whole, and takes {mib} MiB of memory")))
+                let whole = format!("{name} is whole, and takes {mib} MiB of memory");
+                examined.add(Finding::ok("base", whole));
             }
             Err(_) if is_absent && place == 0 && !fetches && sources.len() == 1 => {
                 let to_do = "put it there, or name another by `base`";
-                examined.add(Finding::fault("base", format!("{name} is not there")).to_do(to_do).code(3));
+                examined.add(Finding::fault("base", format!("{name} is not there")).advising(to_do).code(3));
             }
             Err(_) if is_absent => {
                 let to_do = "put it there; the device takes part with the others meanwhile";
-                examined.add(Finding::warning("base", format!("{name} is not there")).to_do(to_do));
+                examined.add(Finding::warning("base", format!("{name} is not there")).advising(to_do));
             }
             Err(error) => examined.add(Finding::fault("base", format!("{name}: {error}")).code(3)),
         }
@@ -61,7 +62,7 @@ fn whole(path: &Path) -> Result<u64, engine::BaseError> {
 pub(super) fn text(config: &Config, examined: &mut Examined) {
     if config.data.is_empty() {
         let to_do = "name files or folders by `data` in agent.toml, or by --data";
-        examined.add(Finding::fault("text", "no text is named").to_do(to_do).code(3));
+        examined.add(Finding::fault("text", "no text is named").advising(to_do).code(3));
         return;
     }
     let to_do = "`nightshift-agent data check` says what each file is taken for, and what is left out";
@@ -72,10 +73,10 @@ pub(super) fn text(config: &Config, examined: &mut Examined) {
             let found = format!("{} documents in {} files", reading.documents, reading.files);
             let (lines, files) = (reading.skipped_lines(), reading.unread_files());
             if reading.documents == 0 {
-                Finding::fault("text", found).to_do(to_do).code(3)
+                Finding::fault("text", found).advising(to_do).code(3)
             } else if lines + files > 0 {
                 let left = format!("{found}; {lines} lines and {files} files are left out");
-                Finding::warning("text", left).to_do(to_do)
+                Finding::warning("text", left).advising(to_do)
             } else {
                 Finding::ok("text", found)
             }
@@ -87,14 +88,13 @@ pub(super) fn text(config: &Config, examined: &mut Examined) {
 /// The conditions, by what a daemon sees or by a look: which have no source, and which do not hold now; and the disk.
 pub(super) fn conditions(config: &Config, now: Option<&Now>, usage: Option<Usage>, examined: &mut Examined) {
     let free_mib = usage.as_ref().and_then(|usage| usage.free_disk_mib);
-    let (training, transfer) = match now {
-        Some(now) => (now.conditions.clone(), now.transfer.clone()),
-        None => {
-            let mut snapshot = ThisMachine::start(Sources::of_this_machine()).look();
-            snapshot.usage = usage.unwrap_or_default();
-            let judged = |purpose| judge(&snapshot, &config.conditions, purpose);
-            (judged(Purpose::Start), judged(Purpose::Transfer))
-        }
+    let (training, transfer) = if let Some(now) = now {
+        (now.conditions.clone(), now.transfer.clone())
+    } else {
+        let mut snapshot = ThisMachine::start(Sources::of_this_machine()).look();
+        snapshot.usage = usage.unwrap_or_default();
+        let judged = |purpose| judge(&snapshot, &config.conditions, purpose);
+        (judged(Purpose::Start), judged(Purpose::Transfer))
     };
     // Where there is no folder yet, nobody looks at its disk.
     let is_known = |row: &&Judgment| row.condition == Condition::Disk && !row.unknown;
@@ -104,7 +104,7 @@ pub(super) fn conditions(config: &Config, now: Option<&Now>, usage: Option<Usage
     if let Some(advice) = advice(&[&training[..], &transfer[..]].concat()) {
         let (what, to_do) = advice.split_once("\nUntil it can").unwrap_or((&advice, ""));
         let to_do = format!("until it can{to_do}");
-        examined.add(Finding::fault("conditions", what).to_do(to_do).code(7));
+        examined.add(Finding::fault("conditions", what).advising(to_do).code(7));
     }
     for (what, judged) in [("it may not train now", training), ("it may not use the network now", transfer)] {
         // What nobody tells is said above, and what the user wants, and the disk, each by itself.
@@ -116,7 +116,8 @@ pub(super) fn conditions(config: &Config, now: Option<&Now>, usage: Option<Usage
             continue;
         }
         let waits = format!("{what}; it would take: {}", in_words(&rows));
-        examined.add(Finding::warning("conditions", waits).to_do("wait: the device looks again by itself"));
+        examined
+            .add(Finding::warning("conditions", waits).advising("wait: the device looks again by itself"));
     }
 }
 
@@ -125,9 +126,9 @@ fn disk_space(row: &Judgment, free_mib: Option<u64>, floor_mib: u64) -> Finding 
     let what = format!("{}, wanted: {}", row.value, row.threshold);
     let to_do = format!("make room; `least_free_disk_mib` is {floor_mib} MiB");
     if is_full {
-        Finding::fault("disk", what).to_do(to_do)
+        Finding::fault("disk", what).advising(to_do)
     } else if row.blocking {
-        Finding::warning("disk", what).to_do(to_do)
+        Finding::warning("disk", what).advising(to_do)
     } else {
         Finding::ok("disk", what)
     }
@@ -137,13 +138,13 @@ fn disk_space(row: &Judgment, free_mib: Option<u64>, floor_mib: u64) -> Finding 
 pub(super) fn service(common: &Common, examined: &mut Examined) {
     let to_do = "`nightshift-agent service install` lets the system start it";
     let finding = match service::looked_at(common) {
-        Ok(looked) if !looked.installed => Finding::warning("service", looked.says).to_do(to_do),
+        Ok(looked) if !looked.installed => Finding::warning("service", looked.says).advising(to_do),
         Ok(looked) if looked.runs && looked.current => Finding::ok("service", looked.says),
         Ok(looked) if looked.current => {
-            Finding::warning("service", looked.says).to_do("`nightshift-agent service status` says more")
+            Finding::warning("service", looked.says).advising("`nightshift-agent service status` says more")
         }
         Ok(looked) => Finding::warning("service", looked.says)
-            .to_do("`nightshift-agent service install` writes it anew"),
+            .advising("`nightshift-agent service install` writes it anew"),
         Err(Failure { error, .. }) => Finding::warning("service", error.to_string()),
     };
     examined.add(finding);
