@@ -50,7 +50,9 @@ pub fn write_base(folder: &Path) -> Result<PathBuf, std::io::Error> {
     Ok(folder.to_path_buf())
 }
 
-/// The scenario of the demonstration.
+/// The scenario of the demonstration, in which it differs from the defaults of [`planning::PlanOptions`]: hundreds of people
+/// with little text each, a base of half a million parameters, and noise that was chosen for both (`sim/DEMONSTRATION.md`).
+/// What is not said here it says in [`Scenario::terms`].
 pub fn scenario(seed: u64) -> Scenario {
     Scenario {
         name: "demonstration".to_owned(),
@@ -86,6 +88,7 @@ pub fn scenario(seed: u64) -> Scenario {
         yardsticks: true,
         prompts: PROMPTS.map(str::to_owned).to_vec(),
         seed,
+        terms: None,
     }
 }
 

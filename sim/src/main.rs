@@ -76,6 +76,7 @@ fn main() -> ExitCode {
 
 fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
     let scenario = demo.scenario(out.seed);
+    check_folder(out, &scenario, None, demo.force)?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let read = Read::made_up(&scenario, &output.folder().join("base")).map_err(Failure::Input)?;
     check_noise(&scenario, &read.base, demo.accept_noise)?;
@@ -114,12 +115,29 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     let wanted = Wanted { devices: args.devices, newcomers: args.newcomers };
     let read =
         Read::of_files(Files { base, data, public: args.public.clone() }, wanted).map_err(Failure::Input)?;
-    let scenario = args.scenario(&read.base, read.users.len(), out.seed).map_err(Failure::Usage)?;
+    let scenario = args.scenario(&read.base, read.users.len(), out.seed).map_err(|error| {
+        let failure = if error.is_usage() { Failure::Usage } else { Failure::Input };
+        failure(error.into())
+    })?;
     // What cannot work is said before the folder is touched.
     check_noise(&scenario, &read.base, args.accept_noise || args.central)?;
+    check_folder(out, &scenario, read.files.as_ref(), args.force)?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let place = if args.central { Place::Central } else { Place::Federation };
     perform(place, &scenario, &read, output, out.format)
+}
+
+/// Fails where the folder holds what this run would write over, and nobody said that it may.
+fn check_folder(
+    out: &OutputArgs,
+    scenario: &Scenario,
+    files: Option<&Files>,
+    is_forced: bool,
+) -> Result<(), Failure> {
+    if is_forced {
+        return Ok(());
+    }
+    Output::check(&out.out, scenario, files).map_err(|e| Failure::Output(e.into()))
 }
 
 /// Fails where there is no plan, or where its noise is more than its devices can teach and nobody said that it may be; what
@@ -131,8 +149,9 @@ fn check_noise(scenario: &Scenario, base: &Base, is_accepted: bool) -> Result<()
         return Ok(());
     }
     for change in changes(&plan, LEAST_SNR) {
-        // A cohort is all devices here.
+        // A cohort is all devices here, and the demonstration's goal follows from them.
         let options = match change.options.strip_prefix("--cohort ") {
+            Some(cohort) if scenario.terms.is_some() => format!("--devices {cohort}"),
             Some(cohort) => format!("--devices {}", cohort.split(' ').next().unwrap_or(cohort)),
             None => change.options,
         };
@@ -161,6 +180,7 @@ fn repeat(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
         );
     }
     let scenario = record.scenario.clone();
+    check_folder(out, &scenario, record.files.as_ref(), args.force)?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let read = match &record.files {
         None => Read::made_up(&scenario, &output.folder().join("base")),

@@ -5,11 +5,17 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use formats::{ExportError, peft_files};
+use proto::shown::shown;
 use serde::Serialize;
 
+use crate::record::Files;
 use crate::report;
 use crate::run::Finished;
-use crate::summary::VersionSummary;
+use crate::scenario::Scenario;
+use crate::summary::{RunSummary, VersionSummary};
+
+/// What a run that came to no end leaves in its folder, and all that it may hold before a run of other settings.
+const BEGUN: [&str; 2] = ["base", "metrics.jsonl"];
 
 /// A file that cannot be written.
 #[derive(Debug, thiserror::Error)]
@@ -21,6 +27,14 @@ pub enum OutputError {
         path: PathBuf,
         /// Why.
         source: std::io::Error,
+    },
+    /// There is something else already.
+    #[error("{} holds {what}, and is left as it is; name another folder with --out, or say --force to write over it", path.display())]
+    Held {
+        /// Which folder.
+        path: PathBuf,
+        /// What is in it.
+        what: String,
     },
     /// A number has no place in JSON.
     #[error("the summary cannot be written: {0}")]
@@ -52,6 +66,45 @@ impl Output {
         let path = folder.join("metrics.jsonl");
         let metrics = File::create(&path).map_err(|source| refuse(&path, source))?;
         Ok(Self { folder: folder.to_path_buf(), metrics })
+    }
+
+    /// Fails where the folder holds anything but a run of the same settings, from the same files, or one that came to no
+    /// end.
+    pub fn check(folder: &Path, scenario: &Scenario, files: Option<&Files>) -> Result<(), OutputError> {
+        let held = |what: &str| OutputError::Held { path: folder.to_path_buf(), what: what.to_owned() };
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(source) => return Err(refuse(folder, source)),
+        };
+        let path = folder.join("summary.json");
+        if !path.exists() {
+            for entry in entries {
+                let name = entry.map_err(|source| refuse(folder, source))?.file_name();
+                if !BEGUN.iter().any(|known| name == *known) {
+                    return Err(held(&format!(
+                        "{}, and no summary.json of a run",
+                        shown(&name.to_string_lossy())
+                    )));
+                }
+            }
+            return Ok(());
+        }
+        let json = fs::read(&path).map_err(|source| refuse(&path, source))?;
+        let Ok(summary) = serde_json::from_slice::<RunSummary>(&json) else {
+            return Err(held("a summary.json that is not of this program"));
+        };
+        match summary.record {
+            Some(record) if record.scenario == *scenario && record.files.as_ref() == files => Ok(()),
+            Some(record) => Err(held(&format!(
+                "another run, `{}` of {} devices and {} versions by seed {}",
+                shown(&record.scenario.name),
+                record.scenario.devices,
+                record.scenario.versions,
+                record.scenario.seed
+            ))),
+            None => Err(held("a training in one place, of which no settings are written down")),
+        }
     }
 
     /// The folder.

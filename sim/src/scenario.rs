@@ -1,15 +1,14 @@
 //! What a run is made of, and the plan that follows from it.
 
-use engine::{Base, Projection};
+use engine::{Base, Projection, UnknownProjection};
+use planning::{MethodName, MetricChoice, PlanOptions, PlanningError, Privacy, Subject};
 use proto::adapter::{AdapterSpec, Class, Factors, Method};
 use proto::ids::Digest;
-use proto::plan::{
-    AdaptiveClipPlan, ClassPlan, Mode, Plan, PlanError, PrivacyPlan, RefreshPlan, RoundPlan, vector_to_bytes,
-};
+use proto::metrics::MetricName;
+use proto::plan::{Mode, Plan, PlanError, RefreshPlan, vector_to_bytes};
 use proto::training::{ServerOptimizer, TrainingPlan};
 use serde::{Deserialize, Serialize};
 use session::policy::Policy;
-use task::worth::with_usual_metrics;
 
 use crate::classes::{self, ClassError, ClassShare};
 
@@ -18,9 +17,6 @@ pub const FEWEST_DEVICES: usize = 3;
 
 /// ε that a summary calls small enough.
 pub const EPSILON_GOAL: f64 = 8.0;
-
-/// How much of the noise the metrics pay for: that of the updates is 3 % larger.
-const METRICS_WEIGHT: f64 = 0.25;
 
 /// What a run is made of, the base and the text aside. It stands in `summary.json` in full.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -78,6 +74,33 @@ pub struct Scenario {
     pub prompts: Vec<String>,
     /// Everything random follows from it.
     pub seed: u64,
+    /// How devices are gathered and what else is summed, where options said it; else [`Scenario::terms`] says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub terms: Option<Terms>,
+}
+
+/// What a plan says beside: how devices are gathered, how often they take part, and what is summed with the updates.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Fewest survivors for which a sum may be opened.
+    pub report_goal: u32,
+    /// Rounds that one device may take part in.
+    pub participations: u32,
+    /// The task ends before its ε passes this, where one is given.
+    pub epsilon_budget: Option<f64>,
+    /// What is summed beside the updates, where it does not follow from the noise.
+    pub metrics: Option<Vec<MetricName>>,
+    /// The norm of a device's metrics, divided by the clip norm.
+    pub metrics_weight: f64,
+    /// Which part of the updates an adaptive bound leaves as they are.
+    pub clip_quantile: f64,
+    /// Seconds that a round waits for devices that have trained.
+    pub join_secs: u64,
+    /// Seconds that each later step waits.
+    pub step_secs: u64,
+    /// Seconds that a round waits for stragglers.
+    pub grace_secs: u64,
 }
 
 /// A scenario that cannot be run.
@@ -103,11 +126,72 @@ pub enum ScenarioError {
     /// The plan that follows cannot be followed.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// No plan can be made of the options.
+    #[error(transparent)]
+    Planning(#[from] PlanningError),
+    /// A layer to adapt that no base has.
+    #[error("--targets: {0}, all")]
+    Target(#[from] UnknownProjection),
+    /// There is nobody who trains less than all.
+    #[error(
+        "--least-trainers {0} has no effect where every device trains all; leave it out, or give --class"
+    )]
+    NoClasses(u32),
+}
+
+impl ScenarioError {
+    /// Whether words of a command line do not go together, whatever the base and the text are.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Target(_) | Self::NoClasses(_) => true,
+            Self::Planning(error) => error.is_usage(),
+            Self::TooFewDevices { .. } | Self::TooManyDevices { .. } | Self::Classes(_) | Self::Plan(_) => {
+                false
+            }
+        }
+    }
+}
+
+/// The cohort that so many devices are: all of one round.
+pub fn cohort_of(devices: usize) -> Result<u32, ScenarioError> {
+    if devices < FEWEST_DEVICES {
+        return Err(ScenarioError::TooFewDevices { found: devices });
+    }
+    if devices > aggregation::MAX_COHORT {
+        return Err(ScenarioError::TooManyDevices { found: devices, most: aggregation::MAX_COHORT });
+    }
+    Ok(small(devices))
+}
+
+/// What follows from a seed, another for each use.
+pub fn seeded(seed: u64, purpose: &str) -> Digest {
+    let mut bytes = b"nightshift scenario v1".to_vec();
+    bytes.extend_from_slice(&seed.to_be_bytes());
+    bytes.extend_from_slice(purpose.as_bytes());
+    Digest::of(&bytes)
 }
 
 impl Scenario {
-    /// Fewest survivors for which a sum may be opened: nine tenths of the devices, and at least the quorum.
-    pub fn report_goal(&self) -> usize {
+    /// How devices are gathered. Where no options said it, as in the demonstration: nine tenths of all devices reach the
+    /// goal (in a process nobody loses the network), a device may come back after a round that was given up, and a step
+    /// has time for hundreds of devices.
+    pub fn terms(&self) -> Terms {
+        let usual = PlanOptions::default();
+        self.terms.clone().unwrap_or_else(|| Terms {
+            report_goal: small(self.nine_tenths()),
+            participations: 2 * self.versions,
+            epsilon_budget: usual.epsilon_budget,
+            metrics: None,
+            metrics_weight: usual.metrics_weight,
+            clip_quantile: usual.clip_quantile,
+            join_secs: usual.join_secs,
+            step_secs: 60,
+            grace_secs: usual.grace_secs,
+        })
+    }
+
+    /// Nine tenths of the devices, and at least the quorum.
+    fn nine_tenths(&self) -> usize {
         let tenth = self.devices.div_ceil(10).max(self.vanishing).min(self.devices / 2);
         let corrupt = aggregation::corrupt_devices(self.devices, self.corrupt_permille);
         (self.devices - tenth).max(aggregation::quorum(self.devices, corrupt))
@@ -126,56 +210,60 @@ impl Scenario {
 
     /// The plan. `adapter` is as [`Scenario::adapter`] gives it, or with factors named by their hash.
     pub fn plan(&self, base: &Base, adapter: AdapterSpec) -> Result<Plan, ScenarioError> {
-        if self.devices < FEWEST_DEVICES {
-            return Err(ScenarioError::TooFewDevices { found: self.devices });
-        }
-        if self.devices > aggregation::MAX_COHORT {
-            let most = aggregation::MAX_COHORT;
-            return Err(ScenarioError::TooManyDevices { found: self.devices, most });
-        }
+        let cohort = cohort_of(self.devices)?;
         adapter.check().map_err(PlanError::from)?;
         self.dealt(&adapter)?;
-        let noise_multiplier = match self.mode {
-            Mode::Off => 0.0,
-            Mode::Central | Mode::Distributed => self.noise_multiplier,
-        };
-        let small = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        let plan = Plan {
+        let options = self.options(&adapter);
+        let AdapterSpec { factors, modules, .. } = adapter;
+        let subject = Subject {
             name: self.name.clone(),
             base: base.digest(),
+            modules,
+            factors,
             initial_seed: self.digest("initial"),
-            adapter,
-            refresh: self.refresh,
-            classes: (!self.classes.is_empty()).then_some(ClassPlan { least_trainers: self.least_trainers }),
-            training: self.training.clone(),
-            privacy: PrivacyPlan {
-                mode: self.mode,
-                clip_norm: self.clip_norm,
-                adaptive_clip: self.adaptive_clip.then(|| AdaptiveClipPlan::around(self.clip_norm, 0.5)),
-                noise_multiplier,
-                scale: 1.0,
-                metrics: Vec::new(),
-                metrics_weight: METRICS_WEIGHT,
-                delta: self.delta,
-                corrupt_permille: self.corrupt_permille,
-                participations: 2 * self.versions,
-                epsilon_budget: None,
-            },
-            round: RoundPlan {
-                versions: self.versions,
-                cohort: small(self.devices),
-                report_goal: small(self.report_goal()),
-                join_millis: 60_000,
-                step_millis: 60_000,
-                grace_millis: 5_000,
-                missing_permille: 300,
-            },
-            server: self.server,
-        }
-        .with_recommended_scale()?;
-        let plan = with_usual_metrics(&plan)?.with_recommended_scale()?;
+            cohort,
+        };
+        // What no option says.
+        let plan = Plan { server: self.server, training: self.training.clone(), ..options.plan(&subject)? };
         plan.check()?;
         Ok(plan)
+    }
+
+    /// The options of which this scenario's plan is made, all of them said.
+    fn options(&self, adapter: &AdapterSpec) -> PlanOptions {
+        let terms = self.terms();
+        let noisy = self.mode != Mode::Off;
+        PlanOptions {
+            versions: self.versions,
+            rank: Some(adapter.rank),
+            alpha: Some(adapter.alpha),
+            method: Some(MethodName::of(adapter.method)),
+            refresh_every: Some(self.refresh.map_or(0, |refresh| refresh.every)),
+            accumulated_rank: self.refresh.map(|refresh| refresh.accumulated_rank),
+            least_trainers: (!self.classes.is_empty()).then_some(self.least_trainers),
+            shipped_rank: self.refresh.map(|refresh| refresh.shipped_rank),
+            targets: self.projections.iter().map(Projection::to_string).collect(),
+            local_steps: self.training.local_steps,
+            batch_size: self.training.batch_size,
+            sequence_len: self.training.sequence_len,
+            learning_rate: Some(self.training.learning_rate),
+            privacy: Privacy::of(self.mode),
+            target_epsilon: None,
+            noise_multiplier: noisy.then_some(self.noise_multiplier),
+            clip: Some(self.clip_norm),
+            delta: self.delta,
+            epsilon_budget: terms.epsilon_budget,
+            metrics: terms.metrics.map(|names| names.into_iter().map(MetricChoice::of).collect()),
+            metrics_weight: terms.metrics_weight,
+            adaptive_clip: self.adaptive_clip,
+            clip_quantile: terms.clip_quantile,
+            participations: Some(terms.participations),
+            corrupt_permille: Some(self.corrupt_permille),
+            report_goal: Some(terms.report_goal),
+            join_secs: terms.join_secs,
+            step_secs: terms.step_secs,
+            grace_secs: terms.grace_secs,
+        }
     }
 
     /// How much of the adapter each device trains, in order. Fails where a class cannot be.
@@ -203,11 +291,12 @@ impl Scenario {
 
     /// A seed of its own for each use.
     pub fn digest(&self, purpose: &str) -> Digest {
-        let mut bytes = b"nightshift scenario v1".to_vec();
-        bytes.extend_from_slice(&self.seed.to_be_bytes());
-        bytes.extend_from_slice(purpose.as_bytes());
-        Digest::of(&bytes)
+        seeded(self.seed, purpose)
     }
+}
+
+fn small(n: usize) -> u32 {
+    u32::try_from(n).unwrap_or(u32::MAX)
 }
 
 /// Lists whose parts are written as words, as on the command line.

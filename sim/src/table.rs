@@ -94,8 +94,9 @@ pub fn measured(summary: &RunSummary) -> String {
     let rows = summary.versions.iter().zip(summary.versions.iter().skip(1)).filter_map(|(version, next)| {
         let gain = next.metrics.iter().find(|metric| metric.name == MetricName::Gain)?;
         let truth = version.loss_before - version.loss;
+        let clipped = if gain.is_at_bound() { ", at its bound: clipped" } else { "" };
         Some(format!(
-            "version {}  {:+.3} ± {:.3} by its devices, {truth:+.3} in truth\n",
+            "version {}  {:+.3} ± {:.3} by its devices{clipped}, {truth:+.3} in truth\n",
             version.version, gain.mean, gain.standard_deviation
         ))
     });

@@ -91,6 +91,30 @@ fn a_run_on_files_is_repeated_wherever_they_are_now_and_refused_where_they_chang
 }
 
 #[test]
+fn a_run_is_written_over_no_other_and_over_nothing_else_unless_somebody_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    made_up(&folder.path().join("first"));
+    let summary = || std::fs::read(folder.path().join("first/summary.json")).unwrap();
+    let before = summary();
+    let refused = program(folder.path(), "--devices 4 --versions 1 --privacy off --out first");
+    let why = said(&refused);
+    let named = why.contains("another run, `demonstration` of 6 devices and 2 versions by seed 3");
+    assert_eq!((refused.status.code(), named, why.contains("--force")), (Some(4), true, true), "{why}");
+    assert_eq!(summary(), before);
+    let again = program(folder.path(), "run --from first/summary.json --out first");
+    assert!(again.status.success(), "{}", said(&again));
+    std::fs::create_dir(folder.path().join("mine")).unwrap();
+    std::fs::write(folder.path().join("mine/thesis.txt"), "mine").unwrap();
+    let mine = "run --from first/summary.json --out mine";
+    let refused = program(folder.path(), mine);
+    let why = said(&refused);
+    assert_eq!((refused.status.code(), why.contains("thesis.txt")), (Some(4), true), "{why}");
+    let forced = program(folder.path(), &format!("{mine} --force"));
+    assert!(forced.status.success(), "{}", said(&forced));
+    assert_same(&folder.path().join("first"), &folder.path().join("mine"));
+}
+
+#[test]
 fn a_record_leaves_no_settings_to_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     for more in ["--rank 2", "--devices 4", "--central", "--privacy off", "--no-yardsticks", "--versions 3"] {

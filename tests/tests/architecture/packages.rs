@@ -100,6 +100,12 @@ const RULES: &[Rule] = &[
         may_name: &["privacy", "aggregation", "proto"],
         links_none_of: &[SHELLS, TENSORS, SURROUNDINGS],
     },
+    // Options are a command line's: the one thing of a shell that it has.
+    Rule {
+        package: "planning",
+        may_name: &["privacy", "aggregation", "proto", "task"],
+        links_none_of: &[SHELLS, TENSORS, &["rand", "time", "tracing"]],
+    },
     Rule {
         package: "coordinator",
         may_name: &["privacy", "aggregation", "proto", "formats", "shell", "task"],
@@ -107,8 +113,20 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "operator",
-        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "task", "coordinator"],
-        links_none_of: &[TENSORS, &["ureq"]],
+        may_name: &[
+            "privacy",
+            "aggregation",
+            "proto",
+            "formats",
+            "shell",
+            "engine",
+            "text",
+            "task",
+            "planning",
+            "coordinator",
+        ],
+        // It measures versions on its operator's own text, by the engine and the reader of devices.
+        links_none_of: &[&["candle-core", "candle-nn"]],
     },
     // Nothing that is installed: it writes the pages of what is.
     Rule {
@@ -125,6 +143,7 @@ const RULES: &[Rule] = &[
             "client",
             "agent",
             "task",
+            "planning",
             "coordinator",
             "operator",
         ],
@@ -132,7 +151,17 @@ const RULES: &[Rule] = &[
     },
     Rule {
         package: "sim",
-        may_name: &["privacy", "aggregation", "proto", "formats", "session", "engine", "text", "task"],
+        may_name: &[
+            "privacy",
+            "aggregation",
+            "proto",
+            "formats",
+            "session",
+            "engine",
+            "text",
+            "task",
+            "planning",
+        ],
         links_none_of: &[SHELLS],
     },
     Rule {
@@ -149,6 +178,7 @@ const RULES: &[Rule] = &[
             "client",
             "agent",
             "task",
+            "planning",
             "coordinator",
             "operator",
             "sim",
@@ -286,6 +316,9 @@ fn a_feature_is_seen_where_it_is_asked_for_and_nowhere_else() {
         ("engine", &[][..], "ureq", true),
         ("agent", &[][..], "ureq", true),
         ("sim", &[][..], "ureq", false),
+        ("coordinator", &[][..], "ureq", false),
+        ("coordinator", &[][..], "tokenizers", false),
+        ("operator", &[][..], "ureq", true),
     ] {
         let links = linked(package, options).contains(name);
         assert_eq!(links, expected, "whether {package} {} links {name}", options.join(" "));

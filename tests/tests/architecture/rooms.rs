@@ -115,6 +115,7 @@ fn the_mathematics_reads_no_clock_and_no_disk() {
 fn the_machines_are_pure() {
     none(&impure("client/session", &[]), DECIDE);
     none(&impure("coordinator/task", &["spool/folder"]), DECIDE);
+    none(&impure("coordinator/planning", &[]), DECIDE);
 }
 
 #[test]
