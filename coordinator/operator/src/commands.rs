@@ -6,6 +6,8 @@ use clap::{Parser, Subcommand};
 use coordinator::cli::{CliError, EXIT_CODES};
 
 mod device;
+mod doctor;
+mod eval;
 mod health;
 mod model;
 mod operators;
@@ -41,10 +43,15 @@ enum Command {
     /// Adapters that came out.
     #[command(subcommand)]
     Model(model::Command),
+    /// Measure versions on text of your own, here: neither text nor path leaves this machine.
+    Eval(eval::Arguments),
     /// Certificates of operators.
     #[command(subcommand)]
     Operator(operators::Command),
-    /// Whether the coordinator writes, and what it turned away.
+    /// Look at this machine and at a coordinator's folder: ports, clock, certificates, disk, open files, store. Fails where
+    /// something is a fault.
+    Doctor(doctor::Arguments),
+    /// Whether the coordinator writes, which bases it serves, and what it turned away.
     Health(health::Arguments),
 }
 
@@ -55,7 +62,9 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Device(command) => device::run(&dir, command).await,
         Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
+        Command::Eval(arguments) => eval::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,
     }
 }

@@ -3,9 +3,10 @@
 //! A command is a file below `commands`. Most ask a running coordinator, over a connection that [`client`] makes;
 //! `nightshift up` runs one in this process. What a plan needs to know of a base, [`formats::BaseInfo`] reads.
 //!
+//! `nightshift eval` measures versions on the operator's own text, by the engine and the reader of devices.
+//!
 //! This package names the coordinator, for its configuration, its certificates and its server; the coordinator does not
-//! name this one. It holds no state but what is in the operator's folder, and never links a tensor library. Start at
-//! [`run`].
+//! name this one. It holds no state but what is in the operator's folder. Start at [`run`].
 //!
 //! An operator's script:
 //!
@@ -25,11 +26,13 @@ pub mod words {
 }
 
 pub mod admin_channel;
+mod base_source;
 mod bases;
 pub mod client;
 mod commands;
 mod connection;
 mod error;
+mod evals;
 mod output;
 
 /// All that can be typed to `nightshift`, for manual pages and completions.

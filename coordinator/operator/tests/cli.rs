@@ -1,5 +1,6 @@
 //! `nightshift` as an operator runs it: exit codes, messages, and what survives a kill.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "a process of its own is waited for")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -120,6 +121,8 @@ fn noise_that_would_ruin_a_model_is_refused_with_what_mends_it_and_started_only_
     let _up = Up::start(folder.path());
     let create = |more: &[&str]| {
         let few = ["task", "create", "--base", base.to_str().unwrap(), "--format", "json"];
+        let name = format!("with-{}", more.join(""));
+        let few = [&few[..], &["--name", &name]].concat();
         run(nightshift(folder.path(), &[&few[..], more].concat()))
     };
     let adapter = ["--method", "frozen_a", "--rank", "2"];
@@ -148,6 +151,8 @@ fn noise_follows_from_the_epsilon_that_is_asked_for() {
     let _up = Up::start(folder.path());
     let create = |more: &[&str]| {
         let few = ["task", "create", "--base", base.to_str().unwrap(), "--cohort", "100", "--format", "json"];
+        let name = format!("with-{}", more.join(""));
+        let few = [&few[..], &["--name", &name]].concat();
         run(nightshift(folder.path(), &[&few[..], more].concat()))
     };
     for (more, most) in [(&[][..], 8.0), (&["--target-epsilon", "3"], 3.0)] {
@@ -237,6 +242,79 @@ fn frozen_factors_come_back_and_others_are_refused() {
 }
 
 #[test]
+fn a_doctor_finds_what_is_there_and_fails_where_something_is_a_fault() {
+    let folder = tempfile::tempdir().unwrap();
+    let asked = |more: &[&str]| {
+        let output = run(nightshift(folder.path(), &[&["doctor", "--format", "json"], more].concat()));
+        let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let findings = document["findings"].as_array().unwrap().clone();
+        let level = move |what: &str| {
+            let found = findings.iter().find(|finding| finding["what"] == what);
+            found.map(|finding| finding["level"].as_str().unwrap().to_owned())
+        };
+        (output.status.code(), level, document)
+    };
+    // An empty folder: nobody operates from here.
+    let (code, level, document) = asked(&[]);
+    assert_eq!((code, level("operator").as_deref()), (Some(3), Some("fault")), "{document}");
+
+    let mut up = Up::start(folder.path());
+    let (code, level, document) = asked(&[]);
+    assert_eq!((code, document["faults"].as_u64()), (Some(0), Some(0)), "{document}");
+    for what in ["operator", "authority", "coordinator", "clock", "server", "configuration", "store"] {
+        assert_eq!(level(what).as_deref(), Some("ok"), "{what}: {document}");
+    }
+    up.kill();
+    // Nobody answers, and the store is there to be opened.
+    let (code, level, document) = asked(&[]);
+    assert_eq!(code, Some(0), "{document}");
+    assert_eq!((level("coordinator").as_deref(), level("store").as_deref()), (Some("warning"), Some("ok")));
+
+    // A port that somebody else has, and a configuration that is none.
+    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let config = folder.path().join("other.toml");
+    let state = toml_string(&folder.path().join("state"));
+    fs::write(&config, format!("listen = \"{}\"\nstate_dir = {state}\n", other.local_addr().unwrap()))
+        .unwrap();
+    let (code, level, document) = asked(&["--config", config.to_str().unwrap()]);
+    assert_eq!((code, level("port of devices").as_deref()), (Some(3), Some("fault")), "{document}");
+    fs::write(&config, "lisen = 3").unwrap();
+    let (code, level, document) = asked(&["--config", config.to_str().unwrap()]);
+    assert_eq!((code, level("configuration").as_deref()), (Some(3), Some("fault")), "{document}");
+}
+
+fn toml_string(path: &Path) -> String {
+    format!("{:?}", path.to_str().unwrap())
+}
+
+#[test]
+fn health_lists_the_bases_that_are_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = write_base(folder.path());
+    let _up = Up::with(folder.path(), &["--serve-base", base.to_str().unwrap()]);
+    let begun = std::time::Instant::now();
+    let health = loop {
+        let health = json(nightshift(folder.path(), &["health", "--format", "json"]));
+        if health["bases_to_read"] == 0 {
+            break health;
+        }
+        assert!(begun.elapsed() < std::time::Duration::from_secs(60), "{health}");
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    };
+    let bytes: u64 = ["config.json", "model.safetensors", "tokenizer.json"]
+        .iter()
+        .map(|name| fs::metadata(base.join(name)).unwrap().len())
+        .sum();
+    assert_eq!(
+        (health["bases"][0]["name"].as_str(), health["bases"][0]["bytes"].as_u64()),
+        (Some("base"), Some(bytes))
+    );
+    let text = run(nightshift(folder.path(), &["health"]));
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains(health["bases"][0]["digest"].as_str().unwrap()), "{text}");
+}
+
+#[test]
 fn an_unknown_device_cannot_be_revoked() {
     let folder = tempfile::tempdir().unwrap();
     let _up = Up::start(folder.path());
@@ -255,9 +333,14 @@ struct Up {
 impl Up {
     /// Starts it and waits until it listens.
     fn start(folder: &Path) -> Self {
+        Self::with(folder, &[])
+    }
+
+    fn with(folder: &Path, more: &[&str]) -> Self {
         let fresh = !folder.join("coordinator.toml").exists();
         let anywhere = SocketAddr::from(([127, 0, 0, 1], 0)).to_string();
         let mut command = nightshift(folder, &["up", "--format", "json"]);
+        command.args(more);
         if fresh {
             command.args(["--listen", &anywhere, "--admin-listen", &anywhere]);
         }

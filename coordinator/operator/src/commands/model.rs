@@ -1,5 +1,7 @@
 //! `nightshift model`: what came out of the tasks.
 
+mod target;
+
 use std::path::{Path, PathBuf};
 
 use clap::{Subcommand, ValueEnum};
@@ -39,6 +41,9 @@ pub(super) enum Command {
         /// The folder to write.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Write into the folder although it holds something else than an earlier version of this task.
+        #[arg(long)]
+        force: bool,
         /// The base's name in the written configuration; by default the hub's, or the path by which this operator made a task
         /// of it; else `sha256:` and its digest.
         #[arg(long, value_name = "NAME")]
@@ -82,7 +87,7 @@ struct Row {
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
-        Command::Pull { task, version, form, out, base_name, base_config, output } => {
+        Command::Pull { task, version, form, out, force, base_name, base_config, output } => {
             let task = find_task(&mut client, &task).await?;
             if version.is_none() && task.version == 0 {
                 return Err(CliError::Input(format!(
@@ -108,6 +113,9 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 ),
             };
             let version = version.unwrap_or(best.version);
+            if !force {
+                target::check(&out, task.task)?;
+            }
             let (plan, state, stored) = fetch(&mut client, &task, version).await?;
             let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
             let base = base_name.or_else(|| bases::name(dir, plan.base));
@@ -209,9 +217,8 @@ fn rows(task: &TaskStatus) -> Vec<Row> {
     task.versions.iter().map(row).collect()
 }
 
-/// A version of the adapter, with all that it is made of.
-/// The plan, the version's state, and its trained vector as it is stored.
-async fn fetch(
+/// The plan, a version's state with all that it is made of, and its trained vector as it is stored.
+pub(super) async fn fetch(
     client: &mut AdminClient,
     task: &TaskStatus,
     version: u32,

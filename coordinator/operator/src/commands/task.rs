@@ -1,5 +1,6 @@
 //! `nightshift task`: create, list, show, stop and watch tasks.
 
+mod versions;
 mod waiting;
 
 use std::path::Path;
@@ -7,19 +8,21 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use coordinator::cli::CliError;
-use proto::admin::{AdminRequest, MeanMetric, TaskState, TaskStatus, VersionStatus};
+use proto::admin::{AdminRequest, TaskState, TaskStatus};
 use proto::ids::TaskId;
-use proto::metrics::MetricName;
 use proto::shown::shown;
 use serde_json::json;
 use shell::cli::{Format, note};
-use task::gain::{Best, Measured, Standing, best, content, standings};
+use task::gain::{best, standings};
 use tokio::time::sleep;
 
+use super::eval;
 use super::planning::{PlanArguments, prepare};
 use crate::bases;
 use crate::connection::{connect, find_task, task_in, tasks};
+use crate::evals::{self, Own};
 use crate::output::{Output, adversary, epsilon, line, print, state, table};
+use versions::{document, standing, version_line};
 use waiting::Waits;
 
 const POLL: Duration = Duration::from_secs(1);
@@ -76,7 +79,13 @@ pub(super) enum Command {
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     match command {
         Command::Create { plan, output } => {
-            let prepared = prepare(&plan)?;
+            // What cannot be read is said before devices spend their nights.
+            let text = plan.text.as_ref().map(|text| std::path::absolute(text).map_err(CliError::input));
+            let text = text.transpose()?;
+            if let Some(text) = &text {
+                eval::read(text)?;
+            }
+            let prepared = prepare(&plan).await?;
             for line in prepared.prediction.lines() {
                 note(&line);
             }
@@ -89,12 +98,19 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                     note(&format!("where the base lies is not remembered: {error}"));
                 }
             }
-            let document = json!({ "task": task, "predicted": prepared.prediction });
+            if let Some(text) = text {
+                let own = Own { text: Some(text), measured: None };
+                if let Err(error) = evals::remember(dir, task.task, own) {
+                    note(&format!("where your text lies is not remembered: {error}"));
+                }
+            }
+            let document = json!({ "task": document(&task)?, "predicted": prepared.prediction });
             print(output.format, &document, |_| task.task.to_string())
         }
         Command::Ls { output } => {
             let tasks = tasks(&mut connect(dir).await?).await?;
-            print(output.format, &tasks, |tasks| {
+            let documents = tasks.iter().map(document).collect::<Result<Vec<_>, _>>()?;
+            print(output.format, &documents, |_| {
                 table(
                     &["TASK", "NAME", "STATE", "VERSION", "EPSILON", "ROUND"],
                     &tasks.iter().map(row).collect::<Vec<_>>(),
@@ -103,25 +119,33 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
         }
         Command::Show { task, output } => {
             let task = find_task(&mut connect(dir).await?, &task).await?;
-            print(output.format, &task, describe)
+            let own = evals::of(dir, task.task).measured;
+            let mut document = document(&task)?;
+            if let (Some(own), Some(fields)) = (&own, document.as_object_mut()) {
+                fields.insert("own_text".to_owned(), versions::own_document(own));
+            }
+            print(output.format, &document, |_| {
+                let lines = std::iter::once(describe(&task)).chain(own.as_ref().map(versions::own));
+                lines.collect::<Vec<_>>().join("\n")
+            })
         }
         Command::Stop { task, output } => {
             let mut client = connect(dir).await?;
             let task = find_task(&mut client, &task).await?;
             let task = task_in(client.call(AdminRequest::StopTask(task.task)).await?)?;
-            print(output.format, &task, describe)
+            print(output.format, &document(&task)?, |_| describe(&task))
         }
         Command::Resume { task, output } => {
             let mut client = connect(dir).await?;
             let task = find_task(&mut client, &task).await?;
             let task = task_in(client.call(AdminRequest::ResumeTask(task.task)).await?)?;
-            print(output.format, &task, describe)
+            print(output.format, &document(&task)?, |_| describe(&task))
         }
         Command::Watch { task, output } => {
             let task = find_task(&mut connect(dir).await?, &task).await?;
             let task = watch(dir, task, output.format).await?;
             if output.format == Format::Json {
-                print(output.format, &task, |_| String::new())?;
+                print(output.format, &document(&task)?, |_| String::new())?;
             }
             match task.state {
                 TaskState::Complete => Ok(()),
@@ -216,7 +240,9 @@ fn describe(task: &TaskStatus) -> String {
         lines.push(format!("paused     {}", paused(task)));
     }
     if standings(&task.versions).len() > 1 {
-        lines.extend(standing(&best(&task.versions)).map(|standing| format!("best       {standing}")));
+        lines.extend(
+            standing(&task.versions, &best(&task.versions)).map(|standing| format!("best       {standing}")),
+        );
     }
     lines.extend(task.versions.iter().map(|version| version_line(&task.versions, version)));
     lines.join("\n")
@@ -229,68 +255,5 @@ fn paused(task: &TaskStatus) -> String {
         "at version {version} of {}: two versions in a row were worse than the ones before, by what their devices measured; \
          more noise than they can teach is the usual reason. `nightshift task resume {name}` goes on, `task stop` ends it",
         task.versions_wanted
-    )
-}
-
-/// What is known of the version to use.
-fn standing(best: &Best) -> Option<String> {
-    let Standing { version: measured, gain, variance } = best.standing?;
-    let by = format!("{gain:+.3} ± {:.3} nats a token over the base", variance.sqrt());
-    Some(match (best.version, best.is_measured) {
-        (0, _) => "no version is better than the base, by what devices measured".to_owned(),
-        (version, true) => format!("version {version}, {by}"),
-        (version, false) if measured == 0 => format!("version {version}, which nobody has measured yet"),
-        (version, false) => {
-            format!(
-                "version {version}, which nobody has measured yet; it was made from version {measured}, {by}"
-            )
-        }
-    })
-}
-
-/// A version, and what the devices of its round said: of the version that they trained from, where it is a gain.
-fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
-    let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, restores, .. } = made;
-    let spent = epsilon(*spent);
-    let from = version.saturating_sub(1);
-    let is_new = from > 0 && content(versions, from) == from;
-    let metric = |metric: &MeanMetric| {
-        let MeanMetric { name, mean, standard_deviation, range: _ } = metric;
-        match name {
-            MetricName::Gain if !is_new => return String::new(),
-            MetricName::BaseGain if from == 0 => return String::new(),
-            MetricName::Loss
-            | MetricName::Examples
-            | MetricName::Norm
-            | MetricName::Clipped
-            | MetricName::Gain
-            | MetricName::BaseGain => {}
-        }
-        let name = match name {
-            MetricName::Gain => format!("gain of version {from} over version {}", from - 1),
-            MetricName::BaseGain => format!("of version {from} over the base"),
-            other @ (MetricName::Loss | MetricName::Examples | MetricName::Norm | MetricName::Clipped) => {
-                other.to_string()
-            }
-        };
-        // What rounds to nothing has no sign.
-        let mean = if mean.abs() < 5e-4 { 0.0 } else { *mean };
-        match *standard_deviation {
-            0.0 => format!(", {name} {mean:.3}"),
-            deviation if !metric.is_known() => format!(", {name} not known (± {deviation:.3})"),
-            deviation => format!(", {name} {mean:.3} ± {deviation:.3}"),
-        }
-    };
-    let metrics: String = metrics.iter().map(metric).collect();
-    // What the noise is, the line says; what other devices would have measured, this.
-    let spread = Measured::of(&made.metrics, *survivors).filter(|_| is_new);
-    let spread = spread.map_or(String::new(), |measured| {
-        format!(" (± noise; other devices at most ± {:.3})", measured.spread)
-    });
-    let verdict = restores.map_or(String::new(), |restores| {
-        format!("; version {from} was worse than the one before, so this is version {restores} again")
-    });
-    format!(
-        "version {version}: {survivors} of {cohort} devices, round {round}, epsilon {spent}{metrics}{spread}{verdict}"
     )
 }

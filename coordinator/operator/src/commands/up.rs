@@ -13,7 +13,7 @@ use shell::cli::note;
 
 use crate::output::{Output, print};
 
-const CONFIG_FILE: &str = "coordinator.toml";
+pub(super) const CONFIG_FILE: &str = "coordinator.toml";
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7001);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7002);
 

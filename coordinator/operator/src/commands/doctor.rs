@@ -1,0 +1,252 @@
+//! `nightshift doctor`: what this machine and a coordinator's folder look like, and what to do.
+
+mod judge;
+
+use std::io::ErrorKind;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use coordinator::cli::CliError;
+use coordinator::config::Config;
+use coordinator::descriptors::{self, Shares};
+use coordinator::driver::now;
+use coordinator::pki::Identity;
+use coordinator::server::OPERATOR;
+use proto::admin::{AdminReply, AdminRequest, Health};
+use serde::Serialize;
+use shell::store::{Store, StoreError};
+
+use super::up::CONFIG_FILE;
+use crate::client::CallError;
+use crate::connection::connect;
+use crate::output::{Output, print, table};
+use judge::{Finding, Level, Port};
+
+#[derive(Debug, Args)]
+pub(super) struct Arguments {
+    /// The coordinator's configuration, where it is on this machine; by default `coordinator.toml` in the folder.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    output: Output,
+}
+
+#[derive(Debug, Serialize)]
+struct Document {
+    findings: Vec<Finding>,
+    faults: usize,
+    warnings: usize,
+}
+
+/// Prints what was found; fails where something is a fault, so that a script can ask.
+pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
+    let Arguments { config, output } = arguments;
+    let mut findings = identity(dir);
+    let answered = answered(dir).await;
+    let answers = answered.is_ok();
+    match &answered {
+        Ok((health, before, after)) => findings.extend(server(health, *before, *after)),
+        Err(error) => findings.push(silent(error)),
+    }
+    let known = config.is_some();
+    let path = config.unwrap_or_else(|| dir.join(CONFIG_FILE));
+    if known || path.exists() {
+        match Config::load(&path) {
+            Ok(config) => {
+                findings.push(Finding::ok("configuration", format!("{} is read", path.display())));
+                findings.extend(folder(&config, answers));
+            }
+            Err(error) => findings.push(Finding::fault(
+                "configuration",
+                error.to_string(),
+                "deploy/coordinator.toml shows every key with its default",
+            )),
+        }
+    } else {
+        let says =
+            format!("{} is not there: this folder is an operator's and no coordinator's", path.display());
+        findings.push(Finding::ok("configuration", says));
+    }
+    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
+    let (faults, warnings) = (count(Level::Fault), count(Level::Warning));
+    let document = Document { findings, faults, warnings };
+    print(output.format, &document, text)?;
+    match faults {
+        0 => Ok(()),
+        1 => Err(CliError::Input("1 fault was found; what to do stands behind it".to_owned())),
+        more => Err(CliError::Input(format!("{more} faults were found; what to do stands behind each"))),
+    }
+}
+
+fn text(document: &Document) -> String {
+    let row = |finding: &Finding| {
+        let says = match &finding.advice {
+            None => finding.says.clone(),
+            Some(advice) => format!("{}; {advice}", finding.says),
+        };
+        vec![finding.level.as_str().to_owned(), finding.what.to_owned(), says]
+    };
+    table(&["STATE", "WHAT", "FOUND"], &document.findings.iter().map(row).collect::<Vec<_>>())
+}
+
+/// The operator's certificate in the folder, and its authority's.
+fn identity(dir: &Path) -> Vec<Finding> {
+    let advice = format!(
+        "name the folder with --dir, run `nightshift up --dir {}`, or copy {OPERATOR}.pem and {OPERATOR}.key from the \
+         coordinator's folder",
+        dir.display()
+    );
+    let identity = match Identity::load(dir, OPERATOR) {
+        Ok(identity) => identity,
+        Err(error) => return vec![Finding::fault("operator", error.to_string(), advice)],
+    };
+    let Some((own, authority)) = identity.ends_unix_secs() else {
+        return vec![Finding::fault("operator", "its certificate cannot be read", advice)];
+    };
+    let now = now().as_secs();
+    let again = "`nightshift operator rotate` makes a new one while this one holds; after that copy one from the \
+                 coordinator's folder";
+    vec![
+        judge::ends("operator", now, own, again),
+        judge::ends(
+            "authority",
+            now,
+            authority,
+            "what it signed ends with it: set up a new coordinator and enroll all anew",
+        ),
+    ]
+}
+
+/// How the coordinator is, and this machine's clock before and after it said so.
+async fn answered(dir: &Path) -> Result<(Health, u64, u64), CliError> {
+    let mut client = connect(dir).await?;
+    let before = now().0;
+    let reply = client.call(AdminRequest::ShowHealth).await?;
+    let after = now().0;
+    let AdminReply::Health(health) = reply else { return Err(CallError::Unexpected.into()) };
+    Ok((health, before, after))
+}
+
+fn silent(error: &CliError) -> Finding {
+    let advice = "start it with `nightshift up` or `nightshift-coordinator`, or look at its log";
+    match error {
+        CliError::Refused(why) => {
+            Finding::fault("coordinator", why.clone(), "use a certificate that it knows")
+        }
+        CliError::Network(_) | CliError::Input(_) => {
+            Finding::warning("coordinator", "none answers at the address in the folder", advice)
+        }
+        CliError::Internal(why) | CliError::Store(why) | CliError::Ended(why) => {
+            Finding::fault("coordinator", why.clone(), advice)
+        }
+    }
+}
+
+/// What a coordinator that answers says of itself.
+fn server(health: &Health, before: u64, after: u64) -> Vec<Finding> {
+    let state = match &health.trouble {
+        None => Finding::ok("coordinator", "answers, and writes"),
+        Some(why) => {
+            Finding::fault("coordinator", format!("answers, and writes nothing: {why}"), "mend that disk")
+        }
+    };
+    let advice = "it makes the next one by itself; where it did not, look at its log and start it again";
+    let bases = match health.bases_to_read {
+        0 => Finding::ok("served bases", health.bases.len().to_string()),
+        more => {
+            Finding::warning("served bases", format!("{more} are still read"), "wait, or look at its log")
+        }
+    };
+    vec![
+        state,
+        judge::clock(before, health.now_unix_millis, after),
+        judge::ends("server", now().as_secs(), health.server_expires_unix_secs, advice),
+        bases,
+    ]
+}
+
+/// What a coordinator on this machine would find.
+fn folder(config: &Config, answers: bool) -> Vec<Finding> {
+    let (devices, operators) = (bound(config.listen), bound(config.admin_listen));
+    let wanted = Shares { devices: config.limits.devices(), operators: config.limits.operators() };
+    let mut findings = vec![
+        judge::port("port of devices", config.listen, &devices, answers),
+        judge::port("port of operators", config.admin_listen, &operators, answers),
+        judge::descriptors(wanted, descriptors::raise()),
+    ];
+    let state = &config.state_dir;
+    if !state.exists() {
+        let says = format!("{} is not there yet; the first start makes it", state.display());
+        findings.push(Finding::ok("state folder", says));
+        return findings;
+    }
+    findings.push(match fs4::available_space(state) {
+        Ok(free) => judge::disk(free),
+        Err(error) => Finding::warning(
+            "disk",
+            format!("nobody says what is free where {} lies: {error}", state.display()),
+            "look with df",
+        ),
+    });
+    let is_running = answers || devices == Port::Held || operators == Port::Held;
+    findings.push(store(&state.join("store"), is_running));
+    findings
+}
+
+/// Whether a port can be listened on; it is given back at once.
+fn bound(address: SocketAddr) -> Port {
+    match TcpListener::bind(address) {
+        Ok(_) => Port::Free,
+        Err(error) if error.kind() == ErrorKind::AddrInUse => Port::Held,
+        Err(error) => Port::Refused(error.to_string()),
+    }
+}
+
+/// Whether the store opens, where nobody has it open: a file that is written by another user than the coordinator's would be
+/// one that it cannot read.
+fn store(path: &Path, is_running: bool) -> Finding {
+    const WHAT: &str = "store";
+    if is_running {
+        return Finding::ok(WHAT, "left to the coordinator that runs");
+    }
+    if !path.exists() {
+        return Finding::ok(WHAT, "not there yet; the first start makes it");
+    }
+    match is_own(path) {
+        Ok(true) => {}
+        Ok(false) => {
+            let says = format!("not opened: {} is another user's", path.display());
+            return Finding::warning(WHAT, says, "run this as the user that the coordinator runs as");
+        }
+        Err(error) => {
+            let says = format!("{} cannot be looked at: {error}", path.display());
+            return Finding::fault(WHAT, says, "run this as the user that the coordinator runs as");
+        }
+    }
+    match Store::open(path) {
+        Ok(_) => Finding::ok(WHAT, "opens"),
+        Err(StoreError::InUse { .. }) => Finding::warning(
+            WHAT,
+            "another process has it open, and no coordinator answers",
+            "wait for it to end, or look which it is",
+        ),
+        Err(error) => {
+            Finding::fault(WHAT, error.to_string(), "mend the disk, or put back a copy of the state folder")
+        }
+    }
+}
+
+/// Whether a file is this user's.
+#[cfg(unix)]
+fn is_own(path: &Path) -> std::io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+
+    Ok(std::fs::metadata(path)?.uid() == rustix::process::geteuid().as_raw())
+}
+
+/// The same where files have no such owners.
+#[cfg(not(unix))]
+fn is_own(path: &Path) -> std::io::Result<bool> {
+    std::fs::metadata(path).map(|_| true)
+}
