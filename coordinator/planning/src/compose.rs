@@ -76,6 +76,16 @@ impl PlanningError {
     }
 }
 
+/// Rounds that a device may take part in where nobody says how many: a round that ends without a version counts too, and a
+/// task of which every device is needed would come to no end with as many as its versions. Without noise there is nothing
+/// to be spared.
+fn usual_participations(mode: Mode, versions: u32) -> u32 {
+    match mode {
+        Mode::Off => versions.saturating_mul(10),
+        Mode::Central | Mode::Distributed => versions.saturating_add(versions.div_ceil(5)),
+    }
+}
+
 impl PlanOptions {
     /// The plan by the options; where neither method nor rank is given, with the first adapter that noise leaves enough of,
     /// or else the one that it leaves most of.
@@ -158,7 +168,7 @@ impl PlanOptions {
                 metrics_weight: self.metrics_weight,
                 delta: self.delta,
                 corrupt_permille,
-                participations: self.participations.unwrap_or(self.versions),
+                participations: self.participations.unwrap_or_else(|| usual_participations(mode, self.versions)),
                 epsilon_budget: self.epsilon_budget,
             },
             round: RoundPlan {

@@ -92,7 +92,8 @@ pub struct PlanOptions {
     /// Which part of the updates the adaptive clip norm leaves as they are.
     #[arg(long, help_heading = "Privacy", default_value_t = CLIP_QUANTILE, requires = "adaptive_clip")]
     pub clip_quantile: f64,
-    /// Rounds that one device may take part in; as many as versions by default.
+    /// Rounds that one device may take part in, those that end without a version too; by default a fifth more than versions,
+    /// and without noise ten times as many.
     #[arg(long, help_heading = "Privacy")]
     pub participations: Option<u32>,
     /// Devices of a round that may collude with the coordinator and add no noise, in thousandths; 50 by default, and from a
