@@ -2,7 +2,7 @@
 //!
 //! PEFT is asked through the Python of `NIGHTSHIFT_PYTHON`, else `python3`. Where it has no transformers and peft the test says
 //! so and is skipped, unless `NIGHTSHIFT_REQUIRE_PEFT` is set.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "says by name what was skipped")]
 
 #[path = "common/stage.rs"]
