@@ -2,7 +2,7 @@
 //!
 //! PEFT is asked through the Python of `NIGHTSHIFT_PYTHON`, else `python3`. Where it has no transformers and peft the test says
 //! so and is skipped, unless `NIGHTSHIFT_REQUIRE_PEFT` is set.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::print_stderr, reason = "says by name what was skipped")]
 
 #[path = "common/stage.rs"]
@@ -84,16 +84,9 @@ fn versions_are_measured_on_text_of_the_operators_own_and_pulled_over_nothing_el
 
     // The same task's folder is written again; one of another task or of a person is left as it is.
     assert!(pull(&stage, "owl", &out, &[]).status.success());
-    stage.operator(&[
-        "task",
-        "create",
-        "--name",
-        "bat",
-        "--base",
-        stage.path("base").to_str().unwrap(),
-        "--privacy",
-        "off",
-    ]);
+    let base = stage.path("base");
+    let create = ["task", "create", "--name", "bat", "--base", base.to_str().unwrap(), "--privacy", "off"];
+    stage.operator(&create);
     let weights = fs::read(out.join("adapter_model.safetensors")).unwrap();
     let refused = pull(&stage, "bat", &out, &["--version", "0"]);
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -102,8 +95,7 @@ fn versions_are_measured_on_text_of_the_operators_own_and_pulled_over_nothing_el
     assert!(pull(&stage, "bat", &out, &["--version", "0", "--force"]).status.success());
     assert_ne!(fs::read(out.join("adapter_model.safetensors")).unwrap(), weights);
     // Two tasks that go on have two names.
-    let words = ["task", "create", "--name", "bat", "--base", stage.path("base").to_str().unwrap()];
-    let again = output(stage.nightshift().args([&words[..], &["--privacy", "off"]].concat()));
+    let again = output(stage.nightshift().args(create));
     let why = String::from_utf8_lossy(&again.stderr).into_owned();
     assert_eq!((again.status.code(), why.contains("is called `bat` too")), (Some(6), true), "{why}");
 }

@@ -43,15 +43,16 @@ struct Document {
 pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
     let Arguments { config, output } = arguments;
     let mut findings = identity(dir);
+    let named = config.is_some();
+    let path = config.unwrap_or_else(|| dir.join(CONFIG_FILE));
+    let is_here = named || path.exists();
     let answered = answered(dir).await;
     let answers = answered.is_ok();
     match &answered {
         Ok((health, before, after)) => findings.extend(server(health, *before, *after)),
-        Err(error) => findings.push(silent(error)),
+        Err(error) => findings.push(silent(error, is_here)),
     }
-    let known = config.is_some();
-    let path = config.unwrap_or_else(|| dir.join(CONFIG_FILE));
-    if known || path.exists() {
+    if is_here {
         match Config::load(&path) {
             Ok(config) => {
                 findings.push(Finding::ok("configuration", format!("{} is read", path.display())));
@@ -128,15 +129,17 @@ async fn answered(dir: &Path) -> Result<(Health, u64, u64), CliError> {
     Ok((health, before, after))
 }
 
-fn silent(error: &CliError) -> Finding {
+/// A coordinator that does not answer: one of this machine may be stopped, without one elsewhere an operator can do nothing.
+fn silent(error: &CliError, is_here: bool) -> Finding {
     let advice = "start it with `nightshift up` or `nightshift-coordinator`, or look at its log";
     match error {
         CliError::Refused(why) => {
             Finding::fault("coordinator", why.clone(), "use a certificate that it knows")
         }
-        CliError::Network(_) | CliError::Input(_) => {
+        CliError::Network(_) | CliError::Input(_) if is_here => {
             Finding::warning("coordinator", "none answers at the address in the folder", advice)
         }
+        CliError::Network(why) | CliError::Input(why) => Finding::fault("coordinator", why.clone(), advice),
         CliError::Internal(why) | CliError::Store(why) | CliError::Ended(why) => {
             Finding::fault("coordinator", why.clone(), advice)
         }

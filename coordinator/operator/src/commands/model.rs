@@ -19,10 +19,10 @@ use serde::Serialize;
 use serde_json::json;
 use task::gain::{best, content};
 
-use crate::bases;
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, tasks};
 use crate::output::{Output, epsilon, print, table};
+use crate::{base_source, bases};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -48,9 +48,9 @@ pub(super) enum Command {
         /// of it; else `sha256:` and its digest.
         #[arg(long, value_name = "NAME")]
         base_name: Option<String>,
-        /// The base's `config.json`, or the folder that it is in: a GGUF file says what the base is.
-        #[arg(long, value_name = "PATH", required_if_eq("form", "gguf"))]
-        base_config: Option<PathBuf>,
+        /// The base's `config.json`, or the folder that it is in, or one of the hub: a GGUF file says what the base is.
+        #[arg(long, value_name = "PATH|hf:OWNER/NAME", required_if_eq("form", "gguf"))]
+        base_config: Option<String>,
         #[command(flatten)]
         output: Output,
     },
@@ -123,7 +123,11 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let files = match form {
                 Layout::Peft => peft_files(&adapter, &[], &trained, &base),
                 Layout::Gguf => {
-                    let architecture = architecture(base_config.as_deref())?;
+                    let config = match &base_config {
+                        None => None,
+                        Some(name) => Some(base_source::resolve(name).await?),
+                    };
+                    let architecture = architecture(config.as_deref())?;
                     gguf_adapter(&adapter, &[], &trained, architecture).map(|bytes| vec![(GGUF_FILE, bytes)])
                 }
             };

@@ -11,6 +11,7 @@ use proto::files::{self, Audience, FileError};
 use serde::Serialize;
 use shell::cli::note;
 
+use crate::base_source;
 use crate::output::{Output, print};
 
 pub(super) const CONFIG_FILE: &str = "coordinator.toml";
@@ -26,8 +27,8 @@ pub(super) struct Arguments {
     #[arg(long, value_name = "ADDRESS:PORT")]
     admin_listen: Option<SocketAddr>,
     /// A base that devices which lack it may fetch from here, beside those of the configuration; may be repeated.
-    #[arg(long, value_name = "FOLDER|FILE.gguf")]
-    serve_base: Vec<PathBuf>,
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:OWNER/NAME")]
+    serve_base: Vec<String>,
     #[command(flatten)]
     output: Output,
 }
@@ -57,7 +58,9 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
         note(&format!("wrote {}", path.display()));
     }
     let mut config = Config::load(&path).map_err(CliError::input)?;
-    config.bases.extend(arguments.serve_base);
+    for base in &arguments.serve_base {
+        config.bases.push(base_source::resolve(base).await?);
+    }
     for (flag, key, wanted, found) in [
         ("--listen", "listen", arguments.listen, config.listen),
         ("--admin-listen", "admin_listen", arguments.admin_listen, config.admin_listen),
