@@ -247,10 +247,10 @@ fn a_doctor_finds_what_is_there_and_fails_where_something_is_a_fault() {
     let asked = |more: &[&str]| {
         let output = run(nightshift(folder.path(), &[&["doctor", "--format", "json"], more].concat()));
         let document: Value = serde_json::from_slice(&output.stdout).unwrap();
-        let findings = document["findings"].as_array().unwrap().clone();
+        let findings = document["checks"].as_array().unwrap().clone();
         let level = move |what: &str| {
-            let found = findings.iter().find(|finding| finding["what"] == what);
-            found.map(|finding| finding["level"].as_str().unwrap().to_owned())
+            let found = findings.iter().find(|finding| finding["check"] == what);
+            found.map(|finding| finding["verdict"].as_str().unwrap().to_owned())
         };
         (output.status.code(), level, document)
     };

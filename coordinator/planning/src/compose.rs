@@ -168,7 +168,9 @@ impl PlanOptions {
                 metrics_weight: self.metrics_weight,
                 delta: self.delta,
                 corrupt_permille,
-                participations: self.participations.unwrap_or_else(|| usual_participations(mode, self.versions)),
+                participations: self
+                    .participations
+                    .unwrap_or_else(|| usual_participations(mode, self.versions)),
                 epsilon_budget: self.epsilon_budget,
             },
             round: RoundPlan {

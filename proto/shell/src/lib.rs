@@ -4,13 +4,15 @@
 //! It knows neither side: no plan, no round, no record, no command of theirs. [`store`] is the durable key-value store in
 //! which each side keeps records of its own, [`keys`] the files of secret keys, [`pem`] certificates as text, [`tls`] the
 //! connecting side of TLS, [`proxy`] the way there. Behind the feature `cli` is what programs have around their commands:
-//! `config`, the file; `home`, what `~` means in a path; `cli`, what is printed and how it ends; `logs`; `stop`, how it is told to; and `notify`, what a
+//! `config`, the file; `doctor`, what is said of a machine that was looked at; `home`, what `~` means in a path; `cli`, what is printed and how it ends; `logs`; `stop`, how it is told to; and `notify`, what a
 //! service manager is told. Start at [`store::Store`].
 
 #[cfg(feature = "cli")]
 pub mod cli;
 #[cfg(feature = "cli")]
 pub mod config;
+#[cfg(feature = "cli")]
+pub mod doctor;
 #[cfg(feature = "cli")]
 pub mod home;
 pub mod keys;

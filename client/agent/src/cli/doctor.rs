@@ -3,20 +3,19 @@
 //! It works with and without a daemon, and makes nothing: what is not there is said.
 
 mod device;
-mod finding;
 mod machine;
 
 use client::store::Entry;
 use client::{Now, Status};
 use proto::shown::shown;
 use session::conditions::Usage;
+use shell::doctor::{Examined, Finding};
 
 use super::asked::Asked;
 use super::configuration::{configuration, in_use};
 use super::status::{now, paused};
 use super::{Common, Failure, print};
 use crate::config::Config;
-use finding::{Examined, Finding};
 
 /// What is known of the device, from a daemon or from its folder.
 struct Known {
@@ -46,7 +45,10 @@ pub(super) fn doctor(common: &Common) -> Result<(), Failure> {
         }
     }
     print(common.format, &examined, || examined.text())?;
-    examined.end()
+    match examined.fault() {
+        None => Ok(()),
+        Some((code, words)) => Err(Failure { code, error: anyhow::Error::msg(words) }),
+    }
 }
 
 fn examine(config: &Config, common: &Common, examined: &mut Examined) {

@@ -14,14 +14,14 @@ use coordinator::driver::now;
 use coordinator::pki::Identity;
 use coordinator::server::OPERATOR;
 use proto::admin::{AdminReply, AdminRequest, Health};
-use serde::Serialize;
+use shell::doctor::{Examined, Finding};
 use shell::store::{Store, StoreError};
 
 use super::up::CONFIG_FILE;
 use crate::client::CallError;
 use crate::connection::connect;
-use crate::output::{Output, print, table};
-use judge::{Finding, Level, Port};
+use crate::output::{Output, print};
+use judge::{Port, fault, warning};
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
@@ -30,13 +30,6 @@ pub(super) struct Arguments {
     config: Option<PathBuf>,
     #[command(flatten)]
     output: Output,
-}
-
-#[derive(Debug, Serialize)]
-struct Document {
-    findings: Vec<Finding>,
-    faults: usize,
-    warnings: usize,
 }
 
 /// Prints what was found; fails where something is a fault, so that a script can ask.
@@ -58,7 +51,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
                 findings.push(Finding::ok("configuration", format!("{} is read", path.display())));
                 findings.extend(folder(&config, answers));
             }
-            Err(error) => findings.push(Finding::fault(
+            Err(error) => findings.push(fault(
                 "configuration",
                 error.to_string(),
                 "deploy/coordinator.toml shows every key with its default",
@@ -69,26 +62,10 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
             format!("{} is not there: this folder is an operator's and no coordinator's", path.display());
         findings.push(Finding::ok("configuration", says));
     }
-    let count = |level| findings.iter().filter(|finding| finding.level == level).count();
-    let (faults, warnings) = (count(Level::Fault), count(Level::Warning));
-    let document = Document { findings, faults, warnings };
-    print(output.format, &document, text)?;
-    match faults {
-        0 => Ok(()),
-        1 => Err(CliError::Input("1 fault was found; what to do stands behind it".to_owned())),
-        more => Err(CliError::Input(format!("{more} faults were found; what to do stands behind each"))),
-    }
-}
-
-fn text(document: &Document) -> String {
-    let row = |finding: &Finding| {
-        let says = match &finding.advice {
-            None => finding.says.clone(),
-            Some(advice) => format!("{}; {advice}", finding.says),
-        };
-        vec![finding.level.as_str().to_owned(), finding.what.to_owned(), says]
-    };
-    table(&["STATE", "WHAT", "FOUND"], &document.findings.iter().map(row).collect::<Vec<_>>())
+    let mut examined = Examined::default();
+    examined.extend(findings);
+    print(output.format, &examined, Examined::text)?;
+    examined.fault().map_or(Ok(()), |(_, words)| Err(CliError::Input(words)))
 }
 
 /// The operator's certificate in the folder, and its authority's.
@@ -100,10 +77,10 @@ fn identity(dir: &Path) -> Vec<Finding> {
     );
     let identity = match Identity::load(dir, OPERATOR) {
         Ok(identity) => identity,
-        Err(error) => return vec![Finding::fault("operator", error.to_string(), advice)],
+        Err(error) => return vec![fault("operator", error.to_string(), advice)],
     };
     let Some((own, authority)) = identity.ends_unix_secs() else {
-        return vec![Finding::fault("operator", "its certificate cannot be read", advice)];
+        return vec![fault("operator", "its certificate cannot be read", advice)];
     };
     let now = now().as_secs();
     let again = "`nightshift operator rotate` makes a new one while this one holds; after that copy one from the \
@@ -133,15 +110,13 @@ async fn answered(dir: &Path) -> Result<(Health, u64, u64), CliError> {
 fn silent(error: &CliError, is_here: bool) -> Finding {
     let advice = "start it with `nightshift up` or `nightshift-coordinator`, or look at its log";
     match error {
-        CliError::Refused(why) => {
-            Finding::fault("coordinator", why.clone(), "use a certificate that it knows")
-        }
+        CliError::Refused(why) => fault("coordinator", why.clone(), "use a certificate that it knows"),
         CliError::Network(_) | CliError::Input(_) if is_here => {
-            Finding::warning("coordinator", "none answers at the address in the folder", advice)
+            warning("coordinator", "none answers at the address in the folder", advice)
         }
-        CliError::Network(why) | CliError::Input(why) => Finding::fault("coordinator", why.clone(), advice),
+        CliError::Network(why) | CliError::Input(why) => fault("coordinator", why.clone(), advice),
         CliError::Internal(why) | CliError::Store(why) | CliError::Ended(why) => {
-            Finding::fault("coordinator", why.clone(), advice)
+            fault("coordinator", why.clone(), advice)
         }
     }
 }
@@ -150,16 +125,12 @@ fn silent(error: &CliError, is_here: bool) -> Finding {
 fn server(health: &Health, before: u64, after: u64) -> Vec<Finding> {
     let state = match &health.trouble {
         None => Finding::ok("coordinator", "answers, and writes"),
-        Some(why) => {
-            Finding::fault("coordinator", format!("answers, and writes nothing: {why}"), "mend that disk")
-        }
+        Some(why) => fault("coordinator", format!("answers, and writes nothing: {why}"), "mend that disk"),
     };
     let advice = "it makes the next one by itself; where it did not, look at its log and start it again";
     let bases = match health.bases_to_read {
         0 => Finding::ok("served bases", health.bases.len().to_string()),
-        more => {
-            Finding::warning("served bases", format!("{more} are still read"), "wait, or look at its log")
-        }
+        more => warning("served bases", format!("{more} are still read"), "wait, or look at its log"),
     };
     vec![
         state,
@@ -186,7 +157,7 @@ fn folder(config: &Config, answers: bool) -> Vec<Finding> {
     }
     findings.push(match fs4::available_space(state) {
         Ok(free) => judge::disk(free),
-        Err(error) => Finding::warning(
+        Err(error) => warning(
             "disk",
             format!("nobody says what is free where {} lies: {error}", state.display()),
             "look with df",
@@ -220,23 +191,21 @@ fn store(path: &Path, is_running: bool) -> Finding {
         Ok(true) => {}
         Ok(false) => {
             let says = format!("not opened: {} is another user's", path.display());
-            return Finding::warning(WHAT, says, "run this as the user that the coordinator runs as");
+            return warning(WHAT, says, "run this as the user that the coordinator runs as");
         }
         Err(error) => {
             let says = format!("{} cannot be looked at: {error}", path.display());
-            return Finding::fault(WHAT, says, "run this as the user that the coordinator runs as");
+            return fault(WHAT, says, "run this as the user that the coordinator runs as");
         }
     }
     match Store::open(path) {
         Ok(_) => Finding::ok(WHAT, "opens"),
-        Err(StoreError::InUse { .. }) => Finding::warning(
+        Err(StoreError::InUse { .. }) => warning(
             WHAT,
             "another process has it open, and no coordinator answers",
             "wait for it to end, or look which it is",
         ),
-        Err(error) => {
-            Finding::fault(WHAT, error.to_string(), "mend the disk, or put back a copy of the state folder")
-        }
+        Err(error) => fault(WHAT, error.to_string(), "mend the disk, or put back a copy of the state folder"),
     }
 }
 

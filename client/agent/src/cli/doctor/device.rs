@@ -7,12 +7,12 @@ use client::{Answered, Certificate, Device, Status};
 use proto::ids::Timestamp;
 use proto::shown::shown;
 use shell::cli::block_on;
+use shell::doctor::{Examined, Finding};
 
 use super::super::status::{certified, not_taken, now};
 use super::super::time::{relative, span};
 use super::super::{Failure, device, device_failure, failed};
 use super::Known;
-use super::finding::{Examined, Finding};
 use crate::config::Config;
 
 /// How long a coordinator may take to answer a person who waits.

@@ -6,10 +6,10 @@ use client::{DeviceMonitor, Now};
 use engine::{Base, BaseOptions};
 use proto::shown::shown;
 use session::conditions::{Condition, Judgment, Purpose, Usage, in_words, judge};
+use shell::doctor::{Examined, Finding};
 use text::UserText;
 
 use super::super::{Common, Failure, service};
-use super::finding::{Examined, Finding};
 use crate::bases::{self, Bases};
 use crate::config::Config;
 use crate::monitor::{Sources, ThisMachine, advice};

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use coordinator::descriptors::Shares;
 use coordinator::enrollment::CLOCK_SLACK_SECS;
-use serde::Serialize;
+use shell::doctor::Finding;
 use shell::store::FREE_SPACE_FLOOR_BYTES;
 
 use crate::output::at;
@@ -20,57 +20,20 @@ const DAY_SECS: u64 = 24 * 3600;
 /// So many bytes free on a disk are no worry.
 const ROOM_BYTES: u64 = 1 << 30;
 
-/// How bad it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub(super) enum Level {
-    Ok,
-    Warning,
-    Fault,
+/// A thing that an operator should know, and what to do.
+pub(super) fn warning(check: &'static str, what: impl Into<String>, to_do: impl Into<String>) -> Finding {
+    Finding::warning(check, what).advising(to_do)
 }
 
-impl Level {
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Self::Ok => "ok",
-            Self::Warning => "warning",
-            Self::Fault => "fault",
-        }
-    }
-}
-
-/// One thing that was looked at.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
-    pub(super) what: &'static str,
-    pub(super) level: Level,
-    pub(super) says: String,
-    /// What to do.
-    pub(super) advice: Option<String>,
-}
-
-impl Finding {
-    pub(super) fn ok(what: &'static str, says: impl Into<String>) -> Self {
-        Self { what, level: Level::Ok, says: says.into(), advice: None }
-    }
-
-    pub(super) fn warning(what: &'static str, says: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what, level: Level::Warning, says: says.into(), advice: Some(advice.into()) }
-    }
-
-    pub(super) fn fault(what: &'static str, says: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { what, level: Level::Fault, says: says.into(), advice: Some(advice.into()) }
-    }
+/// A thing that is at fault, and what to do.
+pub(super) fn fault(check: &'static str, what: impl Into<String>, to_do: impl Into<String>) -> Finding {
+    Finding::fault(check, what).advising(to_do).code(3)
 }
 
 /// This machine's clock against the coordinator's, which answered between two looks at ours; milliseconds since 1970.
 pub(super) fn clock(before: u64, coordinators: u64, after: u64) -> Finding {
     if coordinators == 0 {
-        return Finding::warning(
-            "clock",
-            "the coordinator does not say what its clock shows",
-            "run a newer one",
-        );
+        return warning("clock", "the coordinator does not say what its clock shows", "run a newer one");
     }
     // What the way took is no difference.
     let off = before.saturating_sub(coordinators).max(coordinators.saturating_sub(after));
@@ -80,21 +43,21 @@ pub(super) fn clock(before: u64, coordinators: u64, after: u64) -> Finding {
     match off {
         0 => Finding::ok("clock", "as the coordinator's"),
         _ if off <= CLOCK_MILLIS => Finding::ok("clock", says),
-        _ if off < CLOCK_SLACK_SECS * 1000 => Finding::warning("clock", says, advice),
-        _ => Finding::fault("clock", format!("{says}: certificates of now are not valid there"), advice),
+        _ if off < CLOCK_SLACK_SECS * 1000 => warning("clock", says, advice),
+        _ => fault("clock", format!("{says}: certificates of now are not valid there"), advice),
     }
 }
 
 /// When a certificate ends, by the time of now; seconds since 1970.
 pub(super) fn ends(what: &'static str, now: u64, end: u64, advice: &str) -> Finding {
     if end == 0 {
-        return Finding::warning(what, "nobody says when it ends", "run a newer coordinator");
+        return warning(what, "nobody says when it ends", "run a newer coordinator");
     }
     if end <= now {
-        return Finding::fault(what, format!("ended {}", at(end)), advice);
+        return fault(what, format!("ended {}", at(end)), advice);
     }
     let says = format!("ends {}, in {} days", at(end), (end - now) / DAY_SECS);
-    if end - now < DAYS * DAY_SECS { Finding::warning(what, says, advice) } else { Finding::ok(what, says) }
+    if end - now < DAYS * DAY_SECS { warning(what, says, advice) } else { Finding::ok(what, says) }
 }
 
 /// What is free where the coordinator writes.
@@ -103,10 +66,10 @@ pub(super) fn disk(free: u64) -> Finding {
     let floor = FREE_SPACE_FLOOR_BYTES >> 20;
     if free < FREE_SPACE_FLOOR_BYTES {
         let says = format!("{says}, and below {floor} MiB it writes nothing");
-        Finding::fault("disk", says, "make room on that disk; what is only read goes on meanwhile")
+        fault("disk", says, "make room on that disk; what is only read goes on meanwhile")
     } else if free < ROOM_BYTES {
         let advice = format!("make room: below {floor} MiB nothing is written any more");
-        Finding::warning("disk", says, advice)
+        warning("disk", says, advice)
     } else {
         Finding::ok("disk", says)
     }
@@ -117,11 +80,11 @@ pub(super) fn descriptors(wanted: Shares, granted: usize) -> Finding {
     const ADVICE: &str = "raise LimitNOFILE (systemd) or `ulimit -n`, or lower limits.connections";
     let connections = wanted.devices.connections;
     match wanted.fit(granted) {
-        Err(error) => Finding::fault("open files", error.to_string(), ADVICE),
+        Err(error) => fault("open files", error.to_string(), ADVICE),
         Ok(shares) if shares == wanted => {
             Finding::ok("open files", format!("enough for {connections} connections of devices"))
         }
-        Ok(shares) => Finding::warning(
+        Ok(shares) => warning(
             "open files",
             format!(
                 "a process that is started from here may open {granted} files, which leaves {} connections of devices of \
@@ -146,19 +109,19 @@ pub(super) enum Port {
 pub(super) fn port(what: &'static str, address: SocketAddr, port: &Port, answers: bool) -> Finding {
     match port {
         Port::Free if address.port() == 0 => Finding::ok(what, "chosen by the system at each start"),
-        Port::Free if answers => Finding::warning(
+        Port::Free if answers => warning(
             what,
             format!("{address} is free, and a coordinator answers elsewhere"),
             "it was started with another configuration; name that one with --config",
         ),
         Port::Free => Finding::ok(what, format!("{address} is free")),
         Port::Held if answers => Finding::ok(what, format!("{address} is held, and our coordinator answers")),
-        Port::Held => Finding::fault(
+        Port::Held => fault(
             what,
             format!("{address} is held by another program, or by a coordinator that does not answer"),
             "stop that one, or give the coordinator another port",
         ),
-        Port::Refused(why) => Finding::fault(
+        Port::Refused(why) => fault(
             what,
             format!("{address} cannot be listened on: {why}"),
             "use an address of this machine, and a port that this user may have",
@@ -170,49 +133,54 @@ pub(super) fn port(what: &'static str, address: SocketAddr, port: &Port, answers
 mod tests {
     use coordinator::listener::Limits;
 
+    use shell::doctor::Verdict;
+
     use super::*;
 
     #[test]
     fn a_clock_is_judged_by_what_the_way_does_not_explain() {
-        let level = |before, there, after| clock(before, there, after).level;
-        assert_eq!(level(10_000, 10_500, 11_000), Level::Ok);
-        assert_eq!(level(10_000, 14_000, 11_000), Level::Ok);
-        assert_eq!(level(100_000, 111_500, 101_000), Level::Warning);
-        assert_eq!(level(100_000, 89_000, 101_000), Level::Warning);
+        let level = |before, there, after| clock(before, there, after).verdict();
+        assert_eq!(level(10_000, 10_500, 11_000), Verdict::Ok);
+        assert_eq!(level(10_000, 14_000, 11_000), Verdict::Ok);
+        assert_eq!(level(100_000, 111_500, 101_000), Verdict::Warning);
+        assert_eq!(level(100_000, 89_000, 101_000), Verdict::Warning);
         let far = CLOCK_SLACK_SECS * 1000;
-        assert_eq!(level(10_000, 11_000 + far, 11_000), Level::Fault);
-        assert!(clock(10_000, 30_000, 11_000).says.contains("19.000 s behind"));
-        assert!(clock(30_000, 10_000, 31_000).says.contains("20.000 s ahead of"));
-        assert_eq!(level(1, 0, 2), Level::Warning);
+        assert_eq!(level(10_000, 11_000 + far, 11_000), Verdict::Fault);
+        assert!(clock(10_000, 30_000, 11_000).what().contains("19.000 s behind"));
+        assert!(clock(30_000, 10_000, 31_000).what().contains("20.000 s ahead of"));
+        assert_eq!(level(1, 0, 2), Verdict::Warning);
     }
 
     #[test]
     fn what_ends_soon_is_a_warning_and_what_has_ended_a_fault() {
-        let level = |end| ends("certificate", 1000 * DAY_SECS, end, "renew it").level;
-        assert_eq!(level(1000 * DAY_SECS), Level::Fault);
-        assert_eq!(level(1010 * DAY_SECS), Level::Warning);
-        assert_eq!(level(1014 * DAY_SECS), Level::Ok);
-        assert_eq!(level(0), Level::Warning);
+        let level = |end| ends("certificate", 1000 * DAY_SECS, end, "renew it").verdict();
+        assert_eq!(level(1000 * DAY_SECS), Verdict::Fault);
+        assert_eq!(level(1010 * DAY_SECS), Verdict::Warning);
+        assert_eq!(level(1014 * DAY_SECS), Verdict::Ok);
+        assert_eq!(level(0), Verdict::Warning);
     }
 
     #[test]
     fn a_disk_and_files_are_held_against_what_the_coordinator_needs() {
-        assert_eq!(disk(FREE_SPACE_FLOOR_BYTES - 1).level, Level::Fault);
-        assert_eq!(disk(FREE_SPACE_FLOOR_BYTES).level, Level::Warning);
-        assert_eq!(disk(ROOM_BYTES).level, Level::Ok);
+        assert_eq!(disk(FREE_SPACE_FLOOR_BYTES - 1).verdict(), Verdict::Fault);
+        assert_eq!(disk(FREE_SPACE_FLOOR_BYTES).verdict(), Verdict::Warning);
+        assert_eq!(disk(ROOM_BYTES).verdict(), Verdict::Ok);
         let wanted = Shares { devices: Limits::default(), operators: Limits::default() };
-        assert_eq!(descriptors(wanted, 100).level, Level::Fault);
-        assert_eq!(descriptors(wanted, 1024).level, Level::Warning);
-        assert_eq!(descriptors(wanted, 1 << 20).level, Level::Ok);
+        assert_eq!(descriptors(wanted, 100).verdict(), Verdict::Fault);
+        assert_eq!(descriptors(wanted, 1024).verdict(), Verdict::Warning);
+        assert_eq!(descriptors(wanted, 1 << 20).verdict(), Verdict::Ok);
     }
 
     #[test]
     fn a_port_is_ours_or_free_or_a_fault() {
         let at: SocketAddr = "127.0.0.1:7001".parse().unwrap();
-        assert_eq!(port("port", at, &Port::Free, false).level, Level::Ok);
-        assert_eq!(port("port", at, &Port::Free, true).level, Level::Warning);
-        assert_eq!(port("port", at, &Port::Held, true).level, Level::Ok);
-        assert_eq!(port("port", at, &Port::Held, false).level, Level::Fault);
-        assert_eq!(port("port", at, &Port::Refused("no such address".to_owned()), false).level, Level::Fault);
+        assert_eq!(port("port", at, &Port::Free, false).verdict(), Verdict::Ok);
+        assert_eq!(port("port", at, &Port::Free, true).verdict(), Verdict::Warning);
+        assert_eq!(port("port", at, &Port::Held, true).verdict(), Verdict::Ok);
+        assert_eq!(port("port", at, &Port::Held, false).verdict(), Verdict::Fault);
+        assert_eq!(
+            port("port", at, &Port::Refused("no such address".to_owned()), false).verdict(),
+            Verdict::Fault
+        );
     }
 }

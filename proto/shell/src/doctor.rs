@@ -1,24 +1,22 @@
-//! What was found: one line a thing, whether it is right, and what to do where it is not.
+//! What a doctor of ours found: one line a thing, whether it is right, and what to do where it is not.
 
 use serde::Serialize;
-
-use super::super::Failure;
 
 /// How a thing is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Verdict {
+pub enum Verdict {
     /// As it should be.
     Ok,
-    /// The device takes part, or will, and somebody should know this.
+    /// It works, or will, and somebody should know this.
     Warning,
-    /// The device does not take part before somebody does something.
+    /// It does not work before somebody does something.
     Fault,
 }
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct Finding {
+pub struct Finding {
     /// What was looked at.
     check: &'static str,
     verdict: Verdict,
@@ -31,15 +29,18 @@ pub(super) struct Finding {
 }
 
 impl Finding {
-    pub(super) fn ok(check: &'static str, what: impl Into<String>) -> Self {
+    /// A thing that is as it should be.
+    pub fn ok(check: &'static str, what: impl Into<String>) -> Self {
         Self::of(check, Verdict::Ok, what.into())
     }
 
-    pub(super) fn warning(check: &'static str, what: impl Into<String>) -> Self {
+    /// A thing that somebody should know.
+    pub fn warning(check: &'static str, what: impl Into<String>) -> Self {
         Self::of(check, Verdict::Warning, what.into())
     }
 
-    pub(super) fn fault(check: &'static str, what: impl Into<String>) -> Self {
+    /// A thing that keeps the program from its work.
+    pub fn fault(check: &'static str, what: impl Into<String>) -> Self {
         Self::of(check, Verdict::Fault, what.into())
     }
 
@@ -48,13 +49,35 @@ impl Finding {
     }
 
     /// The same, with what to do about it.
-    pub(super) fn advising(self, what: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn advising(self, what: impl Into<String>) -> Self {
         Self { to_do: Some(what.into()), ..self }
     }
 
     /// The same, with the code that the program exits with where it is the first fault; 4 without.
-    pub(super) fn code(self, code: u8) -> Self {
+    #[must_use]
+    pub fn code(self, code: u8) -> Self {
         Self { code, ..self }
+    }
+
+    /// What was looked at.
+    pub fn check(&self) -> &'static str {
+        self.check
+    }
+
+    /// How it is.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict
+    }
+
+    /// What was found.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// What to do about it.
+    pub fn advice(&self) -> Option<&str> {
+        self.to_do.as_deref()
     }
 
     fn text(&self) -> String {
@@ -71,14 +94,15 @@ impl Finding {
 
 /// All that was looked at.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Examined {
+pub struct Examined {
     faults: usize,
     warnings: usize,
     checks: Vec<Finding>,
 }
 
 impl Examined {
-    pub(super) fn add(&mut self, finding: Finding) {
+    /// Adds one thing.
+    pub fn add(&mut self, finding: Finding) {
         match finding.verdict {
             Verdict::Ok => {}
             Verdict::Warning => self.warnings += 1,
@@ -87,11 +111,8 @@ impl Examined {
         self.checks.push(finding);
     }
 
-    pub(super) fn extend(&mut self, findings: impl IntoIterator<Item = Finding>) {
-        findings.into_iter().for_each(|finding| self.add(finding));
-    }
-
-    pub(super) fn text(&self) -> String {
+    /// All of it for people.
+    pub fn text(&self) -> String {
         let mut lines: Vec<String> = self.checks.iter().map(Finding::text).collect();
         let count =
             |count: usize, one: &str| if count == 1 { format!("1 {one}") } else { format!("{count} {one}s") };
@@ -99,15 +120,18 @@ impl Examined {
         lines.join("\n")
     }
 
-    /// Fails where something is at fault, with the code of the first.
-    pub(super) fn end(&self) -> Result<(), Failure> {
-        let Some(first) = self.checks.iter().find(|finding| finding.verdict == Verdict::Fault) else {
-            return Ok(());
-        };
+    /// What is at fault, in words, and the code of the first; nothing where nothing is.
+    pub fn fault(&self) -> Option<(u8, String)> {
+        let first = self.checks.iter().find(|finding| finding.verdict == Verdict::Fault)?;
         let more = self.faults - 1;
         let more = if more == 0 { String::new() } else { format!(", and {more} more") };
-        let error = anyhow::anyhow!("found at fault: {}{more}", first.check);
-        Err(Failure { code: first.code, error })
+        Some((first.code, format!("found at fault: {}{more}", first.check)))
+    }
+}
+
+impl Extend<Finding> for Examined {
+    fn extend<T: IntoIterator<Item = Finding>>(&mut self, findings: T) {
+        findings.into_iter().for_each(|finding| self.add(finding));
     }
 }
 
@@ -120,11 +144,10 @@ mod tests {
         let mut examined = Examined::default();
         examined.add(Finding::ok("state", "it opens"));
         examined.add(Finding::warning("pause", "paused").advising("resume"));
-        assert!(examined.end().is_ok());
+        assert_eq!(examined.fault(), None);
         examined.add(Finding::fault("text", "there is none").code(3));
         examined.add(Finding::fault("coordinator", "nobody answers").code(5));
-        let Err(Failure { code, error }) = examined.end() else { panic!("two faults") };
-        assert_eq!((code, error.to_string().as_str()), (3, "found at fault: text, and 1 more"));
+        assert_eq!(examined.fault(), Some((3, "found at fault: text, and 1 more".to_owned())));
         let text = examined.text();
         assert!(
             text.starts_with("ok       state          it opens\nwarning  pause          paused\n"),
