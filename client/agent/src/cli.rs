@@ -40,7 +40,7 @@ use shell::notify::Notifier;
 use shell::{home, logs, stop};
 
 use crate::bases;
-use crate::config::Config;
+use crate::config::{Config, address};
 use crate::monitor::{BusAddress, Sources};
 use crate::trainer::inside::{self, TrainerArgs};
 use crate::trainer::process;
@@ -109,7 +109,7 @@ enum Command {
         #[command(flatten)]
         token: token::TokenArgs,
         /// Where the coordinator is, if not where the token says
-        #[arg(long, value_name = "HOST:PORT")]
+        #[arg(long, value_name = "HOST:PORT", value_parser = address)]
         coordinator: Option<String>,
         /// Enroll although the folder holds a device already: it stays the device that it is where the coordinator is the
         /// same, and leaves the other one where it is not

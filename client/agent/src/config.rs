@@ -1,6 +1,7 @@
 //! The agent's configuration file: TOML, unknown keys refused. The sample with
 //! every key is `deploy/agent.toml`.
 
+use std::net::Ipv6Addr;
 use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
@@ -165,6 +166,9 @@ impl Config {
             let parsed = proxy.parse::<Proxy>();
             require(parsed.is_ok(), "proxy", "http://HOST:PORT, or none", &"something else")?;
         }
+        if let Some(coordinator) = &self.coordinator {
+            require(address(coordinator).is_ok(), "coordinator", ADDRESS, coordinator)?;
+        }
         for (key, names) in
             [("base", std::slice::from_ref(&self.base)), ("further_bases", &self.further_bases)]
         {
@@ -213,6 +217,29 @@ impl Config {
         let control_tokens =
             if self.read_control_tokens { ControlTokens::AsTokens } else { ControlTokens::AsLetters };
         ReadOptions { secrets, control_tokens }
+    }
+}
+
+/// What an address of a coordinator looks like.
+const ADDRESS: &str = "HOST:PORT, such as coordinator.example:7443 or [2001:db8::1]:7443";
+
+/// An address of a coordinator, as it was given.
+pub(crate) fn address(text: &str) -> Result<String, String> {
+    let parts = text.rsplit_once(':');
+    let is_host = |host: &str| {
+        let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        match inner {
+            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
+            None => {
+                let is_of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_');
+                !host.is_empty() && host.chars().all(is_of_name)
+            }
+        }
+    };
+    let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match parts {
+        Some((host, port)) if is_host(host) && is_port(port) => Ok(text.to_owned()),
+        Some(_) | None => Err(format!("expected {ADDRESS}")),
     }
 }
 
@@ -357,6 +384,21 @@ mod tests {
 
     use super::*;
     use session::conditions::Condition;
+
+    #[test]
+    fn an_address_that_nobody_can_be_reached_at_is_refused() {
+        for good in ["localhost:7443", "127.0.0.1:1", "coordinator.example:65535", "[2001:db8::1]:7443"] {
+            assert_eq!(address(good).as_deref(), Ok(good));
+        }
+        for bad in
+            ["", "localhost", "http://localhost:7443", ":7443", "a b:1", "host:0", "host:65536", "::1:7443"]
+        {
+            assert!(address(bad).is_err(), "{bad}");
+            let text = format!("coordinator = \"{bad}\"");
+            let error = Config::parse(&text, Path::new("agent.toml")).unwrap_err().to_string();
+            assert!(error.contains("coordinator") && error.contains("HOST:PORT"), "{error}");
+        }
+    }
 
     #[test]
     fn the_sample_has_every_key_at_its_default() {

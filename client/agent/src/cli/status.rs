@@ -201,7 +201,13 @@ fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
             named(task)
         ),
     }));
-    lines.extend(status.declined.as_ref().map(|declined| declined.why.clone()));
+    // What went wrong last is said by who runs, with its time.
+    let is_last = |why: &String| {
+        let last = whole.now.as_ref().and_then(|now| now.last_problem.as_ref());
+        last.is_some_and(|last| last.what == *why)
+    };
+    let declined = status.declined.as_ref().map(|declined| declined.why.clone());
+    lines.extend(declined.filter(|why| !is_last(why)));
     if status.charges_found_at_coordinator > 0 {
         lines.push(format!(
             "{} rounds were charged that this folder did not know of: it was restored from a backup, or the \
@@ -286,13 +292,14 @@ fn does(doing: &Now, names: &BTreeMap<TaskId, String>, now: Timestamp) -> Vec<St
     let blocking = in_words(&doing.conditions);
     lines.push(match (doing.window.as_str(), doing.opens, blocking.is_empty()) {
         ("open", ..) => "may train: yes".to_owned(),
-        ("overridden", ..) => "may train: yes, the conditions are overridden".to_owned(),
+        ("overridden", ..) if doing.may_train => "may train: yes, the conditions are overridden".to_owned(),
+        ("overridden", ..) => "may train: no, it is paused; the conditions are overridden".to_owned(),
         (_, Some(opens), true) => format!("may train: after a rest, {}", relative(opens, now)),
         (_, _, true) => "may train: soon, all conditions hold and have to hold for a while".to_owned(),
         (_, Some(opens), false) => format!("may train: no, it rests until {}; and {blocking}", at(opens)),
         (_, None, false) => format!("may train: no; it would take: {blocking}"),
     });
-    if !doing.may_transfer {
+    if !doing.may_transfer && doing.window != "overridden" {
         lines.push(format!("may use the network: no; it would take: {}", in_words(&doing.transfer)));
     }
     let mib = doing.transferred_today.div_ceil(1 << 20);

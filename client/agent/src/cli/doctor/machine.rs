@@ -101,6 +101,11 @@ pub(super) fn conditions(config: &Config, now: Option<&Now>, usage: Option<Usage
     if let Some(disk) = training.iter().find(is_known) {
         examined.add(disk_space(disk, free_mib, config.conditions.least_free_disk_mib));
     }
+    if now.is_some_and(|now| now.window == "overridden") {
+        let what = "the agent that runs overrides them: it trains whatever they are";
+        examined.add(Finding::ok("conditions", what));
+        return;
+    }
     if let Some(advice) = advice(&[&training[..], &transfer[..]].concat()) {
         let (what, to_do) = advice.split_once("\nUntil it can").unwrap_or((&advice, ""));
         let to_do = format!("until it can{to_do}");
