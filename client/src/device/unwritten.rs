@@ -18,12 +18,12 @@ impl Running {
         if self.when.once || !why.may_pass() {
             return Err(why);
         }
-        let mut said = None;
+        let (mut said, mut because) = (None, why.to_string());
         let mut wait = self.outage.begin(uptime());
         loop {
             if !wait.is_zero() {
                 if said.is_none() {
-                    let what = format!("waiting until its state can be written: {why}");
+                    let what = format!("waiting until its state can be written: {because}");
                     self.trouble(&format!(
                         "{what}; nothing is trained or charged before, and nothing that was is lost"
                     ));
@@ -46,7 +46,9 @@ impl Running {
                 Ok(()) => break,
                 Err(error) if !error.may_pass() => return Err(error.into()),
                 Err(error) => {
-                    tracing::debug!("its state cannot be written yet: {error}");
+                    // It knows the disk's own words.
+                    because = error.to_string();
+                    tracing::debug!("its state cannot be written yet: {because}");
                     wait = self.outage.next();
                 }
             }
