@@ -228,13 +228,11 @@ pub(crate) fn address(text: &str) -> Result<String, String> {
     let parts = text.rsplit_once(':');
     let is_host = |host: &str| {
         let inner = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-        match inner {
-            Some(inner) => inner.parse::<Ipv6Addr>().is_ok(),
-            None => {
-                let is_of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_');
-                !host.is_empty() && host.chars().all(is_of_name)
-            }
-        }
+        let is_of_name = |letter: char| letter.is_alphanumeric() || matches!(letter, '.' | '-' | '_');
+        inner.map_or_else(
+            || !host.is_empty() && host.chars().all(is_of_name),
+            |inner| inner.parse::<Ipv6Addr>().is_ok(),
+        )
     };
     let is_port = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
     match parts {

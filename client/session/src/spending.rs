@@ -109,7 +109,7 @@ impl Spending {
             freed += u64::from(**charges);
             freed >= surplus
         });
-        let frees = frees.or(today().last()).map_or(now, |(at, _)| *at);
+        let frees = frees.or(today().next_back()).map_or(now, |(at, _)| *at);
         Some(frees.plus_millis(DAY_MILLIS))
     }
 
