@@ -29,7 +29,7 @@ use shell::store::{Store, StoreError};
 use task::spool::Spooler;
 use tokio::sync::{Mutex, Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::artifacts::parts::{PartReader, READERS};
 use crate::artifacts::{ArtifactError, Artifacts};
@@ -42,7 +42,7 @@ mod state;
 mod trouble;
 
 pub use held::LONGEST_HELD;
-use held::Phases;
+use held::{Awaits, Phases};
 use state::State;
 use trouble::Trouble;
 
@@ -207,6 +207,34 @@ impl Driver {
             Err(rejection) => tracing::debug!(%device, request = name, %rejection, "refused"),
         }
         answer
+    }
+
+    /// Answers a request of a device as [`Driver::handle`] does, and holds one that waits for others until what it waits for
+    /// came, or for so `long`. Whoever drops it asks no more.
+    pub async fn answer(
+        &self,
+        device: DeviceId,
+        request: Request,
+        long: Duration,
+    ) -> Result<Reply, Rejection> {
+        let awaits = Awaits::of(&request);
+        if awaits == Awaits::Nothing {
+            return self.handle(device, request).await;
+        }
+        let until = Instant::now() + long;
+        let mut phases = self.phases.subscribe();
+        loop {
+            // From before the answer, so that nothing is missed that comes right after it.
+            let before = phases.borrow_and_update().clone();
+            let answer = self.handle(device, request.clone()).await;
+            if !matches!(answer, Ok(Reply::Wait { retry_millis, .. }) if retry_millis < TROUBLED_MILLIS) {
+                return answer;
+            }
+            let came = phases.wait_for(|now| awaits.came(&before, now));
+            if timeout_at(until, came).await.is_err() {
+                return answer;
+            }
+        }
     }
 
     /// A part of an artefact that belongs to a task. What the server optimiser carries on does not.

@@ -225,7 +225,8 @@ const MOMENTS: [Moment; 8] = [
     Moment::asks("the last signature is on its way", "agree", AGENTS.len(), true),
     Moment::answers("a quorum has signed", "agree", "evidence", true),
     Moment::asks("the first shares are on their way", "unmask", 1, true),
-    Moment::answers("the first shares have come", "unmask", "wait", true),
+    // The answer to the first shares is held until the sum is opened.
+    Moment::asks("the second shares are on their way", "unmask", 2, true),
     Moment { published: true, ..Moment::answers("the sum is published", "unmask", "over", true) },
 ];
 

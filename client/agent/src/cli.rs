@@ -338,9 +338,7 @@ fn device(config: &Config) -> Result<Device, Failure> {
 async fn opened(config: &Config) -> Result<Device, Failure> {
     for _ in 0..LOOKS {
         match Device::open(&config.state_dir) {
-            Err(client::Error::Store(DeviceStoreError::State(StateError::InUse { .. }))) => {
-                tokio::time::sleep(BETWEEN_LOOKS).await;
-            }
+            Err(error) if is_in_use(&error) => tokio::time::sleep(BETWEEN_LOOKS).await,
             other => {
                 drop(other);
                 break;
@@ -348,6 +346,11 @@ async fn opened(config: &Config) -> Result<Device, Failure> {
         }
     }
     device(config)
+}
+
+/// Whether another process has the folder open now.
+fn is_in_use(error: &client::Error) -> bool {
+    matches!(error, client::Error::Store(DeviceStoreError::State(StateError::InUse { .. })))
 }
 
 fn device_failure(error: client::Error) -> Failure {

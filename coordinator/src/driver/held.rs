@@ -6,13 +6,11 @@
 //! device would have got for asking again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use proto::ids::{DeviceId, SessionId};
-use proto::message::{Rejection, Reply, Request};
+use proto::ids::SessionId;
+use proto::message::Request;
 use task::round::PhaseName;
-use tokio::time::{Duration, Instant, timeout_at};
-
-use super::{Driver, TROUBLED_MILLIS};
 
 /// The longest that a question is held: a device asks three times a minute. Proxies and the devices themselves give up
 /// later than that.
@@ -23,7 +21,7 @@ pub(super) type Phases = BTreeMap<SessionId, PhaseName>;
 
 /// What a question waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Awaits {
+pub(super) enum Awaits {
     /// Nothing: it is answered at once.
     Nothing,
     /// The next step of a round.
@@ -33,7 +31,7 @@ enum Awaits {
 }
 
 impl Awaits {
-    fn of(request: &Request) -> Self {
+    pub(super) fn of(request: &Request) -> Self {
         match request {
             Request::Advertise { session, .. }
             | Request::Draw { session, .. }
@@ -49,41 +47,12 @@ impl Awaits {
         }
     }
 
-    fn came(self, before: &Phases, now: &Phases) -> bool {
+    /// Whether it came, by the steps of all rounds before and now.
+    pub(super) fn came(self, before: &Phases, now: &Phases) -> bool {
         match self {
             Self::Nothing => true,
             Self::Step(session) => before.get(&session) != now.get(&session),
             Self::Round => !before.keys().eq(now.keys()),
-        }
-    }
-}
-
-impl Driver {
-    /// Answers a request of a device as [`Driver::handle`] does, and holds one that waits for others until what it waits for
-    /// came, or for so `long`. Whoever drops it asks no more.
-    pub async fn answer(
-        &self,
-        device: DeviceId,
-        request: Request,
-        long: Duration,
-    ) -> Result<Reply, Rejection> {
-        let awaits = Awaits::of(&request);
-        if awaits == Awaits::Nothing {
-            return self.handle(device, request).await;
-        }
-        let until = Instant::now() + long;
-        let mut phases = self.phases.subscribe();
-        loop {
-            // From before the answer, so that nothing is missed that comes right after it.
-            let before = phases.borrow_and_update().clone();
-            let answer = self.handle(device, request.clone()).await;
-            if !matches!(answer, Ok(Reply::Wait { retry_millis, .. }) if retry_millis < TROUBLED_MILLIS) {
-                return answer;
-            }
-            let came = phases.wait_for(|now| awaits.came(&before, now));
-            if timeout_at(until, came).await.is_err() {
-                return answer;
-            }
         }
     }
 }

@@ -13,7 +13,7 @@ use shell::notify::Notifier;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::{Failure, device_failure, failed, opened};
+use super::{Failure, device_failure, failed, is_in_use, opened};
 use crate::bases::{self, Bases, CannotCome, Come, Network};
 use crate::config::Config;
 use crate::control;
@@ -118,7 +118,8 @@ impl<'a> Daemon<'a> {
         let mut wait = FIRST_WAIT;
         loop {
             match Device::open(&self.config.state_dir) {
-                Err(error) if error.may_pass() && !self.once => {
+                // A command that looks into the folder has it open for a moment, which is no matter of the disk.
+                Err(error) if error.may_pass() && !self.once && !is_in_use(&error) => {
                     if wait == FIRST_WAIT {
                         tracing::warn!(
                             "its state cannot be opened; it is tried again with growing waits: {error}"
