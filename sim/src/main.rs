@@ -21,6 +21,7 @@ use nightshift_sim::run::Finished;
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::RunSummary;
 use nightshift_sim::{make_base, make_data, table};
+use proto::plan::Mode;
 use proto::shown::{message, page};
 use read::{Read, Wanted};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -80,9 +81,13 @@ fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let read = Read::made_up(&scenario, &output.folder().join("base")).map_err(Failure::Input)?;
     check_noise(&scenario, &read.base, demo.accept_noise)?;
+    let what = match scenario.mode {
+        Mode::Off => "mask what they send, without any noise",
+        Mode::Central => "mask what they send; the coordinator adds noise to the sum",
+        Mode::Distributed => "add noise and masks before anything is sent",
+    };
     eprintln!(
-        "{} made-up people fine-tune one adapter; their text stays on their devices, which add noise and masks \
-         before anything is sent",
+        "{} made-up people fine-tune one adapter; their text stays on their devices, which {what}",
         read.users.len()
     );
     perform(Place::Federation, &scenario, &read, output, out.format)
@@ -165,7 +170,8 @@ fn check_noise(scenario: &Scenario, base: &Base, is_accepted: bool) -> Result<()
     }
     Err(Failure::Input(anyhow::anyhow!(
         "a signal to noise of {snr:.2} is under {LEAST_SNR}: versions gather noise as fast as what devices teach them, or \
-         faster; any one line above mends it, or say --accept-noise"
+         faster; any one line above comes over that, which is no promise that the model gets better, or say \
+         --accept-noise"
     )))
 }
 
@@ -238,6 +244,12 @@ fn perform(
     }
     output.finish(&finished, &base, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
     print(&finished, output.folder(), format)?;
+    if finished.summary.stopped_when_flat {
+        let versions = scenario.versions;
+        let why =
+            format!("stopped after version {done} of {versions}: the last gained nothing beyond its noise");
+        eprintln!("{}", message(&why));
+    }
     if interrupted {
         let why = format!("stopped after version {done} of {}, which is kept", scenario.versions);
         return Err(Failure::Interrupted(anyhow::anyhow!(why)));

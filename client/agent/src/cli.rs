@@ -61,7 +61,7 @@ const NAME: &str = "nightshift-agent";
 ///
 /// Exit codes: 0 done, 2 wrong usage, 3 unusable configuration, base or text, 4 the device's own state or disk,
 /// 5 the coordinator cannot be reached or does not know this device, 6 the device's own limits forbid it, 7 a
-/// condition does not hold.
+/// condition does not hold, 130 its user ended it before its end.
 #[derive(Parser)]
 #[command(name = NAME, bin_name = NAME, version)]
 struct Cli {

@@ -33,19 +33,26 @@ pub(crate) async fn tasks(client: &mut AdminClient) -> Result<Vec<TaskStatus>, C
     Ok(tasks)
 }
 
-/// The task that a word means: its name in hex, the beginning of that, or its label where only one has it.
+/// The task that a word means: its name in hex, the beginning of that, or its label. Of several with one label it is the one
+/// that goes on: no two of these have the same.
 pub(crate) async fn find_task(client: &mut AdminClient, word: &str) -> Result<TaskStatus, CliError> {
     let tasks = tasks(client).await?;
-    let mut found = tasks
-        .into_iter()
-        .filter(|task| task.name == word || (word.len() >= 4 && task.task.to_string().starts_with(word)));
+    let is_meant =
+        |task: &TaskStatus| task.name == word || (word.len() >= 4 && task.task.to_string().starts_with(word));
+    let mut found: Vec<TaskStatus> = tasks.into_iter().filter(is_meant).collect();
+    let by_label = found.iter().all(|task| task.name == word);
+    if by_label && found.iter().any(|task| !task.state.is_over()) {
+        found.retain(|task| !task.state.is_over());
+    }
+    let mut found = found.into_iter();
     match (found.next(), found.next()) {
         (Some(task), None) => Ok(task),
         (None, _) => {
             Err(CliError::Input(format!("no task is called `{word}`; `nightshift task ls` lists them")))
         }
         (Some(_), Some(_)) => Err(CliError::Input(format!(
-            "more than one task is called `{word}`; use the whole id that `nightshift task ls` prints"
+            "more than one task is called `{word}`, and not just one of them goes on; use an id that `nightshift task ls` prints, or \
+             the beginning of one"
         ))),
     }
 }

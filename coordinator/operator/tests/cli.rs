@@ -215,6 +215,17 @@ fn a_killed_coordinator_comes_back_with_its_task() {
     assert_eq!(stopped["state"], "stopped");
     let watched = run(nightshift(folder.path(), &["task", "watch", "owl"]));
     assert_eq!(watched.status.code(), Some(7), "{}", stderr(&watched));
+
+    // A label that is used again means the task that goes on, and none where that is over too.
+    let again = ["task", "create", "--base", base.to_str().unwrap(), "--name", "owl", "--format", "json"];
+    let again = json(nightshift(folder.path(), &again));
+    let shown = || run(nightshift(folder.path(), &["task", "show", "owl", "--format", "json"]));
+    let now: Value = serde_json::from_slice(&shown().stdout).unwrap();
+    assert_eq!(now["task"], again["task"]["task"]);
+    json(nightshift(folder.path(), &["task", "stop", "owl", "--format", "json"]));
+    let refused = shown();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(stderr(&refused).contains("more than one task is called `owl`"), "{}", stderr(&refused));
 }
 
 #[test]
