@@ -21,7 +21,7 @@ use aggregation::{
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::driver::{Driver, now};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId};
-use proto::message::{CHUNK_COORDINATES, Outcome, Published, Reply, Request};
+use proto::message::{CHUNK_COORDINATES, CheckIn, Outcome, Published, Reply, Request};
 use proto::plan::{Mode, Plan, PrivacyPlan, RoundPlan, model_digest};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
@@ -134,7 +134,8 @@ async fn check_in_during(driver: &Driver, task: TaskId, during: impl Future<Outp
             let due: Instant = ticks.tick().await.into_std();
             let driver = driver.clone();
             asked.push(tokio::spawn(async move {
-                let reply = driver.handle(DeviceId([0xdd; 16]), Request::CheckIn).await.unwrap();
+                let reply =
+                    driver.handle(DeviceId([0xdd; 16]), Request::CheckIn(CheckIn::default())).await.unwrap();
                 assert!(matches!(reply, Reply::Assignment(published) if published.task == task));
                 (Instant::now(), due.elapsed())
             }));

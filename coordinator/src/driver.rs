@@ -227,7 +227,7 @@ impl Driver {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = phases.borrow_and_update().clone();
             let answer = self.handle(device, request.clone()).await;
-            if !matches!(answer, Ok(Reply::Wait { retry_millis, .. }) if retry_millis < TROUBLED_MILLIS) {
+            if !answer.as_ref().is_ok_and(|reply| awaits.is_waited_for(reply)) {
                 return answer;
             }
             let came = phases.wait_for(|now| awaits.came(&before, now));

@@ -91,6 +91,9 @@ pub struct TaskHeader {
     pub rounds_charged: u64,
     /// The highest round number that was ever opened.
     pub last_round: u64,
+    /// How many devices took part when the newest version was made; an older coordinator does not say.
+    #[serde(default)]
+    pub devices: u32,
 }
 
 /// An enrolled device.
@@ -260,6 +263,7 @@ pub fn load_task(
         participations.insert(DeviceId(key_part(&key, id.0.len(), "participation")?), count);
     }
     let record = TaskRecord {
+        devices: header.devices,
         state: header.state,
         versions,
         participations,

@@ -8,7 +8,7 @@ use aggregation::{
 };
 
 use crate::ids::Digest;
-use crate::message::{Chunk, Published};
+use crate::message::{Chunk, MOST_LATEST, Published};
 use crate::wire;
 
 mod admin;
@@ -50,6 +50,14 @@ fn error(what: &'static str, why: impl std::fmt::Display) -> WireError {
 
 fn present<T>(what: &'static str, value: Option<T>) -> Result<T, WireError> {
     value.ok_or_else(|| error(what, "it is missing"))
+}
+
+/// One for each task, of which neither side names more than [`MOST_LATEST`].
+fn at_most_latest<'a, T>(what: &'static str, tasks: &'a [T]) -> Result<&'a [T], WireError> {
+    if tasks.len() > MOST_LATEST {
+        return Err(error(what, format!("{} tasks are more than {MOST_LATEST}", tasks.len())));
+    }
+    Ok(tasks)
 }
 
 fn fixed<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {

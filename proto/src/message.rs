@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::Deref;
 
 use aggregation::{Advertisement, Evidence, IndexSet, SealedShare, Signature, UnmaskShares};
+use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::adapter::Class;
@@ -28,7 +29,7 @@ pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 #[derive(Clone, Debug)]
 pub enum Request {
     /// Is there work, or a newer version?
-    CheckIn,
+    CheckIn(CheckIn),
     /// A part of an artefact.
     Fetch {
         /// Its hash.
@@ -112,7 +113,7 @@ impl Request {
     /// The request's name in logs and rejections.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::CheckIn => "check-in",
+            Self::CheckIn(_) => "check-in",
             Self::Fetch { .. } => "fetch",
             Self::Join { .. } => "join",
             Self::Decline { .. } => "decline",
@@ -129,7 +130,7 @@ impl Request {
     /// The session that the request belongs to, if to one.
     pub fn session(&self) -> Option<SessionId> {
         match self {
-            Self::CheckIn | Self::Fetch { .. } | Self::Join { .. } | Self::Decline { .. } => None,
+            Self::CheckIn(_) | Self::Fetch { .. } | Self::Join { .. } | Self::Decline { .. } => None,
             Self::Advertise { session, .. }
             | Self::Draw { session, .. }
             | Self::ShareKeys { session, .. }
@@ -138,6 +139,44 @@ impl Request {
             | Self::Agree { session, .. }
             | Self::Unmask { session, .. } => Some(*session),
         }
+    }
+}
+
+/// What a device says of itself when it asks for work.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CheckIn {
+    /// It asks for newer versions and takes no work: its user's conditions allow no training now.
+    pub only_keeps: bool,
+    /// The tasks that it declined and would decline again, at most [`MOST_LATEST`]: it is offered the others.
+    pub declined: Vec<TaskId>,
+}
+
+/// When a device asks again, in milliseconds from now: at a moment of its own choice between two, so that devices that
+/// were told at the same time do not come at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// Not before.
+    pub least_millis: u64,
+    /// Not after; not below the other.
+    pub most_millis: u64,
+}
+
+impl Window {
+    /// No choice.
+    pub const fn at(millis: u64) -> Self {
+        Self { least_millis: millis, most_millis: millis }
+    }
+
+    /// From half of a time to half as much again.
+    pub const fn around(millis: u64) -> Self {
+        Self { least_millis: millis / 2, most_millis: millis.saturating_add(millis / 2) }
+    }
+
+    /// A moment in it, each as likely as any other.
+    pub fn choose(self, rng: &mut impl Rng) -> u64 {
+        let choices = self.most_millis.saturating_sub(self.least_millis).saturating_add(1);
+        let chosen = (u128::from(rng.next_u64()) * u128::from(choices)) >> 64;
+        self.least_millis.saturating_add(u64::try_from(chosen).unwrap_or(0))
     }
 }
 
@@ -257,10 +296,10 @@ pub struct Chunk {
 /// What the coordinator answers.
 #[derive(Clone, Debug)]
 pub enum Reply {
-    /// Nothing yet: ask the same again after the given time.
+    /// Nothing yet: ask the same again within the given window.
     Wait {
-        /// When to ask again, in milliseconds from now.
-        retry_millis: u64,
+        /// When to ask again, from now.
+        retry: Window,
         /// In the answer to a check-in, the newest version of each task that the device took part in, and of the newest task,
         /// which is the last.
         latest: Vec<Published>,
@@ -303,7 +342,7 @@ pub enum Reply {
 impl Reply {
     /// An answer that says no more than when to ask again.
     pub fn wait(retry_millis: u64) -> Self {
-        Self::Wait { retry_millis, latest: Vec::new(), complete: false }
+        Self::Wait { retry: Window::at(retry_millis), latest: Vec::new(), complete: false }
     }
 
     /// The reply's name in logs.

@@ -12,7 +12,8 @@ use nightshift_proto::convert::{
 };
 use nightshift_proto::ids::{Digest, SessionId, TaskId};
 use nightshift_proto::message::{
-    Assignment, Before, Charged, Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request,
+    Assignment, Before, Charged, CheckIn, Chunk, DeclineReason, Outcome, Published, Rejection, Reply,
+    Request, Window,
 };
 use nightshift_proto::wire;
 use proptest::prelude::*;
@@ -42,7 +43,8 @@ fn share() -> Share {
 fn requests() -> Vec<Request> {
     let session = SessionId([1; 32]);
     vec![
-        Request::CheckIn,
+        Request::CheckIn(CheckIn::default()),
+        Request::CheckIn(CheckIn { only_keeps: true, declined: vec![TaskId([3; 16]), TaskId([4; 16])] }),
         Request::Fetch { digest: Digest([2; 32]), offset: 3 },
         Request::Join { task: TaskId([3; 16]), version: 4, class: None },
         Request::Join { task: TaskId([3; 16]), version: 4, class: Some(Class { rank: 2, layers: 3 }) },
@@ -78,7 +80,7 @@ fn replies() -> Vec<Reply> {
     places.insert(0).unwrap();
     places.insert(10).unwrap();
     vec![
-        Reply::Wait { retry_millis: 5, latest: vec![published, published], complete: true },
+        Reply::Wait { retry: Window::around(10), latest: vec![published, published], complete: true },
         Reply::wait(7),
         Reply::Assignment(Assignment { published, before: None, charges: vec![] }),
         Reply::Assignment(Assignment { published, before: Some(before), charges: vec![charged, charged] }),

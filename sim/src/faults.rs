@@ -23,6 +23,8 @@ pub struct Faults {
     pub lost_permille: u32,
     /// Requests carried twice, in a thousand.
     pub repeated_permille: u32,
+    /// Trainings at the end of which the device goes away, in a thousand.
+    pub broken_permille: u32,
     /// Requests after which the coordinator crashes, in a hundred thousand.
     pub crash_per_100k: u32,
 }
@@ -37,6 +39,10 @@ impl Faults {
             }
             None => false,
         }
+    }
+
+    pub(crate) fn breaks(&self, rng: &mut impl Rng) -> bool {
+        chance(rng, self.broken_permille, 1000)
     }
 
     pub(crate) fn loses(&self, rng: &mut impl Rng) -> bool {

@@ -25,11 +25,13 @@ use crate::faults::Faults;
 
 mod node;
 mod seen;
+mod time;
 mod wire;
 
 use node::Away;
 pub use node::{Node, Traffic};
 pub use seen::Seen;
+use time::{Pace, Progress};
 
 /// Virtual time at which the world begins; credentials are valid then.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);
@@ -93,6 +95,7 @@ pub struct World {
     seen: Vec<Seen>,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
+    pace: Pace,
 }
 
 impl World {
@@ -158,6 +161,7 @@ impl World {
             seen: Vec::new(),
             fixed: BTreeMap::new(),
             coordinator_crashes: 0,
+            pace: Pace::default(),
         })
     }
 
@@ -280,7 +284,14 @@ impl World {
                 Action::Sleep(until) if until > self.clock => {}
                 Action::Sleep(_) => self.tell(index, Event::Woke),
                 Action::Train(work) => {
-                    batch.push((index, work));
+                    match self.progress(index) {
+                        Progress::UnderWay => {}
+                        Progress::Done => batch.push((index, work)),
+                        Progress::Broken => {
+                            self.goes_away(index);
+                            acted = true;
+                        }
+                    }
                     continue;
                 }
                 Action::Send(request) => self.send(index, &request)?,
@@ -327,6 +338,7 @@ impl World {
         if !acted && !batch.is_empty() {
             let results = trainer.train(&batch);
             for ((index, _), result) in batch.into_iter().zip(results) {
+                self.ends_training(index);
                 let event = result.map_or_else(Event::NotTrained, Event::Trained);
                 self.tell(index, event);
             }
@@ -334,40 +346,6 @@ impl World {
             acted = true;
         }
         Ok(acted)
-    }
-
-    /// Moves the clock to the next thing that is due.
-    fn pass_time(&mut self) -> Result<(), WorldError> {
-        let sleeping = self.nodes.iter().filter_map(|node| match node.session.as_ref()?.action() {
-            Action::Sleep(until) if !node.session.as_ref()?.is_complete() => Some(until),
-            Action::Sleep(_)
-            | Action::Send(_)
-            | Action::Renew { .. }
-            | Action::LoadPlan(_)
-            | Action::Load { .. }
-            | Action::RecordFound(_)
-            | Action::Install(_)
-            | Action::Train(_)
-            | Action::Charge(_)
-            | Action::RecordDraws(_)
-            | Action::RecordSignature(_)
-            | Action::RecordAnswer(_) => None,
-        });
-        let away = self.nodes.iter().filter_map(|node| node.away.map(|away| away.until));
-        let due = sleeping.chain(away).chain(self.task.poll_timeout()).min();
-        match due {
-            Some(due) if due.millis_since(DAWN) <= LONGEST_MILLIS => {
-                self.clock = self.clock.max(due);
-                self.task.handle_timeout(self.clock, &mut self.rng);
-                self.perform_effects();
-                Ok(())
-            }
-            Some(_) | None => {
-                let last = self.nodes.iter().rev().find_map(|node| node.ended.last());
-                let why = last.map_or_else(|| "no device acts".to_owned(), ToString::to_string);
-                Err(WorldError::Stuck { version: self.task.version(), why })
-            }
-        }
     }
 
     /// Brings a device back that was away until now.
@@ -385,12 +363,17 @@ impl World {
     fn vanishes(&mut self, index: usize) -> bool {
         let Some(session) = &self.nodes[index].session else { return true };
         if self.task.is_active() && self.faults.vanishes(self.task.version(), index, session.state()) {
-            self.nodes[index].session = None;
-            let until = self.clock.plus_millis(AWAY_MILLIS);
-            self.nodes[index].away = Some(Away { version: self.task.version(), until });
+            self.goes_away(index);
             return true;
         }
         false
+    }
+
+    fn goes_away(&mut self, index: usize) {
+        self.nodes[index].session = None;
+        self.ends_training(index);
+        let until = self.clock.plus_millis(AWAY_MILLIS);
+        self.nodes[index].away = Some(Away { version: self.task.version(), until });
     }
 
     /// What a device is to hear. It hears it when every device has acted: until then it would do nothing with it.
@@ -434,6 +417,7 @@ impl World {
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.before.clone_from(&self.task.record().before);
+                    self.record.devices = self.task.record().devices;
                     self.record.versions.push(version.clone());
                     let traffic = self.new_traffic();
                     self.seen.push(Seen { status: version, traffic });
@@ -452,14 +436,6 @@ impl World {
             down: now.down - before.down,
         };
         now.into_iter().zip(before).map(since).collect()
-    }
-
-    /// Forgets everything of the coordinator that is not durable, and starts it again.
-    fn crash_coordinator(&mut self) -> Result<(), WorldError> {
-        let (id, record) = (self.task.id(), self.record.clone());
-        self.task = Task::restore(id, &self.plan_bytes, self.given.clone(), self.authority, record)?;
-        self.coordinator_crashes += 1;
-        Ok(())
     }
 
     /// Devices that hold the newest version.

@@ -306,6 +306,7 @@ fn faults(devices: usize) -> impl Strategy<Value = Faults> {
             lost_permille,
             repeated_permille,
             crash_per_100k,
+            ..Faults::default()
         },
     )
 }

@@ -22,7 +22,7 @@ use coordinator::{
     tokens,
 };
 use operator::admin_channel;
-use proto::message::Request as Asked;
+use proto::message::{CheckIn, Request as Asked};
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{
@@ -352,7 +352,7 @@ async fn a_name_that_the_certificate_does_not_hold_is_said_with_what_the_operato
     let none = ::client::Proxy::none;
     let enrolling = pinned_authority(&address, pin, none()).await.unwrap_err().to_string();
     let mut transport = Transport::new(&address, world.trust(), None, none()).unwrap();
-    let taking_part = transport.send(&Asked::CheckIn).await.unwrap_err().to_string();
+    let taking_part = transport.send(&Asked::CheckIn(CheckIn::default())).await.unwrap_err().to_string();
     for why in [enrolling, taking_part] {
         assert!(why.contains("does not hold the name") && why.contains("`public_names`"), "{why}");
     }

@@ -181,6 +181,7 @@ fn header(round: u64) -> TaskHeader {
         optimizer: Digest([5; 32]),
         rounds_charged: round,
         last_round: round,
+        devices: 0,
     }
 }
 

@@ -9,7 +9,9 @@ use std::sync::Arc;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Assignment, Before, Charged, DeclineReason, Published, Rejection, Request};
+use proto::message::{
+    Assignment, Before, Charged, CheckIn, DeclineReason, MOST_LATEST, Published, Rejection, Request, Window,
+};
 use rand_core::CryptoRng;
 use serde::{Deserialize, Serialize};
 
@@ -39,6 +41,9 @@ pub use work::Work;
 /// First wait after a call that did not get through, in milliseconds; doubled up to [`LONGEST_BACKOFF_MILLIS`].
 const FIRST_BACKOFF_MILLIS: u64 = 500;
 const LONGEST_BACKOFF_MILLIS: u64 = 60_000;
+
+/// The longest wait of a device that asked for work and was not heard, in milliseconds: an hour.
+const LONGEST_UNHEARD_MILLIS: u64 = 3_600_000;
 
 /// First wait after no text was found to train on, in milliseconds; doubled each time, up to a quarter of an hour.
 const FIRST_TEXT_MILLIS: u64 = 10_000;
@@ -95,8 +100,6 @@ struct Trained {
 #[derive(Debug)]
 enum Stage {
     Waiting,
-    /// There is a version to train from, and no window to train in.
-    AwaitingWindow,
     CheckingIn,
     /// Asking for the next certificate, before it asks for work or for a place with what was trained.
     Renewing {
@@ -168,6 +171,10 @@ pub struct Session {
     /// Nothing is done before then.
     pause: Option<Timestamp>,
     backoff_millis: u64,
+    /// The longest that the coordinator told it to wait when it asked for work last, in milliseconds.
+    told_millis: u64,
+    /// Its user's conditions forbade to train when it was given work last, and did not allow it since.
+    lacks_window: bool,
     /// The version that this device holds of each task.
     installed: BTreeMap<TaskId, Published>,
     spending: Spending,
@@ -217,6 +224,8 @@ impl Session {
             state: Stage::Waiting,
             pause: Some(now),
             backoff_millis: FIRST_BACKOFF_MILLIS,
+            told_millis: 0,
+            lacks_window: false,
             installed: installed.into_iter().map(|published| (published.task, published)).collect(),
             spending,
             signed: BTreeMap::new(),
@@ -269,7 +278,7 @@ impl Session {
     /// The user takes a task back that they had left.
     pub fn rejoin(&mut self, task: TaskId) {
         self.declined.remove(&task);
-        if self.forgotten.remove(&task) && matches!(self.state, Stage::Waiting | Stage::AwaitingWindow) {
+        if self.forgotten.remove(&task) && matches!(self.state, Stage::Waiting) {
             (self.state, self.pause) = (Stage::CheckingIn, None);
         }
     }
@@ -280,7 +289,7 @@ impl Session {
             return Action::Sleep(until);
         }
         match &self.state {
-            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn => Action::Send(Request::CheckIn),
+            Stage::Waiting | Stage::CheckingIn => Action::Send(Request::CheckIn(self.asks())),
             Stage::Renewing { has_certificate, .. } => Action::Renew { has_certificate: *has_certificate },
             Stage::LoadingPlan { published, .. } => Action::LoadPlan(*published),
             Stage::Counting { charged, .. } => Action::LoadPlan(charged.published),
@@ -311,13 +320,12 @@ impl Session {
                     self
                 }
             }
-            Event::WindowOpened if matches!(self.state, Stage::AwaitingWindow) => self.woken(now),
-            Event::WindowOpened => self,
+            Event::WindowOpened => self.window_opened(now),
             Event::ClockStepped => self.clock_stepped().woken(now),
-            Event::CertificateEnded => self.certificate_ended(now),
+            Event::CertificateEnded => self.certificate_ended(now, rng),
             // Saying no is a courtesy: a device does not insist.
             Event::Unreachable if matches!(self.state, Stage::Declining { .. }) => self.declined(now),
-            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => self.unfetched(now),
+            Event::Unreachable | Event::Rejected(Rejection::Unavailable(_)) => self.unfetched(now, rng),
             event @ (Event::Replied(_)
             | Event::Rejected(_)
             | Event::PlanLoaded(_)
@@ -339,7 +347,6 @@ impl Session {
                         self.renewed(has_certificate, then, event, now)
                     }
                     outside @ (Stage::Waiting
-                    | Stage::AwaitingWindow
                     | Stage::CheckingIn
                     | Stage::LoadingPlan { .. }
                     | Stage::Counting { .. }
@@ -347,7 +354,7 @@ impl Session {
                     | Stage::Loading { .. }
                     | Stage::Installing { .. }
                     | Stage::Training { .. }
-                    | Stage::Declining { .. }) => self.outside(outside, event, now),
+                    | Stage::Declining { .. }) => self.outside(outside, event, now, rng),
                 }
             }
         }
@@ -356,8 +363,8 @@ impl Session {
     /// The name of the state, for people.
     pub fn state(&self) -> SessionState {
         match &self.state {
+            Stage::Waiting if self.lacks_window => SessionState::AwaitingWindow,
             Stage::Waiting => SessionState::Waiting,
-            Stage::AwaitingWindow => SessionState::AwaitingWindow,
             Stage::CheckingIn => SessionState::CheckingIn,
             Stage::Renewing { .. } => SessionState::Renewing,
             Stage::LoadingPlan { .. } | Stage::Counting { .. } => SessionState::LoadingPlan,
@@ -388,7 +395,7 @@ impl Session {
     /// The version that it takes part with now; none where it waits or asks for one.
     pub fn at_work_on(&self) -> Option<Published> {
         match &self.state {
-            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Declining { .. } => None,
+            Stage::Waiting | Stage::CheckingIn | Stage::Declining { .. } => None,
             Stage::Renewing { then, .. } => then.published(),
             Stage::LoadingPlan { published, .. } => Some(*published),
             Stage::Counting { then, .. } | Stage::RecordingFound { then, .. } => Some(then.published),
@@ -413,11 +420,22 @@ impl Session {
         self.lacking.take()
     }
 
-    /// Tries the same again later, each time twice as much later.
-    fn back_off(mut self, now: Timestamp) -> Self {
-        self.pause = Some(now.plus_millis(self.backoff_millis));
+    /// Tries the same again later, each time about twice as much later, and not when all others do. Who only asks whether
+    /// there is work comes within the window that it was told last: when a coordinator is back, its devices do not come at once.
+    fn back_off(mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
+        let mut window = Window::around(self.backoff_millis);
+        if matches!(self.state, Stage::Waiting | Stage::CheckingIn) {
+            window.most_millis = self.told_millis.min(LONGEST_UNHEARD_MILLIS).max(window.most_millis);
+        }
+        self.pause = Some(now.plus_millis(window.choose(rng)));
         self.backoff_millis = (2 * self.backoff_millis).min(LONGEST_BACKOFF_MILLIS);
         self
+    }
+
+    /// What it says of itself when it asks for work.
+    fn asks(&self) -> CheckIn {
+        let declined = self.declined.keys().copied().take(MOST_LATEST).collect();
+        CheckIn { only_keeps: self.lacks_window, declined }
     }
 
     fn wait(mut self, until: Timestamp) -> Self {
@@ -431,10 +449,10 @@ impl Session {
         self
     }
 
-    /// The same state again, after `millis`, but no sooner and no later than a device waits.
-    fn again(mut self, state: Stage, now: Timestamp, millis: u64) -> Self {
+    /// The same state again, within a window, but no sooner and no later than a device waits.
+    fn again(mut self, state: Stage, now: Timestamp, window: Window, rng: &mut impl CryptoRng) -> Self {
         self.state = state;
-        self.pause = Some(now.plus_millis(bounded(millis)));
+        self.pause = Some(now.plus_millis(bounded(window, rng)));
         self
     }
 
@@ -444,9 +462,9 @@ impl Session {
     }
 }
 
-/// A wait that the coordinator asked for, between the shortest and the longest that a device keeps to.
-fn bounded(millis: u64) -> u64 {
-    millis.clamp(LEAST_WAIT_MILLIS, LONGEST_WAIT_MILLIS)
+/// A moment in the window that the coordinator asked for, between the shortest and the longest that a device keeps to.
+fn bounded(window: Window, rng: &mut impl CryptoRng) -> u64 {
+    window.choose(rng).clamp(LEAST_WAIT_MILLIS, LONGEST_WAIT_MILLIS)
 }
 
 #[cfg(test)]

@@ -8,16 +8,24 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use proto::ids::SessionId;
-use proto::message::Request;
+use proto::ids::{SessionId, TaskId};
+use proto::message::{CheckIn, Reply, Request, Window};
 use task::round::PhaseName;
+
+use super::TROUBLED_MILLIS;
 
 /// The longest that a question is held: a device asks three times a minute. Proxies and the devices themselves give up
 /// later than that.
 pub const LONGEST_HELD: Duration = Duration::from_secs(20);
 
-/// The step that each open round is in.
-pub(super) type Phases = BTreeMap<SessionId, PhaseName>;
+/// What questions wait for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Phases {
+    /// The step that each open round is in.
+    pub(super) rounds: BTreeMap<SessionId, PhaseName>,
+    /// How often places of a task came free, for each that is active.
+    pub(super) places: BTreeMap<TaskId, u64>,
+}
 
 /// What a question waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +36,8 @@ pub(super) enum Awaits {
     Step(SessionId),
     /// The end of a round, or that one begins.
     Round,
+    /// A place in a version.
+    Place,
 }
 
 impl Awaits {
@@ -40,19 +50,27 @@ impl Awaits {
             | Request::Agree { session, .. }
             | Request::Unmask { session, .. } => Self::Step(*session),
             Request::Join { .. } => Self::Round,
-            Request::CheckIn
+            Request::CheckIn(CheckIn { only_keeps: false, .. }) => Self::Place,
+            Request::CheckIn(CheckIn { only_keeps: true, .. })
             | Request::Fetch { .. }
             | Request::MaskedChunk { .. }
             | Request::Decline { .. } => Self::Nothing,
         }
     }
 
+    /// Whether an answer only says to wait for it.
+    pub(super) fn is_waited_for(self, answer: &Reply) -> bool {
+        let Reply::Wait { retry, complete, .. } = answer else { return false };
+        self != Self::Nothing && !complete && *retry != Window::at(TROUBLED_MILLIS)
+    }
+
     /// Whether it came, by the steps of all rounds before and now.
     pub(super) fn came(self, before: &Phases, now: &Phases) -> bool {
         match self {
             Self::Nothing => true,
-            Self::Step(session) => before.get(&session) != now.get(&session),
-            Self::Round => !before.keys().eq(now.keys()),
+            Self::Step(session) => before.rounds.get(&session) != now.rounds.get(&session),
+            Self::Round => !before.rounds.keys().eq(now.rounds.keys()),
+            Self::Place => before.places != now.places,
         }
     }
 }

@@ -7,22 +7,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Charged, MOST_LATEST, Rejection, Reply, Request};
+use proto::message::{Charged, CheckIn, MOST_LATEST, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::shown::shown;
 use rand_core::CryptoRng;
 use shell::store::{Batch, Store};
 use task::round::{Opened, Opening};
 use task::spool::Spooler;
-use task::{Spending, Task, TaskEffect};
+use task::{Spending, Task, TaskEffect, pacing};
 
 use super::held::Phases;
 use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
 use crate::records::{self, TaskHeader};
-
-/// What a device is told while there is no task at all, in milliseconds.
-const NO_TASK_MILLIS: u64 = 30_000;
 
 /// An answer, or the failure that ends all serving.
 type Answer<T> = Result<Result<T, Rejection>, DriverError>;
@@ -52,6 +49,13 @@ struct Entry {
     unsaved: Vec<TaskEffect>,
 }
 
+impl Entry {
+    /// Whether a device that asks for work may be given this task's.
+    fn may_be_offered(&self, asks: &CheckIn) -> bool {
+        self.task.is_active() && !asks.declined.contains(&self.task.id())
+    }
+}
+
 impl State {
     pub(super) fn open(
         store: Store,
@@ -78,7 +82,7 @@ impl State {
         rng: &mut impl CryptoRng,
     ) -> Answer<Reply> {
         let index = match &request {
-            Request::CheckIn => return self.check_in(device, now, rng),
+            Request::CheckIn(check_in) => return self.check_in(device, check_in, now, rng),
             Request::Fetch { .. } => return Ok(Err(Rejection::UnknownArtifact)),
             Request::Decline { task, .. } => match self.index(*task) {
                 None => return Ok(Err(Rejection::UnknownTask)),
@@ -109,18 +113,27 @@ impl State {
         Ok(answer)
     }
 
-    /// The active task that has work for the device, first those that it did not decline, of these the one with the fewest
-    /// rounds so far, of these the oldest; else the newest
+    /// The active task that has work for the device, of those that it would not decline: first those that it did not decline
+    /// before, of these the one with the fewest rounds so far, of these the oldest; else the newest
     /// task's wait. So tasks take turns, and all devices that ask at a time come to the same one, which fills its round.
-    fn check_in(&mut self, device: DeviceId, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<Reply> {
+    fn check_in(
+        &mut self,
+        device: DeviceId,
+        asks: &CheckIn,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Answer<Reply> {
+        if asks.only_keeps {
+            return self.wait(device, asks, now, rng);
+        }
         let mut active: Vec<usize> =
-            (0..self.tasks.len()).filter(|index| self.tasks[*index].task.is_active()).collect();
+            (0..self.tasks.len()).filter(|index| self.tasks[*index].may_be_offered(asks)).collect();
         active.sort_by_key(|index| {
             let task = &self.tasks[*index].task;
             (task.was_declined_by(device), task.rounds_charged())
         });
         for index in active {
-            let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
+            let answer = self.tasks[index].task.handle(device, Request::CheckIn(asks.clone()), now, rng);
             self.persist(index)?;
             if let Ok(Reply::Assignment(mut assignment)) = answer {
                 let of_others = self.charged_elsewhere(device, assignment.published.task);
@@ -130,7 +143,7 @@ impl State {
             // This one may not take part any more: are there enough that may?
             self.end_if_spent(index)?;
         }
-        self.wait(device, now, rng)
+        self.wait(device, asks, now, rng)
     }
 
     /// How often the device was charged in other tasks than this one, the newest first: a device that was restored from a
@@ -142,17 +155,27 @@ impl State {
 
     /// The answer where there is nothing to do: when to ask again, whether all tasks are over for the device, and what came of
     /// those that it took part in, and of the newest.
-    fn wait(&mut self, device: DeviceId, now: Timestamp, rng: &mut impl CryptoRng) -> Answer<Reply> {
+    fn wait(
+        &mut self,
+        device: DeviceId,
+        asks: &CheckIn,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Answer<Reply> {
         let Some(newest) = self.tasks.len().checked_sub(1) else {
-            return Ok(Ok(Reply::wait(NO_TASK_MILLIS)));
+            let retry = pacing::idle(0);
+            return Ok(Ok(Reply::Wait { retry, latest: Vec::new(), complete: false }));
         };
-        let (mut retry, mut is_over, mut all) = (u64::MAX, true, Vec::new());
+        let (mut soonest, mut is_over, mut all) = (pacing::MOST_WINDOW, true, Vec::new());
         for index in 0..=newest {
-            let answer = self.tasks[index].task.handle(device, Request::CheckIn, now, rng);
+            // What it would decline it is told of, and not offered.
+            let only_keeps = asks.only_keeps || !self.tasks[index].may_be_offered(asks);
+            let asks = CheckIn { only_keeps, declined: Vec::new() };
+            let answer = self.tasks[index].task.handle(device, Request::CheckIn(asks), now, rng);
             self.persist(index)?;
             match answer {
-                Ok(Reply::Wait { retry_millis, latest, complete }) => {
-                    retry = retry.min(retry_millis);
+                Ok(Reply::Wait { retry, latest, complete }) => {
+                    soonest = if retry.most_millis < soonest.most_millis { retry } else { soonest };
                     is_over &= complete;
                     let is_its = index == newest || self.tasks[index].task.charged(device).is_some();
                     all.extend(latest.into_iter().filter(|_| is_its));
@@ -162,7 +185,7 @@ impl State {
             }
         }
         let latest = all.split_off(all.len().saturating_sub(MOST_LATEST));
-        Ok(Ok(Reply::Wait { retry_millis: retry, latest, complete: is_over }))
+        Ok(Ok(Reply::Wait { retry: soonest, latest, complete: is_over }))
     }
 
     /// Ends a task for which too few devices are left. All devices are counted, so they are counted again only when
@@ -222,6 +245,7 @@ impl State {
             optimizer: Digest(self.artifacts.put(&optimizer)?),
             rounds_charged: 0,
             last_round: 0,
+            devices: 0,
         };
         let mut batch = Batch::new();
         records::put_header(&mut batch, task.id(), &header)?;
@@ -288,9 +312,13 @@ impl State {
         self.draining = true;
     }
 
-    /// The step of each open round.
+    /// The step of each open round, and how often places came free.
     pub(super) fn phases(&self) -> Phases {
-        self.tasks.iter().filter_map(|entry| entry.task.open_round()).collect()
+        let active = self.tasks.iter().filter(|entry| entry.task.is_active());
+        Phases {
+            rounds: self.tasks.iter().filter_map(|entry| entry.task.open_round()).collect(),
+            places: active.map(|entry| (entry.task.id(), entry.task.openings_of_places())).collect(),
+        }
     }
 
     pub(super) fn open_rounds(&self) -> usize {
@@ -414,6 +442,7 @@ impl State {
         header.state = record.state;
         header.rounds_charged = record.rounds_charged;
         header.last_round = record.last_round;
+        header.devices = record.devices;
         if header != entry.header {
             records::put_header(&mut batch, id, &header)?;
         }

@@ -4,7 +4,7 @@ use aggregation::{
 };
 use proto::admin::TaskState;
 use proto::ids::SessionId;
-use proto::message::Published;
+use proto::message::{CheckIn, Published, Window};
 use proto::plan::{Mode, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed};
 use task::spool::InMemory;
 
@@ -40,7 +40,7 @@ async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
 
     let driver = world.open();
     assert_eq!(driver.show(task).await.unwrap(), status);
-    let wait = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+    let wait = driver.handle(DeviceId([0; 16]), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(wait, Reply::Wait { latest, complete: true, .. } if latest[0].version == 1));
 }
 
@@ -67,7 +67,7 @@ async fn what_an_epoch_left_is_given_out_and_a_restart_keeps_it() {
 
     let driver = world.open();
     assert_eq!(driver.show(task).await.unwrap(), status);
-    let given = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+    let given = driver.handle(DeviceId([0; 16]), Request::CheckIn(CheckIn::default())).await.unwrap();
     let Reply::Assignment(published) = given else { panic!("{given:?}") };
     assert_eq!((published.version, published.folded), (1, Some(digest)));
     assert!(driver.fetch(digest, 0).await.is_ok());
@@ -111,7 +111,7 @@ async fn who_is_given_work_hears_of_its_charges_in_all_tasks() {
     // Of a task that was stopped too, after a restart; and who was never charged hears of nothing.
     let driver = world.open();
     let asked = async |device| {
-        let reply = driver.handle(device, Request::CheckIn).await.unwrap();
+        let reply = driver.handle(device, Request::CheckIn(CheckIn::default())).await.unwrap();
         let Reply::Assignment(assignment) = reply else { panic!("{reply:?}") };
         (assignment.published.task, assignment.charges)
     };
@@ -148,14 +148,14 @@ async fn without_a_task_a_device_waits_and_the_first_active_task_is_served() {
     let world = World::new();
     let driver = world.open();
     let device = DeviceId([0; 16]);
-    let wait = driver.handle(device, Request::CheckIn).await.unwrap();
+    let wait = driver.handle(device, Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(wait, Reply::Wait { latest, complete: false, .. } if latest.is_empty()));
     let first = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let second = driver.create_task(bat(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    let given = driver.handle(device, Request::CheckIn).await.unwrap();
+    let given = driver.handle(device, Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(given, Reply::Assignment(work) if work.task == first));
     driver.stop_task(first).await.unwrap();
-    let given = driver.handle(device, Request::CheckIn).await.unwrap();
+    let given = driver.handle(device, Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(given, Reply::Assignment(work) if work.task == second));
 }
 
@@ -179,7 +179,7 @@ async fn tasks_take_turns() {
     let second = driver.create_task(bat(3).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let mut given = Vec::new();
     for rounds in 0..3 {
-        let reply = driver.handle(DeviceId([0; 16]), Request::CheckIn).await.unwrap();
+        let reply = driver.handle(DeviceId([0; 16]), Request::CheckIn(CheckIn::default())).await.unwrap();
         let Reply::Assignment(work) = reply else { panic!("{reply:?}") };
         given.push(work.task);
         if rounds == 2 {
@@ -197,7 +197,7 @@ async fn after_a_failure_every_call_is_refused() {
     let driver = world.open();
     driver.fail(&DriverError::Broken("a test".to_owned()));
     driver.failed().await;
-    let refused = driver.handle(DeviceId([0; 16]), Request::CheckIn).await;
+    let refused = driver.handle(DeviceId([0; 16]), Request::CheckIn(CheckIn::default())).await;
     assert!(matches!(refused, Err(Rejection::Unavailable(_))));
 }
 

@@ -11,6 +11,7 @@
 
 pub mod gain;
 pub mod optimizer;
+pub mod pacing;
 pub mod round;
 pub mod spool;
 mod task;

@@ -347,7 +347,7 @@ impl Round {
                 | Phase::Over { .. } => Err(wrong(name, phase.name())),
             },
             (
-                Request::CheckIn | Request::Fetch { .. } | Request::Join { .. } | Request::Decline { .. },
+                Request::CheckIn(_) | Request::Fetch { .. } | Request::Join { .. } | Request::Decline { .. },
                 phase,
             ) => Err(wrong(name, phase.name())),
         }

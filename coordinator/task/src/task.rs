@@ -11,7 +11,7 @@ use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
 use proto::admin::{TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
-use proto::message::{DeclineReason, Outcome, Published, Rejection, Reply, Request};
+use proto::message::{CheckIn, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
@@ -27,11 +27,13 @@ mod effect;
 mod next;
 mod publish;
 mod record;
+mod selection;
 
 pub use accounting::Spending;
 pub use earlier::Earlier;
 pub use effect::TaskEffect;
 pub use record::TaskRecord;
+use selection::Selection;
 
 /// What a device that must wait is told, in milliseconds.
 const POLL_MILLIS: u64 = 250;
@@ -77,6 +79,8 @@ pub struct Task {
     adapter_digest: Digest,
     folded_digest: Option<Digest>,
     declined: BTreeMap<DeviceId, DeclineReason>,
+    /// Who has a place in the version that is being made.
+    selection: Selection,
     /// How much of the adapter a device trained from the newest version, where it said that this is not all.
     classes: BTreeMap<DeviceId, Class>,
     /// The devices in the open round's sum.
@@ -110,6 +114,7 @@ impl Task {
             folded: None,
             optimizer: OptimizerState::default(),
             before: None,
+            devices: 0,
         };
         Self::restore(id, plan_bytes, given, authority, record)
     }
@@ -137,6 +142,8 @@ impl Task {
         let costs = plan.mechanism()?;
         let most_participations = accounting::affordable(&plan, &costs, delta)?;
         let adapter_digest = Digest::of(&vector_to_bytes(&record.adapter));
+        let round = &plan.round;
+        let selection = Selection::new(round.cohort as usize, round.join_millis, record.devices as usize);
         let folded_digest = record.folded.as_deref().map(|folded| Digest::of(&vector_to_bytes(folded)));
         Ok(Self {
             given,
@@ -151,6 +158,7 @@ impl Task {
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
+            selection,
             classes: BTreeMap::new(),
             survivors: Vec::new(),
             excluded: BTreeSet::new(),
@@ -221,6 +229,11 @@ impl Task {
         self.declined.contains_key(&device)
     }
 
+    /// Something changed by which a device that waits may have a place now; alike only where nothing did.
+    pub fn openings_of_places(&self) -> u64 {
+        self.selection.openings()
+    }
+
     /// Whether it waits for its operator.
     pub fn is_paused(&self) -> bool {
         self.record.state == TaskState::Paused
@@ -274,10 +287,11 @@ impl Task {
     ) -> Result<Reply, Rejection> {
         self.handle_timeout(now, rng);
         let reply = match request {
-            Request::CheckIn => Ok(self.check_in(from)),
+            Request::CheckIn(CheckIn { only_keeps, declined: _ }) => Ok(self.check_in(from, only_keeps, now)),
             Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
+                self.selection.release(from, now);
                 Ok(Reply::Received)
             }
             Request::Fetch { .. } => Err(Rejection::UnknownArtifact),
@@ -298,12 +312,15 @@ impl Task {
         if let Some(round) = &mut self.round {
             round.handle_timeout(now);
         }
+        self.selection.pass_time(now);
         self.perform(now, rng);
     }
 
     /// When something is due to close, if anything is.
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.round.as_ref().and_then(Round::poll_timeout)
+        let closes = self.round.as_ref().and_then(Round::poll_timeout);
+        let frees = self.selection.poll_timeout().filter(|_| self.is_active());
+        closes.into_iter().chain(frees).min()
     }
 
     /// The next thing that the shell must make durable.
@@ -421,6 +438,7 @@ impl Task {
                 }
                 Effect::End(Outcome::Published) => {}
                 Effect::End(outcome) => {
+                    self.selection.aborted(now);
                     self.last_abort = Some(outcome);
                     self.effects.push_back(TaskEffect::Aborted { round: number, outcome });
                 }

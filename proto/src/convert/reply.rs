@@ -3,20 +3,21 @@
 use aggregation::{Evidence, Signature};
 
 use super::{
-    WireError, advertisement_from_wire, advertisement_to_wire, chunk_from_wire, chunk_to_wire, digest,
-    digest_if_any, error, fixed, places_from_wire, places_to_wire, present, published_from_wire,
-    published_to_wire, sealed_from_wire, sealed_to_wire,
+    WireError, advertisement_from_wire, advertisement_to_wire, at_most_latest, chunk_from_wire,
+    chunk_to_wire, digest, digest_if_any, error, fixed, places_from_wire, places_to_wire, present,
+    published_from_wire, published_to_wire, sealed_from_wire, sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Assignment, Before, Charged, MOST_LATEST, Outcome, Reply};
+use crate::message::{Assignment, Before, Charged, Outcome, Reply, Window};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
 pub fn reply_to_wire(reply: Reply) -> wire::Reply {
     let kind = match reply {
-        Reply::Wait { retry_millis, latest, complete } => {
+        Reply::Wait { retry: Window { least_millis, most_millis }, latest, complete } => {
             let latest = latest.iter().map(published_to_wire).collect();
-            Kind::Wait(wire::Wait { retry_millis, latest, complete })
+            let retry_most_millis = if most_millis > least_millis { most_millis } else { 0 };
+            Kind::Wait(wire::Wait { retry_millis: least_millis, latest, complete, retry_most_millis })
         }
         Reply::Assignment(Assignment { published, before, charges }) => Kind::Assignment(wire::Assignment {
             published: Some(published_to_wire(&published)),
@@ -54,8 +55,11 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
 pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
     Ok(match present("reply", message.kind)? {
         Kind::Wait(wait) => Reply::Wait {
-            retry_millis: wait.retry_millis,
-            latest: bounded("wait", &wait.latest)?
+            retry: Window {
+                least_millis: wait.retry_millis,
+                most_millis: wait.retry_most_millis.max(wait.retry_millis),
+            },
+            latest: at_most_latest("wait", &wait.latest)?
                 .iter()
                 .map(published_from_wire)
                 .collect::<Result<_, _>>()?,
@@ -65,7 +69,7 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
             let published = present("assignment", assignment.published.as_ref())?;
             let published = published_from_wire(published)?;
             let before = assignment.before.as_ref().map(before_from_wire).transpose()?;
-            let charges = bounded("assignment", &assignment.charges)?;
+            let charges = at_most_latest("assignment", &assignment.charges)?;
             let charges = charges.iter().map(charged_from_wire).collect::<Result<_, _>>()?;
             Reply::Assignment(Assignment { published, before, charges })
         }
@@ -89,14 +93,6 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
     })
-}
-
-/// One for each task, of which a coordinator names no more than [`MOST_LATEST`].
-fn bounded<'a, T>(what: &'static str, tasks: &'a [T]) -> Result<&'a [T], WireError> {
-    if tasks.len() > MOST_LATEST {
-        return Err(error(what, format!("{} tasks are more than {MOST_LATEST}", tasks.len())));
-    }
-    Ok(tasks)
 }
 
 fn charged_to_wire(charged: &Charged) -> wire::Charged {

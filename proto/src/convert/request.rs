@@ -1,18 +1,21 @@
 //! Requests of a device.
 
 use super::{
-    WireError, advertisement_from_wire, advertisement_to_wire, digest, error, fixed, present,
+    WireError, advertisement_from_wire, advertisement_to_wire, at_most_latest, digest, error, fixed, present,
     sealed_from_wire, sealed_to_wire, shares_to_wire, signature, unmask_from_wire,
 };
 use crate::adapter::Class;
 use crate::ids::{SessionId, TaskId};
-use crate::message::{DeclineReason, Request};
+use crate::message::{CheckIn, DeclineReason, Request};
 use crate::wire::{self, request::Kind};
 
 /// Encodes a request.
 pub fn request_to_wire(request: &Request) -> wire::Request {
     let kind = match request {
-        Request::CheckIn => Kind::CheckIn(wire::CheckIn {}),
+        Request::CheckIn(CheckIn { only_keeps, declined }) => Kind::CheckIn(wire::CheckIn {
+            only_keeps: *only_keeps,
+            declined: declined.iter().map(|task| task.0.to_vec()).collect(),
+        }),
         Request::Fetch { digest, offset } => {
             Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset: *offset })
         }
@@ -61,7 +64,12 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
 /// Decodes a request.
 pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
     Ok(match present("request", message.kind)? {
-        Kind::CheckIn(wire::CheckIn {}) => Request::CheckIn,
+        Kind::CheckIn(wire::CheckIn { only_keeps, declined }) => {
+            let declined = at_most_latest("check-in", &declined)?;
+            let task = |bytes: &Vec<u8>| Ok(TaskId(fixed("check-in", bytes)?));
+            let declined = declined.iter().map(task).collect::<Result<_, WireError>>()?;
+            Request::CheckIn(CheckIn { only_keeps, declined })
+        }
         Kind::Fetch(fetch) => {
             Request::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
         }

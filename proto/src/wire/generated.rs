@@ -102,8 +102,15 @@ pub mod request {
         Draw(super::Draw),
     }
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct CheckIn {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct CheckIn {
+    /// It asks for newer versions and takes no work: its user's conditions allow no training now.
+    #[prost(bool, tag = "1")]
+    pub only_keeps: bool,
+    /// The tasks that it declined and would decline again, at most 64.
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub declined: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Fetch {
     #[prost(bytes = "vec", tag = "1")]
@@ -298,6 +305,7 @@ pub struct Published {
     #[prost(bytes = "vec", tag = "6")]
     pub folded: ::prost::alloc::vec::Vec<u8>,
 }
+/// The device asks again at a moment of its own choice between two.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Wait {
     #[prost(uint64, tag = "1")]
@@ -308,6 +316,9 @@ pub struct Wait {
     /// There will be no more work for this device.
     #[prost(bool, tag = "3")]
     pub complete: bool,
+    /// The later of the two; 0 where there is no choice.
+    #[prost(uint64, tag = "4")]
+    pub retry_most_millis: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Assignment {

@@ -15,7 +15,10 @@ use super::{World, WorldError};
 impl World {
     /// One request over a wire that may lose either way, or carry it twice.
     pub(super) fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
-        if self.faults.loses(&mut self.rng) {
+        if matches!(request, Request::CheckIn(_)) {
+            self.count_check_in();
+        }
+        if !self.is_there() || self.faults.loses(&mut self.rng) {
             self.tell(index, Event::Unreachable);
             return Ok(());
         }

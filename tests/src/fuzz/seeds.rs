@@ -334,6 +334,7 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         optimizer: Digest([6; 32]),
         rounds_charged: 1,
         last_round: 2,
+        devices: 3,
     };
     let device = DeviceRecord::new("tablet".into(), IdentityPublic([3; 32]), 5, 9);
     let token = Token {

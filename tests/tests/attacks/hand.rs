@@ -184,7 +184,7 @@ impl Gathered {
             Request::MaskedDone { sharing, .. } => {
                 self.sharing.insert(post.from, *sharing);
             }
-            Request::CheckIn
+            Request::CheckIn(_)
             | Request::Fetch { .. }
             | Request::Join { .. }
             | Request::Decline { .. }

@@ -170,7 +170,7 @@ impl TwoRosters {
             Request::Agree { .. } if self.gathered.signatures.len() < self.signers() => wait(),
             Request::Agree { .. } => Some(Ok(self.evidence(roster))),
             Request::Unmask { .. } => Some(Ok(Reply::Over(Outcome::Stopped))),
-            Request::CheckIn
+            Request::CheckIn(_)
             | Request::Fetch { .. }
             | Request::Join { .. }
             | Request::Decline { .. }

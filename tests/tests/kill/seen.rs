@@ -65,7 +65,7 @@ impl Seen {
                     self.agree("kinds of share of a device", round, &first, &kind);
                 }
             }
-            Request::CheckIn
+            Request::CheckIn(_)
             | Request::Fetch { .. }
             | Request::Join { .. }
             | Request::Decline { .. }

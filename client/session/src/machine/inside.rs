@@ -7,7 +7,7 @@ use aggregation::{
     Signature, Submitted, UnmaskShares,
 };
 use proto::ids::{Digest, SessionId, Timestamp};
-use proto::message::{Outcome, Rejection, Reply, Request};
+use proto::message::{Outcome, Rejection, Reply, Request, Window};
 use proto::plan::{model_digest, rotation_seed};
 use rand_core::CryptoRng;
 
@@ -152,8 +152,8 @@ impl Step {
 /// What a step's answer leads to.
 enum Turn {
     Step(Step),
-    /// Ask the same again after so many milliseconds.
-    Again(Step, u64),
+    /// Ask the same again within a window.
+    Again(Step, Window),
     Leave(Ended),
     Over(Outcome),
 }
@@ -187,8 +187,8 @@ impl Session {
                 let step = Step::Advertising { round, advertised, advertisement };
                 self.to(Stage::Round { trained, step: Box::new(step) })
             }
-            Event::Replied(Reply::Wait { retry_millis, .. }) => {
-                self.again(Stage::Joining { trained }, now, retry_millis)
+            Event::Replied(Reply::Wait { retry, .. }) => {
+                self.again(Stage::Joining { trained }, now, retry, rng)
             }
             Event::Replied(other) => {
                 let why = Ended::WrongReply { request: "join", reply: other.name() };
@@ -223,7 +223,7 @@ impl Session {
     ) -> Self {
         let turn = match event {
             Event::Replied(Reply::Over(outcome)) => Turn::Over(outcome),
-            Event::Replied(Reply::Wait { retry_millis, .. }) => Turn::Again(step, retry_millis),
+            Event::Replied(Reply::Wait { retry, .. }) => Turn::Again(step, retry),
             Event::Replied(reply) => self.replied(&trained, step, reply, now, rng),
             Event::Recorded => self.recorded(&trained, step, now, rng),
             // The round is gone, or goes on without this device; the update is still good: the version decides.
@@ -251,8 +251,8 @@ impl Session {
         };
         match turn {
             Turn::Step(step) => self.to(Stage::Round { trained, step: Box::new(step) }),
-            Turn::Again(step, millis) => {
-                self.again(Stage::Round { trained, step: Box::new(step) }, now, millis)
+            Turn::Again(step, window) => {
+                self.again(Stage::Round { trained, step: Box::new(step) }, now, window, rng)
             }
             Turn::Leave(why @ Ended::Draws(_)) => self.end(why, now.plus_millis(REFUSED_MILLIS)),
             Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
@@ -262,7 +262,7 @@ impl Session {
                 let published = trained.work.published;
                 let (plan, bases) = (&trained.work.plan, &self.device.bases);
                 match self.device.policy.admit(published.task, plan, bases, &self.spending, now) {
-                    Ok(()) => self.again(Stage::Joining { trained }, now, LEAST_WAIT_MILLIS),
+                    Ok(()) => self.again(Stage::Joining { trained }, now, Window::at(LEAST_WAIT_MILLIS), rng),
                     Err(breach) => self.end(breach, now.plus_millis(LEAST_WAIT_MILLIS)),
                 }
             }

@@ -2,6 +2,7 @@
 
 use proto::ids::Timestamp;
 use proto::message::{Published, Rejection};
+use rand_core::CryptoRng;
 
 use super::outside::{FAILED_MILLIS, RESTING_MILLIS};
 use super::{Ended, LONGEST_BACKOFF_MILLIS, Purpose, Session, Stage};
@@ -28,12 +29,11 @@ impl Session {
 
     /// The coordinator could not be reached, or could not answer. What is fetched for the user alone is put aside, and who
     /// tried for long to fetch what it is to train from asks whether that is still so.
-    pub(super) fn unfetched(mut self, now: Timestamp) -> Self {
+    pub(super) fn unfetched(mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
         let (published, purpose) = match &self.state {
             Stage::LoadingPlan { published, purpose } => (*published, purpose),
             Stage::Loading { offer, purpose } => (offer.published(), purpose),
             Stage::Waiting
-            | Stage::AwaitingWindow
             | Stage::CheckingIn
             | Stage::Renewing { .. }
             | Stage::Counting { .. }
@@ -42,7 +42,7 @@ impl Session {
             | Stage::Training { .. }
             | Stage::Declining { .. }
             | Stage::Joining { .. }
-            | Stage::Round { .. } => return self.unanswered(now),
+            | Stage::Round { .. } => return self.unanswered(now, rng),
         };
         if let Purpose::Keep { retry_millis } = purpose {
             let next = now.plus_millis((*retry_millis).max(FAILED_MILLIS));
@@ -51,7 +51,7 @@ impl Session {
         if self.backoff_millis >= LONGEST_BACKOFF_MILLIS {
             self.state = Stage::CheckingIn;
         }
-        self.unanswered(now)
+        self.unanswered(now, rng)
     }
 
     /// Whether the user has all that there is of a version: it is installed, or is version 0, which is the base with nothing

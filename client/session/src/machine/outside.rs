@@ -10,6 +10,7 @@ use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::{Before, DeclineReason, Published, Rejection, Reply};
 use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
+use rand_core::CryptoRng;
 
 use crate::policy::{Breach, Policy};
 
@@ -83,14 +84,16 @@ impl Offer {
 }
 
 impl Session {
-    pub(super) fn outside(self, state: Stage, event: Event, now: Timestamp) -> Self {
+    pub(super) fn outside(
+        self,
+        state: Stage,
+        event: Event,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
         match (state, event) {
-            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Replied(reply)) => {
-                self.checked_in(reply, now)
-            }
-            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Rejected(rejection)) => {
-                self.rejected(rejection, now)
-            }
+            (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now, rng),
+            (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
             (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
                 match (Offer::read(published, &plan), &purpose) {
                     (Ok(offer), _) => self.offered(Box::new(offer), purpose, now),
@@ -156,7 +159,7 @@ impl Session {
                 }
                 self.to(Stage::Loading { offer, purpose: Purpose::Await })
             }
-            (Stage::Training { .. }, Event::NoWindow) => self.await_window(now),
+            (Stage::Training { .. }, Event::NoWindow) => self.interrupted(now),
             (Stage::LoadingPlan { published, purpose }, Event::Rejected(rejection)) => {
                 self.not_fetched((published, &purpose), rejection, now)
             }
@@ -238,11 +241,13 @@ impl Session {
         self.end(why, until.min(now.plus_millis(next)).max(now))
     }
 
-    fn checked_in(mut self, reply: Reply, now: Timestamp) -> Self {
+    fn checked_in(mut self, reply: Reply, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
         match reply {
-            Reply::Wait { retry_millis, latest, complete } => {
+            Reply::Wait { retry, latest, complete } => {
                 self.complete = complete;
-                let retry_millis = bounded(retry_millis);
+                self.told_millis = retry.most_millis;
+                let least = if self.lacks_window { AWAITED_MILLIS } else { 0 };
+                let retry_millis = bounded(retry, rng).max(least);
                 let mut new = latest.into_iter().filter(|published| self.is_for_the_user(published, now));
                 match (new.next(), new.next()) {
                     (None, _) => self.wait(now.plus_millis(retry_millis)),
@@ -361,11 +366,30 @@ impl Session {
         }
     }
 
-    /// Waits until a window opens, or until there may be a newer version.
+    /// Waits until a window opens, or until there may be a newer version. The coordinator hears first that the device does
+    /// not train, so that another one may; of one that gives work all the same no more is asked for a while.
     fn await_window(mut self, now: Timestamp) -> Self {
-        self.state = Stage::AwaitingWindow;
-        self.pause = Some(now.plus_millis(AWAITED_MILLIS));
-        self
+        if self.lacks_window {
+            return self.wait(now.plus_millis(AWAITED_MILLIS));
+        }
+        self.lacks_window = true;
+        self.to(Stage::CheckingIn)
+    }
+
+    /// The user is back while it trains. It may go on soon, so its place is kept for a while.
+    fn interrupted(mut self, now: Timestamp) -> Self {
+        self.lacks_window = true;
+        self.wait(now.plus_millis(AWAITED_MILLIS))
+    }
+
+    /// The user's conditions allow to train.
+    pub(super) fn window_opened(mut self, now: Timestamp) -> Self {
+        let lacked = std::mem::take(&mut self.lacks_window);
+        if lacked && matches!(self.state, Stage::Waiting | Stage::CheckingIn) {
+            self.woken(now)
+        } else {
+            self
+        }
     }
 
     /// A rejection that leaves nothing to be done with the update but to ask for newer work.

@@ -6,6 +6,7 @@
 
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{Published, Rejection};
+use rand_core::CryptoRng;
 
 use super::outside::REFUSED_MILLIS;
 use super::{Ended, Event, Session, Stage, Trained, inside};
@@ -106,7 +107,6 @@ impl Then {
             Stage::Round { trained, step } => Self::Round { trained, step },
             Stage::Renewing { then, .. } => then,
             Stage::Waiting
-            | Stage::AwaitingWindow
             | Stage::CheckingIn
             | Stage::LoadingPlan { .. }
             | Stage::Counting { .. }
@@ -139,10 +139,8 @@ impl Session {
     /// What it waited for is there: renews, if it is time to; else goes on.
     pub(super) fn woken(mut self, now: Timestamp) -> Self {
         self.pause = None;
-        let is_idle = matches!(
-            self.state,
-            Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn | Stage::Renewing { .. }
-        );
+        self.declined.retain(|_, (_, until)| *until > now);
+        let is_idle = matches!(self.state, Stage::Waiting | Stage::CheckingIn | Stage::Renewing { .. });
         if !is_idle {
             return self;
         }
@@ -157,16 +155,16 @@ impl Session {
 
     /// The coordinator does not take the certificate any more. Nothing that was done is lost by it: whoever is on the way
     /// could say so too.
-    pub(super) fn certificate_ended(mut self, now: Timestamp) -> Self {
+    pub(super) fn certificate_ended(mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
         // One that came a moment ago has not ended: nothing is gained by another.
         let is_recent = |came: Timestamp| came <= now && now.millis_since(came) < LEAST_MILLIS;
         let came = |renewal: &Renewal| renewal.came.is_some_and(is_recent);
         match &mut self.renewal {
             Some(renewal) if !came(renewal) => renewal.is_refused = true,
-            Some(_) | None => return self.back_off(now),
+            Some(_) | None => return self.back_off(now, rng),
         }
         let then = Then::of(std::mem::replace(&mut self.state, Stage::Waiting));
-        self.to(Stage::Renewing { has_certificate: false, then }).back_off(now)
+        self.to(Stage::Renewing { has_certificate: false, then }).back_off(now, rng)
     }
 
     /// What came of asking for the next certificate.
@@ -220,9 +218,9 @@ impl Session {
     }
 
     /// The coordinator could not be reached, or has no time.
-    pub(super) fn unanswered(mut self, now: Timestamp) -> Self {
+    pub(super) fn unanswered(mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
         if !matches!(self.state, Stage::Renewing { has_certificate: true, .. }) {
-            return self.back_off(now);
+            return self.back_off(now, rng);
         }
         // There is time to be renewed later.
         if let Some(renewal) = &mut self.renewal {

@@ -26,7 +26,7 @@ async fn a_second() {
 }
 
 fn is_told_to_wait(answer: &Result<Reply, Rejection>) -> bool {
-    matches!(answer, Ok(Reply::Wait { retry_millis: TROUBLED_MILLIS, latest, complete: false }) if latest.is_empty())
+    matches!(answer, Ok(Reply::Wait { retry: Window { least_millis: TROUBLED_MILLIS, .. }, latest, complete: false }) if latest.is_empty())
 }
 
 #[tokio::test]
@@ -44,7 +44,7 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     // What is only read goes on, and who would write is told why not.
     let status = driver.show(task).await.unwrap();
     assert!(driver.fetch(status.plan, 0).await.is_ok());
-    let check_in = driver.handle(device(9), Request::CheckIn).await;
+    let check_in = driver.handle(device(9), Request::CheckIn(CheckIn::default())).await;
     assert!(is_told_to_wait(&check_in), "{check_in:?}");
     let refused = driver.create_task(bat(1).to_bytes().unwrap(), Vec::new()).await.unwrap_err();
     assert!(refused.to_string().contains("make room on that disk"), "{refused}");
@@ -88,7 +88,7 @@ async fn a_start_on_a_full_disk_serves_what_is_read() {
     let driver = world.open_with(store);
     assert_eq!(driver.show(status.task).await.unwrap(), status);
     // Nothing is to be written yet, so a device is given its work.
-    let check_in = driver.handle(device(1), Request::CheckIn).await.unwrap();
+    let check_in = driver.handle(device(1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(check_in, Reply::Assignment(_)), "{check_in:?}");
 }
 
@@ -118,7 +118,7 @@ async fn a_device_whose_count_is_damaged_takes_part_in_the_task_no_more() {
     batch.put("participations", Key::from(task.0).and_bytes(&device(1).0), &"no number").unwrap();
     store.commit(batch).await.unwrap();
     let driver = world.open_with(store);
-    let others = driver.handle(device(2), Request::CheckIn).await.unwrap();
+    let others = driver.handle(device(2), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(others, Reply::Assignment(_)), "{others:?}");
     let join = Request::Join { task, version: 0, class: None };
     let spent = Err(Rejection::ParticipationsSpent(plan.privacy.participations));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use proto::message::Outcome;
+use proto::message::{DeclineReason, Outcome};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
@@ -75,12 +75,76 @@ async fn nobody_is_held_for_ever_and_what_needs_no_others_not_at_all() {
     let (_, first) = Join::all(&driver, task).await.advertisements().remove(0);
     let begun = Instant::now();
     let reply = driver.answer(device(0), first, Duration::from_millis(400)).await.unwrap();
-    assert!(matches!(reply, Reply::Wait { retry_millis: 250, .. }), "{reply:?}");
+    assert!(matches!(reply, Reply::Wait { retry: Window { most_millis: 250, .. }, .. }), "{reply:?}");
     assert!(begun.elapsed() >= Duration::from_millis(400), "{:?}", begun.elapsed());
 
     let begun = Instant::now();
-    driver.answer(device(0), Request::CheckIn, LONGEST_HELD).await.unwrap();
-    let decline = Request::Decline { task, reason: proto::message::DeclineReason::Noise };
+    driver.answer(device(0), Request::CheckIn(CheckIn::default()), LONGEST_HELD).await.unwrap();
+    let decline = Request::Decline { task, reason: DeclineReason::Noise };
     driver.answer(device(9), decline, LONGEST_HELD).await.unwrap();
     assert!(begun.elapsed() < SOON);
+}
+
+/// The answer to a device that asks for work.
+fn asks(driver: &Driver, i: u8) -> JoinHandle<Result<Reply, Rejection>> {
+    ask(driver, i, Request::CheckIn(CheckIn::default()))
+}
+
+#[tokio::test]
+async fn who_finds_no_place_is_given_one_when_another_leaves_its_own() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    for i in 0..COHORT {
+        let given = told(asks(&driver, i)).await.unwrap();
+        assert!(matches!(given, Reply::Assignment(_)), "{given:?}");
+    }
+    let waits = asks(&driver, COHORT);
+    sleep(Duration::from_millis(300)).await;
+    assert!(!waits.is_finished(), "a cohort has all places");
+    let reason = DeclineReason::Memory;
+    driver.handle(device(0), Request::Decline { task, reason }).await.unwrap();
+    let given = told(waits).await.unwrap();
+    assert!(matches!(given, Reply::Assignment(_)), "{given:?}");
+}
+
+#[tokio::test]
+async fn who_finds_no_task_is_given_the_next_that_is_created() {
+    let world = World::new();
+    let driver = world.open();
+    let waits = asks(&driver, 0);
+    sleep(Duration::from_millis(300)).await;
+    assert!(!waits.is_finished());
+    driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap();
+    let given = told(waits).await.unwrap();
+    assert!(matches!(given, Reply::Assignment(_)), "{given:?}");
+}
+
+#[tokio::test]
+async fn who_declined_a_task_is_offered_another_and_not_that_one_again() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let declined = || Request::CheckIn(CheckIn { only_keeps: false, declined: vec![task] });
+    let wait = driver.handle(device(0), declined()).await.unwrap();
+    assert!(matches!(wait, Reply::Wait { complete: false, .. }), "{wait:?}");
+    let other = Plan { name: "another".into(), ..plan(1) }.to_bytes().unwrap();
+    let other = driver.create_task(other, Vec::new()).await.unwrap().task;
+    let given = driver.handle(device(0), declined()).await.unwrap();
+    assert!(matches!(&given, Reply::Assignment(given) if given.published.task == other), "{given:?}");
+}
+
+#[tokio::test]
+async fn who_only_keeps_versions_is_answered_at_once_and_leaves_its_place() {
+    let world = World::new();
+    let driver = world.open();
+    driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap();
+    for i in 0..COHORT {
+        told(asks(&driver, i)).await.unwrap();
+    }
+    let keeps = Request::CheckIn(CheckIn { only_keeps: true, declined: Vec::new() });
+    let wait = timeout(SOON, driver.answer(device(0), keeps, LONGEST_HELD)).await.unwrap().unwrap();
+    assert!(matches!(&wait, Reply::Wait { latest, .. } if latest.len() == 1), "{wait:?}");
+    let given = told(asks(&driver, COHORT)).await.unwrap();
+    assert!(matches!(given, Reply::Assignment(_)), "{given:?}");
 }

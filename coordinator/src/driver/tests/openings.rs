@@ -68,7 +68,7 @@ impl Held {
 #[tokio::test]
 async fn everybody_is_answered_while_a_sum_is_opened() {
     let held = Held::new(false).await;
-    let work = held.driver.handle(device(9), Request::CheckIn).await.unwrap();
+    let work = held.driver.handle(device(9), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(work, Reply::Assignment(published) if published.task == held.first));
     let late = held.driver.handle(device(2), held.last.clone()).await.unwrap();
     assert!(matches!(late, Reply::Wait { .. }), "{late:?}");

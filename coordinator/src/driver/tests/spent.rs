@@ -38,7 +38,7 @@ async fn world(left: u16) -> (World, Driver, TaskId) {
 #[tokio::test]
 async fn spent_devices_are_counted_once_and_their_check_ins_cost_next_to_nothing() {
     let (_world, driver, task) = world(u16::from(COHORT)).await;
-    let ask = |i| driver.handle(named(i), Request::CheckIn);
+    let ask = |i| driver.handle(named(i), Request::CheckIn(CheckIn::default()));
     ask(ENROLLED - 1).await.unwrap();
     let begun = Instant::now();
     for i in 0..200 {
@@ -54,14 +54,14 @@ async fn spent_devices_are_counted_once_and_their_check_ins_cost_next_to_nothing
 #[tokio::test]
 async fn a_revocation_that_leaves_too_few_is_noticed() {
     let (world, driver, task) = world(u16::from(COHORT)).await;
-    driver.handle(named(ENROLLED - 1), Request::CheckIn).await.unwrap();
+    driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     drop(driver);
     let store = Store::open(&world.folder.path().join("store")).unwrap();
     let driver = world.open_with(store.clone());
-    driver.handle(named(ENROLLED - 1), Request::CheckIn).await.unwrap();
+    driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::Active);
     records::revoke(&store, named(0)).unwrap();
     driver.devices_changed();
-    driver.handle(named(ENROLLED - 1), Request::CheckIn).await.unwrap();
+    driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::BudgetSpent);
 }

@@ -6,32 +6,51 @@ use proto::ids::{DeviceId, SessionId, Timestamp};
 use proto::message::{Assignment, Rejection, Reply};
 use rand_core::CryptoRng;
 
+use super::selection::Verdict;
 use super::{POLL_MILLIS, Task};
+use crate::pacing;
 use crate::round::Round;
 
-/// What a device without work is told, in milliseconds.
-const IDLE_MILLIS: u64 = 30_000;
-
 impl Task {
-    pub(super) fn check_in(&mut self, from: DeviceId) -> Reply {
+    pub(super) fn check_in(&mut self, from: DeviceId, only_keeps: bool, now: Timestamp) -> Reply {
         // What its operator stopped, nobody is given any more.
         let latest =
             if self.record.state == TaskState::Stopped { Vec::new() } else { vec![self.published()] };
+        let retry = pacing::idle(self.devices());
         if !self.is_active() {
             let complete = self.record.state.is_over();
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete };
+            return Reply::Wait { retry, latest, complete };
         }
         if self.participations(from) >= self.most_participations {
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: true };
+            return Reply::Wait { retry, latest, complete: true };
         }
-        if self.excluded.contains(&from) {
-            return Reply::Wait { retry_millis: IDLE_MILLIS, latest, complete: false };
+        if only_keeps {
+            self.selection.release(from, now);
         }
-        Reply::Assignment(Assignment {
-            published: self.published(),
-            before: self.record.before.as_ref().map(|earlier| earlier.before),
-            charges: self.charged(from).into_iter().collect(),
-        })
+        if only_keeps || self.excluded.contains(&from) {
+            return Reply::Wait { retry, latest, complete: false };
+        }
+        let verdict = if !self.was_declined_by(from) {
+            self.selection.ask(from, self.participations(from), now)
+        } else if self.selection.has_to_spare(now) {
+            // It may have changed its mind, and is not counted on.
+            Verdict::Place
+        } else {
+            Verdict::Wait(retry)
+        };
+        match verdict {
+            Verdict::Wait(retry) => Reply::Wait { retry, latest, complete: false },
+            Verdict::Place => Reply::Assignment(Assignment {
+                published: self.published(),
+                before: self.record.before.as_ref().map(|earlier| earlier.before),
+                charges: self.charged(from).into_iter().collect(),
+            }),
+        }
+    }
+
+    /// How many devices take part, as far as is known.
+    pub(super) fn devices(&self) -> usize {
+        self.selection.devices().max(self.record.participations.len())
     }
 
     pub(super) fn join(
@@ -62,6 +81,7 @@ impl Task {
             class.check(&self.plan.adapter).map_err(|error| refuse(error.to_string()))?;
         }
         self.declined.remove(&from);
+        self.selection.came(from, now);
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
         if open.is_some_and(|round| !round.is_joinable()) {
             return Ok(Reply::wait(POLL_MILLIS));

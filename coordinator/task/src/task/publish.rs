@@ -48,11 +48,14 @@ impl Task {
         });
         let Some((NextState { adapter, folded, optimizer }, metrics, restored)) = next else {
             let outcome = Outcome::NotRecovered;
+            self.selection.aborted(now);
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
         };
         let from = self.version();
+        self.record.devices = u32::try_from(self.selection.devices()).unwrap_or(u32::MAX);
+        self.selection.published();
         let restores = restored.map(|version| content(&self.record.versions, version));
         let is_second = restores.is_some()
             && self.record.versions.iter().rev().nth(1).is_some_and(|earlier| earlier.restores.is_some());

@@ -29,4 +29,6 @@ pub struct TaskRecord {
     pub optimizer: OptimizerState,
     /// The version before the newest one, where that was trained from it and its gain is measured.
     pub before: Option<Earlier>,
+    /// How many devices took part when the newest version was made: so many are expected after a restart.
+    pub devices: u32,
 }

@@ -13,7 +13,7 @@ fn nobody_keeps_a_version_of_which_nothing_was_learned_or_that_is_older_than_the
     let offered = |held: Vec<Published>, latest: Vec<Published>| {
         let mut session = fresh();
         session.installed = held.into_iter().map(|held| (held.task, held)).collect();
-        let wait = Reply::Wait { retry_millis: HOUR, latest, complete: true };
+        let wait = Reply::Wait { retry: Window::at(HOUR), latest, complete: true };
         tell(tell(session, Event::Woke), Event::Replied(wait))
     };
     let asks_for = |session: &Session| {
@@ -39,7 +39,8 @@ fn what_came_of_several_tasks_is_kept_one_after_another() {
     let plan = Plan::example();
     let other = Published { task: TaskId([8; 16]), ..published(&plan) };
     let latest = vec![other, published(&plan)];
-    let wait = || Event::Replied(Reply::Wait { retry_millis: HOUR, latest: latest.clone(), complete: true });
+    let wait =
+        || Event::Replied(Reply::Wait { retry: Window::at(HOUR), latest: latest.clone(), complete: true });
     let mut session = fresh();
     for (kept, sleeps_for) in [(other.task, LEAST_WAIT_MILLIS), (TASK, HOUR)] {
         session = tell(tell(session, Event::Woke), wait());
@@ -54,5 +55,5 @@ fn what_came_of_several_tasks_is_kept_one_after_another() {
         assert_eq!(sleeps(&session), sleeps_for);
         session = tell(session, Event::ClockStepped);
     }
-    assert!(session.is_complete() || matches!(session.action(), Action::Send(Request::CheckIn)));
+    assert!(session.is_complete() || matches!(session.action(), Action::Send(Request::CheckIn(_))));
 }
