@@ -21,7 +21,7 @@ use proto::adapter::{AdapterError, Factors};
 use proto::admin::{PrivacySpent, TaskStatus};
 use proto::files::FileError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::message::{Chunk, Rejection, Reply, Request};
+use proto::message::{Chunk, Rejection, Reply, Request, Window};
 use proto::plan::{Plan, vector_from_bytes};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
@@ -134,6 +134,12 @@ struct Due {
     open_rounds: usize,
 }
 
+/// Whether an answer only says to wait for what others do.
+fn waits_for_others(answer: &Reply) -> bool {
+    let Reply::Wait { retry, complete, .. } = answer else { return false };
+    !complete && *retry != Window::at(TROUBLED_MILLIS)
+}
+
 /// The system's clock.
 pub fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -227,7 +233,7 @@ impl Driver {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = phases.borrow_and_update().clone();
             let answer = self.handle(device, request.clone()).await;
-            if !answer.as_ref().is_ok_and(|reply| awaits.is_waited_for(reply)) {
+            if !answer.as_ref().is_ok_and(waits_for_others) {
                 return answer;
             }
             let came = phases.wait_for(|now| awaits.came(&before, now));

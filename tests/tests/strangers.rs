@@ -124,13 +124,18 @@ async fn unfinished_calls(mut sender: SendRequest<Bytes>, path: &str, calls: usi
     begun
 }
 
+/// What is answered at once: a check-in that takes no work.
+fn call() -> Request {
+    Request::CheckIn(CheckIn { only_keeps: true, declined: Vec::new() })
+}
+
 /// Check-ins of a device, one after the other, until `work` is over: how long each took, in order of length.
 async fn felt_by<T>(device: &mut Transport, work: impl Future<Output = T>) -> (T, Vec<Duration>) {
     let mut took = Vec::new();
     let calls = async {
         loop {
             let begun = Instant::now();
-            device.send(&Request::CheckIn(CheckIn::default())).await.unwrap();
+            device.send(&call()).await.unwrap();
             took.push(begun.elapsed());
             sleep(Duration::from_millis(20)).await;
         }
@@ -157,7 +162,7 @@ fn say(what: &str, took: &[Duration]) -> Duration {
 async fn unfinished_calls_of_strangers_hold_no_memory() {
     let scene = Scene::new();
     let mut anna = scene.anna();
-    anna.send(&Request::CheckIn(CheckIn::default())).await.unwrap();
+    anna.send(&call()).await.unwrap();
     let before = resident(&scene.coordinator.0);
     for path in ["/nightshift.v1.Device/Enroll", "/nightshift.v1.Device/Send"] {
         let attack = async {
@@ -179,7 +184,7 @@ async fn unfinished_calls_of_strangers_hold_no_memory() {
 async fn a_device_holds_a_few_messages_and_no_more() {
     let scene = Scene::new();
     let mut anna = scene.anna();
-    anna.send(&Request::CheckIn(CheckIn::default())).await.unwrap();
+    anna.send(&call()).await.unwrap();
     // A certificate is enough: nobody asks for the device's record before a message is whole.
     let rng = SystemRandom::new();
     let keys = DeviceKeys::open_or_create(&scene.stage.path("keys"), &rng).unwrap();
@@ -271,11 +276,11 @@ async fn a_device_that_never_stops_asking_is_slowed_down_and_others_are_not() {
         .unwrap()
         .transport
     });
-    anna.send(&Request::CheckIn(CheckIn::default())).await.unwrap();
+    anna.send(&call()).await.unwrap();
     let attack = async {
         let (begun, mut answered) = (Instant::now(), 0_u32);
         while begun.elapsed() < Duration::from_secs(15) {
-            bela.send(&Request::CheckIn(CheckIn::default())).await.unwrap();
+            bela.send(&call()).await.unwrap();
             answered += 1;
         }
         answered

@@ -91,6 +91,9 @@ fn a_device_that_runs_once_does_not_wait_for_a_coordinator_for_ever() {
     let ended = output(&mut command);
     let words = String::from_utf8(ended.stderr).unwrap();
     assert_eq!(ended.status.code(), Some(5), "{words}");
-    assert!(words.contains("cannot be reached") && words.contains("; tried 7 times in 3"), "{words}");
+    assert!(
+        words.contains("cannot be reached") && words.contains("; tried ") && words.contains(" times in "),
+        "{words}"
+    );
     assert!(begun.elapsed() < Duration::from_secs(90), "{words}");
 }

@@ -9,10 +9,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::ids::{SessionId, TaskId};
-use proto::message::{CheckIn, Reply, Request, Window};
+use proto::message::{CheckIn, Request};
 use task::round::PhaseName;
-
-use super::TROUBLED_MILLIS;
 
 /// The longest that a question is held: a device asks three times a minute. Proxies and the devices themselves give up
 /// later than that.
@@ -56,12 +54,6 @@ impl Awaits {
             | Request::MaskedChunk { .. }
             | Request::Decline { .. } => Self::Nothing,
         }
-    }
-
-    /// Whether an answer only says to wait for it.
-    pub(super) fn is_waited_for(self, answer: &Reply) -> bool {
-        let Reply::Wait { retry, complete, .. } = answer else { return false };
-        self != Self::Nothing && !complete && *retry != Window::at(TROUBLED_MILLIS)
     }
 
     /// Whether it came, by the steps of all rounds before and now.

@@ -6,7 +6,7 @@ use aggregation::{Advertisement, Evidence, IndexSet, Signature};
 use prost::Message;
 use proto::convert::{request_from_wire, request_to_wire};
 use proto::ids::{Digest, Timestamp};
-use proto::message::{Outcome, Rejection, Reply, Request};
+use proto::message::{Assignment, Outcome, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
@@ -48,9 +48,17 @@ impl Coordinator {
     pub(crate) fn serve(&mut self, from: usize, request: &Request) -> Result<Reply, Rejection> {
         let bytes = request_to_wire(request).encode_to_vec();
         let request = request_from_wire(wire::Request::decode(bytes.as_slice()).unwrap())?;
+        let asks_for_work = matches!(request, Request::CheckIn(_));
         let answer = self.task.handle(id(from), request, self.clock, &mut self.rng);
         self.perform();
-        answer
+        match answer {
+            // This one gives work to whoever asks: its devices are to find out for themselves.
+            Ok(Reply::Wait { complete: false, .. }) if asks_for_work && self.task.is_active() => {
+                let published = self.task.published();
+                Ok(Reply::Assignment(Assignment { published, before: None, charges: Vec::new() }))
+            }
+            other => other,
+        }
     }
 
     /// Loses everything that is not durable.
