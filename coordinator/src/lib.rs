@@ -7,9 +7,11 @@
 
 pub mod artifacts;
 pub mod bases;
+mod census;
 mod chunks;
 pub mod cli;
 pub mod config;
+mod dashboard;
 pub mod descriptors;
 pub mod driver;
 pub mod enrollment;

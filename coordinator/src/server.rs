@@ -19,6 +19,7 @@ use tonic::service::Routes;
 use crate::artifacts::Artifacts;
 use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
+use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
@@ -236,7 +237,11 @@ impl Coordinator {
             listeners.admin,
             certificates.for_operators(),
             (shares.operators, turned_away.operators, admits_operator),
-            Routes::new(admin),
+            Routes::from(
+                Routes::new(service::admin_server(admin.clone()))
+                    .into_axum_router()
+                    .merge(dashboard::router(admin)),
+            ),
         );
         let timers = tokio::spawn({
             let driver = driver.clone();

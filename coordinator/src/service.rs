@@ -10,14 +10,16 @@ use proto::convert;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::{self, Rejection};
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
-use tonic::{Request, Response, Status};
+use tokio::task::spawn_blocking;
+use tonic::{Extensions, Request, Response, Status};
 
 use crate::bases::ServedBases;
+use crate::census::Census;
 use crate::driver::{self, Driver, LONGEST_HELD};
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
-use crate::peer::{ConnectInfo, Peer};
+use crate::peer::{AdminName, ConnectInfo, Peer};
 use crate::server_certificates::ServerCertificates;
 use crate::status;
 
@@ -60,16 +62,21 @@ pub fn device_service(
 }
 
 /// The service for operators, with its limits.
+pub(crate) fn admin_server(service: AdminService) -> AdminServer<AdminService> {
+    AdminServer::new(service)
+        .max_decoding_message_size(MAX_ADMIN_BYTES)
+        .max_encoding_message_size(MAX_ADMIN_BYTES)
+}
+
+/// What operators are answered from.
 pub(crate) fn admin_service(
     registry: Arc<Registry>,
     driver: Driver,
     bases: ServedBases,
     certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
-) -> AdminServer<AdminService> {
-    AdminServer::new(AdminService { registry, driver, bases, certificates, turned_away })
-        .max_decoding_message_size(MAX_ADMIN_BYTES)
-        .max_encoding_message_size(MAX_ADMIN_BYTES)
+) -> AdminService {
+    AdminService { registry, driver, bases, certificates, turned_away }
 }
 
 #[tonic::async_trait]
@@ -89,7 +96,7 @@ impl wire::device_server::Device for DeviceService {
         &self,
         request: Request<wire::RenewRequest>,
     ) -> Result<Response<wire::EnrollReply>, Status> {
-        let answer = match peer(&request) {
+        let answer = match peer(request.extensions()) {
             Ok(peer) => match convert::renew_request_from_wire(request.into_inner()) {
                 Ok(renewal) => self.registry.renew(renewal, &peer, driver::now()).await,
                 Err(error) => Err(error.into()),
@@ -132,7 +139,7 @@ impl DeviceService {
 
     /// The enrolled device that calls.
     fn device<T>(&self, request: &Request<T>) -> Result<DeviceId, Rejection> {
-        let device = match peer(request)? {
+        let device = match peer(request.extensions())? {
             Peer::Device(id) => DeviceId(id),
             Peer::Anonymous | Peer::Admin(_) => return Err(Rejection::NotEnrolled),
         };
@@ -150,16 +157,23 @@ impl wire::admin_server::Admin for AdminService {
 }
 
 impl AdminService {
-    async fn answer(&self, request: Request<wire::AdminRequest>) -> Result<AdminReply, Rejection> {
-        let name = match peer(&request)? {
+    /// The operator who calls.
+    pub(crate) fn operator(&self, extensions: &Extensions) -> Result<AdminName, Rejection> {
+        let name = match peer(extensions)? {
             Peer::Admin(name) => name,
             Peer::Anonymous | Peer::Device(_) => return Err(Rejection::NotEnrolled),
         };
         // The connection may be older than its revocation.
-        let serial = request.extensions().get::<ConnectInfo>().and_then(|info| info.serial);
-        if !serial.is_some_and(|serial| self.registry.operators.admits(serial)) {
-            return Err(Rejection::NotEnrolled);
+        let serial = extensions.get::<ConnectInfo>().and_then(|info| info.serial);
+        if serial.is_some_and(|serial| self.registry.operators.admits(serial)) {
+            Ok(name)
+        } else {
+            Err(Rejection::NotEnrolled)
         }
+    }
+
+    async fn answer(&self, request: Request<wire::AdminRequest>) -> Result<AdminReply, Rejection> {
+        let name = self.operator(request.extensions())?;
         Ok(match convert::admin_request_from_wire(request.into_inner())? {
             AdminRequest::CreateTask { plan, frozen } => {
                 AdminReply::Task(self.driver.create_task(plan, frozen).await?)
@@ -196,7 +210,21 @@ impl AdminService {
 }
 
 impl AdminService {
-    fn health(&self) -> Health {
+    pub(crate) fn driver(&self) -> &Driver {
+        &self.driver
+    }
+
+    /// Counts who may connect: there may be many, so not on a thread that others wait for.
+    pub(crate) async fn census(&self) -> Result<Census, Rejection> {
+        let registry = Arc::clone(&self.registry);
+        let counted = spawn_blocking(move || {
+            let now = driver::now().as_secs();
+            Ok(Census::of(registry.devices()?, registry.list_operators()?, now))
+        });
+        counted.await.unwrap_or_else(|error| Err(Rejection::Unavailable(error.to_string())))
+    }
+
+    pub(crate) fn health(&self) -> Health {
         // Nothing may have been written since the disk became full.
         let full = self.registry.store.check_room().err().map(|error| (error.to_string(), 0));
         let (trouble, trouble_secs) = self.driver.trouble().or(full).unzip();
@@ -236,8 +264,8 @@ impl AdminService {
 }
 
 /// Who calls. A connection may outlive its certificate, so the time is asked at each call.
-fn peer<T>(request: &Request<T>) -> Result<Peer, Rejection> {
-    let info = request.extensions().get::<ConnectInfo>().ok_or(Rejection::NotEnrolled)?;
+fn peer(extensions: &Extensions) -> Result<Peer, Rejection> {
+    let info = extensions.get::<ConnectInfo>().ok_or(Rejection::NotEnrolled)?;
     let over = info.not_after_unix_secs.is_some_and(|end| driver::now().as_secs() > end);
     if over { Err(Rejection::NotEnrolled) } else { Ok(info.peer.clone()) }
 }
@@ -252,6 +280,6 @@ mod tests {
 
     #[test]
     fn a_call_without_a_connection_is_not_enrolled() {
-        assert_eq!(peer(&Request::new(())), Err(Rejection::NotEnrolled));
+        assert_eq!(peer(&Extensions::new()), Err(Rejection::NotEnrolled));
     }
 }

@@ -41,11 +41,15 @@ pub struct AdminClient {
 impl AdminClient {
     /// Connects to `address` (`host:port`).
     pub async fn connect(address: &str, identity: &Identity) -> Result<Self, CallError> {
-        let channel = admin_channel::connect(address, identity).await?;
+        Ok(Self::new(admin_channel::connect(address, identity).await?))
+    }
+
+    /// Asks over a connection that there is.
+    pub(crate) fn new(channel: Channel) -> Self {
         let client = admin_client::AdminClient::new(channel)
             .max_decoding_message_size(MAX_ADMIN_BYTES)
             .max_encoding_message_size(MAX_ADMIN_BYTES);
-        Ok(Self { client })
+        Self { client }
     }
 
     /// Asks once.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use coordinator::cli::{CliError, EXIT_CODES};
 
+mod dashboard;
 mod device;
 mod doctor;
 mod eval;
@@ -45,6 +46,8 @@ enum Command {
     Model(model::Command),
     /// Measure versions on text of your own, here: neither text nor path leaves this machine.
     Eval(eval::Arguments),
+    /// Show the coordinator's page in a browser on this machine: tasks, loss by version, privacy, devices, certificates.
+    Dashboard(dashboard::Arguments),
     /// Certificates of operators.
     #[command(subcommand)]
     Operator(operators::Command),
@@ -63,6 +66,7 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
         Command::Eval(arguments) => eval::run(&dir, arguments).await,
+        Command::Dashboard(arguments) => dashboard::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
         Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,

@@ -8,10 +8,18 @@ use coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus};
 use proto::files;
 
+use tonic::transport::Channel;
+
+use crate::admin_channel;
 use crate::client::{AdminClient, CallError};
 
 /// Connects with the certificate and the address in `dir`.
 pub(crate) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
+    Ok(AdminClient::new(channel(dir).await?))
+}
+
+/// The connection alone.
+pub(crate) async fn channel(dir: &Path) -> Result<Channel, CliError> {
     let absent = |error: &dyn std::fmt::Display| {
         let dir = dir.display();
         CliError::Input(format!(
@@ -22,7 +30,7 @@ pub(crate) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
     let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(|error| absent(&error))?;
     let identity = Identity::load(dir, OPERATOR).map_err(|error| absent(&error))?;
     let address = String::from_utf8_lossy(&address);
-    Ok(AdminClient::connect(address.trim(), &identity).await?)
+    Ok(admin_channel::connect(address.trim(), &identity).await.map_err(CallError::from)?)
 }
 
 /// All tasks.
