@@ -329,6 +329,7 @@ impl Session {
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::Renewed { .. }
+            | Event::LeavesRound
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
                 let state = std::mem::replace(&mut self.state, Stage::Waiting);

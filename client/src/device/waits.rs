@@ -55,6 +55,7 @@ impl Heard {
             | Event::NoWindow
             | Event::WindowOpened
             | Event::ClockStepped
+            | Event::LeavesRound
             | Event::Recorded => Self::Nothing,
         }
     }
