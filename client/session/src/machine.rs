@@ -28,7 +28,8 @@ mod state;
 mod trainer_faults;
 mod work;
 
-pub use ended::Ended;
+use assigned::Uncounted;
+pub use ended::{Ended, Withheld};
 pub use events::{Action, Event, LoadedBefore};
 pub use renewal::Lifetime;
 use renewal::{Renewal, Then};
@@ -184,6 +185,8 @@ pub struct Session {
     ended: Option<Ended>,
     /// The task that it is about, where it is about one.
     ended_task: Option<TaskId>,
+    /// Tasks whose charges by the coordinator cannot be counted.
+    uncounted: BTreeMap<TaskId, Uncounted>,
     /// Tasks that were declined, by the plan, and until when the same is not said again.
     declined: BTreeMap<TaskId, (Digest, Timestamp)>,
     /// Versions that were offered for the user and could not be kept: when each is looked at again.
@@ -227,6 +230,7 @@ impl Session {
             complete: false,
             ended: None,
             ended_task: None,
+            uncounted: BTreeMap::new(),
             declined: BTreeMap::new(),
             put_aside: BTreeMap::new(),
             lacking: None,

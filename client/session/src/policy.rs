@@ -330,6 +330,11 @@ impl Policy {
         (class != Class::whole(adapter)).then_some(class)
     }
 
+    /// Whether there is a limit on what all tasks together spend.
+    pub fn limits_all_tasks(&self) -> bool {
+        self.largest_epsilon_in_total.is_some() || self.participations_in_total.is_some()
+    }
+
     /// Whether a version of a task is one that this device may hold at all: a task and a base on its lists, and a base
     /// that it has.
     pub fn knows(&self, task: TaskId, plan: &Plan, held: &[Digest]) -> Result<(), Breach> {

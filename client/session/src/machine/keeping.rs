@@ -32,11 +32,20 @@ impl Session {
         let (published, purpose) = match &self.state {
             Stage::LoadingPlan { published, purpose } => (*published, purpose),
             Stage::Loading { offer, purpose } => (offer.published(), purpose),
+            Stage::Counting { charged, .. } => {
+                if self.backoff_millis < LONGEST_BACKOFF_MILLIS {
+                    return self.unanswered(now);
+                }
+                // What it was given to train from may be another by now.
+                let task = charged.published.task;
+                let mut session = self.cannot_count(task, "the plan does not come", now);
+                session.state = Stage::CheckingIn;
+                return session.unanswered(now);
+            }
             Stage::Waiting
             | Stage::AwaitingWindow
             | Stage::CheckingIn
             | Stage::Renewing { .. }
-            | Stage::Counting { .. }
             | Stage::RecordingFound { .. }
             | Stage::Installing { .. }
             | Stage::Training { .. }
