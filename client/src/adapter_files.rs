@@ -241,12 +241,19 @@ fn write(
     base: Digest,
     origin: Origin,
 ) -> Result<(), AdapterFileError> {
+    let hashes = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
+    let manifest = Manifest::new(base, origin, hashes);
+    let leftovers = formats::leftovers(folder, &manifest);
     files::create_folder(folder)?;
     for (name, bytes) in files {
         files::write(&folder.join(name), bytes, Audience::Owner)?;
     }
-    let hashes = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
-    write_manifest(folder, &Manifest::new(base, origin, hashes))
+    write_manifest(folder, &manifest)?;
+    // Beside what was written they would be taken for it.
+    for path in leftovers {
+        std::fs::remove_file(&path).map_err(FileError::io("remove", &path))?;
+    }
+    Ok(())
 }
 
 fn write_manifest(folder: &Path, manifest: &Manifest) -> Result<(), AdapterFileError> {

@@ -2,7 +2,7 @@
 #![expect(clippy::disallowed_methods, reason = "IO shell: what time it is where an answer arrives")]
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use tonic::metadata::MetadataMap;
@@ -21,6 +21,8 @@ pub struct Answered {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CoordinatorClock {
     last: Arc<Mutex<Option<Answered>>>,
+    /// When it did what it was asked for.
+    served: Arc<Mutex<Option<Instant>>>,
 }
 
 impl CoordinatorClock {
@@ -32,6 +34,16 @@ impl CoordinatorClock {
             let answered = answered(date, SystemTime::now());
             *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(answered);
         }
+    }
+
+    /// Takes that what was asked for has just come.
+    pub(crate) fn is_served(&self) {
+        *self.served.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+    }
+
+    /// How long ago that was, without the time that the machine slept; none where it never was.
+    pub(crate) fn served_ago(&self) -> Option<Duration> {
+        self.served.lock().unwrap_or_else(PoisonError::into_inner).map(|at| at.elapsed())
     }
 
     /// The last answer; none where there was none yet.

@@ -108,8 +108,9 @@ pub async fn enroll(
     proxy: &Proxy,
 ) -> Result<DeviceId, EnrollmentError> {
     let address = address.unwrap_or(token.address());
-    let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
+    // No key is made for a coordinator that is not there, or is another.
     let authority = pinned_authority(address, token.pin(), proxy.clone()).await?;
+    let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
     let mut transport = Transport::new(address, Trust::Authority(authority.clone()), None, proxy.clone())?;
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();

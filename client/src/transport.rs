@@ -250,11 +250,19 @@ impl Transport {
         self.way.clock.last()
     }
 
+    /// How long ago it did what it was asked for; none where it did not yet.
+    pub(crate) fn served_ago(&self) -> Option<Duration> {
+        self.way.clock.served_ago()
+    }
+
     fn heard<T>(&self, answer: Result<Response<T>, Status>) -> Result<T, Status> {
         self.way.clock.hear(match &answer {
             Ok(reply) => reply.metadata(),
             Err(status) => status.metadata(),
         });
+        if answer.is_ok() {
+            self.way.clock.is_served();
+        }
         answer.map(Response::into_inner)
     }
 

@@ -5,7 +5,8 @@
 //! coordinator says of a base that it serves.
 //! [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files, which
 //! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
-//! code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed. [`dumps`]
+//! code here that touches a disk, and the rest does not use it. [`shown`] is how text of others is printed, [`counted`](mod@counted) how
+//! many there are of something. [`dumps`]
 //! keeps what their processes hold out of core dumps. [`linear`] has what of linear algebra both sides need with the same
 //! bits. [`loose`] reads JSON as programs in Python write it. Nothing here decides, waits, or touches a network. Start at [`plan::Plan`].
 
@@ -13,6 +14,7 @@ pub mod adapter;
 pub mod admin;
 pub mod base;
 pub mod convert;
+pub mod counted;
 pub mod dumps;
 pub mod files;
 pub mod ids;

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use nightshift_sim::demo;
 use nightshift_sim::engine::Base;
 use nightshift_sim::inputs::Inputs;
-use nightshift_sim::run::{Finished, run};
+use nightshift_sim::run::{Finished, News, run};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::words::plan::Mode;
 
@@ -24,7 +24,11 @@ pub fn eight_devices(folder: &Path, seed: u64) -> Result<Finished, Box<dyn Error
         Scenario { devices: 8, versions: 2, vanishing: 0, mode: Mode::Off, yardsticks: false, ..usual };
     let users = demo::users(&base, &scenario)?;
     let inputs = Inputs { base: &base, users: &users, newcomers: &[], public: None };
-    Ok(run(&scenario, &inputs, |version| println!("{version:?}"))?)
+    Ok(run(&scenario, &inputs, |news| {
+        if let News::Version(version) = news {
+            println!("{version:?}");
+        }
+    })?)
 }
 
 fn main() -> Result<(), Box<dyn Error>> {

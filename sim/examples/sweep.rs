@@ -14,6 +14,7 @@
 use std::error::Error;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use nightshift_sim::demo;
 use nightshift_sim::engine::{Base, Blocks, Engine};
@@ -100,7 +101,8 @@ fn figures(
     #[expect(clippy::cast_possible_truncation, reason = "updates are single precision")]
     let disturb = |mean: &mut [f32]| mean.iter_mut().for_each(|x| *x += (noise * normal(&mut rng)) as f32);
     let mut after = before;
-    federate(&engine, &plan, given.as_deref(), &text, scenario.digest("training"), disturb, |_, state| {
+    let (stop, seed) = (AtomicBool::new(false), scenario.digest("training"));
+    federate(&stop, &engine, &plan, given.as_deref(), &text, seed, disturb, |_, state| {
         after = mean(losses(&engine, state, &held_out)?);
         Ok(ControlFlow::Continue(()))
     })?;

@@ -1,8 +1,7 @@
 //! Training on everybody's text in one place: what a federation is compared with.
 
-use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use engine::Blocks;
@@ -13,7 +12,8 @@ use proto::plan::Mode;
 
 use crate::inputs::{Inputs, RunError, alone, coordinates, method_name, prepare};
 use crate::measure::{Unseen, losses, mean};
-use crate::run::{Finished, interruption};
+use crate::plain::unless;
+use crate::run::{Finished, News, interruption};
 use crate::samples;
 use crate::scenario::Scenario;
 use crate::summary::{RunSummary, VersionSummary};
@@ -26,7 +26,7 @@ pub(crate) fn train(
     stop: &AtomicBool,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
-    mut on_version: impl FnMut(&VersionSummary),
+    mut on_news: impl FnMut(News<'_>),
 ) -> Result<Finished, RunError> {
     let Inputs { base, users, newcomers, public } = *inputs;
     let engine = Engine::new(Arc::clone(base));
@@ -51,9 +51,7 @@ pub(crate) fn train(
             let mut seed = scenario.digest("training").0.to_vec();
             seed.extend_from_slice(&version.to_be_bytes());
             let seed = Digest::of(&seed).0;
-            let mut go_on = |_| {
-                if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            };
+            let mut go_on = |_| unless(stop);
             let after = match engine.train(&spec, &frozen, &start, pooled, &training, seed, &mut go_on) {
                 Ok(trained) => trained.parameters,
                 Err(TrainError::Stopped { .. }) => break,
@@ -80,13 +78,18 @@ pub(crate) fn train(
             classes: Vec::new(),
             secs: started.elapsed().as_secs_f64(),
         };
-        on_version(&summary);
+        on_news(News::Version(&summary));
         versions.push(summary);
     }
     let done = u32::try_from(versions.len()).unwrap_or(u32::MAX);
     let interrupted = done < plan.round.versions;
     let last = state(done, &trained)?;
     let shipped = last.shipped(plan.shipped_rank())?;
+    if !versions.is_empty() {
+        on_news(News::Adapter(&shipped.0, &shipped.1));
+    }
+    let samples = samples::write(stop, &engine, &last, &scenario.prompts, &scenario.digest("samples"))?;
+    let left_out = samples::left_out(&samples, &scenario.prompts);
     let mut yardsticks = yardsticks::cheap(inputs, &unseen, len, &base_measured);
     yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
     yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
@@ -96,7 +99,7 @@ pub(crate) fn train(
         stopped_when_flat: false,
         interrupted,
         yardsticks,
-        samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
+        samples,
         record: None,
         epsilon: None,
         delta: scenario.delta,
@@ -115,6 +118,7 @@ pub(crate) fn train(
         classes: Vec::new(),
         warnings: [
             interrupted.then(|| interruption(versions.len(), plan.round.versions)),
+            left_out,
             Some(format!(
                 "central training: the text of all {} users was pooled in one place, and nothing was private",
                 users.len()

@@ -4,10 +4,11 @@
 mod cli;
 mod read;
 
+use std::io::IsTerminal;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Parser;
 use cli::{BenchCommand, Cli, Command, DemoArgs, Format, OutputArgs, RunArgs};
@@ -17,10 +18,11 @@ use nightshift_sim::bench::{self, BenchError};
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
 use nightshift_sim::record::{Files, Record};
-use nightshift_sim::run::Finished;
+use nightshift_sim::run::{Finished, News, compare};
 use nightshift_sim::scenario::Scenario;
-use nightshift_sim::summary::RunSummary;
+use nightshift_sim::summary::{RunSummary, VersionSummary};
 use nightshift_sim::{make_base, make_data, table};
+use proto::counted::counted;
 use proto::plan::Mode;
 use proto::shown::{message, page};
 use read::{Read, Wanted};
@@ -225,10 +227,24 @@ fn perform(
 ) -> Result<(), Failure> {
     let stop = stop_on_ctrl_c().map_err(|e| Failure::Output(e.into()))?;
     let public = read.public(scenario.training.sequence_len);
-    let mut written = Ok(());
-    let mut finished = run_at(&stop, place, scenario, &read.inputs(public.as_ref()), |version| {
+    let inputs = read.inputs(public.as_ref());
+    let base = name_of_base(&read.folder).map_err(|e| Failure::Output(e.into()))?;
+    let (mut written, shows_bar) = (Ok(()), std::io::stderr().is_terminal());
+    let mut finished = run_at(&stop, place, scenario, &inputs, |news| {
+        if let News::Version(version) = news
+            && !shows_bar
+        {
+            eprintln!("{}", progress(version, scenario.versions));
+        }
         if written.is_ok() {
-            written = output.version(version);
+            written = match news {
+                News::Version(version) => output.version(version),
+                News::Adapter(adapter, parameters) => output.adapter(adapter, parameters, &base),
+            };
+        }
+        // What cannot be kept is not made.
+        if written.is_err() {
+            stop.store(true, Ordering::Relaxed);
         }
     })
     .map_err(|e| Failure::Federation(e.into()))?;
@@ -238,11 +254,19 @@ fn perform(
         let why = "stopped before the first version was made: there is nothing to keep";
         return Err(Failure::Interrupted(anyhow::anyhow!(why)));
     }
-    let base = name_of_base(&read.folder).map_err(|e| Failure::Output(e.into()))?;
     if let Some(record) = &mut finished.summary.record {
         record.files.clone_from(&read.files);
     }
-    output.finish(&finished, &base, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
+    // All that is known is there before anything more is trained.
+    output.finish(&finished, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
+    if scenario.yardsticks && !interrupted {
+        eprintln!(
+            "the adapter is written; what it is compared with is trained now, and ctrl-c leaves that out"
+        );
+    }
+    let is_compared = compare(&stop, scenario, &inputs, &mut finished);
+    let is_compared = is_compared.map_err(|e| Failure::Federation(e.into()))?;
+    output.finish(&finished, &scenario.name).map_err(|e| Failure::Output(e.into()))?;
     print(&finished, output.folder(), format)?;
     if finished.summary.stopped_when_flat {
         let versions = scenario.versions;
@@ -250,11 +274,27 @@ fn perform(
             format!("stopped after version {done} of {versions}: the last gained nothing beyond its noise");
         eprintln!("{}", message(&why));
     }
+    let left_out = if is_compared { "" } else { "; it is not compared with what is trained for comparison" };
     if interrupted {
-        let why = format!("stopped after version {done} of {}, which is kept", scenario.versions);
+        let why = format!("stopped after version {done} of {}, which is kept{left_out}", scenario.versions);
+        return Err(Failure::Interrupted(anyhow::anyhow!(why)));
+    }
+    if stop.load(Ordering::Relaxed) {
+        let why = format!("stopped when all versions were made; the last is kept{left_out}");
         return Err(Failure::Interrupted(anyhow::anyhow!(why)));
     }
     Ok(())
+}
+
+/// A line for whoever sees no bar.
+fn progress(version: &VersionSummary, of: u32) -> String {
+    format!(
+        "version {} of {of}: held-out loss {}, ε = {}, {:.1} s",
+        version.version,
+        table::loss(version.loss),
+        table::epsilon(version.epsilon),
+        version.secs
+    )
 }
 
 /// What is set when the user or the system asks the program to end; asked a second time, it ends at once.
@@ -282,7 +322,11 @@ fn print(finished: &Finished, folder: &Path, format: Format) -> Result<(), Failu
         }
     }
     let devices = finished.summary.devices;
-    eprintln!("{} of {devices} devices hold the last version", finished.up_to_date);
+    eprintln!(
+        "{} of {} the last version",
+        finished.up_to_date,
+        counted(devices, "device holds", "devices hold")
+    );
     eprintln!("adapter, metrics, summary and report are in {}", folder.display());
     Ok(())
 }

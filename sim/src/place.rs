@@ -4,9 +4,8 @@ use std::sync::atomic::AtomicBool;
 
 use crate::central;
 use crate::inputs::{Inputs, RunError};
-use crate::run::{Finished, run_until};
+use crate::run::{Finished, News, run_until};
 use crate::scenario::Scenario;
-use crate::summary::VersionSummary;
 
 /// Where the training is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,16 +16,17 @@ pub enum Place {
     Central,
 }
 
-/// Runs `scenario` where `place` says, until `stop` is set.
+/// Runs `scenario` where `place` says, until `stop` is set; what is trained for comparison only is left to
+/// [`run::compare`](crate::run::compare).
 pub fn run_at(
     stop: &AtomicBool,
     place: Place,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
-    on_version: impl FnMut(&VersionSummary),
+    on_news: impl FnMut(News<'_>),
 ) -> Result<Finished, RunError> {
     match place {
-        Place::Federation => run_until(stop, scenario, inputs, on_version),
-        Place::Central => central::train(stop, scenario, inputs, on_version),
+        Place::Federation => run_until(stop, scenario, inputs, on_news),
+        Place::Central => central::train(stop, scenario, inputs, on_news),
     }
 }

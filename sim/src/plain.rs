@@ -1,6 +1,7 @@
 //! The same training without a protocol: what the devices' updates come to where nothing hides or noises them.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use engine::{Blocks, Engine, TrainError};
 use privacy::l2_norm;
@@ -27,18 +28,19 @@ pub(crate) struct Assignment<'a> {
 }
 
 impl Assignment<'_> {
-    /// Trains the adapter of `state` on `text`.
+    /// Trains the adapter of `state` on `text`; fails after the step in which `stop` is set.
     pub(crate) fn train(
         self,
         engine: &Engine,
         state: &State,
         text: &Blocks,
+        stop: &AtomicBool,
     ) -> Result<engine::Trained, TrainError> {
         let mut seed = self.seed.0.to_vec();
         seed.extend_from_slice(&(self.device as u64).to_be_bytes());
         seed.extend_from_slice(&self.version.to_be_bytes());
         let State { spec, frozen, folded, trained: start } = state;
-        let mut go_on = |_| ControlFlow::Continue(());
+        let mut go_on = |_| unless(stop);
         engine.with_folded(folded)?.train(
             spec,
             frozen,
@@ -51,10 +53,16 @@ impl Assignment<'_> {
     }
 }
 
+/// Goes on where nobody said to stop.
+pub(crate) fn unless(stop: &AtomicBool) -> ControlFlow<()> {
+    if stop.load(Ordering::Relaxed) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+}
+
 /// Federated averaging in the open: each device trains as it does in a round, its update is clipped as there, and
 /// the plan's optimizer takes the exact mean. `disturb` may change a mean before that; `after` sees each version and may
-/// end it. Factors are not drawn anew.
+/// end it; it fails after the step in which `stop` is set. Factors are not drawn anew.
 pub fn federate(
+    stop: &AtomicBool,
     engine: &Engine,
     plan: &Plan,
     given: Option<&[f32]>,
@@ -72,7 +80,7 @@ pub fn federate(
             .enumerate()
             .map(|(device, text)| {
                 let assignment = Assignment { training: &plan.training, seed, device, version };
-                let after = assignment.train(engine, &state, text)?.parameters;
+                let after = assignment.train(engine, &state, text, stop)?.parameters;
                 let update: Vec<f32> = after.iter().zip(&state.trained).map(|(x, y)| x - y).collect();
                 let norm = l2_norm(&update);
                 let scale = if norm > plan.privacy.clip_norm { plan.privacy.clip_norm / norm } else { 1.0 };

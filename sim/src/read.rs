@@ -10,6 +10,7 @@ use nightshift_sim::demo;
 use nightshift_sim::inputs::{Inputs, User, read_user};
 use nightshift_sim::record::{Files, Record};
 use nightshift_sim::scenario::{FEWEST_DEVICES, Scenario, ScenarioError};
+use proto::counted::counted;
 use proto::shown::message;
 use text::{Corpus, ReadOptions, UserText};
 
@@ -139,11 +140,16 @@ fn read_users(folder: &Path, wanted: Wanted, base: &Base) -> anyhow::Result<(Vec
         }
     }
     if skipped > 0 {
-        complain(&format!("{skipped} lines could not be read, or look like secrets, and were skipped"));
+        let skipped = counted(skipped, "line was", "lines were");
+        complain(&format!("{skipped} skipped: not readable, or like a secret"));
     }
     if wanted.devices.is_some() && users.len() < whole {
         let (found, folder) = (users.len(), folder.display());
-        anyhow::bail!("{whole} devices were asked for, {folder} has {found} users with usable text");
+        anyhow::bail!(
+            "{} asked for, {folder} has {} with usable text",
+            counted(whole, "device was", "devices were"),
+            counted(found, "user", "users")
+        );
     }
     let devices = users.len().saturating_sub(wanted.newcomers);
     if devices < FEWEST_DEVICES {

@@ -80,18 +80,12 @@ fn parts(user: &User, len: u32) -> [Blocks; 2] {
     [user.corpus.train(len), user.corpus.held_out(len)]
 }
 
-/// Of the tokens and of what is learned of them, each part and each block after its length.
+/// Of the tokens and of what is learned of them, each part after its number of blocks.
 fn digest(parts: impl IntoIterator<Item = Blocks>) -> Digest {
     let mut bytes = Vec::new();
     for blocks in parts {
-        bytes.extend_from_slice(&(blocks.as_slice().len() as u64).to_be_bytes());
-        for block in blocks.as_slice() {
-            bytes.extend_from_slice(&(block.tokens().len() as u64).to_be_bytes());
-            for (token, learned) in block.tokens().iter().zip(block.learned()) {
-                bytes.extend_from_slice(&token.to_be_bytes());
-                bytes.push(u8::from(*learned));
-            }
-        }
+        bytes.extend_from_slice(&(blocks.len() as u64).to_be_bytes());
+        bytes.extend_from_slice(&blocks.to_bytes());
     }
     Digest::of(&bytes)
 }

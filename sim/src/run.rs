@@ -27,6 +27,16 @@ use crate::summary::{RunSummary, VersionSummary};
 use crate::world::{Seen, Trainer, World};
 use crate::yardsticks::{self, Against};
 
+/// What is told of a run while it goes on.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// A version was made.
+    Version(&'a VersionSummary),
+    /// There will be no further version. What comes out of those that there are is this adapter of two factors, with its
+    /// parameters; it is told before anything else is measured.
+    Adapter(&'a AdapterSpec, &'a [f32]),
+}
+
 /// What a run gives.
 #[derive(Debug)]
 pub struct Finished {
@@ -40,22 +50,56 @@ pub struct Finished {
     pub up_to_date: usize,
 }
 
-/// Runs `scenario` on one device for each user.
+/// What a reader has to know while what is trained for comparison is not there.
+const NOT_COMPARED: &str =
+    "not compared with what is trained for comparison only: the run was stopped before that was done";
+
+/// Runs `scenario` on one device for each user, and compares what comes out.
 pub fn run(
     scenario: &Scenario,
     inputs: &Inputs<'_>,
-    on_version: impl FnMut(&VersionSummary),
+    on_news: impl FnMut(News<'_>),
 ) -> Result<Finished, RunError> {
-    run_until(&AtomicBool::new(false), scenario, inputs, on_version)
+    let stop = AtomicBool::new(false);
+    let mut finished = run_until(&stop, scenario, inputs, on_news)?;
+    compare(&stop, scenario, inputs, &mut finished)?;
+    Ok(finished)
 }
 
-/// Runs `scenario` on one device for each user, until `stop` is set: then the round that is open is given up, and what comes
-/// out is that of the versions so far.
+/// Trains what a finished run is compared with, if its scenario says so, and adds it. Where `stop` is set before that is done,
+/// nothing is added, and the summary says so. Returns whether all that was asked for is there.
+pub fn compare(
+    stop: &AtomicBool,
+    scenario: &Scenario,
+    inputs: &Inputs<'_>,
+    finished: &mut Finished,
+) -> Result<bool, RunError> {
+    if !scenario.yardsticks {
+        return Ok(true);
+    }
+    if finished.summary.interrupted || stop.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    let engine = Engine::new(Arc::clone(inputs.base));
+    let unseen = Unseen::new(inputs.users, inputs.newcomers, scenario.training.sequence_len);
+    let trained = yardsticks::trained(stop, scenario, inputs, &engine, &unseen);
+    if stop.load(Ordering::Relaxed) {
+        return Ok(false);
+    }
+    let summary = &mut finished.summary;
+    summary.yardsticks.extend(trained?);
+    summary.yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
+    summary.warnings.retain(|warning| warning != NOT_COMPARED);
+    Ok(true)
+}
+
+/// Runs `scenario` on one device for each user, until `stop` is set: then what is trained and the round that is open are given
+/// up, and what comes out is that of the versions so far. What is trained for comparison only is left to [`compare`].
 pub fn run_until(
     stop: &AtomicBool,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
-    mut on_version: impl FnMut(&VersionSummary),
+    mut on_news: impl FnMut(News<'_>),
 ) -> Result<Finished, RunError> {
     let Inputs { base, users, newcomers, public } = *inputs;
     let engine = Engine::new(Arc::clone(base));
@@ -98,7 +142,7 @@ pub fn run_until(
                 classes,
                 ..summarize(seen, (&measured, &now), clip_norm, secs, scenario.mode)
             };
-            on_version(&version);
+            on_news(News::Version(&version));
             versions.push(version);
             let more = versions.len() < scenario.versions as usize;
             if scenario.stop_when_flat && more && is_flat(&measured.newcomers, &now.newcomers) {
@@ -111,21 +155,26 @@ pub fn run_until(
     bar.finish_and_clear();
     let last = world.state()?;
     let shipped = last.shipped(plan.shipped_rank())?;
+    if !versions.is_empty() {
+        on_news(News::Adapter(&shipped.0, &shipped.1));
+    }
     let mut yardsticks = yardsticks::cheap(inputs, &unseen, sequence_len, &before);
     yardsticks.push(yardsticks::of(Against::Federation, &measured, None));
     let interrupted = stop.load(Ordering::Relaxed) && versions.len() < scenario.versions as usize && !stopped;
-    if scenario.yardsticks && !interrupted {
-        yardsticks.extend(yardsticks::trained(scenario, inputs, &engine, &unseen)?);
-    }
     let interruption = interrupted.then(|| interruption(versions.len(), scenario.versions));
     yardsticks.sort_by(|a, b| b.loss.total_cmp(&a.loss));
+    let samples = samples::write(stop, &engine, &last, &scenario.prompts, &scenario.digest("samples"))?;
+    let left_out = [
+        (scenario.yardsticks).then(|| NOT_COMPARED.to_owned()),
+        samples::left_out(&samples, &scenario.prompts),
+    ];
     let summary = RunSummary {
         base_loss: before.held_out,
         final_loss: measured.held_out,
         stopped_when_flat: stopped,
         interrupted,
         yardsticks,
-        samples: samples::write(&engine, &last, &scenario.prompts, &scenario.digest("samples"))?,
+        samples,
         record: Some(Record::of(scenario, inputs)),
         refresh_every: plan.refresh.map(|refresh| refresh.every),
         shipped_rank: shipped.0.rank,
@@ -143,7 +192,7 @@ pub fn run_until(
         snr: epsilon::snr(&plan),
         classes: classes::of_run(&plan, &dealt, &world),
         warnings: [
-            interruption.into_iter().collect(),
+            interruption.into_iter().chain(left_out.into_iter().flatten()).collect(),
             epsilon::remarks(&plan, &versions),
             classes::remarks(&plan, &dealt),
             world.verdicts(),
@@ -231,8 +280,8 @@ impl Engines<'_> {
         let state = work.training().map_err(|error| error.to_string())?;
         let training = &work.plan.training;
         let assignment = Assignment { training, seed: self.seed, device, version: work.published.version };
-        let trained =
-            assignment.train(&self.engine, &state, &self.text[device]).map_err(|error| error.to_string())?;
+        let trained = assignment.train(&self.engine, &state, &self.text[device], self.stop);
+        let trained = trained.map_err(|error| error.to_string())?;
         self.bar.inc(1);
         let (from, most) = work.measured();
         let held_out = self.held_out[device].some(from, most);

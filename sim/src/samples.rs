@@ -1,7 +1,10 @@
 //! What the base and the adapter write after the same prompts, by the same chance.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use engine::{Base, Engine};
 use proto::adapter::State;
+use proto::counted::counted;
 use proto::ids::Digest;
 use rand_chacha::ChaCha8Rng;
 use rand_core::{Rng, SeedableRng};
@@ -26,8 +29,9 @@ pub struct Sample {
     pub after: String,
 }
 
-/// A sample of each prompt; chance follows from `seed` and is the same before and after.
+/// A sample of each prompt before which `stop` is not set; chance follows from `seed` and is the same before and after.
 pub(crate) fn write(
+    stop: &AtomicBool,
     engine: &Engine,
     after: &State,
     prompts: &[String],
@@ -37,6 +41,7 @@ pub(crate) fn write(
     prompts
         .iter()
         .enumerate()
+        .take_while(|_| !stop.load(Ordering::Relaxed))
         .map(|(place, prompt)| {
             let mut bytes = seed.0.to_vec();
             bytes.extend_from_slice(&(place as u64).to_be_bytes());
@@ -48,6 +53,14 @@ pub(crate) fn write(
             })
         })
         .collect()
+}
+
+/// What a reader has to know where not every prompt has a sample.
+pub(crate) fn left_out(samples: &[Sample], prompts: &[String]) -> Option<String> {
+    let left = prompts.len().saturating_sub(samples.len());
+    let prompts = counted(left, "prompt", "prompts");
+    (left > 0)
+        .then(|| format!("nothing was written after {prompts}: the run was stopped before that was done"))
 }
 
 /// The rest of the message that begins with `prompt`.

@@ -1,6 +1,8 @@
 //! The versions of a run as an aligned plain-text table.
 
+use proto::counted::counted;
 use proto::metrics::MetricName;
+use proto::shown::shown;
 
 use crate::classes::ClassSummary;
 use crate::samples::Sample;
@@ -29,6 +31,8 @@ pub fn by_version(summary: &RunSummary) -> String {
         text.push_str(&aligned(CLASS_HEADINGS, &summary.classes.iter().map(class_cells).collect::<Vec<_>>()));
     }
     text.push_str(&fall(summary));
+    text.push('\n');
+    text.push_str(&measured_on(summary));
     text.push('\n');
     text.push_str(&statement(summary));
     text.push('\n');
@@ -61,10 +65,10 @@ pub(crate) fn gained(summary: &RunSummary) -> String {
     );
     let moved = if gain < 0.0 { "worse" } else { "better" };
     format!(
-        "{:.2} nats a token {moved} than {}, {epsilon}, {} devices",
+        "{:.2} nats a token {moved} than {}, {epsilon}, {}",
         gain.abs(),
         free.name.words(),
-        summary.devices,
+        counted(summary.devices, "device", "devices"),
     )
 }
 
@@ -170,6 +174,22 @@ fn fall(summary: &RunSummary) -> String {
     )
 }
 
+/// Whose text losses are of, and that nothing was trained on it.
+pub(crate) fn measured_on(summary: &RunSummary) -> String {
+    let Some(record) = &summary.record else {
+        return "measured on what each user's text holds out of training".to_owned();
+    };
+    let whose = match &record.files {
+        None => "made-up people".to_owned(),
+        Some(files) => format!("users of {}", shown(&files.data.to_string_lossy())),
+    };
+    let newcomers = match record.scenario.newcomers {
+        0 => String::new(),
+        some => format!(", and on all text of {some} more who take no part"),
+    };
+    format!("measured on what each of {} {whose} held out of training{newcomers}", summary.devices)
+}
+
 fn statement(summary: &RunSummary) -> String {
     summary.bounded_epsilon().map_or_else(
         || "ε is unbounded: the sums carry no noise that protects a device".to_owned(),
@@ -189,12 +209,12 @@ pub(crate) fn part(class: &ClassSummary) -> String {
 }
 
 /// A loss in nats a token, with four decimals.
-pub(crate) fn loss(loss: f64) -> String {
+pub fn loss(loss: f64) -> String {
     if loss.is_finite() { format!("{loss:.4}") } else { "–".to_owned() }
 }
 
 /// An ε with two decimals, or ∞ where there is no bound.
-pub(crate) fn epsilon(epsilon: Option<f64>) -> String {
+pub fn epsilon(epsilon: Option<f64>) -> String {
     epsilon
         .filter(|epsilon| epsilon.is_finite())
         .map_or_else(|| "∞".to_owned(), |epsilon| format!("{epsilon:.2}"))
@@ -221,9 +241,12 @@ pub(crate) fn bytes(bytes: u64) -> String {
 
 #[cfg(test)]
 mod tests {
+    use proto::ids::Digest;
     use proto::plan::Mode;
 
     use super::*;
+    use crate::record::{Files, Record};
+    use crate::scenario::Scenario;
     use crate::summary::tests::sample;
 
     #[test]
@@ -234,7 +257,7 @@ mod tests {
         summary.versions[5].loss = f64::NAN;
         let text = by_version(&summary);
         let lines: Vec<_> = text.lines().collect();
-        assert_eq!(lines.len(), 1 + 12 + 2);
+        assert_eq!(lines.len(), 1 + 12 + 3);
         let width = lines[0].chars().count();
         for line in &lines[..13] {
             assert_eq!(line.chars().count(), width, "{line}");
@@ -282,13 +305,34 @@ mod tests {
     }
 
     #[test]
+    fn whose_text_was_measured_is_said() {
+        let mut summary = sample(2);
+        assert_eq!(measured_on(&summary), "measured on what each user's text holds out of training");
+        let record = |files| Record {
+            program: "1".to_owned(),
+            files,
+            base: Digest([1; 32]),
+            data: Digest([2; 32]),
+            public: None,
+            scenario: Scenario { newcomers: 3, ..crate::demo::scenario(1) },
+        };
+        summary.record = Some(record(None));
+        let said = "measured on what each of 60 made-up people held out of training, and on all text of 3 more who take no part";
+        assert_eq!(measured_on(&summary), said);
+        let files = Files { base: "base".into(), data: "their/notes".into(), public: None };
+        summary.record = Some(record(Some(files)));
+        assert!(measured_on(&summary).contains("60 users of their/notes held out"));
+        assert!(by_version(&summary).contains(&measured_on(&summary)));
+    }
+
+    #[test]
     fn the_last_two_lines_say_the_fall_and_the_epsilon() {
         let mut summary = sample(4);
         summary.final_loss = 4.2;
         summary.epsilon = Some(7.9);
         let text = by_version(&summary);
-        let last: Vec<_> = text.lines().rev().take(2).collect();
-        assert_eq!(last[1], "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token");
+        let last: Vec<_> = text.lines().rev().take(3).collect();
+        assert_eq!(last[2], "held-out loss fell by 20.0 %, from 5.2500 to 4.2000 nats a token");
         assert_eq!(last[0], "ε = 7.90 at δ = 1e-5 for one device over the whole run, with it or without it");
     }
 
@@ -334,7 +378,7 @@ mod tests {
     fn a_run_without_versions_still_has_headings() {
         let text = by_version(&sample(0));
         assert!(text.starts_with("version  cohort"));
-        assert_eq!(text.lines().count(), 3);
+        assert_eq!(text.lines().count(), 4);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What a federation is compared with: what can be had from less, and what from more.
 
 use std::ops::ControlFlow;
+use std::sync::atomic::AtomicBool;
 
 use engine::{Blocks, Engine};
 use proto::adapter::State;
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::inputs::{Inputs, RunError, prepare};
 use crate::measure::{Measured, Unseen, mean};
-use crate::plain::federate;
+use crate::plain::{federate, unless};
 use crate::scenario::Scenario;
 
 /// Step sizes that training in one place is tried with.
@@ -108,8 +109,10 @@ pub(crate) fn cheap(inputs: &Inputs<'_>, unseen: &Unseen, len: u32, base: &Measu
     ]
 }
 
-/// Those that are trained: public text alone, where there is some, without noise, and central.
+/// Those that are trained: public text alone, where there is some, without noise, and central. Fails after the step in which
+/// `stop` is set.
 pub(crate) fn trained(
+    stop: &AtomicBool,
     scenario: &Scenario,
     inputs: &Inputs<'_>,
     engine: &Engine,
@@ -117,7 +120,7 @@ pub(crate) fn trained(
 ) -> Result<Vec<Yardstick>, RunError> {
     let open = Scenario { mode: Mode::Off, refresh: None, classes: Vec::new(), ..scenario.clone() };
     let (plan, given) = prepare(&open, inputs.base, engine, inputs.public)?;
-    let setting = Setting { plan: &plan, given: given.as_deref(), engine, unseen };
+    let setting = Setting { plan: &plan, given: given.as_deref(), engine, unseen, stop };
     let len = plan.training.sequence_len;
     let text: Vec<Blocks> = inputs.users.iter().map(|user| user.corpus.train(len)).collect();
     let everything = text.iter().cloned().reduce(Blocks::and).unwrap_or_default();
@@ -133,6 +136,7 @@ pub(crate) fn trained(
     let without_noise = || {
         let mut last = None;
         federate(
+            stop,
             engine,
             &plan,
             given.as_deref(),
@@ -182,6 +186,7 @@ struct Setting<'a> {
     given: Option<&'a [f32]>,
     engine: &'a Engine,
     unseen: &'a Unseen,
+    stop: &'a AtomicBool,
 }
 
 /// The best of one step size.
@@ -213,7 +218,7 @@ impl Setting<'_> {
             let state = self.plan.state_at(turn, self.given, None, &trained)?;
             let mut seed = seed.0.to_vec();
             seed.extend_from_slice(&turn.to_be_bytes());
-            let (seed, mut go_on) = (Digest::of(&seed).0, |_| ControlFlow::Continue(()));
+            let (seed, mut go_on) = (Digest::of(&seed).0, |_| unless(self.stop));
             let after = self.engine.train(
                 &state.spec,
                 &state.frozen,

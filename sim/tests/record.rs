@@ -45,7 +45,9 @@ fn made_up(folder: &Path) {
     let public = public.train(len).and(public.held_out(len));
     let inputs = Inputs { base: &base, users: &users, newcomers: &newcomers, public: Some(&public) };
     let finished = run(&scenario, &inputs, |_| {}).unwrap();
-    Output::create(folder).unwrap().finish(&finished, "base", "a run").unwrap();
+    let mut output = Output::create(folder).unwrap();
+    output.adapter(&finished.shipped.0, &finished.shipped.1, "base").unwrap();
+    output.finish(&finished, "a run").unwrap();
 }
 
 #[test]

@@ -1,15 +1,18 @@
 //! Whole runs on the base that comes with the program, small enough for a test.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::disallowed_methods, reason = "how long a stop takes is measured")]
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use engine::Base;
 use nightshift_sim::demo;
 use nightshift_sim::inputs::Inputs;
 use nightshift_sim::output::Output;
 use nightshift_sim::place::{Place, run_at};
-use nightshift_sim::run::{Finished, run_until};
+use nightshift_sim::run::{Finished, News, compare, run_until};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::RunSummary;
 use nightshift_sim::yardsticks::Against;
@@ -48,7 +51,10 @@ fn finish_at(place: Place, scenario: &Scenario, with_public: bool) -> Finished {
     let public = Corpus::new(&base, &demo::public()).unwrap().train(scenario.training.sequence_len);
     let public = with_public.then_some(&public);
     let inputs = Inputs { base: &base, users: &users, newcomers: &newcomers, public };
-    run_at(&AtomicBool::new(false), place, scenario, &inputs, |_| {}).unwrap()
+    let stop = AtomicBool::new(false);
+    let mut finished = run_at(&stop, place, scenario, &inputs, |_| {}).unwrap();
+    assert!(compare(&stop, scenario, &inputs, &mut finished).unwrap());
+    finished
 }
 
 /// A summary as its bytes on disk.
@@ -141,8 +147,10 @@ fn a_run_that_is_stopped_keeps_the_versions_so_far_and_says_that_it_was() {
     let inputs = Inputs { base: &base, users: &users, newcomers: &[], public: None };
     for place in [Place::Federation, Place::Central] {
         let stop = AtomicBool::new(false);
-        let finished = run_at(&stop, place, &scenario, &inputs, |version| {
-            stop.store(version.version == 2, Ordering::Relaxed);
+        let finished = run_at(&stop, place, &scenario, &inputs, |news| {
+            if let News::Version(version) = news {
+                stop.store(version.version == 2, Ordering::Relaxed);
+            }
         });
         let Finished { summary, shipped, .. } = finished.unwrap();
         assert_eq!(summary.versions.len(), 2, "{place:?}");
@@ -167,13 +175,85 @@ fn a_run_writes_what_it_says() {
     for version in &finished.summary.versions {
         output.version(version).unwrap();
     }
-    output.finish(&finished, "base", "a run").unwrap();
+    output.adapter(&finished.shipped.0, &finished.shipped.1, "base").unwrap();
+    output.finish(&finished, "a run").unwrap();
     let read = |name: &str| std::fs::read_to_string(folder.path().join(name)).unwrap();
     assert_eq!(read("metrics.jsonl").lines().count(), 2);
     let summary: RunSummary = serde_json::from_str(&read("summary.json")).unwrap();
     assert_eq!(bytes(&summary), bytes(&finished.summary));
     assert!(read("report.html").contains("</html>"));
     assert!(folder.path().join("adapter").join("adapter_model.safetensors").exists());
+}
+
+#[test]
+fn the_adapter_is_told_before_anything_is_compared_and_a_stop_leaves_the_comparison_out() {
+    let (_folder, base) = base();
+    let scenario = Scenario { yardsticks: true, prompts: vec!["see you".to_owned()], ..small(Mode::Off) };
+    let users = demo::users(&base, &scenario).unwrap();
+    let inputs = Inputs { base: &base, users: &users, newcomers: &[], public: None };
+    let stop = AtomicBool::new(false);
+    let mut told = Vec::new();
+    let finished = run_at(&stop, Place::Federation, &scenario, &inputs, |news| match news {
+        News::Version(version) => told.push(format!("version {}", version.version)),
+        News::Adapter(_, parameters) => {
+            told.push(format!("an adapter of {} numbers", parameters.len()));
+            stop.store(true, Ordering::Relaxed);
+        }
+    });
+    let mut finished = finished.unwrap();
+    let numbers = finished.shipped.1.len();
+    assert_eq!(told, ["version 1", "version 2", &format!("an adapter of {numbers} numbers")]);
+    let begun = Instant::now();
+    assert!(!compare(&stop, &scenario, &inputs, &mut finished).unwrap());
+    assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
+    let summary = &finished.summary;
+    assert!(!summary.interrupted && summary.samples.is_empty());
+    assert!(summary.yardsticks.iter().all(|one| one.name != Against::Central));
+    let said = summary.warnings.join("\n");
+    assert!(said.contains("not compared with what is trained") && said.contains("after 1 prompt:"), "{said}");
+    // In the middle of it, it ends with the step under way.
+    let stop = AtomicBool::new(false);
+    let begun = Instant::now();
+    let is_compared = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(200));
+            stop.store(true, Ordering::Relaxed);
+        });
+        compare(&stop, &scenario, &inputs, &mut finished).unwrap()
+    });
+    assert!(!is_compared && begun.elapsed() < Duration::from_secs(15), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_run_that_comes_to_nothing_leaves_its_folder_as_it_was() {
+    let root = tempfile::tempdir().unwrap();
+    let out = root.path().join("a/b");
+    let files = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    let refused = Output::create(&out).unwrap();
+    demo::write_base(&refused.folder().join("base")).unwrap();
+    drop(refused);
+    assert_eq!(files(root.path()), [""; 0]);
+    // Of an earlier run nothing is lost either.
+    std::fs::create_dir_all(out.join("base")).unwrap();
+    std::fs::write(out.join("base/config.json"), "{}").unwrap();
+    std::fs::write(out.join("metrics.jsonl"), "a line\n").unwrap();
+    drop(Output::create(&out).unwrap());
+    assert_eq!(files(&out), ["base", "metrics.jsonl"]);
+    assert_eq!(files(&out.join("base")), ["config.json"]);
+    assert_eq!(std::fs::read_to_string(out.join("metrics.jsonl")).unwrap(), "a line\n");
+    // What has begun is kept, and begins at its own first line.
+    let finished = finish(&small(Mode::Off));
+    let mut output = Output::create(&out).unwrap();
+    output.version(&finished.summary.versions[0]).unwrap();
+    drop(output);
+    let lines = std::fs::read_to_string(out.join("metrics.jsonl")).unwrap();
+    assert!(lines.lines().count() == 1 && lines.starts_with('{'), "{lines}");
 }
 
 #[test]
@@ -207,6 +287,7 @@ fn every_yardstick_is_measured_and_without_noise_is_what_the_protocol_gives_with
     assert!(loss(Against::Central) < loss(Against::Base));
     assert!(loss(Against::PublicAlone).is_finite());
     assert!(summary.yardsticks.is_sorted_by(|one, next| one.loss >= next.loss));
+    assert!(!summary.warnings.join("\n").contains("not compared"), "{:?}", summary.warnings);
 }
 
 #[test]

@@ -105,6 +105,9 @@ pub enum StartError {
     /// There is nothing to train on.
     #[error(transparent)]
     NoData(#[from] NoData),
+    /// What is named is not there, or nothing of it can be used.
+    #[error("no text to train on: {0}")]
+    NoText(String),
     /// The base, or the device to train on, cannot be used.
     #[error("{0}")]
     Unusable(String),

@@ -126,6 +126,30 @@ async fn commands_ask_and_tell_the_daemon_while_it_holds_the_folder() {
 }
 
 #[test]
+fn what_is_no_device_has_nothing_to_tell_and_is_left_as_it_is() {
+    let root = tempfile::tempdir().unwrap();
+    let (absent, other) = (root.path().join("absent"), root.path().join("other"));
+    std::fs::create_dir_all(other.join("state")).unwrap();
+    for folder in [&absent, &other] {
+        for words in [&["ledger", "--verify"][..], &["ledger"], &["tasks"], &["log"], &["pause"]] {
+            let (code, out, err) = text(&agent(folder, words));
+            assert_eq!((code, out.as_str()), (Some(3), ""), "{words:?}: {err}");
+            let said =
+                format!("there is no device in {}; `nightshift-agent enroll` makes one", folder.display());
+            assert!(err.contains(&said), "{words:?}: {err}");
+        }
+    }
+    assert!(!absent.exists());
+    assert_eq!(std::fs::read_dir(&other).unwrap().count(), 1);
+    // One that has just been made has a chain of nothing.
+    let made = root.path().join("made");
+    drop(Device::open(&made).unwrap());
+    let (code, out, err) = text(&agent(&made, &["ledger", "--verify"]));
+    assert_eq!(code, Some(0), "{err}");
+    assert!(out.contains("the chain of 0 records is whole"), "{out}");
+}
+
+#[test]
 fn what_would_be_read_is_told_by_counts_and_without_the_text() {
     let folder = tempfile::tempdir().unwrap();
     let notes = folder.path().join("notes.txt");

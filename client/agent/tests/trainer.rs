@@ -211,6 +211,20 @@ fn a_trainer_of_its_own_gives_the_same_bits_and_knows_the_same_of_its_base() {
 }
 
 #[test]
+fn whether_there_is_text_is_said_by_a_trainer_and_nothing_of_it() {
+    let _alone = alone();
+    trainer(text().path()).look_at_text().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let said = || trainer(folder.path()).look_at_text().unwrap_err().to_string();
+    let gone = said();
+    assert!(gone.starts_with("no text to train on: ") && gone.ends_with("text.txt is not there"), "{gone}");
+    // The trainer quotes nothing, whatever it found.
+    fs::write(folder.path().join("text.txt"), " \n\n").unwrap();
+    assert!(said().starts_with("no text to train on: the text of `data` cannot be read"), "{}", said());
+    nobody_is_left();
+}
+
+#[test]
 fn an_interrupted_trainer_leaves_at_once_and_the_next_goes_on_from_its_last_step() {
     let _alone = alone();
     let (text, state) = (text(), tempfile::tempdir().unwrap());

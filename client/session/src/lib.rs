@@ -13,5 +13,6 @@ pub mod spending;
 pub mod update;
 
 pub use machine::{
-    Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, Session, SessionState, Signed, Work,
+    Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, Session, SessionState, Signed,
+    Withheld, Work,
 };

@@ -30,7 +30,8 @@ mod state;
 mod trainer_faults;
 mod work;
 
-pub use ended::Ended;
+use assigned::Uncounted;
+pub use ended::{Ended, Withheld};
 pub use events::{Action, Event, LoadedBefore};
 pub use renewal::Lifetime;
 use renewal::{Renewal, Then};
@@ -191,6 +192,8 @@ pub struct Session {
     ended: Option<Ended>,
     /// The task that it is about, where it is about one.
     ended_task: Option<TaskId>,
+    /// Tasks whose charges by the coordinator cannot be counted.
+    uncounted: BTreeMap<TaskId, Uncounted>,
     /// Tasks that were declined, by the plan, and until when the same is not said again.
     declined: BTreeMap<TaskId, (Digest, Timestamp)>,
     /// Versions that were offered for the user and could not be kept: when each is looked at again.
@@ -236,6 +239,7 @@ impl Session {
             complete: false,
             ended: None,
             ended_task: None,
+            uncounted: BTreeMap::new(),
             declined: BTreeMap::new(),
             put_aside: BTreeMap::new(),
             lacking: None,
@@ -337,6 +341,7 @@ impl Session {
             | Event::CannotTrain(_)
             | Event::NoWindow
             | Event::Renewed { .. }
+            | Event::LeavesRound
             | Event::Recorded) => {
                 self.backoff_millis = FIRST_BACKOFF_MILLIS;
                 let state = std::mem::replace(&mut self.state, Stage::Waiting);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use privacy::Delta;
 use proto::adapter::{AdapterSpec, Class};
+use proto::counted::counted;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::DeclineReason;
 use proto::plan::{Mode, Plan};
@@ -125,7 +126,7 @@ pub enum Breach {
         least: f64,
     },
     /// No round of the plan is large enough.
-    #[error("the plan gathers at most {found} devices, this device asks for at least {least}")]
+    #[error("the plan gathers at most {}, this device asks for at least {least}", counted(*found, "device", "devices"))]
     Cohort {
         /// The plan's.
         found: u32,
@@ -133,7 +134,7 @@ pub enum Breach {
         least: u32,
     },
     /// The report goal is too small to hide in.
-    #[error("the plan reveals sums of {found} devices, this device asks for at least {least}")]
+    #[error("the plan reveals sums of {}, this device asks for at least {least}", counted(*found, "device", "devices"))]
     ReportGoal {
         /// The plan's.
         found: u32,
@@ -152,7 +153,8 @@ pub enum Breach {
     },
     /// So few devices are gathered that the plan's fraction of them is too few.
     #[error(
-        "the plan withstands {found} corrupt devices in a round of {cohort}, this device asks for at least {least}"
+        "the plan withstands {} in a round of {cohort}, this device asks for at least {least}",
+        counted(*found, "corrupt device", "corrupt devices")
     )]
     CorruptDevices {
         /// The plan's.
@@ -187,15 +189,15 @@ pub enum Breach {
         most: f64,
     },
     /// The device has taken part as often as it may.
-    #[error("this device took part in {0} rounds of the task, as many as it or the plan allows")]
+    #[error("this device took part in {} of the task, as many as it or the plan allows", counted(*.0, "round", "rounds"))]
     Participations(u32),
     /// The device has taken part as often as it may ever.
-    #[error("this device took part in {0} rounds of all tasks, as many as it allows in total")]
+    #[error("this device took part in {} of all tasks, as many as it allows in total", counted(*.0, "round", "rounds"))]
     InTotal(u32),
     /// The adapter is larger than this device trains.
     #[error(
-        "the plan asks for all of an adapter of rank {} in {} layers, this device trains rank {} in {} at most",
-        whole.rank, whole.layers, most.rank, most.layers
+        "the plan asks for all of an adapter of rank {} in {}, this device trains rank {} in {} at most",
+        whole.rank, counted(whole.layers, "layer", "layers"), most.rank, most.layers
     )]
     Size {
         /// The plan's.
@@ -205,8 +207,9 @@ pub enum Breach {
     },
     /// The training reads more tokens than this device trains on.
     #[error(
-        "the plan asks for {found} tokens in a round (local_steps times batch_size times sequence_len), this device \
-         trains on at most {most}; raise policy.largest_tokens_a_round to take part"
+        "the plan asks for {} in a round (local_steps times batch_size times sequence_len), this device trains on at most \
+         {most}; raise policy.largest_tokens_a_round to take part",
+        counted(*found, "token", "tokens")
     )]
     Tokens {
         /// The plan's.
@@ -244,8 +247,9 @@ pub enum Breach {
     },
     /// The training takes longer than this device trains.
     #[error(
-        "the training would take {found} minutes by what was done so far, this device trains for {most} minutes at \
-         most; raise policy.longest_training_minutes to take part"
+        "the training would take {} by what was done so far, this device trains for {} at most; raise \
+         policy.longest_training_minutes to take part",
+        counted(*found, "minute", "minutes"), counted(*most, "minute", "minutes")
     )]
     Time {
         /// Estimated, rounded up.
@@ -255,7 +259,8 @@ pub enum Breach {
     },
     /// The device has taken part as often as it may in a day.
     #[error(
-        "this device takes part in at most {most} rounds a day, and did; it rests until the oldest is a day ago"
+        "this device takes part in at most {} a day, and did; it rests until the oldest is a day ago",
+        counted(*most, "round", "rounds")
     )]
     Resting {
         /// When one more is allowed.
@@ -328,6 +333,11 @@ impl Policy {
     pub fn class(&self, adapter: &AdapterSpec) -> Option<Class> {
         let class = Class::within(adapter, self.largest_rank, self.top_layers);
         (class != Class::whole(adapter)).then_some(class)
+    }
+
+    /// Whether there is a limit on what all tasks together spend.
+    pub fn limits_all_tasks(&self) -> bool {
+        self.largest_epsilon_in_total.is_some() || self.participations_in_total.is_some()
     }
 
     /// Whether a version of a task is one that this device may hold at all: a task and a base on its lists, and a base
@@ -533,7 +543,7 @@ mod tests {
         assert!(words.contains("sums of 6 devices") && words.contains('7'), "{words}");
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|_, policy| policy.smallest_corrupt = 2, 0);
-        assert!(words.contains("withstands 1 corrupt devices in a round of 12"), "{words}");
+        assert!(words.contains("withstands 1 corrupt device in a round of 12"), "{words}");
         assert_eq!(reason, DeclineReason::Cohort);
         let (words, reason) = refused(|plan, _| plan.privacy.corrupt_permille = 49, 0);
         assert!(words.contains("withstands 49 ") && words.contains("50"), "{words}");

@@ -339,3 +339,27 @@ fn a_device_without_a_whole_version_says_so() {
         assert!(error.contains(&format!("{name}.f32 is damaged: its bytes do not hash to ")), "{error}");
     }
 }
+
+#[test]
+fn another_form_in_the_same_folder_leaves_no_file_of_the_one_before() {
+    let base = base("llama");
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = adapter(&base);
+    let names = || {
+        let entries = std::fs::read_dir(folder.path()).unwrap();
+        let mut names: Vec<_> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    std::fs::write(folder.path().join("notes.md"), "mine").unwrap();
+    write_peft(folder.path(), &adapter, base.digest(), "a-base").unwrap();
+    write_gguf(folder.path(), &adapter, &base).unwrap();
+    assert_eq!(names(), [GGUF_FILE, MANIFEST_FILE, "notes.md"]);
+    write_peft(folder.path(), &adapter, base.digest(), "a-base").unwrap();
+    assert_eq!(names(), [PEFT_CONFIG, PEFT_TENSORS, MANIFEST_FILE, "notes.md"]);
+    // What its user changed is theirs.
+    std::fs::write(folder.path().join(PEFT_CONFIG), "{}").unwrap();
+    write_gguf(folder.path(), &adapter, &base).unwrap();
+    assert_eq!(names(), [GGUF_FILE, PEFT_CONFIG, MANIFEST_FILE, "notes.md"]);
+}

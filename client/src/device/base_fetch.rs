@@ -10,7 +10,7 @@ use proto::base::BaseFile;
 use proto::ids::Digest;
 use proto::message::Rejection;
 use session::LackingBase;
-use session::conditions::in_words;
+use session::conditions::{Uptime, in_words};
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use tokio_util::sync::CancellationToken;
@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::clock;
 use super::live::Live;
 use super::seen::Seen;
+use super::waits::{TRIED, is_in_vain};
 use crate::store::{FetchedBaseError, FetchedBases};
 use crate::transport::{Transport, TransportError};
 
@@ -27,15 +28,25 @@ struct Patience {
     first: Duration,
     longest: Duration,
     tries: u32,
+    /// How long it may take in all that no byte comes.
+    in_all: Option<Duration>,
 }
 
 /// Of a device that runs for days.
-const LONG: Patience =
-    Patience { first: Duration::from_secs(60), longest: Duration::from_secs(4 * 3600), tries: 8 };
+const LONG: Patience = Patience {
+    first: Duration::from_secs(60),
+    longest: Duration::from_secs(4 * 3600),
+    tries: 8,
+    in_all: None,
+};
 
 /// Of one that runs once, whose user waits: half a minute.
-const SHORT: Patience =
-    Patience { first: Duration::from_secs(2), longest: Duration::from_secs(16), tries: 5 };
+const SHORT: Patience = Patience {
+    first: Duration::from_secs(2),
+    longest: Duration::from_secs(16),
+    tries: 5,
+    in_all: Some(TRIED),
+};
 
 /// What a fetch works with.
 pub(super) struct BaseFetch {
@@ -90,6 +101,8 @@ enum Trouble {
     Network(String),
     #[error("a thread that reads what came did not come to its end: {0}")]
     Thread(String),
+    #[error("the coordinator does not answer")]
+    Silent,
     #[error("it was told to stop")]
     Stopped,
 }
@@ -116,6 +129,7 @@ impl Trouble {
                 | FetchedBaseError::Stopped,
             )
             | Self::Thread(_)
+            | Self::Silent
             | Self::Stopped => None,
         }
     }
@@ -127,28 +141,30 @@ impl BaseFetch {
     pub(super) async fn run(self) -> Fetched {
         let base = self.of.base;
         let patience = if self.once { SHORT } else { LONG };
-        let (mut failed, mut wait) = (0, patience.first);
+        let (mut failed, mut wait, mut since) = (0, patience.first, clock::uptime());
         let fetched = loop {
             let mut came = false;
-            let trouble = match self.try_once(&mut came).await {
+            let trouble = match self.try_once(&mut came, since).await {
                 Ok(()) => break Fetched::Whole,
                 Err(_) if self.stop.is_cancelled() => break Fetched::Stopped,
                 Err(trouble) => trouble,
             };
             if came {
-                (failed, wait) = (0, patience.first);
+                (failed, wait, since) = (0, patience.first, clock::uptime());
             }
             failed += 1;
             if let Some(in_vain) = trouble.in_vain(base) {
                 break Fetched::InVain(in_vain);
             }
             let why = format!("the base {base} does not come: {trouble}");
-            if failed >= patience.tries {
+            let left = patience.in_all.map(|all| all.saturating_sub(clock::passed(since)));
+            if failed >= patience.tries || left.is_some_and(|left| left.is_zero()) {
                 break Fetched::InVain(InVain::Refused(why));
             }
-            self.live.problem(&format!("{why}; it is tried again in {} s", wait.as_secs()));
+            let wait_now = left.map_or(wait, |left| wait.min(left));
+            self.live.problem(&format!("{why}; it is tried again in {} s", wait_now.as_secs()));
             tokio::select! {
-                () = clock::wait(wait) => {}
+                () = clock::wait(wait_now) => {}
                 () = self.stop.cancelled() => break Fetched::Stopped,
             }
             wait = patience.longest.min(2 * wait);
@@ -163,12 +179,14 @@ impl BaseFetch {
     }
 
     /// All of it, from what is here; says in `came` whether any byte came.
-    async fn try_once(&self, came: &mut bool) -> Result<(), Trouble> {
+    async fn try_once(&self, came: &mut bool, since: Uptime) -> Result<(), Trouble> {
         let base = self.of.base;
         self.permitted().await?;
         let mut transport = self.transport.borrow().clone();
+        let in_vain = self.in_vain(&transport, since);
         let files = tokio::select! {
             files = transport.describe_base(base) => files?,
+            () = in_vain => return Err(Trouble::Silent),
             () = self.stop.cancelled() => return Err(Trouble::Stopped),
         };
         let (bases, listed, needed, most) =
@@ -184,7 +202,7 @@ impl BaseFetch {
         let total = files.iter().fold(0_u64, |total, file| total.saturating_add(file.bytes));
         let mut before = 0;
         for file in &files {
-            self.file(&mut transport, file, (before, total), came).await?;
+            self.file((&mut transport, since), file, (before, total), came).await?;
             before += file.bytes;
         }
         let (bases, listed) = (self.bases.clone(), files);
@@ -194,7 +212,7 @@ impl BaseFetch {
     /// One file, from its end on; `before` bytes of all came before it.
     async fn file(
         &self,
-        transport: &mut Transport,
+        (transport, since): (&mut Transport, Uptime),
         file: &BaseFile,
         (before, total): (u64, u64),
         came: &mut bool,
@@ -206,8 +224,10 @@ impl BaseFetch {
             self.live.fetches(base, Some((before + there, total)));
             self.permitted().await?;
             let mut seen = self.seen.clone();
+            let in_vain = self.in_vain(transport, since);
             let chunk = tokio::select! {
                 chunk = transport.part(file.digest, there) => chunk?,
+                () = in_vain => return Err(Trouble::Silent),
                 // What was on its way is asked for again.
                 _ = seen.wait_for(|seen| !seen.may_transfer) => continue,
                 () = self.stop.cancelled() => return Err(Trouble::Stopped),
@@ -225,6 +245,11 @@ impl BaseFetch {
             self.on_thread(move |go_on| bases.check(base, &file, go_on)).await?;
         }
         Ok(())
+    }
+
+    /// Ends when somebody waits, and nothing has come since then for too long.
+    fn in_vain(&self, transport: &Transport, since: Uptime) -> impl Future<Output = ()> + use<> {
+        is_in_vain(transport.clone(), self.once.then_some(since))
     }
 
     /// Waits until the network may be used; whoever is waited for does not.

@@ -25,6 +25,11 @@ pub fn uptime() -> Uptime {
     Uptime(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
+/// How long ago that was.
+pub(super) fn passed(since: Uptime) -> Duration {
+    Duration::from_millis(uptime().0.saturating_sub(since.0))
+}
+
 /// The longest sleep without a look at the clock.
 const NAP: Duration = Duration::from_secs(30);
 

@@ -70,9 +70,11 @@ impl Running {
         // What came before a connection broke, now or before a restart, is not fetched again.
         let mut bytes = self.store.partial_artifact(digest);
         let address = self.transport.address().to_owned();
+        let (in_vain, silent) = (self.asks(), self.silent());
         let left = |why: &str| TransportError::Unreachable { address: address.clone(), why: why.to_owned() };
         let done = tokio::select! {
             done = self.transport.fetch(digest, most_bytes, &mut bytes) => done,
+            () = in_vain => Err(silent),
             () = self.watching.no_transfer() => Err(left("the network may not be used any more")),
             () = self.stop.cancelled() => Err(left("the device stops")),
         };

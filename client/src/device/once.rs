@@ -1,8 +1,8 @@
 //! What ends a device that runs once: whoever waits for it is told what no further try would mend.
 
 use proto::message::Rejection;
-use session::Ended;
 use session::contribution::ContributionError;
+use session::{Ended, Withheld};
 
 use crate::error::Error;
 
@@ -71,12 +71,15 @@ fn means(ended: Ended, why: &str) -> Means {
         | Ended::WrongArtifact(_)
         | Ended::WrongReply { .. }
         | Ended::TooManyTasks
+        | Ended::Uncounted { withheld: Withheld::Everything, .. }
         | Ended::RoundTooFar { .. } => coordinator(),
         // Of a round with other devices it may be otherwise.
         Ended::Refused(_) | Ended::Roster(_) | Ended::Contribution(ContributionError::Mask(_)) => {
             Means::MayPass
         }
-        Ended::Round(_)
+        // Another task may be there.
+        Ended::Uncounted { withheld: Withheld::Nothing | Withheld::Task, .. }
+        | Ended::Round(_)
         | Ended::SignedBefore { .. }
         | Ended::NoText(_)
         | Ended::NotRenewed { is_over: false, .. }

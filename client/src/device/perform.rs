@@ -26,11 +26,13 @@ impl Running {
                 None => return Ok(None),
             },
             Action::Renew { has_certificate } => {
-                let stop = self.stop.clone();
-                tokio::select! {
-                    renewed = self.renew(has_certificate) => renewed?,
+                let (stop, in_vain) = (self.stop.clone(), self.asks());
+                let renewed = tokio::select! {
+                    renewed = self.renew(has_certificate) => Some(renewed?),
+                    () = in_vain => None,
                     () = stop.cancelled() => return Ok(None),
-                }
+                };
+                renewed.unwrap_or_else(|| self.failure(self.silent()))
             }
             Action::LoadPlan(published) => {
                 self.store.checkpoint().keep_only(&published);
@@ -98,10 +100,11 @@ impl Running {
     /// something, or the network may not be used any more, the question is dropped, to be asked again.
     async fn send(&mut self, request: Request) -> Result<Option<Event>, Error> {
         let mut transport = self.transport.clone();
-        let mut sending = pin!(transport.send(&request));
+        let (mut sending, mut in_vain) = (pin!(transport.send(&request)), pin!(self.asks()));
         let sent = loop {
             tokio::select! {
                 sent = &mut sending => break sent,
+                () = &mut in_vain => break Err(self.silent()),
                 () = tokio::time::sleep(HELD_EACH) => self.is_held(),
                 () = self.stop.cancelled() => return Ok(None),
                 () = self.watching.no_transfer() => return Ok(None),

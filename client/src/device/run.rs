@@ -9,7 +9,7 @@ use proto::ids::{Digest, TaskId};
 use proto::message::Published;
 use rand::rngs::SysRng;
 use rand_core::{Rng, SeedableRng, UnwrapErr};
-use session::conditions::Conditions;
+use session::conditions::{Conditions, Uptime};
 use session::policy::Policy;
 use session::{Action, Event, Session, SessionState};
 use tokio_util::sync::CancellationToken;
@@ -22,14 +22,14 @@ use super::live::Live;
 use super::meter::Meter;
 use super::once::Once;
 use super::outage::Outage;
-use super::waits::{Heard, Unanswered, Waits};
+use super::waits::{Heard, Unanswered, Waits, is_in_vain};
 use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::DeviceStore;
 use crate::trainer::Trainer;
-use crate::transport::Transport;
+use crate::transport::{Transport, TransportError};
 
 /// When this device took part in drawing a graph, in its state.
 pub(super) const DRAWN: &str = "drawn";
@@ -242,8 +242,24 @@ impl Running {
         if let Some(waits) = self.waits.heard(heard, (before, state), at) {
             tracing::info!("{waits}");
         }
+        if let Some(ago) = self.transport.served_ago() {
+            let ago = u64::try_from(ago.as_millis()).unwrap_or(u64::MAX);
+            self.unanswered.served(Uptime(at.0.saturating_sub(ago)));
+        }
         let tried = self.unanswered.heard(heard, at).filter(|_| self.when.once);
         tried.map_or(Ok(()), |tried| Err(self.unanswered(heard, tried)))
+    }
+
+    /// A question goes out now. What is given ends when a device that runs once has nothing more to hope for from it.
+    pub(super) fn asks(&mut self) -> impl Future<Output = ()> + use<> {
+        self.unanswered.asks(uptime());
+        is_in_vain(self.transport.clone(), self.unanswered.since().filter(|_| self.when.once))
+    }
+
+    /// Why such a question is given up.
+    pub(super) fn silent(&self) -> TransportError {
+        let (address, why) = (self.transport.address().to_owned(), "it does not answer".to_owned());
+        TransportError::Unreachable { address, why }
     }
 
     /// Tells what the device waits for while its coordinator holds its question.

@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 
-use proto::message::Rejection;
-use session::{Ended, Event, SessionState};
+use session::{Event, SessionState};
 
 use super::clock::{self, now, uptime};
 use super::run::{Running, generator};
@@ -65,12 +64,10 @@ impl Running {
     /// A round does not wait: the others go on without this device, and what was trained is contributed to another one.
     fn without_round(mut self) -> Result<Self, Error> {
         if is_in_round(self.session.state()) {
-            let gone = Event::Rejected(Rejection::UnknownSession);
-            self.session = self.session.handle(gone, now(), &mut generator());
+            self.session = self.session.handle(Event::LeavesRound, now(), &mut generator());
             tracing::info!("it leaves the round, whose steps it cannot write down");
-            let (ended, task) = (self.session.take_ended(), self.session.take_ended_task());
-            // That the round ended is not the coordinator's word.
-            if let Some(ended) = ended.filter(|ended| !matches!(ended, Ended::Round(_))) {
+            if let Some(ended) = self.session.take_ended() {
+                let task = self.session.take_ended_task();
                 self.report(ended, task)?;
             }
         }

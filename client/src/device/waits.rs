@@ -1,17 +1,26 @@
 //! What a device that runs waits for, told to its user; and how long one that runs once is not answered.
 
 use std::fmt;
+use std::time::Duration;
 
 use session::conditions::Uptime;
 use session::{Event, SessionState};
 
+use proto::counted::counted;
 use proto::message::{Rejection, Reply};
+
+use super::clock;
+use crate::transport::Transport;
 
 /// How long a device waits for others of a round before its log says so, in milliseconds: most waits are shorter.
 const UNSAID_MILLIS: u64 = 10_000;
 
-/// How long a device that runs once tries to reach its coordinator after the first time in vain, in milliseconds.
+/// How long a device that runs once goes on asking a coordinator that does nothing for it, in milliseconds, from the first
+/// question on and the one that is out included.
 const TRIED_MILLIS: u64 = 30_000;
+
+/// The same.
+pub(super) const TRIED: Duration = Duration::from_millis(TRIED_MILLIS);
 
 /// A time between two tries that is longer than any takes, in milliseconds: the machine slept in it.
 const ASLEEP_MILLIS: u64 = 150_000;
@@ -55,6 +64,7 @@ impl Heard {
             | Event::NoWindow
             | Event::WindowOpened
             | Event::ClockStepped
+            | Event::LeavesRound
             | Event::Recorded => Self::Nothing,
         }
     }
@@ -130,6 +140,32 @@ pub(super) struct Unanswered {
 }
 
 impl Unanswered {
+    /// Takes that a question goes out.
+    pub(super) fn asks(&mut self, at: Uptime) {
+        self.wakes(at);
+        self.since.get_or_insert(at);
+        self.last = Some(at);
+    }
+
+    /// Takes when the coordinator did something for this device, which may be in the middle of what was asked.
+    pub(super) fn served(&mut self, at: Uptime) {
+        if self.since.is_some_and(|since| since < at) {
+            (self.since, self.tries) = (Some(at), 0);
+        }
+    }
+
+    /// Since when a question is out, or is asked again and again.
+    pub(super) fn since(&self) -> Option<Uptime> {
+        self.since
+    }
+
+    /// Nobody tried while the machine slept, and the network of one that wakes up takes a moment.
+    fn wakes(&mut self, at: Uptime) {
+        if self.last.is_some_and(|last| at.0.saturating_sub(last.0) > ASLEEP_MILLIS) {
+            *self = Self::default();
+        }
+    }
+
     /// Takes what was heard; gives how often it was tried, and for how many seconds, where that is too long for a device
     /// that runs once.
     pub(super) fn heard(&mut self, heard: &Heard, at: Uptime) -> Option<Tried> {
@@ -140,16 +176,27 @@ impl Unanswered {
             }
             Heard::NoText(_) | Heard::Nothing => None,
             Heard::NoAnswer(_) => {
-                // Nobody tried while the machine slept, and the network of one that wakes up takes a moment.
-                if self.last.is_some_and(|last| at.0.saturating_sub(last.0) > ASLEEP_MILLIS) {
-                    *self = Self::default();
-                }
+                self.wakes(at);
                 self.last = Some(at);
                 self.tries = self.tries.saturating_add(1);
                 let millis = at.0.saturating_sub(self.since.get_or_insert(at).0);
                 (millis >= TRIED_MILLIS).then_some(Tried { times: self.tries, secs: millis / 1000 })
             }
         }
+    }
+}
+
+/// Ends when nothing came since then for as long as a device that runs once goes on asking; never where nobody asks so.
+pub(super) async fn is_in_vain(transport: Transport, since: Option<Uptime>) {
+    let Some(since) = since else { return std::future::pending().await };
+    loop {
+        let asked = clock::passed(since);
+        let silent = transport.served_ago().map_or(asked, |ago| asked.min(ago));
+        let left = TRIED.saturating_sub(silent);
+        if left.is_zero() {
+            return;
+        }
+        clock::wait(left).await;
     }
 }
 
@@ -162,7 +209,7 @@ pub(super) struct Tried {
 
 impl fmt::Display for Tried {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "tried {} times in {} s", self.times, self.secs)
+        write!(f, "tried {} in {} s", counted(self.times, "time", "times"), self.secs)
     }
 }
 
@@ -238,6 +285,30 @@ mod tests {
         assert_eq!(unanswered.heard(&in_vain, Uptime(70_000)), None);
         assert_eq!(unanswered.heard(&in_vain, Uptime(99_999)), None);
         assert!(unanswered.heard(&in_vain, Uptime(100_000)).is_some());
+    }
+
+    #[test]
+    fn a_question_that_is_out_counts_and_what_came_of_it_begins_the_time_anew() {
+        let mut unanswered = Unanswered::default();
+        unanswered.asks(Uptime(1_000));
+        assert_eq!(unanswered.since(), Some(Uptime(1_000)));
+        let tried = unanswered.heard(&Heard::NoAnswer(None), Uptime(31_000)).unwrap();
+        assert_eq!(tried.to_string(), "tried 1 time in 30 s");
+        // A large artifact comes in parts: its end is not heard for long, and its parts are.
+        let mut unanswered = Unanswered::default();
+        unanswered.asks(Uptime(1_000));
+        unanswered.served(Uptime(50_000));
+        assert_eq!(unanswered.heard(&Heard::NoAnswer(None), Uptime(55_000)), None);
+        assert!(unanswered.heard(&Heard::NoAnswer(None), Uptime(80_000)).is_some());
+        // What came before anything was asked is no answer to it, and who sleeps asks nothing.
+        let mut unanswered = Unanswered::default();
+        unanswered.served(Uptime(500));
+        assert_eq!(unanswered.since(), None);
+        unanswered.asks(Uptime(1_000));
+        unanswered.served(Uptime(500));
+        assert_eq!(unanswered.since(), Some(Uptime(1_000)));
+        unanswered.asks(Uptime(8 * 3_600_000));
+        assert_eq!(unanswered.since(), Some(Uptime(8 * 3_600_000)));
     }
 
     #[test]

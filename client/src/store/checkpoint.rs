@@ -200,6 +200,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
             | Rejection::Unavailable(_) => false,
         },
         Ended::TooManyTasks
+        | Ended::Uncounted { .. }
         | Ended::Refused(_)
         | Ended::Roster(_)
         | Ended::Contribution(_)

@@ -1,6 +1,7 @@
 //! What cannot be kept, or was not kept.
 
 use proto::adapter::AdapterError;
+use proto::counted::counted;
 use proto::ids::TaskId;
 
 use crate::files::FileError;
@@ -33,7 +34,8 @@ pub enum DeviceStoreError {
     Base(#[from] FetchedBaseError),
     /// Whole records are gone from the ledger's end.
     #[error(
-        "the ledger has {found} records and had {expected}: records were cut off, or it was restored from a backup; {}",
+        "the ledger has {} and had {expected}: records were cut off, or it was restored from a backup; {}",
+        counted(*found, "record", "records"),
         enroll_anew!()
     )]
     Truncated {
@@ -47,8 +49,8 @@ pub enum DeviceStoreError {
     Foreign,
     /// The ledger is ahead of the state by more than a crash explains.
     #[error(
-        "the ledger has {found} records and the state knows of {expected}: one of the two was replaced, or restored \
-         from a backup; {}",
+        "the ledger has {} and the state knows of {expected}: one of the two was replaced, or restored from a backup; {}",
+        counted(*found, "record", "records"),
         enroll_anew!()
     )]
     Ahead {

@@ -38,6 +38,7 @@ impl TurnedAway {
             | Ended::RoundTooFar { .. }
             | Ended::Draws(_)
             | Ended::TooManyTasks
+            | Ended::Uncounted { .. }
             | Ended::Plan(_)
             | Ended::WrongArtifact(_)
             | Ended::WrongReply { .. }

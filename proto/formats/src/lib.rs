@@ -7,7 +7,8 @@
 //!
 //! Adapters: [`peft_files`] and [`read_peft`] are the two directions of a PEFT folder, [`gguf::gguf_adapter`] makes the one
 //! file that llama.cpp loads, and [`Manifest`] is what stands beside each of them and says where the numbers came from.
-//! These take and give bytes: whoever has a disk writes and reads the files.
+//! These take and give bytes: whoever has a disk writes and reads the files. [`held`] says what a folder holds that is not to
+//! be written over, [`leftovers`] what an earlier export left in it.
 //!
 //! A file of a base is foreign and may be hostile: only regular files are opened, and every count and length is held
 //! against a limit, or against the file's length, before memory is allocated for it. There are no tensors and no
@@ -26,6 +27,7 @@ mod location;
 mod manifest;
 mod peft;
 pub mod safetensors_header;
+mod target;
 
 pub use base::{BaseInfo, ModulesError};
 pub use base_files::BaseFiles;
@@ -40,6 +42,7 @@ pub use manifest::{
     MANIFEST_FILE, Manifest, ManifestError, Origin, Personal, Release, SignedRelease, Version,
 };
 pub use peft::{PEFT_CONFIG, PEFT_TENSORS, PeftError, peft_files, read_peft};
+pub use target::{held, leftovers};
 
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use proto::counted::counted;
 use serde::Serialize;
 
 use super::input::Inputs;
@@ -161,10 +162,15 @@ impl Report {
         let processor = self.processor_secs.map_or_else(unknown, |secs| format!("{secs:.2} s"));
         let peak = self.peak_memory_bytes.map_or_else(unknown, bytes);
         format!(
-            "{} of {} devices in the sum, {} coordinates of {} bits, {} threads: the sum is {found}\n\
+            "{} of {} devices in the sum, {} coordinates of {} bits, {}: the sum is {found}\n\
              a device that submits sends {:.3} times the bytes of 16-bit numbers\n\
              processor time {processor}, peak memory {peak}\n",
-            self.survivors, self.devices, self.coordinates, self.bits, self.threads, self.expansion,
+            self.survivors,
+            self.devices,
+            self.coordinates,
+            self.bits,
+            counted(self.threads, "thread", "threads"),
+            self.expansion,
         )
     }
 }

@@ -1,5 +1,7 @@
 //! Where a command finds the device: in the daemon that runs, or, where none does, in its folder.
 
+use std::path::Path;
+
 use client::store::{Entry, Note};
 use client::{Control, Device, Forgotten, Now, Status};
 use proto::ids::{TaskId, Timestamp};
@@ -20,7 +22,7 @@ pub(super) enum Asked<'a> {
 }
 
 /// What is to be done where there is no device.
-fn no_device(config: &Config) -> Failure {
+pub(super) fn no_device(config: &Config) -> Failure {
     let folder = config.state_dir.display();
     failed(3)(anyhow::anyhow!("there is no device in {folder}; `nightshift-agent enroll` makes one"))
 }
@@ -35,13 +37,14 @@ impl<'a> Asked<'a> {
     pub(super) fn open(config: &'a Config) -> Result<Self, Failure> {
         match Self::now_of(config)? {
             Some(_) => Ok(Self::Daemon(config)),
-            None if !config.state_dir.join("state").exists() => Ok(Self::Nothing),
+            None if !is_device(&config.state_dir) => Ok(Self::Nothing),
             None => Ok(Self::Folder(Box::new(device(config)?))),
         }
     }
 
-    /// The same for who changes something: fails where there is no device.
-    pub(super) fn open_to_change(config: &'a Config) -> Result<Self, Failure> {
+    /// The same for who changes something, or tells what a device did: fails where there is no device, of which there is
+    /// nothing to tell.
+    pub(super) fn open_to_tell(config: &'a Config) -> Result<Self, Failure> {
         match Self::open(config)? {
             Self::Nothing => Err(no_device(config)),
             asked @ (Self::Daemon(_) | Self::Folder(_)) => Ok(asked),
@@ -151,6 +154,12 @@ impl<'a> Asked<'a> {
             Self::Nothing => Err(failed(3)(anyhow::anyhow!("there is no device"))),
         }
     }
+}
+
+/// Whether a folder is one that an agent made. A ledger that is gone from it is a fault of which the device tells.
+fn is_device(folder: &Path) -> bool {
+    let has = |name: &str| folder.join(name).exists();
+    has("state") && (has("ledger") || has("keys"))
 }
 
 fn tell(config: &Config, request: &Request) -> Result<Option<Answer>, Failure> {

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use clap::{Args, ValueEnum};
 use proto::adapter::Factors;
+use proto::counted::counted;
 use proto::ids::Digest;
 use proto::training::{LocalOptimizer, TrainingPlan};
 use serde::Serialize;
@@ -139,10 +140,10 @@ impl Measured {
     pub(super) fn text(&self) -> String {
         let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         format!(
-            "{:.0} tokens/s on {} with {} threads ({}), peak memory {memory}; {} parameters, {} trained",
+            "{:.0} tokens/s on {} with {} ({}), peak memory {memory}; {} parameters, {} trained",
             self.tokens_per_second,
             self.device,
-            self.threads,
+            counted(self.threads, "thread", "threads"),
             self.precision,
             self.parameters,
             self.trained_parameters

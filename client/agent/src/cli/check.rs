@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proto::counted::counted;
 use proto::shown::shown;
 use serde::Serialize;
 use shell::cli::Format;
@@ -216,7 +217,11 @@ impl Checked {
         }
         match &self.tokens {
             Some(TokenCounts { learned, given, .. }) => {
-                text = format!("{text}\n{learned} tokens are learned, {given} are given");
+                text = format!(
+                    "{text}\n{} learned, {} given",
+                    counted(*learned, "token is", "tokens are"),
+                    counted(*given, "is", "are")
+                );
             }
             None => text += "\ntokens are not counted: no base was named (--base)",
         }
@@ -247,7 +252,7 @@ impl Sample {
         let sum = |learned: bool| -> u64 {
             self.runs.iter().filter(|run| run.learned == learned).map(|run| run.tokens).sum()
         };
-        let mut text = format!(": {} tokens learned, {} given", sum(true), sum(false));
+        let mut text = format!(": {} learned, {} given", counted(sum(true), "token", "tokens"), sum(false));
         for run in &self.runs {
             let mark = if run.learned { "learned" } else { "given  " };
             for line in run.text.split_inclusive('\n') {

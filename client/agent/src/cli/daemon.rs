@@ -177,7 +177,7 @@ impl<'a> Daemon<'a> {
             from_coordinator.then(|| ChildTrainer::without_base(TrainerSettings::of(self.config, Vec::new())))
         } else {
             tokio::select! {
-                started = start(self.config, here) => match started {
+                started = start(self.config, here, self.once) => match started {
                     Ok(trainer) => Some(trainer),
                     Err(error @ StartError::Unusable(_)) if !missing.is_empty() => {
                         control.failed(&error.to_string());
@@ -300,10 +300,18 @@ impl Turn {
     }
 }
 
-/// The trainer, on a thread that may wait for it to read the bases.
-async fn start(config: &Config, here: Vec<PathBuf>) -> Result<ChildTrainer, StartError> {
+/// The trainer, on a thread that may wait for it to read the bases. Who runs once is told at once that there is no text,
+/// and not only when there is work.
+async fn start(config: &Config, here: Vec<PathBuf>, once: bool) -> Result<ChildTrainer, StartError> {
     let settings = TrainerSettings::of(config, here);
-    let started = tokio::task::spawn_blocking(|| ChildTrainer::start(settings)).await;
+    let started = tokio::task::spawn_blocking(move || {
+        let trainer = ChildTrainer::start(settings)?;
+        if once {
+            trainer.look_at_text()?;
+        }
+        Ok(trainer)
+    })
+    .await;
     let trainer = started.unwrap_or_else(|error| Err(StartError::Unusable(error.to_string())))?;
     tracing::info!(device = %trainer.device(), "trains on");
     Ok(trainer)

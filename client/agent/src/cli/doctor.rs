@@ -7,6 +7,7 @@ mod machine;
 
 use client::store::Entry;
 use client::{Now, Status};
+use proto::counted::counted;
 use proto::shown::shown;
 use session::conditions::Usage;
 use shell::doctor::{Examined, Finding};
@@ -87,17 +88,14 @@ fn state(config: &Config, examined: &mut Examined) -> Option<Known> {
             return None;
         }
     };
-    let records = entries.len();
+    let records = counted(entries.len(), "record", "records");
     let (what, usage) = match &asked {
         Asked::Daemon(_) => {
             let state = now.as_ref().map_or("", |now| now.state.as_str());
-            (
-                format!("an agent runs and has it open, with a ledger of {records} records; it is {state}"),
-                None,
-            )
+            (format!("an agent runs and has it open, with a ledger of {records}; it is {state}"), None)
         }
         Asked::Folder(device) => {
-            let what = format!("it opens, with a ledger of {records} records that is whole; no agent runs");
+            let what = format!("it opens, with a ledger of {records} that is whole; no agent runs");
             (what, Some(device.control().usage()))
         }
         Asked::Nothing => ("there is none yet".to_owned(), None),

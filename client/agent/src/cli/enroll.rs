@@ -1,6 +1,10 @@
 //! `nightshift-agent enroll`: a token becomes a device of a coordinator.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+use std::fs;
 use std::io::IsTerminal;
+use std::path::Path;
 
 use client::Status;
 use client::enrollment::EnrollmentError;
@@ -22,6 +26,7 @@ pub(super) async fn enroll(
 ) -> Result<(), Failure> {
     let token = token.read().map_err(failed(token.exit_code()))?;
     let address = address.or(config.coordinator.as_deref());
+    let folder = Folder::before(&config.state_dir);
     let device = device(config)?;
     let before = device.status().map_err(device_failure)?;
     if let (Some(id), false) = (before.device, again) {
@@ -37,10 +42,59 @@ pub(super) async fn enroll(
             return Err(failed(2)(anyhow::anyhow!(why)));
         }
     }
-    let id = device.enroll(&token, address).await.map_err(not_enrolled)?;
+    let id = match device.enroll(&token, address).await {
+        Ok(id) => id,
+        Err(error) => {
+            drop(device);
+            folder.restore(&error);
+            return Err(not_enrolled(error));
+        }
+    };
     let after = device.status().map_err(device_failure)?;
     let enrolled = Enrolled::of(id, before, after);
     print(format, &enrolled, || enrolled.text())
+}
+
+/// What a folder held before an enrollment, so that one that comes to nothing leaves nothing.
+struct Folder<'a> {
+    path: &'a Path,
+    /// The names in it.
+    held: BTreeSet<OsString>,
+    /// It, and those above it, where they were not there: the innermost first.
+    missing: Vec<&'a Path>,
+}
+
+impl<'a> Folder<'a> {
+    fn before(path: &'a Path) -> Self {
+        let entries = fs::read_dir(path).into_iter().flatten().filter_map(Result::ok);
+        let held = entries.map(|entry| entry.file_name()).collect();
+        let missing = path.ancestors().take_while(|path| !path.as_os_str().is_empty() && !path.exists());
+        Self { path, held, missing: missing.collect() }
+    }
+
+    /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost: with
+    /// them the same token works again.
+    fn restore(self, error: &client::Error) {
+        let is_refused = matches!(
+            error,
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(_)))
+        );
+        if !is_refused && self.path.join("keys").exists() {
+            return;
+        }
+        let entries = fs::read_dir(self.path).into_iter().flatten().filter_map(Result::ok);
+        for entry in entries.filter(|entry| !self.held.contains(&entry.file_name())) {
+            let path = entry.path();
+            let gone = if path.is_dir() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+            if let Err(error) = gone {
+                tracing::warn!("{} was made for nothing and cannot be removed: {error}", path.display());
+            }
+        }
+        for folder in self.missing {
+            // One that holds something else by now stays.
+            drop(fs::remove_dir(folder));
+        }
+    }
 }
 
 /// What `enroll` prints as JSON.
@@ -138,6 +192,53 @@ mod tests {
         );
         let other = format!("; the folder held the device {}, called old before", DeviceId([2; 16]));
         assert_eq!(text(status(Some(2), "old"), now()), format!("{enrolled}, called anna{other}"));
+    }
+
+    #[test]
+    fn what_was_made_for_nothing_is_taken_away_and_what_was_there_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let refused = || {
+            let rejection =
+                Rejection::Unacceptable { request: "token".into(), why: "it was used".to_owned() };
+            client::Error::from(TransportError::Rejected(rejection))
+        };
+        let lost = || {
+            let (address, why) = ("127.0.0.1:1".to_owned(), "it does not answer".to_owned());
+            client::Error::from(TransportError::Unreachable { address, why })
+        };
+        let fill = |path: &Path| {
+            fs::create_dir_all(path.join("keys")).unwrap();
+            fs::create_dir_all(path.join("state")).unwrap();
+            fs::write(path.join("ledger"), "").unwrap();
+            fs::write(path.join("keys/identity.seed"), "x").unwrap();
+        };
+        let new = root.path().join("a/b");
+        let folder = Folder::before(&new);
+        fill(&new);
+        folder.restore(&refused());
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        // With its keys the same token works again, whose answer was lost.
+        let folder = Folder::before(&new);
+        fill(&new);
+        folder.restore(&lost());
+        assert!(new.join("keys/identity.seed").exists() && new.join("ledger").exists());
+        // Of a folder that is used for something, only what is new goes.
+        fs::remove_dir_all(new.join("keys")).unwrap();
+        fs::write(new.join("agent.toml"), "mine").unwrap();
+        let folder = Folder::before(&new);
+        fs::create_dir(new.join("keys")).unwrap();
+        folder.restore(&refused());
+        let mut names: Vec<_> = fs::read_dir(&new).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        names.sort();
+        assert_eq!(names, ["agent.toml", "ledger", "state"]);
+        // Nobody was asked yet, so there were no keys to ask with.
+        let folder = Folder::before(&root.path().join("c")).missing.len();
+        assert_eq!(folder, 1);
+        let other = root.path().join("c");
+        let folder = Folder::before(&other);
+        fs::create_dir_all(other.join("state")).unwrap();
+        folder.restore(&lost());
+        assert!(!other.exists());
     }
 
     #[test]

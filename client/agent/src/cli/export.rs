@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use aggregation::IdentityPublic;
 use clap::{Args, ValueEnum};
-use formats::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease, name_of_base};
+use formats::{MANIFEST_FILE, Manifest, ManifestError, Origin, SignedRelease, held, name_of_base};
 use serde::Serialize;
 
 use client::adapter_files::{
@@ -13,6 +13,7 @@ use client::adapter_files::{
 use client::enrollment::{EnrollmentError, authority};
 use client::store::{DeviceStore, DeviceStoreError};
 use engine::{Base, BaseError};
+use proto::counted::counted;
 use proto::files::FileError;
 use proto::ids::TaskId;
 
@@ -33,6 +34,9 @@ pub(super) struct ExportArgs {
     /// The folder to write; a merged base needs one that is new or empty
     #[arg(long, value_name = "DIR", value_parser = path())]
     out: PathBuf,
+    /// Write into the folder although it holds something else than an earlier version of the same task
+    #[arg(long)]
+    force: bool,
     /// The base's name in a PEFT configuration; by default the hub's, or the path where it lies
     #[arg(long, value_name = "NAME")]
     base_name: Option<String>,
@@ -101,6 +105,17 @@ pub(super) enum ExportFailure {
     /// Nothing says which of the bases is meant.
     #[error("the adapter fits several of the bases and does not say which it is for; name one by --base")]
     SeveralBases,
+    /// The folder holds something else.
+    #[error(
+        "{} holds {what}, and is left as it is; name another folder with --out, or say --force to write over it",
+        path.display()
+    )]
+    Held {
+        /// The folder.
+        path: PathBuf,
+        /// What is in it.
+        what: String,
+    },
     /// The release is of something else.
     #[error("{} is not of the version that is installed here", .0.display())]
     OtherRelease(PathBuf),
@@ -118,6 +133,13 @@ pub(super) fn export(
         let memory = DeviceStore::open(state_dir)?;
         let authority = authority(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
         adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
+    }
+    // A merged base takes only a folder that is new or empty.
+    if args.form != Form::Merged && !args.force {
+        let found = held(&args.out, |earlier| earlier.gives_way_to(&adapter.origin));
+        if let Some(what) = found.map_err(FileError::io("read", &args.out))? {
+            return Err(ExportFailure::Held { path: args.out.clone(), what });
+        }
     }
     match args.form {
         Form::Peft => {
@@ -231,6 +253,7 @@ impl ExportFailure {
             | Self::Release { .. }
             | Self::NoBase
             | Self::SeveralBases
+            | Self::Held { .. }
             | Self::OtherRelease(_) => 3,
         }
     }
@@ -244,7 +267,8 @@ impl Exported {
             Form::Gguf => "an adapter for llama.cpp",
             Form::Merged => "the base with the adapter",
         };
-        format!("{what}, {} layers changed, written to {}", self.modules, self.out.display())
+        let changed = counted(self.modules, "layer", "layers");
+        format!("{what}, {changed} changed, written to {}", self.out.display())
     }
 }
 
@@ -305,6 +329,55 @@ mod tests {
         assert_eq!(failure.code(), 3);
         assert!(failure.to_string().starts_with("nothing is installed in "), "{failure}");
         assert!(!out.exists());
+    }
+
+    #[test]
+    fn what_came_from_somewhere_else_is_not_written_over_unless_somebody_says_so() {
+        let folder = tempfile::tempdir().unwrap();
+        let base = Base::open(&source()).unwrap();
+        let version = |task, version| {
+            let (task, plan) = (TaskId([task; 16]), Digest([2; 32]));
+            Origin::Version(Version { task, version, plan, adapter: Digest([3; 32]) })
+        };
+        let from = folder.path().join("from");
+        let mine = adapter(&base, version(7, 2));
+        write_peft(&from, &mine, base.digest(), "a-base").unwrap();
+        let out = folder.path().join("out");
+        let words = ["--adapter", from.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        let write = |more: &[&str]| export(&args(&[&words, more].concat()), None, &[source()], folder.path());
+        let names = || {
+            let entries = std::fs::read_dir(&out).unwrap();
+            let mut names: Vec<_> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            names.sort();
+            names
+        };
+        // An earlier version of the task gives way, and of another form nothing is left.
+        write_peft(&out, &adapter(&base, version(7, 1)), base.digest(), "a-base").unwrap();
+        std::fs::write(out.join("README"), "mine").unwrap();
+        write(&["--as", "gguf"]).unwrap();
+        assert_eq!(names(), ["README", "adapter.gguf", MANIFEST_FILE]);
+        write(&["--as", "peft"]).unwrap();
+        assert_eq!(names(), ["README", "adapter_config.json", "adapter_model.safetensors", MANIFEST_FILE]);
+        // Another task's does not.
+        write_peft(&out, &adapter(&base, version(8, 1)), base.digest(), "a-base").unwrap();
+        let before = std::fs::read(out.join(MANIFEST_FILE)).unwrap();
+        let failure = write(&[]).unwrap_err();
+        assert_eq!(failure.code(), 3);
+        let said = failure.to_string();
+        assert!(
+            said.contains("version 1 of another task") && said.ends_with("--force to write over it"),
+            "{said}"
+        );
+        assert_eq!(std::fs::read(out.join(MANIFEST_FILE)).unwrap(), before);
+        write(&["--force"]).unwrap();
+        assert_ne!(std::fs::read(out.join(MANIFEST_FILE)).unwrap(), before);
+        let notes = folder.path().join("notes");
+        std::fs::create_dir(&notes).unwrap();
+        std::fs::write(notes.join("diary.md"), "mine").unwrap();
+        let words = ["--adapter", from.to_str().unwrap(), "--out", notes.to_str().unwrap()];
+        let failure = export(&args(&words), None, &[source()], folder.path()).unwrap_err().to_string();
+        assert!(failure.contains("holds diary.md, and no nightshift.json"), "{failure}");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use client::Status;
 use client::store::{Entry, short_name};
+use proto::counted::counted;
 use proto::ids::TaskId;
 use proto::shown::shown;
 use serde::Serialize;
@@ -101,7 +102,8 @@ impl KnownTask {
         let epsilon = self.epsilon.map_or(String::new(), |epsilon| format!(", epsilon {epsilon:.3}"));
         let name = self.name.as_ref().map_or(String::new(), |name| format!("{name}, "));
         let (task, state) = (self.task, self.state());
-        format!("{task}  {name}{} contributions{epsilon}, {state}", self.contributions)
+        let contributions = counted(self.contributions, "contribution", "contributions");
+        format!("{task}  {name}{contributions}{epsilon}, {state}")
     }
 }
 

@@ -6,6 +6,11 @@ use client::store::Entry;
 use proto::ids::{TaskId, Timestamp};
 use session::spending::Spending;
 
+/// Whether what a task cost has a bound, by the same accountant.
+pub(super) fn has_bound(spending: &Spending, (task, delta): (TaskId, f64)) -> bool {
+    privacy::Delta::new(delta).is_ok_and(|delta| spending.epsilon(task, delta).is_finite())
+}
+
 /// By this device's own accountant, from its own records.
 pub(super) fn epsilon(spending: &Spending, (task, delta): (TaskId, f64)) -> String {
     match privacy::Delta::new(delta).map(|delta| spending.epsilon(task, delta)) {

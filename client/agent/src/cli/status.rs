@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use client::store::TurnedAway;
 use client::{Certificate, DeviceMonitor, Now, Status};
+use proto::counted::counted;
 use proto::ids::{TaskId, Timestamp};
 use proto::shown::shown;
 use serde::Serialize;
@@ -210,9 +211,8 @@ fn held(whole: &Whole, now: Timestamp) -> Vec<String> {
     lines.extend(declined.filter(|why| !is_last(why)));
     if status.charges_found_at_coordinator > 0 {
         lines.push(format!(
-            "{} rounds were charged that this folder did not know of: it was restored from a backup, or the \
-             coordinator errs",
-            status.charges_found_at_coordinator
+            "{} charged that this folder did not know of: it was restored from a backup, or the coordinator errs",
+            counted(status.charges_found_at_coordinator, "round was", "rounds were")
         ));
     }
     lines
@@ -320,7 +320,7 @@ fn does(doing: &Now, names: &BTreeMap<TaskId, String>, now: Timestamp) -> Vec<St
 
 /// Says what the device did.
 pub(super) fn log(config: &Config, format: Format) -> Result<(), Failure> {
-    let notes = Asked::open(config)?.journal()?;
+    let notes = Asked::open_to_tell(config)?.journal()?;
     print(format, &notes, || {
         if notes.is_empty() {
             return "nothing has happened yet".to_owned();

@@ -10,6 +10,7 @@ use clap::{Args, ValueEnum};
 use formats::{MANIFEST_FILE, Origin, Personal, name_of_base};
 use indicatif::{ProgressBar, ProgressStyle};
 use proto::adapter::{AdapterSpec, Factors, Method, Module, Slot};
+use proto::counted::counted;
 use proto::ids::Digest;
 use proto::shown::message;
 use proto::training::{LocalOptimizer, TrainingPlan};
@@ -264,10 +265,10 @@ impl Start {
             && (found.scale() - spec.scale()).abs() < 1e-6;
         if !is_alike {
             anyhow::bail!(
-                "{folder} holds an adapter of rank {} on {} layers, scaled by {}, and this is one of rank {} on {}, scaled by {}; give \
+                "{folder} holds an adapter of rank {} on {}, scaled by {}, and this is one of rank {} on {}, scaled by {}; give \
                  the options that it was trained with",
                 found.rank,
-                found.modules.len(),
+                counted(found.modules.len(), "layer", "layers"),
                 found.scale(),
                 spec.rank,
                 spec.modules.len(),
@@ -333,8 +334,8 @@ fn resume(
     let bytes = match files::read_regular(checkpoint, u64::MAX) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound && earlier.is_some() => {
-            let steps = earlier.map_or(0, |earlier| earlier.steps);
-            note(&format!("going on from the finished adapter, after {steps} steps"));
+            let steps = counted(earlier.map_or(0, |earlier| earlier.steps), "step", "steps");
+            note(&format!("going on from the finished adapter, after {steps}"));
             return Ok(());
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -439,10 +440,10 @@ impl Report {
         let number = |x: Option<f64>| x.map_or("not measured".to_owned(), |x| format!("{x:.3}"));
         let memory = self.peak_rss_bytes.map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
         let held_out = format!(
-            "held-out loss {} before, {} after, over {} tokens",
+            "held-out loss {} before, {} after, over {}",
             number(self.held_out_before),
             number(self.held_out_after),
-            self.held_out_tokens
+            counted(self.held_out_tokens, "token", "tokens")
         );
         let what = if self.finished {
             format!("the adapter is in {}", self.out.display())
@@ -457,8 +458,11 @@ impl Report {
             _ => String::new(),
         };
         format!(
-            "{what}\n{} steps, {} tokens, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}{worse}",
-            self.steps, self.tokens, self.tokens_per_second, self.device
+            "{what}\n{}, {}, {:.0} tokens/s on {}, peak memory {memory}\n{held_out}{worse}",
+            counted(self.steps, "step", "steps"),
+            counted(self.tokens, "token", "tokens"),
+            self.tokens_per_second,
+            self.device
         )
     }
 }

@@ -3,6 +3,9 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use proto::counted::counted;
+use proto::ids::Digest;
+use proto::shown::shown;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use serde::Serialize;
@@ -38,6 +41,12 @@ pub(super) struct Measured {
     nats_per_token: f64,
     perplexity: f64,
     tokens: u64,
+    /// Whose tokens they are: what is named as text.
+    data: Vec<PathBuf>,
+    /// Whether all of it was measured, and not only what training holds out.
+    whole: bool,
+    /// The digest of what was measured, as tokens: of the same text by the same base it is the same.
+    text: Digest,
     device: String,
 }
 
@@ -63,15 +72,20 @@ pub(super) fn eval(
         None => engine.base_loss(&blocks)?,
     };
     let device = engine.compute().backend.to_string();
-    Ok(Measured { nats_per_token, perplexity: nats_per_token.exp(), tokens, device })
+    let (perplexity, text) = (nats_per_token.exp(), Digest::of(&blocks.to_bytes()));
+    Ok(Measured { nats_per_token, perplexity, tokens, data: data.to_vec(), whole: args.all, text, device })
 }
 
 impl Measured {
     /// What a person reads.
     pub(super) fn text(&self) -> String {
-        let Self { nats_per_token, perplexity, tokens, device } = self;
+        let Self { nats_per_token, perplexity, tokens, data, whole, text: _, device } = self;
+        let tokens = counted(*tokens, "token", "tokens");
+        let part = if *whole { "all of" } else { "what training holds out of" };
+        let data: Vec<String> = data.iter().map(|path| shown(&path.to_string_lossy()).to_string()).collect();
         format!(
-            "{nats_per_token:.3} nats a token (perplexity {perplexity:.1}) over {tokens} tokens, on {device}"
+            "{nats_per_token:.3} nats a token (perplexity {perplexity:.1}) over {tokens}, {part} {}, on {device}",
+            data.join(", ")
         )
     }
 }
@@ -175,6 +189,22 @@ fn choose(logits: &[f32], temperature: f64, top_p: f64, rng: &mut ChaCha20Rng) -
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_measurement_says_of_what_text_it_is() {
+        let measured = |whole| Measured {
+            nats_per_token: 2.5,
+            perplexity: 12.2,
+            tokens: 1,
+            data: vec!["notes".into(), "mail.jsonl".into()],
+            whole,
+            text: Digest([1; 32]),
+            device: "cpu".to_owned(),
+        };
+        let said = "2.500 nats a token (perplexity 12.2) over 1 token, what training holds out of notes, mail.jsonl, on cpu";
+        assert_eq!(measured(false).text(), said);
+        assert!(measured(true).text().contains("over 1 token, all of notes"));
+    }
 
     #[test]
     fn a_token_is_drawn_as_often_as_it_is_likely_and_never_from_the_tail() {

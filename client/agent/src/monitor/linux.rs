@@ -146,7 +146,9 @@ impl Machine {
             usage: Usage::default(),
         };
         kept.slow = Some(slow);
-        kept.say(&snapshot);
+        if let Some(unknown) = kept.newly_unknown(&snapshot) {
+            tracing::info!(unknown, "what this machine does not tell");
+        }
         snapshot
     }
 
@@ -206,8 +208,8 @@ fn jumped(last: Moment, now: Moment) -> bool {
 }
 
 impl Kept {
-    /// Says in the log what is unknown and why, once for each reason.
-    fn say(&mut self, snapshot: &Snapshot) {
+    /// What is unknown and why, in one line for the log, of each reason once; none where nothing is that was not before.
+    fn newly_unknown(&mut self, snapshot: &Snapshot) -> Option<String> {
         let reasons = [
             (Condition::Mains, why_unknown(&snapshot.power)),
             (Condition::Idle, why_unknown(&snapshot.idle)),
@@ -216,13 +218,14 @@ impl Kept {
             (Condition::Free, why_unknown(&snapshot.busy_percent)),
             (Condition::Saver, why_unknown(&snapshot.power_saver)),
         ];
+        let mut new: Vec<String> = Vec::new();
         for (condition, why) in reasons {
             let Some(why) = why else { continue };
-            let new = self.said.len() < MOST_SAID && self.said.insert((condition, why.to_owned()));
-            if new {
-                tracing::info!(condition = condition.as_str(), why, "a condition is unknown");
+            if self.said.len() < MOST_SAID && self.said.insert((condition, why.to_owned())) {
+                new.push(format!("{}: {why}", condition.as_str()));
             }
         }
+        (!new.is_empty()).then(|| new.join("; "))
     }
 }
 
@@ -239,6 +242,20 @@ mod tests {
     fn start(root: &std::path::Path) -> Machine {
         let retry = Duration::from_secs(5);
         Machine::start(Sources { root: root.to_owned(), bus: BusAddress::None, retry })
+    }
+
+    #[test]
+    fn what_is_unknown_is_one_line_and_said_once() {
+        let root = tree(&[]);
+        let snapshot = start(root.path()).look();
+        let mut kept = Kept::default();
+        let line = kept.newly_unknown(&snapshot).unwrap();
+        assert!(
+            line.starts_with("mains: no bus is asked, no supply in") && line.contains("; idle: "),
+            "{line}"
+        );
+        assert_eq!(line.lines().count(), 1);
+        assert_eq!(kept.newly_unknown(&snapshot), None);
     }
 
     #[test]
@@ -299,13 +316,16 @@ mod tests {
     fn a_reason_is_said_once() {
         let mut kept = Kept::default();
         let snapshot = Snapshot { power: Reading::unknown("no supply"), ..Snapshot::default() };
-        kept.say(&snapshot);
+        let _said = kept.newly_unknown(&snapshot);
         let said = kept.said.clone();
-        kept.say(&snapshot);
+        let _said = kept.newly_unknown(&snapshot);
         assert_eq!(kept.said, said);
         assert!(said.contains(&(Condition::Mains, "no supply".to_owned())));
         for number in 0..200 {
-            kept.say(&Snapshot { power: Reading::unknown(format!("{number}")), ..Snapshot::default() });
+            let _said = kept.newly_unknown(&Snapshot {
+                power: Reading::unknown(format!("{number}")),
+                ..Snapshot::default()
+            });
         }
         assert_eq!(kept.said.len(), MOST_SAID);
     }

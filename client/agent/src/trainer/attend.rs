@@ -16,10 +16,11 @@ use zeroize::Zeroizing;
 
 use super::conversation::{Ended, Requests};
 use super::message::{
-    Asked, DeviceClass, Hello, Kind, Limit, Part, Read, Refused, Said, Train, Trained, VersionBefore,
+    Asked, DeviceClass, Hello, Kind, Limit, Part, Read, ReadText, Refused, Said, Train, Trained,
+    VersionBefore,
 };
 use super::parts::{Assembly, parts};
-use super::{ChildTrainer, nonsense};
+use super::{ChildTrainer, StartError, nonsense};
 
 /// For a training that its trainer could not do.
 const NOT_TRAINED: &str = "the trainer cannot train this with the base and the text that are there; `nightshift-agent train` says more";
@@ -43,6 +44,37 @@ pub(super) fn attend(trainer: &ChildTrainer, job: &TrainingJob<'_>) -> Result<Tr
             Err(TrainerError::new(absent(&trainer.settings.data).unwrap_or(why)))
         }
         Err(fault) => Ok(TrainingEnd::Failed(fault)),
+    }
+}
+
+impl ChildTrainer {
+    /// Whether there is text to train on, as a trainer says that lives for this alone. Fails, in words without any text, where
+    /// there is none.
+    pub fn look_at_text(&self) -> Result<(), StartError> {
+        let no_text = |why: String| StartError::NoText(absent(&self.settings.data).unwrap_or(why));
+        let Some(base) = self.bases.first() else {
+            return absent(&self.settings.data).map_or(Ok(()), |why| Err(no_text(why)));
+        };
+        let requests: Requests<'_> = Box::new(|send| send(Asked::ReadText(ReadText {})));
+        let documents = self.ask(&base.path, None, requests, &|_| {}, |said| match said {
+            Said::Read(read) => Some(read.documents),
+            Said::NoText(_) => Some(0),
+            Said::Hello(_)
+            | Said::Alive(_)
+            | Said::Described(_)
+            | Said::Measured(_)
+            | Said::Part(_)
+            | Said::Forget(_)
+            | Said::Trained(_)
+            | Said::NotTrained(_)
+            | Said::Refused(_)
+            | Said::Left(_)
+            | Said::Unusable(_)
+            | Said::Probed(_)
+            | Said::Unprotected(_) => None,
+        })?;
+        // What a process says that has read the user's text goes nowhere.
+        if documents == 0 { Err(no_text(NO_TEXT.to_owned())) } else { Ok(()) }
     }
 }
 

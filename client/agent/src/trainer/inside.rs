@@ -28,10 +28,11 @@ use proto::plan::{Plan, vector_from_bytes};
 use proto::shown::message;
 use session::Work;
 use session::policy::{Breach, Policy};
+use text::{Reading, UserText};
 use zeroize::Zeroizing;
 
 use super::message::{
-    Asked, Described, Kind, Limit, Measure, Measured, Refused, Said, Setup, ToTrainer, Train, Trained,
+    Asked, Described, Kind, Limit, Measure, Measured, Read, Refused, Said, Setup, ToTrainer, Train, Trained,
     VERSION, VersionBefore,
 };
 use super::parts::Assembly;
@@ -103,6 +104,7 @@ fn run(args: TrainerArgs) -> Result<(), Broken> {
     signals.leave_by(&pipe)?;
     match ask(&mut input)?.ok_or(Broken::Asked)? {
         Asked::Describe(_) => answer(&pipe, describe(&config)),
+        Asked::ReadText(_) => answer(&pipe, Ok(read_text(&config))),
         Asked::Measure(measure) => answer(&pipe, measured(&config, measure)),
         Asked::Probe(probe) => pipe.say(Said::Probed(probe::probe(&path_of(&probe.outside)?, args.parent))),
         Asked::Train(train) => {
@@ -200,6 +202,17 @@ fn describe(config: &Config) -> Result<Said, String> {
         weights_bytes: weights.saturating_add(compute.copied_bytes(base.config())),
         device: compute.backend.to_string(),
     }))
+}
+
+/// Whether there is text to train on; no base is read for it.
+fn read_text(config: &Config) -> Said {
+    match UserText::read(&config.data, &config.reading()) {
+        Ok(text) => {
+            let Reading { files, documents, .. } = *text.reading();
+            Said::Read(Read { files, documents, ..Read::default() })
+        }
+        Err(error) => Said::NoText(message(&error.to_string()).to_string()),
+    }
 }
 
 fn measured(config: &Config, measure: Measure) -> Result<Said, String> {

@@ -8,7 +8,7 @@ use std::fmt;
 use zeroize::{Zeroize, Zeroizing};
 
 /// Of these messages. It goes up with every change of what they mean.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// How often the daemon says [`Asked::GoOn`].
 pub(super) const GO_ON_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -16,7 +16,7 @@ pub(super) const GO_ON_EVERY: std::time::Duration = std::time::Duration::from_se
 /// A message to the trainer.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct ToTrainer {
-    #[prost(oneof = "Asked", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "Asked", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub(super) asked: Option<Asked>,
 }
 
@@ -47,6 +47,9 @@ pub(super) enum Asked {
     /// To go on: said all the time, because a daemon that says nothing does not see that the user is back.
     #[prost(message, tag = "8")]
     GoOn(GoOn),
+    /// To read the user's text, and to say whether anything of it can be used.
+    #[prost(message, tag = "9")]
+    ReadText(ReadText),
 }
 
 /// What a trainer works with.
@@ -203,6 +206,10 @@ pub(super) struct Probe {
     #[prost(bytes = "vec", tag = "1")]
     pub(super) outside: Vec<u8>,
 }
+
+/// See [`Asked::ReadText`].
+#[derive(Clone, Copy, PartialEq, prost::Message)]
+pub(super) struct ReadText {}
 
 /// A message of the trainer.
 #[derive(Clone, PartialEq, prost::Message)]

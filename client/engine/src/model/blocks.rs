@@ -182,6 +182,21 @@ impl Blocks {
         self
     }
 
+    /// What a digest of a text as tokens is taken of: each block after its length, and behind each token whether it counts in
+    /// the loss. Other tokens, another mask or other cuts are other bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let tokens: usize = self.blocks.iter().map(|block| block.tokens.len()).sum();
+        let mut bytes = Vec::with_capacity(8 * self.blocks.len() + 5 * tokens);
+        for block in &self.blocks {
+            bytes.extend_from_slice(&(block.tokens.len() as u64).to_be_bytes());
+            for (token, learned) in block.tokens.iter().zip(&block.learned) {
+                bytes.extend_from_slice(&token.to_be_bytes());
+                bytes.push(u8::from(*learned));
+            }
+        }
+        bytes
+    }
+
     /// The blocks themselves.
     pub fn as_slice(&self) -> &[Block] {
         &self.blocks

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use proto::counted::counted;
 use serde::{Deserialize, Serialize};
 
 use super::snapshot::{Power, Reading, Snapshot};
@@ -188,7 +189,9 @@ fn budget(snapshot: &Snapshot, limits: &Conditions, purpose: Purpose) -> (String
     } else {
         let most = limits.most_minutes_a_day;
         let minutes = usage.trained_today.as_secs() / 60;
-        (format!("below {most} minutes a day"), format!("{minutes} minutes today"), minutes < u64::from(most))
+        let in_words = |minutes: u64| counted(minutes, "minute", "minutes");
+        let threshold = format!("below {} a day", in_words(most.into()));
+        (threshold, format!("{} today", in_words(minutes)), minutes < u64::from(most))
     };
     (threshold, (value, "this device".into(), Some(holds)))
 }

@@ -1,5 +1,7 @@
 //! Why a device stopped taking part, for its user.
 
+use std::fmt;
+
 use aggregation::{Refusal, RosterError};
 use proto::ids::TaskId;
 use proto::message::{Outcome, Rejection};
@@ -75,6 +77,19 @@ pub enum Ended {
          it writes no more of them and takes no part: ask its operator"
     )]
     TooManyTasks,
+    /// What the coordinator charged this device for cannot be counted.
+    #[error(
+        "the coordinator charged this device in task {task} for rounds that its ledger does not have, and what they cost is \
+         not known: {why}; {withheld}"
+    )]
+    Uncounted {
+        /// The task.
+        task: TaskId,
+        /// Why the plan, which says what they cost, is not known.
+        why: String,
+        /// What is not done meanwhile.
+        withheld: Withheld,
+    },
     /// The plan cannot be followed.
     #[error("the plan cannot be followed: {0}")]
     Plan(#[from] PlanError),
@@ -113,6 +128,30 @@ pub enum Ended {
     },
 }
 
+/// What is not trained while charges cannot be counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Withheld {
+    /// Nothing that was asked for.
+    Nothing,
+    /// The task in which they are.
+    Task,
+    /// All tasks, whose limit together is not known to be kept.
+    Everything,
+}
+
+impl fmt::Display for Withheld {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Nothing => "other tasks do not depend on it",
+            Self::Task => "nothing is trained of this task before it is",
+            Self::Everything => {
+                "your limits on all tasks together cannot be kept so, and nothing is trained before it is; it is asked for \
+                 again in a quarter of an hour"
+            }
+        })
+    }
+}
+
 impl Ended {
     /// Whether this comes with any good federation: others were quicker, or too few came. Then nothing is wrong with this
     /// device or its coordinator, and it goes on by itself.
@@ -138,6 +177,7 @@ impl Ended {
                 | Rejection::Unavailable(_),
             )
             | Self::TooManyTasks
+            | Self::Uncounted { .. }
             | Self::Breach(_)
             | Self::Refused(_)
             | Self::Roster(_)

@@ -121,4 +121,6 @@ pub enum Event {
     ClockStepped,
     /// What had to be durable is.
     Recorded,
+    /// What has to be durable cannot be written now: the others of a round go on without this device.
+    LeavesRound,
 }

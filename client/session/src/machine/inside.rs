@@ -209,6 +209,7 @@ impl Session {
             | Event::ClockStepped
             | Event::CertificateEnded
             | Event::Renewed { .. }
+            | Event::LeavesRound
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
     }
@@ -234,6 +235,7 @@ impl Session {
                 Turn::Over(Outcome::Stopped)
             }
             Event::Rejected(rejection) => return self.rejected(rejection, now),
+            Event::LeavesRound => return self.join_another(trained, now, rng),
             Event::Woke
             | Event::Unreachable
             | Event::PlanLoaded(_)
@@ -259,13 +261,17 @@ impl Session {
             Turn::Over(Outcome::Published) => self.wait(now.plus_millis(LEAST_WAIT_MILLIS)),
             Turn::Over(outcome) => {
                 self.ended = Some(Ended::Round(outcome));
-                let published = trained.work.published;
-                let (plan, bases) = (&trained.work.plan, &self.device.bases);
-                match self.device.policy.admit(published.task, plan, bases, &self.spending, now) {
-                    Ok(()) => self.again(Stage::Joining { trained }, now, Window::at(LEAST_WAIT_MILLIS), rng),
-                    Err(breach) => self.end(breach, now.plus_millis(LEAST_WAIT_MILLIS)),
-                }
+                self.join_another(trained, now, rng)
             }
+        }
+    }
+
+    /// The update of a round that came to nothing is contributed to another one, where the policy admits a further charge.
+    fn join_another(self, trained: Trained, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
+        let (task, plan) = (trained.work.published.task, &trained.work.plan);
+        match self.device.policy.admit(task, plan, &self.device.bases, &self.spending, now) {
+            Ok(()) => self.again(Stage::Joining { trained }, now, Window::at(LEAST_WAIT_MILLIS), rng),
+            Err(breach) => self.end(breach, now.plus_millis(LEAST_WAIT_MILLIS)),
         }
     }
 

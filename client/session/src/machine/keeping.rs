@@ -33,10 +33,19 @@ impl Session {
         let (published, purpose) = match &self.state {
             Stage::LoadingPlan { published, purpose } => (*published, purpose),
             Stage::Loading { offer, purpose } => (offer.published(), purpose),
+            Stage::Counting { charged, .. } => {
+                if self.backoff_millis < LONGEST_BACKOFF_MILLIS {
+                    return self.unanswered(now, rng);
+                }
+                // What it was given to train from may be another by now.
+                let task = charged.published.task;
+                let mut session = self.cannot_count(task, "the plan does not come", now);
+                session.state = Stage::CheckingIn;
+                return session.unanswered(now, rng);
+            }
             Stage::Waiting
             | Stage::CheckingIn
             | Stage::Renewing { .. }
-            | Stage::Counting { .. }
             | Stage::RecordingFound { .. }
             | Stage::Installing { .. }
             | Stage::Training { .. }

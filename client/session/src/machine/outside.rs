@@ -111,8 +111,11 @@ impl Session {
             (Stage::Counting { charged, then }, Event::PlanLoaded(plan)) => {
                 self.count(charged, &plan, then, now)
             }
-            (Stage::Counting { .. }, Event::Rejected(rejection)) => {
-                self.end(Ended::Rejected(rejection), now.plus_millis(RESTING_MILLIS))
+            (Stage::Counting { .. }, Event::Rejected(rejection @ Rejection::NotEnrolled)) => {
+                self.rejected(rejection, now)
+            }
+            (Stage::Counting { charged, then }, Event::Rejected(rejection)) => {
+                self.uncounted(charged, then, &rejection.reason(), now)
             }
             (Stage::RecordingFound { found, then }, Event::Recorded) => {
                 let mut session = self;

@@ -192,6 +192,7 @@ impl Session {
             | Event::NoWindow
             | Event::WindowOpened
             | Event::ClockStepped
+            | Event::LeavesRound
             | Event::Recorded => self.to(Stage::Renewing { has_certificate, then }),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use clap::Args;
 use coordinator::cli::CliError;
 use engine::process::available_bytes;
-use engine::{Base, BaseOptions, Blocks, Compute, Engine, Loss};
+use engine::{Base, BaseOptions, Compute, Engine, Loss};
 use proto::adapter::AdapterSpec;
 use proto::admin::TaskStatus;
 use proto::ids::{Digest, TaskId};
@@ -190,20 +190,8 @@ fn measure(work: &Work) -> Result<Measured, CliError> {
         let loss = engine.loss(spec, &[], trained, &blocks).map_err(CliError::input)?;
         versions.insert(*version, loss.nats_per_token);
     }
-    Ok(Measured { text: digest_of(&blocks), tokens, base: nats_per_token, versions })
-}
-
-/// Of the tokens, and of which of them count.
-fn digest_of(blocks: &Blocks) -> Digest {
-    let mut bytes = Vec::new();
-    for block in blocks.as_slice() {
-        bytes.extend_from_slice(&(block.tokens().len() as u64).to_be_bytes());
-        for (token, learned) in block.tokens().iter().zip(block.learned()) {
-            bytes.extend_from_slice(&token.to_be_bytes());
-            bytes.push(u8::from(*learned));
-        }
-    }
-    Digest::of(&bytes)
+    let text = Digest::of(&blocks.to_bytes());
+    Ok(Measured { text, tokens, base: nats_per_token, versions })
 }
 
 fn document(task: TaskId, measured: &Measured, asked: &[u32]) -> Document {

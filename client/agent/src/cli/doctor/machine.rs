@@ -4,6 +4,7 @@ use std::path::Path;
 
 use client::{DeviceMonitor, Now};
 use engine::{Base, BaseOptions};
+use proto::counted::counted;
 use proto::shown::shown;
 use session::conditions::{Condition, Judgment, Purpose, Usage, in_words, judge};
 use shell::doctor::{Examined, Finding};
@@ -70,12 +71,20 @@ pub(super) fn text(config: &Config, examined: &mut Examined) {
         Err(error) => Finding::fault("text", error.to_string()).code(3),
         Ok(text) => {
             let reading = text.reading();
-            let found = format!("{} documents in {} files", reading.documents, reading.files);
+            let found = format!(
+                "{} in {}",
+                counted(reading.documents, "document", "documents"),
+                counted(reading.files, "file", "files")
+            );
             let (lines, files) = (reading.skipped_lines(), reading.unread_files());
             if reading.documents == 0 {
                 Finding::fault("text", found).advising(to_do).code(3)
             } else if lines + files > 0 {
-                let left = format!("{found}; {lines} lines and {files} files are left out");
+                let left = format!(
+                    "{found}; left out: {} and {}",
+                    counted(lines, "line", "lines"),
+                    counted(files, "file", "files")
+                );
                 Finding::warning("text", left).advising(to_do)
             } else {
                 Finding::ok("text", found)

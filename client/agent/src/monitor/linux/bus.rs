@@ -139,7 +139,11 @@ async fn follow(address: BusAddress, retry: Duration, began: Instant, following:
         }
         shared.lose(&why);
         if !said {
-            tracing::info!(why, "the system bus is not there; what its services tell is unknown until it is");
+            // What is unknown for want of it is told by who looks, with this reason.
+            tracing::debug!(
+                why,
+                "the system bus is not there; what its services tell is unknown until it is"
+            );
             said = true;
         }
         tokio::time::sleep(wait).await;

@@ -78,6 +78,27 @@ fn no_debug_shows_tokens() {
     assert_eq!(format!("{blocks:?}"), "Blocks { blocks: [Block(2 of 3 tokens learned)] }");
 }
 
+#[test]
+fn the_bytes_of_a_digest_say_the_tokens_the_mask_and_the_cuts() {
+    let mut document = Encoded::plain(vec![7]);
+    document.push(258, false);
+    document.push(9, true);
+    let blocks = Blocks::of_documents(&[document], 1, 8);
+    #[rustfmt::skip]
+    let expected = [
+        0, 0, 0, 0, 0, 0, 0, 4,
+        0, 0, 0, 1, 0,
+        0, 0, 0, 7, 1,
+        0, 0, 1, 2, 0,
+        0, 0, 0, 9, 1,
+    ];
+    assert_eq!(blocks.to_bytes(), expected);
+    // The same tokens in two blocks are other bytes, and nothing is no bytes.
+    let cut = |len| Blocks::new(&[vec![2, 3, 4, 5, 6]], 1, len).to_bytes();
+    assert_ne!(cut(3), cut(6));
+    assert_eq!(Blocks::default().to_bytes(), [0_u8; 0]);
+}
+
 proptest! {
     #[test]
     fn plain_blocks_are_a_prefix_of_the_joined_documents(

@@ -79,3 +79,30 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
     session = offered_again(session, &plan, NOW.plus_millis(6 * HOUR));
     assert!(matches!(session.action(), Action::Load { trains: true, .. }), "{session:?}");
 }
+
+#[test]
+fn a_round_whose_steps_cannot_be_written_is_left_and_the_update_goes_to_another_one() {
+    let offer = || {
+        let session = proto::ids::SessionId([4; 32]);
+        Event::Replied(Reply::Offer { session, round: 7 })
+    };
+    let inside = tell(joining(session(Policy::default(), Spending::new())), offer());
+    assert_eq!(inside.state(), SessionState::Advertising);
+    let mut left = tell(inside, Event::LeavesRound);
+    // Nobody ended the round, and nothing is wrong with anybody.
+    assert!(left.take_ended().is_none());
+    assert_eq!(sleeps(&left), LEAST_WAIT_MILLIS);
+    left = left.handle(Event::Woke, NOW.plus_millis(LEAST_WAIT_MILLIS), &mut ChaCha20Rng::seed_from_u64(1));
+    assert!(matches!(left.action(), Action::Send(Request::Join { task: TASK, .. })), "{left:?}");
+    // Outside a round it means nothing.
+    let left = tell(left, Event::LeavesRound);
+    assert!(matches!(left.action(), Action::Send(Request::Join { .. })), "{left:?}");
+    let waits = tell(session(Policy::default(), Spending::new()), Event::LeavesRound);
+    assert!(matches!(waits.action(), Action::Sleep(until) if until == NOW));
+    // A device that may take no further part does not join another one.
+    let once = Policy { participations: 1, ..Policy::default() };
+    let mut inside = tell(joining(session(once, Spending::new())), offer());
+    inside.spending = spent(&Plan::example(), 1);
+    let mut left = tell(inside, Event::LeavesRound);
+    assert!(matches!(left.take_ended(), Some(Ended::Breach(Breach::Participations(1)))));
+}

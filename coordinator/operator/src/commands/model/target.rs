@@ -1,20 +1,14 @@
 //! Whether a version may be written into a folder: not over what came from somewhere else, unless somebody says so.
 
-use std::fs;
 use std::path::Path;
 
 use coordinator::cli::CliError;
-use formats::{MANIFEST_FILE, Manifest, Origin, SignedRelease, Version};
-use proto::files;
+use formats::held;
 use proto::ids::TaskId;
-use proto::shown::shown;
-
-/// So many names of files say what is there.
-const NAMED: usize = 4;
 
 /// Fails where the folder holds anything but an earlier version of this task.
 pub(super) fn check(folder: &Path, task: TaskId) -> Result<(), CliError> {
-    match holds(folder, task) {
+    match held(folder, |origin| origin.task() == Some(task)) {
         Ok(None) => Ok(()),
         Ok(Some(what)) => Err(CliError::Input(format!(
             "{} holds {what}, and is left as it is; name another folder with --out, or say --force to write over it",
@@ -24,55 +18,11 @@ pub(super) fn check(folder: &Path, task: TaskId) -> Result<(), CliError> {
     }
 }
 
-/// What is in the folder that is not of this task; none where there is nothing, or an earlier version of it.
-fn holds(folder: &Path, task: TaskId) -> std::io::Result<Option<String>> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory => {
-            return Ok(Some("a file, and no folder".to_owned()));
-        }
-        Err(error) => return Err(error),
-    };
-    let names = entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()));
-    let mut names = names.collect::<std::io::Result<Vec<String>>>()?;
-    names.sort();
-    if names.is_empty() {
-        return Ok(None);
-    }
-    if !names.iter().any(|name| name == MANIFEST_FILE) {
-        let more = names.len().saturating_sub(NAMED);
-        let named: Vec<String> = names.iter().take(NAMED).map(|name| shown(name).to_string()).collect();
-        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-        return Ok(Some(format!(
-            "{}{more}, and no {MANIFEST_FILE} that says what they are",
-            named.join(", ")
-        )));
-    }
-    let read = files::read(&folder.join(MANIFEST_FILE)).map_err(|error| error.to_string());
-    let manifest = read.and_then(|bytes| Manifest::parse(&bytes).map_err(|error| error.to_string()));
-    Ok(match manifest {
-        Err(why) => Some(format!("files whose {MANIFEST_FILE} says nothing ({why})")),
-        Ok(manifest) => of_another(&manifest.origin, task),
-    })
-}
-
-/// What it is, where it is not of this task.
-fn of_another(origin: &Origin, wanted: TaskId) -> Option<String> {
-    match origin {
-        Origin::Unknown => Some("an adapter of which nobody says where it comes from".to_owned()),
-        Origin::Personal(_) => Some("an adapter that one person trained for themself".to_owned()),
-        Origin::Version(version)
-        | Origin::Release(SignedRelease { release: formats::Release { version, .. }, .. }) => {
-            let Version { task, version, .. } = version;
-            (*task != wanted).then(|| format!("version {version} of another task, {task}"))
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use formats::Personal;
+    use std::fs;
+
+    use formats::{MANIFEST_FILE, Manifest, Origin, Personal, Version};
     use proto::ids::Digest;
 
     use super::*;
