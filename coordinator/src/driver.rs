@@ -13,7 +13,6 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use aggregation::IdentityPublic;
@@ -33,6 +32,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::artifacts::parts::{PartReader, READERS};
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::known::KnownDevices;
 use crate::records::RecordError;
 use crate::seldom::Seldom;
 
@@ -118,8 +118,7 @@ pub struct Driver {
     due: Arc<watch::Sender<Due>>,
     /// The step of each open round, for whoever waits for the next.
     phases: Arc<watch::Sender<Phases>>,
-    /// How often a device was enrolled or revoked since the start.
-    enrollments: Arc<AtomicU64>,
+    known: Arc<KnownDevices>,
     /// How many sums are being opened.
     under_way: Arc<watch::Sender<usize>>,
     trouble: Arc<Trouble>,
@@ -164,10 +163,10 @@ impl Driver {
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
         let artifacts = Arc::new(artifacts);
-        let enrollments = Arc::new(AtomicU64::new(0));
-        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, Arc::clone(&enrollments))?;
+        let known = Arc::new(KnownDevices::read(&store)?);
+        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, Arc::clone(&known))?;
         Ok(Self {
-            enrollments,
+            known,
             state: Arc::new(Mutex::new(state)),
             reader: Arc::new(PartReader::new(artifacts)),
             readers: Arc::new(Semaphore::new(READERS)),
@@ -260,9 +259,9 @@ impl Driver {
         }
     }
 
-    /// A device was enrolled or revoked: who may take part is counted again.
-    pub fn devices_changed(&self) {
-        self.enrollments.fetch_add(1, Ordering::AcqRel);
+    /// Who is enrolled. Where that changes, who may take part is counted again.
+    pub fn known(&self) -> &KnownDevices {
+        &self.known
     }
 
     /// Starts a task; durable when this returns.

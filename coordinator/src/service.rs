@@ -79,7 +79,7 @@ impl wire::device_server::Device for DeviceService {
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollReply>, Status> {
         let answer = match convert::enroll_request_from_wire(request.into_inner()) {
-            Ok(enrollment) => self.registry.enrol(enrollment, driver::now()).await,
+            Ok(enrollment) => Arc::clone(&self.registry).enrol(enrollment, driver::now()).await,
             Err(error) => Err(error.into()),
         };
         respond(answer.map(|enrolled| convert::enroll_reply_to_wire(&enrolled)))
@@ -91,7 +91,7 @@ impl wire::device_server::Device for DeviceService {
     ) -> Result<Response<wire::EnrollReply>, Status> {
         let answer = match peer(&request) {
             Ok(peer) => match convert::renew_request_from_wire(request.into_inner()) {
-                Ok(renewal) => self.registry.renew(renewal, &peer, driver::now()).await,
+                Ok(renewal) => Arc::clone(&self.registry).renew(renewal, peer, driver::now()).await,
                 Err(error) => Err(error.into()),
             },
             Err(rejection) => Err(rejection),
@@ -173,7 +173,7 @@ impl AdminService {
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
             }
-            AdminRequest::ListDevices => AdminReply::Devices(self.registry.devices()?),
+            AdminRequest::ListDevices => AdminReply::Devices(Arc::clone(&self.registry).devices().await?),
             AdminRequest::RevokeDevice(device) => {
                 Arc::clone(&self.registry).revoke(device).await?;
                 AdminReply::Done
@@ -182,7 +182,9 @@ impl AdminService {
                 AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
             }
             AdminRequest::ShowHealth => AdminReply::Health(self.health()),
-            AdminRequest::ListOperators => AdminReply::Operators(self.registry.list_operators()?),
+            AdminRequest::ListOperators => {
+                AdminReply::Operators(Arc::clone(&self.registry).list_operators().await?)
+            }
             AdminRequest::RevokeOperator(serial) => {
                 Arc::clone(&self.registry).revoke_operator(serial).await?;
                 AdminReply::Done

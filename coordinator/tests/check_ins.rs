@@ -145,9 +145,10 @@ async fn check_ins_for_one_task_while_a_large_sum_of_another_is_opened_and_commi
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&folder.path().join("store")).unwrap();
     let driver = driver_of(folder.path(), store);
-    let scenario = Scenario { what: "a large sum", devices: 4, coordinates, missing: 0, wrong: 0..0 };
+    let scenario =
+        Scenario { what: "the sum of the large task", devices: 4, coordinates, missing: 0, wrong: 0..0 };
     let large = {
-        let plan = plan(scenario.devices, coordinates);
+        let plan = plan(scenario.devices, scenario.coordinates);
         // With two moments beside the adapter, all of which are written.
         let server = ServerOptimizer::FedAdam { rate: 0.01, beta1: 0.9, beta2: 0.99, tau: 0.001 };
         Plan { server, ..plan }.with_recommended_scale().unwrap()
@@ -181,7 +182,7 @@ async fn check_ins_for_one_task_while_a_large_sum_of_another_is_opened_and_commi
         check_in_during(&driver, &free, anything, opening),
         check_in_during(&driver, &bound, anything, meanwhile)
     );
-    println!("opened and committed in {opened:.1?}");
+    println!("{} opened and committed in {opened:.1?}", scenario.what);
     print("who comes to the other task first", &free);
     print("who comes to the large task first", &bound);
     assert_eq!(driver.show(task).await.unwrap().version, 1);

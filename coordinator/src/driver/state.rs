@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
@@ -19,6 +18,7 @@ use task::{Spending, Task, TaskEffect};
 use super::held::Phases;
 use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
+use crate::known::KnownDevices;
 use crate::records::{self, TaskHeader};
 
 /// What a device is told while there is no task at all, in milliseconds.
@@ -36,8 +36,7 @@ pub(super) struct State {
     tasks: Vec<Entry>,
     /// What devices may fetch.
     public: BTreeSet<Digest>,
-    /// How often a device was enrolled or revoked since the start.
-    enrollments: Arc<AtomicU64>,
+    known: Arc<KnownDevices>,
     draining: bool,
 }
 
@@ -58,11 +57,10 @@ impl State {
         artifacts: Arc<Artifacts>,
         authority: IdentityPublic,
         spooler: Arc<dyn Spooler>,
-        enrollments: Arc<AtomicU64>,
+        known: Arc<KnownDevices>,
     ) -> Result<Self, DriverError> {
         let (tasks, public) = (Vec::new(), BTreeSet::new());
-        let mut state =
-            Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining: false };
+        let mut state = Self { store, artifacts, authority, spooler, tasks, public, known, draining: false };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artifacts, authority, (id, &header))?;
             state.admit(task, header);
@@ -169,15 +167,13 @@ impl State {
     /// something has changed that counts.
     fn end_if_spent(&mut self, index: usize) -> Result<(), DriverError> {
         let entry = &mut self.tasks[index];
-        let changes = (entry.task.spending(), self.enrollments.load(Ordering::Acquire));
-        if entry.counted == Some(changes) {
+        let spending = entry.task.spending();
+        if entry.counted == Some((spending, self.known.changes())) {
             return Ok(());
         }
-        let devices = records::devices(&self.store)?;
-        let enrolled: Vec<DeviceId> =
-            devices.iter().filter(|device| !device.revoked).map(|device| device.device).collect();
+        let (enrolled, changes) = self.known.all_enrolled();
         entry.task.end_if_spent(&enrolled);
-        entry.counted = Some(changes);
+        entry.counted = Some((spending, changes));
         self.persist(index)
     }
 
