@@ -227,11 +227,11 @@ impl AdminService {
             request: "sign version".into(),
             why: format!("no round of the task ended in version {version}"),
         })?;
-        if !self.driver.is_durable(task).await {
+        if !self.driver.is_durable(task) {
             let why = "the version is not on disk yet; ask again when `nightshift health` says so".to_owned();
             return Err(Rejection::Unavailable(why));
         }
-        let base = self.driver.base(task).await?;
+        let base = self.driver.base(task)?;
         let signed = self.registry.enrollment_key.sign(Release::of(&status, version), &base);
         Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }
