@@ -329,6 +329,7 @@ impl Driver {
     /// The same where the task is held already, on a thread that may block.
     fn step_in<T>(&self, hold: &mut Hold, run: impl FnOnce(&mut Entry) -> Answer<T>) -> Result<T, Rejection> {
         self.check_failed()?;
+        hold.begin();
         hold.cell().trouble.check(now())?;
         // What an earlier step has decided and the disk did not take then.
         let outcome = hold.persist().and_then(|()| run(hold));

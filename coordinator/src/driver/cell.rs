@@ -138,19 +138,24 @@ impl Cell {
     /// Waits until the task is free.
     pub(super) async fn hold(self: Arc<Self>) -> Hold {
         let entry = Arc::clone(&self.entry).lock_owned().await;
-        self.held(entry)
+        Hold { cell: self, entry }
+    }
+
+    /// Waits until the task was free, and leaves it to others.
+    pub(super) async fn was_free(self: Arc<Self>) {
+        drop(self.entry.lock().await);
     }
 
     /// The same on a thread that may block.
     pub(super) fn hold_here(self: Arc<Self>) -> Hold {
         let entry = Arc::clone(&self.entry).blocking_lock_owned();
-        self.held(entry)
+        Hold { cell: self, entry }
     }
 
     /// The task, if it is free.
     pub(super) fn hold_now(self: Arc<Self>) -> Option<Hold> {
         let entry = Arc::clone(&self.entry).try_lock_owned().ok()?;
-        Some(self.held(entry))
+        Some(Hold { cell: self, entry })
     }
 
     /// Waits until the task is free, but not for a long step.
@@ -160,7 +165,7 @@ impl Cell {
             let is_long_at = self.stepping_since().unwrap_or_else(Instant::now) + LONG_STEP;
             tokio::select! {
                 biased;
-                entry = &mut free => return Some(self.held(entry)),
+                entry = &mut free => return Some(Hold { cell: Arc::clone(&self), entry }),
                 () = sleep_until(is_long_at) => {
                     if self.stepping_since().is_some_and(|since| since.elapsed() >= LONG_STEP) {
                         return None;
@@ -168,12 +173,6 @@ impl Cell {
                 }
             }
         }
-    }
-
-    fn held(self: Arc<Self>, entry: OwnedMutexGuard<Entry>) -> Hold {
-        let millis = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.stepping.store(millis.saturating_add(1), Ordering::Release);
-        Hold { cell: self, entry }
     }
 
     fn stepping_since(&self) -> Option<Instant> {
@@ -258,6 +257,12 @@ pub(super) struct Hold {
 impl Hold {
     pub(super) fn cell(&self) -> &Arc<Cell> {
         &self.cell
+    }
+
+    /// A step begins: from now on it is known how long it takes. Waiting for a thread to run it is not part of it.
+    pub(super) fn begin(&self) {
+        let millis = u64::try_from(self.cell.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.cell.stepping.store(millis.saturating_add(1), Ordering::Release);
     }
 }
 

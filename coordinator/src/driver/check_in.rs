@@ -16,7 +16,7 @@ use proto::message::{Assignment, Charged, MOST_LATEST, Published, Rejection, Rep
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
 use task::Task;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout_at};
 
 use super::Driver;
@@ -43,8 +43,6 @@ enum Heard {
         /// Whether the device was charged for it.
         is_its: bool,
     },
-    /// A step is under way that takes long.
-    Busy,
     /// The disk takes nothing, or all serving has ended.
     Refused(Rejection),
 }
@@ -55,7 +53,7 @@ struct Way {
     cells: Arc<Vec<Arc<Cell>>>,
     /// The places of those that are still to be asked, the next one last.
     ahead: Vec<usize>,
-    /// Those that were passed by, in the order in which they would have been asked.
+    /// Those that were passed by, and are not waited for yet.
     passed_by: Vec<usize>,
     /// What those said that were asked.
     heard: Vec<(usize, Heard)>,
@@ -68,36 +66,43 @@ impl Driver {
     pub(super) async fn check_in(&self, device: DeviceId) -> Result<Reply, Rejection> {
         self.check_failed()?;
         let mut way = Way::of(device, self.tasks.all());
-        let mut until = None;
-        loop {
-            let Some(place) = way.ahead.pop() else {
-                if until.is_some() || way.passed_by.is_empty() {
-                    return way.end();
-                }
-                until = Some(Instant::now() + LONGEST_WAIT);
-                way.ahead = std::mem::take(&mut way.passed_by);
-                way.ahead.reverse();
-                continue;
-            };
-            let cell = Arc::clone(&way.cells[place]);
-            let hold = match until {
-                None => cell.hold_soon().await,
-                Some(until) => timeout_at(until, cell.hold()).await.ok(),
-            };
-            let Some(hold) = hold else {
-                match until {
-                    None => way.passed_by.push(place),
-                    Some(_) => way.heard.push((place, Heard::Busy)),
-                }
-                continue;
-            };
-            let driver = self.clone();
-            let asked = spawn_blocking(move || driver.go_on(way, (place, hold))).await;
-            way = match asked.map_err(|error| self.broken(&error.to_string()))? {
-                Asked::Answered(answer) => return answer,
-                Asked::MustWait(way) => way,
+        while let Some(place) = way.ahead.pop() {
+            way = match Arc::clone(&way.cells[place]).hold_soon().await {
+                None => way.pass_by(place),
+                Some(hold) => match self.ask_on(way, (place, hold)).await? {
+                    Asked::Answered(answer) => return answer,
+                    Asked::MustWait(way) => way,
+                },
             };
         }
+        let (until, mut waiting) = (Instant::now() + LONGEST_WAIT, JoinSet::new());
+        loop {
+            for place in way.passed_by.drain(..) {
+                let cell = Arc::clone(&way.cells[place]);
+                waiting.spawn(async move {
+                    cell.was_free().await;
+                    place
+                });
+            }
+            // The one that is free first.
+            let Ok(Some(free)) = timeout_at(until, waiting.join_next()).await else { break };
+            let place = free.map_err(|error| self.broken(&error.to_string()))?;
+            way = match Arc::clone(&way.cells[place]).hold_soon().await {
+                None => way.pass_by(place),
+                Some(hold) => match self.ask_on(way, (place, hold)).await? {
+                    Asked::Answered(answer) => return answer,
+                    Asked::MustWait(way) => way,
+                },
+            };
+        }
+        way.end()
+    }
+
+    /// Asks the task that is held, and those behind it, on a thread that may block.
+    async fn ask_on(&self, way: Way, held: (usize, Hold)) -> Result<Asked, Rejection> {
+        let driver = self.clone();
+        let asked = spawn_blocking(move || driver.go_on(way, held)).await;
+        asked.map_err(|error| self.broken(&error.to_string()))
     }
 
     /// Asks tasks as long as they are free.
@@ -172,11 +177,19 @@ impl Way {
         Self { device, cells, ahead, passed_by: Vec::new(), heard: Vec::new() }
     }
 
+    fn pass_by(mut self, place: usize) -> Self {
+        self.passed_by.push(place);
+        self
+    }
+
     /// The answer where there is nothing to do: when to ask again, whether all tasks are over for the device, and what
     /// came of those that it took part in, and of the newest.
     fn end(mut self) -> Result<Reply, Rejection> {
         let Some(newest) = self.cells.len().checked_sub(1) else { return Ok(Reply::wait(NO_TASK_MILLIS)) };
-        let (mut retry, mut is_over, mut all) = (u64::MAX, true, Vec::new());
+        // One that was passed by may still have work.
+        let is_all = self.heard.len() > newest;
+        let (mut retry, mut is_over) = (if is_all { u64::MAX } else { BUSY_MILLIS }, is_all);
+        let mut all = Vec::new();
         self.heard.sort_by_key(|(place, _)| *place);
         for (place, heard) in self.heard {
             match heard {
@@ -185,7 +198,6 @@ impl Way {
                     is_over &= complete;
                     all.extend(latest.into_iter().filter(|_| is_its || place == newest));
                 }
-                Heard::Busy => (retry, is_over) = (retry.min(BUSY_MILLIS), false),
                 Heard::Refused(rejection) => return Err(rejection),
             }
         }

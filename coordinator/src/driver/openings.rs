@@ -37,6 +37,7 @@ impl Driver {
         if self.has_failed() {
             return;
         }
+        hold.begin();
         // Also while the disk takes nothing: it is opened only once, and what comes of it waits behind what waits already.
         let outcome = hold.opened(opened, now(), &mut UnwrapErr(SysRng));
         // A refusal was logged by whatever failed.
