@@ -30,7 +30,6 @@ const NO_CIRCLES: [(&str, &[&[&str]]); 4] = [
         "coordinator",
         &[
             &["cli.rs", "cli/serve.rs"],
-            &["driver.rs", "driver/state.rs", "driver/trouble.rs"],
             &["pki.rs", "pki/enrollment_key.rs", "pki/identity.rs"],
         ],
     ),
