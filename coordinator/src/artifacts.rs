@@ -5,10 +5,11 @@
 //! after the artefact is on disk.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io,
     path::{Path, PathBuf},
-    sync::Mutex,
+    sync::{Condvar, Mutex, MutexGuard, PoisonError},
 };
 
 use proto::files::{self, Audience, FileError};
@@ -43,8 +44,16 @@ pub enum ArtifactError {
 #[derive(Debug)]
 pub struct Artifacts {
     folder: PathBuf,
-    // One writer at a time: two of the same bytes would share an aside file.
-    writing: Mutex<()>,
+    /// What is written now, by its hash, and how many bytes of it. One writer of the same bytes at a time, because two
+    /// would share an aside file; others do not wait for each other.
+    writing: Mutex<BTreeMap<[u8; 32], u64>>,
+    written: Condvar,
+}
+
+/// The turn to write one artefact.
+struct Turn<'a> {
+    artifacts: &'a Artifacts,
+    hash: [u8; 32],
 }
 
 impl Artifacts {
@@ -59,7 +68,7 @@ impl Artifacts {
             }
         }
         files::sync_folder_of(folder)?;
-        Ok(Self { folder: folder.to_owned(), writing: Mutex::new(()) })
+        Ok(Self { folder: folder.to_owned(), writing: Mutex::default(), written: Condvar::new() })
     }
 
     /// Keeps bytes durably and returns their hash; what is there already (and
@@ -67,17 +76,31 @@ impl Artifacts {
     pub fn put(&self, bytes: &[u8]) -> Result<[u8; 32], FileError> {
         let hash = sha256(bytes);
         let path = self.path(&hash);
-        // The lock guards no data, so a poisoned one is as good as another.
-        let _writing = self.writing.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let turn = self.turn(hash);
         match files::read(&path) {
             Ok(there) if there == bytes => return Ok(hash),
             Ok(_) => {}
             Err(error) if error.is_absent() => {}
             Err(error) => return Err(error),
         }
-        self.check_room(bytes.len() as u64, &path)?;
+        self.check_room(turn.begins(bytes.len() as u64), &path)?;
         files::write(&path, bytes, Audience::Anyone)?;
         Ok(hash)
+    }
+
+    /// Waits until nobody else writes the same bytes.
+    fn turn(&self, hash: [u8; 32]) -> Turn<'_> {
+        let mut writing = self.lock();
+        while writing.contains_key(&hash) {
+            writing = self.written.wait(writing).unwrap_or_else(PoisonError::into_inner);
+        }
+        writing.insert(hash, 0);
+        Turn { artifacts: self, hash }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<[u8; 32], u64>> {
+        // The map is whole after each change.
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Fails where so many bytes would leave too little room for the store, which breaks on a full disk.
@@ -115,6 +138,22 @@ impl Artifacts {
 
     fn path(&self, hash: &[u8; 32]) -> PathBuf {
         self.folder.join(hex::encode(hash))
+    }
+}
+
+impl Turn<'_> {
+    /// So many bytes are written from now on. Returns how many are, by all who write.
+    fn begins(&self, bytes: u64) -> u64 {
+        let mut writing = self.artifacts.lock();
+        writing.insert(self.hash, bytes);
+        writing.values().sum()
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.artifacts.lock().remove(&self.hash);
+        self.artifacts.written.notify_all();
     }
 }
 
@@ -160,6 +199,22 @@ mod tests {
         assert!(matches!(error, ArtifactError::Damaged { .. }));
         artifacts.put(b"abc").unwrap();
         assert_eq!(artifacts.get(&hash).unwrap(), b"abc");
+    }
+
+    #[test]
+    fn who_writes_the_same_waits_and_who_writes_something_else_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let artifacts = Artifacts::open(folder.path()).unwrap();
+        let turn = artifacts.turn(sha256(b"abc"));
+        assert_eq!(turn.begins(7), 7);
+        artifacts.put(b"abd").unwrap();
+        std::thread::scope(|scope| {
+            let same = scope.spawn(|| artifacts.put(b"abc").unwrap());
+            assert!(artifacts.get(&sha256(b"abc")).is_err());
+            drop(turn);
+            assert_eq!(artifacts.get(&same.join().unwrap()).unwrap(), b"abc");
+        });
+        assert!(artifacts.lock().is_empty());
     }
 
     #[test]

@@ -1,168 +1,91 @@
 //! The shell around the tasks: it owns them, the store and the artefacts, reads the clock, and makes every
 //! effect durable before the reply leaves.
 //!
-//! A step runs to its end on a thread of its own, even when its caller has gone: what a machine has decided
-//! is never lost half-way. One step at a time holds the state; the opening of a sum, which may take minutes, is
-//! not part of a step.
+//! Each task has a lock of its own, and one step of it at a time holds that. A step runs to its end on a thread of its own,
+//! even when its caller has gone: what a machine has decided is never lost half-way. The opening of a sum, which may take
+//! minutes, is not part of a step. What operators ask, and what is only fetched, waits for no step; a device that asks for
+//! work passes by a task whose step takes long.
 //!
-//! A disk that takes nothing more (it is full) is a state and no end: what a machine has decided waits until it is
-//! durable, no reply leaves before that and no step comes between, devices are told to ask again, and everything that is
+//! A disk that takes nothing more (it is full) is a state of a task and no end: what its machine has decided waits until it
+//! is durable, no reply leaves before that and no step comes between, devices are told to ask again, and everything that is
 //! only read goes on. When a write has failed half-way nobody knows what is durable, so every later call is refused; a
 //! restart recovers.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use aggregation::IdentityPublic;
-use proto::adapter::{AdapterError, Factors};
 use proto::admin::{PrivacySpent, TaskStatus};
-use proto::files::FileError;
-use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
+use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, Rejection, Reply, Request, Window};
-use proto::plan::{Plan, vector_from_bytes};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
 use shell::store::{Store, StoreError};
 use task::spool::Spooler;
-use tokio::sync::{Mutex, Semaphore, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use crate::artifacts::Artifacts;
 use crate::artifacts::parts::{PartReader, READERS};
-use crate::artifacts::{ArtifactError, Artifacts};
-use crate::records::RecordError;
+use crate::known::KnownDevices;
 use crate::seldom::Seldom;
 
+mod cell;
+mod check_in;
+mod clock;
+mod entry;
+mod error;
+mod frozen;
 mod held;
 mod openings;
-mod state;
+mod tasks;
+mod timers;
 mod trouble;
 
+pub use clock::now;
+pub use error::DriverError;
+pub use frozen::{FrozenError, check_frozen};
 pub use held::LONGEST_HELD;
-use held::{Awaits, Phases};
-use state::State;
-use trouble::Trouble;
 
-/// The shortest sleep of the timer, so that a clock that stands still costs no processor.
-const LEAST_SLEEP_MILLIS: u64 = 5;
-
-/// How soon it is looked again whether the disk takes what is to be written, in milliseconds.
-const AGAIN_MILLIS: u64 = 1_000;
+use cell::{Cell, Hold};
+use entry::{Answer, Entry, Kept};
+use held::Awaits;
+use tasks::Tasks;
 
 /// What a device is told while the disk takes nothing, in milliseconds.
 const TROUBLED_MILLIS: u64 = 10_000;
 
-/// Why the coordinator cannot serve.
-#[derive(Debug, thiserror::Error)]
-pub enum DriverError {
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// What the store holds is not what it should.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// An artefact could not be kept.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// A step broke off.
-    #[error("a step broke off: {0}")]
-    Broken(String),
-}
-
-impl DriverError {
-    /// Whether the same may succeed later, because nothing was begun: a disk that is full, an artefact that could not be
-    /// written or read. What cannot be written at all, or contradicts what is there, never will.
-    fn passes(&self) -> bool {
-        match self {
-            Self::File(_) | Self::Record(RecordError::Artifact(ArtifactError::File(_))) => true,
-            Self::Store(error) | Self::Record(RecordError::Store(error)) => {
-                matches!(error, StoreError::DiskFull { .. } | StoreError::Engine { .. } | StoreError::File(_))
-            }
-            Self::Record(_) | Self::Broken(_) => false,
-        }
-    }
-}
-
-/// Frozen factors that are not the plan's.
-#[derive(Debug, thiserror::Error)]
-pub enum FrozenError {
-    /// The plan draws its factors from a seed.
-    #[error("the plan draws its frozen factors from a seed, but {0} bytes of factors came with it")]
-    NotWanted(usize),
-    /// Other factors than the plan names.
-    #[error("the plan names frozen factors {expected}, those that came hash to {found}")]
-    Digest {
-        /// What the plan names.
-        expected: Digest,
-        /// What came.
-        found: Digest,
-    },
-    /// The bytes are not whole numbers.
-    #[error("frozen factors are little-endian f32, 4 bytes each; found {0} bytes")]
-    Bytes(usize),
-    /// The numbers are not factors of the plan's adapter.
-    #[error(transparent)]
-    Adapter(#[from] AdapterError),
-}
-
 /// The tasks, their store and their artefacts. Clones are handles of the same.
 #[derive(Clone, Debug)]
 pub struct Driver {
-    state: Arc<Mutex<State>>,
+    tasks: Arc<Tasks>,
+    kept: Arc<Kept>,
     reader: Arc<PartReader>,
     /// One for each artefact that may be read now.
     readers: Arc<Semaphore>,
-    due: Arc<watch::Sender<Due>>,
-    /// The step of each open round, for whoever waits for the next.
-    phases: Arc<watch::Sender<Phases>>,
-    /// How often a device was enrolled or revoked since the start.
-    enrollments: Arc<AtomicU64>,
     /// How many sums are being opened.
     under_way: Arc<watch::Sender<usize>>,
-    trouble: Arc<Trouble>,
     failed: Arc<watch::Sender<bool>>,
 }
 
-/// What is waited for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Due {
-    /// When a step is due to close, if one is.
-    at: Option<Timestamp>,
-    open_rounds: usize,
-}
-
-/// Whether an answer only says to wait for what others do.
-fn waits_for_others(answer: &Reply) -> bool {
-    let Reply::Wait { retry, complete, .. } = answer else { return false };
-    !complete && *retry != Window::at(TROUBLED_MILLIS)
-}
-
-/// The system's clock.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
-}
-
-/// Checks an operator's factors against a plan, and gives their hash and their numbers where the plan names some.
-pub fn check_frozen(plan: &Plan, frozen: &[u8]) -> Result<Option<(Digest, Vec<f32>)>, FrozenError> {
-    let Factors::Given(expected) = plan.adapter.factors else {
-        let none = frozen.is_empty();
-        return if none { Ok(None) } else { Err(FrozenError::NotWanted(frozen.len())) };
-    };
-    let found = Digest::of(frozen);
-    if found != expected {
-        return Err(FrozenError::Digest { expected, found });
+/// Whether an answer only says to wait for what others do: a device for which there is no place is told a window to choose
+/// from.
+fn waits_for_others(awaits: Awaits, answer: &Reply) -> bool {
+    let Reply::Wait { retry, complete, .. } = *answer else { return false };
+    match awaits {
+        Awaits::Nothing => false,
+        Awaits::Step(_) | Awaits::Round => retry != Window::at(TROUBLED_MILLIS),
+        Awaits::Place => !complete && retry.least_millis < retry.most_millis,
     }
-    let factors = vector_from_bytes(frozen).ok_or(FrozenError::Bytes(frozen.len()))?;
-    plan.adapter.check_given(&factors)?;
-    Ok(Some((found, factors)))
 }
 
 impl Driver {
-    /// Restores every task from the store. Rounds that were open are gone. Unfinished inputs go to `spooler`.
+    /// Restores every task from the store, and who is enrolled. Rounds that were open are gone. Unfinished inputs go to
+    /// `spooler`.
     pub fn open(
         store: Store,
         artifacts: Artifacts,
@@ -170,17 +93,14 @@ impl Driver {
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
         let artifacts = Arc::new(artifacts);
-        let enrollments = Arc::new(AtomicU64::new(0));
-        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, Arc::clone(&enrollments))?;
+        let known = Arc::new(KnownDevices::read(&store)?);
+        let kept = Arc::new(Kept::new(store, Arc::clone(&artifacts), known));
         Ok(Self {
-            enrollments,
-            state: Arc::new(Mutex::new(state)),
+            tasks: Arc::new(Tasks::restore(Arc::clone(&kept), authority, spooler)?),
+            kept,
             reader: Arc::new(PartReader::new(artifacts)),
             readers: Arc::new(Semaphore::new(READERS)),
-            due: Arc::new(watch::Sender::new(Due::default())),
-            phases: Arc::default(),
             under_way: Arc::new(watch::Sender::new(0)),
-            trouble: Arc::default(),
             failed: Arc::new(watch::Sender::new(false)),
         })
     }
@@ -188,16 +108,9 @@ impl Driver {
     /// Answers one request of a device; what it brings about is durable when this returns.
     pub async fn handle(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
         let (name, of_round) = (request.name(), request.session().is_some());
-        let answer = if let Request::Fetch { digest, offset } = request {
-            self.fetch(digest, offset).await.map(Reply::Chunk)
-        } else {
-            self.step(move |state| state.handle(device, request, now(), &mut UnwrapErr(SysRng))).await
-        };
-        let answer = match answer {
+        let answer = match self.ask(device, request).await {
             // What it asked for may have been done, or not yet; the same request again is safe.
-            Err(Rejection::Unavailable(_))
-                if (of_round || self.trouble.is_there()) && !*self.failed.borrow() =>
-            {
+            Err(Rejection::Unavailable(_)) if (of_round || self.is_troubled()) && !self.has_failed() => {
                 Ok(Reply::wait(TROUBLED_MILLIS))
             }
             other => other,
@@ -215,6 +128,23 @@ impl Driver {
         answer
     }
 
+    async fn ask(&self, device: DeviceId, request: Request) -> Result<Reply, Rejection> {
+        let cell = match &request {
+            Request::CheckIn(asks) => return self.check_in(device, asks.clone()).await,
+            Request::Fetch { digest, offset } => return self.fetch(*digest, *offset).await.map(Reply::Chunk),
+            Request::Decline { task, .. } | Request::Join { task, .. } => self.tasks.find(*task),
+            Request::Advertise { session, .. }
+            | Request::Draw { session, .. }
+            | Request::ShareKeys { session, .. }
+            | Request::MaskedChunk { session, .. }
+            | Request::MaskedDone { session, .. }
+            | Request::Agree { session, .. }
+            | Request::Unmask { session, .. } => self.tasks.with_session(*session),
+        };
+        self.check_failed()?;
+        self.step(cell?, move |entry| entry.handle(device, request, now(), &mut UnwrapErr(SysRng))).await
+    }
+
     /// Answers a request of a device as [`Driver::handle`] does, and holds one that waits for others until what it waits for
     /// came, or for so `long`. Whoever drops it asks no more.
     pub async fn answer(
@@ -228,12 +158,12 @@ impl Driver {
             return self.handle(device, request).await;
         }
         let until = Instant::now() + long;
-        let mut phases = self.phases.subscribe();
+        let mut phases = self.tasks.phases.subscribe();
         loop {
             // From before the answer, so that nothing is missed that comes right after it.
             let before = phases.borrow_and_update().clone();
             let answer = self.handle(device, request.clone()).await;
-            if !answer.as_ref().is_ok_and(waits_for_others) {
+            if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
                 return answer;
             }
             let came = phases.wait_for(|now| awaits.came(&before, now));
@@ -245,7 +175,7 @@ impl Driver {
 
     /// A part of an artefact that belongs to a task. What the server optimiser carries on does not.
     pub async fn fetch(&self, digest: Digest, offset: u64) -> Result<Chunk, Rejection> {
-        if !self.state.lock().await.is_public(&digest) {
+        if !self.kept.is_public(&digest) {
             return Err(Rejection::UnknownArtifact);
         }
         let (reader, turn) = (Arc::clone(&self.reader), Arc::clone(&self.readers).acquire_owned().await);
@@ -266,95 +196,105 @@ impl Driver {
         }
     }
 
-    /// A device was enrolled or revoked: who may take part is counted again.
-    pub fn devices_changed(&self) {
-        self.enrollments.fetch_add(1, Ordering::AcqRel);
+    /// Who is enrolled. Where that changes, who may take part is counted again.
+    pub fn known(&self) -> &KnownDevices {
+        &self.kept.known
     }
 
     /// Starts a task; durable when this returns.
     pub async fn create_task(&self, plan: Vec<u8>, frozen: Vec<u8>) -> Result<TaskStatus, Rejection> {
-        self.step(move |state| state.create(&plan, &frozen, &mut UnwrapErr(SysRng))).await
+        let (driver, mut turn) = (self.clone(), self.tasks.turn().await);
+        let created = spawn_blocking(move || {
+            driver.check_failed()?;
+            match driver.tasks.create(&mut turn, (&plan, &frozen), &mut UnwrapErr(SysRng)) {
+                Ok(answer) => answer,
+                Err(error) if driver.may_pass(&error) => Err(trouble::passing(&error)),
+                Err(error) => Err(driver.fail(&error)),
+            }
+        });
+        created.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
     }
 
     /// Ends a task; durable when this returns.
     pub async fn stop_task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
-        self.step(move |state| state.stop(task, now(), &mut UnwrapErr(SysRng))).await
+        self.step(self.tasks.find(task)?, |entry| entry.stop(now(), &mut UnwrapErr(SysRng))).await
     }
 
     /// Lets a task go on that paused itself; durable when this returns.
     pub async fn resume_task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
-        self.step(move |state| state.resume(task)).await
+        self.step(self.tasks.find(task)?, Entry::resume).await
     }
 
-    /// One task.
+    /// One task. What is said of it waits for no step: while one is under way, it is what was before.
     pub async fn show(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
-        self.state.lock().await.status(task).ok_or(Rejection::UnknownTask)
+        let cell = self.tasks.find(task)?;
+        self.apart(move || cell.status()).await
     }
 
     /// The base of one task.
-    pub async fn base(&self, task: TaskId) -> Result<Digest, Rejection> {
-        self.state.lock().await.base(task).ok_or(Rejection::UnknownTask)
+    pub fn base(&self, task: TaskId) -> Result<Digest, Rejection> {
+        Ok(self.tasks.find(task)?.base)
     }
 
-    /// What the devices of one task have spent.
+    /// What the devices of one task have spent, as [`Driver::show`] says it.
     pub async fn spent(&self, task: TaskId) -> Result<PrivacySpent, Rejection> {
-        self.state.lock().await.spent(task).ok_or(Rejection::UnknownTask)
+        let cell = self.tasks.find(task)?;
+        self.apart(move || cell.spent()).await
     }
 
-    /// All tasks, in the order of their creation.
+    /// All tasks, in the order of their creation, each as [`Driver::show`] says it.
     pub async fn list(&self) -> Vec<TaskStatus> {
-        self.state.lock().await.statuses()
+        let tasks = self.tasks.all();
+        let listed = self.apart(move || tasks.iter().map(|cell| cell.status()).collect()).await;
+        // What broke off ends all serving.
+        listed.unwrap_or_default()
     }
 
-    /// Closes what is due when it is due, for ever.
-    pub async fn run_timers(&self) {
-        let mut due = self.due.subscribe();
-        loop {
-            let next = due.borrow_and_update().at;
-            let until_next = async {
-                match next {
-                    None => pending().await,
-                    Some(at) => {
-                        let millis = at.millis_since(now()).max(LEAST_SLEEP_MILLIS);
-                        sleep(Duration::from_millis(millis)).await;
-                    }
-                }
-            };
-            tokio::select! {
-                () = until_next => self.close_due().await,
-                changed = due.changed() => if changed.is_err() { return },
-            }
-        }
+    /// Whether everything that was decided of a task is durable.
+    pub fn is_durable(&self, task: TaskId) -> bool {
+        self.tasks.find(task).is_ok_and(|cell| cell.seen().is_saved)
+    }
+
+    /// Runs what counts many devices on a thread of its own.
+    async fn apart<T: Send + 'static>(
+        &self,
+        run: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Rejection> {
+        spawn_blocking(run).await.map_err(|error| self.broken(&error.to_string()))
     }
 
     /// Opens no more rounds, gives the open ones until `limit` to end, then ends them.
     pub async fn drain(&self, limit: Duration) {
-        self.state.lock().await.drain();
+        self.kept.draining.store(true, Ordering::Release);
         if timeout(limit, self.no_open_round()).await.is_err() {
             tracing::warn!("open rounds did not end in time and are aborted");
         }
-        let aborted = self.step(|state| state.abort_rounds(now(), &mut UnwrapErr(SysRng))).await;
-        if let Err(rejection) = aborted {
-            tracing::error!(%rejection, "open rounds could not be aborted in order");
+        // Each after its step that is under way: one that did not know yet that no more rounds are opened is before it.
+        for cell in self.tasks.all().iter() {
+            let aborted =
+                self.step(Arc::clone(cell), |entry| entry.abort_round(now(), &mut UnwrapErr(SysRng))).await;
+            if let Err(rejection) = aborted {
+                tracing::error!(task = %cell.id, %rejection, "an open round could not be aborted in order");
+            }
         }
     }
 
     /// Ends when no round is open, and no sum is being opened.
     async fn no_open_round(&self) {
-        let (mut due, mut under_way) = (self.due.subscribe(), self.under_way.subscribe());
-        while self.state.lock().await.open_rounds() > 0 {
-            if due.changed().await.is_err() {
-                return;
-            }
+        let (mut phases, mut under_way) = (self.tasks.phases.subscribe(), self.under_way.subscribe());
+        if phases.wait_for(|open| open.rounds.is_empty()).await.is_err() {
+            return;
         }
         if under_way.wait_for(|openings| *openings == 0).await.is_err() {
             pending::<()>().await;
         }
     }
 
-    /// Ends when the tasks' state was free once: while it never is, nobody is served.
+    /// Ends when each task was free once: while one never is, those who take part in it are not served.
     pub async fn pulse(&self) {
-        drop(self.state.lock().await);
+        for cell in self.tasks.all().iter() {
+            drop(Arc::clone(cell).hold().await);
+        }
     }
 
     /// Ends when the driver has stopped serving because the store or the disk failed.
@@ -373,71 +313,10 @@ impl Driver {
         stopped()
     }
 
-    async fn close_due(&self) {
-        // A refusal was logged by whatever failed, and says when to look again.
-        let closed = self.step(|state| state.handle_timeout(now(), &mut UnwrapErr(SysRng))).await;
-        if closed.is_err() && *self.failed.borrow() {
-            pending::<()>().await;
-        }
-    }
-
-    /// Runs one step over the state to its end, whoever still waits for it.
-    async fn step<T: Send + 'static>(
-        &self,
-        run: impl FnOnce(&mut State) -> Result<Result<T, Rejection>, DriverError> + Send + 'static,
-    ) -> Result<T, Rejection> {
-        let mut state = Arc::clone(&self.state).lock_owned().await;
-        let driver = self.clone();
-        let step = spawn_blocking(move || driver.step_in(&mut state, run));
-        step.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
-    }
-
-    /// Whether everything that was decided of a task is durable.
-    pub async fn is_durable(&self, task: TaskId) -> bool {
-        self.state.lock().await.is_saved(task)
-    }
-
-    /// The same where the state is at hand, on a thread that may block.
-    fn step_in<T>(
-        &self,
-        state: &mut State,
-        run: impl FnOnce(&mut State) -> Result<Result<T, Rejection>, DriverError>,
-    ) -> Result<T, Rejection> {
-        if *self.failed.borrow() {
-            return Err(stopped());
-        }
-        self.trouble.check(now())?;
-        let outcome = state.persist_rest().and_then(|()| run(state));
-        // While the state is still locked: nobody may come between a failure and its mark.
-        match outcome {
-            Ok(answer) => {
-                if self.trouble.is_there() && state.check_room().is_ok() {
-                    self.trouble.is_over();
-                }
-                for (task, opening) in state.take_openings(now()) {
-                    self.open_apart(task, opening);
-                }
-                self.set_due(Due { at: state.poll_timeout(), open_rounds: state.open_rounds() });
-                let phases = state.phases();
-                self.phases.send_if_modified(|known| std::mem::replace(known, phases.clone()) != phases);
-                answer
-            }
-            Err(error) if error.passes() && !state.is_stopped() => {
-                let again = now().plus_millis(AGAIN_MILLIS);
-                self.set_due(Due { at: Some(again), open_rounds: state.open_rounds() });
-                Err(self.trouble.begins(&error))
-            }
-            Err(error) => Err(self.fail(&error)),
-        }
-    }
-
-    fn set_due(&self, due: Due) {
-        self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
-    }
-
     /// Why nothing is written now, and for how many seconds; `None` while all is well.
     pub fn trouble(&self) -> Option<(String, u64)> {
-        self.trouble.told(now())
+        let (began, why) = self.tasks.all().iter().filter_map(|cell| cell.trouble.told()).min()?;
+        Some((why, now().0.saturating_sub(began.0) / 1000))
     }
 
     /// Says what a failure outside a step means: one of a write that broke off ends all serving, another passes.
@@ -446,14 +325,65 @@ impl Driver {
         if store.is_stopped() { self.fail(&error) } else { trouble::passing(&error) }
     }
 
+    /// Runs one step of a task to its end, whoever still waits for it.
+    async fn step<T: Send + 'static>(
+        &self,
+        cell: Arc<Cell>,
+        run: impl FnOnce(&mut Entry) -> Answer<T> + Send + 'static,
+    ) -> Result<T, Rejection> {
+        let mut hold = cell.hold().await;
+        let driver = self.clone();
+        let step = spawn_blocking(move || driver.step_in(&mut hold, run));
+        step.await.unwrap_or_else(|error| Err(self.broken(&error.to_string())))
+    }
+
+    /// The same where the task is held already, on a thread that may block.
+    fn step_in<T>(&self, hold: &mut Hold, run: impl FnOnce(&mut Entry) -> Answer<T>) -> Result<T, Rejection> {
+        self.check_failed()?;
+        hold.begin();
+        hold.cell().trouble.check(now())?;
+        // What an earlier step has decided and the disk did not take then.
+        let outcome = hold.persist().and_then(|()| run(hold));
+        self.settle(hold, outcome)
+    }
+
+    /// What came of a step, while its task is still held: nobody may come between a failure and its mark.
+    fn settle<T>(&self, hold: &mut Hold, outcome: Answer<T>) -> Result<T, Rejection> {
+        match outcome {
+            Ok(answer) => {
+                let trouble = &hold.cell().trouble;
+                if trouble.is_there() && self.kept.store.check_room().is_ok() {
+                    trouble.is_over();
+                }
+                if let Some(opening) = hold.take_opening(now()) {
+                    self.open_apart(Arc::clone(hold.cell()), opening);
+                }
+                answer
+            }
+            Err(error) if self.may_pass(&error) => Err(hold.cell().trouble.begins(&error)),
+            Err(error) => Err(self.fail(&error)),
+        }
+    }
+
+    /// Whether the same may succeed later: nothing was begun, and no write has failed half-way.
+    fn may_pass(&self, error: &DriverError) -> bool {
+        error.passes() && !self.kept.store.is_stopped()
+    }
+
+    fn is_troubled(&self) -> bool {
+        self.tasks.all().iter().any(|cell| cell.trouble.is_there())
+    }
+
+    fn has_failed(&self) -> bool {
+        *self.failed.borrow()
+    }
+
+    fn check_failed(&self) -> Result<(), Rejection> {
+        if self.has_failed() { Err(stopped()) } else { Ok(()) }
+    }
+
     fn broken(&self, why: &str) -> Rejection {
         self.fail(&DriverError::Broken(why.to_owned()))
-    }
-}
-
-impl From<ArtifactError> for DriverError {
-    fn from(error: ArtifactError) -> Self {
-        Self::Record(error.into())
     }
 }
 

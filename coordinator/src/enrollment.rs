@@ -55,7 +55,16 @@ pub struct Registry {
 
 impl Registry {
     /// Enrols a device: uses its token up and records the device, in one transaction.
-    pub async fn enrol(&self, enrollment: Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
+    pub async fn enrol(
+        self: Arc<Self>,
+        enrollment: Enrollment,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        self.apart(move |registry| registry.enrol_here(&enrollment, now)).await
+    }
+
+    /// The same on a thread that may block.
+    fn enrol_here(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
         enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
         if !enrollment.is_proved() {
             return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
@@ -74,8 +83,8 @@ impl Registry {
             Some((device, Some(record))) => (device, Some(record)),
             None => (Self::new_device()?, None),
         };
-        let secret = enrollment.token_secret;
-        let token = tokens::find(&self.store, &secret, now.as_secs()).map_err(|e| self.token(e))?;
+        let secret = &enrollment.token_secret;
+        let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
         let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
@@ -85,7 +94,7 @@ impl Registry {
             None => records::insert_device(&mut also, device, &record),
         }
         .map_err(|e| self.store(e))?;
-        tokens::redeem(&self.store, &secret, now.as_secs(), also).await.map_err(|error| match error {
+        tokens::redeem(&self.store, secret, now.as_secs(), also).map_err(|error| match error {
             TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
             other @ (TokenError::Store(_)
             | TokenError::Randomness
@@ -94,7 +103,7 @@ impl Registry {
             | TokenError::Redeemed
             | TokenError::Label { .. }) => self.token(other),
         })?;
-        self.driver.devices_changed();
+        self.driver.known().enrolled(device);
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(Enrolled { label: record.label, ..enrolled })
@@ -103,7 +112,17 @@ impl Registry {
     /// Gives an enrolled device its next certificate and credential. `peer` is whom its connection names, if anybody.
     ///
     /// Whoever does not hold the device's identity key learns nothing, not even whether there is such a device.
-    pub async fn renew(&self, renewal: Renewal, peer: &Peer, now: Timestamp) -> Result<Enrolled, Rejection> {
+    pub async fn renew(
+        self: Arc<Self>,
+        renewal: Renewal,
+        peer: Peer,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        self.apart(move |registry| registry.renew_here(&renewal, &peer, now)).await
+    }
+
+    /// The same on a thread that may block.
+    fn renew_here(&self, renewal: &Renewal, peer: &Peer, now: Timestamp) -> Result<Enrolled, Rejection> {
         let device = renewal.device;
         if *peer != Peer::Anonymous && *peer != Peer::Device(device.0) {
             return Err(Rejection::NotEnrolled);
@@ -137,7 +156,7 @@ impl Registry {
         };
         let mut batch = Batch::new();
         records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
-        self.store.commit(batch).await.map_err(|error| {
+        self.store.commit_blocking(&batch).map_err(|error| {
             // Revoked, or renewed by another call, since it was read.
             if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
@@ -179,12 +198,9 @@ impl Registry {
         Ok(DeviceId(device))
     }
 
-    /// Fails unless the device is enrolled and not shut out.
+    /// Fails unless the device is enrolled and not shut out. Waits for no disk.
     pub fn check(&self, device: DeviceId) -> Result<(), Rejection> {
-        match records::device(&self.store, device).map_err(|e| self.store(e))? {
-            Some(record) if !record.revoked => Ok(()),
-            Some(_) | None => Err(Rejection::NotEnrolled),
-        }
+        if self.driver.known().is_enrolled(device) { Ok(()) } else { Err(Rejection::NotEnrolled) }
     }
 
     /// Makes a bootstrap token and gives its text.
@@ -209,21 +225,21 @@ impl Registry {
     }
 
     /// All enrolled devices.
-    pub fn devices(&self) -> Result<Vec<DeviceStatus>, Rejection> {
-        records::devices(&self.store).map_err(|error| Rejection::Unavailable(error.to_string()))
+    pub async fn devices(self: Arc<Self>) -> Result<Vec<DeviceStatus>, Rejection> {
+        self.apart(|registry| records::devices(&registry.store).map_err(|error| unavailable(&error))).await
     }
 
     /// Shuts a device out, for ever.
     pub async fn revoke(self: Arc<Self>, device: DeviceId) -> Result<(), Rejection> {
-        let is_known = records::device(&self.store, device).map_err(|e| self.store(e))?.is_some();
-        if !is_known {
-            let why = "no device has this name; `nightshift device ls` lists them".to_owned();
-            return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
-        }
         self.apart(move |registry| {
+            let is_known = records::device(&registry.store, device).map_err(|e| registry.store(e))?.is_some();
+            if !is_known {
+                let why = "no device has this name; `nightshift device ls` lists them".to_owned();
+                return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
+            }
             registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
             records::revoke(&registry.store, device).map_err(|e| registry.store(e))?;
-            registry.driver.devices_changed();
+            registry.driver.known().revoked(device);
             tracing::info!("device revoked");
             Ok(())
         })
@@ -257,11 +273,16 @@ impl Registry {
 
     /// Makes an operator's certificate worthless, for ever.
     pub async fn revoke_operator(self: Arc<Self>, serial: Serial) -> Result<(), Rejection> {
-        if !self.list_operators()?.iter().any(|operator| operator.serial == serial) {
-            let why = "no certificate of an operator has this number; `nightshift operator ls` lists them";
-            return Err(Rejection::Unacceptable { request: "revoke operator".into(), why: why.to_owned() });
-        }
         self.apart(move |registry| {
+            let known = registry.operators.list().map_err(|error| registry.operators_failed(error))?;
+            if !known.iter().any(|operator| operator.serial == serial) {
+                let why =
+                    "no certificate of an operator has this number; `nightshift operator ls` lists them";
+                return Err(Rejection::Unacceptable {
+                    request: "revoke operator".into(),
+                    why: why.to_owned(),
+                });
+            }
             registry.revocations.add(Revoked::Operator(serial)).map_err(|error| unavailable(&error))?;
             registry.operators.revoke(serial).map_err(|error| registry.operators_failed(error))?;
             tracing::info!(%serial, "operator's certificate revoked");
@@ -271,8 +292,9 @@ impl Registry {
     }
 
     /// All certificates of operators.
-    pub fn list_operators(&self) -> Result<Vec<OperatorStatus>, Rejection> {
-        self.operators.list().map_err(|error| self.operators_failed(error))
+    pub async fn list_operators(self: Arc<Self>) -> Result<Vec<OperatorStatus>, Rejection> {
+        self.apart(|registry| registry.operators.list().map_err(|error| registry.operators_failed(error)))
+            .await
     }
 
     fn operators_failed(&self, error: OperatorsError) -> Rejection {

@@ -15,6 +15,7 @@ mod dashboard;
 pub mod descriptors;
 pub mod driver;
 pub mod enrollment;
+pub mod known;
 pub mod listener;
 pub mod operators;
 pub mod peer;

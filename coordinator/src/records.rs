@@ -170,6 +170,15 @@ pub fn put_participations(
     Ok(())
 }
 
+/// How often a device took part in a task. A record that is damaged says as often as it may, which is `most`.
+pub fn participations(store: &Store, task: TaskId, device: DeviceId, most: u32) -> Result<u32, StoreError> {
+    match store.get(PARTICIPATIONS, Key::from(task.0).and_bytes(&device.0)) {
+        Ok(count) => Ok(count.unwrap_or(0)),
+        Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => Ok(most),
+        Err(error) => Err(error),
+    }
+}
+
 /// Fixes the survivors of a round; the batch is refused when the round has some already.
 pub fn insert_survivors(
     batch: &mut Batch,

@@ -10,7 +10,6 @@ use proto::convert;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::{self, Rejection};
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
-use tokio::task::spawn_blocking;
 use tonic::{Extensions, Request, Response, Status};
 
 use crate::bases::ServedBases;
@@ -86,7 +85,7 @@ impl wire::device_server::Device for DeviceService {
         request: Request<wire::EnrollRequest>,
     ) -> Result<Response<wire::EnrollReply>, Status> {
         let answer = match convert::enroll_request_from_wire(request.into_inner()) {
-            Ok(enrollment) => self.registry.enrol(enrollment, driver::now()).await,
+            Ok(enrollment) => Arc::clone(&self.registry).enrol(enrollment, driver::now()).await,
             Err(error) => Err(error.into()),
         };
         respond(answer.map(|enrolled| convert::enroll_reply_to_wire(&enrolled)))
@@ -98,7 +97,7 @@ impl wire::device_server::Device for DeviceService {
     ) -> Result<Response<wire::EnrollReply>, Status> {
         let answer = match peer(request.extensions()) {
             Ok(peer) => match convert::renew_request_from_wire(request.into_inner()) {
-                Ok(renewal) => self.registry.renew(renewal, &peer, driver::now()).await,
+                Ok(renewal) => Arc::clone(&self.registry).renew(renewal, peer, driver::now()).await,
                 Err(error) => Err(error.into()),
             },
             Err(rejection) => Err(rejection),
@@ -187,7 +186,7 @@ impl AdminService {
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
             }
-            AdminRequest::ListDevices => AdminReply::Devices(self.registry.devices()?),
+            AdminRequest::ListDevices => AdminReply::Devices(Arc::clone(&self.registry).devices().await?),
             AdminRequest::RevokeDevice(device) => {
                 Arc::clone(&self.registry).revoke(device).await?;
                 AdminReply::Done
@@ -196,7 +195,9 @@ impl AdminService {
                 AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
             }
             AdminRequest::ShowHealth => AdminReply::Health(self.health()),
-            AdminRequest::ListOperators => AdminReply::Operators(self.registry.list_operators()?),
+            AdminRequest::ListOperators => {
+                AdminReply::Operators(Arc::clone(&self.registry).list_operators().await?)
+            }
             AdminRequest::RevokeOperator(serial) => {
                 Arc::clone(&self.registry).revoke_operator(serial).await?;
                 AdminReply::Done
@@ -214,14 +215,11 @@ impl AdminService {
         &self.driver
     }
 
-    /// Counts who may connect: there may be many, so not on a thread that others wait for.
+    /// Counts who may connect.
     pub(crate) async fn census(&self) -> Result<Census, Rejection> {
-        let registry = Arc::clone(&self.registry);
-        let counted = spawn_blocking(move || {
-            let now = driver::now().as_secs();
-            Ok(Census::of(registry.devices()?, registry.list_operators()?, now))
-        });
-        counted.await.unwrap_or_else(|error| Err(Rejection::Unavailable(error.to_string())))
+        let registry = || Arc::clone(&self.registry);
+        let (devices, operators) = (registry().devices().await?, registry().list_operators().await?);
+        Ok(Census::of(devices, operators, driver::now().as_secs()))
     }
 
     pub(crate) fn health(&self) -> Health {
@@ -253,11 +251,11 @@ impl AdminService {
             request: "sign version".into(),
             why: format!("no round of the task ended in version {version}"),
         })?;
-        if !self.driver.is_durable(task).await {
+        if !self.driver.is_durable(task) {
             let why = "the version is not on disk yet; ask again when `nightshift health` says so".to_owned();
             return Err(Rejection::Unavailable(why));
         }
-        let base = self.driver.base(task).await?;
+        let base = self.driver.base(task)?;
         let signed = self.registry.enrollment_key.sign(Release::of(&status, version), &base);
         Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }

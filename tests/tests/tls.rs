@@ -339,7 +339,7 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     who_am_i(channel).await.unwrap();
     let secret = token.secret().as_slice();
     let redeemed = tokens::redeem(&store, secret, 1, Batch::new());
-    assert_eq!(redeemed.await.unwrap().label, "phone");
+    assert_eq!(redeemed.unwrap().label, "phone");
 }
 
 #[cfg(target_os = "linux")]

@@ -1,23 +1,25 @@
-//! Runs the long step of a round on a thread of its own, while the state is free for everybody else.
+//! Runs the long step of a round on a thread of its own, while its task is free for everybody else.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use proto::ids::{SessionId, TaskId};
+use proto::ids::SessionId;
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
 use task::round::{Opened, Opening};
 use tokio::runtime::Handle;
 
-use super::{Driver, now};
+use super::Driver;
+use super::cell::Cell;
+use super::clock::now;
 
 impl Driver {
     /// Opens a sum and brings back what came of it. To be called on a thread where a runtime is known.
-    pub(super) fn open_apart(&self, task: TaskId, opening: Opening) {
+    pub(super) fn open_apart(&self, cell: Arc<Cell>, opening: Opening) {
         let (driver, under_way) = (self.clone(), Arc::clone(&self.under_way));
         under_way.send_modify(|openings| *openings += 1);
         Handle::current().spawn_blocking(move || {
-            driver.bring_back(task, opening.session(), || opening.run());
+            driver.bring_back(cell, opening.session(), || opening.run());
             // Who waits for the last one may then open the store anew.
             drop(driver);
             under_way.send_modify(|openings| *openings -= 1);
@@ -25,15 +27,20 @@ impl Driver {
     }
 
     /// A panic of `open` ends the round and nothing else.
-    pub(super) fn bring_back(&self, task: TaskId, session: SessionId, open: impl FnOnce() -> Opened) {
+    pub(super) fn bring_back(&self, cell: Arc<Cell>, session: SessionId, open: impl FnOnce() -> Opened) {
         // What it worked on is gone with it, so that nobody sees it half done.
         let opened = catch_unwind(AssertUnwindSafe(open)).unwrap_or_else(|_| {
-            tracing::error!(%task, "opening a sum broke off; its round ends");
+            tracing::error!(task = %cell.id, "opening a sum broke off; its round ends");
             Opened::broken(session)
         });
-        let mut state = self.state.blocking_lock();
+        let mut hold = cell.hold_here();
+        if self.has_failed() {
+            return;
+        }
+        hold.begin();
+        // Also while the disk takes nothing: it is opened only once, and what comes of it waits behind what waits already.
+        let outcome = hold.opened(opened, now(), &mut UnwrapErr(SysRng));
         // A refusal was logged by whatever failed.
-        self.step_in(&mut state, |state| state.opened(task, opened, now(), &mut UnwrapErr(SysRng)))
-            .unwrap_or(());
+        self.settle(&mut hold, outcome).unwrap_or(());
     }
 }

@@ -4,13 +4,18 @@ use aggregation::{
 };
 use proto::admin::TaskState;
 use proto::ids::SessionId;
-use proto::message::{CheckIn, Published, Window};
-use proto::plan::{Mode, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed};
+use proto::message::{CheckIn, Published};
+use proto::plan::{
+    Mode, Plan, PrivacyPlan, RefreshPlan, RoundPlan, model_digest, rotation_seed, vector_from_bytes,
+};
 use task::spool::InMemory;
+use tokio::time::sleep;
 
+use super::trouble::AGAIN_MILLIS;
 use super::*;
 use crate::records;
 
+mod apart;
 mod full_disk;
 mod held;
 mod openings;
@@ -216,8 +221,12 @@ impl World {
     }
 
     fn open_with(&self, store: Store) -> Driver {
+        self.open_spooling(store, Arc::new(InMemory))
+    }
+
+    fn open_spooling(&self, store: Store, spooler: Arc<dyn Spooler>) -> Driver {
         let artifacts = Artifacts::open(&self.folder.path().join("artefacts")).unwrap();
-        Driver::open(store, artifacts, authority().public(), Arc::new(InMemory)).unwrap()
+        Driver::open(store, artifacts, authority().public(), spooler).unwrap()
     }
 }
 
@@ -235,7 +244,10 @@ impl Join<()> {
         let mut offers = Vec::new();
         for i in 0..COHORT {
             offers.push(
-                driver.handle(device(i), Request::Join { task, version: 0, class: None }).await.unwrap(),
+                driver
+                    .handle(device(i), Request::Join { task, version: status.version, class: None })
+                    .await
+                    .unwrap(),
             );
         }
         let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
@@ -244,7 +256,7 @@ impl Join<()> {
         let published = Published {
             folded: None,
             task,
-            version: 0,
+            version: status.version,
             plan: status.plan,
             adapter: status.adapter,
             clip_norm: plan.privacy.clip_norm,
@@ -363,6 +375,17 @@ impl Join<(Submitted, Request)> {
         }
         driver.no_open_round().await;
     }
+}
+
+/// As all timers do at once.
+async fn close_due(driver: &Driver) {
+    for cell in driver.tasks.all().iter() {
+        driver.close_due(cell).await;
+    }
+}
+
+async fn hold(driver: &Driver, task: TaskId) -> Hold {
+    driver.tasks.find(task).unwrap().hold().await
 }
 
 async fn fetch(driver: &Driver, digest: Digest) -> Vec<f32> {

@@ -1,16 +1,23 @@
-//! A disk that takes nothing: since when, and why.
+//! A disk that takes nothing of a task: since when, and why.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use proto::ids::Timestamp;
+use proto::ids::{TaskId, Timestamp};
 use proto::message::Rejection;
 
-use super::{AGAIN_MILLIS, DriverError, now};
+use super::clock::now;
+use super::error::DriverError;
 use crate::seldom::Seldom;
 
-/// Why nothing is written now.
-#[derive(Debug, Default)]
-pub(super) struct Trouble(Mutex<Option<Since>>);
+/// How soon it is looked again whether the disk takes what is to be written, in milliseconds.
+pub(super) const AGAIN_MILLIS: u64 = 1_000;
+
+/// Why nothing of a task is written now.
+#[derive(Debug)]
+pub(super) struct Trouble {
+    task: TaskId,
+    since: Mutex<Option<Since>>,
+}
 
 #[derive(Clone, Debug)]
 struct Since {
@@ -20,11 +27,18 @@ struct Since {
 }
 
 impl Trouble {
+    pub(super) fn of(task: TaskId) -> Self {
+        Self { task, since: Mutex::new(None) }
+    }
+
     /// Something could not be written.
     pub(super) fn begins(&self, error: &DriverError) -> Rejection {
         let mut trouble = self.lock();
         if trouble.is_none() {
-            tracing::error!(%error, "nothing is written until this is mended; what is only read goes on");
+            let task = self.task;
+            tracing::error!(
+                %task, %error, "nothing of the task is written until this is mended; what is only read goes on"
+            );
         }
         let (now, why) = (now(), error.to_string());
         let began = trouble.as_ref().map_or(now, |since| since.began);
@@ -47,10 +61,8 @@ impl Trouble {
     /// Everything is written.
     pub(super) fn is_over(&self) {
         if let Some(since) = self.lock().take() {
-            tracing::info!(
-                secs = now().0.saturating_sub(since.began.0) / 1000,
-                "the disk takes writes again"
-            );
+            let (task, secs) = (self.task, now().0.saturating_sub(since.began.0) / 1000);
+            tracing::info!(%task, secs, "the disk takes writes again");
         }
     }
 
@@ -58,15 +70,19 @@ impl Trouble {
         self.lock().is_some()
     }
 
-    /// Why, and for how many seconds.
-    pub(super) fn told(&self, now: Timestamp) -> Option<(String, u64)> {
-        let trouble = self.lock();
-        trouble.as_ref().map(|since| (since.why.clone(), now.0.saturating_sub(since.began.0) / 1000))
+    /// When to look again.
+    pub(super) fn again(&self) -> Option<Timestamp> {
+        self.lock().as_ref().map(|since| since.tried.plus_millis(AGAIN_MILLIS))
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Option<Since>> {
+    /// Since when, and why.
+    pub(super) fn told(&self) -> Option<(Timestamp, String)> {
+        self.lock().as_ref().map(|since| (since.began, since.why.clone()))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Since>> {
         // A value is whole after each change.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.since.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

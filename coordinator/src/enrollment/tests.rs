@@ -7,6 +7,7 @@ use task::spool::InMemory;
 
 use super::*;
 use crate::artifacts::Artifacts;
+use crate::known::KnownDevices;
 
 const DAY: u64 = 24 * 3600;
 const NOW: u64 = 1_700_000_000;
@@ -55,17 +56,19 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
 
 async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
-    let registry = registry(folder.path());
+    let registry = Arc::new(registry(folder.path()));
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
     let enrollment = Enrollment::new(**token.secret(), request(), &identity());
-    let enrolled = registry.enrol(enrollment, at(NOW)).await.unwrap();
+    let enrolled = Arc::clone(&registry).enrol(enrollment, at(NOW)).await.unwrap();
     assert_eq!((enrolled.issued_unix_secs, enrolled.credential.expires_unix_secs), (NOW, NOW + 30 * DAY));
-    World { folder, registry: Arc::new(registry), device: enrolled.device }
+    World { folder, registry, device: enrolled.device }
 }
 
 impl World {
     async fn renew(&self, key: &IdentityKey, peer: &Peer, secs: u64) -> Result<Enrolled, Rejection> {
-        self.registry.renew(Renewal::new(self.device, request(), key), peer, at(secs)).await
+        Arc::clone(&self.registry)
+            .renew(Renewal::new(self.device, request(), key), peer.clone(), at(secs))
+            .await
     }
 }
 
@@ -77,7 +80,9 @@ async fn a_device_is_given_its_next_certificate_and_the_record_says_until_when()
     assert_eq!((renewed.device, renewed.issued_unix_secs), (world.device, later));
     assert_eq!(renewed.credential.expires_unix_secs, later + 30 * DAY);
     renewed.credential.verify(&world.registry.public(), later).unwrap();
-    let [listed] = &world.registry.devices().unwrap()[..] else { panic!("not one device") };
+    let [listed] = &Arc::clone(&world.registry).devices().await.unwrap()[..] else {
+        panic!("not one device")
+    };
     assert_eq!((listed.expires_unix_secs, listed.label.as_str()), (later + 30 * DAY, "anna"));
 
     // Each is a write, so there are not many; and then there is another.
@@ -92,14 +97,14 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
     let enroll = async |key: &IdentityKey, label: &str, secs: u64| {
         let token = world.registry.issue_token(label, 60, at(secs)).await.unwrap();
         let token: BootstrapToken = token.parse().unwrap();
-        world.registry.enrol(Enrollment::new(**token.secret(), request(), key), at(secs)).await
+        Arc::clone(&world.registry).enrol(Enrollment::new(**token.secret(), request(), key), at(secs)).await
     };
     let later = NOW + 400 * DAY;
     let again = enroll(&identity(), "anna's new name", later).await.unwrap();
     assert_eq!((again.device, again.issued_unix_secs), (world.device, later));
     let other = enroll(&IdentityKey::from_seed(&[8; 32]), "bela", later).await.unwrap();
     assert_ne!(other.device, world.device);
-    let listed = world.registry.devices().unwrap();
+    let listed = Arc::clone(&world.registry).devices().await.unwrap();
     assert_eq!(listed.len(), 2);
     let anna = listed.iter().find(|device| device.device == world.device).unwrap();
     assert_eq!((anna.label.as_str(), anna.expires_unix_secs), ("anna's new name", later + 30 * DAY));
@@ -189,19 +194,17 @@ async fn whoever_is_another_revoked_or_without_the_identity_key_is_told_nothing(
         world.renew(&other, &Peer::Anonymous, NOW + 90).await,
         world.renew(&identity(), &Peer::Device(stranger.0), NOW + 90).await,
         world.renew(&identity(), &Peer::Admin("owl".parse().unwrap()), NOW + 90).await,
-        world
-            .registry
-            .renew(Renewal::new(stranger, request(), &identity()), &Peer::Anonymous, at(NOW + 90))
+        Arc::clone(&world.registry)
+            .renew(Renewal::new(stranger, request(), &identity()), Peer::Anonymous, at(NOW + 90))
             .await,
         // Somebody else's proof over a request of their own.
-        world
-            .registry
+        Arc::clone(&world.registry)
             .renew(
                 Renewal {
                     certificate_request_pem: request(),
                     ..Renewal::new(world.device, request(), &identity())
                 },
-                &Peer::Anonymous,
+                Peer::Anonymous,
                 at(NOW + 90),
             )
             .await,
@@ -224,15 +227,45 @@ async fn a_revocation_beside_a_renewal_is_never_undone() {
         let device = DeviceId([turn; 16]);
         batch.insert("devices", device.0, &fresh).unwrap();
         world.registry.store.commit_blocking(&batch).unwrap();
+        world.registry.driver.known().enrolled(device);
         let renewal = Renewal::new(device, request(), &identity());
         let (renewed, revoked) = tokio::join!(
-            world.registry.renew(renewal, &Peer::Anonymous, at(NOW + DAY)),
+            Arc::clone(&world.registry).renew(renewal, Peer::Anonymous, at(NOW + DAY)),
             Arc::clone(&world.registry).revoke(device)
         );
         revoked.unwrap();
         assert!(matches!(renewed, Ok(_) | Err(Rejection::NotEnrolled | Rejection::Unavailable(_))));
         assert!(world.registry.check(device).is_err(), "a revoked device is enrolled again");
+        assert!(records::device(&world.registry.store, device).unwrap().unwrap().revoked);
     }
+}
+
+#[tokio::test]
+async fn a_revocation_beside_an_enrollment_is_never_undone_and_a_restart_says_the_same() {
+    let world = world().await;
+    let mut revoked = Vec::new();
+    for turn in 20..40 {
+        let key = IdentityKey::from_seed(&[turn; 32]);
+        let mut enrollments = Vec::new();
+        for _ in 0..2 {
+            let token = world.registry.issue_token("anna", 60, at(NOW)).await.unwrap();
+            let token: BootstrapToken = token.parse().unwrap();
+            enrollments.push(Enrollment::new(**token.secret(), request(), &key));
+        }
+        let again = enrollments.pop().unwrap();
+        let first = Arc::clone(&world.registry).enrol(enrollments.pop().unwrap(), at(NOW)).await.unwrap();
+        assert!(world.registry.check(first.device).is_ok());
+        let (again, shut_out) = tokio::join!(
+            Arc::clone(&world.registry).enrol(again, at(NOW + 1)),
+            Arc::clone(&world.registry).revoke(first.device)
+        );
+        shut_out.unwrap();
+        assert!(again.is_err() || again.is_ok_and(|again| again.device == first.device));
+        assert!(world.registry.check(first.device).is_err(), "a revoked device is enrolled again");
+        revoked.push(first.device);
+    }
+    let read = KnownDevices::read(&world.registry.store).unwrap();
+    assert!(read.is_enrolled(world.device) && revoked.iter().all(|device| !read.is_enrolled(*device)));
 }
 
 /// The record as it was before it said anything of renewals.
@@ -260,6 +293,6 @@ async fn a_device_that_an_earlier_program_enrolled_is_renewed() {
     batch.put("devices", device.0, &old).unwrap();
     world.registry.store.commit_blocking(&batch).unwrap();
     let renewal = Renewal::new(device, request(), &identity());
-    world.registry.renew(renewal, &Peer::Anonymous, at(NOW + DAY)).await.unwrap();
-    assert!(world.registry.check(device).is_ok());
+    Arc::clone(&world.registry).renew(renewal, Peer::Anonymous, at(NOW + DAY)).await.unwrap();
+    assert!(KnownDevices::read(&world.registry.store).unwrap().is_enrolled(device));
 }

@@ -4,7 +4,8 @@
 //! against power loss on Linux, values above some 8 kB become files that are
 //! never removed, and it does not open on a full disk. So here each commit is
 //! one transaction over all the trees that it touches, flushed and then synced
-//! on a handle of our own; records are at most 4 KiB, framed with a version and
+//! on a handle of our own, together with all commits that wait at the same time
+//! (`store/together.rs`); records are at most 4 KiB, framed with a version and
 //! a checksum; one process at a time holds the lock file; and where
 //! [`Options`] say so, a ballast file keeps some room for opening. What is
 //! larger than a record belongs into a file of its own, and its hash into a
@@ -32,12 +33,14 @@ use sled::transaction::{ConflictableTransactionError, TransactionError, Transact
 
 mod batch;
 mod frame;
+mod together;
 
 pub use batch::{Batch, Key};
 /// What the engine says when it fails.
 pub use sled::Error as EngineError;
 
 use batch::{Expected, Write};
+use together::{Failed, Together};
 
 /// The tree that a store has from the beginning, for whoever needs one only. Its records have a checksum of their own
 /// form, see `frame`.
@@ -183,6 +186,7 @@ struct Inner {
     log: File,
     path: PathBuf,
     stopped: AtomicBool,
+    together: Together,
     floor_bytes: AtomicU64,
     _lock: File,
 }
@@ -229,6 +233,7 @@ impl Store {
                 log,
                 path: path.to_owned(),
                 stopped: AtomicBool::new(false),
+                together: Together::default(),
                 floor_bytes: AtomicU64::new(floor_bytes),
                 _lock: lock,
             }),
@@ -253,8 +258,13 @@ impl Store {
             return Err(self.stopped());
         }
         self.check_room()?;
-        let result = self.apply(batch).and_then(|()| self.sync());
-        if let Err(StoreError::Engine { .. } | StoreError::File(_)) = result {
+        let result = self.apply(batch).and_then(|()| {
+            self.inner.together.sync(|| self.sync()).map_err(|failed| match failed {
+                Failed::Here(error) => error,
+                Failed::Elsewhere => self.stopped(),
+            })
+        });
+        if let Err(StoreError::Engine { .. } | StoreError::File(_) | StoreError::Stopped { .. }) = result {
             self.inner.stopped.store(true, Ordering::Release);
         }
         result
@@ -379,6 +389,9 @@ impl Store {
             })
     }
 
+    /// Makes durable all that was applied before. The engine's flush writes its buffers and waits until their bytes have
+    /// left for the disk; neither the file's length nor what the disk itself holds back is behind it then, so it is not
+    /// enough alone, and the sync of the file is not either, because it knows nothing of the engine's buffers.
     fn sync(&self) -> Result<(), StoreError> {
         self.inner.engine.flush().map_err(|source| self.engine_error(source))?;
         self.inner.log.sync_data().map_err(FileError::io("sync", &self.inner.path.join("db")))?;

@@ -49,13 +49,13 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     let refused = driver.create_task(bat(1).to_bytes().unwrap(), Vec::new()).await.unwrap_err();
     assert!(refused.to_string().contains("make room on that disk"), "{refused}");
     assert!(driver.trouble().unwrap().0.contains("bytes free"));
-    driver.close_due().await;
+    close_due(&driver).await;
     assert!(!*driver.failed.borrow());
 
     // It looks again by itself, once a second.
     free(&store);
     a_second().await;
-    driver.close_due().await;
+    close_due(&driver).await;
     assert_eq!(driver.trouble(), None);
     assert_eq!(records::survivors(&store, task, round.context.round).unwrap().len(), usize::from(COHORT));
     let session = SessionId(round.context.session.0);
@@ -72,7 +72,7 @@ async fn a_full_disk_reveals_nothing_and_a_round_goes_on_when_there_is_room() {
     assert!(driver.trouble().is_some());
     free(&store);
     a_second().await;
-    driver.close_due().await;
+    close_due(&driver).await;
     let status = driver.show(task).await.unwrap();
     assert_eq!((status.version, status.rounds_charged), (1, 1));
     drop((driver, store));

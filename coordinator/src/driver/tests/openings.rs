@@ -37,18 +37,18 @@ impl Held {
             answers.push(Request::Unmask { session, shares });
         }
         let last = answers.pop().unwrap();
-        let mut openings = Vec::new();
+        let mut opening = None;
         {
             // Not by the driver's own step, which would begin the opening.
-            let mut state = driver.state.lock().await;
+            let mut hold = hold(&driver, task).await;
             for (i, answer) in (0..).zip(answers) {
-                assert!(openings.is_empty());
-                state.handle(device(i), answer, now(), &mut UnwrapErr(SysRng)).unwrap().unwrap();
-                openings = state.take_openings(now());
+                assert!(opening.is_none());
+                hold.handle(device(i), answer, now(), &mut UnwrapErr(SysRng)).unwrap().unwrap();
+                opening = hold.take_opening(now());
             }
         }
-        let (of, opening) = openings.pop().unwrap();
-        assert_eq!((of, opening.session()), (task, session));
+        let opening = opening.unwrap();
+        assert_eq!(opening.session(), session);
         Self { driver, first, task, session, opening, last, world }
     }
 
@@ -59,7 +59,8 @@ impl Held {
     ) -> (Driver, TaskId, World) {
         let Self { driver, task, session, opening, world, .. } = self;
         let elsewhere = driver.clone();
-        spawn_blocking(move || elsewhere.bring_back(task, session, || open(opening))).await.unwrap();
+        let cell = driver.tasks.find(task).unwrap();
+        spawn_blocking(move || elsewhere.bring_back(cell, session, || open(opening))).await.unwrap();
         driver.no_open_round().await;
         (driver, task, world)
     }
@@ -108,29 +109,29 @@ async fn a_sum_that_was_opened_after_its_round_was_ended_is_dropped() {
 #[tokio::test]
 async fn the_deadline_waits_for_an_opening_and_then_ends_the_round() {
     let Held { driver, task, opening, world: _world, .. } = Held::new(true).await;
-    let mut state = driver.state.lock().await;
-    assert_eq!(state.poll_timeout(), None);
+    let mut hold = hold(&driver, task).await;
+    assert_eq!(hold.task().poll_timeout(), None);
     let late = now().plus_millis(3_600_000);
-    state.handle_timeout(late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert!(state.take_openings(late).is_empty());
-    assert_eq!(state.open_rounds(), 1);
-    state.opened(task, opening.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert_eq!(state.open_rounds(), 1);
+    hold.handle_timeout(late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
+    assert!(hold.take_opening(late).is_none());
+    assert!(hold.task().open_round().is_some());
+    hold.opened(opening.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
+    assert!(hold.task().open_round().is_some());
     // Answers may have come since it began, so there is one more, which is the last.
-    let (_, last) = state.take_openings(late).pop().unwrap();
-    state.opened(task, last.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert_eq!(state.open_rounds(), 0);
-    assert_eq!(state.status(task).unwrap().last_abort, Outcome::NotRecovered.to_string());
+    let last = hold.take_opening(late).unwrap();
+    hold.opened(last.run(), late, &mut UnwrapErr(SysRng)).unwrap().unwrap();
+    assert!(hold.task().open_round().is_none());
+    assert_eq!(hold.task().status().last_abort, Outcome::NotRecovered.to_string());
 }
 
 #[tokio::test]
 async fn a_seed_that_resists_is_not_tried_again_before_the_shares_to_spare_have_doubled() {
     let Held { driver, task, opening, world: _world, .. } = Held::new(true).await;
-    let mut state = driver.state.lock().await;
-    state.opened(task, opening.run(), now(), &mut UnwrapErr(SysRng)).unwrap().unwrap();
-    assert!(state.take_openings(now()).is_empty());
-    assert_eq!(state.open_rounds(), 1);
-    assert!(state.poll_timeout().is_some());
+    let mut hold = hold(&driver, task).await;
+    hold.opened(opening.run(), now(), &mut UnwrapErr(SysRng)).unwrap().unwrap();
+    assert!(hold.take_opening(now()).is_none());
+    assert!(hold.task().open_round().is_some());
+    assert!(hold.task().poll_timeout().is_some());
 }
 
 #[tokio::test]
@@ -140,4 +141,23 @@ async fn draining_waits_for_an_opening() {
     let drain = drained.drain(Duration::from_secs(60));
     let ((driver, task, _world), ()) = tokio::join!(held.bring_back(Opening::run), drain);
     assert_eq!(driver.show(task).await.unwrap().version, 1);
+}
+
+#[tokio::test]
+async fn what_came_of_an_opening_outlives_a_disk_that_takes_nothing_when_it_ends() {
+    let held = Held::new(false).await;
+    let store = held.driver.kept.store.clone();
+    let cell = held.driver.tasks.find(held.task).unwrap();
+    store.set_free_space_floor(u64::MAX);
+    cell.trouble.begins(&DriverError::Broken("a test".to_owned()));
+    let (driver, task, world) = held.bring_back(Opening::run).await;
+    assert!(driver.trouble().is_some() && !driver.is_durable(task));
+    store.set_free_space_floor(0);
+    sleep(Duration::from_millis(AGAIN_MILLIS)).await;
+    close_due(&driver).await;
+    assert!(driver.trouble().is_none() && driver.is_durable(task));
+    let status = driver.show(task).await.unwrap();
+    assert_eq!(status.version, 1);
+    drop((driver, store, cell));
+    assert_eq!(world.open().show(task).await.unwrap(), status);
 }

@@ -61,7 +61,7 @@ async fn a_revocation_that_leaves_too_few_is_noticed() {
     driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::Active);
     records::revoke(&store, named(0)).unwrap();
-    driver.devices_changed();
+    driver.known().revoked(named(0));
     driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::BudgetSpent);
 }

@@ -1,0 +1,298 @@
+//! A task behind its lock, and what is known of it without the lock.
+//!
+//! Whoever steps holds the lock by a [`Hold`]; when it goes, what others see of the task is brought up to date before the
+//! lock is free. So whoever reads it sees the task as a step left it, never half of one.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "IO shell: this module reads the clock, to know how long a step takes"
+)]
+
+use std::collections::BTreeSet;
+use std::ops::{Deref, DerefMut};
+use std::pin::pin;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::panicking;
+use std::time::Duration;
+
+use proto::admin::{PrivacySpent, TaskState, TaskStatus};
+use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
+use proto::message::Published;
+use task::round::PhaseName;
+use task::{Spending, Task};
+use tokio::sync::{Mutex, OwnedMutexGuard, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::entry::Entry;
+use super::held::Phases;
+use super::trouble::Trouble;
+
+/// A step that takes longer is a long one: nobody waits for it whom another task can answer.
+pub(super) const LONG_STEP: Duration = Duration::from_millis(50);
+
+/// How old what an operator sees of counts may be while a task is always busy.
+const SHOWN_AGAIN: Duration = Duration::from_millis(200);
+
+/// A task behind its lock.
+#[derive(Debug)]
+pub(super) struct Cell {
+    pub(super) id: TaskId,
+    /// The plan's label.
+    pub(super) name: String,
+    /// What the plan's adapter is of.
+    pub(super) base: Digest,
+    /// The plan's most participations of one device.
+    pub(super) participations: u32,
+    entry: Arc<Mutex<Entry>>,
+    /// When the step under way began, in milliseconds from the cell's beginning, from 1 on; 0 while there is none.
+    stepping: AtomicU64,
+    since: Instant,
+    seen: RwLock<Seen>,
+    shown: RwLock<Shown>,
+    declined: Arc<RwLock<BTreeSet<DeviceId>>>,
+    pub(super) trouble: Trouble,
+    /// When something is due, if anything is.
+    due: watch::Sender<Option<Timestamp>>,
+    /// The steps of the open rounds of all tasks.
+    phases: Arc<watch::Sender<Phases>>,
+}
+
+/// What a step left, as far as everybody has to know it at once.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seen {
+    pub(super) is_active: bool,
+    /// Whether it is durable that the task is over.
+    pub(super) is_over: bool,
+    pub(super) rounds_charged: u64,
+    pub(super) published: Published,
+    /// Whether everything that was decided is durable.
+    pub(super) is_saved: bool,
+    /// The newest round, over or not.
+    session: Option<SessionId>,
+    open: Option<(SessionId, PhaseName)>,
+    /// How often places of it came free; none where it gives no work.
+    places: Option<u64>,
+}
+
+/// What operators see while a step is under way.
+#[derive(Debug)]
+struct Shown {
+    status: TaskStatus,
+    spent: PrivacySpent,
+    of: Standing,
+    at: Instant,
+}
+
+/// What of a task is shown as it is after each step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    state: TaskState,
+    version: u32,
+    spending: Spending,
+    open: Option<(SessionId, PhaseName)>,
+}
+
+impl Standing {
+    fn of(task: &Task) -> Self {
+        let (spending, open) = (task.spending(), task.open_round());
+        Self { state: task.record().state, version: task.version(), spending, open }
+    }
+}
+
+impl Seen {
+    fn of(entry: &Entry, session_before: Option<SessionId>) -> Self {
+        let (task, open) = (entry.task(), entry.task().open_round());
+        let session = open.map(|(session, _)| session).or(session_before);
+        Self {
+            is_active: task.is_active(),
+            is_over: entry.header().state.is_over(),
+            rounds_charged: task.rounds_charged(),
+            published: task.published(),
+            is_saved: entry.is_saved(),
+            session: session.filter(|session| task.has_session(*session)),
+            open,
+            places: task.is_active().then(|| task.openings_of_places()),
+        }
+    }
+}
+
+impl Cell {
+    pub(super) fn new(entry: Entry, phases: Arc<watch::Sender<Phases>>) -> Self {
+        let task = entry.task();
+        let shown =
+            Shown { status: task.status(), spent: task.spent(), of: Standing::of(task), at: Instant::now() };
+        Self {
+            id: task.id(),
+            name: task.plan().name.clone(),
+            base: task.plan().base,
+            participations: task.plan().privacy.participations,
+            stepping: AtomicU64::new(0),
+            since: Instant::now(),
+            seen: RwLock::new(Seen::of(&entry, None)),
+            shown: RwLock::new(shown),
+            declined: entry.declined(),
+            trouble: Trouble::of(task.id()),
+            due: watch::Sender::new(task.poll_timeout()),
+            phases,
+            entry: Arc::new(Mutex::new(entry)),
+        }
+    }
+
+    /// Waits until the task is free.
+    pub(super) async fn hold(self: Arc<Self>) -> Hold {
+        let entry = Arc::clone(&self.entry).lock_owned().await;
+        Hold { cell: self, entry }
+    }
+
+    /// Waits until the task was free, and leaves it to others.
+    pub(super) async fn was_free(self: Arc<Self>) {
+        drop(self.entry.lock().await);
+    }
+
+    /// The same on a thread that may block.
+    pub(super) fn hold_here(self: Arc<Self>) -> Hold {
+        let entry = Arc::clone(&self.entry).blocking_lock_owned();
+        Hold { cell: self, entry }
+    }
+
+    /// The task, if it is free.
+    pub(super) fn hold_now(self: Arc<Self>) -> Option<Hold> {
+        let entry = Arc::clone(&self.entry).try_lock_owned().ok()?;
+        Some(Hold { cell: self, entry })
+    }
+
+    /// Waits until the task is free, but not for a long step.
+    pub(super) async fn hold_soon(self: Arc<Self>) -> Option<Hold> {
+        let mut free = pin!(Arc::clone(&self.entry).lock_owned());
+        loop {
+            let is_long_at = self.stepping_since().unwrap_or_else(Instant::now) + LONG_STEP;
+            tokio::select! {
+                biased;
+                entry = &mut free => return Some(Hold { cell: Arc::clone(&self), entry }),
+                () = sleep_until(is_long_at) => {
+                    if self.stepping_since().is_some_and(|since| since.elapsed() >= LONG_STEP) {
+                        return None;
+                    }
+                }
+            }
+        }
+    }
+
+    fn stepping_since(&self) -> Option<Instant> {
+        let millis = self.stepping.load(Ordering::Acquire).checked_sub(1)?;
+        Some(self.since + Duration::from_millis(millis))
+    }
+
+    /// What the task says, if it is free, by a look that is no step and may not wait.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Task) -> T) -> Option<T> {
+        self.entry.try_lock().ok().map(|entry| look(entry.task()))
+    }
+
+    pub(super) fn seen(&self) -> Seen {
+        *self.seen.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the newest round is this session's.
+    pub(super) fn has_session(&self, session: SessionId) -> bool {
+        self.seen().session == Some(session)
+    }
+
+    pub(super) fn was_declined_by(&self, device: DeviceId) -> bool {
+        self.declined.read().unwrap_or_else(PoisonError::into_inner).contains(&device)
+    }
+
+    /// Everything an operator may know: while a step is under way, as it was before.
+    pub(super) fn status(&self) -> TaskStatus {
+        let shown = || self.shown.read().unwrap_or_else(PoisonError::into_inner).status.clone();
+        self.look(Task::status).unwrap_or_else(shown)
+    }
+
+    /// What devices have spent: while a step is under way, as it was before.
+    pub(super) fn spent(&self) -> PrivacySpent {
+        let shown = || self.shown.read().unwrap_or_else(PoisonError::into_inner).spent.clone();
+        self.look(Task::spent).unwrap_or_else(shown)
+    }
+
+    pub(super) fn due(&self) -> watch::Receiver<Option<Timestamp>> {
+        self.due.subscribe()
+    }
+
+    /// Brings up to date what others see.
+    fn publish(&self, entry: &Entry) {
+        let before = self.seen();
+        let now = Seen::of(entry, before.session);
+        *self.seen.write().unwrap_or_else(PoisonError::into_inner) = now;
+        self.show(entry.task());
+        if (now.open, now.places) != (before.open, before.places) {
+            self.phases.send_modify(|phases| {
+                if let Some((session, _)) = before.open {
+                    phases.rounds.remove(&session);
+                }
+                phases.rounds.extend(now.open);
+                match now.places {
+                    Some(places) => phases.places.insert(self.id, places),
+                    None => phases.places.remove(&self.id),
+                };
+            });
+        }
+        let due = self.trouble.again().or_else(|| entry.task().poll_timeout());
+        self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
+    }
+
+    fn show(&self, task: &Task) {
+        let standing = Standing::of(task);
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        if standing == shown.of && shown.at.elapsed() < SHOWN_AGAIN {
+            return;
+        }
+        // All devices are counted for it.
+        if (standing.state, standing.spending) != (shown.of.state, shown.of.spending) {
+            shown.spent = task.spent();
+        }
+        shown.status = task.status();
+        (shown.of, shown.at) = (standing, Instant::now());
+    }
+}
+
+/// The lock of a task.
+#[derive(Debug)]
+pub(super) struct Hold {
+    cell: Arc<Cell>,
+    entry: OwnedMutexGuard<Entry>,
+}
+
+impl Hold {
+    pub(super) fn cell(&self) -> &Arc<Cell> {
+        &self.cell
+    }
+
+    /// A step begins: from now on it is known how long it takes. Waiting for a thread to run it is not part of it.
+    pub(super) fn begin(&self) {
+        let millis = u64::try_from(self.cell.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.cell.stepping.store(millis.saturating_add(1), Ordering::Release);
+    }
+}
+
+impl Deref for Hold {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
+}
+
+impl DerefMut for Hold {
+    fn deref_mut(&mut self) -> &mut Entry {
+        &mut self.entry
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        // What a step that broke off left is nothing to show; all serving ends with it.
+        if !panicking() {
+            self.cell.publish(&self.entry);
+        }
+        self.cell.stepping.store(0, Ordering::Release);
+    }
+}
