@@ -35,6 +35,10 @@ pub struct Config {
     pub public_names: Vec<String>,
     /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
     pub revocations: PathBuf,
+    /// A file in which the newest head of the audit log is kept, beside the state folder; empty for none. Default none.
+    pub audit_head: PathBuf,
+    /// Mebibytes that the audit log may take, at least 16; then its oldest entries are removed. Default 256.
+    pub audit_mib: u32,
     /// Bases that devices which lack them may fetch from this coordinator: Hugging Face folders and GGUF files.
     /// Default none.
     pub bases: Vec<PathBuf>,
@@ -95,6 +99,8 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/nightshift-coordinator"),
             public_names: Vec::new(),
             revocations: PathBuf::new(),
+            audit_head: PathBuf::new(),
+            audit_mib: 256,
             bases: Vec::new(),
             drain_secs: 10,
             certificates: Certificates::default(),
@@ -166,6 +172,7 @@ impl Config {
         for (key, value) in at_least_one {
             require(value >= 1, key, "at least 1", &value)?;
         }
+        require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
         Ok(())
     }
 }
@@ -211,7 +218,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 9);
+        assert_eq!(keys.len(), 11);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }

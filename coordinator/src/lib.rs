@@ -6,6 +6,7 @@
 //! Start at [`driver::Driver`].
 
 pub mod artifacts;
+pub mod audit;
 pub mod bases;
 mod chunks;
 pub mod cli;
@@ -19,6 +20,7 @@ pub mod peer;
 pub mod pki;
 pub mod records;
 pub mod revocations;
+pub mod roles;
 mod seldom;
 pub mod server;
 mod server_certificates;

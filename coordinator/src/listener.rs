@@ -310,7 +310,7 @@ fn who(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<ConnectInfo,
     let certificate = certificates.and_then(<[_]>::first);
     Ok(match certificate.map(|certificate| peer::read_certificate(certificate)).transpose()? {
         None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None, serial: None },
-        Some(Certified { peer, serial, not_after_unix_secs }) => {
+        Some(Certified { peer, serial, not_after_unix_secs, role: _ }) => {
             ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs), serial }
         }
     })

@@ -11,12 +11,13 @@ use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::artifacts::Artifacts;
+use crate::audit::{Audit, AuditError, Place, What};
 use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
 use crate::descriptors::{self, Shares, TooFew};
@@ -70,6 +71,9 @@ pub enum ServerError {
     /// The list of revocations cannot be used.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The operator has no certificate.
     #[error(transparent)]
     Operators(#[from] OperatorsError),
@@ -147,7 +151,14 @@ impl Coordinator {
         let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
-        revoke_again(&revoked, &store, &operators)?;
+        let place = Place {
+            folder: folder.join("audit"),
+            seed: folder.join("audit.seed"),
+            head: config.audit_head.clone(),
+            most_bytes: u64::from(config.audit_mib) << 20,
+        };
+        let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
+        revoke_again(&revoked, &store, &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
@@ -169,6 +180,7 @@ impl Coordinator {
             operator_secs: u64::from(admin_days) * DAY_SECS,
             revocations,
             driver: driver.clone(),
+            audit,
         });
         let terms = Terms {
             folder: folder.clone(),
@@ -211,6 +223,7 @@ impl Coordinator {
             tokio::spawn(listener::serve(listener, tls, limits, services.prepare(), stop.clone()))
         };
         let (known, operators) = (Arc::clone(&registry), Arc::clone(&registry.operators));
+        let audit = registry.audit.clone();
         let admits_device: Admits = Arc::new(move |info| match &info.peer {
             Peer::Anonymous => true,
             Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
@@ -263,6 +276,7 @@ impl Coordinator {
         for service in [devices, admins] {
             close(service).await;
         }
+        drop(spawn_blocking(move || audit.close(driver::now())).await);
         tracing::info!("stopped");
         outcome
     }
@@ -291,13 +305,23 @@ fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String>
 }
 
 /// Revokes what the store does not know of: it is older than the list.
-fn revoke_again(revoked: &[Revoked], store: &Store, operators: &Operators) -> Result<(), ServerError> {
+fn revoke_again(
+    revoked: &[Revoked],
+    store: &Store,
+    operators: &Operators,
+    audit: &Audit,
+) -> Result<(), ServerError> {
     for one in revoked {
         let forgotten = match *one {
             Revoked::Device(device) => records::revoke(store, device)?,
             Revoked::Operator(serial) => operators.revoke(serial)?,
         };
         if forgotten {
+            let whom = match *one {
+                Revoked::Device(device) => ("device", device.to_string()),
+                Revoked::Operator(serial) => ("certificate", serial.to_string()),
+            };
+            audit.note(&What::new("revoke again", [whom]), driver::now());
             tracing::warn!(
                 ?one,
                 "revoked again: the state folder did not know it, as after a restore from a backup"

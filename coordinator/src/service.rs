@@ -9,15 +9,19 @@ use proto::admin::{AdminReply, AdminRequest, Health, TurnedAwayCount};
 use proto::convert;
 use proto::ids::{DeviceId, TaskId};
 use proto::message::{self, Rejection};
+use proto::role::Role;
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
+use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
+use crate::audit::{What, Who, came_of};
 use crate::bases::ServedBases;
 use crate::driver::{self, Driver, LONGEST_HELD};
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
-use crate::peer::{ConnectInfo, Peer};
+use crate::peer::{AdminName, ConnectInfo, Peer};
+use crate::roles;
 use crate::server_certificates::ServerCertificates;
 use crate::status;
 
@@ -157,10 +161,38 @@ impl AdminService {
         };
         // The connection may be older than its revocation.
         let serial = request.extensions().get::<ConnectInfo>().and_then(|info| info.serial);
-        if !serial.is_some_and(|serial| self.registry.operators.admits(serial)) {
-            return Err(Rejection::NotEnrolled);
+        let known = serial.and_then(|serial| Some((serial, self.registry.operators.role(serial)?)));
+        let (serial, role) = known.ok_or(Rejection::NotEnrolled)?;
+        let request = convert::admin_request_from_wire(request.into_inner())?;
+        let who = Who::Operator { name: name.clone(), serial, role };
+        let what = What::of(&request);
+        if !self.may(&request, &name, role)? {
+            let refused = roles::refusal(&request, &name, role);
+            let (audit, what) = (self.registry.audit.clone(), what.unwrap_or_else(|| What::named(&request)));
+            drop(spawn_blocking(move || audit.refused(&who, &what, "role", driver::now())).await);
+            return Err(refused);
         }
-        Ok(match convert::admin_request_from_wire(request.into_inner())? {
+        let Some(what) = what else { return self.perform((name, role), request).await };
+        let service = self.clone();
+        let done = async move { service.perform((name, role), request).await };
+        self.registry.audit.change((who, what), done, came_of, self.registry.audit_fails()).await
+    }
+
+    /// Whether the role suffices. Everybody may revoke what has their own name.
+    fn may(&self, request: &AdminRequest, name: &AdminName, role: Role) -> Result<bool, Rejection> {
+        if role >= roles::needed(request) {
+            return Ok(true);
+        }
+        let AdminRequest::RevokeOperator(serial) = request else { return Ok(false) };
+        self.registry.is_operators_own(*serial, name)
+    }
+
+    async fn perform(
+        &self,
+        (name, role): (AdminName, Role),
+        request: AdminRequest,
+    ) -> Result<AdminReply, Rejection> {
+        Ok(match request {
             AdminRequest::CreateTask { plan, frozen } => {
                 AdminReply::Task(self.driver.create_task(plan, frozen).await?)
             }
@@ -184,12 +216,24 @@ impl AdminService {
             AdminRequest::ShowHealth => AdminReply::Health(self.health()),
             AdminRequest::ListOperators => AdminReply::Operators(self.registry.list_operators()?),
             AdminRequest::RevokeOperator(serial) => {
-                Arc::clone(&self.registry).revoke_operator(serial).await?;
+                Arc::clone(&self.registry).revoke_operator(serial, driver::now()).await?;
                 AdminReply::Done
             }
             AdminRequest::SignOperator { certificate_request_pem } => {
-                let signed = self.registry.sign_operator(&name, &certificate_request_pem, driver::now());
+                let registry = Arc::clone(&self.registry);
+                let signed = registry.sign_operator((name, role), certificate_request_pem, driver::now());
                 AdminReply::Certificate(signed.await?)
+            }
+            AdminRequest::AddOperator { name, role, certificate_request_pem } => {
+                let registry = Arc::clone(&self.registry);
+                let signed = registry.add_operator((name, role), certificate_request_pem, driver::now());
+                AdminReply::Certificate(signed.await?)
+            }
+            AdminRequest::ReadAudit { from } => {
+                let (audit, fails) = (self.registry.audit.clone(), self.registry.audit_fails());
+                let read = spawn_blocking(move || audit.read(from)).await;
+                let read = read.map_err(|error| Rejection::Unavailable(error.to_string()))?;
+                AdminReply::Audit(read.map_err(fails)?)
             }
         })
     }

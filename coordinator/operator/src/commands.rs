@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use coordinator::cli::{CliError, EXIT_CODES};
 
+mod audit;
 mod device;
 mod doctor;
 mod eval;
@@ -45,9 +46,12 @@ enum Command {
     Model(model::Command),
     /// Measure versions on text of your own, here: neither text nor path leaves this machine.
     Eval(eval::Arguments),
-    /// Certificates of operators.
+    /// Certificates of operators, and their roles.
     #[command(subcommand)]
     Operator(operators::Command),
+    /// Who changed what.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Look at this machine and at a coordinator's folder: ports, clock, certificates, disk, open files, store. Fails where
     /// something is a fault.
     Doctor(doctor::Arguments),
@@ -64,6 +68,7 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Model(command) => model::run(&dir, command).await,
         Command::Eval(arguments) => eval::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Audit(command) => audit::run(&dir, command).await,
         Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,
     }

@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, EXIT_CODES};
+use crate::audit::AuditError;
 use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
@@ -102,14 +103,17 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Driver(_)
         | ServerError::File(_)
         | ServerError::Stopped(_)
+        | ServerError::Audit(AuditError::File(_) | AuditError::Store(_) | AuditError::Fault { .. })
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
         | ServerError::Certificates(
             ServerCertificatesError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
-            | ServerCertificatesError::Pki(PkiError::File(_)),
+            | ServerCertificatesError::Pki(PkiError::File(_))
+            | ServerCertificatesError::Audit(AuditError::File(_) | AuditError::Store(_)),
         )
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
+        | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_))
         | ServerError::Bases(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)

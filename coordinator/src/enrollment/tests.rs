@@ -7,6 +7,7 @@ use task::spool::InMemory;
 
 use super::*;
 use crate::artifacts::Artifacts;
+use crate::audit;
 
 const DAY: u64 = 24 * 3600;
 const NOW: u64 = 1_700_000_000;
@@ -39,7 +40,15 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         EnrollmentKey::open_or_create(&path.join("enrolment.seed"), &SystemRandom::new()).unwrap();
     let artifacts = Artifacts::open(&path.join("artifacts")).unwrap();
     let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), Arc::new(InMemory)).unwrap();
+    let place = audit::Place {
+        folder: path.join("audit"),
+        seed: path.join("audit.seed"),
+        head: std::path::PathBuf::new(),
+        most_bytes: 64 << 20,
+    };
+    let audit = Audit::open(&place, store.clone(), &SystemRandom::new(), at(NOW)).unwrap();
     Registry {
+        audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
         enrollment_key,
         address: "localhost:7443".to_owned(),
