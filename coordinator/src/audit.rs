@@ -257,6 +257,11 @@ impl Audit {
         self.keep_elsewhere(&mut state);
     }
 
+    /// The number of the newest entry.
+    pub fn entries(&self) -> u64 {
+        self.lock().end.n
+    }
+
     /// Entries from number `from` on, as many as fit into an answer. Blocks.
     pub fn read(&self, from: u64) -> Result<AuditPart, AuditError> {
         let state = self.lock();

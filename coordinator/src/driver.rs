@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::artifacts::parts::{PartReader, READERS};
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::metrics::Metrics;
 use crate::records::RecordError;
 use crate::seldom::Seldom;
 
@@ -124,6 +125,7 @@ pub struct Driver {
     under_way: Arc<watch::Sender<usize>>,
     trouble: Arc<Trouble>,
     failed: Arc<watch::Sender<bool>>,
+    metrics: Arc<Metrics>,
 }
 
 /// What is waited for.
@@ -165,8 +167,11 @@ impl Driver {
     ) -> Result<Self, DriverError> {
         let artifacts = Arc::new(artifacts);
         let enrollments = Arc::new(AtomicU64::new(0));
-        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, Arc::clone(&enrollments))?;
+        let metrics = Arc::new(Metrics::default());
+        let counters = (Arc::clone(&enrollments), Arc::clone(&metrics));
+        let state = State::open(store, Arc::clone(&artifacts), authority, spooler, counters)?;
         Ok(Self {
+            metrics,
             enrollments,
             state: Arc::new(Mutex::new(state)),
             reader: Arc::new(PartReader::new(artifacts)),
@@ -196,6 +201,7 @@ impl Driver {
             }
             other => other,
         };
+        self.metrics.answered(name, &answer);
         match &answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
             Err(rejection @ Rejection::Unavailable(_)) => {
@@ -230,6 +236,7 @@ impl Driver {
             if !matches!(answer, Ok(Reply::Wait { retry_millis, .. }) if retry_millis < TROUBLED_MILLIS) {
                 return answer;
             }
+            let _held = self.metrics.holds();
             let came = phases.wait_for(|now| awaits.came(&before, now));
             if timeout_at(until, came).await.is_err() {
                 return answer;
@@ -263,6 +270,21 @@ impl Driver {
     /// A device was enrolled or revoked: who may take part is counted again.
     pub fn devices_changed(&self) {
         self.enrollments.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// How often that was.
+    pub fn devices_changes(&self) -> u64 {
+        self.enrollments.load(Ordering::Acquire)
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Whether it has stopped serving because the store or the disk failed.
+    pub fn is_failed(&self) -> bool {
+        *self.failed.borrow()
     }
 
     /// Starts a task; durable when this returns.
@@ -413,6 +435,7 @@ impl Driver {
                 }
                 self.set_due(Due { at: state.poll_timeout(), open_rounds: state.open_rounds() });
                 let phases = state.phases();
+                self.metrics.steps(&phases, now());
                 self.phases.send_if_modified(|known| std::mem::replace(known, phases.clone()) != phases);
                 answer
             }

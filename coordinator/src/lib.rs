@@ -15,6 +15,8 @@ pub mod descriptors;
 pub mod driver;
 pub mod enrollment;
 pub mod listener;
+pub mod metrics;
+pub mod observe;
 pub mod operators;
 pub mod peer;
 pub mod pki;

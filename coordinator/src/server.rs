@@ -25,6 +25,8 @@ use crate::driver::{self, Driver, DriverError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
+use crate::observe::scrape::Scrape;
+use crate::observe::{Readiness, endpoint, health};
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
@@ -43,6 +45,9 @@ pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
 pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
+
+/// The folder of artifacts in the state folder.
+const ARTIFACTS: &str = "artefacts";
 
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -117,6 +122,7 @@ pub struct Coordinator {
     certificates: Arc<ServerCertificates>,
     listeners: Listeners,
     addresses: (SocketAddr, SocketAddr),
+    metrics: Option<TcpListener>,
 }
 
 /// Opens the store and serves until `shutdown` is canceled; then no round is opened any more, open ones are given
@@ -143,7 +149,7 @@ impl Coordinator {
             tracing::warn!("{closed}");
         }
         let store = Store::open(&folder.join("store"))?;
-        let artifacts = Artifacts::open(&folder.join("artefacts"))?;
+        let artifacts = Artifacts::open(&folder.join(ARTIFACTS))?;
         let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             config.certificates;
         let rng = SystemRandom::new();
@@ -199,7 +205,14 @@ impl Coordinator {
             certificates,
             listeners,
             addresses: (device, admin),
+            metrics: None,
         })
+    }
+
+    /// Answers for metrics on this listener too, if there is one.
+    #[must_use]
+    pub fn observed(self, metrics: Option<TcpListener>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Where devices and operators connect.
@@ -214,11 +227,25 @@ impl Coordinator {
 
     /// Serves until `shutdown` is canceled, or the store fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, shares, driver, bases, registry, certificates, listeners, addresses: _ } = self;
+        let Self { config, shares, driver, bases, registry, certificates, listeners, addresses: _, metrics } =
+            self;
+        let readiness = Readiness::new(driver.clone());
         let stop = CancellationToken::new();
         // Whoever drops this future stops the services too.
         let _dropped = stop.clone().drop_guard();
         let turned_away = BothTurnedAway::default();
+        let scrape = Scrape {
+            driver: driver.clone(),
+            registry: Arc::clone(&registry),
+            certificates: Arc::clone(&certificates),
+            turned_away: turned_away.clone(),
+            readiness: readiness.clone(),
+            artifacts: config.state_dir.join(ARTIFACTS),
+            devices: Arc::default(),
+        };
+        let observers = metrics.map(|listener| {
+            tokio::spawn(endpoint::serve(listener, scrape, readiness.clone(), stop.clone()))
+        });
         let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
             tokio::spawn(listener::serve(listener, tls, limits, services.prepare(), stop.clone()))
         };
@@ -243,13 +270,13 @@ impl Coordinator {
             listeners.device,
             certificates.for_devices(),
             (shares.devices, turned_away.devices, admits_device),
-            Routes::new(device),
+            Routes::new(device).add_service(health::service(readiness.clone())),
         );
         let mut admins = serve(
             listeners.admin,
             certificates.for_operators(),
             (shares.operators, turned_away.operators, admits_operator),
-            Routes::new(admin),
+            Routes::new(admin).add_service(health::service(readiness.clone())),
         );
         let timers = tokio::spawn({
             let driver = driver.clone();
@@ -266,6 +293,7 @@ impl Coordinator {
             ended = &mut admins => Err(service_error(ended)),
         };
         if outcome.is_ok() {
+            readiness.stops();
             tracing::info!(drain_secs = config.drain_secs, "stopping");
             driver.drain(Duration::from_secs(config.drain_secs.into())).await;
         }
@@ -273,7 +301,7 @@ impl Coordinator {
         renewals.abort();
         reading.abort();
         stop.cancel();
-        for service in [devices, admins] {
+        for service in [devices, admins].into_iter().chain(observers) {
             close(service).await;
         }
         drop(spawn_blocking(move || audit.close(driver::now())).await);

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Parser;
 use shell::cli::note;
 use shell::notify::Notifier;
+use shell::logs::LogFormat;
 use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -41,16 +42,30 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
 /// Binds both ports and opens the store; says where it listens, and gives what is canceled when the process is told to
 /// stop. For use in a runtime only.
 pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationToken), CliError> {
-    logs::start("RUST_LOG", LOGGED);
+    logs::start_as("RUST_LOG", LOGGED, config.log_format);
+    // Where logs are for programs, nothing else is between them.
+    let say = match config.log_format {
+        LogFormat::Text => note,
+        LogFormat::Json => |text: &str| tracing::info!("{text}"),
+    };
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
     let (device_address, admin_address) = (address(&device)?, address(&admin)?);
+    let metrics = config.metrics.map(|address| bind(address, "metrics", path)).transpose()?;
+    let metrics_address = metrics.as_ref().map(address).transpose()?;
     let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
+    let coordinator = coordinator.observed(metrics);
     // Before anybody is told that it serves: a signal that comes at once must find somebody.
     let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
-    note(&format!("listening on {device_address} for devices"));
-    note(&format!("listening on {admin_address} for operators"));
+    say(&format!("listening on {device_address} for devices"));
+    say(&format!("listening on {admin_address} for operators"));
+    if let Some(address) = metrics_address {
+        say(&format!("listening on {address} for whoever asks for metrics"));
+        if !address.ip().is_loopback() {
+            say("warning: metrics are in clear and for everybody who reaches that address; keep it on a network of your own");
+        }
+    }
     Ok((coordinator, stop))
 }
 

@@ -19,6 +19,7 @@ use task::{Spending, Task, TaskEffect};
 use super::held::Phases;
 use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
+use crate::metrics::Metrics;
 use crate::records::{self, TaskHeader};
 
 /// What a device is told while there is no task at all, in milliseconds.
@@ -39,6 +40,7 @@ pub(super) struct State {
     /// How often a device was enrolled or revoked since the start.
     enrollments: Arc<AtomicU64>,
     draining: bool,
+    metrics: Arc<Metrics>,
 }
 
 #[derive(Debug)]
@@ -58,11 +60,12 @@ impl State {
         artifacts: Arc<Artifacts>,
         authority: IdentityPublic,
         spooler: Arc<dyn Spooler>,
-        enrollments: Arc<AtomicU64>,
+        (enrollments, metrics): (Arc<AtomicU64>, Arc<Metrics>),
     ) -> Result<Self, DriverError> {
         let (tasks, public) = (Vec::new(), BTreeSet::new());
+        let draining = false;
         let mut state =
-            Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining: false };
+            Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining, metrics };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artifacts, authority, (id, &header))?;
             state.admit(task, header);
@@ -418,11 +421,12 @@ impl State {
             records::put_header(&mut batch, id, &header)?;
         }
         if !batch.is_empty() {
-            self.store.commit_blocking(&batch)?;
+            self.metrics.commit(|| self.store.commit_blocking(&batch))?;
         }
         entry.header = header;
         self.public.extend(published);
         for effect in entry.unsaved.drain(..) {
+            self.metrics.durable(&effect);
             log(id, &effect);
         }
         Ok(())
