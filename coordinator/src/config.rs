@@ -63,7 +63,9 @@ fn address_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
     if text.is_empty() {
         return Ok(None);
     }
-    let why = |error| serde::de::Error::custom(format!("{text:?} is not an address of the form address:port: {error}"));
+    let why = |error| {
+        serde::de::Error::custom(format!("{text:?} is not an address of the form address:port: {error}"))
+    };
     text.parse().map(Some).map_err(why)
 }
 
@@ -268,11 +270,19 @@ mod tests {
         assert_eq!(parse("metrics = ''").unwrap().metrics, None);
         let at = parse("metrics = '127.0.0.1:9464'\nlog_format = 'json'").unwrap();
         assert_eq!((at.metrics, at.log_format), (Some(([127, 0, 0, 1], 9464).into()), LogFormat::Json));
-        for (text, words) in [("metrics = 'here'", "\"here\" is not an address"), ("log_format = 'xml'", "unknown variant `xml`")] {
+        for (text, words) in [
+            ("metrics = 'here'", "\"here\" is not an address"),
+            ("log_format = 'xml'", "unknown variant `xml`"),
+        ] {
             let message = parse(text).unwrap_err().to_string();
             assert!(message.contains(words), "{message}");
         }
-        assert!(parse("audit_mib = 15").unwrap_err().to_string().contains("audit_mib must be at least 16, got 15"));
+        assert!(
+            parse("audit_mib = 15")
+                .unwrap_err()
+                .to_string()
+                .contains("audit_mib must be at least 16, got 15")
+        );
     }
 
     fn parse(text: &str) -> Result<Config, ConfigError> {

@@ -27,8 +27,7 @@ const STEP_BUCKETS: [f64; 13] =
     [0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0];
 
 /// Seconds of a commit.
-const COMMIT_BUCKETS: [f64; 12] =
-    [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0];
+const COMMIT_BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0];
 
 /// The steps that a round goes through.
 const STEPS: [PhaseName; 6] = [
@@ -86,6 +85,9 @@ impl Default for Metrics {
         // What has not come up yet is there as 0.
         for outcome in OUTCOMES {
             drop(metrics.rounds.get_or_create(&[("outcome", of_outcome(outcome))]));
+        }
+        for answer in ["wait", "assignment"] {
+            drop(metrics.requests.get_or_create(&[("request", "check-in"), ("answer", answer)]));
         }
         for step in STEPS {
             drop(metrics.steps.get_or_create(&[("step", of_step(step))]));

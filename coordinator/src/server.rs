@@ -243,9 +243,8 @@ impl Coordinator {
             artifacts: config.state_dir.join(ARTIFACTS),
             devices: Arc::default(),
         };
-        let observers = metrics.map(|listener| {
-            tokio::spawn(endpoint::serve(listener, scrape, readiness.clone(), stop.clone()))
-        });
+        let observers = metrics
+            .map(|listener| tokio::spawn(endpoint::serve(listener, scrape, readiness.clone(), stop.clone())));
         let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
             tokio::spawn(listener::serve(listener, tls, limits, services.prepare(), stop.clone()))
         };

@@ -85,7 +85,8 @@ fn read(text: &str) -> BTreeMap<String, Read> {
     for line in text.lines() {
         if let Some(comment) = line.strip_prefix("# ") {
             let mut parts = comment.splitn(3, ' ');
-            let (word, name, rest) = (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap_or(""));
+            let (word, name, rest) =
+                (parts.next().unwrap(), parts.next().unwrap(), parts.next().unwrap_or(""));
             assert!(is_name(name), "{line}");
             if name != current {
                 assert!(!families.contains_key(name), "a second block: {line}");
@@ -108,7 +109,9 @@ fn read(text: &str) -> BTreeMap<String, Read> {
         assert!(seen.insert(series.to_owned()), "twice: {line}");
         let (name, labels) = match series.split_once('{') {
             None => (series, BTreeMap::new()),
-            Some((name, labels)) => (name, read_labels(labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}")))),
+            Some((name, labels)) => {
+                (name, read_labels(labels.strip_suffix('}').unwrap_or_else(|| panic!("{line}"))))
+            }
         };
         assert!(is_name(name), "{line}");
         let family = families.get_mut(&current).unwrap_or_else(|| panic!("no family: {line}"));
@@ -207,8 +210,9 @@ async fn a_scrape_is_open_metrics_and_says_what_there_is() {
     is("nightshift_audit_entries", &[], 3.0);
     assert_eq!(families["nightshift_build"].samples[0].1["version"], env!("CARGO_PKG_VERSION"));
     let clock = value(&families, "nightshift_clock_timestamp_seconds", &[]);
-    let end =
-        |certificate| value(&families, "nightshift_certificate_end_timestamp_seconds", &[("certificate", certificate)]);
+    let end = |certificate| {
+        value(&families, "nightshift_certificate_end_timestamp_seconds", &[("certificate", certificate)])
+    };
     assert!(clock > 1.7e9 && end("server") > clock && end("authority") > end("server"));
     // What comes at a listener is there in the next one.
     let connection = TcpStream::connect(running.device).await.unwrap();
@@ -298,4 +302,184 @@ async fn health_is_for_whoever_has_a_certificate() {
     assert_eq!(asked(running.device, false).await, Err(Code::Unauthenticated));
     running.stop.cancel();
     timeout(LONG, running.served).await.unwrap().unwrap().unwrap();
+}
+
+/// The names of metrics in an expression of Prometheus, each with the labels that it is asked for by. Fails where brackets do
+/// not close.
+fn names_in(expression: &str) -> Vec<(String, Vec<String>)> {
+    // What may follow a name without being one: functions, operators, what is grouped by.
+    const WORDS: [&str; 17] = [
+        "sum",
+        "by",
+        "on",
+        "and",
+        "or",
+        "unless",
+        "rate",
+        "increase",
+        "histogram_quantile",
+        "time",
+        "timestamp",
+        "abs",
+        "without",
+        "ignoring",
+        "group_left",
+        "offset",
+        "label_values",
+    ];
+    let mut names: Vec<(String, Vec<String>)> = Vec::new();
+    let (mut rest, mut open, mut grouped) = (expression, Vec::new(), false);
+    while let Some(next) = rest.chars().next() {
+        if next.is_ascii_alphabetic() || next == '_' {
+            let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(rest.len());
+            let (word, after) = rest.split_at(end);
+            let inside = open.last() == Some(&'{');
+            if inside {
+                names.last_mut().unwrap().1.push(word.to_owned());
+            } else if ["by", "on", "without", "ignoring", "group_left"].contains(&word) {
+                grouped = true;
+            } else if !WORDS.contains(&word) && !open.contains(&'g') && !open.contains(&'[') {
+                names.push((word.to_owned(), Vec::new()));
+            }
+            rest = after;
+            continue;
+        }
+        match next {
+            '"' => {
+                let end =
+                    rest[1..].find('"').unwrap_or_else(|| panic!("a string is not closed: {expression}"));
+                rest = &rest[end + 2..];
+                continue;
+            }
+            // A duration, such as 6h.
+            '0'..='9' => {
+                let end = rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(rest.len());
+                rest = &rest[end..];
+                continue;
+            }
+            '(' => open.push(if std::mem::take(&mut grouped) { 'g' } else { '(' }),
+            '{' | '[' => open.push(next),
+            ')' => assert!(matches!(open.pop(), Some('(' | 'g')), "{expression}"),
+            '}' => assert_eq!(open.pop(), Some('{'), "{expression}"),
+            ']' => assert_eq!(open.pop(), Some('['), "{expression}"),
+            _ => {}
+        }
+        rest = &rest[next.len_utf8()..];
+    }
+    assert!(open.is_empty(), "{expression}");
+    names
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rules {
+    groups: Vec<Group>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Group {
+    name: String,
+    rules: Vec<Rule>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rule {
+    alert: String,
+    expr: String,
+    #[serde(default, rename = "for")]
+    lasts: String,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
+}
+
+/// All expressions that are below a key of the board.
+fn expressions<'a>(board: &'a serde_json::Value, key: &str, found: &mut Vec<&'a str>) {
+    if let Some(list) = board.as_array() {
+        list.iter().for_each(|one| expressions(one, key, found));
+    } else if let Some(object) = board.as_object() {
+        for (name, value) in object {
+            match value.as_str() {
+                Some(text) if name == key => found.push(text),
+                Some(_) | None => expressions(value, key, found),
+            }
+        }
+    }
+}
+
+#[test]
+fn names_are_found_in_expressions() {
+    let found = names_in(
+        r#"histogram_quantile(0.9, sum by (job, le) (rate(a_bucket{x=~"y|z", i="$i"}[5m]))) > 10 * b"#,
+    );
+    let expected = [("a_bucket", vec!["x", "i"]), ("b", vec![])];
+    let expected = expected
+        .map(|(name, labels)| (name.to_owned(), labels.into_iter().map(str::to_owned).collect::<Vec<_>>()));
+    assert_eq!(found, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_board_and_the_alerts_ask_for_what_there_is() {
+    let monitoring = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/monitoring");
+    let rules: Rules =
+        serde_saphyr::from_str(&std::fs::read_to_string(monitoring.join("alerts.yaml")).unwrap()).unwrap();
+    let board: serde_json::Value =
+        serde_json::from_str(&std::fs::read_to_string(monitoring.join("board.json")).unwrap()).unwrap();
+    let [Group { name, rules }] = &rules.groups[..] else { panic!("not one group") };
+    assert_eq!(name, "nightshift");
+    let alerts: BTreeSet<&str> = rules.iter().map(|rule| rule.alert.as_str()).collect();
+    assert_eq!(alerts.len(), rules.len(), "two with one name");
+    for rule in rules {
+        assert!(["page", "ticket"].contains(&rule.labels["severity"].as_str()), "{}", rule.alert);
+        assert!(rule.annotations.contains_key("summary") && rule.annotations.contains_key("description"));
+        let digits = rule.lasts.trim_end_matches(['m', 'h']);
+        assert!(rule.lasts.is_empty() || digits.parse::<u32>().is_ok(), "{}: {}", rule.alert, rule.lasts);
+    }
+    let mut asked: Vec<&str> = rules.iter().map(|rule| rule.expr.as_str()).collect();
+    expressions(&board, "expr", &mut asked);
+    expressions(&board["templating"], "query", &mut asked);
+    assert!(asked.len() > 30, "{}", asked.len());
+
+    let running = running().await;
+    let families = read(&get(running.metrics, "GET /metrics").await.2);
+    // Each name that a sample has or would have, with the labels of those that are there.
+    let mut known: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for (name, family) in &families {
+        let ends: &[&str] = match family.kind.as_str() {
+            "counter" => &["_total"],
+            "histogram" => &["_bucket", "_sum", "_count"],
+            "info" => &["_info"],
+            _ => &[""],
+        };
+        let labels = family.samples.iter().flat_map(|(_, labels, _)| labels.keys().map(String::as_str));
+        let labels: BTreeSet<&str> = labels.collect();
+        known.extend(ends.iter().map(|end| (format!("{name}{end}"), labels.clone())));
+    }
+    let by_prometheus = ["up", "instance", "prometheus"];
+    let mut used = 0;
+    for expression in asked {
+        for (name, labels) in names_in(expression) {
+            if by_prometheus.contains(&name.as_str()) {
+                continue;
+            }
+            let has = known.get(&name).unwrap_or_else(|| panic!("`{name}` is not exported: {expression}"));
+            for label in labels {
+                let there = ["instance", "job"].contains(&label.as_str()) || has.contains(label.as_str());
+                assert!(there, "`{name}` has no label `{label}`: {expression}");
+            }
+            used += 1;
+        }
+    }
+    assert!(used > 35, "{used}");
+    running.stop.cancel();
+    timeout(LONG, running.served).await.unwrap().unwrap().unwrap();
+
+    // Where it is installed, Prometheus reads them itself.
+    let checked =
+        Command::new("promtool").args(["check", "rules"]).arg(monitoring.join("alerts.yaml")).output();
+    match checked {
+        Ok(checked) => assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout)),
+        Err(_) => println!("skipped: promtool is not installed"),
+    }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use shell::cli::note;
-use shell::notify::Notifier;
 use shell::logs::LogFormat;
+use shell::notify::Notifier;
 use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
@@ -63,7 +63,9 @@ pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationTo
     if let Some(address) = metrics_address {
         say(&format!("listening on {address} for whoever asks for metrics"));
         if !address.ip().is_loopback() {
-            say("warning: metrics are in clear and for everybody who reaches that address; keep it on a network of your own");
+            say(
+                "warning: metrics are in clear and for everybody who reaches that address; keep it on a network of your own",
+            );
         }
     }
     Ok((coordinator, stop))

@@ -41,7 +41,12 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const TEXT: &str = "text/plain; charset=utf-8";
 
 /// Answers until `stop` is canceled. Each connection is for one request.
-pub(crate) async fn serve(listener: TcpListener, scrape: Scrape, readiness: Readiness, stop: CancellationToken) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    scrape: Scrape,
+    readiness: Readiness,
+    stop: CancellationToken,
+) {
     let room = Arc::new(Semaphore::new(CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
@@ -80,7 +85,8 @@ async fn attend(stream: TcpStream, scrape: Scrape, readiness: Readiness) {
 
 async fn answer(request: &Request<Incoming>, scrape: Scrape, readiness: &Readiness) -> Response<Full<Bytes>> {
     if request.method() != Method::GET && request.method() != Method::HEAD {
-        let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
+        let mut refused =
+            plain(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD are answered\n".to_owned());
         refused.headers_mut().insert(ALLOW, http::HeaderValue::from_static("GET, HEAD"));
         return refused;
     }

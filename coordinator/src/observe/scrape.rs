@@ -120,9 +120,11 @@ impl Scrape {
     }
 
     fn listeners(&self, metrics: &mut Metrics) {
-        let (connections, named) = (Family::<Labels<1>, Gauge>::default(), Family::<Labels<1>, Gauge>::default());
+        let (connections, named) =
+            (Family::<Labels<1>, Gauge>::default(), Family::<Labels<1>, Gauge>::default());
         let calls = Family::<Labels<1>, Counter>::default();
-        let (received, sent) = (Family::<Labels<1>, Counter>::default(), Family::<Labels<1>, Counter>::default());
+        let (received, sent) =
+            (Family::<Labels<1>, Counter>::default(), Family::<Labels<1>, Counter>::default());
         let turned_away = Family::<Labels<2>, Counter>::default();
         let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
         for (listener, counts) in listeners {
@@ -146,7 +148,11 @@ impl Scrape {
         metrics.register("nightshift_calls", "Calls whose message was read", calls);
         metrics.register_with_unit("nightshift_received", "Bytes of messages", Unit::Bytes, received);
         metrics.register_with_unit("nightshift_sent", "Bytes of answers", Unit::Bytes, sent);
-        metrics.register("nightshift_turned_away", "Peers and calls that were turned away, by why", turned_away);
+        metrics.register(
+            "nightshift_turned_away",
+            "Peers and calls that were turned away, by why",
+            turned_away,
+        );
     }
 
     fn state(&self, metrics: &mut Metrics, looked: &Looked) {
@@ -159,7 +165,12 @@ impl Scrape {
         if let Some((files, bytes)) = looked.artifacts {
             metrics.register("nightshift_artifacts", "Artifacts on disk", gauge(files));
             let bytes = gauge(bytes);
-            metrics.register_with_unit("nightshift_artifact", "What artifacts take on disk", Unit::Bytes, bytes);
+            metrics.register_with_unit(
+                "nightshift_artifact",
+                "What artifacts take on disk",
+                Unit::Bytes,
+                bytes,
+            );
         }
         let ends = Family::<Labels<1>, Gauge>::default();
         for (certificate, end) in [
@@ -175,7 +186,11 @@ impl Scrape {
             ends,
         );
         let ready = self.readiness.why_not().is_none();
-        metrics.register("nightshift_ready", "1 while it takes on work, 0 while it stops", gauge(ready.into()));
+        metrics.register(
+            "nightshift_ready",
+            "1 while it takes on work, 0 while it stops",
+            gauge(ready.into()),
+        );
         metrics.register(
             "nightshift_disk_trouble",
             "1 while nothing can be written, 0 otherwise",
@@ -187,7 +202,12 @@ impl Scrape {
             gauge(looked.audit_entries),
         );
         let clock = gauge(driver::now().as_secs());
-        metrics.register_with_unit("nightshift_clock_timestamp", "Its clock, since 1970", Unit::Seconds, clock);
+        metrics.register_with_unit(
+            "nightshift_clock_timestamp",
+            "Its clock, since 1970",
+            Unit::Seconds,
+            clock,
+        );
     }
 }
 
