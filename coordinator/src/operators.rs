@@ -213,11 +213,15 @@ fn is_good(operator: &OperatorStatus, now_unix_secs: u64) -> bool {
 
 /// What is written down of a certificate.
 fn record(certificate: &[u8], role: Role, validity: Validity) -> Result<(Serial, Batch), OperatorsError> {
-    let Ok(Certified { peer: Peer::Admin(name), serial: Some(serial), .. }) =
+    // What it says and what is written down of it are one.
+    let Ok(Certified { peer: Peer::Admin(name), serial: Some(serial), role: Some(said), .. }) =
         peer::read_certificate(certificate)
     else {
         return Err(OperatorsError::Unreadable);
     };
+    if said != role {
+        return Err(OperatorsError::Unreadable);
+    }
     let record = OperatorRecord {
         name: name.to_string(),
         issued_unix_secs: validity.not_before_unix_secs,

@@ -120,7 +120,7 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Driver(_)
         | ServerError::File(_)
         | ServerError::Stopped(_)
-        | ServerError::Audit(AuditError::File(_) | AuditError::Store(_) | AuditError::Fault { .. })
+        | ServerError::Audit(AuditError::File(_) | AuditError::Store(_))
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
         | ServerError::Certificates(
             ServerCertificatesError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
@@ -130,7 +130,8 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
-        | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_))
+        // A person has to look at it: to start again and again mends nothing.
+        | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
         | ServerError::Bases(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
