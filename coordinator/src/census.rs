@@ -80,6 +80,7 @@ impl Census {
 #[cfg(test)]
 mod tests {
     use proto::ids::Serial;
+    use proto::role::Role;
 
     use super::*;
 
@@ -111,6 +112,7 @@ mod tests {
         let operator = |i: u8, expires_unix_secs, revoked| OperatorStatus {
             serial: Serial([i; 16]),
             name: format!("o{i}"),
+            role: Role::Viewer,
             issued_unix_secs: 0,
             expires_unix_secs,
             revoked,

@@ -9,6 +9,7 @@ use std::{
 
 use serde::Deserialize;
 use shell::config::{self, ConfigError, OutOfRange, require};
+use shell::logs::LogFormat;
 
 use crate::listener;
 
@@ -35,6 +36,15 @@ pub struct Config {
     pub public_names: Vec<String>,
     /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
     pub revocations: PathBuf,
+    /// Where metrics and readiness are asked for (HTTP, in clear), `address:port`; empty for nowhere. Default nowhere.
+    #[serde(deserialize_with = "address_if_any")]
+    pub metrics: Option<SocketAddr>,
+    /// How what happens is logged. Default for people.
+    pub log_format: LogFormat,
+    /// A file in which the newest head of the audit log is kept, beside the state folder; empty for none. Default none.
+    pub audit_head: PathBuf,
+    /// Mebibytes that the audit log may take, at least 16; then its oldest entries are removed. Default 256.
+    pub audit_mib: u32,
     /// Bases that devices which lack them may fetch from this coordinator: Hugging Face folders and GGUF files.
     /// Default none.
     pub bases: Vec<PathBuf>,
@@ -45,6 +55,18 @@ pub struct Config {
     pub certificates: Certificates,
     /// What is taken on at the same time.
     pub limits: Limits,
+}
+
+/// An address, or nothing.
+fn address_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let why = |error| {
+        serde::de::Error::custom(format!("{text:?} is not an address of the form address:port: {error}"))
+    };
+    text.parse().map(Some).map_err(why)
 }
 
 /// How long certificates last; all at least one, but for what is no life.
@@ -95,6 +117,10 @@ impl Default for Config {
             state_dir: PathBuf::from("/var/lib/nightshift-coordinator"),
             public_names: Vec::new(),
             revocations: PathBuf::new(),
+            metrics: None,
+            log_format: LogFormat::Text,
+            audit_head: PathBuf::new(),
+            audit_mib: 256,
             bases: Vec::new(),
             drain_secs: 10,
             certificates: Certificates::default(),
@@ -166,6 +192,7 @@ impl Config {
         for (key, value) in at_least_one {
             require(value >= 1, key, "at least 1", &value)?;
         }
+        require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
         Ok(())
     }
 }
@@ -211,7 +238,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 9);
+        assert_eq!(keys.len(), 13);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
     }
@@ -236,6 +263,26 @@ mod tests {
         let message = parse("[limits]\nhandshakes = 0").unwrap_err().to_string();
         let expected = "coordinator.toml: limits.handshakes must be at least 1, got 0";
         assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn metrics_are_nowhere_or_at_an_address() {
+        assert_eq!(parse("metrics = ''").unwrap().metrics, None);
+        let at = parse("metrics = '127.0.0.1:9464'\nlog_format = 'json'").unwrap();
+        assert_eq!((at.metrics, at.log_format), (Some(([127, 0, 0, 1], 9464).into()), LogFormat::Json));
+        for (text, words) in [
+            ("metrics = 'here'", "\"here\" is not an address"),
+            ("log_format = 'xml'", "unknown variant `xml`"),
+        ] {
+            let message = parse(text).unwrap_err().to_string();
+            assert!(message.contains(words), "{message}");
+        }
+        assert!(
+            parse("audit_mib = 15")
+                .unwrap_err()
+                .to_string()
+                .contains("audit_mib must be at least 16, got 15")
+        );
     }
 
     fn parse(text: &str) -> Result<Config, ConfigError> {

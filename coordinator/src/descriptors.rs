@@ -40,6 +40,20 @@ pub fn raise() -> usize {
     granted.map_or(usize::MAX, |granted| usize::try_from(granted).unwrap_or(usize::MAX))
 }
 
+/// How many descriptors the system lets this process have now.
+#[cfg(unix)]
+pub fn granted() -> u64 {
+    use rustix::process::{Resource, getrlimit};
+
+    getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX)
+}
+
+/// The same where there is no such limit.
+#[cfg(not(unix))]
+pub fn granted() -> u64 {
+    u64::MAX
+}
+
 /// The same where there is no such limit.
 #[cfg(not(unix))]
 pub fn raise() -> usize {

@@ -10,7 +10,6 @@
 //! is durable, no reply leaves before that and no step comes between, devices are told to ask again, and everything that is
 //! only read goes on. When a write has failed half-way nobody knows what is durable, so every later call is refused; a
 //! restart recovers.
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
 
 use std::future::pending;
 use std::sync::Arc;
@@ -32,6 +31,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use crate::artifacts::Artifacts;
 use crate::artifacts::parts::{PartReader, READERS};
 use crate::known::KnownDevices;
+use crate::metrics::Metrics;
 use crate::seldom::Seldom;
 
 mod cell;
@@ -94,7 +94,8 @@ impl Driver {
     ) -> Result<Self, DriverError> {
         let artifacts = Arc::new(artifacts);
         let known = Arc::new(KnownDevices::read(&store)?);
-        let kept = Arc::new(Kept::new(store, Arc::clone(&artifacts), known));
+        let metrics = Arc::new(Metrics::default());
+        let kept = Arc::new(Kept::new(store, Arc::clone(&artifacts), known, metrics));
         Ok(Self {
             tasks: Arc::new(Tasks::restore(Arc::clone(&kept), authority, spooler)?),
             kept,
@@ -115,6 +116,7 @@ impl Driver {
             }
             other => other,
         };
+        self.metrics().answered(name, &answer);
         match &answer {
             Ok(reply) => tracing::debug!(%device, request = name, reply = reply.name(), "answered"),
             Err(rejection @ Rejection::Unavailable(_)) => {
@@ -166,6 +168,7 @@ impl Driver {
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
                 return answer;
             }
+            let _held = self.metrics().holds();
             let came = phases.wait_for(|now| awaits.came(&before, now));
             if timeout_at(until, came).await.is_err() {
                 return answer;
@@ -199,6 +202,16 @@ impl Driver {
     /// Who is enrolled. Where that changes, who may take part is counted again.
     pub fn known(&self) -> &KnownDevices {
         &self.kept.known
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> &Metrics {
+        &self.kept.metrics
+    }
+
+    /// Whether it has stopped serving because the store or the disk failed.
+    pub fn is_failed(&self) -> bool {
+        *self.failed.borrow()
     }
 
     /// Starts a task; durable when this returns.
@@ -392,4 +405,5 @@ fn stopped() -> Rejection {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "what runs at the same time is spawned")]
 mod tests;

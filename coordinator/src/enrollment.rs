@@ -8,12 +8,15 @@ use proto::admin::{DeviceStatus, OperatorStatus};
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
+use proto::role::Role;
+use proto::shown::shown;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
 
+use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::operators::{Operators, OperatorsError};
-use crate::peer::{AdminName, Peer};
+use crate::peer::{AdminName, AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
@@ -51,6 +54,8 @@ pub struct Registry {
     pub revocations: Revocations,
     /// Stops serving when the store fails.
     pub driver: Driver,
+    /// Where changes are written down.
+    pub audit: Audit,
 }
 
 impl Registry {
@@ -94,16 +99,21 @@ impl Registry {
             None => records::insert_device(&mut also, device, &record),
         }
         .map_err(|e| self.store(e))?;
-        tokens::redeem(&self.store, secret, now.as_secs(), also).map_err(|error| match error {
-            TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
-            other @ (TokenError::Store(_)
-            | TokenError::Randomness
-            | TokenError::Unknown
-            | TokenError::Expired { .. }
-            | TokenError::Redeemed
-            | TokenError::Label { .. }) => self.token(other),
-        })?;
-        self.driver.known().enrolled(device);
+        let redeem = || {
+            tokens::redeem(&self.store, secret, now.as_secs(), also).map_err(|error| match error {
+                TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
+                other @ (TokenError::Store(_)
+                | TokenError::Randomness
+                | TokenError::Unknown
+                | TokenError::Expired { .. }
+                | TokenError::Redeemed
+                | TokenError::Label { .. }) => self.token(other),
+            })?;
+            self.driver.known().enrolled(device);
+            Ok(())
+        };
+        let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
+        self.audit.change_here((Who::Device(device), what), redeem, |()| With::new(), self.audit_fails())?;
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(Enrolled { label: record.label, ..enrolled })
@@ -254,37 +264,65 @@ impl Registry {
         spawn_blocking(move || run(&self)).await.unwrap_or_else(|error| Err(unavailable(&error)))
     }
 
-    /// Vouches for a new key of an operator: the certificate and its authority's, in PEM.
+    /// Vouches for a new key of an operator, in the role that they have: the certificate and its authority's, in PEM.
     pub async fn sign_operator(
-        &self,
-        name: &AdminName,
-        request_pem: &str,
+        self: Arc<Self>,
+        (name, role): (AdminName, Role),
+        request_pem: String,
         now: Timestamp,
     ) -> Result<String, Rejection> {
-        let validity = Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: now.as_secs() + self.operator_secs,
-        };
-        let signed = self.operators.sign(request_pem, name, &self.authority, validity).await;
-        let signed = signed.map_err(|error| self.operators_failed(error))?;
-        tracing::info!(%name, "operator's certificate made");
-        Ok(signed)
+        let validity = self.operators_validity(now);
+        self.apart(move |registry| {
+            let signed = registry.operators.sign(&request_pem, (&name, role), &registry.authority, validity);
+            let signed = signed.map_err(|error| registry.operators_failed(error))?;
+            tracing::info!(%name, %role, "operator's certificate made anew");
+            Ok(signed)
+        })
+        .await
     }
 
-    /// Makes an operator's certificate worthless, for ever.
-    pub async fn revoke_operator(self: Arc<Self>, serial: Serial) -> Result<(), Rejection> {
+    /// Makes somebody an operator: the certificate and its authority's, in PEM.
+    pub async fn add_operator(
+        self: Arc<Self>,
+        (name, role): (String, Role),
+        request_pem: String,
+        now: Timestamp,
+    ) -> Result<String, Rejection> {
+        let refuse = |why: String| Rejection::Unacceptable { request: "add operator".into(), why };
+        let name: AdminName = name.parse().map_err(|error: AdminNameError| refuse(error.to_string()))?;
+        let validity = self.operators_validity(now);
         self.apart(move |registry| {
-            let known = registry.operators.list().map_err(|error| registry.operators_failed(error))?;
+            let at = (&registry.authority, validity, now.as_secs());
+            let signed = registry.operators.add(&request_pem, (&name, role), at.0, at.1, at.2);
+            let signed = signed.map_err(|error| registry.operators_failed(error))?;
+            tracing::info!(%name, %role, "operator added");
+            Ok(signed)
+        })
+        .await
+    }
+
+    fn operators_validity(&self, now: Timestamp) -> Validity {
+        Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: now.as_secs() + self.operator_secs,
+        }
+    }
+
+    /// Makes an operator's certificate worthless, for ever. Fails where nobody would be left who can make another.
+    pub async fn revoke_operator(self: Arc<Self>, serial: Serial, now: Timestamp) -> Result<(), Rejection> {
+        self.apart(move |registry| {
+            let failed = |error| registry.operators_failed(error);
+            let known = registry.operators.list().map_err(failed)?;
             if !known.iter().any(|operator| operator.serial == serial) {
                 let why =
-                    "no certificate of an operator has this number; `nightshift operator ls` lists them";
-                return Err(Rejection::Unacceptable {
-                    request: "revoke operator".into(),
-                    why: why.to_owned(),
-                });
+                    "no certificate of an operator has this number; `nightshift operator ls` lists them"
+                        .to_owned();
+                return Err(Rejection::Unacceptable { request: "revoke operator".into(), why });
             }
+            let _change = registry.operators.change();
+            registry.operators.check_not_last(serial, now.as_secs()).map_err(failed)?;
             registry.revocations.add(Revoked::Operator(serial)).map_err(|error| unavailable(&error))?;
-            registry.operators.revoke(serial).map_err(|error| registry.operators_failed(error))?;
+            registry.operators.revoke(serial).map_err(failed)?;
             tracing::info!(%serial, "operator's certificate revoked");
             Ok(())
         })
@@ -297,12 +335,23 @@ impl Registry {
             .await
     }
 
+    /// Whether a certificate was made for this name.
+    pub fn is_operators_own(&self, serial: Serial, name: &AdminName) -> Result<bool, Rejection> {
+        self.operators.is_named(serial, name).map_err(|error| self.operators_failed(error))
+    }
+
     fn operators_failed(&self, error: OperatorsError) -> Rejection {
         match error {
             OperatorsError::Store(error) => self.store(error),
             OperatorsError::Pki(error) => certificate(error),
             error @ (OperatorsError::Record(_) | OperatorsError::Unreadable) => {
                 Rejection::Unavailable(error.to_string())
+            }
+            error @ OperatorsError::NameTaken { .. } => {
+                Rejection::Unacceptable { request: "add operator".into(), why: error.to_string() }
+            }
+            error @ OperatorsError::LastAdmin(_) => {
+                Rejection::Unacceptable { request: "revoke operator".into(), why: error.to_string() }
             }
         }
     }
@@ -319,13 +368,36 @@ impl Registry {
     fn token(&self, error: TokenError) -> Rejection {
         match error {
             TokenError::Store(error) => self.store(error),
-            TokenError::Randomness => Rejection::Unavailable("no randomness".to_owned()),
-            error @ (TokenError::Unknown
+            error @ (TokenError::Randomness
+            | TokenError::Unknown
             | TokenError::Expired { .. }
             | TokenError::Redeemed
-            | TokenError::Label { .. }) => {
-                Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
+            | TokenError::Label { .. }) => refused_token(&error),
+        }
+    }
+
+    /// What whoever asked for a change is told where no entry of it could be written.
+    pub(crate) fn audit_fails(&self) -> impl Fn(AuditError) -> Rejection + Send + Sync + 'static {
+        let (driver, store) = (self.driver.clone(), self.store.clone());
+        move |error| match error {
+            AuditError::File(error) => driver.store_failed(&store, StoreError::File(error)),
+            AuditError::Store(error) => driver.store_failed(&store, error),
+            error @ (AuditError::Key(_) | AuditError::Fault { .. } | AuditError::Unwritable(_)) => {
+                unavailable(&error)
             }
+        }
+    }
+}
+
+fn refused_token(error: &TokenError) -> Rejection {
+    match error {
+        TokenError::Randomness => Rejection::Unavailable("no randomness".to_owned()),
+        TokenError::Store(error) => unavailable(error),
+        TokenError::Unknown
+        | TokenError::Expired { .. }
+        | TokenError::Redeemed
+        | TokenError::Label { .. } => {
+            Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
         }
     }
 }

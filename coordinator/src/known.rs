@@ -64,6 +64,13 @@ impl KnownDevices {
         self.devices().standings.len()
     }
 
+    /// How many are enrolled, and how many are shut out.
+    pub(crate) fn counts(&self) -> (usize, usize) {
+        let devices = self.devices();
+        let revoked = devices.standings.values().filter(|standing| **standing == Standing::Revoked).count();
+        (devices.standings.len() - revoked, revoked)
+    }
+
     /// How often something changed since the start.
     pub(crate) fn changes(&self) -> u64 {
         self.devices().changes

@@ -6,6 +6,7 @@
 //! Start at [`driver::Driver`].
 
 pub mod artifacts;
+pub mod audit;
 pub mod bases;
 mod census;
 mod chunks;
@@ -17,11 +18,14 @@ pub mod driver;
 pub mod enrollment;
 pub mod known;
 pub mod listener;
+pub mod metrics;
+pub mod observe;
 pub mod operators;
 pub mod peer;
 pub mod pki;
 pub mod records;
 pub mod revocations;
+pub mod roles;
 mod seldom;
 pub mod server;
 mod server_certificates;

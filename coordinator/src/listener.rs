@@ -30,6 +30,7 @@ mod answer;
 mod connection;
 mod guard;
 mod message;
+pub mod traffic;
 pub mod turned_away;
 
 pub use allowance::MAX_ADMIN_BYTES;
@@ -203,6 +204,7 @@ where
             }
         });
         places.tasks.insert(place, task);
+        self.count_open(&places);
     }
 
     /// A connection from its first byte to its end.
@@ -244,6 +246,7 @@ where
                 Admitted::Full => return Err(HandshakeError::Full),
                 Admitted::Gone => return Ok(()),
             }
+            self.count_open(&places);
         }
         let guard = Guard::new(Arc::clone(&self.shared), info, &holds, self.services.clone());
         connection::serve(stream, guard, &self.stop).await;
@@ -255,6 +258,10 @@ impl<S> Listener<S> {
     fn places(&self) -> std::sync::MutexGuard<'_, Places> {
         // Each change is whole before anything can panic.
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn count_open(&self, places: &Places) {
+        self.shared.turned_away.traffic.open(places.tasks.len(), places.admissions.named());
     }
 
     fn close(&self, places: &mut Places, gone: Option<Place>) {
@@ -295,6 +302,7 @@ impl<S> Drop for Held<S> {
         let mut places = self.listener.places();
         places.admissions.closed(self.place);
         places.tasks.remove(&self.place);
+        self.listener.count_open(&places);
     }
 }
 
@@ -310,7 +318,7 @@ fn who(stream: &TlsStream<TcpStream>, remote: SocketAddr) -> Result<ConnectInfo,
     let certificate = certificates.and_then(<[_]>::first);
     Ok(match certificate.map(|certificate| peer::read_certificate(certificate)).transpose()? {
         None => ConnectInfo { peer: Peer::Anonymous, remote, not_after_unix_secs: None, serial: None },
-        Some(Certified { peer, serial, not_after_unix_secs }) => {
+        Some(Certified { peer, serial, not_after_unix_secs, role: _ }) => {
             ConnectInfo { peer, remote, not_after_unix_secs: Some(not_after_unix_secs), serial }
         }
     })

@@ -6,6 +6,7 @@
 use std::{fmt, net::SocketAddr, str::FromStr};
 
 use proto::ids::Serial;
+use proto::role::Role;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const DEVICE_PREFIX: &str = "nightshift:device:";
@@ -67,6 +68,8 @@ pub(crate) struct Certified {
     /// `None` where it is not one of ours by its length.
     pub(crate) serial: Option<Serial>,
     pub(crate) not_after_unix_secs: u64,
+    /// The role that it says, where it says one. What its holder may do is decided by the coordinator's record of it.
+    pub(crate) role: Option<Role>,
 }
 
 impl AdminName {
@@ -133,7 +136,9 @@ pub(crate) fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
         return Err(PeerError::NameCount(uris.len()));
     };
     let not_after = certificate.validity().not_after.timestamp();
+    let unit = certificate.subject().iter_organizational_unit().next();
     Ok(Certified {
+        role: unit.and_then(|unit| unit.as_str().ok()?.parse().ok()),
         peer: read_uri(uri)?,
         serial: certificate.raw_serial().try_into().ok().map(Serial),
         not_after_unix_secs: u64::try_from(not_after).map_err(|_| PeerError::Malformed)?,

@@ -16,6 +16,7 @@ use std::{
 };
 
 use proto::files::{self, Audience, FileError};
+use proto::role::Role;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData,
@@ -161,14 +162,14 @@ impl Authority {
         self.issue(&params)
     }
 
-    /// Makes a key and a certificate for an administrator.
+    /// Makes a key and a certificate for an administrator in a role.
     pub fn issue_admin(
         &self,
-        name: &AdminName,
+        (name, role): (&AdminName, Role),
         validity: Validity,
         rng: &dyn SecureRandom,
     ) -> Result<Identity, PkiError> {
-        let params = client_params(name.as_str(), &peer::admin_uri(name), validity, rng)?;
+        let params = admin_params((name, role), validity, rng)?;
         self.issue(&params)
     }
 
@@ -201,11 +202,11 @@ impl Authority {
     pub fn sign_admin(
         &self,
         request_pem: &str,
-        name: &AdminName,
+        (name, role): (&AdminName, Role),
         validity: Validity,
         rng: &dyn SecureRandom,
     ) -> Result<CertificateDer<'static>, PkiError> {
-        let params = client_params(name.as_str(), &peer::admin_uri(name), validity, rng)?;
+        let params = admin_params((name, role), validity, rng)?;
         self.sign(&request_der(request_pem)?, params)
     }
 
@@ -275,6 +276,17 @@ fn authority_params(validity: Validity) -> Result<CertificateParams, PkiError> {
     params.distinguished_name = common_name("nightshift authority");
     params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    Ok(params)
+}
+
+/// The role stands in the certificate as its organizational unit.
+fn admin_params(
+    (name, role): (&AdminName, Role),
+    validity: Validity,
+    rng: &dyn SecureRandom,
+) -> Result<CertificateParams, PkiError> {
+    let mut params = client_params(name.as_str(), &peer::admin_uri(name), validity, rng)?;
+    params.distinguished_name.push(DnType::OrganizationalUnitName, role.as_str());
     Ok(params)
 }
 

@@ -8,7 +8,8 @@
 //! | `survivors` | task ‖ round ‖ part | up to 100 devices |
 //! | `devices` | device | [`DeviceRecord`] |
 //! | `identities` | identity key | the device that enrolled with it |
-//! | `operators` | serial number of a certificate | [`OperatorRecord`] |
+//! | `operators` | serial number of a certificate | [`OperatorRecord`] of an admin |
+//! | `lesser operators` | serial number of a certificate | [`OperatorRecord`] of any other role |
 //!
 //! Parameters and plans are [artifacts](crate::artifacts); a header names them by their hash.
 
@@ -19,6 +20,7 @@ use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
 use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::metrics::MetricName;
 use proto::plan::{Plan, vector_from_bytes};
+use proto::role::Role;
 use serde::{Deserialize, Serialize};
 use shell::store::{Batch, Key, Store, StoreError};
 use task::optimizer::OptimizerState;
@@ -33,6 +35,8 @@ const SURVIVORS: &str = "survivors";
 const DEVICES: &str = "devices";
 const IDENTITIES: &str = "identities";
 const OPERATORS: &str = "operators";
+/// A coordinator of before there were roles does not look here: it would take everybody for an admin.
+const LESSER_OPERATORS: &str = "lesser operators";
 
 /// The key of the record that says that all devices are in `identities`, which a store of an earlier coordinator has not.
 const INDEXED: &str = "indexed";
@@ -125,6 +129,17 @@ pub struct OperatorRecord {
     pub expires_unix_secs: u64,
     /// Whether it is worthless.
     pub revoked: bool,
+    /// What its holder may do; an admin where it is of before there were roles.
+    #[serde(default)]
+    pub role: Role,
+}
+
+/// The tree with the certificates of a role.
+fn operators_of(role: Role) -> &'static str {
+    match role {
+        Role::Admin => OPERATORS,
+        Role::Viewer | Role::Operator => LESSER_OPERATORS,
+    }
 }
 
 /// A record that says nothing of a renewal is written as it was read, so that it can be compared with what is stored.
@@ -386,22 +401,25 @@ fn whole<T>(read: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
 
 /// Writes down a certificate of an operator.
 pub fn insert_operator(batch: &mut Batch, serial: Serial, record: &OperatorRecord) -> Result<(), StoreError> {
-    batch.insert(OPERATORS, serial.0, record)?;
+    batch.insert(operators_of(record.role), serial.0, record)?;
     Ok(())
 }
 
 /// All certificates of operators, in no telling order, less such as have a damaged record.
 pub fn operators(store: &Store) -> Result<Vec<OperatorStatus>, RecordError> {
     let mut operators = Vec::new();
-    for item in store.scan_prefix::<OperatorRecord>(OPERATORS, &Key::default())? {
-        let Some((key, record)) = whole(item)? else { continue };
-        operators.push(OperatorStatus {
-            serial: Serial(key_part(&key, 0, "operator")?),
-            name: record.name,
-            issued_unix_secs: record.issued_unix_secs,
-            expires_unix_secs: record.expires_unix_secs,
-            revoked: record.revoked,
-        });
+    for tree in [OPERATORS, LESSER_OPERATORS] {
+        for item in store.scan_prefix::<OperatorRecord>(tree, &Key::default())? {
+            let Some((key, record)) = whole(item)? else { continue };
+            operators.push(OperatorStatus {
+                serial: Serial(key_part(&key, 0, "operator")?),
+                name: record.name,
+                issued_unix_secs: record.issued_unix_secs,
+                expires_unix_secs: record.expires_unix_secs,
+                revoked: record.revoked,
+                role: record.role,
+            });
+        }
     }
     Ok(operators)
 }
@@ -409,16 +427,17 @@ pub fn operators(store: &Store) -> Result<Vec<OperatorStatus>, RecordError> {
 /// Makes an operator's certificate worthless, for ever; durable when this returns. `false` when it is not known, or was
 /// worthless before. Blocks.
 pub fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError> {
-    let Some(record) = whole(store.get::<OperatorRecord>(OPERATORS, serial.0))?.flatten() else {
-        return Ok(false);
-    };
-    if record.revoked {
-        return Ok(false);
+    let mut is_new = false;
+    for tree in [OPERATORS, LESSER_OPERATORS] {
+        let record = whole(store.get::<OperatorRecord>(tree, serial.0))?.flatten();
+        if let Some(record) = record.filter(|record| !record.revoked) {
+            let mut batch = Batch::new();
+            batch.put(tree, serial.0, &OperatorRecord { revoked: true, ..record })?;
+            store.commit_blocking(&batch)?;
+            is_new = true;
+        }
     }
-    let mut batch = Batch::new();
-    batch.put(OPERATORS, serial.0, &OperatorRecord { revoked: true, ..record })?;
-    store.commit_blocking(&batch)?;
-    Ok(true)
+    Ok(is_new)
 }
 
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out

@@ -11,12 +11,13 @@ use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
 use crate::artifacts::Artifacts;
+use crate::audit::{Audit, AuditError, Place, What};
 use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
 use crate::dashboard;
@@ -25,6 +26,8 @@ use crate::driver::{self, Driver, DriverError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
+use crate::observe::scrape::Scrape;
+use crate::observe::{Readiness, endpoint, health};
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
@@ -43,6 +46,9 @@ pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
 pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
+
+/// The folder of artifacts in the state folder.
+const ARTIFACTS: &str = "artefacts";
 
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -71,6 +77,9 @@ pub enum ServerError {
     /// The list of revocations cannot be used.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
+    /// The audit log cannot be used.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// The operator has no certificate.
     #[error(transparent)]
     Operators(#[from] OperatorsError),
@@ -114,6 +123,7 @@ pub struct Coordinator {
     certificates: Arc<ServerCertificates>,
     listeners: Listeners,
     addresses: (SocketAddr, SocketAddr),
+    metrics: Option<TcpListener>,
 }
 
 /// Opens the store and serves until `shutdown` is canceled; then no round is opened any more, open ones are given
@@ -140,7 +150,7 @@ impl Coordinator {
             tracing::warn!("{closed}");
         }
         let store = Store::open(&folder.join("store"))?;
-        let artifacts = Artifacts::open(&folder.join("artefacts"))?;
+        let artifacts = Artifacts::open(&folder.join(ARTIFACTS))?;
         let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             config.certificates;
         let rng = SystemRandom::new();
@@ -148,7 +158,14 @@ impl Coordinator {
         let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
-        revoke_again(&revoked, &store, &operators)?;
+        let place = Place {
+            folder: folder.join("audit"),
+            seed: folder.join("audit.seed"),
+            head: config.audit_head.clone(),
+            most_bytes: u64::from(config.audit_mib) << 20,
+        };
+        let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
+        revoke_again(&revoked, &store, &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
@@ -170,6 +187,7 @@ impl Coordinator {
             operator_secs: u64::from(admin_days) * DAY_SECS,
             revocations,
             driver: driver.clone(),
+            audit,
         });
         let terms = Terms {
             folder: folder.clone(),
@@ -188,7 +206,14 @@ impl Coordinator {
             certificates,
             listeners,
             addresses: (device, admin),
+            metrics: None,
         })
+    }
+
+    /// Answers for metrics on this listener too, if there is one.
+    #[must_use]
+    pub fn observed(self, metrics: Option<TcpListener>) -> Self {
+        Self { metrics, ..self }
     }
 
     /// Where devices and operators connect.
@@ -203,15 +228,28 @@ impl Coordinator {
 
     /// Serves until `shutdown` is canceled, or the store fails.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, shares, driver, bases, registry, certificates, listeners, addresses: _ } = self;
+        let Self { config, shares, driver, bases, registry, certificates, listeners, addresses: _, metrics } =
+            self;
+        let readiness = Readiness::new(driver.clone());
         let stop = CancellationToken::new();
         // Whoever drops this future stops the services too.
         let _dropped = stop.clone().drop_guard();
         let turned_away = BothTurnedAway::default();
+        let scrape = Scrape {
+            driver: driver.clone(),
+            registry: Arc::clone(&registry),
+            certificates: Arc::clone(&certificates),
+            turned_away: turned_away.clone(),
+            readiness: readiness.clone(),
+            artifacts: config.state_dir.join(ARTIFACTS),
+        };
+        let observers = metrics
+            .map(|listener| tokio::spawn(endpoint::serve(listener, scrape, readiness.clone(), stop.clone())));
         let serve = |listener, tls, limits: (Limits, Arc<TurnedAway>, Admits), services: Routes| {
             tokio::spawn(listener::serve(listener, tls, limits, services.prepare(), stop.clone()))
         };
         let (known, operators) = (Arc::clone(&registry), Arc::clone(&registry.operators));
+        let audit = registry.audit.clone();
         let admits_device: Admits = Arc::new(move |info| match &info.peer {
             Peer::Anonymous => true,
             Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
@@ -231,7 +269,7 @@ impl Coordinator {
             listeners.device,
             certificates.for_devices(),
             (shares.devices, turned_away.devices, admits_device),
-            Routes::new(device),
+            Routes::new(device).add_service(health::service(readiness.clone())),
         );
         let mut admins = serve(
             listeners.admin,
@@ -239,6 +277,7 @@ impl Coordinator {
             (shares.operators, turned_away.operators, admits_operator),
             Routes::from(
                 Routes::new(service::admin_server(admin.clone()))
+                    .add_service(health::service(readiness.clone()))
                     .into_axum_router()
                     .merge(dashboard::router(admin)),
             ),
@@ -258,6 +297,7 @@ impl Coordinator {
             ended = &mut admins => Err(service_error(ended)),
         };
         if outcome.is_ok() {
+            readiness.stops();
             tracing::info!(drain_secs = config.drain_secs, "stopping");
             driver.drain(Duration::from_secs(config.drain_secs.into())).await;
         }
@@ -265,9 +305,10 @@ impl Coordinator {
         renewals.abort();
         reading.abort();
         stop.cancel();
-        for service in [devices, admins] {
+        for service in [devices, admins].into_iter().chain(observers) {
             close(service).await;
         }
+        drop(spawn_blocking(move || audit.close(driver::now())).await);
         tracing::info!("stopped");
         outcome
     }
@@ -296,13 +337,23 @@ fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String>
 }
 
 /// Revokes what the store does not know of: it is older than the list.
-fn revoke_again(revoked: &[Revoked], store: &Store, operators: &Operators) -> Result<(), ServerError> {
+fn revoke_again(
+    revoked: &[Revoked],
+    store: &Store,
+    operators: &Operators,
+    audit: &Audit,
+) -> Result<(), ServerError> {
     for one in revoked {
         let forgotten = match *one {
             Revoked::Device(device) => records::revoke(store, device)?,
             Revoked::Operator(serial) => operators.revoke(serial)?,
         };
         if forgotten {
+            let whom = match *one {
+                Revoked::Device(device) => ("device", device.to_string()),
+                Revoked::Operator(serial) => ("certificate", serial.to_string()),
+            };
+            audit.note(&What::new("revoke again", [whom]), driver::now());
             tracing::warn!(
                 ?one,
                 "revoked again: the state folder did not know it, as after a restore from a backup"

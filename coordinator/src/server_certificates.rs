@@ -6,11 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proto::ids::Timestamp;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
+use crate::audit::{AuditError, What, Who, With};
 use crate::driver;
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::operators::OperatorsError;
@@ -39,6 +41,9 @@ pub enum ServerCertificatesError {
     /// The operator has none.
     #[error(transparent)]
     Operators(#[from] OperatorsError),
+    /// That the operator is given one could not be written down.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
 }
 
 /// For whom and for how long certificates are made.
@@ -150,9 +155,17 @@ fn ensure_operator(
 ) -> Result<(), ServerCertificatesError> {
     let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now_unix_secs);
     let validity = lasting(*operator_secs, now_unix_secs);
-    if registry.operators.ensure(folder, operator, &registry.authority, (validity, &is_due))? {
-        tracing::info!(folder = %folder.display(), "the operator's certificate was made anew");
+    if registry.operators.has(folder, operator, &registry.authority, &is_due) {
+        return Ok(());
     }
+    let what = What::new("make the operator's certificate", [("name", operator.to_string())]);
+    let now = Timestamp(now_unix_secs.saturating_mul(1000));
+    let intent = registry.audit.intent(&Who::Coordinator, &what, now)?;
+    let made = registry.operators.ensure(folder, operator, &registry.authority, (validity, &is_due));
+    let came = made.as_ref().map(drop).map_err(|_| "could not be made");
+    registry.audit.outcome(&intent, (came, With::new()), now)?;
+    made?;
+    tracing::info!(folder = %folder.display(), "the operator's certificate was made anew");
     Ok(())
 }
 

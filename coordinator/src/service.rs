@@ -7,11 +7,14 @@ use std::sync::Arc;
 use formats::Release;
 use proto::admin::{AdminReply, AdminRequest, Health, TurnedAwayCount};
 use proto::convert;
-use proto::ids::{DeviceId, TaskId};
+use proto::ids::{DeviceId, Serial, TaskId};
 use proto::message::{self, Rejection};
+use proto::role::Role;
 use proto::wire::{self, admin_server::AdminServer, device_server::DeviceServer};
+use tokio::task::spawn_blocking;
 use tonic::{Extensions, Request, Response, Status};
 
+use crate::audit::{What, Who, came_of};
 use crate::bases::ServedBases;
 use crate::census::Census;
 use crate::driver::{self, Driver, LONGEST_HELD};
@@ -19,6 +22,7 @@ use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 use crate::peer::{AdminName, ConnectInfo, Peer};
+use crate::roles;
 use crate::server_certificates::ServerCertificates;
 use crate::status;
 
@@ -157,23 +161,50 @@ impl wire::admin_server::Admin for AdminService {
 
 impl AdminService {
     /// The operator who calls.
-    pub(crate) fn operator(&self, extensions: &Extensions) -> Result<AdminName, Rejection> {
+    pub(crate) fn operator(&self, extensions: &Extensions) -> Result<(AdminName, Serial, Role), Rejection> {
         let name = match peer(extensions)? {
             Peer::Admin(name) => name,
             Peer::Anonymous | Peer::Device(_) => return Err(Rejection::NotEnrolled),
         };
         // The connection may be older than its revocation.
         let serial = extensions.get::<ConnectInfo>().and_then(|info| info.serial);
-        if serial.is_some_and(|serial| self.registry.operators.admits(serial)) {
-            Ok(name)
-        } else {
-            Err(Rejection::NotEnrolled)
-        }
+        let known = serial.and_then(|serial| Some((serial, self.registry.operators.role(serial)?)));
+        let (serial, role) = known.ok_or(Rejection::NotEnrolled)?;
+        Ok((name, serial, role))
     }
 
     async fn answer(&self, request: Request<wire::AdminRequest>) -> Result<AdminReply, Rejection> {
-        let name = self.operator(request.extensions())?;
-        Ok(match convert::admin_request_from_wire(request.into_inner())? {
+        let (name, serial, role) = self.operator(request.extensions())?;
+        let request = convert::admin_request_from_wire(request.into_inner())?;
+        let who = Who::Operator { name: name.clone(), serial, role };
+        let what = What::of(&request);
+        if !self.may(&request, &name, role)? {
+            let refused = roles::refusal(&request, &name, role);
+            let (audit, what) = (self.registry.audit.clone(), what.unwrap_or_else(|| What::named(&request)));
+            drop(spawn_blocking(move || audit.refused(&who, &what, "role", driver::now())).await);
+            return Err(refused);
+        }
+        let Some(what) = what else { return self.perform((name, role), request).await };
+        let service = self.clone();
+        let done = async move { service.perform((name, role), request).await };
+        self.registry.audit.change((who, what), done, came_of, self.registry.audit_fails()).await
+    }
+
+    /// Whether the role suffices. Everybody may revoke what has their own name.
+    fn may(&self, request: &AdminRequest, name: &AdminName, role: Role) -> Result<bool, Rejection> {
+        if role >= roles::needed(request) {
+            return Ok(true);
+        }
+        let AdminRequest::RevokeOperator(serial) = request else { return Ok(false) };
+        self.registry.is_operators_own(*serial, name)
+    }
+
+    async fn perform(
+        &self,
+        (name, role): (AdminName, Role),
+        request: AdminRequest,
+    ) -> Result<AdminReply, Rejection> {
+        Ok(match request {
             AdminRequest::CreateTask { plan, frozen } => {
                 AdminReply::Task(self.driver.create_task(plan, frozen).await?)
             }
@@ -199,12 +230,24 @@ impl AdminService {
                 AdminReply::Operators(Arc::clone(&self.registry).list_operators().await?)
             }
             AdminRequest::RevokeOperator(serial) => {
-                Arc::clone(&self.registry).revoke_operator(serial).await?;
+                Arc::clone(&self.registry).revoke_operator(serial, driver::now()).await?;
                 AdminReply::Done
             }
             AdminRequest::SignOperator { certificate_request_pem } => {
-                let signed = self.registry.sign_operator(&name, &certificate_request_pem, driver::now());
+                let registry = Arc::clone(&self.registry);
+                let signed = registry.sign_operator((name, role), certificate_request_pem, driver::now());
                 AdminReply::Certificate(signed.await?)
+            }
+            AdminRequest::AddOperator { name, role, certificate_request_pem } => {
+                let registry = Arc::clone(&self.registry);
+                let signed = registry.add_operator((name, role), certificate_request_pem, driver::now());
+                AdminReply::Certificate(signed.await?)
+            }
+            AdminRequest::ReadAudit { from } => {
+                let (audit, fails) = (self.registry.audit.clone(), self.registry.audit_fails());
+                let read = spawn_blocking(move || audit.read(from)).await;
+                let read = read.map_err(|error| Rejection::Unavailable(error.to_string()))?;
+                AdminReply::Audit(read.map_err(fails)?)
             }
         })
     }

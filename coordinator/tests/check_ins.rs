@@ -20,7 +20,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nightshift_coordinator::artifacts::Artifacts;
-use nightshift_coordinator::driver::Driver;
+use nightshift_coordinator::audit::{self, Audit};
+use nightshift_coordinator::driver::{Driver, now};
 use nightshift_coordinator::enrollment::Registry;
 use nightshift_coordinator::operators::Operators;
 use nightshift_coordinator::pki::{Authority, EnrollmentKey, Validity};
@@ -81,6 +82,12 @@ fn driver_of(folder: &Path, store: Store) -> Driver {
 /// As the service asks for each call of a device: is it enrolled, and what is there for it?
 fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
     let validity = Validity { not_before_unix_secs: 0, not_after_unix_secs: 4_000_000_000 };
+    let audit = audit::Place {
+        folder: folder.join("audit"),
+        seed: folder.join("audit.seed"),
+        head: std::path::PathBuf::new(),
+        most_bytes: 64 << 20,
+    };
     Registry {
         store: store.clone(),
         authority: Authority::open_or_create(folder, validity).unwrap(),
@@ -93,6 +100,7 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
         operator_secs: 1,
         revocations: Revocations::open(Path::new("")).unwrap().0,
         driver: driver.clone(),
+        audit: Audit::open(&audit, store.clone(), &SystemRandom::new(), now()).unwrap(),
     }
 }
 

@@ -109,3 +109,34 @@ fn run(mut command: Command) -> Output {
 fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
+
+#[test]
+fn logs_for_programs_are_objects_with_fields_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("coordinator.toml");
+    let text = format!(
+        "listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\nlog_format = \"json\"\nstate_dir \
+         = {:?}\n",
+        folder.path().to_str().unwrap()
+    );
+    fs::write(&config, text).unwrap();
+    let mut child = coordinator(&config).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut messages = Vec::new();
+    while messages.last().map(String::as_str) != Some("serving") {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert!(
+            line["timestamp"].is_string() && line["level"].is_string() && line["target"].is_string(),
+            "{line}"
+        );
+        messages.push(line["fields"]["message"].as_str().unwrap().to_owned());
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    for what in ["for devices", "for operators", "for whoever asks for metrics"] {
+        assert!(
+            messages.iter().any(|message| message.starts_with("listening on") && message.ends_with(what)),
+            "{what}"
+        );
+    }
+}

@@ -7,6 +7,7 @@ use crate::ids::{DeviceId, Digest, Serial, TaskId};
 use crate::message::{Chunk, DeclineReason};
 use crate::metrics::MetricName;
 use crate::plan::Mode;
+use crate::role::Role;
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,11 +60,50 @@ pub enum AdminRequest {
     ListOperators,
     /// Makes an operator's certificate worthless, for ever.
     RevokeOperator(Serial),
-    /// Vouches for a new key of the operator who asks.
+    /// Vouches for a new key of the operator who asks, in the role that they have.
     SignOperator {
         /// A certificate signing request, in PEM.
         certificate_request_pem: String,
     },
+    /// Makes somebody else an operator.
+    AddOperator {
+        /// Their name.
+        name: String,
+        /// What they may do.
+        role: Role,
+        /// A certificate signing request with their key, in PEM.
+        certificate_request_pem: String,
+    },
+    /// Entries of the audit log, in their order.
+    ReadAudit {
+        /// The number of the first one.
+        from: u64,
+    },
+}
+
+impl AdminRequest {
+    /// The request's name, for refusals and the audit log.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::CreateTask { .. } => "create task",
+            Self::ListTasks => "list tasks",
+            Self::ShowTask(_) => "show task",
+            Self::ShowPrivacy(_) => "show privacy",
+            Self::SignVersion { .. } => "sign version",
+            Self::StopTask(_) => "stop task",
+            Self::ResumeTask(_) => "resume task",
+            Self::IssueToken { .. } => "issue token",
+            Self::ListDevices => "list devices",
+            Self::RevokeDevice(_) => "revoke device",
+            Self::Fetch { .. } => "fetch",
+            Self::ShowHealth => "show health",
+            Self::ListOperators => "list operators",
+            Self::RevokeOperator(_) => "revoke operator",
+            Self::SignOperator { .. } => "sign operator",
+            Self::AddOperator { .. } => "add operator",
+            Self::ReadAudit { .. } => "read audit",
+        }
+    }
 }
 
 /// What the coordinator answers the operator.
@@ -96,6 +136,21 @@ pub enum AdminReply {
     Operators(Vec<OperatorStatus>),
     /// A certificate and its authority's, in PEM.
     Certificate(String),
+    /// To reading the audit log.
+    Audit(AuditPart),
+}
+
+/// A part of the audit log, with what the rest of it is held against.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AuditPart {
+    /// Whole lines, as they are in the log; none where nothing so late was written.
+    pub lines: Vec<u8>,
+    /// The newest entry's number; 0 where there is none.
+    pub last: u64,
+    /// The newest head that the coordinator keeps elsewhere than in the log, as JSON; empty where there is none.
+    pub head: String,
+    /// The key that signs heads.
+    pub key: [u8; 32],
 }
 
 /// How a coordinator is.
@@ -154,6 +209,9 @@ pub struct OperatorStatus {
     pub expires_unix_secs: u64,
     /// Whether it is worthless.
     pub revoked: bool,
+    /// What its holder may do.
+    #[serde(default)]
+    pub role: Role,
 }
 
 /// Where a task stands.

@@ -1,7 +1,7 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means, [`message`]
-//! what a device asks and is answered, [`admin`] the same for the operator, [`token`] what a device enrolls with, [`base`] what a
+//! what a device asks and is answered, [`admin`] the same for the operator, [`role`] what an operator may, [`token`] what a device enrolls with, [`base`] what a
 //! coordinator says of a base that it serves.
 //! [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files, which
 //! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
@@ -23,6 +23,7 @@ pub mod loose;
 pub mod message;
 pub mod metrics;
 pub mod plan;
+pub mod role;
 pub mod shown;
 pub mod token;
 pub mod training;

@@ -23,6 +23,7 @@ use coordinator::{
 };
 use operator::admin_channel;
 use proto::message::{CheckIn, Request as Asked};
+use proto::role::Role;
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{
@@ -89,7 +90,7 @@ async fn an_administrator_is_known_by_name() {
 
     // One of our authority that is not written down, and one that was revoked.
     let name = "owl".parse().unwrap();
-    let unknown = world.home.authority.issue_admin(&name, LONG, &SystemRandom::new()).unwrap();
+    let unknown = world.home.authority.issue_admin((&name, Role::Admin), LONG, &SystemRandom::new()).unwrap();
     let known = operators.list().unwrap();
     assert!(operators.revoke(known[0].serial).unwrap());
     for identity in [unknown, identity] {
@@ -113,8 +114,11 @@ async fn nobody_but_operators_gets_through_the_handshake_of_their_listener() {
 #[tokio::test]
 async fn an_operator_is_nobody_where_devices_connect() {
     let world = World::start().await;
-    let operator =
-        world.home.authority.issue_admin(&"owl".parse().unwrap(), LONG, &SystemRandom::new()).unwrap();
+    let operator = world
+        .home
+        .authority
+        .issue_admin((&"owl".parse().unwrap(), Role::Admin), LONG, &SystemRandom::new())
+        .unwrap();
     let posing = ClientIdentity { chain: vec![operator.chain()[0].clone()], key: operator.key() };
     assert!(world.connect(world.trust(), Some(posing)).await.is_err());
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Parser, Subcommand};
 use coordinator::cli::{CliError, EXIT_CODES};
 
+mod audit;
 mod dashboard;
 mod device;
 mod doctor;
@@ -48,9 +49,12 @@ enum Command {
     Eval(eval::Arguments),
     /// Show the coordinator's page in a browser on this machine: tasks, loss by version, privacy, devices, certificates.
     Dashboard(dashboard::Arguments),
-    /// Certificates of operators.
+    /// Certificates of operators, and their roles.
     #[command(subcommand)]
     Operator(operators::Command),
+    /// Who changed what.
+    #[command(subcommand)]
+    Audit(audit::Command),
     /// Look at this machine and at a coordinator's folder: ports, clock, certificates, disk, open files, store. Fails where
     /// something is a fault.
     Doctor(doctor::Arguments),
@@ -68,6 +72,7 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Eval(arguments) => eval::run(&dir, arguments).await,
         Command::Dashboard(arguments) => dashboard::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Audit(command) => audit::run(&dir, command).await,
         Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,
     }

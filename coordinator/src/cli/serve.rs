@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Parser;
 use shell::cli::note;
+use shell::logs::LogFormat;
 use shell::notify::Notifier;
 use shell::{logs, stop};
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, EXIT_CODES};
+use crate::audit::AuditError;
 use crate::config::Config;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
@@ -40,16 +42,32 @@ pub(super) async fn serve(arguments: Arguments) -> Result<(), CliError> {
 /// Binds both ports and opens the store; says where it listens, and gives what is canceled when the process is told to
 /// stop. For use in a runtime only.
 pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationToken), CliError> {
-    logs::start("RUST_LOG", LOGGED);
+    logs::start_as("RUST_LOG", LOGGED, config.log_format);
+    // Where logs are for programs, nothing else is between them.
+    let say = match config.log_format {
+        LogFormat::Text => note,
+        LogFormat::Json => |text: &str| tracing::info!("{text}"),
+    };
     let device = bind(config.listen, "listen", path)?;
     let admin = bind(config.admin_listen, "admin_listen", path)?;
     let address = |listener: &TcpListener| listener.local_addr().map_err(|error| network(&error));
     let (device_address, admin_address) = (address(&device)?, address(&admin)?);
+    let metrics = config.metrics.map(|address| bind(address, "metrics", path)).transpose()?;
+    let metrics_address = metrics.as_ref().map(address).transpose()?;
     let coordinator = Coordinator::open(config, Listeners { device, admin }).map_err(failure)?;
+    let coordinator = coordinator.observed(metrics);
     // Before anybody is told that it serves: a signal that comes at once must find somebody.
     let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
-    note(&format!("listening on {device_address} for devices"));
-    note(&format!("listening on {admin_address} for operators"));
+    say(&format!("listening on {device_address} for devices"));
+    say(&format!("listening on {admin_address} for operators"));
+    if let Some(address) = metrics_address {
+        say(&format!("listening on {address} for whoever asks for metrics"));
+        if !address.ip().is_loopback() {
+            say(
+                "warning: metrics are in clear and for everybody who reaches that address; keep it on a network of your own",
+            );
+        }
+    }
     Ok((coordinator, stop))
 }
 
@@ -102,14 +120,18 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Driver(_)
         | ServerError::File(_)
         | ServerError::Stopped(_)
+        | ServerError::Audit(AuditError::File(_) | AuditError::Store(_))
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
         | ServerError::Certificates(
             ServerCertificatesError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
-            | ServerCertificatesError::Pki(PkiError::File(_)),
+            | ServerCertificatesError::Pki(PkiError::File(_))
+            | ServerCertificatesError::Audit(AuditError::File(_) | AuditError::Store(_)),
         )
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
+        // A person has to look at it: to start again and again mends nothing.
+        | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
         | ServerError::Bases(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)

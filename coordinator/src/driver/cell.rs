@@ -2,10 +2,6 @@
 //!
 //! Whoever steps holds the lock by a [`Hold`]; when it goes, what others see of the task is brought up to date before the
 //! lock is free. So whoever reads it sees the task as a step left it, never half of one.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: this module reads the clock, to know how long a step takes"
-)]
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
@@ -23,6 +19,7 @@ use task::{Spending, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::clock;
 use super::entry::Entry;
 use super::held::Phases;
 use super::trouble::Trouble;
@@ -229,6 +226,7 @@ impl Cell {
                     phases.rounds.remove(&session);
                 }
                 phases.rounds.extend(now.open);
+                entry.metrics().steps(&phases.rounds, clock::now());
                 match now.places {
                     Some(places) => phases.places.insert(self.id, places),
                     None => phases.places.remove(&self.id),

@@ -15,6 +15,7 @@ use task::{Spending, Task, TaskEffect};
 use super::error::DriverError;
 use crate::artifacts::Artifacts;
 use crate::known::KnownDevices;
+use crate::metrics::Metrics;
 use crate::records::{self, TaskHeader};
 
 /// An answer, or the failure that ends all serving.
@@ -26,6 +27,7 @@ pub(super) struct Kept {
     pub(super) store: Store,
     pub(super) artifacts: Arc<Artifacts>,
     pub(super) known: Arc<KnownDevices>,
+    pub(super) metrics: Arc<Metrics>,
     /// Whether no round is opened any more.
     pub(super) draining: AtomicBool,
     /// What devices may fetch.
@@ -33,8 +35,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn new(store: Store, artifacts: Arc<Artifacts>, known: Arc<KnownDevices>) -> Self {
-        Self { store, artifacts, known, draining: AtomicBool::new(false), public: RwLock::default() }
+    pub(super) fn new(
+        store: Store,
+        artifacts: Arc<Artifacts>,
+        known: Arc<KnownDevices>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        let draining = AtomicBool::new(false);
+        Self { store, artifacts, known, metrics, draining, public: RwLock::default() }
     }
 
     pub(super) fn is_public(&self, digest: &Digest) -> bool {
@@ -73,6 +81,10 @@ impl Entry {
 
     pub(super) fn task(&self) -> &Task {
         &self.task
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.kept.metrics
     }
 
     pub(super) fn header(&self) -> &TaskHeader {
@@ -236,11 +248,12 @@ impl Entry {
             records::put_header(&mut batch, id, &header)?;
         }
         if !batch.is_empty() {
-            self.kept.store.commit_blocking(&batch)?;
+            self.kept.metrics.commit(|| self.kept.store.commit_blocking(&batch))?;
         }
         self.header = header;
         self.kept.publish(published);
         for effect in self.unsaved.drain(..) {
+            self.kept.metrics.durable(&effect);
             log(id, &effect);
         }
         Ok(())

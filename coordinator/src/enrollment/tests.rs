@@ -7,6 +7,7 @@ use task::spool::InMemory;
 
 use super::*;
 use crate::artifacts::Artifacts;
+use crate::audit;
 use crate::known::KnownDevices;
 
 const DAY: u64 = 24 * 3600;
@@ -40,7 +41,15 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         EnrollmentKey::open_or_create(&path.join("enrolment.seed"), &SystemRandom::new()).unwrap();
     let artifacts = Artifacts::open(&path.join("artifacts")).unwrap();
     let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), Arc::new(InMemory)).unwrap();
+    let place = audit::Place {
+        folder: path.join("audit"),
+        seed: path.join("audit.seed"),
+        head: std::path::PathBuf::new(),
+        most_bytes: 64 << 20,
+    };
+    let audit = Audit::open(&place, store.clone(), &SystemRandom::new(), at(NOW)).unwrap();
     Registry {
+        audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
         enrollment_key,
         address: "localhost:7443".to_owned(),
@@ -295,4 +304,65 @@ async fn a_device_that_an_earlier_program_enrolled_is_renewed() {
     let renewal = Renewal::new(device, request(), &identity());
     Arc::clone(&world.registry).renew(renewal, Peer::Anonymous, at(NOW + DAY)).await.unwrap();
     assert!(KnownDevices::read(&world.registry.store).unwrap().is_enrolled(device));
+}
+
+/// What is in the audit log: what, and what came of it.
+fn audited(registry: &Registry) -> Vec<(String, String)> {
+    let part = registry.audit.read(1).unwrap();
+    let lines = part.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let read = |line: &[u8]| {
+        let line: serde_json::Value = serde_json::from_slice(line).unwrap();
+        let text = |name: &str| line["entry"][name].as_str().unwrap().to_owned();
+        (text("what"), text("outcome"))
+    };
+    lines.map(read).collect()
+}
+
+#[tokio::test]
+async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = registry(folder.path());
+    let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
+    let registry = Arc::new(registry);
+    let enroll =
+        || Arc::clone(&registry).enrol(Enrollment::new(**token.secret(), request(), &identity()), at(NOW));
+    registry.store.set_free_space_floor(u64::MAX);
+    let refused = enroll().await;
+    assert!(
+        matches!(&refused, Err(Rejection::Unavailable(why)) if why.contains("bytes free")),
+        "{refused:?}"
+    );
+    let devices = Arc::clone(&registry).devices().await.unwrap();
+    assert_eq!((devices.len(), audited(&registry).len()), (0, 1));
+    registry.store.set_free_space_floor(1);
+    enroll().await.unwrap();
+    // A token that is used up is refused before anything is written.
+    enroll().await.unwrap_err();
+    let said = |what: &str, outcome: &str| (what.to_owned(), outcome.to_owned());
+    let expected = [said("start", "done"), said("enroll", "intent"), said("enroll", "done")];
+    assert_eq!(audited(&registry), expected);
+}
+
+#[tokio::test]
+async fn a_change_is_written_to_its_end_when_its_caller_has_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = registry(folder.path());
+    let (begun, goes_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (begins, may_go_on) = (Arc::clone(&begun), Arc::clone(&goes_on));
+    let change = async move {
+        begins.notify_one();
+        may_go_on.notified().await;
+        Ok(())
+    };
+    let what = (Who::Coordinator, What::new("a change", []));
+    let changing = registry.audit.change(what, change, |()| With::new(), registry.audit_fails());
+    tokio::select! {
+        _ = changing => panic!("it is not over"),
+        () = begun.notified() => {}
+    }
+    assert_eq!(audited(&registry).last().unwrap().1, "intent");
+    goes_on.notify_one();
+    while audited(&registry).last().unwrap().1 != "done" {
+        tokio::task::yield_now().await;
+    }
 }

@@ -131,6 +131,11 @@ impl Admissions {
         Some(place)
     }
 
+    /// How many connections showed a certificate that is good.
+    pub(super) fn named(&self) -> usize {
+        self.named_count
+    }
+
     /// It is closed.
     pub(super) fn closed(&mut self, place: Place) {
         self.leave(place);

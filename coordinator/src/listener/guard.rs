@@ -138,6 +138,7 @@ where
         let Whole { bytes, share } = read
             .unwrap_or_else(|_| Err(message::too_slow(message_time)))
             .map_err(|unread| self.shared.count(unread))?;
+        self.shared.turned_away.traffic.received(bytes.len());
         parts.extensions.insert(self.info.clone());
         let request = Request::from_parts(parts, Body::new(Full::new(bytes)));
         let shared = Arc::clone(&self.shared);
@@ -151,6 +152,7 @@ where
         let bytes = body.to_bytes();
         let share = message::take_for_answer(&shared.answers, bytes.len()).await;
         let share = share.map_err(|unread| shared.count(unread))?;
+        shared.turned_away.traffic.sends(bytes.len());
         let answer = Answer::new(bytes, trailers, call, share);
         Ok(Response::from_parts(parts, Body::new(answer)))
     }

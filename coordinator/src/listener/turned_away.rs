@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::traffic::Traffic;
+
 /// Why a peer or a call was turned away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -31,28 +33,31 @@ pub enum Reason {
     NoDescriptor,
 }
 
-/// Every reason, in the order of [`Reason`].
-const REASONS: [(Reason, &str); 12] = [
-    (Reason::Silent, "nothing was sent in time"),
-    (Reason::SlowHandshake, "the handshake took too long"),
-    (Reason::FailedHandshake, "the handshake failed"),
-    (Reason::CrowdedOut, "newer connections took the place"),
-    (Reason::Full, "too many devices are connected"),
-    (Reason::ShutOut, "a certificate of somebody who is not known or was shut out"),
+/// Every reason, in the order of [`Reason`]: as a label, and in words.
+const REASONS: [(Reason, &str, &str); 12] = [
+    (Reason::Silent, "silent", "nothing was sent in time"),
+    (Reason::SlowHandshake, "slow_handshake", "the handshake took too long"),
+    (Reason::FailedHandshake, "failed_handshake", "the handshake failed"),
+    (Reason::CrowdedOut, "crowded_out", "newer connections took the place"),
+    (Reason::Full, "full", "too many devices are connected"),
+    (Reason::ShutOut, "shut_out", "a certificate of somebody who is not known or was shut out"),
     (
         Reason::NotEnrolled,
+        "not_enrolled",
         "a call without a certificate that was not `Enroll`, or of somebody who was shut out",
     ),
-    (Reason::TooLarge, "a message was too large"),
-    (Reason::TooSlow, "a message was not complete in time"),
-    (Reason::NoMemory, "no memory was left for another message"),
-    (Reason::TooOften, "a device called too often and was answered later"),
-    (Reason::NoDescriptor, "the system gave no further file descriptor"),
+    (Reason::TooLarge, "too_large", "a message was too large"),
+    (Reason::TooSlow, "too_slow", "a message was not complete in time"),
+    (Reason::NoMemory, "no_memory", "no memory was left for another message"),
+    (Reason::TooOften, "too_often", "a device called too often and was answered later"),
+    (Reason::NoDescriptor, "no_descriptor", "the system gave no further file descriptor"),
 ];
 
-/// How often each reason came up.
+/// How often each reason came up, and beside it what was let in.
 #[derive(Debug, Default)]
 pub struct TurnedAway {
+    /// What was let in.
+    pub traffic: Traffic,
     since_start: [AtomicU64; REASONS.len()],
     told: [AtomicU64; REASONS.len()],
 }
@@ -71,7 +76,7 @@ pub struct Notice {
 impl TurnedAway {
     /// Counts one.
     pub fn count(&self, reason: Reason) {
-        for ((known, _), counter) in REASONS.iter().zip(&self.since_start) {
+        for ((known, ..), counter) in REASONS.iter().zip(&self.since_start) {
             if *known == reason {
                 counter.fetch_add(1, Ordering::Relaxed);
             }
@@ -81,14 +86,20 @@ impl TurnedAway {
     /// How often each reason came up since the start, such as did.
     pub fn since_start(&self) -> Vec<(&'static str, u64)> {
         let counters = REASONS.iter().zip(&self.since_start);
-        let counts = counters.map(|((_, why), counter)| (*why, counter.load(Ordering::Relaxed)));
+        let counts = counters.map(|((.., why), counter)| (*why, counter.load(Ordering::Relaxed)));
         counts.filter(|(_, times)| *times > 0).collect()
+    }
+
+    /// How often each reason came up since the start, by its label; also such as never did.
+    pub fn by_reason(&self) -> Vec<(&'static str, u64)> {
+        let counters = REASONS.iter().zip(&self.since_start);
+        counters.map(|((_, label, _), counter)| (*label, counter.load(Ordering::Relaxed))).collect()
     }
 
     /// What has come up since this was last asked; to be asked once a minute.
     pub fn notices(&self) -> Vec<Notice> {
         let mut notices = Vec::new();
-        for (((_, why), counter), told) in REASONS.iter().zip(&self.since_start).zip(&self.told) {
+        for (((.., why), counter), told) in REASONS.iter().zip(&self.since_start).zip(&self.told) {
             let since_start = counter.load(Ordering::Relaxed);
             let times = since_start - told.swap(since_start, Ordering::Relaxed);
             if times > 0 {
@@ -119,5 +130,7 @@ mod tests {
         let since_start =
             [("nothing was sent in time", 3), ("the system gave no further file descriptor", 1)];
         assert_eq!(turned.since_start(), since_start);
+        let labels = turned.by_reason();
+        assert_eq!((labels.len(), labels[0], labels[1]), (12, ("silent", 3), ("slow_handshake", 0)));
     }
 }

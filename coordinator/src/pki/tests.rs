@@ -92,14 +92,14 @@ fn an_admin_identity_is_saved_and_loaded() {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::open_or_create(folder.path(), YEAR).unwrap();
     let name: AdminName = "owl".parse().unwrap();
-    let identity = authority.issue_admin(&name, YEAR, &SystemRandom::new()).unwrap();
+    let identity = authority.issue_admin((&name, Role::Viewer), YEAR, &SystemRandom::new()).unwrap();
     identity.save(folder.path(), "admin").unwrap();
     let loaded = Identity::load(folder.path(), "admin").unwrap();
     assert_eq!(loaded.chain(), identity.chain());
     assert_eq!(loaded.key(), identity.key());
     assert_eq!(loaded.authority(), Some(authority.certificate()));
     let certified = read_certificate(&loaded.chain()[0]).unwrap();
-    assert_eq!(certified.peer, Peer::Admin(name));
+    assert_eq!((certified.peer, certified.role), (Peer::Admin(name), Some(Role::Viewer)));
 }
 
 #[test]

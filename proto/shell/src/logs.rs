@@ -2,11 +2,28 @@
 
 use std::io::{self, IsTerminal};
 
+use serde::Deserialize;
 use tracing_subscriber::EnvFilter;
+
+/// How a line of the logs is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line: `timestamp`, `level`, `target`, `fields` with the `message` among them.
+    Json,
+}
 
 /// Starts the logs of this process, filtered as the environment's `variable` says, or else by `filter`. Where they are
 /// started already, they stay as they are: a program that wraps this one may log.
 pub fn start(variable: &str, filter: &str) {
+    start_as(variable, filter, LogFormat::Text);
+}
+
+/// The same in a format.
+pub fn start_as(variable: &str, filter: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_env(variable).unwrap_or_else(|_| EnvFilter::new(filter));
     let logs = tracing_subscriber::fmt()
         .with_writer(io::stderr)
@@ -14,7 +31,10 @@ pub fn start(variable: &str, filter: &str) {
         // Whoever reads stderr may go away: to say so there would be a panic.
         .log_internal_errors(false)
         .with_env_filter(filter);
-    drop(logs.try_init());
+    match format {
+        LogFormat::Text => drop(logs.try_init()),
+        LogFormat::Json => drop(logs.json().try_init()),
+    }
 }
 
 #[cfg(test)]

@@ -7,13 +7,14 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, DeviceStatus, Health, MeanMetric, OpenRound, OperatorStatus,
+    AdminReply, AdminRequest, AuditPart, DeviceStatus, Health, MeanMetric, OpenRound, OperatorStatus,
     ParticipationCount, PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
 use crate::ids::{DeviceId, Digest, Serial, TaskId};
 use crate::message::DeclineReason;
 use crate::metrics::MetricName;
 use crate::plan::Mode;
+use crate::role::Role;
 use crate::wire::{self, admin_reply, admin_request};
 
 /// Encodes an operator's request.
@@ -47,6 +48,14 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
         AdminRequest::SignOperator { certificate_request_pem } => {
             Kind::SignOperator(wire::SignOperator { certificate_request_pem })
         }
+        AdminRequest::AddOperator { name, role, certificate_request_pem } => {
+            Kind::AddOperator(wire::AddOperator {
+                name,
+                role: role_to_wire(role).into(),
+                certificate_request_pem,
+            })
+        }
+        AdminRequest::ReadAudit { from } => Kind::ReadAudit(wire::ReadAudit { from }),
     };
     wire::AdminRequest { kind: Some(kind) }
 }
@@ -80,6 +89,11 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
         Kind::SignOperator(wire::SignOperator { certificate_request_pem }) => {
             AdminRequest::SignOperator { certificate_request_pem }
         }
+        Kind::AddOperator(wire::AddOperator { name, role, certificate_request_pem }) => {
+            let role = role_from_wire(role)?.ok_or_else(|| error("operator", "it has no role"))?;
+            AdminRequest::AddOperator { name, role, certificate_request_pem }
+        }
+        Kind::ReadAudit(wire::ReadAudit { from }) => AdminRequest::ReadAudit { from },
     })
 }
 
@@ -120,10 +134,14 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
                     issued_unix_secs: operator.issued_unix_secs,
                     expires_unix_secs: operator.expires_unix_secs,
                     revoked: operator.revoked,
+                    role: role_to_wire(operator.role).into(),
                 })
                 .collect(),
         }),
         AdminReply::Certificate(pem) => Kind::Certificate(wire::Certificate { pem }),
+        AdminReply::Audit(AuditPart { lines, last, head, key }) => {
+            Kind::Audit(wire::AuditPart { lines, last, head, key: key.to_vec() })
+        }
     };
     wire::AdminReply { kind: Some(kind) }
 }
@@ -165,11 +183,34 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
                     issued_unix_secs: operator.issued_unix_secs,
                     expires_unix_secs: operator.expires_unix_secs,
                     revoked: operator.revoked,
+                    role: role_from_wire(operator.role)?.unwrap_or_default(),
                 })
             };
             AdminReply::Operators(list.operators.into_iter().map(read).collect::<Result<_, WireError>>()?)
         }
         Kind::Certificate(wire::Certificate { pem }) => AdminReply::Certificate(pem),
+        Kind::Audit(wire::AuditPart { lines, last, head, key }) => {
+            AdminReply::Audit(AuditPart { lines, last, head, key: fixed("audit key", &key)? })
+        }
+    })
+}
+
+fn role_to_wire(role: Role) -> wire::OperatorRole {
+    match role {
+        Role::Viewer => wire::OperatorRole::Viewer,
+        Role::Operator => wire::OperatorRole::Operator,
+        Role::Admin => wire::OperatorRole::Admin,
+    }
+}
+
+/// None where nothing is said of a role.
+fn role_from_wire(role: i32) -> Result<Option<Role>, WireError> {
+    Ok(match wire::OperatorRole::try_from(role) {
+        Ok(wire::OperatorRole::Unspecified) => None,
+        Ok(wire::OperatorRole::Viewer) => Some(Role::Viewer),
+        Ok(wire::OperatorRole::Operator) => Some(Role::Operator),
+        Ok(wire::OperatorRole::Admin) => Some(Role::Admin),
+        Err(_) => return Err(error("operator", format!("{role} is not a role"))),
     })
 }
 

@@ -421,7 +421,7 @@ pub struct Over {
 pub struct AdminRequest {
     #[prost(
         oneof = "admin_request::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21"
     )]
     pub kind: ::core::option::Option<admin_request::Kind>,
 }
@@ -459,7 +459,25 @@ pub mod admin_request {
         SignOperator(super::SignOperator),
         #[prost(message, tag = "15")]
         ResumeTask(super::ResumeTask),
+        #[prost(message, tag = "20")]
+        AddOperator(super::AddOperator),
+        #[prost(message, tag = "21")]
+        ReadAudit(super::ReadAudit),
     }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AddOperator {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "OperatorRole", tag = "2")]
+    pub role: i32,
+    #[prost(string, tag = "3")]
+    pub certificate_request_pem: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadAudit {
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ShowHealth {}
@@ -528,7 +546,7 @@ pub struct RevokeDevice {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AdminReply {
-    #[prost(oneof = "admin_reply::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "admin_reply::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20")]
     pub kind: ::core::option::Option<admin_reply::Kind>,
 }
 /// Nested message and enum types in `AdminReply`.
@@ -557,7 +575,21 @@ pub mod admin_reply {
         Operators(super::OperatorList),
         #[prost(message, tag = "11")]
         Certificate(super::Certificate),
+        #[prost(message, tag = "20")]
+        Audit(super::AuditPart),
     }
+}
+/// Lines of the audit log, and what the rest of it is held against.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AuditPart {
+    #[prost(bytes = "vec", tag = "1")]
+    pub lines: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint64, tag = "2")]
+    pub last: u64,
+    #[prost(string, tag = "3")]
+    pub head: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", tag = "4")]
+    pub key: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Health {
@@ -617,6 +649,9 @@ pub struct OperatorStatus {
     pub expires_unix_secs: u64,
     #[prost(bool, tag = "5")]
     pub revoked: bool,
+    /// Unspecified is what a coordinator says that knows no roles: its operators may do everything.
+    #[prost(enumeration = "OperatorRole", tag = "6")]
+    pub role: i32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Certificate {
@@ -960,6 +995,38 @@ impl OutcomeKind {
             "OUTCOME_KIND_NOT_RECOVERED" => Some(Self::NotRecovered),
             "OUTCOME_KIND_STOPPED" => Some(Self::Stopped),
             "OUTCOME_KIND_NOT_DRAWN" => Some(Self::NotDrawn),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum OperatorRole {
+    Unspecified = 0,
+    Viewer = 1,
+    Operator = 2,
+    Admin = 3,
+}
+impl OperatorRole {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "OPERATOR_ROLE_UNSPECIFIED",
+            Self::Viewer => "OPERATOR_ROLE_VIEWER",
+            Self::Operator => "OPERATOR_ROLE_OPERATOR",
+            Self::Admin => "OPERATOR_ROLE_ADMIN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "OPERATOR_ROLE_UNSPECIFIED" => Some(Self::Unspecified),
+            "OPERATOR_ROLE_VIEWER" => Some(Self::Viewer),
+            "OPERATOR_ROLE_OPERATOR" => Some(Self::Operator),
+            "OPERATOR_ROLE_ADMIN" => Some(Self::Admin),
             _ => None,
         }
     }

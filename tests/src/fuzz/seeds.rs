@@ -10,7 +10,7 @@ use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{
-    AdminReply, AdminRequest, DeviceStatus, Health, OperatorStatus, ServedBase, TurnedAwayCount,
+    AdminReply, AdminRequest, AuditPart, DeviceStatus, Health, OperatorStatus, ServedBase, TurnedAwayCount,
 };
 use proto::base::BaseFile;
 use proto::convert::{
@@ -22,6 +22,7 @@ use proto::ids::{DeviceId, Digest, Serial, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
+use proto::role::Role;
 use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -171,6 +172,12 @@ fn admin_requests() -> Vec<AdminRequest> {
         AdminRequest::ListOperators,
         AdminRequest::RevokeOperator(Serial([1; 16])),
         AdminRequest::SignOperator { certificate_request_pem: "request".into() },
+        AdminRequest::AddOperator {
+            name: "owl".into(),
+            role: Role::Viewer,
+            certificate_request_pem: "request".into(),
+        },
+        AdminRequest::ReadAudit { from: 7 },
     ]
 }
 
@@ -208,8 +215,10 @@ fn admin_replies() -> Vec<AdminReply> {
             issued_unix_secs: 1,
             expires_unix_secs: 2,
             revoked: true,
+            role: Role::Operator,
         }]),
         AdminReply::Certificate("certificate".into()),
+        AdminReply::Audit(AuditPart { lines: b"{}\n".to_vec(), last: 7, head: "{}".into(), key: [3; 32] }),
     ]
 }
 

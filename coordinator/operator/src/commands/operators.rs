@@ -14,6 +14,8 @@ use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
 use crate::output::{Output, at, print, table};
 
+mod add;
+
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// List the certificates of operators, the newest first.
@@ -21,6 +23,8 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
+    /// Make somebody an operator: a key and a certificate in a folder of its own, which is theirs to take with them.
+    Add(add::Arguments),
     /// Make a certificate worthless, for ever; its connections can do nothing from then on.
     Revoke {
         /// The certificate's serial number, as `operator ls` prints it.
@@ -28,7 +32,7 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Make a new key and a new certificate in the folder, and make the old one worthless.
+    /// Make a new key and a new certificate in the folder, in the same role, and make the old one worthless.
     Rotate {
         #[command(flatten)]
         output: Output,
@@ -44,9 +48,10 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let own = own_serial(dir);
             print(output.format, &operators, |operators| {
                 let rows: Vec<_> = operators.iter().map(|operator| row(operator, own)).collect();
-                table(&["SERIAL", "NAME", "EXPIRES", "STATE"], &rows)
+                table(&["SERIAL", "NAME", "ROLE", "EXPIRES", "STATE"], &rows)
             })
         }
+        Command::Add(arguments) => add::run(dir, &mut client, arguments).await,
         Command::Revoke { serial, output } => {
             revoke(&mut client, serial).await?;
             print(output.format, &json!({ "revoked": serial }), |_| format!("revoked {serial}"))
@@ -89,5 +94,6 @@ fn row(operator: &OperatorStatus, own: Option<Serial>) -> Vec<String> {
         (false, false) => "good",
     };
     let expires = at(operator.expires_unix_secs);
-    vec![operator.serial.to_string(), operator.name.clone(), expires, state.to_owned()]
+    let role = operator.role.to_string();
+    vec![operator.serial.to_string(), operator.name.clone(), role, expires, state.to_owned()]
 }
