@@ -26,13 +26,7 @@ const ENGINE: [&[&str]; 11] = [
 const NO_CIRCLES: [(&str, &[&[&str]]); 4] = [
     ("proto/formats", &[]),
     ("client/engine", &[]),
-    (
-        "coordinator",
-        &[
-            &["cli.rs", "cli/serve.rs"],
-            &["pki.rs", "pki/enrollment_key.rs", "pki/identity.rs"],
-        ],
-    ),
+    ("coordinator", &[&["cli.rs", "cli/serve.rs"], &["pki.rs", "pki/enrollment_key.rs", "pki/identity.rs"]]),
     (
         "coordinator/task",
         &[
