@@ -306,7 +306,7 @@ impl Driver {
     /// Ends when each task was free once: while one never is, those who take part in it are not served.
     pub async fn pulse(&self) {
         for cell in self.tasks.all().iter() {
-            drop(Arc::clone(cell).hold().await);
+            Arc::clone(cell).was_free().await;
         }
     }
 
@@ -353,6 +353,9 @@ impl Driver {
     /// The same where the task is held already, on a thread that may block.
     fn step_in<T>(&self, hold: &mut Hold, run: impl FnOnce(&mut Entry) -> Answer<T>) -> Result<T, Rejection> {
         self.check_failed()?;
+        if hold.is_broken() {
+            return Err(self.broken("an earlier one of the task did"));
+        }
         hold.begin();
         hold.cell().trouble.check(now())?;
         // What an earlier step has decided and the disk did not take then.

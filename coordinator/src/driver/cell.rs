@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::thread::panicking;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub(super) struct Cell {
     /// When the step under way began, in milliseconds from the cell's beginning, from 1 on; 0 while there is none.
     stepping: AtomicU64,
     since: Instant,
+    /// Whether a step broke off: nobody knows what it left.
+    is_broken: AtomicBool,
     seen: RwLock<Seen>,
     shown: RwLock<Shown>,
     declined: Arc<RwLock<BTreeSet<DeviceId>>>,
@@ -77,6 +79,8 @@ struct Shown {
     status: TaskStatus,
     spent: PrivacySpent,
     of: Standing,
+    /// How often devices had told the task something.
+    talked: u64,
     at: Instant,
 }
 
@@ -116,8 +120,13 @@ impl Seen {
 impl Cell {
     pub(super) fn new(entry: Entry, phases: Arc<watch::Sender<Phases>>) -> Self {
         let task = entry.task();
-        let shown =
-            Shown { status: task.status(), spent: task.spent(), of: Standing::of(task), at: Instant::now() };
+        let shown = Shown {
+            status: task.status(),
+            spent: task.spent(),
+            of: Standing::of(task),
+            talked: entry.talked(),
+            at: Instant::now(),
+        };
         Self {
             id: task.id(),
             name: task.plan().name.clone(),
@@ -125,6 +134,7 @@ impl Cell {
             participations: task.plan().privacy.participations,
             stepping: AtomicU64::new(0),
             since: Instant::now(),
+            is_broken: AtomicBool::new(false),
             seen: RwLock::new(Seen::of(&entry, None)),
             shown: RwLock::new(shown),
             declined: entry.declined(),
@@ -139,11 +149,6 @@ impl Cell {
     pub(super) async fn hold(self: Arc<Self>) -> Hold {
         let entry = Arc::clone(&self.entry).lock_owned().await;
         Hold { cell: self, entry }
-    }
-
-    /// Waits until the task was free, and leaves it to others.
-    pub(super) async fn was_free(self: Arc<Self>) {
-        drop(self.entry.lock().await);
     }
 
     /// The same on a thread that may block.
@@ -173,6 +178,11 @@ impl Cell {
                 }
             }
         }
+    }
+
+    /// Waits until the task was free, and leaves it to others.
+    pub(super) async fn was_free(self: Arc<Self>) {
+        drop(self.entry.lock().await);
     }
 
     fn stepping_since(&self) -> Option<Instant> {
@@ -219,7 +229,7 @@ impl Cell {
         let before = self.seen();
         let now = Seen::of(entry, before.session);
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = now;
-        self.show(entry.task());
+        self.show(entry);
         if (now.open, now.places) != (before.open, before.places) {
             self.phases.send_modify(|phases| {
                 if let Some((session, _)) = before.open {
@@ -237,18 +247,24 @@ impl Cell {
         self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
     }
 
-    fn show(&self, task: &Task) {
+    fn show(&self, entry: &Entry) {
+        let (task, talked) = (entry.task(), entry.talked());
         let standing = Standing::of(task);
-        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
-        if standing == shown.of && shown.at.elapsed() < SHOWN_AGAIN {
+        let (of, is_fresh) = {
+            let shown = self.shown.read().unwrap_or_else(PoisonError::into_inner);
+            (shown.of, shown.talked == talked || shown.at.elapsed() < SHOWN_AGAIN)
+        };
+        if standing == of && is_fresh {
             return;
         }
         // All devices are counted for it.
-        if (standing.state, standing.spending) != (shown.of.state, shown.of.spending) {
-            shown.spent = task.spent();
+        let is_spent = (standing.state, standing.spending) != (of.state, of.spending);
+        let (status, spent) = (task.status(), is_spent.then(|| task.spent()));
+        let mut shown = self.shown.write().unwrap_or_else(PoisonError::into_inner);
+        (shown.status, shown.of, shown.talked, shown.at) = (status, standing, talked, Instant::now());
+        if let Some(spent) = spent {
+            shown.spent = spent;
         }
-        shown.status = task.status();
-        (shown.of, shown.at) = (standing, Instant::now());
     }
 }
 
@@ -262,6 +278,11 @@ pub(super) struct Hold {
 impl Hold {
     pub(super) fn cell(&self) -> &Arc<Cell> {
         &self.cell
+    }
+
+    /// Whether an earlier step broke off.
+    pub(super) fn is_broken(&self) -> bool {
+        self.cell.is_broken.load(Ordering::Acquire)
     }
 
     /// A step begins: from now on it is known how long it takes. Waiting for a thread to run it is not part of it.
@@ -287,8 +308,10 @@ impl DerefMut for Hold {
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        // What a step that broke off left is nothing to show; all serving ends with it.
-        if !panicking() {
+        // What a step that broke off left is nothing to show, and nothing to go on with.
+        if panicking() {
+            self.cell.is_broken.store(true, Ordering::Release);
+        } else {
             self.cell.publish(&self.entry);
         }
         self.cell.stepping.store(0, Ordering::Release);

@@ -65,6 +65,8 @@ pub(super) struct Entry {
     counted: Option<(Spending, u64)>,
     /// What its machine has decided and the disk has not taken yet.
     unsaved: Vec<TaskEffect>,
+    /// How often devices told it something, beside that they ask for work.
+    talked: u64,
     /// Who said that it does not take part, for those who ask without the task.
     declined: Arc<RwLock<BTreeSet<DeviceId>>>,
 }
@@ -76,7 +78,7 @@ impl Entry {
         kept.publish(header.frozen);
         let versions = &task.record().versions;
         kept.publish(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
-        Self { task, kept, header, counted: None, unsaved: Vec::new(), declined: Arc::default() }
+        Self { task, kept, header, counted: None, unsaved: Vec::new(), talked: 0, declined: Arc::default() }
     }
 
     pub(super) fn task(&self) -> &Task {
@@ -93,6 +95,10 @@ impl Entry {
 
     pub(super) fn declined(&self) -> Arc<RwLock<BTreeSet<DeviceId>>> {
         Arc::clone(&self.declined)
+    }
+
+    pub(super) fn talked(&self) -> u64 {
+        self.talked
     }
 
     /// Whether everything that was decided is durable.
@@ -113,6 +119,7 @@ impl Entry {
             return Ok(Err(Rejection::Unavailable("the coordinator is stopping".to_owned())));
         }
         let answer = self.task.handle(device, request, now, rng);
+        self.talked += 1;
         self.note_declined(device);
         self.persist()?;
         Ok(answer)

@@ -34,7 +34,7 @@ impl Driver {
             Opened::broken(session)
         });
         let mut hold = cell.hold_here();
-        if self.has_failed() {
+        if self.has_failed() || hold.is_broken() {
             return;
         }
         hold.begin();

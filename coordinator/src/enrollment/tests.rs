@@ -125,6 +125,29 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
 }
 
 #[tokio::test]
+async fn a_device_whose_caller_went_away_half_way_is_known_as_the_store_knows_it() {
+    let world = world().await;
+    let key = IdentityKey::from_seed(&[9; 32]);
+    let token: BootstrapToken =
+        world.registry.issue_token("bela", 60, at(NOW)).await.unwrap().parse().unwrap();
+    let enrollment = Enrollment::new(**token.secret(), request(), &key);
+    let enrolling = Arc::clone(&world.registry).enrol(enrollment, at(NOW));
+    // Asked once, and dropped.
+    let gone = tokio::time::timeout(std::time::Duration::ZERO, enrolling).await;
+    let is_known = async {
+        loop {
+            let found = records::with_identity(&world.registry.store, key.public()).unwrap();
+            if found.is_some_and(|(device, _)| world.registry.check(device).is_ok()) {
+                return;
+            }
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), is_known).await.unwrap();
+    drop(gone);
+}
+
+#[tokio::test]
 async fn devices_of_an_earlier_coordinator_are_found_by_their_identity_keys() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();

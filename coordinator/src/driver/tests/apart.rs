@@ -190,6 +190,22 @@ async fn nobody_waits_for_ever_for_a_task_that_is_held_up() {
 }
 
 #[tokio::test]
+async fn after_a_step_that_broke_off_nobody_goes_on_with_what_it_left() {
+    let world = World::new();
+    let driver = world.open();
+    let task = driver.create_task(plan(1).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    let cell = driver.tasks.find(task).unwrap();
+    let broken: Result<(), _> = driver.step(Arc::clone(&cell), |_| panic!("a test")).await;
+    assert!(matches!(broken, Err(Rejection::Unavailable(_))));
+    // Before the failure was marked, too.
+    driver.failed.send_replace(false);
+    let refused = driver.handle(device(0), Request::CheckIn).await;
+    assert!(matches!(refused, Err(Rejection::Unavailable(_))), "{refused:?}");
+    soon(driver.failed()).await;
+    assert_eq!(driver.show(task).await.unwrap().version, 0);
+}
+
+#[tokio::test]
 async fn a_device_hears_of_its_charges_in_a_task_that_is_held_up() {
     let HeldUp { driver, task, closed: _closed, _world, .. } = HeldUp::new(2).await;
     let other = soon(driver.create_task(bat(2).to_bytes().unwrap(), Vec::new())).await.unwrap().task;
