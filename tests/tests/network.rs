@@ -489,8 +489,8 @@ fn an_agent_that_runs_once_leaves_a_coordinator_that_says_nothing_after_half_a_m
     let took = begun.elapsed();
     assert_eq!(output.status.code(), Some(5), "{words}");
     assert!(words.contains(&format!("{address} cannot be reached")) && words.contains("in 30 s"), "{words}");
-    // What it does before it asks is no part of it.
-    assert!((Duration::from_secs(29)..Duration::from_secs(40)).contains(&took), "{took:?}: {words}");
+    // What it does before it asks, which is to read the base and the text, is no part of it.
+    assert!((Duration::from_secs(29)..Duration::from_secs(55)).contains(&took), "{took:?}: {words}");
 }
 
 #[test]

@@ -181,8 +181,8 @@ mod tests {
         let (own, candle) =
             (measured(&["--device", "cpu"]).unwrap(), measured(&["--device", "candle"]).unwrap());
         assert_eq!((own.device.as_str(), candle.device.as_str()), ("cpu", "candle"));
-        assert!(own.text().contains(" tokens/s on cpu with 1 threads (f32), "), "{}", own.text());
-        assert!(candle.text().contains(" tokens/s on candle with 1 threads (f32"), "{}", candle.text());
+        assert!(own.text().contains(" tokens/s on cpu with 1 thread (f32), "), "{}", own.text());
+        assert!(candle.text().contains(" tokens/s on candle with 1 thread (f32"), "{}", candle.text());
         assert_eq!(serde_json::to_value(&candle).unwrap()["device"], "candle");
         assert_eq!(candle.losses.len(), 3);
         for (found, expected) in candle.losses.iter().zip(&own.losses) {
