@@ -38,6 +38,7 @@ use crate::seldom::Seldom;
 
 mod held;
 mod openings;
+mod operators;
 mod state;
 mod trouble;
 

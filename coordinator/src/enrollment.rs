@@ -12,12 +12,17 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
 
 use crate::driver::Driver;
+use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
+
+mod listing;
+
+pub use listing::Enrolled as EnrolledDevices;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
@@ -51,6 +56,10 @@ pub struct Registry {
     pub revocations: Revocations,
     /// Stops serving when the store fails.
     pub driver: Driver,
+    /// When each device called last.
+    pub seen: LastSeen,
+    /// Who is enrolled, as it was counted last.
+    pub enrolled: EnrolledDevices,
 }
 
 impl Registry {
@@ -92,6 +101,8 @@ impl Registry {
             | TokenError::Unknown
             | TokenError::Expired { .. }
             | TokenError::Redeemed
+            | TokenError::Revoked
+            | TokenError::Ambiguous
             | TokenError::Label { .. }) => self.token(other),
         })?;
         self.driver.devices_changed();
@@ -301,6 +312,8 @@ impl Registry {
             error @ (TokenError::Unknown
             | TokenError::Expired { .. }
             | TokenError::Redeemed
+            | TokenError::Revoked
+            | TokenError::Ambiguous
             | TokenError::Label { .. }) => {
                 Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
             }

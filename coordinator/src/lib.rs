@@ -13,6 +13,7 @@ pub mod config;
 pub mod descriptors;
 pub mod driver;
 pub mod enrollment;
+pub mod last_seen;
 pub mod listener;
 pub mod operators;
 pub mod peer;

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -21,7 +21,8 @@ use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
-use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::enrollment::{CLOCK_SLACK_SECS, EnrolledDevices, Registry};
+use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
 use crate::operators::{Operators, OperatorsError};
@@ -158,6 +159,7 @@ impl Coordinator {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
         let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
+        let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
             authority,
@@ -169,6 +171,8 @@ impl Coordinator {
             operator_secs: u64::from(admin_days) * DAY_SECS,
             revocations,
             driver: driver.clone(),
+            seen,
+            enrolled: EnrolledDevices::default(),
         });
         let terms = Terms {
             folder: folder.clone(),
@@ -220,7 +224,7 @@ impl Coordinator {
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
         let device = service::device_service(Arc::clone(&registry), driver.clone(), bases.clone());
         let admin = service::admin_service(
-            registry,
+            Arc::clone(&registry),
             driver.clone(),
             bases.clone(),
             Arc::clone(&certificates),
@@ -243,6 +247,7 @@ impl Coordinator {
             async move { driver.run_timers().await }
         });
         let renewals = tokio::spawn(certificates.keep());
+        let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
         tracing::info!("serving");
 
@@ -258,13 +263,32 @@ impl Coordinator {
         }
         timers.abort();
         renewals.abort();
+        calls.abort();
         reading.abort();
         stop.cancel();
         for service in [devices, admins] {
             close(service).await;
         }
+        if outcome.is_ok()
+            && let Err(error) = registry.seen.write(&registry.store).await
+        {
+            tracing::warn!(%error, "when devices called last is not written down");
+        }
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// Writes down now and then when devices called last, for ever.
+async fn write_calls(registry: Arc<Registry>) {
+    loop {
+        sleep(Duration::from_secs(WRITTEN_EVERY_SECS)).await;
+        if let Err(error) = registry.seen.write(&registry.store).await {
+            tracing::warn!(%error, "when devices called last is not written down yet");
+            if registry.store.is_stopped() {
+                registry.driver.fail(&error.into());
+            }
+        }
     }
 }
 

@@ -14,6 +14,7 @@ mod operators;
 mod planning;
 mod privacy;
 mod task;
+mod token;
 mod up;
 
 /// Runs and watches a federated fine-tuning coordinator.
@@ -37,6 +38,9 @@ enum Command {
     /// Devices that may take part.
     #[command(subcommand)]
     Device(device::Command),
+    /// Bootstrap tokens, with which devices enroll.
+    #[command(subcommand)]
+    Token(token::Command),
     /// What noise buys, and what was spent.
     #[command(subcommand)]
     Privacy(privacy::Command),
@@ -60,6 +64,7 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Up(arguments) => up::up(&dir, arguments).await,
         Command::Task(command) => task::run(&dir, command).await,
         Command::Device(command) => device::run(&dir, command).await,
+        Command::Token(command) => token::run(&dir, command).await,
         Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
         Command::Eval(arguments) => eval::run(&dir, arguments).await,

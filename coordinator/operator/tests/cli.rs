@@ -134,7 +134,7 @@ fn noise_that_would_ruin_a_model_is_refused_with_what_mends_it_and_started_only_
         assert!(said.contains(mend), "{said}");
     }
     let listed = json(nightshift(folder.path(), &["task", "ls", "--format", "json"]));
-    assert_eq!(listed, Value::Array(vec![]), "nothing was started");
+    assert_eq!(listed["tasks"], Value::Array(vec![]), "nothing was started");
     // What is named works.
     let row = said.lines().find(|line| line.trim_start().starts_with("--cohort ")).unwrap();
     let words: Vec<&str> = row.split_whitespace().take(4).collect();
@@ -184,7 +184,13 @@ fn a_killed_coordinator_comes_back_with_its_task() {
 
     let _second = Up::start(folder.path());
     let tasks = json(nightshift(folder.path(), &["task", "ls", "--format", "json"]));
-    assert_eq!(tasks[0], created["task"]);
+    // Devices are counted anew.
+    let durable = |task: &Value| {
+        let mut task = task.as_object().unwrap().clone();
+        task.remove("funnel").unwrap();
+        task
+    };
+    assert_eq!(durable(&tasks["tasks"][0]), durable(&created["task"]));
 
     let out = folder.path().join("peft");
     let out_name = out.to_str().unwrap();
@@ -333,7 +339,8 @@ fn an_unknown_device_cannot_be_revoked() {
     let output = run(nightshift(folder.path(), &["device", "revoke", &device]));
     assert_eq!(output.status.code(), Some(6), "{}", stderr(&output));
     assert!(stderr(&output).contains("nightshift device ls"));
-    assert_eq!(json(nightshift(folder.path(), &["device", "ls", "--format", "json"])), Value::Array(vec![]));
+    let listed = json(nightshift(folder.path(), &["device", "ls", "--format", "json"]));
+    assert_eq!(listed["devices"], Value::Array(vec![]));
 }
 
 /// `nightshift up`, killed when dropped.

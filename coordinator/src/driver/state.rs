@@ -21,6 +21,8 @@ use super::{DriverError, check_frozen};
 use crate::artifacts::Artifacts;
 use crate::records::{self, TaskHeader};
 
+mod operators;
+
 /// What a device is told while there is no task at all, in milliseconds.
 const NO_TASK_MILLIS: u64 = 30_000;
 
@@ -65,7 +67,7 @@ impl State {
             Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining: false };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artifacts, authority, (id, &header))?;
-            state.admit(task, header);
+            state.admit(task.counting_from(super::now(), false), header);
         }
         Ok(state)
     }
@@ -228,7 +230,7 @@ impl State {
         self.store.commit_blocking(&batch)?;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        self.admit(task, header);
+        self.admit(task.counting_from(super::now(), true), header);
         Ok(Ok(status))
     }
 
@@ -440,7 +442,7 @@ fn log(task: TaskId, effect: &TaskEffect) {
         TaskEffect::Commit { version, .. } => {
             let (round, epsilon) = (version.round, version.epsilon);
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");
-            if let Some(restores) = version.restores {
+            if let Some(restores) = version.restores.filter(|_| !version.rolled_back) {
                 tracing::warn!(
                     %task,
                     "version {} was worse than the one before, by what its devices measured: version {} has the \

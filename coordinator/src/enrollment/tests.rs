@@ -50,6 +50,8 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         revocations: Revocations::open(std::path::Path::new("")).unwrap().0,
         store,
         driver,
+        seen: LastSeen::default(),
+        enrolled: EnrolledDevices::default(),
     }
 }
 

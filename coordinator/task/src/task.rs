@@ -24,14 +24,18 @@ mod admission;
 mod classes;
 mod earlier;
 mod effect;
+mod funnel;
 mod next;
 mod publish;
 mod record;
+mod roll_back;
 
 pub use accounting::Spending;
 pub use earlier::Earlier;
 pub use effect::TaskEffect;
+use funnel::{Funnels, Step};
 pub use record::TaskRecord;
+pub use roll_back::RollBackError;
 
 /// What a device that must wait is told, in milliseconds.
 const POLL_MILLIS: u64 = 250;
@@ -77,6 +81,7 @@ pub struct Task {
     adapter_digest: Digest,
     folded_digest: Option<Digest>,
     declined: BTreeMap<DeviceId, DeclineReason>,
+    funnels: Funnels,
     /// How much of the adapter a device trained from the newest version, where it said that this is not all.
     classes: BTreeMap<DeviceId, Class>,
     /// The devices in the open round's sum.
@@ -151,6 +156,7 @@ impl Task {
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
+            funnels: Funnels::new(version),
             classes: BTreeMap::new(),
             survivors: Vec::new(),
             excluded: BTreeSet::new(),
@@ -240,10 +246,7 @@ impl Task {
     /// Everything an operator may know.
     pub fn status(&self) -> TaskStatus {
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
-        let mut declined = BTreeMap::<DeclineReason, u32>::new();
-        for reason in self.declined.values() {
-            *declined.entry(*reason).or_default() += 1;
-        }
+        let (funnel, last_funnel) = self.funnel();
         TaskStatus {
             task: self.id,
             name: self.plan.name.clone(),
@@ -260,7 +263,10 @@ impl Task {
             open_round: open.map_or_else(String::new, |round| round.phase().to_string()),
             round: open.and_then(Round::standing),
             last_abort: self.last_abort.map_or_else(String::new, |outcome| outcome.to_string()),
-            declined: declined.into_iter().collect(),
+            declined: self.decline_counts(),
+            funnel: Some(funnel),
+            last_funnel,
+            candidates: None,
         }
     }
 
@@ -273,11 +279,13 @@ impl Task {
         rng: &mut impl CryptoRng,
     ) -> Result<Reply, Rejection> {
         self.handle_timeout(now, rng);
+        let step = Step::of(&request).filter(|_| !self.record.state.is_over());
         let reply = match request {
             Request::CheckIn => Ok(self.check_in(from)),
             Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
+                self.funnels.declined(reason, now);
                 Ok(Reply::Received)
             }
             Request::Fetch { .. } => Err(Rejection::UnknownArtifact),
@@ -289,6 +297,9 @@ impl Task {
             | Request::Agree { .. }
             | Request::Unmask { .. }) => self.in_round(from, request, now),
         };
+        if let (Some(step), Ok(reply)) = (step, &reply) {
+            self.funnels.saw(from, step, reply, self.record.last_round, now);
+        }
         self.perform(now, rng);
         reply
     }
@@ -421,6 +432,7 @@ impl Task {
                 }
                 Effect::End(Outcome::Published) => {}
                 Effect::End(outcome) => {
+                    self.funnels.aborted(number, outcome);
                     self.last_abort = Some(outcome);
                     self.effects.push_back(TaskEffect::Aborted { round: number, outcome });
                 }

@@ -114,7 +114,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
     if let Err(error) = evals::remember(dir, task.task, Own { text: Some(text), measured: Some(measured) }) {
         note(&format!("what was measured is not remembered: {error}"));
     }
-    print(output.format, &document, words)
+    print(output.format, "nightshift.eval/1", &document, words)
 }
 
 /// The base's digest, and the versions that are asked for: by default the newest and the best.

@@ -135,11 +135,13 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let origin = origin(&mut client, &task, version, &plan.base, &stored).await?;
             write(&out, &files, plan.base, origin)?;
             let written = json!({ "task": task.task, "version": version, "newest": newest, "out": out });
-            print(output.format, &written, |_| format!("version {version} written to {}{why}", out.display()))
+            print(output.format, "nightshift.pulled/1", &written, |_| {
+                format!("version {version} written to {}{why}", out.display())
+            })
         }
         Command::Ls { output } => {
             let rows: Vec<Row> = tasks(&mut client).await?.iter().flat_map(rows).collect();
-            print(output.format, &rows, |rows| {
+            print(output.format, "nightshift.versions/1", &json!({ "versions": rows }), |_| {
                 let cells = |row: &Row| {
                     let (version, survivors) = (row.version.to_string(), row.survivors.to_string());
                     vec![row.task.clone(), row.name.clone(), version, survivors, epsilon(row.epsilon)]

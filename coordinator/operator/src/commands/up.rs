@@ -76,7 +76,7 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
     let (coordinator, stop) = start(config, &path)?;
     let (device_address, admin_address) = coordinator.addresses();
     let running = Running { dir, config: path, device_address, admin_address };
-    print(arguments.output.format, &running, next_steps)?;
+    print(arguments.output.format, "nightshift.up/1", &running, next_steps)?;
     until_stopped(coordinator, stop).await
 }
 

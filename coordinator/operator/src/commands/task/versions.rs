@@ -80,6 +80,9 @@ fn has_clipped_gain(versions: &[VersionStatus], measured: u32) -> bool {
 pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
     let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, restores, .. } = made;
     let spent = epsilon(*spent);
+    if let Some(restores) = restores.filter(|_| made.rolled_back) {
+        return format!("version {version}: version {restores} again, to which an operator rolled back");
+    }
     let from = version.saturating_sub(1);
     let is_new = from > 0 && content(versions, from) == from;
     let metric = |metric: &MeanMetric| {
@@ -148,6 +151,7 @@ mod tests {
             metrics: vec![metric],
             clip_norm: 1.0,
             restores: None,
+            rolled_back: false,
         }
     }
 
