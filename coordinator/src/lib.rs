@@ -5,6 +5,7 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
+pub mod address;
 pub mod artifacts;
 pub mod bases;
 mod chunks;
@@ -15,6 +16,7 @@ pub mod driver;
 pub mod enrollment;
 pub mod last_seen;
 pub mod listener;
+pub mod offline;
 pub mod operators;
 pub mod peer;
 pub mod pki;

@@ -29,16 +29,21 @@ use task::{Earlier, Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
 
-const TASKS: &str = "tasks";
-const VERSIONS: &str = "versions";
-const PARTICIPATIONS: &str = "participations";
-const SURVIVORS: &str = "survivors";
-const DEVICES: &str = "devices";
-const IDENTITIES: &str = "identities";
-const OPERATORS: &str = "operators";
+/// The names of the trees.
+pub(crate) mod tree {
+    pub(crate) const TASKS: &str = "tasks";
+    pub(crate) const VERSIONS: &str = "versions";
+    pub(crate) const PARTICIPATIONS: &str = "participations";
+    pub(crate) const SURVIVORS: &str = "survivors";
+    pub(crate) const DEVICES: &str = "devices";
+    pub(crate) const IDENTITIES: &str = "identities";
+    pub(crate) const OPERATORS: &str = "operators";
+}
+
+use tree::{DEVICES, IDENTITIES, OPERATORS, PARTICIPATIONS, SURVIVORS, TASKS, VERSIONS};
 
 /// The key of the record that says that all devices are in `identities`, which a store of an earlier coordinator has not.
-const INDEXED: &str = "indexed";
+pub(crate) const INDEXED: &str = "indexed";
 
 /// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
 const SURVIVORS_A_RECORD: usize = 100;

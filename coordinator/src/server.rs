@@ -25,6 +25,7 @@ use crate::enrollment::{CLOCK_SLACK_SECS, EnrolledDevices, Registry};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
+use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
@@ -139,8 +140,8 @@ impl Coordinator {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
-        let store = Store::open(&folder.join("store"))?;
-        let artifacts = Artifacts::open(&folder.join("artefacts"))?;
+        let store = Store::open(&folder.join(offline::STORE))?;
+        let artifacts = Artifacts::open(&folder.join(offline::ARTIFACTS))?;
         let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             config.certificates;
         let rng = SystemRandom::new();

@@ -13,7 +13,7 @@ use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
 /// The tree in which tokens are kept, by the hash of their secret.
-const TREE: &str = "tokens";
+pub(crate) const TREE: &str = "tokens";
 
 const LABEL_LIMIT_BYTES: usize = 128;
 

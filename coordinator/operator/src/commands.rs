@@ -8,11 +8,13 @@ use coordinator::cli::{CliError, EXIT_CODES};
 mod device;
 mod doctor;
 mod eval;
+mod exit_codes;
 mod health;
 mod model;
 mod operators;
 mod planning;
 mod privacy;
+mod store;
 mod task;
 mod token;
 mod up;
@@ -52,11 +54,16 @@ enum Command {
     /// Certificates of operators.
     #[command(subcommand)]
     Operator(operators::Command),
+    /// The records of a coordinator that is stopped, on its own machine.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Look at this machine and at a coordinator's folder: ports, clock, certificates, disk, open files, store. Fails where
     /// something is a fault.
     Doctor(doctor::Arguments),
     /// Whether the coordinator writes, which bases it serves, and what it turned away.
     Health(health::Arguments),
+    /// Say what each exit code means, and what to do.
+    ExitCodes(exit_codes::Arguments),
 }
 
 pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
@@ -69,7 +76,9 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Model(command) => model::run(&dir, command).await,
         Command::Eval(arguments) => eval::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
+        Command::Store(command) => store::run(&dir, command),
         Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,
+        Command::ExitCodes(arguments) => exit_codes::run(arguments),
     }
 }
