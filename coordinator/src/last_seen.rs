@@ -2,7 +2,7 @@
 //!
 //! A call costs a look into a map, and no write. What has changed is written every [`WRITTEN_EVERY_SECS`], many devices in one
 //! transaction, and once more when the coordinator stops; after a crash a device was seen when it was last written down. There
-//! are no more entries than devices that are enrolled.
+//! are no more entries than devices that ever enrolled.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

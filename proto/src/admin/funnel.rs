@@ -42,7 +42,7 @@ pub struct Candidates {
     pub able: u32,
     /// Those of these that declined.
     pub declined: u32,
-    /// When any device called last; 0 where none did since the coordinator started.
+    /// When any device called last; 0 where that is not known.
     pub last_call_unix_secs: u64,
     /// Why the coordinator writes nothing now; empty while it does.
     pub trouble: String,

@@ -799,7 +799,7 @@ pub struct Candidates {
     /// Those of these that declined.
     #[prost(uint32, tag = "3")]
     pub declined: u32,
-    /// When any device called last; 0 where none did since the coordinator started.
+    /// When any device called last; 0 where that is not known.
     #[prost(uint64, tag = "4")]
     pub last_call_unix_secs: u64,
     /// Why the coordinator writes nothing now; empty while it does.

@@ -20,6 +20,7 @@ use crate::output::{Output, adversary, ago, at, epsilon, print, table};
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a bootstrap token: with it one device may enrol, once. Prints the token and nothing else.
+    #[command(allow_negative_numbers = true)]
     Token {
         /// Whom it is for.
         #[arg(long)]
@@ -31,6 +32,7 @@ pub(super) enum Command {
         output: Output,
     },
     /// List the enrolled devices, in the order of their ids.
+    #[command(allow_negative_numbers = true)]
     Ls {
         /// So many at most; all where it is left out.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]

@@ -25,6 +25,7 @@ use crate::output::{Output, print, table};
 use crate::{base_source, bases};
 
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Arguments {
     /// The task: its id, the beginning of it, or its label.
     task: String,

@@ -33,6 +33,7 @@ use crate::{base_source, bases};
 pub(super) enum Command {
     /// Write a version of a task's adapter into a folder that other programs load. Where factors are drawn anew, it
     /// is the nearest of the plan's shipped rank.
+    #[command(allow_negative_numbers = true)]
     Pull {
         /// The task: its id, the beginning of it, or its label.
         #[arg(long)]
@@ -72,6 +73,7 @@ pub(super) enum Command {
         output: Output,
     },
     /// Say by how much two versions of a task differ: norms of what each adds to the base, and of the difference.
+    #[command(allow_negative_numbers = true)]
     Diff {
         /// The task: its id, the beginning of it, or its label.
         task: String,
@@ -88,6 +90,7 @@ pub(super) enum Command {
     /// Give the task's next version the parameters of an earlier one, which devices then train from. A round that devices still
     /// join ends; one whose devices have begun to give their inputs has to end by itself first. The version is one of those that
     /// the plan wants.
+    #[command(allow_negative_numbers = true)]
     Rollback {
         /// The task: its id, the beginning of it, or its label.
         task: String,
