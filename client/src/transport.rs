@@ -29,6 +29,9 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 /// The largest artefact that a device fetches.
 pub const MAX_ARTIFACT_BYTES: u64 = 1 << 28;
 
+/// What a device says of its program: by it an operator sees which devices are of an old one.
+const PROGRAM: &str = concat!("nightshift/", env!("CARGO_PKG_VERSION"));
+
 /// A call that gave no answer of the protocol.
 #[derive(Debug, thiserror::Error)]
 pub enum TransportError {
@@ -120,6 +123,8 @@ impl Transport {
             .map_err(|error| unfit(error.to_string()))?
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(CALL_TIMEOUT)
+            .user_agent(PROGRAM)
+            .map_err(|error| unfit(error.to_string()))?
             .http2_keep_alive_interval(Duration::from_secs(30));
         let connector = Connector::new(config, CONNECT_TIMEOUT).through(way.proxy.clone());
         let connector = connector.counting(Arc::clone(&way.carried));

@@ -126,6 +126,20 @@ impl Artifacts {
         }
     }
 
+    /// The hashes that the names of the files are, and how large they are; what is in them is not read.
+    pub fn list(&self) -> Result<Vec<([u8; 32], u64)>, FileError> {
+        let failed = |error| FileError::io("list", &self.folder)(error);
+        let mut found = Vec::new();
+        for entry in fs::read_dir(&self.folder).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let mut hash = [0; 32];
+            if hex::decode_to_slice(entry.file_name().as_encoded_bytes(), &mut hash).is_ok() {
+                found.push((hash, entry.metadata().map_err(failed)?.len()));
+            }
+        }
+        Ok(found)
+    }
+
     /// The file with this hash, not verified.
     fn open_file(&self, hash: &[u8; 32]) -> Result<File, ArtifactError> {
         File::open(self.path(hash)).map_err(|source| self.io(hash, source))

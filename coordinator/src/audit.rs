@@ -42,7 +42,8 @@ use refusals::Refusals;
 /// The file of the log's folder with the public key, for whoever verifies a copy.
 pub const KEY_FILE: &str = "key.txt";
 
-const TREE: &str = "audit";
+/// The tree of its newest head.
+pub(crate) const TREE: &str = "audit";
 const HEAD: &str = "head";
 
 /// A head goes to the file elsewhere after so many entries, at each start and each end.

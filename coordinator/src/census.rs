@@ -88,7 +88,16 @@ mod tests {
 
     fn device(i: u8, revoked: bool, expires_unix_secs: u64) -> DeviceStatus {
         let device = DeviceId([i; 16]);
-        DeviceStatus { device, label: format!("d{i}"), enrolled_unix_millis: 0, revoked, expires_unix_secs }
+        DeviceStatus {
+            device,
+            label: format!("d{i}"),
+            enrolled_unix_millis: 0,
+            revoked,
+            expires_unix_secs,
+            last_seen_unix_secs: 0,
+            client: String::new(),
+            participations: 0,
+        }
     }
 
     #[test]

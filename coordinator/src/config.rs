@@ -9,9 +9,10 @@ use std::{
 
 use serde::Deserialize;
 use shell::config::{self, ConfigError, OutOfRange, require};
+use shell::home;
 use shell::logs::LogFormat;
 
-use crate::listener;
+use crate::{address, listener};
 
 /// Connections of operators, and of such as want to be one.
 const OPERATORS: u32 = 32;
@@ -21,12 +22,15 @@ const OPERATORS: u32 = 32;
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// Where devices connect (gRPC), `address:port`. Default `0.0.0.0:7443`.
+    #[serde(deserialize_with = "address::key")]
     pub listen: SocketAddr,
     /// Where administrators connect (gRPC), `address:port`. Default
     /// `127.0.0.1:7444`, this machine only.
+    #[serde(deserialize_with = "address::key")]
     pub admin_listen: SocketAddr,
     /// The folder of the store, the artefacts, and the authority's key.
     /// Default `/var/lib/nightshift-coordinator`.
+    #[serde(deserialize_with = "home::path")]
     pub state_dir: PathBuf,
     /// Host names and IP addresses by which devices reach this coordinator;
     /// they stand in its certificate, beside `localhost`, `127.0.0.1` and
@@ -35,6 +39,7 @@ pub struct Config {
     /// `localhost`.
     pub public_names: Vec<String>,
     /// A file in which revocations are kept once more, beside the state folder; empty for none. Default none.
+    #[serde(deserialize_with = "home::path")]
     pub revocations: PathBuf,
     /// Where metrics and readiness are asked for (HTTP, in clear), `address:port`; empty for nowhere. Default nowhere.
     #[serde(deserialize_with = "address_if_any")]
@@ -42,11 +47,13 @@ pub struct Config {
     /// How what happens is logged. Default for people.
     pub log_format: LogFormat,
     /// A file in which the newest head of the audit log is kept, beside the state folder; empty for none. Default none.
+    #[serde(deserialize_with = "home::path")]
     pub audit_head: PathBuf,
     /// Mebibytes that the audit log may take, at least 16; then its oldest entries are removed. Default 256.
     pub audit_mib: u32,
     /// Bases that devices which lack them may fetch from this coordinator: Hugging Face folders and GGUF files.
     /// Default none.
+    #[serde(deserialize_with = "home::paths")]
     pub bases: Vec<PathBuf>,
     /// Seconds that open rounds are given to end after the coordinator was told
     /// to stop. Default 10.
@@ -256,6 +263,24 @@ mod tests {
             assert!(message.contains("unknown field"), "{message}");
             assert!(message.contains("coordinator.toml"), "{message}");
         }
+    }
+
+    #[test]
+    fn an_address_without_a_port_is_named_with_what_to_write() {
+        let message = parse("listen = '0.0.0.0'").unwrap_err().to_string();
+        let expected = "coordinator.toml, line 1, column 10: `0.0.0.0` has no port: write it as 0.0.0.0:7443";
+        assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_folder_in_every_path() {
+        let config = parse("state_dir = '~/n'\nrevocations = '~/r'\nbases = ['~/b', '/srv/b']").unwrap();
+        let home = |path: &str| home::expanded(Path::new(path)).unwrap();
+        assert!(config.state_dir.is_absolute() && config.state_dir.ends_with("n"));
+        assert_eq!((config.state_dir, config.revocations), (home("~/n"), home("~/r")));
+        assert_eq!(config.bases, [home("~/b"), PathBuf::from("/srv/b")]);
+        let message = parse("state_dir = '~anna/n'").unwrap_err().to_string();
+        assert!(message.contains("~anna/n") && message.contains("whole path"), "{message}");
     }
 
     #[test]

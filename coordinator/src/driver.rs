@@ -42,6 +42,7 @@ mod error;
 mod frozen;
 mod held;
 mod openings;
+mod operators;
 mod tasks;
 mod timers;
 mod trouble;

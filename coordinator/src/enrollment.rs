@@ -15,12 +15,15 @@ use tokio::task::spawn_blocking;
 
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
+use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
+
+mod listing;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
@@ -56,6 +59,8 @@ pub struct Registry {
     pub driver: Driver,
     /// Where changes are written down.
     pub audit: Audit,
+    /// When each device called last.
+    pub seen: LastSeen,
 }
 
 impl Registry {
@@ -107,6 +112,8 @@ impl Registry {
                 | TokenError::Unknown
                 | TokenError::Expired { .. }
                 | TokenError::Redeemed
+                | TokenError::Revoked
+                | TokenError::Ambiguous
                 | TokenError::Label { .. }) => self.token(other),
             })?;
             self.driver.known().enrolled(device);
@@ -372,6 +379,8 @@ impl Registry {
             | TokenError::Unknown
             | TokenError::Expired { .. }
             | TokenError::Redeemed
+            | TokenError::Revoked
+            | TokenError::Ambiguous
             | TokenError::Label { .. }) => refused_token(&error),
         }
     }
@@ -396,6 +405,8 @@ fn refused_token(error: &TokenError) -> Rejection {
         TokenError::Unknown
         | TokenError::Expired { .. }
         | TokenError::Redeemed
+        | TokenError::Revoked
+        | TokenError::Ambiguous
         | TokenError::Label { .. } => {
             Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
         }

@@ -5,6 +5,7 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
+pub mod address;
 pub mod artifacts;
 pub mod audit;
 pub mod bases;
@@ -17,9 +18,11 @@ pub mod descriptors;
 pub mod driver;
 pub mod enrollment;
 pub mod known;
+pub mod last_seen;
 pub mod listener;
 pub mod metrics;
 pub mod observe;
+pub mod offline;
 pub mod operators;
 pub mod peer;
 pub mod pki;

@@ -8,12 +8,15 @@
 //! | `survivors` | task ‖ round ‖ part | up to 100 devices |
 //! | `devices` | device | [`DeviceRecord`] |
 //! | `identities` | identity key | the device that enrolled with it |
+//! | `seen` | device | [`Seen`](crate::last_seen::Seen) |
+//! | `tokens` | hash of a secret | [`Token`](crate::tokens::Token) |
 //! | `operators` | serial number of a certificate | [`OperatorRecord`] of an admin |
 //! | `lesser operators` | serial number of a certificate | [`OperatorRecord`] of any other role |
 //!
 //! Parameters and plans are [artifacts](crate::artifacts); a header names them by their hash.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 
 use aggregation::IdentityPublic;
 use proto::admin::{DeviceStatus, OperatorStatus, TaskState, VersionStatus};
@@ -28,18 +31,23 @@ use task::{Earlier, Task, TaskError, TaskRecord};
 
 use crate::artifacts::{ArtifactError, Artifacts};
 
-const TASKS: &str = "tasks";
-const VERSIONS: &str = "versions";
-const PARTICIPATIONS: &str = "participations";
-const SURVIVORS: &str = "survivors";
-const DEVICES: &str = "devices";
-const IDENTITIES: &str = "identities";
-const OPERATORS: &str = "operators";
-/// A coordinator of before there were roles does not look here: it would take everybody for an admin.
-const LESSER_OPERATORS: &str = "lesser operators";
+/// The names of the trees.
+pub(crate) mod tree {
+    pub(crate) const TASKS: &str = "tasks";
+    pub(crate) const VERSIONS: &str = "versions";
+    pub(crate) const PARTICIPATIONS: &str = "participations";
+    pub(crate) const SURVIVORS: &str = "survivors";
+    pub(crate) const DEVICES: &str = "devices";
+    pub(crate) const IDENTITIES: &str = "identities";
+    pub(crate) const OPERATORS: &str = "operators";
+    /// A coordinator of before there were roles does not look here: it would take everybody for an admin.
+    pub(crate) const LESSER_OPERATORS: &str = "lesser operators";
+}
+
+use tree::{DEVICES, IDENTITIES, LESSER_OPERATORS, OPERATORS, PARTICIPATIONS, SURVIVORS, TASKS, VERSIONS};
 
 /// The key of the record that says that all devices are in `identities`, which a store of an earlier coordinator has not.
-const INDEXED: &str = "indexed";
+pub(crate) const INDEXED: &str = "indexed";
 
 /// Devices in one record of survivors: 35 bytes each as text, and a record has at most 4 KiB.
 const SURVIVORS_A_RECORD: usize = 100;
@@ -158,6 +166,20 @@ impl DeviceRecord {
             enrolled_unix_millis: now_millis,
             renewed_unix_secs: 0,
             revoked: false,
+        }
+    }
+
+    /// What operators see of it; when it called, and how often it took part, is kept elsewhere.
+    pub fn status(&self, device: DeviceId) -> DeviceStatus {
+        DeviceStatus {
+            device,
+            label: self.label.clone(),
+            enrolled_unix_millis: self.enrolled_unix_millis,
+            expires_unix_secs: self.expires_unix_secs,
+            revoked: self.revoked,
+            last_seen_unix_secs: 0,
+            client: String::new(),
+            participations: 0,
         }
     }
 }
@@ -373,18 +395,20 @@ pub fn device(store: &Store, device: DeviceId) -> Result<Option<DeviceRecord>, S
 
 /// All devices, in the order of their names, less such as have a damaged record.
 pub fn devices(store: &Store) -> Result<Vec<DeviceStatus>, RecordError> {
-    let mut devices = Vec::new();
-    for item in store.scan_prefix::<DeviceRecord>(DEVICES, &Key::default())? {
-        let Some((key, record)) = whole(item)? else { continue };
-        devices.push(DeviceStatus {
-            device: DeviceId(key_part(&key, 0, "device")?),
-            label: record.label,
-            enrolled_unix_millis: record.enrolled_unix_millis,
-            expires_unix_secs: record.expires_unix_secs,
-            revoked: record.revoked,
-        });
-    }
-    Ok(devices)
+    devices_behind(store, None)?.collect()
+}
+
+/// The devices whose names are behind this one, or all of them, one after another.
+pub fn devices_behind(
+    store: &Store,
+    after: Option<DeviceId>,
+) -> Result<impl Iterator<Item = Result<DeviceStatus, RecordError>> + use<>, RecordError> {
+    let from = after.map_or(Bound::Unbounded, |device| Bound::Excluded(Key::from(device.0)));
+    let read = |item| -> Result<Option<DeviceStatus>, RecordError> {
+        let Some((key, record)) = whole::<(Key, DeviceRecord)>(item)? else { return Ok(None) };
+        Ok(Some(record.status(DeviceId(key_part(&key, 0, "device")?))))
+    };
+    Ok(store.scan(DEVICES, (from, Bound::Unbounded))?.filter_map(move |item| read(item).transpose()))
 }
 
 /// What was read, or nothing where it is a record that is damaged, which is said.

@@ -3,7 +3,7 @@
 //! | role | may |
 //! | --- | --- |
 //! | viewer | read all there is about tasks, versions, devices and health; renew its own certificate |
-//! | operator | start, stop and resume tasks, let devices in, shut them out |
+//! | operator | start, stop, resume and roll back tasks, let devices in, shut them out |
 //! | admin | make and revoke operators, read the audit log |
 //!
 //! Whether the holder of a certificate has the role is for [`Operators`](crate::operators::Operators) to say.
@@ -21,7 +21,9 @@ pub fn needed(request: &AdminRequest) -> Role {
         AdminRequest::ListTasks
         | AdminRequest::ShowTask(_)
         | AdminRequest::ShowPrivacy(_)
-        | AdminRequest::ListDevices
+        | AdminRequest::ListDevices(_)
+        | AdminRequest::ShowDevice(_)
+        | AdminRequest::ListTokens
         | AdminRequest::Fetch { .. }
         | AdminRequest::ShowHealth
         | AdminRequest::ListOperators
@@ -32,7 +34,9 @@ pub fn needed(request: &AdminRequest) -> Role {
         AdminRequest::CreateTask { .. }
         | AdminRequest::StopTask(_)
         | AdminRequest::ResumeTask(_)
+        | AdminRequest::RollBack { .. }
         | AdminRequest::IssueToken { .. }
+        | AdminRequest::RevokeToken(_)
         | AdminRequest::RevokeDevice(_) => Role::Operator,
         AdminRequest::RevokeOperator(_) | AdminRequest::AddOperator { .. } | AdminRequest::ReadAudit { .. } => {
             Role::Admin
@@ -59,7 +63,8 @@ pub fn refusal(request: &AdminRequest, name: &AdminName, held: Role) -> Rejectio
 
 #[cfg(test)]
 mod tests {
-    use proto::ids::{DeviceId, Digest, Serial, TaskId};
+    use proto::admin::DeviceQuery;
+    use proto::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
 
     use super::*;
 
@@ -74,7 +79,9 @@ mod tests {
                     AdminRequest::ShowTask(task),
                     AdminRequest::ShowPrivacy(task),
                     AdminRequest::SignVersion { task, version: 1 },
-                    AdminRequest::ListDevices,
+                    AdminRequest::ListDevices(DeviceQuery::default()),
+                    AdminRequest::ShowDevice(DeviceId([1; 16])),
+                    AdminRequest::ListTokens,
                     AdminRequest::Fetch { digest: Digest([2; 32]), offset: 0 },
                     AdminRequest::ShowHealth,
                     AdminRequest::ListOperators,
@@ -88,6 +95,8 @@ mod tests {
                     AdminRequest::StopTask(task),
                     AdminRequest::ResumeTask(task),
                     AdminRequest::IssueToken { label: String::new(), lifetime_secs: 1 },
+                    AdminRequest::RevokeToken(TokenId([5; 8])),
+                    AdminRequest::RollBack { task, version: 0 },
                     AdminRequest::RevokeDevice(DeviceId([3; 16])),
                 ],
             ),

@@ -12,7 +12,7 @@ use ring::rand::SystemRandom;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
@@ -24,10 +24,12 @@ use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
 use crate::observe::scrape::Scrape;
 use crate::observe::{Readiness, endpoint, health};
+use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
@@ -46,9 +48,6 @@ pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
 pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
-
-/// The folder of artifacts in the state folder.
-const ARTIFACTS: &str = "artefacts";
 
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
@@ -149,8 +148,8 @@ impl Coordinator {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
-        let store = Store::open(&folder.join("store"))?;
-        let artifacts = Artifacts::open(&folder.join(ARTIFACTS))?;
+        let store = Store::open(&folder.join(offline::STORE))?;
+        let artifacts = Artifacts::open(&folder.join(offline::ARTIFACTS))?;
         let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             config.certificates;
         let rng = SystemRandom::new();
@@ -176,6 +175,7 @@ impl Coordinator {
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
         let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
+        let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
             authority,
@@ -188,6 +188,7 @@ impl Coordinator {
             revocations,
             driver: driver.clone(),
             audit,
+            seen,
         });
         let terms = Terms {
             folder: folder.clone(),
@@ -241,7 +242,7 @@ impl Coordinator {
             certificates: Arc::clone(&certificates),
             turned_away: turned_away.clone(),
             readiness: readiness.clone(),
-            artifacts: config.state_dir.join(ARTIFACTS),
+            artifacts: config.state_dir.join(offline::ARTIFACTS),
         };
         let observers = metrics
             .map(|listener| tokio::spawn(endpoint::serve(listener, scrape, readiness.clone(), stop.clone())));
@@ -259,7 +260,7 @@ impl Coordinator {
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
         let device = service::device_service(Arc::clone(&registry), driver.clone(), bases.clone());
         let admin = service::admin_service(
-            registry,
+            Arc::clone(&registry),
             driver.clone(),
             bases.clone(),
             Arc::clone(&certificates),
@@ -287,6 +288,7 @@ impl Coordinator {
             async move { driver.run_timers().await }
         });
         let renewals = tokio::spawn(certificates.keep());
+        let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
         tracing::info!("serving");
 
@@ -303,14 +305,33 @@ impl Coordinator {
         }
         timers.abort();
         renewals.abort();
+        calls.abort();
         reading.abort();
         stop.cancel();
         for service in [devices, admins].into_iter().chain(observers) {
             close(service).await;
         }
         drop(spawn_blocking(move || audit.close(driver::now())).await);
+        if outcome.is_ok()
+            && let Err(error) = registry.seen.write(&registry.store).await
+        {
+            tracing::warn!(%error, "when devices called last is not written down");
+        }
         tracing::info!("stopped");
         outcome
+    }
+}
+
+/// Writes down now and then when devices called last, for ever.
+async fn write_calls(registry: Arc<Registry>) {
+    loop {
+        sleep(Duration::from_secs(WRITTEN_EVERY_SECS)).await;
+        if let Err(error) = registry.seen.write(&registry.store).await {
+            tracing::warn!(%error, "when devices called last is not written down yet");
+            if registry.store.is_stopped() {
+                registry.driver.fail(&error.into());
+            }
+        }
     }
 }
 

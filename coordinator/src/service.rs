@@ -26,6 +26,8 @@ use crate::roles;
 use crate::server_certificates::ServerCertificates;
 use crate::status;
 
+mod shown;
+
 /// What devices call.
 #[derive(Clone, Debug)]
 pub struct DeviceService {
@@ -147,6 +149,10 @@ impl DeviceService {
             Peer::Anonymous | Peer::Admin(_) => return Err(Rejection::NotEnrolled),
         };
         self.registry.check(device)?;
+        let client = request.metadata().get("user-agent").and_then(|client| client.to_str().ok());
+        // What comes behind is of the library that calls.
+        let client = client.and_then(|client| client.split(' ').next()).unwrap_or_default();
+        self.registry.seen.saw(device, client, driver::now().as_secs());
         Ok(device)
     }
 }
@@ -209,15 +215,24 @@ impl AdminService {
                 AdminReply::Task(self.driver.create_task(plan, frozen).await?)
             }
             AdminRequest::ListTasks => AdminReply::Tasks(self.driver.list().await),
-            AdminRequest::ShowTask(task) => AdminReply::Task(self.driver.show(task).await?),
+            AdminRequest::ShowTask(task) => AdminReply::Task(self.task(task).await?),
             AdminRequest::ShowPrivacy(task) => AdminReply::Privacy(self.driver.spent(task).await?),
             AdminRequest::SignVersion { task, version } => self.sign_version(task, version).await?,
             AdminRequest::StopTask(task) => AdminReply::Task(self.driver.stop_task(task).await?),
             AdminRequest::ResumeTask(task) => AdminReply::Task(self.driver.resume_task(task).await?),
+            AdminRequest::RollBack { task, version } => {
+                AdminReply::Task(self.driver.roll_back(task, version).await?)
+            }
             AdminRequest::IssueToken { label, lifetime_secs } => {
                 AdminReply::Token(self.registry.issue_token(&label, lifetime_secs, driver::now()).await?)
             }
-            AdminRequest::ListDevices => AdminReply::Devices(Arc::clone(&self.registry).devices().await?),
+            AdminRequest::ListDevices(query) => self.devices(query).await?,
+            AdminRequest::ShowDevice(device) => AdminReply::Device(self.device(device).await?),
+            AdminRequest::ListTokens => AdminReply::TokenList(Arc::clone(&self.registry).tokens().await?),
+            AdminRequest::RevokeToken(token) => {
+                self.registry.revoke_token(token, driver::now()).await?;
+                AdminReply::Done
+            }
             AdminRequest::RevokeDevice(device) => {
                 Arc::clone(&self.registry).revoke(device).await?;
                 AdminReply::Done
@@ -266,9 +281,7 @@ impl AdminService {
     }
 
     pub(crate) fn health(&self) -> Health {
-        // Nothing may have been written since the disk became full.
-        let full = self.registry.store.check_room().err().map(|error| (error.to_string(), 0));
-        let (trouble, trouble_secs) = self.driver.trouble().or(full).unzip();
+        let (trouble, trouble_secs) = self.trouble().unzip();
         let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
         let counts = listeners.into_iter().flat_map(|(listener, turned_away)| {
             let counts = turned_away.since_start().into_iter();

@@ -1,6 +1,8 @@
 //! Bootstrap tokens: with one, a device that has no certificate yet may enroll,
 //! once. The store keeps a hash of the secret only.
 
+use proto::admin::TokenStatus;
+use proto::ids::TokenId;
 use proto::token::{BootstrapToken, TokenText};
 use ring::{
     digest::{Context, SHA256},
@@ -11,7 +13,7 @@ use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
 /// The tree in which tokens are kept, by the hash of their secret.
-const TREE: &str = "tokens";
+pub(crate) const TREE: &str = "tokens";
 
 const LABEL_LIMIT_BYTES: usize = 128;
 
@@ -26,6 +28,9 @@ pub struct Token {
     pub expires_unix_secs: u64,
     /// When it was used; `None` while it may be.
     pub redeemed_unix_secs: Option<u64>,
+    /// When an operator made it worthless; not written where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_unix_secs: Option<u64>,
 }
 
 /// What a new token is made of.
@@ -56,6 +61,12 @@ pub enum TokenError {
     /// The token was used before.
     #[error("the bootstrap token was used before")]
     Redeemed,
+    /// An operator made the token worthless.
+    #[error("the bootstrap token was revoked; ask the operator for another one")]
+    Revoked,
+    /// More than one token is called so.
+    #[error("more than one bootstrap token has this id")]
+    Ambiguous,
     /// A label that is too long.
     #[error("a label has at most {limit_bytes} bytes, got {bytes}")]
     Label {
@@ -89,6 +100,7 @@ pub async fn issue(
         issued_unix_secs: now_unix_secs,
         expires_unix_secs: new.expires_unix_secs,
         redeemed_unix_secs: None,
+        revoked_unix_secs: None,
     };
     let mut batch = Batch::new();
     batch.insert(TREE, key(secret.as_slice()), &token)?;
@@ -101,6 +113,9 @@ pub fn find(store: &Store, secret: &[u8], now_unix_secs: u64) -> Result<Token, T
     let token: Token = store.get(TREE, key(secret))?.ok_or(TokenError::Unknown)?;
     if token.redeemed_unix_secs.is_some() {
         return Err(TokenError::Redeemed);
+    }
+    if token.revoked_unix_secs.is_some() {
+        return Err(TokenError::Revoked);
     }
     if now_unix_secs >= token.expires_unix_secs {
         return Err(TokenError::Expired { expires_unix_secs: token.expires_unix_secs });
@@ -121,14 +136,58 @@ pub fn redeem(store: &Store, secret: &[u8], now_unix_secs: u64, also: Batch) -> 
     batch.replace(TREE, key, &token, &redeemed)?;
     match store.commit_blocking(&batch) {
         Ok(()) => Ok(redeemed),
-        Err(StoreError::Conflict { tree, .. }) if tree == TREE => Err(TokenError::Redeemed),
+        // It was used, or revoked, since it was read.
+        Err(StoreError::Conflict { tree, .. }) if tree == TREE => {
+            find(store, secret, now_unix_secs).and(Err(TokenError::Redeemed))
+        }
         Err(error) => Err(error.into()),
     }
 }
 
 /// All tokens that were ever made, in no telling order.
-pub fn list(store: &Store) -> Result<Vec<Token>, StoreError> {
-    store.scan_prefix::<Token>(TREE, &Key::default())?.map(|item| item.map(|(_, token)| token)).collect()
+pub fn list(store: &Store) -> Result<Vec<TokenStatus>, StoreError> {
+    let mut tokens = Vec::new();
+    for item in store.scan_prefix::<Token>(TREE, &Key::default())? {
+        let (key, token) = item?;
+        let Some(id) = key.as_bytes().first_chunk() else { continue };
+        tokens.push(TokenStatus {
+            token: TokenId(*id),
+            label: token.label,
+            issued_unix_secs: token.issued_unix_secs,
+            expires_unix_secs: token.expires_unix_secs,
+            redeemed_unix_secs: token.redeemed_unix_secs,
+            revoked_unix_secs: token.revoked_unix_secs,
+        });
+    }
+    Ok(tokens)
+}
+
+/// Makes a token worthless, for ever; durable when this returns. Fails where nobody made it, and where it was used: it is the
+/// device that is revoked then. One that was revoked before stays so.
+pub async fn revoke(store: &Store, id: TokenId, now_unix_secs: u64) -> Result<(), TokenError> {
+    let found: Vec<(Key, Token)> =
+        store.scan_prefix(TREE, &Key::from(id.0))?.collect::<Result<_, StoreError>>()?;
+    let mut found = found.into_iter();
+    let (key, token) = match (found.next(), found.next()) {
+        (None, _) => return Err(TokenError::Unknown),
+        (Some(one), None) => one,
+        (Some(_), Some(_)) => return Err(TokenError::Ambiguous),
+    };
+    if token.redeemed_unix_secs.is_some() {
+        return Err(TokenError::Redeemed);
+    }
+    if token.revoked_unix_secs.is_some() {
+        return Ok(());
+    }
+    let revoked = Token { revoked_unix_secs: Some(now_unix_secs), ..token.clone() };
+    let mut batch = Batch::new();
+    batch.replace(TREE, key, &token, &revoked)?;
+    match store.commit(batch).await {
+        Ok(()) => Ok(()),
+        // A device was quicker.
+        Err(StoreError::Conflict { .. }) => Err(TokenError::Redeemed),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn key(secret: &[u8]) -> Key {
@@ -199,6 +258,25 @@ mod tests {
         let error = redeem(&store, &secret, NOW, also);
         assert!(matches!(error, Err(TokenError::Store(StoreError::Conflict { .. }))));
         assert_eq!(list(&store).unwrap()[0].redeemed_unix_secs, None);
+    }
+
+    #[tokio::test]
+    async fn a_revoked_token_enrolls_nobody_and_one_that_was_used_is_not_revoked() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let secret = issued(&store).await;
+        let id = list(&store).unwrap()[0].token;
+        assert!(matches!(revoke(&store, TokenId([0; 8]), NOW).await, Err(TokenError::Unknown)));
+        revoke(&store, id, NOW + 1).await.unwrap();
+        revoke(&store, id, NOW + 2).await.unwrap();
+        assert_eq!(list(&store).unwrap()[0].revoked_unix_secs, Some(NOW + 1));
+        let error = redeem(&store, &secret, NOW + 3, Batch::new());
+        assert!(matches!(error, Err(TokenError::Revoked)));
+
+        let secret = issued(&store).await;
+        redeem(&store, &secret, NOW, Batch::new()).unwrap();
+        let other = list(&store).unwrap().into_iter().find(|token| token.token != id).unwrap();
+        assert!(matches!(revoke(&store, other.token, NOW).await, Err(TokenError::Redeemed)));
     }
 
     #[tokio::test]

@@ -23,6 +23,7 @@ use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
 use nightshift_coordinator::enrollment::Registry;
+use nightshift_coordinator::last_seen::LastSeen;
 use nightshift_coordinator::operators::Operators;
 use nightshift_coordinator::pki::{Authority, EnrollmentKey, Validity};
 use nightshift_coordinator::records::{self, DeviceRecord};
@@ -101,6 +102,7 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
         revocations: Revocations::open(Path::new("")).unwrap().0,
         driver: driver.clone(),
         audit: Audit::open(&audit, store.clone(), &SystemRandom::new(), now()).unwrap(),
+        seen: LastSeen::default(),
     }
 }
 

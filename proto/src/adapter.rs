@@ -244,9 +244,7 @@ impl AdapterSpec {
         if self.modules.is_empty() {
             return Err(AdapterError::NoModules);
         }
-        if !(self.alpha.is_finite() && self.alpha > 0.0) {
-            return Err(AdapterError::Alpha(self.alpha.to_string()));
-        }
+        // Before alpha, which is twice the rank where nobody says it.
         for module in &self.modules {
             let most = most(module);
             if self.rank == 0 || self.rank > most {
@@ -258,6 +256,9 @@ impl AdapterSpec {
                     most,
                 });
             }
+        }
+        if !(self.alpha.is_finite() && self.alpha > 0.0) {
+            return Err(AdapterError::Alpha(self.alpha.to_string()));
         }
         Ok(())
     }

@@ -3,11 +3,19 @@
 use aggregation::{IdentityPublic, Signature};
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, Digest, Serial, TaskId};
-use crate::message::{Chunk, DeclineReason};
+use crate::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
+use crate::message::Chunk;
 use crate::metrics::MetricName;
 use crate::plan::Mode;
 use crate::role::Role;
+
+mod devices;
+mod funnel;
+
+pub use devices::{
+    DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenState, TokenStatus,
+};
+pub use funnel::{Candidates, DeclineCount, Funnel};
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +44,13 @@ pub enum AdminRequest {
     StopTask(TaskId),
     /// Lets a task go on that paused itself.
     ResumeTask(TaskId),
+    /// Gives a task's next version the parameters of an earlier one.
+    RollBack {
+        /// The task.
+        task: TaskId,
+        /// The version whose parameters come back.
+        version: u32,
+    },
     /// Makes a bootstrap token for one device.
     IssueToken {
         /// For people.
@@ -43,8 +58,14 @@ pub enum AdminRequest {
         /// Seconds until it is worthless.
         lifetime_secs: u64,
     },
-    /// All enrolled devices.
-    ListDevices,
+    /// Enrolled devices.
+    ListDevices(DeviceQuery),
+    /// One device, and what it has spent.
+    ShowDevice(DeviceId),
+    /// All bootstrap tokens.
+    ListTokens,
+    /// Makes a bootstrap token worthless that nobody has used.
+    RevokeToken(TokenId),
     /// Shuts a device out.
     RevokeDevice(DeviceId),
     /// A part of an artefact.
@@ -93,7 +114,11 @@ impl AdminRequest {
             Self::StopTask(_) => "stop task",
             Self::ResumeTask(_) => "resume task",
             Self::IssueToken { .. } => "issue token",
-            Self::ListDevices => "list devices",
+            Self::ListDevices(_) => "list devices",
+            Self::ShowDevice(_) => "show device",
+            Self::ListTokens => "list tokens",
+            Self::RevokeToken(_) => "revoke token",
+            Self::RollBack { .. } => "roll back",
             Self::RevokeDevice(_) => "revoke device",
             Self::Fetch { .. } => "fetch",
             Self::ShowHealth => "show health",
@@ -125,7 +150,16 @@ pub enum AdminReply {
     /// The token's text.
     Token(String),
     /// To list devices.
-    Devices(Vec<DeviceStatus>),
+    Devices {
+        /// Those that were asked for.
+        devices: Vec<DeviceStatus>,
+        /// Whether there are further ones behind the last.
+        more: bool,
+    },
+    /// To one device.
+    Device(DeviceDetail),
+    /// To list tokens.
+    TokenList(Vec<TokenStatus>),
     /// To a fetch.
     Chunk(Chunk),
     /// To revoke.
@@ -266,9 +300,13 @@ pub struct VersionStatus {
     /// What the devices of its round said in the sum, in the plan's order: of the version that they trained from, where it
     /// is a gain.
     pub metrics: Vec<MeanMetric>,
-    /// Where the version before was found worse than its own: the version of which this one has the parameters again.
+    /// Where the version before was found worse than its own, or an operator rolled back: the version of which this one has
+    /// the parameters again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub restores: Option<u32>,
+    /// Whether an operator rolled back to it, and no round made it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolled_back: bool,
 }
 
 /// A mean over the devices of a round, with the noise that the sum has.
@@ -343,7 +381,16 @@ pub struct TaskStatus {
     /// Why the last aborted round ended, empty when none did.
     pub last_abort: String,
     /// How many devices do not take part, by their reasons, since the coordinator started.
-    pub declined: Vec<(DeclineReason, u32)>,
+    pub declined: Vec<DeclineCount>,
+    /// How far devices came with the newest version; absent from an older coordinator.
+    #[serde(default)]
+    pub funnel: Option<Funnel>,
+    /// How far they came with the one before; absent where nobody counted.
+    #[serde(default)]
+    pub last_funnel: Option<Funnel>,
+    /// Who may take part; absent in a list of tasks.
+    #[serde(default)]
+    pub candidates: Option<Candidates>,
 }
 
 /// Whom the open step of a round waits for.
@@ -399,21 +446,6 @@ pub struct ParticipationCount {
     /// ε of each of them.
     #[serde(with = "crate::admin::finite")]
     pub epsilon: f64,
-}
-
-/// An enrolled device.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeviceStatus {
-    /// The device.
-    pub device: DeviceId,
-    /// The label of its token.
-    pub label: String,
-    /// When it enrolled.
-    pub enrolled_unix_millis: u64,
-    /// When its certificate and its credential end.
-    pub expires_unix_secs: u64,
-    /// Whether it is shut out.
-    pub revoked: bool,
 }
 
 /// JSON has no infinity: `null` stands for it.

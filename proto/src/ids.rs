@@ -75,6 +75,10 @@ id!(
     Serial, 16
 );
 id!(
+    /// A bootstrap token: the first bytes of the hash that is kept of its secret.
+    TokenId, 8
+);
+id!(
     /// The SHA-256 of something: a base, a plan, an adapter.
     Digest, 32
 );

@@ -12,14 +12,14 @@ use proto::adapter::{AdapterError, State};
 use proto::admin::TaskStatus;
 use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
-use proto::plan::{Plan, vector_to_bytes};
+use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use session::policy::Policy;
 use session::update::Update;
 use session::{Action, Device, Event, Session, Work};
-use task::{Task, TaskEffect, TaskError, TaskRecord};
+use task::{RollBackError, Task, TaskEffect, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 
@@ -237,6 +237,20 @@ impl World {
         let was = self.task.resume();
         self.record.state = self.task.record().state;
         was
+    }
+
+    /// Gives the next version the parameters of an earlier one that came out of a round, as an operator would.
+    pub fn roll_back(&mut self, version: u32) -> Result<(), RollBackError> {
+        let unknown = RollBackError::Unknown { version, newest: self.task.version() };
+        let Some(known) = self.record.versions.iter().find(|known| known.version == version) else {
+            return Err(unknown);
+        };
+        let vector = |digest: &Digest| self.artifacts.get(digest).and_then(|bytes| vector_from_bytes(bytes));
+        let Some(adapter) = vector(&known.adapter) else { return Err(unknown) };
+        let folded = known.folded.as_ref().and_then(vector);
+        self.task.roll_back((version, adapter, folded), self.clock, &mut self.rng)?;
+        self.perform_effects();
+        Ok(())
     }
 
     /// What became of versions that their devices found worse than the ones before.

@@ -154,6 +154,43 @@ fn two_versions_in_a_row_that_are_worse_pause_the_task_and_its_operator_lets_it_
 }
 
 #[test]
+fn an_operator_s_way_back_is_no_verdict_and_crosses_epochs() {
+    let refresh = RefreshPlan { every: 2, accumulated_rank: 2 * RANK, shipped_rank: 3 };
+    for refresh in [None, Some(refresh)] {
+        let plan = measured_plan(Method::FrozenA, 8, refresh);
+        let mut devices = Measuring::finding(&[(1, 1.0), (2, 1.0), (4, -1.0), (6, 0.5), (7, 0.5)]);
+        let mut world = world(&plan, None, Faults::default(), 3);
+        for _ in 0..3 {
+            assert!(world.run_to_next_version(&mut devices).unwrap());
+        }
+        // 3 is not measured: 4 is 1 again.
+        world.roll_back(1).unwrap();
+        while world.run_to_next_version(&mut devices).unwrap() {}
+        let status = world.status();
+        let restored: Vec<Option<u32>> = status.versions.iter().map(|version| version.restores).collect();
+        // Nobody measures 4, whatever devices would find.
+        assert_eq!(restored, [None, None, None, Some(1), None, None, None, None], "{refresh:?}");
+        assert_eq!((status.state, status.version), (TaskState::Complete, 8));
+        assert_eq!(devices.against[&4], None);
+        assert!(close(&dense(&devices.states[&4]), &dense(&devices.states[&1])), "{refresh:?}");
+        assert!(world.roll_back(1).unwrap_err().to_string().contains("the task is over"));
+    }
+    // One that is worse right behind it pauses nothing: 6 is 4 again, which is 1.
+    let plan = measured_plan(Method::FrozenA, 8, None);
+    let mut devices = Measuring::finding(&[(1, 1.0), (2, 1.0), (5, -1.0), (7, 0.5)]);
+    let mut world = world(&plan, None, Faults::default(), 3);
+    for _ in 0..3 {
+        assert!(world.run_to_next_version(&mut devices).unwrap());
+    }
+    world.roll_back(1).unwrap();
+    while world.run_to_next_version(&mut devices).unwrap() {}
+    let status = world.status();
+    assert_eq!((status.state, status.version), (TaskState::Complete, 8));
+    let restored: Vec<Option<u32>> = status.versions.iter().map(|version| version.restores).collect();
+    assert_eq!(restored, [None, None, None, Some(1), None, Some(1), None, None]);
+}
+
+#[test]
 fn a_plan_that_does_not_ask_for_the_gain_has_nothing_fetched_or_judged() {
     let plan = plan(Method::FrozenA, 3, None);
     let mut devices = Measuring::finding(&[(1, -1.0), (2, -1.0)]);

@@ -286,5 +286,7 @@ fn a_device_that_trains_less_takes_no_part_where_the_plan_takes_no_part_of_an_ad
     let mut trainer = Dense::new(4);
     assert!(world.run_to_next_version(&mut trainer).unwrap());
     assert_eq!(world.status().versions[0].survivors, 3);
-    assert_eq!(world.status().declined, [(DeclineReason::Size, 1)]);
+    let declined = world.status().declined;
+    assert_eq!(declined.len(), 1);
+    assert_eq!((declined[0].reason, declined[0].devices), (DeclineReason::Size, 1));
 }

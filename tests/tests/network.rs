@@ -283,7 +283,8 @@ fn what_cannot_take_part_is_told_why() {
         ]));
         assert_eq!(code, 6, "{words}");
         assert!(words.contains(words_of_it), "{words}");
-        assert_eq!(stage.task()["declined"], serde_json::json!([[category, 1]]));
+        let declined = &stage.task()["declined"];
+        assert_eq!((&declined[0]["reason"], &declined[0]["devices"]), (&category.into(), &1.into()));
     }
     let spent = stage.operator(&["privacy", "spent", "owl", "--format", "json"]);
     let spent: serde_json::Value = serde_json::from_str(&spent).unwrap();
@@ -302,7 +303,7 @@ fn what_cannot_take_part_is_told_why() {
     // A revoked device.
     let devices = stage.operator(&["device", "ls", "--format", "json"]);
     let devices: serde_json::Value = serde_json::from_str(&devices).unwrap();
-    let list = devices.as_array().or_else(|| devices["devices"].as_array()).unwrap();
+    let list = devices["devices"].as_array().unwrap();
     let anna = list.iter().find(|device| device["label"] == "anna").unwrap()["device"].as_str().unwrap();
     stage.operator(&["device", "revoke", anna]);
     let (code, words) =
@@ -316,7 +317,8 @@ fn an_operators_certificate_is_used_again_and_can_be_rotated_and_revoked() {
     let stage = Stage::new();
     let list = || {
         let list = stage.operator(&["operator", "ls", "--format", "json"]);
-        serde_json::from_str::<Vec<serde_json::Value>>(&list).unwrap()
+        let list: serde_json::Value = serde_json::from_str(&list).unwrap();
+        list["operators"].as_array().unwrap().clone()
     };
     drop(stage.coordinator());
     let _coordinator = stage.coordinator();

@@ -14,7 +14,7 @@ use coordinator::config::Config;
 use coordinator::pki::{Authority, Identity, Validity};
 use coordinator::server::{Coordinator, Listeners, OPERATOR, ServerError};
 use operator::client::AdminClient;
-use proto::admin::{AdminReply, AdminRequest};
+use proto::admin::{AdminReply, AdminRequest, DeviceQuery};
 use proto::ids::{DeviceId, Digest};
 use ring::rand::SystemRandom;
 use session::conditions::{Condition, Conditions, Snapshot};
@@ -196,9 +196,8 @@ async fn a_device_renews_when_more_than_half_of_its_certificates_life_is_over() 
     let (certificate, _) = world.run().await;
     assert!(certificate.renewal_due > (now + 14 * DAY) * 1000, "{certificate:?}");
     assert!(certificate.renewal_due < (now + 21 * DAY) * 1000, "{certificate:?}");
-    let AdminReply::Devices(devices) = world.admin.call(AdminRequest::ListDevices).await.unwrap() else {
-        panic!("no devices")
-    };
+    let listed = world.admin.call(AdminRequest::ListDevices(DeviceQuery::default())).await.unwrap();
+    let AdminReply::Devices { devices, .. } = listed else { panic!("no devices") };
     assert_eq!(devices[0].expires_unix_secs * 1000, certificate.ends);
     world.end().await;
 }

@@ -10,12 +10,15 @@ mod dashboard;
 mod device;
 mod doctor;
 mod eval;
+mod exit_codes;
 mod health;
 mod model;
 mod operators;
 mod planning;
 mod privacy;
+mod store;
 mod task;
+mod token;
 mod up;
 
 /// Runs and watches a federated fine-tuning coordinator.
@@ -39,6 +42,9 @@ enum Command {
     /// Devices that may take part.
     #[command(subcommand)]
     Device(device::Command),
+    /// Bootstrap tokens, with which devices enroll.
+    #[command(subcommand)]
+    Token(token::Command),
     /// What noise buys, and what was spent.
     #[command(subcommand)]
     Privacy(privacy::Command),
@@ -55,11 +61,16 @@ enum Command {
     /// Who changed what.
     #[command(subcommand)]
     Audit(audit::Command),
+    /// The records of a coordinator that is stopped, on its own machine.
+    #[command(subcommand)]
+    Store(store::Command),
     /// Look at this machine and at a coordinator's folder: ports, clock, certificates, disk, open files, store. Fails where
     /// something is a fault.
     Doctor(doctor::Arguments),
     /// Whether the coordinator writes, which bases it serves, and what it turned away.
     Health(health::Arguments),
+    /// Say what each exit code means, and what to do.
+    ExitCodes(exit_codes::Arguments),
 }
 
 pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(), CliError> {
@@ -67,13 +78,16 @@ pub(crate) async fn operate(Arguments { dir, command }: Arguments) -> Result<(),
         Command::Up(arguments) => up::up(&dir, arguments).await,
         Command::Task(command) => task::run(&dir, command).await,
         Command::Device(command) => device::run(&dir, command).await,
+        Command::Token(command) => token::run(&dir, command).await,
         Command::Privacy(command) => privacy::run(&dir, command).await,
         Command::Model(command) => model::run(&dir, command).await,
         Command::Eval(arguments) => eval::run(&dir, arguments).await,
         Command::Dashboard(arguments) => dashboard::run(&dir, arguments).await,
         Command::Operator(command) => operators::run(&dir, command).await,
         Command::Audit(command) => audit::run(&dir, command).await,
+        Command::Store(command) => store::run(&dir, command),
         Command::Doctor(arguments) => doctor::run(&dir, arguments).await,
         Command::Health(arguments) => health::run(&dir, arguments).await,
+        Command::ExitCodes(arguments) => exit_codes::run(arguments),
     }
 }

@@ -7,6 +7,7 @@ use coordinator::pki::Identity;
 use coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus};
 use proto::files;
+use proto::shown::shown;
 
 use tonic::transport::Channel;
 
@@ -30,7 +31,24 @@ pub(crate) async fn channel(dir: &Path) -> Result<Channel, CliError> {
     let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(|error| absent(&error))?;
     let identity = Identity::load(dir, OPERATOR).map_err(|error| absent(&error))?;
     let address = String::from_utf8_lossy(&address);
-    Ok(admin_channel::connect(address.trim(), &identity).await.map_err(CallError::from)?)
+    let address = address.trim();
+    if !is_dialed(address) {
+        return Err(CliError::Input(format!(
+            "{}: `{}` is not HOST:PORT, such as coordinator.example:7444",
+            dir.join(ADMIN_ADDRESS_FILE).display(),
+            shown(address)
+        )));
+    }
+    Ok(admin_channel::connect(address, &identity).await.map_err(CallError::from)?)
+}
+
+/// Whether it is a host and a port.
+fn is_dialed(address: &str) -> bool {
+    let parts = address.rsplit_once(':');
+    parts.is_some_and(|(host, port)| {
+        let is_plain = !host.contains(':') || (host.starts_with('[') && host.ends_with(']'));
+        !host.is_empty() && is_plain && port.parse::<u16>().is_ok_and(|port| port > 0)
+    })
 }
 
 /// All tasks.
@@ -69,4 +87,19 @@ pub(crate) async fn find_task(client: &mut AdminClient, word: &str) -> Result<Ta
 pub(crate) fn task_in(reply: AdminReply) -> Result<TaskStatus, CliError> {
     let AdminReply::Task(task) = reply else { return Err(CallError::Unexpected.into()) };
     Ok(task)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_dialed_has_a_host_and_a_port() {
+        for address in ["localhost:7444", "[::1]:7444", "10.0.0.1:1"] {
+            assert!(is_dialed(address), "{address}");
+        }
+        for address in ["", "localhost", "10.0.0.1", "::1", ":7444", "h:0", "h:70000", "::1:7444"] {
+            assert!(!is_dialed(address), "{address}");
+        }
+    }
 }

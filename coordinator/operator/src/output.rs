@@ -11,6 +11,8 @@ use shell::cli::{self, Format};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+pub(crate) mod ago;
+
 /// The option that every command has that prints.
 #[derive(Clone, Copy, Debug, Args)]
 pub(crate) struct Output {
@@ -19,13 +21,23 @@ pub(crate) struct Output {
     pub(crate) format: Format,
 }
 
-/// Prints a document, or what `text` makes of it.
+/// A document for programs: an object that says first what it is. Within one number fields are added, and none is taken away or
+/// means something else.
+#[derive(Debug, Serialize)]
+struct Document<'a, T> {
+    schema: &'static str,
+    #[serde(flatten)]
+    document: &'a T,
+}
+
+/// Prints a document, which is an object, as one of this schema, or what `text` makes of it.
 pub(crate) fn print<T: Serialize>(
     format: Format,
+    schema: &'static str,
     document: &T,
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), CliError> {
-    cli::print(format, document, || text(document)).map_err(CliError::internal)
+    cli::print(format, &Document { schema, document }, || text(document)).map_err(CliError::internal)
 }
 
 /// Prints a line of data.

@@ -51,6 +51,10 @@ impl What {
                 [("label", shown(label).to_string()), ("lifetime_secs", lifetime_secs.to_string())],
             ),
             AdminRequest::RevokeDevice(device) => Self::new(name, [("device", device.to_string())]),
+            AdminRequest::RevokeToken(token) => Self::new(name, [("token", token.to_string())]),
+            AdminRequest::RollBack { task, version } => {
+                Self::new(name, [("task", task.to_string()), ("version", version.to_string())])
+            }
             AdminRequest::RevokeOperator(serial) => Self::new(name, [("certificate", serial.to_string())]),
             AdminRequest::SignOperator { certificate_request_pem } => {
                 Self::new(name, [("request", digest(certificate_request_pem.as_bytes()))])
@@ -67,7 +71,9 @@ impl What {
             | AdminRequest::ShowTask(_)
             | AdminRequest::ShowPrivacy(_)
             | AdminRequest::SignVersion { .. }
-            | AdminRequest::ListDevices
+            | AdminRequest::ListDevices(_)
+            | AdminRequest::ShowDevice(_)
+            | AdminRequest::ListTokens
             | AdminRequest::Fetch { .. }
             | AdminRequest::ShowHealth
             | AdminRequest::ListOperators
@@ -93,7 +99,9 @@ pub fn came_of(reply: &AdminReply) -> With {
         | AdminReply::Privacy(_)
         | AdminReply::Signed { .. }
         | AdminReply::Tasks(_)
-        | AdminReply::Devices(_)
+        | AdminReply::Devices { .. }
+        | AdminReply::Device(_)
+        | AdminReply::TokenList(_)
         | AdminReply::Chunk(_)
         | AdminReply::Health(_)
         | AdminReply::Operators(_)

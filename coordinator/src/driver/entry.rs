@@ -85,6 +85,14 @@ impl Entry {
         &self.task
     }
 
+    pub(super) fn task_mut(&mut self) -> &mut Task {
+        &mut self.task
+    }
+
+    pub(super) fn artifacts(&self) -> &Artifacts {
+        &self.kept.artifacts
+    }
+
     pub(super) fn metrics(&self) -> &Metrics {
         &self.kept.metrics
     }
@@ -278,7 +286,7 @@ fn log(task: TaskId, effect: &TaskEffect) {
         TaskEffect::Commit { version, .. } => {
             let (round, epsilon) = (version.round, version.epsilon);
             tracing::info!(%task, version = version.version, round, epsilon, "version committed");
-            if let Some(restores) = version.restores {
+            if let Some(restores) = version.restores.filter(|_| !version.rolled_back) {
                 tracing::warn!(
                     %task,
                     "version {} was worse than the one before, by what its devices measured: version {} has the \

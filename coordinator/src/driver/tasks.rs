@@ -19,6 +19,7 @@ use task::spool::Spooler;
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::cell::Cell;
+use super::clock::now;
 use super::entry::{Answer, Entry, Kept};
 use super::error::DriverError;
 use super::frozen::check_frozen;
@@ -54,7 +55,8 @@ impl Tasks {
         for (id, header) in records::headers(&kept.store)? {
             next = header.order + 1;
             let task = records::load_task(&kept.store, &kept.artifacts, authority, (id, &header))?;
-            let entry = Entry::new(task.with_spooler(Arc::clone(&spooler)), header, Arc::clone(&kept));
+            let task = task.with_spooler(Arc::clone(&spooler)).counting_from(now(), false);
+            let entry = Entry::new(task, header, Arc::clone(&kept));
             cells.push(Arc::new(Cell::new(entry, Arc::clone(&phases))));
         }
         Ok(Self {
@@ -144,7 +146,8 @@ impl Tasks {
         **next += 1;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        let entry = Entry::new(task.with_spooler(Arc::clone(&self.spooler)), header, Arc::clone(&self.kept));
+        let task = task.with_spooler(Arc::clone(&self.spooler)).counting_from(now(), true);
+        let entry = Entry::new(task, header, Arc::clone(&self.kept));
         let cell = Arc::new(Cell::new(entry, Arc::clone(&self.phases)));
         let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);
         // Whoever goes through them has a list of before.

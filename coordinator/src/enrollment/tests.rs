@@ -60,6 +60,7 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         revocations: Revocations::open(std::path::Path::new("")).unwrap().0,
         store,
         driver,
+        seen: LastSeen::default(),
     }
 }
 

@@ -131,6 +131,7 @@ mod tests {
             clip_norm: 1.0,
             metrics: gain.map(metric).into_iter().collect(),
             restores,
+            rolled_back: false,
         }
     }
 

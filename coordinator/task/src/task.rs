@@ -24,15 +24,19 @@ mod admission;
 mod classes;
 mod earlier;
 mod effect;
+mod funnel;
 mod next;
 mod publish;
 mod record;
+mod roll_back;
 mod selection;
 
 pub use accounting::Spending;
 pub use earlier::Earlier;
 pub use effect::TaskEffect;
+use funnel::{Funnels, Step};
 pub use record::TaskRecord;
+pub use roll_back::RollBackError;
 use selection::Selection;
 
 /// What a device that must wait is told, in milliseconds.
@@ -81,6 +85,7 @@ pub struct Task {
     declined: BTreeMap<DeviceId, DeclineReason>,
     /// Who has a place in the version that is being made.
     selection: Selection,
+    funnels: Funnels,
     /// How much of the adapter a device trained from the newest version, where it said that this is not all.
     classes: BTreeMap<DeviceId, Class>,
     /// The devices in the open round's sum.
@@ -159,6 +164,7 @@ impl Task {
             adapter_digest,
             declined: BTreeMap::new(),
             selection,
+            funnels: Funnels::new(version),
             classes: BTreeMap::new(),
             survivors: Vec::new(),
             excluded: BTreeSet::new(),
@@ -253,10 +259,7 @@ impl Task {
     /// Everything an operator may know.
     pub fn status(&self) -> TaskStatus {
         let open = self.round.as_ref().filter(|round| round.outcome().is_none());
-        let mut declined = BTreeMap::<DeclineReason, u32>::new();
-        for reason in self.declined.values() {
-            *declined.entry(*reason).or_default() += 1;
-        }
+        let (funnel, last_funnel) = self.funnel();
         TaskStatus {
             task: self.id,
             name: self.plan.name.clone(),
@@ -273,7 +276,10 @@ impl Task {
             open_round: open.map_or_else(String::new, |round| round.phase().to_string()),
             round: open.and_then(Round::standing),
             last_abort: self.last_abort.map_or_else(String::new, |outcome| outcome.to_string()),
-            declined: declined.into_iter().collect(),
+            declined: self.decline_counts(),
+            funnel: Some(funnel),
+            last_funnel,
+            candidates: None,
         }
     }
 
@@ -286,12 +292,14 @@ impl Task {
         rng: &mut impl CryptoRng,
     ) -> Result<Reply, Rejection> {
         self.handle_timeout(now, rng);
+        let step = Step::of(&request).filter(|_| !self.record.state.is_over());
         let reply = match request {
             Request::CheckIn(CheckIn { only_keeps, declined: _ }) => Ok(self.check_in(from, only_keeps, now)),
             Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
                 self.selection.release(from, now);
+                self.funnels.declined(reason, now);
                 Ok(Reply::Received)
             }
             Request::Fetch { .. } => Err(Rejection::UnknownArtifact),
@@ -303,6 +311,9 @@ impl Task {
             | Request::Agree { .. }
             | Request::Unmask { .. }) => self.in_round(from, request, now),
         };
+        if let (Some(step), Ok(reply)) = (step, &reply) {
+            self.funnels.saw(from, step, reply, self.record.last_round, now);
+        }
         self.perform(now, rng);
         reply
     }
@@ -439,6 +450,7 @@ impl Task {
                 Effect::End(Outcome::Published) => {}
                 Effect::End(outcome) => {
                     self.selection.aborted(now);
+                    self.funnels.aborted(number, outcome);
                     self.last_abort = Some(outcome);
                     self.effects.push_back(TaskEffect::Aborted { round: number, outcome });
                 }

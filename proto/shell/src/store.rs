@@ -31,10 +31,12 @@ use proto::files::{self, FileError};
 use serde::de::DeserializeOwned;
 use sled::transaction::{ConflictableTransactionError, TransactionError, Transactional};
 
+mod archive;
 mod batch;
 mod frame;
 mod together;
 
+pub use archive::{ArchiveError, Check};
 pub use batch::{Batch, Key};
 /// What the engine says when it fails.
 pub use sled::Error as EngineError;
@@ -327,24 +329,6 @@ impl Store {
         Ok(self.tree(tree)?.scan_prefix(prefix.as_bytes()).map(move |item| store.item(tree, item)))
     }
 
-    /// Reads every record of every tree and says which are damaged. Fails when
-    /// the engine cannot read on.
-    pub fn check(&self) -> Result<Check, StoreError> {
-        let mut check = Check::default();
-        for name in self.inner.engine.tree_names() {
-            let tree_name = String::from_utf8_lossy(&name).into_owned();
-            let tree = self.inner.engine.open_tree(&name).map_err(|source| self.engine_error(source))?;
-            for item in &tree {
-                let (key, record) = item.map_err(|source| self.engine_error(source))?;
-                check.records += 1;
-                if frame::decode(&tree_name, &key, &record).is_none() {
-                    check.damaged.push((tree_name.clone(), hex::encode(&key)));
-                }
-            }
-        }
-        Ok(check)
-    }
-
     fn apply(&self, batch: &Batch) -> Result<(), StoreError> {
         let names: Vec<&'static str> =
             batch.changes.keys().map(|(tree, _)| *tree).collect::<BTreeSet<_>>().into_iter().collect();
@@ -418,15 +402,6 @@ impl Store {
     fn stopped(&self) -> StoreError {
         StoreError::Stopped { path: self.inner.path.clone() }
     }
-}
-
-/// What [`Store::check`] found.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Check {
-    /// Records read.
-    pub records: u64,
-    /// Tree and key (in hex) of each damaged record.
-    pub damaged: Vec<(String, String)>,
 }
 
 fn decode<T: DeserializeOwned>(tree: &str, key: &[u8], record: &[u8]) -> Result<T, StoreError> {

@@ -2,20 +2,30 @@
 
 use aggregation::IdentityPublic;
 
-use super::request::{decline_from_wire, decline_to_wire};
 use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, AuditPart, DeviceStatus, Health, MeanMetric, OpenRound, OperatorStatus,
-    ParticipationCount, PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    AdminReply, AdminRequest, AuditPart, Health, MeanMetric, OpenRound, OperatorStatus, ParticipationCount,
+    PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
-use crate::ids::{DeviceId, Digest, Serial, TaskId};
-use crate::message::DeclineReason;
+use crate::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
 use crate::metrics::MetricName;
 use crate::plan::Mode;
 use crate::role::Role;
 use crate::wire::{self, admin_reply, admin_request};
+
+mod devices;
+mod funnel;
+
+use devices::{
+    detail_from_wire, detail_to_wire, device_from_wire, device_to_wire, query_from_wire, query_to_wire,
+    token_from_wire, token_to_wire,
+};
+use funnel::{
+    candidates_from_wire, candidates_to_wire, count_from_wire, count_to_wire, funnel_from_wire,
+    funnel_to_wire,
+};
 
 /// Encodes an operator's request.
 pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
@@ -33,7 +43,13 @@ pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
         AdminRequest::IssueToken { label, lifetime_secs } => {
             Kind::IssueToken(wire::IssueToken { label, lifetime_secs })
         }
-        AdminRequest::ListDevices => Kind::ListDevices(wire::ListDevices {}),
+        AdminRequest::ListDevices(query) => Kind::ListDevices(query_to_wire(query)),
+        AdminRequest::ShowDevice(device) => Kind::ShowDevice(wire::ShowDevice { device: device.0.to_vec() }),
+        AdminRequest::ListTokens => Kind::ListTokens(wire::ListTokens {}),
+        AdminRequest::RevokeToken(token) => Kind::RevokeToken(wire::RevokeToken { token: token.0.to_vec() }),
+        AdminRequest::RollBack { task, version } => {
+            Kind::RollBack(wire::RollBack { task: task.0.to_vec(), version })
+        }
         AdminRequest::RevokeDevice(device) => {
             Kind::RevokeDevice(wire::RevokeDevice { device: device.0.to_vec() })
         }
@@ -76,7 +92,13 @@ pub fn admin_request_from_wire(message: wire::AdminRequest) -> Result<AdminReque
         Kind::IssueToken(wire::IssueToken { label, lifetime_secs }) => {
             AdminRequest::IssueToken { label, lifetime_secs }
         }
-        Kind::ListDevices(wire::ListDevices {}) => AdminRequest::ListDevices,
+        Kind::ListDevices(query) => AdminRequest::ListDevices(query_from_wire(query)?),
+        Kind::ShowDevice(show) => AdminRequest::ShowDevice(DeviceId(fixed("device", &show.device)?)),
+        Kind::ListTokens(wire::ListTokens {}) => AdminRequest::ListTokens,
+        Kind::RevokeToken(revoke) => AdminRequest::RevokeToken(TokenId(fixed("token", &revoke.token)?)),
+        Kind::RollBack(back) => {
+            AdminRequest::RollBack { task: TaskId(fixed("task", &back.task)?), version: back.version }
+        }
         Kind::RevokeDevice(revoke) => AdminRequest::RevokeDevice(DeviceId(fixed("device", &revoke.device)?)),
         Kind::Fetch(fetch) => {
             AdminRequest::Fetch { digest: digest("fetch", &fetch.digest)?, offset: fetch.offset }
@@ -110,18 +132,14 @@ pub fn admin_reply_to_wire(reply: AdminReply) -> wire::AdminReply {
             Kind::Tasks(wire::TaskList { tasks: tasks.into_iter().map(task_to_wire).collect() })
         }
         AdminReply::Token(text) => Kind::Token(wire::Token { text }),
-        AdminReply::Devices(devices) => Kind::Devices(wire::DeviceList {
-            devices: devices
-                .into_iter()
-                .map(|device| wire::DeviceStatus {
-                    device: device.device.0.to_vec(),
-                    label: device.label,
-                    enrolled_unix_millis: device.enrolled_unix_millis,
-                    revoked: device.revoked,
-                    expires_unix_secs: device.expires_unix_secs,
-                })
-                .collect(),
+        AdminReply::Devices { devices, more } => Kind::Devices(wire::DeviceList {
+            devices: devices.into_iter().map(device_to_wire).collect(),
+            more,
         }),
+        AdminReply::Device(detail) => Kind::Device(detail_to_wire(detail)),
+        AdminReply::TokenList(tokens) => {
+            Kind::TokenList(wire::TokenList { tokens: tokens.into_iter().map(token_to_wire).collect() })
+        }
         AdminReply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
         AdminReply::Done => Kind::Done(wire::Received {}),
         AdminReply::Health(health) => Kind::Health(health_to_wire(health)),
@@ -160,17 +178,13 @@ pub fn admin_reply_from_wire(message: wire::AdminReply) -> Result<AdminReply, Wi
             AdminReply::Tasks(list.tasks.into_iter().map(task_from_wire).collect::<Result<_, _>>()?)
         }
         Kind::Token(token) => AdminReply::Token(token.text),
-        Kind::Devices(list) => {
-            let read = |device: wire::DeviceStatus| {
-                Ok(DeviceStatus {
-                    device: DeviceId(fixed("device", &device.device)?),
-                    label: device.label,
-                    enrolled_unix_millis: device.enrolled_unix_millis,
-                    revoked: device.revoked,
-                    expires_unix_secs: device.expires_unix_secs,
-                })
-            };
-            AdminReply::Devices(list.devices.into_iter().map(read).collect::<Result<_, WireError>>()?)
+        Kind::Devices(list) => AdminReply::Devices {
+            devices: list.devices.into_iter().map(device_from_wire).collect::<Result<_, _>>()?,
+            more: list.more,
+        },
+        Kind::Device(detail) => AdminReply::Device(detail_from_wire(detail)?),
+        Kind::TokenList(list) => {
+            AdminReply::TokenList(list.tokens.into_iter().map(token_from_wire).collect::<Result<_, _>>()?)
         }
         Kind::Chunk(chunk) => AdminReply::Chunk(chunk_from_wire(chunk)?),
         Kind::Done(wire::Received {}) => AdminReply::Done,
@@ -342,10 +356,6 @@ fn spent_from_wire(message: wire::PrivacySpent) -> Result<PrivacySpent, WireErro
 }
 
 fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
-    let decline = |(reason, devices): &(DeclineReason, u32)| wire::DeclineCount {
-        reason: decline_to_wire(*reason).into(),
-        devices: *devices,
-    };
     wire::TaskStatus {
         task: status.task.0.to_vec(),
         name: status.name,
@@ -361,13 +371,15 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         open_round: status.open_round,
         round: status.round.map(round_to_wire),
         last_abort: status.last_abort,
-        declined: status.declined.iter().map(decline).collect(),
+        declined: status.declined.into_iter().map(count_to_wire).collect(),
         mode: mode_to_wire(status.mode).into(),
+        funnel: status.funnel.map(funnel_to_wire),
+        last_funnel: status.last_funnel.map(funnel_to_wire),
+        candidates: status.candidates.map(candidates_to_wire),
     }
 }
 
 fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
-    let decline = |count: &wire::DeclineCount| Ok((decline_from_wire(count.reason)?, count.devices));
     Ok(TaskStatus {
         task: TaskId(fixed("task", &message.task)?),
         name: message.name,
@@ -384,7 +396,10 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         open_round: message.open_round,
         round: message.round.map(round_from_wire),
         last_abort: message.last_abort,
-        declined: message.declined.iter().map(decline).collect::<Result<_, WireError>>()?,
+        declined: message.declined.into_iter().map(count_from_wire).collect::<Result<_, _>>()?,
+        funnel: message.funnel.map(funnel_from_wire),
+        last_funnel: message.last_funnel.map(funnel_from_wire),
+        candidates: message.candidates.map(candidates_from_wire),
     })
 }
 
@@ -411,6 +426,7 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         clip_norm: version.clip_norm,
         metrics: version.metrics.iter().map(metric_to_wire).collect(),
         restores: version.restores,
+        rolled_back: version.rolled_back,
     }
 }
 
@@ -456,5 +472,6 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         clip_norm: message.clip_norm,
         metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,
         restores: message.restores,
+        rolled_back: message.rolled_back,
     })
 }

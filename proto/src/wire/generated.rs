@@ -421,7 +421,7 @@ pub struct Over {
 pub struct AdminRequest {
     #[prost(
         oneof = "admin_request::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 20, 21, 22, 23, 24, 25"
     )]
     pub kind: ::core::option::Option<admin_request::Kind>,
 }
@@ -463,6 +463,14 @@ pub mod admin_request {
         AddOperator(super::AddOperator),
         #[prost(message, tag = "21")]
         ReadAudit(super::ReadAudit),
+        #[prost(message, tag = "22")]
+        ShowDevice(super::ShowDevice),
+        #[prost(message, tag = "23")]
+        ListTokens(super::ListTokens),
+        #[prost(message, tag = "24")]
+        RevokeToken(super::RevokeToken),
+        #[prost(message, tag = "25")]
+        RollBack(super::RollBack),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -537,8 +545,45 @@ pub struct IssueToken {
     #[prost(uint64, tag = "2")]
     pub lifetime_secs: u64,
 }
+/// Devices in the order of their ids; absent fields leave nobody out.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListDevices {
+    /// Those behind this one.
+    #[prost(bytes = "vec", tag = "1")]
+    pub after: ::prost::alloc::vec::Vec<u8>,
+    /// So many at most; 0 for all.
+    #[prost(uint32, tag = "2")]
+    pub limit: u32,
+    /// Those whose label has this in it.
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(enumeration = "DeviceState", tag = "4")]
+    pub state: i32,
+    /// Those that have not called since.
+    #[prost(uint64, optional, tag = "5")]
+    pub not_seen_since_unix_secs: ::core::option::Option<u64>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ShowDevice {
+    #[prost(bytes = "vec", tag = "1")]
+    pub device: ::prost::alloc::vec::Vec<u8>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct ListDevices {}
+pub struct ListTokens {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeToken {
+    /// The first bytes of the hash that is kept of its secret.
+    #[prost(bytes = "vec", tag = "1")]
+    pub token: ::prost::alloc::vec::Vec<u8>,
+}
+/// Gives a task's next version the parameters of an earlier one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RollBack {
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: ::prost::alloc::vec::Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub version: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RevokeDevice {
     #[prost(bytes = "vec", tag = "1")]
@@ -546,7 +591,10 @@ pub struct RevokeDevice {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct AdminReply {
-    #[prost(oneof = "admin_reply::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20")]
+    #[prost(
+        oneof = "admin_reply::Kind",
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 20, 21, 22"
+    )]
     pub kind: ::core::option::Option<admin_reply::Kind>,
 }
 /// Nested message and enum types in `AdminReply`.
@@ -577,6 +625,10 @@ pub mod admin_reply {
         Certificate(super::Certificate),
         #[prost(message, tag = "20")]
         Audit(super::AuditPart),
+        #[prost(message, tag = "21")]
+        Device(super::DeviceDetail),
+        #[prost(message, tag = "22")]
+        TokenList(super::TokenList),
     }
 }
 /// Lines of the audit log, and what the rest of it is held against.
@@ -735,6 +787,73 @@ pub struct TaskStatus {
     /// Absent where none is open, and from an older coordinator.
     #[prost(message, optional, tag = "16")]
     pub round: ::core::option::Option<OpenRound>,
+    /// How far devices came with the newest version, and with the one before; absent where nobody counted.
+    #[prost(message, optional, tag = "20")]
+    pub funnel: ::core::option::Option<Funnel>,
+    #[prost(message, optional, tag = "21")]
+    pub last_funnel: ::core::option::Option<Funnel>,
+    /// Who may take part; absent in a list of tasks.
+    #[prost(message, optional, tag = "22")]
+    pub candidates: ::core::option::Option<Candidates>,
+}
+/// How far devices came with one version; each is counted once in every step that it reached.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Funnel {
+    /// The version that they train from.
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    /// Since when they are counted.
+    #[prost(uint64, tag = "2")]
+    pub since_unix_millis: u64,
+    /// Whether that is since the version is there; else the coordinator was started again in between.
+    #[prost(bool, tag = "3")]
+    pub whole: bool,
+    /// Devices that asked for work and were given or refused this.
+    #[prost(uint32, tag = "4")]
+    pub offered: u32,
+    #[prost(uint32, tag = "5")]
+    pub assigned: u32,
+    /// Devices that have trained and asked to join a round.
+    #[prost(uint32, tag = "6")]
+    pub trained: u32,
+    #[prost(uint32, tag = "7")]
+    pub joined: u32,
+    #[prost(uint32, tag = "8")]
+    pub submitted: u32,
+    /// Devices in the sum.
+    #[prost(uint32, tag = "9")]
+    pub counted: u32,
+    /// Devices that joined a round and are not in its sum.
+    #[prost(uint32, tag = "10")]
+    pub missing: u32,
+    /// Whether more devices came than are counted.
+    #[prost(bool, tag = "11")]
+    pub overflowed: bool,
+    /// When a device was offered the task last; 0 where none was.
+    #[prost(uint64, tag = "12")]
+    pub last_offered_unix_millis: u64,
+}
+/// Who may take part in a task.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Candidates {
+    /// Devices that are enrolled and not revoked.
+    #[prost(uint32, tag = "1")]
+    pub enrolled: u32,
+    /// Those of them that may take part once more.
+    #[prost(uint32, tag = "2")]
+    pub able: u32,
+    /// Those of these that declined.
+    #[prost(uint32, tag = "3")]
+    pub declined: u32,
+    /// When any device called last; 0 where that is not known.
+    #[prost(uint64, tag = "4")]
+    pub last_call_unix_secs: u64,
+    /// Why the coordinator writes nothing now; empty while it does.
+    #[prost(string, tag = "5")]
+    pub trouble: ::prost::alloc::string::String,
+    /// Devices that a round needs.
+    #[prost(uint32, tag = "6")]
+    pub least: u32,
 }
 /// Whom the open step of a round waits for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -764,6 +883,11 @@ pub struct DeclineCount {
     pub reason: i32,
     #[prost(uint32, tag = "2")]
     pub devices: u32,
+    /// When it was given first and last; 0 where an older coordinator does not say.
+    #[prost(uint64, tag = "3")]
+    pub first_unix_millis: u64,
+    #[prost(uint64, tag = "4")]
+    pub last_unix_millis: u64,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct VersionStatus {
@@ -790,9 +914,13 @@ pub struct VersionStatus {
     /// The hash of what earlier epochs left, where factors were drawn anew before; else empty.
     #[prost(bytes = "vec", tag = "10")]
     pub folded: ::prost::alloc::vec::Vec<u8>,
-    /// Where the version before it was found worse than its own: the version of which it has the parameters again.
+    /// Where the version before it was found worse than its own, or an operator rolled back: the version of which it has the
+    /// parameters again.
     #[prost(uint32, optional, tag = "11")]
     pub restores: ::core::option::Option<u32>,
+    /// Whether an operator rolled back to it, and no round made it.
+    #[prost(bool, tag = "20")]
+    pub rolled_back: bool,
 }
 /// A mean over the devices of a round.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]
@@ -822,6 +950,9 @@ pub struct Token {
 pub struct DeviceList {
     #[prost(message, repeated, tag = "1")]
     pub devices: ::prost::alloc::vec::Vec<DeviceStatus>,
+    /// Whether there are further ones behind the last.
+    #[prost(bool, tag = "2")]
+    pub more: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DeviceStatus {
@@ -836,6 +967,67 @@ pub struct DeviceStatus {
     /// When its certificate and its credential end.
     #[prost(uint64, tag = "5")]
     pub expires_unix_secs: u64,
+    /// When it called last; 0 where that is not known.
+    #[prost(uint64, tag = "6")]
+    pub last_seen_unix_secs: u64,
+    /// The program by which it did, as that says of itself; empty where it does not.
+    #[prost(string, tag = "7")]
+    pub client: ::prost::alloc::string::String,
+    /// How often it was charged, over all tasks.
+    #[prost(uint32, tag = "8")]
+    pub participations: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeviceDetail {
+    #[prost(message, optional, tag = "1")]
+    pub status: ::core::option::Option<DeviceStatus>,
+    #[prost(message, repeated, tag = "2")]
+    pub tasks: ::prost::alloc::vec::Vec<DeviceTask>,
+}
+/// What a device has spent in a task.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct DeviceTask {
+    #[prost(bytes = "vec", tag = "1")]
+    pub task: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub participations: u32,
+    #[prost(uint32, tag = "4")]
+    pub participations_allowed: u32,
+    #[prost(double, tag = "5")]
+    pub epsilon: f64,
+    #[prost(double, tag = "6")]
+    pub delta: f64,
+    #[prost(enumeration = "PrivacyMode", tag = "7")]
+    pub mode: i32,
+    /// Why it does not take part, where it said so since the coordinator started.
+    #[prost(enumeration = "DeclineReason", optional, tag = "8")]
+    pub declined: ::core::option::Option<i32>,
+    /// Whether it is shut out of the task's rounds until the coordinator starts again.
+    #[prost(bool, tag = "9")]
+    pub excluded: bool,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct TokenList {
+    #[prost(message, repeated, tag = "1")]
+    pub tokens: ::prost::alloc::vec::Vec<TokenStatus>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TokenStatus {
+    /// The first bytes of the hash that is kept of its secret.
+    #[prost(bytes = "vec", tag = "1")]
+    pub token: ::prost::alloc::vec::Vec<u8>,
+    #[prost(string, tag = "2")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "3")]
+    pub issued_unix_secs: u64,
+    #[prost(uint64, tag = "4")]
+    pub expires_unix_secs: u64,
+    #[prost(uint64, optional, tag = "5")]
+    pub redeemed_unix_secs: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub revoked_unix_secs: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -1027,6 +1219,38 @@ impl OperatorRole {
             "OPERATOR_ROLE_VIEWER" => Some(Self::Viewer),
             "OPERATOR_ROLE_OPERATOR" => Some(Self::Operator),
             "OPERATOR_ROLE_ADMIN" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum DeviceState {
+    Unspecified = 0,
+    Enrolled = 1,
+    Revoked = 2,
+    Expired = 3,
+}
+impl DeviceState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "DEVICE_STATE_UNSPECIFIED",
+            Self::Enrolled => "DEVICE_STATE_ENROLLED",
+            Self::Revoked => "DEVICE_STATE_REVOKED",
+            Self::Expired => "DEVICE_STATE_EXPIRED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DEVICE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "DEVICE_STATE_ENROLLED" => Some(Self::Enrolled),
+            "DEVICE_STATE_REVOKED" => Some(Self::Revoked),
+            "DEVICE_STATE_EXPIRED" => Some(Self::Expired),
             _ => None,
         }
     }

@@ -10,7 +10,8 @@ use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::admin::{
-    AdminReply, AdminRequest, AuditPart, DeviceStatus, Health, OperatorStatus, ServedBase, TurnedAwayCount,
+    AdminReply, AdminRequest, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus,
+    DeviceTask, Health, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount,
 };
 use proto::base::BaseFile;
 use proto::convert::{
@@ -18,7 +19,7 @@ use proto::convert::{
     enroll_reply_to_wire, enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire,
     request_to_wire,
 };
-use proto::ids::{DeviceId, Digest, Serial, TaskId};
+use proto::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
@@ -165,7 +166,17 @@ fn admin_requests() -> Vec<AdminRequest> {
         AdminRequest::StopTask(TASK),
         AdminRequest::ResumeTask(TASK),
         AdminRequest::IssueToken { label: "tablet".into(), lifetime_secs: 60 },
-        AdminRequest::ListDevices,
+        AdminRequest::ListDevices(DeviceQuery {
+            after: Some(DEVICE),
+            limit: 3,
+            label: "tab".into(),
+            state: Some(DeviceState::Expired),
+            not_seen_since_unix_secs: Some(4),
+        }),
+        AdminRequest::ShowDevice(DEVICE),
+        AdminRequest::ListTokens,
+        AdminRequest::RevokeToken(TokenId([1; 8])),
+        AdminRequest::RollBack { task: TASK, version: 2 },
         AdminRequest::RevokeDevice(DEVICE),
         AdminRequest::Fetch { digest: Digest([2; 32]), offset: 3 },
         AdminRequest::ShowHealth,
@@ -189,14 +200,49 @@ fn admin_replies() -> Vec<AdminReply> {
         enrolled_unix_millis: 5,
         expires_unix_secs: 6,
         revoked: true,
+        last_seen_unix_secs: 7,
+        client: "nightshift/1".into(),
+        participations: 8,
+    };
+    let detail = DeviceDetail {
+        status: device.clone(),
+        tasks: vec![DeviceTask {
+            task: TASK,
+            name: "owl".into(),
+            participations: 3,
+            participations_allowed: 4,
+            epsilon: 1.5,
+            delta: 1e-6,
+            mode: Mode::Central,
+            declined: Some(DeclineReason::Work),
+            excluded: true,
+        }],
+    };
+    let token = TokenStatus {
+        token: TokenId([1; 8]),
+        label: "tablet".into(),
+        issued_unix_secs: 1,
+        expires_unix_secs: 2,
+        redeemed_unix_secs: Some(3),
+        revoked_unix_secs: Some(4),
+    };
+    let candidates = Candidates {
+        enrolled: 1,
+        able: 2,
+        declined: 3,
+        last_call_unix_secs: 4,
+        trouble: "no room".into(),
+        least: 5,
     };
     vec![
-        AdminReply::Task(world.status()),
+        AdminReply::Task(TaskStatus { candidates: Some(candidates), ..world.status() }),
         AdminReply::Privacy(world.spent()),
         AdminReply::Signed { key: IdentityPublic([3; 32]), signature: Signature([4; 64]) },
         AdminReply::Tasks(vec![world.status()]),
         AdminReply::Token("nst1.".into()),
-        AdminReply::Devices(vec![device]),
+        AdminReply::Devices { devices: vec![device], more: true },
+        AdminReply::Device(detail),
+        AdminReply::TokenList(vec![token]),
         AdminReply::Chunk(chunk()),
         AdminReply::Done,
         AdminReply::Health(Health {
@@ -351,6 +397,7 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         issued_unix_secs: 1,
         expires_unix_secs: 9,
         redeemed_unix_secs: Some(2),
+        revoked_unix_secs: None,
     };
     let published = Published {
         task: TASK,

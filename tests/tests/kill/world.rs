@@ -41,7 +41,7 @@ impl World {
             let label = device["label"].as_str().unwrap().to_owned();
             (label, device["device"].as_str().unwrap().parse().unwrap())
         };
-        let ids = devices.as_array().unwrap().iter().map(id).collect();
+        let ids = devices["devices"].as_array().unwrap().iter().map(id).collect();
         let upstream = format!("127.0.0.1:{}", stage.ports.0);
         let relay = Relay::new(&stage.path("home"), &stage.path("relay"), upstream);
         let many = "allow_without_noise = true\nparticipations = 1000\nparticipations_a_day = 1000\n";

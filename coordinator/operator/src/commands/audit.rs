@@ -70,20 +70,10 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
 
 /// Entries of the coordinator's log from number `from` on.
 async fn read(client: &mut AdminClient, from: u64) -> Result<AuditPart, CliError> {
-    match client.call(AdminRequest::ReadAudit { from }).await? {
-        AdminReply::Audit(part) => Ok(part),
-        AdminReply::Task(_)
-        | AdminReply::Privacy(_)
-        | AdminReply::Signed { .. }
-        | AdminReply::Tasks(_)
-        | AdminReply::Token(_)
-        | AdminReply::Devices(_)
-        | AdminReply::Chunk(_)
-        | AdminReply::Done
-        | AdminReply::Health(_)
-        | AdminReply::Operators(_)
-        | AdminReply::Certificate(_) => Err(CallError::Unexpected.into()),
-    }
+    let AdminReply::Audit(part) = client.call(AdminRequest::ReadAudit { from }).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    Ok(part)
 }
 
 /// The lines of a part, without their ends.

@@ -2,21 +2,25 @@
 
 use std::path::Path;
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use coordinator::cli::CliError;
-use proto::admin::{AdminReply, AdminRequest, DeviceStatus};
+use coordinator::driver::now;
+use proto::admin::{
+    AdminReply, AdminRequest, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask,
+};
 use proto::ids::DeviceId;
 use proto::shown::shown;
 use serde_json::json;
-use time::OffsetDateTime;
+use shell::cli::note;
 
-use crate::client::CallError;
+use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, at, print, table};
+use crate::output::{Output, adversary, ago, at, epsilon, print, table};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Make a bootstrap token: with it one device may enrol, once. Prints the token and nothing else.
+    #[command(allow_negative_numbers = true)]
     Token {
         /// Whom it is for.
         #[arg(long)]
@@ -27,8 +31,32 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// List the enrolled devices.
+    /// List the enrolled devices, in the order of their ids.
+    #[command(allow_negative_numbers = true)]
     Ls {
+        /// So many at most; all where it is left out.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// Those behind this id: the last of what was listed before.
+        #[arg(long, value_name = "ID")]
+        after: Option<DeviceId>,
+        /// Those whose label has this in it.
+        #[arg(long, value_name = "WORDS")]
+        label: Option<String>,
+        /// Those that stand so.
+        #[arg(long, value_enum)]
+        state: Option<State>,
+        /// Those that have not called since: a moment such as `2026-01-31` or `2026-01-31T18:00:00Z`, or so long ago, such as
+        /// `90m`, `12h` or `7d`. Whoever never called is among them.
+        #[arg(long, value_name = "WHEN")]
+        not_seen_since: Option<ago::When>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Show one device, and what it has spent in each task.
+    Show {
+        /// The device: its id, the beginning of it, or its label.
+        device: String,
         #[command(flatten)]
         output: Output,
     },
@@ -39,6 +67,27 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
+}
+
+/// Where a device stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum State {
+    /// It may connect.
+    Enrolled,
+    /// It is shut out, for ever.
+    Revoked,
+    /// Its certificate has ended.
+    Expired,
+}
+
+impl From<State> for DeviceState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Enrolled => Self::Enrolled,
+            State::Revoked => Self::Revoked,
+            State::Expired => Self::Expired,
+        }
+    }
 }
 
 /// The device that a word means: its id, the beginning of that, or a label that only one has which is not revoked yet.
@@ -55,7 +104,9 @@ fn meant(all: &[DeviceStatus], word: &str) -> Result<DeviceId, CliError> {
     let word = shown(word);
     match found.as_slice() {
         [device] => Ok(device.device),
-        [] if is_revoked => Err(CliError::Input(format!("every device called `{word}` is revoked already"))),
+        [] if is_revoked => Err(CliError::Input(format!(
+            "every device called `{word}` is revoked already; `nightshift device ls --state revoked` has their ids"
+        ))),
         [] => {
             Err(CliError::Input(format!("no device is called `{word}`; `nightshift device ls` lists them")))
         }
@@ -66,6 +117,28 @@ fn meant(all: &[DeviceStatus], word: &str) -> Result<DeviceId, CliError> {
     }
 }
 
+/// The devices that a query wants, answer by answer, and whether there are more of them than it asks for.
+async fn devices(
+    client: &mut AdminClient,
+    query: DeviceQuery,
+) -> Result<(Vec<DeviceStatus>, bool), CliError> {
+    let mut all: Vec<DeviceStatus> = Vec::new();
+    let mut next = query.clone();
+    loop {
+        let reply = client.call(AdminRequest::ListDevices(next.clone())).await?;
+        let AdminReply::Devices { devices, more } = reply else { return Err(CallError::Unexpected.into()) };
+        let is_empty = devices.is_empty();
+        all.extend(devices);
+        let count = u32::try_from(all.len()).unwrap_or(u32::MAX);
+        let is_enough = query.limit > 0 && count >= query.limit;
+        if !more || is_enough || is_empty {
+            return Ok((all, more));
+        }
+        next.after = all.last().map(|device| device.device);
+        next.limit = query.limit.saturating_sub(if query.limit > 0 { count } else { 0 });
+    }
+}
+
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
@@ -73,36 +146,113 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let lifetime_secs = u64::from(hours) * 3600;
             let reply = client.call(AdminRequest::IssueToken { label, lifetime_secs }).await?;
             let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, &json!({ "token": token }), |_| token.clone())
+            print(output.format, "nightshift.token-issued/1", &json!({ "token": token }), |_| token.clone())
         }
-        Command::Ls { output } => {
-            let reply = client.call(AdminRequest::ListDevices).await?;
-            let AdminReply::Devices(devices) = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, &devices, |devices| {
-                let now = OffsetDateTime::now_utc().unix_timestamp();
-                let rows: Vec<_> = devices.iter().map(|device| row(device, now)).collect();
-                table(&["DEVICE", "LABEL", "STATE", "CERTIFICATE ENDS"], &rows)
-            })
+        Command::Ls { limit, after, label, state, not_seen_since, output } => {
+            let query = DeviceQuery {
+                after,
+                limit: limit.unwrap_or(0),
+                label: label.unwrap_or_default(),
+                state: state.map(DeviceState::from),
+                not_seen_since_unix_secs: not_seen_since.map(|when| when.unix_secs(now().as_secs())),
+            };
+            let (devices, more) = devices(&mut client, query).await?;
+            let after = devices.last().filter(|_| more).map(|device| device.device);
+            let document = json!({ "devices": devices, "after": after });
+            print(output.format, "nightshift.devices/1", &document, |_| {
+                let rows: Vec<_> = devices.iter().map(row).collect();
+                table(
+                    &["DEVICE", "LABEL", "STATE", "CERTIFICATE ENDS", "LAST SEEN", "PROGRAM", "ROUNDS"],
+                    &rows,
+                )
+            })?;
+            if let Some(after) = after {
+                note(&format!("there are more; `--after {after}` lists those behind"));
+            }
+            Ok(())
+        }
+        Command::Show { device, output } => {
+            let device = named(&mut client, &device).await?;
+            let reply = client.call(AdminRequest::ShowDevice(device)).await?;
+            let AdminReply::Device(device) = reply else { return Err(CallError::Unexpected.into()) };
+            print(output.format, "nightshift.device/1", &device, describe)
         }
         Command::Revoke { device, output } => {
-            let AdminReply::Devices(all) = client.call(AdminRequest::ListDevices).await? else {
-                return Err(CallError::Unexpected.into());
-            };
-            let device = meant(&all, &device)?;
+            let device = named(&mut client, &device).await?;
             let reply = client.call(AdminRequest::RevokeDevice(device)).await?;
             let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, &json!({ "revoked": device }), |_| format!("revoked {device}"))
+            print(output.format, "nightshift.revoked/1", &json!({ "revoked": device }), |_| {
+                format!("revoked {device}")
+            })
         }
     }
 }
 
-fn row(device: &DeviceStatus, now_unix_secs: i64) -> Vec<String> {
-    let is_over = i64::try_from(device.expires_unix_secs).is_ok_and(|end| end > 0 && end < now_unix_secs);
-    let state = match (device.revoked, is_over) {
-        (true, _) => "revoked",
-        (false, true) => "certificate ended",
-        (false, false) => "enrolled",
-    };
-    let ends = at(device.expires_unix_secs);
-    vec![device.device.to_string(), device.label.clone(), state.to_owned(), ends]
+/// The device that a word means.
+async fn named(client: &mut AdminClient, word: &str) -> Result<DeviceId, CliError> {
+    match word.parse() {
+        Ok(id) => Ok(id),
+        Err(_) => meant(&devices(client, DeviceQuery::default()).await?.0, word),
+    }
+}
+
+fn state(device: &DeviceStatus) -> &'static str {
+    match device.state(now().as_secs()) {
+        DeviceState::Enrolled => "enrolled",
+        DeviceState::Revoked => "revoked",
+        DeviceState::Expired => "certificate ended",
+    }
+}
+
+fn program(device: &DeviceStatus) -> String {
+    if device.client.is_empty() { "unknown".to_owned() } else { device.client.clone() }
+}
+
+fn row(device: &DeviceStatus) -> Vec<String> {
+    vec![
+        device.device.to_string(),
+        device.label.clone(),
+        state(device).to_owned(),
+        at(device.expires_unix_secs),
+        at(device.last_seen_unix_secs),
+        program(device),
+        device.participations.to_string(),
+    ]
+}
+
+fn describe(device: &DeviceDetail) -> String {
+    let DeviceDetail { status, tasks } = device;
+    let mut lines = vec![
+        format!("device       {} ({})", status.device, shown(&status.label)),
+        format!("state        {}", state(status)),
+        format!("enrolled     {}", at(status.enrolled_unix_millis / 1000)),
+        format!("certificate  ends {}", at(status.expires_unix_secs)),
+        format!("last seen    {}", at(status.last_seen_unix_secs)),
+        format!("program      {}", shown(&program(status))),
+        format!("rounds       {} charged, over all tasks", status.participations),
+    ];
+    if !tasks.is_empty() {
+        let row = |task: &DeviceTask| {
+            let stands = match (task.excluded, task.declined) {
+                (true, _) => "shut out until the coordinator starts again".to_owned(),
+                (false, Some(reason)) => format!("declines: {reason}"),
+                (false, None) => "takes part".to_owned(),
+            };
+            vec![
+                task.name.clone(),
+                format!("{}/{}", task.participations, task.participations_allowed),
+                format!("{} at δ = {:e}", epsilon(task.epsilon), task.delta),
+                stands,
+            ]
+        };
+        lines.push(table(
+            &["TASK", "ROUNDS", "EPSILON", "STANDING"],
+            &tasks.iter().map(row).collect::<Vec<_>>(),
+        ));
+        let mut modes: Vec<&str> = tasks.iter().map(|task| adversary(task.mode)).collect();
+        modes.sort_unstable();
+        modes.dedup();
+        lines.extend(modes.into_iter().map(str::to_owned));
+    }
+    lines.join("\n")
 }

@@ -64,7 +64,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
     }
     let mut examined = Examined::default();
     examined.extend(findings);
-    print(output.format, &examined, Examined::text)?;
+    print(output.format, "nightshift.doctor/1", &examined, Examined::text)?;
     examined.fault().map_or(Ok(()), |(_, words)| Err(CliError::Input(words)))
 }
 

@@ -25,6 +25,7 @@ use crate::output::{Output, print, table};
 use crate::{base_source, bases};
 
 #[derive(Debug, Args)]
+#[command(allow_negative_numbers = true)]
 pub(super) struct Arguments {
     /// The task: its id, the beginning of it, or its label.
     task: String,
@@ -114,7 +115,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
     if let Err(error) = evals::remember(dir, task.task, Own { text: Some(text), measured: Some(measured) }) {
         note(&format!("what was measured is not remembered: {error}"));
     }
-    print(output.format, &document, words)
+    print(output.format, "nightshift.eval/1", &document, words)
 }
 
 /// The base's digest, and the versions that are asked for: by default the newest and the best.

@@ -20,7 +20,7 @@ pub(super) struct Arguments {
 pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
     let reply = connect(dir).await?.call(AdminRequest::ShowHealth).await?;
     let AdminReply::Health(health) = reply else { return Err(CallError::Unexpected.into()) };
-    print(arguments.output.format, &health, text)?;
+    print(arguments.output.format, "nightshift.health/1", &health, text)?;
     match health.trouble {
         None => Ok(()),
         Some(trouble) => Err(CliError::Store(trouble)),

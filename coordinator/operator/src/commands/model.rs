@@ -1,13 +1,19 @@
 //! `nightshift model`: what came out of the tasks.
 
+mod diff;
+mod listing;
+mod merged;
 mod target;
 
 use std::path::{Path, PathBuf};
 
+use ::task::gain::{best, content};
 use clap::{Subcommand, ValueEnum};
 use coordinator::cli::CliError;
+use formats::gguf::GgufHeader;
 use formats::{
-    Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, peft_files,
+    Architecture, MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version, gguf_adapter, is_gguf,
+    peft_files,
 };
 use proto::adapter::{Factors, State};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus, VersionStatus};
@@ -15,19 +21,19 @@ use proto::files::{self, Audience};
 use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::shown::shown;
-use serde::Serialize;
 use serde_json::json;
-use task::gain::{best, content};
 
+use super::task;
 use crate::client::{AdminClient, CallError};
-use crate::connection::{connect, find_task, tasks};
-use crate::output::{Output, epsilon, print, table};
+use crate::connection::{connect, find_task, task_in, tasks};
+use crate::output::{Output, print};
 use crate::{base_source, bases};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
     /// Write a version of a task's adapter into a folder that other programs load. Where factors are drawn anew, it
     /// is the nearest of the plan's shipped rank.
+    #[command(allow_negative_numbers = true)]
     Pull {
         /// The task: its id, the beginning of it, or its label.
         #[arg(long)]
@@ -48,14 +54,48 @@ pub(super) enum Command {
         /// of it; else `sha256:` and its digest.
         #[arg(long, value_name = "NAME")]
         base_name: Option<String>,
-        /// The base's `config.json`, or the folder that it is in, or one of the hub: a GGUF file says what the base is.
-        #[arg(long, value_name = "PATH|hf:OWNER/NAME", required_if_eq("form", "gguf"))]
+        /// The base's `config.json`, the folder that it is in, a GGUF file, or one of the hub, where the base's kind is needed; by
+        /// default what this operator made a task of it by.
+        #[arg(long, value_name = "PATH|hf:OWNER/NAME")]
         base_config: Option<String>,
+        /// The base to merge into; by default what this operator made a task of it by.
+        #[arg(long, value_name = "DIR|FILE.gguf|hf:OWNER/NAME")]
+        base: Option<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// List every version of every task.
+    /// List the versions of every task, or of one: what devices measured of them, what they cost, and how large they are.
     Ls {
+        /// The task: its id, the beginning of it, or its label.
+        #[arg(long)]
+        task: Option<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Say by how much two versions of a task differ: norms of what each adds to the base, and of the difference.
+    #[command(allow_negative_numbers = true)]
+    Diff {
+        /// The task: its id, the beginning of it, or its label.
+        task: String,
+        /// One version; 0 is the base.
+        from: u32,
+        /// The other.
+        to: u32,
+        /// What a line stands for; JSON has all.
+        #[arg(long, value_enum, default_value_t = diff::By::Layer)]
+        by: diff::By,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Give the task's next version the parameters of an earlier one, which devices then train from. A round that devices still
+    /// join ends; one whose devices have begun to give their inputs has to end by itself first. The version is one of those that
+    /// the plan wants.
+    #[command(allow_negative_numbers = true)]
+    Rollback {
+        /// The task: its id, the beginning of it, or its label.
+        task: String,
+        /// The version whose parameters come back; 0 is the base.
+        version: u32,
         #[command(flatten)]
         output: Output,
     },
@@ -68,26 +108,17 @@ pub(super) enum Layout {
     Peft,
     /// `adapter.gguf`, for llama.cpp.
     Gguf,
+    /// The base with the version in its weights, as a Hugging Face folder; it needs a folder that is new or empty.
+    Merged,
 }
 
 /// The file of an adapter for llama.cpp.
 const GGUF_FILE: &str = "adapter.gguf";
 
-#[derive(Debug, Serialize)]
-struct Row {
-    task: String,
-    name: String,
-    version: u32,
-    survivors: u32,
-    #[serde(with = "proto::admin::finite")]
-    epsilon: f64,
-    adapter: Digest,
-}
-
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
-        Command::Pull { task, version, form, out, force, base_name, base_config, output } => {
+        Command::Pull { task, version, form, out, force, base_name, base_config, base, output } => {
             let task = find_task(&mut client, &task).await?;
             if version.is_none() && task.version == 0 {
                 return Err(CliError::Input(format!(
@@ -118,45 +149,77 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             }
             let (plan, state, stored) = fetch(&mut client, &task, version).await?;
             let (adapter, trained) = state.shipped(plan.shipped_rank()).map_err(CliError::internal)?;
-            let base = base_name.or_else(|| bases::name(dir, plan.base));
-            let base = base.unwrap_or_else(|| format!("sha256:{}", plan.base));
+            let remembered = bases::name(dir, plan.base);
+            let place = remembered.as_deref().map(base_source::remembered);
+            let name = base_name.or(remembered).unwrap_or_else(|| format!("sha256:{}", plan.base));
             let files = match form {
-                Layout::Peft => peft_files(&adapter, &[], &trained, &base),
+                Layout::Peft => {
+                    keep(&out, &peft_files(&adapter, &[], &trained, &name).map_err(CliError::input)?)?
+                }
                 Layout::Gguf => {
-                    let config = match &base_config {
-                        None => None,
-                        Some(name) => Some(base_source::resolve(name).await?),
-                    };
-                    let architecture = architecture(config.as_deref())?;
-                    gguf_adapter(&adapter, &[], &trained, architecture).map(|bytes| vec![(GGUF_FILE, bytes)])
+                    let place = place_of(base_config.or(place), plan.base, "--base-config").await?;
+                    let bytes = gguf_adapter(&adapter, &[], &trained, architecture(&place)?);
+                    keep(&out, &[(GGUF_FILE, bytes.map_err(CliError::input)?)])?
+                }
+                Layout::Merged => {
+                    let base = place_of(base.or(place), plan.base, "--base").await?;
+                    let merge =
+                        merged::Merge { base, digest: plan.base, spec: adapter, trained, out: out.clone() };
+                    tokio::task::spawn_blocking(move || merge.write()).await.map_err(CliError::internal)??
                 }
             };
-            let files = files.map_err(CliError::input)?;
             let origin = origin(&mut client, &task, version, &plan.base, &stored).await?;
-            write(&out, &files, plan.base, origin)?;
+            write_manifest(&out, files, plan.base, origin)?;
             let written = json!({ "task": task.task, "version": version, "newest": newest, "out": out });
-            print(output.format, &written, |_| format!("version {version} written to {}{why}", out.display()))
+            print(output.format, "nightshift.pulled/1", &written, |_| {
+                format!("version {version} written to {}{why}", out.display())
+            })
         }
-        Command::Ls { output } => {
-            let rows: Vec<Row> = tasks(&mut client).await?.iter().flat_map(rows).collect();
-            print(output.format, &rows, |rows| {
-                let cells = |row: &Row| {
-                    let (version, survivors) = (row.version.to_string(), row.survivors.to_string());
-                    vec![row.task.clone(), row.name.clone(), version, survivors, epsilon(row.epsilon)]
-                };
-                let head = ["TASK", "NAME", "VERSION", "SURVIVORS", "EPSILON"];
-                table(&head, &rows.iter().map(cells).collect::<Vec<_>>())
+        Command::Ls { task, output } => {
+            let tasks = match task {
+                None => tasks(&mut client).await?,
+                Some(task) => vec![find_task(&mut client, &task).await?],
+            };
+            let rows = listing::rows(&mut client, &tasks).await?;
+            let document = json!({ "versions": rows });
+            print(output.format, "nightshift.versions/1", &document, |_| listing::text(&rows))
+        }
+        Command::Diff { task, from, to, by, output } => {
+            let task = find_task(&mut client, &task).await?;
+            let (_, first, _) = fetch(&mut client, &task, from).await?;
+            let (_, second, _) = fetch(&mut client, &task, to).await?;
+            let difference = diff::difference(&task, (from, &first), (to, &second))?;
+            print(output.format, "nightshift.difference/1", &difference, |difference| {
+                diff::text(difference, by)
+            })
+        }
+        Command::Rollback { task, version, output } => {
+            let task = find_task(&mut client, &task).await?;
+            let request = AdminRequest::RollBack { task: task.task, version };
+            let task = task_in(client.call(request).await?)?;
+            print(output.format, "nightshift.task/1", &task::document(&task)?, |_| {
+                format!("version {} of {} is version {version} again", task.version, shown(&task.name))
             })
         }
     }
 }
 
-/// What kind of base an adapter is for, as its configuration says.
-fn architecture(config: Option<&Path>) -> Result<Architecture, CliError> {
-    let Some(path) = config else {
-        let why = "a GGUF file needs `--base-config` with the base's config.json";
-        return Err(CliError::Input(why.to_owned()));
+/// Where the base lies, by what was said or is remembered.
+async fn place_of(said: Option<String>, base: Digest, option: &str) -> Result<PathBuf, CliError> {
+    let Some(said) = said else {
+        return Err(CliError::Input(format!(
+            "where the base {base} of this task lies is not known here; name it with {option}"
+        )));
     };
+    base_source::resolve(&said).await
+}
+
+/// What kind of base an adapter is for, as its configuration says, or a GGUF file says of itself.
+fn architecture(path: &Path) -> Result<Architecture, CliError> {
+    if !path.is_dir() && is_gguf(path) {
+        let header = GgufHeader::read(path).map_err(CliError::input)?;
+        return Architecture::of_gguf(&header.metadata).map_err(CliError::input);
+    }
     let path = if path.is_dir() { path.join("config.json") } else { path.to_owned() };
     let json = files::read(&path).map_err(CliError::input)?;
     Architecture::of_config(&json).map_err(|error| CliError::Input(format!("{}: {error}", path.display())))
@@ -192,33 +255,29 @@ async fn signed(
     Ok(signed)
 }
 
-/// Writes the files of an export, and what they are last.
-fn write(
-    folder: &Path,
-    files: &[(&'static str, Vec<u8>)],
-    base: Digest,
-    origin: Origin,
-) -> Result<(), CliError> {
-    let store = |error: files::FileError| CliError::Store(error.to_string());
+/// Writes the files of an export, and gives their hashes.
+fn keep(folder: &Path, files: &[(&'static str, Vec<u8>)]) -> Result<Vec<(String, Digest)>, CliError> {
     files::create_folder(folder).map_err(store)?;
     for (name, bytes) in files {
         files::write(&folder.join(name), bytes, Audience::Anyone).map_err(store)?;
     }
-    let hashes = files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes)));
-    let manifest = Manifest::new(base, origin, hashes).to_bytes().map_err(CliError::input)?;
+    Ok(files.iter().map(|(name, bytes)| ((*name).to_owned(), Digest::of(bytes))).collect())
+}
+
+/// Writes what the files are, which comes last.
+fn write_manifest(
+    folder: &Path,
+    files: Vec<(String, Digest)>,
+    base: Digest,
+    origin: Origin,
+) -> Result<(), CliError> {
+    let manifest = Manifest::new(base, origin, files).to_bytes().map_err(CliError::input)?;
     files::write(&folder.join(MANIFEST_FILE), &manifest, Audience::Anyone).map_err(store)
 }
 
-fn rows(task: &TaskStatus) -> Vec<Row> {
-    let row = |version: &VersionStatus| Row {
-        task: task.task.to_string(),
-        name: task.name.clone(),
-        version: version.version,
-        survivors: version.survivors,
-        epsilon: version.epsilon,
-        adapter: version.adapter,
-    };
-    task.versions.iter().map(row).collect()
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
+fn store(error: files::FileError) -> CliError {
+    CliError::Store(error.to_string())
 }
 
 /// The plan, a version's state with all that it is made of, and its trained vector as it is stored.

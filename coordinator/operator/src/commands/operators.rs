@@ -46,7 +46,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let reply = client.call(AdminRequest::ListOperators).await?;
             let AdminReply::Operators(operators) = reply else { return Err(CallError::Unexpected.into()) };
             let own = own_serial(dir);
-            print(output.format, &operators, |operators| {
+            print(output.format, "nightshift.operators/1", &json!({ "operators": operators }), |_| {
                 let rows: Vec<_> = operators.iter().map(|operator| row(operator, own)).collect();
                 table(&["SERIAL", "NAME", "ROLE", "EXPIRES", "STATE"], &rows)
             })
@@ -54,7 +54,9 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
         Command::Add(arguments) => add::run(dir, &mut client, arguments).await,
         Command::Revoke { serial, output } => {
             revoke(&mut client, serial).await?;
-            print(output.format, &json!({ "revoked": serial }), |_| format!("revoked {serial}"))
+            print(output.format, "nightshift.revoked/1", &json!({ "revoked": serial }), |_| {
+                format!("revoked {serial}")
+            })
         }
         Command::Rotate { output } => {
             let old = own_serial(dir);
@@ -69,7 +71,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 revoke(&mut client, old).await?;
             }
             let new = own_serial(dir);
-            print(output.format, &json!({ "serial": new, "revoked": old }), |_| {
+            print(output.format, "nightshift.rotated/1", &json!({ "serial": new, "revoked": old }), |_| {
                 format!("{} holds a new key and certificate; the old one is worthless", dir.display())
             })
         }

@@ -119,14 +119,16 @@ struct Planned {
 
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     match command {
-        Command::Plan { plan, output } => print(output.format, &plan.compute()?, Planned::describe),
+        Command::Plan { plan, output } => {
+            print(output.format, "nightshift.privacy-plan/1", &plan.compute()?, Planned::describe)
+        }
         Command::Spent { task, output } => {
             let mut client = connect(dir).await?;
             let task = find_task(&mut client, &task).await?;
             let AdminReply::Privacy(spent) = client.call(AdminRequest::ShowPrivacy(task.task)).await? else {
                 return Err(CallError::Unexpected.into());
             };
-            print(output.format, &spent, describe)
+            print(output.format, "nightshift.privacy-spent/1", &spent, describe)
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `nightshift task`: create, list, show, stop and watch tasks.
 
+mod funnel;
 mod versions;
 mod waiting;
 
@@ -8,6 +9,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 use coordinator::cli::CliError;
+use coordinator::driver::now;
 use proto::admin::{AdminRequest, TaskState, TaskStatus};
 use proto::ids::TaskId;
 use proto::shown::shown;
@@ -22,8 +24,12 @@ use crate::bases;
 use crate::connection::{connect, find_task, task_in, tasks};
 use crate::evals::{self, Own};
 use crate::output::{Output, adversary, epsilon, line, print, state, table};
-use versions::{document, standing, version_line};
+pub(super) use versions::document;
+use versions::{standing, version_line};
 use waiting::Waits;
+
+/// What the document of one task is.
+const TASK: &str = "nightshift.task/1";
 
 const POLL: Duration = Duration::from_secs(1);
 
@@ -45,7 +51,7 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Show one task and its versions.
+    /// Show one task, whom it waits for, how far devices came with its newest versions, and its versions.
     Show {
         /// The task: its id, the beginning of it, or its label.
         task: String,
@@ -66,8 +72,8 @@ pub(super) enum Command {
         #[command(flatten)]
         output: Output,
     },
-    /// Print a line for every new version, until the task ends, and on stderr whom it waits for. With JSON: the task at its
-    /// end.
+    /// Print a line for every new version until the task ends, and on stderr whom it waits for and how it ended. With JSON: the
+    /// task at its end.
     Watch {
         /// The task: its id, the beginning of it, or its label.
         task: String,
@@ -105,12 +111,12 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 }
             }
             let document = json!({ "task": document(&task)?, "predicted": prepared.prediction });
-            print(output.format, &document, |_| task.task.to_string())
+            print(output.format, "nightshift.task-created/1", &document, |_| task.task.to_string())
         }
         Command::Ls { output } => {
             let tasks = tasks(&mut connect(dir).await?).await?;
             let documents = tasks.iter().map(document).collect::<Result<Vec<_>, _>>()?;
-            print(output.format, &documents, |_| {
+            print(output.format, "nightshift.tasks/1", &json!({ "tasks": documents }), |_| {
                 table(
                     &["TASK", "NAME", "STATE", "VERSION", "EPSILON", "ROUND"],
                     &tasks.iter().map(row).collect::<Vec<_>>(),
@@ -118,13 +124,15 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             })
         }
         Command::Show { task, output } => {
-            let task = find_task(&mut connect(dir).await?, &task).await?;
+            let mut client = connect(dir).await?;
+            let task = find_task(&mut client, &task).await?;
+            let task = task_in(client.call(AdminRequest::ShowTask(task.task)).await?)?;
             let own = evals::of(dir, task.task).measured;
             let mut document = document(&task)?;
             if let (Some(own), Some(fields)) = (&own, document.as_object_mut()) {
                 fields.insert("own_text".to_owned(), versions::own_document(own));
             }
-            print(output.format, &document, |_| {
+            print(output.format, TASK, &document, |_| {
                 let lines = std::iter::once(describe(&task)).chain(own.as_ref().map(versions::own));
                 lines.collect::<Vec<_>>().join("\n")
             })
@@ -133,29 +141,39 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let mut client = connect(dir).await?;
             let task = find_task(&mut client, &task).await?;
             let task = task_in(client.call(AdminRequest::StopTask(task.task)).await?)?;
-            print(output.format, &document(&task)?, |_| describe(&task))
+            print(output.format, TASK, &document(&task)?, |_| describe(&task))
         }
         Command::Resume { task, output } => {
             let mut client = connect(dir).await?;
             let task = find_task(&mut client, &task).await?;
             let task = task_in(client.call(AdminRequest::ResumeTask(task.task)).await?)?;
-            print(output.format, &document(&task)?, |_| describe(&task))
+            print(output.format, TASK, &document(&task)?, |_| describe(&task))
         }
         Command::Watch { task, output } => {
             let task = find_task(&mut connect(dir).await?, &task).await?;
             let task = watch(dir, task, output.format).await?;
             if output.format == Format::Json {
-                print(output.format, &document(&task)?, |_| String::new())?;
+                print(output.format, TASK, &document(&task)?, |_| String::new())?;
             }
-            match task.state {
-                TaskState::Complete => Ok(()),
-                TaskState::Paused => Err(CliError::Ended(paused(&task))),
-                TaskState::Active | TaskState::BudgetSpent | TaskState::Stopped => {
-                    let (version, wanted, state) = (task.version, task.versions_wanted, state(task.state));
-                    let text = format!("the task ended ({state}) at version {version} of {wanted}");
-                    Err(CliError::Ended(text))
-                }
-            }
+            ended(&task)
+        }
+    }
+}
+
+/// How a watch ends: with a word on stderr, and a failure where there are fewer versions than the plan wants.
+fn ended(task: &TaskStatus) -> Result<(), CliError> {
+    let (version, wanted, state) = (task.version, task.versions_wanted, state(task.state));
+    match task.state {
+        TaskState::Complete => {
+            note(&format!("the task ended ({state}) at version {version} of {wanted}"));
+            Ok(())
+        }
+        TaskState::Paused => Err(CliError::Ended(format!("the task waits ({state}) {}", paused(task)))),
+        TaskState::BudgetSpent => Err(CliError::Ended(format!(
+            "the task ended ({state}) at version {version} of {wanted}: too few devices may take part once more"
+        ))),
+        TaskState::Stopped | TaskState::Active => {
+            Err(CliError::Ended(format!("the task ended ({state}) at version {version} of {wanted}")))
         }
     }
 }
@@ -174,8 +192,8 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
         }
         told = task.version;
         if task.declined != declined {
-            for (reason, devices) in &task.declined {
-                note(&format!("{devices} devices do not take part: {reason}"));
+            for declines in funnel::declines(&task) {
+                note(&format!("devices that do not take part, {declines}"));
             }
             declined.clone_from(&task.declined);
         }
@@ -186,7 +204,7 @@ async fn watch(dir: &Path, mut task: TaskStatus, format: Format) -> Result<TaskS
         if task.state != TaskState::Active {
             return Ok(task);
         }
-        if let Some(waits) = waits.looked(&task) {
+        if let Some(waits) = waits.looked(&task, now().0) {
             note(&waits);
         }
         sleep(POLL).await;
@@ -229,13 +247,12 @@ fn describe(task: &TaskStatus) -> String {
         format!("plan       {}", task.plan),
         format!("adapter    {}", task.adapter),
     ];
-    lines.extend(waiting::of(task).map(|waits| format!("open       {waits}")));
+    lines.extend(waiting::of(task, now().0).map(|waits| format!("open       {waits}")));
     if !task.last_abort.is_empty() {
         lines.push(format!("last abort {}", shown(&task.last_abort)));
     }
-    if !task.declined.is_empty() {
-        lines.extend(task.declined.iter().map(|(reason, devices)| format!("declined   {devices}: {reason}")));
-    }
+    lines.extend(funnel::declines(task).iter().map(|declines| format!("declined   {declines}")));
+    lines.extend(funnel::steps(task).filter(|_| !task.state.is_over()));
     if task.state == TaskState::Paused {
         lines.push(format!("paused     {}", paused(task)));
     }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use coordinator::address;
 use coordinator::cli::{CliError, start, until_stopped};
 use coordinator::config::Config;
 use coordinator::server::OURS;
@@ -20,11 +21,11 @@ const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::
 
 #[derive(Debug, Args)]
 pub(super) struct Arguments {
-    /// Where devices connect; 127.0.0.1:7001 in a new folder.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Where devices connect; 127.0.0.1:7001 in a new folder. With port 0 the system chooses one, which the folder keeps.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address::listening)]
     listen: Option<SocketAddr>,
-    /// Where operators connect; 127.0.0.1:7002 in a new folder.
-    #[arg(long, value_name = "ADDRESS:PORT")]
+    /// Where operators connect; 127.0.0.1:7002 in a new folder. With port 0 the system chooses one, which the folder keeps.
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = address::listening)]
     admin_listen: Option<SocketAddr>,
     /// A base that devices which lack it may fetch from here, beside those of the configuration; may be repeated.
     #[arg(long, value_name = "DIR|FILE.gguf|hf:OWNER/NAME")]
@@ -46,18 +47,18 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
     let disk = |error: FileError| CliError::Store(error.to_string());
     let dir = std::path::absolute(dir).map_err(|error| CliError::Store(error.to_string()))?;
     let path = dir.join(CONFIG_FILE);
-    if !path.exists() {
+    let is_new = !path.exists();
+    let mut config = if is_new {
         // The state folder to be: nothing is written where it cannot be.
         if let Some(closed) = files::own_folder(&dir, &OURS).map_err(disk)? {
             note(&format!("warning: {closed}"));
         }
         let listen = arguments.listen.unwrap_or(LISTEN);
         let admin_listen = arguments.admin_listen.unwrap_or(ADMIN_LISTEN);
-        let text = new_config(&dir, listen, admin_listen)?;
-        files::write(&path, text.as_bytes(), Audience::Anyone).map_err(disk)?;
-        note(&format!("wrote {}", path.display()));
-    }
-    let mut config = Config::load(&path).map_err(CliError::input)?;
+        Config::parse(&new_config(&dir, (listen, admin_listen))?, &path).map_err(CliError::input)?
+    } else {
+        Config::load(&path).map_err(CliError::input)?
+    };
     for base in &arguments.serve_base {
         config.bases.push(base_source::resolve(base).await?);
     }
@@ -65,7 +66,9 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
         ("--listen", "listen", arguments.listen, config.listen),
         ("--admin-listen", "admin_listen", arguments.admin_listen, config.admin_listen),
     ] {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
+        // Any port is the one that is kept.
+        let is_any = |wanted: &SocketAddr| wanted.port() == 0 && wanted.ip() == found.ip();
+        if let Some(wanted) = wanted.filter(|wanted| *wanted != found && !is_any(wanted)) {
             let path = path.display();
             return Err(CliError::Input(format!(
                 "{flag} {wanted} is not what {path} says: `{key} = \"{found}\"`; change the file, or leave \
@@ -73,14 +76,31 @@ pub(super) async fn up(dir: &Path, arguments: Arguments) -> Result<(), CliError>
             )));
         }
     }
-    let (coordinator, stop) = start(config, &path)?;
+    let (coordinator, stop) = start(config, &path).map_err(|error| match error {
+        // There is no file to change.
+        CliError::Network(why) if is_new => CliError::Network(format!(
+            "{why}; nothing was kept: say another one with --listen or --admin-listen"
+        )),
+        other @ (CliError::Network(_)
+        | CliError::Internal(_)
+        | CliError::Input(_)
+        | CliError::Store(_)
+        | CliError::Refused(_)
+        | CliError::Ended(_)) => other,
+    })?;
     let (device_address, admin_address) = coordinator.addresses();
+    if is_new {
+        // Once it listens: what cannot be used is not kept for the next time.
+        let text = new_config(&dir, (device_address, admin_address))?;
+        files::write(&path, text.as_bytes(), Audience::Anyone).map_err(disk)?;
+        note(&format!("wrote {}", path.display()));
+    }
     let running = Running { dir, config: path, device_address, admin_address };
-    print(arguments.output.format, &running, next_steps)?;
+    print(arguments.output.format, "nightshift.up/1", &running, next_steps)?;
     until_stopped(coordinator, stop).await
 }
 
-fn new_config(dir: &Path, listen: SocketAddr, admin_listen: SocketAddr) -> Result<String, CliError> {
+fn new_config(dir: &Path, (listen, admin_listen): (SocketAddr, SocketAddr)) -> Result<String, CliError> {
     let dir = dir.to_str().ok_or_else(|| {
         CliError::Input(format!("{} is not UTF-8; use another folder with `--dir`", dir.display()))
     })?;

@@ -199,7 +199,7 @@ async fn after_a_step_that_broke_off_nobody_goes_on_with_what_it_left() {
     assert!(matches!(broken, Err(Rejection::Unavailable(_))));
     // Before the failure was marked, too.
     driver.failed.send_replace(false);
-    let refused = driver.handle(device(0), Request::CheckIn).await;
+    let refused = driver.handle(device(0), Request::CheckIn(CheckIn::default())).await;
     assert!(matches!(refused, Err(Rejection::Unavailable(_))), "{refused:?}");
     soon(driver.failed()).await;
     assert_eq!(driver.show(task).await.unwrap().version, 0);

@@ -81,13 +81,23 @@ impl Task {
         Spending { rounds_charged: self.record.rounds_charged, excluded: self.excluded.len() }
     }
 
+    /// Whether a device may take part once more.
+    pub(super) fn may_take_part(&self, device: DeviceId) -> bool {
+        self.participations(device) < self.most_participations && !self.excluded.contains(&device)
+    }
+
+    /// What a device has spent: how often it was charged, how often it may be, and the ε of it.
+    pub fn spent_by(&self, device: DeviceId) -> (u32, u32, f64) {
+        let participations = self.participations(device);
+        let epsilon =
+            if participations == 0 { 0.0 } else { self.costs.epsilon(participations, self.delta).epsilon };
+        (participations, self.most_participations, epsilon)
+    }
+
     /// Ends the task when those of the `enrolled` devices that may still take part are too few for a round. Where
     /// too few are enrolled for any round, the task waits for more.
     pub fn end_if_spent(&mut self, enrolled: &[DeviceId]) {
-        let may = |device: &&DeviceId| {
-            self.participations(**device) < self.most_participations && !self.excluded.contains(device)
-        };
-        let able = enrolled.iter().filter(may);
+        let able = enrolled.iter().filter(|device| self.may_take_part(**device));
         let goal = self.plan.round.report_goal as usize;
         if enrolled.len() >= goal && able.count() < goal {
             self.end(TaskState::BudgetSpent);

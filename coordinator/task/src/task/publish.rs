@@ -49,6 +49,7 @@ impl Task {
         let Some((NextState { adapter, folded, optimizer }, metrics, restored)) = next else {
             let outcome = Outcome::NotRecovered;
             self.selection.aborted(now);
+            self.funnels.aborted(round, outcome);
             self.last_abort = Some(outcome);
             self.effects.push_back(TaskEffect::Aborted { round, outcome });
             return;
@@ -57,8 +58,7 @@ impl Task {
         self.record.devices = u32::try_from(self.selection.devices()).unwrap_or(u32::MAX);
         self.selection.published();
         let restores = restored.map(|version| content(&self.record.versions, version));
-        let is_second = restores.is_some()
-            && self.record.versions.iter().rev().nth(1).is_some_and(|earlier| earlier.restores.is_some());
+        let is_second = restores.is_some() && self.record.versions.iter().rev().nth(1).is_some_and(was_worse);
         let old = std::mem::replace(&mut self.record.adapter, adapter);
         let is_measured = self.plan.privacy.metrics.iter().any(|metric| metric.name == MetricName::Gain);
         self.record.before =
@@ -87,7 +87,9 @@ impl Task {
             clip_norm: self.mechanism.params().clip_norm.get(),
             metrics,
             restores,
+            rolled_back: false,
         };
+        self.funnels.published(round, &self.survivors, made, now);
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
@@ -112,7 +114,7 @@ impl Task {
     }
 
     /// The mechanism for updates from `version`, at a clip norm that moves where the plan lets it adapt.
-    fn prepare_mechanism(&mut self, version: u32, metrics: &[MeanMetric]) {
+    pub(super) fn prepare_mechanism(&mut self, version: u32, metrics: &[MeanMetric]) {
         let clipped = metrics.iter().find(|metric| metric.name == MetricName::Clipped);
         let now = self.mechanism.params().clip_norm;
         let next: ClipNorm = match (&self.plan.privacy.adaptive_clip, clipped) {
@@ -126,6 +128,11 @@ impl Task {
             self.mechanism = mechanism;
         }
     }
+}
+
+/// Whether a version is there because the one before it was worse than its own.
+fn was_worse(made: &VersionStatus) -> bool {
+    made.restores.is_some() && !made.rolled_back
 }
 
 /// Whether so many devices found the version that they trained from worse than the one before.

@@ -8,8 +8,9 @@ use std::collections::BTreeSet;
 use proto::adapter::AdapterSpec;
 use serde::Deserialize;
 
+use super::metadata::Metadata;
 use super::names::LINEAR_LAYERS;
-use crate::error::ExportError;
+use crate::error::{ExportError, FormatError};
 use crate::family::{Family, FamilyError};
 
 /// The version of the format.
@@ -74,6 +75,31 @@ impl Architecture {
             Ok(Family::Qwen3) => Ok(Self::Qwen3),
             Ok(Family::Gemma3) => Ok(Self::Gemma3),
             Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads what a base's GGUF file says of itself. Fails where it names no architecture of these.
+    pub fn of_gguf(metadata: &Metadata) -> Result<Self, FormatError> {
+        const KEY: &str = "general.architecture";
+        let name = metadata.text(KEY)?.ok_or_else(|| metadata.wrong(KEY, "is missing"))?;
+        let number = |key: &str| -> Result<Option<u32>, FormatError> {
+            let number = metadata.number(key)?.map(u32::try_from);
+            number.transpose().map_err(|_| metadata.wrong(key, "is out of range"))
+        };
+        match name {
+            "llama" => {
+                let key = "llama.attention.head_count";
+                let heads = number(key)?.ok_or_else(|| metadata.wrong(key, "is missing"))?;
+                let kv_heads = number("llama.attention.head_count_kv")?.unwrap_or(heads);
+                Ok(Self::Llama { heads, kv_heads })
+            }
+            "qwen2" => Ok(Self::Qwen2),
+            "qwen3" => Ok(Self::Qwen3),
+            "gemma3" => Ok(Self::Gemma3),
+            other => {
+                Err(metadata
+                    .wrong(KEY, format!("= {other} is not known; known are llama, qwen2, qwen3, gemma3")))
+            }
         }
     }
 

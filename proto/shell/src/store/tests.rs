@@ -256,3 +256,82 @@ fn commits_a_second_of_one_and_of_many_at_a_time() {
         println!("{committers} at a time: {:.0} commits/s", commits as f64 / begun.elapsed().as_secs_f64());
     }
 }
+
+/// All records, as they are.
+fn all(store: &Store) -> Vec<(String, Vec<u8>, Vec<u8>)> {
+    let mut all = Vec::new();
+    let read = store.each::<StoreError>(|tree, key, payload| {
+        all.push((tree.to_owned(), key.to_vec(), payload.unwrap().to_vec()));
+        Ok(())
+    });
+    read.unwrap();
+    all
+}
+
+fn filled(path: &Path) -> Store {
+    let store = Store::open(path).unwrap();
+    let mut batch = Batch::new();
+    for version in 0..2_500 {
+        batch.put(TASKS, version, &task(version)).unwrap();
+    }
+    batch.put(DEVICES, [9; 16], &"a label\twith\nbreaks and \u{e9}").unwrap();
+    batch.put(DEFAULT_TREE, "installed", &1).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    store
+}
+
+#[test]
+fn a_store_that_was_exported_and_imported_is_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (filled(&folder.path().join("a")), Store::open(&folder.path().join("b")).unwrap());
+    let mut file = Vec::new();
+    assert_eq!(first.export(&mut file).unwrap(), 2_502);
+    assert_eq!(second.import(&mut file.as_slice()).unwrap(), 2_502);
+    drop(second);
+    let second = Store::open(&folder.path().join("b")).unwrap();
+    assert_eq!(all(&first), all(&second));
+    // It is written the same again, and compared with what is stored as any other.
+    let mut again = Vec::new();
+    second.export(&mut again).unwrap();
+    assert!(file == again);
+    let mut batch = Batch::new();
+    batch.replace(TASKS, 7, &task(7), &task(8)).unwrap();
+    second.commit_blocking(&batch).unwrap();
+    let refused = second.import(&mut file.as_slice());
+    assert!(matches!(refused, Err(ArchiveError::NotEmpty)), "{refused:?}");
+}
+
+#[test]
+fn a_file_that_was_cut_off_or_changed_makes_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut file = Vec::new();
+    filled(&folder.path().join("a")).export(&mut file).unwrap();
+    let lines: Vec<&[u8]> = file.split_inclusive(|byte| *byte == b'\n').collect();
+    let imported = |bytes: &[u8]| {
+        let folder = tempfile::tempdir().unwrap();
+        Store::open(folder.path()).unwrap().import(&mut &*bytes).map_err(|error| error.to_string())
+    };
+    let cut = imported(&file[..file.len() / 2]).unwrap_err();
+    assert!(cut.contains("cut off"), "{cut}");
+    let without_end = imported(&lines[..lines.len() - 1].concat()).unwrap_err();
+    assert!(without_end.contains("cut off"), "{without_end}");
+    let without_one = [&lines[..7], &lines[8..]].concat().concat();
+    let without_one = imported(&without_one).unwrap_err();
+    assert!(without_one.contains("not the one that was written: 2501 records"), "{without_one}");
+    let mut changed = file.clone();
+    let at = changed.windows(5).position(|bytes| bytes == b"night").unwrap();
+    changed[at] = b'l';
+    let changed = imported(&changed).unwrap_err();
+    assert!(changed.ends_with("its checksum does not hold"), "{changed}");
+    let other = imported(b"nightshift-store\t2\n").unwrap_err();
+    assert!(other.starts_with("line 1: expected `nightshift-store\t1`"), "{other}");
+}
+
+#[test]
+fn a_damaged_record_is_not_exported_as_if_it_were_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = filled(folder.path());
+    store.inner.engine.insert("installed", b"damaged").unwrap();
+    assert!(matches!(store.export(&mut Vec::new()), Err(ArchiveError::Store(StoreError::Damaged { .. }))));
+    assert_eq!(store.check().unwrap().damaged.len(), 1);
+}

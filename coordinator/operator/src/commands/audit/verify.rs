@@ -134,7 +134,7 @@ fn conclude(
     let report = verifier.finish().map_err(fault)?;
     let by: Vec<&str> = kept.iter().map(|kept| kept.by.as_str()).collect();
     let document = json!({ "entries": report, "last_hash": end.hash, "key": key, "heads": by });
-    print(format, &document, |_| text(&report, key, &by))?;
+    print(format, "nightshift.audit-verified/1", &document, |_| text(&report, key, &by))?;
     if is_own_word {
         note(&format!(
             "warning: no head and no `--key` says whose log this is, so its folder was believed ({KEY_FILE})"

@@ -107,8 +107,14 @@ pub(super) enum Port {
 
 /// A port of the configuration, where the coordinator answers operators at `answers`, if it does.
 pub(super) fn port(what: &'static str, address: SocketAddr, port: &Port, answers: bool) -> Finding {
+    if address.port() == 0 {
+        return warning(
+            what,
+            "0: the system chooses another one at each start, and tokens and devices name the one before",
+            "write a number into the configuration",
+        );
+    }
     match port {
-        Port::Free if address.port() == 0 => Finding::ok(what, "chosen by the system at each start"),
         Port::Free if answers => warning(
             what,
             format!("{address} is free, and a coordinator answers elsewhere"),
@@ -175,6 +181,8 @@ mod tests {
     fn a_port_is_ours_or_free_or_a_fault() {
         let at: SocketAddr = "127.0.0.1:7001".parse().unwrap();
         assert_eq!(port("port", at, &Port::Free, false).verdict(), Verdict::Ok);
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(port("port", any, &Port::Free, true).verdict(), Verdict::Warning);
         assert_eq!(port("port", at, &Port::Free, true).verdict(), Verdict::Warning);
         assert_eq!(port("port", at, &Port::Held, true).verdict(), Verdict::Ok);
         assert_eq!(port("port", at, &Port::Held, false).verdict(), Verdict::Fault);

@@ -72,10 +72,15 @@ pub(super) async fn run(dir: &Path, client: &mut AdminClient, arguments: Argumen
     identity.save(&out, OPERATOR).map_err(|error| unsaved(&error))?;
     files::write(&out.join(ADMIN_ADDRESS_FILE), &address, Audience::Anyone)
         .map_err(|error| unsaved(&error))?;
-    print(output.format, &json!({ "name": name, "role": role, "serial": serial, "folder": out }), |_| {
-        format!(
-            "{} holds the key and the certificate of `{name}`, who is {role}; hand it over by a way that nobody else reads",
-            out.display()
-        )
-    })
+    print(
+        output.format,
+        "nightshift.operator-added/1",
+        &json!({ "name": name, "role": role, "serial": serial, "folder": out }),
+        |_| {
+            format!(
+                "{} holds the key and the certificate of `{name}`, who is {role}; hand it over by a way that nobody else reads",
+                out.display()
+            )
+        },
+    )
 }

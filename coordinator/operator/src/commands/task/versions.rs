@@ -10,7 +10,7 @@ use crate::evals;
 use crate::output::epsilon;
 
 /// A task for programs; with each mean metric whether it is at its bound, so that what was measured may be farther out.
-pub(super) fn document(task: &TaskStatus) -> Result<Value, CliError> {
+pub(in crate::commands) fn document(task: &TaskStatus) -> Result<Value, CliError> {
     let mut document = serde_json::to_value(task).map_err(CliError::internal)?;
     let versions = document.get_mut("versions").and_then(Value::as_array_mut);
     for (said, version) in versions.into_iter().flatten().zip(&task.versions) {
@@ -80,6 +80,9 @@ fn has_clipped_gain(versions: &[VersionStatus], measured: u32) -> bool {
 pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> String {
     let VersionStatus { version, cohort, survivors, round, epsilon: spent, metrics, restores, .. } = made;
     let spent = epsilon(*spent);
+    if let Some(restores) = restores.filter(|_| made.rolled_back) {
+        return format!("version {version}: version {restores} again, to which an operator rolled back");
+    }
     let from = version.saturating_sub(1);
     let is_new = from > 0 && content(versions, from) == from;
     let metric = |metric: &MeanMetric| {
@@ -148,6 +151,7 @@ mod tests {
             metrics: vec![metric],
             clip_norm: 1.0,
             restores: None,
+            rolled_back: false,
         }
     }
 

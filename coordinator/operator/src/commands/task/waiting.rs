@@ -3,13 +3,14 @@
 use proto::admin::{OpenRound, TaskState, TaskStatus};
 use proto::shown::shown;
 
+use super::funnel::stalled;
 use crate::output::at;
 
 /// Looks in a row, a second apart, that see the same before a watch says whom the task waits for.
 const SAME: u32 = 5;
 
 /// Whom a task waits for; none where it is over or waits for its operator.
-pub(super) fn of(task: &TaskStatus) -> Option<String> {
+pub(super) fn of(task: &TaskStatus, now_unix_millis: u64) -> Option<String> {
     match task.state {
         TaskState::Active => {}
         TaskState::Complete | TaskState::BudgetSpent | TaskState::Stopped | TaskState::Paused => return None,
@@ -18,7 +19,7 @@ pub(super) fn of(task: &TaskStatus) -> Option<String> {
         Some(round) => Some(open(round, &task.open_round)),
         // An older coordinator does not say.
         None if !task.open_round.is_empty() => Some(shown(&task.open_round).to_string()),
-        None => Some("none: the first device that has trained this version opens one".to_owned()),
+        None => Some(format!("none: {}", stalled(task, now_unix_millis))),
     }
 }
 
@@ -57,8 +58,8 @@ pub(super) struct Waits {
 
 impl Waits {
     /// Takes one look; gives what is to be said, where the task has waited for the same for a while.
-    pub(super) fn looked(&mut self, task: &TaskStatus) -> Option<String> {
-        let now = of(task);
+    pub(super) fn looked(&mut self, task: &TaskStatus, now_unix_millis: u64) -> Option<String> {
+        let now = of(task, now_unix_millis);
         self.looks = if now == self.seen { self.looks.saturating_add(1) } else { 1 };
         self.seen = now;
         if self.looks < SAME || self.seen == self.said {
@@ -70,13 +71,13 @@ impl Waits {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use proto::ids::{Digest, TaskId};
     use proto::plan::Mode;
 
     use super::*;
 
-    fn task(round: Option<OpenRound>, open_round: &str) -> TaskStatus {
+    pub(in crate::commands::task) fn task(round: Option<OpenRound>, open_round: &str) -> TaskStatus {
         TaskStatus {
             task: TaskId([1; 16]),
             name: "owl".to_owned(),
@@ -94,6 +95,9 @@ mod tests {
             round,
             last_abort: String::new(),
             declined: Vec::new(),
+            funnel: None,
+            last_funnel: None,
+            candidates: None,
         }
     }
 
@@ -108,7 +112,7 @@ mod tests {
 
     #[test]
     fn a_round_that_devices_join_says_how_many_are_there_and_until_when_it_waits() {
-        let of_round = |round: OpenRound| of(&task(Some(round), "advertise keys")).unwrap();
+        let of_round = |round: OpenRound| of(&task(Some(round), "advertise keys"), 0).unwrap();
         let until = "waits until 2023-11-14T22:13:20Z";
         assert_eq!(of_round(JOINING), format!("round 3: 2 of 3 devices joined, {until} for 1 more"));
         assert_eq!(
@@ -117,22 +121,22 @@ mod tests {
         );
         let later = OpenRound { joining: false, ..JOINING };
         assert_eq!(
-            of(&task(Some(later), "share keys")).unwrap(),
+            of(&task(Some(later), "share keys"), 0).unwrap(),
             format!("round 3, share keys: 2 of 3 devices are done, {until} for 1 more")
         );
         let opened = OpenRound { done: 3, closes_unix_millis: None, ..later };
-        let opened = of(&task(Some(opened), "unmask")).unwrap();
+        let opened = of(&task(Some(opened), "unmask"), 0).unwrap();
         assert!(opened.ends_with("the sum is being opened"), "{opened}");
         assert_eq!(in_short(&task(Some(JOINING), "advertise keys")), "advertise keys 2/3");
     }
 
     #[test]
     fn a_task_without_a_round_says_so_and_one_that_is_over_waits_for_nobody() {
-        assert!(of(&task(None, "")).unwrap().starts_with("none: the first device"));
+        assert!(of(&task(None, ""), 0).unwrap().starts_with("none: the first device"));
         // As an older coordinator says it.
-        assert_eq!(of(&task(None, "advertise keys")).unwrap(), "advertise keys");
+        assert_eq!(of(&task(None, "advertise keys"), 0).unwrap(), "advertise keys");
         for state in [TaskState::Complete, TaskState::BudgetSpent, TaskState::Stopped, TaskState::Paused] {
-            assert_eq!(of(&TaskStatus { state, ..task(Some(JOINING), "advertise keys") }), None);
+            assert_eq!(of(&TaskStatus { state, ..task(Some(JOINING), "advertise keys") }, 0), None);
         }
     }
 
@@ -143,11 +147,11 @@ mod tests {
             task(Some(OpenRound { done: 1, ..JOINING }), "advertise keys"),
             task(Some(JOINING), "advertise keys"),
         );
-        let mut looks = |task: &TaskStatus| (0..10).filter_map(|_| waits.looked(task)).collect::<Vec<_>>();
+        let mut looks = |task: &TaskStatus| (0..10).filter_map(|_| waits.looked(task, 0)).collect::<Vec<_>>();
         assert_eq!(looks(&one).len(), 1);
-        assert_eq!(looks(&two), [of(&two).unwrap()]);
+        assert_eq!(looks(&two), [of(&two, 0).unwrap()]);
         let mut changing = Waits::default();
-        let said = (0..20).filter_map(|look| changing.looked(if look % 2 == 0 { &one } else { &two }));
+        let said = (0..20).filter_map(|look| changing.looked(if look % 2 == 0 { &one } else { &two }, 0));
         assert_eq!(said.count(), 0);
     }
 }

@@ -1,0 +1,199 @@
+//! `nightshift store`: the records of a coordinator that is stopped, on its own machine.
+
+use std::fs::{self, File};
+use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use coordinator::cli::CliError;
+use coordinator::config::Config;
+use coordinator::offline::{self, OfflineError, Report};
+use proto::files::{self, Audience, FileError};
+use proto::shown::shown;
+use serde_json::json;
+use shell::store::{ArchiveError, Store};
+
+use super::up::CONFIG_FILE;
+use crate::output::{Output, print};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Read every record, and every file that a task names, and say what is damaged or missing. Fails where something is.
+    Check {
+        #[command(flatten)]
+        place: Place,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Write all records to one file, from which `store import` makes a store again. Keys and artifacts are files already: copy
+    /// the other files of the state folder with it.
+    Export {
+        #[command(flatten)]
+        place: Place,
+        /// The file to write; what is there is replaced.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Make the store anew from such a file. Refuses a state folder that has a store with records.
+    Import {
+        #[command(flatten)]
+        place: Place,
+        /// The file that `store export` wrote.
+        #[arg(long, value_name = "FILE")]
+        from: PathBuf,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+/// Whose store.
+#[derive(Debug, Args)]
+pub(super) struct Place {
+    /// The coordinator's configuration, which names its state folder; by default `coordinator.toml` in the folder, and without
+    /// that the folder itself.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl Place {
+    /// The state folder.
+    fn state_dir(&self, dir: &Path) -> Result<PathBuf, CliError> {
+        let path = self.config.clone().unwrap_or_else(|| dir.join(CONFIG_FILE));
+        if self.config.is_none() && !path.exists() {
+            return Ok(dir.to_owned());
+        }
+        Ok(Config::load(&path).map_err(CliError::input)?.state_dir)
+    }
+
+    /// The state folder, which has a store.
+    fn with_store(&self, dir: &Path) -> Result<PathBuf, CliError> {
+        let state_dir = self.state_dir(dir)?;
+        if state_dir.join(offline::STORE).is_dir() {
+            return Ok(state_dir);
+        }
+        Err(CliError::Input(format!(
+            "{} holds no store of a coordinator; name its configuration with --config, or its folder with --dir",
+            state_dir.display()
+        )))
+    }
+}
+
+pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Check { place, output } => {
+            let state_dir = place.with_store(dir)?;
+            let report = offline::check(&state_dir).map_err(|error| unreadable(&error))?;
+            print(output.format, "nightshift.store-check/1", &report, text)?;
+            match report.faults.len() {
+                0 => Ok(()),
+                faults => Err(CliError::Store(format!(
+                    "{faults} faults in {}; put back a copy of the state folder from before",
+                    state_dir.display()
+                ))),
+            }
+        }
+        Command::Export { place, out, output } => {
+            let store = Store::open(&place.with_store(dir)?.join(offline::STORE));
+            let store = store.map_err(|error| CliError::Store(error.to_string()))?;
+            let records = export(&store, &out).map_err(|error| CliError::Store(error.to_string()))?;
+            let written = json!({ "records": records, "out": out });
+            print(output.format, "nightshift.store-export/1", &written, |_| {
+                format!("{records} records written to {}", out.display())
+            })
+        }
+        Command::Import { place, from, output } => {
+            let state_dir = place.state_dir(dir)?;
+            let records = import(&state_dir, &from)?;
+            let made = json!({ "records": records, "state_dir": state_dir });
+            print(output.format, "nightshift.store-import/1", &made, |_| {
+                format!(
+                    "{records} records are in the store of {}; `nightshift store check` says whether all that they name is \
+                     there",
+                    state_dir.display()
+                )
+            })
+        }
+    }
+}
+
+fn export(store: &Store, out: &Path) -> Result<u64, ArchiveError> {
+    let mut records = 0;
+    // Whom a device belongs to is nobody else's business.
+    files::write_with::<ArchiveError>(out, Audience::Owner, |file| {
+        let mut buffered = BufWriter::new(file);
+        records = store.export(&mut buffered)?;
+        Ok(buffered.flush()?)
+    })?;
+    Ok(records)
+}
+
+/// Makes the store beside its place and moves it there when it is whole, so that a failure leaves none that looks like one.
+fn import(state_dir: &Path, from: &Path) -> Result<u64, CliError> {
+    let (place, aside) = (state_dir.join(offline::STORE), state_dir.join("store.importing"));
+    let disk = |error: FileError| CliError::Store(error.to_string());
+    let refused = |error: ArchiveError| match error {
+        error @ (ArchiveError::Line { .. } | ArchiveError::NotEmpty) => {
+            CliError::Input(format!("{}: {error}", from.display()))
+        }
+        error @ (ArchiveError::Store(_) | ArchiveError::Io(_) | ArchiveError::File(_)) => {
+            CliError::Store(error.to_string())
+        }
+    };
+    let file = File::open(from).map_err(|error| CliError::Input(format!("{}: {error}", from.display())))?;
+    if place.exists() {
+        let store = Store::open(&place).map_err(|error| CliError::Store(error.to_string()))?;
+        let check = store.check().map_err(|error| CliError::Store(error.to_string()))?;
+        if check.records > 0 {
+            return Err(CliError::Input(format!(
+                "{} has {} records already, and is left as it is; import into a state folder without a store",
+                place.display(),
+                check.records
+            )));
+        }
+    }
+    files::create_folder(state_dir).map_err(disk)?;
+    // What an import left that broke off.
+    if aside.exists() {
+        fs::remove_dir_all(&aside).map_err(FileError::io("remove", &aside)).map_err(disk)?;
+    }
+    let imported = Store::open(&aside)
+        .map_err(ArchiveError::from)
+        .and_then(|store| store.import(&mut BufReader::new(file)));
+    let records = match imported {
+        Ok(records) => records,
+        Err(error) => {
+            drop(fs::remove_dir_all(&aside));
+            return Err(refused(error));
+        }
+    };
+    if place.exists() {
+        fs::remove_dir_all(&place).map_err(FileError::io("remove", &place)).map_err(disk)?;
+    }
+    fs::rename(&aside, &place).map_err(FileError::io("rename into place", &place)).map_err(disk)?;
+    files::sync_folder_of(&place).map_err(disk)?;
+    Ok(records)
+}
+
+fn unreadable(error: &OfflineError) -> CliError {
+    CliError::Store(error.to_string())
+}
+
+fn text(report: &Report) -> String {
+    let Report { records, unknown_trees, tasks, artifacts, orphans, orphan_bytes, faults } = report;
+    let mut lines: Vec<String> = faults.iter().map(|fault| format!("fault: {}", shown(fault))).collect();
+    for (tree, count) in unknown_trees {
+        lines.push(format!("{count} records of a kind that this version does not know: {}", shown(tree)));
+    }
+    lines.push(format!("{records} records, {tasks} tasks, {artifacts} artifacts that they name"));
+    if *orphans > 0 {
+        lines.push(format!(
+            "{orphans} artifacts that no task names, {orphan_bytes} bytes: they do no harm, and may be removed"
+        ));
+    }
+    if faults.is_empty() {
+        lines.push("all of it is whole".to_owned());
+    }
+    lines.join("\n")
+}

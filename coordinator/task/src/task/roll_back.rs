@@ -1,0 +1,136 @@
+//! Back to an earlier version by an operator's will: the next version has its parameters again.
+//!
+//! No round makes it, so nobody is charged and nothing is measured of it: it is neither judged nor counts as one that was worse.
+//! It is one of the versions that the plan wants.
+
+use proto::adapter::AdapterError;
+use proto::admin::{TaskState, VersionStatus};
+use proto::ids::{Digest, Timestamp};
+use proto::message::Outcome;
+use proto::plan::vector_to_bytes;
+use rand_core::CryptoRng;
+
+use super::earlier::Earlier;
+use super::next::NextState;
+use super::{Task, TaskEffect};
+use crate::gain::content;
+
+/// Why a task does not go back to a version.
+#[derive(Debug, thiserror::Error)]
+pub enum RollBackError {
+    /// No further version may come.
+    #[error("the task is over: no further version comes")]
+    Over,
+    /// There is no such version.
+    #[error("the task has versions 0 to {newest}, not {version}")]
+    Unknown {
+        /// What was asked for.
+        version: u32,
+        /// The newest.
+        newest: u32,
+    },
+    /// The newest version has these parameters already.
+    #[error("version {newest}, the newest, has the parameters of version {version} already")]
+    Same {
+        /// What was asked for.
+        version: u32,
+        /// The newest.
+        newest: u32,
+    },
+    /// Devices have begun to give their inputs.
+    #[error(
+        "round {round} is under way, and its devices have finished their work: ask again when it is over"
+    )]
+    UnderWay {
+        /// The round.
+        round: u64,
+    },
+    /// The parameters are none of the task's.
+    #[error("the stored parameters of version {version} cannot be used: {source}")]
+    Parameters {
+        /// What was asked for.
+        version: u32,
+        /// Why.
+        source: AdapterError,
+    },
+}
+
+impl Task {
+    /// Whether the task may go back to a version now; to be asked before its parameters are read. Fails where it may not.
+    pub fn may_roll_back(&self, version: u32) -> Result<(), RollBackError> {
+        let newest = self.version();
+        if self.record.state.is_over() {
+            return Err(RollBackError::Over);
+        }
+        if version > newest {
+            return Err(RollBackError::Unknown { version, newest });
+        }
+        let of = |version| content(&self.record.versions, version);
+        if of(version) == of(newest) {
+            return Err(RollBackError::Same { version, newest });
+        }
+        match self.round.as_ref().filter(|round| round.outcome().is_none() && !round.is_joinable()) {
+            Some(round) => Err(RollBackError::UnderWay { round: round.number() }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives the next version the parameters of an earlier one: its trained ones, and what the epochs before it left. A round
+    /// that devices still join ends. Where that was the last version that the plan wants, the task is complete.
+    pub fn roll_back(
+        &mut self,
+        (version, adapter, folded): (u32, Vec<f32>, Option<Vec<f32>>),
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Result<(), RollBackError> {
+        self.may_roll_back(version)?;
+        let refuse = |source| RollBackError::Parameters { version, source };
+        self.plan.adapter.check_trained(&adapter).map_err(refuse)?;
+        let next = self.restored(&Earlier::new(version, adapter, folded)).map_err(refuse)?;
+        if let Some(round) = &mut self.round {
+            round.abort(Outcome::Stopped);
+        }
+        self.perform(now, rng);
+        self.commit_earlier(version, next, now);
+        Ok(())
+    }
+
+    fn commit_earlier(&mut self, version: u32, next: NextState, now: Timestamp) {
+        let NextState { adapter, folded, optimizer } = next;
+        let restores = content(&self.record.versions, version);
+        let made = self.version() + 1;
+        let bytes = vector_to_bytes(&adapter);
+        self.adapter_digest = Digest::of(&bytes);
+        (self.record.adapter, self.record.optimizer, self.record.before) = (adapter, optimizer, None);
+        self.classes.clear();
+        let folded = folded.map(|folded| {
+            let bytes = vector_to_bytes(&folded);
+            self.folded_digest = Some(Digest::of(&bytes));
+            self.record.folded = Some(folded);
+            bytes
+        });
+        self.prepare_mechanism(made, &[]);
+        let version = VersionStatus {
+            version: made,
+            cohort: 0,
+            survivors: 0,
+            round: self.record.last_round,
+            epsilon: self.epsilon(),
+            adapter: self.adapter_digest,
+            folded: self.folded_digest,
+            committed_unix_millis: now.0,
+            clip_norm: self.mechanism.params().clip_norm.get(),
+            metrics: Vec::new(),
+            restores: Some(restores),
+            rolled_back: true,
+        };
+        self.record.versions.push(version.clone());
+        self.funnels.next(made, now);
+        self.selection.published();
+        let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
+        self.effects.push_back(TaskEffect::Commit { version, adapter: bytes, folded, optimizer });
+        if made >= self.plan.round.versions {
+            self.end(TaskState::Complete);
+        }
+    }
+}
