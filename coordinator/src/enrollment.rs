@@ -12,6 +12,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
 
 use crate::driver::Driver;
+use crate::enrolled::EnrolledDevices;
 use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, Peer};
@@ -21,8 +22,6 @@ use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
 mod listing;
-
-pub use listing::Enrolled as EnrolledDevices;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;

@@ -13,6 +13,7 @@ pub mod cli;
 pub mod config;
 pub mod descriptors;
 pub mod driver;
+pub mod enrolled;
 pub mod enrollment;
 pub mod last_seen;
 pub mod listener;

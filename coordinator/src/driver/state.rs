@@ -14,7 +14,7 @@ use rand_core::CryptoRng;
 use shell::store::{Batch, Store};
 use task::round::{Opened, Opening};
 use task::spool::Spooler;
-use task::{Spending, Task, TaskEffect};
+use task::{Counted, Spending, Task, TaskEffect};
 
 use super::held::Phases;
 use super::{DriverError, check_frozen};
@@ -67,7 +67,7 @@ impl State {
             Self { store, artifacts, authority, spooler, tasks, public, enrollments, draining: false };
         for (id, header) in records::headers(&state.store)? {
             let task = records::load_task(&state.store, &state.artifacts, authority, (id, &header))?;
-            state.admit(task.counting_from(super::now(), false), header);
+            state.admit(task.counting_from(super::now(), Counted::FromTheStart), header);
         }
         Ok(state)
     }
@@ -230,7 +230,7 @@ impl State {
         self.store.commit_blocking(&batch)?;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        self.admit(task.counting_from(super::now(), true), header);
+        self.admit(task.counting_from(super::now(), Counted::FromItsBeginning), header);
         Ok(Ok(status))
     }
 

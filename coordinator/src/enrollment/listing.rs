@@ -1,6 +1,6 @@
 //! Devices and tokens as an operator asks for them.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use proto::admin::{DeviceQuery, DeviceStatus, TokenStatus};
 use proto::ids::{DeviceId, Timestamp, TokenId};
@@ -12,12 +12,6 @@ use crate::tokens::{self, TokenError};
 
 /// Devices in one answer: what is asked for beyond is in the next one.
 const MOST_IN_ONE_ANSWER: usize = 10_000;
-
-/// Who is enrolled, as it was counted last; it is counted again when a device was enrolled or revoked.
-#[derive(Debug, Default)]
-pub struct Enrolled {
-    counted: Mutex<Option<(u64, Arc<[DeviceId]>)>>,
-}
 
 impl Registry {
     /// The devices that a query wants, and whether there are more of them behind the last. How often they took part is left for
@@ -57,18 +51,10 @@ impl Registry {
 
     /// The devices that are enrolled and not revoked.
     pub fn enrolled(&self) -> Result<Arc<[DeviceId]>, Rejection> {
-        let changes = self.driver.enrollments();
-        let mut counted = self.enrolled.counted.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((then, devices)) = &*counted
-            && *then == changes
-        {
-            return Ok(Arc::clone(devices));
-        }
-        let devices = records::devices(&self.store).map_err(|error| unavailable(&error))?;
-        let is_in = |device: &&DeviceStatus| !device.revoked;
-        let devices: Arc<[DeviceId]> = devices.iter().filter(is_in).map(|device| device.device).collect();
-        *counted = Some((changes, Arc::clone(&devices)));
-        Ok(devices)
+        self.enrolled.after(self.driver.enrollments(), || {
+            let devices = records::devices(&self.store).map_err(|error| unavailable(&error))?;
+            Ok(devices.iter().filter(|device| !device.revoked).map(|device| device.device).collect())
+        })
     }
 
     /// All bootstrap tokens, the newest first.

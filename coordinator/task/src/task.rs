@@ -28,14 +28,17 @@ mod funnel;
 mod next;
 mod publish;
 mod record;
+mod refusal;
 mod roll_back;
+mod shown;
 
 pub use accounting::Spending;
 pub use earlier::Earlier;
 pub use effect::TaskEffect;
+pub use funnel::Counted;
 use funnel::{Funnels, Step};
 pub use record::TaskRecord;
-pub use roll_back::RollBackError;
+pub use refusal::RollBackError;
 
 /// What a device that must wait is told, in milliseconds.
 const POLL_MILLIS: u64 = 250;

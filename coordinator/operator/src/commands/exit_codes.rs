@@ -65,8 +65,8 @@ const CODES: [Code; 8] = [
     },
 ];
 
-pub(super) fn run(arguments: Arguments) -> Result<(), CliError> {
-    print(arguments.output.format, "nightshift.exit-codes/1", &json!({ "codes": CODES }), |_| text())
+pub(super) fn run(Arguments { output }: Arguments) -> Result<(), CliError> {
+    print(output.format, "nightshift.exit-codes/1", &json!({ "codes": CODES }), |_| text())
 }
 
 fn text() -> String {
