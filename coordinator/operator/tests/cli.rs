@@ -342,7 +342,7 @@ fn a_doctor_finds_what_is_there_and_fails_where_something_is_a_fault() {
     assert_eq!((level("coordinator").as_deref(), level("store").as_deref()), (Some("warning"), Some("ok")));
 
     // A port that somebody else has, and a configuration that is none.
-    let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = folder.path().join("other.toml");
     let state = toml_string(&folder.path().join("state"));
     fs::write(&config, format!("listen = \"{}\"\nstate_dir = {state}\n", other.local_addr().unwrap()))

@@ -1,6 +1,6 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, Signature, packing};
+use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
 use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
