@@ -117,9 +117,8 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
     };
     let length = match name {
         tree::TASKS | tree::DEVICES | tree::OPERATORS | tree::LESSER_OPERATORS | last_seen::TREE => Some(16),
-        tree::PARTICIPATIONS | tokens::TREE => Some(32),
+        tree::PARTICIPATIONS | tree::SURVIVORS | tokens::TREE => Some(32),
         tree::VERSIONS => Some(24),
-        tree::SURVIVORS => Some(32),
         _ => None,
     };
     if let Err(why) = read {

@@ -133,6 +133,7 @@ impl AdminRequest {
 
 /// What the coordinator answers the operator.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one is held at a time, and sent")]
 pub enum AdminReply {
     /// To create, show and stop.
     Task(TaskStatus),

@@ -14,8 +14,8 @@ use proto::plan::{Plan, vector_to_bytes};
 use proto::shown::shown;
 use rand_core::CryptoRng;
 use shell::store::Batch;
-use task::Task;
 use task::spool::Spooler;
+use task::{Counted, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::cell::Cell;
@@ -55,7 +55,7 @@ impl Tasks {
         for (id, header) in records::headers(&kept.store)? {
             next = header.order + 1;
             let task = records::load_task(&kept.store, &kept.artifacts, authority, (id, &header))?;
-            let task = task.with_spooler(Arc::clone(&spooler)).counting_from(now(), false);
+            let task = task.with_spooler(Arc::clone(&spooler)).counting_from(now(), Counted::FromTheStart);
             let entry = Entry::new(task, header, Arc::clone(&kept));
             cells.push(Arc::new(Cell::new(entry, Arc::clone(&phases))));
         }
@@ -146,7 +146,8 @@ impl Tasks {
         **next += 1;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        let task = task.with_spooler(Arc::clone(&self.spooler)).counting_from(now(), true);
+        let task =
+            task.with_spooler(Arc::clone(&self.spooler)).counting_from(now(), Counted::FromItsBeginning);
         let entry = Entry::new(task, header, Arc::clone(&self.kept));
         let cell = Arc::new(Cell::new(entry, Arc::clone(&self.phases)));
         let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);

@@ -17,4 +17,4 @@ pub mod spool;
 mod task;
 pub mod worth;
 
-pub use task::{Earlier, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};
+pub use task::{Counted, Earlier, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};

@@ -28,15 +28,18 @@ mod funnel;
 mod next;
 mod publish;
 mod record;
+mod refusal;
 mod roll_back;
 mod selection;
+mod shown;
 
 pub use accounting::Spending;
 pub use earlier::Earlier;
 pub use effect::TaskEffect;
+pub use funnel::Counted;
 use funnel::{Funnels, Step};
 pub use record::TaskRecord;
-pub use roll_back::RollBackError;
+pub use refusal::RollBackError;
 use selection::Selection;
 
 /// What a device that must wait is told, in milliseconds.

@@ -83,6 +83,21 @@ fn the_architecture_is_what_the_base_s_config_says() {
 }
 
 #[test]
+fn the_architecture_is_what_a_gguf_file_says_of_itself() {
+    let of = |path: &Path| {
+        let header = gguf::GgufHeader::read(path).unwrap();
+        Architecture::of_gguf(&header.metadata).map_err(|error| error.to_string())
+    };
+    let engine = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../client/engine/tests/reference/gguf");
+    let base = of(&engine.join("f16.gguf")).unwrap();
+    assert!(matches!(base, Architecture::Llama { heads, kv_heads } if heads > 0 && kv_heads > 0), "{base:?}");
+    // An adapter's file names the architecture alone.
+    assert_eq!(of(&reference("qwen2.gguf")), Ok(Architecture::Qwen2));
+    let error = of(&reference("llama.gguf")).unwrap_err();
+    assert!(error.contains("llama.attention.head_count") && error.contains("is missing"), "{error}");
+}
+
+#[test]
 fn what_peft_wrote_is_read_with_its_true_scale() {
     let expected = spec(Method::Both);
     for (name, alpha) in [("f32", 5.0), ("f16_rslora", 5.0 * 3f32.sqrt()), ("bf16_patterns", 5.0)] {

@@ -1,6 +1,6 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, Signature, packing};
+use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
 use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
@@ -9,21 +9,16 @@ use formats::{peft_files, read_peft};
 use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
-use proto::admin::{
-    AdminReply, AdminRequest, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus,
-    DeviceTask, Health, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount,
-};
 use proto::base::BaseFile;
 use proto::convert::{
     Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
     enroll_reply_to_wire, enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire,
     request_to_wire,
 };
-use proto::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
+use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
-use proto::role::Role;
 use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -33,10 +28,13 @@ use serde::Serialize;
 use session::Signed;
 use session::spending::{Charge, Found};
 
+mod admin;
+
 use super::bases::{CONFIG, gguf_file, weights};
 use super::checkpoints;
 use super::foreign::{templates, tokenizers};
 use super::world::World;
+use admin::{admin_replies, admin_requests};
 
 const TASK: TaskId = TaskId([9; 16]);
 const DEVICE: DeviceId = DeviceId([7; 16]);
@@ -153,118 +151,6 @@ fn rejections() -> Vec<Rejection> {
         Rejection::WrongPhase { request: "agree".into(), phase: "unmask".into() },
         Rejection::Equivocation("advertise".into()),
         Rejection::Unavailable("stopping".into()),
-    ]
-}
-
-fn admin_requests() -> Vec<AdminRequest> {
-    vec![
-        AdminRequest::CreateTask { plan: b"{}".to_vec(), frozen: vec![1, 2, 3, 4] },
-        AdminRequest::ListTasks,
-        AdminRequest::ShowTask(TASK),
-        AdminRequest::ShowPrivacy(TASK),
-        AdminRequest::SignVersion { task: TASK, version: 3 },
-        AdminRequest::StopTask(TASK),
-        AdminRequest::ResumeTask(TASK),
-        AdminRequest::IssueToken { label: "tablet".into(), lifetime_secs: 60 },
-        AdminRequest::ListDevices(DeviceQuery {
-            after: Some(DEVICE),
-            limit: 3,
-            label: "tab".into(),
-            state: Some(DeviceState::Expired),
-            not_seen_since_unix_secs: Some(4),
-        }),
-        AdminRequest::ShowDevice(DEVICE),
-        AdminRequest::ListTokens,
-        AdminRequest::RevokeToken(TokenId([1; 8])),
-        AdminRequest::RollBack { task: TASK, version: 2 },
-        AdminRequest::RevokeDevice(DEVICE),
-        AdminRequest::Fetch { digest: Digest([2; 32]), offset: 3 },
-        AdminRequest::ShowHealth,
-        AdminRequest::ListOperators,
-        AdminRequest::RevokeOperator(Serial([1; 16])),
-        AdminRequest::SignOperator { certificate_request_pem: "request".into() },
-        AdminRequest::AddOperator {
-            name: "owl".into(),
-            role: Role::Viewer,
-            certificate_request_pem: "request".into(),
-        },
-        AdminRequest::ReadAudit { from: 7 },
-    ]
-}
-
-fn admin_replies() -> Vec<AdminReply> {
-    let world = run();
-    let device = DeviceStatus {
-        device: DEVICE,
-        label: "tablet".into(),
-        enrolled_unix_millis: 5,
-        expires_unix_secs: 6,
-        revoked: true,
-        last_seen_unix_secs: 7,
-        client: "nightshift/1".into(),
-        participations: 8,
-    };
-    let detail = DeviceDetail {
-        status: device.clone(),
-        tasks: vec![DeviceTask {
-            task: TASK,
-            name: "owl".into(),
-            participations: 3,
-            participations_allowed: 4,
-            epsilon: 1.5,
-            delta: 1e-6,
-            mode: Mode::Central,
-            declined: Some(DeclineReason::Work),
-            excluded: true,
-        }],
-    };
-    let token = TokenStatus {
-        token: TokenId([1; 8]),
-        label: "tablet".into(),
-        issued_unix_secs: 1,
-        expires_unix_secs: 2,
-        redeemed_unix_secs: Some(3),
-        revoked_unix_secs: Some(4),
-    };
-    let candidates = Candidates {
-        enrolled: 1,
-        able: 2,
-        declined: 3,
-        last_call_unix_secs: 4,
-        trouble: "no room".into(),
-        least: 5,
-    };
-    vec![
-        AdminReply::Task(TaskStatus { candidates: Some(candidates), ..world.status() }),
-        AdminReply::Privacy(world.spent()),
-        AdminReply::Signed { key: IdentityPublic([3; 32]), signature: Signature([4; 64]) },
-        AdminReply::Tasks(vec![world.status()]),
-        AdminReply::Token("nst1.".into()),
-        AdminReply::Devices { devices: vec![device], more: true },
-        AdminReply::Device(detail),
-        AdminReply::TokenList(vec![token]),
-        AdminReply::Chunk(chunk()),
-        AdminReply::Done,
-        AdminReply::Health(Health {
-            trouble: Some("no room".into()),
-            trouble_secs: 3,
-            turned_away: vec![TurnedAwayCount { listener: "devices".into(), why: "silent".into(), times: 4 }],
-            server_expires_unix_secs: 5,
-            authority_expires_unix_secs: 6,
-            bases: vec![ServedBase { name: "owl".into(), digest: Digest([7; 32]), bytes: 8 }],
-            bases_to_read: 9,
-            now_unix_millis: 10,
-        }),
-        AdminReply::Operators(vec![OperatorStatus {
-            serial: Serial([1; 16]),
-            name: "owl".into(),
-            issued_unix_secs: 1,
-            expires_unix_secs: 2,
-            revoked: true,
-            role: Role::Operator,
-        }]),
-        AdminReply::Certificate("certificate".into()),
-        AdminReply::Audit(AuditPart { lines: b"{}\n".to_vec(), last: 7, head: "{}".into(), key: [3; 32] }),
     ]
 }
 

@@ -7,7 +7,6 @@ mod target;
 
 use std::path::{Path, PathBuf};
 
-use ::task::gain::{best, content};
 use clap::{Subcommand, ValueEnum};
 use coordinator::cli::CliError;
 use formats::gguf::GgufHeader;
@@ -22,8 +21,8 @@ use proto::ids::Digest;
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use proto::shown::shown;
 use serde_json::json;
+use task::gain::{best, content};
 
-use super::task;
 use crate::client::{AdminClient, CallError};
 use crate::connection::{connect, find_task, task_in, tasks};
 use crate::output::{Output, print};
@@ -119,6 +118,14 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
         Command::Pull { task, version, form, out, force, base_name, base_config, base, output } => {
+            of_form(
+                form,
+                [
+                    ("--base-name", base_name.is_some(), Layout::Peft),
+                    ("--base-config", base_config.is_some(), Layout::Gguf),
+                    ("--base", base.is_some(), Layout::Merged),
+                ],
+            )?;
             let task = find_task(&mut client, &task).await?;
             if version.is_none() && task.version == 0 {
                 return Err(CliError::Input(format!(
@@ -197,11 +204,29 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let task = find_task(&mut client, &task).await?;
             let request = AdminRequest::RollBack { task: task.task, version };
             let task = task_in(client.call(request).await?)?;
-            print(output.format, "nightshift.task/1", &task::document(&task)?, |_| {
+            let made = json!({
+                "task": task.task,
+                "version": task.version,
+                "restores": version,
+                "adapter": task.adapter,
+                "state": task.state,
+            });
+            print(output.format, "nightshift.rolled-back/1", &made, |_| {
                 format!("version {} of {} is version {version} again", task.version, shown(&task.name))
             })
         }
     }
+}
+
+/// Refuses options that are of another form, which would have no effect.
+fn of_form(form: Layout, options: [(&str, bool, Layout); 3]) -> Result<(), CliError> {
+    for (option, is_there, of) in options {
+        if is_there && form != of {
+            let of = of.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
+            return Err(CliError::Input(format!("{option} has no effect without `--as {of}`; leave it out")));
+        }
+    }
+    Ok(())
 }
 
 /// Where the base lies, by what was said or is remembered.

@@ -24,8 +24,7 @@ use crate::bases;
 use crate::connection::{connect, find_task, task_in, tasks};
 use crate::evals::{self, Own};
 use crate::output::{Output, adversary, epsilon, line, print, state, table};
-pub(super) use versions::document;
-use versions::{standing, version_line};
+use versions::{document, standing, version_line};
 use waiting::Waits;
 
 /// What the document of one task is.

@@ -5,14 +5,21 @@
 
 use std::collections::BTreeMap;
 
-use proto::admin::{Candidates, DeclineCount, Funnel};
+use proto::admin::Funnel;
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{CheckIn, DeclineReason, Outcome, Reply, Request};
 
-use super::Task;
-
 /// Devices that are told apart with one version.
 const MOST_COUNTED: usize = 1 << 16;
+
+/// Since when devices are counted with a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// Since the version is there.
+    FromItsBeginning,
+    /// Since the coordinator was started, when the version was there already.
+    FromTheStart,
+}
 
 /// How far a device came; each step has those before it behind it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -51,11 +58,13 @@ impl Step {
         }
     }
 
-    /// The step that was reached where a request for this one got an answer that is no rejection.
-    fn reached(self, reply: &Reply) -> Self {
+    /// The step that was reached where a request for this one got an answer that is no rejection; none where the round that it
+    /// is of was over.
+    fn reached(self, reply: &Reply) -> Option<Self> {
         match (self, reply) {
-            (Self::Offered, Reply::Assignment(_)) => Self::Assigned,
-            (step, _) => step,
+            (_, Reply::Over(_)) => None,
+            (Self::Offered, Reply::Assignment(_)) => Some(Self::Assigned),
+            (step, _) => Some(step),
         }
     }
 }
@@ -98,14 +107,28 @@ impl Funnels {
         }
     }
 
-    /// Says when counting begins.
-    pub(super) fn begin(&mut self, now: Timestamp, is_new: bool) {
-        (self.since, self.whole) = (now, is_new);
+    /// Says when counting begins; `whole` where that is when the version is there.
+    pub(super) fn begin(&mut self, now: Timestamp, whole: Counted) {
+        self.since = now;
+        self.whole = match whole {
+            Counted::FromItsBeginning => true,
+            Counted::FromTheStart => false,
+        };
+    }
+
+    /// The one of the version before, where it was counted.
+    pub(super) fn last(&self) -> Option<Funnel> {
+        self.last
+    }
+
+    /// When a reason was given first and last.
+    pub(super) fn given(&self, reason: DeclineReason) -> (Timestamp, Timestamp) {
+        self.reasons.get(&reason).copied().unwrap_or_default()
     }
 
     /// A device had an answer that is no rejection to a request for a step, in this round if in any.
     pub(super) fn saw(&mut self, device: DeviceId, asked: Step, reply: &Reply, round: u64, now: Timestamp) {
-        let step = asked.reached(reply);
+        let Some(step) = asked.reached(reply) else { return };
         if step <= Step::Assigned {
             self.last_offered = now;
         }
@@ -154,7 +177,7 @@ impl Funnels {
         let last = self.counts();
         let reasons = std::mem::take(&mut self.reasons);
         *self = Self { last: Some(last), reasons, ..Self::new(made) };
-        self.begin(now, true);
+        self.begin(now, Counted::FromItsBeginning);
     }
 
     /// The newest version's.
@@ -192,58 +215,6 @@ impl Funnels {
         }
         let new = Reached { step: Step::Offered, joined: 0, submitted: 0, missing: false };
         Some(self.reached.entry(device).or_insert(new))
-    }
-}
-
-impl Task {
-    /// The same task, whose devices are counted from now on; a new one has no version yet that others may have been counted
-    /// with.
-    #[must_use]
-    pub fn counting_from(mut self, now: Timestamp, is_new: bool) -> Self {
-        self.funnels.begin(now, is_new);
-        self
-    }
-
-    /// How far devices came with the newest version, and with the one before, where they were counted.
-    pub(super) fn funnel(&self) -> (Funnel, Option<Funnel>) {
-        (self.funnels.counts(), self.funnels.last)
-    }
-
-    /// How many devices do not take part, by their reasons.
-    pub(super) fn decline_counts(&self) -> Vec<DeclineCount> {
-        let mut counts = BTreeMap::<DeclineReason, u32>::new();
-        for reason in self.declined.values() {
-            *counts.entry(*reason).or_default() += 1;
-        }
-        let count = |(reason, devices)| {
-            let (first, last) = self.funnels.reasons.get(&reason).copied().unwrap_or_default();
-            DeclineCount { reason, devices, first_unix_millis: first.0, last_unix_millis: last.0 }
-        };
-        counts.into_iter().map(count).collect()
-    }
-
-    /// Why a device does not take part, if it said so and did not come back since.
-    pub fn declined_by(&self, device: DeviceId) -> Option<DeclineReason> {
-        self.declined.get(&device).copied()
-    }
-
-    /// Whether a device is shut out of the task's rounds.
-    pub fn excludes(&self, device: DeviceId) -> bool {
-        self.excluded.contains(&device)
-    }
-
-    /// Who of the enrolled devices may take part once more; what the shell knows besides is left for it to say.
-    pub fn candidates(&self, enrolled: &[DeviceId]) -> Candidates {
-        let count = |devices: usize| u32::try_from(devices).unwrap_or(u32::MAX);
-        let able: Vec<&DeviceId> = enrolled.iter().filter(|device| self.may_take_part(**device)).collect();
-        let declined = able.iter().filter(|device| self.declined.contains_key(device)).count();
-        Candidates {
-            enrolled: count(enrolled.len()),
-            able: count(able.len()),
-            declined: count(declined),
-            least: self.plan.round.report_goal,
-            ..Candidates::default()
-        }
     }
 }
 
@@ -322,6 +293,13 @@ mod tests {
         saw(&mut funnels, 1, Step::Joined, 8);
         funnels.aborted(8, Outcome::NoQuorum);
         assert_eq!(funnels.counts().missing, 3);
+    }
+
+    #[test]
+    fn what_a_device_asks_of_a_round_that_is_over_is_no_step_of_the_next_version() {
+        let mut funnels = Funnels::new(1);
+        funnels.saw(device(1), Step::Submitted, &Reply::Over(Outcome::Published), 7, NOW);
+        assert_eq!(funnels.counts().offered, 0);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! How far devices came with a task's versions, and why no round opens, in words.
 
-use proto::admin::{Candidates, Funnel, TaskStatus};
+use proto::admin::{Candidates, DeclineCount, Funnel, TaskStatus};
 use proto::shown::shown;
 
 use crate::output::{at, table};
@@ -95,8 +95,8 @@ pub(super) fn steps(task: &TaskStatus) -> Option<String> {
 
 /// How many devices do not take part, by their reasons, and since when.
 pub(super) fn declines(task: &TaskStatus) -> Vec<String> {
-    let line = |count: &proto::admin::DeclineCount| {
-        let proto::admin::DeclineCount { reason, devices, first_unix_millis, last_unix_millis } = *count;
+    let line = |count: &DeclineCount| {
+        let DeclineCount { reason, devices, first_unix_millis, last_unix_millis } = *count;
         let when = match (first_unix_millis, last_unix_millis) {
             // An older coordinator does not say.
             (0, _) => String::new(),
@@ -110,7 +110,6 @@ pub(super) fn declines(task: &TaskStatus) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use proto::admin::DeclineCount;
     use proto::message::DeclineReason;
 
     use super::super::waiting::tests::task;

@@ -10,7 +10,7 @@ use crate::evals;
 use crate::output::epsilon;
 
 /// A task for programs; with each mean metric whether it is at its bound, so that what was measured may be farther out.
-pub(in crate::commands) fn document(task: &TaskStatus) -> Result<Value, CliError> {
+pub(super) fn document(task: &TaskStatus) -> Result<Value, CliError> {
     let mut document = serde_json::to_value(task).map_err(CliError::internal)?;
     let versions = document.get_mut("versions").and_then(Value::as_array_mut);
     for (said, version) in versions.into_iter().flatten().zip(&task.versions) {
