@@ -23,6 +23,7 @@ use coordinator::{
 };
 use operator::admin_channel;
 use proto::message::Request as Asked;
+use proto::role::Role;
 use proto::token::BootstrapToken;
 use ring::rand::SystemRandom;
 use rustls::{

@@ -36,6 +36,7 @@ impl Audit {
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn broken(error: JoinError) -> Rejection {
     Rejection::Unavailable(error.to_string())
 }

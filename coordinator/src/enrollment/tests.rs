@@ -293,7 +293,10 @@ async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
     let enroll = || registry.enrol(Enrollment::new(**token.secret(), request(), &identity()), at(NOW));
     registry.store.set_free_space_floor(u64::MAX);
     let refused = enroll().await;
-    assert!(matches!(&refused, Err(Rejection::Unavailable(why)) if why.contains("bytes free")), "{refused:?}");
+    assert!(
+        matches!(&refused, Err(Rejection::Unavailable(why)) if why.contains("bytes free")),
+        "{refused:?}"
+    );
     assert_eq!((registry.devices().unwrap().len(), audited(&registry).len()), (0, 1));
     registry.store.set_free_space_floor(1);
     enroll().await.unwrap();
