@@ -154,8 +154,8 @@ impl Audit {
         let elsewhere = (!place.head.as_os_str().is_empty()).then(|| place.head.clone());
         let mut heads: Vec<Head> = store.get::<Head>(TREE, HEAD)?.into_iter().collect();
         heads.extend(elsewhere.as_deref().map(read_head).transpose()?.flatten());
-        let mut folder = Folder::open(&place.folder, place.most_bytes)?;
-        let opened = look(&mut folder, &key, &heads)?;
+        let folder = Folder::open(&place.folder, place.most_bytes)?;
+        let opened = look(&folder, &key, &heads)?;
         let Opened { end, open, shorter } = opened.map_err(|fault| {
             let path = place.folder.clone();
             AuditError::Fault { path, fault }
@@ -375,7 +375,7 @@ struct Opened {
 }
 
 /// Reads the newest two files: an intent and what came of it are never farther apart.
-fn look(folder: &mut Folder, key: &AuditKey, heads: &[Head]) -> Result<Result<Opened, Fault>, AuditError> {
+fn look(folder: &Folder, key: &AuditKey, heads: &[Head]) -> Result<Result<Opened, Fault>, AuditError> {
     let newest = folder.newest(2)?;
     let (latest, oldest) =
         (heads.iter().max_by_key(|head| head.n).copied(), newest.first().map(|file| file.first));

@@ -66,13 +66,15 @@ async fn get(address: SocketAddr, request: &str) -> (u16, String, String) {
     (status, kind.to_owned(), body.to_owned())
 }
 
+type Labels = BTreeMap<String, String>;
+
 /// A metric family: its type, its unit and its samples, each with its name, its labels and its value.
 #[derive(Debug, Default)]
 struct Read {
     kind: String,
     help: String,
     unit: String,
-    samples: Vec<(String, BTreeMap<String, String>, f64)>,
+    samples: Vec<(String, Labels, f64)>,
 }
 
 /// Reads OpenMetrics text as its specification says it, and panics with the line where it is not so: one block for each
@@ -90,7 +92,7 @@ fn read(text: &str) -> BTreeMap<String, Read> {
             assert!(is_name(name), "{line}");
             if name != current {
                 assert!(!families.contains_key(name), "a second block: {line}");
-                current = name.to_owned();
+                name.clone_into(&mut current);
             }
             let family = families.entry(name.to_owned()).or_default();
             assert!(family.samples.is_empty(), "behind its samples: {line}");
@@ -101,7 +103,7 @@ fn read(text: &str) -> BTreeMap<String, Read> {
                 _ => panic!("{line}"),
             };
             assert!(field.is_empty() && !rest.is_empty(), "{line}");
-            *field = rest.to_owned();
+            rest.clone_into(field);
             continue;
         }
         let (series, value) = line.rsplit_once(' ').unwrap_or_else(|| panic!("{line}"));
@@ -145,7 +147,7 @@ fn is_name(name: &str) -> bool {
     name.starts_with(first) && name.chars().all(|c| first(c) || c.is_ascii_digit())
 }
 
-fn read_labels(text: &str) -> BTreeMap<String, String> {
+fn read_labels(text: &str) -> Labels {
     let (mut labels, mut rest) = (BTreeMap::new(), text);
     while !rest.is_empty() {
         let (name, value) = rest.split_once("=\"").unwrap_or_else(|| panic!("{text}"));
@@ -160,7 +162,7 @@ fn read_labels(text: &str) -> BTreeMap<String, String> {
 
 /// Buckets grow, the last is all, and it is the count.
 fn check_buckets(name: &str, family: &Read) {
-    let mut by_labels: BTreeMap<BTreeMap<String, String>, (Vec<(f64, f64)>, f64)> = BTreeMap::new();
+    let mut by_labels: BTreeMap<Labels, (Vec<(f64, f64)>, f64)> = BTreeMap::new();
     for (sample, labels, value) in &family.samples {
         let mut others = labels.clone();
         let le = others.remove("le");
@@ -397,7 +399,9 @@ struct Rule {
 /// All expressions that are below a key of the board.
 fn expressions<'a>(board: &'a serde_json::Value, key: &str, found: &mut Vec<&'a str>) {
     if let Some(list) = board.as_array() {
-        list.iter().for_each(|one| expressions(one, key, found));
+        for one in list {
+            expressions(one, key, found);
+        }
     } else if let Some(object) = board.as_object() {
         for (name, value) in object {
             match value.as_str() {

@@ -57,6 +57,7 @@ fn outcome_of<T>(
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn broken(error: JoinError) -> Rejection {
     Rejection::Unavailable(error.to_string())
 }

@@ -66,9 +66,7 @@ impl File {
 
     /// Its lines, without their ends. What follows the last end is no line: it was never finished.
     pub fn lines(&self) -> impl Iterator<Item = &[u8]> {
-        let whole =
-            self.bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"));
-        whole
+        self.bytes.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\n"))
     }
 }
 

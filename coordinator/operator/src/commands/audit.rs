@@ -123,7 +123,8 @@ async fn tail(dir: &Path, entries: u64, follow: bool, format: Format) -> Result<
 /// An entry for people.
 fn words(entry: &Entry) -> String {
     let role = entry.role.map(|role| format!(" ({role})")).unwrap_or_default();
-    let with: String = entry.with.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let with: Vec<String> = entry.with.iter().map(|(name, value)| format!(" {name}={value}")).collect();
+    let with = with.concat();
     let of = entry.of.map(|of| format!(" of {of}")).unwrap_or_default();
     let came = match entry.outcome {
         Outcome::Intent => "about to be done".to_owned(),

@@ -7,7 +7,7 @@ fn key(seed: u8) -> AuditKey {
 }
 
 fn said(at: u64) -> Said {
-    let of = (at % 2 == 0).then(|| at - 1);
+    let of = at.is_multiple_of(2).then(|| at - 1);
     Said {
         at_unix_millis: 1_700_000_000_000 + at,
         who: "operator owl".to_owned(),

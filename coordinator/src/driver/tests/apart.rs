@@ -274,8 +274,9 @@ async fn rounds_of_several_tasks_at_a_time_beside_check_ins_all_come_to_their_ve
         assert!(timeout(6 * SOON, asking).await.unwrap().unwrap() > 0);
     }
     driver.no_open_round().await;
-    let all = driver.list().await;
+    let all: Vec<TaskStatus> = driver.list().await.into_iter().map(durable).collect();
     assert!(all.iter().all(|task| (task.state, task.version) == (TaskState::Complete, 1)), "{all:?}");
     drop(driver);
-    assert_eq!(world.open().list().await, all);
+    let restored: Vec<TaskStatus> = world.open().list().await.into_iter().map(durable).collect();
+    assert_eq!(restored, all);
 }

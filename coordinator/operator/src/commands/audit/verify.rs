@@ -117,6 +117,7 @@ fn parse(bytes: &[u8], of: &str) -> Result<Head, CliError> {
         .map_err(|error| CliError::Input(format!("{of} does not hold a head of an audit log: {error}")))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn fault(fault: Fault) -> CliError {
     CliError::Store(format!(
         "the audit log does not hold: {fault}; keep a copy of it and of the heads for whoever looks into it"
