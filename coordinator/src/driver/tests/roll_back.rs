@@ -90,7 +90,9 @@ async fn the_funnel_of_a_version_goes_on_to_the_next_and_candidates_are_those_wh
     assert!(declined.devices == 1 && declined.first_unix_millis > 0);
 
     let enrolled: Vec<DeviceId> = (0..COHORT + 2).map(device).collect();
-    enrolled.iter().for_each(|device| driver.known().enrolled(*device));
+    for device in &enrolled {
+        driver.known().enrolled(*device);
+    }
     let candidates = driver.candidates(task).await.unwrap();
     assert_eq!((candidates.enrolled, candidates.able, candidates.declined), (5, 5, 1));
     assert_eq!(candidates.least, u32::from(COHORT));
