@@ -10,7 +10,6 @@
 //! is durable, no reply leaves before that and no step comes between, devices are told to ask again, and everything that is
 //! only read goes on. When a write has failed half-way nobody knows what is durable, so every later call is refused; a
 //! restart recovers.
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock")]
 
 use std::future::pending;
 use std::sync::Arc;
@@ -53,7 +52,7 @@ pub use held::LONGEST_HELD;
 
 use cell::{Cell, Hold};
 use entry::{Answer, Entry, Kept};
-use held::Awaits;
+use held::{Awaits, Phases};
 use tasks::Tasks;
 
 /// What a device is told while the disk takes nothing, in milliseconds.
@@ -271,7 +270,7 @@ impl Driver {
     /// Ends when no round is open, and no sum is being opened.
     async fn no_open_round(&self) {
         let (mut phases, mut under_way) = (self.tasks.phases.subscribe(), self.under_way.subscribe());
-        if phases.wait_for(|open| open.is_empty()).await.is_err() {
+        if phases.wait_for(Phases::is_empty).await.is_err() {
             return;
         }
         if under_way.wait_for(|openings| *openings == 0).await.is_err() {
@@ -384,4 +383,5 @@ fn stopped() -> Rejection {
 }
 
 #[cfg(test)]
+#[expect(clippy::disallowed_methods, reason = "the tests spawn, and read the clock")]
 mod tests;

@@ -2,10 +2,6 @@
 //!
 //! Whoever steps holds the lock by a [`Hold`]; when it goes, what others see of the task is brought up to date before the
 //! lock is free. So whoever reads it sees the task as a step left it, never half of one.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: this module reads the clock, to know how long a step takes"
-)]
 
 use std::collections::BTreeSet;
 use std::ops::{Deref, DerefMut};

@@ -3,10 +3,6 @@
 //! Only the task itself says what it has for a device; in which order tasks are asked follows from what their last steps
 //! left. A task in a long step is passed by. Only where no other has work, its step is waited for after all, for a while;
 //! then the device is told to ask again soon.
-#![expect(
-    clippy::disallowed_methods,
-    reason = "IO shell: this module reads the clock, to wait no longer than a while"
-)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,5 +1,4 @@
 //! What is due is closed when it is due, by a timer of each task: one whose step takes long holds up no other.
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock and waits")]
 
 use std::future::pending;
 use std::sync::Arc;
