@@ -8,11 +8,12 @@
 //! vector is whose sum is opened meanwhile. To compare with an older version, this file and `benches` are copied into a
 //! worktree of it.
 #![expect(
-    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    clippy::panic,
     clippy::print_stdout,
-    reason = "a test fails by panicking, a measurement prints"
+    clippy::unwrap_used,
+    reason = "a measurement reads the clock, spawns, prints, and fails by panicking"
 )]
-#![expect(clippy::disallowed_methods, reason = "IO shell: the measurements read the clock and spawn")]
 
 use std::path::Path;
 use std::sync::Arc;

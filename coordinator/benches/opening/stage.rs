@@ -64,7 +64,8 @@ pub(crate) async fn check_in_during<T>(
 ) -> (T, Waits) {
     let (over, mut is_over) = oneshot::channel::<()>();
     let driver = driver.clone();
-    let mut devices = devices.to_vec().into_iter().cycle();
+    let devices: Vec<DeviceId> = devices.to_vec();
+    let mut devices = devices.into_iter().cycle();
     let start = Instant::now();
     let asking = tokio::spawn(async move {
         let mut ticks = interval(Duration::from_secs(1) / OFFERED);
