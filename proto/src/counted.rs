@@ -3,7 +3,7 @@
 use std::fmt::Display;
 
 /// `1 device`, `2 devices`: the count and what is counted, as `one` of it and as `several`.
-pub fn counted<T: Display + PartialEq + From<u8>>(count: T, one: &str, several: &str) -> String {
+pub fn counted<T: Copy + Display + PartialEq + From<u8>>(count: T, one: &str, several: &str) -> String {
     let what = if count == T::from(1) { one } else { several };
     format!("{count} {what}")
 }

@@ -88,7 +88,8 @@ impl Session {
             (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Replied(reply)) => {
                 self.checked_in(reply, now)
             }
-            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Rejected(rejection)) => {
+            (Stage::Waiting | Stage::AwaitingWindow | Stage::CheckingIn, Event::Rejected(rejection))
+            | (Stage::Counting { .. }, Event::Rejected(rejection @ Rejection::NotEnrolled)) => {
                 self.rejected(rejection, now)
             }
             (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
@@ -107,9 +108,6 @@ impl Session {
             }
             (Stage::Counting { charged, then }, Event::PlanLoaded(plan)) => {
                 self.count(charged, &plan, then, now)
-            }
-            (Stage::Counting { .. }, Event::Rejected(rejection @ Rejection::NotEnrolled)) => {
-                self.rejected(rejection, now)
             }
             (Stage::Counting { charged, then }, Event::Rejected(rejection)) => {
                 self.uncounted(charged, then, &rejection.reason(), now)
