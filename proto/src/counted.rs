@@ -3,8 +3,7 @@
 use std::fmt::Display;
 
 /// `1 device`, `2 devices`: the count and what is counted, as `one` of it and as `several`.
-#[expect(clippy::needless_pass_by_value, reason = "a number, as callers have it")]
-pub fn counted<T: Display + PartialEq + From<u8>>(count: T, one: &str, several: &str) -> String {
+pub fn counted<T: Copy + Display + PartialEq + From<u8>>(count: T, one: &str, several: &str) -> String {
     let what = if count == T::from(1) { one } else { several };
     format!("{count} {what}")
 }

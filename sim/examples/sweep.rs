@@ -102,7 +102,7 @@ fn figures(
     let disturb = |mean: &mut [f32]| mean.iter_mut().for_each(|x| *x += (noise * normal(&mut rng)) as f32);
     let mut after = before;
     let (stop, seed) = (AtomicBool::new(false), scenario.digest("training"));
-    federate(&stop, &engine, &plan, given.as_deref(), &text, seed, disturb, |_, state| {
+    federate((&engine, &stop), &plan, given.as_deref(), &text, seed, disturb, |_, state| {
         after = mean(losses(&engine, state, &held_out)?);
         Ok(ControlFlow::Continue(()))
     })?;

@@ -62,8 +62,7 @@ pub(crate) fn unless(stop: &AtomicBool) -> ControlFlow<()> {
 /// the plan's optimizer takes the exact mean. `disturb` may change a mean before that; `after` sees each version and may
 /// end it; it fails after the step in which `stop` is set. Factors are not drawn anew.
 pub fn federate(
-    stop: &AtomicBool,
-    engine: &Engine,
+    (engine, stop): (&Engine, &AtomicBool),
     plan: &Plan,
     given: Option<&[f32]>,
     text: &[Blocks],

@@ -136,8 +136,7 @@ pub(crate) fn trained(
     let without_noise = || {
         let mut last = None;
         federate(
-            stop,
-            engine,
+            (engine, stop),
             &plan,
             given.as_deref(),
             &text,

@@ -9,7 +9,7 @@ use proto::files;
 use proto::ids::{Digest, TaskId};
 use proto::shown::shown;
 
-use crate::{MANIFEST_FILE, Manifest, Origin, SignedRelease, Version};
+use crate::manifest::{MANIFEST_FILE, Manifest, Origin, Release, SignedRelease, Version};
 
 /// So many names of files say what is there.
 const NAMED: usize = 4;
@@ -110,7 +110,7 @@ fn in_words(origin: &Origin) -> String {
         Origin::Unknown => "an adapter of which nobody says where it comes from".to_owned(),
         Origin::Personal(_) => "an adapter that one person trained for themself".to_owned(),
         Origin::Version(version)
-        | Origin::Release(SignedRelease { release: crate::Release { version, .. }, .. }) => {
+        | Origin::Release(SignedRelease { release: Release { version, .. }, .. }) => {
             let Version { task, version, .. } = version;
             format!("version {version} of another task, {task}")
         }
@@ -120,7 +120,7 @@ fn in_words(origin: &Origin) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Personal;
+    use crate::manifest::Personal;
 
     fn version(task: u8, version: u32) -> Origin {
         let task = TaskId([task; 16]);

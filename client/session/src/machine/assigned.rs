@@ -3,9 +3,8 @@
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::{Assignment, Charged, DeclineReason};
 
-use super::ended::Withheld;
 use super::outside::{REFUSED_MILLIS, RESTING_MILLIS, read_plan};
-use super::{Ended, Purpose, Session, Stage};
+use super::{Ended, Purpose, Session, Stage, Withheld};
 use crate::policy::Breach;
 use crate::spending::Found;
 

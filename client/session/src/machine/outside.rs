@@ -93,7 +93,10 @@ impl Session {
     ) -> Self {
         match (state, event) {
             (Stage::Waiting | Stage::CheckingIn, Event::Replied(reply)) => self.checked_in(reply, now, rng),
-            (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection)) => self.rejected(rejection, now),
+            (Stage::Waiting | Stage::CheckingIn, Event::Rejected(rejection))
+            | (Stage::Counting { .. }, Event::Rejected(rejection @ Rejection::NotEnrolled)) => {
+                self.rejected(rejection, now)
+            }
             (Stage::LoadingPlan { published, purpose }, Event::PlanLoaded(plan)) => {
                 match (Offer::read(published, &plan), &purpose) {
                     (Ok(offer), _) => self.offered(Box::new(offer), purpose, now),
@@ -110,9 +113,6 @@ impl Session {
             }
             (Stage::Counting { charged, then }, Event::PlanLoaded(plan)) => {
                 self.count(charged, &plan, then, now)
-            }
-            (Stage::Counting { .. }, Event::Rejected(rejection @ Rejection::NotEnrolled)) => {
-                self.rejected(rejection, now)
             }
             (Stage::Counting { charged, then }, Event::Rejected(rejection)) => {
                 self.uncounted(charged, then, &rejection.reason(), now)
