@@ -467,6 +467,7 @@ fn an_agent_that_runs_once_without_text_says_so_even_where_there_is_no_work() {
 }
 
 #[test]
+#[expect(clippy::disallowed_methods, reason = "how long a process takes")]
 fn an_agent_that_runs_once_leaves_a_coordinator_that_says_nothing_after_half_a_minute() {
     let stage = Stage::new();
     {
