@@ -525,7 +525,7 @@ mod tests {
         drop(memory);
         std::fs::write(&path, one).unwrap();
         let error = DeviceStore::open(folder.path()).unwrap_err().to_string();
-        assert!(error.contains("has 1 records and had 2"), "{error}");
+        assert!(error.contains("has 1 record and had 2"), "{error}");
         assert!(error.contains("enroll anew in an empty folder") && error.contains("no backup"), "{error}");
     }
 

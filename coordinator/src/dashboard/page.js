@@ -102,13 +102,25 @@
     return make("div", {}, make("h4", {}, title), picture, make("p", { class: "soft" }, says + band));
   }
 
-  // Each step of the way into a version, as a bar of the first.
-  function funnel(steps) {
+  // How far devices came on their way into a version, each step as a bar of the widest.
+  function funnel(title, counts) {
+    const steps = ["offered", "assigned", "trained", "joined", "submitted", "counted", "missing"].map((name) => [name, counts[name]]);
     const most = Math.max(1, ...steps.map(([, count]) => count));
-    return make("ol", { class: "funnel" }, ...steps.map(([name, count]) =>
+    const since = counts.whole ? [] : [make("p", { class: "soft" }, `Since the coordinator started, at ${day(counts.since_unix_millis / 1000)}.`)];
+    return make("div", {}, make("h4", {}, title), ...since, make("ol", { class: "funnel" }, ...steps.map(([name, count]) =>
       make("li", {}, make("span", {}, `${name} ${count}`),
         draw("svg", { viewBox: "0 0 100 10", preserveAspectRatio: "none", "aria-hidden": "true" },
-          draw("rect", { class: "bar", x: 0, y: 0, width: 100 * count / most, height: 10 })))));
+          draw("rect", { class: "bar", x: 0, y: 0, width: 100 * count / most, height: 10 }))))));
+  }
+
+  // Why no round can open, where that is known from how many there are.
+  function lacks({ state, candidates }) {
+    if (state !== "active" || !candidates) return null;
+    const { enrolled, able, declined, least } = candidates;
+    if (enrolled < least) return `Too few devices: ${enrolled} enrolled, and a version needs ${least}.`;
+    if (able < least) return `Too few devices may still take part: ${able} of ${enrolled}, and a version needs ${least}.`;
+    if (able - declined < least) return `Too few devices are willing: ${declined} of ${able} declined, and a version needs ${least}.`;
+    return null;
   }
 
   function privacy(status, spent) {
@@ -133,15 +145,16 @@
   function task({ status, spent, versions_left_out }, open) {
     const [state, kind] = STATES[status.state] || [status.state, "warn"];
     const waiting = waits(status);
-    const newest = status.versions[status.versions.length - 1];
     const card = make("article", { "aria-label": `Task ${status.name}` },
       make("div", { class: "title" }, make("h3", {}, status.name, " ", make("code", { class: "soft" }, short(status.task))),
         make("span", { class: `state ${kind}` }, state)),
       make("p", {}, `version ${status.version} of ${status.versions_wanted}`),
       make("progress", { max: Math.max(1, status.versions_wanted), value: status.version, "aria-label": `version ${status.version} of ${status.versions_wanted}` }));
     if (waiting) card.append(make("p", {}, waiting));
+    const lacking = lacks(status);
+    if (lacking) card.append(make("p", { class: "bad" }, lacking));
     if (status.last_abort) card.append(make("p", { class: "warn" }, `The last round that came to nothing: ${status.last_abort}`));
-    const restored = status.versions.filter((version) => typeof version.restores === "number");
+    const restored = status.versions.filter((version) => typeof version.restores === "number" && !version.rolled_back);
     if (restored.length) {
       const last = restored[restored.length - 1];
       card.append(make("p", { class: "warn" }, `Version ${last.version - 1} was worse than the one before, so version ${last.version} has the parameters of version ${last.restores}.`));
@@ -150,13 +163,12 @@
     const charts = [["Training loss by version", "nats", "loss"], ["Gain of the version before, on text that is held out", "nats", "gain"]]
       .map(([title, unit, name]) => chart(title, unit, status.versions, name)).filter(Boolean);
     columns.append(...charts, privacy(status, spent));
-    if (newest) {
-      columns.append(make("div", {}, make("h4", {}, `Who made version ${newest.version}`),
-        funnel([["in the roster", newest.cohort], ["in the sum", newest.survivors], ["missing", newest.cohort - newest.survivors]])));
-    }
+    if (status.state === "active" && status.funnel) columns.append(funnel(`On the way to version ${status.version + 1}`, status.funnel));
+    if (status.last_funnel) columns.append(funnel(`How version ${status.last_funnel.version + 1} came about`, status.last_funnel));
     if (status.declined.length) {
       columns.append(make("div", {}, make("h4", {}, "Devices that decline"),
-        table("Since the coordinator started", ["reason", "devices"], status.declined.map(([reason, count]) => [DECLINED[reason] || reason, count]))));
+        table("Since the coordinator started", ["reason", "devices", "first", "last"],
+          status.declined.map((one) => [DECLINED[one.reason] || one.reason, one.devices, day(one.first_unix_millis / 1000), day(one.last_unix_millis / 1000)]))));
     }
     card.append(columns);
     if (status.versions.length) {

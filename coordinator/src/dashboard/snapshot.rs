@@ -38,7 +38,8 @@ impl Snapshot {
     pub(super) async fn of(service: &AdminService, census: Census) -> Self {
         let mut tasks = Vec::new();
         // The newest first, as whoever looks wants it.
-        for mut status in service.driver().list().await.into_iter().rev() {
+        for known in service.driver().list().await.into_iter().rev() {
+            let mut status = service.task(known.task).await.unwrap_or(known);
             let spent = service.driver().spent(status.task).await.ok();
             let versions_left_out = status.versions.len().saturating_sub(MOST_VERSIONS);
             status.versions.drain(..versions_left_out);
@@ -50,6 +51,11 @@ impl Snapshot {
     /// What makes it another one.
     pub(super) fn without_clock(&self) -> Self {
         let health = Health { now_unix_millis: 0, trouble_secs: 0, ..self.health.clone() };
-        Self { now_unix_millis: 0, health, ..self.clone() }
+        let mut tasks = self.tasks.clone();
+        for candidates in tasks.iter_mut().filter_map(|task| task.status.candidates.as_mut()) {
+            // Any call of any device.
+            candidates.last_call_unix_secs = 0;
+        }
+        Self { now_unix_millis: 0, health, tasks, ..self.clone() }
     }
 }

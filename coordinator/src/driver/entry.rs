@@ -145,6 +145,7 @@ impl Entry {
         let asks = || Request::CheckIn(CheckIn { only_keeps, declined: Vec::new() });
         let was_active = self.task.is_active();
         let answer = self.task.handle(device, asks(), now, rng);
+        self.talked += 1;
         self.persist()?;
         if !was_active || matches!(answer, Ok(Reply::Assignment(_))) {
             return Ok(answer);

@@ -11,7 +11,7 @@ use crate::driver;
 
 impl AdminService {
     /// A task, and who may take part in it.
-    pub(super) async fn task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
+    pub(crate) async fn task(&self, task: TaskId) -> Result<TaskStatus, Rejection> {
         let mut status = self.driver.show(task).await?;
         let mut candidates = self.driver.candidates(task).await?;
         candidates.last_call_unix_secs = self.registry.seen.newest_unix_secs();

@@ -296,8 +296,17 @@ fn write_manifest(
     base: Digest,
     origin: Origin,
 ) -> Result<(), CliError> {
-    let manifest = Manifest::new(base, origin, files).to_bytes().map_err(CliError::input)?;
-    files::write(&folder.join(MANIFEST_FILE), &manifest, Audience::Anyone).map_err(store)
+    let manifest = Manifest::new(base, origin, files);
+    // Of an adapter that was pulled in another form, which would mislead.
+    let left = formats::leftovers(folder, &manifest);
+    let bytes = manifest.to_bytes().map_err(CliError::input)?;
+    files::write(&folder.join(MANIFEST_FILE), &bytes, Audience::Anyone).map_err(store)?;
+    for path in left {
+        std::fs::remove_file(&path).map_err(|error| {
+            CliError::Store(format!("{}, of an adapter that was here before, cannot be removed: {error}", path.display()))
+        })?;
+    }
+    Ok(())
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]

@@ -5,8 +5,9 @@ use proto::shown::shown;
 
 use crate::output::{at, table};
 
-/// Devices that are free to train call each half minute: silence that lasts longer than this is told, in milliseconds.
-const QUIET_MILLIS: u64 = 10 * 60 * 1000;
+/// Of many devices some calls in every second, and one that may not train now each half hour: silence that lasts longer than
+/// this is told, in milliseconds.
+const QUIET_MILLIS: u64 = 40 * 60 * 1000;
 
 /// Why no round of a task that goes on is open; by what the coordinator said, and its clock or this machine's.
 pub(super) fn stalled(task: &TaskStatus, now_unix_millis: u64) -> String {

@@ -97,6 +97,13 @@ pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> 
             | MetricName::Gain
             | MetricName::BaseGain => {}
         }
+        // Of a count, tenths are enough to see that it is a mean.
+        let is_count = *name == MetricName::Examples;
+        let number = |value: f64| match is_count {
+            true if value.round().to_bits() == value.to_bits() => format!("{value:.0}"),
+            true => format!("{value:.1}"),
+            false => format!("{value:.3}"),
+        };
         let name = match name {
             MetricName::Gain => format!("gain of version {from} over version {}", from - 1),
             MetricName::BaseGain => format!("of version {from} over the base"),
@@ -109,12 +116,15 @@ pub(super) fn version_line(versions: &[VersionStatus], made: &VersionStatus) -> 
         let at_bound = metric.is_at_bound();
         match *standard_deviation {
             0.0 if at_bound => {
-                format!(", {name} {} {mean:.3}: clipped", if mean < 0.0 { "at most" } else { "at least" })
+                let side = if mean < 0.0 { "at most" } else { "at least" };
+                format!(", {name} {side} {}: clipped", number(mean))
             }
-            0.0 => format!(", {name} {mean:.3}"),
-            deviation if !metric.is_known() => format!(", {name} not known (± {deviation:.3})"),
-            deviation if at_bound => format!(", {name} {mean:.3} ± {deviation:.3}, at its bound: clipped"),
-            deviation => format!(", {name} {mean:.3} ± {deviation:.3}"),
+            0.0 => format!(", {name} {}", number(mean)),
+            deviation if !metric.is_known() => format!(", {name} not known (± {})", number(deviation)),
+            deviation if at_bound => {
+                format!(", {name} {} ± {}, at its bound: clipped", number(mean), number(deviation))
+            }
+            deviation => format!(", {name} {} ± {}", number(mean), number(deviation)),
         }
     };
     let metrics: String = metrics.iter().map(metric).collect();
