@@ -36,7 +36,10 @@ async fn the_next_version_has_earlier_parameters_again_and_a_restart_keeps_it() 
     // Those that only wait for others train from the version that comes.
     let waiting = Join::all(&driver, task).await;
     let status = driver.roll_back(task, 1).await.unwrap();
-    assert_eq!((status.version, status.adapter, status.last_abort.as_str()), (4, one, "stopped"));
+    assert_eq!(
+        (status.version, status.adapter, status.last_abort.as_str()),
+        (4, one, "stopped by the coordinator")
+    );
     let made = status.versions.last().unwrap();
     assert_eq!((made.restores, made.rolled_back, made.survivors, made.round), (Some(1), true, 0, 4));
     assert_eq!(status.rounds_charged, 3, "nobody is charged for it");

@@ -285,8 +285,8 @@ fn a_file_that_was_cut_off_or_changed_makes_no_store() {
     let without_one = imported(&without_one).unwrap_err();
     assert!(without_one.contains("not the one that was written: 2501 records"), "{without_one}");
     let mut changed = file.clone();
-    let at = changed.windows(5).position(|bytes| bytes == b"night").unwrap();
-    changed[at] = b'l';
+    let at = changed.windows(7).position(|bytes| bytes == b"\"night\"").unwrap();
+    changed[at + 1] = b'l';
     let changed = imported(&changed).unwrap_err();
     assert!(changed.ends_with("its checksum does not hold"), "{changed}");
     let other = imported(b"nightshift-store\t2\n").unwrap_err();
