@@ -277,7 +277,7 @@ fn an_aborted_round_is_not_tried_again_beyond_the_device_s_limit() {
     let faults = Faults { vanish, ..Faults::default() };
     let mut world = World::new(&plan, None, &strict, 3, faults, [8; 32]).unwrap();
     let error = world.run_to_next_version(&mut Known).unwrap_err().to_string();
-    assert!(error.contains("took part in 1 rounds"), "{error}");
+    assert!(error.contains("took part in 1 round of"), "{error}");
     assert!(world.nodes.iter().all(|node| node.charges.len() == 1));
     let declined = world.status().declined;
     assert_eq!(declined.len(), 1);

@@ -267,7 +267,9 @@ fn what_cannot_take_part_is_told_why() {
     // The user can read it later; the coordinator knows the category.
     let status = text(&stage.agent("anna").arg("status").output().unwrap());
     assert!(status.contains("noise of its own"), "{status}");
-    assert_eq!(stage.task()["declined"], serde_json::json!([["noise", 1]]));
+    let declined = stage.task()["declined"].clone();
+    assert_eq!((&declined[0]["reason"], &declined[0]["devices"]), (&"noise".into(), &1.into()));
+    assert_eq!(declined[1], serde_json::Value::Null, "{declined}");
     // Nor does it take part in more work, or with more memory, than its user allows.
     for (limit, words_of_it, category) in [
         ("largest_tokens_a_round = 1", "trains on at most 1;", "work"),

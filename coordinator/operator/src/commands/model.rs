@@ -303,7 +303,10 @@ fn write_manifest(
     files::write(&folder.join(MANIFEST_FILE), &bytes, Audience::Anyone).map_err(store)?;
     for path in left {
         std::fs::remove_file(&path).map_err(|error| {
-            CliError::Store(format!("{}, of an adapter that was here before, cannot be removed: {error}", path.display()))
+            CliError::Store(format!(
+                "{}, of an adapter that was here before, cannot be removed: {error}",
+                path.display()
+            ))
         })?;
     }
     Ok(())
