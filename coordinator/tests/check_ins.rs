@@ -138,7 +138,9 @@ async fn check_ins_a_second_beside_a_hundred_thousand_devices() {
                             .handle(device(number), Request::CheckIn(CheckIn::default()))
                             .await
                             .unwrap();
-                        assert!(matches!(reply, Reply::Assignment(_)), "{reply:?}");
+                        // Most find no place.
+                        let is_answered = matches!(reply, Reply::Assignment(_) | Reply::Wait { .. });
+                        assert!(is_answered, "{reply:?}");
                         answered.fetch_add(1, Ordering::Relaxed);
                     }
                 })
