@@ -229,7 +229,12 @@
     };
     events.onopen = heard;
     events.onmessage = (event) => {
-      since = show(JSON.parse(event.data));
+      try {
+        since = show(JSON.parse(event.data));
+      } catch (error) {
+        say(`This page cannot show what the coordinator says: ${error}`, "bad");
+        return;
+      }
       heard();
     };
     events.onerror = () => {

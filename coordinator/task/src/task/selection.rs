@@ -44,6 +44,8 @@ struct Given {
     at: Timestamp,
     /// It asked to join a round.
     came: bool,
+    /// It did before, and that round came to nothing: how long it takes to ask again is not how long it trains.
+    again: bool,
 }
 
 /// A device that was told to ask again.
@@ -153,7 +155,7 @@ impl Selection {
         if before < free {
             self.picks.insert(device, picks + 1);
             let at = whole_second(now);
-            self.given.insert(device, Given { at, came: false });
+            self.given.insert(device, Given { at, came: false, again: false });
             self.lapsing.push_back((at, device));
             self.counted.0 += 1;
             return Verdict::Place;
@@ -185,12 +187,15 @@ impl Selection {
     pub(super) fn came(&mut self, device: DeviceId, now: Timestamp) {
         self.forget_waiting(device);
         let is_known = self.given.contains_key(&device);
-        let given = self.given.entry(device).or_insert(Given { at: now, came: false });
+        let given = self.given.entry(device).or_insert(Given { at: now, came: false, again: false });
         if given.came {
             return;
         }
         given.came = true;
         self.counted.1 += 1;
+        if given.again {
+            return;
+        }
         if is_known {
             let took = now.millis_since(given.at);
             self.took.insert(self.took.partition_point(|other| *other <= took), took);
@@ -206,7 +211,7 @@ impl Selection {
         let mut lapsing: Vec<_> = self.lapsing.drain(..).collect();
         for (device, given) in &mut self.given {
             if given.came {
-                *given = Given { at, came: false };
+                *given = Given { at, came: false, again: true };
                 self.counted.1 = self.counted.1.saturating_sub(1);
                 lapsing.push((at, *device));
             }

@@ -189,3 +189,24 @@ fn one_that_is_not_counted_on_has_what_nobody_else_wants() {
     placed(&mut selection, 3..5, DAWN);
     assert!(!selection.has_to_spare(DAWN));
 }
+
+#[test]
+fn however_often_rounds_come_to_nothing_a_place_lapses_when_it_would_have() {
+    let mut selection = four();
+    placed(&mut selection, 0..5, DAWN);
+    (0..3).for_each(|i| selection.came(device(i), after(44_000)));
+    // The fourth is gone. Each round waits a minute for it, and its members ask again a moment later.
+    let mut now = after(104_000);
+    for _ in 0..30 {
+        selection.aborted(now);
+        now = now.plus_millis(1_000);
+        (0..3).for_each(|i| selection.came(device(i), now));
+        if selection.ask(device(4), 0, now) == Verdict::Place {
+            break;
+        }
+        now = now.plus_millis(60_000);
+    }
+    // Nine of ten took 44 seconds, so it had 132.
+    assert_eq!(now, after(166_000));
+    assert_eq!(selection.counted.1, 3, "those that came are counted once");
+}
