@@ -8,6 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Stdio;
+use std::sync::Arc;
 
 use engine::Base;
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -81,9 +82,12 @@ fn hub(folder: &Path) -> String {
         .collect();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
+    // A thread for each: one that connects and says nothing keeps no other from being answered.
+    let files = Arc::new(files);
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            answer(stream.unwrap(), &files);
+            let files = Arc::clone(&files);
+            std::thread::spawn(move || answer(stream.unwrap(), &files));
         }
     });
     address
