@@ -1,6 +1,8 @@
 //! What is durable of a device: its enrolment, its ledger, and the version that it holds.
 
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::Duration;
 
 use proto::adapter::AdapterSpec;
 use proto::ids::{Digest, TaskId, Timestamp};
@@ -19,6 +21,11 @@ use crate::store::ledger::Ledger;
 use crate::store::state::State;
 use session::spending::{Charge, Found, Spending};
 use session::{Signed, Work};
+
+/// How often a folder that another process has open is tried again, and how long that is waited for in between: three
+/// seconds.
+const TRIES: u32 = 60;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
 
 const INSTALLED: &str = "installed";
 const DECLINED: &str = "declined";
@@ -103,9 +110,21 @@ pub struct DeviceStore {
 
 impl DeviceStore {
     /// Opens, or makes, everything below `folder`, which is closed to others. Fails when it cannot be closed, when
-    /// another process has it open, when the ledger is damaged, when records were cut off its end, or when it is not the
-    /// one that the state knows.
+    /// another process keeps it open, when the ledger is damaged, when records were cut off its end, or when it is not the
+    /// one that the state knows. Blocks.
+    #[expect(clippy::disallowed_methods, reason = "waits for another process")]
     pub fn open(folder: &Path) -> Result<Self, DeviceStoreError> {
+        // A command that only looks has it open for a moment: no reason for a daemon not to start.
+        for _ in 0..TRIES {
+            match Self::open_now(folder) {
+                Err(error) if error.is_in_use() => sleep(BETWEEN_TRIES),
+                other => return other,
+            }
+        }
+        Self::open_now(folder)
+    }
+
+    fn open_now(folder: &Path) -> Result<Self, DeviceStoreError> {
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -555,6 +574,19 @@ mod tests {
             // The state knows of it now: one more is again of one.
             DeviceStore::open(folder.path()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_folder_that_another_process_has_open_for_a_moment_is_waited_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let looks = DeviceStore::open(folder.path()).unwrap();
+        let refused = DeviceStore::open(folder.path()).unwrap_err();
+        assert!(refused.is_in_use(), "{refused}");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| DeviceStore::open(folder.path()));
+            drop(looks);
+            assert!(waits.join().unwrap().is_ok());
+        });
     }
 
     #[test]

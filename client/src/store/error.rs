@@ -95,6 +95,11 @@ pub enum DeviceStoreError {
 }
 
 impl DeviceStoreError {
+    /// Whether another process has the folder open, which may be over in a moment.
+    pub(crate) fn is_in_use(&self) -> bool {
+        matches!(self, Self::State(StateError::InUse { .. }) | Self::Ledger(LedgerError::InUse { .. }))
+    }
+
     /// Whether it may pass: the disk is full or was read-only.
     pub fn may_pass(&self) -> bool {
         match self {
