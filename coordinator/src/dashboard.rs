@@ -80,12 +80,17 @@ fn of_type(kind: &'static str, body: &'static str) -> Response {
     ([(header::CONTENT_TYPE, kind)], body).into_response()
 }
 
-/// Asks at each call whether the caller is an operator still.
+/// Asks at each call whether the caller is an operator still, and once more before the answer goes, which may have been held.
 async fn operators_only(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
-    let mut response = match dashboard.service.operator(request.extensions()) {
+    let caller = request.extensions().clone();
+    let may_see = || dashboard.service.operator(&caller);
+    let mut response = match may_see() {
         Ok(_) => next.run(request).await,
         Err(rejection) => (StatusCode::FORBIDDEN, rejection.to_string()).into_response(),
     };
+    if let Err(rejection) = may_see() {
+        response = (StatusCode::FORBIDDEN, rejection.to_string()).into_response();
+    }
     let kept = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
         (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),

@@ -26,7 +26,11 @@ const BROWSERS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// An operator's `nightshift dashboard`, and where it says that the page is.
 fn dashboard(stage: &Stage) -> (Running, String) {
-    let mut child = start(stage.nightshift().arg("dashboard").stdout(Stdio::piped()).stderr(Stdio::null()));
+    dashboard_by(stage.nightshift())
+}
+
+fn dashboard_by(mut operator: Command) -> (Running, String) {
+    let mut child = start(operator.arg("dashboard").stdout(Stdio::piped()).stderr(Stdio::null()));
     let mut line = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
     (Running::quiet(child), line.trim().to_owned())
@@ -147,6 +151,30 @@ fn the_page_is_whole_in_itself_and_says_what_there_is() {
         (&seen["tasks"][0]["status"]["name"], &seen["tasks"][0]["status"]["version"]),
         (&"owl".into(), &0.into())
     );
+}
+
+#[test]
+fn whoever_is_revoked_sees_nothing_more_not_even_what_they_had_asked_for_before() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    let folder = stage.path("vera");
+    stage.operator(&["operator", "add", "vera", "--role", "viewer", "--out", folder.to_str().unwrap()]);
+    let mut vera = Command::new(stage.nightshift().get_program());
+    vera.arg("--dir").arg(&folder);
+    let (_dashboard, page) = dashboard_by(vera);
+    let (_, id) = event(&get(&page, "events", ""));
+    let held = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| get(&page, "events", &format!("Last-Event-ID: {id}\r\n")));
+        std::thread::sleep(Duration::from_secs(1));
+        let listed = stage.operator(&["operator", "ls", "--format", "json"]);
+        let listed: Value = serde_json::from_str(&listed).unwrap();
+        let mut operators = listed["operators"].as_array().unwrap().iter();
+        let of_vera = operators.find(|one| one["name"] == "vera").unwrap();
+        stage.operator(&["operator", "revoke", of_vera["serial"].as_str().unwrap()]);
+        stage.create_task(&["--versions", "1", "--privacy", "off"]);
+        waits.join().unwrap()
+    });
+    assert!(held.status != 200 && !held.body.contains("owl"), "{} {}", held.status, held.body);
 }
 
 /// What a browser makes of the page when the first event has come, as markup. Its time stands still while it waits for an answer,
