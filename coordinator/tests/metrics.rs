@@ -277,6 +277,14 @@ async fn readiness_is_there_and_nothing_else() {
     let mut silent = TcpStream::connect(running.metrics).await.unwrap();
     let mut byte = [0];
     assert!(timeout(LONG, silent.read(&mut byte)).await.is_ok());
+    // However many of them there are, they keep nobody out who asks.
+    let mut crowd = Vec::new();
+    for _ in 0..40 {
+        crowd.push(TcpStream::connect(running.metrics).await.unwrap());
+    }
+    let soon = timeout(Duration::from_secs(2), asked("GET /healthz")).await;
+    assert_eq!(soon.unwrap(), (200, "ok\n".to_owned()));
+    drop(crowd);
     running.stop.cancel();
     timeout(LONG, running.served).await.unwrap().unwrap().unwrap();
     drop(running.folder);

@@ -2,8 +2,8 @@
 //! a name: it belongs on loopback, or on a network of those who watch.
 #![expect(clippy::disallowed_methods, reason = "IO shell: a task for each connection")]
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,14 +15,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::task::AbortHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::Readiness;
 use super::scrape::Scrape;
 
-/// Connections at a time; others wait until one of these is over.
+/// Connections at a time: a further one takes the place of the oldest, so that those that say nothing keep nobody out.
 const CONNECTIONS: usize = 4;
 
 /// How long a request may take to come.
@@ -47,9 +47,8 @@ pub(crate) async fn serve(
     readiness: Readiness,
     stop: CancellationToken,
 ) {
-    let room = Arc::new(Semaphore::new(CONNECTIONS));
+    let mut open: VecDeque<AbortHandle> = VecDeque::new();
     loop {
-        let Ok(place) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {
             () = stop.cancelled() => return,
             accepted = listener.accept() => accepted,
@@ -59,10 +58,16 @@ pub(crate) async fn serve(
             continue;
         };
         let (scrape, readiness) = (scrape.clone(), readiness.clone());
-        tokio::spawn(async move {
-            let _place = place;
+        open.retain(|connection| !connection.is_finished());
+        while open.len() >= CONNECTIONS {
+            if let Some(oldest) = open.pop_front() {
+                oldest.abort();
+            }
+        }
+        let attended = tokio::spawn(async move {
             drop(timeout(CONNECTION, attend(stream, scrape, readiness)).await);
         });
+        open.push_back(attended.abort_handle());
     }
 }
 
