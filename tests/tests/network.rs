@@ -441,64 +441,6 @@ fn a_checkpoint_of_a_task_that_is_over_is_deleted() {
 }
 
 #[test]
-fn an_agent_that_runs_once_without_text_says_so_even_where_there_is_no_work() {
-    let stage = Stage::new();
-    let _coordinator = stage.coordinator();
-    stage.create_task(&["--versions", "1", "--privacy", "off"]);
-    stage.enroll("anna", &short_lines(0));
-    stage.operator(&["task", "stop", "owl"]);
-    let once = |data: &Path| {
-        let mut command = stage.agent("anna");
-        command.arg("--data").arg(data).args(["run", "--once", "--override-conditions"]);
-        let output = output(&mut command);
-        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
-    };
-    let (folder, absent, useless) = (stage.path("empty"), stage.path("absent"), stage.path("useless.jsonl"));
-    fs::create_dir(&folder).unwrap();
-    fs::write(&useless, "not json\n{\"text\": 3}\n").unwrap();
-    for (data, why) in [
-        (&folder, "nothing of it can be used"),
-        (&absent, "absent is not there"),
-        (&useless, "nothing of it can be used"),
-    ] {
-        let (code, words) = once(data);
-        assert_eq!(code, Some(3), "{words}");
-        assert!(words.contains("no text to train on") && words.contains(why), "{words}");
-    }
-    assert_eq!(once(&stage.path("anna.jsonl")).0, Some(0));
-}
-
-#[test]
-#[expect(clippy::disallowed_methods, reason = "how long a process takes")]
-fn an_agent_that_runs_once_leaves_a_coordinator_that_says_nothing_after_half_a_minute() {
-    let stage = Stage::new();
-    {
-        let _coordinator = stage.coordinator();
-        stage.enroll("anna", &short_lines(0));
-    }
-    // It takes connections, and never a byte.
-    let frozen = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = frozen.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = frozen.accept() {
-            held.push(stream);
-        }
-    });
-    stage.configure(&format!("coordinator = \"{address}\"\n{POLICY}"));
-    let mut command = stage.agent("anna");
-    command.arg("--data").arg(stage.path("anna.jsonl")).args(["run", "--once", "--override-conditions"]);
-    let begun = std::time::Instant::now();
-    let output = output(&mut command);
-    let words = String::from_utf8_lossy(&output.stderr).into_owned();
-    let took = begun.elapsed();
-    assert_eq!(output.status.code(), Some(5), "{words}");
-    assert!(words.contains(&format!("{address} cannot be reached")) && words.contains("in 30 s"), "{words}");
-    // What it does before it asks, which is to read the base and the text, is no part of it.
-    assert!((Duration::from_secs(29)..Duration::from_secs(55)).contains(&took), "{took:?}: {words}");
-}
-
-#[test]
 fn an_oversized_message_is_refused_and_the_coordinator_goes_on() {
     let stage = Stage::new();
     let _coordinator = stage.coordinator();

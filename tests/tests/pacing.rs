@@ -6,10 +6,15 @@ use std::sync::Arc;
 use proto::message::Window;
 use proto::plan::{Mode, Plan, RoundPlan};
 use session::Work;
-use session::policy::Policy;
 use session::update::Update;
 use sim::faults::Faults;
 use sim::world::{Trainer, World};
+
+#[expect(dead_code, reason = "what other tests need of it")]
+#[path = "common/dense.rs"]
+mod common;
+
+use common::policy;
 
 /// Updates of the right length, which is all that matters here.
 struct Zeros;
@@ -36,19 +41,6 @@ fn plan(versions: u32, cohort: u32) -> Plan {
     let plan = plan.with_recommended_scale().unwrap();
     plan.check().unwrap();
     plan
-}
-
-fn policy() -> Policy {
-    Policy {
-        allow_without_noise: true,
-        smallest_cohort: 2,
-        smallest_corrupt: 0,
-        smallest_report_goal: 2,
-        participations_a_day: 1000,
-        least_noise_multiplier: 0.0,
-        largest_epsilon: f64::INFINITY,
-        ..Policy::default()
-    }
 }
 
 /// Devices that train half a minute to a minute and a half, one in ten of which is gone before it is done.

@@ -4,9 +4,11 @@
 #![expect(clippy::disallowed_methods, reason = "processes are waited for")]
 
 use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use stage::{Stage, output, text};
+use stage::{POLICY, Stage, output, text};
 
 #[expect(dead_code, reason = "what other tests need of it")]
 #[path = "common/stage.rs"]
@@ -96,4 +98,61 @@ fn a_device_that_runs_once_does_not_wait_for_a_coordinator_for_ever() {
         "{words}"
     );
     assert!(begun.elapsed() < Duration::from_secs(90), "{words}");
+}
+
+#[test]
+fn an_agent_that_runs_once_without_text_says_so_even_where_there_is_no_work() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--versions", "1", "--privacy", "off"]);
+    stage.enroll("anna", &stage::short_lines(0));
+    stage.operator(&["task", "stop", "owl"]);
+    let once = |data: &Path| {
+        let mut command = stage.agent("anna");
+        command.arg("--data").arg(data).args(["run", "--once", "--override-conditions"]);
+        let output = output(&mut command);
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (folder, absent, useless) = (stage.path("empty"), stage.path("absent"), stage.path("useless.jsonl"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(&useless, "not json\n{\"text\": 3}\n").unwrap();
+    for (data, why) in [
+        (&folder, "nothing of it can be used"),
+        (&absent, "absent is not there"),
+        (&useless, "nothing of it can be used"),
+    ] {
+        let (code, words) = once(data);
+        assert_eq!(code, Some(3), "{words}");
+        assert!(words.contains("no text to train on") && words.contains(why), "{words}");
+    }
+    assert_eq!(once(&stage.path("anna.jsonl")).0, Some(0));
+}
+
+#[test]
+fn an_agent_that_runs_once_leaves_a_coordinator_that_says_nothing_after_half_a_minute() {
+    let stage = Stage::new();
+    {
+        let _coordinator = stage.coordinator();
+        stage.enroll("anna", &stage::short_lines(0));
+    }
+    // It takes connections, and never a byte.
+    let frozen = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = frozen.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = frozen.accept() {
+            held.push(stream);
+        }
+    });
+    stage.configure(&format!("coordinator = \"{address}\"\n{POLICY}"));
+    let mut command = stage.agent("anna");
+    command.arg("--data").arg(stage.path("anna.jsonl")).args(["run", "--once", "--override-conditions"]);
+    let begun = Instant::now();
+    let output = output(&mut command);
+    let words = String::from_utf8_lossy(&output.stderr).into_owned();
+    let took = begun.elapsed();
+    assert_eq!(output.status.code(), Some(5), "{words}");
+    assert!(words.contains(&format!("{address} cannot be reached")) && words.contains("in 30 s"), "{words}");
+    // What it does before it asks, which is to read the base and the text, is no part of it.
+    assert!((Duration::from_secs(29)..Duration::from_secs(55)).contains(&took), "{took:?}: {words}");
 }
