@@ -110,14 +110,18 @@ impl Advertisement {
         self
     }
 
-    /// All of it as bytes, for the roster's tree.
+    /// All of it as bytes, for the roster's tree. What the credential says of a log is in its leaf there.
     pub(crate) fn to_leaf(&self) -> Vec<u8> {
+        let logged = self.credential.leaf().map_or_else(Vec::new, |(place, leaf)| {
+            [place.to_be_bytes().as_slice(), &leaf.to_bytes()].concat()
+        });
         hash::encode(
             "roster entry",
             &[
                 &self.credential.device,
                 &self.credential.identity.0,
                 &self.credential.expires_unix_secs.to_be_bytes(),
+                &logged,
                 &self.credential.signature.0,
                 &self.masking_key,
                 &self.sealing_key,

@@ -143,6 +143,7 @@ mod tests {
             cohort: 100,
             corrupt: 5,
             missing_fraction_permille: 300,
+            log: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-use crate::{hash, modular::Ring};
+use crate::{hash, log::Head, modular::Ring};
 
 /// The name of a session, never used before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +55,11 @@ pub struct Context {
     /// Thousandths of the cohort that may vanish (δ), below 1000. The graph of
     /// a cohort above [`MAX_COMPLETE`](crate::MAX_COMPLETE) is sized by it.
     pub missing_fraction_permille: u16,
+    /// The log of enrollments in which all devices of a roster must be, as its
+    /// authority signed it; none where the authority keeps no log. That it is
+    /// part of the context means that no two devices of a round believe in two
+    /// logs.
+    pub log: Option<Head>,
 }
 
 /// Why a context cannot be used.
@@ -99,6 +104,7 @@ impl Context {
                 &hash::length(self.cohort),
                 &hash::length(self.corrupt),
                 &self.missing_fraction_permille.to_be_bytes(),
+                self.log.map(|head| head.digest()).as_ref().map_or(&[], <[u8; 32]>::as_slice),
             ],
         )
     }
@@ -147,6 +153,7 @@ mod tests {
             cohort: 100,
             corrupt: 5,
             missing_fraction_permille: 300,
+            log: None,
         }
     }
 

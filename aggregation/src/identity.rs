@@ -76,9 +76,14 @@ impl IdentityKey {
 
     /// Signs `parts` under `domain`; see [`IdentityPublic::verify`].
     pub fn sign(&self, domain: &str, parts: &[&[u8]]) -> Signature {
+        self.sign_text(&hash::encode(domain, parts))
+    }
+
+    /// Signs a text as it is, as others do who know nothing of this protocol. No text begins as what
+    /// [`IdentityKey::sign`] signs, which is with a zero byte.
+    pub(crate) fn sign_text(&self, text: &[u8]) -> Signature {
         let mut signature = Signature([0; 64]);
-        let made = self.pair.sign(&hash::encode(domain, parts));
-        signature.0.copy_from_slice(made.as_ref());
+        signature.0.copy_from_slice(self.pair.sign(text).as_ref());
         signature
     }
 
@@ -100,7 +105,12 @@ impl IdentityPublic {
     /// `domain`.
     #[must_use]
     pub fn verify(&self, domain: &str, parts: &[&[u8]], signature: &Signature) -> bool {
-        UnparsedPublicKey::new(&ED25519, self.0).verify(&hash::encode(domain, parts), &signature.0).is_ok()
+        self.verify_text(&hash::encode(domain, parts), signature)
+    }
+
+    /// Whether `signature` is this key's over a text as it is.
+    pub(crate) fn verify_text(&self, text: &[u8], signature: &Signature) -> bool {
+        UnparsedPublicKey::new(&ED25519, self.0).verify(text, &signature.0).is_ok()
     }
 }
 

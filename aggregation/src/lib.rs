@@ -31,6 +31,9 @@
 //! Above all the number of the corrupt and the report goal must be checked there:
 //! this package keeps to them, but has no opinion about their values.
 //!
+//! Who may be in a roster at all is what an enrollment authority says, and [`log`]
+//! is where everybody can see all that it said.
+//!
 //! Rebuilding the seeds and removing the masks from a sum are shared among the
 //! threads of the rayon pool that they are called in; everything that a device
 //! does is done by the thread that calls it.
@@ -49,6 +52,7 @@ mod graph;
 mod hash;
 mod identity;
 mod index;
+pub mod log;
 mod merkle;
 mod modular;
 pub mod packing;
@@ -69,13 +73,14 @@ pub mod argument {}
 pub use crate::{
     advertisement::{Advertisement, AdvertisementError},
     context::{Context, ContextError, ModelDigest, PlanDigest, SessionId, TaskId},
-    credential::{Credential, CredentialError},
+    credential::{Credential, CredentialError, Logged},
     device::{Advertised, Agreed, Masking, Refusal, Shared, Submitted, UnmaskShares},
     evidence::{Evidence, EvidenceError},
     graph::{Draw, Graph, MAX_COHORT, MAX_COMPLETE, MAX_DRAWS, Parameters, corrupt_devices, quorum},
     hash::digest,
     identity::{IdentityError, IdentityKey, IdentityPublic, PublicKeyError, Signature},
     index::{DeviceIndex, IndexSet, IndexSetError},
+    merkle::TreeHash,
     roster::{Roster, RosterError},
     sealing::{SEALED_SHARE_BYTES, SealedShare},
     seed::Seed,

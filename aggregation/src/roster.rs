@@ -179,9 +179,11 @@ impl Entries {
 mod tests {
     use super::*;
     use crate::{
-        credential::Credential,
+        credential::{Credential, Logged},
         identity::{IdentityPublic, Signature},
     };
+
+    const LOGGED: Logged = Logged { place: 1, enrolled_unix_secs: 2, label: [3; 16], attested: [4; 32] };
 
     fn entry(id: u8) -> Advertisement {
         Advertisement {
@@ -189,6 +191,7 @@ mod tests {
                 device: [id; 16],
                 identity: IdentityPublic([id; 32]),
                 expires_unix_secs: 0,
+                logged: None,
                 signature: Signature([0; 64]),
             },
             masking_key: [id; 32],
@@ -246,6 +249,11 @@ mod tests {
             root(|entry| entry.credential.device = [9; 16]),
             root(|entry| entry.credential.identity = IdentityPublic([9; 32])),
             root(|entry| entry.credential.expires_unix_secs = 9),
+            root(|entry| entry.credential.logged = Some(LOGGED)),
+            root(|entry| entry.credential.logged = Some(Logged { place: 9, ..LOGGED })),
+            root(|entry| entry.credential.logged = Some(Logged { enrolled_unix_secs: 9, ..LOGGED })),
+            root(|entry| entry.credential.logged = Some(Logged { label: [9; 16], ..LOGGED })),
+            root(|entry| entry.credential.logged = Some(Logged { attested: [9; 32], ..LOGGED })),
             root(|entry| entry.credential.signature = Signature([9; 64])),
             root(|entry| entry.masking_key = [9; 32]),
             root(|entry| entry.sealing_key = [9; 32]),
@@ -254,6 +262,6 @@ mod tests {
             root(|entry| entry.draw_commitment = [9; 32]),
             root(|entry| entry.signature = Signature([9; 64])),
         ]);
-        assert_eq!(roots.len(), 11);
+        assert_eq!(roots.len(), 16);
     }
 }

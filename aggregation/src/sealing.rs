@@ -120,6 +120,7 @@ mod tests {
             cohort: 100,
             corrupt: 5,
             missing_fraction_permille: 300,
+            log: None,
         };
         let route = Route { from: from.into(), to: to.into() };
         Envelope::new(&Seed::from_bytes([7; 32]), &RosterContext::new(&ctx, [root; 32]), route)

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use proto::convert::{self, Enrollment, Renewal};
 use proto::ids::{DeviceId, Digest};
@@ -64,6 +64,30 @@ struct Enrolled {
     /// How the coordinator's operator calls the device.
     #[serde(default)]
     label: String,
+    /// What more the credential says where its authority keeps a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    logged: Option<Placed>,
+}
+
+/// A [`Logged`], as it is written.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Placed {
+    place: u64,
+    enrolled_unix_secs: u64,
+    label: [u8; 16],
+    attested: Digest,
+}
+
+impl From<Logged> for Placed {
+    fn from(Logged { place, enrolled_unix_secs, label, attested }: Logged) -> Self {
+        Self { place, enrolled_unix_secs, label, attested: Digest(attested) }
+    }
+}
+
+impl From<Placed> for Logged {
+    fn from(Placed { place, enrolled_unix_secs, label, attested }: Placed) -> Self {
+        Self { place, enrolled_unix_secs, label, attested: attested.0 }
+    }
 }
 
 impl Enrolled {
@@ -201,6 +225,7 @@ fn keep(
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
         label,
+        logged: answer.credential.logged.map(Placed::from),
     };
     Ok(store.put(ENROLLED, &enrolled)?)
 }
@@ -229,6 +254,7 @@ pub fn load(
         device: enrolled.device.0,
         identity: IdentityPublic(keys.identity_public_key()?),
         expires_unix_secs: enrolled.expires_unix_secs,
+        logged: enrolled.logged.map(Logged::from),
         signature: Signature(signature),
     };
     let device = Device {

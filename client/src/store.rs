@@ -11,6 +11,7 @@ mod journal;
 mod ledger;
 mod recovery;
 mod sealing;
+mod seen_log;
 mod state;
 mod turned_away;
 
@@ -25,5 +26,6 @@ pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};
 pub use sealing::SealError;
+pub(crate) use seen_log::{SEEN_LOG, SeenLog};
 pub use state::{State, StateError};
 pub use turned_away::TurnedAway;

@@ -221,7 +221,7 @@ impl Transport {
             other @ (Reply::Wait { .. }
             | Reply::Assignment(_)
             | Reply::Offer { .. }
-            | Reply::Roster(_)
+            | Reply::Roster { .. }
             | Reply::Drawn(_)
             | Reply::Inbox { .. }
             | Reply::Received

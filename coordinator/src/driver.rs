@@ -16,7 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aggregation::IdentityPublic;
 use proto::admin::{PrivacySpent, TaskStatus};
 use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, Rejection, Reply, Request, Window};
@@ -55,6 +54,7 @@ pub use held::LONGEST_HELD;
 use cell::{Cell, Hold};
 use entry::{Answer, Entry, Kept};
 use held::Awaits;
+pub use tasks::Enrolling;
 use tasks::Tasks;
 
 /// What a device is told while the disk takes nothing, in milliseconds.
@@ -90,7 +90,7 @@ impl Driver {
     pub fn open(
         store: Store,
         artifacts: Artifacts,
-        authority: IdentityPublic,
+        enrolling: impl Into<Enrolling>,
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
         let artifacts = Arc::new(artifacts);
@@ -98,7 +98,7 @@ impl Driver {
         let metrics = Arc::new(Metrics::default());
         let kept = Arc::new(Kept::new(store, Arc::clone(&artifacts), known, metrics));
         Ok(Self {
-            tasks: Arc::new(Tasks::restore(Arc::clone(&kept), authority, spooler)?),
+            tasks: Arc::new(Tasks::restore(Arc::clone(&kept), enrolling.into(), spooler)?),
             kept,
             reader: Arc::new(PartReader::new(artifacts)),
             readers: Arc::new(Semaphore::new(READERS)),

@@ -1,6 +1,6 @@
 //! Who may connect: tokens, enrolment, renewal and revocation.
 
-use aggregation::IdentityPublic;
+use aggregation::{Credential, IdentityPublic, Logged};
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
+use crate::kept_log::{KeptLog, Turn};
 use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
@@ -43,6 +44,8 @@ pub struct Registry {
     pub authority: Authority,
     /// Who vouches for devices' signing keys.
     pub enrollment_key: EnrollmentKey,
+    /// The log of all that the enrollment key vouched for.
+    pub log: KeptLog,
     /// Where devices find the coordinator, `host:port`; written into tokens.
     pub address: String,
     /// How long a certificate and a credential last, in seconds.
@@ -95,10 +98,22 @@ impl Registry {
         };
         let secret = &enrollment.token_secret;
         let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
-        let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
+        let mut turn = self.log.turn();
+        let logged = Logged {
+            place: turn.place(),
+            enrolled_unix_secs: earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis) / 1000,
+            label: self.enrollment_key.label(&token.label),
+            attested: [0; 32],
+        };
+        let request = &enrollment.certificate_request_pem;
+        let enrolled = self.vouch(device, request, (enrollment.identity, logged), now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
-        let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
+        let mut record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
+        if let Some(earlier) = &earlier {
+            record.enrolled_unix_millis = earlier.enrolled_unix_millis;
+        }
         let mut also = Batch::new();
+        self.log_credential(&mut turn, &mut also, &enrolled.credential, now)?;
         match &earlier {
             Some(earlier) => records::replace_device(&mut also, device, (earlier, &record)),
             None => records::insert_device(&mut also, device, &record),
@@ -121,6 +136,7 @@ impl Registry {
         };
         let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
         self.audit.change_here((Who::Device(device), what), redeem, |()| With::new(), self.audit_fails())?;
+        turn.kept();
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(Enrolled { label: record.label, ..enrolled })
@@ -165,18 +181,28 @@ impl Registry {
             let why = "the certificate was renewed within the last minute".to_owned();
             return Err(Rejection::Unavailable(why));
         }
-        let renewed = self.vouch(device, &renewal.certificate_request_pem, identity, now)?;
+        let mut turn = self.log.turn();
+        let logged = Logged {
+            place: turn.place(),
+            enrolled_unix_secs: record.enrolled_unix_millis / 1000,
+            label: self.enrollment_key.label(&record.label),
+            attested: [0; 32],
+        };
+        let request = &renewal.certificate_request_pem;
+        let renewed = self.vouch(device, request, (identity, logged), now)?;
         let next = DeviceRecord {
             expires_unix_secs: renewed.credential.expires_unix_secs,
             renewed_unix_secs: now.as_secs(),
             ..record.clone()
         };
         let mut batch = Batch::new();
+        self.log_credential(&mut turn, &mut batch, &renewed.credential, now)?;
         records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
         self.store.commit_blocking(&batch).map_err(|error| {
             // Revoked, or renewed by another call, since it was read.
             if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
+        turn.kept();
         tracing::debug!(%device, "certificate renewed");
         Ok(Enrolled { label: record.label, ..renewed })
     }
@@ -186,7 +212,7 @@ impl Registry {
         &self,
         device: DeviceId,
         certificate_request_pem: &str,
-        identity: IdentityPublic,
+        (identity, logged): (IdentityPublic, Logged),
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
         let expires_unix_secs = now.as_secs() + self.device_secs;
@@ -201,11 +227,24 @@ impl Registry {
         Ok(Enrolled {
             device,
             certificate_pem,
-            credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs),
+            credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs, logged),
             authority: self.public(),
             issued_unix_secs: now.as_secs(),
             label: String::new(),
         })
+    }
+
+    /// Adds the leaf of a credential to what is written with it.
+    fn log_credential(
+        &self,
+        turn: &mut Turn<'_>,
+        batch: &mut Batch,
+        credential: &Credential,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
+        let Some((_, leaf)) = credential.leaf() else { return Ok(()) };
+        let written = turn.write(batch, &leaf, self.enrollment_key.key(), now.as_secs());
+        written.map_err(|error| self.store(error))
     }
 
     fn new_device() -> Result<DeviceId, Rejection> {
@@ -247,7 +286,7 @@ impl Registry {
     }
 
     /// Shuts a device out, for ever.
-    pub async fn revoke(self: Arc<Self>, device: DeviceId) -> Result<(), Rejection> {
+    pub async fn revoke(self: Arc<Self>, device: DeviceId, now: Timestamp) -> Result<(), Rejection> {
         self.apart(move |registry| {
             let is_known = records::device(&registry.store, device).map_err(|e| registry.store(e))?.is_some();
             if !is_known {
@@ -255,7 +294,10 @@ impl Registry {
                 return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
             }
             registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
-            records::revoke(&registry.store, device).map_err(|e| registry.store(e))?;
+            let (store, key) = (&registry.store, registry.enrollment_key.key());
+            let revoked =
+                registry.log.revoke(device, key, now.as_secs(), |also| records::revoke(store, device, also));
+            revoked.map_err(|e| registry.store(e))?;
             registry.driver.known().revoked(device);
             tracing::info!("device revoked");
             Ok(())

@@ -17,6 +17,7 @@ mod dashboard;
 pub mod descriptors;
 pub mod driver;
 pub mod enrollment;
+pub mod kept_log;
 pub mod known;
 pub mod last_seen;
 pub mod listener;

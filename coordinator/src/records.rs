@@ -465,13 +465,13 @@ pub fn revoke_operator(store: &Store, serial: Serial) -> Result<bool, StoreError
 }
 
 /// Shuts a device out, for ever; durable when this returns. `false` when there is no such device, or it was shut out
-/// before. Blocks.
-pub fn revoke(store: &Store, id: DeviceId) -> Result<bool, StoreError> {
+/// before; then `also` is not written either. Blocks.
+pub fn revoke(store: &Store, id: DeviceId, also: Batch) -> Result<bool, StoreError> {
     let Some(record) = device(store, id)? else { return Ok(false) };
     if record.revoked {
         return Ok(false);
     }
-    let mut batch = Batch::new();
+    let mut batch = also;
     batch.put(DEVICES, id.0, &DeviceRecord { revoked: true, ..record })?;
     store.commit_blocking(&batch)?;
     Ok(true)
@@ -510,13 +510,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(folder.path()).unwrap();
         let id = DeviceId([1; 16]);
-        assert!(!revoke(&store, id).unwrap());
+        assert!(!revoke(&store, id, Batch::new()).unwrap());
         let record = DeviceRecord::new("phone".into(), IdentityPublic([2; 32]), 5, 9);
         let mut batch = Batch::new();
         insert_device(&mut batch, id, &record).unwrap();
         store.commit(batch).await.unwrap();
-        assert!(revoke(&store, id).unwrap());
-        assert!(!revoke(&store, id).unwrap(), "it was before");
+        assert!(revoke(&store, id, Batch::new()).unwrap());
+        assert!(!revoke(&store, id, Batch::new()).unwrap(), "it was before");
         assert_eq!(device(&store, id).unwrap(), Some(DeviceRecord { revoked: true, ..record }));
         assert!(devices(&store).unwrap()[0].revoked);
     }

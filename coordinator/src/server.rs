@@ -22,8 +22,9 @@ use crate::bases::{ServedBaseError, ServedBases};
 use crate::config::{Certificates, Config};
 use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
-use crate::driver::{self, Driver, DriverError};
+use crate::driver::{self, Driver, DriverError, Enrolling};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::kept_log::{KeptLog, LogError};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
@@ -52,6 +53,9 @@ pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "b
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
+/// How often the head of the enrollment log is looked at, in seconds.
+const HEADS_EVERY_SECS: u64 = 600;
+
 const DAY_SECS: u64 = 24 * 3600;
 const HOUR_SECS: u64 = 3600;
 
@@ -79,6 +83,9 @@ pub enum ServerError {
     /// The audit log cannot be used.
     #[error(transparent)]
     Audit(#[from] AuditError),
+    /// The enrollment log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The operator has no certificate.
     #[error(transparent)]
     Operators(#[from] OperatorsError),
@@ -164,7 +171,9 @@ impl Coordinator {
             most_bytes: u64::from(config.audit_mib) << 20,
         };
         let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
-        revoke_again(&revoked, &store, &operators, &audit)?;
+        let log = KeptLog::open(store.clone(), enrollment_key.key())?;
+        log.refresh(enrollment_key.key(), driver::now().as_secs())?;
+        revoke_again(&revoked, &store, (&log, &enrollment_key), &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
@@ -174,12 +183,14 @@ impl Coordinator {
         let host = names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
-        let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
+        let enrolling = Enrolling { authority: enrollment_key.public(), log: Some(log.log()) };
+        let driver = Driver::open(store.clone(), artifacts, enrolling, spooler)?;
         let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
             authority,
             enrollment_key,
+            log,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
             renewal_grace_secs: u64::from(renewal_grace_days) * DAY_SECS,
@@ -289,6 +300,7 @@ impl Coordinator {
         });
         let renewals = tokio::spawn(certificates.keep());
         let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
+        let heads = tokio::spawn(sign_heads(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
         tracing::info!("serving");
 
@@ -306,6 +318,7 @@ impl Coordinator {
         timers.abort();
         renewals.abort();
         calls.abort();
+        heads.abort();
         reading.abort();
         stop.cancel();
         for service in [devices, admins].into_iter().chain(observers) {
@@ -331,6 +344,19 @@ async fn write_calls(registry: Arc<Registry>) {
             if registry.store.is_stopped() {
                 registry.driver.fail(&error.into());
             }
+        }
+    }
+}
+
+/// Keeps the head of the enrollment log young, for ever: devices take none that is older than a day.
+async fn sign_heads(registry: Arc<Registry>) {
+    loop {
+        sleep(Duration::from_secs(HEADS_EVERY_SECS)).await;
+        let own = Arc::clone(&registry);
+        let signed =
+            spawn_blocking(move || own.log.refresh(own.enrollment_key.key(), driver::now().as_secs()));
+        if let Ok(Err(error)) = signed.await {
+            tracing::warn!(%error, "the head of the enrollment log is not signed anew yet");
         }
     }
 }
@@ -361,12 +387,15 @@ fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String>
 fn revoke_again(
     revoked: &[Revoked],
     store: &Store,
+    (log, key): (&KeptLog, &EnrollmentKey),
     operators: &Operators,
     audit: &Audit,
 ) -> Result<(), ServerError> {
     for one in revoked {
         let forgotten = match *one {
-            Revoked::Device(device) => records::revoke(store, device)?,
+            Revoked::Device(device) => log.revoke(device, key.key(), driver::now().as_secs(), |also| {
+                records::revoke(store, device, also)
+            })?,
             Revoked::Operator(serial) => operators.revoke(serial)?,
         };
         if forgotten {

@@ -234,7 +234,7 @@ impl AdminService {
                 AdminReply::Done
             }
             AdminRequest::RevokeDevice(device) => {
-                Arc::clone(&self.registry).revoke(device).await?;
+                Arc::clone(&self.registry).revoke(device, driver::now()).await?;
                 AdminReply::Done
             }
             AdminRequest::Fetch { digest, offset } => {

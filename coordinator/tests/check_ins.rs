@@ -24,6 +24,7 @@ use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
 use nightshift_coordinator::enrollment::Registry;
+use nightshift_coordinator::kept_log::KeptLog;
 use nightshift_coordinator::last_seen::LastSeen;
 use nightshift_coordinator::operators::Operators;
 use nightshift_coordinator::pki::{Authority, EnrollmentKey, Validity};
@@ -90,11 +91,13 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
         head: std::path::PathBuf::new(),
         most_bytes: 64 << 20,
     };
+    let enrollment_key =
+        EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new()).unwrap();
     Registry {
+        log: KeptLog::open(store.clone(), enrollment_key.key()).unwrap(),
+        enrollment_key,
         store: store.clone(),
         authority: Authority::open_or_create(folder, validity).unwrap(),
-        enrollment_key: EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new())
-            .unwrap(),
         address: "localhost:7443".to_owned(),
         device_secs: 1,
         renewal_grace_secs: 1,

@@ -4,7 +4,7 @@
 //! missing part and every name.
 
 use aggregation::{
-    Advertisement, Credential, IdentityPublic, IndexSet, SealedShare, Share, Signature, UnmaskShares,
+    Advertisement, Credential, IdentityPublic, IndexSet, Logged, SealedShare, Share, Signature, UnmaskShares,
 };
 
 use crate::ids::Digest;
@@ -86,7 +86,22 @@ fn credential_to_wire(credential: &Credential) -> wire::Credential {
         identity: credential.identity.0.to_vec(),
         expires_unix_secs: credential.expires_unix_secs,
         signature: credential.signature.0.to_vec(),
+        logged: credential.logged.map(|Logged { place, enrolled_unix_secs, label, attested }| wire::Logged {
+            place,
+            enrolled_unix_secs,
+            label: unless_zero(&label),
+            attested: unless_zero(&attested),
+        }),
     }
+}
+
+/// Nothing for zeros, which most are.
+fn unless_zero(bytes: &[u8]) -> Vec<u8> {
+    if bytes.iter().all(|byte| *byte == 0) { Vec::new() } else { bytes.to_vec() }
+}
+
+fn zero_if_none<const N: usize>(what: &'static str, bytes: &[u8]) -> Result<[u8; N], WireError> {
+    if bytes.is_empty() { Ok([0; N]) } else { fixed(what, bytes) }
 }
 
 fn credential_from_wire(message: &wire::Credential) -> Result<Credential, WireError> {
@@ -94,7 +109,17 @@ fn credential_from_wire(message: &wire::Credential) -> Result<Credential, WireEr
         device: fixed("credential", &message.device)?,
         identity: IdentityPublic(fixed("credential", &message.identity)?),
         expires_unix_secs: message.expires_unix_secs,
+        logged: message.logged.as_ref().map(logged_from_wire).transpose()?,
         signature: signature("credential", &message.signature)?,
+    })
+}
+
+fn logged_from_wire(message: &wire::Logged) -> Result<Logged, WireError> {
+    Ok(Logged {
+        place: message.place,
+        enrolled_unix_secs: message.enrolled_unix_secs,
+        label: zero_if_none("credential", &message.label)?,
+        attested: zero_if_none("credential", &message.attested)?,
     })
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::ops::Deref;
 
-use aggregation::{Advertisement, Evidence, IndexSet, SealedShare, Signature, UnmaskShares};
+use aggregation::{Advertisement, Evidence, IndexSet, SealedShare, Signature, TreeHash, UnmaskShares};
 use rand_core::Rng;
 use serde::{Deserialize, Serialize};
 
@@ -45,6 +45,8 @@ pub enum Request {
         version: u32,
         /// How much of the adapter it trained, where that is not all of it.
         class: Option<Class>,
+        /// The leaves of the enrollment log that it has seen; 0 for none.
+        log_seen: u64,
     },
     /// This device will not train for the task.
     Decline {
@@ -316,10 +318,18 @@ pub enum Reply {
         session: SessionId,
         /// Its number in the task.
         round: u64,
+        /// The enrollment log that the round is about, where there is one.
+        log: Option<LogOffer>,
     },
-    /// To step 1: everybody's advertisement, in roster order. To a draw: the roster of the next one, if some
-    /// did not take part in the last.
-    Roster(Vec<Advertisement>),
+    /// To step 1: everybody's advertisement. To a draw: the roster of the next one, if some did not take part in the
+    /// last.
+    Roster {
+        /// In roster order.
+        entries: Vec<Advertisement>,
+        /// What shows that they are in the enrollment log, below the head that the round is about
+        /// ([`aggregation::log::Watch::check_listed`]).
+        listed: Vec<TreeHash>,
+    },
     /// To a draw: everybody's nonce, in roster order.
     Drawn(Vec<[u8; 32]>),
     /// To step 2: who shared, and what was sealed for this device.
@@ -352,7 +362,7 @@ impl Reply {
             Self::Assignment(_) => "assignment",
             Self::Chunk(_) => "chunk",
             Self::Offer { .. } => "offer",
-            Self::Roster(_) => "roster",
+            Self::Roster { .. } => "roster",
             Self::Drawn(_) => "drawn",
             Self::Inbox { .. } => "inbox",
             Self::Received => "received",
@@ -361,6 +371,15 @@ impl Reply {
             Self::Over(_) => "over",
         }
     }
+}
+
+/// An enrollment log as a coordinator shows it to a device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogOffer {
+    /// A head of it, as the authority signed it ([`aggregation::log::SignedHead`]).
+    pub head: String,
+    /// What shows that the longer of this log and of what the device has seen goes on from the other.
+    pub consistency: Vec<TreeHash>,
 }
 
 /// How a round ended.

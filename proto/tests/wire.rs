@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use aggregation::{
-    Advertisement, Credential, Evidence, IdentityKey, IdentityPublic, IndexSet, SEALED_SHARE_BYTES,
+    Advertisement, Credential, Evidence, IdentityKey, IdentityPublic, IndexSet, Logged, SEALED_SHARE_BYTES,
     SealedShare, Share, Signature, UnmaskShares,
 };
 use nightshift_proto::adapter::Class;
@@ -12,8 +12,8 @@ use nightshift_proto::convert::{
 };
 use nightshift_proto::ids::{Digest, SessionId, TaskId};
 use nightshift_proto::message::{
-    Assignment, Before, Charged, CheckIn, Chunk, DeclineReason, Outcome, Published, Rejection, Reply,
-    Request, Window,
+    Assignment, Before, Charged, CheckIn, Chunk, DeclineReason, LogOffer, Outcome, Published, Rejection,
+    Reply, Request, Window,
 };
 use nightshift_proto::wire;
 use proptest::prelude::*;
@@ -32,6 +32,14 @@ fn advertisement() -> Advertisement {
     }
 }
 
+/// The same of a device in a log.
+fn logged() -> Advertisement {
+    let key = IdentityKey::from_seed(&[3; 32]);
+    let logged = Logged { place: 7, enrolled_unix_secs: 8, label: [9; 16], attested: [0; 32] };
+    let credential = Credential::issue_logged(&key, [4; 16], IdentityPublic([5; 32]), 99, logged);
+    Advertisement { credential, ..advertisement() }
+}
+
 fn sealed(to: u16) -> SealedShare {
     SealedShare { from: 1, to, bytes: vec![11; SEALED_SHARE_BYTES] }
 }
@@ -46,8 +54,13 @@ fn requests() -> Vec<Request> {
         Request::CheckIn(CheckIn::default()),
         Request::CheckIn(CheckIn { only_keeps: true, declined: vec![TaskId([3; 16]), TaskId([4; 16])] }),
         Request::Fetch { digest: Digest([2; 32]), offset: 3 },
-        Request::Join { task: TaskId([3; 16]), version: 4, class: None },
-        Request::Join { task: TaskId([3; 16]), version: 4, class: Some(Class { rank: 2, layers: 3 }) },
+        Request::Join { task: TaskId([3; 16]), version: 4, class: None, log_seen: 0 },
+        Request::Join {
+            task: TaskId([3; 16]),
+            version: 4,
+            class: Some(Class { rank: 2, layers: 3 }),
+            log_seen: u64::MAX,
+        },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Size },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Epsilon },
         Request::Decline { task: TaskId([3; 16]), reason: DeclineReason::Memory },
@@ -85,8 +98,14 @@ fn replies() -> Vec<Reply> {
         Reply::Assignment(Assignment { published, before: None, charges: vec![] }),
         Reply::Assignment(Assignment { published, before: Some(before), charges: vec![charged, charged] }),
         Reply::Chunk(Chunk { total_bytes: 10, offset: 4, bytes: vec![1, 2, 3] }),
-        Reply::Offer { session: SessionId([5; 32]), round: 6 },
-        Reply::Roster(vec![advertisement()]),
+        Reply::Offer { session: SessionId([5; 32]), round: 6, log: None },
+        Reply::Offer {
+            session: SessionId([5; 32]),
+            round: 6,
+            log: Some(LogOffer { head: "head".to_owned(), consistency: vec![[7; 32], [8; 32]] }),
+        },
+        Reply::Roster { entries: vec![advertisement()], listed: vec![] },
+        Reply::Roster { entries: vec![logged()], listed: vec![[9; 32]] },
         Reply::Drawn(vec![[14; 32], [15; 32]]),
         Reply::Inbox { sharers: places.clone(), shares: vec![sealed(3)] },
         Reply::Received,

@@ -135,12 +135,14 @@ pub fn secagg(options: &Options, seed: u64) -> Result<Report, BenchError> {
         cohort: options.devices,
         corrupt: aggregation::corrupt_devices(options.devices, CORRUPT_PERMILLE),
         missing_fraction_permille: options.planned_missing_permille(),
+        log: None,
     };
     let params = RoundParams {
         context: context.clone(),
         cohort: options.devices,
         report_goal,
         authority: authority.public(),
+        log: None,
         join_millis: STEP_MILLIS,
         step_millis: STEP_MILLIS,
         grace_millis: STEP_MILLIS,

@@ -331,6 +331,10 @@ impl World {
                     self.nodes[index].drawn = times;
                     self.tell(index, Event::Recorded);
                 }
+                Action::RecordLog(seen) => {
+                    self.nodes[index].log_seen = Some(seen);
+                    self.tell(index, Event::Recorded);
+                }
                 Action::RecordSignature(signed) => {
                     self.nodes[index].signatures.push(signed);
                     self.tell(index, Event::Recorded);

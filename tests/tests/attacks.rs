@@ -13,6 +13,7 @@
 //! | late input after "missing", partial upload | `late` |
 //! | out-of-range chunk, wrong length, wrong hash, bad share, wrong commitment | `inputs`, `inboxes` |
 //! | drop-outs that cut the graph, graph seed chosen by one side | `ring` |
+//! | a log of enrollments that was forked, rolled back, or is old; a device that is not in it; a burst of fresh ones | `enrolling` |
 //! | two views of who shared, a device of another roster counted as survivor | `sharers` |
 #![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by panicking")]
 
@@ -24,6 +25,8 @@ use world::World;
 
 #[path = "attacks/again.rs"]
 mod again;
+#[path = "attacks/enrolling.rs"]
+mod enrolling;
 #[path = "attacks/hand.rs"]
 mod hand;
 #[path = "attacks/inboxes.rs"]

@@ -62,6 +62,7 @@ pub fn context() -> Context {
         cohort: 1024,
         corrupt: 0,
         missing_fraction_permille: 300,
+        log: None,
     }
 }
 

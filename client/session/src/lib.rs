@@ -7,11 +7,13 @@
 
 pub mod conditions;
 pub mod contribution;
+mod log_policy;
 mod machine;
 pub mod policy;
 pub mod spending;
 pub mod update;
 
+pub use log_policy::{LogPolicy, WitnessKey};
 pub use machine::{
     Action, Device, Ended, Event, LackingBase, Lifetime, LoadedBefore, Session, SessionState, Signed,
     Withheld, Work,

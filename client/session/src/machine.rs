@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use aggregation::log::Seen;
 use aggregation::{Credential, IdentityKey, IdentityPublic};
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::message::{
@@ -24,6 +25,7 @@ mod ended;
 mod events;
 mod inside;
 mod keeping;
+mod log;
 mod outside;
 mod renewal;
 mod state;
@@ -70,7 +72,8 @@ pub struct Device {
     pub identity: IdentityKey,
     /// The enrolment authority's statement about it, as the device began with it.
     pub credential: Credential,
-    /// The enrolment authority's key.
+    /// The enrollment authority's key. Where its credential has a place in the authority's log, it takes part in rounds
+    /// about that log and no others.
     pub authority: IdentityPublic,
     /// The hashes of the bases that it holds.
     pub bases: Vec<Digest>,
@@ -183,6 +186,8 @@ pub struct Session {
     signed: BTreeMap<TaskId, u64>,
     /// When it took part in drawing a graph, within the last day.
     drawn: Vec<Timestamp>,
+    /// What it has seen of the log of its enrollment authority.
+    seen: Option<Seen>,
     /// The tasks that the user left.
     forgotten: BTreeSet<TaskId>,
     trainer_faults: TrainerFaults,
@@ -233,6 +238,7 @@ impl Session {
             spending,
             signed: BTreeMap::new(),
             drawn: Vec::new(),
+            seen: None,
             forgotten: BTreeSet::new(),
             trainer_faults: TrainerFaults::default(),
             text_millis: FIRST_TEXT_MILLIS,
@@ -260,6 +266,13 @@ impl Session {
     #[must_use]
     pub fn having_drawn(mut self, times: Vec<Timestamp>) -> Self {
         self.drawn = times;
+        self
+    }
+
+    /// The same device, which has seen this of the log of its enrollment authority.
+    #[must_use]
+    pub const fn having_seen(mut self, seen: Option<Seen>) -> Self {
+        self.seen = seen;
         self
     }
 
@@ -307,7 +320,8 @@ impl Session {
             Stage::Joining { trained } => {
                 let published = trained.work.published;
                 let (task, version, class) = (published.task, published.version, trained.work.class);
-                Action::Send(Request::Join { task, version, class })
+                let log_seen = self.seen.map_or(0, |seen| seen.head.size);
+                Action::Send(Request::Join { task, version, class, log_seen })
             }
             Stage::Round { trained, step } => step.action(trained),
         }

@@ -10,6 +10,7 @@ use proto::message::DeclineReason;
 use proto::plan::{Mode, Plan};
 use serde::{Deserialize, Serialize};
 
+use crate::log_policy::LogPolicy;
 use crate::spending::Spending;
 
 const MIB: u64 = 1 << 20;
@@ -65,6 +66,8 @@ pub struct Policy {
     /// Most disk for bases that are fetched from the coordinator when a task needs one that is not here, in MiB; with 0
     /// none is fetched. Default 0.
     pub coordinator_bases_mib: u64,
+    /// What it demands of the log of its enrollment authority.
+    pub log: LogPolicy,
 }
 
 impl Default for Policy {
@@ -90,6 +93,7 @@ impl Default for Policy {
             tasks: Vec::new(),
             bases: Vec::new(),
             coordinator_bases_mib: 0,
+            log: LogPolicy::default(),
         }
     }
 }

@@ -72,11 +72,15 @@ fn means(ended: Ended, why: &str) -> Means {
         | Ended::WrongReply { .. }
         | Ended::TooManyTasks
         | Ended::Uncounted { withheld: Withheld::Everything, .. }
+        | Ended::Log(_)
+        | Ended::NoLog
         | Ended::RoundTooFar { .. } => coordinator(),
         // Of a round with other devices it may be otherwise.
-        Ended::Refused(_) | Ended::Roster(_) | Ended::Contribution(ContributionError::Mask(_)) => {
-            Means::MayPass
-        }
+        Ended::Refused(_)
+        | Ended::Roster(_)
+        | Ended::Listed(_)
+        | Ended::NotInLog
+        | Ended::Contribution(ContributionError::Mask(_)) => Means::MayPass,
         // Another task may be there.
         Ended::Uncounted { withheld: Withheld::Nothing | Withheld::Task, .. }
         | Ended::Round(_)

@@ -9,6 +9,7 @@ use session::{Action, Event};
 use super::clock::now;
 use super::run::{DRAWN, Running};
 use crate::error::Error;
+use crate::store::{SEEN_LOG, SeenLog};
 
 /// How often it is told what the device waits for while a question is out.
 const HELD_EACH: Duration = Duration::from_secs(2);
@@ -83,6 +84,10 @@ impl Running {
             }
             Action::RecordDraws(times) => {
                 self.store.put(DRAWN, &times)?;
+                Event::Recorded
+            }
+            Action::RecordLog(seen) => {
+                self.store.put(SEEN_LOG, &SeenLog::from(seen))?;
                 Event::Recorded
             }
             Action::RecordSignature(signed) => {

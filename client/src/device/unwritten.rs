@@ -78,7 +78,8 @@ impl Running {
 /// Whether others of a round wait for this device.
 fn is_in_round(state: SessionState) -> bool {
     match state {
-        SessionState::Advertising
+        SessionState::RecordingLog
+        | SessionState::Advertising
         | SessionState::RecordingDraw
         | SessionState::Drawing
         | SessionState::Sharing

@@ -203,6 +203,10 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::Uncounted { .. }
         | Ended::Refused(_)
         | Ended::Roster(_)
+        | Ended::Log(_)
+        | Ended::Listed(_)
+        | Ended::NoLog
+        | Ended::NotInLog
         | Ended::Contribution(_)
         | Ended::Round(_)
         | Ended::SignedBefore { .. }

@@ -30,6 +30,10 @@ impl TurnedAway {
             Ended::Breach(_)
             | Ended::Refused(_)
             | Ended::Roster(_)
+            | Ended::Log(_)
+            | Ended::Listed(_)
+            | Ended::NoLog
+            | Ended::NotInLog
             | Ended::Contribution(_)
             | Ended::Rejected(_)
             | Ended::NotRenewed { .. }

@@ -112,10 +112,10 @@ impl Stage {
     pub(crate) async fn new(driver: &Driver, task: TaskId, plan: &Plan, devices: u16) -> Self {
         let mut offers = Vec::new();
         for number in 0..devices {
-            let join = Request::Join { task, version: 0, class: None };
+            let join = Request::Join { task, version: 0, class: None, log_seen: 0 };
             offers.push(driver.handle(id(number), join).await.unwrap());
         }
-        let Reply::Offer { session, round } = offers[0] else { panic!("no round is offered") };
+        let Reply::Offer { session, round, .. } = offers[0] else { panic!("no round is offered") };
         let status = driver.show(task).await.unwrap();
         let mechanism = plan.mechanism().unwrap();
         let published = Published {
@@ -138,6 +138,7 @@ impl Stage {
             cohort: plan.round.cohort as usize,
             corrupt: plan.corrupt_devices(),
             missing_fraction_permille: plan.round.missing_permille,
+            log: None,
         };
         Self { driver: driver.clone(), context, session }
     }
@@ -153,7 +154,7 @@ impl Stage {
                 Advertised::new(context.clone(), &identity, credential, &mut rng(number));
             (state, Request::Advertise { session, advertisement: Box::new(advertisement) })
         });
-        let Reply::Roster(entries) = self.ask_all(&requests).await else { panic!("no roster") };
+        let Reply::Roster { entries, .. } = self.ask_all(&requests).await else { panic!("no roster") };
         let (devices, roster) = if usize::from(scenario.devices) <= MAX_COMPLETE {
             (devices, Roster::new(entries).unwrap())
         } else {

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CliError, EXIT_CODES};
 use crate::audit::AuditError;
 use crate::config::Config;
+use crate::kept_log::LogError;
 use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
 use crate::pki::PkiError;
@@ -120,6 +121,7 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Driver(_)
         | ServerError::File(_)
         | ServerError::Stopped(_)
+        | ServerError::Log(LogError::Store(_))
         | ServerError::Audit(AuditError::File(_) | AuditError::Store(_))
         | ServerError::Operators(OperatorsError::Store(_) | OperatorsError::Record(_))
         | ServerError::Certificates(
@@ -132,6 +134,7 @@ fn failure(error: ServerError) -> CliError {
         ServerError::Revocations(_)
         // A person has to look at it: to start again and again mends nothing.
         | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
+        | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_))
         | ServerError::Bases(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)

@@ -15,7 +15,7 @@ use proto::shown::shown;
 use rand_core::CryptoRng;
 use shell::store::Batch;
 use task::spool::Spooler;
-use task::{Counted, Task};
+use task::{Counted, EnrollmentLog, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
 
 use super::cell::Cell;
@@ -30,7 +30,7 @@ use crate::records::{self, TaskHeader};
 #[derive(Debug)]
 pub(super) struct Tasks {
     kept: Arc<Kept>,
-    authority: IdentityPublic,
+    enrolling: Enrolling,
     spooler: Arc<dyn Spooler>,
     cells: RwLock<Arc<Vec<Arc<Cell>>>>,
     /// The place in the order of creation that the next task has.
@@ -40,6 +40,32 @@ pub(super) struct Tasks {
     pub(super) phases: Arc<watch::Sender<Phases>>,
 }
 
+/// By whom devices are enrolled.
+#[derive(Clone, Debug)]
+pub struct Enrolling {
+    /// The key of the authority.
+    pub authority: IdentityPublic,
+    /// What it writes down, where it does.
+    pub log: Option<EnrollmentLog>,
+}
+
+impl Enrolling {
+    /// The task, with rounds about the log.
+    fn to(&self, task: Task) -> Task {
+        match &self.log {
+            Some(log) => task.with_log(log.clone()),
+            None => task,
+        }
+    }
+}
+
+/// An authority without a log.
+impl From<IdentityPublic> for Enrolling {
+    fn from(authority: IdentityPublic) -> Self {
+        Self { authority, log: None }
+    }
+}
+
 /// The turn to create a task.
 pub(super) type Turn = OwnedMutexGuard<u64>;
 
@@ -47,21 +73,22 @@ impl Tasks {
     /// Restores every task.
     pub(super) fn restore(
         kept: Arc<Kept>,
-        authority: IdentityPublic,
+        enrolling: Enrolling,
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
         let phases = Arc::new(watch::Sender::new(Phases::default()));
         let (mut cells, mut next) = (Vec::new(), 0);
         for (id, header) in records::headers(&kept.store)? {
             next = header.order + 1;
-            let task = records::load_task(&kept.store, &kept.artifacts, authority, (id, &header))?;
-            let task = task.with_spooler(Arc::clone(&spooler)).counting_from(now(), Counted::FromTheStart);
+            let task = records::load_task(&kept.store, &kept.artifacts, enrolling.authority, (id, &header))?;
+            let task = enrolling.to(task.with_spooler(Arc::clone(&spooler)));
+            let task = task.counting_from(now(), Counted::FromTheStart);
             let entry = Entry::new(task, header, Arc::clone(&kept));
             cells.push(Arc::new(Cell::new(entry, Arc::clone(&phases))));
         }
         Ok(Self {
             kept,
-            authority,
+            enrolling,
             spooler,
             cells: RwLock::new(Arc::new(cells)),
             next: Arc::new(Mutex::new(next)),
@@ -112,7 +139,7 @@ impl Tasks {
             Ok(checked) => checked.unzip(),
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
-        let task = match Task::new(TaskId(id), plan, given, self.authority) {
+        let task = match Task::new(TaskId(id), plan, given, self.enrolling.authority) {
             Ok(task) => task,
             Err(error) => return Ok(Err(unacceptable(&error))),
         };
@@ -146,8 +173,8 @@ impl Tasks {
         **next += 1;
         tracing::info!(task = %task.id(), versions = task.plan().round.versions, "task created");
         let status = task.status();
-        let task =
-            task.with_spooler(Arc::clone(&self.spooler)).counting_from(now(), Counted::FromItsBeginning);
+        let task = self.enrolling.to(task.with_spooler(Arc::clone(&self.spooler)));
+        let task = task.counting_from(now(), Counted::FromItsBeginning);
         let entry = Entry::new(task, header, Arc::clone(&self.kept));
         let cell = Arc::new(Cell::new(entry, Arc::clone(&self.phases)));
         let mut cells = self.cells.write().unwrap_or_else(PoisonError::into_inner);

@@ -251,12 +251,15 @@ impl Join<()> {
         for i in 0..COHORT {
             offers.push(
                 driver
-                    .handle(device(i), Request::Join { task, version: status.version, class: None })
+                    .handle(
+                        device(i),
+                        Request::Join { task, version: status.version, class: None, log_seen: 0 },
+                    )
                     .await
                     .unwrap(),
             );
         }
-        let Reply::Offer { session, round } = offers[0] else { panic!("{offers:?}") };
+        let Reply::Offer { session, round, .. } = offers[0] else { panic!("{offers:?}") };
         let bytes = driver.fetch(status.plan, 0).await.unwrap().bytes;
         let mechanism = plan.mechanism().unwrap();
         let published = Published {
@@ -279,6 +282,7 @@ impl Join<()> {
             cohort: plan.round.cohort as usize,
             corrupt: plan.corrupt_devices(),
             missing_fraction_permille: plan.round.missing_permille,
+            log: None,
         };
         Self { context, plan, devices: vec![(); usize::from(COHORT)] }
     }
@@ -308,7 +312,10 @@ impl Join<(Advertised, Request)> {
     async fn share(self, driver: &Driver) -> Join<Masking> {
         let mut sharing: Vec<(Shared, Request)> = Vec::new();
         for (i, (state, request)) in (0..).zip(self.devices) {
-            let Reply::Roster(roster) = driver.handle(device(i), request).await.unwrap() else { panic!() };
+            let Reply::Roster { entries: roster, .. } = driver.handle(device(i), request).await.unwrap()
+            else {
+                panic!()
+            };
             let roster = Roster::new(roster).unwrap();
             let (now, public) = (now().as_secs(), authority().public());
             let (state, shares) = state.share(roster, &public, now, 3, &mut UnwrapErr(SysRng)).unwrap();

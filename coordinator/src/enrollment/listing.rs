@@ -132,7 +132,7 @@ mod tests {
         for (id, label) in [(1, "attic"), (2, "kitchen"), (3, "kitchen"), (4, "hall"), (5, "kitchen")] {
             enroll(&registry, id, label, if id == 3 { now - 1 } else { now + 9 });
         }
-        records::revoke(&registry.store, DeviceId([4; 16])).unwrap();
+        records::revoke(&registry.store, DeviceId([4; 16]), Batch::new()).unwrap();
         registry.seen.saw(DeviceId([2; 16]), "nightshift/1", now - 50);
         registry.seen.saw(DeviceId([5; 16]), "nightshift/1", now - 5);
         let listed = |query: DeviceQuery| registry.listed_here(&query, NOW).unwrap();

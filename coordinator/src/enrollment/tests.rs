@@ -51,6 +51,7 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
     Registry {
         audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
+        log: KeptLog::open(store.clone(), enrollment_key.key()).unwrap(),
         enrollment_key,
         address: "localhost:7443".to_owned(),
         device_secs: 30 * DAY,
@@ -119,7 +120,7 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
     let anna = listed.iter().find(|device| device.device == world.device).unwrap();
     assert_eq!((anna.label.as_str(), anna.expires_unix_secs), ("anna's new name", later + 30 * DAY));
 
-    Arc::clone(&world.registry).revoke(world.device).await.unwrap();
+    Arc::clone(&world.registry).revoke(world.device, at(NOW)).await.unwrap();
     let revoked = enroll(&identity(), "anna", later).await.unwrap_err();
     assert!(revoked.to_string().contains("was revoked"), "{revoked}");
     assert!(world.registry.check(world.device).is_err());
@@ -245,7 +246,7 @@ async fn whoever_is_another_revoked_or_without_the_identity_key_is_told_nothing(
     for answer in refused {
         assert!(matches!(answer, Err(Rejection::NotEnrolled)), "{answer:?}");
     }
-    Arc::clone(&world.registry).revoke(world.device).await.unwrap();
+    Arc::clone(&world.registry).revoke(world.device, at(NOW)).await.unwrap();
     let revoked = world.renew(&identity(), &Peer::Anonymous, NOW + 90).await;
     assert!(matches!(revoked, Err(Rejection::NotEnrolled)), "{revoked:?}");
     assert!(world.folder.path().exists());
@@ -264,7 +265,7 @@ async fn a_revocation_beside_a_renewal_is_never_undone() {
         let renewal = Renewal::new(device, request(), &identity());
         let (renewed, revoked) = tokio::join!(
             Arc::clone(&world.registry).renew(renewal, Peer::Anonymous, at(NOW + DAY)),
-            Arc::clone(&world.registry).revoke(device)
+            Arc::clone(&world.registry).revoke(device, at(NOW))
         );
         revoked.unwrap();
         assert!(matches!(renewed, Ok(_) | Err(Rejection::NotEnrolled | Rejection::Unavailable(_))));
@@ -290,7 +291,7 @@ async fn a_revocation_beside_an_enrollment_is_never_undone_and_a_restart_says_th
         assert!(world.registry.check(first.device).is_ok());
         let (again, shut_out) = tokio::join!(
             Arc::clone(&world.registry).enrol(again, at(NOW + 1)),
-            Arc::clone(&world.registry).revoke(first.device)
+            Arc::clone(&world.registry).revoke(first.device, at(NOW))
         );
         shut_out.unwrap();
         assert!(again.is_err() || again.is_ok_and(|again| again.device == first.device));

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::Path;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
 use formats::{Release, SignedRelease};
 use proto::ids::Digest;
 use ring::rand::SecureRandom;
@@ -31,9 +31,28 @@ impl EnrollmentKey {
         self.key.public()
     }
 
-    /// States that a device has an identity key, until the given second.
-    pub fn issue(&self, device: [u8; 16], identity: IdentityPublic, expires_unix_secs: u64) -> Credential {
-        Credential::issue(&self.key, device, identity, expires_unix_secs)
+    /// States that a device has an identity key, until the given second, in this place of the log.
+    pub fn issue(
+        &self,
+        device: [u8; 16],
+        identity: IdentityPublic,
+        expires_unix_secs: u64,
+        logged: Logged,
+    ) -> Credential {
+        Credential::issue_logged(&self.key, device, identity, expires_unix_secs, logged)
+    }
+
+    /// By which whoever has this key finds a device in the log, and nobody else: a signature that is published nowhere is
+    /// as good as a secret.
+    pub fn label(&self, label: &str) -> [u8; 16] {
+        let Signature(secret) = self.key.sign("label in the enrollment log", &[label.as_bytes()]);
+        let digest = Digest::of(&secret).0;
+        digest.first_chunk().copied().unwrap_or_default()
+    }
+
+    /// The key itself, with which the log is signed.
+    pub const fn key(&self) -> &IdentityKey {
+        &self.key
     }
 
     /// States that a version came out of a round as described.

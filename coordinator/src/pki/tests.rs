@@ -1,3 +1,4 @@
+use aggregation::Logged;
 use ring::rand::SystemRandom;
 
 use super::*;
@@ -129,8 +130,11 @@ fn the_enrollment_key_is_the_same_after_a_restart_and_signs() {
     let first = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
     let second = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
     assert_eq!(first.public(), second.public());
-    let credential = first.issue([7; 16], second.public(), 100);
+    let logged = Logged { place: 0, enrolled_unix_secs: 1, label: first.label("a"), attested: [0; 32] };
+    let credential = first.issue([7; 16], second.public(), 100, logged);
     credential.verify(&second.public(), 99).unwrap();
+    assert_eq!(second.label("a"), first.label("a"));
+    assert_ne!(second.label("b"), first.label("a"));
     assert_eq!(std::fs::read(&path).unwrap().len(), 32);
 }
 

@@ -4,11 +4,13 @@
 //! one cohort. Both take requests and the time and give back replies and effects. [`optimizer`] turns a mean update
 //! into the next version; [`spool`] says where unfinished inputs wait, [`worth`] what a plan's noise leaves to learn,
 //! [`gain`] what devices measured of versions.
+//! [`EnrollmentLog`] is where everybody sees who was enrolled.
 //!
 //! This package deliberately does not know clocks, disks, networks, stores, threads or tensors: time and randomness are
 //! arguments, and whoever drives a machine makes its effects durable. It never holds a contribution that is not masked.
 //! Start at [`round::Round`].
 
+mod enrollment_log;
 pub mod gain;
 pub mod optimizer;
 pub mod pacing;
@@ -17,4 +19,5 @@ pub mod spool;
 mod task;
 pub mod worth;
 
+pub use enrollment_log::{EnrollmentLog, RoundLog};
 pub use task::{Counted, Earlier, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};

@@ -10,8 +10,9 @@ use std::collections::VecDeque;
 
 use aggregation::{Context, DeviceIndex, IdentityPublic, IndexSet};
 use proto::ids::{DeviceId, SessionId, Timestamp};
-use proto::message::{Outcome, Rejection, Reply, Request};
+use proto::message::{LogOffer, Outcome, Rejection, Reply, Request};
 
+use crate::enrollment_log::RoundLog;
 use crate::spool::Spool;
 
 mod advertise;
@@ -44,6 +45,8 @@ pub struct RoundParams {
     pub report_goal: usize,
     /// Whose credentials count.
     pub authority: IdentityPublic,
+    /// The log in which all its devices must be, below the head of its context; none where their authority keeps none.
+    pub log: Option<RoundLog>,
     /// How long the first step waits, in milliseconds.
     pub join_millis: u64,
     /// How long each later step waits, in milliseconds.
@@ -134,6 +137,11 @@ impl Round {
     pub fn new(params: RoundParams, spool: Box<dyn Spool>, now: Timestamp) -> Self {
         let phase = Phase::Advertise(AdvertisePhase::new(now.plus_millis(params.join_millis)));
         Self { params, phase, spool: Some(spool), effects: VecDeque::new() }
+    }
+
+    /// What a device is shown of the enrollment log that has seen so many of its leaves.
+    pub(crate) fn log_offer(&self, seen: u64) -> Option<LogOffer> {
+        self.params.log.as_ref().map(|log| log.offer(seen))
     }
 
     /// The round's session.

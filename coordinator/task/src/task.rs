@@ -15,6 +15,7 @@ use proto::message::{CheckIn, DeclineReason, Outcome, Published, Rejection, Repl
 use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
+use crate::enrollment_log::{EnrollmentLog, RoundLog};
 use crate::optimizer::OptimizerState;
 use crate::round::{Effect, Opened, Opening, PhaseName, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};
@@ -80,6 +81,8 @@ pub struct Task {
     costs: Mechanism,
     delta: Delta,
     authority: IdentityPublic,
+    /// What rounds are about beside the task, where the authority keeps a log.
+    log: Option<EnrollmentLog>,
     /// Participations of one device that neither the plan's number nor its budget forbids.
     most_participations: u32,
     record: TaskRecord,
@@ -163,6 +166,7 @@ impl Task {
             mechanism,
             delta,
             authority,
+            log: None,
             most_participations,
             adapter_digest,
             declined: BTreeMap::new(),
@@ -177,6 +181,13 @@ impl Task {
             last_abort: None,
             effects: VecDeque::new(),
         })
+    }
+
+    /// The same task, whose rounds are about this log: all their devices must be in it.
+    #[must_use]
+    pub fn with_log(mut self, log: EnrollmentLog) -> Self {
+        self.log = Some(log);
+        self
     }
 
     /// The same task, whose rounds spool unfinished inputs elsewhere than in memory.
@@ -298,7 +309,9 @@ impl Task {
         let step = Step::of(&request).filter(|_| !self.record.state.is_over());
         let reply = match request {
             Request::CheckIn(CheckIn { only_keeps, declined: _ }) => Ok(self.check_in(from, only_keeps, now)),
-            Request::Join { version, class, .. } => self.join(from, (version, class), now, rng),
+            Request::Join { version, class, log_seen, .. } => {
+                self.join(from, (version, class, log_seen), now, rng)
+            }
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
                 self.selection.release(from, now);
@@ -406,7 +419,7 @@ impl Task {
         model_digest(&self.plan, &self.published(), before)
     }
 
-    fn round_params(&self, session: SessionId) -> RoundParams {
+    fn round_params(&self, session: SessionId, log: Option<RoundLog>) -> RoundParams {
         let plan = &self.plan.round;
         RoundParams {
             context: Context {
@@ -421,7 +434,9 @@ impl Task {
                 cohort: plan.cohort as usize,
                 corrupt: self.plan.corrupt_devices(),
                 missing_fraction_permille: plan.missing_permille,
+                log: log.as_ref().map(|log| *log.head().head()),
             },
+            log,
             cohort: plan.cohort as usize,
             report_goal: plan.report_goal as usize,
             authority: self.authority,

@@ -8,7 +8,7 @@ use super::{
     published_from_wire, published_to_wire, sealed_from_wire, sealed_to_wire,
 };
 use crate::ids::SessionId;
-use crate::message::{Assignment, Before, Charged, Outcome, Reply, Window};
+use crate::message::{Assignment, Before, Charged, LogOffer, Outcome, Reply, Window};
 use crate::wire::{self, OutcomeKind, reply::Kind};
 
 /// Encodes a reply.
@@ -29,9 +29,10 @@ pub fn reply_to_wire(reply: Reply) -> wire::Reply {
             charges: charges.iter().map(charged_to_wire).collect(),
         }),
         Reply::Chunk(chunk) => Kind::Chunk(chunk_to_wire(chunk)),
-        Reply::Offer { session, round } => Kind::Offer(wire::Offer { session: session.0.to_vec(), round }),
-        Reply::Roster(advertisements) => Kind::Roster(wire::RosterReply {
-            advertisements: advertisements.iter().map(advertisement_to_wire).collect(),
+        Reply::Offer { session, round, log } => Kind::Offer(offer_to_wire(session, round, log)),
+        Reply::Roster { entries, listed } => Kind::Roster(wire::RosterReply {
+            advertisements: entries.iter().map(advertisement_to_wire).collect(),
+            log_inclusions: listed.as_flattened().to_vec(),
         }),
         Reply::Drawn(nonces) => Kind::Drawn(wire::Drawn { nonces: nonces.as_flattened().to_vec() }),
         Reply::Inbox { sharers, shares } => Kind::Inbox(wire::Inbox {
@@ -74,12 +75,15 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
             Reply::Assignment(Assignment { published, before, charges })
         }
         Kind::Chunk(chunk) => Reply::Chunk(chunk_from_wire(chunk)?),
-        Kind::Offer(offer) => {
-            Reply::Offer { session: SessionId(fixed("offer", &offer.session)?), round: offer.round }
-        }
-        Kind::Roster(roster) => Reply::Roster(
-            roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
-        ),
+        Kind::Offer(offer) => Reply::Offer {
+            session: SessionId(fixed("offer", &offer.session)?),
+            round: offer.round,
+            log: log_from_wire(offer.log_head, &offer.log_consistency)?,
+        },
+        Kind::Roster(roster) => Reply::Roster {
+            entries: roster.advertisements.iter().map(advertisement_from_wire).collect::<Result<_, _>>()?,
+            listed: each("roster", &roster.log_inclusions)?,
+        },
         Kind::Drawn(drawn) => Reply::Drawn(each("drawn", &drawn.nonces)?),
         Kind::Inbox(inbox) => Reply::Inbox {
             sharers: places_from_wire("sharers", inbox.sharers)?,
@@ -93,6 +97,23 @@ pub fn reply_from_wire(message: wire::Reply) -> Result<Reply, WireError> {
         }),
         Kind::Over(over) => Reply::Over(outcome_from_wire(over.outcome)?),
     })
+}
+
+fn offer_to_wire(session: SessionId, round: u64, log: Option<LogOffer>) -> wire::Offer {
+    let (log_head, log_consistency) = match log {
+        Some(LogOffer { head, consistency }) => (head, consistency.as_flattened().to_vec()),
+        None => (String::new(), Vec::new()),
+    };
+    wire::Offer { session: session.0.to_vec(), round, log_head, log_consistency }
+}
+
+fn log_from_wire(head: String, consistency: &[u8]) -> Result<Option<LogOffer>, WireError> {
+    let consistency = each("offer", consistency)?;
+    match (head.is_empty(), consistency.is_empty()) {
+        (true, true) => Ok(None),
+        (true, false) => Err(error("offer", "it shows how a log goes on that it does not name")),
+        (false, _) => Ok(Some(LogOffer { head, consistency })),
+    }
 }
 
 fn charged_to_wire(charged: &Charged) -> wire::Charged {

@@ -19,10 +19,11 @@ pub fn request_to_wire(request: &Request) -> wire::Request {
         Request::Fetch { digest, offset } => {
             Kind::Fetch(wire::Fetch { digest: digest.0.to_vec(), offset: *offset })
         }
-        Request::Join { task, version, class } => Kind::Join(wire::Join {
+        Request::Join { task, version, class, log_seen } => Kind::Join(wire::Join {
             task: task.0.to_vec(),
             version: *version,
             class: class.map(|class| wire::Class { rank: class.rank, layers: class.layers }),
+            log_seen: *log_seen,
         }),
         Request::Decline { task, reason } => {
             Kind::Decline(wire::Decline { task: task.0.to_vec(), reason: decline_to_wire(*reason).into() })
@@ -77,6 +78,7 @@ pub fn request_from_wire(message: wire::Request) -> Result<Request, WireError> {
             task: TaskId(fixed("join", &join.task)?),
             version: join.version,
             class: join.class.map(|class| Class { rank: class.rank, layers: class.layers }),
+            log_seen: join.log_seen,
         },
         Kind::Decline(decline) => Request::Decline {
             task: TaskId(fixed("decline", &decline.task)?),

@@ -68,6 +68,25 @@ pub struct Credential {
     pub expires_unix_secs: u64,
     #[prost(bytes = "vec", tag = "4")]
     pub signature: ::prost::alloc::vec::Vec<u8>,
+    /// Absent where the authority keeps no log.
+    #[prost(message, optional, tag = "5")]
+    pub logged: ::core::option::Option<Logged>,
+}
+/// What an authority that keeps a log says more of a device.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Logged {
+    /// The place of the credential's leaf.
+    #[prost(uint64, tag = "1")]
+    pub place: u64,
+    /// When the device enrolled first.
+    #[prost(uint64, tag = "2")]
+    pub enrolled_unix_secs: u64,
+    /// 16 bytes, or none for zeros.
+    #[prost(bytes = "vec", tag = "3")]
+    pub label: ::prost::alloc::vec::Vec<u8>,
+    /// The digest of the policy under which it was attested, or none for zeros.
+    #[prost(bytes = "vec", tag = "4")]
+    pub attested: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Request {
@@ -127,6 +146,9 @@ pub struct Join {
     /// Absent where all of the adapter was trained.
     #[prost(message, optional, tag = "3")]
     pub class: ::core::option::Option<Class>,
+    /// The leaves of the enrollment log that the device has seen; 0 for none.
+    #[prost(uint64, tag = "4")]
+    pub log_seen: u64,
 }
 /// How much of an adapter a device trains.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -366,11 +388,21 @@ pub struct Offer {
     pub session: ::prost::alloc::vec::Vec<u8>,
     #[prost(uint64, tag = "2")]
     pub round: u64,
+    /// The head of the enrollment log that the round is about, as a signed text (c2sp.org/tlog-checkpoint); empty where the
+    /// authority keeps none.
+    #[prost(string, tag = "3")]
+    pub log_head: ::prost::alloc::string::String,
+    /// What shows that the longer of this log and of what the device has seen goes on from the other: 32 bytes each.
+    #[prost(bytes = "vec", tag = "4")]
+    pub log_consistency: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RosterReply {
     #[prost(message, repeated, tag = "1")]
     pub advertisements: ::prost::alloc::vec::Vec<Advertisement>,
+    /// What shows that all these are in the log, below the head that the round is about: 32 bytes each.
+    #[prost(bytes = "vec", tag = "2")]
+    pub log_inclusions: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Drawn {

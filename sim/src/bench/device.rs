@@ -56,7 +56,9 @@ pub(super) fn draw(
     line: &mut Line,
     asked: Asked<Advertised>,
 ) -> Result<Asked<(Advertised, Draw)>, BenchError> {
-    let (Reply::Roster(entries), mut state) = line.again(asked)? else { return Err(line.unexpected()) };
+    let (Reply::Roster { entries, .. }, mut state) = line.again(asked)? else {
+        return Err(line.unexpected());
+    };
     let draw = Draw::new(&common.context, entries, 0)?;
     let nonce = state.reveal(&draw)?;
     line.submit((state, draw), Request::Draw { session: session(common), nonce })
@@ -80,7 +82,7 @@ pub(super) fn share(
     line: &mut Line,
     asked: Asked<Advertised>,
 ) -> Result<Asked<Shared>, BenchError> {
-    let (Reply::Roster(entries), state) = line.again(asked)? else { return Err(line.unexpected()) };
+    let (Reply::Roster { entries, .. }, state) = line.again(asked)? else { return Err(line.unexpected()) };
     share_in(device, common, line, state, Roster::new(entries)?)
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregation::log::Seen;
 use proto::ids::Timestamp;
 use rand_chacha::ChaCha20Rng;
 use session::spending::{Charge, Found, Spending};
@@ -28,6 +29,8 @@ pub struct Node {
     pub found: Vec<(Timestamp, Found)>,
     /// When it took part in drawing a graph.
     pub drawn: Vec<Timestamp>,
+    /// What it has seen of the enrollment log.
+    pub log_seen: Option<Seen>,
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
     /// What its ledger holds of answers.
@@ -58,6 +61,7 @@ impl Node {
             charges: Vec::new(),
             found: Vec::new(),
             drawn: Vec::new(),
+            log_seen: None,
             signatures: Vec::new(),
             answers: Vec::new(),
             installed: None,
@@ -89,7 +93,7 @@ impl Node {
         }
         let installed = self.installed.as_ref().map(|work| work.published);
         let session = Session::new(Arc::clone(&self.device), spending, installed, now);
-        self.session =
-            Some(session.having_signed(self.signatures.iter().cloned()).having_drawn(self.drawn.clone()));
+        let session = session.having_signed(self.signatures.iter().cloned());
+        self.session = Some(session.having_drawn(self.drawn.clone()).having_seen(self.log_seen));
     }
 }

@@ -114,6 +114,7 @@ impl World {
             | Action::Train(_)
             | Action::Charge(_)
             | Action::RecordDraws(_)
+            | Action::RecordLog(_)
             | Action::RecordSignature(_)
             | Action::RecordAnswer(_) => None,
         });

@@ -28,7 +28,7 @@ impl TaskBook {
 
     /// An answer that leaves: a session has one number, and a later session a higher one.
     pub(super) fn answered(&mut self, reply: &Reply) {
-        let Reply::Offer { session, round } = reply else { return };
+        let Reply::Offer { session, round, .. } = reply else { return };
         if let Some(earlier) = self.offered.get(session) {
             assert_eq!(earlier, round, "one session has two numbers");
         } else {

@@ -213,7 +213,7 @@ impl World {
                 node.book.charged();
                 self.tell(index, Event::Recorded);
             }
-            Action::RecordDraws(_) => self.tell(index, Event::Recorded),
+            Action::RecordDraws(_) | Action::RecordLog(_) => self.tell(index, Event::Recorded),
             Action::RecordSignature(signed) => self.record(index, signed),
             Action::RecordAnswer(answered) => {
                 let node = &mut self.nodes[index];

@@ -10,7 +10,7 @@ use proto::message::{Assignment, Outcome, Rejection, Reply, Request};
 use proto::plan::{Plan, vector_to_bytes};
 use proto::wire;
 use rand_chacha::ChaCha20Rng;
-use task::{Task, TaskEffect, TaskRecord};
+use task::{EnrollmentLog, Task, TaskEffect, TaskRecord};
 
 use super::setting::{TASK, authority, id, place_of, rng, set};
 
@@ -29,6 +29,8 @@ pub(crate) struct Coordinator {
     /// What can be fetched; the hand may put other bytes under a hash.
     pub(crate) artifacts: BTreeMap<Digest, Vec<u8>>,
     pub(crate) clock: Timestamp,
+    /// What its authority wrote down, where it keeps a log.
+    pub(crate) enrolled: Option<EnrollmentLog>,
     plan_bytes: Vec<u8>,
     rng: ChaCha20Rng,
 }
@@ -41,7 +43,14 @@ impl Coordinator {
         let record = task.record().clone();
         let artifacts =
             [plan_bytes.clone(), adapter].into_iter().map(|bytes| (Digest::of(&bytes), bytes)).collect();
-        Self { task, record, effects: Vec::new(), artifacts, clock: DAWN, plan_bytes, rng: rng(1) }
+        let (effects, rng) = (Vec::new(), rng(1));
+        Self { task, record, effects, artifacts, clock: DAWN, enrolled: None, plan_bytes, rng }
+    }
+
+    /// Its rounds are about this log from now on.
+    pub(crate) fn goes_by(&mut self, log: EnrollmentLog) {
+        self.enrolled = Some(log);
+        self.crash();
     }
 
     /// The machine's answer to what comes in the name of this device.
@@ -68,8 +77,11 @@ impl Coordinator {
 
     /// Goes on from this record: from an old one, it is a coordinator that forgets.
     pub(crate) fn restore(&mut self, record: TaskRecord) {
-        self.task =
-            Task::restore(TASK, &self.plan_bytes, None, authority().public(), record.clone()).unwrap();
+        let task = Task::restore(TASK, &self.plan_bytes, None, authority().public(), record.clone()).unwrap();
+        self.task = match &self.enrolled {
+            Some(log) => task.with_log(log.clone()),
+            None => task,
+        };
         self.record = record;
     }
 
@@ -161,6 +173,11 @@ impl Post<'_> {
 /// The answer of a hand that changes nothing.
 pub(crate) fn honest(post: &mut Post<'_>) -> Answer {
     post.pass()
+}
+
+/// A roster of a world whose authority keeps no log.
+pub(crate) fn unlisted(entries: Vec<Advertisement>) -> Reply {
+    Reply::Roster { entries, listed: Vec::new() }
 }
 
 /// Nothing new: the device asks again.

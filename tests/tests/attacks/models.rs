@@ -6,7 +6,7 @@ use proto::message::{Published, Rejection, Reply};
 use proto::plan::{Plan, vector_to_bytes};
 use session::Ended;
 
-use super::hand::{Answer, Gathered, Post, honest, wait};
+use super::hand::{Answer, Gathered, Post, honest, unlisted, wait};
 use super::setting::plan;
 use super::world::World;
 
@@ -66,7 +66,7 @@ fn devices_with_two_models_or_plans_refuse_each_other() {
         world.run(|post| {
             gathered.keep(post);
             match (post.is("advertise"), gathered.entries.len()) {
-                (true, 6) => Some(Ok(Reply::Roster(gathered.roster()))),
+                (true, 6) => Some(Ok(unlisted(gathered.roster()))),
                 (true, _) => wait(),
                 (false, _) => tell_of(post, other),
             }

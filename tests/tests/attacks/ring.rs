@@ -8,7 +8,7 @@ use proto::message::{Reply, Request};
 use proto::plan::Plan;
 use session::Ended;
 
-use super::hand::{Answer, DAWN, Post};
+use super::hand::{Answer, DAWN, Post, unlisted};
 use super::setting::{authority, context, id, identity, plan, rng};
 use super::world::World;
 
@@ -53,7 +53,7 @@ impl Alone {
                 crowd.entries.truncate(DEVICES - 1);
                 crowd.entries.push((**advertisement).clone());
                 crowd.entries.rotate_right(1);
-                return Some(Ok(Reply::Roster(crowd.entries.clone())));
+                return Some(Ok(unlisted(crowd.entries.clone())));
             }
             Some(Ok(answer(crowd, &post.request)))
         });
@@ -155,7 +155,7 @@ fn an_order_that_does_not_please_costs_fresh_nonces_and_a_session_has_few_draws(
     let mut seen = Vec::new();
     alone.run(|crowd, request| {
         seen.push(nonce(request));
-        Reply::Roster(crowd.entries[..DEVICES - seen.len()].to_vec())
+        unlisted(crowd.entries[..DEVICES - seen.len()].to_vec())
     });
     assert_eq!(alone.roster_error(), RosterError::DrawsSpent);
     assert_eq!(seen.len(), usize::from(MAX_DRAWS));
@@ -173,7 +173,7 @@ fn an_order_from_an_earlier_draw_is_refused() {
     alone.run(|crowd, request| match first.take() {
         None => {
             first = Some(nonce(request));
-            Reply::Roster(crowd.entries.clone())
+            unlisted(crowd.entries.clone())
         }
         Some(own) => {
             let draw = crowd.draw(DEVICES, 0);

@@ -15,7 +15,7 @@ use super::world::World;
 /// Passes a request on, and changes the roster in the answer.
 fn roster(post: &mut Post<'_>, change: impl Fn(&mut Vec<Advertisement>)) -> Answer {
     let mut answer = post.pass();
-    if let Some(Ok(Reply::Roster(entries))) = &mut answer {
+    if let Some(Ok(Reply::Roster { entries, .. })) = &mut answer {
         change(entries);
     }
     answer

@@ -122,5 +122,6 @@ pub(crate) fn context(plan: &Plan, published: &Published, session: SessionId, ro
         cohort: plan.round.cohort as usize,
         corrupt: plan.corrupt_devices(),
         missing_fraction_permille: plan.round.missing_permille,
+        log: None,
     }
 }

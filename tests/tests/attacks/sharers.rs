@@ -9,7 +9,7 @@ use aggregation::{
 use proto::message::{Outcome, Reply, Request};
 use proto::plan::Plan;
 
-use super::hand::{Answer, Gathered, Post, wait};
+use super::hand::{Answer, Gathered, Post, unlisted, wait};
 use super::setting::{context, plan};
 use super::world::World;
 
@@ -155,7 +155,7 @@ impl TwoRosters {
             Request::Advertise { .. } if self.gathered.entries.len() < WILLING => wait(),
             Request::Advertise { .. } => {
                 let of = |device| self.gathered.entries[&device].clone();
-                Some(Ok(Reply::Roster(self.members(roster).map(of).collect())))
+                Some(Ok(unlisted(self.members(roster).map(of).collect())))
             }
             Request::ShareKeys { shares, .. } => {
                 let mine = shares.iter().map(|share| ((roster, share.from, share.to), share.clone()));

@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 
+use aggregation::log::Seen;
 use aggregation::{Advertisement, Credential, Refusal};
 use client::store::DeviceStore;
 use prost::Message;
@@ -39,6 +40,7 @@ pub(crate) struct Node {
     pub(crate) found: Vec<(Timestamp, Found)>,
     /// When it took part in drawing a graph, as its disk knows.
     pub(crate) drawn: Vec<Timestamp>,
+    pub(crate) log_seen: Option<Seen>,
     installed: Option<Published>,
     /// Its ledger and its state on a disk, where a test needs them.
     memory: Option<(tempfile::TempDir, DeviceStore)>,
@@ -85,7 +87,8 @@ impl Node {
         }
         let session = Session::new(Arc::clone(&self.device), spending, self.installed, now);
         let signed = self.memory.iter().flat_map(|(_, memory)| memory.signed());
-        self.session = Some(session.having_signed(signed).having_drawn(self.drawn.clone()));
+        self.session =
+            Some(session.having_signed(signed).having_drawn(self.drawn.clone()).having_seen(self.log_seen));
     }
 
     fn action(&self) -> Option<Action> {
@@ -110,10 +113,21 @@ impl World {
 
     /// As [`World::new`], with limits of the devices' own.
     pub(crate) fn with_policy(plan: &Plan, devices: usize, policy: &Policy) -> Self {
+        Self::with_credentials(plan, devices, policy, |place| {
+            Credential::issue(&authority(), id(place).0, identity(place).public(), u64::MAX)
+        })
+    }
+
+    /// The same, with devices that are enrolled as this says.
+    pub(crate) fn with_credentials(
+        plan: &Plan,
+        devices: usize,
+        policy: &Policy,
+        credential: impl Fn(usize) -> Credential,
+    ) -> Self {
         let coordinator = Coordinator::new(plan);
         let node = |place: usize| {
-            let (identity, authority) = (identity(place), authority());
-            let credential = Credential::issue(&authority, id(place).0, identity.public(), u64::MAX);
+            let (identity, authority, credential) = (identity(place), authority(), credential(place));
             let device = Arc::new(Device {
                 device: id(place),
                 identity,
@@ -129,6 +143,7 @@ impl World {
                 charges: Vec::new(),
                 found: Vec::new(),
                 drawn: Vec::new(),
+                log_seen: None,
                 installed: None,
                 memory: None,
                 ended: Vec::new(),
@@ -266,6 +281,10 @@ impl World {
                 node.drawn = times;
                 (Event::Recorded, None)
             }
+            Action::RecordLog(seen) => {
+                node.log_seen = Some(seen);
+                (Event::Recorded, None)
+            }
             Action::RecordSignature(signed) => {
                 if let Some((_, memory)) = &mut node.memory {
                     memory.sign(signed).unwrap();
@@ -294,7 +313,7 @@ fn deliver(node: &mut Node, answer: Answer) -> Event {
             if let Reply::Offer { round, .. } = &reply {
                 node.round = Some(*round);
             }
-            if let Reply::Roster(entries) = &reply {
+            if let Reply::Roster { entries, .. } = &reply {
                 node.roster.clone_from(entries);
             }
             Event::Replied(reply)

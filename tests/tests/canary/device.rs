@@ -120,7 +120,7 @@ impl Device {
         let (step, turn) = match (step, reply) {
             (step, Reply::Wait { .. }) => (step, Turn::Waits),
             (_, Reply::Over(_)) => (Step::Out, Turn::Leaves),
-            (Step::Advertising(joined), Reply::Roster(entries)) => {
+            (Step::Advertising(joined), Reply::Roster { entries, .. }) => {
                 let roster = Roster::new(entries).unwrap();
                 let (shared, shares) =
                     joined.0.share(roster, &self.authority, now_secs, 2, &mut self.rng).unwrap();

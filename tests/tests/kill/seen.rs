@@ -77,13 +77,13 @@ impl Seen {
 
     pub(crate) fn reply(&mut self, request: &Request, reply: &Reply) {
         match (request.session(), reply) {
-            (_, Reply::Offer { session, round }) => {
+            (_, Reply::Offer { session, round, .. }) => {
                 let first = *self.rounds.entry(*session).or_insert(*round);
                 self.agree("numbers of a session", *round, &first, round);
                 let of_number = self.rounds.values().filter(|number| *number == round).count();
                 self.agree("sessions of a round", *round, &1, &of_number);
             }
-            (Some(session), Reply::Roster(roster)) => {
+            (Some(session), Reply::Roster { entries: roster, .. }) => {
                 let devices: Vec<DeviceId> =
                     roster.iter().map(|entry| DeviceId(entry.credential.device)).collect();
                 let first = self.rosters.entry(session).or_insert_with(|| devices.clone()).clone();

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use aggregation::log::{HeadRefusal, ListedError};
 use aggregation::{Refusal, RosterError};
 use proto::ids::TaskId;
 use proto::message::{Outcome, Rejection};
@@ -24,6 +25,21 @@ pub enum Ended {
     /// The roster cannot be one.
     #[error("this device left the round: {0}")]
     Roster(#[from] RosterError),
+    /// The enrollment log that the round is about is not what this device goes by.
+    #[error("this device left the round: {0}")]
+    Log(#[from] HeadRefusal),
+    /// The roster is not in that log, or too much of it is fresh.
+    #[error("this device left the round: {0}")]
+    Listed(#[from] ListedError),
+    /// The coordinator opens a round that is about no log.
+    #[error(
+        "this device is in the log of its enrollment authority, and the coordinator opened a round without one: whoever \
+         is in it could have been made up"
+    )]
+    NoLog,
+    /// The credential is from before the authority kept a log.
+    #[error("this device's credential has no place in the enrollment log yet; it asks for one that has")]
+    NotInLog,
     /// The update cannot be contributed.
     #[error("this device left the round: {0}")]
     Contribution(#[from] ContributionError),
@@ -164,6 +180,7 @@ impl Ended {
                 | Rejection::LeftOut,
             )
             | Self::Breach(Breach::Resting { .. })
+            | Self::NotInLog
             | Self::Round(_) => true,
             Self::Rejected(
                 Rejection::Malformed { .. }
@@ -181,6 +198,9 @@ impl Ended {
             | Self::Breach(_)
             | Self::Refused(_)
             | Self::Roster(_)
+            | Self::Log(_)
+            | Self::Listed(_)
+            | Self::NoLog
             | Self::Contribution(_)
             | Self::NotRenewed { .. }
             | Self::SignedBefore { .. }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use aggregation::Credential;
+use aggregation::log::Seen;
 use proto::ids::{Digest, Timestamp};
 use proto::message::{Before, Published, Rejection, Reply, Request};
 use proto::plan::Plan;
@@ -55,6 +56,8 @@ pub enum Action {
     /// Write down that these are the times in the last day at which this device took part in drawing a graph, and
     /// sync it; then [`Event::Recorded`].
     RecordDraws(Vec<Timestamp>),
+    /// Write down that this is what the device has seen of the enrollment log, and sync it; then [`Event::Recorded`].
+    RecordLog(Seen),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].
     RecordSignature(Signed),
     /// Write this to the ledger and sync it; then [`Event::Recorded`].

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use aggregation::log::{Head, Seen};
 use aggregation::{
     Advertised, Advertisement, Agreed, Context, Draw, MAX_COMPLETE, Masking, Roster, SealedShare, Shared,
     Signature, Submitted, UnmaskShares,
@@ -25,7 +26,8 @@ const DAY_MILLIS: u64 = 24 * 3_600_000;
 /// Where a device is in a round. Each step holds exactly what the next one needs.
 #[derive(Debug)]
 pub(super) enum Step {
-    Advertising { round: RoundName, advertised: Advertised, advertisement: Box<Advertisement> },
+    RecordingLog { round: RoundName, seen: Seen },
+    Advertising { round: RoundName, advertised: Box<Advertised>, advertisement: Box<Advertisement> },
     RecordingDraw { times: Vec<Timestamp>, drawing: Box<Drawing> },
     Drawing(Box<Drawing>),
     Sharing { round: RoundName, shared: Shared, shares: Vec<SealedShare> },
@@ -62,11 +64,21 @@ pub(super) struct InputEnd {
 pub(super) struct RoundName {
     session: SessionId,
     number: u64,
+    /// The enrollment log that it is about.
+    log: Option<Head>,
+}
+
+impl RoundName {
+    /// The enrollment log that the round is about.
+    pub(super) const fn log(self) -> Option<Head> {
+        self.log
+    }
 }
 
 impl Step {
     pub(super) fn state(&self) -> SessionState {
         match self {
+            Self::RecordingLog { .. } => SessionState::RecordingLog,
             Self::Advertising { .. } => SessionState::Advertising,
             Self::RecordingDraw { .. } => SessionState::RecordingDraw,
             Self::Drawing(_) => SessionState::Drawing,
@@ -88,6 +100,7 @@ impl Step {
                 session: round.session,
                 advertisement: advertisement.clone(),
             }),
+            Self::RecordingLog { seen, .. } => Action::RecordLog(*seen),
             Self::RecordingDraw { times, .. } => Action::RecordDraws(times.clone()),
             Self::Drawing(drawing) => {
                 Action::Send(Request::Draw { session: drawing.round.session, nonce: drawing.nonce })
@@ -138,7 +151,7 @@ impl Step {
     /// The name of the request that the step sends.
     fn request(&self) -> &'static str {
         match self {
-            Self::Advertising { .. } => "advertise",
+            Self::RecordingLog { .. } | Self::Advertising { .. } => "advertise",
             Self::RecordingDraw { .. } | Self::Drawing(_) => "draw",
             Self::Sharing { .. } => "share keys",
             Self::Charging { .. } | Self::Submitting { .. } => "masked input",
@@ -167,7 +180,7 @@ impl Session {
         rng: &mut impl CryptoRng,
     ) -> Self {
         match event {
-            Event::Replied(Reply::Offer { session, round }) => {
+            Event::Replied(Reply::Offer { session, round, log }) => {
                 let task = trained.work.published.task;
                 if self.signed.get(&task).is_some_and(|last| round <= *last) {
                     // It may have helped to open this round's sum: a second sum of almost the same devices would
@@ -178,13 +191,18 @@ impl Session {
                 if round > last.saturating_add(MOST_ROUNDS_AHEAD) {
                     return self.end(Ended::RoundTooFar { task, round, last }, now.plus_millis(60_000));
                 }
-                let round = RoundName { session, number: round };
-                let context = context(&trained, round);
-                let credential = self.credential.clone();
-                let (advertised, advertisement) =
-                    Advertised::new(context, &self.device.identity, credential, rng);
-                let advertisement = Box::new(advertisement);
-                let step = Step::Advertising { round, advertised, advertisement };
+                let seen = match self.look_at_log(log, now) {
+                    Ok(seen) => seen,
+                    Err(why) => return self.without_log(why, now),
+                };
+                let log = seen.map(|(head, _)| head);
+                let round = RoundName { session, number: round, log };
+                let new = seen.map(|(_, seen)| seen).filter(|seen| self.seen != Some(*seen));
+                let step = match new {
+                    // Written down before anything is signed about it.
+                    Some(seen) => Step::RecordingLog { round, seen },
+                    None => self.advertising(&trained, round, rng),
+                };
                 self.to(Stage::Round { trained, step: Box::new(step) })
             }
             Event::Replied(Reply::Wait { retry, .. }) => {
@@ -212,6 +230,14 @@ impl Session {
             | Event::LeavesRound
             | Event::Recorded => self.to(Stage::Joining { trained }),
         }
+    }
+
+    /// Fresh keys for a round, signed.
+    fn advertising(&self, trained: &Trained, round: RoundName, rng: &mut impl CryptoRng) -> Step {
+        let (identity, credential) = (&self.device.identity, self.credential.clone());
+        let (advertised, advertisement) = Advertised::new(context(trained, round), identity, credential, rng);
+        let advertised = Box::new(advertised);
+        Step::Advertising { round, advertised, advertisement: Box::new(advertisement) }
     }
 
     pub(super) fn inside(
@@ -284,12 +310,18 @@ impl Session {
         rng: &mut impl CryptoRng,
     ) -> Turn {
         match (step, reply) {
-            (Step::Advertising { round, advertised, .. }, Reply::Roster(cohort)) => {
-                self.met(trained, round, advertised, (cohort, 0), now, rng)
+            (Step::Advertising { round, advertised, .. }, Reply::Roster { entries, listed }) => {
+                match self.check_listed(trained, round, (&entries, &listed), now) {
+                    Ok(()) => self.met(trained, round, *advertised, (entries, 0), now, rng),
+                    Err(error) => Turn::Leave(error.into()),
+                }
             }
-            (Step::Drawing(drawing), Reply::Roster(cohort)) => {
+            (Step::Drawing(drawing), Reply::Roster { entries, listed }) => {
                 let Drawing { round, advertised, draw, .. } = *drawing;
-                self.met(trained, round, advertised, (cohort, draw.attempt() + 1), now, rng)
+                match self.check_listed(trained, round, (&entries, &listed), now) {
+                    Ok(()) => self.met(trained, round, advertised, (entries, draw.attempt() + 1), now, rng),
+                    Err(error) => Turn::Leave(error.into()),
+                }
             }
             (Step::Drawing(drawing), Reply::Drawn(nonces)) => {
                 let Drawing { round, advertised, draw, .. } = *drawing;
@@ -416,6 +448,10 @@ impl Session {
                     Err(error) => Turn::Leave(error.into()),
                 }
             }
+            Step::RecordingLog { round, seen } => {
+                self.seen = Some(seen);
+                Turn::Step(self.advertising(trained, round, rng))
+            }
             Step::RecordingDraw { drawing, .. } => Turn::Step(Step::Drawing(drawing)),
             Step::RecordingSignature { round, end } => {
                 self.signed.insert(trained.work.published.task, round.number);
@@ -450,5 +486,6 @@ fn context(trained: &Trained, round: RoundName) -> Context {
         cohort: work.plan.round.cohort as usize,
         corrupt: work.plan.corrupt_devices(),
         missing_fraction_permille: work.plan.round.missing_permille,
+        log: round.log,
     }
 }

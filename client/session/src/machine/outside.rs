@@ -267,7 +267,7 @@ impl Session {
             }
             other @ (Reply::Chunk(_)
             | Reply::Offer { .. }
-            | Reply::Roster(_)
+            | Reply::Roster { .. }
             | Reply::Drawn(_)
             | Reply::Inbox { .. }
             | Reply::Received

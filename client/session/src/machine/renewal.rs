@@ -136,6 +136,13 @@ impl Session {
         self
     }
 
+    /// The next credential is asked for as soon as the device is not at work.
+    pub(super) fn renew_now(&mut self, now: Timestamp) {
+        if let Some(renewal) = &mut self.renewal {
+            renewal.due = renewal.due.min(now);
+        }
+    }
+
     /// What it waited for is there: renews, if it is time to; else goes on.
     pub(super) fn woken(mut self, now: Timestamp) -> Self {
         self.pause = None;

@@ -27,6 +27,8 @@ pub enum SessionState {
     Declining,
     /// Asks for a place in a round.
     Joining,
+    /// Writes what it saw of the enrollment log.
+    RecordingLog,
     /// Advertises its keys.
     Advertising,
     /// Writes that it takes part in a draw.
@@ -66,6 +68,7 @@ impl SessionState {
             Self::Training => "training",
             Self::Declining => "declining",
             Self::Joining => "joining",
+            Self::RecordingLog => "recording the enrollment log",
             Self::Advertising => "advertising keys",
             Self::RecordingDraw => "recording a draw",
             Self::Drawing => "drawing the graph",
@@ -103,6 +106,7 @@ impl SessionState {
             | Self::Installing
             | Self::Training
             | Self::Declining
+            | Self::RecordingLog
             | Self::RecordingDraw
             | Self::Charging
             | Self::Submitting

@@ -349,7 +349,7 @@ fn no_answer_makes_a_device_ask_again_at_once() {
     for rejection in [Rejection::UnknownTask, Rejection::LeftOut, Rejection::Stale { found: 0, current: 1 }] {
         assert_eq!(sleeps(&tell(joining(), Event::Rejected(rejection))), LEAST_WAIT_MILLIS);
     }
-    let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round: 1 };
+    let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round: 1, log: None };
     let inside = || tell(joining(), Event::Replied(offer.clone()));
     assert_eq!(sleeps(&tell(inside(), Event::Replied(hasty()))), LEAST_WAIT_MILLIS);
     for outcome in [Outcome::Published, Outcome::TooFewJoined, Outcome::Stopped] {
@@ -370,7 +370,7 @@ fn a_round_of_a_number_that_no_coordinator_comes_to_is_refused() {
         (Some(u64::MAX - 1), u64::MAX, true),
     ] {
         let session = session(Policy::default(), Spending::new()).having_signed(last.map(signed));
-        let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round };
+        let offer = Reply::Offer { session: proto::ids::SessionId([1; 32]), round, log: None };
         let mut session = tell(joining(session), Event::Replied(offer));
         assert_eq!(session.state() == SessionState::Advertising, taken, "{round} after {last:?}");
         if !taken {

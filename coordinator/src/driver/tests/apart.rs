@@ -226,7 +226,7 @@ async fn the_deadline_of_a_task_does_not_wait_for_a_step_of_another() {
     let mut short = bat(1);
     short.round.join_millis = 1_000;
     let task = driver.create_task(short.to_bytes().unwrap(), Vec::new()).await.unwrap().task;
-    driver.handle(device(0), Request::Join { task, version: 0, class: None }).await.unwrap();
+    driver.handle(device(0), Request::Join { task, version: 0, class: None, log_seen: 0 }).await.unwrap();
     soon(async {
         while driver.show(task).await.unwrap().last_abort.is_empty() {
             sleep(Duration::from_millis(10)).await;

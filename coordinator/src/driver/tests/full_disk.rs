@@ -120,7 +120,7 @@ async fn a_device_whose_count_is_damaged_takes_part_in_the_task_no_more() {
     let driver = world.open_with(store);
     let others = driver.handle(device(2), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert!(matches!(others, Reply::Assignment(_)), "{others:?}");
-    let join = Request::Join { task, version: 0, class: None };
+    let join = Request::Join { task, version: 0, class: None, log_seen: 0 };
     let spent = Err(Rejection::ParticipationsSpent(plan.privacy.participations));
     assert_eq!(driver.handle(device(1), join).await.map(|reply| reply.name()), spent);
 }

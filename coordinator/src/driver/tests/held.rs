@@ -40,7 +40,10 @@ async fn who_waits_for_others_is_answered_when_the_last_of_them_came() {
     asked.push(ask(&driver, COHORT - 1, last));
     for asked in asked {
         let reply = told(asked).await.unwrap();
-        assert!(matches!(&reply, Reply::Roster(roster) if roster.len() == usize::from(COHORT)), "{reply:?}");
+        assert!(
+            matches!(&reply, Reply::Roster { entries, .. } if entries.len() == usize::from(COHORT)),
+            "{reply:?}"
+        );
     }
 }
 
@@ -50,7 +53,7 @@ async fn who_came_too_late_waits_for_the_round_to_end() {
     let driver = world.open();
     let task = driver.create_task(plan(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
     let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
-    let late = ask(&driver, COHORT, Request::Join { task, version: 0, class: None });
+    let late = ask(&driver, COHORT, Request::Join { task, version: 0, class: None, log_seen: 0 });
     round.submit(&driver).await.finish(&driver).await;
     assert_eq!(told(late).await.unwrap_err(), Rejection::Stale { found: 0, current: 1 });
 }

@@ -60,7 +60,7 @@ async fn a_revocation_that_leaves_too_few_is_noticed() {
     let driver = world.open_with(store.clone());
     driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::Active);
-    records::revoke(&store, named(0)).unwrap();
+    records::revoke(&store, named(0), Batch::new()).unwrap();
     driver.known().revoked(named(0));
     driver.handle(named(ENROLLED - 1), Request::CheckIn(CheckIn::default())).await.unwrap();
     assert_eq!(driver.show(task).await.unwrap().state, TaskState::BudgetSpent);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, DeviceIndex, MAX_DRAWS, Roster};
+use aggregation::{Advertisement, DeviceIndex, MAX_DRAWS, Roster, TreeHash};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Rejection, Reply};
 
@@ -48,6 +48,11 @@ impl AdvertisePhase {
         advertisement
             .verify(&params.context, &params.authority, then.as_secs())
             .map_err(|error| unacceptable("advertise", &error))?;
+        if params.log.as_ref().is_some_and(|log| !log.has(&advertisement.credential)) {
+            let why = "the device enrolled, or renewed, after the head of the enrollment log that this round is about; it \
+                       takes part in a later one";
+            return Err(unacceptable("advertise", &why));
+        }
         let others = self.advertisements.iter().filter(|(device, _)| **device != from);
         if others.into_iter().any(|(_, other)| advertisement.clashes_with(other)) {
             return Err(unacceptable(
@@ -78,6 +83,8 @@ pub(super) struct Joined {
     pub(super) devices: Vec<DeviceId>,
     /// Of the draw of the graph, in roster order; none where everybody shares with everybody.
     pub(super) nonces: Vec<[u8; 32]>,
+    /// What shows that they are in the enrollment log, if there is one.
+    pub(super) listed: Vec<TreeHash>,
 }
 
 impl Joined {
@@ -90,7 +97,7 @@ impl Joined {
     }
 
     pub(super) fn repeat(&self, from: DeviceId, advertisement: &Advertisement) -> Result<Reply, Rejection> {
-        same_entry(self.roster.entries(), self.index(from)?, advertisement)
+        same_entry((self.roster.entries(), &self.listed), self.index(from)?, advertisement)
     }
 
     /// To a nonce that came before: all of them.
@@ -106,12 +113,12 @@ impl Joined {
 
 /// The roster, to a device that asks again with its advertisement in it.
 pub(super) fn same_entry(
-    entries: &[Advertisement],
+    (entries, listed): (&[Advertisement], &[TreeHash]),
     index: DeviceIndex,
     advertisement: &Advertisement,
 ) -> Result<Reply, Rejection> {
     if entries[usize::from(index)] == *advertisement {
-        Ok(Reply::Roster(entries.to_vec()))
+        Ok(Reply::Roster { entries: entries.to_vec(), listed: listed.to_vec() })
     } else {
         Err(Rejection::Equivocation("advertise".into()))
     }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use aggregation::{Advertisement, DeviceIndex, Draw, MAX_COMPLETE, Roster};
+use aggregation::{Advertisement, DeviceIndex, Draw, MAX_COMPLETE, Roster, TreeHash};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{Outcome, Rejection, Reply};
 
@@ -17,6 +17,7 @@ use super::{Next, Phase, RoundParams, end, unacceptable};
 #[derive(Debug)]
 pub(super) struct DrawPhase {
     draw: Draw,
+    listed: Vec<TreeHash>,
     deadline: Timestamp,
     /// When as many as the report goal had opened their commitments.
     reached: Option<Timestamp>,
@@ -58,13 +59,14 @@ impl DrawPhase {
         }
         if self.draw.attempt() > 0 {
             // What it said to an earlier draw, whose answer is the roster of this one.
-            return Ok(Some(Reply::Roster(self.draw.entries().to_vec())));
+            let entries = self.draw.entries().to_vec();
+            return Ok(Some(Reply::Roster { entries, listed: self.listed.clone() }));
         }
         Err(unacceptable("draw", &"the nonce is not what the device committed to"))
     }
 
     pub(super) fn repeat(&self, from: DeviceId, advertisement: &Advertisement) -> Result<Reply, Rejection> {
-        same_entry(self.draw.entries(), self.index(from)?, advertisement)
+        same_entry((self.draw.entries(), &self.listed), self.index(from)?, advertisement)
     }
 
     pub(super) fn next(self: Box<Self>, params: &RoundParams, now: Timestamp) -> Next {
@@ -81,7 +83,7 @@ impl DrawPhase {
         }
         let nonces: Vec<[u8; 32]> = self.nonces.into_values().collect();
         match self.draw.finish(&nonces) {
-            Ok(roster) => share(roster, nonces, members, params, now),
+            Ok(roster) => share((roster, self.listed), nonces, members, params, now),
             Err(_) => end(Outcome::NotDrawn, members, Vec::new()),
         }
     }
@@ -103,10 +105,11 @@ pub(super) fn cohort(
         let outcome = if attempt == 0 { Outcome::TooFewJoined } else { Outcome::NotDrawn };
         return end(outcome, members, Vec::new());
     }
+    let listed = params.log.as_ref().map_or_else(Vec::new, |log| log.list(&entries));
     if entries.len() <= MAX_COMPLETE && attempt == 0 {
         let devices = entries.iter().map(|entry| DeviceId(entry.credential.device)).collect();
         return match Roster::new(entries) {
-            Ok(roster) => share(roster, Vec::new(), devices, params, now),
+            Ok(roster) => share((roster, listed), Vec::new(), devices, params, now),
             // Two devices with one key: nobody can tell which of them lies.
             Err(_) => end(Outcome::TooFewJoined, members, Vec::new()),
         };
@@ -114,7 +117,7 @@ pub(super) fn cohort(
     match Draw::new(&params.context, entries, attempt) {
         Ok(draw) => {
             let deadline = now.plus_millis(params.step_millis);
-            let phase = DrawPhase { draw, deadline, reached: None, nonces: BTreeMap::new() };
+            let phase = DrawPhase { draw, listed, deadline, reached: None, nonces: BTreeMap::new() };
             Next::To(Phase::Draw(Box::new(phase)), Vec::new())
         }
         Err(_) => end(Outcome::NotDrawn, members, Vec::new()),
@@ -123,14 +126,14 @@ pub(super) fn cohort(
 
 /// Goes on to step 2. `devices` are those of the roster, in its order.
 fn share(
-    roster: Roster,
+    (roster, listed): (Roster, Vec<TreeHash>),
     nonces: Vec<[u8; 32]>,
     mut devices: Vec<DeviceId>,
     params: &RoundParams,
     now: Timestamp,
 ) -> Next {
     devices.sort_unstable();
-    let joined = Joined { roster, devices, nonces };
+    let joined = Joined { roster, devices, nonces, listed };
     let phase = SharePhase::new(joined, now.plus_millis(params.step_millis));
     Next::To(Phase::Share(Box::new(phase)), Vec::new())
 }

@@ -56,7 +56,7 @@ impl Task {
     pub(super) fn join(
         &mut self,
         from: DeviceId,
-        (version, class): (u32, Option<Class>),
+        (version, class, log_seen): (u32, Option<Class>, u64),
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Result<Reply, Rejection> {
@@ -87,19 +87,28 @@ impl Task {
             return Ok(Reply::wait(POLL_MILLIS));
         }
         if open.is_none() {
+            let log = match &self.log {
+                None => None,
+                Some(log) => Some(log.at_head().ok_or_else(|| {
+                    Rejection::Unavailable(
+                        "the enrollment authority signed no head of its log yet".to_owned(),
+                    )
+                })?),
+            };
             let mut session = SessionId([0; 32]);
             rng.fill_bytes(&mut session.0);
             let spool = self.spooler.open(session).map_err(|error| {
                 Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
             })?;
             self.record.last_round += 1;
-            self.round = Some(Round::new(self.round_params(session), spool, now));
+            self.round = Some(Round::new(self.round_params(session, log), spool, now));
         }
         let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
         match class {
             Some(class) => self.classes.insert(from, class),
             None => self.classes.remove(&from),
         };
-        Ok(Reply::Offer { session: round.session(), round: round.number() })
+        let log = round.log_offer(log_seen);
+        Ok(Reply::Offer { session: round.session(), round: round.number(), log })
     }
 }

@@ -233,7 +233,7 @@ mod tests {
     }
 
     fn offer() -> Reply {
-        Reply::Offer { session: SessionId([1; 32]), round: 1 }
+        Reply::Offer { session: SessionId([1; 32]), round: 1, log: None }
     }
 
     fn saw(funnels: &mut Funnels, id: u16, step: Step, round: u64) {

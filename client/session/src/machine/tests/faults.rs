@@ -84,7 +84,7 @@ fn a_trainer_that_fails_is_tried_again_and_after_three_times_in_a_row_its_task_r
 fn a_round_whose_steps_cannot_be_written_is_left_and_the_update_goes_to_another_one() {
     let offer = || {
         let session = proto::ids::SessionId([4; 32]);
-        Event::Replied(Reply::Offer { session, round: 7 })
+        Event::Replied(Reply::Offer { session, round: 7, log: None })
     };
     let inside = tell(joining(session(Policy::default(), Spending::new())), offer());
     assert_eq!(inside.state(), SessionState::Advertising);

@@ -116,7 +116,7 @@ fn a_coordinator_that_takes_the_certificate_no_more_costs_no_training() {
 #[test]
 fn a_round_goes_on_where_it_was_after_a_renewal_in_the_middle_of_it() {
     let session = joining(certified(0));
-    let offer = Reply::Offer { session: proto::ids::SessionId([5; 32]), round: 1 };
+    let offer = Reply::Offer { session: proto::ids::SessionId([5; 32]), round: 1, log: None };
     let session = tell(session, Event::Replied(offer));
     let state = session.state();
     assert!(matches!(session.state, Stage::Round { .. }), "{session:?}");

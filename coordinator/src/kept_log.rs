@@ -1,0 +1,197 @@
+//! The log of enrollments, as it is kept: each entry and the head over it in one transaction with what it says.
+//!
+//! | tree | key | record |
+//! | --- | --- | --- |
+//! | `enrollment log` | place, eight bytes, the highest first | a [`Leaf`]'s bytes, in hex |
+//! | `enrollment head` | `head` | the last [`SignedHead`]'s text |
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use aggregation::IdentityKey;
+use aggregation::log::{Book, BookError, HeadError, Leaf, SignedHead};
+use proto::ids::DeviceId;
+use shell::store::{Batch, Key, Store, StoreError};
+use task::EnrollmentLog;
+
+const ENTRIES: &str = "enrollment log";
+const HEADS: &str = "enrollment head";
+const HEAD: &str = "head";
+
+/// How old a head may get before the next is signed over the same entries, in seconds: an hour. Devices take none that is
+/// older than a day.
+const HEAD_SECS: u64 = 3600;
+
+/// A log that cannot be read, or written.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// An entry is missing, or is none.
+    #[error(
+        "entry {place} of the enrollment log is missing or damaged: devices will not go on from a log without it; restore \
+         the state folder from a backup"
+    )]
+    Entry {
+        /// Where.
+        place: u64,
+    },
+    /// The head is not readable, or not this authority's.
+    #[error(
+        "the last head of the enrollment log: {0}; the log is of another enrollment key, or damaged: restore the state \
+         folder from a backup"
+    )]
+    Head(#[from] HeadError),
+    /// The head is not that of the entries.
+    #[error("the enrollment log: {0}; entries were lost or changed: restore the state folder from a backup")]
+    Book(#[from] BookError),
+}
+
+/// The log of the authority whose key this is.
+#[derive(Debug)]
+pub struct KeptLog {
+    store: Store,
+    log: EnrollmentLog,
+    /// Entries come one after another.
+    turn: Mutex<()>,
+}
+
+impl KeptLog {
+    /// Reads all of it. Fails where an entry is missing or the head is not that of the entries. Blocks.
+    pub fn open(store: Store, authority: &IdentityKey) -> Result<Self, LogError> {
+        let mut book = Book::default();
+        for item in store.scan_prefix::<String>(ENTRIES, &Key::default())? {
+            let place = book.size();
+            let damaged = LogError::Entry { place };
+            let (key, leaf) = match item {
+                Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => return Err(damaged),
+                other => other?,
+            };
+            let leaf = hex::decode(leaf).ok().and_then(|bytes| Leaf::from_bytes(&bytes));
+            match leaf.filter(|_| key == Key::default().and_u64(place)) {
+                Some(leaf) => book.append(&leaf),
+                None => return Err(damaged),
+            };
+        }
+        match store.get::<String>(HEADS, HEAD)? {
+            Some(text) => {
+                let head = SignedHead::parse(&text, &authority.public())?;
+                if head.head().size < book.size() {
+                    // Each entry has a head of its own.
+                    return Err(BookError::Other { size: head.head().size }.into());
+                }
+                book.set_head(head)?;
+            }
+            None if book.size() > 0 => return Err(LogError::Head(HeadError::Written)),
+            None => {}
+        }
+        Ok(Self { store, log: EnrollmentLog::new(book), turn: Mutex::default() })
+    }
+
+    /// The log, to be looked at.
+    pub fn log(&self) -> EnrollmentLog {
+        self.log.clone()
+    }
+
+    /// The turn to add an entry. Waits for others, who wait for the disk: for threads that may block.
+    pub fn turn(&self) -> Turn<'_> {
+        let guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Turn { log: &self.log, place: self.log.read().size(), state: TurnState::Fresh, _guard: guard }
+    }
+
+    /// Writes that a device was shut out, together with what `write` adds to the batch and makes durable; nothing is written
+    /// where it says that there was nothing to do. Blocks.
+    pub fn revoke<E: From<StoreError>>(
+        &self,
+        device: DeviceId,
+        authority: &IdentityKey,
+        now_unix_secs: u64,
+        write: impl FnOnce(Batch) -> Result<bool, E>,
+    ) -> Result<bool, E> {
+        let mut turn = self.turn();
+        let mut batch = Batch::new();
+        let leaf = Leaf::Revocation { device: device.0, unix_secs: now_unix_secs };
+        turn.write(&mut batch, &leaf, authority, now_unix_secs)?;
+        let is_new = write(batch)?;
+        if is_new {
+            turn.kept();
+        }
+        Ok(is_new)
+    }
+
+    /// Signs a head over what is there, where the last one gets old or there is none; durable when this returns. Blocks.
+    pub fn refresh(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
+        let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let signed = self.log.read().head().map(|head| head.head().unix_secs);
+        if signed.is_some_and(|secs| now_unix_secs.saturating_sub(secs) < HEAD_SECS) {
+            return Ok(());
+        }
+        let head = self.log.read().next_head(authority, now_unix_secs);
+        let mut batch = Batch::new();
+        batch.put(HEADS, HEAD, &head.to_string())?;
+        self.store.commit_blocking(&batch)?;
+        Ok(self.log.write().set_head(head)?)
+    }
+}
+
+/// One entry on its way. What was written to no store, as far as [`Turn::kept`] was not called, is taken back.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    log: &'a EnrollmentLog,
+    place: u64,
+    state: TurnState,
+    _guard: MutexGuard<'a, ()>,
+}
+
+#[derive(Debug)]
+enum TurnState {
+    Fresh,
+    Written(SignedHead),
+    Kept,
+}
+
+impl Turn<'_> {
+    /// Where the entry will be.
+    pub const fn place(&self) -> u64 {
+        self.place
+    }
+
+    /// Adds the entry, and the head over it, to a batch, once.
+    pub fn write(
+        &mut self,
+        batch: &mut Batch,
+        leaf: &Leaf,
+        authority: &IdentityKey,
+        now_unix_secs: u64,
+    ) -> Result<(), StoreError> {
+        batch.insert(ENTRIES, Key::default().and_u64(self.place), &hex::encode(leaf.to_bytes()))?;
+        let mut book = self.log.write();
+        book.append(leaf);
+        let head = book.next_head(authority, now_unix_secs);
+        drop(book);
+        batch.put(HEADS, HEAD, &head.to_string())?;
+        self.state = TurnState::Written(head);
+        Ok(())
+    }
+
+    /// The batch is durable: the head is the log's.
+    pub fn kept(mut self) {
+        if let TurnState::Written(head) = std::mem::replace(&mut self.state, TurnState::Kept)
+            && let Err(error) = self.log.write().set_head(head)
+        {
+            // It was made over these very entries.
+            tracing::error!(%error, "the head of the enrollment log");
+        }
+    }
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        if matches!(self.state, TurnState::Written(_)) {
+            self.log.write().take_back();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

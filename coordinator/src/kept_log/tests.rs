@@ -1,0 +1,136 @@
+use aggregation::IdentityPublic;
+use aggregation::log::check_consistency;
+
+use super::*;
+
+const NOW: u64 = 1_700_000_000;
+
+fn key() -> IdentityKey {
+    IdentityKey::from_seed(&[1; 32])
+}
+
+fn leaf(id: u8) -> Leaf {
+    Leaf::Credential {
+        device: [id; 16],
+        identity: IdentityPublic([id; 32]),
+        expires_unix_secs: NOW,
+        enrolled_unix_secs: NOW,
+        label: [0; 16],
+        attested: [0; 32],
+    }
+}
+
+fn add(log: &KeptLog, store: &Store, leaf: &Leaf) {
+    let mut turn = log.turn();
+    let mut batch = Batch::new();
+    turn.write(&mut batch, leaf, &key(), NOW).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    turn.kept();
+}
+
+fn root(log: &KeptLog) -> (u64, [u8; 32], u64) {
+    let log = log.log();
+    let book = log.read();
+    let head = book.head().unwrap().head();
+    (head.size, head.root, head.devices)
+}
+
+#[test]
+fn a_log_is_there_again_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    log.refresh(&key(), NOW).unwrap();
+    assert_eq!(root(&log).0, 0);
+    for id in 1..=5 {
+        add(&log, &store, &leaf(id));
+    }
+    let revoked =
+        log.revoke(DeviceId([2; 16]), &key(), NOW, |also| store.commit_blocking(&also).map(|()| true));
+    assert!(revoked.unwrap());
+    let (size, hash, devices) = root(&log);
+    assert_eq!((size, devices), (6, 5));
+    drop(log);
+    let log = KeptLog::open(store, &key()).unwrap();
+    assert_eq!(root(&log), (size, hash, devices));
+}
+
+#[test]
+fn what_was_not_kept_is_not_there_and_the_next_takes_its_place() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    add(&log, &store, &leaf(1));
+    let before = root(&log);
+    let mut turn = log.turn();
+    assert_eq!(turn.place(), 1);
+    turn.write(&mut Batch::new(), &leaf(9), &key(), NOW).unwrap();
+    drop(turn);
+    let nothing = log.revoke(DeviceId([2; 16]), &key(), NOW, |_| Ok::<_, StoreError>(false));
+    assert!(!nothing.unwrap());
+    assert_eq!((root(&log), log.log().read().size()), (before, 1));
+    add(&log, &store, &leaf(2));
+    assert_eq!(root(&KeptLog::open(store, &key()).unwrap()), root(&log));
+}
+
+#[test]
+fn a_head_is_signed_anew_before_it_is_a_day_old_and_not_all_the_time() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let signed = || log.log().read().head().map(|head| head.head().unix_secs);
+    log.refresh(&key(), NOW).unwrap();
+    log.refresh(&key(), NOW + HEAD_SECS - 1).unwrap();
+    assert_eq!(signed(), Some(NOW));
+    log.refresh(&key(), NOW + HEAD_SECS).unwrap();
+    assert_eq!(signed(), Some(NOW + HEAD_SECS));
+}
+
+#[test]
+fn a_log_with_a_hole_a_change_or_another_key_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    for id in 1..=3 {
+        add(&log, &store, &leaf(id));
+    }
+    drop(log);
+    let other = KeptLog::open(store.clone(), &IdentityKey::from_seed(&[2; 32])).unwrap_err();
+    assert!(matches!(other, LogError::Head(HeadError::OtherLog)), "{other}");
+    let place = |place| Key::default().and_u64(place);
+    let change = |place: Key, leaf: Option<&Leaf>| {
+        let mut batch = Batch::new();
+        match leaf {
+            Some(leaf) => batch.put(ENTRIES, place, &hex::encode(leaf.to_bytes())).unwrap(),
+            None => batch.remove(ENTRIES, place),
+        };
+        store.commit_blocking(&batch).unwrap();
+        KeptLog::open(store.clone(), &key())
+    };
+    let changed = change(place(1), Some(&leaf(9))).unwrap_err();
+    assert!(matches!(changed, LogError::Book(BookError::Other { size: 3 })), "{changed}");
+    change(place(1), Some(&leaf(2))).unwrap();
+    let more = change(place(3), Some(&leaf(9))).unwrap_err();
+    assert!(matches!(more, LogError::Book(BookError::Other { size: 3 })), "{more}");
+    let fewer = change(place(3), None).and_then(|_| change(place(2), None)).unwrap_err();
+    assert!(matches!(fewer, LogError::Book(BookError::Short { size: 3, have: 2 })), "{fewer}");
+    let hole = change(place(0), None).unwrap_err();
+    assert!(matches!(hole, LogError::Entry { place: 0 }), "{hole}");
+}
+
+#[test]
+fn a_log_goes_on_from_each_of_its_heads() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let mut heads = Vec::new();
+    for id in 1..=9 {
+        add(&log, &store, &leaf(id));
+        heads.push(root(&log));
+    }
+    let last = root(&log);
+    for (size, root, _) in heads {
+        let path = log.log().read().tree().consistency(size, last.0).unwrap();
+        check_consistency((size, &root), (last.0, &last.1), &path).unwrap();
+    }
+}
