@@ -18,6 +18,7 @@
 //! [tlog-checkpoint]: https://c2sp.org/tlog-checkpoint
 //! [tlog-cosignature]: https://c2sp.org/tlog-cosignature
 
+mod audit;
 mod book;
 mod head;
 mod leaf;
@@ -27,6 +28,7 @@ mod tree;
 mod watch;
 
 pub use self::{
+    audit::{Audited, Auditor, Fault},
     book::{Book, BookError},
     head::{Head, HeadError, SignedHead},
     leaf::Leaf,

@@ -34,6 +34,7 @@ use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Published, Rejection};
 use proto::token::BootstrapToken;
 use serde::{Deserialize, Serialize};
+use session::LogPolicy;
 use session::conditions::Conditions;
 use session::policy::Policy;
 use shell::proxy::Proxy;
@@ -41,6 +42,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::coordinator_clock::Answered;
 use crate::enrollment::{enroll, enrolled_as, enrolled_with, load};
+use crate::enrollment_log::{self, VerifiedLog};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore, TurnedAway};
@@ -201,6 +203,8 @@ impl Device {
     pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
         let device = enroll(&self.folder, &self.store, token, coordinator, &self.proxy).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
+        // Whoever gave the token is trusted anew, with whatever log there is now.
+        self.store.put_seen_log(None)?;
         self.store.is_taken()?;
         self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)
@@ -262,6 +266,26 @@ impl Device {
         transport
             .answered()
             .ok_or_else(|| Error::Coordinator("the coordinator's answer says no time".to_owned()))
+    }
+
+    /// Reads all of the log of its enrollment authority, at `coordinator` if not where the token said, and looks at every
+    /// entry. What it has seen of the log is kept, and a log that does not go on from it is told.
+    pub async fn verify_log(
+        &self,
+        coordinator: Option<&str>,
+        policy: &LogPolicy,
+    ) -> Result<VerifiedLog, Error> {
+        let way = (coordinator, &self.proxy);
+        let enrolled = load(&self.folder, &self.store, way, Vec::new(), Policy::default())?;
+        enrollment_log::verify(enrolled, &self.store, policy, clock::now()).await
+    }
+
+    /// Forgets what it has seen of the log of its enrollment authority: for a user who knows why the log is another one now,
+    /// such as that the coordinator came back from a backup.
+    pub fn forget_log(&self) -> Result<(), Error> {
+        self.store.put_seen_log(None)?;
+        self.control.live.note("forgot", "what it had seen of the enrollment log");
+        Ok(())
     }
 
     /// What it is and holds.

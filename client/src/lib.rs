@@ -35,6 +35,7 @@ pub mod adapter_files;
 mod coordinator_clock;
 mod device;
 pub mod enrollment;
+mod enrollment_log;
 mod error;
 pub mod keys;
 mod locked;
@@ -47,6 +48,7 @@ pub use coordinator_clock::Answered;
 pub use device::{
     Certificate, Control, Device, Finished, Forgotten, Now, Preemption, Settings, Status, uptime,
 };
+pub use enrollment_log::VerifiedLog;
 pub use error::{Error, ErrorKind};
 pub use monitor::DeviceMonitor;
 pub use shell::proxy::Proxy;

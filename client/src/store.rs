@@ -26,6 +26,5 @@ pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};
 pub use sealing::SealError;
-pub(crate) use seen_log::{SEEN_LOG, SeenLog};
 pub use state::{State, StateError};
 pub use turned_away::TurnedAway;

@@ -8,11 +8,12 @@ use std::time::Duration;
 use proto::base::BaseFile;
 use proto::convert::{
     Enrolled, Enrollment, Renewal, WireError, base_files_from_wire, describe_base_to_wire,
-    enroll_reply_from_wire, enroll_request_to_wire, rejection_from_bytes, renew_request_to_wire,
-    reply_from_wire, request_to_wire,
+    enroll_reply_from_wire, enroll_request_to_wire, log_part_from_wire, rejection_from_bytes,
+    renew_request_to_wire, reply_from_wire, request_to_wire,
 };
 use proto::ids::Digest;
-use proto::message::{Chunk, MAX_MESSAGE_BYTES, Rejection, Reply, Request};
+use proto::message::{Chunk, LogPart, MAX_MESSAGE_BYTES, Rejection, Reply, Request};
+use proto::wire;
 use proto::wire::device_client::DeviceClient;
 use rustls::AlertDescription;
 use rustls::pki_types::CertificateDer;
@@ -248,6 +249,13 @@ impl Transport {
             self.failure(&status)
         })?;
         Ok(base_files_from_wire(reply)?)
+    }
+
+    /// The entries of the enrollment log from a place on, and its newest head.
+    pub(crate) async fn read_log(&mut self, from: u64) -> Result<LogPart, TransportError> {
+        let reply = self.client.read_log(wire::ReadLogRequest { from }).await;
+        let reply = self.heard(reply).map_err(|status| self.failure(&status))?;
+        Ok(log_part_from_wire(reply))
     }
 
     /// When the coordinator answered last, and what its clock says; none where it did not yet.

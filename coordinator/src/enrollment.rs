@@ -7,7 +7,7 @@ use std::sync::Arc;
 use proto::admin::{DeviceStatus, OperatorStatus};
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Serial, Timestamp};
-use proto::message::Rejection;
+use proto::message::{LogPart, Rejection};
 use proto::role::Role;
 use proto::shown::shown;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -278,6 +278,11 @@ impl Registry {
         };
         let issued = tokens::issue(&self.store, new, now.as_secs(), &SystemRandom::new()).await;
         issued.map(|text| text.reveal().to_owned()).map_err(|e| self.token(e))
+    }
+
+    /// A part of the enrollment log, from a place on.
+    pub async fn log_part(self: Arc<Self>, from: u64) -> Result<LogPart, Rejection> {
+        self.apart(move |registry| registry.log.part(from).map_err(|error| unavailable(&error))).await
     }
 
     /// All enrolled devices.

@@ -4,18 +4,25 @@
 //! | --- | --- | --- |
 //! | `enrollment log` | place, eight bytes, the highest first | a [`Leaf`]'s bytes, in hex |
 //! | `enrollment head` | `head` | the last [`SignedHead`]'s text |
+//! | `unlogged versions` | task ‖ version | a [`Leaf::Version`]'s bytes, in hex, until it is an entry |
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use aggregation::IdentityKey;
 use aggregation::log::{Book, BookError, HeadError, Leaf, SignedHead};
-use proto::ids::DeviceId;
+use proto::admin::VersionStatus;
+use proto::ids::{DeviceId, Digest, TaskId};
+use proto::message::LogPart;
 use shell::store::{Batch, Key, Store, StoreError};
 use task::EnrollmentLog;
 
-const ENTRIES: &str = "enrollment log";
-const HEADS: &str = "enrollment head";
+pub(crate) const ENTRIES: &str = "enrollment log";
+pub(crate) const HEADS: &str = "enrollment head";
 const HEAD: &str = "head";
+pub(crate) const UNLOGGED: &str = "unlogged versions";
+
+/// Entries that are read at a time: half a MiB at most.
+pub const MOST_ENTRIES: usize = 4096;
 
 /// How old a head may get before the next is signed over the same entries, in seconds: an hour. Devices take none that is
 /// older than a day.
@@ -45,6 +52,31 @@ pub enum LogError {
     /// The head is not that of the entries.
     #[error("the enrollment log: {0}; entries were lost or changed: restore the state folder from a backup")]
     Book(#[from] BookError),
+}
+
+/// Writes down that a version is to become an entry, in the transaction that makes it durable.
+pub(crate) fn will_log(
+    batch: &mut Batch,
+    task: TaskId,
+    (plan, version, roster): (Digest, &VersionStatus, Option<Digest>),
+) -> Result<(), StoreError> {
+    let leaf = Leaf::Version {
+        task: task.0,
+        version: version.version,
+        plan: plan.0,
+        adapter: version.adapter.0,
+        roster: roster.map_or([0; 32], |root| root.0),
+        survivors: version.survivors,
+        unix_secs: version.committed_unix_millis / 1000,
+    };
+    batch.put(UNLOGGED, Key::from(task.0).and_u64(version.version.into()), &hex::encode(leaf.to_bytes()))?;
+    Ok(())
+}
+
+/// Fails, with why, unless this is what is kept of an entry.
+pub(crate) fn is_leaf(kept: &str) -> Result<(), String> {
+    let leaf = hex::decode(kept).ok().and_then(|bytes| Leaf::from_bytes(&bytes));
+    leaf.map(drop).ok_or_else(|| "no entry of an enrollment log".to_owned())
 }
 
 /// The log of the authority whose key this is.
@@ -117,6 +149,40 @@ impl KeptLog {
             turn.kept();
         }
         Ok(is_new)
+    }
+
+    /// Makes entries of the versions that are to become some, oldest of each task first; durable when this returns. Blocks.
+    pub fn log_versions(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
+        let waiting: Vec<(Key, String)> =
+            self.store.scan_prefix(UNLOGGED, &Key::default())?.collect::<Result<_, StoreError>>()?;
+        for (key, leaf) in waiting {
+            let mut batch = Batch::new();
+            batch.remove(UNLOGGED, key);
+            let leaf = hex::decode(leaf).ok().and_then(|bytes| Leaf::from_bytes(&bytes));
+            let Some(leaf) = leaf else {
+                tracing::error!("a version that was to become an entry of the enrollment log is damaged");
+                self.store.commit_blocking(&batch)?;
+                continue;
+            };
+            let mut turn = self.turn();
+            turn.write(&mut batch, &leaf, authority, now_unix_secs)?;
+            self.store.commit_blocking(&batch)?;
+            turn.kept();
+        }
+        Ok(())
+    }
+
+    /// The head, and the entries from a place on, at most [`MOST_ENTRIES`] and none beyond the head. Blocks.
+    pub fn part(&self, from: u64) -> Result<LogPart, LogError> {
+        let Some(head) = self.log.read().head().cloned() else {
+            return Err(LogError::Head(HeadError::Written));
+        };
+        let places = from..head.head().size.min(from.saturating_add(MOST_ENTRIES as u64));
+        let entry = |place| -> Result<Vec<u8>, LogError> {
+            let leaf: Option<String> = self.store.get(ENTRIES, Key::default().and_u64(place))?;
+            leaf.and_then(|leaf| hex::decode(leaf).ok()).ok_or(LogError::Entry { place })
+        };
+        Ok(LogPart { head: head.to_string(), entries: places.map(entry).collect::<Result<_, _>>()? })
     }
 
     /// Signs a head over what is there, where the last one gets old or there is none; durable when this returns. Blocks.

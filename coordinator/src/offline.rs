@@ -14,6 +14,7 @@ use shell::store::{Store, StoreError};
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::audit::chain::Head;
+use crate::kept_log;
 use crate::last_seen::{self, Seen};
 use crate::records::{self, DeviceRecord, OperatorRecord, TaskHeader, tree};
 use crate::tokens::{self, Token};
@@ -107,6 +108,10 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
         audit::TREE => is::<Head>(payload).map(drop),
         tokens::TREE => is::<Token>(payload).map(drop),
         last_seen::TREE => is::<Seen>(payload).map(drop),
+        kept_log::ENTRIES | kept_log::UNLOGGED => {
+            is::<String>(payload).and_then(|leaf| kept_log::is_leaf(&leaf))
+        }
+        kept_log::HEADS => is::<String>(payload).map(drop),
         other => {
             match report.unknown_trees.iter_mut().find(|(known, _)| known == other) {
                 Some((_, count)) => *count += 1,
@@ -118,7 +123,8 @@ fn look(name: &str, key: &[u8], payload: Option<&[u8]>, report: &mut Report, nam
     let length = match name {
         tree::TASKS | tree::DEVICES | tree::OPERATORS | tree::LESSER_OPERATORS | last_seen::TREE => Some(16),
         tree::PARTICIPATIONS | tree::SURVIVORS | tokens::TREE => Some(32),
-        tree::VERSIONS => Some(24),
+        tree::VERSIONS | kept_log::UNLOGGED => Some(24),
+        kept_log::ENTRIES => Some(8),
         _ => None,
     };
     if let Err(why) = read {

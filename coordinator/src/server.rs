@@ -36,6 +36,7 @@ use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
+use crate::seldom::Seldom;
 pub use crate::server_certificates::ServerCertificatesError;
 use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
@@ -53,8 +54,8 @@ pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "b
 /// How long connections are given to close after the rounds are over.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often the head of the enrollment log is looked at, in seconds.
-const HEADS_EVERY_SECS: u64 = 600;
+/// How often it is looked whether versions wait to be entries of the enrollment log, and how old its head is, in seconds.
+const LOGGED_EVERY_SECS: u64 = 5;
 
 const DAY_SECS: u64 = 24 * 3600;
 const HOUR_SECS: u64 = 3600;
@@ -173,6 +174,7 @@ impl Coordinator {
         let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
         let log = KeptLog::open(store.clone(), enrollment_key.key())?;
         log.refresh(enrollment_key.key(), driver::now().as_secs())?;
+        log.log_versions(enrollment_key.key(), driver::now().as_secs())?;
         revoke_again(&revoked, &store, (&log, &enrollment_key), &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
@@ -300,7 +302,7 @@ impl Coordinator {
         });
         let renewals = tokio::spawn(certificates.keep());
         let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
-        let heads = tokio::spawn(sign_heads(Arc::clone(&registry)));
+        let heads = tokio::spawn(keep_log(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
         tracing::info!("serving");
 
@@ -348,15 +350,21 @@ async fn write_calls(registry: Arc<Registry>) {
     }
 }
 
-/// Keeps the head of the enrollment log young, for ever: devices take none that is older than a day.
-async fn sign_heads(registry: Arc<Registry>) {
+/// Makes entries of versions, and keeps the head of the enrollment log young, for ever: devices take none that is older than
+/// a day.
+async fn keep_log(registry: Arc<Registry>) {
     loop {
-        sleep(Duration::from_secs(HEADS_EVERY_SECS)).await;
+        sleep(Duration::from_secs(LOGGED_EVERY_SECS)).await;
         let own = Arc::clone(&registry);
-        let signed =
-            spawn_blocking(move || own.log.refresh(own.enrollment_key.key(), driver::now().as_secs()));
-        if let Ok(Err(error)) = signed.await {
-            tracing::warn!(%error, "the head of the enrollment log is not signed anew yet");
+        let written = spawn_blocking(move || {
+            let (key, now) = (own.enrollment_key.key(), driver::now().as_secs());
+            own.log.log_versions(key, now).and_then(|()| own.log.refresh(key, now))
+        });
+        if let Ok(Err(error)) = written.await {
+            static SAID: Seldom = Seldom::new();
+            if SAID.may_say(driver::now()) {
+                tracing::warn!(%error, "the enrollment log is not written on yet");
+            }
         }
     }
 }

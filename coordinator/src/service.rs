@@ -115,6 +115,17 @@ impl wire::device_server::Device for DeviceService {
         respond(self.answer(request).await)
     }
 
+    async fn read_log(
+        &self,
+        request: Request<wire::ReadLogRequest>,
+    ) -> Result<Response<wire::LogPart>, Status> {
+        let answer = match self.device(&request) {
+            Ok(_) => Arc::clone(&self.registry).log_part(request.get_ref().from).await,
+            Err(rejection) => Err(rejection),
+        };
+        respond(answer.map(convert::log_part_to_wire))
+    }
+
     async fn describe_base(
         &self,
         request: Request<wire::DescribeBaseRequest>,

@@ -14,6 +14,7 @@ use crate::wire;
 mod admin;
 mod base;
 mod enroll;
+mod log;
 mod rejection;
 mod reply;
 mod request;
@@ -24,6 +25,7 @@ pub use enroll::{
     Enrolled, Enrollment, Renewal, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,
     enroll_request_to_wire, renew_request_from_wire, renew_request_to_wire,
 };
+pub use log::{log_part_from_wire, log_part_to_wire};
 pub use rejection::{rejection_from_bytes, rejection_to_bytes};
 pub use reply::{reply_from_wire, reply_to_wire};
 pub use request::{request_from_wire, request_to_wire};

@@ -382,6 +382,15 @@ pub struct LogOffer {
     pub consistency: Vec<TreeHash>,
 }
 
+/// A part of an enrollment log, for whoever reads all of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogPart {
+    /// The log's newest head, as a signed text.
+    pub head: String,
+    /// Entries in order ([`aggregation::log::Leaf`]).
+    pub entries: Vec<Vec<u8>>,
+}
+
 /// How a round ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -8,6 +8,7 @@ mod configuration;
 mod daemon;
 mod doctor;
 mod enroll;
+mod enrollment_log;
 mod export;
 mod known_tasks;
 mod ledger;
@@ -103,6 +104,20 @@ fn path() -> impl TypedValueParser<Value = PathBuf> {
 }
 
 #[derive(Subcommand)]
+enum LogCommand {
+    /// Read all of the log in which the enrollment authority writes every device, and say whether it is as it should be
+    ///
+    /// It reads every entry, sees that they are those of the signed head, that the log goes on from what this device saw of
+    /// it last, and that this device is in it once. It exits with 5 where something is wrong.
+    Verify,
+    /// Forget what this device saw of that log
+    ///
+    /// A device takes part in nothing any more whose log does not go on from what it saw. Where its operator says why, such
+    /// as that the coordinator came back from a backup, and you believe it, this lets it go by the log that there is now.
+    Forget,
+}
+
+#[derive(Subcommand)]
 enum Command {
     /// Become one of a coordinator's devices
     Enroll {
@@ -167,8 +182,11 @@ enum Command {
         #[arg(long)]
         verify: bool,
     },
-    /// Say what this device did
-    Log,
+    /// Say what this device did, or look at the log of its enrollment authority
+    Log {
+        #[command(subcommand)]
+        what: Option<LogCommand>,
+    },
     /// Look at the text that would be trained on
     #[command(subcommand)]
     Data(DataCommand),
@@ -287,7 +305,8 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Forget { task, undo } => will::forget(&config, task, *undo, format),
         Command::Tasks => ledger::tasks(&config, format),
         Command::Ledger { verify } => ledger::ledger(&config, *verify, format),
-        Command::Log => status::log(&config, format),
+        Command::Log { what: None } => status::log(&config, format),
+        Command::Log { what: Some(what) } => enrollment_log::run(&config, &what, format),
         Command::Data(DataCommand::Check(args)) => {
             let base = check::base(&cli.common, &config);
             check::check(&config, base, args, format)

@@ -9,7 +9,6 @@ use session::{Action, Event};
 use super::clock::now;
 use super::run::{DRAWN, Running};
 use crate::error::Error;
-use crate::store::{SEEN_LOG, SeenLog};
 
 /// How often it is told what the device waits for while a question is out.
 const HELD_EACH: Duration = Duration::from_secs(2);
@@ -87,7 +86,7 @@ impl Running {
                 Event::Recorded
             }
             Action::RecordLog(seen) => {
-                self.store.put(SEEN_LOG, &SeenLog::from(seen))?;
+                self.store.put_seen_log(Some(seen))?;
                 Event::Recorded
             }
             Action::RecordSignature(signed) => {

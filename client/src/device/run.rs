@@ -27,7 +27,7 @@ use super::window::Watching;
 use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
-use crate::store::{DeviceStore, SEEN_LOG, SeenLog};
+use crate::store::DeviceStore;
 use crate::trainer::Trainer;
 use crate::transport::{Transport, TransportError};
 
@@ -102,7 +102,7 @@ impl Running {
             Session::new(device, store.spending(), store.installed(), now()).renewing(enrolled.lifetime);
         let session = session.having_signed(store.signed());
         let session = session.having_drawn(store.get(DRAWN)?.unwrap_or_default());
-        let session = session.having_seen(store.get(SEEN_LOG)?.map(SeenLog::into));
+        let session = session.having_seen(store.seen_log()?);
         let forgotten = forget::forgotten(&store)?;
         // What could not be deleted when they were left.
         for published in store.installed().into_iter().filter(|held| forgotten.contains(&held.task)) {

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use aggregation::log::Seen;
 use proto::adapter::AdapterSpec;
 use proto::ids::{Digest, TaskId, Timestamp};
 use proto::message::Published;
@@ -18,6 +19,7 @@ use crate::store::error::DeviceStoreError;
 use crate::store::installed::{DEFAULT_INSTALLED_MIB, Installed};
 use crate::store::journal::Journal;
 use crate::store::ledger::Ledger;
+use crate::store::seen_log::{SEEN_LOG, SeenLog};
 use crate::store::state::State;
 use session::spending::{Charge, Found, Spending};
 use session::{Signed, Work};
@@ -453,6 +455,16 @@ impl DeviceStore {
     /// Sets a value of the device's state, durably.
     pub fn put<T: Serialize>(&self, key: &str, value: &T) -> Result<(), DeviceStoreError> {
         Ok(self.state.put(key, value)?)
+    }
+
+    /// What this device has seen of the log of its enrollment authority.
+    pub(crate) fn seen_log(&self) -> Result<Option<Seen>, DeviceStoreError> {
+        Ok(self.get::<Option<SeenLog>>(SEEN_LOG)?.flatten().map(Seen::from))
+    }
+
+    /// Keeps what this device has seen of the log of its enrollment authority, or forgets it; durable when this returns.
+    pub(crate) fn put_seen_log(&self, seen: Option<Seen>) -> Result<(), DeviceStoreError> {
+        self.put(SEEN_LOG, &seen.map(SeenLog::from))
     }
 }
 

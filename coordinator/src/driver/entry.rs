@@ -14,6 +14,7 @@ use task::{Spending, Task, TaskEffect};
 
 use super::error::DriverError;
 use crate::artifacts::Artifacts;
+use crate::kept_log;
 use crate::known::KnownDevices;
 use crate::metrics::Metrics;
 use crate::records::{self, TaskHeader};
@@ -240,13 +241,14 @@ impl Entry {
                         records::put_participations(&mut batch, id, *device, *count)?;
                     }
                 }
-                TaskEffect::Commit { version, adapter, folded, optimizer } => {
+                TaskEffect::Commit { version, adapter, folded, optimizer, roster } => {
                     header.adapter = Digest(self.kept.artifacts.put(adapter)?);
                     if let Some(folded) = folded {
                         header.folded = Some(Digest(self.kept.artifacts.put(folded)?));
                     }
                     header.optimizer = Digest(self.kept.artifacts.put(optimizer)?);
                     records::insert_version(&mut batch, id, version)?;
+                    kept_log::will_log(&mut batch, id, (self.task.published().plan, version, *roster))?;
                     published.extend([Some(header.adapter), header.folded].into_iter().flatten());
                 }
                 TaskEffect::Excluded { .. }

@@ -9,7 +9,7 @@
 use std::collections::VecDeque;
 
 use aggregation::{Context, DeviceIndex, IdentityPublic, IndexSet};
-use proto::ids::{DeviceId, SessionId, Timestamp};
+use proto::ids::{DeviceId, Digest, SessionId, Timestamp};
 use proto::message::{LogOffer, Outcome, Rejection, Reply, Request};
 
 use crate::enrollment_log::RoundLog;
@@ -85,6 +85,8 @@ pub enum Effect {
         survivors: usize,
         /// Devices in the roster.
         cohort: usize,
+        /// What stands for the roster.
+        roster: Digest,
     },
     /// The round is over.
     End(Outcome),

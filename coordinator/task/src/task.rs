@@ -462,8 +462,8 @@ impl Task {
                     self.excluded.insert(device);
                     self.effects.push_back(TaskEffect::Excluded { round: number, device, why });
                 }
-                Effect::Publish { sum, survivors, cohort } => {
-                    self.publish(number, session, sum, (survivors, cohort), now, rng);
+                Effect::Publish { sum, survivors, cohort, roster } => {
+                    self.publish((number, session), sum, (survivors, cohort, roster), now, rng);
                 }
                 Effect::End(Outcome::Published) => {}
                 Effect::End(outcome) => {

@@ -38,6 +38,20 @@ pub struct EnrollReply {
     #[prost(string, tag = "6")]
     pub label: ::prost::alloc::string::String,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ReadLogRequest {
+    /// The place of the first entry that is wanted.
+    #[prost(uint64, tag = "1")]
+    pub from: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LogPart {
+    /// A signed text (c2sp.org/tlog-checkpoint).
+    #[prost(string, tag = "1")]
+    pub head: ::prost::alloc::string::String,
+    #[prost(bytes = "vec", repeated, tag = "2")]
+    pub entries: ::prost::alloc::vec::Vec<::prost::alloc::vec::Vec<u8>>,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DescribeBaseRequest {
     #[prost(bytes = "vec", tag = "1")]
@@ -1557,6 +1571,28 @@ pub mod device_client {
             req.extensions_mut().insert(GrpcMethod::new("nightshift.v1.Device", "Send"));
             self.inner.unary(req, path, codec).await
         }
+        /// The entries of the enrollment log from a place on, as many as one message takes, and the log's newest head.
+        pub async fn read_log(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReadLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::LogPart>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/nightshift.v1.Device/ReadLog",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("nightshift.v1.Device", "ReadLog"));
+            self.inner.unary(req, path, codec).await
+        }
         /// The files of a base that the coordinator serves; each is then fetched as artifacts are, by its hash.
         pub async fn describe_base(
             &mut self,
@@ -1611,6 +1647,11 @@ pub mod device_server {
             &self,
             request: tonic::Request<super::Request>,
         ) -> std::result::Result<tonic::Response<super::Reply>, tonic::Status>;
+        /// The entries of the enrollment log from a place on, as many as one message takes, and the log's newest head.
+        async fn read_log(
+            &self,
+            request: tonic::Request<super::ReadLogRequest>,
+        ) -> std::result::Result<tonic::Response<super::LogPart>, tonic::Status>;
         /// The files of a base that the coordinator serves; each is then fetched as artifacts are, by its hash.
         async fn describe_base(
             &self,
@@ -1808,6 +1849,49 @@ pub mod device_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = SendSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/nightshift.v1.Device/ReadLog" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReadLogSvc<T: Device>(pub Arc<T>);
+                    impl<T: Device> tonic::server::UnaryService<super::ReadLogRequest>
+                    for ReadLogSvc<T> {
+                        type Response = super::LogPart;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReadLogRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Device>::read_log(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReadLogSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

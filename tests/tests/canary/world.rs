@@ -322,7 +322,7 @@ impl World {
                     assert_eq!(open.fixed.replace(set), None, "survivors are fixed twice");
                 }
                 Effect::Charge { devices } => open.charged.extend(devices),
-                Effect::Publish { sum, survivors, cohort } => {
+                Effect::Publish { sum, survivors, cohort, .. } => {
                     assert!(!open.published, "published twice");
                     open.published = true;
                     self.tally.published += 1;

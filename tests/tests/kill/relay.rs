@@ -173,6 +173,13 @@ impl Device for Service {
         Err(Status::unimplemented("no certificate ends here"))
     }
 
+    async fn read_log(
+        &self,
+        _: tonic::Request<wire::ReadLogRequest>,
+    ) -> Result<Response<wire::LogPart>, Status> {
+        Err(Status::unimplemented("devices read the log of the coordinator itself"))
+    }
+
     async fn describe_base(
         &self,
         _: tonic::Request<wire::DescribeBaseRequest>,

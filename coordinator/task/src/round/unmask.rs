@@ -6,7 +6,7 @@
 use aggregation::{
     DeviceIndex, Further, Lacking, Recovery, RecoveryError, RunningSum, UnmaskError, UnmaskShares,
 };
-use proto::ids::{DeviceId, SessionId, Timestamp};
+use proto::ids::{DeviceId, Digest, SessionId, Timestamp};
 use proto::message::{Outcome, Rejection};
 
 use super::agree::Agreed;
@@ -84,7 +84,8 @@ impl UnmaskPhase {
             What::Sum(sum) => {
                 let survivors = self.agreed.masked.survivors.len();
                 let joined = self.agreed.masked.shared.joined;
-                let publish = Effect::Publish { sum, survivors, cohort: joined.devices.len() };
+                let (cohort, roster) = (joined.devices.len(), Digest(joined.roster.root()));
+                let publish = Effect::Publish { sum, survivors, cohort, roster };
                 end(Outcome::Published, joined.devices, vec![publish])
             }
             What::Lacking(lacking, sum) => {

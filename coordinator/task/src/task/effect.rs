@@ -1,7 +1,7 @@
 //! What a task wants made durable.
 
 use proto::admin::{TaskState, VersionStatus};
-use proto::ids::DeviceId;
+use proto::ids::{DeviceId, Digest};
 use proto::message::Outcome;
 
 /// What the shell must make durable, in this order, before it answers.
@@ -31,6 +31,8 @@ pub enum TaskEffect {
         folded: Option<Vec<u8>>,
         /// The optimiser's moments.
         optimizer: Vec<u8>,
+        /// What stands for the roster of its round; none where no round made it.
+        roster: Option<Digest>,
     },
     /// A device joins no more rounds, until the coordinator starts again.
     Excluded {

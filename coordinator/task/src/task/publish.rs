@@ -18,10 +18,9 @@ impl Task {
     /// Decodes a sum into the next version; where that cannot be done the round is aborted.
     pub(super) fn publish(
         &mut self,
-        round: u64,
-        session: SessionId,
+        (round, session): (u64, SessionId),
         mut sum: Vec<u32>,
-        (survivors, cohort): (usize, usize),
+        (survivors, cohort, roster): (usize, usize, Digest),
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) {
@@ -92,7 +91,13 @@ impl Task {
         self.funnels.published(round, &self.survivors, made, now);
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
-        self.effects.push_back(TaskEffect::Commit { version, adapter, folded, optimizer });
+        self.effects.push_back(TaskEffect::Commit {
+            version,
+            adapter,
+            folded,
+            optimizer,
+            roster: Some(roster),
+        });
         if self.version() >= self.plan.round.versions {
             self.end(TaskState::Complete);
         } else if is_second {

@@ -88,7 +88,13 @@ impl Task {
         self.funnels.next(made, now);
         self.selection.published();
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
-        self.effects.push_back(TaskEffect::Commit { version, adapter: bytes, folded, optimizer });
+        self.effects.push_back(TaskEffect::Commit {
+            version,
+            adapter: bytes,
+            folded,
+            optimizer,
+            roster: None,
+        });
         if made >= self.plan.round.versions {
             self.end(TaskState::Complete);
         }
