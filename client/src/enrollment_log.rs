@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use aggregation::log::{Audited, Auditor, Leaf, SignedHead};
-use proto::ids::{DeviceId, Timestamp};
+use proto::ids::{DeviceId, Digest, Timestamp};
 use serde::Serialize;
 use session::LogPolicy;
 
@@ -21,8 +21,8 @@ pub struct VerifiedLog {
     pub device: DeviceId,
     /// The entries.
     pub size: u64,
-    /// The root over them, in hex.
-    pub root: String,
+    /// The root over them.
+    pub root: Digest,
     /// When the head was signed, in seconds since 1970.
     pub signed_unix_secs: u64,
     /// How many of the policy's witnesses signed it.
@@ -114,7 +114,7 @@ pub(crate) async fn verify(
     Ok(VerifiedLog {
         device: device.device,
         size,
-        root: head.root.iter().map(|byte| format!("{byte:02x}")).collect(),
+        root: Digest(head.root),
         signed_unix_secs: head.unix_secs,
         witnesses: signed.seen_by(&watch.witnesses),
         devices,

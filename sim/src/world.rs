@@ -436,9 +436,9 @@ impl World {
                     self.record.optimizer = self.task.optimizer().clone();
                     self.record.before.clone_from(&self.task.record().before);
                     self.record.devices = self.task.record().devices;
-                    self.record.versions.push(version.clone());
+                    self.record.versions.push((*version).clone());
                     let traffic = self.new_traffic();
-                    self.seen.push(Seen { status: version, traffic });
+                    self.seen.push(Seen { status: *version, traffic });
                 }
                 TaskEffect::End(state) => self.record.state = state,
             }

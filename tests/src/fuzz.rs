@@ -10,6 +10,7 @@ mod books;
 mod checkpoints;
 mod coordinator_files;
 mod device_files;
+mod enrollment_log;
 mod folder;
 mod foreign;
 mod node;
@@ -27,6 +28,7 @@ pub use bases::{base, gguf};
 pub use checkpoints::checkpoint;
 pub use coordinator_files::{configuration, coordinator_record, key_files, signing_request};
 pub use device_files::{device_record, ledger, model_config, names, text};
+pub use enrollment_log::enrollment_log;
 pub use foreign::{template, tokenizer};
 pub use numbers::{numbers, shares};
 pub use peft::peft_folder;
@@ -40,7 +42,7 @@ pub use wire::{admin_reply, admin_request, enroll_reply, enroll_request, rejecti
 pub type Target = fn(&[u8]);
 
 /// All targets, by the names of their files in `fuzz/fuzz_targets`.
-pub const TARGETS: [(&str, Target); 28] = [
+pub const TARGETS: [(&str, Target); 29] = [
     ("adapter", adapter),
     ("admin_reply", admin_reply),
     ("admin_request", admin_request),
@@ -51,6 +53,7 @@ pub const TARGETS: [(&str, Target); 28] = [
     ("device_record", device_record),
     ("enroll_reply", enroll_reply),
     ("enroll_request", enroll_request),
+    ("enrollment_log", enrollment_log),
     ("gguf", gguf),
     ("key_files", key_files),
     ("ledger", ledger),

@@ -11,7 +11,6 @@ use serde_json::Value;
 use stage::{Running, Stage, output, short_lines, text};
 
 #[path = "common/stage.rs"]
-#[expect(dead_code, reason = "others need more of it")]
 mod stage;
 
 const DEVICES: [&str; 4] = ["anna", "bela", "cem", "dora"];
@@ -29,9 +28,9 @@ fn copy(from: &Path, to: &Path) {
         let entry = entry.unwrap();
         let to = to.join(entry.file_name());
         if entry.path().is_dir() {
-            copy(&entry.path(), &to)
+            copy(&entry.path(), &to);
         } else {
-            drop(fs::copy(entry.path(), to).unwrap())
+            fs::copy(entry.path(), to).unwrap();
         }
     }
 }

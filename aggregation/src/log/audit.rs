@@ -122,26 +122,23 @@ impl Auditor {
                 if *self.identities.entry(identity).or_insert(device) != device {
                     self.faults.push(Fault::OtherDevice { place });
                 }
-                match self.devices.get_mut(&device) {
-                    Some(known) => {
-                        if known.identity != identity {
-                            self.faults.push(Fault::OtherIdentity { place });
-                        }
-                        if known.enrolled_unix_secs != enrolled_unix_secs {
-                            self.faults.push(Fault::OtherTime { place });
-                        }
-                        known.label = label;
+                if let Some(known) = self.devices.get_mut(&device) {
+                    if known.identity != identity {
+                        self.faults.push(Fault::OtherIdentity { place });
                     }
-                    None => {
-                        let days = self.latest.saturating_sub(enrolled_unix_secs) / DAY_SECS;
-                        // A clock may have been set back.
-                        if days > 1 {
-                            self.faults.push(Fault::Backdated { place, days });
-                        }
-                        self.latest = self.latest.max(enrolled_unix_secs);
-                        *self.enrolled.entry(enrolled_unix_secs / DAY_SECS).or_default() += 1;
-                        self.devices.insert(device, Device { identity, enrolled_unix_secs, label });
+                    if known.enrolled_unix_secs != enrolled_unix_secs {
+                        self.faults.push(Fault::OtherTime { place });
                     }
+                    known.label = label;
+                } else {
+                    let days = self.latest.saturating_sub(enrolled_unix_secs) / DAY_SECS;
+                    // A clock may have been set back.
+                    if days > 1 {
+                        self.faults.push(Fault::Backdated { place, days });
+                    }
+                    self.latest = self.latest.max(enrolled_unix_secs);
+                    *self.enrolled.entry(enrolled_unix_secs / DAY_SECS).or_default() += 1;
+                    self.devices.insert(device, Device { identity, enrolled_unix_secs, label });
                 }
             }
             Leaf::Revocation { device, unix_secs } => {

@@ -306,7 +306,7 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
         Command::Tasks => ledger::tasks(&config, format),
         Command::Ledger { verify } => ledger::ledger(&config, *verify, format),
         Command::Log { what: None } => status::log(&config, format),
-        Command::Log { what: Some(what) } => enrollment_log::run(&config, &what, format),
+        Command::Log { what: Some(what) } => enrollment_log::run(&config, what, format),
         Command::Data(DataCommand::Check(args)) => {
             let base = check::base(&cli.common, &config);
             check::check(&config, base, args, format)

@@ -1,6 +1,7 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
+use aggregation::log::{Head, Leaf, Witness};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, SHARE_BYTES, packing};
 use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
@@ -32,6 +33,7 @@ mod admin;
 
 use super::bases::{CONFIG, gguf_file, weights};
 use super::checkpoints;
+use super::enrollment_log;
 use super::foreign::{templates, tokenizers};
 use super::world::World;
 use admin::{admin_replies, admin_requests};
@@ -41,6 +43,25 @@ const DEVICE: DeviceId = DeviceId([7; 16]);
 
 /// A signing request for a P-256 key that nobody has.
 const SIGNING_REQUEST: &str = include_str!("signing_request.pem");
+
+fn enrollment_logs() -> Vec<Vec<u8>> {
+    let identity = IdentityPublic([2; 32]);
+    let logged = Logged { place: 0, enrolled_unix_secs: 4, label: [5; 16], attested: [6; 32] };
+    let authority = enrollment_log::authority();
+    let credential = Credential::issue_logged(&authority, [1; 16], identity, 3, logged);
+    let leaf = credential.leaf().map(|(_, leaf)| leaf.to_bytes()).unwrap();
+    let head = Head { size: 3, root: [7; 32], devices: 2, unix_secs: 1_700_000_000, previous: [0; 32] };
+    let head = head.sign(&authority).witnessed("witness.example", &IdentityKey::from_seed(&[9; 32]), 8);
+    let witness = Witness::new("witness.example", IdentityKey::from_seed(&[9; 32]).public()).unwrap();
+    let padded = [leaf.as_slice(), &[0; 16]].concat();
+    vec![
+        [b"\0", head.to_string().as_bytes()].concat(),
+        [b"\x01", witness.to_string().as_bytes()].concat(),
+        [b"\x02", padded.as_slice(), &Leaf::Revocation { device: [1; 16], unix_secs: 9 }.to_bytes()].concat(),
+        vec![3, 11, 5, 7, 1, 4, 2, 3, 9, 10],
+        vec![3, 0, 0, 0, 0, 0],
+    ]
+}
 
 /// The first inputs of a target; nothing for a name that is none.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -65,6 +86,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             enroll_request_to_wire(&enrollment()).encode_to_vec(),
             renew_request_to_wire(&renewal()).encode_to_vec(),
         ],
+        "enrollment_log" => enrollment_logs(),
         "gguf" => ggufs(),
         "key_files" => key_files(),
         "ledger" => ledgers(),

@@ -6,9 +6,9 @@ use prost::Message;
 use proto::convert::{
     WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
     base_files_from_wire, base_files_to_wire, enroll_reply_from_wire, enroll_reply_to_wire,
-    enroll_request_from_wire, enroll_request_to_wire, rejection_from_bytes, rejection_to_bytes,
-    renew_request_from_wire, renew_request_to_wire, reply_from_wire, reply_to_wire, request_from_wire,
-    request_to_wire,
+    enroll_request_from_wire, enroll_request_to_wire, log_part_from_wire, log_part_to_wire,
+    rejection_from_bytes, rejection_to_bytes, renew_request_from_wire, renew_request_to_wire,
+    reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
 };
 
 /// A device's request.
@@ -16,9 +16,10 @@ pub fn request(bytes: &[u8]) {
     round_trip(bytes, request_from_wire, |request| request_to_wire(&request));
 }
 
-/// What a device is answered: by the protocol, and where it asks for a base.
+/// What a device is answered: by the protocol, and where it asks for a base or reads the enrollment log.
 pub fn reply(bytes: &[u8]) {
     round_trip(bytes, base_files_from_wire, |files| base_files_to_wire(&files));
+    round_trip(bytes, |part| Ok(log_part_from_wire(part)), log_part_to_wire);
     round_trip(bytes, reply_from_wire, reply_to_wire);
 }
 

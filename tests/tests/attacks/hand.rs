@@ -141,7 +141,7 @@ impl Coordinator {
                     self.artifacts.insert(version.adapter, adapter.clone());
                     self.record.adapter = self.task.adapter().to_vec();
                     self.record.optimizer = self.task.optimizer().clone();
-                    self.record.versions.push(version.clone());
+                    self.record.versions.push((**version).clone());
                 }
                 TaskEffect::End(state) => self.record.state = *state,
             }

@@ -24,7 +24,7 @@ pub enum TaskEffect {
     /// A new version, and what the server optimiser carries on.
     Commit {
         /// The version's record.
-        version: VersionStatus,
+        version: Box<VersionStatus>,
         /// The trained parameters.
         adapter: Vec<u8>,
         /// What the epochs before left, where one ends with this version.

@@ -92,7 +92,7 @@ impl Task {
         self.record.versions.push(version.clone());
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit {
-            version,
+            version: Box::new(version),
             adapter,
             folded,
             optimizer,

@@ -89,7 +89,7 @@ impl Task {
         self.selection.published();
         let optimizer = vector_to_bytes(&self.record.optimizer.to_vector());
         self.effects.push_back(TaskEffect::Commit {
-            version,
+            version: Box::new(version),
             adapter: bytes,
             folded,
             optimizer,
