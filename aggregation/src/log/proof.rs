@@ -259,6 +259,19 @@ mod tests {
         }
     }
 
+    /// What `ARCHITECTURE.md` says of many leaves at once.
+    #[test]
+    fn a_thousand_of_a_hundred_thousand_take_two_fifths_of_their_paths() {
+        let (tree, hashes) = tree(100_000);
+        let places: Vec<u64> = (0..1000).map(|leaf| leaf * 100 + (leaf * leaf) % 97).collect();
+        let nodes = tree.inclusions(&places, 100_000).unwrap();
+        let leaves: Vec<(u64, TreeHash)> = places.iter().map(|place| (*place, hashes[at(*place)])).collect();
+        let root = tree.root(100_000).unwrap();
+        check_inclusions(&leaves, (100_000, &root), &nodes).unwrap();
+        let paths: usize = places.iter().map(|place| tree.inclusion(*place, 100_000).unwrap().len()).sum();
+        assert_eq!((nodes.len(), paths), (6_439, 16_931));
+    }
+
     #[test]
     fn everything_of_small_trees_is_proved_and_nothing_else() {
         let (tree, hashes) = tree(20);

@@ -193,7 +193,7 @@ impl Session {
                 }
                 let seen = match self.look_at_log(log, now) {
                     Ok(seen) => seen,
-                    Err(why) => return self.without_log(why, now),
+                    Err(why) => return self.without_log(trained, why, now),
                 };
                 let log = seen.map(|(head, _)| head);
                 let round = RoundName { session, number: round, log };

@@ -7,7 +7,8 @@ use proto::message::LogOffer;
 
 use super::inside::RoundName;
 use super::outside::FAILED_MILLIS;
-use super::{Ended, Session, Trained};
+use super::renewal::Then;
+use super::{Ended, Session, Stage, Trained};
 
 impl Session {
     /// What a round is about, and what the device has seen of the log once it knows this. None where the device's authority
@@ -30,12 +31,16 @@ impl Session {
         }
     }
 
-    /// Leaves a round for what its log is. A device whose credential has no place in the log asks for one that has.
-    pub(super) fn without_log(mut self, why: Ended, now: Timestamp) -> Self {
-        if matches!(why, Ended::NotInLog) {
-            self.renew_now(now);
+    /// Leaves a round for what its log is. A device whose credential has no place in the log asks for one that has, and
+    /// joins then with what it trained.
+    pub(super) fn without_log(mut self, trained: Trained, why: Ended, now: Timestamp) -> Self {
+        match self.renewal_for_log(now) {
+            Some(has_certificate) if matches!(why, Ended::NotInLog) => {
+                self.ended = Some(why);
+                self.to(Stage::Renewing { has_certificate, then: Then::Join(trained) })
+            }
+            Some(_) | None => self.end(why, now.plus_millis(FAILED_MILLIS)),
         }
-        self.end(why, now.plus_millis(FAILED_MILLIS))
     }
 
     /// Fails unless all of a roster is in the log that the round is about, and not more of it fresh than may be corrupt.

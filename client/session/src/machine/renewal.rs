@@ -76,6 +76,10 @@ impl Renewal {
         Self { due: new.due.max(now.plus_millis(lifetime.least_millis())), came: Some(now), ..new }
     }
 
+    fn came_lately(&self, now: Timestamp) -> bool {
+        self.came.is_some_and(|came| came <= now && now.millis_since(came) < LEAST_MILLIS)
+    }
+
     fn is_over(&self, now: Timestamp) -> bool {
         self.is_refused || self.lifetime.is_over(now)
     }
@@ -136,11 +140,11 @@ impl Session {
         self
     }
 
-    /// The next credential is asked for as soon as the device is not at work.
-    pub(super) fn renew_now(&mut self, now: Timestamp) {
-        if let Some(renewal) = &mut self.renewal {
-            renewal.due = renewal.due.min(now);
-        }
+    /// Whether the next credential may be asked for because this one has no place in the log, and then whether with the
+    /// certificate that there is. Not where one came a moment ago: the next would have none either.
+    pub(super) fn renewal_for_log(&self, now: Timestamp) -> Option<bool> {
+        let renewal = self.renewal.filter(|renewal| !renewal.came_lately(now))?;
+        Some(!renewal.is_over(now))
     }
 
     /// What it waited for is there: renews, if it is time to; else goes on.
@@ -163,11 +167,9 @@ impl Session {
     /// The coordinator does not take the certificate any more. Nothing that was done is lost by it: whoever is on the way
     /// could say so too.
     pub(super) fn certificate_ended(mut self, now: Timestamp, rng: &mut impl CryptoRng) -> Self {
-        // One that came a moment ago has not ended: nothing is gained by another.
-        let is_recent = |came: Timestamp| came <= now && now.millis_since(came) < LEAST_MILLIS;
-        let came = |renewal: &Renewal| renewal.came.is_some_and(is_recent);
         match &mut self.renewal {
-            Some(renewal) if !came(renewal) => renewal.is_refused = true,
+            // One that came a moment ago has not ended: nothing is gained by another.
+            Some(renewal) if !renewal.came_lately(now) => renewal.is_refused = true,
             Some(_) | None => return self.back_off(now, rng),
         }
         let then = Then::of(std::mem::replace(&mut self.state, Stage::Waiting));

@@ -14,6 +14,7 @@ use crate::spending::Charge;
 mod charges;
 mod faults;
 mod keeping;
+mod log;
 mod renewal;
 mod windows;
 
