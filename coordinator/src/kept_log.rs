@@ -174,7 +174,7 @@ impl KeptLog {
 
     /// The head, and the entries from a place on, at most [`MOST_ENTRIES`] and none beyond the head. Blocks.
     pub fn part(&self, from: u64) -> Result<LogPart, LogError> {
-        let Some(head) = self.log.read().head().cloned() else {
+        let Some(head) = self.log.published() else {
             return Err(LogError::Head(HeadError::Written));
         };
         let places = from..head.head().size.min(from.saturating_add(MOST_ENTRIES as u64));

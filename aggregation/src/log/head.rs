@@ -134,6 +134,26 @@ impl SignedHead {
         witnesses.iter().filter(|witness| witness.saw(&self.note).is_some()).count()
     }
 
+    /// What is sent to a witness for its signature: how long the log was when the witness saw it last, what leads from there
+    /// to this head, and the head ([tlog-witness](https://c2sp.org/tlog-witness), `add-checkpoint`).
+    pub fn submission(&self, seen: u64, path: &[TreeHash]) -> String {
+        let path =
+            path.iter().fold(String::new(), |lines, hash| lines + &BASE64_STANDARD.encode(hash) + "\n");
+        format!("old {seen}\n{path}\n{self}")
+    }
+
+    /// The same head with the signature that this witness answered. Fails where there is none of it in the answer.
+    pub fn signed_by(mut self, witness: &Witness, answer: &str) -> Result<Self, HeadError> {
+        let lines: Option<Vec<Line>> = answer.lines().map(Line::parse).collect();
+        let lines = lines.ok_or(HeadError::Written)?;
+        let answered = Note { text: self.note.text.clone(), lines };
+        if witness.saw(&answered).is_none() {
+            return Err(HeadError::Signature);
+        }
+        self.note.lines.extend(answered.lines.into_iter().filter(|line| witness.has(line)));
+        Ok(self)
+    }
+
     /// The same head, which the holder of this key, a witness called `name`, saw at this time.
     #[must_use]
     pub fn witnessed(mut self, name: &str, key: &IdentityKey, unix_secs: u64) -> Self {
@@ -203,6 +223,31 @@ mod tests {
         let signed = signed.witnessed("w2", &others[2], 9);
         let read = SignedHead::parse(&signed.to_string(), &key.public()).unwrap();
         assert_eq!(read.seen_by(&witnesses), 2);
+    }
+
+    #[test]
+    fn a_witness_is_asked_and_its_answer_becomes_part_of_the_head() {
+        let (key, other) = (IdentityKey::from_seed(&[1; 32]), IdentityKey::from_seed(&[2; 32]));
+        let witness = Witness::new("w", other.public()).unwrap();
+        let signed = head().sign(&key);
+        let asked = signed.submission(7, &[[1; 32], [2; 32]]);
+        let lines: Vec<&str> = asked.lines().collect();
+        let first = BASE64_STANDARD.encode([1; 32]);
+        assert_eq!((lines[0], lines[1], lines[3]), ("old 7", first.as_str(), ""));
+        assert!(asked.ends_with(&format!("\n\n{signed}")), "{asked}");
+        // What follows the proof is the head, as whoever is asked reads it.
+        let (_, sent) = asked.split_once("\n\n").unwrap();
+        assert_eq!(SignedHead::parse(sent, &key.public()), Ok(signed.clone()));
+
+        let answer = signed.clone().witnessed("w", &other, 5).to_string();
+        let line = answer.lines().last().unwrap();
+        let both = signed.clone().signed_by(&witness, &format!("{line}\n")).unwrap();
+        assert_eq!(both.seen_by(&[witness.clone()]), 1);
+        assert_eq!(both.to_string(), answer);
+        assert_eq!(signed.clone().signed_by(&witness, ""), Err(HeadError::Signature));
+        assert_eq!(signed.clone().signed_by(&witness, "sorry"), Err(HeadError::Written));
+        let stranger = Witness::new("w", key.public()).unwrap();
+        assert_eq!(signed.signed_by(&stranger, line), Err(HeadError::Signature));
     }
 
     #[test]

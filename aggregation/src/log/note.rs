@@ -76,7 +76,7 @@ impl fmt::Display for Note {
 }
 
 impl Line {
-    fn parse(line: &str) -> Option<Self> {
+    pub(super) fn parse(line: &str) -> Option<Self> {
         let (name, bytes) = line.strip_prefix(LINE)?.split_once(' ')?;
         let bytes = BASE64_STANDARD.decode(bytes).ok()?;
         is_name(name).then(|| Self { name: name.to_owned(), bytes })
@@ -121,17 +121,26 @@ impl Witness {
         if is_name(name) { Ok(Self { name: name.to_owned(), key }) } else { Err(WitnessError) }
     }
 
+    /// Whether a line is in the witness's name.
+    pub(super) fn has(&self, line: &Line) -> bool {
+        let own = key_hash(&self.name, COSIGNATURE, &self.key);
+        line.name == self.name && line.bytes.starts_with(&own)
+    }
+
     /// When the witness says that it saw the text, if it says so.
     pub(super) fn saw(&self, note: &Note) -> Option<u64> {
-        let own = key_hash(&self.name, COSIGNATURE, &self.key);
-        note.lines.iter().filter(|line| line.name == self.name).find_map(|line| {
-            let (hash, rest) = line.bytes.split_first_chunk()?;
+        note.lines.iter().filter(|line| self.has(line)).find_map(|line| {
+            let (_, rest) = line.bytes.split_first_chunk::<4>()?;
             let (secs, signature) = rest.split_first_chunk()?;
             let secs = u64::from_be_bytes(*secs);
             let signature = Signature(signature.try_into().ok()?);
-            let holds = *hash == own && self.key.verify_text(&cosigned(secs, &note.text), &signature);
-            holds.then_some(secs)
+            self.key.verify_text(&cosigned(secs, &note.text), &signature).then_some(secs)
         })
+    }
+
+    /// What it is called.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The line by which the holder of a witness's key says that it saw a text.
