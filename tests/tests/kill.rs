@@ -24,8 +24,12 @@ mod books;
 mod relay;
 #[path = "kill/seen.rs"]
 mod seen;
+#[path = "kill/soak.rs"]
+mod soak;
 #[path = "common/stage.rs"]
 mod stage;
+#[path = "kill/whole.rs"]
+mod whole;
 #[path = "kill/world.rs"]
 mod world;
 
