@@ -8,7 +8,7 @@ use proto::ids::DeviceId;
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::books::{Books, Ledger};
-use super::proxy::{Kind, Proxy, Way};
+use super::proxy::{self, Kind, Proxy, Way};
 use super::seen::Seen;
 use super::stage::{output, text};
 use super::*;
@@ -125,7 +125,9 @@ fn federation(form: &Form) {
     federation.proxy.turn(true);
     let begun = Instant::now();
     let (mut half, mut most_files) = (None, 0);
-    while begun.elapsed() < form.bad {
+    let drawn = || federation.proxy.tally().values().sum::<u64>();
+    while begun.elapsed() < form.bad || drawn() < proxy::ALL {
+        assert!(begun.elapsed() < form.bad + Duration::from_secs(120), "too few connections");
         std::thread::sleep(Duration::from_millis(500));
         most_files = most_files.max(open_files(&federation.coordinator.0));
         if half.is_none() && begun.elapsed() * 2 > form.bad {
@@ -142,7 +144,7 @@ fn federation(form: &Form) {
     println!(
         "seed {}: {made} versions in {:.0?} of bad network; {tally:?}; all took part again {recovered:.1?} later; at most \
          {most_files} files",
-        form.seed, form.bad
+        form.seed, begun.elapsed() - recovered
     );
     println!("held before {before:?}\nhalf-way {half:?}\nafter {after:?}");
 

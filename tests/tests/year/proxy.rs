@@ -60,21 +60,50 @@ struct Fate {
     seed: u64,
 }
 
+/// Of so many connections that come one after another, each kind has its share, in an order that the seed says.
+const DECK: [Kind; 20] = {
+    use Kind::{Cut, Loses, NoAnswer, Passes, Reset, Slow, Stops, Throttled};
+    [
+        Passes,
+        Passes,
+        Passes,
+        Passes,
+        Slow,
+        Slow,
+        Slow,
+        Throttled,
+        Throttled,
+        Cut,
+        Cut,
+        Cut,
+        Reset,
+        Reset,
+        Reset,
+        NoAnswer,
+        Stops,
+        Stops,
+        Loses(Way::Up),
+        Loses(Way::Down),
+    ]
+};
+
+/// So many connections have had every fate.
+pub(crate) const ALL: u64 = DECK.len() as u64;
+
+fn card(seed: u64, number: u64) -> Kind {
+    let mut rng = ChaCha20Rng::seed_from_u64(seed ^ (number / ALL) << 32);
+    let mut deck = DECK;
+    for left in (1..deck.len()).rev() {
+        deck.swap(left, rng.next_u32() as usize % (left + 1));
+    }
+    deck[usize::try_from(number % ALL).unwrap()]
+}
+
 impl Fate {
     fn draw(seed: u64, number: u64, silence: Duration) -> Self {
-        let mut rng = ChaCha20Rng::seed_from_u64(seed ^ number << 32);
+        let kind = card(seed, number);
+        let mut rng = ChaCha20Rng::seed_from_u64(!seed ^ number << 32);
         let mut below = |bound: u32| rng.next_u32() % bound;
-        let kind = match below(100) {
-            0..20 => Kind::Passes,
-            20..34 => Kind::Slow,
-            34..44 => Kind::Throttled,
-            44..59 => Kind::Cut,
-            59..74 => Kind::Reset,
-            74..79 => Kind::NoAnswer,
-            79..88 => Kind::Stops,
-            88..94 => Kind::Loses(Way::Up),
-            _ => Kind::Loses(Way::Down),
-        };
         // From the first bytes of a handshake to the middle of a round.
         let after = u64::from(64_u32 << below(11)) + u64::from(below(512));
         let life = match kind {
@@ -118,7 +147,8 @@ struct Shared {
     /// Changes when all connections are cut.
     cut: watch::Sender<()>,
     open: AtomicUsize,
-    accepted: AtomicU64,
+    /// Connections whose fate was drawn.
+    drawn: AtomicU64,
     tally: Mutex<BTreeMap<Kind, u64>>,
 }
 
@@ -140,7 +170,7 @@ impl Proxy {
             is_bad: AtomicBool::new(false),
             cut: watch::Sender::new(()),
             open: AtomicUsize::new(0),
-            accepted: AtomicU64::new(0),
+            drawn: AtomicU64::new(0),
             tally: Mutex::default(),
         });
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
@@ -173,8 +203,8 @@ impl Proxy {
 
 impl Shared {
     async fn carry(self: Arc<Self>, client: TcpStream) {
-        let number = self.accepted.fetch_add(1, Ordering::SeqCst);
         let fate = if self.is_bad.load(Ordering::SeqCst) {
+            let number = self.drawn.fetch_add(1, Ordering::SeqCst);
             let fate = Fate::draw(self.seed, number, self.silence);
             *self.tally.lock().unwrap_or_else(PoisonError::into_inner).entry(fate.kind).or_default() += 1;
             fate
