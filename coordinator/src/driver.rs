@@ -287,7 +287,8 @@ impl Driver {
         if timeout(limit, self.no_open_round()).await.is_err() {
             tracing::warn!("open rounds did not end in time and are aborted");
         }
-        let aborting = self.tasks.all().iter().map(|cell| self.abort(Arc::clone(cell))).collect::<JoinSet<()>>();
+        let aborting =
+            self.tasks.all().iter().map(|cell| self.abort(Arc::clone(cell))).collect::<JoinSet<()>>();
         if timeout(ABORT_LIMIT, aborting.join_all()).await.is_err() {
             tracing::error!("a step of a task does not end; its open round is left as a crash leaves it");
         }

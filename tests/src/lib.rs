@@ -3,7 +3,8 @@
 //!
 //! It deliberately says nothing that one package can test by itself: such tests stand beside the code. The suites are
 //! below `tests/tests`: `machines` has both sides' machines against a reference model, `attacks` a coordinator that lies,
-//! `network` and `kill` processes, `door` a host program, `architecture` who may name whom. Start at `machines`.
+//! `network` and `kill` processes, `year` and `day` a coordinator that runs for long, `door` a host program, `architecture` who
+//! may name whom. Start at `machines`.
 
 pub mod fuzz;
 pub mod one_hot;

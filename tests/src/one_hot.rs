@@ -19,8 +19,7 @@ pub const STEP: f32 = 0.5;
 
 /// What the options of a task are in which the sum shows who is in it: no noise, nothing clipped, and a version's numbers
 /// are those of the version before and the mean of its updates.
-pub const TASK: [&str; 8] =
-    ["--privacy", "off", "--clip", "1", "--refresh-every", "0", "--local-steps", "1"];
+pub const TASK: [&str; 8] = ["--privacy", "off", "--clip", "1", "--refresh-every", "0", "--local-steps", "1"];
 
 /// Numbers between the places of two devices.
 const APART: usize = 3;
@@ -131,7 +130,11 @@ pub fn members(before: &[f32], after: &[f32], survivors: usize, devices: usize) 
             return None;
         }
         if is_own {
-            #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a small whole number")]
+            #[expect(
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a small whole number"
+            )]
             let whole = whole as u32;
             times[i / APART] = whole;
         }

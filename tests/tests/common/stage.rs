@@ -101,20 +101,10 @@ impl Stage {
         self.coordinator_by(self.nightshift())
     }
 
-    /// What starts the coordinator.
-    pub(crate) fn up(&self) -> Command {
-        self.up_by(self.nightshift())
-    }
-
-    fn up_by(&self, mut command: Command) -> Command {
+    /// The same, by a command that is the operator's program in the end.
+    pub(crate) fn coordinator_by(&self, mut command: Command) -> Running {
         command.args(["up", "--listen", &format!("127.0.0.1:{}", self.ports.0)]);
         command.args(["--admin-listen", &format!("127.0.0.1:{}", self.ports.1)]);
-        command
-    }
-
-    /// The same, by a command that is the operator's program in the end.
-    pub(crate) fn coordinator_by(&self, command: Command) -> Running {
-        let mut command = self.up_by(command);
         let mut child = start(command.stdout(Stdio::piped()).stderr(self.log("coordinator")));
         let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
         while let Some(line) = lines.next() {

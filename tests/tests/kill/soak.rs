@@ -183,8 +183,12 @@ impl Soak {
     fn check_tokens(&self) {
         let listed = self.world.stage.operator(&["token", "ls", "--format", "json"]);
         let listed: serde_json::Value = serde_json::from_str(&listed).unwrap();
-        let labels: Vec<&str> =
-            listed["tokens"].as_array().unwrap().iter().map(|token| token["label"].as_str().unwrap()).collect();
+        let labels: Vec<&str> = listed["tokens"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|token| token["label"].as_str().unwrap())
+            .collect();
         for token in &self.tokens {
             let times = labels.iter().filter(|label| *label == token).count();
             assert_eq!(times, 1, "`{token}` was confirmed: {labels:?}");
@@ -213,7 +217,12 @@ fn soak(kills: u64, seed: u64) {
         if soak.tally.kills >= operators {
             operators += 100;
             soak.check_as_an_operator();
-            println!("{:.0?}: {:?}, version {}", begun.elapsed(), soak.tally, soak.world.books().versions.len());
+            println!(
+                "{:.0?}: {:?}, version {}",
+                begun.elapsed(),
+                soak.tally,
+                soak.world.books().versions.len()
+            );
         }
     }
     soak.check_as_an_operator();

@@ -48,6 +48,7 @@ pub(crate) fn check_sums(home: &Path, before: &Books, books: &Books, devices: &[
         assert_eq!(counted, Some(expected), "who is in version {wanted}, of round {}", version.round);
         last = next;
     }
-    let rounds: std::collections::BTreeSet<u64> = books.versions.iter().map(|version| version.round).collect();
+    let rounds: std::collections::BTreeSet<u64> =
+        books.versions.iter().map(|version| version.round).collect();
     assert_eq!(rounds.len(), books.versions.len(), "a round became two versions");
 }

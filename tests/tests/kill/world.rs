@@ -79,7 +79,7 @@ impl World {
         // The head of the audit log is kept elsewhere too, and each start looks for it in the log.
         let mut config =
             OpenOptions::new().append(true).open(stage.path("home").join("coordinator.toml")).unwrap();
-        writeln!(config, "audit_head = {:?}", stage.path("audit.head")).unwrap();
+        writeln!(config, "audit_head = {:?}", stage.path("audit.head").to_str().unwrap()).unwrap();
         let coordinator = Some(stage.coordinator());
         Self { devices, stage, relay, ids, coordinator, agents: BTreeMap::new(), books, ledgers }
     }
@@ -146,8 +146,9 @@ impl World {
 
     /// Starts the coordinator, and kills it as soon as `meanwhile` is over, whatever it has come to.
     pub(crate) fn kill_a_start(&mut self, meanwhile: impl FnOnce()) {
-        let mut child: Child =
-            start(self.stage.up().stdout(Stdio::null()).stderr(self.stage.log("coordinator")));
+        let mut command = self.stage.nightshift();
+        command.arg("up").stdout(Stdio::null()).stderr(self.stage.log("coordinator"));
+        let mut child: Child = start(&mut command);
         meanwhile();
         drop(child.kill());
         child.wait().unwrap();

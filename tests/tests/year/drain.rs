@@ -138,7 +138,6 @@ impl Scene {
     }
 }
 
-
 /// The step of the open round, once there is one.
 fn opened(stage: &Stage) -> String {
     wait_for("a round is open", || {
@@ -204,5 +203,8 @@ async fn a_round_that_is_open_when_it_is_told_to_stop_still_becomes_a_version() 
     assert!(took < scene.drain, "{took:?}: {}", scene.log());
     drop(devices);
     scene.starts_again();
-    assert_eq!((&scene.stage.task()["state"], &scene.stage.task()["version"]), (&"complete".into(), &1.into()));
+    assert_eq!(
+        (&scene.stage.task()["state"], &scene.stage.task()["version"]),
+        (&"complete".into(), &1.into())
+    );
 }

@@ -99,7 +99,7 @@ fn a_coordinator_that_starts_while_its_store_is_looked_at_or_made_waits_for_nobo
     {
         // As long as a command that reads it.
         let _reads = shell::store::Store::open(&store).unwrap();
-        assert_in_use(&output(&mut stage.up()), &store, "beside a command that reads");
+        assert_in_use(&output(stage.nightshift().arg("up")), &store, "beside a command that reads");
     }
     let coordinator = stage.coordinator();
     stage.create_task(&["--versions", "1", "--privacy", "off", "--rank", "1"]);
@@ -120,7 +120,7 @@ fn a_coordinator_that_starts_while_its_store_is_looked_at_or_made_waits_for_nobo
     let (first, rest) = records.split_at(records.len() / 2);
     writer.write_all(first).unwrap();
     wait_for("an import that is under way", || home.join("store.importing/db").exists().then_some(()));
-    assert_in_use(&output(&mut stage.up()), &store, "beside an import");
+    assert_in_use(&output(stage.nightshift().arg("up")), &store, "beside an import");
     let another = ["store", "import", "--from", archive.to_str().unwrap()];
     assert_in_use(&output(stage.nightshift().args(another)), &store, "another import");
     writer.write_all(rest).unwrap();

@@ -162,7 +162,8 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// Before the coordinator at `upstream`; nothing fails yet.
     pub(crate) fn new(upstream: SocketAddr, seed: u64, silence: Duration) -> Self {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = Arc::new(Shared {
             upstream,
             seed,
@@ -266,7 +267,6 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, passed: &AtomicU64,
         let before = passed.fetch_add(read as u64, Ordering::SeqCst);
         let left = usize::try_from(fate.after.saturating_sub(before)).unwrap_or(usize::MAX).min(read);
         let passes = match fate.kind {
-            Kind::Passes | Kind::NoAnswer => read,
             Kind::Slow => {
                 let jitter = u64::from(rng.next_u32() % fate.jitter_millis);
                 sleep(fate.latency + Duration::from_millis(jitter)).await;
@@ -278,7 +278,7 @@ async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, passed: &AtomicU64,
             }
             Kind::Cut | Kind::Reset | Kind::Stops => left,
             Kind::Loses(lost) if lost == way => left,
-            Kind::Loses(_) => read,
+            Kind::Passes | Kind::NoAnswer | Kind::Loses(_) => read,
         };
         if to.write_all(&buffer[..passes]).await.is_err() {
             return;
