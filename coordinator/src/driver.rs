@@ -24,7 +24,7 @@ use rand_core::UnwrapErr;
 use shell::store::{Store, StoreError};
 use task::spool::Spooler;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
 use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::artifacts::Artifacts;
@@ -46,7 +46,7 @@ mod tasks;
 mod timers;
 mod trouble;
 
-pub use clock::now;
+pub use clock::{now, put_ahead};
 pub use error::DriverError;
 pub use frozen::{FrozenError, check_frozen};
 pub use held::LONGEST_HELD;
@@ -56,6 +56,9 @@ use entry::{Answer, Entry, Kept};
 use held::Awaits;
 pub use tasks::Enrolling;
 use tasks::Tasks;
+
+/// How long a step that is under way holds up the end of the open rounds.
+const ABORT_LIMIT: Duration = Duration::from_secs(1);
 
 /// What a device is told while the disk takes nothing, in milliseconds.
 const TROUBLED_MILLIS: u64 = 10_000;
@@ -277,18 +280,29 @@ impl Driver {
         spawn_blocking(run).await.map_err(|error| self.broken(&error.to_string()))
     }
 
-    /// Opens no more rounds, gives the open ones until `limit` to end, then ends them.
+    /// Opens no more rounds, gives the open ones until `limit` to end, then ends them. Where a step goes on for longer than
+    /// [`ABORT_LIMIT`] then, the open round of its task is left as a crash leaves it.
     pub async fn drain(&self, limit: Duration) {
         self.kept.draining.store(true, Ordering::Release);
         if timeout(limit, self.no_open_round()).await.is_err() {
             tracing::warn!("open rounds did not end in time and are aborted");
         }
-        // Each after its step that is under way: one that did not know yet that no more rounds are opened is before it.
-        for cell in self.tasks.all().iter() {
-            let aborted =
-                self.step(Arc::clone(cell), |entry| entry.abort_round(now(), &mut UnwrapErr(SysRng))).await;
+        let aborting =
+            self.tasks.all().iter().map(|cell| self.abort(Arc::clone(cell))).collect::<JoinSet<()>>();
+        if timeout(ABORT_LIMIT, aborting.join_all()).await.is_err() {
+            tracing::error!("a step of a task does not end; its open round is left as a crash leaves it");
+        }
+    }
+
+    /// Ends the open round of a task, after its step that is under way: one that did not know yet that no more rounds are
+    /// opened is before it.
+    fn abort(&self, cell: Arc<Cell>) -> impl Future<Output = ()> + use<> {
+        let driver = self.clone();
+        async move {
+            let task = cell.id;
+            let aborted = driver.step(cell, |entry| entry.abort_round(now(), &mut UnwrapErr(SysRng))).await;
             if let Err(rejection) = aborted {
-                tracing::error!(task = %cell.id, %rejection, "an open round could not be aborted in order");
+                tracing::error!(%task, %rejection, "an open round could not be aborted in order");
             }
         }
     }

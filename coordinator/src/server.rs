@@ -11,7 +11,7 @@ use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
@@ -51,11 +51,13 @@ pub const ADMIN_ADDRESS_FILE: &str = "admin.address";
 /// What of a folder shows that it was given to a coordinator, and no other purpose.
 pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "base"];
 
-/// How long connections are given to close after the rounds are over.
+/// How long connections are given to close after the rounds are over, all at the same time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether versions wait to be entries of the enrollment log, and how old its head is, in seconds.
 const LOGGED_EVERY_SECS: u64 = 5;
+/// How long the last entries may take: a disk that does not answer keeps no process.
+const LAST_WRITES: Duration = Duration::from_secs(2);
 
 const DAY_SECS: u64 = 24 * 3600;
 const HOUR_SECS: u64 = 3600;
@@ -134,7 +136,7 @@ pub struct Coordinator {
 }
 
 /// Opens the store and serves until `shutdown` is canceled; then no round is opened any more, open ones are given
-/// `drain_secs`, and what is left is aborted.
+/// `drain_secs`, and what is left is aborted. At most five seconds later it ends, whatever peers do.
 ///
 /// Fails when the store is in use or damaged, when a key cannot be used, and when the disk fails later on.
 pub async fn run(
@@ -323,14 +325,18 @@ impl Coordinator {
         heads.abort();
         reading.abort();
         stop.cancel();
-        for service in [devices, admins].into_iter().chain(observers) {
-            close(service).await;
-        }
-        drop(spawn_blocking(move || audit.close(driver::now())).await);
-        if outcome.is_ok()
-            && let Err(error) = registry.seen.write(&registry.store).await
-        {
-            tracing::warn!(%error, "when devices called last is not written down");
+        [devices, admins].into_iter().chain(observers).map(close).collect::<JoinSet<()>>().join_all().await;
+        let is_stopped = outcome.is_ok();
+        let last = async {
+            drop(spawn_blocking(move || audit.close(driver::now())).await);
+            if is_stopped && let Err(error) = registry.seen.write(&registry.store).await {
+                tracing::warn!(%error, "when devices called last is not written down");
+            }
+        };
+        if timeout(LAST_WRITES, last).await.is_err() {
+            tracing::error!(
+                "the disk does not take the end of the audit log, and when devices called last; nothing else was open"
+            );
         }
         tracing::info!("stopped");
         outcome

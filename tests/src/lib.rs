@@ -1,7 +1,10 @@
-//! Suites that need more than one package; this library holds what `fuzz/` and its replay share.
+//! Suites that need more than one package; this library holds what `fuzz/` and its replay share, and the quick device of the
+//! suites that kill and cut.
 //!
 //! It deliberately says nothing that one package can test by itself: such tests stand beside the code. The suites are
 //! below `tests/tests`: `machines` has both sides' machines against a reference model, `attacks` a coordinator that lies,
-//! `network` and `kill` processes, `door` a host program, `architecture` who may name whom. Start at `machines`.
+//! `network` and `kill` processes, `year` and `day` a coordinator that runs for long, `door` a host program, `architecture` who
+//! may name whom. Start at `machines`.
 
 pub mod fuzz;
+pub mod one_hot;

@@ -5,6 +5,7 @@
 //! loss of power.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "IO shell: the tests serve, wait, and kill at random moments")]
+#![expect(clippy::print_stdout, reason = "what was killed, and by which seed, is to be read")]
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -24,8 +25,12 @@ mod books;
 mod relay;
 #[path = "kill/seen.rs"]
 mod seen;
+#[path = "kill/soak.rs"]
+mod soak;
 #[path = "common/stage.rs"]
 mod stage;
+#[path = "kill/whole.rs"]
+mod whole;
 #[path = "kill/world.rs"]
 mod world;
 

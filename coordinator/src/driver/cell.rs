@@ -243,6 +243,10 @@ impl Cell {
                 };
             });
         }
+        if now.is_over && !before.is_over {
+            // Whoever waits for what is due may end.
+            self.due.send_replace(None);
+        }
         let due = self.trouble.again().or_else(|| entry.task().poll_timeout());
         self.due.send_if_modified(|known| std::mem::replace(known, due) != due);
     }

@@ -79,6 +79,10 @@ impl Entry {
         kept.publish(header.frozen);
         let versions = &task.record().versions;
         kept.publish(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
+        let mut task = task;
+        if header.state.is_over() {
+            task.let_go();
+        }
         Self { task, kept, header, counted: None, unsaved: Vec::new(), talked: 0, declined: Arc::default() }
     }
 
@@ -273,6 +277,9 @@ impl Entry {
         for effect in self.unsaved.drain(..) {
             self.kept.metrics.durable(&effect);
             log(id, &effect);
+        }
+        if self.header.state.is_over() {
+            self.task.let_go();
         }
         Ok(())
     }

@@ -56,6 +56,31 @@ async fn one_hot_updates_make_their_mean_and_a_restart_keeps_it() {
 }
 
 #[tokio::test]
+async fn a_task_that_is_over_lets_its_parameters_go_and_is_told_of_as_before() {
+    let world = World::new();
+    let driver = world.open();
+    for (versions, finishes) in [(1, true), (2, false)] {
+        let task = driver.create_task(plan(versions).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+        let round = Join::all(&driver, task).await.advertise(&driver).await.share(&driver).await;
+        round.submit(&driver).await.finish(&driver).await;
+        let before = driver.show(task).await.unwrap();
+        if !finishes {
+            assert!(!hold(&driver, task).await.task().adapter().is_empty());
+            driver.stop_task(task).await.unwrap();
+        }
+        let hold = hold(&driver, task).await;
+        assert!(hold.task().adapter().is_empty() && hold.task().optimizer().to_vector().is_empty());
+        drop(hold);
+        let after = driver.show(task).await.unwrap();
+        assert!(after.state.is_over());
+        assert_eq!(TaskStatus { state: before.state, ..after.clone() }, before);
+        assert!(!fetch(&driver, after.adapter).await.is_empty());
+        let told = driver.handle(device(0), Request::CheckIn(CheckIn::default())).await.unwrap();
+        assert!(matches!(told, Reply::Wait { complete: true, .. }), "{told:?}");
+    }
+}
+
+#[tokio::test]
 async fn what_an_epoch_left_is_given_out_and_a_restart_keeps_it() {
     let world = World::new();
     let driver = world.open();

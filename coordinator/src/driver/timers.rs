@@ -1,4 +1,4 @@
-//! What is due is closed when it is due, by a timer of each task: one whose step takes long holds up no other.
+//! What is due is closed when it is due, by a timer of each task that is not over: one whose step takes long holds up no other.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -28,16 +28,22 @@ impl Driver {
                 timers.spawn(async move { driver.run_timer(&cell).await });
                 timed += 1;
             }
-            if created.changed().await.is_err() {
-                return;
+            tokio::select! {
+                changed = created.changed() => if changed.is_err() { return },
+                // Of a task that is over.
+                Some(_) = timers.join_next() => {}
             }
         }
     }
 
+    /// Until the task is over.
     async fn run_timer(&self, cell: &Arc<Cell>) {
         let mut due = cell.due();
         loop {
             let next = *due.borrow_and_update();
+            if cell.seen().is_over {
+                return;
+            }
             let until_next = async {
                 match next {
                     None => pending().await,

@@ -27,6 +27,7 @@ mod earlier;
 mod effect;
 mod funnel;
 mod next;
+mod over;
 mod publish;
 mod record;
 mod refusal;

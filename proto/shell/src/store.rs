@@ -193,6 +193,20 @@ struct Inner {
     _lock: File,
 }
 
+/// The place of a store, kept from whoever would open one there, until this is dropped.
+#[derive(Debug)]
+pub struct Kept {
+    _lock: File,
+}
+
+impl Kept {
+    /// Keeps a place, which is made where there is none. Fails where a store is open there.
+    pub fn new(path: &Path) -> Result<Self, StoreError> {
+        files::create_folder(path)?;
+        Ok(Self { _lock: lock(path)? })
+    }
+}
+
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Store").field("path", &self.inner.path).finish_non_exhaustive()

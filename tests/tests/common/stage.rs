@@ -92,7 +92,7 @@ impl Stage {
     }
 
     /// Where a process logs to, at the end of what is there.
-    fn log(&self, name: &str) -> File {
+    pub(crate) fn log(&self, name: &str) -> File {
         OpenOptions::new().create(true).append(true).open(self.path(&format!("{name}.log"))).unwrap()
     }
 

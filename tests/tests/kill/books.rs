@@ -8,8 +8,8 @@ use client::store::Entry;
 use coordinator::artifacts::Artifacts;
 use coordinator::pki::EnrollmentKey;
 use coordinator::records;
-use proto::admin::VersionStatus;
-use proto::ids::DeviceId;
+use proto::admin::{TaskState, VersionStatus};
+use proto::ids::{DeviceId, Digest};
 use ring::rand::SystemRandom;
 use session::Signed;
 use shell::store::Store;
@@ -23,7 +23,10 @@ pub(crate) struct Books {
     pub(crate) participations: BTreeMap<DeviceId, u32>,
     /// The survivors that were fixed, by round.
     pub(crate) survivors: BTreeMap<u64, BTreeSet<DeviceId>>,
+    /// The parameters that it began with.
+    pub(crate) initial: Digest,
     pub(crate) versions: Vec<VersionStatus>,
+    pub(crate) state: TaskState,
     pub(crate) rounds_charged: u64,
     pub(crate) last_round: u64,
 }
@@ -57,7 +60,9 @@ impl Books {
         Self {
             participations: record.participations,
             survivors,
+            initial: header.initial,
             versions: record.versions,
+            state: record.state,
             rounds_charged: record.rounds_charged,
             last_round: record.last_round,
         }

@@ -1,7 +1,7 @@
 //! `nightshift store`: the records of a coordinator that is stopped, on its own machine.
 
 use std::fs::{self, File};
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
@@ -11,7 +11,7 @@ use coordinator::offline::{self, OfflineError, Report};
 use proto::files::{self, Audience, FileError};
 use proto::shown::shown;
 use serde_json::json;
-use shell::store::{ArchiveError, Store};
+use shell::store::{ArchiveError, Kept, Store};
 
 use super::up::CONFIG_FILE;
 use crate::output::{Output, print};
@@ -133,14 +133,6 @@ fn export(store: &Store, out: &Path) -> Result<u64, ArchiveError> {
 fn import(state_dir: &Path, from: &Path) -> Result<u64, CliError> {
     let (place, aside) = (state_dir.join(offline::STORE), state_dir.join("store.importing"));
     let disk = |error: FileError| CliError::Store(error.to_string());
-    let refused = |error: ArchiveError| match error {
-        error @ (ArchiveError::Line { .. } | ArchiveError::NotEmpty) => {
-            CliError::Input(format!("{}: {error}", from.display()))
-        }
-        error @ (ArchiveError::Store(_) | ArchiveError::Io(_) | ArchiveError::File(_)) => {
-            CliError::Store(error.to_string())
-        }
-    };
     let file = File::open(from).map_err(|error| CliError::Input(format!("{}: {error}", from.display())))?;
     if place.exists() {
         let store = Store::open(&place).map_err(|error| CliError::Store(error.to_string()))?;
@@ -154,26 +146,40 @@ fn import(state_dir: &Path, from: &Path) -> Result<u64, CliError> {
         }
     }
     files::create_folder(state_dir).map_err(disk)?;
-    // What an import left that broke off.
-    if aside.exists() {
-        fs::remove_dir_all(&aside).map_err(FileError::io("remove", &aside)).map_err(disk)?;
+    let is_new = !place.exists();
+    // Until the store is in its place: no coordinator begins with one that is removed then, and no other import.
+    let kept = Kept::new(&place).map_err(|error| CliError::Store(error.to_string()))?;
+    let imported = import_aside(&mut BufReader::new(file), &aside, from);
+    if is_new && imported.is_err() {
+        drop(fs::remove_dir_all(&place));
     }
-    let imported = Store::open(&aside)
-        .map_err(ArchiveError::from)
-        .and_then(|store| store.import(&mut BufReader::new(file)));
-    let records = match imported {
-        Ok(records) => records,
-        Err(error) => {
-            drop(fs::remove_dir_all(&aside));
-            return Err(refused(error));
-        }
-    };
-    if place.exists() {
-        fs::remove_dir_all(&place).map_err(FileError::io("remove", &place)).map_err(disk)?;
-    }
+    let records = imported?;
+    fs::remove_dir_all(&place).map_err(FileError::io("remove", &place)).map_err(disk)?;
     fs::rename(&aside, &place).map_err(FileError::io("rename into place", &place)).map_err(disk)?;
+    drop(kept);
     files::sync_folder_of(&place).map_err(disk)?;
     Ok(records)
+}
+
+/// Makes the store that is moved into its place then; nothing of it stays where that fails.
+fn import_aside(file: &mut dyn BufRead, aside: &Path, from: &Path) -> Result<u64, CliError> {
+    // What an import left that broke off.
+    if aside.exists() {
+        let removed = fs::remove_dir_all(aside).map_err(FileError::io("remove", aside));
+        removed.map_err(|error| CliError::Store(error.to_string()))?;
+    }
+    let imported = Store::open(aside).map_err(ArchiveError::from).and_then(|store| store.import(file));
+    imported.map_err(|error| {
+        drop(fs::remove_dir_all(aside));
+        match error {
+            error @ (ArchiveError::Line { .. } | ArchiveError::NotEmpty) => {
+                CliError::Input(format!("{}: {error}", from.display()))
+            }
+            error @ (ArchiveError::Store(_) | ArchiveError::Io(_) | ArchiveError::File(_)) => {
+                CliError::Store(error.to_string())
+            }
+        }
+    })
 }
 
 fn unreadable(error: &OfflineError) -> CliError {

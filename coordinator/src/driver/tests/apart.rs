@@ -236,6 +236,17 @@ async fn the_deadline_of_a_task_does_not_wait_for_a_step_of_another() {
     timers.abort();
 }
 
+#[tokio::test]
+async fn a_drain_ends_although_a_step_does_not_and_ends_the_rounds_of_the_other_tasks() {
+    let HeldUp { driver, task, closed: _closed, _world, .. } = HeldUp::new(0).await;
+    let other = driver.create_task(bat(2).to_bytes().unwrap(), Vec::new()).await.unwrap().task;
+    Join::all(&driver, other).await.advertise(&driver).await;
+    assert_ne!(driver.show(other).await.unwrap().open_round, "");
+    soon(driver.drain(Duration::ZERO)).await;
+    assert_eq!(driver.show(other).await.unwrap().open_round, "");
+    assert_eq!(driver.show(task).await.unwrap().open_round, "masked input");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn rounds_of_several_tasks_at_a_time_beside_check_ins_all_come_to_their_versions() {
     let world = World::new();

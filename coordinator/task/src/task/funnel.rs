@@ -88,6 +88,8 @@ pub(super) struct Funnels {
     overflowed: bool,
     last_offered: Timestamp,
     last: Option<Funnel>,
+    /// What was counted until the task was over; nobody is told apart any more.
+    ended: Option<Funnel>,
     /// When each reason was given first and last.
     reasons: BTreeMap<DeclineReason, (Timestamp, Timestamp)>,
 }
@@ -103,6 +105,7 @@ impl Funnels {
             overflowed: false,
             last_offered: Timestamp(0),
             last: None,
+            ended: None,
             reasons: BTreeMap::new(),
         }
     }
@@ -180,8 +183,17 @@ impl Funnels {
         self.begin(now, Counted::FromItsBeginning);
     }
 
+    /// The task is over: what was counted stays, and who was counted is let go.
+    pub(super) fn end(&mut self) {
+        self.ended = Some(self.counts());
+        self.reached = BTreeMap::new();
+    }
+
     /// The newest version's.
     pub(super) fn counts(&self) -> Funnel {
+        if let Some(ended) = self.ended {
+            return ended;
+        }
         let count = |is: &dyn Fn(&Reached) -> bool| {
             u32::try_from(self.reached.values().filter(|reached| is(reached)).count()).unwrap_or(u32::MAX)
         };
