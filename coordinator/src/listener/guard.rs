@@ -169,9 +169,15 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = self.clone();
+        let is_grpc = status::is_grpc(request.headers());
         Box::pin(async move {
+            let peer = guard.info.peer.clone();
             let answer = guard.answer(request).await;
-            Ok(answer.unwrap_or_else(|rejection| status::of(&rejection).into_http()))
+            // A browser reads no trailers.
+            Ok(answer.unwrap_or_else(|rejection| match is_grpc {
+                true => status::of(&rejection).into_http(),
+                false => status::page(&rejection, &peer),
+            }))
         })
     }
 }
