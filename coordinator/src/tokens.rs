@@ -326,7 +326,7 @@ mod tests {
         let text = issue(store, new, NOW, &SystemRandom::new()).await.unwrap();
         let token: BootstrapToken = text.reveal().parse().unwrap();
         assert_eq!(token.address(), "localhost:7443");
-        assert!(list(store).unwrap().iter().any(|one| one.token == id_of(token.secret())));
+        assert!(list(store).unwrap().iter().any(|one| one.token == id_of(token.secret().as_slice())));
         token.secret().to_vec()
     }
 }

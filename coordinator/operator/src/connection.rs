@@ -32,6 +32,13 @@ impl Folder {
         };
         let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(|error| absent(&error))?;
         let identity = Identity::load(dir, OPERATOR).map_err(|error| absent(&error))?;
+        if !identity.is_operators() {
+            return Err(CliError::Input(format!(
+                "{} is no operator's certificate: an admin makes one by `nightshift operator add`, and the coordinator's folder \
+                 has one",
+                dir.join(format!("{OPERATOR}.pem")).display()
+            )));
+        }
         let address = String::from_utf8_lossy(&address).trim().to_owned();
         if !is_dialed(&address) {
             return Err(CliError::Input(format!(

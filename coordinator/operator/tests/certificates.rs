@@ -8,6 +8,7 @@ use std::process::Stdio;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use nightshift_operator::coordinator::driver::now;
 use nightshift_operator::coordinator::pki::{Authority, Validity};
 use proto::role::Role;
 use ring::rand::SystemRandom;
@@ -42,6 +43,12 @@ const ASK: [&[&str]; 20] = [
     &["health"],
 ];
 
+/// The next one.
+fn hour() -> Validity {
+    let now = now().as_secs();
+    Validity { not_before_unix_secs: now - HOUR, not_after_unix_secs: now + HOUR }
+}
+
 fn assert_not_taken(world: &World, who: &str) {
     for command in ASK {
         let begun = Instant::now();
@@ -68,7 +75,7 @@ fn whoever_is_revoked_is_refused_in_words_by_every_command() {
 #[test]
 fn a_certificate_that_has_ended_is_refused_in_words_by_every_command() {
     let world = World::new();
-    let now = nightshift_operator::coordinator::driver::now().as_secs();
+    let now = now().as_secs();
     let validity = Validity { not_before_unix_secs: now - 2 * HOUR, not_after_unix_secs: now - HOUR };
     let authority = Authority::open_or_create(&world.path("home"), validity).unwrap();
     let name = "bat".parse().unwrap();
@@ -80,7 +87,7 @@ fn a_certificate_that_has_ended_is_refused_in_words_by_every_command() {
 }
 
 #[test]
-fn another_coordinator_is_not_the_one_of_the_folder_and_a_device_is_no_operator() {
+fn another_coordinator_is_not_the_one_of_the_folder_and_not_every_certificate_is_an_operator_s() {
     let (world, other) = (World::new(), World::new());
     world.add("home", "bat", "viewer");
     let address = |world: &World, who: &str| world.path(who).join("admin.address");
@@ -88,6 +95,12 @@ fn another_coordinator_is_not_the_one_of_the_folder_and_a_device_is_no_operator(
     let said = world.refused("bat", &["task", "ls"], 5);
     assert!(said.contains("is not the coordinator of this folder"), "{said}");
     assert!(!said.contains("is the coordinator running?"), "{said}");
+
+    let authority = Authority::open_or_create(&world.path("home"), hour()).unwrap();
+    let server = authority.issue_server(&[], hour(), &SystemRandom::new()).unwrap();
+    server.save(&world.path("bat"), "operator").unwrap();
+    let said = world.refused("bat", &["task", "ls"], 3);
+    assert!(said.contains("operator.pem is no operator's certificate"), "{said}");
 }
 
 #[test]

@@ -2,13 +2,24 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use world::{World, errors, text};
+use world::{World, errors};
 
 #[path = "common/world.rs"]
 mod world;
+
+/// As a crash ends it.
+fn kill(world: &mut World) {
+    let mut up = world.up.take().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
 
 fn log_folder(world: &World) -> PathBuf {
     world.path("home").join("audit")
@@ -125,12 +136,12 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
     world.good("nobody", &["audit", "verify", text(&log), "--head", text(&seen)]);
 
     // A crash loses nothing of it.
-    world.kill();
+    kill(&mut world);
     world.start(&[]);
     let said = world.good("home", &["audit", "verify"]);
     assert!(said.contains("2 heads"), "{said}");
 
-    world.kill();
+    kill(&mut world);
     let whole = fs::read_to_string(log_file(&world)).unwrap();
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     for (touched, words) in [
@@ -153,7 +164,7 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
     assert!(said.contains("does not hold") || said.contains("says itself"), "{said}");
 
     // Changed within, it is not gone on with.
-    world.kill();
+    kill(&mut world);
     fs::write(log_file(&world), whole.replacen("phone", "phony", 1)).unwrap();
     let output = world.run("home", &["up"]);
     assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
@@ -173,7 +184,7 @@ fn a_log_that_was_emptied_does_not_hold_and_its_entries_follow_one_another_in_ti
     assert!(first.is_sorted(), "{first:?}");
     world.good("home", &["audit", "verify"]);
 
-    world.kill();
+    kill(&mut world);
     let folder = log_folder(&world);
     fs::remove_file(log_file(&world)).unwrap();
     let said = world.refused("home", &["audit", "verify", text(&folder)], 4);

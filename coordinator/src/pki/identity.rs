@@ -13,7 +13,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use zeroize::Zeroizing;
 
 use super::{PkiError, pem};
-use crate::peer::read_certificate;
+use crate::peer::{Certified, Peer, read_certificate};
 
 /// A certificate chain, the authority's own at its end, and the key of its
 /// first certificate.
@@ -142,6 +142,12 @@ impl Identity {
     /// The number by which the certificate is revoked, where it has one.
     pub fn serial(&self) -> Option<Serial> {
         read_certificate(self.chain.first()?).ok()?.serial
+    }
+
+    /// Whether the certificate is an operator's.
+    pub fn is_operators(&self) -> bool {
+        let read = self.chain.first().map(|leaf| read_certificate(leaf));
+        matches!(read, Some(Ok(Certified { peer: Peer::Admin(_), .. })))
     }
 
     /// When the certificate ends, in seconds since 1970, and when that of its authority does; `None` where one cannot be read.

@@ -1,8 +1,7 @@
 //! A coordinator as `nightshift up` runs it, and operators' programs.
 
-use std::fs;
 use std::io::{BufRead, BufReader, Read};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
@@ -32,13 +31,6 @@ impl World {
             }
         }
         self.up = Some(child);
-    }
-
-    /// As a crash ends it.
-    pub(crate) fn kill(&mut self) {
-        let mut up = self.up.take().unwrap();
-        up.kill().unwrap();
-        up.wait().unwrap();
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -100,8 +92,4 @@ impl Drop for World {
 
 pub(crate) fn errors(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
-pub(crate) fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }
