@@ -12,14 +12,13 @@ use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use proto::admin::OperatorStatus;
-use proto::files;
 use proto::ids::Serial;
 use proto::role::Role;
 use ring::rand::SystemRandom;
 use shell::store::{Batch, Store, StoreError};
 
 use crate::peer::{self, AdminName, Certified, Peer};
-use crate::pki::{Authority, Identity, IdentityLock, PkiError, Validity};
+use crate::pki::{Authority, Identity, PkiError, Validity};
 use crate::records::{self, OperatorRecord, RecordError};
 
 /// Why an operator has no certificate.
@@ -123,8 +122,8 @@ impl Operators {
         }
     }
 
-    /// Makes sure that `folder` holds a certificate and a key of an operator called `name` whose end is not `due`, unless
-    /// somebody else is changing them; says whether they are new.
+    /// Makes sure that `folder` holds a certificate and a key of an operator called `name` whose end is not `due`; says
+    /// whether they are new.
     pub fn ensure(
         &self,
         folder: &Path,
@@ -135,9 +134,6 @@ impl Operators {
         if self.has(folder, name, authority, is_due) {
             return Ok(false);
         }
-        files::create_folder(folder).map_err(PkiError::File)?;
-        // Somebody is about to put another one there, by `nightshift operator rotate`.
-        let Some(_lock) = IdentityLock::take(folder, name.as_str())? else { return Ok(false) };
         let identity = authority.issue_admin((name, Role::Admin), validity, &SystemRandom::new())?;
         let certificate = identity.chain().first().ok_or(OperatorsError::Unreadable)?;
         let (serial, batch) = record(certificate, Role::Admin, validity)?;

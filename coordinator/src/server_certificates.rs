@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proto::files;
 use proto::ids::Timestamp;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
@@ -17,7 +18,7 @@ use crate::driver;
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::operators::OperatorsError;
 use crate::peer::AdminName;
-use crate::pki::{PkiError, Validity};
+use crate::pki::{IdentityLock, PkiError, Validity};
 use crate::tls::{self, Audience, TlsError};
 
 /// Between two looks at the clock: a machine that slept, or a clock that was set, is noticed.
@@ -156,6 +157,12 @@ fn ensure_operator(
 ) -> Result<(), ServerCertificatesError> {
     let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now.as_secs());
     let validity = lasting(*operator_secs, now.as_secs());
+    if registry.operators.has(folder, operator, &registry.authority, &is_due) {
+        return Ok(());
+    }
+    files::create_folder(folder).map_err(PkiError::File)?;
+    // Where somebody is about to put another one there, by `nightshift operator rotate`, it is looked at again later.
+    let Some(_lock) = IdentityLock::take(folder, operator.as_str())? else { return Ok(()) };
     if registry.operators.has(folder, operator, &registry.authority, &is_due) {
         return Ok(());
     }

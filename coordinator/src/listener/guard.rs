@@ -173,10 +173,9 @@ where
         Box::pin(async move {
             let peer = guard.info.peer.clone();
             let answer = guard.answer(request).await;
-            // A browser reads no trailers.
-            Ok(answer.unwrap_or_else(|rejection| match is_grpc {
-                true => status::of(&rejection).into_http(),
-                false => status::page(&rejection, &peer),
+            Ok(answer.unwrap_or_else(|rejection| {
+                // A browser reads no trailers.
+                if is_grpc { status::of(&rejection).into_http() } else { status::page(&rejection, &peer) }
             }))
         })
     }
