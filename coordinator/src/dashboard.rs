@@ -18,11 +18,14 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use proto::ids::Digest;
+use proto::message::Rejection;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
 use crate::census::Census;
+use crate::peer::{ConnectInfo, Peer};
 use crate::service::AdminService;
+use crate::status;
 
 mod snapshot;
 
@@ -83,13 +86,15 @@ fn of_type(kind: &'static str, body: &'static str) -> Response {
 /// Asks at each call whether the caller is an operator still, and once more before the answer goes, which may have been held.
 async fn operators_only(State(dashboard): State<Arc<Dashboard>>, request: Request, next: Next) -> Response {
     let caller = request.extensions().clone();
+    let peer = caller.get::<ConnectInfo>().map_or(Peer::Anonymous, |info| info.peer.clone());
+    let refused = |rejection: &Rejection| status::in_words(rejection, &peer).into_response();
     let may_see = || dashboard.service.operator(&caller);
     let mut response = match may_see() {
         Ok(_) => next.run(request).await,
-        Err(rejection) => (StatusCode::FORBIDDEN, rejection.to_string()).into_response(),
+        Err(rejection) => refused(&rejection),
     };
     if let Err(rejection) = may_see() {
-        response = (StatusCode::FORBIDDEN, rejection.to_string()).into_response();
+        response = refused(&rejection);
     }
     let kept = [
         (header::CONTENT_SECURITY_POLICY, POLICY),
@@ -133,7 +138,8 @@ impl Dashboard {
             Some(seen) => (seen.counted_at, seen.census.clone()),
             None => (Instant::now(), self.service.census().await.map_err(|error| error.to_string())?),
         };
-        let snapshot = Snapshot::of(&self.service, census.clone()).await;
+        let snapshot =
+            Snapshot::of(&self.service, census.clone()).await.map_err(|error| error.to_string())?;
         let json = |snapshot: &Snapshot| serde_json::to_string(snapshot).map_err(|error| error.to_string());
         let id = Digest::of(json(&snapshot.without_clock())?.as_bytes()).to_string();
         let new = Seen {

@@ -11,6 +11,7 @@
 //! only read goes on. When a write has failed half-way nobody knows what is durable, so every later call is refused; a
 //! restart recovers.
 
+use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -82,7 +83,7 @@ fn waits_for_others(awaits: Awaits, answer: &Reply) -> bool {
     let Reply::Wait { retry, complete, .. } = *answer else { return false };
     match awaits {
         Awaits::Nothing => false,
-        Awaits::Step(_) | Awaits::Round => retry != Window::at(TROUBLED_MILLIS),
+        Awaits::Step(_) | Awaits::Round(_) => retry != Window::at(TROUBLED_MILLIS),
         Awaits::Place => !complete && retry.least_millis < retry.most_millis,
     }
 }
@@ -159,23 +160,51 @@ impl Driver {
         request: Request,
         long: Duration,
     ) -> Result<Reply, Rejection> {
-        let awaits = Awaits::of(&request);
-        if awaits == Awaits::Nothing {
-            return self.handle(device, request).await;
-        }
         let until = Instant::now() + long;
-        let mut phases = self.tasks.phases.subscribe();
+        let asks = (device, request);
+        let cell = match Awaits::of(&asks.1) {
+            Awaits::Nothing => return self.handle(device, asks.1).await,
+            Awaits::Place => {
+                let places = self.tasks.phases.places.subscribe();
+                return self.hold(asks, until, places, |before, now| before != now).await;
+            }
+            Awaits::Round(task) => self.tasks.find(task),
+            Awaits::Step(session) => self.tasks.with_session(session),
+        };
+        match cell {
+            Ok(cell) => {
+                let awaits = Awaits::of(&asks.1);
+                self.hold(asks, until, cell.step(), |before, now| awaits.came(*before, *now)).await
+            }
+            // There is nothing to wait for.
+            Err(_) => self.handle(device, asks.1).await,
+        }
+    }
+
+    /// Asks, and holds an answer that waits for others until what is waited for came, by what is watched.
+    async fn hold<T: Clone>(
+        &self,
+        (device, request): (DeviceId, Request),
+        until: Instant,
+        mut watched: watch::Receiver<T>,
+        came: impl Fn(&T, &T) -> bool,
+    ) -> Result<Reply, Rejection> {
+        let awaits = Awaits::of(&request);
         loop {
             // From before the answer, so that nothing is missed that comes right after it.
-            let before = phases.borrow_and_update().clone();
+            let before = watched.borrow_and_update().clone();
+            let asked = Instant::now();
             let answer = self.handle(device, request.clone()).await;
             if !answer.as_ref().is_ok_and(|answer| waits_for_others(awaits, answer)) {
                 return answer;
             }
             let _held = self.metrics().holds();
-            let came = phases.wait_for(|now| awaits.came(&before, now));
-            if timeout_at(until, came).await.is_err() {
-                return answer;
+            let comes = watched.wait_for(|now| came(&before, now));
+            if timeout_at(until, comes).await.is_err() {
+                return match awaits {
+                    Awaits::Place => answer.map(|answer| held::after(answer, asked.elapsed())),
+                    Awaits::Nothing | Awaits::Step(_) | Awaits::Round(_) => answer,
+                };
             }
         }
     }
@@ -309,8 +338,8 @@ impl Driver {
 
     /// Ends when no round is open, and no sum is being opened.
     async fn no_open_round(&self) {
-        let (mut phases, mut under_way) = (self.tasks.phases.subscribe(), self.under_way.subscribe());
-        if phases.wait_for(|open| open.rounds.is_empty()).await.is_err() {
+        let (mut rounds, mut under_way) = (self.tasks.phases.rounds.subscribe(), self.under_way.subscribe());
+        if rounds.wait_for(BTreeMap::is_empty).await.is_err() {
             return;
         }
         if under_way.wait_for(|openings| *openings == 0).await.is_err() {

@@ -29,12 +29,17 @@ impl Readiness {
         self.stopping.store(true, Ordering::Release);
     }
 
+    /// Whether it only ends what is open.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
     /// Why it takes on no work; `None` where it does. A disk that is full is no reason: what is only read goes on, and devices
     /// are told to wait.
     pub fn why_not(&self) -> Option<&'static str> {
         if self.driver.is_failed() {
             Some("stopped after a failed write")
-        } else if self.stopping.load(Ordering::Acquire) {
+        } else if self.is_stopping() {
             Some("stopping")
         } else {
             None

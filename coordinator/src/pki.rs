@@ -37,7 +37,7 @@ mod enrollment_key;
 mod identity;
 
 pub use enrollment_key::EnrollmentKey;
-pub use identity::{Identity, IdentityRequest};
+pub use identity::{Identity, IdentityLock, IdentityRequest};
 
 const CA_CERTIFICATE_FILE: &str = "ca.pem";
 const CA_KEY_FILE: &str = "ca.key";

@@ -271,15 +271,17 @@ impl Coordinator {
             Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
             Peer::Admin(_) => false,
         });
-        let admits_operator: Admits =
-            Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
+        let admits_operator: Admits = Arc::new(move |info| {
+            let holds = info.not_after_unix_secs.is_some_and(|end| driver::now().as_secs() <= end);
+            holds && info.serial.is_some_and(|serial| operators.admits(serial))
+        });
         let device = service::device_service(Arc::clone(&registry), driver.clone(), bases.clone());
         let admin = service::admin_service(
             Arc::clone(&registry),
             driver.clone(),
             bases.clone(),
             Arc::clone(&certificates),
-            turned_away.clone(),
+            (turned_away.clone(), readiness.clone()),
         );
         let mut devices = serve(
             listeners.device,

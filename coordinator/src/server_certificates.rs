@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use proto::files;
 use proto::ids::Timestamp;
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
@@ -17,7 +18,7 @@ use crate::driver;
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::operators::OperatorsError;
 use crate::peer::AdminName;
-use crate::pki::{PkiError, Validity};
+use crate::pki::{IdentityLock, PkiError, Validity};
 use crate::tls::{self, Audience, TlsError};
 
 /// Between two looks at the clock: a machine that slept, or a clock that was set, is noticed.
@@ -74,10 +75,10 @@ pub(crate) struct ServerCertificates {
 impl ServerCertificates {
     /// Makes the first ones, and sees that the operator has one. Fails when one cannot be made, used or written.
     pub(crate) fn make(registry: Arc<Registry>, terms: Terms) -> Result<Self, ServerCertificatesError> {
-        let now = driver::now().as_secs();
-        let (device, operator) = shown(&registry, &terms, now)?;
+        let now = driver::now();
+        let (device, operator) = shown(&registry, &terms, now.as_secs())?;
         ensure_operator(&registry, &terms, now)?;
-        let expires_unix_secs = AtomicU64::new(now + terms.server_secs);
+        let expires_unix_secs = AtomicU64::new(now.as_secs() + terms.server_secs);
         let (device, operator) = (watch::Sender::new(device), watch::Sender::new(operator));
         Ok(Self { registry, terms, expires_unix_secs, device, operator })
     }
@@ -103,7 +104,7 @@ impl ServerCertificates {
         loop {
             tokio::time::sleep(pause).await;
             let certificates = Arc::clone(&self);
-            let looked = spawn_blocking(move || certificates.look(driver::now().as_secs())).await;
+            let looked = spawn_blocking(move || certificates.look(driver::now())).await;
             let failed = match looked {
                 Ok(Ok(())) => None,
                 Ok(Err(error)) => Some(error.to_string()),
@@ -121,7 +122,8 @@ impl ServerCertificates {
 
     /// Makes anew what is due: connections from now on see it, those that are open go on. That the operator's cannot be
     /// written keeps nobody from the coordinator's.
-    fn look(&self, now_unix_secs: u64) -> Result<(), ServerCertificatesError> {
+    fn look(&self, now: Timestamp) -> Result<(), ServerCertificatesError> {
+        let now_unix_secs = now.as_secs();
         if is_due(self.expires_unix_secs(), self.terms.server_secs, now_unix_secs) {
             let (device, operator) = shown(&self.registry, &self.terms, now_unix_secs)?;
             self.device.send_replace(device);
@@ -129,7 +131,7 @@ impl ServerCertificates {
             self.expires_unix_secs.store(now_unix_secs + self.terms.server_secs, Ordering::Relaxed);
             tracing::info!("the coordinator's certificate was made anew");
         }
-        ensure_operator(&self.registry, &self.terms, now_unix_secs)
+        ensure_operator(&self.registry, &self.terms, now)
     }
 }
 
@@ -151,15 +153,20 @@ fn lasting(secs: u64, now_unix_secs: u64) -> Validity {
 fn ensure_operator(
     registry: &Registry,
     Terms { folder, operator, operator_secs, .. }: &Terms,
-    now_unix_secs: u64,
+    now: Timestamp,
 ) -> Result<(), ServerCertificatesError> {
-    let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now_unix_secs);
-    let validity = lasting(*operator_secs, now_unix_secs);
+    let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now.as_secs());
+    let validity = lasting(*operator_secs, now.as_secs());
+    if registry.operators.has(folder, operator, &registry.authority, &is_due) {
+        return Ok(());
+    }
+    files::create_folder(folder).map_err(PkiError::File)?;
+    // Where somebody is about to put another one there, by `nightshift operator rotate`, it is looked at again later.
+    let Some(_lock) = IdentityLock::take(folder, operator.as_str())? else { return Ok(()) };
     if registry.operators.has(folder, operator, &registry.authority, &is_due) {
         return Ok(());
     }
     let what = What::new("make the operator's certificate", [("name", operator.to_string())]);
-    let now = Timestamp(now_unix_secs.saturating_mul(1000));
     let intent = registry.audit.intent(&Who::Coordinator, &what, now)?;
     let made = registry.operators.ensure(folder, operator, &registry.authority, (validity, &is_due));
     let came = made.as_ref().map(drop).map_err(|_| "could not be made");
@@ -179,8 +186,7 @@ fn shown(
     let validity = lasting(terms.server_secs, now_unix_secs);
     let identity = authority.issue_server(&terms.names, validity, &SystemRandom::new())?;
     let device = tls::server_config(&identity, authority.certificate(), Audience::Devices)?;
-    let operators = Audience::Operators(Arc::clone(&registry.operators));
-    let operator = tls::server_config(&identity, authority.certificate(), operators)?;
+    let operator = tls::server_config(&identity, authority.certificate(), Audience::Operators)?;
     Ok((device, operator))
 }
 
@@ -221,15 +227,15 @@ mod tests {
             for half_day in 1..800 {
                 let now = begun + half_day * DAY / 2;
                 assert!(certificates.expires_unix_secs() > now && ends() > now, "half day {half_day}");
-                certificates.look(now).unwrap();
+                certificates.look(Timestamp(now * 1000)).unwrap();
                 assert!(!is_due(certificates.expires_unix_secs(), server_days * DAY, now));
                 assert!(!is_due(ends(), operator_days * DAY, now), "half day {half_day}");
             }
             let made = registry.operators.list().unwrap().len() as u64;
             assert!(made <= 400 * 3 / (2 * operator_days) + 401 / operator_days + 2, "{made}");
             // A clock that was two years ahead, and is right again.
-            certificates.look(begun + 800 * DAY).unwrap();
-            certificates.look(begun).unwrap();
+            certificates.look(Timestamp((begun + 800 * DAY) * 1000)).unwrap();
+            certificates.look(Timestamp(begun * 1000)).unwrap();
             assert_eq!(certificates.expires_unix_secs(), begun + server_days * DAY);
             assert_eq!(ends(), begun + operator_days * DAY);
         }

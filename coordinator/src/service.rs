@@ -21,6 +21,7 @@ use crate::driver::{self, Driver, LONGEST_HELD};
 use crate::enrollment::Registry;
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
+use crate::observe::Readiness;
 use crate::peer::{AdminName, ConnectInfo, Peer};
 use crate::roles;
 use crate::server_certificates::ServerCertificates;
@@ -44,6 +45,7 @@ pub struct AdminService {
     bases: ServedBases,
     certificates: Arc<ServerCertificates>,
     turned_away: BothTurnedAway,
+    readiness: Readiness,
 }
 
 /// What both listeners turned away.
@@ -79,9 +81,9 @@ pub(crate) fn admin_service(
     driver: Driver,
     bases: ServedBases,
     certificates: Arc<ServerCertificates>,
-    turned_away: BothTurnedAway,
+    (turned_away, readiness): (BothTurnedAway, Readiness),
 ) -> AdminService {
-    AdminService { registry, driver, bases, certificates, turned_away }
+    AdminService { registry, driver, bases, certificates, turned_away, readiness }
 }
 
 #[tonic::async_trait]
@@ -195,7 +197,7 @@ impl AdminService {
         let request = convert::admin_request_from_wire(request.into_inner())?;
         let who = Who::Operator { name: name.clone(), serial, role };
         let what = What::of(&request);
-        if !self.may(&request, &name, role)? {
+        if !self.may(&request, &name, role).await? {
             let refused = roles::refusal(&request, &name, role);
             let (audit, what) = (self.registry.audit.clone(), what.unwrap_or_else(|| What::named(&request)));
             drop(spawn_blocking(move || audit.refused(&who, &what, "role", driver::now())).await);
@@ -208,12 +210,13 @@ impl AdminService {
     }
 
     /// Whether the role suffices. Everybody may revoke what has their own name.
-    fn may(&self, request: &AdminRequest, name: &AdminName, role: Role) -> Result<bool, Rejection> {
+    async fn may(&self, request: &AdminRequest, name: &AdminName, role: Role) -> Result<bool, Rejection> {
         if role >= roles::needed(request) {
             return Ok(true);
         }
         let AdminRequest::RevokeOperator(serial) = request else { return Ok(false) };
-        self.registry.is_operators_own(*serial, name)
+        let (registry, serial, name) = (Arc::clone(&self.registry), *serial, name.clone());
+        apart(move || registry.is_operators_own(serial, &name)).await?
     }
 
     async fn perform(
@@ -251,7 +254,7 @@ impl AdminService {
             AdminRequest::Fetch { digest, offset } => {
                 AdminReply::Chunk(self.driver.fetch(digest, offset).await?)
             }
-            AdminRequest::ShowHealth => AdminReply::Health(self.health()),
+            AdminRequest::ShowHealth => AdminReply::Health(self.health().await?),
             AdminRequest::ListOperators => {
                 AdminReply::Operators(Arc::clone(&self.registry).list_operators().await?)
             }
@@ -271,9 +274,7 @@ impl AdminService {
             }
             AdminRequest::ReadAudit { from } => {
                 let (audit, fails) = (self.registry.audit.clone(), self.registry.audit_fails());
-                let read = spawn_blocking(move || audit.read(from)).await;
-                let read = read.map_err(|error| Rejection::Unavailable(error.to_string()))?;
-                AdminReply::Audit(read.map_err(fails)?)
+                AdminReply::Audit(apart(move || audit.read(from)).await?.map_err(fails)?)
             }
         })
     }
@@ -291,14 +292,15 @@ impl AdminService {
         Ok(Census::of(devices, operators, driver::now().as_secs()))
     }
 
-    pub(crate) fn health(&self) -> Health {
-        let (trouble, trouble_secs) = self.trouble().unzip();
+    /// How the coordinator is.
+    pub(crate) async fn health(&self) -> Result<Health, Rejection> {
+        let (trouble, trouble_secs) = self.trouble().await?.unzip();
         let listeners = [("devices", &self.turned_away.devices), ("operators", &self.turned_away.operators)];
         let counts = listeners.into_iter().flat_map(|(listener, turned_away)| {
             let counts = turned_away.since_start().into_iter();
             counts.map(|(why, times)| TurnedAwayCount { listener: listener.into(), why: why.into(), times })
         });
-        Health {
+        Ok(Health {
             trouble,
             trouble_secs: trouble_secs.unwrap_or(0),
             turned_away: counts.collect(),
@@ -307,7 +309,8 @@ impl AdminService {
             bases: self.bases.served(),
             bases_to_read: self.bases.to_read(),
             now_unix_millis: driver::now().0,
-        }
+            stopping: self.readiness.is_stopping(),
+        })
     }
 
     /// Vouches for what the coordinator itself knows of a version; the operator's word is not asked.
@@ -326,6 +329,11 @@ impl AdminService {
         let signed = self.registry.enrollment_key.sign(Release::of(&status, version), &base);
         Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }
+}
+
+/// Runs what may wait for the disk on a thread that may.
+async fn apart<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> Result<T, Rejection> {
+    spawn_blocking(run).await.map_err(|error| Rejection::Unavailable(error.to_string()))
 }
 
 /// Who calls. A connection may outlive its certificate, so the time is asked at each call.

@@ -2,11 +2,13 @@
 //!
 //! At the listener for devices a peer may come without a certificate (it has none before it has enrolled); what it
 //! then may do is for the [listener](crate::listener) to decide. At the listener for operators nobody gets through the
-//! handshake who is not one. A peer with a certificate that is not ours, has expired, names nobody, or somebody who
-//! belongs to the other listener does not get in. Sessions are never resumed, so each connection verifies its
-//! certificate anew.
+//! handshake whose certificate our authority did not make for an operator. One that has ended, or was revoked, passes: an alert
+//! says little and may be lost, so its holder is told at its first call, and may do nothing else. Everywhere else a
+//! certificate that has ended does not get in, nor one that is not ours, names nobody, or somebody who belongs to the other
+//! listener. Sessions are never resumed, so each connection verifies its certificate anew.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::default_provider;
@@ -18,7 +20,6 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use crate::operators::Operators;
 use crate::peer::{self, Certified, Peer};
 use crate::pki::Identity;
 
@@ -34,12 +35,12 @@ pub enum TlsError {
 }
 
 /// Whom a listener is for.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Audience {
     /// Devices, and such as want to become one and have no certificate yet.
     Devices,
-    /// Operators, who have a certificate that is known and was not revoked.
-    Operators(Arc<Operators>),
+    /// Operators. Whether the certificate holds still, and was not revoked, is asked at each call.
+    Operators,
 }
 
 /// Makes the configuration of a listener: `identity` is shown to peers, and
@@ -53,9 +54,9 @@ pub fn server_config(
     let mut roots = RootCertStore::empty();
     roots.add(authority.clone()).map_err(TlsError::Identity)?;
     let ours = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let ours = match &audience {
+    let ours = match audience {
         Audience::Devices => ours.allow_unauthenticated(),
-        Audience::Operators(_) => ours,
+        Audience::Operators => ours,
     };
     let verifier = AudienceVerifier { ours: ours.build()?, audience };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -78,13 +79,23 @@ struct AudienceVerifier {
 }
 
 impl Audience {
-    fn admits(&self, certificate: &[u8]) -> bool {
-        match (self, peer::read_certificate(certificate)) {
-            (Self::Devices, Ok(Certified { peer: Peer::Device(_), .. })) => true,
-            (Self::Operators(operators), Ok(Certified { peer: Peer::Admin(_), serial, .. })) => {
-                serial.is_some_and(|serial| operators.admits(serial))
+    /// Whether a certificate is one of those who belong here.
+    fn is_for(self, certificate: &Certified) -> bool {
+        match (self, &certificate.peer) {
+            (Self::Devices, Peer::Device(_)) | (Self::Operators, Peer::Admin(_)) => true,
+            (Self::Devices, Peer::Admin(_) | Peer::Anonymous)
+            | (Self::Operators, Peer::Device(_) | Peer::Anonymous) => false,
+        }
+    }
+
+    /// The time by which a certificate is verified: an operator's that has ended is verified by its end.
+    fn asks_at(self, certificate: &Certified, now: UnixTime) -> UnixTime {
+        match self {
+            Self::Devices => now,
+            Self::Operators => {
+                let end = UnixTime::since_unix_epoch(Duration::from_secs(certificate.not_after_unix_secs));
+                now.min(end)
             }
-            (Self::Devices | Self::Operators(_), Ok(_) | Err(_)) => false,
         }
     }
 }
@@ -108,11 +119,12 @@ impl ClientCertVerifier for AudienceVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
-        let verified = self.ours.verify_client_cert(end_entity, intermediates, now)?;
-        if self.audience.admits(end_entity) {
-            Ok(verified)
-        } else {
-            Err(CertificateError::ApplicationVerificationFailure.into())
+        let read = peer::read_certificate(end_entity);
+        let at = read.as_ref().map_or(now, |certified| self.audience.asks_at(certified, now));
+        let verified = self.ours.verify_client_cert(end_entity, intermediates, at)?;
+        match read {
+            Ok(certified) if self.audience.is_for(&certified) => Ok(verified),
+            Ok(_) | Err(_) => Err(CertificateError::ApplicationVerificationFailure.into()),
         }
     }
 

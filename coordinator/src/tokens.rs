@@ -36,7 +36,7 @@ pub struct Token {
 /// What a new token is made of.
 #[derive(Clone, Debug)]
 pub struct NewToken<'a> {
-    /// Whom it is for; at most 128 bytes.
+    /// Whom it is for: 1 to 128 bytes.
     pub label: &'a str,
     /// Where the coordinator listens, `host:port`.
     pub address: &'a str,
@@ -67,8 +67,8 @@ pub enum TokenError {
     /// More than one token is called so.
     #[error("more than one bootstrap token has this id")]
     Ambiguous,
-    /// A label that is too long.
-    #[error("a label has at most {limit_bytes} bytes, got {bytes}")]
+    /// A label that says nothing, or is too long.
+    #[error("a label is 1 to {limit_bytes} bytes, and not of spaces alone; got {bytes}")]
     Label {
         /// What came.
         bytes: usize,
@@ -90,7 +90,7 @@ pub async fn issue(
     now_unix_secs: u64,
     rng: &(dyn SecureRandom + Sync),
 ) -> Result<TokenText, TokenError> {
-    if new.label.len() > LABEL_LIMIT_BYTES {
+    if new.label.trim().is_empty() || new.label.len() > LABEL_LIMIT_BYTES {
         return Err(TokenError::Label { bytes: new.label.len(), limit_bytes: LABEL_LIMIT_BYTES });
     }
     let mut secret = Zeroizing::new([0; 32]);
@@ -190,6 +190,15 @@ pub async fn revoke(store: &Store, id: TokenId, now_unix_secs: u64) -> Result<()
     }
 }
 
+/// How the token with this secret is called; it says nothing of the secret.
+pub fn id_of(secret: &[u8]) -> TokenId {
+    let mut id = [0; 8];
+    for (to, from) in id.iter_mut().zip(key(secret).as_bytes()) {
+        *to = *from;
+    }
+    TokenId(id)
+}
+
 fn key(secret: &[u8]) -> Key {
     let mut context = Context::new(&SHA256);
     context.update(b"nightshift bootstrap token v1");
@@ -220,6 +229,23 @@ mod tests {
         assert_eq!(store.get::<String>("devices", 1).unwrap().as_deref(), Some("phone"));
         let error = redeem(&store, &secret, NOW + 2, Batch::new());
         assert!(matches!(error, Err(TokenError::Redeemed)));
+    }
+
+    #[tokio::test]
+    async fn a_label_says_something_and_is_not_long() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        for (label, taken) in
+            [("", false), ("  ", false), ("a", true), (&"a".repeat(128), true), (&"a".repeat(129), false)]
+        {
+            let new = NewToken {
+                label,
+                address: "localhost:1",
+                authority: b"certificate",
+                expires_unix_secs: NOW + 60,
+            };
+            assert_eq!(issue(&store, new, NOW, &SystemRandom::new()).await.is_ok(), taken, "{label:?}");
+        }
     }
 
     #[tokio::test]
@@ -300,6 +326,7 @@ mod tests {
         let text = issue(store, new, NOW, &SystemRandom::new()).await.unwrap();
         let token: BootstrapToken = text.reveal().parse().unwrap();
         assert_eq!(token.address(), "localhost:7443");
+        assert!(list(store).unwrap().iter().any(|one| one.token == id_of(token.secret().as_slice())));
         token.secret().to_vec()
     }
 }

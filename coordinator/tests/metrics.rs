@@ -10,8 +10,15 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nightshift_coordinator::config::Config;
+use nightshift_coordinator::driver::Driver;
 use nightshift_coordinator::pki::Identity;
 use nightshift_coordinator::server::{Coordinator, Listeners, OPERATOR, ServerError};
+use proto::admin::{AdminReply, AdminRequest};
+use proto::convert;
+use proto::ids::DeviceId;
+use proto::message::{Reply, Request};
+use proto::plan::Plan;
+use proto::wire::admin_client::AdminClient;
 use shell::tls::{ClientIdentity, Connector, Trust, client_config};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -30,6 +37,7 @@ struct Running {
     device: SocketAddr,
     admin: SocketAddr,
     metrics: SocketAddr,
+    driver: Driver,
     stop: CancellationToken,
     served: JoinHandle<Result<(), ServerError>>,
 }
@@ -40,14 +48,15 @@ async fn listener() -> TcpListener {
 
 async fn running() -> Running {
     let folder = tempfile::tempdir().unwrap();
-    let config = Config { state_dir: folder.path().join("state"), ..Config::default() };
+    let config = Config { state_dir: folder.path().join("state"), drain_secs: 5, ..Config::default() };
     let listeners = Listeners { device: listener().await, admin: listener().await };
     let observed = listener().await;
     let metrics = observed.local_addr().unwrap();
     let coordinator = Coordinator::open(config, listeners).unwrap().observed(Some(observed));
     let ((device, admin), stop) = (coordinator.addresses(), CancellationToken::new());
+    let driver = coordinator.driver();
     let served = tokio::spawn(coordinator.serve(stop.clone()));
-    Running { folder, device, admin, metrics, stop, served }
+    Running { folder, device, admin, metrics, driver, stop, served }
 }
 
 /// The status, the type and the body.
@@ -311,6 +320,42 @@ async fn health_is_for_whoever_has_a_certificate() {
     assert_eq!(asked(running.admin, true).await, Ok(1));
     assert_eq!(asked(running.device, false).await, Err(Code::Unauthenticated));
     running.stop.cancel();
+    timeout(LONG, running.served).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_stops_is_not_ready_from_the_first_moment_on_while_an_open_round_still_ends() {
+    let running = running().await;
+    let plan = Plan::example().to_bytes().unwrap();
+    let task = running.driver.create_task(plan, Vec::new()).await.unwrap().task;
+    let join = Request::Join { task, version: 0, class: None };
+    let joined = running.driver.handle(DeviceId([1; 16]), join).await.unwrap();
+    assert!(matches!(joined, Reply::Offer { .. }), "{joined:?}");
+    let mut health = HealthClient::new(channel(running.folder.path(), running.admin, true).await);
+    let mut admin = AdminClient::new(channel(running.folder.path(), running.admin, true).await);
+    let mut is_stopping = async || {
+        let request = convert::admin_request_to_wire(AdminRequest::ShowHealth);
+        let reply = convert::admin_reply_from_wire(admin.send(request).await.unwrap().into_inner()).unwrap();
+        let AdminReply::Health(health) = reply else { panic!("{reply:?}") };
+        health.stopping
+    };
+    assert!(!is_stopping().await);
+    running.stop.cancel();
+    let ready = async || get(running.metrics, "GET /readyz").await;
+    let said = async {
+        while ready().await.0 == 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        ready().await
+    };
+    let (status, _, said) = timeout(Duration::from_secs(2), said).await.unwrap();
+    assert_eq!((status, said.as_str()), (503, "not ready: stopping\n"));
+    let request = HealthCheckRequest { service: String::new() };
+    assert_eq!(health.check(request).await.unwrap().into_inner().status, 2, "not serving");
+    assert!(is_stopping().await);
+    // The process is well all the same.
+    assert_eq!(get(running.metrics, "GET /healthz").await.0, 200);
+    assert!(!running.served.is_finished(), "the open round is given its time");
     timeout(LONG, running.served).await.unwrap().unwrap().unwrap();
 }
 

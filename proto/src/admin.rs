@@ -207,6 +207,9 @@ pub struct Health {
     pub bases_to_read: u32,
     /// Its clock; 0 where it does not say.
     pub now_unix_millis: u64,
+    /// Whether it ends: open rounds may still end, and none is opened.
+    #[serde(default)]
+    pub stopping: bool,
 }
 
 /// A base that a coordinator serves.

@@ -131,7 +131,10 @@ pub fn write_with<E: From<FileError>>(
         drop(fs::remove_file(&aside));
         return Err(error);
     }
-    fs::rename(&aside, path).map_err(FileError::io("rename into place", path))?;
+    if let Err(error) = fs::rename(&aside, path) {
+        drop(fs::remove_file(&aside));
+        return Err(FileError::io("rename into place", path)(error).into());
+    }
     Ok(sync_folder_of(path)?)
 }
 
@@ -303,6 +306,16 @@ mod tests {
         });
         assert!(failed.unwrap_err().to_string().ends_with("weights: the disk is full"));
         assert_eq!(read(&path).unwrap(), b"whole");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_take_its_place_leaves_nothing_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("taken");
+        fs::create_dir(&path).unwrap();
+        let failed = write(&path, b"whole", Audience::Anyone).unwrap_err().to_string();
+        assert!(failed.starts_with("cannot rename into place"), "{failed}");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

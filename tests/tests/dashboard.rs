@@ -174,7 +174,40 @@ fn whoever_is_revoked_sees_nothing_more_not_even_what_they_had_asked_for_before(
         stage.create_task(&["--versions", "1", "--privacy", "off"]);
         waits.join().unwrap()
     });
-    assert!(held.status != 200 && !held.body.contains("owl"), "{} {}", held.status, held.body);
+    assert!(held.status == 403 && !held.body.contains("owl"), "{} {}", held.status, held.body);
+    // And is told so in words.
+    for path in ["", "page.js", "events"] {
+        let refused = get(&page, path, "");
+        assert_eq!(
+            (refused.status, refused.header("content-type")),
+            (403, Some("text/plain; charset=utf-8")),
+            "{path}"
+        );
+        assert!(
+            refused.body.starts_with("this operator's certificate is not taken here: it was revoked"),
+            "{}",
+            refused.body
+        );
+    }
+}
+
+#[test]
+fn a_certificate_that_is_exchanged_in_the_folder_goes_on_showing_the_page() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    let (_dashboard, page) = dashboard(&stage);
+    let (_, id) = event(&get(&page, "events", ""));
+    let held = std::thread::scope(|scope| {
+        let waits = scope.spawn(|| get(&page, "events", &format!("Last-Event-ID: {id}\r\n")));
+        std::thread::sleep(Duration::from_secs(1));
+        stage.operator(&["operator", "rotate"]);
+        waits.join().unwrap()
+    });
+    let (seen, _) = event(&held);
+    assert_eq!(seen["operators"].as_array().unwrap().len(), 1, "{seen}");
+    for path in ["", "page.js", "events"] {
+        assert_eq!(get(&page, path, "").status, 200, "{path}");
+    }
 }
 
 /// What a browser makes of the page when the first event has come, as markup. Its time stands still while it waits for an answer,

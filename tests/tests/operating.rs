@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use formats::{MANIFEST_FILE, Manifest};
@@ -156,6 +157,7 @@ fn an_operator_sees_how_far_devices_come_and_goes_back_to_an_earlier_version() {
     operator.json("exit-codes", &[]);
     operator.json("eval", &["owl", "--eval", stage.path("anna.jsonl").to_str().unwrap()]);
     operator.json("operator rotate", &[]);
+    operator.json("audit tail", &["-n", "1"]);
     let stopped = operator.json("task stop", &["owl"]);
     assert_eq!(stopped["state"], "stopped");
     let watched = output(stage.nightshift().args(["task", "watch", "owl"]));
@@ -173,6 +175,28 @@ fn an_operator_sees_how_far_devices_come_and_goes_back_to_an_earlier_version() {
     assert!(coordinator.0.wait().unwrap().success());
     the_store_is_carried_over(&mut operator);
     kept(&operator.shapes);
+}
+
+#[test]
+fn a_watch_ends_when_its_operator_is_revoked() {
+    let stage = Stage::new();
+    let _coordinator = stage.coordinator();
+    stage.create_task(&["--privacy", "off"]);
+    let folder = stage.path("vera");
+    stage.operator(&["operator", "add", "vera", "--role", "viewer", "--out", folder.to_str().unwrap()]);
+    let mut vera = std::process::Command::new(stage.nightshift().get_program());
+    vera.arg("--dir").arg(&folder).args(["task", "watch", "owl"]);
+    let watch = start(vera.stdout(Stdio::null()).stderr(Stdio::piped()));
+    std::thread::sleep(Duration::from_secs(2));
+    let listed: Value =
+        serde_json::from_str(&stage.operator(&["operator", "ls", "--format", "json"])).unwrap();
+    let of_vera = listed["operators"].as_array().unwrap().iter().find(|one| one["name"] == "vera").unwrap();
+    let begun = Instant::now();
+    stage.operator(&["operator", "revoke", of_vera["serial"].as_str().unwrap()]);
+    let ended = watch.wait_with_output().unwrap();
+    let why = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!((ended.status.code(), why.contains("was revoked")), (Some(6), true), "{why}");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
 }
 
 fn devices_are_listed(operator: &mut Operator<'_>) {
@@ -210,8 +234,14 @@ fn devices_are_listed(operator: &mut Operator<'_>) {
     assert_eq!(anna["tasks"][0]["name"], "owl");
     assert_eq!(anna["tasks"][0]["participations"], anna["participations"]);
     assert!(operator.stage.operator(&["device", "show", "anna"]).contains("takes part"));
-    operator.json("device revoke", &["dora"]);
+    assert_eq!(operator.json("device revoke", &["dora"])["already"], false);
     assert_eq!(count(operator, &["--state", "revoked"]), 1);
+    // One that is shut out is shown by its label, and revoked once.
+    let dora = operator.json("device show", &["dora"]);
+    assert_eq!(dora["revoked"], true);
+    assert!(operator.stage.operator(&["device", "show", "dora"]).contains("state        revoked"));
+    let again = operator.json("device revoke", &[dora["device"].as_str().unwrap()]);
+    assert_eq!((&again["already"], &again["revoked"]), (&json!(true), &dora["device"]));
     // All of the kind that is kept.
     operator.json("device ls", &["--limit", "9"]);
 }
@@ -225,7 +255,7 @@ fn tokens_are_listed(operator: &mut Operator<'_>) {
     assert_eq!((open["tokens"].as_array().unwrap().len(), &open["tokens"][0]["label"]), (1, &json!("eva")));
     let id = open["tokens"][0]["token"].as_str().unwrap().to_owned();
     let revoked = operator.json("token revoke", &[&id]);
-    assert_eq!(revoked["revoked"], id.as_str());
+    assert_eq!((&revoked["revoked"], &issued["id"]), (&json!(id), &json!(id)));
     let refused = output(operator.stage.agent("eva").args(["enroll", "--token", &secret]));
     let why = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(!refused.status.success() && why.contains("was revoked"), "{why}");
@@ -297,6 +327,14 @@ fn the_store_is_carried_over(operator: &mut Operator<'_>) {
         "{checked}"
     );
     let (file, again) = (stage.path("records.txt"), stage.path("again.txt"));
+    let (code, why) = operator.refused(&["store", "export", "--out", stage.path("home").to_str().unwrap()]);
+    assert_eq!(
+        (code, why.contains("is a folder"), stage.path("home.aside").exists()),
+        (Some(3), true, false),
+        "{why}"
+    );
+    let text = stage.operator(&["store", "check"]);
+    assert!(text.contains(" records, 2 tasks, ") && text.ends_with("all of it is whole"), "{text}");
     let exported = operator.json("store export", &["--out", file.to_str().unwrap()]);
     let (code, why) = operator.refused(&["store", "import", "--from", file.to_str().unwrap()]);
     assert_eq!((code, why.contains("records already")), (Some(3), true), "{why}");
@@ -307,6 +345,12 @@ fn the_store_is_carried_over(operator: &mut Operator<'_>) {
     fs::write(&again, half).unwrap();
     let (code, why) = operator.refused(&["store", "import", "--from", again.to_str().unwrap()]);
     assert_eq!((code, why.contains("cut off"), home.join("store").exists()), (Some(3), true, false), "{why}");
+    let mut more = fs::read(&file).unwrap();
+    more.extend(b"something\n");
+    fs::write(&again, more).unwrap();
+    let (code, why) = operator.refused(&["store", "import", "--from", again.to_str().unwrap()]);
+    let is_said = why.contains("something follows the end of the records");
+    assert_eq!((code, is_said, home.join("store").exists()), (Some(3), true, false), "{why}");
     let imported = operator.json("store import", &["--from", file.to_str().unwrap()]);
     assert_eq!(imported["records"], exported["records"]);
     assert_eq!(operator.json("store check", &[]), checked);

@@ -14,13 +14,14 @@ use std::{
 use ::client::keys::DeviceKeys;
 use ::client::transport::{Transport, pinned_authority};
 use coordinator::{
-    listener::{self, Limits},
+    listener::{self, Admits, Limits},
     operators::Operators,
     peer::{ConnectInfo, Peer},
     pki::{Authority, Identity, Validity},
     tls::{Audience, server_config},
     tokens,
 };
+use http_body_util::BodyExt;
 use operator::admin_channel;
 use proto::message::{CheckIn, Request as Asked};
 use proto::role::Role;
@@ -81,22 +82,46 @@ async fn a_device_is_known_by_the_id_in_its_certificate() {
 #[tokio::test]
 async fn an_administrator_is_known_by_name() {
     let home = Home::new();
-    let (operators, identity) = home.operator("owl");
-    let world = World::with(home, |world| operators_config(world, &operators)).await;
+    let (_, identity) = home.operator("owl");
+    let world = World::with(home, operators_config).await;
     let address = format!("localhost:{}", world.address.port());
     let channel = admin_channel::connect(&address, &identity).await.unwrap();
     let seen = who_am_i(channel).await.unwrap();
     assert!(seen.starts_with(&format!("{:?} ", Peer::Admin("owl".parse().unwrap()))));
+}
 
-    // One of our authority that is not written down, and one that was revoked.
+#[tokio::test]
+async fn an_operator_who_was_shut_out_or_comes_late_is_told_so_at_the_first_call() {
+    let home = Home::new();
+    let (operators, revoked) = home.operator("owl");
+    let authority = &home.authority;
     let name = "owl".parse().unwrap();
-    let unknown = world.home.authority.issue_admin((&name, Role::Admin), LONG, &SystemRandom::new()).unwrap();
-    let known = operators.list().unwrap();
-    assert!(operators.revoke(known[0].serial).unwrap());
-    for identity in [unknown, identity] {
-        match admin_channel::connect(&address, &identity).await {
-            Err(_) => {}
-            Ok(channel) => assert!(who_am_i(channel).await.is_err()),
+    let issue =
+        |validity| authority.issue_admin((&name, Role::Admin), validity, &SystemRandom::new()).unwrap();
+    // Written down by nobody, ended, and revoked.
+    let (unknown, ended) = (issue(LONG), issue(PAST));
+    assert!(operators.revoke(revoked.serial().unwrap()).unwrap());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admits = move |info: &ConnectInfo| info.serial.is_some_and(|serial| operators.admits(serial));
+    let world = World::admitting(listener, home, operators_config, Limits::default(), Arc::new(admits));
+    let address = format!("localhost:{}", world.address.port());
+    for identity in [unknown, ended, revoked] {
+        let channel = admin_channel::connect(&address, &identity).await.unwrap();
+        for (kind, status) in [(Some("application/grpc"), 200), (None, 403)] {
+            let mut request = Request::get("/").body(Body::empty()).unwrap();
+            if let Some(kind) = kind {
+                request.headers_mut().insert("content-type", kind.parse().unwrap());
+            }
+            let mut channel = channel.clone();
+            let response = channel.ready().await.unwrap().call(request).await.unwrap();
+            assert_eq!(response.status().as_u16(), status);
+            assert!(!response.headers().contains_key("seen"));
+            if kind.is_some() {
+                assert_eq!(response.headers()["grpc-status"], "16");
+            } else {
+                let said = response.into_body().collect().await.unwrap().to_bytes();
+                assert!(said.starts_with(b"this operator's certificate is not taken here"), "{said:?}");
+            }
         }
     }
 }
@@ -104,8 +129,7 @@ async fn an_administrator_is_known_by_name() {
 #[tokio::test]
 async fn nobody_but_operators_gets_through_the_handshake_of_their_listener() {
     let home = Home::new();
-    let (operators, _) = home.operator("owl");
-    let world = World::with(home, |world| operators_config(world, &operators)).await;
+    let world = World::with(home, operators_config).await;
     assert!(world.connect(world.trust(), None).await.is_err());
     let device = world.home.device(LONG);
     assert!(world.connect(world.trust(), Some(device)).await.is_err());
@@ -129,7 +153,8 @@ async fn a_peer_without_a_certificate_calls_nothing_but_enroll() {
     let config = client_config(world.trust(), None).unwrap();
     let mut channel = connect(config, &world.uri()).await.unwrap();
     for path in ["/nightshift.v1.Device/Send", "/nightshift.v1.Device/enroll", "/"] {
-        let request = Request::post(path).body(Body::empty()).unwrap();
+        let request =
+            Request::post(path).header("content-type", "application/grpc").body(Body::empty()).unwrap();
         let response = channel.ready().await.unwrap().call(request).await.unwrap();
         // UNAUTHENTICATED, and the service has not seen it.
         assert_eq!(response.headers()["grpc-status"], "16", "{path}");

@@ -22,8 +22,8 @@ pub enum CallError {
     #[error("{0}")]
     Rejected(Rejection),
     /// The call failed on the way.
-    #[error("the call failed: {0}")]
-    Transport(String),
+    #[error("the call failed: {}: {}", .0.code(), .0.message())]
+    Transport(#[source] Box<Status>),
     /// The answer is not one to what was asked.
     #[error("the coordinator answered something else than what was asked")]
     Unexpected,
@@ -55,7 +55,7 @@ impl AdminClient {
     /// Asks once.
     pub async fn call(&mut self, request: AdminRequest) -> Result<AdminReply, CallError> {
         let reply = self.client.send(convert::admin_request_to_wire(request)).await;
-        let reply = reply.map_err(|status| failure(&status))?.into_inner();
+        let reply = reply.map_err(failure)?.into_inner();
         convert::admin_reply_from_wire(reply).map_err(|error| CallError::Rejected(error.into()))
     }
 
@@ -80,9 +80,9 @@ impl AdminClient {
     }
 }
 
-fn failure(status: &Status) -> CallError {
+fn failure(status: Status) -> CallError {
     match convert::rejection_from_bytes(status.details()) {
         Ok(rejection) if !status.details().is_empty() => CallError::Rejected(rejection),
-        Ok(_) | Err(_) => CallError::Transport(format!("{}: {}", status.code(), status.message())),
+        Ok(_) | Err(_) => CallError::Transport(Box::new(status)),
     }
 }

@@ -7,39 +7,69 @@ use coordinator::pki::Identity;
 use coordinator::server::{ADMIN_ADDRESS_FILE, OPERATOR};
 use proto::admin::{AdminReply, AdminRequest, TaskStatus};
 use proto::files;
+use proto::ids::{Digest, Serial};
 use proto::shown::shown;
-
 use tonic::transport::Channel;
 
 use crate::admin_channel;
 use crate::client::{AdminClient, CallError};
 
-/// Connects with the certificate and the address in `dir`.
-pub(crate) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
-    Ok(AdminClient::new(channel(dir).await?))
+/// Whom an operator's folder says to connect to, and as whom.
+pub(crate) struct Folder {
+    address: String,
+    identity: Identity,
 }
 
-/// The connection alone.
-pub(crate) async fn channel(dir: &Path) -> Result<Channel, CliError> {
-    let absent = |error: &dyn std::fmt::Display| {
-        let dir = dir.display();
-        CliError::Input(format!(
-            "{error}; the folder {dir} must hold {OPERATOR}.pem, {OPERATOR}.key and {ADMIN_ADDRESS_FILE} of a \
-             coordinator: run `nightshift up --dir {dir}` or name the right folder with `--dir`"
-        ))
-    };
-    let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(|error| absent(&error))?;
-    let identity = Identity::load(dir, OPERATOR).map_err(|error| absent(&error))?;
-    let address = String::from_utf8_lossy(&address);
-    let address = address.trim();
-    if !is_dialed(address) {
-        return Err(CliError::Input(format!(
-            "{}: `{}` is not HOST:PORT, such as coordinator.example:7444",
-            dir.join(ADMIN_ADDRESS_FILE).display(),
-            shown(address)
-        )));
+impl Folder {
+    /// Reads what is in `dir`.
+    pub(crate) fn read(dir: &Path) -> Result<Self, CliError> {
+        let absent = |error: &dyn std::fmt::Display| {
+            let dir = dir.display();
+            CliError::Input(format!(
+                "{error}; the folder {dir} must hold {OPERATOR}.pem, {OPERATOR}.key and {ADMIN_ADDRESS_FILE} of a \
+                 coordinator: run `nightshift up --dir {dir}` or name the right folder with `--dir`"
+            ))
+        };
+        let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(|error| absent(&error))?;
+        let identity = Identity::load(dir, OPERATOR).map_err(|error| absent(&error))?;
+        if !identity.is_operators() {
+            return Err(CliError::Input(format!(
+                "{} is no operator's certificate: an admin makes one by `nightshift operator add`, and the coordinator's folder \
+                 has one",
+                dir.join(format!("{OPERATOR}.pem")).display()
+            )));
+        }
+        let address = String::from_utf8_lossy(&address).trim().to_owned();
+        if !is_dialed(&address) {
+            return Err(CliError::Input(format!(
+                "{}: `{}` is not HOST:PORT, such as coordinator.example:7444",
+                dir.join(ADMIN_ADDRESS_FILE).display(),
+                shown(&address)
+            )));
+        }
+        Ok(Self { address, identity })
     }
-    Ok(admin_channel::connect(address, &identity).await.map_err(CallError::from)?)
+
+    /// What makes it another one: the address and the certificate.
+    pub(crate) fn digest(&self) -> Digest {
+        let certificate: &[u8] = self.identity.chain().first().map_or(&[], |first| first);
+        Digest::of(&[self.address.as_bytes(), b"\0", certificate].concat())
+    }
+
+    /// The number of the certificate.
+    pub(crate) fn serial(&self) -> Option<Serial> {
+        self.identity.serial()
+    }
+
+    /// Connects.
+    pub(crate) async fn connect(&self) -> Result<Channel, CliError> {
+        Ok(admin_channel::connect(&self.address, &self.identity).await.map_err(CallError::from)?)
+    }
+}
+
+/// Connects with the certificate and the address in `dir`.
+pub(crate) async fn connect(dir: &Path) -> Result<AdminClient, CliError> {
+    Ok(AdminClient::new(Folder::read(dir)?.connect().await?))
 }
 
 /// Whether it is a host and a port.

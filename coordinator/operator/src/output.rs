@@ -1,5 +1,7 @@
 //! Data to stdout, in two forms; words for what a task is.
 
+use std::fmt::Display;
+
 use clap::Args;
 use comfy_table::{Table, presets};
 use coordinator::cli::CliError;
@@ -7,6 +9,7 @@ use proto::admin::TaskState;
 use proto::plan::Mode;
 use proto::shown::shown;
 use serde::Serialize;
+use serde_json::json;
 use shell::cli::{self, Format};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -38,6 +41,24 @@ pub(crate) fn print<T: Serialize>(
     text: impl FnOnce(&T) -> String,
 ) -> Result<(), CliError> {
     cli::print(format, &Document { schema, document }, || text(document)).map_err(CliError::internal)
+}
+
+/// Prints a document of this schema as one line, where there are many of them.
+pub(crate) fn json_line<T: Serialize>(schema: &'static str, document: &T) -> Result<(), CliError> {
+    let text = serde_json::to_string(&Document { schema, document }).map_err(CliError::internal)?;
+    line(&text)
+}
+
+/// Says that something is worthless for ever, and whether it was before.
+pub(crate) fn revoked<T: Serialize + Display>(
+    format: Format,
+    what: &T,
+    already: bool,
+) -> Result<(), CliError> {
+    let document = json!({ "revoked": what, "already": already });
+    print(format, "nightshift.revoked/1", &document, |_| {
+        if already { format!("{what} was revoked already") } else { format!("revoked {what}") }
+    })
 }
 
 /// Prints a line of data.

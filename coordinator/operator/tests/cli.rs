@@ -341,6 +341,19 @@ fn a_doctor_finds_what_is_there_and_fails_where_something_is_a_fault() {
     assert_eq!(code, Some(0), "{document}");
     assert_eq!((level("coordinator").as_deref(), level("store").as_deref()), (Some("warning"), Some("ok")));
 
+    // A state folder whose configuration lies elsewhere is looked at as one, and its store too.
+    let elsewhere = folder.path().join("elsewhere.toml");
+    fs::rename(folder.path().join("coordinator.toml"), &elsewhere).unwrap();
+    let (code, level, document) = asked(&[]);
+    assert_eq!(code, Some(0), "{document}");
+    for (what, expected) in
+        [("coordinator", "warning"), ("configuration", "warning"), ("disk", "ok"), ("store", "ok")]
+    {
+        assert_eq!(level(what).as_deref(), Some(expected), "{what}: {document}");
+    }
+    let (code, level, document) = asked(&["--config", elsewhere.to_str().unwrap()]);
+    assert_eq!((code, level("configuration").as_deref()), (Some(0), Some("ok")), "{document}");
+
     // A port that somebody else has, and a configuration that is none.
     let other = TcpListener::bind("127.0.0.1:0").unwrap();
     let config = folder.path().join("other.toml");

@@ -2,118 +2,32 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
 
 use serde_json::Value;
+use world::{World, errors};
 
-/// `nightshift up` in `home` of a folder, killed when dropped.
-struct World {
-    folder: tempfile::TempDir,
-    up: Option<Child>,
-}
+#[path = "common/world.rs"]
+mod world;
 
-impl World {
-    fn new() -> Self {
-        let mut world = Self { folder: tempfile::tempdir().unwrap(), up: None };
-        world.start(&["--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"]);
-        world
-    }
-
-    fn start(&mut self, more: &[&str]) {
-        let mut command = self.nightshift("home", &["up", "--format", "json"]);
-        let mut child = command.args(more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (mut out, mut text) = (BufReader::new(child.stdout.take().unwrap()), String::new());
-        while !text.ends_with("}\n") {
-            if out.read_line(&mut text).unwrap() == 0 {
-                let mut errors = String::new();
-                child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
-                panic!("nightshift up did not start: {errors}");
-            }
-        }
-        self.up = Some(child);
-    }
-
-    /// As a crash ends it.
-    fn kill(&mut self) {
-        let mut up = self.up.take().unwrap();
-        up.kill().unwrap();
-        up.wait().unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn nightshift(&self, who: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift"));
-        command.arg("--dir").arg(self.path(who)).args(arguments);
-        command
-    }
-
-    fn run(&self, who: &str, arguments: &[&str]) -> Output {
-        self.nightshift(who, arguments).output().unwrap()
-    }
-
-    fn good(&self, who: &str, arguments: &[&str]) -> String {
-        let output = self.run(who, arguments);
-        assert!(output.status.success(), "{who} {arguments:?}: {}", errors(&output));
-        String::from_utf8(output.stdout).unwrap()
-    }
-
-    /// What is said where it is refused with this exit code.
-    fn refused(&self, who: &str, arguments: &[&str], code: i32) -> String {
-        let output = self.run(who, arguments);
-        assert_eq!(output.status.code(), Some(code), "{who} {arguments:?}: {}", errors(&output));
-        errors(&output)
-    }
-
-    fn add(&self, by: &str, name: &str, role: &str) {
-        let out = self.path(name);
-        let said = self.good(by, &["operator", "add", name, "--role", role, "--out", out.to_str().unwrap()]);
-        assert!(said.contains(&format!("`{name}`, who is {role}")), "{said}");
-    }
-
-    fn operators(&self) -> Vec<Value> {
-        let listed = self.good("home", &["operator", "ls", "--format", "json"]);
-        let listed: Value = serde_json::from_str(&listed).unwrap();
-        listed["operators"].as_array().unwrap().clone()
-    }
-
-    /// The good certificate of this name, and its role.
-    fn certificate(&self, name: &str) -> (String, String) {
-        let all = self.operators();
-        let good: Vec<_> = all.iter().filter(|one| one["name"] == name && one["revoked"] == false).collect();
-        assert_eq!(good.len(), 1, "{name}: {all:?}");
-        (good[0]["serial"].as_str().unwrap().to_owned(), good[0]["role"].as_str().unwrap().to_owned())
-    }
-
-    fn log_folder(&self) -> PathBuf {
-        self.path("home").join("audit")
-    }
-
-    fn log_file(&self) -> PathBuf {
-        let names = fs::read_dir(self.log_folder()).unwrap().map(|entry| entry.unwrap().path());
-        names.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).max().unwrap()
-    }
-}
-
-impl Drop for World {
-    fn drop(&mut self) {
-        if let Some(up) = &mut self.up {
-            drop(up.kill());
-            drop(up.wait());
-        }
-    }
-}
-
-fn errors(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// As a crash ends it.
+fn kill(world: &mut World) {
+    let mut up = world.up.take().unwrap();
+    up.kill().unwrap();
+    up.wait().unwrap();
 }
 
 fn text(path: &Path) -> &str {
     path.to_str().unwrap()
+}
+
+fn log_folder(world: &World) -> PathBuf {
+    world.path("home").join("audit")
+}
+
+fn log_file(world: &World) -> PathBuf {
+    let names = fs::read_dir(log_folder(world)).unwrap().map(|entry| entry.unwrap().path());
+    names.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).max().unwrap()
 }
 
 #[test]
@@ -148,7 +62,7 @@ fn each_role_may_what_it_may_and_nobody_raises_himself() {
         let said = world.refused("fox", asks, 6);
         assert!(said.contains("it needs an admin, and `fox` is an operator"), "{said}");
     }
-    assert!(!out.join("operator.pem").exists(), "nothing is left of what was refused");
+    assert!(!out.exists(), "nothing is left of what was refused");
     // A new key keeps the role, and the old one is worthless.
     let before = world.certificate("bat").0;
     world.good("bat", &["operator", "rotate"]);
@@ -162,9 +76,9 @@ fn each_role_may_what_it_may_and_nobody_raises_himself() {
     // By whoever is an admin, and not only by the coordinator's own.
     world.add("owl", "mouse", "viewer");
     world.good("owl", &["operator", "revoke", &world.certificate("fox").0]);
-    assert!(!world.run("fox", &["task", "ls"]).status.success());
+    assert!(world.refused("fox", &["task", "ls"], 6).contains("was revoked"));
     world.good("mouse", &["operator", "revoke", &world.certificate("mouse").0]);
-    assert!(!world.run("mouse", &["task", "ls"]).status.success());
+    assert!(world.refused("mouse", &["task", "ls"], 6).contains("was revoked"));
 }
 
 #[test]
@@ -201,14 +115,16 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
     assert!(!tail.contains(token.trim()), "a token is a secret");
     assert_eq!(world.good("home", &["audit", "tail", "-n", "2"]).lines().count(), 2);
     let json = world.good("home", &["audit", "tail", "-n", "1", "--format", "json"]);
-    let last = serde_json::from_str::<Value>(&json).unwrap()["entry"]["n"].as_u64().unwrap();
+    let json = serde_json::from_str::<Value>(&json).unwrap();
+    assert_eq!(json["schema"], "nightshift.audit-entry/1");
+    let last = json["entry"]["n"].as_u64().unwrap();
     assert_eq!(last, tail.lines().count() as u64, "{tail}");
 
     let said = world.good("home", &["audit", "verify"]);
-    assert!(said.contains(&format!("holds: entries 1 to {last}")) && said.contains("1 heads"), "{said}");
+    assert!(said.contains(&format!("holds: entries 1 to {last}")) && said.contains("1 head, of"), "{said}");
     let seen = world.path("home").join("audit.head");
     assert!(seen.exists());
-    let log = world.log_folder();
+    let log = log_folder(&world);
     world.good("home", &["audit", "verify", text(&log)]);
     // Somebody who kept nothing believes the folder, and is told so.
     let output = world.run("nobody", &["audit", "verify", text(&log)]);
@@ -220,13 +136,13 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
     world.good("nobody", &["audit", "verify", text(&log), "--head", text(&seen)]);
 
     // A crash loses nothing of it.
-    world.kill();
+    kill(&mut world);
     world.start(&[]);
     let said = world.good("home", &["audit", "verify"]);
     assert!(said.contains("2 heads"), "{said}");
 
-    world.kill();
-    let whole = fs::read_to_string(world.log_file()).unwrap();
+    kill(&mut world);
+    let whole = fs::read_to_string(log_file(&world)).unwrap();
     let lines: Vec<&str> = whole.split_inclusive('\n').collect();
     for (touched, words) in [
         (whole.replacen("phone", "phony", 1), "is not signed by the key"),
@@ -234,7 +150,7 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
         ([&lines[..2], &lines[3..]].concat().concat(), "entry 3 is expected, and entry 4 is there"),
         (lines[..lines.len() - 1].concat(), "the end is missing"),
     ] {
-        fs::write(world.log_file(), touched).unwrap();
+        fs::write(log_file(&world), touched).unwrap();
         let said = world.refused("home", &["audit", "verify", text(&log)], 4);
         assert!(said.contains(words), "{words}: {said}");
     }
@@ -242,13 +158,50 @@ fn what_was_changed_is_written_down_and_a_log_that_was_touched_does_not_hold() {
     world.start(&[]);
     let tail = world.good("home", &["audit", "tail"]);
     assert!(tail.contains("coordinator: found a later head"), "{tail}");
-    let said = world.refused("home", &["audit", "verify"], 4);
+    let output = world.run("home", &["audit", "verify"]);
+    let (said, printed) = (errors(&output), String::from_utf8(output.stdout).unwrap());
+    assert_eq!((output.status.code(), printed.as_str()), (Some(4), ""), "nothing of it holds");
     assert!(said.contains("does not hold") || said.contains("says itself"), "{said}");
 
     // Changed within, it is not gone on with.
-    world.kill();
-    fs::write(world.log_file(), whole.replacen("phone", "phony", 1)).unwrap();
+    kill(&mut world);
+    fs::write(log_file(&world), whole.replacen("phone", "phony", 1)).unwrap();
     let output = world.run("home", &["up"]);
     assert_eq!(output.status.code(), Some(3), "{}", errors(&output));
     assert!(errors(&output).contains("move the folder away"), "{}", errors(&output));
+}
+
+#[test]
+fn a_log_that_was_emptied_does_not_hold_and_its_entries_follow_one_another_in_time() {
+    let mut world = World::new();
+    world.add("home", "bat", "viewer");
+    let times = |world: &World| {
+        let tail = world.good("home", &["audit", "tail", "-n", "100", "--format", "json"]);
+        let entries = tail.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        entries.map(|line| line["entry"]["at_unix_millis"].as_u64().unwrap()).collect::<Vec<_>>()
+    };
+    let first = times(&world);
+    assert!(first.is_sorted(), "{first:?}");
+    world.good("home", &["audit", "verify"]);
+
+    kill(&mut world);
+    let folder = log_folder(&world);
+    fs::remove_file(log_file(&world)).unwrap();
+    let said = world.refused("home", &["audit", "verify", text(&folder)], 4);
+    assert!(said.contains("the log has no entry, but a head that was kept elsewhere is of entry"), "{said}");
+    let said = world.refused("nobody", &["audit", "verify", text(&folder)], 3);
+    assert!(said.contains("holds no file of an audit log"), "{said}");
+
+    world.start(&[]);
+    let since = times(&world);
+    assert!(since.is_sorted() && since.first() >= first.last(), "{first:?} {since:?}");
+    let output = world.run("home", &["audit", "verify"]);
+    assert_eq!(
+        (output.status.code(), output.stdout.as_slice()),
+        (Some(4), b"".as_slice()),
+        "{}",
+        errors(&output)
+    );
+    assert!(errors(&output).contains("were taken away, or lost"), "{}", errors(&output));
+    assert!(world.good("home", &["audit", "tail"]).contains("found a later head"));
 }

@@ -170,11 +170,15 @@ pub enum Fault {
         key: Digest,
     },
     /// The first entries are not there, and none says that they were removed.
-    #[error("the log begins with entry {0}, and no entry says that those before it were removed")]
+    #[error(
+        "the log begins with entry {0}, and no entry says that those before it were removed to make room: they were taken \
+         away, or lost"
+    )]
     Beginning(u64),
     /// A head that was kept elsewhere is later than the log.
     #[error(
-        "the log ends with entry {last}, but a head that was kept elsewhere is of entry {head}: the end is missing, or an older log was put in its place"
+        "the log {}, but a head that was kept elsewhere is of entry {head}: the end is missing, or an older log was put in its \
+         place", ends(*last)
     )]
     Shorter {
         /// The newest entry, 0 where there is none.
@@ -382,6 +386,10 @@ impl Verifier {
         self.report.last = last;
         Ok(self.report)
     }
+}
+
+fn ends(last: u64) -> String {
+    if last == 0 { "has no entry".to_owned() } else { format!("ends with entry {last}") }
 }
 
 fn hash(entry: &Entry) -> Result<Digest, serde_json::Error> {

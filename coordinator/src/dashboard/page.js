@@ -186,8 +186,9 @@
     const open = new Set([...document.querySelectorAll("details[open]")].map((one) => one.dataset.key));
     const health = seen.health;
     const trouble = byId("trouble");
-    trouble.hidden = !health.trouble;
-    trouble.textContent = health.trouble ? `The coordinator writes nothing: ${health.trouble}` : "";
+    trouble.hidden = !health.trouble && !health.stopping;
+    trouble.textContent = health.trouble ? `The coordinator writes nothing: ${health.trouble}`
+      : health.stopping ? "The coordinator is stopping: it opens no more rounds." : "";
     byId("task-list").replaceChildren(...(seen.tasks.length ? seen.tasks.map((one) => task(one, open))
       : [make("p", {}, "There is no task. ", make("code", {}, "nightshift task create"), " makes one.")]));
     const devices = seen.devices;

@@ -1,6 +1,7 @@
 //! What the page shows, as one document.
 
 use proto::admin::{Health, PrivacySpent, TaskStatus};
+use proto::message::Rejection;
 use serde::Serialize;
 
 use crate::census::Census;
@@ -35,7 +36,7 @@ struct Task {
 }
 
 impl Snapshot {
-    pub(super) async fn of(service: &AdminService, census: Census) -> Self {
+    pub(super) async fn of(service: &AdminService, census: Census) -> Result<Self, Rejection> {
         let mut tasks = Vec::new();
         // The newest first, as whoever looks wants it.
         for known in service.driver().list().await.into_iter().rev() {
@@ -45,7 +46,8 @@ impl Snapshot {
             status.versions.drain(..versions_left_out);
             tasks.push(Task { status, versions_left_out, spent });
         }
-        Self { schema: SCHEMA, now_unix_millis: driver::now().0, health: service.health(), tasks, census }
+        let health = service.health().await?;
+        Ok(Self { schema: SCHEMA, now_unix_millis: driver::now().0, health, tasks, census })
     }
 
     /// What makes it another one.

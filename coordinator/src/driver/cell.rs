@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock;
 use super::entry::Entry;
-use super::held::Phases;
+use super::held::{Phases, Step};
 use super::trouble::Trouble;
 
 /// A step that takes longer is a long one: nobody waits for it whom another task can answer.
@@ -52,8 +52,10 @@ pub(super) struct Cell {
     pub(super) trouble: Trouble,
     /// When something is due, if anything is.
     due: watch::Sender<Option<Timestamp>>,
-    /// The steps of the open rounds of all tasks.
-    phases: Arc<watch::Sender<Phases>>,
+    /// The step of the open round, for whoever waits for the next.
+    step: watch::Sender<Step>,
+    /// What all tasks tell of.
+    phases: Arc<Phases>,
 }
 
 /// What a step left, as far as everybody has to know it at once.
@@ -68,7 +70,7 @@ pub(super) struct Seen {
     pub(super) is_saved: bool,
     /// The newest round, over or not.
     session: Option<SessionId>,
-    open: Option<(SessionId, PhaseName)>,
+    open: Step,
     /// How often places of it came free; none where it gives no work.
     places: Option<u64>,
 }
@@ -118,7 +120,7 @@ impl Seen {
 }
 
 impl Cell {
-    pub(super) fn new(entry: Entry, phases: Arc<watch::Sender<Phases>>) -> Self {
+    pub(super) fn new(entry: Entry, phases: Arc<Phases>) -> Self {
         let task = entry.task();
         let shown = Shown {
             status: task.status(),
@@ -140,6 +142,7 @@ impl Cell {
             declined: entry.declined(),
             trouble: Trouble::of(task.id()),
             due: watch::Sender::new(task.poll_timeout()),
+            step: watch::Sender::new(task.open_round()),
             phases,
             entry: Arc::new(Mutex::new(entry)),
         }
@@ -224,22 +227,32 @@ impl Cell {
         self.due.subscribe()
     }
 
+    /// The step of the open round, now and later.
+    pub(super) fn step(&self) -> watch::Receiver<Step> {
+        self.step.subscribe()
+    }
+
     /// Brings up to date what others see.
     fn publish(&self, entry: &Entry) {
         let before = self.seen();
         let now = Seen::of(entry, before.session);
         *self.seen.write().unwrap_or_else(PoisonError::into_inner) = now;
         self.show(entry);
-        if (now.open, now.places) != (before.open, before.places) {
-            self.phases.send_modify(|phases| {
+        if now.open != before.open {
+            self.phases.rounds.send_modify(|rounds| {
                 if let Some((session, _)) = before.open {
-                    phases.rounds.remove(&session);
+                    rounds.remove(&session);
                 }
-                phases.rounds.extend(now.open);
-                entry.metrics().steps(&phases.rounds, clock::now());
+                rounds.extend(now.open);
+                entry.metrics().steps(rounds, clock::now());
+            });
+            self.step.send_replace(now.open);
+        }
+        if now.places != before.places {
+            self.phases.places.send_modify(|known| {
                 match now.places {
-                    Some(places) => phases.places.insert(self.id, places),
-                    None => phases.places.remove(&self.id),
+                    Some(places) => known.insert(self.id, places),
+                    None => known.remove(&self.id),
                 };
             });
         }

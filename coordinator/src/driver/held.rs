@@ -9,20 +9,24 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proto::ids::{SessionId, TaskId};
-use proto::message::{CheckIn, Request};
+use proto::message::{CheckIn, Reply, Request, Window};
 use task::round::PhaseName;
+use tokio::sync::watch;
 
 /// The longest that a question is held: a device asks three times a minute. Proxies and the devices themselves give up
 /// later than that.
 pub const LONGEST_HELD: Duration = Duration::from_secs(20);
 
-/// What questions wait for.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The round of a task that is open, and its step.
+pub(super) type Step = Option<(SessionId, PhaseName)>;
+
+/// What all tasks tell of. Whoever waits for a round is told by its task alone (`Cell::step`).
+#[derive(Debug, Default)]
 pub(super) struct Phases {
     /// The step that each open round is in.
-    pub(super) rounds: BTreeMap<SessionId, PhaseName>,
+    pub(super) rounds: watch::Sender<BTreeMap<SessionId, PhaseName>>,
     /// How often places of a task came free, for each that is active.
-    pub(super) places: BTreeMap<TaskId, u64>,
+    pub(super) places: watch::Sender<BTreeMap<TaskId, u64>>,
 }
 
 /// What a question waits for.
@@ -32,9 +36,9 @@ pub(super) enum Awaits {
     Nothing,
     /// The next step of a round.
     Step(SessionId),
-    /// The end of a round, or that one begins.
-    Round,
-    /// A place in a version.
+    /// The end of a task's round, or that one begins.
+    Round(TaskId),
+    /// A place in a version of any task.
     Place,
 }
 
@@ -47,7 +51,7 @@ impl Awaits {
             | Request::MaskedDone { session, .. }
             | Request::Agree { session, .. }
             | Request::Unmask { session, .. } => Self::Step(*session),
-            Request::Join { .. } => Self::Round,
+            Request::Join { task, .. } => Self::Round(*task),
             Request::CheckIn(CheckIn { only_keeps: false, .. }) => Self::Place,
             Request::CheckIn(CheckIn { only_keeps: true, .. })
             | Request::Fetch { .. }
@@ -56,13 +60,30 @@ impl Awaits {
         }
     }
 
-    /// Whether it came, by the steps of all rounds before and now.
-    pub(super) fn came(self, before: &Phases, now: &Phases) -> bool {
+    /// Whether what is waited for in a round came, by its task's step before and now.
+    pub(super) fn came(self, before: Step, now: Step) -> bool {
         match self {
-            Self::Nothing => true,
-            Self::Step(session) => before.rounds.get(&session) != now.rounds.get(&session),
-            Self::Round => !before.rounds.keys().eq(now.rounds.keys()),
-            Self::Place => before.places != now.places,
+            Self::Nothing | Self::Place => true,
+            Self::Step(session) => {
+                let phase = |step: Step| step.filter(|(open, _)| *open == session).map(|(_, phase)| phase);
+                phase(before) != phase(now)
+            }
+            Self::Round(_) => before.map(|(open, _)| open) != now.map(|(open, _)| open),
         }
+    }
+}
+
+/// An answer that was held for so long. A window to ask again in begins with the question: who was held is nearer to it.
+pub(super) fn after(answer: Reply, held: Duration) -> Reply {
+    match answer {
+        Reply::Wait { retry: Window { least_millis, most_millis }, latest, complete } => {
+            let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+            let retry = Window {
+                least_millis: least_millis.saturating_sub(held),
+                most_millis: most_millis.saturating_sub(held),
+            };
+            Reply::Wait { retry, latest, complete }
+        }
+        other => other,
     }
 }

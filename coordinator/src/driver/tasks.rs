@@ -36,8 +36,8 @@ pub(super) struct Tasks {
     /// The place in the order of creation that the next task has.
     next: Arc<Mutex<u64>>,
     created: watch::Sender<()>,
-    /// The step of each open round, for whoever waits for the next.
-    pub(super) phases: Arc<watch::Sender<Phases>>,
+    /// The step of each open round, and the places that came free.
+    pub(super) phases: Arc<Phases>,
 }
 
 /// By whom devices are enrolled.
@@ -76,7 +76,7 @@ impl Tasks {
         enrolling: Enrolling,
         spooler: Arc<dyn Spooler>,
     ) -> Result<Self, DriverError> {
-        let phases = Arc::new(watch::Sender::new(Phases::default()));
+        let phases = Arc::new(Phases::default());
         let (mut cells, mut next) = (Vec::new(), 0);
         for (id, header) in records::headers(&kept.store)? {
             next = header.order + 1;
@@ -182,8 +182,8 @@ impl Tasks {
         Arc::make_mut(&mut cells).push(cell);
         drop(cells);
         // Not before it is in the list, which is where those look who are woken by this.
-        self.phases.send_modify(|phases| {
-            phases.places.insert(status.task, 0);
+        self.phases.places.send_modify(|places| {
+            places.insert(status.task, 0);
         });
         self.created.send_replace(());
         Ok(Ok(status))

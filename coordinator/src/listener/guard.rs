@@ -169,9 +169,14 @@ where
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let guard = self.clone();
+        let is_grpc = status::is_grpc(request.headers());
         Box::pin(async move {
+            let peer = guard.info.peer.clone();
             let answer = guard.answer(request).await;
-            Ok(answer.unwrap_or_else(|rejection| status::of(&rejection).into_http()))
+            Ok(answer.unwrap_or_else(|rejection| {
+                // A browser reads no trailers.
+                if is_grpc { status::of(&rejection).into_http() } else { status::page(&rejection, &peer) }
+            }))
         })
     }
 }

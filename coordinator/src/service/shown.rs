@@ -6,7 +6,7 @@ use proto::admin::{AdminReply, DeviceDetail, DeviceQuery, DeviceStatus, TaskStat
 use proto::ids::{DeviceId, TaskId};
 use proto::message::Rejection;
 
-use super::AdminService;
+use super::{AdminService, apart};
 use crate::driver;
 
 impl AdminService {
@@ -15,7 +15,7 @@ impl AdminService {
         let mut status = self.driver.show(task).await?;
         let mut candidates = self.driver.candidates(task).await?;
         candidates.last_call_unix_secs = self.registry.seen.newest_unix_secs();
-        candidates.trouble = self.trouble().map(|(why, _)| why).unwrap_or_default();
+        candidates.trouble = self.trouble().await?.map(|(why, _)| why).unwrap_or_default();
         status.candidates = Some(candidates);
         Ok(status)
     }
@@ -38,9 +38,10 @@ impl AdminService {
     }
 
     /// Why the coordinator writes nothing now, and for how many seconds; none while it does.
-    pub(super) fn trouble(&self) -> Option<(String, u64)> {
+    pub(super) async fn trouble(&self) -> Result<Option<(String, u64)>, Rejection> {
+        let store = self.registry.store.clone();
         // Nothing may have been written since the disk became full.
-        let full = self.registry.store.check_room().err().map(|error| (error.to_string(), 0));
-        self.driver.trouble().or(full)
+        let full = apart(move || store.check_room().err().map(|error| (error.to_string(), 0))).await?;
+        Ok(self.driver.trouble().or(full))
     }
 }

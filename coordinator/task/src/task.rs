@@ -316,7 +316,7 @@ impl Task {
             Request::Decline { reason, .. } => {
                 self.declined.insert(from, reason);
                 self.selection.release(from, now);
-                self.funnels.declined(reason, now);
+                self.funnels.declined(from, reason, now);
                 Ok(Reply::Received)
             }
             Request::Fetch { .. } => Err(Rejection::UnknownArtifact),

@@ -248,6 +248,7 @@ fn health_to_wire(health: Health) -> wire::Health {
         bases: health.bases.into_iter().map(base).collect(),
         bases_to_read: health.bases_to_read,
         now_unix_millis: health.now_unix_millis,
+        stopping: health.stopping,
     }
 }
 
@@ -270,6 +271,7 @@ fn health_from_wire(message: wire::Health) -> Result<Health, WireError> {
         bases: message.bases.into_iter().map(base).collect::<Result<_, WireError>>()?,
         bases_to_read: message.bases_to_read,
         now_unix_millis: message.now_unix_millis,
+        stopping: message.stopping,
     })
 }
 

@@ -710,6 +710,9 @@ pub struct Health {
     /// Its clock.
     #[prost(uint64, tag = "8")]
     pub now_unix_millis: u64,
+    /// It ends: open rounds may still end, and none is opened.
+    #[prost(bool, tag = "9")]
+    pub stopping: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServedBase {

@@ -78,13 +78,24 @@ impl World {
         config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
         limits: Limits,
     ) -> Self {
+        Self::admitting(listener, home, config, limits, Arc::new(|_| true))
+    }
+
+    /// The same, where not everybody who gets through the handshake may call.
+    pub(super) fn admitting(
+        listener: TcpListener,
+        home: Home,
+        config: impl FnOnce((&Home, &Identity)) -> Arc<ServerConfig>,
+        limits: Limits,
+        admits: Admits,
+    ) -> Self {
         let identity = home.server();
         let (sender, receiver) = watch::channel(config((&home, &identity)));
         let address = listener.local_addr().unwrap();
         tokio::spawn(listener::serve(
             listener,
             receiver,
-            (limits, Arc::default(), Arc::new(|_| true)),
+            (limits, Arc::default(), admits),
             WhoAmI,
             CancellationToken::new(),
         ));
@@ -117,12 +128,8 @@ pub(super) fn own_config((home, identity): (&Home, &Identity)) -> Arc<ServerConf
     server_config(identity, home.authority.certificate(), Audience::Devices).unwrap()
 }
 
-pub(super) fn operators_config(
-    (home, identity): (&Home, &Identity),
-    operators: &Arc<Operators>,
-) -> Arc<ServerConfig> {
-    let audience = Audience::Operators(Arc::clone(operators));
-    server_config(identity, home.authority.certificate(), audience).unwrap()
+pub(super) fn operators_config((home, identity): (&Home, &Identity)) -> Arc<ServerConfig> {
+    server_config(identity, home.authority.certificate(), Audience::Operators).unwrap()
 }
 
 /// A server that shows whatever it likes.

@@ -13,16 +13,19 @@ use shell::cli::Format;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, at, line};
+use crate::output::{Output, at, json_line, line};
 
 mod verify;
+
+/// What each line is with `--format json`.
+const ENTRY: &str = "nightshift.audit-entry/1";
 
 /// Between two looks for further entries.
 const LOOK: Duration = Duration::from_secs(1);
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Print the newest entries, each as one line. Needs the role admin.
+    /// Print the newest entries, each as one line, with JSON as a document of its own. Needs the role admin.
     Tail {
         /// How many.
         #[arg(short = 'n', long = "entries", default_value_t = 20, value_name = "N")]
@@ -81,6 +84,17 @@ fn lines(part: &AuditPart) -> impl Iterator<Item = &[u8]> {
     part.lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())
 }
 
+/// A line of the log as it was written, for a document of ours.
+fn document(line: &[u8]) -> Result<serde_json::Value, CliError> {
+    serde_json::from_slice(line).map_err(|error| not_an_entry(&error))
+}
+
+fn not_an_entry(error: &serde_json::Error) -> CliError {
+    CliError::Store(format!(
+        "a line of the audit log is no entry ({error}); `nightshift audit verify` says where"
+    ))
+}
+
 /// An entry in a line of the log. What else the line holds is for `verify` to look at.
 fn entry(line: &[u8]) -> Result<Entry, CliError> {
     #[derive(serde::Deserialize)]
@@ -88,11 +102,7 @@ fn entry(line: &[u8]) -> Result<Entry, CliError> {
         entry: Entry,
     }
     let read = serde_json::from_slice::<Line>(line);
-    read.map(|line| line.entry).map_err(|error| {
-        CliError::Store(format!(
-            "a line of the audit log is no entry ({error}); `nightshift audit verify` says where"
-        ))
-    })
+    read.map(|line| line.entry).map_err(|error| not_an_entry(&error))
 }
 
 async fn tail(dir: &Path, entries: u64, follow: bool, format: Format) -> Result<(), CliError> {
@@ -106,7 +116,7 @@ async fn tail(dir: &Path, entries: u64, follow: bool, format: Format) -> Result<
             from = from.max(entry.n.saturating_add(1));
             match format {
                 Format::Text => line(&words(&entry))?,
-                Format::Json => line(&String::from_utf8_lossy(text))?,
+                Format::Json => json_line(ENTRY, &document(text)?)?,
             }
         }
         if from > part.last {

@@ -1,12 +1,13 @@
 //! `nightshift dashboard`: the coordinator's page, in a browser on this machine.
 //!
 //! The page is the coordinator's and asks for an operator's certificate, which a browser does not have. So this carries it: it
-//! answers on the loopback address, over the operator's own connection, whoever knows a secret part of the path.
+//! answers on the loopback address, over the operator's own connection, whoever knows a secret part of the path. A certificate
+//! that is exchanged in the folder meanwhile is used from the next question on.
 #![expect(clippy::disallowed_methods, reason = "IO shell: this module serves connections")]
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,16 +19,18 @@ use hyper::body::{Bytes, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use proto::admin::AdminRequest;
 use proto::ids::Digest;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::signal::ctrl_c;
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tonic::body::Body;
 use tonic::transport::Channel;
 use tower::{Service, ServiceExt};
 
-use crate::connection;
+use crate::client::AdminClient;
+use crate::connection::Folder;
 use crate::output::line;
 
 /// What the page consists of.
@@ -54,9 +57,11 @@ struct Door {
 }
 
 pub(crate) async fn run(dir: &Path, Arguments { port }: Arguments) -> Result<(), CliError> {
-    let channel = connection::channel(dir).await?;
+    let way = Arc::new(Way::open(dir).await?);
     let cannot = |error: std::io::Error| {
-        CliError::Input(format!("cannot listen on 127.0.0.1:{port}: {error}; choose another `--port`, or 0"))
+        CliError::Network(format!(
+            "cannot listen on 127.0.0.1:{port}: {error}; choose another `--port`, or 0"
+        ))
     };
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await.map_err(cannot)?;
     let address = listener.local_addr().map_err(cannot)?;
@@ -69,19 +74,19 @@ pub(crate) async fn run(dir: &Path, Arguments { port }: Arguments) -> Result<(),
         "open the address in a browser on this machine; whoever knows it sees the page. Ctrl-C ends it"
     );
     tokio::select! {
-        () = serve(listener, door, channel) => Ok(()),
+        () = serve(listener, door, way) => Ok(()),
         ended = ctrl_c() => ended.map_err(CliError::internal),
     }
 }
 
-async fn serve(listener: TcpListener, door: Arc<Door>, channel: Channel) {
+async fn serve(listener: TcpListener, door: Arc<Door>, way: Arc<Way>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let (door, channel) = (Arc::clone(&door), channel.clone());
+        let (door, way) = (Arc::clone(&door), Arc::clone(&way));
         match listener.accept().await {
             Ok((stream, _)) => {
                 tokio::spawn(async move {
-                    attend(stream, door, channel).await;
+                    attend(stream, door, way).await;
                     drop(place);
                 });
             }
@@ -93,13 +98,13 @@ async fn serve(listener: TcpListener, door: Arc<Door>, channel: Channel) {
     }
 }
 
-async fn attend(stream: TcpStream, door: Arc<Door>, channel: Channel) {
+async fn attend(stream: TcpStream, door: Arc<Door>, way: Arc<Way>) {
     let answer = service_fn(move |request: Request<Incoming>| {
-        let (door, channel) = (Arc::clone(&door), channel.clone());
+        let (door, way) = (Arc::clone(&door), Arc::clone(&way));
         async move {
             let asked = door.asked(request.method(), request.uri().path(), request.headers());
             Ok::<_, Infallible>(match asked {
-                Ok(path) => pass_on(channel, path, request.headers()).await,
+                Ok(path) => pass_on(&way, path, request.headers()).await,
                 Err(status) => said(status, ""),
             })
         }
@@ -133,8 +138,51 @@ impl Door {
     }
 }
 
-/// Asks the coordinator.
-async fn pass_on(mut channel: Channel, path: &'static str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+/// The connection to the coordinator, by what the operator's folder holds.
+struct Way {
+    dir: PathBuf,
+    /// What the folder held when it was made.
+    held: Mutex<(Digest, Channel)>,
+}
+
+impl Way {
+    /// Connects, and asks whether this operator may see anything.
+    async fn open(dir: &Path) -> Result<Self, CliError> {
+        let folder = Folder::read(dir)?;
+        let channel = folder.connect().await?;
+        AdminClient::new(channel.clone()).call(AdminRequest::ShowHealth).await?;
+        Ok(Self { dir: dir.to_owned(), held: Mutex::new((folder.digest(), channel)) })
+    }
+
+    /// The connection by what the folder holds now; the one that there is where that cannot be used.
+    async fn now(&self) -> (Digest, Channel) {
+        let mut held = self.held.lock().await;
+        match Folder::read(&self.dir) {
+            Ok(folder) if folder.digest() != held.0 => match folder.connect().await {
+                Ok(channel) => *held = (folder.digest(), channel),
+                Err(error) => {
+                    tracing::warn!(%error, "the folder's certificate is another one and cannot be used")
+                }
+            },
+            Ok(_) => {}
+            Err(error) => tracing::warn!(%error, "the folder cannot be read"),
+        }
+        held.clone()
+    }
+}
+
+/// Asks the coordinator; once more where it refused and the folder holds another certificate meanwhile.
+async fn pass_on(way: &Way, path: &'static str, headers: &HeaderMap) -> Response<Full<Bytes>> {
+    let (by, channel) = way.now().await;
+    let answer = ask(channel, path, headers).await;
+    if answer.status() != StatusCode::FORBIDDEN {
+        return answer;
+    }
+    let (other, channel) = way.now().await;
+    if other == by { answer } else { ask(channel, path, headers).await }
+}
+
+async fn ask(mut channel: Channel, path: &'static str, headers: &HeaderMap) -> Response<Full<Bytes>> {
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = http::Uri::from_static(path);
     if let Some(last) = headers.get("last-event-id") {

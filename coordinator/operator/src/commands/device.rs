@@ -5,25 +5,31 @@ use std::path::Path;
 use clap::{Subcommand, ValueEnum};
 use coordinator::cli::CliError;
 use coordinator::driver::now;
+use coordinator::tokens;
 use proto::admin::{
     AdminReply, AdminRequest, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask,
 };
 use proto::ids::DeviceId;
 use proto::shown::shown;
+use proto::token::BootstrapToken;
 use serde_json::json;
 use shell::cli::note;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, adversary, ago, at, epsilon, print, table};
+use crate::output::{Output, adversary, ago, at, epsilon, print, revoked, table};
+
+/// As many are named where a word means several.
+const MOST_NAMED: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a bootstrap token: with it one device may enrol, once. Prints the token and nothing else.
+    /// Make a bootstrap token: with it one device may enrol, once. Prints the token and nothing else; on stderr its id, by which
+    /// `token revoke` takes it back.
     #[command(allow_negative_numbers = true)]
     Token {
         /// Whom it is for.
-        #[arg(long)]
+        #[arg(long, value_parser = label)]
         label: String,
         /// Hours until it is worth nothing.
         #[arg(long, default_value_t = 24)]
@@ -90,30 +96,49 @@ impl From<State> for DeviceState {
     }
 }
 
+/// What the device that a word means is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    /// To look at it. One that is revoked is meant by its label too, where no other is.
+    Shown,
+    /// To revoke it.
+    Revoked,
+}
+
 /// The device that a word means: its id, the beginning of that, or a label that only one has which is not revoked yet.
-fn meant(all: &[DeviceStatus], word: &str) -> Result<DeviceId, CliError> {
+fn meant(all: &[DeviceStatus], word: &str, wanted: Wanted) -> Result<DeviceId, CliError> {
     if let Ok(id) = word.parse() {
         return Ok(id);
     }
-    let is_meant = |device: &&DeviceStatus| {
-        let by_id = word.len() >= 4 && device.device.to_string().starts_with(word);
-        by_id || (device.label == word && !device.revoked)
-    };
-    let found: Vec<&DeviceStatus> = all.iter().filter(is_meant).collect();
-    let is_revoked = all.iter().any(|device| device.label == word);
+    let by_id = |device: &DeviceStatus| word.len() >= 4 && device.device.to_string().starts_with(word);
+    let (revoked, good): (Vec<_>, Vec<_>) =
+        all.iter().filter(|device| device.label == word && !by_id(device)).partition(|device| device.revoked);
+    let mut found: Vec<&DeviceStatus> = all.iter().filter(|device| by_id(device)).chain(good).collect();
+    if found.is_empty() && wanted == Wanted::Shown {
+        found.clone_from(&revoked);
+    }
     let word = shown(word);
     match found.as_slice() {
         [device] => Ok(device.device),
-        [] if is_revoked => Err(CliError::Input(format!(
+        [] if !revoked.is_empty() => Err(CliError::Input(format!(
             "every device called `{word}` is revoked already; `nightshift device ls --state revoked` has their ids"
         ))),
         [] => {
             Err(CliError::Input(format!("no device is called `{word}`; `nightshift device ls` lists them")))
         }
-        several => Err(CliError::Input(format!(
-            "{} devices are called `{word}`; use the id that `nightshift device ls` prints",
-            several.len()
-        ))),
+        several => {
+            let named = |device: &&DeviceStatus| {
+                format!("{} ({}, {})", device.device, shown(&device.label), state(device))
+            };
+            let (first, rest) = several.split_at(several.len().min(MOST_NAMED));
+            let names: Vec<String> = first.iter().map(named).collect();
+            let rest = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            Err(CliError::Input(format!(
+                "{} devices are called `{word}`, use the id of one: {}{rest}",
+                several.len(),
+                names.join(", ")
+            )))
+        }
     }
 }
 
@@ -146,7 +171,14 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let lifetime_secs = u64::from(hours) * 3600;
             let reply = client.call(AdminRequest::IssueToken { label, lifetime_secs }).await?;
             let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, "nightshift.token-issued/1", &json!({ "token": token }), |_| token.clone())
+            // The token alone is data, for whoever hands it on; how it is called here is for whoever may take it back.
+            let read = token.parse::<BootstrapToken>().map_err(CliError::internal)?;
+            let id = tokens::id_of(read.secret().as_slice());
+            print(output.format, "nightshift.token-issued/1", &json!({ "token": token, "id": id }), |_| {
+                token.clone()
+            })?;
+            note(&format!("`nightshift token revoke {id}` takes it back as long as nobody has used it"));
+            Ok(())
         }
         Command::Ls { limit, after, label, state, not_seen_since, output } => {
             let query = DeviceQuery {
@@ -172,28 +204,43 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             Ok(())
         }
         Command::Show { device, output } => {
-            let device = named(&mut client, &device).await?;
-            let reply = client.call(AdminRequest::ShowDevice(device)).await?;
-            let AdminReply::Device(device) = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, "nightshift.device/1", &device, describe)
+            let device = named(&mut client, &device, Wanted::Shown).await?;
+            print(output.format, "nightshift.device/1", &one(&mut client, device).await?, describe)
         }
         Command::Revoke { device, output } => {
-            let device = named(&mut client, &device).await?;
-            let reply = client.call(AdminRequest::RevokeDevice(device)).await?;
-            let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, "nightshift.revoked/1", &json!({ "revoked": device }), |_| {
-                format!("revoked {device}")
-            })
+            let device = named(&mut client, &device, Wanted::Revoked).await?;
+            // What it says of one that it does not know, or may not do, it says of the revocation.
+            let already = one(&mut client, device).await.is_ok_and(|device| device.status.revoked);
+            if !already {
+                let reply = client.call(AdminRequest::RevokeDevice(device)).await?;
+                let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
+            }
+            revoked(output.format, &device, already)
         }
     }
 }
 
 /// The device that a word means.
-async fn named(client: &mut AdminClient, word: &str) -> Result<DeviceId, CliError> {
+async fn named(client: &mut AdminClient, word: &str, wanted: Wanted) -> Result<DeviceId, CliError> {
     match word.parse() {
         Ok(id) => Ok(id),
-        Err(_) => meant(&devices(client, DeviceQuery::default()).await?.0, word),
+        Err(_) => meant(&devices(client, DeviceQuery::default()).await?.0, word, wanted),
     }
+}
+
+async fn one(client: &mut AdminClient, device: DeviceId) -> Result<DeviceDetail, CliError> {
+    let AdminReply::Device(device) = client.call(AdminRequest::ShowDevice(device)).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    Ok(device)
+}
+
+/// A label, as it is typed.
+fn label(text: &str) -> Result<String, String> {
+    if text.trim().is_empty() {
+        return Err("a label says whom the token is for, and cannot be empty".to_owned());
+    }
+    Ok(text.to_owned())
 }
 
 fn state(device: &DeviceStatus) -> &'static str {
@@ -255,4 +302,49 @@ fn describe(device: &DeviceDetail) -> String {
         lines.extend(modes.into_iter().map(str::to_owned));
     }
     lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn device(id: u8, label: &str, revoked: bool) -> DeviceStatus {
+        DeviceStatus {
+            device: DeviceId([id; 16]),
+            label: label.to_owned(),
+            enrolled_unix_millis: 1,
+            expires_unix_secs: u64::MAX,
+            revoked,
+            last_seen_unix_secs: 0,
+            client: String::new(),
+            participations: 0,
+        }
+    }
+
+    #[test]
+    fn a_label_means_the_one_that_is_not_revoked_and_to_look_at_it_the_one_that_is() {
+        let all = [
+            device(0x11, "anna", true),
+            device(0x22, "anna", false),
+            device(0x33, "bela", true),
+            device(0x44, "cem", false),
+            device(0x55, "cem", false),
+            device(0x66, "dora", true),
+            device(0x77, "dora", true),
+        ];
+        let id = |id| DeviceId([id; 16]);
+        for wanted in [Wanted::Shown, Wanted::Revoked] {
+            assert_eq!(meant(&all, "anna", wanted).unwrap(), id(0x22));
+            assert_eq!(meant(&all, "1111", wanted).unwrap(), id(0x11), "the beginning of an id");
+            let said = meant(&all, "cem", wanted).unwrap_err().to_string();
+            assert!(said.starts_with("2 devices are called `cem`, use the id of one: 4444"), "{said}");
+            assert!(said.contains("5555") && said.contains("(cem, enrolled)"), "{said}");
+            assert!(meant(&all, "eva", wanted).unwrap_err().to_string().starts_with("no device is called"));
+        }
+        assert_eq!(meant(&all, "bela", Wanted::Shown).unwrap(), id(0x33));
+        let said = meant(&all, "bela", Wanted::Revoked).unwrap_err().to_string();
+        assert!(said.starts_with("every device called `bela` is revoked already"), "{said}");
+        let said = meant(&all, "dora", Wanted::Shown).unwrap_err().to_string();
+        assert!(said.contains("(dora, revoked)"), "{said}");
+    }
 }

@@ -12,7 +12,7 @@ use coordinator::config::Config;
 use coordinator::descriptors::{self, Shares};
 use coordinator::driver::now;
 use coordinator::pki::Identity;
-use coordinator::server::OPERATOR;
+use coordinator::server::{OPERATOR, OURS};
 use proto::admin::{AdminReply, AdminRequest, Health};
 use shell::doctor::{Examined, Finding};
 use shell::store::{Store, StoreError};
@@ -38,14 +38,25 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
     let mut findings = identity(dir);
     let named = config.is_some();
     let path = config.unwrap_or_else(|| dir.join(CONFIG_FILE));
-    let is_here = named || path.exists();
+    // A state folder whose configuration lies elsewhere, as packages install it.
+    let is_state = OURS.iter().any(|file| *file != CONFIG_FILE && *file != "base" && dir.join(file).exists());
+    let is_here = named || path.exists() || is_state;
     let answered = answered(dir).await;
     let answers = answered.is_ok();
     match &answered {
         Ok((health, before, after)) => findings.extend(server(health, *before, *after)),
         Err(error) => findings.push(silent(error, is_here)),
     }
-    if is_here {
+    if !named && !path.exists() && is_state {
+        let says = format!(
+            "{} is not there, and this is a coordinator's state folder: its configuration lies elsewhere, and ports and limits \
+             are not looked at",
+            path.display()
+        );
+        let advice = "name it with --config; packages have /etc/nightshift/coordinator.toml";
+        findings.push(warning("configuration", says, advice));
+        findings.extend(state(dir, answers));
+    } else if is_here {
         match Config::load(&path) {
             Ok(config) => {
                 findings.push(Finding::ok("configuration", format!("{} is read", path.display())));
@@ -123,9 +134,16 @@ fn silent(error: &CliError, is_here: bool) -> Finding {
 
 /// What a coordinator that answers says of itself.
 fn server(health: &Health, before: u64, after: u64) -> Vec<Finding> {
-    let state = match &health.trouble {
-        None => Finding::ok("coordinator", "answers, and writes"),
-        Some(why) => fault("coordinator", format!("answers, and writes nothing: {why}"), "mend that disk"),
+    let state = match (&health.trouble, health.stopping) {
+        (None, false) => Finding::ok("coordinator", "answers, and writes"),
+        (None, true) => warning(
+            "coordinator",
+            "answers, and is stopping: open rounds may end, and none is opened",
+            "start it again when it has ended, or let whoever stopped it do so",
+        ),
+        (Some(why), _) => {
+            fault("coordinator", format!("answers, and writes nothing: {why}"), "mend that disk")
+        }
     };
     let advice = "it makes the next one by itself; where it did not, look at its log and start it again";
     let bases = match health.bases_to_read {
@@ -149,23 +167,26 @@ fn folder(config: &Config, answers: bool) -> Vec<Finding> {
         judge::port("port of operators", config.admin_listen, &operators, answers),
         judge::descriptors(wanted, descriptors::raise()),
     ];
-    let state = &config.state_dir;
+    let is_running = answers || devices == Port::Held || operators == Port::Held;
+    findings.extend(state(&config.state_dir, is_running));
+    findings
+}
+
+/// What is in a state folder.
+fn state(state: &Path, is_running: bool) -> Vec<Finding> {
     if !state.exists() {
         let says = format!("{} is not there yet; the first start makes it", state.display());
-        findings.push(Finding::ok("state folder", says));
-        return findings;
+        return vec![Finding::ok("state folder", says)];
     }
-    findings.push(match fs4::available_space(state) {
+    let disk = match fs4::available_space(state) {
         Ok(free) => judge::disk(free),
         Err(error) => warning(
             "disk",
             format!("nobody says what is free where {} lies: {error}", state.display()),
             "look with df",
         ),
-    });
-    let is_running = answers || devices == Port::Held || operators == Port::Held;
-    findings.push(store(&state.join("store"), is_running));
-    findings
+    };
+    vec![disk, store(&state.join("store"), is_running)]
 }
 
 /// Whether a port can be listened on; it is given back at once.

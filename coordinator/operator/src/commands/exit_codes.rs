@@ -55,8 +55,10 @@ const CODES: [Meaning; 8] = [
     },
     Meaning {
         code: 6,
-        means: "the coordinator refused: it does not know the operator's certificate, or may not do what was asked now",
-        mend: "do what the message says; for the certificate copy operator.pem and operator.key from the coordinator's folder",
+        means: "the coordinator refused: the operator's certificate was revoked, replaced or has ended, its role does not \
+                suffice, or what was asked cannot be done now",
+        mend: "do what the message says; for the certificate use the folder that `operator rotate` wrote to, have an admin \
+               make one by `nightshift operator add`, or copy operator.pem and operator.key from the coordinator's folder",
     },
     Meaning {
         code: 7,

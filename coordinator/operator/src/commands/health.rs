@@ -5,6 +5,7 @@ use std::path::Path;
 use clap::Args;
 use coordinator::cli::CliError;
 use proto::admin::{AdminReply, AdminRequest, Health, ServedBase};
+use proto::counted::counted;
 
 use crate::client::CallError;
 use crate::connection::connect;
@@ -28,9 +29,10 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
 }
 
 fn text(health: &Health) -> String {
-    let state = match &health.trouble {
-        None => "serving".to_owned(),
-        Some(_) => {
+    let state = match (&health.trouble, health.stopping) {
+        (None, false) => "serving".to_owned(),
+        (None, true) => "stopping: open rounds may end, and none is opened".to_owned(),
+        (Some(_), _) => {
             format!("nothing can be written, for {} s now; what is only read goes on", health.trouble_secs)
         }
     };
@@ -58,7 +60,10 @@ fn bases(health: &Health) -> String {
             "\nno base is served; `bases` in its configuration names those that devices may fetch".to_owned()
         }
         (_, 0) => String::new(),
-        (_, more) => format!("\n{more} bases that are to be served are still read"),
+        (_, more) => format!(
+            "\n{} still read",
+            counted(more, "base that is to be served is", "bases that are to be served are")
+        ),
     };
     if !health.bases.is_empty() {
         let row =

@@ -12,9 +12,10 @@ use serde_json::json;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, at, print, table};
+use crate::output::{Output, at, print, revoked, table};
 
 mod add;
+mod rotate;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -40,42 +41,34 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
-    let mut client = connect(dir).await?;
     match command {
         Command::Ls { output } => {
-            let reply = client.call(AdminRequest::ListOperators).await?;
-            let AdminReply::Operators(operators) = reply else { return Err(CallError::Unexpected.into()) };
+            let operators = operators(&mut connect(dir).await?).await?;
             let own = own_serial(dir);
             print(output.format, "nightshift.operators/1", &json!({ "operators": operators }), |_| {
                 let rows: Vec<_> = operators.iter().map(|operator| row(operator, own)).collect();
                 table(&["SERIAL", "NAME", "ROLE", "EXPIRES", "STATE"], &rows)
             })
         }
-        Command::Add(arguments) => add::run(dir, &mut client, arguments).await,
+        Command::Add(arguments) => add::run(dir, arguments).await,
         Command::Revoke { serial, output } => {
-            revoke(&mut client, serial).await?;
-            print(output.format, "nightshift.revoked/1", &json!({ "revoked": serial }), |_| {
-                format!("revoked {serial}")
-            })
-        }
-        Command::Rotate { output } => {
-            let old = own_serial(dir);
-            let (key, certificate_request_pem) = Identity::request().map_err(CliError::internal)?;
-            let reply = client.call(AdminRequest::SignOperator { certificate_request_pem }).await?;
-            let AdminReply::Certificate(pem) = reply else { return Err(CallError::Unexpected.into()) };
-            let identity = key.with_chain(&pem).map_err(CliError::input)?;
-            identity.save(dir, OPERATOR).map_err(|error| CliError::Store(error.to_string()))?;
-            // By the new certificate: a revocation that cannot be asked for leaves one that works in the folder.
             let mut client = connect(dir).await?;
-            if let Some(old) = old {
-                revoke(&mut client, old).await?;
+            let all = operators(&mut client).await?;
+            let already = all.iter().any(|one| one.serial == serial && one.revoked);
+            if !already {
+                revoke(&mut client, serial).await?;
             }
-            let new = own_serial(dir);
-            print(output.format, "nightshift.rotated/1", &json!({ "serial": new, "revoked": old }), |_| {
-                format!("{} holds a new key and certificate; the old one is worthless", dir.display())
-            })
+            revoked(output.format, &serial, already)
         }
+        Command::Rotate { output } => rotate::run(dir, output.format).await,
     }
+}
+
+async fn operators(client: &mut AdminClient) -> Result<Vec<OperatorStatus>, CliError> {
+    let AdminReply::Operators(operators) = client.call(AdminRequest::ListOperators).await? else {
+        return Err(CallError::Unexpected.into());
+    };
+    Ok(operators)
 }
 
 async fn revoke(client: &mut AdminClient, serial: Serial) -> Result<(), CliError> {

@@ -8,6 +8,7 @@ use clap::{Args, Subcommand};
 use coordinator::cli::CliError;
 use coordinator::config::Config;
 use coordinator::offline::{self, OfflineError, Report};
+use proto::counted::counted;
 use proto::files::{self, Audience, FileError};
 use proto::shown::shown;
 use serde_json::json;
@@ -89,18 +90,23 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             match report.faults.len() {
                 0 => Ok(()),
                 faults => Err(CliError::Store(format!(
-                    "{faults} faults in {}; put back a copy of the state folder from before",
+                    "{} in {}; put back a copy of the state folder from before",
+                    counted(faults, "fault", "faults"),
                     state_dir.display()
                 ))),
             }
         }
         Command::Export { place, out, output } => {
+            if out.is_dir() {
+                let out = out.display();
+                return Err(CliError::Input(format!("{out} is a folder; name a file in it with `--out`")));
+            }
             let store = Store::open(&place.with_store(dir)?.join(offline::STORE));
             let store = store.map_err(|error| CliError::Store(error.to_string()))?;
             let records = export(&store, &out).map_err(|error| CliError::Store(error.to_string()))?;
             let written = json!({ "records": records, "out": out });
             print(output.format, "nightshift.store-export/1", &written, |_| {
-                format!("{records} records written to {}", out.display())
+                format!("{} written to {}", counted(records, "record", "records"), out.display())
             })
         }
         Command::Import { place, from, output } => {
@@ -109,8 +115,8 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let made = json!({ "records": records, "state_dir": state_dir });
             print(output.format, "nightshift.store-import/1", &made, |_| {
                 format!(
-                    "{records} records are in the store of {}; `nightshift store check` says whether all that they name is \
-                     there",
+                    "{} in the store of {}; `nightshift store check` says whether all that they name is there",
+                    counted(records, "record is", "records are"),
                     state_dir.display()
                 )
             })
@@ -139,9 +145,9 @@ fn import(state_dir: &Path, from: &Path) -> Result<u64, CliError> {
         let check = store.check().map_err(|error| CliError::Store(error.to_string()))?;
         if check.records > 0 {
             return Err(CliError::Input(format!(
-                "{} has {} records already, and is left as it is; import into a state folder without a store",
+                "{} has {} already, and is left as it is; import into a state folder without a store",
                 place.display(),
-                check.records
+                counted(check.records, "record", "records")
             )));
         }
     }
@@ -190,12 +196,20 @@ fn text(report: &Report) -> String {
     let Report { records, unknown_trees, tasks, artifacts, orphans, orphan_bytes, faults } = report;
     let mut lines: Vec<String> = faults.iter().map(|fault| format!("fault: {}", shown(fault))).collect();
     for (tree, count) in unknown_trees {
-        lines.push(format!("{count} records of a kind that this version does not know: {}", shown(tree)));
+        let records = counted(*count, "record", "records");
+        lines.push(format!("{records} of a kind that this version does not know: {}", shown(tree)));
     }
-    lines.push(format!("{records} records, {tasks} tasks, {artifacts} artifacts that they name"));
+    lines.push(format!(
+        "{}, {}, {} that they name",
+        counted(*records, "record", "records"),
+        counted(*tasks, "task", "tasks"),
+        counted(*artifacts, "artifact", "artifacts")
+    ));
     if *orphans > 0 {
         lines.push(format!(
-            "{orphans} artifacts that no task names, {orphan_bytes} bytes: they do no harm, and may be removed"
+            "{} that no task names, {}: harmless, and may be removed",
+            counted(*orphans, "artifact", "artifacts"),
+            counted(*orphan_bytes, "byte", "bytes")
         ));
     }
     if faults.is_empty() {

@@ -12,7 +12,10 @@ use serde_json::json;
 
 use crate::client::{AdminClient, CallError};
 use crate::connection::connect;
-use crate::output::{Output, at, print, table};
+use crate::output::{Output, at, print, revoked, table};
+
+/// As many are named where a word means several.
+const MOST_NAMED: usize = 10;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -45,12 +48,14 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             })
         }
         Command::Revoke { token, output } => {
-            let token = meant(&tokens(&mut client).await?, &token)?;
-            let reply = client.call(AdminRequest::RevokeToken(token)).await?;
-            let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
-            print(output.format, "nightshift.revoked/1", &json!({ "revoked": token }), |_| {
-                format!("revoked {token}")
-            })
+            let all = tokens(&mut client).await?;
+            let token = meant(&all, &token)?;
+            let already = all.iter().any(|one| one.token == token && one.revoked_unix_secs.is_some());
+            if !already {
+                let reply = client.call(AdminRequest::RevokeToken(token)).await?;
+                let AdminReply::Done = reply else { return Err(CallError::Unexpected.into()) };
+            }
+            revoked(output.format, &token, already)
         }
     }
 }
@@ -78,10 +83,16 @@ fn meant(all: &[TokenStatus], word: &str) -> Result<TokenId, CliError> {
         [] => Err(CliError::Input(format!(
             "no open bootstrap token is called `{word}`; `nightshift token ls` lists them"
         ))),
-        several => Err(CliError::Input(format!(
-            "{} bootstrap tokens are called `{word}`; use the id that `nightshift token ls` prints",
-            several.len()
-        ))),
+        several => {
+            let ids: Vec<String> = several.iter().take(MOST_NAMED).map(|one| one.token.to_string()).collect();
+            let more = several.len().saturating_sub(MOST_NAMED);
+            let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+            Err(CliError::Input(format!(
+                "{} bootstrap tokens are called `{word}`, use the id of one: {}{more}",
+                several.len(),
+                ids.join(", ")
+            )))
+        }
     }
 }
 

@@ -112,6 +112,51 @@ async fn who_finds_no_place_is_given_one_when_another_leaves_its_own() {
 }
 
 #[tokio::test]
+async fn a_window_begins_with_the_question_and_not_with_an_answer_that_was_held() {
+    let world = World::new();
+    let driver = world.open();
+    let window = |reply: Reply| match reply {
+        Reply::Wait { retry, .. } => retry,
+        other => panic!("{other:?}"),
+    };
+    let asks = || Request::CheckIn(CheckIn::default());
+    let at_once = window(driver.handle(device(0), asks()).await.unwrap());
+    let held = Duration::from_millis(1_500);
+    let after = window(driver.answer(device(0), asks(), held).await.unwrap());
+    let nearer = at_once.most_millis - after.most_millis;
+    assert!((1_500..3_000).contains(&nearer), "{nearer}");
+    assert_eq!(at_once.least_millis - after.least_millis, nearer);
+    // Held longer than its earliest moment, it may ask at once.
+    let answer = Reply::Wait { retry: at_once, latest: Vec::new(), complete: false };
+    assert_eq!(
+        window(crate::driver::held::after(answer, LONGEST_HELD)),
+        Window { least_millis: 0, most_millis: 25_000 }
+    );
+}
+
+#[tokio::test]
+async fn a_round_of_one_task_wakes_nobody_who_waits_for_another() {
+    let world = World::new();
+    let driver = world.open();
+    let create = async |name: &str| {
+        let plan = Plan { name: name.into(), ..plan(1) }.to_bytes().unwrap();
+        driver.create_task(plan, Vec::new()).await.unwrap().task
+    };
+    let (one, other) = (create("one").await, create("other").await);
+    let (asked, last) = held(&driver, one).await;
+    let of_other = driver.tasks.find(other).unwrap();
+    let (steps, places) = (of_other.step(), driver.tasks.phases.places.subscribe());
+    let mut of_one = driver.tasks.find(one).unwrap().step();
+    of_one.borrow_and_update();
+    drop(ask(&driver, COHORT - 1, last));
+    for asked in asked {
+        told(asked).await.unwrap();
+    }
+    assert!(of_one.has_changed().unwrap());
+    assert!(!steps.has_changed().unwrap() && !places.has_changed().unwrap());
+}
+
+#[tokio::test]
 async fn who_finds_no_task_is_given_the_next_that_is_created() {
     let world = World::new();
     let driver = world.open();

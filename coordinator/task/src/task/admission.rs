@@ -26,6 +26,7 @@ impl Task {
         }
         if only_keeps {
             self.selection.release(from, now);
+            self.funnels.gave_up(from);
         }
         if only_keeps || self.excluded.contains(&from) {
             return Reply::Wait { retry, latest, complete: false };

@@ -26,7 +26,7 @@ pub enum Counted {
 pub(super) enum Step {
     /// It asked for work, and was given or refused this.
     Offered,
-    /// It was given it.
+    /// It was given it, and has not given it up since.
     Assigned,
     /// It has trained and asked to join a round.
     Trained,
@@ -145,8 +145,17 @@ impl Funnels {
     }
 
     /// A device gave a reason not to take part.
-    pub(super) fn declined(&mut self, reason: DeclineReason, now: Timestamp) {
+    pub(super) fn declined(&mut self, device: DeviceId, reason: DeclineReason, now: Timestamp) {
         self.reasons.entry(reason).or_insert((now, now)).1 = now;
+        self.gave_up(device);
+    }
+
+    /// A device does not train what it was given: it was offered it, and that is all.
+    pub(super) fn gave_up(&mut self, device: DeviceId) {
+        if let Some(reached) = self.reached.get_mut(&device).filter(|reached| reached.step == Step::Assigned)
+        {
+            reached.step = Step::Offered;
+        }
     }
 
     /// A round ended without a version.
@@ -267,6 +276,25 @@ mod tests {
     }
 
     #[test]
+    fn who_declines_what_it_was_given_has_it_no_more_until_it_is_given_it_again() {
+        let mut funnels = Funnels::new(0);
+        let assigned = |funnels: &Funnels| (funnels.counts().offered, funnels.counts().assigned);
+        for id in 1..=3 {
+            saw(&mut funnels, id, Step::Assigned, 0);
+        }
+        funnels.declined(device(1), DeclineReason::Noise, NOW);
+        funnels.gave_up(device(2));
+        assert_eq!(assigned(&funnels), (3, 1));
+        saw(&mut funnels, 1, Step::Assigned, 0);
+        assert_eq!(assigned(&funnels), (3, 2));
+        // What it has trained stays trained, and one that nobody has heard of is none.
+        saw(&mut funnels, 3, Step::Trained, 0);
+        funnels.declined(device(3), DeclineReason::Noise, NOW);
+        funnels.declined(device(9), DeclineReason::Noise, NOW);
+        assert_eq!((assigned(&funnels), funnels.counts().trained), ((3, 2), 1));
+    }
+
+    #[test]
     fn who_joined_and_is_not_in_the_sum_is_missing_and_the_next_version_begins_at_nothing() {
         let mut funnels = Funnels::new(0);
         for id in 1..=3 {
@@ -275,7 +303,7 @@ mod tests {
         for id in 1..=2 {
             saw(&mut funnels, id, Step::Submitted, 7);
         }
-        funnels.declined(DeclineReason::Noise, NOW);
+        funnels.declined(device(4), DeclineReason::Noise, NOW);
         funnels.published(7, &[device(1), device(2)], 1, Timestamp(2_000));
         let last = funnels.last.unwrap();
         assert_eq!((last.joined, last.submitted, last.counted, last.missing), (3, 2, 2, 1));
@@ -332,8 +360,8 @@ mod tests {
     #[test]
     fn a_reason_is_known_since_it_was_given_first() {
         let mut funnels = Funnels::new(0);
-        funnels.declined(DeclineReason::Noise, Timestamp(5));
-        funnels.declined(DeclineReason::Noise, Timestamp(9));
+        funnels.declined(device(1), DeclineReason::Noise, Timestamp(5));
+        funnels.declined(device(2), DeclineReason::Noise, Timestamp(9));
         assert_eq!(funnels.reasons[&DeclineReason::Noise], (Timestamp(5), Timestamp(9)));
     }
 }

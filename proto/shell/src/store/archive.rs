@@ -137,6 +137,7 @@ impl Store {
             let line = lines.next()?;
             if let Some(end) = line.strip_prefix("end\t") {
                 check_end(end, records, &before).map_err(|why| lines.wrong(&why))?;
+                lines.is_over()?;
                 break;
             }
             pending.push(record(&line).map_err(|why| lines.wrong(&why))?);
@@ -230,6 +231,18 @@ impl Lines<'_> {
             );
         }
         String::from_utf8(bytes).map_err(|_| self.wrong("it is not UTF-8"))
+    }
+
+    /// Fails where anything follows the last line.
+    fn is_over(&mut self) -> Result<(), ArchiveError> {
+        self.number += 1;
+        let is_over = self.file.fill_buf()?.is_empty();
+        if is_over {
+            Ok(())
+        } else {
+            Err(self
+                .wrong("something follows the end of the records: the file is not the one that was written"))
+        }
     }
 
     fn wrong(&self, why: &str) -> ArchiveError {

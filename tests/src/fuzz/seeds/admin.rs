@@ -110,6 +110,7 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
             bases: vec![ServedBase { name: "owl".into(), digest: Digest([7; 32]), bytes: 8 }],
             bases_to_read: 9,
             now_unix_millis: 10,
+            stopping: true,
         }),
         AdminReply::Operators(vec![OperatorStatus {
             serial: Serial([1; 16]),

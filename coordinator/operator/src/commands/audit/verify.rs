@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use coordinator::audit::chain::{Fault, Head, Report, Verifier};
 use coordinator::audit::{File, KEY_FILE, lines as files_of};
 use coordinator::cli::CliError;
+use proto::counted::counted;
 use proto::files::{self, Audience};
 use proto::ids::Digest;
 use serde_json::json;
@@ -62,6 +63,14 @@ pub(super) fn folder(
 ) -> Result<(), CliError> {
     let logs = files_of(folder).map_err(CliError::input)?;
     let kept = kept(dir, named)?;
+    // Where a head was kept, that there is no log is a fault of the log.
+    if logs.is_empty() && kept.is_empty() {
+        return Err(CliError::Input(format!(
+            "{} holds no file of an audit log (00000000000000000001.jsonl and so on): name the folder `audit` of a state folder, \
+             or a copy of it",
+            folder.display()
+        )));
+    }
     let (key, is_own_word) = match expected(key, &kept) {
         Some(key) => (key, false),
         None => (own_key(folder)?, true),
@@ -133,6 +142,15 @@ fn conclude(
 ) -> Result<(), CliError> {
     let end = verifier.end();
     let report = verifier.finish().map_err(fault)?;
+    // Before anything is said of it: not all of it holds.
+    if !report.found.is_empty() {
+        let entries: Vec<String> = report.found.iter().map(u64::to_string).collect();
+        return Err(CliError::Store(format!(
+            "the audit log says itself, in entry {}, that the coordinator found a head that was later than the log: an older \
+             state folder was put in the place of a newer one, or entries were taken away",
+            entries.join(", ")
+        )));
+    }
     let by: Vec<&str> = kept.iter().map(|kept| kept.by.as_str()).collect();
     let document = json!({ "entries": report, "last_hash": end.hash, "key": key, "heads": by });
     print(format, "nightshift.audit-verified/1", &document, |_| text(&report, key, &by))?;
@@ -140,13 +158,6 @@ fn conclude(
         note(&format!(
             "warning: no head and no `--key` says whose log this is, so its folder was believed ({KEY_FILE})"
         ));
-    }
-    if !report.found.is_empty() {
-        return Err(CliError::Store(format!(
-            "the audit log says itself, in entries {:?}, that the coordinator found a head that was later than the log: an \
-             older state folder was put in the place of a newer one",
-            report.found
-        )));
     }
     see(dir, kept)
 }
@@ -159,15 +170,19 @@ fn text(report: &Report, key: Digest, by: &[&str]) -> String {
         format!("the audit log holds: entries {first} to {last}, each signed by {key}")
     };
     if *heads_found > 0 {
-        text = format!("{text}\nits end is held against {heads_found} heads, of {}", by.join(", "));
+        let heads = counted(*heads_found, "head", "heads");
+        text = format!("{text}\nits end is held against {heads}, of {}", by.join(", "));
     } else {
         text += "\nno head that was kept elsewhere says where it ends: entries at the end may be missing";
     }
     if *heads_before > 0 {
-        text = format!("{text}\n{heads_before} heads are of entries that were removed to make room");
+        let heads = counted(*heads_before, "head is", "heads are");
+        text = format!("{text}\n{heads} of entries that were removed to make room");
     }
     if !open.is_empty() {
-        text = format!("{text}\nof {} entries it is not written yet what came of them: {open:?}", open.len());
+        let entries = counted(open.len(), "entry", "entries");
+        let open: Vec<String> = open.iter().map(u64::to_string).collect();
+        text = format!("{text}\nof {entries} it is not written yet what came of it: {}", open.join(", "));
     }
     text
 }

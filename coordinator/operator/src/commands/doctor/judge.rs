@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use coordinator::descriptors::Shares;
 use coordinator::enrollment::CLOCK_SLACK_SECS;
+use proto::counted::counted;
 use shell::doctor::Finding;
 use shell::store::FREE_SPACE_FLOOR_BYTES;
 
@@ -56,7 +57,7 @@ pub(super) fn ends(what: &'static str, now: u64, end: u64, advice: &str) -> Find
     if end <= now {
         return fault(what, format!("ended {}", at(end)), advice);
     }
-    let says = format!("ends {}, in {} days", at(end), (end - now) / DAY_SECS);
+    let says = format!("ends {}, in {}", at(end), counted((end - now) / DAY_SECS, "day", "days"));
     if end - now < DAYS * DAY_SECS { warning(what, says, advice) } else { Finding::ok(what, says) }
 }
 

@@ -1,5 +1,6 @@
 //! `nightshift operator add`: a folder with which somebody else operates.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -11,7 +12,8 @@ use proto::files::{self, Audience};
 use proto::role::Role;
 use serde_json::json;
 
-use crate::client::{AdminClient, CallError};
+use crate::client::CallError;
+use crate::connection::connect;
 use crate::output::{Output, print};
 
 /// A role, as it is typed.
@@ -39,7 +41,8 @@ pub(in crate::commands) struct Arguments {
     output: Output,
 }
 
-pub(super) async fn run(dir: &Path, client: &mut AdminClient, arguments: Arguments) -> Result<(), CliError> {
+pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError> {
+    let mut client = connect(dir).await?;
     let Arguments { name, role, out, output } = arguments;
     let role = match role {
         RoleOption::Viewer => Role::Viewer,
@@ -55,12 +58,14 @@ pub(super) async fn run(dir: &Path, client: &mut AdminClient, arguments: Argumen
         )));
     }
     let address = files::read(&dir.join(ADMIN_ADDRESS_FILE)).map_err(file)?;
-    files::create_folder(&out).map_err(file)?;
+    // Made before, so that a place that cannot be written to makes nobody an operator.
+    let made = Made::folder(&out).map_err(file)?;
     let (key, certificate_request_pem) = Identity::request().map_err(CliError::internal)?;
     let request = AdminRequest::AddOperator { name: name.clone(), role, certificate_request_pem };
     let AdminReply::Certificate(pem) = client.call(request).await? else {
         return Err(CallError::Unexpected.into());
     };
+    made.is_kept();
     let identity = key.with_chain(&pem).map_err(CliError::input)?;
     let serial = identity.serial();
     let unsaved = |error: &dyn std::fmt::Display| {
@@ -83,4 +88,30 @@ pub(super) async fn run(dir: &Path, client: &mut AdminClient, arguments: Argumen
             )
         },
     )
+}
+
+/// Folders that were made, and are removed again where nothing comes into them.
+struct Made(Vec<PathBuf>);
+
+impl Made {
+    fn folder(path: &Path) -> Result<Self, files::FileError> {
+        // The innermost first, as they are removed.
+        let is_new = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+        let new = path.ancestors().take_while(is_new).map(Path::to_owned).collect();
+        files::create_folder(path)?;
+        Ok(Self(new))
+    }
+
+    fn is_kept(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for folder in &self.0 {
+            // One that somebody has put something into stays.
+            drop(fs::remove_dir(folder));
+        }
+    }
 }

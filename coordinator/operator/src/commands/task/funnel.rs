@@ -1,6 +1,7 @@
 //! How far devices came with a task's versions, and why no round opens, in words.
 
 use proto::admin::{Candidates, DeclineCount, Funnel, TaskStatus};
+use proto::counted::counted;
 use proto::shown::shown;
 
 use crate::output::{at, table};
@@ -19,18 +20,22 @@ pub(super) fn stalled(task: &TaskStatus, now_unix_millis: u64) -> String {
     }
     if enrolled < least {
         return format!(
-            "{enrolled} devices are enrolled and a round needs {least}; `nightshift device token` makes a token for another one"
+            "{} enrolled and a round needs {least}; `nightshift device token` makes a token for another one",
+            counted(*enrolled, "device is", "devices are")
         );
     }
     if able < least {
         return format!(
-            "{able} of {enrolled} enrolled devices may take part once more and a round needs {least}; the others spent what the \
-             plan allows, or were shut out"
+            "{able} of {} may take part once more and a round needs {least}; the others spent what the plan allows, or were \
+             shut out",
+            counted(*enrolled, "enrolled device", "enrolled devices")
         );
     }
     if able.saturating_sub(*declined) < *least {
         return format!(
-            "{declined} of the {able} devices that may take part decline, and a round needs {least}; their reasons are below"
+            "{declined} of the {} that may take part {}, and a round needs {least}; the reasons are below",
+            counted(*able, "device", "devices"),
+            if *declined == 1 { "declines" } else { "decline" }
         );
     }
     let is_quiet = |since: u64| now_unix_millis.saturating_sub(since) > QUIET_MILLIS;
@@ -53,8 +58,15 @@ pub(super) fn stalled(task: &TaskStatus, now_unix_millis: u64) -> String {
     }
     match (funnel.assigned.saturating_sub(funnel.trained), funnel.trained) {
         (0, 0) => format!("no device has the version yet; {first}"),
-        (training, 0) => format!("{training} devices have the version and have not trained it yet; {first}"),
-        (_, trained) => format!("{trained} devices have trained this version; the next that asks opens one"),
+        (training, 0) => format!(
+            "{} the version and {} not trained it yet; {first}",
+            counted(training, "device has", "devices have"),
+            if training == 1 { "has" } else { "have" }
+        ),
+        (_, trained) => format!(
+            "{} trained this version; the next that asks opens one",
+            counted(trained, "device has", "devices have")
+        ),
     }
 }
 
@@ -175,6 +187,8 @@ mod tests {
         );
         let trained = why(candidates(), Funnel { trained: 3, ..funnel() });
         assert!(trained.starts_with("3 devices have trained this version"), "{trained}");
+        let one = why(candidates(), Funnel { assigned: 1, ..funnel() });
+        assert!(one.starts_with("1 device has the version and has not trained it yet"), "{one}");
         let new = why(candidates(), Funnel { assigned: 0, ..funnel() });
         assert!(new.starts_with("no device has the version yet"), "{new}");
     }
