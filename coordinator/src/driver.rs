@@ -23,6 +23,7 @@ use proto::message::{Chunk, Rejection, Reply, Request, Window};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
 use shell::store::{Store, StoreError};
+use task::held::{Awaits, LONGEST_HELD_MILLIS};
 use task::spool::Spooler;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::spawn_blocking;
@@ -40,7 +41,6 @@ mod clock;
 mod entry;
 mod error;
 mod frozen;
-mod held;
 mod openings;
 mod operators;
 mod tasks;
@@ -50,12 +50,13 @@ mod trouble;
 pub use clock::now;
 pub use error::DriverError;
 pub use frozen::{FrozenError, check_frozen};
-pub use held::LONGEST_HELD;
 
 use cell::{Cell, Hold};
 use entry::{Answer, Entry, Kept};
-use held::Awaits;
 use tasks::Tasks;
+
+/// The longest that a question is held.
+pub const LONGEST_HELD: Duration = Duration::from_millis(LONGEST_HELD_MILLIS);
 
 /// What a device is told while the disk takes nothing, in milliseconds.
 const TROUBLED_MILLIS: u64 = 10_000;
@@ -73,15 +74,11 @@ pub struct Driver {
     failed: Arc<watch::Sender<bool>>,
 }
 
-/// Whether an answer only says to wait for what others do: a device for which there is no place is told a window to choose
-/// from.
+/// Whether an answer only says to wait for what others do, and not for the disk.
 fn waits_for_others(awaits: Awaits, answer: &Reply) -> bool {
-    let Reply::Wait { retry, complete, .. } = *answer else { return false };
-    match awaits {
-        Awaits::Nothing => false,
-        Awaits::Step(_) | Awaits::Round => retry != Window::at(TROUBLED_MILLIS),
-        Awaits::Place => !complete && retry.least_millis < retry.most_millis,
-    }
+    let is_for_the_disk =
+        matches!(*answer, Reply::Wait { retry, .. } if retry == Window::at(TROUBLED_MILLIS));
+    !is_for_the_disk && awaits.is_only_to_wait(answer)
 }
 
 impl Driver {

@@ -14,6 +14,7 @@ use proto::plan::{Plan, vector_to_bytes};
 use proto::shown::shown;
 use rand_core::CryptoRng;
 use shell::store::Batch;
+use task::held::Phases;
 use task::spool::Spooler;
 use task::{Counted, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -23,7 +24,6 @@ use super::clock::now;
 use super::entry::{Answer, Entry, Kept};
 use super::error::DriverError;
 use super::frozen::check_frozen;
-use super::held::Phases;
 use crate::records::{self, TaskHeader};
 
 /// The tasks.
