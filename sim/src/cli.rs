@@ -55,8 +55,8 @@ const OF_ROUNDS: [&str; 21] = [
 /// A whole federation on one machine.
 ///
 /// Without a command: made-up people, a small base that comes with the program, distributed noise. Exit
-/// codes: 0 done, 2 wrong usage, 3 unusable base, text or plan, 4 cannot write, 5 the federation came to no end,
-/// or to a wrong sum, 130 its user ended it before its end, and what is there is kept.
+/// codes: 0 done, 2 wrong usage, 3 unusable base, text, plan or population, 4 cannot write, 5 the federation came to no
+/// end, or to a wrong sum, 130 its user ended it before its end, and what is there is kept.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Cli {

@@ -99,8 +99,8 @@ impl World {
         let woken: Vec<usize> =
             came.into_iter().filter_map(|awaits| self.held.remove(&awaits)).flatten().collect();
         for index in woken {
-            if let Doing::Held(question, _) = std::mem::replace(&mut self.nodes[index].doing, Doing::Asleep) {
-                self.nodes[index].doing = Doing::Asking(question);
+            if let Doing::Held(held) = std::mem::replace(&mut self.nodes[index].doing, Doing::Asleep) {
+                self.nodes[index].doing = Doing::Asking(Box::new(held.question));
                 self.enter(index, self.agenda.now());
             }
         }

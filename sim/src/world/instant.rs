@@ -60,13 +60,13 @@ impl World {
         match std::mem::replace(&mut node.doing, Doing::Asleep) {
             Doing::Asleep => self.tell(index, now, News::Event(Event::Woke)),
             Doing::About(action) => self.perform(index, *action)?,
-            Doing::Sending(bytes) => self.arrives(index, &bytes)?,
-            Doing::Asking(question) => self.asks(index, question)?,
-            Doing::Held(question, answer) => {
-                if let Some(held) = self.held.get_mut(&question.awaits) {
-                    held.remove(&index);
+            Doing::Sending { bytes, twice } => self.arrives(index, &bytes, twice)?,
+            Doing::Asking(question) => self.asks(index, *question),
+            Doing::Held(held) => {
+                if let Some(others) = self.held.get_mut(&held.question.awaits) {
+                    others.remove(&index);
                 }
-                self.answer(index, Ok(answer));
+                self.answer(index, Ok(held.answer));
             }
             Doing::Training { breaks: true, .. } => self.goes_away(index),
             Doing::Training { work, breaks: false } => self.trained.push((index, work)),

@@ -88,18 +88,25 @@ pub(super) enum Doing {
     Asleep,
     /// It is about to do this.
     About(Box<Action>),
-    /// Its question is on its way.
-    Sending(Vec<u8>),
+    /// Its question is on its way, and comes twice where that is said.
+    Sending { bytes: Vec<u8>, twice: bool },
     /// Its question is at the coordinator, and asked of the task when it is its turn.
     Asking(Box<Question>),
     /// Its question is held until something comes, or until its turn, when it is answered so.
-    Held(Box<Question>, Reply),
+    Held(Box<Held>),
     /// It trains, and goes away at the end where that is said.
     Training { work: Arc<Work>, breaks: bool },
     /// It went away by a fault, and comes back.
     Gone,
     /// It is switched off.
     Off,
+}
+
+/// A question that is held, and what it is answered when nothing came.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) question: Question,
+    pub(super) answer: Reply,
 }
 
 /// A question that the coordinator heard.

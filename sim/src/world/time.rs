@@ -108,10 +108,10 @@ impl World {
     fn leaves(&mut self, index: usize, doing: Doing) {
         let node = &mut self.nodes[index];
         let (was_there, was_done) = (node.is_live(), node.is_done());
-        if let Doing::Held(question, _) = &node.doing
-            && let Some(held) = self.held.get_mut(&question.awaits)
+        if let Doing::Held(held) = &node.doing
+            && let Some(others) = self.held.get_mut(&held.question.awaits)
         {
-            held.remove(&index);
+            others.remove(&index);
         }
         node.stop(doing);
         self.gone.remove(&index);

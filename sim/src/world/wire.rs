@@ -9,7 +9,7 @@ use proto::wire;
 use session::{Event, LoadedBefore};
 use task::held::{Awaits, LONGEST_HELD_MILLIS};
 
-use super::node::{Doing, News, Question};
+use super::node::{Doing, Held, News, Question};
 use super::{Carriage, Leg, World, WorldError};
 
 impl World {
@@ -31,29 +31,28 @@ impl World {
             }
             Carriage::Arrives { later_millis, twice } => {
                 self.nodes[index].traffic.up += bytes.len() as u64;
-                if twice {
-                    // Nobody hears what comes of the first.
-                    let request = request_from_wire(wire::Request::decode(bytes.as_slice())?)?;
-                    drop(self.ask_task(index, request));
-                    self.notice();
-                }
                 if later_millis == 0 {
-                    return self.arrives(index, &bytes);
+                    return self.arrives(index, &bytes, twice);
                 }
-                self.nodes[index].doing = Doing::Sending(bytes);
+                self.nodes[index].doing = Doing::Sending { bytes, twice };
                 self.enter(index, self.agenda.now().plus_millis(later_millis));
                 Ok(())
             }
         }
     }
 
-    /// A request is at the coordinator.
-    pub(super) fn arrives(&mut self, index: usize, bytes: &[u8]) -> Result<(), WorldError> {
+    /// A request is at the coordinator, or is there twice.
+    pub(super) fn arrives(&mut self, index: usize, bytes: &[u8], twice: bool) -> Result<(), WorldError> {
         if !self.is_there() {
             self.is_not_heard(index);
             return Ok(());
         }
         let request = request_from_wire(wire::Request::decode(bytes)?)?;
+        if twice {
+            // Nobody hears what comes of the first.
+            drop(self.ask_task(index, request.clone()));
+            self.notice();
+        }
         let awaits = Awaits::of(&request);
         let crashes = self.faults.crashes_coordinator(&mut self.rng);
         if awaits == Awaits::Nothing {
@@ -62,26 +61,25 @@ impl World {
             self.notice();
         } else {
             let until = self.agenda.now().plus_millis(LONGEST_HELD_MILLIS);
-            self.asks(index, Box::new(Question { request, awaits, until }))?;
+            self.asks(index, Question { request, awaits, until });
         }
         if crashes { self.crash_coordinator() } else { Ok(()) }
     }
 
     /// A question is asked of the task, and held where it can only wait for others.
-    pub(super) fn asks(&mut self, index: usize, question: Box<Question>) -> Result<(), WorldError> {
+    pub(super) fn asks(&mut self, index: usize, question: Question) {
         let answer = self.ask_task(index, question.request.clone());
         match answer {
-            Ok(reply) if question.awaits.is_only_to_wait(&reply) && self.agenda.now() < question.until => {
+            Ok(answer) if question.awaits.is_only_to_wait(&answer) && self.agenda.now() < question.until => {
                 let until = question.until;
                 self.held.entry(question.awaits).or_default().insert(index);
-                self.nodes[index].doing = Doing::Held(question, reply);
+                self.nodes[index].doing = Doing::Held(Box::new(Held { question, answer }));
                 self.enter(index, until);
             }
             answer => self.answer(index, answer),
         }
         // What came by this very question too.
         self.notice();
-        Ok(())
     }
 
     /// The task's answer; what it brings about is durable then.
