@@ -23,6 +23,7 @@ use proto::message::{Chunk, Rejection, Reply, Request, Window};
 use rand::rngs::SysRng;
 use rand_core::UnwrapErr;
 use shell::store::{Store, StoreError};
+use task::held::{Awaits, LONGEST_HELD_MILLIS};
 use task::spool::Spooler;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{JoinSet, spawn_blocking};
@@ -50,13 +51,14 @@ mod trouble;
 pub use clock::{now, put_ahead};
 pub use error::DriverError;
 pub use frozen::{FrozenError, check_frozen};
-pub use held::LONGEST_HELD;
 
 use cell::{Cell, Hold};
 use entry::{Answer, Entry, Kept};
-use held::Awaits;
 pub use tasks::Enrolling;
 use tasks::Tasks;
+
+/// The longest that a question is held.
+pub const LONGEST_HELD: Duration = Duration::from_millis(LONGEST_HELD_MILLIS);
 
 /// How long a step that is under way holds up the end of the open rounds.
 const ABORT_LIMIT: Duration = Duration::from_secs(1);
@@ -77,15 +79,11 @@ pub struct Driver {
     failed: Arc<watch::Sender<bool>>,
 }
 
-/// Whether an answer only says to wait for what others do: a device for which there is no place is told a window to choose
-/// from.
+/// Whether an answer only says to wait for what others do, and not for the disk.
 fn waits_for_others(awaits: Awaits, answer: &Reply) -> bool {
-    let Reply::Wait { retry, complete, .. } = *answer else { return false };
-    match awaits {
-        Awaits::Nothing => false,
-        Awaits::Step(_) | Awaits::Round(_) => retry != Window::at(TROUBLED_MILLIS),
-        Awaits::Place => !complete && retry.least_millis < retry.most_millis,
-    }
+    let is_for_the_disk =
+        matches!(*answer, Reply::Wait { retry, .. } if retry == Window::at(TROUBLED_MILLIS));
+    !is_for_the_disk && awaits.is_only_to_wait(answer)
 }
 
 impl Driver {
@@ -174,7 +172,7 @@ impl Driver {
         match cell {
             Ok(cell) => {
                 let awaits = Awaits::of(&asks.1);
-                self.hold(asks, until, cell.step(), |before, now| awaits.came(*before, *now)).await
+                self.hold(asks, until, cell.step(), |before, now| awaits.came_in_round(*before, *now)).await
             }
             // There is nothing to wait for.
             Err(_) => self.handle(device, asks.1).await,
@@ -201,10 +199,8 @@ impl Driver {
             let _held = self.metrics().holds();
             let comes = watched.wait_for(|now| came(&before, now));
             if timeout_at(until, comes).await.is_err() {
-                return match awaits {
-                    Awaits::Place => answer.map(|answer| held::after(answer, asked.elapsed())),
-                    Awaits::Nothing | Awaits::Step(_) | Awaits::Round(_) => answer,
-                };
+                let held_millis = u64::try_from(asked.elapsed().as_millis()).unwrap_or(u64::MAX);
+                return answer.map(|answer| awaits.after(answer, held_millis));
             }
         }
     }

@@ -55,8 +55,8 @@ const OF_ROUNDS: [&str; 21] = [
 /// A whole federation on one machine.
 ///
 /// Without a command: made-up people, a small base that comes with the program, distributed noise. Exit
-/// codes: 0 done, 2 wrong usage, 3 unusable base, text or plan, 4 cannot write, 5 the federation came to no end,
-/// or to a wrong sum, 130 its user ended it before its end, and what is there is kept.
+/// codes: 0 done, 2 wrong usage, 3 unusable base, text, plan or population, 4 cannot write, 5 the federation came to no
+/// end, or to a wrong sum, 130 its user ended it before its end, and what is there is kept.
 #[derive(Parser)]
 #[command(version)]
 pub(crate) struct Cli {
@@ -134,9 +134,16 @@ pub(crate) struct OutputArgs {
     /// What is printed on stdout
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
-    /// Everything random follows from it
-    #[arg(long, default_value_t = 1, global = true)]
-    pub(crate) seed: u64,
+    /// Everything random follows from it; 1 where neither this nor a scenario says it
+    #[arg(long, global = true)]
+    pub(crate) seed: Option<u64>,
+}
+
+impl OutputArgs {
+    /// The seed of what has no scenario that says one.
+    pub(crate) fn seed(&self) -> u64 {
+        self.seed.unwrap_or(1)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -150,6 +157,8 @@ pub(crate) enum Command {
     /// Run on a base and text of your own
     #[command(allow_negative_numbers = true)]
     Run(Box<RunArgs>),
+    /// Many devices of which a version is made by a few, without a model: who comes when, what a version costs
+    Population(PopulationArgs),
     /// Make the base that comes with the program, from the seed, into --out
     MakeBase(make_base::Options),
     /// Write the base and the made-up people's text as files, into --out
@@ -164,6 +173,34 @@ pub(crate) enum BenchCommand {
     /// One secure sum without training: seconds, bytes and memory, and whether the sum is exact
     #[command(allow_negative_numbers = true)]
     Secagg(bench::Options),
+}
+
+/// What a population is of. A scenario's keys, with what each means and its default, are in `sim/scenarios/population.toml`,
+/// which `--keys` prints.
+#[derive(Args)]
+pub(crate) struct PopulationArgs {
+    /// A file of TOML with the population, its presence, network, task, privacy, faults and seed; the defaults where left out.
+    /// Its keys are those that --keys prints, and no others
+    #[arg(long, value_name = "FILE.toml")]
+    pub(crate) scenario: Option<PathBuf>,
+    /// Print a scenario with every key, its meaning and its default, and run nothing
+    #[arg(long, exclusive = true)]
+    pub(crate) keys: bool,
+    /// Enrolled devices, instead of the scenario's
+    #[arg(long)]
+    pub(crate) devices: Option<usize>,
+    /// Most devices of a round, instead of the scenario's
+    #[arg(long)]
+    pub(crate) cohort: Option<u32>,
+    /// Versions to make, instead of the scenario's
+    #[arg(long)]
+    pub(crate) versions: Option<u32>,
+    /// Numbers of an update, instead of the scenario's
+    #[arg(long)]
+    pub(crate) coordinates: Option<u32>,
+    /// Write what came of it to this file too, as JSON: the same scenario gives the same bytes
+    #[arg(long, value_name = "FILE.json")]
+    pub(crate) report: Option<PathBuf>,
 }
 
 #[derive(Args)]

@@ -30,17 +30,6 @@ pub struct Faults {
 }
 
 impl Faults {
-    pub(crate) fn vanishes(&mut self, version: u32, device: usize, state: SessionState) -> bool {
-        let hit = |v: &Vanish| v.version == version && v.device == device && v.state == state;
-        match self.vanish.iter().position(hit) {
-            Some(found) => {
-                self.vanish.remove(found);
-                true
-            }
-            None => false,
-        }
-    }
-
     pub(crate) fn breaks(&self, rng: &mut impl Rng) -> bool {
         chance(rng, self.broken_permille, 1000)
     }

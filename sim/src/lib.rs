@@ -3,8 +3,8 @@
 //! [`world`] holds both sides' machines, virtual time, the wire and [`faults`]; [`run`](mod@run) makes it a run
 //! on a base and users' text by a [`scenario`]; [`demo`] is the run without arguments, on text that [`corpus`]
 //! invents. In [`classes`] some devices train less
-//! than others. [`summary`], [`table`] and [`report`] say what came of it. [`bench`](mod@bench) measures one
-//! round without training.
+//! than others. [`summary`], [`table`] and [`report`] say what came of it. [`population`] is of many more devices than a
+//! cohort, without a model. [`bench`](mod@bench) measures one round without training.
 //!
 //! It deliberately has no transport, no store and no hub: both sides' shells are left out, and the machines' time is
 //! virtual. Nothing here is linked into a device or a coordinator, and nothing of the protocol is written here a second
@@ -39,6 +39,7 @@ pub mod measure;
 pub mod output;
 pub mod place;
 pub mod plain;
+pub mod population;
 pub mod public;
 pub mod record;
 pub mod report;

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line's own output")]
 
 mod cli;
+mod populate;
 mod read;
 
 use std::io::IsTerminal;
@@ -22,6 +23,7 @@ use nightshift_sim::run::{Finished, News, compare};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::{RunSummary, VersionSummary};
 use nightshift_sim::{make_base, make_data, table};
+use populate::populate;
 use proto::counted::counted;
 use proto::plan::Mode;
 use proto::shown::{message, page};
@@ -56,13 +58,13 @@ fn main() -> ExitCode {
         }
         Some(Command::Run(args)) if args.from.is_some() => repeat(&args, &cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),
-        Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed)
+        Some(Command::Population(args)) => populate(&args, &cli.output),
+        Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed())
             .map_err(|e| {
                 Failure::Output(anyhow::anyhow!("cannot write into {}: {e}", cli.output.out.display()))
             }),
-        Some(Command::MakeBase(options)) => {
-            make_base::run(&options, &cli.output.out, cli.output.seed).map_err(|e| Failure::Output(e.into()))
-        }
+        Some(Command::MakeBase(options)) => make_base::run(&options, &cli.output.out, cli.output.seed())
+            .map_err(|e| Failure::Output(e.into())),
         Some(Command::Bench(BenchCommand::Secagg(options))) => measure(&options, &cli.output),
     });
     let (code, error) = match result {
@@ -78,7 +80,7 @@ fn main() -> ExitCode {
 }
 
 fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
-    let scenario = demo.scenario(out.seed);
+    let scenario = demo.scenario(out.seed());
     check_folder(out, &scenario, None, demo.force)?;
     let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
     let read = Read::made_up(&scenario, &output.folder().join("base")).map_err(Failure::Input)?;
@@ -96,7 +98,7 @@ fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
 }
 
 fn measure(options: &bench::Options, out: &OutputArgs) -> Result<(), Failure> {
-    let report = bench::secagg(options, out.seed).map_err(|error| {
+    let report = bench::secagg(options, out.seed()).map_err(|error| {
         let failure =
             if matches!(error, BenchError::Options(_)) { Failure::Usage } else { Failure::Federation };
         failure(error.into())
@@ -122,7 +124,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     let wanted = Wanted { devices: args.devices, newcomers: args.newcomers };
     let read =
         Read::of_files(Files { base, data, public: args.public.clone() }, wanted).map_err(Failure::Input)?;
-    let scenario = args.scenario(&read.base, read.users.len(), out.seed).map_err(|error| {
+    let scenario = args.scenario(&read.base, read.users.len(), out.seed()).map_err(|error| {
         let failure = if error.is_usage() { Failure::Usage } else { Failure::Input };
         failure(error.into())
     })?;

@@ -3,44 +3,59 @@
 //! Every message is encoded to protobuf bytes and decoded on the other side. The order in which devices act,
 //! lost requests, lost replies, repeats, devices that vanish and a coordinator that crashes all follow from one
 //! seed.
+//!
+//! The world is a queue of events on a virtual clock (`world/agenda.rs`): a device that sleeps, trains, is away or waits for
+//! others costs nothing until its turn. What it can only wait for is held as the server holds it (`world/wire.rs`), and
+//! answered by the event that changes it. There are two seams: a [`Network`] says what becomes of bytes on their way, and
+//! [`Habits`] say when devices are there and how long they train. What is seen of it all is counted in one place
+//! (`world/seen.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic};
+use aggregation::IdentityKey;
 use proto::adapter::{AdapterError, State};
 use proto::admin::TaskStatus;
-use proto::convert::WireError;
 use proto::ids::{DeviceId, Digest, TaskId, Timestamp};
 use proto::plan::{Plan, vector_from_bytes, vector_to_bytes};
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng};
-use rayon::prelude::*;
+use session::Work;
 use session::policy::Policy;
 use session::update::Update;
-use session::{Action, Device, Event, Session, Work};
-use task::{RollBackError, Task, TaskEffect, TaskError, TaskRecord};
+use task::held::{Awaits, Phases};
+use task::{RollBackError, Spending, Task, TaskError, TaskRecord};
 
 use crate::faults::Faults;
 
+mod agenda;
+mod coordinator;
+mod enrolling;
+mod error;
+mod habits;
+mod instant;
+mod network;
 mod node;
 mod seen;
 mod time;
 mod wire;
 
-use node::Away;
+use agenda::Agenda;
+use enrolling::Authority;
+pub use error::WorldError;
+use habits::AlwaysThere;
+pub use habits::{Habits, Stay};
+pub use network::{Carriage, Leg, Network};
+use node::{Common, News};
 pub use node::{Node, Traffic};
-pub use seen::Seen;
-use time::{Pace, Progress};
+use seen::Observer;
+pub use seen::{Counts, Seen};
 
 /// Virtual time at which the world begins; credentials are valid then.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);
 
 /// Virtual hours after which a world that does not come to an end is stuck.
 const LONGEST_MILLIS: u64 = 1000 * 3_600_000;
-
-/// How long a device that vanished stays away when no version comes.
-const AWAY_MILLIS: u64 = 600_000;
 
 /// Trains the given devices, each from its work; one result for each, in order.
 pub trait Trainer {
@@ -53,49 +68,48 @@ pub trait Trainer {
     }
 }
 
-/// A world that did not come to an end.
-#[derive(Debug, thiserror::Error)]
-pub enum WorldError {
-    /// The task cannot be started.
-    #[error(transparent)]
-    Task(#[from] TaskError),
-    /// Nothing happens any more.
-    #[error("the federation is stuck at version {version}: {why}")]
-    Stuck {
-        /// The newest version.
-        version: u32,
-        /// Why, as far as it is known.
-        why: String,
-    },
-    /// Our own bytes could not be read back.
-    #[error("the wire does not carry its own messages: {0}")]
-    Wire(#[from] WireError),
-    /// Our own bytes could not be read back.
-    #[error("the wire does not carry its own messages: {0}")]
-    Decode(#[from] prost::DecodeError),
-}
-
 /// A coordinator, its devices, and what is durable of them.
 #[derive(Debug)]
 pub struct World {
     task: Task,
     plan_bytes: Vec<u8>,
-    authority: IdentityPublic,
     artifacts: BTreeMap<Digest, Vec<u8>>,
     given: Option<Vec<f32>>,
     record: TaskRecord,
+    /// The coordinator's randomness: what it draws does not depend on the order of events.
+    task_rng: ChaCha20Rng,
+    /// Who is enrolled, and for what it was counted last who may still take part.
+    enrolled: Vec<DeviceId>,
+    counted: Option<Spending>,
+    /// Until when the coordinator is not there.
+    back_at: Timestamp,
+    /// What questions wait for, as it is now, and whose questions are held for it.
+    phases: Phases,
+    held: BTreeMap<Awaits, BTreeSet<usize>>,
     /// The devices.
     pub nodes: Vec<Node>,
-    /// What each is to hear next.
-    news: Vec<Option<Event>>,
-    faults: Faults,
-    clock: Timestamp,
+    common: Common,
+    places: BTreeMap<DeviceId, usize>,
+    /// Devices that did not hear yet that the task is over, or do not hold its last version.
+    unfinished: usize,
+    /// Devices that went away by a fault.
+    gone: BTreeSet<usize>,
+    /// What devices are to hear, and when; each at most one thing.
+    news: Vec<(usize, Timestamp, News)>,
+    /// Devices whose training is at its end.
+    trained: Vec<(usize, Arc<Work>)>,
+    agenda: Agenda,
+    /// The world's own randomness: orders, faults, times.
     rng: ChaCha20Rng,
+    faults: Faults,
+    network: Box<dyn Network>,
+    habits: Box<dyn Habits>,
+    /// The longest time between two versions, where somebody limits it.
+    patience_millis: Option<u64>,
     traffic_before: Vec<Traffic>,
-    seen: Vec<Seen>,
+    observer: Observer,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
     coordinator_crashes: u32,
-    pace: Pace,
 }
 
 impl World {
@@ -108,7 +122,8 @@ impl World {
         faults: Faults,
         seed: [u8; 32],
     ) -> Result<Self, WorldError> {
-        Self::with_policies(plan, given, &vec![policy.clone(); devices], faults, seed)
+        let policies = std::iter::repeat_n(Arc::new(policy.clone()), devices);
+        Self::of(plan, given, policies, faults, seed)
     }
 
     /// The same, of as many devices as there are policies, each with its own limits.
@@ -119,11 +134,21 @@ impl World {
         faults: Faults,
         seed: [u8; 32],
     ) -> Result<Self, WorldError> {
+        Self::of(plan, given, policies.iter().cloned().map(Arc::new), faults, seed)
+    }
+
+    fn of(
+        plan: &Plan,
+        given: Option<&[f32]>,
+        policies: impl Iterator<Item = Arc<Policy>>,
+        mut faults: Faults,
+        seed: [u8; 32],
+    ) -> Result<Self, WorldError> {
         let mut rng = ChaCha20Rng::from_seed(seed);
         let plan_bytes = plan.to_bytes().map_err(TaskError::from)?;
-        let authority_key = IdentityKey::from_seed(&draw(&mut rng));
-        let authority = authority_key.public();
-        let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, given.map(<[f32]>::to_vec), authority)?;
+        let key = IdentityKey::from_seed(&draw(&mut rng));
+        let public = key.public();
+        let task = Task::new(TaskId(draw(&mut rng)), &plan_bytes, given.map(<[f32]>::to_vec), public)?;
         let record = task.record().clone();
         let mut artifacts = BTreeMap::new();
         for bytes in
@@ -133,36 +158,53 @@ impl World {
         {
             artifacts.insert(Digest::of(&bytes), bytes);
         }
-        let nodes = policies
-            .iter()
-            .map(|policy| {
-                let id = DeviceId(draw(&mut rng));
-                let identity = IdentityKey::from_seed(&draw(&mut rng));
-                let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;
-                let credential = Credential::issue(&authority_key, id.0, identity.public(), expires);
-                let (bases, policy) = (vec![plan.base], policy.clone());
-                let device = Arc::new(Device { device: id, identity, credential, authority, bases, policy });
-                Node::new(device, ChaCha20Rng::from_seed(draw(&mut rng)), DAWN)
+        let mut nodes: Vec<Node> = policies
+            .zip(0..)
+            .map(|(policy, place)| {
+                Node::new((place, DeviceId(draw(&mut rng))), draw(&mut rng), draw(&mut rng), policy)
             })
             .collect();
-        Ok(Self {
-            task,
+        for vanish in std::mem::take(&mut faults.vanish) {
+            if let Some(node) = nodes.get_mut(vanish.device) {
+                node.vanish.push(vanish);
+            }
+        }
+        let enrolled: Vec<DeviceId> = nodes.iter().map(|node| node.id).collect();
+        let expires = DAWN.as_secs() + LONGEST_MILLIS / 1000;
+        let devices = nodes.iter().map(|node| (node.id, node.identity()));
+        let authority = Authority::of(key, devices, (DAWN, expires));
+        let mut world = Self {
+            phases: Phases::of(&task),
+            task: authority.of_task(task),
             plan_bytes,
-            authority,
             artifacts,
             given: given.map(<[f32]>::to_vec),
             record,
-            nodes,
-            news: policies.iter().map(|_| None).collect(),
-            faults,
-            clock: DAWN,
+            task_rng: ChaCha20Rng::from_seed(draw(&mut rng)),
+            places: enrolled.iter().copied().zip(0..).collect(),
+            enrolled,
+            counted: None,
+            back_at: DAWN,
+            held: BTreeMap::new(),
+            unfinished: nodes.len(),
+            traffic_before: vec![Traffic::default(); nodes.len()],
+            common: Common { authority, base: plan.base },
+            gone: BTreeSet::new(),
+            news: Vec::new(),
+            trained: Vec::new(),
+            agenda: Agenda::new(DAWN),
             rng,
-            traffic_before: vec![Traffic::default(); policies.len()],
-            seen: Vec::new(),
+            network: Box::new(faults.clone()),
+            faults,
+            habits: Box::new(AlwaysThere::default()),
+            patience_millis: None,
+            observer: Observer::default(),
+            nodes,
             fixed: BTreeMap::new(),
             coordinator_crashes: 0,
-            pace: Pace::default(),
-        })
+        };
+        (0..world.nodes.len()).for_each(|index| world.enter(index, DAWN));
+        Ok(world)
     }
 
     /// What an operator would see.
@@ -183,24 +225,28 @@ impl World {
 
     /// The versions so far.
     pub fn seen(&self) -> &[Seen] {
-        &self.seen
+        &self.observer.seen
+    }
+
+    /// What was counted so far.
+    pub fn counts(&self) -> Counts {
+        Counts { millis: self.millis(), ..self.observer.counts }
     }
 
     /// Places in [`World::nodes`] of the devices whose inputs are in a round's sum.
     pub fn survivors(&self, round: u64) -> Vec<usize> {
         let survivors = self.fixed.get(&round).map_or(&[][..], Vec::as_slice);
-        let place = |id: &DeviceId| self.nodes.iter().position(|node| node.device.device == *id);
-        survivors.iter().filter_map(place).collect()
+        survivors.iter().filter_map(|id| self.places.get(id).copied()).collect()
     }
 
     /// How often the coordinator says that the device at this place took part.
     pub fn participations(&self, index: usize) -> u32 {
-        self.record.participations.get(&self.nodes[index].device.device).copied().unwrap_or(0)
+        self.record.participations.get(&self.nodes[index].id).copied().unwrap_or(0)
     }
 
     /// Ends the task before its last version, as an operator may; what was published stays, and the devices fetch it.
     pub fn stop(&mut self) {
-        self.task.finish(self.clock, &mut self.rng);
+        self.task.finish(self.agenda.now(), &mut self.task_rng);
         self.perform_effects();
     }
 
@@ -220,13 +266,12 @@ impl World {
             if trainer.stops() {
                 return Ok(false);
             }
-            let acted = self.act(trainer)?;
             // Nobody lets it go on here.
-            let is_over = !self.task.is_active() && self.everybody_is_done();
+            let is_over = !self.task.is_active() && self.unfinished == 0;
             if is_over || self.task.is_paused() {
-                return Ok(self.task.version() > before);
+                return Ok(false);
             }
-            if !acted {
+            if !self.act(trainer)? {
                 self.pass_time()?;
             }
         }
@@ -236,6 +281,7 @@ impl World {
     pub fn resume(&mut self) -> bool {
         let was = self.task.resume();
         self.record.state = self.task.record().state;
+        self.notice();
         was
     }
 
@@ -248,7 +294,7 @@ impl World {
         let vector = |digest: &Digest| self.artifacts.get(digest).and_then(|bytes| vector_from_bytes(bytes));
         let Some(adapter) = vector(&known.adapter) else { return Err(unknown) };
         let folded = known.folded.as_ref().and_then(vector);
-        self.task.roll_back((version, adapter, folded), self.clock, &mut self.rng)?;
+        self.task.roll_back((version, adapter, folded), self.agenda.now(), &mut self.task_rng)?;
         self.perform_effects();
         Ok(())
     }
@@ -270,201 +316,11 @@ impl World {
         restored.chain(paused).collect()
     }
 
-    /// Whether every device that is there has heard that the task is over and holds its last version.
-    fn everybody_is_done(&self) -> bool {
-        self.nodes.iter().all(|node| node.session.as_ref().is_some_and(Session::is_complete))
-    }
-
-    /// Lets every device do what it can do now, in a random order. Returns whether any could.
-    fn act(&mut self, trainer: &mut impl Trainer) -> Result<bool, WorldError> {
-        let mut order: Vec<usize> = (0..self.nodes.len()).collect();
-        for last in (1..order.len()).rev() {
-            order.swap(last, below(&mut self.rng, last + 1));
-        }
-        let (mut acted, mut told) = (false, Vec::new());
-        let mut batch = Vec::new();
-        for index in order {
-            self.wake(index);
-            let Some(session) = &self.nodes[index].session else { continue };
-            if session.is_complete() {
-                continue;
-            }
-            let action = session.action();
-            if self.vanishes(index) {
-                acted = true;
-                continue;
-            }
-            match action {
-                Action::Sleep(until) if until > self.clock => {}
-                Action::Sleep(_) => self.tell(index, Event::Woke),
-                Action::Train(work) => {
-                    match self.progress(index) {
-                        Progress::UnderWay => {}
-                        Progress::Done => batch.push((index, work)),
-                        Progress::Broken => {
-                            self.goes_away(index);
-                            acted = true;
-                        }
-                    }
-                    continue;
-                }
-                Action::Send(request) => self.send(index, &request)?,
-                // No certificate of these devices ends.
-                Action::Renew { .. } => self.tell(index, Event::Unreachable),
-                Action::LoadPlan(published) => self.load_plan(index, &published),
-                Action::Load { published, frozen, before, .. } => {
-                    self.load(index, &published, frozen, before);
-                }
-                Action::RecordFound(found) => {
-                    self.nodes[index].found.push((self.clock, found));
-                    self.tell(index, Event::Recorded);
-                }
-                Action::Install(work) => {
-                    self.nodes[index].installed = Some(work);
-                    self.tell(index, Event::Recorded);
-                }
-                Action::Charge(charge) => {
-                    self.nodes[index].charges.push((self.clock, charge));
-                    self.tell(index, Event::Recorded);
-                }
-                Action::RecordDraws(times) => {
-                    self.nodes[index].drawn = times;
-                    self.tell(index, Event::Recorded);
-                }
-                Action::RecordLog(seen) => {
-                    self.nodes[index].log_seen = Some(seen);
-                    self.tell(index, Event::Recorded);
-                }
-                Action::RecordSignature(signed) => {
-                    self.nodes[index].signatures.push(signed);
-                    self.tell(index, Event::Recorded);
-                }
-                Action::RecordAnswer(answered) => {
-                    self.nodes[index].answers.push(answered);
-                    self.tell(index, Event::Recorded);
-                }
-            }
-            told.push(index);
-        }
-        self.deliver();
-        acted |= told.into_iter().any(|index| {
-            let session = self.nodes[index].session.as_ref();
-            !session
-                .is_some_and(|session| matches!(session.action(), Action::Sleep(until) if until > self.clock))
-        });
-        batch.sort_by_key(|(index, _)| *index);
-        if !acted && !batch.is_empty() {
-            let results = trainer.train(&batch);
-            for ((index, _), result) in batch.into_iter().zip(results) {
-                self.ends_training(index);
-                let event = result.map_or_else(Event::NotTrained, Event::Trained);
-                self.tell(index, event);
-            }
-            self.deliver();
-            acted = true;
-        }
-        Ok(acted)
-    }
-
-    /// Brings a device back that was away until now.
-    fn wake(&mut self, index: usize) {
-        let (version, clock, active) = (self.task.version(), self.clock, self.task.is_active());
-        let node = &mut self.nodes[index];
-        if node.away.is_some_and(|away| version > away.version || clock >= away.until || !active) {
-            node.away = None;
-            node.restart(clock);
-        }
-    }
-
-    /// Whether a planned fault takes the device away before its next action; it then loses all that is not
-    /// durable.
-    fn vanishes(&mut self, index: usize) -> bool {
-        let Some(session) = &self.nodes[index].session else { return true };
-        if self.task.is_active() && self.faults.vanishes(self.task.version(), index, session.state()) {
-            self.goes_away(index);
-            return true;
-        }
-        false
-    }
-
-    fn goes_away(&mut self, index: usize) {
-        self.nodes[index].session = None;
-        self.ends_training(index);
-        let until = self.clock.plus_millis(AWAY_MILLIS);
-        self.nodes[index].away = Some(Away { version: self.task.version(), until });
-    }
-
-    /// What a device is to hear. It hears it when every device has acted: until then it would do nothing with it.
-    fn tell(&mut self, index: usize, event: Event) {
-        self.news[index] = Some(event);
-    }
-
-    /// Lets all devices that have news work on it, at the same time: what one makes of its own touches nothing else.
-    fn deliver(&mut self) {
-        let clock = self.clock;
-        self.nodes.par_iter_mut().zip(&mut self.news).for_each(|(node, news)| {
-            if let Some(event) = news.take() {
-                node.hear(event, clock);
-            }
-        });
-    }
-
-    /// The shell's part: everything here is durable before the reply leaves.
-    fn perform_effects(&mut self) {
-        self.task.open_in_place(self.clock, &mut self.rng);
-        while let Some(effect) = self.task.poll_effect() {
-            match effect {
-                TaskEffect::FixSurvivors { round, survivors } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.fixed.insert(round, survivors);
-                }
-                TaskEffect::Excluded { .. } => {}
-                TaskEffect::Paused { .. } => self.record.state = self.task.record().state,
-                TaskEffect::Aborted { round, .. } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                }
-                TaskEffect::Charge { round, devices } => {
-                    self.record.last_round = self.record.last_round.max(round);
-                    self.record.rounds_charged += 1;
-                    self.record.participations.extend(devices);
-                }
-                TaskEffect::Commit { version, adapter, folded, .. } => {
-                    self.artifacts.insert(version.adapter, adapter);
-                    self.artifacts.extend(version.folded.zip(folded));
-                    self.record.folded.clone_from(&self.task.record().folded);
-                    self.record.adapter = self.task.adapter().to_vec();
-                    self.record.optimizer = self.task.optimizer().clone();
-                    self.record.before.clone_from(&self.task.record().before);
-                    self.record.devices = self.task.record().devices;
-                    self.record.versions.push((*version).clone());
-                    let traffic = self.new_traffic();
-                    self.seen.push(Seen { status: *version, traffic });
-                }
-                TaskEffect::End(state) => self.record.state = state,
-            }
-        }
-    }
-
-    /// Bytes of each device since the last version.
-    fn new_traffic(&mut self) -> Vec<Traffic> {
-        let now: Vec<Traffic> = self.nodes.iter().map(|node| node.traffic).collect();
-        let before = std::mem::replace(&mut self.traffic_before, now.clone());
-        let since = |(now, before): (Traffic, Traffic)| Traffic {
-            up: now.up - before.up,
-            down: now.down - before.down,
-        };
-        now.into_iter().zip(before).map(since).collect()
-    }
-
     /// Devices that hold the newest version.
     pub fn up_to_date(&self) -> usize {
         let newest = self.task.published();
-        let holds = |node: &&Node| {
-            node.installed
-                .as_ref()
-                .is_some_and(|work| work.published == newest && work.adapter == self.task.adapter())
-        };
-        self.nodes.iter().filter(holds).count()
+        let held = Some((newest, Digest::of(&vector_to_bytes(self.task.adapter()))));
+        self.nodes.iter().filter(|node| node.installed() == held).count()
     }
 
     /// Rounds that a device signed, or answered in, more than once; there must be none.

@@ -94,8 +94,7 @@ fn trainings_are_used(came: &Came) {
 fn a_version_is_trained_by_about_as_many_as_it_uses_and_a_restart_is_not_felt() {
     let came = run(world(600, 30, 30), 30);
     trainings_are_used(&came);
-    let [before, after] = came.rates;
-    assert!((after / before - 1.0).abs() <= 0.2, "{before:.0} then {after:.0} check-ins a minute");
+    is_steady(&came);
 }
 
 #[test]
@@ -107,21 +106,56 @@ fn nobody_takes_part_ten_times_before_another_did_once() {
     assert!(least >= 4 && most <= 12, "{:?}", came.took_part);
 }
 
+/// Who took part most often, and who least.
+fn is_fair(came: &Came, versions: u32) {
+    let used = came.took_part.iter().sum::<u32>();
+    let mean = f64::from(used) / came.took_part.len() as f64;
+    let (least, most) = (came.took_part[0], came.took_part[came.took_part.len() - 1]);
+    // Nobody again and again while others never do.
+    assert!(
+        f64::from(most) <= mean.ceil() + 2.0,
+        "{least} to {most} of {versions} versions, {mean:.2} in the mean"
+    );
+}
+
+fn print(devices: usize, cohort: u32, came: &Came) {
+    let [before, after] = came.rates;
+    let part = |times: u32| came.took_part.iter().filter(|took| **took == times).count();
+    let times: Vec<String> =
+        (0..=came.took_part[devices - 1]).map(|times| format!("{}: {}", times, part(times))).collect();
+    println!(
+        "{devices} devices, cohorts of {cohort}: {} trainings, {} used ({:.2} for each); {before:.0} check-ins a minute before \
+         the coordinator is started again, {after:.0} after ({:+.0} %); times that a device took part: {}",
+        came.trainings,
+        came.used,
+        came.trainings as f64 / came.used as f64,
+        (after / before - 1.0) * 100.0,
+        times.join(", ")
+    );
+}
+
+fn is_steady(came: &Came) {
+    let [before, after] = came.rates;
+    assert!((after / before - 1.0).abs() <= 0.2, "{before:.0} then {after:.0} check-ins a minute");
+}
+
+#[test]
+fn of_two_thousand_devices_few_train_for_nothing_and_none_again_and_again() {
+    let came = run(world(2000, 16, 60), 16);
+    print(2000, 60, &came);
+    trainings_are_used(&came);
+    is_steady(&came);
+    is_fair(&came, 16);
+}
+
 /// The same at full size, for whoever wants the figures:
 /// `cargo test -p nightshift-tests --test pacing -- --ignored --nocapture`.
 #[test]
 #[ignore = "minutes"]
 fn ten_thousand_devices() {
     let came = run(world(10_000, 20, 500), 20);
+    print(10_000, 500, &came);
     trainings_are_used(&came);
-    let [before, after] = came.rates;
-    println!(
-        "10,000 devices, cohorts of 500: {} trainings, {} used ({:.2} for each); {before:.0} check-ins a minute before the \
-         coordinator is started again, {after:.0} after ({:+.0} %)",
-        came.trainings,
-        came.used,
-        came.trainings as f64 / came.used as f64,
-        (after / before - 1.0) * 100.0
-    );
-    assert!((after / before - 1.0).abs() <= 0.2, "{before:.0} then {after:.0} check-ins a minute");
+    is_steady(&came);
+    is_fair(&came, 20);
 }

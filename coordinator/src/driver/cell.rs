@@ -14,6 +14,7 @@ use std::time::Duration;
 use proto::admin::{PrivacySpent, TaskState, TaskStatus};
 use proto::ids::{DeviceId, Digest, SessionId, TaskId, Timestamp};
 use proto::message::Published;
+use task::held::Step;
 use task::round::PhaseName;
 use task::{Spending, Task};
 use tokio::sync::{Mutex, OwnedMutexGuard, watch};
@@ -21,7 +22,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::clock;
 use super::entry::Entry;
-use super::held::{Phases, Step};
+use super::held::Phases;
 use super::trouble::Trouble;
 
 /// A step that takes longer is a long one: nobody waits for it whom another task can answer.

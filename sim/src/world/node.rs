@@ -2,11 +2,28 @@
 
 use std::sync::Arc;
 
+use aggregation::IdentityKey;
 use aggregation::log::Seen;
-use proto::ids::Timestamp;
+use prost::Message;
+use proto::convert::{rejection_from_bytes, reply_from_wire};
+use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::message::{Published, Reply};
+use proto::plan::vector_to_bytes;
+use proto::wire;
 use rand_chacha::ChaCha20Rng;
+use rand_core::SeedableRng;
+use session::policy::Policy;
 use session::spending::{Charge, Found, Spending};
-use session::{Device, Ended, Event, Session, Signed, Work};
+use session::{Action, Device, Ended, Event, Session, Signed, Work};
+use task::held::Awaits;
+
+use super::agenda::Ticket;
+use super::enrolling::Authority;
+use super::error::WorldError;
+use crate::faults::Vanish;
+
+/// How many of the reasons why attempts ended a device's node keeps.
+const KEPT_ENDS: usize = 16;
 
 /// Bytes of one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,12 +34,19 @@ pub struct Traffic {
     pub down: u64,
 }
 
-/// One device: its machine, its randomness, and what is durable of it.
+/// One device: what is durable of it, and, while it is there, its machine. One that is away is some hundred bytes and its
+/// ledger.
 #[derive(Debug)]
 pub struct Node {
-    pub(super) device: Arc<Device>,
-    pub(super) session: Option<Session>,
-    pub(super) rng: ChaCha20Rng,
+    pub(super) id: DeviceId,
+    /// The place of its credential in the log.
+    place: u64,
+    /// Of its identity key.
+    identity: [u8; 32],
+    /// Of its randomness, and how many words of it were used.
+    randomness: ([u8; 32], u128),
+    policy: Arc<Policy>,
+    live: Option<Box<Live>>,
     /// What its ledger holds, and since when.
     pub charges: Vec<(Timestamp, Charge)>,
     /// What its ledger holds by the coordinator's word, and since when.
@@ -30,34 +54,135 @@ pub struct Node {
     /// When it took part in drawing a graph.
     pub drawn: Vec<Timestamp>,
     /// What it has seen of the enrollment log.
-    pub log_seen: Option<Seen>,
+    pub log_seen: Option<Box<Seen>>,
     /// What its ledger holds of signatures.
     pub signatures: Vec<Signed>,
     /// What its ledger holds of answers.
     pub answers: Vec<Signed>,
-    /// What it installed last.
-    pub installed: Option<Arc<Work>>,
+    installed: Option<Box<Installed>>,
     /// Bytes so far.
     pub traffic: Traffic,
-    /// Where it went, if it is gone.
-    pub(super) away: Option<Away>,
-    /// Why attempts ended, newest last.
+    /// Why the last attempts ended, newest last.
     pub ended: Vec<Ended>,
+    pub(super) vanish: Vec<Vanish>,
+    pub(super) doing: Doing,
+    /// The entry of the agenda that counts.
+    pub(super) ticket: Ticket,
+    /// When it is switched off.
+    pub(super) off_at: Timestamp,
 }
 
-/// A device that is gone comes back with a later version, or after a while.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Away {
-    pub(super) version: u32,
+/// What a device has in memory.
+#[derive(Debug)]
+struct Live {
+    session: Session,
+    rng: ChaCha20Rng,
+}
+
+/// The version that a device holds.
+#[derive(Debug)]
+struct Installed {
+    published: Published,
+    /// Of the parameters that it holds.
+    adapter: Digest,
+}
+
+/// What a device does until its turn.
+#[derive(Debug)]
+pub(super) enum Doing {
+    /// It sleeps.
+    Asleep,
+    /// It is about to do this.
+    About(Box<Action>),
+    /// Its question is on its way, and comes twice where that is said.
+    Sending { bytes: Vec<u8>, twice: bool },
+    /// Its question is at the coordinator, and asked of the task when it is its turn.
+    Asking(Box<Question>),
+    /// Its question is held until something comes, or until its turn, when it is answered so.
+    Held(Box<Held>),
+    /// It trains, and goes away at the end where that is said.
+    Training { work: Arc<Work>, breaks: bool },
+    /// It went away by a fault, and comes back.
+    Gone,
+    /// It is switched off.
+    Off,
+}
+
+/// A question that is held, and what it is answered when nothing came.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) question: Question,
+    pub(super) answer: Reply,
+}
+
+/// A question that the coordinator heard.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: proto::message::Request,
+    pub(super) awaits: Awaits,
+    /// Until when it may be held.
     pub(super) until: Timestamp,
 }
 
+/// What a device hears.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Of its own.
+    Event(Event),
+    /// The bytes of an answer.
+    Reply(Vec<u8>),
+    /// The bytes of a rejection.
+    Rejected(Vec<u8>),
+}
+
+impl News {
+    fn event(self) -> Result<Event, WorldError> {
+        Ok(match self {
+            Self::Event(event) => event,
+            Self::Reply(bytes) => Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?),
+            Self::Rejected(bytes) => Event::Rejected(rejection_from_bytes(&bytes)?),
+        })
+    }
+}
+
+/// What all devices of a world have in common.
+#[derive(Debug)]
+pub(super) struct Common {
+    pub(super) authority: Authority,
+    pub(super) base: Digest,
+}
+
+impl Common {
+    /// The device as it begins, the same each time.
+    fn device(&self, node: &Node) -> Device {
+        let identity = IdentityKey::from_seed(&node.identity);
+        let credential = self.authority.credential(node.place, node.id, identity.public());
+        Device {
+            device: node.id,
+            identity,
+            credential,
+            authority: self.authority.public(),
+            bases: vec![self.base],
+            policy: Policy::clone(&node.policy),
+        }
+    }
+}
+
 impl Node {
-    pub(super) fn new(device: Arc<Device>, rng: ChaCha20Rng, now: Timestamp) -> Self {
-        let mut node = Self {
-            device,
-            session: None,
-            rng,
+    /// A device that is switched off.
+    pub(super) fn new(
+        (place, id): (u64, DeviceId),
+        identity: [u8; 32],
+        randomness: [u8; 32],
+        policy: Arc<Policy>,
+    ) -> Self {
+        Self {
+            id,
+            place,
+            identity,
+            randomness: (randomness, 0),
+            policy,
+            live: None,
             charges: Vec::new(),
             found: Vec::new(),
             drawn: Vec::new(),
@@ -66,24 +191,36 @@ impl Node {
             answers: Vec::new(),
             installed: None,
             traffic: Traffic::default(),
-            away: None,
             ended: Vec::new(),
-        };
-        node.restart(now);
-        node
-    }
-
-    /// Lets the device's machine work on what it hears.
-    pub(super) fn hear(&mut self, event: Event, now: Timestamp) {
-        if let Some(session) = self.session.take() {
-            let mut session = session.handle(event, now, &mut self.rng);
-            self.ended.extend(session.take_ended());
-            self.session = Some(session);
+            vanish: Vec::new(),
+            doing: Doing::Off,
+            ticket: Ticket::default(),
+            off_at: Timestamp(0),
         }
     }
 
+    /// The seed of its identity key.
+    pub(super) const fn identity(&self) -> &[u8; 32] {
+        &self.identity
+    }
+
+    /// What it holds, and the hash of the parameters that it holds.
+    pub(super) fn installed(&self) -> Option<(Published, Digest)> {
+        self.installed.as_ref().map(|installed| (installed.published, installed.adapter))
+    }
+
+    /// Whether its machine runs.
+    pub(super) fn is_live(&self) -> bool {
+        self.live.is_some()
+    }
+
+    /// Whether it has heard that the task is over and holds its last version.
+    pub(super) fn is_done(&self) -> bool {
+        self.live.as_ref().is_some_and(|live| live.session.is_complete())
+    }
+
     /// Starts the device's machine from what is durable.
-    pub(super) fn restart(&mut self, now: Timestamp) {
+    pub(super) fn start(&mut self, common: &Common, now: Timestamp) {
         let mut spending = Spending::new();
         for (at, charge) in &self.charges {
             spending.add(charge, *at);
@@ -91,9 +228,86 @@ impl Node {
         for (at, found) in &self.found {
             spending.add_found(found, *at);
         }
-        let installed = self.installed.as_ref().map(|work| work.published);
-        let session = Session::new(Arc::clone(&self.device), spending, installed, now);
-        let session = session.having_signed(self.signatures.iter().cloned());
-        self.session = Some(session.having_drawn(self.drawn.clone()).having_seen(self.log_seen));
+        let installed = self.installed.as_ref().map(|installed| installed.published);
+        let session = Session::new(Arc::new(common.device(self)), spending, installed, now)
+            .having_signed(self.signatures.iter().cloned())
+            .having_drawn(self.drawn.clone())
+            .having_seen(self.log_seen.as_deref().copied());
+        let mut rng = ChaCha20Rng::from_seed(self.randomness.0);
+        rng.set_word_pos(self.randomness.1);
+        self.live = Some(Box::new(Live { session, rng }));
+        self.doing = Doing::Asleep;
+    }
+
+    /// Loses all that is not durable.
+    pub(super) fn stop(&mut self, doing: Doing) {
+        if let Some(live) = self.live.take() {
+            self.randomness.1 = live.rng.get_word_pos();
+        }
+        self.doing = doing;
+    }
+
+    /// Lets the device's machine work on what it hears, and writes down what it wants written. Returns what it is about to
+    /// do then, or nothing where a planned fault takes it away before that. `open` is the version that is trained from.
+    pub(super) fn works_on(
+        &mut self,
+        news: News,
+        now: Timestamp,
+        open: Option<u32>,
+    ) -> Result<Option<Action>, WorldError> {
+        let mut event = news.event()?;
+        loop {
+            let Some(mut live) = self.live.take() else { return Ok(None) };
+            let mut session = live.session.handle(event, now, &mut live.rng);
+            self.ended.extend(session.take_ended());
+            if self.ended.len() > KEPT_ENDS {
+                self.ended.remove(0);
+            }
+            let (action, state) = (session.action(), session.state());
+            live.session = session;
+            self.live = Some(live);
+            let hit = |v: &Vanish| Some(v.version) == open && v.state == state;
+            if let Some(found) = self.vanish.iter().position(hit) {
+                self.vanish.remove(found);
+                return Ok(None);
+            }
+            match self.write_down(action, now) {
+                Some(action) => return Ok(Some(action)),
+                None => event = Event::Recorded,
+            }
+        }
+    }
+
+    /// Makes durable what the action wants durable; gives any other action back.
+    fn write_down(&mut self, action: Action, now: Timestamp) -> Option<Action> {
+        match action {
+            Action::RecordFound(found) => self.found.push((now, found)),
+            Action::Install(work) => {
+                let adapter = Digest::of(&vector_to_bytes(&work.adapter));
+                self.installed = Some(Box::new(Installed { published: work.published, adapter }));
+            }
+            Action::Charge(charge) => self.charges.push((now, charge)),
+            Action::RecordDraws(times) => self.drawn = times,
+            Action::RecordLog(seen) => self.log_seen = Some(Box::new(seen)),
+            Action::RecordSignature(signed) => self.signatures.push(signed),
+            Action::RecordAnswer(answered) => self.answers.push(answered),
+            other @ (Action::Sleep(_)
+            | Action::Send(_)
+            | Action::Renew { .. }
+            | Action::LoadPlan(_)
+            | Action::Load { .. }
+            | Action::Train(_)) => return Some(other),
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_away_is_some_hundred_bytes() {
+        assert!(size_of::<Node>() <= 512, "{}", size_of::<Node>());
     }
 }

@@ -1,82 +1,153 @@
-//! What goes between a device and the coordinator: bytes, some of which are lost or come twice.
+//! What goes between a device and the coordinator: bytes, some of which are lost or come twice; and the questions that the
+//! coordinator holds.
 
 use prost::Message;
-use proto::convert::{
-    rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
-    request_to_wire,
-};
-use proto::ids::{DeviceId, Digest};
+use proto::convert::{rejection_to_bytes, reply_to_wire, request_from_wire, request_to_wire};
+use proto::ids::Digest;
 use proto::message::{Before, Published, Rejection, Reply, Request};
 use proto::wire;
 use session::{Event, LoadedBefore};
+use task::held::{Awaits, LONGEST_HELD_MILLIS};
 
-use super::{World, WorldError};
+use super::node::{Doing, Held, News, Question};
+use super::{Carriage, Leg, World, WorldError};
 
 impl World {
-    /// One request over a wire that may lose either way, or carry it twice.
+    /// A request leaves its device.
     pub(super) fn send(&mut self, index: usize, request: &Request) -> Result<(), WorldError> {
         if matches!(request, Request::CheckIn(_)) {
-            self.count_check_in();
+            let minute = self.minutes();
+            self.observer.checks_in(minute);
         }
-        if !self.is_there() || self.faults.loses(&mut self.rng) {
-            self.tell(index, Event::Unreachable);
+        if !self.is_there() {
+            self.is_not_heard(index);
             return Ok(());
         }
         let bytes = request_to_wire(request).encode_to_vec();
-        self.nodes[index].traffic.up += bytes.len() as u64;
-        if self.faults.repeats(&mut self.rng) {
-            drop(self.serve(index, &bytes)?);
-        }
-        let answer = self.serve(index, &bytes)?;
-        if self.faults.crashes_coordinator(&mut self.rng) {
-            self.crash_coordinator()?;
-        }
-        if self.faults.loses(&mut self.rng) {
-            self.tell(index, Event::Unreachable);
-            return Ok(());
-        }
-        let event = match answer {
-            Ok(bytes) => {
-                self.nodes[index].traffic.down += bytes.len() as u64;
-                Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?)
+        match self.network.carry(index, Leg::Request, bytes.len(), &mut self.rng) {
+            Carriage::Lost => {
+                self.is_not_heard(index);
+                Ok(())
             }
-            Err(bytes) => {
-                self.nodes[index].traffic.down += bytes.len() as u64;
-                Event::Rejected(rejection_from_bytes(&bytes)?)
+            Carriage::Arrives { later_millis, twice } => {
+                self.nodes[index].traffic.up += bytes.len() as u64;
+                if later_millis == 0 {
+                    return self.arrives(index, &bytes, twice);
+                }
+                self.nodes[index].doing = Doing::Sending { bytes, twice };
+                self.enter(index, self.agenda.now().plus_millis(later_millis));
+                Ok(())
             }
-        };
-        self.tell(index, event);
-        Ok(())
+        }
     }
 
-    /// The coordinator's side of one request: bytes in, bytes of a reply or of a rejection out.
-    fn serve(&mut self, index: usize, bytes: &[u8]) -> Result<Result<Vec<u8>, Vec<u8>>, WorldError> {
-        let from = self.nodes[index].device.device;
-        let request = request_from_wire(wire::Request::decode(bytes)?)?;
-        let answer = self.task.handle(from, request, self.clock, &mut self.rng);
-        if matches!(answer, Ok(Reply::Wait { complete: true, .. })) {
-            let enrolled: Vec<DeviceId> = self.nodes.iter().map(|node| node.device.device).collect();
-            self.task.end_if_spent(&enrolled);
+    /// A request is at the coordinator, or is there twice.
+    pub(super) fn arrives(&mut self, index: usize, bytes: &[u8], twice: bool) -> Result<(), WorldError> {
+        if !self.is_there() {
+            self.is_not_heard(index);
+            return Ok(());
         }
+        let request = request_from_wire(wire::Request::decode(bytes)?)?;
+        if twice {
+            // Nobody hears what comes of the first.
+            drop(self.ask_task(index, request.clone()));
+            self.notice();
+        }
+        let awaits = Awaits::of(&request);
+        let crashes = self.faults.crashes_coordinator(&mut self.rng);
+        if awaits == Awaits::Nothing {
+            let answer = self.ask_task(index, request);
+            self.answer(index, answer);
+            self.notice();
+        } else {
+            let until = self.agenda.now().plus_millis(LONGEST_HELD_MILLIS);
+            self.asks(index, Question { request, awaits, until });
+        }
+        if crashes { self.crash_coordinator() } else { Ok(()) }
+    }
+
+    /// A question is asked of the task, and held where it can only wait for others.
+    pub(super) fn asks(&mut self, index: usize, question: Question) {
+        let answer = self.ask_task(index, question.request.clone());
+        match answer {
+            Ok(answer) if question.awaits.is_only_to_wait(&answer) && self.agenda.now() < question.until => {
+                let until = question.until;
+                self.held.entry(question.awaits).or_default().insert(index);
+                self.nodes[index].doing = Doing::Held(Box::new(Held { question, answer }));
+                self.enter(index, until);
+            }
+            answer => self.answer(index, answer),
+        }
+        // What came by this very question too.
+        self.notice();
+    }
+
+    /// The task's answer; what it brings about is durable then.
+    fn ask_task(&mut self, index: usize, request: Request) -> Result<Reply, Rejection> {
+        let (from, now) = (self.nodes[index].id, self.agenda.now());
+        let check_in = if let Request::CheckIn(asks) = &request { Some(asks.clone()) } else { None };
+        let was_active = self.task.is_active();
+        self.common.authority.signs(now);
+        let answer = self.task.handle(from, request, now, &mut self.task_rng);
         self.perform_effects();
-        Ok(match answer {
-            Ok(reply) => Ok(reply_to_wire(reply).encode_to_vec()),
-            Err(rejection) => Err(rejection_to_bytes(&rejection)),
-        })
+        let Some(asks) = check_in.filter(|_| was_active) else { return answer };
+        if !matches!(answer, Ok(Reply::Wait { .. })) {
+            return answer;
+        }
+        self.end_if_spent();
+        // It may be over for the device too now.
+        if self.task.is_active() {
+            return answer;
+        }
+        self.task.handle(from, Request::CheckIn(asks), now, &mut self.task_rng)
+    }
+
+    /// An answer leaves the coordinator.
+    pub(super) fn answer(&mut self, index: usize, answer: Result<Reply, Rejection>) {
+        let (len, news) = match answer {
+            Ok(reply) => {
+                let bytes = reply_to_wire(reply).encode_to_vec();
+                (bytes.len(), News::Reply(bytes))
+            }
+            Err(rejection) => {
+                let bytes = rejection_to_bytes(&rejection);
+                (bytes.len(), News::Rejected(bytes))
+            }
+        };
+        match self.network.carry(index, Leg::Reply, len, &mut self.rng) {
+            Carriage::Lost => self.is_not_heard(index),
+            Carriage::Arrives { later_millis, .. } => {
+                self.nodes[index].traffic.down += len as u64;
+                self.tell(index, self.agenda.now().plus_millis(later_millis), news);
+            }
+        }
+    }
+
+    fn is_not_heard(&mut self, index: usize) {
+        self.tell(index, self.agenda.now(), News::Event(Event::Unreachable));
+    }
+
+    /// So many bytes of a plan or a version are fetched; then this is there.
+    fn fetched(&mut self, index: usize, bytes: usize, event: Event) {
+        match self.network.carry(index, Leg::Artifact, bytes, &mut self.rng) {
+            Carriage::Lost => self.is_not_heard(index),
+            Carriage::Arrives { later_millis, .. } => {
+                self.nodes[index].traffic.down += bytes as u64;
+                self.tell(index, self.agenda.now().plus_millis(later_millis), News::Event(event));
+            }
+        }
     }
 
     /// The plan is fetched once and kept.
     pub(super) fn load_plan(&mut self, index: usize, published: &Published) {
-        let event = match self.artifacts.get(&published.plan) {
+        let is_held = self.nodes[index].installed().is_some();
+        match self.artifacts.get(&published.plan) {
             Some(plan) => {
-                if self.nodes[index].installed.is_none() {
-                    self.nodes[index].traffic.down += plan.len() as u64;
-                }
-                Event::PlanLoaded(plan.clone())
+                let (bytes, plan) = (if is_held { 0 } else { plan.len() }, plan.clone());
+                self.fetched(index, bytes, Event::PlanLoaded(plan));
             }
-            None => Event::Rejected(Rejection::UnknownArtifact),
-        };
-        self.tell(index, event);
+            None => self.fetched(index, 0, Event::Rejected(Rejection::UnknownArtifact)),
+        }
     }
 
     pub(super) fn load(
@@ -86,7 +157,7 @@ impl World {
         frozen: Option<Digest>,
         before: Option<Before>,
     ) {
-        let held = self.nodes[index].installed.as_ref().map(|work| work.published);
+        let held = self.nodes[index].installed().map(|(held, _)| held);
         let get = |digest: &Digest| self.artifacts.get(digest).cloned();
         let frozen = frozen.as_ref().and_then(get);
         let folded = published.folded.as_ref().and_then(get);
@@ -97,20 +168,18 @@ impl World {
             let is_held = held.is_some_and(|held| held.adapter == before.adapter);
             Some((LoadedBefore { adapter, folded }, is_held))
         });
-        let event = match get(&published.adapter) {
-            Some(adapter) => {
-                // The frozen factors are fetched once and kept, as is what an epoch left.
-                let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
-                let once = if held.is_some() { 0 } else { len(&frozen) };
-                let has_folded = held.is_some_and(|held| held.folded == published.folded);
-                let each_epoch = if has_folded { 0 } else { len(&folded) };
-                let earlier = loaded.as_ref().filter(|(_, is_held)| !is_held);
-                let earlier = earlier.map_or(0, |(before, _)| before.adapter.len());
-                self.nodes[index].traffic.down += (adapter.len() + once + each_epoch + earlier) as u64;
-                Event::Loaded { adapter, frozen, folded, before: loaded.map(|(before, _)| before) }
-            }
-            None => Event::Rejected(Rejection::UnknownArtifact),
+        let Some(adapter) = get(&published.adapter) else {
+            return self.fetched(index, 0, Event::Rejected(Rejection::UnknownArtifact));
         };
-        self.tell(index, event);
+        // The frozen factors are fetched once and kept, as is what an epoch left.
+        let len = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+        let once = if held.is_some() { 0 } else { len(&frozen) };
+        let has_folded = held.is_some_and(|held| held.folded == published.folded);
+        let each_epoch = if has_folded { 0 } else { len(&folded) };
+        let earlier = loaded.as_ref().filter(|(_, is_held)| !is_held);
+        let earlier = earlier.map_or(0, |(before, _)| before.adapter.len());
+        let bytes = adapter.len() + once + each_epoch + earlier;
+        let before = loaded.map(|(before, _)| before);
+        self.fetched(index, bytes, Event::Loaded { adapter, frozen, folded, before });
     }
 }

@@ -1,0 +1,99 @@
+//! What a population can never do is refused before anything runs, with the numbers.
+
+use aggregation::MAX_COHORT;
+use planning::PlanningError;
+use proto::counted::counted;
+use proto::plan::Plan;
+
+use super::people::People;
+use super::presence::Presence;
+use super::scenario::Scenario;
+
+/// Hours of a diurnal presence that are looked at: one day is like another.
+const LOOKED_AT_HOURS: u64 = 72;
+
+/// A population that can never make its versions.
+#[derive(Debug, thiserror::Error)]
+pub enum Impossible {
+    /// More devices are wanted of a round than it has.
+    #[error(
+        "task.report_goal is {goal} and task.cohort is {cohort}: no sum of a round has more devices than the round; lower the goal or raise the cohort"
+    )]
+    GoalAboveCohort {
+        /// The fewest devices of a version.
+        goal: u32,
+        /// The most devices of a round.
+        cohort: u32,
+    },
+    /// No round has so many devices.
+    #[error("task.cohort is {0}, a round has at most {MAX_COHORT} devices")]
+    Cohort(u32),
+    /// More devices are named than the trace has.
+    #[error("population.devices is {wanted} and the trace has {}; leave it out, or name at most so many", counted(*traced, "device", "devices"))]
+    FewTraced {
+        /// How many are asked for.
+        wanted: usize,
+        /// How many there are.
+        traced: usize,
+    },
+    /// There are fewer devices than a version needs.
+    #[error(
+        "a version needs {goal} devices and there are {devices}: raise population.devices, or lower task.report_goal or task.cohort"
+    )]
+    FewDevices {
+        /// The fewest devices of a version.
+        goal: u32,
+        /// Enrolled ones.
+        devices: usize,
+    },
+    /// Too few are ever there together.
+    #[error(
+        "a version needs {goal} devices at a time and at most {most} of {devices} are ever there together ({:.1} hours after the \
+         beginning): lower task.report_goal or task.cohort, or change [presence]",
+        *at_millis as f64 / 3_600_000.0
+    )]
+    NeverEnough {
+        /// The fewest devices of a version.
+        goal: u32,
+        /// The most that are there at a time.
+        most: usize,
+        /// Enrolled ones.
+        devices: usize,
+        /// When that is, in milliseconds.
+        at_millis: u64,
+    },
+    /// No plan can be made of it.
+    #[error(transparent)]
+    Plan(#[from] PlanningError),
+}
+
+/// The plan of the task, if the people can make its versions.
+pub(super) fn plan(scenario: &Scenario, people: &People) -> Result<Plan, Impossible> {
+    let (task, devices) = (&scenario.task, people.devices());
+    if task.cohort as usize > MAX_COHORT {
+        return Err(Impossible::Cohort(task.cohort));
+    }
+    if let Some(goal) = task.report_goal.filter(|goal| *goal > task.cohort) {
+        return Err(Impossible::GoalAboveCohort { goal, cohort: task.cohort });
+    }
+    if let Presence::Trace(trace) = people.presence()
+        && devices > trace.devices()
+    {
+        return Err(Impossible::FewTraced { wanted: devices, traced: trace.devices() });
+    }
+    let plan = scenario.plan()?;
+    let goal = plan.round.report_goal;
+    if devices < goal as usize {
+        return Err(Impossible::FewDevices { goal, devices });
+    }
+    let horizon = match people.presence() {
+        Presence::Always { .. } => return Ok(plan),
+        Presence::Diurnal { .. } => LOOKED_AT_HOURS * 3_600_000,
+        Presence::Trace(_) => u64::MAX,
+    };
+    let (most, at_millis) = people.presence().most_there(devices, horizon);
+    if most < goal as usize {
+        return Err(Impossible::NeverEnough { goal, most, devices, at_millis });
+    }
+    Ok(plan)
+}
