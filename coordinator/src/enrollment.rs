@@ -1,6 +1,8 @@
 //! Who may connect: tokens, enrolment, renewal and revocation.
+#![expect(clippy::disallowed_methods, reason = "IO shell: an enrollment goes on when its caller has gone")]
 
 use aggregation::IdentityPublic;
+use hooks::Signed;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
@@ -19,11 +21,14 @@ use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
-use crate::records::{self, DeviceRecord};
+use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
+mod asked;
 mod listing;
+
+pub use asked::Hooks;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
@@ -33,6 +38,16 @@ const RENEWAL_PAUSE_SECS: u64 = 60;
 
 /// The longest life of a token, in seconds: a year.
 const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
+
+/// A device that may be enrolled, as far as is known here.
+#[derive(Debug)]
+struct Begun {
+    device: DeviceId,
+    /// Its record, where it comes again.
+    earlier: Option<DeviceRecord>,
+    /// The label of its token.
+    label: String,
+}
 
 /// The authority's keys and the records of devices.
 #[derive(Debug)]
@@ -61,20 +76,34 @@ pub struct Registry {
     pub audit: Audit,
     /// When each device called last.
     pub seen: LastSeen,
+    /// Who else is asked when a device enrolls.
+    pub hooks: Hooks,
 }
 
 impl Registry {
-    /// Enrols a device: uses its token up and records the device, in one transaction.
+    /// Enrols a device: uses its token up and records the device, in one transaction. Before that its machine is looked at,
+    /// and its certificate made, as the operator wants it; what fails there uses nothing up.
+    ///
+    /// All of it goes on to its end when the caller has gone.
     pub async fn enrol(
         self: Arc<Self>,
         enrollment: Enrollment,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.enrol_here(&enrollment, now)).await
+        let enrollment = Arc::new(enrollment);
+        let all = tokio::spawn(async move {
+            let asked = Arc::clone(&enrollment);
+            let begun = Arc::clone(&self).apart(move |registry| registry.begin(&asked, now)).await?;
+            let attested = self.attested(&enrollment, &begun, now).await?;
+            let (whom, request) = ((begun.device, &*begun.label), &enrollment.certificate_request_pem);
+            let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
+            self.apart(move |registry| registry.enrol_here(&enrollment, begun, attested, signed, now)).await
+        });
+        all.await.unwrap_or_else(|error| Err(unavailable(&error)))
     }
 
-    /// The same on a thread that may block.
-    fn enrol_here(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
+    /// Whether a device may be enrolled, as far as is known here. Blocks.
+    fn begin(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Begun, Rejection> {
         enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
         if !enrollment.is_proved() {
             return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
@@ -95,9 +124,24 @@ impl Registry {
         };
         let secret = &enrollment.token_secret;
         let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
-        let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
+        Ok(Begun { device, earlier, label: token.label })
+    }
+
+    /// Uses the token up. Blocks.
+    fn enrol_here(
+        &self,
+        enrollment: &Enrollment,
+        Begun { device, earlier, label }: Begun,
+        attested: Option<AttestedRecord>,
+        signed: Option<Signed>,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let secret = &enrollment.token_secret;
+        let request = &enrollment.certificate_request_pem;
+        let enrolled = self.vouch(device, (request, signed), enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
-        let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
+        let record = DeviceRecord::new(label, enrollment.identity, now.0, expires_unix_secs);
+        let record = DeviceRecord { attested, ..record };
         let mut also = Batch::new();
         match &earlier {
             Some(earlier) => records::replace_device(&mut also, device, (earlier, &record)),
@@ -120,7 +164,14 @@ impl Registry {
             Ok(())
         };
         let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
-        self.audit.change_here((Who::Device(device), what), redeem, |()| With::new(), self.audit_fails())?;
+        let by = record.attested.iter().flat_map(|attested| {
+            [
+                ("attested".to_owned(), attested.kind.clone()),
+                ("policy".to_owned(), attested.policy.to_string()),
+            ]
+        });
+        let came = |(): &()| by.collect::<With>();
+        self.audit.change_here((Who::Device(device), what), redeem, came, self.audit_fails())?;
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(Enrolled { label: record.label, ..enrolled })
@@ -135,11 +186,16 @@ impl Registry {
         peer: Peer,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.renew_here(&renewal, &peer, now)).await
+        let renewal = Arc::new(renewal);
+        let asked = Arc::clone(&renewal);
+        let record = Arc::clone(&self).apart(move |registry| registry.renewable(&asked, &peer, now)).await?;
+        let (whom, request) = ((renewal.device, &*record.label), &renewal.certificate_request_pem);
+        let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
+        self.apart(move |registry| registry.renew_here(&renewal, &record, signed, now)).await
     }
 
-    /// The same on a thread that may block.
-    fn renew_here(&self, renewal: &Renewal, peer: &Peer, now: Timestamp) -> Result<Enrolled, Rejection> {
+    /// The record of a device whose certificate may be renewed now. Blocks.
+    fn renewable(&self, renewal: &Renewal, peer: &Peer, now: Timestamp) -> Result<DeviceRecord, Rejection> {
         let device = renewal.device;
         if *peer != Peer::Anonymous && *peer != Peer::Device(device.0) {
             return Err(Rejection::NotEnrolled);
@@ -165,39 +221,65 @@ impl Registry {
             let why = "the certificate was renewed within the last minute".to_owned();
             return Err(Rejection::Unavailable(why));
         }
-        let renewed = self.vouch(device, &renewal.certificate_request_pem, identity, now)?;
+        Ok(record)
+    }
+
+    /// Gives the next certificate and credential, and writes down until when they last. Blocks.
+    fn renew_here(
+        &self,
+        renewal: &Renewal,
+        record: &DeviceRecord,
+        signed: Option<Signed>,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let (device, identity) = (renewal.device, IdentityPublic(record.identity.0));
+        let renewed = self.vouch(device, (&renewal.certificate_request_pem, signed), identity, now)?;
         let next = DeviceRecord {
             expires_unix_secs: renewed.credential.expires_unix_secs,
             renewed_unix_secs: now.as_secs(),
             ..record.clone()
         };
         let mut batch = Batch::new();
-        records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
+        records::replace_device(&mut batch, device, (record, &next)).map_err(|e| self.store(e))?;
         self.store.commit_blocking(&batch).map_err(|error| {
             // Revoked, or renewed by another call, since it was read.
             if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
         tracing::debug!(%device, "certificate renewed");
-        Ok(Enrolled { label: record.label, ..renewed })
+        Ok(Enrolled { label: record.label.clone(), ..renewed })
     }
 
-    /// The certificate and the credential that a device is given now.
+    /// From when to when a device's certificate lasts that is made now.
+    fn devices_validity(&self, now: Timestamp) -> Validity {
+        Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: now.as_secs() + self.device_secs,
+        }
+    }
+
+    /// The certificate and the credential that a device is given now: the certificate that was signed elsewhere, or one of
+    /// the coordinator's own authority. Both end together.
     fn vouch(
         &self,
         device: DeviceId,
-        certificate_request_pem: &str,
+        (certificate_request_pem, signed): (&str, Option<Signed>),
         identity: IdentityPublic,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let expires_unix_secs = now.as_secs() + self.device_secs;
-        let validity = Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: expires_unix_secs,
+        let validity = self.devices_validity(now);
+        let (certificate_pem, ends) = match signed {
+            Some(signed) => (signed.chain_pem, signed.not_after_unix_secs),
+            None => {
+                let signed = self.authority.sign_device_pem(
+                    certificate_request_pem,
+                    &device.0,
+                    validity,
+                    &SystemRandom::new(),
+                );
+                (signed.map_err(certificate)?, validity.not_after_unix_secs)
+            }
         };
-        let certificate_pem = self
-            .authority
-            .sign_device_pem(certificate_request_pem, &device.0, validity, &SystemRandom::new())
-            .map_err(certificate)?;
+        let expires_unix_secs = validity.not_after_unix_secs.min(ends);
         Ok(Enrolled {
             device,
             certificate_pem,

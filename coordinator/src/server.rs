@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
@@ -23,7 +24,7 @@ use crate::config::{Certificates, Config};
 use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
-use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::enrollment::{CLOCK_SLACK_SECS, Hooks, Registry};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
 use crate::listener::{self, Admits, Limits};
@@ -91,6 +92,9 @@ pub enum ServerError {
     /// A base that is to be served is not there.
     #[error(transparent)]
     Bases(#[from] ServedBaseError),
+    /// Who else is asked when a device enrolls cannot be.
+    #[error(transparent)]
+    Hooks(#[from] OpenError),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -145,6 +149,7 @@ impl Coordinator {
         let shares = shares(&config)?;
         let folder = &config.state_dir;
         let bases = ServedBases::find(&config.bases)?;
+        let hooks = Hooks::open(&config.issuer, &config.attestation)?;
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -189,6 +194,7 @@ impl Coordinator {
             driver: driver.clone(),
             audit,
             seen,
+            hooks,
         });
         let terms = Terms {
             folder: folder.clone(),

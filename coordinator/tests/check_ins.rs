@@ -23,7 +23,7 @@ use std::time::{Duration, Instant};
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
-use nightshift_coordinator::enrollment::Registry;
+use nightshift_coordinator::enrollment::{Hooks, Registry};
 use nightshift_coordinator::last_seen::LastSeen;
 use nightshift_coordinator::operators::Operators;
 use nightshift_coordinator::pki::{Authority, EnrollmentKey, Validity};
@@ -104,6 +104,7 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
         driver: driver.clone(),
         audit: Audit::open(&audit, store.clone(), &SystemRandom::new(), now()).unwrap(),
         seen: LastSeen::default(),
+        hooks: Hooks::none(),
     }
 }
 

@@ -133,6 +133,7 @@ fn failure(error: ServerError) -> CliError {
         // A person has to look at it: to start again and again mends nothing.
         | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
         | ServerError::Bases(_)
+        | ServerError::Hooks(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
         | ServerError::Operator(_)
