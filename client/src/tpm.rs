@@ -150,7 +150,7 @@ impl Tpm {
 /// The certificates of a file in PEM; at least one, and at most as many as may be shown with a quote.
 pub fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TpmDeviceError> {
     let unusable = |why: String| TpmDeviceError::Certificates { path: path.to_owned(), why };
-    let most_bytes = 2 * (MOST_CERTIFICATES * MOST_CERTIFICATE_BYTES) as u64;
+    let most_bytes = 3 * (MOST_CERTIFICATES * MOST_CERTIFICATE_BYTES) as u64;
     let pem = files::read_regular(path, most_bytes).map_err(|error| unusable(error.to_string()))?;
     let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
     let read: Vec<CertificateDer<'static>> =

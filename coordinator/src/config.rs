@@ -253,9 +253,11 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 13);
+        assert_eq!(keys.len(), 15);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
+        assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);
+        assert_eq!(keys["attestation"].as_table().unwrap().len(), 9);
     }
 
     #[test]

@@ -6,11 +6,10 @@ use hooks::Signed;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
-use proto::admin::{DeviceStatus, OperatorStatus};
+use proto::admin::DeviceStatus;
 use proto::convert::{Enrolled, Enrollment, Renewal};
-use proto::ids::{DeviceId, Serial, Timestamp};
+use proto::ids::{DeviceId, Timestamp};
 use proto::message::Rejection;
-use proto::role::Role;
 use proto::shown::shown;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
@@ -18,8 +17,8 @@ use tokio::task::spawn_blocking;
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::last_seen::LastSeen;
-use crate::operators::{Operators, OperatorsError};
-use crate::peer::{AdminName, AdminNameError, Peer};
+use crate::operators::Operators;
+use crate::peer::Peer;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
@@ -27,6 +26,7 @@ use crate::tokens::{self, NewToken, TokenError};
 
 mod asked;
 mod listing;
+mod operators;
 
 pub use asked::Hooks;
 
@@ -351,98 +351,6 @@ impl Registry {
         run: impl FnOnce(&Self) -> Result<T, Rejection> + Send + 'static,
     ) -> Result<T, Rejection> {
         spawn_blocking(move || run(&self)).await.unwrap_or_else(|error| Err(unavailable(&error)))
-    }
-
-    /// Vouches for a new key of an operator, in the role that they have: the certificate and its authority's, in PEM.
-    pub async fn sign_operator(
-        self: Arc<Self>,
-        (name, role): (AdminName, Role),
-        request_pem: String,
-        now: Timestamp,
-    ) -> Result<String, Rejection> {
-        let validity = self.operators_validity(now);
-        self.apart(move |registry| {
-            let signed = registry.operators.sign(&request_pem, (&name, role), &registry.authority, validity);
-            let signed = signed.map_err(|error| registry.operators_failed(error))?;
-            tracing::info!(%name, %role, "operator's certificate made anew");
-            Ok(signed)
-        })
-        .await
-    }
-
-    /// Makes somebody an operator: the certificate and its authority's, in PEM.
-    pub async fn add_operator(
-        self: Arc<Self>,
-        (name, role): (String, Role),
-        request_pem: String,
-        now: Timestamp,
-    ) -> Result<String, Rejection> {
-        let refuse = |why: String| Rejection::Unacceptable { request: "add operator".into(), why };
-        let name: AdminName = name.parse().map_err(|error: AdminNameError| refuse(error.to_string()))?;
-        let validity = self.operators_validity(now);
-        self.apart(move |registry| {
-            let at = (&registry.authority, validity, now.as_secs());
-            let signed = registry.operators.add(&request_pem, (&name, role), at.0, at.1, at.2);
-            let signed = signed.map_err(|error| registry.operators_failed(error))?;
-            tracing::info!(%name, %role, "operator added");
-            Ok(signed)
-        })
-        .await
-    }
-
-    fn operators_validity(&self, now: Timestamp) -> Validity {
-        Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: now.as_secs() + self.operator_secs,
-        }
-    }
-
-    /// Makes an operator's certificate worthless, for ever. Fails where nobody would be left who can make another.
-    pub async fn revoke_operator(self: Arc<Self>, serial: Serial, now: Timestamp) -> Result<(), Rejection> {
-        self.apart(move |registry| {
-            let failed = |error| registry.operators_failed(error);
-            let known = registry.operators.list().map_err(failed)?;
-            if !known.iter().any(|operator| operator.serial == serial) {
-                let why =
-                    "no certificate of an operator has this number; `nightshift operator ls` lists them"
-                        .to_owned();
-                return Err(Rejection::Unacceptable { request: "revoke operator".into(), why });
-            }
-            let _change = registry.operators.change();
-            registry.operators.check_not_last(serial, now.as_secs()).map_err(failed)?;
-            registry.revocations.add(Revoked::Operator(serial)).map_err(|error| unavailable(&error))?;
-            registry.operators.revoke(serial).map_err(failed)?;
-            tracing::info!(%serial, "operator's certificate revoked");
-            Ok(())
-        })
-        .await
-    }
-
-    /// All certificates of operators.
-    pub async fn list_operators(self: Arc<Self>) -> Result<Vec<OperatorStatus>, Rejection> {
-        self.apart(|registry| registry.operators.list().map_err(|error| registry.operators_failed(error)))
-            .await
-    }
-
-    /// Whether a certificate was made for this name.
-    pub fn is_operators_own(&self, serial: Serial, name: &AdminName) -> Result<bool, Rejection> {
-        self.operators.is_named(serial, name).map_err(|error| self.operators_failed(error))
-    }
-
-    fn operators_failed(&self, error: OperatorsError) -> Rejection {
-        match error {
-            OperatorsError::Store(error) => self.store(error),
-            OperatorsError::Pki(error) => certificate(error),
-            error @ (OperatorsError::Record(_) | OperatorsError::Unreadable) => {
-                Rejection::Unavailable(error.to_string())
-            }
-            error @ OperatorsError::NameTaken { .. } => {
-                Rejection::Unacceptable { request: "add operator".into(), why: error.to_string() }
-            }
-            error @ OperatorsError::LastAdmin(_) => {
-                Rejection::Unacceptable { request: "revoke operator".into(), why: error.to_string() }
-            }
-        }
     }
 
     /// The key that verifies devices' credentials.

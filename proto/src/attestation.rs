@@ -8,13 +8,13 @@ use crate::ids::Digest;
 pub const REGISTERS: u8 = 24;
 
 /// The most bytes of each part of a quote.
-pub const MOST_PART_BYTES: usize = 2048;
+pub const MOST_PART_BYTES: usize = 1 << 10;
 
 /// The most certificates that come with a quote.
 pub const MOST_CERTIFICATES: usize = 4;
 
-/// The most bytes of one of them.
-pub const MOST_CERTIFICATE_BYTES: usize = 8192;
+/// The most bytes of one of them: whoever has no certificate yet may send 16 KiB.
+pub const MOST_CERTIFICATE_BYTES: usize = 3 << 10;
 
 /// What a device shows of the machine that it is on.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -147,7 +147,7 @@ impl AttestationVerifier {
                 ("allow-list", How::AllowList(list()?), digest)
             }
             AttestationKind::Webhook => {
-                let webhook = Webhook::open(&keys.url, &keys.ca, &keys.bearer_file, limit)?;
+                let webhook = Webhook::open(&keys.url, &keys.ca, &keys.bearer_file)?;
                 ("webhook", How::Webhook(webhook), named("webhook", &[keys.url.as_bytes()]))
             }
             AttestationKind::Tpm => {
@@ -197,9 +197,9 @@ fn named(kind: &str, parameters: &[&[u8]]) -> Digest {
 
 impl Demand {
     async fn verify(&self, shown: Shown) -> Result<(), AttestationError> {
-        let pass = self.gate.enter(shown.challenge, self.limit).await?;
+        let (pass, left) = self.gate.enter(shown.challenge, self.limit).await?;
         let blocking = match &self.how {
-            How::Webhook(webhook) => return answered(webhook.ask(&Question::of(&shown)).await?),
+            How::Webhook(webhook) => return answered(webhook.ask(&Question::of(&shown), left).await?),
             How::AllowList(list) => {
                 let list = list.clone();
                 spawn_blocking(move || {

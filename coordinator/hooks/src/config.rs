@@ -10,8 +10,9 @@ use shell::home;
 use crate::quote::Registers;
 use crate::webhook::{Place, place};
 
-/// The longest time that anybody is waited for, in seconds: a device waits a minute for both.
-const MOST_SECS: u32 = 25;
+/// The longest time that anybody is waited for, in seconds: the connection of a device that enrolls lives for little more than
+/// what both may take together.
+const MOST_SECS: u32 = 6;
 
 /// The most by which a certificate's times may differ from what was asked, in seconds.
 const MOST_SLACK_SECS: u32 = 24 * 3600;
@@ -36,7 +37,7 @@ pub struct IssuerKeys {
     /// beside its own. Default none.
     #[serde(deserialize_with = "home::path")]
     pub authority: PathBuf,
-    /// Seconds that it is waited for, 1 to 25. Default 10.
+    /// Seconds that it is waited for, 1 to 6. Default 5.
     pub timeout_secs: u32,
     /// Seconds by which a certificate's times may differ from what was asked, at most a day. Default 300.
     pub slack_secs: u32,
@@ -72,7 +73,7 @@ pub struct AttestationKeys {
     /// For `webhook`: a file with a token that is shown to it, readable by its owner only; empty for none. Default none.
     #[serde(deserialize_with = "home::path")]
     pub bearer_file: PathBuf,
-    /// For `webhook`: seconds that it is waited for, 1 to 25. Default 10.
+    /// For `webhook`: seconds that it is waited for, 1 to 6. Default 5.
     pub timeout_secs: u32,
     /// For `tpm`: a file (PEM) with the authorities that vouch for keys of TPMs. Default none.
     #[serde(deserialize_with = "home::path")]
@@ -107,7 +108,7 @@ impl Default for IssuerKeys {
             ca: PathBuf::new(),
             bearer_file: PathBuf::new(),
             authority: PathBuf::new(),
-            timeout_secs: 10,
+            timeout_secs: 5,
             slack_secs: 300,
         }
     }
@@ -121,7 +122,7 @@ impl Default for AttestationKeys {
             url: String::new(),
             ca: PathBuf::new(),
             bearer_file: PathBuf::new(),
-            timeout_secs: 10,
+            timeout_secs: 5,
             roots: PathBuf::new(),
             least_firmware: 0,
             registers: BTreeMap::new(),
@@ -145,7 +146,7 @@ impl IssuerKeys {
         let expected =
             "a file in PEM where issuer.kind is \"command\" or \"webhook\", and empty where it is \"own\"";
         require(is_outside != is_empty(authority), "issuer.authority", expected, &authority.display())?;
-        require((1..=MOST_SECS).contains(timeout_secs), "issuer.timeout_secs", "1 to 25", timeout_secs)?;
+        require((1..=MOST_SECS).contains(timeout_secs), "issuer.timeout_secs", "1 to 6", timeout_secs)?;
         require(*slack_secs <= MOST_SLACK_SECS, "issuer.slack_secs", "at most 86400", slack_secs)
     }
 }
@@ -168,7 +169,7 @@ impl AttestationKeys {
         let is_webhook = *kind == AttestationKind::Webhook;
         let keys = ("attestation.url", "attestation.ca", "attestation.bearer_file");
         service(is_webhook, (keys.0, url), (keys.1, ca), (keys.2, bearer_file))?;
-        require((1..=MOST_SECS).contains(timeout_secs), "attestation.timeout_secs", "1 to 25", timeout_secs)?;
+        require((1..=MOST_SECS).contains(timeout_secs), "attestation.timeout_secs", "1 to 6", timeout_secs)?;
         let trusted = "a file in PEM, or attestation.allow_list one, where attestation.kind is \"tpm\"";
         require(is_tpm || is_empty(roots), "attestation.roots", NOT_TPM, &roots.display())?;
         let is_trusted = !is_empty(roots) || !is_empty(allow_list);
@@ -293,7 +294,7 @@ mod tests {
                 "[issuer]\nkind = 'webhook'\nauthority = '/a'\nurl = 'http://127.0.0.1/'\nca = '/c'",
                 "issuer.ca must be empty",
             ),
-            ("[issuer]\ntimeout_secs = 0", "issuer.timeout_secs must be 1 to 25"),
+            ("[issuer]\ntimeout_secs = 0", "issuer.timeout_secs must be 1 to 6"),
             ("[issuer]\nslack_secs = 86401", "issuer.slack_secs must be"),
             ("[issuer]\nbearer_file = '/b'", "issuer.bearer_file must be empty"),
             ("[attestation]\nallow_list = '/l'", "attestation.allow_list must be empty"),
@@ -303,7 +304,7 @@ mod tests {
                 "attestation.roots must be empty",
             ),
             ("[attestation]\nkind = 'webhook'", "attestation.url must be https"),
-            ("[attestation]\ntimeout_secs = 26", "attestation.timeout_secs must be 1 to 25"),
+            ("[attestation]\ntimeout_secs = 7", "attestation.timeout_secs must be 1 to 6"),
             ("[attestation]\nleast_firmware = 1", "attestation.least_firmware must be 0"),
             ("[attestation]\nkind = 'tpm'\nroots = '/r'", "attestation.registers must be at least one"),
             (&format!("[attestation]\nkind = 'tpm'\n{register}"), "attestation.roots must be a file"),

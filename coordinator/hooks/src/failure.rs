@@ -8,10 +8,10 @@ pub enum HookError {
     #[error("too many are asked at the same time")]
     Busy,
     /// It took too long.
-    #[error("it did not answer within {secs} seconds")]
+    #[error("it did not answer within {millis} ms")]
     Slow {
         /// How long it was waited for.
-        secs: u64,
+        millis: u128,
     },
     /// It is not there.
     #[error("it cannot be reached: {why}")]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proto::ids::Digest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::failure::HookError;
 
@@ -43,12 +43,14 @@ impl Default for Gate {
 }
 
 impl Gate {
-    /// Waits for a place, but no longer than `limit`. Fails at once where there are too many, or this one is inside already.
-    pub(crate) async fn enter(&self, whom: Digest, limit: Duration) -> Result<Pass, HookError> {
+    /// Waits for a place, but no longer than `limit`, and says how much of that is left. Fails at once where there are too many,
+    /// or this one is inside already.
+    pub(crate) async fn enter(&self, whom: Digest, limit: Duration) -> Result<(Pass, Duration), HookError> {
+        let begun = Instant::now();
         let place = Place::take(&self.inside, whom).ok_or(HookError::Busy)?;
         let permit = timeout(limit, Arc::clone(&self.permits).acquire_owned()).await;
         let permit = permit.ok().and_then(Result::ok).ok_or(HookError::Busy)?;
-        Ok(Pass { _place: place, _permit: permit })
+        Ok((Pass { _place: place, _permit: permit }, limit.saturating_sub(begun.elapsed())))
     }
 }
 

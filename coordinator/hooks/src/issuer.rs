@@ -107,9 +107,7 @@ impl CertIssuer {
                 proto::files::open_regular(&path).map_err(|error| unusable(error.to_string()))?;
                 Way::Command(Program { path, arguments: words.cloned().collect() })
             }
-            IssuerKind::Webhook => {
-                Way::Webhook(Webhook::open(&keys.url, &keys.ca, &keys.bearer_file, limit)?)
-            }
+            IssuerKind::Webhook => Way::Webhook(Webhook::open(&keys.url, &keys.ca, &keys.bearer_file)?),
         };
         let roots = certificates(&keys.authority)?;
         let unusable = |why: String| OpenError::Unusable { path: keys.authority.clone(), why };
@@ -136,18 +134,18 @@ impl CertIssuer {
 impl Outside {
     /// Asks for a certificate. What comes is given only where the listener would take it for this device.
     pub async fn sign(&self, asked: ToSign) -> Result<Signed, HookError> {
-        let pass = self.gate.enter(Digest::of(&asked.device), self.limit).await?;
+        let (pass, left) = self.gate.enter(Digest::of(&asked.device), self.limit).await?;
         let pem = match &self.way {
             Way::Webhook(webhook) => {
-                let answer: Answer = webhook.ask(&Question::of(&asked)).await?;
+                let answer: Answer = webhook.ask(&Question::of(&asked), left).await?;
                 answer.chain_pem.into_bytes()
             }
             Way::Command(program) => {
-                let (program, limit, asked) = (program.clone(), self.limit, asked.clone());
+                let (program, asked) = (program.clone(), asked.clone());
                 let ran = spawn_blocking(move || {
                     // Somebody is inside for as long as the program runs, also where its caller has gone.
                     let _pass = pass;
-                    program.run(&variables(&asked), asked.request_pem.as_bytes(), limit)
+                    program.run(&variables(&asked), asked.request_pem.as_bytes(), left)
                 });
                 ran.await.map_err(|error| HookError::Failed { why: error.to_string() })??
             }

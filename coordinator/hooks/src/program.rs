@@ -73,7 +73,7 @@ impl Program {
         thread::spawn(move || stdin.map(|mut stdin| stdin.write_all(&input)));
         let said = reading(stdout, MOST_BYTES);
         let complained = reading(stderr, MOST_ERROR_BYTES);
-        let slow = || HookError::Slow { secs: limit.as_secs() };
+        let slow = || HookError::Slow { millis: limit.as_millis() };
         let said = match said.recv_timeout(ends.saturating_duration_since(Instant::now())) {
             Ok(Ok(said)) => said,
             Ok(Err(error)) => return Err(HookError::Failed { why: error.to_string() }),

@@ -45,7 +45,6 @@ pub(crate) struct Webhook {
     tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
     /// A file with a token that is shown to it.
     bearer: Option<PathBuf>,
-    limit: Duration,
 }
 
 /// Where a service may be.
@@ -78,7 +77,7 @@ fn host(uri: &Uri) -> Option<String> {
 
 impl Webhook {
     /// The service at an address that [`place`] took. Reads the file of its authority, and looks whether the token can be read.
-    pub(crate) fn open(url: &str, ca: &Path, bearer: &Path, limit: Duration) -> Result<Self, OpenError> {
+    pub(crate) fn open(url: &str, ca: &Path, bearer: &Path) -> Result<Self, OpenError> {
         let unfit = || OpenError::Address(url.to_owned());
         let uri: Uri = url.parse().map_err(|_| unfit())?;
         let host = host(&uri).ok_or_else(unfit)?;
@@ -94,15 +93,19 @@ impl Webhook {
         if let Some(path) = &bearer {
             read_bearer(path).map_err(|why| OpenError::Unusable { path: path.clone(), why })?;
         }
-        Ok(Self { uri, host, port, tls, bearer, limit })
+        Ok(Self { uri, host, port, tls, bearer })
     }
 
-    /// Asks it, and gives its answer.
-    pub(crate) async fn ask<A: DeserializeOwned>(&self, question: &impl Serialize) -> Result<A, HookError> {
+    /// Asks it, and gives its answer, which is waited for so long.
+    pub(crate) async fn ask<A: DeserializeOwned>(
+        &self,
+        question: &impl Serialize,
+        limit: Duration,
+    ) -> Result<A, HookError> {
         let body =
             serde_json::to_vec(question).map_err(|error| HookError::Failed { why: error.to_string() })?;
-        let secs = self.limit.as_secs();
-        let answer = timeout(self.limit, self.post(body)).await.map_err(|_| HookError::Slow { secs })??;
+        let slow = |_| HookError::Slow { millis: limit.as_millis() };
+        let answer = timeout(limit, self.post(body)).await.map_err(slow)??;
         serde_json::from_slice(&answer).map_err(|error| HookError::Garbage { why: error.to_string() })
     }
 

@@ -295,14 +295,14 @@ mod tests {
         };
         for (change, words) in [
             (
-                &(|quote: &mut wire::TpmQuote| quote.key = vec![0; 2049]) as &dyn Fn(&mut wire::TpmQuote),
+                &(|quote: &mut wire::TpmQuote| quote.key = vec![0; 1025]) as &dyn Fn(&mut wire::TpmQuote),
                 "key of a TPM",
             ),
             (&|quote| quote.registers.reverse(), "0 is not below 24 and behind the one before it"),
             (&|quote| quote.registers[1].register = 24, "24 is not below 24"),
             (&|quote| quote.registers[0].value.clear(), "value of a register"),
             (&|quote| quote.certificates = vec![vec![1]; 5], "5 are more than 4"),
-            (&|quote| quote.certificates = vec![vec![1; 8193]], "8193 bytes are more than 8192"),
+            (&|quote| quote.certificates = vec![vec![1; 3073]], "3073 bytes are more than 3072"),
         ] {
             let said = refused(change);
             assert!(said.contains(words), "{words}: {said}");

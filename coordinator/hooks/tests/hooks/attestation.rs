@@ -165,12 +165,12 @@ async fn a_quote_of_a_listed_key_over_what_is_asked_is_admitted_and_every_forger
         (Quote { key: other.public(), ..good.clone() }, "did not sign this statement"),
         (Quote { signature: other.quote(&asked()).signature, ..good.clone() }, "did not sign this statement"),
         (flipped(60), "did not sign this statement"),
-        (with(&|tpm| drop(tpm.registers.insert(7, Digest([3; 32])))), "register 7 of the TPM holds 0303"),
+        (with(&|tpm| tpm.registers.extend([(7, Digest([3; 32]))])), "register 7 of the TPM holds 0303"),
         (
-            with(&|tpm| drop(tpm.registers.remove(&7))),
+            with(&|tpm| tpm.registers.retain(|register, _| *register != 7)),
             "asks for the registers 0,7, the TPM's statement is about 0;",
         ),
-        (with(&|tpm| drop(tpm.registers.insert(8, Digest([3; 32])))), "is about 0,7,8"),
+        (with(&|tpm| tpm.registers.extend([(8, Digest([3; 32]))])), "is about 0,7,8"),
         (with(&|tpm| tpm.firmware = 4), "firmware is version 0x4"),
         (with(&|tpm| tpm.attributes &= !(1 << 16)), "its attributes is"),
         (values, "values of the registers are not those"),
@@ -191,7 +191,7 @@ async fn a_quote_of_a_listed_key_over_what_is_asked_is_admitted_and_every_forger
     }
     assert!(refused(verifier.verify(shown(None)).await).contains("enroll with --attest tpm"));
     // Of two values that a register may hold either is good.
-    let second = with(&|tpm| drop(tpm.registers.insert(7, Digest([8; 32]))));
+    let second = with(&|tpm| tpm.registers.extend([(7, Digest([8; 32]))]));
     verifier.verify(shown(Some(second))).await.unwrap();
 }
 

@@ -186,7 +186,7 @@ async fn a_service_that_fails_gives_nothing_and_says_how() {
     assert_eq!(outside(nowhere()).sign(asked.clone()).await.unwrap_err().word(), "unreachable");
     let (address, _kept) = silent();
     let began = Instant::now();
-    assert_eq!(outside(address).sign(asked).await.unwrap_err(), HookError::Slow { secs: 1 });
+    assert_eq!(outside(address).sign(asked).await.unwrap_err().word(), "slow");
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
@@ -251,7 +251,7 @@ async fn a_program_is_given_the_request_and_answers_with_the_chain() {
         told.display(),
         chain.display()
     );
-    let outside = outside(&IssuerKeys { timeout_secs: 20, ..by_command(folder.path(), &root, &script) });
+    let outside = outside(&IssuerKeys { timeout_secs: 6, ..by_command(folder.path(), &root, &script) });
     outside.sign(asked.clone()).await.unwrap();
     let told = std::fs::read_to_string(told).unwrap();
     let words = format!("{} {NAME} {} {} {}\n", "07".repeat(16), NOW - DAY, NOW + 30 * DAY, 30 * DAY);
