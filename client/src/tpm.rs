@@ -4,11 +4,14 @@
 //! behind which a simulated one answers. The key that signs is a primary key of the endorsement hierarchy, which the TPM derives
 //! from its seed: it is the same each time, nothing of it is stored, and it signs nothing but what the TPM itself made.
 //! The names in brackets are of the TPM 2.0 Library, part 3: Commands.
+#![expect(clippy::disallowed_methods, reason = "IO shell: a TPM that is busy is asked again a moment later")]
 
 use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use proto::attestation::{MOST_CERTIFICATE_BYTES, MOST_CERTIFICATES, Quote};
 use proto::ids::Digest;
@@ -44,8 +47,9 @@ const BUSY: [u32; 3] = [0x922, 0x908, 0x90a];
 /// The most bytes of an answer.
 const MOST_BYTES: usize = 4096;
 
-/// Before a busy TPM is left alone.
-const TRIES: u32 = 20;
+/// How often a busy TPM is asked, and how long it is left alone in between.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// Where the kernel has a TPM, which more than one program may use.
 pub const DEVICE: &str = "/dev/tpmrm0";
@@ -270,7 +274,7 @@ impl Line {
             let code = head.and_then(|_| reader.word("code")).map_err(unreadable(command))?;
             match code {
                 0 => return Ok(reader.rest().to_vec()),
-                busy if BUSY.contains(&busy) => {}
+                busy if BUSY.contains(&busy) => thread::sleep(PAUSE),
                 code => return Err(TpmDeviceError::Refused { command, code }),
             }
         }
@@ -301,7 +305,6 @@ impl Line {
 fn open(path: &Path) -> io::Result<Box<dyn Stream>> {
     use std::os::unix::fs::FileTypeExt;
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
     if !std::fs::metadata(path)?.file_type().is_socket() {
         return Ok(Box::new(File::options().read(true).write(true).open(path)?));
@@ -353,7 +356,6 @@ fn template(kind: KeyKind) -> Vec<u8> {
 #[cfg(all(test, unix))]
 mod tests {
     use std::os::unix::net::UnixListener;
-    use std::thread;
 
     use super::*;
 

@@ -18,6 +18,7 @@ use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::last_seen::LastSeen;
 use crate::operators::Operators;
+use crate::outside::Hooks;
 use crate::peer::Peer;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, AttestedRecord, DeviceRecord};
@@ -27,8 +28,6 @@ use crate::tokens::{self, NewToken, TokenError};
 mod asked;
 mod listing;
 mod operators;
-
-pub use asked::Hooks;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;

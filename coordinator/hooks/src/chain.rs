@@ -10,13 +10,39 @@ use shell::pem;
 use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-use crate::issuer::{Signed, ToSign};
-
 /// The most certificates of a chain: the device's own, and those between it and the authority.
 const MOST_CERTIFICATES: usize = 4;
 
 /// The most bytes of a chain, in DER: the device shows it in each handshake.
 const MOST_CHAIN_BYTES: usize = 16 << 10;
+
+/// A certificate that is to be made.
+#[derive(Clone, Debug)]
+pub struct ToSign {
+    /// The device.
+    pub device: [u8; 16],
+    /// The one URI name that the certificate must have, by which the listener knows the device.
+    pub name: String,
+    /// The device's request, in DER, whose signature was checked.
+    pub request_der: Vec<u8>,
+    /// The same in PEM.
+    pub request_pem: String,
+    /// Its first second; a day before now, for clocks that are behind.
+    pub not_before_unix_secs: u64,
+    /// Its last second.
+    pub not_after_unix_secs: u64,
+    /// Now.
+    pub now_unix_secs: u64,
+}
+
+/// A certificate that was made, and checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signed {
+    /// It, and those between it and its authority, in PEM.
+    pub chain_pem: String,
+    /// Its last second.
+    pub not_after_unix_secs: u64,
+}
 
 /// Why a chain of certificates is not taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

@@ -13,7 +13,7 @@ use rustls::server::danger::ClientCertVerifier;
 use serde::{Deserialize, Serialize};
 use tokio::task::spawn_blocking;
 
-use crate::chain;
+use crate::chain::{self, Signed, ToSign};
 use crate::config::{IssuerKeys, IssuerKind};
 use crate::failure::HookError;
 use crate::gate::Gate;
@@ -46,34 +46,6 @@ pub struct Outside {
 enum Way {
     Command(Program),
     Webhook(Webhook),
-}
-
-/// A certificate that is to be made.
-#[derive(Clone, Debug)]
-pub struct ToSign {
-    /// The device.
-    pub device: [u8; 16],
-    /// The one URI name that the certificate must have, by which the listener knows the device.
-    pub name: String,
-    /// The device's request, in DER, whose signature was checked.
-    pub request_der: Vec<u8>,
-    /// The same in PEM.
-    pub request_pem: String,
-    /// Its first second; a day before now, for clocks that are behind.
-    pub not_before_unix_secs: u64,
-    /// Its last second.
-    pub not_after_unix_secs: u64,
-    /// Now.
-    pub now_unix_secs: u64,
-}
-
-/// A certificate that was made, and checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Signed {
-    /// It, and those between it and its authority, in PEM.
-    pub chain_pem: String,
-    /// Its last second.
-    pub not_after_unix_secs: u64,
 }
 
 /// What a service is asked.

@@ -23,8 +23,8 @@ mod vouched;
 mod webhook;
 
 pub use attestation::{AttestationError, AttestationVerifier, Demand, Policy, Shown};
-pub use chain::ChainError;
+pub use chain::{ChainError, Signed, ToSign};
 pub use failure::HookError;
-pub use issuer::{CertIssuer, Outside, Signed, ToSign};
+pub use issuer::{CertIssuer, Outside};
 pub use open::OpenError;
 pub use quote::{QuoteError, Registers, Wanted, verify as verify_quote};

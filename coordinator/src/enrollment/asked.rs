@@ -1,13 +1,10 @@
 //! Who else is asked when a device enrolls, and when its certificate is renewed; and what an operator learns of it.
 #![expect(clippy::disallowed_methods, reason = "IO shell: how long somebody takes is measured here")]
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use hooks::config::{AttestationKeys, IssuerKeys};
-use hooks::{
-    AttestationError, AttestationVerifier, CertIssuer, HookError, OpenError, Policy, Shown, Signed, ToSign,
-};
+use hooks::{AttestationError, CertIssuer, HookError, Policy, Shown, Signed, ToSign};
 use proto::convert::Enrollment;
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::Rejection;
@@ -20,35 +17,6 @@ use crate::audit::What;
 use crate::peer::{self, Peer};
 use crate::pki::{self, Validity};
 use crate::records::AttestedRecord;
-use crate::seldom::Seldom;
-
-/// Who else is asked.
-#[derive(Debug)]
-pub struct Hooks {
-    /// Who signs devices' certificates.
-    pub issuer: CertIssuer,
-    /// What is asked of devices' machines.
-    pub attestation: AttestationVerifier,
-    /// What comes to nothing is said once a minute, since whoever has a token can bring it about as often as they like.
-    said: Seldom,
-    unsaid: AtomicU64,
-}
-
-impl Hooks {
-    /// Those of a configuration. Fails where a file that it names cannot be used.
-    pub fn open(issuer: &IssuerKeys, attestation: &AttestationKeys) -> Result<Self, OpenError> {
-        Ok(Self::of(CertIssuer::open(issuer)?, AttestationVerifier::open(attestation)?))
-    }
-
-    /// Nobody else is asked.
-    pub fn none() -> Self {
-        Self::of(CertIssuer::Own, AttestationVerifier::None)
-    }
-
-    fn of(issuer: CertIssuer, attestation: AttestationVerifier) -> Self {
-        Self { issuer, attestation, said: Seldom::new(), unsaid: AtomicU64::new(0) }
-    }
-}
 
 impl Registry {
     /// By what a device is admitted that enrolls now; none where nothing is asked.
