@@ -46,6 +46,7 @@ use crate::enrollment_log::{self, VerifiedLog};
 use crate::error::Error;
 use crate::monitor::DeviceMonitor;
 use crate::store::{Declined, DeviceStore, TurnedAway};
+use crate::tpm::Tpm;
 use crate::trainer::Trainer;
 use crate::transport::TransportError;
 use live::{Ask, Live};
@@ -201,7 +202,17 @@ impl Device {
     /// `coordinator` is where it is, `host:port`, if not where the token says. What an earlier enrolment was training is
     /// deleted.
     pub async fn enroll(&self, token: &BootstrapToken, coordinator: Option<&str>) -> Result<DeviceId, Error> {
-        let device = enroll(&self.folder, &self.store, token, coordinator, &self.proxy).await?;
+        self.enroll_attested(token, coordinator, None).await
+    }
+
+    /// The same, showing what this machine's TPM says of it, where one is given: some coordinators ask for it.
+    pub async fn enroll_attested(
+        &self,
+        token: &BootstrapToken,
+        coordinator: Option<&str>,
+        tpm: Option<&Tpm>,
+    ) -> Result<DeviceId, Error> {
+        let device = enroll(&self.folder, &self.store, token, (coordinator, &self.proxy), tpm).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
         // Whoever gave the token is trusted anew, with whatever log there is now.
         self.store.put_seen_log(None)?;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use proto::attestation::{Attestation, challenge};
 use proto::convert::{self, Enrollment, Renewal};
 use proto::ids::{DeviceId, Digest};
 use proto::shown::shown;
@@ -16,9 +17,11 @@ use serde::{Deserialize, Serialize};
 use shell::pem;
 use shell::proxy::Proxy;
 use shell::tls::{ClientIdentity, Trust};
+use tokio::task::spawn_blocking;
 
 use crate::keys::{DeviceKeys, KeyError};
 use crate::store::{DeviceStore, DeviceStoreError};
+use crate::tpm::{Tpm, TpmDeviceError};
 use crate::transport::{Transport, TransportError, pinned_authority};
 use session::policy::Policy;
 use session::{Device, Lifetime};
@@ -26,6 +29,9 @@ use session::{Device, Lifetime};
 const ENROLLED: &str = "enrolled";
 const CERTIFICATE: &str = "certificate";
 const AUTHORITY: &str = "authority-certificate";
+
+/// A device shows no more certificates than this, its own included.
+const MOST_CERTIFICATES: usize = 8;
 
 /// Why enrollment failed, or why a stored enrollment cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -42,9 +48,15 @@ pub enum EnrollmentError {
     /// The coordinator gave something that does not fit the device's keys.
     #[error("the coordinator's answer is not for this device: {0}")]
     Answer(&'static str),
+    /// This machine's TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmDeviceError),
     /// There is nothing to run with.
     #[error("this device is not enrolled; run `nightshift-agent enroll --token-file FILE` first")]
     NotEnrolled,
+    /// What asked the TPM ended before it had answered.
+    #[error("the TPM was not asked to the end")]
+    Interrupted,
     /// The state holds something else.
     #[error("the stored {0} cannot be read; enrol again")]
     Damaged(&'static str),
@@ -128,8 +140,8 @@ pub async fn enroll(
     folder: &Path,
     store: &DeviceStore,
     token: &BootstrapToken,
-    address: Option<&str>,
-    proxy: &Proxy,
+    (address, proxy): (Option<&str>, &Proxy),
+    tpm: Option<&Tpm>,
 ) -> Result<DeviceId, EnrollmentError> {
     let address = address.unwrap_or(token.address());
     // No key is made for a coordinator that is not there, or is another.
@@ -139,11 +151,22 @@ pub async fn enroll(
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();
     let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
-    let enrollment = Enrollment::new(**token.secret(), request, &key);
+    let attestation = match tpm.cloned() {
+        None => None,
+        Some(tpm) => {
+            let challenge = challenge(token.secret(), &identity.0, &request);
+            let quoted = spawn_blocking(move || tpm.quote(&challenge)).await;
+            Some(Attestation::Tpm(quoted.map_err(|_| EnrollmentError::Interrupted)??))
+        }
+    };
+    let enrollment = Enrollment::attested(**token.secret(), request, attestation, &key);
     let answer = transport.enroll(&enrollment).await?;
-    let certificate = checked(&answer, answer.device, identity)?;
+    let chain = checked(&answer, answer.device, identity)?;
+    // A certificate of another key is refused before anything is kept.
+    let shown = ClientIdentity { chain: chain.clone(), key: keys.tls_key() };
+    transport.showing(Some(shown))?;
     store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
-    keep(store, &answer, &certificate, address)?;
+    keep(store, &answer, &chain, address)?;
     Ok(answer.device)
 }
 
@@ -168,26 +191,33 @@ pub async fn renew(
             "it is signed by another authority than the one of the enrolment",
         ));
     }
-    let certificate = checked(&answer, enrolled.device, key.public())?;
+    let chain = checked(&answer, enrolled.device, key.public())?;
     if answer.credential.expires_unix_secs <= answer.issued_unix_secs {
         return Err(EnrollmentError::Answer("what it renewed has ended already"));
     }
-    let identity = ClientIdentity { chain: vec![certificate.clone()], key: keys.tls_key() };
+    let identity = ClientIdentity { chain: chain.clone(), key: keys.tls_key() };
     let transport = transport.showing(Some(identity))?;
-    keep(store, &answer, &certificate, &enrolled.coordinator)?;
+    keep(store, &answer, &chain, &enrolled.coordinator)?;
     let expires_unix_secs = answer.credential.expires_unix_secs;
     let lifetime = Lifetime { issued_unix_secs: answer.issued_unix_secs, expires_unix_secs };
     Ok(Renewed { credential: answer.credential, lifetime, transport })
 }
 
-/// The certificate of an answer, if the answer is for this device and this key.
+/// The certificate of an answer, and those that vouch for it, if the answer is for this device and this key.
 fn checked(
     answer: &convert::Enrolled,
     device: DeviceId,
     identity: IdentityPublic,
-) -> Result<CertificateDer<'static>, EnrollmentError> {
-    let certificate = CertificateDer::from_pem_slice(answer.certificate_pem.as_bytes())
-        .map_err(|_| EnrollmentError::Answer("its certificate cannot be read"))?;
+) -> Result<Vec<CertificateDer<'static>>, EnrollmentError> {
+    let chain: Result<Vec<_>, _> =
+        CertificateDer::pem_slice_iter(answer.certificate_pem.as_bytes()).collect();
+    let chain = chain.map_err(|_| EnrollmentError::Answer("its certificate cannot be read"))?;
+    if chain.is_empty() {
+        return Err(EnrollmentError::Answer("it holds no certificate"));
+    }
+    if chain.len() > MOST_CERTIFICATES {
+        return Err(EnrollmentError::Answer("it holds more certificates than a device shows, which are 8"));
+    }
     if answer.device != device
         || answer.credential.device != device.0
         || answer.credential.identity != identity
@@ -198,7 +228,7 @@ fn checked(
         .credential
         .verify(&answer.authority, 0)
         .map_err(|_| EnrollmentError::Answer("the credential is not signed by its authority"))?;
-    Ok(certificate)
+    Ok(chain)
 }
 
 /// Keeps what came. A power loss between the two leaves a newer certificate beside an older credential, which are both
@@ -206,10 +236,12 @@ fn checked(
 fn keep(
     store: &DeviceStore,
     answer: &convert::Enrolled,
-    certificate: &CertificateDer<'_>,
+    chain: &[CertificateDer<'_>],
     coordinator: &str,
 ) -> Result<(), EnrollmentError> {
-    store.put(CERTIFICATE, &BASE64_STANDARD.encode(certificate))?;
+    // One write, so that what vouches for a certificate is never that of another; a single one is as it always was.
+    let chain: Vec<String> = chain.iter().map(|certificate| BASE64_STANDARD.encode(certificate)).collect();
+    store.put(CERTIFICATE, &chain.join(" "))?;
     let label = if answer.label.is_empty() {
         // Nobody gave it another name.
         let earlier = store.get::<Enrolled>(ENROLLED)?.filter(|earlier| earlier.device == answer.device);
@@ -240,11 +272,13 @@ pub fn load(
 ) -> Result<EnrolledDevice, EnrollmentError> {
     let enrolled: Enrolled = store.get(ENROLLED)?.ok_or(EnrollmentError::NotEnrolled)?;
     let keys = DeviceKeys::open_or_create(&folder.join("keys"), &SystemRandom::new())?;
-    let certificate = |name: &'static str| {
+    let certificates = |name: &'static str| {
         let text: String = store.get(name)?.ok_or(EnrollmentError::NotEnrolled)?;
-        let bytes = BASE64_STANDARD.decode(text).map_err(|_| EnrollmentError::Damaged(name))?;
-        Ok::<_, EnrollmentError>(CertificateDer::from(bytes))
+        let read = |word| BASE64_STANDARD.decode(word).map(CertificateDer::from);
+        let read: Result<Vec<_>, _> = text.split(' ').map(read).collect();
+        read.map_err(|_| EnrollmentError::Damaged(name))
     };
+    let authority = certificates(AUTHORITY)?.pop().ok_or(EnrollmentError::Damaged(AUTHORITY))?;
     let signature = BASE64_STANDARD
         .decode(&enrolled.signature)
         .ok()
@@ -268,8 +302,8 @@ pub fn load(
     let lifetime = enrolled.lifetime();
     let label = if enrolled.label.is_empty() { enrolled.device.to_string() } else { enrolled.label };
     let coordinator = address.map_or(enrolled.coordinator, str::to_owned);
-    let identity = ClientIdentity { chain: vec![certificate(CERTIFICATE)?], key: keys.tls_key() };
-    let trust = Trust::Authority(certificate(AUTHORITY)?);
+    let identity = ClientIdentity { chain: certificates(CERTIFICATE)?, key: keys.tls_key() };
+    let trust = Trust::Authority(authority);
     let transport = Transport::new(&coordinator, trust, Some(identity), proxy.clone())?;
     Ok(EnrolledDevice { device, label, coordinator, transport, lifetime })
 }

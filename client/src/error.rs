@@ -70,9 +70,11 @@ impl Error {
                 ErrorKind::Device
             }
             Self::Enrollment(error) => match error {
-                EnrollmentError::Keys(_) | EnrollmentError::Store(_) | EnrollmentError::Damaged(_) => {
-                    ErrorKind::Device
-                }
+                EnrollmentError::Keys(_)
+                | EnrollmentError::Store(_)
+                | EnrollmentError::Tpm(_)
+                | EnrollmentError::Interrupted
+                | EnrollmentError::Damaged(_) => ErrorKind::Device,
                 EnrollmentError::Transport(_) | EnrollmentError::Answer(_) | EnrollmentError::NotEnrolled => {
                     ErrorKind::Coordinator
                 }

@@ -3,7 +3,7 @@
 //! A host program opens a [`Device`], enrolls it, and lends it time: [`Device::run`] with a [`Trainer`] that learns from
 //! the user's text and a [`DeviceMonitor`] that says when the machine is idle. What decides is a pure machine,
 //! `nightshift-session`; what computes is `nightshift-engine`, which [`InProcess`] puts behind the trait. Here is what
-//! talks ([`transport`], [`enrollment`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
+//! talks ([`transport`], [`enrollment`], and to this machine's TPM [`tpm`]), what keeps ([`store`], [`keys`]), and what gives adapters to other
 //! programs and takes theirs ([`adapter_files`]).
 //!
 //! It deliberately has no command line and no configuration file, and does not decide what happens next. Of the user's
@@ -41,6 +41,7 @@ pub mod keys;
 mod locked;
 mod monitor;
 pub mod store;
+pub mod tpm;
 mod trainer;
 pub mod transport;
 

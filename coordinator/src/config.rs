@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use hooks::config::{AttestationKeys, IssuerKeys};
 use serde::Deserialize;
 use shell::config::{self, ConfigError, OutOfRange, require};
 use shell::home;
@@ -62,6 +63,10 @@ pub struct Config {
     pub certificates: Certificates,
     /// What is taken on at the same time.
     pub limits: Limits,
+    /// Who signs devices' certificates.
+    pub issuer: IssuerKeys,
+    /// What is asked of devices' machines before they are enrolled.
+    pub attestation: AttestationKeys,
 }
 
 /// An address, or nothing.
@@ -132,6 +137,8 @@ impl Default for Config {
             drain_secs: 10,
             certificates: Certificates::default(),
             limits: Limits::default(),
+            issuer: IssuerKeys::default(),
+            attestation: AttestationKeys::default(),
         }
     }
 }
@@ -200,7 +207,8 @@ impl Config {
             require(value >= 1, key, "at least 1", &value)?;
         }
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
-        Ok(())
+        self.issuer.check()?;
+        self.attestation.check()
     }
 }
 
@@ -245,9 +253,11 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 13);
+        assert_eq!(keys.len(), 15);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
+        assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);
+        assert_eq!(keys["attestation"].as_table().unwrap().len(), 9);
     }
 
     #[test]

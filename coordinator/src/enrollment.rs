@@ -1,14 +1,15 @@
 //! Who may connect: tokens, enrolment, renewal and revocation.
+#![expect(clippy::disallowed_methods, reason = "IO shell: an enrollment goes on when its caller has gone")]
 
 use aggregation::{Credential, IdentityPublic, Logged};
+use hooks::Signed;
 use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
-use proto::admin::{DeviceStatus, OperatorStatus};
+use proto::admin::DeviceStatus;
 use proto::convert::{Enrolled, Enrollment, Renewal};
-use proto::ids::{DeviceId, Serial, Timestamp};
+use proto::ids::{DeviceId, Timestamp};
 use proto::message::{LogPart, Rejection};
-use proto::role::Role;
 use proto::shown::shown;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
@@ -17,14 +18,17 @@ use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
 use crate::kept_log::{KeptLog, Turn};
 use crate::last_seen::LastSeen;
-use crate::operators::{Operators, OperatorsError};
-use crate::peer::{AdminName, AdminNameError, Peer};
+use crate::operators::Operators;
+use crate::outside::Hooks;
+use crate::peer::Peer;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
-use crate::records::{self, DeviceRecord};
+use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
+mod asked;
 mod listing;
+mod operators;
 
 /// Clocks of devices may be this much behind ours, in seconds: a day.
 pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
@@ -34,6 +38,16 @@ const RENEWAL_PAUSE_SECS: u64 = 60;
 
 /// The longest life of a token, in seconds: a year.
 const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
+
+/// A device that may be enrolled, as far as is known here.
+#[derive(Debug)]
+struct Begun {
+    device: DeviceId,
+    /// Its record, where it comes again.
+    earlier: Option<DeviceRecord>,
+    /// The label of its token.
+    label: String,
+}
 
 /// The authority's keys and the records of devices.
 #[derive(Debug)]
@@ -64,20 +78,34 @@ pub struct Registry {
     pub audit: Audit,
     /// When each device called last.
     pub seen: LastSeen,
+    /// Who else is asked when a device enrolls.
+    pub hooks: Hooks,
 }
 
 impl Registry {
-    /// Enrols a device: uses its token up and records the device, in one transaction.
+    /// Enrols a device: uses its token up and records the device, in one transaction. Before that its machine is looked at,
+    /// and its certificate made, as the operator wants it; what fails there uses nothing up.
+    ///
+    /// All of it goes on to its end when the caller has gone.
     pub async fn enrol(
         self: Arc<Self>,
         enrollment: Enrollment,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.enrol_here(&enrollment, now)).await
+        let enrollment = Arc::new(enrollment);
+        let all = tokio::spawn(async move {
+            let asked = Arc::clone(&enrollment);
+            let begun = Arc::clone(&self).apart(move |registry| registry.begin(&asked, now)).await?;
+            let attested = self.attested(&enrollment, &begun, now).await?;
+            let (whom, request) = ((begun.device, &*begun.label), &enrollment.certificate_request_pem);
+            let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
+            self.apart(move |registry| registry.enrol_here(&enrollment, begun, attested, signed, now)).await
+        });
+        all.await.unwrap_or_else(|error| Err(unavailable(&error)))
     }
 
-    /// The same on a thread that may block.
-    fn enrol_here(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
+    /// Whether a device may be enrolled, as far as is known here. Blocks.
+    fn begin(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Begun, Rejection> {
         enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
         if !enrollment.is_proved() {
             return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
@@ -98,20 +126,28 @@ impl Registry {
         };
         let secret = &enrollment.token_secret;
         let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
-        let mut turn = self.log.turn();
-        let logged = Logged {
-            place: turn.place(),
-            enrolled_unix_secs: earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis) / 1000,
-            label: self.enrollment_key.label(&token.label),
-            attested: [0; 32],
-        };
+        Ok(Begun { device, earlier, label: token.label })
+    }
+
+    /// Uses the token up. Blocks.
+    fn enrol_here(
+        &self,
+        enrollment: &Enrollment,
+        Begun { device, earlier, label }: Begun,
+        attested: Option<AttestedRecord>,
+        signed: Option<Signed>,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let secret = &enrollment.token_secret;
         let request = &enrollment.certificate_request_pem;
-        let enrolled = self.vouch(device, request, (enrollment.identity, logged), now)?;
+        let mut turn = self.log.turn();
+        let first = earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis);
+        let logged = self.logged(&turn, (first, &label), attested.as_ref());
+        let enrolled = self.vouch(device, (request, signed), (enrollment.identity, logged), now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
-        let mut record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
-        if let Some(earlier) = &earlier {
-            record.enrolled_unix_millis = earlier.enrolled_unix_millis;
-        }
+        // A device that comes again enrolled when it came first.
+        let record = DeviceRecord::new(label, enrollment.identity, first, expires_unix_secs);
+        let record = DeviceRecord { attested, ..record };
         let mut also = Batch::new();
         self.log_credential(&mut turn, &mut also, &enrolled.credential, now)?;
         match &earlier {
@@ -135,7 +171,14 @@ impl Registry {
             Ok(())
         };
         let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
-        self.audit.change_here((Who::Device(device), what), redeem, |()| With::new(), self.audit_fails())?;
+        let by = record.attested.iter().flat_map(|attested| {
+            [
+                ("attested".to_owned(), attested.kind.clone()),
+                ("policy".to_owned(), attested.policy.to_string()),
+            ]
+        });
+        let came = |(): &()| by.collect::<With>();
+        self.audit.change_here((Who::Device(device), what), redeem, came, self.audit_fails())?;
         turn.kept();
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
@@ -151,11 +194,16 @@ impl Registry {
         peer: Peer,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.renew_here(&renewal, &peer, now)).await
+        let renewal = Arc::new(renewal);
+        let asked = Arc::clone(&renewal);
+        let record = Arc::clone(&self).apart(move |registry| registry.renewable(&asked, &peer, now)).await?;
+        let (whom, request) = ((renewal.device, &*record.label), &renewal.certificate_request_pem);
+        let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
+        self.apart(move |registry| registry.renew_here(&renewal, &record, signed, now)).await
     }
 
-    /// The same on a thread that may block.
-    fn renew_here(&self, renewal: &Renewal, peer: &Peer, now: Timestamp) -> Result<Enrolled, Rejection> {
+    /// The record of a device whose certificate may be renewed now. Blocks.
+    fn renewable(&self, renewal: &Renewal, peer: &Peer, now: Timestamp) -> Result<DeviceRecord, Rejection> {
         let device = renewal.device;
         if *peer != Peer::Anonymous && *peer != Peer::Device(device.0) {
             return Err(Rejection::NotEnrolled);
@@ -181,15 +229,23 @@ impl Registry {
             let why = "the certificate was renewed within the last minute".to_owned();
             return Err(Rejection::Unavailable(why));
         }
+        Ok(record)
+    }
+
+    /// Gives the next certificate and credential, and writes down until when they last. Blocks.
+    fn renew_here(
+        &self,
+        renewal: &Renewal,
+        record: &DeviceRecord,
+        signed: Option<Signed>,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let (device, identity) = (renewal.device, IdentityPublic(record.identity.0));
         let mut turn = self.log.turn();
-        let logged = Logged {
-            place: turn.place(),
-            enrolled_unix_secs: record.enrolled_unix_millis / 1000,
-            label: self.enrollment_key.label(&record.label),
-            attested: [0; 32],
-        };
+        let of = (record.enrolled_unix_millis, record.label.as_str());
+        let logged = self.logged(&turn, of, record.attested.as_ref());
         let request = &renewal.certificate_request_pem;
-        let renewed = self.vouch(device, request, (identity, logged), now)?;
+        let renewed = self.vouch(device, (request, signed), (identity, logged), now)?;
         let next = DeviceRecord {
             expires_unix_secs: renewed.credential.expires_unix_secs,
             renewed_unix_secs: now.as_secs(),
@@ -197,33 +253,47 @@ impl Registry {
         };
         let mut batch = Batch::new();
         self.log_credential(&mut turn, &mut batch, &renewed.credential, now)?;
-        records::replace_device(&mut batch, device, (&record, &next)).map_err(|e| self.store(e))?;
+        records::replace_device(&mut batch, device, (record, &next)).map_err(|e| self.store(e))?;
         self.store.commit_blocking(&batch).map_err(|error| {
             // Revoked, or renewed by another call, since it was read.
             if matches!(error, StoreError::Conflict { .. }) { changed_meanwhile() } else { self.store(error) }
         })?;
         turn.kept();
         tracing::debug!(%device, "certificate renewed");
-        Ok(Enrolled { label: record.label, ..renewed })
+        Ok(Enrolled { label: record.label.clone(), ..renewed })
     }
 
-    /// The certificate and the credential that a device is given now.
+    /// From when to when a device's certificate lasts that is made now.
+    fn devices_validity(&self, now: Timestamp) -> Validity {
+        Validity {
+            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
+            not_after_unix_secs: now.as_secs() + self.device_secs,
+        }
+    }
+
+    /// The certificate and the credential that a device is given now: the certificate that was signed elsewhere, or one of
+    /// the coordinator's own authority. Both end together.
     fn vouch(
         &self,
         device: DeviceId,
-        certificate_request_pem: &str,
+        (certificate_request_pem, signed): (&str, Option<Signed>),
         (identity, logged): (IdentityPublic, Logged),
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let expires_unix_secs = now.as_secs() + self.device_secs;
-        let validity = Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: expires_unix_secs,
+        let validity = self.devices_validity(now);
+        let (certificate_pem, ends) = match signed {
+            Some(signed) => (signed.chain_pem, signed.not_after_unix_secs),
+            None => {
+                let signed = self.authority.sign_device_pem(
+                    certificate_request_pem,
+                    &device.0,
+                    validity,
+                    &SystemRandom::new(),
+                );
+                (signed.map_err(certificate)?, validity.not_after_unix_secs)
+            }
         };
-        let certificate_pem = self
-            .authority
-            .sign_device_pem(certificate_request_pem, &device.0, validity, &SystemRandom::new())
-            .map_err(certificate)?;
+        let expires_unix_secs = validity.not_after_unix_secs.min(ends);
         Ok(Enrolled {
             device,
             certificate_pem,
@@ -232,6 +302,21 @@ impl Registry {
             issued_unix_secs: now.as_secs(),
             label: String::new(),
         })
+    }
+
+    /// What the log is to say of a device, by when it enrolled first and how it is called.
+    fn logged(
+        &self,
+        turn: &Turn<'_>,
+        (enrolled_unix_millis, label): (u64, &str),
+        attested: Option<&AttestedRecord>,
+    ) -> Logged {
+        Logged {
+            place: turn.place(),
+            enrolled_unix_secs: enrolled_unix_millis / 1000,
+            label: self.enrollment_key.label(label),
+            attested: attested.map_or([0; 32], |attested| attested.policy.0),
+        }
     }
 
     /// Adds the leaf of a credential to what is written with it.
@@ -316,98 +401,6 @@ impl Registry {
         run: impl FnOnce(&Self) -> Result<T, Rejection> + Send + 'static,
     ) -> Result<T, Rejection> {
         spawn_blocking(move || run(&self)).await.unwrap_or_else(|error| Err(unavailable(&error)))
-    }
-
-    /// Vouches for a new key of an operator, in the role that they have: the certificate and its authority's, in PEM.
-    pub async fn sign_operator(
-        self: Arc<Self>,
-        (name, role): (AdminName, Role),
-        request_pem: String,
-        now: Timestamp,
-    ) -> Result<String, Rejection> {
-        let validity = self.operators_validity(now);
-        self.apart(move |registry| {
-            let signed = registry.operators.sign(&request_pem, (&name, role), &registry.authority, validity);
-            let signed = signed.map_err(|error| registry.operators_failed(error))?;
-            tracing::info!(%name, %role, "operator's certificate made anew");
-            Ok(signed)
-        })
-        .await
-    }
-
-    /// Makes somebody an operator: the certificate and its authority's, in PEM.
-    pub async fn add_operator(
-        self: Arc<Self>,
-        (name, role): (String, Role),
-        request_pem: String,
-        now: Timestamp,
-    ) -> Result<String, Rejection> {
-        let refuse = |why: String| Rejection::Unacceptable { request: "add operator".into(), why };
-        let name: AdminName = name.parse().map_err(|error: AdminNameError| refuse(error.to_string()))?;
-        let validity = self.operators_validity(now);
-        self.apart(move |registry| {
-            let at = (&registry.authority, validity, now.as_secs());
-            let signed = registry.operators.add(&request_pem, (&name, role), at.0, at.1, at.2);
-            let signed = signed.map_err(|error| registry.operators_failed(error))?;
-            tracing::info!(%name, %role, "operator added");
-            Ok(signed)
-        })
-        .await
-    }
-
-    fn operators_validity(&self, now: Timestamp) -> Validity {
-        Validity {
-            not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: now.as_secs() + self.operator_secs,
-        }
-    }
-
-    /// Makes an operator's certificate worthless, for ever. Fails where nobody would be left who can make another.
-    pub async fn revoke_operator(self: Arc<Self>, serial: Serial, now: Timestamp) -> Result<(), Rejection> {
-        self.apart(move |registry| {
-            let failed = |error| registry.operators_failed(error);
-            let known = registry.operators.list().map_err(failed)?;
-            if !known.iter().any(|operator| operator.serial == serial) {
-                let why =
-                    "no certificate of an operator has this number; `nightshift operator ls` lists them"
-                        .to_owned();
-                return Err(Rejection::Unacceptable { request: "revoke operator".into(), why });
-            }
-            let _change = registry.operators.change();
-            registry.operators.check_not_last(serial, now.as_secs()).map_err(failed)?;
-            registry.revocations.add(Revoked::Operator(serial)).map_err(|error| unavailable(&error))?;
-            registry.operators.revoke(serial).map_err(failed)?;
-            tracing::info!(%serial, "operator's certificate revoked");
-            Ok(())
-        })
-        .await
-    }
-
-    /// All certificates of operators.
-    pub async fn list_operators(self: Arc<Self>) -> Result<Vec<OperatorStatus>, Rejection> {
-        self.apart(|registry| registry.operators.list().map_err(|error| registry.operators_failed(error)))
-            .await
-    }
-
-    /// Whether a certificate was made for this name.
-    pub fn is_operators_own(&self, serial: Serial, name: &AdminName) -> Result<bool, Rejection> {
-        self.operators.is_named(serial, name).map_err(|error| self.operators_failed(error))
-    }
-
-    fn operators_failed(&self, error: OperatorsError) -> Rejection {
-        match error {
-            OperatorsError::Store(error) => self.store(error),
-            OperatorsError::Pki(error) => certificate(error),
-            error @ (OperatorsError::Record(_) | OperatorsError::Unreadable) => {
-                Rejection::Unavailable(error.to_string())
-            }
-            error @ OperatorsError::NameTaken { .. } => {
-                Rejection::Unacceptable { request: "add operator".into(), why: error.to_string() }
-            }
-            error @ OperatorsError::LastAdmin(_) => {
-                Rejection::Unacceptable { request: "revoke operator".into(), why: error.to_string() }
-            }
-        }
     }
 
     /// The key that verifies devices' credentials.

@@ -25,6 +25,7 @@ pub mod metrics;
 pub mod observe;
 pub mod offline;
 pub mod operators;
+pub mod outside;
 pub mod peer;
 pub mod pki;
 pub mod records;

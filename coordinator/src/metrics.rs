@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,6 +28,9 @@ const STEP_BUCKETS: [f64; 13] =
 
 /// Seconds of a commit.
 const COMMIT_BUCKETS: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0];
+
+/// Seconds that somebody takes who is asked when a device enrolls.
+const HOOK_BUCKETS: [f64; 9] = [0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 25.0];
 
 /// The steps that a round goes through.
 const STEPS: [PhaseName; 6] = [
@@ -61,6 +64,8 @@ pub struct Metrics {
     requests: Family<Labels<2>, Counter>,
     held: Gauge,
     commits: Histogram,
+    hooks: Family<Labels<2>, Counter>,
+    hook_times: Family<Labels<1>, Histogram, fn() -> Histogram>,
     /// The step that each open round is in, and since when.
     now: Mutex<BTreeMap<SessionId, (PhaseName, Timestamp)>>,
 }
@@ -72,6 +77,7 @@ pub struct Held(Gauge);
 impl Default for Metrics {
     fn default() -> Self {
         let steps: fn() -> Histogram = || Histogram::new(STEP_BUCKETS);
+        let hook_times: fn() -> Histogram = || Histogram::new(HOOK_BUCKETS);
         let metrics = Self {
             rounds: Family::default(),
             excluded: Counter::default(),
@@ -80,6 +86,8 @@ impl Default for Metrics {
             requests: Family::default(),
             held: Gauge::default(),
             commits: Histogram::new(COMMIT_BUCKETS),
+            hooks: Family::default(),
+            hook_times: Family::new_with_constructor(hook_times),
             now: Mutex::default(),
         };
         // What has not come up yet is there as 0.
@@ -164,6 +172,12 @@ impl Metrics {
         done
     }
 
+    /// Somebody was asked when a device enrolled, and this came of it.
+    pub fn asked(&self, hook: &'static str, outcome: &'static str, took: Duration) {
+        self.hooks.get_or_create(&[("hook", hook), ("outcome", outcome)]).inc();
+        self.hook_times.get_or_create(&[("hook", hook)]).observe(took.as_secs_f64());
+    }
+
     /// Everything that is counted here, for an answer.
     pub fn register(&self, registry: &mut Registry) {
         registry.register(
@@ -202,6 +216,17 @@ impl Metrics {
             "How long the disk took for what a step of a task decided",
             Unit::Seconds,
             self.commits.clone(),
+        );
+        registry.register(
+            "nightshift_hooks",
+            "Who was asked when a device enrolled or renewed its certificate, and what came of it",
+            self.hooks.clone(),
+        );
+        registry.register_with_unit(
+            "nightshift_hook",
+            "How long they took",
+            Unit::Seconds,
+            self.hook_times.clone(),
         );
     }
 }
@@ -281,6 +306,7 @@ mod tests {
         metrics.answered("check-in", &Ok(Reply::wait(1)));
         metrics.answered("check-in", &Err(Rejection::UnknownTask));
         assert_eq!(metrics.commit(|| 7), 7);
+        metrics.asked("issuer", "slow", Duration::from_secs(3));
         let text = text(&metrics);
         for line in [
             "nightshift_held_questions 0",
@@ -289,6 +315,8 @@ mod tests {
             "nightshift_device_requests_total{request=\"check-in\",answer=\"wait\"} 1",
             "nightshift_device_requests_total{request=\"check-in\",answer=\"refused\"} 1",
             "nightshift_store_commit_seconds_count 1",
+            "nightshift_hooks_total{hook=\"issuer\",outcome=\"slow\"} 1",
+            "nightshift_hook_seconds_sum{hook=\"issuer\"} 3.0",
         ] {
             assert!(text.contains(line), "{line}\n{text}");
         }

@@ -240,6 +240,13 @@ impl Authority {
     }
 }
 
+/// A device's request in DER, whose signature holds and whose key is ECDSA P-256.
+pub fn check_request(request_pem: &str) -> Result<Vec<u8>, PkiError> {
+    let request = request_der(request_pem)?;
+    CertificateSigningRequestParams::from_der(&request).map_err(PkiError::Request)?;
+    if is_p256(&request) { Ok(request.to_vec()) } else { Err(PkiError::RequestKey) }
+}
+
 fn request_der(pem: &str) -> Result<CertificateSigningRequestDer<'static>, PkiError> {
     CertificateSigningRequestDer::from_pem_slice(pem.as_bytes())
         .map_err(|_| PkiError::Request(rcgen::Error::CouldNotParseCertificationRequest))

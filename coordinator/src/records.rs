@@ -124,6 +124,20 @@ pub struct DeviceRecord {
     pub renewed_unix_secs: u64,
     /// Whether it is shut out.
     pub revoked: bool,
+    /// By what it was admitted when it enrolled; none where nothing was asked, and not written then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<AttestedRecord>,
+}
+
+/// The policy that a device fulfilled when it enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttestedRecord {
+    /// SHA-256 of the policy's kind and parameters.
+    pub policy: Digest,
+    /// Its kind, as it stands in a configuration.
+    pub kind: String,
+    /// When.
+    pub at_unix_secs: u64,
 }
 
 /// A certificate of an operator.
@@ -166,7 +180,13 @@ impl DeviceRecord {
             enrolled_unix_millis: now_millis,
             renewed_unix_secs: 0,
             revoked: false,
+            attested: None,
         }
+    }
+
+    /// The digest of the policy under which it was admitted; zeros where nothing was asked.
+    pub fn attested_digest(&self) -> Digest {
+        self.attested.as_ref().map_or(Digest([0; 32]), |attested| attested.policy)
     }
 
     /// What operators see of it; when it called, and how often it took part, is kept elsewhere.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
 use ring::rand::SystemRandom;
@@ -32,6 +33,7 @@ use crate::observe::scrape::Scrape;
 use crate::observe::{Readiness, endpoint, health};
 use crate::offline;
 use crate::operators::{Operators, OperatorsError};
+use crate::outside::Hooks;
 use crate::peer::{AdminNameError, Peer};
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records;
@@ -101,6 +103,9 @@ pub enum ServerError {
     /// A base that is to be served is not there.
     #[error(transparent)]
     Bases(#[from] ServedBaseError),
+    /// Who else is asked when a device enrolls cannot be.
+    #[error(transparent)]
+    Hooks(#[from] OpenError),
     /// A listener has no address.
     #[error("a listener has no address: {0}")]
     Listener(std::io::Error),
@@ -155,6 +160,7 @@ impl Coordinator {
         let shares = shares(&config)?;
         let folder = &config.state_dir;
         let bases = ServedBases::find(&config.bases)?;
+        let hooks = Hooks::open(&config.issuer, &config.attestation)?;
         if let Some(closed) = files::own_folder(folder, &OURS)? {
             tracing::warn!("{closed}");
         }
@@ -204,6 +210,7 @@ impl Coordinator {
             driver: driver.clone(),
             audit,
             seen,
+            hooks,
         });
         let terms = Terms {
             folder: folder.clone(),

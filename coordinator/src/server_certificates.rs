@@ -185,7 +185,9 @@ fn shown(
     let authority = &registry.authority;
     let validity = lasting(terms.server_secs, now_unix_secs);
     let identity = authority.issue_server(&terms.names, validity, &SystemRandom::new())?;
-    let device = tls::server_config(&identity, authority.certificate(), Audience::Devices)?;
+    // Of operators, and of the coordinator itself, nobody else makes certificates.
+    let authorities = [std::slice::from_ref(authority.certificate()), registry.hooks.issuer.roots()].concat();
+    let device = tls::server_config_of(&identity, &authorities, Audience::Devices)?;
     let operator = tls::server_config(&identity, authority.certificate(), Audience::Operators)?;
     Ok((device, operator))
 }

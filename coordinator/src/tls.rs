@@ -50,9 +50,20 @@ pub fn server_config(
     authority: &CertificateDer<'static>,
     audience: Audience,
 ) -> Result<Arc<ServerConfig>, TlsError> {
+    server_config_of(identity, std::slice::from_ref(authority), audience)
+}
+
+/// The same where peers' certificates may come from any of several authorities.
+pub fn server_config_of(
+    identity: &Identity,
+    authorities: &[CertificateDer<'static>],
+    audience: Audience,
+) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(default_provider());
     let mut roots = RootCertStore::empty();
-    roots.add(authority.clone()).map_err(TlsError::Identity)?;
+    for authority in authorities {
+        roots.add(authority.clone()).map_err(TlsError::Identity)?;
+    }
     let ours = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     let ours = match audience {
         Audience::Devices => ours.allow_unauthenticated(),

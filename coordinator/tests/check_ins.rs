@@ -27,6 +27,7 @@ use nightshift_coordinator::enrollment::Registry;
 use nightshift_coordinator::kept_log::KeptLog;
 use nightshift_coordinator::last_seen::LastSeen;
 use nightshift_coordinator::operators::Operators;
+use nightshift_coordinator::outside::Hooks;
 use nightshift_coordinator::pki::{Authority, EnrollmentKey, Validity};
 use nightshift_coordinator::records::{self, DeviceRecord};
 use nightshift_coordinator::revocations::Revocations;
@@ -107,6 +108,7 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
         driver: driver.clone(),
         audit: Audit::open(&audit, store.clone(), &SystemRandom::new(), now()).unwrap(),
         seen: LastSeen::default(),
+        hooks: Hooks::none(),
     }
 }
 

@@ -328,7 +328,7 @@ async fn who_stops_is_not_ready_from_the_first_moment_on_while_an_open_round_sti
     let running = running().await;
     let plan = Plan::example().to_bytes().unwrap();
     let task = running.driver.create_task(plan, Vec::new()).await.unwrap().task;
-    let join = Request::Join { task, version: 0, class: None };
+    let join = Request::Join { task, version: 0, class: None, log_seen: 0 };
     let joined = running.driver.handle(DeviceId([1; 16]), join).await.unwrap();
     assert!(matches!(joined, Reply::Offer { .. }), "{joined:?}");
     let mut health = HealthClient::new(channel(running.folder.path(), running.admin, true).await);

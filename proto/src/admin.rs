@@ -13,7 +13,7 @@ mod devices;
 mod funnel;
 
 pub use devices::{
-    DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenState, TokenStatus,
+    Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenState, TokenStatus,
 };
 pub use funnel::{Candidates, DeclineCount, Funnel};
 

@@ -2,6 +2,7 @@
 
 mod adapter;
 mod asked;
+mod attest;
 mod bench;
 mod check;
 mod configuration;
@@ -130,6 +131,8 @@ enum Command {
         /// same, and leaves the other one where it is not
         #[arg(long)]
         again: bool,
+        #[command(flatten)]
+        attest: attest::AttestArgs,
     },
     /// Take part
     Run {
@@ -322,8 +325,9 @@ fn perform(cli: &Cli) -> Result<(), Failure> {
                 .map_err(|error| failed(error.code())(error.into()))?;
             print(format, &exported, || exported.text())
         }
-        Command::Enroll { token, coordinator, again } => {
-            wait(enroll::enroll(&config, token, (coordinator.as_deref(), *again), format))
+        Command::Enroll { token, coordinator, again, attest } => {
+            let tpm = attest.read().map_err(failed(3))?;
+            wait(enroll::enroll(&config, token, (coordinator.as_deref(), *again, tpm.as_ref()), format))
         }
         Command::Run { once, override_conditions, machine } => {
             let sources = machine.as_ref().map_or_else(Sources::of_this_machine, |root| Sources {

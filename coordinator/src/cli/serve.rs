@@ -136,6 +136,7 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
         | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_))
         | ServerError::Bases(_)
+        | ServerError::Hooks(_)
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
         | ServerError::Operator(_)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use proto::admin::{DeviceQuery, DeviceStatus, TokenStatus};
+use proto::admin::{Attested, DeviceQuery, DeviceStatus, TokenStatus};
 use proto::ids::{DeviceId, Timestamp, TokenId};
 use proto::message::Rejection;
 
@@ -56,6 +56,21 @@ impl Registry {
                 why: "no device has this id; `nightshift device ls` lists them".into(),
             })?;
             Ok(registry.with_call(record.status(device)))
+        })
+        .await
+    }
+
+    /// By what a device was admitted when it enrolled; none where nothing was asked.
+    pub async fn attested_by(self: Arc<Self>, device: DeviceId) -> Result<Option<Attested>, Rejection> {
+        self.apart(move |registry| {
+            let record = records::device(&registry.store, device).map_err(|e| registry.store(e))?;
+            let current = registry.hooks.attestation.policy().map(|policy| policy.digest);
+            Ok(record.and_then(|record| record.attested).map(|attested| Attested {
+                kind: attested.kind,
+                policy: attested.policy,
+                at_unix_secs: attested.at_unix_secs,
+                is_current: current == Some(attested.policy),
+            }))
         })
         .await
     }

@@ -62,6 +62,7 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
         store,
         driver,
         seen: LastSeen::default(),
+        hooks: Hooks::none(),
     }
 }
 

@@ -34,7 +34,8 @@ impl AdminService {
         let status = Arc::clone(&self.registry).one(device).await?;
         let tasks = self.driver.tasks_of(device).await?;
         let participations = tasks.iter().fold(0_u32, |sum, task| sum.saturating_add(task.participations));
-        Ok(DeviceDetail { status: DeviceStatus { participations, ..status }, tasks })
+        let attested = Arc::clone(&self.registry).attested_by(device).await?;
+        Ok(DeviceDetail { status: DeviceStatus { participations, ..status }, tasks, attested })
     }
 
     /// Why the coordinator writes nothing now, and for how many seconds; none while it does.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{DeviceId, TaskId, TokenId};
+use crate::ids::{DeviceId, Digest, TaskId, TokenId};
 use crate::message::DeclineReason;
 use crate::plan::Mode;
 
@@ -85,6 +85,22 @@ pub struct DeviceDetail {
     pub status: DeviceStatus,
     /// Tasks in which it was charged, is shut out, or that it declined, in the order of their creation.
     pub tasks: Vec<DeviceTask>,
+    /// By what it was admitted when it enrolled; none where nothing was asked.
+    #[serde(default)]
+    pub attested: Option<Attested>,
+}
+
+/// The policy that a device fulfilled when it enrolled.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// What was asked: `allow-list`, `webhook` or `tpm`.
+    pub kind: String,
+    /// SHA-256 of the policy's kind and parameters.
+    pub policy: Digest,
+    /// When.
+    pub at_unix_secs: u64,
+    /// Whether a device that enrolls now has to fulfill the same.
+    pub is_current: bool,
 }
 
 /// What a device has spent in a task.

@@ -3,7 +3,10 @@
 use aggregation::{Credential, IdentityKey, IdentityPublic, Signature};
 
 use super::{WireError, credential_from_wire, credential_to_wire, fixed, present};
-use crate::ids::DeviceId;
+use crate::attestation::{
+    self, Attestation, MOST_CERTIFICATE_BYTES, MOST_CERTIFICATES, MOST_PART_BYTES, Quote, REGISTERS,
+};
+use crate::ids::{DeviceId, Digest};
 use crate::wire;
 
 /// What a device shows to be enrolled.
@@ -15,6 +18,8 @@ pub struct Enrollment {
     pub certificate_request_pem: String,
     /// The long-lived signing key.
     pub identity: IdentityPublic,
+    /// What it shows of the machine that it is on, if anything.
+    pub attestation: Option<Attestation>,
     /// Its signature over the rest.
     pub proof: Signature,
 }
@@ -25,16 +30,47 @@ const PROOF_DOMAIN: &str = "nightshift v1 enrolment";
 impl Enrollment {
     /// An enrolment whose proof is made with the key itself.
     pub fn new(token_secret: [u8; 32], certificate_request_pem: String, identity: &IdentityKey) -> Self {
-        let parts: [&[u8]; 2] = [&token_secret, certificate_request_pem.as_bytes()];
-        let proof = identity.sign(PROOF_DOMAIN, &parts);
-        Self { token_secret, identity: identity.public(), proof, certificate_request_pem }
+        Self::attested(token_secret, certificate_request_pem, None, identity)
     }
 
-    /// Whether whoever wrote it holds the identity key: a proof over another token or another request is none.
+    /// The same with what the device shows of the machine that it is on, which the proof is over too.
+    pub fn attested(
+        token_secret: [u8; 32],
+        certificate_request_pem: String,
+        attestation: Option<Attestation>,
+        identity: &IdentityKey,
+    ) -> Self {
+        let proof = proved(&token_secret, &certificate_request_pem, attestation.as_ref(), |parts| {
+            identity.sign(PROOF_DOMAIN, parts)
+        });
+        Self { token_secret, identity: identity.public(), attestation, proof, certificate_request_pem }
+    }
+
+    /// Whether whoever wrote it holds the identity key: a proof over another token, another request or another statement
+    /// about the machine is none.
     #[must_use]
     pub fn is_proved(&self) -> bool {
-        let parts: [&[u8]; 2] = [&self.token_secret, self.certificate_request_pem.as_bytes()];
-        self.identity.verify(PROOF_DOMAIN, &parts, &self.proof)
+        proved(&self.token_secret, &self.certificate_request_pem, self.attestation.as_ref(), |parts| {
+            self.identity.verify(PROOF_DOMAIN, parts, &self.proof)
+        })
+    }
+
+    /// What a statement about the machine has to repeat.
+    pub fn challenge(&self) -> Digest {
+        attestation::challenge(&self.token_secret, &self.identity.0, &self.certificate_request_pem)
+    }
+}
+
+/// Gives what a proof is over: two parts, or three where something is shown of the machine.
+fn proved<T>(
+    secret: &[u8; 32],
+    request: &str,
+    attestation: Option<&Attestation>,
+    with: impl FnOnce(&[&[u8]]) -> T,
+) -> T {
+    match attestation {
+        None => with(&[secret, request.as_bytes()]),
+        Some(attestation) => with(&[secret, request.as_bytes(), &attestation.to_bytes()]),
     }
 }
 
@@ -76,7 +112,7 @@ impl Renewal {
 pub struct Enrolled {
     /// Its name.
     pub device: DeviceId,
-    /// Its certificate, in PEM.
+    /// Its certificate, in PEM, and those behind it that vouch for it, where its authority did not sign it itself.
     pub certificate_pem: String,
     /// The enrolment authority's statement about its signing key.
     pub credential: Credential,
@@ -95,7 +131,67 @@ pub fn enroll_request_to_wire(enrollment: &Enrollment) -> wire::EnrollRequest {
         certificate_request_pem: enrollment.certificate_request_pem.clone(),
         identity_key: enrollment.identity.0.to_vec(),
         identity_proof: enrollment.proof.0.to_vec(),
+        attestation: enrollment.attestation.as_ref().map(attestation_to_wire),
     }
+}
+
+fn attestation_to_wire(attestation: &Attestation) -> wire::Attestation {
+    let kind = match attestation {
+        Attestation::Tpm(quote) => wire::attestation::Kind::Tpm(wire::TpmQuote {
+            key: quote.key.clone(),
+            statement: quote.statement.clone(),
+            signature: quote.signature.clone(),
+            registers: quote
+                .registers
+                .iter()
+                .map(|(register, value)| wire::TpmRegister {
+                    register: (*register).into(),
+                    value: value.0.to_vec(),
+                })
+                .collect(),
+            certificates: quote.certificates.clone(),
+        }),
+    };
+    wire::Attestation { kind: Some(kind) }
+}
+
+fn attestation_from_wire(message: wire::Attestation) -> Result<Attestation, WireError> {
+    match present("attestation", message.kind)? {
+        wire::attestation::Kind::Tpm(quote) => {
+            let part = |what, bytes: Vec<u8>| at_most(what, bytes, MOST_PART_BYTES);
+            let mut registers: Vec<(u8, Digest)> = Vec::new();
+            for one in quote.registers {
+                let register = u8::try_from(one.register).ok().filter(|register| *register < REGISTERS);
+                let last = registers.last().map(|(last, _)| *last);
+                let register = register.filter(|register| last.is_none_or(|last| last < *register));
+                let register = register.ok_or_else(|| {
+                    let why =
+                        format!("{} is not below {REGISTERS} and behind the one before it", one.register);
+                    super::error("register of a TPM", why)
+                })?;
+                registers.push((register, Digest(fixed("value of a register", &one.value)?)));
+            }
+            if quote.certificates.len() > MOST_CERTIFICATES {
+                let why = format!("{} are more than {MOST_CERTIFICATES}", quote.certificates.len());
+                return Err(super::error("certificates of a TPM's key", why));
+            }
+            let certificate = |bytes| at_most("certificate of a TPM's key", bytes, MOST_CERTIFICATE_BYTES);
+            Ok(Attestation::Tpm(Quote {
+                key: part("key of a TPM", quote.key)?,
+                statement: part("statement of a TPM", quote.statement)?,
+                signature: part("signature of a TPM", quote.signature)?,
+                registers,
+                certificates: quote.certificates.into_iter().map(certificate).collect::<Result<_, _>>()?,
+            }))
+        }
+    }
+}
+
+fn at_most(what: &'static str, bytes: Vec<u8>, most: usize) -> Result<Vec<u8>, WireError> {
+    if bytes.len() > most {
+        return Err(super::error(what, format!("{} bytes are more than {most}", bytes.len())));
+    }
+    Ok(bytes)
 }
 
 /// Decodes an enrolment.
@@ -104,6 +200,7 @@ pub fn enroll_request_from_wire(message: wire::EnrollRequest) -> Result<Enrollme
         token_secret: fixed("token", &message.token_secret)?,
         identity: IdentityPublic(fixed("identity key", &message.identity_key)?),
         proof: Signature(fixed("identity proof", &message.identity_proof)?),
+        attestation: message.attestation.map(attestation_from_wire).transpose()?,
         certificate_request_pem: message.certificate_request_pem,
     })
 }
@@ -148,4 +245,67 @@ pub fn enroll_reply_from_wire(message: wire::EnrollReply) -> Result<Enrolled, Wi
         issued_unix_secs: message.issued_unix_secs,
         label: message.label,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn quote() -> Attestation {
+        Attestation::Tpm(Quote {
+            key: vec![1; 90],
+            statement: vec![2; 145],
+            signature: vec![3; 72],
+            registers: vec![(0, Digest([4; 32])), (7, Digest([5; 32]))],
+            certificates: vec![vec![6; 700], vec![7; 800]],
+        })
+    }
+
+    #[test]
+    fn the_proof_is_over_the_statement_about_the_machine_too() {
+        let key = IdentityKey::from_seed(&[1; 32]);
+        let whole = Enrollment::attested([2; 32], "request".into(), Some(quote()), &key);
+        assert!(whole.is_proved());
+        let read = enroll_request_from_wire(enroll_request_to_wire(&whole)).unwrap();
+        assert_eq!(read.attestation, whole.attestation);
+        assert!(read.is_proved());
+        // Taken out, put in, and another one.
+        assert!(!Enrollment { attestation: None, ..whole.clone() }.is_proved());
+        let bare = Enrollment::new([2; 32], "request".into(), &key);
+        assert!(bare.is_proved());
+        assert!(!Enrollment { attestation: Some(quote()), ..bare }.is_proved());
+        let Some(Attestation::Tpm(other)) = &whole.attestation else { panic!("there is one") };
+        let other = Attestation::Tpm(Quote { certificates: Vec::new(), ..other.clone() });
+        assert!(!Enrollment { attestation: Some(other), ..whole }.is_proved());
+    }
+
+    #[test]
+    fn a_statement_that_is_too_large_or_out_of_order_is_refused_by_name() {
+        let key = IdentityKey::from_seed(&[1; 32]);
+        let whole = Enrollment::attested([2; 32], "request".into(), Some(quote()), &key);
+        let refused = |change: &dyn Fn(&mut wire::TpmQuote)| {
+            let mut message = enroll_request_to_wire(&whole);
+            let Some(wire::Attestation { kind: Some(wire::attestation::Kind::Tpm(quote)) }) =
+                &mut message.attestation
+            else {
+                panic!("there is one")
+            };
+            change(quote);
+            enroll_request_from_wire(message).unwrap_err().to_string()
+        };
+        for (change, words) in [
+            (
+                &(|quote: &mut wire::TpmQuote| quote.key = vec![0; 1025]) as &dyn Fn(&mut wire::TpmQuote),
+                "key of a TPM",
+            ),
+            (&|quote| quote.registers.reverse(), "0 is not below 24 and behind the one before it"),
+            (&|quote| quote.registers[1].register = 24, "24 is not below 24"),
+            (&|quote| quote.registers[0].value.clear(), "value of a register"),
+            (&|quote| quote.certificates = vec![vec![1]; 5], "5 are more than 4"),
+            (&|quote| quote.certificates = vec![vec![1; 3073]], "3073 bytes are more than 3072"),
+        ] {
+            let said = refused(change);
+            assert!(said.contains(words), "{words}: {said}");
+        }
+    }
 }

@@ -1,5 +1,7 @@
 //! What a corpus begins with: one real input of each kind, the same at every call.
 
+use std::collections::BTreeSet;
+
 use aggregation::log::{Head, Leaf, Witness};
 use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, SHARE_BYTES, packing};
 use client::store::{Declined, Entry};
@@ -10,6 +12,7 @@ use formats::{peft_files, read_peft};
 use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
+use proto::attestation::{Attestation, Quote};
 use proto::base::BaseFile;
 use proto::convert::{
     Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
@@ -20,6 +23,7 @@ use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
+use proto::tpm;
 use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
@@ -84,6 +88,7 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
         "enroll_request" => vec![
             enroll_request_to_wire(&enrollment()).encode_to_vec(),
+            enroll_request_to_wire(&attested()).encode_to_vec(),
             renew_request_to_wire(&renewal()).encode_to_vec(),
         ],
         "enrollment_log" => enrollment_logs(),
@@ -157,7 +162,7 @@ fn replies() -> Vec<Vec<u8>> {
 
 /// The first message of each kind, which its first byte says, and of each length.
 fn one_of_each(messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     messages.into_iter().filter(|bytes| kinds.insert((bytes.first().copied(), bytes.len()))).collect()
 }
 
@@ -178,6 +183,29 @@ fn rejections() -> Vec<Rejection> {
 
 fn enrollment() -> Enrollment {
     Enrollment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
+}
+
+/// The same with what a TPM would say, signed by nobody.
+fn attested() -> Enrollment {
+    let sized = |bytes: &[u8]| [&[0, u8::try_from(bytes.len()).unwrap()], bytes].concat();
+    let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>();
+    let registers = BTreeSet::from([0, 7]);
+    let scheme = words(&[tpm::NULL, tpm::ECDSA, tpm::SHA_256, tpm::P_256, tpm::NULL]);
+    let attributes = tpm::OF_ATTESTATION.to_be_bytes();
+    let point = [sized(&[1; 32]), sized(&[2; 32])].concat();
+    let head = [&tpm::GENERATED.to_be_bytes()[..], &tpm::ATTEST_QUOTE.to_be_bytes()].concat();
+    // A clock, two counts, whether it is safe, and a firmware's version.
+    let machine = [0; 25];
+    let said = [sized(&[3; 34]), sized(&[4; 32])].concat();
+    let quote = Quote {
+        key: [&words(&[tpm::ECC, tpm::SHA_256])[..], &attributes, &sized(&[]), &scheme, &point].concat(),
+        statement: [&head[..], &said, &machine, &tpm::selection(&registers), &sized(&[5; 32])].concat(),
+        signature: [&words(&[tpm::ECDSA, tpm::SHA_256])[..], &sized(&[6; 32]), &sized(&[7; 32])].concat(),
+        registers: registers.into_iter().map(|register| (register, Digest([register; 32]))).collect(),
+        certificates: vec![vec![8; 64]],
+    };
+    let key = IdentityKey::from_seed(&[1; 32]);
+    Enrollment::attested([2; 32], "request".into(), Some(Attestation::Tpm(quote)), &key)
 }
 
 fn renewal() -> Renewal {

@@ -3,6 +3,7 @@
 use std::fmt::Debug;
 
 use prost::Message;
+use proto::attestation::{Attestation, REGISTERS};
 use proto::convert::{
     WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
     base_files_from_wire, base_files_to_wire, enroll_reply_from_wire, enroll_reply_to_wire,
@@ -10,6 +11,8 @@ use proto::convert::{
     rejection_from_bytes, rejection_to_bytes, renew_request_from_wire, renew_request_to_wire,
     reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
 };
+use proto::tpm::{Key, Signature, Statement};
+use proto::wire;
 
 /// A device's request.
 pub fn request(bytes: &[u8]) {
@@ -33,8 +36,16 @@ pub fn admin_reply(bytes: &[u8]) {
     round_trip(bytes, admin_reply_from_wire, admin_reply_to_wire);
 }
 
-/// An enrolment, and a renewal.
+/// An enrolment, with what a TPM says in it, and a renewal.
 pub fn enroll_request(bytes: &[u8]) {
+    let read = wire::EnrollRequest::decode(bytes).ok().and_then(|read| enroll_request_from_wire(read).ok());
+    if let Some(Attestation::Tpm(quote)) = read.and_then(|read| read.attestation) {
+        drop((Key::read(&quote.key), Signature::read(&quote.signature)));
+        if let Ok(statement) = Statement::read(&quote.statement) {
+            assert!(statement.registers.iter().all(|register| *register < REGISTERS));
+            assert!(!statement.registers.is_empty() && statement.challenge.len() <= 64);
+        }
+    }
     round_trip(bytes, enroll_request_from_wire, |enrollment| enroll_request_to_wire(&enrollment));
     round_trip(bytes, renew_request_from_wire, |renewal| renew_request_to_wire(&renewal));
 }

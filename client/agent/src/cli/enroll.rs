@@ -8,6 +8,7 @@ use std::path::Path;
 
 use client::Status;
 use client::enrollment::EnrollmentError;
+use client::tpm::Tpm;
 use client::transport::TransportError;
 use proto::ids::DeviceId;
 use proto::message::Rejection;
@@ -21,7 +22,7 @@ use crate::config::Config;
 pub(super) async fn enroll(
     config: &Config,
     token: &token::TokenArgs,
-    (address, again): (Option<&str>, bool),
+    (address, again, tpm): (Option<&str>, bool, Option<&Tpm>),
     format: Format,
 ) -> Result<(), Failure> {
     let token = token.read().map_err(failed(token.exit_code()))?;
@@ -42,7 +43,7 @@ pub(super) async fn enroll(
             return Err(failed(2)(anyhow::anyhow!(why)));
         }
     }
-    let id = match device.enroll(&token, address).await {
+    let id = match device.enroll_attested(&token, address, tpm).await {
         Ok(id) => id,
         Err(error) => {
             drop(device);
@@ -72,13 +73,15 @@ impl<'a> Folder<'a> {
         Self { path, held, missing: missing.collect() }
     }
 
-    /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost: with
-    /// them the same token works again.
+    /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost, and
+    /// where its operator may list them now: with them the same token works again.
     fn restore(self, error: &client::Error) {
-        let is_refused = matches!(
-            error,
-            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(_)))
-        );
+        let is_refused = match error {
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection))) => {
+                !is_of_machine(rejection)
+            }
+            _ => false,
+        };
         if !is_refused && self.path.join("keys").exists() {
             return;
         }
@@ -143,6 +146,11 @@ impl Enrolled {
     }
 }
 
+/// Whether it is this machine that the coordinator does not take.
+fn is_of_machine(rejection: &Rejection) -> bool {
+    matches!(rejection, Rejection::Unacceptable { request, .. } if request == "attestation")
+}
+
 /// Why the coordinator gave nothing for the token.
 fn not_enrolled(error: client::Error) -> Failure {
     let client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection))) = &error
@@ -150,7 +158,13 @@ fn not_enrolled(error: client::Error) -> Failure {
         return device_failure(error);
     };
     let is_token = matches!(rejection, Rejection::Unacceptable { request, .. } if request == "token");
-    let what = if is_token { "the token was not accepted" } else { "the coordinator enrolls no such device" };
+    let what = if is_token {
+        "the token was not accepted"
+    } else if is_of_machine(rejection) {
+        "the coordinator does not take this machine; its keys stay here, and the token is not used"
+    } else {
+        "the coordinator enrolls no such device"
+    };
     let why = anyhow::anyhow!("{what}: {}", rejection.reason());
     Failure { error: why, ..device_failure(error) }
 }
@@ -202,6 +216,11 @@ mod tests {
                 Rejection::Unacceptable { request: "token".into(), why: "it was used".to_owned() };
             client::Error::from(TransportError::Rejected(rejection))
         };
+        let unlisted = || {
+            let rejection =
+                Rejection::Unacceptable { request: "attestation".into(), why: "it is not listed".to_owned() };
+            client::Error::from(TransportError::Rejected(rejection))
+        };
         let lost = || {
             let (address, why) = ("127.0.0.1:1".to_owned(), "it does not answer".to_owned());
             client::Error::from(TransportError::Unreachable { address, why })
@@ -222,6 +241,12 @@ mod tests {
         fill(&new);
         folder.restore(&lost());
         assert!(new.join("keys/identity.seed").exists() && new.join("ledger").exists());
+        // And with them the device comes that the operator listed meanwhile.
+        let listed = root.path().join("listed");
+        let folder = Folder::before(&listed);
+        fill(&listed);
+        folder.restore(&unlisted());
+        assert!(root.path().join("listed/keys/identity.seed").exists());
         // Of a folder that is used for something, only what is new goes.
         fs::remove_dir_all(new.join("keys")).unwrap();
         fs::write(new.join("agent.toml"), "mine").unwrap();

@@ -233,6 +233,8 @@ impl ExportFailure {
                 | EnrollmentError::Store(_)
                 | EnrollmentError::Transport(_)
                 | EnrollmentError::Answer(_)
+                | EnrollmentError::Tpm(_)
+                | EnrollmentError::Interrupted
                 | EnrollmentError::Damaged(_),
             ) => 4,
             Self::Enrollment(EnrollmentError::NotEnrolled) => 5,

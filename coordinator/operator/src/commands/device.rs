@@ -7,7 +7,7 @@ use coordinator::cli::CliError;
 use coordinator::driver::now;
 use coordinator::tokens;
 use proto::admin::{
-    AdminReply, AdminRequest, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask,
+    AdminReply, AdminRequest, Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask,
 };
 use proto::ids::DeviceId;
 use proto::shown::shown;
@@ -267,8 +267,17 @@ fn row(device: &DeviceStatus) -> Vec<String> {
     ]
 }
 
+/// By what a device was admitted when it enrolled.
+fn machine(attested: Option<&Attested>) -> String {
+    let Some(Attested { kind, policy, at_unix_secs, is_current }) = attested else {
+        return "nothing was asked of it when it enrolled".to_owned();
+    };
+    let now = if *is_current { "as is asked today" } else { "something else is asked today" };
+    format!("admitted by {} on {}, policy {policy}; {now}", shown(kind), at(*at_unix_secs))
+}
+
 fn describe(device: &DeviceDetail) -> String {
-    let DeviceDetail { status, tasks } = device;
+    let DeviceDetail { status, tasks, attested } = device;
     let mut lines = vec![
         format!("device       {} ({})", status.device, shown(&status.label)),
         format!("state        {}", state(status)),
@@ -276,6 +285,7 @@ fn describe(device: &DeviceDetail) -> String {
         format!("certificate  ends {}", at(status.expires_unix_secs)),
         format!("last seen    {}", at(status.last_seen_unix_secs)),
         format!("program      {}", shown(&program(status))),
+        format!("machine      {}", machine(attested.as_ref())),
         format!("rounds       {} charged, over all tasks", status.participations),
     ];
     if !tasks.is_empty() {

@@ -129,7 +129,7 @@ async fn a_window_begins_with_the_question_and_not_with_an_answer_that_was_held(
     // Held longer than its earliest moment, it may ask at once.
     let answer = Reply::Wait { retry: at_once, latest: Vec::new(), complete: false };
     assert_eq!(
-        window(task::held::Awaits::Place.after(answer, task::held::LONGEST_HELD_MILLIS)),
+        window(Awaits::Place.after(answer, LONGEST_HELD_MILLIS)),
         Window { least_millis: 0, most_millis: 25_000 }
     );
 }

@@ -1,9 +1,9 @@
 //! Devices and their tokens, on the operator's wire.
 
 use super::super::request::{decline_from_wire, decline_to_wire};
-use super::super::{WireError, error, fixed, present};
+use super::super::{WireError, digest, error, fixed, present};
 use super::{mode_from_wire, mode_to_wire};
-use crate::admin::{DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenStatus};
+use crate::admin::{Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenStatus};
 use crate::ids::{DeviceId, TaskId, TokenId};
 use crate::wire;
 
@@ -84,6 +84,12 @@ pub(super) fn detail_to_wire(detail: DeviceDetail) -> wire::DeviceDetail {
     wire::DeviceDetail {
         status: Some(device_to_wire(detail.status)),
         tasks: detail.tasks.into_iter().map(task).collect(),
+        attested: detail.attested.map(|attested| wire::Attested {
+            kind: attested.kind,
+            policy: attested.policy.0.to_vec(),
+            at_unix_secs: attested.at_unix_secs,
+            is_current: attested.is_current,
+        }),
     }
 }
 
@@ -104,6 +110,16 @@ pub(super) fn detail_from_wire(message: wire::DeviceDetail) -> Result<DeviceDeta
     Ok(DeviceDetail {
         status: device_from_wire(present("device", message.status)?)?,
         tasks: message.tasks.into_iter().map(task).collect::<Result<_, WireError>>()?,
+        attested: message.attested.map(attested_from_wire).transpose()?,
+    })
+}
+
+fn attested_from_wire(message: wire::Attested) -> Result<Attested, WireError> {
+    Ok(Attested {
+        kind: message.kind,
+        policy: digest("policy", &message.policy)?,
+        at_unix_secs: message.at_unix_secs,
+        is_current: message.is_current,
     })
 }
 

@@ -2,8 +2,8 @@
 
 use aggregation::{IdentityPublic, Signature};
 use proto::admin::{
-    AdminReply, AdminRequest, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus,
-    DeviceTask, Health, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount,
+    AdminReply, AdminRequest, Attested, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState,
+    DeviceStatus, DeviceTask, Health, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount,
 };
 use proto::ids::{Digest, Serial, TokenId};
 use proto::message::DeclineReason;
@@ -73,6 +73,12 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
             declined: Some(DeclineReason::Work),
             excluded: true,
         }],
+        attested: Some(Attested {
+            kind: "tpm".into(),
+            policy: Digest([6; 32]),
+            at_unix_secs: 5,
+            is_current: true,
+        }),
     };
     let token = TokenStatus {
         token: TokenId([1; 8]),

@@ -1,0 +1,152 @@
+//! Who else is asked when a device enrolls, and when its certificate is renewed; and what an operator learns of it.
+#![expect(clippy::disallowed_methods, reason = "IO shell: how long somebody takes is measured here")]
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use hooks::{AttestationError, CertIssuer, HookError, Policy, Shown, Signed, ToSign};
+use proto::convert::Enrollment;
+use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::message::Rejection;
+use proto::shown::shown;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+
+use super::{Begun, Registry, certificate};
+use crate::audit::What;
+use crate::peer::{self, Peer};
+use crate::pki::{self, Validity};
+use crate::records::AttestedRecord;
+
+impl Registry {
+    /// By what a device is admitted that enrolls now; none where nothing is asked.
+    pub(super) async fn attested(
+        &self,
+        enrollment: &Enrollment,
+        begun: &Begun,
+        now: Timestamp,
+    ) -> Result<Option<AttestedRecord>, Rejection> {
+        let verifier = &self.hooks.attestation;
+        let Some(Policy { kind, digest }) = verifier.policy().cloned() else {
+            if enrollment.attestation.is_some() {
+                tracing::info!(
+                    "a device showed a statement about its machine, which was not asked for: nobody read it"
+                );
+            }
+            return Ok(None);
+        };
+        let began = Instant::now();
+        let answer = verifier
+            .verify(Shown {
+                device: begun.device.0,
+                identity: Digest(enrollment.identity.0),
+                label: begun.label.clone(),
+                request_pem: enrollment.certificate_request_pem.clone(),
+                challenge: enrollment.challenge(),
+                attestation: enrollment.attestation.clone(),
+                now_unix_secs: now.as_secs(),
+            })
+            .await;
+        let outcome = match &answer {
+            Ok(()) => "done",
+            Err(AttestationError::NotAdmitted(_)) => "refused",
+            Err(AttestationError::Hook(error)) => error.word(),
+        };
+        self.driver.metrics().asked("attestation", outcome, began.elapsed());
+        let Err(error) = answer else {
+            return Ok(Some(AttestedRecord {
+                policy: digest,
+                kind: kind.to_owned(),
+                at_unix_secs: now.as_secs(),
+            }));
+        };
+        let (why, rejection) = match error {
+            AttestationError::NotAdmitted(why) => {
+                (why.clone(), Rejection::Unacceptable { request: "attestation".into(), why })
+            }
+            AttestationError::Hook(error) => {
+                (error.to_string(), failed("whether this device may come is not known", &error))
+            }
+        };
+        self.comes_to_nothing(("attestation", outcome), (&begun.label, begun.device), why, now);
+        Err(rejection)
+    }
+
+    /// The certificate that somebody else makes; none where the coordinator's own authority does.
+    pub(super) async fn signed(
+        &self,
+        (device, label): (DeviceId, &str),
+        request_pem: &str,
+        validity: Validity,
+        now: Timestamp,
+    ) -> Result<Option<Signed>, Rejection> {
+        let CertIssuer::Outside(outside) = &self.hooks.issuer else { return Ok(None) };
+        let asked = ToSign {
+            device: device.0,
+            name: peer::device_uri(&device.0),
+            request_der: pki::check_request(request_pem).map_err(certificate)?,
+            request_pem: request_pem.to_owned(),
+            not_before_unix_secs: validity.not_before_unix_secs,
+            not_after_unix_secs: validity.not_after_unix_secs,
+            now_unix_secs: now.as_secs(),
+        };
+        let began = Instant::now();
+        let signed = outside.sign(asked).await.and_then(|signed| named(signed, device));
+        let outcome = signed.as_ref().map_or_else(HookError::word, |_| "done");
+        self.driver.metrics().asked("issuer", outcome, began.elapsed());
+        signed.map(Some).map_err(|error| {
+            self.comes_to_nothing(("issuer", outcome), (label, device), error.to_string(), now);
+            failed("no certificate was made for this device", &error)
+        })
+    }
+
+    /// Tells the operator, in the log and in the audit log.
+    fn comes_to_nothing(
+        &self,
+        (hook, outcome): (&'static str, &'static str),
+        (label, device): (&str, DeviceId),
+        why: String,
+        now: Timestamp,
+    ) {
+        tracing::debug!(%device, label = %shown(label), hook, outcome, why = %shown(&why), "a device was turned away");
+        if !self.hooks.said.may_say(now) {
+            self.hooks.unsaid.fetch_add(1, Ordering::Relaxed);
+            return;
+        }
+        let unsaid = self.hooks.unsaid.swap(0, Ordering::Relaxed);
+        tracing::warn!(hook, outcome, why = %shown(&why), unsaid, "a device was given no certificate");
+        let with = [
+            ("hook", hook.to_owned()),
+            ("outcome", outcome.to_owned()),
+            ("label", shown(label).to_string()),
+            ("unsaid", unsaid.to_string()),
+        ];
+        let (audit, what) = (self.audit.clone(), What::new("turn a device away", with));
+        drop(tokio::task::spawn_blocking(move || audit.note(&what, now)));
+    }
+}
+
+/// As the listener will read it.
+fn named(signed: Signed, device: DeviceId) -> Result<Signed, HookError> {
+    let leaf = CertificateDer::from_pem_slice(signed.chain_pem.as_bytes()).ok();
+    let read = leaf.and_then(|leaf| peer::read_certificate(&leaf).ok());
+    if read.is_some_and(|read| read.peer == Peer::Device(device.0)) {
+        Ok(signed)
+    } else {
+        Err(HookError::Garbage { why: "the certificate does not name the device alone".to_owned() })
+    }
+}
+
+/// What the device is told: whose fault it is, and that it may come again. What others said is for the operator.
+fn failed(what: &str, error: &HookError) -> Rejection {
+    let how = match error {
+        HookError::Busy => "too many devices come at the same time",
+        HookError::Slow { .. } => "whom this coordinator asks for that did not answer in time",
+        HookError::Unreachable { .. } => "whom this coordinator asks for that cannot be reached",
+        HookError::Failed { .. } => "whom this coordinator asks for that failed",
+        HookError::TooMuch { .. } | HookError::Garbage { .. } => {
+            "whom this coordinator asks for that gave no answer that can be used"
+        }
+    };
+    Rejection::Unavailable(format!("{what}: {how}; nothing was used up, so it may come again later"))
+}
