@@ -242,7 +242,7 @@ mod tests {
         let answer = signed.clone().witnessed("w", &other, 5).to_string();
         let line = answer.lines().last().unwrap();
         let both = signed.clone().signed_by(&witness, &format!("{line}\n")).unwrap();
-        assert_eq!(both.seen_by(&[witness.clone()]), 1);
+        assert_eq!(both.seen_by(std::slice::from_ref(&witness)), 1);
         assert_eq!(both.to_string(), answer);
         assert_eq!(signed.clone().signed_by(&witness, ""), Err(HeadError::Signature));
         assert_eq!(signed.clone().signed_by(&witness, "sorry"), Err(HeadError::Written));

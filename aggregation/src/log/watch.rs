@@ -23,6 +23,8 @@ pub struct Watch {
     pub most_enrolled_a_day: Option<u64>,
     /// Since when a device must be enrolled not to count as young, in seconds.
     pub least_age_secs: u64,
+    /// The digest of the policy under which all of a roster must have been attested, where that is demanded.
+    pub attested: Option<[u8; 32]>,
 }
 
 /// What a device keeps of the heads that it accepted.
@@ -102,6 +104,12 @@ pub enum ListedError {
     /// The entries are not below the head.
     #[error("the roster is not in the enrollment log: {0}")]
     Proof(#[from] ProofError),
+    /// An entry was not attested under the policy that the device demands.
+    #[error("roster entry {index} was not attested under the policy that this device demands")]
+    Unattested {
+        /// Which.
+        index: DeviceIndex,
+    },
     /// Too many enrolled only lately.
     #[error(
         "{got} devices of the roster enrolled within the last {hours} hours, this device takes at most {most}"
@@ -179,13 +187,15 @@ impl Watch {
         let mut leaves = Vec::with_capacity(entries.len());
         let mut got = 0;
         for (index, entry) in entries.iter().enumerate() {
-            let Some((place, leaf)) = entry.credential.leaf() else {
-                let index = DeviceIndex::from(u16::try_from(index).unwrap_or(u16::MAX));
-                return Err(ListedError::NoPlace { index });
-            };
+            let index = DeviceIndex::from(u16::try_from(index).unwrap_or(u16::MAX));
+            let listed = entry.credential.logged.zip(entry.credential.leaf());
+            let (logged, (place, leaf)) = listed.ok_or(ListedError::NoPlace { index })?;
             leaves.push((place, leaf.hash()));
-            let since = entry.credential.logged.as_ref().map_or(0, |logged| logged.enrolled_unix_secs);
-            got += usize::from(now_unix_secs.saturating_sub(since) < self.least_age_secs);
+            let age = now_unix_secs.saturating_sub(logged.enrolled_unix_secs);
+            got += usize::from(age < self.least_age_secs);
+            if self.attested.is_some_and(|policy| policy != logged.attested) {
+                return Err(ListedError::Unattested { index });
+            }
         }
         leaves.sort_unstable();
         check_inclusions(&leaves, (head.size, &head.root), nodes)?;

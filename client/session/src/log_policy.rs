@@ -1,6 +1,7 @@
 //! What a device demands of the log of its enrollment authority, in its own limits.
 
 use aggregation::log::{Watch, Witness, WitnessError};
+use proto::ids::Digest;
 use serde::{Deserialize, Serialize};
 
 /// A device's own limits on who may have been enrolled beside it.
@@ -18,6 +19,8 @@ pub struct LogPolicy {
     /// How long a device must have been enrolled not to count as fresh, in hours. No more of a roster may be fresh than
     /// may be corrupt. Default 0: none counts as fresh.
     pub least_age_hours: u64,
+    /// The digest of the policy under which all devices of a roster must have been attested; without it any. Default none.
+    pub attested: Option<Digest>,
 }
 
 impl Default for LogPolicy {
@@ -28,6 +31,7 @@ impl Default for LogPolicy {
             least_witnesses: 0,
             most_enrolled_a_day: None,
             least_age_hours: 0,
+            attested: None,
         }
     }
 }
@@ -41,6 +45,7 @@ impl LogPolicy {
             least_witnesses: self.least_witnesses,
             most_enrolled_a_day: self.most_enrolled_a_day,
             least_age_secs: self.least_age_hours.saturating_mul(3600),
+            attested: self.attested.map(|policy| policy.0),
         }
     }
 }

@@ -210,6 +210,20 @@ fn a_roster_with_more_young_devices_than_may_be_corrupt_is_refused() {
 }
 
 #[test]
+fn a_roster_with_a_device_that_was_attested_otherwise_is_refused() {
+    let mut book = Book::default();
+    let entries: Vec<Advertisement> = (0..4).map(|id| enroll(&mut book, id, NOW)).collect();
+    let signed = head(&mut book, NOW);
+    let nodes = book.list(&entries, signed.head()).unwrap();
+    let check = |attested| {
+        let watch = Watch { attested, ..watch() };
+        watch.check_listed(signed.head(), &entries, &nodes, 0, NOW)
+    };
+    assert_eq!((check(None), check(Some([0; 32]))), (Ok(()), Ok(())));
+    assert_eq!(check(Some([1; 32])), Err(ListedError::Unattested { index: 0.into() }));
+}
+
+#[test]
 fn an_entry_that_was_taken_back_leaves_nothing() {
     for size in 0..20 {
         let (mut book, same) = (book(size), book(size));
