@@ -18,15 +18,13 @@ use crate::driver::Driver;
 use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
+pub use crate::pki::CLOCK_SLACK_SECS;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError};
 
 mod listing;
-
-/// Clocks of devices may be this much behind ours, in seconds: a day.
-pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
 
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;

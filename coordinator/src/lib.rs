@@ -5,7 +5,10 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
-pub mod address;
+pub use serving::{address, listener, peer, tls};
+
+use serving::status;
+
 pub mod artifacts;
 pub mod audit;
 pub mod bases;
@@ -19,12 +22,10 @@ pub mod driver;
 pub mod enrollment;
 pub mod known;
 pub mod last_seen;
-pub mod listener;
 pub mod metrics;
 pub mod observe;
 pub mod offline;
 pub mod operators;
-pub mod peer;
 pub mod pki;
 pub mod records;
 pub mod revocations;
@@ -33,6 +34,4 @@ mod seldom;
 pub mod server;
 mod server_certificates;
 pub mod service;
-mod status;
-pub mod tls;
 pub mod tokens;

@@ -7,10 +7,9 @@ use aggregation::{Credential, IdentityKey, IdentityPublic};
 use formats::{Release, SignedRelease};
 use proto::ids::Digest;
 use ring::rand::SecureRandom;
+use serving::pki::PkiError;
 use shell::keys::{SEED_BYTES, load_or_create_seed};
 use zeroize::Zeroizing;
-
-use super::PkiError;
 
 /// The enrolment authority's key, which signs device credentials and vouches for versions.
 pub struct EnrollmentKey {
@@ -45,5 +44,34 @@ impl EnrollmentKey {
 impl fmt::Debug for EnrollmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnrollmentKey").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::files::{self, Audience};
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn the_enrollment_key_is_the_same_after_a_restart_and_signs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("enrolment.seed");
+        let first = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+        let second = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+        assert_eq!(first.public(), second.public());
+        let credential = first.issue([7; 16], second.public(), 100);
+        credential.verify(&second.public(), 99).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap().len(), 32);
+    }
+
+    #[test]
+    fn a_cut_enrollment_seed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("enrolment.seed");
+        files::write(&path, &[1; 31], Audience::Owner).unwrap();
+        let error = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap_err();
+        assert!(matches!(error, PkiError::Malformed { .. }));
     }
 }

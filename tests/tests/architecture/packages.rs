@@ -107,8 +107,13 @@ const RULES: &[Rule] = &[
         links_none_of: &[SHELLS, TENSORS, &["rand", "time", "tracing"]],
     },
     Rule {
+        package: "serving",
+        may_name: &["privacy", "aggregation", "proto", "shell"],
+        links_none_of: &[TENSORS, &["ureq"]],
+    },
+    Rule {
         package: "coordinator",
-        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "task"],
+        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "serving", "task"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {
@@ -123,6 +128,7 @@ const RULES: &[Rule] = &[
             "text",
             "task",
             "planning",
+            "serving",
             "coordinator",
         ],
         // It measures versions on its operator's own text, by the engine and the reader of devices.
@@ -144,6 +150,7 @@ const RULES: &[Rule] = &[
             "agent",
             "task",
             "planning",
+            "serving",
             "coordinator",
             "operator",
         ],
@@ -179,6 +186,7 @@ const RULES: &[Rule] = &[
             "agent",
             "task",
             "planning",
+            "serving",
             "coordinator",
             "operator",
             "sim",

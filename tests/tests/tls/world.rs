@@ -121,8 +121,9 @@ pub(super) fn operators_config(
     (home, identity): (&Home, &Identity),
     operators: &Arc<Operators>,
 ) -> Arc<ServerConfig> {
-    let audience = Audience::Operators(Arc::clone(operators));
-    server_config(identity, home.authority.certificate(), audience).unwrap()
+    let operators = Arc::clone(operators);
+    let known = move |peer: &Peer, serial| matches!(peer, Peer::Admin(_)) && operators.admits(serial);
+    server_config(identity, home.authority.certificate(), Audience::Known(Arc::new(known))).unwrap()
 }
 
 /// A server that shows whatever it likes.

@@ -11,7 +11,7 @@ use crate::peer::Peer;
 const HEADROOM_BYTES: usize = 64 << 10;
 
 /// The largest message of a device, and to one.
-pub(crate) const MAX_DEVICE_BYTES: usize = MAX_MESSAGE_BYTES + HEADROOM_BYTES;
+pub const MAX_DEVICE_BYTES: usize = MAX_MESSAGE_BYTES + HEADROOM_BYTES;
 
 /// The largest message between an operator and the coordinator: frozen factors of 2²⁴ numbers and a plan.
 pub const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;

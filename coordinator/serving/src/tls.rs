@@ -6,8 +6,10 @@
 //! belongs to the other listener does not get in. Sessions are never resumed, so each connection verifies its
 //! certificate anew.
 
+use std::fmt;
 use std::sync::Arc;
 
+use proto::ids::Serial;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -18,7 +20,6 @@ use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
 };
 
-use crate::operators::Operators;
 use crate::peer::{self, Certified, Peer};
 use crate::pki::Identity;
 
@@ -33,13 +34,25 @@ pub enum TlsError {
     Authority(#[from] VerifierBuilderError),
 }
 
+/// Whether whoever has a certificate with this number may connect: it is known, and was not revoked.
+pub type Knows = Arc<dyn Fn(&Peer, Serial) -> bool + Send + Sync>;
+
 /// Whom a listener is for.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Audience {
     /// Devices, and such as want to become one and have no certificate yet.
     Devices,
-    /// Operators, who have a certificate that is known and was not revoked.
-    Operators(Arc<Operators>),
+    /// Such as have a certificate that is known: operators.
+    Known(Knows),
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Devices => "Devices",
+            Self::Known(_) => "Known",
+        })
+    }
 }
 
 /// Makes the configuration of a listener: `identity` is shown to peers, and
@@ -55,7 +68,7 @@ pub fn server_config(
     let ours = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
     let ours = match &audience {
         Audience::Devices => ours.allow_unauthenticated(),
-        Audience::Operators(_) => ours,
+        Audience::Known(_) => ours,
     };
     let verifier = AudienceVerifier { ours: ours.build()?, audience };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -81,10 +94,10 @@ impl Audience {
     fn admits(&self, certificate: &[u8]) -> bool {
         match (self, peer::read_certificate(certificate)) {
             (Self::Devices, Ok(Certified { peer: Peer::Device(_), .. })) => true,
-            (Self::Operators(operators), Ok(Certified { peer: Peer::Admin(_), serial, .. })) => {
-                serial.is_some_and(|serial| operators.admits(serial))
+            (Self::Known(knows), Ok(Certified { peer, serial, .. })) => {
+                serial.is_some_and(|serial| knows(&peer, serial))
             }
-            (Self::Devices | Self::Operators(_), Ok(_) | Err(_)) => false,
+            (Self::Devices, Ok(_)) | (Self::Devices | Self::Known(_), Err(_)) => false,
         }
     }
 }

@@ -63,13 +63,15 @@ pub struct ConnectInfo {
 
 /// What a verified certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Certified {
-    pub(crate) peer: Peer,
-    /// `None` where it is not one of ours by its length.
-    pub(crate) serial: Option<Serial>,
-    pub(crate) not_after_unix_secs: u64,
+pub struct Certified {
+    /// Whom it names.
+    pub peer: Peer,
+    /// Its number; `None` where it is not one of ours by its length.
+    pub serial: Option<Serial>,
+    /// Its last second.
+    pub not_after_unix_secs: u64,
     /// The role that it says, where it says one. What its holder may do is decided by the coordinator's record of it.
-    pub(crate) role: Option<Role>,
+    pub role: Option<Role>,
 }
 
 impl AdminName {
@@ -110,7 +112,7 @@ pub(crate) fn admin_uri(name: &AdminName) -> String {
 
 /// Reads a certificate that TLS has verified. Fails when it does not have
 /// exactly one name that is ours.
-pub(crate) fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
+pub fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| PeerError::Malformed)?;
     if !rest.is_empty() {
         return Err(PeerError::Malformed);

@@ -5,7 +5,7 @@ use proto::message::Rejection;
 use tonic::{Code, Status};
 
 /// The one place that maps rejections to gRPC; the rejection itself travels in the details.
-pub(crate) fn of(rejection: &Rejection) -> Status {
+pub fn of(rejection: &Rejection) -> Status {
     let code = match rejection {
         Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
         Rejection::NotEnrolled => Code::Unauthenticated,
