@@ -42,6 +42,17 @@ pub enum EnrollmentError {
     /// The coordinator gave something that does not fit the device's keys.
     #[error("the coordinator's answer is not for this device: {0}")]
     Answer(&'static str),
+    /// Another enrollment authority than the token's vouched for the device: nothing of it is kept.
+    #[error(
+        "the coordinator's answer is of another enrollment authority ({found}) than the token ({expected}): who answered is not \
+         whom the token is for; ask whoever gave it to you for a new one"
+    )]
+    OtherAuthority {
+        /// Which one the token names.
+        expected: Digest,
+        /// Which one answered.
+        found: Digest,
+    },
     /// There is nothing to run with.
     #[error("this device is not enrolled; run `nightshift-agent enroll --token-file FILE` first")]
     NotEnrolled,
@@ -64,6 +75,9 @@ struct Enrolled {
     /// How the coordinator's operator calls the device.
     #[serde(default)]
     label: String,
+    /// The key by which the coordinator vouches for versions, where that is not the authority's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    publisher: Option<Digest>,
 }
 
 impl Enrolled {
@@ -115,8 +129,12 @@ pub async fn enroll(
     let key = IdentityKey::from_seed(keys.identity_seed()?);
     let identity = key.public();
     let request = pem::encode("CERTIFICATE REQUEST", &keys.signing_request()?);
-    let enrollment = Enrollment::new(**token.secret(), request, &key);
+    let enrollment = Enrollment::new(&token.key(), request, &key);
     let answer = transport.enroll(&enrollment).await?;
+    if answer.authority != token.authority() {
+        let (expected, found) = (Digest(token.authority().0), Digest(answer.authority.0));
+        return Err(EnrollmentError::OtherAuthority { expected, found });
+    }
     let certificate = checked(&answer, answer.device, identity)?;
     store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
     keep(store, &answer, &certificate, address)?;
@@ -201,6 +219,7 @@ fn keep(
         expires_unix_secs: answer.credential.expires_unix_secs,
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
         label,
+        publisher: answer.publisher.map(|key| Digest(key.0)),
     };
     Ok(store.put(ENROLLED, &enrolled)?)
 }
@@ -258,7 +277,9 @@ pub(crate) fn enrolled_with(store: &DeviceStore) -> Result<Option<(String, Strin
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| (enrolled.label, enrolled.coordinator)))
 }
 
-/// The key by which its coordinator vouches for devices and versions, if it is enrolled.
-pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
-    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
+/// The key by which its coordinator vouches for versions, if it is enrolled: its own, or, where it has none, that by which it
+/// vouches for devices too.
+pub fn publisher(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
+    let enrolled = store.get::<Enrolled>(ENROLLED)?;
+    Ok(enrolled.map(|enrolled| IdentityPublic(enrolled.publisher.unwrap_or(enrolled.authority).0)))
 }

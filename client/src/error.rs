@@ -73,9 +73,10 @@ impl Error {
                 EnrollmentError::Keys(_) | EnrollmentError::Store(_) | EnrollmentError::Damaged(_) => {
                     ErrorKind::Device
                 }
-                EnrollmentError::Transport(_) | EnrollmentError::Answer(_) | EnrollmentError::NotEnrolled => {
-                    ErrorKind::Coordinator
-                }
+                EnrollmentError::Transport(_)
+                | EnrollmentError::Answer(_)
+                | EnrollmentError::OtherAuthority { .. }
+                | EnrollmentError::NotEnrolled => ErrorKind::Coordinator,
             },
             Self::Trainer(_) => ErrorKind::Input,
             Self::Breach(_) | Self::NoBase(_) => ErrorKind::Limits,

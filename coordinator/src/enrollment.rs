@@ -5,32 +5,33 @@ use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
 use proto::admin::{DeviceStatus, OperatorStatus};
+use proto::authority::Issued;
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Serial, Timestamp};
 use proto::message::Rejection;
 use proto::role::Role;
 use proto::shown::shown;
+use proto::token::pin_of;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
 
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
+use crate::enroller::Enroller;
 use crate::last_seen::LastSeen;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminName, AdminNameError, Peer};
 pub use crate::pki::CLOCK_SLACK_SECS;
-use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
+use crate::pki::{Authority, PkiError, Validity};
 use crate::records::{self, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
-use crate::tokens::{self, NewToken, TokenError};
+use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
+mod elsewhere;
 mod listing;
 
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;
-
-/// The longest life of a token, in seconds: a year.
-const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
 
 /// The authority's keys and the records of devices.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ pub struct Registry {
     pub store: Store,
     /// Who vouches for devices' connections.
     pub authority: Authority,
-    /// Who vouches for devices' signing keys.
-    pub enrollment_key: EnrollmentKey,
+    /// Who vouches for devices' signing keys, and by what key versions are vouched for.
+    pub enroller: Enroller,
     /// Where devices find the coordinator, `host:port`; written into tokens.
     pub address: String,
     /// How long a certificate and a credential last, in seconds.
@@ -68,15 +69,15 @@ impl Registry {
         enrollment: Enrollment,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.enrol_here(&enrollment, now)).await
+        match &self.enroller {
+            Enroller::Here(_) => self.apart(move |registry| registry.enrol_here(&enrollment, now)).await,
+            Enroller::Apart(_) => self.enrol_elsewhere(enrollment, now).await,
+        }
     }
 
     /// The same on a thread that may block.
     fn enrol_here(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Enrolled, Rejection> {
-        enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
-        if !enrollment.is_proved() {
-            return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
-        }
+        authority::decide::proved(enrollment)?;
         let known = records::with_identity(&self.store, enrollment.identity).map_err(|e| self.store(e))?;
         // A device that comes again is the one that it was: how often it took part does not begin anew.
         let (device, earlier) = match known {
@@ -91,8 +92,12 @@ impl Registry {
             Some((device, Some(record))) => (device, Some(record)),
             None => (Self::new_device()?, None),
         };
-        let secret = &enrollment.token_secret;
-        let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
+        let by = (enrollment.identity, now.as_secs());
+        let found = tokens::find(&self.store, enrollment.token, by.0, by.1);
+        let (token, used) = found.map_err(|e| self.token(e))?;
+        if used == Use::Again && earlier.is_none() {
+            return Err(refused_token(&TokenRefusal::Redeemed.into()));
+        }
         let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         let record = DeviceRecord::new(token.label, enrollment.identity, now.0, expires_unix_secs);
@@ -103,16 +108,14 @@ impl Registry {
         }
         .map_err(|e| self.store(e))?;
         let redeem = || {
-            tokens::redeem(&self.store, secret, now.as_secs(), also).map_err(|error| match error {
+            tokens::redeem(&self.store, enrollment.token, by, also).map_err(|error| match error {
                 TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
                 other @ (TokenError::Store(_)
                 | TokenError::Randomness
-                | TokenError::Unknown
-                | TokenError::Expired { .. }
-                | TokenError::Redeemed
-                | TokenError::Revoked
+                | TokenError::Refused(_)
                 | TokenError::Ambiguous
-                | TokenError::Label { .. }) => self.token(other),
+                | TokenError::Label { .. }
+                | TokenError::Lifetime(_)) => self.token(other),
             })?;
             self.driver.known().enrolled(device);
             Ok(())
@@ -133,7 +136,10 @@ impl Registry {
         peer: Peer,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        self.apart(move |registry| registry.renew_here(&renewal, &peer, now)).await
+        match &self.enroller {
+            Enroller::Here(_) => self.apart(move |registry| registry.renew_here(&renewal, &peer, now)).await,
+            Enroller::Apart(_) => self.renew_elsewhere(renewal, peer, now).await,
+        }
     }
 
     /// The same on a thread that may block.
@@ -187,23 +193,33 @@ impl Registry {
         identity: IdentityPublic,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let expires_unix_secs = now.as_secs() + self.device_secs;
+        let Enroller::Here(key) = &self.enroller else {
+            return Err(Rejection::Unavailable("the enrollment key is not here".to_owned()));
+        };
+        let credential = key.issue(device.0, identity, now.as_secs() + self.device_secs);
+        let issued = Issued { credential, issued_unix_secs: now.as_secs(), label: String::new() };
+        self.certified(certificate_request_pem, &issued, now)
+    }
+
+    /// The certificate that goes with what was stated of a device, and lasts as long.
+    fn certified(
+        &self,
+        certificate_request_pem: &str,
+        issued: &Issued,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let Issued { credential, issued_unix_secs, label } = issued.clone();
+        let device = DeviceId(credential.device);
         let validity = Validity {
             not_before_unix_secs: now.as_secs().saturating_sub(CLOCK_SLACK_SECS),
-            not_after_unix_secs: expires_unix_secs,
+            not_after_unix_secs: credential.expires_unix_secs,
         };
         let certificate_pem = self
             .authority
             .sign_device_pem(certificate_request_pem, &device.0, validity, &SystemRandom::new())
             .map_err(certificate)?;
-        Ok(Enrolled {
-            device,
-            certificate_pem,
-            credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs),
-            authority: self.public(),
-            issued_unix_secs: now.as_secs(),
-            label: String::new(),
-        })
+        let (authority, publisher) = (self.public(), self.enroller.publisher());
+        Ok(Enrolled { device, certificate_pem, credential, authority, issued_unix_secs, label, publisher })
     }
 
     fn new_device() -> Result<DeviceId, Rejection> {
@@ -225,15 +241,13 @@ impl Registry {
         lifetime_secs: u64,
         now: Timestamp,
     ) -> Result<String, Rejection> {
-        if !(1..=MOST_TOKEN_SECS).contains(&lifetime_secs) {
-            let why = format!("a token lasts 1 to {MOST_TOKEN_SECS} seconds, got {lifetime_secs}");
-            return Err(Rejection::Unacceptable { request: "issue token".into(), why });
-        }
+        self.tokens_are_here("issue token")?;
         let new = NewToken {
             label,
             address: &self.address,
-            authority: self.authority.certificate(),
-            expires_unix_secs: now.as_secs() + lifetime_secs,
+            pin: pin_of(self.authority.certificate()),
+            authority: self.public(),
+            lifetime_secs,
         };
         let issued = tokens::issue(&self.store, new, now.as_secs(), &SystemRandom::new()).await;
         issued.map(|text| text.reveal().to_owned()).map_err(|e| self.token(e))
@@ -252,6 +266,7 @@ impl Registry {
                 let why = "no device has this name; `nightshift device ls` lists them".to_owned();
                 return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
             }
+            registry.will_report(device)?;
             registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
             records::revoke(&registry.store, device).map_err(|e| registry.store(e))?;
             registry.driver.known().revoked(device);
@@ -363,7 +378,7 @@ impl Registry {
 
     /// The key that verifies devices' credentials.
     pub fn public(&self) -> IdentityPublic {
-        self.enrollment_key.public()
+        self.enroller.public()
     }
 
     fn store(&self, error: StoreError) -> Rejection {
@@ -374,12 +389,10 @@ impl Registry {
         match error {
             TokenError::Store(error) => self.store(error),
             error @ (TokenError::Randomness
-            | TokenError::Unknown
-            | TokenError::Expired { .. }
-            | TokenError::Redeemed
-            | TokenError::Revoked
+            | TokenError::Refused(_)
             | TokenError::Ambiguous
-            | TokenError::Label { .. }) => refused_token(&error),
+            | TokenError::Label { .. }
+            | TokenError::Lifetime(_)) => refused_token(&error),
         }
     }
 
@@ -400,12 +413,10 @@ fn refused_token(error: &TokenError) -> Rejection {
     match error {
         TokenError::Randomness => Rejection::Unavailable("no randomness".to_owned()),
         TokenError::Store(error) => unavailable(error),
-        TokenError::Unknown
-        | TokenError::Expired { .. }
-        | TokenError::Redeemed
-        | TokenError::Revoked
-        | TokenError::Ambiguous
-        | TokenError::Label { .. } => {
+        TokenError::Lifetime(_) => {
+            Rejection::Unacceptable { request: "issue token".into(), why: error.to_string() }
+        }
+        TokenError::Refused(_) | TokenError::Ambiguous | TokenError::Label { .. } => {
             Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
         }
     }

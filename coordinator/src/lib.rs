@@ -5,6 +5,7 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
+pub use authority::tokens;
 pub use serving::{address, listener, peer, tls};
 
 use serving::status;
@@ -19,6 +20,7 @@ pub mod config;
 mod dashboard;
 pub mod descriptors;
 pub mod driver;
+pub mod enroller;
 pub mod enrollment;
 pub mod known;
 pub mod last_seen;
@@ -34,4 +36,3 @@ mod seldom;
 pub mod server;
 mod server_certificates;
 pub mod service;
-pub mod tokens;

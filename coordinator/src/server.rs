@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
-use ring::rand::SystemRandom;
+use ring::rand::{SecureRandom, SystemRandom};
 use shell::store::{Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -23,6 +23,7 @@ use crate::config::{Certificates, Config};
 use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError};
+use crate::enroller::{Enroller, EnrollerError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
@@ -32,7 +33,7 @@ use crate::observe::{Readiness, endpoint, health};
 use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::peer::{AdminNameError, Peer};
-use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
+use crate::pki::{Authority, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 pub use crate::server_certificates::ServerCertificatesError;
@@ -73,6 +74,9 @@ pub enum ServerError {
     /// The coordinator's own certificate, or its operator's, cannot be made or used.
     #[error(transparent)]
     Certificates(#[from] ServerCertificatesError),
+    /// It cannot be said who enrolls devices.
+    #[error(transparent)]
+    Enroller(#[from] EnrollerError),
     /// The list of revocations cannot be used.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
@@ -154,7 +158,8 @@ impl Coordinator {
             config.certificates;
         let rng = SystemRandom::new();
         let authority = Authority::open_or_create(folder, days(authority_days))?;
-        let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
+        let clock = (&rng as &dyn SecureRandom, driver::now().as_secs());
+        let enroller = Enroller::open(folder, &config.authority.file, &store, clock)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
         let place = Place {
@@ -174,12 +179,12 @@ impl Coordinator {
         let host = names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
-        let driver = Driver::open(store.clone(), artifacts, enrollment_key.public(), spooler)?;
+        let driver = Driver::open(store.clone(), artifacts, enroller.public(), spooler)?;
         let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
             authority,
-            enrollment_key,
+            enroller,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
             renewal_grace_secs: u64::from(renewal_grace_days) * DAY_SECS,
@@ -222,6 +227,11 @@ impl Coordinator {
         self.addresses
     }
 
+    /// Who enrolls its devices, in one line.
+    pub fn enroller(&self) -> String {
+        self.registry.enroller.says()
+    }
+
     /// What owns its tasks.
     pub fn driver(&self) -> Driver {
         self.driver.clone()
@@ -254,7 +264,7 @@ impl Coordinator {
         let admits_device: Admits = Arc::new(move |info| match &info.peer {
             Peer::Anonymous => true,
             Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
-            Peer::Admin(_) => false,
+            Peer::Admin(_) | Peer::Coordinator(_) => false,
         });
         let admits_operator: Admits =
             Arc::new(move |info| info.serial.is_some_and(|serial| operators.admits(serial)));
@@ -290,6 +300,7 @@ impl Coordinator {
         let renewals = tokio::spawn(certificates.keep());
         let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
+        let touch = tokio::spawn(Arc::clone(&registry).keep_in_touch());
         tracing::info!("serving");
 
         let outcome = tokio::select! {
@@ -307,6 +318,7 @@ impl Coordinator {
         renewals.abort();
         calls.abort();
         reading.abort();
+        touch.abort();
         stop.cancel();
         for service in [devices, admins].into_iter().chain(observers) {
             close(service).await;

@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
+use nightshift_coordinator::enroller::Enroller;
 use nightshift_coordinator::enrollment::Registry;
 use nightshift_coordinator::last_seen::LastSeen;
 use nightshift_coordinator::operators::Operators;
@@ -93,8 +94,9 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
     Registry {
         store: store.clone(),
         authority: Authority::open_or_create(folder, validity).unwrap(),
-        enrollment_key: EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new())
-            .unwrap(),
+        enroller: Enroller::Here(
+            EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new()).unwrap(),
+        ),
         address: "localhost:7443".to_owned(),
         device_secs: 1,
         renewal_grace_secs: 1,

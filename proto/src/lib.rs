@@ -1,7 +1,8 @@
 //! The words that both sides use, and their bytes on the wire.
 //!
 //! [`plan`] is what both sides must agree on, [`adapter`] says what the flat vector of parameters means, [`message`]
-//! what a device asks and is answered, [`admin`] the same for the operator, [`role`] what an operator may, [`token`] what a device enrolls with, [`base`] what a
+//! what a device asks and is answered, [`admin`] the same for the operator, [`authority`] for
+//! an enrollment authority, [`role`] what an operator may, [`token`] what a device enrolls with, [`base`] what a
 //! coordinator says of a base that it serves.
 //! [`convert`] is the only place where foreign bytes become these types, but for those of other programs' files, which
 //! `nightshift-formats` reads. [`files`] is how both sides' shells keep a file whole and a secret file secret: the only
@@ -12,6 +13,7 @@
 
 pub mod adapter;
 pub mod admin;
+pub mod authority;
 pub mod base;
 pub mod convert;
 pub mod counted;

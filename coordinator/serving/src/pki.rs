@@ -225,6 +225,19 @@ impl Authority {
         self.sign(&request_der(request_pem)?, params)
     }
 
+    /// Signs the request of a coordinator that is to call an enrollment authority, in PEM, as [`Authority::sign_device`] does a
+    /// device's.
+    pub fn sign_coordinator(
+        &self,
+        request_pem: &str,
+        name: &AdminName,
+        validity: Validity,
+        rng: &dyn SecureRandom,
+    ) -> Result<CertificateDer<'static>, PkiError> {
+        let params = client_params(name.as_str(), &peer::coordinator_uri(name), validity, rng)?;
+        self.sign(&request_der(request_pem)?, params)
+    }
+
     /// A certificate and this authority's own, in PEM.
     pub fn chain_pem(&self, certificate: &CertificateDer<'_>) -> String {
         pem(certificate) + &pem(&self.certificate)

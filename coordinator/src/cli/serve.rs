@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{CliError, EXIT_CODES};
 use crate::audit::AuditError;
 use crate::config::Config;
+use crate::enroller::EnrollerError;
 use crate::operators::OperatorsError;
 use crate::pki::PkiError;
 use crate::revocations::RevocationsError;
@@ -57,6 +58,7 @@ pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationTo
     let coordinator = coordinator.observed(metrics);
     // Before anybody is told that it serves: a signal that comes at once must find somebody.
     let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+    say(&coordinator.enroller());
     say(&format!("listening on {device_address} for devices"));
     say(&format!("listening on {admin_address} for operators"));
     if let Some(address) = metrics_address {
@@ -100,12 +102,22 @@ fn failure(error: ServerError) -> CliError {
             | ServerCertificatesError::Pki(PkiError::File(_))
             | ServerCertificatesError::Audit(AuditError::File(_) | AuditError::Store(_)),
         )
+        | ServerError::Enroller(EnrollerError::Store(_))
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
         // A person has to look at it: to start again and again mends nothing.
         | ServerError::Audit(AuditError::Key(_) | AuditError::Unwritable(_) | AuditError::Fault { .. })
         | ServerError::Bases(_)
+        | ServerError::Enroller(
+            EnrollerError::Pki(_)
+            | EnrollerError::Bundle(_)
+            | EnrollerError::Link { .. }
+            | EnrollerError::Both(_)
+            | EnrollerError::OwnDevices(_)
+            | EnrollerError::OtherAuthority { .. }
+            | EnrollerError::WithoutFile(_),
+        )
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
         | ServerError::Operator(_)

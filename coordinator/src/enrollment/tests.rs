@@ -9,6 +9,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::known::KnownDevices;
+use crate::pki::EnrollmentKey;
 
 const DAY: u64 = 24 * 3600;
 const NOW: u64 = 1_700_000_000;
@@ -51,7 +52,7 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
     Registry {
         audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
-        enrollment_key,
+        enroller: Enroller::Here(enrollment_key),
         address: "localhost:7443".to_owned(),
         device_secs: 30 * DAY,
         renewal_grace_secs: 10 * DAY,
@@ -68,7 +69,7 @@ async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(registry(folder.path()));
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
-    let enrollment = Enrollment::new(**token.secret(), request(), &identity());
+    let enrollment = Enrollment::new(&token.key(), request(), &identity());
     let enrolled = Arc::clone(&registry).enrol(enrollment, at(NOW)).await.unwrap();
     assert_eq!((enrolled.issued_unix_secs, enrolled.credential.expires_unix_secs), (NOW, NOW + 30 * DAY));
     World { folder, registry, device: enrolled.device }
@@ -107,7 +108,7 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
     let enroll = async |key: &IdentityKey, label: &str, secs: u64| {
         let token = world.registry.issue_token(label, 60, at(secs)).await.unwrap();
         let token: BootstrapToken = token.parse().unwrap();
-        Arc::clone(&world.registry).enrol(Enrollment::new(**token.secret(), request(), key), at(secs)).await
+        Arc::clone(&world.registry).enrol(Enrollment::new(&token.key(), request(), key), at(secs)).await
     };
     let later = NOW + 400 * DAY;
     let again = enroll(&identity(), "anna's new name", later).await.unwrap();
@@ -131,7 +132,7 @@ async fn a_device_whose_caller_went_away_half_way_is_known_as_the_store_knows_it
     let key = IdentityKey::from_seed(&[9; 32]);
     let token: BootstrapToken =
         world.registry.issue_token("bela", 60, at(NOW)).await.unwrap().parse().unwrap();
-    let enrollment = Enrollment::new(**token.secret(), request(), &key);
+    let enrollment = Enrollment::new(&token.key(), request(), &key);
     let enrolling = Arc::clone(&world.registry).enrol(enrollment, at(NOW));
     // Asked once, and dropped.
     let gone = tokio::time::timeout(std::time::Duration::ZERO, enrolling).await;
@@ -283,7 +284,7 @@ async fn a_revocation_beside_an_enrollment_is_never_undone_and_a_restart_says_th
         for _ in 0..2 {
             let token = world.registry.issue_token("anna", 60, at(NOW)).await.unwrap();
             let token: BootstrapToken = token.parse().unwrap();
-            enrollments.push(Enrollment::new(**token.secret(), request(), &key));
+            enrollments.push(Enrollment::new(&token.key(), request(), &key));
         }
         let again = enrollments.pop().unwrap();
         let first = Arc::clone(&world.registry).enrol(enrollments.pop().unwrap(), at(NOW)).await.unwrap();
@@ -349,7 +350,7 @@ async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
     let registry = Arc::new(registry);
     let enroll =
-        || Arc::clone(&registry).enrol(Enrollment::new(**token.secret(), request(), &identity()), at(NOW));
+        || Arc::clone(&registry).enrol(Enrollment::new(&token.key(), request(), &identity()), at(NOW));
     registry.store.set_free_space_floor(u64::MAX);
     let refused = enroll().await;
     assert!(

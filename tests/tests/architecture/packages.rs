@@ -111,9 +111,15 @@ const RULES: &[Rule] = &[
         may_name: &["privacy", "aggregation", "proto", "shell"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
+    // The key that says which devices exist: nothing of a round is beside it.
+    Rule {
+        package: "authority",
+        may_name: &["aggregation", "proto", "shell", "serving"],
+        links_none_of: &[TENSORS, &["ureq", "nightshift-task", "nightshift-coordinator"]],
+    },
     Rule {
         package: "coordinator",
-        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "serving", "task"],
+        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "serving", "authority", "task"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {
@@ -129,6 +135,7 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "serving",
+            "authority",
             "coordinator",
         ],
         // It measures versions on its operator's own text, by the engine and the reader of devices.
@@ -151,6 +158,7 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "serving",
+            "authority",
             "coordinator",
             "operator",
         ],
@@ -187,6 +195,7 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "serving",
+            "authority",
             "coordinator",
             "operator",
             "sim",

@@ -150,6 +150,7 @@ fn generated_types_stay_where_bytes_become_words() {
     for member in members().iter().filter(|member| !["proto", "tests"].contains(&member.package.as_str())) {
         let rooms: &[&str] = match member.package.as_str() {
             "client" => &["transport"],
+            "authority" => &["service", "asking"],
             "coordinator" => &["service"],
             "operator" => &["client"],
             "sim" => &["bench/desk", "bench/line", "world/wire"],

@@ -72,12 +72,13 @@ impl<'a> Folder<'a> {
         Self { path, held, missing: missing.collect() }
     }
 
-    /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost: with
-    /// them the same token works again.
+    /// Takes away what was made since, but where these keys may be enrolled and the answer was lost: with them the same token
+    /// works again. A coordinator that cannot answer now may have handed the request on.
     fn restore(self, error: &client::Error) {
         let is_refused = matches!(
             error,
-            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(_)))
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection)))
+                if !matches!(rejection, Rejection::Unavailable(_))
         );
         if !is_refused && self.path.join("keys").exists() {
             return;
@@ -222,6 +223,13 @@ mod tests {
         fill(&new);
         folder.restore(&lost());
         assert!(new.join("keys/identity.seed").exists() && new.join("ledger").exists());
+        // Nor is anything taken away where the coordinator handed the request on and has no answer itself.
+        fs::remove_dir_all(root.path().join("a")).unwrap();
+        let folder = Folder::before(&new);
+        fill(&new);
+        let unanswered = Rejection::Unavailable("the enrollment authority does not answer".to_owned());
+        folder.restore(&client::Error::from(TransportError::Rejected(unanswered)));
+        assert!(new.join("keys/identity.seed").exists());
         // Of a folder that is used for something, only what is new goes.
         fs::remove_dir_all(new.join("keys")).unwrap();
         fs::write(new.join("agent.toml"), "mine").unwrap();

@@ -90,6 +90,18 @@ impl Allowance {
                 age: Duration::from_secs(20 * 60),
                 grace: Duration::from_secs(60),
             },
+            Peer::Coordinator(_) => Self {
+                connections: CONNECTIONS_AN_OPERATOR,
+                sent_bytes: u64::MAX,
+                streams: 64,
+                message_bytes: MAX_ANONYMOUS_BYTES,
+                message_time: Duration::from_secs(10),
+                window_bytes: (1 << 16) - 1,
+                send_bytes: 256 << 10,
+                idle: Duration::from_secs(10 * 60),
+                age: Duration::from_secs(60 * 60),
+                grace: Duration::from_secs(10),
+            },
             Peer::Admin(_) => Self {
                 connections: CONNECTIONS_AN_OPERATOR,
                 sent_bytes: u64::MAX,

@@ -107,7 +107,7 @@ pub(super) fn detail_from_wire(message: wire::DeviceDetail) -> Result<DeviceDeta
     })
 }
 
-pub(super) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
+pub(in crate::convert) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
     wire::TokenStatus {
         token: token.token.0.to_vec(),
         label: token.label,
@@ -118,7 +118,7 @@ pub(super) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
     }
 }
 
-pub(super) fn token_from_wire(message: wire::TokenStatus) -> Result<TokenStatus, WireError> {
+pub(in crate::convert) fn token_from_wire(message: wire::TokenStatus) -> Result<TokenStatus, WireError> {
     Ok(TokenStatus {
         token: TokenId(fixed("token", &message.token)?),
         label: message.label,
