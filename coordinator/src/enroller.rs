@@ -16,8 +16,10 @@ use proto::message::Rejection;
 use ring::rand::SecureRandom;
 use shell::store::{Batch, Key, Store, StoreError};
 
+use crate::driver;
 use crate::pki::{EnrollmentKey, PkiError};
 use crate::records::tree::DEVICES;
+use crate::seldom::Seldom;
 
 /// The file of the enrollment key, where the coordinator has it.
 pub const ENROLLMENT_SEED: &str = "enrolment.seed";
@@ -105,6 +107,8 @@ pub struct Apart {
     link: Link,
     authority: IdentityPublic,
     publishing: EnrollmentKey,
+    /// What goes wrong is said once a minute: whoever may enroll could have it said as often as they like.
+    said: Seldom,
 }
 
 impl Enroller {
@@ -158,7 +162,7 @@ impl Enroller {
             );
         }
         let publishing = EnrollmentKey::open_or_create(&folder.join(PUBLISHING_SEED), rng)?;
-        Ok(Self::Apart(Apart { link, authority: enrollment_key, publishing }))
+        Ok(Self::Apart(Apart { link, authority: enrollment_key, publishing, said: Seldom::new() }))
     }
 
     /// The key that verifies devices' credentials.
@@ -211,7 +215,7 @@ impl Apart {
     pub(crate) async fn enroll(&self, asked: &Enrollment) -> Result<Issued, Rejection> {
         let answer = self.link.ask(AuthorityRequest::Enroll(asked.clone())).await;
         let issued = self.issued(answer)?;
-        if issued.credential.identity == asked.identity { Ok(issued) } else { Err(does_not_hold()) }
+        if issued.credential.identity == asked.identity { Ok(issued) } else { Err(self.does_not_hold()) }
     }
 
     /// Hands a request to renew on. What comes back holds, and is of the device that asked.
@@ -220,7 +224,7 @@ impl Apart {
         let issued = self.issued(answer)?;
         let is_its =
             issued.credential.device == asked.device.0 && asked.is_proved_by(&issued.credential.identity);
-        if is_its { Ok(issued) } else { Err(does_not_hold()) }
+        if is_its { Ok(issued) } else { Err(self.does_not_hold()) }
     }
 
     /// Tells the authority that a device was revoked here. One that the authority does not know needs no telling.
@@ -259,12 +263,14 @@ impl Apart {
                 | AuthorityReply::Devices { .. }
                 | AuthorityReply::Certificate(_),
             )
-            | Err(AskError::Unexpected) => return Err(does_not_hold()),
+            | Err(AskError::Unexpected) => return Err(self.does_not_hold()),
             Err(AskError::Rejected(Rejection::NotEnrolled)) => {
-                tracing::error!(
-                    "the enrollment authority does not take this coordinator's file any more: make another one by \
-                     `nightshift-authority coordinator-file`"
-                );
+                if self.may_say() {
+                    tracing::error!(
+                        "the enrollment authority does not take this coordinator's file any more: make another one by \
+                         `nightshift-authority coordinator-file`"
+                    );
+                }
                 return Err(unanswered("it does not take this coordinator's certificate"));
             }
             Err(AskError::Rejected(rejection)) if decided_against(&rejection) => {
@@ -272,17 +278,30 @@ impl Apart {
             }
             Err(AskError::Rejected(rejection)) => return Err(rejection),
             Err(AskError::Unreachable(why)) => {
-                tracing::warn!(
-                    why,
-                    "a device's enrollment or renewal has no answer of the enrollment authority"
-                );
+                if self.may_say() {
+                    tracing::warn!(
+                        why,
+                        "an enrollment or a renewal has no answer of the enrollment authority"
+                    );
+                }
                 return Err(unanswered(&why));
             }
         };
         if issued.credential.verify(&self.authority, 0).is_err() {
-            return Err(does_not_hold());
+            return Err(self.does_not_hold());
         }
         Ok(issued)
+    }
+
+    fn does_not_hold(&self) -> Rejection {
+        if self.may_say() {
+            tracing::error!("an answer of the enrollment authority does not hold");
+        }
+        Rejection::Unavailable("the enrollment authority's answer does not hold".to_owned())
+    }
+
+    fn may_say(&self) -> bool {
+        self.said.may_say(driver::now())
     }
 }
 
@@ -298,7 +317,91 @@ fn unanswered(why: &str) -> Rejection {
     ))
 }
 
-fn does_not_hold() -> Rejection {
-    tracing::error!("an answer of the enrollment authority does not hold");
-    Rejection::Unavailable("the enrollment authority's answer does not hold".to_owned())
+#[cfg(test)]
+mod tests {
+    use aggregation::IdentityKey;
+    use ring::rand::SystemRandom;
+    use serving::pki::{Authority, Identity, Validity};
+
+    use super::*;
+    use crate::records::{self, DeviceRecord};
+
+    const NOW: u64 = 1_800_000_000;
+
+    /// The file of an authority that has this key, and runs nowhere.
+    fn file(folder: &Path, seed: u8) -> PathBuf {
+        let validity = Validity::lasting(1000, NOW);
+        let authority = Authority::open_or_create(&folder.join(format!("ca-{seed}")), validity).unwrap();
+        let (key, request) = Identity::request().unwrap();
+        let name = "owl".parse().unwrap();
+        let signed = authority.sign_coordinator(&request, &name, validity, &SystemRandom::new()).unwrap();
+        let identity = key.with_chain(&authority.chain_pem(&signed)).unwrap();
+        let enrollment_key = IdentityKey::from_seed(&[seed; 32]).public();
+        let path = folder.join(format!("{seed}.toml"));
+        Bundle { address: "127.0.0.1:1".into(), enrollment_key, identity }.save(&path).unwrap();
+        path
+    }
+
+    #[tokio::test]
+    async fn a_folder_belongs_to_its_own_key_or_to_one_authority_for_good() {
+        let root = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (file(root.path(), 1), file(root.path(), 2));
+        let open = |folder: &Path, file: &Path| {
+            let store = Store::open(&folder.join("store")).unwrap();
+            Enroller::open(folder, file, &store, (&SystemRandom::new(), NOW))
+        };
+        let nowhere = Path::new("");
+
+        let apart = root.path().join("apart");
+        let enroller = open(&apart, &ours).unwrap();
+        assert_eq!(enroller.public(), IdentityKey::from_seed(&[1; 32]).public());
+        assert_eq!(enroller.publisher(), Some(enroller.publishing().public()));
+        assert_ne!(enroller.publisher(), Some(enroller.public()));
+        assert!(!apart.join(ENROLLMENT_SEED).exists());
+        let published = enroller.publisher();
+        assert_eq!(open(&apart, &ours).unwrap().publisher(), published, "the same after a restart");
+        assert!(matches!(open(&apart, &theirs), Err(EnrollerError::OtherAuthority { .. })));
+        assert!(matches!(open(&apart, nowhere), Err(EnrollerError::WithoutFile(_))));
+
+        let here = root.path().join("here");
+        let enroller = open(&here, nowhere).unwrap();
+        assert_eq!((enroller.publisher(), enroller.publishing().public()), (None, enroller.public()));
+        assert!(matches!(open(&here, &ours), Err(EnrollerError::Both(_))));
+        // Whoever takes the key away has its devices still.
+        {
+            let store = Store::open(&here.join("store")).unwrap();
+            let record = DeviceRecord::new("anna".into(), IdentityPublic([3; 32]), NOW, NOW);
+            let mut batch = Batch::new();
+            records::insert_device(&mut batch, DeviceId([4; 16]), &record).unwrap();
+            store.commit_blocking(&batch).unwrap();
+        }
+        std::fs::remove_file(here.join(ENROLLMENT_SEED)).unwrap();
+        assert!(matches!(open(&here, &ours), Err(EnrollerError::OwnDevices(_))));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_is_not_the_authority_s_is_none() {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&root.path().join("store")).unwrap();
+        let path = file(root.path(), 1);
+        let enroller = Enroller::open(root.path(), &path, &store, (&SystemRandom::new(), NOW)).unwrap();
+        let apart = enroller.apart().unwrap();
+        let device = IdentityKey::from_seed(&[3; 32]).public();
+        let issued = |seed| {
+            let credential =
+                aggregation::Credential::issue(&IdentityKey::from_seed(&[seed; 32]), [4; 16], device, NOW);
+            Issued { credential, issued_unix_secs: NOW, label: String::new() }
+        };
+        assert_eq!(apart.issued(Ok(AuthorityReply::Issued(issued(1)))), Ok(issued(1)));
+        for answer in
+            [Ok(AuthorityReply::Issued(issued(2))), Ok(AuthorityReply::Done), Err(AskError::Unexpected)]
+        {
+            assert!(matches!(apart.issued(answer), Err(Rejection::Unavailable(_))));
+        }
+        // That the coordinator may not call is not said of the device.
+        let turned_away = apart.issued(Err(AskError::Rejected(Rejection::NotEnrolled)));
+        assert!(matches!(turned_away, Err(Rejection::Unavailable(_))));
+        let no_device = authority::decide::Refusal::NotEnrolled.into();
+        assert_eq!(apart.issued(Err(AskError::Rejected(no_device))), Err(Rejection::NotEnrolled));
+    }
 }

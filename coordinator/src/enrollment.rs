@@ -95,8 +95,14 @@ impl Registry {
         let by = (enrollment.identity, now.as_secs());
         let found = tokens::find(&self.store, enrollment.token, by.0, by.1);
         let (token, used) = found.map_err(|e| self.token(e))?;
-        if used == Use::Again && earlier.is_none() {
-            return Err(refused_token(&TokenRefusal::Redeemed.into()));
+        if used == Use::Again {
+            let record = earlier.filter(|record| now.as_secs() < record.expires_unix_secs);
+            let record = record.ok_or_else(|| refused_token(&TokenRefusal::Redeemed.into()))?;
+            // What it was given and did not hear, once more: nothing changes.
+            let until = (now, record.expires_unix_secs);
+            let again =
+                self.vouch_until(device, &enrollment.certificate_request_pem, enrollment.identity, until)?;
+            return Ok(Enrolled { label: record.label, ..again });
         }
         let enrolled = self.vouch(device, &enrollment.certificate_request_pem, enrollment.identity, now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
@@ -193,10 +199,22 @@ impl Registry {
         identity: IdentityPublic,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
+        let until = (now, now.as_secs() + self.device_secs);
+        self.vouch_until(device, certificate_request_pem, identity, until)
+    }
+
+    /// The same for as long as is said.
+    fn vouch_until(
+        &self,
+        device: DeviceId,
+        certificate_request_pem: &str,
+        identity: IdentityPublic,
+        (now, expires_unix_secs): (Timestamp, u64),
+    ) -> Result<Enrolled, Rejection> {
         let Enroller::Here(key) = &self.enroller else {
             return Err(Rejection::Unavailable("the enrollment key is not here".to_owned()));
         };
-        let credential = key.issue(device.0, identity, now.as_secs() + self.device_secs);
+        let credential = key.issue(device.0, identity, expires_unix_secs);
         let issued = Issued { credential, issued_unix_secs: now.as_secs(), label: String::new() };
         self.certified(certificate_request_pem, &issued, now)
     }

@@ -8,7 +8,7 @@
 pub use authority::tokens;
 pub use serving::{address, listener, peer, tls};
 
-use serving::status;
+use serving::{seldom, status};
 
 pub mod artifacts;
 pub mod audit;
@@ -32,7 +32,6 @@ pub mod pki;
 pub mod records;
 pub mod revocations;
 pub mod roles;
-mod seldom;
 pub mod server;
 mod server_certificates;
 pub mod service;

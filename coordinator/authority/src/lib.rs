@@ -11,6 +11,7 @@
 pub mod asking;
 pub mod bundle;
 pub mod cli;
+mod clock;
 pub mod config;
 pub mod decide;
 pub mod keeper;

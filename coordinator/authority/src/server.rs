@@ -1,11 +1,11 @@
 //! The whole authority: its folder, its certificates and its service, until it is told to stop.
-#![expect(clippy::disallowed_methods, reason = "IO shell: this module reads the clock and runs the service")]
+#![expect(clippy::disallowed_methods, reason = "IO shell: this module runs the service")]
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use proto::files::{self, Audience, FileError};
 use ring::rand::SystemRandom;
@@ -20,6 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 
+use crate::clock::now_unix_secs;
 use crate::config::{Certificates, Config};
 use crate::keeper::peers::PeersError;
 use crate::keeper::{Keeper, KeeperError, OURS, SEED_FILE};
@@ -70,11 +71,6 @@ pub enum ServerError {
     /// The store failed while serving.
     #[error("the store in {} failed while serving; mend the disk and start again to recover", .0.display())]
     Stopped(PathBuf),
-}
-
-/// The wall clock.
-pub fn now_unix_secs() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
 /// Makes an authority in its folder, with a key of its own and an operator's certificate; gives the key that verifies what it

@@ -5,29 +5,32 @@ use std::sync::Arc;
 
 use proto::authority::{AuthorityReply, AuthorityRequest};
 use proto::convert;
+use proto::ids::Timestamp;
 use proto::message::Rejection;
 use proto::wire::{self, authority_server::AuthorityServer};
 use serving::listener::MAX_DEVICE_BYTES;
 use serving::peer::{AdminName, ConnectInfo, Peer};
 use serving::pki::Validity;
+use serving::seldom::Seldom;
 use serving::status;
 use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
+use crate::clock::now_unix_secs;
 use crate::keeper::Keeper;
 use crate::keeper::peers::Part;
-use crate::server::now_unix_secs;
 
 /// What is answered from.
 #[derive(Clone, Debug)]
 pub struct Service {
     keeper: Arc<Keeper>,
     coordinator_secs: u64,
+    said: Arc<Seldom>,
 }
 
 /// The service, with its limits. A coordinator's certificate lasts so many seconds.
 pub fn service(keeper: Arc<Keeper>, coordinator_secs: u64) -> AuthorityServer<Service> {
-    AuthorityServer::new(Service { keeper, coordinator_secs })
+    AuthorityServer::new(Service { keeper, coordinator_secs, said: Arc::default() })
         .max_decoding_message_size(MAX_DEVICE_BYTES)
         .max_encoding_message_size(usize::MAX)
 }
@@ -136,7 +139,9 @@ impl Service {
                 | AuthorityRequest::AddCoordinator { .. },
                 Asking::Coordinator(name),
             ) => {
-                tracing::warn!(%name, "a coordinator asked for what only operators may");
+                if self.said.may_say(Timestamp(now.saturating_mul(1000))) {
+                    tracing::warn!(%name, "a coordinator asked for what only operators may");
+                }
                 Err(not_for("operators of the authority"))
             }
         }

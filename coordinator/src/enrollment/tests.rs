@@ -127,6 +127,30 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
 }
 
 #[tokio::test]
+async fn an_answer_that_was_lost_is_given_again_and_a_proof_that_was_seen_is_nobody_else_s() {
+    let world = world().await;
+    let token: BootstrapToken =
+        world.registry.issue_token("bela", 60, at(NOW)).await.unwrap().parse().unwrap();
+    assert_eq!(token.authority(), world.registry.public());
+    let key = IdentityKey::from_seed(&[9; 32]);
+    let enroll =
+        |enrollment: &Enrollment, secs| Arc::clone(&world.registry).enrol(enrollment.clone(), at(secs));
+    let seen = Enrollment::new(&token.key(), request(), &key);
+    let liar = Enrollment { identity: identity().public(), ..seen.clone() };
+    assert!(enroll(&liar, NOW).await.unwrap_err().to_string().contains("did not sign"));
+    let first = enroll(&seen, NOW).await.unwrap();
+    let entries = audited(&world.registry).len();
+    let again = enroll(&seen, NOW + 59).await.unwrap();
+    assert_eq!((again.device, again.credential, again.label), (first.device, first.credential, first.label));
+    assert_eq!(audited(&world.registry).len(), entries, "nothing was changed");
+    let late = enroll(&seen, NOW + 60).await.unwrap_err().to_string();
+    assert!(late.contains("used before"), "{late}");
+    let other = Enrollment::new(&token.key(), request(), &IdentityKey::from_seed(&[10; 32]));
+    assert!(enroll(&other, NOW + 1).await.unwrap_err().to_string().contains("used before"));
+    assert_eq!(Arc::clone(&world.registry).devices().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_device_whose_caller_went_away_half_way_is_known_as_the_store_knows_it() {
     let world = world().await;
     let key = IdentityKey::from_seed(&[9; 32]);
@@ -362,7 +386,8 @@ async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
     registry.store.set_free_space_floor(1);
     enroll().await.unwrap();
     // A token that is used up is refused before anything is written.
-    enroll().await.unwrap_err();
+    let other = Enrollment::new(&token.key(), request(), &IdentityKey::from_seed(&[8; 32]));
+    Arc::clone(&registry).enrol(other, at(NOW)).await.unwrap_err();
     let said = |what: &str, outcome: &str| (what.to_owned(), outcome.to_owned());
     let expected = [said("start", "done"), said("enroll", "intent"), said("enroll", "done")];
     assert_eq!(audited(&registry), expected);

@@ -151,7 +151,12 @@ fn not_enrolled(error: client::Error) -> Failure {
         return device_failure(error);
     };
     let is_token = matches!(rejection, Rejection::Unacceptable { request, .. } if request == "token");
-    let what = if is_token { "the token was not accepted" } else { "the coordinator enrolls no such device" };
+    let is_later = matches!(rejection, Rejection::Unavailable(_));
+    let what = match (is_token, is_later) {
+        (true, _) => "the token was not accepted",
+        (false, true) => "the coordinator enrolls nobody now",
+        (false, false) => "the coordinator enrolls no such device",
+    };
     let why = anyhow::anyhow!("{what}: {}", rejection.reason());
     Failure { error: why, ..device_failure(error) }
 }

@@ -17,10 +17,11 @@ use time::format_description::well_known::Rfc3339;
 
 use crate::asking::{AskError, Link};
 use crate::bundle::Bundle;
+use crate::clock::now_unix_secs;
 use crate::config::Config;
 use crate::keeper::SEED_FILE;
 use crate::keeper::peers::OPERATOR;
-use crate::server::{ADDRESS_FILE, now_unix_secs};
+use crate::server::ADDRESS_FILE;
 
 /// A document for programs: an object that says first what it is.
 #[derive(Serialize)]

@@ -19,6 +19,9 @@ pub const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;
 /// The largest message of a peer without a certificate: a token, a key and a signing request.
 const MAX_ANONYMOUS_BYTES: usize = 16 << 10;
 
+/// The largest message of a coordinator to an enrollment authority: what a device sent without a certificate, and a little.
+const MAX_COORDINATOR_BYTES: usize = 4 * MAX_ANONYMOUS_BYTES;
+
 /// Connections of one device; a newer one takes the place of the oldest.
 const CONNECTIONS_A_DEVICE: usize = 2;
 
@@ -94,7 +97,7 @@ impl Allowance {
                 connections: CONNECTIONS_AN_OPERATOR,
                 sent_bytes: u64::MAX,
                 streams: 64,
-                message_bytes: MAX_ANONYMOUS_BYTES,
+                message_bytes: MAX_COORDINATOR_BYTES,
                 message_time: Duration::from_secs(10),
                 window_bytes: (1 << 16) - 1,
                 send_bytes: 256 << 10,
