@@ -32,12 +32,12 @@ if [ "${1:-}" = --no-package ]; then
 else
     deploy/package.sh "$@"
 fi
-debs=("$target"/debian/nightshift-{agent,coordinator,operator}_*.deb)
+debs=("$target"/debian/nightshift-{agent,coordinator,authority,operator}_*.deb)
 
 # Every file that a package must have, with its mode.
 expected() {
     case $1 in
-    nightshift-agent | nightshift-coordinator)
+    nightshift-agent | nightshift-coordinator | nightshift-authority)
         local sample=${1#nightshift-}.toml
         cat <<END
 -rwxr-xr-x ./usr/bin/$1
@@ -144,9 +144,10 @@ inside sh -c 'apt-get install -y --no-install-recommends /tmp/nightshift-*.deb' 
     fail "they do not install: $(tail -n 5 "$work/install.log")"
 inside nightshift-agent --version
 inside nightshift-coordinator --version
+inside nightshift-authority --version
 inside nightshift --version
 inside nightshift-agent --config /etc/nightshift/agent.toml conditions
-for daemon in nightshift-agent nightshift-coordinator; do
+for daemon in nightshift-agent nightshift-coordinator nightshift-authority; do
     inside id "$daemon"
     said=$(inside systemd-analyze verify --man=no "$daemon.service" 2>&1 | grep nightshift || true)
     [ -z "$said" ] || fail "$said"
@@ -191,7 +192,7 @@ END
 fi
 
 step remove
-inside apt-get purge -y nightshift-agent nightshift-coordinator nightshift-operator >"$work/purge.log" 2>&1 ||
+inside apt-get purge -y nightshift-agent nightshift-coordinator nightshift-authority nightshift-operator >"$work/purge.log" 2>&1 ||
     fail "they are not removed: $(tail -n 5 "$work/purge.log")"
 left=$(find "$root/usr/bin" "$root/usr/lib/systemd" "$root/etc/nightshift" -name 'nightshift*' 2>/dev/null || true)
 [ -z "$left" ] || fail "left behind: $left"

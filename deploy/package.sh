@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Builds the Debian packages: the programs, their manual pages and completions, then one package for each of the agent,
-# the coordinator and the operator's program, in target/debian. Needs what building needs, and cargo-deb 3.8.0:
+# the coordinator, the enrollment authority and the operator's program, in target/debian. Needs what building needs, and cargo-deb 3.8.0:
 #
 #     cargo install cargo-deb --version 3.8.0 --locked
 #
@@ -29,7 +29,8 @@ SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 export SOURCE_DATE_EPOCH
 target=${CARGO_TARGET_DIR:-target}
 
-programs=(-p nightshift-agent -p nightshift-coordinator -p nightshift-operator -p nightshift-docs)
+programs=(-p nightshift-agent -p nightshift-coordinator -p nightshift-authority -p nightshift-operator
+    -p nightshift-docs)
 if [ "$build" = yes ]; then
     cargo build --release --locked --bins "${programs[@]}"
 fi
@@ -50,7 +51,7 @@ END
 
 mkdir -p "$target/debian"
 rm -f "$target"/debian/nightshift-*.deb
-for package in nightshift-agent nightshift-coordinator nightshift-operator; do
+for package in nightshift-agent nightshift-coordinator nightshift-authority nightshift-operator; do
     cargo deb --quiet --no-build --locked -p "$package" --output "$target/debian/"
 done
 ls -l "$target"/debian/*.deb

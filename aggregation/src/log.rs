@@ -24,6 +24,7 @@ mod head;
 mod leaf;
 mod note;
 mod proof;
+mod shared;
 mod tree;
 mod watch;
 
@@ -34,6 +35,7 @@ pub use self::{
     leaf::Leaf,
     note::{Witness, WitnessError},
     proof::{ProofError, check_consistency, check_inclusion, check_inclusions},
+    shared::EnrollmentLog,
     tree::Tree,
     watch::{HeadRefusal, ListedError, Seen, Watch},
 };

@@ -51,6 +51,17 @@ pub enum EnrollmentError {
     /// This machine's TPM.
     #[error(transparent)]
     Tpm(#[from] TpmDeviceError),
+    /// Another enrollment authority than the token's vouched for the device: nothing of it is kept.
+    #[error(
+        "the coordinator's answer is of another enrollment authority ({found}) than the token ({expected}): who answered is not \
+         whom the token is for; ask whoever gave it to you for a new one"
+    )]
+    OtherAuthority {
+        /// Which one the token names.
+        expected: Digest,
+        /// Which one answered.
+        found: Digest,
+    },
     /// There is nothing to run with.
     #[error("this device is not enrolled; run `nightshift-agent enroll --token-file FILE` first")]
     NotEnrolled,
@@ -79,6 +90,9 @@ struct Enrolled {
     /// What more the credential says where its authority keeps a log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     logged: Option<Placed>,
+    /// The key by which the coordinator vouches for versions, where that is not the authority's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    publisher: Option<Digest>,
 }
 
 /// A [`Logged`], as it is written.
@@ -154,13 +168,17 @@ pub async fn enroll(
     let attestation = match tpm.cloned() {
         None => None,
         Some(tpm) => {
-            let challenge = challenge(token.secret(), &identity.0, &request);
+            let challenge = challenge(&token.key().public().0, &identity.0, &request);
             let quoted = spawn_blocking(move || tpm.quote(&challenge)).await;
             Some(Attestation::Tpm(quoted.map_err(|_| EnrollmentError::Interrupted)??))
         }
     };
-    let enrollment = Enrollment::attested(**token.secret(), request, attestation, &key);
+    let enrollment = Enrollment::attested(&token.key(), request, attestation, &key);
     let answer = transport.enroll(&enrollment).await?;
+    if answer.authority != token.authority() {
+        let (expected, found) = (Digest(token.authority().0), Digest(answer.authority.0));
+        return Err(EnrollmentError::OtherAuthority { expected, found });
+    }
     let chain = checked(&answer, answer.device, identity)?;
     // A certificate of another key is refused before anything is kept.
     let shown = ClientIdentity { chain: chain.clone(), key: keys.tls_key() };
@@ -258,6 +276,7 @@ fn keep(
         signature: BASE64_STANDARD.encode(answer.credential.signature.0),
         label,
         logged: answer.credential.logged.map(Placed::from),
+        publisher: answer.publisher.map(|key| Digest(key.0)),
     };
     Ok(store.put(ENROLLED, &enrolled)?)
 }
@@ -318,7 +337,9 @@ pub(crate) fn enrolled_with(store: &DeviceStore) -> Result<Option<(String, Strin
     Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| (enrolled.label, enrolled.coordinator)))
 }
 
-/// The key by which its coordinator vouches for devices and versions, if it is enrolled.
-pub fn authority(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
-    Ok(store.get::<Enrolled>(ENROLLED)?.map(|enrolled| IdentityPublic(enrolled.authority.0)))
+/// The key by which its coordinator vouches for versions, if it is enrolled: its own, or, where it has none, that by which it
+/// vouches for devices too.
+pub fn publisher(store: &DeviceStore) -> Result<Option<IdentityPublic>, EnrollmentError> {
+    let enrolled = store.get::<Enrolled>(ENROLLED)?;
+    Ok(enrolled.map(|enrolled| IdentityPublic(enrolled.publisher.unwrap_or(enrolled.authority).0)))
 }

@@ -75,9 +75,10 @@ impl Error {
                 | EnrollmentError::Tpm(_)
                 | EnrollmentError::Interrupted
                 | EnrollmentError::Damaged(_) => ErrorKind::Device,
-                EnrollmentError::Transport(_) | EnrollmentError::Answer(_) | EnrollmentError::NotEnrolled => {
-                    ErrorKind::Coordinator
-                }
+                EnrollmentError::Transport(_)
+                | EnrollmentError::Answer(_)
+                | EnrollmentError::OtherAuthority { .. }
+                | EnrollmentError::NotEnrolled => ErrorKind::Coordinator,
             },
             Self::Trainer(_) => ErrorKind::Input,
             Self::Breach(_) | Self::NoBase(_) => ErrorKind::Limits,

@@ -6,13 +6,11 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
-use shell::cli;
+use clap::CommandFactory;
+pub use serving::cli::{CliError, program};
 
-mod error;
 mod serve;
 
-pub use error::CliError;
 pub use serve::{start, until_stopped};
 
 /// What `--help` says of exit codes.
@@ -28,34 +26,4 @@ pub fn command() -> clap::Command {
 /// Runs `nightshift-coordinator` with these arguments, the program's name first.
 pub fn serve(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     program(arguments, serve::serve)
-}
-
-/// Runs a program of these arguments, the program's name first: parses them, gives `command` a runtime, and says what
-/// failed and by which code.
-pub fn program<A, F>(arguments: impl IntoIterator<Item = OsString>, command: impl FnOnce(A) -> F) -> ExitCode
-where
-    A: Parser,
-    F: Future<Output = Result<(), CliError>>,
-{
-    forbid_dumps();
-    match A::try_parse_from(arguments) {
-        Ok(arguments) => run(command(arguments)),
-        Err(error) => cli::usage(&error),
-    }
-}
-
-/// Before anything that is secret is read.
-fn forbid_dumps() {
-    if let Err(error) = proto::dumps::forbid() {
-        cli::note(&format!("warning: {error}; what this program holds could be written to disk"));
-    }
-}
-
-fn run(main: impl Future<Output = Result<(), CliError>>) -> ExitCode {
-    let outcome = cli::block_on(None, main)
-        .unwrap_or_else(|error| Err(CliError::Internal(format!("cannot start: {error}"))));
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => cli::failed("error", &error, error.code()),
-    }
 }

@@ -56,6 +56,8 @@ pub struct Config {
     /// Default none.
     #[serde(deserialize_with = "home::paths")]
     pub bases: Vec<PathBuf>,
+    /// An enrollment authority apart from this coordinator.
+    pub authority: AuthorityApart,
     /// Seconds that open rounds are given to end after the coordinator was told
     /// to stop. Default 10.
     pub drain_secs: u32,
@@ -79,6 +81,16 @@ fn address_if_any<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<O
         serde::de::Error::custom(format!("{text:?} is not an address of the form address:port: {error}"))
     };
     text.parse().map(Some).map_err(why)
+}
+
+/// An enrollment authority apart from this coordinator.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AuthorityApart {
+    /// The file that `nightshift-authority coordinator-file` wrote for this coordinator; empty where this coordinator says
+    /// itself which devices exist, with a key in its state folder. Default empty.
+    #[serde(deserialize_with = "home::path")]
+    pub file: PathBuf,
 }
 
 /// How long certificates last; all at least one, but for what is no life.
@@ -134,6 +146,7 @@ impl Default for Config {
             audit_head: PathBuf::new(),
             audit_mib: 256,
             bases: Vec::new(),
+            authority: AuthorityApart::default(),
             drain_secs: 10,
             certificates: Certificates::default(),
             limits: Limits::default(),
@@ -181,7 +194,7 @@ impl Config {
     }
 
     fn check(&self) -> Result<(), OutOfRange> {
-        let Certificates { authority_days, server_days, device_hours, renewal_grace_days: _, admin_days } =
+        let Certificates { authority_days, server_days, device_hours, renewal_grace_days, admin_days } =
             self.certificates;
         let Limits {
             connections,
@@ -205,6 +218,13 @@ impl Config {
         ];
         for (key, value) in at_least_one {
             require(value >= 1, key, "at least 1", &value)?;
+        }
+        if !self.authority.file.as_os_str().is_empty() {
+            let usual = Certificates::default();
+            let theirs = "left out, since [authority] file names an authority that decides it";
+            require(device_hours == usual.device_hours, "certificates.device_hours", theirs, &device_hours)?;
+            let found = renewal_grace_days;
+            require(found == usual.renewal_grace_days, "certificates.renewal_grace_days", theirs, &found)?;
         }
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;
         self.issuer.check()?;
@@ -253,7 +273,7 @@ mod tests {
         let sample = parse(SAMPLE).unwrap();
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!(keys.len(), 15);
+        assert_eq!(keys.len(), 16);
         assert_eq!(keys["certificates"].as_table().unwrap().len(), 5);
         assert_eq!(keys["limits"].as_table().unwrap().len(), 6);
         assert_eq!(keys["issuer"].as_table().unwrap().len(), 8);
@@ -298,6 +318,17 @@ mod tests {
         let message = parse("[limits]\nhandshakes = 0").unwrap_err().to_string();
         let expected = "coordinator.toml: limits.handshakes must be at least 1, got 0";
         assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn what_an_authority_apart_decides_is_not_said_here() {
+        assert!(parse("[authority]\nfile = '/etc/nightshift/authority-file.toml'").is_ok());
+        for key in ["device_hours", "renewal_grace_days"] {
+            let text = format!("[authority]\nfile = '/f'\n[certificates]\n{key} = 7");
+            let message = parse(&text).unwrap_err().to_string();
+            assert!(message.contains(key) && message.contains("left out"), "{message}");
+            assert!(parse(&format!("[certificates]\n{key} = 7")).is_ok());
+        }
     }
 
     #[test]

@@ -7,37 +7,36 @@ use shell::store::{Batch, Store, StoreError};
 use std::sync::Arc;
 
 use proto::admin::DeviceStatus;
+use proto::authority::Issued;
 use proto::convert::{Enrolled, Enrollment, Renewal};
 use proto::ids::{DeviceId, Timestamp};
 use proto::message::{LogPart, Rejection};
 use proto::shown::shown;
+use proto::token::pin_of;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::task::spawn_blocking;
 
 use crate::audit::{Audit, AuditError, What, Who, With};
 use crate::driver::Driver;
+use crate::enroller::Enroller;
 use crate::kept_log::{KeptLog, Turn};
 use crate::last_seen::LastSeen;
 use crate::operators::Operators;
 use crate::outside::Hooks;
 use crate::peer::Peer;
+pub use crate::pki::CLOCK_SLACK_SECS;
 use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
 use crate::records::{self, AttestedRecord, DeviceRecord};
 use crate::revocations::{Revocations, Revoked};
-use crate::tokens::{self, NewToken, TokenError};
+use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
 mod asked;
+mod elsewhere;
 mod listing;
 mod operators;
 
-/// Clocks of devices may be this much behind ours, in seconds: a day.
-pub const CLOCK_SLACK_SECS: u64 = 24 * 3600;
-
 /// A device is given no further certificate so soon after its last renewal, in seconds: each is a write.
 const RENEWAL_PAUSE_SECS: u64 = 60;
-
-/// The longest life of a token, in seconds: a year.
-const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
 
 /// A device that may be enrolled, as far as is known here.
 #[derive(Debug)]
@@ -47,6 +46,8 @@ struct Begun {
     earlier: Option<DeviceRecord>,
     /// The label of its token.
     label: String,
+    /// How it uses its token.
+    used: Use,
 }
 
 /// The authority's keys and the records of devices.
@@ -56,9 +57,9 @@ pub struct Registry {
     pub store: Store,
     /// Who vouches for devices' connections.
     pub authority: Authority,
-    /// Who vouches for devices' signing keys.
-    pub enrollment_key: EnrollmentKey,
-    /// The log of all that the enrollment key vouched for.
+    /// Who vouches for devices' signing keys, and by what key versions are vouched for.
+    pub enroller: Enroller,
+    /// The log of all that was stated of devices.
     pub log: KeptLog,
     /// Where devices find the coordinator, `host:port`; written into tokens.
     pub address: String,
@@ -94,10 +95,17 @@ impl Registry {
     ) -> Result<Enrolled, Rejection> {
         let enrollment = Arc::new(enrollment);
         let all = tokio::spawn(async move {
+            if self.enroller.apart().is_some() {
+                return self.enrol_elsewhere(enrollment, now).await;
+            }
             let asked = Arc::clone(&enrollment);
             let begun = Arc::clone(&self).apart(move |registry| registry.begin(&asked, now)).await?;
-            let attested = self.attested(&enrollment, &begun, now).await?;
             let (whom, request) = ((begun.device, &*begun.label), &enrollment.certificate_request_pem);
+            if begun.used == Use::Again {
+                let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
+                return self.apart(move |registry| registry.again(&enrollment, begun, signed, now)).await;
+            }
+            let attested = self.attested(&enrollment, whom, now).await?;
             let signed = self.signed(whom, request, self.devices_validity(now), now).await?;
             self.apart(move |registry| registry.enrol_here(&enrollment, begun, attested, signed, now)).await
         });
@@ -106,10 +114,7 @@ impl Registry {
 
     /// Whether a device may be enrolled, as far as is known here. Blocks.
     fn begin(&self, enrollment: &Enrollment, now: Timestamp) -> Result<Begun, Rejection> {
-        enrollment.identity.check().map_err(|error| refuse_enrollment(error.to_string()))?;
-        if !enrollment.is_proved() {
-            return Err(refuse_enrollment("the identity key did not sign this request".to_owned()));
-        }
+        authority::decide::proved(enrollment)?;
         let known = records::with_identity(&self.store, enrollment.identity).map_err(|e| self.store(e))?;
         // A device that comes again is the one that it was: how often it took part does not begin anew.
         let (device, earlier) = match known {
@@ -124,30 +129,49 @@ impl Registry {
             Some((device, Some(record))) => (device, Some(record)),
             None => (Self::new_device()?, None),
         };
-        let secret = &enrollment.token_secret;
-        let token = tokens::find(&self.store, secret, now.as_secs()).map_err(|e| self.token(e))?;
-        Ok(Begun { device, earlier, label: token.label })
+        let found = tokens::find(&self.store, enrollment.token, enrollment.identity, now.as_secs());
+        let (token, used) = found.map_err(|e| self.token(e))?;
+        Ok(Begun { device, earlier, label: token.label, used })
+    }
+
+    /// What a device was given and did not hear, once more: nothing changes. Blocks.
+    fn again(
+        &self,
+        enrollment: &Enrollment,
+        Begun { device, earlier, .. }: Begun,
+        signed: Option<Signed>,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let stated = earlier.filter(|record| now.as_secs() < record.expires_unix_secs);
+        let stated = stated.and_then(|record| Some((record.place?, record)));
+        let (place, record) = stated.ok_or_else(|| refused_token(&TokenRefusal::Redeemed.into()))?;
+        let of = (record.enrolled_unix_millis, record.label.as_str());
+        let logged = logged(self.key()?, place, of, record.attested.as_ref());
+        let request = (&*enrollment.certificate_request_pem, signed);
+        let until = (now, record.expires_unix_secs);
+        let again = self.vouch_until(device, request, (enrollment.identity, logged), until)?;
+        Ok(Enrolled { label: record.label, ..again })
     }
 
     /// Uses the token up. Blocks.
     fn enrol_here(
         &self,
         enrollment: &Enrollment,
-        Begun { device, earlier, label }: Begun,
+        Begun { device, earlier, label, .. }: Begun,
         attested: Option<AttestedRecord>,
         signed: Option<Signed>,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let secret = &enrollment.token_secret;
+        let by = (enrollment.identity, now.as_secs());
         let request = &enrollment.certificate_request_pem;
         let mut turn = self.log.turn();
         let first = earlier.as_ref().map_or(now.0, |earlier| earlier.enrolled_unix_millis);
-        let logged = self.logged(&turn, (first, &label), attested.as_ref());
+        let logged = logged(self.key()?, turn.place(), (first, &label), attested.as_ref());
         let enrolled = self.vouch(device, (request, signed), (enrollment.identity, logged), now)?;
         let expires_unix_secs = enrolled.credential.expires_unix_secs;
         // A device that comes again enrolled when it came first.
         let record = DeviceRecord::new(label, enrollment.identity, first, expires_unix_secs);
-        let record = DeviceRecord { attested, ..record };
+        let record = DeviceRecord { attested, place: Some(logged.place), ..record };
         let mut also = Batch::new();
         self.log_credential(&mut turn, &mut also, &enrolled.credential, now)?;
         match &earlier {
@@ -156,16 +180,14 @@ impl Registry {
         }
         .map_err(|e| self.store(e))?;
         let redeem = || {
-            tokens::redeem(&self.store, secret, now.as_secs(), also).map_err(|error| match error {
+            tokens::redeem(&self.store, enrollment.token, by, also).map_err(|error| match error {
                 TokenError::Store(StoreError::Conflict { .. }) => changed_meanwhile(),
                 other @ (TokenError::Store(_)
                 | TokenError::Randomness
-                | TokenError::Unknown
-                | TokenError::Expired { .. }
-                | TokenError::Redeemed
-                | TokenError::Revoked
+                | TokenError::Refused(_)
                 | TokenError::Ambiguous
-                | TokenError::Label { .. }) => self.token(other),
+                | TokenError::Label { .. }
+                | TokenError::Lifetime(_)) => self.token(other),
             })?;
             self.driver.known().enrolled(device);
             Ok(())
@@ -194,6 +216,9 @@ impl Registry {
         peer: Peer,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
+        if self.enroller.apart().is_some() {
+            return self.renew_elsewhere(renewal, peer, now).await;
+        }
         let renewal = Arc::new(renewal);
         let asked = Arc::clone(&renewal);
         let record = Arc::clone(&self).apart(move |registry| registry.renewable(&asked, &peer, now)).await?;
@@ -243,12 +268,13 @@ impl Registry {
         let (device, identity) = (renewal.device, IdentityPublic(record.identity.0));
         let mut turn = self.log.turn();
         let of = (record.enrolled_unix_millis, record.label.as_str());
-        let logged = self.logged(&turn, of, record.attested.as_ref());
+        let logged = logged(self.key()?, turn.place(), of, record.attested.as_ref());
         let request = &renewal.certificate_request_pem;
         let renewed = self.vouch(device, (request, signed), (identity, logged), now)?;
         let next = DeviceRecord {
             expires_unix_secs: renewed.credential.expires_unix_secs,
             renewed_unix_secs: now.as_secs(),
+            place: Some(logged.place),
             ..record.clone()
         };
         let mut batch = Batch::new();
@@ -280,43 +306,53 @@ impl Registry {
         (identity, logged): (IdentityPublic, Logged),
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let validity = self.devices_validity(now);
-        let (certificate_pem, ends) = match signed {
-            Some(signed) => (signed.chain_pem, signed.not_after_unix_secs),
-            None => {
-                let signed = self.authority.sign_device_pem(
-                    certificate_request_pem,
-                    &device.0,
-                    validity,
-                    &SystemRandom::new(),
-                );
-                (signed.map_err(certificate)?, validity.not_after_unix_secs)
-            }
-        };
-        let expires_unix_secs = validity.not_after_unix_secs.min(ends);
-        Ok(Enrolled {
-            device,
-            certificate_pem,
-            credential: self.enrollment_key.issue(device.0, identity, expires_unix_secs, logged),
-            authority: self.public(),
-            issued_unix_secs: now.as_secs(),
-            label: String::new(),
-        })
+        let ends = signed.as_ref().map_or(u64::MAX, |signed| signed.not_after_unix_secs);
+        let until = (now, self.devices_validity(now).not_after_unix_secs.min(ends));
+        self.vouch_until(device, (certificate_request_pem, signed), (identity, logged), until)
     }
 
-    /// What the log is to say of a device, by when it enrolled first and how it is called.
-    fn logged(
+    /// The same for as long as is said.
+    fn vouch_until(
         &self,
-        turn: &Turn<'_>,
-        (enrolled_unix_millis, label): (u64, &str),
-        attested: Option<&AttestedRecord>,
-    ) -> Logged {
-        Logged {
-            place: turn.place(),
-            enrolled_unix_secs: enrolled_unix_millis / 1000,
-            label: self.enrollment_key.label(label),
-            attested: attested.map_or([0; 32], |attested| attested.policy.0),
-        }
+        device: DeviceId,
+        (certificate_request_pem, signed): (&str, Option<Signed>),
+        (identity, logged): (IdentityPublic, Logged),
+        (now, expires_unix_secs): (Timestamp, u64),
+    ) -> Result<Enrolled, Rejection> {
+        let credential = self.key()?.issue(device.0, identity, expires_unix_secs, logged);
+        let issued = Issued { credential, issued_unix_secs: now.as_secs(), label: String::new() };
+        self.certified((certificate_request_pem, signed), &issued, now)
+    }
+
+    /// The certificate that goes with what was stated of a device: the one that was signed elsewhere, or one of the
+    /// coordinator's own authority, which lasts as long.
+    fn certified(
+        &self,
+        (certificate_request_pem, signed): (&str, Option<Signed>),
+        issued: &Issued,
+        now: Timestamp,
+    ) -> Result<Enrolled, Rejection> {
+        let Issued { credential, issued_unix_secs, label } = issued.clone();
+        let device = DeviceId(credential.device);
+        let certificate_pem = match signed {
+            Some(signed) => signed.chain_pem,
+            None => {
+                let not_after_unix_secs = credential.expires_unix_secs;
+                let validity = Validity { not_after_unix_secs, ..self.devices_validity(now) };
+                let rng = SystemRandom::new();
+                let signed =
+                    self.authority.sign_device_pem(certificate_request_pem, &device.0, validity, &rng);
+                signed.map_err(certificate)?
+            }
+        };
+        let (authority, publisher) = (self.public(), self.enroller.publisher());
+        Ok(Enrolled { device, certificate_pem, credential, authority, issued_unix_secs, label, publisher })
+    }
+
+    /// The enrollment key, which is here unless an authority apart has it.
+    fn key(&self) -> Result<&EnrollmentKey, Rejection> {
+        let elsewhere = || Rejection::Unavailable("the enrollment key is not here".to_owned());
+        self.enroller.here().ok_or_else(elsewhere)
     }
 
     /// Adds the leaf of a credential to what is written with it.
@@ -328,7 +364,7 @@ impl Registry {
         now: Timestamp,
     ) -> Result<(), Rejection> {
         let Some((_, leaf)) = credential.leaf() else { return Ok(()) };
-        let written = turn.write(batch, &leaf, self.enrollment_key.key(), now.as_secs());
+        let written = turn.write(batch, &leaf, self.key()?.key(), now.as_secs());
         written.map_err(|error| self.store(error))
     }
 
@@ -351,15 +387,13 @@ impl Registry {
         lifetime_secs: u64,
         now: Timestamp,
     ) -> Result<String, Rejection> {
-        if !(1..=MOST_TOKEN_SECS).contains(&lifetime_secs) {
-            let why = format!("a token lasts 1 to {MOST_TOKEN_SECS} seconds, got {lifetime_secs}");
-            return Err(Rejection::Unacceptable { request: "issue token".into(), why });
-        }
+        self.tokens_are_here("issue token")?;
         let new = NewToken {
             label,
             address: &self.address,
-            authority: self.authority.certificate(),
-            expires_unix_secs: now.as_secs() + lifetime_secs,
+            pin: pin_of(self.authority.certificate()),
+            authority: self.public(),
+            lifetime_secs,
         };
         let issued = tokens::issue(&self.store, new, now.as_secs(), &SystemRandom::new()).await;
         issued.map(|text| text.reveal().to_owned()).map_err(|e| self.token(e))
@@ -383,11 +417,16 @@ impl Registry {
                 let why = "no device has this name; `nightshift device ls` lists them".to_owned();
                 return Err(Rejection::Unacceptable { request: "revoke device".into(), why });
             }
+            registry.will_report(device)?;
             registry.revocations.add(Revoked::Device(device)).map_err(|error| unavailable(&error))?;
-            let (store, key) = (&registry.store, registry.enrollment_key.key());
-            let revoked =
-                registry.log.revoke(device, key, now.as_secs(), |also| records::revoke(store, device, also));
-            revoked.map_err(|e| registry.store(e))?;
+            let store = &registry.store;
+            let revoke = |also| records::revoke(store, device, also);
+            match registry.enroller.here() {
+                Some(key) => registry.log.revoke(device, key.key(), now.as_secs(), revoke),
+                // The authority writes it down that is told of it.
+                None => revoke(Batch::new()),
+            }
+            .map_err(|e| registry.store(e))?;
             registry.driver.known().revoked(device);
             tracing::info!("device revoked");
             Ok(())
@@ -405,7 +444,7 @@ impl Registry {
 
     /// The key that verifies devices' credentials.
     pub fn public(&self) -> IdentityPublic {
-        self.enrollment_key.public()
+        self.enroller.public()
     }
 
     fn store(&self, error: StoreError) -> Rejection {
@@ -416,12 +455,10 @@ impl Registry {
         match error {
             TokenError::Store(error) => self.store(error),
             error @ (TokenError::Randomness
-            | TokenError::Unknown
-            | TokenError::Expired { .. }
-            | TokenError::Redeemed
-            | TokenError::Revoked
+            | TokenError::Refused(_)
             | TokenError::Ambiguous
-            | TokenError::Label { .. }) => refused_token(&error),
+            | TokenError::Label { .. }
+            | TokenError::Lifetime(_)) => refused_token(&error),
         }
     }
 
@@ -442,14 +479,27 @@ fn refused_token(error: &TokenError) -> Rejection {
     match error {
         TokenError::Randomness => Rejection::Unavailable("no randomness".to_owned()),
         TokenError::Store(error) => unavailable(error),
-        TokenError::Unknown
-        | TokenError::Expired { .. }
-        | TokenError::Redeemed
-        | TokenError::Revoked
-        | TokenError::Ambiguous
-        | TokenError::Label { .. } => {
+        TokenError::Lifetime(_) => {
+            Rejection::Unacceptable { request: "issue token".into(), why: error.to_string() }
+        }
+        TokenError::Refused(_) | TokenError::Ambiguous | TokenError::Label { .. } => {
             Rejection::Unacceptable { request: "token".into(), why: error.to_string() }
         }
+    }
+}
+
+/// What the log is to say of a device in a place, by when it enrolled first and how it is called.
+fn logged(
+    key: &EnrollmentKey,
+    place: u64,
+    (enrolled_unix_millis, label): (u64, &str),
+    attested: Option<&AttestedRecord>,
+) -> Logged {
+    Logged {
+        place,
+        enrolled_unix_secs: enrolled_unix_millis / 1000,
+        label: key.label(label),
+        attested: attested.map_or([0; 32], |attested| attested.policy.0),
     }
 }
 

@@ -5,7 +5,11 @@
 //! what people type. The coordinator never links a tensor library and never holds a contribution that is not masked.
 //! Start at [`driver::Driver`].
 
-pub mod address;
+pub use authority::{kept_log, tokens};
+pub use serving::{address, listener, peer, tls};
+
+use serving::{seldom, status};
+
 pub mod artifacts;
 pub mod audit;
 pub mod bases;
@@ -16,25 +20,19 @@ pub mod config;
 mod dashboard;
 pub mod descriptors;
 pub mod driver;
+pub mod enroller;
 pub mod enrollment;
-pub mod kept_log;
 pub mod known;
 pub mod last_seen;
-pub mod listener;
 pub mod metrics;
 pub mod observe;
 pub mod offline;
 pub mod operators;
 pub mod outside;
-pub mod peer;
 pub mod pki;
 pub mod records;
 pub mod revocations;
 pub mod roles;
-mod seldom;
 pub mod server;
 mod server_certificates;
 pub mod service;
-mod status;
-pub mod tls;
-pub mod tokens;

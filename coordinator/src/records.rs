@@ -127,6 +127,9 @@ pub struct DeviceRecord {
     /// By what it was admitted when it enrolled; none where nothing was asked, and not written then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attested: Option<AttestedRecord>,
+    /// Where its credential stands in the log; not known of one from before there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<u64>,
 }
 
 /// The policy that a device fulfilled when it enrolled.
@@ -181,6 +184,7 @@ impl DeviceRecord {
             renewed_unix_secs: 0,
             revoked: false,
             attested: None,
+            place: None,
         }
     }
 

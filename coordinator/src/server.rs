@@ -9,8 +9,8 @@ use std::time::Duration;
 use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
-use ring::rand::SystemRandom;
-use shell::store::{Store, StoreError};
+use ring::rand::{SecureRandom, SystemRandom};
+use shell::store::{Batch, Store, StoreError};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet, spawn_blocking};
 use tokio::time::{sleep, timeout};
@@ -24,6 +24,7 @@ use crate::config::{Certificates, Config};
 use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError, Enrolling};
+use crate::enroller::{Enroller, EnrollerError};
 use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
 use crate::kept_log::{KeptLog, LogError};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
@@ -35,7 +36,7 @@ use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::outside::Hooks;
 use crate::peer::{AdminNameError, Peer};
-use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
+use crate::pki::{Authority, PkiError, Validity};
 use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::seldom::Seldom;
@@ -82,6 +83,9 @@ pub enum ServerError {
     /// The coordinator's own certificate, or its operator's, cannot be made or used.
     #[error(transparent)]
     Certificates(#[from] ServerCertificatesError),
+    /// It cannot be said who enrolls devices.
+    #[error(transparent)]
+    Enroller(#[from] EnrollerError),
     /// The list of revocations cannot be used.
     #[error(transparent)]
     Revocations(#[from] RevocationsError),
@@ -170,7 +174,8 @@ impl Coordinator {
             config.certificates;
         let rng = SystemRandom::new();
         let authority = Authority::open_or_create(folder, days(authority_days))?;
-        let enrollment_key = EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &rng)?;
+        let clock = (&rng as &dyn SecureRandom, driver::now().as_secs());
+        let enroller = Enroller::open(folder, &config.authority.file, &store, clock)?;
         let operators = Arc::new(Operators::open(store.clone())?);
         let (revocations, revoked) = Revocations::open(&config.revocations)?;
         let place = Place {
@@ -180,10 +185,12 @@ impl Coordinator {
             most_bytes: u64::from(config.audit_mib) << 20,
         };
         let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
-        let log = KeptLog::open(store.clone(), enrollment_key.key())?;
-        log.refresh(enrollment_key.key(), driver::now().as_secs())?;
-        log.log_versions(enrollment_key.key(), driver::now().as_secs())?;
-        revoke_again(&revoked, &store, (&log, &enrollment_key), &operators, &audit)?;
+        let log = enroller.open_log(&store)?;
+        if let Some(key) = enroller.here() {
+            log.refresh(key.key(), driver::now().as_secs())?;
+            log.log_versions(key.key(), driver::now().as_secs())?;
+        }
+        revoke_again(&revoked, &store, (&log, &enroller), &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
         let admin = listeners.admin.local_addr().map_err(ServerError::Listener)?;
         write_address(&folder.join(ADMIN_ADDRESS_FILE), &format!("{}\n", reachable(admin)))?;
@@ -193,13 +200,13 @@ impl Coordinator {
         let host = names.first().map_or("localhost", String::as_str);
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         let spooler = Arc::new(FolderSpooler::new(&folder.join("spool"))?);
-        let enrolling = Enrolling { authority: enrollment_key.public(), log: Some(log.log()) };
+        let enrolling = Enrolling { authority: enroller.public(), log: Some(log.log()) };
         let driver = Driver::open(store.clone(), artifacts, enrolling, spooler)?;
         let seen = LastSeen::open(&store)?;
         let registry = Arc::new(Registry {
             store,
             authority,
-            enrollment_key,
+            enroller,
             log,
             address: format!("{host}:{}", device.port()),
             device_secs: u64::from(device_hours) * HOUR_SECS,
@@ -244,6 +251,11 @@ impl Coordinator {
         self.addresses
     }
 
+    /// Who enrolls its devices, in one line.
+    pub fn enroller(&self) -> String {
+        self.registry.enroller.says()
+    }
+
     /// What owns its tasks.
     pub fn driver(&self) -> Driver {
         self.driver.clone()
@@ -276,7 +288,7 @@ impl Coordinator {
         let admits_device: Admits = Arc::new(move |info| match &info.peer {
             Peer::Anonymous => true,
             Peer::Device(id) => known.check(DeviceId(*id)).is_ok(),
-            Peer::Admin(_) => false,
+            Peer::Admin(_) | Peer::Coordinator(_) => false,
         });
         let admits_operator: Admits = Arc::new(move |info| {
             let holds = info.not_after_unix_secs.is_some_and(|end| driver::now().as_secs() <= end);
@@ -315,6 +327,7 @@ impl Coordinator {
         let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
         let heads = tokio::spawn(keep_log(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
+        let touch = tokio::spawn(Arc::clone(&registry).keep_in_touch());
         tracing::info!("serving");
 
         let outcome = tokio::select! {
@@ -333,6 +346,7 @@ impl Coordinator {
         calls.abort();
         heads.abort();
         reading.abort();
+        touch.abort();
         stop.cancel();
         [devices, admins].into_iter().chain(observers).map(close).collect::<JoinSet<()>>().join_all().await;
         let is_stopped = outcome.is_ok();
@@ -372,8 +386,10 @@ async fn keep_log(registry: Arc<Registry>) {
         sleep(Duration::from_secs(LOGGED_EVERY_SECS)).await;
         let own = Arc::clone(&registry);
         let written = spawn_blocking(move || {
-            let (key, now) = (own.enrollment_key.key(), driver::now().as_secs());
-            own.log.log_versions(key, now).and_then(|()| own.log.refresh(key, now))
+            // An authority apart is asked for it by `Registry::keep_in_touch`.
+            let Some(key) = own.enroller.here() else { return Ok(()) };
+            let now = driver::now().as_secs();
+            own.log.log_versions(key.key(), now).and_then(|()| own.log.refresh(key.key(), now))
         });
         if let Ok(Err(error)) = written.await {
             static SAID: Seldom = Seldom::new();
@@ -410,15 +426,18 @@ fn certified_names(mut names: Vec<String>, for_operators: IpAddr) -> Vec<String>
 fn revoke_again(
     revoked: &[Revoked],
     store: &Store,
-    (log, key): (&KeptLog, &EnrollmentKey),
+    (log, enroller): (&KeptLog, &Enroller),
     operators: &Operators,
     audit: &Audit,
 ) -> Result<(), ServerError> {
     for one in revoked {
         let forgotten = match *one {
-            Revoked::Device(device) => log.revoke(device, key.key(), driver::now().as_secs(), |also| {
-                records::revoke(store, device, also)
-            })?,
+            Revoked::Device(device) => match enroller.here() {
+                Some(key) => log.revoke(device, key.key(), driver::now().as_secs(), |also| {
+                    records::revoke(store, device, also)
+                })?,
+                None => records::revoke(store, device, Batch::new())?,
+            },
             Revoked::Operator(serial) => operators.revoke(serial)?,
         };
         if forgotten {

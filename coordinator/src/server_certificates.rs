@@ -15,10 +15,10 @@ use tokio::task::spawn_blocking;
 
 use crate::audit::{AuditError, What, Who, With};
 use crate::driver;
-use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::enrollment::Registry;
 use crate::operators::OperatorsError;
 use crate::peer::AdminName;
-use crate::pki::{IdentityLock, PkiError, Validity};
+use crate::pki::{IdentityLock, PkiError, Validity, is_due};
 use crate::tls::{self, Audience, TlsError};
 
 /// Between two looks at the clock: a machine that slept, or a clock that was set, is noticed.
@@ -26,9 +26,6 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Before another try, where a certificate could not be made.
 const AGAIN: Duration = Duration::from_secs(60);
-
-/// A certificate that lasts so much longer than one of now was made by a clock that was ahead, in seconds.
-const AHEAD_SECS: u64 = CLOCK_SLACK_SECS;
 
 /// Why a certificate could not be made, used or written.
 #[derive(Debug, thiserror::Error)]
@@ -135,20 +132,6 @@ impl ServerCertificates {
     }
 }
 
-/// Whether a certificate is to be made anew: two thirds of its life are over, or its life begins only later, because it was
-/// made by a clock that was ahead.
-fn is_due(expires_unix_secs: u64, life_secs: u64, now_unix_secs: u64) -> bool {
-    let left = expires_unix_secs.saturating_sub(now_unix_secs);
-    left <= life_secs / 3 || left > life_secs.saturating_add(AHEAD_SECS)
-}
-
-fn lasting(secs: u64, now_unix_secs: u64) -> Validity {
-    Validity {
-        not_before_unix_secs: now_unix_secs.saturating_sub(CLOCK_SLACK_SECS),
-        not_after_unix_secs: now_unix_secs + secs,
-    }
-}
-
 /// Sees that the operator on this machine has a certificate that is not due.
 fn ensure_operator(
     registry: &Registry,
@@ -156,7 +139,7 @@ fn ensure_operator(
     now: Timestamp,
 ) -> Result<(), ServerCertificatesError> {
     let is_due = |expires_unix_secs| is_due(expires_unix_secs, *operator_secs, now.as_secs());
-    let validity = lasting(*operator_secs, now.as_secs());
+    let validity = Validity::lasting(*operator_secs, now.as_secs());
     if registry.operators.has(folder, operator, &registry.authority, &is_due) {
         return Ok(());
     }
@@ -183,7 +166,7 @@ fn shown(
     now_unix_secs: u64,
 ) -> Result<(Arc<ServerConfig>, Arc<ServerConfig>), ServerCertificatesError> {
     let authority = &registry.authority;
-    let validity = lasting(terms.server_secs, now_unix_secs);
+    let validity = Validity::lasting(terms.server_secs, now_unix_secs);
     let identity = authority.issue_server(&terms.names, validity, &SystemRandom::new())?;
     // Of operators, and of the coordinator itself, nobody else makes certificates.
     let authorities = [std::slice::from_ref(authority.certificate()), registry.hooks.issuer.roots()].concat();
@@ -197,13 +180,6 @@ mod tests {
     use super::*;
 
     const DAY: u64 = 24 * 3600;
-
-    #[test]
-    fn a_certificate_is_due_when_two_thirds_of_its_life_are_over_or_its_clock_was_ahead() {
-        let is_due = |left_days: u64| is_due((1000 + left_days) * DAY, 90 * DAY, 1000 * DAY);
-        assert!(!is_due(31) && !is_due(90) && !is_due(91));
-        assert!(is_due(30) && is_due(0) && is_due(92) && is_due(400));
-    }
 
     /// Four hundred days, looked at twice a day, with lives that differ: at no moment is either over.
     #[tokio::test]

@@ -159,7 +159,7 @@ impl DeviceService {
     fn device<T>(&self, request: &Request<T>) -> Result<DeviceId, Rejection> {
         let device = match peer(request.extensions())? {
             Peer::Device(id) => DeviceId(id),
-            Peer::Anonymous | Peer::Admin(_) => return Err(Rejection::NotEnrolled),
+            Peer::Anonymous | Peer::Admin(_) | Peer::Coordinator(_) => return Err(Rejection::NotEnrolled),
         };
         self.registry.check(device)?;
         let client = request.metadata().get("user-agent").and_then(|client| client.to_str().ok());
@@ -183,7 +183,7 @@ impl AdminService {
     pub(crate) fn operator(&self, extensions: &Extensions) -> Result<(AdminName, Serial, Role), Rejection> {
         let name = match peer(extensions)? {
             Peer::Admin(name) => name,
-            Peer::Anonymous | Peer::Device(_) => return Err(Rejection::NotEnrolled),
+            Peer::Anonymous | Peer::Device(_) | Peer::Coordinator(_) => return Err(Rejection::NotEnrolled),
         };
         // The connection may be older than its revocation.
         let serial = extensions.get::<ConnectInfo>().and_then(|info| info.serial);
@@ -244,7 +244,7 @@ impl AdminService {
             AdminRequest::ShowDevice(device) => AdminReply::Device(self.device(device).await?),
             AdminRequest::ListTokens => AdminReply::TokenList(Arc::clone(&self.registry).tokens().await?),
             AdminRequest::RevokeToken(token) => {
-                self.registry.revoke_token(token, driver::now()).await?;
+                Arc::clone(&self.registry).revoke_token(token, driver::now()).await?;
                 AdminReply::Done
             }
             AdminRequest::RevokeDevice(device) => {
@@ -326,7 +326,7 @@ impl AdminService {
             return Err(Rejection::Unavailable(why));
         }
         let base = self.driver.base(task)?;
-        let signed = self.registry.enrollment_key.sign(Release::of(&status, version), &base);
+        let signed = self.registry.enroller.publishing().sign(Release::of(&status, version), &base);
         Ok(AdminReply::Signed { key: signed.key, signature: signed.signature })
     }
 }

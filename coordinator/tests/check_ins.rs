@@ -23,6 +23,7 @@ use std::time::{Duration, Instant};
 use nightshift_coordinator::artifacts::Artifacts;
 use nightshift_coordinator::audit::{self, Audit};
 use nightshift_coordinator::driver::{Driver, now};
+use nightshift_coordinator::enroller::Enroller;
 use nightshift_coordinator::enrollment::Registry;
 use nightshift_coordinator::kept_log::KeptLog;
 use nightshift_coordinator::last_seen::LastSeen;
@@ -95,8 +96,8 @@ fn registry_of(folder: &Path, store: &Store, driver: &Driver) -> Registry {
     let enrollment_key =
         EnrollmentKey::open_or_create(&folder.join("enrolment.seed"), &SystemRandom::new()).unwrap();
     Registry {
-        log: KeptLog::open(store.clone(), enrollment_key.key()).unwrap(),
-        enrollment_key,
+        log: KeptLog::open(store.clone(), enrollment_key.public()).unwrap(),
+        enroller: Enroller::Here(enrollment_key),
         store: store.clone(),
         authority: Authority::open_or_create(folder, validity).unwrap(),
         address: "localhost:7443".to_owned(),

@@ -67,11 +67,10 @@ impl Attestation {
     }
 }
 
-/// What a statement about a machine has to repeat, so that it is good for this enrollment and no other: a hash of the
-/// token's secret, of the identity key, and of the request for a certificate. It does not tell the secret.
-pub fn challenge(token_secret: &[u8; 32], identity: &[u8; 32], certificate_request_pem: &str) -> Digest {
-    let secret = hash("nightshift v1 attestation token", &[token_secret]);
-    hash("nightshift v1 attestation challenge", &[&secret.0, identity, certificate_request_pem.as_bytes()])
+/// What a statement about a machine has to repeat, so that it is good for this enrollment and no other: a hash of the public
+/// half of the token's key, of the identity key, and of the request for a certificate.
+pub fn challenge(token: &[u8; 32], identity: &[u8; 32], certificate_request_pem: &str) -> Digest {
+    hash("nightshift v2 attestation challenge", &[token, identity, certificate_request_pem.as_bytes()])
 }
 
 /// SHA-256 over a domain and parts, each behind its length.

@@ -12,6 +12,7 @@ use crate::message::{Chunk, MOST_LATEST, Published};
 use crate::wire;
 
 mod admin;
+mod authority;
 mod base;
 mod enroll;
 mod log;
@@ -20,6 +21,10 @@ mod reply;
 mod request;
 
 pub use admin::{admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire};
+pub use authority::{
+    authority_reply_from_wire, authority_reply_to_wire, authority_request_from_wire,
+    authority_request_to_wire,
+};
 pub use base::{base_files_from_wire, base_files_to_wire, describe_base_from_wire, describe_base_to_wire};
 pub use enroll::{
     Enrolled, Enrollment, Renewal, enroll_reply_from_wire, enroll_reply_to_wire, enroll_request_from_wire,

@@ -186,10 +186,14 @@ impl Day {
         let token = self.token().await;
         let keys = DeviceKeys::open_or_create(&self.place(), &SystemRandom::new()).unwrap();
         let mut transport = Transport::new(&self.address, self.trust.clone(), None, Proxy::none()).unwrap();
-        let enrollment = Enrollment::new(**token.secret(), Light::request(&keys), &Light::identity(&keys));
+        let enrollment = Enrollment::new(&token.key(), Light::request(&keys), &Light::identity(&keys));
         let enrolled = transport.enroll(&enrollment).await.unwrap();
-        // With the same token nobody else is.
-        assert!(transport.enroll(&enrollment).await.is_err());
+        // Whoever lost the answer has it again; with the same token nobody else is enrolled.
+        assert_eq!(transport.enroll(&enrollment).await.unwrap().device, enrolled.device);
+        let elsewhere = self.folder.path().join("somebody else");
+        let others = DeviceKeys::open_or_create(&elsewhere, &SystemRandom::new()).unwrap();
+        let other = Enrollment::new(&token.key(), Light::request(&others), &Light::identity(&others));
+        assert!(transport.enroll(&other).await.is_err());
         let mut light = Light { keys, device: enrolled.device, transport };
         light.connects_by(&enrolled.certificate_pem);
         assert!(light.is_taken().await);
@@ -272,7 +276,7 @@ impl Day {
             let keys = DeviceKeys::open_or_create(&self.place(), &SystemRandom::new()).unwrap();
             let mut transport =
                 Transport::new(&self.address, self.trust.clone(), None, Proxy::none()).unwrap();
-            let late = Enrollment::new(**token.secret(), Light::request(&keys), &Light::identity(&keys));
+            let late = Enrollment::new(&token.key(), Light::request(&keys), &Light::identity(&keys));
             assert!(transport.enroll(&late).await.is_err(), "by a token that is over");
             fs::remove_dir_all(self.place()).unwrap();
         }

@@ -304,7 +304,7 @@ async fn wrong_fields_at_enrollment_are_refused_and_cost_no_token() {
     let request = BASE64_STANDARD.encode(keys.signing_request().unwrap());
     let request =
         format!("-----BEGIN CERTIFICATE REQUEST-----\n{request}\n-----END CERTIFICATE REQUEST-----\n");
-    let whole = Enrollment::new(**scene.token.secret(), request, &key);
+    let whole = Enrollment::new(&scene.token.key(), request, &key);
     let mut wrong = whole.clone();
     wrong.identity.0 = [0; 32];
     assert!(refusal(transport.enroll(&wrong).await).contains("low order"));

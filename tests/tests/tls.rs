@@ -13,6 +13,7 @@ use std::{
 
 use ::client::keys::DeviceKeys;
 use ::client::transport::{Transport, pinned_authority};
+use aggregation::IdentityPublic;
 use coordinator::{
     listener::{self, Admits, Limits},
     operators::Operators,
@@ -355,8 +356,9 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     let new = tokens::NewToken {
         label: "phone",
         address: &address,
-        authority: world.home.authority.certificate(),
-        expires_unix_secs: 100,
+        pin: pin_of(world.home.authority.certificate()),
+        authority: IdentityPublic([8; 32]),
+        lifetime_secs: 100,
     };
     let text = tokens::issue(&store, new, 0, &SystemRandom::new()).await.unwrap();
 
@@ -366,8 +368,8 @@ async fn a_token_brings_a_device_to_its_coordinator() {
     let uri = format!("https://{}", token.address());
     let channel = connect(config, &uri).await.unwrap();
     who_am_i(channel).await.unwrap();
-    let secret = token.secret().as_slice();
-    let redeemed = tokens::redeem(&store, secret, 1, Batch::new());
+    let by = (IdentityPublic([9; 32]), 1);
+    let redeemed = tokens::redeem(&store, token.key().public(), by, Batch::new());
     assert_eq!(redeemed.unwrap().label, "phone");
 }
 

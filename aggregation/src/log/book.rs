@@ -11,7 +11,7 @@ use crate::{advertisement::Advertisement, credential::Credential, identity::Iden
 ///
 /// An authority's own, or a copy of it from which a coordinator answers. What
 /// is durable is the caller's to keep.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Book {
     tree: Tree,
     devices: HashSet<[u8; 16]>,

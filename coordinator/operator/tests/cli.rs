@@ -61,7 +61,7 @@ fn up_starts_again_on_what_it_made() {
     let token = run(nightshift(folder.path(), &["device", "token", "--label", "phone"]));
     assert!(token.status.success(), "{}", stderr(&token));
     let token = String::from_utf8(token.stdout).unwrap();
-    assert!(token.starts_with("nst1.") && token.lines().count() == 1, "{token}");
+    assert!(token.starts_with("nst2.") && token.lines().count() == 1, "{token}");
 }
 
 #[test]

@@ -140,6 +140,6 @@ mod tests {
         let label = "anna\n\u{1b}[2J".to_owned();
         let what = What::of(&AdminRequest::IssueToken { label, lifetime_secs: 60 }).unwrap();
         assert_eq!(what.with["label"], r"anna\n\u{1b}[2J");
-        assert_eq!(came_of(&AdminReply::Token("nst1.secret".to_owned())), With::new());
+        assert_eq!(came_of(&AdminReply::Token("nst2.secret".to_owned())), With::new());
     }
 }

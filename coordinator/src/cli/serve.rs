@@ -1,22 +1,22 @@
 //! `nightshift-coordinator`: the server in the foreground.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use clap::Parser;
+use serving::cli::{LOGGED, bind};
 use shell::cli::note;
 use shell::logs::LogFormat;
 use shell::notify::Notifier;
 use shell::{logs, stop};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::{CliError, EXIT_CODES};
 use crate::audit::AuditError;
 use crate::config::Config;
+use crate::enroller::EnrollerError;
 use crate::kept_log::LogError;
-use crate::listener::BACKLOG;
 use crate::operators::OperatorsError;
 use crate::pki::PkiError;
 use crate::revocations::RevocationsError;
@@ -59,6 +59,7 @@ pub fn start(config: Config, path: &Path) -> Result<(Coordinator, CancellationTo
     let coordinator = coordinator.observed(metrics);
     // Before anybody is told that it serves: a signal that comes at once must find somebody.
     let stop = stop::on_signal().map_err(|error| CliError::Internal(format!("no signals: {error}")))?;
+    say(&coordinator.enroller());
     say(&format!("listening on {device_address} for devices"));
     say(&format!("listening on {admin_address} for operators"));
     if let Some(address) = metrics_address {
@@ -85,32 +86,6 @@ pub async fn until_stopped(coordinator: Coordinator, stop: CancellationToken) ->
     manager.served(&says, &stop, pulse, coordinator.serve(stop.clone())).await.map_err(failure)
 }
 
-/// What is logged where nobody says otherwise by `RUST_LOG`. What libraries say of a connection is not: a peer could have
-/// them say it as often as it likes.
-const LOGGED: &str = "info,h2=off,hyper=off,hyper_util=off,rustls=off,tokio_rustls=off,tonic=off,tower=off";
-
-fn bind(address: SocketAddr, key: &str, path: &Path) -> Result<TcpListener, CliError> {
-    listen(address).map_err(|error| {
-        let path = path.display();
-        CliError::Network(if error.kind() == io::ErrorKind::AddrInUse {
-            format!(
-                "{address} is in use by another program; stop that one, or give `{key}` in {path} another port"
-            )
-        } else {
-            format!("cannot listen on {address}: {error}; change `{key}` in {path}")
-        })
-    })
-}
-
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // A restart need not wait for connections of the process before it.
-    #[cfg(unix)]
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(BACKLOG)
-}
-
 fn network(error: &io::Error) -> CliError {
     CliError::Network(format!("a listener has no address: {error}"))
 }
@@ -129,6 +104,7 @@ fn failure(error: ServerError) -> CliError {
             | ServerCertificatesError::Pki(PkiError::File(_))
             | ServerCertificatesError::Audit(AuditError::File(_) | AuditError::Store(_)),
         )
+        | ServerError::Enroller(EnrollerError::Store(_))
         | ServerError::Revocations(RevocationsError::File(_))
         | ServerError::Pki(PkiError::File(_)) => CliError::Store(error.to_string()),
         ServerError::Revocations(_)
@@ -137,6 +113,15 @@ fn failure(error: ServerError) -> CliError {
         | ServerError::Log(LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_))
         | ServerError::Bases(_)
         | ServerError::Hooks(_)
+        | ServerError::Enroller(
+            EnrollerError::Pki(_)
+            | EnrollerError::Bundle(_)
+            | EnrollerError::Link { .. }
+            | EnrollerError::Both(_)
+            | EnrollerError::OwnDevices(_)
+            | EnrollerError::OtherAuthority { .. }
+            | EnrollerError::WithoutFile(_),
+        )
         | ServerError::Pki(_)
         | ServerError::Certificates(_)
         | ServerError::Operator(_)

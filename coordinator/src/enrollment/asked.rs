@@ -12,7 +12,7 @@ use proto::shown::shown;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 
-use super::{Begun, Registry, certificate};
+use super::{Registry, certificate};
 use crate::audit::What;
 use crate::peer::{self, Peer};
 use crate::pki::{self, Validity};
@@ -23,7 +23,7 @@ impl Registry {
     pub(super) async fn attested(
         &self,
         enrollment: &Enrollment,
-        begun: &Begun,
+        (device, label): (DeviceId, &str),
         now: Timestamp,
     ) -> Result<Option<AttestedRecord>, Rejection> {
         let verifier = &self.hooks.attestation;
@@ -38,9 +38,9 @@ impl Registry {
         let began = Instant::now();
         let answer = verifier
             .verify(Shown {
-                device: begun.device.0,
+                device: device.0,
                 identity: Digest(enrollment.identity.0),
-                label: begun.label.clone(),
+                label: label.to_owned(),
                 request_pem: enrollment.certificate_request_pem.clone(),
                 challenge: enrollment.challenge(),
                 attestation: enrollment.attestation.clone(),
@@ -68,7 +68,7 @@ impl Registry {
                 (error.to_string(), failed("whether this device may come is not known", &error))
             }
         };
-        self.comes_to_nothing(("attestation", outcome), (&begun.label, begun.device), why, now);
+        self.comes_to_nothing(("attestation", outcome), (label, device), why, now);
         Err(rejection)
     }
 

@@ -8,7 +8,7 @@ use proto::message::Rejection;
 
 use super::{Registry, unavailable};
 use crate::records;
-use crate::tokens::{self, TokenError};
+use crate::tokens::{self, TokenError, TokenRefusal};
 
 /// Devices in one answer: what is asked for beyond is in the next one.
 const MOST_IN_ONE_ANSWER: usize = 10_000;
@@ -77,6 +77,7 @@ impl Registry {
 
     /// All bootstrap tokens, the newest first.
     pub async fn tokens(self: Arc<Self>) -> Result<Vec<TokenStatus>, Rejection> {
+        self.tokens_are_here("list tokens")?;
         self.apart(|registry| {
             let mut tokens = tokens::list(&registry.store).map_err(|e| registry.store(e))?;
             tokens.sort_by_key(|token| std::cmp::Reverse((token.issued_unix_secs, token.token)));
@@ -86,27 +87,41 @@ impl Registry {
     }
 
     /// Makes a bootstrap token worthless that nobody has used; durable when this returns.
-    pub async fn revoke_token(&self, token: TokenId, now: Timestamp) -> Result<(), Rejection> {
-        let revoked = tokens::revoke(&self.store, token, now.as_secs()).await;
-        revoked.map_err(|error| match error {
-            TokenError::Unknown => Rejection::Unacceptable {
-                request: "revoke token".into(),
-                why: "no bootstrap token has this id; `nightshift token ls` lists them".into(),
-            },
-            TokenError::Redeemed => Rejection::Unacceptable {
-                request: "revoke token".into(),
-                why: "a device has enrolled with it already; `nightshift device revoke` shuts that out"
-                    .into(),
-            },
-            other @ (TokenError::Store(_)
-            | TokenError::Randomness
-            | TokenError::Revoked
-            | TokenError::Ambiguous
-            | TokenError::Expired { .. }
-            | TokenError::Label { .. }) => self.token(other),
-        })?;
-        tracing::info!(%token, "bootstrap token revoked");
-        Ok(())
+    pub async fn revoke_token(self: Arc<Self>, token: TokenId, now: Timestamp) -> Result<(), Rejection> {
+        self.tokens_are_here("revoke token")?;
+        self.apart(move |registry| {
+            let revoked = tokens::revoke(&registry.store, token, now.as_secs());
+            revoked.map_err(|error| match error {
+                TokenError::Refused(TokenRefusal::Unknown) => Rejection::Unacceptable {
+                    request: "revoke token".into(),
+                    why: "no bootstrap token has this id; `nightshift token ls` lists them".into(),
+                },
+                TokenError::Refused(TokenRefusal::Redeemed) => Rejection::Unacceptable {
+                    request: "revoke token".into(),
+                    why: "a device has enrolled with it already; `nightshift device revoke` shuts that out"
+                        .into(),
+                },
+                other @ (TokenError::Store(_)
+                | TokenError::Randomness
+                | TokenError::Refused(TokenRefusal::Revoked | TokenRefusal::Expired { .. })
+                | TokenError::Ambiguous
+                | TokenError::Label { .. }
+                | TokenError::Lifetime(_)) => registry.token(other),
+            })?;
+            tracing::info!(%token, "bootstrap token revoked");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Fails where tokens are an authority's apart.
+    pub(super) fn tokens_are_here(&self, request: &'static str) -> Result<(), Rejection> {
+        if self.enroller.apart().is_none() {
+            return Ok(());
+        }
+        let why = "bootstrap tokens are the enrollment authority's: on its machine, `nightshift-authority token --label …` \
+                   makes one, and `nightshift-authority token ls` lists them";
+        Err(Rejection::Unacceptable { request: request.into(), why: why.into() })
     }
 
     fn with_call(&self, device: DeviceStatus) -> DeviceStatus {

@@ -9,6 +9,7 @@ use super::*;
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::known::KnownDevices;
+use crate::pki::EnrollmentKey;
 
 const DAY: u64 = 24 * 3600;
 const NOW: u64 = 1_700_000_000;
@@ -51,8 +52,8 @@ pub(crate) fn registry(path: &std::path::Path) -> Registry {
     Registry {
         audit,
         authority: Authority::open_or_create(path, validity).unwrap(),
-        log: KeptLog::open(store.clone(), enrollment_key.key()).unwrap(),
-        enrollment_key,
+        log: KeptLog::open(store.clone(), enrollment_key.public()).unwrap(),
+        enroller: Enroller::Here(enrollment_key),
         address: "localhost:7443".to_owned(),
         device_secs: 30 * DAY,
         renewal_grace_secs: 10 * DAY,
@@ -70,7 +71,7 @@ async fn world() -> World {
     let folder = tempfile::tempdir().unwrap();
     let registry = Arc::new(registry(folder.path()));
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
-    let enrollment = Enrollment::new(**token.secret(), request(), &identity());
+    let enrollment = Enrollment::new(&token.key(), request(), &identity());
     let enrolled = Arc::clone(&registry).enrol(enrollment, at(NOW)).await.unwrap();
     assert_eq!((enrolled.issued_unix_secs, enrolled.credential.expires_unix_secs), (NOW, NOW + 30 * DAY));
     World { folder, registry, device: enrolled.device }
@@ -109,7 +110,7 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
     let enroll = async |key: &IdentityKey, label: &str, secs: u64| {
         let token = world.registry.issue_token(label, 60, at(secs)).await.unwrap();
         let token: BootstrapToken = token.parse().unwrap();
-        Arc::clone(&world.registry).enrol(Enrollment::new(**token.secret(), request(), key), at(secs)).await
+        Arc::clone(&world.registry).enrol(Enrollment::new(&token.key(), request(), key), at(secs)).await
     };
     let later = NOW + 400 * DAY;
     let again = enroll(&identity(), "anna's new name", later).await.unwrap();
@@ -128,12 +129,36 @@ async fn a_device_that_enrolls_again_is_the_one_that_it_was_and_a_revoked_one_is
 }
 
 #[tokio::test]
+async fn an_answer_that_was_lost_is_given_again_and_a_proof_that_was_seen_is_nobody_else_s() {
+    let world = world().await;
+    let token: BootstrapToken =
+        world.registry.issue_token("bela", 60, at(NOW)).await.unwrap().parse().unwrap();
+    assert_eq!(token.authority(), world.registry.public());
+    let key = IdentityKey::from_seed(&[9; 32]);
+    let enroll =
+        |enrollment: &Enrollment, secs| Arc::clone(&world.registry).enrol(enrollment.clone(), at(secs));
+    let seen = Enrollment::new(&token.key(), request(), &key);
+    let liar = Enrollment { identity: identity().public(), ..seen.clone() };
+    assert!(enroll(&liar, NOW).await.unwrap_err().to_string().contains("did not sign"));
+    let first = enroll(&seen, NOW).await.unwrap();
+    let entries = audited(&world.registry).len();
+    let again = enroll(&seen, NOW + 59).await.unwrap();
+    assert_eq!((again.device, again.credential, again.label), (first.device, first.credential, first.label));
+    assert_eq!(audited(&world.registry).len(), entries, "nothing was changed");
+    let late = enroll(&seen, NOW + 60).await.unwrap_err().to_string();
+    assert!(late.contains("used before"), "{late}");
+    let other = Enrollment::new(&token.key(), request(), &IdentityKey::from_seed(&[10; 32]));
+    assert!(enroll(&other, NOW + 1).await.unwrap_err().to_string().contains("used before"));
+    assert_eq!(Arc::clone(&world.registry).devices().await.unwrap().len(), 2);
+}
+
+#[tokio::test]
 async fn a_device_whose_caller_went_away_half_way_is_known_as_the_store_knows_it() {
     let world = world().await;
     let key = IdentityKey::from_seed(&[9; 32]);
     let token: BootstrapToken =
         world.registry.issue_token("bela", 60, at(NOW)).await.unwrap().parse().unwrap();
-    let enrollment = Enrollment::new(**token.secret(), request(), &key);
+    let enrollment = Enrollment::new(&token.key(), request(), &key);
     let enrolling = Arc::clone(&world.registry).enrol(enrollment, at(NOW));
     // Asked once, and dropped.
     let gone = tokio::time::timeout(std::time::Duration::ZERO, enrolling).await;
@@ -285,7 +310,7 @@ async fn a_revocation_beside_an_enrollment_is_never_undone_and_a_restart_says_th
         for _ in 0..2 {
             let token = world.registry.issue_token("anna", 60, at(NOW)).await.unwrap();
             let token: BootstrapToken = token.parse().unwrap();
-            enrollments.push(Enrollment::new(**token.secret(), request(), &key));
+            enrollments.push(Enrollment::new(&token.key(), request(), &key));
         }
         let again = enrollments.pop().unwrap();
         let first = Arc::clone(&world.registry).enrol(enrollments.pop().unwrap(), at(NOW)).await.unwrap();
@@ -351,7 +376,7 @@ async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
     let token: BootstrapToken = registry.issue_token("anna", 60, at(NOW)).await.unwrap().parse().unwrap();
     let registry = Arc::new(registry);
     let enroll =
-        || Arc::clone(&registry).enrol(Enrollment::new(**token.secret(), request(), &identity()), at(NOW));
+        || Arc::clone(&registry).enrol(Enrollment::new(&token.key(), request(), &identity()), at(NOW));
     registry.store.set_free_space_floor(u64::MAX);
     let refused = enroll().await;
     assert!(
@@ -363,7 +388,8 @@ async fn on_a_full_disk_nobody_is_enrolled_and_nothing_is_written_down() {
     registry.store.set_free_space_floor(1);
     enroll().await.unwrap();
     // A token that is used up is refused before anything is written.
-    enroll().await.unwrap_err();
+    let other = Enrollment::new(&token.key(), request(), &IdentityKey::from_seed(&[8; 32]));
+    Arc::clone(&registry).enrol(other, at(NOW)).await.unwrap_err();
     let said = |what: &str, outcome: &str| (what.to_owned(), outcome.to_owned());
     let expected = [said("start", "done"), said("enroll", "intent"), said("enroll", "done")];
     assert_eq!(audited(&registry), expected);

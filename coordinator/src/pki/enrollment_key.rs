@@ -3,14 +3,14 @@
 use std::fmt;
 use std::path::Path;
 
-use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
+use aggregation::{Credential, IdentityKey, IdentityPublic, Logged};
+use authority::kept_log::label_tag;
 use formats::{Release, SignedRelease};
 use proto::ids::Digest;
 use ring::rand::SecureRandom;
+use serving::pki::PkiError;
 use shell::keys::{SEED_BYTES, load_or_create_seed};
 use zeroize::Zeroizing;
-
-use super::PkiError;
 
 /// The enrolment authority's key, which signs device credentials and vouches for versions.
 pub struct EnrollmentKey {
@@ -42,12 +42,9 @@ impl EnrollmentKey {
         Credential::issue_logged(&self.key, device, identity, expires_unix_secs, logged)
     }
 
-    /// By which whoever has this key finds a device in the log, and nobody else: a signature that is published nowhere is
-    /// as good as a secret.
+    /// By which whoever has this key finds a device in the log, and nobody else.
     pub fn label(&self, label: &str) -> [u8; 16] {
-        let Signature(secret) = self.key.sign("label in the enrollment log", &[label.as_bytes()]);
-        let digest = Digest::of(&secret).0;
-        digest.first_chunk().copied().unwrap_or_default()
+        label_tag(&self.key, label)
     }
 
     /// The key itself, with which the log is signed.
@@ -64,5 +61,37 @@ impl EnrollmentKey {
 impl fmt::Debug for EnrollmentKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EnrollmentKey").finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::files::{self, Audience};
+    use ring::rand::SystemRandom;
+
+    use super::*;
+
+    #[test]
+    fn the_enrollment_key_is_the_same_after_a_restart_and_signs() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("enrolment.seed");
+        let first = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+        let second = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
+        assert_eq!(first.public(), second.public());
+        let logged = Logged { place: 0, enrolled_unix_secs: 1, label: first.label("a"), attested: [0; 32] };
+        let credential = first.issue([7; 16], second.public(), 100, logged);
+        credential.verify(&second.public(), 99).unwrap();
+        assert_eq!(second.label("a"), first.label("a"));
+        assert_ne!(second.label("b"), first.label("a"));
+        assert_eq!(std::fs::read(&path).unwrap().len(), 32);
+    }
+
+    #[test]
+    fn a_cut_enrollment_seed_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("enrolment.seed");
+        files::write(&path, &[1; 31], Audience::Owner).unwrap();
+        let error = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap_err();
+        assert!(matches!(error, PkiError::Malformed { .. }));
     }
 }

@@ -20,5 +20,6 @@ pub mod spool;
 mod task;
 pub mod worth;
 
-pub use enrollment_log::{EnrollmentLog, RoundLog};
+pub use aggregation::log::EnrollmentLog;
+pub use enrollment_log::RoundLog;
 pub use task::{Counted, Earlier, RollBackError, Spending, Task, TaskEffect, TaskError, TaskRecord};

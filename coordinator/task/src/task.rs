@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use aggregation::log::EnrollmentLog;
 use aggregation::{Context, IdentityPublic};
 use privacy::{Delta, Mechanism};
 use proto::adapter::{AdapterError, Class};
@@ -15,7 +16,7 @@ use proto::message::{CheckIn, DeclineReason, Outcome, Published, Rejection, Repl
 use proto::plan::{Plan, PlanError, model_digest, vector_to_bytes};
 use rand_core::CryptoRng;
 
-use crate::enrollment_log::{EnrollmentLog, RoundLog};
+use crate::enrollment_log::RoundLog;
 use crate::optimizer::OptimizerState;
 use crate::round::{Effect, Opened, Opening, PhaseName, Round, RoundParams};
 use crate::spool::{InMemory, Spooler};

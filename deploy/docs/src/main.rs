@@ -36,7 +36,12 @@ fn main() -> anyhow::Result<()> {
 
 /// Everything, program by program.
 fn all() -> anyhow::Result<Vec<Written>> {
-    let programs = [nightshift_agent::cli::command(), coordinator::cli::command(), operator::command()];
+    let programs = [
+        nightshift_agent::cli::command(),
+        coordinator::cli::command(),
+        authority::cli::command(),
+        operator::command(),
+    ];
     let mut written = Vec::new();
     for program in programs {
         let folder = PathBuf::from(program.get_name());
@@ -89,6 +94,8 @@ mod tests {
             "nightshift-agent/completions/_nightshift-agent",
             "nightshift-coordinator/man/nightshift-coordinator.1",
             "nightshift-coordinator/completions/nightshift-coordinator.fish",
+            "nightshift-authority/man/nightshift-authority-coordinator-file.1",
+            "nightshift-authority/completions/_nightshift-authority",
             "nightshift/man/nightshift.1",
             "nightshift/man/nightshift-task-create.1",
             "nightshift/completions/nightshift",

@@ -20,8 +20,8 @@ mod funnel;
 
 use devices::{
     detail_from_wire, detail_to_wire, device_from_wire, device_to_wire, query_from_wire, query_to_wire,
-    token_from_wire, token_to_wire,
 };
+pub(in crate::convert) use devices::{token_from_wire, token_to_wire};
 use funnel::{
     candidates_from_wire, candidates_to_wire, count_from_wire, count_to_wire, funnel_from_wire,
     funnel_to_wire,

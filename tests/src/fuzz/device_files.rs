@@ -117,7 +117,7 @@ pub fn device_record(bytes: &[u8]) {
 pub fn names(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };
     if let Ok(token) = text.parse::<BootstrapToken>() {
-        assert!(text.contains("nst1.") && token.address().len() < text.len());
+        assert!(text.contains("nst2.") && token.address().len() < text.len());
     }
     if let Ok(digest) = text.parse::<Digest>() {
         assert_eq!(digest.to_string(), text.to_ascii_lowercase());

@@ -13,16 +13,18 @@ use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::attestation::{Attestation, Quote};
+use proto::authority::{AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice};
 use proto::base::BaseFile;
 use proto::convert::{
-    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
-    enroll_reply_to_wire, enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire,
-    request_to_wire,
+    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, authority_reply_to_wire,
+    authority_request_to_wire, base_files_to_wire, enroll_reply_to_wire, enroll_request_to_wire,
+    rejection_to_bytes, renew_request_to_wire, reply_to_wire, request_to_wire,
 };
-use proto::ids::{DeviceId, Digest, TaskId};
+use proto::ids::{DeviceId, Digest, TaskId, TokenId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
+use proto::token::BootstrapToken;
 use proto::tpm;
 use proto::training::{LocalOptimizer, ServerOptimizer};
 use rand_chacha::ChaCha20Rng;
@@ -32,6 +34,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use serde::Serialize;
 use session::Signed;
 use session::spending::{Charge, Found};
+use zeroize::Zeroizing;
 
 mod admin;
 
@@ -85,12 +88,18 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
         ],
         "coordinator_record" => coordinator_records(),
         "device_record" => device_records(),
-        "enroll_reply" => vec![enroll_reply_to_wire(&enrolled()).encode_to_vec()],
-        "enroll_request" => vec![
-            enroll_request_to_wire(&enrollment()).encode_to_vec(),
-            enroll_request_to_wire(&attested()).encode_to_vec(),
-            renew_request_to_wire(&renewal()).encode_to_vec(),
-        ],
+        "enroll_reply" => {
+            let reply = enroll_reply_to_wire(&enrolled()).encode_to_vec();
+            [vec![reply], authority_replies()].concat()
+        }
+        "enroll_request" => {
+            let requests = vec![
+                enroll_request_to_wire(&enrollment()).encode_to_vec(),
+                enroll_request_to_wire(&attested()).encode_to_vec(),
+                renew_request_to_wire(&renewal()).encode_to_vec(),
+            ];
+            [requests, authority_requests()].concat()
+        }
         "enrollment_log" => enrollment_logs(),
         "gguf" => ggufs(),
         "key_files" => key_files(),
@@ -102,6 +111,8 @@ pub fn seeds(target: &str) -> Vec<Vec<u8>> {
             ]
         }
         "names" => vec![
+            token(),
+            b"nst2.AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE".to_vec(),
             b"nst1.AQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQEBAQE".to_vec(),
             Digest([0xab; 32]).to_string().into_bytes(),
             b"night.owl-1".to_vec(),
@@ -182,7 +193,7 @@ fn rejections() -> Vec<Rejection> {
 }
 
 fn enrollment() -> Enrollment {
-    Enrollment::new([2; 32], "request".into(), &IdentityKey::from_seed(&[1; 32]))
+    Enrollment::new(&IdentityKey::from_seed(&[2; 32]), "request".into(), &IdentityKey::from_seed(&[1; 32]))
 }
 
 /// The same with what a TPM would say, signed by nobody.
@@ -205,7 +216,12 @@ fn attested() -> Enrollment {
         certificates: vec![vec![8; 64]],
     };
     let key = IdentityKey::from_seed(&[1; 32]);
-    Enrollment::attested([2; 32], "request".into(), Some(Attestation::Tpm(quote)), &key)
+    Enrollment::attested(
+        &IdentityKey::from_seed(&[2; 32]),
+        "request".into(),
+        Some(Attestation::Tpm(quote)),
+        &key,
+    )
 }
 
 fn renewal() -> Renewal {
@@ -221,7 +237,54 @@ fn enrolled() -> Enrolled {
         authority: key.public(),
         issued_unix_secs: 98,
         label: "anna".to_owned(),
+        publisher: Some(IdentityKey::from_seed(&[4; 32]).public()),
     }
+}
+
+fn authority_requests() -> Vec<Vec<u8>> {
+    let introduction = Introduction { address: "owl.example:7443".into(), pin: [5; 32], revocations_from: 3 };
+    let requests = [
+        AuthorityRequest::Enroll(enrollment()),
+        AuthorityRequest::Renew(renewal()),
+        AuthorityRequest::ReportRevoked(DEVICE),
+        AuthorityRequest::Introduce(introduction),
+        AuthorityRequest::IssueToken { label: "anna".into(), lifetime_secs: 60, coordinator: "owl".into() },
+        AuthorityRequest::RevokeToken(TokenId([6; 8])),
+        AuthorityRequest::ListIssued { after: Some(DEVICE) },
+        AuthorityRequest::AddCoordinator { name: "owl".into(), certificate_request_pem: "request".into() },
+    ];
+    requests.into_iter().map(|request| authority_request_to_wire(request).encode_to_vec()).collect()
+}
+
+fn authority_replies() -> Vec<Vec<u8>> {
+    let Enrolled { credential, authority, issued_unix_secs, label, .. } = enrolled();
+    let device = IssuedDevice {
+        device: DEVICE,
+        label: label.clone(),
+        identity: credential.identity,
+        enrolled_unix_secs: 1,
+        expires_unix_secs: 9,
+        revoked_unix_secs: Some(2),
+    };
+    let replies = [
+        AuthorityReply::Issued(Issued { credential, issued_unix_secs, label }),
+        AuthorityReply::Introduced(Introduced {
+            authority,
+            revoked: vec![DEVICE],
+            revocations_next: 4,
+            more: true,
+        }),
+        AuthorityReply::Devices { devices: vec![device], more: true },
+        AuthorityReply::Certificate("certificate".into()),
+    ];
+    replies.into_iter().map(|reply| authority_reply_to_wire(reply).encode_to_vec()).collect()
+}
+
+/// A bootstrap token's text.
+fn token() -> Vec<u8> {
+    let authority = IdentityKey::from_seed(&[1; 32]).public();
+    let token = BootstrapToken::new("localhost:7443", [1; 32], authority, Zeroizing::new([2; 32]));
+    token.to_text().reveal().as_bytes().to_vec()
 }
 
 /// Plans of every mode, method and optimiser.
@@ -334,6 +397,7 @@ fn coordinator_records() -> Vec<Vec<u8>> {
         expires_unix_secs: 9,
         redeemed_unix_secs: Some(2),
         revoked_unix_secs: None,
+        redeemed_by: Some(Digest([3; 32])),
     };
     let published = Published {
         task: TASK,

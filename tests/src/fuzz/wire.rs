@@ -6,10 +6,11 @@ use prost::Message;
 use proto::attestation::{Attestation, REGISTERS};
 use proto::convert::{
     WireError, admin_reply_from_wire, admin_reply_to_wire, admin_request_from_wire, admin_request_to_wire,
-    base_files_from_wire, base_files_to_wire, enroll_reply_from_wire, enroll_reply_to_wire,
-    enroll_request_from_wire, enroll_request_to_wire, log_part_from_wire, log_part_to_wire,
-    rejection_from_bytes, rejection_to_bytes, renew_request_from_wire, renew_request_to_wire,
-    reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
+    authority_reply_from_wire, authority_reply_to_wire, authority_request_from_wire,
+    authority_request_to_wire, base_files_from_wire, base_files_to_wire, enroll_reply_from_wire,
+    enroll_reply_to_wire, enroll_request_from_wire, enroll_request_to_wire, log_part_from_wire,
+    log_part_to_wire, rejection_from_bytes, rejection_to_bytes, renew_request_from_wire,
+    renew_request_to_wire, reply_from_wire, reply_to_wire, request_from_wire, request_to_wire,
 };
 use proto::tpm::{Key, Signature, Statement};
 use proto::wire;
@@ -36,7 +37,7 @@ pub fn admin_reply(bytes: &[u8]) {
     round_trip(bytes, admin_reply_from_wire, admin_reply_to_wire);
 }
 
-/// An enrolment, with what a TPM says in it, and a renewal.
+/// An enrolment, with what a TPM says in it, and a renewal; and what an enrollment authority is asked.
 pub fn enroll_request(bytes: &[u8]) {
     let read = wire::EnrollRequest::decode(bytes).ok().and_then(|read| enroll_request_from_wire(read).ok());
     if let Some(Attestation::Tpm(quote)) = read.and_then(|read| read.attestation) {
@@ -48,11 +49,13 @@ pub fn enroll_request(bytes: &[u8]) {
     }
     round_trip(bytes, enroll_request_from_wire, |enrollment| enroll_request_to_wire(&enrollment));
     round_trip(bytes, renew_request_from_wire, |renewal| renew_request_to_wire(&renewal));
+    round_trip(bytes, authority_request_from_wire, authority_request_to_wire);
 }
 
-/// The answer to an enrolment.
+/// The answer to an enrolment; and what an enrollment authority answers.
 pub fn enroll_reply(bytes: &[u8]) {
     round_trip(bytes, enroll_reply_from_wire, |enrolled| enroll_reply_to_wire(&enrolled));
+    round_trip(bytes, authority_reply_from_wire, authority_reply_to_wire);
 }
 
 /// The details of a gRPC status.

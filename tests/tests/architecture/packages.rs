@@ -112,8 +112,29 @@ const RULES: &[Rule] = &[
         links_none_of: &[TENSORS, &["axum", "ureq"]],
     },
     Rule {
+        package: "serving",
+        may_name: &["privacy", "aggregation", "proto", "shell"],
+        links_none_of: &[TENSORS, &["ureq"]],
+    },
+    // The key that says which devices exist: nothing of a round is beside it.
+    Rule {
+        package: "authority",
+        may_name: &["aggregation", "proto", "shell", "serving"],
+        links_none_of: &[TENSORS, &["ureq", "nightshift-task", "nightshift-coordinator"]],
+    },
+    Rule {
         package: "coordinator",
-        may_name: &["privacy", "aggregation", "proto", "formats", "shell", "hooks", "task"],
+        may_name: &[
+            "privacy",
+            "aggregation",
+            "proto",
+            "formats",
+            "shell",
+            "hooks",
+            "serving",
+            "authority",
+            "task",
+        ],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {
@@ -129,6 +150,8 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "hooks",
+            "serving",
+            "authority",
             "coordinator",
         ],
         // It measures versions on its operator's own text, by the engine and the reader of devices.
@@ -151,6 +174,8 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "hooks",
+            "serving",
+            "authority",
             "coordinator",
             "operator",
         ],
@@ -187,6 +212,8 @@ const RULES: &[Rule] = &[
             "task",
             "planning",
             "hooks",
+            "serving",
+            "authority",
             "coordinator",
             "operator",
             "sim",

@@ -73,15 +73,14 @@ impl<'a> Folder<'a> {
         Self { path, held, missing: missing.collect() }
     }
 
-    /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost, and
-    /// where its operator may list them now: with them the same token works again.
+    /// Takes away what was made since, but where these keys may be enrolled and the answer was lost, and where the operator may
+    /// list them now: with them the same token works again. A coordinator that cannot answer now may have handed the request on.
     fn restore(self, error: &client::Error) {
-        let is_refused = match error {
-            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection))) => {
-                !is_of_machine(rejection)
-            }
-            _ => false,
-        };
+        let is_refused = matches!(
+            error,
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection)))
+                if !matches!(rejection, Rejection::Unavailable(_)) && !is_of_machine(rejection)
+        );
         if !is_refused && self.path.join("keys").exists() {
             return;
         }
@@ -158,10 +157,13 @@ fn not_enrolled(error: client::Error) -> Failure {
         return device_failure(error);
     };
     let is_token = matches!(rejection, Rejection::Unacceptable { request, .. } if request == "token");
+    let is_later = matches!(rejection, Rejection::Unavailable(_));
     let what = if is_token {
         "the token was not accepted"
     } else if is_of_machine(rejection) {
         "the coordinator does not take this machine; its keys stay here, and the token is not used"
+    } else if is_later {
+        "the coordinator enrolls nobody now"
     } else {
         "the coordinator enrolls no such device"
     };
@@ -247,6 +249,13 @@ mod tests {
         fill(&listed);
         folder.restore(&unlisted());
         assert!(root.path().join("listed/keys/identity.seed").exists());
+        // Nor is anything taken away where the coordinator handed the request on and has no answer itself.
+        fs::remove_dir_all(root.path().join("a")).unwrap();
+        let folder = Folder::before(&new);
+        fill(&new);
+        let unanswered = Rejection::Unavailable("the enrollment authority does not answer".to_owned());
+        folder.restore(&client::Error::from(TransportError::Rejected(unanswered)));
+        assert!(new.join("keys/identity.seed").exists());
         // Of a folder that is used for something, only what is new goes.
         fs::remove_dir_all(new.join("keys")).unwrap();
         fs::write(new.join("agent.toml"), "mine").unwrap();

@@ -10,7 +10,7 @@ use serde::Serialize;
 use client::adapter_files::{
     Adapter, AdapterFileError, read_installed, read_peft, write_gguf, write_peft, write_whole,
 };
-use client::enrollment::{EnrollmentError, authority};
+use client::enrollment::{EnrollmentError, publisher};
 use client::store::{DeviceStore, DeviceStoreError};
 use engine::{Base, BaseError};
 use proto::counted::counted;
@@ -131,8 +131,8 @@ pub(super) fn export(
     let (source, base, mut adapter) = opened(args, task, bases, state_dir)?;
     if let Some(path) = &args.release {
         let memory = DeviceStore::open(state_dir)?;
-        let authority = authority(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
-        adapter.origin = Origin::Release(release(path, &base, &adapter, &authority)?);
+        let publisher = publisher(&memory)?.ok_or(EnrollmentError::NotEnrolled)?;
+        adapter.origin = Origin::Release(release(path, &base, &adapter, &publisher)?);
     }
     // A merged base takes only a folder that is new or empty.
     if args.form != Form::Merged && !args.force {
@@ -207,7 +207,7 @@ fn release(
     path: &Path,
     base: &Base,
     adapter: &Adapter,
-    authority: &IdentityPublic,
+    publisher: &IdentityPublic,
 ) -> Result<SignedRelease, ExportFailure> {
     let refuse = |source| ExportFailure::Release { path: path.to_owned(), source };
     let manifest = Manifest::parse(&proto::files::read(path)?).map_err(refuse)?;
@@ -215,7 +215,7 @@ fn release(
         && manifest.base == base.digest()
         && signed.release.version == *version
     {
-        signed.verify(&manifest.base, authority).map_err(refuse)?;
+        signed.verify(&manifest.base, publisher).map_err(refuse)?;
         return Ok(signed);
     }
     Err(ExportFailure::OtherRelease(path.to_owned()))
@@ -235,6 +235,7 @@ impl ExportFailure {
                 | EnrollmentError::Answer(_)
                 | EnrollmentError::Tpm(_)
                 | EnrollmentError::Interrupted
+                | EnrollmentError::OtherAuthority { .. }
                 | EnrollmentError::Damaged(_),
             ) => 4,
             Self::Enrollment(EnrollmentError::NotEnrolled) => 5,

@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Read};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use proto::token::{BootstrapToken, PREFIX};
+use proto::token::{BootstrapToken, looks_like_one};
 use zeroize::Zeroizing;
 
 use super::path;
@@ -29,7 +29,7 @@ pub(super) struct TokenArgs {
 
 /// Whether a token stands among arguments; where they cannot be read, they are not printed then.
 pub(super) fn is_among(args: &[OsString]) -> bool {
-    args.iter().any(|argument| argument.to_string_lossy().contains(PREFIX))
+    args.iter().any(|argument| looks_like_one(&argument.to_string_lossy()))
 }
 
 impl TokenArgs {
@@ -102,7 +102,8 @@ mod tests {
     }
 
     fn token_text() -> String {
-        let token = BootstrapToken::new("localhost:7443", b"certificate", Zeroizing::new([2; 32]));
+        let authority = aggregation::IdentityPublic([3; 32]);
+        let token = BootstrapToken::new("localhost:7443", [1; 32], authority, Zeroizing::new([2; 32]));
         token.to_text().reveal().to_owned()
     }
 
@@ -146,7 +147,9 @@ mod tests {
         let error = read(&["--token-file", &absent], b"").unwrap_err().to_string();
         assert!(error.contains(&absent), "{error}");
         let error = read(&["--token", "-"], b"my secret").unwrap_err().to_string();
-        assert_eq!(error, "standard input: a bootstrap token begins with nst1.");
+        assert_eq!(error, "standard input: a bootstrap token begins with nst2.");
+        let error = read(&["--token", "-"], b"nst1.secret").unwrap_err().to_string();
+        assert!(error.contains("ask the operator for a new one") && !error.contains("secret"), "{error}");
         let error = read(&["--token", "-"], &[b' '; 5000]).unwrap_err().to_string();
         assert!(error.contains("more than 4096 bytes"), "{error}");
     }

@@ -173,7 +173,7 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
             // The token alone is data, for whoever hands it on; how it is called here is for whoever may take it back.
             let read = token.parse::<BootstrapToken>().map_err(CliError::internal)?;
-            let id = tokens::id_of(read.secret().as_slice());
+            let id = tokens::id_of(read.key().public());
             print(output.format, "nightshift.token-issued/1", &json!({ "token": token, "id": id }), |_| {
                 token.clone()
             })?;

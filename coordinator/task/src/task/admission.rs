@@ -8,6 +8,7 @@ use rand_core::CryptoRng;
 
 use super::selection::Verdict;
 use super::{POLL_MILLIS, Task};
+use crate::enrollment_log::RoundLog;
 use crate::pacing;
 use crate::round::Round;
 
@@ -90,7 +91,7 @@ impl Task {
         if open.is_none() {
             let log = match &self.log {
                 None => None,
-                Some(log) => Some(log.at_head().ok_or_else(|| {
+                Some(log) => Some(RoundLog::now(log).ok_or_else(|| {
                     Rejection::Unavailable(
                         "the enrollment authority signed no head of its log yet".to_owned(),
                     )

@@ -123,7 +123,7 @@ fn attested_from_wire(message: wire::Attested) -> Result<Attested, WireError> {
     })
 }
 
-pub(super) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
+pub(in crate::convert) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
     wire::TokenStatus {
         token: token.token.0.to_vec(),
         label: token.label,
@@ -134,7 +134,7 @@ pub(super) fn token_to_wire(token: TokenStatus) -> wire::TokenStatus {
     }
 }
 
-pub(super) fn token_from_wire(message: wire::TokenStatus) -> Result<TokenStatus, WireError> {
+pub(in crate::convert) fn token_from_wire(message: wire::TokenStatus) -> Result<TokenStatus, WireError> {
     Ok(TokenStatus {
         token: TokenId(fixed("token", &message.token)?),
         label: message.label,

@@ -101,7 +101,7 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
         AdminReply::Privacy(world.spent()),
         AdminReply::Signed { key: IdentityPublic([3; 32]), signature: Signature([4; 64]) },
         AdminReply::Tasks(vec![world.status()]),
-        AdminReply::Token("nst1.".into()),
+        AdminReply::Token("nst2.".into()),
         AdminReply::Devices { devices: vec![device], more: true },
         AdminReply::Device(detail),
         AdminReply::TokenList(vec![token]),

@@ -15,7 +15,7 @@ const OPERATOR: &str = "this operator's certificate is not taken here: it was re
                         (`nightshift operator add`)";
 
 /// The one place that maps rejections to gRPC; the rejection itself travels in the details.
-pub(crate) fn of(rejection: &Rejection) -> Status {
+pub fn of(rejection: &Rejection) -> Status {
     let code = match rejection {
         Rejection::Malformed { .. } | Rejection::Unacceptable { .. } => Code::InvalidArgument,
         Rejection::NotEnrolled => Code::Unauthenticated,
@@ -37,7 +37,7 @@ pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
 }
 
 /// What plain HTTP calls a rejection, and its words for this peer.
-pub(crate) fn in_words(rejection: &Rejection, peer: &Peer) -> (StatusCode, String) {
+pub fn in_words(rejection: &Rejection, peer: &Peer) -> (StatusCode, String) {
     let status = match rejection {
         Rejection::NotEnrolled | Rejection::NotInRoster => StatusCode::FORBIDDEN,
         Rejection::UnknownTask | Rejection::UnknownSession | Rejection::UnknownArtifact => {
@@ -54,13 +54,15 @@ pub(crate) fn in_words(rejection: &Rejection, peer: &Peer) -> (StatusCode, Strin
     };
     let words = match (rejection, peer) {
         (Rejection::NotEnrolled, Peer::Admin(_)) => OPERATOR.to_owned(),
-        (other, Peer::Admin(_) | Peer::Device(_) | Peer::Anonymous) => other.to_string(),
+        (other, Peer::Admin(_) | Peer::Device(_) | Peer::Coordinator(_) | Peer::Anonymous) => {
+            other.to_string()
+        }
     };
     (status, words)
 }
 
 /// A rejection as a page of plain text.
-pub(crate) fn page(rejection: &Rejection, peer: &Peer) -> Response<Body> {
+pub fn page(rejection: &Rejection, peer: &Peer) -> Response<Body> {
     let (status, words) = in_words(rejection, peer);
     let mut response = Response::new(Body::new(format!("{words}\n")));
     *response.status_mut() = status;

@@ -87,10 +87,7 @@ impl Identity {
             })?;
         let key = load_tls_key(key_path)?;
         // A crash while they were written may have left one of each.
-        let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
-        let fits =
-            |leaf: &X509Certificate<'_>| *leaf.public_key().subject_public_key.data == *key.der_bytes();
-        if leaf.is_none_or(|(_, leaf)| !fits(&leaf)) {
+        if !fits(&chain, &key) {
             return Err(PkiError::KeyMismatch { path: chain_path.to_owned() });
         }
         Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
@@ -132,6 +129,27 @@ impl Identity {
             (key_path, key, Audience::Owner),
             (chain_path, Zeroizing::new(chain.into_bytes()), Audience::Anyone),
         ])
+    }
+
+    /// An identity of a certificate and its authority's, in PEM, and the key, in PEM (PKCS #8). Fails where they are not that, or
+    /// the key is another certificate's; `path` is for messages only.
+    pub fn from_pem(chain_pem: &str, key_pem: &str, path: &Path) -> Result<Self, PkiError> {
+        let malformed = |expected| PkiError::Malformed { path: path.to_owned(), expected };
+        let chain = CertificateDer::pem_slice_iter(chain_pem.as_bytes()).collect::<Result<Vec<_>, _>>();
+        let chain = chain.ok().filter(|chain| chain.len() >= 2);
+        let chain = chain.ok_or_else(|| malformed("a PEM certificate and its authority's"))?;
+        let key = KeyPair::from_pem(key_pem).ok().filter(|key| key.is_compatible(&PKCS_ECDSA_P256_SHA256));
+        let key = key.ok_or_else(|| malformed("a PEM private key (PKCS #8, ECDSA P-256)"))?;
+        if !fits(&chain, &key) {
+            return Err(PkiError::KeyMismatch { path: path.to_owned() });
+        }
+        Ok(Self { chain, key: Zeroizing::new(key.serialize_der()) })
+    }
+
+    /// The chain and the key, in PEM.
+    pub fn to_pem(&self) -> Result<(String, Zeroizing<String>), PkiError> {
+        let key = KeyPair::try_from(self.key.as_slice())?;
+        Ok((self.chain.iter().map(|der| pem(der)).collect(), Zeroizing::new(key.serialize_pem())))
     }
 
     /// The certificate, then its authority's.
@@ -204,6 +222,12 @@ impl IdentityLock {
             Err(TryLockError::Error(error)) => Err(FileError::io("lock", &path)(error).into()),
         }
     }
+}
+
+/// Whether the first certificate is of this key.
+fn fits(chain: &[CertificateDer<'_>], key: &KeyPair) -> bool {
+    let leaf = chain.first().and_then(|leaf| X509Certificate::from_der(leaf).ok());
+    leaf.is_some_and(|(_, leaf)| *leaf.public_key().subject_public_key.data == *key.der_bytes())
 }
 
 impl fmt::Debug for Identity {

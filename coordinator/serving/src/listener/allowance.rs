@@ -11,13 +11,16 @@ use crate::peer::Peer;
 const HEADROOM_BYTES: usize = 64 << 10;
 
 /// The largest message of a device, and to one.
-pub(crate) const MAX_DEVICE_BYTES: usize = MAX_MESSAGE_BYTES + HEADROOM_BYTES;
+pub const MAX_DEVICE_BYTES: usize = MAX_MESSAGE_BYTES + HEADROOM_BYTES;
 
 /// The largest message between an operator and the coordinator: frozen factors of 2²⁴ numbers and a plan.
 pub const MAX_ADMIN_BYTES: usize = (64 << 20) + MAX_DEVICE_BYTES;
 
 /// The largest message of a peer without a certificate: a token, a key and a signing request.
 const MAX_ANONYMOUS_BYTES: usize = 16 << 10;
+
+/// The largest message of a coordinator to an enrollment authority: what a device sent without a certificate, and a little.
+const MAX_COORDINATOR_BYTES: usize = 4 * MAX_ANONYMOUS_BYTES;
 
 /// Connections of one device; a newer one takes the place of the oldest.
 const CONNECTIONS_A_DEVICE: usize = 2;
@@ -89,6 +92,18 @@ impl Allowance {
                 idle: Duration::from_secs(90),
                 age: Duration::from_secs(20 * 60),
                 grace: Duration::from_secs(60),
+            },
+            Peer::Coordinator(_) => Self {
+                connections: CONNECTIONS_AN_OPERATOR,
+                sent_bytes: u64::MAX,
+                streams: 64,
+                message_bytes: MAX_COORDINATOR_BYTES,
+                message_time: Duration::from_secs(10),
+                window_bytes: (1 << 16) - 1,
+                send_bytes: 256 << 10,
+                idle: Duration::from_secs(10 * 60),
+                age: Duration::from_secs(60 * 60),
+                grace: Duration::from_secs(10),
             },
             Peer::Admin(_) => Self {
                 connections: CONNECTIONS_AN_OPERATOR,

@@ -113,7 +113,7 @@ impl Admissions {
         let Some((network, _)) = self.leave(place) else { return Admitted::Gone };
         let kind = match peer {
             Peer::Anonymous => Kind::Anonymous,
-            Peer::Device(_) | Peer::Admin(_) => Kind::Named(peer.clone()),
+            Peer::Device(_) | Peer::Admin(_) | Peer::Coordinator(_) => Kind::Named(peer.clone()),
         };
         let gone = self.make_room(&kind);
         if matches!(kind, Kind::Named(_)) && self.named_count >= self.room.named {

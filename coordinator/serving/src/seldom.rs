@@ -8,16 +8,17 @@ use proto::ids::Timestamp;
 const PAUSE_MILLIS: u64 = 60_000;
 
 /// When something was last said.
-#[derive(Debug)]
-pub(crate) struct Seldom(AtomicU64);
+#[derive(Debug, Default)]
+pub struct Seldom(AtomicU64);
 
 impl Seldom {
-    pub(crate) const fn new() -> Self {
+    /// Never yet.
+    pub const fn new() -> Self {
         Self(AtomicU64::new(0))
     }
 
     /// Whether it may be said now, which then counts as said.
-    pub(crate) fn may_say(&self, now: Timestamp) -> bool {
+    pub fn may_say(&self, now: Timestamp) -> bool {
         let last = self.0.load(Ordering::Relaxed);
         let due = last == 0 || now.0.saturating_sub(last) >= PAUSE_MILLIS;
         due && self.0.compare_exchange(last, now.0.max(1), Ordering::Relaxed, Ordering::Relaxed).is_ok()

@@ -7,9 +7,11 @@
 //! certificate that has ended does not get in, nor one that is not ours, names nobody, or somebody who belongs to the other
 //! listener. Sessions are never resumed, so each connection verifies its certificate anew.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use proto::ids::Serial;
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::ring::default_provider;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -34,13 +36,28 @@ pub enum TlsError {
     Authority(#[from] VerifierBuilderError),
 }
 
+/// Whether whoever has a certificate with this number may connect: it is known, and was not revoked.
+pub type Knows = Arc<dyn Fn(&Peer, Serial) -> bool + Send + Sync>;
+
 /// Whom a listener is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone)]
 pub enum Audience {
     /// Devices, and such as want to become one and have no certificate yet.
     Devices,
-    /// Operators. Whether the certificate holds still, and was not revoked, is asked at each call.
+    /// Operators of a coordinator. Whether the certificate holds still, and was not revoked, is asked at each call.
     Operators,
+    /// Such as have a certificate that is known.
+    Known(Knows),
+}
+
+impl fmt::Debug for Audience {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Devices => "Devices",
+            Self::Operators => "Operators",
+            Self::Known(_) => "Known",
+        })
+    }
 }
 
 /// Makes the configuration of a listener: `identity` is shown to peers, and
@@ -65,9 +82,9 @@ pub fn server_config_of(
         roots.add(authority.clone()).map_err(TlsError::Identity)?;
     }
     let ours = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider));
-    let ours = match audience {
+    let ours = match &audience {
         Audience::Devices => ours.allow_unauthenticated(),
-        Audience::Operators => ours,
+        Audience::Operators | Audience::Known(_) => ours,
     };
     let verifier = AudienceVerifier { ours: ours.build()?, audience };
     let mut config = ServerConfig::builder_with_provider(provider)
@@ -91,18 +108,19 @@ struct AudienceVerifier {
 
 impl Audience {
     /// Whether a certificate is one of those who belong here.
-    fn is_for(self, certificate: &Certified) -> bool {
+    fn is_for(&self, certificate: &Certified) -> bool {
         match (self, &certificate.peer) {
             (Self::Devices, Peer::Device(_)) | (Self::Operators, Peer::Admin(_)) => true,
-            (Self::Devices, Peer::Admin(_) | Peer::Anonymous)
-            | (Self::Operators, Peer::Device(_) | Peer::Anonymous) => false,
+            (Self::Known(knows), peer) => certificate.serial.is_some_and(|serial| knows(peer, serial)),
+            (Self::Devices, Peer::Admin(_) | Peer::Coordinator(_) | Peer::Anonymous)
+            | (Self::Operators, Peer::Device(_) | Peer::Coordinator(_) | Peer::Anonymous) => false,
         }
     }
 
     /// The time by which a certificate is verified: an operator's that has ended is verified by its end.
-    fn asks_at(self, certificate: &Certified, now: UnixTime) -> UnixTime {
+    fn asks_at(&self, certificate: &Certified, now: UnixTime) -> UnixTime {
         match self {
-            Self::Devices => now,
+            Self::Devices | Self::Known(_) => now,
             Self::Operators => {
                 let end = UnixTime::since_unix_epoch(Duration::from_secs(certificate.not_after_unix_secs));
                 now.min(end)

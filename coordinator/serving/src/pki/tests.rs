@@ -1,4 +1,3 @@
-use aggregation::Logged;
 use ring::rand::SystemRandom;
 
 use super::*;
@@ -124,25 +123,9 @@ fn times_out_of_order_are_refused() {
 }
 
 #[test]
-fn the_enrollment_key_is_the_same_after_a_restart_and_signs() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("enrolment.seed");
-    let first = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
-    let second = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap();
-    assert_eq!(first.public(), second.public());
-    let logged = Logged { place: 0, enrolled_unix_secs: 1, label: first.label("a"), attested: [0; 32] };
-    let credential = first.issue([7; 16], second.public(), 100, logged);
-    credential.verify(&second.public(), 99).unwrap();
-    assert_eq!(second.label("a"), first.label("a"));
-    assert_ne!(second.label("b"), first.label("a"));
-    assert_eq!(std::fs::read(&path).unwrap().len(), 32);
-}
-
-#[test]
-fn a_cut_enrollment_seed_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("enrolment.seed");
-    files::write(&path, &[1; 31], Audience::Owner).unwrap();
-    let error = EnrollmentKey::open_or_create(&path, &SystemRandom::new()).unwrap_err();
-    assert!(matches!(error, PkiError::Malformed { .. }));
+fn a_certificate_is_due_when_two_thirds_of_its_life_are_over_or_its_clock_was_ahead() {
+    const DAY: u64 = 24 * 3600;
+    let is_due = |left_days: u64| is_due((1000 + left_days) * DAY, 90 * DAY, 1000 * DAY);
+    assert!(!is_due(31) && !is_due(90) && !is_due(91));
+    assert!(is_due(30) && is_due(0) && is_due(92) && is_due(400));
 }

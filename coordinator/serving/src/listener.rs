@@ -33,8 +33,7 @@ mod message;
 pub mod traffic;
 pub mod turned_away;
 
-pub use allowance::MAX_ADMIN_BYTES;
-pub(crate) use allowance::MAX_DEVICE_BYTES;
+pub use allowance::{MAX_ADMIN_BYTES, MAX_DEVICE_BYTES};
 
 use admissions::{Admissions, Admitted, Place, Room};
 pub use guard::Admits;

@@ -1,7 +1,8 @@
 //! Who is at the other end of a connection, as its certificate says.
 //!
 //! A name is one URI in the certificate's subject alternative names:
-//! `nightshift:device:<32 hex digits>` or `nightshift:admin:<name>`.
+//! `nightshift:device:<32 hex digits>`, `nightshift:admin:<name>`, or, to an enrollment authority only,
+//! `nightshift:coordinator:<name>`.
 
 use std::{fmt, net::SocketAddr, str::FromStr};
 
@@ -11,6 +12,7 @@ use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
 const DEVICE_PREFIX: &str = "nightshift:device:";
 const ADMIN_PREFIX: &str = "nightshift:admin:";
+const COORDINATOR_PREFIX: &str = "nightshift:coordinator:";
 const ADMIN_NAME_LIMIT: usize = 64;
 
 /// Who is at the other end of a connection.
@@ -22,6 +24,8 @@ pub enum Peer {
     Device([u8; 16]),
     /// An administrator, by name.
     Admin(AdminName),
+    /// A coordinator, by name, that calls an enrollment authority.
+    Coordinator(AdminName),
 }
 
 /// An administrator's name: 1 to 64 of `a`–`z`, `0`–`9`, `.`, `_`, `-`.
@@ -43,7 +47,9 @@ pub enum PeerError {
     #[error("the peer's certificate has {0} URI names, expected one")]
     NameCount(usize),
     /// The name is not one of ours.
-    #[error("the peer's certificate has the name {0:?}, expected nightshift:device: or nightshift:admin:")]
+    #[error(
+        "the peer's certificate has the name {0:?}, expected nightshift:device:, nightshift:admin: or nightshift:coordinator:"
+    )]
     UnknownName(String),
 }
 
@@ -63,13 +69,15 @@ pub struct ConnectInfo {
 
 /// What a verified certificate says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Certified {
-    pub(crate) peer: Peer,
-    /// `None` where it is not one of ours by its length.
-    pub(crate) serial: Option<Serial>,
-    pub(crate) not_after_unix_secs: u64,
+pub struct Certified {
+    /// Whom it names.
+    pub peer: Peer,
+    /// Its number; `None` where it is not one of ours by its length.
+    pub serial: Option<Serial>,
+    /// Its last second.
+    pub not_after_unix_secs: u64,
     /// The role that it says, where it says one. What its holder may do is decided by the coordinator's record of it.
-    pub(crate) role: Option<Role>,
+    pub role: Option<Role>,
 }
 
 impl AdminName {
@@ -99,7 +107,7 @@ impl fmt::Display for AdminName {
 }
 
 /// The name of a device, as it stands in its certificate.
-pub(crate) fn device_uri(id: &[u8; 16]) -> String {
+pub fn device_uri(id: &[u8; 16]) -> String {
     format!("{DEVICE_PREFIX}{}", hex::encode(id))
 }
 
@@ -108,9 +116,14 @@ pub(crate) fn admin_uri(name: &AdminName) -> String {
     format!("{ADMIN_PREFIX}{name}")
 }
 
+/// The name of a coordinator, as it stands in its certificate.
+pub(crate) fn coordinator_uri(name: &AdminName) -> String {
+    format!("{COORDINATOR_PREFIX}{name}")
+}
+
 /// Reads a certificate that TLS has verified. Fails when it does not have
 /// exactly one name that is ours.
-pub(crate) fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
+pub fn read_certificate(der: &[u8]) -> Result<Certified, PeerError> {
     let (rest, certificate) = X509Certificate::from_der(der).map_err(|_| PeerError::Malformed)?;
     if !rest.is_empty() {
         return Err(PeerError::Malformed);
@@ -156,6 +169,8 @@ fn read_uri(uri: &str) -> Result<Peer, PeerError> {
         }
     } else if let Some(name) = uri.strip_prefix(ADMIN_PREFIX) {
         return name.parse().map(Peer::Admin).map_err(|_| unknown());
+    } else if let Some(name) = uri.strip_prefix(COORDINATOR_PREFIX) {
+        return name.parse().map(Peer::Coordinator).map_err(|_| unknown());
     }
     Err(unknown())
 }
@@ -169,7 +184,8 @@ mod tests {
         let id = [0xab; 16];
         assert_eq!(read_uri(&device_uri(&id)), Ok(Peer::Device(id)));
         let name: AdminName = "night.owl-1".parse().unwrap();
-        assert_eq!(read_uri(&admin_uri(&name)), Ok(Peer::Admin(name)));
+        assert_eq!(read_uri(&admin_uri(&name)), Ok(Peer::Admin(name.clone())));
+        assert_eq!(read_uri(&coordinator_uri(&name)), Ok(Peer::Coordinator(name)));
     }
 
     #[test]
@@ -182,6 +198,8 @@ mod tests {
             "nightshift:admin:Owl".to_owned(),
             format!("nightshift:admin:{}", "a".repeat(65)),
             "nightshift:other:owl".to_owned(),
+            "nightshift:coordinator:".to_owned(),
+            "nightshift:coordinator:Owl".to_owned(),
             "https://example.com".to_owned(),
         ] {
             assert_eq!(read_uri(&uri), Err(PeerError::UnknownName(uri)));

@@ -8,18 +8,17 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use aggregation::IdentityKey;
-use aggregation::log::{Book, BookError, HeadError, Leaf, SignedHead};
+use aggregation::log::{Book, BookError, EnrollmentLog, HeadError, Leaf, SignedHead};
+use aggregation::{IdentityKey, IdentityPublic, Signature};
 use proto::admin::VersionStatus;
 use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::LogPart;
 use shell::store::{Batch, Key, Store, StoreError};
-use task::EnrollmentLog;
 
-pub(crate) const ENTRIES: &str = "enrollment log";
-pub(crate) const HEADS: &str = "enrollment head";
+pub const ENTRIES: &str = "enrollment log";
+pub const HEADS: &str = "enrollment head";
 const HEAD: &str = "head";
-pub(crate) const UNLOGGED: &str = "unlogged versions";
+pub const UNLOGGED: &str = "unlogged versions";
 
 /// Entries that are read at a time: half a MiB at most.
 pub const MOST_ENTRIES: usize = 4096;
@@ -54,8 +53,15 @@ pub enum LogError {
     Book(#[from] BookError),
 }
 
+/// By which whoever has an authority's key finds a device in its log, and nobody else: a signature that is published nowhere is
+/// as good as a secret.
+pub fn label_tag(authority: &IdentityKey, label: &str) -> [u8; 16] {
+    let Signature(secret) = authority.sign("label in the enrollment log", &[label.as_bytes()]);
+    Digest::of(&secret).0.first_chunk().copied().unwrap_or_default()
+}
+
 /// Writes down that a version is to become an entry, in the transaction that makes it durable.
-pub(crate) fn will_log(
+pub fn will_log(
     batch: &mut Batch,
     task: TaskId,
     (plan, version, roster): (Digest, &VersionStatus, Option<Digest>),
@@ -74,15 +80,16 @@ pub(crate) fn will_log(
 }
 
 /// Fails, with why, unless this is what is kept of an entry.
-pub(crate) fn is_leaf(kept: &str) -> Result<(), String> {
+pub fn is_leaf(kept: &str) -> Result<(), String> {
     let leaf = hex::decode(kept).ok().and_then(|bytes| Leaf::from_bytes(&bytes));
     leaf.map(drop).ok_or_else(|| "no entry of an enrollment log".to_owned())
 }
 
-/// The log of the authority whose key this is.
+/// The log of an authority, or a copy of it.
 #[derive(Debug)]
 pub struct KeptLog {
     store: Store,
+    authority: IdentityPublic,
     log: EnrollmentLog,
     /// Entries come one after another.
     turn: Mutex<()>,
@@ -90,10 +97,35 @@ pub struct KeptLog {
 
 impl KeptLog {
     /// Reads all of it. Fails where an entry is missing or the head is not that of the entries. Blocks.
-    pub fn open(store: Store, authority: &IdentityKey) -> Result<Self, LogError> {
+    pub fn open(store: Store, authority: IdentityPublic) -> Result<Self, LogError> {
+        let log = Self::read(store, authority, u64::MAX)?;
+        let (size, signed) = {
+            let book = log.log.read();
+            (book.size(), book.head().map(|head| head.head().size))
+        };
+        match signed {
+            // Each entry has a head of its own.
+            Some(signed) if signed < size => Err(BookError::Other { size: signed }.into()),
+            None if size > 0 => Err(HeadError::Written.into()),
+            Some(_) | None => Ok(log),
+        }
+    }
+
+    /// Reads what is kept of the log of an authority that is elsewhere, which [`KeptLog::follow`] brings up to date. Blocks.
+    pub fn open_copy(store: Store, authority: IdentityPublic) -> Result<Self, LogError> {
+        let head: Option<String> = store.get(HEADS, HEAD)?;
+        let head = head.map(|text| SignedHead::parse(&text, &authority)).transpose()?;
+        Self::read(store, authority, head.map_or(0, |head| head.head().size))
+    }
+
+    /// Reads so many entries at most, and the head.
+    fn read(store: Store, authority: IdentityPublic, most: u64) -> Result<Self, LogError> {
         let mut book = Book::default();
         for item in store.scan_prefix::<String>(ENTRIES, &Key::default())? {
             let place = book.size();
+            if place == most {
+                break;
+            }
             let damaged = LogError::Entry { place };
             let (key, leaf) = match item {
                 Err(StoreError::Damaged { .. } | StoreError::Unreadable { .. }) => return Err(damaged),
@@ -105,19 +137,10 @@ impl KeptLog {
                 None => return Err(damaged),
             };
         }
-        match store.get::<String>(HEADS, HEAD)? {
-            Some(text) => {
-                let head = SignedHead::parse(&text, &authority.public())?;
-                if head.head().size < book.size() {
-                    // Each entry has a head of its own.
-                    return Err(BookError::Other { size: head.head().size }.into());
-                }
-                book.set_head(head)?;
-            }
-            None if book.size() > 0 => return Err(LogError::Head(HeadError::Written)),
-            None => {}
+        if let Some(text) = store.get::<String>(HEADS, HEAD)? {
+            book.set_head(SignedHead::parse(&text, &authority)?)?;
         }
-        Ok(Self { store, log: EnrollmentLog::new(book), turn: Mutex::default() })
+        Ok(Self { store, authority, log: EnrollmentLog::new(book), turn: Mutex::default() })
     }
 
     /// The log, to be looked at.
@@ -149,6 +172,54 @@ impl KeptLog {
             turn.kept();
         }
         Ok(is_new)
+    }
+
+    /// Takes what is new of the log of an authority that is elsewhere, of which this is a copy: all entries behind those that are
+    /// here, and the head over them; durable when this returns. Fails where they do not go on from what is here. Blocks.
+    pub fn follow(&self, entries: &[Vec<u8>], head: &str) -> Result<(), LogError> {
+        let _guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        let head = SignedHead::parse(head, &self.authority)?;
+        if self.log.read().head() == Some(&head) {
+            return Ok(());
+        }
+        let mut book = self.log.read().clone();
+        let first = book.size();
+        for (place, entry) in (first..).zip(entries) {
+            book.append(&Leaf::from_bytes(entry).ok_or(LogError::Entry { place })?);
+        }
+        book.set_head(head.clone())?;
+        let parts: Vec<&[Vec<u8>]> = entries.chunks(MOST_ENTRIES).collect();
+        for (number, part) in parts.iter().enumerate() {
+            let mut batch = Batch::new();
+            let place = first + (number * MOST_ENTRIES) as u64;
+            for (place, entry) in (place..).zip(*part) {
+                // What is beyond the head was not read: a copying broke off.
+                batch.put(ENTRIES, Key::default().and_u64(place), &hex::encode(entry))?;
+            }
+            self.store.commit_blocking(&batch)?;
+        }
+        let mut batch = Batch::new();
+        batch.put(HEADS, HEAD, &head.to_string())?;
+        self.store.commit_blocking(&batch)?;
+        *self.log.write() = book;
+        Ok(())
+    }
+
+    /// The entries of versions that wait to become some of the log, oldest of each task first. Blocks.
+    pub fn waiting_versions(&self) -> Result<Vec<(Key, Vec<u8>)>, LogError> {
+        let waiting = self.store.scan_prefix::<String>(UNLOGGED, &Key::default())?;
+        let read = waiting.map(|item| {
+            let (key, leaf) = item?;
+            Ok((key, hex::decode(leaf).unwrap_or_default()))
+        });
+        read.collect()
+    }
+
+    /// A version is an entry now, or never will be. Blocks.
+    pub fn waits_no_more(&self, key: Key) -> Result<(), LogError> {
+        let mut batch = Batch::new();
+        batch.remove(UNLOGGED, key);
+        Ok(self.store.commit_blocking(&batch)?)
     }
 
     /// Makes entries of the versions that are to become some, oldest of each task first; durable when this returns. Blocks.

@@ -39,7 +39,7 @@ fn root(log: &KeptLog) -> (u64, [u8; 32], u64) {
 fn a_log_is_there_again_after_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
     log.refresh(&key(), NOW).unwrap();
     assert_eq!(root(&log).0, 0);
     for id in 1..=5 {
@@ -51,7 +51,7 @@ fn a_log_is_there_again_after_a_restart() {
     let (size, hash, devices) = root(&log);
     assert_eq!((size, devices), (6, 5));
     drop(log);
-    let log = KeptLog::open(store, &key()).unwrap();
+    let log = KeptLog::open(store, key().public()).unwrap();
     assert_eq!(root(&log), (size, hash, devices));
 }
 
@@ -59,7 +59,7 @@ fn a_log_is_there_again_after_a_restart() {
 fn what_was_not_kept_is_not_there_and_the_next_takes_its_place() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
     add(&log, &store, &leaf(1));
     let before = root(&log);
     let mut turn = log.turn();
@@ -70,14 +70,14 @@ fn what_was_not_kept_is_not_there_and_the_next_takes_its_place() {
     assert!(!nothing.unwrap());
     assert_eq!((root(&log), log.log().read().size()), (before, 1));
     add(&log, &store, &leaf(2));
-    assert_eq!(root(&KeptLog::open(store, &key()).unwrap()), root(&log));
+    assert_eq!(root(&KeptLog::open(store, key().public()).unwrap()), root(&log));
 }
 
 #[test]
 fn a_head_is_signed_anew_before_it_is_a_day_old_and_not_all_the_time() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
     let signed = || log.log().read().head().map(|head| head.head().unix_secs);
     log.refresh(&key(), NOW).unwrap();
     log.refresh(&key(), NOW + HEAD_SECS - 1).unwrap();
@@ -90,12 +90,12 @@ fn a_head_is_signed_anew_before_it_is_a_day_old_and_not_all_the_time() {
 fn a_log_with_a_hole_a_change_or_another_key_is_refused() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
     for id in 1..=3 {
         add(&log, &store, &leaf(id));
     }
     drop(log);
-    let other = KeptLog::open(store.clone(), &IdentityKey::from_seed(&[2; 32])).unwrap_err();
+    let other = KeptLog::open(store.clone(), IdentityKey::from_seed(&[2; 32]).public()).unwrap_err();
     assert!(matches!(other, LogError::Head(HeadError::OtherLog)), "{other}");
     let place = |place| Key::default().and_u64(place);
     let change = |place: Key, leaf: Option<&Leaf>| {
@@ -105,7 +105,7 @@ fn a_log_with_a_hole_a_change_or_another_key_is_refused() {
             None => batch.remove(ENTRIES, place),
         };
         store.commit_blocking(&batch).unwrap();
-        KeptLog::open(store.clone(), &key())
+        KeptLog::open(store.clone(), key().public())
     };
     let changed = change(place(1), Some(&leaf(9))).unwrap_err();
     assert!(matches!(changed, LogError::Book(BookError::Other { size: 3 })), "{changed}");
@@ -122,7 +122,7 @@ fn a_log_with_a_hole_a_change_or_another_key_is_refused() {
 fn a_log_goes_on_from_each_of_its_heads() {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(folder.path()).unwrap();
-    let log = KeptLog::open(store.clone(), &key()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
     let mut heads = Vec::new();
     for id in 1..=9 {
         add(&log, &store, &leaf(id));
@@ -133,4 +133,45 @@ fn a_log_goes_on_from_each_of_its_heads() {
         let path = log.log().read().tree().consistency(size, last.0).unwrap();
         check_consistency((size, &root), (last.0, &last.1), &path).unwrap();
     }
+}
+
+#[test]
+fn a_copy_follows_and_goes_on_after_a_break() {
+    let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
+    for id in 1..=3 {
+        add(&log, &store, &leaf(id));
+    }
+    let theirs = Store::open(elsewhere.path()).unwrap();
+    let copy = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
+    let follow = |copy: &KeptLog| {
+        let part = log.part(copy.log().read().size()).unwrap();
+        copy.follow(&part.entries, &part.head)
+    };
+    follow(&copy).unwrap();
+    assert_eq!(root(&copy), root(&log));
+    add(&log, &store, &leaf(4));
+    // The entries came, the head did not.
+    let mut batch = Batch::new();
+    batch.put(ENTRIES, Key::default().and_u64(3), &hex::encode(leaf(9).to_bytes())).unwrap();
+    theirs.commit_blocking(&batch).unwrap();
+    let copy = KeptLog::open_copy(theirs.clone(), key().public()).unwrap();
+    assert_eq!(root(&copy).0, 3);
+    follow(&copy).unwrap();
+    assert_eq!(root(&copy), root(&log));
+    assert_eq!(root(&KeptLog::open_copy(theirs, key().public()).unwrap()), root(&log));
+    // Another log, a head alone, and one of another authority are not followed.
+    let part = log.part(0).unwrap();
+    let other = copy.follow(&[leaf(7).to_bytes()], &part.head);
+    assert!(other.is_ok(), "the head is known");
+    add(&log, &store, &leaf(5));
+    let newer = log.part(4).unwrap();
+    let other = copy.follow(&[leaf(7).to_bytes()], &newer.head).unwrap_err();
+    assert!(matches!(other, LogError::Book(BookError::Other { size: 5 })), "{other}");
+    let short = copy.follow(&[], &newer.head).unwrap_err();
+    assert!(matches!(short, LogError::Book(BookError::Short { size: 5, have: 4 })), "{short}");
+    let signed = log.log().read().next_head(&IdentityKey::from_seed(&[2; 32]), NOW).to_string();
+    assert!(matches!(copy.follow(&newer.entries, &signed), Err(LogError::Head(HeadError::OtherLog))));
+    assert_eq!(root(&copy).0, 4);
 }

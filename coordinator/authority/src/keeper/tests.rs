@@ -1,0 +1,140 @@
+use proto::token::BootstrapToken;
+use serving::pki::Validity;
+
+use super::*;
+
+const NOW: u64 = 1_800_000_000;
+const DAY: u64 = 24 * 3600;
+const TERMS: Terms =
+    Terms { credential_secs: 30 * DAY, renewal_grace_secs: 10 * DAY, most_enrolled_a_day: 3 };
+
+fn keeper(folder: &Path) -> Keeper {
+    let validity = Validity { not_before_unix_secs: NOW - DAY, not_after_unix_secs: NOW + 3650 * DAY };
+    Keeper::open(folder, TERMS, Authority::open_or_create(folder, validity).unwrap()).unwrap()
+}
+
+fn introduced(keeper: &Keeper, from: u64) -> Introduced {
+    let introduction =
+        Introduction { address: "localhost:7443".into(), pin: [7; 32], revocations_from: from };
+    keeper.introduce(&"coordinator".parse().unwrap(), &introduction).unwrap()
+}
+
+fn token(keeper: &Keeper) -> BootstrapToken {
+    introduced(keeper, 0);
+    keeper.issue_token(("anna", 3600), "", NOW).unwrap().parse().unwrap()
+}
+
+fn asked(token: &BootstrapToken, seed: u8) -> Enrollment {
+    Enrollment::new(&token.key(), "request".into(), &IdentityKey::from_seed(&[seed; 32]))
+}
+
+#[test]
+fn a_device_is_enrolled_once_and_its_lost_answer_is_the_same_after_a_crash_and_for_nobody_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = keeper(folder.path());
+    let token = token(&first);
+    assert_eq!(
+        (token.address(), token.pin(), token.authority()),
+        ("localhost:7443", [7; 32], first.public())
+    );
+    let answer = first.enroll(&asked(&token, 1), NOW).unwrap();
+    answer.credential.verify(&first.public(), NOW + 30 * DAY - 1).unwrap();
+    assert_eq!(answer.label, "anna");
+    drop(first);
+
+    let again = keeper(folder.path());
+    assert_eq!(again.enroll(&asked(&token, 1), NOW + 5).unwrap(), answer);
+    let other = again.enroll(&asked(&token, 2), NOW + 5).unwrap_err();
+    assert!(other.to_string().contains("used before"), "{other}");
+    assert_eq!(again.log_part(0).unwrap().entries.len(), 1, "what is repeated is not stated again");
+    assert_eq!(again.devices(None).unwrap().0.len(), 1);
+}
+
+#[test]
+fn a_day_takes_as_many_new_devices_as_it_may_and_the_token_stays_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    for seed in 1..=3 {
+        keeper.enroll(&asked(&token(&keeper), seed), NOW).unwrap();
+    }
+    let late = token(&keeper);
+    assert!(matches!(keeper.enroll(&asked(&late, 4), NOW), Err(Rejection::Unavailable(_))));
+    // One that was there comes again on the same day.
+    let before = keeper.devices(None).unwrap().0;
+    let again = keeper.enroll(&asked(&token(&keeper), 1), NOW + 1).unwrap();
+    assert!(before.iter().any(|device| device.device.0 == again.credential.device));
+    let tomorrow = (decide::day(NOW) + 1) * DAY;
+    let longer = keeper.issue_token(("late", 2 * DAY), "", NOW).unwrap().parse().unwrap();
+    keeper.enroll(&asked(&longer, 4), tomorrow).unwrap();
+}
+
+#[test]
+fn a_revoked_device_is_renewed_and_enrolled_no_more_and_coordinators_are_told_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let device = DeviceId(keeper.enroll(&asked(&token(&keeper), 1), NOW).unwrap().credential.device);
+    let renewal = Renewal::new(device, "request".into(), &IdentityKey::from_seed(&[1; 32]));
+    let renewed = keeper.renew(&renewal, NOW + 60).unwrap();
+    assert_eq!(renewed.credential.expires_unix_secs, NOW + 60 + 30 * DAY);
+    keeper.revoke(device, NOW + 70).unwrap();
+    keeper.revoke(device, NOW + 71).unwrap();
+    assert_eq!(keeper.renew(&renewal, NOW + 200), Err(Refusal::NotEnrolled.into()));
+    let again = keeper.enroll(&asked(&token(&keeper), 1), NOW + 80).unwrap_err();
+    assert!(again.to_string().contains("was revoked"), "{again}");
+    let told = introduced(&keeper, 0);
+    assert_eq!((told.revoked, told.revocations_next, told.more), (vec![device], 1, false));
+    assert_eq!(introduced(&keeper, 1).revoked, []);
+    assert_eq!(introduced(&keeper, 9).revoked, [device], "of another list, it is told of all of this");
+    assert_eq!(keeper.log_part(0).unwrap().entries.len(), 3);
+    assert!(keeper.revoke(DeviceId([9; 16]), NOW).unwrap_err().to_string().contains("device ls"));
+}
+
+#[test]
+fn tokens_are_for_a_coordinator_that_said_where_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let none = keeper.issue_token(("anna", 60), "", NOW).unwrap_err().to_string();
+    assert!(none.contains("coordinator-file"), "{none}");
+    introduced(&keeper, 0);
+    let other = Introduction { address: "owl.example:1".into(), pin: [8; 32], revocations_from: 0 };
+    keeper.introduce(&"owl".parse().unwrap(), &other).unwrap();
+    let both = keeper.issue_token(("anna", 60), "", NOW).unwrap_err().to_string();
+    assert!(both.contains("coordinator, owl") && both.contains("--coordinator"), "{both}");
+    let owl: BootstrapToken = keeper.issue_token(("anna", 60), "owl", NOW).unwrap().parse().unwrap();
+    assert_eq!((owl.address(), owl.pin()), ("owl.example:1", [8; 32]));
+    let unknown = keeper.issue_token(("anna", 60), "cat", NOW).unwrap_err().to_string();
+    assert!(unknown.contains("`cat`"), "{unknown}");
+    let bad = Introduction { address: "nowhere".into(), ..other };
+    assert!(keeper.introduce(&"owl".parse().unwrap(), &bad).is_err());
+    let long = keeper.issue_token(("anna", u64::MAX), "owl", NOW).unwrap_err().to_string();
+    assert!(long.contains("a token lasts 1 to"), "{long}");
+}
+
+#[test]
+fn a_coordinator_s_next_certificate_makes_the_one_before_worthless() {
+    use serving::peer::{Peer, read_certificate};
+    use serving::pki::Identity;
+
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let validity = Validity::lasting(DAY, NOW);
+    let add = |name: &str| {
+        let (key, request) = Identity::request().unwrap();
+        let pem = keeper.peers.add_coordinator(name, &request, validity).unwrap();
+        let identity = key.with_chain(&pem).unwrap();
+        read_certificate(&identity.chain()[0]).unwrap()
+    };
+    let (first, other, next) = (add("owl"), add("cat"), add("owl"));
+    let part =
+        |certified: &serving::peer::Certified| keeper.peers.part(&certified.peer, certified.serial.unwrap());
+    assert_eq!(part(&first), None);
+    assert_eq!((part(&other), part(&next)), (Some(peers::Part::Coordinator), Some(peers::Part::Coordinator)));
+    // A number of one and the name of another are nobody's.
+    let owl = Peer::Coordinator("owl".parse().unwrap());
+    assert_eq!(keeper.peers.part(&owl, other.serial.unwrap()), None);
+    assert_eq!(keeper.peers.part(&Peer::Admin("owl".parse().unwrap()), next.serial.unwrap()), None);
+    keeper.peers.ensure_operator(folder.path(), (validity, &|_| false)).unwrap();
+    let operator = Identity::load(folder.path(), peers::OPERATOR).unwrap();
+    let operator = read_certificate(&operator.chain()[0]).unwrap();
+    assert_eq!(part(&operator), Some(peers::Part::Operator));
+}
