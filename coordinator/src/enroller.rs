@@ -231,7 +231,7 @@ impl Enroller {
 impl Apart {
     /// Hands a request to enroll on. What comes back holds, and is of this request's identity key.
     pub(crate) async fn enroll(&self, asked: &Enrollment) -> Result<Issued, Rejection> {
-        let answer = self.link.ask(AuthorityRequest::Enroll(asked.clone())).await;
+        let answer = self.link.ask(AuthorityRequest::Enroll(Box::new(asked.clone()))).await;
         let issued = self.issued(answer)?;
         if issued.credential.identity == asked.identity { Ok(issued) } else { Err(self.does_not_hold()) }
     }

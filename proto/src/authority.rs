@@ -17,7 +17,7 @@ pub const MOST_LISTED: usize = 4096;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum AuthorityRequest {
     /// Makes a device of whoever holds a token; by coordinators.
-    Enroll(Enrollment),
+    Enroll(Box<Enrollment>),
     /// States the same of a device again, for longer; by coordinators.
     Renew(Renewal),
     /// A coordinator's operator revoked a device; by coordinators.

@@ -276,7 +276,7 @@ async fn a_coordinator_that_lies_redirects_no_token_and_may_not_make_one() {
         Enrollment { token: proof.token, token_proof: proof.token_proof, ..own.clone() },
         own,
     ] {
-        let refused = link.ask(AuthorityRequest::Enroll(forged)).await.unwrap_err();
+        let refused = link.ask(AuthorityRequest::Enroll(Box::new(forged))).await.unwrap_err();
         let AskError::Rejected(Rejection::Unacceptable { .. }) = refused else { panic!("{refused}") };
     }
     // What only operators may.
@@ -291,11 +291,11 @@ async fn a_coordinator_that_lies_redirects_no_token_and_may_not_make_one() {
         assert!(refused.contains("for operators of the authority"), "{refused}");
     }
     // The token was not used up by any of it; a repeated request is answered as before.
-    let AuthorityReply::Issued(first) = link.ask(AuthorityRequest::Enroll(proof.clone())).await.unwrap()
+    let AuthorityReply::Issued(first) = link.ask(AuthorityRequest::Enroll(Box::new(proof.clone()))).await.unwrap()
     else {
         panic!("it is enrolled")
     };
-    let again = link.ask(AuthorityRequest::Enroll(proof)).await.unwrap();
+    let again = link.ask(AuthorityRequest::Enroll(Box::new(proof))).await.unwrap();
     assert_eq!(again, AuthorityReply::Issued(first.clone()));
     let Issued { credential, .. } = first;
     credential.verify(&bundle.enrollment_key, 0).unwrap();

@@ -50,7 +50,7 @@ pub fn authority_request_from_wire(message: wire::AuthorityRequest) -> Result<Au
     use authority_request::Kind;
     let device = |message: &wire::RevokeDevice| Ok(DeviceId(fixed("device", &message.device)?));
     Ok(match present("authority request", message.kind)? {
-        Kind::Enroll(enrollment) => AuthorityRequest::Enroll(enroll_request_from_wire(enrollment)?),
+        Kind::Enroll(enrollment) => AuthorityRequest::Enroll(Box::new(enroll_request_from_wire(enrollment)?)),
         Kind::Renew(renewal) => AuthorityRequest::Renew(renew_request_from_wire(renewal)?),
         Kind::ReportRevoked(revoked) => AuthorityRequest::ReportRevoked(device(&revoked)?),
         Kind::Introduce(wire::Introduce { address, pin, revocations_from }) => {
@@ -190,7 +190,7 @@ mod tests {
         let (token, identity) = (IdentityKey::from_seed(&[1; 32]), IdentityKey::from_seed(&[2; 32]));
         let device = DeviceId([3; 16]);
         let requests = [
-            AuthorityRequest::Enroll(Enrollment::new(&token, "request".into(), &identity)),
+            AuthorityRequest::Enroll(Box::new(Enrollment::new(&token, "request".into(), &identity))),
             AuthorityRequest::Renew(Renewal::new(device, "request".into(), &identity)),
             AuthorityRequest::ReportRevoked(device),
             AuthorityRequest::Introduce(Introduction {

@@ -244,7 +244,7 @@ fn enrolled() -> Enrolled {
 fn authority_requests() -> Vec<Vec<u8>> {
     let introduction = Introduction { address: "owl.example:7443".into(), pin: [5; 32], revocations_from: 3 };
     let requests = [
-        AuthorityRequest::Enroll(enrollment()),
+        AuthorityRequest::Enroll(Box::new(enrollment())),
         AuthorityRequest::Renew(renewal()),
         AuthorityRequest::ReportRevoked(DEVICE),
         AuthorityRequest::Introduce(introduction),
