@@ -305,8 +305,8 @@ impl Driver {
         spawn_blocking(run).await.map_err(|error| self.broken(&error.to_string()))
     }
 
-    /// Opens no more rounds, gives the open ones until `limit` to end, then ends them. Where a step goes on for longer than
-    /// [`ABORT_LIMIT`] then, the open round of its task is left as a crash leaves it.
+    /// Opens no more rounds, gives the open ones until `limit` to end, then ends them. Where a step goes on for more than a
+    /// second then, the open round of its task is left as a crash leaves it.
     pub async fn drain(&self, limit: Duration) {
         self.kept.draining.store(true, Ordering::Release);
         if timeout(limit, self.no_open_round()).await.is_err() {

@@ -74,12 +74,11 @@ pub(super) struct Entry {
 
 impl Entry {
     /// A task whose header is durable.
-    pub(super) fn new(task: Task, header: TaskHeader, kept: Arc<Kept>) -> Self {
+    pub(super) fn new(mut task: Task, header: TaskHeader, kept: Arc<Kept>) -> Self {
         kept.publish([header.plan, header.initial, header.adapter]);
         kept.publish(header.frozen);
         let versions = &task.record().versions;
         kept.publish(versions.iter().flat_map(|version| [Some(version.adapter), version.folded]).flatten());
-        let mut task = task;
         if header.state.is_over() {
             task.let_go();
         }

@@ -214,12 +214,12 @@ impl Task {
         &self.record
     }
 
-    /// The trained parameters of the newest version.
+    /// The trained parameters of the newest version; none where the task [let them go](Task::let_go).
     pub fn adapter(&self) -> &[f32] {
         &self.record.adapter
     }
 
-    /// What the server optimiser carries on.
+    /// What the server optimiser carries on, as [`Task::adapter`].
     pub fn optimizer(&self) -> &OptimizerState {
         &self.record.optimizer
     }

@@ -100,14 +100,14 @@ fn card(seed: u64, number: u64) -> Kind {
 }
 
 impl Fate {
-    fn draw(seed: u64, number: u64, silence: Duration) -> Self {
+    fn draw(seed: u64, number: u64, silence: [Duration; 2]) -> Self {
         let kind = card(seed, number);
         let mut rng = ChaCha20Rng::seed_from_u64(!seed ^ number << 32);
         let mut below = |bound: u32| rng.next_u32() % bound;
         // From the first bytes of a handshake to the middle of a round.
         let after = u64::from(64_u32 << below(11)) + u64::from(below(512));
         let life = match kind {
-            Kind::NoAnswer | Kind::Stops | Kind::Loses(_) => silence,
+            Kind::NoAnswer | Kind::Stops | Kind::Loses(_) => silence[usize::from(below(5) == 0)],
             Kind::Passes | Kind::Slow | Kind::Throttled | Kind::Cut | Kind::Reset => {
                 Duration::from_millis(1_000 + u64::from(below(6_000)))
             }
@@ -141,8 +141,8 @@ impl Fate {
 struct Shared {
     upstream: SocketAddr,
     seed: u64,
-    /// How long a connection is silent that says nothing any more.
-    silence: Duration,
+    /// How long a connection is silent that says nothing any more: most of them, and one in five.
+    silence: [Duration; 2],
     is_bad: AtomicBool,
     /// Changes when all connections are cut.
     cut: watch::Sender<()>,
@@ -161,7 +161,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     /// Before the coordinator at `upstream`; nothing fails yet.
-    pub(crate) fn new(upstream: SocketAddr, seed: u64, silence: Duration) -> Self {
+    pub(crate) fn new(upstream: SocketAddr, seed: u64, silence: [Duration; 2]) -> Self {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let shared = Arc::new(Shared {
