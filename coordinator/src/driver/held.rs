@@ -74,16 +74,13 @@ impl Awaits {
 }
 
 /// An answer that was held for so long. A window to ask again in begins with the question: who was held is nearer to it.
-pub(super) fn after(answer: Reply, held: Duration) -> Reply {
-    match answer {
-        Reply::Wait { retry: Window { least_millis, most_millis }, latest, complete } => {
-            let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
-            let retry = Window {
-                least_millis: least_millis.saturating_sub(held),
-                most_millis: most_millis.saturating_sub(held),
-            };
-            Reply::Wait { retry, latest, complete }
-        }
-        other => other,
+pub(super) fn after(mut answer: Reply, held: Duration) -> Reply {
+    if let Reply::Wait { retry, .. } = &mut answer {
+        let held = u64::try_from(held.as_millis()).unwrap_or(u64::MAX);
+        *retry = Window {
+            least_millis: retry.least_millis.saturating_sub(held),
+            most_millis: retry.most_millis.saturating_sub(held),
+        };
     }
+    answer
 }
