@@ -1,5 +1,5 @@
 //! What a certificate gets that is revoked, has ended, or is another coordinator's; and how one is exchanged for another.
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "processes are waited for, and time passes between them")]
 
 use std::fs;

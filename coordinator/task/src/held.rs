@@ -99,16 +99,13 @@ impl Awaits {
 
     /// An answer to a question that was held for so long. A window to ask again for a place in begins with the question: who
     /// was held is nearer to it.
-    pub fn after(self, answer: Reply, held_millis: u64) -> Reply {
-        match (self, answer) {
-            (Self::Place, Reply::Wait { retry: Window { least_millis, most_millis }, latest, complete }) => {
-                let retry = Window {
-                    least_millis: least_millis.saturating_sub(held_millis),
-                    most_millis: most_millis.saturating_sub(held_millis),
-                };
-                Reply::Wait { retry, latest, complete }
-            }
-            (_, other) => other,
+    pub fn after(self, mut answer: Reply, held_millis: u64) -> Reply {
+        if let (Self::Place, Reply::Wait { retry, .. }) = (self, &mut answer) {
+            *retry = Window {
+                least_millis: retry.least_millis.saturating_sub(held_millis),
+                most_millis: retry.most_millis.saturating_sub(held_millis),
+            };
         }
+        answer
     }
 }

@@ -161,7 +161,7 @@ impl Way {
             Ok(folder) if folder.digest() != held.0 => match folder.connect().await {
                 Ok(channel) => *held = (folder.digest(), channel),
                 Err(error) => {
-                    tracing::warn!(%error, "the folder's certificate is another one and cannot be used")
+                    tracing::warn!(%error, "the folder's certificate is another one and cannot be used");
                 }
             },
             Ok(_) => {}

@@ -114,11 +114,7 @@ impl Identity {
     }
 
     /// What is written to save it, in this order.
-    fn writes(
-        &self,
-        folder: &Path,
-        name: &str,
-    ) -> Result<[(PathBuf, Zeroizing<Vec<u8>>, Audience); 3], PkiError> {
+    fn writes(&self, folder: &Path, name: &str) -> Result<[Write; 3], PkiError> {
         let Paths { chain: chain_path, key: key_path, next, .. } = Paths::of(folder, name);
         let key = KeyPair::try_from(self.key.as_slice())?;
         let key = Zeroizing::new(key.serialize_pem().into_bytes());
@@ -187,6 +183,9 @@ impl Identity {
         PrivatePkcs8KeyDer::from(self.key.to_vec()).into()
     }
 }
+
+/// A file that is written: where, what, and for whom.
+type Write = (PathBuf, Zeroizing<Vec<u8>>, Audience);
 
 /// The files of an identity.
 struct Paths {

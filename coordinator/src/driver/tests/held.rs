@@ -115,9 +115,9 @@ async fn who_finds_no_place_is_given_one_when_another_leaves_its_own() {
 async fn a_window_begins_with_the_question_and_not_with_an_answer_that_was_held() {
     let world = World::new();
     let driver = world.open();
-    let window = |reply: Reply| match reply {
-        Reply::Wait { retry, .. } => retry,
-        other => panic!("{other:?}"),
+    let window = |reply: Reply| {
+        let Reply::Wait { retry, .. } = reply else { panic!("{reply:?}") };
+        retry
     };
     let asks = || Request::CheckIn(CheckIn::default());
     let at_once = window(driver.handle(device(0), asks()).await.unwrap());

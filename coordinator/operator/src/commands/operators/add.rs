@@ -65,7 +65,7 @@ pub(super) async fn run(dir: &Path, arguments: Arguments) -> Result<(), CliError
     let AdminReply::Certificate(pem) = client.call(request).await? else {
         return Err(CallError::Unexpected.into());
     };
-    made.is_kept();
+    made.keep();
     let identity = key.with_chain(&pem).map_err(CliError::input)?;
     let serial = identity.serial();
     let unsaved = |error: &dyn std::fmt::Display| {
@@ -102,7 +102,7 @@ impl Made {
         Ok(Self(new))
     }
 
-    fn is_kept(mut self) {
+    fn keep(mut self) {
         self.0.clear();
     }
 }

@@ -1,5 +1,4 @@
 //! `nightshift operator rotate`: another key and certificate in the folder.
-#![expect(clippy::disallowed_methods, reason = "IO shell: another rotation is waited for")]
 
 use std::path::Path;
 use std::time::Duration;
