@@ -266,17 +266,14 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
         let validity = self.devices_validity(now);
-        let (certificate_pem, ends) = match signed {
-            Some(signed) => (signed.chain_pem, signed.not_after_unix_secs),
-            None => {
-                let signed = self.authority.sign_device_pem(
-                    certificate_request_pem,
-                    &device.0,
-                    validity,
-                    &SystemRandom::new(),
-                );
-                (signed.map_err(certificate)?, validity.not_after_unix_secs)
-            }
+        let (certificate_pem, ends) = if let Some(signed) = signed {
+            (signed.chain_pem, signed.not_after_unix_secs)
+        } else {
+            let signed = self
+                .authority
+                .sign_device_pem(certificate_request_pem, &device.0, validity, &SystemRandom::new())
+                .map_err(certificate)?;
+            (signed, validity.not_after_unix_secs)
         };
         let expires_unix_secs = validity.not_after_unix_secs.min(ends);
         Ok(Enrolled {

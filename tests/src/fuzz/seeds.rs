@@ -140,7 +140,7 @@ fn replies() -> Vec<Vec<u8>> {
 
 /// The first message of each kind, which its first byte says, and of each length.
 fn one_of_each(messages: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    let mut kinds = std::collections::BTreeSet::new();
+    let mut kinds = BTreeSet::new();
     messages.into_iter().filter(|bytes| kinds.insert((bytes.first().copied(), bytes.len()))).collect()
 }
 

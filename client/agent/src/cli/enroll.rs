@@ -76,12 +76,11 @@ impl<'a> Folder<'a> {
     /// Takes away what was made since, but where the coordinator may have enrolled these keys and its answer was lost, and
     /// where its operator may list them now: with them the same token works again.
     fn restore(self, error: &client::Error) {
-        let is_refused = match error {
-            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection))) => {
-                !is_of_machine(rejection)
-            }
-            _ => false,
-        };
+        let is_refused = matches!(
+            error,
+            client::Error::Enrollment(EnrollmentError::Transport(TransportError::Rejected(rejection)))
+                if !is_of_machine(rejection)
+        );
         if !is_refused && self.path.join("keys").exists() {
             return;
         }
@@ -242,10 +241,11 @@ mod tests {
         folder.restore(&lost());
         assert!(new.join("keys/identity.seed").exists() && new.join("ledger").exists());
         // And with them the device comes that the operator listed meanwhile.
-        let folder = Folder::before(&root.path().join("listed"));
-        fill(&root.path().join("listed"));
+        let listed = root.path().join("listed");
+        let folder = Folder::before(&listed);
+        fill(&listed);
         folder.restore(&unlisted());
-        assert!(root.path().join("listed/keys/identity.seed").exists());
+        assert!(listed.join("keys/identity.seed").exists());
         // Of a folder that is used for something, only what is new goes.
         fs::remove_dir_all(new.join("keys")).unwrap();
         fs::write(new.join("agent.toml"), "mine").unwrap();
