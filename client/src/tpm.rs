@@ -3,7 +3,7 @@
 //! The TPM is asked directly, by the few commands that a quote takes: the kernel's device (`/dev/tpmrm0`), or a Unix socket
 //! behind which a simulated one answers. The key that signs is a primary key of the endorsement hierarchy, which the TPM derives
 //! from its seed: it is the same each time, nothing of it is stored, and it signs nothing but what the TPM itself made.
-//! The names in brackets are of the TPM 2.0 Library, part 3: Commands.
+//! The names in code letters are of the TPM 2.0 Library, part 3: Commands.
 #![expect(clippy::disallowed_methods, reason = "IO shell: a TPM that is busy is asked again a moment later")]
 
 use std::collections::BTreeSet;
@@ -23,25 +23,25 @@ use rustls::pki_types::pem::PemObject as _;
 
 use crate::files;
 
-/// [TPM_ST_NO_SESSIONS]
+/// `TPM_ST_NO_SESSIONS`
 const NO_SESSIONS: u16 = 0x8001;
-/// [TPM_ST_SESSIONS]
+/// `TPM_ST_SESSIONS`
 const SESSIONS: u16 = 0x8002;
-/// [TPM2_CreatePrimary]
+/// `TPM2_CreatePrimary`
 const CREATE_PRIMARY: u32 = 0x0131;
-/// [TPM2_Quote]
+/// `TPM2_Quote`
 const QUOTE: u32 = 0x0158;
-/// [TPM2_FlushContext]
+/// `TPM2_FlushContext`
 const FLUSH_CONTEXT: u32 = 0x0165;
-/// [TPM2_PCR_Read]
+/// `TPM2_PCR_Read`
 const PCR_READ: u32 = 0x017e;
-/// [TPM_RH_ENDORSEMENT]: in a quote by a key of another hierarchy the TPM hides the version of its firmware.
+/// `TPM_RH_ENDORSEMENT`: in a quote by a key of another hierarchy the TPM hides the version of its firmware.
 const ENDORSEMENT: u32 = 0x4000_000b;
-/// [TPM_RS_PW]: by a password, which is empty.
+/// `TPM_RS_PW`: by a password, which is empty.
 const BY_PASSWORD: u32 = 0x4000_0009;
-/// [TPMA_OBJECT] userWithAuth: the empty password is enough to sign.
+/// `TPMA_OBJECT` `userWithAuth`: the empty password is enough to sign.
 const USER_WITH_AUTH: u32 = 1 << 6;
-/// [TPM_RC_RETRY], [TPM_RC_YIELDED], [TPM_RC_TESTING]: it is busy.
+/// `TPM_RC_RETRY`, `TPM_RC_YIELDED`, `TPM_RC_TESTING`: it is busy.
 const BUSY: [u32; 3] = [0x922, 0x908, 0x90a];
 
 /// The most bytes of an answer.
@@ -92,7 +92,7 @@ pub enum TpmDeviceError {
     Refused {
         /// The command.
         command: &'static str,
-        /// What it answered [TPM_RC].
+        /// What it answered (`TPM_RC`).
         code: u32,
     },
     /// What it answered cannot be read.
@@ -120,15 +120,17 @@ pub enum TpmDeviceError {
 }
 
 fn hint(error: &io::Error) -> &'static str {
-    match error.kind() {
-        io::ErrorKind::NotFound => "; say --tpm PATH where it is, or switch it on in the firmware's settings",
-        io::ErrorKind::PermissionDenied => "; its users are in the group tss",
-        _ => "",
+    if error.kind() == io::ErrorKind::NotFound {
+        "; say --tpm PATH where it is, or switch it on in the firmware's settings"
+    } else if error.kind() == io::ErrorKind::PermissionDenied {
+        "; its users are in the group tss"
+    } else {
+        ""
     }
 }
 
 fn meaning(code: u32) -> &'static str {
-    // [TPM_RC_BAD_AUTH] of the first session, [TPM_RC_AUTH_FAIL], and [TPM_RC_HIERARCHY] of the first handle.
+    // `TPM_RC_BAD_AUTH` of the first session, `TPM_RC_AUTH_FAIL`, and `TPM_RC_HIERARCHY` of the first handle.
     match code {
         0x9a2 | 0x98e => ", since its endorsement hierarchy has a password",
         0x185 => ", since its endorsement hierarchy is switched off",
@@ -324,19 +326,19 @@ fn unreadable(command: &'static str) -> impl Fn(TpmError) -> TpmDeviceError {
     move |source| TpmDeviceError::Answer { command, source }
 }
 
-/// A part behind its length [TPM2B].
+/// A part behind its length (`TPM2B`).
 fn sized(bytes: &[u8]) -> Vec<u8> {
     // Nothing here is longer than a command may be.
     [&u16::try_from(bytes.len()).unwrap_or(u16::MAX).to_be_bytes()[..], bytes].concat()
 }
 
-/// The area by which a command is authorized, with the empty password [TPMS_AUTH_COMMAND].
+/// The area by which a command is authorized, with the empty password (`TPMS_AUTH_COMMAND`).
 fn password() -> Vec<u8> {
     let area = [&BY_PASSWORD.to_be_bytes()[..], &sized(&[]), &[0], &sized(&[])].concat();
     [&u32::try_from(area.len()).unwrap_or(u32::MAX).to_be_bytes()[..], &area].concat()
 }
 
-/// What the key is to be [TPMT_PUBLIC].
+/// What the key is to be (`TPMT_PUBLIC`).
 fn template(kind: KeyKind) -> Vec<u8> {
     let words = |words: &[u16]| words.iter().flat_map(|word| word.to_be_bytes()).collect::<Vec<_>>();
     let attributes = (OF_ATTESTATION | USER_WITH_AUTH).to_be_bytes();

@@ -334,16 +334,14 @@ impl Registry {
     ) -> Result<Enrolled, Rejection> {
         let Issued { credential, issued_unix_secs, label } = issued.clone();
         let device = DeviceId(credential.device);
-        let certificate_pem = match signed {
-            Some(signed) => signed.chain_pem,
-            None => {
-                let not_after_unix_secs = credential.expires_unix_secs;
-                let validity = Validity { not_after_unix_secs, ..self.devices_validity(now) };
-                let rng = SystemRandom::new();
-                let signed =
-                    self.authority.sign_device_pem(certificate_request_pem, &device.0, validity, &rng);
-                signed.map_err(certificate)?
-            }
+        let certificate_pem = if let Some(signed) = signed {
+            signed.chain_pem
+        } else {
+            let not_after_unix_secs = credential.expires_unix_secs;
+            let validity = Validity { not_after_unix_secs, ..self.devices_validity(now) };
+            let rng = SystemRandom::new();
+            let signed = self.authority.sign_device_pem(certificate_request_pem, &device.0, validity, &rng);
+            signed.map_err(certificate)?
         };
         let (authority, publisher) = (self.public(), self.enroller.publisher());
         Ok(Enrolled { device, certificate_pem, credential, authority, issued_unix_secs, label, publisher })

@@ -1,6 +1,6 @@
 //! The few forms of a TPM 2.0 that are exchanged here: the public part of a key that signs, what it signed, and the
 //! signature ([TPM 2.0 Library, part 2: Structures](https://trustedcomputinggroup.org/resource/tpm-library-specification/),
-//! the names in brackets are of there).
+//! the names in code letters are of there).
 //!
 //! Reading is strict: what is not of the one form that is taken is refused by its name, and nothing may follow it. Whether a
 //! signature holds, and whose key it is, is not decided here. Start at [`Statement::read`].
@@ -12,29 +12,29 @@ use ring::digest::{SHA256, digest};
 use crate::attestation::REGISTERS;
 use crate::ids::Digest;
 
-/// [TPM_GENERATED_VALUE]: what a TPM itself made begins with it, and a key that is restricted signs nothing else that does.
+/// `TPM_GENERATED_VALUE`: what a TPM itself made begins with it, and a key that is restricted signs nothing else that does.
 pub const GENERATED: u32 = 0xff54_4347;
-/// [TPM_ST_ATTEST_QUOTE]
+/// `TPM_ST_ATTEST_QUOTE`
 pub const ATTEST_QUOTE: u16 = 0x8018;
-/// [TPM_ALG_RSA]
+/// `TPM_ALG_RSA`
 pub const RSA: u16 = 0x0001;
-/// [TPM_ALG_SHA256]
+/// `TPM_ALG_SHA256`
 pub const SHA_256: u16 = 0x000b;
-/// [TPM_ALG_NULL]
+/// `TPM_ALG_NULL`
 pub const NULL: u16 = 0x0010;
-/// [TPM_ALG_RSASSA]
+/// `TPM_ALG_RSASSA`
 pub const RSASSA: u16 = 0x0014;
-/// [TPM_ALG_ECDSA]
+/// `TPM_ALG_ECDSA`
 pub const ECDSA: u16 = 0x0018;
-/// [TPM_ALG_ECC]
+/// `TPM_ALG_ECC`
 pub const ECC: u16 = 0x0023;
-/// [TPM_ECC_NIST_P256]
+/// `TPM_ECC_NIST_P256`
 pub const P_256: u16 = 0x0003;
 
-/// [TPMA_OBJECT] of a key that signs what its TPM made and nothing else, and never leaves it: fixedTPM, fixedParent,
-/// sensitiveDataOrigin, restricted, sign.
+/// `TPMA_OBJECT` of a key that signs what its TPM made and nothing else, and never leaves it: `fixedTPM`, `fixedParent`,
+/// `sensitiveDataOrigin`, restricted, sign.
 pub const OF_ATTESTATION: u32 = 1 << 1 | 1 << 4 | 1 << 5 | 1 << 16 | 1 << 18;
-/// [TPMA_OBJECT] decrypt.
+/// `TPMA_OBJECT` decrypt.
 const DECRYPT: u32 = 1 << 17;
 
 /// A hundred years, in milliseconds: no TPM has run for so long.
@@ -119,7 +119,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_be_bytes(self.array(what)?))
     }
 
-    /// A part behind its length [TPM2B].
+    /// A part behind its length (`TPM2B`).
     pub fn sized(&mut self, what: &'static str, most: usize) -> Result<&'a [u8], TpmError> {
         let bytes = usize::from(self.short(what)?);
         if bytes > most {
@@ -148,7 +148,7 @@ fn require(
     if holds { Ok(()) } else { Err(TpmError::Value { what, actual: actual.into(), expected }) }
 }
 
-/// What a TPM says of its registers [TPMS_ATTEST with TPMS_QUOTE_INFO].
+/// What a TPM says of its registers (`TPMS_ATTEST` with `TPMS_QUOTE_INFO`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Statement {
     /// What whoever asked gave to be repeated.
@@ -205,7 +205,7 @@ impl Statement {
     }
 }
 
-/// Which registers of the one bank that is taken [TPML_PCR_SELECTION].
+/// Which registers of the one bank that is taken (`TPML_PCR_SELECTION`).
 fn read_selection(reader: &mut Reader<'_>) -> Result<BTreeSet<u8>, TpmError> {
     let banks = reader.word("count of banks")?;
     require(banks == 1, "count of banks", banks, "1")?;
@@ -236,7 +236,7 @@ pub fn selection(registers: &BTreeSet<u8>) -> Vec<u8> {
     [&1_u32.to_be_bytes()[..], &SHA_256.to_be_bytes(), &[3], &bits].concat()
 }
 
-/// A key that signs statements [TPMT_PUBLIC].
+/// A key that signs statements (`TPMT_PUBLIC`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     /// SHA-256 of all that is known of it, which is its name in the TPM without the name of the hash.
@@ -327,7 +327,7 @@ fn padded(reader: &mut Reader<'_>, what: &'static str) -> Result<[u8; 32], TpmEr
     Ok(padded)
 }
 
-/// A signature of a TPM [TPMT_SIGNATURE].
+/// A signature of a TPM (`TPMT_SIGNATURE`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Signature {
     /// ECDSA with SHA-256.

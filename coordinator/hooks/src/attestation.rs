@@ -152,10 +152,8 @@ impl AttestationVerifier {
             }
             AttestationKind::Tpm => {
                 let registers = Registers::read(&keys.registers).map_err(OpenError::Register)?;
-                let roots = match keys.roots.as_os_str().is_empty() {
-                    true => Vec::new(),
-                    false => certificates(&keys.roots)?,
-                };
+                let is_empty = keys.roots.as_os_str().is_empty();
+                let roots = if is_empty { Vec::new() } else { certificates(&keys.roots)? };
                 let listed = if list_path.is_empty() { None } else { Some(list()?) };
                 let each = registers.0.iter().map(|(register, values)| {
                     let values: Vec<u8> = values.iter().flat_map(|value| value.0).collect();
@@ -199,7 +197,7 @@ impl Demand {
     async fn verify(&self, shown: Shown) -> Result<(), AttestationError> {
         let (pass, left) = self.gate.enter(shown.challenge, self.limit).await?;
         let blocking = match &self.how {
-            How::Webhook(webhook) => return answered(webhook.ask(&Question::of(&shown), left).await?),
+            How::Webhook(webhook) => return answered(&webhook.ask(&Question::of(&shown), left).await?),
             How::AllowList(list) => {
                 let list = list.clone();
                 spawn_blocking(move || {
@@ -219,7 +217,7 @@ impl Demand {
     }
 }
 
-fn answered(answer: Answer) -> Result<(), AttestationError> {
+fn answered(answer: &Answer) -> Result<(), AttestationError> {
     if answer.admit {
         return Ok(());
     }

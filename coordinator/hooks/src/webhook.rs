@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
 use http::uri::Scheme;
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
+use http_body_util::{BodyExt as _, Collected, Full, LengthLimitError, Limited};
 use hyper::body::Bytes;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -157,7 +157,7 @@ async fn exchange(
             return Err(HookError::Failed { why: format!("it answered {}, and not 200", answer.status()) });
         }
         let body = Limited::new(answer.into_body(), MOST_BYTES).collect().await;
-        body.map(|body| body.to_bytes()).map_err(|error| {
+        body.map(Collected::to_bytes).map_err(|error| {
             if error.downcast_ref::<LengthLimitError>().is_some() {
                 HookError::TooMuch { most: MOST_BYTES }
             } else {
@@ -173,6 +173,7 @@ async fn exchange(
     }
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "so that it fits `map_err`")]
 fn unreachable(why: impl ToString) -> HookError {
     HookError::Unreachable { why: why.to_string() }
 }

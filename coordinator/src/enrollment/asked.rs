@@ -68,7 +68,7 @@ impl Registry {
                 (error.to_string(), failed("whether this device may come is not known", &error))
             }
         };
-        self.comes_to_nothing(("attestation", outcome), (label, device), why, now);
+        self.comes_to_nothing(("attestation", outcome), (label, device), &why, now);
         Err(rejection)
     }
 
@@ -95,7 +95,7 @@ impl Registry {
         let outcome = signed.as_ref().map_or_else(HookError::word, |_| "done");
         self.driver.metrics().asked("issuer", outcome, began.elapsed());
         signed.map(Some).map_err(|error| {
-            self.comes_to_nothing(("issuer", outcome), (label, device), error.to_string(), now);
+            self.comes_to_nothing(("issuer", outcome), (label, device), &error.to_string(), now);
             failed("no certificate was made for this device", &error)
         })
     }
@@ -105,16 +105,16 @@ impl Registry {
         &self,
         (hook, outcome): (&'static str, &'static str),
         (label, device): (&str, DeviceId),
-        why: String,
+        why: &str,
         now: Timestamp,
     ) {
-        tracing::debug!(%device, label = %shown(label), hook, outcome, why = %shown(&why), "a device was turned away");
+        tracing::debug!(%device, label = %shown(label), hook, outcome, why = %shown(why), "a device was turned away");
         if !self.hooks.said.may_say(now) {
             self.hooks.unsaid.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let unsaid = self.hooks.unsaid.swap(0, Ordering::Relaxed);
-        tracing::warn!(hook, outcome, why = %shown(&why), unsaid, "a device was given no certificate");
+        tracing::warn!(hook, outcome, why = %shown(why), unsaid, "a device was given no certificate");
         let with = [
             ("hook", hook.to_owned()),
             ("outcome", outcome.to_owned()),

@@ -37,19 +37,16 @@ pub(super) struct AttestArgs {
     tpm_certificate: Option<PathBuf>,
 }
 
-/// What says what the machine is.
+/// What says what the machine is: its TPM 2.0, by what its registers hold.
 #[derive(Clone, Copy, ValueEnum)]
 enum Kind {
-    /// Its TPM 2.0, by what its registers hold.
     Tpm,
 }
 
-/// The kind of a key.
+/// The kind of a key: ECDSA on P-256, or RSA of 2048 bits.
 #[derive(Clone, Copy, ValueEnum)]
 enum Key {
-    /// ECDSA on P-256.
     Ecc,
-    /// RSA of 2048 bits.
     Rsa,
 }
 
