@@ -9,13 +9,16 @@ use proto::message::Rejection;
 use proto::wire::authority_client::AuthorityClient;
 use serving::pki::Identity;
 use shell::tls::{ClientIdentity, Connector, Trust, client_config};
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long an answer may take: less than a device waits for its own.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What tonic says where an answer takes longer.
+const TIMED_OUT: &str = "Timeout expired";
 
 /// Why there is no way to the authority.
 #[derive(Debug, thiserror::Error)]
@@ -89,7 +92,7 @@ fn failure(status: &Status) -> AskError {
 
 /// Why a call failed on its way: the last of the causes, which says it.
 fn why(status: &Status) -> String {
-    if status.code() == Code::Cancelled && status.source().is_none() {
+    if status.message() == TIMED_OUT {
         return format!("no answer within {} s", PATIENCE.as_secs());
     }
     let mut last: &dyn Error = status;
