@@ -128,7 +128,7 @@ impl DemoArgs {
 
 #[derive(Args, Clone)]
 pub(crate) struct OutputArgs {
-    /// Folder for the adapter, metrics, summary and report
+    /// Folder for the adapter, metrics, summary and report of a run, and for what is made
     #[arg(long, default_value = "nightshift-run", global = true)]
     pub(crate) out: PathBuf,
     /// What is printed on stdout

@@ -46,10 +46,11 @@ pub use error::WorldError;
 use habits::AlwaysThere;
 pub use habits::{Habits, Stay};
 pub use network::{Carriage, Leg, Network};
-use node::{Common, News};
+use node::Common;
 pub use node::{Node, Traffic};
 use seen::Observer;
 pub use seen::{Counts, Seen};
+use wire::News;
 
 /// Virtual time at which the world begins; credentials are valid then.
 const DAWN: Timestamp = Timestamp(1_700_000_000_000);

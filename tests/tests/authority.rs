@@ -291,7 +291,8 @@ async fn a_coordinator_that_lies_redirects_no_token_and_may_not_make_one() {
         assert!(refused.contains("for operators of the authority"), "{refused}");
     }
     // The token was not used up by any of it; a repeated request is answered as before.
-    let AuthorityReply::Issued(first) = link.ask(AuthorityRequest::Enroll(Box::new(proof.clone()))).await.unwrap()
+    let AuthorityReply::Issued(first) =
+        link.ask(AuthorityRequest::Enroll(Box::new(proof.clone()))).await.unwrap()
     else {
         panic!("it is enrolled")
     };

@@ -211,7 +211,10 @@ async fn look_after(config: Config, keeper: Arc<Keeper>, shown: Arc<Shown>) -> S
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
         };
-        tracing::error!(error, "the next certificate of the authority or its operator, or the next head of its log, could not be made");
+        tracing::error!(
+            error,
+            "the next certificate of the authority or its operator, or the next head of its log, could not be made"
+        );
     }
 }
 

@@ -155,7 +155,7 @@ impl Report {
 
     /// The headings of [`VersionReport::row`].
     pub fn headings() -> String {
-        row(HEADINGS.map(str::to_owned))
+        row(&HEADINGS.map(str::to_owned))
     }
 
     /// What belongs to no version.
@@ -185,7 +185,7 @@ impl Report {
 impl VersionReport {
     /// One line of a table.
     pub fn row(&self) -> String {
-        row([
+        row(&[
             self.version.to_string(),
             format!("{:.2}", self.at_secs / 3600.0),
             self.there.to_string(),
@@ -201,7 +201,7 @@ impl VersionReport {
     }
 }
 
-fn row(cells: [String; HEADINGS.len()]) -> String {
+fn row(cells: &[String; HEADINGS.len()]) -> String {
     let cells: Vec<String> = cells.iter().map(|cell| format!("{cell:>WIDTH$}")).collect();
     cells.join(" ")
 }

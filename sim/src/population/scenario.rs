@@ -288,16 +288,16 @@ impl Scenario {
     /// Fails where a value is out of range, or has no effect.
     pub fn check(&self) -> Result<(), ScenarioError> {
         let bad = |key, found: String, wanted| Err(ScenarioError::Value { key, found, wanted });
-        let (p, w, n, t) = (&self.population, &self.presence, &self.network, &self.task);
-        if let Some(devices) = p.devices.filter(|devices| !(3..=MOST_DEVICES).contains(devices)) {
+        let (people, presence, network, task) = (&self.population, &self.presence, &self.network, &self.task);
+        if let Some(devices) = people.devices.filter(|devices| !(3..=MOST_DEVICES).contains(devices)) {
             return bad("population.devices", devices.to_string(), "3 to 1000000");
         }
         let positive = [
-            ("population.training_secs", p.training_secs),
-            ("population.examples", p.examples),
-            ("network.up_kib_a_sec", n.up_kib_a_sec),
-            ("network.down_kib_a_sec", n.down_kib_a_sec),
-            ("presence.hours", w.hours),
+            ("population.training_secs", people.training_secs),
+            ("population.examples", people.examples),
+            ("network.up_kib_a_sec", network.up_kib_a_sec),
+            ("network.down_kib_a_sec", network.down_kib_a_sec),
+            ("presence.hours", presence.hours),
         ];
         for (key, value) in positive {
             if !(value > 0.0 && value <= 1e6) {
@@ -305,32 +305,32 @@ impl Scenario {
             }
         }
         let spreads = [
-            ("population.speed_spread", p.speed_spread),
-            ("population.examples_spread", p.examples_spread),
-            ("network.spread", n.spread),
-            ("presence.hours_spread", w.hours_spread),
+            ("population.speed_spread", people.speed_spread),
+            ("population.examples_spread", people.examples_spread),
+            ("network.spread", network.spread),
+            ("presence.hours_spread", presence.hours_spread),
         ];
         for (key, value) in spreads {
             if !(0.0..=3.0).contains(&value) {
                 return bad(key, value.to_string(), "0 to 3");
             }
         }
-        if !(0.0..=86_400.0).contains(&w.arrive_secs) {
-            return bad("presence.arrive_secs", w.arrive_secs.to_string(), "0 to 86400");
+        if !(0.0..=86_400.0).contains(&presence.arrive_secs) {
+            return bad("presence.arrive_secs", presence.arrive_secs.to_string(), "0 to 86400");
         }
-        if w.zones.is_empty() || w.zones.iter().any(|zone| !(-14.0..=14.0).contains(zone)) {
-            return bad("presence.zones", format!("{:?}", w.zones), "at least one, each -14 to 14");
+        if presence.zones.is_empty() || presence.zones.iter().any(|zone| !(-14.0..=14.0).contains(zone)) {
+            return bad("presence.zones", format!("{:?}", presence.zones), "at least one, each -14 to 14");
         }
-        if !(0.0..24.0).contains(&w.from_hour) {
-            return bad("presence.from_hour", w.from_hour.to_string(), "0 to below 24");
+        if !(0.0..24.0).contains(&presence.from_hour) {
+            return bad("presence.from_hour", presence.from_hour.to_string(), "0 to below 24");
         }
-        if w.hours > 23.0 {
-            return bad("presence.hours", w.hours.to_string(), "above 0, up to 23");
+        if presence.hours > 23.0 {
+            return bad("presence.hours", presence.hours.to_string(), "above 0, up to 23");
         }
-        if !(w.days > 0.0 && w.days <= 1.0) {
-            return bad("presence.days", w.days.to_string(), "above 0, up to 1");
+        if !(presence.days > 0.0 && presence.days <= 1.0) {
+            return bad("presence.days", presence.days.to_string(), "above 0, up to 1");
         }
-        match (w.model, &w.trace) {
+        match (presence.model, &presence.trace) {
             (PresenceModel::Trace, None) => {
                 return bad(
                     "presence.trace",
@@ -348,38 +348,38 @@ impl Scenario {
             }
             (PresenceModel::Trace, Some(_)) | (PresenceModel::Always | PresenceModel::Diurnal, None) => {}
         }
-        if n.latency_millis > 60_000 {
-            return bad("network.latency_millis", n.latency_millis.to_string(), "0 to 60000");
+        if network.latency_millis > 60_000 {
+            return bad("network.latency_millis", network.latency_millis.to_string(), "0 to 60000");
         }
-        if !(t.learning_rate > 0.0 && t.learning_rate <= 1.0) {
-            return bad("task.learning_rate", t.learning_rate.to_string(), "above 0, up to 1");
+        if !(task.learning_rate > 0.0 && task.learning_rate <= 1.0) {
+            return bad("task.learning_rate", task.learning_rate.to_string(), "above 0, up to 1");
         }
-        if !(1..=1000).contains(&t.local_steps) {
-            return bad("task.local_steps", t.local_steps.to_string(), "1 to 1000");
+        if !(1..=1000).contains(&task.local_steps) {
+            return bad("task.local_steps", task.local_steps.to_string(), "1 to 1000");
         }
-        if !(0.0..=100.0).contains(&t.heterogeneity) {
-            return bad("task.heterogeneity", t.heterogeneity.to_string(), "0 to 100");
+        if !(0.0..=100.0).contains(&task.heterogeneity) {
+            return bad("task.heterogeneity", task.heterogeneity.to_string(), "0 to 100");
         }
-        if !(1..=960).contains(&t.patience_hours) {
-            return bad("task.patience_hours", t.patience_hours.to_string(), "1 to 960");
+        if !(1..=960).contains(&task.patience_hours) {
+            return bad("task.patience_hours", task.patience_hours.to_string(), "1 to 960");
         }
         if self.privacy.mode == Mode::Off && self.privacy.noise_multiplier != 0.0 {
             let found = self.privacy.noise_multiplier.to_string();
             return bad("privacy.noise_multiplier", found, "0 with privacy.mode = \"off\"");
         }
-        let f = &self.faults;
+        let faults = &self.faults;
         let permille = [
-            ("faults.drop_out_permille", f.drop_out_permille),
-            ("faults.lost_permille", f.lost_permille),
-            ("faults.repeated_permille", f.repeated_permille),
+            ("faults.drop_out_permille", faults.drop_out_permille),
+            ("faults.lost_permille", faults.lost_permille),
+            ("faults.repeated_permille", faults.repeated_permille),
         ];
         for (key, value) in permille {
             if value > 999 {
                 return bad(key, value.to_string(), "0 to 999");
             }
         }
-        if f.crashes_per_100k > 10_000 {
-            return bad("faults.crashes_per_100k", f.crashes_per_100k.to_string(), "0 to 10000");
+        if faults.crashes_per_100k > 10_000 {
+            return bad("faults.crashes_per_100k", faults.crashes_per_100k.to_string(), "0 to 10000");
         }
         Ok(())
     }

@@ -4,7 +4,8 @@ use session::Event;
 use task::held::Phases;
 use task::{Task, TaskEffect};
 
-use super::node::{Doing, News};
+use super::node::Doing;
+use super::wire::News;
 use super::{Traffic, World, WorldError};
 
 impl World {

@@ -6,7 +6,8 @@ use session::{Action, Event};
 use task::held::LONGEST_HELD_MILLIS;
 
 use super::agenda::Ticket;
-use super::node::{Doing, News, Node};
+use super::node::{Doing, Node};
+use super::wire::News;
 use super::{Trainer, World, WorldError, below};
 
 /// So many devices work on what they hear at the same time: a bound on what is in memory for it.
@@ -143,7 +144,7 @@ impl World {
             .into_par_iter()
             .map(|(index, node, at, news)| {
                 let was_done = node.is_done();
-                (index, at, was_done, node.works_on(news, at, open))
+                (index, at, was_done, news.event().map(|event| node.works_on(event, at, open)))
             })
             .collect();
         for (index, at, was_done, action) in came {

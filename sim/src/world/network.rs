@@ -42,10 +42,9 @@ pub trait Network: Debug + Send + Sync {
 impl Network for Faults {
     fn carry(&mut self, _: usize, leg: Leg, _: usize, rng: &mut ChaCha20Rng) -> Carriage {
         match leg {
-            Leg::Artifact => Carriage::Arrives { later_millis: 0, twice: false },
             Leg::Request | Leg::Reply if self.loses(rng) => Carriage::Lost,
             Leg::Request => Carriage::Arrives { later_millis: 0, twice: self.repeats(rng) },
-            Leg::Reply => Carriage::Arrives { later_millis: 0, twice: false },
+            Leg::Reply | Leg::Artifact => Carriage::Arrives { later_millis: 0, twice: false },
         }
     }
 }

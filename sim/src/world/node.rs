@@ -4,12 +4,9 @@ use std::sync::Arc;
 
 use aggregation::IdentityKey;
 use aggregation::log::Seen;
-use prost::Message;
-use proto::convert::{rejection_from_bytes, reply_from_wire};
 use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::{Published, Reply};
 use proto::plan::vector_to_bytes;
-use proto::wire;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 use session::policy::Policy;
@@ -19,7 +16,6 @@ use task::held::Awaits;
 
 use super::agenda::Ticket;
 use super::enrolling::Authority;
-use super::error::WorldError;
 use crate::faults::Vanish;
 
 /// How many of the reasons why attempts ended a device's node keeps.
@@ -122,27 +118,6 @@ pub(super) struct Question {
     pub(super) awaits: Awaits,
     /// Until when it may be held.
     pub(super) until: Timestamp,
-}
-
-/// What a device hears.
-#[derive(Debug)]
-pub(super) enum News {
-    /// Of its own.
-    Event(Event),
-    /// The bytes of an answer.
-    Reply(Vec<u8>),
-    /// The bytes of a rejection.
-    Rejected(Vec<u8>),
-}
-
-impl News {
-    fn event(self) -> Result<Event, WorldError> {
-        Ok(match self {
-            Self::Event(event) => event,
-            Self::Reply(bytes) => Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?),
-            Self::Rejected(bytes) => Event::Rejected(rejection_from_bytes(&bytes)?),
-        })
-    }
 }
 
 /// What all devices of a world have in common.
@@ -249,15 +224,9 @@ impl Node {
 
     /// Lets the device's machine work on what it hears, and writes down what it wants written. Returns what it is about to
     /// do then, or nothing where a planned fault takes it away before that. `open` is the version that is trained from.
-    pub(super) fn works_on(
-        &mut self,
-        news: News,
-        now: Timestamp,
-        open: Option<u32>,
-    ) -> Result<Option<Action>, WorldError> {
-        let mut event = news.event()?;
+    pub(super) fn works_on(&mut self, mut event: Event, now: Timestamp, open: Option<u32>) -> Option<Action> {
         loop {
-            let Some(mut live) = self.live.take() else { return Ok(None) };
+            let mut live = self.live.take()?;
             let mut session = live.session.handle(event, now, &mut live.rng);
             self.ended.extend(session.take_ended());
             if self.ended.len() > KEPT_ENDS {
@@ -269,10 +238,10 @@ impl Node {
             let hit = |v: &Vanish| Some(v.version) == open && v.state == state;
             if let Some(found) = self.vanish.iter().position(hit) {
                 self.vanish.remove(found);
-                return Ok(None);
+                return None;
             }
             match self.write_down(action, now) {
-                Some(action) => return Ok(Some(action)),
+                Some(action) => return Some(action),
                 None => event = Event::Recorded,
             }
         }

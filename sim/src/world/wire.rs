@@ -2,15 +2,39 @@
 //! coordinator holds.
 
 use prost::Message;
-use proto::convert::{rejection_to_bytes, reply_to_wire, request_from_wire, request_to_wire};
+use proto::convert::{
+    rejection_from_bytes, rejection_to_bytes, reply_from_wire, reply_to_wire, request_from_wire,
+    request_to_wire,
+};
 use proto::ids::Digest;
 use proto::message::{Before, Published, Rejection, Reply, Request};
 use proto::wire;
 use session::{Event, LoadedBefore};
 use task::held::{Awaits, LONGEST_HELD_MILLIS};
 
-use super::node::{Doing, Held, News, Question};
+use super::node::{Doing, Held, Question};
 use super::{Carriage, Leg, World, WorldError};
+
+/// What a device hears.
+#[derive(Debug)]
+pub(super) enum News {
+    /// Of its own.
+    Event(Event),
+    /// The bytes of an answer.
+    Reply(Vec<u8>),
+    /// The bytes of a rejection.
+    Rejected(Vec<u8>),
+}
+
+impl News {
+    pub(super) fn event(self) -> Result<Event, WorldError> {
+        Ok(match self {
+            Self::Event(event) => event,
+            Self::Reply(bytes) => Event::Replied(reply_from_wire(wire::Reply::decode(bytes.as_slice())?)?),
+            Self::Rejected(bytes) => Event::Rejected(rejection_from_bytes(&bytes)?),
+        })
+    }
+}
 
 impl World {
     /// A request leaves its device.
