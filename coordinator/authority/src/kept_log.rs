@@ -15,9 +15,12 @@ use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::LogPart;
 use shell::store::{Batch, Key, Store, StoreError};
 
+/// The tree of the entries.
 pub const ENTRIES: &str = "enrollment log";
+/// The tree of the last head.
 pub const HEADS: &str = "enrollment head";
 const HEAD: &str = "head";
+/// The tree of versions that wait to be entries.
 pub const UNLOGGED: &str = "unlogged versions";
 
 /// Entries that are read at a time: half a MiB at most.
