@@ -37,6 +37,7 @@ use session::spending::{Charge, Found};
 use zeroize::Zeroizing;
 
 mod admin;
+mod authority;
 
 use super::bases::{CONFIG, gguf_file, weights};
 use super::checkpoints;
@@ -44,31 +45,13 @@ use super::enrollment_log;
 use super::foreign::{templates, tokenizers};
 use super::world::World;
 use admin::{admin_replies, admin_requests};
+use authority::{authority_replies, authority_requests, enrollment_logs};
 
 const TASK: TaskId = TaskId([9; 16]);
 const DEVICE: DeviceId = DeviceId([7; 16]);
 
 /// A signing request for a P-256 key that nobody has.
 const SIGNING_REQUEST: &str = include_str!("signing_request.pem");
-
-fn enrollment_logs() -> Vec<Vec<u8>> {
-    let identity = IdentityPublic([2; 32]);
-    let logged = Logged { place: 0, enrolled_unix_secs: 4, label: [5; 16], attested: [6; 32] };
-    let authority = enrollment_log::authority();
-    let credential = Credential::issue_logged(&authority, [1; 16], identity, 3, logged);
-    let leaf = credential.leaf().map(|(_, leaf)| leaf.to_bytes()).unwrap();
-    let head = Head { size: 3, root: [7; 32], devices: 2, unix_secs: 1_700_000_000, previous: [0; 32] };
-    let head = head.sign(&authority).witnessed("witness.example", &IdentityKey::from_seed(&[9; 32]), 8);
-    let witness = Witness::new("witness.example", IdentityKey::from_seed(&[9; 32]).public()).unwrap();
-    let padded = [leaf.as_slice(), &[0; 16]].concat();
-    vec![
-        [b"\0", head.to_string().as_bytes()].concat(),
-        [b"\x01", witness.to_string().as_bytes()].concat(),
-        [b"\x02", padded.as_slice(), &Leaf::Revocation { device: [1; 16], unix_secs: 9 }.to_bytes()].concat(),
-        vec![3, 11, 5, 7, 1, 4, 2, 3, 9, 10],
-        vec![3, 0, 0, 0, 0, 0],
-    ]
-}
 
 /// The first inputs of a target; nothing for a name that is none.
 pub fn seeds(target: &str) -> Vec<Vec<u8>> {
@@ -239,45 +222,6 @@ fn enrolled() -> Enrolled {
         label: "anna".to_owned(),
         publisher: Some(IdentityKey::from_seed(&[4; 32]).public()),
     }
-}
-
-fn authority_requests() -> Vec<Vec<u8>> {
-    let introduction = Introduction { address: "owl.example:7443".into(), pin: [5; 32], revocations_from: 3 };
-    let requests = [
-        AuthorityRequest::Enroll(Box::new(enrollment())),
-        AuthorityRequest::Renew(renewal()),
-        AuthorityRequest::ReportRevoked(DEVICE),
-        AuthorityRequest::Introduce(introduction),
-        AuthorityRequest::IssueToken { label: "anna".into(), lifetime_secs: 60, coordinator: "owl".into() },
-        AuthorityRequest::RevokeToken(TokenId([6; 8])),
-        AuthorityRequest::ListIssued { after: Some(DEVICE) },
-        AuthorityRequest::AddCoordinator { name: "owl".into(), certificate_request_pem: "request".into() },
-    ];
-    requests.into_iter().map(|request| authority_request_to_wire(request).encode_to_vec()).collect()
-}
-
-fn authority_replies() -> Vec<Vec<u8>> {
-    let Enrolled { credential, authority, issued_unix_secs, label, .. } = enrolled();
-    let device = IssuedDevice {
-        device: DEVICE,
-        label: label.clone(),
-        identity: credential.identity,
-        enrolled_unix_secs: 1,
-        expires_unix_secs: 9,
-        revoked_unix_secs: Some(2),
-    };
-    let replies = [
-        AuthorityReply::Issued(Issued { credential, issued_unix_secs, label }),
-        AuthorityReply::Introduced(Introduced {
-            authority,
-            revoked: vec![DEVICE],
-            revocations_next: 4,
-            more: true,
-        }),
-        AuthorityReply::Devices { devices: vec![device], more: true },
-        AuthorityReply::Certificate("certificate".into()),
-    ];
-    replies.into_iter().map(|reply| authority_reply_to_wire(reply).encode_to_vec()).collect()
 }
 
 /// A bootstrap token's text.

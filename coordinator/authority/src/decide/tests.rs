@@ -45,8 +45,8 @@ fn a_proof_enrolls_nobody_else() {
     let request = own.certificate_request_pem;
     let mut redirected = Enrollment::new(&key(2), request, &key(2));
     redirected.token = seen.token;
-    let parts: [&[u8]; 3] =
-        [&seen.token.0, &redirected.identity.0, redirected.certificate_request_pem.as_bytes()];
+    let parts: [&[u8]; 4] =
+        [&seen.token.0, &redirected.identity.0, redirected.certificate_request_pem.as_bytes(), &[]];
     redirected.proof = key(2).sign("nightshift v2 enrolment", &parts);
     redirected.token_proof = seen.token_proof;
     assert!(redirected.is_proved());
