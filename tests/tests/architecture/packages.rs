@@ -109,7 +109,7 @@ const RULES: &[Rule] = &[
     Rule {
         package: "hooks",
         may_name: &["privacy", "aggregation", "proto", "shell"],
-        links_none_of: &[TENSORS, &["axum", "ureq"]],
+        links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {
         package: "coordinator",
