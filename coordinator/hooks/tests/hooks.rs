@@ -8,3 +8,5 @@ mod attestation;
 mod common;
 #[path = "hooks/issuer.rs"]
 mod issuer;
+#[path = "hooks/recorded.rs"]
+mod recorded;
