@@ -2,11 +2,11 @@
 //!
 //! | tree | key | record |
 //! | --- | --- | --- |
-//! | `tokens` | hash of a token's public key | [`Token`] |
+//! | `tokens` | hash of a token's public key | [`Token`](decide::Token) |
 //! | `devices` | device | [`Device`] |
 //! | `identities` | identity key | the device that enrolled with it |
 //! | `days` | day of UTC | how many devices were new on it |
-//! | `list` | number | [`Entry`](list::Entry): all that was stated, and revocations |
+//! | `list` | number | [`Entry`]: all that was stated, and revocations |
 //! | `revocations` | number | the device |
 //! | `ends` | name of one of these two | how many entries it has |
 //! | `certificates` | serial number | [`Certified`](peers::Certified) |
@@ -31,7 +31,7 @@ use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed};
 use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
-use crate::decide::{self, Device, Enrolling, Known, Refusal, Statement, Terms, Token};
+use crate::decide::{self, Device, Enrolling, Known, Refusal, Statement, Terms};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal};
 
 pub mod list;
@@ -139,7 +139,8 @@ impl Keeper {
             (Enrolling::New | Enrolling::Again(_) | Enrolling::Repeats(_), _) => (new_device()?, None),
         };
         let mut batch = Batch::new();
-        self.use_up(&mut batch, asked, &token, now_unix_secs).map_err(unavailable)?;
+        let by = (asked.identity, now_unix_secs);
+        tokens::use_up(&mut batch, asked.token, &token, by).map_err(unavailable)?;
         if before.is_none() {
             batch.put(DAYS, day, &(new_today.unwrap_or(0) + 1)).map_err(unavailable)?;
             batch.insert(IDENTITIES, asked.identity.0, &id).map_err(unavailable)?;
@@ -294,16 +295,6 @@ impl Keeper {
     /// All that was ever stated, in order. Blocks.
     pub fn entries(&self) -> Result<Vec<Entry>, StoreError> {
         self.list.entries()
-    }
-
-    fn use_up(
-        &self,
-        batch: &mut Batch,
-        asked: &Enrollment,
-        token: &Token,
-        now_unix_secs: u64,
-    ) -> Result<(), StoreError> {
-        tokens::use_up(batch, asked.token, token, (asked.identity, now_unix_secs))
     }
 
     fn coordinator(&self, name: &str) -> Result<Found, Rejection> {

@@ -86,7 +86,7 @@ impl Registry {
             issued.credential.expires_unix_secs,
         );
         let earlier = self.standing(asked.identity)?;
-        let mut batch = self.unless_barred(device);
+        let mut batch = unless_barred(device);
         match &earlier {
             Some((_, earlier)) => records::replace_device(&mut batch, device, (earlier, &record)),
             None => records::insert_device(&mut batch, device, &record),
@@ -148,7 +148,7 @@ impl Registry {
         let renewed = self.certified(&asked.certificate_request_pem, issued, now)?;
         let (device, expires_unix_secs) = (renewed.device, issued.credential.expires_unix_secs);
         let record = records::device(&self.store, device).map_err(|e| self.store(e))?;
-        let mut batch = self.unless_barred(device);
+        let mut batch = unless_barred(device);
         let renewed_unix_secs = now.as_secs();
         match &record {
             Some(record) if record.revoked => return Err(Rejection::NotEnrolled),
@@ -169,13 +169,6 @@ impl Registry {
         }
         tracing::debug!(%device, "certificate renewed");
         Ok(renewed)
-    }
-
-    /// A batch that is refused where the authority revoked the device meanwhile.
-    fn unless_barred(&self, device: DeviceId) -> Batch {
-        let mut batch = Batch::new();
-        batch.expect_absent(BARRED, device.0);
-        batch
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Rejection> {
@@ -286,4 +279,11 @@ impl Registry {
         let none = || Rejection::Unavailable("there is no enrollment authority apart".to_owned());
         self.enroller.apart().ok_or_else(none)
     }
+}
+
+/// A batch that is refused where the authority revoked the device meanwhile.
+fn unless_barred(device: DeviceId) -> Batch {
+    let mut batch = Batch::new();
+    batch.expect_absent(BARRED, device.0);
+    batch
 }
