@@ -100,7 +100,7 @@ pub enum Enroller {
     /// This coordinator: it has the enrollment key.
     Here(EnrollmentKey),
     /// An authority apart.
-    Apart(Apart),
+    Apart(Box<Apart>),
 }
 
 /// An enrollment authority apart, as its coordinator knows it.
@@ -164,7 +164,7 @@ impl Enroller {
             );
         }
         let publishing = EnrollmentKey::open_or_create(&folder.join(PUBLISHING_SEED), rng)?;
-        Ok(Self::Apart(Apart { link, authority: enrollment_key, publishing, said: Seldom::new() }))
+        Ok(Self::Apart(Box::new(Apart { link, authority: enrollment_key, publishing, said: Seldom::new() })))
     }
 
     /// The key that verifies devices' credentials.

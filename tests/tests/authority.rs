@@ -39,14 +39,14 @@ impl World {
     fn new() -> Self {
         let stage = Stage::new();
         let world = Self { stage };
-        world.configure_authority("authority", "");
+        world.configure_authority("authority", "127.0.0.1:0");
         text(&output(&mut world.authority_command("authority", &["init"])));
         world
     }
 
-    fn configure_authority(&self, name: &str, more: &str) {
-        let config =
-            format!("listen = '127.0.0.1:0'\nstate_dir = '{}'\n{more}", self.stage.path(name).display());
+    fn configure_authority(&self, name: &str, listen: &str) {
+        let folder = self.stage.path(name);
+        let config = format!("listen = '{listen}'\nstate_dir = '{}'\n", folder.display());
         fs::write(self.stage.path(&format!("{name}.toml")), config).unwrap();
     }
 
@@ -58,18 +58,8 @@ impl World {
 
     /// Starts an authority, and returns when it answers. It keeps the port that it had.
     fn start_authority(&self, name: &str) -> Running {
-        let address = self.stage.path(name).join("authority.address");
-        if let Ok(kept) = fs::read_to_string(&address) {
-            let config =
-                format!("listen = '{}'\nstate_dir = '{}'\n", kept.trim(), self.stage.path(name).display());
-            let path = self.stage.path(&format!("{name}.toml"));
-            let more: String = fs::read_to_string(&path)
-                .unwrap()
-                .lines()
-                .filter(|line| !line.starts_with("listen") && !line.starts_with("state_dir"))
-                .map(|line| format!("{line}\n"))
-                .collect();
-            fs::write(path, format!("{config}{more}")).unwrap();
+        if let Ok(kept) = fs::read_to_string(self.stage.path(name).join("authority.address")) {
+            self.configure_authority(name, kept.trim());
         }
         let log = fs::File::create(self.stage.path(&format!("{name}.log"))).unwrap();
         let mut command = self.authority_command(name, &["serve"]);
@@ -386,7 +376,7 @@ fn a_file_that_is_none_or_of_another_authority_is_refused_in_words() {
     fs::remove_file(&seed).unwrap();
     // Of this authority: it starts, and is bound to it.
     drop(world.stage.coordinator());
-    world.configure_authority("other", "");
+    world.configure_authority("other", "127.0.0.1:0");
     text(&output(&mut world.authority_command("other", &["init"])));
     let other_authority = world.start_authority("other");
     let other = world.give_file("other");

@@ -2,7 +2,7 @@
 //!
 //! | tree | key | record |
 //! | --- | --- | --- |
-//! | `tokens` | hash of a token's public key | [`Token`] |
+//! | `tokens` | hash of a token's public key | [`Token`](decide::Token) |
 //! | `devices` | device | [`Device`] |
 //! | `identities` | identity key | the device that enrolled with it |
 //! | `days` | day of UTC | how many devices were new on it |
@@ -33,7 +33,7 @@ use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed};
 use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
-use crate::decide::{self, Device, Enrolling, Known, Refusal, Statement, Terms, Token};
+use crate::decide::{self, Device, Enrolling, Known, Refusal, Statement, Terms};
 use crate::kept_log::{KeptLog, LogError, Turn, label_tag};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal};
 
@@ -148,7 +148,8 @@ impl Keeper {
             (Enrolling::New | Enrolling::Again(_) | Enrolling::Repeats(_), _) => (new_device()?, None),
         };
         let mut batch = Batch::new();
-        self.use_up(&mut batch, asked, &token, now_unix_secs).map_err(unavailable)?;
+        let by = (asked.identity, now_unix_secs);
+        tokens::use_up(&mut batch, asked.token, &token, by).map_err(unavailable)?;
         if before.is_none() {
             batch.put(DAYS, day, &(new_today.unwrap_or(0) + 1)).map_err(unavailable)?;
             batch.insert(IDENTITIES, asked.identity.0, &id).map_err(unavailable)?;
@@ -356,16 +357,6 @@ impl Keeper {
             });
         }
         Ok((devices, false))
-    }
-
-    fn use_up(
-        &self,
-        batch: &mut Batch,
-        asked: &Enrollment,
-        token: &Token,
-        now_unix_secs: u64,
-    ) -> Result<(), StoreError> {
-        tokens::use_up(batch, asked.token, token, (asked.identity, now_unix_secs))
     }
 
     fn coordinator(&self, name: &str) -> Result<Found, Rejection> {

@@ -23,7 +23,7 @@ const LABEL_LIMIT_BYTES: usize = 128;
 pub const MOST_TOKEN_SECS: u64 = 366 * 24 * 3600;
 
 /// What a new token is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct NewToken<'a> {
     /// Whom it is for: 1 to 128 bytes.
     pub label: &'a str,

@@ -151,7 +151,7 @@ impl Registry {
         let place = issued.credential.logged.map(|logged| logged.place);
         let record = DeviceRecord { attested, place, ..record };
         let earlier = self.standing(asked.identity)?;
-        let mut batch = self.unless_barred(device);
+        let mut batch = unless_barred(device);
         match &earlier {
             Some((_, earlier)) => records::replace_device(&mut batch, device, (earlier, &record)),
             None => records::insert_device(&mut batch, device, &record),
@@ -221,7 +221,7 @@ impl Registry {
         let place = issued.credential.logged.map(|logged| logged.place);
         let (device, expires_unix_secs) = (renewed.device, issued.credential.expires_unix_secs);
         let record = records::device(&self.store, device).map_err(|e| self.store(e))?;
-        let mut batch = self.unless_barred(device);
+        let mut batch = unless_barred(device);
         let renewed_unix_secs = now.as_secs();
         match &record {
             Some(record) if record.revoked => return Err(Rejection::NotEnrolled),
@@ -246,13 +246,6 @@ impl Registry {
         }
         tracing::debug!(%device, "certificate renewed");
         Ok(renewed)
-    }
-
-    /// A batch that is refused where the authority revoked the device meanwhile.
-    fn unless_barred(&self, device: DeviceId) -> Batch {
-        let mut batch = Batch::new();
-        batch.expect_absent(BARRED, device.0);
-        batch
     }
 
     fn commit(&self, batch: &Batch) -> Result<(), Rejection> {
@@ -365,4 +358,11 @@ impl Registry {
         let none = || Rejection::Unavailable("there is no enrollment authority apart".to_owned());
         self.enroller.apart().ok_or_else(none)
     }
+}
+
+/// A batch that is refused where the authority revoked the device meanwhile.
+fn unless_barred(device: DeviceId) -> Batch {
+    let mut batch = Batch::new();
+    batch.expect_absent(BARRED, device.0);
+    batch
 }

@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use aggregation::log::{Head, Leaf, Witness};
-use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, SHARE_BYTES, packing};
+use aggregation::{Credential, IdentityKey, IdentityPublic, SHARE_BYTES, packing};
 use client::store::{Declined, Entry};
 use coordinator::pki;
 use coordinator::records::{DeviceRecord, TaskHeader};
@@ -13,14 +12,13 @@ use privacy::accountant::RdpCurve;
 use prost::Message;
 use proto::adapter::{AdapterSpec, Factors, Method, Module};
 use proto::attestation::{Attestation, Quote};
-use proto::authority::{AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice};
 use proto::base::BaseFile;
 use proto::convert::{
-    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, authority_reply_to_wire,
-    authority_request_to_wire, base_files_to_wire, enroll_reply_to_wire, enroll_request_to_wire,
-    rejection_to_bytes, renew_request_to_wire, reply_to_wire, request_to_wire,
+    Enrolled, Enrollment, Renewal, admin_reply_to_wire, admin_request_to_wire, base_files_to_wire,
+    enroll_reply_to_wire, enroll_request_to_wire, rejection_to_bytes, renew_request_to_wire, reply_to_wire,
+    request_to_wire,
 };
-use proto::ids::{DeviceId, Digest, TaskId, TokenId};
+use proto::ids::{DeviceId, Digest, TaskId};
 use proto::message::{Chunk, DeclineReason, Outcome, Published, Rejection, Reply, Request};
 use proto::metrics::{Metric, MetricName};
 use proto::plan::{AdaptiveClipPlan, Mode, Plan, RefreshPlan, vector_to_bytes};
@@ -41,7 +39,6 @@ mod authority;
 
 use super::bases::{CONFIG, gguf_file, weights};
 use super::checkpoints;
-use super::enrollment_log;
 use super::foreign::{templates, tokenizers};
 use super::world::World;
 use admin::{admin_replies, admin_requests};

@@ -77,7 +77,7 @@ pub(super) async fn list_tokens(config: &Config, format: Format) -> Result<(), C
 
 pub(super) async fn revoke_token(config: &Config, word: &str) -> Result<(), CliError> {
     let token = meant(&tokens(config).await?, word)?;
-    done(ask(config, AuthorityRequest::RevokeToken(token)).await?)?;
+    done(&ask(config, AuthorityRequest::RevokeToken(token)).await?)?;
     note(&format!("revoked {token}"));
     Ok(())
 }
@@ -102,7 +102,7 @@ pub(super) async fn list_devices(config: &Config, format: Format) -> Result<(), 
 }
 
 pub(super) async fn revoke_device(config: &Config, device: DeviceId) -> Result<(), CliError> {
-    done(ask(config, AuthorityRequest::RevokeDevice(device)).await?)?;
+    done(&ask(config, AuthorityRequest::RevokeDevice(device)).await?)?;
     note(&format!("revoked {device}; its coordinators are told within half a minute of their next call"));
     Ok(())
 }
@@ -158,7 +158,7 @@ async fn ask(config: &Config, request: AuthorityRequest) -> Result<AuthorityRepl
     let address = address(config)?;
     let link = Link::new(&address, &identity).map_err(CliError::input)?;
     link.ask(request).await.map_err(|error| match error {
-        AskError::Rejected(rejection) => CliError::Refused(rejection.reason().to_string()),
+        AskError::Rejected(rejection) => CliError::Refused(rejection.reason()),
         AskError::Unreachable(why) => CliError::Network(format!(
             "the authority of {} does not answer at {address}: {why}; start it by `nightshift-authority serve`",
             folder.display()
@@ -176,8 +176,8 @@ fn address(config: &Config) -> Result<String, CliError> {
     Ok(String::from_utf8_lossy(&bytes).trim().to_owned())
 }
 
-fn done(reply: AuthorityReply) -> Result<(), CliError> {
-    if reply == AuthorityReply::Done { Ok(()) } else { Err(unexpected()) }
+fn done(reply: &AuthorityReply) -> Result<(), CliError> {
+    if *reply == AuthorityReply::Done { Ok(()) } else { Err(unexpected()) }
 }
 
 fn unexpected() -> CliError {
@@ -279,7 +279,7 @@ mod tests {
         let rows = [vec!["a\nb".to_owned(), "x".to_owned()], vec!["long one".to_owned(), String::new()]];
         let text = table(&["L", "STATE"], &rows);
         assert_eq!(text.lines().count(), 3, "{text}");
-        assert!(text.starts_with("L") && text.contains("  STATE"), "{text}");
+        assert!(text.starts_with('L') && text.contains("  STATE"), "{text}");
     }
 
     #[test]
