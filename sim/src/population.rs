@@ -1,6 +1,6 @@
 //! A population apart from a cohort: many enrolled devices, of which a version is made by a few.
 //!
-//! [`Scenario`] says what it is of, in TOML; [`run`](fn@run) lets a [`World`](crate::world::World) of it make its versions and
+//! [`Scenario`] says what it is of, in TOML; [`run`](fn@run) lets a [`World`] of it make its versions and
 //! returns a [`Report`]. The machines are the production ones, requests go through the wire's bytes, and secure aggregation
 //! is real. What is left out is the model: devices train a closed formula ([`objective`]), so that a hundred thousand of
 //! them fit one machine. When they are there is [`presence`]'s matter, how fast they are that of [`people`].
