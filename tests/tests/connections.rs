@@ -6,11 +6,7 @@
 //!
 //! `NIGHTSHIFT_CONNECTED` changes how many devices connect, 10,000 of which need as many file descriptors on both sides.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
-#![expect(
-    clippy::disallowed_methods,
-    clippy::print_stdout,
-    reason = "a measurement waits, spawns and prints"
-)]
+#![expect(clippy::disallowed_methods, reason = "a measurement waits, spawns and prints")]
 
 use std::fs;
 use std::process::Child;

@@ -42,8 +42,7 @@ fn add(book: &mut Book, place: usize, enrolled_unix_secs: u64) {
 }
 
 fn sign(book: &mut Book, at: u64) {
-    let head = book.next_head(&authority(), at);
-    book.set_head(head).unwrap();
+    book.sign(&authority(), at);
 }
 
 /// Six devices that are the first six leaves of a log.
