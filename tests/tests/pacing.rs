@@ -118,6 +118,7 @@ fn is_fair(came: &Came, versions: u32) {
     );
 }
 
+#[expect(clippy::print_stdout, reason = "a measurement says what it found")]
 fn print(devices: usize, cohort: u32, came: &Came) {
     let [before, after] = came.rates;
     let part = |times: u32| came.took_part.iter().filter(|took| **took == times).count();
