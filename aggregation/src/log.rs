@@ -29,7 +29,7 @@ mod tree;
 mod watch;
 
 pub use self::{
-    audit::{Audited, Auditor, Fault},
+    audit::{Audited, Auditor, Fault, MOST_FAULTS},
     book::{Book, BookError},
     head::{Head, HeadError, SignedHead},
     leaf::Leaf,

@@ -214,8 +214,6 @@ impl Device {
     ) -> Result<DeviceId, Error> {
         let device = enroll(&self.folder, &self.store, token, (coordinator, &self.proxy), tpm).await?;
         self.store.checkpoint().delete("the device was enrolled anew");
-        // Whoever gave the token is trusted anew, with whatever log there is now.
-        self.store.put_seen_log(None)?;
         self.store.is_taken()?;
         self.control.live.note("enrolled", &format!("as {device}"));
         Ok(device)

@@ -184,6 +184,9 @@ pub async fn enroll(
     let shown = ClientIdentity { chain: chain.clone(), key: keys.tls_key() };
     transport.showing(Some(shown))?;
     store.put(AUTHORITY, &BASE64_STANDARD.encode(&authority))?;
+    // Whoever gave the token is trusted anew, with whatever log there is now. Not after what came is kept: a log that goes on from
+    // nothing that this device saw would stay.
+    store.put_seen_log(None)?;
     keep(store, &answer, &chain, address)?;
     Ok(answer.device)
 }
@@ -241,6 +244,10 @@ fn checked(
         || answer.credential.identity != identity
     {
         return Err(EnrollmentError::Answer("the credential is for another device or key"));
+    }
+    // Whoever has no place in a log can be in rounds with devices that nobody has.
+    if answer.credential.logged.is_none() {
+        return Err(EnrollmentError::Answer("the credential has no place in a log of enrollments"));
     }
     answer
         .credential

@@ -11,8 +11,11 @@ use crate::enrollment::EnrolledDevice;
 use crate::error::Error;
 use crate::store::DeviceStore;
 
-/// The longest log that is read, in entries.
-const MOST_ENTRIES: u64 = 1 << 23;
+/// The longest log that is read, in entries: a third of a GiB for each million.
+const MOST_ENTRIES: u64 = 1 << 22;
+
+/// The fewest entries in an answer, but for the last.
+const LEAST_ENTRIES: u64 = 1024;
 
 /// What a device found in the log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -55,7 +58,8 @@ pub(crate) async fn verify(
     let EnrolledDevice { device, mut transport, .. } = enrolled;
     let answer = |why: String| Error::Coordinator(why);
     let mut auditor = Auditor::default();
-    let mut own = None;
+    let (mut own, mut devices_then) = (None, None);
+    let seen = store.seen_log()?;
     let signed = loop {
         let from = auditor.size();
         let part = transport.read_log(from).await?;
@@ -65,7 +69,10 @@ pub(crate) async fn verify(
         if size > MOST_ENTRIES {
             return Err(answer(format!("the enrollment log has {size} entries, more than {MOST_ENTRIES}")));
         }
-        if part.entries.is_empty() && from < size || from.saturating_add(part.entries.len() as u64) > size {
+        // Whoever gives one entry at a time would never come to an end.
+        let came = part.entries.len() as u64;
+        let is_short = came < LEAST_ENTRIES && from.saturating_add(came) < size;
+        if is_short || from.saturating_add(came) > size {
             return Err(answer(format!(
                 "the coordinator gives other entries of the log than from {from} to {size}"
             )));
@@ -79,12 +86,14 @@ pub(crate) async fn verify(
                 own = Some(place);
             }
             auditor.add(&leaf);
+            if seen.is_some_and(|seen| seen.head.size == auditor.size()) {
+                devices_then = Some(auditor.devices());
+            }
         }
         if auditor.size() == size {
             break signed;
         }
     };
-    let seen = store.seen_log()?;
     let watch = policy.watch();
     let mut faults = Vec::new();
     let head = *signed.head();
@@ -93,9 +102,21 @@ pub(crate) async fn verify(
     let path = auditor.tree().consistency(before.min(head.size), before.max(head.size)).unwrap_or_default();
     let accepted = watch.accept(seen.as_ref(), &signed, &path, now.as_secs());
     faults.extend(accepted.as_ref().err().map(ToString::to_string));
+    if let (Some(seen), Some(found)) = (seen, devices_then)
+        && seen.head.devices != found
+    {
+        let counted = seen.head.devices;
+        faults.push(format!(
+            "a head that this device saw before counts {counted} devices, its entries have {found}"
+        ));
+    }
     let labeled_alike = device.credential.logged.map_or(0, |logged| auditor.labeled(&logged.label));
-    let Audited { size, devices, revoked, versions, enrolled, faults: written } = auditor.finish(&head);
+    let Audited { size, devices, revoked, versions, enrolled, faults: written, more_faults } =
+        auditor.finish(&head);
     faults.extend(written.iter().map(ToString::to_string));
+    if more_faults > 0 {
+        faults.push(format!("and {more_faults} more faults"));
+    }
     match (device.credential.logged, own) {
         (None, _) => faults.push(
             "this device's credential has no place in the log yet; it gets one when it is renewed".to_owned(),

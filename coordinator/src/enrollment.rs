@@ -189,6 +189,8 @@ impl Registry {
                 | TokenError::Label { .. }
                 | TokenError::Lifetime(_)) => self.token(other),
             })?;
+            // It is durable, whatever becomes of what is written of it elsewhere.
+            turn.kept();
             self.driver.known().enrolled(device);
             Ok(())
         };
@@ -201,7 +203,6 @@ impl Registry {
         });
         let came = |(): &()| by.collect::<With>();
         self.audit.change_here((Who::Device(device), what), redeem, came, self.audit_fails())?;
-        turn.kept();
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(Enrolled { label: record.label, ..enrolled })

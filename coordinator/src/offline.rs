@@ -14,7 +14,7 @@ use shell::store::{Store, StoreError};
 use crate::artifacts::Artifacts;
 use crate::audit;
 use crate::audit::chain::Head;
-use crate::kept_log;
+use crate::kept_log::{self, KeptLog};
 use crate::last_seen::{self, Seen};
 use crate::records::{self, DeviceRecord, OperatorRecord, TaskHeader, tree};
 use crate::tokens::{self, Token};
@@ -73,6 +73,9 @@ pub fn check(state_dir: &Path) -> Result<Report, OfflineError> {
         }
     }
     tasks(&store, &artifacts, &mut report);
+    if let Err(error) = KeptLog::check(&store) {
+        report.faults.push(error.to_string());
+    }
     for (hash, bytes) in artifacts.list()? {
         if !named.contains(&Digest(hash)) {
             report.orphans += 1;

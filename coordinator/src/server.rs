@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use aggregation::IdentityPublic;
+use aggregation::log::Leaf;
 use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
@@ -36,8 +38,8 @@ use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::outside::Hooks;
 use crate::peer::{AdminNameError, Peer};
-use crate::pki::{Authority, PkiError, Validity};
-use crate::records;
+use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
+use crate::records::{self, RecordError};
 use crate::revocations::{Revocations, RevocationsError, Revoked};
 use crate::seldom::Seldom;
 pub use crate::server_certificates::ServerCertificatesError;
@@ -187,8 +189,10 @@ impl Coordinator {
         let audit = Audit::open(&place, store.clone(), &rng, driver::now())?;
         let log = enroller.open_log(&store)?;
         if let Some(key) = enroller.here() {
-            log.refresh(key.key(), driver::now().as_secs())?;
-            log.log_versions(key.key(), driver::now().as_secs())?;
+            // A full disk is no reason not to start: it is tried again every few seconds.
+            write_log(&log, key, &store).unwrap_or_else(|error| {
+                tracing::warn!(%error, "the enrollment log is not written on yet");
+            });
         }
         revoke_again(&revoked, &store, (&log, &enroller), &operators, &audit)?;
         records::index_identities(&store).map_err(OperatorsError::Record)?;
@@ -387,17 +391,57 @@ async fn keep_log(registry: Arc<Registry>) {
         let own = Arc::clone(&registry);
         let written = spawn_blocking(move || {
             // An authority apart is asked for it by `Registry::keep_in_touch`.
-            let Some(key) = own.enroller.here() else { return Ok(()) };
-            let now = driver::now().as_secs();
-            own.log.log_versions(key.key(), now).and_then(|()| own.log.refresh(key.key(), now))
+            own.enroller.here().map_or(Ok(()), |key| write_log(&own.log, key, &own.store))
         });
         if let Ok(Err(error)) = written.await {
             static SAID: Seldom = Seldom::new();
             if SAID.may_say(driver::now()) {
                 tracing::warn!(%error, "the enrollment log is not written on yet");
             }
+            if let LogError::Store(error) = error
+                && registry.store.is_stopped()
+            {
+                registry.driver.fail(&error.into());
+            }
         }
     }
+}
+
+/// Makes entries of devices from before there was a log, and of versions that wait; and keeps the head young, whatever became of
+/// those.
+fn write_log(log: &KeptLog, key: &EnrollmentKey, store: &Store) -> Result<(), LogError> {
+    let now = driver::now().as_secs();
+    let begun = if log.log().read().size() == 0 { begin_log(log, key, store) } else { Ok(()) };
+    let versions = begun.and_then(|()| log.log_versions(key.key(), now));
+    log.refresh(key.key(), now).and(versions)
+}
+
+/// Makes an entry of each device that enrolled before there was a log, the oldest first: it is in it from the beginning, and gets
+/// a credential that says so when it renews.
+fn begin_log(log: &KeptLog, key: &EnrollmentKey, store: &Store) -> Result<(), LogError> {
+    let mut devices = records::devices(store).map_err(|error| match error {
+        RecordError::Store(error) => LogError::Store(error),
+        other @ (RecordError::Artifact(_) | RecordError::Task { .. } | RecordError::Malformed { .. }) => {
+            LogError::Devices(other.to_string())
+        }
+    })?;
+    devices.sort_by_key(|device| (device.enrolled_unix_millis, device.device));
+    for device in devices.iter().filter(|device| !device.revoked) {
+        let Some(record) = records::device(store, device.device)? else { continue };
+        let leaf = Leaf::Credential {
+            device: device.device.0,
+            identity: IdentityPublic(record.identity.0),
+            expires_unix_secs: record.expires_unix_secs,
+            enrolled_unix_secs: record.enrolled_unix_millis / 1000,
+            label: key.label(&record.label),
+            attested: record.attested_digest().0,
+        };
+        let (mut turn, mut batch) = (log.turn(), Batch::new());
+        turn.write(&mut batch, &leaf, key.key(), driver::now().as_secs())?;
+        store.commit_blocking(&batch)?;
+        turn.kept();
+    }
+    Ok(())
 }
 
 /// The names by which devices reach the coordinator: where none is given, the address that it listens on, if that is one.

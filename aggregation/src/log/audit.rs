@@ -30,8 +30,11 @@ pub enum Fault {
         /// The entry.
         place: u64,
     },
-    /// A device is older than its first entry.
-    #[error("entry {place} says of a new device that it enrolled {days} days before it was written down")]
+    /// A device is older than the device before it.
+    #[error(
+        "entry {place} says of a new device that it enrolled {days} days before the entries before it, which only a clock that was \
+         set back would explain"
+    )]
     Backdated {
         /// The entry.
         place: u64,
@@ -65,10 +68,12 @@ pub struct Auditor {
     identities: HashMap<IdentityPublic, [u8; 16]>,
     revoked: HashSet<[u8; 16]>,
     versions: u64,
-    /// The latest time that an entry named as that at which it was written.
+    /// The last time that an entry named as that at which it was written.
     latest: u64,
     enrolled: BTreeMap<u64, u64>,
     faults: Vec<Fault>,
+    /// Faults beyond those that are told.
+    more_faults: u64,
 }
 
 #[derive(Debug)]
@@ -91,11 +96,25 @@ pub struct Audited {
     pub versions: u64,
     /// How many devices enrolled on each day since 1970 on which some did.
     pub enrolled: BTreeMap<u64, u64>,
-    /// What an honest authority would not have written.
+    /// What an honest authority would not have written, the first [`MOST_FAULTS`] of it.
     pub faults: Vec<Fault>,
+    /// How many more there are.
+    pub more_faults: u64,
 }
 
+/// The most faults that are told one by one.
+pub const MOST_FAULTS: usize = 20;
+
 impl Auditor {
+    /// The devices so far.
+    pub fn devices(&self) -> u64 {
+        self.devices.len() as u64
+    }
+
+    fn finds(&mut self, fault: Fault) {
+        if self.faults.len() < MOST_FAULTS { self.faults.push(fault) } else { self.more_faults += 1 }
+    }
+
     /// The entries so far.
     pub fn size(&self) -> u64 {
         self.book.size()
@@ -117,37 +136,39 @@ impl Auditor {
         match *leaf {
             Leaf::Credential { device, identity, enrolled_unix_secs, label, .. } => {
                 if self.revoked.contains(&device) {
-                    self.faults.push(Fault::Revoked { place });
+                    self.finds(Fault::Revoked { place });
                 }
                 if *self.identities.entry(identity).or_insert(device) != device {
-                    self.faults.push(Fault::OtherDevice { place });
+                    self.finds(Fault::OtherDevice { place });
                 }
                 if let Some(known) = self.devices.get_mut(&device) {
-                    if known.identity != identity {
-                        self.faults.push(Fault::OtherIdentity { place });
-                    }
-                    if known.enrolled_unix_secs != enrolled_unix_secs {
-                        self.faults.push(Fault::OtherTime { place });
-                    }
+                    let is_other = known.identity != identity;
+                    let is_of_other_time = known.enrolled_unix_secs != enrolled_unix_secs;
                     known.label = label;
+                    if is_other {
+                        self.finds(Fault::OtherIdentity { place });
+                    }
+                    if is_of_other_time {
+                        self.finds(Fault::OtherTime { place });
+                    }
                 } else {
                     let days = self.latest.saturating_sub(enrolled_unix_secs) / DAY_SECS;
-                    // A clock may have been set back.
+                    // Clocks go a little wrong, and several hours of one night are nothing.
                     if days > 1 {
-                        self.faults.push(Fault::Backdated { place, days });
+                        self.finds(Fault::Backdated { place, days });
                     }
-                    self.latest = self.latest.max(enrolled_unix_secs);
+                    self.latest = enrolled_unix_secs;
                     *self.enrolled.entry(enrolled_unix_secs / DAY_SECS).or_default() += 1;
                     self.devices.insert(device, Device { identity, enrolled_unix_secs, label });
                 }
             }
             Leaf::Revocation { device, unix_secs } => {
                 self.revoked.insert(device);
-                self.latest = self.latest.max(unix_secs);
+                self.latest = unix_secs;
             }
             Leaf::Version { unix_secs, .. } => {
                 self.versions += 1;
-                self.latest = self.latest.max(unix_secs);
+                self.latest = unix_secs;
             }
         }
     }
@@ -167,6 +188,7 @@ impl Auditor {
             versions: self.versions,
             enrolled: self.enrolled,
             faults,
+            more_faults: self.more_faults,
         }
     }
 }
@@ -223,6 +245,7 @@ mod tests {
             versions: 1,
             enrolled: BTreeMap::from([(20_000, 2), (20_001, 1)]),
             faults: Vec::new(),
+            more_faults: 0,
         };
         assert_eq!(audited(&leaves), expected);
     }

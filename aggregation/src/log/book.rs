@@ -81,8 +81,8 @@ impl Book {
             size: self.tree.size(),
             root: self.tree.root(self.tree.size()).unwrap_or_default(),
             devices: self.devices.len() as u64,
-            // A clock that was set back does not make a log older.
-            unix_secs: before.map_or(0, |head| head.unix_secs).max(now_unix_secs),
+            // As the clock says: one that was ahead and is right again would keep heads in the future else.
+            unix_secs: now_unix_secs,
             previous: before.map_or([0; 32], Head::digest),
         };
         head.sign(authority)

@@ -124,6 +124,17 @@ impl SignedHead {
         }
     }
 
+    /// The authority of whose log a text says that it is a head; whether it is so, [`SignedHead::parse`] says.
+    pub fn signer(text: &str) -> Option<IdentityPublic> {
+        let hex = text.lines().next()?.strip_prefix(ORIGIN)?;
+        let byte = |place: usize| u8::from_str_radix(hex.get(2 * place..2 * place + 2)?, 16).ok();
+        let mut key = [0; 32];
+        for (place, to) in key.iter_mut().enumerate() {
+            *to = byte(place)?;
+        }
+        Some(IdentityPublic(key))
+    }
+
     /// What it says.
     pub const fn head(&self) -> &Head {
         &self.head
@@ -131,7 +142,15 @@ impl SignedHead {
 
     /// How many of these witnesses signed it.
     pub fn seen_by(&self, witnesses: &[Witness]) -> usize {
-        witnesses.iter().filter(|witness| witness.saw(&self.note).is_some()).count()
+        // A key that is listed twice is one witness, whatever it is called.
+        let mut keys: Vec<[u8; 32]> = witnesses
+            .iter()
+            .filter(|witness| witness.saw(&self.note).is_some())
+            .map(|witness| witness.key().0)
+            .collect();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.len()
     }
 
     /// What is sent to a witness for its signature: how long the log was when the witness saw it last, what leads from there
@@ -185,6 +204,8 @@ mod tests {
         assert!(text.starts_with("nightshift-log/8a88e3dd7409f195"), "{text}");
         let read = SignedHead::parse(&text, &key.public()).unwrap();
         assert_eq!((read.head(), &read), (&head(), &signed));
+        assert_eq!(SignedHead::signer(&text), Some(key.public()));
+        assert_eq!(SignedHead::signer("nightshift-log/8a88\n"), None);
     }
 
     #[test]

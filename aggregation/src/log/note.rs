@@ -138,9 +138,9 @@ impl Witness {
         })
     }
 
-    /// What it is called.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// Its key.
+    pub const fn key(&self) -> &IdentityPublic {
+        &self.key
     }
 
     /// The line by which the holder of a witness's key says that it saw a text.

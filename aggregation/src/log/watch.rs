@@ -32,7 +32,7 @@ pub struct Watch {
 pub struct Seen {
     /// The one with most leaves.
     pub head: Head,
-    /// When the running day began, by the heads' clock, and with how many devices.
+    /// When the running day began, by the device's own clock, and with how many devices.
     pub day: (u64, u64),
 }
 
@@ -85,7 +85,7 @@ pub enum HeadRefusal {
     Growth {
         /// Those who did.
         got: u64,
-        /// In so many days, counted up.
+        /// In so many days.
         days: u64,
         /// The most in one.
         most: u64,
@@ -148,7 +148,7 @@ impl Watch {
             return Err(HeadRefusal::Witnesses { got, need: self.least_witnesses });
         }
         let Some(seen) = seen else {
-            return Ok(Seen { head, day: (head.unix_secs, head.devices) });
+            return Ok(Seen { head, day: (now_unix_secs, head.devices) });
         };
         let at = |head: &Head| (head.size, head.root);
         let (new, last) = (at(&head), at(&seen.head));
@@ -158,16 +158,26 @@ impl Watch {
             let refused = HeadRefusal::RolledBack { size: new.0, seen: last.0 };
             return holds.map(|()| *seen).map_err(|_| refused);
         }
-        check_consistency((last.0, &last.1), (new.0, &new.1), path)
-            .map_err(|_| HeadRefusal::Forked { seen: last.0 })?;
+        let forked = HeadRefusal::Forked { seen: last.0 };
+        check_consistency((last.0, &last.1), (new.0, &new.1), path).map_err(|_| forked)?;
+        // Of the same entries there are as many devices, and of more not fewer.
+        let counts = (seen.head.devices, head.devices);
+        if counts.1 < counts.0 || (new.0 == last.0 && counts.0 != counts.1) {
+            return Err(forked);
+        }
         let (since, devices) = seen.day;
-        let days = head.unix_secs.saturating_sub(since).div_ceil(DAY_SECS).max(1);
+        let elapsed = now_unix_secs.saturating_sub(since);
+        let days = (elapsed / DAY_SECS).max(1);
         let got = head.devices.saturating_sub(devices);
         match self.most_enrolled_a_day {
             Some(most) if got > most.saturating_mul(days) => Err(HeadRefusal::Growth { got, days, most }),
             Some(_) | None => {
-                let over = head.unix_secs.saturating_sub(since) >= DAY_SECS;
-                let day = if over { (head.unix_secs, head.devices) } else { seen.day };
+                let day = if elapsed >= DAY_SECS {
+                    (now_unix_secs, head.devices)
+                } else {
+                    // A clock that was ahead does not make a day without end.
+                    (since.min(now_unix_secs), devices)
+                };
                 Ok(Seen { head, day })
             }
         }

@@ -312,6 +312,18 @@ fn check_policy(policy: &Policy) -> Result<(), OutOfRange> {
         &0,
     )?;
     require(
+        policy.log.longest_head_hours >= 2,
+        "policy.log.longest_head_hours",
+        "at least 2: a head is signed anew every half hour",
+        &policy.log.longest_head_hours,
+    )?;
+    require(
+        policy.log.least_witnesses <= policy.log.witness_keys(),
+        "policy.log.least_witnesses",
+        "at most as many as policy.log.witnesses has different keys",
+        &policy.log.least_witnesses,
+    )?;
+    require(
         policy.largest_delta > 0.0 && policy.largest_delta < 1.0,
         "policy.largest_delta",
         "above 0 and below 1",
@@ -404,7 +416,8 @@ mod tests {
         assert_eq!(sample, Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
         assert_eq!(keys.len(), 14, "every key but those that have no value as their default");
-        assert_eq!(keys["policy"].as_table().unwrap().len(), 15);
+        assert_eq!(keys["policy"].as_table().unwrap().len(), 16);
+        assert_eq!(keys["policy"]["log"].as_table().unwrap().len(), 4);
         assert_eq!(keys["conditions"].as_table().unwrap().len(), 15);
     }
 

@@ -1,5 +1,7 @@
 //! What a device demands of the log of its enrollment authority, in its own limits.
 
+use std::collections::BTreeSet;
+
 use aggregation::log::{Watch, Witness, WitnessError};
 use proto::ids::Digest;
 use serde::{Deserialize, Serialize};
@@ -37,6 +39,11 @@ impl Default for LogPolicy {
 }
 
 impl LogPolicy {
+    /// How many witnesses there are: those with one key are one.
+    pub fn witness_keys(&self) -> usize {
+        self.witnesses.iter().map(|WitnessKey(witness)| witness.key().0).collect::<BTreeSet<_>>().len()
+    }
+
     /// The same as what checks heads and rosters.
     pub fn watch(&self) -> Watch {
         Watch {

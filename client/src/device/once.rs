@@ -79,11 +79,12 @@ fn means(ended: Ended, why: &str) -> Means {
         Ended::Refused(_)
         | Ended::Roster(_)
         | Ended::Listed(_)
-        | Ended::NotInLog
         | Ended::Contribution(ContributionError::Mask(_)) => Means::MayPass,
         // Another task may be there.
         Ended::Uncounted { withheld: Withheld::Nothing | Withheld::Task, .. }
         | Ended::Round(_)
+        | Ended::NotInLog
+        | Ended::NotInRoundsLog
         | Ended::SignedBefore { .. }
         | Ended::NoText(_)
         | Ended::NotRenewed { is_over: false, .. }

@@ -207,6 +207,7 @@ pub(crate) fn is_over(ended: &Ended) -> bool {
         | Ended::Listed(_)
         | Ended::NoLog
         | Ended::NotInLog
+        | Ended::NotInRoundsLog
         | Ended::Contribution(_)
         | Ended::Round(_)
         | Ended::SignedBefore { .. }

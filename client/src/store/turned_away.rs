@@ -34,6 +34,7 @@ impl TurnedAway {
             | Ended::Listed(_)
             | Ended::NoLog
             | Ended::NotInLog
+            | Ended::NotInRoundsLog
             | Ended::Contribution(_)
             | Ended::Rejected(_)
             | Ended::NotRenewed { .. }

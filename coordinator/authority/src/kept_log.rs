@@ -26,9 +26,9 @@ pub const UNLOGGED: &str = "unlogged versions";
 /// Entries that are read at a time: half a MiB at most.
 pub const MOST_ENTRIES: usize = 4096;
 
-/// How old a head may get before the next is signed over the same entries, in seconds: an hour. Devices take none that is
-/// older than a day.
-const HEAD_SECS: u64 = 3600;
+/// How old a head may get before the next is signed over the same entries, in seconds: half an hour. Devices take none that is
+/// older than a day, or than two hours where their users want that.
+const HEAD_SECS: u64 = 1800;
 
 /// A log that cannot be read, or written.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +51,9 @@ pub enum LogError {
          folder from a backup"
     )]
     Head(#[from] HeadError),
+    /// The devices that were to become entries cannot be read.
+    #[error("{0}")]
+    Devices(String),
     /// The head is not that of the entries.
     #[error("the enrollment log: {0}; entries were lost or changed: restore the state folder from a backup")]
     Book(#[from] BookError),
@@ -146,6 +149,23 @@ impl KeptLog {
         Ok(Self { store, authority, log: EnrollmentLog::new(book), turn: Mutex::default() })
     }
 
+    /// Reads what a store holds of a log, whoever's it is, and fails as [`KeptLog::open`] does; nothing where it holds none.
+    /// Blocks.
+    pub fn check(store: &Store) -> Result<(), LogError> {
+        let head: Option<String> = store.get(HEADS, HEAD)?;
+        match head {
+            Some(text) => {
+                let authority = SignedHead::signer(&text).ok_or(HeadError::Written)?;
+                // A copy of a log elsewhere may have more than its head.
+                Self::open_copy(store.clone(), authority).map(drop)
+            }
+            None if store.scan_prefix::<String>(ENTRIES, &Key::default())?.next().is_some() => {
+                Err(HeadError::Written.into())
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The log, to be looked at.
     pub fn log(&self) -> EnrollmentLog {
         self.log.clone()
@@ -227,9 +247,15 @@ impl KeptLog {
 
     /// Makes entries of the versions that are to become some, oldest of each task first; durable when this returns. Blocks.
     pub fn log_versions(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
-        let waiting: Vec<(Key, String)> =
-            self.store.scan_prefix(UNLOGGED, &Key::default())?.collect::<Result<_, StoreError>>()?;
-        for (key, leaf) in waiting {
+        let waiting = self.store.scan_prefix::<String>(UNLOGGED, &Key::default())?;
+        for item in waiting.collect::<Vec<_>>() {
+            let (key, leaf) = match item {
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
+                    tracing::error!(%error, "a version does not become an entry of the enrollment log");
+                    continue;
+                }
+                other => other?,
+            };
             let mut batch = Batch::new();
             batch.remove(UNLOGGED, key);
             let leaf = hex::decode(leaf).ok().and_then(|bytes| Leaf::from_bytes(&bytes));

@@ -132,13 +132,50 @@ pub struct Round {
     /// Until inputs come.
     spool: Option<Box<dyn Spool>>,
     effects: VecDeque<Effect>,
+    opened: Timestamp,
 }
+
+/// How soon a round may give its place to one about a longer log, in milliseconds: those who are in it join anew.
+const REOPENED_MILLIS: u64 = 3_000;
 
 impl Round {
     /// Opens a round that waits for devices to advertise keys. Their inputs wait in `spool`.
     pub fn new(params: RoundParams, spool: Box<dyn Spool>, now: Timestamp) -> Self {
-        let phase = Phase::Advertise(AdvertisePhase::new(now.plus_millis(params.join_millis)));
-        Self { params, phase, spool: Some(spool), effects: VecDeque::new() }
+        let deadline = now.plus_millis(params.join_millis);
+        Self::until(params, spool, (now, deadline))
+    }
+
+    /// The same, which waits for them until this time.
+    pub(crate) fn until(
+        params: RoundParams,
+        spool: Box<dyn Spool>,
+        (opened, deadline): (Timestamp, Timestamp),
+    ) -> Self {
+        let phase = Phase::Advertise(AdvertisePhase::new(deadline));
+        Self { params, phase, spool: Some(spool), effects: VecDeque::new(), opened }
+    }
+
+    /// Until when it waits for devices to advertise, where a round about a log of so many leaves is to take its place: this
+    /// one's log is shorter, so that who enrolled or renewed meanwhile could not be in it, and too few are in it yet. Not
+    /// again and again, and never for longer.
+    pub(crate) fn outgrown_by(&self, leaves: u64, now: Timestamp) -> Option<Timestamp> {
+        let is_shorter = self.params.log.as_ref().is_some_and(|log| log.head().head().size < leaves);
+        match &self.phase {
+            Phase::Advertise(phase)
+                if is_shorter
+                    && phase.joined() < self.params.report_goal
+                    && now.millis_since(self.opened) >= REOPENED_MILLIS =>
+            {
+                Some(phase.deadline())
+            }
+            Phase::Advertise(_)
+            | Phase::Draw(_)
+            | Phase::Share(_)
+            | Phase::Masked(_)
+            | Phase::Agree(_)
+            | Phase::Unmask(_)
+            | Phase::Over { .. } => None,
+        }
     }
 
     /// What a device is shown of the enrollment log that has seen so many of its leaves.

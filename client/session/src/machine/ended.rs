@@ -40,6 +40,12 @@ pub enum Ended {
     /// The credential is from before the authority kept a log.
     #[error("this device's credential has no place in the enrollment log yet; it asks for one that has")]
     NotInLog,
+    /// The round was opened before this device's credential was in the log.
+    #[error(
+        "the open round is about the enrollment log from before this device was in it; it joins the next one with what it \
+         trained"
+    )]
+    NotInRoundsLog,
     /// The update cannot be contributed.
     #[error("this device left the round: {0}")]
     Contribution(#[from] ContributionError),
@@ -181,6 +187,7 @@ impl Ended {
             )
             | Self::Breach(Breach::Resting { .. })
             | Self::NotInLog
+            | Self::NotInRoundsLog
             | Self::Round(_) => true,
             Self::Rejected(
                 Rejection::Malformed { .. }

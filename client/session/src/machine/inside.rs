@@ -193,7 +193,7 @@ impl Session {
                 }
                 let seen = match self.look_at_log(log, now) {
                     Ok(seen) => seen,
-                    Err(why) => return self.without_log(trained, why, now),
+                    Err(why) => return self.without_log(trained, why, now, rng),
                 };
                 let log = seen.map(|(head, _)| head);
                 let round = RoundName { session, number: round, log };
@@ -282,7 +282,9 @@ impl Session {
             Turn::Again(step, window) => {
                 self.again(Stage::Round { trained, step: Box::new(step) }, now, window, rng)
             }
-            Turn::Leave(why @ Ended::Draws(_)) => self.end(why, now.plus_millis(REFUSED_MILLIS)),
+            Turn::Leave(why @ (Ended::Draws(_) | Ended::Listed(_))) => {
+                self.end(why, now.plus_millis(REFUSED_MILLIS))
+            }
             Turn::Leave(why) => self.end(why, now.plus_millis(60_000)),
             Turn::Over(Outcome::Published) => self.wait(now.plus_millis(LEAST_WAIT_MILLIS)),
             Turn::Over(outcome) => {

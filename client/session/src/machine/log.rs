@@ -3,12 +3,19 @@
 use aggregation::log::{Head, HeadRefusal, ListedError, Seen, SignedHead};
 use aggregation::{Advertisement, TreeHash};
 use proto::ids::Timestamp;
-use proto::message::LogOffer;
+use proto::message::{LogOffer, Window};
+use rand_core::CryptoRng;
 
 use super::inside::RoundName;
-use super::outside::FAILED_MILLIS;
+use super::outside::REFUSED_MILLIS;
 use super::renewal::Then;
 use super::{Ended, Session, Stage, Trained};
+
+/// How soon a device asks again for a place that is for now in no round about a log in which it could be.
+const NOT_YET_MILLIS: u64 = 10_000;
+
+/// The same where the log's head is too old, or from a time to come.
+pub(super) const OTHER_HEAD_MILLIS: u64 = 10 * 60_000;
 
 impl Session {
     /// What a round is about, and what the device has seen of the log once it knows this. None where the device's authority
@@ -18,29 +25,46 @@ impl Session {
         offered: Option<LogOffer>,
         now: Timestamp,
     ) -> Result<Option<(Head, Seen)>, Ended> {
-        match (offered, self.credential.logged.is_some()) {
-            (None, false) => Ok(None),
-            (None, true) => Err(Ended::NoLog),
-            (Some(_), false) => Err(Ended::NotInLog),
-            (Some(LogOffer { head, consistency }), true) => {
+        match (offered, self.credential.logged) {
+            (None, None) if self.seen.is_none() => Ok(None),
+            (None, _) => Err(Ended::NoLog),
+            (Some(_), None) => Err(Ended::NotInLog),
+            (Some(LogOffer { head, consistency }), Some(logged)) => {
                 let signed = SignedHead::parse(&head, &self.device.authority).map_err(HeadRefusal::from)?;
                 let watch = self.device.policy.log.watch();
                 let seen = watch.accept(self.seen.as_ref(), &signed, &consistency, now.as_secs())?;
+                if logged.place >= signed.head().size {
+                    return Err(Ended::NotInRoundsLog);
+                }
                 Ok(Some((*signed.head(), seen)))
             }
         }
     }
 
-    /// Leaves a round for what its log is. A device whose credential has no place in the log asks for one that has, and
-    /// joins then with what it trained.
-    pub(super) fn without_log(mut self, trained: Trained, why: Ended, now: Timestamp) -> Self {
-        match self.renewal_for_log(now) {
-            Some(has_certificate) if matches!(why, Ended::NotInLog) => {
-                self.ended = Some(why);
-                self.to(Stage::Renewing { has_certificate, then: Then::Join(trained) })
+    /// Leaves a round for what its log is. What was trained is kept where a later round may take it; a device whose credential
+    /// has no place in the log asks for one that has, and joins then.
+    pub(super) fn without_log(
+        mut self,
+        trained: Trained,
+        why: Ended,
+        now: Timestamp,
+        rng: &mut impl CryptoRng,
+    ) -> Self {
+        let again = match why {
+            Ended::NotInLog => {
+                if let Some(has_certificate) = self.renewal_for_log(now) {
+                    self.ended = Some(why);
+                    return self.to(Stage::Renewing { has_certificate, then: Then::Join(trained) });
+                }
+                OTHER_HEAD_MILLIS
             }
-            Some(_) | None => self.end(why, now.plus_millis(FAILED_MILLIS)),
-        }
+            Ended::NotInRoundsLog => NOT_YET_MILLIS,
+            Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. }) => OTHER_HEAD_MILLIS,
+            // Another round has the same log: nothing is trained for it.
+            other => return self.end(other, now.plus_millis(REFUSED_MILLIS)),
+        };
+        self.ended = Some(why);
+        self.again(Stage::Joining { trained }, now, Window::around(again), rng)
     }
 
     /// Fails unless all of a roster is in the log that the round is about, and not more of it fresh than may be corrupt.

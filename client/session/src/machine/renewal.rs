@@ -64,11 +64,14 @@ pub(super) struct Renewal {
     is_refused: bool,
     /// When it came, where that was since the device began.
     came: Option<Timestamp>,
+    /// When another one was asked for because this one has no place in the log.
+    asked_for_log: Option<Timestamp>,
 }
 
 impl Renewal {
     fn new(lifetime: Lifetime, device: DeviceId) -> Self {
-        Self { lifetime, due: lifetime.renewal_due(device), is_refused: false, came: None }
+        let due = lifetime.renewal_due(device);
+        Self { lifetime, due, is_refused: false, came: None, asked_for_log: None }
     }
 
     fn came(lifetime: Lifetime, device: DeviceId, now: Timestamp) -> Self {
@@ -141,9 +144,14 @@ impl Session {
     }
 
     /// Whether the next credential may be asked for because this one has no place in the log, and then whether with the
-    /// certificate that there is. Not where one came a moment ago: the next would have none either.
-    pub(super) fn renewal_for_log(&self, now: Timestamp) -> Option<bool> {
-        let renewal = self.renewal.filter(|renewal| !renewal.came_lately(now))?;
+    /// certificate that there is. Not where one came, or was asked for, a moment ago: the next would have none either.
+    pub(super) fn renewal_for_log(&mut self, now: Timestamp) -> Option<bool> {
+        let renewal = self.renewal.as_mut().filter(|renewal| !renewal.came_lately(now))?;
+        let is_soon = |asked: Timestamp| asked <= now && now.millis_since(asked) < LEAST_MILLIS;
+        if renewal.asked_for_log.is_some_and(is_soon) {
+            return None;
+        }
+        renewal.asked_for_log = Some(now);
         Some(!renewal.is_over(now))
     }
 
@@ -179,6 +187,13 @@ impl Session {
     /// What came of asking for the next certificate.
     pub(super) fn renewed(mut self, has_certificate: bool, then: Then, event: Event, now: Timestamp) -> Self {
         match event {
+            // One that has a place in the log goes back to none without.
+            Event::Renewed { credential, .. }
+                if self.credential.logged.is_some() && credential.logged.is_none() =>
+            {
+                let why = "the coordinator renewed without a place in the enrollment log".to_owned();
+                self.not_renewed(has_certificate, then, Rejection::Unavailable(why), now)
+            }
             Event::Renewed { credential, issued_unix_secs } => {
                 let expires_unix_secs = credential.expires_unix_secs;
                 let lifetime = Lifetime { issued_unix_secs, expires_unix_secs };

@@ -24,6 +24,10 @@ impl AdvertisePhase {
         self.deadline
     }
 
+    pub(super) fn joined(&self) -> usize {
+        self.advertisements.len()
+    }
+
     pub(super) fn members(&self) -> Vec<DeviceId> {
         self.advertisements.keys().copied().collect()
     }

@@ -1,5 +1,6 @@
 //! Which devices are given the version to train from, and which get into a round.
 
+use aggregation::log::EnrollmentLog;
 use proto::adapter::Class;
 use proto::admin::TaskState;
 use proto::ids::{DeviceId, SessionId, Timestamp};
@@ -88,7 +89,9 @@ impl Task {
         if open.is_some_and(|round| !round.is_joinable()) {
             return Ok(Reply::wait(POLL_MILLIS));
         }
-        if open.is_none() {
+        let leaves = self.log.as_ref().and_then(EnrollmentLog::published).map_or(0, |head| head.head().size);
+        let outgrown = open.and_then(|round| round.outgrown_by(leaves, now));
+        if open.is_none() || outgrown.is_some() {
             let log = match &self.log {
                 None => None,
                 Some(log) => Some(RoundLog::now(log).ok_or_else(|| {
@@ -103,7 +106,10 @@ impl Task {
                 Rejection::Unavailable(format!("no place for the inputs of a round: {error}"))
             })?;
             self.record.last_round += 1;
-            self.round = Some(Round::new(self.round_params(session, log), spool, now));
+            let params = self.round_params(session, log);
+            // Whoever is in one that is outgrown hears that it is unknown, and joins this one with what it trained.
+            let deadline = outgrown.unwrap_or_else(|| now.plus_millis(params.join_millis));
+            self.round = Some(Round::until(params, spool, (now, deadline)));
         }
         let Some(round) = &self.round else { return Err(Rejection::UnknownTask) };
         match class {

@@ -1,8 +1,9 @@
 use aggregation::Logged;
-use aggregation::log::{Book, Leaf};
+use aggregation::log::{Book, HeadRefusal, Leaf, Seen};
 use proto::ids::SessionId;
 use proto::message::LogOffer;
 
+use super::super::log::OTHER_HEAD_MILLIS;
 use super::*;
 
 const LIFE: u64 = 30 * 24 * 3600;
@@ -96,5 +97,78 @@ fn a_coordinator_that_renews_without_a_place_is_not_asked_for_ever() {
     let session = tell(session, Event::Renewed { credential, issued_unix_secs: NOW.as_secs() });
     let mut session = tell(session, offer(&book, 1, 0));
     assert!(matches!(session.take_ended(), Some(Ended::NotInLog)));
-    assert_eq!(sleeps(&session), 60_000);
+    assert!(sleeps(&session) >= OTHER_HEAD_MILLIS / 2);
+}
+
+#[test]
+fn a_renewal_never_takes_the_place_away_and_no_round_without_a_log_is_joined() {
+    let (book, Credential { device, identity, .. }) = log();
+    let (_, credential) = log();
+    let lifetime = Lifetime { issued_unix_secs: NOW.as_secs() - 60, expires_unix_secs: NOW.as_secs() + LIFE };
+    let mut session = session(Policy::default(), Spending::new()).renewing(lifetime);
+    session.credential = credential;
+    let session = tell(tell(joining(session), offer(&book, 1, 0)), Event::Recorded);
+    // The coordinator says that the certificate ended, and renews without a place.
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let later = NOW.plus_millis(5000);
+    let session = tell(session, Event::CertificateEnded).handle(Event::Woke, later, &mut rng);
+    let credential = Credential::issue(&authority(), device, identity, NOW.as_secs() + LIFE);
+    let bare = Event::Renewed { credential, issued_unix_secs: NOW.as_secs() };
+    let mut session = session.handle(bare, later, &mut rng);
+    assert!(session.credential.logged.is_some());
+    assert!(matches!(session.take_ended(), Some(Ended::NotRenewed { .. })));
+    // Nor is one joined by a device that has no place and saw a log.
+    let mut bare = joining(self::session(Policy::default(), Spending::new()));
+    bare = bare.having_seen(Some(Seen { head: *book.head().unwrap().head(), day: (0, 0) }));
+    let nothing = Reply::Offer { session: SessionId([4; 32]), round: 1, log: None };
+    let mut bare = tell(bare, Event::Replied(nothing));
+    assert!(matches!(bare.take_ended(), Some(Ended::NoLog)));
+}
+
+#[test]
+fn a_device_without_a_place_asks_for_one_once_in_ten_minutes_and_keeps_what_it_trained() {
+    let (book, _) = log();
+    let lifetime = Lifetime { issued_unix_secs: NOW.as_secs() - 60, expires_unix_secs: NOW.as_secs() + LIFE };
+    let unavailable = || Event::Rejected(Rejection::Unavailable("within the last minute".into()));
+    let refused = || Event::Rejected(Rejection::Unacceptable { request: "renew".into(), why: "no".into() });
+    for answer in [unavailable(), refused(), Event::Unreachable] {
+        let mut session = joining(session(Policy::default(), Spending::new()).renewing(lifetime));
+        session = tell(tell(session, offer(&book, 1, 0)), answer);
+        // It goes on with what it has, and is shown the log again.
+        session = tell(session, offer(&book, 1, 0));
+        assert!(session.at_work_on().is_some(), "{session:?}");
+        assert!(sleeps(&session) >= OTHER_HEAD_MILLIS / 2, "{session:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_in_the_rounds_log_yet_waits_for_the_next_round_with_what_it_trained() {
+    let (mut book, _) = log();
+    let identity = IdentityKey::from_seed(&[1; 32]).public();
+    let logged = Logged { place: 2, enrolled_unix_secs: 1, label: [0; 16], attested: [0; 32] };
+    let credential = Credential::issue_logged(&authority(), [3; 16], identity, NOW.as_secs() + LIFE, logged);
+    let session = joining(enrolled(credential.clone()));
+    let mut session = tell(session, offer(&book, 1, 0));
+    assert!(matches!(session.take_ended(), Some(Ended::NotInRoundsLog)));
+    assert!(session.at_work_on().is_some() && sleeps(&session) <= 15_000, "{session:?}");
+    book.append(&credential.leaf().unwrap().1);
+    sign(&mut book);
+    let mut rng = ChaCha20Rng::seed_from_u64(1);
+    let session = session.handle(Event::Woke, NOW.plus_millis(15_000), &mut rng);
+    assert!(matches!(tell(session, offer(&book, 2, 0)).action(), Action::RecordLog(_)));
+}
+
+#[test]
+fn a_device_trains_for_no_round_about_a_log_that_it_refuses() {
+    let (book, credential) = log();
+    let mut forked = Book::default();
+    for id in 10..19 {
+        forked.append(&Leaf::Revocation { device: [id; 16], unix_secs: 1 });
+    }
+    sign(&mut forked);
+    let session = joining(enrolled(credential));
+    let seen = Seen { head: *forked.head().unwrap().head(), day: (NOW.as_secs(), 0) };
+    let mut session = tell(session.having_seen(Some(seen)), offer(&book, 1, 0));
+    assert!(matches!(session.take_ended(), Some(Ended::Log(HeadRefusal::RolledBack { size: 2, seen: 9 }))));
+    assert_eq!(sleeps(&session), outside::REFUSED_MILLIS);
 }
