@@ -50,18 +50,20 @@ impl Session {
         now: Timestamp,
         rng: &mut impl CryptoRng,
     ) -> Self {
-        let again = match why {
-            Ended::NotInLog => {
-                if let Some(has_certificate) = self.renewal_for_log(now) {
-                    self.ended = Some(why);
-                    return self.to(Stage::Renewing { has_certificate, then: Then::Join(trained) });
-                }
-                OTHER_HEAD_MILLIS
+        let is_of_time = matches!(why, Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. }));
+        let again = if matches!(why, Ended::NotInLog) {
+            if let Some(has_certificate) = self.renewal_for_log(now) {
+                self.ended = Some(why);
+                return self.to(Stage::Renewing { has_certificate, then: Then::Join(trained) });
             }
-            Ended::NotInRoundsLog => NOT_YET_MILLIS,
-            Ended::Log(HeadRefusal::Old { .. } | HeadRefusal::Ahead { .. }) => OTHER_HEAD_MILLIS,
+            OTHER_HEAD_MILLIS
+        } else if matches!(why, Ended::NotInRoundsLog) {
+            NOT_YET_MILLIS
+        } else if is_of_time {
+            OTHER_HEAD_MILLIS
+        } else {
             // Another round has the same log: nothing is trained for it.
-            other => return self.end(other, now.plus_millis(REFUSED_MILLIS)),
+            return self.end(why, now.plus_millis(REFUSED_MILLIS));
         };
         self.ended = Some(why);
         self.again(Stage::Joining { trained }, now, Window::around(again), rng)
