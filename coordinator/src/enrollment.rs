@@ -32,6 +32,7 @@ use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
 mod asked;
 mod elsewhere;
+pub(crate) mod keeping;
 mod listing;
 mod operators;
 

@@ -6,8 +6,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use aggregation::IdentityPublic;
-use aggregation::log::Leaf;
 use hooks::OpenError;
 use proto::files::{self, Audience, FileError};
 use proto::ids::DeviceId;
@@ -27,7 +25,7 @@ use crate::dashboard;
 use crate::descriptors::{self, Shares, TooFew};
 use crate::driver::{self, Driver, DriverError, Enrolling};
 use crate::enroller::{Enroller, EnrollerError};
-use crate::enrollment::{CLOCK_SLACK_SECS, Registry};
+use crate::enrollment::{CLOCK_SLACK_SECS, Registry, keeping};
 use crate::kept_log::{KeptLog, LogError};
 use crate::last_seen::{LastSeen, WRITTEN_EVERY_SECS};
 use crate::listener::turned_away::TurnedAway;
@@ -38,10 +36,9 @@ use crate::offline;
 use crate::operators::{Operators, OperatorsError};
 use crate::outside::Hooks;
 use crate::peer::{AdminNameError, Peer};
-use crate::pki::{Authority, EnrollmentKey, PkiError, Validity};
-use crate::records::{self, RecordError};
+use crate::pki::{Authority, PkiError, Validity};
+use crate::records;
 use crate::revocations::{Revocations, RevocationsError, Revoked};
-use crate::seldom::Seldom;
 pub use crate::server_certificates::ServerCertificatesError;
 use crate::server_certificates::{ServerCertificates, Terms};
 use crate::service::{self, BothTurnedAway};
@@ -59,8 +56,6 @@ pub const OURS: [&str; 5] = ["store", "ca.key", "ca.pem", "coordinator.toml", "b
 /// How long connections are given to close after the rounds are over, all at the same time.
 const CLOSE_LIMIT: Duration = Duration::from_secs(2);
 
-/// How often it is looked whether versions wait to be entries of the enrollment log, and how old its head is, in seconds.
-const LOGGED_EVERY_SECS: u64 = 5;
 /// How long the last entries may take: a disk that does not answer keeps no process.
 const LAST_WRITES: Duration = Duration::from_secs(2);
 
@@ -190,7 +185,7 @@ impl Coordinator {
         let log = enroller.open_log(&store)?;
         if let Some(key) = enroller.here() {
             // A full disk is no reason not to start: it is tried again every few seconds.
-            write_log(&log, key, &store).unwrap_or_else(|error| {
+            keeping::write(&log, key, &store).unwrap_or_else(|error| {
                 tracing::warn!(%error, "the enrollment log is not written on yet");
             });
         }
@@ -329,7 +324,7 @@ impl Coordinator {
         });
         let renewals = tokio::spawn(certificates.keep());
         let calls = tokio::spawn(write_calls(Arc::clone(&registry)));
-        let heads = tokio::spawn(keep_log(Arc::clone(&registry)));
+        let heads = tokio::spawn(keeping::keep(Arc::clone(&registry)));
         let reading = tokio::spawn(bases.read());
         let touch = tokio::spawn(Arc::clone(&registry).keep_in_touch());
         tracing::info!("serving");
@@ -381,67 +376,6 @@ async fn write_calls(registry: Arc<Registry>) {
             }
         }
     }
-}
-
-/// Makes entries of versions, and keeps the head of the enrollment log young, for ever: devices take none that is older than
-/// a day.
-async fn keep_log(registry: Arc<Registry>) {
-    loop {
-        sleep(Duration::from_secs(LOGGED_EVERY_SECS)).await;
-        let own = Arc::clone(&registry);
-        let written = spawn_blocking(move || {
-            // An authority apart is asked for it by `Registry::keep_in_touch`.
-            own.enroller.here().map_or(Ok(()), |key| write_log(&own.log, key, &own.store))
-        });
-        if let Ok(Err(error)) = written.await {
-            static SAID: Seldom = Seldom::new();
-            if SAID.may_say(driver::now()) {
-                tracing::warn!(%error, "the enrollment log is not written on yet");
-            }
-            if let LogError::Store(error) = error
-                && registry.store.is_stopped()
-            {
-                registry.driver.fail(&error.into());
-            }
-        }
-    }
-}
-
-/// Makes entries of devices from before there was a log, and of versions that wait; and keeps the head young, whatever became of
-/// those.
-fn write_log(log: &KeptLog, key: &EnrollmentKey, store: &Store) -> Result<(), LogError> {
-    let now = driver::now().as_secs();
-    let begun = if log.log().read().size() == 0 { begin_log(log, key, store) } else { Ok(()) };
-    let versions = begun.and_then(|()| log.log_versions(key.key(), now));
-    log.refresh(key.key(), now).and(versions)
-}
-
-/// Makes an entry of each device that enrolled before there was a log, the oldest first: it is in it from the beginning, and gets
-/// a credential that says so when it renews.
-fn begin_log(log: &KeptLog, key: &EnrollmentKey, store: &Store) -> Result<(), LogError> {
-    let mut devices = records::devices(store).map_err(|error| match error {
-        RecordError::Store(error) => LogError::Store(error),
-        other @ (RecordError::Artifact(_) | RecordError::Task { .. } | RecordError::Malformed { .. }) => {
-            LogError::Devices(other.to_string())
-        }
-    })?;
-    devices.sort_by_key(|device| (device.enrolled_unix_millis, device.device));
-    for device in devices.iter().filter(|device| !device.revoked) {
-        let Some(record) = records::device(store, device.device)? else { continue };
-        let leaf = Leaf::Credential {
-            device: device.device.0,
-            identity: IdentityPublic(record.identity.0),
-            expires_unix_secs: record.expires_unix_secs,
-            enrolled_unix_secs: record.enrolled_unix_millis / 1000,
-            label: key.label(&record.label),
-            attested: record.attested_digest().0,
-        };
-        let (mut turn, mut batch) = (log.turn(), Batch::new());
-        turn.write(&mut batch, &leaf, key.key(), driver::now().as_secs())?;
-        store.commit_blocking(&batch)?;
-        turn.kept();
-    }
-    Ok(())
 }
 
 /// The names by which devices reach the coordinator: where none is given, the address that it listens on, if that is one.

@@ -288,6 +288,8 @@ impl Day {
             }
             minutes(rest);
         }
+        // A certificate holds through its last second.
+        put_ahead(Duration::from_secs(2));
         let mut oldest = self.devices.pop_front().unwrap();
         assert!(!oldest.is_taken().await, "its certificate has ended");
         oldest.transport = oldest.transport.showing(None).unwrap();

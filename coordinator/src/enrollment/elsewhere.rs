@@ -284,7 +284,7 @@ impl Registry {
                 (Ok(()), Some(false)) => tracing::info!("the enrollment authority answers again"),
                 (Err(why), Some(true) | None) => tracing::warn!(
                     why,
-                    "the enrollment authority does not answer: rounds go on, and no device enrolls or renews meanwhile"
+                    "the enrollment authority does not answer: rounds go on for a day at most, and no device enrolls or renews meanwhile"
                 ),
                 (Ok(()), Some(true) | None) | (Err(_), Some(false)) => {}
             }
