@@ -108,7 +108,9 @@ impl Metrics {
     /// What a task's machine has decided is on disk.
     pub fn durable(&self, effect: &TaskEffect) {
         let outcome = match effect {
-            TaskEffect::Commit { .. } => Outcome::Published,
+            TaskEffect::Gathered { .. } | TaskEffect::Commit { completed_by: Some(_), .. } => {
+                Outcome::Published
+            }
             TaskEffect::Aborted { outcome, .. } => *outcome,
             TaskEffect::Excluded { .. } => {
                 self.excluded.inc();
@@ -118,7 +120,10 @@ impl Metrics {
                 self.paused.inc();
                 return;
             }
-            TaskEffect::FixSurvivors { .. } | TaskEffect::Charge { .. } | TaskEffect::End(_) => return,
+            TaskEffect::FixSurvivors { .. }
+            | TaskEffect::Charge { .. }
+            | TaskEffect::Commit { completed_by: None, .. }
+            | TaskEffect::End(_) => return,
         };
         self.rounds.get_or_create(&[("outcome", of_outcome(outcome))]).inc();
     }

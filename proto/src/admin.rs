@@ -283,12 +283,15 @@ impl TaskState {
 pub struct VersionStatus {
     /// The version.
     pub version: u32,
-    /// Devices in the round's roster.
+    /// Devices in the rosters of its rounds.
     pub cohort: u32,
-    /// Devices in the sum.
+    /// Devices in their sums.
     pub survivors: u32,
-    /// The round's number.
+    /// The number of its round, or of the newest of several.
     pub round: u64,
+    /// Of how many rounds it is; one where an older coordinator does not say, none where no round made it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub rounds: u32,
     /// ε of the device that took part most often, at the plan's δ; infinite without noise.
     #[serde(with = "crate::admin::finite")]
     pub epsilon: f64,
@@ -377,11 +380,14 @@ pub struct TaskStatus {
     pub rounds_charged: u64,
     /// The published versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The open round's step, empty when none is open.
+    /// The open round's step, empty when none is open. Of several, that which devices join, or else the oldest.
     pub open_round: String,
-    /// Whom the open round waits for; absent when none is open, and from an older coordinator.
+    /// Whom it waits for; absent when none is open, and from an older coordinator.
     #[serde(default)]
     pub round: Option<OpenRound>,
+    /// What there is of the version that is being made; absent where a version is of one round.
+    #[serde(default)]
+    pub gathering: Option<Gathering>,
     /// Why the last aborted round ended, empty when none did.
     pub last_abort: String,
     /// How many devices do not take part, by their reasons, since the coordinator started.
@@ -395,6 +401,30 @@ pub struct TaskStatus {
     /// Who may take part; absent in a list of tasks.
     #[serde(default)]
     pub candidates: Option<Candidates>,
+}
+
+/// How far a version of several rounds is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gathering {
+    /// Rounds that gave their sums.
+    pub sums: u32,
+    /// Fewest of them that make a version.
+    pub least: u32,
+    /// Most of them.
+    pub most: u32,
+    /// Open rounds.
+    pub open: u32,
+    /// Devices in the sums.
+    pub devices: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_one(rounds: &u32) -> bool {
+    *rounds == 1
 }
 
 /// Whom the open step of a round waits for.

@@ -110,6 +110,9 @@ pub struct World {
     traffic_before: Vec<Traffic>,
     observer: Observer,
     fixed: BTreeMap<u64, Vec<DeviceId>>,
+    /// The rounds whose sums are in the version that is being made, and those of each version.
+    gathering: Vec<u64>,
+    rounds: Vec<Vec<u64>>,
     coordinator_crashes: u32,
 }
 
@@ -202,6 +205,8 @@ impl World {
             observer: Observer::default(),
             nodes,
             fixed: BTreeMap::new(),
+            gathering: Vec::new(),
+            rounds: Vec::new(),
             coordinator_crashes: 0,
         };
         (0..world.nodes.len()).for_each(|index| world.enter(index, DAWN));
@@ -240,6 +245,11 @@ impl World {
         survivors.iter().filter_map(|id| self.places.get(id).copied()).collect()
     }
 
+    /// The rounds of the newest version, in the order of their sums.
+    pub fn rounds(&self) -> &[u64] {
+        self.rounds.last().map_or(&[], Vec::as_slice)
+    }
+
     /// How often the coordinator says that the device at this place took part.
     pub fn participations(&self, index: usize) -> u32 {
         self.record.participations.get(&self.nodes[index].id).copied().unwrap_or(0)
@@ -272,10 +282,13 @@ impl World {
             if is_over || self.task.is_paused() {
                 return Ok(false);
             }
-            if !self.act(trainer)? {
-                self.pass_time()?;
-            }
+            self.run_one_step(trainer)?;
         }
+    }
+
+    /// What happens next: all that is due now, or else time passes until something is.
+    pub fn run_one_step(&mut self, trainer: &mut impl Trainer) -> Result<(), WorldError> {
+        if self.act(trainer)? { Ok(()) } else { self.pass_time() }
     }
 
     /// Lets a task go on that paused itself, as its operator would. Returns whether it had.

@@ -53,6 +53,16 @@
   // In the words of `nightshift task show`.
   function waits(status) {
     if (status.state !== "active") return null;
+    const sums = status.gathering;
+    return sums ? `${gathered(sums)}; ${waitsInRound(status)}` : waitsInRound(status);
+  }
+
+  function gathered({ sums, least, most, open, devices }) {
+    const wanted = least === most ? most : `${least} to ${most}`;
+    return `${sums} of ${wanted} sums are there, of ${devices} devices, ${open} ${open === 1 ? "round is" : "rounds are"} open`;
+  }
+
+  function waitsInRound(status) {
     const round = status.round;
     if (!round) return status.open_round || "no round is open: the first device that has trained this version opens one";
     const what = round.joining

@@ -6,8 +6,8 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, AuditPart, Health, MeanMetric, OpenRound, OperatorStatus, ParticipationCount,
-    PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    AdminReply, AdminRequest, AuditPart, Gathering, Health, MeanMetric, OpenRound, OperatorStatus,
+    ParticipationCount, PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
 };
 use crate::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
 use crate::metrics::MetricName;
@@ -372,6 +372,7 @@ fn task_to_wire(status: TaskStatus) -> wire::TaskStatus {
         versions: status.versions.iter().map(version_to_wire).collect(),
         open_round: status.open_round,
         round: status.round.map(round_to_wire),
+        gathering: status.gathering.map(gathering_to_wire),
         last_abort: status.last_abort,
         declined: status.declined.into_iter().map(count_to_wire).collect(),
         mode: mode_to_wire(status.mode).into(),
@@ -397,6 +398,7 @@ fn task_from_wire(message: wire::TaskStatus) -> Result<TaskStatus, WireError> {
         versions: message.versions.iter().map(version_from_wire).collect::<Result<_, _>>()?,
         open_round: message.open_round,
         round: message.round.map(round_from_wire),
+        gathering: message.gathering.map(gathering_from_wire),
         last_abort: message.last_abort,
         declined: message.declined.into_iter().map(count_from_wire).collect::<Result<_, _>>()?,
         funnel: message.funnel.map(funnel_from_wire),
@@ -415,6 +417,16 @@ fn round_from_wire(message: wire::OpenRound) -> OpenRound {
     OpenRound { round, joining, done, wanted, least, closes_unix_millis }
 }
 
+fn gathering_to_wire(gathering: Gathering) -> wire::Gathering {
+    let Gathering { sums, least, most, open, devices } = gathering;
+    wire::Gathering { sums, least, most, open, devices }
+}
+
+fn gathering_from_wire(message: wire::Gathering) -> Gathering {
+    let wire::Gathering { sums, least, most, open, devices } = message;
+    Gathering { sums, least, most, open, devices }
+}
+
 fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
     wire::VersionStatus {
         version: version.version,
@@ -429,6 +441,7 @@ fn version_to_wire(version: &VersionStatus) -> wire::VersionStatus {
         metrics: version.metrics.iter().map(metric_to_wire).collect(),
         restores: version.restores,
         rolled_back: version.rolled_back,
+        rounds: Some(version.rounds),
     }
 }
 
@@ -475,5 +488,6 @@ fn version_from_wire(message: &wire::VersionStatus) -> Result<VersionStatus, Wir
         metrics: message.metrics.iter().map(metric_from_wire).collect::<Result<_, _>>()?,
         restores: message.restores,
         rolled_back: message.rolled_back,
+        rounds: message.rounds.unwrap_or(1),
     })
 }

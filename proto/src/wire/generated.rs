@@ -894,6 +894,25 @@ pub struct TaskStatus {
     /// Who may take part; absent in a list of tasks.
     #[prost(message, optional, tag = "22")]
     pub candidates: ::core::option::Option<Candidates>,
+    /// Absent where a version is of one round.
+    #[prost(message, optional, tag = "23")]
+    pub gathering: ::core::option::Option<Gathering>,
+}
+/// How far a version of several rounds is.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Gathering {
+    /// Rounds that gave their sums; the fewest and the most of a version; those that are open.
+    #[prost(uint32, tag = "1")]
+    pub sums: u32,
+    #[prost(uint32, tag = "2")]
+    pub least: u32,
+    #[prost(uint32, tag = "3")]
+    pub most: u32,
+    #[prost(uint32, tag = "4")]
+    pub open: u32,
+    /// Devices in the sums.
+    #[prost(uint32, tag = "5")]
+    pub devices: u32,
 }
 /// How far devices came with one version; each is counted once in every step that it reached.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1020,6 +1039,9 @@ pub struct VersionStatus {
     /// Whether an operator rolled back to it, and no round made it.
     #[prost(bool, tag = "20")]
     pub rolled_back: bool,
+    /// Of how many rounds it is; absent from an older coordinator, for which it is one.
+    #[prost(uint32, optional, tag = "21")]
+    pub rounds: ::core::option::Option<u32>,
 }
 /// A mean over the devices of a round.
 #[derive(Clone, Copy, PartialEq, ::prost::Message)]

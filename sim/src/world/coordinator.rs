@@ -58,7 +58,15 @@ impl World {
                     self.record.rounds_charged += 1;
                     self.record.participations.extend(devices);
                 }
-                TaskEffect::Commit { version, adapter, folded, .. } => {
+                TaskEffect::Gathered { round } => {
+                    self.record.last_round = self.record.last_round.max(round);
+                    self.record.gathered = self.task.gathered().cloned();
+                    self.gathering.push(round);
+                }
+                TaskEffect::Commit { completed_by, version, adapter, folded, .. } => {
+                    self.gathering.extend(completed_by);
+                    self.rounds.push(std::mem::take(&mut self.gathering));
+                    self.record.gathered = self.task.gathered().cloned();
                     self.artifacts.insert(version.adapter, adapter);
                     self.artifacts.extend(version.folded.zip(folded));
                     self.record.folded.clone_from(&self.task.record().folded);
@@ -73,6 +81,7 @@ impl World {
                 }
                 TaskEffect::End(state) => {
                     self.record.state = state;
+                    self.record.gathered = None;
                     self.come_back();
                 }
             }

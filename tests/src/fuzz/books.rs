@@ -18,6 +18,8 @@ pub(super) struct TaskBook {
     participations: BTreeMap<DeviceId, u32>,
     version: u32,
     ended: BTreeSet<u64>,
+    /// The rounds whose sums are in the version that is being made.
+    gathered: Vec<u64>,
 }
 
 impl TaskBook {
@@ -50,6 +52,13 @@ impl TaskBook {
         }
     }
 
+    fn gave_its_sum(&mut self, round: u64) {
+        assert!(self.charged.contains_key(&round), "round {round} opened a sum before it was charged");
+        assert!(!self.survivors(round).is_empty(), "round {round} opened a sum of nobody");
+        assert!(self.ended.insert(round), "round {round} ended twice");
+        self.gathered.push(round);
+    }
+
     fn note(&mut self, effect: &TaskEffect) {
         match effect {
             TaskEffect::FixSurvivors { round, survivors } => {
@@ -68,18 +77,24 @@ impl TaskBook {
                     assert_eq!(counted, count, "the participations of {device} are counted wrongly");
                 }
             }
-            TaskEffect::Commit { version, adapter, .. } => {
-                let round = version.round;
-                assert!(
-                    self.charged.contains_key(&round),
-                    "round {round} opened a sum before it was charged"
+            TaskEffect::Gathered { round } => self.gave_its_sum(*round),
+            TaskEffect::Commit { completed_by, version, adapter, .. } => {
+                if let Some(round) = completed_by {
+                    self.gave_its_sum(*round);
+                }
+                let rounds = std::mem::take(&mut self.gathered);
+                assert_eq!(
+                    rounds.len(),
+                    version.rounds as usize,
+                    "a sum of the version was lost, or is in it twice"
                 );
-                let survivors = self.survivors(round).len();
-                assert!(survivors > 0, "round {round} opened a sum of nobody");
-                assert_eq!(survivors, version.survivors as usize, "another sum of round {round} was opened");
+                let devices: Vec<DeviceId> =
+                    rounds.iter().flat_map(|round| self.survivors(*round)).copied().collect();
+                let distinct: BTreeSet<_> = devices.iter().collect();
+                assert_eq!(distinct.len(), devices.len(), "a device is in two sums of one version");
+                assert_eq!(devices.len(), version.survivors as usize, "other sums than its were opened");
                 assert_eq!(version.version, self.version + 1, "a version was left out");
                 assert_eq!(version.adapter, Digest::of(adapter));
-                assert!(self.ended.insert(round), "round {round} ended twice");
                 self.version = version.version;
             }
             TaskEffect::Aborted { round, .. } => {
