@@ -283,4 +283,15 @@ fn ten_thousand_devices_make_one_version() {
         world.rounds().len(),
         traffic / 10_000
     );
+    let snr = |rounds| {
+        let mut noisy = plan.clone();
+        (noisy.privacy.mode, noisy.privacy.noise_multiplier) = (Mode::Distributed, 1.0);
+        (noisy.round.rounds, noisy.round.min_rounds) = (rounds, rounds);
+        task::worth::worth(&noisy.with_recommended_scale().unwrap()).unwrap().snr
+    };
+    println!(
+        "signal to noise {:.3} of one round, {:.3} of ten, by the plan with a noise multiplier of 1",
+        snr(1),
+        snr(10)
+    );
 }
