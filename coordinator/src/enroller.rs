@@ -264,6 +264,7 @@ impl Apart {
             AuthorityReply::Issued(_)
             | AuthorityReply::Done
             | AuthorityReply::Log(_)
+            | AuthorityReply::LogStatus(_)
             | AuthorityReply::Token(_)
             | AuthorityReply::TokenList(_)
             | AuthorityReply::Devices { .. }
@@ -278,7 +279,8 @@ impl Apart {
             let from = known + entries.len() as u64;
             let part = match self.link.ask(AuthorityRequest::ReadLog { from }).await? {
                 AuthorityReply::Log(part) => part,
-                AuthorityReply::Issued(_)
+                AuthorityReply::LogStatus(_)
+                | AuthorityReply::Issued(_)
                 | AuthorityReply::Introduced(_)
                 | AuthorityReply::Done
                 | AuthorityReply::Token(_)
@@ -302,6 +304,7 @@ impl Apart {
             AuthorityReply::Issued(_)
             | AuthorityReply::Introduced(_)
             | AuthorityReply::Log(_)
+            | AuthorityReply::LogStatus(_)
             | AuthorityReply::Token(_)
             | AuthorityReply::TokenList(_)
             | AuthorityReply::Devices { .. }
@@ -316,6 +319,7 @@ impl Apart {
                 AuthorityReply::Introduced(_)
                 | AuthorityReply::Done
                 | AuthorityReply::Log(_)
+                | AuthorityReply::LogStatus(_)
                 | AuthorityReply::Token(_)
                 | AuthorityReply::TokenList(_)
                 | AuthorityReply::Devices { .. }
