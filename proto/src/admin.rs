@@ -135,7 +135,6 @@ impl AdminRequest {
 
 /// What the coordinator answers the operator.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one is held at a time, and sent")]
 pub enum AdminReply {
     /// To create, show and stop.
     Task(TaskStatus),

@@ -132,7 +132,9 @@ pub struct LogKey {
 
 /// Why a text is not the key of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[error("not the key of a log: expected NAME+HASH+KEY, of the kind that signs by Ed25519 (https://c2sp.org/signed-note)")]
+#[error(
+    "not the key of a log: expected NAME+HASH+KEY, of the kind that signs by Ed25519 (https://c2sp.org/signed-note)"
+)]
 pub struct LogKeyError;
 
 impl LogKey {
@@ -297,7 +299,8 @@ mod tests {
         read.text = read.text.replace("1432088532", "1432088533");
         assert_eq!((remora.saw(&read), smartit.saw(&read)), (None, None));
         // The key of the log itself, which signs in the same form.
-        let key = "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f";
+        let key =
+            "arche2025h1.staging.ct.transparency.dev+ba2f06c0+AU0vHmlGCS/PdN8b2OaGmKprLI8HKM+dJ472xgFYh15f";
         assert_eq!(key.parse::<LogKey>().unwrap().to_string(), key);
         assert_eq!(key.parse::<Witness>(), Err(WitnessError));
         assert_eq!(remora.to_string().parse::<LogKey>(), Err(LogKeyError));

@@ -4,10 +4,7 @@
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use thiserror::Error;
 
-use super::{
-    LogKey, Witness, check_consistency,
-    note::Note,
-};
+use super::{LogKey, Witness, check_consistency, note::Note};
 use crate::{
     identity::IdentityKey,
     merkle::{TreeHash, empty},
@@ -150,8 +147,7 @@ mod tests {
     fn a_witness_signs_what_goes_on_from_what_it_saw_and_nothing_else() {
         let (authority, own) = (IdentityKey::from_seed(&[1; 32]), IdentityKey::from_seed(&[2; 32]));
         let key = log_key(&authority.public());
-        let (five, nine, other) =
-            (log(&authority, 0..5), log(&authority, 0..9), log(&authority, 100..109));
+        let (five, nine, other) = (log(&authority, 0..5), log(&authority, 0..9), log(&authority, 100..109));
         let first = submitted(&five, 0);
         assert_eq!(first.log(), key.name());
         let seen = first.judge(&key, None).unwrap();

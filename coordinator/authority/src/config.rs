@@ -161,7 +161,10 @@ mod tests {
             ("most_enrolled_a_day = 0", "most_enrolled_a_day must be at least 1, got 0"),
             ("[certificates]\ncoordinator_days = 0", "certificates.coordinator_days must be at least 1"),
             ("listen = '0.0.0.0'", "has no port"),
-            ("least_witnesses = 1", "least_witnesses must be at most as many as there are [[witness]], got 1"),
+            (
+                "least_witnesses = 1",
+                "least_witnesses must be at most as many as there are [[witness]], got 1",
+            ),
             ("[[witness]]\nkey = 'owl'\nurl = 'http://localhost'", "not the key of a witness"),
         ] {
             let message = parse(text).unwrap_err().to_string();

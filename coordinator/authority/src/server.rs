@@ -179,7 +179,9 @@ impl Server {
             ..Limits::default()
         };
         let coordinator_secs = Certificates::secs(config.certificates.coordinator_days);
-        let routes = Routes::new(service::service(Arc::clone(&keeper), coordinator_secs, Arc::clone(&witnesses))).prepare();
+        let routes =
+            Routes::new(service::service(Arc::clone(&keeper), coordinator_secs, Arc::clone(&witnesses)))
+                .prepare();
         let asking = tokio::spawn(witnesses.keep(keeper.log()));
         let tls = shown.sender.subscribe();
         let mut served = tokio::spawn(listener::serve(

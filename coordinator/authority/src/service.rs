@@ -108,7 +108,7 @@ impl Service {
                 Ok(AuthorityReply::Log(keeper.log_part(from)?))
             }
             (AuthorityRequest::ShowLog, Asking::Coordinator(_) | Asking::Operator) => {
-                Ok(AuthorityReply::LogStatus(self.witnesses.status(&keeper.log())))
+                Ok(AuthorityReply::LogStatus(self.witnesses.status(&keeper.log(), now)))
             }
             (AuthorityRequest::LogVersion(entry), Asking::Coordinator(_)) => {
                 keeper.log_version(&entry, now)?;

@@ -18,9 +18,9 @@ use aggregation::IdentityKey;
 use aggregation::log::{LogKey, Submission, Unsigned, Witness, WitnessError};
 use http::{Method, StatusCode};
 use proto::files::{self, Audience, FileError};
+use proto::ids::{Digest, Timestamp};
 use ring::rand::SystemRandom;
 use serde::{Deserialize, Serialize};
-use proto::ids::{Digest, Timestamp};
 use serving::plain::{self, Answer, Asked, Bounds, respond, text};
 use serving::seldom::Seldom;
 use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed};
@@ -234,7 +234,9 @@ fn say(declined: &Declined) {
              from a backup; {declined}"
         ),
         Declined::Store(error) => tracing::error!(%error, "the store failed: nothing is signed"),
-        Declined::Unsigned(Unsigned::Inconsistent { .. }) => tracing::warn!("a head was not signed: {declined}"),
+        Declined::Unsigned(Unsigned::Inconsistent { .. }) => {
+            tracing::warn!("a head was not signed: {declined}");
+        }
         // Whoever asks may not know better.
         Declined::Unknown
         | Declined::Unsigned(Unsigned::Malformed(_) | Unsigned::NotByLog | Unsigned::Other { .. }) => {

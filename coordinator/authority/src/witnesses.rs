@@ -31,6 +31,9 @@ use standing::{Reading, Said, Standing, Trouble, read};
 /// Between two looks whether there is a head that witnesses have not signed.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// A device that enrolled within so many seconds is young: a day.
+const YOUNG_SECS: u64 = 24 * 3600;
+
 /// The most bytes of an answer.
 const MOST_BYTES: usize = 64 << 10;
 
@@ -74,7 +77,8 @@ pub fn check(witnesses: &[WitnessKeys], least: u32) -> Result<(), OutOfRange> {
         require(is_tls == is_file, "witness.ca", expected, &ca.display())?;
         require((1..=60).contains(timeout_secs), "witness.timeout_secs", "1 to 60", timeout_secs)?;
         let mut others = witnesses.iter().take(number);
-        let is_other = others.all(|WitnessKeys { key: other, .. }| other.key() != key.key() && other.name() != key.name());
+        let is_other = others
+            .all(|WitnessKeys { key: other, .. }| other.key() != key.key() && other.name() != key.name());
         require(is_other, "witness.key", "of another name and key in each [[witness]]", key)?;
     }
     let is_there = usize::try_from(least).is_ok_and(|least| least <= witnesses.len());
@@ -125,7 +129,8 @@ impl Witnesses {
             Ok(Known { witness: key.clone(), client, path, limit, standing: Mutex::default() })
         };
         let all = keys.iter().map(open).collect::<Result<Vec<_>, _>>()?;
-        let witnesses = Self { log: log_key(authority), least: usize::try_from(least).unwrap_or(usize::MAX), all };
+        let witnesses =
+            Self { log: log_key(authority), least: usize::try_from(least).unwrap_or(usize::MAX), all };
         if let Err(error) = kept.go_by(witnesses.least, &witnesses.keys()) {
             tracing::warn!(%error, "the last head that witnesses signed is not known: they are asked again");
         }
@@ -147,10 +152,12 @@ impl Witnesses {
     }
 
     /// How the log is, and its witnesses. Blocks.
-    pub fn status(&self, kept: &KeptLog) -> LogStatus {
+    pub fn status(&self, kept: &KeptLog, now_unix_secs: u64) -> LogStatus {
         let log = kept.log();
         let (newest, rounds) = (log.read().head().cloned(), log.published());
-        let of = |head: &Option<SignedHead>| head.as_ref().map_or((0, 0), |head| (head.head().size, head.head().unix_secs));
+        let of = |head: &Option<SignedHead>| {
+            head.as_ref().map_or((0, 0), |head| (head.head().size, head.head().unix_secs))
+        };
         let ((_, head_unix_secs), (rounds_size, rounds_unix_secs)) = (of(&newest), of(&rounds));
         LogStatus {
             key: self.log.to_string(),
@@ -161,6 +168,8 @@ impl Witnesses {
             waiting_versions: kept.waiting_versions().map_or(0, |waiting| waiting.len() as u64),
             least_witnesses: u32::try_from(self.least).unwrap_or(u32::MAX),
             witnesses: self.all.iter().map(|known| known.standing().status(known.witness.name())).collect(),
+            devices: log.read().devices(),
+            young_devices: log.read().enrolled_since(now_unix_secs.saturating_sub(YOUNG_SECS)),
         }
     }
 
@@ -188,7 +197,9 @@ impl Witnesses {
             let Ok((number, came)) = came else { continue };
             let Some(known) = self.all.get(number) else { continue };
             let came = came.and_then(|answer| {
-                head.clone().signed_by(&known.witness, &answer).map_err(|error| Trouble::Garbage(error.to_string()))
+                head.clone()
+                    .signed_by(&known.witness, &answer)
+                    .map_err(|error| Trouble::Garbage(error.to_string()))
             });
             let (size, now) = (head.head().size, now_unix_secs());
             let name = known.witness.name();
@@ -262,7 +273,9 @@ impl Said {
                  a newer one back; where it did not, somebody else has the enrollment key, or keeps a second log with it. Devices \
                  that saw the other log take no part"
             ),
-            Self::Fails(why) => tracing::warn!(witness = name, why, "a witness does not sign; it is asked again"),
+            Self::Fails(why) => {
+                tracing::warn!(witness = name, why, "a witness does not sign; it is asked again");
+            }
         }
     }
 }

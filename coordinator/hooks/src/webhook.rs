@@ -3,8 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use http::header::HeaderValue;
 use http::StatusCode;
+use http::header::HeaderValue;
 use proto::files;
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -238,7 +238,9 @@ mod tests {
         assert_eq!(of("http://[::1]:80"), Some((false, true)));
         assert_eq!(of("http://localhost"), Some((false, true)));
         assert_eq!(of("http://owl.example"), Some((false, false)));
-        for url in ["", "owl.example", "ftp://owl.example", "https://name:word@owl.example/", "https://", "/a"] {
+        for url in
+            ["", "owl.example", "ftp://owl.example", "https://name:word@owl.example/", "https://", "/a"]
+        {
             assert_eq!(of(url), None, "{url}");
         }
         assert_eq!(Address::parse("http://owl.example/a/b?c").unwrap().path(), "/a/b?c");

@@ -32,6 +32,9 @@ pub struct Health {
     /// The enrollment authority that is apart; none where the coordinator is its own.
     #[serde(default)]
     pub authority: Option<AuthorityStatus>,
+    /// When the first certificate ends of those that vouch for devices' beside its own authority's; 0 where there are none.
+    #[serde(default)]
+    pub issuer_expires_unix_secs: u64,
 }
 
 /// How a log of enrollments is.
@@ -53,6 +56,10 @@ pub struct LogStatus {
     pub least_witnesses: u32,
     /// Who is asked to sign its heads.
     pub witnesses: Vec<WitnessStatus>,
+    /// Devices that ever enrolled.
+    pub devices: u64,
+    /// Those of them that did so within a day.
+    pub young_devices: u64,
 }
 
 /// How a witness of a log is.
@@ -83,6 +90,8 @@ pub struct AuthorityStatus {
     pub since_unix_secs: u64,
     /// Why it does not.
     pub why: Option<String>,
+    /// When the certificate ends that the coordinator shows to it; 0 where that is not known.
+    pub certificate_expires_unix_secs: u64,
 }
 
 /// A base that a coordinator serves.

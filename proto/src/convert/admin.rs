@@ -23,12 +23,12 @@ use devices::{
     detail_from_wire, detail_to_wire, device_from_wire, device_to_wire, query_from_wire, query_to_wire,
 };
 pub(in crate::convert) use devices::{token_from_wire, token_to_wire};
-use health::{health_from_wire, health_to_wire};
-pub(in crate::convert) use health::{log_status_from_wire, log_status_to_wire};
 use funnel::{
     candidates_from_wire, candidates_to_wire, count_from_wire, count_to_wire, funnel_from_wire,
     funnel_to_wire,
 };
+use health::{health_from_wire, health_to_wire};
+pub(in crate::convert) use health::{log_status_from_wire, log_status_to_wire};
 
 /// Encodes an operator's request.
 pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {

@@ -768,6 +768,9 @@ pub struct Health {
     pub log: ::core::option::Option<LogStatus>,
     #[prost(message, optional, tag = "11")]
     pub authority: ::core::option::Option<AuthorityStatus>,
+    /// When the first certificate ends of those that vouch for devices' beside its own authority's; 0 where there are none.
+    #[prost(uint64, tag = "12")]
+    pub issuer_expires_unix_secs: u64,
 }
 /// How a log of enrollments is.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -793,6 +796,11 @@ pub struct LogStatus {
     pub least_witnesses: u32,
     #[prost(message, repeated, tag = "8")]
     pub witnesses: ::prost::alloc::vec::Vec<WitnessStatus>,
+    /// Devices that ever enrolled, and those of them that did within a day.
+    #[prost(uint64, tag = "9")]
+    pub devices: u64,
+    #[prost(uint64, tag = "10")]
+    pub young_devices: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct WitnessStatus {
@@ -825,6 +833,9 @@ pub struct AuthorityStatus {
     /// Why it does not.
     #[prost(string, optional, tag = "4")]
     pub why: ::core::option::Option<::prost::alloc::string::String>,
+    /// When the certificate ends that the coordinator shows to it; 0 where that is not known.
+    #[prost(uint64, tag = "5")]
+    pub certificate_expires_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ServedBase {

@@ -142,6 +142,7 @@ fn log_text(log: &LogStatus) -> String {
     let mut lines = vec![
         format!("the log, for witnesses: {}", log.key),
         format!("{} entries; the newest head was signed {}", log.size, at(log.head_unix_secs)),
+        format!("{} devices enrolled, {} of them within a day", log.devices, log.young_devices),
     ];
     if log.least_witnesses > 0 {
         lines.push(format!(
@@ -165,8 +166,9 @@ fn log_text(log: &LogStatus) -> String {
                 [witness.signed_size.to_string(), at(witness.signed_unix_secs)]
             };
             let [size, when] = signed;
-            let trouble = witness.trouble.as_deref().map_or_else(|| "signs".to_owned(), |why| shown(why).to_string());
-            vec![witness.name.clone(), size, when, trouble]
+            let trouble =
+                witness.trouble.as_deref().map_or_else(|| "signs".to_owned(), |why| shown(why).to_string());
+            vec![shown(&witness.name).to_string(), size, when, trouble]
         })
         .collect();
     lines.push(table(&["WITNESS", "ENTRIES", "SIGNED", "NOW"], &rows));

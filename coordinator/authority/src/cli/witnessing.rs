@@ -73,13 +73,20 @@ async fn serve(dir: PathBuf, watched: Vec<LogKey>, address: SocketAddr) -> Resul
     note(&format!("the witness {}", witnessing.witness()));
     note(&format!("listening on {address} for whoever keeps a log"));
     if !address.ip().is_loopback() {
-        note("it is in clear, for everybody who reaches that address: nothing of it is secret, and what it signs is signed");
+        note(
+            "it is in clear, for everybody who reaches that address: nothing of it is secret, and what it signs is signed",
+        );
     }
     let manager = Notifier::from_env().map_err(CliError::input)?;
     let says = format!("listens on {address} for whoever keeps a log");
     let pulse = || async {};
     let serving = Arc::clone(&witnessing).serve(listener, stop.clone());
-    let ended: Result<(), CliError> = manager.served(&says, &stop, pulse, async { Ok(serving.await) }).await;
+    let ended: Result<(), CliError> = manager
+        .served(&says, &stop, pulse, async {
+            serving.await;
+            Ok(())
+        })
+        .await;
     ended
 }
 

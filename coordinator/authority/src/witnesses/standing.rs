@@ -33,7 +33,9 @@ pub enum Trouble {
     #[error("it does not know this log: give whoever runs it the log's key, which `nightshift health` shows")]
     Unknown,
     /// It knows the log by another key.
-    #[error("it knows this log by another key: give whoever runs it the log's key, which `nightshift health` shows")]
+    #[error(
+        "it knows this log by another key: give whoever runs it the log's key, which `nightshift health` shows"
+    )]
     OtherKey,
     /// It does not understand what it was sent.
     #[error("it does not take what it was sent for a head of a log: {0}")]
@@ -92,9 +94,9 @@ pub fn read((status, kind, body): (u16, &str, &str), (old, size): (u64, u64)) ->
         403 => Reading::Trouble(Trouble::OtherKey),
         404 => Reading::Trouble(Trouble::Unknown),
         409 if kind == "text/x.tlog.size" => {
-            let saw = body.strip_suffix('\n').and_then(|saw| {
-                saw.parse::<u64>().ok().filter(|number| number.to_string() == saw)
-            });
+            let saw = body
+                .strip_suffix('\n')
+                .and_then(|saw| saw.parse::<u64>().ok().filter(|number| number.to_string() == saw));
             match saw {
                 None => Reading::Trouble(Trouble::Garbage("it names no size".to_owned())),
                 Some(saw) if saw > size => Reading::Trouble(Trouble::Ahead { saw, size }),
@@ -167,9 +169,8 @@ impl Standing {
         self.due_unix_secs = now_unix_secs.saturating_add(wait);
         let before = self.trouble.take();
         let since = before.as_ref().map_or(now_unix_secs, |(_, since)| *since);
-        let is_known = before.is_some_and(|(before, _)| {
-            std::mem::discriminant(&before) == std::mem::discriminant(&trouble)
-        });
+        let is_known = before
+            .is_some_and(|(before, _)| std::mem::discriminant(&before) == std::mem::discriminant(&trouble));
         let words = trouble.to_string();
         let said = if trouble.is_fork() { Said::Fork(words) } else { Said::Fails(words) };
         self.trouble = Some((trouble, since));
@@ -178,7 +179,8 @@ impl Standing {
 
     /// How it is, in words.
     pub fn status(&self, name: &str) -> WitnessStatus {
-        let (trouble, since) = self.trouble.as_ref().map(|(trouble, since)| (trouble.to_string(), *since)).unzip();
+        let (trouble, since) =
+            self.trouble.as_ref().map(|(trouble, since)| (trouble.to_string(), *since)).unzip();
         WitnessStatus {
             name: name.to_owned(),
             signed_size: if self.signed_unix_secs == 0 { 0 } else { self.seen },
@@ -198,7 +200,9 @@ mod tests {
     const SIZE: &str = "text/x.tlog.size";
 
     fn trouble(status: u16, kind: &str, body: &str) -> Trouble {
-        let Reading::Trouble(trouble) = read((status, kind, body), (5, 9)) else { panic!("{status} {body:?}") };
+        let Reading::Trouble(trouble) = read((status, kind, body), (5, 9)) else {
+            panic!("{status} {body:?}")
+        };
         trouble
     }
 
@@ -230,7 +234,7 @@ mod tests {
         let mut waits = Vec::new();
         let mut now = NOW;
         for _ in 0..9 {
-            let wait = (0..).find(|wait| standing.is_due(now + wait)).unwrap();
+            let wait = (0..=MOST_AGAIN_SECS).find(|wait| standing.is_due(now + wait)).unwrap();
             waits.push(wait);
             now += wait;
             assert_eq!(standing.failed(away(), now), None);

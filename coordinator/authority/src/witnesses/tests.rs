@@ -1,3 +1,8 @@
+#![expect(
+    clippy::disallowed_methods,
+    reason = "witnesses are served here, and it is measured how long they are waited for"
+)]
+
 use std::collections::BTreeMap;
 
 use aggregation::IdentityKey;
@@ -122,7 +127,7 @@ fn witnesses(log: &Log, keys: &[WitnessKeys], least: u32) -> Arc<Witnesses> {
 
 /// What is wrong with each, by its name.
 fn troubles(witnesses: &Witnesses, log: &Log) -> BTreeMap<String, String> {
-    let status = witnesses.status(&log.kept);
+    let status = witnesses.status(&log.kept, NOW);
     status.witnesses.into_iter().filter_map(|witness| Some((witness.name, witness.trouble?))).collect()
 }
 
@@ -144,7 +149,7 @@ async fn heads_are_signed_by_those_who_answer_and_kept_with_what_they_signed() {
     let published = log.kept.log().published().unwrap();
     assert_eq!((published.head().size, published.seen_by(&asking.keys())), (3, 2));
     assert_eq!(log.head().to_string(), published.to_string());
-    let status = asking.status(&log.kept);
+    let status = asking.status(&log.kept, NOW);
     assert_eq!((status.size, status.rounds_size, status.least_witnesses), (3, 3, 2));
     assert_eq!(status.witnesses.iter().map(|witness| witness.signed_size).collect::<Vec<_>>(), [3, 3, 0]);
     let why = &troubles(&asking, &log)["stranger9"];
@@ -166,7 +171,7 @@ async fn heads_are_signed_by_those_who_answer_and_kept_with_what_they_signed() {
     asking.ask(&log.kept).await;
     assert_eq!((log.head().head().size, log.head().seen_by(&asking.keys())), (5, 1));
     let log = log.again();
-    assert_eq!(log.head().seen_by(&[two.witness.clone()]), 1, "it is kept with the head");
+    assert_eq!(log.head().seen_by(std::slice::from_ref(&two.witness)), 1, "it is kept with the head");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -226,7 +231,7 @@ async fn an_answer_that_signs_nothing_is_not_taken_and_stops_nobody() {
         assert!(troubles[name].contains(words), "{name}: {}", troubles[name]);
     }
     assert_eq!(troubles.len(), words.len());
-    assert!(asking.status(&log.kept).witnesses.iter().all(|witness| !witness.saw_other_log));
+    assert!(asking.status(&log.kept, NOW).witnesses.iter().all(|witness| !witness.saw_other_log));
     // None of them is asked again at once.
     log.add(2);
     asking.ask(&log.kept).await;
@@ -264,7 +269,7 @@ async fn a_log_that_was_rolled_back_or_forked_is_signed_by_nobody_and_said() {
         async move {
             asking.ask(&log.kept).await;
             assert_eq!(log.head().seen_by(&asking.keys()), 0);
-            let status = asking.status(&log.kept).witnesses.remove(0);
+            let status = asking.status(&log.kept, NOW).witnesses.remove(0);
             assert!(status.saw_other_log, "{status:?}");
             status.trouble.unwrap()
         }

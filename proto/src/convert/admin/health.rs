@@ -32,7 +32,9 @@ pub(super) fn health_to_wire(health: Health) -> wire::Health {
             answers: authority.answers,
             since_unix_secs: authority.since_unix_secs,
             why: authority.why,
+            certificate_expires_unix_secs: authority.certificate_expires_unix_secs,
         }),
+        issuer_expires_unix_secs: health.issuer_expires_unix_secs,
     }
 }
 
@@ -62,7 +64,9 @@ pub(super) fn health_from_wire(message: wire::Health) -> Result<Health, WireErro
             answers: authority.answers,
             since_unix_secs: authority.since_unix_secs,
             why: authority.why,
+            certificate_expires_unix_secs: authority.certificate_expires_unix_secs,
         }),
+        issuer_expires_unix_secs: message.issuer_expires_unix_secs,
     })
 }
 
@@ -85,6 +89,8 @@ pub(in crate::convert) fn log_status_to_wire(log: LogStatus) -> wire::LogStatus 
         waiting_versions: log.waiting_versions,
         least_witnesses: log.least_witnesses,
         witnesses: log.witnesses.into_iter().map(witness).collect(),
+        devices: log.devices,
+        young_devices: log.young_devices,
     }
 }
 
@@ -107,5 +113,7 @@ pub(in crate::convert) fn log_status_from_wire(log: wire::LogStatus) -> LogStatu
         waiting_versions: log.waiting_versions,
         least_witnesses: log.least_witnesses,
         witnesses: log.witnesses.into_iter().map(witness).collect(),
+        devices: log.devices,
+        young_devices: log.young_devices,
     }
 }

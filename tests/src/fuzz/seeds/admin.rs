@@ -2,8 +2,9 @@
 
 use aggregation::{IdentityPublic, Signature};
 use proto::admin::{
-    AdminReply, AdminRequest, Attested, AuditPart, Candidates, DeviceDetail, DeviceQuery, DeviceState,
-    AuthorityStatus, DeviceStatus, DeviceTask, Health, LogStatus, OperatorStatus, ServedBase, TaskStatus, TokenStatus, TurnedAwayCount, WitnessStatus,
+    AdminReply, AdminRequest, Attested, AuditPart, AuthorityStatus, Candidates, DeviceDetail, DeviceQuery,
+    DeviceState, DeviceStatus, DeviceTask, Health, LogStatus, OperatorStatus, ServedBase, TaskStatus,
+    TokenStatus, TurnedAwayCount, WitnessStatus,
 };
 use proto::ids::{Digest, Serial, TokenId};
 use proto::message::DeclineReason;
@@ -123,7 +124,9 @@ pub(super) fn admin_replies() -> Vec<AdminReply> {
                 answers: false,
                 since_unix_secs: 11,
                 why: Some("no answer".into()),
+                certificate_expires_unix_secs: 12,
             }),
+            issuer_expires_unix_secs: 13,
         }),
         AdminReply::Operators(vec![OperatorStatus {
             serial: Serial([1; 16]),
@@ -157,5 +160,7 @@ pub(super) fn log_status() -> LogStatus {
         waiting_versions: 8,
         least_witnesses: 9,
         witnesses: vec![witness],
+        devices: 10,
+        young_devices: 11,
     }
 }
