@@ -2,7 +2,8 @@
 //! and are answered.
 //!
 //! Everything here is about all devices and all tasks together: a label has one of a few words that stand in the code, and
-//! none is a device's, a task's or anybody's text. What can be looked up when somebody asks is in `observe/scrape.rs`.
+//! none is a device's, a task's or anybody's text but the names of
+//! witnesses that the operator chose. What can be looked up when somebody asks is in `observe/scrape.rs`.
 #![expect(clippy::disallowed_methods, reason = "IO shell: how long the disk takes is measured here")]
 
 use std::collections::BTreeMap;

@@ -11,11 +11,13 @@ use crate::role::Role;
 
 mod devices;
 mod funnel;
+mod health;
 
 pub use devices::{
     Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask, TokenState, TokenStatus,
 };
 pub use funnel::{Candidates, DeclineCount, Funnel};
+pub use health::{AuthorityStatus, Health, LogStatus, ServedBase, TurnedAwayCount, WitnessStatus};
 
 /// What the operator asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +135,6 @@ impl AdminRequest {
 
 /// What the coordinator answers the operator.
 #[derive(Clone, Debug, PartialEq)]
-#[expect(clippy::large_enum_variant, reason = "one is held at a time, and sent")]
 pub enum AdminReply {
     /// To create, show and stop.
     Task(TaskStatus),
@@ -186,52 +187,6 @@ pub struct AuditPart {
     pub head: String,
     /// The key that signs heads.
     pub key: [u8; 32],
-}
-
-/// How a coordinator is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Health {
-    /// Why it writes nothing now; `None` while it does.
-    pub trouble: Option<String>,
-    /// Seconds since it has been so.
-    pub trouble_secs: u64,
-    /// What was turned away since the start, by listener and reason.
-    pub turned_away: Vec<TurnedAwayCount>,
-    /// When the certificate ends that it shows now; it makes the next one by itself.
-    pub server_expires_unix_secs: u64,
-    /// When its authority's certificate ends, and with it all that it signed.
-    pub authority_expires_unix_secs: u64,
-    /// The bases that devices may fetch from it.
-    pub bases: Vec<ServedBase>,
-    /// Bases that it has not read yet.
-    pub bases_to_read: u32,
-    /// Its clock; 0 where it does not say.
-    pub now_unix_millis: u64,
-    /// Whether it ends: open rounds may still end, and none is opened.
-    #[serde(default)]
-    pub stopping: bool,
-}
-
-/// A base that a coordinator serves.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ServedBase {
-    /// The hub's name of it, or that of its folder or file.
-    pub name: String,
-    /// What names it in plans.
-    pub digest: Digest,
-    /// Of all its files.
-    pub bytes: u64,
-}
-
-/// How often something was turned away.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct TurnedAwayCount {
-    /// Whose listener: `devices` or `operators`.
-    pub listener: String,
-    /// Why, in words.
-    pub why: String,
-    /// How often since the start.
-    pub times: u64,
 }
 
 /// A certificate of an operator.

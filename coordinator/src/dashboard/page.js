@@ -211,6 +211,8 @@
     byId("certificates").replaceChildren(table("The coordinator's own, and its operators'", ["whose", "ends"], [
       ["this server (it makes the next one by itself)", day(health.server_expires_unix_secs)],
       ["its authority", day(health.authority_expires_unix_secs)],
+      ...(health.issuer_expires_unix_secs ? [["who signs devices' certificates", day(health.issuer_expires_unix_secs)]] : []),
+      ...(health.authority ? [["its file for the enrollment authority", day(health.authority.certificate_expires_unix_secs)]] : []),
       ...seen.operators.map((one) => [`operator ${one.name}`, day(one.expires_unix_secs) + (one.ends_soon ? ", soon" : "")]),
     ]));
     byId("turned-away").replaceChildren(health.turned_away.length

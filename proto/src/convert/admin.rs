@@ -6,10 +6,10 @@ use super::{
     WireError, chunk_from_wire, chunk_to_wire, digest, digest_if_any, error, fixed, present, signature,
 };
 use crate::admin::{
-    AdminReply, AdminRequest, AuditPart, Gathering, Health, MeanMetric, OpenRound, OperatorStatus,
-    ParticipationCount, PrivacySpent, ServedBase, TaskState, TaskStatus, TurnedAwayCount, VersionStatus,
+    AdminReply, AdminRequest, AuditPart, Gathering, MeanMetric, OpenRound, OperatorStatus,
+    ParticipationCount, PrivacySpent, TaskState, TaskStatus, VersionStatus,
 };
-use crate::ids::{DeviceId, Digest, Serial, TaskId, TokenId};
+use crate::ids::{DeviceId, Serial, TaskId, TokenId};
 use crate::metrics::MetricName;
 use crate::plan::Mode;
 use crate::role::Role;
@@ -17,6 +17,7 @@ use crate::wire::{self, admin_reply, admin_request};
 
 mod devices;
 mod funnel;
+mod health;
 
 use devices::{
     detail_from_wire, detail_to_wire, device_from_wire, device_to_wire, query_from_wire, query_to_wire,
@@ -26,6 +27,8 @@ use funnel::{
     candidates_from_wire, candidates_to_wire, count_from_wire, count_to_wire, funnel_from_wire,
     funnel_to_wire,
 };
+use health::{health_from_wire, health_to_wire};
+pub(in crate::convert) use health::{log_status_from_wire, log_status_to_wire};
 
 /// Encodes an operator's request.
 pub fn admin_request_to_wire(request: AdminRequest) -> wire::AdminRequest {
@@ -225,53 +228,6 @@ fn role_from_wire(role: i32) -> Result<Option<Role>, WireError> {
         Ok(wire::OperatorRole::Operator) => Some(Role::Operator),
         Ok(wire::OperatorRole::Admin) => Some(Role::Admin),
         Err(_) => return Err(error("operator", format!("{role} is not a role"))),
-    })
-}
-
-fn health_to_wire(health: Health) -> wire::Health {
-    let count = |count: TurnedAwayCount| wire::TurnedAwayCount {
-        listener: count.listener,
-        why: count.why,
-        times: count.times,
-    };
-    let base = |base: ServedBase| wire::ServedBase {
-        name: base.name,
-        digest: base.digest.0.to_vec(),
-        bytes: base.bytes,
-    };
-    wire::Health {
-        trouble: health.trouble,
-        trouble_secs: health.trouble_secs,
-        turned_away: health.turned_away.into_iter().map(count).collect(),
-        server_expires_unix_secs: health.server_expires_unix_secs,
-        authority_expires_unix_secs: health.authority_expires_unix_secs,
-        bases: health.bases.into_iter().map(base).collect(),
-        bases_to_read: health.bases_to_read,
-        now_unix_millis: health.now_unix_millis,
-        stopping: health.stopping,
-    }
-}
-
-fn health_from_wire(message: wire::Health) -> Result<Health, WireError> {
-    let count = |count: wire::TurnedAwayCount| TurnedAwayCount {
-        listener: count.listener,
-        why: count.why,
-        times: count.times,
-    };
-    let base = |base: wire::ServedBase| {
-        let digest = Digest(fixed("base", &base.digest)?);
-        Ok(ServedBase { name: base.name, digest, bytes: base.bytes })
-    };
-    Ok(Health {
-        trouble: message.trouble,
-        trouble_secs: message.trouble_secs,
-        turned_away: message.turned_away.into_iter().map(count).collect(),
-        server_expires_unix_secs: message.server_expires_unix_secs,
-        authority_expires_unix_secs: message.authority_expires_unix_secs,
-        bases: message.bases.into_iter().map(base).collect::<Result<_, WireError>>()?,
-        bases_to_read: message.bases_to_read,
-        now_unix_millis: message.now_unix_millis,
-        stopping: message.stopping,
     })
 }
 
