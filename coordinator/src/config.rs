@@ -8,7 +8,7 @@ use std::{
 };
 
 use authority::witnesses::{self, WitnessKeys};
-use hooks::config::{AttestationKeys, IssuerKeys};
+use hooks::config::{AttestationKeys, AttestationKind, IssuerKeys};
 use serde::Deserialize;
 use shell::config::{self, ConfigError, OutOfRange, require};
 use shell::home;
@@ -235,6 +235,10 @@ impl Config {
             let asks = "left out, since [authority] file names an authority that asks them";
             require(self.witness.is_empty(), "witness", asks, &self.witness.len())?;
             require(self.least_witnesses == 0, "least_witnesses", asks, &self.least_witnesses)?;
+            let attests =
+                "none, since [authority] file names an authority that asks devices (its [attestation])";
+            let kind = self.attestation.kind;
+            require(kind == AttestationKind::None, "attestation.kind", attests, &kind.word())?;
         }
         witnesses::check(&self.witness, self.least_witnesses)?;
         require(self.audit_mib >= 16, "audit_mib", "at least 16", &self.audit_mib)?;

@@ -478,7 +478,7 @@ mod tests {
         let issued = |seed| {
             let credential =
                 aggregation::Credential::issue(&IdentityKey::from_seed(&[seed; 32]), [4; 16], device, NOW);
-            Issued { credential, issued_unix_secs: NOW, label: String::new() }
+            Issued { credential, issued_unix_secs: NOW, label: String::new(), attested: None }
         };
         assert_eq!(apart.issued(Ok(AuthorityReply::Issued(issued(1)))), Ok(issued(1)));
         for answer in

@@ -199,13 +199,7 @@ impl Registry {
             Ok(())
         };
         let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
-        let by = record.attested.iter().flat_map(|attested| {
-            [
-                ("attested".to_owned(), attested.kind.clone()),
-                ("policy".to_owned(), attested.policy.to_string()),
-            ]
-        });
-        let came = |(): &()| by.collect::<With>();
+        let came = |(): &()| record.attested.iter().flat_map(AttestedRecord::said).collect::<With>();
         self.audit.change_here((Who::Device(device), what), redeem, came, self.audit_fails())?;
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
@@ -325,7 +319,8 @@ impl Registry {
         (now, expires_unix_secs): (Timestamp, u64),
     ) -> Result<Enrolled, Rejection> {
         let credential = self.key()?.issue(device.0, identity, expires_unix_secs, logged);
-        let issued = Issued { credential, issued_unix_secs: now.as_secs(), label: String::new() };
+        let (issued_unix_secs, label, attested) = (now.as_secs(), String::new(), None);
+        let issued = Issued { credential, issued_unix_secs, label, attested };
         self.certified((certificate_request_pem, signed), &issued, now)
     }
 
@@ -337,7 +332,7 @@ impl Registry {
         issued: &Issued,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
-        let Issued { credential, issued_unix_secs, label } = issued.clone();
+        let Issued { credential, issued_unix_secs, label, attested: _ } = issued.clone();
         let device = DeviceId(credential.device);
         let certificate_pem = if let Some(signed) = signed {
             signed.chain_pem

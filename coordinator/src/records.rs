@@ -146,6 +146,13 @@ pub struct AttestedRecord {
     pub at_unix_secs: u64,
 }
 
+impl AttestedRecord {
+    /// What the audit log says of it.
+    pub fn said(&self) -> [(String, String); 2] {
+        [("attested".to_owned(), self.kind.clone()), ("policy".to_owned(), self.policy.to_string())]
+    }
+}
+
 /// A certificate of an operator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OperatorRecord {

@@ -61,7 +61,7 @@ impl Revocations {
         Ok((Self { path, writing: Mutex::new(()) }, revoked))
     }
 
-    /// Adds a line; it is on disk when this returns. Blocks.
+    /// Adds a line, unless it is there; it is on disk when this returns. Blocks.
     pub fn add(&self, revoked: Revoked) -> Result<(), FileError> {
         let Some(path) = &self.path else { return Ok(()) };
         // The lock guards no data, so a poisoned one is as good as another.
@@ -74,8 +74,14 @@ impl Revocations {
             .write(true)
             .open(path)
             .map_err(FileError::io("open", path))?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(FileError::io("read", path))?;
+        let line = revoked.line();
+        if String::from_utf8_lossy(&text).split_inclusive('\n').any(|there| there == line) {
+            return Ok(());
+        }
         let end = file.seek(SeekFrom::End(0)).map_err(FileError::io("seek in", path))?;
-        let appended = append(&mut file, end, &revoked.line());
+        let appended = append(&mut file, end, &line);
         if appended.is_err() {
             // Half a line would make the next one unreadable.
             drop(file.set_len(end));
@@ -174,6 +180,10 @@ mod tests {
         for one in both {
             file.add(one).unwrap();
         }
+        // It is there already.
+        let whole = std::fs::read(&path).unwrap();
+        file.add(both[0]).unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), whole);
         assert_eq!(Revocations::open(&path).unwrap().1, both);
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, format!("# devices of the second floor\n{whole}device 0101")).unwrap();

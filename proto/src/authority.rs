@@ -7,7 +7,7 @@ use aggregation::{Credential, IdentityPublic};
 
 use crate::admin::{LogStatus, TokenStatus};
 use crate::convert::{Enrollment, Renewal};
-use crate::ids::{DeviceId, TokenId};
+use crate::ids::{DeviceId, Digest, TokenId};
 use crate::message::LogPart;
 
 /// The most devices in one answer.
@@ -110,6 +110,17 @@ pub struct Issued {
     pub issued_unix_secs: u64,
     /// How the authority's operator calls the device.
     pub label: String,
+    /// By what its machine was admitted; none where nothing was asked of it.
+    pub attested: Option<AttestedBy>,
+}
+
+/// By what a device's machine was admitted. The digest of the policy is in its credential.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttestedBy {
+    /// What was asked, as it stands in a configuration.
+    pub kind: String,
+    /// When it was looked at.
+    pub at_unix_secs: u64,
 }
 
 /// What a coordinator learns that says where it is found.
@@ -123,6 +134,8 @@ pub struct Introduced {
     pub revocations_next: u64,
     /// Whether there are further ones there.
     pub more: bool,
+    /// The digest of what is asked of devices' machines now; none where nothing is.
+    pub attestation_policy: Option<Digest>,
 }
 
 /// A device, as the authority knows it.

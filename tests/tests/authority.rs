@@ -26,6 +26,8 @@ use stage::{Running, output, short_lines, start, text};
 #[expect(dead_code, reason = "here an authority makes the tokens")]
 mod stage;
 
+#[path = "authority/attestation.rs"]
+mod attestation;
 #[path = "authority/renewal.rs"]
 mod renewal;
 #[path = "authority/witnesses.rs"]

@@ -213,6 +213,7 @@ fn failure(error: ServerError) -> CliError {
         ServerError::Keeper(KeeperError::Key(_) | KeeperError::Pki(_) | KeeperError::Log(_))
         | ServerError::Pki(_)
         | ServerError::Tls(_)
+        | ServerError::Attestation(_)
         | ServerError::Witness(_)
         | ServerError::NotThere(_)
         | ServerError::There(_) => CliError::input(error),

@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
+use hooks::config::AttestationKeys;
 use serde::Deserialize;
 use serving::address;
 use shell::config::{self, ConfigError, OutOfRange, require};
@@ -42,6 +43,8 @@ pub struct Config {
     pub witness: Vec<WitnessKeys>,
     /// How long certificates last.
     pub certificates: Certificates,
+    /// What is asked of a device's machine before it enrolls. Default nothing.
+    pub attestation: AttestationKeys,
 }
 
 /// How long certificates last, in days; all at least one.
@@ -71,6 +74,7 @@ impl Default for Config {
             least_witnesses: 0,
             witness: Vec::new(),
             certificates: Certificates::default(),
+            attestation: AttestationKeys::default(),
         }
     }
 }
@@ -104,7 +108,8 @@ impl Config {
         ] {
             require(value >= 1, key, "at least 1", &value)?;
         }
-        witnesses::check(&self.witness, self.least_witnesses)
+        witnesses::check(&self.witness, self.least_witnesses)?;
+        self.attestation.check()
     }
 
     /// What devices are granted.
@@ -151,7 +156,8 @@ mod tests {
         assert_eq!(parse(SAMPLE).unwrap(), Config::default());
         assert_eq!(parse("").unwrap(), Config::default());
         let keys: toml::Table = SAMPLE.parse().unwrap();
-        assert_eq!((keys.len(), keys["certificates"].as_table().unwrap().len()), (9, 4));
+        assert_eq!((keys.len(), keys["certificates"].as_table().unwrap().len()), (10, 4));
+        assert_eq!(keys["attestation"].as_table().unwrap().len(), 9);
     }
 
     #[test]

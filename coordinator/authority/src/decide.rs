@@ -10,9 +10,6 @@ use proto::ids::{DeviceId, Digest, TokenId};
 use proto::message::Rejection;
 use serde::{Deserialize, Serialize};
 
-/// A device is stated again no sooner after the last time, in seconds: each is a write, and an entry that stays.
-pub const RENEWAL_PAUSE_SECS: u64 = 60;
-
 /// What a refusal is of that says that there is no such device, or that whoever asks is not it.
 pub const NO_DEVICE: &str = "device";
 
@@ -131,6 +128,9 @@ pub struct Device {
     pub enrolled_unix_secs: u64,
     /// What was stated of it last.
     pub stated: Statement,
+    /// By what its machine was admitted; not written where nothing was asked of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attested: Option<Attested>,
     /// When it was revoked; not written where it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_unix_secs: Option<u64>,
@@ -147,6 +147,17 @@ pub struct Statement {
     pub place: u64,
     /// The authority's signature, hexadecimal.
     pub signature: String,
+}
+
+/// By what a device's machine was admitted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attested {
+    /// The digest of the policy.
+    pub policy: Digest,
+    /// What was asked, as it stands in the configuration.
+    pub kind: String,
+    /// When it was looked at.
+    pub at_unix_secs: u64,
 }
 
 /// What the authority grants.
@@ -180,6 +191,15 @@ pub enum Enrolling {
     Again(DeviceId),
     /// One that repeats what it asked: it is answered as before, and nothing changes.
     Repeats(DeviceId),
+}
+
+/// What becomes of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewing {
+    /// The same is stated for longer.
+    States,
+    /// It is early, or a repetition: what was stated last is answered once more, and nothing is written.
+    Repeats,
 }
 
 /// Why a request comes to nothing.
@@ -217,9 +237,6 @@ pub enum Refusal {
         /// So many days ago.
         days: u64,
     },
-    /// It was renewed a moment ago.
-    #[error("the credential was renewed within the last minute")]
-    TooSoon,
 }
 
 impl From<Refusal> for Rejection {
@@ -233,7 +250,7 @@ impl From<Refusal> for Rejection {
             // `NotEnrolled` would say that the caller is none who may call.
             Refusal::NotEnrolled => Self::Unacceptable { request: NO_DEVICE.into(), why },
             Refusal::EndedLongAgo { .. } => Self::Unacceptable { request: "renew".into(), why },
-            Refusal::DayIsFull(_) | Refusal::TooSoon => Self::Unavailable(why),
+            Refusal::DayIsFull(_) => Self::Unavailable(why),
         }
     }
 }
@@ -276,12 +293,15 @@ pub fn enroll(
 }
 
 /// Whether a device is stated again. Whoever does not hold its identity key learns nothing.
+///
+/// A device renews when a half of its time is over. Within the first third it is answered what it was: each statement is a
+/// write and an entry that stays, and whoever saw a renewal can send it again.
 pub fn renew(
     terms: &Terms,
     device: Option<&Device>,
     asked: &Renewal,
     now_unix_secs: u64,
-) -> Result<(), Refusal> {
+) -> Result<Renewing, Refusal> {
     let device = device.filter(|device| device.revoked_unix_secs.is_none()).ok_or(Refusal::NotEnrolled)?;
     if !asked.is_proved_by(&IdentityPublic(device.identity.0)) {
         return Err(Refusal::NotEnrolled);
@@ -293,10 +313,8 @@ pub fn renew(
     }
     // A statement that is still to come was by a clock that has been mended.
     let since = now_unix_secs.checked_sub(issued_unix_secs);
-    if since.is_some_and(|secs| secs < RENEWAL_PAUSE_SECS) {
-        return Err(Refusal::TooSoon);
-    }
-    Ok(())
+    let third = expires_unix_secs.saturating_sub(issued_unix_secs) / 3;
+    Ok(if since.is_some_and(|secs| secs < third) { Renewing::Repeats } else { Renewing::States })
 }
 
 /// The day of UTC, by which new devices are counted.

@@ -20,9 +20,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use aggregation::log::Leaf;
-use aggregation::{Credential, IdentityKey, IdentityPublic, Logged, Signature};
-use proto::authority::{Introduced, Introduction, Issued, IssuedDevice, MOST_LISTED};
-use proto::convert::{Enrollment, Renewal};
+use aggregation::{IdentityKey, IdentityPublic};
+use proto::authority::{Introduced, Introduction, IssuedDevice, MOST_LISTED};
 use proto::ids::{DeviceId, Digest, TokenId};
 use proto::message::{LogPart, Rejection};
 use proto::shown::shown;
@@ -33,13 +32,15 @@ use shell::keys::{KeyFileError, SEED_BYTES, load_or_create_seed};
 use shell::store::{Batch, Key, Store, StoreError};
 use zeroize::Zeroizing;
 
-use crate::decide::{self, Device, Enrolling, Known, Refusal, Statement, Terms};
-use crate::kept_log::{KeptLog, LogError, Turn, label_tag};
+use crate::decide::{Device, Terms};
+use crate::kept_log::{KeptLog, LogError};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal};
 
+mod enrolling;
 pub mod list;
 pub mod peers;
 
+pub use enrolling::Applicant;
 use list::List;
 use peers::Peers;
 
@@ -131,107 +132,6 @@ impl Keeper {
         self.store.is_stopped()
     }
 
-    /// Makes a device of whoever holds a token, or gives the answer once more that was lost; durable when this returns. Blocks.
-    pub fn enroll(&self, asked: &Enrollment, now_unix_secs: u64) -> Result<Issued, Rejection> {
-        // Signatures first: they need no lock.
-        decide::proved(asked)?;
-        let _deciding = self.deciding();
-        let token = tokens::get(&self.store, asked.token).map_err(unavailable)?;
-        let device = self.with_identity(asked.identity)?;
-        let day = decide::day(now_unix_secs);
-        let new_today: Option<u32> = self.store.get(DAYS, day).map_err(unavailable)?;
-        let known = Known {
-            token: token.as_ref(),
-            device: device.as_ref().map(|(id, device)| (*id, device)),
-            enrolled_today: new_today.unwrap_or(0),
-        };
-        let who = decide::enroll(&self.terms, known, asked, now_unix_secs)?;
-        let token = token.ok_or(Refusal::Token(TokenRefusal::Unknown))?;
-        let (id, before) = match (who, device) {
-            (Enrolling::Repeats(id), Some((_, device))) => return self.issued(id, &device),
-            (Enrolling::Again(id), Some((_, device))) => (id, Some(device)),
-            (Enrolling::New | Enrolling::Again(_) | Enrolling::Repeats(_), _) => (new_device()?, None),
-        };
-        let mut batch = Batch::new();
-        let by = (asked.identity, now_unix_secs);
-        tokens::use_up(&mut batch, asked.token, &token, by).map_err(unavailable)?;
-        if before.is_none() {
-            batch.put(DAYS, day, &(new_today.unwrap_or(0) + 1)).map_err(unavailable)?;
-            batch.insert(IDENTITIES, asked.identity.0, &id).map_err(unavailable)?;
-        }
-        let label = token.label;
-        let enrolled_unix_secs = before.map_or(now_unix_secs, |before| before.enrolled_unix_secs);
-        let mut turn = self.log.turn();
-        let who = (id, asked.identity, label.as_str(), enrolled_unix_secs);
-        let stated = self.state((&mut batch, &mut turn), who, now_unix_secs)?;
-        let identity = Digest(asked.identity.0);
-        let device = Device { label, identity, enrolled_unix_secs, stated, revoked_unix_secs: None };
-        batch.put(DEVICES, id.0, &device).map_err(unavailable)?;
-        self.store.commit_blocking(&batch).map_err(unavailable)?;
-        turn.kept();
-        tracing::info!("device enrolled");
-        tracing::debug!(device = %id, label = %shown(&device.label), "device enrolled");
-        self.issued(id, &device)
-    }
-
-    /// States the same of a device for longer; durable when this returns. Blocks.
-    pub fn renew(&self, asked: &Renewal, now_unix_secs: u64) -> Result<Issued, Rejection> {
-        let _deciding = self.deciding();
-        let device = self.device(asked.device)?;
-        decide::renew(&self.terms, device.as_ref(), asked, now_unix_secs)?;
-        let device = device.ok_or(Refusal::NotEnrolled)?;
-        let mut batch = Batch::new();
-        let identity = IdentityPublic(device.identity.0);
-        let who = (asked.device, identity, device.label.as_str(), device.enrolled_unix_secs);
-        let mut turn = self.log.turn();
-        let stated = self.state((&mut batch, &mut turn), who, now_unix_secs)?;
-        let device = Device { stated, ..device };
-        batch.put(DEVICES, asked.device.0, &device).map_err(unavailable)?;
-        self.store.commit_blocking(&batch).map_err(unavailable)?;
-        turn.kept();
-        tracing::debug!(device = %asked.device, "credential renewed");
-        self.issued(asked.device, &device)
-    }
-
-    /// States that a device has a key, and has a batch write that into the log. Nothing is stated anywhere else.
-    fn state(
-        &self,
-        (batch, turn): (&mut Batch, &mut Turn<'_>),
-        (device, identity, label, enrolled_unix_secs): (DeviceId, IdentityPublic, &str, u64),
-        now_unix_secs: u64,
-    ) -> Result<Statement, Rejection> {
-        let expires_unix_secs = now_unix_secs.saturating_add(self.terms.credential_secs);
-        let logged = self.logged(turn.place(), label, enrolled_unix_secs);
-        let credential = Credential::issue_logged(&self.key, device.0, identity, expires_unix_secs, logged);
-        if let Some((_, leaf)) = credential.leaf() {
-            turn.write(batch, &leaf, &self.key, now_unix_secs).map_err(unavailable)?;
-        }
-        let (place, signature) = (turn.place(), hex::encode(credential.signature.0));
-        Ok(Statement { issued_unix_secs: now_unix_secs, expires_unix_secs, place, signature })
-    }
-
-    /// What the log says of a device.
-    fn logged(&self, place: u64, label: &str, enrolled_unix_secs: u64) -> Logged {
-        Logged { place, enrolled_unix_secs, label: label_tag(&self.key, label), attested: [0; 32] }
-    }
-
-    /// What was stated of a device last.
-    fn issued(&self, id: DeviceId, device: &Device) -> Result<Issued, Rejection> {
-        let mut signature = [0; 64];
-        hex::decode_to_slice(&device.stated.signature, &mut signature).map_err(|_| {
-            Rejection::Unavailable("the authority's record of this device is damaged".to_owned())
-        })?;
-        let credential = Credential {
-            device: id.0,
-            identity: IdentityPublic(device.identity.0),
-            expires_unix_secs: device.stated.expires_unix_secs,
-            logged: Some(self.logged(device.stated.place, &device.label, device.enrolled_unix_secs)),
-            signature: Signature(signature),
-        };
-        let (issued_unix_secs, label) = (device.stated.issued_unix_secs, device.label.clone());
-        Ok(Issued { credential, issued_unix_secs, label })
-    }
-
     /// Writes that a version came out of a round, by a coordinator's word. Blocks.
     pub fn log_version(&self, entry: &[u8], now_unix_secs: u64) -> Result<(), Rejection> {
         let Some(leaf @ Leaf::Version { .. }) = Leaf::from_bytes(entry) else {
@@ -308,7 +208,8 @@ impl Keeper {
         }
         let (revoked, revocations_next, more) =
             self.list.revoked_from(*revocations_from, MOST_LISTED).map_err(unavailable)?;
-        Ok(Introduced { authority: self.public(), revoked, revocations_next, more })
+        let (authority, attestation_policy) = (self.public(), None);
+        Ok(Introduced { authority, revoked, revocations_next, more, attestation_policy })
     }
 
     /// Makes a bootstrap token for a coordinator, by its name, or for the only one; gives its text. Blocks.

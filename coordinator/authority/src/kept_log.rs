@@ -270,14 +270,27 @@ impl KeptLog {
         Ok(())
     }
 
-    /// The entries of versions that wait to become some of the log, oldest of each task first. Blocks.
-    pub fn waiting_versions(&self) -> Result<Vec<(Key, Vec<u8>)>, LogError> {
-        let waiting = self.store.scan_prefix::<String>(UNLOGGED, &Key::default())?;
-        let read = waiting.map(|item| {
-            let (key, leaf) = item?;
-            Ok((key, hex::decode(leaf).unwrap_or_default()))
-        });
-        read.collect()
+    /// The versions that are to become entries, oldest of each task first. One whose record cannot be read is named and left
+    /// where it is; one that is none is named and waits no more. Blocks.
+    pub fn waiting_versions(&self) -> Result<Vec<(Key, Leaf)>, LogError> {
+        let mut versions = Vec::new();
+        for item in self.store.scan_prefix::<String>(UNLOGGED, &Key::default())? {
+            let (key, leaf) = match item {
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
+                    tracing::error!(%error, "a version does not become an entry of the enrollment log");
+                    continue;
+                }
+                other => other?,
+            };
+            match hex::decode(leaf).ok().and_then(|bytes| Leaf::from_bytes(&bytes)) {
+                Some(leaf @ Leaf::Version { .. }) => versions.push((key, leaf)),
+                Some(Leaf::Credential { .. } | Leaf::Revocation { .. }) | None => {
+                    tracing::error!("a version that was to become an entry of the enrollment log is damaged");
+                    self.waits_no_more(key)?;
+                }
+            }
+        }
+        Ok(versions)
     }
 
     /// A version is an entry now, or never will be. Blocks.
@@ -289,23 +302,9 @@ impl KeptLog {
 
     /// Makes entries of the versions that are to become some, oldest of each task first; durable when this returns. Blocks.
     pub fn log_versions(&self, authority: &IdentityKey, now_unix_secs: u64) -> Result<(), LogError> {
-        let waiting = self.store.scan_prefix::<String>(UNLOGGED, &Key::default())?;
-        for item in waiting.collect::<Vec<_>>() {
-            let (key, leaf) = match item {
-                Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
-                    tracing::error!(%error, "a version does not become an entry of the enrollment log");
-                    continue;
-                }
-                other => other?,
-            };
+        for (key, leaf) in self.waiting_versions()? {
             let mut batch = Batch::new();
             batch.remove(UNLOGGED, key);
-            let leaf = hex::decode(leaf).ok().and_then(|bytes| Leaf::from_bytes(&bytes));
-            let Some(leaf) = leaf else {
-                tracing::error!("a version that was to become an entry of the enrollment log is damaged");
-                self.store.commit_blocking(&batch)?;
-                continue;
-            };
             let mut turn = self.turn();
             turn.write(&mut batch, &leaf, authority, now_unix_secs)?;
             self.store.commit_blocking(&batch)?;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use hooks::{AttestationVerifier, OpenError};
 use proto::files::{self, Audience, FileError};
 use ring::rand::SystemRandom;
 use rustls::ServerConfig;
@@ -57,6 +58,9 @@ pub enum ServerError {
     /// The operator has none.
     #[error(transparent)]
     Peers(#[from] PeersError),
+    /// What is asked of devices' machines.
+    #[error(transparent)]
+    Attestation(#[from] OpenError),
     /// A witness cannot be asked.
     #[error(transparent)]
     Witness(#[from] WitnessOpenError),
@@ -99,6 +103,7 @@ pub struct Server {
     address: SocketAddr,
     shown: Arc<Shown>,
     witnesses: Arc<Witnesses>,
+    attestation: AttestationVerifier,
 }
 
 /// The certificate that the authority shows.
@@ -123,6 +128,7 @@ impl Server {
         ensure_operator(&config, &keeper, now)?;
         let log = keeper.log();
         let witnesses = Witnesses::open(&config.witness, config.least_witnesses, (&keeper.public(), &log))?;
+        let attestation = AttestationVerifier::open(&config.attestation)?;
         let address = listener.local_addr().map_err(ServerError::Listener)?;
         let mut names = config.public_names.clone();
         if !address.ip().is_unspecified() {
@@ -138,7 +144,8 @@ impl Server {
         };
         files::write(&folder.join(ADDRESS_FILE), local.as_bytes(), Audience::Anyone)?;
         let shown = Arc::new(Shown { names, server_secs, expires_unix_secs, sender });
-        Ok(Self { config, keeper, listener, address, shown, witnesses: Arc::new(witnesses) })
+        let witnesses = Arc::new(witnesses);
+        Ok(Self { config, keeper, listener, address, shown, witnesses, attestation })
     }
 
     /// Where coordinators and operators connect.
@@ -163,7 +170,7 @@ impl Server {
 
     /// Serves until `shutdown` is canceled, or the store fails. Calls under way are given a moment to end.
     pub async fn serve(self, shutdown: CancellationToken) -> Result<(), ServerError> {
-        let Self { config, keeper, listener, shown, witnesses, address: _ } = self;
+        let Self { config, keeper, listener, shown, witnesses, attestation, address: _ } = self;
         let stop = CancellationToken::new();
         // Whoever drops this future stops the service too.
         let _dropped = stop.clone().drop_guard();
@@ -179,9 +186,12 @@ impl Server {
             ..Limits::default()
         };
         let coordinator_secs = Certificates::secs(config.certificates.coordinator_days);
-        let routes =
-            Routes::new(service::service(Arc::clone(&keeper), coordinator_secs, Arc::clone(&witnesses)))
-                .prepare();
+        let routes = Routes::new(service::service(
+            Arc::clone(&keeper),
+            coordinator_secs,
+            (Arc::clone(&witnesses), attestation),
+        ))
+        .prepare();
         let asking = tokio::spawn(witnesses.keep(keeper.log()));
         let tls = shown.sender.subscribe();
         let mut served = tokio::spawn(listener::serve(

@@ -3,10 +3,12 @@
 
 use std::sync::Arc;
 
-use proto::authority::{AuthorityReply, AuthorityRequest};
-use proto::convert;
+use hooks::{AttestationVerifier, Policy, Shown};
+use proto::authority::{AuthorityReply, AuthorityRequest, Introduced, Issued};
+use proto::convert::{self, Enrollment};
 use proto::ids::Timestamp;
 use proto::message::Rejection;
+use proto::shown::shown;
 use proto::wire::{self, authority_server::AuthorityServer};
 use serving::listener::MAX_DEVICE_BYTES;
 use serving::peer::{AdminName, ConnectInfo, Peer};
@@ -17,8 +19,9 @@ use tokio::task::spawn_blocking;
 use tonic::{Request, Response, Status};
 
 use crate::clock::now_unix_secs;
-use crate::keeper::Keeper;
+use crate::decide::Attested;
 use crate::keeper::peers::Part;
+use crate::keeper::{Applicant, Keeper};
 use crate::witnesses::Witnesses;
 
 /// What is answered from.
@@ -27,16 +30,20 @@ pub struct Service {
     keeper: Arc<Keeper>,
     coordinator_secs: u64,
     witnesses: Arc<Witnesses>,
+    attestation: Arc<AttestationVerifier>,
     said: Arc<Seldom>,
+    /// That a device was not admitted is said once a minute.
+    turned_away: Arc<Seldom>,
 }
 
 /// The service, with its limits. A coordinator's certificate lasts so many seconds.
 pub fn service(
     keeper: Arc<Keeper>,
     coordinator_secs: u64,
-    witnesses: Arc<Witnesses>,
+    (witnesses, attestation): (Arc<Witnesses>, AttestationVerifier),
 ) -> AuthorityServer<Service> {
-    AuthorityServer::new(Service { keeper, coordinator_secs, witnesses, said: Arc::default() })
+    let (said, turned_away, attestation) = (Arc::default(), Arc::default(), Arc::new(attestation));
+    AuthorityServer::new(Service { keeper, coordinator_secs, witnesses, attestation, said, turned_away })
         .max_decoding_message_size(MAX_DEVICE_BYTES)
         .max_encoding_message_size(usize::MAX)
 }
@@ -66,11 +73,47 @@ impl Service {
         let now = now_unix_secs();
         let info = request.extensions().get::<ConnectInfo>().ok_or(Rejection::NotEnrolled)?;
         let asking = self.asking(info, now)?;
-        let request = convert::authority_request_from_wire(request.into_inner())?;
-        let service = self.clone();
-        spawn_blocking(move || service.perform(&asking, request, now))
-            .await
-            .unwrap_or_else(|error| Err(Rejection::Unavailable(error.to_string())))
+        match (convert::authority_request_from_wire(request.into_inner())?, asking) {
+            (AuthorityRequest::Enroll(asked), Asking::Coordinator(_)) => {
+                Ok(AuthorityReply::Issued(self.enroll(asked, now).await?))
+            }
+            (request, asking) => {
+                let service = self.clone();
+                apart(move || service.perform(&asking, request, now)).await
+            }
+        }
+    }
+
+    /// Looks at the machine of whoever asks to enroll, where that is demanded, and then makes a device of it: whoever is not
+    /// admitted uses nothing up, and is in no log.
+    async fn enroll(&self, asked: Box<Enrollment>, now: u64) -> Result<Issued, Rejection> {
+        let (keeper, asked) = (Arc::clone(&self.keeper), Arc::<Enrollment>::from(asked));
+        let whom = Arc::clone(&asked);
+        let applicant = apart(move || keeper.applicant(&whom, now)).await?;
+        let attested = if applicant.is_known { None } else { self.attested(&asked, &applicant, now).await? };
+        let keeper = Arc::clone(&self.keeper);
+        apart(move || keeper.enroll(&asked, (applicant.id, attested), now)).await
+    }
+
+    /// By what a machine is admitted; none where nothing is asked.
+    async fn attested(
+        &self,
+        asked: &Enrollment,
+        applicant: &Applicant,
+        now: u64,
+    ) -> Result<Option<Attested>, Rejection> {
+        let Some(Policy { kind, digest }) = self.attestation.policy().cloned() else { return Ok(None) };
+        let shows = Shown::by(asked, (applicant.id.0, &applicant.label), now);
+        match self.attestation.verify(shows).await {
+            Ok(()) => Ok(Some(Attested { policy: digest, kind: kind.to_owned(), at_unix_secs: now })),
+            Err(error) => {
+                if self.turned_away.may_say(Timestamp(now.saturating_mul(1000))) {
+                    let why = error.to_string();
+                    tracing::warn!(why = %shown(&why), label = %shown(&applicant.label), "a device was not admitted");
+                }
+                Err(error.rejection("the enrollment authority"))
+            }
+        }
     }
 
     /// Who calls. A connection may outlive its certificate, and what was known of it.
@@ -95,14 +138,13 @@ impl Service {
     ) -> Result<AuthorityReply, Rejection> {
         let keeper = &self.keeper;
         match (request, asking) {
-            (AuthorityRequest::Enroll(asked), Asking::Coordinator(_)) => {
-                Ok(AuthorityReply::Issued(keeper.enroll(&asked, now)?))
-            }
             (AuthorityRequest::Renew(asked), Asking::Coordinator(_)) => {
                 Ok(AuthorityReply::Issued(keeper.renew(&asked, now)?))
             }
             (AuthorityRequest::Introduce(introduction), Asking::Coordinator(name)) => {
-                Ok(AuthorityReply::Introduced(keeper.introduce(name, &introduction)?))
+                let attestation_policy = self.attestation.policy().map(|policy| policy.digest);
+                let introduced = keeper.introduce(name, &introduction)?;
+                Ok(AuthorityReply::Introduced(Introduced { attestation_policy, ..introduced }))
             }
             (AuthorityRequest::ReadLog { from }, Asking::Coordinator(_) | Asking::Operator) => {
                 Ok(AuthorityReply::Log(keeper.log_part(from)?))
@@ -139,9 +181,10 @@ impl Service {
                 let signed = keeper.peers.add_coordinator(&name, &certificate_request_pem, validity)?;
                 Ok(AuthorityReply::Certificate(signed))
             }
-            (
-                AuthorityRequest::Enroll(_)
-                | AuthorityRequest::Renew(_)
+            // Coordinators' requests to enroll are worked on elsewhere.
+            (AuthorityRequest::Enroll(_), _)
+            | (
+                AuthorityRequest::Renew(_)
                 | AuthorityRequest::Introduce(_)
                 | AuthorityRequest::LogVersion(_)
                 | AuthorityRequest::ReportRevoked(_),
@@ -163,6 +206,12 @@ impl Service {
             }
         }
     }
+}
+
+async fn apart<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Rejection> + Send + 'static,
+) -> Result<T, Rejection> {
+    spawn_blocking(work).await.unwrap_or_else(|error| Err(Rejection::Unavailable(error.to_string())))
 }
 
 fn not_for(whom: &str) -> Rejection {

@@ -6,7 +6,9 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use proto::attestation::{self, Attestation};
+use proto::convert::Enrollment;
 use proto::ids::Digest;
+use proto::message::Rejection;
 use proto::shown::shown;
 use rustls::pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
@@ -84,6 +86,21 @@ pub struct Shown {
     pub now_unix_secs: u64,
 }
 
+impl Shown {
+    /// What a device shows that asks to enroll, under this name and the label of its token.
+    pub fn by(asked: &Enrollment, (device, label): ([u8; 16], &str), now_unix_secs: u64) -> Self {
+        Self {
+            device,
+            identity: Digest(asked.identity.0),
+            label: label.to_owned(),
+            request_pem: asked.certificate_request_pem.clone(),
+            challenge: asked.challenge(),
+            attestation: asked.attestation.clone(),
+            now_unix_secs,
+        }
+    }
+}
+
 /// Why a device is not admitted.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AttestationError {
@@ -93,6 +110,16 @@ pub enum AttestationError {
     /// It is not known whether it does.
     #[error(transparent)]
     Hook(#[from] HookError),
+}
+
+impl AttestationError {
+    /// What the device is told, by `who`: a coordinator, or an authority apart from it.
+    pub fn rejection(self, who: &str) -> Rejection {
+        match self {
+            Self::NotAdmitted(why) => Rejection::Unacceptable { request: "attestation".into(), why },
+            Self::Hook(error) => error.rejection("whether this device may come is not known", who),
+        }
+    }
 }
 
 /// What a service is asked.

@@ -99,6 +99,18 @@ pub enum AttestationKind {
     Tpm,
 }
 
+impl AttestationKind {
+    /// As it stands in a configuration.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::AllowList => "allow-list",
+            Self::Webhook => "webhook",
+            Self::Tpm => "tpm",
+        }
+    }
+}
+
 impl Default for IssuerKeys {
     fn default() -> Self {
         Self {

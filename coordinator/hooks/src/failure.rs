@@ -1,5 +1,7 @@
 //! Why somebody who was asked gave nothing that can be used.
 
+use proto::message::Rejection;
+
 /// Why somebody who was asked gave nothing that can be used. What they said is in it, so it is for the operator, not for the
 /// device.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -40,6 +42,20 @@ pub enum HookError {
 }
 
 impl HookError {
+    /// What a device is told: whose fault it is, and that it may come again. What others said is for the operator.
+    pub fn rejection(&self, what: &str, who: &str) -> Rejection {
+        let how = match self {
+            Self::Busy => "too many devices come at the same time".to_owned(),
+            Self::Slow { .. } => format!("whom {who} asks for that did not answer in time"),
+            Self::Unreachable { .. } => format!("whom {who} asks for that cannot be reached"),
+            Self::Failed { .. } => format!("whom {who} asks for that failed"),
+            Self::TooMuch { .. } | Self::Garbage { .. } => {
+                format!("whom {who} asks for that gave no answer that can be used")
+            }
+        };
+        Rejection::Unavailable(format!("{what}: {how}; nothing is lost, and it may come again later"))
+    }
+
     /// What came of asking, as one word.
     pub fn word(&self) -> &'static str {
         match self {

@@ -3,6 +3,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use proto::admin::{AuthorityStatus, LogStatus};
+use proto::ids::Digest;
 
 /// How it was when it was last asked.
 #[derive(Debug, Default)]
@@ -15,6 +16,8 @@ struct Touched {
     since_unix_secs: u64,
     why: Option<String>,
     log: Option<LogStatus>,
+    /// The digest of what it asks of devices' machines.
+    attestation_policy: Option<Digest>,
 }
 
 /// What is new.
@@ -54,6 +57,16 @@ impl Touch {
     /// What it said of its log last.
     pub(crate) fn log(&self) -> Option<LogStatus> {
         self.touched().log.clone()
+    }
+
+    /// It asks this of devices' machines.
+    pub(crate) fn asks(&self, attestation_policy: Option<Digest>) {
+        self.touched().attestation_policy = attestation_policy;
+    }
+
+    /// What it asked of devices' machines when it was last asked.
+    pub(crate) fn attestation_policy(&self) -> Option<Digest> {
+        self.touched().attestation_policy
     }
 
     /// How it is, of an authority at this address.

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use hooks::{AttestationError, CertIssuer, HookError, Policy, Shown, Signed, ToSign};
 use proto::convert::Enrollment;
-use proto::ids::{DeviceId, Digest, Timestamp};
+use proto::ids::{DeviceId, Timestamp};
 use proto::message::Rejection;
 use proto::shown::shown;
 use rustls::pki_types::CertificateDer;
@@ -17,6 +17,9 @@ use crate::audit::What;
 use crate::peer::{self, Peer};
 use crate::pki::{self, Validity};
 use crate::records::AttestedRecord;
+
+/// Who asks others, as devices are told.
+const WHO: &str = "this coordinator";
 
 impl Registry {
     /// By what a device is admitted that enrolls now; none where nothing is asked.
@@ -36,17 +39,7 @@ impl Registry {
             return Ok(None);
         };
         let began = Instant::now();
-        let answer = verifier
-            .verify(Shown {
-                device: device.0,
-                identity: Digest(enrollment.identity.0),
-                label: label.to_owned(),
-                request_pem: enrollment.certificate_request_pem.clone(),
-                challenge: enrollment.challenge(),
-                attestation: enrollment.attestation.clone(),
-                now_unix_secs: now.as_secs(),
-            })
-            .await;
+        let answer = verifier.verify(Shown::by(enrollment, (device.0, label), now.as_secs())).await;
         let outcome = match &answer {
             Ok(()) => "done",
             Err(AttestationError::NotAdmitted(_)) => "refused",
@@ -60,16 +53,8 @@ impl Registry {
                 at_unix_secs: now.as_secs(),
             }));
         };
-        let (why, rejection) = match error {
-            AttestationError::NotAdmitted(why) => {
-                (why.clone(), Rejection::Unacceptable { request: "attestation".into(), why })
-            }
-            AttestationError::Hook(error) => {
-                (error.to_string(), failed("whether this device may come is not known", &error))
-            }
-        };
-        self.comes_to_nothing(("attestation", outcome), (label, device), &why, now);
-        Err(rejection)
+        self.comes_to_nothing(("attestation", outcome), (label, device), &error.to_string(), now);
+        Err(error.rejection(WHO))
     }
 
     /// The certificate that somebody else makes; none where the coordinator's own authority does.
@@ -96,7 +81,7 @@ impl Registry {
         self.driver.metrics().asked("issuer", outcome, began.elapsed());
         signed.map(Some).map_err(|error| {
             self.comes_to_nothing(("issuer", outcome), (label, device), &error.to_string(), now);
-            failed("no certificate was made for this device", &error)
+            error.rejection("no certificate was made for this device", WHO)
         })
     }
 
@@ -135,18 +120,4 @@ fn named(signed: Signed, device: DeviceId) -> Result<Signed, HookError> {
     } else {
         Err(HookError::Garbage { why: "the certificate does not name the device alone".to_owned() })
     }
-}
-
-/// What the device is told: whose fault it is, and that it may come again. What others said is for the operator.
-fn failed(what: &str, error: &HookError) -> Rejection {
-    let how = match error {
-        HookError::Busy => "too many devices come at the same time",
-        HookError::Slow { .. } => "whom this coordinator asks for that did not answer in time",
-        HookError::Unreachable { .. } => "whom this coordinator asks for that cannot be reached",
-        HookError::Failed { .. } => "whom this coordinator asks for that failed",
-        HookError::TooMuch { .. } | HookError::Garbage { .. } => {
-            "whom this coordinator asks for that gave no answer that can be used"
-        }
-    };
-    Rejection::Unavailable(format!("{what}: {how}; nothing was used up, so it may come again later"))
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use authority::asking::AskError;
 use hooks::Signed;
 use proto::admin::LogStatus;
-use proto::authority::{Introduction, Issued};
+use proto::authority::{AttestedBy, Introduction, Issued};
 use proto::convert::{Enrolled, Enrollment, Renewal};
-use proto::ids::{DeviceId, Timestamp};
+use proto::ids::{DeviceId, Digest, Timestamp};
 use proto::message::Rejection;
 use proto::shown::shown;
 use proto::token::pin_of;
@@ -52,6 +52,11 @@ impl Registry {
         let known = Arc::clone(&self).apart(move |registry| registry.standing(identity)).await?;
         let issued = self.authority_apart()?.enroll(&enrollment).await?;
         let device = DeviceId(issued.credential.device);
+        if enrollment.attestation.is_some() && issued.attested.is_none() {
+            tracing::info!(
+                "a device showed a statement about its machine, which the enrollment authority did not ask for"
+            );
+        }
         if known.is_some_and(|(known, _)| known != device) {
             let why = "this coordinator knows the device's key by another name than the enrollment authority; enroll with an \
                        empty folder";
@@ -59,11 +64,9 @@ impl Registry {
         }
         // What fails now may be asked again: the authority answers the same key the same.
         let (whom, request) = ((device, &*issued.label), &enrollment.certificate_request_pem);
-        let attested = self.attested(&enrollment, whom, now).await?;
         let signed = self.signed(whom, request, self.until(&issued, now), now).await?;
         let own = Arc::clone(&self);
-        let enrolled =
-            own.apart(move |registry| registry.record(&enrollment, &issued, (attested, signed), now)).await?;
+        let enrolled = own.apart(move |registry| registry.record(&enrollment, &issued, signed, now)).await?;
         self.catch_up().await;
         Ok(enrolled)
     }
@@ -105,8 +108,18 @@ impl Registry {
         let own = Arc::clone(&self);
         let waiting = spawn_blocking(move || own.log.waiting_versions()).await;
         let waiting = waiting.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-        for (key, entry) in waiting {
-            authority.log_version(entry).await.map_err(|error| error.to_string())?;
+        for (key, leaf) in waiting {
+            match authority.log_version(leaf.to_bytes()).await {
+                Ok(()) => {}
+                // It never will: the others are not kept waiting for it.
+                Err(AskError::Rejected(Rejection::Unacceptable { why, .. })) => {
+                    tracing::error!(
+                        why,
+                        "the enrollment authority does not take a version, which is in no log therefore"
+                    );
+                }
+                Err(error) => return Err(error.to_string()),
+            }
             let own = Arc::clone(&self);
             let done = spawn_blocking(move || own.log.waits_no_more(key)).await;
             done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
@@ -138,7 +151,7 @@ impl Registry {
         &self,
         asked: &Enrollment,
         issued: &Issued,
-        (attested, signed): (Option<AttestedRecord>, Option<Signed>),
+        signed: Option<Signed>,
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
         let enrolled = self.certified((&asked.certificate_request_pem, signed), issued, now)?;
@@ -149,8 +162,7 @@ impl Registry {
             now.0,
             issued.credential.expires_unix_secs,
         );
-        let place = issued.credential.logged.map(|logged| logged.place);
-        let record = DeviceRecord { attested, place, ..record };
+        let record = DeviceRecord { attested: attested(issued), place: place(issued), ..record };
         let earlier = self.standing(asked.identity)?;
         let mut batch = unless_barred(device);
         match &earlier {
@@ -163,8 +175,9 @@ impl Registry {
             self.driver.known().enrolled(device);
             Ok(())
         };
+        let came = |(): &()| record.attested.iter().flat_map(AttestedRecord::said).collect::<With>();
         let what = What::new("enroll", [("label", shown(&record.label).to_string())]);
-        self.audit.change_here((Who::Device(device), what), write, |()| With::new(), self.audit_fails())?;
+        self.audit.change_here((Who::Device(device), what), write, came, self.audit_fails())?;
         tracing::info!("device enrolled");
         tracing::debug!(%device, again = earlier.is_some(), "device enrolled");
         Ok(enrolled)
@@ -219,31 +232,34 @@ impl Registry {
         now: Timestamp,
     ) -> Result<Enrolled, Rejection> {
         let renewed = self.certified((&asked.certificate_request_pem, signed), issued, now)?;
-        let place = issued.credential.logged.map(|logged| logged.place);
         let (device, expires_unix_secs) = (renewed.device, issued.credential.expires_unix_secs);
         let record = records::device(&self.store, device).map_err(|e| self.store(e))?;
         let mut batch = unless_barred(device);
-        let renewed_unix_secs = now.as_secs();
+        let (renewed_unix_secs, attested, place) = (now.as_secs(), attested(issued), place(issued));
         match &record {
             Some(record) if record.revoked => return Err(Rejection::NotEnrolled),
             Some(record) => {
-                let next = DeviceRecord { expires_unix_secs, renewed_unix_secs, place, ..record.clone() };
-                records::replace_device(&mut batch, device, (record, &next))
+                let next =
+                    DeviceRecord { expires_unix_secs, renewed_unix_secs, attested, place, ..record.clone() };
+                records::replace_device(&mut batch, device, (record, &next)).map_err(|e| self.store(e))?;
+                self.commit(&batch)?;
             }
+            // The authority enrolled it, and looked at its machine; here it is new.
             None => {
                 let identity = issued.credential.identity;
                 let record = DeviceRecord::new(issued.label.clone(), identity, now.0, expires_unix_secs);
-                records::insert_device(
-                    &mut batch,
-                    device,
-                    &DeviceRecord { renewed_unix_secs, place, ..record },
-                )
+                let record = DeviceRecord { renewed_unix_secs, attested, place, ..record };
+                records::insert_device(&mut batch, device, &record).map_err(|e| self.store(e))?;
+                let write = || {
+                    self.commit(&batch)?;
+                    self.driver.known().enrolled(device);
+                    Ok(())
+                };
+                let came = |(): &()| record.attested.iter().flat_map(AttestedRecord::said).collect::<With>();
+                let label = ("label", shown(&record.label).to_string());
+                let what = What::new("enroll by a renewal", [label]);
+                self.audit.change_here((Who::Device(device), what), write, came, self.audit_fails())?;
             }
-        }
-        .map_err(|e| self.store(e))?;
-        self.commit(&batch)?;
-        if record.is_none() {
-            self.driver.known().enrolled(device);
         }
         tracing::debug!(%device, "certificate renewed");
         Ok(renewed)
@@ -304,25 +320,48 @@ impl Registry {
         }
     }
 
+    /// Each part whatever became of the others, and whom the authority revoked first: that must never wait.
     async fn hear(self: Arc<Self>) -> Result<(), String> {
-        let said = |error: AskError| error.to_string();
-        let refused = |rejection: Rejection| rejection.to_string();
+        let revoked = Arc::clone(&self).hear_of_revocations().await;
+        let reported = Arc::clone(&self).report_revocations().await;
+        let told = Arc::clone(&self).tell_versions().await;
+        let followed = Arc::clone(&self).follow_log().await;
+        if let Some(authority) = self.enroller.apart() {
+            authority.touch.told(authority.show_log().await);
+        }
+        revoked.and(reported).and(told).and(followed)
+    }
+
+    /// Tells the authority whom this coordinator's operators revoked.
+    async fn report_revocations(self: Arc<Self>) -> Result<(), String> {
         let Some(authority) = self.enroller.apart() else { return Ok(()) };
         let unreported = Arc::clone(&self).apart(|registry| registry.marked(UNREPORTED)).await;
-        for device in unreported.map_err(refused)? {
-            authority.report(device).await.map_err(said)?;
+        for device in unreported.map_err(|rejection| rejection.to_string())? {
+            match authority.report(device).await {
+                Ok(()) => {}
+                Err(AskError::Rejected(Rejection::Unacceptable { why, .. })) => {
+                    tracing::error!(%device, why, "the enrollment authority does not take a revocation");
+                }
+                Err(error) => return Err(error.to_string()),
+            }
             let mut batch = Batch::new();
             batch.remove(UNREPORTED, device.0);
             self.store.commit(batch).await.map_err(|error| error.to_string())?;
         }
-        Arc::clone(&self).tell_versions().await?;
-        Arc::clone(&self).follow_log().await?;
-        authority.touch.told(authority.show_log().await);
+        Ok(())
+    }
+
+    /// Shuts out whom the authority revoked since it was asked last.
+    async fn hear_of_revocations(self: Arc<Self>) -> Result<(), String> {
+        let said = |error: AskError| error.to_string();
+        let refused = |rejection: Rejection| rejection.to_string();
+        let Some(authority) = self.enroller.apart() else { return Ok(()) };
         loop {
             let from: u64 = self.store.get(TREE, READ).map_err(|error| error.to_string())?.unwrap_or(0);
             let pin = pin_of(self.authority.certificate());
             let introduction = Introduction { address: self.address.clone(), pin, revocations_from: from };
             let told = authority.introduce(introduction).await.map_err(said)?;
+            authority.touch.asks(told.attestation_policy);
             let (next, more) = (told.revocations_next, told.more);
             if next != from || !told.revoked.is_empty() {
                 let written = Arc::clone(&self)
@@ -337,18 +376,22 @@ impl Registry {
     }
 
     /// Shuts out whom the authority revoked, and keeps how far its list is read. Blocks.
-    fn revoke_as_told(&self, revoked: &[DeviceId], next: u64) -> Result<(), Rejection> {
+    pub(super) fn revoke_as_told(&self, revoked: &[DeviceId], next: u64) -> Result<(), Rejection> {
         for &device in revoked {
             let mut batch = Batch::new();
             batch.put(BARRED, device.0, &true).map_err(|e| self.store(e))?;
             self.store.commit_blocking(&batch).map_err(|e| self.store(e))?;
-            if records::revoke(&self.store, device, Batch::new()).map_err(|e| self.store(e))? {
-                self.revocations.add(Revoked::Device(device)).map_err(|error| super::unavailable(&error))?;
-                self.driver.known().revoked(device);
+            let is_new = records::revoke(&self.store, device, Batch::new()).map_err(|e| self.store(e))?;
+            // Whatever else fails, and also where it was begun before.
+            self.driver.known().revoked(device);
+            if is_new {
                 let what = What::new("revoke as the authority did", [("device", device.to_string())]);
                 self.audit.note(&what, driver::now());
                 tracing::info!("device revoked, as the enrollment authority did");
             }
+        }
+        for &device in revoked {
+            self.revocations.add(Revoked::Device(device)).map_err(|error| super::unavailable(&error))?;
         }
         let mut batch = Batch::new();
         batch.put(TREE, READ, &next).map_err(|e| self.store(e))?;
@@ -358,7 +401,14 @@ impl Registry {
     fn marked(&self, tree: &'static str) -> Result<Vec<DeviceId>, Rejection> {
         let mut devices = Vec::new();
         for item in self.store.scan_prefix::<bool>(tree, &Key::default()).map_err(|e| self.store(e))? {
-            let (key, _) = item.map_err(|e| self.store(e))?;
+            let key = match item {
+                Ok((key, _)) => key,
+                Err(error @ (StoreError::Damaged { .. } | StoreError::Unreadable { .. })) => {
+                    tracing::error!(%error, "the enrollment authority is not told of a revocation; revoke it there");
+                    continue;
+                }
+                Err(error) => return Err(self.store(error)),
+            };
             if let Some(device) = key.as_bytes().first_chunk() {
                 devices.push(DeviceId(*device));
             }
@@ -370,6 +420,18 @@ impl Registry {
         let none = || Rejection::Unavailable("there is no enrollment authority apart".to_owned());
         self.enroller.apart().ok_or_else(none)
     }
+}
+
+/// By what the authority admitted a device's machine.
+fn attested(issued: &Issued) -> Option<AttestedRecord> {
+    let AttestedBy { kind, at_unix_secs } = issued.attested.clone()?;
+    let policy = Digest(issued.credential.logged?.attested);
+    Some(AttestedRecord { policy, kind, at_unix_secs })
+}
+
+/// Where it stands in the authority's log.
+fn place(issued: &Issued) -> Option<u64> {
+    issued.credential.logged.map(|logged| logged.place)
 }
 
 /// A batch that is refused where the authority revoked the device meanwhile.

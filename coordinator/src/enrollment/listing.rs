@@ -64,7 +64,10 @@ impl Registry {
     pub async fn attested_by(self: Arc<Self>, device: DeviceId) -> Result<Option<Attested>, Rejection> {
         self.apart(move |registry| {
             let record = records::device(&registry.store, device).map_err(|e| registry.store(e))?;
-            let current = registry.hooks.attestation.policy().map(|policy| policy.digest);
+            let current = match registry.enroller.apart() {
+                Some(authority) => authority.touch.attestation_policy(),
+                None => registry.hooks.attestation.policy().map(|policy| policy.digest),
+            };
             Ok(record.and_then(|record| record.attested).map(|attested| Attested {
                 kind: attested.kind,
                 policy: attested.policy,

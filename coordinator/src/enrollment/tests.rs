@@ -420,3 +420,23 @@ async fn a_change_is_written_to_its_end_when_its_caller_has_gone() {
         tokio::task::yield_now().await;
     }
 }
+
+/// The second place is away: the device is shut out all the same, and the place is written when it is there.
+#[tokio::test]
+async fn whom_the_authority_revoked_is_shut_out_whatever_else_fails() {
+    let World { folder, registry, device } = world().await;
+    let mut registry = Arc::into_inner(registry).unwrap();
+    let second = folder.path().join("away/revoked.txt");
+    registry.revocations = Revocations::open(&second).unwrap().0;
+    assert_eq!(registry.check(device), Ok(()));
+    for _ in 0..2 {
+        let failed = registry.revoke_as_told(&[device], 1).unwrap_err();
+        assert!(matches!(failed, Rejection::Unavailable(_)), "{failed}");
+        assert_eq!(registry.check(device), Err(Rejection::NotEnrolled));
+    }
+    std::fs::create_dir(folder.path().join("away")).unwrap();
+    for _ in 0..2 {
+        registry.revoke_as_told(&[device], 1).unwrap();
+        assert_eq!(std::fs::read_to_string(&second).unwrap(), format!("device {device}\n"));
+    }
+}

@@ -4,12 +4,12 @@ use aggregation::IdentityPublic;
 
 use super::admin::{log_status_from_wire, log_status_to_wire, token_from_wire, token_to_wire};
 use super::{
-    WireError, credential_from_wire, credential_to_wire, enroll_request_from_wire, enroll_request_to_wire,
-    error, fixed, log_part_from_wire, log_part_to_wire, present, renew_request_from_wire,
-    renew_request_to_wire,
+    WireError, credential_from_wire, credential_to_wire, digest_if_any, enroll_request_from_wire,
+    enroll_request_to_wire, error, fixed, log_part_from_wire, log_part_to_wire, present,
+    renew_request_from_wire, renew_request_to_wire,
 };
 use crate::authority::{
-    AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice, MOST_LISTED,
+    AttestedBy, AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice, MOST_LISTED,
 };
 use crate::ids::{DeviceId, TokenId};
 use crate::wire::{self, authority_reply, authority_request};
@@ -83,21 +83,16 @@ pub fn authority_request_from_wire(message: wire::AuthorityRequest) -> Result<Au
 pub fn authority_reply_to_wire(reply: AuthorityReply) -> wire::AuthorityReply {
     use authority_reply::Kind;
     let kind = match reply {
-        AuthorityReply::Issued(Issued { credential, issued_unix_secs, label }) => {
-            Kind::Issued(wire::Issued {
-                credential: Some(credential_to_wire(&credential)),
-                issued_unix_secs,
-                label,
-            })
-        }
-        AuthorityReply::Introduced(Introduced { authority, revoked, revocations_next, more }) => {
-            Kind::Introduced(wire::Introduced {
-                authority: authority.0.to_vec(),
-                revoked: revoked.iter().map(|device| device.0.to_vec()).collect(),
-                revocations_next,
-                more,
-            })
-        }
+        AuthorityReply::Issued(issued) => Kind::Issued(issued_to_wire(issued)),
+        AuthorityReply::Introduced(introduced) => Kind::Introduced(wire::Introduced {
+            authority: introduced.authority.0.to_vec(),
+            revoked: introduced.revoked.iter().map(|device| device.0.to_vec()).collect(),
+            revocations_next: introduced.revocations_next,
+            more: introduced.more,
+            attestation_policy: introduced
+                .attestation_policy
+                .map_or_else(Vec::new, |digest| digest.0.to_vec()),
+        }),
         AuthorityReply::Done => Kind::Done(wire::Received {}),
         AuthorityReply::Log(part) => Kind::Log(log_part_to_wire(part)),
         AuthorityReply::LogStatus(log) => Kind::LogStatus(log_status_to_wire(log)),
@@ -118,21 +113,16 @@ pub fn authority_reply_to_wire(reply: AuthorityReply) -> wire::AuthorityReply {
 pub fn authority_reply_from_wire(message: wire::AuthorityReply) -> Result<AuthorityReply, WireError> {
     use authority_reply::Kind;
     Ok(match present("authority reply", message.kind)? {
-        Kind::Issued(wire::Issued { credential, issued_unix_secs, label }) => {
-            AuthorityReply::Issued(Issued {
-                credential: credential_from_wire(present("credential", credential.as_ref())?)?,
-                issued_unix_secs,
-                label,
-            })
-        }
-        Kind::Introduced(wire::Introduced { authority, revoked, revocations_next, more }) => {
-            at_most_listed(revoked.len())?;
+        Kind::Issued(issued) => AuthorityReply::Issued(issued_from_wire(issued)?),
+        Kind::Introduced(introduced) => {
+            at_most_listed(introduced.revoked.len())?;
             let device = |device: &Vec<u8>| Ok(DeviceId(fixed("device", device)?));
             AuthorityReply::Introduced(Introduced {
-                authority: IdentityPublic(fixed("authority", &authority)?),
-                revoked: revoked.iter().map(device).collect::<Result<_, WireError>>()?,
-                revocations_next,
-                more,
+                authority: IdentityPublic(fixed("authority", &introduced.authority)?),
+                revoked: introduced.revoked.iter().map(device).collect::<Result<_, WireError>>()?,
+                revocations_next: introduced.revocations_next,
+                more: introduced.more,
+                attestation_policy: digest_if_any("introduced", &introduced.attestation_policy)?,
             })
         }
         Kind::Done(wire::Received {}) => AuthorityReply::Done,
@@ -150,6 +140,22 @@ pub fn authority_reply_from_wire(message: wire::AuthorityReply) -> Result<Author
         }
         Kind::Certificate(wire::Certificate { pem }) => AuthorityReply::Certificate(pem),
     })
+}
+
+fn issued_to_wire(issued: Issued) -> wire::Issued {
+    let Issued { credential, issued_unix_secs, label, attested } = issued;
+    let (attested_kind, attested_unix_secs) =
+        attested.map_or_else(Default::default, |AttestedBy { kind, at_unix_secs }| (kind, at_unix_secs));
+    let credential = Some(credential_to_wire(&credential));
+    wire::Issued { credential, issued_unix_secs, label, attested_kind, attested_unix_secs }
+}
+
+fn issued_from_wire(message: wire::Issued) -> Result<Issued, WireError> {
+    let wire::Issued { credential, issued_unix_secs, label, attested_kind: kind, attested_unix_secs } =
+        message;
+    let credential = credential_from_wire(present("credential", credential.as_ref())?)?;
+    let attested = (!kind.is_empty()).then_some(AttestedBy { kind, at_unix_secs: attested_unix_secs });
+    Ok(Issued { credential, issued_unix_secs, label, attested })
 }
 
 fn at_most_listed(found: usize) -> Result<(), WireError> {
@@ -188,6 +194,7 @@ mod tests {
     use super::*;
     use crate::admin::TokenStatus;
     use crate::convert::{Enrollment, Renewal};
+    use crate::ids::Digest;
 
     #[test]
     fn every_request_is_read_back() {
@@ -226,12 +233,14 @@ mod tests {
                 credential: Credential::issue(&authority, device.0, identity, 9),
                 issued_unix_secs: 8,
                 label: "l".into(),
+                attested: Some(AttestedBy { kind: "tpm".into(), at_unix_secs: 7 }),
             }),
             AuthorityReply::Introduced(Introduced {
                 authority: authority.public(),
                 revoked: vec![device],
                 revocations_next: 1,
                 more: true,
+                attestation_policy: Some(Digest([4; 32])),
             }),
             AuthorityReply::Done,
             AuthorityReply::Token("t".into()),

@@ -1366,6 +1366,11 @@ pub struct Issued {
     pub issued_unix_secs: u64,
     #[prost(string, tag = "3")]
     pub label: ::prost::alloc::string::String,
+    /// By what its machine was admitted; empty where nothing was asked of it. The policy's digest is in the credential.
+    #[prost(string, tag = "4")]
+    pub attested_kind: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "5")]
+    pub attested_unix_secs: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Introduced {
@@ -1381,6 +1386,9 @@ pub struct Introduced {
     /// Whether there are further ones there.
     #[prost(bool, tag = "4")]
     pub more: bool,
+    /// The digest of what is asked of devices' machines now; empty where nothing is.
+    #[prost(bytes = "vec", tag = "5")]
+    pub attestation_policy: ::prost::alloc::vec::Vec<u8>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct IssuedList {

@@ -119,7 +119,7 @@ const RULES: &[Rule] = &[
     // The key that says which devices exist: nothing of a round is beside it.
     Rule {
         package: "authority",
-        may_name: &["aggregation", "proto", "shell", "serving"],
+        may_name: &["aggregation", "proto", "shell", "serving", "hooks"],
         links_none_of: &[TENSORS, &["ureq", "nightshift-task", "nightshift-coordinator"]],
     },
     Rule {

@@ -53,9 +53,9 @@ impl World {
     pub(crate) fn until(&self, mut is_so: impl FnMut() -> bool) {
         let began = Instant::now();
         while !is_so() {
-            let logs = ["authority", "coordinator"]
+            let logs = ["authority", "coordinator", "anna"]
                 .map(|name| fs::read_to_string(self.stage.path(&format!("{name}.log"))).unwrap_or_default());
-            assert!(began.elapsed() < Duration::from_secs(60), "it never was so\n{}\n{}", logs[0], logs[1]);
+            assert!(began.elapsed() < Duration::from_secs(60), "it never was so\n{}", logs.join("\n"));
             std::thread::sleep(Duration::from_millis(50));
         }
     }

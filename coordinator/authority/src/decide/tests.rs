@@ -28,6 +28,7 @@ fn device(identity: u8, issued_unix_secs: u64) -> Device {
             place: 0,
             signature: String::new(),
         },
+        attested: None,
         revoked_unix_secs: None,
     }
 }
@@ -91,15 +92,17 @@ fn a_full_day_is_over_at_midnight() {
 }
 
 #[test]
-fn a_device_is_renewed_by_its_key_within_its_grace_and_not_twice_at_once() {
+fn a_device_is_renewed_by_its_key_within_its_grace_and_answered_the_same_while_it_is_early() {
     let (id, known) = (DeviceId([7; 16]), device(1, NOW));
     let asked = |seed| Renewal::new(id, "request".into(), &key(seed));
     let renewed = |seed, at| renew(&TERMS, Some(&known), &asked(seed), at);
-    assert_eq!(renewed(1, NOW + 60), Ok(()));
-    assert_eq!(renewed(1, NOW + 59), Err(Refusal::TooSoon));
-    assert_eq!(renewed(1, NOW - 1000), Ok(()), "the clock was mended");
+    let third = known.stated.expires_unix_secs.abs_diff(NOW) / 3;
+    assert_eq!(renewed(1, NOW + third), Ok(Renewing::States));
+    assert_eq!(renewed(1, NOW + third - 1), Ok(Renewing::Repeats));
+    assert_eq!(renewed(1, NOW), Ok(Renewing::Repeats));
+    assert_eq!(renewed(1, NOW - 1000), Ok(Renewing::States), "the clock was mended");
     assert_eq!(renewed(2, NOW + 60), Err(Refusal::NotEnrolled));
-    assert_eq!(renewed(1, NOW + 40 * DAY_SECS), Ok(()));
+    assert_eq!(renewed(1, NOW + 40 * DAY_SECS), Ok(Renewing::States));
     let late = renewed(1, NOW + 40 * DAY_SECS + 1);
     assert_eq!(late, Err(Refusal::EndedLongAgo { days: 10 }));
     assert_eq!(renew(&TERMS, None, &asked(1), NOW + 60), Err(Refusal::NotEnrolled));

@@ -1,7 +1,10 @@
+use proto::authority::{AttestedBy, Issued};
+use proto::convert::{Enrollment, Renewal};
 use proto::token::BootstrapToken;
 use serving::pki::Validity;
 
 use super::*;
+use crate::decide::{self, Attested, Refusal};
 
 const NOW: u64 = 1_800_000_000;
 const DAY: u64 = 24 * 3600;
@@ -24,6 +27,12 @@ fn token(keeper: &Keeper) -> BootstrapToken {
     keeper.issue_token(("anna", 3600), "", NOW).unwrap().parse().unwrap()
 }
 
+/// Enrolls whoever asks, of whose machine nothing is asked.
+fn enroll(keeper: &Keeper, asked: &Enrollment, now_unix_secs: u64) -> Result<Issued, Rejection> {
+    let applicant = keeper.applicant(asked, now_unix_secs)?;
+    keeper.enroll(asked, (applicant.id, None), now_unix_secs)
+}
+
 fn asked(token: &BootstrapToken, seed: u8) -> Enrollment {
     Enrollment::new(&token.key(), "request".into(), &IdentityKey::from_seed(&[seed; 32]))
 }
@@ -37,14 +46,14 @@ fn a_device_is_enrolled_once_and_its_lost_answer_is_the_same_after_a_crash_and_f
         (token.address(), token.pin(), token.authority()),
         ("localhost:7443", [7; 32], first.public())
     );
-    let answer = first.enroll(&asked(&token, 1), NOW).unwrap();
+    let answer = enroll(&first, &asked(&token, 1), NOW).unwrap();
     answer.credential.verify(&first.public(), NOW + 30 * DAY - 1).unwrap();
     assert_eq!(answer.label, "anna");
     drop(first);
 
     let again = keeper(folder.path());
-    assert_eq!(again.enroll(&asked(&token, 1), NOW + 5).unwrap(), answer);
-    let other = again.enroll(&asked(&token, 2), NOW + 5).unwrap_err();
+    assert_eq!(enroll(&again, &asked(&token, 1), NOW + 5).unwrap(), answer);
+    let other = enroll(&again, &asked(&token, 2), NOW + 5).unwrap_err();
     assert!(other.to_string().contains("used before"), "{other}");
     assert_eq!(again.log_part(0).unwrap().entries.len(), 1, "what is repeated is not stated again");
     assert_eq!(again.devices(None).unwrap().0.len(), 1);
@@ -55,31 +64,38 @@ fn a_day_takes_as_many_new_devices_as_it_may_and_the_token_stays_good() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = keeper(folder.path());
     for seed in 1..=3 {
-        keeper.enroll(&asked(&token(&keeper), seed), NOW).unwrap();
+        enroll(&keeper, &asked(&token(&keeper), seed), NOW).unwrap();
     }
     let late = token(&keeper);
-    assert!(matches!(keeper.enroll(&asked(&late, 4), NOW), Err(Rejection::Unavailable(_))));
+    assert!(matches!(enroll(&keeper, &asked(&late, 4), NOW), Err(Rejection::Unavailable(_))));
     // One that was there comes again on the same day.
     let before = keeper.devices(None).unwrap().0;
-    let again = keeper.enroll(&asked(&token(&keeper), 1), NOW + 1).unwrap();
+    let again = enroll(&keeper, &asked(&token(&keeper), 1), NOW + 1).unwrap();
     assert!(before.iter().any(|device| device.device.0 == again.credential.device));
     let tomorrow = (decide::day(NOW) + 1) * DAY;
     let longer = keeper.issue_token(("late", 2 * DAY), "", NOW).unwrap().parse().unwrap();
-    keeper.enroll(&asked(&longer, 4), tomorrow).unwrap();
+    enroll(&keeper, &asked(&longer, 4), tomorrow).unwrap();
 }
 
 #[test]
 fn a_revoked_device_is_renewed_and_enrolled_no_more_and_coordinators_are_told_once() {
     let folder = tempfile::tempdir().unwrap();
     let keeper = keeper(folder.path());
-    let device = DeviceId(keeper.enroll(&asked(&token(&keeper), 1), NOW).unwrap().credential.device);
+    let device = DeviceId(enroll(&keeper, &asked(&token(&keeper), 1), NOW).unwrap().credential.device);
     let renewal = Renewal::new(device, "request".into(), &IdentityKey::from_seed(&[1; 32]));
-    let renewed = keeper.renew(&renewal, NOW + 60).unwrap();
-    assert_eq!(renewed.credential.expires_unix_secs, NOW + 60 + 30 * DAY);
-    keeper.revoke(device, NOW + 70).unwrap();
-    keeper.revoke(device, NOW + 71).unwrap();
-    assert_eq!(keeper.renew(&renewal, NOW + 200), Err(Refusal::NotEnrolled.into()));
-    let again = keeper.enroll(&asked(&token(&keeper), 1), NOW + 80).unwrap_err();
+    // Early, and however often it is sent, it is what was stated before.
+    for secs in [1, 60, 10 * DAY - 1] {
+        let early = keeper.renew(&renewal, NOW + secs).unwrap();
+        assert_eq!(early.credential.expires_unix_secs, NOW + 30 * DAY);
+        early.credential.verify(&keeper.public(), NOW + secs).unwrap();
+    }
+    assert_eq!(keeper.log_part(0).unwrap().entries.len(), 1);
+    let renewed = keeper.renew(&renewal, NOW + 10 * DAY).unwrap();
+    assert_eq!(renewed.credential.expires_unix_secs, NOW + 40 * DAY);
+    keeper.revoke(device, NOW + 10 * DAY + 70).unwrap();
+    keeper.revoke(device, NOW + 10 * DAY + 71).unwrap();
+    assert_eq!(keeper.renew(&renewal, NOW + 25 * DAY), Err(Refusal::NotEnrolled.into()));
+    let again = enroll(&keeper, &asked(&token(&keeper), 1), NOW + 80).unwrap_err();
     assert!(again.to_string().contains("was revoked"), "{again}");
     let told = introduced(&keeper, 0);
     assert_eq!((told.revoked, told.revocations_next, told.more), (vec![device], 1, false));
@@ -137,4 +153,35 @@ fn a_coordinator_s_next_certificate_makes_the_one_before_worthless() {
     let operator = Identity::load(folder.path(), peers::OPERATOR).unwrap();
     let operator = read_certificate(&operator.chain()[0]).unwrap();
     assert_eq!(part(&operator), Some(peers::Part::Operator));
+}
+
+#[test]
+fn by_what_a_machine_was_admitted_is_in_each_of_its_credentials() {
+    let folder = tempfile::tempdir().unwrap();
+    let keeper = keeper(folder.path());
+    let token = token(&keeper);
+    let asked = asked(&token, 1);
+    let applicant = keeper.applicant(&asked, NOW).unwrap();
+    assert!(!applicant.is_known && applicant.label == "anna");
+    assert_eq!(keeper.devices(None).unwrap().0, [], "who asks is no device yet");
+    let by = Attested { policy: Digest([5; 32]), kind: "tpm".into(), at_unix_secs: NOW };
+    let issued = keeper.enroll(&asked, (applicant.id, Some(by)), NOW).unwrap();
+    assert_eq!(DeviceId(issued.credential.device), applicant.id);
+    // Whoever repeats it is known, and is not looked at again.
+    let known = keeper.applicant(&asked, NOW + 1).unwrap();
+    assert!(known.is_known && known.id == applicant.id);
+    let repeated = keeper.enroll(&asked, (known.id, None), NOW + 1).unwrap();
+    assert_eq!(repeated, issued);
+    let renewal = Renewal::new(applicant.id, "request".into(), &IdentityKey::from_seed(&[1; 32]));
+    let renewed = keeper.renew(&renewal, NOW + 15 * DAY).unwrap();
+    for stated in [issued, renewed] {
+        stated.credential.verify(&keeper.public(), NOW).unwrap();
+        assert_eq!(stated.credential.logged.unwrap().attested, [5; 32]);
+        assert_eq!(stated.attested, Some(AttestedBy { kind: "tpm".into(), at_unix_secs: NOW }));
+    }
+    // Looked at under one name and enrolled by another request meanwhile.
+    let other = self::token(&keeper);
+    let moved = Enrollment::new(&other.key(), "request".into(), &IdentityKey::from_seed(&[1; 32]));
+    let refused = keeper.enroll(&moved, (DeviceId([9; 16]), None), NOW + 2).unwrap_err();
+    assert!(matches!(refused, Rejection::Unavailable(_)), "{refused}");
 }

@@ -175,3 +175,30 @@ fn a_copy_follows_and_goes_on_after_a_break() {
     assert!(matches!(copy.follow(&newer.entries, &signed), Err(LogError::Head(HeadError::OtherLog))));
     assert_eq!(root(&copy).0, 4);
 }
+
+/// A version that cannot be read, and one that is none, keep no other one waiting.
+#[test]
+fn versions_that_are_damaged_are_passed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(folder.path()).unwrap();
+    let log = KeptLog::open(store.clone(), key().public()).unwrap();
+    let version = |number| Leaf::Version {
+        task: [9; 16],
+        version: number,
+        survivors: 3,
+        unix_secs: NOW,
+        plan: [1; 32],
+        adapter: [2; 32],
+        roster: [3; 32],
+    };
+    let mut batch = Batch::new();
+    batch.put(UNLOGGED, Key::from([0; 16]).and_u64(1), &"00").unwrap();
+    batch.put(UNLOGGED, Key::from([0; 16]).and_u64(2), &7).unwrap();
+    batch.put(UNLOGGED, Key::from([0; 16]).and_u64(3), &hex::encode(leaf(1).to_bytes())).unwrap();
+    batch.put(UNLOGGED, Key::from([9; 16]).and_u64(4), &hex::encode(version(4).to_bytes())).unwrap();
+    store.commit_blocking(&batch).unwrap();
+    let waiting: Vec<Leaf> = log.waiting_versions().unwrap().into_iter().map(|(_, leaf)| leaf).collect();
+    assert_eq!(waiting, [version(4)]);
+    log.log_versions(&key(), NOW).unwrap();
+    assert_eq!((root(&log).0, log.waiting_versions().unwrap().len()), (1, 0));
+}

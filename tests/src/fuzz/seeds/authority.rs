@@ -3,9 +3,11 @@
 use aggregation::log::{Head, Leaf, Witness};
 use aggregation::{Credential, IdentityKey, IdentityPublic, Logged};
 use prost::Message;
-use proto::authority::{AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice};
+use proto::authority::{
+    AttestedBy, AuthorityReply, AuthorityRequest, Introduced, Introduction, Issued, IssuedDevice,
+};
 use proto::convert::{Enrolled, authority_reply_to_wire, authority_request_to_wire};
-use proto::ids::TokenId;
+use proto::ids::{Digest, TokenId};
 use proto::message::LogPart;
 
 use super::super::enrollment_log;
@@ -40,12 +42,18 @@ pub(super) fn authority_replies() -> Vec<Vec<u8>> {
         revoked_unix_secs: Some(2),
     };
     let replies = [
-        AuthorityReply::Issued(Issued { credential, issued_unix_secs, label }),
+        AuthorityReply::Issued(Issued {
+            credential,
+            issued_unix_secs,
+            label,
+            attested: Some(AttestedBy { kind: "tpm".into(), at_unix_secs: 5 }),
+        }),
         AuthorityReply::Introduced(Introduced {
             authority,
             revoked: vec![DEVICE],
             revocations_next: 4,
             more: true,
+            attestation_policy: Some(Digest([8; 32])),
         }),
         AuthorityReply::Devices { devices: vec![device], more: true },
         AuthorityReply::Log(LogPart { head: "head".into(), entries: vec![vec![1; 25]] }),
