@@ -21,6 +21,7 @@ use proto::ids::DeviceId;
 use proto::message::Rejection;
 use proto::token::BootstrapToken;
 use stage::{Running, output, short_lines, start, text};
+use world::{World, device, said};
 
 #[path = "common/stage.rs"]
 #[expect(dead_code, reason = "here an authority makes the tokens")]
@@ -34,8 +35,6 @@ mod renewal;
 mod witnesses;
 #[path = "authority/world.rs"]
 mod world;
-
-use world::{World, device, said};
 
 #[test]
 fn three_devices_of_an_authority_apart_make_a_version_and_rounds_go_on_without_it() {

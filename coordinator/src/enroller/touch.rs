@@ -54,9 +54,21 @@ impl Touch {
         self.touched().log = log;
     }
 
-    /// What it said of its log last.
-    pub(crate) fn log(&self) -> Option<LogStatus> {
-        self.touched().log.clone()
+    /// How the log is whose copy is so here. Who signs it, and how long it is, is by what the authority said last: a copy ends with
+    /// the head that rounds are about.
+    pub(crate) fn log(&self, copy: LogStatus) -> LogStatus {
+        let Some(LogStatus { size, head_unix_secs, witnesses, least_witnesses, .. }) =
+            self.touched().log.clone()
+        else {
+            return copy;
+        };
+        LogStatus {
+            size: size.max(copy.size),
+            head_unix_secs: head_unix_secs.max(copy.head_unix_secs),
+            witnesses,
+            least_witnesses,
+            ..copy
+        }
     }
 
     /// It asks this of devices' machines.
@@ -90,6 +102,19 @@ impl Touch {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_log_is_as_long_as_its_authority_says_and_rounds_are_about_the_copy() {
+        let (touch, copy) = (Touch::default(), LogStatus { size: 4, rounds_size: 4, ..LogStatus::default() });
+        assert_eq!(touch.log(copy.clone()), copy);
+        let all =
+            LogStatus { size: 5, rounds_size: 4, least_witnesses: 2, head_unix_secs: 9, ..copy.clone() };
+        touch.told(Some(all.clone()));
+        assert_eq!(touch.log(copy.clone()), all);
+        // It is behind: what is here stays here.
+        touch.told(Some(LogStatus { size: 3, ..all }));
+        assert_eq!(touch.log(copy).size, 4);
+    }
 
     #[test]
     fn what_is_new_is_said_once_and_since_when_is_kept() {

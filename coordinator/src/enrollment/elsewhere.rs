@@ -309,14 +309,12 @@ impl Registry {
         }
     }
 
-    /// How the log of enrollments is, and who signs it: with an authority apart, by its word. Blocks.
+    /// How the log of enrollments is, and who signs it. Blocks.
     pub(crate) fn log_status(&self) -> LogStatus {
         let own = self.witnesses.status(&self.log, driver::now().as_secs());
-        match self.enroller.apart().and_then(|authority| authority.touch.log()) {
+        match self.enroller.apart() {
             None => own,
-            Some(LogStatus { witnesses, least_witnesses, .. }) => {
-                LogStatus { witnesses, least_witnesses, ..own }
-            }
+            Some(authority) => authority.touch.log(own),
         }
     }
 

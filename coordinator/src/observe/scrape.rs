@@ -22,6 +22,9 @@ use crate::server_certificates::ServerCertificates;
 use crate::service::BothTurnedAway;
 
 mod enrollment;
+mod gauges;
+
+use gauges::{gauge, whole};
 
 /// Where everything is looked up.
 #[derive(Clone, Debug)]
@@ -223,16 +226,6 @@ fn artifacts(folder: &std::path::Path) -> Option<(u64, u64)> {
         total = (total.0 + 1, total.1 + metadata.len());
     }
     Some(total)
-}
-
-fn gauge(value: u64) -> Gauge {
-    let gauge = Gauge::default();
-    gauge.set(whole(value));
-    gauge
-}
-
-fn whole(value: u64) -> i64 {
-    i64::try_from(value).unwrap_or(i64::MAX)
 }
 
 fn number(count: usize) -> i64 {

@@ -107,13 +107,13 @@ const RULES: &[Rule] = &[
         links_none_of: &[SHELLS, TENSORS, &["rand", "time", "tracing"]],
     },
     Rule {
-        package: "hooks",
-        may_name: &["privacy", "aggregation", "proto", "shell", "serving"],
+        package: "serving",
+        may_name: &["privacy", "aggregation", "proto", "shell"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     Rule {
-        package: "serving",
-        may_name: &["privacy", "aggregation", "proto", "shell"],
+        package: "hooks",
+        may_name: &["privacy", "aggregation", "proto", "shell", "serving"],
         links_none_of: &[TENSORS, &["ureq"]],
     },
     // The key that says which devices exist: nothing of a round is beside it.

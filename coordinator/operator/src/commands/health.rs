@@ -69,12 +69,17 @@ fn authority(health: &Health) -> String {
         }
         None => format!("\nthe enrollment authority at {at_address} was not asked yet"),
         Some(why) => {
-            let signed = health.log.as_ref().map_or(0, |log| log.rounds_unix_secs);
+            let rounds = match health.log.as_ref().map_or(0, |log| log.rounds_unix_secs) {
+                0 => "no round opens before it has said how its log is".to_owned(),
+                signed => format!(
+                    "rounds end {}, when the last head of its log is a day old",
+                    at(signed.saturating_add(24 * 3600))
+                ),
+            };
             format!(
                 "\nthe enrollment authority at {at_address} does not answer, since {since}: {}\nno device enrolls or renews meanwhile; \
-                 rounds end {}, when the last head of its log is a day old",
-                shown(why),
-                at(signed + 24 * 3600)
+                 {rounds}",
+                shown(why)
             )
         }
     };
@@ -88,17 +93,23 @@ fn authority(health: &Health) -> String {
 fn log(health: &Health) -> String {
     let Some(log) = &health.log else { return String::new() };
     let mut text = format!(
-        "\nthe enrollment log has {}; its newest head was signed {}; for witnesses it is {}",
+        "\nthe enrollment log has {}; {}; for witnesses it is {}",
         counted(log.size, "entry", "entries"),
-        at(log.head_unix_secs),
+        match log.head_unix_secs {
+            0 => "it has no head yet".to_owned(),
+            signed => format!("its newest head was signed {}", at(signed)),
+        },
         shown(&log.key)
     );
-    if log.rounds_size < log.size {
+    if log.rounds_size < log.size && log.rounds_unix_secs > 0 {
+        let why = match log.least_witnesses {
+            0 => "the others are not here yet".to_owned(),
+            least => format!("no longer one is signed by {} yet", counted(least, "witness", "witnesses")),
+        };
         text = format!(
-            "{text}\nrounds are about its first {}, of {}: {} witnesses have not signed a longer one yet",
+            "{text}\nrounds are about its first {}, of {}: {why}",
             counted(log.rounds_size, "entry", "entries"),
-            at(log.rounds_unix_secs),
-            log.least_witnesses
+            at(log.rounds_unix_secs)
         );
     }
     text = format!(
@@ -147,4 +158,68 @@ fn bases(health: &Health) -> String {
         text = format!("{text}\n{}", table(&["SERVED BASE", "DIGEST", "BYTES"], &rows));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use proto::admin::{AuthorityStatus, LogStatus};
+
+    use super::*;
+
+    const NOW: u64 = 1_800_000_000;
+
+    #[test]
+    fn an_authority_that_is_away_and_witnesses_that_do_not_sign_are_said_with_what_it_means() {
+        let witness = |name: &str, signed, trouble: Option<&str>| WitnessStatus {
+            name: name.into(),
+            signed_size: 5,
+            signed_unix_secs: signed,
+            trouble: trouble.map(str::to_owned),
+            ..WitnessStatus::default()
+        };
+        let log = LogStatus {
+            key: "log+1+A".into(),
+            size: 5,
+            head_unix_secs: NOW,
+            rounds_size: 4,
+            rounds_unix_secs: NOW,
+            waiting_versions: 1,
+            least_witnesses: 2,
+            witnesses: vec![witness("owl", NOW, None), witness("elk", 0, Some("away\u{1b}[2J"))],
+            devices: 3,
+            young_devices: 1,
+        };
+        let authority = AuthorityStatus {
+            address: "localhost:7445".into(),
+            since_unix_secs: NOW,
+            why: Some("no answer".into()),
+            certificate_expires_unix_secs: NOW,
+            ..AuthorityStatus::default()
+        };
+        let mut health = Health { log: Some(log), authority: Some(authority), ..Health::default() };
+        let said = text(&health);
+        for words in [
+            "localhost:7445 does not answer, since 2027-01-15T08:00:00Z: no answer",
+            "rounds end 2027-01-16T08:00:00Z",
+            "file for it ends 2027-01-15T08:00:00Z",
+            "has 5 entries",
+            "first 4 entries, of 2027-01-15T08:00:00Z: no longer one is signed by 2 witnesses yet",
+            "3 devices are in it, 1 of them enrolled within a day",
+            "1 version waits",
+            "signs",
+            "never",
+        ] {
+            assert!(said.contains(words), "{words}: {said}");
+        }
+        assert!(!said.contains('\u{1b}') && !said.contains("signs devices'"), "{said}");
+
+        // Before the authority was asked.
+        health.log = Some(LogStatus::default());
+        health.issuer_expires_unix_secs = NOW;
+        let said = text(&health);
+        assert!(said.contains("no round opens before") && said.contains("it has no head yet"), "{said}");
+        assert!(said.contains("whoever signs devices' ends 2027") && !said.contains("1970"), "{said}");
+        health.authority = None;
+        assert!(!text(&health).contains("enrollment authority"));
+    }
 }

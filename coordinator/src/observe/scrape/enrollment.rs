@@ -5,7 +5,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry as Metrics, Unit};
 use proto::admin::{AuthorityStatus, LogStatus, WitnessStatus};
 
-use super::{gauge, whole};
+use super::gauges::{gauge, whole};
 use crate::metrics::Labels;
 
 /// A witness's name, which its operator and ours chose.
