@@ -91,13 +91,14 @@ struct Way {
     trust: Trust,
     proxy: Proxy,
     carried: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
     clock: CoordinatorClock,
 }
 
 impl Way {
     fn new(address: &str, trust: Trust, proxy: Proxy) -> Self {
-        let (carried, clock) = (Arc::default(), CoordinatorClock::default());
-        Self { address: address.to_owned(), trust, proxy, carried, clock }
+        let (carried, sent, clock) = (Arc::default(), Arc::default(), CoordinatorClock::default());
+        Self { address: address.to_owned(), trust, proxy, carried, sent, clock }
     }
 }
 
@@ -128,7 +129,7 @@ impl Transport {
             .map_err(|error| unfit(error.to_string()))?
             .http2_keep_alive_interval(Duration::from_secs(30));
         let connector = Connector::new(config, CONNECT_TIMEOUT).through(way.proxy.clone());
-        let connector = connector.counting(Arc::clone(&way.carried));
+        let connector = connector.counting(Arc::clone(&way.carried)).counting_sent(Arc::clone(&way.sent));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let client = DeviceClient::new(channel)
             .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
@@ -144,6 +145,11 @@ impl Transport {
     /// Where the bytes are counted that its connections carry, both ways, within TLS.
     pub fn carried(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.way.carried)
+    }
+
+    /// Where those of them are counted that this side sent.
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.way.sent)
     }
 
     /// Exchanges a token for an identity.
