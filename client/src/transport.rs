@@ -352,19 +352,32 @@ fn advice(status: &Status, why: &str) -> Option<&'static str> {
 
 /// What to do where this device does not take the coordinator's certificate.
 fn advice_on(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::{CertificateError, Error};
-
-    let of_others = matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
-        )
-    );
-    let stranger = of_others.then_some(
+    let stranger = is_of_others(error).then_some(
         "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers there; \
          ask its operator, who may give a new token for `nightshift-agent enroll`",
     );
     advice_on_its_certificate(error).or(stranger)
+}
+
+/// What to do where a device that has a token does not take the coordinator's certificate.
+fn advice_on_pinned(error: &rustls::Error) -> Option<&'static str> {
+    let stranger = is_of_others(error).then_some(
+        "it is not the coordinator that the token is for: the token was made by another one, it was installed anew since then, or \
+         somebody else answers there; ask its operator for a new token",
+    );
+    advice_on_its_certificate(error).or(stranger)
+}
+
+/// Whether the certificate is of another authority.
+fn is_of_others(error: &rustls::Error) -> bool {
+    use rustls::{CertificateError, Error};
+
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+        )
+    )
 }
 
 /// What to do where the coordinator's certificate is its own, and not valid here and now.
@@ -421,8 +434,7 @@ pub async fn pinned_authority(
     let dialed = Connector::new(config, CONNECT_TIMEOUT).through(proxy).dial(&uri).await;
     let stream = dialed.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let advice =
-            tls.and_then(advice_on_its_certificate).map_or(String::new(), |advice| format!("; {advice}"));
+        let advice = tls.and_then(advice_on_pinned).map_or(String::new(), |advice| format!("; {advice}"));
         let why = format!("{error}{advice}");
         if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }
     })?;
