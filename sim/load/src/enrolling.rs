@@ -1,6 +1,5 @@
 //! Devices become devices of the coordinator, each by a token of its own, as the devices of users do. Those of an earlier run
 //! are used again.
-#![expect(clippy::disallowed_methods, reason = "IO shell: several devices enroll at the same time")]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -15,6 +15,7 @@ mod descriptors;
 mod enrolling;
 pub mod generator;
 pub mod latency;
+mod light;
 mod memory;
 mod options;
 mod place;

@@ -72,7 +72,7 @@ pub(crate) struct Options {
     /// number divided by the count leaves its index
     #[arg(long, value_name = "INDEX/COUNT", conflicts_with = "shards")]
     shard: Option<Shard>,
-    /// The same, of so many, where JOB_COMPLETION_INDEX says which: in the pods of an Indexed Job of Kubernetes
+    /// The same, of so many, where `JOB_COMPLETION_INDEX` says which: in the pods of an Indexed Job of Kubernetes
     #[arg(long, value_name = "COUNT")]
     shards: Option<u32>,
     /// When the load begins, in seconds since 1970, so that shards begin together; at once where left out. At most a day ahead

@@ -22,6 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::clock::{at, instant, now};
 use crate::common::Common;
+use crate::light::is_light;
 use crate::memory::Memory;
 use crate::place::{DevicePlace, PlaceError};
 use crate::tally::Tally;
@@ -485,8 +486,6 @@ impl Visit<'_> {
             Action::RecordDraws(times) => memory.draw(times),
             Action::RecordLog(seen) => memory.see(seen),
             Action::RecordSignature(signed) => memory.sign(signed),
-            // What is answered twice in one round, the machine refuses; another run is in no round of this one.
-            Action::RecordAnswer(_) => {}
             Action::Install(work) => {
                 let published = work.published;
                 let adapter = common.share(published.adapter, vector_to_bytes(&work.adapter));
@@ -495,8 +494,10 @@ impl Visit<'_> {
                 let versions = tally.installed.entry(published.task).or_default();
                 *versions.entry(published.version).or_default() += 1;
             }
-            // Nothing of these is written.
-            Action::Sleep(_)
+            // What is answered twice in one round, the machine refuses; another run is in no round of this one. Of the others
+            // nothing is written.
+            Action::RecordAnswer(_)
+            | Action::Sleep(_)
             | Action::Send(_)
             | Action::Renew { .. }
             | Action::LoadPlan(_)
@@ -515,30 +516,6 @@ enum Keep {
 
 /// How the fetching of a whole artifact is called.
 pub(crate) const FETCH: &str = "fetch";
-
-/// Whether the machine takes the event in no time.
-fn is_light(event: &Event) -> bool {
-    match event {
-        Event::Replied(reply) => matches!(reply, Reply::Wait { .. }),
-        Event::Woke
-        | Event::Rejected(_)
-        | Event::Unreachable
-        | Event::CertificateEnded
-        | Event::NotTrained(_)
-        | Event::NoText(_)
-        | Event::TrainerFailed(_)
-        | Event::CannotTrain(_)
-        | Event::NoWindow
-        | Event::WindowOpened
-        | Event::ClockStepped
-        | Event::LeavesRound => true,
-        Event::Renewed { .. }
-        | Event::PlanLoaded(_)
-        | Event::Loaded { .. }
-        | Event::Trained(_)
-        | Event::Recorded => false,
-    }
-}
 
 /// A generator with a key from the system, wiped when it is dropped.
 fn generator() -> ChaCha20Rng {

@@ -1,7 +1,6 @@
 //! The program against a coordinator, over TLS on loopback: what it says is what the coordinator counted.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![expect(clippy::print_stdout, reason = "what was measured is to be read")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(
     clippy::disallowed_methods,
     reason = "the server is a task of its own, and processes are waited for"

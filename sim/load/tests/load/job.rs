@@ -49,7 +49,8 @@ struct Container {
 #[serde(rename_all = "camelCase")]
 struct Mount {
     name: String,
-    mount_path: String,
+    #[serde(rename = "mountPath")]
+    path: String,
     #[serde(default)]
     read_only: bool,
 }
@@ -79,9 +80,9 @@ fn the_job_of_deploy_makes_one_load_of_all_of_its_pods() {
     // What is read and written is there, and each pod writes a file of its own.
     let mount = |option: &str| {
         let path = asked.get_one::<std::path::PathBuf>(option).unwrap();
-        let found = load.volume_mounts.iter().find(|mount| path.starts_with(&mount.mount_path));
+        let found = load.volume_mounts.iter().find(|mount| path.starts_with(&mount.path));
         let found = found.unwrap_or_else(|| panic!("{option} is on no volume"));
-        assert_ne!(path, Path::new(&found.mount_path), "{option}");
+        assert_ne!(path, Path::new(&found.path), "{option}");
         assert!(pod.volumes.iter().any(|volume| volume.name == found.name), "{option}");
         found
     };

@@ -1,6 +1,7 @@
 //! Loads that make versions.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use coordinator::offline::ARTIFACTS;
@@ -65,7 +66,6 @@ async fn a_herd_comes_at_once_and_devices_of_an_earlier_run_need_no_token() {
     assert_eq!((second.processes[0].enrolled, second.counted.count_of("enroll")), (0, 0));
     assert_eq!((second.counted.published(), second.counted.began_anew), (2, 0));
     // The keys of a device are as safe as those of any other.
-    use std::os::unix::fs::PermissionsExt;
     let mode = |path: &str| fs::metadata(stage.path(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("load"), 0o700);
     for file in ["keys/tls.key", "keys/identity.seed", "enrolled.json", "memory.json"] {
