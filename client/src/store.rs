@@ -26,5 +26,6 @@ pub(crate) use installed::current_folder;
 pub use journal::{Journal, Note};
 pub use ledger::{Ledger, LedgerError, Opened};
 pub use sealing::SealError;
+pub use seen_log::SeenLog;
 pub use state::{State, StateError};
 pub use turned_away::TurnedAway;

@@ -91,13 +91,14 @@ struct Way {
     trust: Trust,
     proxy: Proxy,
     carried: Arc<AtomicU64>,
+    sent: Arc<AtomicU64>,
     clock: CoordinatorClock,
 }
 
 impl Way {
     fn new(address: &str, trust: Trust, proxy: Proxy) -> Self {
-        let (carried, clock) = (Arc::default(), CoordinatorClock::default());
-        Self { address: address.to_owned(), trust, proxy, carried, clock }
+        let (carried, sent, clock) = (Arc::default(), Arc::default(), CoordinatorClock::default());
+        Self { address: address.to_owned(), trust, proxy, carried, sent, clock }
     }
 }
 
@@ -128,7 +129,7 @@ impl Transport {
             .map_err(|error| unfit(error.to_string()))?
             .http2_keep_alive_interval(Duration::from_secs(30));
         let connector = Connector::new(config, CONNECT_TIMEOUT).through(way.proxy.clone());
-        let connector = connector.counting(Arc::clone(&way.carried));
+        let connector = connector.counting(Arc::clone(&way.carried)).counting_sent(Arc::clone(&way.sent));
         let channel = endpoint.connect_with_connector_lazy(connector);
         let client = DeviceClient::new(channel)
             .max_decoding_message_size(2 * MAX_MESSAGE_BYTES)
@@ -144,6 +145,11 @@ impl Transport {
     /// Where the bytes are counted that its connections carry, both ways, within TLS.
     pub fn carried(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.way.carried)
+    }
+
+    /// Where those of them are counted that this side sent.
+    pub fn sent(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.way.sent)
     }
 
     /// Exchanges a token for an identity.
@@ -346,19 +352,32 @@ fn advice(status: &Status, why: &str) -> Option<&'static str> {
 
 /// What to do where this device does not take the coordinator's certificate.
 fn advice_on(error: &rustls::Error) -> Option<&'static str> {
-    use rustls::{CertificateError, Error};
-
-    let of_others = matches!(
-        error,
-        Error::InvalidCertificate(
-            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
-        )
-    );
-    let stranger = of_others.then_some(
+    let stranger = is_of_others(error).then_some(
         "it is not the coordinator with which this device enrolled: it was installed anew, or somebody else answers there; \
          ask its operator, who may give a new token for `nightshift-agent enroll`",
     );
     advice_on_its_certificate(error).or(stranger)
+}
+
+/// What to do where a device that has a token does not take the coordinator's certificate.
+fn advice_on_pinned(error: &rustls::Error) -> Option<&'static str> {
+    let stranger = is_of_others(error).then_some(
+        "it is not the coordinator that the token is for: the token was made by another one, it was installed anew since then, or \
+         somebody else answers there; ask its operator for a new token",
+    );
+    advice_on_its_certificate(error).or(stranger)
+}
+
+/// Whether the certificate is of another authority.
+fn is_of_others(error: &rustls::Error) -> bool {
+    use rustls::{CertificateError, Error};
+
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature | CertificateError::Revoked
+        )
+    )
 }
 
 /// What to do where the coordinator's certificate is its own, and not valid here and now.
@@ -415,8 +434,7 @@ pub async fn pinned_authority(
     let dialed = Connector::new(config, CONNECT_TIMEOUT).through(proxy).dial(&uri).await;
     let stream = dialed.map_err(|error| {
         let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        let advice =
-            tls.and_then(advice_on_its_certificate).map_or(String::new(), |advice| format!("; {advice}"));
+        let advice = tls.and_then(advice_on_pinned).map_or(String::new(), |advice| format!("; {advice}"));
         let why = format!("{error}{advice}");
         if error.kind() == ErrorKind::InvalidInput { setup(why) } else { unreachable(why) }
     })?;

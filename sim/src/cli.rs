@@ -161,6 +161,8 @@ pub(crate) enum Command {
     Run(Box<RunArgs>),
     /// Many devices of which a version is made by a few, without a model: who comes when, what a version costs
     Population(PopulationArgs),
+    /// Play many real devices against a running coordinator, over TLS; its options are its own, see `load --help`
+    Load,
     /// Make the base that comes with the program, from the seed, into --out
     MakeBase(make_base::Options),
     /// Write the base and the made-up people's text as files, into --out

@@ -2,6 +2,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "the command line's own output")]
 
 mod cli;
+mod load;
 mod populate;
 mod read;
 
@@ -48,7 +49,17 @@ enum Failure {
 /// The exit code of what the user ended by ctrl-c, as shells have it: 128 and the signal's number.
 const INTERRUPTED: u8 = 130;
 
+/// The exit code where the program of a command cannot be run.
+const LOAD_IS_MISSING: u8 = 3;
+
 fn main() -> ExitCode {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == load::NAME) {
+        return load::run(arguments).unwrap_or_else(|error| {
+            eprintln!("nightshift-sim: {}", message(&error.to_string()));
+            ExitCode::from(LOAD_IS_MISSING)
+        });
+    }
     let cli = Cli::parse();
     let vectors = engine::check_vectors().map_err(|e| Failure::Usage(e.into()));
     let result = vectors.and_then(|()| match cli.command {
@@ -59,6 +70,9 @@ fn main() -> ExitCode {
         Some(Command::Run(args)) if args.from.is_some() => repeat(&args, &cli.output),
         Some(Command::Run(args)) => run_on(&args, &cli.output),
         Some(Command::Population(args)) => populate(&args, &cli.output),
+        Some(Command::Load) => {
+            Err(Failure::Usage(anyhow::anyhow!("`load` is the first word, and its options come behind it")))
+        }
         Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed())
             .map_err(|e| {
                 Failure::Output(anyhow::anyhow!("cannot write into {}: {e}", cli.output.out.display()))

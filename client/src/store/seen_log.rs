@@ -9,7 +9,7 @@ pub(crate) const SEEN_LOG: &str = "enrollment-log";
 
 /// A [`Seen`], as it is written.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct SeenLog {
+pub struct SeenLog {
     size: u64,
     root: Digest,
     devices: u64,

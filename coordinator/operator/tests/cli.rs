@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 #![expect(clippy::disallowed_methods, reason = "a process of its own is waited for")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
 use std::net::{SocketAddr, TcpListener};
@@ -62,6 +63,26 @@ fn up_starts_again_on_what_it_made() {
     assert!(token.status.success(), "{}", stderr(&token));
     let token = String::from_utf8(token.stdout).unwrap();
     assert!(token.starts_with("nst2.") && token.lines().count() == 1, "{token}");
+
+    // Many, for many devices: a line each, and each called by its number.
+    let tokens = run(nightshift(folder.path(), &["device", "token", "--label", "load", "--count", "3"]));
+    assert!(tokens.status.success() && stderr(&tokens).is_empty(), "{}", stderr(&tokens));
+    let tokens = String::from_utf8(tokens.stdout).unwrap();
+    let lines: BTreeSet<&str> = tokens.lines().collect();
+    assert!(lines.len() == 3 && lines.iter().all(|line| line.starts_with("nst2.")), "{tokens}");
+    let listed = json(nightshift(folder.path(), &["token", "ls", "--format", "json"]));
+    let labels: BTreeSet<&str> =
+        listed["tokens"].as_array().unwrap().iter().map(|token| token["label"].as_str().unwrap()).collect();
+    assert_eq!(labels, BTreeSet::from(["load-1", "load-2", "load-3", "phone"]));
+    let two = ["device", "token", "--label", "more", "--count", "2", "--format", "json"];
+    let two = json(nightshift(folder.path(), &two));
+    assert_eq!(
+        (two["schema"].as_str(), two["tokens"][1]["label"].as_str()),
+        (Some("nightshift.tokens-issued/1"), Some("more-2"))
+    );
+    let refused = run(nightshift(folder.path(), &["device", "token", "--label", "x", "--count", "10001"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(stderr(&refused).contains("10001 is not in 1..=10000"), "{}", stderr(&refused));
 }
 
 #[test]

@@ -95,6 +95,7 @@ pub struct Connector {
     config: Arc<ClientConfig>,
     connect_timeout: Duration,
     carried: Option<Arc<AtomicU64>>,
+    sent: Option<Arc<AtomicU64>>,
     proxy: Proxy,
 }
 
@@ -102,7 +103,7 @@ impl Connector {
     /// A connector that gives up when connecting and shaking hands together
     /// take longer than `connect_timeout`.
     pub fn new(config: Arc<ClientConfig>, connect_timeout: Duration) -> Self {
-        Self { config, connect_timeout, carried: None, proxy: Proxy::none() }
+        Self { config, connect_timeout, carried: None, sent: None, proxy: Proxy::none() }
     }
 
     /// The same connector, whose connections go through this proxy.
@@ -115,6 +116,12 @@ impl Connector {
     #[must_use]
     pub fn counting(self, carried: Arc<AtomicU64>) -> Self {
         Self { carried: Some(carried), ..self }
+    }
+
+    /// The same connector, whose connections count there which of these bytes this side sent.
+    #[must_use]
+    pub fn counting_sent(self, sent: Arc<AtomicU64>) -> Self {
+        Self { sent: Some(sent), ..self }
     }
 
     /// Connects and shakes hands. Fails with [`io::ErrorKind::InvalidInput`] when
@@ -150,13 +157,16 @@ impl Service<Uri> for Connector {
         let connector = self.clone();
         Box::pin(async move {
             let stream = connector.dial(&uri).await?;
-            let count = || -> Count {
-                let carried = connector.carried.clone().unwrap_or_default();
+            let count = |to: Vec<Arc<AtomicU64>>| -> Count {
                 Box::new(move |bytes| {
-                    carried.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    for counter in &to {
+                        counter.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+                    }
                 })
             };
-            Ok(TokioIo::new(InspectWriter::new(InspectReader::new(stream, count()), count())))
+            let reads = InspectReader::new(stream, count(connector.carried.iter().cloned().collect()));
+            let sends = connector.carried.iter().chain(&connector.sent).cloned().collect();
+            Ok(TokioIo::new(InspectWriter::new(reads, count(sends))))
         })
     }
 }

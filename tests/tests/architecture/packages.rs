@@ -196,6 +196,19 @@ const RULES: &[Rule] = &[
         ],
         links_none_of: &[SHELLS],
     },
+    // Devices by the client's transport and machines. The coordinator is the one that runs.
+    Rule {
+        package: "load",
+        may_name: &["aggregation", "proto", "shell", "session", "client"],
+        links_none_of: &[&[
+            "ureq",
+            "candle-core",
+            "nightshift-task",
+            "nightshift-coordinator",
+            "nightshift-operator",
+            "nightshift-sim",
+        ]],
+    },
     Rule {
         package: "tests",
         may_name: &[
@@ -217,6 +230,7 @@ const RULES: &[Rule] = &[
             "coordinator",
             "operator",
             "sim",
+            "load",
         ],
         links_none_of: &[],
     },
@@ -351,6 +365,8 @@ fn a_feature_is_seen_where_it_is_asked_for_and_nowhere_else() {
         ("engine", &[][..], "ureq", true),
         ("agent", &[][..], "ureq", true),
         ("sim", &[][..], "ureq", false),
+        ("load", &[][..], "tonic", true),
+        ("sim", &[][..], "nightshift-client", false),
         ("coordinator", &[][..], "ureq", false),
         ("coordinator", &[][..], "tokenizers", false),
         ("operator", &[][..], "ureq", true),

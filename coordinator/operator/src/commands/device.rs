@@ -9,9 +9,10 @@ use coordinator::tokens;
 use proto::admin::{
     AdminReply, AdminRequest, Attested, DeviceDetail, DeviceQuery, DeviceState, DeviceStatus, DeviceTask,
 };
-use proto::ids::DeviceId;
+use proto::ids::{DeviceId, TokenId};
 use proto::shown::shown;
 use proto::token::BootstrapToken;
+use serde::Serialize;
 use serde_json::json;
 use shell::cli::note;
 
@@ -21,6 +22,9 @@ use crate::output::{Output, adversary, ago, at, epsilon, print, revoked, table};
 
 /// As many are named where a word means several.
 const MOST_NAMED: usize = 10;
+
+/// The most tokens that are made at a time.
+const MOST_TOKENS: i64 = 10_000;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -34,6 +38,9 @@ pub(super) enum Command {
         /// Hours until it is worth nothing.
         #[arg(long, default_value_t = 24)]
         hours: u32,
+        /// Make so many, each on a line of its own, called LABEL-1, LABEL-2 and so on.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=MOST_TOKENS))]
+        count: Option<u32>,
         #[command(flatten)]
         output: Output,
     },
@@ -167,18 +174,42 @@ async fn devices(
 pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     let mut client = connect(dir).await?;
     match command {
-        Command::Token { label, hours, output } => {
-            let lifetime_secs = u64::from(hours) * 3600;
-            let reply = client.call(AdminRequest::IssueToken { label, lifetime_secs }).await?;
-            let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
+        Command::Token { label, hours, count: None, output } => {
             // The token alone is data, for whoever hands it on; how it is called here is for whoever may take it back.
-            let read = token.parse::<BootstrapToken>().map_err(CliError::internal)?;
-            let id = tokens::id_of(read.key().public());
+            let Issued { token, id, .. } = issue(&mut client, label, hours).await?;
             print(output.format, "nightshift.token-issued/1", &json!({ "token": token, "id": id }), |_| {
                 token.clone()
             })?;
             note(&format!("`nightshift token revoke {id}` takes it back as long as nobody has used it"));
             Ok(())
+        }
+        Command::Token { label, hours, count: Some(count), output } => {
+            let mut issued = Vec::new();
+            let mut failed = None;
+            for number in 1..=count {
+                match issue(&mut client, format!("{label}-{number}"), hours).await {
+                    Ok(one) => issued.push(one),
+                    Err(error) => {
+                        failed = Some(error);
+                        break;
+                    }
+                }
+            }
+            // What was made is nowhere else.
+            if failed.is_none() || !issued.is_empty() {
+                print(output.format, "nightshift.tokens-issued/1", &json!({ "tokens": issued }), |_| {
+                    let lines: Vec<&str> = issued.iter().map(|one| one.token.as_str()).collect();
+                    lines.join("\n")
+                })?;
+            }
+            let Some(error) = failed else { return Ok(()) };
+            if !issued.is_empty() {
+                note(&format!(
+                    "{} of {count} tokens were made before it failed, and are printed",
+                    issued.len()
+                ));
+            }
+            Err(error)
         }
         Command::Ls { limit, after, label, state, not_seen_since, output } => {
             let query = DeviceQuery {
@@ -218,6 +249,23 @@ pub(super) async fn run(dir: &Path, command: Command) -> Result<(), CliError> {
             revoked(output.format, &device, already)
         }
     }
+}
+
+/// A token that was made.
+#[derive(Serialize)]
+struct Issued {
+    token: String,
+    id: TokenId,
+    label: String,
+}
+
+async fn issue(client: &mut AdminClient, label: String, hours: u32) -> Result<Issued, CliError> {
+    let lifetime_secs = u64::from(hours) * 3600;
+    let reply = client.call(AdminRequest::IssueToken { label: label.clone(), lifetime_secs }).await?;
+    let AdminReply::Token(token) = reply else { return Err(CallError::Unexpected.into()) };
+    let read = token.parse::<BootstrapToken>().map_err(CliError::internal)?;
+    let id = tokens::id_of(read.key().public());
+    Ok(Issued { token, id, label })
 }
 
 /// The device that a word means.
