@@ -3,7 +3,7 @@
 //! Runs are compared where their losses are of the same kind: of one base, on the same text, or of one closed formula. Others are
 //! refused.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -14,12 +14,10 @@ use proto::plan::Mode;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::population::{ObjectiveName, Report};
+use crate::population::folder::{SCENARIO, SUMMARY};
+use crate::population::{ObjectiveName, Report, Sweep};
 use crate::summary::RunSummary;
 use crate::table::{bytes, flat};
-
-/// What stands in a run's folder.
-const SUMMARY: &str = "summary.json";
 
 /// Where inputs lie is no setting: what they are is compared by digest. Nor is what people call it.
 const PLACES: [&str; 3] = ["model.base", "model.data", "name"];
@@ -186,14 +184,18 @@ fn runs_in(folder: &Path) -> Result<Vec<PathBuf>, CompareError> {
         return Ok(vec![folder.to_path_buf()]);
     }
     let refuse = |source| CompareError::Read { path: folder.to_path_buf(), source };
+    // A sweep says which runs are its own: another one may have left more.
+    let sweep = fs::read_to_string(folder.join(SCENARIO)).ok().and_then(|text| Sweep::parse(&text).ok());
     let mut runs = Vec::new();
-    for entry in fs::read_dir(folder).map_err(refuse)? {
-        let path = entry.map_err(refuse)?.path();
-        if path.join(SUMMARY).exists() {
-            runs.push(path);
+    if let Some(sweep) = sweep {
+        runs.extend(sweep.runs.iter().map(|run| folder.join(&run.name)));
+    } else {
+        for entry in fs::read_dir(folder).map_err(refuse)? {
+            runs.push(entry.map_err(refuse)?.path());
         }
+        runs.sort();
     }
-    runs.sort();
+    runs.retain(|run| run.join(SUMMARY).exists());
     if runs.is_empty() { Err(CompareError::None(folder.to_path_buf())) } else { Ok(runs) }
 }
 
@@ -273,8 +275,7 @@ fn compare(mut rows: Vec<Row>) -> Result<Compared, CompareError> {
             }
         }
     }
-    let keys: std::collections::BTreeSet<String> =
-        rows.iter().flat_map(|row| row.settings.keys().cloned()).collect();
+    let keys: BTreeSet<String> = rows.iter().flat_map(|row| row.settings.keys().cloned()).collect();
     let of = |row: &Row, key: &str| row.settings.get(key).cloned().unwrap_or_default();
     let is_other = |key: &String| {
         let first = rows.first().map(|row| of(row, key));

@@ -1,4 +1,4 @@
-//! Event files as TensorBoard reads them: records of protobuf bytes, each with a masked CRC-32C of its length and of itself
+//! Event files as `TensorBoard` reads them: records of protobuf bytes, each with a masked CRC-32C of its length and of itself
 //! (`tensorflow/core/lib/io/record_writer.h`, `tensorflow/core/util/event.proto`).
 
 use prost::Message;

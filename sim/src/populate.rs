@@ -229,9 +229,10 @@ impl Runs {
         });
         let finished = finished.map_err(|error| match error {
             PopulationError::Impossible(_) => Failure::Input(error.into()),
-            PopulationError::World(_) | PopulationError::Train(_) | PopulationError::Adapter(_) => {
-                Failure::Federation(error.into())
-            }
+            PopulationError::World(_)
+            | PopulationError::Train(_)
+            | PopulationError::Spent { .. }
+            | PopulationError::Adapter(_) => Failure::Federation(error.into()),
         })?;
         written.map_err(|error| match error {
             FolderError::Differs { .. } => Failure::Input(error.into()),

@@ -55,6 +55,21 @@ pub enum PopulationError {
     /// What was trained cannot be measured.
     #[error(transparent)]
     Train(#[from] TrainError),
+    /// The task ended by itself.
+    #[error(
+        "the task ended after {made} of {versions} versions: a version needs {goal} devices, and fewer may take part again, each \
+         {participations} times in all; raise privacy.participations or population.devices"
+    )]
+    Spent {
+        /// Versions that were made.
+        made: u32,
+        /// Versions that were to be made.
+        versions: u32,
+        /// The fewest devices of a version.
+        goal: u32,
+        /// How often each may take part.
+        participations: u32,
+    },
     /// A version is none of the plan's adapter.
     #[error(transparent)]
     Adapter(#[from] AdapterError),
@@ -88,7 +103,7 @@ pub struct Finished {
     /// The adapter of the last version, where one was trained: of two factors, with its parameters.
     pub adapter: Option<(AdapterSpec, Vec<f32>)>,
     /// Why it came to no end, where it did not.
-    pub error: Option<WorldError>,
+    pub error: Option<PopulationError>,
 }
 
 /// Lets the population make its versions, until `stop` is set; `on_version` hears of each as it is made.
@@ -106,25 +121,34 @@ pub fn run(
     })?;
     match finished.error {
         None => Ok(finished.report),
-        Some(error) => Err(error.into()),
+        Some(error) => Err(error),
     }
 }
 
 /// Fails where the population can never make its versions, or this machine cannot hold it.
 pub fn check(scenario: &Scenario, given: &Given) -> Result<(), Impossible> {
-    let people = People::new(scenario, given.trace.clone());
+    let people = people_of(scenario, given);
     check::plan(scenario, &people, given.text.as_ref()).map(drop)
 }
 
-/// Lets the population make its versions, until `stop` is set. A world that comes to no end is one with an error in what is
-/// returned, beside the versions so far.
+/// Its people. Where nothing says how many there are, each that has text is one.
+fn people_of(scenario: &Scenario, given: &Given) -> People {
+    let mut scenario = scenario.clone();
+    if let (Some(text), None) = (&given.text, &given.trace) {
+        scenario.population.devices.get_or_insert(text.users.len());
+    }
+    People::new(&scenario, given.trace.clone())
+}
+
+/// Lets the population make its versions, until `stop` is set. Where it comes to no end, why stands in what is returned, beside
+/// the versions so far.
 pub fn run_until(
     stop: &AtomicBool,
     scenario: &Scenario,
     given: &Given,
     on_news: &mut dyn FnMut(News<'_>),
 ) -> Result<Finished, PopulationError> {
-    let people = Arc::new(People::new(scenario, given.trace.clone()));
+    let people = Arc::new(people_of(scenario, given));
     let text = given.text.as_ref();
     let plan = check::plan(scenario, &people, text)?;
     let faults = scenario.faults();
@@ -141,12 +165,18 @@ pub fn run_until(
     let mut training =
         Training { learner: &learner, people: &people, stop, trained: vec![0; people.devices()], on_news };
     let mut error = None;
-    for _ in 0..scenario.task.versions {
+    for made in 0..scenario.task.versions {
         match training.goes_on(&mut world) {
             Ok(true) => {}
-            Ok(false) => break,
+            Ok(false) if stop.load(Ordering::Relaxed) => break,
+            Ok(false) => {
+                let (versions, goal) = (scenario.task.versions, plan.round.report_goal);
+                let participations = plan.privacy.participations;
+                error = Some(PopulationError::Spent { made, versions, goal, participations });
+                break;
+            }
             Err(why) => {
-                error = Some(why);
+                error = Some(why.into());
                 break;
             }
         }

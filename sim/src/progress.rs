@@ -74,24 +74,23 @@ impl Progress {
         self.trained = 0;
         self.done += PARTS;
         self.draws();
-        match &self.bar {
-            Some(bar) => bar.suspend(print),
-            None => {
-                print();
-                let line = format!(
-                    "{}version {} of {}: {} of {} in the sum, after {:.2} simulated hours, {:.1} s; {} left",
-                    super::populate::prefix(&self.run),
-                    version.version,
-                    self.versions,
-                    version.survivors,
-                    version.cohort,
-                    version.at_secs / 3600.0,
-                    version.secs,
-                    self.left(),
-                );
-                self.says(&line);
-            }
+        if let Some(bar) = &self.bar {
+            bar.suspend(print);
+            return;
         }
+        print();
+        let line = format!(
+            "{}version {} of {}: {} of {} in the sum, after {:.2} simulated hours, {:.1} s; {} left",
+            super::populate::prefix(&self.run),
+            version.version,
+            self.versions,
+            version.survivors,
+            version.cohort,
+            version.at_secs / 3600.0,
+            version.secs,
+            self.left(),
+        );
+        self.says(&line);
     }
 
     pub(super) fn says(&self, line: &str) {

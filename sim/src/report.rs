@@ -113,7 +113,9 @@ pub(crate) fn figure_list(entries: &[(String, String)]) -> String {
         .iter()
         .map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"))
         .collect();
-    format!("<dl class=\"figures\">\n{}</dl>\n", entries.concat())
+    // Six are two rows of three, where three fit beside each other.
+    let class = if entries.len() > 4 { "figures three" } else { "figures" };
+    format!("<dl class=\"{class}\">\n{}</dl>\n", entries.concat())
 }
 
 fn warnings(summary: &RunSummary) -> String {

@@ -106,6 +106,11 @@ fn what_can_never_be_is_refused_with_numbers_before_anything_runs() {
     let mut scenario = small();
     scenario.population.devices = Some(4);
     assert!(refused(&scenario, None).starts_with("a version needs 6 devices and there are 4"));
+    let mut scenario = small();
+    (scenario.task.versions, scenario.privacy.participations) = (21, 2);
+    assert!(refused(&scenario, None).starts_with(
+        "21 versions of at least 6 devices need 126 participations, and 60 devices may take part 2 times each"
+    ));
     // Twelve devices, of which no more than four are there together.
     let mut csv = "device,from,to\n".to_owned();
     for device in 0..12 {
@@ -154,6 +159,21 @@ fn a_version_for_which_too_few_come_ends_the_run_with_who_was_there() {
         newest + 1
     );
     assert!(newest > 1 && error.starts_with(&words), "{newest}: {error}");
+}
+
+#[test]
+fn a_task_whose_devices_have_taken_part_as_often_as_they_may_says_so() {
+    let mut scenario = small();
+    // Just as many as twenty versions of six need: with eight in a sum they are spent before.
+    (scenario.task.versions, scenario.privacy.participations) = (20, 2);
+    let error = run(&scenario, None).unwrap_err();
+    let PopulationError::Spent { made, versions: 20, goal: 6, participations: 2 } = error else {
+        panic!("{error}");
+    };
+    assert!((10..20).contains(&made), "{error}");
+    let words =
+        format!("the task ended after {made} of 20 versions: a version needs 6 devices, and fewer may");
+    assert!(error.to_string().starts_with(&words), "{error}");
 }
 
 #[test]

@@ -87,6 +87,22 @@ pub enum Impossible {
         /// Enrolled ones.
         devices: usize,
     },
+    /// Devices may not take part as often as all versions need.
+    #[error(
+        "{versions} versions of at least {goal} devices need {} participations, and {} may take part {participations} times each: \
+         raise privacy.participations or population.devices, or lower task.versions or task.report_goal",
+        u64::from(*versions) * u64::from(*goal), counted(*devices, "device", "devices")
+    )]
+    FewParticipations {
+        /// Versions to make.
+        versions: u32,
+        /// The fewest devices of a version.
+        goal: u32,
+        /// Enrolled ones.
+        devices: usize,
+        /// How often each may take part.
+        participations: u32,
+    },
     /// Too few are ever there together.
     #[error(
         "a version needs {goal} devices at a time and at most {most} of {devices} are ever there together ({:.1} hours after the \
@@ -129,6 +145,10 @@ pub(super) fn plan(scenario: &Scenario, people: &People, text: Option<&Text>) ->
     let goal = plan.round.report_goal;
     if devices < goal as usize {
         return Err(Impossible::FewDevices { goal, devices });
+    }
+    let (versions, participations) = (task.versions, plan.privacy.participations);
+    if (devices as u64).saturating_mul(participations.into()) < u64::from(versions) * u64::from(goal) {
+        return Err(Impossible::FewParticipations { versions, goal, devices, participations });
     }
     let needed = needed_bytes(devices, &plan);
     if let Some(available) = available_bytes().filter(|available| *available < needed) {

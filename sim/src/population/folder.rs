@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use formats::{ExportError, peft_files};
+use formats::{ExportError, PEFT_CONFIG, PEFT_TENSORS, peft_files};
 use proto::files::{self, Audience, FileError};
 use proto::shown::shown;
 use serde::Serialize;
@@ -25,7 +25,7 @@ const DEVICES: &str = "devices.csv";
 const REPORT: &str = "report.html";
 const ADAPTER: &str = "adapter";
 const BOARD: &str = "tensorboard";
-/// TensorBoard takes every file with `tfevents` in its name.
+/// `TensorBoard` takes every file with `tfevents` in its name.
 const EVENTS: &str = "events.out.tfevents.1700000000.nightshift";
 
 /// When the simulated clock begins, in seconds since 1970.
@@ -182,8 +182,15 @@ impl Folder {
         fs::create_dir_all(path).map_err(|source| refuse(path, source))?;
         let metrics = path.join(METRICS);
         let repeats = match begin {
-            Begin::Again => whole_lines(&fs::read_to_string(&metrics).unwrap_or_default()),
-            Begin::Anew => Vec::new(),
+            Begin::Again => match fs::read_to_string(&metrics) {
+                Ok(text) => whole_lines(&text),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
+                Err(source) => return Err(FolderError::Read { path: metrics, source }),
+            },
+            Begin::Anew => {
+                forget(path)?;
+                Vec::new()
+            }
         };
         files::write(&path.join(SCENARIO), scenario_text(table)?.as_bytes(), Audience::Anyone)?;
         let file = File::create(&metrics).map_err(|source| refuse(&metrics, source))?;
@@ -211,7 +218,7 @@ impl Folder {
         let Finished { report, devices, adapter, .. } = finished;
         if let (Some((spec, parameters)), Some(base)) = (adapter, base) {
             for (name, bytes) in peft_files(spec, &[], parameters, base)? {
-                self.write(ADAPTER, &name, &bytes)?;
+                self.write(ADAPTER, name, &bytes)?;
             }
         }
         self.write("", VERSIONS, &table(&report.versions)?)?;
@@ -231,6 +238,33 @@ impl Folder {
     }
 }
 
+/// Takes away what an earlier run left, so that what is there is of one run, whenever the program ends. Nothing else is touched.
+fn forget(path: &Path) -> Result<(), FolderError> {
+    let adapter = [PEFT_CONFIG, PEFT_TENSORS].map(|name| path.join(ADAPTER).join(name));
+    // The first: where it is there, all is.
+    let own = [SUMMARY, REPORT, VERSIONS, DEVICES].map(|name| path.join(name));
+    for file in own.into_iter().chain([path.join(BOARD).join(EVENTS)]).chain(adapter) {
+        match fs::remove_file(&file) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(source) => return Err(FolderError::Write { path: file, source }),
+        }
+    }
+    for folder in [BOARD, ADAPTER].map(|name| path.join(name)) {
+        // One that is not empty holds what is not ours.
+        match fs::remove_dir(&folder) {
+            Ok(()) => {}
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    std::io::ErrorKind::NotFound | std::io::ErrorKind::DirectoryNotEmpty
+                ) => {}
+            Err(source) => return Err(FolderError::Write { path: folder, source }),
+        }
+    }
+    Ok(())
+}
+
 /// Those that end: a program that was killed may have left the half of one.
 fn whole_lines(text: &str) -> Vec<String> {
     text.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n')).map(str::to_owned).collect()
@@ -244,7 +278,7 @@ fn table<T: Serialize>(rows: &[T]) -> Result<Vec<u8>, FolderError> {
     writer.into_inner().map_err(|error| csv::Error::from(error.into_error()).into())
 }
 
-/// What TensorBoard draws.
+/// What `TensorBoard` draws.
 fn scalars(report: &Report) -> Vec<Scalar> {
     let mut scalars = Vec::new();
     let mut add = |step: u32, secs: f64, tag: &str, value: Option<f64>| {

@@ -12,8 +12,10 @@ use crate::table;
 /// Bars of losses by device.
 const BINS: usize = 16;
 
-/// Bars of one kind on the page, at most: what is beyond is in the last.
-const MOST_BARS: usize = 40;
+/// Bars of one kind on the page, at most.
+const MOST_BARS: u32 = 40;
+
+const KIB: f64 = 1024.0;
 
 /// A weak promise.
 const EPSILON_MARK: f64 = 8.0;
@@ -96,6 +98,10 @@ fn figures(report: &Report) -> String {
         (
             table::bytes(up.checked_div(wide(versions)).unwrap_or(0)),
             "sent for each update in a sum, check-ins of all others included".to_owned(),
+        ),
+        (
+            format!("{} of {}", grouped(wide(report.fairness.never)), grouped(wide(report.devices))),
+            "devices that never took part".to_owned(),
         ),
     ]);
     figure_list(&entries)
@@ -210,19 +216,22 @@ fn cohort_plot(report: &Report) -> String {
     )
 }
 
-/// Bars of a count by a number; beyond the most bars there is one for all larger numbers.
+/// Bars of how many devices have which number, from the least to the largest; where these are many, a bar is of several.
 fn counts(all: &[(u32, usize)], what: &str) -> Vec<Bar> {
-    let (few, many) = all.split_at(all.len().min(MOST_BARS));
-    let bar = |label: String, devices: usize| Bar {
-        title: format!("{label} {what}: {}", counted(wide(devices), "device")),
-        label,
-        value: devices as f64,
-        behind: None,
+    let (Some((low, _)), Some((high, _))) = (all.first(), all.last()) else { return Vec::new() };
+    let width = (high - low + 1).div_ceil(MOST_BARS);
+    let bar = |from: u32| {
+        let until = (from + width - 1).min(*high);
+        let devices: usize = all
+            .iter()
+            .filter(|(number, _)| (from..=until).contains(number))
+            .map(|(_, devices)| devices)
+            .sum();
+        let label = if from == until { from.to_string() } else { format!("{from}–{until}") };
+        let title = format!("{label} {what}: {}", counted(wide(devices), "device"));
+        Bar { label, value: devices as f64, behind: None, title }
     };
-    let last = many
-        .first()
-        .map(|(number, _)| bar(format!("{number} or more"), many.iter().map(|(_, devices)| devices).sum()));
-    few.iter().map(|(number, devices)| bar(number.to_string(), *devices)).chain(last).collect()
+    (0..MOST_BARS).map(|place| low + place * width).take_while(|from| from <= high).map(bar).collect()
 }
 
 fn participation(report: &Report) -> String {
@@ -234,7 +243,11 @@ fn participation(report: &Report) -> String {
         fairness.median,
         fairness.most
     );
-    figure("Who took part", &Bars { measures: "devices", across: "times in a sum", bars }.svg(), &caption)
+    figure(
+        "Who took part",
+        &Bars { measures: "devices", across: "times in a sum", all: bars }.svg(),
+        &caption,
+    )
 }
 
 fn staleness(report: &Report) -> String {
@@ -254,14 +267,13 @@ fn staleness(report: &Report) -> String {
         counted(wide(late + timely), "training"),
         grouped(wide(late)),
     );
-    figure("Staleness", &Bars { measures: "devices", across: "versions behind", bars }.svg(), &caption)
+    figure("Staleness", &Bars { measures: "devices", across: "versions behind", all: bars }.svg(), &caption)
 }
 
 fn traffic(report: &Report) -> String {
     if report.versions.is_empty() {
         return String::new();
     }
-    const KIB: f64 = 1024.0;
     let bar = |version: &VersionReport| Bar {
         label: version.version.to_string(),
         value: version.up_bytes as f64 / KIB,
@@ -276,7 +288,7 @@ fn traffic(report: &Report) -> String {
     let bars = report.versions.iter().map(bar).collect();
     figure(
         "Bytes",
-        &Bars { measures: "KiB for each update in the sum", across: "version", bars }.svg(),
+        &Bars { measures: "KiB for each update in the sum", across: "version", all: bars }.svg(),
         "Filled: sent by devices. Dashed: received by them. What all devices sent and received since the version before, check-ins \
          and updates that are in no sum included, over the number of updates in the sum.",
     )
@@ -310,12 +322,12 @@ fn hours(report: &Report) -> String {
     [
         figure(
             "Time of day",
-            &Bars { measures: "devices that are there", across, bars: there.collect() }.svg(),
+            &Bars { measures: "devices that are there", across, all: there.collect() }.svg(),
             "In the mean over the days until the last version, which begin at noon; hours that did not come are empty.",
         ),
         format!(
             "<figure>\n{}<figcaption>{}</figcaption>\n</figure>\n",
-            Bars { measures: "versions", across, bars: made.collect() }.svg(),
+            Bars { measures: "versions", across, all: made.collect() }.svg(),
             "When versions were made."
         ),
     ]
@@ -331,6 +343,8 @@ fn losses(report: &Report) -> String {
         return String::new();
     }
     let width = f64::max((high - low) / BINS as f64, 1e-9);
+    let decimals = (0..9).find(|decimals| width * 10_f64.powi(*decimals) >= 1.0).unwrap_or(9);
+    let decimals = usize::try_from(decimals).unwrap_or(0);
     let count = |losses: &[f64], bin: usize| {
         let place = |loss: f64| {
             (0..BINS - 1).find(|bin| loss < low + width * (*bin as f64 + 1.0)).unwrap_or(BINS - 1)
@@ -340,7 +354,7 @@ fn losses(report: &Report) -> String {
     let bar = |bin: usize| {
         let (from, earlier, later) = (low + width * bin as f64, count(before, bin), count(after, bin));
         Bar {
-            label: format!("{from:.2}"),
+            label: format!("{from:.decimals$}"),
             value: later as f64,
             behind: Some(earlier as f64),
             title: format!("{from:.3} to {:.3}: {earlier} before, {later} after", from + width),
@@ -353,46 +367,20 @@ fn losses(report: &Report) -> String {
         grouped(wide(better))
     );
     let bars = (0..BINS).map(bar).collect();
-    figure("Each device's loss", &Bars { measures: "devices", across: "loss", bars }.svg(), &caption)
+    figure("Each device's loss", &Bars { measures: "devices", across: "loss", all: bars }.svg(), &caption)
 }
 
 fn versions(report: &Report) -> String {
     if report.versions.is_empty() {
         return "<h2>Every version</h2>\n<p>No version was made.</p>\n".to_owned();
     }
-    let headings = [
-        "version",
-        "hours",
-        "available",
-        "assigned",
-        "trained",
-        "joined",
-        "sent",
-        "counted",
-        "missing",
-        "late",
-        "aborted",
-        "measure",
-        "ε",
-        "signal",
-        "up",
-        "down",
-    ];
     let some = |value: Option<f64>, decimals: usize| {
         value.map_or_else(|| "–".to_owned(), |value| format!("{value:.decimals$}"))
     };
-    let cells = |version: &VersionReport| {
+    let made = |version: &VersionReport| {
         [
             version.version.to_string(),
             format!("{:.2}", version.at_secs / 3600.0),
-            grouped(wide(version.available)),
-            grouped(wide(version.assigned)),
-            grouped(wide(version.trained)),
-            grouped(wide(version.joined)),
-            grouped(wide(version.submitted)),
-            grouped(version.survivors.into()),
-            grouped(version.missing.into()),
-            grouped(wide(version.late)),
             grouped(version.aborted.into()),
             some(version.measure, 4),
             table::epsilon(version.epsilon),
@@ -401,28 +389,68 @@ fn versions(report: &Report) -> String {
             table::bytes(version.down_bytes),
         ]
     };
-    let rows: Vec<String> = report.versions.iter().map(|version| row("td", &cells(version))).collect();
+    let devices = |version: &VersionReport| {
+        [
+            version.version.to_string(),
+            grouped(wide(version.available)),
+            grouped(wide(version.assigned)),
+            grouped(wide(version.trained)),
+            grouped(wide(version.joined)),
+            grouped(wide(version.submitted)),
+            grouped(version.survivors.into()),
+            grouped(version.missing.into()),
+            grouped(wide(version.late)),
+        ]
+    };
+    let each = || report.versions.iter();
+    [
+        version_table(
+            "Every version",
+            &["version", "hours", "aborted", "measure", "ε", "signal", "up", "down"],
+            each().map(made),
+        ),
+        "<p class=\"note\">Hours are simulated. Aborted: rounds that ended without a version. Up and down are bytes for each update in \
+         the sum.</p>\n"
+            .to_owned(),
+        version_table(
+            "Devices of every version",
+            &["version", "available", "assigned", "trained", "joined", "sent", "counted", "missing", "late"],
+            each().map(devices),
+        ),
+        "<p class=\"note\">Late: trainings that ended when their version was replaced already.</p>\n"
+            .to_owned(),
+    ]
+    .concat()
+}
+
+fn version_table<const N: usize>(
+    heading: &str,
+    columns: &[&str; N],
+    rows: impl Iterator<Item = [String; N]>,
+) -> String {
+    let rows: Vec<String> = rows.map(|cells| row("td", &cells)).collect();
     format!(
-        "<h2>Every version</h2>\n<div class=\"wide\">\n<table>\n<thead>\n{}</thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n\
-         <p class=\"note\">Hours are simulated; up and down are bytes for each update in the sum.</p>\n",
-        row("th", &headings.map(str::to_owned)),
+        "<h2>{heading}</h2>\n<div class=\"wide\">\n<table>\n<thead>\n{}</thead>\n<tbody>\n{}</tbody>\n</table>\n</div>\n",
+        row("th", &columns.map(str::to_owned)),
         rows.concat()
     )
 }
 
 fn settings(report: &Report) -> String {
     let whole = serde_json::to_value(&report.scenario).unwrap_or_default();
-    let entries: String = table::flat(&whole)
+    let idle = report.scenario.idle();
+    let entries: Vec<String> = table::flat(&whole)
         .into_iter()
-        .filter(|(_, value)| *value != Value::Null)
+        .filter(|(key, value)| *value != Value::Null && !idle.contains(&key.as_str()))
         .map(|(key, value)| {
             let words = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             format!("<dt>{}</dt><dd>{}</dd>\n", escape(&key), escape(&words))
         })
         .collect();
     format!(
-        "<h2>Settings</h2>\n<dl class=\"settings\">\n{entries}</dl>\n<p class=\"note\">nightshift-sim population --keys says what \
-         each means. All numbers of this page are in summary.json, versions.csv and devices.csv.</p>\n"
+        "<h2>Settings</h2>\n<dl class=\"settings\">\n{}</dl>\n<p class=\"note\">nightshift-sim population --keys says what \
+         each means. All numbers of this page are in summary.json, versions.csv and devices.csv.</p>\n",
+        entries.concat()
     )
 }
 

@@ -57,7 +57,9 @@ impl Presence {
         match self {
             Self::Always { arrive_secs, seed } => {
                 let from_millis = millis(arrive_secs * uniform(&mut of(seed, device)));
-                Some(Stay { from_millis, ..Stay::ALWAYS })
+                let stay = Stay { from_millis, ..Stay::ALWAYS };
+                // Behind its end there is none, whoever asks for one stay after another.
+                (after_millis < stay.until_millis).then_some(stay)
             }
             Self::Diurnal { nights, seed } => {
                 let today = after_millis / 86_400_000;
@@ -150,6 +152,11 @@ mod tests {
         assert_eq!((hours[12], hours[13], hours[14]), (Some(0.75), Some(0.75), Some(0.0)));
         assert_eq!(hours[0], Some(0.0));
         assert_eq!(presence.by_hour(3, 3_600_000)[13], None);
+        let seed = Digest([9; 32]);
+        let always = Presence::Always { arrive_secs: 0.0, seed };
+        assert_eq!(always.by_hour(3, 3_600_000)[12], Some(3.0));
+        assert_eq!(always.most_there(3, 1000), (3, 0));
+        assert_eq!(always.stays(0, u64::MAX), None);
     }
 
     fn diurnal(zones: Vec<f64>) -> Presence {

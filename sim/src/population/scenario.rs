@@ -362,10 +362,8 @@ impl Scenario {
         keys::check_known(&table)?;
         let names = keys::names(&table);
         let scenario: Self = table.try_into()?;
-        let is_engine = scenario.task.objective == ObjectiveName::Engine;
-        let idle: &[&str] = if is_engine { OF_FORMULAS } else { OF_MODELS };
-        if let Some(key) = idle.iter().find(|key| names.iter().any(|name| name == *key)) {
-            let with = if is_engine {
+        if let Some(key) = scenario.idle().iter().find(|key| names.iter().any(|name| name == *key)) {
+            let with = if scenario.task.objective == ObjectiveName::Engine {
                 "task.objective = \"engine\""
             } else {
                 "a task.objective other than \"engine\""
@@ -374,6 +372,11 @@ impl Scenario {
         }
         scenario.check()?;
         Ok(scenario)
+    }
+
+    /// The keys that have no effect with its objective.
+    pub(super) fn idle(&self) -> &'static [&'static str] {
+        if self.task.objective == ObjectiveName::Engine { OF_FORMULAS } else { OF_MODELS }
     }
 
     /// The plan of the task, of an adapter of the base where one is trained.

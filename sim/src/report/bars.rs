@@ -32,23 +32,23 @@ pub(crate) struct Bars<'a> {
     /// Along what.
     pub(crate) across: &'a str,
     /// In order.
-    pub(crate) bars: Vec<Bar>,
+    pub(crate) all: Vec<Bar>,
 }
 
 impl Bars<'_> {
     /// The bars as an `svg` element.
     pub(crate) fn svg(&self) -> String {
-        let heights = self.bars.iter().flat_map(|bar| [Some(bar.value), bar.behind]).flatten();
+        let heights = self.all.iter().flat_map(|bar| [Some(bar.value), bar.behind]).flatten();
         let highest = heights.filter(|height| height.is_finite()).fold(0.0, f64::max);
         let is_whole = highest >= 1.0;
         let ends = [0.0, if highest > 0.0 { highest } else { 1.0 }];
         let y = if is_whole { Axis::over_whole(ends, 5.0) } else { Axis::over(ends, 5.0) };
         let mut svg = vec![opening(self.measures, &y, self.across)];
-        let slot = (RIGHT - LEFT) / self.bars.len().max(1) as f64;
-        let (every, width) = (self.bars.len().div_ceil(MOST_LABELS).max(1), f64::min(slot * 0.72, 44.0));
-        let labels = self.bars.len().div_ceil(every);
+        let slot = (RIGHT - LEFT) / self.all.len().max(1) as f64;
+        let (every, width) = (self.all.len().div_ceil(MOST_LABELS).max(1), f64::min(slot * 0.72, 44.0));
+        let labels = self.all.len().div_ceil(every);
         let mut middle = LEFT + slot / 2.0;
-        for (place, one) in self.bars.iter().enumerate() {
+        for (place, one) in self.all.iter().enumerate() {
             if place % every == 0 {
                 svg.push(version_label(middle, &escape(&one.label), place / every, labels));
             }
@@ -102,12 +102,12 @@ mod tests {
     fn the_highest_bar_is_the_axis_and_names_are_escaped() {
         let bar = |value, behind| Bar { label: "<a>".to_owned(), value, behind, title: "<t>".to_owned() };
         let svg =
-            Bars { measures: "devices", across: "times", bars: vec![bar(1.0, Some(4.0)), bar(4.0, None)] }
+            Bars { measures: "devices", across: "times", all: vec![bar(1.0, Some(4.0)), bar(4.0, None)] }
                 .svg();
         assert_eq!(svg.matches("height=\"206.0\"").count(), 2, "{svg}");
         assert_eq!(svg.matches("height=\"51.5\"").count(), 1, "{svg}");
         assert!(svg.contains("&lt;a&gt;") && svg.contains("<title>&lt;t&gt;</title>"));
-        let none = Bars { measures: "devices", across: "times", bars: Vec::new() }.svg();
+        let none = Bars { measures: "devices", across: "times", all: Vec::new() }.svg();
         assert!(!none.contains("NaN") && !none.contains("inf"), "{none}");
     }
 

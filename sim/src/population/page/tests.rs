@@ -45,11 +45,13 @@ fn the_numbers_of_the_run_are_on_the_page() {
         &format!("ε = {epsilon:.2}"),
         "as planned, at best</text>",
         "<dt>task.cohort</dt><dd>8</dd>",
+        "<dt>population.examples</dt><dd>20.0</dd>",
         "available</text>",
         "times in a sum</text>",
     ] {
         assert!(page.contains(expected), "{expected}");
     }
+    assert!(!page.contains("<dt>model."), "no model has an effect");
     // Who is further on its way was where the others are.
     for version in &report.versions {
         let stages = [
@@ -71,4 +73,16 @@ fn the_numbers_of_the_run_are_on_the_page() {
     assert_eq!((made, report.hours.len()), (3, 24));
     assert!(report.versions.iter().all(|version| version.snr.is_some()));
     assert_eq!((report.losses.before.len(), report.losses.after.len()), (50, 50));
+}
+
+#[test]
+fn bars_are_of_every_number_between_the_least_and_the_largest_or_of_several() {
+    let bars = |all: &[(u32, usize)]| {
+        counts(all, "times").into_iter().map(|bar| (bar.label, bar.value)).collect::<Vec<_>>()
+    };
+    let one = |label: &str, devices: f64| (label.to_owned(), devices);
+    assert_eq!(bars(&[(2, 5), (4, 1)]), [one("2", 5.0), one("3", 0.0), one("4", 1.0)]);
+    let many = bars(&[(10, 7), (11, 1), (60, 2), (110, 3)]);
+    assert_eq!((many.len(), &many[0], &many[33]), (34, &one("10–12", 8.0), &one("109–110", 3.0)));
+    assert!(bars(&[]).is_empty());
 }
