@@ -150,7 +150,7 @@ fn loss_plot(summary: &RunSummary) -> String {
     let curve = Curve {
         measures: "held-out loss, nats a token",
         points: std::iter::once(base).chain(points).collect(),
-        shown: trained.then_some(free.loss),
+        shown: trained.then_some(free.loss).into_iter().collect(),
         mark: trained.then_some(Mark { value: free.loss, name: "the best that needs no people" }),
     };
     figure(
@@ -174,7 +174,7 @@ fn epsilon_plot(summary: &RunSummary) -> String {
     let curve = Curve {
         measures: "ε spent by one device",
         points: std::iter::once(start).chain(points).collect(),
-        shown: Some(0.0),
+        shown: vec![0.0],
         mark: Some(Mark { value: EPSILON_MARK, name: "ε = 8" }),
     };
     let caption = format!(

@@ -135,7 +135,7 @@ fn loss_plot(report: &Report) -> String {
         title: format!("before the first version: {value:.4}"),
     });
     let points = start.into_iter().chain(curve(report, measures, |version| version.measure)).collect();
-    let curve = Curve { measures, points, shown: None, mark: None };
+    let curve = Curve { measures, points, shown: Vec::new(), mark: None };
     let of = if report.base.is_some() {
         "The mean over the first devices of the loss on text that each holds out of its training."
     } else {
@@ -154,7 +154,7 @@ fn epsilon_plot(report: &Report) -> String {
     let start = Point { version: 0, value: 0.0, title: "nothing spent yet".to_owned() };
     let points = std::iter::once(start).chain(curve(report, "ε", |version| version.epsilon)).collect();
     let mark = Some(Mark { value: EPSILON_MARK, name: "ε = 8" });
-    let curve = Curve { measures: "ε, the most that a device spent", points, shown: Some(0.0), mark };
+    let curve = Curve { measures: "ε, the most that a device spent", points, shown: vec![0.0], mark };
     let delta = table::delta(report.scenario.privacy.delta);
     let caption = format!(
         "Of the device that took part most often until then, at δ = {delta}. The others took part less often, and spent less."
@@ -166,7 +166,7 @@ fn noise_plot(report: &Report) -> String {
     let Some(best) = report.snr else { return String::new() };
     let points = curve(report, "signal to noise", |version| version.snr);
     let mark = Some(Mark { value: best, name: "as planned, at best" });
-    let curve = Curve { measures: "signal to noise", points, shown: Some(0.0), mark };
+    let curve = Curve { measures: "signal to noise", points, shown: vec![0.0, best], mark };
     let caption = format!(
         "The norm of each version's mean update above what its noise explains, over the norm of that noise. Planned at best: \
          {best:.2}, were all updates as long as the clip norm and alike, at the report goal. 0 where the noise explains all."

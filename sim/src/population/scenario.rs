@@ -354,15 +354,18 @@ const OF_MODELS: &[&str] = &[
 impl Scenario {
     /// What a file says. Unknown keys and values out of range are refused.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        Self::of(text.parse()?)
+        Self::of(&text.parse()?)
     }
 
     /// What the table of a file says.
-    pub fn of(table: toml::Table) -> Result<Self, ScenarioError> {
-        keys::check_known(&table)?;
-        let names = keys::names(&table);
-        let scenario: Self = table.try_into()?;
-        if let Some(key) = scenario.idle().iter().find(|key| names.iter().any(|name| name == *key)) {
+    pub fn of(table: &toml::Table) -> Result<Self, ScenarioError> {
+        keys::check_known(table)?;
+        let scenario: Self = table.clone().try_into()?;
+        // A sample with all keys at their defaults is for every objective.
+        let usual = toml::Table::try_from(Self::default()).unwrap_or_default();
+        let (usual, values) = (keys::values(&usual), keys::values(table));
+        let is_told = |key: &&&str| values.iter().any(|told| told.0 == **key && !usual.contains(told));
+        if let Some(key) = scenario.idle().iter().find(is_told) {
             let with = if scenario.task.objective == ObjectiveName::Engine {
                 "task.objective = \"engine\""
             } else {

@@ -60,7 +60,7 @@ impl Sweep {
             } else {
                 format!("{:03}-{}", number + 1, words.join("-"))
             };
-            let scenario = Scenario::of(one.clone())?;
+            let scenario = Scenario::of(&one)?;
             runs.push(One { name, scenario, table: one });
         }
         let is_engine = runs.iter().any(|run| run.scenario.task.objective == ObjectiveName::Engine);

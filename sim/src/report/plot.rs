@@ -40,8 +40,8 @@ pub(crate) struct Curve<'a> {
     pub(crate) measures: &'a str,
     /// The values, in order; one that is not finite is left out.
     pub(crate) points: Vec<Point>,
-    /// A value that the axis must show, such as 0.
-    pub(crate) shown: Option<f64>,
+    /// Values that the axis must show, such as 0.
+    pub(crate) shown: Vec<f64>,
     /// Drawn where the axis shows it.
     pub(crate) mark: Option<Mark<'a>>,
 }
@@ -50,7 +50,7 @@ impl Curve<'_> {
     /// The curve as an `svg` element.
     pub(crate) fn svg(&self) -> String {
         let points: Vec<_> = self.points.iter().filter(|point| point.value.is_finite()).collect();
-        let y = Axis::over(points.iter().map(|point| point.value).chain(self.shown), 5.0);
+        let y = Axis::over(points.iter().map(|point| point.value).chain(self.shown.iter().copied()), 5.0);
         let last = self.points.iter().map(|point| point.version).max();
         let x = Axis::over_whole([0.0, last.unwrap_or(0).max(1) as f64], 8.0);
         let across = |version: u64| LEFT + x.place(version as f64) * (RIGHT - LEFT);
@@ -178,7 +178,7 @@ mod tests {
         Curve {
             measures: "ε",
             points: points.collect(),
-            shown: Some(0.0),
+            shown: vec![0.0],
             mark: Some(Mark { value: mark, name: "limit" }),
         }
         .svg()
