@@ -1,6 +1,6 @@
 //! The command line of `nightshift-sim`, and the scenario that it asks for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use engine::{Base, Projection};
@@ -130,9 +130,10 @@ impl DemoArgs {
 
 #[derive(Args, Clone)]
 pub(crate) struct OutputArgs {
-    /// Folder for the adapter, metrics, summary and report of a run, and for what is made
-    #[arg(long, default_value = "nightshift-run", global = true)]
-    pub(crate) out: PathBuf,
+    /// Folder for the adapter, metrics, summary and report of a run, and for what is made [default: nightshift-run; of population
+    /// and compare: nothing is written]
+    #[arg(long, value_name = "DIR", global = true)]
+    pub(crate) out: Option<PathBuf>,
     /// What is printed on stdout
     #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
     pub(crate) format: Format,
@@ -142,6 +143,11 @@ pub(crate) struct OutputArgs {
 }
 
 impl OutputArgs {
+    /// The folder of what always has one.
+    pub(crate) fn folder(&self) -> &Path {
+        self.out.as_deref().unwrap_or(Path::new("nightshift-run"))
+    }
+
     /// The seed of what has no scenario that says one.
     pub(crate) fn seed(&self) -> u64 {
         self.seed.unwrap_or(1)
@@ -159,8 +165,10 @@ pub(crate) enum Command {
     /// Run on a base and text of your own
     #[command(allow_negative_numbers = true)]
     Run(Box<RunArgs>),
-    /// Many devices of which a version is made by a few, without a model: who comes when, what a version costs
-    Population(PopulationArgs),
+    /// Many devices of which a version is made by a few: who comes when, what a version costs, and what it learns
+    Population(Box<PopulationArgs>),
+    /// Print finished runs as one table, with what differs in their settings
+    Compare(CompareArgs),
     /// Play many real devices against a running coordinator, over TLS; its options are its own, see `load --help`
     Load,
     /// Make the base that comes with the program, from the seed, into --out
@@ -179,12 +187,22 @@ pub(crate) enum BenchCommand {
     Secagg(bench::Options),
 }
 
+/// Which runs are compared.
+#[derive(Args)]
+pub(crate) struct CompareArgs {
+    /// Folders of runs, or of a sweep, which stands for all of its runs. With --out their table is written there too, as text,
+    /// CSV and JSON
+    #[arg(required = true, value_name = "RUN")]
+    pub(crate) runs: Vec<PathBuf>,
+}
+
 /// What a population is of. A scenario's keys, with what each means and its default, are in `sim/scenarios/population.toml`,
 /// which `--keys` prints.
 #[derive(Args)]
 pub(crate) struct PopulationArgs {
-    /// A file of TOML with the population, its presence, network, task, privacy, faults and seed; the defaults where left out.
-    /// Its keys are those that --keys prints, and no others
+    /// A file of TOML with the population, its presence, network, task, model, privacy, faults and seed; the defaults where left
+    /// out. Its keys are those that --keys prints, and no others. A list of values in the place of one makes a run for each, and
+    /// lists a run for each of their combinations
     #[arg(long, value_name = "FILE.toml")]
     pub(crate) scenario: Option<PathBuf>,
     /// Print a scenario with every key, its meaning and its default, and run nothing
@@ -202,7 +220,20 @@ pub(crate) struct PopulationArgs {
     /// Numbers of an update, instead of the scenario's
     #[arg(long)]
     pub(crate) coordinates: Option<u32>,
-    /// Write what came of it to this file too, as JSON: the same scenario gives the same bytes
+    /// The base, instead of the scenario's model.base
+    #[arg(long, value_name = "DIR|FILE.gguf|hf:OWNER/NAME")]
+    pub(crate) base: Option<PathBuf>,
+    /// A folder with text for each device, instead of the scenario's model.data
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// Go on with what was stopped in --out: it is repeated up to there, which must come to the same, and ends with the same
+    /// files as if it had not been stopped. Runs of a sweep that came to their end are left as they are
+    #[arg(long, conflicts_with_all = ["scenario", "devices", "cohort", "versions", "coordinates", "seed", "force"])]
+    pub(crate) resume: bool,
+    /// Write into --out although it holds something else
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Write what came of one run to this file too, as JSON: the same scenario gives the same bytes
     #[arg(long, value_name = "FILE.json")]
     pub(crate) report: Option<PathBuf>,
 }

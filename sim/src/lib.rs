@@ -27,9 +27,11 @@ pub mod words {
 pub mod bench;
 mod central;
 pub mod classes;
+pub mod compare;
 pub mod corpus;
 pub mod demo;
 mod epsilon;
+pub mod events;
 pub mod faults;
 mod flat;
 pub mod inputs;

@@ -4,6 +4,7 @@
 mod cli;
 mod load;
 mod populate;
+mod progress;
 mod read;
 
 use std::io::IsTerminal;
@@ -12,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use aggregation::MAX_COHORT;
 use clap::Parser;
 use cli::{BenchCommand, Cli, Command, DemoArgs, Format, OutputArgs, RunArgs};
 use engine::Base;
@@ -24,7 +26,7 @@ use nightshift_sim::run::{Finished, News, compare};
 use nightshift_sim::scenario::Scenario;
 use nightshift_sim::summary::{RunSummary, VersionSummary};
 use nightshift_sim::{make_base, make_data, table};
-use populate::populate;
+use populate::{compare_runs, populate};
 use proto::counted::counted;
 use proto::plan::Mode;
 use proto::shown::{message, page};
@@ -73,11 +75,12 @@ fn main() -> ExitCode {
         Some(Command::Load) => {
             Err(Failure::Usage(anyhow::anyhow!("`load` is the first word, and its options come behind it")))
         }
-        Some(Command::MakeData(options)) => make_data::run(&options, &cli.output.out, cli.output.seed())
+        Some(Command::Compare(args)) => compare_runs(&args, &cli.output),
+        Some(Command::MakeData(options)) => make_data::run(&options, cli.output.folder(), cli.output.seed())
             .map_err(|e| {
-                Failure::Output(anyhow::anyhow!("cannot write into {}: {e}", cli.output.out.display()))
+                Failure::Output(anyhow::anyhow!("cannot write into {}: {e}", cli.output.folder().display()))
             }),
-        Some(Command::MakeBase(options)) => make_base::run(&options, &cli.output.out, cli.output.seed())
+        Some(Command::MakeBase(options)) => make_base::run(&options, cli.output.folder(), cli.output.seed())
             .map_err(|e| Failure::Output(e.into())),
         Some(Command::Bench(BenchCommand::Secagg(options))) => measure(&options, &cli.output),
     });
@@ -96,7 +99,7 @@ fn main() -> ExitCode {
 fn demonstrate(demo: &DemoArgs, out: &OutputArgs) -> Result<(), Failure> {
     let scenario = demo.scenario(out.seed());
     check_folder(out, &scenario, None, demo.force)?;
-    let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
+    let output = Output::create(out.folder()).map_err(|e| Failure::Output(e.into()))?;
     let read = Read::made_up(&scenario, &output.folder().join("base")).map_err(Failure::Input)?;
     check_noise(&scenario, &read.base, demo.accept_noise)?;
     let what = match scenario.mode {
@@ -135,7 +138,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     let (Some(base), Some(data)) = (args.base.clone(), args.data.clone()) else {
         return Err(Failure::Usage(anyhow::anyhow!("--base and --data are needed, or --from")));
     };
-    let wanted = Wanted { devices: args.devices, newcomers: args.newcomers };
+    let wanted = Wanted { devices: args.devices, newcomers: args.newcomers, most: MAX_COHORT };
     let read =
         Read::of_files(Files { base, data, public: args.public.clone() }, wanted).map_err(Failure::Input)?;
     let scenario = args.scenario(&read.base, read.users.len(), out.seed()).map_err(|error| {
@@ -145,7 +148,7 @@ fn run_on(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     // What cannot work is said before the folder is touched.
     check_noise(&scenario, &read.base, args.accept_noise || args.central)?;
     check_folder(out, &scenario, read.files.as_ref(), args.force)?;
-    let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
+    let output = Output::create(out.folder()).map_err(|e| Failure::Output(e.into()))?;
     let place = if args.central { Place::Central } else { Place::Federation };
     perform(place, &scenario, &read, output, out.format)
 }
@@ -160,7 +163,7 @@ fn check_folder(
     if is_forced {
         return Ok(());
     }
-    Output::check(&out.out, scenario, files).map_err(|e| Failure::Output(e.into()))
+    Output::check(out.folder(), scenario, files).map_err(|e| Failure::Output(e.into()))
 }
 
 /// Fails where there is no plan, or where its noise is more than its devices can teach and nobody said that it may be; what
@@ -213,7 +216,7 @@ fn repeat(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
     }
     let scenario = record.scenario.clone();
     check_folder(out, &scenario, record.files.as_ref(), args.force)?;
-    let output = Output::create(&out.out).map_err(|e| Failure::Output(e.into()))?;
+    let output = Output::create(out.folder()).map_err(|e| Failure::Output(e.into()))?;
     let read = match &record.files {
         None => Read::made_up(&scenario, &output.folder().join("base")),
         Some(files) => {
@@ -222,7 +225,8 @@ fn repeat(args: &RunArgs, out: &OutputArgs) -> Result<(), Failure> {
                 data: args.data.clone().unwrap_or_else(|| files.data.clone()),
                 public: args.public.clone().or_else(|| files.public.clone()),
             };
-            let wanted = Wanted { devices: Some(scenario.devices), newcomers: scenario.newcomers };
+            let (devices, newcomers) = (Some(scenario.devices), scenario.newcomers);
+            let wanted = Wanted { devices, newcomers, most: MAX_COHORT };
             // The record stays as it was, wherever the files are now.
             Read::of_files(files, wanted).map(|read| Read { files: record.files.clone(), ..read })
         }

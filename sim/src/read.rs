@@ -35,6 +35,8 @@ pub(crate) struct Read {
 pub(crate) struct Wanted {
     pub(crate) devices: Option<usize>,
     pub(crate) newcomers: usize,
+    /// All where nothing is asked for, but no more.
+    pub(crate) most: usize,
 }
 
 impl Read {
@@ -115,7 +117,7 @@ const LEN: u32 = 64;
 fn read_users(folder: &Path, wanted: Wanted, base: &Base) -> anyhow::Result<(Vec<User>, Vec<User>)> {
     let paths = entries(folder)?;
     complain(&kinds(&paths));
-    let most = paths.len().min(aggregation::MAX_COHORT + wanted.newcomers);
+    let most = paths.len().min(wanted.most.saturating_add(wanted.newcomers));
     let whole = wanted.devices.map_or(most, |devices| devices + wanted.newcomers);
     let (mut users, mut skipped) = (Vec::new(), 0);
     for path in &paths {

@@ -54,7 +54,7 @@ impl Record {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             files: None,
             base: inputs.base.digest(),
-            data: digest(inputs.users.iter().chain(inputs.newcomers).flat_map(|user| parts(user, len))),
+            data: digest_of(inputs.users.iter().chain(inputs.newcomers), len),
             public: inputs.public.map(|public| digest([public.clone()])),
             scenario: scenario.clone(),
         }
@@ -74,6 +74,11 @@ impl Record {
         }
         Ok(())
     }
+}
+
+/// Of these users' text.
+pub(crate) fn digest_of<'a>(users: impl Iterator<Item = &'a User>, sequence_len: u32) -> Digest {
+    digest(users.flat_map(|user| parts(user, sequence_len)))
 }
 
 fn parts(user: &User, len: u32) -> [Blocks; 2] {

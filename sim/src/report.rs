@@ -1,10 +1,11 @@
 //! A run as one self-contained HTML page: no script, no font and no picture
 //! from elsewhere, so that it can be mailed and opened in ten years.
 
-mod axis;
+pub(crate) mod axis;
+pub(crate) mod bars;
 mod beside;
-mod markup;
-mod plot;
+pub(crate) mod markup;
+pub(crate) mod plot;
 mod words;
 
 use markup::{counted, escape, grouped};
@@ -39,11 +40,15 @@ pub fn html(summary: &RunSummary, title: &str) -> String {
         words::epsilon(summary),
         settings(summary),
     ];
+    document(&title, &body.concat())
+}
+
+/// A page with this title and body, which are HTML already.
+pub(crate) fn document(title: &str, body: &str) -> String {
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{}</body>\n</html>\n",
-        body.concat()
+         <title>{title}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n{body}</body>\n</html>\n"
     )
 }
 
@@ -99,16 +104,30 @@ fn figures(summary: &RunSummary) -> String {
             "sent by a device for one version".to_owned(),
         ),
     ];
-    let entries = entries.map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"));
-    format!("<dl class=\"figures\">\n{}</dl>\n", entries.concat())
+    figure_list(&entries)
+}
+
+/// The figures at the head of a page, each with what it is.
+pub(crate) fn figure_list(entries: &[(String, String)]) -> String {
+    let entries: Vec<String> = entries
+        .iter()
+        .map(|(figure, name)| format!("<div><dt>{name}</dt><dd>{figure}</dd></div>\n"))
+        .collect();
+    // Six are two rows of three, where three fit beside each other.
+    let class = if entries.len() > 4 { "figures three" } else { "figures" };
+    format!("<dl class=\"{class}\">\n{}</dl>\n", entries.concat())
 }
 
 fn warnings(summary: &RunSummary) -> String {
-    if summary.warnings.is_empty() {
+    warning_list(&summary.warnings)
+}
+
+/// What is to be read first, where there is anything.
+pub(crate) fn warning_list(warnings: &[String]) -> String {
+    if warnings.is_empty() {
         return String::new();
     }
-    let items: Vec<_> =
-        summary.warnings.iter().map(|warning| format!("<li>{}</li>\n", escape(warning))).collect();
+    let items: Vec<_> = warnings.iter().map(|warning| format!("<li>{}</li>\n", escape(warning))).collect();
     format!(
         "<section class=\"warnings\">\n<h2>Read this first</h2>\n<ul>\n{}</ul>\n</section>\n",
         items.concat()
@@ -131,7 +150,7 @@ fn loss_plot(summary: &RunSummary) -> String {
     let curve = Curve {
         measures: "held-out loss, nats a token",
         points: std::iter::once(base).chain(points).collect(),
-        shown: trained.then_some(free.loss),
+        shown: trained.then_some(free.loss).into_iter().collect(),
         mark: trained.then_some(Mark { value: free.loss, name: "the best that needs no people" }),
     };
     figure(
@@ -155,7 +174,7 @@ fn epsilon_plot(summary: &RunSummary) -> String {
     let curve = Curve {
         measures: "ε spent by one device",
         points: std::iter::once(start).chain(points).collect(),
-        shown: Some(0.0),
+        shown: vec![0.0],
         mark: Some(Mark { value: EPSILON_MARK, name: "ε = 8" }),
     };
     let caption = format!(
@@ -176,7 +195,7 @@ fn cohort_plot(summary: &RunSummary) -> String {
     )
 }
 
-fn figure(heading: &str, svg: &str, caption: &str) -> String {
+pub(crate) fn figure(heading: &str, svg: &str, caption: &str) -> String {
     format!("<h2>{heading}</h2>\n<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
@@ -210,7 +229,7 @@ fn cells(version: &VersionSummary) -> [String; 10] {
     ]
 }
 
-fn row(tag: &str, cells: &[String]) -> String {
+pub(crate) fn row(tag: &str, cells: &[String]) -> String {
     let cells: Vec<_> = cells.iter().map(|cell| format!("<{tag}>{cell}</{tag}>")).collect();
     format!("<tr>{}</tr>\n", cells.concat())
 }
@@ -256,4 +275,4 @@ fn count(versions: &[VersionSummary]) -> u64 {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

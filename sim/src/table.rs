@@ -3,6 +3,7 @@
 use proto::counted::counted;
 use proto::metrics::MetricName;
 use proto::shown::shown;
+use serde_json::Value;
 
 use crate::classes::ClassSummary;
 use crate::samples::Sample;
@@ -223,6 +224,20 @@ pub fn epsilon(epsilon: Option<f64>) -> String {
 /// A δ in scientific notation, such as `1e-5`.
 pub(crate) fn delta(delta: f64) -> String {
     format!("{delta:e}")
+}
+
+/// The values of nested tables by their whole names.
+pub(crate) fn flat(value: &Value) -> Vec<(String, Value)> {
+    let Some(table) = value.as_object() else { return Vec::new() };
+    let of_one = |(name, value): (&String, &Value)| {
+        let inner = flat(value);
+        if inner.is_empty() {
+            vec![(name.clone(), value.clone())]
+        } else {
+            inner.into_iter().map(|(key, value)| (format!("{name}.{key}"), value)).collect()
+        }
+    };
+    table.iter().flat_map(of_one).collect()
 }
 
 /// A number of bytes, in the largest unit that leaves at least one.

@@ -37,6 +37,7 @@ mod instant;
 mod network;
 mod node;
 mod seen;
+mod stages;
 mod time;
 mod wire;
 
@@ -50,6 +51,7 @@ use node::Common;
 pub use node::{Node, Traffic};
 use seen::Observer;
 pub use seen::{Counts, Seen};
+pub use stages::Funnel;
 use wire::News;
 
 /// Virtual time at which the world begins; credentials are valid then.
@@ -328,6 +330,11 @@ impl World {
                 .to_owned()
         });
         restored.chain(paused).collect()
+    }
+
+    /// The version that the device at this place holds.
+    pub fn holds(&self, index: usize) -> Option<u32> {
+        self.nodes[index].installed().map(|(published, _)| published.version)
     }
 
     /// Devices that hold the newest version.

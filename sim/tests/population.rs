@@ -45,23 +45,22 @@ fn the_same_scenario_gives_the_same_bytes_and_another_seed_does_not() {
 
 #[test]
 fn without_noise_a_quadratic_comes_near_its_optimum_and_a_regression_learns() {
-    for objective in [ObjectiveName::Quadratic, ObjectiveName::Logistic] {
+    let expected = [
+        // Half of about one squared; and half of it a step is all but nothing after twelve versions.
+        (ObjectiveName::Quadratic, 0.5, 0.01),
+        (ObjectiveName::Logistic, std::f64::consts::LN_2, 0.66),
+    ];
+    for (objective, start, most) in expected {
         let mut scenario = small();
         scenario.task.objective = objective;
         scenario.task.versions = 12;
-        scenario.task.learning_rate = 0.5;
+        scenario.task.learning_rate = Some(0.5);
         scenario.task.heterogeneity = 0.1;
         scenario.privacy.mode = Mode::Off;
         scenario.privacy.noise_multiplier = 0.0;
         scenario.privacy.clip_norm = 10.0;
         let report = run(&scenario, None).unwrap();
         let measured: Vec<f64> = report.versions.iter().map(|version| version.measure.unwrap()).collect();
-        let (start, most) = match objective {
-            // Half of about one squared; and half of it a step is all but nothing after twelve versions.
-            ObjectiveName::Quadratic => (0.5, 0.01),
-            ObjectiveName::Logistic => (std::f64::consts::LN_2, 0.66),
-            ObjectiveName::None => (0.0, 0.0),
-        };
         assert!(measured[11] < most && most < start, "{objective:?}: {measured:?}");
         assert_eq!(report.epsilon, None);
     }
@@ -107,6 +106,11 @@ fn what_can_never_be_is_refused_with_numbers_before_anything_runs() {
     let mut scenario = small();
     scenario.population.devices = Some(4);
     assert!(refused(&scenario, None).starts_with("a version needs 6 devices and there are 4"));
+    let mut scenario = small();
+    (scenario.task.versions, scenario.privacy.participations) = (21, 2);
+    assert!(refused(&scenario, None).starts_with(
+        "21 versions of at least 6 devices need 126 participations, and 60 devices may take part 2 times each"
+    ));
     // Twelve devices, of which no more than four are there together.
     let mut csv = "device,from,to\n".to_owned();
     for device in 0..12 {
@@ -158,6 +162,21 @@ fn a_version_for_which_too_few_come_ends_the_run_with_who_was_there() {
 }
 
 #[test]
+fn a_task_whose_devices_have_taken_part_as_often_as_they_may_says_so() {
+    let mut scenario = small();
+    // Just as many as twenty versions of six need: with eight in a sum they are spent before.
+    (scenario.task.versions, scenario.privacy.participations) = (20, 2);
+    let error = run(&scenario, None).unwrap_err();
+    let PopulationError::Spent { made, versions: 20, goal: 6, participations: 2 } = error else {
+        panic!("{error}");
+    };
+    assert!((10..20).contains(&made), "{error}");
+    let words =
+        format!("the task ended after {made} of 20 versions: a version needs 6 devices, and fewer may");
+    assert!(error.to_string().starts_with(&words), "{error}");
+}
+
+#[test]
 fn the_command_prints_every_key_and_refuses_one_that_there_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let program = || Command::new(env!("CARGO_BIN_EXE_nightshift-sim"));
@@ -168,7 +187,9 @@ fn the_command_prints_every_key_and_refuses_one_that_there_is_not() {
     fs::write(&file, "[population]\npeople = 3\n").unwrap();
     let refused = program().args(["population", "--scenario"]).arg(&file).output().unwrap();
     assert_eq!(refused.status.code(), Some(3));
-    assert!(String::from_utf8(refused.stderr).unwrap().contains("unknown field `people`"));
+    assert!(
+        String::from_utf8(refused.stderr).unwrap().contains("unknown key population.people; the nearest")
+    );
     fs::write(&file, "[population]\ndevices = 30\n[task]\ncohort = 6\nversions = 1\ncoordinates = 9\n")
         .unwrap();
     let run = program().args(["population", "--scenario"]).arg(&file).arg("--report").arg(&report).output();

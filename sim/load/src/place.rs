@@ -81,9 +81,7 @@ impl Place {
         files::create_folder(&folder.join(DEVICES))?;
         let locks = folder.join(LOCKS);
         files::create_folder(&locks)?;
-        // Whoever looks at the others' locks is alone meanwhile.
-        let door = lock_file(&locks.join("door"))?;
-        door.lock().map_err(FileError::io("lock", &locks))?;
+        let _door = door(&locks)?;
         let path = locks.join(format!("{}-of-{}", shard.index, shard.count));
         let lock = lock_file(&path)?;
         match lock.try_lock() {
@@ -115,10 +113,19 @@ impl Place {
         Ok(read(&self.folder.join(BASES))?.unwrap_or_default())
     }
 
-    /// The same for the next run. Shards may write it one after another: what one of them knows more is learned again.
+    /// The same for the next run, with what other shards learned of them meanwhile.
     pub(crate) fn keep_bases(&self, bases: &BTreeSet<Digest>) -> Result<(), PlaceError> {
-        write(&self.folder.join(BASES), bases)
+        let _door = door(&self.folder.join(LOCKS))?;
+        let all: BTreeSet<Digest> = self.bases()?.union(bases).copied().collect();
+        write(&self.folder.join(BASES), &all)
     }
+}
+
+/// Whoever holds it is alone in looking at what all shards share.
+fn door(locks: &Path) -> Result<File, FileError> {
+    let door = lock_file(&locks.join("door"))?;
+    door.lock().map_err(FileError::io("lock", locks))?;
+    Ok(door)
 }
 
 /// How many shards the locks beside this one are of, with their files.
@@ -212,6 +219,23 @@ mod tests {
         assert!(said.contains("one of 2 shards, and this one is one of 1"), "{said}");
         drop((first, second));
         open("0/1").unwrap();
+    }
+
+    #[test]
+    fn what_shards_keep_at_the_same_time_is_all_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |index| Place::open(folder.path(), Shard { index, count: 4 }).unwrap();
+        let places: Vec<Place> = (0..4).map(place).collect();
+        std::thread::scope(|scope| {
+            for (index, place) in (0..).zip(&places) {
+                scope.spawn(move || {
+                    for number in 0..10 {
+                        place.keep_bases(&BTreeSet::from([Digest([index * 10 + number; 32])])).unwrap();
+                    }
+                });
+            }
+        });
+        assert_eq!(places[0].bases().unwrap(), (0..40).map(|number| Digest([number; 32])).collect());
     }
 
     #[cfg(unix)]

@@ -5,7 +5,7 @@ use rand_core::Rng;
 
 use super::dice::{below, normal, of};
 use super::people::People;
-use super::scenario::{ObjectiveName, Scenario};
+use super::scenario::{ObjectiveName, Scenario, USUAL_RATE};
 
 /// Coordinates that one example of a logistic regression touches.
 const TOUCHED: usize = 8;
@@ -13,8 +13,8 @@ const TOUCHED: usize = 8;
 /// Examples of a device that are trained on and measured on, at most.
 const MOST_EXAMPLES: u32 = 64;
 
-/// Devices on whose examples a logistic regression is measured, at most.
-const MEASURED: usize = 200;
+/// Devices of which losses are measured, at most: the first.
+pub(super) const MEASURED: usize = 200;
 
 /// The length of the true parameters of a logistic regression, for each coordinate that an example touches.
 const SHARPNESS: f32 = 4.0;
@@ -66,7 +66,8 @@ impl Objective {
             (0..len).map(|_| narrow(scale * normal(&mut rng))).collect::<Vec<f32>>()
         };
         let kind = match task.objective {
-            ObjectiveName::None => Kind::None,
+            // The engine's trainings are no formula.
+            ObjectiveName::None | ObjectiveName::Engine => Kind::None,
             ObjectiveName::Quadratic => {
                 let (center, axis) = (unit(0), unit(1));
                 let sum: f64 = (0..people.devices()).map(|device| own(&seed, device)).sum();
@@ -86,7 +87,7 @@ impl Objective {
         Self {
             kind,
             steps: task.local_steps,
-            rate: task.learning_rate,
+            rate: narrow(task.learning_rate.unwrap_or(USUAL_RATE)),
             heterogeneity: task.heterogeneity,
             seed,
             devices,
@@ -138,12 +139,32 @@ impl Objective {
                 let squares = parameters.iter().zip(optimum).map(|(x, o)| f64::from((x - o) * (x - o)));
                 Some(squares.sum::<f64>() / 2.0)
             }
+            Kind::Logistic { examples, .. } => {
+                let losses = self.losses(parameters);
+                Some(losses.iter().sum::<f64>() / examples.len().max(1) as f64)
+            }
+        }
+    }
+
+    /// The loss of each of the first devices at these parameters: half the squared distance to its own optimum, or the mean
+    /// loss on its examples. Nothing where nothing is trained.
+    pub fn losses(&self, parameters: &[f32]) -> Vec<f64> {
+        let measured = self.devices.min(MEASURED);
+        match &self.kind {
+            Kind::None => Vec::new(),
+            Kind::Quadratic { center, axis, .. } => {
+                let loss = |device: usize| {
+                    let along = self.heterogeneity * narrow(own(&self.seed, device));
+                    let one = |((x, c), a): ((&f32, &f32), &f32)| f64::from(c + along * a - x).powi(2);
+                    parameters.iter().zip(center).zip(axis).map(one).sum::<f64>() / 2.0
+                };
+                (0..measured).map(loss).collect()
+            }
             Kind::Logistic { truth, examples } => {
                 let loss = |(device, examples): (usize, &u32)| {
                     mean_loss(&self.examples(device, *examples, truth), parameters)
                 };
-                let measured = examples.len().min(self.devices);
-                Some(examples.iter().enumerate().map(loss).sum::<f64>() / measured.max(1) as f64)
+                examples.iter().take(measured).enumerate().map(loss).collect()
             }
         }
     }

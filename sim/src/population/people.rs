@@ -7,7 +7,7 @@ use rand_chacha::ChaCha20Rng;
 
 use super::dice::{millis, normal, of, uniform};
 use super::presence::Presence;
-use super::scenario::{NetworkTable, PopulationTable, Scenario, USUAL_DEVICES};
+use super::scenario::{NetworkTable, ObjectiveName, PopulationTable, Scenario, USUAL_DEVICES};
 use super::trace::Trace;
 use crate::faults::Faults;
 use crate::world::{Carriage, Habits, Leg, Network, Stay};
@@ -19,6 +19,8 @@ pub struct People {
     presence: Presence,
     table: PopulationTable,
     network: NetworkTable,
+    /// Whether each training has as many steps as any other, whatever a device has to train on.
+    is_even: bool,
     seed: Digest,
 }
 
@@ -37,6 +39,7 @@ impl People {
         let traced = trace.as_ref().map_or(USUAL_DEVICES, Trace::devices);
         Self {
             devices: scenario.population.devices.unwrap_or(traced),
+            is_even: scenario.task.objective == ObjectiveName::Engine,
             presence: Presence::new(&scenario.presence, trace, scenario.digest("presence")),
             table: scenario.population.clone(),
             network: scenario.network.clone(),
@@ -82,7 +85,7 @@ impl Habits for Arc<People> {
     fn trains_millis(&self, device: usize, rng: &mut ChaCha20Rng) -> u64 {
         let table = &self.table;
         let slower = (table.speed_spread * self.traits(device).speed).exp();
-        let more = f64::from(self.examples(device)) / table.examples;
+        let more = if self.is_even { 1.0 } else { f64::from(self.examples(device)) / table.examples };
         // No training takes exactly as long as another.
         millis(table.training_secs * slower * more * (0.9 + 0.2 * uniform(rng)))
     }

@@ -57,7 +57,9 @@ impl Presence {
         match self {
             Self::Always { arrive_secs, seed } => {
                 let from_millis = millis(arrive_secs * uniform(&mut of(seed, device)));
-                Some(Stay { from_millis, ..Stay::ALWAYS })
+                let stay = Stay { from_millis, ..Stay::ALWAYS };
+                // Behind its end there is none, whoever asks for one stay after another.
+                (after_millis < stay.until_millis).then_some(stay)
             }
             Self::Diurnal { nights, seed } => {
                 let today = after_millis / 86_400_000;
@@ -68,6 +70,33 @@ impl Presence {
             }
             Self::Trace(trace) => trace.stay(device, after_millis),
         }
+    }
+
+    /// For each hour of the simulated clock's day, how many of so many devices are there in the mean, from the beginning to a
+    /// moment; nothing for an hour that did not come.
+    pub(super) fn by_hour(&self, devices: usize, until_millis: u64) -> [Option<f64>; 24] {
+        const HOUR_MILLIS: u64 = 3_600_000;
+        let mut there = [0_u64; 24];
+        let mut passed = [0_u64; 24];
+        let spread = |hours: &mut [u64; 24], from: u64, until: u64| {
+            let mut at = from;
+            while at < until {
+                let next = (at / HOUR_MILLIS + 1) * HOUR_MILLIS;
+                // The clock begins at noon.
+                let hour = usize::try_from((at / HOUR_MILLIS + 12) % 24).unwrap_or(0);
+                hours[hour] += next.min(until) - at;
+                at = next;
+            }
+        };
+        spread(&mut passed, 0, until_millis);
+        for device in 0..devices {
+            let mut after = 0;
+            while let Some(stay) = self.stays(device, after).filter(|stay| stay.from_millis < until_millis) {
+                spread(&mut there, stay.from_millis, stay.until_millis.min(until_millis));
+                after = stay.until_millis;
+            }
+        }
+        std::array::from_fn(|hour| (passed[hour] > 0).then(|| there[hour] as f64 / passed[hour] as f64))
     }
 
     /// The most devices that are there at a time, of so many, before a moment; and when that is first.
@@ -113,6 +142,22 @@ fn night(nights: &PresenceTable, seed: &Digest, device: usize, day: u64) -> Opti
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn devices_of_each_hour_of_the_day_are_counted_in_the_mean() {
+        let csv = "device,from,to\na,0,5400\nb,1800,3600\nc,90000,97200\n";
+        let presence = Presence::Trace(Trace::read(csv.as_bytes()).unwrap());
+        // Noon and one o'clock come twice: on the second day only `c` is there, from one to three.
+        let hours = presence.by_hour(3, 26 * 3_600_000);
+        assert_eq!((hours[12], hours[13], hours[14]), (Some(0.75), Some(0.75), Some(0.0)));
+        assert_eq!(hours[0], Some(0.0));
+        assert_eq!(presence.by_hour(3, 3_600_000)[13], None);
+        let seed = Digest([9; 32]);
+        let always = Presence::Always { arrive_secs: 0.0, seed };
+        assert_eq!(always.by_hour(3, 3_600_000)[12], Some(3.0));
+        assert_eq!(always.most_there(3, 1000), (3, 0));
+        assert_eq!(always.stays(0, u64::MAX), None);
+    }
 
     fn diurnal(zones: Vec<f64>) -> Presence {
         let table = PresenceTable { model: PresenceModel::Diurnal, zones, ..PresenceTable::default() };

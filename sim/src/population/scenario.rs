@@ -2,15 +2,19 @@
 
 use std::path::PathBuf;
 
+use engine::{Base, Projection, UnknownProjection};
 use planning::{MethodName, MetricChoice, PlanOptions, PlanningError, Privacy, Subject};
-use proto::adapter::{Factors, Module};
+use proto::adapter::{Factors, Method, Module};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use serde::{Deserialize, Serialize};
 use session::policy::Policy;
 
+use super::keys::{self, KeyError};
 use crate::faults::Faults;
 use crate::scenario::seeded;
+
+mod values;
 
 /// Most devices of a population: what fits a machine.
 pub(super) const MOST_DEVICES: usize = 1_000_000;
@@ -19,6 +23,8 @@ pub(super) const MOST_DEVICES: usize = 1_000_000;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Scenario {
+    /// What people call it.
+    pub name: String,
     /// Everything random follows from it.
     pub seed: u64,
     /// Who there is.
@@ -29,6 +35,8 @@ pub struct Scenario {
     pub network: NetworkTable,
     /// What they make.
     pub task: TaskTable,
+    /// With what it is made, where that is no formula.
+    pub model: ModelTable,
     /// How much is revealed.
     pub privacy: PrivacyTable,
     /// What goes wrong.
@@ -38,11 +46,13 @@ pub struct Scenario {
 impl Default for Scenario {
     fn default() -> Self {
         Self {
+            name: "population".to_owned(),
             seed: 1,
             population: PopulationTable::default(),
             presence: PresenceTable::default(),
             network: NetworkTable::default(),
             task: TaskTable::default(),
+            model: ModelTable::default(),
             privacy: PrivacyTable::default(),
             faults: FaultsTable::default(),
         }
@@ -145,7 +155,7 @@ impl Default for NetworkTable {
     }
 }
 
-/// What is trained: closed formulas in the place of a model.
+/// What is trained: closed formulas in the place of a model, or an adapter of one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ObjectiveName {
@@ -155,6 +165,8 @@ pub enum ObjectiveName {
     Quadratic,
     /// A logistic regression on a device's examples.
     Logistic,
+    /// An adapter of a base, on each device's text, by the engine of the devices.
+    Engine,
 }
 
 /// What devices make.
@@ -171,8 +183,8 @@ pub struct TaskTable {
     pub coordinates: u32,
     /// What is trained.
     pub objective: ObjectiveName,
-    /// Step size of one step on a device.
-    pub learning_rate: f32,
+    /// Step size of one step on a device; of the engine that of its method, where left out.
+    pub learning_rate: Option<f64>,
     /// Steps of one training.
     pub local_steps: u32,
     /// How much devices' optima, or their labels, differ; 0 for not.
@@ -195,13 +207,53 @@ impl Default for TaskTable {
             report_goal: None,
             coordinates: 1000,
             objective: ObjectiveName::Quadratic,
-            learning_rate: 0.1,
+            learning_rate: None,
             local_steps: 5,
             heterogeneity: 0.5,
             join_secs: 60,
             step_secs: 60,
             grace_secs: 5,
             patience_hours: 48,
+        }
+    }
+}
+
+/// Step size of a formula where nothing says it.
+pub(super) const USUAL_RATE: f64 = 0.1;
+
+/// With what the engine trains.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelTable {
+    /// The base, as seen from the scenario's folder, or one of the hub that is in the cache.
+    pub base: Option<PathBuf>,
+    /// A folder with a file or a folder for each device, as seen from the scenario's folder.
+    pub data: Option<PathBuf>,
+    /// Which matrices are trained.
+    pub method: Method,
+    /// The adapter's rank.
+    pub rank: u32,
+    /// The adapter is scaled by alpha / rank; twice the rank where left out.
+    pub alpha: Option<f32>,
+    /// The adapted layers of every block, or `all`.
+    pub targets: Vec<String>,
+    /// Sequences of one step.
+    pub batch_size: u32,
+    /// Tokens of one sequence.
+    pub sequence_len: u32,
+}
+
+impl Default for ModelTable {
+    fn default() -> Self {
+        Self {
+            base: None,
+            data: None,
+            method: Method::FrozenA,
+            rank: 2,
+            alpha: None,
+            targets: vec!["all".to_owned()],
+            batch_size: 4,
+            sequence_len: 128,
         }
     }
 }
@@ -254,9 +306,15 @@ pub struct FaultsTable {
 /// A scenario that cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ScenarioError {
-    /// It is no TOML, or has a key that there is not.
+    /// It is no TOML, or a value is of another kind.
     #[error("{0}")]
     Toml(#[from] toml::de::Error),
+    /// A key is none, or a list that cannot be run through.
+    #[error(transparent)]
+    Key(#[from] KeyError),
+    /// A layer to adapt that no base has.
+    #[error("model.targets: {0}, all")]
+    Target(#[from] UnknownProjection),
     /// A value is none.
     #[error("{key} is {found}, expected {wanted}")]
     Value {
@@ -277,124 +335,59 @@ pub enum ScenarioError {
     },
 }
 
+/// What the engine has no use for: its updates are as long as the adapter, its text is the devices', and all take the same steps.
+const OF_FORMULAS: &[&str] =
+    &["task.coordinates", "task.heterogeneity", "population.examples", "population.examples_spread"];
+
+/// What a formula has no use for.
+const OF_MODELS: &[&str] = &[
+    "model.base",
+    "model.data",
+    "model.method",
+    "model.rank",
+    "model.alpha",
+    "model.targets",
+    "model.batch_size",
+    "model.sequence_len",
+];
+
 impl Scenario {
     /// What a file says. Unknown keys and values out of range are refused.
     pub fn parse(text: &str) -> Result<Self, ScenarioError> {
-        let scenario: Self = toml::from_str(text)?;
+        Self::of(&text.parse()?)
+    }
+
+    /// What the table of a file says.
+    pub fn of(table: &toml::Table) -> Result<Self, ScenarioError> {
+        keys::check_known(table)?;
+        let scenario: Self = table.clone().try_into()?;
+        // A sample with all keys at their defaults is for every objective.
+        let usual = toml::Table::try_from(Self::default()).unwrap_or_default();
+        let (usual, values) = (keys::values(&usual), keys::values(table));
+        let is_told = |key: &&&str| values.iter().any(|told| told.0 == **key && !usual.contains(told));
+        if let Some(key) = scenario.idle().iter().find(is_told) {
+            let with = if scenario.task.objective == ObjectiveName::Engine {
+                "task.objective = \"engine\""
+            } else {
+                "a task.objective other than \"engine\""
+            };
+            return Err(ScenarioError::NoEffect { key, with });
+        }
         scenario.check()?;
         Ok(scenario)
     }
 
-    /// Fails where a value is out of range, or has no effect.
-    pub fn check(&self) -> Result<(), ScenarioError> {
-        let bad = |key, found: String, wanted| Err(ScenarioError::Value { key, found, wanted });
-        let (people, presence, network, task) = (&self.population, &self.presence, &self.network, &self.task);
-        if let Some(devices) = people.devices.filter(|devices| !(3..=MOST_DEVICES).contains(devices)) {
-            return bad("population.devices", devices.to_string(), "3 to 1000000");
-        }
-        let positive = [
-            ("population.training_secs", people.training_secs),
-            ("population.examples", people.examples),
-            ("network.up_kib_a_sec", network.up_kib_a_sec),
-            ("network.down_kib_a_sec", network.down_kib_a_sec),
-            ("presence.hours", presence.hours),
-        ];
-        for (key, value) in positive {
-            if !(value > 0.0 && value <= 1e6) {
-                return bad(key, value.to_string(), "a number above 0, up to 1000000");
-            }
-        }
-        let spreads = [
-            ("population.speed_spread", people.speed_spread),
-            ("population.examples_spread", people.examples_spread),
-            ("network.spread", network.spread),
-            ("presence.hours_spread", presence.hours_spread),
-        ];
-        for (key, value) in spreads {
-            if !(0.0..=3.0).contains(&value) {
-                return bad(key, value.to_string(), "0 to 3");
-            }
-        }
-        if !(0.0..=86_400.0).contains(&presence.arrive_secs) {
-            return bad("presence.arrive_secs", presence.arrive_secs.to_string(), "0 to 86400");
-        }
-        if presence.zones.is_empty() || presence.zones.iter().any(|zone| !(-14.0..=14.0).contains(zone)) {
-            return bad("presence.zones", format!("{:?}", presence.zones), "at least one, each -14 to 14");
-        }
-        if !(0.0..24.0).contains(&presence.from_hour) {
-            return bad("presence.from_hour", presence.from_hour.to_string(), "0 to below 24");
-        }
-        if presence.hours > 23.0 {
-            return bad("presence.hours", presence.hours.to_string(), "above 0, up to 23");
-        }
-        if !(presence.days > 0.0 && presence.days <= 1.0) {
-            return bad("presence.days", presence.days.to_string(), "above 0, up to 1");
-        }
-        match (presence.model, &presence.trace) {
-            (PresenceModel::Trace, None) => {
-                return bad(
-                    "presence.trace",
-                    "left out".to_owned(),
-                    "a file with presence.model = \"trace\"",
-                );
-            }
-            (PresenceModel::Always, Some(_)) => {
-                let (key, with) = ("presence.trace", "presence.model = \"always\"");
-                return Err(ScenarioError::NoEffect { key, with });
-            }
-            (PresenceModel::Diurnal, Some(_)) => {
-                let (key, with) = ("presence.trace", "presence.model = \"diurnal\"");
-                return Err(ScenarioError::NoEffect { key, with });
-            }
-            (PresenceModel::Trace, Some(_)) | (PresenceModel::Always | PresenceModel::Diurnal, None) => {}
-        }
-        if network.latency_millis > 60_000 {
-            return bad("network.latency_millis", network.latency_millis.to_string(), "0 to 60000");
-        }
-        if !(task.learning_rate > 0.0 && task.learning_rate <= 1.0) {
-            return bad("task.learning_rate", task.learning_rate.to_string(), "above 0, up to 1");
-        }
-        if !(1..=1000).contains(&task.local_steps) {
-            return bad("task.local_steps", task.local_steps.to_string(), "1 to 1000");
-        }
-        if !(0.0..=100.0).contains(&task.heterogeneity) {
-            return bad("task.heterogeneity", task.heterogeneity.to_string(), "0 to 100");
-        }
-        if !(1..=960).contains(&task.patience_hours) {
-            return bad("task.patience_hours", task.patience_hours.to_string(), "1 to 960");
-        }
-        if self.privacy.mode == Mode::Off && self.privacy.noise_multiplier != 0.0 {
-            let found = self.privacy.noise_multiplier.to_string();
-            return bad("privacy.noise_multiplier", found, "0 with privacy.mode = \"off\"");
-        }
-        let faults = &self.faults;
-        let permille = [
-            ("faults.drop_out_permille", faults.drop_out_permille),
-            ("faults.lost_permille", faults.lost_permille),
-            ("faults.repeated_permille", faults.repeated_permille),
-        ];
-        for (key, value) in permille {
-            if value > 999 {
-                return bad(key, value.to_string(), "0 to 999");
-            }
-        }
-        if faults.crashes_per_100k > 10_000 {
-            return bad("faults.crashes_per_100k", faults.crashes_per_100k.to_string(), "0 to 10000");
-        }
-        Ok(())
+    /// The keys that have no effect with its objective.
+    pub(super) fn idle(&self) -> &'static [&'static str] {
+        if self.task.objective == ObjectiveName::Engine { OF_FORMULAS } else { OF_MODELS }
     }
 
-    /// The plan of the task.
-    pub fn plan(&self) -> Result<Plan, PlanningError> {
-        let (task, privacy) = (&self.task, &self.privacy);
-        let options = PlanOptions {
+    /// The plan of the task, of an adapter of the base where one is trained.
+    pub fn plan(&self, base: Option<&Base>) -> Result<Plan, PlanningError> {
+        let (task, privacy, model) = (&self.task, &self.privacy, &self.model);
+        let common = PlanOptions {
             versions: task.versions,
-            rank: Some(1),
-            method: Some(MethodName::FrozenA),
             refresh_every: Some(0),
-            local_steps: 1,
-            batch_size: 1,
-            sequence_len: 8,
             privacy: Privacy::of(privacy.mode),
             noise_multiplier: (privacy.mode != Mode::Off).then_some(privacy.noise_multiplier),
             clip: Some(privacy.clip_norm),
@@ -408,17 +401,57 @@ impl Scenario {
             grace_secs: task.grace_secs,
             ..PlanOptions::default()
         };
-        let module = Module { name: "numbers".to_owned(), inputs: 1, outputs: task.coordinates };
+        let (options, modules) = match base {
+            None => {
+                let module = Module { name: "numbers".to_owned(), inputs: 1, outputs: task.coordinates };
+                let options = PlanOptions {
+                    rank: Some(1),
+                    method: Some(MethodName::FrozenA),
+                    local_steps: 1,
+                    batch_size: 1,
+                    sequence_len: 8,
+                    ..common
+                };
+                (options, vec![module])
+            }
+            Some(base) => {
+                let options = PlanOptions {
+                    rank: Some(model.rank),
+                    alpha: model.alpha,
+                    method: Some(MethodName::of(model.method)),
+                    targets: model.targets.clone(),
+                    local_steps: task.local_steps,
+                    batch_size: model.batch_size,
+                    sequence_len: model.sequence_len,
+                    learning_rate: task.learning_rate,
+                    ..common
+                };
+                // A scenario was checked.
+                (options, base.modules(&self.projections().unwrap_or_default()))
+            }
+        };
         let plan = options.plan(&Subject {
             name: "population".to_owned(),
-            base: self.digest("base"),
-            modules: vec![module],
+            base: base.map_or_else(|| self.digest("base"), Base::digest),
+            modules,
             factors: Factors::Seeded(self.digest("factors")),
             initial_seed: self.digest("initial"),
             cohort: task.cohort,
         })?;
         plan.check()?;
         Ok(plan)
+    }
+
+    /// The layers that are adapted.
+    fn projections(&self) -> Result<Vec<Projection>, UnknownProjection> {
+        let mut projections = Vec::new();
+        for target in &self.model.targets {
+            match target.as_str() {
+                "all" | "all-linear" => projections.extend(Projection::ALL),
+                name => projections.push(name.parse()?),
+            }
+        }
+        Ok(projections)
     }
 
     /// The limits of each device: simulated users accept what the person at the keyboard asked for.
@@ -462,64 +495,4 @@ impl Scenario {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SAMPLE: &str = include_str!("../../scenarios/population.toml");
-
-    #[test]
-    fn the_sample_has_every_key_at_its_default() {
-        assert_eq!(Scenario::parse(SAMPLE).unwrap(), Scenario::default());
-        assert_eq!(Scenario::parse("").unwrap(), Scenario::default());
-        let keys = |table: &toml::Table| -> Vec<String> {
-            table
-                .iter()
-                .flat_map(|(name, value)| match value.as_table() {
-                    Some(table) => table.keys().map(|key| format!("{name}.{key}")).collect(),
-                    None => vec![name.clone()],
-                })
-                .collect()
-        };
-        // Those that have no default stand in it behind a mark of a comment.
-        let whole: String = SAMPLE
-            .lines()
-            .map(|line| match line.strip_prefix("# ") {
-                Some(rest) if rest.split(' ').nth(1) == Some("=") => format!("{rest}\n"),
-                _ => format!("{line}\n"),
-            })
-            .collect();
-        let mut full = Scenario::default();
-        full.population.devices = Some(10_000);
-        full.presence.trace = Some("trace.csv".into());
-        full.task.report_goal = Some(67);
-        assert_eq!(toml::from_str::<Scenario>(&whole).unwrap(), full);
-        assert_eq!(keys(&whole.parse().unwrap()), keys(&toml::Table::try_from(&full).unwrap()));
-    }
-
-    #[test]
-    fn unknown_keys_and_values_out_of_range_are_refused_by_name() {
-        let refused = |text: &str| Scenario::parse(text).unwrap_err().to_string();
-        assert!(refused("[task]\ncohorts = 3").contains("unknown field `cohorts`"));
-        assert!(refused("speed = 3").contains("unknown field `speed`"));
-        for (text, words) in [
-            ("population.devices = 2", "population.devices is 2, expected 3 to 1000000"),
-            ("population.training_secs = 0.0", "population.training_secs is 0"),
-            ("population.examples = nan", "population.examples is NaN"),
-            ("network.spread = -0.5", "network.spread is -0.5, expected 0 to 3"),
-            ("presence.zones = []", "presence.zones is []"),
-            ("presence.zones = [15.0]", "presence.zones is [15.0]"),
-            ("presence.days = 0.0", "presence.days is 0"),
-            ("presence.model = \"trace\"", "presence.trace is left out"),
-            ("presence.trace = \"x.csv\"", "presence.trace has no effect with presence.model = \"always\""),
-            ("task.learning_rate = 1.5", "task.learning_rate is 1.5"),
-            ("task.patience_hours = 0", "task.patience_hours is 0, expected 1 to 960"),
-            (
-                "privacy.mode = \"off\"",
-                "privacy.noise_multiplier is 1, expected 0 with privacy.mode = \"off\"",
-            ),
-            ("faults.lost_permille = 1000", "faults.lost_permille is 1000, expected 0 to 999"),
-        ] {
-            assert!(refused(text).starts_with(words), "{text}: {}", refused(text));
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 
 /// A range of values that begins and ends at a tick.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     low: f64,
     high: f64,
     step: f64,
@@ -13,7 +13,7 @@ impl Axis {
     /// The narrowest axis over all finite `values` whose ticks are 1, 2 or 5
     /// times a power of ten and at most about `ticks` in number; from 0 to 1
     /// where there is no value.
-    pub(super) fn over(values: impl IntoIterator<Item = f64>, ticks: f64) -> Self {
+    pub(crate) fn over(values: impl IntoIterator<Item = f64>, ticks: f64) -> Self {
         let (mut low, mut high) = (f64::INFINITY, f64::NEG_INFINITY);
         for value in values.into_iter().filter(|value| value.is_finite()) {
             low = low.min(value);
@@ -32,7 +32,7 @@ impl Axis {
     }
 
     /// The same for whole numbers: no tick lies between two.
-    pub(super) fn over_whole(values: impl IntoIterator<Item = f64>, ticks: f64) -> Self {
+    pub(crate) fn over_whole(values: impl IntoIterator<Item = f64>, ticks: f64) -> Self {
         let axis = Self::over(values, ticks);
         let step = axis.step.max(1.0);
         Self::stepped(axis.low, axis.high, step)
@@ -53,22 +53,22 @@ impl Axis {
     }
 
     /// Where `value` lies: 0 at the low end, 1 at the high end.
-    pub(super) fn place(&self, value: f64) -> f64 {
+    pub(crate) fn place(&self, value: f64) -> f64 {
         (value - self.low) / (self.high - self.low)
     }
 
     /// Whether `value` lies on the axis.
-    pub(super) fn shows(&self, value: f64) -> bool {
+    pub(crate) fn shows(&self, value: f64) -> bool {
         (self.low..=self.high).contains(&value)
     }
 
     /// The low end.
-    pub(super) fn low(&self) -> f64 {
+    pub(crate) fn low(&self) -> f64 {
         self.low
     }
 
     /// Every tick with its label.
-    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
+    pub(crate) fn ticks(&self) -> Vec<(f64, String)> {
         (0_u32..100)
             .map(|tick| self.low + f64::from(tick) * self.step)
             .take_while(|value| *value < self.high + self.step / 2.0)

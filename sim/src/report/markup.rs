@@ -2,7 +2,7 @@
 
 /// `text` with every character that HTML gives a meaning written as a
 /// reference; safe between tags and inside quoted attributes.
-pub(super) fn escape(text: &str) -> String {
+pub(crate) fn escape(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {
@@ -18,7 +18,7 @@ pub(super) fn escape(text: &str) -> String {
 }
 
 /// `number` with a comma after every three digits.
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
@@ -31,7 +31,7 @@ pub(super) fn grouped(number: u64) -> String {
 }
 
 /// `1 device`, `2 devices`.
-pub(super) fn counted(number: u64, noun: &str) -> String {
+pub(crate) fn counted(number: u64, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{} {noun}{plural}", grouped(number))
 }

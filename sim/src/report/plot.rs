@@ -4,58 +4,58 @@ use super::axis::Axis;
 use super::markup::escape;
 use crate::summary::VersionSummary;
 
-const WIDTH: f64 = 640.0;
+pub(crate) const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 310.0;
-const LEFT: f64 = 56.0;
-const RIGHT: f64 = 622.0;
+pub(crate) const LEFT: f64 = 56.0;
+pub(crate) const RIGHT: f64 = 622.0;
 const TOP: f64 = 46.0;
 const BOTTOM: f64 = 252.0;
 /// Labels of versions that fit side by side.
-const MOST_LABELS: usize = 12;
+pub(crate) const MOST_LABELS: usize = 12;
 
 /// One value of a curve.
 #[derive(Debug, Clone)]
-pub(super) struct Point {
+pub(crate) struct Point {
     /// The version that the value belongs to.
-    pub(super) version: u64,
+    pub(crate) version: u64,
     /// The value.
-    pub(super) value: f64,
+    pub(crate) value: f64,
     /// Shown when a reader points at it.
-    pub(super) title: String,
+    pub(crate) title: String,
 }
 
 /// A value that a reader compares the curve with.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Mark<'a> {
+pub(crate) struct Mark<'a> {
     /// The value.
-    pub(super) value: f64,
+    pub(crate) value: f64,
     /// What stands beside the line.
-    pub(super) name: &'a str,
+    pub(crate) name: &'a str,
 }
 
 /// A curve over the versions.
 #[derive(Debug)]
-pub(super) struct Curve<'a> {
+pub(crate) struct Curve<'a> {
     /// What is measured, and in which unit.
-    pub(super) measures: &'a str,
+    pub(crate) measures: &'a str,
     /// The values, in order; one that is not finite is left out.
-    pub(super) points: Vec<Point>,
-    /// A value that the axis must show, such as 0.
-    pub(super) shown: Option<f64>,
+    pub(crate) points: Vec<Point>,
+    /// Values that the axis must show, such as 0.
+    pub(crate) shown: Vec<f64>,
     /// Drawn where the axis shows it.
-    pub(super) mark: Option<Mark<'a>>,
+    pub(crate) mark: Option<Mark<'a>>,
 }
 
 impl Curve<'_> {
     /// The curve as an `svg` element.
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         let points: Vec<_> = self.points.iter().filter(|point| point.value.is_finite()).collect();
-        let y = Axis::over(points.iter().map(|point| point.value).chain(self.shown), 5.0);
+        let y = Axis::over(points.iter().map(|point| point.value).chain(self.shown.iter().copied()), 5.0);
         let last = self.points.iter().map(|point| point.version).max();
         let x = Axis::over_whole([0.0, last.unwrap_or(0).max(1) as f64], 8.0);
         let across = |version: u64| LEFT + x.place(version as f64) * (RIGHT - LEFT);
 
-        let mut svg = vec![opening(self.measures, &y)];
+        let mut svg = vec![opening(self.measures, &y, "version")];
         for (tick, (value, label)) in x.ticks().into_iter().enumerate() {
             let at = LEFT + x.place(value) * (RIGHT - LEFT);
             svg.push(version_label(at, &label, tick, x.ticks().len()));
@@ -91,27 +91,29 @@ impl Curve<'_> {
 }
 
 /// The cohort of every version as an outline, filled as far as it survived.
-pub(super) fn cohorts(versions: &[VersionSummary]) -> String {
-    let largest = versions.iter().map(|version| version.cohort).max();
+pub(crate) fn cohorts(versions: &[VersionSummary]) -> String {
+    let each = versions.iter().map(|version| (version.version, version.cohort, version.survivors));
+    cohorts_of(&each.collect::<Vec<_>>())
+}
+
+/// The same of versions with their cohorts and survivors.
+pub(crate) fn cohorts_of(versions: &[(u64, u32, u32)]) -> String {
+    let largest = versions.iter().map(|(_, cohort, _)| *cohort).max();
     let y = Axis::over_whole([0.0, f64::from(largest.unwrap_or(0).max(1))], 5.0);
-    let mut svg = vec![opening("devices", &y)];
+    let mut svg = vec![opening("devices", &y, "version")];
     let slot = (RIGHT - LEFT) / versions.len().max(1) as f64;
     let (every, width) = (versions.len().div_ceil(MOST_LABELS).max(1), f64::min(slot * 0.72, 44.0));
     let mut middle = LEFT + slot / 2.0;
-    for (place, version) in versions.iter().enumerate() {
+    for (place, (version, cohort, survivors)) in versions.iter().enumerate() {
         if place % every == 0 {
             let labels = versions.len().div_ceil(every);
-            let name = version.version.to_string();
-            svg.push(version_label(middle, &name, place / every, labels));
+            svg.push(version_label(middle, &version.to_string(), place / every, labels));
         }
         svg.push(format!(
-            "<g><title>version {}: {} of {} devices in the sum, {} missing</title>{}{}</g>\n",
-            version.version,
-            version.survivors,
-            version.cohort,
-            version.missing,
-            bar("cohort", middle, width, down(&y, f64::from(version.cohort))),
-            bar("survivors", middle, width, down(&y, f64::from(version.survivors))),
+            "<g><title>version {version}: {survivors} of {cohort} devices in the sum, {} missing</title>{}{}</g>\n",
+            cohort.saturating_sub(*survivors),
+            bar("cohort", middle, width, down(&y, f64::from(*cohort))),
+            bar("survivors", middle, width, down(&y, f64::from(*survivors))),
         ));
         middle += slot;
     }
@@ -119,7 +121,7 @@ pub(super) fn cohorts(versions: &[VersionSummary]) -> String {
     svg.concat()
 }
 
-fn bar(class: &str, middle: f64, width: f64, top: f64) -> String {
+pub(crate) fn bar(class: &str, middle: f64, width: f64, top: f64) -> String {
     format!(
         "<rect class=\"{class}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{width:.1}\" height=\"{:.1}\"/>",
         middle - width / 2.0,
@@ -128,12 +130,13 @@ fn bar(class: &str, middle: f64, width: f64, top: f64) -> String {
 }
 
 /// The element's start tag, the upright axis with its name above it, the grid
-/// and the name of the axis of versions.
-fn opening(measures: &str, y: &Axis) -> String {
+/// and the name of the axis along the foot.
+pub(crate) fn opening(measures: &str, y: &Axis, across: &str) -> String {
     let mut svg = vec![format!(
-        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0} by version\">\n\
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{0} by {1}\">\n\
          <text class=\"strong\" x=\"0\" y=\"18\">{0}</text>\n",
-        escape(measures)
+        escape(measures),
+        escape(across)
     )];
     for (value, label) in y.ticks() {
         let at = down(y, value);
@@ -146,21 +149,22 @@ fn opening(measures: &str, y: &Axis) -> String {
     let foot = down(y, y.low());
     svg.push(format!(
         "<line class=\"axis\" x1=\"{LEFT}\" y1=\"{foot:.1}\" x2=\"{RIGHT}\" y2=\"{foot:.1}\"/>\n\
-         <text class=\"strong\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">version</text>\n",
+         <text class=\"strong\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{}</text>\n",
         f64::midpoint(LEFT, RIGHT),
         BOTTOM + 50.0,
+        escape(across)
     ));
     svg.concat()
 }
 
 /// The name of a version below its place; on a narrow page every other one
 /// of many is hidden.
-fn version_label(at: f64, label: &str, number: usize, of: usize) -> String {
+pub(crate) fn version_label(at: f64, label: &str, number: usize, of: usize) -> String {
     let class = if of > 6 && number % 2 == 1 { " class=\"thin\"" } else { "" };
     format!("<text{class} x=\"{at:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{label}</text>\n", BOTTOM + 22.0)
 }
 
-fn down(y: &Axis, value: f64) -> f64 {
+pub(crate) fn down(y: &Axis, value: f64) -> f64 {
     BOTTOM - y.place(value) * (BOTTOM - TOP)
 }
 
@@ -174,7 +178,7 @@ mod tests {
         Curve {
             measures: "ε",
             points: points.collect(),
-            shown: Some(0.0),
+            shown: vec![0.0],
             mark: Some(Mark { value: mark, name: "limit" }),
         }
         .svg()

@@ -6,7 +6,7 @@ use crate::samples::Sample;
 use crate::summary::tests::sample;
 
 /// Fails where a tag is not closed in order, or an angle bracket is loose.
-fn assert_balanced(html: &str) {
+pub(crate) fn assert_balanced(html: &str) {
     let mut open = vec![];
     let mut rest = html.strip_prefix("<!DOCTYPE html>").unwrap();
     while let Some((text, after)) = rest.split_once('<') {

@@ -76,7 +76,9 @@ impl World {
                     self.record.devices = self.task.record().devices;
                     self.record.versions.push((*version).clone());
                     let traffic = self.new_traffic();
-                    self.observer.publishes(*version, traffic, self.millis());
+                    let there = self.nodes.iter().enumerate().filter(|(_, node)| node.is_live());
+                    let (there, millis) = (there.map(|(index, _)| index), self.millis());
+                    self.observer.publishes(*version, traffic, millis, there);
                     self.come_back();
                 }
                 TaskEffect::End(state) => {

@@ -44,7 +44,12 @@ impl World {
         }
         batch.sort_by_key(|(index, _)| *index);
         let now = self.agenda.now();
-        for ((index, _), result) in batch.iter().zip(trainer.train(&batch)) {
+        let newest = self.task.version();
+        for ((index, work), result) in batch.iter().zip(trainer.train(&batch)) {
+            if result.is_ok() {
+                let behind = newest.saturating_sub(work.published.version);
+                self.observer.stages.trained(*index, behind);
+            }
             self.tell(*index, now, News::Event(result.map_or_else(Event::NotTrained, Event::Trained)));
         }
         drop(batch);

@@ -6,6 +6,7 @@ use proto::admin::VersionStatus;
 use proto::message::Outcome;
 
 use super::Traffic;
+use super::stages::{Funnel, Stages};
 
 /// How long after a version who was there for it counts no more for the next, in milliseconds.
 const LATE_MILLIS: u64 = 3_600_000;
@@ -19,6 +20,8 @@ pub struct Seen {
     pub traffic: Vec<Traffic>,
     /// What was counted until then.
     pub counts: Counts,
+    /// How far devices came since the version before.
+    pub funnel: Funnel,
 }
 
 impl Seen {
@@ -58,6 +61,7 @@ pub(super) struct Observer {
     pub(super) counts: Counts,
     /// How many devices asked for work in each minute.
     pub(super) check_ins: BTreeMap<u64, u32>,
+    pub(super) stages: Stages,
     /// The most devices that were there at a time from an hour after the last version on.
     late: Option<usize>,
 }
@@ -72,8 +76,9 @@ impl Observer {
         self.counts.trainings += 1;
     }
 
-    pub(super) fn comes(&mut self, millis: u64) {
+    pub(super) fn comes(&mut self, index: usize, millis: u64) {
         self.changes(millis);
+        self.stages.comes(index);
         self.counts.there += 1;
         self.counts.most_there = self.counts.most_there.max(self.counts.there);
         self.late = self.late.map(|late| late.max(self.counts.there));
@@ -107,9 +112,17 @@ impl Observer {
         self.counts.last_abort = Some(outcome);
     }
 
-    pub(super) fn publishes(&mut self, status: VersionStatus, traffic: Vec<Traffic>, millis: u64) {
+    /// A version is there, and so are these devices.
+    pub(super) fn publishes(
+        &mut self,
+        status: VersionStatus,
+        traffic: Vec<Traffic>,
+        millis: u64,
+        there: impl Iterator<Item = usize>,
+    ) {
         let counts = Counts { millis, ..self.counts };
-        self.seen.push(Seen { status, traffic, counts });
+        let funnel = self.stages.take(there);
+        self.seen.push(Seen { status, traffic, counts, funnel });
         self.counts.most_there = self.counts.there;
         self.late = None;
     }

@@ -50,6 +50,11 @@ impl World {
         &self.observer.check_ins
     }
 
+    /// Trainings by how many versions had come, when they ended, since the one from which they began.
+    pub fn behind(&self) -> &BTreeMap<u32, usize> {
+        &self.observer.stages.behind
+    }
+
     /// Minutes since the beginning.
     pub fn minutes(&self) -> u64 {
         self.millis() / 60_000
@@ -88,7 +93,7 @@ impl World {
         self.gone.remove(&index);
         self.nodes[index].start(&self.common, now);
         let millis = self.millis();
-        self.observer.comes(millis);
+        self.observer.comes(index, millis);
         self.enter(index, now);
     }
 

@@ -13,6 +13,7 @@ use session::{Event, LoadedBefore};
 use task::held::{Awaits, LONGEST_HELD_MILLIS};
 
 use super::node::{Doing, Held, Question};
+use super::stages::Asks;
 use super::{Carriage, Leg, World, WorldError};
 
 /// What a device hears.
@@ -112,7 +113,9 @@ impl World {
         let check_in = if let Request::CheckIn(asks) = &request { Some(asks.clone()) } else { None };
         let was_active = self.task.is_active();
         self.common.authority.signs(now);
+        let asks_for = Asks::of(&request);
         let answer = self.task.handle(from, request, now, &mut self.task_rng);
+        self.observer.stages.is_answered(index, asks_for, &answer);
         self.perform_effects();
         let Some(asks) = check_in.filter(|_| was_active) else { return answer };
         if !matches!(answer, Ok(Reply::Wait { .. })) {

@@ -1,0 +1,122 @@
+//! Which values a scenario may have.
+
+use proto::plan::Mode;
+
+use super::{MOST_DEVICES, ObjectiveName, PresenceModel, Scenario, ScenarioError};
+
+const BASE: &str = "a base with task.objective = \"engine\", here or by --base";
+const DATA: &str = "a folder with text for each device with task.objective = \"engine\", here or by --data";
+
+impl Scenario {
+    /// Fails where a value is out of range, or has no effect.
+    pub fn check(&self) -> Result<(), ScenarioError> {
+        let bad = |key, found: String, wanted| Err(ScenarioError::Value { key, found, wanted });
+        let (people, presence, network, task) = (&self.population, &self.presence, &self.network, &self.task);
+        if let Some(devices) = people.devices.filter(|devices| !(3..=MOST_DEVICES).contains(devices)) {
+            return bad("population.devices", devices.to_string(), "3 to 1000000");
+        }
+        let positive = [
+            ("population.training_secs", people.training_secs),
+            ("population.examples", people.examples),
+            ("network.up_kib_a_sec", network.up_kib_a_sec),
+            ("network.down_kib_a_sec", network.down_kib_a_sec),
+            ("presence.hours", presence.hours),
+        ];
+        for (key, value) in positive {
+            if !(value > 0.0 && value <= 1e6) {
+                return bad(key, value.to_string(), "a number above 0, up to 1000000");
+            }
+        }
+        let spreads = [
+            ("population.speed_spread", people.speed_spread),
+            ("population.examples_spread", people.examples_spread),
+            ("network.spread", network.spread),
+            ("presence.hours_spread", presence.hours_spread),
+        ];
+        for (key, value) in spreads {
+            if !(0.0..=3.0).contains(&value) {
+                return bad(key, value.to_string(), "0 to 3");
+            }
+        }
+        if !(0.0..=86_400.0).contains(&presence.arrive_secs) {
+            return bad("presence.arrive_secs", presence.arrive_secs.to_string(), "0 to 86400");
+        }
+        if presence.zones.is_empty() || presence.zones.iter().any(|zone| !(-14.0..=14.0).contains(zone)) {
+            return bad("presence.zones", format!("{:?}", presence.zones), "at least one, each -14 to 14");
+        }
+        if !(0.0..24.0).contains(&presence.from_hour) {
+            return bad("presence.from_hour", presence.from_hour.to_string(), "0 to below 24");
+        }
+        if presence.hours > 23.0 {
+            return bad("presence.hours", presence.hours.to_string(), "above 0, up to 23");
+        }
+        if !(presence.days > 0.0 && presence.days <= 1.0) {
+            return bad("presence.days", presence.days.to_string(), "above 0, up to 1");
+        }
+        match (presence.model, &presence.trace) {
+            (PresenceModel::Trace, None) => {
+                return bad(
+                    "presence.trace",
+                    "left out".to_owned(),
+                    "a file with presence.model = \"trace\"",
+                );
+            }
+            (PresenceModel::Always, Some(_)) => {
+                let (key, with) = ("presence.trace", "presence.model = \"always\"");
+                return Err(ScenarioError::NoEffect { key, with });
+            }
+            (PresenceModel::Diurnal, Some(_)) => {
+                let (key, with) = ("presence.trace", "presence.model = \"diurnal\"");
+                return Err(ScenarioError::NoEffect { key, with });
+            }
+            (PresenceModel::Trace, Some(_)) | (PresenceModel::Always | PresenceModel::Diurnal, None) => {}
+        }
+        if network.latency_millis > 60_000 {
+            return bad("network.latency_millis", network.latency_millis.to_string(), "0 to 60000");
+        }
+        if let Some(rate) = task.learning_rate.filter(|rate| !(*rate > 0.0 && *rate <= 1.0)) {
+            return bad("task.learning_rate", rate.to_string(), "above 0, up to 1");
+        }
+        if !(1..=10_000).contains(&task.versions) {
+            return bad("task.versions", task.versions.to_string(), "1 to 10000");
+        }
+        if !(1..=1000).contains(&task.local_steps) {
+            return bad("task.local_steps", task.local_steps.to_string(), "1 to 1000");
+        }
+        if !(0.0..=100.0).contains(&task.heterogeneity) {
+            return bad("task.heterogeneity", task.heterogeneity.to_string(), "0 to 100");
+        }
+        if !(1..=960).contains(&task.patience_hours) {
+            return bad("task.patience_hours", task.patience_hours.to_string(), "1 to 960");
+        }
+        if self.privacy.mode == Mode::Off && self.privacy.noise_multiplier != 0.0 {
+            let found = self.privacy.noise_multiplier.to_string();
+            return bad("privacy.noise_multiplier", found, "0 with privacy.mode = \"off\"");
+        }
+        let model = &self.model;
+        if self.projections()?.is_empty() {
+            return bad("model.targets", "[]".to_owned(), "at least one layer, or \"all\"");
+        }
+        if task.objective == ObjectiveName::Engine {
+            let needed = [("model.base", &model.base, BASE), ("model.data", &model.data, DATA)];
+            if let Some((key, _, wanted)) = needed.into_iter().find(|(_, path, _)| path.is_none()) {
+                return bad(key, "left out".to_owned(), wanted);
+            }
+        }
+        let faults = &self.faults;
+        let permille = [
+            ("faults.drop_out_permille", faults.drop_out_permille),
+            ("faults.lost_permille", faults.lost_permille),
+            ("faults.repeated_permille", faults.repeated_permille),
+        ];
+        for (key, value) in permille {
+            if value > 999 {
+                return bad(key, value.to_string(), "0 to 999");
+            }
+        }
+        if faults.crashes_per_100k > 10_000 {
+            return bad("faults.crashes_per_100k", faults.crashes_per_100k.to_string(), "0 to 10000");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,473 @@
+//! Folders of populations' runs: what is in them, sweeps and their table, and runs that are stopped and go on.
+//!
+//! Event files are read by the Python of `NIGHTSHIFT_PYTHON`, else `python3`. Where it has no tensorboard the test says so and is
+//! skipped, unless `NIGHTSHIFT_REQUIRE_TENSORBOARD` is set.
+#![cfg(unix)]
+#![expect(clippy::disallowed_methods, reason = "a process of its own is waited for")]
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![expect(clippy::print_stderr, reason = "says by name what was skipped")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use nightshift_sim::population::Report;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const SMALL: &str =
+    "[population]\ndevices = 40\n[task]\ncohort = 8\ncoordinates = 50\n[faults]\ndrop_out_permille = 100\n";
+
+/// A folder with scenario files, and the program.
+struct Desk(TempDir);
+
+impl Desk {
+    fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn file(&self, name: &str, text: &str) -> PathBuf {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nightshift-sim"));
+        command.args(words).current_dir(self.0.path());
+        command
+    }
+
+    fn run(&self, words: &[&str]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// What it prints, where all is well.
+    fn prints(&self, words: &[&str]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{words:?}: {}", stderr(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// What it says where it is refused with this code.
+    fn refused(&self, words: &[&str], code: i32) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(code), "{words:?}: {}", stderr(&output));
+        stderr(&output)
+    }
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// All files below a folder, by name.
+fn files(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    let mut open = vec![folder.to_path_buf()];
+    while let Some(next) = open.pop() {
+        for entry in fs::read_dir(next).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+            } else {
+                found.insert(path.strip_prefix(folder).unwrap().to_path_buf(), fs::read(&path).unwrap());
+            }
+        }
+    }
+    found
+}
+
+fn same(one: &Path, other: &Path) {
+    let (one, other) = (files(one), files(other));
+    assert_eq!(one.keys().collect::<Vec<_>>(), other.keys().collect::<Vec<_>>());
+    for (name, bytes) in &one {
+        assert!(*bytes == other[name], "{} is not the same", name.display());
+    }
+}
+
+fn lines(path: &Path) -> usize {
+    fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+/// Waits until a file has so many lines, and ends the program as its user does.
+fn stop_at(mut command: Command, metrics: &Path, least: usize) -> Output {
+    let running = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let begun = Instant::now();
+    while lines(metrics) < least {
+        assert!(begun.elapsed() < Duration::from_secs(300), "no version is made");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    let told = Command::new("kill").args(["-INT", &running.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    running.wait_with_output().unwrap()
+}
+
+#[test]
+fn a_run_that_was_stopped_and_goes_on_leaves_the_same_bytes() {
+    let desk = Desk::new();
+    let text =
+        format!("{SMALL}[privacy]\nparticipations = 10000\n").replace("[faults]", "versions = 120\n[faults]");
+    desk.file("night.toml", &text);
+    let whole = desk.prints(&["population", "--scenario", "night.toml", "--out", "whole"]);
+    assert!(whole.contains("trainings for each contribution"), "{whole}");
+
+    let command = desk.command(&["population", "--scenario", "night.toml", "--out", "parts"]);
+    let output = stop_at(command, &desk.path("parts/metrics.jsonl"), 2);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    let said = stderr(&output);
+    assert!(
+        said.contains("of 120; `population --resume --out parts` goes on") && said.contains(" left\n"),
+        "{said}"
+    );
+    let report: Report = serde_json::from_slice(&fs::read(desk.path("parts/summary.json")).unwrap()).unwrap();
+    let done = report.versions.len();
+    assert!(report.interrupted && (2..120).contains(&done), "{done}");
+    let page = fs::read_to_string(desk.path("parts/report.html")).unwrap();
+    assert!(page.contains(&format!("stopped by its user after {done} of 120 versions")));
+
+    let resumed = desk.run(&["population", "--resume", "--out", "parts"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains(&format!("repeating the first {done} versions")));
+    same(&desk.path("whole"), &desk.path("parts"));
+
+    // What is repeated must come to the same.
+    let metrics = desk.path("parts/metrics.jsonl");
+    let changed = fs::read_to_string(&metrics).unwrap().replacen("\"survivors\":", "\"survivors\":1", 1);
+    fs::write(&metrics, changed).unwrap();
+    let said = desk.refused(&["population", "--resume", "--out", "parts"], 3);
+    assert!(said.contains("version 1 is not the one that"), "{said}");
+}
+
+#[test]
+fn a_sweep_has_a_folder_for_each_run_and_one_table_and_goes_on_where_it_was_stopped() {
+    let desk = Desk::new();
+    let text = SMALL.replace("cohort = 8", "cohort = [8, 12]\nversions = 30");
+    desk.file("grid.toml", &format!("seed = [1, 2]\n{text}"));
+    let table = desk.prints(&["population", "--scenario", "grid.toml", "--out", "whole"]);
+    assert_eq!(table, fs::read_to_string(desk.path("whole/table.txt")).unwrap());
+    assert!(table.contains("they differ in seed, task.cohort\n"), "{table}");
+    let csv = fs::read_to_string(desk.path("whole/table.csv")).unwrap();
+    assert!(csv.starts_with("run,seed,task.cohort,versions,before,after,epsilon,snr,"), "{csv}");
+    assert_eq!(csv.lines().count(), 5);
+    let json: Value = serde_json::from_slice(&fs::read(desk.path("whole/table.json")).unwrap()).unwrap();
+    assert_eq!(json["runs"][3]["settings"]["task.cohort"], 12);
+    assert_eq!(json["runs"][0]["figures"]["versions"], 30);
+    let folders =
+        ["001-seed=1-cohort=8", "002-seed=1-cohort=12", "003-seed=2-cohort=8", "004-seed=2-cohort=12"];
+    for folder in folders {
+        for file in
+            ["scenario.toml", "summary.json", "metrics.jsonl", "versions.csv", "devices.csv", "report.html"]
+        {
+            assert!(desk.path(&format!("whole/{folder}/{file}")).exists(), "{folder}/{file}");
+        }
+        assert_eq!(lines(&desk.path(&format!("whole/{folder}/devices.csv"))), 41);
+        assert_eq!(lines(&desk.path(&format!("whole/{folder}/versions.csv"))), 31);
+    }
+
+    let command = desk.command(&["population", "--scenario", "grid.toml", "--out", "parts"]);
+    let output = stop_at(command, &desk.path("parts/002-seed=1-cohort=12/metrics.jsonl"), 1);
+    assert_eq!(output.status.code(), Some(130), "{}", stderr(&output));
+    assert!(stderr(&output).contains("of 4 runs"), "{}", stderr(&output));
+    let resumed = desk.run(&["population", "--resume", "--out", "parts"]);
+    assert!(resumed.status.success(), "{}", stderr(&resumed));
+    assert!(stderr(&resumed).contains("001-seed=1-cohort=8: done before"), "{}", stderr(&resumed));
+    assert_eq!(String::from_utf8(resumed.stdout).unwrap(), table);
+    same(&desk.path("whole"), &desk.path("parts"));
+
+    // The same table for runs that are there, in another order too.
+    let again = desk.prints(&["compare", "whole/003-seed=2-cohort=8", "whole/001-seed=1-cohort=8"]);
+    assert!(again.contains("they differ in seed\n") && !again.contains("task.cohort"), "{again}");
+    assert_eq!(desk.prints(&["compare", "whole"]).lines().count(), table.lines().count());
+}
+
+#[test]
+fn what_a_folder_holds_is_not_written_over_and_what_cannot_be_is_refused_before_it_is_touched() {
+    let desk = Desk::new();
+    desk.file("one.toml", &SMALL.replace("cohort = 8", "cohort = 8\nversions = 1"));
+    let run = ["population", "--scenario", "one.toml", "--out", "out"];
+    desk.prints(&run);
+    let before = files(&desk.path("out"));
+    desk.prints(&run);
+    assert_eq!(files(&desk.path("out")), before, "the same scenario gives the same bytes");
+    let other = [&run[..], &["--seed", "2"]].concat();
+    assert!(desk.refused(&other, 4).contains("out holds a run of another scenario"));
+    assert_eq!(files(&desk.path("out")), before);
+    desk.prints(&[&other[..], &["--force"]].concat());
+    assert_ne!(files(&desk.path("out")), before);
+    fs::create_dir(desk.path("mine")).unwrap();
+    desk.file("mine/notes.txt", "mine");
+    let mine = ["population", "--scenario", "one.toml", "--out", "mine"];
+    assert!(desk.refused(&mine, 4).contains("notes.txt, and no scenario.toml"));
+
+    desk.file("bad.toml", "[task]\ncohort = [8, 2000]\n");
+    let bad = ["population", "--scenario", "bad.toml", "--out", "bad"];
+    assert!(desk.refused(&bad, 3).contains("002-cohort=2000: task.cohort is 2000, a round has at most 1024"));
+    desk.file("key.toml", "[task]\ncohorts = 8\n");
+    let key = desk.refused(&["population", "--scenario", "key.toml", "--out", "bad"], 3);
+    assert!(
+        key.contains("unknown key task.cohorts; the nearest that there is is task.cohort; --keys"),
+        "{key}"
+    );
+    let huge =
+        ["population", "--devices", "2000", "--cohort", "1024", "--coordinates", "16000000", "--out", "bad"];
+    // A machine that could hold it would take hours for it: it is refused here by its memory.
+    if engine_free() < 200 << 30 {
+        let huge = desk.refused(&huge, 3);
+        assert!(
+            huge.contains("2000 devices and rounds of 1024 with 16000000 numbers each need about"),
+            "{huge}"
+        );
+    }
+    assert!(!desk.path("bad").exists());
+    assert!(desk.refused(&["population", "--resume"], 2).contains("name that folder"));
+    assert!(desk.refused(&["population", "--resume", "--out", "mine"], 3).contains("scenario.toml"));
+}
+
+fn engine_free() -> u64 {
+    engine::process::available_bytes().unwrap_or(0)
+}
+
+#[test]
+fn an_adapter_is_trained_by_a_population_and_only_runs_on_the_same_text_are_compared() {
+    let desk = Desk::new();
+    for (made, seed) in [("made", "1"), ("others", "2")] {
+        desk.prints(&["make-data", "--devices", "6", "--seed", seed, "--out", made]);
+    }
+    let text = "[task]\nobjective = \"engine\"\nversions = 2\ncohort = 5\nlocal_steps = 3\n[model]\nbase = \"made/base\"\n\
+                data = \"made/users\"\nrank = [1, 2]\nsequence_len = 64\n[privacy]\nmode = \"off\"\nnoise_multiplier = 0.0\n\
+                clip_norm = 100.0\n";
+    desk.file("ranks.toml", text);
+    let table =
+        desk.prints(&["population", "--scenario", "ranks.toml", "--out", "ranks", "--format", "json"]);
+    let table: Value = serde_json::from_str(&table).unwrap();
+    assert_eq!(table["differ"], serde_json::json!(["model.rank"]));
+    for run in table["runs"].as_array().unwrap() {
+        let figures = &run["figures"];
+        let (before, after) = (figures["before"].as_f64().unwrap(), figures["after"].as_f64().unwrap());
+        assert!(after < before - 0.005 && figures["epsilon"].is_null(), "{run}");
+    }
+    let adapter = fs::read(desk.path("ranks/002-rank=2/adapter/adapter_config.json")).unwrap();
+    assert_eq!(serde_json::from_slice::<Value>(&adapter).unwrap()["r"], 2);
+    let page = fs::read_to_string(desk.path("ranks/001-rank=1/report.html")).unwrap();
+    assert!(page.contains("held-out loss, nats a token") && page.contains("Each device's loss"));
+
+    let users = desk.path("others/users");
+    let words = [
+        "population",
+        "--scenario",
+        "ranks.toml",
+        "--out",
+        "others-ranks",
+        "--data",
+        users.to_str().unwrap(),
+    ];
+    desk.prints(&words);
+    let said = desk.refused(&["compare", "ranks/001-rank=1", "others-ranks/001-rank=1"], 3);
+    assert!(said.contains("the text that they train on and are measured on is not the same"), "{said}");
+    desk.prints(&["population", "--devices", "30", "--cohort", "6", "--versions", "1", "--out", "formula"]);
+    let said = desk.refused(&["compare", "ranks/001-rank=1", "formula"], 3);
+    assert!(
+        said.contains("one is a population that trains an adapter, the other a population that trains"),
+        "{said}"
+    );
+    assert!(desk.refused(&["compare", "formula"], 3).contains("compared with nothing"));
+    assert!(desk.refused(&["compare", "formula", "made"], 3).contains("made has no summary.json"));
+    let few = desk.refused(&["population", "--scenario", "ranks.toml", "--devices", "9", "--out", "few"], 3);
+    assert!(few.contains("9 devices were asked for"), "{few}");
+}
+
+#[test]
+fn runs_of_all_devices_are_compared_by_what_their_records_say() {
+    let desk = Desk::new();
+    desk.prints(&["make-data", "--devices", "4", "--out", "made"]);
+    let run = |out: &str, devices: &str, rank: &str| {
+        let options = ["--devices", devices, "--rank", rank, "--out", out];
+        let words =
+            ["run", "--base", "made/base", "--data", "made/users", "--versions", "1", "--privacy", "off"];
+        desk.prints(&[&words[..], &["--local-steps", "1", "--no-yardsticks"], &options].concat());
+    };
+    run("two", "4", "2");
+    run("four", "4", "4");
+    run("three-devices", "3", "2");
+    let table = desk.prints(&["compare", "two", "four"]);
+    // The scale follows the rank.
+    assert!(table.contains("they differ in alpha, rank\n") || table.contains(", rank"), "{table}");
+    assert!(table.contains("held-out loss, nats a token"), "{table}");
+    let said = desk.refused(&["compare", "two", "three-devices"], 3);
+    assert!(said.contains("two and three-devices cannot be compared: the text"), "{said}");
+}
+
+/// By tag each number with its step and its second.
+type Events = BTreeMap<String, Vec<(i64, f64, f64)>>;
+
+/// CRC-32C, bit by bit: the polynomial of Castagnoli, turned round.
+fn crc32c(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+        }
+    }
+    !crc
+}
+
+/// So many bytes, and those behind them.
+fn split(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), String> {
+    bytes.split_at_checked(len).ok_or_else(|| format!("{} of {len} bytes", bytes.len()))
+}
+
+/// So many bytes of a record whose masked checksum is behind them, and what follows.
+fn checked(bytes: &[u8], len: usize) -> Result<(&[u8], &[u8]), String> {
+    let (part, rest) = split(bytes, len)?;
+    let (masked, rest) = split(rest, 4)?;
+    let crc = crc32c(part);
+    let wanted = crc.rotate_right(15).wrapping_add(0xa282_ead8);
+    if masked == wanted.to_le_bytes() { Ok((part, rest)) } else { Err("another checksum".to_owned()) }
+}
+
+/// The fields of a message of protobuf: numbers, and bytes as they are.
+fn fields(mut bytes: &[u8]) -> Result<BTreeMap<u64, &[u8]>, String> {
+    fn varint(bytes: &mut &[u8]) -> Result<u64, String> {
+        let mut value = 0;
+        for shift in (0..64).step_by(7) {
+            let (byte, rest) = split(bytes, 1)?;
+            *bytes = rest;
+            value |= u64::from(byte[0] & 0x7f) << shift;
+            if byte[0] < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err("a number without an end".to_owned())
+    }
+    let mut found = BTreeMap::new();
+    while !bytes.is_empty() {
+        let key = varint(&mut bytes)?;
+        let len = match key & 7 {
+            0 => {
+                let before = bytes;
+                varint(&mut bytes)?;
+                found.insert(key >> 3, &before[..before.len() - bytes.len()]);
+                continue;
+            }
+            1 => 8,
+            2 => usize::try_from(varint(&mut bytes)?).map_err(|error| error.to_string())?,
+            5 => 4,
+            other => return Err(format!("wire type {other}")),
+        };
+        let (value, rest) = split(bytes, len)?;
+        found.insert(key >> 3, value);
+        bytes = rest;
+    }
+    Ok(found)
+}
+
+/// What stands in an event file, by a reader that shares nothing with the writer.
+fn read_events(mut bytes: &[u8]) -> Result<Events, String> {
+    let mut events = Events::new();
+    let mut version = None;
+    while !bytes.is_empty() {
+        let (len, rest) = checked(bytes, 8)?;
+        let len = u64::from_le_bytes(len.try_into().unwrap());
+        let (event, rest) = checked(rest, usize::try_from(len).map_err(|error| error.to_string())?)?;
+        bytes = rest;
+        let event = fields(event)?;
+        if version.is_none() {
+            let found = event.get(&3).copied().ok_or("the first record says no version")?;
+            version = Some(found);
+            if found != b"brain.Event:2" {
+                return Err("another version".to_owned());
+            }
+            continue;
+        }
+        let secs = f64::from_le_bytes(event[&1].try_into().map_err(|_| "no time")?);
+        // Steps here are below 128: one byte; 0 is left out.
+        let step = event.get(&2).map_or(0, |step| i64::from(step[0]));
+        let value = fields(fields(event[&5])?[&1])?;
+        let tag = String::from_utf8(value[&1].to_vec()).map_err(|error| error.to_string())?;
+        let number = value.get(&2).copied().ok_or("no number")?;
+        let number = f32::from_le_bytes(number.try_into().map_err(|_| "no number")?);
+        events.entry(tag).or_default().push((step, secs, number.into()));
+    }
+    Ok(events)
+}
+
+/// The event file of a small run, with what came of it.
+fn board(desk: &Desk) -> (Report, PathBuf) {
+    desk.prints(&["population", "--devices", "40", "--cohort", "8", "--versions", "3", "--out", "out"]);
+    let report = serde_json::from_slice(&fs::read(desk.path("out/summary.json")).unwrap()).unwrap();
+    (report, desk.path("out/tensorboard"))
+}
+
+/// Fails where event files say other numbers than the report.
+fn assert_says(events: &Events, report: &Report) {
+    let near = |read: f64, wanted: f64| (read - wanted).abs() <= 1e-6 * wanted.abs();
+    let loss = &events["loss"];
+    assert_eq!(loss.len(), 4);
+    assert!(near(loss[0].2, report.start.unwrap()));
+    for (place, version) in report.versions.iter().enumerate() {
+        assert_eq!(loss[place + 1].0, i64::from(version.version));
+        assert!(near(loss[place + 1].1, 1_700_000_000.0 + version.at_secs));
+        assert!(near(loss[place + 1].2, version.measure.unwrap()));
+        assert!(near(events["devices/counted"][place].2, version.survivors.into()));
+        assert!(near(events["devices/missing"][place].2, version.missing.into()));
+        assert!(near(events["epsilon"][place].2, version.epsilon.unwrap()));
+        assert!(near(events["signal_to_noise"][place].2, version.snr.unwrap()));
+    }
+}
+
+#[test]
+fn event_files_have_the_checksums_and_the_numbers() {
+    assert_eq!(crc32c(b"123456789"), 0xe306_9283);
+    let desk = Desk::new();
+    let (report, folder) = board(&desk);
+    let found = files(&folder);
+    let (name, bytes) = found.iter().next().unwrap();
+    assert!(found.len() == 1 && name.to_str().unwrap().contains(".tfevents."), "{name:?}");
+    assert_says(&read_events(bytes).unwrap(), &report);
+    for place in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[place] ^= 1;
+        assert!(read_events(&changed).is_err(), "a changed byte {place} is not seen");
+    }
+}
+
+/// Reads an event file as `TensorBoard` does, with its checksums, and prints what is in it.
+const EVENTS: &str = r"
+import json, sys
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+events = EventAccumulator(sys.argv[1], size_guidance={'scalars': 0})
+events.Reload()
+print(json.dumps({tag: [[e.step, e.wall_time, e.value] for e in events.Scalars(tag)] for tag in events.Tags()['scalars']}))
+";
+
+/// A Python that has tensorboard; none where there is no such one.
+fn python() -> Option<String> {
+    let python = std::env::var("NIGHTSHIFT_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    match Command::new(&python).args(["-c", "import tensorboard"]).output() {
+        Ok(asked) if asked.status.success() => return Some(python),
+        Ok(asked) => eprintln!("skipped: {python} lacks tensorboard: {:?}", asked.status),
+        Err(error) => eprintln!("skipped: {python} does not run: {error}"),
+    }
+    assert!(
+        std::env::var_os("NIGHTSHIFT_REQUIRE_TENSORBOARD").is_none(),
+        "NIGHTSHIFT_REQUIRE_TENSORBOARD is set"
+    );
+    None
+}
+
+#[test]
+fn tensorboard_reads_what_is_written() {
+    let Some(python) = python() else { return };
+    let desk = Desk::new();
+    let (report, folder) = board(&desk);
+    let read = Command::new(python).args(["-c", EVENTS]).arg(&folder).output().unwrap();
+    assert!(read.status.success(), "{}", stderr(&read));
+    assert_says(&serde_json::from_slice(&read.stdout).unwrap(), &report);
+}
