@@ -88,8 +88,8 @@ mod tests {
         assert_eq!(bytes.len(), 8 + 4 + 15 + 4);
         let scalar = Scalar { tag: "loss".to_owned(), step: 3, at_secs: 9.5, value: 0.25 };
         let whole = file(std::slice::from_ref(&scalar));
-        // Behind the first record, and the length of the second with its checksum.
-        let event = Event::decode(&whole[bytes.len() + 12..whole.len() - 4]).unwrap();
+        // The first record has a time too, of nine bytes; then comes the length of the second with its checksum.
+        let event = Event::decode(&whole[bytes.len() + 9 + 12..whole.len() - 4]).unwrap();
         assert_eq!((event.step, event.wall_time), (3, 9.5));
         assert_eq!(event.summary.unwrap().value[0].simple_value, Some(0.25));
     }

@@ -19,7 +19,7 @@ use proto::shown::{message, page};
 use toml::{Table, Value};
 
 use super::cli::{CompareArgs, Format, OutputArgs, PopulationArgs};
-use super::progress::Progress;
+use super::progress::{Progress, prefix};
 use super::read::{Read, Wanted};
 use super::{Failure, stop_on_ctrl_c};
 
@@ -254,11 +254,6 @@ impl Runs {
         let Finished { report, error, .. } = finished;
         Ok((report, error.map(|error| Failure::Federation(error.into()))))
     }
-}
-
-/// What stands before a line of a run of a sweep.
-pub(super) fn prefix(name: &str) -> String {
-    if name.is_empty() { String::new() } else { format!("{name}: ") }
 }
 
 fn suffix(name: &str) -> String {

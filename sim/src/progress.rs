@@ -81,7 +81,7 @@ impl Progress {
         print();
         let line = format!(
             "{}version {} of {}: {} of {} in the sum, after {:.2} simulated hours, {:.1} s; {} left",
-            super::populate::prefix(&self.run),
+            prefix(&self.run),
             version.version,
             self.versions,
             version.survivors,
@@ -111,12 +111,7 @@ impl Progress {
         let Some(bar) = &self.bar else { return };
         let part = (self.trained.min(self.cohort) as u64) * TRAINED_PARTS / self.cohort as u64;
         bar.set_position(self.done + part);
-        bar.set_message(format!(
-            "{}version {} of {}",
-            super::populate::prefix(&self.run),
-            self.made + 1,
-            self.versions
-        ));
+        bar.set_message(format!("{}version {} of {}", prefix(&self.run), self.made + 1, self.versions));
     }
 
     /// How long it takes yet, by what is done.
@@ -125,4 +120,9 @@ impl Progress {
         let secs = self.begun.elapsed().as_secs_f64() * rest / done;
         if secs < 90.0 { format!("about {secs:.0} s") } else { format!("about {:.0} min", secs / 60.0) }
     }
+}
+
+/// What stands before a line of a run of a sweep.
+pub(super) fn prefix(name: &str) -> String {
+    if name.is_empty() { String::new() } else { format!("{name}: ") }
 }
