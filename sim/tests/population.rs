@@ -43,6 +43,27 @@ fn the_same_scenario_gives_the_same_bytes_and_another_seed_does_not() {
     assert_ne!(json(&first), json(&other));
 }
 
+/// Of five rounds beside each other, of which four are enough.
+#[test]
+fn a_version_of_several_rounds_has_more_devices_than_a_round_and_more_signal() {
+    let mut scenario = small();
+    let one = run(&scenario, None).unwrap();
+    (scenario.task.rounds, scenario.task.min_rounds) = (5, Some(4));
+    let many = run(&scenario, None).unwrap();
+    assert_eq!(many.versions.len(), 3);
+    assert!(many.versions.iter().all(|version| (24..=40).contains(&version.survivors)), "{many:?}");
+    assert!((many.snr.unwrap() / one.snr.unwrap() - 2.0).abs() < 1e-9);
+    // Trained and summed as one.
+    scenario.privacy.mode = Mode::Off;
+    scenario.privacy.noise_multiplier = 0.0;
+    scenario.task.versions = 12;
+    scenario.task.learning_rate = Some(0.5);
+    scenario.task.heterogeneity = 0.1;
+    scenario.privacy.clip_norm = 10.0;
+    let report = run(&scenario, None).unwrap();
+    assert!(report.versions[11].measure.unwrap() < 0.01, "{report:?}");
+}
+
 #[test]
 fn without_noise_a_quadratic_comes_near_its_optimum_and_a_regression_learns() {
     let expected = [
@@ -111,6 +132,9 @@ fn what_can_never_be_is_refused_with_numbers_before_anything_runs() {
     assert!(refused(&scenario, None).starts_with(
         "21 versions of at least 6 devices need 126 participations, and 60 devices may take part 2 times each"
     ));
+    let mut scenario = small();
+    scenario.task.rounds = 11;
+    assert!(refused(&scenario, None).starts_with("a version needs 66 devices and there are 60"));
     // Twelve devices, of which no more than four are there together.
     let mut csv = "device,from,to\n".to_owned();
     for device in 0..12 {
@@ -121,7 +145,7 @@ fn what_can_never_be_is_refused_with_numbers_before_anything_runs() {
     scenario.presence.model = PresenceModel::Trace;
     scenario.presence.trace = Some("trace.csv".into());
     scenario.population.devices = None;
-    let words = "a version needs 6 devices at a time and at most 4 of 12 are ever there together";
+    let words = "a sum needs 6 devices at a time and at most 4 of 12 are ever there together";
     assert!(refused(&scenario, Some(&csv)).starts_with(words));
     scenario.population.devices = Some(13);
     assert!(

@@ -24,7 +24,7 @@ const COPIES: u64 = 4;
 /// What a population needs at least, about: what is measured is more.
 fn needed_bytes(devices: usize, plan: &Plan) -> u64 {
     let each = 4 * plan.adapter.update_len(0).max(plan.adapter.update_len(1)) as u64;
-    let round = u64::from(plan.round.cohort).saturating_mul(COPIES.saturating_mul(each));
+    let round = u64::from(plan.round.most_devices()).saturating_mul(COPIES.saturating_mul(each));
     (devices as u64).saturating_mul(BYTES_A_DEVICE).saturating_add(round)
 }
 
@@ -42,7 +42,9 @@ pub enum Impossible {
         cohort: u32,
     },
     /// No round has so many devices.
-    #[error("task.cohort is {0}, a round has at most {MAX_COHORT} devices")]
+    #[error(
+        "task.cohort is {0}, a round has at most {MAX_COHORT} devices: divide them among several rounds of a version (task.rounds)"
+    )]
     Cohort(u32),
     /// More devices are named than the trace has.
     #[error("population.devices is {wanted} and the trace has {}; leave it out, or name at most so many", counted(*traced, "device", "devices"))]
@@ -79,7 +81,8 @@ pub enum Impossible {
     },
     /// There are fewer devices than a version needs.
     #[error(
-        "a version needs {goal} devices and there are {devices}: raise population.devices, or lower task.report_goal or task.cohort"
+        "a version needs {goal} devices and there are {devices}: raise population.devices, or lower task.report_goal, task.cohort or \
+         task.min_rounds"
     )]
     FewDevices {
         /// The fewest devices of a version.
@@ -105,12 +108,12 @@ pub enum Impossible {
     },
     /// Too few are ever there together.
     #[error(
-        "a version needs {goal} devices at a time and at most {most} of {devices} are ever there together ({:.1} hours after the \
+        "a sum needs {goal} devices at a time and at most {most} of {devices} are ever there together ({:.1} hours after the \
          beginning): lower task.report_goal or task.cohort, or change [presence]",
         *at_millis as f64 / 3_600_000.0
     )]
     NeverEnough {
-        /// The fewest devices of a version.
+        /// The fewest devices of a sum.
         goal: u32,
         /// The most that are there at a time.
         most: usize,
@@ -142,7 +145,7 @@ pub(super) fn plan(scenario: &Scenario, people: &People, text: Option<&Text>) ->
         return Err(Impossible::FewUsers { devices, users });
     }
     let plan = scenario.plan(text.map(|text| &*text.base))?;
-    let goal = plan.round.report_goal;
+    let goal = plan.round.least_devices();
     if devices < goal as usize {
         return Err(Impossible::FewDevices { goal, devices });
     }
@@ -160,6 +163,8 @@ pub(super) fn plan(scenario: &Scenario, people: &People, text: Option<&Text>) ->
         Presence::Diurnal { .. } => LOOKED_AT_HOURS * 3_600_000,
         Presence::Trace(_) => u64::MAX,
     };
+    // The rounds of a version may be at different times, and each needs its own together.
+    let goal = plan.round.report_goal;
     let (most, at_millis) = people.presence().most_there(devices, horizon);
     if most < goal as usize {
         return Err(Impossible::NeverEnough { goal, most, devices, at_millis });

@@ -46,11 +46,13 @@ pub(super) fn html(report: &Report, title: &str) -> String {
 fn under(report: &Report) -> String {
     let task = &report.scenario.task;
     format!(
-        "<p class=\"under\">A simulated population of {}: {} of rounds of up to {}, of which {} make a version; {}, seed {}.</p>\n",
+        "<p class=\"under\">A simulated population of {}: {} of {} of up to {}, of which {} make {}; {}, seed {}.</p>\n",
         counted(wide(report.devices), "device"),
         counted(wide(report.versions.len()), "version"),
+        if task.rounds > 1 { format!("up to {} rounds", task.rounds) } else { "rounds".to_owned() },
         counted(task.cohort.into(), "device"),
         grouped(report.report_goal.into()),
+        if task.rounds > 1 { "a sum" } else { "a version" },
         trained(report),
         report.scenario.seed,
     )

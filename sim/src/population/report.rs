@@ -223,7 +223,9 @@ impl<'a> Reporter<'a> {
     ) -> Self {
         let mechanism = plan.mechanism().ok();
         let goal = usize::try_from(plan.round.report_goal).unwrap_or(usize::MAX);
-        let snr = mechanism.as_ref().map(|mechanism| mechanism.snr(goal)).filter(|snr| snr.is_finite());
+        let sums = f64::from(plan.round.min_rounds).sqrt();
+        let snr =
+            mechanism.as_ref().map(|mechanism| mechanism.snr(goal) * sums).filter(|snr| snr.is_finite());
         let report = Report {
             program: env!("CARGO_PKG_VERSION").to_owned(),
             scenario: scenario.clone(),
@@ -264,7 +266,7 @@ impl<'a> Reporter<'a> {
         let survivors = u64::from(seen.status.survivors).max(1);
         let Funnel { available, assigned, trained, joined, submitted, late } = seen.funnel;
         let secs = self.watch.secs();
-        let snr = self.snr(world, seen.status.survivors);
+        let snr = self.snr(world, seen.status.survivors, seen.status.rounds.max(1));
         self.report.losses.after = losses;
         self.report.versions.push(VersionReport {
             version: seen.status.version,
@@ -295,9 +297,11 @@ impl<'a> Reporter<'a> {
 
     /// What of the newest mean update its noise does not explain, over that noise. The planned noise of a mean has a norm of
     /// the clip norm over the mechanism's signal to noise, spread over its padded length.
-    fn snr(&self, world: &World, survivors: u32) -> Option<f64> {
+    fn snr(&self, world: &World, survivors: u32, rounds: u32) -> Option<f64> {
         let mechanism = self.plan.mechanism().ok()?;
-        let best = mechanism.snr(usize::try_from(survivors).ok()?);
+        // The sums of a version have noise of their own each, of which the mean has the root of their number less.
+        let best =
+            mechanism.snr(usize::try_from(survivors.div_ceil(rounds)).ok()?) * f64::from(rounds).sqrt();
         if !best.is_finite() {
             return None;
         }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use engine::{Base, Projection, UnknownProjection};
 use planning::{MethodName, MetricChoice, PlanOptions, PlanningError, Privacy, Subject};
-use proto::adapter::{Factors, Method, Module};
+use proto::adapter::{Factors, Module};
 use proto::ids::Digest;
 use proto::plan::{Mode, Plan};
 use serde::{Deserialize, Serialize};
@@ -14,7 +14,11 @@ use super::keys::{self, KeyError};
 use crate::faults::Faults;
 use crate::scenario::seeded;
 
+mod task;
 mod values;
+
+pub(super) use task::USUAL_RATE;
+pub use task::{ModelTable, ObjectiveName, TaskTable};
 
 /// Most devices of a population: what fits a machine.
 pub(super) const MOST_DEVICES: usize = 1_000_000;
@@ -152,109 +156,6 @@ pub struct NetworkTable {
 impl Default for NetworkTable {
     fn default() -> Self {
         Self { latency_millis: 50, up_kib_a_sec: 1000.0, down_kib_a_sec: 4000.0, spread: 0.5 }
-    }
-}
-
-/// What is trained: closed formulas in the place of a model, or an adapter of one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ObjectiveName {
-    /// Nothing: every update is zero.
-    None,
-    /// Half the squared distance to an optimum of each device.
-    Quadratic,
-    /// A logistic regression on a device's examples.
-    Logistic,
-    /// An adapter of a base, on each device's text, by the engine of the devices.
-    Engine,
-}
-
-/// What devices make.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct TaskTable {
-    /// Versions to make.
-    pub versions: u32,
-    /// Most devices of a round.
-    pub cohort: u32,
-    /// Fewest devices of which a version is made; two thirds of the cohort, or the quorum, where left out.
-    pub report_goal: Option<u32>,
-    /// Numbers of an update.
-    pub coordinates: u32,
-    /// What is trained.
-    pub objective: ObjectiveName,
-    /// Step size of one step on a device; of the engine that of its method, where left out.
-    pub learning_rate: Option<f64>,
-    /// Steps of one training.
-    pub local_steps: u32,
-    /// How much devices' optima, or their labels, differ; 0 for not.
-    pub heterogeneity: f32,
-    /// Seconds that a round waits for devices that have finished training.
-    pub join_secs: u64,
-    /// Seconds that each later step of a round waits.
-    pub step_secs: u64,
-    /// Seconds that a round waits for stragglers once the report goal is reached.
-    pub grace_secs: u64,
-    /// Simulated hours after which a version that was not made ends the run.
-    pub patience_hours: u64,
-}
-
-impl Default for TaskTable {
-    fn default() -> Self {
-        Self {
-            versions: 10,
-            cohort: 100,
-            report_goal: None,
-            coordinates: 1000,
-            objective: ObjectiveName::Quadratic,
-            learning_rate: None,
-            local_steps: 5,
-            heterogeneity: 0.5,
-            join_secs: 60,
-            step_secs: 60,
-            grace_secs: 5,
-            patience_hours: 48,
-        }
-    }
-}
-
-/// Step size of a formula where nothing says it.
-pub(super) const USUAL_RATE: f64 = 0.1;
-
-/// With what the engine trains.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ModelTable {
-    /// The base, as seen from the scenario's folder, or one of the hub that is in the cache.
-    pub base: Option<PathBuf>,
-    /// A folder with a file or a folder for each device, as seen from the scenario's folder.
-    pub data: Option<PathBuf>,
-    /// Which matrices are trained.
-    pub method: Method,
-    /// The adapter's rank.
-    pub rank: u32,
-    /// The adapter is scaled by alpha / rank; twice the rank where left out.
-    pub alpha: Option<f32>,
-    /// The adapted layers of every block, or `all`.
-    pub targets: Vec<String>,
-    /// Sequences of one step.
-    pub batch_size: u32,
-    /// Tokens of one sequence.
-    pub sequence_len: u32,
-}
-
-impl Default for ModelTable {
-    fn default() -> Self {
-        Self {
-            base: None,
-            data: None,
-            method: Method::FrozenA,
-            rank: 2,
-            alpha: None,
-            targets: vec!["all".to_owned()],
-            batch_size: 4,
-            sequence_len: 128,
-        }
     }
 }
 
@@ -396,6 +297,8 @@ impl Scenario {
             participations: Some(privacy.participations),
             corrupt_permille: Some(privacy.corrupt_permille),
             report_goal: task.report_goal,
+            rounds: task.rounds,
+            min_rounds: task.min_rounds,
             join_secs: task.join_secs,
             step_secs: task.step_secs,
             grace_secs: task.grace_secs,

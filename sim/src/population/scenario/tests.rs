@@ -31,6 +31,7 @@ fn the_sample_has_every_key_at_its_default() {
     full.model.data = Some("users".into());
     full.model.alpha = Some(4.0);
     full.task.report_goal = Some(67);
+    full.task.min_rounds = Some(1);
     assert_eq!(toml::from_str::<Scenario>(&whole).unwrap(), full);
     assert_eq!(keys(&whole.parse().unwrap()), keys(&toml::Table::try_from(&full).unwrap()));
 }
@@ -51,6 +52,8 @@ fn unknown_keys_and_values_out_of_range_are_refused_by_name() {
         ("presence.model = \"trace\"", "presence.trace is left out"),
         ("presence.trace = \"x.csv\"", "presence.trace has no effect with presence.model = \"always\""),
         ("task.learning_rate = 1.5", "task.learning_rate is 1.5"),
+        ("task.rounds = 129", "task.rounds is 129, expected 1 to 128"),
+        ("task.rounds = 2\ntask.min_rounds = 3", "task.min_rounds is 3, expected 1 to task.rounds"),
         ("task.versions = 0", "task.versions is 0, expected 1 to 10000"),
         ("task.objective = \"engine\"", "model.base is left out, expected a base with task.objective"),
         ("model.rank = 4", "model.rank has no effect with a task.objective other than \"engine\""),

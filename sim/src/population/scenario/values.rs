@@ -1,6 +1,6 @@
 //! Which values a scenario may have.
 
-use proto::plan::Mode;
+use proto::plan::{MAX_ROUNDS, Mode};
 
 use super::{MOST_DEVICES, ObjectiveName, PresenceModel, Scenario, ScenarioError};
 
@@ -79,6 +79,12 @@ impl Scenario {
         }
         if !(1..=10_000).contains(&task.versions) {
             return bad("task.versions", task.versions.to_string(), "1 to 10000");
+        }
+        if !(1..=MAX_ROUNDS).contains(&task.rounds) {
+            return bad("task.rounds", task.rounds.to_string(), "1 to 128");
+        }
+        if let Some(rounds) = task.min_rounds.filter(|rounds| !(1..=task.rounds).contains(rounds)) {
+            return bad("task.min_rounds", rounds.to_string(), "1 to task.rounds");
         }
         if !(1..=1000).contains(&task.local_steps) {
             return bad("task.local_steps", task.local_steps.to_string(), "1 to 1000");
