@@ -216,7 +216,8 @@ mod tests {
     /// A program may start another one that leaves its group and holds its output: nobody of ours waits for that one.
     #[test]
     fn a_child_that_holds_the_output_keeps_no_thread_and_no_file_of_ours() {
-        let held = || ["fd", "task"].map(|what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count());
+        let held =
+            || ["fd", "task"].map(|what| std::fs::read_dir(format!("/proc/self/{what}")).unwrap().count());
         let folder = tempfile::tempdir().unwrap();
         let started = folder.path().join("started");
         let script = format!("/usr/bin/setsid /bin/sleep 60 & echo $! >> {}; echo ok", started.display());

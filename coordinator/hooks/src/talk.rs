@@ -17,7 +17,11 @@ pub(crate) struct Talk {
 
 impl Talk {
     /// Takes the program's ends: `input` is for it, and of what it says and complains so many bytes and one are kept.
-    pub(crate) fn new(child: &mut Child, input: &[u8], (said, complained): (usize, usize)) -> io::Result<Self> {
+    pub(crate) fn new(
+        child: &mut Child,
+        input: &[u8],
+        (said, complained): (usize, usize),
+    ) -> io::Result<Self> {
         Ok(Self {
             input: Telling::new(child.stdin.take(), input)?,
             said: Hearing::new(child.stdout.take(), said)?,
