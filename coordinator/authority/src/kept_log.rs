@@ -53,9 +53,6 @@ pub enum LogError {
          folder from a backup"
     )]
     Head(#[from] HeadError),
-    /// The devices that were to become entries cannot be read.
-    #[error("{0}")]
-    Devices(String),
     /// The head is not that of the entries.
     #[error("the enrollment log: {0}; entries were lost or changed: restore the state folder from a backup")]
     Book(#[from] BookError),
@@ -105,6 +102,8 @@ pub struct KeptLog {
 
 impl KeptLog {
     /// Reads all of it. Fails where an entry is missing or the head is not that of the entries. Blocks.
+    /// Whether those from before there was a log are entries.
+    begun: Mutex<bool>,
     pub fn open(store: Store, authority: IdentityPublic) -> Result<Self, LogError> {
         let log = Self::read(store, authority, u64::MAX)?;
         let (size, signed) = {
@@ -148,7 +147,8 @@ impl KeptLog {
         if let Some(text) = store.get::<String>(HEADS, HEAD)? {
             book.set_head(SignedHead::parse(&text, &authority)?)?;
         }
-        Ok(Self { store, authority, log: EnrollmentLog::new(book), turn: Mutex::default() })
+        let (turn, begun) = (Mutex::default(), Mutex::default());
+        Ok(Self { store, authority, log: EnrollmentLog::new(book), turn, begun })
     }
 
     /// Reads what a store holds of a log, whoever's it is, and fails as [`KeptLog::open`] does; nothing where it holds none.
@@ -177,6 +177,17 @@ impl KeptLog {
     pub fn turn(&self) -> Turn<'_> {
         let guard = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         Turn { log: &self.log, place: self.log.read().size(), state: TurnState::Fresh, _guard: guard }
+    }
+
+    /// Has the entries made that are to be before all others, once; it is tried again by the next call where it failed. Others wait
+    /// meanwhile. Blocks.
+    pub fn once_begun<E>(&self, begin: impl FnOnce() -> Result<(), E>) -> Result<(), E> {
+        let mut begun = self.begun.lock().unwrap_or_else(PoisonError::into_inner);
+        if !*begun {
+            begin()?;
+            *begun = true;
+        }
+        Ok(())
     }
 
     /// Writes that a device was shut out, together with what `write` adds to the batch and makes durable; nothing is written
