@@ -55,6 +55,8 @@ struct DeviceDocument {
     enrolled_unix_secs: u64,
     expires_unix_secs: u64,
     revoked_unix_secs: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    revoked_by: Option<String>,
 }
 
 pub(super) async fn make_token(
@@ -109,7 +111,6 @@ pub(super) async fn revoke_device(config: &Config, device: DeviceId) -> Result<(
 }
 
 pub(super) async fn coordinator_file(config: &Config, out: &Path, name: String) -> Result<(), CliError> {
-    let (key, certificate_request_pem) = Identity::request().map_err(CliError::internal)?;
     let (public, own, path) = (public_key(config)?, config.clone(), out.to_owned());
     let runtime = tokio::runtime::Handle::current();
     // A new certificate makes the one before worthless, so it is known first that the file can be written.
@@ -136,6 +137,7 @@ async fn certified(
     enrollment_key: aggregation::IdentityPublic,
     name: String,
 ) -> Result<Bundle, CliError> {
+    let (key, certificate_request_pem) = Identity::request().map_err(CliError::internal)?;
     let request = AuthorityRequest::AddCoordinator { name, certificate_request_pem };
     let AuthorityReply::Certificate(pem) = ask(config, request).await? else { return Err(unexpected()) };
     let identity = key.with_chain(&pem).map_err(CliError::internal)?;
@@ -284,7 +286,10 @@ fn token_row(token: &TokenStatus) -> Vec<String> {
 
 fn device_row(device: &IssuedDevice) -> Vec<String> {
     let state = match device.revoked_unix_secs {
-        Some(revoked) => format!("revoked {}", at(revoked)),
+        Some(revoked) => match &device.revoked_by {
+            Some(name) => format!("revoked {} by coordinator {name}", at(revoked)),
+            None => format!("revoked {}", at(revoked)),
+        },
         None if now_unix_secs() >= device.expires_unix_secs => "expired".to_owned(),
         None => "enrolled".to_owned(),
     };
@@ -301,6 +306,7 @@ impl DeviceDocument {
             enrolled_unix_secs: device.enrolled_unix_secs,
             expires_unix_secs: device.expires_unix_secs,
             revoked_unix_secs: device.revoked_unix_secs,
+            revoked_by: device.revoked_by,
         }
     }
 }
