@@ -32,7 +32,7 @@ use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
 mod asked;
-mod elsewhere;
+pub(crate) mod elsewhere;
 pub(crate) mod keeping;
 mod listing;
 mod operators;

@@ -15,6 +15,7 @@ struct Touched {
     since_unix_secs: u64,
     why: Option<String>,
     log: Option<LogStatus>,
+    refused: Option<String>,
 }
 
 /// What is new.
@@ -51,6 +52,14 @@ impl Touch {
         self.touched().log = log;
     }
 
+    /// Its log is taken, or refused for this reason. Says whether that is new.
+    pub(crate) fn log_refused(&self, why: Option<String>) -> bool {
+        let mut touched = self.touched();
+        let is_new = touched.refused != why;
+        touched.refused = why;
+        is_new
+    }
+
     /// What it said of its log last.
     pub(crate) fn log(&self) -> Option<LogStatus> {
         self.touched().log.clone()
@@ -64,6 +73,7 @@ impl Touch {
             answers: touched.answers,
             since_unix_secs: touched.since_unix_secs,
             why: touched.why.clone(),
+            log_refused: touched.refused.clone(),
             ..AuthorityStatus::default()
         }
     }
@@ -89,6 +99,10 @@ mod tests {
         assert_eq!(news, expected);
         let status = touch.status("owl:1");
         assert_eq!((status.answers, status.why.as_deref()), (false, Some("no answer")));
+        assert!(touch.log_refused(Some("it went back".to_owned())));
+        assert!(!touch.log_refused(Some("it went back".to_owned())), "it is said once");
+        assert_eq!(touch.status("owl:1").log_refused.as_deref(), Some("it went back"));
+        assert!(touch.log_refused(None) && touch.status("owl:1").log_refused.is_none());
         let well = Touch::default();
         assert_eq!(well.heard(&Ok(()), 3), News::None);
         assert_eq!((well.status("a").answers, well.status("a").why), (true, None));
