@@ -32,6 +32,7 @@ use crate::revocations::{Revocations, Revoked};
 use crate::tokens::{self, NewToken, TokenError, TokenRefusal, Use};
 
 mod asked;
+mod beginning;
 pub(crate) mod elsewhere;
 pub(crate) mod keeping;
 mod listing;
@@ -363,7 +364,7 @@ impl Registry {
     /// Sees that the devices from before there was a log are in it before anything later is, where the log is kept here. Blocks.
     fn begun(&self) -> Result<(), Rejection> {
         let Some(key) = self.enroller.here() else { return Ok(()) };
-        keeping::begun(&self.log, key, &self.store).map_err(|error| match error {
+        beginning::begun(&self.log, key, &self.store).map_err(|error| match error {
             LogError::Store(error) => self.store(error),
             error @ (LogError::Entry { .. } | LogError::Head(_) | LogError::Book(_)) => unavailable(&error),
         })

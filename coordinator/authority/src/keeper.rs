@@ -316,10 +316,8 @@ impl Keeper {
         turn.write(&mut batch, &leaf, &self.key, now_unix_secs).map_err(unavailable)?;
         self.store.commit_blocking(&batch).map_err(unavailable)?;
         turn.kept();
-        match by {
-            Some(name) => tracing::info!(%name, "device revoked, as a coordinator did"),
-            None => tracing::info!("device revoked"),
-        }
+        let by = by.map_or("operator", AdminName::as_str);
+        tracing::info!(by, "device revoked");
         tracing::debug!(device = %id, "device revoked");
         Ok(())
     }

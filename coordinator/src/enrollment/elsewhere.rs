@@ -108,9 +108,10 @@ impl Registry {
             Err(error) => Some(error.to_string()),
         };
         if authority.touch.log_refused(refused.clone()) {
-            match refused {
-                Some(why) => tracing::error!(why, "the enrollment authority's log is not taken"),
-                None => tracing::info!("the enrollment authority's log is taken again"),
+            if let Some(why) = refused {
+                tracing::error!(why, "the enrollment authority's log is not taken");
+            } else {
+                tracing::info!("the enrollment authority's log is taken again");
             }
         }
         Ok(())

@@ -118,7 +118,7 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
                 format!("{} written to {}", counted(records, "record", "records"), out.display())
             })
         }
-        Command::ForgetLog { place, output } => forget_log(&place.with_store(dir)?, &output),
+        Command::ForgetLog { place, output } => forget_log(&place.with_store(dir)?, output),
         Command::Import { place, from, output } => {
             let state_dir = place.state_dir(dir)?;
             let records = import(&state_dir, &from)?;
@@ -134,7 +134,7 @@ pub(super) fn run(dir: &Path, command: Command) -> Result<(), CliError> {
     }
 }
 
-fn forget_log(state_dir: &Path, output: &Output) -> Result<(), CliError> {
+fn forget_log(state_dir: &Path, output: Output) -> Result<(), CliError> {
     let entries = offline::forget_log(state_dir).map_err(|error| match error {
         ForgetError::Store(error) => CliError::Store(error.to_string()),
         error @ ForgetError::Own(_) => CliError::Input(error.to_string()),
